@@ -1,0 +1,42 @@
+# make demo and make test set everything up by themselves; Python 3.11 or later with pip is enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Small products are quicker on one thread, and tests run in one process a core.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: setup demo test test-slow lint types docs bench release-check clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "kappaflow needs Python 3.11 or later: make PYTHON=/path/to/python3.11 setup" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[all]'
+	@touch $@
+
+demo: setup
+	$(BIN)/python -m kappaflow.demo --out runs/magic
+
+test: setup
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-slow: setup
+	$(ONE_THREAD) $(BIN)/python -m pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/pyright
+
+docs: setup
+	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
+
+bench: setup
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) docs/_build runs

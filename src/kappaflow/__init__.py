@@ -1,0 +1,94 @@
+"""kappaflow: normalizing flows with their depth and their conditioning in plain sight.
+
+The public names are loaded at their first use, so that `import kappaflow` and the command line's
+help do not wait for torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "errors": (
+        "ArgumentError",
+        "DataError",
+        "DataWarning",
+        "FileError",
+        "KappaflowError",
+        "NumericalError",
+    ),
+    "registry": ("register",),
+    "bijection": ("Bijection", "Chain", "Inverse"),
+    "linearization": ("Linearization",),
+    "nets": ("MLP", "StandardizeInputs"),
+    "partition": ("Partition",),
+    "bijections": (
+        "ActNorm",
+        "AdditiveCoupling",
+        "AffineCoupling",
+        "ElementwiseAffine",
+        "Logit",
+        "Permutation",
+        "Standardize",
+    ),
+    "flows": ("Flow", "StandardNormal", "nice", "real_nvp"),
+    "files": ("load", "save"),
+    "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
+    "data": ("load_table",),
+    "diagnosis": ("Diagnosis", "Finding", "doctor"),
+    "training": ("FitResult", "fit"),
+}
+_MODULES = ("registry", "testing")
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(["__version__", *_HOME_OF])  # pyright: ignore[reportUnsupportedDunderAll]
+
+if TYPE_CHECKING:
+    from kappaflow import registry, testing  # noqa: F401
+    from kappaflow.bijection import Bijection, Chain, Inverse  # noqa: F401
+    from kappaflow.bijections import (  # noqa: F401
+        ActNorm,
+        AdditiveCoupling,
+        AffineCoupling,
+        ElementwiseAffine,
+        Logit,
+        Permutation,
+        Standardize,
+    )
+    from kappaflow.conditioning import (  # noqa: F401
+        Profile,
+        RoundTrip,
+        Spectrum,
+        profile,
+        round_trip,
+        spectrum,
+    )
+    from kappaflow.data import load_table  # noqa: F401
+    from kappaflow.diagnosis import Diagnosis, Finding, doctor  # noqa: F401
+    from kappaflow.errors import (  # noqa: F401
+        ArgumentError,
+        DataError,
+        FileError,
+        KappaflowError,
+        NumericalError,
+    )
+    from kappaflow.files import load, save  # noqa: F401
+    from kappaflow.flows import Flow, StandardNormal, nice, real_nvp  # noqa: F401
+    from kappaflow.linearization import Linearization  # noqa: F401
+    from kappaflow.nets import MLP, StandardizeInputs  # noqa: F401
+    from kappaflow.partition import Partition  # noqa: F401
+    from kappaflow.registry import register  # noqa: F401
+    from kappaflow.training import FitResult, fit  # noqa: F401
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME_OF:
+        return getattr(importlib.import_module(f"kappaflow.{_HOME_OF[name]}"), name)
+    if name in _MODULES:
+        return importlib.import_module(f"kappaflow.{name}")
+    raise AttributeError(f"module 'kappaflow' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, *_MODULES]

@@ -1,0 +1,64 @@
+"""Argument checks that are used in more than one place."""
+
+from typing import SupportsIndex, TypeVar
+
+import torch
+from torch import Tensor
+
+from kappaflow.errors import ArgumentError
+
+T = TypeVar("T")
+
+
+def positive_int(name: str, value: object, why: str = "") -> int:
+    """Returns `value` as an int of at least 1, or says what is wrong with it."""
+    return _int_from(name, value, 1, why)
+
+
+def natural_int(name: str, value: object, why: str = "") -> int:
+    """Returns `value` as an int of at least 0, or says what is wrong with it."""
+    return _int_from(name, value, 0, why)
+
+
+def _int_from(name: str, value: object, least: int, why: str) -> int:
+    reason = f": {why}" if why else "."
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise ArgumentError(
+            f"'{name}' should be a whole number of at least {least}, got {value!r}{reason}"
+        )
+    number = value.__index__()
+    if number < least:
+        raise ArgumentError(f"'{name}' should be at least {least}, got {number}{reason}")
+    return number
+
+
+def positive_float(name: str, value: object) -> float:
+    """Returns `value` as a finite float above 0, or says what is wrong with it."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ArgumentError(f"'{name}' should be a number above 0, got {value!r}.")
+    if not 0 < value < float("inf"):
+        raise ArgumentError(f"'{name}' should be a finite number above 0, got {value}.")
+    return float(value)
+
+
+def one_of(name: str, value: T, choices: tuple[T, ...]) -> T:
+    """Returns `value` if it is among `choices`, or lists them."""
+    if value not in choices:
+        listed = ", ".join(map(repr, choices))
+        raise ArgumentError(f"'{name}' should be one of {listed}, got {value!r}.")
+    return value
+
+
+def batch(name: str, x: object, event_shape: tuple[int, ...] | None = None) -> Tensor:
+    """Returns `x` if it is a floating tensor (B, *event) of this shape, or says what it is."""
+    if not isinstance(x, Tensor):
+        raise ArgumentError(f"'{name}' should be a tensor, got {type(x).__name__}.")
+    if not x.is_floating_point():
+        raise ArgumentError(
+            f"'{name}' should hold floating-point numbers, got {x.dtype}: "
+            "call .float() on it first."
+        )
+    if x.dim() < 2 or (event_shape is not None and x.shape[1:] != torch.Size(event_shape)):
+        wanted = "event" if event_shape is None else ", ".join(map(str, event_shape))
+        raise ArgumentError(f"'{name}' should have shape (batch, {wanted}), got {tuple(x.shape)}.")
+    return x

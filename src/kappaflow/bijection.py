@@ -1,0 +1,149 @@
+"""The one abstraction: an invertible map with its log-determinant; and how such maps compose."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow.errors import ArgumentError
+from kappaflow.linearization import (
+    AutogradLinearization,
+    ChainLinearization,
+    InverseLinearization,
+    Linearization,
+)
+from kappaflow.registry import register
+
+
+class Bijection(nn.Module, ABC):
+    r"""An invertible, differentiable map z = f(x; context), data to latent.
+
+    The direction is said here once: `forward` goes from data to latent, as in
+    :math:`p(x) = p_Z(f(x))\,|\det \partial f / \partial x|`. Both methods take (B, *event), and an
+    optional context (B, C) that belongs to the points row by row. The laws, which
+    `kappaflow.testing.check_bijection` verifies:
+
+    1. `inverse(forward(x)[0])[0]` is x, and `forward(inverse(z)[0])[0]` is z.
+    2. `log_det` (B,) is log|det| of the Jacobian of the map that was called, in nats, in float32
+       or wider whatever the type of x; those of the two directions add up to zero.
+    3. Rows do not depend on each other. Dtype and device of the value are those of the input.
+    4. Calling changes no state, except for a data-dependent start that its `repr` shows.
+    """
+
+    @abstractmethod
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns (z, log|det dz/dx|)."""
+
+    @abstractmethod
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns (x, log|det dx/dz|)."""
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        """Returns the derivative at x as four products: J v, J^T u, J^-1 w, J^-T y.
+
+        Args:
+            x: Points, (B, *event).
+            context: (B, C), where the bijection is conditional.
+
+        Returns:
+            The linearization; its products take (B, *event) or (K, B, *event).
+
+        Example:
+            >>> import torch, kappaflow as kf
+            >>> double = kf.ElementwiseAffine(2, log_scale=[0.6931471805599453, 0.0])
+            >>> double.linearize(torch.ones(1, 2)).jv(torch.tensor([[1.0, 1.0]])).detach()
+            tensor([[2., 1.]])
+        """
+        return AutogradLinearization(self.forward, self.inverse, x, context)
+
+
+@register("Chain")
+class Chain(Bijection):
+    """Bijections applied one after the other; the first is nearest to the data.
+
+    Args:
+        bijections: In the order of `forward`. May be empty: the identity.
+        embedding: A network through which the context passes before any of them sees it.
+    """
+
+    def __init__(
+        self, bijections: Iterable[Bijection], *, embedding: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        parts = list(bijections)
+        for part in parts:
+            if not isinstance(part, Bijection):
+                raise ArgumentError(
+                    f"'bijections' should hold bijections, got {type(part).__name__}."
+                )
+        self.bijections = nn.ModuleList(parts)
+        self.embedding = embedding
+
+    def __len__(self) -> int:
+        return len(self.bijections)
+
+    def __iter__(self) -> Iterator[Bijection]:
+        return iter(self.bijections)  # pyright: ignore[reportReturnType]
+
+    def __getitem__(self, part: slice) -> "Chain":
+        return Chain(list(self)[part], embedding=self.embedding)
+
+    def embed(self, context: Tensor | None) -> Tensor | None:
+        """Returns the context as the parts see it."""
+        return context if context is None or self.embedding is None else self.embedding(context)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        context, log_det = self.embed(context), zero_log_det(x)
+        for bijection in self:
+            x, part = bijection(x, context)
+            log_det = log_det + part
+        return x, log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        context, log_det = self.embed(context), zero_log_det(z)
+        for bijection in reversed(list(self)):
+            z, part = bijection.inverse(z, context)
+            log_det = log_det + part
+        return z, log_det
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        context, log_det, parts = self.embed(context), zero_log_det(x), []
+        for bijection in self:
+            parts.append(bijection.linearize(x, context))
+            x, log_det = parts[-1].value, log_det + parts[-1].log_det
+        return ChainLinearization(parts, x, log_det)
+
+
+@register("Inverse")
+class Inverse(Bijection):
+    """A bijection with its two directions exchanged."""
+
+    def __init__(self, bijection: Bijection) -> None:
+        super().__init__()
+        self.bijection = bijection
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.bijection.inverse(x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.bijection(z, context)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        value, log_det = self.forward(x, context)
+        return InverseLinearization(self.bijection.linearize(value, context), value, log_det)
+
+
+def zero_log_det(x: Tensor) -> Tensor:
+    """Returns a log_det of zero for each row of x, in the type in which log-dets add up."""
+    return torch.zeros(x.shape[0], dtype=log_det_dtype(x.dtype), device=x.device)
+
+
+def log_det_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Returns the type of log-determinants: float32, or wider where the values are.
+
+    Example:
+        >>> log_det_dtype(torch.bfloat16), log_det_dtype(torch.float64)
+        (torch.float32, torch.float64)
+    """
+    return torch.promote_types(dtype, torch.float32)

@@ -1,0 +1,64 @@
+"""Activation normalisation: a learned scale and shift a feature, started from the first batch."""
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow._checks import batch, positive_int
+from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow.nets.standardize import moments
+from kappaflow.registry import register
+
+
+@register("ActNorm")
+class ActNorm(Bijection):
+    """z = x * exp(log_scale) + shift, one pair for each feature, both learned.
+
+    The first `forward` in training mode sets them so that this batch has mean 0 and deviation 1;
+    until then the map is the identity, as it is in evaluation mode. That it has happened is a
+    buffer, which is saved with the parameters and shown in the `repr`. A batch of one row sets the
+    shift only, a constant feature likewise. Where several processes train, all take the first
+    process's values.
+
+    Args:
+        features: Number of features.
+
+    Source:
+        Kingma, Dhariwal 2018 (Glow), section 3.1.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = positive_int("features", features)
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.shift = nn.Parameter(torch.zeros(features))
+        self.initialized: Tensor
+        self.register_buffer("initialized", torch.tensor(False))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        batch("x", x, (self.features,))
+        if self.training and not self.initialized:
+            self._start_from(x)
+        wide = x.to(log_det_dtype(x.dtype))
+        return (wide * self.log_scale.exp() + self.shift).to(x.dtype), self._log_det(x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        wide = batch("z", z, (self.features,)).to(log_det_dtype(z.dtype))
+        return ((wide - self.shift) * (-self.log_scale).exp()).to(z.dtype), -self._log_det(z)
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        return self.log_scale.to(log_det_dtype(x.dtype)).sum().expand(x.shape[0])
+
+    @torch.no_grad()
+    def _start_from(self, x: Tensor) -> None:
+        mean, deviation = moments(x)
+        if x.shape[0] == 1:
+            deviation = torch.ones_like(deviation)
+        self.log_scale.copy_(-deviation.log())
+        self.shift.copy_(-mean / deviation)
+        self.initialized.fill_(True)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.broadcast(self.log_scale, 0)
+            torch.distributed.broadcast(self.shift, 0)
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, initialized={bool(self.initialized)}"

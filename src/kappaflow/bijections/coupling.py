@@ -1,0 +1,214 @@
+r"""Coupling layers: a part of the features passes unchanged and decides what happens to the rest.
+
+The readable definitions, and the reference against which every faster execution is tested.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow._checks import batch, natural_int, one_of, positive_float
+from kappaflow.bijection import Bijection, log_det_dtype, zero_log_det
+from kappaflow.errors import ArgumentError
+from kappaflow.memory import MEMORY_MODES, run_layer
+from kappaflow.nets import MLP
+from kappaflow.partition import Partition
+from kappaflow.registry import register
+
+
+class Coupling(Bijection):
+    """What couplings share: the partition, the conditioner, and what is kept for backward.
+
+    A subclass says how many numbers it needs for each changed feature, and what it does with them.
+    """
+
+    parameters_per_feature: int
+
+    def __init__(
+        self,
+        partition: Partition,
+        conditioner: nn.Module,
+        *,
+        context_features: int = 0,
+        memory: str = "recompute",
+    ) -> None:
+        super().__init__()
+        self.partition = partition
+        self.conditioner = conditioner
+        self.context_features = natural_int("context_features", context_features)
+        self.memory = one_of("memory", memory, MEMORY_MODES)
+        if not partition.kept and not self.context_features:
+            raise ArgumentError(
+                f"'partition' should leave between 1 and {max(1, partition.features - 1)} "
+                "features unchanged, got 0: a coupling must both read and change something."
+            )
+
+    @abstractmethod
+    def change(
+        self, kept: Tensor, changed: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the changed features, data to latent, and the log_det (B,)."""
+
+    @abstractmethod
+    def restore(
+        self, kept: Tensor, changed: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the changed features, latent to data, and the log_det (B,)."""
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        kept, changed = self.partition.split(batch("x", x, self._event_of(x)))
+        changed, log_det = run_layer(self.memory, self.change, kept, changed, self._own(context))
+        return self.partition.merge(kept, changed), log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        kept, changed = self.partition.split(batch("z", z, self._event_of(z)))
+        changed, log_det = run_layer(self.memory, self.restore, kept, changed, self._own(context))
+        return self.partition.merge(kept, changed), log_det
+
+    def parameters_from(self, kept: Tensor, context: Tensor | None, *, exact: bool) -> Tensor:
+        """Returns the conditioner's answer in at least float32; `exact` switches autocast off.
+
+        Mixed precision is for training steps only. A rounding to bfloat16 can flip between the two
+        directions, since the kept half read back may differ in its last bit, and then the
+        conditioner answers differently: the flow would no longer be its own inverse.
+        """
+        inputs = (kept,) if context is None else (kept, context)
+        if exact or not (self.training and torch.is_grad_enabled()):
+            with torch.autocast(kept.device.type, enabled=False):
+                answer = self.conditioner(*inputs)
+        else:
+            answer = self.conditioner(*inputs)
+        return answer.to(log_det_dtype(kept.dtype))
+
+    def _own(self, context: Tensor | None) -> Tensor | None:
+        """Returns the context if this coupling reads one."""
+        if not self.context_features:
+            return None
+        if context is None:
+            raise ArgumentError(
+                f"'context' should be given, of shape (batch, {self.context_features})."
+            )
+        return batch("context", context, (self.context_features,))
+
+    def _event_of(self, x: object) -> tuple[int, ...] | None:
+        rest = x.shape[2:] if isinstance(x, Tensor) and x.dim() > 1 else ()
+        return (self.partition.features, *rest)
+
+    def extra_repr(self) -> str:
+        context = f", context_features={self.context_features}" if self.context_features else ""
+        return f"{self.partition}{context}, memory={self.memory!r}"
+
+
+@register("AffineCoupling")
+class AffineCoupling(Coupling):
+    r"""Changed features are scaled and shifted: :math:`z_2 = x_2 e^{s} + t`, (s, t) made from x_1.
+
+    The log-scale is bounded, :math:`s = c \tanh(r / c)`, so that one coupling scales by at most
+    :math:`e^{\pm c}`. With a conditioner whose last layer is zero the coupling starts as the
+    identity.
+
+    Args:
+        partition: What is kept (x_1) and changed (x_2).
+        conditioner: A network from (B, kept), and the context where there is one, to
+            (B, 2 * changed): first the raw log-scales r, then the shifts t.
+        scale_bound: The bound c on the log-scale of this coupling, above 0.
+        context_features: Width of the context; 0 for none.
+        memory: "recompute" or "store": what is kept for the backward pass.
+
+    Source:
+        Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP); the conditional form is Ardizzone et al. 2019.
+
+    Example:
+        >>> coupling = AffineCoupling(Partition.half(4), MLP(2, 4, (8,)))
+        >>> z, log_det = coupling(torch.ones(3, 4))
+        >>> z.shape, log_det.shape
+        (torch.Size([3, 4]), torch.Size([3]))
+    """
+
+    parameters_per_feature = 2
+
+    def __init__(
+        self,
+        partition: Partition,
+        conditioner: nn.Module,
+        *,
+        scale_bound: float = 2.0,
+        context_features: int = 0,
+        memory: str = "recompute",
+    ) -> None:
+        super().__init__(partition, conditioner, context_features=context_features, memory=memory)
+        self.scale_bound = positive_float("scale_bound", scale_bound)
+
+    def change(
+        self, kept: Tensor, changed: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._log_scale_and_shift(kept, context, exact=False)
+        return (changed * log_scale.exp() + shift).to(changed.dtype), log_scale.flatten(1).sum(1)
+
+    def restore(
+        self, kept: Tensor, changed: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self._log_scale_and_shift(kept, context, exact=True)
+        return ((changed - shift) * (-log_scale).exp()).to(changed.dtype), -log_scale.flatten(
+            1
+        ).sum(1)
+
+    def _log_scale_and_shift(
+        self, kept: Tensor, context: Tensor | None, *, exact: bool
+    ) -> tuple[Tensor, Tensor]:
+        raw, shift = self.parameters_from(kept, context, exact=exact).chunk(2, dim=1)
+        return bounded(raw, self.scale_bound), shift
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, scale_bound={self.scale_bound:.4g}"
+
+
+@register("AdditiveCoupling")
+class AdditiveCoupling(Coupling):
+    r"""Changed features are shifted: :math:`z_2 = x_2 + t(x_1)`; the log_det is zero.
+
+    Args:
+        partition: What is kept (x_1) and changed (x_2).
+        conditioner: A network from (B, kept), and the context where there is one, to (B, changed).
+        context_features: Width of the context; 0 for none.
+        memory: "recompute" or "store": what is kept for the backward pass.
+
+    Source:
+        Dinh, Krueger, Bengio 2015 (NICE).
+    """
+
+    parameters_per_feature = 1
+
+    def change(
+        self, kept: Tensor, changed: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        shift = self.parameters_from(kept, context, exact=False)
+        return (changed + shift).to(changed.dtype), zero_log_det(changed)
+
+    def restore(
+        self, kept: Tensor, changed: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        shift = self.parameters_from(kept, context, exact=True)
+        return (changed - shift).to(changed.dtype), zero_log_det(changed)
+
+
+def mlp_conditioner(
+    coupling: type[Coupling],
+    partition: Partition,
+    hidden: Sequence[int],
+    *,
+    context_features: int = 0,
+    residual: bool = False,
+) -> MLP:
+    """Returns a fully connected conditioner of the right widths for a kind of coupling."""
+    outputs = coupling.parameters_per_feature * len(partition.changed)
+    return MLP(
+        len(partition.kept), outputs, hidden, context_features=context_features, residual=residual
+    )
+
+
+def bounded(raw: Tensor, bound: float) -> Tensor:
+    """Returns bound * tanh(raw / bound), by the sigmoid: the same, in a quarter of the time."""
+    return 2 * bound * torch.sigmoid(raw * (2 / bound)) - bound

@@ -1,0 +1,160 @@
+"""Maps that treat each feature by itself: standardisation, an affine map, the logit."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from kappaflow._checks import batch, positive_float, positive_int
+from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow.errors import ArgumentError
+from kappaflow.nets.standardize import moments
+from kappaflow.registry import register
+
+
+@register("Standardize")
+class Standardize(Bijection):
+    """z = (x - mean) / deviation: the units of the data, fitted once and not learned.
+
+    The identity until `kappaflow.fit` fits it. Its log_det counts, so that log_prob is in the
+    units of x as given.
+
+    Args:
+        features: Number of features.
+
+    Example:
+        >>> units = Standardize(1)
+        >>> units.fit(torch.tensor([[0.0], [10.0]]))
+        >>> units(torch.tensor([[20.0]]))[0]
+        tensor([[3.]])
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = positive_int("features", features)
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.fitted: Tensor
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Takes mean and deviation of rows x (N, features); a constant column is only shifted."""
+        mean, deviation = moments(batch("x", x, (self.features,)))
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+        self.fitted.fill_(True)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        batch("x", x, (self.features,))
+        return ((x - self.mean) / self.deviation).to(x.dtype), self._log_det(x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        batch("z", z, (self.features,))
+        return (z * self.deviation + self.mean).to(z.dtype), -self._log_det(z)
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        return -self.deviation.to(log_det_dtype(x.dtype)).log().sum().expand(x.shape[0])
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, fitted={bool(self.fitted)}"
+
+
+@register("ElementwiseAffine")
+class ElementwiseAffine(Bijection):
+    """z = x * exp(log_scale) + shift with one learned pair for each feature.
+
+    Args:
+        features: Number of features.
+        log_scale: Where the log-scales start, one a feature; zeros if left out.
+        shift: Where the shifts start, one a feature; zeros if left out.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        *,
+        log_scale: Sequence[float] | None = None,
+        shift: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__()
+        self.features = positive_int("features", features)
+        self.log_scale = nn.Parameter(self._start("log_scale", log_scale))
+        self.shift = nn.Parameter(self._start("shift", shift))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        batch("x", x, (self.features,))
+        return (x * self.log_scale.exp() + self.shift).to(x.dtype), self._log_det(x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        batch("z", z, (self.features,))
+        return ((z - self.shift) * (-self.log_scale).exp()).to(z.dtype), -self._log_det(z)
+
+    def _log_det(self, x: Tensor) -> Tensor:
+        return self.log_scale.to(log_det_dtype(x.dtype)).sum().expand(x.shape[0])
+
+    def _start(self, name: str, values: Sequence[float] | None) -> Tensor:
+        start = (
+            torch.zeros(self.features)
+            if values is None
+            else torch.as_tensor(values, dtype=torch.float32)
+        )
+        if start.shape != (self.features,):
+            raise ArgumentError(
+                f"'{name}' should hold {self.features} numbers, got shape {tuple(start.shape)}."
+            )
+        return start
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}"
+
+
+@register("Logit")
+class Logit(Bijection):
+    r"""z = logit(a + (1 - 2a) u), u = (x - low) / (high - low): an interval onto the real line.
+
+    Args:
+        low: Lower end of the interval.
+        high: Upper end of the interval, above `low`.
+        margin: a, from 0 to below 1/2: how far the ends themselves are kept from infinity.
+
+    Raises:
+        ArgumentError: `high` is not above `low`, or `margin` is outside [0, 1/2).
+
+    Note:
+        A point outside the interval by more than the margin has no image: the value is nan.
+
+    Example:
+        >>> z, log_det = Logit(0.0, 1.0)(torch.tensor([[0.5]]))
+        >>> z.item(), round(log_det.item(), 4)
+        (0.0, 1.3863)
+    """
+
+    def __init__(self, low: float = 0.0, high: float = 1.0, *, margin: float = 0.0) -> None:
+        super().__init__()
+        self.low, self.high, self.margin = float(low), float(high), float(margin)
+        positive_float("high - low", self.high - self.low)
+        if not 0 <= self.margin < 0.5:
+            raise ArgumentError(f"'margin' should be at least 0 and below 1/2, got {margin}.")
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        unit = (batch("x", x) - self.low) / (self.high - self.low)
+        z = torch.logit(self.margin + (1 - 2 * self.margin) * unit)
+        return z, self._log_det(z)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        unit = (torch.sigmoid(batch("z", z)) - self.margin) / (1 - 2 * self.margin)
+        return unit * (self.high - self.low) + self.low, -self._log_det(z)
+
+    def _log_det(self, z: Tensor) -> Tensor:
+        """Returns log|dz/dx| from z, where it is accurate even when x has rounded to an end."""
+        wide = z.to(log_det_dtype(z.dtype))
+        slope = math.log((1 - 2 * self.margin) / (self.high - self.low))
+        return (softplus(wide) + softplus(-wide) + slope).flatten(1).sum(1)
+
+    def extra_repr(self) -> str:
+        return f"low={self.low:g}, high={self.high:g}, margin={self.margin:g}"

@@ -1,0 +1,61 @@
+"""Reordering of features: an index move, never a matrix product."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kappaflow._checks import batch, positive_int
+from kappaflow.bijection import Bijection, zero_log_det
+from kappaflow.errors import ArgumentError
+from kappaflow.registry import register
+
+
+@register("Permutation")
+class Permutation(Bijection):
+    """z[:, i] = x[:, index[i]]; its log_det is zero.
+
+    Args:
+        index: Each of 0 to n - 1, once.
+
+    Raises:
+        ArgumentError: `index` is no permutation.
+
+    Example:
+        >>> Permutation((2, 0, 1))(torch.tensor([[10.0, 20.0, 30.0]]))[0]
+        tensor([[30., 10., 20.]])
+    """
+
+    def __init__(self, index: Sequence[int] | Tensor) -> None:
+        super().__init__()
+        self.index: Tensor
+        self.register_buffer("index", torch.as_tensor(index).long())
+        self._check()
+        self.register_load_state_dict_post_hook(lambda module, _: module._check())
+
+    @classmethod
+    def random(cls, features: int, *, seed: int = 0) -> "Permutation":
+        """Returns a random permutation of so many features, the same for the same seed."""
+        generator = torch.Generator().manual_seed(seed)
+        return cls(
+            torch.randperm(positive_int("features", features), generator=generator).tolist()
+        )
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        batch("x", x, (len(self.index), *x.shape[2:]))
+        return x.index_select(1, self.index), zero_log_det(x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        batch("z", z, (len(self.index), *z.shape[2:]))
+        return torch.empty_like(z).index_copy(1, self.index, z), zero_log_det(z)
+
+    def _check(self) -> None:
+        """Refuses an index that is no permutation, given or loaded from a file."""
+        n = len(self.index)
+        if not torch.equal(self.index.sort()[0], torch.arange(n, device=self.index.device)):
+            raise ArgumentError(
+                f"'index' should hold each of 0 to {n - 1} once, got {self.index.tolist()}."
+            )
+
+    def extra_repr(self) -> str:
+        return f"features={len(self.index)}"

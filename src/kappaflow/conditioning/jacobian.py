@@ -1,0 +1,32 @@
+"""Dense Jacobians from a linearization, and the singular values of a batch of matrices."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Product = Callable[[Tensor], Tensor]
+
+ROWS_AT_ONCE = (
+    8192  # points times vectors in one product: bounds memory, and large enough to be quick
+)
+
+
+def dense(product: Product, x: Tensor) -> Tensor:
+    """Returns the float64 matrices (B, n, n) of a product with vectors shaped as x (B, *event)."""
+    n = x[0].numel()
+    basis = torch.eye(n, dtype=x.dtype, device=x.device)
+    columns = []
+    for vectors in basis.split(max(1, ROWS_AT_ONCE // len(x))):
+        tangents = vectors.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
+        columns.append(product(tangents).detach().flatten(2).double())
+    return torch.cat(columns).permute(1, 2, 0)
+
+
+def largest(matrices: Tensor, k: int = 1) -> Tensor:
+    """Returns the k largest singular values (B, k), descending; nan for a non-finite matrix."""
+    finite = torch.isfinite(matrices).all(dim=(1, 2))
+    values = matrices.new_full((len(matrices), k), torch.nan)
+    if finite.any():
+        values[finite] = torch.linalg.svdvals(matrices[finite])[:, :k]
+    return values

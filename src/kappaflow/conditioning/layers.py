@@ -1,0 +1,44 @@
+"""The layers of a composition, as everything that measures over depth sees them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kappaflow.bijection import Bijection, Chain
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One bijection of a flow, with the context that reaches it.
+
+    Attributes:
+        name: Its place and its class, such as "3 AffineCoupling"; the place counts from 0 at the
+            data.
+        bijection: The layer itself.
+        context: (B, C) as the layer sees it, or None.
+    """
+
+    name: str
+    bijection: Bijection
+    context: Tensor | None
+
+
+def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Layer, ...]:
+    """Returns the layers of a bijection, nested chains opened, in the order of `forward`."""
+    found = _walk(bijection, context)
+    return tuple(
+        Layer(f"{i} {type(part).__name__}", part, part_context)
+        for i, (part, part_context) in enumerate(found)
+    )
+
+
+def _walk(
+    bijection: Bijection, context: Tensor | None
+) -> Iterator[tuple[Bijection, Tensor | None]]:
+    if not isinstance(bijection, Chain):
+        yield bijection, context
+        return
+    context = bijection.embed(context)
+    for part in bijection:
+        yield from _walk(part, context)

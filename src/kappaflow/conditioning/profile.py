@@ -1,0 +1,229 @@
+"""Conditioning over depth: each layer alone, and everything up to it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kappaflow._checks import batch
+from kappaflow.conditioning.jacobian import dense, largest
+from kappaflow.conditioning.layers import Layer, layers_of
+from kappaflow.conditioning.round_trip import (
+    back_and_there,
+    distance,
+    latent_points,
+    predicted_round_trip,
+    there_and_back,
+)
+from kappaflow.conditioning.spectrum import DENSE_UP_TO, Status, extremes_by_lanczos
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+from kappaflow.linearization import ChainLinearization, Linearization
+
+QUANTILES = {"median": 0.5, "p95": 0.95, "max": 1.0}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Singular values, log_det and round-trip errors over the L layers of a flow, at B points.
+
+    All tensors are float64. "Layer" is one layer alone, at the point that reaches it; the others
+    are cumulative: the map from the standardised data to behind layer l.
+
+    Attributes:
+        layers: Names of the layers, data side first.
+        layer_sigma_max: (L, B).
+        layer_sigma_min: (L, B).
+        layer_log_det: log|det| of each layer in nats, (L, B).
+        layer_round_trip: |f_l^-1(f_l(h)) - h| of each layer alone, (L, B).
+        sigma_max: Cumulative, (L, B).
+        sigma_min: Cumulative, from the inverse maps, (L, B).
+        round_trip_data: How far the state in front of layer l is missed on the way data, latent,
+            data; (L, B). Row 0 is the round trip of the whole flow.
+        round_trip_latent: How far the state behind layer l is missed on the way latent, data,
+            latent, from draws of the base; (L, B). Row L - 1 is the round trip of the whole flow.
+        predicted_round_trip: eps * condition number * |x| of the whole, (B,).
+        eps: Spacing of the flow's floating-point type.
+        status: As for `Spectrum`.
+    """
+
+    layers: tuple[str, ...]
+    layer_sigma_max: Tensor
+    layer_sigma_min: Tensor
+    layer_log_det: Tensor
+    layer_round_trip: Tensor
+    sigma_max: Tensor
+    sigma_min: Tensor
+    round_trip_data: Tensor
+    round_trip_latent: Tensor
+    predicted_round_trip: Tensor
+    eps: float
+    status: Status
+
+    @property
+    def layer_condition_number(self) -> Tensor:
+        """Condition number of each layer alone, (L, B)."""
+        return self.layer_sigma_max / self.layer_sigma_min
+
+    @property
+    def condition_number(self) -> Tensor:
+        """Condition number of everything up to each layer, (L, B); the last row is the whole."""
+        return self.sigma_max / self.sigma_min
+
+    @property
+    def log_det(self) -> Tensor:
+        """log|det| of everything up to each layer in nats, (L, B)."""
+        return self.layer_log_det.cumsum(0)
+
+    @property
+    def worst_layer(self) -> int:
+        """The layer whose own condition number is largest, in the median over the points."""
+        return int(self.layer_condition_number.nan_to_num(torch.inf).median(dim=1).values.argmax())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain numbers for JSON: quantiles over the points, one a layer."""
+        quantities = {
+            "layer_condition_number": self.layer_condition_number,
+            "layer_sigma_max": self.layer_sigma_max,
+            "layer_sigma_min": self.layer_sigma_min,
+            "layer_log_det": self.layer_log_det,
+            "layer_round_trip": self.layer_round_trip,
+            "condition_number": self.condition_number,
+            "sigma_max": self.sigma_max,
+            "sigma_min": self.sigma_min,
+            "log_det": self.log_det,
+            "round_trip_data": self.round_trip_data,
+            "round_trip_latent": self.round_trip_latent,
+        }
+        tables = {name: quantiles_by_layer(values) for name, values in quantities.items()}
+        predicted = quantiles_by_layer(self.predicted_round_trip[None])
+        return {
+            "layers": list(self.layers),
+            "points": self.sigma_max.shape[1],
+            "eps": self.eps,
+            "status": self.status,
+            "worst_layer": self.worst_layer,
+            "predicted_round_trip": {name: values[0] for name, values in predicted.items()},
+            **tables,
+        }
+
+
+def quantiles_by_layer(values: Tensor) -> dict[str, list[float]]:
+    """Returns median, 95 % and maximum, and 5 % and minimum, over the points of (L, B)."""
+    levels = {"min": 0.0, "p05": 0.05, **QUANTILES}
+    return {name: values.quantile(level, dim=1).tolist() for name, level in levels.items()}
+
+
+def profile(
+    flow: Flow,
+    x: Tensor,
+    *,
+    context: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Profile:
+    """Returns the conditioning of a flow over its depth, at points x.
+
+    Measured from the standardised columns on: a change of units is no ill-conditioning.
+
+    Args:
+        flow: What is measured; its state and mode are left as they are.
+        x: Points, (B, *event); a few dozen tell the story.
+        context: (B, C) for a conditional flow.
+        generator: Draws the latent points of the second round trip; seed 0 if left out.
+
+    Returns:
+        The profile. Above 500 dimensions singular values come from Lanczos iterations.
+
+    Raises:
+        ArgumentError: x has another shape than the flow's events, or there is no layer to measure.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> flow = kf.real_nvp(4, depth=2, hidden=(8,))
+        >>> kf.profile(flow, torch.zeros(3, 4)).condition_number[-1]
+        tensor([1., 1., 1.], dtype=torch.float64)
+    """
+    batch("x", x, flow.event_shape)
+    layers = layers_of(flow.core, context)
+    if not layers:
+        raise ArgumentError("'flow' should have a layer behind its standardisation to measure.")
+    with torch.no_grad():
+        x = flow.units(x.detach())[0]
+        parts = _linearize(layers, x)
+        measure = _dense_extremes if x[0].numel() <= DENSE_UP_TO else _lanczos_extremes
+        each, up_to, status = measure(parts, x)
+        return Profile(
+            layers=tuple(layer.name for layer in layers),
+            layer_sigma_max=each[0],
+            layer_sigma_min=each[1],
+            layer_log_det=torch.stack([part.log_det.double() for part in parts]),
+            layer_round_trip=_alone(layers, parts, x),
+            sigma_max=up_to[0],
+            sigma_min=up_to[1],
+            round_trip_data=there_and_back(layers, x)[:-1],
+            round_trip_latent=back_and_there(layers, latent_points(flow, len(x), generator))[
+                :-1
+            ].flip(0),
+            predicted_round_trip=predicted_round_trip(up_to[0][-1] / up_to[1][-1], x),
+            eps=torch.finfo(flow.dtype).eps,
+            status=status,
+        )
+
+
+def _linearize(layers: tuple[Layer, ...], x: Tensor) -> list[Linearization]:
+    parts: list[Linearization] = []
+    for layer in layers:
+        parts.append(layer.bijection.linearize(x, layer.context))
+        x = parts[-1].value
+    return parts
+
+
+def _alone(layers: tuple[Layer, ...], parts: list[Linearization], x: Tensor) -> Tensor:
+    """Returns the round-trip error of each layer alone, (L, B)."""
+    errors = []
+    for layer, part in zip(layers, parts, strict=True):
+        errors.append(distance(layer.bijection.inverse(part.value, layer.context)[0], x))
+        x = part.value
+    return torch.stack(errors)
+
+
+def _dense_extremes(
+    parts: list[Linearization], x: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Status]:
+    """Returns (sigma_max, sigma_min) of each layer and of all up to it, from dense matrices.
+
+    The cumulative inverse is the product of the layers' inverses: sigma_min never comes from the
+    forward Jacobian.
+    """
+    each, up_to = [], []
+    forward = backward = None
+    for part in parts:
+        there, back = dense(part.jv, x), dense(part.inverse_jv, x)
+        forward = there if forward is None else there @ forward
+        backward = back if backward is None else backward @ back
+        each.append((largest(there)[:, 0], 1 / largest(back)[:, 0]))
+        up_to.append((largest(forward)[:, 0], 1 / largest(backward)[:, 0]))
+    status: Status = (
+        "exact" if all(torch.isfinite(s).all() for pair in up_to for s in pair) else "not finite"
+    )
+    return _stacked(each), _stacked(up_to), status
+
+
+def _lanczos_extremes(
+    parts: list[Linearization], x: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Status]:
+    """Returns the same by Lanczos iterations on the products."""
+    each, up_to, stati = [], [], set()
+    for i, part in enumerate(parts):
+        prefix = ChainLinearization(parts[: i + 1], part.value, part.log_det)
+        for found, linearization in ((each, part), (up_to, prefix)):
+            top, bottom, status = extremes_by_lanczos(linearization, x)
+            found.append((top[:, 0], bottom[:, 0]))
+            stati.add(status)
+    order: tuple[Status, ...] = ("not finite", "not converged", "converged")
+    return _stacked(each), _stacked(up_to), next(status for status in order if status in stati)
+
+
+def _stacked(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.stack([top for top, _ in pairs]), torch.stack([bottom for _, bottom in pairs])

@@ -1,0 +1,25 @@
+"""What goes wrong, by who has to act: one base exception, children only where one is caught."""
+
+
+class KappaflowError(Exception):
+    """Base of everything this package raises on purpose; its text is one sentence for the user."""
+
+
+class ArgumentError(KappaflowError, ValueError):
+    """An argument has a value or a shape that cannot be used."""
+
+
+class DataError(KappaflowError, ValueError):
+    """A table, or the tensor made from it, has no density that a flow could fit."""
+
+
+class FileError(KappaflowError, OSError):
+    """A model file or a run folder is missing, damaged, foreign or of another version."""
+
+
+class NumericalError(KappaflowError, ArithmeticError):
+    """A computation cannot go on: not finite, or not converged where a number was promised."""
+
+
+class DataWarning(UserWarning):
+    """Something about the data that a flow can be fitted to, but that its user should know."""

@@ -1,0 +1,267 @@
+"""Model files: a directory with config.json (what the model is) and model.safetensors (numbers).
+
+Nothing is ever unpickled and no code runs from a file. The weights carry a digest of themselves
+and of the configuration that they belong to, so that a damaged byte in either is an error, not a
+wrong number.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor, nn
+
+from kappaflow.errors import ArgumentError, FileError
+from kappaflow.flows import Flow
+from kappaflow.registry import build, describe
+
+FORMAT_VERSION = 1
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class ModelConfig(BaseModel):
+    """What config.json holds; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal["kappaflow"] = "kappaflow"
+    format_version: int = FORMAT_VERSION
+    dtype: str
+    model: dict[str, Any]
+    run: dict[str, Any] | None = None
+
+
+def save(flow: Flow, path: str | Path) -> None:
+    """Writes a flow to a directory, each file whole or not at all.
+
+    Args:
+        flow: A flow made of registered bijections and networks.
+        path: The directory; made if it is missing.
+
+    Raises:
+        ArgumentError: A part is not registered, or the flow was changed after it was built, so
+            that a file could not describe it.
+        FileError: The directory cannot be written.
+
+    Example:
+        >>> import tempfile, kappaflow as kf
+        >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     kf.save(flow, folder)
+        ...     x = torch.zeros(1, 2)
+        ...     bool((kf.load(folder).log_prob(x) == flow.log_prob(x)).all())
+        True
+    """
+    config = describe_model(flow)
+    folder = make_directory(path)
+    write_weights(folder / WEIGHTS, flow, config)
+    write_config(folder / CONFIG, config)
+
+
+def load(path: str | Path) -> Flow:
+    """Returns the flow that `save` or `fit` wrote to a directory, in evaluation mode.
+
+    Args:
+        path: The directory, with config.json and model.safetensors.
+
+    Returns:
+        The flow, of the type that it was saved in, on the CPU.
+
+    Raises:
+        FileError: A file is missing, damaged, of another version, or the two do not fit each
+            other.
+    """
+    folder = Path(path)
+    config = read_config(folder / CONFIG)
+    tensors, metadata = read_tensors(folder / WEIGHTS)
+    if metadata.get("digest") != digest(tensors, config):
+        raise FileError(
+            f"{folder / WEIGHTS} does not match its digest: it, or {CONFIG} beside it, was "
+            "damaged or changed after it was written."
+        )
+    flow = build_model(config, folder / CONFIG)
+    load_tensors(flow, tensors, folder / WEIGHTS)
+    return flow.eval()
+
+
+def describe_model(flow: Flow) -> ModelConfig:
+    """Returns the configuration of a flow, after checking that the flow can be rebuilt from it."""
+    if not isinstance(flow, Flow):
+        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
+    config = ModelConfig(dtype=str(flow.dtype).removeprefix("torch."), model=describe(flow))
+    with torch.random.fork_rng(devices=[]):
+        twin = build(config.model)
+    state = flow.state_dict()
+    if {k: v.shape for k, v in twin.state_dict().items()} == {
+        k: v.shape for k, v in state.items()
+    }:
+        twin.load_state_dict(state)
+        if repr(twin) == repr(flow):
+            return config
+    raise ArgumentError(
+        "'flow' was changed after it was built, so its description is no longer true: build it "
+        "from its parts, kappaflow.Flow(base, kappaflow.Chain([...]))."
+    )
+
+
+def build_model(config: ModelConfig, source: Path) -> Flow:
+    """Returns the flow that a configuration describes, freshly initialised."""
+    dtype = getattr(torch, config.dtype, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise FileError(
+            f"{source} asks for the type {config.dtype!r}, which is no floating-point type."
+        )
+    try:
+        flow = build(config.model)
+    except FileError as error:
+        raise FileError(f"{source}: {error}") from None
+    if not isinstance(flow, Flow):
+        raise FileError(f"{source} describes a {type(flow).__name__}, not a flow.")
+    return flow.to(dtype)
+
+
+def load_tensors(flow: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    """Puts tensors into a module of the same names and shapes, or says which do not fit."""
+    wanted = flow.state_dict()
+    for what, names in (
+        ("lacks", sorted(set(wanted) - set(tensors))),
+        ("has an unknown", sorted(set(tensors) - set(wanted))),
+    ):
+        if names:
+            raise FileError(
+                f"{source} {what} {names[0]!r} ({len(names)} such): it is not of this model."
+            )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise FileError(
+                f"{source} holds {name!r} of shape {tuple(tensor.shape)}, "
+                f"the model wants {tuple(wanted[name].shape)}."
+            )
+    try:
+        flow.load_state_dict(tensors)
+    except (ArgumentError, RuntimeError) as error:
+        raise FileError(f"{source} does not fit the model: {error}") from None
+
+
+def digest(tensors: dict[str, Tensor], config: ModelConfig) -> str:
+    """Returns a SHA-256 over names, types, shapes and bytes of tensors, and the description."""
+    sha = hashlib.sha256(json.dumps([config.dtype, config.model], sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def write_weights(path: Path, flow: Flow, config: ModelConfig) -> None:
+    """Writes the state of a flow with its digest, whole or not at all."""
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()
+    }
+    write_tensors(path, tensors, {"digest": digest(tensors, config)})
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes named tensors and strings to one safetensors file, whole or not at all."""
+    unshared = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    write_bytes(path, safetensors_bytes(unshared, metadata=metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns tensors and metadata of a safetensors file."""
+    if not path.is_file():
+        raise FileError(f"{path} is missing: {path.parent} holds no whole model.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(
+                file.metadata() or {}
+            )
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise FileError(f"{path} is damaged or cut short ({error}).") from None
+
+
+def write_config(path: Path, config: ModelConfig) -> None:
+    """Writes a configuration as JSON, whole or not at all."""
+    write_bytes(path, (config.model_dump_json(indent=2, exclude_none=True) + "\n").encode())
+
+
+def read_config(path: Path) -> ModelConfig:
+    """Returns a configuration, or says what is wrong with the file."""
+    if not path.parent.is_dir():
+        raise FileError(
+            f"{path.parent} is no directory: a model is a directory with {CONFIG} and {WEIGHTS}."
+        )
+    if not path.is_file():
+        raise FileError(f"{path} is missing: {path.parent} holds no model.")
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path} is not JSON ({error}).") from None
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise FileError(
+            f"{path} has format version {version!r}, "
+            f"this kappaflow reads version {FORMAT_VERSION}."
+        )
+    try:
+        return ModelConfig.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise FileError(f"{path} has an unknown key {key!r}.") from None
+        raise FileError(f"{path}: {key!r} is wrong: {first['msg']}.") from None
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: temporary file, fsync, rename, fsync of the directory."""
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror}.") from None
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def make_directory(path: str | Path) -> Path:
+    """Returns the directory, made if it is missing."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{folder} cannot be made a directory: {error.strerror}.") from None
+    return folder
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _sync_directory(folder: Path) -> None:
+    """Makes a rename durable, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

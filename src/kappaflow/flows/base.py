@@ -1,0 +1,51 @@
+"""The distribution of the latent."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow._checks import positive_int
+from kappaflow.bijection import log_det_dtype
+from kappaflow.registry import register
+
+
+@register("StandardNormal")
+class StandardNormal(nn.Module):
+    """Independent N(0, 1) in each coordinate of an event.
+
+    Args:
+        event_shape: Shape of one event; a number n is (n,).
+
+    Example:
+        >>> round(StandardNormal(2).log_prob(torch.zeros(1, 2)).item(), 4)
+        -1.8379
+    """
+
+    def __init__(self, event_shape: int | Sequence[int]) -> None:
+        super().__init__()
+        shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+        self.event_shape = tuple(positive_int("event_shape", size) for size in shape)
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """Returns log N(z; 0, I) in nats, (B,), for z (B, *event); in float32 or wider."""
+        wide = z.to(log_det_dtype(z.dtype)).flatten(1)
+        return -0.5 * (wide * wide).sum(1) - 0.5 * wide.shape[1] * math.log(2 * math.pi)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Returns n draws, (n, *event)."""
+        shape = (n, *self.event_shape)
+        if generator is None or device is None or generator.device == device:
+            return torch.randn(shape, dtype=dtype, device=device, generator=generator)
+        return torch.randn(shape, dtype=dtype, generator=generator).to(device)
+
+    def extra_repr(self) -> str:
+        return f"event_shape={self.event_shape}"

@@ -1,0 +1,94 @@
+"""What the coupling recipes share: the run of couplings that they assemble."""
+
+import functools
+from collections.abc import Callable, Sequence
+
+from kappaflow._checks import natural_int, positive_int
+from kappaflow.bijection import Bijection, Chain
+from kappaflow.bijections import Permutation, Standardize
+from kappaflow.bijections.coupling import Coupling, mlp_conditioner
+from kappaflow.errors import ArgumentError
+from kappaflow.flows.base import StandardNormal
+from kappaflow.flows.flow import Flow
+from kappaflow.nets import StandardizeInputs
+from kappaflow.partition import Partition
+
+PARTITIONS = ("half", "alternating", "random")
+
+
+def coupling_flow(
+    features: int,
+    make: Callable[..., Coupling],
+    kind: type[Coupling],
+    *,
+    depth: int,
+    hidden: Sequence[int],
+    partition: str | Partition,
+    context_features: int,
+    residual: bool,
+    seed: int,
+    last: Sequence[Bijection] = (),
+) -> Flow:
+    """Returns a flow of `depth` couplings, whose parts take turns, behind a `Standardize`.
+
+    Args:
+        features: Number of features; with one, `depth` is at most 1, and 0 without a context.
+        make: Returns a coupling from a partition and a conditioner.
+        kind: The class of couplings that `make` returns.
+        depth: Number of couplings.
+        hidden: Widths of the conditioners' hidden layers.
+        partition: "half", "alternating", "random", or the partition of the first coupling.
+        context_features: Width of the context, 0 for none.
+        residual: Whether the conditioners add each hidden layer to the next of equal width.
+        seed: Draws the permutations of the random partition.
+        last: Bijections behind the couplings.
+
+    Returns:
+        The flow, the identity until it is trained.
+    """
+    positive_int("features", features)
+    positive_int("depth", depth, "depth counts couplings.")
+    natural_int("context_features", context_features)
+    first = _first(partition, features)
+    conditioner = functools.partial(
+        mlp_conditioner, kind, hidden=hidden, context_features=context_features, residual=residual
+    )
+    parts: list[Bijection] = [Standardize(features)]
+    for layer in range(_useful(features, depth, context_features)):
+        if partition == "random":
+            parts.append(Permutation.random(features, seed=seed + layer))
+        turn = (
+            first if layer % 2 == 0 or partition == "random" or features == 1 else first.swapped()
+        )
+        parts.append(make(turn, conditioner(turn)))
+    embedding = StandardizeInputs(context_features) if context_features else None
+    return Flow(StandardNormal(features), Chain([*parts, *last], embedding=embedding))
+
+
+def _first(partition: str | Partition, features: int) -> Partition:
+    if isinstance(partition, Partition):
+        if partition.features != features:
+            raise ArgumentError(
+                f"'partition' should be one of {features} features, "
+                f"got one of {partition.features}."
+            )
+        return partition
+    if partition not in PARTITIONS:
+        listed = ", ".join(map(repr, PARTITIONS))
+        raise ArgumentError(
+            f"'partition' should be one of {listed} or a Partition, got {partition!r}."
+        )
+    if partition == "alternating" and features > 1:
+        return Partition.alternating(features)
+    return Partition.half(features)
+
+
+def _useful(features: int, depth: int, context_features: int) -> int:
+    """Returns how many couplings can do something: one feature has no other to read.
+
+    Affine maps of one feature compose to an affine map, so one coupling of the context is all
+    there is.
+    """
+    if features > 1:
+        return depth
+    return 1 if context_features else 0

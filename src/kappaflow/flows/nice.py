@@ -1,0 +1,59 @@
+"""The recipe of NICE."""
+
+import functools
+from collections.abc import Sequence
+
+from kappaflow.bijections import AdditiveCoupling, ElementwiseAffine
+from kappaflow.flows.couplings import coupling_flow
+from kappaflow.flows.flow import Flow
+from kappaflow.partition import Partition
+from kappaflow.registry import register
+
+
+@register("nice")
+def nice(
+    features: int,
+    *,
+    depth: int = 8,
+    hidden: Sequence[int] = (128, 128),
+    partition: str | Partition = "half",
+    context_features: int = 0,
+    memory: str = "recompute",
+    residual: bool = False,
+    seed: int = 0,
+) -> Flow:
+    """Returns a NICE: additive couplings, which preserve volume, and one learned scale a feature.
+
+    Args:
+        features: Number of features D.
+        depth: Number of couplings.
+        hidden: Widths of the conditioners' hidden layers.
+        partition: "half", "alternating", "random", or a `Partition`; as for `real_nvp`.
+        context_features: Width of the context; 0 for none.
+        memory: "recompute" or "store": what each layer keeps for its backward pass.
+        residual: Add each hidden layer of the conditioners to the next of equal width.
+        seed: Draws the permutations of the random partition.
+
+    Returns:
+        A flow with `log_prob` and `sample`, the identity until it is trained.
+
+    Source:
+        Dinh, Krueger, Bengio 2015.
+
+    Example:
+        >>> nice(4, depth=2, hidden=(8,)).sample(3).shape
+        torch.Size([3, 4])
+    """
+    make = functools.partial(AdditiveCoupling, context_features=context_features, memory=memory)
+    return coupling_flow(
+        features,
+        make,
+        AdditiveCoupling,
+        depth=depth,
+        hidden=hidden,
+        partition=partition,
+        context_features=context_features,
+        residual=residual,
+        seed=seed,
+        last=(ElementwiseAffine(features),),
+    )

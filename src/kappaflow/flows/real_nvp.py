@@ -1,0 +1,81 @@
+"""The recipe of RealNVP on tables."""
+
+import functools
+from collections.abc import Sequence
+
+from kappaflow._checks import positive_float, positive_int
+from kappaflow.bijections import AffineCoupling, ElementwiseAffine
+from kappaflow.flows.couplings import coupling_flow
+from kappaflow.flows.flow import Flow
+from kappaflow.partition import Partition
+from kappaflow.registry import register
+
+
+@register("real_nvp")
+def real_nvp(
+    features: int,
+    *,
+    depth: int = 8,
+    hidden: Sequence[int] = (128, 128),
+    partition: str | Partition = "half",
+    context_features: int = 0,
+    memory: str = "recompute",
+    scale_bound: float = 6.0,
+    residual: bool = False,
+    seed: int = 0,
+) -> Flow:
+    r"""Returns a RealNVP: affine couplings whose parts take turns, behind a standardisation.
+
+    A new flow is the identity, and the log-scales of all couplings together are bounded: each
+    coupling gets `scale_bound` / `depth`, so that no feature is ever scaled by more than
+    :math:`e^{\pm}` that bound, whatever the depth. This is what keeps a deep flow finite and
+    invertible in float32.
+
+    Args:
+        features: Number of features D. One feature leaves a coupling nothing to read: the flow is
+            then an affine map, of the context where there is one.
+        depth: Number of couplings.
+        hidden: Widths of the conditioners' hidden layers; (a, b) is
+            Linear-ReLU-Linear-ReLU-Linear.
+        partition: "half" (first floor(D/2) features | the rest, taking turns), "alternating" (even
+            and odd features), "random" (a fixed random permutation before each coupling), or a
+            `Partition`.
+        context_features: Width of the context; 0 for none.
+        memory: "recompute" or "store": what each layer keeps for its backward pass.
+        scale_bound: Bound on the sum over depth of the log-scales.
+        residual: Add each hidden layer of the conditioners to the next of equal width.
+        seed: Draws the permutations of the random partition.
+
+    Returns:
+        A flow with `log_prob` and `sample`.
+
+    Raises:
+        ArgumentError: An argument is out of its range.
+
+    Source:
+        Dinh, Sohl-Dickstein, Bengio 2017.
+
+    Example:
+        >>> flow = real_nvp(4, depth=2, hidden=(8,))
+        >>> flow.sample(3).shape
+        torch.Size([3, 4])
+    """
+    depth = positive_int("depth", depth, "depth counts couplings.")
+    make = functools.partial(
+        AffineCoupling,
+        scale_bound=positive_float("scale_bound", scale_bound) / depth,
+        context_features=context_features,
+        memory=memory,
+    )
+    return coupling_flow(
+        features,
+        make,
+        AffineCoupling,
+        depth=depth,
+        hidden=hidden,
+        partition=partition,
+        context_features=context_features,
+        residual=residual,
+        seed=seed,
+        last=(ElementwiseAffine(features),) if features == 1 and not context_features else (),
+    )

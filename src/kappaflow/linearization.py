@@ -1,0 +1,155 @@
+"""The derivative of a bijection at points, as four products; no Jacobian is ever formed here."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from kappaflow.memory import memory_modes_bypassed
+
+Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+
+class Linearization(ABC):
+    """The derivative J = dz/dx of z = f(x), and of its inverse, at the points x.
+
+    Vectors have the shape of x, (B, *event), or (K, B, *event) for K vectors a point. The laws:
+    `jv(v)` is J v and `vjp(u)` is J^T u; `inverse_jv(w)` is J^-1 w and `inverse_vjp(y)` is J^-T y,
+    both taken from the inverse map at z. The products can be differentiated.
+
+    Attributes:
+        value: z = f(x), (B, *event).
+        log_det: log|det J| in nats, (B,).
+    """
+
+    value: Tensor
+    log_det: Tensor
+
+    @abstractmethod
+    def jv(self, v: Tensor) -> Tensor:
+        """Returns J v."""
+
+    @abstractmethod
+    def vjp(self, u: Tensor) -> Tensor:
+        """Returns J^T u."""
+
+    @abstractmethod
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        """Returns J^-1 w."""
+
+    @abstractmethod
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        """Returns J^-T y."""
+
+
+class AutogradLinearization(Linearization):
+    """The four products by automatic differentiation of functions, forward-mode if it works."""
+
+    def __init__(self, encode: Map, decode: Map, x: Tensor, context: Tensor | None) -> None:
+        self._encode, self._decode = encode, decode
+        self._x, self._context = x, context
+        with memory_modes_bypassed():
+            self.value, self.log_det = encode(x, context)
+
+    def jv(self, v: Tensor) -> Tensor:
+        return _jvp(self._encode, self._x, self._context, v)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        return _vjp(self._encode, self._x, self._context, u)
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        return _jvp(self._decode, self.value, self._context, w)
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        return _vjp(self._decode, self.value, self._context, y)
+
+
+class ChainLinearization(Linearization):
+    """The linearization of a composition, from those of its parts in the order of application."""
+
+    def __init__(self, parts: list[Linearization], value: Tensor, log_det: Tensor) -> None:
+        self.parts, self.value, self.log_det = parts, value, log_det
+
+    def jv(self, v: Tensor) -> Tensor:
+        for part in self.parts:
+            v = part.jv(v)
+        return v
+
+    def vjp(self, u: Tensor) -> Tensor:
+        for part in reversed(self.parts):
+            u = part.vjp(u)
+        return u
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        for part in reversed(self.parts):
+            w = part.inverse_jv(w)
+        return w
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        for part in self.parts:
+            y = part.inverse_vjp(y)
+        return y
+
+
+class InverseLinearization(Linearization):
+    """A linearization seen from the other side: the derivative of x as a function of z."""
+
+    def __init__(self, inner: Linearization, value: Tensor, log_det: Tensor) -> None:
+        self.inner, self.value, self.log_det = inner, value, log_det
+
+    def jv(self, v: Tensor) -> Tensor:
+        return self.inner.inverse_jv(v)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        return self.inner.inverse_vjp(u)
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        return self.inner.jv(w)
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        return self.inner.vjp(y)
+
+
+def _jvp(function: Map, x: Tensor, context: Tensor | None, v: Tensor) -> Tensor:
+    """Returns the derivative of `function` at x in the direction v, by dual numbers."""
+    rows, rows_context, vector = _pair(x, context, v)
+    try:
+        with memory_modes_bypassed(), forward_ad.dual_level():
+            value = function(forward_ad.make_dual(rows, vector), rows_context)[0]
+            tangent = forward_ad.unpack_dual(value).tangent
+    except (NotImplementedError, RuntimeError):
+        # Some functions have no forward mode; a genuine error shows itself again on this path.
+        tangent = _jvp_by_double_vjp(function, rows, rows_context, vector)
+    result = torch.zeros_like(vector) if tangent is None else tangent
+    return result.reshape(v.shape)
+
+
+def _jvp_by_double_vjp(function: Map, x: Tensor, context: Tensor | None, v: Tensor) -> Tensor:
+    """Returns J v as the derivative of u -> J^T u, which is linear, applied to v."""
+    with torch.enable_grad():
+        u = torch.zeros_like(v, requires_grad=True)
+        pulled = _vjp(function, x, context, u)
+        return torch.autograd.grad(pulled, u, v, create_graph=True)[0]
+
+
+def _vjp(function: Map, x: Tensor, context: Tensor | None, u: Tensor) -> Tensor:
+    """Returns the transposed derivative of `function` at x applied to u."""
+    rows, rows_context, vector = _pair(x, context, u)
+    keep = torch.is_grad_enabled()
+    with memory_modes_bypassed(), torch.enable_grad():
+        point = rows if rows.requires_grad else rows.detach().requires_grad_()
+        value = function(point, rows_context)[0]
+        pulled = torch.autograd.grad(value, point, vector, create_graph=keep)[0]
+    return pulled.reshape(u.shape)
+
+
+def _pair(x: Tensor, context: Tensor | None, v: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Returns points, contexts and vectors as equally many rows: points repeated for K vectors."""
+    if v.dim() == x.dim():
+        return x, context, v
+    vectors = v.shape[0]
+    rows = x.repeat(vectors, *[1] * (x.dim() - 1))
+    rows_context = None if context is None else context.repeat(vectors, 1)
+    return rows, rows_context, v.reshape(rows.shape)

@@ -1,0 +1,63 @@
+"""Fully connected conditioner networks."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow._checks import natural_int, positive_int
+from kappaflow.errors import ArgumentError
+from kappaflow.registry import register
+
+
+@register("MLP")
+class MLP(nn.Module):
+    """Linear layers with ReLU between them; the last one starts at zero, so the output does too.
+
+    Args:
+        inputs: Width of the input; 0 where only the context speaks.
+        outputs: Width of the output.
+        hidden: Widths of the hidden layers: (a, b) is Linear-ReLU-Linear-ReLU-Linear.
+        context_features: Width of the context, which is read beside the input.
+        residual: Add to each hidden layer the one before it, where both have the same width.
+
+    Example:
+        >>> MLP(3, 2, (16, 16))(torch.ones(4, 3)).abs().max().item()
+        0.0
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: Sequence[int] = (128, 128),
+        *,
+        context_features: int = 0,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.inputs = natural_int("inputs", inputs)
+        self.outputs = positive_int("outputs", outputs)
+        self.context_features = natural_int("context_features", context_features)
+        self.residual = residual
+        if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+            raise ArgumentError(f"'hidden' should be a sequence of layer widths, got {hidden!r}.")
+        widths = [self.inputs + self.context_features]
+        widths += [positive_int("hidden", width) for width in hidden] + [self.outputs]
+        positive_int("inputs + context_features", widths[0], "a network needs something to read.")
+        self.layers = nn.ModuleList(
+            nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)
+        )
+        for parameter in self.layers[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns (B, outputs) for inputs (B, inputs) and contexts (B, context_features)."""
+        h = x if context is None else torch.cat((x, context), dim=1)
+        for layer in self.layers[:-1]:
+            activated = torch.relu(layer(h))
+            h = h + activated if self.residual and h.shape == activated.shape else activated
+        return self.layers[-1](h)
+
+    def extra_repr(self) -> str:
+        return f"context_features={self.context_features}, residual={self.residual}"

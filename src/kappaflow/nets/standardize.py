@@ -1,0 +1,50 @@
+"""A fixed affine map in front of a network, so that contexts of any units are on one scale."""
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow._checks import positive_int
+from kappaflow.registry import register
+
+
+@register("StandardizeInputs")
+class StandardizeInputs(nn.Module):
+    """Subtracts a mean and divides by a standard deviation; the identity until it is fitted.
+
+    Args:
+        features: Width of the input.
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = positive_int("features", features)
+        self.shift: Tensor
+        self.scale: Tensor
+        self.fitted: Tensor
+        self.register_buffer("shift", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Takes mean and deviation of rows x (N, features); a constant column is only shifted."""
+        mean, deviation = moments(x)
+        self.shift.copy_(mean)
+        self.scale.copy_(deviation)
+        self.fitted.fill_(True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Returns (x - mean) / standard deviation, (B, features)."""
+        return (x - self.shift) / self.scale
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, fitted={bool(self.fitted)}"
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and deviation of the columns of x, in float64; 1 for a constant column."""
+    wide = x.double()
+    mean, deviation = wide.mean(0), wide.std(0, correction=0)
+    # A constant column has a deviation of rounding size only; dividing by it would be noise.
+    constant = deviation <= 8 * torch.finfo(x.dtype).eps * mean.abs()
+    return mean, torch.where(constant, torch.ones_like(deviation), deviation)

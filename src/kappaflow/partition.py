@@ -1,0 +1,104 @@
+"""Which features a coupling reads unchanged, and which it changes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from kappaflow._checks import positive_int
+from kappaflow.errors import ArgumentError
+from kappaflow.registry import register
+
+
+@register("Partition")
+@dataclass(frozen=True, repr=False)
+class Partition:
+    """A split of the features (dimension 1 of a tensor) into kept ones and changed ones.
+
+    Args:
+        features: How many there are, n.
+        kept: Indices of those that pass unchanged and that the conditioner reads; the others are
+            changed. Their order does not matter.
+
+    Raises:
+        ArgumentError: An index is out of range or repeated, or nothing is left to change.
+
+    Example:
+        >>> Partition(5, (0, 1))
+        Partition(5 features: keeps 0:2, changes 2:5)
+        >>> Partition.alternating(4).swapped()
+        Partition(4 features: keeps 1, 3, changes 0, 2)
+    """
+
+    features: int
+    kept: tuple[int, ...]
+    changed: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        positive_int("features", self.features)
+        kept = tuple(sorted(int(i) for i in self.kept))
+        if len(set(kept)) < len(kept) or any(not 0 <= i < self.features for i in kept):
+            raise ArgumentError(
+                f"'kept' should hold different indices from 0 to {self.features - 1}, "
+                f"got {self.kept}."
+            )
+        if len(kept) == self.features:
+            raise ArgumentError(
+                f"'partition' should leave at most {self.features - 1} of {self.features} "
+                "features unchanged: a coupling must change something."
+            )
+        object.__setattr__(self, "kept", kept)
+        object.__setattr__(self, "changed", tuple(sorted(set(range(self.features)) - set(kept))))
+
+    @classmethod
+    def half(cls, features: int) -> "Partition":
+        """Returns the partition that keeps the first floor(n/2) features and changes the rest."""
+        return cls(features, tuple(range(positive_int("features", features) // 2)))
+
+    @classmethod
+    def alternating(cls, features: int) -> "Partition":
+        """Returns the partition that keeps the even features and changes the odd ones."""
+        return cls(features, tuple(range(0, positive_int("features", features), 2)))
+
+    def swapped(self) -> "Partition":
+        """Returns the partition that keeps what this one changes."""
+        return Partition(self.features, self.changed)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns (kept, changed) parts of x (B, n, ...): views where they are contiguous."""
+        return _take(x, self.kept), _take(x, self.changed)
+
+    def merge(self, kept: Tensor, changed: Tensor) -> Tensor:
+        """Returns the tensor whose `split` is (kept, changed)."""
+        in_order = tuple(range(self.features))
+        if self.changed + self.kept == in_order:
+            return torch.cat((changed, kept), dim=1)
+        joined = torch.cat((kept, changed), dim=1)
+        if self.kept + self.changed == in_order:
+            return joined
+        order = torch.tensor(self.kept + self.changed, device=joined.device)
+        return torch.empty_like(joined).index_copy(1, order, joined)
+
+    def __repr__(self) -> str:
+        kept, changed = _listed(self.kept), _listed(self.changed)
+        return f"Partition({self.features} features: keeps {kept}, changes {changed})"
+
+
+def _is_range(indices: Sequence[int]) -> bool:
+    return not indices or indices[-1] - indices[0] + 1 == len(indices)
+
+
+def _take(x: Tensor, indices: tuple[int, ...]) -> Tensor:
+    if _is_range(indices):
+        return x.narrow(1, indices[0] if indices else 0, len(indices))
+    return x.index_select(1, torch.tensor(indices, device=x.device))
+
+
+def _listed(indices: tuple[int, ...]) -> str:
+    if not indices:
+        return "none"
+    if _is_range(indices) and len(indices) > 1:
+        return f"{indices[0]}:{indices[-1] + 1}"
+    shown = ", ".join(map(str, indices[:8]))
+    return shown + (f", ... ({len(indices)})" if len(indices) > 8 else "")

@@ -1,0 +1,40 @@
+"""The state of a training in one file: tensors, and the rest as JSON in its header.
+
+One file, written to a temporary name, flushed to the disk and renamed: at any moment the old checkpoint
+or the new one is there, whole. Safetensors, never pickle.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from kappaflow.errors import FileError
+from kappaflow.files import make_directory, read_tensors, write_tensors
+
+FILE = Path("checkpoint") / "state.safetensors"
+
+Groups = dict[str, dict[str, Tensor]]
+
+
+def write_checkpoint(folder: Path, groups: Groups, progress: dict[str, Any]) -> None:
+    """Writes groups of named tensors, and what else there is to know, in place of the last checkpoint."""
+    make_directory((folder / FILE).parent)
+    tensors = {f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()}
+    write_tensors(folder / FILE, tensors, {"progress": json.dumps(progress)})
+
+
+def read_checkpoint(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
+    """Returns what `write_checkpoint` wrote, or None where there is none yet."""
+    if not (folder / FILE).exists():
+        return None
+    tensors, metadata = read_tensors(folder / FILE)
+    groups: Groups = {}
+    for key, tensor in tensors.items():
+        group, _, name = key.partition("/")
+        groups.setdefault(group, {})[name] = tensor
+    try:
+        return groups, json.loads(metadata["progress"])
+    except (KeyError, ValueError):
+        raise FileError(f"{folder / FILE} is damaged: its header holds no progress.") from None

@@ -1,0 +1,227 @@
+"""`fit`: data and a flow in, a trained flow and its history out."""
+
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+
+from kappaflow.bijection import Chain
+from kappaflow.bijections import Standardize
+from kappaflow.data import Table, prepare, split
+from kappaflow.errors import ArgumentError, DataWarning
+from kappaflow.files import ModelConfig, describe_model
+from kappaflow.flows import Flow
+from kappaflow.nets import StandardizeInputs
+from kappaflow.training.loop import Figures, Training
+from kappaflow.training.progress import progress_bar
+from kappaflow.training.rows import Rows, as_table, rows_of
+from kappaflow.training.run_folder import RunFolder
+from kappaflow.training.settings import Settings, checked_settings
+
+SECONDS_BETWEEN_CHECKPOINTS = 1.0
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a training came to.
+
+    Attributes:
+        flow: The flow that was given, with the best weights, in evaluation mode.
+        history: The figures of each epoch, as in metrics.jsonl.
+        validation_nll: Mean negative log-likelihood of the validation rows, in nats, in the units of x.
+        best_epoch: The epoch whose weights were kept.
+        stopped_because: "max_epochs", "max_time_s" or "patience".
+        notes: What was said about the data, one sentence each.
+    """
+
+    flow: Flow
+    history: tuple[Figures, ...]
+    validation_nll: float
+    best_epoch: int
+    stopped_because: str
+    notes: tuple[str, ...] = ()
+
+
+def fit(
+    flow: Flow,
+    data: Any,  # noqa: ANN401
+    *,
+    validation: Any = None,  # noqa: ANN401
+    out: str | Path | None = None,
+    device: str | torch.device | None = None,
+    repair: str | None = None,
+    progress: bool | None = None,
+    **settings: Any,  # noqa: ANN401
+) -> FitResult:
+    """Trains a flow by maximum likelihood, and returns it with its history.
+
+    The units of a recipe's flow (its leading `Standardize`) are fitted first, on the training rows only,
+    unless they are fitted already. Each epoch is validated; the weights with the best validation
+    likelihood are kept. A step that is not finite is skipped and counted, and many in a row stop the
+    training. With `out`, a run that was interrupted goes on where its last checkpoint stands, to the
+    same losses, bit for bit on the same machine; a finished one returns its stored result.
+
+    Args:
+        flow: Trained in place.
+        data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x, context).
+        validation: The same, for the rows to stop by; if left out, a tenth of `data`.
+        out: A run folder to write and to resume from.
+        device: Where to train, such as "cpu" or "cuda"; chosen if left out.
+        repair: "drop" or "jitter": go on where the data has no density, see `kappaflow.data.prepare`.
+        progress: Show a progress bar; on a terminal only if left out.
+        **settings: `max_epochs`, `max_time_s`, `batch_size`, `learning_rate`, `seed` and the other
+            fields of `kappaflow.training.Settings`.
+
+    Returns:
+        The result; its `flow` is the one that was given.
+
+    Raises:
+        ArgumentError: An argument is wrong, or `out` was made with other data or arguments.
+        DataError: The data has no density that a flow could fit.
+        NumericalError: Many steps in a row were not finite; the flow has its best weights.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)) * 3
+        >>> result = kf.fit(kf.real_nvp(2, depth=2, hidden=(8,)), x, max_epochs=3)
+        >>> result.stopped_because, len(result.history)
+        ('max_epochs', 3)
+    """
+    if not isinstance(flow, Flow):
+        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
+    checked = checked_settings(**settings)
+    train, held_out, notes = _tables(data, validation, repair, checked.seed)
+    fabric = Fabric(accelerator=_accelerator(device), devices=1, precision=_precision(flow))
+    flow.to(fabric.device)
+    rows, held_out_rows = rows_of(train, flow), rows_of(held_out, flow)
+    folder = None if out is None else RunFolder(out, _config(flow, train, held_out, checked))
+    stored = None if folder is None else folder.finished(flow)
+    if stored is not None:
+        return _stored_result(flow, stored, notes)
+    fit_units(flow, rows)
+    if folder is not None:
+        folder.start(flow)
+    return _train(Training(flow, rows, held_out_rows, checked, fabric), folder, notes, progress)
+
+
+def fit_units(flow: Flow, rows: Rows) -> None:
+    """Fits the leading `Standardize` of a flow, and that of its context, to rows; once only."""
+    for part in flow.units:
+        if isinstance(part, Standardize) and not part.fitted:
+            part.fit(rows.x)
+    embedding = flow.bijection.embedding if isinstance(flow.bijection, Chain) else None
+    if isinstance(embedding, StandardizeInputs) and rows.context is not None and not embedding.fitted:
+        embedding.fit(rows.context)
+
+
+def _train(
+    training: Training, folder: RunFolder | None, notes: tuple[str, ...], progress: bool | None
+) -> FitResult:
+    if folder is not None:
+        folder.resume(training)
+    written = time.perf_counter()
+    epochs, done = training.settings.max_epochs, training.progress.epoch
+    with progress_bar(epochs, done, visible=progress) as show:
+
+        def after_epoch(figures: Figures) -> None:
+            nonlocal written
+            show(figures)
+            if folder is None:
+                return
+            folder.log(figures)
+            if time.perf_counter() - written >= SECONDS_BETWEEN_CHECKPOINTS:
+                folder.checkpoint(training)
+                written = time.perf_counter()
+
+        reason = training.run(after_epoch)
+    training.load_best()
+    training.flow.eval()
+    result = _result(training, reason, notes)
+    if folder is not None:
+        folder.checkpoint(training)
+        folder.finish(training.flow, _to_store(result))
+    return result
+
+
+def _tables(
+    data: Any,  # noqa: ANN401
+    validation: Any,  # noqa: ANN401
+    repair: str | None,
+    seed: int,
+) -> tuple[Table, Table, tuple[str, ...]]:
+    """Returns training and validation rows that are fit to be trained on, and what to say about them."""
+    table, notes = prepare(as_table(data), repair=repair)
+    for note in notes:
+        warnings.warn(note, DataWarning, stacklevel=3)
+    if validation is not None:
+        return table, as_table(validation), notes
+    train, held_out = split(table, fractions=(0.9, 0.1), seed=seed)
+    return train, held_out, notes
+
+
+def _config(flow: Flow, train: Table, validation: Table, settings: Settings) -> ModelConfig:
+    """Returns the model and what is asked of it, as config.json has it."""
+    run = {
+        "data": {"train": train.fingerprint(), "validation": validation.fingerprint()},
+        "columns": list(train.columns),
+        "context_columns": list(train.context_columns),
+        "training": settings.model_dump(),
+    }
+    return describe_model(flow).model_copy(update={"run": run})
+
+
+def _result(training: Training, reason: str, notes: tuple[str, ...]) -> FitResult:
+    progress = training.progress
+    return FitResult(
+        flow=training.flow,
+        history=tuple(progress.history),
+        validation_nll=progress.best_nll,
+        best_epoch=progress.best_epoch,
+        stopped_because=reason,
+        notes=notes,
+    )
+
+
+def _to_store(result: FitResult) -> dict[str, Any]:
+    last = result.history[-1]
+    return {
+        "validation_nll": result.validation_nll,
+        "epochs": last["epoch"],
+        "best_epoch": result.best_epoch,
+        "stopped_because": result.stopped_because,
+        "skipped_steps": last["skipped_steps"],
+        "time_s": last["time_s"],
+        "history": list(result.history),
+    }
+
+
+def _stored_result(flow: Flow, stored: dict[str, Any], notes: tuple[str, ...]) -> FitResult:
+    flow.eval()
+    return FitResult(
+        flow=flow,
+        history=tuple(stored["history"]),
+        validation_nll=stored["validation_nll"],
+        best_epoch=stored["best_epoch"],
+        stopped_because=stored["stopped_because"],
+        notes=notes,
+    )
+
+
+def _accelerator(device: str | torch.device | None) -> str:
+    if device is None:
+        return "auto"
+    kind = torch.device(device).type
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ArgumentError("'device' should be \"cpu\" here: no CUDA device was found.")
+    return {"cuda": "gpu"}.get(kind, kind)
+
+
+def _precision(flow: Flow) -> Any:  # noqa: ANN401
+    kinds = {torch.float32: "32-true", torch.float64: "64-true"}
+    if flow.dtype not in kinds:
+        raise ArgumentError(f"'flow' should be float32 or float64 to be trained, got {flow.dtype}.")
+    return kinds[flow.dtype]

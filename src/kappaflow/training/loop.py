@@ -1,0 +1,210 @@
+"""The training loop: epochs of steps on Lightning Fabric, with a state that can be written and restored."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from kappaflow.errors import NumericalError
+from kappaflow.flows import Flow
+from kappaflow.training.averaging import Average
+from kappaflow.training.blame import blame
+from kappaflow.training.checkpoint import Groups
+from kappaflow.training.measure import (
+    conditioning_figures,
+    likelihood_figures,
+    peak_memory_bytes,
+    units_log_det,
+)
+from kappaflow.training.rows import Rows
+from kappaflow.training.settings import Settings
+
+Figures = dict[str, Any]
+
+
+@dataclass
+class Progress:
+    """Where a training stands, in plain numbers; all that a checkpoint holds beside tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    updates: int = 0
+    best_nll: float = float("inf")
+    best_epoch: int = 0
+    skipped_steps: int = 0
+    skipped_in_row: int = 0
+    blamed: str | None = None
+    time_s: float = 0.0
+    history: list[Figures] = field(default_factory=list)
+
+
+class Training:
+    """A flow, its optimizer and its rows, and how far they have come.
+
+    The order of the rows and what random layers draw follow from the seed and the epoch alone, so that
+    a training restored at an epoch goes on exactly as if it had never stopped.
+
+    Args:
+        flow: The flow; its units are fitted already.
+        train: Rows to train on.
+        validation: Rows to stop by.
+        settings: How.
+        fabric: The engine, which knows devices and precision.
+    """
+
+    def __init__(
+        self, flow: Flow, train: Rows, validation: Rows, settings: Settings, fabric: Fabric
+    ) -> None:
+        self.flow, self.train, self.validation = flow, train, validation
+        self.settings, self.fabric = settings, fabric
+        optimizer = torch.optim.AdamW(
+            flow.parameters(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.module, self.optimizer = fabric.setup(flow, optimizer)
+        self.module.mark_forward_method("log_prob")
+        self.average = Average(flow, settings.average)
+        self.best = _copy(flow.state_dict())
+        self.progress = Progress()
+        self.steps_per_epoch = -(-len(train) // settings.batch_size)
+
+    def run(self, after_epoch: Callable[[Figures], None]) -> str:
+        """Trains until something ends it, and returns what: "max_epochs", "max_time_s" or "patience"."""
+        while (reason := self._finished()) is None:
+            started = time.perf_counter()
+            train_nll = self._epoch()
+            self.progress.epoch += 1
+            self.progress.time_s += time.perf_counter() - started
+            after_epoch(self._measured(train_nll))
+        return reason
+
+    def load_best(self) -> None:
+        """Puts the best weights into the flow."""
+        self.flow.load_state_dict(self.best)
+
+    def state(self) -> Groups:
+        """Returns every tensor that the training needs to go on."""
+        entries = self.optimizer.state_dict()["state"]
+        optimizer = {f"{i}.{key}": t for i, entry in entries.items() for key, t in entry.items()}
+        return {
+            "flow": self.flow.state_dict(),
+            "average": self.average.state(),
+            "best": self.best,
+            "optimizer": optimizer,
+        }
+
+    def restore(self, groups: Groups, progress: dict[str, Any]) -> None:
+        """Takes over a state that `state` returned, and the progress beside it."""
+        self.flow.load_state_dict(groups["flow"])
+        self.average.restore(groups["average"])
+        self.best = _copy(groups["best"])
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in groups.get("optimizer", {}).items():
+            index, _, key = name.partition(".")
+            entries.setdefault(int(index), {})[key] = tensor
+        current = self.optimizer.state_dict()
+        self.optimizer.load_state_dict({**current, "state": entries})
+        self.progress = Progress(**progress)
+
+    def _finished(self) -> str | None:
+        progress, settings = self.progress, self.settings
+        if progress.epoch - progress.best_epoch >= settings.patience:
+            return "patience"
+        if settings.max_time_s is not None and progress.time_s >= settings.max_time_s:
+            return "max_time_s"
+        return "max_epochs" if progress.epoch >= settings.max_epochs else None
+
+    def _epoch(self) -> float:
+        """Takes the steps of an epoch; returns the mean training NLL of those that were not skipped."""
+        self.flow.train()
+        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.progress.epoch)
+        order = torch.randperm(len(self.train), generator=generator).to(self.train.x.device)
+        total, rows = 0.0, 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed * 1_000_003 + self.progress.epoch)
+            for index in order.split(self.settings.batch_size):
+                nll = self._step(self.train.at(index))
+                if nll is not None:
+                    total, rows = total + nll * len(index), rows + len(index)
+        return total / rows if rows else float("nan")
+
+    def _step(self, batch: Rows) -> float | None:
+        """Takes one step and returns its NLL; leaves the weights alone where anything is not finite."""
+        steps = self.steps_per_epoch * self.settings.max_epochs
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate_at(self.progress.step, steps)
+        self.progress.step += 1
+        self.optimizer.zero_grad()
+        loss = -self.module.log_prob(batch.x, batch.context).mean()
+        nll = loss.item()
+        if nll - nll == 0:
+            self.fabric.backward(loss)
+            norm = self.fabric.clip_gradients(
+                self.module, self.optimizer, max_norm=self.settings.clip_norm, error_if_nonfinite=False
+            )
+            if norm is None or torch.isfinite(norm):
+                self.optimizer.step()
+                self.progress.updates += 1
+                self.average.update(self.progress.updates)
+                self.progress.skipped_in_row = 0
+                return nll
+        self._skip(batch)
+        return None
+
+    def _skip(self, batch: Rows) -> None:
+        """Counts a step that was not finite; many in a row end the training, with the best weights."""
+        progress = self.progress
+        progress.skipped_steps += 1
+        progress.skipped_in_row += 1
+        progress.blamed = blame(self.flow, batch)
+        if progress.skipped_in_row < self.settings.most_skipped:
+            return
+        self.load_best()
+        self.flow.eval()
+        raise NumericalError(
+            f"training stopped in epoch {progress.epoch + 1}: {progress.skipped_in_row} steps in a row "
+            f"were not finite, from {progress.blamed} on. The flow has the weights of epoch "
+            f"{progress.best_epoch}. Likely causes: (a) a learning rate too high, try "
+            f"learning_rate={self.settings.learning_rate / 10:.1g}; (b) log-scales too free, try a "
+            "smaller scale_bound; (c) extreme rows. kappaflow.doctor(flow, x) tells them apart."
+        )
+
+    def _measured(self, train_nll: float) -> Figures:
+        """Returns the line of metrics of the epoch, and keeps the weights if they are the best so far."""
+        progress = self.progress
+        self.flow.eval()
+        with self.average.in_place():
+            figures = {
+                "epoch": progress.epoch,
+                "train_nll": train_nll,
+                "train_nll_standardised": train_nll + units_log_det(self.flow),
+                **likelihood_figures(self.flow, self.validation),
+                **conditioning_figures(self.flow, self.validation),
+            }
+            if figures["validation_nll"] < progress.best_nll:
+                progress.best_nll, progress.best_epoch = figures["validation_nll"], progress.epoch
+                self.best = _copy(self.flow.state_dict())
+        figures |= {
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "skipped_steps": progress.skipped_steps,
+            "blamed": progress.blamed,
+            "time_s": progress.time_s,
+            "memory_bytes": peak_memory_bytes(self.flow.device),
+        }
+        progress.history.append({key: _plain(value) for key, value in figures.items()})
+        return progress.history[-1]
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Returns a value that JSON can hold: what is not finite becomes None."""
+    return None if isinstance(value, float) and value - value != 0 else value

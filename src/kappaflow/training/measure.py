@@ -1,0 +1,64 @@
+"""What is measured after an epoch: held-out likelihood, conditioning, round trips, memory."""
+
+import resource
+import sys
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import round_trip, spectrum
+from kappaflow.flows import Flow
+from kappaflow.training.rows import Rows
+
+ROWS_AT_ONCE = 4096
+
+
+@torch.no_grad()
+def log_prob_of(flow: Flow, rows: Rows) -> Tensor:
+    """Returns log p of each row in nats, in float64 on the CPU, in chunks of bounded memory."""
+    parts = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        part = rows.at(slice(start, start + ROWS_AT_ONCE))
+        parts.append(flow.log_prob(part.x, part.context).double().cpu())
+    return torch.cat(parts)
+
+
+def units_log_det(flow: Flow) -> float:
+    """Returns log|det| of the change of units, in nats: add it to an NLL to have it standardised."""
+    point = torch.zeros(1, *flow.event_shape, dtype=flow.dtype, device=flow.device)
+    return flow.units(point)[1].double().item()
+
+
+def likelihood_figures(flow: Flow, rows: Rows) -> dict[str, float]:
+    """Returns the NLL of held-out rows, its mean and its worst quantiles, in nats a row."""
+    nll = -log_prob_of(flow, rows)
+    standardised = nll + units_log_det(flow)
+    figures = {"validation_nll": nll.mean().item(), "validation_nll_standardised": standardised.mean().item()}
+    for name, level in (("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
+        figures[f"validation_nll_{name}"] = standardised.quantile(level).item()
+    return figures
+
+
+def conditioning_figures(flow: Flow, rows: Rows) -> dict[str, float]:
+    """Returns condition numbers (median and 95 %) and the worst round trips, at the first few rows.
+
+    On standardised columns. The number of rows falls with the dimension, so that an epoch is not spent
+    on measuring.
+    """
+    few = rows.at(slice(0, max(4, min(64, 2048 // flow.event_shape[0]))))
+    condition = spectrum(flow.core, flow.units(few.x)[0], context=few.context).condition_number
+    trip = round_trip(flow, few.x, context=few.context)
+    return {
+        "condition_number_median": condition.median().item(),
+        "condition_number_p95": condition.quantile(0.95).item(),
+        "round_trip_data": trip.data.max().item(),
+        "round_trip_latent": trip.latent.max().item(),
+    }
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Returns the most memory used so far: of the device, or resident in this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,52 @@
+"""What a training shows while it runs: a bar with the loss and the time left, on a terminal only."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Figures = dict[str, Any]
+
+
+class Show(Protocol):
+    """Is told each line of metrics as it is made."""
+
+    def __call__(self, figures: Figures) -> None:
+        """Shows an epoch."""
+
+
+@contextmanager
+def progress_bar(epochs: int, done: int, *, visible: bool | None) -> Iterator[Show]:
+    """Gives a function that shows each epoch; it does nothing where there is no terminal."""
+    console = Console(stderr=True)
+    if not (console.is_terminal if visible is None else visible):
+        yield lambda figures: None
+        return
+    columns = (
+        TextColumn("epoch"),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("training", total=epochs, completed=done, text="")
+
+        def show(figures: Figures) -> None:
+            bar.update(task, completed=figures["epoch"], text=_in_words(figures))
+
+        yield show
+
+
+def _in_words(figures: Figures) -> str:
+    return (
+        f"nll {_short(figures['train_nll_standardised'])} train, "
+        f"{_short(figures['validation_nll_standardised'])} held out; "
+        f"condition number {_short(figures['condition_number_p95'])}"
+    )
+
+
+def _short(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"

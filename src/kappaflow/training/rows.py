@@ -1,0 +1,76 @@
+"""From what a user calls data to the rows that a training reads."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kappaflow.data import Table, load_table
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Points (N, D) and their contexts (N, C) or None, of the flow's type and device."""
+
+    x: Tensor
+    context: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def at(self, index: Tensor | slice) -> "Rows":
+        """Returns some of the rows."""
+        return Rows(self.x[index], None if self.context is None else self.context[index])
+
+
+def as_table(data: Any) -> Table:  # noqa: ANN401
+    """Returns data of any accepted kind as a table.
+
+    Args:
+        data: A table, tensor, array, data frame, path or shipped name; with a context, a pair (x, context).
+
+    Returns:
+        The table.
+
+    Raises:
+        ArgumentError: x and context have different numbers of rows.
+    """
+    if isinstance(data, Table):
+        return data
+    if not isinstance(data, tuple):
+        return load_table(data)
+    if len(data) != 2:
+        raise ArgumentError(f"'data' should be x or a pair (x, context), got a tuple of {len(data)}.")
+    table, context = load_table(data[0]), load_table(data[1])
+    if len(table) != len(context):
+        raise ArgumentError(
+            f"'context' should have as many rows as 'x', {len(table)}, got {len(context)}."
+        )
+    names = tuple(f"context_{name}" for name in context.columns)
+    return dataclasses.replace(table, context=context.values, context_columns=names)
+
+
+def rows_of(table: Table, flow: Flow) -> Rows:
+    """Returns a table as rows for a flow, or says how their widths differ."""
+    wanted = flow.event_shape
+    if wanted != (len(table.columns),):
+        raise ArgumentError(
+            f"'data' should have {' x '.join(map(str, wanted))} columns, as the flow has features; "
+            f"{table.source} has {len(table.columns)}: {', '.join(table.columns[:12])}."
+        )
+    if len(table.context_columns) != flow.context_features:
+        raise ArgumentError(
+            f"'data' should have {flow.context_features} context columns, as the flow has; "
+            f"{table.source} has {len(table.context_columns)}."
+        )
+    context = None if table.context is None else _tensor(table.context, flow)
+    return Rows(_tensor(table.values, flow), context)
+
+
+def _tensor(values: np.ndarray, flow: Flow) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(flow.device, flow.dtype)

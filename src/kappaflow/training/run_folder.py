@@ -1,0 +1,132 @@
+"""The folder of a run: what it was asked for, how far it came, and what came out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kappaflow.errors import ArgumentError, FileError
+from kappaflow.files import (
+    CONFIG,
+    WEIGHTS,
+    ModelConfig,
+    load_tensors,
+    make_directory,
+    read_config,
+    read_tensors,
+    write_bytes,
+    write_config,
+    write_weights,
+)
+from kappaflow.flows import Flow
+from kappaflow.training.checkpoint import read_checkpoint, write_checkpoint
+from kappaflow.training.loop import Training
+
+METRICS, RESULT = "metrics.jsonl", "result.json"
+
+
+class RunFolder:
+    """A directory with config.json, model.safetensors, checkpoint/, metrics.jsonl and result.json.
+
+    Args:
+        path: The directory; made if it is missing.
+        config: The model, with what was asked for under `run`; a folder made for something else is
+            refused, with the difference named.
+    """
+
+    def __init__(self, path: str | Path, config: ModelConfig) -> None:
+        self.path, self.config = Path(path), config
+        if (self.path / CONFIG).exists():
+            _same(self.path, read_config(self.path / CONFIG), config)
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise ArgumentError(f"'out' should be a new folder or one of a run, {self.path} holds other files.")
+
+    def start(self, flow: Flow) -> None:
+        """Writes what the run is, before it starts; from here on the folder can be loaded."""
+        make_directory(self.path)
+        if not (self.path / WEIGHTS).exists():
+            write_weights(self.path / WEIGHTS, flow, self.config)
+        write_config(self.path / CONFIG, self.config)
+
+    def resume(self, training: Training) -> None:
+        """Takes the training to where the last checkpoint stands, and the metrics with it."""
+        found = read_checkpoint(self.path)
+        if found is not None:
+            training.restore(*found)
+        lines = [json.dumps(figures, allow_nan=False) + "\n" for figures in training.progress.history]
+        write_bytes(self.path / METRICS, "".join(lines).encode())
+
+    def log(self, figures: dict[str, Any]) -> None:
+        """Appends a line of metrics."""
+        with (self.path / METRICS).open("a") as file:
+            file.write(json.dumps(figures, allow_nan=False) + "\n")
+
+    def checkpoint(self, training: Training) -> None:
+        """Writes the state of the training."""
+        write_checkpoint(self.path, training.state(), vars(training.progress))
+
+    def finish(self, flow: Flow, result: dict[str, Any]) -> None:
+        """Writes the best weights and the result; a folder with a result is finished."""
+        write_weights(self.path / WEIGHTS, flow, self.config)
+        write_result(self.path, result)
+
+    def finished(self, flow: Flow) -> dict[str, Any] | None:
+        """Returns the result of a finished run after loading its weights into the flow, else None."""
+        if not (self.path / RESULT).exists():
+            return None
+        tensors, _ = read_tensors(self.path / WEIGHTS)
+        load_tensors(flow, tensors, self.path / WEIGHTS)
+        return read_result(self.path)
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """Returns what a finished run left in result.json."""
+    return _read_json(folder / RESULT)
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """Writes result.json."""
+    write_bytes(folder / RESULT, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Returns the lines of metrics.jsonl."""
+    try:
+        return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise FileError(f"{folder / METRICS} cannot be read ({error}).") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise FileError(f"{path} cannot be read ({error}).") from None
+    if not isinstance(content, dict):
+        raise FileError(f"{path} should hold a JSON object.")
+    return content
+
+
+def _same(folder: Path, there: ModelConfig, here: ModelConfig) -> None:
+    """Refuses a folder that was made for another model, other data or other settings."""
+    old, new = _flat(there.model_dump()), _flat(json.loads(here.model_dump_json()))
+    for key in sorted(set(old) | set(new)):
+        if old.get(key) != new.get(key):
+            raise ArgumentError(
+                f"'out' should be a new folder: {folder} was made with {_short(key)} "
+                f"{_value(old.get(key))}, not {_value(new.get(key))}."
+            )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}").items()}
+    return {prefix.removeprefix("."): value}
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("run.").removeprefix("model.arguments.").replace(".", " ")
+
+
+def _value(value: Any) -> str:  # noqa: ANN401
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,65 @@
+"""The settings of a training: what `fit` takes, checks, and writes to config.json."""
+
+import math
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kappaflow.errors import ArgumentError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    """How a flow is trained.
+
+    Attributes:
+        max_epochs: Passes over the training rows; the learning rate falls to zero over these.
+        max_time_s: Wall time after which training stops at the end of an epoch, resumed time counted.
+        batch_size: Rows a step.
+        learning_rate: Highest learning rate of Adam.
+        warmup: Share of all steps over which the learning rate rises to it.
+        weight_decay: Decoupled weight decay (AdamW).
+        clip_norm: Largest norm of the gradient of a step.
+        average: Decay of the exponential moving average of the weights that is validated and kept; 0
+            keeps the weights themselves.
+        patience: Epochs without a better validation NLL after which training stops.
+        most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
+        seed: Decides the order of the rows, and what random layers draw.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    max_epochs: Count = 200
+    max_time_s: Positive | None = None
+    batch_size: Count = 512
+    learning_rate: Positive = 2e-3
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
+    clip_norm: Positive = 5.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    patience: Count = 30
+    most_skipped: Count = 20
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """Returns the learning rate of a step, of so many: a linear rise, then half a cosine to zero."""
+        rise = max(1, round(self.warmup * steps))
+        if step < rise:
+            return self.learning_rate * (step + 1) / rise
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def checked_settings(**given: object) -> Settings:
+    """Returns settings, or says in one sentence which argument is wrong."""
+    try:
+        return Settings.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(Settings.model_fields)
+            raise ArgumentError(f"'{name}' is no setting of a training; there are {known}.") from None
+        message = first["msg"].removeprefix("Input should be ")
+        raise ArgumentError(f"'{name}' should be {message}, got {first['input']!r}.") from None
