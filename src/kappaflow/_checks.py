@@ -1,5 +1,6 @@
 """Argument checks that are used in more than one place."""
 
+from math import isfinite
 from typing import SupportsIndex, TypeVar
 
 import torch
@@ -30,6 +31,13 @@ def _int_from(name: str, value: object, least: int, why: str) -> int:
     if number < least:
         raise ArgumentError(f"'{name}' should be at least {least}, got {number}{reason}")
     return number
+
+
+def finite_float(name: str, value: object) -> float:
+    """Returns `value` as a finite float, or says what is wrong with it."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
+        raise ArgumentError(f"'{name}' should be a finite number, got {value!r}.")
+    return float(value)
 
 
 def positive_float(name: str, value: object) -> float:

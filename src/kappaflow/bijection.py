@@ -91,7 +91,12 @@ class Chain(Bijection):
 
     def embed(self, context: Tensor | None) -> Tensor | None:
         """Returns the context as the parts see it."""
-        return context if context is None or self.embedding is None else self.embedding(context)
+        if context is None or self.embedding is None:
+            return context
+        if self.training and torch.is_grad_enabled():
+            return self.embedding(context)
+        with torch.autocast(context.device.type, enabled=False):  # as conditioners do
+            return self.embedding(context)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         context, log_det = self.embed(context), zero_log_det(x)
@@ -121,6 +126,10 @@ class Inverse(Bijection):
 
     def __init__(self, bijection: Bijection) -> None:
         super().__init__()
+        if not isinstance(bijection, Bijection):
+            raise ArgumentError(
+                f"'bijection' should be a Bijection, got {type(bijection).__name__}."
+            )
         self.bijection = bijection
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 class ModelConfig(BaseModel):
     """What config.json holds; an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
 
     format: Literal["kappaflow"] = "kappaflow"
     format_version: int = FORMAT_VERSION
@@ -95,10 +95,17 @@ def describe_model(flow: Flow) -> ModelConfig:
     """Returns the configuration of a flow, after checking that the flow can be rebuilt from it."""
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
+    state = flow.state_dict()
+    types = {tensor.dtype for tensor in state.values() if tensor.is_floating_point()}
+    if len(types) > 1:
+        listed = ", ".join(sorted(map(str, types)))
+        raise ArgumentError(
+            f"'flow' should hold numbers of one type, got {listed}: "
+            "convert it with flow.to(dtype)."
+        )
     config = ModelConfig(dtype=str(flow.dtype).removeprefix("torch."), model=describe(flow))
     with torch.random.fork_rng(devices=[]):
         twin = build(config.model)
-    state = flow.state_dict()
     if {k: v.shape for k, v in twin.state_dict().items()} == {
         k: v.shape for k, v in state.items()
     }:
@@ -223,7 +230,9 @@ def read_config(path: Path) -> ModelConfig:
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all: temporary file, fsync, rename, fsync of the directory."""
     try:
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
+        )
     except OSError as error:
         raise FileError(f"{path} cannot be written: {error.strerror}.") from None
     try:

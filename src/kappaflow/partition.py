@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kappaflow._checks import positive_int
+from kappaflow._checks import natural_int, positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow.registry import register
 
@@ -37,8 +37,8 @@ class Partition:
 
     def __post_init__(self) -> None:
         positive_int("features", self.features)
-        kept = tuple(sorted(int(i) for i in self.kept))
-        if len(set(kept)) < len(kept) or any(not 0 <= i < self.features for i in kept):
+        kept = tuple(sorted(natural_int("kept", i) for i in self.kept))
+        if len(set(kept)) < len(kept) or any(i >= self.features for i in kept):
             raise ArgumentError(
                 f"'kept' should hold different indices from 0 to {self.features - 1}, "
                 f"got {self.kept}."

@@ -7,7 +7,7 @@ registered names alone: an import path never appears in a file, and no code is e
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -77,9 +77,13 @@ def _record_class(name: str, cls: type) -> type:
 
     @functools.wraps(initialize)
     def __init__(self: object, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401, N807
+        if type(self) is not cls:
+            initialize(self, *args, **kwargs)
+            return
+        # What can be read only once would be empty by the time that it is described.
+        args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
         initialize(self, *args, **kwargs)
-        if type(self) is cls:
-            _remember(self, name, signature.bind(self, *args, **kwargs), skip_first=True)
+        _remember(self, name, signature.bind(self, *args, **kwargs), skip_first=True)
 
     cls.__init__ = __init__
     return cls
@@ -100,6 +104,11 @@ def _record_function(name: str, function: Callable[..., Any]) -> Callable[..., A
 def _remember(made: object, name: str, bound: inspect.BoundArguments, *, skip_first: bool) -> None:
     bound.apply_defaults()
     arguments = dict(list(bound.arguments.items())[int(skip_first) :])
+    for key, parameter in bound.signature.parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments.update(arguments.pop(key))
+        elif parameter.kind is parameter.VAR_POSITIONAL and not arguments[key]:
+            del arguments[key]
     object.__setattr__(made, _ATTRIBUTE, (name, arguments))
 
 
@@ -154,7 +163,7 @@ def build(description: Any) -> Any:  # noqa: ANN401
             f"a description should have a name and arguments, got the keys {sorted(description)}."
         )
     name = description["name"]
-    if name not in _CONSTRUCTORS:
+    if not isinstance(name, str) or name not in _CONSTRUCTORS:
         raise FileError(
             f"'{name}' is not registered: "
             "import the module that defines it before loading the model."
@@ -166,5 +175,5 @@ def build(description: Any) -> Any:  # noqa: ANN401
         raise FileError(f"'{name}' does not take these arguments: {error}.") from None
     try:
         return _CONSTRUCTORS[name](**arguments)
-    except (ArgumentError, TypeError, AttributeError) as error:
+    except (ArgumentError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise FileError(f"'{name}' cannot be built from its arguments: {error}") from None

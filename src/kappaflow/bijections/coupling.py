@@ -39,11 +39,7 @@ class Coupling(Bijection):
         self.conditioner = conditioner
         self.context_features = natural_int("context_features", context_features)
         self.memory = one_of("memory", memory, MEMORY_MODES)
-        if not partition.kept and not self.context_features:
-            raise ArgumentError(
-                f"'partition' should leave between 1 and {max(1, partition.features - 1)} "
-                "features unchanged, got 0: a coupling must both read and change something."
-            )
+        _check_something_to_read(partition, self.context_features)
 
     @abstractmethod
     def change(
@@ -203,6 +199,7 @@ def mlp_conditioner(
     residual: bool = False,
 ) -> MLP:
     """Returns a fully connected conditioner of the right widths for a kind of coupling."""
+    _check_something_to_read(partition, context_features)
     outputs = coupling.parameters_per_feature * len(partition.changed)
     return MLP(
         len(partition.kept), outputs, hidden, context_features=context_features, residual=residual
@@ -212,3 +209,11 @@ def mlp_conditioner(
 def bounded(raw: Tensor, bound: float) -> Tensor:
     """Returns bound * tanh(raw / bound), by the sigmoid: the same, in a quarter of the time."""
     return 2 * bound * torch.sigmoid(raw * (2 / bound)) - bound
+
+
+def _check_something_to_read(partition: Partition, context_features: int) -> None:
+    if not partition.kept and not context_features:
+        raise ArgumentError(
+            f"'partition' should leave between 1 and {max(1, partition.features - 1)} features "
+            "unchanged, got 0: a coupling must both read and change something."
+        )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from kappaflow._checks import batch, positive_float, positive_int
+from kappaflow._checks import batch, finite_float, positive_float, positive_int
 from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.errors import ArgumentError
 from kappaflow.nets.standardize import moments
@@ -98,11 +98,13 @@ class ElementwiseAffine(Bijection):
         return self.log_scale.to(log_det_dtype(x.dtype)).sum().expand(x.shape[0])
 
     def _start(self, name: str, values: Sequence[float] | None) -> Tensor:
-        start = (
-            torch.zeros(self.features)
-            if values is None
-            else torch.as_tensor(values, dtype=torch.float32)
-        )
+        try:
+            given = torch.as_tensor([0.0] * self.features if values is None else values)
+        except (TypeError, ValueError, RuntimeError):
+            raise ArgumentError(
+                f"'{name}' should hold {self.features} numbers, got {values!r}."
+            ) from None
+        start = given.detach().float().clone()
         if start.shape != (self.features,):
             raise ArgumentError(
                 f"'{name}' should hold {self.features} numbers, got shape {tuple(start.shape)}."
@@ -136,7 +138,8 @@ class Logit(Bijection):
 
     def __init__(self, low: float = 0.0, high: float = 1.0, *, margin: float = 0.0) -> None:
         super().__init__()
-        self.low, self.high, self.margin = float(low), float(high), float(margin)
+        self.low, self.high = finite_float("low", low), finite_float("high", high)
+        self.margin = finite_float("margin", margin)
         positive_float("high - low", self.high - self.low)
         if not 0 <= self.margin < 0.5:
             raise ArgumentError(f"'margin' should be at least 0 and below 1/2, got {margin}.")

@@ -29,7 +29,7 @@ class Permutation(Bijection):
     def __init__(self, index: Sequence[int] | Tensor) -> None:
         super().__init__()
         self.index: Tensor
-        self.register_buffer("index", torch.as_tensor(index).long())
+        self.register_buffer("index", _whole_numbers(index))
         self._check()
         self.register_load_state_dict_post_hook(lambda module, _: module._check())
 
@@ -59,3 +59,13 @@ class Permutation(Bijection):
 
     def extra_repr(self) -> str:
         return f"features={len(self.index)}"
+
+
+def _whole_numbers(index: Sequence[int] | Tensor) -> Tensor:
+    try:
+        given = torch.as_tensor(index)
+    except (TypeError, ValueError, RuntimeError):
+        given = torch.empty(())
+    if given.dim() != 1 or given.is_floating_point() or given.dtype == torch.bool:
+        raise ArgumentError(f"'index' should be a list of whole numbers, got {index!r}.")
+    return given.long().clone()

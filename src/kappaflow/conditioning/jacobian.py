@@ -14,10 +14,10 @@ ROWS_AT_ONCE = (
 
 def dense(product: Product, x: Tensor) -> Tensor:
     """Returns the float64 matrices (B, n, n) of a product with vectors shaped as x (B, *event)."""
-    n = x[0].numel()
+    n = x.shape[1:].numel()
     basis = torch.eye(n, dtype=x.dtype, device=x.device)
     columns = []
-    for vectors in basis.split(max(1, ROWS_AT_ONCE // len(x))):
+    for vectors in basis.split(max(1, ROWS_AT_ONCE // max(1, len(x)))):
         tangents = vectors.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
         columns.append(product(tangents).detach().flatten(2).double())
     return torch.cat(columns).permute(1, 2, 0)

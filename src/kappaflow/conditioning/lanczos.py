@@ -35,7 +35,7 @@ def golub_kahan(
     The block bidiagonalization :math:`A V = U B`, with k vectors a block so that a value that
     occurs k times is found k times, is reorthogonalised fully. A value counts as converged when
     the residual :math:`\|A^T u - \sigma v\|`, which bounds its error, is below `tolerance` times
-    it.
+    it, and that is more than rounding.
 
     Args:
         multiply: v -> A v, on tensors (k, B, *event), `like` being (B, *event).
@@ -52,11 +52,12 @@ def golub_kahan(
         Golub, Kahan 1965; blocks: Golub, Luk, Overton 1981; the residual as in Golub, Van Loan,
         Matrix Computations, section 10.4.
     """
-    n = like[0].numel()
+    n = like.shape[1:].numel()
     generator = torch.Generator().manual_seed(0)
-    left = right = like.new_zeros(len(like), n, 0)
+    wide = torch.promote_types(like.dtype, torch.float32)
+    left = right = like.new_zeros(len(like), n, 0, dtype=wide)
     columns: list[Tensor] = []
-    block = _orthonormal(_random(like, (len(like), n, k), generator), right, generator)
+    block = _orthonormal(_random(right, (len(like), n, k), generator), right, generator)
     step, values = 0, like.new_full((len(like), k), torch.nan, dtype=torch.float64)
     converged = torch.zeros(len(like), dtype=torch.bool, device=like.device)
     while step < max_steps and block.shape[2]:
@@ -71,16 +72,20 @@ def golub_kahan(
         values, residuals = _ritz(columns, block.mT @ back, k)
         # A start that happens to miss a direction looks converged in its first steps.
         settled = step >= LEAST_STEPS or not block.shape[2]
-        converged = (residuals <= tolerance * values).all(dim=1) & settled
-        if (converged | ~torch.isfinite(values).all(dim=1)).all():
+        done = (residuals <= tolerance * values).all(dim=1) & settled
+        # Rounding in the products is of the size of the largest value: far below it, it hides all.
+        converged = done & (
+            torch.finfo(like.dtype).eps * values[:, 0] <= tolerance * values[:, -1]
+        )
+        if (done | ~torch.isfinite(values).all(dim=1)).all():
             break
     return LanczosResult(values, converged, step)
 
 
 def _apply(product: Product, block: Tensor, like: Tensor) -> Tensor:
     """Returns the product with each vector of a block (B, n, k)."""
-    vectors = block.permute(2, 0, 1).reshape(-1, *like.shape)
-    return product(vectors).flatten(2).permute(1, 2, 0)
+    vectors = block.permute(2, 0, 1).reshape(-1, *like.shape).to(like.dtype)
+    return product(vectors).flatten(2).permute(1, 2, 0).to(block.dtype)
 
 
 def _orthonormal(vectors: Tensor, basis: Tensor, generator: torch.Generator) -> Tensor:

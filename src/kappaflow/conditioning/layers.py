@@ -1,9 +1,10 @@
 """The layers of a composition, as everything that measures over depth sees them."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from kappaflow.bijection import Bijection, Chain
 
@@ -42,3 +43,15 @@ def _walk(
     context = bijection.embed(context)
     for part in bijection:
         yield from _walk(part, context)
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Puts a module in evaluation mode, where calls start nothing, and then back as it was."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

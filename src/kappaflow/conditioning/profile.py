@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kappaflow._checks import batch
 from kappaflow.conditioning.jacobian import dense, largest
-from kappaflow.conditioning.layers import Layer, layers_of
+from kappaflow.conditioning.layers import Layer, evaluation_mode, layers_of
 from kappaflow.conditioning.round_trip import (
     back_and_there,
+    check_flow_and_points,
     distance,
     latent_points,
     predicted_round_trip,
@@ -144,14 +144,14 @@ def profile(
         >>> kf.profile(flow, torch.zeros(3, 4)).condition_number[-1]
         tensor([1., 1., 1.], dtype=torch.float64)
     """
-    batch("x", x, flow.event_shape)
+    check_flow_and_points(flow, x)
     layers = layers_of(flow.core, context)
     if not layers:
         raise ArgumentError("'flow' should have a layer behind its standardisation to measure.")
-    with torch.no_grad():
+    with torch.no_grad(), evaluation_mode(flow):
         x = flow.units(x.detach())[0]
         parts = _linearize(layers, x)
-        measure = _dense_extremes if x[0].numel() <= DENSE_UP_TO else _lanczos_extremes
+        measure = _dense_extremes if x.shape[1:].numel() <= DENSE_UP_TO else _lanczos_extremes
         each, up_to, status = measure(parts, x)
         return Profile(
             layers=tuple(layer.name for layer in layers),

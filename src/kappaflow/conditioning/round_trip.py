@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kappaflow.conditioning.layers import Layer, layers_of
+from kappaflow._checks import batch
+from kappaflow.conditioning.layers import Layer, evaluation_mode, layers_of
+from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 
 
@@ -45,15 +47,28 @@ def round_trip(
     Returns:
         The errors; not finite where a value on the way was not.
 
+    Raises:
+        ArgumentError: No flow was given, or x has another shape than its events.
+
     Example:
         >>> import kappaflow as kf
         >>> kf.round_trip(kf.real_nvp(2, depth=2, hidden=(8,)), torch.ones(1, 2)).data
-        tensor([0.])
+        tensor([0.], dtype=torch.float64)
     """
-    standardised = flow.units(x)[0]
-    layers = layers_of(flow.core, context)
-    latent = latent_points(flow, len(x), generator)
-    return RoundTrip(there_and_back(layers, standardised)[0], back_and_there(layers, latent)[0])
+    check_flow_and_points(flow, x)
+    with evaluation_mode(flow):
+        standardised = flow.units(x)[0]
+        layers = layers_of(flow.core, context)
+        latent = latent_points(flow, len(x), generator)
+        there, back = there_and_back(layers, standardised), back_and_there(layers, latent)
+    return RoundTrip(there[0], back[0])
+
+
+def check_flow_and_points(flow: object, x: object) -> None:
+    """Says what is wrong with a flow or its points, if anything is."""
+    if not isinstance(flow, Flow):
+        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
+    batch("x", x, flow.event_shape)
 
 
 def latent_points(flow: Flow, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -93,8 +108,8 @@ def back_and_there(layers: Sequence[Layer], z: Tensor) -> Tensor:
 def predicted_round_trip(condition_number: Tensor, x: Tensor) -> Tensor:
     """Returns eps * condition number * |x|, (B,): what rounding predicts for a round trip.
 
-    Measured over 25 settings with eps * condition number below 1e-2, the true error was never
-    above 1.35 times this.
+    Measured on 60 flows of up to 128 couplings with eps * condition number below 1e-2, the error
+    of the median point was up to 1.3 times this, of the worst of 400 points up to 5 times.
     """
     eps = torch.finfo(x.dtype).eps
     return eps * condition_number * x.flatten(1).double().norm(dim=1)

@@ -10,6 +10,7 @@ from kappaflow._checks import batch, one_of, positive_float, positive_int
 from kappaflow.bijection import Bijection
 from kappaflow.conditioning.jacobian import dense, largest
 from kappaflow.conditioning.lanczos import golub_kahan
+from kappaflow.conditioning.layers import evaluation_mode
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 
@@ -74,7 +75,7 @@ def spectrum(
         ArgumentError: An argument is out of its range, or a flow was given instead of a bijection.
 
     Note:
-        Training mode is left as it is; the state of the bijection is not changed.
+        Measured in evaluation mode; mode and state of the bijection are left as they were.
 
     Source:
         Golub, Kahan 1965 for the matrix-free route.
@@ -92,7 +93,7 @@ def spectrum(
             "of a flow, pass flow.bijection, or flow.core to leave the units of the data out."
         )
     batch("x", x)
-    n = x[0].numel()
+    n = x.shape[1:].numel()
     if positive_int("k", k) > n:
         raise ArgumentError(f"'k' should be at most {n}, the number of singular values, got {k}.")
     one_of("method", method, ("auto", "dense", "lanczos"))
@@ -100,7 +101,7 @@ def spectrum(
     positive_int("max_steps", max_steps)
     if method == "auto":
         method = "dense" if n <= DENSE_UP_TO else "lanczos"
-    with torch.no_grad():
+    with torch.no_grad(), evaluation_mode(bijection):
         linearization = bijection.linearize(x.detach(), context)
         if method == "dense":
             found = _dense(linearization, x, k)

@@ -18,13 +18,13 @@ POINTS = 64
 def doctor(flow: Flow, x: Tensor | None = None, context: Tensor | None = None) -> Diagnosis:
     """Returns what is wrong with a flow, where, why, and what to do about it.
 
-    The flow is examined in evaluation mode from its standardised columns on, at the given points and at
-    draws of its base; its state, its mode and the random generators are left as they were.
+    The flow is examined in evaluation mode from its standardised columns on, at the given points
+    and at draws of its base; its state, its mode and the random generators are left as they were.
 
     Args:
         flow: A flow.
-        x: Points from the data, (B, *event); the first 64 are used. Its own samples if left out, which
-            shows less: a flow is rarely bad where it puts its own mass.
+        x: Points from the data, (B, *event); the first 64 are used. Its own samples if left out,
+            which shows less: a flow is rarely bad where it puts its own mass.
         context: (B, C), for a conditional flow.
 
     Returns:
@@ -103,7 +103,7 @@ def _figures(m: Measured) -> dict[str, float | int | str | None]:
 
 
 def _verdict(m: Measured, findings: list[Finding]) -> str:
-    """Returns the whole in two sentences: whether to believe the flow, and the figures behind it."""
+    """Returns whether to believe the flow, and the figures behind that, in two sentences."""
     figures = _figures(m)
     severe = [finding for finding in findings if finding.severity != "note"]
     if any(finding.severity == "error" for finding in severe):
@@ -111,12 +111,16 @@ def _verdict(m: Measured, findings: list[Finding]) -> str:
     elif severe:
         opening = f"Believe this flow with care: {severe[0].message}"
     else:
-        opening = f"Nothing speaks against this flow at the points examined, in {figures['dtype']}."
+        opening = (
+            f"Nothing speaks against this flow at the points examined, in {figures['dtype']}."
+        )
     if figures["status"] == "not finite":
         return opening
     return (
-        f"{opening} Its condition number is {figures['condition_number_median']:.3g} in the median and "
+        f"{opening} Its condition number is {figures['condition_number_median']:.3g} in the "
+        f"median and "
         f"{figures['condition_number_max']:.3g} at worst; round trips miss by at most "
-        f"{figures['round_trip_data_max']:.1e} on the data and {figures['round_trip_latent_max']:.1e} on "
+        f"{figures['round_trip_data_max']:.1e} on the data and "
+        f"{figures['round_trip_latent_max']:.1e} on "
         f"draws of the base, in standardised units."
     )

@@ -15,8 +15,8 @@ class Finding:
 
     Attributes:
         code: The rule that found it, such as "KF201"; stable across versions.
-        severity: "error" (a returned number is wrong or not finite on the points examined), "warning"
-            (it will be, elsewhere or in the next float type), "note" (worth knowing).
+        severity: "error" (a returned number is wrong or not finite on the points examined),
+            "warning" (it will be, elsewhere or in the next float type), "note" (worth knowing).
         layer: Name of the layer to blame, or None where no single one is.
         message: What is the matter, in one sentence with its numbers.
         cause: Why it is likely so.

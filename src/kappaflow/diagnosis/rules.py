@@ -55,7 +55,7 @@ def not_finite(m: Measured) -> Iterator[Finding]:
             layer=_first_not_finite(m.profile),
             message=f"log_prob is finite at {share:.1%} of the points only.",
             cause="A scale or a shift overflowed, or the parameters are not finite.",
-            cure="Bound the log-scales (scale_bound of real_nvp), and train again from a finite start.",
+            cure="Bound the log-scales (scale_bound of real_nvp) and train again.",
             evidence={"finite_share": share},
         )
     if m.samples_finite < 1:
@@ -65,7 +65,7 @@ def not_finite(m: Measured) -> Iterator[Finding]:
             layer=None,
             message=f"{m.samples_finite:.1%} of the samples are finite only.",
             cause="The inverse divides by scales that have become too small.",
-            cure="Bound the log-scales, or add the condition number to what is asked of the training.",
+            cure="Bound the log-scales (scale_bound of real_nvp) and train again.",
             evidence={"finite_share": m.samples_finite},
         )
 
@@ -84,12 +84,14 @@ def round_trip_lost(m: Measured) -> Iterator[Finding]:
         yield Finding(
             code=code,
             severity="error",
-            layer=m.profile.layers[m.profile.worst_layer] if rounding else _layer_not_inverse(m.profile),
+            layer=m.profile.layers[m.profile.worst_layer]
+            if rounding
+            else _layer_not_inverse(m.profile),
             message=f"The round trip {side} misses by {worst:.1e} of the length of a point.",
             cause=(
                 f"Rounding, amplified by a condition number of {_worst_condition(m):.1e}."
                 if rounding
-                else f"More than rounding explains ({predicted:.1e}): a layer is not the inverse of itself."
+                else f"Rounding explains {predicted:.1e} only: a layer is not its own inverse."
             ),
             cure=(
                 "Score and sample in float64 (flow.double()), or train with a smaller scale_bound."
@@ -106,47 +108,45 @@ def log_det_wrong(m: Measured) -> Iterator[Finding]:
         return
     worst = m.log_det_error.max().item()
     kappa = _worst_condition(m)
-    tolerance = max(1e-2, 10 * m.profile.eps * kappa * (1 + m.profile.log_det[-1].abs().max().item()))
+    tolerance = max(
+        1e-2, 10 * m.profile.eps * kappa * (1 + m.profile.log_det[-1].abs().max().item())
+    )
     if worst > tolerance and m.profile.eps * kappa < UNUSABLE:
         yield Finding(
             code="KF203",
             severity="error",
             layer=None,
-            message=f"log_det differs from the log|det| of the Jacobian by up to {worst:.2g} nats.",
-            cause="A layer's log_det has a wrong sign, lacks a term, or is averaged where it should add.",
-            cure="Check each layer with kappaflow.testing.check_bijection: likelihoods are wrong until then.",
+            message=f"log_det is off log|det| of the Jacobian by up to {worst:.2g} nats.",
+            cause="A log_det with a wrong sign, without a term, or averaged where it should add.",
+            cure="Check each layer with kappaflow.testing.check_bijection.",
             evidence={"worst_nats": worst, "tolerance_nats": tolerance},
         )
 
 
 def ill_conditioned(m: Measured) -> Iterator[Finding]:
-    """KF301: the condition number is too large for the float type, or would be for the next smaller."""
+    """KF301: the condition number is too large for the float type, or soon will be."""
     kappa = _worst_condition(m)
     if not math.isfinite(kappa):
         return
     layer = m.profile.layers[m.profile.worst_layer]
     lost = m.profile.eps * kappa
-    evidence: dict[str, float | int | str | None] = {"condition_number_max": kappa, "eps_times_it": lost}
-    if lost > UNUSABLE:
-        yield Finding(
-            code="KF301",
-            severity="error",
-            layer=layer,
-            message=f"The condition number reaches {kappa:.1e}: at the worst point {_digits(lost)}.",
-            cause="Some directions are stretched and others squeezed by too much, layer after layer.",
-            cure="Score and sample in float64, and train with a smaller scale_bound.",
-            evidence=evidence,
-        )
-    elif lost > UNUSABLE / 100:
-        yield Finding(
-            code="KF301",
-            severity="warning",
-            layer=layer,
-            message=f"The condition number reaches {kappa:.1e}: at the worst point {_digits(lost)}.",
-            cause="Some directions are stretched and others squeezed strongly.",
-            cure="Watch it over training; far from the data it can be worse. float64 has room to spare.",
-            evidence=evidence,
-        )
+    if lost <= UNUSABLE / 10:
+        return
+    error = lost > UNUSABLE
+    left = f"about {max(0.0, -math.log10(lost)):.0f} digits of a result are left"
+    yield Finding(
+        code="KF301",
+        severity="error" if error else "warning",
+        layer=layer,
+        message=f"The condition number reaches {kappa:.1e}: at the worst point {left}.",
+        cause="Some directions are stretched and others squeezed by much, layer after layer.",
+        cure=(
+            "Score and sample in float64, and train with a smaller scale_bound."
+            if error
+            else "Watch it over training: far from the data it can be worse. float64 has room."
+        ),
+        evidence={"condition_number_max": kappa, "eps_times_it": lost},
+    )
 
 
 def one_layer_carries(m: Measured) -> Iterator[Finding]:
@@ -202,12 +202,6 @@ RULES: tuple[Rule, ...] = (
 
 def _worst_condition(m: Measured) -> float:
     return m.profile.condition_number[-1].max().item()
-
-
-def _digits(lost: float) -> str:
-    """Returns how many digits are left of a number, in words."""
-    left = max(0.0, -math.log10(lost)) if 0 < lost < math.inf else 0.0
-    return f"about {left:.0f} digits of a result are left"
 
 
 def _first_not_finite(profile: Profile) -> str | None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,10 @@ class StandardNormal(nn.Module):
 
     def __init__(self, event_shape: int | Sequence[int]) -> None:
         super().__init__()
-        shape = (event_shape,) if isinstance(event_shape, int) else tuple(event_shape)
+        shape = (event_shape,) if isinstance(event_shape, SupportsIndex) else tuple(event_shape)
         self.event_shape = tuple(positive_int("event_shape", size) for size in shape)
+        # A flow without any numbers of its own still has a type and a device: those of its base.
+        self.register_buffer("_place", torch.zeros(()), persistent=False)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Returns log N(z; 0, I) in nats, (B,), for z (B, *event); in float32 or wider."""

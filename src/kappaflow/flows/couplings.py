@@ -49,12 +49,13 @@ def coupling_flow(
     positive_int("features", features)
     positive_int("depth", depth, "depth counts couplings.")
     natural_int("context_features", context_features)
+    natural_int("seed", seed)
     first = _first(partition, features)
     conditioner = functools.partial(
         mlp_conditioner, kind, hidden=hidden, context_features=context_features, residual=residual
     )
     parts: list[Bijection] = [Standardize(features)]
-    for layer in range(_useful(features, depth, context_features)):
+    for layer in range(useful_depth(features, depth, context_features)):
         if partition == "random":
             parts.append(Permutation.random(features, seed=seed + layer))
         turn = (
@@ -83,7 +84,7 @@ def _first(partition: str | Partition, features: int) -> Partition:
     return Partition.half(features)
 
 
-def _useful(features: int, depth: int, context_features: int) -> int:
+def useful_depth(features: int, depth: int, context_features: int) -> int:
     """Returns how many couplings can do something: one feature has no other to read.
 
     Affine maps of one feature compose to an affine map, so one coupling of the context is all

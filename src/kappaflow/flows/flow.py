@@ -33,11 +33,15 @@ class Flow(nn.Module):
 
     def __init__(self, base: StandardNormal, bijection: Bijection) -> None:
         super().__init__()
+        if not isinstance(base, StandardNormal):
+            raise ArgumentError(f"'base' should be a StandardNormal, got {type(base).__name__}.")
+        if not isinstance(bijection, Bijection):
+            raise ArgumentError(
+                f"'bijection' should be a Bijection, got {type(bijection).__name__}."
+            )
         self.base = base
         self.bijection = bijection
-        self.context_features = max(
-            int(getattr(module, "context_features", 0)) for module in bijection.modules()
-        )
+        self.context_features = _context_features(bijection)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -169,7 +173,7 @@ class Flow(nn.Module):
             )
 
     def _state(self) -> Tensor:
-        for tensor in (*self.parameters(), *self.buffers()):
+        for tensor in (*self.parameters(), *self.bijection.buffers(), *self.buffers()):
             if tensor.is_floating_point():
                 return tensor
         return torch.empty(0)
@@ -182,3 +186,17 @@ class Flow(nn.Module):
         return next(
             (i for i, part in enumerate(parts) if not isinstance(part, Standardize)), len(parts)
         )
+
+
+def _context_features(module: nn.Module) -> int:
+    """Returns the width of the context that a bijection is given: its embedding's, if any."""
+    own = int(getattr(module, "context_features", 0))
+    widest = max([own, *map(_context_features, module.children())])
+    embedding = module.embedding if isinstance(module, Chain) else None
+    if embedding is None or not widest:
+        return widest
+    for part in embedding.modules():
+        for name in ("inputs", "features", "in_features"):
+            if isinstance(getattr(part, name, None), int):
+                return getattr(part, name)
+    return widest

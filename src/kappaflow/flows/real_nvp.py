@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from kappaflow._checks import positive_float, positive_int
 from kappaflow.bijections import AffineCoupling, ElementwiseAffine
-from kappaflow.flows.couplings import coupling_flow
+from kappaflow.flows.couplings import coupling_flow, useful_depth
 from kappaflow.flows.flow import Flow
 from kappaflow.partition import Partition
 from kappaflow.registry import register
@@ -61,9 +61,10 @@ def real_nvp(
         torch.Size([3, 4])
     """
     depth = positive_int("depth", depth, "depth counts couplings.")
+    couplings = useful_depth(positive_int("features", features), depth, context_features)
     make = functools.partial(
         AffineCoupling,
-        scale_bound=positive_float("scale_bound", scale_bound) / depth,
+        scale_bound=positive_float("scale_bound", scale_bound) / max(1, couplings),
         context_features=context_features,
         memory=memory,
     )

@@ -1,6 +1,22 @@
-"""Training by maximum likelihood, on Lightning Fabric: finite, resumable, and measured as it goes."""
+"""Training by maximum likelihood: finite, resumable, and measured as it goes."""
 
-from kappaflow.training.fit import FitResult, fit
-from kappaflow.training.settings import Settings
+from kappaflow.training.fit import FitResult, fit, fit_tables
+from kappaflow.training.measure import log_prob_of, units_log_det
+from kappaflow.training.rows import Rows, rows_of
+from kappaflow.training.run_folder import read_metrics, read_result, write_result
+from kappaflow.training.settings import Settings, checked_settings
 
-__all__ = ["FitResult", "Settings", "fit"]
+__all__ = [
+    "FitResult",
+    "Rows",
+    "Settings",
+    "checked_settings",
+    "fit",
+    "fit_tables",
+    "log_prob_of",
+    "read_metrics",
+    "read_result",
+    "rows_of",
+    "units_log_det",
+    "write_result",
+]

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights: what is validated and kept, where it is asked for."""
+"""An exponential moving average of the weights: what is validated and kept."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +23,11 @@ class Average:
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Takes in the parameters after a step, counted from 1."""
-        decay = min(self.decay, step / (step + 10))  # short memory at first: the start is soon forgotten
-        averages, current = list(self.averages.values()), list(self.parameters.values())
-        torch._foreach_lerp_(averages, current, 1 - decay)
+        decay = min(
+            self.decay, step / (step + 10)
+        )  # short memory at first: the start is soon forgotten
+        for name, parameter in self.parameters.items():
+            self.averages[name].lerp_(parameter, 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

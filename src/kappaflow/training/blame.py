@@ -11,13 +11,13 @@ from kappaflow.training.rows import Rows
 def blame(flow: Flow, rows: Rows) -> str:
     """Returns the layer at which a step went wrong, in words.
 
-    The first layer that turns finite values into others; if the values are finite, the last layer whose
-    gradient is not, since gradients travel from the latent to the data.
+    The first layer that turns finite values into others; if the values are finite, the last layer
+    whose gradient is not, since gradients travel from the latent to the data.
     """
-    x = rows.x
+    x = flow.units(rows.x)[0]
     if not torch.isfinite(x).all():
         return "the data"
-    layers = layers_of(flow.bijection, rows.context)
+    layers = layers_of(flow.core, rows.context)
     for layer in layers:
         x, log_det = layer.bijection(x, layer.context)
         if not (torch.isfinite(x).all() and torch.isfinite(log_det).all()):

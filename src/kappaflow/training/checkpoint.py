@@ -1,7 +1,7 @@
 """The state of a training in one file: tensors, and the rest as JSON in its header.
 
-One file, written to a temporary name, flushed to the disk and renamed: at any moment the old checkpoint
-or the new one is there, whole. Safetensors, never pickle.
+One file, written to a temporary name, flushed to the disk and renamed: at any moment the old
+checkpoint or the new one is there, whole. Safetensors, never pickle.
 """
 
 import json
@@ -19,9 +19,11 @@ Groups = dict[str, dict[str, Tensor]]
 
 
 def write_checkpoint(folder: Path, groups: Groups, progress: dict[str, Any]) -> None:
-    """Writes groups of named tensors, and what else there is to know, in place of the last checkpoint."""
+    """Writes groups of named tensors and the progress in place of the last checkpoint."""
     make_directory((folder / FILE).parent)
-    tensors = {f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()}
+    tensors = {
+        f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()
+    }
     write_tensors(folder / FILE, tensors, {"progress": json.dumps(progress)})
 
 

@@ -1,10 +1,11 @@
 """`fit`: data and a flow in, a trained flow and its history out."""
 
+import dataclasses
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -13,7 +14,7 @@ from kappaflow.bijection import Chain
 from kappaflow.bijections import Standardize
 from kappaflow.data import Table, prepare, split
 from kappaflow.errors import ArgumentError, DataWarning
-from kappaflow.files import ModelConfig, describe_model
+from kappaflow.files import describe_model
 from kappaflow.flows import Flow
 from kappaflow.nets import StandardizeInputs
 from kappaflow.training.loop import Figures, Training
@@ -32,7 +33,8 @@ class FitResult:
     Attributes:
         flow: The flow that was given, with the best weights, in evaluation mode.
         history: The figures of each epoch, as in metrics.jsonl.
-        validation_nll: Mean negative log-likelihood of the validation rows, in nats, in the units of x.
+        validation_nll: Mean negative log-likelihood of the validation rows, in nats, in the units
+            of x.
         best_epoch: The epoch whose weights were kept.
         stopped_because: "max_epochs", "max_time_s" or "patience".
         notes: What was said about the data, one sentence each.
@@ -53,25 +55,28 @@ def fit(
     validation: Any = None,  # noqa: ANN401
     out: str | Path | None = None,
     device: str | torch.device | None = None,
-    repair: str | None = None,
+    repair: Literal["drop", "jitter"] | None = None,
     progress: bool | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> FitResult:
     """Trains a flow by maximum likelihood, and returns it with its history.
 
-    The units of a recipe's flow (its leading `Standardize`) are fitted first, on the training rows only,
-    unless they are fitted already. Each epoch is validated; the weights with the best validation
-    likelihood are kept. A step that is not finite is skipped and counted, and many in a row stop the
-    training. With `out`, a run that was interrupted goes on where its last checkpoint stands, to the
-    same losses, bit for bit on the same machine; a finished one returns its stored result.
+    The units of a recipe's flow (its leading `Standardize`) are fitted first, on the training rows
+    only, unless they are fitted already. Each epoch is validated; the weights with the best
+    validation likelihood are kept. A step that is not finite is skipped and counted, and many in a
+    row stop the training. With `out`, a run that was interrupted goes on where its last checkpoint
+    stands, to the same losses, bit for bit on the same machine; a finished one returns its stored
+    result.
 
     Args:
         flow: Trained in place.
-        data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x, context).
+        data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
+            context).
         validation: The same, for the rows to stop by; if left out, a tenth of `data`.
         out: A run folder to write and to resume from.
         device: Where to train, such as "cpu" or "cuda"; chosen if left out.
-        repair: "drop" or "jitter": go on where the data has no density, see `kappaflow.data.prepare`.
+        repair: "drop" or "jitter": go on where the data has no density, see
+            `kappaflow.data.prepare`.
         progress: Show a progress bar; on a terminal only if left out.
         **settings: `max_epochs`, `max_time_s`, `batch_size`, `learning_rate`, `seed` and the other
             fields of `kappaflow.training.Settings`.
@@ -94,18 +99,63 @@ def fit(
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     checked = checked_settings(**settings)
-    train, held_out, notes = _tables(data, validation, repair, checked.seed)
+    table, notes = prepare(as_table(data), repair=repair)
+    for note in notes:
+        warnings.warn(note, DataWarning, stacklevel=2)
+    if validation is None:
+        train, held_out = split(table, fractions=(0.9, 0.1), seed=checked.seed)
+    else:
+        train, held_out = table, as_table(validation)
+    result = fit_tables(flow, train, held_out, checked, out=out, device=device, progress=progress)
+    return dataclasses.replace(result, notes=notes)
+
+
+def fit_tables(
+    flow: Flow,
+    train: Table,
+    validation: Table,
+    settings: Settings,
+    *,
+    out: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool | None = None,
+    about: dict[str, Any] | None = None,
+) -> FitResult:
+    """Does what `fit` does with tables that are prepared and split already.
+
+    Args:
+        flow: Trained in place.
+        train: Rows to train on.
+        validation: Rows to stop by.
+        settings: How.
+        out: A run folder to write and to resume from.
+        device: Where to train; chosen if left out.
+        progress: Show a progress bar; on a terminal only if left out.
+        about: What else config.json should say of the run: where the tables came from.
+
+    Returns:
+        The result, without notes.
+    """
     fabric = Fabric(accelerator=_accelerator(device), devices=1, precision=_precision(flow))
     flow.to(fabric.device)
-    rows, held_out_rows = rows_of(train, flow), rows_of(held_out, flow)
-    folder = None if out is None else RunFolder(out, _config(flow, train, held_out, checked))
+    rows, held_out_rows = rows_of(train, flow), rows_of(validation, flow)
+    folder = None
+    if out is not None:
+        asked = {
+            **(about or {}),
+            "columns": list(train.columns),
+            "context_columns": list(train.context_columns),
+            "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
+            "training": settings.model_dump(),
+        }
+        folder = RunFolder(out, describe_model(flow).model_copy(update={"run": asked}))
     stored = None if folder is None else folder.finished(flow)
     if stored is not None:
-        return _stored_result(flow, stored, notes)
+        return _stored_result(flow, stored)
     fit_units(flow, rows)
     if folder is not None:
         folder.start(flow)
-    return _train(Training(flow, rows, held_out_rows, checked, fabric), folder, notes, progress)
+    return _train(Training(flow, rows, held_out_rows, settings, fabric), folder, progress)
 
 
 def fit_units(flow: Flow, rows: Rows) -> None:
@@ -114,13 +164,15 @@ def fit_units(flow: Flow, rows: Rows) -> None:
         if isinstance(part, Standardize) and not part.fitted:
             part.fit(rows.x)
     embedding = flow.bijection.embedding if isinstance(flow.bijection, Chain) else None
-    if isinstance(embedding, StandardizeInputs) and rows.context is not None and not embedding.fitted:
+    if (
+        isinstance(embedding, StandardizeInputs)
+        and rows.context is not None
+        and not embedding.fitted
+    ):
         embedding.fit(rows.context)
 
 
-def _train(
-    training: Training, folder: RunFolder | None, notes: tuple[str, ...], progress: bool | None
-) -> FitResult:
+def _train(training: Training, folder: RunFolder | None, progress: bool | None) -> FitResult:
     if folder is not None:
         folder.resume(training)
     written = time.perf_counter()
@@ -140,41 +192,14 @@ def _train(
         reason = training.run(after_epoch)
     training.load_best()
     training.flow.eval()
-    result = _result(training, reason, notes)
+    result = _result(training, reason)
     if folder is not None:
         folder.checkpoint(training)
         folder.finish(training.flow, _to_store(result))
     return result
 
 
-def _tables(
-    data: Any,  # noqa: ANN401
-    validation: Any,  # noqa: ANN401
-    repair: str | None,
-    seed: int,
-) -> tuple[Table, Table, tuple[str, ...]]:
-    """Returns training and validation rows that are fit to be trained on, and what to say about them."""
-    table, notes = prepare(as_table(data), repair=repair)
-    for note in notes:
-        warnings.warn(note, DataWarning, stacklevel=3)
-    if validation is not None:
-        return table, as_table(validation), notes
-    train, held_out = split(table, fractions=(0.9, 0.1), seed=seed)
-    return train, held_out, notes
-
-
-def _config(flow: Flow, train: Table, validation: Table, settings: Settings) -> ModelConfig:
-    """Returns the model and what is asked of it, as config.json has it."""
-    run = {
-        "data": {"train": train.fingerprint(), "validation": validation.fingerprint()},
-        "columns": list(train.columns),
-        "context_columns": list(train.context_columns),
-        "training": settings.model_dump(),
-    }
-    return describe_model(flow).model_copy(update={"run": run})
-
-
-def _result(training: Training, reason: str, notes: tuple[str, ...]) -> FitResult:
+def _result(training: Training, reason: str) -> FitResult:
     progress = training.progress
     return FitResult(
         flow=training.flow,
@@ -182,7 +207,6 @@ def _result(training: Training, reason: str, notes: tuple[str, ...]) -> FitResul
         validation_nll=progress.best_nll,
         best_epoch=progress.best_epoch,
         stopped_because=reason,
-        notes=notes,
     )
 
 
@@ -199,7 +223,7 @@ def _to_store(result: FitResult) -> dict[str, Any]:
     }
 
 
-def _stored_result(flow: Flow, stored: dict[str, Any], notes: tuple[str, ...]) -> FitResult:
+def _stored_result(flow: Flow, stored: dict[str, Any]) -> FitResult:
     flow.eval()
     return FitResult(
         flow=flow,
@@ -207,7 +231,6 @@ def _stored_result(flow: Flow, stored: dict[str, Any], notes: tuple[str, ...]) -
         validation_nll=stored["validation_nll"],
         best_epoch=stored["best_epoch"],
         stopped_because=stored["stopped_because"],
-        notes=notes,
     )
 
 
@@ -223,5 +246,7 @@ def _accelerator(device: str | torch.device | None) -> str:
 def _precision(flow: Flow) -> Any:  # noqa: ANN401
     kinds = {torch.float32: "32-true", torch.float64: "64-true"}
     if flow.dtype not in kinds:
-        raise ArgumentError(f"'flow' should be float32 or float64 to be trained, got {flow.dtype}.")
+        raise ArgumentError(
+            f"'flow' should be float32 or float64 to be trained, got {flow.dtype}."
+        )
     return kinds[flow.dtype]

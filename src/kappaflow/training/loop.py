@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps on Lightning Fabric, with a state that can be written and restored."""
+"""The training loop: epochs of steps on Lightning Fabric, with a state that can be restored."""
 
 import time
 from collections.abc import Callable
@@ -45,8 +45,8 @@ class Progress:
 class Training:
     """A flow, its optimizer and its rows, and how far they have come.
 
-    The order of the rows and what random layers draw follow from the seed and the epoch alone, so that
-    a training restored at an epoch goes on exactly as if it had never stopped.
+    The order of the rows and what random layers draw follow from the seed and the epoch alone, so
+    that a training restored at an epoch goes on exactly as if it had never stopped.
 
     Args:
         flow: The flow; its units are fitted already.
@@ -75,7 +75,7 @@ class Training:
         self.steps_per_epoch = -(-len(train) // settings.batch_size)
 
     def run(self, after_epoch: Callable[[Figures], None]) -> str:
-        """Trains until something ends it, and returns what: "max_epochs", "max_time_s" or "patience"."""
+        """Returns what ended the training: "max_epochs", "max_time_s" or "patience"."""
         while (reason := self._finished()) is None:
             started = time.perf_counter()
             train_nll = self._epoch()
@@ -121,9 +121,11 @@ class Training:
         return "max_epochs" if progress.epoch >= settings.max_epochs else None
 
     def _epoch(self) -> float:
-        """Takes the steps of an epoch; returns the mean training NLL of those that were not skipped."""
+        """Returns the mean training NLL of the steps of an epoch, skipped ones left out."""
         self.flow.train()
-        generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + self.progress.epoch)
+        generator = torch.Generator().manual_seed(
+            self.settings.seed * 1_000_003 + self.progress.epoch
+        )
         order = torch.randperm(len(self.train), generator=generator).to(self.train.x.device)
         total, rows = 0.0, 0
         with torch.random.fork_rng(devices=[]):
@@ -135,7 +137,7 @@ class Training:
         return total / rows if rows else float("nan")
 
     def _step(self, batch: Rows) -> float | None:
-        """Takes one step and returns its NLL; leaves the weights alone where anything is not finite."""
+        """Returns the NLL of a step, or None where it was not finite and was skipped."""
         steps = self.steps_per_epoch * self.settings.max_epochs
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate_at(self.progress.step, steps)
@@ -146,7 +148,10 @@ class Training:
         if nll - nll == 0:
             self.fabric.backward(loss)
             norm = self.fabric.clip_gradients(
-                self.module, self.optimizer, max_norm=self.settings.clip_norm, error_if_nonfinite=False
+                self.module,
+                self.optimizer,
+                max_norm=self.settings.clip_norm,
+                error_if_nonfinite=False,
             )
             if norm is None or torch.isfinite(norm):
                 self.optimizer.step()
@@ -158,7 +163,7 @@ class Training:
         return None
 
     def _skip(self, batch: Rows) -> None:
-        """Counts a step that was not finite; many in a row end the training, with the best weights."""
+        """Counts a step that was not finite; many in a row end the training."""
         progress = self.progress
         progress.skipped_steps += 1
         progress.skipped_in_row += 1
@@ -168,15 +173,15 @@ class Training:
         self.load_best()
         self.flow.eval()
         raise NumericalError(
-            f"training stopped in epoch {progress.epoch + 1}: {progress.skipped_in_row} steps in a row "
-            f"were not finite, from {progress.blamed} on. The flow has the weights of epoch "
+            f"training stopped in epoch {progress.epoch + 1}: {progress.skipped_in_row} steps in "
+            f"a row were not finite, from {progress.blamed} on. The flow has the weights of epoch "
             f"{progress.best_epoch}. Likely causes: (a) a learning rate too high, try "
-            f"learning_rate={self.settings.learning_rate / 10:.1g}; (b) log-scales too free, try a "
-            "smaller scale_bound; (c) extreme rows. kappaflow.doctor(flow, x) tells them apart."
+            f"learning_rate={self.settings.learning_rate / 10:.1g}; (b) log-scales too free, try "
+            "a smaller scale_bound; (c) extreme rows. kappaflow.doctor(flow, x) tells them apart."
         )
 
     def _measured(self, train_nll: float) -> Figures:
-        """Returns the line of metrics of the epoch, and keeps the weights if they are the best so far."""
+        """Returns the metrics of the epoch, and keeps the weights if they are the best so far."""
         progress = self.progress
         self.flow.eval()
         with self.average.in_place():

@@ -24,7 +24,7 @@ def log_prob_of(flow: Flow, rows: Rows) -> Tensor:
 
 
 def units_log_det(flow: Flow) -> float:
-    """Returns log|det| of the change of units, in nats: add it to an NLL to have it standardised."""
+    """Returns log|det| of the change of units, in nats: an NLL plus this is standardised."""
     point = torch.zeros(1, *flow.event_shape, dtype=flow.dtype, device=flow.device)
     return flow.units(point)[1].double().item()
 
@@ -33,17 +33,20 @@ def likelihood_figures(flow: Flow, rows: Rows) -> dict[str, float]:
     """Returns the NLL of held-out rows, its mean and its worst quantiles, in nats a row."""
     nll = -log_prob_of(flow, rows)
     standardised = nll + units_log_det(flow)
-    figures = {"validation_nll": nll.mean().item(), "validation_nll_standardised": standardised.mean().item()}
+    figures = {
+        "validation_nll": nll.mean().item(),
+        "validation_nll_standardised": standardised.mean().item(),
+    }
     for name, level in (("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
         figures[f"validation_nll_{name}"] = standardised.quantile(level).item()
     return figures
 
 
 def conditioning_figures(flow: Flow, rows: Rows) -> dict[str, float]:
-    """Returns condition numbers (median and 95 %) and the worst round trips, at the first few rows.
+    """Returns condition numbers (median and 95 %) and the worst round trips, at a few rows.
 
-    On standardised columns. The number of rows falls with the dimension, so that an epoch is not spent
-    on measuring.
+    On standardised columns. The number of rows falls with the dimension, so that an epoch is not
+    spent on measuring.
     """
     few = rows.at(slice(0, max(4, min(64, 2048 // flow.event_shape[0]))))
     condition = spectrum(flow.core, flow.units(few.x)[0], context=few.context).condition_number

@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a bar with the loss and the time left, on a terminal only."""
+"""What a training shows while it runs, on a terminal: a bar, the loss and the time left."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,11 @@ class Show(Protocol):
 
 @contextmanager
 def progress_bar(epochs: int, done: int, *, visible: bool | None) -> Iterator[Show]:
-    """Gives a function that shows each epoch; it does nothing where there is no terminal."""
+    """Shows a bar for as long as it is entered.
+
+    Yields:
+        A function that shows an epoch; it does nothing where there is no terminal.
+    """
     console = Console(stderr=True)
     if not (console.is_terminal if visible is None else visible):
         yield lambda figures: None

@@ -32,7 +32,8 @@ def as_table(data: Any) -> Table:  # noqa: ANN401
     """Returns data of any accepted kind as a table.
 
     Args:
-        data: A table, tensor, array, data frame, path or shipped name; with a context, a pair (x, context).
+        data: A table, tensor, array, data frame, path or shipped name; with a context, a pair (x,
+            context).
 
     Returns:
         The table.
@@ -45,7 +46,9 @@ def as_table(data: Any) -> Table:  # noqa: ANN401
     if not isinstance(data, tuple):
         return load_table(data)
     if len(data) != 2:
-        raise ArgumentError(f"'data' should be x or a pair (x, context), got a tuple of {len(data)}.")
+        raise ArgumentError(
+            f"'data' should be x or a pair (x, context), got a tuple of {len(data)}."
+        )
     table, context = load_table(data[0]), load_table(data[1])
     if len(table) != len(context):
         raise ArgumentError(
@@ -60,8 +63,8 @@ def rows_of(table: Table, flow: Flow) -> Rows:
     wanted = flow.event_shape
     if wanted != (len(table.columns),):
         raise ArgumentError(
-            f"'data' should have {' x '.join(map(str, wanted))} columns, as the flow has features; "
-            f"{table.source} has {len(table.columns)}: {', '.join(table.columns[:12])}."
+            f"'data' should have {' x '.join(map(str, wanted))} columns, as the flow has "
+            f"features; {table.source} has {len(table.columns)}: {', '.join(table.columns[:12])}."
         )
     if len(table.context_columns) != flow.context_features:
         raise ArgumentError(

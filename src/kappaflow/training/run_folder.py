@@ -1,6 +1,7 @@
 """The folder of a run: what it was asked for, how far it came, and what came out."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,17 @@ class RunFolder:
         if (self.path / CONFIG).exists():
             _same(self.path, read_config(self.path / CONFIG), config)
         elif self.path.is_dir() and any(self.path.iterdir()):
-            raise ArgumentError(f"'out' should be a new folder or one of a run, {self.path} holds other files.")
+            raise ArgumentError(
+                f"'out' should be a new folder or one of a run, {self.path} holds other files."
+            )
 
     def start(self, flow: Flow) -> None:
         """Writes what the run is, before it starts; from here on the folder can be loaded."""
         make_directory(self.path)
+        for unfinished in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
+            unfinished.unlink(
+                missing_ok=True
+            )  # of a process that was killed in the middle of a write
         if not (self.path / WEIGHTS).exists():
             write_weights(self.path / WEIGHTS, flow, self.config)
         write_config(self.path / CONFIG, self.config)
@@ -52,7 +59,9 @@ class RunFolder:
         found = read_checkpoint(self.path)
         if found is not None:
             training.restore(*found)
-        lines = [json.dumps(figures, allow_nan=False) + "\n" for figures in training.progress.history]
+        lines = [
+            json.dumps(figures, allow_nan=False) + "\n" for figures in training.progress.history
+        ]
         write_bytes(self.path / METRICS, "".join(lines).encode())
 
     def log(self, figures: dict[str, Any]) -> None:
@@ -70,7 +79,7 @@ class RunFolder:
         write_result(self.path, result)
 
     def finished(self, flow: Flow) -> dict[str, Any] | None:
-        """Returns the result of a finished run after loading its weights into the flow, else None."""
+        """Returns the result of a finished run, its weights loaded into the flow, else None."""
         if not (self.path / RESULT).exists():
             return None
         tensors, _ = read_tensors(self.path / WEIGHTS)
@@ -84,8 +93,8 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """Writes result.json."""
-    write_bytes(folder / RESULT, (json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
+    """Writes result.json; a number that is not finite is written as null."""
+    write_bytes(folder / RESULT, (json.dumps(_plain(result), indent=2) + "\n").encode())
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -94,6 +103,15 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise FileError(f"{folder / METRICS} cannot be read ({error}).") from None
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """Returns a value that JSON can hold."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -109,22 +127,29 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _same(folder: Path, there: ModelConfig, here: ModelConfig) -> None:
     """Refuses a folder that was made for another model, other data or other settings."""
     old, new = _flat(there.model_dump()), _flat(json.loads(here.model_dump_json()))
-    for key in sorted(set(old) | set(new)):
+    # Where the rows differ, what was asked for says why; their fingerprints only say that they do.
+    keys = sorted(set(old) | set(new), key=lambda key: ("fingerprints" in key, key))
+    for key in keys:
         if old.get(key) != new.get(key):
+            difference = f"{_short(key)} {_value(old.get(key))}, not {_value(new.get(key))}"
+            if "fingerprints" in key:
+                difference = f"other {key.rsplit('.', 1)[-1]} rows"
             raise ArgumentError(
-                f"'out' should be a new folder: {folder} was made with {_short(key)} "
-                f"{_value(old.get(key))}, not {_value(new.get(key))}."
+                f"'out' should be a new folder: {folder} was made with {difference}."
             )
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:  # noqa: ANN401
     if isinstance(value, dict):
-        return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}").items()}
+        parts = (_flat(item, f"{prefix}.{key}") for key, item in value.items())
+        return {key: item for part in parts for key, item in part.items()}
     return {prefix.removeprefix("."): value}
 
 
 def _short(key: str) -> str:
-    return key.removeprefix("run.").removeprefix("model.arguments.").replace(".", " ")
+    for prefix in ("run.", "source.", "training.", "model.arguments."):
+        key = key.removeprefix(prefix)
+    return key.replace(".", " ")
 
 
 def _value(value: Any) -> str:  # noqa: ANN401

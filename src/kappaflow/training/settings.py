@@ -16,14 +16,15 @@ class Settings(BaseModel):
 
     Attributes:
         max_epochs: Passes over the training rows; the learning rate falls to zero over these.
-        max_time_s: Wall time after which training stops at the end of an epoch, resumed time counted.
+        max_time_s: Wall time after which training stops at the end of an epoch, resumed time
+            counted.
         batch_size: Rows a step.
         learning_rate: Highest learning rate of Adam.
         warmup: Share of all steps over which the learning rate rises to it.
         weight_decay: Decoupled weight decay (AdamW).
         clip_norm: Largest norm of the gradient of a step.
-        average: Decay of the exponential moving average of the weights that is validated and kept; 0
-            keeps the weights themselves.
+        average: Decay of the exponential moving average of the weights that is validated and kept;
+            0 keeps the weights themselves.
         patience: Epochs without a better validation NLL after which training stops.
         most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
         seed: Decides the order of the rows, and what random layers draw.
@@ -44,11 +45,15 @@ class Settings(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """Returns the learning rate of a step, of so many: a linear rise, then half a cosine to zero."""
+        """Returns the learning rate of a step: a linear rise, then half a cosine to zero."""
         rise = max(1, round(self.warmup * steps))
         if step < rise:
             return self.learning_rate * (step + 1) / rise
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+        return (
+            self.learning_rate
+            * 0.5
+            * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+        )
 
 
 def checked_settings(**given: object) -> Settings:
@@ -60,6 +65,8 @@ def checked_settings(**given: object) -> Settings:
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             known = ", ".join(Settings.model_fields)
-            raise ArgumentError(f"'{name}' is no setting of a training; there are {known}.") from None
+            raise ArgumentError(
+                f"'{name}' is no setting of a training; there are {known}."
+            ) from None
         message = first["msg"].removeprefix("Input should be ")
         raise ArgumentError(f"'{name}' should be {message}, got {first['input']!r}.") from None

@@ -1,0 +1,34 @@
+"""Sphinx configuration."""
+
+import re
+
+from kappaflow import __version__
+
+project = "kappaflow"
+copyright = "2026, the kappaflow authors"
+release = __version__
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx-mathjax-offline",  # formulas without a request to anywhere
+]
+myst_enable_extensions = ["dollarmath"]
+html_theme = "furo"
+html_title = "kappaflow"
+exclude_patterns = ["_build"]
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+
+
+def escape_shapes(app, what, name, obj, options, lines):
+    """Lets docstrings write (B, *event) and |x| as one would: both are markup to Sphinx."""
+    for i, line in enumerate(lines):
+        parts = re.split(r"(:math:`[^`]*`|``[^`]*``|`[^`]*`)", line)
+        parts[::2] = [re.sub(r"\*(?=event|batch)|\|", r"\\\g<0>", part) for part in parts[::2]]
+        lines[i] = "".join(parts)
+
+
+def setup(app):
+    """Registers the hook, after napoleon's, which reads the sections first."""
+    app.connect("autodoc-process-docstring", escape_shapes, priority=900)

@@ -1,0 +1,69 @@
+"""The command `kappaflow`: its commands, and what an error looks like on a terminal."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from cyclopts import App, CycloptsError
+
+from kappaflow import __version__
+from kappaflow.cli.data import data
+from kappaflow.cli.doctor import doctor
+from kappaflow.cli.fit import fit
+from kappaflow.cli.report import report
+from kappaflow.cli.sample import sample
+from kappaflow.cli.score import score
+from kappaflow.errors import KappaflowError, NumericalError
+
+USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+
+app = App(
+    name="kappaflow",
+    help=(
+        "Normalizing flows with their depth and their conditioning in plain sight.\n\n"
+        "Start with: kappaflow fit magic --out runs/magic"
+    ),
+    version=__version__,
+    result_action="return_value",
+)
+for command in (fit, sample, score, doctor, report, data):
+    app.command(command)
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Runs a command line and returns its exit status.
+
+    Args:
+        tokens: The words after the program's name; those of this process if left out.
+
+    Returns:
+        0 for success, 1 for a failure, 2 for an argument or a file that cannot be used, 130 for
+        Ctrl-C.
+    """
+    try:
+        done = app(
+            sys.argv[1:] if tokens is None else tokens, exit_on_error=False, print_error=False
+        )
+    except CycloptsError as error:
+        return _complain(str(error), USAGE)
+    except NumericalError as error:
+        return _complain(str(error), FAILURE)
+    except KappaflowError as error:
+        return _complain(str(error), USAGE)
+    except KeyboardInterrupt:
+        return _complain(
+            "stopped; the same command goes on from the last checkpoint.", INTERRUPTED
+        )
+    except BrokenPipeError:
+        # The reader of our output has gone; nothing is wrong, and Python should not complain at
+        # exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except OSError as error:
+        return _complain(f"{error.filename or 'a file'}: {error.strerror or error}.", FAILURE)
+    return done if isinstance(done, int) else 0
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"kappaflow: {' '.join(message.split())}", file=sys.stderr)
+    return status

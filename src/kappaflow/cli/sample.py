@@ -1,0 +1,41 @@
+"""`kappaflow sample`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from kappaflow.cli.show import say
+
+
+def sample(
+    run: Path,
+    /,
+    *,
+    n: Annotated[int, Parameter(name=["-n", "--n"])],
+    out: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
+    context: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Draw samples from the flow of a run, in the units of its data.
+
+    Parameters
+    ----------
+    run
+        The run folder.
+    n
+        How many; for each row of --context where there is one.
+    out
+        A csv, parquet, arrow, npy or npz file; - is csv on standard output.
+    context
+        A table with the context columns, for a conditional flow.
+    seed
+        Of the draws.
+    """
+    from kappaflow.data import check_writable, write_table
+    from kappaflow.runs import sample_run
+
+    check_writable(out)
+    write_table(sample_run(run, n, context=context, seed=seed), out)
+    if out != "-":
+        say(f"{n:,} samples{' for each context' if context else ''} are in {out}")

@@ -1,0 +1,24 @@
+"""How commands print: tables for people, JSON for machines, remarks on stderr."""
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+
+def say(text: str) -> None:
+    """Prints a remark on stderr, where it is in nobody's way."""
+    print(text, file=sys.stderr)
+
+
+def table(rows: Iterable[tuple[str, str]]) -> None:
+    """Prints labels and values in two columns."""
+    rows = list(rows)
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        print(f"{label:<{width}}  {value}")
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401
+    """Prints a value as JSON."""
+    print(json.dumps(value, indent=2))

@@ -1,0 +1,257 @@
+"""`examine`: what stops a table from having a density, and what to know before fitting one."""
+
+import numpy as np
+
+from kappaflow.data.dependence import relations
+from kappaflow.data.moments import standardised
+from kappaflow.data.problem import Problem, first_rows, rows_in_words
+from kappaflow.data.raw import quoted
+from kappaflow.data.repeats import Atoms, atoms_of, repeated_rows
+from kappaflow.data.table import BoolArray, FloatArray, Table
+
+ROWS_PER_COLUMN = 10
+LARGE_OFFSET = 1e5
+SMALLEST = 1e-18
+
+
+def examine(table: Table) -> tuple[Problem, ...]:
+    """Returns what is wrong with a table, what stops first.
+
+    Missing or infinite values, constant, duplicated or linearly dependent columns, fewer than
+    two rows and no column at all are "stop"; whole numbers, duplicate rows, atoms, few rows and
+    offsets that float32 cannot hold are "warning". Columns are compared on the rows that are
+    complete.
+
+    Args:
+        table: The table; it is not changed.
+
+    Returns:
+        The problems; empty for a table a flow can be fitted to without more ado.
+
+    Example:
+        >>> import numpy as np
+        >>> from kappaflow.data import load_table
+        >>> table = load_table(np.array([[0.5, 7.5], [1.25, 7.5], [2.125, np.nan]]))
+        >>> for problem in examine(table):
+        ...     print(problem.severity, problem.message)
+        stop column 'x1' has a missing value at row 3
+        stop column 'x1' is constant: every row holds 7.5
+        warning 2 rows are few for 2 columns: a flow will learn them by heart, so give 20 at least
+    """
+    if not table.columns:
+        return (
+            Problem("no-numeric-column", "stop", f"{table.source} has no numeric column left"),
+        )
+    problems = _incomplete(table)
+    empty = {name for problem in problems for name in problem.drop}
+    if len(table) < 2:
+        count = "1 row" if len(table) else "no rows"
+        problems.append(
+            Problem("too-few-rows", "stop", f"{count} is too few: a density needs at least 2 rows")
+        )
+        return tuple(problems)
+    whole = table.without_columns(empty)
+    whole = whole.select(complete_rows(whole))
+    if whole.columns and len(whole) >= 2:
+        problems += _between_columns(whole)
+    return tuple(problems)
+
+
+def complete_rows(table: Table) -> BoolArray:
+    """Returns which rows hold finite numbers only, context included."""
+    keep = np.logical_and.reduce(np.isfinite(table.values), axis=1)
+    if table.context is not None:
+        keep &= np.logical_and.reduce(np.isfinite(table.context), axis=1)
+    return keep
+
+
+def _incomplete(table: Table) -> list[Problem]:
+    """Returns the missing and infinite values, a problem for each column and kind."""
+    problems = []
+    for name, column in zip(table.columns, table.values.T, strict=True):
+        problems += _incomplete_column(table, name, column, f"column '{name}'", drop=True)
+    if table.context is not None:
+        for name, column in zip(table.context_columns, table.context.T, strict=True):
+            problems += _incomplete_column(
+                table, name, column, f"context column '{name}'", drop=False
+            )
+    return problems
+
+
+def _incomplete_column(
+    table: Table, name: str, column: FloatArray, subject: str, *, drop: bool
+) -> list[Problem]:
+    """Returns at most one problem of each kind; a column without any number is itself to drop."""
+    finite = np.isfinite(column)
+    if finite.all():
+        return []
+    gone = (name,) if drop and not finite.any() else ()
+    problems = []
+    for code, words, mask in (
+        ("missing", "missing value", np.isnan(column)),
+        ("infinite", "infinite value", np.isinf(column)),
+    ):
+        total = int(mask.sum())
+        if total:
+            rows = first_rows(table, mask)
+            count = (
+                f"a{'n' if code == 'infinite' else ''} {words}"
+                if total == 1
+                else f"{total:,} {words}s"
+            )
+            message = f"{subject} has {count} at {rows_in_words(rows, total)}"
+            problems.append(Problem(code, "stop", message, (name,), rows, gone))
+    return problems
+
+
+def _between_columns(table: Table) -> list[Problem]:
+    """Returns the problems of a table of finite numbers with at least 2 rows and 1 column."""
+    constant = _constant(table)
+    varying = table.without_columns(name for problem in constant for name in problem.drop)
+    copies = _duplicated_columns(varying)
+    distinct = varying.without_columns(name for problem in copies for name in problem.drop)
+    problems = [*constant, *copies]
+    if distinct.columns:
+        problems += _dependent(distinct)
+        problems += _badly_scaled(distinct)
+        problems += _whole_numbers(distinct)
+        problems += [_atom(distinct, name, atoms) for name, atoms in atoms_of(distinct).items()]
+    return problems + _duplicate_rows(table) + _few_rows(table)
+
+
+def _constant(table: Table) -> list[Problem]:
+    """Returns the columns that vary by no more than the rounding of their own size."""
+    least, most = table.values.min(axis=0), table.values.max(axis=0)
+    size = np.maximum(np.abs(least), np.abs(most))
+    flat = most / 2 - least / 2 <= 2 * np.finfo(np.float64).eps * size
+    return [
+        Problem(
+            "constant",
+            "stop",
+            f"column '{table.columns[j]}' is constant: every row holds {table.values[0, j]:.6g}",
+            (table.columns[j],),
+            drop=(table.columns[j],),
+        )
+        for j in np.flatnonzero(flat)
+    ]
+
+
+def _duplicated_columns(table: Table) -> list[Problem]:
+    groups: dict[bytes, list[str]] = {}
+    for name, column in zip(table.columns, table.values.T, strict=True):
+        groups.setdefault((column + 0.0).tobytes(), []).append(name)
+    return [
+        Problem(
+            "duplicated-column",
+            "stop",
+            f"columns {quoted(names)} hold the same values: leave out all but '{names[0]}'",
+            tuple(names),
+            drop=tuple(names[1:]),
+        )
+        for names in groups.values()
+        if len(names) > 1
+    ]
+
+
+def _dependent(table: Table) -> list[Problem]:
+    found = relations(table.values)
+    names = table.columns
+    if found and len(table) <= len(names):
+        drop = tuple(names[relation.column] for relation in found)
+        message = (
+            f"{len(table)} rows are too few for {len(names)} columns, which then always depend "
+            f"on each other linearly: give more rows than columns, or leave out {len(drop)} "
+            "columns"
+        )
+        return [Problem("dependent-columns", "stop", message, drop, drop=drop)]
+    problems = []
+    for relation in found:
+        involved = tuple(names[j] for j in sorted((relation.column, *relation.others)))
+        message = (
+            f"columns {quoted(involved)} depend on each other linearly, {relation.text(names)}: "
+            f"leave out '{names[relation.column]}'"
+        )
+        drop = (names[relation.column],)
+        problems.append(Problem("dependent-columns", "stop", message, involved, drop=drop))
+    return problems
+
+
+def _badly_scaled(table: Table) -> list[Problem]:
+    """Returns the columns that lose their digits, or overflow, once they are float32."""
+    _, mean, std = standardised(table.values)
+    size = np.maximum(np.abs(mean), std)
+    extreme = [
+        Problem(
+            "extreme-scale",
+            "warning",
+            f"column '{table.columns[j]}' has values of size {size[j]:.3g}, whose squares "
+            "float32 cannot hold: measure it in another unit",
+            (table.columns[j],),
+        )
+        for j in np.flatnonzero((size > 1 / SMALLEST) | (size < SMALLEST))
+    ]
+    return extreme + [
+        Problem(
+            "large-offset",
+            "warning",
+            f"column '{table.columns[j]}' varies by {std[j]:.3g} around {mean[j]:.6g}, of which "
+            f"float32 keeps too few digits: subtract {mean[j]:.6g} from it first",
+            (table.columns[j],),
+        )
+        for j in np.flatnonzero(np.abs(mean) / LARGE_OFFSET > std)
+    ]
+
+
+def _whole_numbers(table: Table) -> list[Problem]:
+    return [
+        Problem(
+            "integer-valued",
+            "warning",
+            f"column '{name}' holds whole numbers only, and a density can grow without bound on "
+            "them: add uniform noise of width 1, or leave it out or use it as context",
+            (name,),
+        )
+        for name in table.integer_columns
+    ]
+
+
+def _atom(table: Table, name: str, atoms: Atoms) -> Problem:
+    most, count, total = float(atoms.values[0]), int(atoms.counts[0]), len(atoms.values)
+    column = table.values[:, table.columns.index(name)]
+    rows = first_rows(table, np.isin(column, atoms.values))
+    several = (
+        f"{total} values that each stand in more than 0.1 % of rows, most often "
+        if total > 1
+        else ""
+    )
+    message = (
+        f"column '{name}' holds {several}the value {most:.6g} in {count:,} of {len(table):,} "
+        "rows, where a density can grow without bound"
+    )
+    return Problem("atom", "warning", message, (name,), rows)
+
+
+def _duplicate_rows(table: Table) -> list[Problem]:
+    mask = repeated_rows(table)
+    total = int(mask.sum())
+    if not total:
+        return []
+    rows = first_rows(table, mask)
+    verb = "repeats an earlier row" if total == 1 else "repeat earlier rows"
+    message = (
+        f"{total:,} {'row' if total == 1 else 'rows'} {verb} ({rows_in_words(rows, total)}): the "
+        "same row could be trained on and tested"
+    )
+    return [Problem("duplicate-rows", "warning", message, (), rows)]
+
+
+def _few_rows(table: Table) -> list[Problem]:
+    wanted = ROWS_PER_COLUMN * len(table.columns)
+    if len(table) >= wanted:
+        return []
+    columns = "1 column" if len(table.columns) == 1 else f"{len(table.columns)} columns"
+    message = (
+        f"{len(table)} rows are few for {columns}: a flow will learn them by heart, so give "
+        f"{wanted} at least"
+    )
+    return [Problem("few-rows", "warning", message)]

@@ -1,0 +1,166 @@
+"""Tables from files, by suffix; nothing is ever unpickled."""
+
+import gzip
+import sys
+import textwrap
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from kappaflow.data.delimited import read_delimited
+from kappaflow.data.memory import array_columns
+from kappaflow.data.raw import Column, Raw, collect, from_frame
+from kappaflow.errors import FileError, KappaflowError
+
+
+def read_standard_input() -> Raw:
+    """Returns the columns of the CSV that comes through the pipe."""
+    data = sys.stdin.buffer.read()
+    if not data:
+        raise FileError("standard input is empty: pipe a CSV with a header line into it.")
+    return read_delimited(data, "standard input", "standard input")
+
+
+def read_file(path: Path, source: str) -> Raw:
+    """Returns the columns of a file, or says in one sentence why it is no table."""
+    subject = f"'{source}'"
+    if path.is_dir():
+        raise FileError(f"{subject} is a folder: give a file in it.")
+    reader = _reader(path, subject)
+    with _explained(path, subject):
+        if path.stat().st_size == 0:
+            raise FileError(f"{subject} is empty (0 bytes).")
+        return reader(path, source, subject)
+
+
+def _reader(path: Path, subject: str) -> Callable[[Path, str, str], Raw]:
+    name = path.name.lower()
+    found = next((suffix for suffix in _READERS if name.endswith(suffix)), None)
+    if found is None:
+        raise FileError(
+            f"{subject} has no suffix that names a table: use one of {', '.join(_READERS)}."
+        )
+    return _READERS[found]
+
+
+@contextmanager
+def _explained(path: Path, subject: str) -> Iterator[None]:
+    """Turns whatever a reader raises on a damaged file into one sentence."""
+    from polars.exceptions import PanicException
+
+    try:
+        yield
+    except KappaflowError:
+        raise
+    except PermissionError:
+        raise FileError(f"{subject} may not be read: its permissions forbid it.") from None
+    except MemoryError:
+        raise FileError(f"{subject} does not fit in memory, or is damaged.") from None
+    except (Exception, PanicException) as error:
+        reason = textwrap.shorten(str(error) or type(error).__name__, 90).rstrip(".")
+        raise FileError(
+            f"{subject} is damaged or is no {path.suffix.lower()} file ({reason}): write it again."
+        ) from None
+
+
+def _csv(path: Path, source: str, subject: str) -> Raw:
+    return read_delimited(path.read_bytes(), source, subject)
+
+
+def _tsv(path: Path, source: str, subject: str) -> Raw:
+    return read_delimited(path.read_bytes(), source, subject, "\t")
+
+
+def _csv_gz(path: Path, source: str, subject: str) -> Raw:
+    try:
+        data = gzip.decompress(path.read_bytes())
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise FileError(
+            f"{subject} is no complete gzip file: compress or copy it again."
+        ) from None
+    separator = "\t" if path.name.lower().endswith(".tsv.gz") else None
+    return read_delimited(data, source, subject, separator)
+
+
+def _parquet(path: Path, source: str, subject: str) -> Raw:
+    import narwhals as nw
+    import polars as pl
+
+    with path.open("rb") as file:
+        start = file.read(4)
+        file.seek(-min(4, path.stat().st_size), 2)
+        end = file.read(4)
+    if start != b"PAR1":
+        raise FileError(f"{subject} is no parquet file, whatever its suffix says.")
+    if end != b"PAR1":
+        raise FileError(f"{subject} is cut off: its end is missing, so copy or write it again.")
+    return from_frame(nw.from_native(pl.read_parquet(path)), source, subject)
+
+
+def _ipc(path: Path, source: str, subject: str) -> Raw:
+    import narwhals as nw
+    import polars as pl
+
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start == b"ARROW1":
+        frame = pl.read_ipc(path)
+    elif start.startswith(b"\xff\xff\xff\xff"):
+        frame = pl.read_ipc_stream(path)
+    else:
+        raise FileError(f"{subject} is no Arrow file, whatever its suffix says.")
+    return from_frame(nw.from_native(frame), source, subject)
+
+
+def _numpy(path: Path, source: str, subject: str) -> Raw:
+    with path.open("rb") as file:
+        start = file.read(6)
+    if start != b"\x93NUMPY" and not start.startswith(b"PK"):
+        raise FileError(
+            f"{subject} is no numpy file, whatever its suffix says (pickles are never read)."
+        )
+    return collect(_array_file_columns(path, subject), source, subject)
+
+
+def _array_file_columns(path: Path, subject: str) -> list[Column]:
+    """Returns x0, x1, ... for one array; for several the key, or key0, key1, ... of 2-D ones."""
+    try:
+        # numpy leaves a damaged file open if it is given the path
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return array_columns(loaded, subject)
+            arrays = {name: loaded[name] for name in loaded.files}
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise FileError(
+            f"{subject} holds pickled objects, which are never read: save an array of numbers."
+        ) from None
+    if len(arrays) == 1:
+        return array_columns(next(iter(arrays.values())), subject)
+    lengths = {name: array.shape[:1] for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"'{name}' {array.shape}" for name, array in arrays.items())
+        raise FileError(f"{subject} holds arrays of different lengths: {listed}.")
+    parts = [
+        array_columns(array, f"'{name}' in {subject}", name) for name, array in arrays.items()
+    ]
+    return [column for part in parts for column in part]
+
+
+_READERS: dict[str, Callable[[Path, str, str], Raw]] = {
+    ".csv": _csv,
+    ".csv.gz": _csv_gz,
+    ".tsv": _tsv,
+    ".tsv.gz": _csv_gz,
+    ".parquet": _parquet,
+    ".arrow": _ipc,
+    ".feather": _ipc,
+    ".ipc": _ipc,
+    ".npy": _numpy,
+    ".npz": _numpy,
+}

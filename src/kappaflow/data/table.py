@@ -1,0 +1,162 @@
+"""The table a flow is fitted to: numbers, their names, and where each row came from."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kappaflow.errors import ArgumentError
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows of numbers with their names and their origin, made by `load_table`.
+
+    Args:
+        values: What is modelled, float64 (rows, columns), in the units of the source.
+        columns: The names of the columns of `values`.
+        context: What the density is conditioned on, float64 (rows, c), or None.
+        context_columns: The names of the columns of `context`.
+        rows: The 1-based data row numbers in the source, int64 (rows,), kept through every
+            selection.
+        left_out: The columns of the source that are not used.
+        source: Where the table came from, for messages.
+        integer_columns: The modelled columns that held only whole numbers when they were loaded.
+
+    Example:
+        >>> import numpy as np
+        >>> from kappaflow.data import load_table
+        >>> table = load_table(np.array([[0.5, 1.0], [1.5, 2.0], [2.5, 3.0]]))
+        >>> table.columns, table.integer_columns
+        (('x0', 'x1'), ('x1',))
+    """
+
+    values: FloatArray
+    columns: tuple[str, ...]
+    context: FloatArray | None
+    context_columns: tuple[str, ...]
+    rows: IntArray
+    left_out: tuple[str, ...]
+    source: str
+    integer_columns: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Checks that the shapes agree with each other."""
+        rows, width = len(self.rows), len(self.columns)
+        if self.values.shape != (rows, width):
+            raise ArgumentError(
+                f"'values' should have shape ({rows}, {width}) for {rows} row numbers and "
+                f"{width} column names, got {self.values.shape}."
+            )
+        wanted = (rows, len(self.context_columns)) if self.context_columns else None
+        if (None if self.context is None else self.context.shape) != wanted:
+            raise ArgumentError(
+                f"'context' should have shape {wanted} for {rows} rows and "
+                f"{len(self.context_columns)} names in 'context_columns'."
+            )
+
+    def __len__(self) -> int:
+        """Returns the number of rows."""
+        return len(self.rows)
+
+    def select(self, keep: BoolArray | NDArray[np.integer[Any]] | slice) -> "Table":
+        """Returns the chosen rows, with their row numbers in the source.
+
+        Args:
+            keep: A boolean mask (rows,), row positions counted from 0, or a slice.
+
+        Returns:
+            A new table that shares no memory with this one.
+
+        Raises:
+            ArgumentError: If a mask has another length than the table, or a position lies outside.
+
+        Example:
+            >>> import numpy as np
+            >>> from kappaflow.data import load_table
+            >>> table = load_table(np.array([[0.5], [1.5], [2.5]]))
+            >>> table.select(table.values[:, 0] > 1).rows
+            array([2, 3])
+        """
+        index = np.arange(len(self))[keep] if isinstance(keep, slice) else np.asarray(keep)
+        if index.dtype == np.bool_ and index.shape != self.rows.shape:
+            raise ArgumentError(
+                f"'keep' should be a mask of {len(self)} rows, got shape {index.shape}."
+            )
+        try:
+            rows = self.rows[index]
+        except IndexError as error:
+            raise ArgumentError(
+                f"'keep' should hold positions among the {len(self)} rows: {error}."
+            ) from None
+        context = None if self.context is None else self.context[index]
+        return replace(self, values=self.values[index], context=context, rows=rows)
+
+    def without_columns(self, names: Iterable[str]) -> "Table":
+        """Returns the table without the named modelled columns, which join `left_out`.
+
+        Args:
+            names: Modelled columns; names that are not among them change nothing.
+
+        Returns:
+            A new table.
+
+        Example:
+            >>> import numpy as np
+            >>> from kappaflow.data import load_table
+            >>> load_table(np.array([[0.5, 1.0], [1.5, 2.0]])).without_columns(["x0"]).columns
+            ('x1',)
+        """
+        gone = set(names) & set(self.columns)
+        kept = [position for position, name in enumerate(self.columns) if name not in gone]
+        return replace(
+            self,
+            values=self.values[:, kept],
+            columns=tuple(self.columns[position] for position in kept),
+            left_out=self.left_out + tuple(name for name in self.columns if name in gone),
+            integer_columns=tuple(name for name in self.integer_columns if name not in gone),
+        )
+
+    def fingerprint(self) -> str:
+        """Returns the sha256, in hex, of the values, the context and the names of the columns.
+
+        Returns:
+            64 hex digits: the same for the same numbers under the same names, whatever file they
+            came from.
+
+        Example:
+            >>> import numpy as np
+            >>> from kappaflow.data import load_table
+            >>> load_table(np.eye(2)).fingerprint()[:8]
+            '03413cd7'
+        """
+        context = np.empty((len(self), 0)) if self.context is None else self.context
+        digest = hashlib.sha256(repr((self.columns, self.context_columns)).encode())
+        for part in (self.values, context):
+            digest.update(np.ascontiguousarray(part, dtype="<f8").tobytes())
+        return digest.hexdigest()
+
+
+def whole_columns(values: FloatArray, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the names of the columns whose finite values are all whole numbers.
+
+    From 2**53 on every float64 is whole, so that larger values say nothing and the column is not
+    counted.
+    """
+    named = []
+    for name, column in zip(columns, values.T, strict=True):
+        finite = column[np.isfinite(column)]
+        if (
+            finite.size
+            and np.abs(finite).max() < 2**53
+            and np.array_equal(finite, np.rint(finite))
+        ):
+            named.append(name)
+    return tuple(named)

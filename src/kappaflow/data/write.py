@@ -1,0 +1,83 @@
+"""`write_table`: named columns to a file, whole or not at all, or to standard output."""
+
+import io
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kappaflow.errors import ArgumentError, FileError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+WRITTEN = (".csv", ".parquet", ".arrow", ".feather", ".ipc", ".npy", ".npz")
+
+
+def check_writable(path: str) -> None:
+    """Refuses a path that `write_table` could not write, before the work is done.
+
+    Args:
+        path: A file to be, or "-" for standard output.
+
+    Raises:
+        ArgumentError: The suffix is of no kind that can be written, or the path is a folder.
+        FileError: The folder that it would be in does not exist.
+    """
+    if path == "-":
+        return
+    target = Path(path)
+    if target.suffix.lower() not in WRITTEN:
+        raise ArgumentError(
+            f"'out' should end in one of {', '.join(WRITTEN)}, or be - for CSV on stdout, "
+            f"got {path!r}."
+        )
+    if target.is_dir():
+        raise ArgumentError(f"'out' should be a file, {path} is a folder.")
+    if not target.parent.is_dir():
+        raise FileError(f"{path} cannot be written: there is no folder {target.parent}.")
+
+
+def write_table(columns: Mapping[str, NDArray[Any]], path: str) -> None:
+    """Writes columns of equal length to a file of the kind that its suffix names.
+
+    Args:
+        columns: Values by name; an npy file holds them side by side, without names.
+        path: Ends in .csv, .parquet, .arrow, .feather, .ipc, .npy or .npz; "-" is CSV on standard
+            output.
+
+    Example:
+        >>> write_table({"a": np.array([1.5, 2.5])}, "-")
+        a
+        1.5
+        2.5
+    """
+    import polars as pl
+
+    from kappaflow.files import write_bytes
+
+    check_writable(path)
+    if path == "-":
+        sys.stdout.write(pl.DataFrame(dict(columns)).write_csv())
+        return
+    write_bytes(Path(path), _content(columns, Path(path).suffix.lower(), pl.DataFrame))
+
+
+def _content(
+    columns: Mapping[str, NDArray[Any]], suffix: str, frame: "type[pl.DataFrame]"
+) -> bytes:
+    buffer = io.BytesIO()
+    if suffix == ".npy":
+        np.save(buffer, np.stack(list(columns.values()), axis=1), allow_pickle=False)
+    elif suffix == ".npz":
+        np.savez(buffer, allow_pickle=False, **dict(columns))
+    elif suffix == ".csv":
+        frame(dict(columns)).write_csv(buffer)
+    elif suffix == ".parquet":
+        frame(dict(columns)).write_parquet(buffer)
+    else:
+        frame(dict(columns)).write_ipc(buffer)
+    return buffer.getvalue()

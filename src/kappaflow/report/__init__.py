@@ -1,0 +1,33 @@
+"""Reports: what a training run yielded and whether to believe it, as JSON and as one HTML page.
+
+`Report` holds plain numbers and knows nothing of HTML; `render` turns it into a page that needs no
+network, `write_report` and `read_report` keep it in a folder. Nothing here trains, measures or
+judges.
+"""
+
+from kappaflow.report.content import (
+    About,
+    FindingView,
+    Latent,
+    Likelihood,
+    Marginal,
+    Pairs,
+    Report,
+    Separation,
+)
+from kappaflow.report.files import read_report, write_report
+from kappaflow.report.page import render
+
+__all__ = [
+    "About",
+    "FindingView",
+    "Latent",
+    "Likelihood",
+    "Marginal",
+    "Pairs",
+    "Report",
+    "Separation",
+    "read_report",
+    "render",
+    "write_report",
+]

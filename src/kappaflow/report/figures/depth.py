@@ -1,0 +1,289 @@
+"""Conditioning over depth: singular values, condition numbers and round trips, layer by layer."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from kappaflow.report.figures.base import (
+    DATA,
+    DATA_BAND,
+    INK,
+    MUTED,
+    SAMPLES,
+    SAMPLES_BAND,
+    SQUEEZE,
+    SQUEEZE_BAND,
+    STRETCH,
+    STRETCH_BAND,
+    WORST,
+    Figure,
+    Trace,
+    axis,
+    band,
+    empty_note,
+    label,
+    layout,
+    line,
+    log_axis,
+    note,
+    nothing_to_draw,
+)
+from kappaflow.report.numbers import (
+    as_float,
+    drawable,
+    is_finite,
+    significant,
+    what_is_not_drawn,
+)
+
+TRUSTED_LOSS = 1e-2  # eps * condition number above this is an error of the doctor
+Quantiles = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Depth:
+    """The profile of a report, read once.
+
+    Attributes:
+        layers: Names of the layers, data side first.
+        table: The profile as it stands in the report.
+    """
+
+    layers: list[str]
+    table: dict[str, Any]
+
+    @classmethod
+    def of(cls, profile: dict[str, Any]) -> "Depth | None":
+        """Returns the profile of a report, or None if nothing was measured."""
+        layers = profile.get("layers") or []
+        return cls([str(name) for name in layers], profile) if layers else None
+
+    def __getitem__(self, name: str) -> Quantiles:
+        """Returns the quantiles of a quantity, a list over the layers each."""
+        return self.table[name]
+
+    @property
+    def worst(self) -> int:
+        """The layer with the largest condition number of its own, within the layers there are."""
+        return min(max(int(self.table.get("worst_layer", 0)), 0), len(self.layers) - 1)
+
+    @property
+    def limit(self) -> float | None:
+        """The condition number at which the flow's float type keeps two digits, if known."""
+        eps = as_float(self.table.get("eps"))
+        return TRUSTED_LOSS / eps if eps and math.isfinite(eps) else None
+
+    @property
+    def places(self) -> list[int]:
+        """Depth behind each layer: 1 is behind the first."""
+        return list(range(1, len(self.layers) + 1))
+
+    @property
+    def hover(self) -> list[str]:
+        """Names of the layers as plotly shows them."""
+        return [label(name) for name in self.layers]
+
+
+def envelope(depth: Depth) -> Figure:
+    """Returns the largest and smallest cumulative singular value over depth, with bands."""
+    places, names = [0, *depth.places], ["the data", *depth.hover]
+    traces: list[Trace] = []
+    raw: list[list[float]] = []
+    for key, name, color, fill, dash in (
+        ("sigma_max", "largest stretch", STRETCH, STRETCH_BAND, "solid"),
+        ("sigma_min", "smallest stretch", SQUEEZE, SQUEEZE_BAND, "dash"),
+    ):
+        raw += (measured := [depth[key][q] for q in ("p05", "median", "p95")])
+        low, mid, high = ([1.0, *values] for values in measured)
+        traces.append(band(places, drawable(low, log=True), drawable(high, log=True), fill))
+        traces.append(line(places, drawable(mid, log=True), name, color, text=names, dash=dash))
+    last = (
+        significant(depth["sigma_max"]["median"][-1]),
+        significant(depth["sigma_min"]["median"][-1]),
+    )
+    return Figure(
+        name="envelope",
+        title="How far small steps are stretched, from the data to each depth",
+        alt="Largest and smallest cumulative singular value over depth; behind the last layer "
+        f"{last[0]} and {last[1]} in the median.",
+        caption="Good: two lines that open slowly, at most two or three decades apart at "
+        "the right edge. Bands hold 90 % of the points; lines that run apart steadily are a flow "
+        "that gets worse with every layer.",
+        traces=traces,
+        layout=layout(
+            _depth_axis(depth),
+            log_axis("singular value (latent per standardised unit)", [[1.0], *raw]),
+            annotations=[empty_note()] if nothing_to_draw(traces) else [],
+        ),
+        remark=what_is_not_drawn(raw, log=True),
+        height=360,
+    )
+
+
+def condition(depth: Depth) -> Figure:
+    """Returns the condition number of each layer and of all up to it, the worst layer marked."""
+    total, own = depth["condition_number"], depth["layer_condition_number"]
+    raw = [table[q] for table in (total, own) for q in ("p05", "median", "p95")]
+    low, mid, high = (drawable(total[q], log=True) for q in ("p05", "median", "p95"))
+    traces = [
+        band(depth.places, low, high, DATA_BAND),
+        line(depth.places, mid, "all layers so far", DATA, text=depth.hover),
+        _own_condition(depth),
+    ]
+    name, value = depth.layers[depth.worst], own["median"][depth.worst]
+    mark = "marked by a diamond"
+    if drawable([value], log=True)[0] is None:
+        mark = "whose condition number is not finite"
+    else:
+        traces.append(_worst_mark(depth, value))
+    limit = _limit_in_sight(depth, raw)
+    marks = {} if limit is None else _limit_line(limit)
+    if nothing_to_draw(traces):
+        marks["annotations"] = [empty_note()]
+    limit_in_words = f", {significant(depth.limit, 1)}" if depth.limit else ""
+    return Figure(
+        name="condition",
+        title="Condition number, each layer and all so far",
+        alt=f"Condition numbers over {len(depth.layers)} layers; the whole flow has "
+        f"{significant(total['median'][-1])} in the median, the worst layer is {name} with "
+        f"{significant(value)}.",
+        caption="Good: layers alike, none far above the others, and a line that stays far "
+        f"below the limit of the float type{limit_in_words}. The layer to look at first is "
+        f"“{name}”, {mark}.",
+        traces=traces,
+        layout=layout(
+            _depth_axis(depth),
+            log_axis("condition number (pure number)", [*raw, [limit]]),
+            **marks,
+        ),
+        remark=what_is_not_drawn(raw, log=True),
+        height=400,
+    )
+
+
+def round_trips(depth: Depth) -> Figure:
+    """Returns the round-trip errors over depth on both sides, beside the predicted one."""
+    count = len(depth.layers)
+    traces: list[Trace] = []
+    raw: list[list[float]] = []
+    for key, name, color, fill, dash, first in (
+        ("round_trip_data", "data → latent → data", DATA, DATA_BAND, "solid", 0),
+        ("round_trip_latent", "latent → data → latent", SAMPLES, SAMPLES_BAND, "dash", 1),
+    ):
+        places = list(range(first, count + first))
+        low, mid, high = (depth[key][q] for q in ("p05", "median", "p95"))
+        raw += [low, mid, high]
+        traces.append(band(places, drawable(low, log=True), drawable(high, log=True), fill))
+        traces.append(
+            line(places, drawable(mid, log=True), name, color, text=depth.hover, dash=dash)
+        )
+    predicted = depth.table.get("predicted_round_trip", {})
+    expected = drawable([predicted.get("median")], log=True)[0]
+    if expected is not None:
+        traces.append(
+            line([0, count], [expected] * 2, "predicted from the condition number", INK)
+            | {"mode": "lines", "line": {"color": INK, "width": 1.5, "dash": "dot"}}
+        )
+    ends = (
+        significant(depth["round_trip_data"]["median"][0]),
+        significant(depth["round_trip_latent"]["median"][-1]),
+    )
+    return Figure(
+        name="round-trips",
+        title="Round trips: what is lost there and back",
+        alt=f"Round-trip errors over depth; {ends[0]} from data back to data and {ends[1]} from "
+        f"latent back to latent in the median, {significant(expected)} predicted.",
+        caption="Read the solid line at its left end (data, there and back) and the dashed one at "
+        "its right end (latent, there and back). Good: both end near or below the dotted "
+        "prediction; far above it, something other than rounding is at work.",
+        traces=traces,
+        layout=layout(
+            _depth_axis(depth),
+            log_axis("error (standardised units)", [*raw, [expected]]),
+            annotations=[empty_note()] if nothing_to_draw(traces) else [],
+        ),
+        remark=what_is_not_drawn(raw, log=True),
+        height=360,
+    )
+
+
+def _own_condition(depth: Depth) -> Trace:
+    """Returns a point for each layer, with whiskers where there is room for them."""
+    table = depth["layer_condition_number"]
+    low, mid, high = (drawable(table[q], log=True) for q in ("p05", "median", "p95"))
+    trace = line(depth.places, mid, "each layer alone", MUTED, text=depth.hover)
+    size = 7 if len(mid) <= 64 else 3
+    trace |= {"mode": "markers", "marker": {"color": MUTED, "size": size}}
+    if len(mid) <= 64:
+        trace["error_y"] = {
+            "type": "data",
+            "symmetric": False,
+            "array": [max(0.0, h - m) if h and m else 0 for h, m in zip(high, mid, strict=True)],
+            "arrayminus": [
+                max(0.0, m - w) if w and m else 0 for w, m in zip(low, mid, strict=True)
+            ],
+            "color": MUTED,
+            "thickness": 1,
+            "width": 2,
+        }
+    return trace
+
+
+def _worst_mark(depth: Depth, value: float) -> Trace:
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [depth.worst + 1],
+        "y": [value],
+        "name": f"worst: {label(depth.layers[depth.worst], 30)}",
+        "marker": {
+            "symbol": "diamond",
+            "size": 13,
+            "color": WORST,
+            "line": {"color": INK, "width": 1},
+        },
+        "hoverinfo": "skip",
+    }
+
+
+def _limit_in_sight(depth: Depth, raw: list[list[float]]) -> float | None:
+    """Returns the limit of the float type if drawing it does not flatten all the rest."""
+    values = [v for line_ in raw for v in drawable(line_, log=True) if v is not None]
+    if depth.limit is None or not values:
+        return None
+    return depth.limit if depth.limit <= 1e4 * max(values) else None
+
+
+def _depth_axis(depth: Depth) -> dict[str, Any]:
+    count = len(depth.layers)
+    pad = max(0.2, 0.02 * count)
+    ticks = {"dtick": 1} if count <= 5 else {"nticks": 10}
+    return axis("depth (number of layers from the data)", range=[-pad, count + pad], **ticks)
+
+
+def _limit_line(y: float) -> dict[str, Any]:
+    """Returns a dashed line across the figure with its meaning, as a part of a layout."""
+    word = note(
+        "above: too few digits left in this float type",
+        xref="paper",
+        x=1,
+        xanchor="right",
+        y=math.log10(y),
+        yanchor="bottom",
+    )
+    across = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y}
+    style = {"line": {"color": INK, "width": 1, "dash": "dash"}}
+    return {"shapes": [across | style], "annotations": [word]}
+
+
+def worst_layers(depth: Depth, most: int = 5) -> list[tuple[str, float, float, float]]:
+    """Returns the layers worst alone: name, condition number (median, 95 %), round trip."""
+    own, alone = depth["layer_condition_number"], depth["layer_round_trip"]
+    order = sorted(
+        range(len(depth.layers)),
+        key=lambda i: -own["median"][i] if is_finite(own["median"][i]) else float("-inf"),
+    )
+    return [
+        (depth.layers[i], own["median"][i], own["p95"][i], alone["median"][i])
+        for i in order[:most]
+    ]

@@ -1,0 +1,134 @@
+"""The top of the page: the verdict as a colour and a word, and the numbers that matter most."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from kappaflow.report.content import Report
+from kappaflow.report.figures import Depth
+from kappaflow.report.numbers import fixed, is_finite, significant, with_error
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """A number at the top of the page.
+
+    Attributes:
+        label: What it is.
+        value: The number as text.
+        unit: Its unit, or nothing.
+        note: What to compare it with.
+        finite: Whether it is a number at all.
+    """
+
+    label: str
+    value: str
+    unit: str
+    note: str
+    finite: bool = True
+
+
+def level(report: Report) -> str:
+    """Returns "error", "warning" or "ok"."""
+    if not report.ok:
+        return "error"
+    severities = {finding.severity for finding in report.findings}
+    return "warning" if "warning" in severities else "ok"
+
+
+def level_in_words(report: Report) -> str:
+    """Returns the level as a word or two, with the number of findings behind it."""
+    count = Counter(finding.severity for finding in report.findings)
+    match level(report):
+        case "error":
+            return f"Do not trust it yet: {_plural(count['error'], 'error')}"
+        case "warning":
+            return f"Usable, with {_plural(count['warning'], 'warning')}"
+        case _:
+            return "No problem found"
+
+
+def key_figures(report: Report) -> list[KeyFigure]:
+    """Returns four to six numbers: likelihood, conditioning, round trips, separation."""
+    return [*_likelihood(report), *_conditioning(report), *_separation(report)]
+
+
+def gain_over_gaussian(report: Report) -> float | None:
+    """Returns by how many nats a row the flow beats a Gaussian, if both are finite."""
+    if not report.likelihoods:
+        return None
+    flow, gaussian = report.likelihoods[0].nll_standardised, report.gaussian_nll_standardised
+    return gaussian - flow if is_finite(flow) and is_finite(gaussian) else None
+
+
+def _likelihood(report: Report) -> list[KeyFigure]:
+    if not report.likelihoods:
+        return []
+    first = report.likelihoods[0]
+    gaussian = fixed(report.gaussian_nll_standardised, 2)
+    return [
+        KeyFigure(
+            "Held-out NLL, standardised",
+            with_error(first.nll_standardised, first.standard_error),
+            "nats a row",
+            f"a Gaussian has {gaussian}; lower is better",
+            is_finite(first.nll_standardised),
+        ),
+        KeyFigure(
+            "Held-out NLL, input units",
+            with_error(first.nll, first.standard_error),
+            "nats a row",
+            f"{first.rows:,} rows of “{first.name}”",
+            is_finite(first.nll),
+        ),
+    ]
+
+
+def _conditioning(report: Report) -> list[KeyFigure]:
+    depth = Depth.of(report.profile)
+    if depth is None:
+        return []
+    kappa = depth["condition_number"]
+    limit = f", {significant(depth.limit, 1)} is too much" if depth.limit else ""
+    data, latent = depth["round_trip_data"], depth["round_trip_latent"]
+    return [
+        KeyFigure(
+            "Condition number",
+            significant(kappa["median"][-1]),
+            "median",
+            f"95 %: {significant(kappa['p95'][-1])}; 1 is perfect{limit}",
+            is_finite(kappa["median"][-1]) and is_finite(kappa["p95"][-1]),
+        ),
+        KeyFigure(
+            "Round trip from data",
+            significant(data["median"][0], 2),
+            "median",
+            f"95 %: {significant(data['p95'][0], 2)}; standardised units",
+            is_finite(data["median"][0]) and is_finite(data["p95"][0]),
+        ),
+        KeyFigure(
+            "Round trip from latent",
+            significant(latent["median"][-1], 2),
+            "median",
+            f"95 %: {significant(latent['p95'][-1], 2)}; standardised units",
+            is_finite(latent["median"][-1]) and is_finite(latent["p95"][-1]),
+        ),
+    ]
+
+
+def _separation(report: Report) -> list[KeyFigure]:
+    if not report.separations:
+        return []
+    first = report.separations[0]
+    return [
+        KeyFigure(
+            "Separation (AUC)",
+            f"{fixed(first.auc, 3)} ± {fixed(first.auc_standard_error, 3)}",
+            "",
+            f"{first.name}; 0.5 is a coin, 1 is perfect",
+            is_finite(first.auc),
+        )
+    ]
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,120 @@
+"""How numbers are written on the page, and which of them can be drawn."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+NOT_FINITE = "not finite"
+NOT_MEASURED = "–"
+TOO_LARGE_TO_DRAW = 1e100
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def as_float(value: object) -> float | None:
+    """Returns a value as a float, `nan` if it is no number, None if it was not measured."""
+    if value is None:
+        return None
+    if not isinstance(value, (int, float, str)):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
+
+
+def is_finite(value: object) -> bool:
+    """Returns whether a value is a finite number."""
+    number = as_float(value)
+    return number is not None and math.isfinite(number)
+
+
+def drawable(values: Iterable[object], *, log: bool = False) -> list[float | None]:
+    """Returns values with None (a gap) for what an axis cannot show; a log axis shows no zeros."""
+    numbers = [as_float(value) for value in values]
+    return [
+        n if n is not None and abs(n) < TOO_LARGE_TO_DRAW and (n > 0 or not log) else None
+        for n in numbers
+    ]
+
+
+def what_is_not_drawn(series: Iterable[Iterable[object]], *, log: bool = False) -> str:
+    """Returns a sentence on the values that `drawable` leaves out, or nothing."""
+    numbers = [as_float(value) for values in series for value in values]
+    measured = [n for n in numbers if n is not None]
+    large = sum(not abs(n) < TOO_LARGE_TO_DRAW for n in measured)
+    small = sum(-TOO_LARGE_TO_DRAW < n <= 0 for n in measured) if log else 0
+    parts = []
+    if large:
+        parts.append(f"{large:,} of {len(measured):,} values are not finite and are left out.")
+    if small:
+        parts.append(
+            f"{small:,} of {len(measured):,} values are zero, which a log axis cannot show."
+        )
+    return " ".join(parts)
+
+
+def significant(value: object, digits: int = 3) -> str:
+    """Returns a number with so many significant digits, powers of ten where they read better.
+
+    Example:
+        >>> significant(0.01234), significant(123456.0), significant(12), significant("NaN")
+        ('0.0123', '123,000', '12', 'not finite')
+    """
+    number = as_float(value)
+    if number is None:
+        return NOT_MEASURED
+    if not math.isfinite(number):
+        return NOT_FINITE
+    if isinstance(value, int):
+        return _minus(f"{value:,}") if abs(value) < 10**12 else _times_power(number, digits)
+    if number == 0:
+        return "0"
+    if not 1e-3 <= abs(number) < 1e6:
+        return _times_power(number, digits)
+    rounded = float(f"{number:.{digits - 1}e}")
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
+    return _minus(f"{rounded:,.{decimals}f}")
+
+
+def with_error(value: object, error: object) -> str:
+    """Returns a mean and its standard error, both to the error's second digit.
+
+    Example:
+        >>> with_error(9.31249, 0.0431)
+        '9.312 ± 0.043'
+    """
+    mean, deviation = as_float(value), as_float(error)
+    if mean is None or not math.isfinite(mean) or abs(mean) >= 1e6:
+        return significant(value)
+    if deviation is None or not math.isfinite(deviation):
+        return f"{significant(value, 4)} (error {significant(error)})"
+    decimals = 3
+    if deviation > 0:
+        decimals = min(6, max(0, 1 - math.floor(math.log10(deviation))))
+    return _minus(f"{mean:,.{decimals}f} ± {deviation:,.{decimals}f}")
+
+
+def fixed(value: object, decimals: int) -> str:
+    """Returns a number with so many decimals."""
+    number = as_float(value)
+    if number is None or not math.isfinite(number) or abs(number) >= 1e9:
+        return significant(value)
+    return _minus(f"{number:,.{decimals}f}")
+
+
+def quantile(values: Sequence[float], level: float) -> float:
+    """Returns the lower quantile of some values."""
+    return sorted(values)[int(level * (len(values) - 1))]
+
+
+def power_of_ten(exponent: int) -> str:
+    """Returns ten to a power as text."""
+    return "10" + str(exponent).translate(_SUPERSCRIPTS)
+
+
+def _times_power(number: float, digits: int) -> str:
+    mantissa, exponent = f"{number:.{digits - 1}e}".split("e")
+    return _minus(mantissa) + "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}" + power_of_ten(int(exponent))
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")

@@ -1,0 +1,7 @@
+"""The public contract: laws that any bijection and flow can be held to, one sentence a breach."""
+
+from kappaflow.testing.bijections import check_bijection
+from kappaflow.testing.contract import ContractError
+from kappaflow.testing.flows import check_flow
+
+__all__ = ["ContractError", "check_bijection", "check_flow"]

@@ -1,0 +1,212 @@
+"""Couplings: their start, bound and precision, and their derivatives in each memory mode."""
+
+import pytest
+import torch
+from torch.autograd import forward_ad
+
+import kappaflow as kf
+from cases import additive, affine
+from kappaflow.testing.contract import jittered
+
+half = kf.Partition.half
+MAKE = {"affine": affine, "additive": additive}
+
+
+def moved(kind="affine", features=5, **settings):
+    """Returns a coupling off its start."""
+    return jittered(MAKE[kind](half(features), **settings), seed=2)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("features", [2, 3, 7])
+def test_a_new_coupling_is_exactly_the_identity(kind, features):
+    """Bit for bit in both directions, with a log_det of zero."""
+    coupling, x = MAKE[kind](half(features)), torch.randn(6, features)
+    for direction in (coupling, coupling.inverse):
+        value, log_det = direction(x)
+        assert torch.equal(value, x)
+        assert torch.equal(log_det, torch.zeros(6))
+
+
+def test_the_kept_part_passes_bit_for_bit():
+    """Only the changed features change."""
+    coupling, x = moved(), torch.randn(6, 5)
+    z, _ = coupling(x)
+    assert torch.equal(z[:, :2], x[:, :2])
+    assert (z[:, 2:] != x[:, 2:]).all()
+
+
+def test_an_affine_coupling_is_the_formula():
+    """z_2 = x_2 exp(c tanh(r / c)) + t, and log_det is the sum of the log-scales."""
+    coupling, x = moved(scale_bound=0.7).double(), torch.randn(6, 5, dtype=torch.float64)
+    raw, shift = coupling.conditioner(x[:, :2]).chunk(2, 1)
+    log_scale = 0.7 * torch.tanh(raw / 0.7)
+    z, log_det = coupling(x)
+    torch.testing.assert_close(z[:, 2:], x[:, 2:] * log_scale.exp() + shift)
+    torch.testing.assert_close(log_det, log_scale.sum(1))
+
+
+@pytest.mark.parametrize("bound", [0.1, 2.0, 6.0])
+def test_the_log_scale_stays_within_its_bound(bound):
+    """However large the conditioner's answer, log_det is at most the bound a feature."""
+    coupling = moved(scale_bound=bound)
+    with torch.no_grad():
+        coupling.conditioner.layers[-1].weight.mul_(1e6)
+    z, log_det = coupling(torch.randn(100, 5))
+    assert log_det.abs().max() <= 3 * bound * (1 + 1e-6)
+    assert log_det.abs().max() > 2.9 * bound / 3
+    assert torch.isfinite(z).all()
+
+
+def test_images_are_coupled_channel_by_channel():
+    """A conditioner of images serves a coupling of images; log_det sums over all places."""
+    partition = half(3)
+    net = torch.nn.Conv2d(1, 4, 3, padding=1)
+    coupling = kf.AffineCoupling(partition, net)
+    x = torch.randn(2, 3, 4, 5)
+    z, log_det = coupling(x)
+    assert z.shape == x.shape
+    assert log_det.shape == (2,)
+    torch.testing.assert_close(coupling.inverse(z)[0], x, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kind", MAKE)
+def test_log_det_is_float32_under_autocast(kind, training):
+    """Mixed precision never reaches the sum of log-determinants, nor the type of the value."""
+    coupling = moved(kind).train(training)
+    with torch.autocast("cpu", torch.bfloat16):
+        z, log_det = coupling(torch.randn(6, 5))
+        x, negative = coupling.inverse(z)
+    assert z.dtype == x.dtype == log_det.dtype == negative.dtype == torch.float32
+
+
+class Recording(torch.nn.Module):
+    """A conditioner that notes the type in which its layers compute."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(2, 6)
+        self.seen = []
+
+    def forward(self, x, context=None):
+        answer = self.linear(x)
+        self.seen.append(answer.dtype)
+        return answer
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_mixed_precision_is_for_training_steps_only(memory):
+    """Under autocast a training step rounds; scoring and both uses of the inverse do not."""
+    coupling = kf.AffineCoupling(half(5), Recording(), memory=memory)
+    seen, x = coupling.conditioner.seen, torch.randn(4, 5)
+
+    def types(call):
+        seen.clear()
+        call()
+        return set(seen)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert types(lambda: coupling(x)) == {torch.bfloat16}
+        assert types(lambda: coupling.inverse(x)) == {torch.float32}
+        with torch.no_grad():
+            assert types(lambda: coupling(x)) == {torch.float32}
+        coupling.eval()
+        assert types(lambda: coupling(x)) == {torch.float32}
+        assert types(lambda: coupling.inverse(x)) == {torch.float32}
+
+
+def test_scoring_under_autocast_is_invertible():
+    """The round trip of a deep flow under autocast is that of float32, not of bfloat16."""
+    flow = jittered(kf.real_nvp(6, depth=8, hidden=(16,))).eval()
+    x = torch.randn(50, 6)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        back = flow.bijection.inverse(flow.bijection(x)[0])[0]
+    assert (back - x).abs().max() < 1e-4
+
+
+def gradients(kind, memory, direction):
+    """Returns gradients to parameters, x and context for one memory mode."""
+    torch.manual_seed(1)
+    coupling = moved(kind, memory=memory, context=2)
+    x, context = (torch.randn(6, n, requires_grad=True) for n in (5, 2))
+    value, log_det = getattr(coupling, direction)(x, context)
+    loss = value.square().sum() + log_det.sin().sum()
+    return torch.autograd.grad(loss, [*coupling.parameters(), x, context])
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+@pytest.mark.parametrize("kind", MAKE)
+def test_recompute_has_the_gradients_of_store_bit_for_bit(kind, direction):
+    """What is run again gives the same numbers."""
+    pairs = zip(
+        gradients(kind, "store", direction), gradients(kind, "recompute", direction), strict=True
+    )
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("kind", MAKE)
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_derivatives_of_first_and_second_order_are_right(kind, memory):
+    """Against finite differences in float64, in both directions."""
+    coupling = moved(kind, features=3, hidden=(4,), memory=memory).double()
+    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    for direction in (coupling, coupling.inverse):
+        assert torch.autograd.gradcheck(direction, x)
+        assert torch.autograd.gradgradcheck(direction, x)
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_forward_mode_works_in_each_memory_mode(memory):
+    """Dual numbers through a coupling give what reverse mode gives."""
+    coupling = moved(memory=memory).double()
+    x, v = torch.randn(2, 3, 5, dtype=torch.float64)
+    with forward_ad.dual_level(), torch.no_grad():
+        tangent = forward_ad.unpack_dual(coupling(forward_ad.make_dual(x, v))[0]).tangent
+    wanted = torch.autograd.functional.jvp(lambda y: coupling(y)[0], x, v)[1]
+    torch.testing.assert_close(tangent, wanted)
+
+
+def test_a_context_is_read():
+    """Two contexts give two maps, each with its own inverse."""
+    coupling, x = moved(context=2), torch.randn(1, 5).expand(2, 5)
+    context = torch.tensor([[0.0, 1.0], [3.0, -1.0]])
+    z, _ = coupling(x, context)
+    assert not torch.equal(z[0], z[1])
+    torch.testing.assert_close(coupling.inverse(z, context)[0], x)
+
+
+def test_a_context_that_a_coupling_does_not_read_is_passed_over():
+    """In a chain some couplings may read the context and others not."""
+    coupling, x = moved(), torch.randn(4, 5)
+    assert torch.equal(coupling(x, torch.randn(4, 3))[0], coupling(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: moved(context=2)(torch.zeros(4, 5)), "'context' should be given, of shape"),
+        (
+            lambda: moved(context=2)(torch.zeros(4, 5), torch.zeros(4, 3)),
+            "'context' should have shape \\(batch, 2\\), got \\(4, 3\\)",
+        ),
+        (
+            lambda: moved()(torch.zeros(4, 6)),
+            "'x' should have shape \\(batch, 5\\), got \\(4, 6\\)",
+        ),
+        (lambda: moved()(torch.zeros(5)), "'x' should have shape \\(batch, 5\\), got \\(5,\\)"),
+        (lambda: moved()(torch.zeros(4, 5).long()), "'x' should hold floating-point numbers"),
+        (lambda: moved().inverse([1.0]), "'z' should be a tensor, got list"),
+        (lambda: moved(memory="invert"), "'memory' should be one of 'recompute', 'store'"),
+        (lambda: moved(scale_bound=0.0), "'scale_bound' should be a finite number above 0"),
+        (lambda: moved(scale_bound=True), "'scale_bound' should be a number above 0, got True"),
+        (
+            lambda: kf.AffineCoupling(kf.Partition(3, ()), torch.nn.Identity()),
+            "between 1 and 2 features unchanged, got 0: a coupling must both read and change",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(call, message):
+    """The message names the argument, what it should be, and what it was."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        call()

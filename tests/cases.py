@@ -1,0 +1,180 @@
+"""The cases that every law is tested on: each exported bijection and recipe, corners included."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import kappaflow as kf
+from kappaflow.flows.base import StandardNormal
+from kappaflow.testing.contract import jittered
+
+POINTS = 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """How to make a bijection or a flow, and what its points look like.
+
+    Attributes:
+        make: Constructor.
+        event: Shape of one point.
+        context: Width of the context, 0 for none.
+        interval: Where the points lie; None for N(0, I).
+    """
+
+    make: Callable[[], nn.Module]
+    event: tuple[int, ...]
+    context: int = 0
+    interval: tuple[float, float] | None = None
+
+    def build(self, dtype: torch.dtype) -> tuple[nn.Module, Tensor, Tensor | None]:
+        """Returns the module, off its start, with points and contexts, all of this type."""
+        torch.manual_seed(7)
+        module = jittered(self.make(), seed=1).to(dtype).eval()
+        x = torch.randn(POINTS, *self.event, dtype=torch.float64)
+        if self.interval is not None:
+            low, high = self.interval
+            x = low + (high - low) * (0.05 + 0.9 * torch.rand_like(x))
+        context = torch.randn(POINTS, self.context, dtype=dtype) if self.context else None
+        return module, x.to(dtype), context
+
+
+def affine(
+    partition: kf.Partition, hidden=(8,), context=0, residual=False, **settings
+) -> kf.AffineCoupling:
+    """Returns an affine coupling with a fully connected conditioner."""
+    kept, changed = len(partition.kept), len(partition.changed)
+    net = kf.MLP(kept, 2 * changed, hidden, context_features=context, residual=residual)
+    return kf.AffineCoupling(partition, net, context_features=context, **settings)
+
+
+def additive(partition: kf.Partition, hidden=(8,), context=0, **settings) -> kf.AdditiveCoupling:
+    """Returns an additive coupling with a fully connected conditioner."""
+    kept, changed = len(partition.kept), len(partition.changed)
+    net = kf.MLP(kept, changed, hidden, context_features=context)
+    return kf.AdditiveCoupling(partition, net, context_features=context, **settings)
+
+
+def started(features: int) -> kf.ActNorm:
+    """Returns an ActNorm that has seen its first batch."""
+    norm = kf.ActNorm(features)
+    norm(3 + 2 * torch.randn(32, features))
+    return norm
+
+
+def fitted(features: int) -> kf.Standardize:
+    """Returns a Standardize that has seen its rows."""
+    units = kf.Standardize(features)
+    scale = torch.linspace(0.5, 4, features)
+    units.fit(2 + scale * torch.randn(64, features))
+    return units
+
+
+def fitted_flow(flow: kf.Flow) -> kf.Flow:
+    """Returns the flow with its units and the units of its contexts fitted."""
+    flow.units.bijections[0].fit(1 + 3 * torch.randn(64, *flow.event_shape))
+    if flow.context_features:
+        flow.bijection.embedding.fit(5 + 2 * torch.randn(64, flow.context_features))
+    return flow
+
+
+def embedded() -> kf.Chain:
+    """Returns a chain whose parts see the context through a network."""
+    coupling = affine(kf.Partition.half(3), context=2)
+    return kf.Chain([coupling, kf.Permutation((2, 0, 1))], embedding=kf.MLP(5, 2, (6,)))
+
+
+half = kf.Partition.half
+
+BIJECTIONS = {
+    "ActNorm, fresh": Case(lambda: kf.ActNorm(3), (3,)),
+    "ActNorm, started": Case(lambda: started(3), (3,)),
+    "ActNorm, one feature": Case(lambda: started(1), (1,)),
+    "AdditiveCoupling": Case(lambda: additive(half(4)), (4,)),
+    "AdditiveCoupling, odd width, store": Case(lambda: additive(half(5), memory="store"), (5,)),
+    "AdditiveCoupling, context": Case(lambda: additive(half(3), context=2), (3,), 2),
+    "AffineCoupling": Case(lambda: affine(half(4)), (4,)),
+    "AffineCoupling, two features": Case(lambda: affine(half(2)), (2,)),
+    "AffineCoupling, odd width": Case(lambda: affine(half(5)), (5,)),
+    "AffineCoupling, odd width, swapped": Case(lambda: affine(half(5).swapped()), (5,)),
+    "AffineCoupling, alternating": Case(lambda: affine(kf.Partition.alternating(5)), (5,)),
+    "AffineCoupling, uneven": Case(lambda: affine(kf.Partition(6, (4,))), (6,)),
+    "AffineCoupling, scattered": Case(lambda: affine(kf.Partition(6, (5, 0, 2))), (6,)),
+    "AffineCoupling, store": Case(lambda: affine(half(4), memory="store"), (4,)),
+    "AffineCoupling, residual": Case(lambda: affine(half(4), (8, 8), residual=True), (4,)),
+    "AffineCoupling, no hidden layer": Case(lambda: affine(half(4), ()), (4,)),
+    "AffineCoupling, wide scales": Case(lambda: affine(half(4), scale_bound=5.0), (4,)),
+    "AffineCoupling, context": Case(lambda: affine(half(4), context=3), (4,), 3),
+    "AffineCoupling, context only": Case(lambda: affine(kf.Partition(3, ()), context=2), (3,), 2),
+    "AffineCoupling, one feature, context": Case(lambda: affine(half(1), context=2), (1,), 2),
+    "Chain of nothing": Case(lambda: kf.Chain([]), (3,)),
+    "Chain of nothing, image": Case(lambda: kf.Chain([]), (2, 3, 2)),
+    "Chain, nested": Case(
+        lambda: kf.Chain([
+            kf.Chain([affine(half(3)), started(3)]),
+            kf.Chain([]),
+            affine(half(3).swapped()),
+        ]),
+        (3,),
+    ),
+    "Chain, embedding": Case(embedded, (3,), 5),
+    "ElementwiseAffine": Case(
+        lambda: kf.ElementwiseAffine(3, log_scale=[2.0, -1.0, 0.0], shift=[1.0, 0.0, -3.0]), (3,)
+    ),
+    "Inverse of a coupling": Case(lambda: kf.Inverse(affine(half(3), context=2)), (3,), 2),
+    "Inverse of an inverse of a chain": Case(lambda: kf.Inverse(kf.Inverse(embedded())), (3,), 5),
+    "Logit": Case(kf.Logit, (3,), interval=(0.0, 1.0)),
+    "Logit, one feature": Case(lambda: kf.Logit(-2.0, 5.0), (1,), interval=(-2.0, 5.0)),
+    "Logit, margin, image": Case(
+        lambda: kf.Logit(0.0, 255.0, margin=0.05), (2, 2, 1), interval=(0.0, 255.0)
+    ),
+    "Permutation": Case(lambda: kf.Permutation((2, 0, 3, 1)), (4,)),
+    "Permutation, random": Case(lambda: kf.Permutation.random(7, seed=3), (7,)),
+    "Permutation, one feature": Case(lambda: kf.Permutation((0,)), (1,)),
+    "Permutation, channels": Case(lambda: kf.Permutation((1, 2, 0)), (3, 2, 1)),
+    "Standardize, fresh": Case(lambda: kf.Standardize(2), (2,)),
+    "Standardize, fitted": Case(lambda: fitted(3), (3,)),
+}
+
+FLOWS = {
+    "Flow of one permutation": Case(
+        lambda: kf.Flow(StandardNormal(3), kf.Permutation((1, 2, 0))), (3,)
+    ),
+    "Flow, logit first": Case(
+        lambda: kf.Flow(StandardNormal(2), kf.Chain([kf.Logit(), affine(half(2))])),
+        (2,),
+        interval=(0.0, 1.0),
+    ),
+    "Flow, embedding": Case(lambda: kf.Flow(StandardNormal(3), embedded()), (3,), 5),
+    "nice": Case(lambda: kf.nice(4, depth=3, hidden=(8,)), (4,)),
+    "nice, one feature": Case(lambda: kf.nice(1), (1,)),
+    "nice, one feature, context": Case(
+        lambda: kf.nice(1, hidden=(8,), context_features=2), (1,), 2
+    ),
+    "nice, random, context": Case(
+        lambda: kf.nice(3, depth=3, hidden=(8,), partition="random", context_features=1), (3,), 1
+    ),
+    "real_nvp": Case(lambda: kf.real_nvp(4, depth=4, hidden=(8, 8)), (4,)),
+    "real_nvp, fitted units": Case(
+        lambda: fitted_flow(kf.real_nvp(3, depth=3, hidden=(8,), context_features=2)), (3,), 2
+    ),
+    "real_nvp, one feature": Case(lambda: kf.real_nvp(1), (1,)),
+    "real_nvp, one feature, context": Case(
+        lambda: kf.real_nvp(1, hidden=(8,), context_features=3), (1,), 3
+    ),
+    "real_nvp, two features": Case(lambda: kf.real_nvp(2, depth=5, hidden=(8,)), (2,)),
+    "real_nvp, alternating, odd": Case(
+        lambda: kf.real_nvp(5, depth=3, hidden=(8,), partition="alternating"), (5,)
+    ),
+    "real_nvp, random, residual": Case(
+        lambda: kf.real_nvp(5, depth=4, hidden=(8, 8), partition="random", residual=True), (5,)
+    ),
+    "real_nvp, custom partition, store": Case(
+        lambda: kf.real_nvp(
+            6, depth=3, hidden=(8,), partition=kf.Partition(6, (5, 1)), memory="store"
+        ),
+        (6,),
+    ),
+}

@@ -1,0 +1,193 @@
+"""What each command does when all is well."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from tests.cli.conftest import SMALL
+
+import kappaflow as kf
+from kappaflow.cli.app import app
+
+COMMANDS = ("fit", "sample", "score", "doctor", "report", "data")
+
+
+def test_fit_writes_a_run_folder_with_everything_in_it(finished):
+    """Model, checkpoint, metrics, result, diagnosis and report are there and can be read."""
+    files = {p.relative_to(finished).as_posix() for p in finished.rglob("*") if p.is_file()}
+    assert files == {
+        "config.json", "model.safetensors", "checkpoint/state.safetensors", "metrics.jsonl",
+        "result.json", "diagnosis.json", "report.html", "report.json",
+    }  # fmt: skip
+    result = json.loads((finished / "result.json").read_text())
+    assert {"test_nll", "test_nll_standardised", "epochs", "stopped_because", "auc"} <= set(result)
+    assert json.loads((finished / "diagnosis.json").read_text())["ok"] is True
+    assert json.loads((finished / "config.json").read_text())["run"]["columns"] == ["a", "b", "c"]
+
+
+def test_the_two_likelihoods_differ_by_the_change_of_units(finished):
+    """test_nll - test_nll_standardised is the sum of the logs of the training deviations."""
+    result = json.loads((finished / "result.json").read_text())
+    units = kf.load(finished).bijection.bijections[0]
+    shift = units.deviation.double().log().sum().item()
+    assert result["test_nll"] - result["test_nll_standardised"] == pytest.approx(shift, abs=1e-5)
+
+
+def test_fit_again_returns_the_stored_result_at_once(run, table, finished):
+    """The same command on a finished folder trains nothing and changes no file."""
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    words = ("--out", finished, "--where", "kind=even", "--against", "kind=odd")
+    again = run("fit", table, *words, *SMALL, "--json")
+    assert again.status == 0
+    stored = json.loads((finished / "result.json").read_text())
+    assert json.loads(again.out)["test_nll"] == stored["test_nll"]
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow", ".npy", ".npz"])
+def test_samples_come_in_the_units_and_under_the_names_of_the_data(
+    run, finished, tmp_path, suffix
+):
+    """Every format holds as many rows as asked for, the same ones for the same seed."""
+    out = tmp_path / f"samples{suffix}"
+    assert run("sample", finished, "-n", 50, "--out", out, "--seed", 3).status == 0
+    table = kf.load_table(out)
+    generator = torch.Generator().manual_seed(3)
+    expected = kf.load(finished).sample(50, generator=generator).numpy()
+    assert np.allclose(table.values, expected, rtol=1e-6)
+    assert table.columns == (("x0", "x1", "x2") if suffix == ".npy" else ("a", "b", "c"))
+
+
+def test_scores_are_the_log_prob_of_each_row_and_its_percentile(run, table, finished, tmp_path):
+    """log_prob equals that of the loaded flow; percentiles lie in 0..100 and agree in order."""
+    out = tmp_path / "scores.parquet"
+    assert run("score", finished, table, "--out", out).status == 0
+    scores = pl.read_parquet(out)
+    x = torch.from_numpy(kf.load_table(table).values).float()
+    expected = kf.load(finished).log_prob(x).detach().double().numpy()
+    assert scores.columns == ["log_prob", "percentile"]
+    assert np.allclose(scores["log_prob"], expected, atol=1e-5)
+    order = np.argsort(expected)
+    percentile = scores["percentile"].to_numpy()[order]
+    assert (np.diff(percentile) >= -1e-9).all() and 0 <= percentile[0] and percentile[-1] <= 100
+
+
+def test_the_median_training_row_has_percentile_fifty(run, finished, tmp_path, table):
+    """The percentile is against the training rows' own scores."""
+    result = json.loads((finished / "result.json").read_text())
+    quantiles = np.array(result["train_log_prob_quantiles"])
+    assert len(quantiles) == 1001 and (np.diff(quantiles) >= 0).all()
+    scores = run("score", finished, table)
+    rows = [tuple(map(float, line.split(","))) for line in scores.out.splitlines()[1:]]
+    near = min(rows, key=lambda row: abs(row[0] - quantiles[500]))
+    assert abs(near[1] - 50) < 2
+
+
+def test_standard_input_and_output_work_as_a_dash(finished):
+    """Samples piped into score come out scored."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    python = [sys.executable, "-m", "kappaflow"]
+    samples = subprocess.run(
+        [*python, "sample", finished, "-n", "5"], capture_output=True, check=True, env=environment
+    )
+    scored = subprocess.run(
+        [*python, "score", finished, "-"],
+        input=samples.stdout,
+        capture_output=True,
+        check=True,
+        env=environment,
+    )
+    assert scored.stdout.decode().splitlines()[0] == "log_prob,percentile"
+    assert len(scored.stdout.decode().splitlines()) == 6
+
+
+def test_doctor_gives_a_verdict_and_names_the_points(run, table, finished):
+    """Healthy: status 0, a sentence, and the figures; as JSON too."""
+    healthy = run("doctor", finished)
+    assert healthy.status == 0 and "Nothing speaks against this flow" in healthy.out
+    assert "held-out rows of the run" in healthy.out
+    assert json.loads(run("doctor", finished, table, "--json").out)["ok"] is True
+
+
+def test_doctor_fails_on_a_flow_that_cannot_be_believed(run, finished, tmp_path):
+    """An error-level finding gives status 1 and names a layer."""
+    flow = kf.load(finished)
+    flow.bijection.bijections[2].conditioner.layers[-1].bias.data.fill_(float("nan"))
+    kf.save(flow, tmp_path / "bad")
+    sick = run("doctor", tmp_path / "bad")
+    assert sick.status == 1 and "KF101" in sick.out and "0 AffineCoupling" in sick.out
+
+
+def test_report_is_drawn_anew_from_its_numbers(run, finished):
+    """A deleted page comes back, byte for byte."""
+    page = (finished / "report.html").read_bytes()
+    (finished / "report.html").unlink()
+    assert run("report", finished).out.strip() == str(finished / "report.html")
+    assert (finished / "report.html").read_bytes() == page
+    assert json.loads(run("report", finished, "--json").out)["ok"] is True
+
+
+def test_data_lists_the_shipped_sets_with_their_source(run):
+    """Name, size, citation and licence, also for machines."""
+    listed = run("data").out
+    assert "magic" in listed and "10.24432/C52C8B" in listed and "CC BY 4.0" in listed
+    assert json.loads(run("data", "--json").out)[0]["rows"] == 19020
+
+
+def test_a_conditional_run_samples_for_each_context(run, table, tmp_path):
+    """--context at fit makes the density conditional; sample and score then want it."""
+    folder = tmp_path / "run"
+    assert run("fit", table, "--out", folder, "--context", "c", *SMALL).status == 0
+    given = tmp_path / "given.csv"
+    given.write_text("c\n0.5\n-0.5\n")
+    drawn = run("sample", folder, "-n", 3, "--context", given).out.splitlines()
+    assert drawn[0] == "a,b,c" and len(drawn) == 7
+    assert run("score", folder, table).status == 0
+    refused = run("sample", folder, "-n", 3)
+    assert refused.status == 2 and "'context'" in refused.err
+
+
+def test_nice_is_a_model_too(run, table, tmp_path):
+    """--model nice trains and reports."""
+    outcome = run("fit", table, "--out", tmp_path / "run", "--model", "nice", *SMALL)
+    assert outcome.status == 0 and "held-out NLL" in outcome.out
+
+
+def test_every_command_is_known_documented_and_helps():
+    """The list of commands is the documented one, and each option has a help text."""
+    from pathlib import Path
+
+    page = (Path(__file__).parents[2] / "docs/command-line.md").read_text()
+    registered = [name for name in app if not name.startswith("-")]
+    assert sorted(registered) == sorted(COMMANDS)
+    for name in COMMANDS:
+        assert f"`kappaflow {name}" in page, f"{name} is not in docs/command-line.md"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_does_not_import_torch_or_polars(command):
+    """Help is quick because nothing heavy is loaded for it."""
+    code = (
+        "import sys\nfrom kappaflow.cli.app import main\n"
+        f"status = main([{command!r}, '--help'])\n"
+        "heavy = {'torch', 'polars', 'plotly', 'scipy', 'lightning_fabric'} & set(sys.modules)\n"
+        "sys.exit(status or len(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"kappaflow {command}" in done.stdout
+
+
+def test_python_dash_m_is_the_command():
+    """`python -m kappaflow --version` prints the version."""
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "kappaflow", "--version"], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == kf.__version__ and time.monotonic() - started < 30

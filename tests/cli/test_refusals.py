@@ -1,0 +1,195 @@
+"""Bad input: one clear sentence on stderr, status 2, nothing half-written."""
+
+import json
+import shutil
+
+import pytest
+from tests.cli.conftest import SMALL
+
+GOOD = "a,b\n" + "".join(f"{i * 0.37 % 1:.4f},{i * 0.73 % 1:.4f}\n" for i in range(60))
+
+
+def files(tmp_path):
+    """The bad tables, by what is wrong with them."""
+    lines = GOOD.splitlines()
+    row_7 = lines.copy()
+    row_7[7] = row_7[7].split(",")[0] + ","
+    return {
+        "empty": b"",
+        "binary": bytes(range(256)) * 20,
+        "text": "a,b\n" + "x,y\n" * 50,
+        "one_row": "\n".join(lines[:2]) + "\n",
+        "missing": "\n".join(row_7) + "\n",
+        "infinite": GOOD + "inf,0.5\n",
+        "constant": "a,b\n" + "".join(f"{i * 0.37 % 1:.4f},2.5\n" for i in range(60)),
+        "dependent": "a,b,c\n"
+        + "".join(
+            f"{i * 0.37 % 1},{i * 0.73 % 1},{i * 0.37 % 1 + i * 0.73 % 1}\n" for i in range(60)
+        ),
+        "header_only": "a,b\n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("empty", "empty"),
+        ("binary", "table"),
+        ("text", "no numeric column"),
+        ("one_row", "row"),
+        ("missing", "column 'b' has a missing value at row 7"),
+        ("infinite", "column 'a'"),
+        ("constant", "column 'b'"),
+        ("dependent", "'c'"),
+        ("header_only", "no rows"),
+    ],
+)
+def test_a_table_that_cannot_be_fitted_is_refused_in_one_sentence(run, tmp_path, name, said):
+    """The sentence says what is wrong and where; no run folder is made."""
+    content = files(tmp_path)[name]
+    path = tmp_path / f"{name}.csv"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    outcome = run("fit", path, "--out", tmp_path / "run", *SMALL)
+    refused(outcome, said)
+    assert not (tmp_path / "run").exists()
+
+
+def refused(outcome, said):
+    """Asserts the form of a refusal."""
+    assert outcome.status == 2, outcome
+    assert outcome.out == ""
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("kappaflow: ") and said in lines[0], outcome.err
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit", "no-such-file.csv", "--out", "run"], "no-such-file.csv"),
+        (["fit", ".", "--out", "run"], "folder"),
+        (["fit", "magic"], "--out"),
+        (["fit", "magic", "--out", "run", "--depth", "0"], "'depth' should be at least 1"),
+        (["fit", "magic", "--out", "run", "--depth", "two"], "two"),
+        (["fit", "magic", "--out", "run", "--dept", "2"], "--depth"),
+        (["fit", "magic", "--out", "run", "--hidden", "0"], "'hidden'"),
+        (["fit", "magic", "--out", "run", "--columns", "fLenght"], "fLength"),
+        (["fit", "magic", "--out", "run", "--columns", "class"], "class"),
+        (["fit", "magic", "--out", "run", "--where", "class=x"], "class"),
+        (["fit", "magic", "--out", "run", "--where", "clas=g"], "class"),
+        (["fit", "magic", "--out", "run", "--context", "nope"], "nope"),
+        (["fit", "magic", "--out", "run", "--model", "glow"], "glow"),
+        (["fit", "magic", "--out", "run", "--max-epochs", "0"], "'max_epochs'"),
+        (["fit", "magic", "--out", "run", "--learning-rate", "-1"], "'learning_rate'"),
+        (["fit", "magic", "--out", "run", "--seed", "-1"], "'seed'"),
+        (["sample", "no-run", "-n", "3"], "no-run"),
+        (["score", "no-run", "magic"], "no-run"),
+        (["doctor", "no-run"], "no-run"),
+        (["report", "no-run"], "no-run"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_named(run, tmp_path, monkeypatch, words, said):
+    """One sentence that names it; nothing is written where the command was given."""
+    monkeypatch.chdir(tmp_path)
+    quiet = ["--quiet"] if words[0] == "fit" else []
+    refused(run(*words, *quiet), said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-n", 0], "'n'"),
+        (["-n", 3, "--out", "samples.docx"], ".csv"),
+        (["-n", 3, "--out", "nowhere/samples.csv"], "nowhere"),
+    ],
+)
+def test_samples_that_cannot_be_written_are_refused_first(run, finished, words, said):
+    """Neither the number nor the file is tried in vain."""
+    refused(run("sample", finished, *words), said)
+
+
+def test_scoring_rows_with_a_missing_value_names_row_and_column(run, finished, tmp_path):
+    """A density of a row that is not there is not made up."""
+    bad = tmp_path / "bad.csv"
+    bad.write_text("a,b,c\n1,2,3\n1,,3\n")
+    outcome = run("score", finished, bad, "--out", tmp_path / "scores.csv")
+    refused(outcome, "row 2")
+    assert '"b"' in outcome.err and not (tmp_path / "scores.csv").exists()
+
+
+def test_scoring_a_table_without_the_columns_of_the_run_is_refused(run, finished, tmp_path):
+    """The missing column is named."""
+    other = tmp_path / "other.csv"
+    other.write_text("a,b\n1,2\n")
+    refused(run("score", finished, other), "'c'")
+
+
+def test_a_finished_run_folder_is_not_given_to_other_data(run, table, finished, tmp_path):
+    """Other rows or settings are refused with the difference; the folder is left as it was."""
+    before = (finished / "result.json").read_bytes()
+    words = ("--where", "kind=even", "--against", "kind=odd", *SMALL)
+    other = tmp_path / "other.csv"
+    shutil.copy(table, other)
+    refused(run("fit", other, "--out", finished, *words), "data")
+    refused(run("fit", table, "--out", finished, *words, "--learning-rate", 0.5), "learning_rate")
+    assert (finished / "result.json").read_bytes() == before
+
+
+def broken(finished, tmp_path, name, change):
+    """A copy of the run with one file changed."""
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    path = copy / name
+    path.write_bytes(change(path.read_bytes()))
+    return copy
+
+
+def flipped(content, at):
+    """The content with one bit flipped."""
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("model.safetensors", lambda b: b[: len(b) // 2], "damaged or cut short"),
+        ("model.safetensors", lambda b: flipped(b, len(b) - 5), "digest"),
+        ("model.safetensors", lambda b: b"", "damaged or cut short"),
+        (
+            "config.json",
+            lambda b: b.replace(b'"format_version": 1', b'"format_version": 9'),
+            "version",
+        ),
+        ("config.json", lambda b: b.replace(b'"format": ', b'"colour": 3, "format": '), "colour"),
+        ("config.json", lambda b: b.replace(b'"depth": 2', b'"depth": 3'), "digest"),
+        ("config.json", lambda b: b[:-20], "JSON"),
+    ],
+)
+def test_a_damaged_run_folder_is_refused_in_one_sentence(
+    run, finished, tmp_path, name, change, said
+):
+    """Cut short, bit-flipped, of another version, with an unknown key: never a wrong number."""
+    copy = broken(finished, tmp_path, name, change)
+    refused(run("sample", copy, "-n", 3), said)
+
+
+def test_a_run_that_is_not_finished_is_not_scored(run, finished, tmp_path, table):
+    """Percentiles need the training scores, which come last; the sentence says what to do."""
+    copy = broken(
+        finished,
+        tmp_path,
+        "result.json",
+        lambda b: json.dumps({
+            k: v for k, v in json.loads(b).items() if not k.startswith(("test", "train_log"))
+        }).encode(),
+    )
+    refused(run("score", copy, table), "run the fit again")
+
+
+def test_a_file_in_place_of_the_run_folder_is_refused(run, table, tmp_path):
+    """--out names a folder; a file of that name is not touched."""
+    (tmp_path / "run").write_text("mine")
+    refused(run("fit", table, "--out", tmp_path / "run", *SMALL), "is a file")
+    assert (tmp_path / "run").read_text() == "mine"

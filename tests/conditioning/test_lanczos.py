@@ -1,0 +1,105 @@
+"""Golub-Kahan-Lanczos against dense singular values."""
+
+import pytest
+import torch
+
+from kappaflow.conditioning.lanczos import golub_kahan
+
+
+def run(matrices, k, tolerance=1e-6, max_steps=100):
+    """Returns what the iteration finds for a batch of matrices (B, n, n)."""
+    return golub_kahan(
+        lambda v: torch.einsum("bij,kbj->kbi", matrices, v),
+        lambda u: torch.einsum("bji,kbj->kbi", matrices, u),
+        matrices[:, 0],
+        k=k,
+        tolerance=tolerance,
+        max_steps=max_steps,
+    )
+
+
+def rotated(*spectra):
+    """Returns matrices with these singular values and random singular vectors."""
+    n = len(spectra[0])
+    u, v = (torch.linalg.qr(torch.randn(len(spectra), n, n).double())[0] for _ in range(2))
+    return u @ torch.diag_embed(torch.tensor(spectra, dtype=torch.float64)) @ v.mT
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "spectrum",
+    [
+        [1.0] * 8,
+        [5.0, 5.0, 5.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+        [9.0, 3.0, 3.0, 2.0, 1.0, 0.5, 0.1, 1e-3],
+        [1e8, 1e4, 1.0, 1.0, 1.0, 1e-4, 1e-8, 1e-9],
+        [1e-12] * 4 + [1e-13] * 4,
+    ],
+)
+def test_repeated_and_graded_values_are_found_as_often_as_they_occur(spectrum, k):
+    """A value that occurs k times is found k times, in blocks of k vectors."""
+    found = run(rotated(spectrum), k)
+    assert found.converged.all()
+    wanted = torch.tensor([spectrum[:k]], dtype=torch.float64)
+    torch.testing.assert_close(found.values, wanted, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_each_point_of_a_batch_has_its_own_values(dtype, k):
+    """Spectra of different size and shape do not mix."""
+    spectra = [[2.0**-i for i in range(30)], [1.0] * 30, [1e3, *[800.0] * 29]]
+    found = run(rotated(*spectra).to(dtype), k)
+    assert found.converged.all()
+    wanted = torch.tensor(spectra, dtype=torch.float64)[:, :k]
+    torch.testing.assert_close(found.values, wanted, rtol=2e-6, atol=0)
+
+
+def test_one_value_just_above_many_is_not_missed():
+    """A start that hardly sees the largest direction does not count as converged at once."""
+    matrix = torch.ones(3000, dtype=torch.float64)
+    matrix[17] = 1.05
+    found = golub_kahan(
+        lambda v: matrix * v,
+        lambda u: matrix * u,
+        torch.zeros(1, 3000, dtype=torch.float64),
+        k=1,
+        tolerance=1e-3,
+        max_steps=100,
+    )
+    assert found.values.item() == pytest.approx(1.05, rel=1e-3)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7])
+def test_all_values_of_a_small_matrix_are_found(n):
+    """K may be as large as the matrix, whether or not it divides it into whole blocks."""
+    matrices = torch.randn(4, n, n, dtype=torch.float64)
+    for k in range(1, n + 1):
+        found = run(matrices, k)
+        assert found.converged.all()
+        torch.testing.assert_close(found.values, torch.linalg.svdvals(matrices)[:, :k])
+
+
+def test_values_below_the_rounding_of_the_largest_are_not_called_converged():
+    """In float32 a value 1e6 times smaller than the largest has no six digits to converge to."""
+    found = run(rotated([1e3] + [1e-3] * 29, [1e3] + [8e2] * 29).float(), 2)
+    assert found.converged.tolist() == [False, True]
+
+
+def test_too_few_steps_are_not_called_converged():
+    """The value is a lower bound, and the flag says that it may not be the value."""
+    matrix = rotated([2.0 - i / 60 for i in range(60)])
+    found = run(matrix, 1, max_steps=3)
+    assert not found.converged.any()
+    assert found.steps == 3
+    assert 0 < found.values.item() <= 2
+
+
+def test_a_point_that_is_not_finite_does_not_spoil_the_others():
+    """Its own values are nan and not converged."""
+    matrices = rotated([3.0, 2.0, 1.0, 0.5], [4.0, 3.0, 1.0, 1.0])
+    matrices[0] = torch.nan
+    found = run(matrices, 2)
+    assert found.values[0].isnan().all()
+    assert found.converged.tolist() == [False, True]
+    torch.testing.assert_close(found.values[1], torch.tensor([4.0, 3.0]).double())

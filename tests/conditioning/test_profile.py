@@ -1,0 +1,241 @@
+"""Profiles over depth, round trips, and what rounding predicts for them."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.conditioning import layers_of, predicted_round_trip
+from kappaflow.testing.contract import jittered
+
+
+def conditional_flow(depth=4, features=5):
+    """Returns a flow with fitted units, off its start."""
+    flow = jittered(kf.real_nvp(features, depth=depth, hidden=(8,), context_features=2))
+    flow.units.bijections[0].fit(100 + 1000 * torch.randn(64, features))
+    flow.bijection.embedding.fit(5 + 2 * torch.randn(64, 2))
+    return flow.eval()
+
+
+def points(n=6, features=5):
+    """Returns points in the units of that flow, and contexts."""
+    return 100 + 1000 * torch.randn(n, features), 5 + 2 * torch.randn(n, 2)
+
+
+def test_the_last_row_is_the_spectrum_of_the_core():
+    """Cumulative values end at those of the whole flow behind its units."""
+    flow, (x, context) = conditional_flow(), points()
+    profile = kf.profile(flow, x, context=context)
+    whole = kf.spectrum(flow.core, flow.units(x)[0], context=context)
+    torch.testing.assert_close(profile.sigma_max[-1], whole.sigma_max, rtol=1e-5, atol=0)
+    torch.testing.assert_close(profile.sigma_min[-1], whole.sigma_min, rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        profile.condition_number[-1], whole.condition_number, rtol=1e-5, atol=0
+    )
+    assert profile.status == "exact"
+
+
+def test_each_row_of_a_layer_is_its_own_spectrum():
+    """At the points that reach it, with the context that it sees."""
+    flow, (x, context) = conditional_flow(), points()
+    profile = kf.profile(flow, x, context=context)
+    h = flow.units(x)[0]
+    for i, layer in enumerate(layers_of(flow.core, context)):
+        alone = kf.spectrum(layer.bijection, h, context=layer.context)
+        torch.testing.assert_close(profile.layer_sigma_max[i], alone.sigma_max)
+        torch.testing.assert_close(profile.layer_sigma_min[i], alone.sigma_min)
+        h, log_det = layer.bijection(h, layer.context)
+        torch.testing.assert_close(profile.layer_log_det[i], log_det.detach().double())
+
+
+def test_the_product_of_the_layers_bounds_the_whole():
+    """sigma_max of a product is at most, and sigma_min at least, the product of the layers'."""
+    flow, (x, context) = conditional_flow(depth=8), points()
+    profile = kf.profile(flow, x, context=context)
+    slack = 1 + 1e-5
+    assert (profile.sigma_max <= profile.layer_sigma_max.cumprod(0) * slack).all()
+    assert (profile.sigma_min * slack >= profile.layer_sigma_min.cumprod(0)).all()
+    bound = profile.layer_condition_number.cumprod(0) * slack
+    assert (profile.condition_number <= bound).all()
+
+
+def test_log_det_is_that_of_the_flow_without_its_units():
+    """It accumulates over depth."""
+    flow, (x, context) = conditional_flow(), points()
+    wanted = flow.core(flow.units(x)[0], context)[1].detach().double()
+    found = kf.profile(flow, x, context=context)
+    torch.testing.assert_close(found.log_det[-1], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_change_of_units_is_no_ill_conditioning():
+    """Columns in units of 1e-6 and 1e6 leave the profile of an untrained flow at 1."""
+    flow = kf.real_nvp(2, depth=2, hidden=(4,))
+    x = torch.randn(64, 2) * torch.tensor([1e-6, 1e6])
+    flow.units.bijections[0].fit(x)
+    profile = kf.profile(flow, x)
+    assert [name.split()[1] for name in profile.layers] == ["AffineCoupling"] * 2
+    assert torch.equal(profile.condition_number, torch.ones(2, 64).double())
+    assert kf.spectrum(flow.bijection, x).condition_number.min() > 1e11
+
+
+def test_one_bad_layer_is_found():
+    """The layer with the largest condition number of its own, by its place and its name."""
+    flow = jittered(kf.real_nvp(4, depth=6, hidden=(8,)))
+    bad = kf.ElementwiseAffine(4, log_scale=[4.0, -4.0, 0.0, 0.0])
+    parts = list(flow.bijection)
+    flow = kf.Flow(flow.base, kf.Chain([*parts[:4], kf.Chain([bad]), *parts[4:]]))
+    profile = kf.profile(flow, torch.randn(8, 4))
+    assert profile.worst_layer == 3
+    assert profile.layers[3] == "3 ElementwiseAffine"
+    assert profile.layer_condition_number[3].median().item() == pytest.approx(
+        math.exp(8), rel=1e-4
+    )
+
+
+def test_a_layer_that_is_not_finite_is_the_worst():
+    """Nan outranks every number, and the status tells."""
+    flow = jittered(kf.real_nvp(4, depth=4, hidden=(8,)))
+    with torch.no_grad():
+        flow.bijection.bijections[3].conditioner.layers[0].bias[0] = torch.nan
+    profile = kf.profile(flow, torch.randn(8, 4))
+    assert profile.worst_layer == 2
+    assert profile.status == "not finite"
+
+
+def test_a_profile_is_plain_numbers_for_json():
+    """Lists of a number a layer, for each quantity and quantile."""
+    flow, (x, context) = conditional_flow(depth=3), points()
+    profile = kf.profile(flow, x, context=context)
+    plain = json.loads(json.dumps(profile.to_dict(), allow_nan=False))
+    assert plain["layers"] == list(profile.layers)
+    assert plain["points"] == 6
+    for name in ("condition_number", "layer_round_trip", "round_trip_latent"):
+        assert len(plain[name]["median"]) == 3
+        assert plain[name]["min"] <= plain[name]["median"] <= plain[name]["max"]
+
+
+def test_round_trips_of_the_profile_are_those_of_the_flow():
+    """Row 0 of the data side and the last row of the latent side are the whole flow's."""
+    flow, (x, context) = conditional_flow(depth=8), points(50)
+    profile, trip = kf.profile(flow, x, context=context), kf.round_trip(flow, x, context=context)
+    assert torch.equal(profile.round_trip_data[0], trip.data)
+    assert torch.equal(profile.round_trip_latent[-1], trip.latent)
+    assert profile.round_trip_data.shape == profile.round_trip_latent.shape == (8, 50)
+    h = flow.units(x)[0]
+    core = flow.core
+    with torch.no_grad():
+        wanted = (core.inverse(core(h, context)[0], context)[0] - h).norm(dim=1).double()
+        z = flow.base.sample(50, generator=torch.Generator().manual_seed(0))
+        latent = (core(core.inverse(z, context)[0], context)[0] - z).norm(dim=1).double()
+    torch.testing.assert_close(trip.data, wanted, rtol=1e-4, atol=1e-9)
+    torch.testing.assert_close(trip.latent, latent, rtol=1e-4, atol=1e-9)
+
+
+def test_one_side_can_fail_where_the_other_is_fine():
+    """A layer that squeezes the data's region out of float32's reach shows on its side only."""
+
+    class Cubic(kf.Bijection):
+        """z = x^3: flat at 0, where its inverse is steep."""
+
+        def forward(self, x, context=None):
+            return x**3, (3 * x.square()).log().sum(1)
+
+        def inverse(self, z, context=None):
+            x = z.sign() * z.abs() ** (1 / 3)
+            return x, -(3 * x.square()).log().sum(1)
+
+    shifted = kf.Chain([Cubic(), kf.ElementwiseAffine(1, shift=[1.0])])
+    flow = kf.Flow(kf.StandardNormal(1), shifted)
+    trip = kf.round_trip(flow, torch.full((50, 1), 1e-2))
+    assert trip.data.median() > 20 * trip.latent.median()
+
+
+def test_the_latent_points_are_the_same_each_time_unless_a_generator_says_otherwise():
+    """Two measurements can be compared."""
+    flow, x = jittered(kf.real_nvp(3, depth=4, hidden=(8,))), torch.randn(20, 3)
+    first, again = kf.round_trip(flow, x).latent, kf.round_trip(flow, x).latent
+    other = kf.round_trip(flow, x, generator=torch.Generator().manual_seed(9)).latent
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("scale_bound", [2.0, 6.0, 12.0])
+@pytest.mark.parametrize("depth", [2, 8, 32])
+def test_the_round_trip_error_is_within_what_rounding_predicts(depth, scale_bound):
+    """The median point is below 1.35 times eps * condition number * |x|, the worst below 10."""
+    flow = jittered(kf.real_nvp(8, depth=depth, hidden=(16,), scale_bound=scale_bound), seed=depth)
+    x = torch.randn(200, 8)
+    profile = kf.profile(flow, x)
+    testable = profile.eps * profile.condition_number[-1] < 1e-2
+    ratio = (profile.round_trip_data[0] / profile.predicted_round_trip)[testable]
+    assert testable.any()
+    assert ratio.median() < 1.35
+    assert ratio.max() < 10
+
+
+def test_the_prediction_is_eps_times_condition_number_times_size():
+    """In the type of x."""
+    x = torch.tensor([[3.0, 4.0]])
+    found = predicted_round_trip(torch.tensor([10.0]).double(), x)
+    assert found.item() == pytest.approx(50 * torch.finfo(torch.float32).eps)
+
+
+def test_lanczos_profiles_agree_with_dense_ones(monkeypatch):
+    """Above 500 dimensions no matrix is formed; here the limit is lowered to see both."""
+    import importlib
+
+    module = importlib.import_module("kappaflow.conditioning.profile")
+    flow, (x, context) = conditional_flow(depth=3, features=12), points(4, 12)
+    dense = kf.profile(flow, x, context=context)
+    monkeypatch.setattr(module, "DENSE_UP_TO", 3)
+    lanczos = kf.profile(flow, x, context=context)
+    assert lanczos.status == "converged"
+    for name in ("layer_sigma_max", "layer_sigma_min", "sigma_max", "sigma_min"):
+        torch.testing.assert_close(getattr(lanczos, name), getattr(dense, name), rtol=2e-3, atol=0)
+
+
+def test_layers_open_nested_chains_in_order():
+    """Names count from the data side, and contexts are those that arrive."""
+    inner = kf.Chain(
+        [kf.Permutation((1, 0)), kf.Chain([kf.ElementwiseAffine(2)])],
+        embedding=torch.nn.Linear(3, 2),
+    )
+    layers = layers_of(kf.Chain([kf.ActNorm(2), inner]), torch.zeros(1, 3))
+    assert [layer.name for layer in layers] == [
+        "0 ActNorm",
+        "1 Permutation",
+        "2 ElementwiseAffine",
+    ]
+    assert [layer.context.shape[1] for layer in layers] == [3, 2, 2]
+
+
+def test_a_profile_cannot_be_changed():
+    """Results are frozen."""
+    profile = kf.profile(kf.real_nvp(2, depth=1, hidden=(4,)), torch.zeros(2, 2))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        profile.eps = 0.0
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: (kf.real_nvp(3), torch.zeros(2, 4)), "'x' should have shape \\(batch, 3\\)"),
+        (
+            lambda: (kf.Flow(kf.StandardNormal(2), kf.Standardize(2)), torch.zeros(2, 2)),
+            "'flow' should have a layer behind its standardisation to measure",
+        ),
+        (lambda: (kf.Permutation((1, 0)), torch.zeros(2, 2)), "'flow' should be a Flow"),
+        (lambda: (conditional_flow(), points()[0]), "'context' should be given"),
+    ],
+)
+def test_wrong_arguments_are_refused(make, message):
+    """A profile and a round trip say the same."""
+    flow, x = make()
+    with pytest.raises(kf.ArgumentError, match=message):
+        kf.profile(flow, x)
+    if "layer behind" not in message:
+        with pytest.raises(kf.ArgumentError, match=message):
+            kf.round_trip(flow, x)

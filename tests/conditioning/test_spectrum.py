@@ -1,0 +1,197 @@
+"""Spectra: dense and matrix-free, against closed forms, each other, and at the ends of float32."""
+
+import math
+
+import pytest
+import torch
+
+import kappaflow as kf
+from cases import BIJECTIONS, affine
+from kappaflow.testing.contract import dense_jacobian, jittered
+
+
+def rotation(n=6):
+    """Returns a bijection whose Jacobian is orthogonal: a product of permutations."""
+    return kf.Chain([kf.Permutation.random(n, seed=seed) for seed in range(3)])
+
+
+def stretch(*factors):
+    """Returns a bijection that scales each feature by a factor."""
+    return kf.ElementwiseAffine(len(factors), log_scale=[math.log(f) for f in factors])
+
+
+@pytest.mark.parametrize("method", ["dense", "lanczos", "auto"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_diagonal_map_has_the_singular_values_of_its_diagonal(method, dtype):
+    """Both ends, at each of several points, in float64 whatever the type of x."""
+    found = kf.spectrum(
+        stretch(8.0, 0.5, 2.0, 1.0).to(dtype), torch.randn(3, 4, dtype=dtype), k=2, method=method
+    )
+    wanted = torch.tensor([[8.0, 2.0], [0.5, 1.0]]).double()
+    assert found.sigma_max.dtype == torch.float64
+    torch.testing.assert_close(found.sigma_max, wanted[0].expand(3, 2), rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.sigma_min, wanted[1].expand(3, 2), rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        found.condition_number, torch.full((3,), 16.0).double(), rtol=1e-5, atol=0
+    )
+    assert found.status == ("converged" if method == "lanczos" else "exact")
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("method", ["dense", "lanczos"])
+def test_an_orthogonal_map_has_condition_number_one(method, k):
+    """All singular values are 1: an invariant subspace is complete at every step."""
+    found = kf.spectrum(rotation(), torch.randn(3, 6), k=k, method=method)
+    assert found.status in ("exact", "converged")
+    torch.testing.assert_close(found.condition_number, torch.ones(3).double(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("method", ["dense", "lanczos"])
+@pytest.mark.parametrize("name", ["Chain, embedding", "AffineCoupling, wide scales", "Logit"])
+def test_values_are_those_of_the_autograd_jacobian(name, method):
+    """Against the singular values of dense Jacobians by plain autograd, in float64."""
+    bijection, x, context = BIJECTIONS[name].build(torch.float64)
+    wanted = torch.linalg.svdvals(dense_jacobian(bijection.forward, x, context))
+    found = kf.spectrum(bijection, x, context=context, k=2, method=method, tolerance=1e-8)
+    torch.testing.assert_close(found.sigma_max, wanted[:, :2], rtol=1e-7, atol=0)
+    torch.testing.assert_close(found.sigma_min, wanted[:, -2:].flip(1), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_lanczos_agrees_with_dense_on_a_flow(k):
+    """At several points of a flow of 40 dimensions, within the tolerance asked for."""
+    flow = jittered(kf.real_nvp(40, depth=6, hidden=(16,), scale_bound=4.0))
+    x = 2 * torch.randn(5, 40)
+    dense = kf.spectrum(flow.bijection, x, k=k, method="dense")
+    lanczos = kf.spectrum(flow.bijection, x, k=k, method="lanczos", tolerance=1e-4)
+    assert (dense.method, lanczos.method) == ("dense", "lanczos")
+    assert lanczos.status == "converged"
+    assert dense.condition_number.std() > 0
+    torch.testing.assert_close(lanczos.sigma_max, dense.sigma_max, rtol=1e-4, atol=0)
+    torch.testing.assert_close(lanczos.sigma_min, dense.sigma_min, rtol=1e-4, atol=0)
+
+
+def test_auto_is_dense_up_to_500_dimensions():
+    """Above, no matrix is formed."""
+    for n, method in ((500, "dense"), (501, "lanczos")):
+        found = kf.spectrum(kf.ElementwiseAffine(n), torch.zeros(1, n))
+        assert found.method == method
+        assert found.condition_number.item() == pytest.approx(1, abs=1e-5)
+
+
+def ill_conditioned(condition_number):
+    """Returns a chain of ten diagonal maps between rotations by couplings, and the true values."""
+    half = math.log(condition_number) / 2
+    parts = [
+        kf.ElementwiseAffine(4, log_scale=[half / 10, -half / 10, 0.0, 0.1]) for _ in range(10)
+    ]
+    return kf.Chain(parts), math.exp(half), math.exp(-half)
+
+
+@pytest.mark.parametrize("method", ["dense", "lanczos"])
+@pytest.mark.parametrize("condition_number", [1e6, 1e13, 1e20])
+def test_sigma_min_is_right_in_float32_beyond_what_a_jacobian_holds(condition_number, method):
+    """It comes from the inverse maps: at 1e13 a float32 Jacobian has lost it."""
+    bijection, top, bottom = ill_conditioned(condition_number)
+    found = kf.spectrum(bijection, torch.randn(3, 4), method=method)
+    torch.testing.assert_close(found.sigma_max, torch.full((3,), top).double(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        found.sigma_min, torch.full((3,), bottom).double(), rtol=1e-4, atol=0
+    )
+
+
+def sheared(condition_number):
+    """Returns a map whose Jacobian has no small entry, yet one tiny singular value: S D S^-1."""
+    half = math.log(condition_number) / 2
+    shear = kf.AdditiveCoupling(kf.Partition.half(2), kf.MLP(1, 1, ()))
+    with torch.no_grad():
+        shear.conditioner.layers[0].weight.fill_(1.0)
+    turned = kf.AdditiveCoupling(kf.Partition.half(2).swapped(), kf.MLP(1, 1, ()))
+    with torch.no_grad():
+        turned.conditioner.layers[0].weight.fill_(-0.5)
+    return kf.Chain([shear, turned, stretch(math.exp(half), math.exp(-half)), turned, shear])
+
+
+@pytest.mark.parametrize("method", ["dense", "lanczos"])
+def test_sigma_min_of_a_full_jacobian_is_right_in_float32(method):
+    """float32 against float64 at condition number 1e13, where the directions are mixed."""
+    x = torch.randn(3, 2)
+    narrow = kf.spectrum(sheared(1e13), x, method=method)
+    wide = kf.spectrum(sheared(1e13).double(), x.double(), method=method)
+    assert (wide.condition_number > 1e13).all()
+    torch.testing.assert_close(narrow.sigma_min, wide.sigma_min, rtol=1e-3, atol=0)
+    torch.testing.assert_close(narrow.sigma_max, wide.sigma_max, rtol=1e-3, atol=0)
+
+
+def test_too_few_steps_say_so():
+    """A result that needs more steps is not called converged."""
+    flow = jittered(kf.real_nvp(40, depth=6, hidden=(16,)))
+    found = kf.spectrum(flow.bijection, torch.randn(2, 40), method="lanczos", max_steps=2)
+    assert found.status == "not converged"
+    assert found.sigma_max.shape == (2,)
+
+
+@pytest.mark.parametrize("method", ["dense", "lanczos"])
+def test_parameters_that_are_not_finite_say_so(method):
+    """The status is "not finite", and nothing is raised."""
+    coupling = jittered(affine(kf.Partition.half(4)))
+    with torch.no_grad():
+        coupling.conditioner.layers[0].weight[0, 0] = torch.nan
+    found = kf.spectrum(coupling, torch.randn(2, 4), method=method)
+    assert found.status == "not finite"
+
+
+def test_one_point_that_is_not_finite_does_not_spoil_the_others():
+    """Values at the other points are right, and the status tells."""
+    x = torch.tensor([[0.5], [1.5]])
+    found = kf.spectrum(kf.Logit(), x)
+    assert found.status == "not finite"
+    assert found.sigma_max[0].item() == pytest.approx(4)
+    assert found.sigma_max[1].isnan()
+
+
+def test_half_precision_can_be_measured():
+    """A bfloat16 flow has a spectrum, as right as its products are."""
+    for method in ("dense", "lanczos"):
+        found = kf.spectrum(
+            stretch(4.0, 0.5).bfloat16(), torch.zeros(2, 2, dtype=torch.bfloat16), method=method
+        )
+        torch.testing.assert_close(
+            found.condition_number, torch.full((2,), 8.0).double(), rtol=0.02, atol=0
+        )
+
+
+def test_no_points_have_no_spectrum():
+    """An empty batch gives empty results."""
+    assert kf.spectrum(stretch(2.0, 1.0), torch.zeros(0, 2)).sigma_max.shape == (0,)
+
+
+def test_results_carry_no_graph():
+    """Measuring keeps nothing alive, even where x asks for gradients."""
+    found = kf.spectrum(stretch(2.0, 1.0), torch.zeros(2, 2, requires_grad=True))
+    assert not found.sigma_max.requires_grad
+    assert not found.sigma_min.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"k": 0}, "'k' should be at least 1"),
+        ({"k": 5}, "'k' should be at most 4, the number of singular values, got 5"),
+        ({"k": 1.0}, "'k' should be a whole number"),
+        ({"method": "svd"}, "'method' should be one of 'auto', 'dense', 'lanczos', got 'svd'"),
+        ({"tolerance": 0.0}, "'tolerance' should be a finite number above 0"),
+        ({"max_steps": 0}, "'max_steps' should be at least 1"),
+        ({"x": torch.zeros(4)}, "'x' should have shape \\(batch, event\\), got \\(4,\\)"),
+        ({"x": [[0.0] * 4]}, "'x' should be a tensor, got list"),
+        (
+            {"bijection": kf.real_nvp(4, depth=1, hidden=(4,))},
+            "got Flow: of a flow, pass flow.bijection, or flow.core to leave the units",
+        ),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    """One sentence names the argument, what it should be, and what it was."""
+    given = {"bijection": kf.ElementwiseAffine(4), "x": torch.zeros(2, 4), **arguments}
+    with pytest.raises(kf.ArgumentError, match=message):
+        kf.spectrum(given.pop("bijection"), given.pop("x"), **given)

@@ -1,0 +1,12 @@
+"""What all tests share: one thread, and the same random numbers each time."""
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Starts each test from the same state of torch's global generator."""
+    torch.manual_seed(0)

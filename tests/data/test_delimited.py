@@ -1,0 +1,139 @@
+"""CSV text: numbers in every spelling, missing values, strays, and lines that do not fit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kappaflow.data import load_table
+from kappaflow.data.delimited import read_delimited
+from kappaflow.errors import DataError, FileError
+
+Write = Callable[[str, str | bytes], Path]
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(allow_nan=False), min_size=1, max_size=30))
+def test_every_float_comes_back_from_text_unchanged(numbers: list[float]) -> None:
+    """The shortest spelling of a float64, infinities included, is read to the same bits."""
+    text = "a\n" + "".join(f"{number!r}\n" for number in numbers)
+    column = read_delimited(text.encode(), "t", "t").columns["a"]
+    np.testing.assert_array_equal(column.numbers(), np.array(numbers))
+
+
+def test_usual_spellings_of_numbers_are_numbers(write: Write) -> None:
+    """Signs, exponents, bare points, spaces around, and whole numbers beyond 64 bits."""
+    path = write("t.csv", "a, b\n+1, 1e3\n-.5, 2E-2\n 3. ,123456789012345678901234\n")
+    table = load_table(path)
+    assert table.columns == ("a", "b")
+    np.testing.assert_array_equal(
+        table.values, [[1, 1e3], [-0.5, 2e-2], [3, 123456789012345678901234.0]]
+    )
+
+
+@pytest.mark.parametrize(
+    "word", ["", "NA", "N/A", "n/a", "nan", "NaN", "NULL", "null", "None", "?", '""']
+)
+def test_usual_spellings_of_nothing_are_missing(write: Write, word: str) -> None:
+    """A column with such a word stays a column of numbers."""
+    table = load_table(write("t.csv", f"a,b\n1.5,2\n{word},3\n2.5,{word}\n"))
+    np.testing.assert_array_equal(np.isnan(table.values), [[0, 0], [1, 0], [0, 1]])
+
+
+def test_truth_values_count_as_one_and_zero(write: Write) -> None:
+    """In any case of letters, missing ones staying missing."""
+    table = load_table(write("t.csv", "a,b\n1.5,true\n2.5,FALSE\n3.5,\n4.5,True\n"))
+    np.testing.assert_array_equal(table.values[:, 1], [1, 0, np.nan, 1])
+    assert table.integer_columns == ("b",)
+
+
+def test_a_late_word_among_numbers_is_named_with_its_row(write: Write) -> None:
+    """The word stands far beyond any sample of the file; its row counts data rows from 1."""
+    lines = [f"{place},{place / 2}" for place in range(1, 20_001)]
+    lines[15_006] = "15007,n.a."
+    path = write("t.csv", "a,b\n" + "\n".join(lines))
+    with pytest.raises(DataError, match=r"column 'b' .*holds text at row 15007: 'n.a.'"):
+        load_table(path)
+    assert load_table(path, exclude="b").columns == ("a",)
+    kept = load_table(path, where="b!=n.a.")
+    assert kept.columns == ("a",)
+    assert len(kept) == 19_999
+
+
+def test_a_column_of_mostly_words_is_text(write: Write) -> None:
+    """A few numbers among names do not make an error."""
+    table = load_table(write("t.csv", "a,b\n1.5,x\n2.5,7\n3.5,y\n"))
+    assert table.left_out == ("b",)
+
+
+def test_dates_are_left_out_like_text(write: Write) -> None:
+    """Dates and times are no numbers here."""
+    table = load_table(write("t.csv", "a,d,t\n1.5,2020-01-31,10:30\n2.5,2021-01-31,11:30\n"))
+    assert table.left_out == ("d", "t")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a,b\n1,2\n1,2,3\n", "line 3 of .* has 3 fields where the header has 2"),
+        ("a,b\n1,2\n1\n2,3\n", "line 3 of .* has 1 field where the header has 2"),
+        ("a,b\n1,2,3\n1,2,4\n", "line 2 of .* has 3 fields where the header has 2"),
+        ('a,b\n1,"x\n2,3\n', "quote|has 1 field"),
+        ("\n\n", "is empty"),
+        ("a,b\n1,\0\n", "binary data"),
+    ],
+)
+def test_lines_that_do_not_fit_are_named(write: Write, text: str, words: str) -> None:
+    """Too long, too short, an open quote, nothing at all, a NUL byte."""
+    with pytest.raises(FileError, match=words):
+        load_table(write("t.csv", text))
+
+
+def test_a_line_of_text_in_another_encoding_is_named(write: Write) -> None:
+    """Latin-1 with the byte and the line, UTF-16 by its mark."""
+    with pytest.raises(FileError, match="not UTF-8 text .byte 0xe9 in line 3.: save it as UTF-8"):
+        load_table(write("t.csv", "a,b\n1,x\n2,\xe9\n".encode("latin-1")))
+    with pytest.raises(FileError, match="is UTF-16 text: save it as UTF-8"):
+        load_table(write("u.csv", "a,b\n1,2\n".encode("utf-16")))
+
+
+def test_a_header_alone_has_no_rows(write: Write) -> None:
+    """A header without rows is no table."""
+    with pytest.raises(DataError, match="has a header but no rows"):
+        load_table(write("t.csv", "a,b\n"))
+
+
+def test_a_first_row_of_numbers_is_no_header(write: Write) -> None:
+    """A row of data is not swallowed; 0, 1, 2, as unnamed columns are written, are names."""
+    with pytest.raises(DataError, match=r"first line of .*holds numbers \(0.5, 1.5\)"):
+        load_table(write("t.csv", "0.5,1.5\n1,2\n"))
+    assert load_table(write("u.csv", "0,1\n1.5,2.5\n")).columns == ("0", "1")
+    assert load_table(write("v.csv", "0\n1.5\n")).columns == ("0",)
+
+
+def test_two_columns_of_one_name_are_refused(write: Write) -> None:
+    """A name that comes twice is told, not renamed."""
+    with pytest.raises(DataError, match="more than one column named 'a'"):
+        load_table(write("t.csv", "a,b,a\n1,2,3\n"))
+
+
+def test_a_column_without_a_name_is_called_by_its_place(write: Write) -> None:
+    """As a written index has it; the empty column of a trailing comma is passed over."""
+    assert load_table(write("t.csv", ",a\n0,1.5\n1,2.5\n")).columns == ("column_1", "a")
+    assert load_table(write("u.csv", "a,b,\n1.5,2,\n2.5,3,\n")).columns == ("a", "b")
+
+
+def test_quoted_text_may_hold_separators_and_line_ends(write: Write) -> None:
+    """Rows are counted as rows, not as lines."""
+    table = load_table(write("t.csv", 'a,b\n1.5,"x,\ny"\n2.5,"z"\n'), where="b=z")
+    np.testing.assert_array_equal(table.values, [[2.5]])
+    assert table.rows.tolist() == [2]
+
+
+def test_a_blank_line_inside_is_a_row_of_missing_values(write: Write) -> None:
+    """So that the rows after it keep their numbers; blank lines at the end are no rows."""
+    table = load_table(write("t.csv", "a,b\n1.5,2\n\n3.5,4\n\n\n"))
+    np.testing.assert_array_equal(np.isnan(table.values).all(axis=1), [False, True, False])

@@ -1,0 +1,227 @@
+"""Flows: densities against closed forms, shapes, broadcasting and errors."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import MultivariateNormal, Normal
+
+import kappaflow as kf
+from kappaflow.testing.contract import jittered
+
+
+def affine_flow(dtype=torch.float64):
+    """Returns the flow of independent normals of deviations 0.5 and 4 around 1 and -2."""
+    log_scale = [math.log(2.0), math.log(0.25)]
+    shift = [-2.0, 0.5]
+    affine = kf.ElementwiseAffine(2, log_scale=log_scale, shift=shift)
+    return kf.Flow(kf.StandardNormal(2), affine).to(dtype)
+
+
+def conditional_flow():
+    """Returns a flow of 3 features and 2 columns of context, off its start."""
+    return jittered(kf.real_nvp(3, depth=3, hidden=(8,), context_features=2))
+
+
+def test_log_prob_is_that_of_the_affine_normal():
+    """Against torch.distributions, where x = (z - shift) / scale."""
+    x = 3 * torch.randn(50, 2, dtype=torch.float64)
+    mean, deviation = torch.tensor([1.0, -2.0]).double(), torch.tensor([0.5, 4.0]).double()
+    wanted = Normal(mean, deviation).log_prob(x).sum(1)
+    torch.testing.assert_close(affine_flow().log_prob(x), wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_log_prob_is_that_of_a_correlated_normal():
+    """A shear by a linear conditioner, against the multivariate normal."""
+    coupling = kf.AdditiveCoupling(kf.Partition.half(2), kf.MLP(1, 1, ()))
+    with torch.no_grad():
+        coupling.conditioner.layers[0].weight.fill_(0.7)
+    flow = kf.Flow(kf.StandardNormal(2), coupling).double()
+    inverse = torch.tensor([[1.0, 0.0], [-0.7, 1.0]]).double()
+    normal = MultivariateNormal(torch.zeros(2).double(), inverse @ inverse.T)
+    x = torch.randn(20, 2, dtype=torch.float64)
+    torch.testing.assert_close(flow.log_prob(x), normal.log_prob(x), rtol=1e-6, atol=1e-6)
+
+
+def test_log_prob_is_in_the_units_of_x():
+    """Fitting the units to data of another scale moves log_prob by the log of that scale."""
+    flow, x = kf.real_nvp(2, depth=2, hidden=(4,)), 1000 * torch.randn(200, 2)
+    flow.units.bijections[0].fit(x)
+    standard = (x - x.mean(0)) / x.std(0, correction=0)
+    wanted = kf.StandardNormal(2).log_prob(standard) - x.std(0, correction=0).log().sum()
+    torch.testing.assert_close(flow.log_prob(x), wanted)
+
+
+@pytest.mark.parametrize("features", [1, 2])
+def test_the_density_integrates_to_one(features):
+    """By the trapezoid rule on a grid that holds all but 1e-7 of the mass."""
+    flow = jittered(kf.real_nvp(features, depth=4, hidden=(8,)), seed=3).double()
+    axis = torch.linspace(-12, 12, 401, dtype=torch.float64)
+    grid = torch.cartesian_prod(*[axis] * features).reshape(-1, features)
+    with torch.no_grad():
+        mass = flow.log_prob(grid).exp().sum() * (axis[1] - axis[0]) ** features
+    assert mass.item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "context_shape", "wanted"),
+    [
+        ((3,), (2,), ()),
+        ((5, 3), (5, 2), (5,)),
+        ((5, 3), (2,), (5,)),
+        ((3,), (4, 2), (4,)),
+        ((5, 1, 3), (4, 2), (5, 4)),
+        ((2, 1, 4, 3), (5, 1, 2), (2, 5, 4)),
+        ((0, 3), (0, 2), (0,)),
+    ],
+)
+def test_leading_shapes_of_x_and_context_broadcast(x_shape, context_shape, wanted):
+    """Each value is that of its own row and context."""
+    flow, x, context = conditional_flow(), torch.randn(x_shape), torch.randn(context_shape)
+    found = flow.log_prob(x, context)
+    assert found.shape == wanted
+    rows = x.expand(*wanted, 3).reshape(-1, 3), context.expand(*wanted, 2).reshape(-1, 2)
+    torch.testing.assert_close(found.flatten(), flow.log_prob(*rows))
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (2, 5), (0,)])
+def test_log_prob_has_the_leading_shape_of_x(shape):
+    """One point gives a scalar; no points give none."""
+    flow = kf.real_nvp(2, depth=2, hidden=(4,))
+    assert flow.log_prob(torch.randn(*shape, 2)).shape == shape
+
+
+def test_samples_have_the_shapes_of_torch_distributions():
+    """(n, *event) without a context, (n, M, *event) for M contexts, and none for n = 0."""
+    flow, context = conditional_flow(), torch.randn(4, 2)
+    assert flow.sample(5, context).shape == (5, 4, 3)
+    assert flow.sample(5, context[0]).shape == (5, 3)
+    assert flow.sample(0, context).shape == (0, 4, 3)
+    draws, log_prob = flow.sample_and_log_prob(5, context)
+    assert log_prob.shape == (5, 4)
+    torch.testing.assert_close(log_prob, flow.log_prob(draws, context), rtol=1e-4, atol=1e-4)
+
+
+def test_each_context_gets_its_own_draws():
+    """Draws for a far context lie elsewhere."""
+    flow = kf.real_nvp(1, hidden=(), context_features=1)
+    coupling = list(flow.bijection)[1]
+    with torch.no_grad():
+        coupling.conditioner.layers[0].weight[1] = -10.0
+    draws = flow.sample(500, torch.tensor([[0.0], [5.0]]))
+    assert draws[:, 0].mean().abs() < 1
+    assert (draws[:, 1].mean() - 50).abs() < 1
+
+
+def test_samples_of_an_affine_flow_have_its_moments():
+    """Means and deviations within six standard errors of 4000 draws."""
+    draws = affine_flow().sample(4000, generator=torch.Generator().manual_seed(0))
+    assert draws.dtype == torch.float64
+    for i, (mean, deviation) in enumerate([(1.0, 0.5), (-2.0, 4.0)]):
+        assert abs(draws[:, i].mean() - mean) < 6 * deviation / math.sqrt(4000)
+        assert abs(draws[:, i].std() - deviation) < 6 * deviation / math.sqrt(8000)
+
+
+def test_rsample_carries_gradients_to_parameters_and_contexts():
+    """Sample carries none."""
+    flow = conditional_flow()
+    context = torch.randn(4, 2, requires_grad=True)
+    flow.rsample(3, context).sum().backward()
+    assert context.grad.any()
+    assert any(p.grad is not None and p.grad.any() for p in flow.parameters())
+    assert not flow.sample(3, context).requires_grad
+
+
+def test_a_flow_without_numbers_has_type_and_device():
+    """A flow of permutations only follows `to` like any other."""
+    flow = kf.Flow(kf.StandardNormal(2), kf.Permutation((1, 0)))
+    assert flow.dtype == torch.float32
+    assert flow.double().dtype == torch.float64
+    assert flow.sample(2).dtype == torch.float64
+    assert flow.state_dict().keys() == {"bijection.index"}
+
+
+def test_units_are_the_leading_standardisation_and_core_is_the_rest():
+    """Together they are the bijection."""
+    flow = jittered(kf.real_nvp(3, depth=3, hidden=(4,)))
+    flow.units.bijections[0].fit(5 + 3 * torch.randn(64, 3))
+    x = torch.randn(6, 3)
+    assert [type(part) for part in flow.units] == [kf.Standardize]
+    assert len(flow.core) == 3
+    torch.testing.assert_close(flow.core(flow.units(x)[0])[0], flow.bijection(x)[0])
+
+
+def test_a_flow_without_standardisation_has_no_units():
+    """Its core is the whole bijection, and a lone Standardize is all units."""
+    affine = kf.ElementwiseAffine(2)
+    flow = kf.Flow(kf.StandardNormal(2), affine)
+    assert len(flow.units) == 0
+    assert list(flow.core) == [affine]
+    assert len(kf.Flow(kf.StandardNormal(2), kf.Standardize(2)).core) == 0
+
+
+def test_the_context_of_core_passes_through_the_embedding():
+    """The core of a conditional flow embeds the context as the whole does."""
+    flow = conditional_flow()
+    flow.bijection.embedding.fit(5 + 2 * torch.randn(64, 2))
+    x, context = torch.randn(6, 3), torch.randn(6, 2)
+    assert torch.equal(flow.core(flow.units(x)[0], context)[0], flow.bijection(x, context)[0])
+
+
+def test_the_width_of_the_context_is_that_of_the_embedding():
+    """Where a network reads 5 columns and gives 2, the flow asks for 5."""
+    coupling = kf.AffineCoupling(
+        kf.Partition.half(2), kf.MLP(1, 2, (), context_features=2), context_features=2
+    )
+    embedding = torch.nn.Sequential(kf.StandardizeInputs(5), kf.MLP(5, 2, (4,)))
+    flow = kf.Flow(kf.StandardNormal(2), kf.Inverse(kf.Chain([coupling], embedding=embedding)))
+    assert flow.context_features == 5
+    assert flow.log_prob(torch.zeros(3, 2), torch.zeros(3, 5)).shape == (3,)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda f, c: f.log_prob(torch.zeros(2, 3)), "'x' should have shape \\(..., 2\\), got"),
+        (lambda f, c: f.log_prob(torch.tensor(1.0)), "'x' should have shape"),
+        (lambda f, c: f.log_prob([[1.0, 2.0]]), "'x' should have shape .* got list"),
+        (
+            lambda f, c: f.log_prob(torch.zeros(2, 2).double()),
+            "type torch.float32, got torch.float64",
+        ),
+        (lambda f, c: f.log_prob(torch.zeros(2, 2).long()), "type torch.float32, got torch.int64"),
+        (lambda f, c: f.log_prob(torch.zeros(2, 2), torch.zeros(2, 1)), "should be left out"),
+        (lambda f, c: f.sample(2, torch.zeros(2, 1)), "should be left out"),
+        (lambda f, c: f.sample(-1), "'n' should be at least 0, got -1"),
+        (lambda f, c: f.sample(2.5), "'n' should be a whole number"),
+        (lambda f, c: c.log_prob(torch.zeros(2, 3)), "'context' should be given, with 2 columns"),
+        (lambda f, c: c.sample(2), "'context' should be given, with 2 columns"),
+        (lambda f, c: c.sample(2, [1.0, 2.0]), "'context' should have shape .* got list"),
+        (lambda f, c: c.sample(2, torch.zeros(4, 3)), "'context' should have shape \\(..., 2\\)"),
+        (
+            lambda f, c: c.log_prob(torch.zeros(2, 3), torch.zeros(5, 2)),
+            "leading shape \\(2,\\) as 'x' does, or one that broadcasts with it, got \\(5,\\)",
+        ),
+        (
+            lambda f, c: c.log_prob(torch.zeros(2, 3), torch.zeros(2, 2).double()),
+            "'context' should be of the flow's type torch.float32",
+        ),
+        (lambda f, c: kf.Flow(f.bijection, f.base), "'base' should be a StandardNormal"),
+        (lambda f, c: kf.Flow(f.base, torch.nn.Linear(2, 2)), "'bijection' should be a Bijection"),
+        (lambda f, c: kf.StandardNormal(0), "'event_shape' should be at least 1"),
+        (lambda f, c: kf.StandardNormal((2, 1.5)), "'event_shape' should be a whole number"),
+        (lambda f, c: kf.Chain([torch.nn.Linear(2, 2)]), "'bijections' should hold bijections"),
+        (lambda f, c: kf.Inverse(torch.nn.Linear(2, 2)), "'bijection' should be a Bijection"),
+    ],
+)
+def test_wrong_arguments_are_refused(call, message):
+    """One sentence names the argument, what it should be, and what it was."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        call(kf.real_nvp(2, depth=2, hidden=(4,)), conditional_flow())
+
+
+def test_half_precision_adds_up_in_float32():
+    """log_prob of a bfloat16 flow is in float32."""
+    flow = kf.real_nvp(2, depth=2, hidden=(4,)).bfloat16()
+    assert flow.log_prob(torch.zeros(2, 2, dtype=torch.bfloat16)).dtype == torch.float32
+    assert flow.sample(2).dtype == torch.bfloat16

@@ -1,0 +1,159 @@
+"""Recipes: depth, start, width, partitions and what they refuse."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.bijections.coupling import Coupling
+from kappaflow.testing.contract import jittered
+
+RECIPES = {"real_nvp": kf.real_nvp, "nice": kf.nice}
+
+
+def couplings(flow):
+    """Returns the couplings of a flow, in order."""
+    return [part for part in flow.bijection if isinstance(part, Coupling)]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "partition", ["half", "alternating", "random", kf.Partition(5, (0, 3, 4))]
+)
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_depth_counts_couplings(recipe, partition, depth):
+    """Whatever the partition adds between them, there are as many couplings as depth says."""
+    flow = RECIPES[recipe](5, depth=depth, hidden=(4,), partition=partition)
+    assert len(couplings(flow)) == depth
+
+
+@pytest.mark.parametrize("partition", ["half", "alternating", kf.Partition(5, (0, 3, 4))])
+def test_the_parts_take_turns(partition):
+    """What one coupling keeps the next one changes."""
+    kept = [c.partition.kept for c in couplings(kf.real_nvp(5, depth=4, partition=partition))]
+    changed = [
+        c.partition.changed for c in couplings(kf.real_nvp(5, depth=4, partition=partition))
+    ]
+    assert kept[1:] == changed[:-1]
+
+
+def test_a_random_partition_is_a_seeded_permutation_before_each_coupling():
+    """The same seed gives the same flow, another seed another."""
+
+    def indices(seed):
+        flow = kf.real_nvp(16, depth=3, hidden=(4,), partition="random", seed=seed)
+        return [part.index.tolist() for part in flow.bijection if isinstance(part, kf.Permutation)]
+
+    assert len(indices(0)) == 3
+    assert len(set(map(tuple, indices(0)))) == 3
+    assert indices(0) == indices(0)
+    assert indices(0) != indices(100)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("partition", ["half", "alternating", "random"])
+@pytest.mark.parametrize("features", [1, 2, 3, 7])
+def test_a_new_flow_is_the_standard_normal(recipe, partition, features):
+    """Before training the map is at most a permutation, and the density is the base's."""
+    flow = RECIPES[recipe](features, depth=3, hidden=(4,), partition=partition)
+    x = torch.randn(6, features)
+    z, log_det = flow.bijection(x)
+    assert torch.equal(z.sort(1)[0], x.sort(1)[0])
+    assert torch.equal(log_det, torch.zeros(6))
+    assert partition == "random" or torch.equal(z, x)
+
+
+def test_one_feature_is_an_affine_map():
+    """A coupling has nothing to read: there is none, and scale and shift are learned."""
+    flow = kf.real_nvp(1, depth=8)
+    assert [type(part) for part in flow.bijection] == [kf.Standardize, kf.ElementwiseAffine]
+
+
+def test_one_feature_with_context_is_an_affine_map_of_the_context():
+    """One coupling of the context, which may use the whole bound on the log-scale."""
+    flow = kf.real_nvp(1, depth=8, context_features=2)
+    (coupling,) = couplings(flow)
+    assert coupling.scale_bound == 6.0
+    flow = jittered(flow)
+    log_prob = flow.log_prob(torch.zeros(2, 1), torch.tensor([[0.0, 1.0], [5.0, 2.0]]))
+    assert log_prob[0] != log_prob[1]
+
+
+def test_the_bound_on_the_log_scales_is_shared_by_the_depth():
+    """The sum over depth is what the argument says."""
+    bounds = [c.scale_bound for c in couplings(kf.real_nvp(4, depth=12, scale_bound=3.0))]
+    assert sum(bounds) == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_256_couplings_are_finite_and_invertible_from_the_first_steps(recipe):
+    """After each of three steps of Adam values and gradients are finite and round trips hold."""
+    flow = RECIPES[recipe](6, depth=256, hidden=(8,))
+    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-3)
+    x = torch.randn(64, 6) * torch.linspace(0.5, 3, 6)
+    for _ in range(3):
+        loss = -flow.log_prob(x).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert all(torch.isfinite(p.grad).all() for p in flow.parameters() if p.grad is not None)
+        optimizer.step()
+        errors = kf.round_trip(flow, x)
+        assert errors.data.max() < 1e-3
+        assert errors.latent.max() < 1e-3
+
+
+def test_256_couplings_are_finite_wherever_their_networks_go():
+    """With log-scales at their bound everywhere, no value leaves float32."""
+    flow = kf.real_nvp(6, depth=256, hidden=(8,))
+    for coupling in couplings(flow):
+        with torch.no_grad():
+            coupling.conditioner.layers[-1].bias[: len(coupling.partition.changed)] = 100.0
+    z, log_det = flow.bijection(torch.randn(16, 6))
+    assert torch.isfinite(z).all()
+    # Halves take turns: each feature is changed by half of the couplings.
+    torch.testing.assert_close(log_det, torch.full((16,), 6 * 6.0 / 2), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"features": 0}, "'features' should be at least 1, got 0"),
+        ({"features": -3}, "'features' should be at least 1, got -3"),
+        ({"features": 2.0}, "'features' should be a whole number of at least 1, got 2.0"),
+        ({"features": True}, "'features' should be a whole number of at least 1, got True"),
+        ({"features": "4"}, "'features' should be a whole number"),
+        ({"depth": 0}, "'depth' should be at least 1, got 0: depth counts couplings"),
+        ({"depth": 2.5}, "'depth' should be a whole number of at least 1, got 2.5"),
+        ({"depth": True}, "'depth' should be a whole number of at least 1, got True"),
+        ({"hidden": "64"}, "'hidden' should be a sequence of layer widths, got '64'"),
+        ({"hidden": 64}, "'hidden' should be a sequence of layer widths, got 64"),
+        ({"hidden": (0,)}, "'hidden' should be at least 1"),
+        ({"partition": "thirds"}, "'half', 'alternating', 'random' or a Partition, got 'thirds'"),
+        ({"partition": 3}, "or a Partition, got 3"),
+        ({"partition": kf.Partition.half(5)}, "one of 4 features, got one of 5"),
+        ({"partition": kf.Partition(4, ())}, "'partition' should leave between 1 and 3"),
+        ({"context_features": -1}, "'context_features' should be at least 0"),
+        ({"context_features": 1.5}, "'context_features' should be a whole number"),
+        ({"memory": "none"}, "'memory' should be one of 'recompute', 'store', got 'none'"),
+        ({"seed": "a"}, "'seed' should be a whole number"),
+    ],
+)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_arguments_that_cannot_be_are_refused(recipe, arguments, message):
+    """One sentence names the argument, what it should be, and what it was."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        RECIPES[recipe](**{"features": 4, **arguments})
+
+
+@pytest.mark.parametrize("bound", [0, -1.0, float("nan"), float("inf"), "6", None, True])
+def test_a_scale_bound_that_cannot_be_is_refused(bound):
+    """It is a finite number above 0."""
+    with pytest.raises(kf.ArgumentError, match="'scale_bound' should be a"):
+        kf.real_nvp(4, scale_bound=bound)
+
+
+def test_numpy_integers_are_whole_numbers():
+    """Widths read off an array serve as arguments."""
+    numpy = pytest.importorskip("numpy")
+    flow = kf.real_nvp(numpy.int64(3), depth=numpy.int32(2), hidden=(numpy.int64(4),))
+    assert flow.event_shape == (3,)

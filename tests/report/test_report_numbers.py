@@ -1,0 +1,79 @@
+import pytest
+
+from kappaflow.report.figures.base import band, log_axis, steps
+from kappaflow.report.numbers import drawable, fixed, significant, what_is_not_drawn, with_error
+
+NBSP = "\N{NO-BREAK SPACE}"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.0, "0"),
+        (9.996, "10.0"),
+        (0.012345, "0.0123"),
+        (1234.5, "1,230"),
+        (-1.5e-7, f"−1.50{NBSP}×{NBSP}10⁻⁷"),
+        (3e12, f"3.00{NBSP}×{NBSP}10¹²"),
+        (12, "12"),
+        (None, "–"),
+        (float("nan"), "not finite"),
+        (float("inf"), "not finite"),
+        ("Infinity", "not finite"),
+        ("2.5", "2.50"),
+    ],
+)
+def test_numbers_read_well(value, text):
+    """Three digits, true minus signs, powers of ten, and words for what is no number."""
+    assert significant(value) == text
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "text"),
+    [
+        (9.31249, 0.0431, "9.312 ± 0.043"),
+        (-127.4, 12.7, "−127 ± 13"),
+        (3.0, 0.0, "3.000 ± 0.000"),
+        (3.0, float("nan"), "3.000 (error not finite)"),
+        (float("inf"), 0.1, "not finite"),
+    ],
+)
+def test_a_mean_is_rounded_to_its_error(mean, error, text):
+    """The error keeps two digits and the mean as many decimals."""
+    assert with_error(mean, error) == text
+
+
+def test_fixed_decimals_survive_huge_numbers():
+    """A number too long to read turns into a power of ten."""
+    assert fixed(2.345, 2) in {"2.35", "2.34"}
+    assert fixed(1e300, 2) == f"1.00{NBSP}×{NBSP}10³⁰⁰"
+
+
+def test_what_an_axis_cannot_show_becomes_a_gap_and_is_told():
+    """Zeros leave a log axis, what is not finite leaves both; the never measured is no loss."""
+    values = [1.0, 0.0, float("nan"), None, "Infinity"]
+    assert drawable(values) == [1.0, 0.0, None, None, None]
+    assert drawable(values, log=True) == [1.0, None, None, None, None]
+    assert what_is_not_drawn([values]) == "2 of 4 values are not finite and are left out."
+    assert "1 of 4 values are zero" in what_is_not_drawn([values], log=True)
+    assert what_is_not_drawn([[1.0, None]], log=True) == ""
+
+
+@pytest.mark.parametrize("values", [[1.0], [1e-12, 1e12], [3.0, 4.0], [1e-99, 1e99], [], [0.0]])
+def test_log_axes_have_a_few_ticks_inside_their_range(values):
+    """From one value to two hundred decades, an axis has two to ten ticks."""
+    axis = log_axis("x", [values])
+    assert 1 <= len(axis["tickvals"]) <= 10
+    assert len(axis["tickvals"]) == len(axis["ticktext"])
+
+
+def test_a_band_falls_apart_where_a_bound_is_missing():
+    """A gap splits the polygon instead of drawing across it."""
+    trace = band([1, 2, 3, 4], [1.0, 1.0, None, 1.0], [2.0, 2.0, 2.0, 2.0], "red")
+    assert trace["x"] == [1, 2, 2, 1, None, 4, 4]
+    assert trace["y"] == [1.0, 1.0, 2.0, 2.0, None, 1.0, 2.0]
+
+
+def test_a_histogram_has_corners_and_ends_on_the_axis():
+    """Two bins make six corners."""
+    assert steps([0, 1, 2], [3.0, 4.0]) == ([0, 0, 1, 1, 2, 2], [0.0, 3.0, 3.0, 4.0, 4.0, 0.0])

@@ -1,0 +1,309 @@
+import base64
+import hashlib
+import json
+import math
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from kappaflow.report import FindingView, Latent, Likelihood, Pairs, Report, render
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+NAN, INF = float("nan"), float("inf")
+
+
+class Page(HTMLParser):
+    """The tags of a page with their attributes, and the texts of its scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.styles: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        tag, attributes = self.tags[-1] if self.tags else ("", {})
+        if tag == "script":
+            self.scripts.append((attributes, data))
+            self.tags.append(("", {}))
+        elif tag == "style":
+            self.styles.append(data)
+            self.tags.append(("", {}))
+        else:
+            self.text.append(data)
+
+    @property
+    def figures(self) -> dict:
+        """What the page's script draws."""
+        (data,) = (
+            text for attributes, text in self.scripts if attributes.get("id") == "figure-data"
+        )
+        return json.loads(data, parse_constant=_refuse)
+
+
+def _refuse(constant):
+    raise AssertionError(f"{constant} is no JSON")
+
+
+@pytest.fixture(scope="module")
+def usual(report):
+    return Page(render(report))
+
+
+def test_the_sections_stand_in_the_order_of_reading(usual):
+    """A reader meets the verdict first and the glossary last."""
+    assert [attributes["id"] for tag, attributes in usual.tags if tag == "section"] == [
+        "findings",
+        "about",
+        "curves",
+        "likelihood",
+        "samples",
+        "depth",
+        "latent-section",
+        "glossary",
+    ]
+
+
+def test_the_verdict_stands_in_words_and_numbers_at_the_top(usual):
+    """Colour alone never carries the verdict."""
+    text = " ".join(" ".join(usual.text).split())
+    top = text[: text.index("Findings of the doctor")]
+    assert "Usable, with 1 warning" in top
+    for number in ("9.31 ± 0.14", "27.83 ± 0.14", "0.841 ± 0.010", "12.91"):
+        assert number in top
+
+
+@pytest.mark.parametrize(
+    ("ok", "severities", "words", "css"),
+    [
+        (True, [], "No problem found", "verdict ok"),
+        (True, ["note"], "No problem found", "verdict ok"),
+        (True, ["warning", "warning"], "Usable, with 2 warnings", "verdict warning"),
+        (False, ["error", "note"], "Do not trust it yet: 1 error", "verdict error"),
+    ],
+)
+def test_the_colour_of_the_verdict_follows_the_worst_finding(
+    make_report, ok, severities, words, css
+):
+    """The level is a class for the colour and words for everyone."""
+    findings = [
+        FindingView(
+            code="KF1", severity=s, layer=None, message="m", cause="c", cure="u", evidence={}
+        )
+        for s in severities
+    ]
+    html = render(make_report(ok=ok, findings=findings))
+    assert words in html
+    assert f'class="{css}"' in html
+
+
+def test_nothing_is_loaded_from_outside(usual):
+    """No address in any attribute or style points anywhere but into the page."""
+    for tag, attributes in usual.tags:
+        for name, value in attributes.items():
+            if name in {"src", "href", "srcset", "action", "data", "poster", "background"}:
+                assert (value or "").startswith(("#", "data:")), (tag, name, value)
+            assert "url(" not in (value or "")
+    assert len(usual.styles) == 1
+    assert "url(" not in usual.styles[0]
+    assert "@import" not in usual.styles[0]
+
+
+def test_the_policy_forbids_requests_and_lets_only_our_scripts_run(usual):
+    """A Content-Security-Policy allows two scripts by their hashes, and no source of anything."""
+    (policy,) = (
+        attributes["content"]
+        for tag, attributes in usual.tags
+        if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert "default-src 'none'" in policy
+    assert "http" not in policy
+    assert "'unsafe-eval'" not in policy
+    run = [text for attributes, text in usual.scripts if "type" not in attributes]
+    hashes = [base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in run]
+    assert re.findall(r"'sha256-([^']+)'", policy) == hashes
+    assert len(hashes) == 2
+
+
+def test_plotly_is_embedded_once(usual):
+    """The page carries its own plotly.js, a single copy of it."""
+    assert sum("plotly.js v" in text for _, text in usual.scripts) == 1
+
+
+def test_names_with_script_tags_stay_text(make_report):
+    """Names of columns, layers and rows never become markup, in HTML or in figures."""
+    plain = make_report(columns=3, layers=2)
+    profile = plain.profile | {"layers": [EVIL, EVIL]}
+    hostile = plain.model_copy(
+        update={
+            "about": plain.about.model_copy(update={"title": EVIL, "notes": [EVIL]}),
+            "marginals": [m.model_copy(update={"column": EVIL}) for m in plain.marginals],
+            "pairs": plain.pairs.model_copy(update={"columns": [EVIL] * 3}),
+            "profile": profile,
+            "separations": [plain.separations[0].model_copy(update={"name": EVIL})],
+            "findings": [
+                f.model_copy(update={"layer": EVIL, "message": EVIL, "evidence": {EVIL: EVIL}})
+                for f in plain.findings
+            ],
+            "verdict": EVIL,
+        }
+    )
+    page = Page(render(hostile))
+    assert sum(tag == "script" for tag, _ in page.tags) == 3
+    assert not any(tag == "img" for tag, _ in page.tags)
+    labels = list(_labels(page.figures))
+    assert any("&lt;/script&gt;" in label for label in labels)
+    assert not any("<" in label for label in labels)
+
+
+def _labels(value):
+    """Yields every text that plotly would read as its little HTML."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _labels(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _labels(item)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_every_figure_has_words_for_those_who_cannot_see_it(usual):
+    """Each plot carries a label, and each framed figure a caption."""
+    plots = [attributes for _, attributes in usual.tags if "data-figure" in attributes]
+    assert {plot["data-figure"] for plot in plots} == set(usual.figures)
+    assert all(plot["role"] == "img" and plot["aria-label"] for plot in plots)
+    figures = sum(tag == "figure" for tag, _ in usual.tags)
+    assert sum(tag == "figcaption" for tag, _ in usual.tags) == figures
+
+
+def test_every_axis_has_a_title(usual):
+    """Every axis says what it shows and in which unit."""
+    for name, figure in usual.figures.items():
+        for axis in ("xaxis", "yaxis"):
+            assert figure["layout"][axis]["title"]["text"], name
+
+
+def test_the_worst_layer_is_marked(usual):
+    """The condition numbers over depth carry a diamond at the worst layer, with its name."""
+    (mark,) = (
+        t for t in usual.figures["condition"]["data"] if t.get("name", "").startswith("worst")
+    )
+    assert mark["name"] == "worst: 10 AffineCoupling"
+    assert mark["x"] == [11]
+
+
+def test_a_worst_layer_that_cannot_be_drawn_is_named(make_report):
+    """A layer whose condition number is infinite is the one to look at, diamond or not."""
+    profile = make_report(layers=4).profile
+    table = {k: [*v[:2], INF, v[3]] for k, v in profile["layer_condition_number"].items()}
+    html = render(make_report(layers=4, profile=profile | {"layer_condition_number": table}))
+    assert "“2 AffineCoupling”, whose condition number is not finite" in html
+    assert "3 of 24 values are not finite and are left out." in html
+
+
+def test_the_best_epoch_is_marked(usual):
+    """The learning curves carry a line at the epoch whose weights were kept."""
+    assert usual.figures["curve-nll"]["layout"]["shapes"][0]["x0"] == 34
+
+
+def spoilt(report: Report, value: float) -> Report:
+    """Returns a report in which every number that may fail to be finite is this one."""
+
+    def spoil(item):
+        if isinstance(item, dict):
+            return {key: spoil(inner) for key, inner in item.items()}
+        if isinstance(item, list):
+            return [spoil(inner) for inner in item]
+        return value if isinstance(item, float) else item
+
+    kept = {"about": report.about, "pairs": report.pairs, "latent": report.latent}
+    content = report.model_dump() | {k: v.model_dump() for k, v in kept.items()}
+    whole = {"about", "best_epoch", "verdict", "ok"}
+    content = {k: v if k in whole else spoil(v) for k, v in content.items()}
+    content["latent"]["coordinates"] = [(value, value)] * len(report.latent.coordinates)
+    return Report.model_validate(content)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF, 1e300])
+def test_numbers_that_are_not_finite_do_not_break_the_page(make_report, value):
+    """A report full of nan or infinities renders, says so in words, and its JSON is valid."""
+    html = render(spoilt(make_report(layers=4, epochs=3), value))
+    page = Page(html)
+    assert page.figures
+    if not math.isfinite(value):
+        assert html.count("not finite") > 20
+        assert 'class="value not-finite"' in html
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        {"layers": 1},
+        {"layers": 1024},
+        {"epochs": 1},
+        {"columns": 1},
+        {"columns": 2},
+        {"columns": 300},
+        {"separations": []},
+        {"findings": []},
+        {"curves": []},
+        {"likelihoods": []},
+        {"marginals": []},
+        {"profile": {}},
+        {"pairs": Pairs(columns=[], data=[], samples=[])},
+        {"latent": Latent(edges=[], density=[], normal=[], coordinates=[], beyond_four=NAN)},
+        {"curves": [{"epoch": 1, "train_nll": None}, {"epoch": 2, "validation_nll": 3.0}]},
+        {"gaussian_nll_standardised": -100.0},
+    ],
+    ids=str,
+)
+def test_reports_of_every_size_render(make_report, size):
+    """Small, large and partly empty reports make pages whose figures all have a place."""
+    page = Page(render(make_report(**size)))
+    places = {a["data-figure"] for _, a in page.tags if "data-figure" in a}
+    assert places == set(page.figures)
+
+
+def test_a_single_column_has_no_pairs(make_report):
+    """With one column there is nothing to set against each other."""
+    figures = Page(render(make_report(columns=1))).figures
+    assert not any(name.startswith("pair") for name in figures)
+    assert "marginal-0" in figures
+
+
+def test_of_very_many_columns_those_that_differ_most_are_drawn(make_report):
+    """A page of 300 columns stays readable, and shows the column that is worst."""
+    report = make_report(columns=300)
+    worst = report.marginals[299]
+    shifted = worst.model_copy(update={"samples": worst.samples[12:] + worst.samples[:12]})
+    html = render(report.model_copy(update={"marginals": [*report.marginals[:299], shifted]}))
+    assert sum(name.startswith("marginal") for name in Page(html).figures) == 40
+    assert 'title="column 300"' in html
+
+
+def test_the_clouds_of_points_stay_few(make_report):
+    """However many rows a report has, the page draws at most 6,000 points."""
+    figures = Page(render(make_report(rows=5000))).figures
+    points = sum(
+        len(trace["x"])
+        for name, f in figures.items()
+        if name.startswith("pair")
+        for trace in f["data"]
+    )
+    assert 3000 < points <= 6000
+
+
+def test_a_flow_worse_than_a_gaussian_is_told_so(make_report):
+    """The comparison is a sentence, whichever side wins."""
+    part = Likelihood(
+        name="test", rows=9, nll=5.0, nll_standardised=5.0, standard_error=0.1, quantiles={}
+    )
+    html = render(make_report(likelihoods=[part], gaussian_nll_standardised=3.0))
+    assert "2.00 nats a row worse than a Gaussian" in html

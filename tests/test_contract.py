@@ -1,0 +1,39 @@
+"""Every bijection and every recipe keeps the public contract, in float64 and in float32."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+from cases import BIJECTIONS, FLOWS
+from kappaflow import bijections, flows, registry
+from kappaflow.testing import check_bijection, check_flow
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", BIJECTIONS)
+def test_every_bijection_keeps_the_contract(name, dtype):
+    """Each case of a bijection passes each law, at the tolerance of its conditioning."""
+    check_bijection(*BIJECTIONS[name].build(DTYPES[dtype]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FLOWS)
+def test_every_flow_keeps_the_contract(name, dtype):
+    """Each case of a flow passes each law, at the tolerance of its conditioning."""
+    check_flow(*FLOWS[name].build(DTYPES[dtype]))
+
+
+def test_every_exported_bijection_has_a_case():
+    """A bijection that is exported cannot be left out of the contract."""
+    exported = {getattr(bijections, name) for name in bijections.__all__} | {kf.Chain, kf.Inverse}
+    tested = {type(part) for case in BIJECTIONS.values() for part in case.make().modules()}
+    assert exported - tested == set()
+
+
+def test_every_exported_recipe_has_a_case():
+    """A recipe that is exported cannot be left out of the contract."""
+    recipes = {name for name in flows.__all__ if not isinstance(getattr(flows, name), type)}
+    tested = {registry.describe(case.make())["name"] for case in FLOWS.values()}
+    assert recipes - tested == set()

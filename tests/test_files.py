@@ -1,0 +1,367 @@
+"""Model files: the same function comes back, or one clear sentence says why not."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import kappaflow as kf
+from cases import FLOWS
+from kappaflow.testing.contract import jittered
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+@pytest.fixture
+def flow():
+    """A small flow off its start."""
+    return jittered(kf.real_nvp(3, depth=2, hidden=(4,), partition="random"))
+
+
+@pytest.fixture
+def saved(flow, tmp_path):
+    """The folder that it was saved to."""
+    kf.save(flow, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def states_equal(a, b):
+    """Whether two modules hold the same names, types and bits."""
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(
+        a[key].dtype == b[key].dtype and torch.equal(a[key], b[key]) for key in a
+    )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_loaded_flow_is_the_saved_one_bit_for_bit(name, dtype, tmp_path):
+    """State, type, repr and values are the same, and it is in evaluation mode."""
+    flow, x, context = FLOWS[name].build(DTYPES[dtype])
+    kf.save(flow, tmp_path)
+    loaded = kf.load(tmp_path)
+    assert states_equal(flow, loaded)
+    assert repr(loaded) == repr(flow)
+    assert not any(part.training for part in loaded.modules())
+    with torch.no_grad():
+        assert torch.equal(loaded.log_prob(x, context), flow.log_prob(x, context))
+
+
+def test_saving_and_loading_use_no_random_numbers(flow, tmp_path):
+    """The global generator is where it was: saving in the middle of training changes nothing."""
+    state = torch.random.get_rng_state()
+    kf.save(flow, tmp_path)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_saving_leaves_the_flow_alone(flow, tmp_path):
+    """Mode and state are as before."""
+    flow.train()
+    before = {key: value.clone() for key, value in flow.state_dict().items()}
+    kf.save(flow, str(tmp_path / "a" / "b"))
+    assert flow.training
+    assert all(torch.equal(flow.state_dict()[key], value) for key, value in before.items())
+
+
+def test_saving_again_replaces_both_files(flow, saved):
+    """The second flow is the one that is loaded, and nothing else is left in the folder."""
+    other = jittered(kf.nice(2, depth=1, hidden=(4,)))
+    kf.save(other, saved)
+    assert states_equal(kf.load(saved), other)
+    assert sorted(os.listdir(saved)) == [CONFIG, WEIGHTS]
+
+
+def test_a_failing_write_leaves_the_old_file_whole(flow, saved, monkeypatch):
+    """A full disk gives a FileError, the old model still loads, and no temporary file stays."""
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(kf.FileError, match="cannot be written: No space left on device"):
+        kf.save(jittered(flow, seed=5), saved)
+    monkeypatch.undo()
+    assert sorted(os.listdir(saved)) == [CONFIG, WEIGHTS]
+    kf.load(saved)
+
+
+def test_files_can_be_read_by_whoever_the_umask_lets(saved):
+    """A model file has the mode of any new file, not the private one of a temporary file."""
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (saved / WEIGHTS).stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def edit(saved, change):
+    """Rewrites config.json after `change` has had its dictionary."""
+    config = json.loads((saved / CONFIG).read_text())
+    change(config)
+    (saved / CONFIG).write_text(json.dumps(config))
+
+
+def rewrite_tensors(saved, change):
+    """Rewrites the weights after `change` has had them, with a digest that is right."""
+    from kappaflow.files import digest, read_config, read_tensors
+
+    tensors, _ = read_tensors(saved / WEIGHTS)
+    change(tensors)
+    metadata = {"digest": digest(tensors, read_config(saved / CONFIG))}
+    save_file(tensors, saved / WEIGHTS, metadata)
+
+
+def rewrite_config(saved, change):
+    """Rewrites config.json and the digest of the weights to fit it."""
+    edit(saved, change)
+    rewrite_tensors(saved, lambda tensors: None)
+
+
+def not_a_flow(config):
+    config["model"] = {"name": "Permutation", "arguments": {"index": [0, 1]}}
+
+
+DAMAGES = {
+    "no folder": (
+        lambda s: s.rename(s.parent / "gone"),
+        "is no directory: a model is a directory",
+    ),
+    "no config": (lambda s: (s / CONFIG).unlink(), "config.json is missing: .* holds no model"),
+    "no weights": (lambda s: (s / WEIGHTS).unlink(), "safetensors is missing: .* no whole model"),
+    "empty config": (lambda s: (s / CONFIG).write_text(""), "config.json is not JSON"),
+    "config cut short": (
+        lambda s: (s / CONFIG).write_text((s / CONFIG).read_text()[:50]),
+        "config.json is not JSON",
+    ),
+    "config is no text": (lambda s: (s / CONFIG).write_bytes(b"\xff\xfe\x00"), "is not JSON"),
+    "config is deep": (lambda s: (s / CONFIG).write_text("[" * 100_000), "is not JSON"),
+    "config is a list": (lambda s: (s / CONFIG).write_text("[1]"), "has format version None"),
+    "other version": (
+        lambda s: edit(s, lambda c: c.update(format_version=2)),
+        "has format version 2, this kappaflow reads version 1",
+    ),
+    "other format": (lambda s: edit(s, lambda c: c.update(format="x")), "'format' is wrong: "),
+    "unknown key": (lambda s: edit(s, lambda c: c.update(extra=1)), "unknown key 'extra'"),
+    "missing key": (lambda s: edit(s, lambda c: c.pop("model")), "'model' is wrong: "),
+    "key of a wrong type": (lambda s: edit(s, lambda c: c.update(dtype=3)), "'dtype' is wrong: "),
+    "another model": (
+        lambda s: edit(s, lambda c: c["model"]["arguments"].update(seed=1)),
+        "does not match its digest: it, or config.json beside it, was damaged",
+    ),
+    "unknown dtype": (
+        lambda s: rewrite_config(s, lambda c: c.update(dtype="float31")),
+        "asks for the type 'float31', which is no floating-point type",
+    ),
+    "integer dtype": (
+        lambda s: rewrite_config(s, lambda c: c.update(dtype="int64")),
+        "asks for the type 'int64', which is no floating-point type",
+    ),
+    "dtype is a function": (
+        lambda s: rewrite_config(s, lambda c: c.update(dtype="load")),
+        "asks for the type 'load', which is no floating-point type",
+    ),
+    "not a flow": (lambda s: rewrite_config(s, not_a_flow), "describes a Permutation, not a flow"),
+    "unknown name": (
+        lambda s: rewrite_config(s, lambda c: c["model"].update(name="test.Gone")),
+        "config.json: 'test.Gone' is not registered: import the module that defines it",
+    ),
+    "unknown argument": (
+        lambda s: rewrite_config(s, lambda c: c["model"]["arguments"].update(width=3)),
+        "'real_nvp' does not take these arguments",
+    ),
+    "impossible argument": (
+        lambda s: rewrite_config(s, lambda c: c["model"]["arguments"].update(depth=0)),
+        "'real_nvp' cannot be built from its arguments: 'depth' should be at least 1",
+    ),
+    "weights are a folder": (
+        lambda s: ((s / WEIGHTS).unlink(), (s / WEIGHTS).mkdir()),
+        "safetensors is missing",
+    ),
+    "weights are text": (lambda s: (s / WEIGHTS).write_text("hello"), "is damaged or cut short"),
+    "weights are empty": (lambda s: (s / WEIGHTS).write_bytes(b""), "is damaged or cut short"),
+    "no digest": (
+        lambda s: save_file({"a": torch.zeros(1)}, s / WEIGHTS),
+        "does not match its digest",
+    ),
+    "a tensor too few": (
+        lambda s: rewrite_tensors(s, lambda t: t.popitem()),
+        "safetensors lacks .* \\(1 such\\): it is not of this model",
+    ),
+    "a tensor too many": (
+        lambda s: rewrite_tensors(s, lambda t: t.update(more=torch.zeros(1))),
+        "safetensors has an unknown 'more'",
+    ),
+    "a tensor of another shape": (
+        lambda s: rewrite_tensors(
+            s, lambda t: t.update({"bijection.bijections.0.mean": torch.zeros(4)})
+        ),
+        "holds 'bijection.bijections.0.mean' of shape \\(4,\\), the model wants \\(3,\\)",
+    ),
+    "an index that is no permutation": (
+        lambda s: rewrite_tensors(s, lambda t: t["bijection.bijections.1.index"].zero_()),
+        "does not fit the model: .*'index' should hold each of 0 to 2 once",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_model_is_one_clear_file_error(name, saved):
+    """Each damage gives its own sentence, of one line, and never another exception."""
+    damage, message = DAMAGES[name]
+    damage(saved)
+    with pytest.raises(kf.FileError, match=message) as caught:
+        kf.load(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_in_place_of_the_folder_is_a_file_error(flow, tmp_path):
+    """Neither loading nor saving takes a file for a directory."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(kf.FileError, match="file is no directory"):
+        kf.load(tmp_path / "file")
+    with pytest.raises(kf.FileError, match="file cannot be made a directory"):
+        kf.save(flow, tmp_path / "file")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_a_file_error(flow, tmp_path):
+    """The system's reason is part of the sentence."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(kf.FileError, match="cannot be written: Permission denied"):
+        kf.save(flow, tmp_path)
+
+
+def outcome(saved, flow):
+    """Returns whether loading gives a FileError or the same flow; anything else fails the test."""
+    try:
+        loaded = kf.load(saved)
+    except kf.FileError:
+        return "error"
+    assert states_equal(loaded, flow)
+    assert repr(loaded) == repr(flow)
+    return "same"
+
+
+def test_a_model_cut_short_anywhere_is_a_file_error(flow, saved):
+    """At 60 lengths of the weights, and of the configuration, nothing but a FileError comes."""
+    for name in (WEIGHTS, CONFIG):
+        content = (saved / name).read_bytes()
+        for length in range(0, len(content) - 2, max(1, len(content) // 60)):
+            (saved / name).write_bytes(content[:length])
+            assert outcome(saved, flow) == "error"
+        (saved / name).write_bytes(content)
+
+
+def test_a_model_with_bytes_behind_its_end_is_refused(flow, saved):
+    """What does not belong to the weights is noticed."""
+    (saved / WEIGHTS).write_bytes((saved / WEIGHTS).read_bytes() + b"\0" * 8)
+    assert outcome(saved, flow) == "error"
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG])
+def test_a_flipped_bit_is_a_file_error_or_changes_nothing(name, flow, saved):
+    """At 400 places, header and data alike, no flip gives another model or another exception."""
+    content = (saved / name).read_bytes()
+    generator = torch.Generator().manual_seed(0)
+    header = 8 + int.from_bytes(content[:8], "little") if name == WEIGHTS else len(content)
+    places = [
+        *range(8 * 8),
+        *torch.randint(8 * min(header, len(content)), (200,), generator=generator).tolist(),
+        *torch.randint(8 * len(content), (136,), generator=generator).tolist(),
+    ]
+    found = []
+    for place in places:
+        flipped = bytearray(content)
+        flipped[place // 8] ^= 1 << place % 8
+        (saved / name).write_bytes(flipped)
+        found.append(outcome(saved, flow))
+    assert found.count("error") > 0.8 * len(found)
+
+
+class NotRegistered(kf.Bijection):
+    """A user's bijection that nobody registered."""
+
+    def forward(self, x, context=None):
+        return x, x.new_zeros(len(x))
+
+    inverse = forward
+
+
+def appended(flow):
+    flow.bijection.bijections.append(kf.Permutation((2, 1, 0)))
+
+
+def exchanged(flow):
+    flow.bijection.bijections[1] = kf.Permutation((2, 1, 0))
+
+
+def another_memory(flow):
+    flow.bijection.bijections[2].memory = "store"
+
+
+def another_bound(flow):
+    flow.bijection.bijections[2].scale_bound = 1.0
+
+
+def replaced(flow):
+    flow.bijection = kf.Chain([kf.ElementwiseAffine(3)])
+
+
+@pytest.mark.parametrize("change", [appended, another_memory, another_bound, replaced])
+def test_a_flow_changed_after_it_was_built_is_not_saved(change, flow, tmp_path):
+    """Its description would be of another function, so nothing is written."""
+    change(flow)
+    with pytest.raises(kf.ArgumentError, match="'flow' was changed after it was built"):
+        kf.save(flow, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_part_exchanged_for_one_with_other_state_is_saved_as_it_is(flow, tmp_path):
+    """A permutation's index is state, so exchanging it is no change of the description."""
+    exchanged(flow)
+    kf.save(flow, tmp_path)
+    assert states_equal(kf.load(tmp_path), flow)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: kf.Flow(kf.StandardNormal(2), NotRegistered()), "a NotRegistered cannot be"),
+        (lambda: kf.Permutation((0, 1)), "'flow' should be a Flow, got Permutation"),
+        (
+            lambda: mixed(),
+            "'flow' should hold numbers of one type, got torch.float32, torch.float64",
+        ),
+    ],
+)
+def test_what_no_file_can_describe_is_not_saved(make, message, tmp_path):
+    """The sentence says what to do about it, and nothing is written."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        kf.save(make(), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def mixed():
+    """Returns a flow in two types, which loading in one would change."""
+    flow = kf.real_nvp(2, depth=2, hidden=(4,))
+    flow.bijection.bijections[0].double()
+    return flow
+
+
+def test_numbers_that_json_has_no_word_for_come_back():
+    """An infinite start is written and read as such."""
+    import tempfile
+
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[float("-inf"), 0.0]))
+    with tempfile.TemporaryDirectory() as folder:
+        kf.save(flow, folder)
+        assert states_equal(kf.load(folder), flow)
+
+
+def test_nan_parameters_are_saved_and_loaded(flow, tmp_path):
+    """A flow that has gone wrong can be looked at later."""
+    with torch.no_grad():
+        next(flow.parameters()).fill_(float("nan"))
+    kf.save(flow, tmp_path)
+    assert next(kf.load(tmp_path).parameters()).isnan().all()

@@ -1,0 +1,126 @@
+"""The four products: against dense Jacobians, for several vectors, and differentiated."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+from cases import BIJECTIONS, affine
+from kappaflow.bijection import zero_log_det
+from kappaflow.testing.contract import dense_jacobian, jittered
+
+NAMES = ["jv", "vjp", "inverse_jv", "inverse_vjp"]
+
+
+def dense_of(bijection, x, context=None):
+    """Returns the four matrices whose products these are."""
+    z = bijection(x, context)[0].detach()
+    there = dense_jacobian(bijection.forward, x, context)
+    back = dense_jacobian(bijection.inverse, z, context)
+    return dict(zip(NAMES, (there, there.mT, back, back.mT), strict=True))
+
+
+@pytest.mark.parametrize("vectors", [None, 1, 5])
+@pytest.mark.parametrize("grad", [True, False])
+@pytest.mark.parametrize(
+    "name", ["Chain, embedding", "Inverse of a coupling", "Logit", "Chain, nested"]
+)
+def test_products_are_those_of_the_dense_jacobian(name, grad, vectors):
+    """For one vector a point and for K of them, with and without gradients enabled."""
+    bijection, x, context = BIJECTIONS[name].build(torch.float64)
+    shape = x.shape if vectors is None else (vectors, *x.shape)
+    v = torch.randn(shape, dtype=torch.float64)
+    with torch.set_grad_enabled(grad):
+        linearization = bijection.linearize(x, context)
+        for product, matrix in dense_of(bijection, x, context).items():
+            found = getattr(linearization, product)(v)
+            wanted = torch.einsum("bij,...bj->...bi", matrix, v)
+            torch.testing.assert_close(found.detach(), wanted)
+
+
+class NoForwardMode(torch.autograd.Function):
+    """A hand-written node without forward mode: x exp(x)."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x.exp()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * (1 + x) * x.exp()
+
+
+class ByHand(kf.Bijection):
+    """A bijection of positive numbers over such a node; the inverse is a Newton iteration."""
+
+    def forward(self, x, context=None):
+        return NoForwardMode.apply(x), (x + (1 + x).log()).sum(1)
+
+    def inverse(self, z, context=None):
+        x = z.detach().clamp_min(1e-3).log1p()
+        for _ in range(20):
+            x = x - (x * x.exp() - z.detach()) / ((1 + x) * x.exp())
+        x = x + (z - x.detach() * x.detach().exp()) / ((1 + x.detach()) * x.detach().exp())
+        return x, -(x + (1 + x).log()).sum(1)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_a_node_without_forward_mode_is_linearized_by_two_reverse_passes(grad):
+    """J v is the derivative of u -> J^T u."""
+    x = 0.5 + torch.rand(3, 2, dtype=torch.float64)
+    v = torch.randn(4, 3, 2, dtype=torch.float64)
+    with torch.set_grad_enabled(grad):
+        found = ByHand().linearize(x).jv(v)
+    torch.testing.assert_close(found.detach(), v * (1 + x) * x.exp())
+
+
+def test_a_genuine_error_shows_itself():
+    """What is wrong with a function is not hidden by the second attempt."""
+
+    class Broken(kf.Bijection):
+        def forward(self, x, context=None):
+            if x.dtype == torch.float64 and x.requires_grad:
+                raise ZeroDivisionError("broken")
+            return x * 1, zero_log_det(x)
+
+        inverse = forward
+
+    x = torch.zeros(2, 2, dtype=torch.float64)
+    with pytest.raises(ZeroDivisionError, match="broken"):
+        Broken().linearize(x).vjp(x)
+
+
+@pytest.mark.parametrize("product", NAMES)
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_products_can_be_differentiated(product, memory):
+    """Gradients of |product|^2 by x, vector and parameters, against finite differences."""
+    coupling = jittered(affine(kf.Partition.half(3), hidden=(4,), memory=memory)).double()
+    coupling = kf.Chain([coupling, kf.Permutation((2, 0, 1))])
+    x, v = (torch.randn(2, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+
+    def squared(x, v, *parameters):
+        del parameters  # perturbed in place by gradcheck: the module holds them
+        return getattr(coupling.linearize(x), product)(v).square().sum()
+
+    assert torch.autograd.gradcheck(squared, (x, v, *coupling.parameters()))
+
+
+def test_value_and_log_det_are_those_of_forward():
+    """A linearization is a forward pass too."""
+    bijection, x, context = BIJECTIONS["Chain, embedding"].build(torch.float32)
+    linearization = bijection.linearize(x, context)
+    z, log_det = bijection(x, context)
+    assert torch.equal(linearization.value, z)
+    assert torch.equal(linearization.log_det, log_det)
+
+
+def test_the_inverse_of_a_linearization_exchanges_the_products():
+    """Inverse(f) linearized at f(x) is f linearized at x, seen from the other side."""
+    coupling = jittered(affine(kf.Partition.half(3))).double()
+    x, v = torch.randn(2, 4, 3, dtype=torch.float64)
+    there, back = coupling.linearize(x), kf.Inverse(coupling).linearize(coupling(x)[0])
+    torch.testing.assert_close(back.value, x)
+    torch.testing.assert_close(back.log_det, -there.log_det)
+    torch.testing.assert_close(back.jv(v), there.inverse_jv(v))
+    torch.testing.assert_close(back.inverse_vjp(v), there.vjp(v))

@@ -1,0 +1,90 @@
+"""Partitions: which features a coupling keeps, and which it changes."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kappaflow as kf
+
+
+@st.composite
+def partitions(draw):
+    """Any partition of up to 9 features that leaves something to change."""
+    features = draw(st.integers(1, 9))
+    kept = draw(st.sets(st.integers(0, features - 1), max_size=features - 1))
+    return kf.Partition(features, tuple(kept))
+
+
+@given(partitions(), st.booleans())
+def test_merge_undoes_split_for_any_partition(partition, image):
+    """Splitting and merging gives the tensor back, for tables and for images."""
+    x = torch.arange(2.0 * partition.features * 6).reshape(2, partition.features, 3, 2)
+    x = x if image else x[..., 0, 0]
+    kept, changed = partition.split(x)
+    assert torch.equal(kept, x[:, list(partition.kept)])
+    assert torch.equal(changed, x[:, list(partition.changed)])
+    assert torch.equal(partition.merge(kept, changed), x)
+
+
+@given(partitions())
+def test_kept_and_changed_features_are_all_of_them_once(partition):
+    """No feature is lost or counted twice."""
+    assert sorted(partition.kept + partition.changed) == list(range(partition.features))
+
+
+@pytest.mark.parametrize("partition", [kf.Partition.half(5), kf.Partition.half(5).swapped()])
+def test_contiguous_parts_are_views(partition):
+    """Halves share memory with the tensor that they are parts of."""
+    x = torch.zeros(2, 5)
+    for part in partition.split(x):
+        part.fill_(3)
+    assert (x == 3).all()
+
+
+def test_half_keeps_the_smaller_first_part():
+    """floor(n/2) features are kept: none of one, one of two, two of five."""
+    assert [len(kf.Partition.half(n).kept) for n in (1, 2, 5)] == [0, 1, 2]
+    assert kf.Partition.half(5).kept == (0, 1)
+
+
+def test_alternating_keeps_even_features():
+    """The even ones are kept, and swapping exchanges the roles."""
+    assert kf.Partition.alternating(5).kept == (0, 2, 4)
+    assert kf.Partition.alternating(5).swapped().kept == (1, 3)
+
+
+def test_order_of_kept_indices_does_not_matter():
+    """The same set is the same partition."""
+    assert kf.Partition(4, (2, 0)) == kf.Partition(4, (0, 2))
+
+
+def test_repr_shortens_long_lists():
+    """A partition of many scattered features names the first and their number."""
+    assert repr(kf.Partition.alternating(40)).count(",") < 20
+    assert "(20)" in repr(kf.Partition.alternating(40))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: kf.Partition(3, (0, 0)), "different indices from 0 to 2, got \\(0, 0\\)"),
+        (lambda: kf.Partition(3, (3,)), "different indices from 0 to 2"),
+        (lambda: kf.Partition(3, (-1,)), "'kept' should be at least 0, got -1"),
+        (lambda: kf.Partition(3, (0, 1, 2)), "at most 2 of 3 features unchanged"),
+        (lambda: kf.Partition(0, ()), "'features' should be at least 1, got 0"),
+        (lambda: kf.Partition(2.0, (0,)), "'features' should be a whole number"),
+        (lambda: kf.Partition(True, ()), "'features' should be a whole number"),
+        (
+            lambda: kf.Partition(3, (0.5,)),
+            "'kept' should be a whole number of at least 0, got 0.5",
+        ),
+        (lambda: kf.Partition.half(0), "'features' should be at least 1"),
+        (lambda: kf.Partition.alternating(1), "at most 0 of 1 features unchanged"),
+        (lambda: kf.Partition(2, ()).swapped(), "a coupling must change something"),
+    ],
+)
+def test_a_partition_that_cannot_be_is_refused(make, message):
+    """The message names the argument, what it should be, and what it was."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        make()

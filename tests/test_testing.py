@@ -1,0 +1,591 @@
+"""Each check of the contract is seen to fail: mutants, each caught by the law meant for it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import kappaflow as kf
+from cases import affine
+from kappaflow.bijection import zero_log_det
+from kappaflow.flows.base import StandardNormal
+from kappaflow.linearization import Linearization
+from kappaflow.testing import ContractError, check_bijection, check_flow
+from kappaflow.testing.contract import jittered
+
+
+class Mutant(kf.Bijection):
+    """A right affine coupling of 4 features and 2 columns of context, for others to break."""
+
+    def __init__(self):
+        super().__init__()
+        self.right = jittered(affine(kf.Partition.half(4), context=2))
+
+    def forward(self, x, context=None):
+        return self.right(x, context)
+
+    def inverse(self, z, context=None):
+        return self.right.inverse(z, context)
+
+
+def mutant(*, forward=None, inverse=None, base=Mutant):
+    """Returns a mutant whose results pass through one of these functions."""
+
+    class Made(base):
+        def forward(self, x, context=None):
+            result = super().forward(x, context)
+            return result if forward is None else forward(x, *result)
+
+        def inverse(self, z, context=None):
+            result = super().inverse(z, context)
+            return result if inverse is None else inverse(z, *result)
+
+    return Made()
+
+
+class Identity(kf.Bijection):
+    """The simplest right bijection."""
+
+    def forward(self, x, context=None):
+        return x.clone(), zero_log_det(x)
+
+    def inverse(self, z, context=None):
+        return z.clone(), zero_log_det(z)
+
+
+class DroppedTerm(Mutant):
+    """The log_det leaves out the last feature's log-scale."""
+
+    def forward(self, x, context=None):
+        kept, changed = self.right.partition.split(x)
+        log_scale, _ = self.right._log_scale_and_shift(kept, context, exact=True)
+        z, log_det = super().forward(x, context)
+        return z, log_det - log_scale[:, -1]
+
+
+class ContextIgnored(Mutant):
+    """The inverse sees another context than the forward."""
+
+    def inverse(self, z, context=None):
+        return super().inverse(z, torch.zeros_like(context))
+
+
+class ContextChanged(Identity):
+    """Changes the context that it is given."""
+
+    def forward(self, x, context=None):
+        context.add_(1)
+        return super().forward(x)
+
+
+class InPlace(Identity):
+    """Changes the tensor that it is given."""
+
+    def inverse(self, z, context=None):
+        return z.neg_().neg().clone(), zero_log_det(z)
+
+
+class BatchMean(Identity):
+    """Shifts a feature by the batch's mean of another, and its inverse knows."""
+
+    def forward(self, x, context=None):
+        return x + self._shift(x), zero_log_det(x)
+
+    def inverse(self, z, context=None):
+        return z - self._shift(z), zero_log_det(z)
+
+    def _shift(self, x):
+        return torch.cat((x[:, :1] * 0, x[:, :1].mean(0).expand(len(x), 1), x[:, 2:] * 0), 1)
+
+
+class LeakingDerivative(BatchMean):
+    """Its value is right; only its derivative by other rows is not zero."""
+
+    def _shift(self, x):
+        shift = super()._shift(x)
+        return shift - shift.detach()
+
+
+class OneSided(Identity):
+    """Right where the data is, x >= -0.1; the inverse knows nothing of the rest."""
+
+    def forward(self, x, context=None):
+        inside = x > -0.1
+        log_det = (~inside).to(x).sum(1) * math.log(2)
+        return torch.where(inside, x, 2 * x), log_det
+
+
+class TinyErrors(Identity):
+    """Each log_det is within its tolerance, and their sum is not."""
+
+    def forward(self, x, context=None):
+        return x.clone(), zero_log_det(x) + 8 * torch.finfo(x.dtype).eps
+
+    inverse = forward
+
+
+class NanGradient(Identity):
+    """Finite values with a derivative that is not."""
+
+    def forward(self, x, context=None):
+        return x + (x - x).sqrt(), zero_log_det(x)
+
+
+class Counting(Identity):
+    """Counts its calls in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x, context=None):
+        self.calls += 1
+        return super().forward(x)
+
+
+class CountingInTraining(Counting):
+    """Counts its calls in training mode only."""
+
+    def forward(self, x, context=None):
+        return super().forward(x) if self.training else Identity.forward(self, x)
+
+
+class CountingAndShowing(CountingInTraining):
+    """Shows its count, and goes on counting after the start."""
+
+    def extra_repr(self):
+        return f"calls={int(self.calls)}"
+
+
+class Random(Identity):
+    """Answers a little differently each time."""
+
+    def forward(self, x, context=None):
+        return x + 1e-12 * torch.rand_like(x), zero_log_det(x)
+
+
+class CountingLinearizations(Counting):
+    """Counts how often it is linearized, and else nothing."""
+
+    def forward(self, x, context=None):
+        return Identity.forward(self, x)
+
+    def linearize(self, x, context=None):
+        self.calls += 1
+        return super().linearize(x, context)
+
+
+class Unreached(Mutant):
+    """Has a parameter that nothing uses."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(3))
+
+
+class DetachedInverse(kf.ElementwiseAffine):
+    """Its inverse carries no gradients to the shift."""
+
+    def __init__(self):
+        super().__init__(4)
+
+    def inverse(self, z, context=None):
+        x, log_det = super().inverse(z + (self.shift - self.shift.detach()))
+        return x, log_det
+
+
+class WrongProduct(Linearization):
+    """The right linearization with one product, or value, scaled."""
+
+    def __init__(self, right, wrong, several):
+        self.value, self.log_det, self.right = right.value, right.log_det, right
+        self.wrong, self.several = wrong, several
+        if wrong in ("value", "log_det"):
+            setattr(self, wrong, getattr(right, wrong) + 1e-6)
+
+    def _product(self, name, v):
+        broken = name == self.wrong and (not self.several or v.dim() == 3)
+        return getattr(self.right, name)(v) * (1 + 1e-6 * broken)
+
+    def jv(self, v):
+        return self._product("jv", v)
+
+    def vjp(self, u):
+        return self._product("vjp", u)
+
+    def inverse_jv(self, w):
+        return self._product("inverse_jv", w)
+
+    def inverse_vjp(self, y):
+        return self._product("inverse_vjp", y)
+
+
+def linearized(wrong, *, several=False):
+    """Returns a right bijection whose linearization is wrong in one place."""
+
+    class Made(Mutant):
+        def linearize(self, x, context=None):
+            return WrongProduct(super().linearize(x, context), wrong, several)
+
+    return Made()
+
+
+@kf.register("test.HiddenScale")
+class HiddenScale(kf.Bijection):
+    """Keeps a number that its description does not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden = 1.0
+
+    def forward(self, x, context=None):
+        return x + self.hidden, zero_log_det(x)
+
+    def inverse(self, z, context=None):
+        return z - self.hidden, zero_log_det(z)
+
+
+def hidden_scale():
+    """Returns a bijection that a file would describe wrongly."""
+    made = HiddenScale()
+    made.hidden = 2.0
+    return made
+
+
+def changed_after_built():
+    """Returns a chain that has grown since it was described."""
+    made = kf.Chain([kf.ElementwiseAffine(4)])
+    made.bijections.append(kf.ElementwiseAffine(4))
+    return made
+
+
+def ill_conditioned():
+    """Returns a right bijection of condition number 1e15."""
+    return kf.ElementwiseAffine(4, log_scale=[34.5, 0, 0, 0])
+
+
+MUTANTS = {
+    "no tuple": (
+        lambda: mutant(forward=lambda x, z, log_det: z),
+        "forward should return \\(value, log_det\\), got Tensor",
+    ),
+    "log_det sign": (
+        lambda: mutant(forward=lambda x, z, log_det: (z, -log_det)),
+        "the log_det of forward should be log",
+    ),
+    "log_det sign in inverse": (
+        lambda: mutant(inverse=lambda z, x, log_det: (x, -log_det)),
+        "the log_det of inverse should be log",
+    ),
+    "dropped term": (DroppedTerm, "the log_det of forward should be log"),
+    "log_det + 1e-6": (
+        lambda: mutant(forward=lambda x, z, log_det: (z, log_det + 1e-6)),
+        "the log_det of forward should be log",
+    ),
+    "log_det of inverse + 1e-6": (
+        lambda: mutant(inverse=lambda z, x, log_det: (x, log_det + 1e-6)),
+        "the log_det of inverse should be log",
+    ),
+    "log_det of the latent side": (
+        lambda: mutant(inverse=lambda z, x, log_det: (x, log_det + 1e-3 * (z[:, 0] < -0.5))),
+        "the log_det of inverse should be log.* from the latent side",
+    ),
+    "log_dets that do not cancel": (TinyErrors, "the log_dets of both directions should add up"),
+    "inverse + 1e-6": (
+        lambda: mutant(inverse=lambda z, x, log_det: (x + 1e-6, log_det)),
+        "the round trip from the data side",
+    ),
+    "one side only": (OneSided, "the round trip from the latent side"),
+    "context ignored in inverse": (ContextIgnored, "the round trip from the data side"),
+    "dtype lost": (
+        lambda: mutant(forward=lambda x, z, log_det: (z.float(), log_det)),
+        "the dtype of the value of forward should be torch.float64, got torch.float32",
+    ),
+    "dtype of log_det": (
+        lambda: mutant(inverse=lambda z, x, log_det: (x, log_det.float())),
+        "the dtype of the log_det of inverse should be torch.float64 or wider",
+    ),
+    "log_det is an integer": (
+        lambda: mutant(forward=lambda x, z, log_det: (z, log_det.long()), base=Identity),
+        "the dtype of the log_det of forward",
+    ),
+    "shape of value": (
+        lambda: mutant(forward=lambda x, z, log_det: (z[..., None], log_det)),
+        "the shape of the value of forward",
+    ),
+    "shape of log_det": (
+        lambda: mutant(forward=lambda x, z, log_det: (z, log_det[:, None])),
+        "the shape of the log_det of forward should be \\(4,\\), got \\(4, 1\\)",
+    ),
+    "nan": (
+        lambda: mutant(inverse=lambda z, x, log_det: (x * float("nan"), log_det)),
+        "the value of inverse should be finite",
+    ),
+    "log_det not finite": (
+        lambda: mutant(forward=lambda x, z, log_det: (z, log_det / 0)),
+        "the log_det of forward should be finite",
+    ),
+    "derivative not finite": (NanGradient, "the Jacobian of forward should be finite"),
+    "input changed": (InPlace, "inverse should not change its input in place"),
+    "context changed": (ContextChanged, "forward should not change its context in place"),
+    "not repeatable": (Random, "forward should give the same result each time"),
+    "state": (Counting, "forward should change no state, but it did"),
+    "state in training": (CountingInTraining, "state that the repr does not show"),
+    "state after the start": (CountingAndShowing, "only a first call may start from the data"),
+    "batch leak": (BatchMean, "a row of forward should not depend on the other rows: off by"),
+    "batch leak of derivative": (LeakingDerivative, "but its derivative by another is"),
+    "jv": (lambda: linearized("jv"), "the product jv of linearize"),
+    "vjp": (lambda: linearized("vjp"), "the product vjp of linearize"),
+    "inverse_jv": (lambda: linearized("inverse_jv"), "the product inverse_jv of linearize"),
+    "inverse_vjp": (lambda: linearized("inverse_vjp"), "the product inverse_vjp of linearize"),
+    "jv of several": (lambda: linearized("jv", several=True), "jv .* for several vectors"),
+    "linearized value": (lambda: linearized("value"), "the value of linearize should"),
+    "linearized log_det": (lambda: linearized("log_det"), "the log_det of linearize should"),
+    "state when measured": (
+        CountingLinearizations,
+        "measuring should change no state and no mode",
+    ),
+    "parameter not reached": (Unreached, "gradients through forward .* reach \\['unused'\\]"),
+    "inverse without gradients": (DetachedInverse, "gradients through inverse should reach"),
+    "file of another function": (hidden_scale, "saved and loaded should be the same function"),
+    "changed after it was built": (changed_after_built, "saving and loading should work, but"),
+    "ill-conditioned": (ill_conditioned, "not testable in torch.float64 at these points: eps"),
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_mutant_bijection_is_caught_by_the_law_meant_for_it(name):
+    """Each mutant differs from a right bijection in one way, and the message names it."""
+    make, message = MUTANTS[name]
+    x = torch.rand(4, 4, dtype=torch.float64)
+    context = torch.randn(4, 2, dtype=torch.float64)
+    with pytest.raises(ContractError, match=message):
+        check_bijection(make().double(), x, context)
+
+
+@pytest.mark.parametrize("base", [Mutant, Identity])
+def test_what_the_mutants_are_made_from_is_right(base):
+    """Without the mutation nothing is raised."""
+    x = torch.rand(4, 4, dtype=torch.float64)
+    check_bijection(base().double(), x, torch.randn(4, 2, dtype=torch.float64))
+
+
+class FlowMutant(kf.Flow):
+    """A right flow, for others to break."""
+
+    def __init__(self):
+        bijection = kf.Chain([kf.ElementwiseAffine(2, log_scale=[0.5, 0.3], shift=[0.1, 0.0])])
+        super().__init__(StandardNormal(2), bijection)
+
+
+class NoLogDet(FlowMutant):
+    """log_prob forgets log_det."""
+
+    def log_prob(self, x, context=None):
+        return self.base.log_prob(self.bijection(x.reshape(-1, 2))[0]).reshape(x.shape[:-1])
+
+
+class ColumnLogProb(FlowMutant):
+    """log_prob keeps a dimension."""
+
+    def log_prob(self, x, context=None):
+        return super().log_prob(x, context)[..., None]
+
+
+class FlatLogProb(FlowMutant):
+    """log_prob flattens leading shapes."""
+
+    def log_prob(self, x, context=None):
+        return super().log_prob(x, context).flatten()
+
+
+class LeadingShapeLogProb(FlowMutant):
+    """log_prob is wrong for more than one leading dimension."""
+
+    def log_prob(self, x, context=None):
+        return super().log_prob(x, context) + 1e-6 * (x.dim() > 2)
+
+
+class DrawMutant(FlowMutant):
+    """Draws with a changed latent, draw, density or source of randomness."""
+
+    def sample_and_log_prob(self, n, context=None, *, generator=None):
+        x, log_prob = super().sample_and_log_prob(n, context, generator=self.source(generator))
+        return self.changed(n, x, log_prob)
+
+    def source(self, generator):
+        return generator
+
+    def changed(self, n, x, log_prob):
+        return x, log_prob
+
+
+class DensityOfAnother(DrawMutant):
+    """The density that comes with a draw has log_det with the wrong sign."""
+
+    def changed(self, n, x, log_prob):
+        z, log_det = self.bijection(x)
+        return x, self.base.log_prob(z) - log_det
+
+
+class Cold(DrawMutant):
+    """Draws at a lower temperature, with the density of the flow at these points."""
+
+    def changed(self, n, x, log_prob):
+        z = self.bijection(x)[0]
+        x = self.bijection.inverse(0.8 * z)[0]
+        return x, self.log_prob(x)
+
+
+class Shifted(DrawMutant):
+    """Draws around another place, with the density of the flow at these points."""
+
+    def changed(self, n, x, log_prob):
+        return x + 0.3, self.log_prob(x + 0.3)
+
+
+class Transposed(DrawMutant):
+    """Draws in another order of dimensions."""
+
+    def changed(self, n, x, log_prob):
+        return x.mT, log_prob
+
+
+class ColumnDensity(DrawMutant):
+    """The density that comes with draws keeps a dimension."""
+
+    def changed(self, n, x, log_prob):
+        return x, log_prob[:, None]
+
+
+class AlwaysOne(DrawMutant):
+    """No draws are one draw."""
+
+    def changed(self, n, x, log_prob):
+        return (x, log_prob) if n else super().sample_and_log_prob(1)
+
+
+class GlobalGenerator(DrawMutant):
+    """Ignores the generator."""
+
+    def source(self, generator):
+        return None
+
+
+class GeneratorOfItsOwn(DrawMutant):
+    """Draws the same whatever the generator."""
+
+    def source(self, generator):
+        return torch.Generator().manual_seed(5)
+
+
+class GlobalReseeded(DrawMutant):
+    """Obeys the generator's seed by seeding the global one."""
+
+    def source(self, generator):
+        torch.manual_seed(generator.initial_seed() if generator else 0)
+
+
+class SampleWithGradient(FlowMutant):
+    """sample carries gradients."""
+
+    def sample(self, n, context=None, *, generator=None):
+        return self.sample_and_log_prob(n, context, generator=generator)[0]
+
+
+class DetachedDraws(FlowMutant):
+    """rsample carries no gradients."""
+
+    def rsample(self, n, context=None, *, generator=None):
+        return self.sample(n, context, generator=generator)
+
+
+@kf.register("test.OtherWhenLoaded")
+class OtherWhenLoaded(kf.Flow):
+    """A flow whose log_prob has a part that no file keeps."""
+
+    def __init__(self, base, bijection):
+        super().__init__(base, bijection)
+        self.bias = 1.0
+
+    def log_prob(self, x, context=None):
+        return super().log_prob(x, context) + self.bias
+
+
+def other_when_loaded():
+    """Returns the flow that is right until it is loaded from a file."""
+    made = OtherWhenLoaded(StandardNormal(2), kf.ElementwiseAffine(2))
+    made.bias = 0.0
+    return made
+
+
+FLOW_MUTANTS = {
+    "log_prob without log_det": (NoLogDet, "log_prob should be that of the latent plus log"),
+    "shape of log_prob": (ColumnLogProb, "log_prob should be \\(B,\\), got \\(4, 1\\)"),
+    "leading shapes flattened": (
+        FlatLogProb,
+        "log_prob of \\(2, B, \\*event\\) should have shape",
+    ),
+    "leading shapes change it": (LeadingShapeLogProb, "log_prob should not depend on leading"),
+    "density of the draw": (
+        DensityOfAnother,
+        "that comes with a draw should be the density there",
+    ),
+    "temperature": (Cold, "draws should have mean square 1 in the latent"),
+    "shifted draws": (Shifted, "draws should have mean 0 in the latent"),
+    "shape of draws": (Transposed, "draws should have shape \\(3, 2\\), got \\(2, 3\\)"),
+    "shape of their density": (ColumnDensity, "the log_prob of draws should have shape \\(3,\\)"),
+    "no draws": (AlwaysOne, "no draws should have shape \\(0, 2\\)"),
+    "generator ignored": (GlobalGenerator, "sample should repeat with the generator's seed"),
+    "generator replaced": (GeneratorOfItsOwn, "sample should depend on the generator's seed"),
+    "global generator reseeded": (GlobalReseeded, "should leave torch's global one alone"),
+    "sample with gradients": (SampleWithGradient, "sample should carry no gradient"),
+    "rsample without gradients": (DetachedDraws, "rsample should carry gradients"),
+    "file of another density": (other_when_loaded, "saved and loaded should be the same function"),
+}
+
+
+@pytest.mark.parametrize("name", FLOW_MUTANTS)
+def test_a_mutant_flow_is_caught_by_the_law_meant_for_it(name):
+    """Each mutant differs from a right flow in one way, and the message names it."""
+    make, message = FLOW_MUTANTS[name]
+    with pytest.raises(ContractError, match=message):
+        check_flow(make().double(), torch.randn(4, 2, dtype=torch.float64))
+
+
+def test_what_the_flow_mutants_are_made_from_is_right():
+    """Without the mutation nothing is raised."""
+    for base in (FlowMutant, DrawMutant):
+        check_flow(base().double(), torch.randn(4, 2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: check_bijection(nn.Linear(2, 2), torch.zeros(2, 2)), "should be a Bijection"),
+        (lambda: check_bijection(Identity(), torch.zeros(1, 2)), "at least two points, got 1"),
+        (lambda: check_bijection(Identity(), [1.0]), "'x' should be a tensor, got list"),
+        (lambda: check_flow(Identity(), torch.zeros(2, 2)), "'flow' should be a Flow"),
+    ],
+)
+def test_the_checks_refuse_what_they_cannot_check(call, message):
+    """A wrong argument is an ArgumentError, not a broken law."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        call()
+
+
+def test_a_contract_error_is_an_assertion_and_says_number_and_tolerance():
+    """Test runners show it as a failure; its sentence holds what was found and what is allowed."""
+    wrong = mutant(forward=lambda x, z, log_det: (z, log_det + 1))
+    with pytest.raises(AssertionError, match=r"off by 1 at row \d, where .*e-1\d is allowed\.$"):
+        check_bijection(wrong.double(), *(torch.rand(4, n, dtype=torch.float64) for n in (4, 2)))
+
+
+def test_checking_leaves_the_bijection_alone():
+    """The checks work on copies: neither state, mode nor gradients of the original change."""
+    norm = kf.ActNorm(3).double()
+    check_bijection(norm, torch.randn(4, 3, dtype=torch.float64))
+    assert norm.training
+    assert not norm.initialized
+    assert norm.log_scale.grad is None

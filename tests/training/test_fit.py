@@ -1,0 +1,347 @@
+"""`fit` on small data: what it reaches, keeps, refuses and survives."""
+
+import contextlib
+import json
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.training.settings import Settings
+
+ENTROPY_1 = 0.5 * math.log(2 * math.pi * math.e)  # of N(0, 1), nats
+
+
+def gaussian(rows=2000, seed=0):
+    """Rows of a correlated Gaussian in awkward units, and its entropy in nats."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.tensor([[300.0, 0.0, 0.0], [2.0, 1.0, 0.0], [0.001, 0.0, 0.002]])
+    x = torch.randn(rows, 3, generator=generator) @ mixing.T + torch.tensor([1e4, -5.0, 0.0])
+    return x, 3 * ENTROPY_1 + math.log(300 * 1.0 * 0.002)
+
+
+def small(features=3, **arguments):
+    """A flow that trains in a second."""
+    torch.manual_seed(0)
+    return kf.real_nvp(features, **{"depth": 4, "hidden": (16,), **arguments})
+
+
+def figures_without_clock(history):
+    """The lines of metrics without what depends on the machine's moment."""
+    return [{k: v for k, v in h.items() if k not in {"time_s", "memory_bytes"}} for h in history]
+
+
+def test_a_gaussian_is_learnt_to_its_entropy_in_the_units_of_the_data():
+    """The held-out NLL comes within 0.1 nats of the entropy, whatever the units."""
+    x, entropy = gaussian()
+    result = kf.fit(small(), x, max_epochs=40, learning_rate=5e-3)
+    assert abs(result.validation_nll - entropy) < 0.1
+    held_out, _ = gaussian(seed=1)
+    assert abs(-result.flow.log_prob(held_out).mean().item() - entropy) < 0.1
+
+
+def test_units_are_fitted_on_the_training_rows_only_and_only_once():
+    """An extreme validation row does not move the standardisation; nor does a second fit."""
+    x, _ = gaussian(300)
+    extreme = x.clone()
+    extreme[0] = 1e6
+    flow = small()
+    kf.fit(flow, x, validation=extreme, max_epochs=1)
+    units = flow.bijection.bijections[0]
+    assert torch.allclose(units.mean, x.mean(0)) and bool(units.fitted)
+    kf.fit(flow, extreme, max_epochs=1, progress=False)
+    assert torch.allclose(units.mean, x.mean(0))
+
+
+def test_metrics_hold_one_line_an_epoch_with_the_promised_figures(tmp_path):
+    """metrics.jsonl is valid JSON, line by line, with every promised key."""
+    x, _ = gaussian(300)
+    kf.fit(small(), x, max_epochs=3, out=tmp_path / "run")
+    lines = [
+        json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    ]
+    promised = {
+        "epoch", "train_nll", "validation_nll", "condition_number_median", "condition_number_p95",
+        "round_trip_data", "round_trip_latent", "time_s", "memory_bytes", "validation_nll_p99",
+    }  # fmt: skip
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert all(promised <= set(line) for line in lines)
+    assert all(line["condition_number_median"] >= 1 for line in lines)
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others():
+    """Training is deterministic given the seed and the initial weights."""
+    x, _ = gaussian(300)
+    runs = [kf.fit(small(), x, max_epochs=2, seed=seed).history for seed in (0, 0, 1)]
+    assert figures_without_clock(runs[0]) == figures_without_clock(runs[1])
+    assert runs[0][-1]["train_nll"] != runs[2][-1]["train_nll"]
+
+
+def test_fit_leaves_the_global_random_state_alone():
+    """The user's own draws do not depend on whether a flow was trained in between."""
+    x, _ = gaussian(300)
+    flow = small()
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    kf.fit(flow, x, max_epochs=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+class StopTraining(Exception):
+    """Raised by a test in the middle of a training."""
+
+
+def interrupted(monkeypatch, after, **arguments):
+    """Runs a fit that dies after so many epochs, with a checkpoint each epoch."""
+    from kappaflow.training.loop import Training
+
+    measured, seen = Training._measured, []
+
+    def dying(self, train_nll):
+        if len(seen) == after:
+            raise StopTraining
+        seen.append(train_nll)
+        return measured(self, train_nll)
+
+    monkeypatch.setattr(Training, "_measured", dying)
+    with pytest.raises(StopTraining):
+        kf.fit(small(), **arguments)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_an_interrupted_run_goes_on_to_the_same_losses_bit_for_bit(tmp_path, monkeypatch, after):
+    """Losses and weights after a resume equal those of a run that was never stopped."""
+    import sys
+
+    x, _ = gaussian(300)
+    monkeypatch.setattr(sys.modules["kappaflow.training.fit"], "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    whole = kf.fit(small(), x, max_epochs=5, out=tmp_path / "whole")
+    interrupted(monkeypatch, after, data=x, max_epochs=5, out=tmp_path / "run")
+    torch.manual_seed(99)
+    other_start = kf.real_nvp(3, depth=4, hidden=(16,))
+    resumed = kf.fit(other_start, x, max_epochs=5, out=tmp_path / "run")
+    assert figures_without_clock(resumed.history) == figures_without_clock(whole.history)
+    for name, tensor in whole.flow.state_dict().items():
+        assert torch.equal(tensor, resumed.flow.state_dict()[name]), name
+
+
+def test_a_finished_run_returns_its_stored_result_and_its_weights(tmp_path):
+    """Nothing is trained again, and the flow gets the best weights."""
+    x, _ = gaussian(300)
+    first = kf.fit(small(), x, max_epochs=2, out=tmp_path / "run")
+    fresh = small()
+    second = kf.fit(fresh, x, max_epochs=2, out=tmp_path / "run")
+    assert second.history == first.history
+    assert torch.equal(fresh.log_prob(x), first.flow.log_prob(x))
+
+
+def test_a_run_folder_of_other_data_or_arguments_is_refused_by_name(tmp_path):
+    """The message says what differs: a setting, the model, or the rows."""
+    x, _ = gaussian(300)
+    out = tmp_path / "run"
+    kf.fit(small(), x, max_epochs=1, out=out)
+    with pytest.raises(kf.ArgumentError, match="max_epochs 1, not 2"):
+        kf.fit(small(), x, max_epochs=2, out=out)
+    with pytest.raises(kf.ArgumentError, match="depth 4, not 6"):
+        kf.fit(small(depth=6), x, max_epochs=1, out=out)
+    with pytest.raises(kf.ArgumentError, match="other train rows"):
+        kf.fit(small(), x + 1, max_epochs=1, out=out)
+
+
+def test_a_folder_with_other_files_is_not_written_into(tmp_path):
+    """A folder that is no run is left as it is."""
+    (tmp_path / "precious.txt").write_text("mine")
+    with pytest.raises(kf.ArgumentError, match="holds other files"):
+        kf.fit(small(), gaussian(300)[0], max_epochs=1, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_run_folder_is_a_model_file(tmp_path):
+    """kf.load reads a run folder and gives the trained flow."""
+    x, _ = gaussian(300)
+    result = kf.fit(small(), x, max_epochs=1, out=tmp_path / "run")
+    assert torch.equal(kf.load(tmp_path / "run").log_prob(x), result.flow.log_prob(x))
+
+
+def test_a_damaged_checkpoint_is_said_in_one_sentence(tmp_path):
+    """A checkpoint cut short is an error, not a fresh start."""
+    x, _ = gaussian(300)
+    kf.fit(small(), x, max_epochs=2, out=tmp_path / "run")
+    (tmp_path / "run/result.json").unlink()
+    state = tmp_path / "run/checkpoint/state.safetensors"
+    state.write_bytes(state.read_bytes()[:1000])
+    with pytest.raises(kf.FileError, match="damaged or cut short"):
+        kf.fit(small(), x, max_epochs=2, out=tmp_path / "run")
+
+
+@kf.register("tests.Stumbles")
+class Stumbles(kf.Bijection):
+    """The identity, except for calls in training mode that it answers with infinity."""
+
+    def __init__(self, bad_calls=()):
+        super().__init__()
+        self.bad_calls, self.calls = tuple(bad_calls), 0
+        self.scale = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, x, context=None):
+        if self.training:
+            self.calls += 1
+        factor = math.inf if self.training and self.calls in self.bad_calls else 1.0
+        return x * factor * self.scale, self.scale.log().expand(len(x)) * x.shape[1]
+
+    def inverse(self, z, context=None):
+        return z / self.scale, -self.scale.log().expand(len(z)) * z.shape[1]
+
+
+def stumbling(bad_calls):
+    """A flow whose middle layer stumbles."""
+    flow = small(2)
+    return kf.Flow(flow.base, kf.Chain([*flow.bijection, Stumbles(bad_calls)]))
+
+
+def test_a_step_that_is_not_finite_is_skipped_counted_and_blamed():
+    """One infinite answer costs one step; the weights stay finite and the layer is named."""
+    x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    # The blame asks the layers once more: calls 3 and 4 are one stumble.
+    result = kf.fit(stumbling({3, 4}), x, max_epochs=3, batch_size=100)
+    assert result.history[-1]["skipped_steps"] == 1
+    assert result.history[-1]["blamed"] == "layer 4 Stumbles"
+    assert all(torch.isfinite(p).all() for p in result.flow.parameters())
+
+
+def test_many_bad_steps_in_a_row_stop_with_a_diagnosis_and_finite_weights():
+    """Training never ends with NaN weights, and says which layer and what to try."""
+    x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
+    flow = stumbling(range(20, 10_000))
+    with pytest.raises(kf.NumericalError, match="layer 4 Stumbles.*learning_rate"):
+        kf.fit(flow, x, max_epochs=30, batch_size=100, most_skipped=7)
+    assert all(torch.isfinite(p).all() for p in flow.parameters())
+    assert torch.isfinite(flow.log_prob(x)).all()
+
+
+def test_a_wild_learning_rate_ends_finite():
+    """At a learning rate of 1e3 the weights stay finite, or the run stops with a diagnosis."""
+    x, _ = gaussian(300)
+    flow = small()
+    with contextlib.suppress(kf.NumericalError):
+        kf.fit(flow, x, max_epochs=5, learning_rate=1e3)
+    assert all(torch.isfinite(p).all() for p in flow.parameters())
+
+
+def test_patience_and_time_end_a_training():
+    """Early stopping and the time budget say that they were the reason."""
+    x, _ = gaussian(300)
+    assert kf.fit(small(), x, max_epochs=50, max_time_s=1e-6).stopped_because == "max_time_s"
+    still = kf.fit(small(), x, max_epochs=50, learning_rate=1e-12, patience=3)
+    assert still.stopped_because == "patience" and len(still.history) <= 6
+
+
+def test_a_conditional_flow_learns_from_pairs():
+    """With (x, context) the density follows the context, whatever the context's units."""
+    generator = torch.Generator().manual_seed(0)
+    context = torch.rand(2000, 1, generator=generator) * 1e3 + 1e4
+    x = (context - 1e4) / 100 + 0.1 * torch.randn(2000, 1, generator=generator)
+    flow = kf.real_nvp(1, hidden=(32, 32), context_features=1)
+    result = kf.fit(flow, (x, context), max_epochs=60, learning_rate=1e-2)
+    assert result.validation_nll < ENTROPY_1 + math.log(0.1) + 0.3
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array", "frame", "path"])
+def test_data_of_every_kind_gives_the_same_training(kind, tmp_path):
+    """A tensor, an array, a data frame and a file of the same numbers train alike."""
+    import polars as pl
+
+    values = np.round(gaussian(200)[0].numpy().astype(np.float64), 4)
+    values[:, 2] = values[:, 0] ** 2 / 1e6 + np.arange(200) % 7 / 3
+    frame = pl.DataFrame(values, schema=["a", "b", "c"], orient="row")
+    frame.write_csv(tmp_path / "data.csv")
+    data = {
+        "tensor": torch.from_numpy(values),
+        "array": values,
+        "frame": frame,
+        "path": tmp_path / "data.csv",
+    }[kind]
+    result = kf.fit(small(), data, max_epochs=1)
+    assert result.history[-1]["train_nll"] == pytest.approx(
+        kf.fit(small(), values, max_epochs=1).history[-1]["train_nll"], abs=0
+    )
+
+
+def test_data_without_a_density_stops_and_repair_goes_on():
+    """A dependent column is named; with repair it is dropped, for a flow of that width."""
+    x = gaussian(300)[0].double().numpy()
+    table = np.column_stack([x, x[:, 0] - 2 * x[:, 1]])
+    with pytest.raises(kf.DataError, match="x3"):
+        kf.fit(small(4), table, max_epochs=1)
+    with pytest.warns(kf.DataWarning, match="left out"):
+        result = kf.fit(small(3), table, repair="drop", max_epochs=1)
+    assert result.notes
+
+
+def test_what_is_worth_knowing_about_the_data_is_warned_of_and_returned():
+    """A column of whole numbers gives a warning, and the same sentence in the result."""
+    x = gaussian(300)[0]
+    x[:, 1] = x[:, 1].round()
+    with pytest.warns(kf.DataWarning, match="x1") as caught:
+        result = kf.fit(small(), x, max_epochs=1)
+    assert str(caught[0].message) in result.notes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"max_epochs": 0}, "'max_epochs'"),
+        ({"max_epochs": 2.5}, "'max_epochs'"),
+        ({"learning_rate": -1.0}, "'learning_rate'"),
+        ({"learning_rate": math.nan}, "'learning_rate'"),
+        ({"batch_sise": 3}, "'batch_sise' is no setting"),
+        ({"device": "cuda:99"}, "device"),
+        ({"repair": "magic"}, "'?repair'?"),
+    ],
+)
+@pytest.mark.boundary
+def test_a_wrong_argument_is_named(arguments, message):
+    """Every refusal is an ArgumentError that names the argument."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        kf.fit(small(), gaussian(50)[0], **arguments)
+
+
+@pytest.mark.boundary
+def test_a_flow_of_another_width_or_kind_is_refused():
+    """Width, context and type of the flow are checked before training."""
+    x = gaussian(50)[0]
+    with pytest.raises(kf.ArgumentError, match="4 columns"):
+        kf.fit(small(4), x)
+    with pytest.raises(kf.ArgumentError, match="1 context columns"):
+        kf.fit(small(context_features=1), x)
+    with pytest.raises(kf.ArgumentError, match="should be a Flow"):
+        kf.fit(torch.nn.Linear(3, 3), x)
+    with pytest.raises(kf.ArgumentError, match="float32 or float64"):
+        kf.fit(small().bfloat16(), x)
+
+
+def test_float64_flows_train_in_float64():
+    """The type of the flow is kept, and so is the accuracy."""
+    result = kf.fit(small().double(), gaussian(200)[0], max_epochs=1)
+    assert result.flow.dtype == torch.float64
+    assert result.history[-1]["round_trip_data"] < 1e-12
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    """The schedule starts low, peaks at the setting, and ends near zero."""
+    settings = Settings(max_epochs=10, learning_rate=1.0, warmup=0.1)
+    rates = [settings.learning_rate_at(step, 100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0)
+    assert rates.index(max(rates)) in {9, 10} and rates[-1] < 1e-3
+
+
+def test_no_warning_escapes_from_a_healthy_fit():
+    """Libraries below are quiet on healthy data."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kf.fit(small(), gaussian(200)[0], max_epochs=1)
