@@ -17,7 +17,11 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 demo: setup
-	$(BIN)/python -m kappaflow.demo --out runs/magic
+	$(BIN)/kappaflow fit magic --out runs/magic
+	$(BIN)/kappaflow sample runs/magic -n 1000 --out runs/samples.csv
+	$(BIN)/kappaflow score runs/magic magic --out runs/scores.csv
+	$(BIN)/kappaflow fit magic --where class=g --against class=h --hidden 64 64 --out runs/gamma
+	@echo "Open runs/magic/report.html"
 
 test: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m 'not slow'

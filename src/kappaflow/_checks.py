@@ -49,6 +49,13 @@ def positive_float(name: str, value: object) -> float:
     return float(value)
 
 
+def share(name: str, value: object) -> float:
+    """Returns `value` as a float from 0 to below 1, or says what is wrong with it."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ArgumentError(f"'{name}' should be at least 0 and below 1, got {value!r}.")
+    return float(value)
+
+
 def one_of(name: str, value: T, choices: tuple[T, ...]) -> T:
     """Returns `value` if it is among `choices`, or lists them."""
     if value not in choices:

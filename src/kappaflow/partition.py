@@ -1,5 +1,6 @@
 """Which features a coupling reads unchanged, and which it changes."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -61,6 +62,12 @@ class Partition:
         """Returns the partition that keeps the even features and changes the odd ones."""
         return cls(features, tuple(range(0, positive_int("features", features), 2)))
 
+    @classmethod
+    def random_half(cls, features: int, *, seed: int = 0) -> "Partition":
+        """Returns a partition that keeps floor(n/2) features, the same ones for the same seed."""
+        order = shuffled(positive_int("features", features), seed)
+        return cls(features, tuple(order[: features // 2]))
+
     def swapped(self) -> "Partition":
         """Returns the partition that keeps what this one changes."""
         return Partition(self.features, self.changed)
@@ -83,6 +90,17 @@ class Partition:
     def __repr__(self) -> str:
         kept, changed = _listed(self.kept), _listed(self.changed)
         return f"Partition({self.features} features: keeps {kept}, changes {changed})"
+
+
+def shuffled(n: int, seed: int) -> list[int]:
+    """Returns 0 to n - 1 in an order that depends on the seed alone.
+
+    Model files name seeds, so the order must be the same in every version of everything: the
+    stream of `random.Random(seed).random()` is one that Python promises not to change.
+    """
+    generator = random.Random(seed)
+    keys = [generator.random() for _ in range(n)]
+    return sorted(range(n), key=keys.__getitem__)
 
 
 def _is_range(indices: Sequence[int]) -> bool:

@@ -89,7 +89,7 @@ def test_one_bad_layer_is_found():
     flow = kf.Flow(flow.base, kf.Chain([*parts[:4], kf.Chain([bad]), *parts[4:]]))
     profile = kf.profile(flow, torch.randn(8, 4))
     assert profile.worst_layer == 3
-    assert profile.layers[3] == "3 ElementwiseAffine"
+    assert profile.layers[3] == "4 ElementwiseAffine"
     assert profile.layer_condition_number[3].median().item() == pytest.approx(
         math.exp(8), rel=1e-4
     )
@@ -198,16 +198,16 @@ def test_lanczos_profiles_agree_with_dense_ones(monkeypatch):
 
 
 def test_layers_open_nested_chains_in_order():
-    """Names count from the data side, and contexts are those that arrive."""
+    """Names count from 1 at the data side, and contexts are those that arrive."""
     inner = kf.Chain(
         [kf.Permutation((1, 0)), kf.Chain([kf.ElementwiseAffine(2)])],
         embedding=torch.nn.Linear(3, 2),
     )
     layers = layers_of(kf.Chain([kf.ActNorm(2), inner]), torch.zeros(1, 3))
     assert [layer.name for layer in layers] == [
-        "0 ActNorm",
-        "1 Permutation",
-        "2 ElementwiseAffine",
+        "1 ActNorm",
+        "2 Permutation",
+        "3 ElementwiseAffine",
     ]
     assert [layer.context.shape[1] for layer in layers] == [3, 2, 2]
 

@@ -43,7 +43,7 @@ def test_an_orthogonal_map_has_condition_number_one(method, k):
     """All singular values are 1: an invariant subspace is complete at every step."""
     found = kf.spectrum(rotation(), torch.randn(3, 6), k=k, method=method)
     assert found.status in ("exact", "converged")
-    torch.testing.assert_close(found.condition_number, torch.ones(3).double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.condition_number, torch.ones(3).double(), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("method", ["dense", "lanczos"])

@@ -74,7 +74,7 @@ def test_a_layer_that_is_not_its_own_inverse_is_blamed_on_both_sides():
     """KF201 and KF202 name the layer, and say that rounding does not explain it."""
     findings = found(with_layer(Scaled(inverse_error=0.1)))
     for code in ("KF201", "KF202"):
-        assert findings[code].layer == "2 Scaled" and "not its own inverse" in findings[code].cause
+        assert findings[code].layer == "3 Scaled" and "not its own inverse" in findings[code].cause
 
 
 @pytest.mark.parametrize(("stretch", "severity"), [(30.0, None), (3e3, "warning"), (1e6, "error")])
@@ -84,7 +84,7 @@ def test_an_ill_conditioned_layer_is_an_error_or_a_warning_by_its_size(stretch, 
     finding = found(with_layer(layer)).get("KF301")
     assert (finding and finding.severity) == severity
     if finding:
-        assert finding.layer == "2 ElementwiseAffine"
+        assert finding.layer == "3 ElementwiseAffine"
 
 
 def test_the_same_flow_is_fine_in_float64():
@@ -98,7 +98,7 @@ def test_one_layer_that_carries_the_conditioning_is_noted():
     """KF302 names it; it is worth knowing and no alarm."""
     layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(800.0), 0.0, 0.0, 0.0])
     finding = found(with_layer(layer))["KF302"]
-    assert (finding.layer, finding.severity) == ("2 ElementwiseAffine", "note")
+    assert (finding.layer, finding.severity) == ("3 ElementwiseAffine", "note")
 
 
 def test_a_change_of_units_is_no_ill_conditioning():
@@ -115,7 +115,7 @@ def test_a_value_that_is_not_finite_is_blamed_on_the_first_layer_that_makes_it()
     flow.bijection.bijections[4].conditioner.layers[-1].bias.data[0] = math.nan
     findings = found(flow)
     assert set(findings) == {"KF101", "KF102"}
-    assert findings["KF101"].layer == "3 AffineCoupling"
+    assert findings["KF101"].layer == "4 AffineCoupling"
 
 
 def test_an_actnorm_that_waits_for_data_is_noted():

@@ -106,8 +106,8 @@ def _curves(rng: np.random.Generator, epochs: int) -> list[dict[str, float | int
         kappa = float(1 + 38 * (1 - np.exp(-i / 12)))
         curves.append({
             "epoch": i + 1,
-            "train_nll": round(9.1 + float(fall), 5),
-            "validation_nll": round(float(validation), 5),
+            "train_nll_standardised": round(9.1 + float(fall), 5),
+            "validation_nll_standardised": round(float(validation), 5),
             "validation_nll_p95": round(float(1.5 * validation), 5),
             "validation_nll_p99": round(float(2.2 * validation), 5),
             "validation_nll_max": round(float(4.0 * validation), 5),

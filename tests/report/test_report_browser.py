@@ -130,7 +130,12 @@ def test_markup_in_names_is_shown_as_it_is(make_report, open_page):
         {"layers": 1, "epochs": 1, "columns": 1},
         {"layers": 1024, "columns": 2},
         {"separations": [], "profile": {}, "findings": []},
-        {"curves": [{"epoch": i, "train_nll": NAN, "validation_nll": 1e300} for i in (1, 2)]},
+        {
+            "curves": [
+                {"epoch": i, "train_nll_standardised": NAN, "validation_nll_standardised": 1e300}
+                for i in (1, 2)
+            ]
+        },
         {"gaussian_nll_standardised": NAN, "columns": 300},
     ],
     ids=["one of each", "1024 layers", "little", "nothing finite", "300 columns"],

@@ -259,7 +259,12 @@ def test_numbers_that_are_not_finite_do_not_break_the_page(make_report, value):
         {"profile": {}},
         {"pairs": Pairs(columns=[], data=[], samples=[])},
         {"latent": Latent(edges=[], density=[], normal=[], coordinates=[], beyond_four=NAN)},
-        {"curves": [{"epoch": 1, "train_nll": None}, {"epoch": 2, "validation_nll": 3.0}]},
+        {
+            "curves": [
+                {"epoch": 1, "train_nll_standardised": None},
+                {"epoch": 2, "validation_nll_standardised": 3.0},
+            ]
+        },
         {"gaussian_nll_standardised": -100.0},
     ],
     ids=str,

@@ -197,12 +197,18 @@ def mlp_conditioner(
     *,
     context_features: int = 0,
     residual: bool = False,
+    dropout: float = 0.0,
 ) -> MLP:
     """Returns a fully connected conditioner of the right widths for a kind of coupling."""
     _check_something_to_read(partition, context_features)
     outputs = coupling.parameters_per_feature * len(partition.changed)
     return MLP(
-        len(partition.kept), outputs, hidden, context_features=context_features, residual=residual
+        len(partition.kept),
+        outputs,
+        hidden,
+        context_features=context_features,
+        residual=residual,
+        dropout=dropout,
     )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from kappaflow._checks import batch, positive_int
 from kappaflow.bijection import Bijection, zero_log_det
 from kappaflow.errors import ArgumentError
+from kappaflow.partition import shuffled
 from kappaflow.registry import register
 
 
@@ -36,10 +37,7 @@ class Permutation(Bijection):
     @classmethod
     def random(cls, features: int, *, seed: int = 0) -> "Permutation":
         """Returns a random permutation of so many features, the same for the same seed."""
-        generator = torch.Generator().manual_seed(seed)
-        return cls(
-            torch.randperm(positive_int("features", features), generator=generator).tolist()
-        )
+        return cls(shuffled(positive_int("features", features), seed))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         batch("x", x, (len(self.index), *x.shape[2:]))

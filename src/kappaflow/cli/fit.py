@@ -14,22 +14,23 @@ def fit(
     *,
     out: Path,
     model: Literal["real_nvp", "nice"] = "real_nvp",
-    depth: int | None = None,
-    hidden: Annotated[tuple[int, ...] | None, Parameter(consume_multiple=True)] = None,
-    partition: Literal["half", "alternating", "random"] | None = None,
-    residual: Annotated[bool | None, Parameter(negative=())] = None,
+    depth: int = 16,
+    hidden: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (128, 128),
+    partition: Literal["half", "alternating", "random", "random-half"] = "random-half",
+    residual: Annotated[bool, Parameter(negative=())] = False,
+    dropout: float = 0.1,
     scale_bound: float | None = None,
-    memory: Literal["recompute", "store"] | None = None,
+    memory: Literal["recompute", "store"] = "recompute",
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     exclude: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     context: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     where: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     against: str | None = None,
     repair: Literal["drop", "jitter"] | None = None,
-    max_epochs: int | None = None,
+    max_epochs: int = 60,
     max_time_s: float | None = None,
     batch_size: int | None = None,
-    learning_rate: float | None = None,
+    learning_rate: float = 5e-3,
     patience: int | None = None,
     seed: int = 0,
     quiet: Annotated[bool, Parameter(negative=())] = False,
@@ -55,9 +56,12 @@ def fit(
     hidden
         Widths of the hidden layers of the conditioners, such as: --hidden 128 128
     partition
-        What each coupling keeps: the first half, the even features, or a random half.
+        What each coupling keeps: the first half, the even features, a random half for each
+        (random), or a random half for every two, which take turns (random-half).
     residual
         Add each hidden layer to the next of equal width.
+    dropout
+        Share of the hidden units that a training step leaves out.
     scale_bound
         Bound on the sum over depth of the log-scales.
     memory
@@ -99,6 +103,7 @@ def fit(
         "hidden": hidden,
         "partition": partition,
         "residual": residual,
+        "dropout": dropout,
         "scale_bound": scale_bound,
         "memory": memory,
     }

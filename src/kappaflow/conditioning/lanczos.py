@@ -55,23 +55,23 @@ def golub_kahan(
     n = like.shape[1:].numel()
     generator = torch.Generator().manual_seed(0)
     wide = torch.promote_types(like.dtype, torch.float32)
-    left = right = like.new_zeros(len(like), n, 0, dtype=wide)
+    left = right = like.new_zeros(len(like), 0, n, dtype=wide)
     columns: list[Tensor] = []
-    block = _orthonormal(_random(right, (len(like), n, k), generator), right, generator)
+    block = _orthonormal(_random(right, (len(like), k, n), generator), right, generator)
     step, values = 0, like.new_full((len(like), k), torch.nan, dtype=torch.float64)
     converged = torch.zeros(len(like), dtype=torch.bool, device=like.device)
-    while step < max_steps and block.shape[2]:
+    while step < max_steps and block.shape[1]:
         step += 1
-        right = torch.cat((right, block), 2)
+        right = torch.cat((right, block), 1)
         image = _apply(multiply, block, like)
         new = _orthonormal(image, left, generator)
-        left = torch.cat((left, new), 2)
-        columns.append(left.mT @ image)
+        left = torch.cat((left, new), 1)
+        columns.append(left @ image.mT)
         back = _apply(transpose, new, like)
-        block = _orthonormal(back[..., : n - right.shape[2]], right, generator)
-        values, residuals = _ritz(columns, block.mT @ back, k)
+        block = _orthonormal(back[:, : n - right.shape[1]], right, generator)
+        values, residuals = _ritz(columns, block @ back.mT, k)
         # A start that happens to miss a direction looks converged in its first steps.
-        settled = step >= LEAST_STEPS or not block.shape[2]
+        settled = step >= LEAST_STEPS or not block.shape[1]
         done = (residuals <= tolerance * values).all(dim=1) & settled
         # Rounding in the products is of the size of the largest value: far below it, it hides all.
         converged = done & (
@@ -83,23 +83,22 @@ def golub_kahan(
 
 
 def _apply(product: Product, block: Tensor, like: Tensor) -> Tensor:
-    """Returns the product with each vector of a block (B, n, k)."""
-    vectors = block.permute(2, 0, 1).reshape(-1, *like.shape).to(like.dtype)
-    return product(vectors).flatten(2).permute(1, 2, 0).to(block.dtype)
+    """Returns the product with each vector of a block (B, k, n)."""
+    vectors = block.transpose(0, 1).reshape(-1, *like.shape).to(like.dtype)
+    return product(vectors).flatten(2).transpose(0, 1).to(block.dtype)
 
 
 def _orthonormal(vectors: Tensor, basis: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns an orthonormal block that spans, beside the basis, the vectors (B, n, k).
+    """Returns an orthonormal block that spans, beside the basis, the vectors (B, k, n).
 
     Where they add nothing (an invariant subspace is complete) what is left of them is rounding,
-    and the search goes on from a random direction. Orthogonalising once more than the "twice is
-    enough" of Kahan (in Parlett 1998, section 6.9) makes it as orthogonal as the others.
+    and the search goes on from a random direction. Twice is enough (Kahan, in Parlett 1998, 6.9).
     """
     noise = _random(vectors, vectors.shape, generator)
-    size = vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
+    size = vectors.norm(dim=2, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
     block = vectors + torch.finfo(vectors.dtype).eps * size * noise
-    for _ in range(3):
-        block = torch.linalg.qr(block - basis @ (basis.mT @ block))[0]
+    for _ in range(2):
+        block = torch.linalg.qr((block - (block @ basis.mT) @ basis).mT)[0].mT
     return block
 
 

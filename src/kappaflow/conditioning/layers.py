@@ -14,7 +14,7 @@ class Layer:
     """One bijection of a flow, with the context that reaches it.
 
     Attributes:
-        name: Its place and its class, such as "3 AffineCoupling"; the place counts from 0 at the
+        name: Its place and its class, such as "3 AffineCoupling"; the place counts from 1 at the
             data.
         bijection: The layer itself.
         context: (B, C) as the layer sees it, or None.
@@ -30,7 +30,7 @@ def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Laye
     found = _walk(bijection, context)
     return tuple(
         Layer(f"{i} {type(part).__name__}", part, part_context)
-        for i, (part, part_context) in enumerate(found)
+        for i, (part, part_context) in enumerate(found, start=1)
     )
 
 

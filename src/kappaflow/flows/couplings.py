@@ -13,7 +13,7 @@ from kappaflow.flows.flow import Flow
 from kappaflow.nets import StandardizeInputs
 from kappaflow.partition import Partition
 
-PARTITIONS = ("half", "alternating", "random")
+PARTITIONS = ("half", "alternating", "random", "random-half")
 
 
 def coupling_flow(
@@ -26,6 +26,7 @@ def coupling_flow(
     partition: str | Partition,
     context_features: int,
     residual: bool,
+    dropout: float,
     seed: int,
     last: Sequence[Bijection] = (),
 ) -> Flow:
@@ -37,10 +38,12 @@ def coupling_flow(
         kind: The class of couplings that `make` returns.
         depth: Number of couplings.
         hidden: Widths of the conditioners' hidden layers.
-        partition: "half", "alternating", "random", or the partition of the first coupling.
+        partition: "half", "alternating", "random", "random-half", or the partition of the first
+            coupling.
         context_features: Width of the context, 0 for none.
         residual: Whether the conditioners add each hidden layer to the next of equal width.
-        seed: Draws the permutations of the random partition.
+        dropout: Share of the hidden units that a training step leaves out.
+        seed: Draws the random partitions.
         last: Bijections behind the couplings.
 
     Returns:
@@ -50,38 +53,52 @@ def coupling_flow(
     positive_int("depth", depth, "depth counts couplings.")
     natural_int("context_features", context_features)
     natural_int("seed", seed)
-    first = _first(partition, features)
     conditioner = functools.partial(
-        mlp_conditioner, kind, hidden=hidden, context_features=context_features, residual=residual
+        mlp_conditioner,
+        kind,
+        hidden=hidden,
+        context_features=context_features,
+        residual=residual,
+        dropout=dropout,
     )
+    _check_partition(partition, features)
     parts: list[Bijection] = [Standardize(features)]
     for layer in range(useful_depth(features, depth, context_features)):
         if partition == "random":
             parts.append(Permutation.random(features, seed=seed + layer))
-        turn = (
-            first if layer % 2 == 0 or partition == "random" or features == 1 else first.swapped()
-        )
+        turn = _turn(partition, features, layer, seed)
         parts.append(make(turn, conditioner(turn)))
     embedding = StandardizeInputs(context_features) if context_features else None
     return Flow(StandardNormal(features), Chain([*parts, *last], embedding=embedding))
 
 
-def _first(partition: str | Partition, features: int) -> Partition:
+def _turn(partition: str | Partition, features: int, layer: int, seed: int) -> Partition:
+    """Returns the partition of a layer, counted from 0."""
+    if features == 1 or partition == "random":
+        return Partition.half(features)
+    if isinstance(partition, Partition):
+        first = partition
+    elif partition == "alternating":
+        first = Partition.alternating(features)
+    elif partition == "random-half":
+        first = Partition.random_half(features, seed=seed + layer // 2)
+    else:
+        first = Partition.half(features)
+    return first if layer % 2 == 0 else first.swapped()
+
+
+def _check_partition(partition: str | Partition, features: int) -> None:
     if isinstance(partition, Partition):
         if partition.features != features:
             raise ArgumentError(
                 f"'partition' should be one of {features} features, "
                 f"got one of {partition.features}."
             )
-        return partition
-    if partition not in PARTITIONS:
+    elif partition not in PARTITIONS:
         listed = ", ".join(map(repr, PARTITIONS))
         raise ArgumentError(
             f"'partition' should be one of {listed} or a Partition, got {partition!r}."
         )
-    if partition == "alternating" and features > 1:
-        return Partition.alternating(features)
-    return Partition.half(features)
 
 
 def useful_depth(features: int, depth: int, context_features: int) -> int:

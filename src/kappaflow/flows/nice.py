@@ -20,6 +20,7 @@ def nice(
     context_features: int = 0,
     memory: str = "recompute",
     residual: bool = False,
+    dropout: float = 0.0,
     seed: int = 0,
 ) -> Flow:
     """Returns a NICE: additive couplings, which preserve volume, and one learned scale a feature.
@@ -28,11 +29,13 @@ def nice(
         features: Number of features D.
         depth: Number of couplings.
         hidden: Widths of the conditioners' hidden layers.
-        partition: "half", "alternating", "random", or a `Partition`; as for `real_nvp`.
+        partition: "half", "alternating", "random", "random-half", or a `Partition`; as for
+            `real_nvp`.
         context_features: Width of the context; 0 for none.
         memory: "recompute" or "store": what each layer keeps for its backward pass.
         residual: Add each hidden layer of the conditioners to the next of equal width.
-        seed: Draws the permutations of the random partition.
+        dropout: Share of the conditioners' hidden units that a training step leaves out.
+        seed: Draws the random partitions.
 
     Returns:
         A flow with `log_prob` and `sample`, the identity until it is trained.
@@ -54,6 +57,7 @@ def nice(
         partition=partition,
         context_features=context_features,
         residual=residual,
+        dropout=dropout,
         seed=seed,
         last=(ElementwiseAffine(features),),
     )

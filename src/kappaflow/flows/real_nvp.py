@@ -20,16 +20,17 @@ def real_nvp(
     partition: str | Partition = "half",
     context_features: int = 0,
     memory: str = "recompute",
-    scale_bound: float = 6.0,
+    scale_bound: float = 12.0,
     residual: bool = False,
+    dropout: float = 0.0,
     seed: int = 0,
 ) -> Flow:
-    r"""Returns a RealNVP: affine couplings whose parts take turns, behind a standardisation.
+    """Returns a RealNVP: affine couplings whose parts take turns, behind a standardisation.
 
     A new flow is the identity, and the log-scales of all couplings together are bounded: each
     coupling gets `scale_bound` / `depth`, so that no feature is ever scaled by more than
-    :math:`e^{\pm}` that bound, whatever the depth. This is what keeps a deep flow finite and
-    invertible in float32.
+    exp(scale_bound) or less than its reciprocal, whatever the depth. This is what keeps a deep
+    flow finite and invertible in float32.
 
     Args:
         features: Number of features D. One feature leaves a coupling nothing to read: the flow is
@@ -38,13 +39,15 @@ def real_nvp(
         hidden: Widths of the conditioners' hidden layers; (a, b) is
             Linear-ReLU-Linear-ReLU-Linear.
         partition: "half" (first floor(D/2) features | the rest, taking turns), "alternating" (even
-            and odd features), "random" (a fixed random permutation before each coupling), or a
-            `Partition`.
+            and odd features), "random" (a fixed random permutation before each coupling),
+            "random-half" (a random half of the features, drawn anew for every two couplings, which
+            take turns), or a `Partition`.
         context_features: Width of the context; 0 for none.
         memory: "recompute" or "store": what each layer keeps for its backward pass.
         scale_bound: Bound on the sum over depth of the log-scales.
         residual: Add each hidden layer of the conditioners to the next of equal width.
-        seed: Draws the permutations of the random partition.
+        dropout: Share of the conditioners' hidden units that a training step leaves out.
+        seed: Draws the random partitions.
 
     Returns:
         A flow with `log_prob` and `sample`.
@@ -77,6 +80,7 @@ def real_nvp(
         partition=partition,
         context_features=context_features,
         residual=residual,
+        dropout=dropout,
         seed=seed,
         last=(ElementwiseAffine(features),) if features == 1 and not context_features else (),
     )

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import natural_int, positive_int
+from kappaflow._checks import natural_int, positive_int, share
 from kappaflow.errors import ArgumentError
+from kappaflow.nets.dropout import dropout as drop_out
 from kappaflow.registry import register
 
 
@@ -20,6 +21,7 @@ class MLP(nn.Module):
         hidden: Widths of the hidden layers: (a, b) is Linear-ReLU-Linear-ReLU-Linear.
         context_features: Width of the context, which is read beside the input.
         residual: Add to each hidden layer the one before it, where both have the same width.
+        dropout: Share of the hidden units that a training step leaves out; none in evaluation.
 
     Example:
         >>> MLP(3, 2, (16, 16))(torch.ones(4, 3)).abs().max().item()
@@ -34,12 +36,14 @@ class MLP(nn.Module):
         *,
         context_features: int = 0,
         residual: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.inputs = natural_int("inputs", inputs)
         self.outputs = positive_int("outputs", outputs)
         self.context_features = natural_int("context_features", context_features)
         self.residual = residual
+        self.dropout = share("dropout", dropout)
         if isinstance(hidden, str) or not isinstance(hidden, Sequence):
             raise ArgumentError(f"'hidden' should be a sequence of layer widths, got {hidden!r}.")
         widths = [self.inputs + self.context_features]
@@ -56,8 +60,12 @@ class MLP(nn.Module):
         h = x if context is None else torch.cat((x, context), dim=1)
         for layer in self.layers[:-1]:
             activated = torch.relu(layer(h))
+            activated = drop_out(activated, self.dropout, training=self.training)
             h = h + activated if self.residual and h.shape == activated.shape else activated
         return self.layers[-1](h)
 
     def extra_repr(self) -> str:
-        return f"context_features={self.context_features}, residual={self.residual}"
+        return (
+            f"context_features={self.context_features}, residual={self.residual}, "
+            f"dropout={self.dropout:g}"
+        )

@@ -125,10 +125,10 @@ class Report(_Part):
 
     Attributes:
         about: What was trained on what.
-        curves: The lines of metrics.jsonl, one an epoch: epoch, train_nll, validation_nll,
-            validation_nll_p95/_p99/_max, condition_number_median/_p95, round_trip_data,
-            round_trip_latent, learning_rate, time_s, memory_bytes, skipped_steps. NLL on
-            standardised columns.
+        curves: The lines of metrics.jsonl, one an epoch: epoch, train_nll_standardised,
+            validation_nll_standardised, validation_nll_p95/_p99/_max,
+            condition_number_median/_p95, round_trip_data, round_trip_latent, learning_rate,
+            time_s, memory_bytes, skipped_steps. NLL on standardised columns.
         best_epoch: The epoch whose weights were kept.
         likelihoods: Held-out likelihood, on all test rows and on parts of them.
         gaussian_nll: The test rows under a Gaussian fitted to the training rows, in input units.

@@ -159,7 +159,7 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def jittered(module: M, *, seed: int = 0) -> M:
-    """Moves each parameter by a little seeded noise, in place: zero starts hide much."""
+    """Returns the module, its parameters moved in place by noise: zero starts hide much."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

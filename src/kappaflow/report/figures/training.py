@@ -28,10 +28,10 @@ def learning_curves(report: Report) -> list[Figure]:
 
 def _nll(report: Report) -> Figure | None:
     lines = {
-        "training": ("train_nll", MUTED, "solid"),
-        "validation": ("validation_nll", DATA, "solid"),
+        "training": ("train_nll_standardised", MUTED, "solid"),
+        "validation": ("validation_nll_standardised", DATA, "solid"),
     }
-    best = _at_best(report, "validation_nll")
+    best = _at_best(report, "validation_nll_standardised")
     return _over_epochs(
         report,
         lines,
