@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/kappaflow fit magic --out runs/magic
 	$(BIN)/kappaflow sample runs/magic -n 1000 --out runs/samples.csv
 	$(BIN)/kappaflow score runs/magic magic --out runs/scores.csv
-	$(BIN)/kappaflow fit magic --where class=g --against class=h --hidden 64 64 --out runs/gamma
+	$(BIN)/kappaflow fit magic --where class=g --against class=h --hidden 64 64 --max-epochs 30 --out runs/gamma
 	@echo "Open runs/magic/report.html"
 
 test: setup
@@ -40,7 +40,8 @@ docs: setup
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
 
 bench: setup
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks dropout
+	$(BIN)/python -m benchmarks defaults
 
 clean:
 	rm -rf $(VENV) docs/_build runs
