@@ -1,0 +1,7 @@
+"""Run folders from end to end: what the commands do, as functions."""
+
+from kappaflow.runs.fit import Model, RunSummary, fit_run
+from kappaflow.runs.job import Source
+from kappaflow.runs.use import examine_run, sample_run, score_run
+
+__all__ = ["Model", "RunSummary", "Source", "examine_run", "fit_run", "sample_run", "score_run"]

@@ -1,0 +1,226 @@
+"""A trained flow on held-out rows: the numbers of its report."""
+
+import math
+
+import numpy as np
+import torch
+from scipy.stats import mannwhitneyu
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from kappaflow.conditioning import profile
+from kappaflow.data import Table, atom_rows
+from kappaflow.diagnosis import Diagnosis, doctor
+from kappaflow.flows import Flow
+from kappaflow.report import (
+    About,
+    FindingView,
+    Latent,
+    Likelihood,
+    Marginal,
+    Pairs,
+    Report,
+    Separation,
+)
+from kappaflow.runs.job import Tables
+from kappaflow.training import FitResult, Rows, log_prob_of, rows_of, units_log_det
+
+POINTS = 64  # rows at which conditioning is profiled
+PAIRED_COLUMNS, PAIRED_ROWS = 6, 400
+BINS = 40
+CURVES = (
+    "epoch",
+    "train_nll_standardised",
+    "validation_nll_standardised",
+    "validation_nll_p95",
+    "validation_nll_p99",
+    "validation_nll_max",
+    "condition_number_median",
+    "condition_number_p95",
+    "round_trip_data",
+    "round_trip_latent",
+    "learning_rate",
+    "skipped_steps",
+    "time_s",
+    "memory_bytes",
+)
+
+
+def evaluate(result: FitResult, tables: Tables, about: About) -> tuple[Report, Diagnosis]:
+    """Returns the report on a trained flow, and the doctor's diagnosis that is in it.
+
+    Args:
+        result: What training came to.
+        tables: The rows of the run; nothing here looks at the training rows but the Gaussian baseline.
+        about: What was trained on what.
+
+    Returns:
+        Both, from the test rows.
+    """
+    flow = result.flow
+    test = rows_of(tables.test, flow)
+    few = test.at(slice(0, POINTS))
+    diagnosis = doctor(flow, few.x, few.context)
+    samples = _samples(flow, test)
+    nll = -log_prob_of(flow, test)
+    gaussian_nll = _gaussian_nll(tables)
+    report = Report(
+        about=about,
+        curves=[{key: line[key] for key in CURVES} for line in result.history],
+        best_epoch=result.best_epoch,
+        likelihoods=_likelihoods(flow, nll, tables),
+        gaussian_nll=gaussian_nll,
+        gaussian_nll_standardised=gaussian_nll + units_log_det(flow),
+        separations=_separations(flow, nll, tables),
+        marginals=_marginals(tables.test, samples),
+        pairs=_pairs(tables.test, samples),
+        profile=profile(flow, few.x, context=few.context).to_dict(),
+        latent=_latent(flow, test),
+        verdict=diagnosis.verdict,
+        ok=diagnosis.ok,
+        findings=[FindingView(**vars(finding)) for finding in diagnosis.findings],
+    )
+    return report, diagnosis
+
+
+@torch.no_grad()
+def _samples(flow: Flow, rows: Rows) -> np.ndarray:
+    """Returns as many samples as there are rows, one for each context, in the units of the data."""
+    generator = torch.Generator().manual_seed(0)
+    if rows.context is None:
+        drawn = flow.sample(len(rows), generator=generator)
+    else:
+        drawn = flow.sample(1, rows.context, generator=generator)[0]
+    return drawn.double().cpu().numpy()
+
+
+def _likelihoods(flow: Flow, nll: Tensor, tables: Tables) -> list[Likelihood]:
+    found = [_likelihood("test", flow, nll)]
+    on_atom = torch.from_numpy(atom_rows(tables.test, tables.train))
+    if on_atom.any() and not on_atom.all():
+        found.append(_likelihood("test, rows on no atom", flow, nll[~on_atom]))
+        found.append(_likelihood("test, rows on an atom", flow, nll[on_atom]))
+    return found
+
+
+def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
+    standardised = nll + units_log_det(flow)
+    levels = {"median": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+    return Likelihood(
+        name=name,
+        rows=len(nll),
+        nll=nll.mean().item(),
+        nll_standardised=standardised.mean().item(),
+        standard_error=nll.std(correction=0).item() / math.sqrt(len(nll)),
+        quantiles={name: standardised.quantile(level).item() for name, level in levels.items()},
+    )
+
+
+def _gaussian_nll(tables: Tables) -> float:
+    """Returns the mean NLL of the test rows under a Gaussian fitted to the training rows."""
+    train = torch.from_numpy(tables.train.values)
+    gaussian = MultivariateNormal(train.mean(0), train.T.cov().reshape(train.shape[1], -1))
+    return -gaussian.log_prob(torch.from_numpy(tables.test.values)).mean().item()
+
+
+def _separations(flow: Flow, nll: Tensor, tables: Tables) -> list[Separation]:
+    if tables.against is None:
+        return []
+    inside, outside = -nll.numpy(), log_prob_of(flow, rows_of(tables.against, flow)).numpy()
+    auc, error = auc_of(inside, outside)
+    low, high = np.quantile(np.concatenate([inside, outside]), [0.005, 1])
+    edges = np.linspace(low, high, BINS + 1)
+    return [
+        Separation(
+            name="held-out rows like the training data, against the others",
+            rows_in=len(inside),
+            rows_out=len(outside),
+            auc=auc,
+            auc_standard_error=error,
+            edges=edges.tolist(),
+            density_in=_density(inside, edges),
+            density_out=_density(outside, edges),
+        )
+    ]
+
+
+def auc_of(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
+    """Returns the probability that one of the first scores above one of the second, with its error.
+
+    Args:
+        inside: Scores of the rows that should score higher.
+        outside: Scores of the others.
+
+    Returns:
+        The AUC (ties count half) and its standard error.
+
+    Source:
+        Mann, Whitney 1947; the error is Hanley, McNeil 1982.
+
+    Example:
+        >>> auc_of(np.array([2.0, 3.0]), np.array([0.0, 1.0]))[0]
+        1.0
+    """
+    n, m = len(inside), len(outside)
+    auc = float(mannwhitneyu(inside, outside).statistic) / (n * m)
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = auc * (1 - auc) + (n - 1) * (q1 - auc**2) + (m - 1) * (q2 - auc**2)
+    return auc, math.sqrt(max(0.0, variance) / (n * m))
+
+
+def _marginals(test: Table, samples: np.ndarray) -> list[Marginal]:
+    found = []
+    for i, column in enumerate(test.columns):
+        data, drawn = test.values[:, i], samples[:, i]
+        edges = _edges(data)
+        found.append(
+            Marginal(
+                column=column,
+                edges=edges.tolist(),
+                data=_density(data, edges),
+                samples=_density(drawn, edges),
+            )
+        )
+    return found
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Returns the edges of bins that show all but the outermost half per cent on each side."""
+    low, high = np.quantile(values, [0.005, 0.995])
+    margin = 0.05 * (high - low) or 1.0
+    return np.linspace(low - margin, high + margin, BINS + 1)
+
+
+def _density(values: np.ndarray, edges: np.ndarray) -> list[float]:
+    """Returns the density in each bin, counted against all values, those outside the bins too."""
+    counts = np.histogram(values[np.isfinite(values)], bins=edges)[0]
+    return (counts / (len(values) * np.diff(edges))).tolist()
+
+
+def _pairs(test: Table, samples: np.ndarray) -> Pairs:
+    columns = list(test.columns[:PAIRED_COLUMNS])
+    width = len(columns)
+    return Pairs(
+        columns=columns,
+        data=_rounded(test.values[:PAIRED_ROWS, :width]),
+        samples=_rounded(samples[:PAIRED_ROWS, :width]),
+    )
+
+
+def _rounded(values: np.ndarray) -> list[list[float]]:
+    """Returns rows with five significant digits, which is more than a picture shows."""
+    return [[float(f"{value:.5g}") for value in row] for row in values]
+
+
+@torch.no_grad()
+def _latent(flow: Flow, rows: Rows) -> Latent:
+    z = flow.bijection(rows.x, rows.context)[0].flatten(1).double().cpu().numpy()
+    edges = np.linspace(-5, 5, BINS + 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+    return Latent(
+        edges=edges.tolist(),
+        density=_density(z.ravel(), edges),
+        normal=(np.exp(-(centres**2) / 2) / math.sqrt(2 * math.pi)).tolist(),
+        coordinates=list(zip(z.mean(0).tolist(), z.std(0).tolist(), strict=True)),
+        beyond_four=float((np.abs(z) > 4).mean()),
+    )

@@ -1,0 +1,180 @@
+"""`fit_run`: from a data file to a run folder with a trained flow, its result and its report."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kappaflow
+from kappaflow._checks import one_of
+from kappaflow.diagnosis import Diagnosis
+from kappaflow.errors import ArgumentError
+from kappaflow.files import write_bytes
+from kappaflow.flows import Flow, nice, real_nvp
+from kappaflow.report import About, Report, write_report
+from kappaflow.runs.evaluate import evaluate
+from kappaflow.runs.job import Source, Tables, tables_of
+from kappaflow.training import (
+    FitResult,
+    checked_settings,
+    fit_tables,
+    log_prob_of,
+    read_result,
+    rows_of,
+    write_result,
+)
+
+RECIPES: dict[str, Callable[..., Flow]] = {"real_nvp": real_nvp, "nice": nice}
+DIAGNOSIS = "diagnosis.json"
+PERCENTILES = 1000  # steps of the stored distribution of training scores
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which recipe, with which arguments; what is left out takes the recipe's default."""
+
+    recipe: str = "real_nvp"
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run came to: the content of result.json, and where things are."""
+
+    folder: Path
+    result: dict[str, Any]
+    notes: tuple[str, ...]
+    verdict: str
+    resumed_finished: bool
+
+
+def fit_run(
+    source: Source,
+    model: Model,
+    out: str | Path,
+    *,
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    **settings: Any,  # noqa: ANN401
+) -> RunSummary:
+    """Trains a flow on a table and writes a run folder: model, metrics, result, diagnosis, report.
+
+    Args:
+        source: Where the rows come from.
+        model: The recipe.
+        out: The run folder; an interrupted run goes on, a finished one is not repeated.
+        progress: Show a progress bar; on a terminal only if left out.
+        say: Is told what there is to know about the data, before training starts.
+        **settings: Fields of `kappaflow.training.Settings`.
+
+    Returns:
+        The summary.
+
+    Raises:
+        ArgumentError: An argument is wrong, or `out` was made with other data or arguments.
+        DataError: The data has no density that a flow could fit.
+    """  # noqa: DOC502 - raised by the calls below
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
+    checked = checked_settings(**settings)
+    tables = tables_of(source)
+    for note in tables.notes:
+        say(note)
+    flow = _build(model, tables, checked.seed)
+    about = {"source": asdict(source)}
+    result = fit_tables(
+        flow, tables.train, tables.validation, checked, out=folder, progress=progress, about=about
+    )
+    stored = read_result(folder)
+    done = "test_nll" in stored
+    if not done:
+        report, diagnosis = evaluate(
+            result, tables, _about(result, source, model, tables, checked)
+        )
+        stored |= _judged(result, report, tables)
+        write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
+        write_report(report, folder)
+        write_result(folder, stored)
+    return RunSummary(folder, stored, tables.notes, stored["verdict"], done)
+
+
+def _build(model: Model, tables: Tables, seed: int) -> Flow:
+    """Returns a fresh flow for the tables, initialised from the seed alone."""
+    recipe = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
+    context = len(tables.train.context_columns)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return recipe(len(tables.train.columns), context_features=context, **model.arguments)
+
+
+def _judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]:
+    """Returns what result.json says beyond the training: held-out likelihood, conditioning, scores."""
+    whole = report.likelihoods[0]
+    rest = {part.name: part.nll_standardised for part in report.likelihoods[1:]}
+    flow = result.flow
+    scores = log_prob_of(flow, rows_of(tables.train, flow))
+    levels = torch.linspace(0, 1, PERCENTILES + 1, dtype=torch.float64)
+    separation = report.separations[0] if report.separations else None
+    return {
+        "test_nll": whole.nll,
+        "test_nll_standardised": whole.nll_standardised,
+        "test_nll_standard_error": whole.standard_error,
+        "test_nll_standardised_by_part": rest,
+        "test_rows": whole.rows,
+        "gaussian_nll_standardised": report.gaussian_nll_standardised,
+        "condition_number_median": report.profile["condition_number"]["median"][-1],
+        "condition_number_p95": report.profile["condition_number"]["p95"][-1],
+        "worst_layer": report.profile["layers"][report.profile["worst_layer"]],
+        "round_trip_data": report.profile["round_trip_data"]["max"][0],
+        "round_trip_latent": report.profile["round_trip_latent"]["max"][-1],
+        "auc": None if separation is None else separation.auc,
+        "auc_standard_error": None if separation is None else separation.auc_standard_error,
+        "ok": report.ok,
+        "verdict": report.verdict,
+        "train_log_prob_quantiles": scores.quantile(levels).tolist(),
+    }
+
+
+def _about(
+    result: FitResult,
+    source: Source,
+    model: Model,
+    tables: Tables,
+    settings: Any,  # noqa: ANN401
+) -> About:
+    flow, last = result.flow, result.history[-1]
+    parts = (tables.train, tables.validation, tables.test)
+    data = [
+        ("source", source.data),
+        ("rows read", f"{tables.loaded:,}"),
+        ("duplicate rows dropped", f"{tables.duplicates:,}"),
+        ("rows to train / validate / test", " / ".join(f"{len(part):,}" for part in parts)),
+        ("columns", ", ".join(tables.train.columns)),
+        ("columns left out", ", ".join(tables.train.left_out) or "none"),
+    ]
+    if source.where:
+        data.insert(1, ("rows where", ", ".join(source.where)))
+    if tables.train.context_columns:
+        data.append(("given", ", ".join(tables.train.context_columns)))
+    described = {"recipe": model.recipe, **model.arguments}
+    described["layers"] = len(flow.core)
+    described["parameters"] = f"{sum(p.numel() for p in flow.parameters()):,}"
+    trained = [
+        ("epochs", f"{last['epoch']} (best: {result.best_epoch})"),
+        ("stopped because of", result.stopped_because),
+        ("time", f"{last['time_s']:.0f} s"),
+        ("peak memory of the process", f"{last['memory_bytes'] / 2**20:.0f} MiB"),
+        ("steps skipped", str(last["skipped_steps"])),
+        *((name.replace("_", " "), str(value)) for name, value in settings.model_dump().items()),
+        ("versions", f"kappaflow {kappaflow.__version__}, torch {torch.__version__}"),
+    ]
+    return About(
+        title=f"{model.recipe} on {source.data}",
+        data=data,
+        model=[(name.replace("_", " "), str(value)) for name, value in described.items()],
+        training=trained,
+        notes=list(tables.notes),
+    )

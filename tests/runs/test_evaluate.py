@@ -1,0 +1,131 @@
+"""The numbers of a report against independent computations."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+
+import kappaflow as kf
+from kappaflow.report import read_report
+from kappaflow.runs import Model, Source, fit_run
+from kappaflow.runs.evaluate import auc_of
+from kappaflow.runs.job import tables_of
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    """A csv of 900 rows with duplicates, an atom and a text column."""
+    path = tmp_path_factory.mktemp("table") / "data.csv"
+    x = np.random.default_rng(0).normal(size=(900, 3))
+    x[:60, 2] = 0.0
+    x[-20:] = x[100:120]
+    kind = np.where(x[:, 0] > 0.5, "far", "near")
+    rows = [f"{a!r},{b!r},{c!r},{k}" for (a, b, c), k in zip(x.tolist(), kind, strict=True)]
+    path.write_text("\n".join(["a,b,c,kind", *rows]) + "\n")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def summary(table, tmp_path_factory):
+    """A run on the table."""
+    return fit_run(
+        Source(table),
+        Model("real_nvp", {"depth": 2, "hidden": (8,)}),
+        tmp_path_factory.mktemp("runs") / "run",
+        progress=False,
+        max_epochs=3,
+    )
+
+
+def test_no_row_is_in_two_parts_and_duplicates_are_dropped(table):
+    """80, 10 and 10 per cent of the distinct rows, the same for the same seed."""
+    tables = tables_of(Source(table))
+    parts = [set(map(tuple, t.values)) for t in (tables.train, tables.validation, tables.test)]
+    assert tables.duplicates == 20 and sum(map(len, parts)) == 880
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+    assert [len(part) for part in parts] == [704, 88, 88]
+    assert np.array_equal(tables_of(Source(table)).test.values, tables.test.values)
+
+
+def test_the_test_likelihood_is_that_of_the_loaded_flow(summary, table):
+    """result.json and the report agree with log_prob of the saved model on the test rows."""
+    tables = tables_of(Source(table))
+    flow = kf.load(summary.folder)
+    with torch.no_grad():
+        nll = -flow.log_prob(torch.from_numpy(tables.test.values).float()).double().numpy()
+    whole, without, on = read_report(summary.folder).likelihoods
+    assert summary.result["test_nll"] == pytest.approx(nll.mean(), abs=1e-5)
+    assert whole.standard_error == pytest.approx(nll.std() / np.sqrt(len(nll)), rel=1e-4)
+    atom = tables.test.values[:, 2] == 0
+    assert (without.rows, on.rows) == ((~atom).sum(), atom.sum())
+    assert without.nll == pytest.approx(nll[~atom].mean(), abs=1e-5)
+
+
+def test_the_gaussian_baseline_is_the_one_fitted_to_the_standardised_training_rows(summary, table):
+    """Its NLL is computed here on standardised columns from the start."""
+    tables = tables_of(Source(table))
+    mean, std = tables.train.values.mean(0), tables.train.values.std(0)
+    train, test = ((t.values - mean) / std for t in (tables.train, tables.test))
+    expected = -multivariate_normal(train.mean(0), np.cov(train.T)).logpdf(test).mean()
+    assert summary.result["gaussian_nll_standardised"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_densities_of_the_marginals_count_every_row(summary, table):
+    """Bins hold the share of rows in them over their width, outliers in no bin."""
+    tables = tables_of(Source(table))
+    marginal = read_report(summary.folder).marginals[0]
+    edges = np.array(marginal.edges)
+    share = (
+        (tables.test.values[:, 0] >= edges[0]) & (tables.test.values[:, 0] <= edges[-1])
+    ).mean()
+    assert np.sum(np.array(marginal.data) * np.diff(edges)) == pytest.approx(share)
+
+
+def test_latent_shares_and_moments_are_those_of_the_latent(summary, table):
+    """Recomputed from the loaded flow."""
+    x = torch.from_numpy(tables_of(Source(table)).test.values).float()
+    z = kf.load(summary.folder).bijection(x)[0].detach().double().numpy()
+    latent = read_report(summary.folder).latent
+    assert np.allclose(latent.coordinates, np.stack([z.mean(0), z.std(0)], 1), atol=1e-5)
+    assert latent.beyond_four == (np.abs(z) > 4).mean()
+
+
+def test_rows_to_compare_with_are_never_trained_on(table, tmp_path):
+    """With --where and --against the other rows are scored, and only these."""
+    source = Source(table, where=["kind=near"], against="kind=far")
+    tables = tables_of(source)
+    assert (tables.train.values[:, 0] <= 0.5).all() and (tables.against.values[:, 0] > 0.5).all()
+    result = fit_run(
+        source, Model(arguments={"depth": 2, "hidden": (8,)}), tmp_path / "run", max_epochs=3
+    ).result
+    assert 0.8 < result["auc"] <= 1 and result["auc_standard_error"] < 0.1
+
+
+def test_auc_agrees_with_counting_pairs():
+    """Ties count half; the error is Hanley and McNeil's."""
+    random = np.random.default_rng(0)
+    inside, outside = random.integers(0, 9, 50) * 1.0, random.integers(0, 7, 40) * 1.0
+    pairs = inside[:, None] - outside[None, :]
+    expected = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
+    auc, error = auc_of(inside, outside)
+    assert auc == pytest.approx(expected) and 0.02 < error < 0.08
+
+
+def test_a_run_interrupted_between_training_and_report_is_completed(summary, table):
+    """With the report and the judgement missing, the same call adds them, to the same numbers."""
+    import json
+
+    before = json.loads((summary.folder / "result.json").read_text())
+    trained = {
+        k: v for k, v in before.items() if not k.startswith(("test", "gaussian", "verdict"))
+    }
+    (summary.folder / "result.json").write_text(json.dumps(trained))
+    (summary.folder / "report.json").unlink()
+    again = fit_run(
+        Source(table),
+        Model("real_nvp", {"depth": 2, "hidden": (8,)}),
+        summary.folder,
+        max_epochs=3,
+    )
+    assert again.result["test_nll"] == before["test_nll"]
+    assert read_report(summary.folder).ok is before["ok"]
