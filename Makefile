@@ -43,5 +43,8 @@ bench: setup
 	$(BIN)/python -m benchmarks dropout
 	$(BIN)/python -m benchmarks defaults
 
+release-check:
+	PYTHON=$(PYTHON) tools/release_check.sh
+
 clean:
 	rm -rf $(VENV) docs/_build runs

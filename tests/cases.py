@@ -171,6 +171,9 @@ FLOWS = {
     "real_nvp, random, residual": Case(
         lambda: kf.real_nvp(5, depth=4, hidden=(8, 8), partition="random", residual=True), (5,)
     ),
+    "real_nvp, random halves, dropout": Case(
+        lambda: kf.real_nvp(5, depth=4, hidden=(8,), partition="random-half", dropout=0.2), (5,)
+    ),
     "real_nvp, custom partition, store": Case(
         lambda: kf.real_nvp(
             6, depth=3, hidden=(8,), partition=kf.Partition(6, (5, 1)), memory="store"

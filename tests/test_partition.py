@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kappaflow as kf
+from kappaflow.partition import shuffled
 
 
 @st.composite
@@ -88,3 +89,10 @@ def test_a_partition_that_cannot_be_is_refused(make, message):
     """The message names the argument, what it should be, and what it was."""
     with pytest.raises(kf.ArgumentError, match=message):
         make()
+
+
+def test_orders_that_model_files_name_by_a_seed_never_change():
+    """Pinned: a model file with this seed must be read by the same function in every version."""
+    assert shuffled(8, 0) == [3, 7, 5, 2, 4, 1, 6, 0]
+    assert shuffled(8, 1) == [0, 3, 5, 4, 6, 2, 7, 1]
+    assert kf.Partition.random_half(8, seed=0).kept == (2, 3, 5, 7)

@@ -17,7 +17,7 @@ def couplings(flow):
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize(
-    "partition", ["half", "alternating", "random", kf.Partition(5, (0, 3, 4))]
+    "partition", ["half", "alternating", "random", "random-half", kf.Partition(5, (0, 3, 4))]
 )
 @pytest.mark.parametrize("depth", [1, 2, 5])
 def test_depth_counts_couplings(recipe, partition, depth):
@@ -49,8 +49,23 @@ def test_a_random_partition_is_a_seeded_permutation_before_each_coupling():
     assert indices(0) != indices(100)
 
 
+def test_a_random_half_is_drawn_for_every_two_couplings_which_take_turns():
+    """Pairs complement each other, differ from pair to pair, and follow from the seed."""
+
+    def kept(seed):
+        flow = kf.real_nvp(16, depth=5, hidden=(4,), partition="random-half", seed=seed)
+        return [set(coupling.partition.kept) for coupling in couplings(flow)]
+
+    halves = kept(0)
+    assert all(halves[i] | halves[i + 1] == set(range(16)) for i in (0, 2))
+    assert not halves[0] & halves[1]
+    assert len({tuple(sorted(half)) for half in halves[::2]}) == 3
+    assert kept(0) == halves
+    assert kept(100) != halves
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("partition", ["half", "alternating", "random"])
+@pytest.mark.parametrize("partition", ["half", "alternating", "random", "random-half"])
 @pytest.mark.parametrize("features", [1, 2, 3, 7])
 def test_a_new_flow_is_the_standard_normal(recipe, partition, features):
     """Before training the map is at most a permutation, and the density is the base's."""

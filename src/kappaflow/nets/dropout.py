@@ -32,4 +32,4 @@ def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
         return x
     words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
     numbers = words.random_(-(2**63), None).view(torch.uint8)[: x.numel()].view(x.shape)
-    return x * ((numbers >= left_out) * (LEVELS / (LEVELS - left_out))).to(x.dtype)
+    return x * ((numbers >= left_out).to(x.dtype) * (LEVELS / (LEVELS - left_out)))

@@ -1,0 +1,18 @@
+"""Prints the lower bounds of pyproject.toml as exact versions, for pip's --constraint."""
+
+import tomllib
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+EXTRAS = ("dev", "figures")
+
+if __name__ == "__main__":
+    project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *(line for name in EXTRAS for line in extras[name])]
+    for line in wanted:
+        requirement = Requirement(line)
+        for bound in requirement.specifier:
+            if bound.operator in {">=", "=="}:
+                print(f"{requirement.name}=={bound.version}")
