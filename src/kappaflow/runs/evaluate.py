@@ -51,7 +51,8 @@ def evaluate(result: FitResult, tables: Tables, about: About) -> tuple[Report, D
 
     Args:
         result: What training came to.
-        tables: The rows of the run; nothing here looks at the training rows but the Gaussian baseline.
+        tables: The rows of the run; nothing here looks at the training rows but the Gaussian
+            baseline.
         about: What was trained on what.
 
     Returns:
@@ -85,7 +86,7 @@ def evaluate(result: FitResult, tables: Tables, about: About) -> tuple[Report, D
 
 @torch.no_grad()
 def _samples(flow: Flow, rows: Rows) -> np.ndarray:
-    """Returns as many samples as there are rows, one for each context, in the units of the data."""
+    """Returns as many samples as rows, one for each context, in the units of the data."""
     generator = torch.Generator().manual_seed(0)
     if rows.context is None:
         drawn = flow.sample(len(rows), generator=generator)
@@ -145,7 +146,7 @@ def _separations(flow: Flow, nll: Tensor, tables: Tables) -> list[Separation]:
 
 
 def auc_of(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
-    """Returns the probability that one of the first scores above one of the second, with its error.
+    """Returns the probability that one of the first scores above one of the second.
 
     Args:
         inside: Scores of the rows that should score higher.

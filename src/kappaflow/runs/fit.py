@@ -9,7 +9,6 @@ import torch
 
 import kappaflow
 from kappaflow._checks import one_of
-from kappaflow.diagnosis import Diagnosis
 from kappaflow.errors import ArgumentError
 from kappaflow.files import write_bytes
 from kappaflow.flows import Flow, nice, real_nvp
@@ -111,7 +110,7 @@ def _build(model: Model, tables: Tables, seed: int) -> Flow:
 
 
 def _judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]:
-    """Returns what result.json says beyond the training: held-out likelihood, conditioning, scores."""
+    """Returns what result.json says beyond the training: likelihood, conditioning, scores."""
     whole = report.likelihoods[0]
     rest = {part.name: part.nll_standardised for part in report.likelihoods[1:]}
     flow = result.flow

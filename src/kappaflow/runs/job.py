@@ -22,8 +22,8 @@ class Source:
         exclude: Columns to leave out.
         context: Columns that the density is conditioned on.
         where: Conditions on the rows, such as "class=g".
-        against: A condition on other rows of the same data, which are never trained on and should score
-            lower; None for no such comparison.
+        against: A condition on other rows of the same data, which are never trained on and should
+            score lower; None for no such comparison.
         repair: "drop" or "jitter" where the data has no density.
         split_seed: Decides which rows train (80 %), validate (10 %) and test (10 %).
     """

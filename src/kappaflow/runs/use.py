@@ -54,8 +54,8 @@ def sample_run(folder: Path, n: int, *, context: str | None = None, seed: int = 
 def score_run(folder: Path, data: str) -> Columns:
     """Returns log_prob (nats, in the units of the data) and percentile of each row of some data.
 
-    The percentile is that of the training rows' scores: 1 means that 99 % of the training rows have a
-    higher density.
+    The percentile is that of the training rows' scores: 1 means that 99 % of the training rows
+    have a higher density.
 
     Args:
         folder: The run folder.
