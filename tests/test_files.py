@@ -199,7 +199,9 @@ DAMAGES = {
         "holds 'bijection.bijections.0.mean' of shape \\(4,\\), the model wants \\(3,\\)",
     ),
     "an index that is no permutation": (
-        lambda s: rewrite_tensors(s, lambda t: t["bijection.bijections.1.index"].zero_()),
+        lambda s: rewrite_tensors(
+            s, lambda t: t["bijection.bijections.1.bijections.0.index"].zero_()
+        ),
         "does not fit the model: .*'index' should hold each of 0 to 2 once",
     ),
 }
@@ -293,15 +295,15 @@ def appended(flow):
 
 
 def exchanged(flow):
-    flow.bijection.bijections[1] = kf.Permutation((2, 1, 0))
+    flow.bijection.bijections[1].bijections[0] = kf.Permutation((2, 1, 0))
 
 
 def another_memory(flow):
-    flow.bijection.bijections[2].memory = "store"
+    flow.bijection.bijections[1].bijections[1].memory = "store"
 
 
 def another_bound(flow):
-    flow.bijection.bijections[2].scale_bound = 1.0
+    flow.bijection.bijections[1].bijections[1].scale_bound = 1.0
 
 
 def replaced(flow):

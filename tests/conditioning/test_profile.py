@@ -85,7 +85,7 @@ def test_one_bad_layer_is_found():
     """The layer with the largest condition number of its own, by its place and its name."""
     flow = jittered(kf.real_nvp(4, depth=6, hidden=(8,)))
     bad = kf.ElementwiseAffine(4, log_scale=[4.0, -4.0, 0.0, 0.0])
-    parts = list(flow.bijection)
+    parts = [layer.bijection for layer in layers_of(flow.bijection)]
     flow = kf.Flow(flow.base, kf.Chain([*parts[:4], kf.Chain([bad]), *parts[4:]]))
     profile = kf.profile(flow, torch.randn(8, 4))
     assert profile.worst_layer == 3
@@ -99,7 +99,7 @@ def test_a_layer_that_is_not_finite_is_the_worst():
     """Nan outranks every number, and the status tells."""
     flow = jittered(kf.real_nvp(4, depth=4, hidden=(8,)))
     with torch.no_grad():
-        flow.bijection.bijections[3].conditioner.layers[0].bias[0] = torch.nan
+        flow.bijection.bijections[1].bijections[2].conditioner.layers[0].bias[0] = torch.nan
     profile = kf.profile(flow, torch.randn(8, 4))
     assert profile.worst_layer == 2
     assert profile.status == "not finite"

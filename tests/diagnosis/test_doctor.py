@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.conditioning import layers_of
 
 FEATURES = 4
 
@@ -29,7 +30,7 @@ def healthy(seed=0, dtype=torch.float32):
 def with_layer(layer, at=3):
     """A healthy flow with another layer put in."""
     flow = healthy()
-    parts = list(flow.bijection)
+    parts = [part.bijection for part in layers_of(flow.bijection)]
     return kf.Flow(flow.base, kf.Chain([*parts[:at], layer, *parts[at:]]))
 
 
@@ -112,7 +113,7 @@ def test_a_change_of_units_is_no_ill_conditioning():
 def test_a_value_that_is_not_finite_is_blamed_on_the_first_layer_that_makes_it():
     """KF101 and KF102, and nothing derived from them."""
     flow = healthy()
-    flow.bijection.bijections[4].conditioner.layers[-1].bias.data[0] = math.nan
+    flow.bijection.bijections[1].bijections[3].conditioner.layers[-1].bias.data[0] = math.nan
     findings = found(flow)
     assert set(findings) == {"KF101", "KF102"}
     assert findings["KF101"].layer == "4 AffineCoupling"
@@ -138,7 +139,7 @@ def test_examining_changes_nothing():
 def test_a_diagnosis_is_valid_json_even_where_nothing_is_finite():
     """Strict JSON: no bare NaN."""
     flow = healthy()
-    flow.bijection.bijections[2].conditioner.layers[-1].bias.data[0] = math.nan
+    flow.bijection.bijections[1].bijections[1].conditioner.layers[-1].bias.data[0] = math.nan
     diagnosis = kf.doctor(flow, points())
 
     def refuse(token):

@@ -7,6 +7,7 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 
 import kappaflow as kf
+from kappaflow.conditioning import layers_of
 from kappaflow.testing.contract import jittered
 
 
@@ -105,7 +106,7 @@ def test_samples_have_the_shapes_of_torch_distributions():
 def test_each_context_gets_its_own_draws():
     """Draws for a far context lie elsewhere."""
     flow = kf.real_nvp(1, hidden=(), context_features=1)
-    coupling = list(flow.bijection)[1]
+    coupling = list(flow.bijection)[1].bijections[0]
     with torch.no_grad():
         coupling.conditioner.layers[0].weight[1] = -10.0
     draws = flow.sample(500, torch.tensor([[0.0], [5.0]]))
@@ -147,7 +148,7 @@ def test_units_are_the_leading_standardisation_and_core_is_the_rest():
     flow.units.bijections[0].fit(5 + 3 * torch.randn(64, 3))
     x = torch.randn(6, 3)
     assert [type(part) for part in flow.units] == [kf.Standardize]
-    assert len(flow.core) == 3
+    assert len(layers_of(flow.core)) == 3
     torch.testing.assert_close(flow.core(flow.units(x)[0])[0], flow.bijection(x)[0])
 
 

@@ -12,7 +12,7 @@ RECIPES = {"real_nvp": kf.real_nvp, "nice": kf.nice}
 
 def couplings(flow):
     """Returns the couplings of a flow, in order."""
-    return [part for part in flow.bijection if isinstance(part, Coupling)]
+    return [part for part in flow.modules() if isinstance(part, Coupling)]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -41,7 +41,7 @@ def test_a_random_partition_is_a_seeded_permutation_before_each_coupling():
 
     def indices(seed):
         flow = kf.real_nvp(16, depth=3, hidden=(4,), partition="random", seed=seed)
-        return [part.index.tolist() for part in flow.bijection if isinstance(part, kf.Permutation)]
+        return [part.index.tolist() for part in flow.modules() if isinstance(part, kf.Permutation)]
 
     assert len(indices(0)) == 3
     assert len(set(map(tuple, indices(0)))) == 3

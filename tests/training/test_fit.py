@@ -101,11 +101,11 @@ def interrupted(monkeypatch, after, **arguments):
 
     measured, seen = Training._measured, []
 
-    def dying(self, train_nll):
+    def dying(self, train_nll, started):
         if len(seen) == after:
             raise StopTraining
         seen.append(train_nll)
-        return measured(self, train_nll)
+        return measured(self, train_nll, started)
 
     monkeypatch.setattr(Training, "_measured", dying)
     with pytest.raises(StopTraining):
@@ -281,6 +281,25 @@ def test_data_without_a_density_stops_and_repair_goes_on():
     with pytest.warns(kf.DataWarning, match="left out"):
         result = kf.fit(small(3), table, repair="drop", max_epochs=1)
     assert result.notes
+
+
+def test_validation_rows_that_are_not_finite_stop_before_training():
+    """Row and column are named; the flow is untouched."""
+    x, _ = gaussian(300)
+    flow, bad = small(), x.clone()
+    bad[4, 1] = math.nan
+    with pytest.raises(kf.DataError, match="'x1' has a missing value at row 5"):
+        kf.fit(flow, x, validation=bad, max_epochs=1)
+    assert not flow.bijection.bijections[0].fitted
+
+
+def test_a_column_dropped_by_a_repair_is_dropped_from_the_validation_rows_too():
+    """Both tables are given with four columns, one of them dependent."""
+    x = gaussian(300)[0].double().numpy()
+    table = np.column_stack([x, x[:, 0] - 2 * x[:, 1]])
+    with pytest.warns(kf.DataWarning):
+        result = kf.fit(small(3), table, validation=table[:50], repair="drop", max_epochs=1)
+    assert result.flow.bijection.bijections[0].fitted
 
 
 def test_what_is_worth_knowing_about_the_data_is_warned_of_and_returned():

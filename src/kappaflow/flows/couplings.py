@@ -62,14 +62,16 @@ def coupling_flow(
         dropout=dropout,
     )
     _check_partition(partition, features)
-    parts: list[Bijection] = [Standardize(features)]
+    run: list[Bijection] = []
     for layer in range(useful_depth(features, depth, context_features)):
         if partition == "random":
-            parts.append(Permutation.random(features, seed=seed + layer))
+            run.append(Permutation.random(features, seed=seed + layer))
         turn = _turn(partition, features, layer, seed)
-        parts.append(make(turn, conditioner(turn)))
+        run.append(make(turn, conditioner(turn)))
     embedding = StandardizeInputs(context_features) if context_features else None
-    return Flow(StandardNormal(features), Chain([*parts, *last], embedding=embedding))
+    # A chain of their own: names in model files stay when a faster execution takes it over.
+    parts = [Standardize(features), *([Chain(run)] if run else []), *last]
+    return Flow(StandardNormal(features), Chain(parts, embedding=embedding))
 
 
 def _turn(partition: str | Partition, features: int, layer: int, seed: int) -> Partition:

@@ -12,8 +12,8 @@ from lightning_fabric import Fabric
 
 from kappaflow.bijection import Chain
 from kappaflow.bijections import Standardize
-from kappaflow.data import Table, prepare, split
-from kappaflow.errors import ArgumentError, DataWarning
+from kappaflow.data import Table, examine, prepare, split
+from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.files import describe_model
 from kappaflow.flows import Flow
 from kappaflow.nets import StandardizeInputs
@@ -105,7 +105,7 @@ def fit(
     if validation is None:
         train, held_out = split(table, fractions=(0.9, 0.1), seed=checked.seed)
     else:
-        train, held_out = table, as_table(validation)
+        train, held_out = table, _held_out(as_table(validation), table)
     result = fit_tables(flow, train, held_out, checked, out=out, device=device, progress=progress)
     return dataclasses.replace(result, notes=notes)
 
@@ -156,6 +156,16 @@ def fit_tables(
     if folder is not None:
         folder.start(flow)
     return _train(Training(flow, rows, held_out_rows, settings, fabric), folder, progress)
+
+
+def _held_out(validation: Table, train: Table) -> Table:
+    """Returns the given validation rows, with the columns that are trained on, all finite."""
+    gone = set(validation.columns) - set(train.columns)
+    validation = validation.without_columns(gone if train.left_out else ())
+    bad = [p.message for p in examine(validation) if p.code in {"missing", "infinite"}]
+    if bad:
+        raise DataError(f"the validation rows cannot be scored: {bad[0]}.")
+    return validation
 
 
 def fit_units(flow: Flow, rows: Rows) -> None:

@@ -80,8 +80,7 @@ class Training:
             started = time.perf_counter()
             train_nll = self._epoch()
             self.progress.epoch += 1
-            self.progress.time_s += time.perf_counter() - started
-            after_epoch(self._measured(train_nll))
+            after_epoch(self._measured(train_nll, started))
         return reason
 
     def load_best(self) -> None:
@@ -180,7 +179,7 @@ class Training:
             "a smaller scale_bound; (c) extreme rows. kappaflow.doctor(flow, x) tells them apart."
         )
 
-    def _measured(self, train_nll: float) -> Figures:
+    def _measured(self, train_nll: float, started: float) -> Figures:
         """Returns the metrics of the epoch, and keeps the weights if they are the best so far."""
         progress = self.progress
         self.flow.eval()
@@ -195,6 +194,7 @@ class Training:
             if figures["validation_nll"] < progress.best_nll:
                 progress.best_nll, progress.best_epoch = figures["validation_nll"], progress.epoch
                 self.best = _copy(self.flow.state_dict())
+        progress.time_s += time.perf_counter() - started
         figures |= {
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "skipped_steps": progress.skipped_steps,
