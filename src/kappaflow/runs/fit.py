@@ -9,6 +9,7 @@ import torch
 
 import kappaflow
 from kappaflow._checks import one_of
+from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
 from kappaflow.files import write_bytes
 from kappaflow.flows import Flow, nice, real_nvp
@@ -159,7 +160,7 @@ def _about(
     if tables.train.context_columns:
         data.append(("given", ", ".join(tables.train.context_columns)))
     described = {"recipe": model.recipe, **model.arguments}
-    described["layers"] = len(flow.core)
+    described["layers"] = len(layers_of(flow.core))
     described["parameters"] = f"{sum(p.numel() for p in flow.parameters()):,}"
     trained = [
         ("epochs", f"{last['epoch']} (best: {result.best_epoch})"),
