@@ -83,7 +83,8 @@ def fitted_flow(flow: kf.Flow) -> kf.Flow:
 def embedded() -> kf.Chain:
     """Returns a chain whose parts see the context through a network."""
     coupling = affine(kf.Partition.half(3), context=2)
-    return kf.Chain([coupling, kf.Permutation((2, 0, 1))], embedding=kf.MLP(5, 2, (6,)))
+    parts = [coupling, kf.Permutation((2, 0, 1))]
+    return kf.Chain(parts, embedding=kf.MLP(5, 2, (6,)), context_features=5)
 
 
 half = kf.Partition.half

@@ -15,6 +15,7 @@ LAYOUT = [
     ("errors",),
     ("_checks",),
     ("registry",),
+    ("storage",),
     ("memory",),
     ("linearization",),
     ("bijection",),

@@ -18,6 +18,8 @@ from kappaflow.testing.contract import jittered
 class Mutant(kf.Bijection):
     """A right affine coupling of 4 features and 2 columns of context, for others to break."""
 
+    context_features = 2
+
     def __init__(self):
         super().__init__()
         self.right = jittered(affine(kf.Partition.half(4), context=2))
@@ -77,6 +79,18 @@ class ContextChanged(Identity):
     def forward(self, x, context=None):
         context.add_(1)
         return super().forward(x)
+
+
+class WidthNotDeclared(Mutant):
+    """Reads a context and does not say so."""
+
+    context_features = 0
+
+
+class WidthDeclaredWrongly(Mutant):
+    """Says that it reads a wider context."""
+
+    context_features = 3
 
 
 class InPlace(Identity):
@@ -233,17 +247,21 @@ def linearized(wrong, *, several=False):
 
 @kf.register("test.HiddenScale")
 class HiddenScale(kf.Bijection):
-    """Keeps a number that its description does not have."""
+    """Keeps a number that its description does not have, and uses it in the unit cube only."""
 
     def __init__(self):
         super().__init__()
         self.hidden = 1.0
 
     def forward(self, x, context=None):
-        return x + self.hidden, zero_log_det(x)
+        return x + self._shift(x), zero_log_det(x)
 
     def inverse(self, z, context=None):
-        return z - self.hidden, zero_log_det(z)
+        return z - self._shift(z - self.hidden), zero_log_det(z)
+
+    def _shift(self, x):
+        inside = ((x >= 0) & (x <= 1)).all(1, keepdim=True)
+        return self.hidden * inside.to(x)
 
 
 def hidden_scale():
@@ -329,6 +347,14 @@ MUTANTS = {
     "derivative not finite": (NanGradient, "the Jacobian of forward should be finite"),
     "input changed": (InPlace, "inverse should not change its input in place"),
     "context changed": (ContextChanged, "forward should not change its context in place"),
+    "context not declared": (
+        WidthNotDeclared,
+        "context_features should be 2, the width of the context that is read, got 0",
+    ),
+    "context declared wrongly": (
+        WidthDeclaredWrongly,
+        "context_features should be 2, the width of the context that is read, got 3",
+    ),
     "not repeatable": (Random, "forward should give the same result each time"),
     "state": (Counting, "forward should change no state, but it did"),
     "state in training": (CountingInTraining, "state that the repr does not show"),
@@ -567,6 +593,10 @@ def test_what_the_flow_mutants_are_made_from_is_right():
         (lambda: check_bijection(Identity(), torch.zeros(1, 2)), "at least two points, got 1"),
         (lambda: check_bijection(Identity(), [1.0]), "'x' should be a tensor, got list"),
         (lambda: check_flow(Identity(), torch.zeros(2, 2)), "'flow' should be a Flow"),
+        (
+            lambda: check_bijection(Mutant(), torch.zeros(2, 4)),
+            "'context' should be given, with 2 columns: this bijection reads one",
+        ),
     ],
 )
 def test_the_checks_refuse_what_they_cannot_check(call, message):

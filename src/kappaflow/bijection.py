@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from kappaflow._checks import positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import (
     AutogradLinearization,
@@ -29,7 +30,11 @@ class Bijection(nn.Module, ABC):
        or wider whatever the type of x; those of the two directions add up to zero.
     3. Rows do not depend on each other. Dtype and device of the value are those of the input.
     4. Calling changes no state, except for a data-dependent start that its `repr` shows.
+    5. `context_features` says how wide the context is that it reads; 0 for none. It may be set for
+       the class or for each object, and whoever holds other bijections passes theirs on.
     """
+
+    context_features: int = 0
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -65,10 +70,28 @@ class Chain(Bijection):
     Args:
         bijections: In the order of `forward`. May be empty: the identity.
         embedding: A network through which the context passes before any of them sees it.
+        context_features: With an embedding, how wide the context in front of it is. Without one
+            the bijections know, and it is left out.
+
+    Raises:
+        ArgumentError: A part is no bijection, or `context_features` is missing or not wanted.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> coupling = kf.AffineCoupling(
+        ...     kf.Partition.half(4), kf.MLP(2, 4, context_features=3), context_features=3
+        ... )
+        >>> embedding = torch.nn.Linear(10, 3)
+        >>> kf.Chain([coupling], embedding=embedding, context_features=10).context_features
+        10
     """
 
     def __init__(
-        self, bijections: Iterable[Bijection], *, embedding: nn.Module | None = None
+        self,
+        bijections: Iterable[Bijection],
+        *,
+        embedding: nn.Module | None = None,
+        context_features: int | None = None,
     ) -> None:
         super().__init__()
         parts = list(bijections)
@@ -79,6 +102,7 @@ class Chain(Bijection):
                 )
         self.bijections = nn.ModuleList(parts)
         self.embedding = embedding
+        self.context_features = self._width(context_features)
 
     def __len__(self) -> int:
         return len(self.bijections)
@@ -87,7 +111,8 @@ class Chain(Bijection):
         return iter(self.bijections)  # pyright: ignore[reportReturnType]
 
     def __getitem__(self, part: slice) -> "Chain":
-        return Chain(list(self)[part], embedding=self.embedding)
+        width = None if self.embedding is None else self.context_features
+        return Chain(list(self)[part], embedding=self.embedding, context_features=width)
 
     def embed(self, context: Tensor | None) -> Tensor | None:
         """Returns the context as the parts see it."""
@@ -119,6 +144,22 @@ class Chain(Bijection):
             x, log_det = parts[-1].value, log_det + parts[-1].log_det
         return ChainLinearization(parts, x, log_det)
 
+    def _width(self, given: int | None) -> int:
+        """Returns the width of the context: as given for the embedding, or that of the parts."""
+        if self.embedding is None:
+            if given is not None:
+                raise ArgumentError(
+                    f"'context_features' should be left out without an embedding, got {given!r}: "
+                    "the bijections say what they read."
+                )
+            return max((part.context_features for part in self), default=0)
+        if given is None:
+            raise ArgumentError(
+                "'context_features' should be given with an embedding: how wide the context in "
+                "front of it is, as in Chain(..., embedding=net, context_features=3)."
+            )
+        return positive_int("context_features", given)
+
 
 @register("Inverse")
 class Inverse(Bijection):
@@ -131,6 +172,7 @@ class Inverse(Bijection):
                 f"'bijection' should be a Bijection, got {type(bijection).__name__}."
             )
         self.bijection = bijection
+        self.context_features = bijection.context_features
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.bijection.inverse(x, context)

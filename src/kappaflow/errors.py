@@ -17,6 +17,10 @@ class FileError(KappaflowError, OSError):
     """A model file or a run folder is missing, damaged, foreign or of another version."""
 
 
+class WriteError(FileError):
+    """A file cannot be written: no room, no permission, no such place."""
+
+
 class NumericalError(KappaflowError, ArithmeticError):
     """A computation cannot go on: not finite, or not converged where a number was promised."""
 

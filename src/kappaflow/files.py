@@ -5,25 +5,24 @@ and of the configuration that they belong to, so that a damaged byte in either i
 wrong number.
 """
 
+import copy
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as safetensors_bytes
 from torch import Tensor, nn
 
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
 from kappaflow.registry import build, describe
+from kappaflow.storage import make_directory, read_tensors, write_bytes, write_tensors
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+DESCRIBES = "config"  # under this name the weights hold the digest of the configuration
 
 
 class ModelConfig(BaseModel):
@@ -61,7 +60,7 @@ def save(flow: Flow, path: str | Path) -> None:
     """
     config = describe_model(flow)
     folder = make_directory(path)
-    write_weights(folder / WEIGHTS, flow, config)
+    write_weights(folder / WEIGHTS, flow.state_dict(), config)
     write_config(folder / CONFIG, config)
 
 
@@ -80,12 +79,7 @@ def load(path: str | Path) -> Flow:
     """
     folder = Path(path)
     config = read_config(folder / CONFIG)
-    tensors, metadata = read_tensors(folder / WEIGHTS)
-    if metadata.get("digest") != digest(tensors, config):
-        raise FileError(
-            f"{folder / WEIGHTS} does not match its digest: it, or {CONFIG} beside it, was "
-            "damaged or changed after it was written."
-        )
+    tensors = read_weights(folder / WEIGHTS, config)
     flow = build_model(config, folder / CONFIG)
     load_tensors(flow, tensors, folder / WEIGHTS)
     return flow.eval()
@@ -109,13 +103,23 @@ def describe_model(flow: Flow) -> ModelConfig:
     if {k: v.shape for k, v in twin.state_dict().items()} == {
         k: v.shape for k, v in state.items()
     }:
-        twin.load_state_dict(state)
-        if repr(twin) == repr(flow):
+        twin.to(flow.dtype).load_state_dict(state)
+        if repr(twin) == repr(flow) and _answers(twin) == _answers(copy.deepcopy(flow).cpu()):
             return config
     raise ArgumentError(
         "'flow' was changed after it was built, so its description is no longer true: build it "
         "from its parts, kappaflow.Flow(base, kappaflow.Chain([...]))."
     )
+
+
+@torch.no_grad()
+def _answers(flow: Flow) -> list[bytes]:
+    """Returns the bits of a flow's answer at a few points, in evaluation mode."""
+    generator = torch.Generator().manual_seed(0)
+    x = flow.base.sample(4, generator=generator).to(flow.dtype)
+    context = torch.randn(4, flow.context_features, generator=generator).to(flow.dtype)
+    answer = flow.eval().bijection(x, context if flow.context_features else None)
+    return [part.double().numpy().tobytes() for part in answer]
 
 
 def build_model(config: ModelConfig, source: Path) -> Flow:
@@ -157,41 +161,26 @@ def load_tensors(flow: nn.Module, tensors: dict[str, Tensor], source: Path) -> N
         raise FileError(f"{source} does not fit the model: {error}") from None
 
 
-def digest(tensors: dict[str, Tensor], config: ModelConfig) -> str:
-    """Returns a SHA-256 over names, types, shapes and bytes of tensors, and the description."""
-    sha = hashlib.sha256(json.dumps([config.dtype, config.model], sort_keys=True).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        sha.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
+def write_weights(path: Path, state: dict[str, Tensor], config: ModelConfig) -> None:
+    """Writes the state of a flow, tied to its configuration, whole or not at all."""
+    write_tensors(path, state, {DESCRIBES: config_digest(config)})
 
 
-def write_weights(path: Path, flow: Flow, config: ModelConfig) -> None:
-    """Writes the state of a flow with its digest, whole or not at all."""
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()
-    }
-    write_tensors(path, tensors, {"digest": digest(tensors, config)})
+def read_weights(path: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """Returns the state that `write_weights` wrote for this configuration."""
+    tensors, metadata = read_tensors(path)
+    if metadata.get(DESCRIBES) != config_digest(config):
+        raise FileError(
+            f"{path} does not match {CONFIG} beside it: the digest says that one of them was "
+            "damaged or changed after it was written."
+        )
+    return tensors
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes named tensors and strings to one safetensors file, whole or not at all."""
-    unshared = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
-    write_bytes(path, safetensors_bytes(unshared, metadata=metadata))
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Returns tensors and metadata of a safetensors file."""
-    if not path.is_file():
-        raise FileError(f"{path} is missing: {path.parent} holds no whole model.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, dict(
-                file.metadata() or {}
-            )
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise FileError(f"{path} is damaged or cut short ({error}).") from None
+def config_digest(config: ModelConfig) -> str:
+    """Returns a SHA-256 over everything that a configuration says."""
+    said = json.loads(config.model_dump_json(exclude_none=True))
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def write_config(path: Path, config: ModelConfig) -> None:
@@ -225,52 +214,3 @@ def read_config(path: Path) -> ModelConfig:
         if first["type"] == "extra_forbidden":
             raise FileError(f"{path} has an unknown key {key!r}.") from None
         raise FileError(f"{path}: {key!r} is wrong: {first['msg']}.") from None
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all: temporary file, fsync, rename, fsync of the directory."""
-    try:
-        descriptor, temporary = tempfile.mkstemp(
-            prefix=f".{path.name}.", suffix=".tmp", dir=path.parent
-        )
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror}.") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-    _sync_directory(path.parent)
-
-
-def make_directory(path: str | Path) -> Path:
-    """Returns the directory, made if it is missing."""
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"{folder} cannot be made a directory: {error.strerror}.") from None
-    return folder
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-def _sync_directory(folder: Path) -> None:
-    """Makes a rename durable, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

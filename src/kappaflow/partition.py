@@ -84,6 +84,7 @@ class Partition:
         joined = torch.cat((kept, changed), dim=1)
         if self.kept + self.changed == in_order:
             return joined
+        # An index made at each call (a copy to a GPU, there): a stack of layers will hold its own.
         order = torch.tensor(self.kept + self.changed, device=joined.device)
         return torch.empty_like(joined).index_copy(1, order, joined)
 
@@ -110,6 +111,7 @@ def _is_range(indices: Sequence[int]) -> bool:
 def _take(x: Tensor, indices: tuple[int, ...]) -> Tensor:
     if _is_range(indices):
         return x.narrow(1, indices[0] if indices else 0, len(indices))
+    # As in `merge`: a stack of layers will hold its indices.
     return x.index_select(1, torch.tensor(indices, device=x.device))
 
 

@@ -89,3 +89,38 @@ def test_it_starts_without_gradients_too():
     with torch.no_grad():
         norm(torch.randn(8, 2))
     assert norm.initialized
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+def test_it_waits_for_a_batch_whose_moments_are_finite(bad):
+    """After a first batch that is not finite it is still the identity, and the next starts it."""
+    norm, x = kf.ActNorm(2), 5 + torch.randn(8, 2)
+    spoilt = x.clone()
+    spoilt[3, 1] = bad
+    assert torch.equal(norm(spoilt)[0].nan_to_num(), spoilt.nan_to_num())
+    assert not norm.initialized
+    z, _ = norm(x)
+    assert norm.initialized
+    torch.testing.assert_close(z.mean(0), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("first", "own"), [(0.0, float("nan")), (float("nan"), 0.0)])
+def test_every_process_takes_the_start_of_the_first_and_its_wait(monkeypatch, first, own):
+    """A process whose own batch is bad starts with the others, and none starts alone."""
+
+    def broadcast(tensor, source):
+        assert source == 0
+        tensor.copy_(torch.full_like(tensor, 0.5 + first))
+
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "broadcast", broadcast)
+    norm = kf.ActNorm(2)
+    norm(own + torch.randn(8, 2))
+    assert bool(norm.initialized) == (first == 0.0)
+    assert torch.equal(norm.log_scale, torch.full((2,), 0.5 if first == 0.0 else 0.0))
+    assert torch.equal(norm.shift, torch.full((2,), 0.5 if first == 0.0 else 0.0))
+
+
+def test_its_repr_works_where_it_has_no_numbers():
+    """On the meta device nobody knows whether it has started."""
+    assert repr(kf.ActNorm(2).to("meta")) == "ActNorm(features=2, initialized=unknown)"

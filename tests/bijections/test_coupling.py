@@ -6,6 +6,7 @@ from torch.autograd import forward_ad
 
 import kappaflow as kf
 from cases import additive, affine
+from kappaflow.bijections.coupling import bounded
 from kappaflow.testing.contract import jittered
 
 half = kf.Partition.half
@@ -210,3 +211,23 @@ def test_wrong_arguments_are_refused(call, message):
     """The message names the argument, what it should be, and what it was."""
     with pytest.raises(kf.ArgumentError, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bound", [0.1, 2.0, 12.0])
+def test_the_bound_is_a_tanh_up_to_rounding_of_the_size_of_the_bound(bound, dtype):
+    """The absolute error is at most 2 eps * bound, however small the argument, and 0 gives 0."""
+    raw = torch.cat((torch.logspace(-12, 3, 4001).to(dtype), torch.zeros(1, dtype=dtype)))
+    raw = torch.cat((raw, -raw))
+    # float64 is held to a tanh of its own, whose error is smaller still
+    wanted = bound * torch.tanh(raw.double() / bound)
+    found = bounded(raw, bound)
+    assert (found.double() - wanted).abs().max() <= 2 * torch.finfo(dtype).eps * bound
+    assert (found[raw == 0] == 0).all()
+
+
+@pytest.mark.parametrize("kind", MAKE)
+def test_a_coupling_says_how_wide_a_context_it_reads(kind):
+    """Its context_features is the one that it was given, 0 if none was."""
+    assert moved(kind, context=2).context_features == 2
+    assert moved(kind).context_features == 0

@@ -150,3 +150,8 @@ def test_half_precision_keeps_its_type_and_adds_log_det_in_float32(make, dtype):
     assert z.dtype == back.dtype == dtype
     assert log_det.dtype == negative.dtype == torch.float32
     torch.testing.assert_close(back, x, rtol=0.05, atol=0.05)
+
+
+def test_the_repr_of_a_standardisation_works_where_it_has_no_numbers():
+    """On the meta device nobody knows whether it is fitted."""
+    assert repr(kf.Standardize(2).to("meta")) == "Standardize(features=2, fitted=unknown)"

@@ -1,5 +1,8 @@
 """Permutations are index moves."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -49,3 +52,17 @@ def test_a_point_of_another_width_is_refused():
     """The message names the shape that is wanted."""
     with pytest.raises(kf.ArgumentError, match="shape \\(batch, 3\\), got \\(2, 4\\)"):
         kf.Permutation((0, 1, 2))(torch.zeros(2, 4))
+
+
+def pickled(module):
+    """Returns what another process would get."""
+    return pickle.loads(pickle.dumps(module))
+
+
+@pytest.mark.parametrize("copied", [pickled, copy.deepcopy])
+def test_a_copy_checks_what_it_loads_too(copied):
+    """The check of a loaded index travels with pickles and copies."""
+    twin = copied(kf.Permutation((2, 0, 1)))
+    assert twin.index.tolist() == [2, 0, 1]
+    with pytest.raises(kf.ArgumentError, match="each of 0 to 2 once"):
+        twin.load_state_dict({"index": torch.tensor([0, 1, 1])})

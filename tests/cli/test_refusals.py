@@ -116,7 +116,7 @@ def test_scoring_rows_with_a_missing_value_names_row_and_column(run, finished, t
     bad.write_text("a,b,c\n1,2,3\n1,,3\n")
     outcome = run("score", finished, bad, "--out", tmp_path / "scores.csv")
     refused(outcome, "row 2")
-    assert '"b"' in outcome.err and not (tmp_path / "scores.csv").exists()
+    assert "'b'" in outcome.err and not (tmp_path / "scores.csv").exists()
 
 
 def test_scoring_a_table_without_the_columns_of_the_run_is_refused(run, finished, tmp_path):
@@ -185,7 +185,7 @@ def test_a_run_that_is_not_finished_is_not_scored(run, finished, tmp_path, table
             k: v for k, v in json.loads(b).items() if not k.startswith(("test", "train_log"))
         }).encode(),
     )
-    refused(run("score", copy, table), "run the fit again")
+    refused(run("score", copy, table), "give the same fit again")
 
 
 def test_a_file_in_place_of_the_run_folder_is_refused(run, table, tmp_path):
@@ -193,3 +193,86 @@ def test_a_file_in_place_of_the_run_folder_is_refused(run, table, tmp_path):
     (tmp_path / "run").write_text("mine")
     refused(run("fit", table, "--out", tmp_path / "run", *SMALL), "is a file")
     assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_run_of_the_library_is_not_scored_by_the_command(run, tmp_path, table):
+    """It stores no training scores, and running it again would not change that."""
+    import kappaflow as kf
+
+    kf.fit(kf.real_nvp(3, depth=2, hidden=(4,)), table, max_epochs=1, out=tmp_path / "run")
+    refused(run("score", tmp_path / "run", table), "made by kappaflow.fit")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63])
+def test_a_seed_out_of_range_is_refused_everywhere(run, finished, table, tmp_path, seed):
+    """By fit and by sample alike, with nothing written."""
+    refused(run("sample", finished, "-n", 3, "--seed", seed), "'seed'")
+    refused(run("fit", table, "--out", tmp_path / "run", *SMALL, "--seed", seed), "seed")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_large_seed_is_a_seed(run, table, tmp_path):
+    """Up to 63 bits."""
+    assert run("fit", table, "--out", tmp_path / "run", *SMALL, "--seed", 2**63 - 1).status == 0
+
+
+def test_a_model_too_large_for_the_machine_is_refused(run, table, tmp_path):
+    """One sentence, and no folder."""
+    words = ("--hidden", 99_999_999_999, "--max-epochs", 1, "--quiet")
+    refused(run("fit", table, "--out", tmp_path / "run", *words), "this size")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("config.json", b'"a",\n      "b"', b'"b",\n      "a"', "digest"),
+        ("result.json", b'"verdict"', b'"verdikt"', "verdict"),
+        ("result.json", b'_quantiles": [', b'_quantiles": ["x",', "quantiles"),
+        ("report.json", b'"sigma_max"', b'"sigma_may"', "sigma_ma"),
+    ],
+)  # fmt: skip
+def test_a_changed_file_of_a_run_is_noticed_by_whoever_reads_it(
+    run, finished, tmp_path, table, name, old, new, said
+):
+    """Swapped columns, a missing key, a string among numbers: one sentence each."""
+    copy = broken(finished, tmp_path, name, lambda content: content.replace(old, new))
+    assert (copy / name).read_bytes() != (finished / name).read_bytes()
+    words = ("report", copy) if name == "report.json" else ("score", copy, table)
+    refused(run(*words), said)
+
+
+def test_a_finished_run_with_damaged_weights_is_not_taken_for_finished(
+    run, finished, table, tmp_path
+):
+    """Fit on the folder refuses it as sample does."""
+    copy = broken(finished, tmp_path, "model.safetensors", lambda b: flipped(b, len(b) - 5))
+    words = ("--where", "kind=even", "--against", "kind=odd", *SMALL)
+    refused(run("fit", table, "--out", copy, *words), "digest")
+
+
+def test_a_place_that_cannot_be_written_is_a_failure(run, finished, tmp_path, monkeypatch):
+    """Status 1, not 2: the command was right."""
+    import os
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    outcome = run("sample", finished, "-n", 3, "--out", tmp_path / "s.csv")
+    assert outcome.status == 1
+    assert "No space left" in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_absurd_outlier_is_told_of_the_same_way_twice(run, tmp_path):
+    """What is not finite is said to be so, by the first call and by the second."""
+    lines = GOOD.splitlines()
+    lines[9] = "1e30,0.5"
+    path = tmp_path / "outlier.csv"
+    path.write_text("\n".join(lines) + "\n")
+    words = ("fit", path, "--out", tmp_path / "run", *SMALL)
+    first, second = run(*words), run(*words)
+    assert "Traceback" not in first.err + second.err
+    assert first.status == second.status
+    assert first.out == second.out

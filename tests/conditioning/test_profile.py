@@ -202,6 +202,7 @@ def test_layers_open_nested_chains_in_order():
     inner = kf.Chain(
         [kf.Permutation((1, 0)), kf.Chain([kf.ElementwiseAffine(2)])],
         embedding=torch.nn.Linear(3, 2),
+        context_features=3,
     )
     layers = layers_of(kf.Chain([kf.ActNorm(2), inner]), torch.zeros(1, 3))
     assert [layer.name for layer in layers] == [

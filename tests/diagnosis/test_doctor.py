@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
@@ -44,18 +45,44 @@ def found(flow, x=None):
 class Scaled(kf.Bijection):
     """x times a constant, with a log_det and an inverse that can be wrong on purpose."""
 
-    def __init__(self, factor=2.0, log_det_sign=1.0, inverse_error=0.0):
+    def __init__(
+        self, factor=2.0, log_det_sign=1.0, inverse_error=0.0, forward_off=0.0, inverse_off=0.0
+    ):
         super().__init__()
         self.factor, self.log_det_sign, self.inverse_error = factor, log_det_sign, inverse_error
+        self.forward_off, self.inverse_off = forward_off, inverse_off
 
     def _log_det(self, x):
         return x.new_full((len(x),), self.log_det_sign * x.shape[1] * math.log(self.factor))
 
     def forward(self, x, context=None):
-        return x * self.factor, self._log_det(x)
+        return x * self.factor, self._log_det(x) + self.forward_off
 
     def inverse(self, z, context=None):
-        return z / self.factor + self.inverse_error, -self._log_det(z)
+        return z / self.factor + self.inverse_error, -self._log_det(z) + self.inverse_off
+
+
+class Broken(kf.Bijection):
+    """The identity, but for one direction that is not a number where a feature is above 5."""
+
+    def __init__(self, direction, above=5.0):
+        super().__init__()
+        self.direction, self.above = direction, above
+
+    def _map(self, x, direction):
+        broken = (x > self.above) & (direction == self.direction)
+        return torch.where(broken, x * math.nan, x), x.new_zeros(len(x))
+
+    def forward(self, x, context=None):
+        return self._map(x, "forward")
+
+    def inverse(self, z, context=None):
+        return self._map(z, "inverse")
+
+
+def alone(*layers):
+    """A flow of these layers, without units."""
+    return kf.Flow(kf.StandardNormal(FEATURES), kf.Chain(layers))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -174,3 +201,210 @@ def test_what_cannot_be_examined_is_refused_by_name():
         kf.doctor(kf.real_nvp(2, context_features=1), torch.zeros(3, 2))
     with pytest.raises(kf.ArgumentError, match="'x'"):
         kf.doctor(kf.real_nvp(2), torch.zeros(3, 5))
+
+
+def with_one_point_at_6():
+    """64 points, one of them far out."""
+    x = points().clamp(-4, 4)
+    x[7, 0] = 6.0
+    return x
+
+
+def test_a_round_trip_that_is_not_finite_is_an_error_although_every_likelihood_is():
+    """KF201 counts the points and names the layer whose inverse fails first on the way back."""
+    flow = alone(kf.Permutation((1, 0, 2, 3)), Broken("inverse"), kf.ElementwiseAffine(FEATURES))
+    diagnosis = kf.doctor(flow, with_one_point_at_6())
+    by_code = {finding.code: finding for finding in diagnosis.findings}
+    assert not diagnosis.ok and set(by_code) == {"KF201"}
+    assert by_code["KF201"].layer == "2 Broken"
+    assert "not finite at 1 of the 64 points" in by_code["KF201"].message
+
+
+def test_a_round_trip_from_the_base_that_is_not_finite_names_the_first_layer_too():
+    """KF202, where only the way from the latent meets the fault."""
+    flow = alone(
+        kf.ElementwiseAffine(FEATURES, shift=[-10.0, 0.0, 0.0, 0.0]),
+        kf.Permutation((1, 0, 2, 3)),
+        Broken("forward"),
+        kf.ElementwiseAffine(FEATURES, shift=[-10.0, 0.0, 0.0, 0.0]),
+    )
+    diagnosis = kf.doctor(flow, points())
+    codes = {finding.code: finding for finding in diagnosis.findings}
+    assert not diagnosis.ok and set(codes) == {"KF202"}
+    assert codes["KF202"].layer == "3 Broken"
+    assert "not finite at 64 of the 64 points" in codes["KF202"].message
+
+
+class Kinked(kf.Bijection):
+    """The identity, in a form whose derivative of the inverse is not finite at 6."""
+
+    def forward(self, x, context=None):
+        return x, x.new_zeros(len(x))
+
+    def inverse(self, z, context=None):
+        return 6 + (z - 6).sign() * (z - 6).abs().sqrt().square(), z.new_zeros(len(z))
+
+
+def test_a_profile_that_is_not_finite_is_never_ok():
+    """Singular values without a value at one point: an error, with the layer."""
+    diagnosis = kf.doctor(alone(kf.Permutation((1, 0, 2, 3)), Kinked()), with_one_point_at_6())
+    assert diagnosis.measured["status"] == "not finite"
+    (finding,) = diagnosis.findings
+    assert (finding.code, finding.severity, finding.layer) == ("KF201", "error", "2 Kinked")
+    assert "singular values" in finding.message and "1 of the 64 points" in finding.message
+    assert not diagnosis.ok
+
+
+def test_one_value_that_is_not_finite_hides_no_other_fault():
+    """The points that are finite are judged by themselves."""
+    flow = alone(Broken("inverse"), Scaled(forward_off=0.5))
+    assert set(found(flow, with_one_point_at_6())) == {"KF201", "KF203"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "blamed"),
+    [
+        ({"inverse_off": 0.5}, "of the inverse is"),
+        ({"forward_off": 0.5}, "of the forward direction is"),
+        ({"inverse_off": 0.5, "forward_off": 0.25}, "of both directions is"),
+        ({"inverse_off": -0.5, "forward_off": 0.5}, "of both directions is"),
+    ],
+)
+def test_a_wrong_log_det_is_found_in_either_direction(wrong, blamed):
+    """KF203 says which of the two is not that of the Jacobian."""
+    finding = found(with_layer(Scaled(**wrong)))["KF203"]
+    assert finding.severity == "error" and blamed in finding.message
+    assert finding.evidence["worst_nats"] == pytest.approx(0.5, rel=1e-2)
+
+
+@pytest.mark.parametrize("direction", ["inverse_off", "forward_off"])
+def test_a_small_error_of_log_det_is_found_in_float64(direction):
+    """The tolerance follows the conditioning: float64 shows what float32 hides."""
+    flow = with_layer(Scaled(**{direction: 1e-6})).double()
+    assert set(found(flow, points().double())) == {"KF203"}
+    assert found(with_layer(Scaled(**{direction: 1e-7}))) == {}
+
+
+def test_log_dets_that_do_not_add_up_are_found_in_any_dimension():
+    """Where no Jacobian is formed, the two directions are compared with each other."""
+    n = 501
+    flow = kf.Flow(kf.StandardNormal(n), kf.Chain([kf.ElementwiseAffine(n), Scaled()]))
+    x = torch.randn(3, n)
+    assert found(flow, x) == {}
+    flow.bijection.bijections[1].inverse_off = 0.5
+    finding = found(flow, x)["KF203"]
+    assert "log_dets of the two directions add up to" in finding.message
+    assert finding.evidence["worst_nats"] == pytest.approx(0.5, rel=1e-2)
+
+
+def test_a_wrong_inverse_is_not_blamed_for_its_log_det():
+    """Where a round trip is lost, log_dets are of different points and say nothing."""
+    assert set(found(with_layer(Scaled(inverse_error=0.1)))) == {"KF201", "KF202"}
+
+
+def test_each_part_keeps_its_own_mode():
+    """A part in evaluation mode of a flow in training mode stays so, and the other way round."""
+    flow = healthy().train()
+    flow.bijection.bijections[1].bijections[2].eval()
+    modes = [module.training for module in flow.modules()]
+    kf.doctor(flow, points())
+    assert [module.training for module in flow.modules()] == modes
+
+
+def test_a_diagnosis_carries_the_profile_that_it_was_made_from():
+    """The same numbers as `profile` returns at the points examined; JSON leaves them out."""
+    x = torch.cat((points(), points(1)))
+    diagnosis = kf.doctor(healthy(), x)
+    wanted = kf.profile(healthy(), x[:64])
+    assert diagnosis.profile.to_dict() == wanted.to_dict()
+    assert "profile" not in diagnosis.to_dict() and "profile" not in json.loads(
+        diagnosis.to_json()
+    )
+    assert diagnosis == kf.doctor(healthy(), x)
+
+
+def test_inputs_of_a_network_that_wait_to_be_standardised_are_noted():
+    """KF401, also for the units of the context."""
+    flow = kf.real_nvp(FEATURES, depth=2, hidden=(8,), context_features=2)
+    flow.bijection.bijections[0].fit(points())
+    assert "embedding" in found_with_context(flow)["KF401"].layer
+    flow.bijection.embedding.fit(torch.randn(64, 2))
+    assert found_with_context(flow) == {}
+
+
+def found_with_context(flow, n=64):
+    """The findings by code, at points of N(0, I) with contexts of N(0, I)."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, *flow.event_shape, generator=generator).to(flow.dtype)
+    context = None
+    if flow.context_features:
+        context = torch.randn(n, flow.context_features, generator=generator).to(flow.dtype)
+    return {finding.code: finding for finding in kf.doctor(flow, x, context).findings}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [2, 64])
+@pytest.mark.parametrize("context", [0, 2])
+@pytest.mark.parametrize("depth", [1, 6])
+@pytest.mark.parametrize("features", [1, 2, 5])
+def test_small_and_conditional_flows_raise_no_false_alarm(features, depth, context, n, dtype):
+    """Depth 1, one feature, two points, contexts, both float types: nothing above a note."""
+    flow = kf.real_nvp(features, depth=depth, hidden=(16,), context_features=context)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    findings = found_with_context(flow.to(dtype), n)
+    assert {finding.severity for finding in findings.values()} <= {"note"}
+
+
+def verdict(flow, x=None):
+    """The verdict without the numbers, so that it reads as a sentence."""
+    text = kf.doctor(flow, points() if x is None else x).verdict
+    return re.sub(r"\d+(\.\d+)?(e[-+]\d+)?", "#", text)
+
+
+FIGURES = (
+    " Its condition number is # in the median and # at worst; round trips miss by at most # on "
+    "the data and # on draws of the base, in standardised units."
+)
+
+
+def test_verdicts_read_as_sentences():
+    """Healthy, with care, not to be believed, and not finite."""
+    assert verdict(healthy()) == (
+        "Nothing speaks against this flow at the points examined, in float#." + FIGURES
+    )
+    stretched = [
+        kf.ElementwiseAffine(FEATURES, log_scale=[math.log(size), 0.0, 0.0, 0.0])
+        for size in (3e3, 3e5)
+    ]
+    assert verdict(with_layer(stretched[0])) == (
+        "Believe this flow with care: the condition number reaches #, which leaves about # "
+        "digits of a result at the worst point." + FIGURES
+    )
+    assert verdict(with_layer(Scaled(log_det_sign=-1.0))) == (
+        "Do not believe this flow yet: the log_det of both directions is off log|det| of the "
+        "Jacobian by up to # nats." + FIGURES
+    )
+    assert verdict(alone(Broken("inverse")), with_one_point_at_6()) == (
+        "Do not believe this flow yet: the round trip data -> latent -> data is not finite at # "
+        "of the # points."
+    )
+    sick = healthy()
+    sick.bijection.bijections[1].bijections[3].conditioner.layers[-1].bias.data[0] = math.nan
+    assert verdict(sick) == (
+        "Do not believe this flow yet: log_prob is not finite at # of the # points."
+    )
+
+
+def test_samples_that_are_not_finite_are_findings_and_no_refusal():
+    """Without points the doctor looks at the flow's own samples, whatever they are."""
+    findings = kf.doctor(alone(Broken("inverse", above=0.0))).findings
+    assert {finding.code for finding in findings} == {"KF101", "KF102"}
+
+
+def test_a_condition_number_that_leaves_nothing_says_so():
+    """In whole digits, in the singular where there is one."""
+    for stretch, left in ((1e5, "leaves about 1 digit of"), (1e9, "leaves no digit of")):
+        layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(stretch), 0.0, 0.0, 0.0])
+        assert left in found(with_layer(layer))["KF301"].message

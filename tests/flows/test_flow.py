@@ -1,12 +1,17 @@
 """Flows: densities against closed forms, shapes, broadcasting and errors."""
 
+import copy
 import math
+import pickle
+import re
 
 import pytest
 import torch
 from torch.distributions import MultivariateNormal, Normal
 
 import kappaflow as kf
+from cases import FLOWS
+from kappaflow import registry
 from kappaflow.conditioning import layers_of
 from kappaflow.testing.contract import jittered
 
@@ -170,12 +175,13 @@ def test_the_context_of_core_passes_through_the_embedding():
 
 
 def test_the_width_of_the_context_is_that_of_the_embedding():
-    """Where a network reads 5 columns and gives 2, the flow asks for 5."""
+    """Where a network reads 5 columns and gives 2, the chain says so and the flow asks for 5."""
     coupling = kf.AffineCoupling(
         kf.Partition.half(2), kf.MLP(1, 2, (), context_features=2), context_features=2
     )
     embedding = torch.nn.Sequential(kf.StandardizeInputs(5), kf.MLP(5, 2, (4,)))
-    flow = kf.Flow(kf.StandardNormal(2), kf.Inverse(kf.Chain([coupling], embedding=embedding)))
+    chain = kf.Chain([coupling], embedding=embedding, context_features=5)
+    flow = kf.Flow(kf.StandardNormal(2), kf.Inverse(chain))
     assert flow.context_features == 5
     assert flow.log_prob(torch.zeros(3, 2), torch.zeros(3, 5)).shape == (3,)
 
@@ -226,3 +232,87 @@ def test_half_precision_adds_up_in_float32():
     flow = kf.real_nvp(2, depth=2, hidden=(4,)).bfloat16()
     assert flow.log_prob(torch.zeros(2, 2, dtype=torch.bfloat16)).dtype == torch.float32
     assert flow.sample(2).dtype == torch.bfloat16
+
+
+def test_a_generator_draws_on_its_own_device(monkeypatch):
+    """The draws are moved from there to the device asked for, whatever the default device is."""
+    seen, randn = [], torch.randn
+
+    def noting(*args, **kwargs):
+        seen.append(kwargs["device"])
+        return randn(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "randn", noting)
+    base, generator = kf.StandardNormal(2), torch.Generator()
+    with torch.device("meta"):
+        assert base.sample(3, generator=generator).device.type == "cpu"
+        there = base.sample(3, device=torch.device("meta"), generator=generator)
+    assert there.device.type == "meta"
+    assert seen == [torch.device("cpu")] * 2
+
+
+def test_draws_without_a_generator_lie_where_they_are_asked_for():
+    """They are drawn there, by the generator of that device."""
+    assert kf.StandardNormal(2).sample(3, device=torch.device("meta")).device.type == "meta"
+    assert kf.StandardNormal(2).sample(3).device.type == "cpu"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("where", ["cpu", "cuda"])
+def test_a_flow_on_a_gpu_takes_the_generator_of_either_device(where):
+    """The seed decides the draws, and they lie where the flow does."""
+    flow = kf.real_nvp(3, depth=2, hidden=(4,)).to("cuda")
+    first, again = (
+        flow.sample(5, generator=torch.Generator(where).manual_seed(1)) for _ in range(2)
+    )
+    assert first.device.type == "cuda"
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda f, x, c: f.log_prob(x.to("meta"), c), "x"),
+        (lambda f, x, c: f.log_prob(x, c.to("meta")), "context"),
+        (lambda f, x, c: f.sample(2, c.to("meta")), "context"),
+    ],
+)
+def test_what_lies_on_another_device_is_refused(call, name):
+    """One sentence says where the flow is, where the argument is, and how to move it."""
+    message = (
+        f"'{name}' should be on the flow's device cpu, got meta: "
+        f"move it with {name}.to(flow.device)."
+    )
+    with pytest.raises(kf.ArgumentError, match=re.escape(message)):
+        call(conditional_flow(), torch.zeros(4, 3), torch.zeros(4, 2))
+
+
+def pickled(flow):
+    """Returns what another process would get."""
+    return pickle.loads(pickle.dumps(flow))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_flow_has_a_repr_on_the_meta_device(name):
+    """A flow without numbers can be looked at."""
+    assert "Flow(" in repr(FLOWS[name].make().to("meta"))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("copied", [pickled, copy.deepcopy])
+def test_a_flow_can_be_copied_and_sent_to_another_process(name, copied):
+    """The copy is the same function of the same description, and shares no state."""
+    flow, x, context = FLOWS[name].build(torch.float32)
+    twin = copied(flow)
+    assert registry.describe(twin) == registry.describe(flow)
+    assert torch.equal(twin.log_prob(x, context), flow.log_prob(x, context))
+    own = {tensor.data_ptr() for tensor in flow.state_dict().values()}
+    assert own.isdisjoint(tensor.data_ptr() for tensor in twin.state_dict().values())
+
+
+def test_a_flow_asks_for_the_context_that_its_bijection_reads():
+    """What the bijection declares decides, and a bijection put in later decides anew."""
+    flow = conditional_flow()
+    assert flow.context_features == flow.bijection.context_features == 2
+    flow.bijection = kf.Permutation((1, 0, 2))
+    assert flow.context_features == 0

@@ -23,3 +23,9 @@ def test_a_constant_column_is_only_shifted():
     units = kf.StandardizeInputs(1)
     units.fit(torch.full((7, 1), 0.1))
     assert units.scale.item() == 1
+
+
+def test_its_repr_works_where_it_has_no_numbers():
+    """On the meta device nobody knows whether it is fitted."""
+    units = kf.StandardizeInputs(2).to("meta")
+    assert repr(units) == "StandardizeInputs(features=2, fitted=unknown)"

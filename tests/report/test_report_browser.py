@@ -113,7 +113,7 @@ def test_markup_in_names_is_shown_as_it_is(make_report, open_page):
             update={
                 "marginals": [m.model_copy(update={"column": name}) for m in plain.marginals],
                 "pairs": plain.pairs.model_copy(update={"columns": [name] * 3}),
-                "profile": plain.profile | {"layers": [name, name]},
+                "profile": plain.profile.model_copy(update={"layers": [name, name]}),
             }
         )
     )
@@ -129,7 +129,7 @@ def test_markup_in_names_is_shown_as_it_is(make_report, open_page):
     [
         {"layers": 1, "epochs": 1, "columns": 1},
         {"layers": 1024, "columns": 2},
-        {"separations": [], "profile": {}, "findings": []},
+        {"separations": [], "marginals": [], "findings": []},
         {
             "curves": [
                 {"epoch": i, "train_nll_standardised": NAN, "validation_nll_standardised": 1e300}
@@ -165,7 +165,7 @@ def test_long_words_do_not_widen_a_phone(make_report, open_page):
             "marginals": marginals,
             "separations": [plain.separations[0].model_copy(update={"name": word})],
             "pairs": plain.pairs.model_copy(update={"columns": [word, word]}),
-            "profile": plain.profile | {"layers": [word] * 16},
+            "profile": plain.profile.model_copy(update={"layers": [word] * 16}),
         }
     )
     for width in (390, 1280):

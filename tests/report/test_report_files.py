@@ -1,11 +1,16 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
+import torch
+from pydantic import ValidationError
 
+import kappaflow as kf
 from kappaflow.errors import FileError
-from kappaflow.report import read_report, write_report
+from kappaflow.report import FindingView, ProfileView, read_report, write_report
 from kappaflow.report.files import from_json, to_json
+from kappaflow.testing.contract import jittered
 
 GOLD = Path(__file__).parent / "gold" / "report.json"
 
@@ -30,10 +35,14 @@ def test_numbers_that_are_not_finite_stay_what_they_are(make_report, tmp_path):
     """The file is JSON without bare NaN, and nan, infinity and names survive it."""
     report = make_report(columns=1, layers=2, epochs=2)
     bad = [float("nan"), float("-inf")]
-    finding = report.findings[0].model_copy(update={"evidence": {"worst": float("inf")}})
+    evidence = {"worst": float("inf"), "name": "NaN", "digits": "1e3", "whole": 3, "real": 3.0}
+    evidence |= {"lowest": float("-inf"), "none": None}
+    finding = FindingView(**(report.findings[0].model_dump() | {"evidence": evidence}))
+    profile = report.profile.model_dump() | {"layers": ["NaN", "b"]}
+    profile["sigma_max"]["median"] = bad
     report = report.model_copy(
         update={
-            "profile": report.profile | {"sigma_max": {"median": bad}, "layers": ["NaN", "b"]},
+            "profile": ProfileView(**profile),
             "findings": [finding],
             "gaussian_nll_standardised": float("inf"),
             "marginals": [report.marginals[0].model_copy(update={"column": "NaN"})],
@@ -42,9 +51,9 @@ def test_numbers_that_are_not_finite_stay_what_they_are(make_report, tmp_path):
     text = to_json(report)
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     again = from_json(text)
-    assert str(again.profile["sigma_max"]["median"]) == "[nan, -inf]"
-    assert again.profile["layers"] == ["NaN", "b"]
-    assert again.findings[0].evidence == {"worst": float("inf")}
+    assert str(again.profile.sigma_max.median) == "[nan, -inf]"
+    assert again.profile.layers == ["NaN", "b"]
+    assert str(again.findings[0].evidence) == str(evidence)  # types, too
     assert again.gaussian_nll_standardised == float("inf")
     assert again.marginals[0].column == "NaN"
     assert to_json(again) == text
@@ -86,3 +95,72 @@ def test_an_unknown_key_is_an_error(report, tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(FileError, match="'extra' is wrong"):
         read_report(tmp_path)
+
+
+def test_evidence_tells_a_number_that_is_not_finite_from_its_name(make_report):
+    """A text "NaN" and a number nan are written apart, and each comes back as what it was."""
+    finding = make_report(layers=2).findings[0].model_dump()
+    finding = FindingView(**(finding | {"evidence": {"text": "NaN", "number": float("nan")}}))
+    written = json.loads(finding.model_dump_json())["evidence"]
+    assert written == {"text": "NaN", "number": {"number": "NaN"}}
+    again = FindingView.model_validate_json(finding.model_dump_json()).evidence
+    assert again["text"] == "NaN"
+    assert math.isnan(again["number"])
+
+
+@pytest.mark.parametrize("value", [True, [1.0], {"number": 1.0}, {"number": "one"}, {}])
+def test_evidence_is_a_number_or_a_text(make_report, value):
+    """Truth values, lists and objects are none."""
+    finding = make_report(layers=2).findings[0].model_dump()
+    with pytest.raises(ValidationError, match="evidence"):
+        FindingView(**(finding | {"evidence": {"a": value}}))
+
+
+def without(key):
+    """Returns a damage that takes a key away."""
+    return lambda profile: profile.pop(key)
+
+
+def with_value(key, value, inside=None):
+    """Returns a damage that puts another value in."""
+    return lambda profile: (profile[inside] if inside else profile).update({key: value})
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (without("condition_number"), "'profile.condition_number' is wrong: Field required"),
+        (without("layers"), "'profile.layers' is wrong: Field required"),
+        (with_value("layers", []), "'profile.layers' is wrong"),
+        (with_value("layers", ["one"]), "should hold 1 numbers, one a layer, got 16"),
+        (
+            with_value("median", [1.0] * 15, "round_trip_data"),
+            "'profile' is wrong: round_trip_data.median should hold 16 numbers, .* got 15",
+        ),
+        (with_value("p95", None, "sigma_min"), "'profile.sigma_min.p95' is wrong"),
+        (with_value("p95", ["a"] * 16, "sigma_min"), "'profile.sigma_min.p95.0' is wrong"),
+        (with_value("p50", [1.0] * 16, "sigma_min"), "'profile.sigma_min.p50' is wrong"),
+        (with_value("median", "b", "predicted_round_trip"), "predicted_round_trip.median"),
+        (with_value("worst_layer", 16), "worst_layer should be from 0 to 15, got 16"),
+        (with_value("worst_layer", -1), "worst_layer should be from 0 to 15, got -1"),
+        (with_value("status", "fine"), "'profile.status' is wrong"),
+        (lambda profile: profile.clear(), "'profile.layers' is wrong: Field required"),
+    ],
+)
+def test_a_damaged_profile_is_found_on_reading(report, tmp_path, damage, words):
+    """What `render` would stumble over never gets so far."""
+    content = json.loads(to_json(report))
+    damage(content["profile"])
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(FileError, match=words):
+        read_report(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_profile_of_a_flow_fills_that_of_a_report(make_report, dtype):
+    """`Profile.to_dict` has exactly the keys that a report wants, and its values survive."""
+    flow = jittered(kf.real_nvp(3, depth=2, hidden=(4,))).to(dtype)
+    measured = kf.profile(flow, torch.randn(6, 3, dtype=dtype)).to_dict()
+    report = make_report(profile=measured)
+    assert report.profile.model_dump() == measured
+    assert from_json(to_json(report)).profile == report.profile

@@ -139,7 +139,7 @@ def test_plotly_is_embedded_once(usual):
 def test_names_with_script_tags_stay_text(make_report):
     """Names of columns, layers and rows never become markup, in HTML or in figures."""
     plain = make_report(columns=3, layers=2)
-    profile = plain.profile | {"layers": [EVIL, EVIL]}
+    profile = plain.profile.model_copy(update={"layers": [EVIL, EVIL]})
     hostile = plain.model_copy(
         update={
             "about": plain.about.model_copy(update={"title": EVIL, "notes": [EVIL]}),
@@ -201,7 +201,7 @@ def test_the_worst_layer_is_marked(usual):
 
 def test_a_worst_layer_that_cannot_be_drawn_is_named(make_report):
     """A layer whose condition number is infinite is the one to look at, diamond or not."""
-    profile = make_report(layers=4).profile
+    profile = make_report(layers=4).profile.model_dump()
     table = {k: [*v[:2], INF, v[3]] for k, v in profile["layer_condition_number"].items()}
     html = render(make_report(layers=4, profile=profile | {"layer_condition_number": table}))
     assert "“2 AffineCoupling”, whose condition number is not finite" in html
@@ -256,7 +256,6 @@ def test_numbers_that_are_not_finite_do_not_break_the_page(make_report, value):
         {"curves": []},
         {"likelihoods": []},
         {"marginals": []},
-        {"profile": {}},
         {"pairs": Pairs(columns=[], data=[], samples=[])},
         {"latent": Latent(edges=[], density=[], normal=[], coordinates=[], beyond_four=NAN)},
         {

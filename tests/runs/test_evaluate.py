@@ -54,7 +54,7 @@ def test_the_test_likelihood_is_that_of_the_loaded_flow(summary, table):
     with torch.no_grad():
         nll = -flow.log_prob(torch.from_numpy(tables.test.values).float()).double().numpy()
     whole, without, on = read_report(summary.folder).likelihoods
-    assert summary.result["test_nll"] == pytest.approx(nll.mean(), abs=1e-5)
+    assert summary.result.test_nll == pytest.approx(nll.mean(), abs=1e-5)
     assert whole.standard_error == pytest.approx(nll.std() / np.sqrt(len(nll)), rel=1e-4)
     atom = tables.test.values[:, 2] == 0
     assert (without.rows, on.rows) == ((~atom).sum(), atom.sum())
@@ -67,7 +67,7 @@ def test_the_gaussian_baseline_is_the_one_fitted_to_the_standardised_training_ro
     mean, std = tables.train.values.mean(0), tables.train.values.std(0)
     train, test = ((t.values - mean) / std for t in (tables.train, tables.test))
     expected = -multivariate_normal(train.mean(0), np.cov(train.T)).logpdf(test).mean()
-    assert summary.result["gaussian_nll_standardised"] == pytest.approx(expected, abs=1e-4)
+    assert summary.result.gaussian_nll_standardised == pytest.approx(expected, abs=1e-4)
 
 
 def test_densities_of_the_marginals_count_every_row(summary, table):
@@ -98,7 +98,7 @@ def test_rows_to_compare_with_are_never_trained_on(table, tmp_path):
     result = fit_run(
         source, Model(arguments={"depth": 2, "hidden": (8,)}), tmp_path / "run", max_epochs=3
     ).result
-    assert 0.8 < result["auc"] <= 1 and result["auc_standard_error"] < 0.1
+    assert 0.8 < result.auc <= 1 and result.auc_standard_error < 0.1
 
 
 def test_auc_agrees_with_counting_pairs():
@@ -127,5 +127,74 @@ def test_a_run_interrupted_between_training_and_report_is_completed(summary, tab
         summary.folder,
         max_epochs=3,
     )
-    assert again.result["test_nll"] == before["test_nll"]
+    assert again.result.test_nll == before["test_nll"]
     assert read_report(summary.folder).ok is before["ok"]
+
+
+def test_rows_that_meet_against_are_not_trained_on_without_a_where_either(table):
+    """They leave the modelled rows, and a note says how many."""
+    tables = tables_of(Source(table, against="kind=far"))
+    for part in (tables.train, tables.validation, tables.test):
+        assert (part.values[:, 0] <= 0.5).all()
+    assert any("compared with, and not trained on" in note for note in tables.notes)
+
+
+def test_a_gap_in_the_rows_to_compare_with_stops_before_training(table, tmp_path):
+    """Row and column are named."""
+    with open(table) as file:
+        lines = file.read().splitlines()
+    far = next(i for i, line in enumerate(lines) if line.endswith(",far"))
+    lines[far] = "," + lines[far].split(",", 1)[1]
+    gappy = tmp_path / "gappy.csv"
+    gappy.write_text("\n".join(lines) + "\n")
+    source = Source(str(gappy), where=["kind=near"], against="kind=far")
+    with pytest.raises(kf.DataError, match=f"column 'a' .* row {far} "):
+        tables_of(source)
+
+
+def test_a_column_that_is_constant_among_the_training_rows_has_no_gaussian(tmp_path):
+    """The run is finished all the same; the Gaussian's NLL is said to be not finite."""
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    x[:, 1] = 1.0
+    seen = tables_of(Source(_written(tmp_path, x + np.eye(60, 2))))
+    rare = int(seen.test.rows[0]) - 1
+    x[rare, 1] = 2.0
+    path = _written(tmp_path, x)
+    result = fit_run(
+        Source(path), Model(arguments={"depth": 2, "hidden": (4,)}), tmp_path / "run", max_epochs=1
+    ).result
+    assert result.gaussian_nll_standardised is None
+    assert result.test_nll_standardised is not None
+
+
+def _written(folder, x):
+    path = folder / "x.csv"
+    np.savetxt(path, x, delimiter=",", header="a,b", comments="")
+    return str(path)
+
+
+def test_auc_is_above_one_half_when_the_first_score_higher():
+    """And its error is that of Hanley and McNeil, computed here from their formula."""
+    inside, outside = np.arange(30) + 10.0, np.arange(40) * 1.0
+    auc, error = auc_of(inside, outside)
+    pairs = inside[:, None] - outside[None, :]
+    a = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
+    q1, q2 = a / (2 - a), 2 * a * a / (1 + a)
+    variance = (a * (1 - a) + 29 * (q1 - a * a) + 39 * (q2 - a * a)) / (30 * 40)
+    assert auc == pytest.approx(a)
+    assert a > 0.5
+    assert error == pytest.approx(variance**0.5)
+
+
+def test_the_test_likelihood_is_that_of_the_test_rows_and_no_others(summary, table):
+    """Recomputed by training's own measure on each part: only the test part agrees."""
+    from kappaflow.training import log_prob_of, rows_of
+
+    tables, flow = tables_of(Source(table)), kf.load(summary.folder)
+    nll = {
+        name: -log_prob_of(flow, rows_of(part, flow)).mean().item()
+        for name, part in vars(tables).items()
+        if name in {"train", "validation", "test"}
+    }
+    assert summary.result.test_nll == pytest.approx(nll["test"], abs=1e-9)
+    assert abs(nll["train"] - nll["test"]) > 1e-3

@@ -364,3 +364,192 @@ def test_no_warning_escapes_from_a_healthy_fit():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         kf.fit(small(), gaussian(200)[0], max_epochs=1)
+
+
+def overfitting(**arguments):
+    """A training that is best long before its end: few rows, many steps, a large step."""
+    x, _ = gaussian(60)
+    held_out, _ = gaussian(200, seed=1)
+    torch.manual_seed(0)
+    flow = kf.real_nvp(3, depth=4, hidden=(64,))
+    return kf.fit(
+        flow, x, validation=held_out, batch_size=16, learning_rate=2e-2, warmup=0.0, **arguments
+    ), held_out
+
+
+def test_the_flow_has_the_weights_of_its_best_epoch():
+    """Its NLL on the validation rows is that of the best epoch, not of the last."""
+    result, held_out = overfitting(max_epochs=25)
+    assert result.best_epoch < 25
+    nll = -result.flow.log_prob(held_out).mean().item()
+    assert nll == pytest.approx(result.validation_nll, abs=1e-4)
+    assert result.history[-1]["validation_nll"] > result.validation_nll + 0.01
+
+
+def test_a_resumed_run_has_the_weights_of_its_best_epoch_too(tmp_path, monkeypatch):
+    """Where the best epoch lies before the interruption."""
+    import sys
+
+    from kappaflow.training.loop import Training
+
+    monkeypatch.setattr(sys.modules["kappaflow.training.fit"], "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    whole, held_out = overfitting(max_epochs=25)
+    measured = Training._measured
+
+    def dying(self, train_nll, started):
+        if self.progress.epoch == 22:
+            raise StopTraining
+        return measured(self, train_nll, started)
+
+    monkeypatch.setattr(Training, "_measured", dying)
+    with pytest.raises(StopTraining):
+        overfitting(max_epochs=25, out=tmp_path / "run")
+    best = kf.load(tmp_path / "run")
+    assert -best.log_prob(held_out).mean().item() == pytest.approx(whole.validation_nll, abs=1e-4)
+    monkeypatch.setattr(Training, "_measured", measured)
+    resumed, _ = overfitting(max_epochs=25, out=tmp_path / "run")
+    assert resumed.best_epoch == whole.best_epoch < 21
+    assert torch.equal(resumed.flow.log_prob(held_out), whole.flow.log_prob(held_out))
+
+
+def test_a_resume_with_dropout_draws_the_same_units(tmp_path, monkeypatch):
+    """The random numbers of an epoch follow from the seed and the epoch alone."""
+    import sys
+
+    x, _ = gaussian(300)
+    monkeypatch.setattr(sys.modules["kappaflow.training.fit"], "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    whole = kf.fit(small(dropout=0.3), x, max_epochs=4, out=tmp_path / "whole")
+    monkeypatch.setattr(sys.modules[__name__], "small", lambda: kf.real_nvp(
+        3, depth=4, hidden=(16,), dropout=0.3
+    ))  # fmt: skip
+    torch.manual_seed(0)
+    interrupted(monkeypatch, 2, data=x, max_epochs=4, out=tmp_path / "run")
+    torch.manual_seed(5)
+    flow = kf.real_nvp(3, depth=4, hidden=(16,), dropout=0.3)
+    resumed = kf.fit(flow, x, max_epochs=4, out=tmp_path / "run")
+    assert figures_without_clock(resumed.history) == figures_without_clock(whole.history)
+    assert resumed.history[-1]["time_s"] > resumed.history[1]["time_s"] > 0
+
+
+def test_a_run_killed_before_its_first_file_was_whole_can_be_started(tmp_path):
+    """What a write that was cut short left behind is no reason to refuse the folder."""
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".config.json.1234.tmp").write_text("{")
+    result = kf.fit(small(), gaussian(100)[0], max_epochs=1, out=out)
+    assert result.stopped_because == "max_epochs"
+    assert not list(out.glob(".*"))
+
+
+@kf.register("tests.BadGradient")
+class BadGradient(kf.Bijection):
+    """The identity, whose gradient is not a number from a call on."""
+
+    def __init__(self, since=0, until=10**9):
+        super().__init__()
+        self.since, self.until, self.calls = since, until, 0
+        self.shift = torch.nn.Parameter(torch.zeros(2))
+
+    def forward(self, x, context=None):
+        self.calls += self.training and torch.is_grad_enabled()
+        bad = self.training and self.since <= self.calls < self.until
+        shift = self.shift + (self.shift * 0).sqrt() if bad else self.shift
+        return x + shift, torch.zeros(len(x))
+
+    def inverse(self, z, context=None):
+        return z - self.shift, torch.zeros(len(z))
+
+
+def with_bad_gradient(**arguments):
+    """A flow whose second layer it is, with couplings behind it."""
+    torch.manual_seed(0)
+    parts = [BadGradient(**arguments), *kf.real_nvp(2, depth=3, hidden=(8,)).core]
+    return kf.Flow(kf.StandardNormal(2), kf.Chain([kf.Standardize(2), *parts]))
+
+
+def test_a_gradient_that_is_not_finite_is_skipped_and_blamed_on_its_layer():
+    """The loss is finite; the layer is the one at fault, not the last; weights do not move."""
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    flow = with_bad_gradient()
+    before = [parameter.clone() for parameter in flow.parameters()]
+    with pytest.raises(kf.NumericalError, match="the gradient of layer 1 BadGradient"):
+        kf.fit(flow, x, max_epochs=9, batch_size=50, most_skipped=5)
+    assert all(torch.equal(a, b) for a, b in zip(before, flow.parameters(), strict=True))
+
+
+def test_bad_steps_that_are_not_in_a_row_do_not_stop_a_training():
+    """The count of steps in a row starts again after a good one."""
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    flow = with_bad_gradient(since=3, until=6)
+    result = kf.fit(flow, x, max_epochs=4, batch_size=50, most_skipped=4)
+    assert result.history[-1]["skipped_steps"] == 3
+
+    class Twice(BadGradient):
+        """Bad in two stretches of three steps."""
+
+        def forward(self, x, context=None):
+            self.since, self.until = (3, 6) if self.calls < 7 else (8, 11)
+            return super().forward(x, context)
+
+    flow = with_bad_gradient()
+    flow = kf.Flow(flow.base, kf.Chain([kf.Standardize(2), Twice(), *list(flow.core)[1:]]))
+    result = kf.fit(flow, x, max_epochs=4, batch_size=50, most_skipped=4)
+    assert result.history[-1]["skipped_steps"] == 6
+
+
+def test_columns_of_the_validation_rows_are_matched_by_name():
+    """In another order they give the same NLL; a missing one is an error that names it."""
+    import polars as pl
+
+    x, _ = gaussian(300)
+    frame = pl.DataFrame(x.double().numpy(), schema=["a", "b", "c"], orient="row")
+    runs = [
+        kf.fit(small(), frame, validation=frame[:60].select(order), max_epochs=1).validation_nll
+        for order in (["a", "b", "c"], ["c", "a", "b"])
+    ]
+    assert runs[0] == runs[1]
+    with pytest.raises(kf.DataError, match="they have a, b"):
+        kf.fit(small(), frame, validation=frame[:60].select(["a", "b"]), max_epochs=1)
+
+
+def test_two_standardisations_in_a_row_are_fitted_one_after_the_other():
+    """The second sees what the first makes of the rows."""
+    x, _ = gaussian(300)
+    flow = small()
+    flow = kf.Flow(flow.base, kf.Chain([kf.Standardize(3), *flow.bijection]))
+    kf.fit(flow, x, validation=x[:50], max_epochs=1)
+    first, second = list(flow.units)
+    assert torch.allclose(first.mean, x.mean(0))
+    assert second.mean.abs().max() < 1e-5
+    assert (second.deviation - 1).abs().max() < 1e-4
+
+
+def test_training_starts_where_the_caller_has_switched_gradients_off():
+    """Under no_grad and in inference mode."""
+    x, _ = gaussian(100)
+    with torch.no_grad():
+        assert kf.fit(small(), x, max_epochs=1).history
+    flow = small()
+    with torch.inference_mode():
+        assert kf.fit(flow, x.clone(), max_epochs=1).history
+
+
+@pytest.mark.boundary
+@pytest.mark.parametrize("device", ["gpu", "meta", 3.5, "cuda:7"])
+def test_a_device_that_is_not_there_is_refused_by_name(device):
+    """One sentence, before anything is trained."""
+    with pytest.raises(kf.ArgumentError, match="'device' should be"):
+        kf.fit(small(), gaussian(50)[0], device=device)
+
+
+def test_a_flow_with_nothing_to_train_is_refused():
+    """Frozen, or without parameters."""
+    flow = small()
+    flow.requires_grad_(False)
+    with pytest.raises(kf.ArgumentError, match="parameters that can be trained"):
+        kf.fit(flow, gaussian(50)[0])
+
+
+def test_numpy_numbers_are_numbers():
+    """Settings may come out of an array."""
+    assert len(kf.fit(small(), gaussian(100)[0], max_epochs=np.int64(2)).history) == 2

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from kappaflow._checks import batch, positive_int
 from kappaflow.bijection import Bijection, log_det_dtype
-from kappaflow.nets.standardize import moments
+from kappaflow.nets.standardize import in_words, moments
 from kappaflow.registry import register
 
 
@@ -14,10 +14,11 @@ class ActNorm(Bijection):
     """z = x * exp(log_scale) + shift, one pair for each feature, both learned.
 
     The first `forward` in training mode sets them so that this batch has mean 0 and deviation 1;
-    until then the map is the identity, as it is in evaluation mode. That it has happened is a
-    buffer, which is saved with the parameters and shown in the `repr`. A batch of one row sets the
-    shift only, a constant feature likewise. Where several processes train, all take the first
-    process's values.
+    until then the map is the identity, as it is in evaluation mode. A batch whose mean or
+    deviation is not finite starts nothing: it passes unchanged, and the next one may start it.
+    That it has happened is a buffer, which is saved with the parameters and shown in the `repr`. A
+    batch of one row sets the shift only, a constant feature likewise. Where several processes
+    train, all take the first process's values, and wait where it waits.
 
     Args:
         features: Number of features.
@@ -53,12 +54,15 @@ class ActNorm(Bijection):
         mean, deviation = moments(x)
         if x.shape[0] == 1:
             deviation = torch.ones_like(deviation)
-        self.log_scale.copy_(-deviation.log())
-        self.shift.copy_(-mean / deviation)
-        self.initialized.fill_(True)
+        start = torch.stack((-deviation.log(), -mean / deviation)).to(self.shift)
+        # Before the decision, so that it is the same one in all processes.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.broadcast(self.log_scale, 0)
-            torch.distributed.broadcast(self.shift, 0)
+            torch.distributed.broadcast(start, 0)
+        if not torch.isfinite(start).all():
+            return
+        self.log_scale.copy_(start[0])
+        self.shift.copy_(start[1])
+        self.initialized.fill_(True)
 
     def extra_repr(self) -> str:
-        return f"features={self.features}, initialized={bool(self.initialized)}"
+        return f"features={self.features}, initialized={in_words(self.initialized)}"

@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 from kappaflow._checks import batch, finite_float, positive_float, positive_int
 from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.errors import ArgumentError
-from kappaflow.nets.standardize import moments
+from kappaflow.nets.standardize import in_words, moments
 from kappaflow.registry import register
 
 
@@ -61,7 +61,7 @@ class Standardize(Bijection):
         return -self.deviation.to(log_det_dtype(x.dtype)).log().sum().expand(x.shape[0])
 
     def extra_repr(self) -> str:
-        return f"features={self.features}, fitted={bool(self.fitted)}"
+        return f"features={self.features}, fitted={in_words(self.fitted)}"
 
 
 @register("ElementwiseAffine")

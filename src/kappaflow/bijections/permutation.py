@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kappaflow._checks import batch, positive_int
 from kappaflow.bijection import Bijection, zero_log_det
@@ -32,7 +32,7 @@ class Permutation(Bijection):
         self.index: Tensor
         self.register_buffer("index", _whole_numbers(index))
         self._check()
-        self.register_load_state_dict_post_hook(lambda module, _: module._check())
+        self.register_load_state_dict_post_hook(_check_loaded)
 
     @classmethod
     def random(cls, features: int, *, seed: int = 0) -> "Permutation":
@@ -57,6 +57,12 @@ class Permutation(Bijection):
 
     def extra_repr(self) -> str:
         return f"features={len(self.index)}"
+
+
+def _check_loaded(module: nn.Module, _: object) -> None:
+    """Checks what was loaded; no lambda, which could not be sent to another process."""
+    if isinstance(module, Permutation):
+        module._check()
 
 
 def _whole_numbers(index: Sequence[int] | Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from kappaflow.cli.fit import fit
 from kappaflow.cli.report import report
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
-from kappaflow.errors import KappaflowError, NumericalError
+from kappaflow.errors import KappaflowError, NumericalError, WriteError
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -40,8 +40,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
         0 for success, 1 for a failure, 2 for an argument or a file that cannot be used, 130 for
         Ctrl-C.
     """
-    # Threads that wait by spinning stand in each other's way as soon as something else runs, too: a
-    # training then takes ten times as long. It must be set before torch is loaded.
+    # Threads that wait by spinning stand in each other's way as soon as something else runs too:
+    # a training then takes ten times as long. It must be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         done = app(
@@ -49,14 +49,12 @@ def main(tokens: Sequence[str] | None = None) -> int:
         )
     except CycloptsError as error:
         return _complain(str(error), USAGE)
-    except NumericalError as error:
+    except (NumericalError, WriteError) as error:
         return _complain(str(error), FAILURE)
     except KappaflowError as error:
         return _complain(str(error), USAGE)
     except KeyboardInterrupt:
-        return _complain(
-            "stopped; the same command goes on from the last checkpoint.", INTERRUPTED
-        )
+        return _complain("stopped; a fit goes on when the same command is given.", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone; nothing is wrong, and Python should not complain at
         # exit.

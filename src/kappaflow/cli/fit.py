@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.show import print_json, say, table
+from kappaflow.cli.show import number, numbers, say, table
 
 
 def fit(
@@ -134,43 +134,40 @@ def fit(
     )
     result = summary.result
     if json:
-        print_json({
-            k: v for k, v in result.items() if k not in {"history", "train_log_prob_quantiles"}
-        })
+        print(result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
         return
-    if summary.resumed_finished:
+    if summary.was_finished:
         say(f"{out} was finished already; this is its stored result")
-    nll = f"{result['test_nll_standardised']:.3f} +- {result['test_nll_standard_error']:.3f}"
+    error = f" +- {number(result.test_nll_standard_error, '.3f')} nats"
     rows = [
-        ("held-out NLL, standardised columns", f"{nll} nats"),
-        *((f"  {name}", f"{value:.3f} nats") for name, value in _parts(result)),
-        ("  of a Gaussian", f"{result['gaussian_nll_standardised']:.3f} nats"),
-        ("held-out NLL, units of the data", f"{result['test_nll']:.3f} nats"),
+        (
+            "held-out NLL, standardised columns",
+            number(result.test_nll_standardised, ".3f") + error,
+        ),
+        *(
+            (f"  {name}", f"{number(value, '.3f')} nats")
+            for name, value in result.test_nll_standardised_by_part.items()
+        ),
+        ("  of a Gaussian", f"{number(result.gaussian_nll_standardised, '.3f')} nats"),
+        ("held-out NLL, units of the data", f"{number(result.test_nll, '.3f')} nats"),
         (
             "condition number, median and 95 %",
-            f"{result['condition_number_median']:.3g}, {result['condition_number_p95']:.3g}",
+            numbers(result.condition_number_median, result.condition_number_p95, ".3g"),
         ),
-        ("worst layer", result["worst_layer"]),
+        ("worst layer", result.worst_layer),
         (
             "round trip, data and latent",
-            f"{result['round_trip_data']:.1e}, {result['round_trip_latent']:.1e}",
+            numbers(result.round_trip_data, result.round_trip_latent, ".1e"),
         ),
-        (
-            "epochs",
-            f"{result['epochs']} in {result['time_s']:.0f} s ({result['stopped_because']})",
-        ),
+        ("epochs", f"{result.epochs} in {result.time_s:.0f} s ({result.stopped_because})"),
     ]
-    if result["auc"] is not None:
-        auc = f"{result['auc']:.4f} +- {result['auc_standard_error']:.4f}"
+    if against is not None:
+        auc = f"{number(result.auc, '.4f')} +- {number(result.auc_standard_error, '.4f')}"
         rows.append((f"AUC against {against}", auc))
     table(rows)
-    print(f"\n{summary.verdict}\n\nThe report is {out / 'report.html'}")
+    print(f"\n{result.verdict}\n\nThe report is {out / 'report.html'}")
 
 
 def _given(arguments: dict[str, object]) -> dict[str, object]:
     """Returns the arguments that were given; the others keep the defaults of the library."""
     return {name: value for name, value in arguments.items() if value is not None}
-
-
-def _parts(result: dict) -> list[tuple[str, float]]:
-    return list(result["test_nll_standardised_by_part"].items())

@@ -19,6 +19,16 @@ def table(rows: Iterable[tuple[str, str]]) -> None:
         print(f"{label:<{width}}  {value}")
 
 
+def number(value: float | None, form: str) -> str:
+    """Returns a number in the given format; None stands for one that is not finite."""
+    return "not finite" if value is None else format(value, form)
+
+
+def numbers(first: float | None, second: float | None, form: str) -> str:
+    """Returns two numbers with a comma between them."""
+    return f"{number(first, form)}, {number(second, form)}"
+
+
 def print_json(value: Any) -> None:  # noqa: ANN401
     """Prints a value as JSON."""
     print(json.dumps(value, indent=2))

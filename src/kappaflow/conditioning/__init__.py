@@ -2,10 +2,16 @@
 
 from kappaflow.conditioning.layers import Layer, layers_of
 from kappaflow.conditioning.profile import Profile, profile
-from kappaflow.conditioning.round_trip import RoundTrip, predicted_round_trip, round_trip
+from kappaflow.conditioning.round_trip import (
+    TRUSTED,
+    RoundTrip,
+    predicted_round_trip,
+    round_trip,
+)
 from kappaflow.conditioning.spectrum import Spectrum, spectrum
 
 __all__ = [
+    "TRUSTED",
     "Layer",
     "Profile",
     "RoundTrip",

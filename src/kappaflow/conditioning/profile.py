@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning.jacobian import dense, largest
-from kappaflow.conditioning.layers import Layer, evaluation_mode, layers_of
+from kappaflow.conditioning.layers import Layer, layers_of
+from kappaflow.conditioning.points import checked_flow, checked_points, measuring
 from kappaflow.conditioning.round_trip import (
     back_and_there,
-    check_flow_and_points,
     distance,
     latent_points,
     predicted_round_trip,
@@ -136,7 +136,8 @@ def profile(
         The profile. Above 500 dimensions singular values come from Lanczos iterations.
 
     Raises:
-        ArgumentError: x has another shape than the flow's events, or there is no layer to measure.
+        ArgumentError: x or context is not what the flow can be measured at, or there is no layer
+            to measure.
 
     Example:
         >>> import kappaflow as kf
@@ -144,12 +145,21 @@ def profile(
         >>> kf.profile(flow, torch.zeros(3, 4)).condition_number[-1]
         tensor([1., 1., 1.], dtype=torch.float64)
     """
-    check_flow_and_points(flow, x)
-    layers = layers_of(flow.core, context)
-    if not layers:
-        raise ArgumentError("'flow' should have a layer behind its standardisation to measure.")
-    with torch.no_grad(), evaluation_mode(flow):
-        x = flow.units(x.detach())[0]
+    x, context = checked_points(checked_flow(flow), x, context)
+    return profile_at(flow, x, context, generator)
+
+
+def profile_at(
+    flow: Flow, x: Tensor, context: Tensor | None, generator: torch.Generator | None = None
+) -> Profile:
+    """Returns the profile at points that are checked, or that the flow itself has made."""
+    with measuring(flow):
+        layers = layers_of(flow.core, context)
+        if not layers:
+            raise ArgumentError(
+                "'flow' should have a layer behind its standardisation to measure."
+            )
+        x = flow.units(x)[0]
         parts = _linearize(layers, x)
         measure = _dense_extremes if x.shape[1:].numel() <= DENSE_UP_TO else _lanczos_extremes
         each, up_to, status = measure(parts, x)

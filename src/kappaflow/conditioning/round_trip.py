@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kappaflow._checks import batch
-from kappaflow.conditioning.layers import Layer, evaluation_mode, layers_of
-from kappaflow.errors import ArgumentError
+from kappaflow.conditioning.layers import Layer, layers_of
+from kappaflow.conditioning.points import checked_flow, checked_points, measuring
 from kappaflow.flows import Flow
+
+TRUSTED = 1e-2  # eps * condition number above this: rounding hides most digits of a result
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,6 @@ class RoundTrip:
     latent: Tensor
 
 
-@torch.no_grad()
 def round_trip(
     flow: Flow,
     x: Tensor,
@@ -48,27 +48,20 @@ def round_trip(
         The errors; not finite where a value on the way was not.
 
     Raises:
-        ArgumentError: No flow was given, or x has another shape than its events.
+        ArgumentError: No flow was given, or x or context is not what it can be measured at.
 
     Example:
         >>> import kappaflow as kf
         >>> kf.round_trip(kf.real_nvp(2, depth=2, hidden=(8,)), torch.ones(1, 2)).data
         tensor([0.], dtype=torch.float64)
     """
-    check_flow_and_points(flow, x)
-    with evaluation_mode(flow):
+    x, context = checked_points(checked_flow(flow), x, context)
+    with measuring(flow):
         standardised = flow.units(x)[0]
         layers = layers_of(flow.core, context)
         latent = latent_points(flow, len(x), generator)
         there, back = there_and_back(layers, standardised), back_and_there(layers, latent)
     return RoundTrip(there[0], back[0])
-
-
-def check_flow_and_points(flow: object, x: object) -> None:
-    """Says what is wrong with a flow or its points, if anything is."""
-    if not isinstance(flow, Flow):
-        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
-    batch("x", x, flow.event_shape)
 
 
 def latent_points(flow: Flow, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -105,11 +98,33 @@ def back_and_there(layers: Sequence[Layer], z: Tensor) -> Tensor:
     return torch.stack(errors[::-1])
 
 
+def first_not_finite(
+    layers: Sequence[Layer], state: Tensor, *, from_latent: bool = False
+) -> str | None:
+    """Returns the name of the layer that is first to make a value that is not finite, if any is.
+
+    Args:
+        layers: Data side first.
+        state: Where the round trip starts, (B, *event).
+        from_latent: Whether it goes latent, data, latent; else data, latent, data.
+
+    Returns:
+        The name, or None where all values are finite.
+    """
+    encode = [(layer, layer.bijection.forward) for layer in layers]
+    decode = [(layer, layer.bijection.inverse) for layer in reversed(layers)]
+    for layer, step in decode + encode if from_latent else encode + decode:
+        state = step(state, layer.context)[0]
+        if not torch.isfinite(state).all():
+            return layer.name
+    return None
+
+
 def predicted_round_trip(condition_number: Tensor, x: Tensor) -> Tensor:
     """Returns eps * condition number * |x|, (B,): what rounding predicts for a round trip.
 
-    Measured on 60 flows of up to 128 couplings with eps * condition number below 1e-2, the error
-    of the median point was up to 1.3 times this, of the worst of 400 points up to 5 times.
+    Measured on 60 flows of up to 128 couplings with eps * condition number below `TRUSTED`, the
+    error of the median point was up to 1.3 times this, of the worst of 400 points up to 5 times.
     """
     eps = torch.finfo(x.dtype).eps
     return eps * condition_number * x.flatten(1).double().norm(dim=1)

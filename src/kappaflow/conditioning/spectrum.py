@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kappaflow._checks import batch, one_of, positive_float, positive_int
+from kappaflow._checks import one_of, positive_float, positive_int
 from kappaflow.bijection import Bijection
 from kappaflow.conditioning.jacobian import dense, largest
 from kappaflow.conditioning.lanczos import golub_kahan
-from kappaflow.conditioning.layers import evaluation_mode
+from kappaflow.conditioning.points import checked_points, measuring
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 
@@ -72,7 +72,8 @@ def spectrum(
         The values in float64, with a status.
 
     Raises:
-        ArgumentError: An argument is out of its range, or a flow was given instead of a bijection.
+        ArgumentError: An argument is out of its range, x or context cannot be measured at, or a
+            flow was given instead of a bijection.
 
     Note:
         Measured in evaluation mode; mode and state of the bijection are left as they were.
@@ -92,7 +93,7 @@ def spectrum(
             f"'bijection' should be a Bijection, got {type(bijection).__name__}: "
             "of a flow, pass flow.bijection, or flow.core to leave the units of the data out."
         )
-    batch("x", x)
+    x, context = checked_points(bijection, x, context)
     n = x.shape[1:].numel()
     if positive_int("k", k) > n:
         raise ArgumentError(f"'k' should be at most {n}, the number of singular values, got {k}.")
@@ -101,8 +102,8 @@ def spectrum(
     positive_int("max_steps", max_steps)
     if method == "auto":
         method = "dense" if n <= DENSE_UP_TO else "lanczos"
-    with torch.no_grad(), evaluation_mode(bijection):
-        linearization = bijection.linearize(x.detach(), context)
+    with measuring(bijection):
+        linearization = bijection.linearize(x, context)
         if method == "dense":
             found = _dense(linearization, x, k)
         else:

@@ -57,7 +57,7 @@ def write_table(columns: Mapping[str, NDArray[Any]], path: str) -> None:
     """
     import polars as pl
 
-    from kappaflow.files import write_bytes
+    from kappaflow.storage import write_bytes
 
     check_writable(path)
     if path == "-":

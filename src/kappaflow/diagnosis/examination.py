@@ -1,15 +1,23 @@
 """`doctor`: measures a flow at points, asks the rules, and says the whole in words."""
 
+import math
+
 import torch
 from torch import Tensor
 
-from kappaflow.conditioning import profile
+from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.jacobian import dense
-from kappaflow.conditioning.round_trip import latent_points
+from kappaflow.conditioning.points import (
+    checked_context,
+    checked_flow,
+    checked_points,
+    measuring,
+)
+from kappaflow.conditioning.profile import profile_at
+from kappaflow.conditioning.round_trip import first_not_finite, latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
-from kappaflow.diagnosis.rules import RULES, Measured
-from kappaflow.errors import ArgumentError
+from kappaflow.diagnosis.rules import RULES, LogDets, Measured
 from kappaflow.flows import Flow
 
 POINTS = 64
@@ -28,30 +36,28 @@ def doctor(flow: Flow, x: Tensor | None = None, context: Tensor | None = None) -
         context: (B, C), for a conditional flow.
 
     Returns:
-        The findings, with a verdict in words.
+        The findings, with a verdict in words and the profile that they were made from.
 
     Raises:
-        ArgumentError: It is no flow, a shape does not fit, or a context is missing.
+        ArgumentError: It is no flow, has no layer to measure, or x or context is not what it can
+            be measured at.
 
     Example:
         >>> import kappaflow as kf
         >>> kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.zeros(8, 4)).ok
         True
     """
-    if not isinstance(flow, Flow):
-        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
-    if flow.context_features and context is None:
-        raise ArgumentError(f"'context' should be given, with {flow.context_features} columns.")
-    training = flow.training
-    flow.eval()
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            measured = _measure(flow, x, context)
-            findings = [finding for rule in RULES for finding in rule(measured)]
-    finally:
-        flow.train(training)
+    checked_flow(flow)
+    if x is None:
+        context = checked_context(flow, context)
+    else:
+        x, context = checked_points(flow, x, context)
+    with measuring(flow), torch.random.fork_rng(devices=[]):
+        measured = _measure(flow, x, context)
+        findings = [finding for rule in RULES for finding in rule(measured)]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Diagnosis(tuple(findings), _verdict(measured, findings), _figures(measured))
+    figures = _figures(measured)
+    return Diagnosis(tuple(findings), _verdict(figures, findings), figures, measured.profile)
 
 
 def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
@@ -59,30 +65,40 @@ def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
     z = latent_points(flow, POINTS if context is None else len(context))
     drawn = flow.bijection.inverse(z, context)[0]
     x = drawn if x is None else x[:POINTS]
-    shape = profile(flow, x, context=context)
-    points = flow.units(x)[0]
+    shape = profile_at(flow, x, context)
+    points, latents = flow.units(x)[0], latent_points(flow, len(x))
+    layers = layers_of(flow.core, context)
     return Measured(
         flow=flow,
         profile=shape,
         norm_data=points.flatten(1).double().norm(dim=1),
-        norm_latent=latent_points(flow, len(x)).flatten(1).double().norm(dim=1),
+        norm_latent=latents.flatten(1).double().norm(dim=1),
         log_prob=flow.log_prob(x, context),
-        log_det_error=_log_det_error(flow, points, context),
-        samples_finite=torch.isfinite(drawn).flatten(1).all(dim=1).double().mean().item(),
+        log_dets=_log_dets(flow, points, context, shape),
+        drawn=drawn,
+        fault_from_data=first_not_finite(layers, points),
+        fault_from_latent=first_not_finite(layers, latents, from_latent=True),
     )
 
 
-def _log_det_error(flow: Flow, points: Tensor, context: Tensor | None) -> Tensor | None:
-    if points[0].numel() > DENSE_UP_TO:
-        return None
-    linearization = flow.core.linearize(points, context)
-    matrices = dense(linearization.jv, points)
-    finite = torch.isfinite(matrices).all(dim=(1, 2))
-    error = torch.full((len(points),), torch.nan, dtype=torch.float64)
-    if finite.any():
-        expected = torch.linalg.slogdet(matrices[finite])[1]
-        error[finite.cpu()] = (expected - linearization.log_det[finite]).abs().cpu()
-    return error
+def _log_dets(flow: Flow, points: Tensor, context: Tensor | None, shape: Profile) -> LogDets:
+    """Returns the log_dets of both directions, and the Jacobian's where it can be formed."""
+    z, forward = flow.core(points, context)
+    inverse = flow.core.inverse(z, context)[1]
+    true = None
+    if points[0].numel() <= DENSE_UP_TO:
+        matrices = dense(flow.core.linearize(points, context).jv, points)
+        finite = torch.isfinite(matrices).all(dim=(1, 2))
+        true = torch.full_like(forward, torch.nan, dtype=torch.float64)
+        true[finite] = torch.linalg.slogdet(matrices[finite])[1]
+    # Horn: sum |log s| of a product is at most the sum of those of its factors.
+    stretch = torch.maximum(shape.layer_sigma_max.log().abs(), shape.layer_sigma_min.log().abs())
+    return LogDets(
+        forward=forward.double(),
+        inverse=inverse.double(),
+        true=true,
+        size=1 + points[0].numel() * stretch.sum(0),
+    )
 
 
 def _figures(m: Measured) -> dict[str, float | int | str | None]:
@@ -102,25 +118,28 @@ def _figures(m: Measured) -> dict[str, float | int | str | None]:
     }
 
 
-def _verdict(m: Measured, findings: list[Finding]) -> str:
+def _verdict(figures: dict[str, float | int | str | None], findings: list[Finding]) -> str:
     """Returns whether to believe the flow, and the figures behind that, in two sentences."""
-    figures = _figures(m)
     severe = [finding for finding in findings if finding.severity != "note"]
     if any(finding.severity == "error" for finding in severe):
-        opening = f"Do not believe this flow yet: {severe[0].message}"
+        opening = f"Do not believe this flow yet: {_continued(severe[0].message)}"
     elif severe:
-        opening = f"Believe this flow with care: {severe[0].message}"
+        opening = f"Believe this flow with care: {_continued(severe[0].message)}"
     else:
         opening = (
             f"Nothing speaks against this flow at the points examined, in {figures['dtype']}."
         )
-    if figures["status"] == "not finite":
+    numbers = [value for value in figures.values() if isinstance(value, float)]
+    if not all(map(math.isfinite, numbers)):
         return opening
     return (
         f"{opening} Its condition number is {figures['condition_number_median']:.3g} in the "
-        f"median and "
-        f"{figures['condition_number_max']:.3g} at worst; round trips miss by at most "
+        f"median and {figures['condition_number_max']:.3g} at worst; round trips miss by at most "
         f"{figures['round_trip_data_max']:.1e} on the data and "
-        f"{figures['round_trip_latent_max']:.1e} on "
-        f"draws of the base, in standardised units."
+        f"{figures['round_trip_latent_max']:.1e} on draws of the base, in standardised units."
     )
+
+
+def _continued(message: str) -> str:
+    """Returns a message as the second half of a sentence."""
+    return message[:1].lower() + message[1:]

@@ -5,6 +5,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from kappaflow.conditioning import Profile
+
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
@@ -41,11 +43,14 @@ class Diagnosis:
         findings: In the order of severity.
         verdict: The whole in a sentence or two.
         measured: What was looked at: points, type, and the main figures by name.
+        profile: The conditioning over depth that the findings were made from; it has a `to_dict`
+            of its own and is left out of this one's.
     """
 
     findings: tuple[Finding, ...]
     verdict: str
     measured: dict[str, float | int | str | None] = field(default_factory=dict)
+    profile: Profile | None = field(default=None, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -53,8 +58,10 @@ class Diagnosis:
         return all(finding.severity != "error" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the diagnosis as plain values."""
-        return {"ok": self.ok, **dataclasses.asdict(self)}
+        """Returns the diagnosis as plain values, without the profile."""
+        plain = dataclasses.asdict(dataclasses.replace(self, profile=None))
+        del plain["profile"]
+        return {"ok": self.ok, **plain}
 
     def to_json(self) -> str:
         """Returns the diagnosis as JSON text; what is not finite is written as a string."""

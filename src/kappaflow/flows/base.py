@@ -44,11 +44,21 @@ class StandardNormal(nn.Module):
         device: torch.device | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns n draws, (n, *event)."""
-        shape = (n, *self.event_shape)
-        if generator is None or device is None or generator.device == device:
-            return torch.randn(shape, dtype=dtype, device=device, generator=generator)
-        return torch.randn(shape, dtype=dtype, generator=generator).to(device)
+        """Returns n draws, (n, *event).
+
+        Args:
+            n: How many.
+            dtype: Their type.
+            device: Where they lie; the generator's device if left out.
+            generator: Draws on its own device, from which they are moved; torch's global one of
+                `device` if left out.
+
+        Returns:
+            The draws.
+        """
+        there = device if generator is None else generator.device
+        z = torch.randn((n, *self.event_shape), dtype=dtype, device=there, generator=generator)
+        return z if device is None else z.to(device)
 
     def extra_repr(self) -> str:
         return f"event_shape={self.event_shape}"

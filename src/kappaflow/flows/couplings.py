@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from kappaflow._checks import natural_int, positive_int
 from kappaflow.bijection import Bijection, Chain
@@ -68,10 +69,13 @@ def coupling_flow(
             run.append(Permutation.random(features, seed=seed + layer))
         turn = _turn(partition, features, layer, seed)
         run.append(make(turn, conditioner(turn)))
-    embedding = StandardizeInputs(context_features) if context_features else None
+    before: dict[str, Any] = {}
+    if context_features:
+        before["embedding"] = StandardizeInputs(context_features)
+        before["context_features"] = context_features
     # A chain of their own: names in model files stay when a faster execution takes it over.
     parts = [Standardize(features), *([Chain(run)] if run else []), *last]
-    return Flow(StandardNormal(features), Chain(parts, embedding=embedding))
+    return Flow(StandardNormal(features), Chain(parts, **before))
 
 
 def _turn(partition: str | Partition, features: int, layer: int, seed: int) -> Partition:

@@ -21,9 +21,6 @@ class Flow(nn.Module):
         base: The distribution of the latent.
         bijection: The map f from data to latent.
 
-    Attributes:
-        context_features: Width of the context, 0 where there is none.
-
     Example:
         >>> import kappaflow as kf
         >>> flow = kf.Flow(kf.StandardNormal(2), kf.Permutation((1, 0)))
@@ -41,12 +38,16 @@ class Flow(nn.Module):
             )
         self.base = base
         self.bijection = bijection
-        self.context_features = _context_features(bijection)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one point."""
         return self.base.event_shape
+
+    @property
+    def context_features(self) -> int:
+        """Width of the context, 0 where there is none."""
+        return self.bijection.context_features
 
     @property
     def dtype(self) -> torch.dtype:
@@ -79,7 +80,8 @@ class Flow(nn.Module):
             (*batch,), in float32 or wider.
 
         Raises:
-            ArgumentError: A shape or type does not fit, or a context is missing or not wanted.
+            ArgumentError: A shape, type or device does not fit, or a context is missing or not
+                wanted.
         """
         batch_shape, x, context = self._rows(x, context)
         z, log_det = self.bijection(x, context)
@@ -136,7 +138,7 @@ class Flow(nn.Module):
             raise ArgumentError(
                 f"'x' should have shape (..., {', '.join(map(str, event))}), got {got}."
             )
-        self._check_dtype("x", x)
+        self._check_kind("x", x)
         self._check_context(context)
         batch_shape = x.shape[: x.dim() - len(event)]
         if context is not None:
@@ -163,13 +165,20 @@ class Flow(nn.Module):
         if not isinstance(context, Tensor) or context.dim() < 1 or context.shape[-1] != width:
             got = tuple(context.shape) if isinstance(context, Tensor) else type(context).__name__
             raise ArgumentError(f"'context' should have shape (..., {width}), got {got}.")
-        self._check_dtype("context", context)
+        self._check_kind("context", context)
 
-    def _check_dtype(self, name: str, value: Tensor) -> None:
-        if value.dtype != self.dtype:
+    def _check_kind(self, name: str, value: Tensor) -> None:
+        """Refuses a value of another type than the flow's, or on another device."""
+        state = self._state()
+        if value.dtype != state.dtype:
             raise ArgumentError(
-                f"'{name}' should be of the flow's type {self.dtype}, got {value.dtype}: "
+                f"'{name}' should be of the flow's type {state.dtype}, got {value.dtype}: "
                 f"convert it with {name}.to(flow.dtype), or the flow with flow.to({name}.dtype)."
+            )
+        if value.device != state.device:
+            raise ArgumentError(
+                f"'{name}' should be on the flow's device {state.device}, got {value.device}: "
+                f"move it with {name}.to(flow.device)."
             )
 
     def _state(self) -> Tensor:
@@ -186,17 +195,3 @@ class Flow(nn.Module):
         return next(
             (i for i, part in enumerate(parts) if not isinstance(part, Standardize)), len(parts)
         )
-
-
-def _context_features(module: nn.Module) -> int:
-    """Returns the width of the context that a bijection is given: its embedding's, if any."""
-    own = int(getattr(module, "context_features", 0))
-    widest = max([own, *map(_context_features, module.children())])
-    embedding = module.embedding if isinstance(module, Chain) else None
-    if embedding is None or not widest:
-        return widest
-    for part in embedding.modules():
-        for name in ("inputs", "features", "in_features"):
-            if isinstance(getattr(part, name, None), int):
-                return getattr(part, name)
-    return widest

@@ -10,7 +10,7 @@ def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
     """Returns x with a share of its entries set to zero and the others scaled up to keep the mean.
 
     The share is rounded to a multiple of 1/256, so that eight entries can be decided by one 64-bit
-    draw from torch's global generator.
+    draw from torch's global generator; up to 1/512 it is rounded to nothing, which `MLP` refuses.
 
     Args:
         x: Any shape.
@@ -27,9 +27,14 @@ def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
         >>> dropout(torch.ones(2), 0.5, training=False)
         tensor([1., 1.])
     """
-    left_out = min(round(LEVELS * share), LEVELS - 1)
+    left_out = levels_of(share)
     if not training or not left_out:
         return x
     words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
     numbers = words.random_(-(2**63), None).view(torch.uint8)[: x.numel()].view(x.shape)
     return x * ((numbers >= left_out).to(x.dtype) * (LEVELS / (LEVELS - left_out)))
+
+
+def levels_of(share: float) -> int:
+    """Returns how many of the 256 values of a byte mean "left out"; never all of them."""
+    return min(round(LEVELS * share), LEVELS - 1)

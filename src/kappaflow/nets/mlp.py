@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from kappaflow._checks import natural_int, positive_int, share
 from kappaflow.errors import ArgumentError
 from kappaflow.nets.dropout import dropout as drop_out
+from kappaflow.nets.dropout import levels_of
 from kappaflow.registry import register
 
 
@@ -22,6 +23,10 @@ class MLP(nn.Module):
         context_features: Width of the context, which is read beside the input.
         residual: Add to each hidden layer the one before it, where both have the same width.
         dropout: Share of the hidden units that a training step leaves out; none in evaluation.
+            0, or above 1/512: shares are rounded to multiples of 1/256.
+
+    Raises:
+        ArgumentError: A width or the share is out of its range, or nothing is left to read.
 
     Example:
         >>> MLP(3, 2, (16, 16))(torch.ones(4, 3)).abs().max().item()
@@ -44,6 +49,11 @@ class MLP(nn.Module):
         self.context_features = natural_int("context_features", context_features)
         self.residual = residual
         self.dropout = share("dropout", dropout)
+        if self.dropout and not levels_of(self.dropout):
+            raise ArgumentError(
+                f"'dropout' should be 0 or above 1/512, got {dropout}: "
+                "shares are rounded to multiples of 1/256, this one to none."
+            )
         if isinstance(hidden, str) or not isinstance(hidden, Sequence):
             raise ArgumentError(f"'hidden' should be a sequence of layer widths, got {hidden!r}.")
         widths = [self.inputs + self.context_features]

@@ -38,7 +38,12 @@ class StandardizeInputs(nn.Module):
         return (x - self.shift) / self.scale
 
     def extra_repr(self) -> str:
-        return f"features={self.features}, fitted={bool(self.fitted)}"
+        return f"features={self.features}, fitted={in_words(self.fitted)}"
+
+
+def in_words(flag: Tensor) -> str:
+    """Returns "True", "False", or "unknown" on the meta device, where nothing has a value."""
+    return "unknown" if flag.is_meta else str(bool(flag))
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,8 +12,11 @@ from kappaflow.report.content import (
     Likelihood,
     Marginal,
     Pairs,
+    ProfileView,
+    Quantiles,
     Report,
     Separation,
+    Spread,
 )
 from kappaflow.report.files import read_report, write_report
 from kappaflow.report.page import render
@@ -25,8 +28,11 @@ __all__ = [
     "Likelihood",
     "Marginal",
     "Pairs",
+    "ProfileView",
+    "Quantiles",
     "Report",
     "Separation",
+    "Spread",
     "read_report",
     "render",
     "write_report",

@@ -1,8 +1,21 @@
 """What a report says, as plain numbers: the page and the JSON file are two views of it."""
 
-from typing import Any, Literal
+import math
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
 
 class _Part(BaseModel):
@@ -108,6 +121,122 @@ class Latent(_Part):
     beyond_four: float
 
 
+class Quantiles(_Part):
+    """A quantity over depth: quantiles over the points, a number for each layer."""
+
+    min: list[float]
+    p05: list[float]
+    median: list[float]
+    p95: list[float]
+    max: list[float]
+
+    @property
+    def band(self) -> tuple[list[float], list[float], list[float]]:
+        """The middle 90 % of the points: 5 %, median, 95 %."""
+        return self.p05, self.median, self.p95
+
+
+class Spread(_Part):
+    """A quantity of the whole flow: quantiles over the points."""
+
+    min: float
+    p05: float
+    median: float
+    p95: float
+    max: float
+
+
+class ProfileView(_Part):
+    """Conditioning over the L layers of a flow; see `kappaflow.Profile`, whose `to_dict` fills it.
+
+    "Layer" is one layer alone, the others are everything up to it.
+
+    Attributes:
+        layers: Names of the layers, data side first; at least one.
+        points: How many points were measured.
+        eps: Spacing of the flow's floating-point type.
+        status: How the singular values were found.
+        worst_layer: Index of the layer whose own condition number is largest.
+        predicted_round_trip: What rounding alone explains, of the whole flow.
+        layer_condition_number: A pure number, as all condition numbers are.
+        layer_sigma_max: Latent units per data unit, as all singular values are.
+        layer_sigma_min: The smallest stretch of each layer.
+        layer_log_det: In nats.
+        layer_round_trip: In standardised units, as all round trips are.
+        condition_number: The last one is that of the whole flow.
+        sigma_max: The largest stretch from the data on.
+        sigma_min: The smallest stretch from the data on.
+        log_det: In nats.
+        round_trip_data: The first one is that of the whole flow.
+        round_trip_latent: The last one is that of the whole flow.
+    """
+
+    layers: Annotated[list[str], Field(min_length=1)]
+    points: int
+    eps: float
+    status: Literal["exact", "converged", "not converged", "not finite"]
+    worst_layer: int
+    predicted_round_trip: Spread
+    layer_condition_number: Quantiles
+    layer_sigma_max: Quantiles
+    layer_sigma_min: Quantiles
+    layer_log_det: Quantiles
+    layer_round_trip: Quantiles
+    condition_number: Quantiles
+    sigma_max: Quantiles
+    sigma_min: Quantiles
+    log_det: Quantiles
+    round_trip_data: Quantiles
+    round_trip_latent: Quantiles
+
+    @model_validator(mode="after")
+    def _fits_its_layers(self) -> "ProfileView":
+        """Returns itself, if each list has a number a layer and the worst layer is one of them."""
+        count = len(self.layers)
+        for name, values in self._lists():
+            if len(values) != count:
+                raise PydanticCustomError(
+                    "length",
+                    "{name} should hold {count} numbers, one a layer, got {got}",
+                    {"name": name, "count": count, "got": len(values)},
+                )
+        if not 0 <= self.worst_layer < count:
+            raise PydanticCustomError(
+                "index",
+                "worst_layer should be from 0 to {last}, got {got}",
+                {"last": count - 1, "got": self.worst_layer},
+            )
+        return self
+
+    def _lists(self) -> Iterator[tuple[str, list[float]]]:
+        for name, quantity in self:
+            if isinstance(quantity, Quantiles):
+                for quantile, values in quantity:
+                    yield f"{name}.{quantile}", values
+
+
+def _tagged(value: object) -> object:
+    """Returns a number that JSON lacks as {"number": "NaN"}: "NaN" alone is a text."""
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return {"number": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
+
+
+def _untagged(value: Any) -> Any:  # noqa: ANN401
+    tagged = isinstance(value, dict) and set(value) == {"number"}
+    return _NOT_FINITE.get(value["number"], value) if tagged else value
+
+
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+# Strict, so that a text of digits stays a text.
+Evidence = Annotated[
+    StrictInt | StrictFloat | StrictStr | None,
+    BeforeValidator(_untagged),
+    PlainSerializer(_tagged, when_used="json"),
+]
+
+
 class FindingView(_Part):
     """A finding of the doctor; see `kappaflow.Finding`."""
 
@@ -117,7 +246,7 @@ class FindingView(_Part):
     message: str
     cause: str
     cure: str
-    evidence: dict[str, float | int | str | None]
+    evidence: dict[str, Evidence]
 
 
 class Report(_Part):
@@ -136,7 +265,7 @@ class Report(_Part):
         separations: Where another kind of rows was scored too; often empty.
         marginals: Data against samples, a column each.
         pairs: Data against samples, two columns at a time.
-        profile: `kappaflow.Profile.to_dict()` on held-out rows: conditioning over depth.
+        profile: Conditioning over depth, on held-out rows; `kappaflow.Profile.to_dict()` fills it.
         latent: Held-out data in the latent.
         verdict: The doctor in words.
         ok: Whether the doctor found no error.
@@ -152,7 +281,7 @@ class Report(_Part):
     separations: list[Separation]
     marginals: list[Marginal]
     pairs: Pairs
-    profile: dict[str, Any]
+    profile: ProfileView
     latent: Latent
     verdict: str
     ok: bool

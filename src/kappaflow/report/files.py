@@ -2,17 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from kappaflow.errors import FileError
-from kappaflow.files import make_directory, write_bytes
 from kappaflow.report.content import Report
 from kappaflow.report.page import render
+from kappaflow.storage import make_directory, write_bytes
 
 NUMBERS, PAGE = "report.json", "report.html"
-_NOT_FINITE = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
 def write_report(report: Report, folder: str | Path) -> Path:
@@ -81,24 +79,4 @@ def from_json(text: str | bytes) -> Report:
     Raises:
         ValueError: The text is no JSON; a `pydantic.ValidationError` if it is no report.
     """
-    content = json.loads(text)
-    if isinstance(content, dict):
-        # where the report allows any value, a string does not turn back into a number by itself
-        profile = content.get("profile")
-        if isinstance(profile, dict):
-            layers = {"layers": profile["layers"]} if "layers" in profile else {}
-            content["profile"] = _numbers(profile) | layers  # a name stays a name
-        findings = content.get("findings")
-        for finding in findings if isinstance(findings, list) else []:
-            if isinstance(finding, dict):
-                finding["evidence"] = _numbers(finding.get("evidence"))
-    return Report.model_validate(content)
-
-
-def _numbers(value: Any) -> Any:  # noqa: ANN401
-    """Returns the value with the strings for nan and infinities as numbers again."""
-    if isinstance(value, dict):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
+    return Report.model_validate(json.loads(text))

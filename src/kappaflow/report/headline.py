@@ -84,33 +84,31 @@ def _likelihood(report: Report) -> list[KeyFigure]:
 
 
 def _conditioning(report: Report) -> list[KeyFigure]:
-    depth = Depth.of(report.profile)
-    if depth is None:
-        return []
-    kappa = depth["condition_number"]
-    limit = f", {significant(depth.limit, 1)} is too much" if depth.limit else ""
-    data, latent = depth["round_trip_data"], depth["round_trip_latent"]
+    profile, too_much = report.profile, Depth(report.profile).limit
+    kappa = profile.condition_number
+    limit = f", {significant(too_much, 1)} is too much" if too_much else ""
+    data, latent = profile.round_trip_data, profile.round_trip_latent
     return [
         KeyFigure(
             "Condition number",
-            significant(kappa["median"][-1]),
+            significant(kappa.median[-1]),
             "median",
-            f"95 %: {significant(kappa['p95'][-1])}; 1 is perfect{limit}",
-            is_finite(kappa["median"][-1]) and is_finite(kappa["p95"][-1]),
+            f"95 %: {significant(kappa.p95[-1])}; 1 is perfect{limit}",
+            is_finite(kappa.median[-1]) and is_finite(kappa.p95[-1]),
         ),
         KeyFigure(
             "Round trip from data",
-            significant(data["median"][0], 2),
+            significant(data.median[0], 2),
             "median",
-            f"95 %: {significant(data['p95'][0], 2)}; standardised units",
-            is_finite(data["median"][0]) and is_finite(data["p95"][0]),
+            f"95 %: {significant(data.p95[0], 2)}; standardised units",
+            is_finite(data.median[0]) and is_finite(data.p95[0]),
         ),
         KeyFigure(
             "Round trip from latent",
-            significant(latent["median"][-1], 2),
+            significant(latent.median[-1], 2),
             "median",
-            f"95 %: {significant(latent['p95'][-1], 2)}; standardised units",
-            is_finite(latent["median"][-1]) and is_finite(latent["p95"][-1]),
+            f"95 %: {significant(latent.p95[-1], 2)}; standardised units",
+            is_finite(latent.median[-1]) and is_finite(latent.p95[-1]),
         ),
     ]
 

@@ -34,7 +34,7 @@ def render(report: Report) -> str:
             report=report,
             drawn=drawn,
             figure_data=_figure_data(drawn),
-            depth=Depth.of(report.profile),
+            depth=Depth(report.profile),
             level=headline.level(report),
             level_in_words=headline.level_in_words(report),
             key_figures=headline.key_figures(report),
@@ -49,7 +49,7 @@ def render(report: Report) -> str:
 
 def _figures(report: Report) -> dict[str, list[Figure]]:
     """Returns the figures of each section; a list is empty where there is nothing to draw."""
-    depth = Depth.of(report.profile)
+    depth = Depth(report.profile)
     latent = (
         figures.latent_histogram(report.latent),
         figures.latent_coordinates(report.latent),
@@ -59,7 +59,7 @@ def _figures(report: Report) -> dict[str, list[Figure]]:
         "separations": [figures.separation(s, i) for i, s in enumerate(report.separations)],
         "marginals": figures.marginals(report.marginals),
         "pairs": figures.pairs(report.pairs),
-        "depth": [draw(depth) for draw in _OVER_DEPTH] if depth else [],
+        "depth": [draw(depth) for draw in _OVER_DEPTH],
         "latent": [figure for figure in latent if figure is not None],
     }
 

@@ -51,8 +51,7 @@ def evaluate(result: FitResult, tables: Tables, about: About) -> tuple[Report, D
 
     Args:
         result: What training came to.
-        tables: The rows of the run; nothing here looks at the training rows but the Gaussian
-            baseline.
+        tables: The rows of the run; of the training rows only the Gaussian and the atoms are made.
         about: What was trained on what.
 
     Returns:
@@ -113,15 +112,24 @@ def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
         nll=nll.mean().item(),
         nll_standardised=standardised.mean().item(),
         standard_error=nll.std(correction=0).item() / math.sqrt(len(nll)),
-        quantiles={name: standardised.quantile(level).item() for name, level in levels.items()},
+        quantiles={
+            name: float(np.quantile(standardised.numpy(), level)) for name, level in levels.items()
+        },
     )
 
 
 def _gaussian_nll(tables: Tables) -> float:
-    """Returns the mean NLL of the test rows under a Gaussian fitted to the training rows."""
-    train = torch.from_numpy(tables.train.values)
-    gaussian = MultivariateNormal(train.mean(0), train.T.cov().reshape(train.shape[1], -1))
-    return -gaussian.log_prob(torch.from_numpy(tables.test.values)).mean().item()
+    """Returns the mean NLL of the test rows under a Gaussian fitted to the training rows.
+
+    nan where their covariance has no inverse, so that there is no such density.
+    """
+    train, test = (torch.from_numpy(part.values) for part in (tables.train, tables.test))
+    covariance = train.T.cov().reshape(train.shape[1], -1)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    if failed:
+        return math.nan
+    gaussian = MultivariateNormal(train.mean(0), scale_tril=factor)
+    return -gaussian.log_prob(test).mean().item()
 
 
 def _separations(flow: Flow, nll: Tensor, tables: Tables) -> list[Separation]:

@@ -5,17 +5,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import kappaflow
 from kappaflow._checks import one_of
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
-from kappaflow.files import write_bytes
 from kappaflow.flows import Flow, nice, real_nvp
 from kappaflow.report import About, Report, write_report
 from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.job import Source, Tables, tables_of
+from kappaflow.runs.stored import Result, read_finished
+from kappaflow.storage import write_bytes
 from kappaflow.training import (
     FitResult,
     checked_settings,
@@ -41,13 +43,12 @@ class Model:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run came to: the content of result.json, and where things are."""
+    """What a run came to, and whether it was finished before it was asked for."""
 
     folder: Path
-    result: dict[str, Any]
+    result: Result
     notes: tuple[str, ...]
-    verdict: str
-    resumed_finished: bool
+    was_finished: bool
 
 
 def fit_run(
@@ -98,16 +99,19 @@ def fit_run(
         write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
         write_report(report, folder)
         write_result(folder, stored)
-    return RunSummary(folder, stored, tables.notes, stored["verdict"], done)
+    return RunSummary(folder, read_finished(folder), tables.notes, done)
 
 
 def _build(model: Model, tables: Tables, seed: int) -> Flow:
     """Returns a fresh flow for the tables, initialised from the seed alone."""
     recipe = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
     context = len(tables.train.context_columns)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return recipe(len(tables.train.columns), context_features=context, **model.arguments)
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return recipe(len(tables.train.columns), context_features=context, **model.arguments)
+    except (RuntimeError, MemoryError) as error:
+        raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
 
 
 def _judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]:
@@ -116,7 +120,7 @@ def _judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]
     rest = {part.name: part.nll_standardised for part in report.likelihoods[1:]}
     flow = result.flow
     scores = log_prob_of(flow, rows_of(tables.train, flow))
-    levels = torch.linspace(0, 1, PERCENTILES + 1, dtype=torch.float64)
+    levels = np.linspace(0, 1, PERCENTILES + 1)
     separation = report.separations[0] if report.separations else None
     return {
         "test_nll": whole.nll,
@@ -125,16 +129,16 @@ def _judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]
         "test_nll_standardised_by_part": rest,
         "test_rows": whole.rows,
         "gaussian_nll_standardised": report.gaussian_nll_standardised,
-        "condition_number_median": report.profile["condition_number"]["median"][-1],
-        "condition_number_p95": report.profile["condition_number"]["p95"][-1],
-        "worst_layer": report.profile["layers"][report.profile["worst_layer"]],
-        "round_trip_data": report.profile["round_trip_data"]["max"][0],
-        "round_trip_latent": report.profile["round_trip_latent"]["max"][-1],
+        "condition_number_median": report.profile.condition_number.median[-1],
+        "condition_number_p95": report.profile.condition_number.p95[-1],
+        "worst_layer": report.profile.layers[report.profile.worst_layer],
+        "round_trip_data": report.profile.round_trip_data.max[0],
+        "round_trip_latent": report.profile.round_trip_latent.max[-1],
         "auc": None if separation is None else separation.auc,
         "auc_standard_error": None if separation is None else separation.auc_standard_error,
         "ok": report.ok,
         "verdict": report.verdict,
-        "train_log_prob_quantiles": scores.quantile(levels).tolist(),
+        "train_log_prob_quantiles": np.quantile(scores.numpy(), levels).tolist(),
     }
 
 

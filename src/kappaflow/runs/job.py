@@ -1,13 +1,12 @@
 """What a run is asked to do, and the tables that follow from it."""
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
+
+import numpy as np
 
 from kappaflow.data import Table, drop_duplicate_rows, load_table, prepare, split
-from kappaflow.errors import ArgumentError, FileError
-from kappaflow.files import CONFIG, read_config
+from kappaflow.errors import ArgumentError, DataError
 
 FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -60,6 +59,8 @@ def tables_of(source: Source) -> Tables:
     Returns:
         Training, validation and test rows; no two of them are equal.
     """
+    if source.against is not None and source.data == "-":
+        raise ArgumentError("'against' needs data that can be read twice, not standard input.")
     whole = load_table(
         source.data,
         columns=source.columns,
@@ -67,55 +68,44 @@ def tables_of(source: Source) -> Tables:
         context=source.context,
         where=source.where or None,
     )
+    against, notes = _against(source, whole)
+    if against is not None:
+        whole = whole.select(~np.isin(whole.rows, against.rows))
     table, duplicates = drop_duplicate_rows(whole)
-    table, notes = prepare(table, repair=source.repair)
-    train, validation, test = split(table, fractions=FRACTIONS, seed=source.split_seed)
+    table, said = prepare(table, repair=source.repair)
     if duplicates:
-        notes = (
-            f"{duplicates} rows that repeat earlier ones were dropped before the split",
-            *notes,
-        )
-    against = None
-    if source.against is not None:
-        against = load_table(
-            source.data, columns=list(table.columns), context=source.context, where=source.against
-        )
+        notes += (f"{duplicates} rows that repeat earlier ones were dropped before the split",)
+    train, validation, test = split(table, fractions=FRACTIONS, seed=source.split_seed)
+    if against is not None:
         against, _ = drop_duplicate_rows(against)
-    return Tables(train, validation, test, against, len(whole), duplicates, notes)
+        against = against.without_columns(set(against.columns) - set(table.columns))
+        refuse_gaps(against, source.data)
+    return Tables(train, validation, test, against, len(whole), duplicates, notes + said)
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Returns what config.json says of a run, or says that the folder holds none."""
-    run = read_config(folder / CONFIG).run
-    if run is None:
-        raise FileError(
-            f"{folder} holds a model but no run: it was saved, not fitted by a command."
-        )
-    return run
+def _against(source: Source, whole: Table) -> tuple[Table | None, tuple[str, ...]]:
+    """Returns the rows to compare with, and what to say where training would have seen them."""
+    if source.against is None:
+        return None, ()
+    against = load_table(
+        source.data,
+        columns=list(whole.columns),
+        context=source.context,
+        where=source.against,
+    )
+    both = int(np.isin(whole.rows, against.rows).sum())
+    said = (f"{both} rows that meet {source.against!r} are compared with, and not trained on",)
+    return against, said if both else ()
 
 
-def source_of(run: dict[str, Any], folder: Path) -> Source:
-    """Returns where the rows of a run came from."""
-    try:
-        return Source(**run["source"])
-    except (KeyError, TypeError):
-        raise FileError(
-            f"{folder / CONFIG} does not say where the data of the run came from."
-        ) from None
-
-
-def matching_table(data: str, run: dict[str, Any]) -> Table:
-    """Returns the columns of a run from other data, without missing or infinite values."""
-    import numpy as np
-
-    table = load_table(data, columns=run["columns"], context=run["context_columns"])
+def refuse_gaps(table: Table, data: str) -> None:
+    """Refuses a table with a value that is missing or infinite, and names the first."""
     parts = table.values if table.context is None else np.hstack([table.values, table.context])
     bad = ~np.isfinite(parts)
     if bad.any():
         row, column = np.argwhere(bad)[0]
         name = [*table.columns, *table.context_columns][column]
-        raise ArgumentError(
-            f"column {json.dumps(name)} of {data} should hold finite numbers, "
-            f"row {table.rows[row]} has {parts[row, column]}."
+        raise DataError(
+            f"column {name!r} of {data} should hold finite numbers, row {table.rows[row]} has "
+            f"{parts[row, column]}."
         )
-    return table

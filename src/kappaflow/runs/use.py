@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from kappaflow._checks import positive_int
+from kappaflow._checks import natural_int, positive_int
+from kappaflow.data import Table, load_table
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
-from kappaflow.runs.job import matching_table, read_run, source_of, tables_of
-from kappaflow.training import log_prob_of, read_result, rows_of
+from kappaflow.runs.job import refuse_gaps, tables_of
+from kappaflow.runs.stored import RunConfig, read_finished, read_run
+from kappaflow.training import log_prob_of, rows_of
 
 Columns = dict[str, np.ndarray]
 ROWS_AT_ONCE = 65_536
@@ -33,22 +35,23 @@ def sample_run(folder: Path, n: int, *, context: str | None = None, seed: int = 
         ArgumentError: n is below 1, or a context is missing or not wanted.
     """
     positive_int("n", n)
+    if natural_int("seed", seed) >= 2**63:
+        raise ArgumentError(f"'seed' should be below 2**63, got {seed}.")
     flow, run = load(folder), read_run(folder)
-    names = run["context_columns"]
+    names = run.context_columns
     if bool(names) != (context is not None):
-        wanted = (
-            f"name data with {', '.join(names)}" if names else "be left out: the flow has none"
-        )
+        wanted = f"name data with {', '.join(names)}" if names else "be left out: there is none"
         raise ArgumentError(f"'context' should {wanted}.")
     generator = torch.Generator().manual_seed(seed)
-    if context is None:
-        sizes = [min(ROWS_AT_ONCE, n - start) for start in range(0, n, ROWS_AT_ONCE)]
-        drawn = torch.cat([flow.sample(size, generator=generator) for size in sizes])
-        return _by_column(run["columns"], drawn.numpy())
-    given = matching_table(context, {"columns": names, "context_columns": []}).values
-    rows = torch.from_numpy(given).to(flow.dtype)
-    drawn = flow.sample(n, rows, generator=generator).flatten(0, 1)
-    return _by_column(run["columns"], drawn.numpy()) | _by_column(names, np.tile(given, (n, 1)))
+    given = None if context is None else _table(context, names, []).values
+    rows = None if given is None else torch.from_numpy(given).to(flow.dtype)
+    at_once = max(1, ROWS_AT_ONCE // (1 if given is None else len(given)))
+    sizes = [min(at_once, n - start) for start in range(0, n, at_once)]
+    drawn = torch.cat([flow.sample(size, rows, generator=generator) for size in sizes]).numpy()
+    if given is None:
+        return _by_column(run.columns, drawn)
+    drawn = drawn.reshape(-1, drawn.shape[-1])
+    return _by_column(run.columns, drawn) | _by_column(names, np.tile(given, (n, 1)))
 
 
 def score_run(folder: Path, data: str) -> Columns:
@@ -64,16 +67,17 @@ def score_run(folder: Path, data: str) -> Columns:
     Returns:
         Two columns, a row for each row of the data.
     """
-    flow, run, result = load(folder), read_run(folder), read_result(folder)
-    table = matching_table(data, run)
-    scores = log_prob_of(flow, rows_of(table, flow)).numpy()
-    quantiles = result.get("train_log_prob_quantiles")
-    if quantiles is None:
+    result, run, flow = read_finished(folder), read_run(folder), load(folder)
+    quantiles = result.train_log_prob_quantiles
+    if None in quantiles:
         raise FileError(
-            f"{folder} is not finished: run the fit again, and it goes on where it stopped."
+            f"{folder} has training rows whose score is not finite: there is no percentile."
         )
+    table = _table(data, run.columns, run.context_columns)
+    scores = log_prob_of(flow, rows_of(table, flow)).numpy()
     levels = np.linspace(0, 100, len(quantiles))
-    return {"log_prob": scores, "percentile": np.interp(scores, quantiles, levels)}
+    percentile = np.interp(scores, np.array(quantiles, dtype=float), levels)
+    return {"log_prob": scores, "percentile": percentile}
 
 
 def examine_run(folder: Path, data: str | None = None) -> tuple[Diagnosis, str]:
@@ -89,14 +93,31 @@ def examine_run(folder: Path, data: str | None = None) -> tuple[Diagnosis, str]:
     """
     flow = load(folder)
     if data is not None:
-        rows = rows_of(matching_table(data, read_run(folder)), flow)
+        run = read_run(folder)
+        rows = rows_of(_table(data, run.columns, run.context_columns), flow)
         return doctor(flow, rows.x, rows.context), f"rows of {data}"
     try:
-        run = read_run(folder)
-        rows = rows_of(tables_of(source_of(run, folder)).test, flow)
-        return doctor(flow, rows.x, rows.context), "held-out rows of the run"
+        rows = rows_of(_held_out(read_run(folder)), flow)
     except KappaflowError:
-        return doctor(flow), "samples of the flow (its data was not found)"
+        return doctor(flow), "samples of the flow (its data was not found as it was)"
+    return doctor(flow, rows.x, rows.context), "held-out rows of the run"
+
+
+def _held_out(run: RunConfig) -> Table:
+    """Returns the test rows of a run, where its data is still what it was."""
+    if run.source is None or run.source.data == "-":
+        raise FileError("the data of the run cannot be read again.")
+    tables = tables_of(run.source)
+    if tables.train.fingerprint() != run.fingerprints.get("train"):
+        raise FileError("the data of the run has changed.")
+    return tables.test
+
+
+def _table(data: str, columns: list[str], context: list[str]) -> Table:
+    """Returns the named columns of some data, all finite."""
+    table = load_table(data, columns=columns, context=context)
+    refuse_gaps(table, data)
+    return table
 
 
 def _by_column(names: list[str], values: np.ndarray) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def check_bijection(bijection: Bijection, x: Tensor, context: Tensor | None = No
 
     Round trips on both sides (from x, and from draws of N(0, I) as latents), log_det against the
     dense Jacobian in both directions, types and shapes, rows that do not depend on each other, no
-    hidden state, the four products of `linearize`, gradients to every parameter, and saving. The
+    hidden state, the declared width of the context, the four products of `linearize`, gradients to
+    every parameter, and saving. The
     tolerance follows the conditioning: with s the singular values and :math:`\kappa` their ratio,
     round trips hold within :math:`10 \epsilon \kappa |x|` and log_det within
     :math:`10 \epsilon \kappa (1 + \sum |\log s|)`; where a shift takes x to a far z, the former
@@ -60,6 +61,11 @@ def check_bijection(bijection: Bijection, x: Tensor, context: Tensor | None = No
         raise ArgumentError(f"'bijection' should be a Bijection, got {type(bijection).__name__}.")
     if len(batch("x", x)) < 2:
         raise ArgumentError(f"'x' should hold at least two points, got {len(x)}.")
+    if context is None and bijection.context_features:
+        raise ArgumentError(
+            f"'context' should be given, with {bijection.context_features} columns: "
+            "this bijection reads one."
+        )
     x = x.detach()
     z = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(x)
     twin = copy.deepcopy(bijection).eval()
@@ -68,6 +74,7 @@ def check_bijection(bijection: Bijection, x: Tensor, context: Tensor | None = No
         check_form(name, function, points, context)
         require(fingerprint(twin) == before, f"{name} should change no state, but it did")
         check_repeatable(name, function, points, context)
+    check_width(twin, x, context)
     check_start(bijection, x, context)
     check_measuring(twin, x, context)
     check_directions(twin, x, z, context)
@@ -113,6 +120,24 @@ def check_repeatable(name: str, function: Map, x: Tensor, context: Tensor | None
         torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(first, second, strict=True)
     )
     require(same, f"{name} should give the same result each time, but a second call differs")
+
+
+def check_width(twin: Bijection, x: Tensor, context: Tensor | None) -> None:
+    """The declared width is that of the context; 0 is for those on which no context acts."""
+    if context is None:
+        return
+    declared, width = twin.context_features, context.shape[1]
+    if not declared:
+        moved = jittered(copy.deepcopy(twin))  # a start at zero would hide what is read
+        with torch.no_grad():
+            pairs = zip(moved(x, context), moved(x, context.flip(0)), strict=True)
+            if all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
+                return
+    require(
+        declared == width,
+        f"context_features should be {width}, the width of the context that is read, "
+        f"got {declared}",
+    )
 
 
 def check_start(bijection: Bijection, x: Tensor, context: Tensor | None) -> None:
@@ -234,7 +259,7 @@ def check_measuring(twin: Bijection, x: Tensor, context: Tensor | None) -> None:
     flow = Flow(StandardNormal(tuple(x.shape[1:])), twin).to(x)
     before = fingerprint(flow)
     spectrum(twin, x, context=context)
-    round_trip(flow, x, context=context)
+    round_trip(flow, x, context=context if flow.context_features else None)
     require(fingerprint(flow) == before, "measuring should change no state and no mode, but does")
 
 

@@ -8,12 +8,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from kappaflow.conditioning import TRUSTED
 from kappaflow.errors import KappaflowError
 
 Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 M = TypeVar("M", bound=nn.Module)
 
-TESTABLE = 1e-2  # eps * condition number beyond which rounding hides every law
 SAFETY = 10.0  # measured: the worst point of right flows needs 5
 
 
@@ -103,9 +103,9 @@ def reference(name: str, function: Map, points: Tensor, context: Tensor | None) 
     found = Reference(points, value, log_det, jacobian, torch.linalg.svdvals(jacobian))
     worst = (found.condition_number * found.eps).nan_to_num(torch.inf).max().item()
     require(
-        worst < TESTABLE,
+        worst < TRUSTED,
         f"{name} is not testable in {points.dtype} at these points: eps * condition number is "
-        f"{worst:.2g}, which should be below {TESTABLE:g}; take a wider type or other points",
+        f"{worst:.2g}, which should be below {TRUSTED:g}; take a wider type or other points",
     )
     return found
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Average:
-    """Averages of the parameters of a module, with the bias of the start taken out.
+    """Averages of the parameters of a module, with a memory that is short at first.
 
     Args:
         module: Whose parameters are averaged.

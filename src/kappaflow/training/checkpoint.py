@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from kappaflow.errors import FileError
-from kappaflow.files import make_directory, read_tensors, write_tensors
+from kappaflow.storage import make_directory, read_tensors, write_tensors
 
 FILE = Path("checkpoint") / "state.safetensors"
 

@@ -74,7 +74,7 @@ def fit(
             context).
         validation: The same, for the rows to stop by; if left out, a tenth of `data`.
         out: A run folder to write and to resume from.
-        device: Where to train, such as "cpu" or "cuda"; chosen if left out.
+        device: Where to train, "cpu" or "cuda"; where the flow is if left out.
         repair: "drop" or "jitter": go on where the data has no density, see
             `kappaflow.data.prepare`.
         progress: Show a progress bar; on a terminal only if left out.
@@ -129,14 +129,16 @@ def fit_tables(
         validation: Rows to stop by.
         settings: How.
         out: A run folder to write and to resume from.
-        device: Where to train; chosen if left out.
+        device: Where to train; where the flow is if left out.
         progress: Show a progress bar; on a terminal only if left out.
         about: What else config.json should say of the run: where the tables came from.
 
     Returns:
         The result, without notes.
     """
-    fabric = Fabric(accelerator=_accelerator(device), devices=1, precision=_precision(flow))
+    if not any(parameter.requires_grad for parameter in flow.parameters()):
+        raise ArgumentError("'flow' should have parameters that can be trained, it has none.")
+    fabric = _fabric(flow, device)
     flow.to(fabric.device)
     rows, held_out_rows = rows_of(train, flow), rows_of(validation, flow)
     folder = None
@@ -155,13 +157,26 @@ def fit_tables(
     fit_units(flow, rows)
     if folder is not None:
         folder.start(flow)
-    return _train(Training(flow, rows, held_out_rows, settings, fabric), folder, progress)
+    with torch.inference_mode(False), torch.enable_grad():
+        return _train(Training(flow, rows, held_out_rows, settings, fabric), folder, progress)
 
 
 def _held_out(validation: Table, train: Table) -> Table:
     """Returns the given validation rows, with the columns that are trained on, all finite."""
-    gone = set(validation.columns) - set(train.columns)
-    validation = validation.without_columns(gone if train.left_out else ())
+    lacking = [name for name in train.columns if name not in validation.columns]
+    if lacking or validation.context_columns != train.context_columns:
+        raise DataError(
+            f"the validation rows should have the columns of the training rows, "
+            f"{', '.join(train.columns + train.context_columns)}; they have "
+            f"{', '.join(validation.columns + validation.context_columns)}."
+        )
+    order = [validation.columns.index(name) for name in train.columns]
+    validation = dataclasses.replace(
+        validation,
+        values=validation.values[:, order],
+        columns=train.columns,
+        integer_columns=(),
+    )
     bad = [p.message for p in examine(validation) if p.code in {"missing", "infinite"}]
     if bad:
         raise DataError(f"the validation rows cannot be scored: {bad[0]}.")
@@ -170,16 +185,16 @@ def _held_out(validation: Table, train: Table) -> Table:
 
 def fit_units(flow: Flow, rows: Rows) -> None:
     """Fits the leading `Standardize` of a flow, and that of its context, to rows; once only."""
+    x = rows.x
     for part in flow.units:
         if isinstance(part, Standardize) and not part.fitted:
-            part.fit(rows.x)
-    embedding = flow.bijection.embedding if isinstance(flow.bijection, Chain) else None
-    if (
-        isinstance(embedding, StandardizeInputs)
-        and rows.context is not None
-        and not embedding.fitted
-    ):
-        embedding.fit(rows.context)
+            part.fit(x)
+        x = part(x)[0]
+    first = flow.bijection.embedding if isinstance(flow.bijection, Chain) else None
+    if isinstance(first, torch.nn.Sequential) and len(first):
+        first = first[0]
+    if isinstance(first, StandardizeInputs) and rows.context is not None and not first.fitted:
+        first.fit(rows.context)
 
 
 def _train(training: Training, folder: RunFolder | None, progress: bool | None) -> FitResult:
@@ -199,13 +214,18 @@ def _train(training: Training, folder: RunFolder | None, progress: bool | None) 
                 folder.checkpoint(training)
                 written = time.perf_counter()
 
-        reason = training.run(after_epoch)
+        try:
+            reason = training.run(after_epoch)
+        finally:
+            if folder is not None:
+                folder.keep_best(training)
+    if folder is not None:
+        folder.checkpoint(training)
     training.load_best()
     training.flow.eval()
     result = _result(training, reason)
     if folder is not None:
-        folder.checkpoint(training)
-        folder.finish(training.flow, _to_store(result))
+        folder.finish(_to_store(result))
     return result
 
 
@@ -244,13 +264,23 @@ def _stored_result(flow: Flow, stored: dict[str, Any]) -> FitResult:
     )
 
 
-def _accelerator(device: str | torch.device | None) -> str:
-    if device is None:
-        return "auto"
-    kind = torch.device(device).type
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ArgumentError("'device' should be \"cpu\" here: no CUDA device was found.")
-    return {"cuda": "gpu"}.get(kind, kind)
+def _fabric(flow: Flow, device: str | torch.device | None) -> Fabric:
+    """Returns the engine for a device: that of the flow where none is named."""
+    try:
+        wanted = flow.device if device is None else torch.device(device)
+    except (RuntimeError, TypeError):
+        wanted = torch.device("meta")
+    if wanted.type not in {"cpu", "cuda"}:
+        raise ArgumentError(f'\'device\' should be "cpu" or "cuda", got {device!r}.')
+    if wanted.type == "cpu":
+        return Fabric(accelerator="cpu", devices=1, precision=_precision(flow))
+    index = wanted.index or 0
+    if index >= torch.cuda.device_count():
+        raise ArgumentError(
+            f"'device' should be one that is here, got {wanted}; "
+            f"there are {torch.cuda.device_count()} CUDA devices."
+        )
+    return Fabric(accelerator="cuda", devices=[index], precision=_precision(flow))
 
 
 def _precision(flow: Flow) -> Any:  # noqa: ANN401

@@ -1,5 +1,6 @@
 """The training loop: epochs of steps on Lightning Fabric, with a state that can be restored."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
+from kappaflow.storage import plain
 from kappaflow.training.averaging import Average
 from kappaflow.training.blame import blame
 from kappaflow.training.checkpoint import Groups
@@ -122,13 +124,13 @@ class Training:
     def _epoch(self) -> float:
         """Returns the mean training NLL of the steps of an epoch, skipped ones left out."""
         self.flow.train()
-        generator = torch.Generator().manual_seed(
-            self.settings.seed * 1_000_003 + self.progress.epoch
-        )
-        order = torch.randperm(len(self.train), generator=generator).to(self.train.x.device)
+        seed = epoch_seed(self.settings.seed, self.progress.epoch)
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
+        order = order.to(self.train.x.device)
         total, rows = 0.0, 0
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.settings.seed * 1_000_003 + self.progress.epoch)
+        cuda = [self.flow.device] if self.flow.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seed)
             for index in order.split(self.settings.batch_size):
                 nll = self._step(self.train.at(index))
                 if nll is not None:
@@ -146,13 +148,10 @@ class Training:
         nll = loss.item()
         if nll - nll == 0:
             self.fabric.backward(loss)
-            norm = self.fabric.clip_gradients(
-                self.module,
-                self.optimizer,
-                max_norm=self.settings.clip_norm,
-                error_if_nonfinite=False,
-            )
-            if norm is None or torch.isfinite(norm):
+            trained = [p for p in self.flow.parameters() if p.grad is not None]
+            norm = torch.nn.utils.get_total_norm([p.grad for p in trained])  # pyright: ignore[reportArgumentType]
+            if torch.isfinite(norm):
+                torch.nn.utils.clip_grads_with_norm_(trained, self.settings.clip_norm, norm)
                 self.optimizer.step()
                 self.progress.updates += 1
                 self.average.update(self.progress.updates)
@@ -202,14 +201,14 @@ class Training:
             "time_s": progress.time_s,
             "memory_bytes": peak_memory_bytes(self.flow.device),
         }
-        progress.history.append({key: _plain(value) for key, value in figures.items()})
+        progress.history.append(plain(figures))
         return progress.history[-1]
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Returns a seed for what is random in an epoch, of 63 bits."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:8]) >> 1
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in state.items()}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Returns a value that JSON can hold: what is not finite becomes None."""
-    return None if isinstance(value, float) and value - value != 0 else value

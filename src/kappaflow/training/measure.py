@@ -1,8 +1,8 @@
 """What is measured after an epoch: held-out likelihood, conditioning, round trips, memory."""
 
-import resource
 import sys
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +38,7 @@ def likelihood_figures(flow: Flow, rows: Rows) -> dict[str, float]:
         "validation_nll_standardised": standardised.mean().item(),
     }
     for name, level in (("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
-        figures[f"validation_nll_{name}"] = standardised.quantile(level).item()
+        figures[f"validation_nll_{name}"] = float(np.quantile(standardised.numpy(), level))
     return figures
 
 
@@ -63,5 +63,9 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Returns the most memory used so far: of the device, or resident in this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource  # not there on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,7 +1,6 @@
 """The folder of a run: what it was asked for, how far it came, and what came out."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,13 @@ from kappaflow.files import (
     WEIGHTS,
     ModelConfig,
     load_tensors,
-    make_directory,
     read_config,
-    read_tensors,
-    write_bytes,
+    read_weights,
     write_config,
     write_weights,
 )
 from kappaflow.flows import Flow
+from kappaflow.storage import is_unfinished, make_directory, plain, write_bytes
 from kappaflow.training.checkpoint import read_checkpoint, write_checkpoint
 from kappaflow.training.loop import Training
 
@@ -36,9 +34,10 @@ class RunFolder:
 
     def __init__(self, path: str | Path, config: ModelConfig) -> None:
         self.path, self.config = Path(path), config
+        self._written_best = -1
         if (self.path / CONFIG).exists():
             _same(self.path, read_config(self.path / CONFIG), config)
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        elif self.path.is_dir() and not all(map(is_unfinished, self.path.iterdir())):
             raise ArgumentError(
                 f"'out' should be a new folder or one of a run, {self.path} holds other files."
             )
@@ -46,13 +45,11 @@ class RunFolder:
     def start(self, flow: Flow) -> None:
         """Writes what the run is, before it starts; from here on the folder can be loaded."""
         make_directory(self.path)
-        for unfinished in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
-            unfinished.unlink(
-                missing_ok=True
-            )  # of a process that was killed in the middle of a write
-        if not (self.path / WEIGHTS).exists():
-            write_weights(self.path / WEIGHTS, flow, self.config)
+        for left in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
+            left.unlink(missing_ok=True)
         write_config(self.path / CONFIG, self.config)
+        if not (self.path / WEIGHTS).exists():
+            write_weights(self.path / WEIGHTS, flow.state_dict(), self.config)
 
     def resume(self, training: Training) -> None:
         """Takes the training to where the last checkpoint stands, and the metrics with it."""
@@ -70,20 +67,26 @@ class RunFolder:
             file.write(json.dumps(figures, allow_nan=False) + "\n")
 
     def checkpoint(self, training: Training) -> None:
-        """Writes the state of the training."""
+        """Writes the state of the training, at the end of an epoch, and the best weights."""
         write_checkpoint(self.path, training.state(), vars(training.progress))
+        self.keep_best(training)
 
-    def finish(self, flow: Flow, result: dict[str, Any]) -> None:
-        """Writes the best weights and the result; a folder with a result is finished."""
-        write_weights(self.path / WEIGHTS, flow, self.config)
+    def keep_best(self, training: Training) -> None:
+        """Writes the best weights so far, where they are new."""
+        if training.progress.best_epoch != self._written_best:
+            write_weights(self.path / WEIGHTS, training.best, self.config)
+            self._written_best = training.progress.best_epoch
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes the result; a folder with a result is finished."""
         write_result(self.path, result)
 
     def finished(self, flow: Flow) -> dict[str, Any] | None:
         """Returns the result of a finished run, its weights loaded into the flow, else None."""
         if not (self.path / RESULT).exists():
             return None
-        tensors, _ = read_tensors(self.path / WEIGHTS)
-        load_tensors(flow, tensors, self.path / WEIGHTS)
+        source = self.path / WEIGHTS
+        load_tensors(flow, read_weights(source, read_config(self.path / CONFIG)), source)
         return read_result(self.path)
 
 
@@ -94,7 +97,7 @@ def read_result(folder: Path) -> dict[str, Any]:
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Writes result.json; a number that is not finite is written as null."""
-    write_bytes(folder / RESULT, (json.dumps(_plain(result), indent=2) + "\n").encode())
+    write_bytes(folder / RESULT, (json.dumps(plain(result), indent=2) + "\n").encode())
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -103,15 +106,6 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise FileError(f"{folder / METRICS} cannot be read ({error}).") from None
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Returns a value that JSON can hold."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

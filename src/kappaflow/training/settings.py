@@ -3,6 +3,7 @@
 import math
 from typing import Annotated
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kappaflow.errors import ArgumentError
@@ -42,7 +43,7 @@ class Settings(BaseModel):
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     patience: Count = 30
     most_skipped: Count = 20
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Returns the learning rate of a step: a linear rise, then half a cosine to zero."""
@@ -59,7 +60,8 @@ class Settings(BaseModel):
 def checked_settings(**given: object) -> Settings:
     """Returns settings, or says in one sentence which argument is wrong."""
     try:
-        return Settings.model_validate(given)
+        plain = {key: v.item() if isinstance(v, np.generic) else v for key, v in given.items()}
+        return Settings.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from kappaflow.report.content import ProfileView
 from kappaflow.report.figures.base import (
     DATA,
     DATA_BAND,
@@ -29,48 +30,37 @@ from kappaflow.report.figures.base import (
     nothing_to_draw,
 )
 from kappaflow.report.numbers import (
-    as_float,
     drawable,
     is_finite,
     significant,
     what_is_not_drawn,
 )
 
-TRUSTED_LOSS = 1e-2  # eps * condition number above this is an error of the doctor
-Quantiles = dict[str, list[float]]
+# eps * condition number above this is an error of the doctor: `kappaflow.conditioning.TRUSTED`,
+# which is not imported, since reports know nothing of what measures.
+TRUSTED_LOSS = 1e-2
 
 
 @dataclass(frozen=True)
 class Depth:
-    """The profile of a report, read once.
+    """The profile of a report, as its figures see it."""
 
-    Attributes:
-        layers: Names of the layers, data side first.
-        table: The profile as it stands in the report.
-    """
+    profile: ProfileView
 
-    layers: list[str]
-    table: dict[str, Any]
-
-    @classmethod
-    def of(cls, profile: dict[str, Any]) -> "Depth | None":
-        """Returns the profile of a report, or None if nothing was measured."""
-        layers = profile.get("layers") or []
-        return cls([str(name) for name in layers], profile) if layers else None
-
-    def __getitem__(self, name: str) -> Quantiles:
-        """Returns the quantiles of a quantity, a list over the layers each."""
-        return self.table[name]
+    @property
+    def layers(self) -> list[str]:
+        """Names of the layers, data side first."""
+        return self.profile.layers
 
     @property
     def worst(self) -> int:
-        """The layer with the largest condition number of its own, within the layers there are."""
-        return min(max(int(self.table.get("worst_layer", 0)), 0), len(self.layers) - 1)
+        """The layer with the largest condition number of its own."""
+        return self.profile.worst_layer
 
     @property
     def limit(self) -> float | None:
         """The condition number at which the flow's float type keeps two digits, if known."""
-        eps = as_float(self.table.get("eps"))
+        eps = self.profile.eps
         return TRUSTED_LOSS / eps if eps and math.isfinite(eps) else None
 
     @property
@@ -89,18 +79,16 @@ def envelope(depth: Depth) -> Figure:
     places, names = [0, *depth.places], ["the data", *depth.hover]
     traces: list[Trace] = []
     raw: list[list[float]] = []
-    for key, name, color, fill, dash in (
-        ("sigma_max", "largest stretch", STRETCH, STRETCH_BAND, "solid"),
-        ("sigma_min", "smallest stretch", SQUEEZE, SQUEEZE_BAND, "dash"),
+    largest, smallest = depth.profile.sigma_max, depth.profile.sigma_min
+    for quantity, name, color, fill, dash in (
+        (largest, "largest stretch", STRETCH, STRETCH_BAND, "solid"),
+        (smallest, "smallest stretch", SQUEEZE, SQUEEZE_BAND, "dash"),
     ):
-        raw += (measured := [depth[key][q] for q in ("p05", "median", "p95")])
-        low, mid, high = ([1.0, *values] for values in measured)
+        raw += quantity.band
+        low, mid, high = ([1.0, *values] for values in quantity.band)
         traces.append(band(places, drawable(low, log=True), drawable(high, log=True), fill))
         traces.append(line(places, drawable(mid, log=True), name, color, text=names, dash=dash))
-    last = (
-        significant(depth["sigma_max"]["median"][-1]),
-        significant(depth["sigma_min"]["median"][-1]),
-    )
+    last = significant(largest.median[-1]), significant(smallest.median[-1])
     return Figure(
         name="envelope",
         title="How far small steps are stretched, from the data to each depth",
@@ -122,15 +110,15 @@ def envelope(depth: Depth) -> Figure:
 
 def condition(depth: Depth) -> Figure:
     """Returns the condition number of each layer and of all up to it, the worst layer marked."""
-    total, own = depth["condition_number"], depth["layer_condition_number"]
-    raw = [table[q] for table in (total, own) for q in ("p05", "median", "p95")]
-    low, mid, high = (drawable(total[q], log=True) for q in ("p05", "median", "p95"))
+    total, own = depth.profile.condition_number, depth.profile.layer_condition_number
+    raw = [*total.band, *own.band]
+    low, mid, high = (drawable(values, log=True) for values in total.band)
     traces = [
         band(depth.places, low, high, DATA_BAND),
         line(depth.places, mid, "all layers so far", DATA, text=depth.hover),
         _own_condition(depth),
     ]
-    name, value = depth.layers[depth.worst], own["median"][depth.worst]
+    name, value = depth.layers[depth.worst], own.median[depth.worst]
     mark = "marked by a diamond"
     if drawable([value], log=True)[0] is None:
         mark = "whose condition number is not finite"
@@ -145,7 +133,7 @@ def condition(depth: Depth) -> Figure:
         name="condition",
         title="Condition number, each layer and all so far",
         alt=f"Condition numbers over {len(depth.layers)} layers; the whole flow has "
-        f"{significant(total['median'][-1])} in the median, the worst layer is {name} with "
+        f"{significant(total.median[-1])} in the median, the worst layer is {name} with "
         f"{significant(value)}.",
         caption="Good: layers alike, none far above the others, and a line that stays far "
         f"below the limit of the float type{limit_in_words}. The layer to look at first is "
@@ -166,28 +154,25 @@ def round_trips(depth: Depth) -> Figure:
     count = len(depth.layers)
     traces: list[Trace] = []
     raw: list[list[float]] = []
-    for key, name, color, fill, dash, first in (
-        ("round_trip_data", "data → latent → data", DATA, DATA_BAND, "solid", 0),
-        ("round_trip_latent", "latent → data → latent", SAMPLES, SAMPLES_BAND, "dash", 1),
+    data, latent = depth.profile.round_trip_data, depth.profile.round_trip_latent
+    for quantity, name, color, fill, dash, first in (
+        (data, "data → latent → data", DATA, DATA_BAND, "solid", 0),
+        (latent, "latent → data → latent", SAMPLES, SAMPLES_BAND, "dash", 1),
     ):
         places = list(range(first, count + first))
-        low, mid, high = (depth[key][q] for q in ("p05", "median", "p95"))
-        raw += [low, mid, high]
+        low, mid, high = quantity.band
+        raw += quantity.band
         traces.append(band(places, drawable(low, log=True), drawable(high, log=True), fill))
         traces.append(
             line(places, drawable(mid, log=True), name, color, text=depth.hover, dash=dash)
         )
-    predicted = depth.table.get("predicted_round_trip", {})
-    expected = drawable([predicted.get("median")], log=True)[0]
+    expected = drawable([depth.profile.predicted_round_trip.median], log=True)[0]
     if expected is not None:
         traces.append(
             line([0, count], [expected] * 2, "predicted from the condition number", INK)
             | {"mode": "lines", "line": {"color": INK, "width": 1.5, "dash": "dot"}}
         )
-    ends = (
-        significant(depth["round_trip_data"]["median"][0]),
-        significant(depth["round_trip_latent"]["median"][-1]),
-    )
+    ends = significant(data.median[0]), significant(latent.median[-1])
     return Figure(
         name="round-trips",
         title="Round trips: what is lost there and back",
@@ -209,8 +194,8 @@ def round_trips(depth: Depth) -> Figure:
 
 def _own_condition(depth: Depth) -> Trace:
     """Returns a point for each layer, with whiskers where there is room for them."""
-    table = depth["layer_condition_number"]
-    low, mid, high = (drawable(table[q], log=True) for q in ("p05", "median", "p95"))
+    own = depth.profile.layer_condition_number
+    low, mid, high = (drawable(values, log=True) for values in own.band)
     trace = line(depth.places, mid, "each layer alone", MUTED, text=depth.hover)
     size = 7 if len(mid) <= 64 else 3
     trace |= {"mode": "markers", "marker": {"color": MUTED, "size": size}}
@@ -278,12 +263,9 @@ def _limit_line(y: float) -> dict[str, Any]:
 
 def worst_layers(depth: Depth, most: int = 5) -> list[tuple[str, float, float, float]]:
     """Returns the layers worst alone: name, condition number (median, 95 %), round trip."""
-    own, alone = depth["layer_condition_number"], depth["layer_round_trip"]
+    own, alone = depth.profile.layer_condition_number, depth.profile.layer_round_trip
     order = sorted(
         range(len(depth.layers)),
-        key=lambda i: -own["median"][i] if is_finite(own["median"][i]) else float("-inf"),
+        key=lambda i: -own.median[i] if is_finite(own.median[i]) else float("-inf"),
     )
-    return [
-        (depth.layers[i], own["median"][i], own["p95"][i], alone["median"][i])
-        for i in order[:most]
-    ]
+    return [(depth.layers[i], own.median[i], own.p95[i], alone.median[i]) for i in order[:most]]

@@ -1,0 +1,112 @@
+"""Files that are written whole or not at all, and tensors that notice when a byte has changed."""
+
+import hashlib
+import json
+import math
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import Tensor
+
+from kappaflow.errors import FileError, WriteError
+
+DIGEST = "digest"
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: temporary file, fsync, rename, fsync of the directory."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401
+    """Returns a value that JSON can hold: a number that is not finite becomes None."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def is_unfinished(path: Path) -> bool:
+    """Returns whether a file is what a process that was killed in the middle of a write left."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def make_directory(path: str | Path) -> Path:
+    """Returns the directory, made if it is missing."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WriteError(f"{folder} cannot be made a directory: {error.strerror}.") from None
+    return folder
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Writes named tensors and strings to one safetensors file, with a digest over all of them."""
+    own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    metadata = {**metadata, DIGEST: _digest(own, metadata)}
+    write_bytes(path, safetensors_bytes(own, metadata=metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Returns tensors and strings of a file that `write_tensors` wrote.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The tensors by name, and the metadata.
+
+    Raises:
+        FileError: The file is missing, cut short, or not as it was written.
+    """
+    if not path.is_file():
+        raise FileError(f"{path} is missing: {path.parent} holds no whole model.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            metadata = dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise FileError(f"{path} is damaged or cut short ({error}).") from None
+    if metadata.pop(DIGEST, None) != _digest(tensors, metadata):
+        raise FileError(f"{path} does not match its digest: it was damaged or changed.")
+    return tensors, metadata
+
+
+def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
+    """Returns a SHA-256 over strings, and names, types, shapes and bytes of tensors."""
+    sha = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _sync_directory(folder: Path) -> None:
+    """Makes a rename durable, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,86 @@
+"""The small parts of a training, each against its definition."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.training.averaging import Average
+from kappaflow.training.checkpoint import FILE, read_checkpoint, write_checkpoint
+from kappaflow.training.loop import epoch_seed
+
+
+def test_the_average_is_the_one_computed_by_hand():
+    """Decay min(d, k / (k + 10)) at the k-th update, from the start on."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(layer.weight, 0.0)
+    average, expected = Average(layer, 0.5), 0.0
+    for k in range(1, 30):
+        torch.nn.init.constant_(layer.weight, float(k))
+        average.update(k)
+        decay = min(0.5, k / (k + 10))
+        expected = decay * expected + (1 - decay) * k
+    assert average.state()["weight"].item() == pytest.approx(expected, rel=1e-5)
+    assert abs(expected - 29) > 0.5
+
+
+def test_the_average_takes_the_module_s_place_and_gives_it_back():
+    """Inside, the module computes with averages; outside, with its own weights."""
+    layer = torch.nn.Linear(1, 1, bias=False)
+    average = Average(layer, 0.9)
+    torch.nn.init.constant_(layer.weight, 7.0)
+    held = average.state()["weight"].clone()
+    with average.in_place():
+        assert torch.equal(layer.weight.data, held)
+    assert layer.weight.item() == 7.0
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path):
+    """A wrong number is worse than a stop."""
+    write_checkpoint(tmp_path, {"flow": {"w": torch.arange(100.0)}}, {"epoch": 3})
+    groups, progress = read_checkpoint(tmp_path)
+    assert torch.equal(groups["flow"]["w"], torch.arange(100.0)) and progress == {"epoch": 3}
+    content = bytearray((tmp_path / FILE).read_bytes())
+    content[-7] ^= 1
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(kf.FileError, match="digest"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    """Also where it fails after the first bytes are on the disk."""
+    import os
+
+    write_checkpoint(tmp_path, {"flow": {"w": torch.zeros(3)}}, {"epoch": 1})
+
+    def broken(descriptor):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(kf.FileError, match="Input/output error"):
+        write_checkpoint(tmp_path, {"flow": {"w": torch.ones(3)}}, {"epoch": 2})
+    monkeypatch.undo()
+    groups, progress = read_checkpoint(tmp_path)
+    assert progress == {"epoch": 1} and groups["flow"]["w"].sum() == 0
+    assert [path.name for path in (tmp_path / FILE).parent.iterdir()] == [FILE.name]
+
+
+def test_seeds_of_epochs_differ_and_fit_in_63_bits():
+    """Neighbouring seeds and epochs do not share one."""
+    seeds = {epoch_seed(seed, epoch) for seed in range(20) for epoch in range(200)}
+    assert len(seeds) == 4000 and max(seeds) < 2**63
+
+
+@pytest.mark.parametrize(("setting", "moves"), [("clip_norm", 1e-12), ("weight_decay", 1e3)])
+def test_the_gradient_is_clipped_and_weights_decay(setting, moves):
+    """Another clip or decay than usual leads to other weights."""
+    x = torch.randn(64, 2, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    norms = {}
+    for value in (5.0 if setting == "clip_norm" else 0.0, moves):
+        torch.manual_seed(0)
+        flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        with torch.no_grad():
+            for parameter in flow.parameters():
+                parameter.add_(0.3)
+        result = kf.fit(flow, x, max_epochs=1, average=0.0, **{setting: value})
+        norms[value] = sum(p.norm().item() for p in result.flow.parameters())
+    assert len({round(norm, 4) for norm in norms.values()}) == 2
