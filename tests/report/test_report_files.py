@@ -108,7 +108,9 @@ def test_evidence_tells_a_number_that_is_not_finite_from_its_name(make_report):
     assert math.isnan(again["number"])
 
 
-@pytest.mark.parametrize("value", [True, [1.0], {"number": 1.0}, {"number": "one"}, {}])
+@pytest.mark.parametrize(
+    "value", [True, [1.0], {"number": 1.0}, {"number": "one"}, {"number": []}, {}]
+)
 def test_evidence_is_a_number_or_a_text(make_report, value):
     """Truth values, lists and objects are none."""
     finding = make_report(layers=2).findings[0].model_dump()

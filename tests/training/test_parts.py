@@ -84,3 +84,16 @@ def test_the_gradient_is_clipped_and_weights_decay(setting, moves):
         result = kf.fit(flow, x, max_epochs=1, average=0.0, **{setting: value})
         norms[value] = sum(p.norm().item() for p in result.flow.parameters())
     assert len({round(norm, 4) for norm in norms.values()}) == 2
+
+
+def test_a_held_out_row_beyond_the_float_type_does_not_stop_the_measuring():
+    """It is left out of the conditioning figures; where no row is left they are nan."""
+    from kappaflow.training.measure import conditioning_figures
+    from kappaflow.training.rows import Rows
+
+    flow = kf.real_nvp(2, depth=2, hidden=(4,))
+    flow.units.bijections[0].deviation.fill_(1e-20)
+    x = torch.tensor([[1e-20, 0.0], [1e30, 0.0]])
+    assert conditioning_figures(flow, Rows(x, None))["condition_number_median"] == 1
+    figures = conditioning_figures(flow, Rows(x[1:], None))
+    assert all(value != value for value in figures.values())

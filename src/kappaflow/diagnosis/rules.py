@@ -140,7 +140,7 @@ def _singular_values_not_finite(profile: Profile) -> Finding:
             "The singular values of the Jacobian are not finite and above 0 at "
             f"{bad} of the {points} points."
         ),
-        cause="A derivative is zero, infinite or not a number, where the values themselves are finite.",
+        cause="A derivative is zero, infinite or not a number, where the values are finite.",
         cure="Check the layer with kappaflow.testing.check_bijection at such values.",
         evidence={"finite_share": 1 - bad / points},
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -222,12 +222,12 @@ def _tagged(value: object) -> object:
     return {"number": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
 
 
-def _untagged(value: Any) -> Any:  # noqa: ANN401
-    tagged = isinstance(value, dict) and set(value) == {"number"}
-    return _NOT_FINITE.get(value["number"], value) if tagged else value
+def _untagged(value: object) -> object:
+    """Returns the number that `_tagged` wrote, and anything else as it is."""
+    return next((n for n in _NOT_FINITE if value == _tagged(n)), value)
 
 
-_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_NOT_FINITE = (math.nan, math.inf, -math.inf)
 
 # Strict, so that a text of digits stays a text.
 Evidence = Annotated[

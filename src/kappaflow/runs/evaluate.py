@@ -19,6 +19,7 @@ from kappaflow.report import (
     Likelihood,
     Marginal,
     Pairs,
+    ProfileView,
     Report,
     Separation,
 )
@@ -61,6 +62,7 @@ def evaluate(result: FitResult, tables: Tables, about: About) -> tuple[Report, D
     test = rows_of(tables.test, flow)
     few = test.at(slice(0, POINTS))
     diagnosis = doctor(flow, few.x, few.context)
+    depth = diagnosis.profile or profile(flow, few.x, context=few.context)
     samples = _samples(flow, test)
     nll = -log_prob_of(flow, test)
     gaussian_nll = _gaussian_nll(tables)
@@ -74,7 +76,7 @@ def evaluate(result: FitResult, tables: Tables, about: About) -> tuple[Report, D
         separations=_separations(flow, nll, tables),
         marginals=_marginals(tables.test, samples),
         pairs=_pairs(tables.test, samples),
-        profile=profile(flow, few.x, context=few.context).to_dict(),
+        profile=ProfileView.model_validate(depth.to_dict()),
         latent=_latent(flow, test),
         verdict=diagnosis.verdict,
         ok=diagnosis.ok,

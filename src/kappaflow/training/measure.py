@@ -11,6 +11,12 @@ from kappaflow.flows import Flow
 from kappaflow.training.rows import Rows
 
 ROWS_AT_ONCE = 4096
+CONDITIONING = (
+    "condition_number_median",
+    "condition_number_p95",
+    "round_trip_data",
+    "round_trip_latent",
+)
 
 
 @torch.no_grad()
@@ -49,14 +55,16 @@ def conditioning_figures(flow: Flow, rows: Rows) -> dict[str, float]:
     spent on measuring.
     """
     few = rows.at(slice(0, max(4, min(64, 2048 // flow.event_shape[0]))))
-    condition = spectrum(flow.core, flow.units(few.x)[0], context=few.context).condition_number
+    standardised = flow.units(few.x)[0]
+    finite = torch.isfinite(standardised).flatten(1).all(dim=1)
+    if not finite.any():
+        return dict.fromkeys(CONDITIONING, float("nan"))
+    few, standardised = few.at(finite), standardised[finite]
+    condition = spectrum(flow.core, standardised, context=few.context).condition_number
     trip = round_trip(flow, few.x, context=few.context)
-    return {
-        "condition_number_median": condition.median().item(),
-        "condition_number_p95": condition.quantile(0.95).item(),
-        "round_trip_data": trip.data.max().item(),
-        "round_trip_latent": trip.latent.max().item(),
-    }
+    median, p95 = condition.median(), condition.quantile(0.95)
+    values = (median, p95, trip.data.max(), trip.latent.max())
+    return dict(zip(CONDITIONING, (value.item() for value in values), strict=True))
 
 
 def peak_memory_bytes(device: torch.device) -> int:
