@@ -553,3 +553,12 @@ def test_a_flow_with_nothing_to_train_is_refused():
 def test_numpy_numbers_are_numbers():
     """Settings may come out of an array."""
     assert len(kf.fit(small(), gaussian(100)[0], max_epochs=np.int64(2)).history) == 2
+
+
+def test_a_result_without_its_history_is_no_result(tmp_path):
+    """One sentence that names the key."""
+    x, _ = gaussian(100)
+    kf.fit(small(), x, max_epochs=1, out=tmp_path / "run")
+    (tmp_path / "run/result.json").write_text('{"validation_nll": 1.0}')
+    with pytest.raises(kf.FileError, match="lacks 'best_epoch'"):
+        kf.fit(small(), x, max_epochs=1, out=tmp_path / "run")

@@ -87,7 +87,11 @@ class RunFolder:
             return None
         source = self.path / WEIGHTS
         load_tensors(flow, read_weights(source, read_config(self.path / CONFIG)), source)
-        return read_result(self.path)
+        stored = read_result(self.path)
+        lacking = {"history", "validation_nll", "best_epoch", "stopped_because"} - set(stored)
+        if lacking:
+            raise FileError(f"{self.path / RESULT} lacks {min(lacking)!r}: it was changed.")
+        return stored
 
 
 def read_result(folder: Path) -> dict[str, Any]:
