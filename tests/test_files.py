@@ -367,3 +367,12 @@ def test_nan_parameters_are_saved_and_loaded(flow, tmp_path):
         next(flow.parameters()).fill_(float("nan"))
     kf.save(flow, tmp_path)
     assert next(kf.load(tmp_path).parameters()).isnan().all()
+
+
+def test_a_model_is_not_saved_over_a_run(flow, tmp_path):
+    """The run's report and result would then be of another model."""
+    kf.fit(flow, torch.randn(100, 3), max_epochs=1, out=tmp_path / "run")
+    before = (tmp_path / "run" / WEIGHTS).read_bytes()
+    with pytest.raises(kf.ArgumentError, match="holds a run"):
+        kf.save(flow, tmp_path / "run")
+    assert (tmp_path / "run" / WEIGHTS).read_bytes() == before

@@ -39,7 +39,7 @@ _HOMES = {
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
     "training": ("FitResult", "fit"),
 }
-_MODULES = ("registry", "testing")
+_MODULES = ("data", "errors", "registry", "testing")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = sorted(["__version__", *_HOME_OF])  # pyright: ignore[reportUnsupportedDunderAll]

@@ -60,6 +60,8 @@ def save(flow: Flow, path: str | Path) -> None:
     """
     config = describe_model(flow)
     folder = make_directory(path)
+    if (folder / CONFIG).exists() and read_config(folder / CONFIG).run is not None:
+        raise ArgumentError(f"'path' should be another folder: {folder} holds a run.")
     write_weights(folder / WEIGHTS, flow.state_dict(), config)
     write_config(folder / CONFIG, config)
 

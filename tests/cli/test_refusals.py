@@ -276,3 +276,38 @@ def test_one_absurd_outlier_is_told_of_the_same_way_twice(run, tmp_path):
     assert "Traceback" not in first.err + second.err
     assert first.status == second.status
     assert first.out == second.out
+
+
+@pytest.mark.parametrize(
+    "words", [("--depth", "2.9"), ("--hidden", "8.7"), ("--patience", "1.5"), ("--seed", "1.5")]
+)
+def test_a_fraction_is_no_whole_number(run, table, tmp_path, words):
+    """It is refused, and not rounded."""
+    outcome = run("fit", table, "--out", tmp_path / "run", "--quiet", *words)
+    refused(outcome, words[0])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_fraction_of_a_sample_is_refused(run, finished):
+    """2.5 samples are neither 2 nor 3."""
+    refused(run("sample", finished, "-n", "2.5"), "-n")
+
+
+def test_a_column_that_float32_cannot_tell_apart_is_refused(run, tmp_path):
+    """Timestamps in milliseconds over a few seconds: constant in float32, so no density."""
+    import numpy as np
+
+    x = np.random.default_rng(0)
+    rows = [f"{1.7e12 + i * 2},{x.normal():.4f}" for i in range(300)]
+    path = tmp_path / "unix.csv"
+    path.write_text("ts,v\n" + "\n".join(rows) + "\n")
+    refused(run("fit", path, "--out", tmp_path / "run", *SMALL), "subtract an offset")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_without_a_finite_epoch_is_a_failure(run, table, tmp_path):
+    """Status 1 and one sentence; the flow is not passed off as trained."""
+    outcome = run("fit", table, "--out", tmp_path / "run", *SMALL, "--learning-rate", 1e9)
+    assert outcome.status == 1
+    assert "no validation likelihood was finite" in outcome.err or "not finite" in outcome.err
+    assert not (tmp_path / "run/result.json").exists()

@@ -9,6 +9,7 @@ import torch
 
 import kappaflow as kf
 from kappaflow.conditioning import layers_of
+from kappaflow.diagnosis import likelihood_findings, with_findings
 
 FEATURES = 4
 
@@ -408,3 +409,28 @@ def test_a_condition_number_that_leaves_nothing_says_so():
     for stretch, left in ((1e5, "leaves about 1 digit of"), (1e9, "leaves no digit of")):
         layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(stretch), 0.0, 0.0, 0.0])
         assert left in found(with_layer(layer))["KF301"].message
+
+
+@pytest.mark.parametrize(
+    ("nll", "standard_error", "gaussian", "found"),
+    [
+        (5.0, 0.1, 4.0, True),
+        (4.1, 0.1, 4.0, False),
+        (3.0, 0.1, 4.0, False),
+        (5.0, 0.1, math.nan, False),
+    ],
+)
+def test_a_flow_worse_than_a_gaussian_is_found(nll, standard_error, gaussian, found):
+    """KF501, a warning, where it is worse by more than twice the standard error."""
+    findings = list(likelihood_findings(nll, standard_error, gaussian))
+    assert [finding.code for finding in findings] == (["KF501"] if found else [])
+
+
+def test_a_finding_from_elsewhere_changes_the_verdict():
+    """The verdict follows from all findings, and the worst comes first."""
+    diagnosis = kf.doctor(healthy(), points())
+    assert diagnosis.verdict.startswith("Nothing speaks against")
+    more = with_findings(diagnosis, likelihood_findings(5.0, 0.1, 4.0))
+    assert more.verdict.startswith("Believe this flow with care: on held-out rows")
+    assert more.ok
+    assert more.profile is diagnosis.profile

@@ -198,3 +198,18 @@ def test_the_test_likelihood_is_that_of_the_test_rows_and_no_others(summary, tab
     }
     assert summary.result.test_nll == pytest.approx(nll["test"], abs=1e-9)
     assert abs(nll["train"] - nll["test"]) > 1e-3
+
+
+def test_a_flow_worse_than_a_gaussian_is_not_given_a_clean_bill(tmp_path):
+    """An untrained flow on strongly correlated columns: the verdict says so."""
+    base = np.random.default_rng(0).normal(size=(400, 1))
+    x = base + 0.01 * np.random.default_rng(1).normal(size=(400, 2))
+    run = fit_run(
+        Source(_written(tmp_path, x)),
+        Model(arguments={"depth": 2, "hidden": (4,)}),
+        tmp_path / "run",
+        max_epochs=1,
+        learning_rate=1e-9,
+    )
+    assert "worse than a Gaussian" in run.result.verdict
+    assert [finding.code for finding in read_report(run.folder).findings] == ["KF501"]

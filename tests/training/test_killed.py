@@ -70,3 +70,24 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_losses(data, tmp_path
     assert losses(run) == losses(whole)
     assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert not list(run.rglob(".*")), "a temporary file was left behind"
+
+
+@pytest.mark.slow
+def test_control_c_says_how_to_go_on(data, tmp_path):
+    """Status 130 and one line; the same command then finishes the run."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = tmp_path / "run"
+    process = subprocess.Popen(command(data, run), env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        metrics = run / "metrics.jsonl"
+        if metrics.exists() and metrics.read_bytes().count(b"\n") >= 3:
+            break
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130
+    assert "goes on when the same command is given" in said
+    assert "Traceback" not in said
+    subprocess.run(command(data, run), env=environment, check=True, capture_output=True)
+    assert len(losses(run)) == 60

@@ -25,6 +25,7 @@ app = App(
     ),
     version=__version__,
     result_action="return_value",
+    suppress_keyboard_interrupt=False,
 )
 for command in (fit, sample, score, doctor, report, data):
     app.command(command)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from kappaflow.cli.show import number, numbers, say, table
+from kappaflow.cli.whole import Whole, Wholes
 
 
 def fit(
@@ -14,8 +15,8 @@ def fit(
     *,
     out: Path,
     model: Literal["real_nvp", "nice"] = "real_nvp",
-    depth: int = 16,
-    hidden: Annotated[tuple[int, ...], Parameter(consume_multiple=True)] = (128, 128),
+    depth: Whole = 16,
+    hidden: Wholes = (128, 128),
     partition: Literal["half", "alternating", "random", "random-half"] = "random-half",
     residual: Annotated[bool, Parameter(negative=())] = False,
     dropout: float = 0.1,
@@ -27,12 +28,12 @@ def fit(
     where: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     against: str | None = None,
     repair: Literal["drop", "jitter"] | None = None,
-    max_epochs: int = 60,
+    max_epochs: Whole = 60,
     max_time_s: float | None = None,
-    batch_size: int | None = None,
+    batch_size: Whole | None = None,
     learning_rate: float = 5e-3,
-    patience: int | None = None,
-    seed: int = 0,
+    patience: Whole | None = None,
+    seed: Whole = 0,
     quiet: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
@@ -159,6 +160,7 @@ def fit(
             "round trip, data and latent",
             numbers(result.round_trip_data, result.round_trip_latent, ".1e"),
         ),
+        *([("steps skipped", f"{result.skipped_steps:,}")] if result.skipped_steps else []),
         ("epochs", f"{result.epochs} in {result.time_s:.0f} s ({result.stopped_because})"),
     ]
     if against is not None:

@@ -6,16 +6,17 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kappaflow.cli.show import say
+from kappaflow.cli.whole import Whole
 
 
 def sample(
     run: Path,
     /,
     *,
-    n: Annotated[int, Parameter(name=["-n", "--n"])],
+    n: Annotated[Whole, Parameter(name=["-n", "--n"])],
     out: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
     context: str | None = None,
-    seed: int = 0,
+    seed: Whole = 0,
 ) -> None:
     """Draw samples from the flow of a run, in the units of its data.
 

@@ -1,6 +1,7 @@
 """The doctor: measurements of a flow become findings with a code, a layer, a cause and a cure."""
 
-from kappaflow.diagnosis.examination import doctor
+from kappaflow.diagnosis.examination import doctor, with_findings
 from kappaflow.diagnosis.finding import Diagnosis, Finding
+from kappaflow.diagnosis.likelihood import likelihood_findings
 
-__all__ = ["Diagnosis", "Finding", "doctor"]
+__all__ = ["Diagnosis", "Finding", "doctor", "likelihood_findings", "with_findings"]

@@ -1,6 +1,7 @@
 """`doctor`: measures a flow at points, asks the rules, and says the whole in words."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -55,9 +56,22 @@ def doctor(flow: Flow, x: Tensor | None = None, context: Tensor | None = None) -
     with measuring(flow), torch.random.fork_rng(devices=[]):
         measured = _measure(flow, x, context)
         findings = [finding for rule in RULES for finding in rule(measured)]
-    findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    figures = _figures(measured)
-    return Diagnosis(tuple(findings), _verdict(figures, findings), figures, measured.profile)
+    return _diagnosis(findings, _figures(measured), measured.profile)
+
+
+def with_findings(diagnosis: Diagnosis, more: Iterable[Finding]) -> Diagnosis:
+    """Returns a diagnosis with findings from elsewhere, and the verdict that follows from all."""
+    findings = [*diagnosis.findings, *more]
+    return _diagnosis(findings, diagnosis.measured, diagnosis.profile)
+
+
+def _diagnosis(
+    findings: list[Finding],
+    figures: dict[str, float | int | str | None],
+    profile: Profile | None,
+) -> Diagnosis:
+    ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    return Diagnosis(tuple(ordered), _verdict(figures, ordered), figures, profile)
 
 
 def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
@@ -107,7 +121,7 @@ def _figures(m: Measured) -> dict[str, float | int | str | None]:
         "points": m.profile.sigma_max.shape[1],
         "layers": len(m.profile.layers),
         "dtype": str(m.flow.dtype).removeprefix("torch."),
-        "condition_number_median": condition.median().item(),
+        "condition_number_median": condition.quantile(0.5).item(),
         "condition_number_p95": condition.quantile(0.95).item(),
         "condition_number_max": condition.max().item(),
         "round_trip_data_max": m.profile.round_trip_data[0].max().item(),

@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 
 from kappaflow.conditioning import profile
 from kappaflow.data import Table, atom_rows
-from kappaflow.diagnosis import Diagnosis, doctor
+from kappaflow.diagnosis import Diagnosis, doctor, likelihood_findings, with_findings
 from kappaflow.flows import Flow
 from kappaflow.report import (
     About,
@@ -24,10 +24,10 @@ from kappaflow.report import (
     Separation,
 )
 from kappaflow.runs.job import Tables
-from kappaflow.training import FitResult, Rows, log_prob_of, rows_of, units_log_det
+from kappaflow.training import FitResult, Rows, log_prob_of, quantile, rows_of, units_log_det
 
 POINTS = 64  # rows at which conditioning is profiled
-PAIRED_COLUMNS, PAIRED_ROWS = 6, 400
+PAIRED_COLUMNS, PAIRED_ROWS = 5, 400
 BINS = 40
 CURVES = (
     "epoch",
@@ -61,16 +61,21 @@ def evaluate(result: FitResult, tables: Tables, about: About) -> tuple[Report, D
     flow = result.flow
     test = rows_of(tables.test, flow)
     few = test.at(slice(0, POINTS))
-    diagnosis = doctor(flow, few.x, few.context)
-    depth = diagnosis.profile or profile(flow, few.x, context=few.context)
     samples = _samples(flow, test)
     nll = -log_prob_of(flow, test)
     gaussian_nll = _gaussian_nll(tables)
+    diagnosis = doctor(flow, few.x, few.context)
+    depth = diagnosis.profile or profile(flow, few.x, context=few.context)
+    likelihoods = _likelihoods(flow, nll, tables)
+    whole = likelihoods[0]
+    diagnosis = with_findings(
+        diagnosis, likelihood_findings(whole.nll, whole.standard_error, gaussian_nll)
+    )
     report = Report(
         about=about,
         curves=[{key: line[key] for key in CURVES} for line in result.history],
         best_epoch=result.best_epoch,
-        likelihoods=_likelihoods(flow, nll, tables),
+        likelihoods=likelihoods,
         gaussian_nll=gaussian_nll,
         gaussian_nll_standardised=gaussian_nll + units_log_det(flow),
         separations=_separations(flow, nll, tables),
@@ -114,9 +119,7 @@ def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
         nll=nll.mean().item(),
         nll_standardised=standardised.mean().item(),
         standard_error=nll.std(correction=0).item() / math.sqrt(len(nll)),
-        quantiles={
-            name: float(np.quantile(standardised.numpy(), level)) for name, level in levels.items()
-        },
+        quantiles={name: quantile(standardised, level) for name, level in levels.items()},
     )
 
 

@@ -120,7 +120,8 @@ def _judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]
     rest = {part.name: part.nll_standardised for part in report.likelihoods[1:]}
     flow = result.flow
     scores = log_prob_of(flow, rows_of(tables.train, flow))
-    levels = np.linspace(0, 1, PERCENTILES + 1)
+    with np.errstate(invalid="ignore"):  # between infinities there is no number
+        quantiles = np.quantile(scores.numpy(), np.linspace(0, 1, PERCENTILES + 1))
     separation = report.separations[0] if report.separations else None
     return {
         "test_nll": whole.nll,
@@ -138,7 +139,7 @@ def _judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]
         "auc_standard_error": None if separation is None else separation.auc_standard_error,
         "ok": report.ok,
         "verdict": report.verdict,
-        "train_log_prob_quantiles": np.quantile(scores.numpy(), levels).tolist(),
+        "train_log_prob_quantiles": quantiles.tolist(),
     }
 
 

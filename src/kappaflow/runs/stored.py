@@ -32,6 +32,7 @@ class Result(BaseModel):
     epochs: int
     stopped_because: str
     time_s: float
+    skipped_steps: int
     test_nll: float | None
     test_nll_standardised: float | None
     test_nll_standard_error: float | None

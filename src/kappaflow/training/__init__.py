@@ -1,7 +1,7 @@
 """Training by maximum likelihood: finite, resumable, and measured as it goes."""
 
 from kappaflow.training.fit import FitResult, fit, fit_tables
-from kappaflow.training.measure import log_prob_of, units_log_det
+from kappaflow.training.measure import log_prob_of, quantile, units_log_det
 from kappaflow.training.rows import Rows, rows_of
 from kappaflow.training.run_folder import read_metrics, read_result, write_result
 from kappaflow.training.settings import Settings, checked_settings
@@ -14,6 +14,7 @@ __all__ = [
     "fit",
     "fit_tables",
     "log_prob_of",
+    "quantile",
     "read_metrics",
     "read_result",
     "rows_of",

@@ -13,13 +13,13 @@ from lightning_fabric import Fabric
 from kappaflow.bijection import Chain
 from kappaflow.bijections import Standardize
 from kappaflow.data import Table, examine, prepare, split
-from kappaflow.errors import ArgumentError, DataError, DataWarning
+from kappaflow.errors import ArgumentError, DataError, DataWarning, NumericalError
 from kappaflow.files import describe_model
 from kappaflow.flows import Flow
 from kappaflow.nets import StandardizeInputs
 from kappaflow.training.loop import Figures, Training
 from kappaflow.training.progress import progress_bar
-from kappaflow.training.rows import Rows, as_table, rows_of
+from kappaflow.training.rows import Rows, as_table, refuse_collapsed, rows_of
 from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings, checked_settings
 
@@ -141,6 +141,7 @@ def fit_tables(
     fabric = _fabric(flow, device)
     flow.to(fabric.device)
     rows, held_out_rows = rows_of(train, flow), rows_of(validation, flow)
+    refuse_collapsed(train, flow)
     folder = None
     if out is not None:
         asked = {
@@ -219,6 +220,13 @@ def _train(training: Training, folder: RunFolder | None, progress: bool | None) 
         finally:
             if folder is not None:
                 folder.keep_best(training)
+    if not training.progress.best_epoch:
+        raise NumericalError(
+            f"in {training.progress.epoch} epochs no validation likelihood was finite, and "
+            f"{training.progress.skipped_steps} steps were skipped: the flow is as it was. Try a "
+            f"learning rate far below {training.settings.learning_rate:g}, and look for extreme "
+            "rows."
+        )
     if folder is not None:
         folder.checkpoint(training)
     training.load_best()

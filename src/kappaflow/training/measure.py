@@ -29,6 +29,12 @@ def log_prob_of(flow: Flow, rows: Rows) -> Tensor:
     return torch.cat(parts)
 
 
+def quantile(values: Tensor, level: float) -> float:
+    """Returns a quantile of any number of values; nan where it lies between infinities."""
+    with np.errstate(invalid="ignore"):
+        return float(np.quantile(values.numpy(), level))
+
+
 def units_log_det(flow: Flow) -> float:
     """Returns log|det| of the change of units, in nats: an NLL plus this is standardised."""
     point = torch.zeros(1, *flow.event_shape, dtype=flow.dtype, device=flow.device)
@@ -44,7 +50,7 @@ def likelihood_figures(flow: Flow, rows: Rows) -> dict[str, float]:
         "validation_nll_standardised": standardised.mean().item(),
     }
     for name, level in (("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
-        figures[f"validation_nll_{name}"] = float(np.quantile(standardised.numpy(), level))
+        figures[f"validation_nll_{name}"] = quantile(standardised, level)
     return figures
 
 

@@ -31,7 +31,7 @@ def progress_bar(epochs: int, done: int, *, visible: bool | None) -> Iterator[Sh
     columns = (
         TextColumn("epoch"),
         MofNCompleteColumn(),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=10),
         TextColumn("{task.fields[text]}"),
         TimeRemainingColumn(),
     )
@@ -46,11 +46,11 @@ def progress_bar(epochs: int, done: int, *, visible: bool | None) -> Iterator[Sh
 
 def _in_words(figures: Figures) -> str:
     return (
-        f"nll {_short(figures['train_nll_standardised'])} train, "
-        f"{_short(figures['validation_nll_standardised'])} held out; "
-        f"condition number {_short(figures['condition_number_p95'])}"
+        f"nll {_short(figures['train_nll_standardised'])} train "
+        f"{_short(figures['validation_nll_standardised'])} held out, "
+        f"cond {_short(figures['condition_number_p95'])}"
     )
 
 
 def _short(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4g}"
+    return "not finite" if value is None else f"{value:.3g}"

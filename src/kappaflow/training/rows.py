@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.data import Table, load_table
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 
 
@@ -73,6 +73,21 @@ def rows_of(table: Table, flow: Flow) -> Rows:
         )
     context = None if table.context is None else _tensor(table.context, flow)
     return Rows(_tensor(table.values, flow), context)
+
+
+def refuse_collapsed(table: Table, flow: Flow) -> None:
+    """Refuses a column that varies by less than the flow's float type can tell apart."""
+    cast = torch.from_numpy(table.values).to(flow.dtype).double().numpy()
+    lost = np.abs(cast - table.values).max(axis=0)
+    spread = table.values.std(axis=0)
+    for name, error, deviation in zip(table.columns, lost, spread, strict=True):
+        if error > 0.05 * deviation:
+            raise DataError(
+                f"column {name!r} varies by {deviation:.3g} around "
+                f"{np.abs(table.values[:, table.columns.index(name)]).max():.3g}, which "
+                f"{str(flow.dtype).removeprefix('torch.')} cannot tell apart: subtract an offset "
+                "from it, or use a float64 flow."
+            )
 
 
 def _tensor(values: np.ndarray, flow: Flow) -> Tensor:
