@@ -41,9 +41,9 @@ def main(tokens: Sequence[str] | None = None) -> int:
         0 for success, 1 for a failure, 2 for an argument or a file that cannot be used, 130 for
         Ctrl-C.
     """
-    # Threads that wait by spinning stand in each other's way as soon as something else runs too:
-    # a training then takes ten times as long. It must be set before torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Products this small gain little from a second thread, and on a busy machine two threads wait
+    # for each other: see docs/decisions. It must be set before torch is loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         done = app(
             sys.argv[1:] if tokens is None else tokens, exit_on_error=False, print_error=False
