@@ -213,3 +213,11 @@ def test_a_flow_worse_than_a_gaussian_is_not_given_a_clean_bill(tmp_path):
     )
     assert "worse than a Gaussian" in run.result.verdict
     assert [finding.code for finding in read_report(run.folder).findings] == ["KF501"]
+
+
+def test_one_column_is_told_to_be_a_gaussian(tmp_path):
+    """A coupling has nothing to read, and the user is told before training."""
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    notes = tables_of(Source(_written(tmp_path, x), columns=["a"])).notes
+    assert any("the flow is a Gaussian" in note for note in notes)
+    assert not tables_of(Source(_written(tmp_path, x))).notes
