@@ -1,12 +1,15 @@
 """`kappaflow fit`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from kappaflow.cli.show import number, numbers, say, table
 from kappaflow.cli.whole import Whole, Wholes
+
+if TYPE_CHECKING:
+    from kappaflow.runs import RunSummary
 
 
 def fit(
@@ -133,10 +136,15 @@ def fit(
         seed=seed,
         **_given(settings),
     )
-    result = summary.result
     if json:
-        print(result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
-        return
+        print(summary.result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
+    else:
+        _print_summary(summary, against)
+
+
+def _print_summary(summary: "RunSummary", against: str | None) -> None:
+    """Prints what a run came to, for people."""
+    result, out = summary.result, summary.folder
     if summary.was_finished:
         say(f"{out} was finished already; this is its stored result")
     error = f" +- {number(result.test_nll_standard_error, '.3f')} nats"
