@@ -191,3 +191,17 @@ def test_python_dash_m_is_the_command():
         [sys.executable, "-m", "kappaflow", "--version"], capture_output=True, text=True
     )
     assert done.stdout.strip() == kf.__version__ and time.monotonic() - started < 30
+
+
+def test_the_flow_of_an_unfinished_run_is_not_passed_off_as_final(run, finished, tmp_path):
+    """Samples and diagnosis come with a remark on stderr; of a finished run they do not."""
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    (copy / "result.json").unlink()
+    for words in (("sample", copy, "-n", 1), ("doctor", copy)):
+        outcome = run(*words)
+        assert outcome.status == 0
+        assert "not finished" in outcome.err
+    assert "not finished" not in run("sample", finished, "-n", 1).err

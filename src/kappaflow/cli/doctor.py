@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kappaflow.cli.show import table
+from kappaflow.cli.show import say_if_unfinished, table
 
 
 def doctor(
@@ -30,6 +30,7 @@ def doctor(
     """
     from kappaflow.runs import examine_run
 
+    say_if_unfinished(run)
     diagnosis, points = examine_run(run, data)
     if json:
         print(diagnosis.to_json())

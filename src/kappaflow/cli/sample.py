@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kappaflow.cli.show import say
+from kappaflow.cli.show import say, say_if_unfinished
 from kappaflow.cli.whole import Whole
 
 
@@ -37,6 +37,7 @@ def sample(
     from kappaflow.runs import sample_run
 
     check_writable(out)
+    say_if_unfinished(run)
     write_table(sample_run(run, n, context=context, seed=seed), out)
     if out != "-":
         say(f"{n:,} samples{' for each context' if context else ''} are in {out}")

@@ -3,12 +3,21 @@
 import json
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
 def say(text: str) -> None:
     """Prints a remark on stderr, where it is in nobody's way."""
     print(text, file=sys.stderr)
+
+
+def say_if_unfinished(run: Path) -> None:
+    """Remarks that a run is not finished, so that nobody takes its flow for the final one."""
+    from kappaflow.runs import is_unfinished_run
+
+    if is_unfinished_run(run):
+        say(f"{run} is not finished: this is its flow of the best epoch so far")
 
 
 def table(rows: Iterable[tuple[str, str]]) -> None:

@@ -133,10 +133,12 @@ class Flow(nn.Module):
     def _rows(self, x: Tensor, context: Tensor | None) -> tuple[torch.Size, Tensor, Tensor | None]:
         """Returns the batch shape, and x and context as rows of it."""
         event = self.event_shape
-        if not isinstance(x, Tensor) or x.shape[x.dim() - len(event) :] != torch.Size(event):
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        if not isinstance(x, Tensor):
+            raise ArgumentError(f"'x' should be a tensor, got {type(x).__name__}.")
+        if x.shape[x.dim() - len(event) :] != torch.Size(event):
             raise ArgumentError(
-                f"'x' should have shape (..., {', '.join(map(str, event))}), got {got}."
+                f"'x' should have shape (..., {', '.join(map(str, event))}), "
+                f"got {tuple(x.shape)}."
             )
         self._check_kind("x", x)
         self._check_context(context)

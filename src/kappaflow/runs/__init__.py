@@ -2,6 +2,16 @@
 
 from kappaflow.runs.fit import Model, RunSummary, fit_run
 from kappaflow.runs.job import Source
+from kappaflow.runs.stored import is_unfinished_run
 from kappaflow.runs.use import examine_run, sample_run, score_run
 
-__all__ = ["Model", "RunSummary", "Source", "examine_run", "fit_run", "sample_run", "score_run"]
+__all__ = [
+    "Model",
+    "RunSummary",
+    "Source",
+    "examine_run",
+    "fit_run",
+    "is_unfinished_run",
+    "sample_run",
+    "score_run",
+]

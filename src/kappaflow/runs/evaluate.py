@@ -29,6 +29,7 @@ from kappaflow.training import FitResult, Rows, log_prob_of, quantile, rows_of, 
 POINTS = 64  # rows at which conditioning is profiled
 PAIRED_COLUMNS, PAIRED_ROWS = 5, 400
 BINS = 40
+DEPENDENT = 1e-6  # of a standard deviation: as for linearly dependent columns
 CURVES = (
     "epoch",
     "train_nll_standardised",
@@ -126,15 +127,20 @@ def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
 def _gaussian_nll(tables: Tables) -> float:
     """Returns the mean NLL of the test rows under a Gaussian fitted to the training rows.
 
-    nan where their covariance has no inverse, so that there is no such density.
+    nan where a column is constant among them or follows from others: there is no such density.
     """
     train, test = (torch.from_numpy(part.values) for part in (tables.train, tables.test))
-    covariance = train.T.cov().reshape(train.shape[1], -1)
-    factor, failed = torch.linalg.cholesky_ex(covariance)
-    if failed:
+    mean, deviation = train.mean(0), train.std(0)
+    if (train.amin(0) == train.amax(0)).any():
         return math.nan
-    gaussian = MultivariateNormal(train.mean(0), scale_tril=factor)
-    return -gaussian.log_prob(test).mean().item()
+    standardised, tested = (train - mean) / deviation, (test - mean) / deviation
+    correlation = standardised.T.cov().reshape(train.shape[1], -1)
+    factor, failed = torch.linalg.cholesky_ex(correlation)
+    # A pivot is what is left of a column's deviation once the columns before it are known.
+    if failed or factor.diagonal().min() < DEPENDENT:
+        return math.nan
+    gaussian = MultivariateNormal(torch.zeros_like(mean), scale_tril=factor)
+    return -gaussian.log_prob(tested).mean().item() + deviation.log().sum().item()
 
 
 def _separations(flow: Flow, nll: Tensor, tables: Tables) -> list[Separation]:

@@ -79,6 +79,11 @@ def read_finished(folder: Path) -> Result:
     return _validated(Result, stored, folder / "result.json")
 
 
+def is_unfinished_run(folder: Path) -> bool:
+    """Returns whether a folder holds a run that has not come to its end."""
+    return read_config(folder / CONFIG).run is not None and not (folder / "result.json").exists()
+
+
 def _validated(model: type[M], content: object, path: Path) -> M:
     try:
         return model.model_validate(content)
