@@ -137,8 +137,7 @@ class Flow(nn.Module):
             raise ArgumentError(f"'x' should be a tensor, got {type(x).__name__}.")
         if x.shape[x.dim() - len(event) :] != torch.Size(event):
             raise ArgumentError(
-                f"'x' should have shape (..., {', '.join(map(str, event))}), "
-                f"got {tuple(x.shape)}."
+                f"'x' should have shape (..., {', '.join(map(str, event))}), got {tuple(x.shape)}."
             )
         self._check_kind("x", x)
         self._check_context(context)
