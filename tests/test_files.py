@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 import kappaflow as kf
 from cases import FLOWS
+from kappaflow.storage import read_tensors, write_tensors
 from kappaflow.testing.contract import jittered
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -376,3 +377,12 @@ def test_a_model_is_not_saved_over_a_run(flow, tmp_path):
     with pytest.raises(kf.ArgumentError, match="holds a run"):
         kf.save(flow, tmp_path / "run")
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == before
+
+
+def test_the_same_content_is_the_same_bytes(tmp_path):
+    """Whatever order the library below writes its header in: files can be compared."""
+    paths = [tmp_path / f"{i}.safetensors" for i in range(20)]
+    for path in paths:
+        write_tensors(path, {"a": torch.ones(3)}, {"x": "1", "y": "2", "z": "3"})
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert read_tensors(paths[0])[1] == {"x": "1", "y": "2", "z": "3"}

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from kappaflow.errors import FileError, WriteError
 
+NOTES = "kappaflow"
 DIGEST = "digest"
 
 
@@ -60,10 +61,14 @@ def make_directory(path: str | Path) -> Path:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Writes named tensors and strings to one safetensors file, with a digest over all of them."""
+    """Writes named tensors and strings to one safetensors file, with a digest over all of them.
+
+    The strings go under one key of the header, as JSON: safetensors writes several keys in an
+    order that changes from call to call, and the same content should be the same bytes.
+    """
     own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    metadata = {**metadata, DIGEST: _digest(own, metadata)}
-    write_bytes(path, safetensors_bytes(own, metadata=metadata))
+    notes = json.dumps({**metadata, DIGEST: _digest(own, metadata)}, sort_keys=True)
+    write_bytes(path, safetensors_bytes(own, metadata={NOTES: notes}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -83,8 +88,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+            metadata = dict(json.loads((file.metadata() or {}).get(NOTES, "{}")))
+    except (SafetensorError, OSError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(f"{path} is damaged or cut short ({error}).") from None
     if metadata.pop(DIGEST, None) != _digest(tensors, metadata):
         raise FileError(f"{path} does not match its digest: it was damaged or changed.")
