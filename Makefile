@@ -39,9 +39,12 @@ types: setup
 docs: setup
 	$(BIN)/python -m sphinx -W -q -b html docs docs/_build
 
+# PRESET=full measures the whole grid, for docs/benchmarks.md, in one or two hours.
+PRESET ?= minutes
 bench: setup
-	$(BIN)/python -m benchmarks dropout
-	$(BIN)/python -m benchmarks defaults
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python -m benchmarks all --preset $(PRESET)
+	@echo "Results are in runs/benchmarks; $(BIN)/python -m benchmarks write-page makes the page of them"
 
 release-check:
 	PYTHON=$(PYTHON) tools/release_check.sh

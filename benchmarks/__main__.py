@@ -2,12 +2,27 @@
 
 from cyclopts import App
 
-from benchmarks.defaults import defaults
-from benchmarks.dropout import dropout
+COMMANDS = {
+    "all": ("suite:everything", "Run all measurements of the suite."),
+    "speed": ("suite:speed", "Time training steps, log_prob and sampling of all rows."),
+    "memory": ("suite:memory", "Measure the resident memory of a training step."),
+    "numerics": (
+        "suite:numerics",
+        "Take the numbers of new flows: finite, round trip, condition.",
+    ),
+    "gradients": ("suite:gradients", "Compare float32 gradients with float64, by memory mode."),
+    "spectra": ("spectra:spectra", "Compare singular values with those of dense Jacobians."),
+    "write-page": ("page:write_page", "Write docs/benchmarks.md from the results."),
+    "defaults": (
+        "defaults:defaults",
+        "Train `kappaflow fit` on MAGIC, one default changed a time.",
+    ),
+    "dropout": ("dropout:dropout", "Time dropout beside the product that it follows."),
+}
 
-app = App(name="python -m benchmarks", help=__doc__)
-app.command(defaults)
-app.command(dropout)
+app = App(name="python -m benchmarks", help=__doc__, result_action="return_value")
+for name, (home, summary) in COMMANDS.items():
+    app.command(f"benchmarks.{home}", name=name, help=summary)  # imported when it is called
 
 if __name__ == "__main__":
     app()

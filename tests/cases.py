@@ -57,6 +57,16 @@ def additive(partition: kf.Partition, hidden=(8,), context=0, **settings) -> kf.
     return kf.AdditiveCoupling(partition, net, context_features=context, **settings)
 
 
+def turns(partition: kf.Partition, depth: int) -> list[kf.Partition]:
+    """Returns a partition and its swapped one, taking turns."""
+    return [partition if i % 2 == 0 else partition.swapped() for i in range(depth)]
+
+
+def stack(partitions: list[kf.Partition], hidden=(8,), context=0, **settings) -> kf.CouplingStack:
+    """Returns a stack of couplings."""
+    return kf.CouplingStack(partitions, hidden, context_features=context, **settings)
+
+
 def started(features: int) -> kf.ActNorm:
     """Returns an ActNorm that has seen its first batch."""
     norm = kf.ActNorm(features)
@@ -121,6 +131,29 @@ BIJECTIONS = {
         (3,),
     ),
     "Chain, embedding": Case(embedded, (3,), 5),
+    "CouplingStack": Case(lambda: stack(turns(half(4), 4)), (4,)),
+    "CouplingStack, additive, context, residual": Case(
+        lambda: stack(turns(half(5), 3), (8, 8), kind="additive", context=2, residual=True),
+        (5,),
+        2,
+    ),
+    "CouplingStack, permuted, uneven, invert": Case(
+        lambda: stack(
+            [kf.Partition(5, (0, 3, 4)), kf.Partition(5, (2,)), half(5)],
+            permutations=[None, (4, 2, 0, 3, 1), (1, 0, 2, 3, 4)],
+            memory="invert",
+        ),
+        (5,),
+    ),
+    "CouplingStack, two blocks, store": Case(
+        lambda: stack(
+            turns(kf.Partition.alternating(3), 34), (5,), scale_bound=0.2, memory="store"
+        ),
+        (3,),
+    ),
+    "CouplingStack, context only, no hidden layer": Case(
+        lambda: stack([kf.Partition(2, ())] * 2, (), context=3), (2,), 3
+    ),
     "ElementwiseAffine": Case(
         lambda: kf.ElementwiseAffine(3, log_scale=[2.0, -1.0, 0.0], shift=[1.0, 0.0, -3.0]), (3,)
     ),

@@ -17,6 +17,7 @@ _HOMES = {
         "FileError",
         "KappaflowError",
         "NumericalError",
+        "NumericalWarning",
     ),
     "registry": ("register",),
     "bijection": ("Bijection", "Chain", "Inverse"),
@@ -32,6 +33,7 @@ _HOMES = {
         "Permutation",
         "Standardize",
     ),
+    "stack": ("CouplingStack",),
     "flows": ("Flow", "StandardNormal", "nice", "real_nvp"),
     "files": ("load", "save"),
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
         FileError,
         KappaflowError,
         NumericalError,
+        NumericalWarning,
     )
     from kappaflow.files import load, save  # noqa: F401
     from kappaflow.flows import Flow, StandardNormal, nice, real_nvp  # noqa: F401
@@ -79,6 +82,7 @@ if TYPE_CHECKING:
     from kappaflow.nets import MLP, StandardizeInputs  # noqa: F401
     from kappaflow.partition import Partition  # noqa: F401
     from kappaflow.registry import register  # noqa: F401
+    from kappaflow.stack import CouplingStack  # noqa: F401
     from kappaflow.training import FitResult, fit  # noqa: F401
 
 

@@ -1,12 +1,13 @@
 """The one abstraction: an invertible map with its log-determinant; and how such maps compose."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import positive_int
+from kappaflow._checks import one_of, positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import (
     AutogradLinearization,
@@ -14,7 +15,9 @@ from kappaflow.linearization import (
     InverseLinearization,
     Linearization,
 )
+from kappaflow.memory import MEMORY_MODES, Replay
 from kappaflow.registry import register
+from kappaflow.reversible import Map, Record, Step, run_steps
 
 
 class Bijection(nn.Module, ABC):
@@ -62,6 +65,28 @@ class Bijection(nn.Module, ABC):
         """
         return AutogradLinearization(self.forward, self.inverse, x, context)
 
+    def rewind(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns x = f^-1(z), and f(x) = (z, log_det) again, which can be differentiated.
+
+        What a backward pass needs that has kept the output only; see `kappaflow.reversible`.
+
+        Args:
+            z: (B, *event); no path leads back to it.
+            context: (B, C), where the bijection is conditional.
+
+        Returns:
+            x (B, *event), a leaf that requires a gradient; z (B, *event) and log_det (B,) as
+            `forward` makes them from x, with their graph.
+
+        Example:
+            >>> import torch, kappaflow as kf
+            >>> double = kf.ElementwiseAffine(1, log_scale=[0.6931471805599453])
+            >>> x, z, log_det = double.rewind(torch.tensor([[4.0]]))
+            >>> x, torch.autograd.grad(z.sum(), x)
+            (tensor([[2.]], requires_grad=True), (tensor([[2.]]),))
+        """
+        return _rewound(self, self, self.inverse, z, context)
+
 
 @register("Chain")
 class Chain(Bijection):
@@ -72,9 +97,22 @@ class Chain(Bijection):
         embedding: A network through which the context passes before any of them sees it.
         context_features: With an embedding, how wide the context in front of it is. Without one
             the bijections know, and it is left out.
+        memory: What is kept for the backward pass; None leaves it to the parts, anything else goes
+            for all of them, those of nested chains included. "store": everything. "recompute": the
+            input of each part, which runs again. "invert": one state for every 32 parts, and one
+            number a row and part. Inputs are taken back from outputs there, each compared with its
+            number; where that is off by more than 1e-4 a `NumericalWarning` names the part, and
+            these 32 parts go over to "recompute", for good, as the `repr` shows.
 
     Raises:
-        ArgumentError: A part is no bijection, or `context_features` is missing or not wanted.
+        ArgumentError: A part is no bijection, `context_features` is missing or not wanted, or
+            `memory` is no mode.
+
+    Note:
+        Value and log_det are the same bits in each mode, gradients those of "recompute" as well;
+        those of "invert" carry the rounding errors of the inverse. `inverse` has the same modes;
+        "invert" runs a network three times there. Second derivatives, forward-mode and
+        `torch.func` are plain autograd's in each mode.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -92,6 +130,7 @@ class Chain(Bijection):
         *,
         embedding: nn.Module | None = None,
         context_features: int | None = None,
+        memory: str | None = None,
     ) -> None:
         super().__init__()
         parts = list(bijections)
@@ -103,6 +142,8 @@ class Chain(Bijection):
         self.bijections = nn.ModuleList(parts)
         self.embedding = embedding
         self.context_features = self._width(context_features)
+        self.memory = None if memory is None else one_of("memory", memory, MEMORY_MODES)
+        self._record = Record()
 
     def __len__(self) -> int:
         return len(self.bijections)
@@ -112,7 +153,12 @@ class Chain(Bijection):
 
     def __getitem__(self, part: slice) -> "Chain":
         width = None if self.embedding is None else self.context_features
-        return Chain(list(self)[part], embedding=self.embedding, context_features=width)
+        return Chain(
+            list(self)[part],
+            embedding=self.embedding,
+            context_features=width,
+            memory=self.memory,
+        )
 
     def embed(self, context: Tensor | None) -> Tensor | None:
         """Returns the context as the parts see it."""
@@ -125,6 +171,9 @@ class Chain(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         context, log_det = self.embed(context), zero_log_det(x)
+        if self.memory is not None:
+            steps, contexts = self._steps(context, inverse=False)
+            return run_steps(self.memory, steps, contexts, x, log_det, self._record)
         for bijection in self:
             x, part = bijection(x, context)
             log_det = log_det + part
@@ -132,6 +181,9 @@ class Chain(Bijection):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         context, log_det = self.embed(context), zero_log_det(z)
+        if self.memory is not None:
+            steps, contexts = self._steps(context, inverse=True)
+            return run_steps(self.memory, steps[::-1], contexts[::-1], z, log_det, self._record)
         for bijection in reversed(list(self)):
             z, part = bijection.inverse(z, context)
             log_det = log_det + part
@@ -143,6 +195,31 @@ class Chain(Bijection):
             parts.append(bijection.linearize(x, context))
             x, log_det = parts[-1].value, log_det + parts[-1].log_det
         return ChainLinearization(parts, x, log_det)
+
+    def _steps(
+        self, context: Tensor | None, *, inverse: bool
+    ) -> tuple[list[Step], list[Tensor | None]]:
+        """Returns the parts with the contexts that they see, nested chains opened."""
+        steps, contexts = [], []
+        for number, (part, own) in enumerate(self._opened(context), start=1):
+            if inverse:
+                rewind = functools.partial(_rewound, part, part.inverse, part)
+                steps.append(Step(number, part, part.inverse, rewind, inverse=True))
+            else:
+                steps.append(Step(number, part, part, part.rewind))
+            contexts.append(own)
+        return steps, contexts
+
+    def _opened(self, context: Tensor | None) -> Iterator[tuple[Bijection, Tensor | None]]:
+        for part in self:
+            hooks = part._forward_hooks or part._forward_pre_hooks
+            if type(part) is Chain and not hooks:
+                yield from part._opened(part.embed(context))
+            else:
+                yield part, context
+
+    def extra_repr(self) -> str:
+        return "" if self.memory is None else f"memory={self.memory!r}{self._record.in_words()}"
 
     def _width(self, given: int | None) -> int:
         """Returns the width of the context: as given for the embedding, or that of the parts."""
@@ -183,6 +260,17 @@ class Inverse(Bijection):
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         value, log_det = self.forward(x, context)
         return InverseLinearization(self.bijection.linearize(value, context), value, log_det)
+
+
+def _rewound(
+    bijection: Bijection, there: Map, back: Map, z: Tensor, context: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns x = back(z), a leaf, and there(x); both draw the same random numbers."""
+    with torch.no_grad(), Replay(bijection, z):
+        x = back(z, context)[0]
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        return (x, *there(x, context))
 
 
 def zero_log_det(x: Tensor) -> Tensor:

@@ -27,3 +27,7 @@ class NumericalError(KappaflowError, ArithmeticError):
 
 class DataWarning(UserWarning):
     """Something about the data that a flow can be fitted to, but that its user should know."""
+
+
+class NumericalWarning(UserWarning):
+    """A computation goes on in another way, because rounding would have spoiled its first one."""

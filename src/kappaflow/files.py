@@ -106,7 +106,9 @@ def describe_model(flow: Flow) -> ModelConfig:
         k: v.shape for k, v in state.items()
     }:
         twin.to(flow.dtype).load_state_dict(state)
-        if repr(twin) == repr(flow) and _answers(twin) == _answers(copy.deepcopy(flow).cpu()):
+        # A copy: what an object has found out while it was used is no part of the model.
+        copied = copy.deepcopy(flow).cpu()
+        if repr(twin) == repr(copied) and _answers(twin) == _answers(copied):
             return config
     raise ArgumentError(
         "'flow' was changed after it was built, so its description is no longer true: build it "
@@ -160,7 +162,8 @@ def load_tensors(flow: nn.Module, tensors: dict[str, Tensor], source: Path) -> N
     try:
         flow.load_state_dict(tensors)
     except (ArgumentError, RuntimeError) as error:
-        raise FileError(f"{source} does not fit the model: {error}") from None
+        said = " ".join(str(error).split())
+        raise FileError(f"{source} does not fit the model: {said}") from None
 
 
 def write_weights(path: Path, state: dict[str, Tensor], config: ModelConfig) -> None:

@@ -70,6 +70,35 @@ def test_one_value_just_above_many_is_not_missed():
     assert found.values.item() == pytest.approx(1.05, rel=1e-3)
 
 
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("n", [2, 3, 5, 9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_invariant_subspace_is_left_from_every_start(dtype, n, k):
+    """Where nothing is left but rounding, no direction is counted twice.
+
+    A thousand starts of each: about one in a thousand needs a third pass, or a second draw.
+    """
+    matrices = rotated([1.0] * n).to(dtype).expand(1000, n, n)
+    found = run(matrices, min(n, k), tolerance=1e-3)
+    torch.testing.assert_close(found.values, torch.ones_like(found.values), rtol=1e-5, atol=0)
+    ones = torch.ones(n, n, dtype=dtype).expand(1000, n, n) / n
+    found = run(ones, 1, tolerance=1e-3).values
+    torch.testing.assert_close(found, torch.ones_like(found), rtol=1e-5, atol=0)
+    steep = rotated([1e6, *[1.0] * (n - 1)]).to(dtype).expand(1000, n, n)
+    found = run(steep, 1, tolerance=1e-3).values / 1e6
+    torch.testing.assert_close(found, torch.ones_like(found), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_many_steps_keep_the_vectors_apart(dtype, k):
+    """Values so close that it takes the whole space: none is found that is not there."""
+    spectrum = [1 + i / 1000 for i in range(60, 0, -1)]
+    found = run(rotated(spectrum, spectrum[::-1]).to(dtype), k, tolerance=1e-12)
+    wanted = torch.tensor([spectrum[:k]] * 2, dtype=torch.float64)
+    torch.testing.assert_close(found.values, wanted, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 def test_all_values_of_a_small_matrix_are_found(n):
     """K may be as large as the matrix, whether or not it divides it into whole blocks."""
@@ -93,6 +122,31 @@ def test_too_few_steps_are_not_called_converged():
     assert not found.converged.any()
     assert found.steps == 3
     assert 0 < found.values.item() <= 2
+
+
+def test_a_value_that_only_looks_settled_is_not_called_converged():
+    """In its first step the search has hardly seen the largest direction."""
+    matrix = torch.ones(1, 3000, dtype=torch.float64)
+    matrix[0, 17] = 1.05
+    found = golub_kahan(
+        lambda v: matrix * v,
+        lambda u: matrix * u,
+        torch.zeros_like(matrix),
+        k=1,
+        tolerance=1e-2,
+        max_steps=1,
+    )
+    assert found.values.item() < 1.01
+    assert not found.converged.any()
+
+
+def test_the_search_ends_soon_after_the_tolerance_is_met():
+    """A value far above the others takes the least number of steps."""
+    assert run(rotated([100.0, *[1.0] * 29]), 1, tolerance=1e-3).steps <= 5
+    spectrum = [1.0 - i / 400 for i in range(200)]
+    needed = run(rotated(spectrum), 1, tolerance=1e-3).steps
+    assert run(rotated(spectrum), 1, tolerance=1e-3, max_steps=needed // 2).converged.sum() == 0
+    assert needed < 60
 
 
 def test_a_point_that_is_not_finite_does_not_spoil_the_others():

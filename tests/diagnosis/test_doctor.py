@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis import likelihood_findings, with_findings
 
 FEATURES = 4
@@ -32,8 +31,15 @@ def healthy(seed=0, dtype=torch.float32):
 def with_layer(layer, at=3):
     """A healthy flow with another layer put in."""
     flow = healthy()
-    parts = [part.bijection for part in layers_of(flow.bijection)]
+    units, stack = flow.bijection
+    parts = [units, *stack.to_chain()]
     return kf.Flow(flow.base, kf.Chain([*parts[:at], layer, *parts[at:]]))
+
+
+def spoil(flow, layer):
+    """Makes a coupling answer nan."""
+    coupling = flow.bijection.bijections[1].plain().bijections[layer]
+    coupling.conditioner.layers[-1].bias.data[0] = math.nan
 
 
 def found(flow, x=None):
@@ -141,7 +147,9 @@ def test_a_change_of_units_is_no_ill_conditioning():
 def test_a_value_that_is_not_finite_is_blamed_on_the_first_layer_that_makes_it():
     """KF101 and KF102, and nothing derived from them."""
     flow = healthy()
-    flow.bijection.bijections[1].bijections[3].conditioner.layers[-1].bias.data[0] = math.nan
+    flow.bijection.bijections[1].plain().bijections[3].conditioner.layers[-1].bias.data[0] = (
+        math.nan
+    )
     findings = found(flow)
     assert set(findings) == {"KF101", "KF102"}
     assert findings["KF101"].layer == "4 AffineCoupling"
@@ -167,7 +175,9 @@ def test_examining_changes_nothing():
 def test_a_diagnosis_is_valid_json_even_where_nothing_is_finite():
     """Strict JSON: no bare NaN."""
     flow = healthy()
-    flow.bijection.bijections[1].bijections[1].conditioner.layers[-1].bias.data[0] = math.nan
+    flow.bijection.bijections[1].plain().bijections[1].conditioner.layers[-1].bias.data[0] = (
+        math.nan
+    )
     diagnosis = kf.doctor(flow, points())
 
     def refuse(token):
@@ -306,7 +316,7 @@ def test_a_wrong_inverse_is_not_blamed_for_its_log_det():
 def test_each_part_keeps_its_own_mode():
     """A part in evaluation mode of a flow in training mode stays so, and the other way round."""
     flow = healthy().train()
-    flow.bijection.bijections[1].bijections[2].eval()
+    flow.bijection.bijections[1].blocks[0].eval()
     modes = [module.training for module in flow.modules()]
     kf.doctor(flow, points())
     assert [module.training for module in flow.modules()] == modes
@@ -392,7 +402,9 @@ def test_verdicts_read_as_sentences():
         "of the # points."
     )
     sick = healthy()
-    sick.bijection.bijections[1].bijections[3].conditioner.layers[-1].bias.data[0] = math.nan
+    sick.bijection.bijections[1].plain().bijections[3].conditioner.layers[-1].bias.data[0] = (
+        math.nan
+    )
     assert verdict(sick) == (
         "Do not believe this flow yet: log_prob is not finite at # of the # points."
     )

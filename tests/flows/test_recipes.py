@@ -10,9 +10,15 @@ from kappaflow.testing.contract import jittered
 RECIPES = {"real_nvp": kf.real_nvp, "nice": kf.nice}
 
 
+def parts(flow, kind):
+    """Returns the parts of one kind that the stacks of a flow stand for, in order."""
+    stacks = [part for part in flow.modules() if isinstance(part, kf.CouplingStack)]
+    return [part for stack in stacks for part in stack.plain() if isinstance(part, kind)]
+
+
 def couplings(flow):
     """Returns the couplings of a flow, in order."""
-    return [part for part in flow.modules() if isinstance(part, Coupling)]
+    return parts(flow, Coupling)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -41,7 +47,7 @@ def test_a_random_partition_is_a_seeded_permutation_before_each_coupling():
 
     def indices(seed):
         flow = kf.real_nvp(16, depth=3, hidden=(4,), partition="random", seed=seed)
-        return [part.index.tolist() for part in flow.modules() if isinstance(part, kf.Permutation)]
+        return [part.index.tolist() for part in parts(flow, kf.Permutation)]
 
     assert len(indices(0)) == 3
     assert len(set(map(tuple, indices(0)))) == 3
@@ -149,7 +155,10 @@ def test_256_couplings_are_finite_wherever_their_networks_go():
         ({"partition": kf.Partition(4, ())}, "'partition' should leave between 1 and 3"),
         ({"context_features": -1}, "'context_features' should be at least 0"),
         ({"context_features": 1.5}, "'context_features' should be a whole number"),
-        ({"memory": "none"}, "'memory' should be one of 'recompute', 'store', got 'none'"),
+        (
+            {"memory": "none"},
+            "'memory' should be one of 'recompute', 'store', 'invert', got 'none'",
+        ),
         ({"seed": "a"}, "'seed' should be a whole number"),
     ],
 )

@@ -4,16 +4,19 @@ The readable definitions, and the reference against which every faster execution
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import batch, natural_int, one_of, positive_float
 from kappaflow.bijection import Bijection, log_det_dtype, zero_log_det
+from kappaflow.bijections.linearized import AdditiveLinearization, AffineLinearization
 from kappaflow.errors import ArgumentError
-from kappaflow.memory import MEMORY_MODES, run_layer
+from kappaflow.linearization import Linearization
+from kappaflow.memory import LAYER_MODES, run_layer
 from kappaflow.nets import MLP
+from kappaflow.nets.linearized import LinearizedMLP, is_exactly, is_plain
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 
@@ -38,8 +41,8 @@ class Coupling(Bijection):
         self.partition = partition
         self.conditioner = conditioner
         self.context_features = natural_int("context_features", context_features)
-        self.memory = one_of("memory", memory, MEMORY_MODES)
-        _check_something_to_read(partition, self.context_features)
+        self.memory = one_of("memory", memory, LAYER_MODES)
+        check_something_to_read(partition, self.context_features)
 
     @abstractmethod
     def change(
@@ -55,12 +58,16 @@ class Coupling(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, changed = self.partition.split(batch("x", x, self._event_of(x)))
-        changed, log_det = run_layer(self.memory, self.change, kept, changed, self._own(context))
+        changed, log_det = run_layer(
+            self.memory, self.change, kept, changed, self._own(context), module=self
+        )
         return self.partition.merge(kept, changed), log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, changed = self.partition.split(batch("z", z, self._event_of(z)))
-        changed, log_det = run_layer(self.memory, self.restore, kept, changed, self._own(context))
+        changed, log_det = run_layer(
+            self.memory, self.restore, kept, changed, self._own(context), module=self
+        )
         return self.partition.merge(kept, changed), log_det
 
     def parameters_from(self, kept: Tensor, context: Tensor | None, *, exact: bool) -> Tensor:
@@ -77,6 +84,45 @@ class Coupling(Bijection):
         else:
             answer = self.conditioner(*inputs)
         return answer.to(log_det_dtype(kept.dtype))
+
+    def _recorded(
+        self, kind: type["Coupling"], x: Tensor, context: Tensor | None
+    ) -> LinearizedMLP | None:
+        """Returns the conditioner recorded at x, or None where only autograd knows what it does.
+
+        That is so with a subclass of this kind, with any other network, and under autocast.
+        """
+        kept, net = self.partition.split(batch("x", x, self._event_of(x)))[0], self.conditioner
+        if torch.is_autocast_enabled(x.device.type) or x.dim() != 2:
+            return None
+        if not (is_exactly(self, kind) and is_plain(net)):
+            return None
+        return LinearizedMLP(net, kept, self._own(context))
+
+    def _is_as_defined(self, kind: type["Coupling"]) -> bool:
+        """Returns whether a call does what this kind is defined to: no subclass, no hook."""
+        return is_exactly(self, kind) and not (self._forward_hooks or self._forward_pre_hooks)
+
+    def _rewound(
+        self,
+        z: Tensor,
+        context: Tensor | None,
+        numbers_from: Callable[..., tuple[Tensor, ...]],
+        apply: Callable[..., tuple[Tensor, Tensor]],
+        undo: Callable[..., tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns what `rewind` does, from one evaluation of the conditioner."""
+        x = batch("z", z, self._event_of(z)).detach().clone().requires_grad_()
+        with torch.enable_grad():
+            kept, changed = self.partition.split(x)
+            numbers = numbers_from(kept, self._own(context), exact=False)
+            with torch.no_grad():
+                restored = self.partition.merge(kept, undo(changed, *numbers)[0])
+            # The kept features, all that the graph has read so far, are written as they are:
+            # autograd need not see it.
+            x.data.copy_(restored)
+            changed, log_det = apply(self.partition.split(x)[1], *numbers)
+            return x, self.partition.merge(kept, changed), log_det
 
     def _own(self, context: Tensor | None) -> Tensor | None:
         """Returns the context if this coupling reads one."""
@@ -140,16 +186,28 @@ class AffineCoupling(Coupling):
     def change(
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self._log_scale_and_shift(kept, context, exact=False)
-        return (changed * log_scale.exp() + shift).to(changed.dtype), log_scale.flatten(1).sum(1)
+        return _scaled(changed, *self._log_scale_and_shift(kept, context, exact=False))
 
     def restore(
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self._log_scale_and_shift(kept, context, exact=True)
-        return ((changed - shift) * (-log_scale).exp()).to(changed.dtype), -log_scale.flatten(
-            1
-        ).sum(1)
+        return _unscaled(changed, *self._log_scale_and_shift(kept, context, exact=True))
+
+    def rewind(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        if not self._is_as_defined(AffineCoupling):
+            return super().rewind(z, context)
+        return self._rewound(z, context, self._log_scale_and_shift, _scaled, _unscaled)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        net = self._recorded(AffineCoupling, x, context)
+        if net is None:
+            return super().linearize(x, context)
+        kept, changed = self.partition.split(x)
+        raw, shift = net.value.to(log_det_dtype(x.dtype)).chunk(2, dim=1)
+        log_scale = bounded(raw, self.scale_bound)
+        value = self.partition.merge(kept, (changed * log_scale.exp() + shift).to(x.dtype))
+        slope = changed * bounded_slope(raw, self.scale_bound)
+        return AffineLinearization(self.partition, net, value, log_scale, slope)
 
     def _log_scale_and_shift(
         self, kept: Tensor, context: Tensor | None, *, exact: bool
@@ -180,14 +238,28 @@ class AdditiveCoupling(Coupling):
     def change(
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        shift = self.parameters_from(kept, context, exact=False)
-        return (changed + shift).to(changed.dtype), zero_log_det(changed)
+        return _shifted(changed, *self._shift(kept, context, exact=False))
 
     def restore(
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        shift = self.parameters_from(kept, context, exact=True)
-        return (changed - shift).to(changed.dtype), zero_log_det(changed)
+        return _unshifted(changed, *self._shift(kept, context, exact=True))
+
+    def rewind(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        if not self._is_as_defined(AdditiveCoupling):
+            return super().rewind(z, context)
+        return self._rewound(z, context, self._shift, _shifted, _unshifted)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        net = self._recorded(AdditiveCoupling, x, context)
+        if net is None:
+            return super().linearize(x, context)
+        kept, changed = self.partition.split(x)
+        value = self.partition.merge(kept, (changed + net.value).to(x.dtype))
+        return AdditiveLinearization(self.partition, net, value, zero_log_det(x))
+
+    def _shift(self, kept: Tensor, context: Tensor | None, *, exact: bool) -> tuple[Tensor]:
+        return (self.parameters_from(kept, context, exact=exact),)
 
 
 def mlp_conditioner(
@@ -200,7 +272,7 @@ def mlp_conditioner(
     dropout: float = 0.0,
 ) -> MLP:
     """Returns a fully connected conditioner of the right widths for a kind of coupling."""
-    _check_something_to_read(partition, context_features)
+    check_something_to_read(partition, context_features)
     outputs = coupling.parameters_per_feature * len(partition.changed)
     return MLP(
         len(partition.kept),
@@ -222,7 +294,30 @@ def bounded(raw: Tensor, bound: float) -> Tensor:
     return 2 * bound * torch.sigmoid(raw * (2 / bound)) - bound
 
 
-def _check_something_to_read(partition: Partition, context_features: int) -> None:
+def bounded_slope(raw: Tensor, bound: float) -> Tensor:
+    """Returns the derivative of `bounded` by raw, from 0 to 1; not 1 - tanh^2, which cancels."""
+    return 4 * torch.sigmoid(raw * (2 / bound)) * torch.sigmoid(raw * (-2 / bound))
+
+
+def _scaled(changed: Tensor, log_scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    return (changed * log_scale.exp() + shift).to(changed.dtype), log_scale.flatten(1).sum(1)
+
+
+def _unscaled(changed: Tensor, log_scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    value = ((changed - shift) * (-log_scale).exp()).to(changed.dtype)
+    return value, -log_scale.flatten(1).sum(1)
+
+
+def _shifted(changed: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    return (changed + shift).to(changed.dtype), zero_log_det(changed)
+
+
+def _unshifted(changed: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    return (changed - shift).to(changed.dtype), zero_log_det(changed)
+
+
+def check_something_to_read(partition: Partition, context_features: int) -> None:
+    """Refuses a partition that leaves a conditioner nothing to read."""
     if not partition.kept and not context_features:
         raise ArgumentError(
             f"'partition' should leave between 1 and {max(1, partition.features - 1)} features "

@@ -24,7 +24,7 @@ def fit(
     residual: Annotated[bool, Parameter(negative=())] = False,
     dropout: float = 0.1,
     scale_bound: float | None = None,
-    memory: Literal["recompute", "store"] = "recompute",
+    memory: Literal["recompute", "store", "invert"] = "recompute",
     columns: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     exclude: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     context: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
@@ -36,6 +36,7 @@ def fit(
     batch_size: Whole | None = None,
     learning_rate: float = 5e-3,
     patience: Whole | None = None,
+    precision: Literal["full", "bf16"] | None = None,
     seed: Whole = 0,
     quiet: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
@@ -69,7 +70,9 @@ def fit(
     scale_bound
         Bound on the sum over depth of the log-scales.
     memory
-        What layers keep for the backward pass.
+        What is kept for the backward pass: the half that each coupling reads (recompute),
+        everything (store), or the points at every 32nd coupling, from which the others are found
+        by inversion (invert).
     columns
         Columns to model; all columns of numbers if left out.
     exclude
@@ -93,6 +96,9 @@ def fit(
         Highest learning rate.
     patience
         Epochs without improvement after which training ends.
+    precision
+        bf16 trains with the products of the conditioners in bfloat16; scores, samples and reports
+        are in full precision all the same.
     seed
         Decides the initial weights, the order of rows and the split.
     quiet
@@ -117,6 +123,7 @@ def fit(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "patience": patience,
+        "precision": precision,
     }
     summary = fit_run(
         Source(

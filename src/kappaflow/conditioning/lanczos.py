@@ -1,6 +1,6 @@
 """Largest singular values without forming a matrix: Golub-Kahan-Lanczos for many points."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,8 @@ from torch.nn.functional import pad
 Product = Callable[[Tensor], Tensor]
 
 LEAST_STEPS = 5
+OUTSIDE = 0.1  # a unit vector with at most this share inside a basis is cleared of it in one pass
+MOST_PASSES = 10
 
 
 @dataclass(frozen=True)
@@ -54,52 +56,82 @@ def golub_kahan(
     """
     n = like.shape[1:].numel()
     generator = torch.Generator().manual_seed(0)
-    wide = torch.promote_types(like.dtype, torch.float32)
-    left = right = like.new_zeros(len(like), 0, n, dtype=wide)
+    left, right = _Basis(like, generator), _Basis(like, generator)
+    block = right.extend(right.random(k))[0]
     columns: list[Tensor] = []
-    block = _orthonormal(_random(right, (len(like), k, n), generator), right, generator)
-    step, values = 0, like.new_full((len(like), k), torch.nan, dtype=torch.float64)
-    converged = torch.zeros(len(like), dtype=torch.bool, device=like.device)
-    while step < max_steps and block.shape[1]:
+    step, look = 0, LEAST_STEPS
+    while True:
         step += 1
-        right = torch.cat((right, block), 1)
-        image = _apply(multiply, block, like)
-        new = _orthonormal(image, left, generator)
-        left = torch.cat((left, new), 1)
-        columns.append(left @ image.mT)
+        new, column = left.extend(_apply(multiply, block, like))
+        columns.append(column)
         back = _apply(transpose, new, like)
-        block = _orthonormal(back[:, : n - right.shape[1]], right, generator)
+        block = right.extend(back[:, : n - right.size])[0]
+        complete = not block.shape[1]
+        if step < min(look, max_steps) and not complete:
+            continue
+        # Singular values of a batch take a while: not at every step, once there are many.
+        look = step + 1 + step // 10
         values, residuals = _ritz(columns, block @ back.mT, k)
         # A start that happens to miss a direction looks converged in its first steps.
-        settled = step >= LEAST_STEPS or not block.shape[1]
-        done = (residuals <= tolerance * values).all(dim=1) & settled
+        done = (residuals <= tolerance * values).all(dim=1) & (step >= LEAST_STEPS or complete)
         # Rounding in the products is of the size of the largest value: far below it, it hides all.
         converged = done & (
             torch.finfo(like.dtype).eps * values[:, 0] <= tolerance * values[:, -1]
         )
-        if (done | ~torch.isfinite(values).all(dim=1)).all():
-            break
-    return LanczosResult(values, converged, step)
+        stuck = ~torch.isfinite(values).all(dim=1)
+        if (done | stuck).all() or complete or step >= max_steps:
+            return LanczosResult(values, converged, step)
+
+
+class _Basis:
+    """Orthonormal vectors of each point, (B, size, n), in room for more of them."""
+
+    def __init__(self, like: Tensor, generator: torch.Generator) -> None:
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        self._room = torch.zeros(len(like), 1, like.shape[1:].numel(), dtype=dtype).to(like.device)
+        self._generator = generator
+        self.size = 0
+
+    def extend(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Adds orthonormal vectors that span, beside those there, the given ones (B, k, n).
+
+        Twice is enough (Kahan, in Parlett 1998, 6.9), unless the given ones add nothing: an
+        invariant subspace is complete, and what is left is rounding. That may lie inside, always
+        in the same way; with noise of its size the search goes on in a random direction.
+
+        Returns:
+            The new vectors (B, k, n), and the given ones as seen from all, (B, size, k).
+        """
+        basis, numbers = self._room[:, : self.size], torch.finfo(vectors.dtype)
+        block = vectors / vectors.norm(dim=2, keepdim=True).clamp_min(numbers.tiny)
+        for turn in range(MOST_PASSES):
+            if turn > 1:
+                block = block + numbers.eps * self.random(block.shape[1])
+            overlap = block @ basis.mT
+            block = torch.linalg.qr((block - overlap @ basis).mT)[0].mT
+            if not (overlap.norm(dim=2) > OUTSIDE).any():
+                break
+        self._append(block)
+        return block, torch.cat((basis @ vectors.mT, block @ vectors.mT), 1)
+
+    def random(self, k: int) -> Tensor:
+        """Returns a random block (B, k, n)."""
+        shape = (len(self._room), k, self._room.shape[2])
+        return torch.randn(shape, generator=self._generator, dtype=torch.float64).to(self._room)
+
+    def _append(self, block: Tensor) -> None:
+        """Puts a block behind the vectors; the room doubles when it is full."""
+        after = self.size + block.shape[1]
+        while after > self._room.shape[1]:
+            self._room = torch.cat((self._room, torch.zeros_like(self._room)), 1)
+        self._room[:, self.size : after] = block
+        self.size = after
 
 
 def _apply(product: Product, block: Tensor, like: Tensor) -> Tensor:
     """Returns the product with each vector of a block (B, k, n)."""
     vectors = block.transpose(0, 1).reshape(-1, *like.shape).to(like.dtype)
     return product(vectors).flatten(2).transpose(0, 1).to(block.dtype)
-
-
-def _orthonormal(vectors: Tensor, basis: Tensor, generator: torch.Generator) -> Tensor:
-    """Returns an orthonormal block that spans, beside the basis, the vectors (B, k, n).
-
-    Where they add nothing (an invariant subspace is complete) what is left of them is rounding,
-    and the search goes on from a random direction. Twice is enough (Kahan, in Parlett 1998, 6.9).
-    """
-    noise = _random(vectors, vectors.shape, generator)
-    size = vectors.norm(dim=2, keepdim=True).clamp_min(torch.finfo(vectors.dtype).tiny)
-    block = vectors + torch.finfo(vectors.dtype).eps * size * noise
-    for _ in range(2):
-        block = torch.linalg.qr((block - (block @ basis.mT) @ basis).mT)[0].mT
-    return block
 
 
 def _ritz(columns: list[Tensor], rest: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -120,7 +152,3 @@ def _ritz(columns: list[Tensor], rest: Tensor, k: int) -> tuple[Tensor, Tensor]:
         last = u[:, -rest.shape[2] :, :k]
         residuals[finite] = (rest[finite].double() @ last).norm(dim=1)
     return values, residuals
-
-
-def _random(like: Tensor, shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(like)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from kappaflow.bijection import Bijection, Chain
+from kappaflow.stack import CouplingStack
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Layer:
 
 
 def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Layer, ...]:
-    """Returns the layers of a bijection, nested chains opened, in the order of `forward`."""
+    """Returns the layers of a bijection in their order, nested chains and stacks opened."""
     found = _walk(bijection, context)
     return tuple(
         Layer(f"{i} {type(part).__name__}", part, part_context)
@@ -37,6 +38,8 @@ def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Laye
 def _walk(
     bijection: Bijection, context: Tensor | None
 ) -> Iterator[tuple[Bijection, Tensor | None]]:
+    if isinstance(bijection, CouplingStack):
+        bijection = bijection.plain()
     if not isinstance(bijection, Chain):
         yield bijection, context
         return

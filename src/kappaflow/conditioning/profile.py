@@ -16,7 +16,7 @@ from kappaflow.conditioning.round_trip import (
     predicted_round_trip,
     there_and_back,
 )
-from kappaflow.conditioning.spectrum import DENSE_UP_TO, Status, extremes_by_lanczos
+from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE, Status, extremes_by_lanczos
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.linearization import ChainLinearization, Linearization
@@ -133,7 +133,7 @@ def profile(
         generator: Draws the latent points of the second round trip; seed 0 if left out.
 
     Returns:
-        The profile. Above 500 dimensions singular values come from Lanczos iterations.
+        The profile. Above 128 dimensions singular values come from Lanczos iterations.
 
     Raises:
         ArgumentError: x or context is not what the flow can be measured at, or there is no layer
@@ -161,7 +161,8 @@ def profile_at(
             )
         x = flow.units(x)[0]
         parts = _linearize(layers, x)
-        measure = _dense_extremes if x.shape[1:].numel() <= DENSE_UP_TO else _lanczos_extremes
+        dense_enough = x.shape[1:].numel() <= MATRIX_FREE_ABOVE
+        measure = _dense_extremes if dense_enough else _lanczos_extremes
         each, up_to, status = measure(parts, x)
         return Profile(
             layers=tuple(layer.name for layer in layers),

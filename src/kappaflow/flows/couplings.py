@@ -1,51 +1,43 @@
 """What the coupling recipes share: the run of couplings that they assemble."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from kappaflow._checks import natural_int, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Permutation, Standardize
-from kappaflow.bijections.coupling import Coupling, mlp_conditioner
+from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.nets import StandardizeInputs
 from kappaflow.partition import Partition
+from kappaflow.stack import CouplingStack
 
 PARTITIONS = ("half", "alternating", "random", "random-half")
 
 
 def coupling_flow(
     features: int,
-    make: Callable[..., Coupling],
-    kind: type[Coupling],
     *,
     depth: int,
-    hidden: Sequence[int],
     partition: str | Partition,
     context_features: int,
-    residual: bool,
-    dropout: float,
     seed: int,
     last: Sequence[Bijection] = (),
+    **couplings: Any,  # noqa: ANN401
 ) -> Flow:
     """Returns a flow of `depth` couplings, whose parts take turns, behind a `Standardize`.
 
     Args:
         features: Number of features; with one, `depth` is at most 1, and 0 without a context.
-        make: Returns a coupling from a partition and a conditioner.
-        kind: The class of couplings that `make` returns.
         depth: Number of couplings.
-        hidden: Widths of the conditioners' hidden layers.
         partition: "half", "alternating", "random", "random-half", or the partition of the first
             coupling.
         context_features: Width of the context, 0 for none.
-        residual: Whether the conditioners add each hidden layer to the next of equal width.
-        dropout: Share of the hidden units that a training step leaves out.
         seed: Draws the random partitions.
         last: Bijections behind the couplings.
+        **couplings: What else `CouplingStack` is to be told.
 
     Returns:
         The flow, the identity until it is trained.
@@ -54,28 +46,29 @@ def coupling_flow(
     positive_int("depth", depth, "depth counts couplings.")
     natural_int("context_features", context_features)
     natural_int("seed", seed)
-    conditioner = functools.partial(
-        mlp_conditioner,
-        kind,
-        hidden=hidden,
-        context_features=context_features,
-        residual=residual,
-        dropout=dropout,
-    )
-    _check_partition(partition, features)
-    run: list[Bijection] = []
-    for layer in range(useful_depth(features, depth, context_features)):
-        if partition == "random":
-            run.append(Permutation.random(features, seed=seed + layer))
-        turn = _turn(partition, features, layer, seed)
-        run.append(make(turn, conditioner(turn)))
+    _check_partition(partition, features, context_features)
+    layers = range(useful_depth(features, depth, context_features))
+    permutations = None
+    if partition == "random":
+        permutations = [
+            Permutation.random(features, seed=seed + layer).index.tolist() for layer in layers
+        ]
+    run = []
+    if layers:
+        partitions = [_turn(partition, features, layer, seed) for layer in layers]
+        run = [
+            CouplingStack(
+                partitions,
+                context_features=context_features,
+                permutations=permutations,
+                **couplings,
+            )
+        ]
     before: dict[str, Any] = {}
     if context_features:
         before["embedding"] = StandardizeInputs(context_features)
         before["context_features"] = context_features
-    # A chain of their own: names in model files stay when a faster execution takes it over.
-    parts = [Standardize(features), *([Chain(run)] if run else []), *last]
-    return Flow(StandardNormal(features), Chain(parts, **before))
+    return Flow(StandardNormal(features), Chain([Standardize(features), *run, *last], **before))
 
 
 def _turn(partition: str | Partition, features: int, layer: int, seed: int) -> Partition:
@@ -93,8 +86,9 @@ def _turn(partition: str | Partition, features: int, layer: int, seed: int) -> P
     return first if layer % 2 == 0 else first.swapped()
 
 
-def _check_partition(partition: str | Partition, features: int) -> None:
+def _check_partition(partition: str | Partition, features: int, context_features: int) -> None:
     if isinstance(partition, Partition):
+        check_something_to_read(partition, context_features)
         if partition.features != features:
             raise ArgumentError(
                 f"'partition' should be one of {features} features, "

@@ -1,9 +1,8 @@
 """The recipe of NICE."""
 
-import functools
 from collections.abc import Sequence
 
-from kappaflow.bijections import AdditiveCoupling, ElementwiseAffine
+from kappaflow.bijections import ElementwiseAffine
 from kappaflow.flows.couplings import coupling_flow
 from kappaflow.flows.flow import Flow
 from kappaflow.partition import Partition
@@ -32,7 +31,8 @@ def nice(
         partition: "half", "alternating", "random", "random-half", or a `Partition`; as for
             `real_nvp`.
         context_features: Width of the context; 0 for none.
-        memory: "recompute" or "store": what each layer keeps for its backward pass.
+        memory: "recompute", "store" or "invert": what is kept for the backward pass, see
+            `CouplingStack`.
         residual: Add each hidden layer of the conditioners to the next of equal width.
         dropout: Share of the conditioners' hidden units that a training step leaves out.
         seed: Draws the random partitions.
@@ -47,15 +47,14 @@ def nice(
         >>> nice(4, depth=2, hidden=(8,)).sample(3).shape
         torch.Size([3, 4])
     """
-    make = functools.partial(AdditiveCoupling, context_features=context_features, memory=memory)
     return coupling_flow(
         features,
-        make,
-        AdditiveCoupling,
+        kind="additive",
         depth=depth,
         hidden=hidden,
         partition=partition,
         context_features=context_features,
+        memory=memory,
         residual=residual,
         dropout=dropout,
         seed=seed,

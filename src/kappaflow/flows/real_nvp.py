@@ -1,10 +1,9 @@
 """The recipe of RealNVP on tables."""
 
-import functools
 from collections.abc import Sequence
 
 from kappaflow._checks import positive_float, positive_int
-from kappaflow.bijections import AffineCoupling, ElementwiseAffine
+from kappaflow.bijections import ElementwiseAffine
 from kappaflow.flows.couplings import coupling_flow, useful_depth
 from kappaflow.flows.flow import Flow
 from kappaflow.partition import Partition
@@ -43,7 +42,8 @@ def real_nvp(
             "random-half" (a random half of the features, drawn anew for every two couplings, which
             take turns), or a `Partition`.
         context_features: Width of the context; 0 for none.
-        memory: "recompute" or "store": what each layer keeps for its backward pass.
+        memory: "recompute", "store" or "invert": what is kept for the backward pass, see
+            `CouplingStack`.
         scale_bound: Bound on the sum over depth of the log-scales.
         residual: Add each hidden layer of the conditioners to the next of equal width.
         dropout: Share of the conditioners' hidden units that a training step leaves out.
@@ -65,20 +65,15 @@ def real_nvp(
     """
     depth = positive_int("depth", depth, "depth counts couplings.")
     couplings = useful_depth(positive_int("features", features), depth, context_features)
-    make = functools.partial(
-        AffineCoupling,
-        scale_bound=positive_float("scale_bound", scale_bound) / max(1, couplings),
-        context_features=context_features,
-        memory=memory,
-    )
     return coupling_flow(
         features,
-        make,
-        AffineCoupling,
+        kind="affine",
+        scale_bound=positive_float("scale_bound", scale_bound) / max(1, couplings),
         depth=depth,
         hidden=hidden,
         partition=partition,
         context_features=context_features,
+        memory=memory,
         residual=residual,
         dropout=dropout,
         seed=seed,

@@ -138,7 +138,7 @@ def fit_tables(
     """
     if not any(parameter.requires_grad for parameter in flow.parameters()):
         raise ArgumentError("'flow' should have parameters that can be trained, it has none.")
-    fabric = _fabric(flow, device)
+    fabric = _fabric(flow, device, settings.precision)
     flow.to(fabric.device)
     rows, held_out_rows = rows_of(train, flow), rows_of(validation, flow)
     refuse_collapsed(train, flow)
@@ -272,7 +272,7 @@ def _stored_result(flow: Flow, stored: dict[str, Any]) -> FitResult:
     )
 
 
-def _fabric(flow: Flow, device: str | torch.device | None) -> Fabric:
+def _fabric(flow: Flow, device: str | torch.device | None, precision: str) -> Fabric:
     """Returns the engine for a device: that of the flow where none is named."""
     try:
         wanted = flow.device if device is None else torch.device(device)
@@ -281,20 +281,24 @@ def _fabric(flow: Flow, device: str | torch.device | None) -> Fabric:
     if wanted.type not in {"cpu", "cuda"}:
         raise ArgumentError(f'\'device\' should be "cpu" or "cuda", got {device!r}.')
     if wanted.type == "cpu":
-        return Fabric(accelerator="cpu", devices=1, precision=_precision(flow))
+        return Fabric(accelerator="cpu", devices=1, precision=_precision(flow, precision))
     index = wanted.index or 0
     if index >= torch.cuda.device_count():
         raise ArgumentError(
             f"'device' should be one that is here, got {wanted}; "
             f"there are {torch.cuda.device_count()} CUDA devices."
         )
-    return Fabric(accelerator="cuda", devices=[index], precision=_precision(flow))
+    return Fabric(accelerator="cuda", devices=[index], precision=_precision(flow, precision))
 
 
-def _precision(flow: Flow) -> Any:  # noqa: ANN401
+def _precision(flow: Flow, wanted: str) -> Any:  # noqa: ANN401
     kinds = {torch.float32: "32-true", torch.float64: "64-true"}
     if flow.dtype not in kinds:
         raise ArgumentError(
             f"'flow' should be float32 or float64 to be trained, got {flow.dtype}."
         )
-    return kinds[flow.dtype]
+    if wanted == "full":
+        return kinds[flow.dtype]
+    if flow.dtype != torch.float32:
+        raise ArgumentError(f"'flow' should be float32 for precision=\"bf16\", got {flow.dtype}.")
+    return "bf16-mixed"

@@ -1,7 +1,7 @@
 """The settings of a training: what `fit` takes, checks, and writes to config.json."""
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -29,6 +29,9 @@ class Settings(BaseModel):
         patience: Epochs without a better validation NLL after which training stops.
         most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
         seed: Decides the order of the rows, and what random layers draw.
+        precision: "full", or "bf16": the products of the conditioners in bfloat16 while training.
+            Couplings, log_dets and weights stay as they are, and validation, scoring and sampling
+            are always in full precision.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -44,6 +47,7 @@ class Settings(BaseModel):
     patience: Count = 30
     most_skipped: Count = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    precision: Literal["full", "bf16"] = "full"
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Returns the learning rate of a step: a linear rise, then half a cosine to zero."""

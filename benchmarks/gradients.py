@@ -1,0 +1,110 @@
+"""How far float32 gradients are from float64, by memory mode and condition number."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import inverting_peer
+from benchmarks.numerics import POINTS, condition_number, finite
+from benchmarks.ours import of_kappaflow
+from benchmarks.row import Shape
+from kappaflow import real_nvp
+from kappaflow.errors import ArgumentError
+from kappaflow.memory import MEMORY_MODES
+from kappaflow.testing.contract import jittered
+
+SHAPE = Shape(depth=32, batch=128)
+SEEDS = 5  # one flipped ReLU can decide a figure
+# Factor on the last layers of the jittered conditioners, and the bound on the sum of log-scales:
+# what the condition number rises with.
+SETTINGS = (
+    (0.03, 12.0),
+    (0.1, 12.0),
+    (0.3, 12.0),
+    (0.3, 24.0),
+    (0.6, 12.0),
+    (1.0, 6.0),
+    (1.0, 12.0),
+)
+
+
+def gradient_errors(
+    last_layers: float, scale_bound: float, shape: Shape = SHAPE, *, seed: int = 0
+) -> dict[str, Any]:
+    """Returns the relative error of the float32 gradient of each memory mode.
+
+    The reference is the same flow in float64 with memory="store", with the same float32 weights
+    and points, so that the error is that of the arithmetic alone. The gradient is that of the mean
+    log_prob, all parameters as one vector.
+
+    Args:
+        last_layers: Factor on the last layer of each conditioner.
+        scale_bound: Bound on the sum of the log-scales.
+        shape: Of the flow.
+        seed: Draws the noise in the weights.
+
+    Returns:
+        "condition_number", and the "errors" by mode; a mode that warned stands in "warned".
+    """
+    state = _jittered_state(last_layers, scale_bound, shape, seed)
+    reference = _flow("store", scale_bound, shape, state).double()
+    exact = _gradient(reference, shape)
+    errors, warned = {}, {}
+    for mode in MEMORY_MODES:
+        try:
+            flow = _flow(mode, scale_bound, shape, state)
+        except ArgumentError:  # not every flow has every mode
+            continue
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            found = _gradient(flow, shape)
+        errors[mode] = finite(((found - exact).norm() / exact.norm()).item())
+        if caught:
+            warned[mode] = str(caught[0].message)
+    if inverting_peer.installed():
+        error = inverting_peer.gradient_error(state, scale_bound, shape)
+        errors[inverting_peer.NAME] = finite(error)
+    return {
+        "last_layers": last_layers,
+        "scale_bound": scale_bound,
+        "condition_number": finite(
+            condition_number(of_kappaflow(reference), shape.data()[:POINTS])
+        ),
+        "errors": errors,
+        "warned": warned,
+    }
+
+
+def _jittered_state(
+    last_layers: float, scale_bound: float, shape: Shape, seed: int
+) -> dict[str, Tensor]:
+    """Returns the state of a flow with noise in all weights, less of it in the last layers."""
+    state = jittered(_flow("store", scale_bound, shape), seed=seed).state_dict()
+    last = f".layers.{len(shape.hidden)}."
+    return {
+        name: tensor * last_layers if last in name else tensor for name, tensor in state.items()
+    }
+
+
+def _flow(
+    memory: str, scale_bound: float, shape: Shape, state: dict[str, Tensor] | None = None
+) -> nn.Module:
+    torch.manual_seed(0)
+    flow = real_nvp(
+        shape.features,
+        depth=shape.depth,
+        hidden=shape.hidden,
+        memory=memory,
+        scale_bound=scale_bound,
+    )
+    if state is not None:
+        flow.load_state_dict(state)
+    return flow
+
+
+def _gradient(flow: Any, shape: Shape) -> Tensor:  # noqa: ANN401
+    """Returns the gradient of the mean log_prob as one vector, in float64."""
+    flow.log_prob(shape.data(flow.dtype)).mean().backward()
+    return torch.cat([parameter.grad.double().flatten() for parameter in flow.parameters()])

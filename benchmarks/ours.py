@@ -1,0 +1,104 @@
+"""The rows of kappaflow."""
+
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from benchmarks.row import TIMED, Model, Row, Shape, conditioner
+from kappaflow import AffineCoupling, Chain, Flow, Partition, StandardNormal, real_nvp
+from kappaflow.memory import MEMORY_MODES
+from kappaflow.testing.contract import jittered
+
+
+def recipe_rows() -> list[Row]:
+    """Returns a row for each memory mode, the readable definition, and weights off their start."""
+    modes = [
+        Row(
+            f"kappaflow, {mode}",
+            "kappaflow",
+            "kappaflow",
+            f'`kappaflow.real_nvp(64, depth=depth, memory="{mode}")`',
+            partial(_real_nvp, memory=mode),
+            # At its start a flow has the same numbers in every mode: the default stands for all.
+            TIMED if mode != MEMORY_MODES[0] else (*TIMED, "numerics"),
+        )
+        for mode in MEMORY_MODES
+    ]
+    plain = Row(
+        "kappaflow, plain couplings",
+        "kappaflow",
+        "kappaflow",
+        "the same couplings as a plain `Chain` of `AffineCoupling`, by plain autograd: "
+        "the readable definition",
+        _plain,
+        TIMED,
+    )
+    moved = Row(
+        "kappaflow, weights moved by noise",
+        "kappaflow",
+        "kappaflow",
+        "the first, each weight moved by noise of standard deviation 0.1: no start, but not the "
+        "identity",
+        _moved,
+        ("numerics",),
+    )
+    return [*modes, plain, moved]
+
+
+def any_module_rows() -> list[Row]:
+    """Returns rows whose conditioners are no MLP of ours, so that no fused execution applies."""
+    return [
+        Row(
+            f"kappaflow, any module, {mode}",
+            "any module",
+            "kappaflow",
+            f'`Chain(couplings, memory="{mode}")` of `AffineCoupling` whose conditioners are '
+            "`Sequential(Linear, SiLU, Linear, SiLU, Linear)`",
+            partial(_any_module, memory=mode),
+            TIMED,
+        )
+        for mode in MEMORY_MODES
+    ]
+
+
+def of_kappaflow(flow: Any) -> Model:  # noqa: ANN401
+    """Returns one of our flows behind the common calls."""
+    return Model(
+        flow,
+        flow.log_prob,
+        flow.sample,
+        lambda x: flow.bijection.forward(x)[0],
+        lambda z: flow.bijection.inverse(z)[0],
+    )
+
+
+def _real_nvp(shape: Shape, *, memory: str) -> Model:
+    flow = real_nvp(shape.features, depth=shape.depth, hidden=shape.hidden, memory=memory)
+    return of_kappaflow(flow)
+
+
+def _plain(shape: Shape) -> Model:
+    flow: Any = _real_nvp(shape, memory="store").module
+    units, part = flow.bijection.bijections[:2]
+    plain = part.to_chain() if hasattr(part, "to_chain") else part
+    return of_kappaflow(Flow(StandardNormal(shape.features), Chain([units, plain])))
+
+
+def _moved(shape: Shape) -> Model:
+    model = _real_nvp(shape, memory=MEMORY_MODES[0])
+    jittered(model.module)
+    return model
+
+
+def _any_module(shape: Shape, *, memory: str) -> Model:
+    def coupling(layer: int) -> AffineCoupling:
+        half = Partition.half(shape.features)
+        network = conditioner(shape.widths, nn.SiLU)
+        for parameter in network[-1].parameters():  # the identity at the start, as the recipes do
+            nn.init.zeros_(parameter)
+        part = half.swapped() if layer % 2 else half
+        return AffineCoupling(part, network, scale_bound=12.0 / shape.depth)
+
+    chain = Chain([coupling(layer) for layer in range(shape.depth)], memory=memory)
+    return of_kappaflow(Flow(StandardNormal(shape.features), chain))

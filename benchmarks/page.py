@@ -1,0 +1,127 @@
+"""Turns the files of results into the page of the documentation."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmarks.processes import ROOT, console
+from benchmarks.suite import RESULTS
+from benchmarks.tables import (
+    failures,
+    gradient_table,
+    memory_table,
+    numerics_table,
+    parameters_sentence,
+    ratio_table,
+    reference_place,
+    reference_table,
+    spectra_table,
+)
+from benchmarks.targets import targets_table
+
+PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
+Results = dict[str, Any]
+
+
+def write_page(*, folder: Path = RESULTS, out: Path = ROOT / "docs" / "benchmarks.md") -> None:
+    """Write the page of the documentation from the files of results.
+
+    Parameters
+    ----------
+    folder
+        Of the files of results; what is missing there is left out of the page.
+    out
+        The page.
+    """
+    results = read_results(folder)
+    if not results:
+        raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
+    out.write_text(page(results), encoding="utf-8")
+    console.print(f"Wrote {out}", markup=False, soft_wrap=True)
+
+
+def read_results(folder: Path) -> Results:
+    """Returns the results by part: those that are there and found something."""
+    results: Results = {}
+    for part in PARTS:
+        path = folder / f"{part}.json"
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["lines"]:
+                results[part] = found
+    return results
+
+
+def page(results: Results) -> str:
+    """Returns the page as Markdown.
+
+    Args:
+        results: By part: speed, memory, numerics, gradients, spectra; any may be missing.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  Markdown from our own numbers
+    )
+    descriptions: dict[str, str] = {}
+    for part in results.values():
+        descriptions |= part.get("descriptions", {})
+    speed = results.get("speed")
+    place = reference_place(speed) if speed else None
+    return environment.get_template("page.md.jinja").render(
+        machines=_machines(results),
+        presets=sorted({part["preset"] for part in results.values() if part.get("preset")}),
+        targets=targets_table(results),
+        place=place,
+        reference=reference_table(speed) if speed else None,
+        parameters=parameters_sentence(speed) if speed else "",
+        failures=failures(speed) if speed else {},
+        ratios=ratio_tables(speed) if speed else {},
+        memory=memory_table(results["memory"]) if "memory" in results else None,
+        numerics=numerics_table(results["numerics"]) if "numerics" in results else None,
+        gradients=gradient_table(results["gradients"]) if "gradients" in results else None,
+        gradients_depth=results["gradients"]["lines"][0]["depth"] if "gradients" in results else 0,
+        spectra=spectra_table(results["spectra"]) if "spectra" in results else None,
+        descriptions=descriptions,
+    )
+
+
+def ratio_tables(speed: dict[str, Any]) -> dict[str, str]:
+    """Returns the table of each quantity over the grid, none if the grid is a single place."""
+    titles = {
+        "train_step": "Training step",
+        "forward_backward": "Forward and backward",
+        "log_prob": "log_prob without gradient",
+        "sample": "Sampling without gradient",
+    }
+    places = {(line["depth"], line["batch"]) for line in speed["lines"]}
+    if len(places) < 2:
+        return {}
+    return {title: ratio_table(speed, quantity) for quantity, title in titles.items()}
+
+
+def _machines(results: Results) -> dict[str, list[str]]:
+    """Returns what each different machine or setting measured: {its description: parts}."""
+    machines: dict[str, list[str]] = {}
+    for part, result in results.items():
+        machine = result.get("machine")
+        if machine:
+            machines.setdefault(_machine_text(machine), []).append(part)
+    return machines
+
+
+def _machine_text(machine: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, torch on {threads}; "
+        f"{machine['system']}; {versions}"
+    )

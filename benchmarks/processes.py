@@ -1,0 +1,86 @@
+"""Runs measurements in fresh processes: no library's import touches what another one measures."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+ROOT = Path(__file__).parents[1]
+console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A measurement for a process of its own.
+
+    Attributes:
+        task: A function of `benchmarks.worker`.
+        arguments: Its keyword arguments, plain JSON values.
+        label: What progress says.
+        environment: Variables beyond those of this process.
+    """
+
+    task: str
+    arguments: dict[str, Any]
+    label: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def run(jobs: list[Job], *, threads: int | None, at_once: int = 1) -> list[dict[str, Any] | None]:
+    """Returns what the jobs found, None for those that failed; their errors go to stderr.
+
+    Args:
+        jobs: In order.
+        threads: Of torch in each process; its default if None.
+        at_once: Processes that run side by side: 1 where time is measured.
+
+    Returns:
+        For each job {"result": ..., "machine": ...}.
+    """
+    with _progress(len(jobs)) as progress, ThreadPoolExecutor(at_once) as pool:
+
+        def one(job: Job) -> dict[str, Any] | None:
+            progress.update(progress.task_ids[0], description=job.label)
+            found = _run_one(job, threads)
+            progress.advance(progress.task_ids[0])
+            return found
+
+        return list(pool.map(one, jobs))
+
+
+def _run_one(job: Job, threads: int | None) -> dict[str, Any] | None:
+    environment = {**os.environ, **job.environment}
+    if threads is not None:  # before torch is loaded, so that no larger pool is ever started
+        environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    job_text = json.dumps({"task": job.task, "arguments": job.arguments, "threads": threads})
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "benchmarks.worker"],
+        input=job_text,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        check=False,
+    )
+    if done.returncode == 0:
+        return json.loads(done.stdout.splitlines()[-1])
+    last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    console.print(f"{job.task}, {job.label}: failed: {last}", markup=False, soft_wrap=True)
+    return None
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Progress]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as progress:
+        progress.add_task("", total=total)
+        yield progress

@@ -1,0 +1,301 @@
+"""The commands that measure: each writes one JSON file."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from benchmarks.presets import PRESETS, Pair, PresetName
+from benchmarks.processes import ROOT, Job, console, run
+
+if TYPE_CHECKING:
+    from benchmarks.row import Row
+
+RESULTS = Path("runs/benchmarks")
+JsonFile = Annotated[Path, Parameter(name="--json")]
+
+
+def speed(
+    *,
+    preset: PresetName = "minutes",
+    groups: list[str] | None = None,
+    depths: list[int] | None = None,
+    batches: list[int] | None = None,
+    repetitions: int | None = None,
+    threads: int | None = None,
+    file: JsonFile = RESULTS / "speed.json",
+) -> None:
+    """Time training steps, forward and backward, log_prob and sampling of all rows.
+
+    Parameters
+    ----------
+    preset
+        Which grid.
+    groups
+        Of rows, each timed in one process: kappaflow, any module, zuko, normflows, nflows, FrEIA.
+    depths
+        Instead of the preset's; even numbers.
+    batches
+        Instead of the preset's.
+    repetitions
+        Instead of as many as the preset's time allows.
+    threads
+        Of torch; its default if left out.
+    file
+        The file of results.
+    """
+    chosen, rows = PRESETS[preset], _present_rows("speed", groups)
+    budget: dict[str, Any] = {"seconds": chosen.seconds}
+    if repetitions is not None:
+        budget |= {"at_least": repetitions, "at_most": repetitions}
+    jobs = [
+        Job(
+            "speed",
+            {"rows": names, "depth": depth, "batch": batch, "budget": budget},
+            f"{group}, depth {depth}, batch {batch}",
+        )
+        for depth, batch in _pairs(chosen.speed, depths, batches)
+        for group, names in _by_group(rows).items()
+    ]
+    found = run(jobs, threads=threads)
+    for name, row in _all_timed(found):
+        if "error" in row:
+            console.print(f"{name}: {row['error']}", markup=False, soft_wrap=True)
+    lines = [
+        {"group": job.label.rsplit(", depth")[0], **_place(job), "rows": done["result"]}
+        for job, done in zip(jobs, found, strict=True)
+        if done
+    ]
+    own = depths or batches or repetitions
+    _write(file, None if own else preset, _described(rows), lines, found)
+
+
+def memory(
+    *,
+    preset: PresetName = "minutes",
+    groups: list[str] | None = None,
+    depths: list[int] | None = None,
+    batches: list[int] | None = None,
+    repeats: int | None = None,
+    threads: int | None = None,
+    file: JsonFile = RESULTS / "memory.json",
+) -> None:
+    """Measure the resident memory of a training step, each figure in fresh processes.
+
+    Parameters
+    ----------
+    preset
+        Which grid.
+    groups
+        Of rows: kappaflow, any module, zuko, normflows, nflows, FrEIA.
+    depths
+        Instead of the preset's; even numbers.
+    batches
+        Instead of the preset's.
+    repeats
+        Processes for each figure, instead of the preset's.
+    threads
+        Of torch; its default if left out.
+    file
+        The file of results.
+    """
+    from benchmarks.peak import ENVIRONMENT
+
+    chosen, rows = PRESETS[preset], _present_rows("memory", groups)
+    places = [(row, pair) for pair in _pairs(chosen.memory, depths, batches) for row in rows]
+    if not (depths or batches):
+        ours = [row for row in rows if row.package == "kappaflow"]
+        places += [(row, pair) for pair in chosen.own_memory for row in ours]
+    jobs = [
+        Job(
+            "memory",
+            {"rows": [row.name], "depth": depth, "batch": batch},
+            f"{row.name}, depth {depth}, batch {batch}",
+            ENVIRONMENT,
+        )
+        for row, (depth, batch) in places
+        for _ in range(repeats or chosen.repeats)
+    ]
+    found = run(jobs, threads=threads, at_once=2)
+    own = depths or batches or repeats
+    _write(file, None if own else preset, _described(rows), _medians(jobs, found), found)
+
+
+def numerics(
+    *,
+    preset: PresetName = "minutes",
+    groups: list[str] | None = None,
+    depths: list[int] | None = None,
+    threads: int | None = None,
+    file: JsonFile = RESULTS / "numerics.json",
+) -> None:
+    """Take finite shares, round trips and condition numbers at default initialisation.
+
+    Parameters
+    ----------
+    preset
+        Which depths.
+    groups
+        Of rows: kappaflow, any module, zuko, normflows, nflows, FrEIA.
+    depths
+        Instead of the preset's; even numbers.
+    threads
+        Of torch; its default if left out.
+    file
+        The file of results.
+    """
+    chosen, rows = PRESETS[preset], _present_rows("numerics", groups)
+    jobs = []
+    for row in rows:
+        own = chosen.own_depths if row.package == "kappaflow" else ()
+        of_row = depths or [*chosen.depths, *own]
+        arguments = {"rows": [row.name], "depths": of_row, "batch": 512}
+        jobs.append(Job("numerics", arguments, row.name))
+    found = run(jobs, threads=threads, at_once=2)
+    lines = [
+        {"row": job.label, **line}
+        for job, done in zip(jobs, found, strict=True)
+        for line in (done["result"] if done else [])
+    ]
+    _write(file, None if depths else preset, _described(rows), lines, found)
+
+
+def gradients(
+    *,
+    depth: int | None = None,
+    threads: int | None = None,
+    file: JsonFile = RESULTS / "gradients.json",
+) -> None:
+    """Compare float32 gradients of each memory mode with float64, by condition number.
+
+    Parameters
+    ----------
+    depth
+        Number of couplings, instead of the default.
+    threads
+        Of torch; its default if left out.
+    file
+        The file of results.
+    """
+    from benchmarks import inverting_peer as peer
+    from benchmarks.gradients import SETTINGS, SHAPE
+
+    if not peer.installed():
+        console.print(f"{peer.NAME} is not installed, its column is left out: {peer.INSTALL}")
+    job = Job("gradients", {"settings": SETTINGS, "depth": depth}, "gradients")
+    found = run([job], threads=threads)
+    results = found[0]["result"] if found[0] else []
+    lines = [{"depth": depth or SHAPE.depth, **line} for line in results]
+    descriptions = {peer.NAME: peer.DESCRIPTION} if peer.installed() else {}
+    _write(file, None, descriptions, lines, found)
+
+
+def everything(
+    *,
+    preset: PresetName = "minutes",
+    threads: int | None = None,
+    folder: Path = RESULTS,
+) -> None:
+    """Run all measurements of the suite; `write-page` turns the results into a page.
+
+    Parameters
+    ----------
+    preset
+        "minutes" (depth 128, batch 512, little else) or "full" (the grid: one or two hours).
+    threads
+        Of torch; its default if left out.
+    folder
+        Of the files of results.
+    """
+    speed(preset=preset, threads=threads, file=folder / "speed.json")
+    memory(preset=preset, threads=threads, file=folder / "memory.json")
+    numerics(preset=preset, threads=threads, file=folder / "numerics.json")
+    gradients(threads=threads, file=folder / "gradients.json")
+    of_spectra = [f"--dimensions={n}" for n in PRESETS[preset].dimensions]
+    of_spectra += [] if threads is None else [f"--threads={threads}"]
+    file = (folder / "spectra.json").resolve()
+    command = [sys.executable, "-m", "benchmarks", "spectra", f"--json={file}", *of_spectra]
+    subprocess.run(command, cwd=ROOT, check=False)
+
+
+def _present_rows(task: str, groups: list[str] | None) -> "list[Row]":
+    """Returns the rows of a task and of the groups whose library is installed.
+
+    Says which are not.
+    """
+    from benchmarks.rows import INSTALL, all_rows
+
+    rows = [row for row in all_rows() if task in row.measures]
+    rows = [row for row in rows if groups is None or row.group in groups]
+    for package in sorted({row.package for row in rows if not row.installed}):
+        text = f"{package} is not installed, its rows are left out: {INSTALL}"
+        console.print(text, markup=False, soft_wrap=True)
+    return [row for row in rows if row.installed]
+
+
+def _all_timed(found: list[dict[str, Any] | None]) -> "Iterable[tuple[str, dict[str, Any]]]":
+    return (item for done in found if done for item in done["result"].items())
+
+
+def _described(rows: "Iterable[Row]") -> dict[str, str]:
+    return {row.name: row.description for row in rows}
+
+
+def _by_group(rows: "Iterable[Row]") -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row.name)
+    return groups
+
+
+def _pairs(
+    preset: tuple[Pair, ...], depths: list[int] | None, batches: list[int] | None
+) -> list[Pair]:
+    """Returns the pairs (depth, batch) of the preset, or of what is given instead."""
+    depths = depths or sorted({depth for depth, _ in preset})
+    batches = batches or sorted({batch for _, batch in preset})
+    return [(depth, batch) for batch in batches for depth in depths]
+
+
+def _place(job: Job) -> dict[str, int]:
+    return {"depth": job.arguments["depth"], "batch": job.arguments["batch"]}
+
+
+def _medians(jobs: list[Job], found: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """Returns a line for each row and place: the median of its processes, and all they found."""
+    lines: dict[str, dict[str, Any]] = {}
+    for job, done in zip(jobs, found, strict=True):
+        if done:
+            start = {"row": job.arguments["rows"][0], **_place(job), "found": []}
+            lines.setdefault(job.label, start)["found"].append(done["result"])
+    for line in lines.values():
+        for key in ("peak_bytes", "kept_bytes"):
+            line[key] = median(one[key] for one in line["found"])
+    return list(lines.values())
+
+
+def _write(
+    path: Path,
+    preset: str | None,
+    descriptions: dict[str, str],
+    lines: list[dict[str, Any]],
+    found: list[dict[str, Any] | None],
+) -> None:
+    """Writes the file in one go, so that an interrupted run leaves the old one."""
+    machines = [done["machine"] for done in found if done]
+    text = {
+        "preset": preset,
+        "machine": machines[0] if machines else None,
+        "descriptions": descriptions,
+        "lines": lines,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+    console.print(f"Wrote {path}", markup=False, soft_wrap=True)

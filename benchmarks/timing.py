@@ -1,0 +1,198 @@
+"""Times of the rows of one group, repetition by repetition in turn with the floor."""
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.floor import Floor, Products
+from benchmarks.names import FLOOR, PRODUCTS, QUANTITIES
+from benchmarks.row import Row, Shape
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How often each row is timed.
+
+    Attributes:
+        seconds: Aimed at for a quantity of all rows of a group together.
+        at_least: Repetitions that are made even if they take longer.
+        at_most: Repetitions that are enough.
+    """
+
+    seconds: float = 6.0
+    at_least: int = 5
+    at_most: int = 101
+
+    def repetitions(self, round_s: float) -> int:
+        """Returns how many rounds of `round_s` seconds to make."""
+        return min(self.at_most, max(self.at_least, int(self.seconds / max(round_s, 1e-6))))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that is timed.
+
+    Attributes:
+        name: Of its row.
+        prepare: Called before each repetition, not timed.
+        calls: What is timed, by quantity.
+    """
+
+    name: str
+    prepare: Call
+    calls: dict[str, Call]
+
+
+def time_group(rows: list[Row], shape: Shape, budget: Budget) -> dict[str, Any]:
+    """Returns medians, quartiles and paired ratios of the rows of a group and of the floor.
+
+    Args:
+        rows: Of one library.
+        shape: Of all of them.
+        budget: How often each is timed.
+
+    Returns:
+        By row: "parameters", "finite_share", "fused_adam" and the figures of each quantity; or the
+        "error" of a row that does not run.
+    """
+    torch.manual_seed(0)
+    found: dict[str, Any] = {FLOOR: {}, PRODUCTS: {}}
+    subjects = [_floor(shape, found[FLOOR]), _products(shape)]
+    for row in rows:
+        found[row.name] = {}
+        try:
+            subjects.append(_flow(row, shape, found[row.name]))
+        except Exception as error:  # of any library: the other rows of the group go on
+            found[row.name] = {"error": f"{type(error).__name__}: {error}"}
+    # Collections stay on, as they are for users, but do not walk through what is built above.
+    gc.collect()
+    gc.freeze()
+    for quantity in QUANTITIES:
+        times = interleaved(subjects, quantity, budget)
+        for name in times:
+            found[name][quantity] = figures(name, times)
+    return found
+
+
+def interleaved(subjects: list[Subject], quantity: str, budget: Budget) -> dict[str, list[float]]:
+    """Returns the times in seconds of all subjects, taken in turn after one more untimed round."""
+    subjects = [subject for subject in subjects if quantity in subject.calls]
+    round_s = sum(_timed(subject, quantity) for subject in subjects)
+    times: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+    for repetition in range(budget.repetitions(round_s)):
+        # The first changes, so that no row always follows the same other.
+        first = repetition % len(subjects)
+        for subject in subjects[first:] + subjects[:first]:
+            times[subject.name].append(_timed(subject, quantity))
+    return times
+
+
+def figures(name: str, times: dict[str, list[float]]) -> dict[str, float]:
+    """Returns the median and the quartiles of a row, and its paired ratios to floor and products.
+
+    Args:
+        name: Of the row.
+        times: In seconds, of all rows, repetition by repetition.
+
+    Returns:
+        Times in milliseconds, ratios as pure numbers.
+    """
+    own = times[name]
+    low, _, high = quantiles(own, n=4, method="inclusive") if len(own) > 1 else own * 3
+    found = {
+        "median_ms": 1e3 * median(own),
+        "low_ms": 1e3 * low,
+        "high_ms": 1e3 * high,
+        "repetitions": len(own),
+    }
+    for key, other in (("to_floor", FLOOR), ("to_products", PRODUCTS)):
+        if other in times:
+            found[key] = median(a / b for a, b in zip(own, times[other], strict=True))
+    return found
+
+
+def _timed(subject: Subject, quantity: str) -> float:
+    subject.prepare()
+    call = subject.calls[quantity]
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _flow(row: Row, shape: Shape, facts: dict[str, Any]) -> Subject:
+    """Returns a flow that has run once; writes what is known of it into `facts`."""
+    model, x = row.build(shape), shape.data()
+
+    def forward_backward() -> None:
+        (-model.log_prob(x).mean()).backward()
+
+    @torch.no_grad()
+    def log_prob() -> Tensor:
+        return model.log_prob(x)
+
+    @torch.no_grad()
+    def sample() -> None:
+        model.sample(shape.batch)
+
+    facts["parameters"] = _parameters(model.module)
+    facts["finite_share"] = torch.isfinite(log_prob()).double().mean().item()
+    calls: dict[str, Call] = {
+        "train_step": _train_step(model.module, forward_backward, facts),
+        "forward_backward": forward_backward,
+        "log_prob": log_prob,
+        "sample": sample,
+    }
+    for call in calls.values():
+        call()
+    return Subject(row.name, model.module.zero_grad, calls)
+
+
+def _floor(shape: Shape, facts: dict[str, Any]) -> Subject:
+    floor = Floor(shape)
+    facts["parameters"] = _parameters(floor.module)
+    calls: dict[str, Call] = {
+        "train_step": _train_step(floor.module, floor.forward_backward, facts),
+        "forward_backward": floor.forward_backward,
+        "log_prob": floor.forward,
+        "sample": floor.forward,
+    }
+    return Subject(FLOOR, floor.zero_grad, calls)
+
+
+def _products(shape: Shape) -> Subject:
+    products = Products(shape)
+    calls: dict[str, Call] = {
+        "forward_backward": products.forward_backward,
+        "log_prob": products.forward,
+        "sample": products.forward,
+    }
+    return Subject(PRODUCTS, lambda: None, calls)
+
+
+def _train_step(module: nn.Module, forward_backward: Call, facts: dict[str, Any]) -> Call:
+    """Returns zero_grad, forward, backward and a step of Adam, fused where it can be."""
+    # A learning rate at which hundreds of timed steps change nothing about the flow.
+    try:
+        adam = torch.optim.Adam(module.parameters(), lr=1e-8, fused=True)
+    except RuntimeError:
+        adam = torch.optim.Adam(module.parameters(), lr=1e-8)
+    facts["fused_adam"] = bool(adam.defaults["fused"])
+
+    def step() -> None:
+        adam.zero_grad()
+        forward_backward()
+        adam.step()
+
+    return step
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

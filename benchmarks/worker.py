@@ -1,0 +1,72 @@
+"""The other end of `benchmarks.processes`: one measurement in a process of its own.
+
+Reads a job as JSON from standard input, writes the result as the last line of standard output.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.gradients import SEEDS, SHAPE, gradient_errors
+from benchmarks.machine import machine
+from benchmarks.numerics import numerics_of
+from benchmarks.peak import peak_of_step
+from benchmarks.row import Row, Shape
+from benchmarks.rows import all_rows
+from benchmarks.timing import Budget, time_group
+
+
+def speed(rows: list[str], depth: int, batch: int, budget: dict[str, Any]) -> dict[str, Any]:
+    """Returns the times of the rows of a group."""
+    return time_group([_row(name) for name in rows], Shape(depth, batch), Budget(**budget))
+
+
+def memory(rows: list[str], depth: int, batch: int) -> dict[str, Any]:
+    """Returns the resident memory of one step of one row."""
+    return peak_of_step(_row(rows[0]), Shape(depth, batch))
+
+
+def numerics(rows: list[str], depths: list[int], batch: int) -> list[dict[str, Any]]:
+    """Returns the numerics of one row at each depth."""
+    return [
+        {"depth": depth, **numerics_of(_row(rows[0]), Shape(depth, batch))} for depth in depths
+    ]
+
+
+def gradients(settings: list[tuple[float, float]], depth: int | None) -> list[dict[str, Any]]:
+    """Returns the gradient errors of the memory modes at each setting, for a few draws of each."""
+    shape = SHAPE if depth is None else Shape(depth, SHAPE.batch)
+    return [
+        gradient_errors(*setting, shape, seed=seed)
+        for setting in settings
+        for seed in range(SEEDS)
+    ]
+
+
+TASKS: dict[str, Callable[..., Any]] = {
+    "speed": speed,
+    "memory": memory,
+    "numerics": numerics,
+    "gradients": gradients,
+}
+
+
+def main() -> None:
+    """Runs the job and prints its result beside what is known about the machine."""
+    job = json.load(sys.stdin)
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
+    result = TASKS[job["task"]](**job["arguments"])
+    print()  # libraries may have printed without ending their line
+    print(json.dumps({"result": result, "machine": machine()}))
+
+
+def _row(name: str) -> Row:
+    return next(row for row in all_rows() if row.name == name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The derivative of a coupling at points, from one recorded pass of its conditioner.
+
+The kept features are the same in both directions, and so is the derivative C of the conditioner:
+each of the four products costs one product with C or C^T, and no graph is kept.
+"""
+
+import torch
+from torch import Tensor
+
+from kappaflow.linearization import Linearization
+from kappaflow.nets.linearized import LinearizedMLP
+from kappaflow.partition import Partition
+
+
+class AdditiveLinearization(Linearization):
+    r"""Of z_2 = x_2 + t(x_1): the Jacobian is :math:`(1, 0; C, 1)`.
+
+    Args:
+        partition: What is kept (x_1) and changed (x_2).
+        conditioner: The recorded network, whose answer is t.
+        value: (B, features).
+        log_det: (B,).
+
+    Source:
+        Ours.
+    """
+
+    def __init__(
+        self, partition: Partition, conditioner: LinearizedMLP, value: Tensor, log_det: Tensor
+    ) -> None:
+        self.value, self.log_det = value, log_det
+        self._conditioner, self._places = conditioner, _Places(partition, value.device)
+
+    def jv(self, v: Tensor) -> Tensor:
+        kept, changed = self._places.split(v)
+        return self._places.merge(kept, changed + self._conditioner.jv(kept), like=v)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        kept, changed = self._places.split(u)
+        return self._places.merge(kept + self._conditioner.vjp(changed), changed, like=u)
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        kept, changed = self._places.split(w)
+        return self._places.merge(kept, changed - self._conditioner.jv(kept), like=w)
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        kept, changed = self._places.split(y)
+        return self._places.merge(kept - self._conditioner.vjp(changed), changed, like=y)
+
+
+class AffineLinearization(Linearization):
+    r"""Of :math:`z_2 = x_2 e^s + t`, where the conditioner answers (r, t) and s = s(r).
+
+    With :math:`C_r, C_t` its derivatives, :math:`J = (1, 0; e^s (a C_r) + C_t, e^s)` and
+    :math:`J^{-1} = (1, 0; -a C_r - e^{-s} C_t, e^{-s})`, where :math:`a = x_2 s'(r)`.
+
+    Args:
+        partition: What is kept (x_1) and changed (x_2).
+        conditioner: The recorded network, whose answer is (r, t).
+        value: (B, features).
+        log_scale: s, (B, changed), in the type in which log-dets add up.
+        slope: a = x_2 s'(r), (B, changed), likewise.
+
+    Source:
+        Ours.
+    """
+
+    def __init__(
+        self,
+        partition: Partition,
+        conditioner: LinearizedMLP,
+        value: Tensor,
+        log_scale: Tensor,
+        slope: Tensor,
+    ) -> None:
+        self.value, self.log_det = value, log_scale.sum(1)
+        self._conditioner, self._places = conditioner, _Places(partition, value.device)
+        self._scale, self._inverse_scale = log_scale.exp(), (-log_scale).exp()
+        self._slope = slope
+
+    def jv(self, v: Tensor) -> Tensor:
+        kept, changed = self._places.split(v)
+        raw, shift = self._conditioner.jv(kept).chunk(2, dim=-1)
+        return self._places.merge(
+            kept, (changed + self._slope * raw) * self._scale + shift, like=v
+        )
+
+    def vjp(self, u: Tensor) -> Tensor:
+        kept, changed = self._places.split(u)
+        scaled = changed * self._scale
+        pulled = self._pull(self._slope * scaled, changed)
+        return self._places.merge(kept + pulled, scaled, like=u)
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        kept, changed = self._places.split(w)
+        raw, shift = self._conditioner.jv(kept).chunk(2, dim=-1)
+        return self._places.merge(
+            kept, (changed - shift) * self._inverse_scale - self._slope * raw, like=w
+        )
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        kept, changed = self._places.split(y)
+        scaled = changed * self._inverse_scale
+        pulled = self._pull(self._slope * changed, scaled)
+        return self._places.merge(kept - pulled, scaled, like=y)
+
+    def _pull(self, raw: Tensor, shift: Tensor) -> Tensor:
+        """Returns C^T (raw, shift), computed in the type of the network as it computes itself."""
+        return self._conditioner.vjp(torch.cat((raw, shift), -1).to(self._conditioner.value.dtype))
+
+
+class _Places:
+    """Where the parts of a partition lie in vectors (..., features); indices are made once."""
+
+    def __init__(self, partition: Partition, device: torch.device) -> None:
+        self._sizes = len(partition.kept), len(partition.changed)
+        order = partition.kept + partition.changed
+        in_order = list(range(partition.features))
+        self._swapped = list(partition.changed + partition.kept) == in_order
+        self._order = self._back = None
+        if not self._swapped and list(order) != in_order:
+            self._order = torch.tensor(order, device=device)
+            self._back = self._order.argsort()
+
+    def split(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the kept and the changed entries of vectors."""
+        kept, changed = self._sizes
+        if self._swapped:
+            return v[..., changed:], v[..., :changed]
+        joined = v if self._order is None else v.index_select(-1, self._order)
+        return joined[..., :kept], joined[..., kept:]
+
+    def merge(self, kept: Tensor, changed: Tensor, *, like: Tensor) -> Tensor:
+        """Returns the vectors, of the type of `like`, whose `split` is (kept, changed)."""
+        parts = (kept.to(like.dtype), changed.to(like.dtype))
+        if self._swapped:
+            return torch.cat(parts[::-1], -1)
+        joined = torch.cat(parts, -1)
+        return joined if self._back is None else joined.index_select(-1, self._back)

@@ -1,0 +1,323 @@
+"""A run of couplings on a chunk of rows: there, and back with gradients.
+
+Inside, features come first: a chunk is (features, columns), a column being a row of the batch.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kappaflow.stack.arithmetic import Additive, Affine, Arithmetic, Found
+from kappaflow.stack.marks import Marks
+from kappaflow.stack.network import Activations, Draws, Pull, Slopes, evaluate
+from kappaflow.stack.route import Order, Route, Step
+from kappaflow.stack.shape import BlockShape, NetworkShape
+from kappaflow.stack.weights import Transposes, Views
+
+Keep = Literal["nothing", "states", "everything"]
+
+
+class Move:
+    """An index move between two splits of the features into halves."""
+
+    def __init__(self, gather: Order | None, device: torch.device) -> None:
+        self._there = self._back = None
+        if gather is not None:
+            self._there = torch.tensor(gather, device=device)
+            self._back = self._there.argsort()
+
+    def there(self, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+        """Writes the features of the sources into the targets, in the order of the targets."""
+        _moved(self._there, sources, targets)
+
+    def back(self, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+        """Undoes `there`: from what were its targets to what were its sources."""
+        _moved(self._back, sources, targets)
+
+
+def _moved(index: Tensor | None, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    joined = sources[0] if len(sources) == 1 else torch.cat(list(sources))
+    if index is not None:
+        joined = joined.index_select(0, index)
+    start = 0
+    for target in targets:
+        target.copy_(joined[start : start + len(target)])
+        start += len(target)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step finds the half that it reads, and the other one before and after."""
+
+    step: Step
+    kept: Tensor
+    x: Tensor
+    y: Tensor
+
+
+class Track:
+    """The states of a chunk on its route, as far as they are kept.
+
+    Args:
+        shape: The couplings.
+        route: Their order.
+        columns: How many rows of the batch.
+        like: A tensor of the type and on the device of the states.
+        keep: "nothing": each state takes the place of the one before; "states": all are kept;
+            "everything": what the couplings compute on the way, too.
+        kind: The type of the products.
+
+    Attributes:
+        moves: In front of each segment, and behind the last.
+        entries: The features at the start of each segment, (features, columns).
+        places: Where each step of a segment reads and writes.
+        ends: The two halves at the end of each segment.
+        found: What each layer computes; empty if that is not kept.
+    """
+
+    def __init__(
+        self,
+        shape: BlockShape,
+        route: Route,
+        columns: int,
+        like: Tensor,
+        keep: Keep,
+        kind: torch.dtype,
+    ) -> None:
+        gathers = [*(segment.gather for segment in route.segments), route.gather]
+        self.moves = [Move(gather, like.device) for gather in gathers]
+        self.entries: list[Tensor] = []
+        self.places: list[list[Place]] = []
+        self.ends: list[list[Tensor]] = []
+        self.found: dict[int, Found] = {}
+        for i, segment in enumerate(route.segments):
+            reuse = keep == "nothing" and i >= 2  # two take turns: one is read, one is written
+            entry = self.entries[i - 2] if reuse else like.new_empty(shape.features, columns)
+            self.entries.append(entry)
+            halves, places = list(entry.split(segment.sizes)), []
+            for step in segment.steps:
+                kept, x = halves[step.reads], halves[1 - step.reads]
+                y = x if keep == "nothing" else torch.empty_like(x)
+                halves[1 - step.reads] = y
+                places.append(Place(step, kept, x, y))
+                if keep == "everything":
+                    network = shape.networks[shape.network_of[step.layer]]
+                    self.found[step.layer] = found_for(network, columns, like, kind, shape.affine)
+            self.places.append(places)
+            self.ends.append(halves)
+
+
+def found_for(
+    network: NetworkShape, columns: int, like: Tensor, kind: torch.dtype, affine: bool
+) -> Found:
+    """Returns buffers for what one coupling computes."""
+    return Found(Activations(network, columns, like, kind), affine=affine)
+
+
+@dataclass(frozen=True)
+class Undo:
+    """What a way back needs where no states were kept.
+
+    Attributes:
+        z: What came out, (features, columns).
+        x: Where what comes back is written, (features, columns).
+        marks: The fingerprints of the states, which are compared.
+    """
+
+    z: Tensor
+    x: Tensor
+    marks: Marks
+
+
+class Scratch:
+    """Buffers that one chunk needs while it runs."""
+
+    def __init__(self, shape: BlockShape, columns: int, like: Tensor, kind: torch.dtype) -> None:
+        self.found = [found_for(n, columns, like, kind, shape.affine) for n in shape.networks]
+        self.draws = [Draws(n, columns, like.device) for n in shape.networks]
+        sizes = {size for s in shape.encode.segments for size in s.sizes}
+        sizes |= {size for s in shape.decode.segments for size in s.sizes}
+        self.log_scales = {size: like.new_empty(size, columns) for size in sizes}
+        rows = max(sum(network.outputs) for network in shape.networks)
+        rows = max(rows, *sizes)
+        buffers = [like.new_empty(rows, columns) for _ in range(3)]
+        self.slopes = [[Slopes(n, buffer) for n in shape.networks] for buffer in buffers]
+        self.halves = [{size: buffer[rows - size :] for size in sizes} for buffer in buffers]
+        self.pulls = [Pull(n, columns, like, kind) for n in shape.networks]
+
+
+class Run:
+    """A run of couplings in one direction, with its weights, on chunks.
+
+    Args:
+        shape: The couplings.
+        direction: 1 from data to latent, -1 back.
+        views: Weights of the couplings, by layer; only where conditioners are evaluated.
+        transposes: The same, transposed; only on the way back.
+        like: A tensor of the type and on the device of the states.
+    """
+
+    def __init__(
+        self,
+        shape: BlockShape,
+        direction: int,
+        views: Sequence[Views],
+        transposes: Sequence[Transposes],
+        like: Tensor,
+    ) -> None:
+        self.shape, self.views, self.transposes = shape, views, transposes
+        self.route = shape.encode if direction > 0 else shape.decode
+        self.arithmetic: Arithmetic = (
+            Affine(shape.scale_bound, direction, like) if shape.affine else Additive(direction)
+        )
+
+    def there(
+        self,
+        track: Track,
+        scratch: Scratch,
+        x: Tensor,
+        z: Tensor,
+        context: Tensor,
+        seeds: Sequence[int] | None,
+        marks: Marks | None = None,
+    ) -> Tensor:
+        """Writes z (features, columns) for x (features, columns); returns the log_det (columns,).
+
+        Args:
+            track: Takes the states.
+            scratch: Buffers.
+            x: What comes in.
+            z: What goes out.
+            context: (context, columns), in the type of the products.
+            seeds: Of the dropout of each layer, or None for no dropout.
+            marks: Takes a fingerprint of each state, if any is wanted.
+
+        Returns:
+            The log_det.
+        """
+        for log_scales in scratch.log_scales.values():
+            log_scales.zero_()
+        ends: list[Tensor] = [x]
+        for i, places in enumerate(track.places):
+            track.moves[i].there(ends, [track.entries[i]])
+            for place in places:
+                found = self._evaluate(place, track, scratch, context, seeds)
+                self.arithmetic.prepare(found, scratch.log_scales[len(place.x)])
+                if marks is not None:
+                    marks.keep(place.step.layer, place.x)
+                self.arithmetic.apply(found, place.x, place.y)
+            ends = track.ends[i]
+        track.moves[-1].there(ends, [z])
+        return sum_of(scratch.log_scales)
+
+    def back(
+        self,
+        track: Track,
+        scratch: Scratch,
+        z_gradient: Tensor,
+        log_det: Tensor,
+        x_gradient: Tensor,
+        context: Tensor,
+        context_gradient: Tensor,
+        seeds: Sequence[int] | None,
+        gradients: Sequence[Views],
+        beta: int,
+        undo: Undo | None = None,
+    ) -> None:
+        """Takes gradients back over the track.
+
+        Args:
+            track: As `there` left it.
+            scratch: Buffers.
+            z_gradient: (features, columns).
+            log_det: Gradient of the log_det, (columns,).
+            x_gradient: (features, columns), written.
+            context: (context, columns), in the type of the products.
+            context_gradient: (context, columns), added to.
+            seeds: As for `there`.
+            gradients: Of the weights, by layer; added to with `beta` 1, overwritten with 0.
+            beta: 0 or 1.
+            undo: Where nothing was kept: what comes out, from which the states come back.
+        """
+        log_det = log_det * self.arithmetic.weight
+        holds, free, sizes = [0, 1], 2, self.route.segments[-1].sizes
+        halves = [scratch.halves[b][n] for b, n in zip(holds, sizes, strict=True)]
+        track.moves[-1].back([z_gradient], halves)
+        if undo is not None:
+            track.moves[-1].back([undo.z], track.ends[-1])
+        for i in range(len(track.places) - 1, -1, -1):
+            for place in reversed(track.places[i]):
+                layer = place.step.layer
+                network = self.shape.network_of[layer]
+                kept, changed = holds[place.step.reads], holds[1 - place.step.reads]
+                found = track.found.get(layer)
+                if found is None:
+                    found = self._evaluate(place, track, scratch, context, seeds)
+                    self.arithmetic.prepare(found, None)
+                if undo is not None:
+                    self.arithmetic.undo(found, place.x)
+                    undo.marks.compare(layer, place.x)
+                slopes = scratch.slopes[changed][network]
+                back = scratch.halves[free][len(place.x)]
+                self.arithmetic.pull(found, place.x, log_det, slopes, back)
+                scratch.pulls[network](
+                    self.transposes[layer],
+                    place.kept,
+                    context,
+                    found.network,
+                    slopes,
+                    gradients[layer],
+                    scratch.halves[kept][len(place.kept)],
+                    context_gradient,
+                    beta,
+                    1.0 if seeds is None else scratch.draws[network].scale,
+                )
+                holds[1 - place.step.reads], free = free, changed
+            halves = [scratch.halves[b][n] for b, n in zip(holds, sizes, strict=True)]
+            if not i:
+                break
+            sizes = self.route.segments[i - 1].sizes
+            holds_before = [scratch.halves[b][n] for b, n in zip(holds, sizes, strict=True)]
+            track.moves[i].back(halves, holds_before)
+            if undo is not None:
+                track.moves[i].back([track.entries[i]], track.ends[i - 1])
+        track.moves[0].back(halves, [x_gradient])
+        if undo is not None:
+            track.moves[0].back([track.entries[0]], [undo.x])
+
+    def _evaluate(
+        self,
+        place: Place,
+        track: Track,
+        scratch: Scratch,
+        context: Tensor,
+        seeds: Sequence[int] | None,
+    ) -> Found:
+        layer = place.step.layer
+        network = self.shape.network_of[layer]
+        found = track.found.get(layer, scratch.found[network])
+        draws = None
+        if seeds is not None:
+            draws = scratch.draws[network]
+            draws.start(seeds[layer])
+        evaluate(
+            self.shape.networks[network],
+            self.views[layer],
+            place.kept,
+            context,
+            found.network,
+            draws,
+        )
+        return found
+
+
+def sum_of(log_scales: dict[int, Tensor]) -> Tensor:
+    """Returns the log_det (columns,) of log-scales in bits (changed, columns), by their number."""
+    first, *others = (part.sum(0) for part in log_scales.values())
+    for other in others:
+        first += other
+    return first.mul_(math.log(2))

@@ -1,0 +1,310 @@
+"""`CouplingStack`: a run of couplings of one shape, fast and flat in memory."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow._checks import batch, natural_int, one_of, positive_float, positive_int, share
+from kappaflow.bijection import Bijection, Chain, zero_log_det
+from kappaflow.bijections import Permutation
+from kappaflow.bijections.coupling import check_something_to_read
+from kappaflow.errors import ArgumentError
+from kappaflow.linearization import Linearization
+from kappaflow.memory import MEMORY_MODES, is_transformed
+from kappaflow.partition import Partition
+from kappaflow.registry import register
+from kappaflow.stack.block import Block
+from kappaflow.stack.node import run_block
+from kappaflow.stack.origin import origin_of
+from kappaflow.stack.plain import coupling, network
+from kappaflow.stack.route import Order
+from kappaflow.stack.shape import block_shape
+from kappaflow.stack.state import use_plain_names
+
+LARGEST_BLOCK = 32
+
+
+@register("CouplingStack")
+class CouplingStack(Bijection):
+    """Couplings one after the other, of one kind, with fully connected conditioners of one shape.
+
+    The same function as a `Chain` of `AffineCoupling`s or `AdditiveCoupling`s with `MLP`
+    conditioners, whose state it takes and gives under the same names, but with their weights
+    stacked in few tensors and executed as one autograd node for every 32 couplings. Higher
+    derivatives, forward mode and `torch.func` go through the plain couplings.
+
+    Args:
+        partitions: What each coupling keeps and changes.
+        hidden: Widths of the conditioners' hidden layers.
+        kind: "affine" or "additive".
+        scale_bound: Bound on the log-scale of each coupling.
+        context_features: Width of the context; 0 for none.
+        residual: Add each hidden layer of the conditioners to the next of equal width.
+        dropout: Share of the conditioners' hidden units that a training step leaves out.
+        memory: What is kept for the backward pass: "recompute" keeps the half that each coupling
+            reads and runs its conditioner again; "store" keeps everything; "invert" keeps the
+            points at every 32nd coupling, finds the others by inversion, and checks each of them:
+            where one comes back with a relative error above 1e-4, those 32 couplings are
+            recomputed, then and from then on, and a warning names the layer.
+        permutations: A permutation of the features in front of each coupling, z[:, i] =
+            x[:, index[i]], or None for none.
+
+    Raises:
+        ArgumentError: An argument is out of its range.
+
+    Example:
+        >>> half = Partition.half(4)
+        >>> stack = CouplingStack([half, half.swapped()], (8,))
+        >>> stack(torch.ones(3, 4))[1].detach()
+        tensor([0., 0., 0.])
+    """
+
+    def __init__(
+        self,
+        partitions: Sequence[Partition],
+        hidden: Sequence[int] = (128, 128),
+        *,
+        kind: str = "affine",
+        scale_bound: float = 2.0,
+        context_features: int = 0,
+        residual: bool = False,
+        dropout: float = 0.0,
+        memory: str = "recompute",
+        permutations: Sequence[Sequence[int] | None] | None = None,
+    ) -> None:
+        super().__init__()
+        if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+            raise ArgumentError(f"'hidden' should be a sequence of layer widths, got {hidden!r}.")
+        # Here, since equal arguments share a shape: (8.0,) would be taken for (8,).
+        hidden = tuple(positive_int("hidden", width) for width in hidden)
+        dropout = share("dropout", dropout)
+        self.partitions = _checked_partitions(partitions)
+        self.permutations = _checked_permutations(permutations, self.partitions)
+        self.kind = one_of("kind", kind, ("affine", "additive"))
+        self.context_features = natural_int("context_features", context_features)
+        self.memory = one_of("memory", memory, MEMORY_MODES)
+        for partition in self.partitions:
+            check_something_to_read(partition, self.context_features)
+        self.blocks = nn.ModuleList()
+        for first in range(0, len(self.partitions), LARGEST_BLOCK):
+            part = slice(first, first + LARGEST_BLOCK)
+            shape = block_shape(
+                self.partitions[part],
+                self.permutations[part],
+                hidden,
+                affine=kind == "affine",
+                scale_bound=positive_float("scale_bound", scale_bound),
+                context_features=self.context_features,
+                residual=bool(residual),
+                dropout=dropout,
+            )
+            block = Block(shape, self.partitions[part], self.permutations[part], first)
+            block.start_from(network)
+            self.blocks.append(block)
+        use_plain_names(self)
+
+    @classmethod
+    def of(cls, bijections: Iterable[Bijection], *, memory: str = "recompute") -> "CouplingStack":
+        """Returns a stack with the function, and a copy of the weights, of plain couplings.
+
+        Args:
+            bijections: A chain, or a list, of affine or of additive couplings, with permutations
+                between them.
+            memory: What is kept for the backward pass.
+
+        Returns:
+            The stack, on the device and of the type of the couplings.
+
+        Raises:
+            ArgumentError: They are not of one kind, or have other conditioners than `MLP` of one shape.
+
+        Example:
+            >>> from kappaflow import MLP, AffineCoupling
+            >>> half = Partition.half(2)
+            >>> plain = [AffineCoupling(p, MLP(1, 2, (4,))) for p in (half, half.swapped())]
+            >>> len(CouplingStack.of(plain))
+            2
+        """
+        if isinstance(bijections, Chain) and bijections.embedding is not None:
+            raise ArgumentError(
+                "'bijections' should not have an embedding of the context to be stacked: give its "
+                "parts, list(chain), and put the stack in a chain with the embedding."
+            )
+        parts = list(bijections)
+        arguments, state = origin_of(parts)
+        stack = cls(**arguments, memory=memory)
+        first = next(tensor for tensor in state.values() if tensor.is_floating_point())
+        stack.to(first.device, first.dtype).load_state_dict(state)
+        return stack.train(parts[0].training)
+
+    def to_chain(self) -> Chain:
+        """Returns a chain of plain couplings with a copy of the weights."""
+        parts: list[Bijection] = []
+        for block in self._blocks():
+            for permutation, partition, number in zip(
+                block.permutations, block.partitions, block.shape.network_of, strict=True
+            ):
+                if permutation is not None:
+                    parts.append(Permutation(permutation))
+                made = network(block.shape.networks[number])
+                memory = "store" if self.memory == "store" else "recompute"
+                parts.append(coupling(block.shape, partition, made, memory))
+        chain = Chain(parts)
+        like = self._like()
+        chain.to(like.device, like.dtype).load_state_dict(self.state_dict())
+        return chain.train(self.training)
+
+    def __len__(self) -> int:
+        return len(self.partitions)
+
+    def plain(self) -> Chain:
+        """Returns the readable definition: plain couplings that read the stack's weights.
+
+        They hold slices of the stacked weights: gradients go through them to the stack, and what
+        is written into their weights is written into the stack. The couplings themselves are made
+        anew at each call.
+        """
+        return Chain([part for block in self._blocks() for part in block.plain()])
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        x, context = self._checked("x", x, context)
+        if self._only_readable(x, context):
+            return self.plain()(x, context)
+        return self._through(list(self._blocks()), x, context, 1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, context = self._checked("z", z, context)
+        if self._only_readable(z, context):
+            return self.plain().inverse(z, context)
+        return self._through(list(self._blocks())[::-1], z, context, -1)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        x, context = self._checked("x", x, context)
+        return self.plain().linearize(x, context)
+
+    def _through(
+        self, blocks: list[Block], x: Tensor, context: Tensor | None, direction: int
+    ) -> tuple[Tensor, Tensor]:
+        kind = self._kind_of_products(x, direction)
+        log_det = zero_log_det(x)
+        context = x.new_empty(len(x), 0) if context is None else context
+        for block in blocks:
+            x, part = run_block(
+                block, x, context, direction=direction, memory=self.memory, kind=kind
+            )
+            log_det = log_det + part
+        return x, log_det
+
+    def _kind_of_products(self, x: Tensor, direction: int) -> torch.dtype:
+        """Returns the type of the conditioners' products: narrow in training under autocast only.
+
+        A rounding to bfloat16 can flip between the two directions; see `Coupling`.
+        """
+        device = x.device.type
+        narrow = torch.is_autocast_enabled(device) and x.dtype == torch.float32
+        if narrow and direction > 0 and self.training and torch.is_grad_enabled():
+            return torch.get_autocast_dtype(device)
+        return x.dtype
+
+    def _checked(
+        self, name: str, x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        batch(name, x, (self.partitions[0].features,))
+        if not self.context_features:
+            return x, None
+        if context is None:
+            raise ArgumentError(
+                f"'context' should be given, of shape (batch, {self.context_features})."
+            )
+        batch("context", context, (self.context_features,))
+        if len(context) != len(x):  # slices of rows would not notice
+            raise ArgumentError(
+                f"'context' should have {len(x)} rows, as many as '{name}', got {len(context)}."
+            )
+        return x, context
+
+    def _only_readable(self, x: Tensor, context: Tensor | None) -> bool:
+        """Returns whether the plain couplings have to do it."""
+        like = self._like()
+        return (
+            x.dtype not in {torch.float32, torch.float64}
+            or any(
+                t.dtype != x.dtype or t.device != x.device
+                for t in (like, context)
+                if t is not None
+            )
+            or x.is_meta
+            or is_transformed()
+            or torch.compiler.is_compiling()
+        )
+
+    def _like(self) -> Tensor:
+        return next(self.parameters())
+
+    def _blocks(self) -> Iterator[Block]:
+        return iter(self.blocks)  # pyright: ignore[reportReturnType]
+
+    def extra_repr(self) -> str:
+        shape = next(self._blocks()).shape
+        network = shape.networks[0]
+        said = [
+            f"{len(self)} {self.kind} couplings of {self.partitions[0].features} features",
+            f"hidden={network.widths[1:-1]}",
+            f"memory={self.memory!r}",
+        ]
+        if shape.affine:
+            said.append(f"scale_bound={shape.scale_bound:.4g}")
+        for name in ("context_features", "residual", "dropout"):
+            if value := getattr(network, name):
+                said.append(f"{name}={value}")
+        return ", ".join(said)
+
+
+def _checked_partitions(partitions: Sequence[Partition]) -> tuple[Partition, ...]:
+    if not isinstance(partitions, Iterable):
+        raise ArgumentError(
+            "'partitions' should be a sequence of partitions, one a coupling, "
+            f"got {type(partitions).__name__}."
+        )
+    found = tuple(partitions)
+    for partition in found:
+        if not isinstance(partition, Partition):
+            raise ArgumentError(
+                f"'partitions' should hold partitions, got {type(partition).__name__}."
+            )
+        if partition.features != found[0].features:
+            raise ArgumentError(
+                "'partitions' should be of equally many features, got some of "
+                f"{found[0].features} and of {partition.features}."
+            )
+    if not found:
+        raise ArgumentError("'partitions' should hold at least one partition, got none.")
+    return found
+
+
+def _checked_permutations(
+    permutations: Sequence[Sequence[int] | None] | None, partitions: tuple[Partition, ...]
+) -> tuple[Order | None, ...]:
+    if permutations is None:
+        return (None,) * len(partitions)
+    if not hasattr(permutations, "__len__"):
+        raise ArgumentError(
+            "'permutations' should be a sequence with one entry a coupling, "
+            f"got {type(permutations).__name__}."
+        )
+    if len(permutations) != len(partitions):
+        raise ArgumentError(
+            f"'permutations' should have one entry for each of the {len(partitions)} couplings, "
+            f"got {len(permutations)}."
+        )
+    found: list[Order | None] = []
+    for permutation in permutations:
+        index = None if permutation is None else tuple(Permutation(permutation).index.tolist())
+        if index is not None and len(index) != partitions[0].features:
+            raise ArgumentError(
+                f"'permutations' should be of {partitions[0].features} features, "
+                f"got one of {len(index)}."
+            )
+        found.append(index)
+    return tuple(found)

@@ -1,0 +1,44 @@
+"""How exactly states come back that were not kept."""
+
+import functools
+
+import torch
+from torch import Tensor
+
+from kappaflow.reversible import fingerprint_errors
+
+
+@functools.lru_cache(maxsize=64)
+def _direction(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Returns a fixed vector of N(0, 1) entries: a projection on it shows an error of any kind."""
+    generator = torch.Generator().manual_seed(size)
+    return torch.randn(size, generator=generator, dtype=torch.float64).to(device, dtype)
+
+
+class Marks:
+    """A fingerprint of each state of a chunk: one random projection a row, kept in its place."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Tensor] = {}
+        self._back: dict[int, Tensor] = {}
+
+    def keep(self, layer: int, x: Tensor) -> None:
+        """Takes the fingerprint of what a layer changes, (changed, columns)."""
+        self._kept[layer] = _fingerprint(x)
+
+    def compare(self, layer: int, x: Tensor) -> None:
+        """Takes the fingerprint of what came back in its place."""
+        self._back[layer] = _fingerprint(x)
+
+    def errors(self) -> dict[int, float]:
+        """Returns by layer the error of the worst row, relative to its or the usual size."""
+        if not self._back:
+            return {}
+        kept = torch.stack([self._kept[layer] for layer in self._back])
+        worst = fingerprint_errors(torch.stack(list(self._back.values())), kept)
+        return dict(zip(self._back, worst.tolist(), strict=True))
+
+
+def _fingerprint(x: Tensor) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.mv(x.T, _direction(len(x), x.dtype, x.device))

@@ -1,0 +1,110 @@
+"""The weights of many conditioners of one shape, stacked: few tensors, however deep the flow."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow.nets import MLP
+from kappaflow.stack.shape import NetworkShape
+
+
+class StackedNetworks(nn.Module):
+    """The weights of `count` fully connected conditioners of one shape.
+
+    Attributes:
+        weights: One (count, outputs, inputs) for each linear layer.
+        biases: (count, sum of outputs), those of the first linear layer first.
+    """
+
+    def __init__(self, count: int, shape: NetworkShape) -> None:
+        super().__init__()
+        self.shape = shape
+        sizes = zip(shape.outputs, shape.inputs, strict=True)
+        self.weights = nn.ParameterList(torch.zeros(count, *size) for size in sizes)
+        self.biases = nn.Parameter(torch.zeros(count, sum(shape.outputs)))
+
+    def tensors(self) -> list[Tensor]:
+        """Returns the weights, and the biases behind them."""
+        return [*self.weights, self.biases]
+
+    @torch.no_grad()
+    def take(self, row: int, network: MLP) -> None:
+        """Copies the weights of one conditioner."""
+        own = named_rows(self.shape, self.tensors())[row]
+        for name, tensor in network.named_parameters():
+            own[name].copy_(tensor)
+
+
+def named_rows(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+    """Returns the weights of each of the stacked conditioners under an `MLP`'s names for them.
+
+    They are slices, through which gradients reach the stacked tensors.
+    """
+    *weights, biases = tensors
+    found: list[dict[str, Tensor]] = [{} for _ in biases]
+    parts = zip(weights, biases.split(shape.outputs, dim=1), strict=True)
+    for layer, (weight, bias) in enumerate(parts):
+        for row, w, b in zip(found, weight.unbind(), bias.unbind(), strict=True):
+            row[f"layers.{layer}.weight"], row[f"layers.{layer}.bias"] = w, b
+    return found
+
+
+@dataclass(frozen=True)
+class Views:
+    """Weights of one conditioner, or their gradients, ready for products with columns.
+
+    Attributes:
+        weights: (outputs, inputs) of each linear layer, without the columns of the context.
+        context_weight: (outputs, context) of the first layer.
+        biases: (outputs, 1) of each linear layer; of gradients one (sum of outputs,).
+    """
+
+    weights: tuple[Tensor, ...]
+    context_weight: Tensor
+    biases: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Transposes:
+    """Transposed weights of one conditioner, which take gradients back.
+
+    Attributes:
+        weights: (inputs, outputs) of each linear layer, without the rows of the context.
+        context_weight: (context, outputs) of the first layer.
+    """
+
+    weights: tuple[Tensor, ...]
+    context_weight: Tensor
+
+
+def weight_views(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[Views]:
+    """Returns the views of each of the stacked conditioners, for their products."""
+    *weights, biases = tensors
+    columns = [part.unsqueeze(2).unbind() for part in biases.split(shape.outputs, dim=1)]
+    return _views(shape, weights, zip(*columns, strict=True))
+
+
+def gradient_views(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[Views]:
+    """Returns the views of gradients of each of the stacked conditioners."""
+    *weights, biases = tensors
+    return _views(shape, weights, zip(biases.unbind()))
+
+
+def transposes(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[Transposes]:
+    """Returns the transposed weights of each of the stacked conditioners."""
+    turned = [weight.mT for weight in tensors[:-1]]
+    kept = turned[0].narrow(1, 0, shape.widths[0])
+    context = turned[0].narrow(1, shape.widths[0], shape.context_features)
+    rows = zip(*(part.unbind() for part in (kept, *turned[1:])), strict=True)
+    return [Transposes(*row) for row in zip(rows, context.unbind(), strict=True)]
+
+
+def _views(
+    shape: NetworkShape, weights: Sequence[Tensor], biases: Iterable[tuple[Tensor, ...]]
+) -> list[Views]:
+    kept = weights[0].narrow(2, 0, shape.widths[0])
+    context = weights[0].narrow(2, shape.widths[0], shape.context_features)
+    rows = zip(*(part.unbind() for part in (kept, *weights[1:])), strict=True)
+    return [Views(*row) for row in zip(rows, context.unbind(), biases, strict=True)]

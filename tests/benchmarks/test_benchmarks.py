@@ -1,0 +1,160 @@
+"""The suite runs end to end on a tiny grid, and its page says what the results say."""
+
+import copy
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MACHINE = {
+    "processor": "An abacus",
+    "cores": 2,
+    "threads": 1,
+    "system": "Linux x86_64, Python 3.11",
+    "versions": {"torch": "2.13.0"},
+    "environment": {},
+}
+
+
+def figures(to_floor, to_products=2.0):
+    """Returns the figures of one quantity."""
+    return {"median_ms": 100 * to_floor, "to_floor": to_floor, "to_products": to_products}
+
+
+def timed(to_floor, **facts):
+    """Returns a row whose ratios are all the same."""
+    quantities = ("train_step", "forward_backward", "log_prob", "sample")
+    return {"parameters": 10, **{name: figures(to_floor) for name in quantities}, **facts}
+
+
+def line_of(group, **rows):
+    """Returns a line of speed.json at the reference setting."""
+    return {"group": group, "depth": 128, "batch": 512, "rows": rows}
+
+
+RESULTS = {
+    "speed": {
+        "preset": "full",
+        "machine": MACHINE,
+        "descriptions": {"kappaflow, recompute": "ours", "zuko, SiLU": "theirs"},
+        "lines": [
+            line_of(
+                "kappaflow",
+                **{
+                    "matrix products alone": {"forward_backward": figures(0.65)},
+                    "conditioners alone (floor)": timed(1.0),
+                    "kappaflow, recompute": timed(1.01),
+                    "kappaflow, store": timed(0.89),
+                    "kappaflow, any module, invert": timed(1.5),
+                    "kappaflow, invert": {"error": "ArgumentError: no such mode"},
+                },
+            ),
+            line_of("zuko", **{"zuko, SiLU": timed(2.0, finite_share=0.5)}),
+        ],
+    },
+    "memory": {
+        "machine": MACHINE,
+        "lines": [
+            {"row": name, "depth": depth, "batch": 512, "peak_bytes": peak, "kept_bytes": kept}
+            for name, depth, peak, kept in (
+                ("kappaflow, recompute", 128, 20e6, 1e6 + 128 * 65536),
+                ("kappaflow, recompute", 512, 50e6, 1e6 + 512 * 65536),
+                ("kappaflow, invert", 512, 29e6, 1e6),
+            )
+        ],
+    },
+    "gradients": {
+        "machine": MACHINE,
+        "lines": [
+            {
+                "depth": 32,
+                "last_layers": 1.0,
+                "scale_bound": 12.0,
+                "condition_number": 1e4,
+                "errors": {"store": error, "invert": None},
+                "warned": {"invert": "not to be trusted"},
+            }
+            for error in (1e-6, 2e-6, 5e-6)
+        ],
+    },
+    "spectra": {
+        "lines": [
+            {"dimensions": 3072, "condition_number": 30.0, "time_s": 1.0, "time_ratio": 25.0},
+            {"dimensions": 12288, "condition_number": 40.0, "time_s": 2.5},
+        ]
+    },
+}
+
+
+@pytest.fixture
+def writer(monkeypatch):
+    """Returns the module that writes the page, found from wherever the tests are started."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("benchmarks.page")
+
+
+def cells(text, start):
+    """Returns the cells of the line of a table that starts with a name."""
+    lines = [line.split(" | ") for line in text.splitlines()]
+    found = next(line for line in lines if line[0].startswith(f"| {start}"))
+    return [cell.strip("| ") for cell in found]
+
+
+def test_the_first_table_sets_what_was_reached_beside_what_was_aimed_at(writer):
+    """Every figure of the table comes from the results."""
+    text = writer.page(RESULTS)
+    assert cells(text, "forward + backward")[2] == (
+        "0.89 in store (2.00 times products alone), 1.01 in recompute (2.00 times products "
+        "alone), where products alone take 0.65"
+    )
+    assert cells(text, "log_prob and sample")[2] == "1.01 and 1.01"
+    assert cells(text, "activations kept")[2].startswith("65,536 bytes a layer")
+    assert cells(text, "peak memory at depth 512")[2] == "29 MB"
+    assert cells(text, "training step with any module")[2].startswith("0.75")
+    assert cells(text, "largest and smallest")[2] == "25 times (condition number 30)"
+    assert cells(text, "both in 12,288")[2] == "2.5 s (condition number 40)"
+
+
+def test_the_page_names_the_machine_and_what_did_not_run(writer):
+    """And marks a flow that is not finite, and a mode that warned."""
+    text = writer.page(RESULTS)
+    assert "An abacus, 2 cores, torch on 1 thread" in text
+    assert "kappaflow, invert did not run: ArgumentError: no such mode" in text
+    assert cells(text, "zuko, SiLU")[0] == "zuko, SiLU †"
+    assert cells(text, "1.0e+04")[1:] == ["2e-06 (5e-06)", "not finite (not finite) ‡"]
+
+
+def test_a_part_that_was_not_measured_leaves_its_section_out(writer):
+    """Its targets say so."""
+    text = writer.page({"speed": copy.deepcopy(RESULTS["speed"])})
+    assert "## Memory" not in text
+    assert cells(text, "peak memory at depth 512")[2] == "not measured"
+
+
+def test_the_rows_of_a_missing_library_are_left_out_with_a_line(writer, monkeypatch, capsys):
+    """The line says what to install."""
+    suite = importlib.import_module("benchmarks.suite")
+    rows = importlib.import_module("benchmarks.row")
+    monkeypatch.setattr(rows.Row, "installed", property(lambda row: row.package == "kappaflow"))
+    present = suite._present_rows("speed", None)
+    assert {row.package for row in present} == {"kappaflow"}
+    said = capsys.readouterr().err
+    assert "zuko is not installed" in said
+    assert "pip install 'kappaflow[bench]'" in said
+
+
+def test_a_tiny_benchmark_of_our_rows_runs_end_to_end(writer, tmp_path):
+    """Two couplings, eight points, two repetitions; then its page."""
+    tiny = "--groups=kappaflow --depths=2 --batches=8 --repetitions=2 --threads=1".split()
+    command = [sys.executable, "-m", "benchmarks", "speed", *tiny]
+    subprocess.run([*command, f"--json={tmp_path / 'speed.json'}"], cwd=ROOT, check=True)
+    (line,) = json.loads((tmp_path / "speed.json").read_text())["lines"]
+    row = line["rows"]["kappaflow, store"]
+    assert row["parameters"] == line["rows"]["conditioners alone (floor)"]["parameters"]
+    assert row["forward_backward"]["repetitions"] == 2
+    writer.write_page(folder=tmp_path, out=tmp_path / "page.md")
+    assert "| kappaflow, store | 57,984 |" in (tmp_path / "page.md").read_text()

@@ -1,0 +1,195 @@
+"""The four products of couplings from one recorded pass, against plain autograd."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import kappaflow as kf
+from cases import BIJECTIONS, additive, affine
+from kappaflow.bijection import Bijection
+from kappaflow.bijections.linearized import AdditiveLinearization, AffineLinearization
+from kappaflow.linearization import AutogradLinearization
+from kappaflow.testing.contract import dense_jacobian, jittered
+
+PRODUCTS = ("jv", "vjp", "inverse_jv", "inverse_vjp")
+KINDS = ("AffineCoupling", "AdditiveCoupling")
+COUPLINGS = [name for name in BIJECTIONS if name.split(",")[0] in KINDS]
+RECORDED = (AdditiveLinearization, AffineLinearization)
+
+
+def matrices(coupling, x, context=None):
+    """Returns the four matrices by plain autograd, in float64, by product."""
+    z = coupling(x, context)[0].detach()
+    there = dense_jacobian(coupling.forward, x, context)
+    back = dense_jacobian(coupling.inverse, z, context)
+    return dict(zip(PRODUCTS, (there, there.mT, back, back.mT), strict=True))
+
+
+def require_products(linearization, coupling, x, context=None, vectors=(3,)):
+    """Each product is that of the dense matrix, within rounding times the condition number."""
+    v = torch.randn(*vectors, *x.shape, dtype=x.dtype)
+    for name, matrix in matrices(coupling, x, context).items():
+        s = torch.linalg.svdvals(matrix)
+        size = v.double().flatten(len(vectors) + 1).norm(dim=-1)
+        tolerance = 10 * torch.finfo(x.dtype).eps * s[:, 0] ** 2 / s[:, -1] * size
+        found = getattr(linearization, name)(v).detach()
+        assert found.shape == v.shape and found.dtype == x.dtype
+        wanted = torch.einsum("bij,...bj->...bi", matrix, v.double().flatten(len(vectors) + 1))
+        error = (found.double().flatten(len(vectors) + 1) - wanted).norm(dim=-1)
+        assert (error <= tolerance).all(), name
+
+
+@pytest.mark.parametrize("vectors", [(), (1,), (3,)])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_products_are_those_of_the_dense_jacobians(name, dtype, vectors):
+    """Of every kind of coupling in the registry, for one vector a point and for several."""
+    coupling, x, context = BIJECTIONS[name].build(dtype)
+    with torch.no_grad():
+        found = coupling.linearize(x, context)
+        z, log_det = coupling(x, context)
+    assert isinstance(found, RECORDED)
+    assert torch.equal(found.value, z)
+    assert torch.equal(found.log_det, log_det)
+    require_products(found, coupling, x, context, vectors)
+
+
+@pytest.mark.parametrize("make", [affine, additive])
+@pytest.mark.parametrize("kept", [(), (0,), (3, 1), (0, 2, 4), (2, 3, 4), (0, 1, 2)])
+@pytest.mark.parametrize("training", [True, False])
+def test_partitions_of_every_form(make, kept, training):
+    """Uneven and scattered ones, in front and behind, and nothing but a context to read."""
+    coupling = jittered(make(kf.Partition(5, kept), (6, 6), context=2)).double().train(training)
+    x, context = torch.randn(4, 5).double(), torch.randn(4, 2).double()
+    found = coupling.linearize(x, context)
+    assert isinstance(found, RECORDED)
+    require_products(found, coupling, x, context)
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_derivatives_of_the_products_are_those_of_double_autograd(name, product):
+    """By x, context, vector and every parameter, as a regulariser takes them."""
+    coupling, x, context = BIJECTIONS[name].build(torch.float64)
+    v = torch.randn(2, *x.shape).double().requires_grad_()
+    inputs = [t.requires_grad_() for t in (x, context) if t is not None]
+    inputs += [v, *coupling.parameters()]
+
+    def gradients(linearization):
+        loss = getattr(linearization, product)(v).square().sum() + linearization.value.sum()
+        loss = loss + linearization.log_det.sum()
+        return torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
+
+    found = gradients(coupling.linearize(x, context))
+    wanted = gradients(Bijection.linearize(coupling, x, context))
+    torch.testing.assert_close(found, wanted)
+
+
+def test_a_saturated_bound_keeps_its_digits():
+    """Where a log-scale is at its bound, the slope is tiny and still right: no cancellation."""
+    coupling = affine(kf.Partition.half(2), (), scale_bound=2.0)
+    layer = coupling.conditioner.layers[0]
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0], [0.0]]))
+        layer.bias.copy_(torch.tensor([40.0, 0.0]))
+    x = torch.tensor([[0.0, 3.0]])
+    found = coupling.linearize(x).inverse_jv(torch.tensor([[1.0, 0.0]]))[0, 1].item()
+    assert found == pytest.approx(-3 / math.cosh(20) ** 2, rel=1e-5, abs=0)
+
+
+class Doubled(kf.AffineCoupling):
+    """Not what its parent's formulas say."""
+
+    def change(self, kept, changed, context):
+        changed, log_det = super().change(kept, changed, context)
+        return 2 * changed, log_det + changed.shape[1] * math.log(2)
+
+    def restore(self, kept, changed, context):
+        changed, log_det = super().restore(kept, changed / 2, context)
+        return changed, log_det - changed.shape[1] * math.log(2)
+
+
+class Sine(kf.MLP):
+    """Not what its layers say."""
+
+    def forward(self, x, context=None):
+        return super().forward(x.sin(), context)
+
+
+def altered():
+    """Returns couplings that are not what class and layers say, by name."""
+    half = kf.Partition.half(4)
+    found = {"subclass": Doubled(half, kf.MLP(2, 4, (8,)))}
+    found["other network"] = kf.AffineCoupling(half, nn.Sequential(nn.Linear(2, 4), nn.Tanh()))
+    found["network's subclass"] = kf.AffineCoupling(half, Sine(2, 4, (8,)))
+    found["hook"] = affine(half)
+    found["hook"].conditioner.register_forward_hook(lambda net, given, answer: answer.sin())
+    found["hook before"] = affine(half)
+    found["hook before"].conditioner.register_forward_pre_hook(lambda net, given: given[0].sin())
+    found["hook of a layer"] = affine(half)
+    found["hook of a layer"].conditioner.layers[0].register_forward_hook(
+        lambda layer, given, answer: 2 * answer
+    )
+    found["own method"] = affine(half)
+    shift = found["own method"].parameters_from
+    found["own method"].parameters_from = lambda *given, **more: shift(*given, **more).sin()
+    found["activation of another kind"] = affine(half)
+    layers = found["activation of another kind"].conditioner.layers
+    layers[0] = nn.Sequential(layers[0], nn.Tanh())
+    return found
+
+
+@pytest.mark.parametrize("name", altered())
+def test_what_was_altered_is_left_to_autograd(name):
+    """Its products are right, because they are not read off the layers."""
+    torch.manual_seed(1)
+    coupling = jittered(altered()[name]).double()
+    x = torch.randn(5, 4).double()
+    found = coupling.linearize(x)
+    assert isinstance(found, AutogradLinearization)
+    require_products(found, coupling, x)
+
+
+def test_images_are_left_to_autograd():
+    """A convolution reads events of three dimensions."""
+    coupling = jittered(
+        kf.AffineCoupling(kf.Partition(3, (0,)), nn.Conv2d(1, 4, 3, padding=1))
+    ).double()
+    x = torch.randn(2, 3, 2, 2).double()
+    found = coupling.linearize(x)
+    assert isinstance(found, AutogradLinearization)
+    require_products(found, coupling, x)
+
+
+def test_autocast_changes_no_product():
+    """What was recorded in float32 stays in float32; under autocast nothing is recorded."""
+    coupling, x, _ = BIJECTIONS["AffineCoupling"].build(torch.float32)
+    with torch.no_grad():
+        found = coupling.linearize(x)
+        wanted = {name: getattr(found, name)(x) for name in PRODUCTS}
+        with torch.autocast("cpu", torch.bfloat16):
+            for name in PRODUCTS:
+                assert torch.equal(getattr(found, name)(x), wanted[name])
+            assert isinstance(coupling.linearize(x), AutogradLinearization)
+
+
+def test_half_precision_adds_up_log_dets_in_float32():
+    """Values and products keep the type of x."""
+    coupling, x, _ = BIJECTIONS["AffineCoupling"].build(torch.bfloat16)
+    with torch.no_grad():
+        found = coupling.linearize(x)
+        assert torch.equal(found.value, coupling(x)[0])
+    assert found.log_det.dtype == torch.float32
+    for name in PRODUCTS:
+        assert getattr(found, name)(x).dtype == torch.bfloat16
+
+
+def test_wrong_points_are_refused_as_by_forward():
+    """With the same sentence."""
+    coupling = affine(kf.Partition.half(4), context=2)
+    with pytest.raises(kf.ArgumentError, match="'x' should have shape"):
+        coupling.linearize(torch.zeros(2, 3))
+    with pytest.raises(kf.ArgumentError, match="'context' should be given"):
+        coupling.linearize(torch.zeros(2, 4))

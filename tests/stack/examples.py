@@ -1,0 +1,149 @@
+"""What the tests of stacks share: how to make one, and how to compare it with plain couplings."""
+
+from dataclasses import dataclass
+
+import torch
+
+import kappaflow as kf
+from kappaflow.testing.contract import jittered
+
+half = kf.Partition.half
+MEMORY = ("store", "recompute", "invert")
+WAYS = ("forward", "inverse")
+
+
+def turns(features, depth):
+    """Returns halves that take turns."""
+    return [half(features) if i % 2 == 0 else half(features).swapped() for i in range(depth)]
+
+
+def partitions_of(kind, features, depth):
+    """Returns the partitions of a stack, by the name of their kind."""
+    if kind == "alternating":
+        first = [kf.Partition.alternating(features)] * depth
+    elif kind == "random-half":
+        first = [kf.Partition.random_half(features, seed=i // 2) for i in range(depth)]
+    elif kind == "uneven":
+        return [kf.Partition(features, tuple(range(1 + i % (features - 1)))) for i in range(depth)]
+    elif kind == "scattered":
+        return [kf.Partition(features, (features - 1, i % (features - 1))) for i in range(depth)]
+    elif kind == "nothing kept":
+        return [kf.Partition(features, ())] * depth
+    elif kind == "one way":
+        return [half(features)] * depth
+    else:
+        return turns(features, depth)
+    return [p if i % 2 == 0 else p.swapped() for i, p in enumerate(first)]
+
+
+def shuffles(features, depth):
+    """Returns a permutation in front of each coupling but every third one."""
+    made = [kf.Permutation.random(features, seed=i).index.tolist() for i in range(depth)]
+    return [None if i % 3 == 1 else order for i, order in enumerate(made)]
+
+
+def stack_of(
+    features=4,
+    depth=4,
+    hidden=(8,),
+    *,
+    partition="half",
+    permuted=False,
+    dtype=torch.float64,
+    total_bound=4.0,
+    **settings,
+):
+    """Returns a stack off its start, whose log-scales add up to at most `total_bound`."""
+    torch.manual_seed(3)
+    made = kf.CouplingStack(
+        partitions_of(partition, features, depth),
+        hidden,
+        scale_bound=settings.pop("scale_bound", total_bound / depth),
+        permutations=shuffles(features, depth) if permuted else None,
+        **settings,
+    )
+    return jittered(made, seed=1).to(dtype)
+
+
+def points(stack, rows, *, dtype=torch.float64, seed=5):
+    """Returns N(0, 1) points for a stack, and a context or None."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, stack.partitions[0].features, generator=generator, dtype=torch.float64)
+    width = stack.context_features
+    context = torch.randn(rows, width, generator=generator, dtype=torch.float64)
+    return x.to(dtype), context.to(dtype) if width else None
+
+
+def loss_of(z, log_det):
+    """Returns a number that depends on each entry in another way."""
+    features = torch.arange(1, z.shape[1] + 1, dtype=z.dtype)
+    rows = torch.linspace(0.5, 1.5, len(z), dtype=log_det.dtype)
+    return (z * features).sin().sum() + (log_det * rows).sum()
+
+
+def weight_gradients(module):
+    """Returns the gradients of the weights in the order of the plain chain's parameters."""
+    if not isinstance(module, kf.CouplingStack):
+        return [p.grad for p in module.parameters()]
+    found = []
+    for block in module.blocks:
+        for row in block.rows([t.grad for t in block.tensors()]):
+            found += row.values()
+    return found
+
+
+@dataclass(frozen=True)
+class Result:
+    """Value and log_det, and gradients of x, the context (where there is one) and the weights."""
+
+    value: torch.Tensor
+    log_det: torch.Tensor
+    gradients: list[torch.Tensor]
+
+
+def result_of(module, way, x, context=None):
+    """Returns what a module makes of points, and the gradients of `loss_of` that."""
+    module.zero_grad()
+    x = x.detach().requires_grad_()
+    context = None if context is None else context.detach().requires_grad_()
+    value, log_det = (module if way == "forward" else module.inverse)(x, context)
+    loss_of(value, log_det).backward()
+    inputs = [x.grad] if context is None else [x.grad, context.grad]
+    gradients = inputs + [g.clone() for g in weight_gradients(module)]
+    module.zero_grad()
+    return Result(value.detach(), log_det.detach(), gradients)
+
+
+def assert_alike(found, wanted, tolerance):
+    """Asserts that two results are equal to a relative tolerance.
+
+    A gradient can be a small sum of large terms: where it is much smaller than the largest one,
+    its error is measured by a hundredth of that.
+    """
+    assert found.value.dtype == wanted.value.dtype
+    assert _error(found.value, wanted.value) <= tolerance * wanted.value.norm()
+    assert _error(found.log_det, wanted.log_det) <= tolerance * (1 + wanted.log_det.norm())
+    assert_close_gradients(found.gradients, wanted.gradients, tolerance)
+
+
+def assert_close_gradients(found, wanted, tolerance):
+    """Asserts the same of gradients, one after the other."""
+    largest = max(g.norm() for g in wanted)
+    for number, (mine, theirs) in enumerate(zip(found, wanted, strict=True)):
+        assert mine.shape == theirs.shape
+        allowed = tolerance * (theirs.norm() + 0.01 * largest)
+        assert _error(mine, theirs) <= allowed, f"gradient {number} of {len(wanted)}"
+
+
+def _error(found, wanted):
+    return (found.to(wanted.dtype) - wanted).norm()
+
+
+def same(found, wanted):
+    """Returns whether two results are equal bit for bit."""
+    pairs = zip(found.gradients, wanted.gradients, strict=True)
+    return (
+        torch.equal(found.value, wanted.value)
+        and torch.equal(found.log_det, wanted.log_det)
+        and all(torch.equal(a, b) for a, b in pairs)
+    )

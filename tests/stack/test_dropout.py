@@ -1,0 +1,207 @@
+"""Dropout in stacks: torch's generator, the same units there and back, right on average."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+from stack.examples import MEMORY, WAYS, loss_of, points, result_of, same, stack_of, turns
+
+
+def dropping(features=4, depth=3, hidden=(8, 8), *, share=0.3, **settings):
+    """Returns a stack in training mode whose conditioners leave out units."""
+    return stack_of(features, depth, hidden, dropout=share, **settings).train()
+
+
+@pytest.mark.usefixtures("chunked")
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("residual", [False, True])
+def test_gradients_are_differences(threads, way, memory, residual):
+    """With the same seed, the slope of a loss along a direction is its finite difference."""
+    threads(2)
+    stack = dropping(memory=memory, residual=residual, context_features=1, depth=34)
+    x, context = points(stack, 50)
+    directions = [torch.randn_like(t) for t in (x, context, *stack.parameters())]
+
+    def value_at(step):
+        moved = [t.detach() + step * d for t, d in zip((x, context), directions, strict=False)]
+        with torch.no_grad():
+            for p, d in zip(stack.parameters(), directions[2:], strict=True):
+                p.add_(d, alpha=step)
+            torch.manual_seed(11)
+            loss = loss_of(*(stack if way == "forward" else stack.inverse)(*moved)).item()
+            for p, d in zip(stack.parameters(), directions[2:], strict=True):
+                p.sub_(d, alpha=step)
+        return loss
+
+    inputs = [x.requires_grad_(), context.requires_grad_(), *stack.parameters()]
+    torch.manual_seed(11)
+    loss = loss_of(*(stack if way == "forward" else stack.inverse)(x, context))
+    gradients = torch.autograd.grad(loss, inputs)
+    slope = sum((g * d).sum() for g, d in zip(gradients, directions, strict=True)).item()
+    assert loss.item() == pytest.approx(value_at(0.0), rel=1e-13)
+    step = 1e-8  # few units change sides
+    difference = (value_at(step) - value_at(-step)) / (2 * step)
+    # Rounding: 1e-16 times the loss, 100, over the step.
+    assert slope == pytest.approx(difference, rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.usefixtures("chunked")
+@pytest.mark.parametrize("way", WAYS)
+def test_modes_and_threads_leave_out_the_same_units(threads, way):
+    """With the same seed, and the same chunks, all modes and one or two threads do the same."""
+    stack = dropping(depth=34, memory="store")
+    x, _ = points(stack, 64)
+    torch.manual_seed(5)
+    wanted = result_of(stack, way, x)
+    for memory in MEMORY:
+        for number in (1, 2):
+            threads(number)
+            stack.memory = memory
+            torch.manual_seed(5)
+            found = result_of(stack, way, x)
+            assert torch.equal(found.value, wanted.value)
+            for mine, theirs in zip(found.gradients, wanted.gradients, strict=True):
+                assert (mine - theirs).norm() <= 1e-10 * theirs.norm()
+    torch.manual_seed(6)
+    assert not torch.equal(result_of(stack, way, x).value, wanted.value)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_a_second_backward_leaves_out_the_same_units(memory):
+    """What is computed again for a retained graph has the units of the first pass."""
+    stack = dropping(memory=memory)
+    x, _ = points(stack, 20)
+    loss = loss_of(*stack(x))
+    torch.manual_seed(99)
+    first = torch.autograd.grad(loss, list(stack.parameters()), retain_graph=True)
+    stack(x)
+    second = torch.autograd.grad(loss, list(stack.parameters()))
+    for mine, theirs in zip(second, first, strict=True):
+        assert (mine - theirs).norm() <= 1e-12 * theirs.norm()
+
+
+def test_a_backward_draws_nothing():
+    """A backward pass leaves torch's generator where it was."""
+    for memory in MEMORY:
+        stack = dropping(memory=memory)
+        loss = loss_of(*stack(points(stack, 20)[0]))
+        before = torch.get_rng_state()
+        loss.backward()
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_evaluation_draws_nothing(way):
+    """In evaluation mode nothing is left out, and torch's generator stays where it was."""
+    stack = dropping().eval()
+    x, _ = points(stack, 20)
+    before = torch.get_rng_state()
+    found = result_of(stack, way, x)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(result_of(stack, way, x), found)
+    without = stack_of(4, 3, (8, 8))
+    without.load_state_dict(stack.state_dict())
+    assert torch.equal(result_of(without, way, x).value, found.value)
+
+
+def test_no_dropout_draws_nothing():
+    """A stack without dropout, and the readable path of any stack, draws nothing in training."""
+    stack = stack_of(4, 3).train()
+    x, _ = points(stack, 20)
+    before = torch.get_rng_state()
+    result_of(stack, "forward", x)
+    stack.plain()
+    stack.linearize(x)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_draws_from_the_global_generator():
+    """In training each call draws anew; a seed repeats it, with or without gradients."""
+    stack = dropping()
+    x, _ = points(stack, 20)
+    first, second = stack(x)[0], stack(x)[0]
+    assert not torch.equal(first, second)
+    torch.manual_seed(3)
+    third = stack(x)[0]
+    torch.manual_seed(3)
+    with torch.no_grad():
+        assert torch.equal(stack(x)[0], third)
+
+
+@pytest.mark.usefixtures("chunked")
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_the_mean_is_that_of_evaluation(share):
+    """Over draws the shift of one layer has the mean and the variance that dropout promises.
+
+    A shift is a sum over hidden units, each 0 or 1 / (1 - q) of its own with probability q or
+    1 - q: mean as in evaluation, variance q / (1 - q) times the sum of squares. 16384 independent
+    draws show an error of the mean of 4 % of a standard deviation, and of the variance of 6 %.
+    """
+    draws = 16384
+    stack = kf.CouplingStack(turns(4, 1), (16,), kind="additive", dropout=share).double().train()
+    with torch.no_grad():
+        for parameter in stack.parameters():
+            parameter.normal_()
+    level = round(256 * share) / 256
+    x = torch.tensor([[0.3, -0.8, 0.0, 0.0]], dtype=torch.float64)
+    with torch.no_grad():
+        shift = stack(x.expand(draws, 4))[0][:, 2:]
+        mean = stack.eval()(x)[0][0, 2:]
+    network = stack.plain().bijections[0].conditioner
+    hidden = torch.relu(network.layers[0](x[:, :2]))[0]
+    terms = network.layers[1].weight * hidden
+    variance = (terms.square().sum(1) * level / (1 - level)).detach()
+    z = (shift.mean(0) - mean) / (variance / draws).sqrt()
+    assert z.abs().max() < 4
+    moment = (shift - mean).pow(4).mean(0)
+    z = (shift.var(0) - variance) / ((moment - variance.square()) / draws).sqrt()
+    assert z.abs().max() < 4
+
+
+@pytest.mark.usefixtures("chunked")
+def test_rows_and_layers_and_chunks_draw_apart():
+    """Equal rows have different units left out, in a chunk, in another chunk and in each layer."""
+    stack = kf.CouplingStack(turns(2, 4), (64,), kind="additive", dropout=0.5).double().train()
+    with torch.no_grad():
+        for parameter in stack.parameters():
+            parameter.normal_()
+    x = torch.tensor([[0.5, 0.5]], dtype=torch.float64).expand(80, 2)
+    with torch.no_grad():
+        value = stack(x)[0]
+    assert len(value.unique(dim=0)) == 80
+    # Layers with equal weights that read the same: their shifts differ.
+    way = kf.CouplingStack([kf.Partition.half(2)] * 2, (64,), kind="additive", dropout=0.5).train()
+    with torch.no_grad():
+        for tensor in way.parameters():
+            tensor.copy_(torch.ones_like(tensor[:1]).expand_as(tensor) / 64)
+        both = way(torch.ones(80, 2))[0][:, 1]
+        way.load_state_dict({
+            name: torch.zeros_like(t) if "bijections.1" in name else t
+            for name, t in way.state_dict().items()
+        })
+        one = way(torch.ones(80, 2))[0][:, 1]
+    ratio = (both - 1).var() / (one - 1).var()  # 2 if they are independent, 4 if they are equal
+    assert 1.2 < ratio < 2.9
+
+
+def test_conditioners_without_hidden_layers_have_nothing_to_leave_out():
+    """Dropout goes behind hidden layers: without any, training is evaluation."""
+    stack = dropping(hidden=())
+    x, _ = points(stack, 20)
+    trained = result_of(stack, "forward", x)
+    assert same(result_of(stack.eval(), "forward", x), trained)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_both_directions_leave_out_the_same_units_from_a_seed(way):
+    """From the same seed a block is its own inverse in training mode, as a `Chain` asks for."""
+    stack = dropping(depth=8)
+    x, _ = points(stack, 20)
+    there, back = (stack, stack.inverse) if way == "forward" else (stack.inverse, stack)
+    torch.manual_seed(8)
+    z, log_det = there(x)
+    torch.manual_seed(8)
+    again, its_log_det = back(z)
+    assert torch.allclose(again, x, atol=1e-9)
+    assert torch.allclose(its_log_det, -log_det, atol=1e-9)

@@ -1,0 +1,289 @@
+"""A stack is the chain of its plain couplings: values, log_det and every gradient."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kappaflow as kf
+from kappaflow.stack import execution
+from kappaflow.testing.contract import jittered
+from stack.examples import (
+    MEMORY,
+    WAYS,
+    assert_alike,
+    half,
+    partitions_of,
+    points,
+    result_of,
+    stack_of,
+)
+
+# Name: (features, depth, rows, further arguments of `stack_of`).
+SHAPES = {
+    "half": (4, 5, 7, {}),
+    "half, odd": (5, 4, 7, {}),
+    "one row": (4, 5, 1, {}),
+    "no row": (4, 5, 0, {}),
+    "no row, context": (3, 2, 0, {"context_features": 2}),
+    "one coupling": (4, 1, 7, {}),
+    "two features": (2, 5, 7, {}),
+    "alternating": (5, 4, 7, {"partition": "alternating"}),
+    "random halves": (6, 5, 7, {"partition": "random-half"}),
+    "uneven": (5, 6, 7, {"partition": "uneven"}),
+    "scattered": (6, 5, 7, {"partition": "scattered"}),
+    "one way": (4, 3, 7, {"partition": "one way"}),
+    "permuted": (5, 5, 7, {"partition": "one way", "permuted": True}),
+    "permuted, uneven, context": (
+        5,
+        5,
+        7,
+        {"partition": "uneven", "permuted": True, "context_features": 2},
+    ),
+    "context": (4, 4, 7, {"context_features": 3}),
+    "one feature, context": (1, 3, 7, {"partition": "nothing kept", "context_features": 2}),
+    "nothing kept, context": (3, 3, 7, {"partition": "nothing kept", "context_features": 2}),
+    "no hidden layer": (4, 4, 7, {"hidden": ()}),
+    "no hidden layer, context": (4, 4, 7, {"hidden": (), "context_features": 3}),
+    "no hidden layer, nothing kept": (
+        2,
+        3,
+        7,
+        {"hidden": (), "partition": "nothing kept", "context_features": 2},
+    ),
+    "three hidden layers": (4, 4, 7, {"hidden": (8, 6, 5)}),
+    "residual": (4, 4, 7, {"hidden": (8, 8, 8), "residual": True}),
+    "residual, input and context added": (
+        4,
+        4,
+        7,
+        {"hidden": (5, 5), "residual": True, "context_features": 3},
+    ),
+    "residual, input added": (4, 4, 7, {"hidden": (2, 2, 6), "residual": True}),
+    "residual, context added": (
+        2,
+        3,
+        7,
+        {"hidden": (2, 2), "residual": True, "partition": "nothing kept", "context_features": 2},
+    ),
+    "600 rows": (4, 3, 600, {}),
+    "1100 rows, context": (4, 3, 1100, {"context_features": 2, "residual": True}),
+    "two blocks": (4, 33, 7, {"hidden": (5,)}),
+    "three blocks, permuted, context": (
+        3,
+        70,
+        5,
+        {"hidden": (5,), "permuted": True, "context_features": 1},
+    ),
+}
+
+
+@pytest.fixture
+def _chunks_of_256(monkeypatch):
+    """Cuts into chunks of about 256 rows, however narrow the networks are."""
+    monkeypatch.setattr(execution, "MOST_ROWS", 256)
+    monkeypatch.setattr(execution, "LEAST_WORK", 0.0)
+
+
+@pytest.mark.usefixtures("_chunks_of_256")
+@pytest.mark.parametrize("kind", ["affine", "additive"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_stack_is_its_chain(name, kind):
+    """Each shape gives the chain's values and gradients to rounding, both ways, in each mode."""
+    features, depth, rows, others = SHAPES[name]
+    stack = stack_of(features, depth, kind=kind, **others)
+    chain, (x, context) = stack.to_chain(), points(stack, rows)
+    for way in WAYS:
+        wanted = result_of(chain, way, x, context)
+        for memory in MEMORY:
+            stack.memory = memory
+            assert_alike(result_of(stack, way, x, context), wanted, 1e-10)
+
+
+@pytest.mark.usefixtures("_chunks_of_256")
+@pytest.mark.parametrize("name", ["half", "permuted, uneven, context", "600 rows", "two blocks"])
+def test_float32_is_as_good_as_the_chain(name):
+    """In float32 both are off the chain in float64 by rounding errors of the same size."""
+    features, depth, rows, others = SHAPES[name]
+    stack = stack_of(features, depth, dtype=torch.float32, **others)
+    x, context = points(stack, rows, dtype=torch.float32)
+    exact = stack.to_chain().double()
+    wide = None if context is None else context.double()
+    for way in WAYS:
+        wanted = result_of(exact, way, x.double(), wide)
+        for memory in MEMORY:
+            stack.memory = memory
+            found = result_of(stack, way, x, context)
+            assert found.value.dtype == found.log_det.dtype == torch.float32
+            for mine, theirs in zip(
+                [found.value, found.log_det, *found.gradients],
+                [wanted.value, wanted.log_det, *wanted.gradients],
+                strict=True,
+            ):
+                largest = max(1.0, *(g.norm().item() for g in wanted.gradients))
+                assert (mine.double() - theirs).norm() <= 2e-5 * (theirs.norm() + 0.1 * largest)
+
+
+@st.composite
+def shapes(draw):
+    """Draws the arguments of a stack."""
+    features, context = draw(st.integers(1, 6)), draw(st.integers(0, 2))
+    least = 0 if context else 1
+    if features == 1:
+        context, least = max(context, 1), 0
+    size = st.integers(least, features - 1)
+    depth = draw(st.integers(1, 5))
+    orders = [draw(st.permutations(range(features))) for _ in range(depth)]
+    partitions = [kf.Partition(features, tuple(order[: draw(size)])) for order in orders]
+    permutation = st.one_of(st.none(), st.permutations(range(features)))
+    return {
+        "partitions": partitions,
+        "hidden": draw(st.lists(st.integers(1, 4), max_size=3)),
+        "kind": draw(st.sampled_from(["affine", "additive"])),
+        "scale_bound": 0.8,
+        "context_features": context,
+        "residual": draw(st.booleans()),
+        "permutations": [draw(permutation) for _ in range(depth)],
+    }
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(
+    arguments=shapes(),
+    rows=st.integers(1, 40),
+    way=st.sampled_from(WAYS),
+    memory=st.sampled_from(MEMORY),
+)
+def test_a_stack_of_any_shape_is_its_chain(arguments, rows, way, memory):
+    """Any partitions, permutations and conditioners give the chain's values and gradients."""
+    torch.manual_seed(0)
+    stack = jittered(kf.CouplingStack(**arguments, memory=memory)).double()
+    x, context = points(stack, rows)
+    wanted = result_of(stack.to_chain(), way, x, context)
+    assert_alike(result_of(stack, way, x, context), wanted, 1e-10)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("permuted", [False, True])
+def test_plain_reads_the_weights_of_the_stack(permuted, way):
+    """`plain()` has the values of `to_chain()` bit for bit, and its gradients reach the stack."""
+    stack = stack_of(5, 34, (5,), permuted=permuted, context_features=2)
+    x, context = points(stack, 6)
+    plain = stack.plain()
+    value, log_det = (plain if way == "forward" else plain.inverse)(x, context)
+    wanted = result_of(stack.to_chain(), way, x, context)
+    assert torch.equal(value, wanted.value)
+    assert torch.equal(log_det, wanted.log_det)
+    (value.sum() + log_det.sum()).backward()
+    through_plain = [p.grad.clone() for p in stack.parameters()]
+    stack.zero_grad()
+    value, log_det = (stack if way == "forward" else stack.inverse)(x, context)
+    (value.sum() + log_det.sum()).backward()
+    for mine, theirs in zip((p.grad for p in stack.parameters()), through_plain, strict=True):
+        assert (mine - theirs).norm() <= 1e-11 * theirs.norm()
+
+
+def test_plain_writes_into_the_stack():
+    """What is written into the weights of `plain()` is read by the stack's next call."""
+    stack = stack_of()
+    x, _ = points(stack, 3)
+    before = stack(x)[0]
+    with torch.no_grad():
+        stack.plain().bijections[1].conditioner.layers[0].weight.mul_(3.0)
+    assert not torch.equal(stack(x)[0], before)
+    assert torch.allclose(stack(x)[0], stack.to_chain()(x)[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_layout_of_points_does_not_matter(way):
+    """Strided, transposed, expanded and broadcast points give what contiguous ones give."""
+    stack = stack_of(4, 3, context_features=2)
+    x, context = points(stack, 40)
+    wanted = result_of(stack, way, x, context)
+    layouts = {
+        "strided": (x.repeat_interleave(2, 0)[::2], context.repeat_interleave(3, 1)[:, ::3]),
+        "transposed": (x.T.contiguous().T, context.T.contiguous().T),
+    }
+    for one, other in layouts.values():
+        assert not one.is_contiguous()
+        assert_alike(result_of(stack, way, one, other), wanted, 1e-12)
+    alone = x[:1].expand(5, 4), context[:1].expand(5, 2)
+    value, log_det = (stack if way == "forward" else stack.inverse)(*alone)
+    assert torch.allclose(value, wanted.value[:1].expand(5, 4), rtol=1e-12)
+    assert torch.allclose(log_det, wanted.log_det[:1].expand(5), rtol=1e-12)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("given", ["value", "log_det"])
+def test_one_output_is_enough(memory, given):
+    """A gradient that comes through the value or the log_det alone is the chain's."""
+    stack = stack_of(4, 33, (5,), memory=memory)
+    x, _ = points(stack, 6)
+    found = []
+    for module in (stack, stack.to_chain()):
+        inputs = x.clone().requires_grad_()
+        outputs = dict(zip(("value", "log_det"), module(inputs), strict=True))
+        outputs[given].sum().backward()  # an expanded gradient, with strides of 0
+        found.append(inputs.grad)
+    assert (found[0] - found[1]).norm() <= 1e-11 * found[1].norm()
+
+
+def test_a_stack_in_a_chain_is_its_couplings():
+    """Chains with other bijections around a stack, and of several stacks, work as usual."""
+    first, second = stack_of(4, 3), stack_of(4, 2, (5, 5))
+    around = [kf.Permutation((3, 1, 0, 2)), kf.ElementwiseAffine(4, shift=[1.0, 0, 0, 2]).double()]
+    chain = kf.Chain([first, *around, second])
+    plain = kf.Chain([first.to_chain(), *around, second.to_chain()])
+    x = torch.randn(6, 4, dtype=torch.float64)
+    for way in WAYS:
+        (value, log_det), (wanted, wanted_log_det) = (
+            (m if way == "forward" else m.inverse)(x) for m in (chain, plain)
+        )
+        assert torch.allclose(value, wanted, rtol=1e-12)
+        assert torch.allclose(log_det, wanted_log_det, rtol=1e-12)
+
+
+@pytest.mark.parametrize("outer", MEMORY)
+def test_a_chain_with_a_memory_mode_may_hold_stacks(outer):
+    """A chain that recomputes or inverts its parts gets the same gradients from stacks."""
+    stack = stack_of(4, 34, (5,))
+    x, _ = points(stack, 6)
+    wanted = result_of(kf.Chain([stack]), "forward", x)
+    assert_alike(result_of(kf.Chain([stack], memory=outer), "forward", x), wanted, 1e-10)
+
+
+@pytest.mark.parametrize("kind", ["affine", "additive"])
+def test_a_new_stack_is_the_identity(kind):
+    """Last layers start at zero: values pass unchanged, and the log_det is zero."""
+    stack = kf.CouplingStack(partitions_of("half", 5, 6), (7,), kind=kind)
+    x = torch.randn(3, 5)
+    for way in (stack, stack.inverse):
+        value, log_det = way(x)
+        assert torch.equal(value, x)
+        assert not log_det.any()
+
+
+def test_a_stack_starts_as_the_chain_does():
+    """From the same seed a stack draws the weights that plain couplings would have drawn."""
+    torch.manual_seed(4)
+    stack = kf.CouplingStack([half(4), half(4).swapped()], (8, 8))
+    torch.manual_seed(4)
+    plain = [kf.MLP(2, 4, (8, 8)) for _ in range(2)]
+    state = stack.state_dict()
+    for place, network in enumerate(plain):
+        for name, tensor in network.state_dict().items():
+            assert torch.equal(state[f"bijections.{place}.conditioner.{name}"], tensor)
+
+
+def test_no_call_changes_the_state():
+    """Forward, backward and inverse leave the weights, the state's names and the mode alone."""
+    stack = stack_of(4, 3, memory="invert")
+    before = {name: tensor.clone() for name, tensor in stack.state_dict().items()}
+    x, _ = points(stack, 6)
+    copy = x.clone()
+    for way in WAYS:
+        result_of(stack, way, x)
+    assert torch.equal(x, copy)
+    assert repr(stack) == repr(stack_of(4, 3, memory="invert"))
+    for name, tensor in stack.state_dict().items():
+        assert torch.equal(tensor, before[name])

@@ -1,0 +1,146 @@
+"""Mixed precision is for training steps, and never for a log_det."""
+
+import warnings
+
+import pytest
+import torch
+
+from stack.examples import MEMORY, points, result_of, same, stack_of
+
+
+def narrow():
+    """Returns what makes products bfloat16."""
+    return torch.autocast("cpu", dtype=torch.bfloat16)
+
+
+def off(found, wanted):
+    """Returns the relative distance of two tensors."""
+    return ((found - wanted).norm() / wanted.norm()).item()
+
+
+def example(**settings):
+    """Returns a float32 stack in training mode, with points and contexts."""
+    stack = stack_of(6, 6, (32, 32), dtype=torch.float32, context_features=2, **settings).train()
+    return stack, *points(stack, 80, dtype=torch.float32)
+
+
+@pytest.mark.usefixtures("chunked")
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("settings", [{}, {"residual": True}, {"kind": "additive"}])
+def test_training_steps_are_near_those_of_float32(threads, memory, settings):
+    """Under autocast a training step rounds its products, with errors like the chain's.
+
+    Measured: 2e-3 in the value, 1e-2 to 3e-2 in the gradient, mostly units that change sides.
+    """
+    threads(2)
+    stack, x, context = example(memory=memory, **settings)
+    chain = stack.to_chain()
+    wanted = result_of(stack, "forward", x, context)
+    with narrow():
+        found = result_of(stack, "forward", x, context)
+        plain = result_of(chain, "forward", x, context)
+    assert found.value.dtype == found.log_det.dtype == torch.float32
+    assert all(g.dtype == torch.float32 for g in found.gradients)
+    assert 1e-4 < off(found.value, wanted.value) < 1e-2
+    assert (found.log_det - wanted.log_det).abs().max() <= 2e-2
+    gradient, plainly, exact = (
+        torch.cat([g.flatten() for g in result.gradients]) for result in (found, plain, wanted)
+    )
+    assert off(gradient, exact) < 5e-2
+    assert off(gradient, exact) < 1.5 * off(plainly, exact)
+
+
+@pytest.mark.usefixtures("chunked")
+def test_modes_round_alike(threads):
+    """Under autocast "store" and "recompute" have the same values and gradients."""
+    threads(2)
+    stack, x, context = example()
+    results = {}
+    for memory in ("store", "recompute"):
+        stack.memory = memory
+        with narrow():
+            results[memory] = result_of(stack, "forward", x, context)
+    assert same(results["store"], results["recompute"])
+
+
+def test_a_backward_outside_is_the_same():
+    """The type of a pass is decided by its forward: a backward outside autocast is the same."""
+    stack, x, context = example()
+    with narrow():
+        inside = result_of(stack, "forward", x, context)
+        inputs = x.clone().requires_grad_()
+        value, log_det = stack(inputs, context)
+    features, rows = torch.arange(1, 7), torch.linspace(0.5, 1.5, 80)
+    ((value * features).sin().sum() + (log_det * rows).sum()).backward()
+    assert torch.equal(inputs.grad, inside.gradients[0])
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_scores_and_samples_are_float32s(memory):
+    """Evaluation, calls without gradients, and the inverse are bit for bit those of float32."""
+    stack, x, context = example(memory=memory)
+    with torch.no_grad():
+        scores, inverse = stack(x, context), stack.inverse(x, context)
+    trained = result_of(stack, "inverse", x, context)
+    with narrow():
+        with torch.no_grad():
+            pairs = [(stack(x, context), scores), (stack.inverse(x, context), inverse)]
+        assert same(result_of(stack, "inverse", x, context), trained)
+        stack.eval()
+        pairs.append((stack(x, context), scores))
+        assert same(result_of(stack, "inverse", x, context), trained)
+    for found, wanted in pairs:
+        assert torch.equal(found[0], wanted[0])
+        assert torch.equal(found[1], wanted[1])
+
+
+def test_float64_stays():
+    """Points of float64 are not narrowed."""
+    stack = stack_of().train()
+    x, _ = points(stack, 6)
+    wanted = result_of(stack, "forward", x)
+    with narrow():
+        assert same(result_of(stack, "forward", x), wanted)
+
+
+def test_invert_is_as_good_as_recompute():
+    """Under autocast "invert" has gradients as near as those of "recompute", warning or not.
+
+    The inverse of a state may round to another bfloat16 than the state.
+    """
+    stack, x, context = example()
+    exact = result_of(stack, "forward", x, context)
+    with narrow(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        recomputed = result_of(stack, "forward", x, context)
+        stack.memory = "invert"
+        found = result_of(stack, "forward", x, context)
+    pairs = zip(found.gradients, recomputed.gradients, exact.gradients, strict=True)
+    for mine, theirs, wanted in pairs:
+        assert (mine - wanted).norm() <= 1.5 * (theirs - wanted).norm() + 1e-3 * wanted.norm()
+
+
+def test_second_derivatives_are_those_of_float32():
+    """With `create_graph` under autocast the readable definition is derived, in float32."""
+    stack, x, context = example()
+    x.requires_grad_()
+    with narrow():
+        value, _ = stack(x, context)
+        (first,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), x)
+    value, _ = stack(x, context)
+    (first,) = torch.autograd.grad(value.square().sum(), x, create_graph=True)
+    (wanted,) = torch.autograd.grad(first.square().sum(), x)
+    assert (second - wanted).norm() <= 5e-2 * wanted.norm()
+
+
+def test_types_do_not_share_buffers(pool):
+    """Steps in both types take turns without a trace of each other."""
+    stack, x, context = example()
+    plain = result_of(stack, "forward", x, context)
+    with narrow():
+        rounded = result_of(stack, "forward", x, context)
+    assert pool.idle() > 0
+    assert same(result_of(stack, "forward", x, context), plain)
+    with narrow():
+        assert same(result_of(stack, "forward", x, context), rounded)

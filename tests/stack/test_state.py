@@ -1,0 +1,326 @@
+"""The state of a stack is that of the plain chain: names, errors, copies and files."""
+
+import copy
+import io
+import multiprocessing
+import pickle
+
+import pytest
+import torch
+
+import kappaflow as kf
+from stack.examples import (
+    assert_alike,
+    partitions_of,
+    points,
+    result_of,
+    same,
+    shuffles,
+    stack_of,
+)
+
+KINDS = {
+    "half": {},
+    "additive, context": {"kind": "additive", "context_features": 2},
+    "two blocks, permuted": {"depth": 34, "permuted": True},
+    "uneven, permuted, context": {
+        "partition": "uneven",
+        "permuted": True,
+        "features": 5,
+        "context_features": 1,
+    },
+    "no hidden layer": {"hidden": ()},
+}
+
+
+def made(name, **settings):
+    """Returns a stack by the name of its kind."""
+    return stack_of(**{"hidden": (5,), **KINDS[name], **settings})
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_names_are_those_of_the_chain(name):
+    """The state has the chain's names in the chain's order, and the same tensors."""
+    stack = made(name)
+    state, wanted = stack.state_dict(), stack.to_chain().state_dict()
+    assert list(state) == list(wanted)
+    for key, tensor in state.items():
+        assert tensor.dtype == wanted[key].dtype
+        assert torch.equal(tensor, wanted[key])
+        assert not tensor.requires_grad
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_states_go_both_ways(name):
+    """A chain loads a stack's state and a stack loads a chain's, strictly, with equal results."""
+    stack = made(name)
+    other, chain = made(name), made(name).to_chain()
+    for module in (other, chain):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.zero_()
+    chain.load_state_dict(stack.state_dict())
+    report = other.load_state_dict(chain.state_dict())
+    assert (report.missing_keys, report.unexpected_keys) == ([], [])
+    x, context = points(stack, 5)
+    wanted = result_of(stack, "forward", x, context)
+    assert same(result_of(other, "forward", x, context), wanted)
+    assert_alike(result_of(chain, "forward", x, context), wanted, 1e-11)
+
+
+def test_the_state_is_that_of_a_part_too():
+    """Inside other modules the names have the path in front, and load from there."""
+    stack = made("two blocks, permuted")
+    outer = torch.nn.ModuleDict({"a": torch.nn.Linear(2, 2), "b": kf.Inverse(stack)})
+    names = [n for n in outer.state_dict() if n.startswith("b.")]
+    wanted = [f"b.bijection.{n}" for n in stack.to_chain().state_dict()]
+    assert names == wanted
+    state = {n: torch.zeros_like(t) if "cond" in n else t for n, t in outer.state_dict().items()}
+    outer.load_state_dict(state)
+    assert not any(p.any() for p in stack.parameters())
+    del state["b.bijection.bijections.1.conditioner.layers.1.bias"]
+    with pytest.raises(RuntimeError, match=r"b\.bijection\.bijections\.1\.conditioner"):
+        outer.load_state_dict(state)
+
+
+def test_the_state_is_shared_with_the_weights():
+    """As with any module, what the state holds are the weights, not copies."""
+    stack = made("half")
+    state = stack.state_dict()
+    with torch.no_grad():
+        for parameter in stack.parameters():
+            parameter.fill_(3.0)
+    assert all((t == 3.0).all() for t in state.values())
+
+
+def test_loading_does_not_touch_what_is_given():
+    """The dictionary that is loaded, and its tensors, stay as they are, and stay apart."""
+    stack = made("half")
+    state = {n: t.clone() for n, t in stack.state_dict().items()}
+    before = {n: t.clone() for n, t in state.items()}
+    other = made("half")
+    other.load_state_dict(state)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.zero_()
+    assert list(state) == list(before)
+    assert all(torch.equal(t, before[n]) for n, t in state.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: s.pop("bijections.4.conditioner.layers.0.weight"),
+            "Missing.*bijections.4.cond",
+        ),
+        (lambda s: s.pop("bijections.0.index"), "Missing.*bijections.0.index"),
+        (
+            lambda s: s.update({"bijections.99.conditioner.layers.0.weight": torch.ones(1)}),
+            "Unexpected.*bijections.99.conditioner.layers.0.weight",
+        ),
+        (
+            lambda s: s.update({"bijections.1.conditioner.layers.0.bias": torch.ones(7)}),
+            r"size mismatch for bijections.1.conditioner.layers.0.bias: \(7,\).*\(5,\)",
+        ),
+        (
+            lambda s: s.update({"bijections.0.index": s["bijections.0.index"].roll(1)}),
+            "bijections.0.index is another permutation",
+        ),
+    ],
+)
+def test_a_wrong_state_is_refused_by_plain_names(change, message):
+    """Missing, unexpected and misshapen tensors, and other permutations, are named as plain."""
+    stack = made("two blocks, permuted")
+    state = stack.state_dict()
+    change(state)
+    with pytest.raises(RuntimeError, match=message) as caught:
+        stack.load_state_dict(state)
+    assert "blocks." not in str(caught.value)
+
+
+def test_a_loose_load_keeps_what_is_missing():
+    """With `strict=False` what is missing is listed and keeps its numbers."""
+    stack = made("half")
+    before = {n: t.clone() for n, t in stack.state_dict().items()}
+    name = "bijections.2.conditioner.layers.0.weight"
+    report = stack.load_state_dict({name: torch.ones(5, 2), "else": torch.ones(1)}, strict=False)
+    assert set(report.missing_keys) == set(before) - {name}
+    assert report.unexpected_keys == ["else"]
+    for key, tensor in stack.state_dict().items():
+        wanted = torch.ones(5, 2) if key == name else before[key]
+        assert torch.equal(tensor, wanted.to(tensor))
+
+
+def test_a_state_of_another_type_is_converted():
+    """A float32 state goes into a float64 stack, whose type stays."""
+    stack = made("half")
+    state = {n: t.float() for n, t in stack.state_dict().items()}
+    stack.load_state_dict(state)
+    assert {p.dtype for p in stack.parameters()} == {torch.float64}
+
+
+def test_the_type_can_be_changed():
+    """`.to` and `.float` change all weights, and the results with them."""
+    stack = made("two blocks, permuted", dtype=torch.float32)
+    x, _ = points(stack, 5)
+    wide = stack.double()
+    assert wide is stack
+    value, log_det = stack(x)
+    assert value.dtype == log_det.dtype == torch.float64
+    wanted = stack.to_chain()(x)
+    assert torch.allclose(value, wanted[0], rtol=1e-11)
+    value, log_det = stack.to(torch.float32)(x.float())
+    assert value.dtype == log_det.dtype == torch.float32
+
+
+def test_points_of_another_type_are_refused_as_by_the_chain():
+    """Points of a type that is not the weights' raise what the plain chain raises."""
+    stack = made("half", dtype=torch.float32)
+    x, _ = points(stack, 5)
+    for module in (stack, stack.to_chain()):
+        with pytest.raises(RuntimeError, match=r"dtype|type"):
+            module(x)
+
+
+def test_narrow_types_go_through_the_chain():
+    """bfloat16 points and weights work as in the plain chain, with a log_det in float32."""
+    stack = made("half").to(torch.bfloat16)
+    x, _ = points(stack, 5, dtype=torch.bfloat16)
+    for mine, theirs in zip(stack(x), stack.to_chain()(x), strict=True):
+        assert mine.dtype == theirs.dtype
+        assert torch.equal(mine, theirs)
+    assert stack(x)[1].dtype == torch.float32
+
+
+def copies(stack):
+    """Yields copies made in each way that Python and torch have."""
+    yield "deepcopy", copy.deepcopy(stack)
+    yield "pickle", pickle.loads(pickle.dumps(stack))
+    file = io.BytesIO()
+    torch.save(stack, file)
+    file.seek(0)
+    yield "torch.save", torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_copies_are_equal_and_apart(name):
+    """Copies have equal results and state, and loading into one leaves the other alone."""
+    stack = made(name, memory="store").train()
+    x, context = points(stack, 5)
+    wanted = result_of(stack, "inverse", x, context)
+    for way, other in copies(stack):
+        assert repr(other) == repr(stack), way
+        assert other.training
+        assert same(result_of(other, "inverse", x, context), wanted), way
+        zeros = {
+            n: torch.zeros_like(t) if t.is_floating_point() else t
+            for n, t in other.state_dict().items()
+        }
+        other.load_state_dict(zeros)
+        assert not any(p.any() for p in other.parameters()), way
+        assert same(result_of(stack, "inverse", x, context), wanted), way
+
+
+def test_a_copy_made_while_a_graph_is_alive_works():
+    """A stack can be copied between a forward and its backward pass, as early stopping does."""
+    stack = made("half")
+    x, _ = points(stack, 5)
+    wanted = result_of(stack, "forward", x)
+    value, _ = stack(x)
+    other = copy.deepcopy(stack)
+    value.sum().backward()
+    assert same(result_of(other, "forward", x), wanted)
+
+
+@pytest.mark.parametrize("partition", ["half", "alternating", "random", "random-half"])
+def test_files_hold_flows_with_stacks(tmp_path, partition):
+    """A saved and loaded flow has the same densities, and its file the plain names."""
+    torch.manual_seed(1)
+    flow = kf.real_nvp(
+        5, depth=4, hidden=(6,), partition=partition, context_features=2, memory="invert"
+    )
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    kf.save(flow, tmp_path)
+    loaded = kf.load(tmp_path)
+    x, context = torch.randn(7, 5), torch.randn(7, 2)
+    assert torch.equal(loaded.log_prob(x, context), flow.log_prob(x, context))
+    assert repr(loaded) == repr(flow)
+    assert not any("blocks" in name for name in flow.state_dict())
+
+
+def test_files_hold_a_stack_by_itself(tmp_path):
+    """A stack with permutations, and one made of plain couplings, can be parts of saved flows."""
+    stack = made("uneven, permuted, context", dtype=torch.float32)
+    of = kf.CouplingStack.of(stack.to_chain(), memory="store")
+    chain = kf.Chain([stack, of])
+    flow = kf.Flow(kf.StandardNormal(5), chain)
+    kf.save(flow, tmp_path)
+    x, context = torch.randn(7, 5), torch.randn(7, 1)
+    loaded = kf.load(tmp_path)
+    assert torch.equal(loaded.log_prob(x, context), flow.log_prob(x, context))
+    assert [part.memory for part in loaded.bijection] == ["recompute", "store"]
+
+
+def test_weights_can_be_named_and_counted():
+    """Parameters are the stacked tensors: few, however deep; as many numbers as the chain has."""
+    for depth in (2, 32, 33):
+        stack = made("half", depth=depth)
+        count = sum(p.numel() for p in stack.parameters())
+        assert count == sum(p.numel() for p in stack.to_chain().parameters())
+        assert len(list(stack.parameters())) == 3 * (1 if depth <= 32 else 2)
+
+
+def test_the_description_says_what_matters():
+    """The repr says how many couplings of what, the mode, and what is not at its default."""
+    text = repr(made("additive, context", residual=True, dropout=0.25, memory="invert"))
+    for part in (
+        "4 additive couplings of 4 features",
+        "hidden=(5,)",
+        "memory='invert'",
+        "context_features=2",
+        "residual=True",
+        "dropout=0.25",
+        "layers 1 to 4",
+    ):
+        assert part in text
+    assert "scale_bound=1" in repr(made("half"))
+    assert "residual" not in repr(made("half"))
+
+
+def _result_elsewhere(stack, x, answers):
+    value, log_det = stack(x)
+    (value.sum() + log_det.sum()).backward()
+    answers.put((value.detach().numpy(), [p.grad.numpy() for p in stack.parameters()]))
+
+
+def test_another_process_can_have_a_stack():
+    """A stack handed to a spawned process works there, as it does here."""
+    stack = made("two blocks, permuted")
+    x, _ = points(stack, 5)
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    process = context.Process(target=_result_elsewhere, args=(stack, x, answers))
+    process.start()
+    try:
+        value, gradients = answers.get(timeout=60)
+    finally:
+        process.join(timeout=10)
+        process.kill()
+    mine, log_det = stack(x)
+    (mine.sum() + log_det.sum()).backward()
+    assert torch.allclose(torch.from_numpy(value), mine, rtol=1e-12)
+    for theirs, parameter in zip(gradients, stack.parameters(), strict=True):
+        assert torch.allclose(torch.from_numpy(theirs), parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_permutations_survive():
+    """The permutations of a stack are those given, and those of its chain."""
+    orders = shuffles(5, 4)
+    stack = kf.CouplingStack(partitions_of("half", 5, 4), (4,), permutations=orders)
+    chain = stack.to_chain()
+    found = [p.index.tolist() for p in chain if isinstance(p, kf.Permutation)]
+    assert found == [order for order in orders if order is not None]
+    assert [type(p) for p in chain].count(kf.AffineCoupling) == 4
