@@ -117,7 +117,8 @@ class CouplingStack(Bijection):
             The stack, on the device and of the type of the couplings.
 
         Raises:
-            ArgumentError: They are not of one kind, or have other conditioners than `MLP` of one shape.
+            ArgumentError: They are not of one kind, or their conditioners are no `MLP` or not of
+                one shape.
 
         Example:
             >>> from kappaflow import MLP, AffineCoupling
