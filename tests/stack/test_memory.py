@@ -178,13 +178,13 @@ def test_idle_buffers_are_given_up(pool, monkeypatch):
     """Buffers that nobody has taken for a while are let go of."""
     monkeypatch.setattr(buffers, "IDLE_S", 0.05)
     own = buffers.Pool()
-    own.give("key", object())
+    own.give("key", 7, object())
     assert own.idle() == 1
     deadline = time.monotonic() + 20
     while own.idle() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert own.idle() == 0
-    own.give("key", object())
+    own.give("key", 7, object())
     assert own.idle() == 1, "it works a second time"
 
 
@@ -192,15 +192,15 @@ def test_buffers_in_use_are_not_given_up(monkeypatch):
     """As long as somebody takes and gives, what lies idle stays."""
     monkeypatch.setattr(buffers, "IDLE_S", 1e9)
     own = buffers.Pool()
-    first = own.take("key", object)
-    own.give("key", first)
-    own.give("key", own.take("key", object))
+    first = own.take("key", 7, object)
+    own.give("key", 7, first)
+    own.give("key", 7, own.take("key", 7, object))
     timers = [own._sweeper]
     own._sweep()
     timers.append(own._sweeper)
     assert own.idle() == 1
-    assert own.take("key", object) is first
-    own.give("key", first)
+    assert own.take("key", 7, object) is first
+    own.give("key", 7, first)
     own._sweep()
     timers.append(own._sweeper)
     assert own.idle() == 1
@@ -208,6 +208,22 @@ def test_buffers_in_use_are_not_given_up(monkeypatch):
     assert own.idle() == 0
     for timer in timers:
         timer.cancel()
+
+
+def test_buffers_of_many_sizes_do_not_pile_up():
+    """Of each kind two sizes stay: a third one takes the place of the one not used for longest."""
+    own = buffers.Pool()
+    made = {size: own.take("kind", size, object) for size in (1, 2)}
+    other = own.take("other kind", 1, object)
+    for size, item in made.items():
+        own.give("kind", size, item)
+    own.give("other kind", 1, other)
+    own.give("kind", 1, own.take("kind", 1, object))
+    own.give("kind", 3, own.take("kind", 3, object))
+    assert own.take("kind", 1, object) is made[1]
+    assert own.take("kind", 2, object) is not made[2]
+    assert own.take("other kind", 1, object) is other
+    own._sweeper.cancel()
 
 
 def test_garbage_may_be_collected_while_a_buffer_is_taken():
@@ -221,10 +237,10 @@ def test_garbage_may_be_collected_while_a_buffer_is_taken():
 
     class Key:
         def __hash__(self):
-            pool.give("other", object())  # as the collection of a pass would
+            pool.give("other", 7, object())  # as the collection of a pass would
             return 1
 
-    taker = threading.Thread(target=lambda: pool.take(Key(), object), daemon=True)
+    taker = threading.Thread(target=lambda: pool.take(Key(), 7, object), daemon=True)
     taker.start()
     taker.join(timeout=5)
     assert not taker.is_alive()

@@ -189,3 +189,13 @@ def test_the_memory_mode_is_checked():
     """A mode that is none is refused by its name."""
     with pytest.raises(ArgumentError, match="'memory' should be one of"):
         of([affine()], memory="forget")
+
+
+def test_frozen_weights_stay_frozen():
+    """Both ways; some of each cannot be stacked."""
+    chain = stack_of(4, 2).to_chain().requires_grad_(False)
+    stack = kf.CouplingStack.of(chain)
+    assert not any(p.requires_grad for p in (*stack.parameters(), *stack.to_chain().parameters()))
+    next(chain.parameters()).requires_grad_(True)
+    with pytest.raises(kf.ArgumentError, match="all to be trained, or all frozen"):
+        kf.CouplingStack.of(chain)

@@ -1,15 +1,15 @@
 """A block of couplings: at most 32 of them, with stacked weights."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from kappaflow.bijection import Bijection
 from kappaflow.bijections import Permutation
 from kappaflow.nets import MLP
 from kappaflow.partition import Partition
-from kappaflow.stack.execution import KEEP, Pass
+from kappaflow.stack.execution import KEEP, Manner, Pass
 from kappaflow.stack.plain import couplings
 from kappaflow.stack.route import Order
 from kappaflow.stack.shape import BlockShape, NetworkShape
@@ -75,23 +75,22 @@ class Block(nn.Module):
             parts.append(coupling.train(self.training))
         return parts
 
-    def start(
-        self,
-        direction: int,
-        memory: str,
-        kind: torch.dtype,
-        x: Tensor,
-    ) -> Pass:
-        """Returns a pass of x (B, features); 1 is the direction to the latent, -1 the other."""
+    def start(self, manner: Manner, x: Tensor) -> Pass:
+        """Returns a pass of x (B, features)."""
+        seed = manner.seed if self.training and self.shape.dropout > 0 else None
         return Pass(
             self.shape,
-            direction,
+            manner.direction,
             x,
-            keep=KEEP[memory],
-            marked=memory == "invert",
-            kind=kind,
-            dropout=self.training and self.shape.dropout > 0,
+            keep=KEEP[manner.memory],
+            marked=manner.memory == "invert",
+            kind=manner.kind,
+            seed=None if seed is None else (seed + self.first) % 2**63,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what copies and pickles take over: not the verdict on inversion."""
+        return {**self.__dict__, "recomputing": False}
 
     def layer_names(self) -> list[str]:
         """Returns the names of the couplings: the place in the stack, from 1, and the class."""

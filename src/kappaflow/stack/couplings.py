@@ -15,6 +15,7 @@ from kappaflow.memory import MEMORY_MODES, is_transformed
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 from kappaflow.stack.block import Block
+from kappaflow.stack.execution import Manner
 from kappaflow.stack.node import run_block
 from kappaflow.stack.origin import origin_of
 from kappaflow.stack.plain import coupling, network
@@ -41,7 +42,8 @@ class CouplingStack(Bijection):
         scale_bound: Bound on the log-scale of each coupling.
         context_features: Width of the context; 0 for none.
         residual: Add each hidden layer of the conditioners to the next of equal width.
-        dropout: Share of the conditioners' hidden units that a training step leaves out.
+        dropout: Share of the conditioners' hidden units that a training step leaves out. Which
+            ones follows from torch's seed and from the number of threads.
         memory: What is kept for the backward pass: "recompute" keeps the half that each coupling
             reads and runs its conditioner again; "store" keeps everything; "invert" keeps the
             points at every 32nd coupling, finds the others by inversion, and checks each of them:
@@ -137,7 +139,13 @@ class CouplingStack(Bijection):
         stack = cls(**arguments, memory=memory)
         first = next(tensor for tensor in state.values() if tensor.is_floating_point())
         stack.to(first.device, first.dtype).load_state_dict(state)
-        return stack.train(parts[0].training)
+        trained = {p.requires_grad for part in parts for p in part.parameters()}
+        if len(trained) > 1:
+            raise ArgumentError(
+                "'bijections' should have weights that are all to be trained, or all frozen, to "
+                "be stacked, got some of both."
+            )
+        return stack.train(parts[0].training).requires_grad_(True in trained)
 
     def to_chain(self) -> Chain:
         """Returns a chain of plain couplings with a copy of the weights."""
@@ -154,7 +162,8 @@ class CouplingStack(Bijection):
         chain = Chain(parts)
         like = self._like()
         chain.to(like.device, like.dtype).load_state_dict(self.state_dict())
-        return chain.train(self.training)
+        trained = any(parameter.requires_grad for parameter in self.parameters())
+        return chain.train(self.training).requires_grad_(trained)
 
     def __len__(self) -> int:
         return len(self.partitions)
@@ -187,13 +196,14 @@ class CouplingStack(Bijection):
     def _through(
         self, blocks: list[Block], x: Tensor, context: Tensor | None, direction: int
     ) -> tuple[Tensor, Tensor]:
-        kind = self._kind_of_products(x, direction)
+        # One draw a call, so that the two directions leave out the same units after the same seed.
+        drops = self.training and next(self._blocks()).shape.dropout > 0
+        seed = int(torch.randint(2**62, ())) if drops else None
+        manner = Manner(direction, self.memory, self._kind_of_products(x, direction), seed)
         log_det = zero_log_det(x)
         context = x.new_empty(len(x), 0) if context is None else context
         for block in blocks:
-            x, part = run_block(
-                block, x, context, direction=direction, memory=self.memory, kind=kind
-            )
+            x, part = run_block(block, x, context, manner)
             log_det = log_det + part
         return x, log_det
 

@@ -34,6 +34,23 @@ KEEP: dict[str, Keep] = {
 }
 
 
+@dataclass(frozen=True)
+class Manner:
+    """How a batch goes through the blocks of a stack.
+
+    Attributes:
+        direction: 1 from data to latent, -1 back.
+        memory: A memory mode, or "score" where no gradient is asked for.
+        kind: The type of the conditioners' products.
+        seed: Decides which hidden units are left out, in both directions alike; None for none.
+    """
+
+    direction: int
+    memory: str
+    kind: torch.dtype
+    seed: int | None
+
+
 @dataclass
 class Chunk:
     """Some rows of the batch, and what is kept of them until the gradients are computed."""
@@ -59,7 +76,7 @@ class Pass:
         keep: What is kept of the states.
         marked: Whether fingerprints of the states are kept.
         kind: The type of the products.
-        dropout: Whether units are left out.
+        seed: Decides which units are left out; None for none.
     """
 
     def __init__(
@@ -71,7 +88,7 @@ class Pass:
         keep: Keep,
         marked: bool = False,
         kind: torch.dtype,
-        dropout: bool = False,
+        seed: int | None = None,
     ) -> None:
         self.shape, self.direction, self.kind = shape, direction, kind
         self.keep: Keep = keep
@@ -84,8 +101,9 @@ class Pass:
         self.threads = min(threads, count)
         bounds = [len(x) * i // count for i in range(count + 1)]
         seeds: list[Any] = [None] * count
-        if dropout:
-            seeds = torch.randint(2**32, (count, shape.layers)).tolist()
+        if seed is not None:
+            draws = torch.Generator().manual_seed(seed)
+            seeds = torch.randint(2**32, (count, shape.layers), generator=draws).tolist()
         rows = map(slice, bounds[:-1], bounds[1:])
         self.chunks = [Chunk(r, s) for r, s in zip(rows, seeds, strict=True)]
 
@@ -137,7 +155,7 @@ class Pass:
                 chunk.seeds,
                 chunk.marks if self.marked else None,
             )
-            POOL.give(self._key("scratch", chunk), scratch)
+            POOL.give(self._kind("scratch"), chunk.columns, scratch)
             chunk.track = track
             if self.keep == "nothing":
                 self._release(chunk)
@@ -192,14 +210,14 @@ class Pass:
                 int(chunk is not self.chunks[thread]),
                 None if undo is None else Undo(undo[0][rows].T, undo[1][rows].T, chunk.marks),
             )
-            POOL.give(self._key("scratch", chunk), scratch)
+            POOL.give(self._kind("scratch"), chunk.columns, scratch)
             self._release(chunk)
 
         self._each(one)
         found, *others = sets
         self._share(lambda thread: _add_up([part[thread :: self.threads] for part in sets]))
         for other in others:
-            POOL.give(("gradients", self.shape, self.like.dtype), other)
+            POOL.give(self._kind("gradients"), 0, other)
         return x_gradient, context_gradient, found
 
     def errors(self) -> dict[int, float]:
@@ -221,7 +239,7 @@ class Pass:
     def _release(self, chunk: Chunk) -> None:
         track, chunk.track = chunk.track, None
         if track is not None:
-            POOL.give(self._key(self.keep, chunk), track)
+            POOL.give(self._kind(self.keep), chunk.columns, track)
 
     def _route(self) -> Route:
         return self.shape.encode if self.direction > 0 else self.shape.decode
@@ -248,14 +266,15 @@ class Pass:
     def _columns(self, context: Tensor, chunk: Chunk) -> Tensor:
         return context[chunk.rows].T.to(self.kind)
 
-    def _key(self, what: str, chunk: Chunk) -> tuple[object, ...]:
-        like = self.like
-        way = 0 if what == "scratch" else self.direction
-        return what, self.shape, way, chunk.columns, like.dtype, like.device, self.kind
+    def _kind(self, what: str) -> tuple[object, ...]:
+        """Returns what buffers of this pass have in common with those of others."""
+        way = self.direction if what in KEEP.values() else 0
+        return what, self.shape, way, self.like.dtype, self.like.device, self.kind
 
     def _track(self, chunk: Chunk) -> Track:
         return POOL.take(
-            self._key(self.keep, chunk),
+            self._kind(self.keep),
+            chunk.columns,
             lambda: Track(
                 self.shape, self._route(), chunk.columns, self.like, self.keep, self.kind
             ),
@@ -263,14 +282,14 @@ class Pass:
 
     def _scratch(self, chunk: Chunk) -> Scratch:
         return POOL.take(
-            self._key("scratch", chunk),
+            self._kind("scratch"),
+            chunk.columns,
             lambda: Scratch(self.shape, chunk.columns, self.like, self.kind),
         )
 
     def _spare(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return POOL.take(
-            ("gradients", self.shape, self.like.dtype),
-            lambda: [torch.empty_like(t) for t in tensors],
+            self._kind("gradients"), 0, lambda: [torch.empty_like(t) for t in tensors]
         )
 
 

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,38 +12,29 @@ from kappaflow.bijection import Chain, Inverse
 from kappaflow.errors import ArgumentError, NumericalWarning
 from kappaflow.reversible import LARGEST_ERROR, error_text, relative_error
 from kappaflow.stack.block import Block
-from kappaflow.stack.execution import Pass
+from kappaflow.stack.execution import Manner, Pass
 
 Gradients = tuple[Tensor, Tensor, list[Tensor]]
 
 
-def run_block(
-    block: Block,
-    x: Tensor,
-    context: Tensor,
-    *,
-    direction: int,
-    memory: str,
-    kind: torch.dtype,
-) -> tuple[Tensor, Tensor]:
+def run_block(block: Block, x: Tensor, context: Tensor, manner: Manner) -> tuple[Tensor, Tensor]:
     """Returns the value and the log_det (B,) of x (B, features) behind a block.
 
     Args:
         block: The couplings.
         x: Points.
         context: (B, C), of no columns where there is none.
-        direction: 1 from data to latent, -1 back.
-        memory: What is kept for the backward pass.
-        kind: The type of the conditioners' products.
+        manner: How.
 
     Returns:
         Both, with their graph where gradients are recorded.
     """
     tensors = block.tensors()
     if torch.is_grad_enabled() and any(t.requires_grad for t in (x, context, *tensors)):
-        memory = "recompute" if memory == "invert" and block.recomputing else memory
-        return _Node.apply(block, direction, memory, kind, x, context, *tensors)  # pyright: ignore[reportReturnType]
-    return block.start(direction, "score", kind, x).there(x, context, tensors)
+        if manner.memory == "invert" and block.recomputing:
+            manner = replace(manner, memory="recompute")
+        return _Node.apply(block, manner, x, context, *tensors)  # pyright: ignore[reportReturnType]
+    return block.start(replace(manner, memory="score"), x).there(x, context, tensors)
 
 
 class _Node(torch.autograd.Function):
@@ -50,35 +42,31 @@ class _Node(torch.autograd.Function):
     def forward(
         ctx: Any,  # noqa: ANN401
         block: Block,
-        direction: int,
-        memory: str,
-        kind: torch.dtype,
+        manner: Manner,
         x: Tensor,
         context: Tensor,
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        ctx.block, ctx.direction, ctx.memory = block, direction, memory
-        ctx.run = block.start(direction, memory, kind, x)
+        ctx.block, ctx.manner = block, manner
+        ctx.run = block.start(manner, x)
         z, log_det = ctx.run.there(x, context, tensors)
-        ctx.save_for_backward(x, context, z if memory == "invert" else None, *tensors)
+        ctx.save_for_backward(x, context, z if manner.memory == "invert" else None, *tensors)
         return z, log_det
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
         x, context, z, *tensors = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[4:]
+        wanted = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
-            return None, None, None, None, *_plainly(ctx, x, context, tensors, gradients, wanted)
+            return None, None, *_plainly(ctx, x, context, tensors, gradients, wanted)
         of_z, of_log_det = gradients
         found = None
-        if ctx.memory == "invert" and not ctx.block.recomputing and len(x):
+        if ctx.manner.memory == "invert" and not ctx.block.recomputing and len(x):
             found = _from_output(ctx.block, ctx.run, x, z, context, tensors, (of_z, of_log_det))
         if found is None:
             found = _from_states(ctx.run, x, context, tensors, (of_z, of_log_det))
         of_x, of_context, of_tensors = found
         return (
-            None,
-            None,
             None,
             None,
             *(
@@ -121,6 +109,8 @@ def _from_output(
         errors[last] = error
     for layer, error in errors.items():
         if not error <= LARGEST_ERROR:  # a nan is too large
+            if not torch.isfinite(z).all():
+                return None  # says nothing of the block: there is nothing to go back from
             block.recomputing = True
             warnings.warn(
                 _too_large(block, layer, error, run.direction), NumericalWarning, stacklevel=2
@@ -152,7 +142,7 @@ def _plainly(
     inputs = [x, context, *tensors]
     asked = [t for t, w in zip(inputs, wanted, strict=True) if w]
     plain = Chain(ctx.block.plain(tensors)).eval()  # as it was: no units were left out
-    values = (plain if ctx.direction > 0 else Inverse(plain))(x, context)
+    values = (plain if ctx.manner.direction > 0 else Inverse(plain))(x, context)
     pairs = [(v, g) for v, g in zip(values, gradients, strict=True) if v.requires_grad]
     made, theirs = zip(*pairs, strict=True)  # the log_det of additive couplings is a constant
     found = iter(torch.autograd.grad(made, asked, theirs, create_graph=True, allow_unused=True))
