@@ -17,6 +17,10 @@ COMMANDS = {
         "defaults:defaults",
         "Train `kappaflow fit` on MAGIC, one default changed a time.",
     ),
+    "precision": (
+        "precision:precision",
+        "Train on MAGIC in full precision and in bfloat16, and compare held-out NLLs.",
+    ),
     "dropout": ("dropout:dropout", "Time dropout beside the product that it follows."),
 }
 

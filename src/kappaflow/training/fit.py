@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from kappaflow.bijection import Chain
 from kappaflow.bijections import Standardize
@@ -281,24 +282,25 @@ def _fabric(flow: Flow, device: str | torch.device | None, precision: str) -> Fa
     if wanted.type not in {"cpu", "cuda"}:
         raise ArgumentError(f'\'device\' should be "cpu" or "cuda", got {device!r}.')
     if wanted.type == "cpu":
-        return Fabric(accelerator="cpu", devices=1, precision=_precision(flow, precision))
+        return Fabric(accelerator="cpu", devices=1, **_precision(flow, precision, "cpu"))
     index = wanted.index or 0
     if index >= torch.cuda.device_count():
         raise ArgumentError(
             f"'device' should be one that is here, got {wanted}; "
             f"there are {torch.cuda.device_count()} CUDA devices."
         )
-    return Fabric(accelerator="cuda", devices=[index], precision=_precision(flow, precision))
+    return Fabric(accelerator="cuda", devices=[index], **_precision(flow, precision, "cuda"))
 
 
-def _precision(flow: Flow, wanted: str) -> Any:  # noqa: ANN401
+def _precision(flow: Flow, wanted: str, device: str) -> dict[str, Any]:
+    """Returns what Fabric is to be told of the types of numbers."""
     kinds = {torch.float32: "32-true", torch.float64: "64-true"}
     if flow.dtype not in kinds:
         raise ArgumentError(
             f"'flow' should be float32 or float64 to be trained, got {flow.dtype}."
         )
     if wanted == "full":
-        return kinds[flow.dtype]
+        return {"precision": kinds[flow.dtype]}
     if flow.dtype != torch.float32:
         raise ArgumentError(f"'flow' should be float32 for precision=\"bf16\", got {flow.dtype}.")
-    return "bf16-mixed"
+    return {"plugins": MixedPrecision("bf16-mixed", device)}  # by its name it prints a line

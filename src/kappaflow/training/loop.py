@@ -144,7 +144,8 @@ class Training:
             group["lr"] = self.settings.learning_rate_at(self.progress.step, steps)
         self.progress.step += 1
         self.optimizer.zero_grad()
-        loss = -self.module.log_prob(batch.x, batch.context).mean()
+        with self.fabric.autocast():  # Fabric's own wrapper covers `forward` alone
+            loss = -self.module.log_prob(batch.x, batch.context).mean()
         nll = loss.item()
         if nll - nll == 0:
             self.fabric.backward(loss)
