@@ -66,6 +66,35 @@ class AutogradLinearization(Linearization):
         return _vjp(self._decode, self.value, self._context, y)
 
 
+class ElementwiseLinearization(Linearization):
+    """Of a map that treats each entry by itself: the Jacobian is diagonal.
+
+    Args:
+        value: z = f(x), (B, *event).
+        log_det: (B,).
+        slope: dz/dx of each entry, in a shape that broadcasts with x.
+        inverse_slope: dx/dz, as the inverse map computes it.
+    """
+
+    def __init__(
+        self, value: Tensor, log_det: Tensor, slope: Tensor, inverse_slope: Tensor
+    ) -> None:
+        self.value, self.log_det = value, log_det
+        self._slope, self._inverse_slope = slope, inverse_slope
+
+    def jv(self, v: Tensor) -> Tensor:
+        return (v * self._slope).to(v.dtype)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        return (u * self._slope).to(u.dtype)
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        return (w * self._inverse_slope).to(w.dtype)
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        return (y * self._inverse_slope).to(y.dtype)
+
+
 class ChainLinearization(Linearization):
     """The linearization of a composition, from those of its parts in the order of application."""
 

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from kappaflow._checks import batch, positive_int
 from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow.linearization import ElementwiseLinearization, Linearization
 from kappaflow.nets.standardize import in_words, moments
 from kappaflow.registry import register
 
@@ -45,6 +46,11 @@ class ActNorm(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         wide = batch("z", z, (self.features,)).to(log_det_dtype(z.dtype))
         return ((wide - self.shift) * (-self.log_scale).exp()).to(z.dtype), -self._log_det(z)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        value, log_det = self(x)  # before the slopes: it may start them
+        slope, inverse_slope = self.log_scale.exp(), (-self.log_scale).exp()
+        return ElementwiseLinearization(value, log_det, slope, inverse_slope)
 
     def _log_det(self, x: Tensor) -> Tensor:
         return self.log_scale.to(log_det_dtype(x.dtype)).sum().expand(x.shape[0])

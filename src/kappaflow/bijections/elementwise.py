@@ -10,6 +10,7 @@ from torch.nn.functional import softplus
 from kappaflow._checks import batch, finite_float, positive_float, positive_int
 from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.errors import ArgumentError
+from kappaflow.linearization import ElementwiseLinearization, Linearization
 from kappaflow.nets.standardize import in_words, moments
 from kappaflow.registry import register
 
@@ -57,6 +58,10 @@ class Standardize(Bijection):
         batch("z", z, (self.features,))
         return (z * self.deviation + self.mean).to(z.dtype), -self._log_det(z)
 
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        value, log_det = self(x)
+        return ElementwiseLinearization(value, log_det, 1 / self.deviation, self.deviation)
+
     def _log_det(self, x: Tensor) -> Tensor:
         return -self.deviation.to(log_det_dtype(x.dtype)).log().sum().expand(x.shape[0])
 
@@ -93,6 +98,11 @@ class ElementwiseAffine(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         batch("z", z, (self.features,))
         return ((z - self.shift) * (-self.log_scale).exp()).to(z.dtype), -self._log_det(z)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        value, log_det = self(x)
+        slope, inverse_slope = self.log_scale.exp(), (-self.log_scale).exp()
+        return ElementwiseLinearization(value, log_det, slope, inverse_slope)
 
     def _log_det(self, x: Tensor) -> Tensor:
         return self.log_scale.to(log_det_dtype(x.dtype)).sum().expand(x.shape[0])
