@@ -25,6 +25,10 @@ class NumericalError(KappaflowError, ArithmeticError):
     """A computation cannot go on: not finite, or not converged where a number was promised."""
 
 
+class BuildError(KappaflowError, RuntimeError):
+    """A compiled part cannot be built here; everything works without it."""
+
+
 class DataWarning(UserWarning):
     """Something about the data that a flow can be fitted to, but that its user should know."""
 

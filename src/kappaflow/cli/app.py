@@ -10,10 +10,11 @@ from kappaflow import __version__
 from kappaflow.cli.data import data
 from kappaflow.cli.doctor import doctor
 from kappaflow.cli.fit import fit
+from kappaflow.cli.native import native
 from kappaflow.cli.report import report
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
-from kappaflow.errors import KappaflowError, NumericalError, WriteError
+from kappaflow.errors import BuildError, KappaflowError, NumericalError, WriteError
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -27,7 +28,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for command in (fit, sample, score, doctor, report, data):
+for command in (fit, sample, score, doctor, report, data, native):
     app.command(command)
 
 
@@ -50,7 +51,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
         )
     except CycloptsError as error:
         return _complain(str(error), USAGE)
-    except (NumericalError, WriteError) as error:
+    except (BuildError, NumericalError, WriteError) as error:
         return _complain(str(error), FAILURE)
     except KappaflowError as error:
         return _complain(str(error), USAGE)

@@ -12,9 +12,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from kappaflow.stack.network import Activations, Slopes
-
-_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+from kappaflow.stack.network import Activations
+from kappaflow.stack.operations import Operations
 
 
 class Found:
@@ -22,18 +21,15 @@ class Found:
 
     Attributes:
         network: Of its conditioner.
-        raw: The answer's part for the log-scale, (changed, columns); empty if it only shifts.
-        shift: The answer's part that shifts, (changed, columns).
-        sigmoid: Of `raw`.
+        answer: Of its conditioner: raw log-scales, unless it only shifts, above shifts.
+        sigmoid: Of the raw log-scales, (changed, columns).
         factor: E, by which the changed features are multiplied.
     """
 
     def __init__(self, network: Activations, *, affine: bool) -> None:
-        self.network = network
-        answer = network.answer
-        changed = len(answer) // (2 if affine else 1)
-        self.raw, self.shift = answer[: len(answer) - changed], answer[len(answer) - changed :]
-        self.sigmoid, self.factor = torch.empty_like(self.raw), torch.empty_like(self.raw)
+        self.network, self.answer = network, network.answer
+        raw = self.answer[: len(self.answer) // 2 if affine else 0]
+        self.sigmoid, self.factor = torch.empty_like(raw), torch.empty_like(raw)
 
 
 class Arithmetic(ABC):
@@ -46,26 +42,35 @@ class Arithmetic(ABC):
     weight: float = 0.0
 
     @abstractmethod
-    def prepare(self, found: Found, log_scales: Tensor | None) -> None:
+    def prepare(self, do: Operations, found: Found, log_scales: Tensor | None) -> None:
         """Makes ready what the other methods need; adds log2 of the factor to `log_scales`."""
 
     @abstractmethod
-    def apply(self, found: Found, x: Tensor, y: Tensor) -> None:
+    def apply(self, do: Operations, found: Found, x: Tensor, y: Tensor) -> None:
         """Writes y, which may be x."""
 
     @abstractmethod
-    def undo(self, found: Found, y: Tensor) -> None:
+    def undo(self, do: Operations, found: Found, y: Tensor) -> None:
         """Turns y back into x, in place."""
 
     @abstractmethod
-    def pull(self, found: Found, x: Tensor, log_det: Tensor, slopes: Slopes, back: Tensor) -> None:
-        """Takes the gradient of y, which stands in the last rows of `slopes.answer`, back.
+    def pull(
+        self,
+        do: Operations,
+        found: Found,
+        x: Tensor,
+        log_det: Tensor,
+        slope: Tensor,
+        back: Tensor,
+    ) -> None:
+        """Takes the gradient of y, which stands in the last rows of `slope`, back.
 
         Args:
+            do: Executes, or records.
             found: As `prepare` left it.
             x: What was changed, (changed, columns).
             log_det: `weight` times the gradient of the log_det, (columns,).
-            slopes: The gradient of the answer is written over that of y.
+            slope: The gradient of the answer is written over that of y.
             back: Where the gradient of x is written, (changed, columns).
         """
 
@@ -79,34 +84,27 @@ class Affine(Arithmetic):
         self.weight = 4.0 * direction  # d s / d r = 4 sigma (1 - sigma); autograd has all but 4
         self.offset = torch.full((), -bits, dtype=like.dtype, device=like.device)
 
-    def prepare(self, found: Found, log_scales: Tensor | None) -> None:
-        torch.sigmoid(found.raw, out=found.sigmoid)
-        torch.add(self.offset, found.sigmoid, alpha=self.width, out=found.factor)
-        if log_scales is not None:
-            log_scales.add_(found.factor)
-        found.factor.exp2_()
+    def prepare(self, do: Operations, found: Found, log_scales: Tensor | None) -> None:
+        do.scale(found.answer, self.offset, self.width, found.sigmoid, found.factor, log_scales)
 
-    def apply(self, found: Found, x: Tensor, y: Tensor) -> None:
-        if self.direction > 0:
-            torch.addcmul(found.shift, x, found.factor, out=y)
-        else:
-            torch.sub(x, found.shift, out=y).mul_(found.factor)
+    def apply(self, do: Operations, found: Found, x: Tensor, y: Tensor) -> None:
+        do.affine(x, found.factor, found.answer, self.direction, y)
 
-    def undo(self, found: Found, y: Tensor) -> None:
-        if self.direction > 0:
-            y.sub_(found.shift).div_(found.factor)
-        else:
-            y.div_(found.factor).add_(found.shift)
+    def undo(self, do: Operations, found: Found, y: Tensor) -> None:
+        do.affine_back(found.factor, found.answer, self.direction, y)
 
-    def pull(self, found: Found, x: Tensor, log_det: Tensor, slopes: Slopes, back: Tensor) -> None:
-        changed = len(back)
-        raw, shift = slopes.answer[:changed], slopes.answer[changed:]
-        torch.mul(shift, found.factor, out=back)
-        if self.direction < 0:
-            torch.neg(back, out=shift)
-            x = torch.sub(x, found.shift, out=raw)
-        torch.addcmul(log_det, back, x, value=self.weight, out=raw)
-        _sigmoid_backward(raw, found.sigmoid, grad_input=raw)
+    def pull(
+        self,
+        do: Operations,
+        found: Found,
+        x: Tensor,
+        log_det: Tensor,
+        slope: Tensor,
+        back: Tensor,
+    ) -> None:
+        do.affine_pull(
+            x, found.factor, found.sigmoid, found.answer, log_det, self.weight, back, slope
+        )
 
 
 class Additive(Arithmetic):
@@ -115,16 +113,24 @@ class Additive(Arithmetic):
     def __init__(self, direction: int) -> None:
         self.direction = direction
 
-    def prepare(self, found: Found, log_scales: Tensor | None) -> None:
+    def prepare(self, do: Operations, found: Found, log_scales: Tensor | None) -> None:
         pass
 
-    def apply(self, found: Found, x: Tensor, y: Tensor) -> None:
-        torch.add(x, found.shift, alpha=self.direction, out=y)
+    def apply(self, do: Operations, found: Found, x: Tensor, y: Tensor) -> None:
+        do.shift(x, found.answer, self.direction, y)
 
-    def undo(self, found: Found, y: Tensor) -> None:
-        y.sub_(found.shift, alpha=self.direction)
+    def undo(self, do: Operations, found: Found, y: Tensor) -> None:
+        do.shift(y, found.answer, -self.direction, y)
 
-    def pull(self, found: Found, x: Tensor, log_det: Tensor, slopes: Slopes, back: Tensor) -> None:
-        back.copy_(slopes.answer)
+    def pull(
+        self,
+        do: Operations,
+        found: Found,
+        x: Tensor,
+        log_det: Tensor,
+        slope: Tensor,
+        back: Tensor,
+    ) -> None:
+        do.copy(slope, back)
         if self.direction < 0:
-            slopes.answer.neg_()
+            do.negate(slope)

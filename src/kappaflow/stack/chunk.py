@@ -14,6 +14,7 @@ from torch import Tensor
 from kappaflow.stack.arithmetic import Additive, Affine, Arithmetic, Found
 from kappaflow.stack.marks import Marks
 from kappaflow.stack.network import Activations, Draws, Pull, Slopes, evaluate
+from kappaflow.stack.operations import Operations
 from kappaflow.stack.route import Order, Route, Step
 from kappaflow.stack.shape import BlockShape, NetworkShape
 from kappaflow.stack.weights import Transposes, Views
@@ -30,23 +31,17 @@ class Move:
             self._there = torch.tensor(gather, device=device)
             self._back = self._there.argsort()
 
-    def there(self, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    def there(self, do: Operations, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
         """Writes the features of the sources into the targets, in the order of the targets."""
-        _moved(self._there, sources, targets)
+        do.move(self._there, *_two(sources), *_two(targets))
 
-    def back(self, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    def back(self, do: Operations, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
         """Undoes `there`: from what were its targets to what were its sources."""
-        _moved(self._back, sources, targets)
+        do.move(self._back, *_two(sources), *_two(targets))
 
 
-def _moved(index: Tensor | None, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-    joined = sources[0] if len(sources) == 1 else torch.cat(list(sources))
-    if index is not None:
-        joined = joined.index_select(0, index)
-    start = 0
-    for target in targets:
-        target.copy_(joined[start : start + len(target)])
-        start += len(target)
+def _two(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    return parts[0], parts[1] if len(parts) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -177,6 +172,7 @@ class Run:
 
     def there(
         self,
+        do: Operations,
         track: Track,
         scratch: Scratch,
         x: Tensor,
@@ -188,6 +184,7 @@ class Run:
         """Writes z (features, columns) for x (features, columns); returns the log_det (columns,).
 
         Args:
+            do: Executes, or records.
             track: Takes the states.
             scratch: Buffers.
             x: What comes in.
@@ -203,19 +200,21 @@ class Run:
             log_scales.zero_()
         ends: list[Tensor] = [x]
         for i, places in enumerate(track.places):
-            track.moves[i].there(ends, [track.entries[i]])
+            track.moves[i].there(do, ends, [track.entries[i]])
             for place in places:
-                found = self._evaluate(place, track, scratch, context, seeds)
-                self.arithmetic.prepare(found, scratch.log_scales[len(place.x)])
+                found = self._evaluate(do, place, track, scratch, context, seeds)
+                self.arithmetic.prepare(do, found, scratch.log_scales[len(place.x)])
                 if marks is not None:
-                    marks.keep(place.step.layer, place.x)
-                self.arithmetic.apply(found, place.x, place.y)
+                    marks.keep(do, place.step.layer, place.x)
+                self.arithmetic.apply(do, found, place.x, place.y)
             ends = track.ends[i]
-        track.moves[-1].there(ends, [z])
+        track.moves[-1].there(do, ends, [z])
+        do.finish()
         return sum_of(scratch.log_scales)
 
     def back(
         self,
+        do: Operations,
         track: Track,
         scratch: Scratch,
         z_gradient: Tensor,
@@ -231,6 +230,7 @@ class Run:
         """Takes gradients back over the track.
 
         Args:
+            do: Executes, or records.
             track: As `there` left it.
             scratch: Buffers.
             z_gradient: (features, columns).
@@ -246,9 +246,9 @@ class Run:
         log_det = log_det * self.arithmetic.weight
         holds, free, sizes = [0, 1], 2, self.route.segments[-1].sizes
         halves = [scratch.halves[b][n] for b, n in zip(holds, sizes, strict=True)]
-        track.moves[-1].back([z_gradient], halves)
+        track.moves[-1].back(do, [z_gradient], halves)
         if undo is not None:
-            track.moves[-1].back([undo.z], track.ends[-1])
+            track.moves[-1].back(do, [undo.z], track.ends[-1])
         for i in range(len(track.places) - 1, -1, -1):
             for place in reversed(track.places[i]):
                 layer = place.step.layer
@@ -256,15 +256,16 @@ class Run:
                 kept, changed = holds[place.step.reads], holds[1 - place.step.reads]
                 found = track.found.get(layer)
                 if found is None:
-                    found = self._evaluate(place, track, scratch, context, seeds)
-                    self.arithmetic.prepare(found, None)
+                    found = self._evaluate(do, place, track, scratch, context, seeds)
+                    self.arithmetic.prepare(do, found, None)
                 if undo is not None:
-                    self.arithmetic.undo(found, place.x)
-                    undo.marks.compare(layer, place.x)
+                    self.arithmetic.undo(do, found, place.x)
+                    undo.marks.compare(do, layer, place.x)
                 slopes = scratch.slopes[changed][network]
                 back = scratch.halves[free][len(place.x)]
-                self.arithmetic.pull(found, place.x, log_det, slopes, back)
+                self.arithmetic.pull(do, found, place.x, log_det, slopes.answer, back)
                 scratch.pulls[network](
+                    do,
                     self.transposes[layer],
                     place.kept,
                     context,
@@ -282,15 +283,17 @@ class Run:
                 break
             sizes = self.route.segments[i - 1].sizes
             holds_before = [scratch.halves[b][n] for b, n in zip(holds, sizes, strict=True)]
-            track.moves[i].back(halves, holds_before)
+            track.moves[i].back(do, halves, holds_before)
             if undo is not None:
-                track.moves[i].back([track.entries[i]], track.ends[i - 1])
-        track.moves[0].back(halves, [x_gradient])
+                track.moves[i].back(do, [track.entries[i]], track.ends[i - 1])
+        track.moves[0].back(do, halves, [x_gradient])
         if undo is not None:
-            track.moves[0].back([track.entries[0]], [undo.x])
+            track.moves[0].back(do, [track.entries[0]], [undo.x])
+        do.finish()
 
     def _evaluate(
         self,
+        do: Operations,
         place: Place,
         track: Track,
         scratch: Scratch,
@@ -303,8 +306,9 @@ class Run:
         draws = None
         if seeds is not None:
             draws = scratch.draws[network]
-            draws.start(seeds[layer])
+            draws.start(do, seeds[layer])
         evaluate(
+            do,
             self.shape.networks[network],
             self.views[layer],
             place.kept,

@@ -12,6 +12,7 @@ from torch import Tensor
 from kappaflow.stack.buffers import POOL
 from kappaflow.stack.chunk import Keep, Run, Scratch, Track, Undo
 from kappaflow.stack.marks import Marks
+from kappaflow.stack.native import operations
 from kappaflow.stack.prepared import (
     prepared_gradients,
     prepared_transposes,
@@ -147,6 +148,7 @@ class Pass:
         def one(chunk: Chunk, _: int) -> None:
             track, scratch = self._track(chunk), self._scratch(chunk)
             log_det[chunk.rows] = run.there(
+                operations(self.like.device),
                 track,
                 scratch,
                 x[chunk.rows].T,
@@ -198,6 +200,7 @@ class Pass:
             chunk.track = track
             rows = chunk.rows
             run.back(
+                operations(self.like.device),
                 track,
                 scratch,
                 z_gradient[rows].T,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.reversible import fingerprint_errors
+from kappaflow.stack.operations import Operations
 
 
 @functools.lru_cache(maxsize=64)
@@ -22,13 +23,13 @@ class Marks:
         self._kept: dict[int, Tensor] = {}
         self._back: dict[int, Tensor] = {}
 
-    def keep(self, layer: int, x: Tensor) -> None:
+    def keep(self, do: Operations, layer: int, x: Tensor) -> None:
         """Takes the fingerprint of what a layer changes, (changed, columns)."""
-        self._kept[layer] = _fingerprint(x)
+        self._kept[layer] = _fingerprint(do, x)
 
-    def compare(self, layer: int, x: Tensor) -> None:
+    def compare(self, do: Operations, layer: int, x: Tensor) -> None:
         """Takes the fingerprint of what came back in its place."""
-        self._back[layer] = _fingerprint(x)
+        self._back[layer] = _fingerprint(do, x)
 
     def errors(self) -> dict[int, float]:
         """Returns by layer the error of the worst row, relative to its or the usual size."""
@@ -39,6 +40,8 @@ class Marks:
         return dict(zip(self._back, worst.tolist(), strict=True))
 
 
-def _fingerprint(x: Tensor) -> Tensor:
+def _fingerprint(do: Operations, x: Tensor) -> Tensor:
     with torch.inference_mode(False):
-        return torch.mv(x.T, _direction(len(x), x.dtype, x.device))
+        found = x.new_empty(x.shape[1])
+        do.project(x, _direction(len(x), x.dtype, x.device), found)
+        return found

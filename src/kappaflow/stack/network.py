@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from kappaflow.nets.dropout import LEVELS, levels_of
+from kappaflow.stack.operations import Operations
 from kappaflow.stack.shape import NetworkShape
 from kappaflow.stack.weights import Transposes, Views
-
-_relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 
 class Activations:
@@ -58,24 +57,29 @@ class Draws:
         self._left_out = levels_of(shape.dropout)
         self.scale = LEVELS / (LEVELS - self._left_out)
         units = columns * max(shape.outputs[:-1], default=0)
-        self._words = torch.empty((units + 7) // 8, dtype=torch.int64, device=device)
-        self._bytes = self._words.view(torch.uint8)
-        self._dropped = torch.empty(units, dtype=torch.bool, device=device)
+        words = torch.empty((units + 7) // 8, dtype=torch.int64, device=device)
+        levels, dropped = words.view(torch.uint8), torch.empty_like(words).view(torch.bool)
+        self._layers = [
+            (
+                words[: (width * columns + 7) // 8],
+                *(flat[: width * columns].view(width, columns) for flat in (levels, dropped)),
+            )
+            for width in shape.outputs[:-1]
+        ]
         self._generator = torch.Generator(device)
 
-    def start(self, seed: int) -> None:
+    def start(self, do: Operations, seed: int) -> None:
         """Begins the draws of one conditioner."""
-        self._generator.manual_seed(seed)
+        do.seed(self._generator, seed)
 
-    def drop(self, h: Tensor) -> None:
+    def drop(self, do: Operations, layer: int, h: Tensor) -> None:
         """Sets some units to zero and scales the others up to keep the mean."""
-        n = h.numel()
-        self._words[: (n + 7) // 8].random_(-(2**63), None, generator=self._generator)
-        dropped = torch.lt(self._bytes[:n], self._left_out, out=self._dropped[:n])
-        h.mul_(self.scale).masked_fill_(dropped.view(h.shape), 0.0)
+        words, levels, dropped = self._layers[layer]
+        do.drop(self._generator, words, levels, self._left_out, self.scale, dropped, h)
 
 
 def evaluate(
+    do: Operations,
     shape: NetworkShape,
     views: Views,
     kept: Tensor,
@@ -86,6 +90,7 @@ def evaluate(
     """Writes into `found` what a conditioner makes of kept (inputs, columns) and a context.
 
     Args:
+        do: Executes, or records.
         shape: Of the conditioner.
         views: Its weights.
         kept: What it reads, (inputs, columns).
@@ -93,23 +98,22 @@ def evaluate(
         found: Takes the answer, and all that leads to it.
         draws: Which hidden units are left out; None for none.
     """
-    h = kept if kept.dtype == context.dtype else found.narrow_kept.copy_(kept)
+    h = kept
+    if kept.dtype != context.dtype:
+        do.copy(kept, found.narrow_kept)
+        h = found.narrow_kept
+    beside = (views.context_weight, context) if shape.context_features else (None, None)
     for layer, active in enumerate(found.active):
-        torch.addmm(views.biases[layer], views.weights[layer], h, out=active)
-        if not layer and len(context):
-            active.addmm_(views.context_weight, context)
-        active.relu_()
+        do.linear(views.biases[layer], views.weights[layer], h, *beside, True, active)
         if draws is not None:
-            draws.drop(active)
+            draws.drop(do, layer, active)
         read = found.read[layer]
         if read is not active:
-            torch.add(h if layer else torch.cat((h, context)), active, out=read)
-        h = read
-    torch.addmm(views.biases[-1], views.weights[-1], h, out=found.narrow_answer)
-    if not found.active and len(context):
-        found.narrow_answer.addmm_(views.context_weight, context)
+            do.residual(h, beside[1], active, read)
+        h, beside = read, (None, None)
+    do.linear(views.biases[-1], views.weights[-1], h, *beside, False, found.narrow_answer)
     if found.narrow_answer is not found.answer:
-        found.answer.copy_(found.narrow_answer)
+        do.copy(found.narrow_answer, found.answer)
 
 
 class Pull:
@@ -118,11 +122,18 @@ class Pull:
     def __init__(self, shape: NetworkShape, columns: int, like: Tensor, kind: torch.dtype) -> None:
         self.shape, self.wide = shape, like.dtype == kind
         rows = 0 if self.wide else sum(shape.outputs)
-        self.narrow = like.new_empty(rows, columns, dtype=kind)
+        self.narrow = None
+        if not self.wide:
+            self.narrow = Slopes(shape, like.new_empty(rows, columns, dtype=kind))
+        # What passes a hidden layer by: one buffer will do, since only equal widths are added.
+        adding = [n if shape.adds(layer) else 0 for layer, n in enumerate(shape.outputs[:-1])]
+        carried = like.new_empty(max(adding, default=0), columns, dtype=kind)
+        self.carried = [carried[:n] if n else None for n in adding]
         self.ones = like.new_ones(columns)
 
     def __call__(
         self,
+        do: Operations,
         transposes: Transposes,
         kept: Tensor,
         context: Tensor,
@@ -137,6 +148,7 @@ class Pull:
         """Takes the gradient of the answer back to weights, kept half and context.
 
         Args:
+            do: Executes, or records.
             transposes: The weights.
             kept: What the conditioner has read, (inputs, columns).
             context: (context, columns), in the type of the products.
@@ -148,38 +160,22 @@ class Pull:
             beta: 0 or 1.
             scale: By how much dropout has scaled up what it left, 1 without it.
         """
-        shape = self.shape
-        if not self.wide:
-            narrow = Slopes(shape, self.narrow)
-            narrow.answer.copy_(slopes.answer)
-            slopes, kept = narrow, found.narrow_kept
+        if self.narrow is not None:
+            do.copy(slopes.answer, self.narrow.answer)
+            slopes, kept = self.narrow, found.narrow_kept
         slope, carried = slopes.answer, None
         for layer in range(len(found.active), 0, -1):
-            _add_product(gradients.weights[layer], slope, found.read[layer - 1].T, beta)
-            back = torch.mm(transposes.weights[layer], slope, out=slopes.hidden[layer - 1])
-            if carried is not None:
-                back.add_(carried)
-            carried = back.clone() if shape.adds(layer - 1) else None
-            slope = _relu_backward(back, found.active[layer - 1], 0, grad_input=back)
-            if scale != 1.0:
-                slope.mul_(scale)
-        _add_product(gradients.weights[0], slope, kept.T, beta)
-        _add_product(kept_gradient, transposes.weights[0], slope, 1)
-        if len(context):
-            _add_product(gradients.context_weight, slope, context.T, beta)
-            _add_product(context_gradient, transposes.context_weight, slope, 1)
+            do.add_outer(slope, found.read[layer - 1], beta, gradients.weights[layer])
+            carried_on, back = self.carried[layer - 1], slopes.hidden[layer - 1]
+            turned, active = transposes.weights[layer], found.active[layer - 1]
+            do.layer_pull(turned, slope, active, scale, carried, carried_on, back)
+            slope, carried = back, carried_on
+        do.add_outer(slope, kept, beta, gradients.weights[0])
+        do.add_product(transposes.weights[0], slope, 1, kept_gradient)
+        if self.shape.context_features:
+            do.add_outer(slope, context, beta, gradients.context_weight)
+            do.add_product(transposes.context_weight, slope, 1, context_gradient)
         if carried is not None:
-            kept_gradient.add_(carried[: len(kept)])
-            context_gradient.add_(carried[len(kept) :])
-        everything = slopes.everything.to(self.ones.dtype)  # sums over columns are never narrow
-        gradients.biases[0].addmv_(everything, self.ones, beta=beta)
-
-
-def _add_product(target: Tensor, a: Tensor, b: Tensor, beta: int) -> None:
-    """Adds a @ b to beta times the target, in the type of the target."""
-    if a.dtype == target.dtype:
-        target.addmm_(a, b, beta=beta)
-    elif beta:
-        target.add_(a @ b)
-    else:
-        target.copy_(a @ b)
+            do.add(carried[: len(kept)], kept_gradient)
+            do.add(carried[len(kept) :], context_gradient)
+        do.add_columns(slopes.everything, self.ones, beta, gradients.biases[0])

@@ -1,0 +1,339 @@
+// The operations of operations.py without the interpreter: the same names, operands and results.
+//
+// Each has its definition here once more, in the same ATen calls, which give the same bits. Where
+// memory is passed several times by small operations, float32 has a loop that passes it once, in
+// the same arithmetic up to rounding; `exact` leaves those loops out.
+
+#include <ATen/ATen.h>
+#include <ATen/ScalarOps.h>
+#include <ATen/core/grad_mode.h>
+#include <ATen/cpu/vec/vec.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/utils/pybind.h>
+
+#include <limits>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace py = pybind11;
+using at::Tensor;
+using Vec = at::vec::Vectorized<float>;
+
+namespace {
+
+// What an operation is given, in the order of its definition, kind by kind; None is an undefined
+// tensor.
+struct Operands {
+  c10::SmallVector<Tensor, 8> tensors;
+  c10::SmallVector<double, 4> numbers;
+  std::optional<at::Generator> generator;
+  bool exact = false;
+
+  const Tensor& operator[](size_t i) const { return tensors.at(i); }
+  double number(size_t i) const { return numbers.at(i); }
+};
+
+// Whether all given tensors, but the first few, are float32 in the order of rows.
+bool plain(const Operands& o, size_t first = 0) {
+  if (o.exact) return false;
+  for (size_t i = first; i < o.tensors.size(); ++i) {
+    const Tensor& t = o.tensors[i];
+    if (t.defined() && !(t.scalar_type() == at::kFloat && t.is_contiguous())) return false;
+  }
+  return true;
+}
+
+float* data(const Tensor& t) { return t.defined() ? t.data_ptr<float>() : nullptr; }
+
+// Calls `pass(i, n)` for each n numbers, as many as a register takes, from the i-th.
+template <typename Pass>
+void each(int64_t count, const Pass& pass) {
+  int64_t i = 0;
+  for (; i + Vec::size() <= count; i += Vec::size()) pass(i, Vec::size());
+  if (i < count) pass(i, count - i);
+}
+
+Vec load(const float* p, int64_t n) {
+  return n == Vec::size() ? Vec::loadu(p) : Vec::loadu(p, n);
+}
+
+void store(const Vec& v, float* p, int64_t n) {
+  n == Vec::size() ? v.store(p) : v.store(p, static_cast<int>(n));
+}
+
+Vec sigmoid_of(const Vec& x) { return Vec(1.0f) / (Vec(1.0f) + x.neg().exp()); }
+
+Tensor upper(const Tensor& t, const Tensor& like) { return t.narrow(0, 0, like.size(0)); }
+
+Tensor lower(const Tensor& t, int64_t first) { return t.narrow(0, first, t.size(0) - first); }
+
+// As Python does: `mul_` of a number here would round the number to the type of the tensor first.
+void multiply(Tensor target, double number) {
+  const Tensor factor = c10::scalar_to_tensor(number);
+  factor.unsafeGetTensorImpl()->set_wrapped_number(true);
+  at::mul_out(target, target, factor);
+}
+
+void copy(const Operands& o) { o[1].copy_(o[0]); }
+
+void add(const Operands& o) { o[1].add_(o[0]); }
+
+void negate(const Operands& o) { o[0].neg_(); }
+
+void move(const Operands& o) {
+  const Tensor &index = o[0], &below = o[2], &target = o[3], &target_below = o[4];
+  Tensor rows = below.defined() ? at::cat({o[1], below}) : o[1];
+  if (index.defined()) rows = rows.index_select(0, index);
+  target.copy_(upper(rows, target));
+  if (target_below.defined()) target_below.copy_(lower(rows, target.size(0)));
+}
+
+void project(const Operands& o) {
+  Tensor target = o[2];
+  at::mv_out(target, o[0].t(), o[1]);
+}
+
+void linear(const Operands& o) {
+  const Tensor &bias = o[0], &weight = o[1], &h = o[2], &context_weight = o[3], &context = o[4];
+  Tensor target = o[5];
+  const bool active = o.number(0) != 0;
+  const bool loop = !o.exact && target.scalar_type() == at::kFloat && target.is_contiguous();
+  if (loop) {
+    at::mm_out(target, weight, h);
+  } else {
+    at::addmm_out(target, bias, weight, h);
+  }
+  if (context.defined()) at::addmm_out(target, target, context_weight, context);
+  if (loop) {
+    const int64_t columns = target.size(1), step = bias.stride(0);
+    for (int64_t row = 0; row < target.size(0); ++row) {
+      float* line = data(target) + row * columns;
+      const Vec b(data(bias)[row * step]);
+      const Vec least(active ? 0.0f : -std::numeric_limits<float>::infinity());
+      each(columns, [&](int64_t i, int64_t n) {
+        store(at::vec::clamp_min(load(line + i, n) + b, least), line + i, n);
+      });
+    }
+  } else if (active) {
+    target.relu_();
+  }
+}
+
+void seed(const Operands& o) {
+  at::Generator generator = o.generator.value();
+  std::lock_guard<std::mutex> lock(generator.mutex());
+  generator.set_current_seed(static_cast<uint64_t>(o.number(0)));
+}
+
+void drop(const Operands& o) {
+  const Tensor &words = o[0], &levels = o[1], &h = o[3];
+  Tensor dropped = o[2];
+  const double left_out = o.number(0), scale = o.number(1);
+  words.random_(std::numeric_limits<int64_t>::min(), std::nullopt, o.generator);
+  if (!o.exact && h.scalar_type() == at::kFloat && h.is_contiguous()) {
+    const auto* level = levels.data_ptr<uint8_t>();
+    const auto least = static_cast<uint8_t>(left_out);
+    const auto factor = static_cast<float>(scale);
+    float* unit = data(h);
+    const int64_t count = h.numel();
+    for (int64_t i = 0; i < count; ++i) unit[i] = level[i] < least ? 0.0f : unit[i] * factor;
+    return;
+  }
+  at::lt_out(dropped, levels, left_out);
+  multiply(h, scale);
+  h.masked_fill_(dropped, 0.0);
+}
+
+void residual(const Operands& o) {
+  Tensor target = o[3];
+  at::add_out(target, o[1].defined() ? at::cat({o[0], o[1]}) : o[0], o[2]);
+}
+
+void scale(const Operands& o) {
+  const Tensor &answer = o[0], &offset = o[1], &log_scales = o[4];
+  Tensor sigmoid = o[2], factor = o[3];
+  const double width = o.number(0);
+  if (plain(o)) {
+    const Vec first(offset.item<float>()), slope(static_cast<float>(width));
+    const float* raw = data(answer);
+    float *s = data(sigmoid), *f = data(factor), *sum = data(log_scales);
+    each(factor.numel(), [&](int64_t i, int64_t n) {
+      const Vec at_raw = sigmoid_of(load(raw + i, n));
+      const Vec bits = first + slope * at_raw;
+      store(at_raw, s + i, n);
+      store(bits.exp2(), f + i, n);
+      if (sum != nullptr) store(load(sum + i, n) + bits, sum + i, n);
+    });
+    return;
+  }
+  at::sigmoid_out(sigmoid, upper(answer, factor));
+  at::add_out(factor, offset, sigmoid, width);
+  if (log_scales.defined()) log_scales.add_(factor);
+  factor.exp2_();
+}
+
+void affine(const Operands& o) {
+  const Tensor &x = o[0], &factor = o[1], &answer = o[2];
+  Tensor target = o[3];
+  const Tensor shift = lower(answer, factor.size(0));
+  if (o.number(0) > 0) {
+    at::addcmul_out(target, shift, x, factor);
+  } else {
+    at::sub_out(target, x, shift).mul_(factor);
+  }
+}
+
+void affine_back(const Operands& o) {
+  const Tensor &factor = o[0], &answer = o[1], &y = o[2];
+  const Tensor shift = lower(answer, factor.size(0));
+  if (o.number(0) > 0) {
+    y.sub_(shift).div_(factor);
+  } else {
+    y.div_(factor).add_(shift);
+  }
+}
+
+void affine_pull_loop(const Operands& o) {
+  const Tensor &answer = o[3], &back = o[5], &slope = o[6];
+  const int64_t columns = back.size(1), changed = back.size(0), half = back.numel();
+  const bool inverse = o.number(0) < 0;
+  const Vec weight(static_cast<float>(o.number(0))), one(1.0f);
+  const Tensor of_log_det = o[4].contiguous();
+  for (int64_t row = 0; row < changed; ++row) {
+    const int64_t start = row * columns;
+    const float *x = data(o[0]) + start, *factor = data(o[1]) + start, *s = data(o[2]) + start;
+    const float *shift = data(answer) + half + start, *log_det = data(of_log_det);
+    float *to_x = data(back) + start, *raw = data(slope) + start, *of_y = raw + half;
+    each(columns, [&](int64_t i, int64_t n) {
+      const Vec of_x = load(of_y + i, n) * load(factor + i, n), at = load(s + i, n);
+      Vec moved = load(x + i, n);
+      if (inverse) {
+        moved = moved - load(shift + i, n);
+        store(of_x.neg(), of_y + i, n);
+      }
+      store(of_x, to_x + i, n);
+      store((load(log_det + i, n) + weight * of_x * moved) * ((one - at) * at), raw + i, n);
+    });
+  }
+}
+
+void affine_pull(const Operands& o) {
+  const Tensor &factor = o[1], &sigmoid = o[2], &answer = o[3], &log_det = o[4], &slope = o[6];
+  Tensor x = o[0], back = o[5];
+  if (plain(o)) return affine_pull_loop(o);
+  const int64_t changed = back.size(0);
+  Tensor raw = upper(slope, back), shift = lower(slope, changed);
+  at::mul_out(back, shift, factor);
+  if (o.number(0) < 0) {
+    at::neg_out(shift, back);
+    x = at::sub_out(raw, x, lower(answer, changed));
+  }
+  at::addcmul_out(raw, log_det, back, x, o.number(0));
+  at::sigmoid_backward_out(raw, raw, sigmoid);
+}
+
+void shift(const Operands& o) {
+  Tensor target = o[2];
+  at::add_out(target, o[0], o[1], o.number(0));
+}
+
+void layer_pull(const Operands& o) {
+  const Tensor &active = o[2], &carried = o[3], &carried_on = o[4];
+  Tensor back = o[5];
+  const double scale = o.number(0);
+  at::mm_out(back, o[0], o[1]);
+  if (plain(o, 2)) {
+    const Vec factor(static_cast<float>(scale)), zero(0.0f);
+    const float *unit = data(active), *by = data(carried);
+    float *slope = data(back), *by_on = data(carried_on);
+    each(back.numel(), [&](int64_t i, int64_t n) {
+      Vec g = load(slope + i, n);
+      if (by != nullptr) g = g + load(by + i, n);
+      if (by_on != nullptr) store(g, by_on + i, n);
+      store(Vec::blendv(g * factor, zero, load(unit + i, n) <= zero), slope + i, n);
+    });
+    return;
+  }
+  if (carried.defined()) back.add_(carried);
+  if (carried_on.defined()) carried_on.copy_(back);
+  at::threshold_backward_out(back, back, active, 0);
+  if (scale != 1.0) multiply(back, scale);
+}
+
+void product(const Tensor& a, const Tensor& b, double beta, Tensor target) {
+  if (a.scalar_type() == target.scalar_type()) {
+    at::addmm_out(target, target, a, b, beta);
+  } else if (beta != 0) {
+    target.add_(at::mm(a, b));
+  } else {
+    target.copy_(at::mm(a, b));
+  }
+}
+
+void add_product(const Operands& o) { product(o[0], o[1], o.number(0), o[2]); }
+
+void add_outer(const Operands& o) { product(o[0], o[1].t(), o.number(0), o[2]); }
+
+void add_columns(const Operands& o) {
+  Tensor target = o[2];
+  at::addmv_out(target, target, o[0].to(o[1].scalar_type()), o[1], o.number(0));
+}
+
+const std::vector<std::pair<std::string, void (*)(const Operands&)>> OPERATIONS = {
+    {"copy", copy},           {"add", add},
+    {"negate", negate},       {"move", move},
+    {"project", project},     {"linear", linear},
+    {"seed", seed},           {"drop", drop},
+    {"residual", residual},   {"scale", scale},
+    {"affine", affine},       {"affine_back", affine_back},
+    {"affine_pull", affine_pull}, {"shift", shift},
+    {"layer_pull", layer_pull},   {"add_product", add_product},
+    {"add_outer", add_outer}, {"add_columns", add_columns},
+};
+
+std::pair<size_t, Operands> read(const py::handle& entry, bool exact) {
+  const auto parts = py::cast<py::tuple>(entry);
+  std::pair<size_t, Operands> found;
+  found.first = py::cast<size_t>(parts[0]);
+  Operands& o = found.second;
+  o.exact = exact;
+  for (size_t i = 1; i < parts.size(); ++i) {
+    PyObject* part = PyTuple_GET_ITEM(parts.ptr(), static_cast<Py_ssize_t>(i));
+    if (THPVariable_Check(part)) {
+      o.tensors.push_back(THPVariable_Unpack(part));
+    } else if (part == Py_None) {
+      o.tensors.emplace_back();
+    } else if (PyFloat_Check(part) || PyLong_Check(part)) {
+      o.numbers.push_back(PyFloat_AsDouble(part));
+    } else {
+      o.generator = py::cast<at::Generator>(py::handle(part));
+    }
+  }
+  return found;
+}
+
+void play(const py::list& program, bool exact) {
+  std::vector<std::pair<size_t, Operands>> steps;
+  steps.reserve(program.size());
+  for (const py::handle entry : program) steps.push_back(read(entry, exact));
+  const py::gil_scoped_release others_may_run;
+  const at::NoGradGuard nothing_is_recorded;
+  const at::AutoDispatchBelowADInplaceOrView straight_to_the_kernels;
+  for (const auto& [code, operands] : steps) OPERATIONS.at(code).second(operands);
+}
+
+std::vector<std::string> names() {
+  std::vector<std::string> found;
+  for (const auto& operation : OPERATIONS) found.push_back(operation.first);
+  return found;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
+  module.def("play", &play, py::arg("program"), py::arg("exact") = false);
+  module.def("names", &names);
+}

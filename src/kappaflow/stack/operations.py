@@ -1,0 +1,262 @@
+"""The operations that a chunk consists of, on buffers that exist already.
+
+`Operations` executes each of them at once: its methods are the definitions. `Recording` notes them
+in a program instead, which a player executes later without the interpreter; see `native`.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+_sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+_relu_backward = torch.ops.aten.threshold_backward.grad_input
+
+Operand = Tensor | torch.Generator | float | None
+Entry = tuple[Operand, ...]
+
+
+class Operations:
+    """Executes operations at once. Columns are rows of a batch; what is written is named last."""
+
+    def finish(self) -> None:
+        """Executes what is not executed yet."""
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """Writes the source, which may be of another type."""
+        target.copy_(source)
+
+    def add(self, source: Tensor, target: Tensor) -> None:
+        """Adds the source, which may be of another type, to the target."""
+        target.add_(source)
+
+    def negate(self, target: Tensor) -> None:
+        """Changes the sign."""
+        target.neg_()
+
+    def move(
+        self,
+        index: Tensor | None,
+        source: Tensor,
+        source_below: Tensor | None,
+        target: Tensor,
+        target_below: Tensor | None,
+    ) -> None:
+        """Writes rows of one or two sources, in the order of an index, into one or two targets."""
+        rows = source if source_below is None else torch.cat((source, source_below))
+        if index is not None:
+            rows = rows.index_select(0, index)
+        target.copy_(rows[: len(target)])
+        if target_below is not None:
+            target_below.copy_(rows[len(target) :])
+
+    def project(self, x: Tensor, direction: Tensor, target: Tensor) -> None:
+        """Writes the projection of each column on a direction."""
+        torch.mv(x.T, direction, out=target)
+
+    def linear(
+        self,
+        bias: Tensor,
+        weight: Tensor,
+        h: Tensor,
+        context_weight: Tensor | None,
+        context: Tensor | None,
+        active: bool,
+        target: Tensor,
+    ) -> None:
+        """Writes a linear layer of h and perhaps a context, with ReLU where it is `active`."""
+        torch.addmm(bias, weight, h, out=target)
+        if context_weight is not None and context is not None:
+            target.addmm_(context_weight, context)
+        if active:
+            target.relu_()
+
+    def seed(self, generator: torch.Generator, seed: int) -> None:
+        """Starts a generator anew."""
+        generator.manual_seed(seed)
+
+    def drop(
+        self,
+        generator: torch.Generator,
+        words: Tensor,
+        levels: Tensor,
+        left_out: int,
+        scale: float,
+        dropped: Tensor,
+        h: Tensor,
+    ) -> None:
+        """Sets to zero the units whose level, a byte of the drawn words, is below `left_out`.
+
+        The others are scaled up.
+        """
+        words.random_(-(2**63), None, generator=generator)
+        torch.lt(levels, left_out, out=dropped)
+        h.mul_(scale).masked_fill_(dropped, 0.0)
+
+    def residual(self, h: Tensor, context: Tensor | None, active: Tensor, target: Tensor) -> None:
+        """Writes the sum of a layer and of what it reads, h and perhaps a context below."""
+        torch.add(h if context is None else torch.cat((h, context)), active, out=target)
+
+    def scale(
+        self,
+        answer: Tensor,
+        offset: Tensor,
+        width: float,
+        sigmoid: Tensor,
+        factor: Tensor,
+        log_scales: Tensor | None,
+    ) -> None:
+        """Writes the factor 2 ** (offset + width * sigmoid) of the upper half of an answer.
+
+        Its logarithm, in bits, is added to `log_scales`.
+        """
+        torch.sigmoid(answer[: len(factor)], out=sigmoid)
+        torch.add(offset, sigmoid, alpha=width, out=factor)
+        if log_scales is not None:
+            log_scales.add_(factor)
+        factor.exp2_()
+
+    def affine(
+        self, x: Tensor, factor: Tensor, answer: Tensor, direction: int, target: Tensor
+    ) -> None:
+        """Writes x * factor + shift, in the direction -1 (x - shift) * factor.
+
+        The shift is the lower half of the answer.
+        """
+        shift = answer[len(factor) :]
+        if direction > 0:
+            torch.addcmul(shift, x, factor, out=target)
+        else:
+            torch.sub(x, shift, out=target).mul_(factor)
+
+    def affine_back(self, factor: Tensor, answer: Tensor, direction: int, y: Tensor) -> None:
+        """Undoes `affine` in place."""
+        shift = answer[len(factor) :]
+        if direction > 0:
+            y.sub_(shift).div_(factor)
+        else:
+            y.div_(factor).add_(shift)
+
+    def affine_pull(
+        self,
+        x: Tensor,
+        factor: Tensor,
+        sigmoid: Tensor,
+        answer: Tensor,
+        log_det: Tensor,
+        weight: float,
+        back: Tensor,
+        slope: Tensor,
+    ) -> None:
+        """Takes the gradient of y, the lower half of `slope`, back.
+
+        Args:
+            x: What was changed.
+            factor: Of `scale`.
+            sigmoid: Of `scale`.
+            answer: Of the conditioner.
+            log_det: The gradient of the log_det, times the weight.
+            weight: 4 times the direction: d s / d r = 4 sigma (1 - sigma) up to the direction.
+            back: Where the gradient of x is written.
+            slope: Where the gradient of the answer is written.
+        """
+        changed = len(back)
+        raw, shift = slope[:changed], slope[changed:]
+        torch.mul(shift, factor, out=back)
+        if weight < 0:
+            torch.neg(back, out=shift)
+            x = torch.sub(x, answer[changed:], out=raw)
+        torch.addcmul(log_det, back, x, value=weight, out=raw)
+        _sigmoid_backward(raw, sigmoid, grad_input=raw)
+
+    def shift(self, x: Tensor, shift: Tensor, direction: int, target: Tensor) -> None:
+        """Writes x + direction * shift."""
+        torch.add(x, shift, alpha=direction, out=target)
+
+    def layer_pull(
+        self,
+        transpose: Tensor,
+        slope: Tensor,
+        active: Tensor,
+        scale: float,
+        carried: Tensor | None,
+        carried_on: Tensor | None,
+        back: Tensor,
+    ) -> None:
+        """Takes the slope of a linear layer back, through ReLU and dropout, to the layer before.
+
+        Args:
+            transpose: The transposed weights.
+            slope: The gradient of what the linear layer gives.
+            active: What ReLU and dropout have left.
+            scale: By how much dropout has scaled it up; 1 without.
+            carried: The gradient that passes the linear layer by, in a residual conditioner.
+            carried_on: Where the gradient that passes the layer before by is written.
+            back: Where the gradient of the layer before ReLU is written.
+        """
+        torch.mm(transpose, slope, out=back)
+        if carried is not None:
+            back.add_(carried)
+        if carried_on is not None:
+            carried_on.copy_(back)
+        _relu_backward(back, active, 0, grad_input=back)
+        if scale != 1.0:
+            back.mul_(scale)
+
+    def add_product(self, a: Tensor, b: Tensor, beta: int, target: Tensor) -> None:
+        """Adds a @ b to beta times the target, in the type of the target."""
+        if a.dtype == target.dtype:
+            target.addmm_(a, b, beta=beta)
+        elif beta:
+            target.add_(a @ b)
+        else:
+            target.copy_(a @ b)
+
+    def add_outer(self, a: Tensor, b: Tensor, beta: int, target: Tensor) -> None:
+        """Adds a @ b.T, a sum over columns, to beta times the target."""
+        Operations.add_product(self, a, b.T, beta, target)
+
+    def add_columns(self, a: Tensor, ones: Tensor, beta: int, target: Tensor) -> None:
+        """Adds the sum over columns to beta times the target; it is never narrow."""
+        target.addmv_(a.to(ones.dtype), ones, beta=beta)
+
+
+AT_ONCE = Operations()
+NAMES = tuple(n for n in vars(Operations) if not n.startswith("_") and n != "finish")
+
+
+class Player(Protocol):
+    """What executes programs; see `native`."""
+
+    def names(self) -> list[str]:
+        """Returns the operations that it knows."""
+        ...
+
+    def play(self, program: list[Entry], exact: bool) -> None:
+        """Executes a program; bit for bit like `Operations`, if it is to be `exact`."""
+        ...
+
+
+class Recording(Operations):
+    """Notes operations, each as its number and its operands, and has them played at the end.
+
+    Args:
+        player: Executes them.
+        codes: The number of each operation.
+        exact: Whether every bit is to be that of `Operations`.
+    """
+
+    def __init__(self, player: Player, codes: Mapping[str, int], *, exact: bool = False) -> None:
+        self._player, self._exact = player, exact
+        self._program: list[Entry] = []
+        for name in NAMES:
+            setattr(self, name, functools.partial(self._note, codes[name]))
+
+    def finish(self) -> None:
+        self._player.play(self._program, self._exact)
+        self._program.clear()
+
+    def _note(self, *entry: Operand) -> None:
+        self._program.append(entry)

@@ -1,0 +1,249 @@
+"""The native player does what Python does: bit for bit where asked to, else to rounding."""
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import warnings
+
+import pytest
+import torch
+
+from kappaflow.errors import BuildError, NumericalWarning
+from kappaflow.stack import native
+from kappaflow.stack.operations import AT_ONCE, NAMES, Recording
+from stack.examples import MEMORY, WAYS, assert_alike, points, result_of, same, stack_of
+
+SETTINGS = {
+    "plain": {"hidden": (8, 8)},
+    "additive": {"kind": "additive"},
+    "no hidden layer": {"hidden": ()},
+    "context, permuted, uneven": {
+        "partition": "uneven",
+        "permuted": True,
+        "context_features": 2,
+    },
+    "dropout": {"hidden": (9, 7), "dropout": 0.3},
+    "residual, dropout, context": {
+        "hidden": (9, 9, 9),
+        "residual": True,
+        "context_features": 2,
+        "dropout": 0.1,
+    },
+    "residual from the input": {"hidden": (4, 4), "residual": True, "context_features": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """Returns where compiled modules lie for this session's tests, with the player built."""
+    if shutil.which("c++") is None or shutil.which("ninja") is None:
+        pytest.skip("there is no C++ compiler or no ninja")
+    folder = tmp_path_factory.mktemp("extensions")
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of setuptools
+        patch.setenv("TORCH_EXTENSIONS_DIR", str(folder))
+        native.build()
+    return folder
+
+
+@pytest.fixture
+def player(built, monkeypatch):
+    """Has the player used, whatever the environment says."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(built))
+    monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
+    native._player.cache_clear()
+    yield native._player(must=False)
+    native._player.cache_clear()
+
+
+def both(monkeypatch, stack, way, x, context, *, narrow=False):
+    """Returns the results of Python and of the player, from the same seed."""
+    results = []
+    for wanted in ("0", ""):
+        monkeypatch.setenv("KAPPAFLOW_NATIVE", wanted)
+        for block in stack.blocks:
+            block.recomputing = False
+        torch.manual_seed(7)
+        with (
+            torch.autocast("cpu", torch.bfloat16, enabled=narrow),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("ignore", NumericalWarning)  # bfloat16 is not inverted exactly
+            results.append(result_of(stack, way, x, context))
+    return results
+
+
+@pytest.mark.usefixtures("chunked", "player")
+@pytest.mark.parametrize("kind", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_an_exact_player_has_the_same_bits(threads, monkeypatch, name, memory, way, kind):
+    """Values, log_det and all gradients are those of Python bit for bit, on two threads."""
+    threads(2)
+    monkeypatch.setattr(native, "EXACT", True)
+    dtype = torch.float64 if kind == "float64" else torch.float32
+    stack = stack_of(5, 6, memory=memory, dtype=dtype, **SETTINGS[name]).train()
+    x, context = points(stack, 70, dtype=dtype)
+    wanted, found = both(monkeypatch, stack, way, x, context, narrow=kind == "bfloat16")
+    assert same(found, wanted)
+
+
+@pytest.mark.usefixtures("chunked", "player")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("name", SETTINGS)
+def test_loops_are_equal_to_rounding(threads, monkeypatch, name, memory, way):
+    """Where float32 has loops of its own, values and gradients differ by rounding alone."""
+    threads(2)
+    stack = stack_of(5, 6, memory=memory, dtype=torch.float32, **SETTINGS[name]).train()
+    x, context = points(stack, 70, dtype=torch.float32)
+    wanted, found = both(monkeypatch, stack, way, x, context)
+    assert_alike(found, wanted, 1e-5)
+
+
+@pytest.mark.usefixtures("chunked", "player")
+def test_evaluation_is_equal_to_rounding(monkeypatch):
+    """So are scores and samples, under `inference_mode`, whose tensors nobody may write later."""
+    stack = stack_of(5, 6, (8, 8), dtype=torch.float32).eval()
+    x, _ = points(stack, 70, dtype=torch.float32)
+    for way in (stack.forward, stack.inverse):
+        with torch.inference_mode():
+            value, log_det = way(x)
+            monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
+            wanted, wanted_log_det = way(x)
+            monkeypatch.delenv("KAPPAFLOW_NATIVE")
+        assert torch.allclose(value, wanted, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(log_det, wanted_log_det, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 8, 16, 19, 40])
+def test_operations_are_those_of_python(player, columns):
+    """Each operation with a loop, on columns that fill registers or do not, with nan and inf."""
+    generator = torch.Generator()
+
+    def filled(rows, seed):
+        made = torch.randn(rows, columns, generator=generator.manual_seed(seed))
+        made[0, 0] = torch.nan
+        made[rows - 1, columns - 1] = torch.inf
+        return made
+
+    def outcome(do):
+        bias, weight = torch.arange(6.0)[:, None] - 3, torch.randn(6, 4, generator=generator)
+        finite = filled(4, 1).nan_to_num(0.5, 0.25)
+        h, low, back, on = (filled(6, seed) for seed in range(2, 6))
+        answer, slope = filled(6, 6), filled(6, 7)
+        sigmoid, factor, to_x = (torch.zeros(3, columns) for _ in range(3))
+        sums, x, log_det = filled(3, 8), filled(3, 9), filled(1, 10)[0]
+        other = slope.clone()
+        do.linear(bias, weight, finite, None, None, True, h)
+        do.linear(bias, weight, finite, weight, finite, False, low)
+        do.scale(answer, torch.tensor(-1.5), 3.0, sigmoid, factor, sums)
+        do.affine_pull(x, factor, sigmoid, answer, log_det, 4.0, to_x, slope)
+        do.affine_pull(x, factor, sigmoid, answer, log_det, -4.0, to_x, other)
+        do.layer_pull(weight.T.contiguous().T, finite, filled(6, 11), 1.25, on, on, back)
+        do.finish()
+        return h, low, sigmoid, factor, sums, slope, other, to_x, back, on
+
+    state = torch.get_rng_state()
+    results = []
+    for do in (AT_ONCE, Recording(*player)):
+        generator.manual_seed(0)
+        results.append(outcome(do))
+    for wanted, found in zip(*results, strict=True):
+        assert torch.allclose(found, wanted, rtol=2e-6, atol=2e-6, equal_nan=True)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_all_operations_are_known(player):
+    """The player knows each operation of Python, and no other."""
+    assert sorted(player[0].names()) == sorted(NAMES)
+
+
+def test_the_interpreter_runs_on(player):
+    """While a program is played another thread of Python can do something."""
+    a, target = torch.ones(700, 700), torch.empty(700, 700)
+    do = Recording(*player)
+    for _ in range(300):
+        do.add_product(a, a, 0, target)
+    started, counted = threading.Event(), []
+
+    def play():
+        started.set()
+        do.finish()
+
+    other = threading.Thread(target=play)
+    other.start()
+    started.wait()
+    while other.is_alive():
+        counted.append(None)
+    assert len(counted) > 1000
+
+
+def test_an_error_in_a_program_is_raised(player):
+    """Operands that do not fit are an error of Python, as they are at once."""
+    do = Recording(*player)
+    do.add_product(torch.ones(2, 3), torch.ones(2, 3), 1, torch.ones(2, 3))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        do.finish()
+
+
+def test_the_environment_decides(player, monkeypatch):
+    """KAPPAFLOW_NATIVE=0 turns the player off; other devices never have it."""
+    cpu = torch.device("cpu")
+    assert player is not None
+    assert isinstance(native.operations(cpu), Recording)
+    assert native.operations(torch.device("meta")) is AT_ONCE
+    monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
+    assert native.operations(cpu) is AT_ONCE
+
+
+@pytest.fixture
+def _unbuilt(tmp_path, monkeypatch):
+    """Has a place of compiled modules in which there are none."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    native._player.cache_clear()
+    yield
+    native._player.cache_clear()
+
+
+@pytest.mark.usefixtures("_unbuilt")
+def test_without_a_player_all_is_done_in_python(monkeypatch):
+    """Where none is built nothing is said; where one is asked for, once, and Python goes on."""
+    cpu = torch.device("cpu")
+    monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
+    assert native.operations(cpu) is AT_ONCE
+
+    def fails(**_):
+        raise BuildError("no compiler.")
+
+    monkeypatch.setattr(native, "build", fails)
+    monkeypatch.setenv("KAPPAFLOW_NATIVE", "1")
+    with pytest.warns(RuntimeWarning, match="no compiler"):
+        assert native.operations(cpu) is AT_ONCE
+    assert native.operations(cpu) is AT_ONCE
+
+
+@pytest.mark.usefixtures("_unbuilt")
+def test_a_file_that_is_no_player_is_left_alone(monkeypatch):
+    """What cannot be loaded is taken for no player at all."""
+    monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
+    native.path().parent.mkdir()
+    native.path().write_text("not a module")
+    assert native.operations(torch.device("cpu")) is AT_ONCE
+
+
+def test_a_build_without_a_compiler_says_what_is_needed(tmp_path):
+    """One sentence says what is missing, and no half of a player is left behind."""
+    environment = {**os.environ, "PATH": "", "TORCH_EXTENSIONS_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "kappaflow", "native"],
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    assert done.returncode == 1
+    assert "the native player could not be built" in done.stderr
+    assert not list(tmp_path.rglob("*.so"))
