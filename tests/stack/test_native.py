@@ -135,17 +135,20 @@ def test_operations_are_those_of_python(player, columns):
         finite = filled(4, 1).nan_to_num(0.5, 0.25)
         h, low, back, on = (filled(6, seed) for seed in range(2, 6))
         answer, slope = filled(6, 6), filled(6, 7)
-        sigmoid, factor, to_x = (torch.zeros(3, columns) for _ in range(3))
+        sigmoid, factor, to_x, there, back_again = (torch.zeros(3, columns) for _ in range(5))
         sums, x, log_det = filled(3, 8), filled(3, 9), filled(1, 10)[0]
         other = slope.clone()
         do.linear(bias, weight, finite, None, None, True, h)
         do.linear(bias, weight, finite, weight, finite, False, low)
-        do.scale(answer, torch.tensor(-1.5), 3.0, sigmoid, factor, sums)
+        offset = torch.tensor(-1.5)
+        do.scale(answer, offset, 0.5, 3.0, sigmoid, to_x)
+        do.affine(x, answer, offset, 0.5, -3.0, sigmoid, to_x, sums, there)
+        do.affine(x, answer, offset, 0.5, 3.0, sigmoid, factor, sums, back_again)
         do.affine_pull(x, factor, sigmoid, answer, log_det, 4.0, to_x, slope)
         do.affine_pull(x, factor, sigmoid, answer, log_det, -4.0, to_x, other)
         do.layer_pull(weight.T.contiguous().T, finite, filled(6, 11), 1.25, on, on, back)
         do.finish()
-        return h, low, sigmoid, factor, sums, slope, other, to_x, back, on
+        return h, low, sigmoid, factor, there, back_again, sums, slope, other, to_x, back, on
 
     state = torch.get_rng_state()
     results = []

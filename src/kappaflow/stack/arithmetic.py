@@ -1,9 +1,9 @@
 r"""What couplings do with the answer of their conditioner, on columns, and its gradients.
 
 An affine coupling is :math:`y = x E + t` from data to latent and :math:`x = (y - t) E` back, with
-E the exponential of the log-scale s or of -s. The last weights of its conditioner are scaled
-beforehand, so that the raw answer r' gives :math:`s = 2 c\,\sigma(r') - c`, c tanh(r / c).
-Log-scales are in bits here, not in nats: exp2 takes less than half the time of exp.
+E the exponential of the log-scale s or of -s. A raw answer r gives
+:math:`s = 2 c\,\sigma(2 r / c) - c`, which is c tanh(r / c) at a quarter of the time. Log-scales
+are in bits here, not in nats: exp2 takes less than half the time of exp.
 """
 
 import math
@@ -42,12 +42,14 @@ class Arithmetic(ABC):
     weight: float = 0.0
 
     @abstractmethod
-    def prepare(self, do: Operations, found: Found, log_scales: Tensor | None) -> None:
-        """Makes ready what the other methods need; adds log2 of the factor to `log_scales`."""
+    def apply(
+        self, do: Operations, found: Found, x: Tensor, y: Tensor, log_scales: Tensor
+    ) -> None:
+        """Writes y, which may be x, and adds log2 of the factor to `log_scales`."""
 
     @abstractmethod
-    def apply(self, do: Operations, found: Found, x: Tensor, y: Tensor) -> None:
-        """Writes y, which may be x."""
+    def prepare(self, do: Operations, found: Found) -> None:
+        """Makes ready what the way back needs, and `apply` has left behind."""
 
     @abstractmethod
     def undo(self, do: Operations, found: Found, y: Tensor) -> None:
@@ -67,7 +69,7 @@ class Arithmetic(ABC):
 
         Args:
             do: Executes, or records.
-            found: As `prepare` left it.
+            found: As `apply` or `prepare` left it.
             x: What was changed, (changed, columns).
             log_det: `weight` times the gradient of the log_det, (columns,).
             slope: The gradient of the answer is written over that of y.
@@ -80,15 +82,19 @@ class Affine(Arithmetic):
 
     def __init__(self, bound: float, direction: int, like: Tensor) -> None:
         bits = bound * direction / math.log(2)
-        self.direction, self.width = direction, 2 * bits
+        self.direction, self.width, self.steepness = direction, 2 * bits, 2 / bound
         self.weight = 4.0 * direction  # d s / d r = 4 sigma (1 - sigma); autograd has all but 4
         self.offset = torch.full((), -bits, dtype=like.dtype, device=like.device)
 
-    def prepare(self, do: Operations, found: Found, log_scales: Tensor | None) -> None:
-        do.scale(found.answer, self.offset, self.width, found.sigmoid, found.factor, log_scales)
+    def apply(
+        self, do: Operations, found: Found, x: Tensor, y: Tensor, log_scales: Tensor
+    ) -> None:
+        curve = self.offset, self.steepness, self.width
+        do.affine(x, found.answer, *curve, found.sigmoid, found.factor, log_scales, y)
 
-    def apply(self, do: Operations, found: Found, x: Tensor, y: Tensor) -> None:
-        do.affine(x, found.factor, found.answer, self.direction, y)
+    def prepare(self, do: Operations, found: Found) -> None:
+        curve = self.offset, self.steepness, self.width
+        do.scale(found.answer, *curve, found.sigmoid, found.factor)
 
     def undo(self, do: Operations, found: Found, y: Tensor) -> None:
         do.affine_back(found.factor, found.answer, self.direction, y)
@@ -113,11 +119,13 @@ class Additive(Arithmetic):
     def __init__(self, direction: int) -> None:
         self.direction = direction
 
-    def prepare(self, do: Operations, found: Found, log_scales: Tensor | None) -> None:
-        pass
-
-    def apply(self, do: Operations, found: Found, x: Tensor, y: Tensor) -> None:
+    def apply(
+        self, do: Operations, found: Found, x: Tensor, y: Tensor, log_scales: Tensor
+    ) -> None:
         do.shift(x, found.answer, self.direction, y)
+
+    def prepare(self, do: Operations, found: Found) -> None:
+        pass
 
     def undo(self, do: Operations, found: Found, y: Tensor) -> None:
         do.shift(y, found.answer, -self.direction, y)

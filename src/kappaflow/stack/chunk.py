@@ -203,10 +203,10 @@ class Run:
             track.moves[i].there(do, ends, [track.entries[i]])
             for place in places:
                 found = self._evaluate(do, place, track, scratch, context, seeds)
-                self.arithmetic.prepare(do, found, scratch.log_scales[len(place.x)])
                 if marks is not None:
                     marks.keep(do, place.step.layer, place.x)
-                self.arithmetic.apply(do, found, place.x, place.y)
+                log_scales = scratch.log_scales[len(place.x)]
+                self.arithmetic.apply(do, found, place.x, place.y, log_scales)
             ends = track.ends[i]
         track.moves[-1].there(do, ends, [z])
         do.finish()
@@ -257,7 +257,7 @@ class Run:
                 found = track.found.get(layer)
                 if found is None:
                     found = self._evaluate(do, place, track, scratch, context, seeds)
-                    self.arithmetic.prepare(do, found, None)
+                    self.arithmetic.prepare(do, found)
                 if undo is not None:
                     self.arithmetic.undo(do, found, place.x)
                     undo.marks.compare(do, layer, place.x)

@@ -64,17 +64,15 @@ void store(const Vec& v, float* p, int64_t n) {
   n == Vec::size() ? v.store(p) : v.store(p, static_cast<int>(n));
 }
 
-Vec sigmoid_of(const Vec& x) { return Vec(1.0f) / (Vec(1.0f) + x.neg().exp()); }
-
 Tensor upper(const Tensor& t, const Tensor& like) { return t.narrow(0, 0, like.size(0)); }
 
 Tensor lower(const Tensor& t, int64_t first) { return t.narrow(0, first, t.size(0) - first); }
 
-// As Python does: `mul_` of a number here would round the number to the type of the tensor first.
-void multiply(Tensor target, double number) {
+// As Python does: at::mul of a number would round the number to the type of the tensor first.
+void multiply(const Tensor& x, double number, Tensor target) {
   const Tensor factor = c10::scalar_to_tensor(number);
   factor.unsafeGetTensorImpl()->set_wrapped_number(true);
-  at::mul_out(target, target, factor);
+  at::mul_out(target, x, factor);
 }
 
 void copy(const Operands& o) { o[1].copy_(o[0]); }
@@ -99,27 +97,9 @@ void project(const Operands& o) {
 void linear(const Operands& o) {
   const Tensor &bias = o[0], &weight = o[1], &h = o[2], &context_weight = o[3], &context = o[4];
   Tensor target = o[5];
-  const bool active = o.number(0) != 0;
-  const bool loop = !o.exact && target.scalar_type() == at::kFloat && target.is_contiguous();
-  if (loop) {
-    at::mm_out(target, weight, h);
-  } else {
-    at::addmm_out(target, bias, weight, h);
-  }
+  at::addmm_out(target, bias, weight, h);
   if (context.defined()) at::addmm_out(target, target, context_weight, context);
-  if (loop) {
-    const int64_t columns = target.size(1), step = bias.stride(0);
-    for (int64_t row = 0; row < target.size(0); ++row) {
-      float* line = data(target) + row * columns;
-      const Vec b(data(bias)[row * step]);
-      const Vec least(active ? 0.0f : -std::numeric_limits<float>::infinity());
-      each(columns, [&](int64_t i, int64_t n) {
-        store(at::vec::clamp_min(load(line + i, n) + b, least), line + i, n);
-      });
-    }
-  } else if (active) {
-    target.relu_();
-  }
+  if (o.number(0) != 0) target.relu_();
 }
 
 void seed(const Operands& o) {
@@ -143,7 +123,7 @@ void drop(const Operands& o) {
     return;
   }
   at::lt_out(dropped, levels, left_out);
-  multiply(h, scale);
+  multiply(h, scale, h);
   h.masked_fill_(dropped, 0.0);
 }
 
@@ -152,37 +132,61 @@ void residual(const Operands& o) {
   at::add_out(target, o[1].defined() ? at::cat({o[0], o[1]}) : o[0], o[2]);
 }
 
+// Calls `pass(i, n, sigmoid, bits)` along what `write_bits` would write.
+template <typename Pass>
+void each_bits(const Tensor& answer, const Operands& o, size_t first, const Tensor& factor,
+               const Pass& pass) {
+  const Vec offset(o[first].item<float>()), steepness(o.number(0)), width(o.number(1));
+  const float* raw = data(answer);
+  each(factor.numel(), [&](int64_t i, int64_t n) {
+    const Vec sigmoid = Vec(1.0f) / (Vec(1.0f) + (load(raw + i, n) * steepness).neg().exp());
+    pass(i, n, sigmoid, offset + width * sigmoid);
+  });
+}
+
+void write_bits(const Operands& o, size_t first, const Tensor& answer, Tensor sigmoid,
+                Tensor bits) {
+  multiply(upper(answer, bits), o.number(0), sigmoid);
+  sigmoid.sigmoid_();
+  at::add_out(bits, o[first], sigmoid, o.number(1));
+}
+
 void scale(const Operands& o) {
-  const Tensor &answer = o[0], &offset = o[1], &log_scales = o[4];
-  Tensor sigmoid = o[2], factor = o[3];
-  const double width = o.number(0);
+  const Tensor &answer = o[0], &sigmoid = o[2], &factor = o[3];
   if (plain(o)) {
-    const Vec first(offset.item<float>()), slope(static_cast<float>(width));
-    const float* raw = data(answer);
-    float *s = data(sigmoid), *f = data(factor), *sum = data(log_scales);
-    each(factor.numel(), [&](int64_t i, int64_t n) {
-      const Vec at_raw = sigmoid_of(load(raw + i, n));
-      const Vec bits = first + slope * at_raw;
-      store(at_raw, s + i, n);
+    float *s = data(sigmoid), *f = data(factor);
+    return each_bits(answer, o, 1, factor, [&](int64_t i, int64_t n, Vec at, Vec bits) {
+      store(at, s + i, n);
       store(bits.exp2(), f + i, n);
-      if (sum != nullptr) store(load(sum + i, n) + bits, sum + i, n);
     });
-    return;
   }
-  at::sigmoid_out(sigmoid, upper(answer, factor));
-  at::add_out(factor, offset, sigmoid, width);
-  if (log_scales.defined()) log_scales.add_(factor);
-  factor.exp2_();
+  write_bits(o, 1, answer, sigmoid, factor);
+  o[3].exp2_();
 }
 
 void affine(const Operands& o) {
-  const Tensor &x = o[0], &factor = o[1], &answer = o[2];
-  Tensor target = o[3];
+  const Tensor &x = o[0], &answer = o[1], &sigmoid = o[3], &factor = o[4], &log_scales = o[5];
+  Tensor target = o[6];
+  const bool inverse = o.number(1) < 0;
+  if (plain(o)) {
+    const float *from = data(x), *shift = data(answer) + factor.numel();
+    float *s = data(sigmoid), *f = data(factor), *sum = data(log_scales), *to = data(target);
+    return each_bits(answer, o, 2, factor, [&](int64_t i, int64_t n, Vec at, Vec bits) {
+      const Vec by = bits.exp2(), v = load(from + i, n), t = load(shift + i, n);
+      store(at, s + i, n);
+      store(by, f + i, n);
+      store(load(sum + i, n) + bits, sum + i, n);
+      store(inverse ? (v - t) * by : v * by + t, to + i, n);
+    });
+  }
+  write_bits(o, 2, answer, sigmoid, factor);
+  log_scales.add_(factor);
+  factor.exp2_();
   const Tensor shift = lower(answer, factor.size(0));
-  if (o.number(0) > 0) {
-    at::addcmul_out(target, shift, x, factor);
-  } else {
+  if (inverse) {
     at::sub_out(target, x, shift).mul_(factor);
+  } else {
+    at::addcmul_out(target, shift, x, factor);
   }
 }
 
@@ -260,7 +264,7 @@ void layer_pull(const Operands& o) {
   if (carried.defined()) back.add_(carried);
   if (carried_on.defined()) carried_on.copy_(back);
   at::threshold_backward_out(back, back, active, 0);
-  if (scale != 1.0) multiply(back, scale);
+  if (scale != 1.0) multiply(back, scale, back);
 }
 
 void product(const Tensor& a, const Tensor& b, double beta, Tensor target) {

@@ -103,30 +103,37 @@ class Operations:
         self,
         answer: Tensor,
         offset: Tensor,
+        steepness: float,
         width: float,
         sigmoid: Tensor,
         factor: Tensor,
-        log_scales: Tensor | None,
     ) -> None:
-        """Writes the factor 2 ** (offset + width * sigmoid) of the upper half of an answer.
-
-        Its logarithm, in bits, is added to `log_scales`.
-        """
-        torch.sigmoid(answer[: len(factor)], out=sigmoid)
-        torch.add(offset, sigmoid, alpha=width, out=factor)
-        if log_scales is not None:
-            log_scales.add_(factor)
+        """Writes 2 ** (offset + width * sigmoid(steepness * r)), r the upper half of an answer."""
+        _write_bits(answer, offset, steepness, width, sigmoid, factor)
         factor.exp2_()
 
     def affine(
-        self, x: Tensor, factor: Tensor, answer: Tensor, direction: int, target: Tensor
+        self,
+        x: Tensor,
+        answer: Tensor,
+        offset: Tensor,
+        steepness: float,
+        width: float,
+        sigmoid: Tensor,
+        factor: Tensor,
+        log_scales: Tensor,
+        target: Tensor,
     ) -> None:
-        """Writes x * factor + shift, in the direction -1 (x - shift) * factor.
+        """Writes x * factor + shift, or with a `width` below 0 (x - shift) * factor.
 
-        The shift is the lower half of the answer.
+        The factor is that of `scale`, its logarithm in bits is added to `log_scales`; the shift is
+        the lower half of the answer.
         """
+        _write_bits(answer, offset, steepness, width, sigmoid, factor)
+        log_scales.add_(factor)
+        factor.exp2_()
         shift = answer[len(factor) :]
-        if direction > 0:
+        if width > 0:
             torch.addcmul(shift, x, factor, out=target)
         else:
             torch.sub(x, shift, out=target).mul_(factor)
@@ -221,6 +228,13 @@ class Operations:
     def add_columns(self, a: Tensor, ones: Tensor, beta: int, target: Tensor) -> None:
         """Adds the sum over columns to beta times the target; it is never narrow."""
         target.addmv_(a.to(ones.dtype), ones, beta=beta)
+
+
+def _write_bits(
+    answer: Tensor, offset: Tensor, steepness: float, width: float, sigmoid: Tensor, bits: Tensor
+) -> None:
+    torch.mul(answer[: len(bits)], steepness, out=sigmoid).sigmoid_()
+    torch.add(offset, sigmoid, alpha=width, out=bits)
 
 
 AT_ONCE = Operations()

@@ -21,23 +21,9 @@ V = TypeVar("V")
 def prepared_weights(
     shape: BlockShape, tensors: Sequence[Tensor], kind: torch.dtype
 ) -> list[Views]:
-    """Returns the weights of each layer, ready for what `arithmetic.Affine` makes of the answer.
-
-    Args:
-        shape: The couplings.
-        tensors: The stacked weights and the biases of each network.
-        kind: The type of the products.
-
-    Returns:
-        One for each layer.
-    """
-    parts = []
-    for network, own in zip(shape.networks, _by_network(shape, tensors), strict=True):
-        *weights, biases = (tensor.detach() for tensor in own)
-        if shape.affine:
-            weights[-1], biases = _scaled(network, weights[-1], biases, 2 / shape.scale_bound)
-        parts.append(weight_views(network, [t.to(kind) for t in (*weights, biases)]))
-    return _by_layer(shape, parts)
+    """Returns the weights of each layer."""
+    own = [tensor.detach().to(kind) for tensor in tensors]
+    return _by_layer(shape, _each(weight_views, shape, own))
 
 
 def prepared_transposes(
@@ -51,16 +37,6 @@ def prepared_transposes(
 def prepared_gradients(shape: BlockShape, tensors: Sequence[Tensor]) -> list[Views]:
     """Returns the gradients of each layer."""
     return _by_layer(shape, _each(gradient_views, shape, tensors))
-
-
-def _scaled(
-    network: NetworkShape, weight: Tensor, biases: Tensor, factor: float
-) -> tuple[Tensor, Tensor]:
-    """Returns the last weights and the biases with the part for raw log-scales times a factor."""
-    outputs = network.outputs[-1]
-    scale = weight.new_ones(biases.shape[1])
-    scale[-outputs : -(outputs // 2)] = factor
-    return weight * scale[-outputs:, None], biases * scale
 
 
 def _by_network(shape: BlockShape, tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
