@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import pytest
@@ -53,9 +54,9 @@ def player(built, monkeypatch):
     """Has the player used, whatever the environment says."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(built))
     monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
-    native._player.cache_clear()
+    native._known.cache_clear()
     yield native._player(must=False)
-    native._player.cache_clear()
+    native._known.cache_clear()
 
 
 def both(monkeypatch, stack, way, x, context, *, narrow=False):
@@ -207,9 +208,9 @@ def test_the_environment_decides(player, monkeypatch):
 def _unbuilt(tmp_path, monkeypatch):
     """Has a place of compiled modules in which there are none."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    native._player.cache_clear()
+    native._known.cache_clear()
     yield
-    native._player.cache_clear()
+    native._known.cache_clear()
 
 
 @pytest.mark.usefixtures("_unbuilt")
@@ -236,6 +237,31 @@ def test_a_file_that_is_no_player_is_left_alone(monkeypatch):
     native.path().parent.mkdir()
     native.path().write_text("not a module")
     assert native.operations(torch.device("cpu")) is AT_ONCE
+
+
+@pytest.mark.usefixtures("_unbuilt")
+def test_threads_load_one_player(monkeypatch):
+    """Threads that meet at the first use load the module once, and wait for it."""
+    monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
+    native.path().parent.mkdir()
+    native.path().touch()
+    calls, found = [], []
+
+    def slowly(target):
+        calls.append(target)
+        time.sleep(0.1)
+        return "player"
+
+    monkeypatch.setattr(native, "_loaded", slowly)
+    callers = [
+        threading.Thread(target=lambda: found.append(native._player(must=False))) for _ in range(4)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert found == ["player"] * 4
+    assert len(calls) == 1
 
 
 def test_a_build_without_a_compiler_says_what_is_needed(tmp_path):

@@ -14,6 +14,7 @@ import os
 import sys
 import sysconfig
 import tempfile
+import threading
 import warnings
 from pathlib import Path
 
@@ -31,6 +32,7 @@ INSTRUCTIONS = {
 
 # Whether results are to be bit for bit those in Python; tests say so.
 EXACT = False
+_lock = threading.RLock()  # a build by KAPPAFLOW_NATIVE=1 is made under it
 
 
 def operations(device: torch.device) -> Operations:
@@ -95,7 +97,7 @@ def build(*, verbose: bool = False) -> Path:
             "compiler, ninja and setuptools, pip install 'kappaflow[native]'; everything works "
             "without it."
         ) from error
-    _player.cache_clear()
+    _known.cache_clear()
     return target
 
 
@@ -106,23 +108,39 @@ def _flags(capability: str) -> list[str]:
 
 
 @functools.lru_cache(maxsize=2)
-def _player(must: bool) -> tuple[Player, dict[str, int]] | None:
-    """Returns the player and the number of each operation; None, for this process, without one."""
+def _known(must: bool) -> tuple[Player, dict[str, int]] | None:
     target = path()
     if must and not target.exists():
         try:
             build()
         except BuildError as error:
             warnings.warn(str(error), RuntimeWarning, stacklevel=2)
-            return None
-    if not target.exists():
-        return None
+    return _loaded(target) if target.exists() else None
+
+
+def _player(must: bool) -> tuple[Player, dict[str, int]] | None:
+    """Returns the player and the number of each operation; None, for this process, without one."""
+    with _lock:  # a module that another thread is just loading is a half of one
+        return _known(must)
+
+
+def _loaded(target: Path) -> tuple[Player, dict[str, int]] | None:
     try:
         loader = importlib.machinery.ExtensionFileLoader(target.stem, str(target))
         spec = importlib.util.spec_from_loader(target.stem, loader)
         module = importlib.util.module_from_spec(spec)  # pyright: ignore[reportArgumentType]
         loader.exec_module(module)
-    except ImportError:  # half-written, or built by another compiler
+    except ImportError:  # built by another compiler, or no module at all
         return None
     codes = {name: code for code, name in enumerate(module.names())}
     return (module, codes) if set(codes) == set(NAMES) else None  # pyright: ignore[reportReturnType]
+
+
+def _after_fork() -> None:
+    """A forked process has none of the threads that may have held the lock."""
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
