@@ -17,6 +17,7 @@ COMMANDS = {
         "defaults:defaults",
         "Train `kappaflow fit` on MAGIC, one default changed a time.",
     ),
+    "parts": ("parts:parts", "Time single parts of coupling stacks beside what they replace."),
     "precision": (
         "precision:precision",
         "Train on MAGIC in full precision and in bfloat16, and compare held-out NLLs.",

@@ -18,6 +18,7 @@ LAYOUT = [
     ("storage",),
     ("memory",),
     ("linearization",),
+    ("fingerprints",),
     ("reversible",),
     ("bijection",),
     ("nets",),

@@ -15,8 +15,8 @@ import kappaflow as kf
 from cases import BIJECTIONS, affine, started
 from kappaflow import registry, reversible
 from kappaflow.errors import NumericalWarning
+from kappaflow.fingerprints import direction_for, error_text, fingerprint, relative_error
 from kappaflow.memory import MEMORY_MODES, memory_modes_bypassed
-from kappaflow.reversible import direction_for, error_text, fingerprint, relative_error
 from kappaflow.testing.contract import jittered
 
 half = kf.Partition.half

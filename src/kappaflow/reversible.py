@@ -13,7 +13,6 @@ Source: Gomez, Ren, Urtasun, Grosse 2017 (RevNet) for the inversion; the fingerp
 """
 
 import functools
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -25,9 +24,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from kappaflow.errors import ArgumentError, NumericalError, NumericalWarning
+from kappaflow.fingerprints import (
+    LARGEST_ERROR,
+    direction_for,
+    error_text,
+    fingerprint,
+    fingerprint_errors,
+    relative_error,
+)
 from kappaflow.memory import Replay, memory_modes_bypassed, run_layer, runs_plainly
 
-LARGEST_ERROR = 1e-4
 LONGEST_RUN = 32
 
 Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -165,96 +171,6 @@ def run_steps(
             x, part = run_layer("recompute", plain, x, context, module=step.module)
             log_det = log_det + part
     return x, log_det
-
-
-def direction_for(x: Tensor) -> Tensor:
-    """Returns the direction of fingerprints: N(0, 1) of a fixed seed, in float32 or wider."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    return _direction(math.prod(x.shape[1:]), dtype, x.device)
-
-
-@functools.lru_cache(maxsize=32)
-def _direction(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randn(size, generator=generator, dtype=torch.float64, device="cpu")
-    return drawn.to(device, dtype)
-
-
-def fingerprint(x: Tensor, direction: Tensor) -> Tensor:
-    """Returns one number for each row of x: its product with the direction.
-
-    Args:
-        x: (B, *event).
-        direction: (n,) with n numbers a row, from `direction_for`.
-
-    Returns:
-        (B,), in the type of the direction.
-    """
-    # Not a matrix product, which autocast and TF32 would round.
-    return (x.flatten(1) * direction).sum(1)
-
-
-def relative_error(found: Tensor, kept: Tensor) -> Tensor:
-    """Returns the largest of |found - kept| / |kept| over the rows, |.| the largest entry.
-
-    A row smaller than most, like a point near zero, is measured against the median of all.
-
-    Args:
-        found: (B, *event).
-        kept: (B, *event).
-
-    Returns:
-        A scalar tensor; nan where numbers are not finite: `not error <= LARGEST_ERROR` holds then.
-
-    Example:
-        >>> kept = torch.tensor([[1.0], [2.0], [0.0]])
-        >>> round(relative_error(kept + torch.tensor([[0.0], [0.02], [1e-9]]), kept).item(), 6)
-        0.01
-    """
-    wide = torch.promote_types(kept.dtype, torch.float32)
-    difference = (found.to(wide) - kept.to(wide)).abs().flatten(1)
-    size = kept.to(wide).abs().flatten(1)
-    if not kept.numel():
-        return size.sum()
-    return _worst(difference.amax(1), size.amax(1))
-
-
-def fingerprint_errors(found: Tensor, kept: Tensor) -> Tensor:
-    """Returns the `relative_error` of each of n layers' fingerprints (n, B): that of its input."""
-    return _worst((found - kept).abs(), kept.abs()) if kept.numel() else kept.sum(1)
-
-
-def _worst(difference: Tensor, size: Tensor) -> Tensor:
-    """Returns the largest quotient over the rows (..., B)."""
-    typical = size.median(-1, keepdim=True).values
-    typical = torch.where(typical > 0, typical, size.mean(-1, keepdim=True))
-    scale = torch.maximum(size, typical).clamp_min(torch.finfo(size.dtype).tiny)
-    return (difference / scale).amax(-1)
-
-
-def error_text(layer: str, error: float, first: int, last: int, *, inverse: bool = False) -> str:
-    """Returns the text of the warning that a run keeps the inputs of its layers from here on.
-
-    Args:
-        layer: Number and kind of the layer whose input came back wrong.
-        error: How wrong, as `relative_error` says.
-        first: The first layer of the run, counted from 1.
-        last: The last one.
-        inverse: Whether the run goes from latent to data.
-
-    Returns:
-        One sentence on what happened, and one on why and what to do.
-    """
-    of = "the inverse of " if inverse else ""
-    many = last > first
-    layers = f"layers {first} to {last} keep their" if many else f"layer {first} keeps its"
-    return (
-        f"memory='invert': the input of {of}layer {layer} came back with a relative error of "
-        f"{error:.1g} (most allowed {LARGEST_ERROR:.0e}), so {of}{layers} inputs "
-        "from here on, as memory='recompute' does. The gradients are exact, but a layer is "
-        "ill-conditioned, or its network rounds or draws otherwise in the other direction: "
-        "kappaflow.doctor tells which, memory='recompute' does without the attempt."
-    )
 
 
 class _Node(torch.autograd.Function):

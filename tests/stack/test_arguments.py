@@ -138,3 +138,11 @@ def test_a_context_that_nobody_reads_is_left_alone():
     stack = stack_of(4, 2)
     x = torch.ones(3, 4, dtype=torch.float64)
     assert torch.equal(stack(x, torch.ones(3, 7))[0], stack(x)[0])
+
+
+def test_a_memory_mode_set_later_is_checked_too():
+    """A typing error is said at once, not at the next call."""
+    stack = kf.CouplingStack([kf.Partition.half(4)], (4,))
+    with pytest.raises(kf.ArgumentError, match="'memory' should be one of .*, got 'Store'"):
+        stack.memory = "Store"
+    assert stack.memory == "recompute"

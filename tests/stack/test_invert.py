@@ -9,7 +9,7 @@ import torch
 
 import kappaflow as kf
 from kappaflow.errors import NumericalWarning
-from kappaflow.reversible import LARGEST_ERROR
+from kappaflow.fingerprints import LARGEST_ERROR
 from kappaflow.stack import arithmetic
 from kappaflow.stack.marks import Marks
 from kappaflow.stack.operations import AT_ONCE

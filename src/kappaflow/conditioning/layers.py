@@ -27,7 +27,10 @@ class Layer:
 
 
 def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Layer, ...]:
-    """Returns the layers of a bijection in their order, nested chains and stacks opened."""
+    """Returns the layers of a bijection in their order, nested chains and stacks opened.
+
+    The layers of a stack are its plain couplings: the same function, up to rounding.
+    """
     found = _walk(bijection, context)
     return tuple(
         Layer(f"{i} {type(part).__name__}", part, part_context)

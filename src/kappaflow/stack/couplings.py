@@ -85,7 +85,7 @@ class CouplingStack(Bijection):
         self.permutations = _checked_permutations(permutations, self.partitions)
         self.kind = one_of("kind", kind, ("affine", "additive"))
         self.context_features = natural_int("context_features", context_features)
-        self.memory = one_of("memory", memory, MEMORY_MODES)
+        self.memory = memory
         for partition in self.partitions:
             check_something_to_read(partition, self.context_features)
         self.blocks = nn.ModuleList()
@@ -164,6 +164,15 @@ class CouplingStack(Bijection):
         chain.to(like.device, like.dtype).load_state_dict(self.state_dict())
         trained = any(parameter.requires_grad for parameter in self.parameters())
         return chain.train(self.training).requires_grad_(trained)
+
+    @property
+    def memory(self) -> str:
+        """What is kept for the backward pass."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, value: str) -> None:
+        self._memory = one_of("memory", value, MEMORY_MODES)
 
     def __len__(self) -> int:
         return len(self.partitions)

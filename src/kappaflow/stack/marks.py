@@ -1,19 +1,10 @@
 """How exactly states come back that were not kept."""
 
-import functools
-
 import torch
 from torch import Tensor
 
-from kappaflow.reversible import fingerprint_errors
+from kappaflow.fingerprints import fingerprint_errors, random_direction
 from kappaflow.stack.operations import Operations
-
-
-@functools.lru_cache(maxsize=64)
-def _direction(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Returns a fixed vector of N(0, 1) entries: a projection on it shows an error of any kind."""
-    generator = torch.Generator().manual_seed(size)
-    return torch.randn(size, generator=generator, dtype=torch.float64).to(device, dtype)
 
 
 class Marks:
@@ -43,5 +34,5 @@ class Marks:
 def _fingerprint(do: Operations, x: Tensor) -> Tensor:
     with torch.inference_mode(False):
         found = x.new_empty(x.shape[1])
-        do.project(x, _direction(len(x), x.dtype, x.device), found)
+        do.project(x, random_direction(len(x), x.dtype, x.device), found)
         return found

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kappaflow.bijection import Chain, Inverse
 from kappaflow.errors import ArgumentError, NumericalWarning
-from kappaflow.reversible import LARGEST_ERROR, error_text, relative_error
+from kappaflow.fingerprints import LARGEST_ERROR, error_text, relative_error
 from kappaflow.stack.block import Block
 from kappaflow.stack.execution import Manner, Pass
 

@@ -1,0 +1,115 @@
+"""What single parts of a coupling stack are worth, each beside what it took the place of."""
+
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow.stack import native
+from kappaflow.stack.operations import AT_ONCE, Operations
+
+SHAPES = ((128, 32), (128,), (128, 128), (128,), (64, 128), (64,))
+DEPTH, BLOCK, CHANGED, COLUMNS = 128, 32, 32, 256
+
+Call = Callable[[], object]
+
+
+def parts(*, repetitions: int = 41) -> None:
+    """Print median times, interleaved, on one thread.
+
+    Weights are those of 128 conditioners 32-128-128-64, entries those of 32 features at 256
+    points. The native player is timed where it has been built.
+
+    Parameters
+    ----------
+    repetitions
+        Of each; the median is printed.
+    """
+    torch.set_num_threads(1)
+    separate = [nn.Parameter(torch.randn(s)) for _ in range(DEPTH) for s in SHAPES]
+    stacked = [
+        nn.Parameter(torch.randn(BLOCK, *shape)) for _ in range(DEPTH // BLOCK) for shape in SHAPES
+    ]
+    _compare(
+        "optimizer, 128 separate networks and stacked by 32",
+        {
+            f"{name}, {kind}": call
+            for kind, weights in (("separate", separate), ("stacked", stacked))
+            for name, call in _steps(weights).items()
+        },
+        repetitions,
+    )
+    x = torch.randn(CHANGED, COLUMNS) / 10
+    out = torch.empty_like(x)
+    functions = {
+        "exp": torch.exp,
+        "exp2": torch.exp2,
+        "tanh": torch.tanh,
+        "sigmoid": torch.sigmoid,
+    }
+    _compare(
+        "functions of 32 x 256 numbers",
+        {name: lambda f=f: f(x, out=out) for name, f in functions.items()},
+        20 * repetitions,
+    )
+    ways = {"Python": AT_ONCE, "player": native.operations(torch.device("cpu"))}
+    _compare(
+        "affine couplings of 32 x 256 numbers",
+        {
+            f"{name}, {way}": call
+            for way, do in ways.items()
+            if way == "Python" or do is not AT_ONCE
+            for name, call in _couplings(do).items()
+        },
+        20 * repetitions,
+    )
+
+
+def _steps(weights: list[nn.Parameter]) -> dict[str, Call]:
+    optimizer = torch.optim.Adam(weights, lr=1e-6, fused=True)
+    averages = [weight.detach().clone() for weight in weights]
+    for weight in weights:
+        weight.grad = torch.randn_like(weight)
+
+    def clip() -> None:
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        torch.nn.utils.clip_grads_with_norm_(weights, 1e9, norm)
+
+    @torch.no_grad()
+    def average() -> None:
+        for mean, weight in zip(averages, weights, strict=True):
+            mean.lerp_(weight, 0.01)
+
+    return {"fused Adam": optimizer.step, "clipping": clip, "moving average": average}
+
+
+def _couplings(do: Operations) -> dict[str, Call]:
+    x, y, factor, sigmoid, total = (torch.randn(CHANGED, COLUMNS) for _ in range(5))
+    answer, slope = torch.randn(2 * CHANGED, COLUMNS), torch.randn(2 * CHANGED, COLUMNS)
+    offset, log_det = torch.tensor(-0.1), torch.randn(COLUMNS)
+
+    def forward(x: Tensor = x) -> None:
+        do.affine(x, answer, offset, 10.0, 0.2, sigmoid, factor, total, y)
+        do.finish()
+
+    def back() -> None:
+        do.affine_pull(x, factor, sigmoid, answer, log_det, 4.0, y, slope)
+        do.finish()
+
+    return {"affine": forward, "its gradient": back}
+
+
+def _compare(title: str, calls: dict[str, Call], repetitions: int) -> None:
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    with torch.no_grad():
+        for _ in range(repetitions):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - start)
+    print(title)
+    for name, taken in times.items():
+        print(f"  {name:<26} {median(taken) * 1e6:9.1f} us")
