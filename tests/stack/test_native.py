@@ -16,6 +16,8 @@ from kappaflow.stack import native
 from kappaflow.stack.operations import AT_ONCE, NAMES, Recording
 from stack.examples import MEMORY, WAYS, assert_alike, points, result_of, same, stack_of
 
+pytestmark = pytest.mark.slow  # the player is built first
+
 SETTINGS = {
     "plain": {"hidden": (8, 8)},
     "additive": {"kind": "additive"},
@@ -39,8 +41,8 @@ SETTINGS = {
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     """Returns where compiled modules lie for this session's tests, with the player built."""
-    if shutil.which("c++") is None or shutil.which("ninja") is None:
-        pytest.skip("there is no C++ compiler or no ninja")
+    if shutil.which("c++") is None:
+        pytest.skip("there is no C++ compiler")  # ninja comes with the development extras
     folder = tmp_path_factory.mktemp("extensions")
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of setuptools

@@ -16,6 +16,8 @@ import sysconfig
 import tempfile
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -80,7 +82,7 @@ def build(*, verbose: bool = False) -> Path:
 
         target.parent.mkdir(parents=True, exist_ok=True)
         # Elsewhere first: what lies under the name is whole, and nobody waits for a killed build.
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder, _own_tools_found():
             cpp_extension.load(
                 target.stem,
                 str(SOURCE),
@@ -99,6 +101,17 @@ def build(*, verbose: bool = False) -> Path:
         ) from error
     _known.cache_clear()
     return target
+
+
+@contextmanager
+def _own_tools_found() -> Iterator[None]:
+    """Lets torch find the ninja of this environment, also where that has not been activated."""
+    before = os.environ.get("PATH", "")
+    os.environ["PATH"] = os.pathsep.join((sysconfig.get_path("scripts"), before))
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = before
 
 
 def _flags(capability: str) -> list[str]:
