@@ -5,10 +5,11 @@ from collections.abc import Callable
 from statistics import median
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kappaflow.stack import native
-from kappaflow.stack.operations import AT_ONCE, Operations
+from kappaflow.stack.operations import Operations
+from kappaflow.stack.programs import Executor, Job, PlayingExecutor, Programs
 
 SHAPES = ((128, 32), (128,), (128, 128), (128,), (64, 128), (64,))
 DEPTH, BLOCK, CHANGED, COLUMNS = 128, 32, 32, 256
@@ -54,14 +55,14 @@ def parts(*, repetitions: int = 41) -> None:
         {name: lambda f=f: f(x, out=out) for name, f in functions.items()},
         20 * repetitions,
     )
-    ways = {"Python": AT_ONCE, "player": native.operations(torch.device("cpu"))}
+    ways = {"Python": Executor("cpu"), "player": native.executor("cpu")}
     _compare(
         "affine couplings of 32 x 256 numbers",
         {
             f"{name}, {way}": call
-            for way, do in ways.items()
-            if way == "Python" or do is not AT_ONCE
-            for name, call in _couplings(do).items()
+            for way, executor in ways.items()
+            if way == "Python" or isinstance(executor, PlayingExecutor)
+            for name, call in _couplings(executor).items()
         },
         20 * repetitions,
     )
@@ -86,20 +87,22 @@ def _steps(weights: list[nn.Parameter]) -> dict[str, Call]:
     return {"fused Adam": optimizer.step, "clipping": clip, "moving average": average}
 
 
-def _couplings(do: Operations) -> dict[str, Call]:
+def _couplings(executor: Executor) -> dict[str, Call]:
     x, y, factor, sigmoid, total = (torch.randn(CHANGED, COLUMNS) for _ in range(5))
     answer, slope = torch.randn(2 * CHANGED, COLUMNS), torch.randn(2 * CHANGED, COLUMNS)
     offset, log_det = torch.tensor(-0.1), torch.randn(COLUMNS)
 
-    def forward(x: Tensor = x) -> None:
+    def forward(do: Operations) -> None:
         do.affine(x, answer, offset, 10.0, 0.2, sigmoid, factor, total, y)
-        do.finish()
 
-    def back() -> None:
+    def back(do: Operations) -> None:
         do.affine_pull(x, factor, sigmoid, answer, log_det, 4.0, y, slope)
-        do.finish()
 
-    return {"affine": forward, "its gradient": back}
+    def call(describe: Callable[[Operations], None]) -> Call:
+        job = Job(describe, Programs(), "always the same")
+        return lambda: executor.run([[lambda: iter([job])]])
+
+    return {"affine": call(forward), "its gradient": call(back)}
 
 
 def _compare(title: str, calls: dict[str, Call], repetitions: int) -> None:

@@ -1,5 +1,6 @@
 """The native player does what Python does: bit for bit where asked to, else to rounding."""
 
+import copy
 import os
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ import torch
 
 from kappaflow.errors import BuildError, NumericalWarning
 from kappaflow.stack import native
-from kappaflow.stack.operations import AT_ONCE, NAMES, Recording
+from kappaflow.stack.operations import NAMES
+from kappaflow.stack.programs import MOST, Executor, Job, PlayingExecutor, Programs
 from stack.examples import MEMORY, WAYS, assert_alike, points, result_of, same, stack_of
 
 pytestmark = pytest.mark.slow  # the player is built first
@@ -150,17 +152,112 @@ def test_operations_are_those_of_python(player, columns):
         do.affine_pull(x, factor, sigmoid, answer, log_det, 4.0, to_x, slope)
         do.affine_pull(x, factor, sigmoid, answer, log_det, -4.0, to_x, other)
         do.layer_pull(weight.T.contiguous().T, finite, filled(6, 11), 1.25, on, on, back)
-        do.finish()
         return h, low, sigmoid, factor, there, back_again, sums, slope, other, to_x, back, on
 
     state = torch.get_rng_state()
     results = []
-    for do in (AT_ONCE, Recording(*player)):
+    for executor in (Executor("cpu"), PlayingExecutor(*player)):
         generator.manual_seed(0)
-        results.append(outcome(do))
+        execute(executor, lambda do: results.append(outcome(do)))
     for wanted, found in zip(*results, strict=True):
         assert torch.allclose(found, wanted, rtol=2e-6, atol=2e-6, equal_nan=True)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Returns the programs that are made from now on."""
+    made = []
+    record = PlayingExecutor._record
+    monkeypatch.setattr(
+        PlayingExecutor, "_record", lambda self, job: made.append(job) or record(self, job)
+    )
+    return made
+
+
+def step(stack, x):
+    """Returns the results of a training step that changes the weights in place."""
+    found = result_of(stack, "forward", x)
+    with torch.no_grad():
+        for parameter in stack.parameters():
+            parameter.mul_(1.1)
+    return found
+
+
+@pytest.mark.usefixtures("chunked", "player")
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_a_program_is_recorded_once(threads, recorded, memory):
+    """The first step records a program for each chunk and way; those behind it play the same."""
+    threads(2)
+    stack = stack_of(5, 6, (8, 8), memory=memory, dtype=torch.float32)
+    x, _ = points(stack, 70, dtype=torch.float32)
+    step(stack, x)
+    first = len(recorded)
+    assert first > 0
+    for _ in range(5):
+        step(stack, x)
+    warm = len(recorded)  # tracks take turns: a chunk may have had another one's
+    for _ in range(3):
+        step(stack, x)
+    assert len(recorded) == warm
+
+
+@pytest.mark.usefixtures("chunked", "player", "pool")
+def test_a_program_follows_the_weights(threads, monkeypatch):
+    """Weights changed in place, other points and weights in other memory are all noticed."""
+    threads(2)
+    monkeypatch.setattr(native, "EXACT", True)
+    stack = stack_of(5, 6, (8, 8), dtype=torch.float32)
+    results = []
+    for wanted in ("", "0"):
+        monkeypatch.setenv("KAPPAFLOW_NATIVE", wanted)
+        mine, found = copy.deepcopy(stack), []
+        for seed in range(6):
+            torch.manual_seed(seed)
+            x = torch.randn(70, 5)
+            found.append(step(mine, x))
+            if seed % 2:
+                for parameter in mine.parameters():
+                    parameter.data = parameter.data / 1.2
+        results.append(found)
+    for one, other in zip(*results, strict=True):
+        assert same(one, other)
+
+
+@pytest.mark.usefixtures("chunked", "player", "pool")
+def test_programs_of_two_stacks_are_kept_apart(threads, monkeypatch):
+    """Stacks of one shape share buffers, and neither plays the other's program."""
+    threads(2)
+    monkeypatch.setattr(native, "EXACT", True)
+    stacks = [stack_of(5, 6, (8, 8), dtype=torch.float32) for _ in range(2)]
+    step(stacks[1], points(stacks[1], 70, dtype=torch.float32)[0])
+    x, _ = points(stacks[0], 70, dtype=torch.float32)
+    for _ in range(2):
+        for stack in stacks:
+            wanted, found = both(monkeypatch, stack, "forward", x, None)
+            assert same(found, wanted)
+
+
+def test_what_a_program_depends_on_is_remembered():
+    """A key of its own is recorded once, the oldest is forgotten, and None is never known."""
+    programs, made = Programs(), []
+
+    def make():
+        made.append(object())
+        return made[-1]
+
+    first = programs.get("first", make)
+    assert programs.get("first", make) is first
+    assert programs.get(None, make) is not programs.get(None, make)
+    for key in range(MOST):
+        programs.get(key, make)
+    assert programs.get("first", make) is not first
+
+
+def execute(executor, *describe):
+    """Executes what functions call, all at the same time."""
+    jobs = [Job(one, Programs(), None) for one in describe]
+    executor.run([[lambda job=job: iter([job])] for job in jobs])
 
 
 def test_all_operations_are_known(player):
@@ -171,14 +268,15 @@ def test_all_operations_are_known(player):
 def test_the_interpreter_runs_on(player):
     """While a program is played another thread of Python can do something."""
     a, target = torch.ones(700, 700), torch.empty(700, 700)
-    do = Recording(*player)
-    for _ in range(300):
-        do.add_product(a, a, 0, target)
     started, counted = threading.Event(), []
 
-    def play():
+    def describe(do):
+        for _ in range(300):
+            do.add_product(a, a, 0, target)
         started.set()
-        do.finish()
+
+    def play():
+        execute(PlayingExecutor(*player), describe)
 
     other = threading.Thread(target=play)
     other.start()
@@ -190,20 +288,18 @@ def test_the_interpreter_runs_on(player):
 
 def test_an_error_in_a_program_is_raised(player):
     """Operands that do not fit are an error of Python, as they are at once."""
-    do = Recording(*player)
-    do.add_product(torch.ones(2, 3), torch.ones(2, 3), 1, torch.ones(2, 3))
+    wide = torch.ones(2, 3)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        do.finish()
+        execute(PlayingExecutor(*player), lambda do: do.add_product(wide, wide, 1, wide))
 
 
 def test_the_environment_decides(player, monkeypatch):
     """KAPPAFLOW_NATIVE=0 turns the player off; other devices never have it."""
-    cpu = torch.device("cpu")
     assert player is not None
-    assert isinstance(native.operations(cpu), Recording)
-    assert native.operations(torch.device("meta")) is AT_ONCE
+    assert type(native.executor("cpu")) is PlayingExecutor
+    assert type(native.executor("meta")) is Executor
     monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
-    assert native.operations(cpu) is AT_ONCE
+    assert type(native.executor("cpu")) is Executor
 
 
 @pytest.fixture
@@ -218,9 +314,8 @@ def _unbuilt(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("_unbuilt")
 def test_without_a_player_all_is_done_in_python(monkeypatch):
     """Where none is built nothing is said; where one is asked for, once, and Python goes on."""
-    cpu = torch.device("cpu")
     monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
-    assert native.operations(cpu) is AT_ONCE
+    assert type(native.executor("cpu")) is Executor
 
     def fails(**_):
         raise BuildError("no compiler.")
@@ -228,8 +323,8 @@ def test_without_a_player_all_is_done_in_python(monkeypatch):
     monkeypatch.setattr(native, "build", fails)
     monkeypatch.setenv("KAPPAFLOW_NATIVE", "1")
     with pytest.warns(RuntimeWarning, match="no compiler"):
-        assert native.operations(cpu) is AT_ONCE
-    assert native.operations(cpu) is AT_ONCE
+        assert type(native.executor("cpu")) is Executor
+    assert type(native.executor("cpu")) is Executor
 
 
 @pytest.mark.usefixtures("_unbuilt")
@@ -238,7 +333,7 @@ def test_a_file_that_is_no_player_is_left_alone(monkeypatch):
     monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
     native.path().parent.mkdir()
     native.path().write_text("not a module")
-    assert native.operations(torch.device("cpu")) is AT_ONCE
+    assert type(native.executor("cpu")) is Executor
 
 
 @pytest.mark.usefixtures("_unbuilt")

@@ -3,8 +3,9 @@
 Inside, features come first: a chunk is (features, columns), a column being a row of the batch.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,14 @@ from torch import Tensor
 from kappaflow.stack.arithmetic import Additive, Affine, Arithmetic, Found
 from kappaflow.stack.marks import Marks
 from kappaflow.stack.network import Activations, Draws, Pull, Slopes, evaluate
-from kappaflow.stack.operations import Operations
+from kappaflow.stack.operations import AT_ONCE, Operations
+from kappaflow.stack.prepared import (
+    GradientSet,
+    prepared_transposes,
+    prepared_weights,
+    where_they_lie,
+)
+from kappaflow.stack.programs import Job, Programs
 from kappaflow.stack.route import Order, Route, Step
 from kappaflow.stack.shape import BlockShape, NetworkShape
 from kappaflow.stack.weights import Transposes, Views
@@ -72,6 +80,7 @@ class Track:
         places: Where each step of a segment reads and writes.
         ends: The two halves at the end of each segment.
         found: What each layer computes; empty if that is not kept.
+        programs: Those that were recorded on these buffers.
     """
 
     def __init__(
@@ -89,6 +98,7 @@ class Track:
         self.places: list[list[Place]] = []
         self.ends: list[list[Tensor]] = []
         self.found: dict[int, Found] = {}
+        self.programs = Programs()
         for i, segment in enumerate(route.segments):
             reuse = keep == "nothing" and i >= 2  # two take turns: one is read, one is written
             entry = self.entries[i - 2] if reuse else like.new_empty(shape.features, columns)
@@ -129,7 +139,14 @@ class Undo:
 
 
 class Scratch:
-    """Buffers that one chunk needs while it runs."""
+    """Buffers that one chunk needs while it runs.
+
+    Attributes:
+        context: (context, columns), in the type of the products.
+        context_gradient: The same in the type of the states.
+        log_det_gradient: (columns,).
+        x_gradient: (features, columns).
+    """
 
     def __init__(self, shape: BlockShape, columns: int, like: Tensor, kind: torch.dtype) -> None:
         self.found = [found_for(n, columns, like, kind, shape.affine) for n in shape.networks]
@@ -143,6 +160,10 @@ class Scratch:
         self.slopes = [[Slopes(n, buffer) for n in shape.networks] for buffer in buffers]
         self.halves = [{size: buffer[rows - size :] for size in sizes} for buffer in buffers]
         self.pulls = [Pull(n, columns, like, kind) for n in shape.networks]
+        self.context = like.new_empty(shape.context_features, columns, dtype=kind)
+        self.context_gradient = like.new_empty(shape.context_features, columns)
+        self.log_det_gradient = like.new_empty(columns)
+        self.x_gradient = like.new_empty(shape.features, columns)
 
 
 class Run:
@@ -151,8 +172,8 @@ class Run:
     Args:
         shape: The couplings.
         direction: 1 from data to latent, -1 back.
-        views: Weights of the couplings, by layer; only where conditioners are evaluated.
-        transposes: The same, transposed; only on the way back.
+        tensors: Their weights and biases.
+        kind: The type of the products.
         like: A tensor of the type and on the device of the states.
     """
 
@@ -160,95 +181,147 @@ class Run:
         self,
         shape: BlockShape,
         direction: int,
-        views: Sequence[Views],
-        transposes: Sequence[Transposes],
+        tensors: Sequence[Tensor],
+        kind: torch.dtype,
         like: Tensor,
     ) -> None:
-        self.shape, self.views, self.transposes = shape, views, transposes
+        self.shape, self._tensors, self._kind = shape, tensors, kind
         self.route = shape.encode if direction > 0 else shape.decode
         self.arithmetic: Arithmetic = (
             Affine(shape.scale_bound, direction, like) if shape.affine else Additive(direction)
         )
 
+    @functools.cached_property
+    def views(self) -> list[Views]:
+        """Weights of the couplings, by layer."""
+        return prepared_weights(self.shape, self._tensors, self._kind)
+
+    @functools.cached_property
+    def transposes(self) -> list[Transposes]:
+        """The same, transposed."""
+        return prepared_transposes(self.shape, self._tensors, self._kind)
+
     def there(
         self,
-        do: Operations,
         track: Track,
         scratch: Scratch,
         x: Tensor,
         z: Tensor,
         context: Tensor,
         seeds: Sequence[int] | None,
+        log_det: Tensor,
         marks: Marks | None = None,
-    ) -> Tensor:
-        """Writes z (features, columns) for x (features, columns); returns the log_det (columns,).
+    ) -> Iterator[Job]:
+        """Writes z (features, columns) and the log_det (columns,) for x (features, columns).
 
         Args:
-            do: Executes, or records.
             track: Takes the states.
             scratch: Buffers.
             x: What comes in.
             z: What goes out.
-            context: (context, columns), in the type of the products.
+            context: (context, columns).
             seeds: Of the dropout of each layer, or None for no dropout.
+            log_det: Written.
             marks: Takes a fingerprint of each state, if any is wanted.
 
-        Returns:
-            The log_det.
+        Yields:
+            What is to be executed, between what comes before and after it.
         """
+        scratch.context.copy_(context)
         for log_scales in scratch.log_scales.values():
             log_scales.zero_()
-        ends: list[Tensor] = [x]
-        for i, places in enumerate(track.places):
-            track.moves[i].there(do, ends, [track.entries[i]])
-            for place in places:
-                found = self._evaluate(do, place, track, scratch, context, seeds)
-                if marks is not None:
-                    marks.keep(do, place.step.layer, place.x)
-                log_scales = scratch.log_scales[len(place.x)]
-                self.arithmetic.apply(do, found, place.x, place.y, log_scales)
-            ends = track.ends[i]
-        track.moves[-1].there(do, ends, [z])
-        do.finish()
-        return sum_of(scratch.log_scales)
+        track.moves[0].there(AT_ONCE, [x], [track.entries[0]])
+        yield Job(
+            functools.partial(self._there, track, scratch, seeds, marks),
+            track.programs,
+            None if marks else self._key(seeds, scratch),
+        )
+        track.moves[-1].there(AT_ONCE, track.ends[-1], [z])
+        log_det.copy_(sum_of(scratch.log_scales))
 
     def back(
         self,
-        do: Operations,
         track: Track,
         scratch: Scratch,
         z_gradient: Tensor,
-        log_det: Tensor,
+        log_det_gradient: Tensor,
         x_gradient: Tensor,
         context: Tensor,
         context_gradient: Tensor,
         seeds: Sequence[int] | None,
-        gradients: Sequence[Views],
+        gradients: GradientSet,
         beta: int,
         undo: Undo | None = None,
-    ) -> None:
+    ) -> Iterator[Job]:
         """Takes gradients back over the track.
 
         Args:
-            do: Executes, or records.
             track: As `there` left it.
             scratch: Buffers.
             z_gradient: (features, columns).
-            log_det: Gradient of the log_det, (columns,).
+            log_det_gradient: (columns,).
             x_gradient: (features, columns), written.
-            context: (context, columns), in the type of the products.
-            context_gradient: (context, columns), added to.
+            context: (context, columns).
+            context_gradient: (context, columns), written.
             seeds: As for `there`.
-            gradients: Of the weights, by layer; added to with `beta` 1, overwritten with 0.
+            gradients: Of the weights; added to with `beta` 1, overwritten with 0.
             beta: 0 or 1.
             undo: Where nothing was kept: what comes out, from which the states come back.
+
+        Yields:
+            What is to be executed, between what comes before and after it.
         """
-        log_det = log_det * self.arithmetic.weight
-        holds, free, sizes = [0, 1], 2, self.route.segments[-1].sizes
-        halves = [scratch.halves[b][n] for b, n in zip(holds, sizes, strict=True)]
-        track.moves[-1].back(do, [z_gradient], halves)
+        scratch.context.copy_(context)
+        scratch.context_gradient.zero_()
+        torch.mul(log_det_gradient, self.arithmetic.weight, out=scratch.log_det_gradient)
+        track.moves[-1].back(AT_ONCE, [z_gradient], self._halves(scratch, [0, 1], -1))
         if undo is not None:
-            track.moves[-1].back(do, [undo.z], track.ends[-1])
+            track.moves[-1].back(AT_ONCE, [undo.z], track.ends[-1])
+        yield Job(
+            functools.partial(self._back, track, scratch, seeds, gradients, beta, undo),
+            track.programs,
+            None if undo else self._key(seeds, scratch, gradients, beta),
+        )
+        x_gradient.copy_(scratch.x_gradient)
+        if undo is not None:
+            track.moves[0].back(AT_ONCE, [track.entries[0]], [undo.x])
+        context_gradient.copy_(scratch.context_gradient)
+
+    def _key(self, seeds: object, *parts: Hashable) -> Hashable:
+        """Returns what a program depends on, besides its track; None if it changes every time."""
+        if seeds is not None or self._tensors[0].dtype != self._kind:
+            return None
+        return where_they_lie(self._tensors), *parts
+
+    def _there(
+        self,
+        track: Track,
+        scratch: Scratch,
+        seeds: Sequence[int] | None,
+        marks: Marks | None,
+        do: Operations,
+    ) -> None:
+        for i, places in enumerate(track.places):
+            if i:
+                track.moves[i].there(do, track.ends[i - 1], [track.entries[i]])
+            for place in places:
+                found = self._evaluate(do, place, track, scratch, seeds)
+                if marks is not None:
+                    marks.keep(do, place.step.layer, place.x)
+                log_scales = scratch.log_scales[len(place.x)]
+                self.arithmetic.apply(do, found, place.x, place.y, log_scales)
+
+    def _back(
+        self,
+        track: Track,
+        scratch: Scratch,
+        seeds: Sequence[int] | None,
+        gradients: GradientSet,
+        beta: int,
+        undo: Undo | None,
+        do: Operations,
+    ) -> None:
+        holds, free = [0, 1], 2  # buffers: of the gradient of each half, and of what comes next
         for i in range(len(track.places) - 1, -1, -1):
             for place in reversed(track.places[i]):
                 layer = place.step.layer
@@ -256,40 +329,41 @@ class Run:
                 kept, changed = holds[place.step.reads], holds[1 - place.step.reads]
                 found = track.found.get(layer)
                 if found is None:
-                    found = self._evaluate(do, place, track, scratch, context, seeds)
+                    found = self._evaluate(do, place, track, scratch, seeds)
                     self.arithmetic.prepare(do, found)
                 if undo is not None:
                     self.arithmetic.undo(do, found, place.x)
                     undo.marks.compare(do, layer, place.x)
                 slopes = scratch.slopes[changed][network]
                 back = scratch.halves[free][len(place.x)]
-                self.arithmetic.pull(do, found, place.x, log_det, slopes.answer, back)
+                self.arithmetic.pull(
+                    do, found, place.x, scratch.log_det_gradient, slopes.answer, back
+                )
                 scratch.pulls[network](
                     do,
                     self.transposes[layer],
                     place.kept,
-                    context,
+                    scratch.context,
                     found.network,
                     slopes,
-                    gradients[layer],
+                    gradients.layers[layer],
                     scratch.halves[kept][len(place.kept)],
-                    context_gradient,
+                    scratch.context_gradient,
                     beta,
                     1.0 if seeds is None else scratch.draws[network].scale,
                 )
                 holds[1 - place.step.reads], free = free, changed
-            halves = [scratch.halves[b][n] for b, n in zip(holds, sizes, strict=True)]
-            if not i:
-                break
-            sizes = self.route.segments[i - 1].sizes
-            holds_before = [scratch.halves[b][n] for b, n in zip(holds, sizes, strict=True)]
-            track.moves[i].back(do, halves, holds_before)
-            if undo is not None:
-                track.moves[i].back(do, [track.entries[i]], track.ends[i - 1])
-        track.moves[0].back(do, halves, [x_gradient])
-        if undo is not None:
-            track.moves[0].back(do, [track.entries[0]], [undo.x])
-        do.finish()
+            if i:
+                before = self._halves(scratch, holds, i - 1)
+                track.moves[i].back(do, self._halves(scratch, holds, i), before)
+                if undo is not None:
+                    track.moves[i].back(do, [track.entries[i]], track.ends[i - 1])
+        track.moves[0].back(do, self._halves(scratch, holds, 0), [scratch.x_gradient])
+
+    def _halves(self, scratch: Scratch, holds: Sequence[int], segment: int) -> list[Tensor]:
+        """Returns the gradients of the halves of a segment, from the buffers that hold them."""
+        sizes = self.route.segments[segment].sizes
+        return [scratch.halves[b][n] for b, n in zip(holds, sizes, strict=True)]
 
     def _evaluate(
         self,
@@ -297,7 +371,6 @@ class Run:
         place: Place,
         track: Track,
         scratch: Scratch,
-        context: Tensor,
         seeds: Sequence[int] | None,
     ) -> Found:
         layer = place.step.layer
@@ -312,7 +385,7 @@ class Run:
             self.shape.networks[network],
             self.views[layer],
             place.kept,
-            context,
+            scratch.context,
             found.network,
             draws,
         )

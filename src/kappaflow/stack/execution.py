@@ -2,7 +2,7 @@
 
 import copy
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,15 +12,12 @@ from torch import Tensor
 from kappaflow.stack.buffers import POOL
 from kappaflow.stack.chunk import Keep, Run, Scratch, Track, Undo
 from kappaflow.stack.marks import Marks
-from kappaflow.stack.native import operations
-from kappaflow.stack.prepared import (
-    prepared_gradients,
-    prepared_transposes,
-    prepared_weights,
-)
+from kappaflow.stack.native import executor
+from kappaflow.stack.prepared import GradientSet
+from kappaflow.stack.programs import Job, Work
 from kappaflow.stack.route import Route
 from kappaflow.stack.shape import BlockShape
-from kappaflow.stack.threads import row_threads, run_all, single_products
+from kappaflow.stack.threads import row_threads
 
 # Measured on two cores. With fewer rows, or less arithmetic in a coupling, a second thread waits
 # for the interpreter most of its time; with more rows, what a coupling computes leaves the cache.
@@ -57,6 +54,7 @@ class Chunk:
     """Some rows of the batch, and what is kept of them until the gradients are computed."""
 
     rows: slice
+    thread: int
     seeds: list[int] | None
     track: Track | None = None
     marks: Marks = field(default_factory=Marks)
@@ -106,7 +104,9 @@ class Pass:
             draws = torch.Generator().manual_seed(seed)
             seeds = torch.randint(2**32, (count, shape.layers), generator=draws).tolist()
         rows = map(slice, bounds[:-1], bounds[1:])
-        self.chunks = [Chunk(r, s) for r, s in zip(rows, seeds, strict=True)]
+        self.chunks = [
+            Chunk(r, i % self.threads, s) for i, (r, s) in enumerate(zip(rows, seeds, strict=True))
+        ]
 
     @property
     def ready(self) -> bool:
@@ -122,10 +122,9 @@ class Pass:
         """Returns the same pass, with the same units left out, that keeps something else."""
         other = copy.copy(self)
         other.keep, other.marked = keep, False
-        other.chunks = [Chunk(chunk.rows, chunk.seeds) for chunk in self.chunks]
+        other.chunks = [Chunk(chunk.rows, chunk.thread, chunk.seeds) for chunk in self.chunks]
         return other
 
-    @single_products()
     def there(
         self, x: Tensor, context: Tensor, tensors: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor]:
@@ -139,25 +138,24 @@ class Pass:
         Returns:
             z (B, features) and log_det (B,).
         """
-        views = prepared_weights(self.shape, tensors, self.kind)
-        run = Run(self.shape, self.direction, views, [], self.like)
+        run = Run(self.shape, self.direction, tensors, self.kind, self.like)
         with torch.inference_mode(False):  # as the threads, which write them
             z = torch.empty_like(x, memory_format=torch.contiguous_format)
             log_det = x.new_empty(len(x))
 
-        def one(chunk: Chunk, _: int) -> None:
+        def one(chunk: Chunk) -> Iterator[Job]:
             track, scratch = self._track(chunk), self._scratch(chunk)
-            log_det[chunk.rows] = run.there(
-                operations(self.like.device),
+            yield from run.there(
                 track,
                 scratch,
                 x[chunk.rows].T,
                 z[chunk.rows].T,
-                self._columns(context, chunk),
+                context[chunk.rows].T,
                 chunk.seeds,
+                log_det[chunk.rows],
                 chunk.marks if self.marked else None,
             )
-            POOL.give(self._kind("scratch"), chunk.columns, scratch)
+            POOL.give(self._kind("scratch", chunk.thread), chunk.columns, scratch)
             chunk.track = track
             if self.keep == "nothing":
                 self._release(chunk)
@@ -165,7 +163,6 @@ class Pass:
         self._each(one)
         return z, log_det
 
-    @single_products()
     def back(
         self,
         gradients: tuple[Tensor, Tensor],
@@ -184,43 +181,38 @@ class Pass:
         Returns:
             The gradients.
         """
-        reruns = self.keep != "everything"
-        views = prepared_weights(self.shape, tensors, self.kind) if reruns else []
-        turned = prepared_transposes(self.shape, tensors, self.kind)
-        run = Run(self.shape, self.direction, views, turned, self.like)
+        run = Run(self.shape, self.direction, tensors, self.kind, self.like)
         z_gradient, log_det_gradient = gradients
         x_gradient = z_gradient.new_empty(z_gradient.shape)
-        context_gradient = context.new_zeros(context.shape)
-        sets = [[torch.empty_like(t) for t in tensors]]
-        sets += [self._spare(tensors) for _ in range(self.threads - 1)]
-        by_thread = [prepared_gradients(self.shape, part) for part in sets]
+        context_gradient = context.new_empty(context.shape)
+        sets = [self._set(tensors, thread) for thread in range(self.threads)]
 
-        def one(chunk: Chunk, thread: int) -> None:
+        def one(chunk: Chunk) -> Iterator[Job]:
             track, scratch = chunk.track or self._track(chunk), self._scratch(chunk)
             chunk.track = track
             rows = chunk.rows
-            run.back(
-                operations(self.like.device),
+            yield from run.back(
                 track,
                 scratch,
                 z_gradient[rows].T,
                 log_det_gradient[rows],
                 x_gradient[rows].T,
-                self._columns(context, chunk),
+                context[rows].T,
                 context_gradient[rows].T,
                 chunk.seeds,
-                by_thread[thread],
-                int(chunk is not self.chunks[thread]),
+                sets[chunk.thread],
+                int(chunk is not self.chunks[chunk.thread]),
                 None if undo is None else Undo(undo[0][rows].T, undo[1][rows].T, chunk.marks),
             )
-            POOL.give(self._kind("scratch"), chunk.columns, scratch)
+            POOL.give(self._kind("scratch", chunk.thread), chunk.columns, scratch)
             self._release(chunk)
 
         self._each(one)
-        found, *others = sets
-        self._share(lambda thread: _add_up([part[thread :: self.threads] for part in sets]))
-        for other in others:
-            POOL.give(self._kind("gradients"), 0, other)
+        found = [torch.empty_like(t) for t in tensors]
+        parts = [slice(thread, None, self.threads) for thread in range(self.threads)]
+        self._run([[functools.partial(_added_up, sets, found, part)] for part in parts])
+        for thread, part in enumerate(sets):
+            POOL.give(self._kind("gradients", thread), 0, part)
         return x_gradient, context_gradient, found
 
     def errors(self) -> dict[int, float]:
@@ -242,41 +234,30 @@ class Pass:
     def _release(self, chunk: Chunk) -> None:
         track, chunk.track = chunk.track, None
         if track is not None:
-            POOL.give(self._kind(self.keep), chunk.columns, track)
+            POOL.give(self._kind(self.keep, chunk.thread), chunk.columns, track)
 
     def _route(self) -> Route:
         return self.shape.encode if self.direction > 0 else self.shape.decode
 
-    def _each(self, do: Callable[[Chunk, int], None]) -> None:
+    def _each(self, work: Callable[[Chunk], Iterator[Job]]) -> None:
         """Does something with every chunk; every n-th chunk is one of n threads'."""
+        lanes = [self.chunks[thread :: self.threads] for thread in range(self.threads)]
+        self._run([[functools.partial(work, chunk) for chunk in lane] for lane in lanes])
 
-        def some(thread: int) -> None:
-            for chunk in self.chunks[thread :: self.threads]:
-                do(chunk, thread)
+    def _run(self, lanes: Sequence[Sequence[Work]]) -> None:
+        executor(self.like.device.type).run(lanes)
 
-        self._share(some)
+    def _kind(self, what: str, thread: int) -> tuple[object, ...]:
+        """Returns what buffers of this pass have in common with those of others.
 
-    def _share(self, do: Callable[[int], None]) -> None:
-        """Does something on every thread, of which each knows its number."""
-
-        def plainly(thread: int) -> None:
-            wide = torch.autocast(self.like.device.type, enabled=False)
-            with torch.inference_mode(False), torch.no_grad(), wide:
-                do(thread)
-
-        run_all([functools.partial(plainly, thread) for thread in range(self.threads)])
-
-    def _columns(self, context: Tensor, chunk: Chunk) -> Tensor:
-        return context[chunk.rows].T.to(self.kind)
-
-    def _kind(self, what: str) -> tuple[object, ...]:
-        """Returns what buffers of this pass have in common with those of others."""
+        Each thread has its own, so that the same ones meet again at the next step.
+        """
         way = self.direction if what in KEEP.values() else 0
-        return what, self.shape, way, self.like.dtype, self.like.device, self.kind
+        return what, self.shape, way, self.like.dtype, self.like.device, self.kind, thread
 
     def _track(self, chunk: Chunk) -> Track:
         return POOL.take(
-            self._kind(self.keep),
+            self._kind(self.keep, chunk.thread),
             chunk.columns,
             lambda: Track(
                 self.shape, self._route(), chunk.columns, self.like, self.keep, self.kind
@@ -285,14 +266,14 @@ class Pass:
 
     def _scratch(self, chunk: Chunk) -> Scratch:
         return POOL.take(
-            self._kind("scratch"),
+            self._kind("scratch", chunk.thread),
             chunk.columns,
             lambda: Scratch(self.shape, chunk.columns, self.like, self.kind),
         )
 
-    def _spare(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+    def _set(self, tensors: Sequence[Tensor], thread: int) -> GradientSet:
         return POOL.take(
-            self._kind("gradients"), 0, lambda: [torch.empty_like(t) for t in tensors]
+            self._kind("gradients", thread), 0, lambda: GradientSet(self.shape, tensors)
         )
 
 
@@ -307,8 +288,15 @@ def _chunks(shape: BlockShape, rows: int, threads: int) -> int:
     return share * max(1, round(rows / (share * MOST_ROWS)))
 
 
-def _add_up(sets: Sequence[Sequence[Tensor]]) -> None:
-    """Adds the tensors of the other sets to those of the first one."""
-    for first, *others in zip(*sets, strict=True):
+def _added_up(
+    sets: Sequence[GradientSet], targets: Sequence[Tensor], which: slice
+) -> Iterator[Job]:
+    """Returns no job: writes the sums of some of the tensors of sets into those targets."""
+    parts = zip(*(part.tensors[which] for part in sets), strict=True)
+    for target, (first, *others) in zip(targets[which], parts, strict=True):
+        if not others:
+            target.copy_(first)
         for other in others:
-            first.add_(other)
+            torch.add(first, other, out=target)
+            first = target
+    return iter(())

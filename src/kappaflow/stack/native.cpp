@@ -5,6 +5,7 @@
 // the same arithmetic up to rounding; `exact` leaves those loops out.
 
 #include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <ATen/ScalarOps.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/cpu/vec/vec.h>
@@ -319,14 +320,43 @@ std::pair<size_t, Operands> read(const py::handle& entry, bool exact) {
   return found;
 }
 
-void play(const py::list& program, bool exact) {
-  std::vector<std::pair<size_t, Operands>> steps;
-  steps.reserve(program.size());
-  for (const py::handle entry : program) steps.push_back(read(entry, exact));
+class Program {
+ public:
+  Program(const py::list& entries, bool exact) {
+    steps_.reserve(entries.size());
+    for (const py::handle entry : entries) steps_.push_back(read(entry, exact));
+  }
+
+  void play() const {
+    const at::NoGradGuard nothing_is_recorded;
+    const at::AutoDispatchBelowADInplaceOrView straight_to_the_kernels;
+    for (const auto& [code, operands] : steps_) OPERATIONS.at(code).second(operands);
+  }
+
+ private:
+  std::vector<std::pair<size_t, Operands>> steps_;
+};
+
+// Lets products of this thread run on it alone.
+class Alone {
+ public:
+  explicit Alone(int threads) : threads_(threads) { at::set_num_threads(1); }
+  ~Alone() { at::set_num_threads(threads_); }
+  Alone(const Alone&) = delete;
+  Alone& operator=(const Alone&) = delete;
+
+ private:
+  int threads_;
+};
+
+// Each on a thread of its own, as far as torch has so many.
+void play(const std::vector<const Program*>& programs) {
   const py::gil_scoped_release others_may_run;
-  const at::NoGradGuard nothing_is_recorded;
-  const at::AutoDispatchBelowADInplaceOrView straight_to_the_kernels;
-  for (const auto& [code, operands] : steps) OPERATIONS.at(code).second(operands);
+  const int threads = at::get_num_threads();
+  at::parallel_for(0, static_cast<int64_t>(programs.size()), 1, [&](int64_t first, int64_t end) {
+    const Alone products(threads);
+    for (int64_t i = first; i < end; ++i) programs[i]->play();
+  });
 }
 
 std::vector<std::string> names() {
@@ -338,6 +368,8 @@ std::vector<std::string> names() {
 }  // namespace
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
-  module.def("play", &play, py::arg("program"), py::arg("exact") = false);
+  py::class_<Program>(module, "Program")
+      .def(py::init<const py::list&, bool>(), py::arg("entries"), py::arg("exact") = false);
+  module.def("play", &play);
   module.def("names", &names);
 }

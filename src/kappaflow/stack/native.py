@@ -23,7 +23,8 @@ from pathlib import Path
 import torch
 
 from kappaflow.errors import BuildError
-from kappaflow.stack.operations import AT_ONCE, NAMES, Operations, Player, Recording
+from kappaflow.stack.operations import NAMES
+from kappaflow.stack.programs import Executor, Player, PlayingExecutor
 
 SOURCE = Path(__file__).with_name("native.cpp")
 # Never more than torch itself makes use of on this processor.
@@ -34,20 +35,21 @@ INSTRUCTIONS = {
 
 # Whether results are to be bit for bit those in Python; tests say so.
 EXACT = False
+_forked = False
 _lock = threading.RLock()  # a build by KAPPAFLOW_NATIVE=1 is made under it
 
 
-def operations(device: torch.device) -> Operations:
-    """Returns what executes a chunk: a recording for the player, if there is one.
+def executor(device_type: str) -> Executor:
+    """Returns what executes chunks: with the player, if there is one.
 
     The environment variable KAPPAFLOW_NATIVE says whether it is used: 0 never, 1 always, building
     it where it is missing; otherwise where it has been built.
     """
     wanted = os.environ.get("KAPPAFLOW_NATIVE", "")
-    if wanted == "0" or device.type != "cpu":
-        return AT_ONCE
-    found = _player(wanted == "1")
-    return AT_ONCE if found is None else Recording(*found, exact=EXACT)
+    found = None
+    if wanted != "0" and device_type == "cpu" and not _forked:
+        found = _player(wanted == "1")
+    return Executor(device_type) if found is None else PlayingExecutor(*found, exact=EXACT)
 
 
 def path() -> Path:
@@ -117,7 +119,8 @@ def _own_tools_found() -> Iterator[None]:
 def _flags(capability: str) -> list[str]:
     """Returns what the compiler is told, for a processor that torch has found to be so capable."""
     names = [f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}"]
-    return ["-O3", *names, *INSTRUCTIONS.get(capability, [])]
+    threads = ["-fopenmp"] if torch.backends.openmp.is_available() else []
+    return ["-O3", *threads, *names, *INSTRUCTIONS.get(capability, [])]
 
 
 @functools.lru_cache(maxsize=2)
@@ -150,9 +153,12 @@ def _loaded(target: Path) -> tuple[Player, dict[str, int]] | None:
 
 
 def _after_fork() -> None:
-    """A forked process has none of the threads that may have held the lock."""
-    global _lock
-    _lock = threading.RLock()
+    """A forked process has none of the threads that held the lock, or that the player would use.
+
+    Nor can it start them: OpenMP's team of threads does not survive a fork.
+    """
+    global _lock, _forked
+    _lock, _forked = threading.RLock(), True
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,12 +1,11 @@
 """The operations that a chunk consists of, on buffers that exist already.
 
 `Operations` executes each of them at once: its methods are the definitions. `Recording` notes them
-in a program instead, which a player executes later without the interpreter; see `native`.
+instead; see `programs`.
 """
 
 import functools
 from collections.abc import Mapping
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,9 +19,6 @@ Entry = tuple[Operand, ...]
 
 class Operations:
     """Executes operations at once. Columns are rows of a batch; what is written is named last."""
-
-    def finish(self) -> None:
-        """Executes what is not executed yet."""
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Writes the source, which may be of another type."""
@@ -238,39 +234,23 @@ def _write_bits(
 
 
 AT_ONCE = Operations()
-NAMES = tuple(n for n in vars(Operations) if not n.startswith("_") and n != "finish")
-
-
-class Player(Protocol):
-    """What executes programs; see `native`."""
-
-    def names(self) -> list[str]:
-        """Returns the operations that it knows."""
-        ...
-
-    def play(self, program: list[Entry], exact: bool) -> None:
-        """Executes a program; bit for bit like `Operations`, if it is to be `exact`."""
-        ...
+NAMES = tuple(name for name in vars(Operations) if not name.startswith("_"))
 
 
 class Recording(Operations):
-    """Notes operations, each as its number and its operands, and has them played at the end.
+    """Notes operations, each as its number and its operands.
 
     Args:
-        player: Executes them.
         codes: The number of each operation.
-        exact: Whether every bit is to be that of `Operations`.
+
+    Attributes:
+        entries: What was noted.
     """
 
-    def __init__(self, player: Player, codes: Mapping[str, int], *, exact: bool = False) -> None:
-        self._player, self._exact = player, exact
-        self._program: list[Entry] = []
+    def __init__(self, codes: Mapping[str, int]) -> None:
+        self.entries: list[Entry] = []
         for name in NAMES:
             setattr(self, name, functools.partial(self._note, codes[name]))
 
-    def finish(self) -> None:
-        self._player.play(self._program, self._exact)
-        self._program.clear()
-
     def _note(self, *entry: Operand) -> None:
-        self._program.append(entry)
+        self.entries.append(entry)

@@ -1,6 +1,6 @@
 """The weights of a block, prepared for a pass: in the type of its products, cut up by layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import TypeVar
 
 import torch
@@ -34,9 +34,22 @@ def prepared_transposes(
     return _by_layer(shape, _each(transposes, shape, own))
 
 
-def prepared_gradients(shape: BlockShape, tensors: Sequence[Tensor]) -> list[Views]:
-    """Returns the gradients of each layer."""
-    return _by_layer(shape, _each(gradient_views, shape, tensors))
+class GradientSet:
+    """Gradients of the weights, that one thread adds up.
+
+    Attributes:
+        tensors: As the weights are stacked.
+        layers: The same, by layer.
+    """
+
+    def __init__(self, shape: BlockShape, tensors: Sequence[Tensor]) -> None:
+        self.tensors = [torch.empty_like(t) for t in tensors]
+        self.layers = _by_layer(shape, _each(gradient_views, shape, self.tensors))
+
+
+def where_they_lie(tensors: Sequence[Tensor]) -> Hashable:
+    """Returns what changes if other memory is read as these tensors."""
+    return tuple((t.data_ptr(), t.stride()) for t in tensors)
 
 
 def _by_network(shape: BlockShape, tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
