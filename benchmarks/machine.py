@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from kappaflow.stack.native import executor
+from kappaflow.stack.programs import PlayingExecutor
+
 PACKAGES = ("torch", "kappaflow", "zuko", "normflows", "nflows", "FrEIA")
 _INSTRUCTIONS = ("avx2", "avx512f", "amx_tile")  # what the speed of products depends on
 
@@ -21,6 +24,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
+        "player": isinstance(executor("cpu"), PlayingExecutor),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(names)},
     }

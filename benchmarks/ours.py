@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from benchmarks.names import WITHOUT_PLAYER
 from benchmarks.row import TIMED, Model, Row, Shape, conditioner
 from kappaflow import AffineCoupling, Chain, Flow, Partition, StandardNormal, real_nvp
 from kappaflow.memory import MEMORY_MODES
@@ -25,6 +26,18 @@ def recipe_rows() -> list[Row]:
         )
         for mode in MEMORY_MODES
     ]
+    alone = [
+        Row(
+            WITHOUT_PLAYER.format(mode),
+            "kappaflow without the player",
+            "kappaflow",
+            "the same with `KAPPAFLOW_NATIVE=0`",
+            partial(_real_nvp, memory=mode),
+            ("speed",),
+            {"KAPPAFLOW_NATIVE": "0"},
+        )
+        for mode in ("recompute", "store")
+    ]
     plain = Row(
         "kappaflow, plain couplings",
         "kappaflow",
@@ -43,7 +56,7 @@ def recipe_rows() -> list[Row]:
         _moved,
         ("numerics",),
     )
-    return [*modes, plain, moved]
+    return [*modes, plain, moved, *alone]
 
 
 def any_module_rows() -> list[Row]:

@@ -121,7 +121,8 @@ def _machines(results: Results) -> dict[str, list[str]]:
 def _machine_text(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
+    player = "with the native player" if machine["player"] else "without the native player"
     return (
         f"{machine['processor']}, {machine['cores']} cores, torch on {threads}; "
-        f"{machine['system']}; {versions}"
+        f"{machine['system']}; {versions}; {player}"
     )

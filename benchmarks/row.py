@@ -1,8 +1,8 @@
 """What a row of the tables is: a flow of a common shape, behind the same few calls."""
 
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -72,6 +72,7 @@ class Row:
         description: What exactly is built.
         build: Returns the flow.
         measures: Tasks that take it in.
+        environment: Variables of the processes that measure it; the same for all of a group.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Row:
     description: str
     build: Callable[[Shape], Model]
     measures: tuple[str, ...] = ("speed", "memory", "numerics")
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def installed(self) -> bool:

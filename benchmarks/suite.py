@@ -58,9 +58,10 @@ def speed(
             "speed",
             {"rows": names, "depth": depth, "batch": batch, "budget": budget},
             f"{group}, depth {depth}, batch {batch}",
+            environment,
         )
         for depth, batch in _pairs(chosen.speed, depths, batches)
-        for group, names in _by_group(rows).items()
+        for group, (names, environment) in _by_group(rows).items()
     ]
     found = run(jobs, threads=threads)
     for name, row in _all_timed(found):
@@ -246,10 +247,11 @@ def _described(rows: "Iterable[Row]") -> dict[str, str]:
     return {row.name: row.description for row in rows}
 
 
-def _by_group(rows: "Iterable[Row]") -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
+def _by_group(rows: "Iterable[Row]") -> dict[str, tuple[list[str], dict[str, str]]]:
+    """Returns the names of the rows of each group, and the environment that they share."""
+    groups: dict[str, tuple[list[str], dict[str, str]]] = {}
     for row in rows:
-        groups.setdefault(row.group, []).append(row.name)
+        groups.setdefault(row.group, ([], dict(row.environment)))[0].append(row.name)
     return groups
 
 

@@ -17,6 +17,7 @@ MACHINE = {
     "system": "Linux x86_64, Python 3.11",
     "versions": {"torch": "2.13.0"},
     "environment": {},
+    "player": True,
 }
 
 
@@ -51,6 +52,13 @@ RESULTS = {
                     "kappaflow, store": timed(0.89),
                     "kappaflow, any module, invert": timed(1.5),
                     "kappaflow, invert": {"error": "ArgumentError: no such mode"},
+                },
+            ),
+            line_of(
+                "kappaflow without the player",
+                **{
+                    "kappaflow, store, without the player": timed(1.07),
+                    "kappaflow, recompute, without the player": timed(1.2),
                 },
             ),
             line_of("zuko", **{"zuko, SiLU": timed(2.0, finite_share=0.5)}),
@@ -108,10 +116,16 @@ def test_the_first_table_sets_what_was_reached_beside_what_was_aimed_at(writer):
     """Every figure of the table comes from the results."""
     text = writer.page(RESULTS)
     assert cells(text, "forward + backward")[2] == (
+        "1.07 in store (2.00 times products alone), 1.20 in recompute (2.00 times products "
+        "alone), where products alone take 0.65"
+    )
+    assert cells(text, "the same with the native player")[2] == (
         "0.89 in store (2.00 times products alone), 1.01 in recompute (2.00 times products "
         "alone), where products alone take 0.65"
     )
-    assert cells(text, "log_prob and sample")[2] == "1.01 and 1.01"
+    assert cells(text, "log_prob and sample")[2] == (
+        "1.01 and 1.01 with the player, 1.20 and 1.20 without"
+    )
     assert cells(text, "activations kept")[2].startswith("65,536 bytes a layer")
     assert cells(text, "peak memory at depth 512")[2] == "29 MB"
     assert cells(text, "training step with any module")[2].startswith("0.75")
@@ -123,6 +137,7 @@ def test_the_page_names_the_machine_and_what_did_not_run(writer):
     """And marks a flow that is not finite, and a mode that warned."""
     text = writer.page(RESULTS)
     assert "An abacus, 2 cores, torch on 1 thread" in text
+    assert "torch 2.13.0; with the native player" in text
     assert "kappaflow, invert did not run: ArgumentError: no such mode" in text
     assert cells(text, "zuko, SiLU")[0] == "zuko, SiLU †"
     assert cells(text, "1.0e+04")[1:] == ["2e-06 (5e-06)", "not finite (not finite) ‡"]
@@ -130,7 +145,11 @@ def test_the_page_names_the_machine_and_what_did_not_run(writer):
 
 def test_a_part_that_was_not_measured_leaves_its_section_out(writer):
     """Its targets say so."""
-    text = writer.page({"speed": copy.deepcopy(RESULTS["speed"])})
+    speed = copy.deepcopy(RESULTS["speed"])
+    speed["machine"]["player"] = False
+    text = writer.page({"speed": speed})
+    assert "without the native player" in text
+    assert cells(text, "the same with the native player")[2] == "not measured"
     assert "## Memory" not in text
     assert cells(text, "peak memory at depth 512")[2] == "not measured"
 
