@@ -45,13 +45,6 @@ def kept_by_a_row(depth, memory, partition="half"):
     return (many - few) // ROWS
 
 
-@pytest.fixture
-def _unplayed(monkeypatch):
-    """Has no programs recorded: each holds on to the buffers of the thread that plays it."""
-    monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
-
-
-@pytest.mark.usefixtures("_unplayed")
 @pytest.mark.parametrize("depth", [32, 64])
 def test_recompute_keeps_half_a_state_a_layer(depth):
     """Beyond that: what goes in and comes out of each 32 couplings, and one log_det."""
@@ -60,7 +53,6 @@ def test_recompute_keeps_half_a_state_a_layer(depth):
     assert kept_by_a_row(depth, "recompute") == half_states + blocks * 2 * FEATURES * 4 + 4
 
 
-@pytest.mark.usefixtures("_unplayed")
 @pytest.mark.parametrize("depth", [32, 64])
 def test_invert_keeps_a_number_a_layer(depth):
     """A fingerprint a layer, what comes out of each 32 couplings, and one log_det."""
@@ -68,7 +60,6 @@ def test_invert_keeps_a_number_a_layer(depth):
     assert kept_by_a_row(depth, "invert") == depth * 4 + blocks * FEATURES * 4 + 4
 
 
-@pytest.mark.usefixtures("_unplayed")
 def test_changing_halves_cost_a_state_in_two_layers():
     """Where the halves are drawn anew for each two couplings, their features move once."""
     moved = 16 * FEATURES * 4
@@ -76,7 +67,6 @@ def test_changing_halves_cost_a_state_in_two_layers():
     assert kept_by_a_row(32, "recompute", "random-half") <= most
 
 
-@pytest.mark.usefixtures("_unplayed")
 def test_store_keeps_what_the_conditioners_compute():
     """Each layer keeps its half state, hidden layer and answer, and three halves made of it."""
     most = 32 * 4 * (6 * FEATURES // 2 + 8) + 2 * FEATURES * 4 + 4

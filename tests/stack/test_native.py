@@ -242,16 +242,19 @@ def test_what_a_program_depends_on_is_remembered():
     """A key of its own is recorded once, the oldest is forgotten, and None is never known."""
     programs, made = Programs(), []
 
-    def make():
-        made.append(object())
-        return made[-1]
+    def program(key, kind="played"):
+        def record(job):
+            made.append(job.key)
+            return len(made)
 
-    first = programs.get("first", make)
-    assert programs.get("first", make) is first
-    assert programs.get(None, make) is not programs.get(None, make)
+        return programs.get(kind, Job(print, programs, key), record)
+
+    assert program("first") == program("first") == 1
+    assert program("first", kind="at once") == 2
+    assert program(None) != program(None)
     for key in range(MOST):
-        programs.get(key, make)
-    assert programs.get("first", make) is not first
+        program(key)
+    assert program("first") == len(made)
 
 
 def execute(executor, *describe):

@@ -15,6 +15,7 @@ from kappaflow.stack.buffers import POOL
 execution.MOST_ROWS = execution.LEAST_ROWS = 16
 execution.LEAST_WORK = 0.0
 torch.set_num_threads(2)
+torch.set_default_dtype(torch.float64)  # the parent may play, the child never does
 torch.manual_seed(0)
 half = kf.Partition.half(4)
 stack = kf.CouplingStack([half, half.swapped()] * 3, (8,), memory="{memory}")

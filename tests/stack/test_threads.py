@@ -161,6 +161,7 @@ def test_the_round_trip_survives_another_batch(monkeypatch, way):
 @pytest.mark.usefixtures("chunked")
 def test_an_error_in_a_thread_is_raised(threads, monkeypatch):
     """What goes wrong on another thread reaches the caller, and their number is set back."""
+    monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")  # its threads are not Python's
     threads(2)
     stack = stack_of(4, 2)
     x, _ = points(stack, 64)
@@ -233,6 +234,7 @@ def test_several_callers_do_not_meet(threads, memory):
 
 def test_threads_are_those_of_the_caller(threads, monkeypatch):
     """A batch of many chunks uses as many threads as torch, or the environment, has set."""
+    monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")  # its threads are not Python's
     monkeypatch.setattr(execution, "LEAST_WORK", 0.0)
     seen = set()
     evaluate = execution.Run.there

@@ -7,14 +7,15 @@ From the inside out:
     shape        what a block looks like, without its weights
     weights      stacked tensors, and their slices as products want them
     prepared     weights as a pass wants them
-    operations   what a chunk consists of: executed at once, or recorded
+    operations   what a chunk consists of
     network      a conditioner on columns: products and gradients
     arithmetic   what a coupling does with the answer: affine, additive
     marks        fingerprints of states that are not kept
-    native       a player of what was recorded, if it has been built
+    threads      chunks at the same time
+    programs     operations executed at once, or recorded and played
+    native       a player of programs, if it has been built
     chunk        a block on a chunk of rows, there and back
     buffers      memory that is kept from step to step
-    threads      chunks at the same time
     execution    a batch through a block
     plain        the readable couplings that read stacked weights
     block        a module: at most 32 couplings

@@ -8,6 +8,7 @@ import math
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -80,7 +81,6 @@ class Track:
         places: Where each step of a segment reads and writes.
         ends: The two halves at the end of each segment.
         found: What each layer computes; empty if that is not kept.
-        programs: Those that were recorded on these buffers.
     """
 
     def __init__(
@@ -98,7 +98,6 @@ class Track:
         self.places: list[list[Place]] = []
         self.ends: list[list[Tensor]] = []
         self.found: dict[int, Found] = {}
-        self.programs = Programs()
         for i, segment in enumerate(route.segments):
             reuse = keep == "nothing" and i >= 2  # two take turns: one is read, one is written
             entry = self.entries[i - 2] if reuse else like.new_empty(shape.features, columns)
@@ -146,6 +145,7 @@ class Scratch:
         context_gradient: The same in the type of the states.
         log_det_gradient: (columns,).
         x_gradient: (features, columns).
+        programs: Those that were recorded on these buffers, and on those of each track.
     """
 
     def __init__(self, shape: BlockShape, columns: int, like: Tensor, kind: torch.dtype) -> None:
@@ -164,6 +164,7 @@ class Scratch:
         self.context_gradient = like.new_empty(shape.context_features, columns)
         self.log_det_gradient = like.new_empty(columns)
         self.x_gradient = like.new_empty(shape.features, columns)
+        self.programs: WeakKeyDictionary[Track, Programs] = WeakKeyDictionary()
 
 
 class Run:
@@ -233,8 +234,8 @@ class Run:
         track.moves[0].there(AT_ONCE, [x], [track.entries[0]])
         yield Job(
             functools.partial(self._there, track, scratch, seeds, marks),
-            track.programs,
-            None if marks else self._key(seeds, scratch),
+            scratch.programs.setdefault(track, Programs()),
+            None if marks else self._key(seeds, "there"),
         )
         track.moves[-1].there(AT_ONCE, track.ends[-1], [z])
         log_det.copy_(sum_of(scratch.log_scales))
@@ -279,8 +280,8 @@ class Run:
             track.moves[-1].back(AT_ONCE, [undo.z], track.ends[-1])
         yield Job(
             functools.partial(self._back, track, scratch, seeds, gradients, beta, undo),
-            track.programs,
-            None if undo else self._key(seeds, scratch, gradients, beta),
+            scratch.programs.setdefault(track, Programs()),
+            None if undo else self._key(seeds, "back", gradients, beta),
         )
         x_gradient.copy_(scratch.x_gradient)
         if undo is not None:
@@ -288,7 +289,7 @@ class Run:
         context_gradient.copy_(scratch.context_gradient)
 
     def _key(self, seeds: object, *parts: Hashable) -> Hashable:
-        """Returns what a program depends on, besides its track; None if it changes every time."""
+        """Returns what a program depends on, besides buffers; None if it changes every time."""
         if seeds is not None or self._tensors[0].dtype != self._kind:
             return None
         return where_they_lie(self._tensors), *parts

@@ -12,6 +12,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
+#include <algorithm>
 #include <limits>
 #include <mutex>
 #include <optional>
@@ -337,24 +338,25 @@ class Program {
   std::vector<std::pair<size_t, Operands>> steps_;
 };
 
-// Lets products of this thread run on it alone.
-class Alone {
+// Has torch use so many threads for what this thread starts.
+class Threads {
  public:
-  explicit Alone(int threads) : threads_(threads) { at::set_num_threads(1); }
-  ~Alone() { at::set_num_threads(threads_); }
-  Alone(const Alone&) = delete;
-  Alone& operator=(const Alone&) = delete;
+  explicit Threads(int number, int before) : before_(before) { at::set_num_threads(number); }
+  ~Threads() { at::set_num_threads(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
 
  private:
-  int threads_;
+  int before_;
 };
 
-// Each on a thread of its own, as far as torch has so many.
+// Each on a thread of its own, on which its products run alone.
 void play(const std::vector<const Program*>& programs) {
   const py::gil_scoped_release others_may_run;
-  const int threads = at::get_num_threads();
-  at::parallel_for(0, static_cast<int64_t>(programs.size()), 1, [&](int64_t first, int64_t end) {
-    const Alone products(threads);
+  const int before = at::get_num_threads(), count = static_cast<int>(programs.size());
+  const Threads enough(std::max(before, count), before);
+  at::parallel_for(0, count, 1, [&](int64_t first, int64_t end) {
+    const Threads one(1, before);
     for (int64_t i = first; i < end; ++i) programs[i]->play();
   });
 }

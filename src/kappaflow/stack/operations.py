@@ -6,6 +6,7 @@ instead; see `programs`.
 
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 Operand = Tensor | torch.Generator | float | None
-Entry = tuple[Operand, ...]
+Entry = tuple[Any, ...]  # a mark, and operands
 
 
 class Operations:
@@ -238,19 +239,21 @@ NAMES = tuple(name for name in vars(Operations) if not name.startswith("_"))
 
 
 class Recording(Operations):
-    """Notes operations, each as its number and its operands.
+    """Notes operations, each as its mark and its operands.
 
     Args:
-        codes: The number of each operation.
-
-    Attributes:
-        entries: What was noted.
+        marks: What each operation is noted as, by its name.
     """
 
-    def __init__(self, codes: Mapping[str, int]) -> None:
-        self.entries: list[Entry] = []
+    def __init__(self, marks: Mapping[str, Any]) -> None:
+        self._entries: list[Entry] = []
         for name in NAMES:
-            setattr(self, name, functools.partial(self._note, codes[name]))
+            setattr(self, name, functools.partial(self._note, marks[name]))
+
+    def take(self) -> list[Entry]:
+        """Returns what was noted, and holds on to none of it."""
+        entries, self._entries = self._entries, []
+        return entries
 
     def _note(self, *entry: Operand) -> None:
-        self.entries.append(entry)
+        self._entries.append(entry)

@@ -4,19 +4,20 @@ A program is played again as long as it means the same: the same buffers, and we
 where they lay. What differs from pass to pass is copied into those buffers before.
 """
 
-import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from kappaflow.stack.operations import AT_ONCE, Entry, Operations, Recording
+from kappaflow.stack.operations import AT_ONCE, NAMES, Entry, Operations, Recording
 from kappaflow.stack.threads import run_all, single_products
 
 MOST = 4
+P = TypeVar("P")
 
 
 class Player(Protocol):
@@ -35,27 +36,6 @@ class Player(Protocol):
         ...
 
 
-class Programs:
-    """The programs last recorded for the same buffers, by what else they depend on.
-
-    A program holds on to all that it reads and writes.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[Hashable, object] = {}
-
-    def get(self, key: Hashable, record: Callable[[], object]) -> object:
-        """Returns the program of a key, recorded now unless it is known; None is never known."""
-        if key is None:
-            return record()
-        found = self._known.get(key)
-        if found is None:
-            if len(self._known) == MOST:
-                self._known.pop(next(iter(self._known)))
-            found = self._known[key] = record()
-        return found
-
-
 @dataclass(frozen=True)
 class Job:
     """Operations to be executed.
@@ -68,8 +48,29 @@ class Job:
     """
 
     describe: Callable[[Operations], None]
-    programs: Programs
+    programs: "Programs"
     key: Hashable
+
+
+class Programs:
+    """The programs last recorded for the same buffers, by what else they depend on.
+
+    A program holds on to all that it reads and writes.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, object] = {}
+
+    def get(self, kind: Hashable, job: Job, record: Callable[[Job], P]) -> P:
+        """Returns the program of a job, recorded now unless one of its kind and key is known."""
+        if job.key is None:
+            return record(job)
+        key = kind, job.key
+        if key not in self._known:
+            if len(self._known) == MOST:
+                self._known.pop(next(iter(self._known)))
+            self._known[key] = record(job)
+        return self._known[key]  # pyright: ignore[reportReturnType]
 
 
 # Prepares a job, hands it over, and goes on when it is done; some need none.
@@ -97,10 +98,18 @@ class Executor:
             with self._plainly():
                 for work in lane:
                     for job in work():
-                        job.describe(AT_ONCE)
+                        self._execute(job)
 
         with single_products():
-            run_all([functools.partial(follow, lane) for lane in lanes])
+            run_all([partial(follow, lane) for lane in lanes])
+
+    def _execute(self, job: Job) -> None:
+        if job.key is None:
+            job.describe(AT_ONCE)
+            return
+        # Threads share the interpreter: a list of calls needs less of it than what made it.
+        for call in job.programs.get("at once", job, _calls):
+            call()
 
     @contextmanager
     def _plainly(self) -> Iterator[None]:
@@ -131,12 +140,21 @@ class PlayingExecutor(Executor):
                     self._player.play([self._program(job) for job in jobs])
 
     def _program(self, job: Job) -> object:
-        key = None if job.key is None else (self._exact, job.key)
-        return job.programs.get(key, functools.partial(self._record, job))
+        return job.programs.get(("played", self._exact), job, self._record)
 
     def _record(self, job: Job) -> object:
-        recording = Recording(self._codes)
-        job.describe(recording)
-        program = self._player.Program(recording.entries, self._exact)
-        recording.entries.clear()  # its methods refer to itself: it waits for the collector
-        return program
+        return self._player.Program(entries_of(job, self._codes), self._exact)
+
+
+def entries_of(job: Job, marks: Mapping[str, Any]) -> list[Entry]:
+    """Returns the operations of a job, each as its mark and its operands."""
+    recording = Recording(marks)
+    job.describe(recording)
+    return recording.take()
+
+
+def _calls(job: Job) -> list[Callable[[], None]]:
+    return [partial(*entry) for entry in entries_of(job, _METHODS)]
+
+
+_METHODS = {name: getattr(AT_ONCE, name) for name in NAMES}
