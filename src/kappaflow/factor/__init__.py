@@ -1,0 +1,1 @@
+"""Any invertible linear map as a few couplings of a fixed partition."""
