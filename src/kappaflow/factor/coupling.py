@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kappaflow._checks import batch
 from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 from kappaflow.partition import Partition
@@ -29,7 +30,8 @@ class LinearCoupling(Bijection):
             the layer learns.
 
     Raises:
-        ArgumentError: A shape does not fit the partition, or a number cannot be used.
+        ArgumentError: A shape does not fit the partition, a number cannot be used, or the
+            partition keeps nothing.
 
     Example:
         >>> coupling = LinearCoupling(Partition.half(2), [[3.0]], [2.0])
@@ -47,6 +49,7 @@ class LinearCoupling(Bijection):
         diagonal: Numbers | None = None,
     ) -> None:
         super().__init__()
+        check_something_to_read(partition, 0)
         kept, changed = len(partition.kept), len(partition.changed)
         self.partition = partition
         self.weight = nn.Parameter(_numbers("weight", weight, (changed, kept), empty=0.0))
@@ -86,11 +89,10 @@ class LinearCoupling(Bijection):
         """
         weight = self.weight.detach().double().cpu()
         size = self.log_scale.detach().double().cpu().exp()
-        if len(size) and (size != size[0]).any():
+        if (size != size[0]).any():
             values = torch.linalg.svdvals(self.matrix().double().cpu())
             return (values[0] / values[-1]).item()
-        largest = torch.linalg.svdvals(weight)[0].item() if weight.numel() else 0.0
-        return two_by_two_condition(largest, size[0].item())
+        return two_by_two_condition(torch.linalg.svdvals(weight)[0].item(), size[0].item())
 
     @torch.no_grad()
     def matrix(self) -> Tensor:
@@ -187,9 +189,7 @@ def _along_features(vector: Tensor, x: Tensor) -> Tensor:
     return vector.reshape(-1, *[1] * (x.dim() - 2))
 
 
-def _numbers(
-    name: str, given: Numbers | None, shape: tuple[int, ...], *, empty: float
-) -> Tensor:
+def _numbers(name: str, given: Numbers | None, shape: tuple[int, ...], *, empty: float) -> Tensor:
     """Returns the given numbers as a tensor of this shape, or says what is wrong with them."""
     if given is None:
         return torch.full(shape, empty)

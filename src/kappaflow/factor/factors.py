@@ -22,8 +22,10 @@ class Factor(NamedTuple):
         changed, kept = self.weight.shape
         first = kept if self.lower else changed
         dense = np.eye(changed + kept)
-        rows, columns = (slice(first, None), slice(first)) if self.lower else (
-            slice(first), slice(first, None)
+        rows, columns = (
+            (slice(first, None), slice(first))
+            if self.lower
+            else (slice(first), slice(first, None))
         )
         dense[rows, columns], dense[rows, rows] = self.weight, np.diag(self.diagonal)
         return dense
@@ -62,3 +64,9 @@ def layers(factors: Sequence[Factor], partition: Partition) -> tuple[LinearCoupl
     return tuple(
         LinearCoupling.of(lower if f.lower else upper, f.weight, f.diagonal) for f in factors
     )
+
+
+def numbers(coupling: LinearCoupling) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the weight and the diagonal of a coupling as it computes with them."""
+    weight, diagonal = coupling.weight.detach(), coupling.diagonal.detach()
+    return weight.double().numpy(), diagonal.double().numpy()

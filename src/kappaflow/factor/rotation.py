@@ -52,8 +52,9 @@ def factor_rotation(rotation: np.ndarray) -> Six:
         Ours; theorem B.
 
     Example:
-        >>> [round(float(np.linalg.norm(block, 2)), 3) for block in factor_rotation(-np.eye(2))]
-        [2.0, 1.0, 0.0, 2.0, 2.0, 1.0]
+        >>> six = factor_rotation(np.eye(64)[np.roll(np.arange(64), 2)])
+        >>> max(np.linalg.norm(block, 2) for block in six) <= WEIGHT_BOUND
+        True
     """
     rotation = np.asarray(rotation, dtype=float)
     if np.abs(rotation.T @ rotation - np.eye(len(rotation))).max() > ORTHOGONAL:

@@ -46,8 +46,8 @@ class _Problem:
         sizes = [np.abs(f.diagonal) for f in factors]
         self.high = np.log([size.max() for size in sizes])
         self.low = np.log([size.min() for size in sizes])
-        norms = [np.linalg.norm(f.weight, 2) if f.weight.size else 0.0 for f in factors]
-        self.norms = np.log(np.maximum(norms, 1e-300))
+        self.norms = np.log([_norm(f.weight) for f in factors])
+        self.inverse_norms = np.log([_norm(f.weight / f.diagonal[:, None]) for f in factors])
         # The ratio alpha / beta before a factor: how often each scale went into it.
         sides = np.where(self.lower, -1.0, 1.0)
         self.ratio = np.tril(np.outer(-sides, sides), -1)
@@ -57,17 +57,17 @@ class _Problem:
     def costs(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns log(cond + 1/cond) of each factor (m,), and the slopes (m, m).
 
-        For a diagonal of several sizes it is a bound: the norms of the factor and its inverse.
+        For a diagonal of several sizes it is a bound: |M|^2 <= 1 + max d^2 + |W|^2, and the same
+        of the inverse, whose blocks are 1/d and -W/d.
         """
-        eye = np.eye(len(y))
-        weight, weight_slope = self.norms + self.ratio @ y, self.ratio
-        value, slope = -(self.low + y), -eye
-        for end in (self.high, self.low):
-            terms = np.stack([np.zeros_like(y), 2 * (end + y), 2 * weight])
+        eye, value, slope = np.eye(len(y)), np.zeros(len(y)), np.zeros((len(y), len(y)))
+        for size, norm, sign in ((self.high, self.norms, 1), (-self.low, self.inverse_norms, -1)):
+            weight_slope = self.ratio - (eye if sign < 0 else 0)
+            terms = np.stack([0 * y, 2 * (size + sign * y), 2 * (norm + weight_slope @ y)])
             total = np.logaddexp.reduce(terms)
-            shares = np.exp(terms - total)
+            shares = np.exp(terms - total)[:, :, None]
             value = value + total / 2
-            slope = slope + shares[1][:, None] * eye + shares[2][:, None] * weight_slope
+            slope = slope + sign * shares[1] * eye + shares[2] * weight_slope
         return value, slope
 
     def solved(self, log_scale: float) -> np.ndarray:
@@ -106,6 +106,11 @@ class _Problem:
             found = found + side * (log_scale - side @ found) / side.sum()
         better = np.isfinite(found).all() and self.costs(found)[0].max() < costs.max()
         return found if better else start
+
+
+def _norm(weight: np.ndarray) -> float:
+    """Returns the largest singular value, or a number that has a logarithm."""
+    return max(np.linalg.norm(weight, 2), 1e-100) if weight.size else 1e-100
 
 
 def _linear(matrix: np.ndarray, offset: np.ndarray) -> dict:
