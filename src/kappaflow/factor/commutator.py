@@ -25,7 +25,7 @@ def commutator(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         >>> bool(np.allclose(k.T @ z @ k @ z.T, n))
         True
     """
-    form, basis = schur(rotation, output="real")
+    form, basis = schur(rotation, output="real")[:2]
     k, z = np.eye(len(form)), np.eye(len(form))
     for i, j, angle in _planes(form):
         half = -angle / 2

@@ -1,4 +1,4 @@
-r"""A linear coupling: the block matrix (1, 0; W, D), D diagonal, as a layer with a closed inverse."""
+"""A linear coupling: the block matrix (1, 0; W, D), D diagonal, as a layer."""
 
 from collections.abc import Sequence
 

@@ -84,7 +84,7 @@ def _three(blocks: tuple[np.ndarray, ...], lower_first: bool) -> list[Factor] | 
     if q.shape[0] != q.shape[1] or np.linalg.cond(q) > TRUSTED:
         return None
     inverse = np.linalg.inv(q)
-    left, right = np.linalg.solve(q.T, s.T).T, np.linalg.solve(q, p)
+    left = np.linalg.solve(q.T, s.T).T
     size = np.abs(s) @ np.abs(inverse) @ np.abs(p) + np.abs(r)
     found = _both_sides(left @ p - r, inverse, ROUNDING * np.linalg.cond(q) * size.max())
     if found is None:

@@ -28,6 +28,7 @@ SIX_NOTE = (
     "three would need S Q^-1 P - R = B Q^-1 C with diagonal B, C (P, Q; R, S the blocks, or those "
     "with the parts exchanged); four or five were not found, and need not exist"
 )
+GOOD = 3.0  # a condition number of factors that more of them hardly improve on
 EXACT = 1e-12  # relative residual beyond which a structure was only nearly there
 
 
@@ -120,7 +121,8 @@ def _by(method: str, problem: Problem, couplings: int | None, seed: int) -> Fact
     least = routes.ELEVEN if method == "eleven" else routes.SIX
     if couplings is not None and couplings < least:
         raise ArgumentError(
-            f"'couplings' should be at least {least} for method={method!r}, got {couplings}."
+            f"'couplings' should be at least {least} for method={method!r}, got {couplings}: "
+            "None is for as many as the method takes."
         )
     if method == "tracking":
         factors = routes.by_tracking(problem, couplings or routes.SIX, seed)
@@ -142,7 +144,8 @@ def _by_structure(problem: Problem, couplings: int | None) -> Factorization | No
 
 def _is_hard_to_beat(found: Factorization, problem: Problem) -> bool:
     """Returns whether more couplings could hardly do better: cond(T) is at most their product."""
-    return found.condition_number <= max(3.0, 1.5 * problem.condition ** (1 / routes.SIX))
+    least = np.linalg.cond(problem.matrix) ** (1 / routes.SIX)
+    return bool(found.condition_number <= max(GOOD, 1.5 * least))
 
 
 def _five(problem: Problem, seed: int) -> Factorization | None:

@@ -1,7 +1,6 @@
 """Rotations as six unit couplings in closed form: theorem B."""
 
 import numpy as np
-from scipy.linalg import cossin
 
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.commutator import commutator
@@ -9,7 +8,7 @@ from kappaflow.factor.six import Six, six_blocks
 
 WEIGHT_BOUND = 2 + 2**0.5
 UNIT_BOUND = ((WEIGHT_BOUND + (WEIGHT_BOUND**2 + 4) ** 0.5) / 2) ** 2
-ORTHOGONAL = 1e-10  # |O^T O - 1| beyond which a matrix is no rotation
+ORTHOGONAL = 1e-12  # |O^T O - 1| beyond which a matrix is no rotation
 
 
 def rotation_start(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -19,17 +18,19 @@ def rotation_start(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.nda
         rotation: O, (2d, 2d), orthogonal with determinant 1.
 
     Returns:
-        X with |X| <= 1 and P X + Q orthogonal; K and Z, orthogonal; (d, d) each.
+        X with |X| <= 1 and P X + Q orthogonal, the nearest one to Q; K and Z, orthogonal;
+        (d, d) each.
 
     Source:
         Ours; theorem B.
     """
     d = len(rotation) // 2
-    (u, _), angles, (v_first, v_second) = _cosine_sine(rotation, d)
-    # P = u cos v_first and Q = -u sin v_second: with this X, P X + Q = -u v_second.
-    x = -v_first.T @ ((np.cos(angles) / (1 + np.sin(angles)))[:, None] * v_second)
+    p, q = rotation[:d, :d], rotation[:d, d:]
+    left, sines, right = _singular(q)
+    # P P^T = 1 - Q Q^T = left cos^2 left^T, and cos^2 / (1 + sin) + sin = 1.
+    x = p.T @ (left / (1 + sines)) @ right
     inverse = rotation.T
-    n = (x @ inverse[d:, d:] - inverse[:d, d:]) @ -(v_second.T @ u.T)
+    n = (x @ inverse[d:, d:] - inverse[:d, d:]) @ (left @ right).T
     return (x, *commutator(n))
 
 
@@ -46,14 +47,14 @@ def factor_rotation(rotation: np.ndarray) -> Six:
         ArgumentError: The matrix is not orthogonal, or its determinant is -1.
 
     Note:
-        One cosine-sine decomposition, one Schur form and a few products of d x d matrices.
+        One singular value decomposition, one Schur form and a few products, all d x d.
 
     Source:
         Ours; theorem B.
 
     Example:
         >>> six = factor_rotation(np.eye(64)[np.roll(np.arange(64), 2)])
-        >>> max(np.linalg.norm(block, 2) for block in six) <= WEIGHT_BOUND
+        >>> bool(max(np.linalg.norm(block, 2) for block in six) <= WEIGHT_BOUND)
         True
     """
     rotation = np.asarray(rotation, dtype=float)
@@ -70,12 +71,12 @@ def factor_rotation(rotation: np.ndarray) -> Six:
     return Six(*six_blocks(rotation, *rotation_start(rotation)))
 
 
-def _cosine_sine(rotation: np.ndarray, d: int) -> tuple:
-    """Returns the cosine-sine decomposition, or says that LAPACK found none."""
+def _singular(block: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns a singular value decomposition, or says that LAPACK found none."""
     try:
-        return cossin(rotation, p=d, q=d, separate=True)
-    except (np.linalg.LinAlgError, ValueError, RuntimeError) as error:
+        return np.linalg.svd(block)
+    except np.linalg.LinAlgError as error:
         raise NumericalError(
-            f"the cosine-sine decomposition of a rotation failed: {error}. Likely causes: "
-            "numbers that are not finite, or a matrix far from orthogonal."
+            f"the singular values of a block of a rotation were not found: {error}. Likely cause: "
+            "numbers that are not finite; check the matrix with np.isfinite."
         ) from None

@@ -110,7 +110,7 @@ class _Problem:
 
 def _norm(weight: np.ndarray) -> float:
     """Returns the largest singular value, or a number that has a logarithm."""
-    return max(np.linalg.norm(weight, 2), 1e-100) if weight.size else 1e-100
+    return max(float(np.linalg.norm(weight, 2)), 1e-100) if weight.size else 1e-100
 
 
 def _linear(matrix: np.ndarray, offset: np.ndarray) -> dict:
