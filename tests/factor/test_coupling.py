@@ -28,11 +28,15 @@ def test_the_matrix_acts_on_columns(partition):
     torch.testing.assert_close(
         matrix[list(partition.changed)][:, list(partition.kept)], layer.weight.detach()
     )
-    assert torch.equal(matrix[list(partition.kept)], torch.eye(len(matrix)).double()[list(partition.kept)])
+    assert torch.equal(
+        matrix[list(partition.kept)], torch.eye(len(matrix)).double()[list(partition.kept)]
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.03, 50.0])
-@pytest.mark.parametrize("partition", [half(6), kf.Partition(6, (1,)), kf.Partition(6, (0, 1, 2, 4))])
+@pytest.mark.parametrize(
+    "partition", [half(6), kf.Partition(6, (1,)), kf.Partition(6, (0, 1, 2, 4))]
+)
 def test_the_condition_number_in_closed_form_is_that_of_the_matrix(partition, scale):
     """One size of the diagonal, of either sign: from the largest singular value of the weight."""
     diagonal = scale * torch.ones(len(partition.changed), dtype=torch.float64)

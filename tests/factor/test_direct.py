@@ -30,9 +30,7 @@ def random_factors(rng, count, sizes, *, lower_first=True, negative=False):
 def test_a_product_of_few_couplings_is_taken_apart_again(half, count, lower_first, negative):
     """In the same order, with as many, and to rounding."""
     rng = np.random.default_rng(10 * half + count)
-    given = random_factors(
-        rng, count, (half, half), lower_first=lower_first, negative=negative
-    )
+    given = random_factors(rng, count, (half, half), lower_first=lower_first, negative=negative)
     matrix = product_of(given)
     found = direct_factors(matrix, half)
     assert [factor.lower for factor in found] == [factor.lower for factor in given]

@@ -28,6 +28,14 @@ SIX_NOTE = (
     "three would need S Q^-1 P - R = B Q^-1 C with diagonal B, C (P, Q; R, S the blocks, or those "
     "with the parts exchanged); four or five were not found, and need not exist"
 )
+TOO_FEW = (
+    "one leaves a part of the features as it is, and this map does not",
+    "two need a diagonal block whose Schur complement is diagonal too",
+    "three need S Q^-1 P - R = B Q^-1 C with diagonal B and C, where T = (P, Q; R, S), or the "
+    "same with the parts exchanged",
+    "four exist for some maps only, and their condition numbers have no bound",
+    "five need an upper right block that is invertible, and far from singular",
+)
 GOOD = 3.0  # a condition number of factors that more of them hardly improve on
 EXACT = 1e-12  # relative residual beyond which a structure was only nearly there
 
@@ -82,31 +90,31 @@ def factor_linear(
 
 def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
     """Returns the best conditioned factorization within so many couplings; the fewest for None."""
-    structured = _by_structure(problem, couplings)
-    if structured is not None and (couplings is None or _is_hard_to_beat(structured, problem)):
-        return structured
-    few = couplings is not None and couplings < routes.SIX
-    if few or couplings is None:
-        five = _five(problem, seed) if couplings in (None, 5) else None
-        found = [one for one in (structured, five) if one is not None]
-        if found:
-            return min(found, key=lambda one: one.condition_number)
-        if few:
-            raise _too_few(problem, couplings or 0)
-    found = [] if structured is None else [structured]
-    return min(
-        [*found, *_searched(problem, couplings or routes.SIX, seed)],
-        key=lambda one: one.condition_number,
-    )
+    found = [_by_structure(problem, couplings)]
+    if found[0] is not None and (couplings is None or _is_hard_to_beat(found[0], problem)):
+        return found[0]
+    if couplings in (None, 5):
+        found.append(_five(problem, seed))
+        if couplings is None and found[-1] is not None:
+            return found[-1]
+    if couplings is None or couplings >= routes.SIX:
+        found += _searched(problem, couplings or routes.enough(problem), seed)
+    there = [one for one in found if one is not None]
+    if not there:
+        raise _too_few(problem, couplings or routes.SIX)
+    return min(there, key=lambda one: one.condition_number)
 
 
 def _searched(problem: Problem, couplings: int, seed: int) -> list[Factorization]:
     """Returns what the routes of six couplings and more find; at least one, or an error."""
     found = []
-    if problem.even and routes.is_rotation(problem):
-        found.append(_finished(routes.by_rotation(problem), problem, "rotation"))
-    if problem.even and couplings >= routes.ELEVEN:
-        found.append(_finished(routes.by_eleven(problem), problem, "eleven"))
+    closed = {"eleven": routes.by_eleven}
+    if routes.is_rotation(problem):
+        closed["rotation"] = routes.by_rotation
+    for name, route in closed.items():
+        factors = route(problem) if couplings >= routes.least(problem, name) else []
+        if 0 < len(factors) <= couplings:
+            found.append(_finished(factors, problem, name))
     try:
         factors = routes.by_tracking(problem, couplings, seed)
         found.append(_finished(factors, problem, "tracking"))
@@ -118,16 +126,15 @@ def _searched(problem: Problem, couplings: int, seed: int) -> list[Factorization
 
 def _by(method: str, problem: Problem, couplings: int | None, seed: int) -> Factorization:
     """Returns the factorization of a route, if it needs no more couplings than allowed."""
-    least = routes.ELEVEN if method == "eleven" else routes.SIX
-    if couplings is not None and couplings < least:
-        raise ArgumentError(
-            f"'couplings' should be at least {least} for method={method!r}, got {couplings}: "
-            "None is for as many as the method takes."
-        )
     if method == "tracking":
-        factors = routes.by_tracking(problem, couplings or routes.SIX, seed)
+        factors = routes.by_tracking(problem, couplings or routes.enough(problem), seed)
     else:
         factors = (routes.by_rotation if method == "rotation" else routes.by_eleven)(problem)
+    if couplings is not None and couplings < len(factors):
+        raise ArgumentError(
+            f"'couplings' should be at least {len(factors)} for method={method!r} and this "
+            f"partition, got {couplings}: None is for as many as the method takes."
+        )
     return _finished(factors, problem, method)
 
 
@@ -159,19 +166,15 @@ def _five(problem: Problem, seed: int) -> Factorization | None:
 
 
 def _too_few(problem: Problem, couplings: int) -> ArgumentError:
-    """Returns the error that says why so few couplings cannot do it."""
-    reasons = {
-        1: "one coupling leaves a part of the features as it is, and this map does not.",
-        2: "two need a diagonal block, with a Schur complement that is diagonal too.",
-        3: "three need S Q^-1 P - R = B Q^-1 C with diagonal B and C, or the same of the map with "
-        "its parts exchanged, for T = (P, Q; R, S).",
-        4: "four exist for some maps, but with condition numbers without bound.",
-        5: "five need an upper right block that is invertible, and far from singular.",
-    }
-    enough = "six are enough for any map" if problem.even else "try couplings=None"
+    """Returns the error that says why so few couplings cannot do it, or are not tried."""
+    enough = (
+        "six are enough for any map."
+        if problem.even
+        else f"try {routes.enough(problem)}, or couplings=None."
+    )
+    reason = TOO_FEW[min(couplings, len(TOO_FEW)) - 1]
     return ArgumentError(
-        f"'couplings' should be larger for this matrix, got {couplings}: "
-        f"{reasons[couplings]} By theorem A {enough}."
+        f"'couplings' should be larger for this matrix, got {couplings}: {reason}; {enough}"
     )
 
 

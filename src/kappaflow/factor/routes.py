@@ -8,8 +8,9 @@ import numpy as np
 from kappaflow.errors import ArgumentError
 from kappaflow.factor.eleven import factor_eleven
 from kappaflow.factor.factors import Factor, unit_factors
+from kappaflow.factor.peel import rotation_blocks
 from kappaflow.factor.problem import Problem
-from kappaflow.factor.rotation import ORTHOGONAL, factor_rotation
+from kappaflow.factor.rotation import ORTHOGONAL
 from kappaflow.factor.spread import spread
 
 SIX, ELEVEN = 6, 11
@@ -21,22 +22,34 @@ def is_rotation(problem: Problem) -> bool:
     return bool(np.abs(unit.T @ unit - np.eye(len(unit))).max() <= ORTHOGONAL)
 
 
+def enough(problem: Problem) -> int:
+    """Returns how many couplings tracking was seen to need at most: six for two halves."""
+    sizes = sorted((problem.first, len(problem.matrix) - problem.first))
+    return SIX if problem.even else max(SIX, 2 * -(-sizes[1] // sizes[0]) + 2)
+
+
+def least(problem: Problem, method: str) -> int:
+    """Returns how many couplings a closed form takes at least."""
+    excess = abs(len(problem.matrix) - 2 * problem.first)
+    return SIX + 2 * excess if method == "rotation" else ELEVEN + 4 * excess
+
+
 def by_rotation(problem: Problem) -> list[Factor]:
-    """Returns six factors of a rotation, in closed form."""
-    _only_halves(problem, "rotation")
+    """Returns six factors of a rotation (more in parts of different sizes), in closed form."""
     if not is_rotation(problem):
         raise ArgumentError(
             "'method' should not be 'rotation' for this matrix: it is not orthogonal, even up to "
             "a factor; method='auto' takes any."
         )
-    six = factor_rotation(problem.matrix / problem.scale)
-    return spread(unit_factors(six), scale=problem.scale)
+    matrix, small, turn = _small_first(problem)
+    blocks = rotation_blocks(matrix / problem.scale, small)
+    return spread(turn(unit_factors(blocks)), scale=problem.scale)
 
 
 def by_eleven(problem: Problem) -> list[Factor]:
-    """Returns eleven factors, in closed form."""
-    _only_halves(problem, "eleven")
-    return factor_eleven(problem.matrix)
+    """Returns eleven factors (more in parts of different sizes), in closed form."""
+    matrix, small, turn = _small_first(problem)
+    return turn(factor_eleven(matrix, small))
 
 
 def by_tracking(problem: Problem, couplings: int, seed: int) -> list[Factor]:
@@ -60,14 +73,16 @@ def by_five(problem: Problem, seed: int) -> list[Factor]:
     return spread(unit_factors(blocks), scale=problem.scale)
 
 
-def _only_halves(problem: Problem, method: str) -> None:
-    """Refuses a closed form that is for two equal halves."""
-    if not problem.even:
-        kept, changed = problem.first, len(problem.matrix) - problem.first
-        raise ArgumentError(
-            f"'method' should be 'auto' or 'tracking' for parts of {kept} and {changed} features, "
-            f"got {method!r}: it is for two halves of one size."
-        )
+def _small_first(
+    problem: Problem,
+) -> tuple[np.ndarray, int, Callable[[list[Factor]], list[Factor]]]:
+    """Returns the map with its smaller part first, the size of that, and the way back."""
+    n, first = len(problem.matrix), problem.first
+    if 2 * first <= n:
+        return problem.matrix, first, list
+    order = np.roll(np.arange(n), -first)
+    matrix = problem.matrix[np.ix_(order, order)]
+    return matrix, n - first, lambda found: [f._replace(lower=not f.lower) for f in found]
 
 
 def _found(module: str, name: str) -> Callable:
