@@ -57,6 +57,12 @@ def additive(partition: kf.Partition, hidden=(8,), context=0, **settings) -> kf.
     return kf.AdditiveCoupling(partition, net, context_features=context, **settings)
 
 
+def linear(partition: kf.Partition) -> kf.LinearCoupling:
+    """Returns a linear coupling with a negative number in its diagonal."""
+    weight = torch.randn(len(partition.changed), len(partition.kept))
+    return kf.LinearCoupling(partition, weight, torch.linspace(-0.5, 2, len(partition.changed)))
+
+
 def turns(partition: kf.Partition, depth: int) -> list[kf.Partition]:
     """Returns a partition and its swapped one, taking turns."""
     return [partition if i % 2 == 0 else partition.swapped() for i in range(depth)]
@@ -159,6 +165,10 @@ BIJECTIONS = {
     ),
     "Inverse of a coupling": Case(lambda: kf.Inverse(affine(half(3), context=2)), (3,), 2),
     "Inverse of an inverse of a chain": Case(lambda: kf.Inverse(kf.Inverse(embedded())), (3,), 5),
+    "LinearCoupling": Case(lambda: linear(half(4)), (4,)),
+    "LinearCoupling, fresh": Case(lambda: kf.LinearCoupling(half(5)), (5,)),
+    "LinearCoupling, uneven, scattered": Case(lambda: linear(kf.Partition(6, (5, 0))), (6,)),
+    "LinearCoupling, channels": Case(lambda: linear(half(3).swapped()), (3, 2, 2)),
     "Logit": Case(kf.Logit, (3,), interval=(0.0, 1.0)),
     "Logit, one feature": Case(lambda: kf.Logit(-2.0, 5.0), (1,), interval=(-2.0, 5.0)),
     "Logit, margin, image": Case(

@@ -34,6 +34,7 @@ _HOMES = {
         "Standardize",
     ),
     "stack": ("CouplingStack",),
+    "factor": ("Factorization", "LinearCoupling", "factor_linear"),
     "flows": ("Flow", "StandardNormal", "nice", "real_nvp"),
     "files": ("load", "save"),
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
         NumericalError,
         NumericalWarning,
     )
+    from kappaflow.factor import Factorization, LinearCoupling, factor_linear  # noqa: F401
     from kappaflow.files import load, save  # noqa: F401
     from kappaflow.flows import Flow, StandardNormal, nice, real_nvp  # noqa: F401
     from kappaflow.linearization import Linearization  # noqa: F401

@@ -1,0 +1,11 @@
+"""Any invertible linear map as a few couplings of a fixed partition.
+
+`linear.py` is what is called, `problem.py` what it works on, `routes.py` the ways to go: closed
+forms in `direct.py`, `rotation.py` and `eleven.py`; searches in `tracking.py`.
+"""
+
+from kappaflow.factor.coupling import LinearCoupling
+from kappaflow.factor.factorization import Factorization
+from kappaflow.factor.linear import factor_linear
+
+__all__ = ["Factorization", "LinearCoupling", "factor_linear"]

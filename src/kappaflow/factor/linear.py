@@ -1,0 +1,211 @@
+"""`factor_linear`: any invertible linear map as a few couplings of one partition."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kappaflow._checks import natural_int, one_of, positive_int
+from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor import routes
+from kappaflow.factor.direct import direct_factors
+from kappaflow.factor.factorization import Factorization
+from kappaflow.factor.factors import Factor, flip_last, layers, numbers
+from kappaflow.factor.problem import Problem, problem_of
+from kappaflow.factor.residual import relative_residual
+from kappaflow.partition import Partition
+
+METHODS = ("auto", "rotation", "eleven", "tracking")
+DIRECT_NOTES = (
+    "the identity needs no coupling",
+    "only the identity needs fewer than one",
+    "one would leave a part of the features as it is",
+    "two would need a diagonal block with a diagonal Schur complement",
+    "three would need a number beside the diagonal, or a diagonal of positive ones",
+)
+SIX_NOTE = (
+    "three would need S Q^-1 P - R = B Q^-1 C with diagonal B, C (P, Q; R, S the blocks, or those "
+    "with the parts exchanged); four or five were not found, and need not exist"
+)
+TOO_FEW = (
+    "one leaves a part of the features as it is, and this map does not",
+    "two need a diagonal block whose Schur complement is diagonal too",
+    "three need S Q^-1 P - R = B Q^-1 C with diagonal B and C, where T = (P, Q; R, S), or the "
+    "same with the parts exchanged",
+    "four exist for some maps only, and their condition numbers have no bound",
+    "five need an upper right block that is invertible, and far from singular",
+)
+GOOD = 3.0  # a condition number of factors that more of them hardly improve on
+EXACT = 1e-12  # relative residual beyond which a structure was only nearly there
+
+
+def factor_linear(
+    matrix: Tensor | np.ndarray,
+    *,
+    couplings: int | None = 6,
+    partition: str | int | Partition = "half",
+    seed: int = 0,
+    method: str = "auto",
+) -> Factorization:
+    """Factors an invertible linear map into couplings that take turns in what they change.
+
+    Args:
+        matrix: T, (n, n), n at least 2, acting on columns: z = T x.
+        couplings: At most so many; None for the fewest that can be had. For two equal halves six
+            are always enough, and sometimes needed.
+        partition: What the couplings keep and change: "half", "alternating", the number of
+            features of the first part, or a partition.
+        seed: For the routes that search.
+        method: "rotation": six, in closed form, of orthogonal matrices (times a number).
+            "eleven": in closed form, of any matrix. "tracking": six or more, searched for, the
+            best conditioned. "auto": the best conditioned of those that `couplings` allows.
+
+    Returns:
+        The couplings with their residual and their condition numbers.
+
+    Raises:
+        ArgumentError: The matrix is singular, not square or not finite; an argument has no such
+            value; or so few couplings cannot do it.
+        NumericalError: A search did not get there.
+
+    Source:
+        Ours; that six are enough: Urschel 2023, after Koehler, Mehta, Risteski 2021, who have 47.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> found = kf.factor_linear(torch.eye(4)[[1, 2, 0, 3]])
+        >>> len(found), found.residual < 1e-15, found.condition_number < 7
+        (6, True, True)
+    """
+    one_of("method", method, METHODS)
+    natural_int("seed", seed)
+    if couplings is not None:
+        positive_int("couplings", couplings)
+    problem = problem_of(matrix, partition)
+    if method == "auto":
+        return _best(problem, couplings, seed)
+    return _by(method, problem, couplings, seed)
+
+
+def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
+    """Returns the best conditioned factorization within so many couplings; the fewest for None."""
+    found = [_by_structure(problem, couplings)]
+    if found[0] is not None and (couplings is None or _is_hard_to_beat(found[0], problem)):
+        return found[0]
+    if couplings in (None, 5):
+        found.append(_five(problem, seed))
+        if couplings is None and found[-1] is not None:
+            return found[-1]
+    if couplings is None or couplings >= routes.SIX:
+        found += _searched(problem, couplings or routes.enough(problem), seed)
+    there = [one for one in found if one is not None]
+    if not there:
+        raise _too_few(problem, couplings or routes.SIX)
+    return min(there, key=lambda one: one.condition_number)
+
+
+def _searched(problem: Problem, couplings: int, seed: int) -> list[Factorization]:
+    """Returns what the routes of six couplings and more find; at least one, or an error."""
+    found = []
+    closed = {"eleven": routes.by_eleven}
+    if routes.is_rotation(problem):
+        closed["rotation"] = routes.by_rotation
+    for name, route in closed.items():
+        factors = route(problem) if couplings >= routes.least(problem, name) else []
+        if 0 < len(factors) <= couplings:
+            found.append(_finished(factors, problem, name))
+    try:
+        factors = routes.by_tracking(problem, couplings, seed)
+        found.append(_finished(factors, problem, "tracking"))
+    except (NumericalError, ImportError):
+        if not found:
+            raise
+    return found
+
+
+def _by(method: str, problem: Problem, couplings: int | None, seed: int) -> Factorization:
+    """Returns the factorization of a route, if it needs no more couplings than allowed."""
+    if method == "tracking":
+        factors = routes.by_tracking(problem, couplings or routes.enough(problem), seed)
+    else:
+        factors = (routes.by_rotation if method == "rotation" else routes.by_eleven)(problem)
+    if couplings is not None and couplings < len(factors):
+        raise ArgumentError(
+            f"'couplings' should be at least {len(factors)} for method={method!r} and this "
+            f"partition, got {couplings}: None is for as many as the method takes."
+        )
+    return _finished(factors, problem, method)
+
+
+def _by_structure(problem: Problem, couplings: int | None) -> Factorization | None:
+    """Returns one to three couplings, or four of two features, where the map has that form."""
+    most = routes.SIX if couplings is None else couplings
+    factors = direct_factors(problem.blocks, problem.first, most=most)
+    if factors is None:
+        return None
+    negative = [i for i, factor in enumerate(factors) if (factor.diagonal < 0).any()]
+    found = _assembled(factors, problem, "direct", negative[0] if negative else None)
+    return found if found.residual <= EXACT else None
+
+
+def _is_hard_to_beat(found: Factorization, problem: Problem) -> bool:
+    """Returns whether more couplings could hardly do better: cond(T) is at most their product."""
+    least = np.linalg.cond(problem.matrix) ** (1 / routes.SIX)
+    return bool(found.condition_number <= max(GOOD, 1.5 * least))
+
+
+def _five(problem: Problem, seed: int) -> Factorization | None:
+    """Returns five couplings if the map has them and they are found."""
+    if not problem.even:
+        return None
+    try:
+        return _finished(routes.by_five(problem, seed), problem, "tracking")
+    except (NumericalError, ImportError, AttributeError):
+        return None
+
+
+def _too_few(problem: Problem, couplings: int) -> ArgumentError:
+    """Returns the error that says why so few couplings cannot do it, or are not tried."""
+    enough = (
+        "six are enough for any map."
+        if problem.even
+        else f"try {routes.enough(problem)}, or couplings=None."
+    )
+    reason = TOO_FEW[min(couplings, len(TOO_FEW)) - 1]
+    return ArgumentError(
+        f"'couplings' should be larger for this matrix, got {couplings}: {reason}; {enough}"
+    )
+
+
+def _finished(factors: Sequence[Factor], problem: Problem, method: str) -> Factorization:
+    """Returns the factorization, the sign of the determinant put back."""
+    if not problem.flipped:
+        return _assembled(factors, problem, method, None)
+    signed, number = flip_last(factors)
+    return _assembled(signed, problem, method, number)
+
+
+def _assembled(
+    factors: Sequence[Factor], problem: Problem, method: str, flipped: int | None
+) -> Factorization:
+    """Returns factors as layers, with the residual of the layers."""
+    couplings = layers(factors, problem.partition)
+    made = [Factor(f.lower, *numbers(c)) for f, c in zip(factors, couplings, strict=True)]
+    return Factorization(
+        torch.from_numpy(problem.given.copy()),
+        couplings,
+        relative_residual(made, problem.blocks),
+        method,
+        flipped,
+        _note(len(couplings), method),
+    )
+
+
+def _note(count: int, method: str) -> str:
+    """Returns why so many couplings."""
+    if method == "direct":
+        return DIRECT_NOTES[count]
+    if count == routes.SIX:
+        return SIX_NOTE
+    return ""

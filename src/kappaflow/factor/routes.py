@@ -1,0 +1,90 @@
+"""The ways to factor a problem; each returns factors of its matrix, or says why it cannot."""
+
+import importlib
+from collections.abc import Callable
+
+import numpy as np
+
+from kappaflow.errors import ArgumentError
+from kappaflow.factor.eleven import factor_eleven
+from kappaflow.factor.factors import Factor, unit_factors
+from kappaflow.factor.peel import rotation_blocks
+from kappaflow.factor.problem import Problem
+from kappaflow.factor.rotation import ORTHOGONAL
+from kappaflow.factor.spread import spread
+
+SIX, ELEVEN = 6, 11
+
+
+def is_rotation(problem: Problem) -> bool:
+    """Returns whether the map is a rotation, times its scale, to rounding."""
+    unit = problem.matrix / problem.scale
+    return bool(np.abs(unit.T @ unit - np.eye(len(unit))).max() <= ORTHOGONAL)
+
+
+def enough(problem: Problem) -> int:
+    """Returns how many couplings tracking was seen to need at most: six for two halves."""
+    sizes = sorted((problem.first, len(problem.matrix) - problem.first))
+    return SIX if problem.even else max(SIX, 2 * -(-sizes[1] // sizes[0]) + 2)
+
+
+def least(problem: Problem, method: str) -> int:
+    """Returns how many couplings a closed form takes at least."""
+    excess = abs(len(problem.matrix) - 2 * problem.first)
+    return SIX + 2 * excess if method == "rotation" else ELEVEN + 4 * excess
+
+
+def by_rotation(problem: Problem) -> list[Factor]:
+    """Returns six factors of a rotation (more in parts of different sizes), in closed form."""
+    if not is_rotation(problem):
+        raise ArgumentError(
+            "'method' should not be 'rotation' for this matrix: it is not orthogonal, even up to "
+            "a factor; method='auto' takes any."
+        )
+    matrix, small, turn = _small_first(problem)
+    blocks = rotation_blocks(matrix / problem.scale, small)
+    return spread(turn(unit_factors(blocks)), scale=problem.scale)
+
+
+def by_eleven(problem: Problem) -> list[Factor]:
+    """Returns eleven factors (more in parts of different sizes), in closed form."""
+    matrix, small, turn = _small_first(problem)
+    return turn(factor_eleven(matrix, small))
+
+
+def by_tracking(problem: Problem, couplings: int, seed: int) -> list[Factor]:
+    """Returns at most so many factors, six or more, found by following a path."""
+    unit = problem.matrix / problem.scale
+    if not problem.even:
+        factors = _found("uneven", "track_uneven")(unit, problem.first, couplings, seed=seed)
+        return spread([Factor(*factor) for factor in factors], scale=problem.scale)
+    if couplings == SIX:
+        blocks = _found("tracking", "track_six")(unit, seed=seed)
+    else:
+        blocks = _found("tracking", "track")(unit, couplings, seed=seed)
+    # The last factor is an upper one, whatever their number.
+    factors = unit_factors(blocks, lower_first=len(blocks) % 2 == 0)
+    return spread(factors, scale=problem.scale)
+
+
+def by_five(problem: Problem, seed: int) -> list[Factor]:
+    """Returns five factors, L U L U L, where the upper right block allows it."""
+    blocks = _found("tracking", "track_five")(problem.matrix / problem.scale, seed=seed)
+    return spread(unit_factors(blocks), scale=problem.scale)
+
+
+def _small_first(
+    problem: Problem,
+) -> tuple[np.ndarray, int, Callable[[list[Factor]], list[Factor]]]:
+    """Returns the map with its smaller part first, the size of that, and the way back."""
+    n, first = len(problem.matrix), problem.first
+    if 2 * first <= n:
+        return problem.matrix, first, list
+    order = np.roll(np.arange(n), -first)
+    matrix = problem.matrix[np.ix_(order, order)]
+    return matrix, n - first, lambda found: [f._replace(lower=not f.lower) for f in found]
+
+
+def _found(module: str, name: str) -> Callable:
+    """Returns a function of a module that is loaded when it is asked for."""
+    return getattr(importlib.import_module(f"kappaflow.factor.{module}"), name)

@@ -1,0 +1,234 @@
+"""`factor_linear`: any map, any partition; what it refuses, and why."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import kappaflow as kf
+from factor.ensembles import block_diagonal, cycle, geometric, orthogonal, sharp
+
+ENSEMBLES = {
+    "gaussian": lambda n, rng: rng.standard_normal((n, n)),
+    "orthogonal": lambda n, rng: orthogonal(n, rng, sign=rng.choice([-1, 1])),
+    "permutation": lambda n, rng: np.eye(n)[rng.permutation(n)],
+    "triangular": lambda n, rng: np.tril(rng.standard_normal((n, n)), -1) / n**0.5 + np.eye(n),
+    "block diagonal": lambda n, rng: block_diagonal(
+        geometric(n // 2, rng, 50.0), geometric(n - n // 2, rng, 50.0)
+    ),
+    "sharp": lambda n, _: sharp(n) if n > 2 and n % 2 == 0 else -np.eye(n),
+    "geometric": lambda n, rng: geometric(n, rng, 10.0 ** rng.uniform(0, 6)),
+    "scaled": lambda n, rng: 10.0 ** rng.uniform(-9, 9) * geometric(n, rng, 10.0),
+    "negative": lambda n, rng: np.diag([*[1.0] * (n - 1), -1.0]) @ geometric(n, rng, 30.0),
+}
+
+
+def check(found, matrix, tolerance=1e-12):
+    """Holds a factorization to everything that it says of itself."""
+    assert found.residual <= tolerance
+    x = torch.randn(3, len(matrix), dtype=torch.float64)
+    z, log_det = found.bijection()(x)
+    wanted = x @ torch.as_tensor(matrix, dtype=torch.float64).mT
+    sizes = np.prod(found.condition_numbers)
+    assert (z - wanted).norm() <= 1e-13 * max(sizes, 100) * wanted.norm()
+    size = np.linalg.slogdet(matrix)[1]
+    np.testing.assert_allclose(log_det.detach(), size, atol=1e-10 * (1 + abs(size)))
+    for coupling, number in zip(found.couplings, found.condition_numbers, strict=True):
+        assert number == pytest.approx(torch.linalg.cond(coupling.matrix()).item(), rel=1e-4)
+    negative = [i for i, c in enumerate(found.couplings) if (c.sign < 0).any()]
+    flipped = np.linalg.slogdet(matrix)[0] < 0
+    assert negative == ([found.flipped] if flipped else [])
+    assert sum(int((c.sign < 0).sum()) for c in found.couplings) == int(flipped)
+    for before, after in zip(found.couplings, found.couplings[1:], strict=False):
+        assert before.partition == after.partition.swapped()
+
+
+@st.composite
+def problems(draw):
+    """Returns a matrix of 2 to 40 features, and a partition of them."""
+    n = draw(st.integers(2, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    matrix = ENSEMBLES[draw(st.sampled_from(sorted(ENSEMBLES)))](n, rng)
+    parts = ["half", "alternating", max(1, n // 2 - 1), min(n - 1, n // 2 + 2)]
+    kept = tuple(rng.permutation(n)[: max(1, n // 2)].tolist())
+    return matrix, draw(st.sampled_from([*parts, kf.Partition(n, kept)]))
+
+
+@settings(deadline=None, max_examples=80, derandomize=True)
+@given(problems())
+def test_any_map_in_any_partition_has_a_closed_form(problem):
+    """Sizes, ensembles, partitions: product, determinant, condition numbers, signs, order."""
+    matrix, partition = problem
+    found = kf.factor_linear(matrix, method="eleven", couplings=None, partition=partition)
+    check(found, matrix)
+    assert found.condition_number <= max(10 * np.linalg.cond(matrix), 300)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(problems())
+def test_rotations_and_permutations_in_any_partition_are_bounded(problem):
+    """Below 7.3: theorem B with free scales, and one direction after another for uneven parts."""
+    matrix, partition = problem
+    rotation = np.linalg.svd(matrix)
+    rotation = rotation[0] @ rotation[2]
+    found = kf.factor_linear(rotation, method="rotation", couplings=None, partition=partition)
+    check(found, rotation)
+    assert found.condition_number < 7.3
+    n = len(matrix)
+    if partition == "half" and n % 2 == 0:
+        assert len(found) == 6
+
+
+@pytest.mark.parametrize("n", [64, 512])
+def test_large_rotations_have_small_residuals(n):
+    """1e-13 at 64 and 1e-12 at 512, for a rotation and for a permutation of either sign."""
+    rng = np.random.default_rng(n)
+    for matrix in (orthogonal(n, rng), np.eye(n)[rng.permutation(n)], cycle(n, 4)):
+        found = kf.factor_linear(matrix, method="rotation")
+        assert len(found) == 6
+        assert found.residual <= {64: 1e-13, 512: 1e-12}[n]
+        assert found.condition_number <= 6.98
+
+
+def test_the_given_partition_is_used():
+    """The first coupling keeps what the partition keeps."""
+    partition = kf.Partition(6, (4, 1, 2))
+    found = kf.factor_linear(cycle(6, 3), partition=partition, method="rotation")
+    assert found.couplings[0].partition == partition
+    check(found, cycle(6, 3))
+    by_number = kf.factor_linear(cycle(6, 3), partition=2, method="rotation", couplings=None)
+    assert by_number.couplings[0].partition == kf.Partition(6, (0, 1))
+
+
+def test_the_same_call_gives_the_same_couplings():
+    """Bit for bit."""
+    matrix = orthogonal(8, np.random.default_rng(0))
+    for method in ("rotation", "eleven"):
+        one, two = (kf.factor_linear(matrix, method=method, couplings=None) for _ in range(2))
+        for a, b in zip(one.couplings, two.couplings, strict=True):
+            assert torch.equal(a.matrix(), b.matrix())
+
+
+@pytest.mark.parametrize(
+    ("matrix", "count"),
+    [
+        (np.eye(6), 0),
+        (np.eye(6) + np.diag([1.0, 2.0, 3.0], -3), 1),
+        (np.diag([2.0, 3.0, 4.0, 5.0]), 2),
+        (np.kron([[0.0, -1.0], [1.0, 0.0]], np.eye(3)), 3),
+        (np.array([[0.0, 1.0], [1.0, 0.0]]), 3),
+        (-np.eye(2), 4),
+    ],
+    ids=["identity", "shear", "diagonal", "exchange", "swap of two", "minus one of two"],
+)
+def test_none_finds_the_fewest_and_says_why_not_fewer(matrix, count):
+    """Where the structure shows it."""
+    found = kf.factor_linear(matrix, couplings=None)
+    assert len(found) == count
+    assert found.method == "direct"
+    assert "need" in found.note or "would" in found.note
+    check(found, matrix)
+    if count > 1:
+        with pytest.raises(kf.ArgumentError, match=f"should be larger .* got {count - 1}"):
+            kf.factor_linear(matrix, couplings=count - 1)
+
+
+@pytest.mark.parametrize("couplings", [1, 2, 3, 4])
+def test_too_few_couplings_are_refused_with_the_reason(couplings):
+    """Theorem A's: what so few can make."""
+    with pytest.raises(kf.ArgumentError, match="six are enough for any map") as caught:
+        kf.factor_linear(sharp(6), couplings=couplings)
+    reason = ("one leaves", "two need", "three need", "four exist")[couplings - 1]
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.ones((2, 3)), r"should be square, got shape \(2, 3\)"),
+        (np.ones((1, 1)), "should have at least 2 rows, got 1"),
+        (np.full((2, 2), np.inf), "should hold finite numbers"),
+        (np.ones((4, 4)), "should be invertible"),
+        (np.diag([1.0, 1e-17, 1.0, 1.0]), "should be invertible"),
+        (np.zeros((2, 2)), "should be invertible"),
+        ("a matrix", "should be a square matrix of numbers, got str"),
+        (torch.eye(3)[None], r"should be square, got shape \(1, 3, 3\)"),
+    ],
+    ids=["wide", "one", "infinite", "singular", "nearly singular", "zero", "text", "stacked"],
+)
+def test_what_no_couplings_make_is_refused(matrix, message):
+    """With what was wanted, what was given, and why."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        kf.factor_linear(matrix)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "lu"}, "'method' should be one of"),
+        ({"partition": "third"}, "'partition' should be one of"),
+        ({"partition": 4}, "'partition' should split 4 features into two parts, got 4"),
+        ({"partition": 0}, "'partition' should be at least 1"),
+        ({"partition": kf.Partition(5, (0,))}, "'partition' should split 4 features"),
+        ({"partition": kf.Partition(4, ())}, "'partition' should split 4 features"),
+        ({"couplings": 0}, "'couplings' should be at least 1"),
+        ({"couplings": 2.5}, "'couplings' should be a whole number"),
+        ({"seed": -1}, "'seed' should be at least 0"),
+        ({"method": "rotation", "couplings": 5}, "'couplings' should be at least 6"),
+        ({"method": "eleven", "couplings": 10}, "'couplings' should be at least 11"),
+        ({"method": "rotation", "partition": 1}, "'couplings' should be at least"),
+    ],
+)
+@pytest.mark.boundary
+def test_arguments_that_make_no_sense_are_refused(arguments, message):
+    """Each by its name."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        kf.factor_linear(-np.eye(4), **arguments)
+
+
+def test_a_matrix_that_is_no_rotation_is_not_given_to_the_rotations():
+    """The way out is in the message."""
+    with pytest.raises(kf.ArgumentError, match="method='auto' takes any"):
+        kf.factor_linear(np.diag([1.0, 2.0, 3.0, 4.0]), method="rotation")
+
+
+def test_integers_and_float32_are_taken():
+    """As what they stand for; the couplings are float64."""
+    for matrix in (torch.eye(4)[[1, 2, 0, 3]], np.eye(4, dtype=int)[[1, 2, 0, 3]]):
+        found = kf.factor_linear(matrix, method="rotation")
+        check(found, np.asarray(matrix, dtype=float), tolerance=1e-14)
+        assert found.couplings[0].weight.dtype == torch.float64
+        assert found.matrix.dtype == torch.float64
+
+
+def test_the_couplings_are_a_flow_that_trains_on():
+    """Gradients reach every weight and scale."""
+    found = kf.factor_linear(orthogonal(4, np.random.default_rng(1)), method="rotation")
+    flow = kf.Flow(kf.StandardNormal(4), found.bijection())
+    flow.log_prob(torch.randn(8, 4, dtype=torch.float64)).sum().backward()
+    assert all(parameter.grad is not None for parameter in flow.parameters())
+
+
+def test_the_text_says_what_is_to_be_known():
+    """How many, by which route, how exact, how well conditioned, and the flip."""
+    text = repr(kf.factor_linear(np.eye(4)[[1, 0, 2, 3]], method="rotation"))
+    for part in ("4 features in 6 couplings", "by rotation", "relative residual", "sign flip"):
+        assert part in text
+
+
+tracking = pytest.mark.skipif(
+    importlib.util.find_spec("kappaflow.factor.tracking") is None, reason="comes with tracking"
+)
+
+
+@tracking
+@pytest.mark.parametrize("name", sorted(ENSEMBLES))
+def test_auto_finds_six_couplings_of_any_map(name):
+    """For every ensemble, at 8 features."""
+    matrix = ENSEMBLES[name](8, np.random.default_rng(5))
+    found = kf.factor_linear(matrix)
+    assert len(found) <= 6
+    check(found, matrix)

@@ -1,0 +1,71 @@
+"""The residual, against 200 bits and against fractions."""
+
+from fractions import Fraction
+
+import mpmath
+import numpy as np
+import pytest
+
+from factor.ensembles import orthogonal
+from kappaflow.factor.factors import Factor, unit_factors
+from kappaflow.factor.residual import relative_residual
+from kappaflow.factor.rotation import factor_rotation
+
+
+def in_200_bits(factors, matrix):
+    """Returns the relative residual by mpmath."""
+    with mpmath.workprec(200):
+        result = mpmath.eye(len(matrix))
+        for factor in factors:
+            result = result * mpmath.matrix(factor.matrix.tolist())
+        wanted = mpmath.matrix(matrix.tolist())
+        return float(mpmath.mnorm(result - wanted, "f") / mpmath.mnorm(wanted, "f"))
+
+
+@pytest.mark.parametrize("n", [2, 5, 16])
+def test_rounding_errors_of_the_factors_are_measured_to_many_digits(n):
+    """A float64 product would add its own, which are as large."""
+    rng = np.random.default_rng(n)
+    if n % 2:
+        shapes, diagonals = [(3, 2), (2, 3), (3, 2)], [rng.standard_normal(k) for k in (3, 2, 3)]
+        factors = [
+            Factor(i % 2 == 0, rng.standard_normal(shape), diagonals[i])
+            for i, shape in enumerate(shapes)
+        ]
+        matrix = factors[0].matrix @ factors[1].matrix @ factors[2].matrix
+    else:
+        matrix = orthogonal(n, rng)
+        factors = unit_factors(factor_rotation(matrix))
+    found = relative_residual(factors, matrix)
+    assert found == pytest.approx(in_200_bits(factors, matrix), rel=1e-5)
+    assert 0 < found < 1e-13
+
+
+def test_cancelling_factors_are_measured_where_a_plain_product_is_not():
+    """Weights of 1e6 that cancel: float64 loses six digits on the way."""
+    rng = np.random.default_rng(1)
+    big = 1e6 * rng.standard_normal((4, 4))
+    factors = unit_factors([big, np.eye(4), -big + 1e-3 * np.eye(4), -np.eye(4)])
+    matrix = np.eye(8)
+    for factor in factors:
+        matrix = matrix @ factor.matrix
+    matrix = matrix.round(3)
+    found = relative_residual(factors, matrix)
+    assert found == pytest.approx(in_200_bits(factors, matrix), rel=1e-5)
+
+
+def test_whole_numbers_have_no_residual():
+    """As fractions say."""
+    rng = np.random.default_rng(2)
+    factors = unit_factors(rng.integers(-9, 10, (6, 3, 3)).astype(float))
+    exact = [[Fraction(int(i == j)) for j in range(6)] for i in range(6)]
+    for factor in factors:
+        rows = factor.matrix.tolist()
+        exact = [
+            [sum(row[k] * Fraction(rows[k][j]) for k in range(6)) for j in range(6)]
+            for row in exact
+        ]
+    matrix = np.array([[float(entry) for entry in row] for row in exact])
+    assert relative_residual(factors, matrix) == 0.0
+    matrix[0, 0] += 1
+    assert relative_residual(factors, matrix) == pytest.approx(1 / np.linalg.norm(matrix))

@@ -1,0 +1,149 @@
+"""Theorem B: six unit couplings of any rotation, none worse than 13.6; and the better scales."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from factor.ensembles import (
+    block_diagonal,
+    cycle,
+    nearest,
+    orthogonal,
+    positive,
+    product,
+    relative,
+    sharp,
+)
+from kappaflow.errors import ArgumentError
+from kappaflow.factor.commutator import commutator
+from kappaflow.factor.coupling import two_by_two_condition
+from kappaflow.factor.factors import unit_factors
+from kappaflow.factor.rotation import UNIT_BOUND, factor_rotation, rotation_start
+from kappaflow.factor.six import six_blocks
+
+NORMS = (2 + 2**0.5, 1, 2**0.5, 2, 2, 1)  # of the six blocks, as the proof bounds them
+SLACK = 1 + 1e-9
+
+
+def check(rotation, tolerance=1e-14):
+    """Holds a rotation's six blocks to the theorem, and returns the worst condition number."""
+    six = factor_rotation(rotation)
+    norms = [np.linalg.norm(block, 2) for block in six]
+    assert relative(product(unit_factors(six)), rotation) <= tolerance
+    assert all(norm <= bound * SLACK + 1e-12 for norm, bound in zip(norms, NORMS, strict=True))
+    return max(two_by_two_condition(norm, 1.0) for norm in norms)
+
+
+def test_the_bound_is_that_of_the_largest_norm():
+    """13.6 = ((2 + sqrt 2 + sqrt((2 + sqrt 2)^2 + 4)) / 2)^2, a coupling with that weight."""
+    assert pytest.approx(two_by_two_condition(NORMS[0], 1.0), rel=1e-14) == UNIT_BOUND
+    assert 13.58 < UNIT_BOUND < 13.59
+
+
+def test_thousands_of_random_rotations_keep_the_bound():
+    """Sizes 2 to 20, each block within its own bound."""
+    rng = np.random.default_rng(0)
+    worst = max(check(orthogonal(2 * rng.integers(1, 11), rng)) for _ in range(3000))
+    assert 9 < worst <= UNIT_BOUND  # near enough to the bound that it says something
+
+
+@pytest.mark.parametrize("n", [2, 4, 6])
+def test_every_even_permutation_and_every_signed_odd_one_keeps_the_bound(n):
+    """Odd ones with the last row negated."""
+    for order in itertools.permutations(range(n)):
+        check(positive(np.eye(n)[list(order)]), tolerance=3e-15)
+
+
+def angles(*thetas):
+    """Returns the rotation by these angles, plane by plane, the planes within the halves."""
+    planes = [[[np.cos(t), -np.sin(t)], [np.sin(t), np.cos(t)]] for t in thetas]
+    return block_diagonal(*planes)
+
+
+@pytest.mark.parametrize(
+    "rotation",
+    [
+        np.eye(8),
+        -np.eye(8),
+        -np.eye(2),
+        cycle(8, 3),
+        cycle(6, 3),
+        block_diagonal(-np.eye(4), np.eye(4)),
+        block_diagonal(np.eye(4), -np.eye(4)),
+        np.roll(np.eye(8), 4, axis=0),
+        positive(np.roll(np.eye(8), 1, axis=0)),
+        angles(1e-9, -1e-9, np.pi - 1e-9, np.pi),
+        angles(np.pi, np.pi, 1e-14, -1e-14),
+        angles(0.5, 0.5, 0.5, 0.5),
+    ],
+    ids=str,
+)
+def test_degenerate_rotations_keep_the_bound(rotation):
+    """Zero sines and cosines, repeated ones, pairs of eigenvalues -1, 1 and next to them."""
+    check(rotation)
+    mixed = orthogonal(len(rotation), np.random.default_rng(3))
+    check(mixed @ rotation @ mixed.T)
+
+
+def test_nearly_degenerate_rotations_keep_the_bound():
+    """Perturbed by 1e-16 to 1e-2, which is where eigenvalues of N meet at 1 and at -1."""
+    rng = np.random.default_rng(1)
+    for base in (np.eye(8), -np.eye(8), cycle(8, 3), angles(np.pi, 0.0, np.pi, 1e-12)):
+        for size in np.geomspace(1e-16, 1e-2, 8):
+            check(positive(nearest(base + size * rng.standard_normal((8, 8)))))
+
+
+def test_a_search_for_the_worst_rotation_stays_within_the_bound():
+    """Random steps uphill from random rotations of four: what they find is below 13.6."""
+    rng = np.random.default_rng(2)
+    rotation, worst = orthogonal(4, rng), 0.0
+    for _ in range(600):
+        step = nearest(np.eye(4) + 0.1 * rng.standard_normal((4, 4)))
+        trial = positive(nearest(rotation @ step))
+        value = check(trial)
+        if value > worst:
+            rotation, worst = trial, value
+    assert 10 < worst <= UNIT_BOUND
+
+
+def test_a_large_rotation_has_a_small_residual():
+    """At n = 256 as at n = 8."""
+    rng = np.random.default_rng(4)
+    check(orthogonal(256, rng), tolerance=1e-13)
+    check(positive(np.eye(256)[rng.permutation(256)]), tolerance=1e-13)
+
+
+def test_wrong_solutions_are_seen():
+    """The blocks of another K leave the lower right block wrong: the check would notice."""
+    rotation = orthogonal(6, np.random.default_rng(5))
+    x, k, z = rotation_start(rotation)
+    factors = unit_factors(six_blocks(rotation, x, k.T, z))
+    assert relative(product(factors), rotation) > 1e-3
+
+
+def test_the_start_solves_theorem_c():
+    """K (X Sh - Qh) = Z K Z^-1 (P X + Q), with orthogonal K and Z."""
+    rotation = sharp(8) @ orthogonal(8, np.random.default_rng(6))
+    x, k, z = rotation_start(rotation)
+    inverse = rotation.T
+    left = k @ (x @ inverse[4:, 4:] - inverse[:4, 4:])
+    right = z @ k @ z.T @ (rotation[:4, :4] @ x + rotation[:4, 4:])
+    np.testing.assert_allclose(left, right, atol=1e-13)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 8])
+def test_a_rotation_is_a_commutator(n):
+    """N = K^-1 Z K Z^-1, and K turns no plane by more than a right angle."""
+    rotation = orthogonal(n, np.random.default_rng(n))
+    k, z = commutator(rotation)
+    np.testing.assert_allclose(k.T @ z @ k @ z.T, rotation, atol=1e-13)
+    assert np.linalg.norm(k - np.eye(n), 2) <= 2**0.5 * SLACK
+
+
+def test_what_is_no_rotation_is_refused():
+    """With the way out."""
+    with pytest.raises(ArgumentError, match="should be orthogonal"):
+        factor_rotation(np.diag([2.0, 0.5]))
+    with pytest.raises(ArgumentError, match="should have determinant 1"):
+        factor_rotation(np.diag([1.0, -1.0]))
