@@ -63,6 +63,12 @@ def linear(partition: kf.Partition) -> kf.LinearCoupling:
     return kf.LinearCoupling(partition, weight, torch.linspace(-0.5, 2, len(partition.changed)))
 
 
+def mixed(middle: kf.Bijection, *, before: bool = False, after: bool = False) -> kf.MixedCoupling:
+    """Returns a coupling with linear couplings of its partition at its ends."""
+    ends = [linear(middle.partition) if there else None for there in (before, after)]
+    return kf.MixedCoupling(middle, *ends)
+
+
 def turns(partition: kf.Partition, depth: int) -> list[kf.Partition]:
     """Returns a partition and its swapped one, taking turns."""
     return [partition if i % 2 == 0 else partition.swapped() for i in range(depth)]
@@ -173,6 +179,13 @@ BIJECTIONS = {
     "Logit, one feature": Case(lambda: kf.Logit(-2.0, 5.0), (1,), interval=(-2.0, 5.0)),
     "Logit, margin, image": Case(
         lambda: kf.Logit(0.0, 255.0, margin=0.05), (2, 2, 1), interval=(0.0, 255.0)
+    ),
+    "MixedCoupling": Case(lambda: mixed(affine(half(4)), before=True, after=True), (4,)),
+    "MixedCoupling, additive, before": Case(
+        lambda: mixed(additive(half(5).swapped()), before=True), (5,)
+    ),
+    "MixedCoupling, context, after": Case(
+        lambda: mixed(affine(half(4), context=2), after=True), (4,), 2
     ),
     "Permutation": Case(lambda: kf.Permutation((2, 0, 3, 1)), (4,)),
     "Permutation, random": Case(lambda: kf.Permutation.random(7, seed=3), (7,)),

@@ -38,6 +38,7 @@ _HOMES = {
     "flows": ("Flow", "StandardNormal", "nice", "real_nvp"),
     "files": ("load", "save"),
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
+    "rewrite": ("Certificate", "MixedCoupling", "fuse", "rewrite_fixed_partition"),
     "data": ("load_table",),
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
     "training": ("FitResult", "fit"),
@@ -84,6 +85,12 @@ if TYPE_CHECKING:
     from kappaflow.nets import MLP, StandardizeInputs  # noqa: F401
     from kappaflow.partition import Partition  # noqa: F401
     from kappaflow.registry import register  # noqa: F401
+    from kappaflow.rewrite import (  # noqa: F401
+        Certificate,
+        MixedCoupling,
+        fuse,
+        rewrite_fixed_partition,
+    )
     from kappaflow.stack import CouplingStack  # noqa: F401
     from kappaflow.training import FitResult, fit  # noqa: F401
 

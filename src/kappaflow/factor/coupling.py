@@ -42,6 +42,8 @@ class LinearCoupling(Bijection):
                 [3., 2.]])
     """
 
+    is_linear = True
+
     def __init__(
         self,
         partition: Partition,

@@ -65,7 +65,7 @@ def problem_of(matrix: Tensor | np.ndarray, partition: str | int | Partition) ->
         ArgumentError: One of the two cannot be used.
     """
     given = _square(matrix)
-    split = _partition(partition, len(given))
+    split = two_parts(partition, len(given))
     _check_invertible(given)
     order = np.array(split.kept + split.changed)
     blocks = given[np.ix_(order, order)].copy()
@@ -112,7 +112,7 @@ def _check_invertible(given: np.ndarray) -> None:
         )
 
 
-def _partition(given: str | int | Partition, n: int) -> Partition:
+def two_parts(given: str | int | Partition, n: int) -> Partition:
     """Returns the partition that was named, if it has two parts."""
     if isinstance(given, Partition):
         partition = given

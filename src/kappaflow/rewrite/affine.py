@@ -1,0 +1,39 @@
+"""Linear layers as a matrix and a shift, in float64."""
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from kappaflow.bijection import Bijection, Chain
+
+
+class AffineMap(NamedTuple):
+    """x -> matrix x + shift, on columns x."""
+
+    matrix: np.ndarray
+    shift: np.ndarray
+
+    def then(self, other: "AffineMap") -> "AffineMap":
+        """Returns this map followed by another."""
+        return AffineMap(other.matrix @ self.matrix, other.matrix @ self.shift + other.shift)
+
+    def reordered(self, order: Sequence[int]) -> "AffineMap":
+        """Returns the same map of features that stand in another order."""
+        return AffineMap(self.matrix[np.ix_(order, order)], self.shift[list(order)])
+
+    @classmethod
+    def move(cls, order: Sequence[int]) -> "AffineMap":
+        """Returns the map x -> x[order]."""
+        return cls(np.eye(len(order))[list(order)], np.zeros(len(order)))
+
+
+@torch.no_grad()
+def affine_map(parts: Sequence[Bijection], features: int) -> AffineMap:
+    """Returns what linear layers do, one after the other: as they do it to zero and to a basis."""
+    chain = Chain(copy.deepcopy(list(parts))).double().cpu().eval()
+    shift = chain(torch.zeros(1, features, dtype=torch.float64))[0]
+    columns = chain(torch.eye(features, dtype=torch.float64))[0] - shift
+    return AffineMap(columns.T.numpy().copy(), shift[0].numpy().copy())

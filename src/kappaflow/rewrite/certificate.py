@@ -1,0 +1,95 @@
+"""What a rewriting did, and how equal the function is that came out."""
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning.layers import evaluation_mode
+from kappaflow.flows import Flow
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Largest absolute differences between two flows, over points.
+
+    Attributes:
+        z: Of the latents.
+        log_det: In nats.
+        log_prob: In nats.
+    """
+
+    z: float
+    log_det: float
+    log_prob: float
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A linear map that became couplings.
+
+    Attributes:
+        name: What it was in the old flow.
+        couplings: How many it became, before some joined their neighbours.
+        method: How they were found.
+        residual: Relative error of their product.
+        condition_numbers: Of the couplings.
+    """
+
+    name: str
+    couplings: int
+    method: str
+    residual: float
+    condition_numbers: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What became of a flow.
+
+    Attributes:
+        couplings_before: Couplings of the old flow.
+        mixing_before: Its permutations and linear layers.
+        couplings_after: Couplings of the new flow, linear ones included.
+        joined: How many linear couplings joined a neighbour.
+        replaced: Linear maps that became couplings, in the order of the flow.
+        left: Layers that were left as they are, by the names of their classes.
+        points: How many points the two were compared on.
+        differences: Between the two flows, by the type they were computed in.
+    """
+
+    couplings_before: int
+    mixing_before: int
+    couplings_after: int
+    joined: int
+    replaced: tuple[Replaced, ...]
+    left: tuple[str, ...]
+    points: int
+    differences: dict[str, Difference]
+
+    @property
+    def condition_number(self) -> float:
+        """The largest of a linear coupling; 1 where there is none."""
+        return max((max(one.condition_numbers, default=1.0) for one in self.replaced), default=1.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain values for JSON."""
+        return {**dataclasses.asdict(self), "condition_number": self.condition_number}
+
+
+@torch.no_grad()
+def difference(
+    one: Flow, other: Flow, x: Tensor, context: Tensor | None, dtype: torch.dtype
+) -> Difference:
+    """Returns how different two flows are when both are computed in a type."""
+    found = []
+    for flow in (one, other):
+        flow = copy.deepcopy(flow).to(dtype)
+        given = x.to(dtype), None if context is None else context.to(dtype)
+        with evaluation_mode(flow):
+            found.append((*flow.bijection(*given), flow.log_prob(*given)))
+    pairs = zip(*found, strict=True)
+    return Difference(*((a.double() - b.double()).abs().max().item() for a, b in pairs))

@@ -1,0 +1,59 @@
+"""Runs of linear layers become one."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+
+from kappaflow.bijection import Bijection
+from kappaflow.bijections import Linear, Permutation, Standardize
+from kappaflow.flows import Flow
+from kappaflow.rewrite.affine import affine_map
+from kappaflow.rewrite.items import elementwise
+from kappaflow.rewrite.opened import flow_of, is_elementwise, is_linear, is_permutation, parts_of
+from kappaflow.rewrite.stacked import stacked
+
+
+def fuse(flow: Flow) -> Flow:
+    """Returns a flow of the same function in which each run of linear layers is one layer.
+
+    Permutations become a permutation, maps of single features such a map, and everything else a
+    dense matrix. The standardisation at the data stays what it is.
+
+    Args:
+        flow: Of rows of features.
+
+    Returns:
+        A new flow.
+
+    Raises:
+        ArgumentError: It is no flow, or a chain inside it has an embedding of its own.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> layers = [kf.Permutation((1, 0)), kf.ActNorm(2), kf.Permutation((1, 0))]
+        >>> flow = kf.Flow(kf.StandardNormal(2), kf.Chain(layers))
+        >>> len(kf.fuse(flow).bijection)
+        3
+    """
+    parts = parts_of(flow)
+    units = 0
+    while units < len(parts) and isinstance(parts[units], Standardize):
+        units += 1
+    found = parts[:units]
+    for linear, group in groupby(parts[units:], is_linear):
+        run = list(group)
+        found += _fused(run, *flow.event_shape) if linear and len(run) > 1 else run
+    return flow_of(flow, stacked(found))
+
+
+def _fused(run: Sequence[Bijection], features: int) -> list[Bijection]:
+    """Returns a run of linear layers as one layer, or none where they do nothing."""
+    made = affine_map(run, features)
+    if all(map(is_permutation, run)):
+        index = made.matrix.argmax(1).tolist()
+        return [] if index == sorted(index) else [Permutation(index)]
+    scale = made.matrix.diagonal()
+    if all(map(is_elementwise, run)) and (scale > 0).all():
+        return elementwise(np.ascontiguousarray(scale), made.shift)
+    return [Linear.of(made.matrix, made.shift)]

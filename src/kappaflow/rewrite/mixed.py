@@ -1,0 +1,101 @@
+"""A coupling with linear ends: linear couplings of its own partition in front of it and behind."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from kappaflow.bijection import Bijection
+from kappaflow.bijections import AdditiveCoupling, AffineCoupling
+from kappaflow.errors import ArgumentError
+from kappaflow.factor import LinearCoupling
+from kappaflow.linearization import ChainLinearization, Linearization
+from kappaflow.registry import register
+
+
+@register("MixedCoupling")
+class MixedCoupling(Bijection):
+    r"""Three couplings of one partition, which are one affine coupling: a linear one at each end.
+
+    All three keep x_1 and change x_2 by a scale and a shift that are made from x_1, so together
+    they do nothing else: with linear couplings (a, A) and (b, B) and a coupling (s, t),
+    :math:`z_2 = a b e^s x_2 + b e^s A x_1 + b t + B x_1`.
+
+    Args:
+        coupling: The one in the middle.
+        before: The linear coupling nearer to the data, or None.
+        after: The one nearer to the latent, or None.
+
+    Raises:
+        ArgumentError: The partitions differ, or there is no linear coupling.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> import torch
+        >>> from kappaflow import MLP, Partition
+        >>> half = Partition.half(2)
+        >>> middle = AffineCoupling(half, MLP(1, 2, (8,)))
+        >>> mixed = MixedCoupling(middle, after=LinearCoupling(half, [[3.0]]))
+        >>> mixed(torch.tensor([[1.0, 10.0]]))[0].detach()
+        tensor([[ 1., 13.]])
+    """
+
+    def __init__(
+        self,
+        coupling: AffineCoupling | AdditiveCoupling,
+        before: LinearCoupling | None = None,
+        after: LinearCoupling | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(coupling, AffineCoupling | AdditiveCoupling):
+            raise ArgumentError(
+                "'coupling' should be an affine or an additive coupling, "
+                f"got {type(coupling).__name__}."
+            )
+        ends = {"before": before, "after": after}
+        for name, end in ends.items():
+            if end is not None and not isinstance(end, LinearCoupling):
+                raise ArgumentError(
+                    f"'{name}' should be a LinearCoupling or None, got {type(end).__name__}."
+                )
+            if end is not None and end.partition != coupling.partition:
+                raise ArgumentError(
+                    f"'{name}' should keep and change what the coupling does, "
+                    f"got {end.partition} beside {coupling.partition}."
+                )
+        if before is None and after is None:
+            raise ArgumentError("'before' or 'after' should be a LinearCoupling, got None twice.")
+        self.coupling, self.before, self.after = coupling, before, after
+        self.partition = coupling.partition
+        self.context_features = coupling.context_features
+
+    def parts(self) -> Iterator[Bijection]:
+        """Yields the couplings in their order, data to latent."""
+        for part in (self.before, self.coupling, self.after):
+            if part is not None:
+                yield part
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        first, *others = self.parts()
+        x, log_det = first(x, context)
+        for part in others:
+            x, more = part(x, context)
+            log_det = log_det + more
+        return x, log_det
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        *others, last = self.parts()
+        z, log_det = last.inverse(z, context)
+        for part in reversed(others):
+            z, more = part.inverse(z, context)
+            log_det = log_det + more
+        return z, log_det
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        found: list[Linearization] = []
+        for part in self.parts():
+            found.append(part.linearize(x, context))
+            x = found[-1].value
+        log_det = sum((part.log_det for part in found[1:]), found[0].log_det)
+        return ChainLinearization(found, x, log_det)

@@ -1,0 +1,126 @@
+"""The layers of a flow as independent copies, nested chains and stacks opened."""
+
+import copy
+from collections.abc import Iterator
+
+from kappaflow.bijection import Bijection, Chain, Inverse
+from kappaflow.bijections import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    ElementwiseAffine,
+    Permutation,
+    Standardize,
+)
+from kappaflow.bijections.coupling import Coupling
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+from kappaflow.rewrite.mixed import MixedCoupling
+from kappaflow.stack import CouplingStack
+
+ELEMENTWISE = (ActNorm, ElementwiseAffine, Standardize)
+
+
+def opened(bijection: Bijection) -> list[Bijection]:
+    """Returns copies of the layers of a bijection in their order, in evaluation mode.
+
+    A coupling with linear ends is opened too: the ends are linear layers again.
+    """
+    return list(_walk(copy.deepcopy(bijection).eval()))
+
+
+def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
+    """Returns a flow of other parts, with the base and the context's embedding of this one.
+
+    Args:
+        flow: The one.
+        parts: Of one floating-point type.
+
+    Returns:
+        A flow of that type, in the mode and on the device of the one.
+    """
+    chain = copy.deepcopy(flow.bijection)
+    embedding, width = None, None
+    if isinstance(chain, Chain) and chain.embedding is not None:
+        embedding, width = chain.embedding, chain.context_features
+    made = Chain(parts, embedding=embedding, context_features=width)
+    made = made.to(flow.device)
+    return Flow(copy.deepcopy(flow.base), made).train(flow.training)
+
+
+def parts_of(flow: Flow) -> list[Bijection]:
+    """Returns copies of the layers of a flow.
+
+    Raises:
+        ArgumentError: It is no flow, or a chain inside it has an embedding of the context of its
+            own.
+    """
+    if not isinstance(flow, Flow):
+        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
+    chain = flow.bijection
+    return opened(Chain(list(chain)) if isinstance(chain, Chain) else chain)
+
+
+def is_elementwise(part: Bijection) -> bool:
+    """Returns whether a layer is linear and treats each feature by itself."""
+    return isinstance(_inner(part), ELEMENTWISE)
+
+
+def is_linear(part: Bijection) -> bool:
+    """Returns whether a layer is a linear map and a shift; one that waits for data is not yet."""
+    inner = _inner(part)
+    return inner.is_linear and bool(getattr(inner, "initialized", True))
+
+
+def is_coupling(part: Bijection) -> bool:
+    """Returns whether a layer is a nonlinear coupling as this package defines them."""
+    return type(part) in (AffineCoupling, AdditiveCoupling)
+
+
+def is_permutation(part: Bijection) -> bool:
+    """Returns whether a layer moves features and does nothing else."""
+    return isinstance(_inner(part), Permutation)
+
+
+def _inner(part: Bijection) -> Bijection:
+    return _inner(part.bijection) if isinstance(part, Inverse) else part
+
+
+def _walk(part: Bijection) -> Iterator[Bijection]:
+    if isinstance(part, CouplingStack):
+        part = part.to_chain().eval()
+    if isinstance(part, Chain):
+        if part.embedding is not None:
+            raise ArgumentError(
+                "'flow' should not have a chain with an embedding of its own inside its chain."
+            )
+        for inner in part:
+            yield from _walk(inner)
+    elif isinstance(part, MixedCoupling):
+        yield from part.parts()
+    elif isinstance(part, Inverse) and isinstance(part.bijection, Chain | CouplingStack | Inverse):
+        yield from (_inverse(inner) for inner in reversed(list(_walk(part.bijection))))
+    else:
+        yield part
+
+
+def _inverse(part: Bijection) -> Bijection:
+    return part.bijection if isinstance(part, Inverse) else Inverse(part)
+
+
+def count_couplings(bijection: Bijection) -> int:
+    """Returns how many couplings a bijection has, linear ones included."""
+    return sum(
+        isinstance(part, Coupling | MixedCoupling) or hasattr(part, "partition")
+        for part in _walk_closed(bijection)
+    )
+
+
+def _walk_closed(part: Bijection) -> Iterator[Bijection]:
+    if isinstance(part, CouplingStack):
+        part = part.plain()
+    if isinstance(part, Chain):
+        for inner in part:
+            yield from _walk_closed(inner)
+    else:
+        yield part

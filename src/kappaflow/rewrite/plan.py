@@ -1,0 +1,165 @@
+"""A flow in the coordinates of one partition.
+
+What flows through the new flow is y = x[order] of what flows through the old one. A permutation of
+the old flow only changes the order. A coupling needs what it keeps in one part of the partition,
+and what it changes in the other: within the parts the order is free, since conditioners can be
+reordered. So features move only where a coupling finds them in the wrong part, and where a layer
+that is not known needs the old order. Linear layers and moves between two couplings are one map.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from kappaflow.bijection import Bijection
+from kappaflow.bijections import Logit
+from kappaflow.errors import ArgumentError
+from kappaflow.partition import Partition
+from kappaflow.rewrite.affine import AffineMap, affine_map
+from kappaflow.rewrite.items import Item, LinearMap, elementwise, partition_of
+from kappaflow.rewrite.opened import is_coupling, is_elementwise, is_linear, is_permutation
+from kappaflow.rewrite.reordered import AnyCoupling, reordered
+
+
+class Plan:
+    """Layers of one partition that do what the layers added so far do.
+
+    Args:
+        partition: What couplings may keep, and change; or the other way round.
+
+    Attributes:
+        items: The layers, with linear maps that are still to be factored.
+        left: Names of layers that were left as they are.
+    """
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.items: list[Item] = []
+        self.left: list[str] = []
+        self._order = list(range(partition.features))
+        self._pending: AffineMap | None = None
+        self._behind: AffineMap | None = None  # elementwise, behind the pending map
+        self._names: list[str] = []
+
+    def add(self, part: Bijection) -> None:
+        """Adds a layer of the old flow."""
+        if is_permutation(part):
+            index = self._map_of(part).matrix.argmax(0)  # feature f goes to place index[f]
+            self._order = [int(index[feature]) for feature in self._order]
+            self._names.append(type(part).__name__)
+        elif is_linear(part) and (not is_elementwise(part) or self._pending is not None):
+            self._mix(part)
+        elif is_coupling(part):
+            self._couple(part)  # pyright: ignore[reportArgumentType]
+        elif is_linear(part) and not self._in_order():
+            made = self._map_of(part).reordered(self._order)
+            self.items += elementwise(made.matrix.diagonal(), made.shift)
+        else:
+            self._leave(part)
+
+    def finish(self) -> None:
+        """Brings the features back to their order."""
+        self._move_to(self._positions())
+        self._emit()
+
+    def _map_of(self, part: Bijection) -> AffineMap:
+        return affine_map([part], self.partition.features)
+
+    def _in_order(self) -> bool:
+        return self._order == sorted(self._order)
+
+    def _positions(self) -> list[int]:
+        return np.argsort(self._order).tolist()
+
+    def _mix(self, part: Bijection) -> None:
+        """Adds a linear layer to the pending map, or an elementwise one behind it."""
+        made = self._map_of(part).reordered(self._order)
+        if is_elementwise(part):
+            self._behind = made if self._behind is None else self._behind.then(made)
+            return
+        for before in (self._behind, self._pending):
+            made = made if before is None else before.then(made)
+        self._pending, self._behind = made, None
+        self._names.append(type(part).__name__)
+
+    def _couple(self, coupling: AnyCoupling) -> None:
+        """Adds a coupling, and has the features moved that it finds in the wrong part."""
+        target = self._target(coupling.partition)
+        self._move_to(self._moves(coupling.partition, target))
+        self._emit()
+        self.items.append(reordered(coupling, self._order, partition=target))
+
+    def _target(self, old: Partition) -> Partition:
+        """Returns the partition of the new coupling: this one, or with its parts exchanged."""
+        fitting = [
+            target
+            for target in (self.partition, self.partition.swapped())
+            if len(target.kept) == len(old.kept)
+        ]
+        if not fitting:
+            sizes = len(self.partition.kept), len(self.partition.changed)
+            raise ArgumentError(
+                "'partition' should have parts of the sizes that the couplings of the flow have, "
+                f"got {sizes[0]} and {sizes[1]} where a coupling keeps {len(old.kept)} of "
+                f"{old.features} features."
+            )
+        wrong = [len(self._misplaced(old, target)) for target in fitting]
+        if self._pending is None and 0 in wrong:
+            return fitting[wrong.index(0)]
+        # Factors of a map join the couplings on both its sides if these change different parts.
+        last = next((p for item in reversed(self.items) if (p := partition_of(item))), None)
+        return min(zip(fitting, wrong, strict=True), key=lambda f: (f[0] == last, f[1]))[0]
+
+    def _misplaced(self, old: Partition, target: Partition) -> list[int]:
+        """Returns the positions outside of what the target keeps, of features to be kept."""
+        positions = self._positions()
+        return sorted({positions[feature] for feature in old.kept} - set(target.kept))
+
+    def _moves(self, old: Partition, target: Partition) -> list[int]:
+        """Returns from where each position takes its feature; an even permutation if it can."""
+        positions = self._positions()
+        kept = {positions[feature] for feature in old.kept}
+        moves = list(range(len(positions)))
+        for inside, outside in zip(
+            sorted(set(target.kept) - kept), self._misplaced(old, target), strict=True
+        ):
+            moves[inside], moves[outside] = outside, inside
+        sign = np.linalg.det(np.eye(len(moves))[moves])
+        if self._pending is not None:
+            sign *= np.linalg.slogdet(self._pending.matrix)[0]
+        large = max(target.kept, target.changed, key=len)
+        if sign < 0 and len(large) > 1:  # couplings of positive scales have positive determinants
+            a, b = large[:2]
+            moves[a], moves[b] = moves[b], moves[a]
+        return moves
+
+    def _move_to(self, moves: Sequence[int]) -> None:
+        """Has position i take its feature from position moves[i]."""
+        if list(moves) == sorted(moves):
+            return
+        self._order = [self._order[position] for position in moves]
+        move = AffineMap.move(moves)
+        self._pending = move if self._pending is None else self._pending.then(move)
+        if self._behind is not None:
+            self._behind = self._behind.reordered(moves)
+
+    def _emit(self) -> None:
+        """Turns what is pending into layers."""
+        if self._pending is not None:
+            matrix, shift = self._pending
+            if not np.array_equal(matrix, np.eye(len(matrix))):
+                name = " and ".join(dict.fromkeys(self._names)) or "another partition"
+                self.items.append(LinearMap(matrix, name))
+            self.items += elementwise(np.ones(len(matrix)), shift)
+        if self._behind is not None:
+            self.items += elementwise(self._behind.matrix.diagonal(), self._behind.shift)
+        self._pending, self._behind, self._names = None, None, []
+
+    def _leave(self, part: Bijection) -> None:
+        """Adds a layer as it is, in front of which all is in its old order."""
+        if not isinstance(part, Logit):  # the same function of each feature
+            self.finish()
+        self._emit()
+        self.items.append(part)
+        if not is_linear(part):
+            self.left.append(type(part).__name__)

@@ -1,0 +1,236 @@
+"""A flow on one partition is the same function, and a flow like any other."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+import kappaflow as kf
+from cases import affine
+from kappaflow.errors import ArgumentError
+from kappaflow.flows.base import StandardNormal
+from kappaflow.rewrite.items import partition_of
+
+
+def moved(flow, seed=0, noise=0.15):
+    """Returns a flow off its start."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in flow.parameters():
+        parameter.data.add_(noise * torch.randn(parameter.shape, generator=generator))
+    return flow
+
+
+def flow_of(*parts, features):
+    """Returns a flow of these layers, off its start."""
+    return moved(kf.Flow(StandardNormal(features), kf.Chain(parts)))
+
+
+def recipe(features, partition, depth=4, **settings):
+    """Returns a RealNVP off its start."""
+    return moved(
+        kf.real_nvp(features, depth=depth, hidden=(8, 8), partition=partition, **settings)
+    )
+
+
+def couplings_of(flow):
+    """Returns all couplings of a flow, stacks opened."""
+    parts = []
+    for part in flow.bijection:
+        parts += part.plain() if isinstance(part, kf.CouplingStack) else [part]
+    return [part for part in parts if partition_of(part)]
+
+
+FLOWS = {
+    "random": lambda: recipe(6, "random"),
+    "alternating": lambda: recipe(6, "alternating"),
+    "random halves": lambda: recipe(8, "random-half", 6),
+    "half": lambda: recipe(6, "half"),
+    "two features": lambda: recipe(2, "random"),
+    "odd, alternating": lambda: recipe(5, "alternating"),
+    "additive": lambda: moved(kf.nice(6, depth=4, hidden=(8,), partition="random")),
+    "standardised": lambda: standardised(),
+    "elementwise maps": lambda: flow_of(
+        kf.Permutation((5, 1, 0, 2, 4, 3)),
+        kf.ElementwiseAffine(6),
+        affine(kf.Partition.half(6)),
+        kf.ElementwiseAffine(6),
+        kf.Permutation((1, 2, 3, 4, 5, 0)),
+        kf.ElementwiseAffine(6),
+        affine(kf.Partition.half(6).swapped()),
+        features=6,
+    ),
+    "inverses": lambda: flow_of(
+        kf.Inverse(kf.Chain([kf.Permutation((1, 2, 3, 0)), kf.ElementwiseAffine(4)])),
+        affine(kf.Partition.alternating(4)),
+        features=4,
+    ),
+    "nested, the same way twice": lambda: flow_of(
+        kf.Chain([affine(kf.Partition.half(4)), kf.Permutation((2, 0, 3, 1))]),
+        affine(kf.Partition.half(4)),
+        features=4,
+    ),
+}
+
+
+def standardised():
+    """Returns a flow whose standardisation is fitted."""
+    flow = recipe(6, "random")
+    flow.bijection.bijections[0].fit(torch.randn(50, 6) * 3 + 1)
+    return flow
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_function_is_the_same(name):
+    """z, log_det and log_prob in float64 to 1e-9, in float32 to 1e-3; samples too."""
+    flow = FLOWS[name]()
+    state = {key: value.clone() for key, value in flow.state_dict().items()}
+    made, certificate = kf.rewrite_fixed_partition(flow)
+    assert certificate.points == 256
+    for kind, allowed in (("float64", 1e-9), ("float32", 1e-3)):
+        found = dataclasses.astuple(certificate.differences[kind])
+        assert max(found) <= allowed, found
+    x = flow.sample(20, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(made.log_prob(x), flow.log_prob(x), atol=1e-3)
+    z = torch.randn(20, *flow.event_shape)
+    wanted, found = flow.bijection.inverse(z)[0], made.bijection.inverse(z)[0]
+    assert torch.allclose(found, wanted, rtol=1e-3, atol=1e-3 * wanted.abs().max())
+    assert all(torch.equal(state[key], value) for key, value in flow.state_dict().items())
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_all_couplings_have_one_partition(name):
+    """Or its parts exchanged; and nothing else than elementwise maps is left beside them."""
+    flow = FLOWS[name]()
+    made, certificate = kf.rewrite_fixed_partition(flow)
+    half = kf.Partition.half(*flow.event_shape)
+    couplings = couplings_of(made)
+    assert {partition_of(part) for part in couplings} <= {half, half.swapped()}
+    assert len(couplings) == certificate.couplings_after
+    assert certificate.left == ()
+    elementwise = (kf.ElementwiseAffine, kf.Standardize, kf.CouplingStack)
+    assert all(partition_of(p) or isinstance(p, elementwise) for p in made.bijection)
+
+
+def test_a_permutation_between_couplings_costs_four():
+    """Six couplings, of which both ends join a neighbour: that is what depth costs."""
+    half = kf.Partition.half(8)
+    flow = flow_of(affine(half), kf.Permutation.random(8, seed=1), affine(half), features=8)
+    _, certificate = kf.rewrite_fixed_partition(flow)
+    inside, outside = certificate.replaced
+    assert (inside.name, inside.couplings) == ("Permutation", 6)
+    assert inside.residual <= 1e-14
+    assert max(inside.condition_numbers) == certificate.condition_number <= 13.6
+    assert (certificate.couplings_before, certificate.mixing_before) == (2, 1)
+    assert certificate.joined == 3, "two inside, one at the last coupling"
+    assert certificate.couplings_after == 2 + 6 + outside.couplings - 3
+
+
+def test_orders_within_the_halves_cost_nothing():
+    """Conditioners are reordered where no feature changes sides."""
+    flow = flow_of(
+        affine(kf.Partition.half(4)),
+        kf.Permutation((1, 0, 3, 2)),
+        affine(kf.Partition.half(4).swapped()),
+        kf.Permutation((1, 0, 3, 2)),
+        features=4,
+    )
+    made, certificate = kf.rewrite_fixed_partition(flow)
+    assert certificate.replaced == ()
+    assert certificate.couplings_after == 2
+    assert isinstance(made.bijection.bijections[0], kf.CouplingStack)
+
+
+def test_masks_that_take_turns_move_the_features_once():
+    """Even and odd features: there at the first coupling, and back at the end."""
+    _, certificate = kf.rewrite_fixed_partition(recipe(6, "alternating", 10))
+    assert [one.name for one in certificate.replaced] == ["another partition"] * 2
+
+
+def test_an_elementwise_map_lets_a_linear_coupling_pass():
+    """What stands between a coupling and its permutation, as in Glow, does not keep them apart."""
+    half = kf.Partition.half(8)
+    parts = affine(half), kf.ElementwiseAffine(8), kf.Permutation.random(8, seed=1), affine(half)
+    _, certificate = kf.rewrite_fixed_partition(flow_of(*parts, features=8))
+    _, without = kf.rewrite_fixed_partition(flow_of(parts[0], *parts[2:], features=8))
+    assert certificate.couplings_after == without.couplings_after
+
+
+def test_a_conditional_flow_is_compared_with_its_contexts():
+    """The embedding of the context is taken over; without points there is nothing to compare."""
+    flow = recipe(6, "random", context_features=2)
+    x, context = torch.randn(30, 6), torch.randn(30, 2)
+    made, certificate = kf.rewrite_fixed_partition(flow, x, context=context)
+    assert certificate.points == 30
+    assert certificate.differences["float64"].log_prob <= 1e-9
+    assert torch.allclose(made.log_prob(x, context), flow.log_prob(x, context), atol=1e-3)
+    with pytest.raises(ArgumentError, match="'x' and 'context' should be given"):
+        kf.rewrite_fixed_partition(flow)
+
+
+def test_the_new_flow_trains_and_is_stored(tmp_path):
+    """It is a flow like any other."""
+    torch.manual_seed(0)
+    made, _ = kf.rewrite_fixed_partition(recipe(4, "random"))
+    x = torch.randn(60, 4) @ torch.randn(4, 4)
+    kf.save(made, tmp_path / "model")
+    assert torch.equal(kf.load(tmp_path / "model").log_prob(x), made.log_prob(x))
+    before = made.log_prob(x).mean()
+    kf.fit(made, x, max_epochs=5)
+    assert made.log_prob(x).mean() > before
+
+
+def test_layers_that_are_not_known_are_left():
+    """They see the features in their old order, and the certificate names them."""
+    torch.manual_seed(0)
+
+    class Cubic(kf.Bijection):
+        def forward(self, x, context=None):
+            scale = torch.arange(1.0, 5.0).to(x)
+            return (x * scale).sinh(), ((x * scale).cosh() * scale).log().sum(1)
+
+        def inverse(self, z, context=None):
+            raise NotImplementedError
+
+    flow = flow_of(
+        affine(kf.Partition.alternating(4)),
+        kf.Logit(-9.0, 9.0),
+        Cubic(),
+        affine(kf.Partition.half(4)),
+        features=4,
+    )
+    x = 0.3 * torch.randn(40, 4)
+    _, certificate = kf.rewrite_fixed_partition(flow, x)
+    assert certificate.left == ("Logit", "Cubic")
+    assert certificate.differences["float64"].log_prob <= 1e-9
+
+
+def test_another_partition_can_be_asked_for():
+    """Even and odd features, or parts of other sizes, if couplings have those sizes."""
+    made, certificate = kf.rewrite_fixed_partition(recipe(6, "random"), partition="alternating")
+    even = kf.Partition.alternating(6)
+    assert {partition_of(part) for part in couplings_of(made)} <= {even, even.swapped()}
+    assert certificate.differences["float64"].log_prob <= 1e-9
+    with pytest.raises(ArgumentError, match="parts of the sizes that the couplings"):
+        kf.rewrite_fixed_partition(recipe(6, "random"), partition=2)
+
+
+def test_the_certificate_is_plain_json():
+    """With the largest condition number beside what it was made of."""
+    _, certificate = kf.rewrite_fixed_partition(recipe(4, "random"))
+    written = json.loads(json.dumps(certificate.to_json()))
+    assert written["condition_number"] == certificate.condition_number
+    assert written["differences"]["float32"]["log_prob"] < 1e-3
+
+
+def test_what_is_no_flow_is_refused():
+    """One clear sentence each."""
+    with pytest.raises(ArgumentError, match="'flow' should be a Flow, got int"):
+        kf.rewrite_fixed_partition(3)
+    inner = kf.Chain(
+        [affine(kf.Partition.half(4), context=3)],
+        embedding=torch.nn.Linear(2, 3),
+        context_features=2,
+    )
+    with pytest.raises(ArgumentError, match="embedding of its own"):
+        kf.rewrite_fixed_partition(flow_of(inner, features=4))
