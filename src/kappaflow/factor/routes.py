@@ -75,8 +75,7 @@ def by_tracking(problem: Problem, couplings: int, seed: int) -> list[Factor]:
         blocks = _found("tracking", "track_six")(unit, seed=seed)
     else:
         blocks = _found("tracking", "track")(unit, couplings, seed=seed)
-    # The last factor is an upper one, whatever their number.
-    factors = unit_factors(blocks, lower_first=len(blocks) % 2 == 0)
+    factors = unit_factors(blocks)
     return spread(factors, scale=problem.scale)
 
 
