@@ -37,6 +37,7 @@ TOO_FEW = (
     "five need an upper right block that is invertible, and far from singular",
 )
 GOOD = 3.0  # a condition number of factors that more of them hardly improve on
+LOOSE = 1e-11  # relative residual beyond which a better conditioned one is not the better one
 EXACT = 1e-12  # relative residual beyond which a structure was only nearly there
 
 
@@ -103,7 +104,7 @@ def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
     there = [one for one in found if one is not None]
     if not there:
         raise _too_few(problem, couplings or routes.SIX)
-    return min(there, key=lambda one: one.condition_number)
+    return min(there, key=lambda one: (one.residual > LOOSE, one.condition_number))
 
 
 def _searched(problem: Problem, couplings: int, seed: int) -> list[Factorization]:
