@@ -37,6 +37,7 @@ TOO_FEW = (
     "five need an upper right block that is invertible, and far from singular",
 )
 GOOD = 3.0  # a condition number of factors that more of them hardly improve on
+LOOSE = 1e-11  # relative residual beyond which a better conditioned one is not the better one
 EXACT = 1e-12  # relative residual beyond which a structure was only nearly there
 
 
@@ -58,8 +59,9 @@ def factor_linear(
             features of the first part, or a partition.
         seed: For the routes that search.
         method: "rotation": six, in closed form, of orthogonal matrices (times a number).
-            "eleven": in closed form, of any matrix. "tracking": six or more, searched for, the
-            best conditioned. "auto": the best conditioned of those that `couplings` allows.
+            "eleven": in closed form, of any matrix; more than eleven, where `couplings` allows
+            it, share the condition number of T. "tracking": six or more, searched for. "auto":
+            the best conditioned of those that `couplings` allows.
 
     Returns:
         The couplings with their residual and their condition numbers.
@@ -102,19 +104,18 @@ def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
     there = [one for one in found if one is not None]
     if not there:
         raise _too_few(problem, couplings or routes.SIX)
-    return min(there, key=lambda one: one.condition_number)
+    return min(there, key=lambda one: (one.residual > LOOSE, one.condition_number))
 
 
 def _searched(problem: Problem, couplings: int, seed: int) -> list[Factorization]:
     """Returns what the routes of six couplings and more find; at least one, or an error."""
     found = []
-    closed = {"eleven": routes.by_eleven}
-    if routes.is_rotation(problem):
-        closed["rotation"] = routes.by_rotation
-    for name, route in closed.items():
-        factors = route(problem) if couplings >= routes.least(problem, name) else []
-        if 0 < len(factors) <= couplings:
-            found.append(_finished(factors, problem, name))
+    names = ("rotation", "eleven") if routes.is_rotation(problem) else ("eleven",)
+    for name in names:
+        if couplings >= routes.least(problem, name):
+            factors = _closed(name, problem, couplings)
+            if len(factors) <= couplings:
+                found.append(_finished(factors, problem, name))
     try:
         factors = routes.by_tracking(problem, couplings, seed)
         found.append(_finished(factors, problem, "tracking"))
@@ -129,13 +130,20 @@ def _by(method: str, problem: Problem, couplings: int | None, seed: int) -> Fact
     if method == "tracking":
         factors = routes.by_tracking(problem, couplings or routes.enough(problem), seed)
     else:
-        factors = (routes.by_rotation if method == "rotation" else routes.by_eleven)(problem)
+        factors = _closed(method, problem, couplings)
     if couplings is not None and couplings < len(factors):
         raise ArgumentError(
             f"'couplings' should be at least {len(factors)} for method={method!r} and this "
             f"partition, got {couplings}: None is for as many as the method takes."
         )
     return _finished(factors, problem, method)
+
+
+def _closed(method: str, problem: Problem, couplings: int | None) -> list[Factor]:
+    """Returns the factors of a closed form; it may have no fewer than it needs."""
+    if method == "rotation":
+        return routes.by_rotation(problem)
+    return routes.by_eleven(problem, couplings)
 
 
 def _by_structure(problem: Problem, couplings: int | None) -> Factorization | None:

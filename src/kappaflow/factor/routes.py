@@ -14,6 +14,7 @@ from kappaflow.factor.rotation import ORTHOGONAL
 from kappaflow.factor.spread import spread
 
 SIX, ELEVEN = 6, 11
+BETTER = 0.97  # two more factors should gain that much
 
 
 def is_rotation(problem: Problem) -> bool:
@@ -46,10 +47,22 @@ def by_rotation(problem: Problem) -> list[Factor]:
     return spread(turn(unit_factors(blocks)), scale=problem.scale)
 
 
-def by_eleven(problem: Problem) -> list[Factor]:
-    """Returns eleven factors (more in parts of different sizes), in closed form."""
+def by_eleven(problem: Problem, couplings: int | None = None) -> list[Factor]:
+    """Returns eleven factors (more in parts of different sizes), in closed form.
+
+    More, where allowed, as long as the worst of them gets better: two more carry a part each.
+    """
     matrix, small, turn = _small_first(problem)
-    return turn(factor_eleven(matrix, small))
+    best = factor_eleven(matrix, small)
+    most = 2 if couplings is None else 2 + max(0, couplings - least(problem, "eleven"))
+    for carriers in range(4, most + 1, 2):
+        trial = factor_eleven(matrix, small, carriers=carriers)
+        if len(trial) > (couplings or 0):
+            continue
+        if _worst(trial) > BETTER * _worst(best) and len(best) <= (couplings or 0):
+            break
+        best = trial
+    return turn(best)
 
 
 def by_tracking(problem: Problem, couplings: int, seed: int) -> list[Factor]:
@@ -62,8 +75,7 @@ def by_tracking(problem: Problem, couplings: int, seed: int) -> list[Factor]:
         blocks = _found("tracking", "track_six")(unit, seed=seed)
     else:
         blocks = _found("tracking", "track")(unit, couplings, seed=seed)
-    # The last factor is an upper one, whatever their number.
-    factors = unit_factors(blocks, lower_first=len(blocks) % 2 == 0)
+    factors = unit_factors(blocks)
     return spread(factors, scale=problem.scale)
 
 
@@ -71,6 +83,11 @@ def by_five(problem: Problem, seed: int) -> list[Factor]:
     """Returns five factors, L U L U L, where the upper right block allows it."""
     blocks = _found("tracking", "track_five")(problem.matrix / problem.scale, seed=seed)
     return spread(unit_factors(blocks), scale=problem.scale)
+
+
+def _worst(factors: list[Factor]) -> float:
+    """Returns the largest condition number of a factor."""
+    return max(float(np.linalg.cond(factor.matrix)) for factor in factors)
 
 
 def _small_first(

@@ -6,7 +6,7 @@ cond + 1/cond = g + 1/g + w^2/g, a posynomial in g and w: the best scales are a 
 convex in their logarithms, with one unknown a factor. It also spreads the scale of the whole map.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from scipy.optimize import minimize
@@ -18,15 +18,20 @@ STEPS = 300
 
 
 def spread(
-    factors: Sequence[Factor], *, scale: float = 1.0, limit: float = np.inf
+    factors: Sequence[Factor],
+    *,
+    scale: float = 1.0,
+    limit: float = np.inf,
+    free: Collection[int] = (),
 ) -> list[Factor]:
     """Returns factors of `scale` times the product of the given ones, better conditioned.
 
     Args:
         factors: Lower and upper ones, in the order of the product.
         scale: Of the whole map, above 0.
-        limit: No factor whose diagonal has one size may be worse than this, if it is within
-            it at the start; the scale and the others have to do with that.
+        limit: No factor may be worse than this, if it is within it at the start and not among the
+            free ones, which have to do with that.
+        free: Numbers of factors that may be worse than the limit.
 
     Returns:
         Factors with the same product, times `scale`.
@@ -34,14 +39,16 @@ def spread(
     Source:
         Ours. Geometric programs: Boyd, Kim, Vandenberghe, Hassibi 2007.
     """
-    problem = _Problem(factors, limit)
+    problem = _Problem(factors, limit, free)
     return _scaled(factors, np.exp(problem.solved(np.log(scale))))
 
 
 class _Problem:
     """The logarithms of the costs, and their slopes, as functions of y = log g."""
 
-    def __init__(self, factors: Sequence[Factor], limit: float) -> None:
+    def __init__(
+        self, factors: Sequence[Factor], limit: float = np.inf, free: Collection[int] = ()
+    ) -> None:
         self.lower = np.array([f.lower for f in factors])
         sizes = [np.abs(f.diagonal) for f in factors]
         self.high = np.log([size.max() for size in sizes])
@@ -51,8 +58,8 @@ class _Problem:
         # The ratio alpha / beta before a factor: how often each scale went into it.
         sides = np.where(self.lower, -1.0, 1.0)
         self.ratio = np.tril(np.outer(-sides, sides), -1)
-        bounded = (self.high == self.low) & np.isfinite(limit)
-        self.limits = np.where(bounded, np.log(limit + 1 / limit) if limit < np.inf else 0, np.inf)
+        self.limits = np.full(len(factors), np.log(limit + 1 / limit) if limit < np.inf else limit)
+        self.limits[list(free)] = np.inf
 
     def costs(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns log(cond + 1/cond) of each factor (m,), and the slopes (m, m).

@@ -1,0 +1,81 @@
+"""Two-by-two couplings that share a ratio of singular values, and what they are for."""
+
+import numpy as np
+import pytest
+
+from factor.ensembles import geometric, orthogonal, positive
+from kappaflow.factor.eleven import factor_eleven
+from kappaflow.factor.pairs import share_pairs
+from kappaflow.factor.residual import relative_residual
+
+PAIRS = {
+    "equal": (1.0, 1.0),
+    "nearly equal": (1.0, 1 + 1e-12),
+    "equal, small": (1e-4, 1e-4),
+    "inverse": (1e-3, 1e3),
+    "one large": (1.0, 1e6),
+    "one small": (1e-6, 1.0),
+    "both large": (30.0, 1000.0),
+}
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 7, 11])
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_product_has_the_given_singular_values(name, count):
+    """To rounding of the larger one, also where the two are equal or nearly so."""
+    low, high = (np.array([value]) for value in PAIRS[name])
+    pairs = share_pairs(low, high, count)
+    found = np.linalg.svd(pairs.product(count))[1][0]
+    np.testing.assert_allclose(found, [high[0], low[0]], rtol=0, atol=1e-14 * high[0])
+    assert (pairs.upper > 0).all() and (pairs.lower > 0).all() and (pairs.behind > 0).all()
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 7])
+def test_each_has_a_small_multiple_of_its_share(count):
+    """Of the ratio 1e8: its root of the order count + 1, at most four times."""
+    pairs = share_pairs(np.array([1e-4]), np.array([1e4]), count)
+    upper = np.array([[pairs.upper[0], pairs.shear[0]], [0, 1]])
+    lower = np.array([[1, 0], [pairs.shear[0], pairs.lower[0]]])
+    worst = max(np.linalg.cond(upper), np.linalg.cond(lower), pairs.behind[0])
+    assert worst <= 4 * 1e8 ** (1 / (count + 1))
+
+
+def test_pairs_do_not_see_each_other():
+    """Several at once are each as it is alone."""
+    low, high = np.array([0.5, 1e-2, 3.0]), np.array([0.5, 7.0, 4.0])
+    together = share_pairs(low, high, 3)
+    for i in range(3):
+        alone = share_pairs(low[i : i + 1], high[i : i + 1], 3)
+        assert [part[i] for part in together] == [part[0] for part in alone]
+
+
+@pytest.mark.parametrize(
+    ("condition", "bounds"), [(1e2, (7, 6)), (1e4, (20, 10)), (1e6, (55, 20))]
+)
+def test_thirteen_and_fifteen_share_the_condition_number(condition, bounds):
+    """Four and six carriers; the closed form of eleven has 2.2 sqrt(cond T)."""
+    rng = np.random.default_rng(0)
+    matrix = geometric(32, rng, condition)
+    for carriers, bound in zip((4, 6), bounds, strict=True):
+        factors = factor_eleven(matrix, carriers=carriers)
+        assert len(factors) == 9 + carriers
+        assert relative_residual(factors, matrix) < 1e-14
+        assert max(np.linalg.cond(factor.matrix) for factor in factors) < bound
+
+
+@pytest.mark.parametrize("carriers", [2, 4, 6, 10])
+@pytest.mark.parametrize(("small", "n"), [(1, 2), (5, 10), (2, 5), (1, 4)])
+def test_any_number_of_carriers_makes_the_map(small, n, carriers):
+    """Gaussian, rotation, and one outlying singular value, in even and uneven parts."""
+    rng = np.random.default_rng(n)
+    outlier = np.diag([1e5, *[1.0] * (n - 1)])
+    for matrix in (
+        positive(rng.standard_normal((n, n))),
+        orthogonal(n, rng),
+        orthogonal(n, rng) @ outlier @ orthogonal(n, rng),
+    ):
+        factors = factor_eleven(matrix, small, carriers=carriers)
+        assert relative_residual(factors, matrix) < 3e-14
+        assert all((factor.diagonal > 0).all() for factor in factors)
+        if carriers == 10:
+            assert max(np.linalg.cond(factor.matrix) for factor in factors) < 25
