@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.linalg import LinAlgError
 
-from kappaflow.factor.newton import Linearized, NormalEquations, Target, defect, linearize, move
-from kappaflow.factor.surrogate import all_blocks, power_norm, power_norm_gradient
+from kappaflow.factor.newton import Linearized, NormalEquations, Target, all_blocks, defect, linearize, move
+from kappaflow.factor.surrogate import power_norm, power_norm_gradient
 
 Blocks = Sequence[np.ndarray]
 
@@ -139,7 +139,7 @@ def _feasible(state: _State, values: list[np.ndarray]) -> list[np.ndarray] | Non
                 return values
             if not error < last / 2 or error > 1:
                 return None
-            values = move(values, state.equations.least_norm(off, tolerance=LOOSE))
+            values = move(values, state.equations.least_norm(-off, tolerance=LOOSE))
             last = error
     except LinAlgError:
         return None

@@ -1,124 +1,144 @@
-r"""Theorem C's equation, relative and linearized: what path, Newton and descent all stand on."""
+r"""One small equation for any number of couplings, linearized, and Newton's method on it.
+
+Write T = (L U L) N, the first three couplings and the others. A matrix M with M12 invertible is
+L(A1) U(X1) L(A2) exactly when M12 + (M^-1)12 = 0; hence so many couplings make T exactly when
+
+    (T N^-1)12 + (N T^-1)12 = 0.
+
+The blocks of N are the unknowns, and X1 = M12, A2 = X1^-1 (M11 - 1), A1 = (M22 - 1) X1^-1 follow.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.linalg import LinAlgError, inv, norm
+from numpy.linalg import LinAlgError, norm, solve
 
 from kappaflow.factor.kronecker import KroneckerMap, NormalEquations
 
 Blocks = Sequence[np.ndarray]
+
 SMALLEST_DAMPING = 1 / 64
 
 
 @dataclass(frozen=True)
 class Target:
-    """A map of determinant 1, beside its inverse."""
+    """A map of determinant 1, (2d, 2d), beside its inverse."""
 
     matrix: np.ndarray
     inverse: np.ndarray
 
     @classmethod
     def of(cls, matrix: np.ndarray) -> "Target":
-        """Returns the target with an inverse by its singular values."""
+        """Returns the target with its inverse, from its singular values."""
         left, values, right = np.linalg.svd(matrix)
         return cls(matrix, (right.T / values) @ left.T)
 
 
-def is_upper(position: int, outer: int) -> bool:
-    """Returns whether an outer coupling is U: the last of them stands before an L."""
-    return (outer - position) % 2 == 1
+def halves(features: int, upper: bool) -> tuple[slice, slice]:
+    """Returns which rows a coupling changes and which it keeps, U or L."""
+    first, second = slice(0, features // 2), slice(features // 2, features)
+    return (first, second) if upper else (second, first)
 
 
-def peel(target: Target, outer: Blocks) -> Target:
-    """Returns what is left for the six when the outer couplings are taken off on the left."""
-    d = len(target.matrix) // 2
-    matrix, inverse = target.matrix.copy(), target.inverse.copy()
-    for position, block in enumerate(outer):
-        changed, kept = _sides(d, is_upper(position, len(outer)))
-        matrix[changed] -= block @ matrix[kept]
-        inverse[:, kept] += inverse[:, changed] @ block
-    return Target(matrix, inverse)
+def peel(matrix: np.ndarray, values: Blocks) -> list[np.ndarray]:
+    """Returns T, T E^-1 with the last coupling E taken off, and so on to M = T N^-1."""
+    peeled = [matrix]
+    for position in reversed(range(len(values))):
+        changed, kept = halves(len(matrix), position % 2 == 0)
+        rest = peeled[-1].copy()
+        rest[:, kept] -= rest[:, changed] @ values[position]
+        peeled.append(rest)
+    return peeled
+
+
+def stack(inverse: np.ndarray, values: Blocks) -> np.ndarray:
+    """Returns M^-1 = N T^-1."""
+    product = inverse.copy()
+    for position in reversed(range(len(values))):
+        changed, kept = halves(len(inverse), position % 2 == 0)
+        product[changed] += values[position] @ product[kept]
+    return product
+
+
+def first_three(matrix: np.ndarray) -> list[np.ndarray]:
+    """Returns A1, X1, A2 of M = L(A1) U(X1) L(A2), from all of M but M21."""
+    d = len(matrix) // 2
+    x1, one = matrix[:d, d:], np.eye(d)
+    a1 = solve(x1.T, (matrix[d:, d:] - one).T).T
+    return [a1, x1, solve(x1, matrix[:d, :d] - one)]
+
+
+def all_blocks(target: Target, values: Blocks) -> list[np.ndarray]:
+    """Returns the blocks of all couplings in the order of the product, L first."""
+    return [*first_three(peel(target.matrix, values)[-1]), *values]
 
 
 @dataclass(frozen=True)
 class Linearized:
-    r"""The relative equation at a point: E = (Z K Z^-1)^-1 K (X Sh - Qh) (P X + Q)^-1.
+    """The equation at a point in relative form, X1^-1 times it, and its derivative there."""
 
-    A point solves it where E = 1. Increments are dX, then k and z that stand for K -> K (1 + k)
-    and Z -> (1 + z) Z, then those of the outer blocks.
-    """
-
-    defect: np.ndarray  # 1 - E
+    defect: np.ndarray
     derivative: KroneckerMap
-    left_null: np.ndarray  # det E = 1 everywhere: no step moves E along E^-T
+    missed: np.ndarray  # det (N T^-1)12 = det -(T N^-1)12 everywhere: no step moves along it
 
     @property
     def error(self) -> float:
-        """The Frobenius norm of 1 - E."""
+        """The Frobenius norm of the defect."""
         return float(norm(self.defect))
 
     def equations(self) -> NormalEquations:
         """Returns the solver for steps of least norm."""
-        return NormalEquations(self.derivative, self.left_null)
+        return NormalEquations(self.derivative, self.missed)
 
 
 def defect(target: Target, values: Blocks) -> np.ndarray:
-    """Returns 1 - E."""
-    x, k, z = values[:3]
-    d = len(x)
-    six = peel(target, values[3:])
-    upper = six.matrix[:d, :d] @ x + six.matrix[:d, d:]
-    right = x @ six.inverse[d:, d:] - six.inverse[:d, d:]
-    return np.eye(d) - z @ inv(z @ k) @ k @ right @ inv(upper)
+    """Returns 1 + (M12)^-1 (M^-1)12."""
+    d = len(target.matrix) // 2
+    x1 = peel(target.matrix, values)[-1][:d, d:]
+    return np.eye(d) + solve(x1, stack(target.inverse, values)[:d, d:])
 
 
 def linearize(target: Target, values: Blocks) -> Linearized:
-    """Returns E and its derivative, a sum of Kronecker products, at a point.
+    """Returns the equation and its derivative, a sum of two Kronecker products for each block.
 
     Args:
-        target: The map, (2d, 2d), and its inverse.
-        values: X, K, Z and the outer blocks from the left, (d, d) each.
+        target: The map.
+        values: The blocks of N, (d, d) each, U first.
 
     Returns:
         The linearized equation.
 
     Raises:
-        LinAlgError: One of K, Z and P X + Q is singular.
+        LinAlgError: M12 is singular.
 
     Source:
-        Ours; theorem C, differentiated.
+        Ours.
     """
-    x, k, z = values[:3]
-    d, one = len(x), np.eye(len(x))
-    six = peel(target, values[3:])
-    # Notation of theorem C: P, Q of the map, Qh, Sh of its inverse; conjugate = Z K Z^-1.
-    p, q = six.matrix[:d, :d], six.matrix[:d, d:]
-    qh, sh = six.inverse[:d, d:], six.inverse[d:, d:]
-    upper_inverse, z_inverse, k_inverse = inv(p @ x + q), inv(z), inv(k)
-    conjugate, back = z @ k @ z_inverse, z @ k_inverse @ z_inverse
-    turned = back @ k
-    e = turned @ (x @ sh - qh) @ upper_inverse
-    pairs = [
-        ((turned, sh @ upper_inverse), (-e @ p, upper_inverse)),
-        ((-z, z_inverse @ e), (turned, k_inverse @ conjugate @ e)),
-        ((-back, conjugate @ e), (one, e)),
-    ]
-    column, row = np.vstack((x, one)), np.hstack((-one, x))
-    for u, w in _outer_sides(values[3:], d):
-        first = (e @ u[:d], w @ six.matrix @ column @ upper_inverse)
-        second = (turned @ (row @ six.inverse @ u), w[:, d:] @ upper_inverse)
-        pairs.append((first, second))
-    return Linearized(one - e, KroneckerMap(pairs), inv(e).T)
+    n, d = len(target.matrix), len(target.matrix) // 2
+    rest, back = peel(target.matrix, values)[-1], stack(target.inverse, values)
+    x1_inverse = np.linalg.inv(rest[:d, d:])
+    e = -x1_inverse @ back[:d, d:]
+    # The couplings of N in front of the one that moves: as they are (top rows of the product),
+    # times M in front (top rows), and inverted, times M^-1 behind (right columns).
+    front, turned = np.eye(n)[:d], rest[:d].copy()
+    undone, undone_back = np.eye(n)[:, d:], back[:, d:].copy()
+    terms = []
+    for position, block in enumerate(values):
+        changed, kept = halves(n, position % 2 == 0)
+        one = (-x1_inverse @ turned[:, changed], undone[kept] @ e)
+        other = (x1_inverse @ front[:, changed], undone_back[kept].copy())
+        terms.append((one, other))
+        for rows in (front, turned):
+            rows[:, kept] += rows[:, changed] @ block
+        for columns in (undone, undone_back):
+            columns[changed] -= block @ columns[kept]
+    return Linearized(np.eye(d) - e, KroneckerMap(terms), np.linalg.inv(e).T)
 
 
 def move(values: Blocks, step: Blocks, length: float = 1.0) -> list[np.ndarray]:
     """Returns the point a step away."""
-    x, k, z = values[:3]
-    dx, dk, dz = step[:3]
-    six = [x + length * dx, k + length * (k @ dk), z + length * (dz @ z)]
-    return six + [b + length * db for b, db in zip(values[3:], step[3:], strict=True)]
+    return [block + length * change for block, change in zip(values, step, strict=True)]
 
 
 def newton(
@@ -128,8 +148,8 @@ def newton(
 
     Args:
         target: The map.
-        values: Where to start: X, K, Z and the outer blocks.
-        tolerance: Error of E, in the Frobenius norm, that is small enough.
+        values: Where to start: the blocks of N.
+        tolerance: Norm of the defect that is small enough.
         steps: At most so many.
 
     Returns:
@@ -138,8 +158,7 @@ def newton(
     values, taken = list(values), 0
     here = linearize(target, values)
     while here.error > tolerance and taken < steps:
-        step = here.equations().least_norm(here.defect)
-        trial = _damped(target, values, step, here.error)
+        trial = _damped(target, values, here)
         if trial is None:
             break
         values, here = trial
@@ -148,9 +167,10 @@ def newton(
 
 
 def _damped(
-    target: Target, values: Blocks, step: Blocks, error: float
+    target: Target, values: Blocks, here: Linearized
 ) -> tuple[list[np.ndarray], Linearized] | None:
-    """Returns the first point along a step at which the error fell, if there is one."""
+    """Returns the first point along Newton's step at which the error fell, if there is one."""
+    step = here.equations().least_norm(-here.defect)
     length = 1.0
     while length >= SMALLEST_DAMPING:
         trial = move(values, step, length)
@@ -159,25 +179,7 @@ def _damped(
         except LinAlgError:
             length /= 2
             continue
-        if there.error < (1 - length / 4) * error:
+        if there.error < (1 - length / 4) * here.error:
             return trial, there
         length /= 2
     return None
-
-
-def _sides(d: int, upper: bool) -> tuple[slice, slice]:
-    """Returns the changed half and the kept half of a coupling."""
-    first, second = slice(0, d), slice(d, 2 * d)
-    return (first, second) if upper else (second, first)
-
-
-def _outer_sides(outer: Blocks, d: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns u and w for each outer block: T of the six changes by -u (d block) w T."""
-    sides = []
-    left, right = np.eye(2 * d), np.eye(2 * d)  # the couplings behind, inverted; and as they are
-    for position in reversed(range(len(outer))):
-        changed, kept = _sides(d, is_upper(position, len(outer)))
-        sides.append((left[:, changed].copy(), right[kept].copy()))
-        left[:, kept] -= left[:, changed] @ outer[position]
-        right[changed] += outer[position] @ right[kept]
-    return sides[::-1]

@@ -5,16 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.linalg import solve
 
-from kappaflow.factor.newton import Target, is_upper, peel
-from kappaflow.factor.six import six_blocks
+from kappaflow.factor.newton import Target, first_three, halves, peel
 
 Blocks = Sequence[np.ndarray]
-
-
-def all_blocks(target: Target, values: Blocks) -> list[np.ndarray]:
-    """Returns the blocks of all couplings, from the left: the outer ones, then the six."""
-    six = peel(target, values[3:])
-    return [*values[3:], *six_blocks(six.matrix, *values[:3])]
 
 
 def power_norm(blocks: Blocks, power: int) -> float:
@@ -30,97 +23,58 @@ def power_norm(blocks: Blocks, power: int) -> float:
     Returns:
         The logarithm.
     """
-    return _power_norm(blocks, power)[0]
+    return _with_gradient(blocks, power)[0]
 
 
 def power_norm_gradient(
     target: Target, values: Blocks, power: int
 ) -> tuple[float, list[np.ndarray]]:
-    """Returns `power_norm` of all couplings, and its derivative by the increments of a step.
+    """Returns `power_norm` of all couplings' blocks, and its derivative by the blocks of N.
 
     Args:
         target: The map.
-        values: X, K, Z and the outer blocks.
+        values: The blocks of N.
         power: Order of the norm, halved.
 
     Returns:
-        The value, and the gradient in the coordinates of `newton.move`.
+        The value, and the gradient, one (d, d) array for each block of N.
     """
-    x, k, z, *outer = values
-    six = peel(target, outer)
-    blocks = six_blocks(six.matrix, x, k, z)
-    value, by_block = _power_norm([*outer, *blocks], power)
-    by_x, by_k, by_z, by_six = _six_adjoint(
-        six.matrix, (x, k, z), blocks, by_block[len(outer) :]
-    )
-    by_outer = _peel_adjoint(target.matrix, outer, by_six)
-    direct = by_block[: len(outer)]
-    return value, [by_x, k.T @ by_k, by_z @ z.T, *map(np.add, direct, by_outer)]
+    peeled = peel(target.matrix, values)
+    first = first_three(peeled[-1])
+    value, by_block = _with_gradient([*first, *values], power)
+    by_values = _peel_adjoint(peeled, values, _first_three_adjoint(first, by_block[:3]))
+    return value, list(map(np.add, by_values, by_block[3:]))
 
 
-def _power_norm(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]:
+def _with_gradient(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]:
     """Returns the logarithm of the norm and its derivative by each block."""
     size = max(np.linalg.norm(block) for block in blocks)  # keeps high powers within range
     total, gradients = 0.0, []
     for block in blocks:
-        scaled = block / size
-        square = scaled.T @ scaled
-        gradient, trace = scaled, 0.0
+        gradient = block / size
+        square = gradient.T @ gradient
         for _ in range(power.bit_length() - 1):  # (B^T B)^(1 + 2 + 4 + ...)
             gradient, square = gradient @ square, square @ square
-        trace = np.trace(square)
-        total += trace
+        total += np.trace(square)
         gradients.append(gradient)
-    value = np.log(total) / (2 * power) + np.log(size)
+    value = float(np.log(total) / (2 * power) + np.log(size))
     return value, [gradient / (total * size) for gradient in gradients]
 
 
-def _six_adjoint(
-    matrix: np.ndarray, small: Blocks, blocks: Blocks, by_block: Blocks
-) -> tuple[np.ndarray, ...]:
-    """Returns the derivative by X, K, Z and T: `six_blocks` line by line, from the last."""
-    (x, k, z), (a1, x1, a2, x2, a3, _) = small, blocks
-    by_a1, by_x1, by_a2, by_x2, by_a3, by_x3 = by_block
-    d, one = len(x), np.eye(len(x))
-    p, q, r, s = matrix[:d, :d], matrix[:d, d:], matrix[d:, :d], matrix[d:, d:]
-    upper_t = (p @ x + q).T
-    by_upper = solve(k.T, by_x2)
-    by_k = -by_upper @ x2.T
-    step = solve(z.T, by_x1 - by_upper)
-    by_upper = by_upper + step
-    by_z = -step @ x1.T
-    by_lower = solve(k, by_a1.T).T
-    by_k -= a1.T @ by_lower
-    by_right = -by_lower @ a3.T
-    step = solve(upper_t, by_a2 - by_lower)
-    by_z += step @ (k - one).T
-    by_k += z.T @ step
-    by_upper -= step @ a2.T
-    step = solve(upper_t, by_a3 - (r @ x + s).T @ by_lower)
-    by_k -= step
-    by_upper -= step @ a3.T
-    by_x = p.T @ by_upper + r.T @ by_right - by_x3
-    by_matrix = np.block([[step + by_upper @ x.T, by_upper], [by_lower + by_right @ x.T, by_right]])
-    return by_x, by_k, by_z, by_matrix
+def _first_three_adjoint(first: Blocks, by_first: Blocks) -> np.ndarray:
+    """Returns the derivative by M of A1, X1, A2, as `first_three` has them."""
+    a1, x1, a2 = first
+    by_m22 = solve(x1, by_first[0].T).T
+    by_m11 = solve(x1.T, by_first[2])
+    by_m12 = by_first[1] - by_m11 @ a2.T - a1.T @ by_m22
+    return np.block([[by_m11, by_m12], [np.zeros_like(x1), by_m22]])
 
 
-def _peel_adjoint(matrix: np.ndarray, outer: Blocks, by_six: np.ndarray) -> list[np.ndarray]:
-    """Returns the derivative by the outer blocks, from that by what `peel` leaves."""
-    d, by = len(matrix) // 2, by_six.copy()
-    states = [matrix]
-    for position, block in enumerate(outer):
-        states.append(states[-1].copy())
-        changed, kept = _halves(d, position, len(outer))
-        states[-1][changed] -= block @ states[-1][kept]
-    gradients: list[np.ndarray] = []
-    for position in reversed(range(len(outer))):
-        changed, kept = _halves(d, position, len(outer))
-        gradients.append(-by[changed] @ states[position][kept].T)
-        by[kept] -= outer[position].T @ by[changed]
-    return gradients[::-1]
-
-
-def _halves(d: int, position: int, outer: int) -> tuple[slice, slice]:
-    """Returns the changed and the kept half of an outer coupling."""
-    first, second = slice(0, d), slice(d, 2 * d)
-    return (first, second) if is_upper(position, outer) else (second, first)
+def _peel_adjoint(peeled: Blocks, values: Blocks, by: np.ndarray) -> list[np.ndarray]:
+    """Returns the derivative by the blocks of N, from that by M, which is overwritten."""
+    gradients = []
+    for position, before in zip(range(len(values)), peeled[-2::-1], strict=True):
+        changed, kept = halves(len(by), position % 2 == 0)
+        gradients.append(-before[:, changed].T @ by[:, kept])
+        by[:, changed] -= by[:, kept] @ values[position].T
+    return gradients

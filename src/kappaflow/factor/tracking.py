@@ -7,9 +7,9 @@ from numpy.linalg import LinAlgError
 
 from kappaflow.errors import NumericalError
 from kappaflow.factor.descent import descend
-from kappaflow.factor.newton import Target, move, newton
+from kappaflow.factor.newton import Target, all_blocks, move, newton
 from kappaflow.factor.rotation import rotation_start
-from kappaflow.factor.surrogate import all_blocks
+from kappaflow.factor.six import six_blocks
 
 Blocks = Sequence[np.ndarray]
 NUDGE = 1e-2
@@ -50,7 +50,7 @@ def follow(path: Path, values: Blocks, *, inner: int = 5, power: int = 2, log=No
 
 def start(path, outer=0, seed=0, nudge=NUDGE):
     generator = np.random.default_rng(seed)
-    values = list(rotation_start(path.rotation))
+    values = list(six_blocks(path.rotation, *rotation_start(path.rotation))[3:])
     d = len(values[0])
     values += [np.zeros((d, d)) for _ in range(outer)]
     return move(values, [nudge * generator.standard_normal((d, d)) / d**0.5 for _ in values])
