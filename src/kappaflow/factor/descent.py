@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.linalg import LinAlgError
 
-from kappaflow.factor.newton import Linearized, NormalEquations, Target, all_blocks, defect, linearize, move
+from kappaflow.factor.newton import Linearized, NormalEquations, Target, Word, all_blocks, defect, linearize, move
 from kappaflow.factor.surrogate import power_norm, power_norm_gradient
 
 Blocks = Sequence[np.ndarray]
@@ -20,7 +20,7 @@ TIGHT, LOOSE = 1e-8, 1e-2
 
 
 def descend(
-    target: Target,
+    word: Word, target: Target,
     values: Blocks,
     *,
     power: int,
@@ -42,7 +42,7 @@ def descend(
     Returns:
         The point; polish it with `newton`.
     """
-    state = _State(target, list(values), power)
+    state = _State(word, target, list(values), power)
     memory = _Memory()
     history = [state.value]
     for _ in range(steps):
@@ -60,7 +60,7 @@ def descend(
             continue
         values, length = found
         old = state
-        state = _State(target, values, power, guess=old.multiplier)
+        state = _State(word, target, values, power, guess=old.multiplier)
         memory.learn([length * s for s in step], list(map(np.subtract, state.gradient, old.gradient)))
         history.append(state.value)
         if len(history) > PATIENCE and history[-1 - PATIENCE] - history[-1] < least_gain:
@@ -72,11 +72,11 @@ class _State:
     """A point of the solution set with its surrogate and the projected gradient."""
 
     def __init__(
-        self, target: Target, values: list[np.ndarray], power: int, guess: np.ndarray | None = None
+        self, word: Word, target: Target, values: list[np.ndarray], power: int, guess: np.ndarray | None = None
     ) -> None:
-        self.target, self.values, self.power = target, values, power
-        self.value, full = power_norm_gradient(target, values, power)
-        self.linear: Linearized = linearize(target, values)
+        self.word, self.target, self.values, self.power = word, target, values, power
+        self.value, full = power_norm_gradient(word, target, values, power)
+        self.linear: Linearized = linearize(word, target, values)
         self.equations: NormalEquations = self.linear.equations()
         jacobian = self.linear.derivative
         self.multiplier = self.equations.solve(jacobian(full), tolerance=LOOSE, guess=guess)
@@ -121,7 +121,7 @@ def _search(state: _State, step: Blocks, slope: float) -> tuple[list[np.ndarray]
     while length > SHORTEST:
         trial = _feasible(state, move(state.values, step, length))
         if trial is not None:
-            value = power_norm(all_blocks(state.target, trial), state.power)
+            value = power_norm(all_blocks(state.word, state.target, trial), state.power)
             if value < state.value + SUFFICIENT * length * slope:
                 return trial, length
         length /= 2
@@ -133,7 +133,7 @@ def _feasible(state: _State, values: list[np.ndarray]) -> list[np.ndarray] | Non
     last = np.inf
     try:
         for _ in range(CORRECTIONS + 1):
-            off = defect(state.target, values)
+            off = defect(state.word, state.target, values)
             error = np.linalg.norm(off)
             if error <= FEASIBLE:
                 return values

@@ -10,6 +10,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 LARGEST_DENSE = 32  # d up to which the d^2 x d^2 matrix is formed
 MOST_ITERATIONS = 3000
+JITTER = 1e-14  # of the mean eigenvalue: what rounding makes of a zero one
 SHIFT = 3.0  # added to the nearest product: between the least eigenvalues and their bulk
 
 
@@ -70,6 +71,7 @@ class NormalEquations:
             # Of the matrix's own size, so that no digits are lost beside it.
             size = np.trace(matrix) / len(matrix)
             matrix += size * np.outer(direction, direction)
+            matrix.flat[:: len(matrix) + 1] += JITTER * size
             self._factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
         else:
             self._factor = None

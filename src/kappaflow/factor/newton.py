@@ -41,23 +41,56 @@ def halves(features: int, upper: bool) -> tuple[slice, slice]:
     return (first, second) if upper else (second, first)
 
 
-def peel(matrix: np.ndarray, values: Blocks) -> list[np.ndarray]:
-    """Returns T, T E^-1 with the last coupling E taken off, and so on to M = T N^-1."""
+@dataclass(frozen=True)
+class Word:
+    """How many couplings there are, and how many of them stand before the L U L that follows.
+
+    Args:
+        couplings: All of them, L first.
+        before: Those in front of the L U L, an even number; their blocks come first among the
+            unknowns, then those behind.
+    """
+
+    couplings: int
+    before: int = 0
+    start: int = 0
+
+    def sides(self, features: int) -> tuple[list, list]:
+        """Returns what each unknown coupling changes and keeps: those before, those behind."""
+        behind = self.couplings - 3 - self.before
+        return (
+            [halves(features, position % 2 == 1) for position in range(self.before)],
+            [halves(features, position % 2 == 0) for position in range(behind)],
+        )
+
+    def all(self, first: Blocks, values: Blocks) -> list[np.ndarray]:
+        """Returns all blocks in the order of the product."""
+        return [*values[: self.before], *first, *values[self.before :]]
+
+
+def peel(word: Word, matrix: np.ndarray, values: Blocks) -> list[np.ndarray]:
+    """Returns T, T without its first coupling, and so on; then without its last: at the end M."""
     peeled = [matrix]
-    for position in reversed(range(len(values))):
-        changed, kept = halves(len(matrix), position % 2 == 0)
+    before, behind = word.sides(len(matrix))
+    for (changed, kept), block in zip(before, values, strict=False):
         rest = peeled[-1].copy()
-        rest[:, kept] -= rest[:, changed] @ values[position]
+        rest[changed] -= block @ rest[kept]
+        peeled.append(rest)
+    for (changed, kept), block in zip(behind[::-1], values[::-1], strict=False):
+        rest = peeled[-1].copy()
+        rest[:, kept] -= rest[:, changed] @ block
         peeled.append(rest)
     return peeled
 
 
-def stack(inverse: np.ndarray, values: Blocks) -> np.ndarray:
-    """Returns M^-1 = N T^-1."""
+def stack(word: Word, inverse: np.ndarray, values: Blocks) -> np.ndarray:
+    """Returns M^-1."""
     product = inverse.copy()
-    for position in reversed(range(len(values))):
-        changed, kept = halves(len(inverse), position % 2 == 0)
-        product[changed] += values[position] @ product[kept]
+    before, behind = word.sides(len(inverse))
+    for (changed, kept), block in zip(before, values, strict=False):
+        product[:, kept] += product[:, changed] @ block
+    for (changed, kept), block in zip(behind[::-1], values[::-1], strict=False):
+        product[changed] += block @ product[kept]
     return product
 
 
@@ -69,9 +102,9 @@ def first_three(matrix: np.ndarray) -> list[np.ndarray]:
     return [a1, x1, solve(x1, matrix[:d, :d] - one)]
 
 
-def all_blocks(target: Target, values: Blocks) -> list[np.ndarray]:
+def all_blocks(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
     """Returns the blocks of all couplings in the order of the product, L first."""
-    return [*first_three(peel(target.matrix, values)[-1]), *values]
+    return word.all(first_three(peel(word, target.matrix, values)[-1]), values)
 
 
 @dataclass(frozen=True)
@@ -92,19 +125,20 @@ class Linearized:
         return NormalEquations(self.derivative, self.missed)
 
 
-def defect(target: Target, values: Blocks) -> np.ndarray:
+def defect(word: Word, target: Target, values: Blocks) -> np.ndarray:
     """Returns 1 + (M12)^-1 (M^-1)12."""
     d = len(target.matrix) // 2
-    x1 = peel(target.matrix, values)[-1][:d, d:]
-    return np.eye(d) + solve(x1, stack(target.inverse, values)[:d, d:])
+    x1 = peel(word, target.matrix, values)[-1][:d, d:]
+    return np.eye(d) + solve(x1, stack(word, target.inverse, values)[:d, d:])
 
 
-def linearize(target: Target, values: Blocks) -> Linearized:
+def linearize(word: Word, target: Target, values: Blocks) -> Linearized:
     """Returns the equation and its derivative, a sum of two Kronecker products for each block.
 
     Args:
+        word: Where the blocks stand.
         target: The map.
-        values: The blocks of N, (d, d) each, U first.
+        values: The unknown blocks, (d, d) each.
 
     Returns:
         The linearized equation.
@@ -116,23 +150,31 @@ def linearize(target: Target, values: Blocks) -> Linearized:
         Ours.
     """
     n, d = len(target.matrix), len(target.matrix) // 2
-    rest, back = peel(target.matrix, values)[-1], stack(target.inverse, values)
+    rest, back = peel(word, target.matrix, values)[-1], stack(word, target.inverse, values)
     x1_inverse = np.linalg.inv(rest[:d, d:])
     e = -x1_inverse @ back[:d, d:]
-    # The couplings of N in front of the one that moves: as they are (top rows of the product),
-    # times M in front (top rows), and inverted, times M^-1 behind (right columns).
-    front, turned = np.eye(n)[:d], rest[:d].copy()
-    undone, undone_back = np.eye(n)[:, d:], back[:, d:].copy()
+    before, behind = word.sides(n)
     terms = []
-    for position, block in enumerate(values):
-        changed, kept = halves(n, position % 2 == 0)
-        one = (-x1_inverse @ turned[:, changed], undone[kept] @ e)
-        other = (x1_inverse @ front[:, changed], undone_back[kept].copy())
-        terms.append((one, other))
-        for rows in (front, turned):
-            rows[:, kept] += rows[:, changed] @ block
-        for columns in (undone, undone_back):
-            columns[changed] -= block @ columns[kept]
+    # Top rows and right columns of the couplings between a block and the L U L, as they are and
+    # inverted, alone and times M or its inverse.
+    rows, rows_back = np.eye(n)[:d], back[:d].copy()
+    columns, columns_rest = np.eye(n)[:, d:], rest[:, d:].copy()
+    for (changed, kept), block in zip(before[::-1], values[: word.before][::-1], strict=True):
+        one = (-x1_inverse @ rows[:, changed], columns_rest[kept] @ e)
+        terms.insert(0, (one, (x1_inverse @ rows_back[:, changed], columns[kept].copy())))
+        for some in (rows, rows_back):
+            some[:, kept] -= some[:, changed] @ block
+        for some in (columns, columns_rest):
+            some[changed] += block @ some[kept]
+    rows, rows_rest = np.eye(n)[:d], rest[:d].copy()
+    columns, columns_back = np.eye(n)[:, d:], back[:, d:].copy()
+    for (changed, kept), block in zip(behind, values[word.before :], strict=True):
+        one = (-x1_inverse @ rows_rest[:, changed], columns[kept] @ e)
+        terms.append((one, (x1_inverse @ rows[:, changed], columns_back[kept].copy())))
+        for some in (rows, rows_rest):
+            some[:, kept] += some[:, changed] @ block
+        for some in (columns, columns_back):
+            some[changed] -= block @ some[kept]
     return Linearized(np.eye(d) - e, KroneckerMap(terms), np.linalg.inv(e).T)
 
 
@@ -142,7 +184,7 @@ def move(values: Blocks, step: Blocks, length: float = 1.0) -> list[np.ndarray]:
 
 
 def newton(
-    target: Target, values: Blocks, *, tolerance: float = 1e-9, steps: int = 12
+    word: Word, target: Target, values: Blocks, *, tolerance: float = 1e-9, steps: int = 12
 ) -> tuple[list[np.ndarray], float, int]:
     """Returns a solution near a point, by damped Newton steps of least norm.
 
@@ -156,9 +198,9 @@ def newton(
         The point reached, its error, and how many steps it took; the caller judges the error.
     """
     values, taken = list(values), 0
-    here = linearize(target, values)
+    here = linearize(word, target, values)
     while here.error > tolerance and taken < steps:
-        trial = _damped(target, values, here)
+        trial = _damped(word, target, values, here)
         if trial is None:
             break
         values, here = trial
@@ -167,7 +209,7 @@ def newton(
 
 
 def _damped(
-    target: Target, values: Blocks, here: Linearized
+    word: Word, target: Target, values: Blocks, here: Linearized
 ) -> tuple[list[np.ndarray], Linearized] | None:
     """Returns the first point along Newton's step at which the error fell, if there is one."""
     step = here.equations().least_norm(-here.defect)
@@ -175,7 +217,7 @@ def _damped(
     while length >= SMALLEST_DAMPING:
         trial = move(values, step, length)
         try:
-            there = linearize(target, trial)
+            there = linearize(word, target, trial)
         except LinAlgError:
             length /= 2
             continue

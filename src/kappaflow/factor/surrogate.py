@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.linalg import solve
 
-from kappaflow.factor.newton import Target, first_three, halves, peel
+from kappaflow.factor.newton import Target, Word, first_three, peel
 
 Blocks = Sequence[np.ndarray]
 
@@ -27,7 +27,7 @@ def power_norm(blocks: Blocks, power: int) -> float:
 
 
 def power_norm_gradient(
-    target: Target, values: Blocks, power: int
+    word: Word, target: Target, values: Blocks, power: int
 ) -> tuple[float, list[np.ndarray]]:
     """Returns `power_norm` of all couplings' blocks, and its derivative by the blocks of N.
 
@@ -39,10 +39,11 @@ def power_norm_gradient(
     Returns:
         The value, and the gradient, one (d, d) array for each block of N.
     """
-    peeled = peel(target.matrix, values)
+    peeled = peel(word, target.matrix, values)
     first = first_three(peeled[-1])
     value, by_block = _with_gradient([*first, *values], power)
-    by_values = _peel_adjoint(peeled, values, _first_three_adjoint(first, by_block[:3]))
+    by = _first_three_adjoint(first, by_block[:3])
+    by_values = _peel_adjoint(word, peeled, values, by)
     return value, list(map(np.add, by_values, by_block[3:]))
 
 
@@ -70,11 +71,17 @@ def _first_three_adjoint(first: Blocks, by_first: Blocks) -> np.ndarray:
     return np.block([[by_m11, by_m12], [np.zeros_like(x1), by_m22]])
 
 
-def _peel_adjoint(peeled: Blocks, values: Blocks, by: np.ndarray) -> list[np.ndarray]:
-    """Returns the derivative by the blocks of N, from that by M, which is overwritten."""
-    gradients = []
-    for position, before in zip(range(len(values)), peeled[-2::-1], strict=True):
-        changed, kept = halves(len(by), position % 2 == 0)
-        gradients.append(-before[:, changed].T @ by[:, kept])
-        by[:, changed] -= by[:, kept] @ values[position].T
-    return gradients
+def _peel_adjoint(
+    word: Word, peeled: Blocks, values: Blocks, by: np.ndarray
+) -> list[np.ndarray]:
+    """Returns the derivative by the unknown blocks, from that by M, which is overwritten."""
+    before, behind = word.sides(len(by))
+    states = iter(peeled[-2::-1])
+    last, first = [], []
+    for (changed, kept), block in zip(behind, values[word.before :], strict=True):
+        last.append(-next(states)[:, changed].T @ by[:, kept])
+        by[:, changed] -= by[:, kept] @ block.T
+    for (changed, kept), block in zip(before[::-1], values[: word.before][::-1], strict=True):
+        first.append(-by[changed] @ next(states)[kept].T)
+        by[kept] -= block.T @ by[changed]
+    return first[::-1] + last
