@@ -1,17 +1,18 @@
-r"""Linear systems whose matrix is a sum of Kronecker products, without ever forming a large one."""
+r"""Linear systems whose matrix is a sum of Kronecker products; no large one is ever formed."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.linalg import LinAlgError, norm
 from scipy.linalg import cho_factor, cho_solve, eigh
 
 Blocks = Sequence[np.ndarray]
 Pair = tuple[np.ndarray, np.ndarray]
 
 LARGEST_DENSE = 32  # d up to which the d^2 x d^2 matrix is formed
-MOST_ITERATIONS = 3000
-JITTER = 1e-14  # of the mean eigenvalue: what rounding makes of a zero one
-SHIFT = 3.0  # added to the nearest product: between the least eigenvalues and their bulk
+MOST_ITERATIONS = 2000
+SHIFT = 4.0  # in means of what the nearest product leaves: 1 to 10 take about as many iterations
+JITTERS = (1e-14, 1e-11, 1e-8)  # in mean eigenvalues: what rounding makes of zero ones
 
 
 class KroneckerMap:
@@ -36,7 +37,7 @@ class KroneckerMap:
         """Returns the image of r under the transpose."""
         return [np.add.reduce([a.T @ r @ b.T for a, b in terms]) for terms in self.terms]
 
-    def products(self) -> tuple[np.ndarray, np.ndarray]:
+    def products(self) -> Pair:
         """Returns A_t and B_t, stacked: the map times its transpose is r -> sum of A_t r B_t."""
         pairs = [(one, two) for terms in self.terms for one in terms for two in terms]
         left = np.stack([a @ c.T for (a, _), (c, _) in pairs])
@@ -51,7 +52,7 @@ class KroneckerMap:
 
 
 class NormalEquations:
-    """Solves J J^T r = b for a map J that misses exactly one direction.
+    """Solves J J^T r = b for a map J that misses one direction.
 
     Dense (Cholesky) up to d = 32; beyond, conjugate gradients, preconditioned by the nearest
     Kronecker product plus a multiple of the identity.
@@ -63,22 +64,15 @@ class NormalEquations:
 
     def __init__(self, derivative: KroneckerMap, missed: np.ndarray) -> None:
         self.derivative = derivative
-        self._missed = missed / np.linalg.norm(missed)
-        self.iterations = 0
+        self._missed = missed / norm(missed)
+        self._factor = self._near = None
         if len(missed) <= LARGEST_DENSE:
-            direction = self._missed.ravel()
-            matrix = derivative.gram()
-            # Of the matrix's own size, so that no digits are lost beside it.
-            size = np.trace(matrix) / len(matrix)
-            matrix += size * np.outer(direction, direction)
-            matrix.flat[:: len(matrix) + 1] += JITTER * size
-            self._factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+            self._factor = _factor(derivative.gram(), self._missed.ravel())
         else:
-            self._factor = None
-            self._near = nearest_inverse(derivative)
+            self._near = NearestInverse(derivative)
 
     def solve(
-        self, b: np.ndarray, *, tolerance: float = 1e-10, guess: np.ndarray | None = None
+        self, b: np.ndarray, *, tolerance: float, guess: np.ndarray | None = None
     ) -> np.ndarray:
         """Returns r, for the part of b that J can reach.
 
@@ -91,44 +85,49 @@ class NormalEquations:
             r, (d, d), without a part in the missed direction.
         """
         b = self._reached(b)
-        if self._factor is None:
-            return self._conjugate_gradients(b, tolerance, guess)
-        r = cho_solve(self._factor, b.ravel(), check_finite=False).reshape(b.shape)
+        if self._factor is not None:
+            r = cho_solve(self._factor, b.ravel(), check_finite=False).reshape(b.shape)
+        else:
+            r = self._conjugate_gradients(b, tolerance * float(norm(b)), guess)
         return self._reached(r)
 
-    def least_norm(self, b: np.ndarray, *, tolerance: float = 1e-10) -> list[np.ndarray]:
+    def least_norm(self, b: np.ndarray, *, tolerance: float) -> list[np.ndarray]:
         """Returns the step of least norm that J takes to b."""
         return self.derivative.adjoint(self.solve(b, tolerance=tolerance))
 
     def _reached(self, b: np.ndarray) -> np.ndarray:
         return b - self._missed * np.vdot(self._missed, b)
 
+    def _applied(self, r: np.ndarray) -> np.ndarray:
+        return self._reached(self.derivative(self.derivative.adjoint(r)))
+
     def _conjugate_gradients(
-        self, b: np.ndarray, tolerance: float, guess: np.ndarray | None
+        self, b: np.ndarray, goal: float, guess: np.ndarray | None
     ) -> np.ndarray:
-        """Hestenes, Stiefel 1952, with a preconditioner."""
-        jacobian = self.derivative
+        """Hestenes, Stiefel 1952, with a preconditioner; what is reached when it ends."""
         solution = np.zeros_like(b) if guess is None else guess
-        residual = b if guess is None else b - self._reached(jacobian(jacobian.adjoint(guess)))
-        goal = tolerance * np.linalg.norm(b)
+        residual = b if guess is None else b - self._applied(guess)
         direction, last = np.zeros_like(b), 1.0
         for _ in range(MOST_ITERATIONS):
-            if np.linalg.norm(residual) <= goal:
+            if norm(residual) <= goal:
                 break
-            self.iterations += 1
             smooth = self._near(residual)
             now = np.vdot(residual, smooth)
             direction = smooth + (now / last) * direction
-            image = self._reached(jacobian(jacobian.adjoint(direction)))
-            length = now / np.vdot(direction, image)
-            solution = solution + length * direction
-            residual = residual - length * image
+            image = self._applied(direction)
+            curvature = np.vdot(direction, image)
+            if not curvature > 0:
+                break
+            solution = solution + now / curvature * direction
+            residual = residual - now / curvature * image
             last = now
-        return self._reached(solution)
+        return solution
 
 
-class nearest_inverse:  # noqa: N801
+class NearestInverse:
     """r -> (A x B + shift)^-1 r for the Kronecker product A x B nearest to J J^T.
+
+    The shift is of the size of what that product leaves: it stands for all other terms.
 
     Args:
         derivative: J.
@@ -140,18 +139,36 @@ class nearest_inverse:  # noqa: N801
     def __init__(self, derivative: KroneckerMap) -> None:
         left, right = derivative.products()
         flat_left, flat_right = left.reshape(len(left), -1), right.reshape(len(right), -1)
-        inner_left, inner_right = flat_left @ flat_left.T, flat_right @ flat_right.T
-        values, vectors = np.linalg.eig(inner_right @ inner_left)
-        weights = vectors[:, np.argmax(values.real)].real
-        a = np.tensordot(weights, left, 1)
-        a /= np.linalg.norm(a)
+        values, vectors = np.linalg.eig((flat_right @ flat_right.T) @ (flat_left @ flat_left.T))
+        a = np.tensordot(vectors[:, np.argmax(values.real)].real, left, 1)
+        a *= np.sign(np.trace(a)) / norm(a)
         b = np.tensordot(flat_left @ a.ravel(), right, 1)
-        sign = np.sign(np.trace(a))
-        self._a_values, self._a = eigh(sign * (a + a.T) / 2)
-        self._b_values, self._b = eigh(sign * (b + b.T) / 2)
+        a_values, self._a = eigh((a + a.T) / 2)
+        b_values, self._b = eigh((b + b.T) / 2)
         # Nearest to a positive matrix is a positive one: what is below zero is rounding.
-        self._sizes = np.maximum(np.outer(self._a_values, self._b_values), 0) + SHIFT
+        sizes = np.maximum(np.outer(a_values, b_values), 0)
+        rest = np.einsum("tii,tjj->", left, right) - sizes.sum()
+        self._sizes = sizes + max(SHIFT * rest, JITTERS[0] * sizes.sum()) / sizes.size
 
     def __call__(self, r: np.ndarray) -> np.ndarray:
         """Returns the solution for one right side."""
         return self._a @ ((self._a.T @ r @ self._b) / self._sizes) @ self._b.T
+
+
+def _factor(matrix: np.ndarray, missed: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Returns a Cholesky factor of the matrix with its missed direction filled in.
+
+    Where the map misses more directions than that one, as at the identity, a little of the
+    identity matrix is added: such directions are not asked for.
+    """
+    # Of the matrix's own size, so that no digits are lost beside it.
+    size = np.trace(matrix) / len(matrix) + np.finfo(float).tiny
+    matrix += size * np.outer(missed, missed)
+    diagonal = np.diagonal(matrix).copy()
+    for jitter in JITTERS:
+        try:
+            matrix.flat[:: len(matrix) + 1] = diagonal + jitter * size
+            return cho_factor(matrix, lower=True, check_finite=False)
+        except LinAlgError:
+            continue
+    raise LinAlgError("the equations of a Newton step are not positive definite")

@@ -1,110 +1,18 @@
-r"""One small equation for any number of couplings, linearized, and Newton's method on it.
-
-Write T = (L U L) N, the first three couplings and the others. A matrix M with M12 invertible is
-L(A1) U(X1) L(A2) exactly when M12 + (M^-1)12 = 0; hence so many couplings make T exactly when
-
-    (T N^-1)12 + (N T^-1)12 = 0.
-
-The blocks of N are the unknowns, and X1 = M12, A2 = X1^-1 (M11 - 1), A1 = (M22 - 1) X1^-1 follow.
-"""
+r"""The equation of `word`, linearized, and Newton's method on it with steps of least norm."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.linalg import LinAlgError, norm, solve
+from numpy.linalg import LinAlgError, inv, norm, solve
 
-from kappaflow.factor.kronecker import KroneckerMap, NormalEquations
+from kappaflow.factor.kronecker import KroneckerMap, NormalEquations, Pair
+from kappaflow.factor.word import Target, Word, peel, peeled_inverse
 
 Blocks = Sequence[np.ndarray]
 
 SMALLEST_DAMPING = 1 / 64
-
-
-@dataclass(frozen=True)
-class Target:
-    """A map of determinant 1, (2d, 2d), beside its inverse."""
-
-    matrix: np.ndarray
-    inverse: np.ndarray
-
-    @classmethod
-    def of(cls, matrix: np.ndarray) -> "Target":
-        """Returns the target with its inverse, from its singular values."""
-        left, values, right = np.linalg.svd(matrix)
-        return cls(matrix, (right.T / values) @ left.T)
-
-
-def halves(features: int, upper: bool) -> tuple[slice, slice]:
-    """Returns which rows a coupling changes and which it keeps, U or L."""
-    first, second = slice(0, features // 2), slice(features // 2, features)
-    return (first, second) if upper else (second, first)
-
-
-@dataclass(frozen=True)
-class Word:
-    """How many couplings there are, and how many of them stand before the L U L that follows.
-
-    Args:
-        couplings: All of them, L first.
-        before: Those in front of the L U L, an even number; their blocks come first among the
-            unknowns, then those behind.
-    """
-
-    couplings: int
-    before: int = 0
-    start: int = 0
-
-    def sides(self, features: int) -> tuple[list, list]:
-        """Returns what each unknown coupling changes and keeps: those before, those behind."""
-        behind = self.couplings - 3 - self.before
-        return (
-            [halves(features, position % 2 == 1) for position in range(self.before)],
-            [halves(features, position % 2 == 0) for position in range(behind)],
-        )
-
-    def all(self, first: Blocks, values: Blocks) -> list[np.ndarray]:
-        """Returns all blocks in the order of the product."""
-        return [*values[: self.before], *first, *values[self.before :]]
-
-
-def peel(word: Word, matrix: np.ndarray, values: Blocks) -> list[np.ndarray]:
-    """Returns T, T without its first coupling, and so on; then without its last: at the end M."""
-    peeled = [matrix]
-    before, behind = word.sides(len(matrix))
-    for (changed, kept), block in zip(before, values, strict=False):
-        rest = peeled[-1].copy()
-        rest[changed] -= block @ rest[kept]
-        peeled.append(rest)
-    for (changed, kept), block in zip(behind[::-1], values[::-1], strict=False):
-        rest = peeled[-1].copy()
-        rest[:, kept] -= rest[:, changed] @ block
-        peeled.append(rest)
-    return peeled
-
-
-def stack(word: Word, inverse: np.ndarray, values: Blocks) -> np.ndarray:
-    """Returns M^-1."""
-    product = inverse.copy()
-    before, behind = word.sides(len(inverse))
-    for (changed, kept), block in zip(before, values, strict=False):
-        product[:, kept] += product[:, changed] @ block
-    for (changed, kept), block in zip(behind[::-1], values[::-1], strict=False):
-        product[changed] += block @ product[kept]
-    return product
-
-
-def first_three(matrix: np.ndarray) -> list[np.ndarray]:
-    """Returns A1, X1, A2 of M = L(A1) U(X1) L(A2), from all of M but M21."""
-    d = len(matrix) // 2
-    x1, one = matrix[:d, d:], np.eye(d)
-    a1 = solve(x1.T, (matrix[d:, d:] - one).T).T
-    return [a1, x1, solve(x1, matrix[:d, :d] - one)]
-
-
-def all_blocks(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
-    """Returns the blocks of all couplings in the order of the product, L first."""
-    return word.all(first_three(peel(word, target.matrix, values)[-1]), values)
+INEXACT = 1e-2  # of the linear systems: each step still gains two digits
 
 
 @dataclass(frozen=True)
@@ -113,7 +21,7 @@ class Linearized:
 
     defect: np.ndarray
     derivative: KroneckerMap
-    missed: np.ndarray  # det (N T^-1)12 = det -(T N^-1)12 everywhere: no step moves along it
+    missed: np.ndarray  # det M12 = det -(M^-1)12 for every M of determinant 1: no step moves it
 
     @property
     def error(self) -> float:
@@ -126,10 +34,10 @@ class Linearized:
 
 
 def defect(word: Word, target: Target, values: Blocks) -> np.ndarray:
-    """Returns 1 + (M12)^-1 (M^-1)12."""
+    """Returns 1 + (M12)^-1 (M^-1)12, zero where the couplings make the map."""
     d = len(target.matrix) // 2
     x1 = peel(word, target.matrix, values)[-1][:d, d:]
-    return np.eye(d) + solve(x1, stack(word, target.inverse, values)[:d, d:])
+    return np.eye(d) + solve(x1, peeled_inverse(word, target.inverse, values)[:d, d:])
 
 
 def linearize(word: Word, target: Target, values: Blocks) -> Linearized:
@@ -149,33 +57,21 @@ def linearize(word: Word, target: Target, values: Blocks) -> Linearized:
     Source:
         Ours.
     """
-    n, d = len(target.matrix), len(target.matrix) // 2
-    rest, back = peel(word, target.matrix, values)[-1], stack(word, target.inverse, values)
-    x1_inverse = np.linalg.inv(rest[:d, d:])
+    d = len(target.matrix) // 2
+    rest = peel(word, target.matrix, values)[-1]
+    back = peeled_inverse(word, target.inverse, values)
+    x1_inverse = inv(rest[:d, d:])
     e = -x1_inverse @ back[:d, d:]
-    before, behind = word.sides(n)
+    before, behind = word.sides(2 * d)
+    # From the L U L outwards on either side. On the left M and its inverse change their parts.
+    first = _outwards(before[::-1], values[: word.before][::-1], (back, rest), sign=-1)
+    last = _outwards(behind, values[word.before :], (rest, back), sign=1)
     terms = []
-    # Top rows and right columns of the couplings between a block and the L U L, as they are and
-    # inverted, alone and times M or its inverse.
-    rows, rows_back = np.eye(n)[:d], back[:d].copy()
-    columns, columns_rest = np.eye(n)[:, d:], rest[:, d:].copy()
-    for (changed, kept), block in zip(before[::-1], values[: word.before][::-1], strict=True):
-        one = (-x1_inverse @ rows[:, changed], columns_rest[kept] @ e)
-        terms.insert(0, (one, (x1_inverse @ rows_back[:, changed], columns[kept].copy())))
-        for some in (rows, rows_back):
-            some[:, kept] -= some[:, changed] @ block
-        for some in (columns, columns_rest):
-            some[changed] += block @ some[kept]
-    rows, rows_rest = np.eye(n)[:d], rest[:d].copy()
-    columns, columns_back = np.eye(n)[:, d:], back[:, d:].copy()
-    for (changed, kept), block in zip(behind, values[word.before :], strict=True):
-        one = (-x1_inverse @ rows_rest[:, changed], columns[kept] @ e)
-        terms.append((one, (x1_inverse @ rows[:, changed], columns_back[kept].copy())))
-        for some in (rows, rows_rest):
-            some[:, kept] += some[:, changed] @ block
-        for some in (columns, columns_back):
-            some[changed] -= block @ some[kept]
-    return Linearized(np.eye(d) - e, KroneckerMap(terms), np.linalg.inv(e).T)
+    for left, back_left, right, back_right in first[::-1]:
+        terms.append(((-x1_inverse @ left, back_right @ e), (x1_inverse @ back_left, right)))
+    for left, back_left, right, back_right in last:
+        terms.append(((-x1_inverse @ back_left, right @ e), (x1_inverse @ left, back_right)))
+    return Linearized(np.eye(d) - e, KroneckerMap(terms), inv(e).T)
 
 
 def move(values: Blocks, step: Blocks, length: float = 1.0) -> list[np.ndarray]:
@@ -184,13 +80,14 @@ def move(values: Blocks, step: Blocks, length: float = 1.0) -> list[np.ndarray]:
 
 
 def newton(
-    word: Word, target: Target, values: Blocks, *, tolerance: float = 1e-9, steps: int = 12
+    word: Word, target: Target, values: Blocks, *, tolerance: float, steps: int
 ) -> tuple[list[np.ndarray], float, int]:
     """Returns a solution near a point, by damped Newton steps of least norm.
 
     Args:
+        word: Where the blocks stand.
         target: The map.
-        values: Where to start: the blocks of N.
+        values: Where to start: the unknown blocks.
         tolerance: Norm of the defect that is small enough.
         steps: At most so many.
 
@@ -200,7 +97,8 @@ def newton(
     values, taken = list(values), 0
     here = linearize(word, target, values)
     while here.error > tolerance and taken < steps:
-        trial = _damped(word, target, values, here)
+        step = here.equations().least_norm(-here.defect, tolerance=INEXACT)
+        trial = _damped(word, target, values, step, here.error)
         if trial is None:
             break
         values, here = trial
@@ -209,10 +107,9 @@ def newton(
 
 
 def _damped(
-    word: Word, target: Target, values: Blocks, here: Linearized
+    word: Word, target: Target, values: Blocks, step: Blocks, error: float
 ) -> tuple[list[np.ndarray], Linearized] | None:
-    """Returns the first point along Newton's step at which the error fell, if there is one."""
-    step = here.equations().least_norm(-here.defect)
+    """Returns the first point along a step at which the error fell, if there is one."""
     length = 1.0
     while length >= SMALLEST_DAMPING:
         trial = move(values, step, length)
@@ -221,7 +118,30 @@ def _damped(
         except LinAlgError:
             length /= 2
             continue
-        if there.error < (1 - length / 4) * here.error:
+        if there.error < (1 - length / 4) * error:
             return trial, there
         length /= 2
     return None
+
+
+def _outwards(
+    sides: Sequence, values: Blocks, ends: Pair, *, sign: int
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Returns, for each coupling, what stands to its left and right when it moves alone.
+
+    With G the couplings between the L U L and this one (inverted on the left side, sign -1):
+    the top rows of G and of the first end times G, right columns of G^-1 and of G^-1 times the
+    other end, each at the half that this coupling changes or keeps.
+    """
+    n = len(ends[0])
+    rows, rows_end = np.eye(n)[: n // 2], ends[0][: n // 2].copy()
+    columns, columns_end = np.eye(n)[:, n // 2 :], ends[1][:, n // 2 :].copy()
+    parts = []
+    for (changed, kept), block in zip(sides, values, strict=True):
+        left, right = (rows, rows_end), (columns, columns_end)
+        parts.append((*[r[:, changed].copy() for r in left], *[c[kept].copy() for c in right]))
+        for r in left:
+            r[:, kept] += sign * r[:, changed] @ block
+        for c in right:
+            c[changed] -= sign * block @ c[kept]
+    return parts

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.linalg import solve
 
-from kappaflow.factor.newton import Target, Word, first_three, peel
+from kappaflow.factor.word import Target, Word, middle, peel
 
 Blocks = Sequence[np.ndarray]
 
@@ -17,11 +17,15 @@ def power_norm(blocks: Blocks, power: int) -> float:
     as the power grows, and that plus log(number of singular values) / (2 power).
 
     Args:
-        blocks: The blocks, (d, d) each.
+        blocks: The blocks, (d, d) each, not all zero.
         power: 1, 2, 4, 8 and so on.
 
     Returns:
         The logarithm.
+
+    Example:
+        >>> round(power_norm([np.diag([3.0, 1.0]), np.eye(2)], 8), 6) == round(np.log(3), 6)
+        True
     """
     return _with_gradient(blocks, power)[0]
 
@@ -29,20 +33,21 @@ def power_norm(blocks: Blocks, power: int) -> float:
 def power_norm_gradient(
     word: Word, target: Target, values: Blocks, power: int
 ) -> tuple[float, list[np.ndarray]]:
-    """Returns `power_norm` of all couplings' blocks, and its derivative by the blocks of N.
+    """Returns `power_norm` of all couplings' blocks, and its derivative by the unknown ones.
 
     Args:
+        word: Where the blocks stand.
         target: The map.
-        values: The blocks of N.
+        values: The unknown blocks.
         power: Order of the norm, halved.
 
     Returns:
-        The value, and the gradient, one (d, d) array for each block of N.
+        The value, and the gradient, one (d, d) array for each unknown block.
     """
     peeled = peel(word, target.matrix, values)
-    first = first_three(peeled[-1])
-    value, by_block = _with_gradient([*first, *values], power)
-    by = _first_three_adjoint(first, by_block[:3])
+    three = middle(peeled[-1])
+    value, by_block = _with_gradient([*three, *values], power)
+    by = _middle_adjoint(three, by_block[:3])
     by_values = _peel_adjoint(word, peeled, values, by)
     return value, list(map(np.add, by_values, by_block[3:]))
 
@@ -62,12 +67,12 @@ def _with_gradient(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]
     return value, [gradient / (total * size) for gradient in gradients]
 
 
-def _first_three_adjoint(first: Blocks, by_first: Blocks) -> np.ndarray:
-    """Returns the derivative by M of A1, X1, A2, as `first_three` has them."""
-    a1, x1, a2 = first
-    by_m22 = solve(x1, by_first[0].T).T
-    by_m11 = solve(x1.T, by_first[2])
-    by_m12 = by_first[1] - by_m11 @ a2.T - a1.T @ by_m22
+def _middle_adjoint(three: Blocks, by_three: Blocks) -> np.ndarray:
+    """Returns the derivative by M of A1, X1, A2, as `middle` has them."""
+    a1, x1, a2 = three
+    by_m22 = solve(x1, by_three[0].T).T
+    by_m11 = solve(x1.T, by_three[2])
+    by_m12 = by_three[1] - by_m11 @ a2.T - a1.T @ by_m22
     return np.block([[by_m11, by_m12], [np.zeros_like(x1), by_m22]])
 
 
