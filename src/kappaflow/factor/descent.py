@@ -17,7 +17,8 @@ FEASIBLE = 1e-3  # norm of the defect that counts as on the solution set during 
 CORRECTIONS = 4
 SHORTEST = 1e-4
 PATIENCE = 10  # steps over which the surrogate has to fall
-LOOSE = 5e-2  # of the linear systems: the projection is redone at every step
+LOOSE = 5e-2  # of the linear systems of a correction: the next one sees what is left
+PROJECTED = 1e-3  # of those of the projection, whose errors the memory would learn
 STRAIGHT = 1e-8  # cosine below which a change of gradient says nothing of curvature
 
 
@@ -80,7 +81,7 @@ class _State:
         linear = linearize(word, target, values)
         self.equations = linear.equations()
         jacobian = linear.derivative
-        self.multiplier = self.equations.solve(jacobian(full), tolerance=LOOSE, guess=guess)
+        self.multiplier = self.equations.solve(jacobian(full), tolerance=PROJECTED, guess=guess)
         normal = jacobian.adjoint(self.multiplier)
         self.gradient = [g - part for g, part in zip(full, normal, strict=True)]
 

@@ -9,7 +9,9 @@ from scipy.linalg import cho_factor, cho_solve, eigh
 Blocks = Sequence[np.ndarray]
 Pair = tuple[np.ndarray, np.ndarray]
 
-LARGEST_DENSE = 32  # d up to which the d^2 x d^2 matrix is formed
+ALWAYS_DENSE = 12  # d up to which the d^2 x d^2 matrix is formed at once
+LARGEST_DENSE = 32  # d up to which it is formed at all
+FEW_ITERATIONS = 60  # they cost about as much as forming it and its Cholesky factor
 MOST_ITERATIONS = 2000
 SHIFT = 4.0  # in means of what the nearest product leaves: 1 to 10 take about as many iterations
 JITTERS = (1e-14, 1e-11, 1e-8)  # in mean eigenvalues: what rounding makes of zero ones
@@ -54,8 +56,8 @@ class KroneckerMap:
 class NormalEquations:
     """Solves J J^T r = b for a map J that misses one direction.
 
-    Dense (Cholesky) up to d = 32; beyond, conjugate gradients, preconditioned by the nearest
-    Kronecker product plus a multiple of the identity.
+    Conjugate gradients, preconditioned by the nearest Kronecker product plus a multiple of the
+    identity; up to d = 32 by a dense Cholesky factor instead, if they take long.
 
     Args:
         derivative: J.
@@ -66,9 +68,7 @@ class NormalEquations:
         self.derivative = derivative
         self._missed = missed / norm(missed)
         self._factor = self._near = None
-        if len(missed) <= LARGEST_DENSE:
-            self._factor = _factor(derivative.gram(), self._missed.ravel())
-        else:
+        if len(missed) > ALWAYS_DENSE:
             self._near = NearestInverse(derivative)
 
     def solve(
@@ -78,18 +78,17 @@ class NormalEquations:
 
         Args:
             b: Right side, (d, d).
-            tolerance: Of the residual, relative to b; conjugate gradients only.
-            guess: Where they start.
+            tolerance: Of the residual, relative to b; a dense factor does better.
+            guess: Where conjugate gradients start.
 
         Returns:
             r, (d, d), without a part in the missed direction.
         """
         b = self._reached(b)
-        if self._factor is not None:
-            r = cho_solve(self._factor, b.ravel(), check_finite=False).reshape(b.shape)
-        else:
+        r = None
+        if self._near is not None and self._factor is None:
             r = self._conjugate_gradients(b, tolerance * float(norm(b)), guess)
-        return self._reached(r)
+        return self._reached(self._dense(b) if r is None else r)
 
     def least_norm(self, b: np.ndarray, *, tolerance: float) -> list[np.ndarray]:
         """Returns the step of least norm that J takes to b."""
@@ -101,27 +100,33 @@ class NormalEquations:
     def _applied(self, r: np.ndarray) -> np.ndarray:
         return self._reached(self.derivative(self.derivative.adjoint(r)))
 
+    def _dense(self, b: np.ndarray) -> np.ndarray:
+        if self._factor is None:
+            self._factor = _factor(self.derivative.gram(), self._missed.ravel())
+        return cho_solve(self._factor, b.ravel(), check_finite=False).reshape(b.shape)
+
     def _conjugate_gradients(
         self, b: np.ndarray, goal: float, guess: np.ndarray | None
-    ) -> np.ndarray:
-        """Hestenes, Stiefel 1952, with a preconditioner; what is reached when it ends."""
+    ) -> np.ndarray | None:
+        """Hestenes, Stiefel 1952, with a preconditioner; None if the dense way is shorter."""
+        small = len(b) <= LARGEST_DENSE
         solution = np.zeros_like(b) if guess is None else guess
         residual = b if guess is None else b - self._applied(guess)
         direction, last = np.zeros_like(b), 1.0
-        for _ in range(MOST_ITERATIONS):
+        for _ in range(FEW_ITERATIONS if small else MOST_ITERATIONS):
             if norm(residual) <= goal:
-                break
+                return solution
             smooth = self._near(residual)
             now = np.vdot(residual, smooth)
             direction = smooth + (now / last) * direction
             image = self._applied(direction)
             curvature = np.vdot(direction, image)
             if not curvature > 0:
-                break
+                break  # rounding: no better solution to be had this way
             solution = solution + now / curvature * direction
             residual = residual - now / curvature * image
             last = now
-        return solution
+        return None if small else solution
 
 
 class NearestInverse:
