@@ -1,0 +1,179 @@
+r"""Linear systems whose matrix is a sum of Kronecker products; no large one is ever formed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.linalg import LinAlgError, norm
+from scipy.linalg import cho_factor, cho_solve, eigh
+
+Blocks = Sequence[np.ndarray]
+Pair = tuple[np.ndarray, np.ndarray]
+
+ALWAYS_DENSE = 12  # d up to which the d^2 x d^2 matrix is formed at once
+LARGEST_DENSE = 32  # d up to which it is formed at all
+FEW_ITERATIONS = 60  # they cost about as much as forming it and its Cholesky factor
+MOST_ITERATIONS = 2000
+SHIFT = 4.0  # in means of what the nearest product leaves: 1 to 10 take about as many iterations
+JITTERS = (1e-14, 1e-11, 1e-8)  # in mean eigenvalues: what rounding makes of zero ones
+
+
+class KroneckerMap:
+    """u_1, u_2, ... -> the sum of a u_j b over all terms (a, b) of each j, with d x d matrices.
+
+    Args:
+        terms: For each u_j its terms (a, b).
+    """
+
+    def __init__(self, terms: Sequence[Sequence[Pair]]) -> None:
+        self.terms = terms
+
+    def __call__(self, step: Blocks) -> np.ndarray:
+        """Returns the image of a step."""
+        image = np.zeros_like(step[0])
+        for u, terms in zip(step, self.terms, strict=True):
+            for a, b in terms:
+                image += a @ u @ b
+        return image
+
+    def adjoint(self, r: np.ndarray) -> list[np.ndarray]:
+        """Returns the image of r under the transpose."""
+        return [np.add.reduce([a.T @ r @ b.T for a, b in terms]) for terms in self.terms]
+
+    def products(self) -> Pair:
+        """Returns A_t and B_t, stacked: the map times its transpose is r -> sum of A_t r B_t."""
+        pairs = [(one, two) for terms in self.terms for one in terms for two in terms]
+        left = np.stack([a @ c.T for (a, _), (c, _) in pairs])
+        return left, np.stack([e.T @ b for (_, b), (_, e) in pairs])
+
+    def gram(self) -> np.ndarray:
+        """Returns the map times its transpose, dense, (d^2, d^2), for r row by row."""
+        left, right = self.products()
+        d = left.shape[1]
+        mixed = left.reshape(-1, d * d).T @ right.transpose(0, 2, 1).reshape(-1, d * d)
+        return mixed.reshape(d, d, d, d).transpose(0, 2, 1, 3).reshape(d * d, d * d)
+
+
+class NormalEquations:
+    """Solves J J^T r = b for a map J that misses one direction.
+
+    Conjugate gradients, preconditioned by the nearest Kronecker product plus a multiple of the
+    identity; up to d = 32 by a dense Cholesky factor instead, if they take long.
+
+    Args:
+        derivative: J.
+        missed: The direction, (d, d): J^T gives zero on it.
+    """
+
+    def __init__(self, derivative: KroneckerMap, missed: np.ndarray) -> None:
+        self.derivative = derivative
+        self._missed = missed / norm(missed)
+        self._factor = self._near = None
+        if len(missed) > ALWAYS_DENSE:
+            self._near = NearestInverse(derivative)
+
+    def solve(
+        self, b: np.ndarray, *, tolerance: float, guess: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Returns r, for the part of b that J can reach.
+
+        Args:
+            b: Right side, (d, d).
+            tolerance: Of the residual, relative to b; a dense factor does better.
+            guess: Where conjugate gradients start.
+
+        Returns:
+            r, (d, d), without a part in the missed direction.
+        """
+        b = self._reached(b)
+        r = None
+        if self._near is not None and self._factor is None:
+            r = self._conjugate_gradients(b, tolerance * float(norm(b)), guess)
+        return self._reached(self._dense(b) if r is None else r)
+
+    def least_norm(self, b: np.ndarray, *, tolerance: float) -> list[np.ndarray]:
+        """Returns the step of least norm that J takes to b."""
+        return self.derivative.adjoint(self.solve(b, tolerance=tolerance))
+
+    def _reached(self, b: np.ndarray) -> np.ndarray:
+        return b - self._missed * np.vdot(self._missed, b)
+
+    def _applied(self, r: np.ndarray) -> np.ndarray:
+        return self._reached(self.derivative(self.derivative.adjoint(r)))
+
+    def _dense(self, b: np.ndarray) -> np.ndarray:
+        if self._factor is None:
+            self._factor = _factor(self.derivative.gram(), self._missed.ravel())
+        return cho_solve(self._factor, b.ravel(), check_finite=False).reshape(b.shape)
+
+    def _conjugate_gradients(
+        self, b: np.ndarray, goal: float, guess: np.ndarray | None
+    ) -> np.ndarray | None:
+        """Hestenes, Stiefel 1952, with a preconditioner; None if the dense way is shorter."""
+        small = len(b) <= LARGEST_DENSE
+        solution = np.zeros_like(b) if guess is None else guess
+        residual = b if guess is None else b - self._applied(guess)
+        direction, last = np.zeros_like(b), 1.0
+        for _ in range(FEW_ITERATIONS if small else MOST_ITERATIONS):
+            if norm(residual) <= goal:
+                return solution
+            smooth = self._near(residual)
+            now = np.vdot(residual, smooth)
+            direction = smooth + (now / last) * direction
+            image = self._applied(direction)
+            curvature = np.vdot(direction, image)
+            if not curvature > 0:
+                break  # rounding: no better solution to be had this way
+            solution = solution + now / curvature * direction
+            residual = residual - now / curvature * image
+            last = now
+        return None if small else solution
+
+
+class NearestInverse:
+    """r -> (A x B + shift)^-1 r for the Kronecker product A x B nearest to J J^T.
+
+    The shift is of the size of what that product leaves: it stands for all other terms.
+
+    Args:
+        derivative: J.
+
+    Source:
+        Van Loan, Pitsianis 1993; the singular vectors from the Gram matrices of the terms.
+    """
+
+    def __init__(self, derivative: KroneckerMap) -> None:
+        left, right = derivative.products()
+        flat_left, flat_right = left.reshape(len(left), -1), right.reshape(len(right), -1)
+        values, vectors = np.linalg.eig((flat_right @ flat_right.T) @ (flat_left @ flat_left.T))
+        a = np.tensordot(vectors[:, np.argmax(values.real)].real, left, 1)
+        a *= np.sign(np.trace(a)) / norm(a)
+        b = np.tensordot(flat_left @ a.ravel(), right, 1)
+        a_values, self._a = eigh((a + a.T) / 2)
+        b_values, self._b = eigh((b + b.T) / 2)
+        # Nearest to a positive matrix is a positive one: what is below zero is rounding.
+        sizes = np.maximum(np.outer(a_values, b_values), 0)
+        rest = np.einsum("tii,tjj->", left, right) - sizes.sum()
+        self._sizes = sizes + max(SHIFT * rest, JITTERS[0] * sizes.sum()) / sizes.size
+
+    def __call__(self, r: np.ndarray) -> np.ndarray:
+        """Returns the solution for one right side."""
+        return self._a @ ((self._a.T @ r @ self._b) / self._sizes) @ self._b.T
+
+
+def _factor(matrix: np.ndarray, missed: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Returns a Cholesky factor of the matrix with its missed direction filled in.
+
+    Where the map misses more directions than that one, as at the identity, a little of the
+    identity matrix is added: such directions are not asked for.
+    """
+    # Of the matrix's own size, so that no digits are lost beside it.
+    size = np.trace(matrix) / len(matrix) + np.finfo(float).tiny
+    matrix += size * np.outer(missed, missed)
+    diagonal = np.diagonal(matrix).copy()
+    for jitter in JITTERS:
+        try:
+            matrix.flat[:: len(matrix) + 1] = diagonal + jitter * size
+            return cho_factor(matrix, lower=True, check_finite=False)
+        except LinAlgError:
+            continue
+    raise LinAlgError("the equations of a Newton step are not positive definite")

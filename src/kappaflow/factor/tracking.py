@@ -1,0 +1,290 @@
+r"""Well-conditioned couplings of any map, by following the path from its rotation and descent."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.linalg import LinAlgError, norm
+
+from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor.coupling import two_by_two_condition
+from kappaflow.factor.descent import descend
+from kappaflow.factor.newton import newton
+from kappaflow.factor.rotation import rotation_start
+from kappaflow.factor.six import Six, six_blocks
+from kappaflow.factor.word import Target, Word, all_blocks, product
+
+Blocks = Sequence[np.ndarray]
+
+NUDGE = 1e-2  # away from starts where the equation is degenerate, such as the identity
+STRIDE = 2.0  # of the path, in units of log cond(T)
+SHORTEST = 1e-3
+ON_THE_PATH = 1e-3
+PATH_STEPS = 10  # of descent after each stride: a path far from ill-conditioned is shorter
+PATH_POWER = 2
+POWERS = (4, 8, 16, 32)
+POLISH = 1e-14
+SMALL = 1e-9  # residual beyond which a result is refused
+ATTEMPTS = 3
+
+
+class Path:
+    """T(t) = O S^t, from the rotation nearest to T = O S, at t = 0, to T at t = 1.
+
+    Args:
+        matrix: T, (2d, 2d), with determinant 1.
+    """
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        self._left, values, self._right = np.linalg.svd(matrix)
+        self._logs = np.log(values) - np.log(values).mean()
+        self.rotation = self._left @ self._right
+        self.length = float(self._logs[0] - self._logs[-1])
+
+    def at(self, t: float) -> Target:
+        """Returns T(t) and its inverse, both from the singular values."""
+        scales = np.exp(t * self._logs)
+        inverse = (self._right.T / scales) @ self._left.T
+        return Target((self._left * scales) @ self._right, inverse)
+
+
+def track(
+    matrix: np.ndarray,
+    couplings: int,
+    *,
+    seed: int = 0,
+    steps: int = 200,
+    goal: float | None = None,
+) -> list[np.ndarray]:
+    r"""Returns the blocks of so many unit couplings, L first, whose product is T.
+
+    The path O S^t is followed from the closed form at its rotation O, with some descent at each
+    stride so that it stays well conditioned; then the largest block norm descends.
+
+    Args:
+        matrix: T, (2d, 2d), with determinant 1.
+        couplings: How many: six or more.
+        seed: Of the small step away from degenerate starts.
+        steps: Of the last descent, at most.
+        goal: Condition number of the worst coupling at which the descent may stop.
+
+    Returns:
+        One (d, d) block for each coupling.
+
+    Raises:
+        ArgumentError: The matrix is not of that kind, or there are fewer than six.
+        NumericalError: The path was lost, or rounding is too large.
+
+    Note:
+        Up to n = 64 a dense (n^2/4)^2 system, beyond that products of d x d matrices only.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> blocks = track(np.diag([4.0, 2.0, 0.5, 0.25]), 6)
+        >>> bool(np.allclose(product(blocks), np.diag([4.0, 2.0, 0.5, 0.25])))
+        True
+    """
+    matrix = _checked(matrix)
+    if couplings < 6:
+        raise ArgumentError(
+            f"'couplings' should be at least 6, got {couplings}: fewer do not make every map."
+        )
+    path, trouble = Path(matrix), ""
+    for attempt in range(ATTEMPTS):
+        try:
+            blocks = _start(path, couplings, seed + attempt)
+            word, values = _centred(path.at(0.0), blocks)
+            values = _follow(word, path, values)
+            target = path.at(1.0)
+            values = _descend(word, target, values, steps=steps, goal=goal)
+            blocks = _polished(word, target, values)
+        except (LinAlgError, NumericalError) as error:
+            trouble = str(error)
+            continue
+        residual = norm(product(blocks) - matrix) / norm(matrix)
+        if residual < SMALL:
+            return blocks
+        trouble = f"the product is off by {residual:.1e}"
+    raise NumericalError(
+        f"no {couplings} couplings were found in {ATTEMPTS} attempts: {trouble}. Likely causes: "
+        f"(a) the map is too ill-conditioned for float64 (its condition number is "
+        f"{np.exp(path.length):.1e}; above 1e8 little can be promised); (b) an unlucky path: try "
+        "another 'seed' or more couplings. Eleven couplings in closed form always work."
+    )
+
+
+def track_six(
+    matrix: np.ndarray,
+    *,
+    seed: int = 0,
+    steps: int = 200,
+    goal: float | None = None,
+    scale: float = 1.0,
+) -> Six:
+    """Returns six unit couplings whose product is T, as well conditioned as could be found.
+
+    Args:
+        matrix: T, (2d, 2d), with determinant 1.
+        seed: Of the small step away from degenerate starts.
+        steps: Of descent, at most.
+        goal: Condition number of the worst coupling at which the descent may stop.
+        scale: What c T the six will be used for: each then carries a scalar g = c^(1/3) on the
+            half that it changes, (1, 0; A, g) and (g, g X; 0, 1), and A and g X should be alike.
+
+    Returns:
+        The blocks A1, X1 to A3, X3.
+
+    Raises:
+        NumericalError: As for `track`.
+
+    Example:
+        >>> six = track_six(np.diag([4.0, 2.0, 0.5, 0.25]))
+        >>> round(max(float(np.linalg.norm(block, 2)) for block in six)) <= 2
+        True
+    """
+    root = scale ** (1 / 6)  # of g
+    d = len(matrix) // 2
+    balance = np.repeat([1.0, root], d)
+    blocks = track(
+        balance[:, None] ** -1 * matrix * balance, 6, seed=seed, steps=steps, goal=goal
+    )
+    return Six(*[block * (1 / root if i % 2 else root) for i, block in enumerate(blocks)])
+
+
+def improve(
+    matrix: np.ndarray,
+    blocks: Blocks,
+    *,
+    seed: int = 0,
+    steps: int = 200,
+    goal: float | None = None,
+) -> list[np.ndarray]:
+    """Returns better conditioned blocks of the same product, or those given if none are found.
+
+    Args:
+        matrix: T, (2d, 2d), with determinant 1.
+        blocks: Of six or more unit couplings whose product is T, L first, second one invertible.
+        seed: Of the small step away from degenerate starts.
+        steps: Of descent, at most.
+        goal: Condition number of the worst coupling at which the descent may stop.
+
+    Returns:
+        As many blocks.
+
+    Example:
+        >>> from kappaflow.factor.rotation import factor_rotation
+        >>> turn = np.eye(6)[[1, 2, 0, 4, 5, 3]]
+        >>> blocks = improve(turn, factor_rotation(turn))
+        >>> bool(worst(blocks) < worst(factor_rotation(turn)))
+        True
+    """
+    matrix = _checked(matrix)
+    target = Path(matrix).at(1.0)
+    word = Word(len(blocks), 0)
+    try:
+        values = _nudged(word, target, word.unknowns(blocks), seed)
+        word, values = _centred(target, all_blocks(word, target, values))
+        values = _descend(word, target, values, steps=steps, goal=goal)
+        found = _polished(word, target, values)
+    except (LinAlgError, NumericalError):
+        return list(blocks)
+    fits = norm(product(found) - matrix) < SMALL * norm(matrix)
+    return found if fits and worst(found) < worst(blocks) else list(blocks)
+
+
+def worst(blocks: Blocks) -> float:
+    """Returns the largest condition number of the unit couplings with these blocks."""
+    return max(two_by_two_condition(float(norm(block, 2)), 1.0) for block in blocks)
+
+
+def _checked(matrix: np.ndarray) -> np.ndarray:
+    """Returns the matrix in float64, or says why it cannot be tracked."""
+    matrix = np.asarray(matrix, dtype=float)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) % 2 or not len(matrix):
+        raise ArgumentError(f"'matrix' should be square of even size, got shape {matrix.shape}.")
+    if not np.isfinite(matrix).all():
+        raise ArgumentError("'matrix' should hold finite numbers, got others among them.")
+    sign, log = np.linalg.slogdet(matrix)
+    if sign <= 0 or abs(log) > 1e-6 * len(matrix):
+        raise ArgumentError(
+            f"'matrix' should have determinant 1, got {sign * np.exp(log):.3g}: "
+            "factor_linear takes any invertible one."
+        )
+    return matrix
+
+
+def _start(path: Path, couplings: int, seed: int) -> list[np.ndarray]:
+    """Returns blocks of the rotation: six in closed form amid zero ones, set in motion."""
+    six = six_blocks(path.rotation, *rotation_start(path.rotation))
+    ahead = _before(couplings) if couplings - 6 >= _before(couplings) else 0
+    word, target = Word(couplings, ahead), path.at(0.0)
+    zeros = [np.zeros_like(six[0]) for _ in range(couplings - 6)]
+    blocks = [*zeros[:ahead], *six, *zeros[ahead:]]
+    values = _nudged(word, target, word.unknowns(blocks), seed)
+    return all_blocks(word, target, values)
+
+
+def _nudged(word: Word, target: Target, values: Blocks, seed: int) -> list[np.ndarray]:
+    """Returns a solution a little away from a given one, and some descent further."""
+    generator, size = np.random.default_rng(seed), NUDGE / len(values[0]) ** 0.5
+    moved = [block + size * generator.standard_normal(block.shape) for block in values]
+    moved, error, _ = newton(word, target, moved, tolerance=ON_THE_PATH, steps=20)
+    if error > ON_THE_PATH:
+        raise NumericalError("the start could not be moved within the solution set")
+    return descend(word, target, moved, power=PATH_POWER, steps=2 * PATH_STEPS)[0]
+
+
+def _before(couplings: int) -> int:
+    """Returns how many couplings to put before the dependent three, so that these are central."""
+    return 2 * ((couplings - 2) // 4)
+
+
+def _centred(target: Target, blocks: Blocks) -> tuple[Word, list[np.ndarray]]:
+    """Returns the same point with the dependent three in the middle, where descent is fastest."""
+    word = Word(len(blocks), _before(len(blocks)))
+    values = word.unknowns(blocks)
+    values, error, _ = newton(word, target, values, tolerance=ON_THE_PATH, steps=20)
+    if error > ON_THE_PATH:
+        raise NumericalError("the middle couplings are nearly singular at the start")
+    return word, values
+
+
+def _follow(word: Word, path: Path, values: Blocks) -> list[np.ndarray]:
+    """Returns a solution at the end of the path, from one at its start."""
+    t, stride = 0.0, STRIDE / max(path.length, STRIDE)
+    while t < 1 and path.length > ON_THE_PATH:
+        there = min(1.0, t + stride)
+        target = path.at(there)
+        trial, error, taken = newton(word, target, values, tolerance=ON_THE_PATH, steps=8)
+        if error > ON_THE_PATH:
+            stride /= 2
+            if stride < SHORTEST:
+                raise NumericalError(f"the path was lost at {t:.3f} of its length")
+            continue
+        values, _ = descend(word, target, trial, power=PATH_POWER, steps=PATH_STEPS)
+        t, stride = there, stride * (1.5 if taken <= 5 else 1.0)
+    return list(values)
+
+
+def _descend(
+    word: Word, target: Target, values: Blocks, *, steps: int, goal: float | None
+) -> list[np.ndarray]:
+    """Returns the values after descent with higher and higher powers, in slices."""
+    left, power = steps, iter(POWERS)
+    current = next(power)
+    while left > 0:
+        if goal is not None and worst(all_blocks(word, target, values)) <= goal:
+            break
+        part = min(left, 5 * PATH_STEPS)
+        values, taken = descend(word, target, values, power=current, steps=part)
+        left -= max(taken, 1)
+        if taken < part and (current := next(power, None)) is None:
+            break
+    return list(values)
+
+
+def _polished(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
+    """Returns all blocks, with the equation solved as well as rounding allows."""
+    values, _, _ = newton(word, target, values, tolerance=POLISH, steps=30)
+    return all_blocks(word, target, values)
