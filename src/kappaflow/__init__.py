@@ -34,7 +34,7 @@ _HOMES = {
         "Standardize",
     ),
     "stack": ("CouplingStack",),
-    "factor": ("Factorization", "LinearCoupling", "factor_linear"),
+    "factor": ("Factorization", "LinearCoupling", "Whiten", "factor_linear"),
     "flows": ("Flow", "StandardNormal", "nice", "real_nvp"),
     "files": ("load", "save"),
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
@@ -78,7 +78,12 @@ if TYPE_CHECKING:
         NumericalError,
         NumericalWarning,
     )
-    from kappaflow.factor import Factorization, LinearCoupling, factor_linear  # noqa: F401
+    from kappaflow.factor import (  # noqa: F401
+        Factorization,
+        LinearCoupling,
+        Whiten,
+        factor_linear,
+    )
     from kappaflow.files import load, save  # noqa: F401
     from kappaflow.flows import Flow, StandardNormal, nice, real_nvp  # noqa: F401
     from kappaflow.linearization import Linearization  # noqa: F401

@@ -10,6 +10,7 @@ from torch import Tensor
 from kappaflow.bijections import ActNorm, Standardize
 from kappaflow.conditioning import TRUSTED, Profile
 from kappaflow.diagnosis.finding import Finding
+from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
 from kappaflow.nets import StandardizeInputs
 
@@ -294,7 +295,7 @@ def not_started(m: Measured) -> Iterator[Finding]:
         name
         for name, module in m.flow.named_modules()
         if (isinstance(module, ActNorm) and not module.initialized)
-        or (isinstance(module, (Standardize, StandardizeInputs)) and not module.fitted)
+        or (isinstance(module, (Standardize, StandardizeInputs, Whiten)) and not module.fitted)
     ]
     if waiting:
         parts = "part waits for its" if len(waiting) == 1 else "parts wait for their"

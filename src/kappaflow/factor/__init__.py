@@ -7,5 +7,6 @@ forms in `direct.py`, `rotation.py` and `eleven.py`; searches in `tracking.py`.
 from kappaflow.factor.coupling import LinearCoupling
 from kappaflow.factor.factorization import Factorization
 from kappaflow.factor.linear import factor_linear
+from kappaflow.factor.whiten import Whiten
 
-__all__ = ["Factorization", "LinearCoupling", "factor_linear"]
+__all__ = ["Factorization", "LinearCoupling", "Whiten", "factor_linear"]

@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-from kappaflow._checks import natural_int, positive_int
+from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Permutation, Standardize
 from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.errors import ArgumentError
+from kappaflow.factor import Whiten
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.nets import StandardizeInputs
 from kappaflow.partition import Partition
 from kappaflow.stack import CouplingStack
 
+STARTS = ("identity", "whiten")
 PARTITIONS = ("half", "alternating", "random", "random-half")
 
 
@@ -24,6 +26,7 @@ def coupling_flow(
     partition: str | Partition,
     context_features: int,
     seed: int,
+    start: str,
     last: Sequence[Bijection] = (),
     **couplings: Any,  # noqa: ANN401
 ) -> Flow:
@@ -36,11 +39,12 @@ def coupling_flow(
             coupling.
         context_features: Width of the context, 0 for none.
         seed: Draws the random partitions.
+        start: "identity", or "whiten" for a `Whiten` in front of the couplings.
         last: Bijections behind the couplings.
         **couplings: What else `CouplingStack` is to be told.
 
     Returns:
-        The flow, the identity until it is trained.
+        The flow, the identity until it is fitted and trained.
     """
     positive_int("features", features)
     positive_int("depth", depth, "depth counts couplings.")
@@ -53,17 +57,19 @@ def coupling_flow(
         permutations = [
             Permutation.random(features, seed=seed + layer).index.tolist() for layer in layers
         ]
-    run = []
+    run: list[Bijection] = []
+    if one_of("start", start, STARTS) == "whiten" and features > 1:
+        run.append(Whiten(features))
     if layers:
         partitions = [_turn(partition, features, layer, seed) for layer in layers]
-        run = [
+        run.append(
             CouplingStack(
                 partitions,
                 context_features=context_features,
                 permutations=permutations,
                 **couplings,
             )
-        ]
+        )
     before: dict[str, Any] = {}
     if context_features:
         before["embedding"] = StandardizeInputs(context_features)

@@ -21,6 +21,7 @@ def nice(
     residual: bool = False,
     dropout: float = 0.0,
     seed: int = 0,
+    start: str = "identity",
 ) -> Flow:
     """Returns a NICE: additive couplings, which preserve volume, and one learned scale a feature.
 
@@ -36,6 +37,8 @@ def nice(
         residual: Add each hidden layer of the conditioners to the next of equal width.
         dropout: Share of the conditioners' hidden units that a training step leaves out.
         seed: Draws the random partitions.
+        start: "identity", or "whiten": six linear couplings in front, which the first
+            `kappaflow.fit` sets so that the training rows are uncorrelated, and which learn on.
 
     Returns:
         A flow with `log_prob` and `sample`, the identity until it is trained.
@@ -58,5 +61,6 @@ def nice(
         residual=residual,
         dropout=dropout,
         seed=seed,
+        start=start,
         last=(ElementwiseAffine(features),),
     )

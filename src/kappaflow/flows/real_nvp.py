@@ -23,6 +23,7 @@ def real_nvp(
     residual: bool = False,
     dropout: float = 0.0,
     seed: int = 0,
+    start: str = "identity",
 ) -> Flow:
     """Returns a RealNVP: affine couplings whose parts take turns, behind a standardisation.
 
@@ -48,6 +49,8 @@ def real_nvp(
         residual: Add each hidden layer of the conditioners to the next of equal width.
         dropout: Share of the conditioners' hidden units that a training step leaves out.
         seed: Draws the random partitions.
+        start: "identity", or "whiten": six linear couplings in front, which the first
+            `kappaflow.fit` sets so that the training rows are uncorrelated, and which learn on.
 
     Returns:
         A flow with `log_prob` and `sample`.
@@ -77,5 +80,6 @@ def real_nvp(
         residual=residual,
         dropout=dropout,
         seed=seed,
+        start=start,
         last=(ElementwiseAffine(features),) if features == 1 and not context_features else (),
     )

@@ -15,6 +15,7 @@ from kappaflow.bijection import Chain
 from kappaflow.bijections import Standardize
 from kappaflow.data import Table, examine, prepare, split
 from kappaflow.errors import ArgumentError, DataError, DataWarning, NumericalError
+from kappaflow.factor import Whiten
 from kappaflow.files import describe_model
 from kappaflow.flows import Flow
 from kappaflow.nets import StandardizeInputs
@@ -62,12 +63,12 @@ def fit(
 ) -> FitResult:
     """Trains a flow by maximum likelihood, and returns it with its history.
 
-    The units of a recipe's flow (its leading `Standardize`) are fitted first, on the training rows
-    only, unless they are fitted already. Each epoch is validated; the weights with the best
-    validation likelihood are kept. A step that is not finite is skipped and counted, and many in a
-    row stop the training. With `out`, a run that was interrupted goes on where its last checkpoint
-    stands, to the same losses, bit for bit on the same machine; a finished one returns its stored
-    result.
+    What a recipe's flow begins with (`Standardize`, and `Whiten` where it starts with one) is
+    fitted first, on the training rows only, unless it is fitted already. Each epoch is validated;
+    the weights with the best validation likelihood are kept. A step that is not finite is skipped
+    and counted, and many in a row stop the training. With `out`, a run that was interrupted goes
+    on where its last checkpoint stands, to the same losses, bit for bit on the same machine; a
+    finished one returns its stored result.
 
     Args:
         flow: Trained in place.
@@ -186,12 +187,15 @@ def _held_out(validation: Table, train: Table) -> Table:
 
 
 def fit_units(flow: Flow, rows: Rows) -> None:
-    """Fits the leading `Standardize` of a flow, and that of its context, to rows; once only."""
+    """Fits what a flow begins with, and what its context begins with, to rows; once only."""
     x = rows.x
-    for part in flow.units:
-        if isinstance(part, Standardize) and not part.fitted:
+    for part in flow.bijection if isinstance(flow.bijection, Chain) else ():
+        if not isinstance(part, Standardize | Whiten):
+            break
+        if not part.fitted:
             part.fit(x)
-        x = part(x)[0]
+        with torch.no_grad():
+            x = part(x)[0]
     first = flow.bijection.embedding if isinstance(flow.bijection, Chain) else None
     if isinstance(first, torch.nn.Sequential) and len(first):
         first = first[0]

@@ -1,0 +1,90 @@
+"""A whitening of the data by six linear couplings of a fixed partition."""
+
+import torch
+from torch import Tensor
+
+from kappaflow._checks import batch, positive_int
+from kappaflow.bijection import Bijection, Chain
+from kappaflow.errors import ArgumentError, DataError
+from kappaflow.factor.coupling import LinearCoupling
+from kappaflow.factor.linear import factor_linear
+from kappaflow.linearization import Linearization
+from kappaflow.nets.standardize import in_words
+from kappaflow.partition import Partition
+from kappaflow.registry import register
+
+COUPLINGS = 6
+DEPENDENT = 1e-12  # a variance in some direction, against the largest
+
+
+@register("Whiten")
+class Whiten(Bijection):
+    r"""Six linear couplings with halves that take turns; once fitted, rows are uncorrelated.
+
+    The identity until `kappaflow.fit` fits it, to the symmetric square root of the inverse
+    covariance: :math:`z = \Sigma^{-1/2} x`. From there on its couplings learn like all others.
+
+    Args:
+        features: Number of features, at least 2.
+
+    Raises:
+        ArgumentError: There is one feature, which has nothing to be correlated with.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> x = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)).cumsum(1)
+        >>> whiten = Whiten(3)
+        >>> whiten.fit(x)
+        >>> (torch.cov(whiten(x)[0].detach().T) - torch.eye(3)).abs().max() < 1e-5
+        tensor(True)
+    """
+
+    is_linear = True
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = positive_int("features", features)
+        if features < 2:
+            raise ArgumentError("'features' should be at least 2, got 1: nothing to decorrelate.")
+        half = Partition.half(features)
+        turns = (half.swapped(), half)
+        self.couplings = Chain(LinearCoupling(turns[i % 2]) for i in range(COUPLINGS))
+        self.fitted: Tensor
+        self.register_buffer("fitted", torch.tensor(False))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Sets the couplings so that these rows (N, features) have the unit covariance.
+
+        Raises:
+            DataError: Some combination of the features does not vary.
+        """
+        wide = batch("x", x, (self.features,)).double()
+        variances, directions = torch.linalg.eigh(torch.cov(wide.T, correction=0))
+        if not variances[0] > DEPENDENT * variances[-1]:
+            raise DataError(
+                "the rows cannot be whitened: some combination of the columns has next to no "
+                f"variance ({variances[0]:.1e} beside {variances[-1]:.1e})."
+            )
+        root = directions * variances.rsqrt() @ directions.mT
+        found = list(factor_linear(root, couplings=COUPLINGS).couplings)[::-1]
+        for own in self.couplings:  # fewer may do: the others stay the identity
+            if found and found[0].partition == own.partition:  # pyright: ignore
+                own.load_state_dict(found.pop(0).state_dict())
+        if found:
+            raise RuntimeError("the factors do not take turns")
+        self.fitted.fill_(True)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.couplings(batch("x", x, (self.features,)))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.couplings.inverse(batch("z", z, (self.features,)))
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        return self.couplings.linearize(x)
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, fitted={in_words(self.fitted)}"
