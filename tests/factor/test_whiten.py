@@ -50,7 +50,7 @@ def test_a_fresh_flow_whitens_the_training_rows(recipe):
     """Behind the standardisation; the first fit sets it, a second one does not."""
     x = correlated(5)
     flow = recipe(5, depth=4, hidden=(8,), start="whiten")
-    units, whiten, _ = flow.bijection
+    _, whiten, *_ = flow.bijection
     assert isinstance(whiten, kf.Whiten)
     assert not whiten.fitted
     kf.fit(flow, x, validation=x[:50], max_epochs=1, learning_rate=1e-12)
