@@ -91,3 +91,13 @@ def in_full(factors):
         for factor in factors:
             result = result * mpmath.matrix(factor.matrix.tolist())
         return [[float(result[i, j]) for j in range(6)] for i in range(6)]
+
+
+def test_the_rounding_of_a_product_of_scales_is_seen():
+    """1.1 times 1.1 is no float64: the residual is the error of the rounded product."""
+    twice = [Factor(True, np.zeros((1, 1)), np.array([1.1]))] * 2
+    matrix = np.diag([1.0, 1.1 * 1.1])
+    error = float(Fraction(1.1) ** 2 - Fraction(1.1 * 1.1))
+    found = relative_residual(twice, matrix)
+    assert found == pytest.approx(abs(error) / np.linalg.norm(matrix), rel=1e-10, abs=0)
+    assert found > 0
