@@ -38,6 +38,8 @@ class Bijection(nn.Module, ABC):
     """
 
     context_features: int = 0
+    #: Whether the map is linear up to a shift, the same at each place behind the features.
+    is_linear: bool = False
 
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -28,6 +28,8 @@ class ActNorm(Bijection):
         Kingma, Dhariwal 2018 (Glow), section 3.1.
     """
 
+    is_linear = True
+
     def __init__(self, features: int) -> None:
         super().__init__()
         self.features = positive_int("features", features)

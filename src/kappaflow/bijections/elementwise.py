@@ -32,6 +32,8 @@ class Standardize(Bijection):
         tensor([[3.]])
     """
 
+    is_linear = True
+
     def __init__(self, features: int) -> None:
         super().__init__()
         self.features = positive_int("features", features)
@@ -78,6 +80,8 @@ class ElementwiseAffine(Bijection):
         log_scale: Where the log-scales start, one a feature; zeros if left out.
         shift: Where the shifts start, one a feature; zeros if left out.
     """
+
+    is_linear = True
 
     def __init__(
         self,

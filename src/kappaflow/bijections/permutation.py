@@ -28,6 +28,8 @@ class Permutation(Bijection):
         tensor([[30., 10., 20.]])
     """
 
+    is_linear = True
+
     def __init__(self, index: Sequence[int] | Tensor) -> None:
         super().__init__()
         self.index: Tensor
