@@ -38,7 +38,7 @@ class Bijection(nn.Module, ABC):
     """
 
     context_features: int = 0
-    # Whether the map is linear up to a shift, the same at each place behind the features.
+    #: Whether the map is linear up to a shift, the same at each place behind the features.
     is_linear: bool = False
 
     @abstractmethod

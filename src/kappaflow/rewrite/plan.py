@@ -14,6 +14,7 @@ import numpy as np
 from kappaflow.bijection import Bijection
 from kappaflow.bijections import Logit
 from kappaflow.errors import ArgumentError
+from kappaflow.factor import LinearCoupling
 from kappaflow.partition import Partition
 from kappaflow.rewrite.affine import AffineMap, affine_map
 from kappaflow.rewrite.items import Item, LinearMap, elementwise, partition_of
@@ -47,6 +48,8 @@ class Plan:
             index = self._map_of(part).matrix.argmax(0)  # feature f goes to place index[f]
             self._order = [int(index[feature]) for feature in self._order]
             self._names.append(type(part).__name__)
+        elif self._fits(part):
+            self.items.append(part)
         elif is_linear(part) and (not is_elementwise(part) or self._pending is not None):
             self._mix(part)
         elif is_coupling(part):
@@ -61,6 +64,13 @@ class Plan:
         """Brings the features back to their order."""
         self._move_to(self._positions())
         self._emit()
+
+    def _fits(self, part: Bijection) -> bool:
+        """Returns whether a layer is a linear coupling that can stay what it is."""
+        if not isinstance(part, LinearCoupling) or not self._in_order():
+            return False
+        own = (self.partition, self.partition.swapped())
+        return self._pending is None and part.partition in own
 
     def _map_of(self, part: Bijection) -> AffineMap:
         return affine_map([part], self.partition.features)
@@ -161,5 +171,5 @@ class Plan:
             self.finish()
         self._emit()
         self.items.append(part)
-        if not is_linear(part):
+        if not (is_linear(part) or is_elementwise(part)):
             self.left.append(type(part).__name__)
