@@ -114,7 +114,14 @@ def _factored(
     )
     layers = [*reversed(found.couplings)]
     numbers = tuple(layer.condition_number for layer in layers)
-    return layers, Replaced(item.name, len(layers), found.method, found.residual, numbers)
+    return layers, Replaced(
+        item.name,
+        len(layers),
+        found.method,
+        found.residual,
+        numbers,
+        found.flipped is not None,
+    )
 
 
 def _nearest(items: Sequence[Item]) -> Partition | None:

@@ -44,7 +44,7 @@ def fuse(flow: Flow) -> Flow:
     for linear, group in groupby(parts[units:], is_linear):
         run = list(group)
         found += _fused(run, *flow.event_shape) if linear and len(run) > 1 else run
-    return flow_of(flow, stacked(found))
+    return flow_of(flow, stacked([part.to(flow.dtype) for part in found]))
 
 
 def _fused(run: Sequence[Bijection], features: int) -> list[Bijection]:

@@ -138,7 +138,10 @@ class Plan:
         if self._pending is not None:
             sign *= np.linalg.slogdet(self._pending.matrix)[0]
         large = max(target.kept, target.changed, key=len)
-        if sign < 0 and len(large) > 1:  # couplings of positive scales have positive determinants
+        # Couplings of positive scales have positive determinants: two features more change places,
+        # unless all others are where they belong, since it takes couplings to bring them back.
+        in_order = self._in_order() and moves == sorted(moves)
+        if sign < 0 and len(large) > 1 and not in_order:
             a, b = large[:2]
             moves[a], moves[b] = moves[b], moves[a]
         return moves
