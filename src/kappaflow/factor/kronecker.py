@@ -12,7 +12,7 @@ Pair = tuple[np.ndarray, np.ndarray]
 ALWAYS_DENSE = 12  # d up to which the d^2 x d^2 matrix is formed at once
 LARGEST_DENSE = 32  # d up to which it is formed at all
 FEW_ITERATIONS = 60  # they cost about as much as forming it and its Cholesky factor
-MOST_ITERATIONS = 2000
+MOST_ITERATIONS = 400
 SHIFT = 4.0  # in means of what the nearest product leaves: 1 to 10 take about as many iterations
 JITTERS = (1e-14, 1e-11, 1e-8)  # in mean eigenvalues: what rounding makes of zero ones
 

@@ -16,7 +16,7 @@ from kappaflow.factor.word import Target, Word, all_blocks, product
 Blocks = Sequence[np.ndarray]
 
 NUDGE = 1e-2  # away from starts where the equation is degenerate, such as the identity
-STRIDE = 2.0  # of the path, in units of log cond(T)
+STRIDE = 1.0  # of the path, in units of log cond(T)
 SHORTEST = 1e-3
 ON_THE_PATH = 1e-3
 PATH_STEPS = 10  # of descent after each stride: a path far from ill-conditioned is shorter
@@ -247,7 +247,7 @@ def _centred(target: Target, blocks: Blocks) -> tuple[Word, list[np.ndarray]]:
     values, error, _ = newton(word, target, values, tolerance=ON_THE_PATH, steps=20)
     if error > ON_THE_PATH:
         raise NumericalError("the middle couplings are nearly singular at the start")
-    return word, values
+    return word, descend(word, target, values, power=PATH_POWER, steps=2 * PATH_STEPS)[0]
 
 
 def _follow(word: Word, path: Path, values: Blocks) -> list[np.ndarray]:
