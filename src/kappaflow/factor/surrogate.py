@@ -3,9 +3,8 @@ r"""A smooth stand-in for the largest block norm, with its gradient by hand."""
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.linalg import solve
 
-from kappaflow.factor.word import Target, Word, middle, peel
+from kappaflow.factor.word import Target, Word, middle, right_inverse, sweep, sweep_adjoint
 
 Blocks = Sequence[np.ndarray]
 
@@ -17,7 +16,7 @@ def power_norm(blocks: Blocks, power: int) -> float:
     as the power grows, and that plus log(number of singular values) / (2 power).
 
     Args:
-        blocks: The blocks, (d, d) each, not all zero.
+        blocks: The blocks, not all zero.
         power: 1, 2, 4, 8 and so on.
 
     Returns:
@@ -42,14 +41,16 @@ def power_norm_gradient(
         power: Order of the norm, halved.
 
     Returns:
-        The value, and the gradient, one (d, d) array for each unknown block.
+        The value, and the gradient, one array for each unknown block.
     """
-    peeled = peel(word, target.matrix, values)
-    three = middle(peeled[-1])
+    rest = sweep(word, target.matrix, values, sign=-1)
+    back = sweep(word, target.inverse, values, sign=1)
+    three = middle(rest[-1], back[-1])
     value, by_block = _with_gradient([*three, *values], power)
-    by = _middle_adjoint(three, by_block[:3])
-    by_values = _peel_adjoint(word, peeled, values, by)
-    return value, list(map(np.add, by_values, by_block[3:]))
+    by_rest, by_back = _middle_adjoint(rest[-1], back[-1], by_block[:3])
+    one = sweep_adjoint(word, rest, values, by_rest, sign=-1)
+    other = sweep_adjoint(word, back, values, by_back, sign=1)
+    return value, [a + b + c for a, b, c in zip(one, other, by_block[3:], strict=True)]
 
 
 def _with_gradient(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]:
@@ -67,26 +68,18 @@ def _with_gradient(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]
     return value, [gradient / (total * size) for gradient in gradients]
 
 
-def _middle_adjoint(three: Blocks, by_three: Blocks) -> np.ndarray:
-    """Returns the derivative by M of A1, X1, A2, as `middle` has them."""
-    a1, x1, a2 = three
-    by_m22 = solve(x1, by_three[0].T).T
-    by_m11 = solve(x1.T, by_three[2])
-    by_m12 = by_three[1] - by_m11 @ a2.T - a1.T @ by_m22
-    return np.block([[by_m11, by_m12], [np.zeros_like(x1), by_m22]])
-
-
-def _peel_adjoint(
-    word: Word, peeled: Blocks, values: Blocks, by: np.ndarray
-) -> list[np.ndarray]:
-    """Returns the derivative by the unknown blocks, from that by M, which is overwritten."""
-    before, behind = word.sides(len(by))
-    states = iter(peeled[-2::-1])
-    last, first = [], []
-    for (changed, kept), block in zip(behind, values[word.before :], strict=True):
-        last.append(-next(states)[:, changed].T @ by[:, kept])
-        by[:, changed] -= by[:, kept] @ block.T
-    for (changed, kept), block in zip(before[::-1], values[: word.before][::-1], strict=True):
-        first.append(-by[changed] @ next(states)[kept].T)
-        by[kept] -= block.T @ by[changed]
-    return first[::-1] + last
+def _middle_adjoint(
+    rest: np.ndarray, back: np.ndarray, by_three: Blocks
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the derivative by M and by its inverse of A1, X1, A2, as `middle` has them."""
+    by_a1, by_x1, by_a2 = by_three
+    d = len(rest) // 2
+    x1, one = rest[:d, d:], np.eye(len(rest) - d)
+    inverse = right_inverse(x1)[0]
+    by_inverse = (rest[d:, d:] - one).T @ by_a1 + (back[d:, d:] - one).T @ by_a2
+    by_rest, by_back = np.zeros_like(rest), np.zeros_like(back)
+    by_rest[d:, d:], by_back[d:, d:] = by_a1 @ inverse.T, by_a2 @ inverse.T
+    by_rest[:d, d:] = by_x1 - inverse.T @ by_inverse @ inverse.T
+    if len(one) > d:  # beyond the rows of X1, X1^+ turns with them
+        by_rest[:d, d:] += inverse.T @ inverse @ by_inverse.T @ (one - inverse @ x1)
+    return by_rest, by_back
