@@ -17,12 +17,13 @@ from kappaflow.factor.coupling import two_by_two_condition
 
 ATTEMPTS = 6
 BIT = 0.1  # of the path: its first step
-SHORTEST = 1e-3
+SHORTEST = 1e-4
+NEWTON_STEPS = 5
 ON_THE_PATH = 1e-2
 POLISH = 1e-12
 SMALL = 1e-10  # residual beyond which a result is refused
 SHRINK = 0.2  # how much of the blocks each step gives up, as far as the product allows
-SHRINKING_STEPS = 40
+SHRINKING_STEPS = 25
 START = 0.7  # norm of the first blocks, about
 
 
@@ -208,9 +209,10 @@ def _product(word: list[UnevenCoupling]) -> np.ndarray:
 def _random(n: int, first: int, count: int, seed: int) -> list[UnevenCoupling]:
     """Returns random couplings with unit diagonals, L first."""
     generator, word = np.random.default_rng(seed), []
+    size = START * (6 / count) ** 0.5  # so that longer products are as well conditioned
     for position in range(count):
         shape = (first, n - first) if position % 2 else (n - first, first)
-        weight = generator.standard_normal(shape) * START / max(shape) ** 0.5
+        weight = generator.standard_normal(shape) * size / max(shape) ** 0.5
         word.append(UnevenCoupling(weight, np.zeros(shape[0]), bool(position % 2)))
     return word
 
@@ -236,7 +238,7 @@ def _follow(word: list[UnevenCoupling], end: np.ndarray) -> list[UnevenCoupling]
     path, t, stride = _between(_product(word), end), 0.0, BIT
     while t < 1:
         there = min(1.0, t + stride)
-        trial = _newton(word, path(there), tolerance=ON_THE_PATH, steps=4)
+        trial = _newton(word, path(there), SHRINK * min(1.0, stride / BIT))
         if trial is None:
             stride /= 2
             if stride < SHORTEST:
@@ -247,27 +249,31 @@ def _follow(word: list[UnevenCoupling], end: np.ndarray) -> list[UnevenCoupling]
 
 
 def _newton(
-    word: list[UnevenCoupling], target: np.ndarray, *, tolerance: float, steps: int
+    word: list[UnevenCoupling], target: np.ndarray, shrink: float, *, least: int = 0
 ) -> list[UnevenCoupling] | None:
-    """Returns couplings near others whose product is nearly the target, shrunk where possible."""
-    for _ in range(steps):
+    """Returns couplings near others whose product is nearly the target, shrunk at first."""
+    last = len(target) ** 0.5
+    for taken in range(NEWTON_STEPS):
         defect = _defect(word, target)
         error = norm(defect)
-        if not error < 2:
-            return None
-        word = _Step(word).moved(word, defect, SHRINK)
-        if norm(_defect(word, target)) < tolerance:
+        if error < ON_THE_PATH and taken >= least:
             return word
+        if not error < max(last, (taken == 1) * len(target) ** 0.5):
+            return None
+        word = _Step(word).moved(word, defect, shrink)
+        shrink, last = 0.0, error
     return None
 
 
 def _polished(word: list[UnevenCoupling], target: np.ndarray) -> list[UnevenCoupling]:
     """Returns couplings of smaller norm at the end of the path, with the product exact."""
+    shrink = SHRINK
     for _ in range(SHRINKING_STEPS):
-        trial = _Step(word).moved(word, _defect(word, target), SHRINK)
-        if not norm(_defect(trial, target)) < 1:
-            break
-        word = trial
+        trial = _newton(word, target, shrink, least=1)
+        if trial is None:
+            shrink /= 2
+        else:
+            word = trial
     for _ in range(10):
         defect = _defect(word, target)
         if norm(defect) < POLISH:
