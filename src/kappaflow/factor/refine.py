@@ -1,9 +1,9 @@
 """The last digits of a factorization: Newton steps in all blocks at once.
 
-The equation of `word` may be ill-conditioned where the couplings are not: its solution is then off
-by more than rounding. Here each coupling M_i moves by a small one, M_i N_i, and P^-1 T - I = the sum
-of R_i^-1 (N_i - I) R_i, R_i the product of the couplings behind it, is solved for the smallest
-blocks of the N_i by conjugate gradients.
+The equation of `word` may be ill-conditioned where the couplings are not: what solves it is then
+off by more than rounding. Here each coupling M_i gets a small one behind it, M_i N_i. With R_i the
+product of the couplings behind, P^-1 T - I = sum of R_i^-1 (N_i - I) R_i is solved for the least
+blocks of the N_i, by conjugate gradients.
 """
 
 from collections.abc import Sequence

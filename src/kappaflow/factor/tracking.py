@@ -6,27 +6,13 @@ import numpy as np
 from numpy.linalg import LinAlgError, norm
 
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.factor.coupling import two_by_two_condition
-from kappaflow.factor.descent import descend
-from kappaflow.factor.newton import newton
+from kappaflow.factor.follow import SMALL, along, better, worst
 from kappaflow.factor.path import FivePath, Path
-from kappaflow.factor.refine import refined
 from kappaflow.factor.six import Six
-from kappaflow.factor.word import Target, Word, all_blocks, product
+from kappaflow.factor.word import product
 
 Blocks = Sequence[np.ndarray]
 
-SHORTEST = 1e-3
-ON_THE_PATH = 1e-3
-PATH_STEPS = 20  # of descent after each stride, so that the path stays well conditioned
-PATH_GAIN = 1e-2  # in ten of them, or else the next stride is due
-PATH_POWER = 2
-POWERS = (4, 8, 16, 32)
-SLICE = 50  # steps between two looks at the goal
-POLISH = 1e-14
-SMALL = 1e-9  # residual beyond which a result is refused
-ATTEMPTS = 4
-BOLDER = 3.0  # each attempt starts so much further away
 SINGULAR = 1e-8  # of T12, in units of |T|: five couplings would need norms beyond its inverse
 
 
@@ -83,34 +69,6 @@ def track(
         return along(other, couplings, seed=seed, steps=steps, goal=goal)
 
 
-def along(
-    path: Path | FivePath, couplings: int, *, seed: int, steps: int, goal: float | None
-) -> list[np.ndarray]:
-    """Returns the blocks at the end of a path, in the words of `track`."""
-    trouble = ""
-    target = path.at(1.0)
-    for attempt in range(ATTEMPTS):
-        try:
-            blocks = _start(path, couplings, seed, path.nudge * BOLDER**attempt)
-            word, values = _centred(path.at(path.begin), blocks)
-            values = _follow(word, path, values)
-            values = _descend(word, target, values, steps=steps, goal=goal)
-            blocks = refined(_polished(word, target, values), target.matrix)
-        except (LinAlgError, NumericalError) as error:
-            trouble = str(error)
-            continue
-        residual = norm(product(blocks) - target.matrix) / norm(target.matrix)
-        if residual < SMALL:
-            return blocks
-        trouble = f"the product is off by {residual:.1e}"
-    raise NumericalError(
-        f"no {couplings} couplings were found in {ATTEMPTS} attempts: {trouble}. Likely causes: "
-        f"(a) the map is too ill-conditioned for float64 (its condition number is "
-        f"{path.condition:.1e}; above 1e8 little can be promised); (b) an unlucky path: try "
-        "another 'seed' or more couplings. Eleven couplings in closed form always work."
-    )
-
-
 def track_six(
     matrix: np.ndarray,
     *,
@@ -150,7 +108,7 @@ def track_six(
 def track_five(
     matrix: np.ndarray, *, seed: int = 0, steps: int = 300, goal: float | None = None
 ) -> list[np.ndarray]:
-    """Returns the blocks of five unit couplings, L first, whose product is T, if T12 is invertible.
+    """Returns the blocks of five unit couplings with product T, where T12 is invertible.
 
     Args:
         matrix: T, (2d, 2d), with determinant 1.
@@ -212,22 +170,12 @@ def improve(
         True
     """
     matrix = _checked(matrix)
-    target = Path(matrix).at(1.0)
-    word = Word(len(blocks), 0)
     try:
-        values = _nudged(word, target, word.unknowns(blocks), seed, Path.nudge)
-        word, values = _centred(target, all_blocks(word, target, values))
-        values = _descend(word, target, values, steps=steps, goal=goal)
-        found = _polished(word, target, values)
+        found = better(Path(matrix).at(1.0), blocks, seed=seed, steps=steps, goal=goal)
     except (LinAlgError, NumericalError):
         return list(blocks)
     fits = norm(product(found) - matrix) < SMALL * norm(matrix)
     return found if fits and worst(found) < worst(blocks) else list(blocks)
-
-
-def worst(blocks: Blocks) -> float:
-    """Returns the largest condition number of the unit couplings with these blocks."""
-    return max(two_by_two_condition(float(norm(block, 2)), 1.0) for block in blocks)
 
 
 def _checked(matrix: np.ndarray) -> np.ndarray:
@@ -246,92 +194,3 @@ def _checked(matrix: np.ndarray) -> np.ndarray:
             "factor_linear takes any invertible one."
         )
     return matrix
-
-
-def _start(
-    path: Path | FivePath, couplings: int, seed: int, nudge: float
-) -> list[np.ndarray]:
-    """Returns blocks of the rotation: six in closed form amid zero ones, set in motion."""
-    few = path.blocks()
-    more = couplings - len(few)
-    ahead = _before(couplings) if more >= _before(couplings) else 0
-    word, target = Word(couplings, ahead), path.at(path.begin)
-    zeros = [np.zeros_like(few[i % 2]) for i in range(more)]
-    blocks = [*zeros[:ahead], *few, *zeros[ahead:]]
-    values = _nudged(word, target, word.unknowns(blocks), seed, nudge)
-    return all_blocks(word, target, values)
-
-
-def _nudged(
-    word: Word, target: Target, values: Blocks, seed: int, nudge: float
-) -> list[np.ndarray]:
-    """Returns a solution a little away from a given one, and some descent further."""
-    generator, size = np.random.default_rng(seed), nudge / values[0].shape[1] ** 0.5
-    moved = [block + size * generator.standard_normal(block.shape) for block in values]
-    moved, error, _ = newton(word, target, moved, tolerance=ON_THE_PATH, steps=20)
-    if error > ON_THE_PATH:
-        raise NumericalError("the start could not be moved within the solution set")
-    return _smoothed(word, target, moved)
-
-
-def _before(couplings: int) -> int:
-    """Returns how many couplings to put before the dependent three, so that these are central."""
-    return 2 * ((couplings - 2) // 4)
-
-
-def _centred(target: Target, blocks: Blocks) -> tuple[Word, list[np.ndarray]]:
-    """Returns the same point with the dependent three in the middle, where descent is fastest."""
-    word = Word(len(blocks), _before(len(blocks)))
-    values = word.unknowns(blocks)
-    values, error, _ = newton(word, target, values, tolerance=ON_THE_PATH, steps=20)
-    if error > ON_THE_PATH:
-        raise NumericalError("the middle couplings are nearly singular at the start")
-    return word, _smoothed(word, target, values)
-
-
-def _smoothed(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
-    """Returns the values after a little descent with a low power."""
-    return descend(
-        word, target, values, power=PATH_POWER, steps=PATH_STEPS, least_gain=PATH_GAIN
-    )[0]
-
-
-def _follow(word: Word, path: Path | FivePath, values: Blocks) -> list[np.ndarray]:
-    """Returns a solution at the end of the path, from one at its start."""
-    t, stride = path.begin, path.stride(path.begin)
-    while t < 1:
-        there = min(0.0 if t < 0 else 1.0, t + stride)
-        target = path.at(there)
-        trial, error, taken = newton(word, target, values, tolerance=ON_THE_PATH, steps=8)
-        if error > ON_THE_PATH:
-            stride /= 2
-            if stride < SHORTEST:
-                raise NumericalError(f"the path was lost at {t:.3f} of its length")
-            continue
-        values = _smoothed(word, target, trial)
-        stride = path.stride(there) if there == 0 else stride * (1.5 if taken <= 5 else 1.0)
-        t = there
-    return list(values)
-
-
-def _descend(
-    word: Word, target: Target, values: Blocks, *, steps: int, goal: float | None
-) -> list[np.ndarray]:
-    """Returns the values after descent with higher and higher powers, in slices."""
-    left, power = steps, iter(POWERS)
-    current = next(power)
-    while left > 0:
-        if goal is not None and worst(all_blocks(word, target, values)) <= goal:
-            break
-        part = min(left, SLICE)
-        values, taken = descend(word, target, values, power=current, steps=part)
-        left -= max(taken, 1)
-        if taken < part and (current := next(power, None)) is None:
-            break
-    return list(values)
-
-
-def _polished(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
-    """Returns all blocks, with the equation solved as well as rounding allows."""
-    values, _, _ = newton(word, target, values, tolerance=POLISH, steps=30)
-    return all_blocks(word, target, values)
