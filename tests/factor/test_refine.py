@@ -32,7 +32,7 @@ def test_what_is_nearly_a_factorization_becomes_one(n, count):
     assert error(wrong, matrix) > 1e-7
     growth = np.prod([1 + np.linalg.norm(block, 2) for block in right])
     rounding = np.finfo(float).eps * growth / np.linalg.norm(matrix, 2)
-    assert error(found, matrix) < min(10 * rounding, 1e-12)
+    assert error(found, matrix) < min(30 * rounding, 1e-12)
     assert max(np.abs(a - b).max() for a, b in zip(found, wrong, strict=True)) < 1e-3
 
 
