@@ -1,5 +1,6 @@
 """Run folders from end to end: what the commands do, as functions."""
 
+from kappaflow.runs.factor import factor_file
 from kappaflow.runs.fit import Model, RunSummary, fit_run
 from kappaflow.runs.job import Source
 from kappaflow.runs.stored import is_unfinished_run
@@ -10,6 +11,7 @@ __all__ = [
     "RunSummary",
     "Source",
     "examine_run",
+    "factor_file",
     "fit_run",
     "is_unfinished_run",
     "sample_run",
