@@ -22,6 +22,10 @@ COMMANDS = {
         "precision:precision",
         "Train on MAGIC in full precision and in bfloat16, and compare held-out NLLs.",
     ),
+    "whitening": (
+        "whitening:whitening",
+        "Train on MAGIC from the identity and from whitened data, and compare by epoch.",
+    ),
     "dropout": ("dropout:dropout", "Time dropout beside the product that it follows."),
 }
 

@@ -193,6 +193,8 @@ BIJECTIONS = {
     "Permutation, channels": Case(lambda: kf.Permutation((1, 2, 0)), (3, 2, 1)),
     "Standardize, fresh": Case(lambda: kf.Standardize(2), (2,)),
     "Standardize, fitted": Case(lambda: fitted(3), (3,)),
+    "Whiten": Case(lambda: kf.Whiten(4), (4,)),
+    "Whiten, odd": Case(lambda: kf.Whiten(5), (5,)),
 }
 
 FLOWS = {

@@ -1,0 +1,131 @@
+"""What is true of the spectrum of D M for every diagonal matrix D, read off the matrix M."""
+
+from itertools import combinations, pairwise
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from kappaflow.theory.exact import Array, Numbers
+
+MINORS_UP_TO = 8  # 2^8 principal minors are looked at; in larger matrices the diagonal only
+
+Signs = frozenset[int]
+ANY: Signs = frozenset({-1, 0, 1})
+
+
+def components(matrix: Array) -> list[Array]:
+    """Returns the diagonal blocks of a matrix over which its spectrum is the union.
+
+    They belong to the strongly connected components of the graph with an edge for every entry that
+    is not zero; D M has the same graph.
+    """
+    graph = csr_array((matrix != 0).astype(np.int8))
+    count, label = connected_components(graph, directed=True, connection="strong")
+    members = [np.flatnonzero(label == i) for i in range(count)]
+    return [matrix[np.ix_(index, index)] for index in members]
+
+
+def is_triangular(matrix: Array) -> bool:
+    """Returns whether some order of the features makes the matrix triangular."""
+    return all(len(block) == 1 for block in components(matrix))
+
+
+def always_real(matrix: Array, positive: bool) -> str | None:
+    """Returns why D M has only real eigenvalues for every D, or None if no reason is seen.
+
+    For positive D, D M is similar to sqrt(D) M sqrt(D), symmetric if M is; 2 x 2 blocks whose
+    off-diagonal entries have one sign are symmetric up to such a scaling.
+    """
+    blocks = components(matrix)
+    if all(len(block) == 1 for block in blocks):
+        if not (matrix != np.diag(np.diag(matrix))).any():
+            return "diagonal"
+        return "triangular up to the order of the features"
+    if positive and all(len(block) == 1 or _symmetric(block) for block in blocks):
+        return "symmetric, up to a scaling and an order, in its strongly connected blocks"
+    return None
+
+
+def always_not_real(matrix: Array, positive: bool) -> str | None:
+    """Returns why D M has an eigenvalue that is not real for every D, or None if none is seen.
+
+    A k-cycle without loops has lambda^k = the product of its weights. A skew-symmetric matrix has
+    imaginary eigenvalues, and so has D M for positive D.
+    """
+    for block in components(matrix):
+        size = len(block)
+        if size == 1:
+            continue
+        cycle = ((block != 0).sum(axis=1) == 1).all()
+        if cycle and size >= 3:
+            return f"a {size}-cycle without loops, whose eigenvalues are the roots of one number"
+        if positive and cycle and block[0, 1] * block[1, 0] < 0:
+            return "a 2-cycle of opposite signs, so that two eigenvalues are imaginary"
+        if positive and not (block != -block.T).any():
+            return "a skew-symmetric block, so that its eigenvalues are imaginary"
+    return None
+
+
+def ranks_above_diagonal(matrix: Array, positive: bool) -> int:
+    """Returns a lower bound for the rank of M - D over all D with entries that are not zero.
+
+    Without one row and one column, a k-cycle minus D is triangular with its weights on the
+    diagonal: k - 1. With them, det(D - M) is the product of D's entries minus that of the weights,
+    not zero if the one is positive and the other negative. The rank of a triangle of blocks is at
+    least the sum of theirs.
+    """
+    total = 0
+    for block in components(matrix):
+        size = len(block)
+        if ((block != 0).sum(axis=1) != 1).any():
+            total += size == 1  # an entry of zero
+            continue
+        weights = block.sum(axis=1)
+        opposite = positive and (weights < 0).sum() % 2
+        total += size if opposite else size - 1
+    return total
+
+
+def coefficient_signs(matrix: Array, degree: int, positive: bool, numbers: Numbers) -> Signs:
+    """Returns a set with all signs that the coefficient e_k of D M can have, over all D.
+
+    The coefficient is the sum over k features of (product of their D) * (principal minor of M);
+    e_1 is the trace, the last one the determinant.
+    """
+    features = range(len(matrix))
+    signs = [
+        numbers.sign(matrix[np.ix_(index, index)]) for index in combinations(features, degree)
+    ]
+    if None in signs:
+        return ANY
+    present = [sign for sign in signs if sign]
+    if not present:
+        return frozenset({0})
+    if positive:
+        return ANY if len(set(present)) == 2 else frozenset({present[0] or 0})
+    return ANY if len(present) > 1 else frozenset({-1, 1})
+
+
+def pivot_signs(matrix: Array, numbers: Numbers) -> list[int] | None:
+    """Returns the signs of the quotients of successive leading minors; None if one may be zero.
+
+    With entries d_1 >> d_2 >> ... in D, the eigenvalues of D M come close to d_k times the k-th
+    quotient, and the right D makes them any numbers of those signs that are far enough apart.
+    """
+    if len(matrix) > MINORS_UP_TO:
+        return None
+    signs = [1] + [numbers.sign(matrix[:k, :k]) or 0 for k in range(1, len(matrix) + 1)]
+    return [a * b for a, b in pairwise(signs)] if all(signs) else None
+
+
+def degrees_to_look_at(size: int) -> range:
+    """Returns for which coefficients the principal minors are few enough to look at."""
+    return range(1, size + 1) if size <= MINORS_UP_TO else range(1, 2)
+
+
+def _symmetric(block: Array) -> bool:
+    """Returns whether a block is symmetric, or 2 x 2 and so up to a positive scaling."""
+    if len(block) == 2:
+        return bool(block[0, 1] * block[1, 0] > 0)
+    return not (block != block.T).any()

@@ -1,0 +1,101 @@
+"""A start that takes the correlations of the data away."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.errors import ArgumentError, DataError
+
+
+def correlated(features, rows=400, seed=0):
+    """Returns rows whose features are correlated and of different sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.randn(features, features, generator=generator)
+    sizes = torch.logspace(-1, 1, features)
+    return torch.randn(rows, features, generator=generator) @ mixing * sizes
+
+
+def covariance(x):
+    """Returns the covariance of rows, in float64."""
+    return torch.cov(x.detach().double().T, correction=0)
+
+
+@pytest.mark.parametrize("features", [2, 3, 4, 7, 10])
+def test_a_fitted_one_gives_unit_covariance(features):
+    """In float64 to rounding, and by six couplings of one partition."""
+    x = correlated(features).double()
+    whiten = kf.Whiten(features).double()
+    assert torch.equal(whiten(x)[0], x), "the identity until it is fitted"
+    whiten.fit(x)
+    unit = torch.eye(features, dtype=torch.float64)
+    assert (covariance(whiten(x)[0]) - unit).abs().max() < 1e-9
+    half = kf.Partition.half(features)
+    partitions = [part.partition for part in whiten.couplings]
+    assert partitions == [half.swapped(), half] * 3
+    assert max(part.condition_number for part in whiten.couplings) < 100
+
+
+def test_white_rows_stay_as_they_are():
+    """The map that is found is then the identity, which takes no coupling."""
+    x = correlated(4).double()
+    root = torch.linalg.cholesky(covariance(x))
+    white = torch.linalg.solve_triangular(root, (x - x.mean(0)).T, upper=False).T
+    whiten = kf.Whiten(4).double()
+    whiten.fit(white)
+    assert torch.allclose(whiten(white)[0], white, atol=1e-9)
+
+
+@pytest.mark.parametrize("recipe", [kf.real_nvp, kf.nice])
+def test_a_fresh_flow_whitens_the_training_rows(recipe):
+    """Behind the standardisation; the first fit sets it, a second one does not."""
+    x = correlated(5)
+    flow = recipe(5, depth=4, hidden=(8,), start="whiten")
+    _, whiten, *_ = flow.bijection
+    assert isinstance(whiten, kf.Whiten)
+    assert not whiten.fitted
+    kf.fit(flow, x, validation=x[:50], max_epochs=1, learning_rate=1e-12)
+    assert whiten.fitted
+    assert (covariance(flow.bijection(x)[0]) - torch.eye(5)).abs().max() < 1e-4
+    before = [part.weight.clone() for part in whiten.couplings]
+    kf.fit(flow, 2 * x, validation=x[:50], max_epochs=1, learning_rate=1e-12)
+    pairs = zip(before, whiten.couplings, strict=True)
+    assert all(torch.allclose(weight, part.weight, atol=1e-6) for weight, part in pairs)
+
+
+def test_it_learns_on():
+    """Its couplings are parameters of the flow like all others."""
+    x = correlated(4)
+    flow = kf.real_nvp(4, depth=2, hidden=(8,), start="whiten")
+    kf.fit(flow, x, max_epochs=1)
+    whiten = flow.bijection.bijections[1]
+    before = whiten.couplings.bijections[0].weight.clone()
+    kf.fit(flow, x, max_epochs=3)
+    assert not torch.equal(whiten.couplings.bijections[0].weight, before)
+
+
+def test_one_feature_has_nothing_to_decorrelate():
+    """The recipe leaves it out; the layer says so."""
+    assert len(kf.real_nvp(1, start="whiten").bijection) == len(kf.real_nvp(1).bijection)
+    with pytest.raises(ArgumentError, match="at least 2"):
+        kf.Whiten(1)
+    with pytest.raises(ArgumentError, match="'start' should be"):
+        kf.real_nvp(4, start="hot")
+
+
+def test_dependent_columns_are_refused():
+    """They have no inverse covariance, and the couplings are left as they were."""
+    x = correlated(4).double()
+    x[:, 3] = x[:, 0] - x[:, 1]
+    whiten = kf.Whiten(4).double()
+    with pytest.raises(DataError, match="next to no variance"):
+        whiten.fit(x)
+    assert not whiten.fitted
+
+
+def test_it_is_stored(tmp_path):
+    """With the numbers of its couplings."""
+    x = correlated(4)
+    flow = kf.real_nvp(4, depth=2, hidden=(8,), start="whiten")
+    kf.fit(flow, x, max_epochs=1)
+    kf.save(flow, tmp_path / "model")
+    assert torch.equal(kf.load(tmp_path / "model").log_prob(x), flow.log_prob(x))

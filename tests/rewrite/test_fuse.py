@@ -1,0 +1,93 @@
+"""Runs of linear layers become one layer of the same function."""
+
+import pytest
+import torch
+from torch import nn
+
+import kappaflow as kf
+from cases import affine
+from kappaflow.flows.base import StandardNormal
+
+
+def moved(flow):
+    """Returns a flow off its start."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in flow.parameters():
+        parameter.data.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return flow
+
+
+def flow_of(*parts, features=4):
+    """Returns a flow of these layers, off its start."""
+    return moved(kf.Flow(StandardNormal(features), kf.Chain(parts)))
+
+
+def kinds(flow):
+    """Returns the classes of a flow's layers."""
+    return [type(part).__name__ for part in flow.bijection]
+
+
+HALF = kf.Partition.half(4)
+
+
+@pytest.mark.parametrize(
+    ("parts", "wanted"),
+    [
+        ([kf.Permutation((1, 2, 3, 0)), kf.Permutation((2, 0, 3, 1))], ["Permutation"]),
+        ([kf.Permutation((1, 2, 3, 0)), kf.Inverse(kf.Permutation((1, 2, 3, 0)))], []),
+        ([kf.ElementwiseAffine(4), kf.Inverse(kf.ElementwiseAffine(4))], ["ElementwiseAffine"]),
+        ([kf.ElementwiseAffine(4), kf.Permutation((1, 2, 3, 0))], ["Linear"]),
+        ([kf.LULinear(4), kf.SVDLinear(4), kf.LinearCoupling(HALF)], ["Linear"]),
+        ([kf.LULinear(4)], ["LULinear"]),
+        (
+            [kf.LULinear(4), kf.Chain([kf.Permutation((1, 2, 3, 0)), affine(HALF)])],
+            ["Linear", "AffineCoupling"],
+        ),
+        (
+            [kf.Standardize(4), kf.ElementwiseAffine(4), kf.LULinear(4)],
+            ["Standardize", "Linear"],
+        ),
+        ([kf.LULinear(4), kf.ActNorm(4), kf.LULinear(4)], ["LULinear", "ActNorm", "LULinear"]),
+    ],
+)
+def test_what_a_run_becomes(parts, wanted):
+    """A permutation, a map of single features, a matrix, or nothing; the function is the same."""
+    flow = flow_of(*parts)
+    made = kf.fuse(flow)
+    assert kinds(made) == wanted
+    x = torch.randn(9, 4)
+    assert torch.allclose(made.log_prob(x), flow.log_prob(x), rtol=1e-5, atol=1e-5)
+    z, back = made.bijection(x)[0], flow.bijection(x)[0]
+    assert torch.allclose(z, back, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(made.bijection.inverse(z)[0], x, rtol=1e-4, atol=1e-4)
+
+
+def test_a_started_actnorm_is_fused():
+    """One that waits for data is not: it would never start."""
+    flow = flow_of(kf.ActNorm(4), kf.LULinear(4)).train()
+    flow.log_prob(torch.randn(50, 4) * 3 + 1)
+    assert kinds(kf.fuse(flow)) == ["Linear"]
+
+
+def test_fusing_undoes_rewriting():
+    """Linear ends of couplings are taken off again: one matrix between two couplings is left."""
+    layer = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4)).weight.detach()
+    flow = flow_of(affine(HALF), kf.Linear.of(layer), affine(HALF.swapped()))
+    plain, certificate = kf.rewrite_fixed_partition(flow)
+    assert certificate.replaced[0].name == "Linear"
+    assert kinds(plain).count("Linear") == 0
+    fused = kf.fuse(plain)
+    assert kinds(fused) == ["AffineCoupling", "Linear", "AffineCoupling"]
+    x = torch.randn(9, 4)
+    assert torch.allclose(fused.log_prob(x), flow.log_prob(x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_old_flow_is_left_alone():
+    """And its mode is taken over."""
+    flow = flow_of(kf.LULinear(4), kf.LULinear(4)).eval()
+    before = {key: value.clone() for key, value in flow.state_dict().items()}
+    made = kf.fuse(flow)
+    assert not made.training
+    for parameter in made.parameters():
+        parameter.data.zero_()
+    assert all(torch.equal(value, before[key]) for key, value in flow.state_dict().items())

@@ -1,0 +1,167 @@
+"""The counts, against the arguments that they stand on."""
+
+import numpy as np
+import pytest
+from scipy.linalg import block_diag
+
+from kappaflow.errors import ArgumentError
+from kappaflow.theory import check_count, couplings_needed
+
+# With so many couplings of positive diagonals test_uneven_paths.py reaches the hardest maps.
+FOUND = {
+    (1, 2): 6,
+    (2, 3): 6,
+    (2, 4): 6,
+    (1, 3): 8,
+    (1, 4): 10,
+    (2, 6): 8,
+    (1, 5): 12,
+    (3, 6): 6,
+}
+
+
+def hardest(first, second, *, positive):
+    """Returns a map whose block is a cycle, at odds with positive diagonals if they are asked."""
+    cycle = np.eye(second, dtype=int)[np.roll(np.arange(second), -1)]
+    cycle[0] *= -1 if positive else 1
+    sign = round(np.linalg.det(cycle))
+    return block_diag(np.diag([sign] + [1] * (first - 1)), cycle)
+
+
+def random_word(generator, first, second, length, *, last):
+    """Returns a product of couplings of random whole numbers, and its diagonal part."""
+    n = first + second
+    product, diagonal = np.eye(n, dtype=int), np.ones(n, dtype=int)
+    for step in range(length):
+        lower = (step % 2 == 0) == (last == "L")
+        own, other = slice(first, n), slice(0, first)
+        if not lower:
+            own, other = other, own
+        coupling = np.eye(n, dtype=int)
+        scales = generator.integers(1, 3, own.stop - own.start)
+        coupling[own, own] = np.diag(scales)
+        coupling[own, other] = generator.integers(-2, 3, coupling[own, other].shape)
+        diagonal[own] *= scales
+        product = coupling @ product
+    return product, diagonal
+
+
+@pytest.mark.parametrize("half", [2, 3, 64])
+@pytest.mark.parametrize(("positive", "generic"), [(True, 5), (False, 4)])
+def test_halves_take_six_and_mostly_fewer(half, positive, generic):
+    """Six are enough and needed, whatever the size; five or four reach almost all maps."""
+    needed = couplings_needed(half, half, positive=positive)
+    assert (needed.every.least, needed.every.most) == (6, 6)
+    assert (needed.almost_every.least, needed.almost_every.most) == (generic, generic)
+    assert needed.guide == 6
+
+
+@pytest.mark.parametrize(("positive", "every", "almost"), [(True, 4, 3), (False, 3, 2)])
+def test_the_plane_takes_fewer(positive, every, almost):
+    """Shears of the plane: four with positive diagonals, three with any."""
+    needed = couplings_needed(1, 1, positive=positive)
+    assert needed.every.least == needed.every.most == needed.guide == every
+    assert needed.almost_every.least == needed.almost_every.most == almost
+
+
+@pytest.mark.parametrize(("positive", "count"), [(True, 3), (False, 2)])
+def test_the_plane_does_not_do_with_fewer(positive, count):
+    """-I for positive diagonals, the swap for any: the checker excludes one coupling less."""
+    worst = [[-1, 0], [0, -1]] if positive else [[0, 1], [1, 0]]
+    assert check_count(worst, count, positive=positive).verdict == "cannot"
+    assert check_count(worst, count + 1, positive=positive).verdict == "can"
+
+
+@pytest.mark.parametrize(("parts", "found"), FOUND.items())
+def test_the_lower_bound_for_uneven_parts_meets_what_was_found(parts, found):
+    """Where paths were followed, they ended with as many couplings as are needed."""
+    first, second = parts
+    assert couplings_needed(first, second).every.least == found
+    assert couplings_needed(second, first).every.least == found
+
+
+def test_the_smallest_uneven_parts_are_the_ones_where_signs_matter():
+    """(1, 2): six with positive diagonals (a quarter turn), with any at least five (a cycle)."""
+    assert couplings_needed(1, 2).every.least == 6
+    assert couplings_needed(1, 2, positive=False).every.least == 5
+    assert couplings_needed(3, 2, positive=False).every.least == 6
+
+
+@pytest.mark.parametrize("parts", [(1, 2), (1, 3), (1, 4), (2, 5), (2, 6), (1, 7), (5, 2)])
+@pytest.mark.parametrize("positive", [True, False])
+def test_one_coupling_less_is_proved_impossible(parts, positive):
+    """The checker excludes all counts below the bound, in both orders, for one map."""
+    small, large = sorted(parts)
+    T = hardest(small, large, positive=positive)
+    if parts != (small, large):
+        order = np.roll(np.arange(len(T)), -small)
+        T = T[np.ix_(order, order)]
+    least = couplings_needed(*parts, positive=positive).every.least
+    if parts == (1, 2) and not positive:
+        T = np.eye(3, dtype=int)[[1, 2, 0]]  # where traces say more than ranks
+    for count in range(1, least):
+        verdict = check_count(T, count, first=parts[0], positive=positive)
+        assert verdict.verdict == "cannot", (count, verdict)
+    assert check_count(T, least, first=parts[0], positive=positive).verdict == "unknown"
+
+
+def test_uneven_parts_have_no_proved_upper_bound():
+    """The guide is what the lower bound says, and at least six; it is no theorem."""
+    needed = couplings_needed(3, 9)
+    assert needed.every.most is None and needed.almost_every.most is None
+    assert needed.every.least == 2 * 3 + 2 == needed.guide
+    assert couplings_needed(3, 10).every.least == 2 * 4 + 2
+    assert couplings_needed(3, 10, positive=False).every.least == 2 * 3 + 2
+    assert needed.almost_every.least <= needed.every.least
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 4), (2, 5), (3, 7)])
+@pytest.mark.parametrize("last", ["L", "U"])
+def test_couplings_add_few_ranks_to_a_diagonal_block(first, second, last):
+    """T22 is diagonal plus `first` ranks for each L that has a U to its right."""
+    generator = np.random.default_rng(0)
+    for length in range(1, 9):
+        product, diagonal = random_word(generator, first, second, length, last=last)
+        useful = length // 2 if last == "U" else (length - 1) // 2
+        off = product[first:, first:] - np.diag(diagonal[first:])
+        assert np.linalg.matrix_rank(off.astype(float)) <= first * useful
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_a_cycle_is_far_from_every_diagonal_matrix(size):
+    """By size - 1 ranks from any, by size from a positive one if its weights multiply to -1."""
+    cycle = np.eye(size)[np.roll(np.arange(size), -1)]
+    for scale in (0.0, 1.0, -2.0):
+        inner = (cycle - scale * np.diag(np.arange(1.0, size + 1)))[:-1, 1:]
+        assert abs(np.linalg.det(inner)) == pytest.approx(1)
+    cycle[0] *= -1
+    for seed in range(5):
+        positive = np.diag(np.random.default_rng(seed).uniform(0.1, 10, size))
+        assert abs(np.linalg.det(positive - cycle)) == pytest.approx(np.linalg.det(positive) + 1)
+
+
+def test_parameters_bound_the_generic_count():
+    """Maps of uneven parts have n^2 entries, m couplings have m p q + n."""
+    for first, second in [(1, 2), (2, 3), (2, 7), (5, 11)]:
+        n, least = first + second, couplings_needed(first, second).almost_every.least
+        assert least * first * second + n >= n * n
+
+
+def test_the_generic_ranks_fill_the_block():
+    """Diagonal plus r ranks has at most q + 2 q r - r^2 parameters: they must reach q^2."""
+    for q in range(2, 30):
+        ranks = couplings_needed(1, q).almost_every.least // 2
+        assert q + 2 * q * ranks - ranks**2 >= q * q
+
+
+@pytest.mark.parametrize("bad", [0, -1, 1.5, True])
+def test_a_part_without_features_is_refused(bad):
+    """The message names the argument."""
+    with pytest.raises(ArgumentError, match="'second' should be"):
+        couplings_needed(1, bad)
+
+
+def test_it_reads_as_a_sentence():
+    """The bounds, the diagonals and the guide."""
+    text = str(couplings_needed(1, 7, positive=False))
+    assert "any sign" in text and "at least 14" in text and "guide 14" in text

@@ -1,0 +1,202 @@
+"""Theorems A, B and C as the documentation states them, by formulas written out here once more."""
+
+import numpy as np
+import pytest
+from scipy.linalg import cossin, qr, schur
+
+from kappaflow.theory import ROTATION_BLOCK_NORMS, check_word, rotation_bound
+
+I2 = np.eye(2)
+QUARTER = np.array([[0.0, 1.0], [-1.0, 0.0]])
+MIRROR = np.diag([1.0, -1.0])
+
+
+def lower(block):
+    """Returns L with unit diagonals."""
+    eye = np.eye(len(block))
+    return np.block([[eye, np.zeros_like(eye)], [block, eye]])
+
+
+def upper(block):
+    """Returns U with unit diagonals."""
+    return lower(block.T).T
+
+
+def quarters(T):
+    """Returns P, Q, R, S."""
+    d = len(T) // 2
+    return T[:d, :d], T[:d, d:], T[d:, :d], T[d:, d:]
+
+
+def six_blocks(T, X, K, Z):
+    """Returns A1, X1, A2, X2, A3, X3 as in the proof of Theorem B."""
+    P, Q, R, S = quarters(T)
+    Q1, S1 = P @ X + Q, R @ X + S
+    A3 = np.linalg.solve(Q1, P - K)
+    X1 = np.linalg.solve(Z, Q1)
+    A2 = np.linalg.solve(X1, K - np.eye(len(K)))
+    A1 = np.linalg.solve(K.T, (R - S1 @ A3 - A2).T).T
+    return A1, X1, A2, np.linalg.solve(K, Q1 - X1), A3, -X
+
+
+def couplings_of(blocks):
+    """Returns L U L U L U."""
+    return [(lower, upper)[i % 2](block) for i, block in enumerate(blocks)]
+
+
+def equation(T, X, K, Z):
+    """Returns both sides of Theorem C."""
+    P, Q, _, _ = quarters(T)
+    _, Qh, _, Sh = quarters(np.linalg.inv(T))
+    return K @ (X @ Sh - Qh), Z @ K @ np.linalg.inv(Z) @ (P @ X + Q)
+
+
+def commutator(N):
+    """Returns K and Z with N = K^-1 Z K Z^-1, for a rotation N."""
+    block, basis = schur(N, output="real")
+    K, Z = np.eye(len(N)), np.eye(len(N))
+    minus = [i for i in range(len(N)) if is_alone(block, i) and block[i, i] < 0]
+    planes = [[i, i + 1] for i in range(len(N) - 1) if abs(block[i + 1, i]) > 1e-9]
+    for pair in planes + [minus[i : i + 2] for i in range(0, len(minus), 2)]:
+        inside = block[np.ix_(pair, pair)] if pair in planes else -I2
+        half = np.arctan2(inside[1, 0], inside[0, 0]) / 2
+        K[np.ix_(pair, pair)] = [[np.cos(half), np.sin(half)], [-np.sin(half), np.cos(half)]]
+        Z[np.ix_(pair, pair)] = MIRROR
+    return basis @ K @ basis.T, basis @ Z @ basis.T
+
+
+def is_alone(block, i):
+    """Returns whether a real Schur form has an eigenvalue by itself there."""
+    n = len(block)
+    return not (i and abs(block[i, i - 1]) > 1e-9 or i < n - 1 and abs(block[i + 1, i]) > 1e-9)
+
+
+def rotation_start(T):
+    """Returns X, K, Z of Theorem B."""
+    d = len(T) // 2
+    (U1, U2), angle, (V1t, V2t) = cossin(T, p=d, q=d, separate=True)
+    c, s = np.cos(angle), np.sin(angle)
+    X = -V1t.T @ np.diag(c / (1 + s)) @ V2t
+    N = V1t.T @ U2.T @ V2t.T @ U1.T
+    return X, *commutator(N)
+
+
+def rotations(n, count):
+    """Returns Haar rotations, permutations, and block diagonal ones."""
+    generator = np.random.default_rng(n)
+    for i in range(count):
+        T = qr(generator.standard_normal((n, n)))[0]
+        if i % 3 == 1:
+            T = np.eye(n)[generator.permutation(n)]
+        if i % 3 == 2:
+            halves = [qr(generator.standard_normal((n // 2, n // 2)))[0] for _ in range(2)]
+            T = np.kron(MIRROR * [1, 0], halves[0]) + np.kron(np.diag([0, 1]), halves[1])
+        yield T if np.linalg.det(T) > 0 else np.vstack((-T[:1], T[1:]))
+
+
+@pytest.mark.parametrize("n", [2, 4, 6, 10, 16])
+def test_theorem_b_holds_for_rotations_of_all_kinds(n):
+    """The product is T, and no block is larger than the theorem says."""
+    for T in rotations(n, 60):
+        blocks = six_blocks(T, *rotation_start(T))
+        couplings = couplings_of(blocks)
+        np.testing.assert_allclose(np.linalg.multi_dot(couplings), T, atol=1e-12)
+        for block, most in zip(blocks, ROTATION_BLOCK_NORMS, strict=True):
+            assert np.linalg.norm(block, 2) <= most + 1e-9
+        assert max(map(np.linalg.cond, couplings)) <= rotation_bound() + 1e-6
+
+
+@pytest.mark.parametrize("T", [np.eye(4), -np.eye(4), np.diag([1.0, -1, -1, 1])])
+def test_theorem_b_holds_at_the_corners(T):
+    """The identity, minus it, and two eigenvalues -1."""
+    np.testing.assert_allclose(
+        np.linalg.multi_dot(couplings_of(six_blocks(T, *rotation_start(T)))), T, atol=1e-12
+    )
+
+
+def test_the_bound_of_theorem_b_is_attained():
+    """T = diag(-U', U), for the K and Z of the proof: there is no slack in 13.58."""
+    M = QUARTER @ (I2 - MIRROR) + MIRROR
+    left, values, right = np.linalg.svd(M)
+    assert values[0] == pytest.approx(1 + 2**0.5)
+    U = -left @ np.diag([1, np.linalg.det(left) * np.linalg.det(right)]) @ right
+    T = np.kron(np.diag([1, 0]), -U.T) + np.kron(np.diag([0, 1]), U)
+    blocks = six_blocks(T, U, QUARTER, MIRROR)
+    couplings = couplings_of(blocks)
+    np.testing.assert_allclose(np.linalg.multi_dot(couplings), T, atol=1e-14)
+    assert np.linalg.norm(blocks[0], 2) == pytest.approx(2 + 2**0.5)
+    assert np.linalg.cond(couplings[0]) == pytest.approx(rotation_bound())
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_theorem_c_holds_in_both_directions(d):
+    """Six couplings satisfy the equation, which gives their blocks back; off it, T is missed."""
+    generator = np.random.default_rng(d)
+    blocks = [generator.standard_normal((d, d)) for _ in range(6)]
+    T = np.linalg.multi_dot(couplings_of(blocks))
+    X = -blocks[5]
+    K = np.eye(d) + blocks[1] @ blocks[2]
+    P, Q, _, _ = quarters(T)
+    Z = (P @ X + Q) @ np.linalg.inv(blocks[1])
+    left, right = equation(T, X, K, Z)
+    np.testing.assert_allclose(left, right, atol=1e-9 * abs(left).max())
+    for found, block in zip(six_blocks(T, X, K, Z), blocks, strict=True):
+        np.testing.assert_allclose(found, block, atol=1e-8)
+    off = np.linalg.multi_dot(couplings_of(six_blocks(T, X, K + 1e-3 * K.T, Z))) - T
+    assert abs(off).max() > 1e-4 or d == 1  # numbers commute: one K is as good as another
+
+
+@pytest.mark.parametrize("d", [2, 3, 6])
+def test_the_last_coupling_makes_the_upper_right_block_invertible(d):
+    """Theorem A (b): P X + Q, even where Q is zero or P is."""
+    generator = np.random.default_rng(d)
+    eye, zero = np.eye(d), np.zeros((d, d))
+    for P, Q in ((eye, zero), (zero, eye), (np.diag([1.0, *[0] * (d - 1)]), eye - 1 / d)):
+        X = generator.standard_normal((d, d))
+        full = np.linalg.matrix_rank(np.hstack((P, Q))) == d
+        assert full and np.linalg.matrix_rank(P @ X + Q) == d
+
+
+def test_minus_the_identity_of_the_plane_is_a_commutator():
+    """Of a quarter turn and a mirror, which has determinant -1: no two of SL(2) will do."""
+    commuted = np.linalg.inv(QUARTER) @ MIRROR @ QUARTER @ np.linalg.inv(MIRROR)
+    np.testing.assert_array_equal(commuted, -I2)
+
+
+def test_four_couplings_do_not_need_similar_blocks():
+    """P = I and (T^-1)22 = I + a nilpotent matrix are not similar: zero eigenvalues are exempt."""
+    A, X = np.array([[1, 0], [0, 0]]), np.array([[0, 1], [0, 0]])
+    T = upper(X) @ lower(A)
+    P, _, _, _ = quarters(T)
+    Sh = quarters(np.linalg.inv(T))[3]
+    np.testing.assert_allclose(P, I2)
+    assert abs(Sh - I2).max() == pytest.approx(1)
+    assert check_word(T.astype(int), "LULU").verdict == "can"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_four_with_free_signs_reach_a_generic_map(seed):
+    """Halves of two: C and B from a quadratic equation, then L U L U from similar matrices."""
+    T = np.random.default_rng(seed).standard_normal((4, 4))
+    P, Q, R, _ = quarters(T)
+    goal = quarters(np.linalg.inv(T))[3]
+    wanted = np.array([40.0, 0.1])
+    c, b = (scaled_to(block, wanted) for block in (P, goal))  # c = 1 / C, b = B
+    K, G = c[:, None] * P, goal * b
+    V, W = (np.linalg.eig(M)[1][:, np.argsort(-np.linalg.eigvals(M))] for M in (K, G))
+    Z = W @ np.linalg.inv(V)
+    X1, A2 = np.linalg.inv(Z), Z @ (K - I2)
+    X2 = np.linalg.solve(K, c[:, None] * Q - X1)
+    A1 = (R / b[:, None] - A2) @ np.linalg.inv(K)
+    product = np.linalg.multi_dot(couplings_of([A1, X1, A2, X2]))
+    np.testing.assert_allclose(np.concatenate((1 / c, b))[:, None] * product, T, atol=1e-8)
+    assert check_word(T, "LULU", positive=False).verdict == "can"
+
+
+def scaled_to(matrix, wanted):
+    """Returns a diagonal d such that diag(d) matrix has these two eigenvalues."""
+    first, second = matrix[0, 0], matrix[1, 1]
+    ratio = second * wanted.prod() / np.linalg.det(matrix)
+    x = np.roots([first, -wanted.sum(), ratio])
+    x = x[np.isreal(x)].real.max()
+    return np.array([x, wanted.prod() / np.linalg.det(matrix) / x])
