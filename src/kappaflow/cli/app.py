@@ -13,6 +13,7 @@ from kappaflow.cli.factor import factor
 from kappaflow.cli.fit import fit
 from kappaflow.cli.native import native
 from kappaflow.cli.report import report
+from kappaflow.cli.rewrite import rewrite
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
 from kappaflow.errors import BuildError, KappaflowError, NumericalError, WriteError
@@ -29,7 +30,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for command in (fit, sample, score, doctor, report, factor, data, native):
+for command in (fit, sample, score, doctor, report, factor, rewrite, data, native):
     app.command(command)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kappaflow.factor import Factorization, LinearCoupling
+from kappaflow.factor import Factorization
 from kappaflow.factor.trade_off import Trial
 from kappaflow.report.figures.base import (
     DATA,
@@ -73,7 +73,7 @@ def heat_maps_of_factors(found: Factorization) -> list[Figure]:
         _heat_map(
             matrix,
             f"factor-{number}",
-            f"{number}: changes {'the first part' if _is_upper(coupling) else 'the second part'}",
+            f"Coupling {number}",
             f"Heat map of coupling {number} of {len(found)}, condition number "
             f"{significant(coupling.condition_number)}.",
             scale,
@@ -233,11 +233,6 @@ def _counts(title: str, values: Sequence[float]) -> Axis:
     pad = max(0.6, 0.04 * (max(values) - min(values)))
     ticks = {"tickvals": list(values)} if len(values) <= 16 else {"nticks": 10}
     return axis(title, range=[min(values) - pad, max(values) + pad], **ticks)
-
-
-def _is_upper(coupling: LinearCoupling) -> bool:
-    """Returns whether a coupling changes the part that holds feature 0."""
-    return 0 in coupling.partition.changed
 
 
 def _heat_map(
