@@ -37,6 +37,7 @@ from kappaflow.storage import plain, whole_directory, write_bytes
 from kappaflow.training import FitResult, Rows, read_result, rows_of, write_result
 
 CERTIFICATE, METRICS, RESULT = "certificate.json", "metrics.jsonl", "result.json"
+ANEW = "written anew"
 
 
 @dataclass(frozen=True)
@@ -179,16 +180,17 @@ def _examined(report: Report, flow: Flow, about: About) -> tuple[Report, Diagnos
 
 def _about(about: About, flow: Flow, how: str) -> About:
     """Returns what a report says of the model, for a flow that was written anew."""
-    counts = {
+    facts = dict(about.model) | {
         "layers": str(len(layers_of(flow.core))),
         "parameters": f"{sum(p.numel() for p in flow.parameters()):,}",
+        ANEW: how,
     }
-    facts = [(name, counts.get(name, value)) for name, value in about.model]
+    title = about.title.removesuffix(f", {ANEW}")
     note = "the learning curves and the times are those of the flow before it was written anew"
     return about.model_copy(
         update={
-            "title": f"{about.title}, written anew",
-            "model": [*facts, ("written anew", how)],
-            "notes": [*about.notes, note],
+            "title": f"{title}, {ANEW}",
+            "model": list(facts.items()),
+            "notes": list(dict.fromkeys([*about.notes, note])),
         }
     )
