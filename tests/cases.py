@@ -171,6 +171,15 @@ BIJECTIONS = {
     ),
     "Inverse of a coupling": Case(lambda: kf.Inverse(affine(half(3), context=2)), (3,), 2),
     "Inverse of an inverse of a chain": Case(lambda: kf.Inverse(kf.Inverse(embedded())), (3,), 5),
+    "Linear": Case(lambda: kf.Linear(4), (4,)),
+    "Linear, one feature": Case(lambda: kf.Linear(1), (1,)),
+    "Linear, channels": Case(lambda: kf.Linear(3), (3, 2, 2)),
+    "Linear, of a matrix with a negative determinant": Case(
+        lambda: kf.Linear.of(
+            [[0.0, 2.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.5, -1.0]], [1.0, -9.0, 0.0]
+        ),
+        (3,),
+    ),
     "LinearCoupling": Case(lambda: linear(half(4)), (4,)),
     "LinearCoupling, fresh": Case(lambda: kf.LinearCoupling(half(5)), (5,)),
     "LinearCoupling, uneven, scattered": Case(lambda: linear(kf.Partition(6, (5, 0))), (6,)),
@@ -180,6 +189,9 @@ BIJECTIONS = {
     "Logit, margin, image": Case(
         lambda: kf.Logit(0.0, 255.0, margin=0.05), (2, 2, 1), interval=(0.0, 255.0)
     ),
+    "LULinear": Case(lambda: kf.LULinear(4), (4,)),
+    "LULinear, one feature": Case(lambda: kf.LULinear(1), (1,)),
+    "LULinear, permuted, channels": Case(lambda: kf.LULinear(5, 4), (5, 1, 2)),
     "MixedCoupling": Case(lambda: mixed(affine(half(4)), before=True, after=True), (4,)),
     "MixedCoupling, additive, before": Case(
         lambda: mixed(additive(half(5).swapped()), before=True), (5,)
@@ -191,6 +203,14 @@ BIJECTIONS = {
     "Permutation, random": Case(lambda: kf.Permutation.random(7, seed=3), (7,)),
     "Permutation, one feature": Case(lambda: kf.Permutation((0,)), (1,)),
     "Permutation, channels": Case(lambda: kf.Permutation((1, 2, 0)), (3, 2, 1)),
+    "QRLinear": Case(lambda: kf.QRLinear(4), (4,)),
+    "QRLinear, one feature": Case(lambda: kf.QRLinear(1), (1,)),
+    "QRLinear, odd width, channels": Case(lambda: kf.QRLinear(3), (3, 2, 1)),
+    "QRLinear, more reflections than features": Case(lambda: kf.QRLinear(2, reflections=6), (2,)),
+    "SVDLinear": Case(lambda: kf.SVDLinear(4), (4,)),
+    "SVDLinear, one feature": Case(lambda: kf.SVDLinear(1), (1,)),
+    "SVDLinear, odd width, channels": Case(lambda: kf.SVDLinear(3), (3, 2, 1)),
+    "SVDLinear, few reflections": Case(lambda: kf.SVDLinear(5, reflections=2), (5,)),
     "Standardize, fresh": Case(lambda: kf.Standardize(2), (2,)),
     "Standardize, fitted": Case(lambda: fitted(3), (3,)),
     "Whiten": Case(lambda: kf.Whiten(4), (4,)),

@@ -79,3 +79,13 @@ def test_any_number_of_carriers_makes_the_map(small, n, carriers):
         assert all((factor.diagonal > 0).all() for factor in factors)
         if carriers == 10:
             assert max(np.linalg.cond(factor.matrix) for factor in factors) < 25
+
+
+@pytest.mark.parametrize("outlier", [1e6, 1e-6])
+def test_one_outlying_singular_value_is_shared_out_as_well(outlier):
+    """Where the products of the pairs differ most: at most cond(T)^(1/2) and cond(T)^(1/3)."""
+    rng = np.random.default_rng(3)
+    matrix = orthogonal(16, rng) @ np.diag([outlier, *[1.0] * 15]) @ orthogonal(16, rng)
+    for carriers, bound in ((4, 400), (6, 40), (10, 12)):
+        factors = factor_eleven(matrix, carriers=carriers)
+        assert max(np.linalg.cond(factor.matrix) for factor in factors) < bound

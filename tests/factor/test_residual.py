@@ -69,3 +69,35 @@ def test_whole_numbers_have_no_residual():
     assert relative_residual(factors, matrix) == 0.0
     matrix[0, 0] += 1
     assert relative_residual(factors, matrix) == pytest.approx(1 / np.linalg.norm(matrix))
+
+
+def test_the_small_part_of_the_product_is_carried_along():
+    """Scales that are no powers of two, and many factors: what is left of each product counts."""
+    rng = np.random.default_rng(3)
+    scales = (np.full(3, 1.1), np.full(3, 1 / 1.1))
+    factors = [
+        Factor(i % 2 == 0, 30 * rng.standard_normal((3, 3)), scales[i // 2 % 2]) for i in range(8)
+    ]
+    matrix = np.array(in_full(factors))
+    found = relative_residual(factors, matrix)
+    assert found == pytest.approx(in_200_bits(factors, matrix), rel=1e-6)
+    assert 0 < found < 2e-16
+
+
+def in_full(factors):
+    """Returns the product, rounded once."""
+    with mpmath.workprec(400):
+        result = mpmath.eye(6)
+        for factor in factors:
+            result = result * mpmath.matrix(factor.matrix.tolist())
+        return [[float(result[i, j]) for j in range(6)] for i in range(6)]
+
+
+def test_the_rounding_of_a_product_of_scales_is_seen():
+    """1.1 times 1.1 is no float64: the residual is the error of the rounded product."""
+    twice = [Factor(True, np.zeros((1, 1)), np.array([1.1]))] * 2
+    matrix = np.diag([1.0, 1.1 * 1.1])
+    error = float(Fraction(1.1) ** 2 - Fraction(1.1 * 1.1))
+    found = relative_residual(twice, matrix)
+    assert found == pytest.approx(abs(error) / np.linalg.norm(matrix), rel=1e-10, abs=0)
+    assert found > 0

@@ -95,6 +95,8 @@ def test_the_limit_holds_for_all_but_what_is_free_of_it():
     factors[2] = Factor(True, factors[2].weight, np.array([1.0, 30.0, 1000.0]))
     factors[2] = Factor(True, factors[2].diagonal[:, None] * blocks[2], factors[2].diagonal)
     unlimited, found = spread(factors), spread(factors, limit=5.0, free=[2])
+    problem = _Problem(factors, limit=5.0, free=[2])
+    assert np.isinf(problem.limits).tolist() == [i == 2 for i in range(6)]
     assert max(np.linalg.cond(f.matrix) for f in unlimited[3:]) > 5
     sizes = [two_by_two_condition(np.linalg.norm(f.weight, 2), f.diagonal[0]) for f in found]
     assert max(size for i, size in enumerate(sizes) if i != 2) <= 5 * (1 + 1e-6)

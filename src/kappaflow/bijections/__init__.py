@@ -3,6 +3,8 @@
 from kappaflow.bijections.actnorm import ActNorm
 from kappaflow.bijections.coupling import AdditiveCoupling, AffineCoupling
 from kappaflow.bijections.elementwise import ElementwiseAffine, Logit, Standardize
+from kappaflow.bijections.factored import LULinear, QRLinear, SVDLinear
+from kappaflow.bijections.linear import Linear
 from kappaflow.bijections.permutation import Permutation
 
 __all__ = [
@@ -10,7 +12,11 @@ __all__ = [
     "AdditiveCoupling",
     "AffineCoupling",
     "ElementwiseAffine",
+    "LULinear",
+    "Linear",
     "Logit",
     "Permutation",
+    "QRLinear",
+    "SVDLinear",
     "Standardize",
 ]

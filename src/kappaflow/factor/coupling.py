@@ -181,9 +181,13 @@ def two_by_two_condition(weight: float, scale: float) -> float:
 
 
 def _times(weight: Tensor, part: Tensor) -> Tensor:
-    """Returns the product of a matrix with the features (dimension 1) of a part."""
+    """Returns the product of a matrix with the features (dimension 1) of a part, not rounded.
+
+    Under autocast products are narrow, and the two directions no longer each other's inverse.
+    """
     wide = torch.promote_types(weight.dtype, part.dtype)
-    return (part.to(wide).movedim(1, -1) @ weight.to(wide).mT).movedim(-1, 1)
+    with torch.autocast(part.device.type, enabled=False):
+        return (part.to(wide).movedim(1, -1) @ weight.to(wide).mT).movedim(-1, 1)
 
 
 def _along_features(vector: Tensor, x: Tensor) -> Tensor:

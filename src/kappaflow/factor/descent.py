@@ -13,7 +13,7 @@ Blocks = Sequence[np.ndarray]
 
 MEMORY = 20  # pairs of step and change of gradient
 SUFFICIENT = 1e-4  # Armijo's constant
-FEASIBLE = 1e-3  # norm of the defect that counts as on the solution set during the descent
+FEASIBLE = 3e-3  # of the defect, in the mean over rows: on the solution set, during the descent
 CORRECTIONS = 4
 SHORTEST = 1e-4
 PATIENCE = 10  # steps over which the surrogate has to fall
@@ -83,19 +83,23 @@ class _State:
         jacobian = linear.derivative
         self.multiplier = self.equations.solve(jacobian(full), tolerance=PROJECTED, guess=guess)
         normal = jacobian.adjoint(self.multiplier)
+        self.corrected = self.value - float(np.vdot(self.multiplier, linear.defect))
         self.gradient = [g - part for g, part in zip(full, normal, strict=True)]
 
-    def feasible(self, values: list[np.ndarray]) -> list[np.ndarray] | None:
-        """Returns a point of the solution set near another, if chord steps lead there."""
-        last = 1.0
+    def feasible(self, values: list[np.ndarray]) -> tuple[list[np.ndarray], float] | None:
+        """Returns a point of the solution set near another, if chord steps lead there.
+
+        Beside it stands the surrogate less multiplier times defect: what it is on the set itself.
+        """
+        last = len(values[0]) ** 0.5 / 4
         for _ in range(CORRECTIONS + 1):
             try:
                 off = defect(self.word, self.target, values)
             except LinAlgError:
                 return None
             error = float(norm(off))
-            if error <= FEASIBLE:
-                return values
+            if error <= FEASIBLE * len(off) ** 0.5:
+                return values, self.value_at(values) - float(np.vdot(self.multiplier, off))
             if not error < last:
                 return None
             values = move(values, self.equations.least_norm(-off, tolerance=LOOSE))
@@ -142,9 +146,9 @@ def _search(
         slope, length = _dot(step, state.gradient), 1.0
         while slope < 0 and length > SHORTEST:
             trial = state.feasible(move(state.values, step, length))
-            enough = state.value + SUFFICIENT * length * slope
-            if trial is not None and state.value_at(trial) < enough:
-                return step, length, trial
+            enough = state.corrected + SUFFICIENT * length * slope
+            if trial is not None and trial[1] < enough:
+                return step, length, trial[0]
             length /= 2
         if not memory.pairs:
             return step, length, None

@@ -41,7 +41,7 @@ def factor_eleven(
     """
     first = len(matrix) // 2 if small is None else small
     left, values, right = _paired(matrix, first)
-    scale = float(np.sqrt(values.max() * values.min()))
+    scale = float(np.exp(np.log(values).mean()))
     low, high = values[:first] / scale, values[first : 2 * first] / scale
     pairs = share_pairs(low, high, carriers - 1)
     one, other = _rotations(pairs.product(carriers - 1))

@@ -12,13 +12,13 @@ Pair = tuple[np.ndarray, np.ndarray]
 ALWAYS_DENSE = 12  # d up to which the d^2 x d^2 matrix is formed at once
 LARGEST_DENSE = 32  # d up to which it is formed at all
 FEW_ITERATIONS = 60  # they cost about as much as forming it and its Cholesky factor
-MOST_ITERATIONS = 2000
+MOST_ITERATIONS = 400
 SHIFT = 4.0  # in means of what the nearest product leaves: 1 to 10 take about as many iterations
 JITTERS = (1e-14, 1e-11, 1e-8)  # in mean eigenvalues: what rounding makes of zero ones
 
 
 class KroneckerMap:
-    """u_1, u_2, ... -> the sum of a u_j b over all terms (a, b) of each j, with d x d matrices.
+    """u_1, u_2, ... -> the sum of a u_j b over all terms (a, b) of each j, blocks near (d, d) all.
 
     Args:
         terms: For each u_j its terms (a, b).
@@ -29,11 +29,8 @@ class KroneckerMap:
 
     def __call__(self, step: Blocks) -> np.ndarray:
         """Returns the image of a step."""
-        image = np.zeros_like(step[0])
-        for u, terms in zip(step, self.terms, strict=True):
-            for a, b in terms:
-                image += a @ u @ b
-        return image
+        together = zip(step, self.terms, strict=True)
+        return np.add.reduce([a @ u @ b for u, terms in together for a, b in terms])
 
     def adjoint(self, r: np.ndarray) -> list[np.ndarray]:
         """Returns the image of r under the transpose."""
@@ -46,29 +43,29 @@ class KroneckerMap:
         return left, np.stack([e.T @ b for (_, b), (_, e) in pairs])
 
     def gram(self) -> np.ndarray:
-        """Returns the map times its transpose, dense, (d^2, d^2), for r row by row."""
+        """Returns the map times its transpose, dense, (p q, p q), for r (p, q) row by row."""
         left, right = self.products()
-        d = left.shape[1]
-        mixed = left.reshape(-1, d * d).T @ right.transpose(0, 2, 1).reshape(-1, d * d)
-        return mixed.reshape(d, d, d, d).transpose(0, 2, 1, 3).reshape(d * d, d * d)
+        p, q = left.shape[1], right.shape[1]
+        mixed = left.reshape(-1, p * p).T @ right.transpose(0, 2, 1).reshape(-1, q * q)
+        return mixed.reshape(p, p, q, q).transpose(0, 2, 1, 3).reshape(p * q, p * q)
 
 
 class NormalEquations:
-    """Solves J J^T r = b for a map J that misses one direction.
+    """Solves J J^T r = b for a map J that reaches all, or all but one direction.
 
     Conjugate gradients, preconditioned by the nearest Kronecker product plus a multiple of the
     identity; up to d = 32 by a dense Cholesky factor instead, if they take long.
 
     Args:
         derivative: J.
-        missed: The direction, (d, d): J^T gives zero on it.
+        missed: The direction: J^T gives zero on it.
     """
 
-    def __init__(self, derivative: KroneckerMap, missed: np.ndarray) -> None:
+    def __init__(self, derivative: KroneckerMap, missed: np.ndarray | None) -> None:
         self.derivative = derivative
-        self._missed = missed / norm(missed)
+        self._missed = None if missed is None else missed / norm(missed)
         self._factor = self._near = None
-        if len(missed) > ALWAYS_DENSE:
+        if len(derivative.terms[0][0][0]) > ALWAYS_DENSE:
             self._near = NearestInverse(derivative)
 
     def solve(
@@ -77,13 +74,15 @@ class NormalEquations:
         """Returns r, for the part of b that J can reach.
 
         Args:
-            b: Right side, (d, d).
+            b: Right side, (p, q).
             tolerance: Of the residual, relative to b; a dense factor does better.
             guess: Where conjugate gradients start.
 
         Returns:
-            r, (d, d), without a part in the missed direction.
+            r, (p, q), without a part in the missed direction.
         """
+        if b.size == 1 and self._missed is not None:
+            return np.zeros_like(b)  # n = 2: the missed direction is the only one
         b = self._reached(b)
         r = None
         if self._near is not None and self._factor is None:
@@ -95,14 +94,14 @@ class NormalEquations:
         return self.derivative.adjoint(self.solve(b, tolerance=tolerance))
 
     def _reached(self, b: np.ndarray) -> np.ndarray:
-        return b - self._missed * np.vdot(self._missed, b)
+        return b if self._missed is None else b - self._missed * np.vdot(self._missed, b)
 
     def _applied(self, r: np.ndarray) -> np.ndarray:
         return self._reached(self.derivative(self.derivative.adjoint(r)))
 
     def _dense(self, b: np.ndarray) -> np.ndarray:
         if self._factor is None:
-            self._factor = _factor(self.derivative.gram(), self._missed.ravel())
+            self._factor = _factor(self.derivative.gram(), self._missed)
         return cho_solve(self._factor, b.ravel(), check_finite=False).reshape(b.shape)
 
     def _conjugate_gradients(
@@ -160,7 +159,7 @@ class NearestInverse:
         return self._a @ ((self._a.T @ r @ self._b) / self._sizes) @ self._b.T
 
 
-def _factor(matrix: np.ndarray, missed: np.ndarray) -> tuple[np.ndarray, bool]:
+def _factor(matrix: np.ndarray, missed: np.ndarray | None) -> tuple[np.ndarray, bool]:
     """Returns a Cholesky factor of the matrix with its missed direction filled in.
 
     Where the map misses more directions than that one, as at the identity, a little of the
@@ -168,7 +167,8 @@ def _factor(matrix: np.ndarray, missed: np.ndarray) -> tuple[np.ndarray, bool]:
     """
     # Of the matrix's own size, so that no digits are lost beside it.
     size = np.trace(matrix) / len(matrix) + np.finfo(float).tiny
-    matrix += size * np.outer(missed, missed)
+    if missed is not None:
+        matrix += size * np.outer(missed, missed)
     diagonal = np.diagonal(matrix).copy()
     for jitter in JITTERS:
         try:

@@ -100,7 +100,11 @@ def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
         if couplings is None and found[-1] is not None:
             return found[-1]
     if couplings is None or couplings >= routes.SIX:
-        found += _searched(problem, couplings or routes.enough(problem), seed)
+        try:
+            found += _searched(problem, couplings or routes.enough(problem), seed)
+        except NumericalError:
+            if not any(found):
+                raise
     there = [one for one in found if one is not None]
     if not there:
         raise _too_few(problem, couplings or routes.SIX)

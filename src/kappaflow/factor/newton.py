@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.linalg import LinAlgError, inv, norm, solve
+from numpy.linalg import LinAlgError, norm
 
 from kappaflow.factor.kronecker import KroneckerMap, NormalEquations, Pair
-from kappaflow.factor.word import Target, Word, peel, peeled_inverse
+from kappaflow.factor.word import Target, Word, right_inverse, sweep
 
 Blocks = Sequence[np.ndarray]
 
@@ -17,11 +17,12 @@ INEXACT = 1e-2  # of the linear systems: each step still gains two digits
 
 @dataclass(frozen=True)
 class Linearized:
-    """The equation at a point in relative form, X1^-1 times it, and its derivative there."""
+    """The equation at a point, scaled so that X1 has orthonormal rows, and its derivative there."""
 
     defect: np.ndarray
     derivative: KroneckerMap
-    missed: np.ndarray  # det M12 = det -(M^-1)12 for every M of determinant 1: no step moves it
+    # With square blocks det M12 = det -(M^-1)12 for every M of determinant 1: no step moves it.
+    missed: np.ndarray | None
 
     @property
     def error(self) -> float:
@@ -34,10 +35,11 @@ class Linearized:
 
 
 def defect(word: Word, target: Target, values: Blocks) -> np.ndarray:
-    """Returns 1 + (M12)^-1 (M^-1)12, zero where the couplings make the map."""
+    """Returns S (M12 + (M^-1)12), zero where the couplings make the map."""
     d = len(target.matrix) // 2
-    x1 = peel(word, target.matrix, values)[-1][:d, d:]
-    return np.eye(d) + solve(x1, peeled_inverse(word, target.inverse, values)[:d, d:])
+    x1 = sweep(word, target.matrix, values, sign=-1)[-1][:d, d:]
+    other = sweep(word, target.inverse, values, sign=1)[-1][:d, d:]
+    return right_inverse(x1)[1] @ (x1 + other)
 
 
 def linearize(word: Word, target: Target, values: Blocks) -> Linearized:
@@ -46,32 +48,33 @@ def linearize(word: Word, target: Target, values: Blocks) -> Linearized:
     Args:
         word: Where the blocks stand.
         target: The map.
-        values: The unknown blocks, (d, d) each.
+        values: The unknown blocks.
 
     Returns:
         The linearized equation.
 
     Raises:
-        LinAlgError: M12 is singular.
+        LinAlgError: M12 has not full row rank.
 
     Source:
         Ours.
     """
-    d = len(target.matrix) // 2
-    rest = peel(word, target.matrix, values)[-1]
-    back = peeled_inverse(word, target.inverse, values)
-    x1_inverse = inv(rest[:d, d:])
-    e = -x1_inverse @ back[:d, d:]
-    before, behind = word.sides(2 * d)
+    n, d = len(target.matrix), len(target.matrix) // 2
+    rest = sweep(word, target.matrix, values, sign=-1)[-1]
+    back = sweep(word, target.inverse, values, sign=1)[-1]
+    inverse, scale = right_inverse(rest[:d, d:])
+    before, behind = word.sides(n)
     # From the L U L outwards on either side. On the left M and its inverse change their parts.
     first = _outwards(before[::-1], values[: word.before][::-1], (back, rest), sign=-1)
     last = _outwards(behind, values[word.before :], (rest, back), sign=1)
     terms = []
     for left, back_left, right, back_right in first[::-1]:
-        terms.append(((-x1_inverse @ left, back_right @ e), (x1_inverse @ back_left, right)))
+        terms.append(((-scale @ left, back_right), (scale @ back_left, right)))
     for left, back_left, right, back_right in last:
-        terms.append(((-x1_inverse @ back_left, right @ e), (x1_inverse @ left, back_right)))
-    return Linearized(np.eye(d) - e, KroneckerMap(terms), inv(e).T)
+        terms.append(((-scale @ back_left, right), (scale @ left, back_right)))
+    defect = scale @ (rest[:d, d:] + back[:d, d:])
+    missed = (inverse @ np.linalg.inv(scale)).T if n % 2 == 0 else None
+    return Linearized(defect, KroneckerMap(terms), missed)
 
 
 def move(values: Blocks, step: Blocks, length: float = 1.0) -> list[np.ndarray]:
@@ -133,9 +136,9 @@ def _outwards(
     the top rows of G and of the first end times G, right columns of G^-1 and of G^-1 times the
     other end, each at the half that this coupling changes or keeps.
     """
-    n = len(ends[0])
-    rows, rows_end = np.eye(n)[: n // 2], ends[0][: n // 2].copy()
-    columns, columns_end = np.eye(n)[:, n // 2 :], ends[1][:, n // 2 :].copy()
+    n, d = len(ends[0]), len(ends[0]) // 2
+    rows, rows_end = np.eye(n)[:d], ends[0][:d].copy()
+    columns, columns_end = np.eye(n)[:, d:], ends[1][:, d:].copy()
     parts = []
     for (changed, kept), block in zip(sides, values, strict=True):
         left, right = (rows, rows_end), (columns, columns_end)

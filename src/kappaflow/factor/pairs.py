@@ -67,7 +67,9 @@ def share_pairs(low: np.ndarray, high: np.ndarray, count: int) -> Pairs:
     """
     ratio, size = high / low, np.sqrt(low * high)
     above, below = size * ratio ** (-0.5 / count), size * ratio ** (0.5 / count)
-    behind = below if count == 1 else ratio ** (1 / (count + 1))
+    # Small pairs are made small by each of the m / 2 that can; what is behind never makes large.
+    share = (ratio * np.minimum(size, 1) ** 2) ** (1 / (count + 1))
+    behind = below if count == 1 else share
     upper = above ** (2 / (count + 1))
     lower = np.ones_like(low) if count == 1 else (below / behind) ** (2 / (count - 1))
 

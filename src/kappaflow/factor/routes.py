@@ -12,6 +12,7 @@ from kappaflow.factor.peel import rotation_blocks
 from kappaflow.factor.problem import Problem
 from kappaflow.factor.rotation import ORTHOGONAL
 from kappaflow.factor.spread import spread
+from kappaflow.factor.tracking import track
 
 SIX, ELEVEN = 6, 11
 BETTER = 0.97  # two more factors should gain that much
@@ -67,16 +68,12 @@ def by_eleven(problem: Problem, couplings: int | None = None) -> list[Factor]:
 
 def by_tracking(problem: Problem, couplings: int, seed: int) -> list[Factor]:
     """Returns at most so many factors, six or more, found by following a path."""
-    unit = problem.matrix / problem.scale
-    if not problem.even:
-        factors = _found("uneven", "track_uneven")(unit, problem.first, couplings, seed=seed)
-        return spread([Factor(*factor) for factor in factors], scale=problem.scale)
-    if couplings == SIX:
-        blocks = _found("tracking", "track_six")(unit, seed=seed)
-    else:
-        blocks = _found("tracking", "track")(unit, couplings, seed=seed)
-    factors = unit_factors(blocks)
-    return spread(factors, scale=problem.scale)
+    matrix, small, turn = _small_first(problem)
+    unit = matrix / problem.scale
+    if small != len(unit) // 2:
+        factors = _found("uneven", "track_uneven")(unit, small, couplings, seed=seed)
+        return spread(turn([Factor(*factor) for factor in factors]), scale=problem.scale)
+    return spread(turn(unit_factors(track(unit, couplings, seed=seed))), scale=problem.scale)
 
 
 def by_five(problem: Problem, seed: int) -> list[Factor]:

@@ -3,9 +3,8 @@ r"""A smooth stand-in for the largest block norm, with its gradient by hand."""
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.linalg import solve
 
-from kappaflow.factor.word import Target, Word, middle, peel
+from kappaflow.factor.word import Target, Word, middle, right_inverse, sweep, sweep_adjoint
 
 Blocks = Sequence[np.ndarray]
 
@@ -17,7 +16,7 @@ def power_norm(blocks: Blocks, power: int) -> float:
     as the power grows, and that plus log(number of singular values) / (2 power).
 
     Args:
-        blocks: The blocks, (d, d) each, not all zero.
+        blocks: The blocks, not all zero.
         power: 1, 2, 4, 8 and so on.
 
     Returns:
@@ -42,14 +41,17 @@ def power_norm_gradient(
         power: Order of the norm, halved.
 
     Returns:
-        The value, and the gradient, one (d, d) array for each unknown block.
+        The value, and the gradient, one array for each unknown block.
     """
-    peeled = peel(word, target.matrix, values)
-    three = middle(peeled[-1])
+    rest = sweep(word, target.matrix, values, sign=-1)
+    back = sweep(word, target.inverse, values, sign=1) if len(target.matrix) % 2 else None
+    three = middle(rest[-1], back[-1] if back else None)
     value, by_block = _with_gradient([*three, *values], power)
-    by = _middle_adjoint(three, by_block[:3])
-    by_values = _peel_adjoint(word, peeled, values, by)
-    return value, list(map(np.add, by_values, by_block[3:]))
+    by_rest, by_back = _middle_adjoint(rest[-1], back[-1] if back else None, by_block[:3])
+    gradient = list(map(np.add, by_block[3:], sweep_adjoint(word, rest, values, by_rest, sign=-1)))
+    if back and by_back is not None:
+        gradient = list(map(np.add, gradient, sweep_adjoint(word, back, values, by_back, sign=1)))
+    return value, gradient
 
 
 def _with_gradient(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]:
@@ -67,26 +69,24 @@ def _with_gradient(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]
     return value, [gradient / (total * size) for gradient in gradients]
 
 
-def _middle_adjoint(three: Blocks, by_three: Blocks) -> np.ndarray:
-    """Returns the derivative by M of A1, X1, A2, as `middle` has them."""
-    a1, x1, a2 = three
-    by_m22 = solve(x1, by_three[0].T).T
-    by_m11 = solve(x1.T, by_three[2])
-    by_m12 = by_three[1] - by_m11 @ a2.T - a1.T @ by_m22
-    return np.block([[by_m11, by_m12], [np.zeros_like(x1), by_m22]])
-
-
-def _peel_adjoint(
-    word: Word, peeled: Blocks, values: Blocks, by: np.ndarray
-) -> list[np.ndarray]:
-    """Returns the derivative by the unknown blocks, from that by M, which is overwritten."""
-    before, behind = word.sides(len(by))
-    states = iter(peeled[-2::-1])
-    last, first = [], []
-    for (changed, kept), block in zip(behind, values[word.before :], strict=True):
-        last.append(-next(states)[:, changed].T @ by[:, kept])
-        by[:, changed] -= by[:, kept] @ block.T
-    for (changed, kept), block in zip(before[::-1], values[: word.before][::-1], strict=True):
-        first.append(-by[changed] @ next(states)[kept].T)
-        by[kept] -= block.T @ by[changed]
-    return first[::-1] + last
+def _middle_adjoint(
+    rest: np.ndarray, back: np.ndarray | None, by_three: Blocks
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the derivative by M, and by its inverse, of A1, X1, A2 as `middle` has them."""
+    by_a1, by_x1, by_a2 = by_three
+    d = len(rest) // 2
+    x1, small, large = rest[:d, d:], np.eye(d), np.eye(len(rest) - d)
+    inverse = right_inverse(x1)[0]
+    by_rest, by_back = np.zeros_like(rest), None
+    by_rest[:d, :d], by_rest[d:, d:] = inverse.T @ by_a2, by_a1 @ inverse.T
+    by_inverse = (rest[d:, d:] - large).T @ by_a1 + by_a2 @ (rest[:d, :d] - small).T
+    by_x1 = by_x1.copy()
+    if back is not None:
+        beyond, other = large - inverse @ x1, back[d:, d:] - large  # beyond the rows of X1
+        by_back = np.zeros_like(back)
+        by_back[d:, d:] = beyond @ by_a2 @ inverse.T
+        by_beyond = by_a2 @ (other @ inverse).T
+        by_inverse += other.T @ beyond @ by_a2 - by_beyond @ x1.T
+        by_x1 += inverse.T @ (inverse @ by_inverse.T @ beyond - by_beyond)
+    by_rest[:d, d:] = by_x1 - inverse.T @ by_inverse @ inverse.T
+    return by_rest, by_back

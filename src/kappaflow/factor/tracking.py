@@ -9,42 +9,23 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.coupling import two_by_two_condition
 from kappaflow.factor.descent import descend
 from kappaflow.factor.newton import newton
-from kappaflow.factor.rotation import rotation_start
-from kappaflow.factor.six import Six, six_blocks
+from kappaflow.factor.path import Path
+from kappaflow.factor.six import Six
 from kappaflow.factor.word import Target, Word, all_blocks, product
 
 Blocks = Sequence[np.ndarray]
 
 NUDGE = 1e-2  # away from starts where the equation is degenerate, such as the identity
-STRIDE = 2.0  # of the path, in units of log cond(T)
 SHORTEST = 1e-3
 ON_THE_PATH = 1e-3
-PATH_STEPS = 10  # of descent after each stride: a path far from ill-conditioned is shorter
+PATH_STEPS = 20  # of descent after each stride, so that the path stays well conditioned
+PATH_GAIN = 1e-2  # in ten of them, or else the next stride is due
 PATH_POWER = 2
 POWERS = (4, 8, 16, 32)
+SLICE = 50  # steps between two looks at the goal
 POLISH = 1e-14
 SMALL = 1e-9  # residual beyond which a result is refused
 ATTEMPTS = 3
-
-
-class Path:
-    """T(t) = O S^t, from the rotation nearest to T = O S, at t = 0, to T at t = 1.
-
-    Args:
-        matrix: T, (2d, 2d), with determinant 1.
-    """
-
-    def __init__(self, matrix: np.ndarray) -> None:
-        self._left, values, self._right = np.linalg.svd(matrix)
-        self._logs = np.log(values) - np.log(values).mean()
-        self.rotation = self._left @ self._right
-        self.length = float(self._logs[0] - self._logs[-1])
-
-    def at(self, t: float) -> Target:
-        """Returns T(t) and its inverse, both from the singular values."""
-        scales = np.exp(t * self._logs)
-        inverse = (self._right.T / scales) @ self._left.T
-        return Target((self._left * scales) @ self._right, inverse)
 
 
 def track(
@@ -52,7 +33,7 @@ def track(
     couplings: int,
     *,
     seed: int = 0,
-    steps: int = 200,
+    steps: int = 300,
     goal: float | None = None,
 ) -> list[np.ndarray]:
     r"""Returns the blocks of so many unit couplings, L first, whose product is T.
@@ -61,14 +42,14 @@ def track(
     stride so that it stays well conditioned; then the largest block norm descends.
 
     Args:
-        matrix: T, (2d, 2d), with determinant 1.
+        matrix: T, (n, n), with determinant 1.
         couplings: How many: six or more.
         seed: Of the small step away from degenerate starts.
         steps: Of the last descent, at most.
         goal: Condition number of the worst coupling at which the descent may stop.
 
     Returns:
-        One (d, d) block for each coupling.
+        One block for each coupling: with d = n // 2, (n - d, d) and (d, n - d) in turn.
 
     Raises:
         ArgumentError: The matrix is not of that kind, or there are fewer than six.
@@ -94,7 +75,7 @@ def track(
     for attempt in range(ATTEMPTS):
         try:
             blocks = _start(path, couplings, seed + attempt)
-            word, values = _centred(path.at(0.0), blocks)
+            word, values = _centred(path.at(path.begin), blocks)
             values = _follow(word, path, values)
             target = path.at(1.0)
             values = _descend(word, target, values, steps=steps, goal=goal)
@@ -109,7 +90,7 @@ def track(
     raise NumericalError(
         f"no {couplings} couplings were found in {ATTEMPTS} attempts: {trouble}. Likely causes: "
         f"(a) the map is too ill-conditioned for float64 (its condition number is "
-        f"{np.exp(path.length):.1e}; above 1e8 little can be promised); (b) an unlucky path: try "
+        f"{path.condition:.1e}; above 1e8 little can be promised); (b) an unlucky path: try "
         "another 'seed' or more couplings. Eleven couplings in closed form always work."
     )
 
@@ -118,14 +99,14 @@ def track_six(
     matrix: np.ndarray,
     *,
     seed: int = 0,
-    steps: int = 200,
+    steps: int = 300,
     goal: float | None = None,
     scale: float = 1.0,
 ) -> Six:
     """Returns six unit couplings whose product is T, as well conditioned as could be found.
 
     Args:
-        matrix: T, (2d, 2d), with determinant 1.
+        matrix: T, (n, n), with determinant 1.
         seed: Of the small step away from degenerate starts.
         steps: Of descent, at most.
         goal: Condition number of the worst coupling at which the descent may stop.
@@ -144,11 +125,9 @@ def track_six(
         True
     """
     root = scale ** (1 / 6)  # of g
-    d = len(matrix) // 2
-    balance = np.repeat([1.0, root], d)
-    blocks = track(
-        balance[:, None] ** -1 * matrix * balance, 6, seed=seed, steps=steps, goal=goal
-    )
+    balance = np.where(np.arange(len(matrix)) < len(matrix) // 2, 1.0, root)
+    balanced = matrix * balance / balance[:, None]
+    blocks = track(balanced, 6, seed=seed, steps=steps, goal=goal)
     return Six(*[block * (1 / root if i % 2 else root) for i, block in enumerate(blocks)])
 
 
@@ -157,13 +136,13 @@ def improve(
     blocks: Blocks,
     *,
     seed: int = 0,
-    steps: int = 200,
+    steps: int = 300,
     goal: float | None = None,
 ) -> list[np.ndarray]:
     """Returns better conditioned blocks of the same product, or those given if none are found.
 
     Args:
-        matrix: T, (2d, 2d), with determinant 1.
+        matrix: T, (n, n), with determinant 1.
         blocks: Of six or more unit couplings whose product is T, L first, second one invertible.
         seed: Of the small step away from degenerate starts.
         steps: Of descent, at most.
@@ -201,8 +180,10 @@ def worst(blocks: Blocks) -> float:
 def _checked(matrix: np.ndarray) -> np.ndarray:
     """Returns the matrix in float64, or says why it cannot be tracked."""
     matrix = np.asarray(matrix, dtype=float)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) % 2 or not len(matrix):
-        raise ArgumentError(f"'matrix' should be square of even size, got shape {matrix.shape}.")
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
+        raise ArgumentError(
+            f"'matrix' should be square, of size 2 or more, got shape {matrix.shape}."
+        )
     if not np.isfinite(matrix).all():
         raise ArgumentError("'matrix' should hold finite numbers, got others among them.")
     sign, log = np.linalg.slogdet(matrix)
@@ -216,10 +197,10 @@ def _checked(matrix: np.ndarray) -> np.ndarray:
 
 def _start(path: Path, couplings: int, seed: int) -> list[np.ndarray]:
     """Returns blocks of the rotation: six in closed form amid zero ones, set in motion."""
-    six = six_blocks(path.rotation, *rotation_start(path.rotation))
+    six = path.six()
     ahead = _before(couplings) if couplings - 6 >= _before(couplings) else 0
-    word, target = Word(couplings, ahead), path.at(0.0)
-    zeros = [np.zeros_like(six[0]) for _ in range(couplings - 6)]
+    word, target = Word(couplings, ahead), path.at(path.begin)
+    zeros = [np.zeros_like(six[i % 2]) for i in range(couplings - 6)]
     blocks = [*zeros[:ahead], *six, *zeros[ahead:]]
     values = _nudged(word, target, word.unknowns(blocks), seed)
     return all_blocks(word, target, values)
@@ -227,12 +208,12 @@ def _start(path: Path, couplings: int, seed: int) -> list[np.ndarray]:
 
 def _nudged(word: Word, target: Target, values: Blocks, seed: int) -> list[np.ndarray]:
     """Returns a solution a little away from a given one, and some descent further."""
-    generator, size = np.random.default_rng(seed), NUDGE / len(values[0]) ** 0.5
+    generator, size = np.random.default_rng(seed), NUDGE / values[0].shape[1] ** 0.5
     moved = [block + size * generator.standard_normal(block.shape) for block in values]
     moved, error, _ = newton(word, target, moved, tolerance=ON_THE_PATH, steps=20)
     if error > ON_THE_PATH:
         raise NumericalError("the start could not be moved within the solution set")
-    return descend(word, target, moved, power=PATH_POWER, steps=2 * PATH_STEPS)[0]
+    return _smoothed(word, target, moved)
 
 
 def _before(couplings: int) -> int:
@@ -247,14 +228,21 @@ def _centred(target: Target, blocks: Blocks) -> tuple[Word, list[np.ndarray]]:
     values, error, _ = newton(word, target, values, tolerance=ON_THE_PATH, steps=20)
     if error > ON_THE_PATH:
         raise NumericalError("the middle couplings are nearly singular at the start")
-    return word, values
+    return word, _smoothed(word, target, values)
+
+
+def _smoothed(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
+    """Returns the values after a little descent with a low power."""
+    return descend(
+        word, target, values, power=PATH_POWER, steps=PATH_STEPS, least_gain=PATH_GAIN
+    )[0]
 
 
 def _follow(word: Word, path: Path, values: Blocks) -> list[np.ndarray]:
     """Returns a solution at the end of the path, from one at its start."""
-    t, stride = 0.0, STRIDE / max(path.length, STRIDE)
-    while t < 1 and path.length > ON_THE_PATH:
-        there = min(1.0, t + stride)
+    t, stride = path.begin, path.stride(path.begin)
+    while t < 1:
+        there = min(0.0 if t < 0 else 1.0, t + stride)
         target = path.at(there)
         trial, error, taken = newton(word, target, values, tolerance=ON_THE_PATH, steps=8)
         if error > ON_THE_PATH:
@@ -262,8 +250,9 @@ def _follow(word: Word, path: Path, values: Blocks) -> list[np.ndarray]:
             if stride < SHORTEST:
                 raise NumericalError(f"the path was lost at {t:.3f} of its length")
             continue
-        values, _ = descend(word, target, trial, power=PATH_POWER, steps=PATH_STEPS)
-        t, stride = there, stride * (1.5 if taken <= 5 else 1.0)
+        values = _smoothed(word, target, trial)
+        stride = path.stride(there) if there == 0 else stride * (1.5 if taken <= 5 else 1.0)
+        t = there
     return list(values)
 
 
@@ -276,7 +265,7 @@ def _descend(
     while left > 0:
         if goal is not None and worst(all_blocks(word, target, values)) <= goal:
             break
-        part = min(left, 5 * PATH_STEPS)
+        part = min(left, SLICE)
         values, taken = descend(word, target, values, power=current, steps=part)
         left -= max(taken, 1)
         if taken < part and (current := next(power, None)) is None:

@@ -37,6 +37,7 @@ class Replaced:
         method: How they were found.
         residual: Relative error of their product.
         condition_numbers: Of the couplings.
+        flipped: Whether one of them has a negative scale, as a negative determinant needs.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Replaced:
     method: str
     residual: float
     condition_numbers: tuple[float, ...]
+    flipped: bool
 
 
 @dataclass(frozen=True)

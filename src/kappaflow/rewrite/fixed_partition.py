@@ -112,9 +112,16 @@ def _factored(
     found: Factorization = factor_linear(
         item.matrix, couplings=couplings, partition=partition if ends is None else ends, seed=seed
     )
-    layers = [*reversed(found.couplings)]
-    numbers = tuple(layer.condition_number for layer in layers)
-    return layers, Replaced(item.name, len(layers), found.method, found.residual, numbers)
+    layers: list[Bijection] = [*reversed(found.couplings)]
+    numbers = found.condition_numbers[::-1]
+    return layers, Replaced(
+        item.name,
+        len(layers),
+        found.method,
+        found.residual,
+        numbers,
+        found.flipped is not None,
+    )
 
 
 def _nearest(items: Sequence[Item]) -> Partition | None:

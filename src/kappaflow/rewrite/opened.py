@@ -12,12 +12,14 @@ from kappaflow.bijections import (
     Permutation,
     Standardize,
 )
-from kappaflow.bijections.coupling import Coupling
 from kappaflow.errors import ArgumentError
+from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
 from kappaflow.rewrite.mixed import MixedCoupling
 from kappaflow.stack import CouplingStack
 
+STARTS = ("initialized", "fitted")  # flags of a start from data
+OPENED = (Chain, CouplingStack, Inverse, Whiten)
 ELEMENTWISE = (ActNorm, ElementwiseAffine, Standardize)
 
 
@@ -69,7 +71,7 @@ def is_elementwise(part: Bijection) -> bool:
 def is_linear(part: Bijection) -> bool:
     """Returns whether a layer is a linear map and a shift; one that waits for data is not yet."""
     inner = _inner(part)
-    return inner.is_linear and bool(getattr(inner, "initialized", True))
+    return inner.is_linear and all(bool(getattr(inner, name, True)) for name in STARTS)
 
 
 def is_coupling(part: Bijection) -> bool:
@@ -89,6 +91,8 @@ def _inner(part: Bijection) -> Bijection:
 def _walk(part: Bijection) -> Iterator[Bijection]:
     if isinstance(part, CouplingStack):
         part = part.to_chain().eval()
+    if isinstance(part, Whiten) and part.fitted:
+        part = part.couplings
     if isinstance(part, Chain):
         if part.embedding is not None:
             raise ArgumentError(
@@ -98,7 +102,7 @@ def _walk(part: Bijection) -> Iterator[Bijection]:
             yield from _walk(inner)
     elif isinstance(part, MixedCoupling):
         yield from part.parts()
-    elif isinstance(part, Inverse) and isinstance(part.bijection, Chain | CouplingStack | Inverse):
+    elif isinstance(part, Inverse) and isinstance(part.bijection, OPENED):
         yield from (_inverse(inner) for inner in reversed(list(_walk(part.bijection))))
     else:
         yield part
@@ -106,21 +110,3 @@ def _walk(part: Bijection) -> Iterator[Bijection]:
 
 def _inverse(part: Bijection) -> Bijection:
     return part.bijection if isinstance(part, Inverse) else Inverse(part)
-
-
-def count_couplings(bijection: Bijection) -> int:
-    """Returns how many couplings a bijection has, linear ones included."""
-    return sum(
-        isinstance(part, Coupling | MixedCoupling) or hasattr(part, "partition")
-        for part in _walk_closed(bijection)
-    )
-
-
-def _walk_closed(part: Bijection) -> Iterator[Bijection]:
-    if isinstance(part, CouplingStack):
-        part = part.plain()
-    if isinstance(part, Chain):
-        for inner in part:
-            yield from _walk_closed(inner)
-    else:
-        yield part

@@ -14,9 +14,10 @@ import numpy as np
 from kappaflow.bijection import Bijection
 from kappaflow.bijections import Logit
 from kappaflow.errors import ArgumentError
+from kappaflow.factor import LinearCoupling
 from kappaflow.partition import Partition
 from kappaflow.rewrite.affine import AffineMap, affine_map
-from kappaflow.rewrite.items import Item, LinearMap, elementwise, partition_of
+from kappaflow.rewrite.items import Item, LinearMap, elementwise_if_any, partition_of
 from kappaflow.rewrite.opened import is_coupling, is_elementwise, is_linear, is_permutation
 from kappaflow.rewrite.reordered import AnyCoupling, reordered
 
@@ -47,13 +48,15 @@ class Plan:
             index = self._map_of(part).matrix.argmax(0)  # feature f goes to place index[f]
             self._order = [int(index[feature]) for feature in self._order]
             self._names.append(type(part).__name__)
+        elif self._fits(part):
+            self.items.append(part)
         elif is_linear(part) and (not is_elementwise(part) or self._pending is not None):
             self._mix(part)
         elif is_coupling(part):
             self._couple(part)  # pyright: ignore[reportArgumentType]
         elif is_linear(part) and not self._in_order():
             made = self._map_of(part).reordered(self._order)
-            self.items += elementwise(made.matrix.diagonal(), made.shift)
+            self.items += elementwise_if_any(made.matrix.diagonal(), made.shift)
         else:
             self._leave(part)
 
@@ -61,6 +64,13 @@ class Plan:
         """Brings the features back to their order."""
         self._move_to(self._positions())
         self._emit()
+
+    def _fits(self, part: Bijection) -> bool:
+        """Returns whether a layer is a linear coupling that can stay what it is."""
+        if not isinstance(part, LinearCoupling) or not self._in_order():
+            return False
+        own = (self.partition, self.partition.swapped())
+        return self._pending is None and part.partition in own
 
     def _map_of(self, part: Bijection) -> AffineMap:
         return affine_map([part], self.partition.features)
@@ -128,7 +138,10 @@ class Plan:
         if self._pending is not None:
             sign *= np.linalg.slogdet(self._pending.matrix)[0]
         large = max(target.kept, target.changed, key=len)
-        if sign < 0 and len(large) > 1:  # couplings of positive scales have positive determinants
+        # Couplings of positive scales have positive determinants: two features more change places,
+        # unless all others are where they belong, since it takes couplings to bring them back.
+        in_order = self._in_order() and moves == sorted(moves)
+        if sign < 0 and len(large) > 1 and not in_order:
             a, b = large[:2]
             moves[a], moves[b] = moves[b], moves[a]
         return moves
@@ -150,9 +163,9 @@ class Plan:
             if not np.array_equal(matrix, np.eye(len(matrix))):
                 name = " and ".join(dict.fromkeys(self._names)) or "another partition"
                 self.items.append(LinearMap(matrix, name))
-            self.items += elementwise(np.ones(len(matrix)), shift)
+            self.items += elementwise_if_any(np.ones(len(matrix)), shift)
         if self._behind is not None:
-            self.items += elementwise(self._behind.matrix.diagonal(), self._behind.shift)
+            self.items += elementwise_if_any(self._behind.matrix.diagonal(), self._behind.shift)
         self._pending, self._behind, self._names = None, None, []
 
     def _leave(self, part: Bijection) -> None:
@@ -161,5 +174,5 @@ class Plan:
             self.finish()
         self._emit()
         self.items.append(part)
-        if not is_linear(part):
+        if not (is_linear(part) or is_elementwise(part)):
             self.left.append(type(part).__name__)

@@ -1,0 +1,175 @@
+"""Learned linear layers in factored form, which cannot become singular: LU, QR, SVD."""
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow._checks import natural_int
+from kappaflow.bijections.linear import LinearMap
+from kappaflow.bijections.matrices import (
+    Diagonal,
+    Matrix,
+    Product,
+    Reflections,
+    Reordering,
+    Triangular,
+)
+from kappaflow.bijections.permutation import Permutation
+from kappaflow.errors import ArgumentError
+from kappaflow.registry import register
+
+
+@register("LULinear")
+class LULinear(LinearMap):
+    r"""z = P L U x + shift, the same at each place: a fixed permutation, two learned triangles.
+
+    L has ones on its diagonal, U positive numbers. Both are the identity at the start.
+
+    Args:
+        features: Number of features, n: dimension 1 of the points.
+        seed: Of a random permutation P; the identity if left out.
+
+    Attributes:
+        triangles: (n, n): below the diagonal that of L, above it that of U, on it the logarithm of
+            the diagonal of U.
+
+    Note:
+        Not every matrix is of this form: the leading minors of P^T M are positive. The random P of
+        a seed is there to start elsewhere, not to be learned.
+
+    Source:
+        Kingma, Dhariwal 2018 (Glow), section 3.2.
+
+    Example:
+        >>> layer = LULinear(3, seed=0)
+        >>> layer(torch.tensor([[10.0, 20.0, 30.0]]))[0].detach()
+        tensor([[30., 20., 10.]])
+    """
+
+    def __init__(self, features: int, seed: int | None = None) -> None:
+        super().__init__(features)
+        self.permutation = (
+            Permutation(range(features))
+            if seed is None
+            else Permutation.random(features, seed=natural_int("seed", seed))
+        )
+        self.triangles = nn.Parameter(torch.zeros(features, features))
+
+    def _form(self, dtype: torch.dtype) -> Matrix:
+        triangles = self.triangles.to(dtype)
+        lower = triangles.tril(-1) + torch.eye(self.features).to(triangles)
+        return Product([
+            Reordering(self.permutation.index),
+            Triangular(lower, upper=False),
+            Triangular(_positive_diagonal(triangles), upper=True),
+        ])
+
+
+@register("QRLinear")
+class QRLinear(LinearMap):
+    r"""z = Q R x + shift, the same at each place: reflections Q, a triangle R.
+
+    Q is an even number of Householder reflections, so that it is a rotation, and R has a positive
+    diagonal. At the start equal reflections cancel in pairs, and R is the identity.
+
+    Args:
+        features: Number of features, n: dimension 1 of the points.
+        reflections: How many, an even number. If left out n, or n - 1 where that is odd: with
+            these every rotation can be had.
+
+    Attributes:
+        triangle: (n (n + 1) / 2,): the rows of R, with the logarithms of its diagonal on it.
+        reflections: (reflections, n): a vector for each reflection, of any length but zero.
+
+    Note:
+        To first order at the start, n reflections turn in about three quarters of all planes, and
+        2 (n - 1) in all of them.
+
+    Source:
+        Hoogeboom, van den Berg, Welling 2019, Emerging convolutions for generative normalizing
+        flows; reflections: Tomczak, Welling 2016, Householder flow.
+
+    Example:
+        >>> layer = QRLinear(3)
+        >>> layer(torch.tensor([[10.0, 20.0, 30.0]]))[0].detach()
+        tensor([[10., 20., 30.]])
+    """
+
+    def __init__(self, features: int, *, reflections: int | None = None) -> None:
+        super().__init__(features)
+        self.reflections = _paired_reflections(features, reflections)
+        self.triangle = nn.Parameter(torch.zeros(features * (features + 1) // 2))
+
+    def _form(self, dtype: torch.dtype) -> Matrix:
+        n = self.features
+        row, column = torch.triu_indices(n, n, device=self.triangle.device)
+        empty = torch.zeros(n, n, dtype=dtype, device=self.triangle.device)
+        packed = empty.index_put((row, column), self.triangle.to(dtype))
+        return Product([
+            Reflections(self.reflections.to(dtype)),
+            Triangular(_positive_diagonal(packed), upper=True),
+        ])
+
+
+@register("SVDLinear")
+class SVDLinear(LinearMap):
+    r"""z = Q_1 D Q_2 x + shift, the same at each place: a positive diagonal between reflections.
+
+    The singular values are the numbers of D, whatever the reflections are: the condition number is
+    their ratio. The identity at the start: D is, and in Q_1 and Q_2 equal reflections cancel in
+    pairs.
+
+    Args:
+        features: Number of features, n: dimension 1 of the points.
+        reflections: How many on either side, an even number. If left out n, or n - 1 where that is
+            odd: with these every matrix of positive determinant can be had.
+
+    Attributes:
+        left: (reflections, n): the vectors of Q_1, of any length but zero.
+        log_scale: (n,): logarithms of the diagonal.
+        right: (reflections, n): the vectors of Q_2.
+
+    Note:
+        With N(0, 0.3) added to all parameters at the start, 16 features, the condition number has
+        the median 2.8 here, 9.8 for `QRLinear`, 27.5 for `LULinear` and 31.8 for `Linear`.
+
+    Source:
+        Zhang, Lei, Dhillon 2018, Stabilizing gradients for deep neural networks via efficient SVD
+        parameterization.
+
+    Example:
+        >>> layer = SVDLinear(2)
+        >>> with torch.no_grad():
+        ...     layer.log_scale[0] = 0.6931471805599453
+        >>> round(layer.condition_number, 6)
+        2.0
+    """
+
+    def __init__(self, features: int, *, reflections: int | None = None) -> None:
+        super().__init__(features)
+        self.left = _paired_reflections(features, reflections)
+        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.right = _paired_reflections(features, reflections)
+
+    def _form(self, dtype: torch.dtype) -> Matrix:
+        return Product([
+            Reflections(self.left.to(dtype)),
+            Diagonal(self.log_scale.to(dtype)),
+            Reflections(self.right.to(dtype)),
+        ])
+
+
+def _positive_diagonal(packed: Tensor) -> Tensor:
+    """Returns the upper triangle whose diagonal is given by its logarithms."""
+    return packed.triu(1) + packed.diagonal().exp().diag()
+
+
+def _paired_reflections(features: int, count: int | None) -> nn.Parameter:
+    """Returns vectors of reflections along the axes, each twice in a row: together nothing."""
+    number = features // 2 * 2 if count is None else natural_int("reflections", count)
+    if number % 2:
+        raise ArgumentError(
+            f"'reflections' should be even, got {number}: equal ones cancel in pairs at the start."
+        )
+    axes = torch.arange(number) // 2 % features
+    # The reflections of a single feature have no freedom.
+    return nn.Parameter(torch.eye(features)[axes], requires_grad=number > 0 and features > 1)

@@ -1,0 +1,222 @@
+"""Learned linear layers: what they share, and the one with a dense weight."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kappaflow._checks import batch, positive_int
+from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow.bijections.matrices import Dense, Matrix
+from kappaflow.errors import ArgumentError
+from kappaflow.linearization import Linearization
+from kappaflow.registry import register
+
+Numbers = Tensor | np.ndarray | Sequence
+
+
+class LinearMap(Bijection):
+    """z = M x + shift on the features (dimension 1), with the same M and shift at each place.
+
+    A subclass says in `_form` what M is made of. Products and solves are done in float32 or wider,
+    also under autocast: the two directions have to be each other's inverse.
+
+    Args:
+        features: Number of features, n.
+    """
+
+    is_linear = True
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = positive_int("features", features)
+        self.shift = nn.Parameter(torch.zeros(features))
+
+    @abstractmethod
+    def _form(self, dtype: torch.dtype) -> Matrix:
+        """Returns M, made of the parameters in this type."""
+
+    @torch.no_grad()
+    def matrix(self) -> Tensor:
+        """Returns the matrix M (n, n) that acts on columns: z = M x + shift."""
+        return self._columns(log_det_dtype(self.shift.dtype)).to(self.shift.dtype)
+
+    @property
+    def condition_number(self) -> float:
+        """Largest over smallest singular value of the matrix, in float64; nan if it has nan."""
+        with torch.no_grad():
+            matrix = self._columns(torch.float64).cpu()
+        if not torch.isfinite(matrix).all():
+            return math.nan
+        values = torch.linalg.svdvals(matrix)
+        return (values[0] / values[-1]).item()
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        dtype = self._dtype("x", x)
+        with _full_precision(x):
+            form, shift = self._form(dtype), self.shift.to(dtype)
+            value = _at_places(lambda rows: form.times(rows) + shift, x, dtype)
+            return value, _log_det(form, x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        dtype = self._dtype("z", z)
+        with _full_precision(z):
+            form, shift = self._form(dtype), self.shift.to(dtype)
+            value = _at_places(lambda rows: form.solve(rows - shift), z, dtype)
+            return value, -_log_det(form, z)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        value, log_det = self(x)
+        dtype = self._dtype("x", x)
+        with _full_precision(x):
+            return _LinearMapLinearization(self._form(dtype), dtype, value, log_det)
+
+    def _columns(self, dtype: torch.dtype) -> Tensor:
+        unit = torch.eye(self.features, dtype=dtype, device=self.shift.device)
+        with _full_precision(unit):
+            return self._form(dtype).times(unit).mT.contiguous()
+
+    def _dtype(self, name: str, x: Tensor) -> torch.dtype:
+        """Returns the type to compute in, for points of the right shape."""
+        batch(name, x, (self.features, *batch(name, x).shape[2:]))
+        return torch.promote_types(log_det_dtype(x.dtype), self.shift.dtype)
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}"
+
+
+class _LinearMapLinearization(Linearization):
+    """The derivative of a linear map is the map, without its shift."""
+
+    def __init__(self, form: Matrix, dtype: torch.dtype, value: Tensor, log_det: Tensor) -> None:
+        self.value, self.log_det = value, log_det
+        self._form, self._transposed, self._dtype = form, form.transposed(), dtype
+
+    def jv(self, v: Tensor) -> Tensor:
+        return self._applied(self._form.times, v)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        return self._applied(self._transposed.times, u)
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        return self._applied(self._form.solve, w)
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        return self._applied(self._transposed.solve, y)
+
+    def _applied(self, product: Callable[[Tensor], Tensor], vectors: Tensor) -> Tensor:
+        points = vectors.reshape(-1, *self.value.shape[1:])
+        with _full_precision(points):
+            return _at_places(product, points, self._dtype).reshape(vectors.shape)
+
+
+@register("Linear")
+class Linear(LinearMap):
+    """z = M x + shift with any matrix M, the same at each place; the identity at the start.
+
+    On images, (B, n, H, W), it is the invertible 1x1 convolution. The inverse is a solve.
+
+    Args:
+        features: Number of features, n: dimension 1 of the points.
+
+    Note:
+        Training can make M singular, in which case the inverse raises `NumericalError`; log_det
+        and inverse cost a factorization, O(n^3), at each call. `LULinear`, `QRLinear` and
+        `SVDLinear` avoid both.
+
+    Source:
+        Kingma, Dhariwal 2018 (Glow), section 3.2.
+
+    Example:
+        >>> turn = Linear.of([[0.0, -1.0], [2.0, 0.0]], shift=[10.0, 0.0])
+        >>> turn(torch.tensor([[3.0, 4.0]]))[0].detach()
+        tensor([[6., 6.]])
+        >>> turn.condition_number
+        2.0
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features)
+        self.weight = nn.Parameter(torch.eye(features))
+
+    @classmethod
+    def of(cls, matrix: Numbers, shift: Numbers | None = None) -> "Linear":
+        """Returns the layer with these numbers, which model files keep with the weights.
+
+        Args:
+            matrix: M (n, n), invertible; the layer is of its type.
+            shift: (n,); zeros if left out.
+
+        Returns:
+            The layer.
+
+        Raises:
+            ArgumentError: A shape does not fit, a number is not finite, or the matrix is singular
+                as far as its type can tell.
+        """
+        weight = _numbers("matrix", matrix)
+        if weight.dim() != 2 or weight.shape[0] != weight.shape[1]:
+            raise ArgumentError(
+                f"'matrix' should be square, (n, n), got shape {tuple(weight.shape)}."
+            )
+        layer = Linear(len(weight)).to(weight)
+        start = layer.shift.detach() if shift is None else _numbers("shift", shift)
+        if start.shape != layer.shift.shape:
+            raise ArgumentError(
+                f"'shift' should have shape ({len(weight)},), one number for each row of the "
+                f"matrix, got {tuple(start.shape)}."
+            )
+        _check_rank(weight)
+        layer.load_state_dict({"weight": weight, "shift": start})
+        return layer
+
+    def _form(self, dtype: torch.dtype) -> Matrix:
+        return Dense(self.weight.to(dtype))
+
+
+def _full_precision(x: Tensor) -> torch.autocast:
+    """Returns a context in which autocast rounds nothing."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _at_places(function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns a function of rows (N, n), computed in `dtype`, at each place of x (B, n, ...)."""
+    vectors = x.movedim(1, -1)
+    rows = function(vectors.reshape(-1, x.shape[1]).to(dtype))
+    return rows.reshape(vectors.shape).movedim(-1, 1).to(x.dtype)
+
+
+def _log_det(form: Matrix, x: Tensor) -> Tensor:
+    """Returns log|det M|, once for each place, for each row of x (B, n, ...)."""
+    places = x.shape[2:].numel()
+    return (form.log_det().to(x.device) * places).expand(x.shape[0])
+
+
+def _numbers(name: str, given: Numbers) -> Tensor:
+    """Returns the given numbers as a floating tensor, or says what is wrong with them."""
+    try:
+        numbers = torch.as_tensor(given).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(f"'{name}' should hold numbers, got {given!r}.") from None
+    if numbers.is_complex():
+        raise ArgumentError(f"'{name}' should hold real numbers, got {numbers.dtype}.")
+    if not numbers.is_floating_point():
+        numbers = numbers.to(torch.get_default_dtype())
+    if not torch.isfinite(numbers).all():
+        raise ArgumentError(f"'{name}' should hold finite numbers, got others among them.")
+    return numbers
+
+
+def _check_rank(matrix: Tensor) -> None:
+    """Refuses a matrix that is singular, or cannot be told from such a one in its type."""
+    values = torch.linalg.svdvals(matrix.double())
+    smallest = (values[-1] / values[0]).nan_to_num(0.0).item()
+    if smallest <= len(matrix) * torch.finfo(matrix.dtype).eps:
+        raise ArgumentError(
+            "'matrix' should be invertible, got one whose smallest singular value is "
+            f"{smallest:.2g} of the largest, which {matrix.dtype} cannot tell from zero: "
+            "give it in a wider type if it has an inverse."
+        )

@@ -1,0 +1,182 @@
+"""Square matrices as linear layers hold them: each knows its products, solves and log|det|.
+
+All act on rows r (N, n) as on columns: `times(rows)` is M r of each row, that is rows M^T.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kappaflow.errors import NumericalError
+
+
+class Matrix(ABC):
+    """An invertible matrix M (n, n) in some form. The products can be differentiated.
+
+    1. `solve(times(rows))` is rows, and no inverse is ever formed for it.
+    2. `transposed()` is M^T in a form of the same kind.
+    3. `log_det()` is log|det M| in nats, a scalar.
+    """
+
+    @abstractmethod
+    def times(self, rows: Tensor) -> Tensor:
+        """Returns M r for each row r, (N, n)."""
+
+    @abstractmethod
+    def solve(self, rows: Tensor) -> Tensor:
+        """Returns M^-1 r for each row r, (N, n)."""
+
+    @abstractmethod
+    def transposed(self) -> "Matrix":
+        """Returns M^T."""
+
+    @abstractmethod
+    def log_det(self) -> Tensor:
+        """Returns log|det M|."""
+
+
+class Dense(Matrix):
+    """Any matrix; solves by LU with pivots."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self._matrix = matrix
+
+    def times(self, rows: Tensor) -> Tensor:
+        return rows @ self._matrix.mT
+
+    def solve(self, rows: Tensor) -> Tensor:
+        try:
+            return torch.linalg.solve(self._matrix.mT, rows, left=False)
+        except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
+            raise NumericalError(
+                "the matrix of a linear layer is singular, so that nothing can be inverted: "
+                "(a) steps of training were too long, (b) it was given so. Its condition_number "
+                "was large before; LULinear, QRLinear and SVDLinear cannot become singular."
+            ) from None
+
+    def transposed(self) -> Matrix:
+        return Dense(self._matrix.mT)
+
+    def log_det(self) -> Tensor:
+        return torch.linalg.slogdet(self._matrix).logabsdet
+
+
+class Triangular(Matrix):
+    """Zero below the diagonal (`upper`) or above it; solves by substitution."""
+
+    def __init__(self, matrix: Tensor, *, upper: bool) -> None:
+        self._matrix, self._upper = matrix, upper
+
+    def times(self, rows: Tensor) -> Tensor:
+        return rows @ self._matrix.mT
+
+    def solve(self, rows: Tensor) -> Tensor:
+        return _solve_triangular(self._matrix, rows, upper=self._upper)
+
+    def transposed(self) -> Matrix:
+        return Triangular(self._matrix.mT, upper=not self._upper)
+
+    def log_det(self) -> Tensor:
+        return self._matrix.diagonal().abs().log().sum()
+
+
+class Diagonal(Matrix):
+    """Positive numbers on the diagonal, by their logarithms (n,)."""
+
+    def __init__(self, log_scale: Tensor) -> None:
+        self._log_scale = log_scale
+
+    def times(self, rows: Tensor) -> Tensor:
+        return rows * self._log_scale.exp()
+
+    def solve(self, rows: Tensor) -> Tensor:
+        return rows * (-self._log_scale).exp()
+
+    def transposed(self) -> Matrix:
+        return self
+
+    def log_det(self) -> Tensor:
+        return self._log_scale.sum()
+
+
+class Reordering(Matrix):
+    """A permutation: M r is r[index]; an index move, never a product."""
+
+    def __init__(self, index: Tensor) -> None:
+        self._index = index
+
+    def times(self, rows: Tensor) -> Tensor:
+        return rows.index_select(1, self._index)
+
+    def solve(self, rows: Tensor) -> Tensor:
+        return self.transposed().times(rows)
+
+    def transposed(self) -> Matrix:
+        return Reordering(self._index.argsort())
+
+    def log_det(self) -> Tensor:
+        return torch.zeros((), device=self._index.device)
+
+
+class Reflections(Matrix):
+    r"""The orthogonal :math:`H_1 \cdots H_k`, :math:`H_i = 1 - 2 v_i v_i^T / |v_i|^2`.
+
+    All at once instead of one after the other: with the v_i as the columns of V the product is
+    :math:`1 - V T V^T`, where :math:`T^{-1}` is the upper triangle of :math:`V^T V` with half
+    its diagonal.
+
+    Args:
+        vectors: v_1 to v_k as rows, (k, n), none of them zero.
+
+    Source:
+        Joffrain, Low, Quintana-Orti, van de Geijn, Van Zee 2006, Accumulating Householder
+        transformations, revisited.
+    """
+
+    def __init__(self, vectors: Tensor) -> None:
+        self._vectors = vectors
+
+    def times(self, rows: Tensor) -> Tensor:
+        gram = self._vectors @ self._vectors.mT
+        triangle = gram.triu(1) + gram.diagonal().diag() / 2
+        parts = _solve_triangular(triangle, rows @ self._vectors.mT, upper=True)
+        return rows - parts @ self._vectors
+
+    def solve(self, rows: Tensor) -> Tensor:
+        return self.transposed().times(rows)
+
+    def transposed(self) -> Matrix:
+        return Reflections(self._vectors.flip(0))
+
+    def log_det(self) -> Tensor:
+        return self._vectors.new_zeros(())
+
+
+class Product(Matrix):
+    """M_1 M_2 ... M_m, each in its own form; the last one acts first."""
+
+    def __init__(self, factors: Sequence[Matrix]) -> None:
+        self._factors = factors
+
+    def times(self, rows: Tensor) -> Tensor:
+        for factor in reversed(self._factors):
+            rows = factor.times(rows)
+        return rows
+
+    def solve(self, rows: Tensor) -> Tensor:
+        for factor in self._factors:
+            rows = factor.solve(rows)
+        return rows
+
+    def transposed(self) -> Matrix:
+        return Product([factor.transposed() for factor in reversed(self._factors)])
+
+    def log_det(self) -> Tensor:
+        return sum((factor.log_det() for factor in self._factors), torch.zeros(()))
+
+
+def _solve_triangular(matrix: Tensor, rows: Tensor, *, upper: bool) -> Tensor:
+    """Returns M^-1 r for each row r: the rows X of X M^T = rows."""
+    return torch.linalg.solve_triangular(matrix.mT, rows, upper=not upper, left=False)
