@@ -106,9 +106,7 @@ def test_a_permutation_comes_through_the_pipe_in_as_few_couplings_as_work(
         (["map.npy", "--report", "."], "'report' should end in .html"),
     ],
 )
-def test_what_cannot_be_factored_is_refused_in_one_sentence(
-    run, matrix, monkeypatch, words, said
-):
+def test_what_cannot_be_factored_is_refused_in_one_sentence(run, matrix, monkeypatch, words, said):
     """And nothing is written."""
     folder = matrix.parent
     monkeypatch.chdir(folder)

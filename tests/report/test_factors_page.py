@@ -24,7 +24,7 @@ REFERENCE = Reference("other maps", [6, 8], [3.0, 2.0], [4.0, 3.0], [5.0, 4.0])
 @pytest.fixture(scope="module")
 def found():
     """Returns the factorization of a Gaussian map of 8 features."""
-    return kf.factor_linear(np.random.default_rng(0).standard_normal((8, 8)))
+    return kf.factor_linear(np.random.default_rng(1).standard_normal((8, 8)))
 
 
 def drawn(page):

@@ -31,6 +31,7 @@ def read_delimited(data: bytes, source: str, subject: str, separator: str | None
 
 
 def decoded(data: bytes, subject: str) -> str:
+    """Returns UTF-8 as text with one kind of line end, or says what it is instead."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FileError(f"{subject} is UTF-16 text: save it as UTF-8.")
     if b"\0" in data:
@@ -71,6 +72,7 @@ def _header(text: str, separator: str, subject: str) -> list[str]:
 
 
 def all_numbers(names: list[str]) -> bool:
+    """Returns whether each of the names is a number."""
     try:
         return bool([float(name) for name in names])
     except ValueError:

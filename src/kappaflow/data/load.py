@@ -91,8 +91,9 @@ def _read(source: object) -> Raw:
     if isinstance(source, str) and source in shipped_names() and not path.is_file():
         return read_file(path_of(source), source)
     if not path.exists():
+        missing = no_such_file(path, shipped_names())
         raise FileError(
-            f"{no_such_file(path, shipped_names())}: give a path, or the name of a shipped data set "
+            f"{missing}: give a path, or the name of a shipped data set "
             f"({', '.join(shipped_names())})."
         )
     return read_file(path, os.fsdecode(text))

@@ -17,7 +17,7 @@ TEXT = (".csv", ".tsv")
 
 
 def load_matrix(source: str) -> FloatArray:
-    """Returns the numbers of a file as a matrix, a row a line.
+    r"""Returns the numbers of a file as a matrix, a row a line.
 
     A header line is left out. Text tells it by its names; one of numbers is a row, unless it
     counts the columns and is one line more than a square matrix has.

@@ -122,5 +122,5 @@ def _key_figures(found: Factorization) -> list[KeyFigure]:
 def _diagonal(coupling: LinearCoupling) -> str:
     """Returns the entries of a diagonal, or their range."""
     values = coupling.diagonal.detach()
-    low, high = values.min().item(), values.max().item()
-    return significant(low) if low == high else f"{significant(low)} to {significant(high)}"
+    low, high = significant(values.min().item()), significant(values.max().item())
+    return low if low == high else f"{low} to {high}"

@@ -1,7 +1,5 @@
 """The page of a report."""
 
-from typing import Any
-
 from kappaflow.report import figures, headline, numbers
 from kappaflow.report.content import Report
 from kappaflow.report.document import document

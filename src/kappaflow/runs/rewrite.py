@@ -5,6 +5,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from kappaflow.conditioning import layers_of, profile
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, KappaflowError
@@ -28,7 +31,7 @@ from kappaflow.report import (
     write_report,
 )
 from kappaflow.rewrite import Certificate, rewrite_fixed_partition
-from kappaflow.runs.evaluate import evaluate
+from kappaflow.runs.evaluate import POINTS, evaluate
 from kappaflow.runs.fit import DIAGNOSIS
 from kappaflow.runs.job import Tables
 from kappaflow.runs.judged import judged, judged_alone
@@ -166,7 +169,7 @@ def _judge_again(old: Path, place: Path, flow: Flow, tables: Tables | None, how:
 def _examined(report: Report, flow: Flow, about: About) -> tuple[Report, Diagnosis]:
     """Returns a report with the conditioning of another flow of the same function."""
     diagnosis = doctor(flow)
-    depth = diagnosis.profile or profile(flow)
+    depth = diagnosis.profile or profile(flow, _draws(flow))
     said = "its data was not found as it was: the conditioning is that at samples of the flow"
     changed = {
         "about": about.model_copy(update={"notes": [*about.notes, said]}),
@@ -176,6 +179,11 @@ def _examined(report: Report, flow: Flow, about: About) -> tuple[Report, Diagnos
         "findings": [FindingView(**vars(finding)) for finding in diagnosis.findings],
     }
     return report.model_copy(update=changed), diagnosis
+
+
+def _draws(flow: Flow) -> Tensor:
+    """Returns a few samples of a flow."""
+    return flow.sample(POINTS, generator=torch.Generator().manual_seed(0))
 
 
 def _about(about: About, flow: Flow, how: str) -> About:
