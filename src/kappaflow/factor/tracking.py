@@ -10,6 +10,7 @@ from kappaflow.factor.coupling import two_by_two_condition
 from kappaflow.factor.descent import descend
 from kappaflow.factor.newton import newton
 from kappaflow.factor.path import FivePath, Path
+from kappaflow.factor.refine import refined
 from kappaflow.factor.six import Six
 from kappaflow.factor.word import Target, Word, all_blocks, product
 
@@ -94,7 +95,7 @@ def along(
             word, values = _centred(path.at(path.begin), blocks)
             values = _follow(word, path, values)
             values = _descend(word, target, values, steps=steps, goal=goal)
-            blocks = _polished(word, target, values)
+            blocks = refined(_polished(word, target, values), target.matrix)
         except (LinAlgError, NumericalError) as error:
             trouble = str(error)
             continue
