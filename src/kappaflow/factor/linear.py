@@ -61,7 +61,7 @@ def factor_linear(
         method: "rotation": six, in closed form, of orthogonal matrices (times a number).
             "eleven": in closed form, of any matrix; more than eleven, where `couplings` allows
             it, share the condition number of T. "tracking": six or more, searched for. "auto":
-            the best conditioned of those that `couplings` allows.
+            the best conditioned of those that `couplings` allows, but one or two if they do.
 
     Returns:
         The couplings with their residual and their condition numbers.

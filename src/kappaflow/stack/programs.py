@@ -16,7 +16,7 @@ import torch
 from kappaflow.stack.operations import AT_ONCE, NAMES, Entry, Operations, Recording
 from kappaflow.stack.threads import run_all, single_products
 
-MOST = 4
+MOST = 32  # blocks take turns with the same buffers where nothing is kept
 P = TypeVar("P")
 
 
@@ -53,7 +53,7 @@ class Job:
 
 
 class Programs:
-    """The programs last recorded for the same buffers, by what else they depend on.
+    """The programs last used for the same buffers, by what else they depend on.
 
     A program holds on to all that it reads and writes.
     """
@@ -66,11 +66,11 @@ class Programs:
         if job.key is None:
             return record(job)
         key = kind, job.key
-        if key not in self._known:
-            if len(self._known) == MOST:
-                self._known.pop(next(iter(self._known)))
-            self._known[key] = record(job)
-        return self._known[key]  # pyright: ignore[reportReturnType]
+        found = self._known.pop(key, None) or record(job)
+        self._known[key] = found  # behind all others
+        if len(self._known) > MOST:
+            self._known.pop(next(iter(self._known)))
+        return found  # pyright: ignore[reportReturnType]
 
 
 # Prepares a job, hands it over, and goes on when it is done; some need none.
