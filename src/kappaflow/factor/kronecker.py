@@ -107,7 +107,7 @@ class NormalEquations:
     def _conjugate_gradients(
         self, b: np.ndarray, goal: float, guess: np.ndarray | None
     ) -> np.ndarray | None:
-        """Returns the solution, None where the dense way is shorter (Hestenes, Stiefel 1952)."""
+        """Returns the solution, or None where the dense way is shorter; Hestenes, Stiefel 1952."""
         if self._near is None:
             return None
         small = len(b) <= LARGEST_DENSE
