@@ -26,6 +26,10 @@ COMMANDS = {
         "whitening:whitening",
         "Train on MAGIC from the identity and from whitened data, and compare by epoch.",
     ),
+    "trade-off": (
+        "trade_off:trade_off",
+        "Factor random matrices into more and more couplings: how well conditioned they are.",
+    ),
     "dropout": ("dropout:dropout", "Time dropout beside the product that it follows."),
 }
 
