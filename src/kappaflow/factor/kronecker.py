@@ -81,6 +81,8 @@ class NormalEquations:
         Returns:
             r, (p, q), without a part in the missed direction.
         """
+        if b.size == 1 and self._missed is not None:
+            return np.zeros_like(b)  # n = 2: the missed direction is the only one
         b = self._reached(b)
         r = None
         if self._near is not None and self._factor is None:

@@ -44,13 +44,14 @@ def power_norm_gradient(
         The value, and the gradient, one array for each unknown block.
     """
     rest = sweep(word, target.matrix, values, sign=-1)
-    back = sweep(word, target.inverse, values, sign=1)
-    three = middle(rest[-1], back[-1])
+    back = sweep(word, target.inverse, values, sign=1) if len(target.matrix) % 2 else None
+    three = middle(rest[-1], back[-1] if back else None)
     value, by_block = _with_gradient([*three, *values], power)
-    by_rest, by_back = _middle_adjoint(rest[-1], back[-1], by_block[:3])
-    one = sweep_adjoint(word, rest, values, by_rest, sign=-1)
-    other = sweep_adjoint(word, back, values, by_back, sign=1)
-    return value, [a + b + c for a, b, c in zip(one, other, by_block[3:], strict=True)]
+    by_rest, by_back = _middle_adjoint(rest[-1], back[-1] if back else None, by_block[:3])
+    gradient = list(map(np.add, by_block[3:], sweep_adjoint(word, rest, values, by_rest, sign=-1)))
+    if back and by_back is not None:
+        gradient = list(map(np.add, gradient, sweep_adjoint(word, back, values, by_back, sign=1)))
+    return value, gradient
 
 
 def _with_gradient(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]:
@@ -69,17 +70,23 @@ def _with_gradient(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]
 
 
 def _middle_adjoint(
-    rest: np.ndarray, back: np.ndarray, by_three: Blocks
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the derivative by M and by its inverse of A1, X1, A2, as `middle` has them."""
+    rest: np.ndarray, back: np.ndarray | None, by_three: Blocks
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the derivative by M, and by its inverse, of A1, X1, A2 as `middle` has them."""
     by_a1, by_x1, by_a2 = by_three
     d = len(rest) // 2
-    x1, one = rest[:d, d:], np.eye(len(rest) - d)
+    x1, small, large = rest[:d, d:], np.eye(d), np.eye(len(rest) - d)
     inverse = right_inverse(x1)[0]
-    by_inverse = (rest[d:, d:] - one).T @ by_a1 + (back[d:, d:] - one).T @ by_a2
-    by_rest, by_back = np.zeros_like(rest), np.zeros_like(back)
-    by_rest[d:, d:], by_back[d:, d:] = by_a1 @ inverse.T, by_a2 @ inverse.T
+    by_rest, by_back = np.zeros_like(rest), None
+    by_rest[:d, :d], by_rest[d:, d:] = inverse.T @ by_a2, by_a1 @ inverse.T
+    by_inverse = (rest[d:, d:] - large).T @ by_a1 + by_a2 @ (rest[:d, :d] - small).T
+    by_x1 = by_x1.copy()
+    if back is not None:
+        beyond, other = large - inverse @ x1, back[d:, d:] - large  # beyond the rows of X1
+        by_back = np.zeros_like(back)
+        by_back[d:, d:] = beyond @ by_a2 @ inverse.T
+        by_beyond = by_a2 @ (other @ inverse).T
+        by_inverse += other.T @ beyond @ by_a2 - by_beyond @ x1.T
+        by_x1 += inverse.T @ (inverse @ by_inverse.T @ beyond - by_beyond)
     by_rest[:d, d:] = by_x1 - inverse.T @ by_inverse @ inverse.T
-    if len(one) > d:  # beyond the rows of X1, X1^+ turns with them
-        by_rest[:d, d:] += inverse.T @ inverse @ by_inverse.T @ (one - inverse @ x1)
     return by_rest, by_back

@@ -18,9 +18,11 @@ Blocks = Sequence[np.ndarray]
 NUDGE = 1e-2  # away from starts where the equation is degenerate, such as the identity
 SHORTEST = 1e-3
 ON_THE_PATH = 1e-3
-PATH_STEPS = 10  # of descent after each stride: a path far from ill-conditioned is shorter
+PATH_STEPS = 20  # of descent after each stride, so that the path stays well conditioned
+PATH_GAIN = 1e-2  # in ten of them, or else the next stride is due
 PATH_POWER = 2
 POWERS = (4, 8, 16, 32)
+SLICE = 50  # steps between two looks at the goal
 POLISH = 1e-14
 SMALL = 1e-9  # residual beyond which a result is refused
 ATTEMPTS = 3
@@ -31,7 +33,7 @@ def track(
     couplings: int,
     *,
     seed: int = 0,
-    steps: int = 200,
+    steps: int = 300,
     goal: float | None = None,
 ) -> list[np.ndarray]:
     r"""Returns the blocks of so many unit couplings, L first, whose product is T.
@@ -97,7 +99,7 @@ def track_six(
     matrix: np.ndarray,
     *,
     seed: int = 0,
-    steps: int = 200,
+    steps: int = 300,
     goal: float | None = None,
     scale: float = 1.0,
 ) -> Six:
@@ -134,7 +136,7 @@ def improve(
     blocks: Blocks,
     *,
     seed: int = 0,
-    steps: int = 200,
+    steps: int = 300,
     goal: float | None = None,
 ) -> list[np.ndarray]:
     """Returns better conditioned blocks of the same product, or those given if none are found.
@@ -211,7 +213,7 @@ def _nudged(word: Word, target: Target, values: Blocks, seed: int) -> list[np.nd
     moved, error, _ = newton(word, target, moved, tolerance=ON_THE_PATH, steps=20)
     if error > ON_THE_PATH:
         raise NumericalError("the start could not be moved within the solution set")
-    return descend(word, target, moved, power=PATH_POWER, steps=2 * PATH_STEPS)[0]
+    return _smoothed(word, target, moved)
 
 
 def _before(couplings: int) -> int:
@@ -226,7 +228,14 @@ def _centred(target: Target, blocks: Blocks) -> tuple[Word, list[np.ndarray]]:
     values, error, _ = newton(word, target, values, tolerance=ON_THE_PATH, steps=20)
     if error > ON_THE_PATH:
         raise NumericalError("the middle couplings are nearly singular at the start")
-    return word, descend(word, target, values, power=PATH_POWER, steps=2 * PATH_STEPS)[0]
+    return word, _smoothed(word, target, values)
+
+
+def _smoothed(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
+    """Returns the values after a little descent with a low power."""
+    return descend(
+        word, target, values, power=PATH_POWER, steps=PATH_STEPS, least_gain=PATH_GAIN
+    )[0]
 
 
 def _follow(word: Word, path: Path, values: Blocks) -> list[np.ndarray]:
@@ -241,7 +250,7 @@ def _follow(word: Word, path: Path, values: Blocks) -> list[np.ndarray]:
             if stride < SHORTEST:
                 raise NumericalError(f"the path was lost at {t:.3f} of its length")
             continue
-        values, _ = descend(word, target, trial, power=PATH_POWER, steps=PATH_STEPS)
+        values = _smoothed(word, target, trial)
         stride = path.stride(there) if there == 0 else stride * (1.5 if taken <= 5 else 1.0)
         t = there
     return list(values)
@@ -256,7 +265,7 @@ def _descend(
     while left > 0:
         if goal is not None and worst(all_blocks(word, target, values)) <= goal:
             break
-        part = min(left, 5 * PATH_STEPS)
+        part = min(left, SLICE)
         values, taken = descend(word, target, values, power=current, steps=part)
         left -= max(taken, 1)
         if taken < part and (current := next(power, None)) is None:

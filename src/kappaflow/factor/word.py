@@ -7,8 +7,9 @@ exactly when M12 + (M^-1)12 = 0. So with M = N^-1 T N'^-1 the product is T exact
     (N^-1 T N'^-1)12 + (N' T^-1 N)12 = 0:
 
 d^2 equations, no inverse of an unknown in them. The blocks of N and N' are the unknowns, and
-X1 = M12, A1 = (M22 - 1) X1^+, A2 = ((M^-1)22 - 1) X1^+ follow, X1^+ = X1^T (X1 X1^T)^-1.
-This is so for halves d and d, and for halves d and d + 1.
+X1 = M12, A1 = (M22 - 1) X1^+, A2 = X1^+ (M11 - 1) follow, with X1^+ = X1^T (X1 X1^T)^-1. This is so
+for halves d and d, and for halves d and d + 1, where A2 has another part (1 - X1^+ X1) A2, that of
+((M^-1)22 - 1) X1^+.
 """
 
 from collections.abc import Iterator, Sequence
@@ -118,16 +119,19 @@ def right_inverse(x1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def all_blocks(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
     """Returns the blocks of all couplings in the order of the product."""
     rest = sweep(word, target.matrix, values, sign=-1)[-1]
-    back = sweep(word, target.inverse, values, sign=1)[-1]
+    back = sweep(word, target.inverse, values, sign=1)[-1] if len(rest) % 2 else None
     return word.all(middle(rest, back), values)
 
 
-def middle(rest: np.ndarray, back: np.ndarray) -> list[np.ndarray]:
-    """Returns A1, X1, A2 of M = L(A1) U(X1) L(A2), from M and its inverse."""
+def middle(rest: np.ndarray, back: np.ndarray | None) -> list[np.ndarray]:
+    """Returns A1, X1, A2 of M = L(A1) U(X1) L(A2), from M and, where n is odd, its inverse."""
     d = len(rest) // 2
-    x1 = rest[:d, d:]
-    inverse, one = right_inverse(x1)[0], np.eye(len(rest) - d)
-    return [(rest[d:, d:] - one) @ inverse, x1, (back[d:, d:] - one) @ inverse]
+    x1, small, large = rest[:d, d:], np.eye(d), np.eye(len(rest) - d)
+    inverse = right_inverse(x1)[0]
+    a2 = inverse @ (rest[:d, :d] - small)
+    if back is not None:
+        a2 += (large - inverse @ x1) @ (back[d:, d:] - large) @ inverse
+    return [(rest[d:, d:] - large) @ inverse, x1, a2]
 
 
 def product(blocks: Blocks) -> np.ndarray:
