@@ -4,9 +4,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from cyclopts import Parameter
 
 from benchmarks.lines import (
     Line,
@@ -23,15 +24,16 @@ COUPLINGS = (6, 8, 11, 12, 16)
 MAPS = ("Gaussian", "orthogonal", "permutation", "geometric 1e2", "geometric 1e4")
 DRAWS = {8: 20, 16: 20, 32: 20, 64: 20, 128: 5, 256: 5, 512: 1}
 KEY = ("ensemble", "n", "draw", "couplings")
+Numbers = Annotated[list[int] | None, Parameter(consume_multiple=True)]
 CURVE = ("ensemble", "n", "couplings")
 QUANTILES = {"least": 0.0, "low": 0.25, "median": 0.5, "high": 0.75, "largest": 1.0}
 
 
 def trade_off(
     *,
-    sizes: Sequence[int] = tuple(DRAWS),
+    sizes: Numbers = None,
     draws: int | None = None,
-    couplings: Sequence[int] = COUPLINGS,
+    couplings: Numbers = None,
     threads: int = 2,
     file: JsonFile = RESULTS / "trade-off.json",
 ) -> None:
@@ -43,11 +45,11 @@ def trade_off(
     Parameters
     ----------
     sizes
-        Numbers of features.
+        Numbers of features, instead of 8 to 512.
     draws
         At most so many of each ensemble, instead of 20 up to 64 features, 5 up to 256 and one.
     couplings
-        At most so many in a factorization.
+        At most so many in a factorization, instead of 6, 8, 11, 12 and 16.
     threads
         Of torch and numpy.
     file
@@ -56,9 +58,9 @@ def trade_off(
     draw_file = file.with_suffix(".jsonl").resolve()
     have = {key_of(line, KEY) for line in read_lines(draw_file)[0]}
     jobs = []
-    for n in sizes:
+    for n in sizes or DRAWS:
         for number in range(min(DRAWS.get(n, 20), draws or 20)):
-            wanted = [(name, n, number, most) for name in MAPS for most in couplings]
+            wanted = [(name, n, number, most) for name in MAPS for most in couplings or COUPLINGS]
             missing = [key for key in wanted if key not in have]
             if missing:
                 arguments = {"wanted": missing, "file": str(draw_file)}
