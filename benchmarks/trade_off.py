@@ -37,7 +37,7 @@ def trade_off(
     threads: int = 2,
     file: JsonFile = RESULTS / "trade-off.json",
 ) -> None:
-    """Factor random matrices into more and more couplings, and print how well conditioned they are.
+    """Factor random matrices into more and more couplings, and print the condition numbers.
 
     Draws go line by line to a file beside the results, and what is there is not computed again:
     delete it when the code has changed. Everything takes a day.

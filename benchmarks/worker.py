@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from benchmarks import factoring
 from benchmarks.gradients import SEEDS, SHAPE, gradient_errors
 from benchmarks.lines import append_machine
 from benchmarks.machine import machine
@@ -49,6 +50,12 @@ def gradients(settings: list[tuple[float, float]], depth: int | None) -> list[di
     ]
 
 
+def factor(file: str, **arguments: Any) -> None:  # noqa: ANN401
+    """Appends a line to a file for each draw of a goal."""
+    append_machine(Path(file), machine())
+    factoring.take_draws(**arguments, file=Path(file))
+
+
 def trade_off(wanted: list[list[Any]], file: str) -> None:
     """Appends a line to a file for each matrix that is wanted."""
     append_machine(Path(file), machine())
@@ -60,6 +67,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "memory": memory,
     "numerics": numerics,
     "gradients": gradients,
+    "factor": factor,
     "trade_off": trade_off,
 }
 
