@@ -1,7 +1,5 @@
 r"""The path that is followed: from a rotation with closed-form couplings to the map itself."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.linalg import norm
 
@@ -12,6 +10,7 @@ from kappaflow.factor.word import Target
 STRIDE = 1.0  # of the stretch, in units of log cond(T)
 TURN_STRIDE = 0.5  # of the turn, in radians
 PARALLEL = 1e-8
+FIRST_STEPS = 4.0  # at least so many strides, for what grows from zero
 
 
 class Path:
@@ -23,6 +22,8 @@ class Path:
     Args:
         matrix: T, (n, n), with determinant 1.
     """
+
+    nudge = 1e-2  # away from starts where the equation is degenerate, such as the identity
 
     def __init__(self, matrix: np.ndarray) -> None:
         self._left, values, self._right = np.linalg.svd(matrix)
@@ -49,7 +50,7 @@ class Path:
         length = np.log(self.condition) / STRIDE if t >= 0 else self._turns[1] / TURN_STRIDE
         return 1.0 / max(length, 1.0)
 
-    def six(self) -> list[np.ndarray]:
+    def blocks(self) -> list[np.ndarray]:
         """Returns six blocks of the rotation at the beginning, in closed form."""
         start = self.at(self.begin).matrix
         d = len(start) // 2
@@ -64,6 +65,53 @@ class Path:
         return _turn(plane, -part * angle) @ self._rotation
 
 
+class FivePath:
+    """A path on which the upper right block stays invertible, for five couplings.
+
+    With W = R - S Q^-1 P, the map is made of P, Q, S and W: P and S grow from zero, Q and W
+    stretch from the rotations nearest to them.
+
+    Args:
+        matrix: T, (2d, 2d), with determinant 1.
+    """
+
+    begin = 0.0
+    nudge = 0.1  # the start is always degenerate: K and Z have all their planes in common
+
+    def __init__(self, matrix: np.ndarray) -> None:
+        d = len(matrix) // 2
+        self._p, self._s = matrix[:d, :d], matrix[d:, d:]
+        q = matrix[:d, d:]
+        w = matrix[d:, :d] - self._s @ np.linalg.solve(q, self._p)
+        self._q, self._w = np.linalg.svd(q), np.linalg.svd(w)
+        self.condition = float(np.linalg.cond(matrix))
+        self._length = max(np.ptp(np.log(self._q[1])), np.ptp(np.log(self._w[1])))
+
+    def at(self, t: float) -> Target:
+        """Returns T(t) and its inverse."""
+        p, s = t * self._p, t * self._s
+        (q, q_inverse), (w, w_inverse) = _stretched(self._q, t), _stretched(self._w, t)
+        matrix = np.block([[p, q], [w + s @ q_inverse @ p, s]])
+        left, right = -w_inverse @ s @ q_inverse, -q_inverse @ p @ w_inverse
+        inverse = np.block([[left, w_inverse], [q_inverse - q_inverse @ p @ left, right]])
+        return Target(matrix, inverse)
+
+    def stride(self, t: float) -> float:
+        """Returns how long the first step should be."""
+        return STRIDE / max(self._length, FIRST_STEPS)
+
+    def blocks(self) -> list[np.ndarray]:
+        """Returns five blocks of the rotation at the beginning, in closed form."""
+        start = self.at(0.0).matrix
+        return list(six_blocks(start, *rotation_start(start))[:5])
+
+
+def _stretched(factors: tuple, t: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns U s^t V and its inverse, from singular value factors."""
+    left, values, right = factors
+    return (left * values**t) @ right, (right.T * values**-t) @ left.T
+
+
 def _last_turn(rotation: np.ndarray) -> tuple[np.ndarray, float]:
     """Returns a plane (n, 2) and the angle that take the last unit vector to its image."""
     last = np.eye(len(rotation))[-1]
@@ -71,7 +119,8 @@ def _last_turn(rotation: np.ndarray) -> tuple[np.ndarray, float]:
     across = image - image[-1] * last
     if norm(across) < PARALLEL:
         across = np.eye(len(rotation))[0]
-    return np.stack((last, across / norm(across)), 1), float(np.arctan2(norm(image[:-1]), image[-1]))
+    angle = float(np.arctan2(norm(image[:-1]), image[-1]))
+    return np.stack((last, across / norm(across)), 1), angle
 
 
 def _turn(plane: np.ndarray, angle: float) -> np.ndarray:

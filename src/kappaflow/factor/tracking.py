@@ -9,13 +9,12 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.coupling import two_by_two_condition
 from kappaflow.factor.descent import descend
 from kappaflow.factor.newton import newton
-from kappaflow.factor.path import Path
+from kappaflow.factor.path import FivePath, Path
 from kappaflow.factor.six import Six
 from kappaflow.factor.word import Target, Word, all_blocks, product
 
 Blocks = Sequence[np.ndarray]
 
-NUDGE = 1e-2  # away from starts where the equation is degenerate, such as the identity
 SHORTEST = 1e-3
 ON_THE_PATH = 1e-3
 PATH_STEPS = 20  # of descent after each stride, so that the path stays well conditioned
@@ -25,7 +24,9 @@ POWERS = (4, 8, 16, 32)
 SLICE = 50  # steps between two looks at the goal
 POLISH = 1e-14
 SMALL = 1e-9  # residual beyond which a result is refused
-ATTEMPTS = 3
+ATTEMPTS = 4
+BOLDER = 3.0  # each attempt starts so much further away
+SINGULAR = 1e-8  # of T12, in units of |T|: five couplings would need norms beyond its inverse
 
 
 def track(
@@ -71,19 +72,26 @@ def track(
         raise ArgumentError(
             f"'couplings' should be at least 6, got {couplings}: fewer do not make every map."
         )
-    path, trouble = Path(matrix), ""
+    return along(Path(matrix), couplings, seed=seed, steps=steps, goal=goal)
+
+
+def along(
+    path: Path | FivePath, couplings: int, *, seed: int, steps: int, goal: float | None
+) -> list[np.ndarray]:
+    """Returns the blocks at the end of a path, in the words of `track`."""
+    trouble = ""
+    target = path.at(1.0)
     for attempt in range(ATTEMPTS):
         try:
-            blocks = _start(path, couplings, seed + attempt)
+            blocks = _start(path, couplings, seed, path.nudge * BOLDER**attempt)
             word, values = _centred(path.at(path.begin), blocks)
             values = _follow(word, path, values)
-            target = path.at(1.0)
             values = _descend(word, target, values, steps=steps, goal=goal)
             blocks = _polished(word, target, values)
         except (LinAlgError, NumericalError) as error:
             trouble = str(error)
             continue
-        residual = norm(product(blocks) - matrix) / norm(matrix)
+        residual = norm(product(blocks) - target.matrix) / norm(target.matrix)
         if residual < SMALL:
             return blocks
         trouble = f"the product is off by {residual:.1e}"
@@ -131,6 +139,43 @@ def track_six(
     return Six(*[block * (1 / root if i % 2 else root) for i, block in enumerate(blocks)])
 
 
+def track_five(
+    matrix: np.ndarray, *, seed: int = 0, steps: int = 300, goal: float | None = None
+) -> list[np.ndarray]:
+    """Returns the blocks of five unit couplings, L first, whose product is T, if T12 is invertible.
+
+    Args:
+        matrix: T, (2d, 2d), with determinant 1.
+        seed: Of the small step away from degenerate starts.
+        steps: Of descent, at most.
+        goal: Condition number of the worst coupling at which the descent may stop.
+
+    Returns:
+        A1, X1, A2, X2, A3.
+
+    Raises:
+        ArgumentError: The size is odd, or T12 is singular.
+        NumericalError: As for `track`.
+
+    Source:
+        Ours; theorem A, part (a).
+
+    Example:
+        >>> swap = np.array([[0.0, 1.0], [-1.0, 0.0]])
+        >>> bool(np.allclose(product(track_five(swap)), swap))
+        True
+    """
+    matrix = _checked(matrix)
+    d = len(matrix) // 2
+    corner = np.linalg.svd(matrix[:d, d:], compute_uv=False)
+    if len(matrix) % 2 or corner[-1] < SINGULAR * norm(matrix, 2):
+        raise ArgumentError(
+            "'matrix' should be of even size with an invertible upper right block: five couplings "
+            "are enough only then, six always."
+        )
+    return along(FivePath(matrix), 5, seed=seed, steps=steps, goal=goal)
+
+
 def improve(
     matrix: np.ndarray,
     blocks: Blocks,
@@ -162,7 +207,7 @@ def improve(
     target = Path(matrix).at(1.0)
     word = Word(len(blocks), 0)
     try:
-        values = _nudged(word, target, word.unknowns(blocks), seed)
+        values = _nudged(word, target, word.unknowns(blocks), seed, Path.nudge)
         word, values = _centred(target, all_blocks(word, target, values))
         values = _descend(word, target, values, steps=steps, goal=goal)
         found = _polished(word, target, values)
@@ -195,20 +240,25 @@ def _checked(matrix: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def _start(path: Path, couplings: int, seed: int) -> list[np.ndarray]:
+def _start(
+    path: Path | FivePath, couplings: int, seed: int, nudge: float
+) -> list[np.ndarray]:
     """Returns blocks of the rotation: six in closed form amid zero ones, set in motion."""
-    six = path.six()
-    ahead = _before(couplings) if couplings - 6 >= _before(couplings) else 0
+    few = path.blocks()
+    more = couplings - len(few)
+    ahead = _before(couplings) if more >= _before(couplings) else 0
     word, target = Word(couplings, ahead), path.at(path.begin)
-    zeros = [np.zeros_like(six[i % 2]) for i in range(couplings - 6)]
-    blocks = [*zeros[:ahead], *six, *zeros[ahead:]]
-    values = _nudged(word, target, word.unknowns(blocks), seed)
+    zeros = [np.zeros_like(few[i % 2]) for i in range(more)]
+    blocks = [*zeros[:ahead], *few, *zeros[ahead:]]
+    values = _nudged(word, target, word.unknowns(blocks), seed, nudge)
     return all_blocks(word, target, values)
 
 
-def _nudged(word: Word, target: Target, values: Blocks, seed: int) -> list[np.ndarray]:
+def _nudged(
+    word: Word, target: Target, values: Blocks, seed: int, nudge: float
+) -> list[np.ndarray]:
     """Returns a solution a little away from a given one, and some descent further."""
-    generator, size = np.random.default_rng(seed), NUDGE / values[0].shape[1] ** 0.5
+    generator, size = np.random.default_rng(seed), nudge / values[0].shape[1] ** 0.5
     moved = [block + size * generator.standard_normal(block.shape) for block in values]
     moved, error, _ = newton(word, target, moved, tolerance=ON_THE_PATH, steps=20)
     if error > ON_THE_PATH:
@@ -238,7 +288,7 @@ def _smoothed(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
     )[0]
 
 
-def _follow(word: Word, path: Path, values: Blocks) -> list[np.ndarray]:
+def _follow(word: Word, path: Path | FivePath, values: Blocks) -> list[np.ndarray]:
     """Returns a solution at the end of the path, from one at its start."""
     t, stride = path.begin, path.stride(path.begin)
     while t < 1:

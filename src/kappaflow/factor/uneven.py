@@ -1,0 +1,287 @@
+r"""Couplings of any partition (p, q), with positive diagonals, by following a path with all blocks.
+
+For small n: the equations of a step are a dense (n^2, n^2) system. Halves d and d, or d and d + 1,
+have better ways (`tracking`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.linalg import LinAlgError, norm
+from scipy.linalg import cho_factor, cho_solve, schur
+
+from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor.commutator import _planes
+from kappaflow.factor.coupling import two_by_two_condition
+
+ATTEMPTS = 6
+BIT = 0.1  # of the path: its first step
+SHORTEST = 1e-4
+NEWTON_STEPS = 5
+ON_THE_PATH = 1e-2
+POLISH = 1e-12
+SMALL = 1e-10  # residual beyond which a result is refused
+SHRINK = 0.2  # how much of the blocks each step gives up, as far as the product allows
+SHRINKING_STEPS = 25
+START = 0.7  # norm of the first blocks, about
+
+
+@dataclass(frozen=True)
+class UnevenCoupling:
+    """One coupling of a partition into the first p features and the others.
+
+    Args:
+        weight: (changed, kept).
+        log_scale: Logarithm of the diagonal, (changed,).
+        upper: Whether it changes the first p features.
+    """
+
+    weight: np.ndarray
+    log_scale: np.ndarray
+    upper: bool
+
+    @property
+    def diagonal(self) -> np.ndarray:
+        """The positive diagonal, (changed,)."""
+        return np.exp(self.log_scale)
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The coupling as a matrix on columns, (n, n)."""
+        own, other = np.diag(self.diagonal), np.eye(self.weight.shape[1])
+        zero = np.zeros(self.weight.T.shape)
+        if self.upper:
+            return np.block([[own, self.weight], [zero, other]])
+        return np.block([[other, zero], [self.weight, own]])
+
+    @property
+    def condition_number(self) -> float:
+        """Largest over smallest singular value."""
+        if (self.log_scale == 0).all():
+            return two_by_two_condition(float(norm(self.weight, 2)), 1.0)
+        return float(np.linalg.cond(self.matrix))
+
+    def after(self, step: np.ndarray, log_step: np.ndarray) -> "UnevenCoupling":
+        """Returns this coupling times another, close to the identity, on its left."""
+        weight = step + np.exp(log_step)[:, None] * self.weight
+        return UnevenCoupling(weight, self.log_scale + log_step, self.upper)
+
+
+def enough_couplings(first: int, second: int) -> int:
+    """Returns how many couplings of a partition were enough for every map that was tried.
+
+    Args:
+        first: Features in the first part.
+        second: Features in the other.
+
+    Returns:
+        2 ceil(larger / smaller) + 2, at least 6. A guide, not a theorem.
+
+    Example:
+        >>> enough_couplings(3, 3), enough_couplings(1, 5)
+        (6, 12)
+    """
+    smaller, larger = sorted((first, second))
+    return max(6, 2 * -(-larger // smaller) + 2)
+
+
+def track_uneven(
+    matrix: np.ndarray, first: int, *, couplings: int | None = None, seed: int = 0
+) -> list[UnevenCoupling]:
+    """Returns couplings of a partition into the first p features and the others; product T.
+
+    Args:
+        matrix: T, (n, n), with positive determinant.
+        first: p, between 1 and n - 1.
+        couplings: How many, L first (it changes the last n - p); left out, `enough_couplings`.
+        seed: Of the random start.
+
+    Returns:
+        The couplings in the order of the product, with positive diagonals.
+
+    Raises:
+        ArgumentError: The determinant is not positive, or p out of range.
+        NumericalError: No path reached T; there may be too few couplings.
+
+    Note:
+        Memory 8 n^4 bytes, time a multiple of n^6: for n up to about 40.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> cycle = np.eye(4)[[0, 2, 3, 1]]
+        >>> found = track_uneven(cycle, 1)
+        >>> bool(np.allclose(np.linalg.multi_dot([c.matrix for c in found]), cycle))
+        True
+    """
+    matrix = np.asarray(matrix, dtype=float)
+    n = len(matrix)
+    if not 0 < first < n:
+        raise ArgumentError(f"'first' should be between 1 and {n - 1}, got {first}.")
+    if not np.linalg.slogdet(matrix)[0] > 0:
+        raise ArgumentError(
+            "'matrix' should have a positive determinant: positive diagonals make no other. "
+            "Change the sign of one row first, as factor_linear does."
+        )
+    count = couplings or enough_couplings(first, n - first)
+    trouble = ""
+    for attempt in range(ATTEMPTS):
+        try:
+            word = _follow(_random(n, first, count, seed + attempt), matrix)
+            word = _polished(word, matrix)
+        except (LinAlgError, NumericalError) as error:
+            trouble = str(error)
+            continue
+        residual = norm(_product(word) - matrix) / norm(matrix)
+        if residual < SMALL:
+            return word
+        trouble = f"the product is off by {residual:.1e}"
+    raise NumericalError(
+        f"no {count} couplings of ({first}, {n - first}) features were found in {ATTEMPTS} "
+        f"attempts: {trouble}. Likely causes: (a) too few couplings for this partition, "
+        f"{enough_couplings(first, n - first)} were enough for others; (b) a map too "
+        "ill-conditioned; (c) unlucky starts: try another 'seed', or two couplings more."
+    )
+
+
+class _Step:
+    """The derivative of the product at some couplings, relative to the product, and its Gram matrix.
+
+    An increment (w, s) of a coupling multiplies it by (1, 0; w, exp s) on the left.
+    """
+
+    def __init__(self, word: list[UnevenCoupling]) -> None:
+        n = sum(word[0].weight.shape)
+        self.parts = []
+        before, back = np.eye(n), np.eye(n)
+        gram = np.zeros((n * n, n * n))
+        for coupling in word:
+            changed, kept = _sides(coupling, n)
+            left, right = before[:, changed], back[kept]
+            scaled = np.einsum("ic,cj->ijc", left, back[changed]).reshape(n * n, -1)
+            gram += np.kron(left @ left.T, right.T @ right) + scaled @ scaled.T
+            self.parts.append((left.copy(), right.copy(), scaled))
+            before = before @ coupling.matrix
+            back = np.linalg.solve(coupling.matrix, back)
+        gram.flat[:: len(gram) + 1] += 1e-14 * np.trace(gram) / len(gram)
+        self._factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
+
+    def moved(
+        self, word: list[UnevenCoupling], defect: np.ndarray, shrink: float
+    ) -> list[UnevenCoupling]:
+        """Returns the couplings after the step of least norm to a defect less, and some shrinking.
+
+        Their weights and logarithms lose a part `shrink`, but for what the product needs.
+        """
+        along = sum(
+            left @ coupling.weight @ right + (scaled @ coupling.log_scale).reshape(defect.shape)
+            for coupling, (left, right, scaled) in zip(word, self.parts, strict=True)
+        )
+        r = cho_solve(self._factor, (defect + shrink * along).ravel(), check_finite=False)
+        square = r.reshape(defect.shape)
+        return [
+            coupling.after(
+                left.T @ square @ right.T - shrink * coupling.weight,
+                scaled.T @ r - shrink * coupling.log_scale,
+            )
+            for coupling, (left, right, scaled) in zip(word, self.parts, strict=True)
+        ]
+
+
+def _sides(coupling: UnevenCoupling, n: int) -> tuple[slice, slice]:
+    """Returns the changed and the kept features of a coupling."""
+    changed, kept = coupling.weight.shape
+    if coupling.upper:
+        return slice(0, changed), slice(changed, n)
+    return slice(kept, n), slice(0, kept)
+
+
+def _product(word: list[UnevenCoupling]) -> np.ndarray:
+    """Returns the product of the couplings."""
+    result = word[0].matrix
+    for coupling in word[1:]:
+        result = result @ coupling.matrix
+    return result
+
+
+def _random(n: int, first: int, count: int, seed: int) -> list[UnevenCoupling]:
+    """Returns random couplings with unit diagonals, L first."""
+    generator, word = np.random.default_rng(seed), []
+    size = START * (6 / count) ** 0.5  # so that longer products are as well conditioned
+    for position in range(count):
+        shape = (first, n - first) if position % 2 else (n - first, first)
+        weight = generator.standard_normal(shape) * size / max(shape) ** 0.5
+        word.append(UnevenCoupling(weight, np.zeros(shape[0]), bool(position % 2)))
+    return word
+
+
+def _between(start: np.ndarray, end: np.ndarray) -> Callable[[float], np.ndarray]:
+    """Returns a path of invertible matrices: O^t S^t start, where O S start is the end."""
+    left, values, right = np.linalg.svd(np.linalg.solve(start.T, end.T).T)
+    form, basis = schur(left @ right, output="real")
+    planes = _planes(form)
+
+    def at(t: float) -> np.ndarray:
+        turn = np.eye(len(form))
+        for i, j, angle in planes:
+            cosine, sine = np.cos(t * angle), np.sin(t * angle)
+            turn[np.ix_([i, j], [i, j])] = [[cosine, -sine], [sine, cosine]]
+        return basis @ turn @ basis.T @ (right.T * values**t) @ right @ start
+
+    return at
+
+
+def _follow(word: list[UnevenCoupling], end: np.ndarray) -> list[UnevenCoupling]:
+    """Returns couplings whose product is nearly the end of the path from theirs."""
+    path, t, stride = _between(_product(word), end), 0.0, BIT
+    while t < 1:
+        there = min(1.0, t + stride)
+        trial = _newton(word, path(there), SHRINK * min(1.0, stride / BIT))
+        if trial is None:
+            stride /= 2
+            if stride < SHORTEST:
+                raise NumericalError(f"the path was lost at {t:.3f} of its length")
+            continue
+        word, t, stride = trial, there, 1.5 * stride
+    return word
+
+
+def _newton(
+    word: list[UnevenCoupling], target: np.ndarray, shrink: float, *, least: int = 0
+) -> list[UnevenCoupling] | None:
+    """Returns couplings near others whose product is nearly the target, shrunk at first."""
+    last = len(target) ** 0.5
+    for taken in range(NEWTON_STEPS):
+        defect = _defect(word, target)
+        error = norm(defect)
+        if error < ON_THE_PATH and taken >= least:
+            return word
+        if not error < max(last, (taken == 1) * len(target) ** 0.5):
+            return None
+        word = _Step(word).moved(word, defect, shrink)
+        shrink, last = 0.0, error
+    return None
+
+
+def _polished(word: list[UnevenCoupling], target: np.ndarray) -> list[UnevenCoupling]:
+    """Returns couplings of smaller norm at the end of the path, with the product exact."""
+    shrink = SHRINK
+    for _ in range(SHRINKING_STEPS):
+        trial = _newton(word, target, shrink, least=1)
+        if trial is None:
+            shrink /= 2
+        else:
+            word = trial
+    for _ in range(10):
+        defect = _defect(word, target)
+        if norm(defect) < POLISH:
+            break
+        word = _Step(word).moved(word, defect, 0.0)
+    return word
+
+
+def _defect(word: list[UnevenCoupling], target: np.ndarray) -> np.ndarray:
+    """Returns T P^-1 - 1, with P the product."""
+    return np.linalg.solve(_product(word).T, target.T).T - np.eye(len(target))

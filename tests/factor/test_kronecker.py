@@ -1,0 +1,88 @@
+"""Sums of Kronecker products against dense matrices."""
+
+import numpy as np
+import pytest
+
+from kappaflow.factor import kronecker
+from kappaflow.factor.kronecker import KroneckerMap, NearestInverse, NormalEquations
+
+
+def random_map(p, q, seed=0):
+    """Returns a map of three blocks onto (p, q) matrices."""
+    g = np.random.default_rng(seed)
+    shapes = [(p, q), (q, p), (p, q)]
+    terms = [
+        [(g.standard_normal((p, rows)), g.standard_normal((columns, q))) for _ in range(2)]
+        for rows, columns in shapes
+    ]
+    return KroneckerMap(terms), [g.standard_normal(shape) for shape in shapes]
+
+
+@pytest.mark.parametrize(("p", "q"), [(1, 1), (3, 3), (3, 4), (4, 3)])
+def test_the_adjoint_and_the_gram_matrix_belong_to_the_map(p, q):
+    """<J u, r> = <u, J^T r>, and the dense matrix is J J^T."""
+    jacobian, step = random_map(p, q)
+    r = np.random.default_rng(1).standard_normal((p, q))
+    back = jacobian.adjoint(r)
+    assert sum(map(np.vdot, step, back)) == pytest.approx(np.vdot(jacobian(step), r))
+    np.testing.assert_allclose(jacobian.gram() @ r.ravel(), jacobian(back).ravel())
+
+
+@pytest.mark.parametrize("largest", [0, 100])
+def test_conjugate_gradients_and_the_dense_factor_agree(monkeypatch, largest):
+    """A right side is reached by the step of least norm, either way."""
+    monkeypatch.setattr(kronecker, "ALWAYS_DENSE", largest)
+    monkeypatch.setattr(kronecker, "LARGEST_DENSE", largest)
+    jacobian, _ = random_map(7, 8)
+    b = np.random.default_rng(1).standard_normal((7, 8))
+    step = NormalEquations(jacobian, None).least_norm(b, tolerance=1e-11)
+    np.testing.assert_allclose(jacobian(step), b, atol=1e-8)
+    least = np.linalg.solve(jacobian.gram(), b.ravel()).reshape(b.shape)
+    for found, wanted in zip(step, jacobian.adjoint(least), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-7)
+
+
+def test_conjugate_gradients_that_take_long_give_way_to_the_dense_factor(monkeypatch):
+    """Up to the size at which that is shorter."""
+    jacobian, _ = random_map(14, 14)
+    b = np.random.default_rng(1).standard_normal((14, 14))
+    monkeypatch.setattr(kronecker, "FEW_ITERATIONS", 2)
+    step = NormalEquations(jacobian, None).least_norm(b, tolerance=1e-10)
+    np.testing.assert_allclose(jacobian(step), b, atol=1e-8)
+
+
+def test_the_nearest_product_of_a_product_is_itself():
+    """With one term nothing is left over, and the preconditioner is the inverse."""
+    g = np.random.default_rng(0)
+    a, b = g.standard_normal((5, 5)), g.standard_normal((4, 4))
+    jacobian = KroneckerMap([[(a, b)]])
+    r = g.standard_normal((5, 4))
+    found = NearestInverse(jacobian)(jacobian(jacobian.adjoint(r)))
+    np.testing.assert_allclose(found, r, atol=1e-6)
+
+
+def test_the_nearest_product_saves_most_of_the_iterations():
+    """A large product beside small terms, as in the equations of a path."""
+    jacobian, _ = random_map(33, 33)
+    a, b = jacobian.terms[0][0]
+    jacobian.terms[0][0] = (a @ np.diag(np.geomspace(1, 1e3, 33)), b)
+    right = np.random.default_rng(1).standard_normal((33, 33))
+    counts = []
+    for near in (None, lambda r: r):
+        equations, count = NormalEquations(jacobian, None), [0]
+        apply = equations._applied
+        equations._applied = lambda r, c=count, f=apply: (c.__setitem__(0, c[0] + 1), f(r))[1]
+        if near is not None:
+            equations._near = near
+        equations.solve(right, tolerance=1e-3)
+        counts.append(count[0])
+    assert counts[0] < counts[1] / 3
+
+
+def test_a_map_that_misses_more_is_still_solved_for_what_it_reaches():
+    """The identity's equations miss whole spaces: what is asked for lies outside them."""
+    half = np.diag([1.0, 1.0, 0.0, 0.0])
+    jacobian = KroneckerMap([[(half, np.eye(4))]])
+    b = half @ np.arange(16.0).reshape(4, 4)
+    step = NormalEquations(jacobian, None).least_norm(b, tolerance=1e-10)
+    np.testing.assert_allclose(jacobian(step), b, atol=1e-9)

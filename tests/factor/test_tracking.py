@@ -1,0 +1,220 @@
+"""Six and more couplings of any map by tracking: products, conditioning, determinism, refusals."""
+
+import numpy as np
+import pytest
+
+from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor.path import FivePath, Path
+from kappaflow.factor.rotation import factor_rotation
+from kappaflow.factor.tracking import improve, track, track_five, track_six, worst
+from kappaflow.factor.word import product
+
+
+def unit(matrix):
+    """Returns the matrix with determinant 1, one row's sign changed if need be."""
+    sign, log = np.linalg.slogdet(matrix)
+    matrix = matrix * np.exp(-log / len(matrix))
+    matrix[0] *= sign
+    return matrix
+
+
+def gaussian(n, seed=0):
+    """Returns a Gaussian map of determinant 1."""
+    return unit(np.random.default_rng(seed).standard_normal((n, n)))
+
+
+def geometric(n, condition, seed=0):
+    """Returns a map with a geometric spectrum between random rotations."""
+    generator = np.random.default_rng(seed)
+    left, right = (np.linalg.qr(generator.standard_normal((n, n)))[0] for _ in range(2))
+    return unit(left @ np.diag(np.geomspace(1, condition, n)) @ right)
+
+
+def rotation(n, seed=0):
+    """Returns a random rotation."""
+    return unit(np.linalg.qr(np.random.default_rng(seed).standard_normal((n, n)))[0])
+
+
+def three_cycle(n):
+    """Returns the map that six couplings are needed for: a 3-cycle in the second half."""
+    matrix = np.eye(n)
+    matrix[n // 2 : n // 2 + 3] = matrix[[n // 2 + 1, n // 2 + 2, n // 2]]
+    return matrix
+
+
+CASES = {
+    "gaussian 2": gaussian(2),
+    "gaussian 3": gaussian(3),
+    "gaussian 4": gaussian(4),
+    "gaussian 15": gaussian(15),
+    "gaussian 20": gaussian(20),
+    "geometric 1e4": geometric(12, 1e4),
+    "geometric 1e6": geometric(10, 1e6),
+    "identity": np.eye(6),
+    "minus identity": -np.eye(6),
+    "three-cycle": three_cycle(8),
+    "three-cycle, odd": three_cycle(7),
+    "triangular": unit(np.triu(gaussian(8)) + 2 * np.eye(8)),
+    "block diagonal": np.kron(np.eye(2), gaussian(3)),
+    "rotation": rotation(16),
+    "odd rotation": rotation(9),
+    "last axis turned back": np.diag([1.0, -1.0, 1.0, 1.0, -1.0]),
+    "upper coupling": np.block([[np.eye(3), gaussian(3)], [np.zeros((3, 3)), np.eye(3)]]),
+}
+
+
+@pytest.mark.parametrize("matrix", CASES.values(), ids=CASES)
+def test_six_couplings_make_every_map(matrix):
+    """The product is the map, whatever its structure, and the conditioning is bounded."""
+    six = track(matrix, 6, steps=60)
+    assert len(six) == 6
+    off = np.linalg.norm(product(six) - matrix) / np.linalg.norm(matrix)
+    assert off < 1e-11
+    assert worst(six) >= np.linalg.cond(matrix) ** (1 / 6) * (1 - 1e-6)
+    assert worst(six) < 13.6 + 2 * np.linalg.cond(matrix) ** 0.5
+
+
+@pytest.mark.parametrize("couplings", [7, 8, 11, 12])
+@pytest.mark.parametrize("n", [6, 7])
+def test_more_couplings_make_every_map_too(n, couplings):
+    """Odd and even counts, L first."""
+    matrix = gaussian(n)
+    blocks = track(matrix, couplings, steps=30)
+    assert len(blocks) == couplings
+    np.testing.assert_allclose(product(blocks), matrix, atol=1e-9)
+
+
+def test_more_couplings_are_better_conditioned():
+    """Six, eight and twelve at condition number 1e4."""
+    matrix = geometric(12, 1e4)
+    found = [worst(track(matrix, couplings)) for couplings in (6, 8, 12)]
+    assert found[0] < 20
+    assert found[1] < 0.8 * found[0]
+    assert found[2] < 0.8 * found[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("matrix", "couplings", "residual", "bound"),
+    [
+        (rotation(64), 6, 1e-13, 4.5),
+        (gaussian(64), 6, 1e-12, 8),
+        (geometric(64, 1e4), 6, 1e-11, 20),
+        (geometric(64, 1e6), 6, 1e-11, 80),
+        (geometric(64, 1e6), 8, 1e-11, 40),
+        (geometric(128, 1e2), 6, 1e-12, 6),
+    ],
+    ids=["rotation", "gaussian", "1e4", "1e6", "1e6, eight", "1e2 at 128"],
+)
+def test_large_maps_reach_the_promised_numbers(matrix, couplings, residual, bound):
+    """One draw each; the benchmark has the medians."""
+    blocks = track(matrix, couplings)
+    made = product(blocks)
+    assert np.linalg.norm(made - matrix) < residual * np.linalg.norm(matrix)
+    assert np.linalg.norm(made @ np.linalg.inv(matrix) - np.eye(len(matrix)), 2) < 1e-8
+    assert worst(blocks) <= bound
+
+
+@pytest.mark.parametrize("n", [33 * 2, 67])
+def test_sizes_beyond_the_dense_ones_work_alike(n):
+    """Conjugate gradients only: a rotation comes down from its closed form."""
+    matrix = rotation(n)
+    blocks = track(matrix, 6, steps=20)
+    np.testing.assert_allclose(product(blocks), matrix, atol=1e-11)
+    assert worst(blocks) < 4.5
+
+
+def test_the_same_seed_gives_the_same_blocks():
+    """Bit for bit; and another seed gives others."""
+    matrix = gaussian(6)
+    one, two, other = (np.stack(track(matrix, 6, seed=s, steps=20)) for s in (3, 3, 4))
+    assert (one == two).all()
+    assert not np.allclose(one, other)
+
+
+def test_the_descent_stops_at_its_goal():
+    """A goal that is met at the end of the path costs no more."""
+    matrix = geometric(12, 1e4)
+    far, near = (worst(track(matrix, 6, goal=goal)) for goal in (1e3, None))
+    assert near < far < 1e3
+
+
+def test_a_scale_is_spread_over_the_six():
+    """The weights A and g X of the couplings that carry the scalar g are alike."""
+    matrix, scale = gaussian(8), 1e3
+    g = scale ** (1 / 3)
+    six = track_six(matrix, scale=scale)
+    np.testing.assert_allclose(product(six), matrix, atol=1e-9)
+    lower = max(np.linalg.norm(block, 2) for block in six[::2])
+    upper = max(g * np.linalg.norm(block, 2) for block in six[1::2])
+    assert 1 / 2 < lower / upper < 2
+    assert lower / max(np.linalg.norm(block, 2) for block in track_six(matrix)[::2]) > 1.2
+
+
+def test_rotations_are_improved_from_their_closed_form():
+    """And a product that cannot be improved is given back."""
+    matrix = rotation(16)
+    closed = factor_rotation(matrix)
+    better = improve(matrix, closed)
+    np.testing.assert_allclose(product(better), matrix, atol=1e-12)
+    assert worst(better) < 3.5 < worst(closed)
+    assert worst(improve(matrix, better)) <= worst(better)
+
+
+def test_five_couplings_make_maps_with_an_invertible_corner():
+    """At a price: six are better conditioned."""
+    for seed in range(4):
+        matrix = gaussian(8, seed)
+        five = track_five(matrix)
+        assert len(five) == 5
+        np.testing.assert_allclose(product(five), matrix, atol=1e-8)
+        assert worst(five) > worst(track(matrix, 6))
+
+
+def test_five_couplings_are_refused_where_the_corner_is_singular():
+    """The 3-cycle needs six: theorem A."""
+    with pytest.raises(ArgumentError, match="upper right block"):
+        track_five(three_cycle(8))
+    with pytest.raises(ArgumentError, match="even size"):
+        track_five(gaussian(5))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "couplings", "message"),
+    [
+        (np.eye(4), 5, "at least 6"),
+        (np.ones((2, 3)), 6, "square"),
+        (np.eye(1), 6, "size 2"),
+        (2 * np.eye(4), 6, "determinant 1"),
+        (np.diag([1.0, -1.0]), 6, "determinant 1"),
+        (np.full((2, 2), np.nan), 6, "finite"),
+    ],
+)
+def test_what_cannot_be_tracked_is_refused(matrix, couplings, message):
+    """With the reason."""
+    with pytest.raises(ArgumentError, match=message):
+        track(matrix, couplings)
+
+
+def test_a_path_that_is_lost_says_why(monkeypatch):
+    """Symptom, causes and the way out."""
+    monkeypatch.setattr("kappaflow.factor.tracking.SHORTEST", 2.0)
+    monkeypatch.setattr("kappaflow.factor.tracking.ON_THE_PATH", 1e-30)
+    with pytest.raises(NumericalError, match="attempts.*Likely causes.*Eleven"):
+        track(gaussian(4), 6)
+
+
+@pytest.mark.parametrize("path", [Path(gaussian(6)), Path(gaussian(7)), FivePath(gaussian(6))])
+def test_a_path_runs_from_its_closed_form_to_the_map(path):
+    """With determinant 1 and the true inverse all along."""
+    start = path.at(path.begin)
+    np.testing.assert_allclose(product(path.blocks()), start.matrix, atol=1e-12)
+    last = start.matrix
+    for t in np.linspace(path.begin, 1, 101):
+        point = path.at(t)
+        np.testing.assert_allclose(point.matrix @ point.inverse, np.eye(len(last)), atol=1e-9)
+        assert np.linalg.det(point.matrix) == pytest.approx(1)
+        assert np.linalg.norm(point.matrix - last) < 0.5
+        last = point.matrix
+    target = gaussian(len(last))
+    np.testing.assert_allclose(last, target, atol=1e-10)

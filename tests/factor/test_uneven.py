@@ -1,0 +1,79 @@
+"""Couplings of uneven partitions, with positive diagonals."""
+
+import numpy as np
+import pytest
+
+from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor.uneven import UnevenCoupling, enough_couplings, track_uneven
+
+PARTITIONS = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 2), (2, 4), (1, 3), (3, 1), (2, 6), (6, 2), (1, 5)]
+
+
+def cycle(p, q):
+    """Returns the hardest map of a partition: a cycle of odd length in the second part."""
+    matrix, length = np.eye(p + q), q - 1 + q % 2
+    matrix[p : p + length] = np.roll(matrix[p : p + length], 1, axis=0)
+    return matrix
+
+
+def gaussian(n, seed=0):
+    """Returns a Gaussian matrix with a positive determinant."""
+    matrix = np.random.default_rng(seed).standard_normal((n, n))
+    matrix[0] *= np.sign(np.linalg.det(matrix))
+    return matrix
+
+
+@pytest.mark.parametrize(("p", "q"), PARTITIONS)
+def test_as_many_couplings_as_the_guide_says_make_every_map(p, q):
+    """Gaussian maps and the cycles that need most, with positive diagonals."""
+    for matrix in (gaussian(p + q), cycle(p, q)):
+        found = track_uneven(matrix, p)
+        assert len(found) == enough_couplings(p, q)
+        made = np.eye(p + q)
+        for position, coupling in enumerate(found):
+            assert coupling.upper == bool(position % 2)
+            assert coupling.weight.shape == ((p, q) if coupling.upper else (q, p))
+            assert (coupling.diagonal > 0).all()
+            made = made @ coupling.matrix
+        np.testing.assert_allclose(made, matrix, atol=1e-9 * np.linalg.norm(matrix))
+        worst = max(coupling.condition_number for coupling in found)
+        assert worst < 10 + np.linalg.cond(matrix)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("p", "q"), [(3, 17), (10, 30)])
+def test_maps_of_twenty_and_of_forty_features_work(p, q):
+    """Dense equations of 400 and of 1600 unknowns."""
+    matrix = gaussian(p + q)
+    made = np.eye(p + q)
+    for coupling in track_uneven(matrix, p):
+        made = made @ coupling.matrix
+    np.testing.assert_allclose(made, matrix, atol=1e-9 * np.linalg.norm(matrix))
+
+
+def test_the_same_seed_gives_the_same_couplings():
+    """Bit for bit."""
+    one, two = (track_uneven(gaussian(5), 2, seed=1) for _ in range(2))
+    assert all((a.weight == b.weight).all() for a, b in zip(one, two, strict=True))
+
+
+def test_condition_numbers_are_those_of_the_matrices():
+    """With unit diagonals and with others."""
+    generator = np.random.default_rng(0)
+    for scale in (np.zeros(3), generator.standard_normal(3)):
+        coupling = UnevenCoupling(generator.standard_normal((3, 2)), scale, upper=True)
+        assert coupling.condition_number == pytest.approx(np.linalg.cond(coupling.matrix))
+
+
+def test_too_few_couplings_are_reported():
+    """A (1, 3) cycle cannot be made of three: the message says how many were enough."""
+    with pytest.raises(NumericalError, match="8 were enough"):
+        track_uneven(cycle(1, 3), 1, couplings=3)
+
+
+def test_what_no_positive_diagonals_make_is_refused():
+    """A negative determinant, or a partition that leaves nothing."""
+    with pytest.raises(ArgumentError, match="positive determinant"):
+        track_uneven(np.diag([1.0, -1.0, 1.0]), 1)
+    with pytest.raises(ArgumentError, match="between 1 and 2"):
+        track_uneven(np.eye(3), 3)
