@@ -51,11 +51,11 @@ def time_table(curves: Sequence[Line]) -> str:
 
 
 def failures_sentence(curves: Sequence[Line]) -> str:
-    """Returns how many draws had no factorization, and which."""
+    """Returns how many searches ended without a factorization, and where."""
     failed = [curve for curve in curves if curve["failed"]]
     draws = sum(curve["draws"] for curve in curves)
     if not failed:
-        return f"All {draws:,} searches found one."
+        return f"All {draws:,} searches ended with one."
     places = [
         f"{curve['ensemble']}, {curve['n']} features, {curve['couplings']} couplings "
         f"({curve['failed']} of {curve['draws']})"
@@ -63,18 +63,28 @@ def failures_sentence(curves: Sequence[Line]) -> str:
     ]
     total = sum(curve["failed"] for curve in failed)
     return (
-        f"{total:,} of {draws:,} searches ended without a factorization, and are left out of the "
-        f"quantiles: {'; '.join(places)}."
+        f"Of {draws:,} searches {total:,} ended without one, and have no part in the quantiles: "
+        f"{'; '.join(places)}."
     )
 
 
-def methods_sentence(curves: Sequence[Line]) -> str:
-    """Returns by which methods the factorizations were found."""
+def methods_sentence(curves: Sequence[Line], ensemble: str) -> str:
+    """Returns by which method an ensemble was factored, and where by others."""
     methods: Counter[str] = Counter()
-    for curve in curves:
+    of_ensemble = [curve for curve in curves if curve["ensemble"] == ensemble]
+    for curve in of_ensemble:
         methods.update(curve.get("methods", {}))
-    found = [f"{count:,} by {method}" for method, count in methods.most_common()]
-    return f"Of the factorizations {', '.join(found)}."
+    if not methods:
+        return ""
+    usual = methods.most_common(1)[0][0]
+    places = [
+        f"{curve['n']} features in {curve['couplings']} couplings by {method} "
+        f"({count} of {curve['draws']})"
+        for curve in of_ensemble
+        for method, count in curve.get("methods", {}).items()
+        if method != usual
+    ]
+    return f"Found by {usual}" + (f", but {'; '.join(places)}." if places else ".")
 
 
 def _start(goal: Goal, line: Line) -> list[str]:

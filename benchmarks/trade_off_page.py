@@ -33,9 +33,11 @@ def page_values(results: Results, *, figure: str | None) -> dict[str, Any]:
     residuals = [curve["residual"] for curve in curves if "residual" in curve]
     return {
         "figure": figure,
-        "curves": {title(name): curve_table(curves, name) for name in names},
+        "curves": {
+            title(name): (curve_table(curves, name), methods_sentence(curves, name))
+            for name in names
+        },
         "headline": headline(curves) if curves else "",
-        "methods": methods_sentence(curves),
         "failures": failures_sentence(curves),
         "residual": number(max(residuals, default=None)),
         "times": time_table(curves),
@@ -50,11 +52,10 @@ def headline(curves: Sequence[Line]) -> str:
     there = [curve for curve in curves if curve["n"] == n and "median" in curve]
     found = []
     for (name,), of_name in grouped(there, ("ensemble",)).items():
-        first, *_, last = sorted([*of_name, *of_name], key=lambda curve: curve["couplings"])
-        found.append(
-            f"{first['median']:.3g} with {first['couplings']} and {last['median']:.3g} with "
-            f"{last['couplings']} for {title(name, within=True)}"
-        )
+        of_name = sorted(of_name, key=lambda curve: curve["couplings"])
+        ends = [of_name[0], *of_name[1:][-1:]]  # the fewest and the most
+        values = [f"{curve['median']:.3g} with {curve['couplings']}" for curve in ends]
+        found.append(f"{' and '.join(values)} for {title(name, within=True)}")
     return f"At {n} features the median is {'; '.join(found)}."
 
 
@@ -62,7 +63,8 @@ def title(name: str, *, within: bool = False) -> str:
     """Returns how a page calls an ensemble."""
     kind, _, condition = name.partition(" ")
     if condition:
-        return f"{kind if within else kind.capitalize()} spectrum, condition number {condition}"
+        kind = f"a {kind}" if within else kind.capitalize()
+        return f"{kind} spectrum of condition number {condition}"
     maps = f"{kind} maps" if kind != "permutation" else "permutations"
     return maps if within else maps[0].upper() + maps[1:]
 

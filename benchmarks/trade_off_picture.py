@@ -26,8 +26,10 @@ def draw(curves: Sequence[Line], path: Path) -> None:
     colours = plt.get_cmap("viridis")([
         0.85 * i / max(1, len(sizes) - 1) for i in range(len(sizes))
     ])
-    style = {"svg.hashsalt": "kappaflow", "font.size": 9, "axes.spines.top": False}
-    with mpl.rc_context({**style, "axes.spines.right": False, "figure.facecolor": "white"}):
+    with mpl.rc_context():
+        mpl.rcParams.update({"svg.hashsalt": "kappaflow", "font.size": 9})
+        mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
+        mpl.rcParams.update({"figure.facecolor": "white"})
         figure, axes = plt.subplots(
             1, len(panels), figsize=(2.3 * len(panels) + 0.6, 3.1), sharey=True, squeeze=False
         )
@@ -58,11 +60,11 @@ def panel(axis: Any, name: str, curves: Sequence[Line], colours: dict[int, Any])
     if name.startswith("geometric"):  # the same map at each size; of others the bound varies
         bound = [least[count] for count in counts]
         axis.plot(counts, bound, ":", color=BOUND, lw=1.3, label="none lies below")
-    heading = title(name).replace(" spectrum, condition number", ",\ncondition number")
+    heading = title(name).replace(" of ", "\nof ")
     axis.set_title(heading, fontsize=9)
     axis.set(yscale="log", xlabel="couplings", xticks=counts)
-    ticks = [1, 1.5, 2, 3, 5, 10, 20, 50]
-    axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    ticks = [1, 2, 3, 5, 10, 20, 50, 100]
+    axis.set_yticks(ticks, [str(tick) for tick in ticks])
     axis.minorticks_off()
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
 
