@@ -22,6 +22,7 @@ COMMANDS = {
         "precision:precision",
         "Train on MAGIC in full precision and in bfloat16, and compare held-out NLLs.",
     ),
+    "fusing": ("fusing:fusing", "Time a flow as it was, rewritten, and fused."),
     "whitening": (
         "whitening:whitening",
         "Train on MAGIC from the identity and from whitened data, and compare by epoch.",

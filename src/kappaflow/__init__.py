@@ -47,13 +47,13 @@ _HOMES = {
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
     "training": ("FitResult", "fit"),
 }
-_MODULES = ("data", "errors", "registry", "testing")
+_MODULES = ("data", "errors", "registry", "testing", "theory")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = sorted(["__version__", *_HOME_OF])  # pyright: ignore[reportUnsupportedDunderAll]
 
 if TYPE_CHECKING:
-    from kappaflow import registry, testing  # noqa: F401
+    from kappaflow import registry, testing, theory  # noqa: F401
     from kappaflow.bijection import Bijection, Chain, Inverse  # noqa: F401
     from kappaflow.bijections import (  # noqa: F401
         ActNorm,

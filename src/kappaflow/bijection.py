@@ -15,9 +15,12 @@ from kappaflow.linearization import (
     InverseLinearization,
     Linearization,
 )
-from kappaflow.memory import MEMORY_MODES, Replay
+from kappaflow.memory import MEMORY_MODES
 from kappaflow.registry import register
-from kappaflow.reversible import Map, Record, Step, run_steps
+from kappaflow.replay import Replay, owners_of
+from kappaflow.reversible import Record, run_steps
+from kappaflow.steps import Step
+from kappaflow.trace import Map, Trace
 
 
 class Bijection(nn.Module, ABC):
@@ -67,25 +70,35 @@ class Bijection(nn.Module, ABC):
         """
         return AutogradLinearization(self.forward, self.inverse, x, context)
 
-    def rewind(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns x = f^-1(z), and f(x) = (z, log_det) again, which can be differentiated.
+    def trace(self, x: Tensor, context: Tensor | None = None) -> Trace:
+        """Returns `forward` at x, ready for cotangents to be pulled back: see `kappaflow.trace`.
 
-        What a backward pass needs that has kept the output only; see `kappaflow.reversible`.
+        What a backward pass needs that has kept the input only.
+
+        Args:
+            x: (B, *event); no path leads back to it.
+            context: (B, C), where the bijection is conditional.
+
+        Returns:
+            The trace, whose `answer` is that of `forward`, bit for bit.
+        """
+        return Trace(self, x, context)
+
+    def rewind(self, z: Tensor, context: Tensor | None = None) -> Trace:
+        """Returns `trace` at x = f^-1(z): what a backward pass needs that has kept the output.
 
         Args:
             z: (B, *event); no path leads back to it.
             context: (B, C), where the bijection is conditional.
 
         Returns:
-            x (B, *event), a leaf that requires a gradient; z (B, *event) and log_det (B,) as
-            `forward` makes them from x, with their graph.
+            The trace, whose `x` is the inverse of z up to rounding.
 
         Example:
             >>> import torch, kappaflow as kf
             >>> double = kf.ElementwiseAffine(1, log_scale=[0.6931471805599453])
-            >>> x, z, log_det = double.rewind(torch.tensor([[4.0]]))
-            >>> x, torch.autograd.grad(z.sum(), x)
-            (tensor([[2.]], requires_grad=True), (tensor([[2.]]),))
+            >>> double.rewind(torch.tensor([[4.0]])).x.detach()
+            tensor([[2.]])
         """
         return _rewound(self, self, self.inverse, z, context)
 
@@ -205,10 +218,11 @@ class Chain(Bijection):
         steps, contexts = [], []
         for number, (part, own) in enumerate(self._opened(context), start=1):
             if inverse:
+                trace = functools.partial(Trace, part.inverse)
                 rewind = functools.partial(_rewound, part, part.inverse, part)
-                steps.append(Step(number, part, part.inverse, rewind, inverse=True))
+                steps.append(Step(number, part, part.inverse, trace, rewind, inverse=True))
             else:
-                steps.append(Step(number, part, part, part.rewind))
+                steps.append(Step(number, part, part, part.trace, part.rewind))
             contexts.append(own)
         return steps, contexts
 
@@ -266,13 +280,11 @@ class Inverse(Bijection):
 
 def _rewound(
     bijection: Bijection, there: Map, back: Map, z: Tensor, context: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns x = back(z), a leaf, and there(x); both draw the same random numbers."""
-    with torch.no_grad(), Replay(bijection, z):
+) -> Trace:
+    """Returns the trace of `there` at x = back(z); both draw the same random numbers."""
+    with torch.no_grad(), Replay(owners_of(bijection), z):
         x = back(z, context)[0]
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        return (x, *there(x, context))
+    return Trace(there, x, context)
 
 
 def zero_log_det(x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Which features a coupling reads unchanged, and which it changes."""
 
+import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -78,15 +79,20 @@ class Partition:
 
     def merge(self, kept: Tensor, changed: Tensor) -> Tensor:
         """Returns the tensor whose `split` is (kept, changed)."""
-        in_order = tuple(range(self.features))
-        if self.changed + self.kept == in_order:
+        if self._in_order == (False, True):
             return torch.cat((changed, kept), dim=1)
         joined = torch.cat((kept, changed), dim=1)
-        if self.kept + self.changed == in_order:
+        if self._in_order[0]:
             return joined
         # An index made at each call (a copy to a GPU, there): a stack of layers will hold its own.
         order = torch.tensor(self.kept + self.changed, device=joined.device)
         return torch.empty_like(joined).index_copy(1, order, joined)
+
+    @functools.cached_property
+    def _in_order(self) -> tuple[bool, bool]:
+        """Whether all features come in order if the kept ones are first, or the changed ones."""
+        order = tuple(range(self.features))
+        return self.kept + self.changed == order, self.changed + self.kept == order
 
     def __repr__(self) -> str:
         kept, changed = _listed(self.kept), _listed(self.changed)

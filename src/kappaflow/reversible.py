@@ -1,21 +1,22 @@
-"""Backward passes by inversion: a run of invertible layers that keeps next to nothing.
+"""Backward passes that run layers again: from their inputs, or from inputs taken back.
 
-A run of at most 32 layers is one autograd node. It keeps what comes in and what goes out, and one
-number for each row and layer: the projection of the layer's input on a fixed random direction, its
-*fingerprint*. The backward pass goes from the output to the input. At each layer it takes the
-input back from the output, compares fingerprints, runs the layer again with gradients and pulls
-the cotangents through. At the input of the run nothing is estimated: the original is at hand.
+A run of at most 32 layers is one autograd node. Its backward pass goes from the last layer to the
+first: it makes a `Trace` of each and pulls the cotangents through.
 
-Where a comparison fails the gradients of the attempt are thrown away, and the run is done again
-from its input, exactly and with a warning. From then on it keeps the inputs of its layers.
+In "recompute" the node keeps the input of each layer. In "invert" it keeps what comes in and what
+goes out, and one number for each row and layer: the projection of the layer's input on a fixed
+random direction, its *fingerprint*. Each input is then taken back from the output, and compared
+by its fingerprint. At the input of the run nothing is estimated: the original is at hand. Where a
+comparison fails the gradients of the attempt are thrown away, and the run is done again from its
+input, exactly and with a warning. From then on it keeps the inputs of its layers.
 
 Source: Gomez, Ren, Urtasun, Grosse 2017 (RevNet) for the inversion; the fingerprints are ours.
 """
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,36 +33,12 @@ from kappaflow.fingerprints import (
     fingerprint_errors,
     relative_error,
 )
-from kappaflow.memory import Replay, memory_modes_bypassed, run_layer, runs_plainly
+from kappaflow.memory import memory_modes_bypassed, run_layer, runs_plainly
+from kappaflow.replay import Precision, Replay
+from kappaflow.steps import Run, Step
+from kappaflow.trace import Map, Trace, gradients, hooks_set_aside, reads_others
 
 LONGEST_RUN = 32
-
-Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
-Rewind = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One layer in the direction of the run.
-
-    Attributes:
-        number: Its place in the chain, from 1 at the data.
-        module: What it draws on.
-        run: x, context to z, log_det.
-        rewind: z, context to x, z, log_det: x is a leaf, and the other two are `run` of it.
-        inverse: Whether `run` goes from latent to data.
-    """
-
-    number: int
-    module: nn.Module
-    run: Map
-    rewind: Rewind
-    inverse: bool = False
-
-    @property
-    def name(self) -> str:
-        """The name under which a profile shows the layer."""
-        return f"{self.number} {type(self.module).__name__}"
 
 
 class Record:
@@ -94,45 +71,6 @@ class Record:
         return said
 
 
-class Run:
-    """Steps that one autograd node runs, and where each finds its tensors.
-
-    Args:
-        steps: At least one.
-        contexts: One a step.
-
-    Attributes:
-        steps: As given.
-        key: Whether it is of the inverse, and its first and last layer.
-        tensors: All contexts and parameters, each once; given up to the node.
-        contexts: Where the context of each step is among them.
-        parameters: Where the parameters of each step are.
-    """
-
-    def __init__(self, steps: Sequence[Step], contexts: Sequence[Tensor | None]) -> None:
-        self.steps = steps
-        numbers = [step.number for step in steps]
-        self.key = (steps[0].inverse, min(numbers), max(numbers))
-        tensors: dict[int, Tensor] = {}
-        places: dict[int, int] = {}
-
-        def place_of(tensor: Tensor) -> int:
-            tensors[id(tensor)] = tensor
-            return places.setdefault(id(tensor), len(places))
-
-        self.contexts = [None if c is None else place_of(c) for c in contexts]
-        self.parameters = [[place_of(p) for p in step.module.parameters()] for step in steps]
-        self.tensors = list(tensors.values())
-
-    def is_of(self, tensors: Sequence[Tensor]) -> bool:
-        """Returns whether the parameters are still these: `functional_call` exchanges them."""
-        return all(
-            tensors[place] is now
-            for step, places in zip(self.steps, self.parameters, strict=True)
-            for place, now in zip(places, step.module.parameters(), strict=True)
-        )
-
-
 def run_steps(
     memory: str,
     steps: Sequence[Step],
@@ -162,55 +100,104 @@ def run_steps(
         return x, log_det
     for start in range(0, len(steps), LONGEST_RUN):
         own, theirs = steps[start : start + LONGEST_RUN], contexts[start : start + LONGEST_RUN]
-        run = Run(own, theirs) if memory == "invert" else None
-        if run is not None and not record.has(run):
-            x, log_det = _Node.apply(run, record, x, log_det, *run.tensors)
-            continue
-        for step, context in zip(own, theirs, strict=True):
-            plain = functools.partial(_bypassing, step.run)
-            x, part = run_layer("recompute", plain, x, context, module=step.module)
-            log_det = log_det + part
+        x, log_det = _run(own, theirs, x, log_det, record if memory == "invert" else None)
     return x, log_det
 
 
+def _run(
+    steps: Sequence[Step],
+    contexts: Sequence[Tensor | None],
+    x: Tensor,
+    log_det: Tensor,
+    record: Record | None,
+) -> tuple[Tensor, Tensor]:
+    """Returns what the steps do, by one node that inverts, or keeps inputs if there is no record.
+
+    A node gives gradients to parameters and contexts. A step that reads another tensor which wants
+    one ends a node that keeps inputs, and is left to a checkpoint, whose graph knows that tensor.
+    """
+    run = Run(steps, contexts)
+    record = None if record is None or record.has(run) else record
+    x, log_det, stopped = _Node.apply(run, record, x, log_det, *run.tensors)
+    if stopped is None:
+        return x, log_det
+    i, replay = stopped
+    plain = functools.partial(_bypassing, steps[i].run)
+    with replay:
+        x, part = run_layer("recompute", plain, x, contexts[i], module=steps[i].module)
+    log_det, i = log_det + part, i + 1
+    return _run(steps[i:], contexts[i:], x, log_det, None) if i < len(steps) else (x, log_det)
+
+
 class _Node(torch.autograd.Function):
-    """A run of steps that keeps its input, its output and the fingerprints between."""
+    """A run of steps that keeps their inputs; or its own input and output, and fingerprints."""
 
     @staticmethod
     def forward(  # noqa: D102
         ctx: Any,  # noqa: ANN401
         run: Run,
-        record: Record,
+        record: Record | None,
         x: Tensor,
         log_det: Tensor,
         *tensors: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        ctx.run, ctx.record, ctx.precision = run, record, _Precision(x.device)
-        ctx.replays, prints, z = [], [], x.detach()
+    ) -> tuple[Tensor, Tensor, tuple[int, Replay] | None]:
         run.tensors = []  # held by the context from here on, which lets go of them when it is done
-        for step, place in zip(run.steps, run.contexts, strict=True):
-            context = None if place is None else tensors[place].detach()
-            replay = Replay(step.module, z)
-            with ctx.precision.again(gradients=False):
-                value, part = step.run(z, context)
-            ctx.replays.append(replay.called())
-            prints.append(fingerprint(z, direction_for(z)))
-            z, log_det = value.detach(), log_det + part.detach()
-        ctx.save_for_backward(x, z, torch.stack(prints), *tensors)
-        return z, log_det
+        ctx.run, ctx.record, ctx.precision, ctx.replays = run, record, Precision(x.device), []
+        leaves, stopped = run.leaves(tensors, ctx.needs_input_grad[4:]), None
+        inputs, prints, z = [], [], x.detach()
+        for i in range(len(run.steps)):
+            replay = Replay(run.owners[i], z)
+            answer = _ran(run, i, z, leaves, ctx.precision, traced=record is None)
+            replay.called()
+            if answer is None:
+                stopped = (i, replay)
+                break
+            ctx.replays.append(replay)
+            if record is None:
+                inputs.append(z)
+            else:
+                prints.append(fingerprint(z, direction_for(z)))
+            z, log_det = answer[0], log_det + answer[1]
+        kept = inputs[1:] if record is None else [z, torch.stack(prints)]
+        ctx.kept = len(kept)
+        ctx.save_for_backward(x, *kept, *tensors)
+        return z, log_det, stopped
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
-        x, z, prints, *tensors = ctx.saved_tensors
+        x, *saved = ctx.saved_tensors
+        states, tensors = saved[: ctx.kept], saved[ctx.kept :]
+        cotangents = (cotangents[0], cotangents[1])  # the third is of no tensor
         needed = ctx.needs_input_grad[4:]
-        kept = _Kept(ctx.run, ctx.replays, ctx.precision, x, z, prints, tensors, needed)
+        kept = _Kept(ctx.run, ctx.replays, ctx.precision, x, tensors, needed)
         if torch.is_grad_enabled() or not ctx.run.is_of(tensors):
             found = kept.by_plain_autograd(*cotangents)
+        elif ctx.record is None:
+            found = kept.from_inputs([x, *states], *cotangents)
         elif ctx.record.has(ctx.run):
-            found = kept.exactly(*cotangents)
+            found = kept.from_inputs(kept.inputs(states[0]), *cotangents)
         else:
-            found = kept.by_inversion(ctx.record, *cotangents)
+            found = kept.by_inversion(states[0], states[1], ctx.record, *cotangents)
         return (None, None, found[0], cotangents[1], *found[1:])
+
+
+def _ran(
+    run: Run, i: int, x: Tensor, leaves: list[Tensor], precision: Precision, *, traced: bool
+) -> tuple[Tensor, Tensor] | None:
+    """Returns value and log_det of a step, or None if it is traced and reads what is not its own.
+
+    Traced, it makes its graph to see what it reads, and lets go of it.
+    """
+    step, context = run.steps[i], run.context(i, leaves)
+    if not traced:
+        with memory_modes_bypassed(), precision.again(), torch.set_grad_enabled(precision.rounds):
+            value, log_det = step.run(x, context)
+        return value.detach(), log_det.detach()
+    with memory_modes_bypassed(), precision.again():
+        trace = step.trace(x, context)
+    if reads_others(trace.outputs, (trace.leaf, *run.own(i, leaves).values())):
+        return None
+    return trace.answer()
 
 
 @dataclass(frozen=True)
@@ -218,64 +205,80 @@ class _Kept:
     """What a node has for its backward pass, and the three ways to go about it.
 
     Attributes:
-        run: The steps.
-        replays: One a step.
+        run: The steps, of which the node may have run only the first.
+        replays: One for each that it has run.
         precision: That of the forward pass.
         x: The input.
-        z: The output.
-        prints: (steps, B).
         tensors: Contexts and parameters.
         needed: Which of these need a gradient.
     """
 
     run: Run
     replays: Sequence[Replay]
-    precision: "_Precision"
+    precision: Precision
     x: Tensor
-    z: Tensor
-    prints: Tensor
     tensors: Sequence[Tensor]
     needed: Sequence[bool]
 
     def by_inversion(
-        self, record: Record, cotangent: Tensor, log_det_cotangent: Tensor
+        self,
+        z: Tensor,
+        prints: Tensor,
+        record: Record,
+        cotangent: Tensor,
+        log_det_cotangent: Tensor,
     ) -> list[Tensor | None]:
-        """Returns gradients to x and the tensors from reconstructed inputs, or exactly."""
-        pull, z = _Pull(cotangent, log_det_cotangent, len(self.tensors)), self.z.detach()
-        leaves, prints = self._leaves(), []
-        for i in reversed(range(len(self.run.steps))):
-            with self._again(i):
-                x, value, log_det = self.run.steps[i].rewind(z, self._context(i, leaves))
-            z = x.detach()
-            prints.append(fingerprint(z, direction_for(z)))
-            self._through(pull, i, leaves, x, value, log_det)
+        """Returns gradients to x and the tensors from reconstructed inputs, or exactly.
+
+        Args:
+            z: The output.
+            prints: (steps, B).
+            record: Where a failure is noted.
+            cotangent: Of the output.
+            log_det_cotangent: (B,).
+        """
+        again, x = [], z.detach()
+
+        def trace(i: int, context: Tensor | None) -> Trace:
+            nonlocal x
+            trace = self.run.steps[i].rewind(x, context)
+            x = trace.x
+            again.append(fingerprint(x, direction_for(x)))
+            return trace
+
+        found = self._pulled(trace, cotangent, log_det_cotangent, known=False)
         # Compared once for all steps: on a GPU each answer has to be waited for.
-        errors = fingerprint_errors(torch.stack(prints[::-1]), self.prints)
-        errors[0] = torch.maximum(errors[0], relative_error(z, self.x.detach()))
+        errors = fingerprint_errors(torch.stack(again[::-1]), prints)
+        errors[0] = torch.maximum(errors[0], relative_error(x, self.x.detach()))
         sizes = list(zip(self.run.steps, errors.tolist(), strict=True))
         for step, error in reversed(sizes):
             if not error <= LARGEST_ERROR:
                 record.add(self.run)
                 text = error_text(step.name, error, *self.run.key[1:], inverse=step.inverse)
                 warnings.warn(text, NumericalWarning, stacklevel=2)
-                return self.exactly(cotangent, log_det_cotangent)
-        return pull.found()
+                return self.from_inputs(self.inputs(z), cotangent, log_det_cotangent)
+        return found
 
-    def exactly(self, cotangent: Tensor, log_det_cotangent: Tensor) -> list[Tensor | None]:
-        """Returns gradients to x and the tensors, each layer run again from its own input."""
-        pull, inputs, z = _Pull(cotangent, log_det_cotangent, len(self.tensors)), [], self.x
-        for i, step in enumerate(self.run.steps):
-            inputs.append(z.detach())
-            with self.precision.again(gradients=False), self.replays[i]:
-                z = step.run(inputs[-1], self._context(i, self.tensors, detached=True))[0]
-        self._check_repeated(z.detach())
-        leaves = self._leaves()
-        for i in reversed(range(len(self.run.steps))):
-            x = inputs.pop().requires_grad_()
-            with self._again(i):
-                value, log_det = self.run.steps[i].run(x, self._context(i, leaves))
-            self._through(pull, i, leaves, x, value, log_det)
-        return pull.found()
+    def inputs(self, z: Tensor) -> list[Tensor]:
+        """Returns the input of each step, each run again; z is the output of the last."""
+        inputs, leaves = [self.x.detach()], self.run.leaves(self.tensors, self.needed)
+        for i in range(len(self.replays)):
+            with self._again(i), torch.set_grad_enabled(self.precision.rounds):
+                inputs.append(
+                    self.run.steps[i].run(inputs[-1], self.run.context(i, leaves))[0].detach()
+                )
+        self._check_repeated(inputs.pop(), z.detach())
+        return inputs
+
+    def from_inputs(
+        self, inputs: list[Tensor], cotangent: Tensor, log_det_cotangent: Tensor
+    ) -> list[Tensor | None]:
+        """Returns gradients to x and the tensors, each step run again from its own input."""
+
+        def trace(i: int, context: Tensor | None) -> Trace:
+            return self.run.steps[i].trace(inputs.pop(), context)
+
+        return self._pulled(trace, cotangent, log_det_cotangent, known=True)
 
     def by_plain_autograd(
         self, cotangent: Tensor, log_det_cotangent: Tensor
@@ -289,61 +292,62 @@ class _Kept:
         with torch.enable_grad():
             x, *aliases = (_alias(t, differentiable) for t in (self.x, *self.tensors))
             z, log_det = x, torch.zeros_like(log_det_cotangent)
-            for i, step in enumerate(self.run.steps):
+            for i, step in enumerate(self.run.steps[: len(self.replays)]):
                 places = self.run.parameters[i]
                 names = [name for name, _ in step.module.named_parameters()]
                 put = {f"held.{n}": aliases[p] for n, p in zip(names, places, strict=True)}
                 with self._again(i):
-                    held, given = _Held(step), (z, self._context(i, aliases))
+                    held, given = _Held(step), (z, self.run.context(i, aliases))
                     value, part = functional_call(held, put, given)
                 _check_sources(step, (value, part), [z, *aliases])
                 z, log_det = value, log_det + part
-            return _gradients(
-                [z, log_det], [x, *aliases], [cotangent, log_det_cotangent], differentiable
+            return gradients(
+                [z, log_det],
+                [x, *aliases],
+                [cotangent, log_det_cotangent],
+                differentiable=differentiable,
             )
-
-    def _leaves(self) -> list[Tensor]:
-        """Returns the tensors, contexts cut off from what they were made of."""
-        leaves = list(self.tensors)
-        for place in {place for place in self.run.contexts if place is not None}:
-            leaves[place] = leaves[place].detach().requires_grad_(self.needed[place])
-        return leaves
-
-    def _context(
-        self, i: int, tensors: Sequence[Tensor], *, detached: bool = False
-    ) -> Tensor | None:
-        place = self.run.contexts[i]
-        if place is None:
-            return None
-        return tensors[place].detach() if detached else tensors[place]
 
     @contextmanager
     def _again(self, i: int) -> Iterator[None]:
-        """A context in which a step runs as in the forward pass, with gradients."""
-        with self.precision.again(gradients=True), self.replays[i]:
+        """A context in which a step runs as in the forward pass."""
+        with memory_modes_bypassed(), self.precision.again(), self.replays[i]:
             yield
 
-    def _through(
+    def _pulled(
         self,
-        pull: "_Pull",
-        i: int,
-        leaves: Sequence[Tensor],
-        x: Tensor,
-        value: Tensor,
-        log_det: Tensor,
-    ) -> None:
-        """Pulls the cotangents through one step."""
-        place = self.run.contexts[i]
-        places = [*self.run.parameters[i], *([] if place is None else [place])]
-        own = {place: leaves[place] for place in places}
-        _check_sources(self.run.steps[i], (value, log_det), [x, *own.values()])
-        needed = {place: leaf for place, leaf in own.items() if self.needed[place]}
-        pull.through(x, value, log_det, needed)
+        trace_of: Callable[[int, Tensor | None], Trace],
+        cotangent: Tensor,
+        log_det_cotangent: Tensor,
+        *,
+        known: bool,
+    ) -> list[Tensor | None]:
+        """Returns the gradients to x and the tensors, pulled through the trace of each step.
 
-    def _check_repeated(self, z: Tensor) -> None:
+        Unless it is known already, each step is seen to read nothing else that wants one.
+        """
+        found: list[Tensor | None] = [None] * len(self.tensors)
+        leaves = self.run.leaves(self.tensors, self.needed)
+        with hooks_set_aside(self.tensors), memory_modes_bypassed():
+            for i in reversed(range(len(self.replays))):
+                with self.precision.again(), self.replays[i]:
+                    trace = trace_of(i, self.run.context(i, leaves))
+                own = self.run.own(i, leaves)
+                if not known:
+                    _check_sources(self.run.steps[i], trace.outputs, (trace.leaf, *own.values()))
+                seeds = trace.seeds(cotangent, log_det_cotangent)
+                of_leaf, *others = gradients(trace.outputs, (trace.leaf, *own.values()), seeds)
+                cotangent = trace.cotangent(of_leaf)
+                for place, more in zip(own, others, strict=True):
+                    if more is not None:
+                        before = found[place]
+                        found[place] = more if before is None else before + more
+        return [cotangent, *found]
+
+    def _check_repeated(self, found: Tensor, z: Tensor) -> None:
         """Refuses layers that do not do the same again; where z is not finite nothing is said."""
-        finite = self.z.isfinite()
-        error = relative_error(z.where(finite, 0), self.z.detach().where(finite, 0))
+        finite = z.isfinite()
+        error = relative_error(found.where(finite, 0), z.where(finite, 0))
         if not error.item() <= LARGEST_ERROR:
             _, first, last = self.run.key
             raise NumericalError(
@@ -352,34 +356,6 @@ class _Kept:
                 "a generator of its own, or change a state that is no buffer. Take "
                 "memory='store'."
             )
-
-
-class _Pull:
-    """Cotangents on their way through a run, and the gradients that they leave."""
-
-    def __init__(self, cotangent: Tensor, log_det_cotangent: Tensor, tensors: int) -> None:
-        self._value, self._log_det = cotangent, log_det_cotangent
-        self._found: list[Tensor | None] = [None] * tensors
-
-    def through(
-        self, x: Tensor, value: Tensor, log_det: Tensor, tensors: dict[int, Tensor]
-    ) -> None:
-        """Goes from the output of a step to its input x, and to tensors by their place."""
-        with _hooks_set_aside(tensors.values()):
-            gradient, *others = _gradients(
-                [value, log_det],
-                [x, *tensors.values()],
-                [self._value, self._log_det.to(log_det.dtype)],
-                differentiable=False,
-            )
-        self._value = torch.zeros_like(x) if gradient is None else gradient
-        for place, other in zip(tensors, others, strict=True):
-            before = self._found[place]
-            self._found[place] = before if other is None else _sum(before, other)
-
-    def found(self) -> list[Tensor | None]:
-        """Returns the gradients to the input of the run, and to each tensor."""
-        return [self._value, *self._found]
 
 
 class _Held(nn.Module):
@@ -400,33 +376,6 @@ def _bypassing(function: Map, x: Tensor, context: Tensor | None) -> tuple[Tensor
         return function(x, context)
 
 
-def _gradients(
-    outputs: Sequence[Tensor],
-    inputs: Sequence[Tensor],
-    cotangents: Sequence[Tensor],
-    differentiable: bool,
-) -> list[Tensor | None]:
-    """Returns a gradient for each input, None where there is no path or no wish."""
-    pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
-    wanted = [x for x in inputs if x.requires_grad]
-    if not pairs or not wanted:
-        return [None] * len(inputs)
-    found = iter(
-        torch.autograd.grad(
-            [output for output, _ in pairs],
-            wanted,
-            [cotangent for _, cotangent in pairs],
-            create_graph=differentiable,
-            allow_unused=True,
-        )
-    )
-    return [next(found) if x.requires_grad else None for x in inputs]
-
-
-def _sum(before: Tensor | None, more: Tensor) -> Tensor:
-    return more if before is None else before + more
-
-
 def _alias(tensor: Tensor, differentiable: bool) -> Tensor:
     """Returns the same numbers as another node of the graph, or as a leaf."""
     if differentiable:
@@ -436,62 +385,9 @@ def _alias(tensor: Tensor, differentiable: bool) -> Tensor:
 
 def _check_sources(step: Step, outputs: Sequence[Tensor], known: Sequence[Tensor]) -> None:
     """Refuses a step whose outputs depend on a tensor that could get no gradient here."""
-    leaves = {id(tensor) for tensor in known}
-    seen = {tensor.grad_fn for tensor in known}
-    waiting = [output.grad_fn for output in outputs]
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if variable is not None and id(variable) not in leaves:
-            raise ArgumentError(
-                f"layer {step.name} reads a tensor that requires a gradient and is none of its "
-                "parameters, so memory='invert' cannot give it one: make it a torch.nn.Parameter, "
-                "or take memory='recompute'."
-            )
-        waiting += [following for following, _ in node.next_functions]
-
-
-@contextmanager
-def _hooks_set_aside(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Leaves hooks of tensors to the graph outside, where each gradient passes once, and whole."""
-    hooks = [t._backward_hooks for t in tensors if t.is_leaf and t._backward_hooks]
-    copies = [dict(each) for each in hooks]
-    for each in hooks:
-        each.clear()
-    try:
-        yield
-    finally:
-        for each, copy in zip(hooks, copies, strict=True):
-            each.update(copy)
-
-
-class _Precision:
-    """Autocast on the device of a run, as it was in the forward pass."""
-
-    def __init__(self, device: torch.device) -> None:
-        kind = device.type
-        self._settings: dict[str, Any] | None = None
-        if torch.amp.is_autocast_available(kind):  # pyright: ignore[reportPrivateImportUsage]
-            self._settings = {
-                "device_type": kind,
-                "dtype": torch.get_autocast_dtype(kind),
-                "enabled": torch.is_autocast_enabled(kind),
-                "cache_enabled": False,  # a weight cast without gradients is not for those with
-            }
-
-    @contextmanager
-    def again(self, *, gradients: bool) -> Iterator[None]:
-        """A context in which a layer computes as it did, modes bypassed.
-
-        Without gradients, unless they decide over precision: under autocast conditioners round
-        in a training step only, which they know by its gradients. There the graph of one layer is
-        made and let go.
-        """
-        settings = self._settings
-        rounds = settings is not None and settings["enabled"]
-        precision = nullcontext() if settings is None else torch.autocast(**settings)
-        with precision, memory_modes_bypassed(), torch.set_grad_enabled(gradients or rounds):
-            yield
+    if reads_others(outputs, known):
+        raise ArgumentError(
+            f"layer {step.name} reads a tensor that requires a gradient and is none of its "
+            "parameters, so memory='invert' cannot give it one: make it a torch.nn.Parameter, "
+            "or take memory='recompute'."
+        )

@@ -5,7 +5,7 @@ import torch
 
 import kappaflow as kf
 from cases import affine, linear, mixed
-from kappaflow.rewrite.merge import merged, pair, passed
+from kappaflow.rewrite.merge import backward, forward, merged, pair
 
 HALF = kf.Partition.half(5)
 
@@ -55,24 +55,33 @@ def test_others_do_not_join():
     assert pair(linear(HALF), affine(HALF.swapped())) is None
     assert pair(kf.ActNorm(5), linear(HALF)) is None
     assert pair(kf.ActNorm(5), kf.ActNorm(5)) is None
+    assert pair(kf.ElementwiseAffine(5), kf.ActNorm(5)) is None
 
 
 @pytest.mark.parametrize("partition", [HALF, HALF.swapped()])
 def test_a_linear_coupling_passes_an_elementwise_map(partition):
-    """Both are other ones then, and the function is the same."""
+    """In either direction; both are other ones then, and the function is the same."""
     torch.manual_seed(0)
     elementwise, coupling = off_start(kf.ElementwiseAffine(5)), off_start(linear(partition))
-    first, behind = passed(elementwise, coupling)
+    first, second = forward(elementwise, coupling)
     assert isinstance(first, kf.LinearCoupling)
-    same([elementwise, coupling], [first, *behind])
+    same([elementwise, coupling], [first, second])
+    first, second = backward(coupling, elementwise)
+    assert isinstance(second, kf.LinearCoupling)
+    same([coupling, elementwise], [first, second])
 
 
 def test_a_run_is_merged_in_one_pass():
-    """Three linear couplings of one half, one of which has to pass an elementwise map."""
+    """Linear couplings pass elementwise maps in both directions to join their neighbours."""
     torch.manual_seed(0)
-    makes = affine, linear, lambda _: kf.ElementwiseAffine(5), linear, linear
-    parts = [off_start(make(HALF)) for make in makes]
-    parts += [off_start(linear(HALF.swapped())), off_start(affine(HALF.swapped()))]
+
+    def elementwise(_):
+        return kf.ElementwiseAffine(5)
+
+    first = affine, linear, elementwise, linear, linear, elementwise
+    second = linear, elementwise, elementwise, affine
+    parts = [off_start(make(HALF)) for make in first]
+    parts += [off_start(make(HALF.swapped())) for make in second]
     found = merged(parts)
     same(parts, found)
     names = [type(part).__name__ for part in found]

@@ -3,6 +3,7 @@ r"""Coupling layers: a part of the features passes unchanged and decides what ha
 The readable definitions, and the reference against which every faster execution is tested.
 """
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from kappaflow._checks import batch, natural_int, one_of, positive_float
 from kappaflow.bijection import Bijection, log_det_dtype, zero_log_det
 from kappaflow.bijections.linearized import AdditiveLinearization, AffineLinearization
+from kappaflow.bijections.traced import AdditiveTrace, AffineTrace
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 from kappaflow.memory import LAYER_MODES, run_layer
@@ -19,6 +21,7 @@ from kappaflow.nets import MLP
 from kappaflow.nets.linearized import LinearizedMLP, is_exactly, is_plain
 from kappaflow.partition import Partition
 from kappaflow.registry import register
+from kappaflow.trace import Trace
 
 
 class Coupling(Bijection):
@@ -70,6 +73,18 @@ class Coupling(Bijection):
         )
         return self.partition.merge(kept, changed), log_det
 
+    def trace(self, x: Tensor, context: Tensor | None = None) -> Trace:
+        make = self._own_trace(x)
+        if make is None:
+            return super().trace(x, context)
+        return self._traced(make, x, context, is_output=False)
+
+    def rewind(self, z: Tensor, context: Tensor | None = None) -> Trace:
+        make = self._own_trace(z)
+        if make is None:
+            return super().rewind(z, context)
+        return self._traced(make, z, context, is_output=True)
+
     def parameters_from(self, kept: Tensor, context: Tensor | None, *, exact: bool) -> Tensor:
         """Returns the conditioner's answer in at least float32; `exact` switches autocast off.
 
@@ -77,9 +92,10 @@ class Coupling(Bijection):
         directions, since the kept half read back may differ in its last bit, and then the
         conditioner answers differently: the flow would no longer be its own inverse.
         """
-        inputs = (kept,) if context is None else (kept, context)
-        if exact or not (self.training and torch.is_grad_enabled()):
-            with torch.autocast(kept.device.type, enabled=False):
+        inputs, kind = (kept,) if context is None else (kept, context), kept.device.type
+        exact = exact or not (self.training and torch.is_grad_enabled())
+        if exact and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
                 answer = self.conditioner(*inputs)
         else:
             answer = self.conditioner(*inputs)
@@ -99,30 +115,28 @@ class Coupling(Bijection):
             return None
         return LinearizedMLP(net, kept, self._own(context))
 
-    def _is_as_defined(self, kind: type["Coupling"]) -> bool:
-        """Returns whether a call does what this kind is defined to: no subclass, no hook."""
-        return is_exactly(self, kind) and not (self._forward_hooks or self._forward_pre_hooks)
+    def _is_as_defined(self, kind: type["Coupling"], x: Tensor) -> bool:
+        """Returns whether a call is what this kind defines, no type converted: no hook either."""
+        return (
+            is_exactly(self, kind)
+            and x.dtype == log_det_dtype(x.dtype)
+            and not (self._forward_hooks or self._forward_pre_hooks)
+            and not (self._backward_hooks or self._backward_pre_hooks)
+        )
 
-    def _rewound(
-        self,
-        z: Tensor,
-        context: Tensor | None,
-        numbers_from: Callable[..., tuple[Tensor, ...]],
-        apply: Callable[..., tuple[Tensor, Tensor]],
-        undo: Callable[..., tuple[Tensor, Tensor]],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns what `rewind` does, from one evaluation of the conditioner."""
-        x = batch("z", z, self._event_of(z)).detach().clone().requires_grad_()
+    def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
+        """Returns what makes its traces, or None where autograd has to see the whole of it."""
+        return None
+
+    def _traced(
+        self, make: Callable[..., Trace], state: Tensor, context: Tensor | None, *, is_output: bool
+    ) -> Trace:
+        """Returns a trace at an input, or an output, whose graph is that of the conditioner."""
+        kept, changed = self.partition.split(batch("x", state, self._event_of(state)).detach())
+        kept.requires_grad_()
         with torch.enable_grad():
-            kept, changed = self.partition.split(x)
-            numbers = numbers_from(kept, self._own(context), exact=False)
-            with torch.no_grad():
-                restored = self.partition.merge(kept, undo(changed, *numbers)[0])
-            # The kept features, all that the graph has read so far, are written as they are:
-            # autograd need not see it.
-            x.data.copy_(restored)
-            changed, log_det = apply(self.partition.split(x)[1], *numbers)
-            return x, self.partition.merge(kept, changed), log_det
+            answer = self.parameters_from(kept, self._own(context), exact=False)
+        return make(self.partition, kept, changed, answer, is_output=is_output)
 
     def _own(self, context: Tensor | None) -> Tensor | None:
         """Returns the context if this coupling reads one."""
@@ -193,10 +207,10 @@ class AffineCoupling(Coupling):
     ) -> tuple[Tensor, Tensor]:
         return _unscaled(changed, *self._log_scale_and_shift(kept, context, exact=True))
 
-    def rewind(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        if not self._is_as_defined(AffineCoupling):
-            return super().rewind(z, context)
-        return self._rewound(z, context, self._log_scale_and_shift, _scaled, _unscaled)
+    def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
+        if not self._is_as_defined(AffineCoupling, x):
+            return None
+        return functools.partial(AffineTrace, bound=self.scale_bound)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         net = self._recorded(AffineCoupling, x, context)
@@ -245,10 +259,10 @@ class AdditiveCoupling(Coupling):
     ) -> tuple[Tensor, Tensor]:
         return _unshifted(changed, *self._shift(kept, context, exact=True))
 
-    def rewind(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        if not self._is_as_defined(AdditiveCoupling):
-            return super().rewind(z, context)
-        return self._rewound(z, context, self._shift, _shifted, _unshifted)
+    def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
+        if not self._is_as_defined(AdditiveCoupling, x):
+            return None
+        return AdditiveTrace
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         net = self._recorded(AdditiveCoupling, x, context)

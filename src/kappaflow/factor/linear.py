@@ -37,7 +37,7 @@ TOO_FEW = (
     "five need an upper right block that is invertible, and far from singular",
 )
 GOOD = 3.0  # a condition number of factors that more of them hardly improve on
-LOOSE = 1e-11  # relative residual beyond which a better conditioned one is not the better one
+LOOSE = 1e-12  # relative residual beyond which a better conditioned one is not the better one
 EXACT = 1e-12  # relative residual beyond which a structure was only nearly there
 
 
@@ -100,7 +100,11 @@ def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
         if couplings is None and found[-1] is not None:
             return found[-1]
     if couplings is None or couplings >= routes.SIX:
-        found += _searched(problem, couplings or routes.enough(problem), seed)
+        try:
+            found += _searched(problem, couplings or routes.enough(problem), seed)
+        except NumericalError:
+            if not any(found):
+                raise
     there = [one for one in found if one is not None]
     if not there:
         raise _too_few(problem, couplings or routes.SIX)
@@ -119,7 +123,7 @@ def _searched(problem: Problem, couplings: int, seed: int) -> list[Factorization
     try:
         factors = routes.by_tracking(problem, couplings, seed)
         found.append(_finished(factors, problem, "tracking"))
-    except (NumericalError, ImportError):
+    except NumericalError:
         if not found:
             raise
     return found
@@ -169,7 +173,7 @@ def _five(problem: Problem, seed: int) -> Factorization | None:
         return None
     try:
         return _finished(routes.by_five(problem, seed), problem, "tracking")
-    except (NumericalError, ImportError, AttributeError):
+    except (ArgumentError, NumericalError):
         return None
 
 

@@ -2,6 +2,7 @@ r"""The path that is followed: from a rotation with closed-form couplings to the
 
 import numpy as np
 from numpy.linalg import norm
+from scipy.linalg import expm
 
 from kappaflow.factor.rotation import rotation_start
 from kappaflow.factor.six import six_blocks
@@ -10,6 +11,7 @@ from kappaflow.factor.word import Target
 STRIDE = 1.0  # of the stretch, in units of log cond(T)
 TURN_STRIDE = 0.5  # of the turn, in radians
 PARALLEL = 1e-8
+DEGENERATE = 0.2  # norm of a block
 FIRST_STEPS = 4.0  # at least so many strides, for what grows from zero
 
 
@@ -19,22 +21,35 @@ class Path:
     For odd n the closed form leaves the last feature alone. Before, from t = -1 to 0, a rotation
     in one plane then turns (O', 0; 0, 1) into O.
 
+    A twisted path begins at exp(K) O, K skew, and turns while it stretches: T(t) =
+    exp((1 - t) K) O S^t.
+
     Args:
         matrix: T, (n, n), with determinant 1.
+        twisted: Whether it is.
+
+    Attributes:
+        degenerate: Whether the closed form at the beginning has a block next to zero, as that of
+            the identity has, which is the O of each symmetric positive definite map. The equation
+            is degenerate there, and descent would make it worse.
     """
 
     nudge = 1e-2  # away from starts where the equation is degenerate, such as the identity
 
-    def __init__(self, matrix: np.ndarray) -> None:
+    def __init__(self, matrix: np.ndarray, *, twisted: bool = False) -> None:
         self._left, values, self._right = np.linalg.svd(matrix)
         self._logs = np.log(values) - np.log(values).mean()
-        self._rotation = self._left @ self._right
+        self._rotation, self._twist = self._left @ self._right, None
         self.condition = float(values[0] / values[-1])
         self._turns = np.zeros((0, 2)), 0.0
         self.begin = 0.0
+        if twisted:
+            self._twist = _skew(len(matrix))
+            self._rotation = expm(self._twist) @ self._rotation
         if len(matrix) % 2:
             self.begin = -1.0
             self._turns = _last_turn(self._rotation)
+        self.degenerate = min(norm(block, 2) for block in self.blocks()) < DEGENERATE
 
     def at(self, t: float) -> Target:
         """Returns T(t) and its inverse, both from factors that are known with their inverses."""
@@ -42,13 +57,14 @@ class Path:
             rotation = self._turned_back(-t)
             return Target(rotation, rotation.T)
         scales = np.exp(t * self._logs)
-        inverse = (self._right.T / scales) @ self._left.T
-        return Target((self._left * scales) @ self._right, inverse)
+        left = self._left if self._twist is None else expm((1 - t) * self._twist) @ self._left
+        return Target((left * scales) @ self._right, (self._right.T / scales) @ left.T)
 
     def stride(self, t: float) -> float:
         """Returns how long the first step from here should be."""
         length = np.log(self.condition) / STRIDE if t >= 0 else self._turns[1] / TURN_STRIDE
-        return 1.0 / max(length, 1.0)
+        twist = 0.0 if t < 0 or self._twist is None else norm(self._twist, 2) / TURN_STRIDE
+        return 1.0 / max(length, twist, 1.0)
 
     def blocks(self) -> list[np.ndarray]:
         """Returns six blocks of the rotation at the beginning, in closed form."""
@@ -110,6 +126,13 @@ def _stretched(factors: tuple, t: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns U s^t V and its inverse, from singular value factors."""
     left, values, right = factors
     return (left * values**t) @ right, (right.T * values**-t) @ left.T
+
+
+def _skew(n: int) -> np.ndarray:
+    """Returns a skew matrix of norm 1, always the same one."""
+    drawn = np.random.default_rng(0).standard_normal((n, n))
+    skew = drawn - drawn.T
+    return skew / norm(skew, 2)
 
 
 def _last_turn(rotation: np.ndarray) -> tuple[np.ndarray, float]:

@@ -1,6 +1,5 @@
 """The ways to factor a problem; each returns factors of its matrix, or says why it cannot."""
 
-import importlib
 from collections.abc import Callable
 
 import numpy as np
@@ -12,6 +11,8 @@ from kappaflow.factor.peel import rotation_blocks
 from kappaflow.factor.problem import Problem
 from kappaflow.factor.rotation import ORTHOGONAL
 from kappaflow.factor.spread import spread
+from kappaflow.factor.tracking import track, track_five
+from kappaflow.factor.uneven import enough_couplings, track_uneven
 
 SIX, ELEVEN = 6, 11
 BETTER = 0.97  # two more factors should gain that much
@@ -25,8 +26,8 @@ def is_rotation(problem: Problem) -> bool:
 
 def enough(problem: Problem) -> int:
     """Returns how many couplings tracking was seen to need at most: six for two halves."""
-    sizes = sorted((problem.first, len(problem.matrix) - problem.first))
-    return SIX if problem.even else max(SIX, 2 * -(-sizes[1] // sizes[0]) + 2)
+    first, second = problem.first, len(problem.matrix) - problem.first
+    return SIX if abs(first - second) <= 1 else enough_couplings(first, second)
 
 
 def least(problem: Problem, method: str) -> int:
@@ -67,21 +68,19 @@ def by_eleven(problem: Problem, couplings: int | None = None) -> list[Factor]:
 
 def by_tracking(problem: Problem, couplings: int, seed: int) -> list[Factor]:
     """Returns at most so many factors, six or more, found by following a path."""
-    unit = problem.matrix / problem.scale
-    if not problem.even:
-        factors = _found("uneven", "track_uneven")(unit, problem.first, couplings, seed=seed)
-        return spread([Factor(*factor) for factor in factors], scale=problem.scale)
-    if couplings == SIX:
-        blocks = _found("tracking", "track_six")(unit, seed=seed)
-    else:
-        blocks = _found("tracking", "track")(unit, couplings, seed=seed)
-    factors = unit_factors(blocks)
-    return spread(factors, scale=problem.scale)
+    matrix, small, turn = _small_first(problem)
+    unit = matrix / problem.scale
+    if small != len(unit) // 2:
+        count = min(couplings, enough_couplings(small, len(unit) - small))
+        found = track_uneven(unit, small, couplings=count, seed=seed)
+        factors = [Factor(not one.upper, one.weight, one.diagonal) for one in found]
+        return spread(turn(factors), scale=problem.scale)
+    return spread(turn(unit_factors(track(unit, couplings, seed=seed))), scale=problem.scale)
 
 
 def by_five(problem: Problem, seed: int) -> list[Factor]:
     """Returns five factors, L U L U L, where the upper right block allows it."""
-    blocks = _found("tracking", "track_five")(problem.matrix / problem.scale, seed=seed)
+    blocks = track_five(problem.matrix / problem.scale, seed=seed)
     return spread(unit_factors(blocks), scale=problem.scale)
 
 
@@ -100,8 +99,3 @@ def _small_first(
     order = np.roll(np.arange(n), -first)
     matrix = problem.matrix[np.ix_(order, order)]
     return matrix, n - first, lambda found: [f._replace(lower=not f.lower) for f in found]
-
-
-def _found(module: str, name: str) -> Callable:
-    """Returns a function of a module that is loaded when it is asked for."""
-    return getattr(importlib.import_module(f"kappaflow.factor.{module}"), name)

@@ -72,7 +72,14 @@ def track(
         raise ArgumentError(
             f"'couplings' should be at least 6, got {couplings}: fewer do not make every map."
         )
-    return along(Path(matrix), couplings, seed=seed, steps=steps, goal=goal)
+    path = Path(matrix)
+    first = path.degenerate
+    try:
+        begun = Path(matrix, twisted=True) if first else path
+        return along(begun, couplings, seed=seed, steps=steps, goal=goal)
+    except NumericalError:
+        other = path if first else Path(matrix, twisted=True)
+        return along(other, couplings, seed=seed, steps=steps, goal=goal)
 
 
 def along(

@@ -1,6 +1,7 @@
 """A flow: a standard base, and the bijection that carries data to it."""
 
 import math
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -183,7 +184,7 @@ class Flow(nn.Module):
             )
 
     def _state(self) -> Tensor:
-        for tensor in (*self.parameters(), *self.bijection.buffers(), *self.buffers()):
+        for tensor in chain(self.parameters(), self.bijection.buffers(), self.buffers()):
             if tensor.is_floating_point():
                 return tensor
         return torch.empty(0)

@@ -1,5 +1,6 @@
 """The derivative of an `MLP` at points, from one recorded pass; no graph is kept."""
 
+import functools
 from inspect import isfunction
 from typing import TypeGuard, TypeVar
 
@@ -87,9 +88,12 @@ def is_plain(net: nn.Module) -> TypeGuard[MLP]:
 
 def is_exactly(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
     """Returns whether a module is of this class, no subclass, and has no method of its own."""
-    return type(module) is kind and not any(
-        isfunction(getattr(kind, name, None)) for name in vars(module)
-    )
+    return type(module) is kind and _functions_of(kind).isdisjoint(vars(module))
+
+
+@functools.lru_cache(maxsize=64)
+def _functions_of(kind: type[nn.Module]) -> frozenset[str]:
+    return frozenset(name for name in dir(kind) if isfunction(getattr(kind, name)))
 
 
 def _layers_of(net: MLP) -> list[nn.Linear]:

@@ -112,8 +112,8 @@ def _factored(
     found: Factorization = factor_linear(
         item.matrix, couplings=couplings, partition=partition if ends is None else ends, seed=seed
     )
-    layers = [*reversed(found.couplings)]
-    numbers = tuple(layer.condition_number for layer in layers)
+    layers: list[Bijection] = [*reversed(found.couplings)]
+    numbers = found.condition_numbers[::-1]
     return layers, Replaced(
         item.name,
         len(layers),

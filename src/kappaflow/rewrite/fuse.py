@@ -9,7 +9,7 @@ from kappaflow.bijection import Bijection
 from kappaflow.bijections import Linear, Permutation, Standardize
 from kappaflow.flows import Flow
 from kappaflow.rewrite.affine import affine_map
-from kappaflow.rewrite.items import elementwise
+from kappaflow.rewrite.items import elementwise_if_any
 from kappaflow.rewrite.opened import flow_of, is_elementwise, is_linear, is_permutation, parts_of
 from kappaflow.rewrite.stacked import stacked
 
@@ -55,5 +55,5 @@ def _fused(run: Sequence[Bijection], features: int) -> list[Bijection]:
         return [] if index == sorted(index) else [Permutation(index)]
     scale = made.matrix.diagonal()
     if all(map(is_elementwise, run)) and (scale > 0).all():
-        return elementwise(np.ascontiguousarray(scale), made.shift)
+        return elementwise_if_any(np.ascontiguousarray(scale), made.shift)
     return [Linear.of(made.matrix, made.shift)]

@@ -35,21 +35,15 @@ def partition_of(item: Item | None) -> Partition | None:
     return None
 
 
-def elementwise(scale: np.ndarray, shift: np.ndarray) -> list[Bijection]:
-    """Returns x -> scale x + shift as at most two layers: a negative scale takes a coupling.
-
-    Args:
-        scale: (n,), positive.
-        shift: (n,).
-
-    Returns:
-        None or one layer.
-    """
-    if (scale == 1).all() and not shift.any():
-        return []
+def elementwise(scale: np.ndarray, shift: np.ndarray) -> ElementwiseAffine:
+    """Returns the layer x -> scale x + shift of positive scales, in float64."""
     layer = ElementwiseAffine(len(scale)).double()
-    layer.load_state_dict({
-        "log_scale": torch.from_numpy(np.log(scale)),
-        "shift": torch.from_numpy(shift),
-    })
-    return [layer]
+    state = {"log_scale": np.log(scale), "shift": shift.copy()}
+    layer.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
+    return layer
+
+
+def elementwise_if_any(scale: np.ndarray, shift: np.ndarray) -> list[Bijection]:
+    """Returns the same as a list, which is empty if it does nothing."""
+    does_nothing = (scale == 1).all() and not shift.any()
+    return [] if does_nothing else [elementwise(scale, shift)]

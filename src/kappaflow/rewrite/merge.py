@@ -21,9 +21,8 @@ def merged(parts: Sequence[Bijection]) -> list[Bijection]:
             if done and (both := pair(done[-1], part)) is not None:
                 done.pop()
                 waiting.append(both)
-            elif len(done) > 1 and _passes(done[-2], done[-1], part):
-                linear, behind = passed(done.pop(), part)  # pyright: ignore[reportArgumentType]
-                waiting += [*behind, linear]
+            elif len(done) > 1 and _apart(done[-2], done[-1], part):
+                waiting += _together(done, part)[::-1]
             else:
                 done.append(part)
     return done
@@ -31,6 +30,9 @@ def merged(parts: Sequence[Bijection]) -> list[Bijection]:
 
 def pair(first: Bijection, second: Bijection) -> Bijection | None:
     """Returns two neighbouring layers as one, or None where they are none."""
+    if isinstance(first, ElementwiseAffine) and isinstance(second, ElementwiseAffine):
+        (scale, shift), (by, more) = _numbers(first), _numbers(second)
+        return elementwise(by * scale, by * shift + more)
     if partition_of(first) is None or partition_of(first) != partition_of(second):
         return None
     if isinstance(first, LinearCoupling) and isinstance(second, LinearCoupling):
@@ -46,29 +48,46 @@ def pair(first: Bijection, second: Bijection) -> Bijection | None:
     return None
 
 
-def passed(
-    first: ElementwiseAffine, second: LinearCoupling
-) -> tuple[LinearCoupling, list[Bijection]]:
-    """Returns a linear coupling and an elementwise map, of which the coupling now comes first."""
-    kept, changed = list(second.partition.kept), list(second.partition.changed)
-    scale = first.log_scale.detach().double().exp().numpy()
-    shift = first.shift.detach().double().numpy()
-    weight = second.weight.detach().double().numpy()
+def forward(middle: ElementwiseAffine, linear: LinearCoupling) -> list[Bijection]:
+    """Returns an elementwise map and the linear coupling behind it, the coupling now first."""
+    kept, changed = list(linear.partition.kept), list(linear.partition.changed)
+    scale, shift = _numbers(middle)
+    weight, diagonal = (t.detach().double().numpy() for t in (linear.weight, linear.diagonal))
+    shift[changed] = diagonal * shift[changed] + weight @ shift[kept]
     moved = weight * scale[kept] / scale[changed][:, None]
-    shift = shift.copy()
-    diagonal = second.diagonal.detach()
-    shift[changed] = diagonal.double().numpy() * shift[changed] + weight @ shift[kept]
-    linear = LinearCoupling.of(second.partition, np.ascontiguousarray(moved), diagonal)
-    return linear, elementwise(scale, shift)
+    return [LinearCoupling.of(linear.partition, moved, diagonal), elementwise(scale, shift)]
 
 
-def _passes(before: Bijection, first: Bijection, second: Bijection) -> bool:
-    """Returns whether `passed` lets a linear coupling join what comes before."""
-    return (
-        isinstance(first, ElementwiseAffine)
-        and isinstance(second, LinearCoupling)
-        and partition_of(before) == second.partition
-    )
+def backward(linear: LinearCoupling, middle: ElementwiseAffine) -> list[Bijection]:
+    """Returns a linear coupling and the elementwise map behind it, the coupling now last."""
+    kept, changed = list(linear.partition.kept), list(linear.partition.changed)
+    scale, shift = _numbers(middle)
+    weight, diagonal = (t.detach().double().numpy() for t in (linear.weight, linear.diagonal))
+    moved = weight * scale[changed][:, None] / scale[kept]
+    shift[changed] = (shift[changed] - moved @ shift[kept]) / diagonal
+    return [elementwise(scale, shift), LinearCoupling.of(linear.partition, moved, diagonal)]
+
+
+def _apart(before: Bijection, middle: Bijection, behind: Bijection) -> bool:
+    """Returns whether an elementwise map keeps a linear coupling from joining a neighbour."""
+    linear = isinstance(before, LinearCoupling) or isinstance(behind, LinearCoupling)
+    same = partition_of(before) is not None and partition_of(before) == partition_of(behind)
+    return linear and same and isinstance(middle, ElementwiseAffine)
+
+
+def _together(done: list[Bijection], part: Bijection) -> list[Bijection]:
+    """Returns the last layers done, which are taken away, and a part, in an order that joins."""
+    middle: ElementwiseAffine = done.pop()  # pyright: ignore[reportAssignmentType]
+    if isinstance(part, LinearCoupling):
+        return forward(middle, part)
+    linear: LinearCoupling = done.pop()  # pyright: ignore[reportAssignmentType]
+    return [*backward(linear, middle), part]
+
+
+def _numbers(layer: ElementwiseAffine) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scale and shift, in copies."""
+    scale = layer.log_scale.detach().double().exp()
+    return scale.numpy().copy(), layer.shift.detach().double().numpy().copy()
 
 
 def _taken_apart(

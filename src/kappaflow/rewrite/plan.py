@@ -17,7 +17,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.factor import LinearCoupling
 from kappaflow.partition import Partition
 from kappaflow.rewrite.affine import AffineMap, affine_map
-from kappaflow.rewrite.items import Item, LinearMap, elementwise, partition_of
+from kappaflow.rewrite.items import Item, LinearMap, elementwise_if_any, partition_of
 from kappaflow.rewrite.opened import is_coupling, is_elementwise, is_linear, is_permutation
 from kappaflow.rewrite.reordered import AnyCoupling, reordered
 
@@ -56,7 +56,7 @@ class Plan:
             self._couple(part)  # pyright: ignore[reportArgumentType]
         elif is_linear(part) and not self._in_order():
             made = self._map_of(part).reordered(self._order)
-            self.items += elementwise(made.matrix.diagonal(), made.shift)
+            self.items += elementwise_if_any(made.matrix.diagonal(), made.shift)
         else:
             self._leave(part)
 
@@ -163,9 +163,9 @@ class Plan:
             if not np.array_equal(matrix, np.eye(len(matrix))):
                 name = " and ".join(dict.fromkeys(self._names)) or "another partition"
                 self.items.append(LinearMap(matrix, name))
-            self.items += elementwise(np.ones(len(matrix)), shift)
+            self.items += elementwise_if_any(np.ones(len(matrix)), shift)
         if self._behind is not None:
-            self.items += elementwise(self._behind.matrix.diagonal(), self._behind.shift)
+            self.items += elementwise_if_any(self._behind.matrix.diagonal(), self._behind.shift)
         self._pending, self._behind, self._names = None, None, []
 
     def _leave(self, part: Bijection) -> None:

@@ -72,16 +72,19 @@ def _reordered_network(
 ) -> nn.Module:
     if inputs == sorted(inputs) and outputs == sorted(outputs):
         return copy.deepcopy(network)
-    first = network.layers[0] if type(network) is MLP else None
-    # A residual network adds what it reads to its first hidden layer, if that is as wide.
-    if first is None or (network.residual and first.in_features == first.out_features):
+    if not (type(network) is MLP and _reads_only(network)):
         return ReorderedNetwork(copy.deepcopy(network), inputs, outputs)
     made = copy.deepcopy(network)
-    first, last = made.layers[0], made.layers[-1]
-    with torch.no_grad():
-        columns = first.weight[:, : len(inputs)].clone()
-        first.weight[:, list(inputs)] = columns
-        for parameter in (last.weight, last.bias):
-            rows = parameter.clone()
-            parameter[list(outputs)] = rows
+    state = made.state_dict()
+    first, last = "layers.0.weight", f"layers.{len(made.layers) - 1}"
+    state[first][:, list(inputs)] = state[first][:, : len(inputs)].clone()
+    for name in (f"{last}.weight", f"{last}.bias"):
+        state[name][list(outputs)] = state[name].clone()
     return made
+
+
+def _reads_only(network: MLP) -> bool:
+    """Returns whether what comes in is read by the first layer, and not added to it as well."""
+    state = network.state_dict()
+    rows, columns = state["layers.0.weight"].shape
+    return not (network.residual and rows == columns)

@@ -1,0 +1,143 @@
+"""How a call is repeated as it was: its precision, random numbers and buffers."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import get_device_states, set_device_states
+
+
+class Precision:
+    """Autocast on a device, as it is when this is made."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._kind = kind = device.type
+        self._settings: dict[str, Any] = {}
+        if torch.amp.is_autocast_available(kind):  # pyright: ignore[reportPrivateImportUsage]
+            self._settings = {
+                "device_type": kind,
+                "dtype": torch.get_autocast_dtype(kind),
+                "enabled": torch.is_autocast_enabled(kind),
+                "cache_enabled": False,  # a weight cast without gradients is not for those with
+            }
+
+    @property
+    def rounds(self) -> bool:
+        """Whether it is on. Conditioners then round where gradients are enabled, and only there.
+
+        So a call that is to give the same numbers enables them too, and lets go of its graph.
+        """
+        return self._settings.get("enabled", False)
+
+    def again(self) -> AbstractContextManager[Any]:
+        """Returns a context in which it is as it was."""
+        if self.rounds or (self._settings and torch.is_autocast_enabled(self._kind)):
+            return torch.autocast(**self._settings)
+        return nullcontext()
+
+
+class Replay:
+    """A context in which a call of a module can be repeated, made before that call.
+
+    In it random numbers are drawn as they were drawn then, and buffers that the call changed, like
+    the statistics of batches or the vectors of a spectral norm, begin as they did then. Outside
+    nothing has changed: a repetition moves no generator, and counts no batch again. A start from
+    data (a flag or a parameter that the call has set) is not repeated: what it set is there.
+
+    Args:
+        owners: The parts of that module whose buffers the call may change: `owners_of`.
+        x: A tensor on the device of the call.
+    """
+
+    def __init__(self, owners: Iterable[nn.Module], x: Tensor) -> None:
+        self._device = x.device
+        self._random: _Random | None = _random_state(self._device)
+        self._buffers = [_Before(owner) for owner in owners]
+        self._undo: list[tuple[_Random | None, list[tuple[nn.Module, str, Tensor]]]] = []
+
+    def called(self) -> "Replay":
+        """Returns this, now that the call is over: what it left alone need not be kept."""
+        if self._random is not None and _same(self._random, _random_state(self._device)):
+            self._random = None
+        self._buffers = [kept for before in self._buffers for kept in before.changed()]
+        return self
+
+    def __enter__(self) -> "Replay":
+        random = None if self._random is None else _random_state(self._device)
+        live: list[tuple[nn.Module, str, Tensor]] = []
+        for before in self._buffers:
+            live += before.put_back()
+        self._undo.append((random, live))
+        if self._random is not None:
+            _set_random_state(self._random, self._device)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        random, live = self._undo.pop()
+        for module, name, buffer in live:
+            module._buffers[name] = buffer
+        if random is not None:
+            _set_random_state(random, self._device)
+
+
+class _Before:
+    """The buffers of one module as they were before a call."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        named = {name: b for name, b in module._buffers.items() if b is not None}
+        self.before = {name: buffer.detach().clone() for name, buffer in named.items()}
+        self._versions = self._versions_now()
+
+    def changed(self) -> "Iterator[_Before]":
+        """Yields this with the buffers that have changed, if any have and it was no start."""
+        names = [name for name in self.before if not self._is_as_before(name)]
+        started = self._versions != self._versions_now() or any(
+            self.before[name].dim() == 0 and self.before[name].dtype != torch.long
+            for name in names
+        )
+        if names and not started:
+            self.before = {name: self.before[name] for name in names}
+            yield self
+
+    def put_back(self) -> list[tuple[nn.Module, str, Tensor]]:
+        """Returns the live buffers, having put copies in their place of how they were before."""
+        live = []
+        for name, buffer in self.before.items():
+            live.append((self.module, name, self.module._buffers[name]))
+            self.module._buffers[name] = buffer.clone()
+        return live
+
+    def _versions_now(self) -> list[int]:
+        return [p._version for p in self.module._parameters.values() if p is not None]
+
+    def _is_as_before(self, name: str) -> bool:
+        now = self.module._buffers[name]
+        return now is not None and torch.equal(self.before[name], now)
+
+
+def owners_of(module: nn.Module) -> list[nn.Module]:
+    """Returns the parts whose buffers a call may change: those in training mode."""
+    return [part for part in module.modules() if part.training and part._buffers]
+
+
+_Random = tuple[Tensor, tuple[Any, Any] | None]
+
+
+def _random_state(device: torch.device) -> _Random:
+    """Returns the states of the generators that a call on this device may draw from."""
+    on_device = None if device.type == "cpu" else get_device_states(torch.empty(0, device=device))
+    return torch.get_rng_state(), on_device
+
+
+def _set_random_state(random: _Random, device: torch.device) -> None:
+    torch.set_rng_state(random[0])
+    if random[1] is not None:
+        set_device_states(*random[1], device_type=device.type)
+
+
+def _same(one: _Random, other: _Random) -> bool:
+    states = ((state[0], *(state[1][1] if state[1] else ())) for state in (one, other))
+    return all(torch.equal(a, b) for a, b in zip(*states, strict=True))
