@@ -39,7 +39,7 @@ def test_a_solution_of_the_equation_is_a_factorization(n):
     word = Word(6, 2)
     blocks = random_blocks(n, 6)
     generator = np.random.default_rng(1)
-    near = product(blocks) @ (np.eye(n) + 0.02 * generator.standard_normal((n, n)))
+    near = product(blocks) @ (np.eye(n) + 0.003 * generator.standard_normal((n, n)))
     near /= np.linalg.det(near) ** (1 / n)
     target = target_of(near)
     values, error, steps = newton(word, target, word.unknowns(blocks), tolerance=1e-11, steps=20)

@@ -16,6 +16,9 @@ from kappaflow.factor.word import Target, Word, all_blocks, product
 Blocks = Sequence[np.ndarray]
 
 SHORTEST = 1e-3
+JUMP = 4.0  # in conditioning, from which on a solution is not a neighbour of the last one
+STEPS = 8  # of Newton, after each stride
+WALL = 1e3  # condition number of the dependent X beyond which other three are taken
 ON_THE_PATH = 1e-3
 PATH_STEPS = 20  # of descent after each stride, so that the path stays well conditioned
 PATH_GAIN = 1e-2  # in ten of them, or else the next stride is due
@@ -23,6 +26,9 @@ PATH_POWER = 2
 POWERS = (4, 8, 16, 32)
 SLICE = 50  # steps between two looks at the goal
 POLISH = 1e-14
+POLISHING_STEPS = 15
+EXACT = 1e-12  # of T P^-1 - 1 for each feature: no other place is tried
+SPOILT = 1.01  # as much worse a polished solution may be conditioned
 SMALL = 1e-9  # residual beyond which a result is refused
 ATTEMPTS = 4
 BOLDER = 3.0  # each attempt starts so much further away
@@ -91,10 +97,9 @@ def along(
     for attempt in range(ATTEMPTS):
         try:
             blocks = _start(path, couplings, seed, path.nudge * BOLDER**attempt)
-            word, values = _centred(path.at(path.begin), blocks)
-            values = _follow(word, path, values)
-            values = _descend(word, target, values, steps=steps, goal=goal)
-            blocks = _polished(word, target, values)
+            blocks = _follow(path, _stepped(path.at(path.begin), blocks)[0])
+            blocks = _descend(target, blocks, steps=steps, goal=goal)
+            blocks = _polished(target, blocks)
         except (LinAlgError, NumericalError) as error:
             trouble = str(error)
             continue
@@ -215,9 +220,9 @@ def improve(
     word = Word(len(blocks), 0)
     try:
         values = _nudged(word, target, word.unknowns(blocks), seed, Path.nudge)
-        word, values = _centred(target, all_blocks(word, target, values))
-        values = _descend(word, target, values, steps=steps, goal=goal)
-        found = _polished(word, target, values)
+        found, _ = _stepped(target, all_blocks(word, target, values))
+        found = _descend(target, found, steps=steps, goal=goal)
+        found = _polished(target, found)
     except (LinAlgError, NumericalError):
         return list(blocks)
     fits = norm(product(found) - matrix) < SMALL * norm(matrix)
@@ -278,14 +283,29 @@ def _before(couplings: int) -> int:
     return 2 * ((couplings - 2) // 4)
 
 
-def _centred(target: Target, blocks: Blocks) -> tuple[Word, list[np.ndarray]]:
-    """Returns the same point with the dependent three in the middle, where descent is fastest."""
-    word = Word(len(blocks), _before(len(blocks)))
-    values = word.unknowns(blocks)
-    values, error, _ = newton(word, target, values, tolerance=ON_THE_PATH, steps=20)
-    if error > ON_THE_PATH:
-        raise NumericalError("the middle couplings are nearly singular at the start")
-    return word, _smoothed(word, target, values)
+def _words(couplings: int) -> list[Word]:
+    """Returns the places for the dependent three: the middle, where descent is fastest, first."""
+    places = sorted(range(0, couplings - 2, 2), key=lambda b: abs(b - _before(couplings)))
+    return [Word(couplings, before) for before in places]
+
+
+def _stepped(target: Target, blocks: Blocks) -> tuple[list[np.ndarray], int]:
+    """Returns blocks for a target from those for one nearby, smoothed, and how hard it was.
+
+    The equation says nothing where the second of its three blocks is singular, and a path may
+    have to cross there: then it says all with other three.
+    """
+    for word in _words(len(blocks)):
+        try:
+            values, error, taken = newton(
+                word, target, word.unknowns(blocks), tolerance=ON_THE_PATH, steps=STEPS
+            )
+            near = worst(all_blocks(word, target, values)) < JUMP * worst(blocks)
+            if error <= ON_THE_PATH and near:
+                return all_blocks(word, target, _smoothed(word, target, values)), taken
+        except LinAlgError:
+            continue
+    raise NumericalError("no solution was found near the last one")
 
 
 def _smoothed(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
@@ -295,42 +315,63 @@ def _smoothed(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
     )[0]
 
 
-def _follow(word: Word, path: Path | FivePath, values: Blocks) -> list[np.ndarray]:
-    """Returns a solution at the end of the path, from one at its start."""
+def _follow(path: Path | FivePath, blocks: list[np.ndarray]) -> list[np.ndarray]:
+    """Returns blocks for the end of the path, from those for its start."""
     t, stride = path.begin, path.stride(path.begin)
     while t < 1:
         there = min(0.0 if t < 0 else 1.0, t + stride)
-        target = path.at(there)
-        trial, error, taken = newton(word, target, values, tolerance=ON_THE_PATH, steps=8)
-        if error > ON_THE_PATH:
+        try:
+            blocks, taken = _stepped(path.at(there), blocks)
+        except NumericalError:
             stride /= 2
             if stride < SHORTEST:
-                raise NumericalError(f"the path was lost at {t:.3f} of its length")
+                raise NumericalError(f"the path was lost at {t:.3f} of its length") from None
             continue
-        values = _smoothed(word, target, trial)
         stride = path.stride(there) if there == 0 else stride * (1.5 if taken <= 5 else 1.0)
         t = there
-    return list(values)
+    return blocks
 
 
 def _descend(
-    word: Word, target: Target, values: Blocks, *, steps: int, goal: float | None
+    target: Target, blocks: list[np.ndarray], *, steps: int, goal: float | None
 ) -> list[np.ndarray]:
-    """Returns the values after descent with higher and higher powers, in slices."""
+    """Returns the blocks after descent with higher and higher powers, in slices."""
+    word = _words(len(blocks))[0]
+    if _flatness(word, blocks) > WALL:
+        word = min(_words(len(blocks)), key=lambda other: _flatness(other, blocks))
     left, power = steps, iter(POWERS)
     current = next(power)
-    while left > 0:
-        if goal is not None and worst(all_blocks(word, target, values)) <= goal:
-            break
+    while left > 0 and not (goal is not None and worst(blocks) <= goal):
         part = min(left, SLICE)
-        values, taken = descend(word, target, values, power=current, steps=part)
+        values, taken = descend(
+            word, target, word.unknowns(blocks), power=current, steps=part
+        )
+        blocks = all_blocks(word, target, values)
         left -= max(taken, 1)
         if taken < part and (current := next(power, None)) is None:
             break
-    return list(values)
+    return blocks
 
 
-def _polished(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
-    """Returns all blocks, with the equation solved as well as rounding allows."""
-    values, _, _ = newton(word, target, values, tolerance=POLISH, steps=30)
-    return all_blocks(word, target, values)
+def _polished(target: Target, blocks: Blocks) -> list[np.ndarray]:
+    """Returns the blocks with the equation solved as well as rounding allows, in one place."""
+    best, least = list(blocks), np.inf
+    for word in _words(len(blocks)):
+        try:
+            values, _, _ = newton(
+                word, target, word.unknowns(blocks), tolerance=POLISH, steps=POLISHING_STEPS
+            )
+            found = all_blocks(word, target, values)
+        except LinAlgError:
+            continue
+        off = float(norm(product(found) @ target.inverse - np.eye(len(target.matrix))))
+        if off < least and worst(found) < SPOILT * worst(blocks):
+            best, least = found, off
+        if least < EXACT * len(target.matrix):
+            break
+    return best
+
+
+def _flatness(word: Word, blocks: Blocks) -> float:
+    """Returns the condition number of the block that the equation divides by."""
+    return float(np.linalg.cond(blocks[word.before + 1]))
