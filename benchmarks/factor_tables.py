@@ -13,7 +13,7 @@ NOTHING = "none found"
 def goals_table(lines: Sequence[Line]) -> str:
     """Returns what was aimed at beside what was reached: medians, and the worst in brackets."""
     found = {(line["row"], line["ensemble"], line["n"], line["couplings"]): line for line in lines}
-    head = ["T", "size", "couplings", "draws"]
+    head = ["T", "size", "couplings", "method", "draws"]
     for quantity in ("residual", "largest condition number", "time [s]"):
         head += [quantity, "aimed at"]
     rows = []
@@ -89,7 +89,7 @@ def methods_sentence(curves: Sequence[Line], ensemble: str) -> str:
 
 def _start(goal: Goal, line: Line) -> list[str]:
     draws = f"{line['draws']}" + (f", {line['failed']} failed" if line["failed"] else "")
-    return [goal.ensemble, str(goal.n), str(goal.couplings), draws]
+    return [goal.ensemble, str(goal.n), str(goal.couplings), goal.method, draws]
 
 
 def _quantities(goal: Goal, line: Line) -> list[str]:

@@ -90,6 +90,6 @@ def reference_curves(curves: Sequence[Line]) -> list[Line]:
 
 
 def write_reference(path: Path, curves: Sequence[Line]) -> None:
-    """Writes the curves for reports, a line each."""
-    lines = ",\n".join(" " + json.dumps(curve) for curve in reference_curves(curves))
-    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    """Writes the curves for reports, a line each; without any the file stays as it is."""
+    if lines := [" " + json.dumps(curve) for curve in reference_curves(curves)]:
+        path.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")

@@ -8,6 +8,7 @@ from benchmarks.lines import Line, grouped
 from benchmarks.trade_off_page import title
 
 BOUND = "#555555"
+TICKS = (1, 2, 3, 5, 10, 20, 50, 100, 200)
 
 
 def draw(curves: Sequence[Line], path: Path) -> None:
@@ -30,17 +31,20 @@ def draw(curves: Sequence[Line], path: Path) -> None:
         mpl.rcParams.update({"svg.hashsalt": "kappaflow", "font.size": 9})
         mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
         mpl.rcParams.update({"figure.facecolor": "white"})
-        figure, axes = plt.subplots(
-            1, len(panels), figsize=(2.3 * len(panels) + 0.6, 3.1), sharey=True, squeeze=False
-        )
-        for axis, ((name,), of_name) in zip(axes[0], panels.items(), strict=True):
-            panel(axis, name, of_name, dict(zip(sizes, colours, strict=True)))
-        axes[0][0].set_ylabel("largest condition number of a factor")
-        handles, labels = _once(axes[0])
-        figure.legend(
-            handles, labels, loc="lower center", ncols=len(labels), frameon=False, fontsize=8
-        )
-        figure.tight_layout(rect=(0, 0.07, 1, 1))
+        figure, axes = plt.subplots(2, 3, figsize=(8.4, 5.4), sharey=True)
+        cells = list(axes.flat)
+        for cell, ((name,), of_name) in zip(cells, panels.items(), strict=False):
+            panel(cell, name, of_name, dict(zip(sizes, colours, strict=True)))
+        for cell in cells[len(panels) :]:
+            cell.axis("off")
+        handles, labels = _once(cells[: len(panels)])
+        cells[-1].legend(handles, labels, loc="center", frameon=False)
+        highest = max(curve["high"] for curve in there)
+        ticks = [tick for tick in TICKS if tick < 1.5 * highest]
+        axes[0][0].set_yticks(ticks, [str(tick) for tick in ticks])
+        axes[0][0].minorticks_off()
+        figure.supylabel("largest condition number of a factor", fontsize=9)
+        figure.tight_layout()
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
 
@@ -62,10 +66,7 @@ def panel(axis: Any, name: str, curves: Sequence[Line], colours: dict[int, Any])
         axis.plot(counts, bound, ":", color=BOUND, lw=1.3, label="none lies below")
     heading = title(name).replace(" of ", "\nof ")
     axis.set_title(heading, fontsize=9)
-    axis.set(yscale="log", xlabel="couplings", xticks=counts)
-    ticks = [1, 2, 3, 5, 10, 20, 50, 100]
-    axis.set_yticks(ticks, [str(tick) for tick in ticks])
-    axis.minorticks_off()
+    axis.set(yscale="log", ylim=(1, None), xlabel="couplings", xticks=counts)
     axis.grid(axis="y", color="#dddddd", linewidth=0.6)
 
 
