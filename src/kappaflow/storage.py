@@ -5,6 +5,9 @@ import json
 import math
 import os
 import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,21 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
     finally:
         temporary.unlink(missing_ok=True)
+    _sync_directory(path.parent)
+
+
+@contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """Yields a directory that becomes `path` when all is in it, and is removed if it does not."""
+    place = make_directory(path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"))
+    try:
+        yield place
+        try:
+            place.replace(path)
+        except OSError as error:
+            raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
     _sync_directory(path.parent)
 
 

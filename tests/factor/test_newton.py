@@ -35,7 +35,7 @@ def test_the_equation_holds_for_every_product_and_gives_its_blocks_back(word, n)
 
 @pytest.mark.parametrize("n", [4, 5, 8])
 def test_a_solution_of_the_equation_is_a_factorization(n):
-    """Newton from nearby values: the blocks that follow multiply to a map they were not made for."""
+    """Newton from nearby values: the blocks multiply to a map they were not made for."""
     word = Word(6, 2)
     blocks = random_blocks(n, 6)
     generator = np.random.default_rng(1)

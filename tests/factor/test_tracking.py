@@ -198,8 +198,8 @@ def test_what_cannot_be_tracked_is_refused(matrix, couplings, message):
 
 def test_a_path_that_is_lost_says_why(monkeypatch):
     """Symptom, causes and the way out."""
-    monkeypatch.setattr("kappaflow.factor.tracking.SHORTEST", 2.0)
-    monkeypatch.setattr("kappaflow.factor.tracking.ON_THE_PATH", 1e-30)
+    monkeypatch.setattr("kappaflow.factor.follow.SHORTEST", 2.0)
+    monkeypatch.setattr("kappaflow.factor.follow.ON_THE_PATH", 1e-30)
     with pytest.raises(NumericalError, match="attempts.*Likely causes.*Eleven"):
         track(gaussian(4), 6)
 

@@ -6,7 +6,19 @@ import pytest
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.uneven import UnevenCoupling, enough_couplings, track_uneven
 
-PARTITIONS = [(1, 1), (1, 2), (2, 1), (2, 3), (3, 2), (2, 4), (1, 3), (3, 1), (2, 6), (6, 2), (1, 5)]
+PARTITIONS = [
+    (1, 1),
+    (1, 2),
+    (2, 1),
+    (2, 3),
+    (3, 2),
+    (2, 4),
+    (1, 3),
+    (3, 1),
+    (2, 6),
+    (6, 2),
+    (1, 5),
+]
 
 
 def cycle(p, q):

@@ -1,6 +1,11 @@
-"""A made-up report, the same on every machine: ten columns, sixteen layers, forty epochs."""
+"""A made-up report, the same on every machine, and a browser to open pages in.
 
-from collections.abc import Callable
+The report has ten columns, sixteen layers, forty epochs.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +22,60 @@ from kappaflow.report import (
     Separation,
 )
 
+CHROMIUM = Path(os.environ.get("KAPPAFLOW_CHROMIUM", "/usr/bin/chromium"))
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 QUANTILES = {"min": 0.6, "p05": 0.75, "median": 1.0, "p95": 1.7, "max": 2.6}
 MakeReport = Callable[..., Report]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """Yields a Chromium without a window; it is never downloaded."""
+    api = pytest.importorskip("playwright.sync_api")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, tmp_path):
+    """Yields a function that opens a page and checks what must hold for every page."""
+    contexts = []
+
+    def open_(html: str, *, width: int = 1280, scheme: str = "light") -> Any:
+        file = tmp_path / "report.html"
+        file.write_text(html, encoding="utf-8")
+        context = chromium.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme
+        )
+        contexts.append(context)
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda m: complaints.append(f"{m.type}: {m.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request",
+            lambda r: r.url.startswith(("file:", "data:")) or complaints.append(r.url),
+        )
+        page.goto(file.as_uri())
+        page.wait_for_selector("html[data-drawn]", state="attached", timeout=30_000)
+        plots = page.locator("[data-figure]").count()
+        drawn = page.locator("[data-figure] .plot-container .main-svg:first-child").count()
+        assert complaints == []
+        assert drawn == plots > 0
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        return page
+
+    yield open_
+    for context in contexts:
+        context.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,11 @@ from cyclopts import App, CycloptsError
 from kappaflow import __version__
 from kappaflow.cli.data import data
 from kappaflow.cli.doctor import doctor
+from kappaflow.cli.factor import factor
 from kappaflow.cli.fit import fit
 from kappaflow.cli.native import native
 from kappaflow.cli.report import report
+from kappaflow.cli.rewrite import rewrite
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
 from kappaflow.errors import BuildError, KappaflowError, NumericalError, WriteError
@@ -28,7 +30,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for command in (fit, sample, score, doctor, report, data, native):
+for command in (fit, sample, score, doctor, report, factor, rewrite, data, native):
     app.command(command)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,14 @@ def table(rows: Iterable[tuple[str, str]]) -> None:
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
         print(f"{label:<{width}}  {value}")
+
+
+def columns(rows: Iterable[Sequence[str]]) -> None:
+    """Prints rows in columns as wide as their widest word, the first row being the names."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{word:<{w}}" for word, w in zip(row, widths, strict=True)).rstrip())
 
 
 def number(value: float | None, form: str) -> str:

@@ -1,7 +1,7 @@
 """Whole numbers on the command line: 2.5 is no number of layers, and is not rounded to one."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 
@@ -16,5 +16,27 @@ def _wholes(hint: Any, tokens: Sequence[Token]) -> tuple[int, ...]:  # noqa: ANN
     return tuple(int(token.value) for token in tokens)
 
 
+def _count(hint: Any, tokens: Sequence[Token]) -> int | str:  # noqa: ANN401
+    """Returns "fewest", or a token as an int."""
+    return _word_or_whole(tokens[0].value, ("fewest",))
+
+
+def _first_part(hint: Any, tokens: Sequence[Token]) -> int | str:  # noqa: ANN401
+    """Returns the name of a partition, or a token as an int."""
+    return _word_or_whole(tokens[0].value, ("half", "alternating"))
+
+
+def _word_or_whole(text: str, words: tuple[str, ...]) -> int | str:
+    if text in words:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        listed = ", ".join(f'"{word}"' for word in words)
+        raise ValueError(f"should be {listed} or a whole number, got {text!r}.") from None
+
+
 Whole = Annotated[int, Parameter(converter=_whole)]
 Wholes = Annotated[tuple[int, ...], Parameter(converter=_wholes, consume_multiple=True)]
+Count = Annotated[int | Literal["fewest"], Parameter(converter=_count)]
+FirstPart = Annotated[int | Literal["half", "alternating"], Parameter(converter=_first_part)]

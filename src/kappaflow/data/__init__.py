@@ -5,6 +5,7 @@ Everything here returns values or raises one sentence; nothing prints, asks, or 
 
 from kappaflow.data.examine import examine
 from kappaflow.data.load import load_table
+from kappaflow.data.matrix import load_matrix
 from kappaflow.data.prepare import prepare
 from kappaflow.data.problem import Problem
 from kappaflow.data.repair import repair
@@ -23,6 +24,7 @@ __all__ = [
     "data_sets",
     "drop_duplicate_rows",
     "examine",
+    "load_matrix",
     "load_table",
     "path_of",
     "prepare",

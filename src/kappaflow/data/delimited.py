@@ -17,8 +17,8 @@ def read_delimited(data: bytes, source: str, subject: str, separator: str | None
     """Returns the columns of text with a header line, off which the separator is read."""
     import narwhals as nw
 
-    text = _decoded(data, subject)
-    separator = separator or _separator(text)
+    text = decoded(data, subject)
+    separator = separator or separator_of(text)
     header = _header(text, separator, subject)
     frame = _strings(text, separator, header, subject)
     columns = []
@@ -30,7 +30,8 @@ def read_delimited(data: bytes, source: str, subject: str, separator: str | None
     return collect(columns, source, subject)
 
 
-def _decoded(data: bytes, subject: str) -> str:
+def decoded(data: bytes, subject: str) -> str:
+    """Returns UTF-8 as text with one kind of line end, or says what it is instead."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise FileError(f"{subject} is UTF-16 text: save it as UTF-8.")
     if b"\0" in data:
@@ -50,7 +51,7 @@ def _decoded(data: bytes, subject: str) -> str:
     return text.rstrip("\r\n") + "\n"
 
 
-def _separator(text: str) -> str:
+def separator_of(text: str) -> str:
     """Returns the comma, or what stands in the header where no comma does: semicolon, tab."""
     header = text.split("\n", 1)[0]
     return next((mark for mark in ",;\t" if mark in header), ",")
@@ -62,7 +63,7 @@ def _header(text: str, separator: str, subject: str) -> list[str]:
     except csv.Error as error:
         raise FileError(f"the header of {subject} cannot be read: {error}.") from None
     names = [name.strip() for name in first]
-    if _all_numbers(names) and not _consecutive(names):
+    if all_numbers(names) and not consecutive(names):
         raise DataError(
             f"the first line of {subject} holds numbers ({', '.join(names[:3])}), not names of "
             "columns: add a header line."
@@ -70,14 +71,15 @@ def _header(text: str, separator: str, subject: str) -> list[str]:
     return names
 
 
-def _all_numbers(names: list[str]) -> bool:
+def all_numbers(names: list[str]) -> bool:
+    """Returns whether each of the names is a number."""
     try:
         return bool([float(name) for name in names])
     except ValueError:
         return False
 
 
-def _consecutive(names: list[str]) -> bool:
+def consecutive(names: list[str]) -> bool:
     """Returns whether the names count up by one, as unnamed columns are written (0, 1, 2)."""
     if not all(name.isascii() and name.isdigit() for name in names):
         return False

@@ -91,22 +91,23 @@ def _read(source: object) -> Raw:
     if isinstance(source, str) and source in shipped_names() and not path.is_file():
         return read_file(path_of(source), source)
     if not path.exists():
-        raise FileError(_no_such_file(path))
+        missing = no_such_file(path, shipped_names())
+        raise FileError(
+            f"{missing}: give a path, or the name of a shipped data set "
+            f"({', '.join(shipped_names())})."
+        )
     return read_file(path, os.fsdecode(text))
 
 
-def _no_such_file(path: Path) -> str:
-    """Returns the sentence that names the nearest file, and the data sets that need no file."""
+def no_such_file(path: Path, names: Sequence[str] = ()) -> str:
+    """Returns the beginning of a sentence, which names the nearest of the files and the names."""
     try:
         nearby = [entry.name for entry in path.parent.iterdir()]
     except OSError:
         nearby = []
-    close = difflib.get_close_matches(path.name, [*nearby, *shipped_names()], n=1)
+    close = difflib.get_close_matches(path.name, [*nearby, *names], n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
-    return (
-        f"there is no file '{path}'{hint}: give a path, or the name of a shipped data set "
-        f"({', '.join(shipped_names())})."
-    )
+    return f"there is no file '{path}'{hint}"
 
 
 def _given(raw: Raw, name: str, argument: str) -> Column:

@@ -85,7 +85,7 @@ class NormalEquations:
             return np.zeros_like(b)  # n = 2: the missed direction is the only one
         b = self._reached(b)
         r = None
-        if self._near is not None and self._factor is None:
+        if self._factor is None:
             r = self._conjugate_gradients(b, tolerance * float(norm(b)), guess)
         return self._reached(self._dense(b) if r is None else r)
 
@@ -107,7 +107,9 @@ class NormalEquations:
     def _conjugate_gradients(
         self, b: np.ndarray, goal: float, guess: np.ndarray | None
     ) -> np.ndarray | None:
-        """Hestenes, Stiefel 1952, with a preconditioner; None if the dense way is shorter."""
+        """Returns the solution, None where the dense way is shorter (Hestenes, Stiefel 1952)."""
+        if self._near is None:
+            return None
         small = len(b) <= LARGEST_DENSE
         solution = np.zeros_like(b) if guess is None else guess
         residual = b if guess is None else b - self._applied(guess)
@@ -144,7 +146,8 @@ class NearestInverse:
         left, right = derivative.products()
         flat_left, flat_right = left.reshape(len(left), -1), right.reshape(len(right), -1)
         values, vectors = np.linalg.eig((flat_right @ flat_right.T) @ (flat_left @ flat_left.T))
-        a = np.tensordot(vectors[:, np.argmax(values.real)].real, left, 1)
+        weights = np.real(vectors[:, int(np.argmax(np.real(values)))])
+        a = np.tensordot(weights, left, 1)
         a *= np.sign(np.trace(a)) / norm(a)
         b = np.tensordot(flat_left @ a.ravel(), right, 1)
         a_values, self._a = eigh((a + a.T) / 2)

@@ -77,7 +77,7 @@ def factor_linear(
     Example:
         >>> import kappaflow as kf
         >>> found = kf.factor_linear(torch.eye(4)[[1, 2, 0, 3]])
-        >>> len(found), found.residual < 1e-15, found.condition_number < 7
+        >>> len(found), found.residual < 1e-14, found.condition_number < 7
         (6, True, True)
     """
     one_of("method", method, METHODS)

@@ -17,7 +17,7 @@ INEXACT = 1e-2  # of the linear systems: each step still gains two digits
 
 @dataclass(frozen=True)
 class Linearized:
-    """The equation at a point, scaled so that X1 has orthonormal rows, and its derivative there."""
+    """The equation at a point, scaled so that X1 has orthonormal rows, and its derivative."""
 
     defect: np.ndarray
     derivative: KroneckerMap
@@ -130,12 +130,10 @@ def _damped(
 def _outwards(
     sides: Sequence, values: Blocks, ends: Pair, *, sign: int
 ) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Returns, for each coupling, what stands to its left and right when it moves alone.
-
-    With G the couplings between the L U L and this one (inverted on the left side, sign -1):
-    the top rows of G and of the first end times G, right columns of G^-1 and of G^-1 times the
-    other end, each at the half that this coupling changes or keeps.
-    """
+    """Returns what stands to the left and right of each coupling when it moves alone."""
+    # With G the couplings between the L U L and this one, inverted on the left side (sign -1):
+    # top rows of G and of the first end times G, right columns of G^-1 and of G^-1 times the
+    # other end, each at the half that this coupling changes or keeps.
     n, d = len(ends[0]), len(ends[0]) // 2
     rows, rows_end = np.eye(n)[:d], ends[0][:d].copy()
     columns, columns_end = np.eye(n)[:, d:], ends[1][:, d:].copy()

@@ -1,4 +1,4 @@
-r"""Couplings of any partition (p, q), with positive diagonals, by following a path with all blocks.
+r"""Couplings of any partition, with positive diagonals, by following a path with all blocks.
 
 For small n: the equations of a step are a dense (n^2, n^2) system. Halves d and d, or d and d + 1,
 have better ways (`tracking`).
@@ -12,7 +12,6 @@ from numpy.linalg import LinAlgError, norm
 from scipy.linalg import cho_factor, cho_solve, schur
 
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.factor.commutator import _planes
 from kappaflow.factor.coupling import two_by_two_condition
 
 ATTEMPTS = 6
@@ -147,7 +146,7 @@ def track_uneven(
 
 
 class _Step:
-    """The derivative of the product at some couplings, relative to the product, and its Gram matrix.
+    """The derivative of the product at some couplings, relative to it, and its Gram matrix.
 
     An increment (w, s) of a coupling multiplies it by (1, 0; w, exp s) on the left.
     """
@@ -220,15 +219,13 @@ def _random(n: int, first: int, count: int, seed: int) -> list[UnevenCoupling]:
 def _between(start: np.ndarray, end: np.ndarray) -> Callable[[float], np.ndarray]:
     """Returns a path of invertible matrices: O^t S^t start, where O S start is the end."""
     left, values, right = np.linalg.svd(np.linalg.solve(start.T, end.T).T)
-    form, basis = schur(left @ right, output="real")
-    planes = _planes(form)
+    form, basis = schur(left @ right, output="complex")
+    # Eigenvalues come in conjugate pairs but for -1, which a random start does not meet.
+    angles = np.angle(np.diagonal(form))
 
     def at(t: float) -> np.ndarray:
-        turn = np.eye(len(form))
-        for i, j, angle in planes:
-            cosine, sine = np.cos(t * angle), np.sin(t * angle)
-            turn[np.ix_([i, j], [i, j])] = [[cosine, -sine], [sine, cosine]]
-        return basis @ turn @ basis.T @ (right.T * values**t) @ right @ start
+        turn = ((basis * np.exp(1j * t * angles)) @ basis.conj().T).real
+        return turn @ (right.T * values**t) @ right @ start
 
     return at
 

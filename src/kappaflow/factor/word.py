@@ -7,9 +7,9 @@ exactly when M12 + (M^-1)12 = 0. So with M = N^-1 T N'^-1 the product is T exact
     (N^-1 T N'^-1)12 + (N' T^-1 N)12 = 0:
 
 d^2 equations, no inverse of an unknown in them. The blocks of N and N' are the unknowns, and
-X1 = M12, A1 = (M22 - 1) X1^+, A2 = X1^+ (M11 - 1) follow, with X1^+ = X1^T (X1 X1^T)^-1. This is so
-for halves d and d, and for halves d and d + 1, where A2 has another part (1 - X1^+ X1) A2, that of
-((M^-1)22 - 1) X1^+.
+X1 = M12, A1 = (M22 - 1) X1^+, A2 = X1^+ (M11 - 1) follow, with X1^+ = X1^T (X1 X1^T)^-1. This
+is so for halves d and d, and for halves d and d + 1, where A2 has one more part, the one beyond
+the rows of X1, that of ((M^-1)22 - 1) X1^+.
 """
 
 from collections.abc import Iterator, Sequence

@@ -18,6 +18,7 @@ from kappaflow.report.content import (
     Separation,
     Spread,
 )
+from kappaflow.report.factors import render_factors
 from kappaflow.report.files import read_report, write_report
 from kappaflow.report.page import render
 
@@ -35,5 +36,6 @@ __all__ = [
     "Spread",
     "read_report",
     "render",
+    "render_factors",
     "write_report",
 ]

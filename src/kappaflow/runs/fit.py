@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import kappaflow
@@ -13,24 +12,22 @@ from kappaflow._checks import one_of
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow, nice, real_nvp
-from kappaflow.report import About, Report, write_report
+from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.job import Source, Tables, tables_of
+from kappaflow.runs.judged import judged
 from kappaflow.runs.stored import Result, read_finished
 from kappaflow.storage import write_bytes
 from kappaflow.training import (
     FitResult,
     checked_settings,
     fit_tables,
-    log_prob_of,
     read_result,
-    rows_of,
     write_result,
 )
 
 RECIPES: dict[str, Callable[..., Flow]] = {"real_nvp": real_nvp, "nice": nice}
 DIAGNOSIS = "diagnosis.json"
-PERCENTILES = 1000  # steps of the stored distribution of training scores
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ def fit_run(
         report, diagnosis = evaluate(
             result, tables, _about(result, source, model, tables, checked)
         )
-        stored |= _judged(result, report, tables)
+        stored |= judged(result, report, tables)
         write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
         write_report(report, folder)
         write_result(folder, stored)
@@ -112,35 +109,6 @@ def _build(model: Model, tables: Tables, seed: int) -> Flow:
             return recipe(len(tables.train.columns), context_features=context, **model.arguments)
     except (RuntimeError, MemoryError) as error:
         raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
-
-
-def _judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]:
-    """Returns what result.json says beyond the training: likelihood, conditioning, scores."""
-    whole = report.likelihoods[0]
-    rest = {part.name: part.nll_standardised for part in report.likelihoods[1:]}
-    flow = result.flow
-    scores = log_prob_of(flow, rows_of(tables.train, flow))
-    with np.errstate(invalid="ignore"):  # between infinities there is no number
-        quantiles = np.quantile(scores.numpy(), np.linspace(0, 1, PERCENTILES + 1))
-    separation = report.separations[0] if report.separations else None
-    return {
-        "test_nll": whole.nll,
-        "test_nll_standardised": whole.nll_standardised,
-        "test_nll_standard_error": whole.standard_error,
-        "test_nll_standardised_by_part": rest,
-        "test_rows": whole.rows,
-        "gaussian_nll_standardised": report.gaussian_nll_standardised,
-        "condition_number_median": report.profile.condition_number.median[-1],
-        "condition_number_p95": report.profile.condition_number.p95[-1],
-        "worst_layer": report.profile.layers[report.profile.worst_layer],
-        "round_trip_data": report.profile.round_trip_data.max[0],
-        "round_trip_latent": report.profile.round_trip_latent.max[-1],
-        "auc": None if separation is None else separation.auc,
-        "auc_standard_error": None if separation is None else separation.auc_standard_error,
-        "ok": report.ok,
-        "verdict": report.verdict,
-        "train_log_prob_quantiles": quantiles.tolist(),
-    }
 
 
 def _about(

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kappaflow.errors import FileError
 from kappaflow.files import CONFIG, read_config
-from kappaflow.runs.job import Source
+from kappaflow.runs.job import Source, Tables, tables_of
 from kappaflow.training import read_result
 
 M = TypeVar("M", bound=BaseModel)
@@ -77,6 +77,16 @@ def read_finished(folder: Path) -> Result:
             f"{folder} is not finished: give the same fit again, and it goes on where it stopped."
         )
     return _validated(Result, stored, folder / "result.json")
+
+
+def tables_again(run: RunConfig) -> Tables:
+    """Returns the rows of a run, where its data is still what it was."""
+    if run.source is None or run.source.data == "-":
+        raise FileError("the data of the run cannot be read again.")
+    tables = tables_of(run.source)
+    if tables.train.fingerprint() != run.fingerprints.get("train"):
+        raise FileError("the data of the run has changed.")
+    return tables
 
 
 def is_unfinished_run(folder: Path) -> bool:

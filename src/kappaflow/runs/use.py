@@ -11,8 +11,8 @@ from kappaflow.data import Table, load_table
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
-from kappaflow.runs.job import refuse_gaps, tables_of
-from kappaflow.runs.stored import RunConfig, read_finished, read_run
+from kappaflow.runs.job import refuse_gaps
+from kappaflow.runs.stored import read_finished, read_run, tables_again
 from kappaflow.training import log_prob_of, rows_of
 
 Columns = dict[str, np.ndarray]
@@ -97,20 +97,10 @@ def examine_run(folder: Path, data: str | None = None) -> tuple[Diagnosis, str]:
         rows = rows_of(_table(data, run.columns, run.context_columns), flow)
         return doctor(flow, rows.x, rows.context), f"rows of {data}"
     try:
-        rows = rows_of(_held_out(read_run(folder)), flow)
+        rows = rows_of(tables_again(read_run(folder)).test, flow)
     except KappaflowError:
         return doctor(flow), "samples of the flow (its data was not found as it was)"
     return doctor(flow, rows.x, rows.context), "held-out rows of the run"
-
-
-def _held_out(run: RunConfig) -> Table:
-    """Returns the test rows of a run, where its data is still what it was."""
-    if run.source is None or run.source.data == "-":
-        raise FileError("the data of the run cannot be read again.")
-    tables = tables_of(run.source)
-    if tables.train.fingerprint() != run.fingerprints.get("train"):
-        raise FileError("the data of the run has changed.")
-    return tables.test
 
 
 def _table(data: str, columns: list[str], context: list[str]) -> Table:

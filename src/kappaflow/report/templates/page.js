@@ -14,7 +14,8 @@
       return name ? styles.getPropertyValue(name[1]).trim() : value;
     }
     if (Array.isArray(value)) {
-      return typeof value[0] === "number" ? value : value.map((item) => coloured(item, styles));
+      const numbers = typeof value[0] === "number" && typeof value[value.length - 1] !== "string";
+      return numbers ? value : value.map((item) => coloured(item, styles));
     }
     if (value && typeof value === "object") {
       const entries = Object.entries(value).map(([key, item]) => [key, coloured(item, styles)]);

@@ -1,0 +1,116 @@
+"""`kappaflow factor`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from kappaflow.cli.show import columns, print_json, say, table
+from kappaflow.cli.whole import Count, FirstPart, Whole
+
+if TYPE_CHECKING:
+    from kappaflow.factor import Factorization
+
+
+def factor(
+    matrix: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    couplings: Count = 6,
+    partition: FirstPart = "half",
+    method: Literal["auto", "rotation", "eleven", "tracking"] = "auto",
+    seed: Whole = 0,
+    out: Path | None = None,
+    report: Path | None = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Write an invertible matrix as a product of a few well-conditioned couplings.
+
+    The couplings take turns in what they change; the last one of the product acts first. Six are
+    enough for any matrix of even size.
+
+    Parameters
+    ----------
+    matrix
+        A npy, csv, tsv, parquet, arrow or npz file of numbers, or - for csv on standard input.
+    couplings
+        At most so many, or "fewest" for as few as work.
+    partition
+        half, alternating, or how many features the first part has.
+    method
+        auto takes the best; rotation and eleven are closed forms, tracking is a search.
+    seed
+        Of searches.
+    out
+        A safetensors file for the couplings.
+    report
+        An HTML file with pictures of the factors, and of what more couplings buy: for that the
+        matrix is factored again with 8, 11, 12 and 16 couplings.
+    json
+        Print the result as JSON.
+    """
+    from kappaflow.runs import factor_file
+
+    found = factor_file(
+        matrix,
+        couplings=None if couplings == "fewest" else couplings,
+        partition=partition,
+        method=method,
+        seed=seed,
+        out=out,
+        report=report,
+        say=say,
+    )
+    if json:
+        print_json(_plain(found))
+    else:
+        _print(found, {"couplings are in": out, "page": report})
+
+
+def _print(found: "Factorization", files: dict[str, Path | None]) -> None:
+    """Prints a line a coupling, and what the product is worth, for people."""
+    from kappaflow.report.factors import changes
+
+    lines = [
+        (str(number), changes(found, number), f"{condition:.3g}")
+        for number, condition in enumerate(found.condition_numbers, start=1)
+    ]
+    columns([("coupling", "changes", "condition number"), *lines])
+    print()
+    table([
+        ("residual", f"{found.residual:.1e}"),
+        ("largest condition number", f"{found.condition_number:.3g}"),
+        ("condition number of the matrix", f"{_own_condition(found):.3g}"),
+        ("method", found.method),
+        ("sign flip", "none" if found.flipped is None else f"in coupling {found.flipped + 1}"),
+        *([("note", found.note)] if found.note else []),
+        *((label, str(path)) for label, path in files.items() if path is not None),
+    ])
+
+
+def _plain(found: "Factorization") -> dict[str, Any]:
+    """Returns what is printed, for machines."""
+    return {
+        "features": len(found.matrix),
+        "couplings": [
+            {
+                "number": number,
+                "kept": coupling.partition.kept,
+                "changed": coupling.partition.changed,
+                "condition_number": coupling.condition_number,
+            }
+            for number, coupling in enumerate(found.couplings, start=1)
+        ],
+        "residual": found.residual,
+        "condition_number": found.condition_number,
+        "matrix_condition_number": _own_condition(found),
+        "method": found.method,
+        "flipped": None if found.flipped is None else found.flipped + 1,
+        "note": found.note,
+    }
+
+
+def _own_condition(found: "Factorization") -> float:
+    import numpy as np
+
+    return float(np.linalg.cond(found.matrix.numpy()))

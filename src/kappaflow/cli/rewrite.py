@@ -1,0 +1,98 @@
+"""`kappaflow rewrite`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from kappaflow.cli.show import columns, print_json, say_if_unfinished, table
+from kappaflow.cli.whole import Count, FirstPart, Whole
+
+if TYPE_CHECKING:
+    from kappaflow.runs import RewrittenRun
+
+
+def rewrite(
+    run: Path,
+    /,
+    *,
+    out: Path,
+    partition: FirstPart = "half",
+    couplings: Count = 6,
+    seed: Whole = 0,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> None:
+    """Write a run anew, with a flow of the same function whose couplings have one partition.
+
+    Permutations, other partitions and linear layers become couplings too, of which some join
+    their neighbours. The new folder is a run like the old one, and certificate.json in it says how
+    equal the two flows are.
+
+    Parameters
+    ----------
+    run
+        The run folder, or any saved model.
+    out
+        The new folder.
+    partition
+        half, alternating, or how many features the first part has.
+    couplings
+        How many one linear map may take, or "fewest".
+    seed
+        Of searches, and of samples to compare on.
+    json
+        Print the certificate as JSON.
+    """
+    from kappaflow.runs import rewrite_run
+
+    done = rewrite_run(
+        run,
+        out,
+        partition=partition,
+        couplings=None if couplings == "fewest" else couplings,
+        seed=seed,
+    )
+    say_if_unfinished(run)
+    if json:
+        print_json(done.to_json())
+    else:
+        _print(done)
+
+
+def _print(done: "RewrittenRun") -> None:
+    """Prints the certificate for people."""
+    said = done.certificate
+    table([
+        ("couplings before", f"{said.couplings_before}"),
+        ("permutations and linear layers before", f"{said.mixing_before}"),
+        ("couplings after", f"{said.couplings_after}"),
+        ("linear couplings that joined a neighbour", f"{said.joined}"),
+        ("left as they were", ", ".join(said.left) or "none"),
+    ])
+    if said.replaced:
+        print()
+        columns([
+            ("linear map", "couplings", "largest condition number", "residual"),
+            *(
+                (
+                    one.name,
+                    str(one.couplings),
+                    f"{max(one.condition_numbers, default=1.0):.3g}",
+                    f"{one.residual:.1e}",
+                )
+                for one in said.replaced
+            ),
+        ])
+    print()
+    columns([
+        ("largest difference", *said.differences),
+        *(
+            (name, *(f"{getattr(one, field):.1e}" for one in said.differences.values()))
+            for name, field in (
+                ("z", "z"),
+                ("log_det, nats", "log_det"),
+                ("log_prob, nats", "log_prob"),
+            )
+        ),
+    ])
+    print(f"\nCompared on {said.points:,} {done.points}.\nThe new run is {done.folder}")

@@ -1,0 +1,83 @@
+"""What more couplings buy: the best factorization of one map within each of several counts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor.factorization import Factorization
+from kappaflow.factor.linear import factor_linear
+from kappaflow.partition import Partition
+
+COUNTS = (6, 8, 11, 12, 16)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came of one count.
+
+    Attributes:
+        couplings: So many were allowed.
+        found: The best conditioned of what was found so far within that count; None if nothing
+            was.
+        why_not: Why the search for this count found nothing, or nothing.
+    """
+
+    couplings: int
+    found: Factorization | None
+    why_not: str = ""
+
+
+def trade_off(
+    matrix: Tensor | np.ndarray,
+    *,
+    counts: Sequence[int] = COUNTS,
+    partition: str | int | Partition = "half",
+    seed: int = 0,
+    known: Mapping[int, Factorization] | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+) -> list[Trial]:
+    """Returns the best factorization of a map within each count, in ascending order.
+
+    What was found for a count is allowed for each larger one, so the largest condition number of
+    a factor never rises along the list.
+
+    Args:
+        matrix: T, (n, n).
+        counts: How many couplings are allowed.
+        partition: As for `factor_linear`.
+        seed: For searches.
+        known: Factorizations that are there already, by the count that they were asked for.
+        progress: Is told what is computed, before it is.
+
+    Returns:
+        One trial a count.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> from kappaflow.factor.trade_off import trade_off
+        >>> trials = trade_off(torch.eye(4)[[1, 2, 0, 3]], counts=(2, 6))
+        >>> [trial.found is not None for trial in trials]
+        [False, True]
+    """
+    trials: list[Trial] = []
+    best: Factorization | None = None
+    for count in sorted(counts):
+        found, why_not = (known or {}).get(count), ""
+        if found is None:
+            progress(f"looking for {count} couplings")
+            try:
+                found = factor_linear(matrix, couplings=count, partition=partition, seed=seed)
+            except (ArgumentError, NumericalError) as error:
+                why_not = str(error)
+        best = _better(best, found)
+        trials.append(Trial(count, best, why_not))
+    return trials
+
+
+def _better(one: Factorization | None, other: Factorization | None) -> Factorization | None:
+    if one is None or other is None:
+        return one or other
+    return min(one, other, key=lambda found: found.condition_number)

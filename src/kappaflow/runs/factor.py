@@ -1,0 +1,71 @@
+"""`factor_file`: from a matrix in a file to couplings in a file, and a page about them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from kappaflow.data import load_matrix
+from kappaflow.errors import ArgumentError, FileError
+from kappaflow.factor import Factorization, factor_linear
+from kappaflow.factor.couplings_file import write_couplings
+from kappaflow.factor.trade_off import trade_off
+from kappaflow.report import render_factors
+from kappaflow.storage import write_bytes
+
+
+def factor_file(
+    source: str,
+    *,
+    couplings: int | None = 6,
+    partition: str | int = "half",
+    method: str = "auto",
+    seed: int = 0,
+    out: str | Path | None = None,
+    report: str | Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Factorization:
+    """Factors the matrix of a file, and writes what was asked for, each file whole or not at all.
+
+    Args:
+        source: As for `kappaflow.data.load_matrix`.
+        couplings: As for `kappaflow.factor_linear`; so are partition, method and seed.
+        partition: What the couplings keep and change.
+        method: The route.
+        seed: For searches.
+        out: A safetensors file for the couplings.
+        report: An HTML file; for it the map is factored again with other numbers of couplings.
+        say: Is told how far the page is.
+
+    Returns:
+        The couplings.
+
+    Raises:
+        ArgumentError: The matrix cannot be factored, or an argument cannot be used.
+        FileError: A file cannot be read, or written.
+    """  # noqa: DOC502 - raised by the calls below
+    for name, path, suffix in (("out", out, ".safetensors"), ("report", report, ".html")):
+        _check_place(name, path, suffix)
+    matrix = load_matrix(source)
+    found = factor_linear(
+        matrix, couplings=couplings, partition=partition, method=method, seed=seed
+    )
+    if out is not None:
+        write_couplings(found, out)
+    if report is not None:
+        known = {couplings: found} if couplings is not None and method == "auto" else {}
+        trials = trade_off(matrix, partition=partition, seed=seed, known=known, progress=say)
+        name = "standard input" if source == "-" else Path(source).name
+        write_bytes(Path(report), render_factors(found, name, trials=trials).encode())
+    return found
+
+
+def _check_place(name: str, path: str | Path | None, suffix: str) -> None:
+    """Refuses a place that cannot be written, before the work is done."""
+    if path is None:
+        return
+    target = Path(path)
+    if target.suffix.lower() != suffix:
+        raise ArgumentError(f"'{name}' should end in {suffix}, got '{path}'.")
+    if target.is_dir():
+        raise ArgumentError(f"'{name}' should be a file, {path} is a folder.")
+    if not target.parent.is_dir():
+        raise FileError(f"{path} cannot be written: there is no folder {target.parent}.")

@@ -1,0 +1,47 @@
+"""What result.json says beyond the training, from the report on the flow."""
+
+from typing import Any
+
+import numpy as np
+
+from kappaflow.report import Report
+from kappaflow.runs.job import Tables
+from kappaflow.training import FitResult, log_prob_of, rows_of
+
+PERCENTILES = 1000  # steps of the stored distribution of training scores
+
+
+def judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]:
+    """Returns the likelihood on held-out rows, the conditioning, and the training rows' scores."""
+    whole = report.likelihoods[0]
+    rest = {part.name: part.nll_standardised for part in report.likelihoods[1:]}
+    flow = result.flow
+    scores = log_prob_of(flow, rows_of(tables.train, flow))
+    with np.errstate(invalid="ignore"):  # between infinities there is no number
+        quantiles = np.quantile(scores.numpy(), np.linspace(0, 1, PERCENTILES + 1))
+    separation = report.separations[0] if report.separations else None
+    return {
+        "test_nll": whole.nll,
+        "test_nll_standardised": whole.nll_standardised,
+        "test_nll_standard_error": whole.standard_error,
+        "test_nll_standardised_by_part": rest,
+        "test_rows": whole.rows,
+        "gaussian_nll_standardised": report.gaussian_nll_standardised,
+        **judged_alone(report),
+        "auc": None if separation is None else separation.auc,
+        "auc_standard_error": None if separation is None else separation.auc_standard_error,
+        "train_log_prob_quantiles": quantiles.tolist(),
+    }
+
+
+def judged_alone(report: Report) -> dict[str, Any]:
+    """Returns what needs no rows of the run: the conditioning, and what the doctor says."""
+    return {
+        "condition_number_median": report.profile.condition_number.median[-1],
+        "condition_number_p95": report.profile.condition_number.p95[-1],
+        "worst_layer": report.profile.layers[report.profile.worst_layer],
+        "round_trip_data": report.profile.round_trip_data.max[0],
+        "round_trip_latent": report.profile.round_trip_latent.max[-1],
+        "ok": report.ok,
+        "verdict": report.verdict,
+    }

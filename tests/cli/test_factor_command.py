@@ -1,0 +1,132 @@
+"""`kappaflow factor`: from a matrix in a file to couplings, a table and a page."""
+
+import io
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from tests.cli.test_refusals import refused
+
+from kappaflow.runs import factor as module
+
+
+@pytest.fixture
+def matrix(tmp_path):
+    """Returns the path of a Gaussian matrix of 6 features with a negative determinant."""
+    made = np.random.default_rng(0).standard_normal((6, 6))
+    made[0] *= -np.sign(np.linalg.det(made))
+    np.save(tmp_path / "map.npy", made)
+    return tmp_path / "map.npy"
+
+
+def test_factor_prints_a_line_a_coupling_and_what_the_product_is_worth(run, matrix):
+    """Six couplings that take turns, with residual, condition numbers, sign and method."""
+    outcome = run("factor", matrix)
+    assert outcome.status == 0 and outcome.err == ""
+    lines = re.findall(r"^(\d)  +features (\d) to (\d)  +([\d.]+)$", outcome.out, re.MULTILINE)
+    assert [line[:3] for line in lines] == [
+        (str(i), *(("3", "5") if i % 2 else ("0", "2"))) for i in range(1, 7)
+    ]
+    facts = dict(re.split("  +", line, maxsplit=1) for line in outcome.out.splitlines()[8:])
+    assert float(facts["residual"]) < 1e-10 and facts["method"] == "tracking"
+    largest = max(float(line[3]) for line in lines)
+    assert float(facts["largest condition number"]) == largest
+    own = np.linalg.cond(np.load(matrix))
+    assert float(facts["condition number of the matrix"]) == pytest.approx(own, rel=1e-2)
+    assert facts["sign flip"] == "in coupling 1"
+
+
+def test_the_same_as_json_leaves_the_matrices_out(run, matrix):
+    """What each coupling keeps and changes, and the numbers."""
+    said = json.loads(run("factor", matrix, "--json", "--partition", "alternating").out)
+    assert [one["kept"] for one in said["couplings"][:2]] == [[0, 2, 4], [1, 3, 5]]
+    assert said["condition_number"] == max(o["condition_number"] for o in said["couplings"])
+    assert said["features"] == 6 and said["flipped"] == 1
+    assert "weight" not in json.dumps(said)
+
+
+def test_the_couplings_are_written_and_multiply_to_the_matrix(run, matrix, tmp_path):
+    """In float64, readable by anything."""
+    out = tmp_path / "couplings.safetensors"
+    outcome = run("factor", matrix, "--out", out)
+    assert outcome.status == 0 and str(out) in outcome.out
+    parts = load_file(out)
+    product = np.eye(6)
+    for number in range(1, 7):
+        factor = np.eye(6)
+        kept, changed = (parts[f"coupling.{number}.{name}"] for name in ("kept", "changed"))
+        factor[np.ix_(changed, kept)] = parts[f"coupling.{number}.weight"]
+        factor[changed, changed] = parts[f"coupling.{number}.diagonal"]
+        product = product @ factor
+    assert np.allclose(product, np.load(matrix), rtol=0, atol=1e-9)
+
+
+def test_the_page_is_written_and_its_progress_goes_to_stderr(run, matrix, tmp_path):
+    """The factors and the curve are in it; stdout has the table only."""
+    page = tmp_path / "factors.html"
+    outcome = run("factor", matrix, "--report", page)
+    assert outcome.status == 0
+    assert outcome.err.splitlines() == [f"looking for {n} couplings" for n in (8, 11, 12, 16)]
+    text = page.read_text()
+    assert '"factor-6"' in text and '"trade-off"' in text and "map.npy as 6 couplings" in text
+
+
+def test_a_permutation_comes_through_the_pipe_in_as_few_couplings_as_work(
+    run, monkeypatch, tmp_path
+):
+    """- is csv on standard input, fewest finds four for the exchange of two features."""
+    pipe = io.TextIOWrapper(io.BytesIO(b"0,1\n1,0\n"))
+    monkeypatch.setattr(sys, "stdin", pipe)
+    said = json.loads(run("factor", "-", "--couplings", "fewest", "--json").out)
+    assert 1 < len(said["couplings"]) <= 4 and said["residual"] < 1e-14
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nothing.npy"], "no file 'nothing.npy'"),
+        (["singular.npy"], "'matrix' should be invertible"),
+        (["wide.csv"], "'matrix' should be square, got shape (2, 3)"),
+        (["objects.npy"], "pickled objects, which are never read"),
+        (["map.npy", "--couplings", "2"], "'couplings' should be larger"),
+        (["map.npy", "--couplings", "0"], "'couplings'"),
+        (["map.npy", "--couplings", "2.5"], "--couplings"),
+        (["map.npy", "--couplings", "few"], '"fewest" or a whole number'),
+        (["map.npy", "--partition", "third"], '"half", "alternating" or a whole number'),
+        (["map.npy", "--partition", "6"], "'partition' should split 6 features"),
+        (["map.npy", "--method", "rotation"], "it is not orthogonal"),
+        (["map.npy", "--method", "guess"], "guess"),
+        (["map.npy", "--seed", "-1"], "'seed'"),
+        (["map.npy", "--out", "c.npy"], "'out' should end in .safetensors"),
+        (["map.npy", "--out", "no/c.safetensors"], "no folder no"),
+        (["map.npy", "--report", "page.txt"], "'report' should end in .html"),
+        (["map.npy", "--report", "."], "'report' should end in .html"),
+    ],
+)
+def test_what_cannot_be_factored_is_refused_in_one_sentence(run, matrix, monkeypatch, words, said):
+    """And nothing is written."""
+    folder = matrix.parent
+    monkeypatch.chdir(folder)
+    np.save("singular.npy", np.ones((3, 3)))
+    np.save("objects.npy", np.array([[1, "a"]], dtype=object), allow_pickle=True)
+    (folder / "wide.csv").write_text("1,2,3\n4,5,6\n")
+    before = sorted(folder.iterdir())
+    asked = words if "--out" in words else [*words, "--out", "c.safetensors"]
+    refused(run("factor", *asked), said)
+    assert sorted(folder.iterdir()) == before
+
+
+def test_a_page_that_fails_does_not_take_the_couplings_along(run, matrix, tmp_path, monkeypatch):
+    """They are written first; the failure has a sentence and no half page."""
+
+    def fails(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "trade_off", fails)
+    words = ("--out", tmp_path / "c.safetensors", "--report", tmp_path / "p.html")
+    outcome = run("factor", matrix, *words)
+    assert outcome.status == 1 and "No space left" in outcome.err
+    assert (tmp_path / "c.safetensors").exists() and not (tmp_path / "p.html").exists()

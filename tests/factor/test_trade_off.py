@@ -1,0 +1,49 @@
+"""More couplings are never worse, and what was not found is said."""
+
+import numpy as np
+import pytest
+
+import kappaflow as kf
+from kappaflow.factor import trade_off as module
+from kappaflow.factor.trade_off import trade_off
+
+
+def gaussian(n, seed=1):
+    """Returns a Gaussian map."""
+    return np.random.default_rng(seed).standard_normal((n, n))
+
+
+def test_the_largest_condition_number_never_rises():
+    """What was found for fewer counts for more, in ascending order of the counts."""
+    turn = np.linalg.qr(gaussian(8))[0]
+    both = [kf.factor_linear(turn, couplings=11, method=name) for name in ("rotation", "eleven")]
+    good, bad = sorted(both, key=lambda found: found.condition_number)
+    trials = trade_off(turn, counts=(16, 6, 8, 7), known={6: bad, 7: good, 8: bad, 16: bad})
+    assert [trial.couplings for trial in trials] == [6, 7, 8, 16]
+    assert [trial.found for trial in trials] == [bad, good, good, good]
+    assert good.condition_number < bad.condition_number
+
+
+def test_a_count_that_cannot_be_had_says_why():
+    """And does not keep the others from being found."""
+    few, enough = trade_off(gaussian(4), counts=(2, 6))
+    assert few.found is None and "two need" in few.why_not
+    assert len(enough.found) == 6 and enough.why_not == ""
+
+
+def test_what_is_known_is_not_computed_again(monkeypatch):
+    """A factorization that is there is taken, and progress tells of the others only."""
+    known = kf.factor_linear(gaussian(4))
+    asked, said = [], []
+    monkeypatch.setattr(
+        module, "factor_linear", lambda *_, couplings, **__: asked.append(couplings) or known
+    )
+    trials = trade_off(gaussian(4), counts=(6, 8), known={6: known}, progress=said.append)
+    assert asked == [8] and said == ["looking for 8 couplings"]
+    assert [trial.found for trial in trials] == [known, known]
+
+
+@pytest.mark.parametrize("counts", [(), (6,)])
+def test_there_is_one_trial_a_count(counts):
+    """None for none."""
+    assert len(trade_off(np.eye(4)[[1, 2, 0, 3]], counts=counts)) == len(counts)

@@ -1,0 +1,119 @@
+"""The page of a factorization says what the factorization says."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import kappaflow as kf
+from kappaflow.factor.trade_off import Trial, trade_off
+from kappaflow.report import render_factors
+from kappaflow.report.factors import changes
+from kappaflow.report.figures.factors import (
+    MOST_CELLS,
+    Reference,
+    heat_map_of_the_map,
+    heat_maps_of_factors,
+    trade_off_curve,
+)
+
+REFERENCE = Reference("other maps", [6, 8], [3.0, 2.0], [4.0, 3.0], [5.0, 4.0])
+
+
+@pytest.fixture(scope="module")
+def found():
+    """Returns the factorization of a Gaussian map of 8 features."""
+    return kf.factor_linear(np.random.default_rng(1).standard_normal((8, 8)))
+
+
+def drawn(page):
+    """Returns what the script of a page draws."""
+    text = re.search(r'id="figure-data">(.*?)</script>', page, re.DOTALL).group(1)
+    return json.loads(text)
+
+
+def test_the_page_shows_the_map_and_each_factor(found):
+    """Heat maps of T and of all couplings, and a bar each, with their own numbers."""
+    figures = drawn(render_factors(found, "map.npy"))
+    assert set(figures) == {"map", "condition-bars", *(f"factor-{i}" for i in range(1, 7))}
+    assert np.allclose(figures["map"]["data"][0]["z"], found.matrix, rtol=5e-3)
+    for number, coupling in enumerate(found.couplings, start=1):
+        shown = figures[f"factor-{number}"]["data"][0]["z"]
+        assert np.allclose(shown, coupling.matrix(), rtol=5e-3)
+    bars = figures["condition-bars"]["data"][0]
+    assert bars["x"] == [1, 2, 3, 4, 5, 6] and bars["y"] == list(found.condition_numbers)
+
+
+def test_factors_share_one_scale_of_colours_that_is_even_about_zero(found):
+    """The paler of two factors is the smaller one."""
+    scales = {
+        (figure.traces[0]["zmin"], figure.traces[0]["zmax"])
+        for figure in heat_maps_of_factors(found)
+    }
+    largest = max(coupling.matrix().abs().max().item() for coupling in found.couplings)
+    assert scales == {(-largest, largest)}
+
+
+def test_a_large_map_is_drawn_in_tiles_that_keep_a_lone_entry():
+    """Each cell is the entry of the largest size, with its sign; the page says so."""
+    matrix = np.eye(2 * MOST_CELLS)
+    matrix[5, 150] = -7.0
+    found = kf.factor_linear(matrix, couplings=2)
+    cells = np.array(heat_map_of_the_map(found).traces[0]["z"])
+    assert cells.shape == (MOST_CELLS, MOST_CELLS)
+    assert cells[2, 75] == -7 and (cells.diagonal() == 1).all() and (cells != 0).sum() == 97
+    assert "2 by 2 entries" in render_factors(found, "map.npy")
+
+
+def test_the_curve_has_the_map_and_the_reference_where_there_is_one(found):
+    """A hook that draws nothing when it is None."""
+    trials = trade_off(found.matrix, counts=(6, 8), known={6: found})
+    plain = trade_off_curve(found, trials)
+    names = [trace["name"] for trace in plain.traces]
+    assert names == ["no factorization lies below", "this map", "this page"]
+    mine = plain.traces[1]
+    assert mine["x"] == [6, 8]
+    assert mine["y"] == [trial.found.condition_number for trial in trials]
+    least = np.array(plain.traces[0]["y"])
+    assert np.allclose(least, np.linalg.cond(found.matrix) ** (1 / np.array([6, 7, 8])))
+    both = trade_off_curve(found, trials, REFERENCE)
+    assert [trace.get("name") for trace in both.traces][1:2] == ["other maps"]
+    assert len(both.traces) == len(plain.traces) + 2
+
+
+def test_a_count_that_was_not_found_has_a_line_and_no_point(found):
+    """The reason is on the page, escaped."""
+    trials = [Trial(5, None, "five <need> more"), Trial(6, found)]
+    page = render_factors(found, "map.npy", trials=trials)
+    assert "5 couplings: five &lt;need&gt; more" in page
+    assert drawn(page)["trade-off"]["data"][1]["x"] == [6]
+
+
+def test_the_identity_has_a_page_without_factors():
+    """Nothing to draw is no error."""
+    page = render_factors(kf.factor_linear(np.eye(3)), "identity.csv", trials=[])
+    assert "The identity has no factors." in page and set(drawn(page)) == {"map"}
+
+
+def test_names_are_escaped(found):
+    """A file may be called like a script."""
+    page = render_factors(found, "<script>alert(1)</script>.npy")
+    assert "<script>alert" not in page and "&lt;script&gt;alert(1)" in page
+
+
+@pytest.mark.parametrize(
+    ("features", "partition", "words"),
+    [
+        (6, "half", "features 3 to 5"),
+        (6, "alternating", "features 1, 3, 5"),
+        (20, "alternating", "features 1, 3, 5, 7, 9, 11, 13, 15, ... (10)"),
+        (2, "half", "feature 1"),
+    ],
+)
+def test_what_a_coupling_changes_is_said_in_words(features, partition, words):
+    """A range, a list, or the beginning of one."""
+    rotation = np.eye(features)[[1, 0, *range(2, features)]] * -1.0
+    found = kf.factor_linear(rotation, partition=partition)
+    said = {changes(found, number) for number in range(1, len(found) + 1)}
+    assert words in said
