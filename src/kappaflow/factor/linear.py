@@ -93,7 +93,7 @@ def factor_linear(
 def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
     """Returns the best conditioned factorization within so many couplings; the fewest for None."""
     found = [_by_structure(problem, couplings)]
-    if found[0] is not None and (couplings is None or _is_hard_to_beat(found[0], problem)):
+    if found[0] is not None and (couplings is None or _is_enough(found[0], problem)):
         return found[0]
     if couplings in (None, 5):
         found.append(_five(problem, seed))
@@ -120,12 +120,15 @@ def _searched(problem: Problem, couplings: int, seed: int) -> list[Factorization
             factors = _closed(name, problem, couplings)
             if len(factors) <= couplings:
                 found.append(_finished(factors, problem, name))
-    try:
-        factors = routes.by_tracking(problem, couplings, seed)
-        found.append(_finished(factors, problem, "tracking"))
-    except NumericalError:
-        if not found:
-            raise
+    trouble = None
+    for count in dict.fromkeys((couplings, min(couplings, routes.enough(problem)))):
+        try:
+            factors = routes.by_tracking(problem, count, seed)
+            return [*found, _finished(factors, problem, "tracking")]
+        except NumericalError as error:
+            trouble = trouble or error
+    if not found and trouble:
+        raise trouble
     return found
 
 
@@ -161,8 +164,13 @@ def _by_structure(problem: Problem, couplings: int | None) -> Factorization | No
     return found if found.residual <= EXACT else None
 
 
-def _is_hard_to_beat(found: Factorization, problem: Problem) -> bool:
-    """Returns whether more couplings could hardly do better: cond(T) is at most their product."""
+def _is_enough(found: Factorization, problem: Problem) -> bool:
+    """Returns whether no more couplings are tried: one or two are what anybody would write.
+
+    Three are enough if six could hardly do better: cond(T) is at most the product of theirs.
+    """
+    if len(found) <= 2:
+        return True
     least = np.linalg.cond(problem.matrix) ** (1 / routes.SIX)
     return bool(found.condition_number <= max(GOOD, 1.5 * least))
 

@@ -56,20 +56,21 @@ def _least(
         return [back.T @ y @ front.T for back, front in parts]
 
     def pushed(steps: Sequence[np.ndarray]) -> np.ndarray:
-        return sum(back @ s @ front for (back, front), s in zip(parts, steps, strict=True))
+        terms = [back @ s @ front for (back, front), s in zip(parts, steps, strict=True)]
+        return np.sum(terms, axis=0)
 
     solution, rest = np.zeros_like(relative), relative.copy()
-    direction, size = rest.copy(), np.vdot(rest, rest)
+    direction, size = rest.copy(), np.sum(rest**2)
     goal = ENOUGH**2 * size
     for _ in range(STEPS):
         image = pushed(pulled(direction))
-        curvature = np.vdot(direction, image)
+        curvature = np.sum(direction * image)
         if not curvature > 0:
             break
         length = size / curvature
         solution += length * direction
         rest -= length * image
-        size, last = np.vdot(rest, rest), size
+        size, last = np.sum(rest**2), size
         if size <= goal:
             break
         direction = rest + size / last * direction

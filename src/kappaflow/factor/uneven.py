@@ -218,7 +218,8 @@ def _random(n: int, first: int, count: int, seed: int) -> list[UnevenCoupling]:
 
 def _between(start: np.ndarray, end: np.ndarray) -> Callable[[float], np.ndarray]:
     """Returns a path of invertible matrices: O^t S^t start, where O S start is the end."""
-    left, values, right = np.linalg.svd(np.linalg.solve(start.T, end.T).T)
+    quotient: np.ndarray = np.linalg.solve(start.T, end.T).T
+    left, values, right = np.linalg.svd(quotient)
     form, basis = schur(left @ right, output="complex")
     # Eigenvalues come in conjugate pairs but for -1, which a random start does not meet.
     angles = np.angle(np.diagonal(form))
