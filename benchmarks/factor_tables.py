@@ -95,7 +95,7 @@ def _start(goal: Goal, line: Line) -> list[str]:
 def _quantities(goal: Goal, line: Line) -> list[str]:
     if "residual" not in line:
         return [NOTHING, "", NOTHING, "", NOTHING, ""]
-    condition, aimed = _both(line["condition_number"]), _limit(goal.condition_number)
+    condition, aimed = _condition(line["condition_number"]), _limit(goal.condition_number)
     if goal.carriers:
         condition = f"nine: {condition}; two: {_both(line['carriers_to_the_map'])} cond(T)"
         aimed = f"nine: {aimed}; two: <= 10 cond(T)"
@@ -138,6 +138,11 @@ def _unit(goal: Goal) -> str:
 
 def _both(values: dict[str, float]) -> str:
     return f"{number(values['median'])} ({number(values['worst'])})"
+
+
+def _condition(values: dict[str, float]) -> str:
+    """Returns three digits, as the limits have them."""
+    return f"{values['median']:.3g} ({values['worst']:.3g})"
 
 
 def _limit(value: float) -> str:

@@ -37,7 +37,7 @@ def page_values(results: Results, *, figure: str | None) -> dict[str, Any]:
             title(name): (curve_table(curves, name), methods_sentence(curves, name))
             for name in names
         },
-        "headline": headline(curves) if curves else "",
+        "headline": headline(curves),
         "failures": failures_sentence(curves),
         "residual": number(max(residuals, default=None)),
         "times": time_table(curves),
@@ -47,16 +47,21 @@ def page_values(results: Results, *, figure: str | None) -> dict[str, Any]:
 
 def headline(curves: Sequence[Line]) -> str:
     """Returns in a sentence what the fewest and the most couplings reach."""
+    curves = [curve for curve in curves if "median" in curve]
+    if not curves:
+        return ""
     sizes = {curve["n"] for curve in curves}
     n = SHOWN if SHOWN in sizes else max(sizes)
-    there = [curve for curve in curves if curve["n"] == n and "median" in curve]
+    there = [curve for curve in curves if curve["n"] == n]
     found = []
     for (name,), of_name in grouped(there, ("ensemble",)).items():
         of_name = sorted(of_name, key=lambda curve: curve["couplings"])
         ends = [of_name[0], *of_name[1:][-1:]]  # the fewest and the most
         values = [f"{curve['median']:.3g} with {curve['couplings']}" for curve in ends]
         found.append(f"{' and '.join(values)} for {title(name, within=True)}")
-    return f"At {n} features the median is {'; '.join(found)}."
+    draws = max(curve["draws"] for curve in there)
+    over = "of a single draw" if draws == 1 else f"of {draws} draws"
+    return f"At {n} features the median {over} is {'; '.join(found)}."
 
 
 def title(name: str, *, within: bool = False) -> str:
