@@ -1,10 +1,12 @@
 """Turns the files of results into the page of the documentation."""
 
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from benchmarks.processes import ROOT, console
 from benchmarks.suite import RESULTS
@@ -20,32 +22,61 @@ from benchmarks.tables import (
     spectra_table,
 )
 from benchmarks.targets import targets_table
+from benchmarks.trade_off_page import page_values, write_reference
+from benchmarks.trade_off_picture import draw
 
 PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
+FACTORIZATIONS = ("factor", "trade-off")
 Results = dict[str, Any]
 
 
-def write_page(*, folder: Path = RESULTS, out: Path = ROOT / "docs" / "benchmarks.md") -> None:
-    """Write the page of the documentation from the files of results.
+def write_page(
+    *,
+    folder: Path = RESULTS,
+    out: Path = ROOT / "docs" / "benchmarks.md",
+    trade_off: Path = ROOT / "docs" / "theory" / "trade-off.md",
+    figure: Path = ROOT / "docs" / "images" / "trade-off.svg",
+    reference: Path = ROOT / "src" / "kappaflow" / "factor" / "reference.json",
+) -> None:
+    """Write the pages of the documentation from the files of results.
 
     Parameters
     ----------
     folder
-        Of the files of results; what is missing there is left out of the page.
+        Of the files of results; what is missing there is left out of the pages, and a page of
+        which nothing is there stays as it is.
     out
-        The page.
+        The page on speed, memory and numerics.
+    trade_off
+        The page on factorizations.
+    figure
+        The figure of that page.
+    reference
+        The curves that the reports of `kappaflow factor` can draw.
     """
-    results = read_results(folder)
-    if not results:
+    results, factorizations = read_results(folder), read_results(folder, FACTORIZATIONS)
+    if not results and not factorizations:
         raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
-    out.write_text(page(results), encoding="utf-8")
-    console.print(f"Wrote {out}", markup=False, soft_wrap=True)
+    if results:
+        _write(out, page(results))
+    if factorizations:
+        curves = factorizations.get("trade-off", {}).get("lines", [])
+        if curves:
+            draw(curves, figure)
+            write_reference(reference, curves)
+        place = os.path.relpath(figure, trade_off.parent) if curves else None
+        _write(trade_off, trade_off_page(factorizations, figure=place))
 
 
-def read_results(folder: Path) -> Results:
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    console.print(f"Wrote {path}", markup=False, soft_wrap=True)
+
+
+def read_results(folder: Path, parts: Sequence[str] = PARTS) -> Results:
     """Returns the results by part: those that are there and found something."""
     results: Results = {}
-    for part in PARTS:
+    for part in parts:
         path = folder / f"{part}.json"
         if path.exists():
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -63,20 +94,12 @@ def page(results: Results) -> str:
     Returns:
         Text that is the same for the same results.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701  Markdown from our own numbers
-    )
     descriptions: dict[str, str] = {}
     for part in results.values():
         descriptions |= part.get("descriptions", {})
     speed = results.get("speed")
     place = reference_place(speed) if speed else None
-    return environment.get_template("page.md.jinja").render(
+    return _template("page.md.jinja").render(
         machines=_machines(results),
         presets=sorted({part["preset"] for part in results.values() if part.get("preset")}),
         targets=targets_table(results),
@@ -92,6 +115,32 @@ def page(results: Results) -> str:
         spectra=spectra_table(results["spectra"]) if "spectra" in results else None,
         descriptions=descriptions,
     )
+
+
+def trade_off_page(results: Results, *, figure: str | None = None) -> str:
+    """Returns the page on factorizations as Markdown.
+
+    Args:
+        results: By part: factor, trade-off; one may be missing.
+        figure: Where the page finds its figure; none if left out.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    values = page_values(results, figure=figure)
+    return _template("trade-off.md.jinja").render(machines=_machines(results), **values)
+
+
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  Markdown from our own numbers
+    )
+    return environment.get_template(name)
 
 
 def ratio_tables(speed: dict[str, Any]) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The commands that measure: each writes one JSON file."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from benchmarks.lines import write_results
 from benchmarks.presets import PRESETS, Pair, PresetName
 from benchmarks.processes import ROOT, Job, console, run
 
@@ -288,7 +288,7 @@ def _write(
     lines: list[dict[str, Any]],
     found: list[dict[str, Any] | None],
 ) -> None:
-    """Writes the file in one go, so that an interrupted run leaves the old one."""
+    """Writes what was found, and says where."""
     machines = [done["machine"] for done in found if done]
     text = {
         "preset": preset,
@@ -296,8 +296,5 @@ def _write(
         "descriptions": descriptions,
         "lines": lines,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_results(path, text)
     console.print(f"Wrote {path}", markup=False, soft_wrap=True)

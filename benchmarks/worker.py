@@ -6,17 +6,21 @@ Reads a job as JSON from standard input, writes the result as the last line of s
 import json
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from benchmarks import factoring
 from benchmarks.gradients import SEEDS, SHAPE, gradient_errors
+from benchmarks.lines import append_machine
 from benchmarks.machine import machine
 from benchmarks.numerics import numerics_of
 from benchmarks.peak import peak_of_step
 from benchmarks.row import Row, Shape
 from benchmarks.rows import all_rows
 from benchmarks.timing import Budget, time_group
+from benchmarks.trade_off import take_draws
 
 
 def speed(rows: list[str], depth: int, batch: int, budget: dict[str, Any]) -> dict[str, Any]:
@@ -46,11 +50,25 @@ def gradients(settings: list[tuple[float, float]], depth: int | None) -> list[di
     ]
 
 
+def factor(file: str, **arguments: Any) -> None:  # noqa: ANN401
+    """Appends a line to a file for each draw of a goal."""
+    append_machine(Path(file), machine())
+    factoring.take_draws(**arguments, file=Path(file))
+
+
+def trade_off(wanted: list[list[Any]], file: str) -> None:
+    """Appends a line to a file for each matrix that is wanted."""
+    append_machine(Path(file), machine())
+    take_draws(wanted, Path(file))
+
+
 TASKS: dict[str, Callable[..., Any]] = {
     "speed": speed,
     "memory": memory,
     "numerics": numerics,
     "gradients": gradients,
+    "factor": factor,
+    "trade_off": trade_off,
 }
 
 

@@ -1,0 +1,97 @@
+"""Random matrices with positive determinant, the same for the same name, size and number."""
+
+import itertools
+import zlib
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import numpy as np
+
+Generator = np.random.Generator
+
+
+def draw(name: str, n: int, number: int) -> np.ndarray:
+    """Returns a matrix of an ensemble.
+
+    Args:
+        name: Of `ENSEMBLES`, or "even permutations" and "odd permutations", which are numbered.
+        n: Its size.
+        number: Which of the draws.
+
+    Returns:
+        T, (n, n), float64; det T > 0 but for odd permutations.
+    """
+    if name in NUMBERED:
+        return np.eye(n)[list(_permutations(n, NUMBERED[name])[number])]
+    generator = np.random.default_rng([number, n, zlib.crc32(name.encode())])
+    return ENSEMBLES[name](n, generator)
+
+
+def count(name: str, n: int) -> int | None:
+    """Returns how many matrices a numbered ensemble has; None for a random one."""
+    return len(_permutations(n, NUMBERED[name])) if name in NUMBERED else None
+
+
+def gaussian(n: int, generator: Generator) -> np.ndarray:
+    """Returns independent standard normal entries, given that det T > 0."""
+    return _positive(generator.standard_normal((n, n)))
+
+
+def orthogonal(n: int, generator: Generator) -> np.ndarray:
+    """Returns a rotation, uniform by the measure of Haar."""
+    q, r = np.linalg.qr(generator.standard_normal((n, n)))
+    return _positive(q * np.sign(np.diag(r)))
+
+
+def permutation(n: int, generator: Generator) -> np.ndarray:
+    """Returns a permutation, uniform among the even ones."""
+    matrix = np.eye(n)[generator.permutation(n)]
+    if np.linalg.slogdet(matrix)[0] < 0:
+        matrix[[0, 1]] = matrix[[1, 0]]
+    return matrix
+
+
+def geometric(condition: float) -> Callable[[int, Generator], np.ndarray]:
+    """Returns an ensemble with singular values from 1 to 1 / condition in equal ratios.
+
+    The rotations to the left and to the right of them are uniform.
+    """
+
+    def made(n: int, generator: Generator) -> np.ndarray:
+        scales = np.geomspace(1, 1 / condition, n)
+        return orthogonal(n, generator) * scales @ orthogonal(n, generator)
+
+    return made
+
+
+ENSEMBLES: dict[str, Callable[[int, Generator], np.ndarray]] = {
+    "Gaussian": gaussian,
+    "orthogonal": orthogonal,
+    "permutation": permutation,
+    "geometric 1e2": geometric(1e2),
+    "geometric 1e4": geometric(1e4),
+    "geometric 1e6": geometric(1e6),
+}
+NUMBERED = {"even permutations": 1, "odd permutations": -1}
+
+
+def _positive(matrix: np.ndarray) -> np.ndarray:
+    """Returns the matrix with its first row negated where its determinant is negative."""
+    if np.linalg.slogdet(matrix)[0] < 0:
+        matrix[0] *= -1
+    return matrix
+
+
+@cache
+def _permutations(n: int, sign: int) -> list[tuple[int, ...]]:
+    """Returns all permutations of a sign, in lexicographic order."""
+    return [order for order in itertools.permutations(range(n)) if _sign(order) == sign]
+
+
+def _sign(order: tuple[int, ...]) -> int:
+    """Returns 1 for an even permutation, -1 for an odd one."""
+    return (-1) ** sum(1 for _ in _inversions(order))
+
+
+def _inversions(order: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    return ((a, b) for a, b in itertools.combinations(order, 2) if a > b)

@@ -1,0 +1,113 @@
+"""What factorizations were to reach, beside what they reach."""
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from benchmarks import ensembles
+from benchmarks.factor_tables import goals_table
+from benchmarks.goals import DRAWS, GOALS, ROWS, WELL, Goal
+from benchmarks.lines import Line, grouped, key_of, read_lines, write_results
+from benchmarks.presets import PresetName
+from benchmarks.processes import Job, console, run
+from benchmarks.suite import RESULTS, JsonFile
+
+KEY = ("row", "ensemble", "n", "couplings", "threads", "draw")
+LARGEST = {"minutes": 256, "full": 2048}
+MINUTES_DRAWS = 3
+
+
+def factor(
+    *,
+    preset: PresetName = "minutes",
+    rows: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
+    draws: int | None = None,
+    threads: int = 2,
+    file: JsonFile = RESULTS / "factor.json",
+) -> None:
+    """Factor matrices of all kinds, and print what was aimed at beside what was reached.
+
+    Draws go line by line to a file beside the results, and what is there is not computed again:
+    delete it when the code has changed.
+
+    Parameters
+    ----------
+    preset
+        "minutes" (3 draws, up to 256 features) or "full" (20 draws of all: hours).
+    rows
+        Of the table: rotations, all-permutations, eleven, descent, gaussian-64, geometric-1e2,
+        gaussian-large, geometric-1e4, geometric-1e6, rewrite.
+    draws
+        At most so many, instead of the preset's.
+    threads
+        Of torch and numpy.
+    file
+        The file of results.
+    """
+    if unknown := set(rows or ()) - set(ROWS):
+        raise SystemExit(f"No rows {', '.join(sorted(unknown))}: choose from {', '.join(ROWS)}.")
+    at_most = draws or (DRAWS if preset == "full" else MINUTES_DRAWS)
+    draw_file = file.with_suffix(".jsonl").resolve()
+    have = {key_of(line, KEY) for line in read_lines(draw_file)[0]}
+    jobs = []
+    for place, goal in enumerate(GOALS):
+        if (rows and goal.row not in rows) or goal.n > LARGEST[preset]:
+            continue
+        missing = [
+            i for i in range(_draws(goal, at_most)) if (*_key(goal), threads, i) not in have
+        ]
+        if missing:
+            arguments = {"place": place, "draws": missing, "threads": threads}
+            label = f"{goal.ensemble}, {goal.n} features, {goal.couplings} couplings"
+            jobs.append(Job("factor", {**arguments, "file": str(draw_file)}, label))
+    run(jobs, threads=threads)
+    lines, machines = read_lines(draw_file)
+    found = summary([line for line in lines if line["threads"] == threads])
+    machine = machines[-1] if machines else None
+    write_results(file, {"preset": preset, "machine": machine, "lines": found})
+    print(goals_table(found))
+    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
+
+
+def summary(lines: Sequence[Line]) -> list[Line]:
+    """Returns a line for each goal that was measured: median and worst of what counts."""
+    groups = grouped(lines, KEY[:4])
+    found = []
+    for goal in GOALS:
+        if not (of_goal := groups.get(_key(goal))):
+            continue
+        there = [line for line in of_goal if "error" not in line]
+        line: Line = dict(zip(KEY, _key(goal), strict=False))
+        line |= {"draws": len(of_goal), "failed": len(of_goal) - len(there)}
+        if there:
+            line["residual"] = _spread([one["residual"] for one in there])
+            line["condition_number"] = _spread([_counted(one, goal) for one in there])
+            line["time_s"] = _spread([one["time_s"] for one in there])
+        if there and goal.carriers:
+            ratios = [max(one["condition_numbers"]) / one["of_the_map"] for one in there]
+            line["carriers_to_the_map"] = _spread(ratios)
+        found.append(line)
+    return found
+
+
+def _counted(line: Line, goal: Goal) -> float:
+    """Returns the largest condition number of a factor, or of the nine that a goal is about."""
+    numbers = sorted(line["condition_numbers"]) or [1.0]
+    return numbers[WELL - 1] if goal.carriers else numbers[-1]
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": median(values), "worst": max(values)}
+
+
+def _key(goal: Goal) -> tuple[str, str, int, int]:
+    return goal.row, goal.ensemble, goal.n, goal.couplings
+
+
+def _draws(goal: Goal, at_most: int) -> int:
+    """Returns how many draws to take: all matrices of a numbered ensemble."""
+    if goal.draws is None:
+        return ensembles.count(goal.ensemble, goal.n) or 0
+    return min(goal.draws, at_most)

@@ -1,0 +1,122 @@
+"""Measures single factorizations, and a rewritten flow, for `python -m benchmarks factor`."""
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import kappaflow as kf
+from benchmarks import ensembles
+from benchmarks.goals import GOALS, REWRITE, Goal
+from benchmarks.lines import Line, append_line
+from kappaflow.data import load_table, prepare, split
+
+SMALL = 8
+
+
+def take_draws(place: int, draws: Sequence[int], threads: int | None, file: Path) -> None:
+    """Measures a goal, and appends a line a draw.
+
+    Args:
+        place: Of the goal among `GOALS`.
+        draws: Numbers of the draws.
+        threads: What to write down.
+        file: To append to.
+    """
+    goal = GOALS[place]
+    if goal.row != REWRITE:
+        warm_up(goal)
+    for draw in draws:
+        named = {"row": goal.row, "ensemble": goal.ensemble, "n": goal.n}
+        named |= {"couplings": goal.couplings, "draw": draw, "threads": threads}
+        append_line(
+            file, named | (rewritten(draw) if goal.row == REWRITE else one_draw(goal, draw))
+        )
+
+
+def warm_up(goal: Goal) -> None:
+    """Factors a small matrix, so that no time is that of loading modules."""
+    with suppress(kf.NumericalError):
+        matrix = ensembles.draw(goal.ensemble, min(SMALL, goal.n), 0)
+        kf.factor_linear(matrix, couplings=goal.couplings, method=goal.method)
+
+
+def one_draw(goal: Goal, draw: int) -> Line:
+    """Returns the figures of a factorization, or why there is none."""
+    matrix = ensembles.draw(goal.ensemble, goal.n, draw)
+    start = time.perf_counter()
+    try:
+        found = kf.factor_linear(matrix, couplings=goal.couplings, method=goal.method)
+    except kf.NumericalError as error:
+        return {"error": str(error)}
+    figures = {
+        "time_s": time.perf_counter() - start,
+        "found": len(found),
+        "method": found.method,
+        "residual": found.residual,
+        "condition_numbers": list(found.condition_numbers),
+        "of_the_map": float(np.linalg.cond(matrix)),
+    }
+    if goal.by_inverse:
+        figures["residual"] = error_by_inverse(found, matrix)
+    return figures
+
+
+def error_by_inverse(found: kf.Factorization, matrix: np.ndarray) -> float:
+    """Returns |product T^-1 - I| (Frobenius), the product in extended precision.
+
+    Where numpy's longdouble is no wider than float64, rounding of the product adds to it.
+    """
+    product = np.eye(len(matrix), dtype=np.longdouble)
+    for coupling in found.couplings:
+        product = product @ coupling.matrix().numpy().astype(np.longdouble)
+    off = (product - matrix).astype(float)
+    return float(np.linalg.norm(np.linalg.solve(matrix.T, off.T)))
+
+
+def rewritten(seed: int, *, epochs: int = 10, depth: int = 8) -> Line:
+    """Trains a flow with learned linear layers on MAGIC, rewrites it, and compares them.
+
+    Args:
+        seed: Of weights and order of rows.
+        epochs: Of training.
+        depth: Couplings, on one partition, with an LU layer between any two.
+
+    Returns:
+        The largest difference of log_prob on the held-out rows in float32, and what it took.
+    """
+    table, _ = prepare(load_table("magic"))
+    train, validation, test = split(table, fractions=(0.8, 0.1, 0.1), seed=0)
+    features = len(table.columns)
+    flow = mixed_flow(features, depth, seed)
+    kf.fit(flow, train, validation=validation, max_epochs=epochs, seed=seed, progress=False)
+    points = torch.as_tensor(test.values, dtype=torch.float32)
+    start = time.perf_counter()
+    _, certificate = kf.rewrite_fixed_partition(flow, points)
+    return {
+        "time_s": time.perf_counter() - start,
+        "residual": certificate.differences["float32"].log_prob,
+        "replaced": len(certificate.replaced),
+        "couplings_before": certificate.couplings_before,
+        "couplings_after": certificate.couplings_after,
+        "condition_numbers": [
+            number for one in certificate.replaced for number in one.condition_numbers
+        ],
+    }
+
+
+def mixed_flow(features: int, depth: int, seed: int) -> kf.Flow:
+    """Returns couplings on one partition with learned linear layers between them."""
+    torch.manual_seed(seed)
+    partition = kf.Partition.half(features)
+    changed = len(partition.changed)
+    layers: list[kf.Bijection] = [kf.Standardize(features)]
+    for number in range(depth):
+        if number:
+            layers.append(kf.LULinear(features, seed=seed * depth + number))
+        net = kf.MLP(features - changed, 2 * changed, (64, 64))
+        layers.append(kf.AffineCoupling(partition, net))
+    return kf.Flow(kf.StandardNormal(features), kf.Chain(layers))
