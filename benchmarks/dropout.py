@@ -1,12 +1,13 @@
 """What dropout costs beside the product that it follows."""
 
-import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
 from torch import nn
 
+from benchmarks.turns import in_turn, timed
 from kappaflow.nets.dropout import dropout as byte_dropout
 
 
@@ -29,12 +30,7 @@ def dropout(*, rows: int = 512, width: int = 128, repetitions: int = 300) -> Non
         "torch": lambda: nn.functional.dropout(x, 0.1, training=True),
         "kappaflow": lambda: byte_dropout(x, 0.1, training=True),
     }
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for _ in range(repetitions):
-        for name, call in candidates.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
+    times = in_turn({name: partial(timed, c) for name, c in candidates.items()}, repetitions)
     product = median(times["product"])
     for name, taken in times.items():
         share = median(taken) / product

@@ -1,11 +1,12 @@
 """What fusing runs of linear layers is worth."""
 
-import time
+from functools import partial
 from statistics import median
 
 import torch
 
 import kappaflow as kf
+from benchmarks.turns import in_turn, timed
 
 FEATURES, DEPTH, BATCH = 64, 8, 512
 
@@ -50,13 +51,9 @@ def fusing(*, repetitions: int = 21) -> None:
         "log_prob": lambda f: f.log_prob(x),
         "sample": lambda f: f.sample(BATCH),
     }.items():
-        times: dict[str, list[float]] = {kind: [] for kind in flows}
         with torch.no_grad():
-            for _ in range(repetitions):
-                for kind, other in flows.items():
-                    start = time.perf_counter()
-                    call(other)
-                    times[kind].append(time.perf_counter() - start)
+            takes = {kind: partial(timed, partial(call, f)) for kind, f in flows.items()}
+            times = in_turn(takes, repetitions)
         for kind, taken in times.items():
             ratios = [a / b for a, b in zip(taken, times["as it was"], strict=True)]
             print(f"{name:<9} {kind:<22} {median(taken) * 1e3:7.2f} ms  {median(ratios):.2f}")

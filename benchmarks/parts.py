@@ -1,12 +1,13 @@
 """What single parts of a coupling stack are worth, each beside what it took the place of."""
 
-import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
 from torch import nn
 
+from benchmarks.turns import in_turn, timed
 from kappaflow.stack import native
 from kappaflow.stack.operations import Operations
 from kappaflow.stack.programs import Executor, Job, PlayingExecutor, Programs
@@ -106,13 +107,8 @@ def _couplings(executor: Executor) -> dict[str, Call]:
 
 
 def _compare(title: str, calls: dict[str, Call], repetitions: int) -> None:
-    times: dict[str, list[float]] = {name: [] for name in calls}
     with torch.no_grad():
-        for _ in range(repetitions):
-            for name, call in calls.items():
-                start = time.perf_counter()
-                call()
-                times[name].append(time.perf_counter() - start)
+        times = in_turn({name: partial(timed, c) for name, c in calls.items()}, repetitions)
     print(title)
     for name, taken in times.items():
         print(f"  {name:<26} {median(taken) * 1e6:9.1f} us")

@@ -5,7 +5,7 @@ from statistics import mean
 import torch
 
 import kappaflow as kf
-from kappaflow.data import load_table, prepare, split
+from benchmarks.magic import magic
 
 
 def precision(*, seeds: int = 3, depth: int = 16, max_epochs: int = 20) -> None:
@@ -23,8 +23,7 @@ def precision(*, seeds: int = 3, depth: int = 16, max_epochs: int = 20) -> None:
         Passes over the training rows.
     """
     torch.set_num_threads(1)
-    table, _ = prepare(load_table("magic"))
-    train, validation, test = split(table, fractions=(0.8, 0.1, 0.1), seed=0)
+    train, validation, test = magic()
     found: dict[str, list[float]] = {"full": [], "bf16": []}
     for seed in range(seeds):
         for kind, values in found.items():

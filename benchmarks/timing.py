@@ -1,9 +1,9 @@
 """Times of the rows of one group, repetition by repetition in turn with the floor."""
 
 import gc
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median, quantiles
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from benchmarks.floor import Floor, Products
 from benchmarks.names import FLOOR, PRODUCTS, QUANTITIES
 from benchmarks.row import Row, Shape
+from benchmarks.turns import in_turn, timed
 
 Call = Callable[[], object]
 
@@ -86,13 +87,8 @@ def interleaved(subjects: list[Subject], quantity: str, budget: Budget) -> dict[
     """Returns the times in seconds of all subjects, taken in turn after one more untimed round."""
     subjects = [subject for subject in subjects if quantity in subject.calls]
     round_s = sum(_timed(subject, quantity) for subject in subjects)
-    times: dict[str, list[float]] = {subject.name: [] for subject in subjects}
-    for repetition in range(budget.repetitions(round_s)):
-        # The first changes, so that no row always follows the same other.
-        first = repetition % len(subjects)
-        for subject in subjects[first:] + subjects[:first]:
-            times[subject.name].append(_timed(subject, quantity))
-    return times
+    takes = {subject.name: partial(_timed, subject, quantity) for subject in subjects}
+    return in_turn(takes, budget.repetitions(round_s))
 
 
 def figures(name: str, times: dict[str, list[float]]) -> dict[str, float]:
@@ -121,10 +117,7 @@ def figures(name: str, times: dict[str, list[float]]) -> dict[str, float]:
 
 def _timed(subject: Subject, quantity: str) -> float:
     subject.prepare()
-    call = subject.calls[quantity]
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+    return timed(subject.calls[quantity])
 
 
 def _flow(row: Row, shape: Shape, facts: dict[str, Any]) -> Subject:

@@ -5,7 +5,7 @@ from statistics import mean
 import torch
 
 import kappaflow as kf
-from kappaflow.data import load_table, prepare, split
+from benchmarks.magic import magic
 
 SHOWN = (1, 2, 3, 5, 10, 20)
 
@@ -27,8 +27,7 @@ def whitening(*, seeds: int = 3, depth: int = 8, max_epochs: int = 20) -> None:
         Passes over the training rows.
     """
     torch.set_num_threads(1)
-    table, _ = prepare(load_table("magic"))
-    train, validation, _ = split(table, fractions=(0.8, 0.1, 0.1), seed=0)
+    train, validation, _ = magic()
     kinds = {
         "identity": {"depth": depth},
         "whiten": {"depth": depth, "start": "whiten"},

@@ -5,20 +5,10 @@ import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-MACHINE = {
-    "processor": "An abacus",
-    "cores": 2,
-    "threads": 1,
-    "system": "Linux x86_64, Python 3.11",
-    "versions": {"torch": "2.13.0"},
-    "environment": {},
-    "player": True,
-}
+from abacus import MACHINE, ROOT
 
 
 def figures(to_floor, to_products=2.0):
@@ -99,10 +89,9 @@ RESULTS = {
 
 
 @pytest.fixture
-def writer(monkeypatch):
+def writer(benchmark):
     """Returns the module that writes the page, found from wherever the tests are started."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    return importlib.import_module("benchmarks.page")
+    return benchmark("page")
 
 
 def cells(text, start):

@@ -4,28 +4,11 @@ import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[2]
-MACHINE = {
-    "processor": "An abacus",
-    "cores": 2,
-    "threads": 1,
-    "system": "Linux x86_64, Python 3.11",
-    "versions": {"numpy": "2.4"},
-    "environment": {},
-    "player": True,
-}
-
-
-@pytest.fixture
-def benchmark(monkeypatch):
-    """Returns what imports a module of the benchmarks, from wherever the tests are started."""
-    monkeypatch.syspath_prepend(str(ROOT))
-    return lambda name: importlib.import_module(f"benchmarks.{name}")
+from abacus import MACHINE, ROOT
 
 
 def draw_of(couplings, draw, condition_number, **others):

@@ -217,6 +217,20 @@ def outlined_steps(
     return {**line(x, y, name, color, hoverinfo="skip", **more), "mode": "lines"}
 
 
+def diamond(x: object, y: object, name: str) -> Trace:
+    """Returns a mark that stands out, with an entry of the legend."""
+    marker = {"symbol": "diamond", "size": 13, "color": WORST, "line": {"color": INK, "width": 1}}
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "x": [x],
+        "y": [y],
+        "name": name,
+        "marker": marker,
+        "hoverinfo": "skip",
+    }
+
+
 def note(text: str, **place: object) -> dict[str, Any]:
     """Returns an annotation without an arrow."""
     return {

@@ -16,11 +16,11 @@ from kappaflow.report.figures.base import (
     SQUEEZE_BAND,
     STRETCH,
     STRETCH_BAND,
-    WORST,
     Figure,
     Trace,
     axis,
     band,
+    diamond,
     empty_note,
     label,
     layout,
@@ -123,7 +123,8 @@ def condition(depth: Depth) -> Figure:
     if drawable([value], log=True)[0] is None:
         mark = "whose condition number is not finite"
     else:
-        traces.append(_worst_mark(depth, value))
+        name = f"worst: {label(depth.layers[depth.worst], 30)}"
+        traces.append(diamond(depth.worst + 1, value, name))
     limit = _limit_in_sight(depth, raw)
     marks = {} if limit is None else _limit_line(limit)
     if nothing_to_draw(traces):
@@ -212,23 +213,6 @@ def _own_condition(depth: Depth) -> Trace:
             "width": 2,
         }
     return trace
-
-
-def _worst_mark(depth: Depth, value: float) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [depth.worst + 1],
-        "y": [value],
-        "name": f"worst: {label(depth.layers[depth.worst], 30)}",
-        "marker": {
-            "symbol": "diamond",
-            "size": 13,
-            "color": WORST,
-            "line": {"color": INK, "width": 1},
-        },
-        "hoverinfo": "skip",
-    }
 
 
 def _limit_in_sight(depth: Depth, raw: list[list[float]]) -> float | None:

@@ -15,12 +15,12 @@ from kappaflow.report.figures.base import (
     PAPER,
     SAMPLES,
     SAMPLES_BAND,
-    WORST,
     Axis,
     Figure,
     Trace,
     axis,
     band,
+    diamond,
     layout,
     line,
     log_axis,
@@ -170,7 +170,7 @@ def trade_off_curve(
         )
         | {"mode": "lines"},
         line(counts, values, "this map", DATA) | {"mode": "lines+markers"},
-        _mark(found),
+        diamond(len(found), found.condition_number, "this page"),
     ]
     seen = [values, least, [found.condition_number]]
     if reference is not None:
@@ -200,23 +200,6 @@ def trade_off_curve(
 def _least(found: Factorization, couplings: int) -> float:
     """Returns the root of cond(T): the product of the condition numbers is at least cond(T)."""
     return float(np.linalg.cond(found.matrix.numpy()) ** (1 / max(1, couplings)))
-
-
-def _mark(found: Factorization) -> Trace:
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "x": [len(found)],
-        "y": [found.condition_number],
-        "name": "this page",
-        "marker": {
-            "symbol": "diamond",
-            "size": 13,
-            "color": WORST,
-            "line": {"color": INK, "width": 1},
-        },
-        "hoverinfo": "skip",
-    }
 
 
 def _reference(reference: Reference | None) -> list[Trace]:
