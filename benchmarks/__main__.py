@@ -22,6 +22,10 @@ COMMANDS = {
         "precision:precision",
         "Train on MAGIC in full precision and in bfloat16, and compare held-out NLLs.",
     ),
+    "closed-forms": (
+        "closed_forms:closed_forms",
+        "Take the condition numbers of factors in closed form.",
+    ),
     "fusing": ("fusing:fusing", "Time a flow as it was, rewritten, and fused."),
     "whitening": (
         "whitening:whitening",

@@ -1,0 +1,53 @@
+"""How well conditioned the closed forms are: of rotations, and of any map in eleven and more."""
+
+import numpy as np
+
+from benchmarks.ensembles import draw
+from kappaflow import factor_linear
+from kappaflow.factor.coupling import two_by_two_condition
+from kappaflow.factor.rotation import factor_rotation
+
+SIZES = (4, 16, 64, 256)
+COUNTS = (11, 13, 15, 17, 19)
+MAPS = ("Gaussian", "geometric 1e2", "geometric 1e4", "geometric 1e6")
+
+
+def closed_forms(*, draws: int = 20, features: int = 64) -> None:
+    """Print the largest condition number of a factor, median and worst over the draws.
+
+    Rotations with unit diagonals, and with the scales that make the worst factor best; other maps
+    in more and more couplings.
+
+    Parameters
+    ----------
+    draws
+        Of each ensemble.
+    features
+        Of the maps that are no rotations.
+    """
+    print("rotations     unit diagonals       free scales")
+    for n in SIZES:
+        maps = [draw("orthogonal", n, number) for number in range(draws)]
+        plain = [max(map(_unit, factor_rotation(matrix))) for matrix in maps]
+        free = [factor_linear(matrix, method="rotation").condition_number for matrix in maps]
+        print(f"{n:>9}     {_said(plain)}      {_said(free)}")
+    print(f"couplings     {'  '.join(f'{name:>16}' for name in MAPS)}")
+    for count in COUNTS:
+        found = [
+            [
+                factor_linear(
+                    draw(name, features, number), method="eleven", couplings=count
+                ).condition_number
+                for number in range(draws)
+            ]
+            for name in MAPS
+        ]
+        print(f"{count:>9}     {'  '.join(f'{_said(values):>16}' for values in found)}")
+
+
+def _unit(block: np.ndarray) -> float:
+    return two_by_two_condition(float(np.linalg.norm(block, 2)), 1.0)
+
+
+def _said(values: list[float]) -> str:
+    return f"{np.median(values):.3g} ({max(values):.3g})"
