@@ -17,13 +17,17 @@ Blocks = Sequence[np.ndarray]
 
 SHORTEST = 1e-3
 JUMP = 4.0  # in conditioning, from which on a solution is not a neighbour of the last one
+FIRST_STEPS = 20
 STEPS = 8  # of Newton, after each stride
 WALL = 1e3  # condition number of the dependent X beyond which other three are taken
 ON_THE_PATH = 1e-3
+ELSEWHERE = 1e-7  # before other three are made dependent, which enlarges what is left
+CROSSING = 0.05  # stride from which on that is tried
 PATH_STEPS = 20  # of descent after each stride, so that the path stays well conditioned
 PATH_GAIN = 1e-2  # in ten of them, or else the next stride is due
 PATH_POWER = 2
 POWERS = (4, 8, 16, 32)
+STUCK = 0.995  # of the worst condition number: what a power gains is not worth the next
 SLICE = 50  # steps between two looks at the goal
 POLISH = 1e-14
 POLISHING_STEPS = 15
@@ -43,7 +47,7 @@ def along(
     for attempt in range(ATTEMPTS):
         try:
             blocks = _start(path, couplings, seed, path.nudge * BOLDER**attempt)
-            blocks = _follow(path, _stepped(path.at(path.begin), blocks)[0])
+            blocks = _follow(path, _smoothed(path.at(path.begin), blocks))
             blocks = _descend(target, blocks, steps=steps, goal=goal)
             blocks = refined(_polished(target, blocks), target.matrix)
         except (LinAlgError, NumericalError) as error:
@@ -71,8 +75,7 @@ def better(
 ) -> list[np.ndarray]:
     """Returns the blocks after descent from a solution, in the words of `tracking.improve`."""
     word = Word(len(blocks), 0)
-    values = _nudged(word, target, word.unknowns(blocks), seed, Path.nudge)
-    found, _ = _stepped(target, all_blocks(word, target, values))
+    found = _smoothed(target, _nudged(word, target, blocks, seed, Path.nudge))
     found = _descend(target, found, steps=steps, goal=goal)
     return _polished(target, found)
 
@@ -85,20 +88,21 @@ def _start(path: Path | FivePath, couplings: int, seed: int, nudge: float) -> li
     word, target = Word(couplings, ahead), path.at(path.begin)
     zeros = [np.zeros_like(few[i % 2]) for i in range(more)]
     blocks = [*zeros[:ahead], *few, *zeros[ahead:]]
-    values = _nudged(word, target, word.unknowns(blocks), seed, nudge)
-    return all_blocks(word, target, values)
+    return _nudged(word, target, blocks, seed, nudge)
 
 
 def _nudged(
-    word: Word, target: Target, values: Blocks, seed: int, nudge: float
+    word: Word, target: Target, blocks: Blocks, seed: int, nudge: float
 ) -> list[np.ndarray]:
     """Returns a solution a little away from a given one, and some descent further."""
-    generator, size = np.random.default_rng(seed), nudge / values[0].shape[1] ** 0.5
-    moved = [block + size * generator.standard_normal(block.shape) for block in values]
-    moved, error, _ = newton(word, target, moved, tolerance=ON_THE_PATH, steps=20)
+    generator, size = np.random.default_rng(seed), nudge / blocks[0].shape[1] ** 0.5
+    moved = [b + size * generator.standard_normal(b.shape) for b in word.unknowns(blocks)]
+    moved, error, _ = newton(word, target, moved, tolerance=ON_THE_PATH, steps=FIRST_STEPS)
     if error > ON_THE_PATH:
         raise NumericalError("the start could not be moved within the solution set")
-    return _smoothed(word, target, moved)
+    moved, _ = descend(word, target, moved, power=PATH_POWER, steps=PATH_STEPS)
+    moved, _, _ = newton(word, target, moved, tolerance=ELSEWHERE, steps=STEPS)
+    return all_blocks(word, target, moved)
 
 
 def _before(couplings: int) -> int:
@@ -112,30 +116,46 @@ def _words(couplings: int) -> list[Word]:
     return [Word(couplings, before) for before in places]
 
 
-def _stepped(target: Target, blocks: Blocks) -> tuple[list[np.ndarray], int]:
+def _place(blocks: Blocks) -> Word:
+    """Returns the place for descent: the middle, or elsewhere if its block is nearly singular."""
+    words = _words(len(blocks))
+    if _flatness(words[0], blocks) <= WALL:
+        return words[0]
+    return min(words, key=lambda word: _flatness(word, blocks))
+
+
+def _stepped(target: Target, blocks: Blocks, words: list[Word]) -> tuple[list[np.ndarray], int]:
     """Returns blocks for a target from those for one nearby, smoothed, and how hard it was.
 
     The equation says nothing where the second of its three blocks is singular, and a path may
     have to cross there: then it says all with other three.
     """
-    for word in _words(len(blocks)):
+    for word in words:
         try:
             values, error, taken = newton(
                 word, target, word.unknowns(blocks), tolerance=ON_THE_PATH, steps=STEPS
             )
-            near = worst(all_blocks(word, target, values)) < JUMP * worst(blocks)
-            if error <= ON_THE_PATH and near:
-                return all_blocks(word, target, _smoothed(word, target, values)), taken
+            found = all_blocks(word, target, values)
         except LinAlgError:
             continue
+        if error <= ON_THE_PATH and worst(found) < JUMP * worst(blocks):
+            return _smoothed(target, found), taken
     raise NumericalError("no solution was found near the last one")
 
 
-def _smoothed(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
-    """Returns the values after a little descent with a low power."""
-    return descend(word, target, values, power=PATH_POWER, steps=PATH_STEPS, least_gain=PATH_GAIN)[
-        0
-    ]
+def _smoothed(target: Target, blocks: Blocks) -> list[np.ndarray]:
+    """Returns the blocks after a little descent with a low power, exact enough to go elsewhere."""
+    word = _place(blocks)
+    values, _ = descend(
+        word,
+        target,
+        word.unknowns(blocks),
+        power=PATH_POWER,
+        steps=PATH_STEPS,
+        least_gain=PATH_GAIN,
+    )
+    values, _, _ = newton(word, target, values, tolerance=ELSEWHERE, steps=STEPS)
+    return all_blocks(word, target, values)
 
 
 def _follow(path: Path | FivePath, blocks: list[np.ndarray]) -> list[np.ndarray]:
@@ -143,8 +163,9 @@ def _follow(path: Path | FivePath, blocks: list[np.ndarray]) -> list[np.ndarray]
     t, stride = path.begin, path.stride(path.begin)
     while t < 1:
         there = min(0.0 if t < 0 else 1.0, t + stride)
+        words = [_place(blocks)] if stride > CROSSING else _words(len(blocks))
         try:
-            blocks, taken = _stepped(path.at(there), blocks)
+            blocks, taken = _stepped(path.at(there), blocks, words)
         except NumericalError:
             stride /= 2
             if stride < SHORTEST:
@@ -159,18 +180,19 @@ def _descend(
     target: Target, blocks: list[np.ndarray], *, steps: int, goal: float | None
 ) -> list[np.ndarray]:
     """Returns the blocks after descent with higher and higher powers, in slices."""
-    word = _words(len(blocks))[0]
-    if _flatness(word, blocks) > WALL:
-        word = min(_words(len(blocks)), key=lambda other: _flatness(other, blocks))
+    word = _place(blocks)
     left, power = steps, iter(POWERS)
-    current = next(power)
-    while left > 0 and not (goal is not None and worst(blocks) <= goal):
+    current, last = next(power), worst(blocks)
+    while left > 0 and not (goal is not None and last <= goal):
         part = min(left, SLICE)
         values, taken = descend(word, target, word.unknowns(blocks), power=current, steps=part)
         blocks = all_blocks(word, target, values)
-        left -= max(taken, 1)
-        if taken < part and (current := next(power, None)) is None:
-            break
+        left, now = left - max(taken, 1), worst(blocks)
+        if taken < part:
+            stuck = now > STUCK * last and current > POWERS[0]
+            if stuck or (current := next(power, None)) is None:
+                break
+        last = now
     return blocks
 
 

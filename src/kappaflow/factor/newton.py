@@ -62,19 +62,20 @@ def linearize(word: Word, target: Target, values: Blocks) -> Linearized:
     n, d = len(target.matrix), len(target.matrix) // 2
     rest = sweep(word, target.matrix, values, sign=-1)[-1]
     back = sweep(word, target.inverse, values, sign=1)[-1]
+    off = rest[:d, d:] + back[:d, d:]
     inverse, scale = right_inverse(rest[:d, d:])
+    e = np.eye(n - d) - inverse @ off  # S moves as well: S X1 stays as it is
     before, behind = word.sides(n)
     # From the L U L outwards on either side. On the left M and its inverse change their parts.
     first = _outwards(before[::-1], values[: word.before][::-1], (back, rest), sign=-1)
     last = _outwards(behind, values[word.before :], (rest, back), sign=1)
     terms = []
     for left, back_left, right, back_right in first[::-1]:
-        terms.append(((-scale @ left, back_right), (scale @ back_left, right)))
+        terms.append(((-scale @ left, back_right @ e), (scale @ back_left, right)))
     for left, back_left, right, back_right in last:
-        terms.append(((-scale @ back_left, right), (scale @ left, back_right)))
-    defect = scale @ (rest[:d, d:] + back[:d, d:])
-    missed = (inverse @ np.linalg.inv(scale)).T if n % 2 == 0 else None
-    return Linearized(defect, KroneckerMap(terms), missed)
+        terms.append(((-scale @ back_left, right @ e), (scale @ left, back_right)))
+    missed = np.linalg.inv(e).T if n % 2 == 0 else None
+    return Linearized(scale @ off, KroneckerMap(terms), missed)
 
 
 def move(values: Blocks, step: Blocks, length: float = 1.0) -> list[np.ndarray]:

@@ -110,10 +110,18 @@ def _order(word: Word, features: int, sign: int) -> Iterator[tuple[int, bool, sl
 
 
 def right_inverse(x1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns X^+ with X X^+ = 1, and S with S X of orthonormal rows."""
+    """Returns X^+ with X X^+ = 1, and S with S X of orthonormal rows: X^-1 both, if X is square.
+
+    Of all such S it is the one that makes the left square of S X symmetric and positive, so that
+    S X hardly moves with X.
+    """
+    if len(x1) == x1.shape[1]:
+        inverse = np.linalg.inv(x1)
+        return inverse, inverse
     rows, triangle = np.linalg.qr(x1.T)
+    left, _, right = np.linalg.svd(rows[: len(x1)])
     scale = np.linalg.inv(triangle).T
-    return rows @ scale, scale
+    return rows @ scale, left @ right @ scale
 
 
 def all_blocks(word: Word, target: Target, values: Blocks) -> list[np.ndarray]:
