@@ -28,7 +28,8 @@ PATH_GAIN = 1e-2  # in ten of them, or else the next stride is due
 PATH_POWER = 2
 POWERS = (4, 8, 16, 32)
 STUCK = 0.995  # of the worst condition number: what a power gains is not worth the next
-SLICE = 50  # steps between two looks at the goal
+SLICE = 50  # steps of descent that share a memory
+GOAL_SLICE = 15  # steps between two looks at the goal, if there is one
 POLISH = 1e-14
 POLISHING_STEPS = 15
 EXACT = 1e-12  # of T P^-1 - 1 for each feature: no other place is tried
@@ -184,7 +185,7 @@ def _descend(
     left, power = steps, iter(POWERS)
     current, last = next(power), worst(blocks)
     while left > 0 and not (goal is not None and last <= goal):
-        part = min(left, SLICE)
+        part = min(left, SLICE if goal is None else GOAL_SLICE)
         values, taken = descend(word, target, word.unknowns(blocks), power=current, steps=part)
         blocks = all_blocks(word, target, values)
         left, now = left - max(taken, 1), worst(blocks)
