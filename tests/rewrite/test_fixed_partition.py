@@ -166,6 +166,12 @@ def test_a_conditional_flow_is_compared_with_its_contexts():
     assert certificate.points == 30
     assert certificate.differences["float64"].log_prob <= 1e-9
     assert torch.allclose(made.log_prob(x, context), flow.log_prob(x, context), atol=1e-3)
+    made, certificate = kf.rewrite_fixed_partition(flow, x, context=context[:1])
+    assert certificate.points == 30
+    with pytest.raises(ArgumentError, match="'x' and 'context' should be given"):
+        kf.rewrite_fixed_partition(flow, context=context)
+    with pytest.raises(ArgumentError, match="leading shape"):
+        kf.rewrite_fixed_partition(flow, x, context=context[:7])
     with pytest.raises(ArgumentError, match="'x' and 'context' should be given"):
         kf.rewrite_fixed_partition(flow)
 
@@ -236,3 +242,10 @@ def test_what_is_no_flow_is_refused():
     )
     with pytest.raises(ArgumentError, match="embedding of its own"):
         kf.rewrite_fixed_partition(flow_of(inner, features=4))
+
+
+@pytest.mark.parametrize("points", [torch.zeros(0, 6), torch.full((2, 6), torch.nan)])
+def test_points_without_a_number_are_refused(points):
+    """The largest of no differences, or of NaN, would say nothing about the two flows."""
+    with pytest.raises(ArgumentError, match="one finite point or more"):
+        kf.rewrite_fixed_partition(recipe(6, "random"), points)

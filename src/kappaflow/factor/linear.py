@@ -141,7 +141,7 @@ def _by(method: str, problem: Problem, couplings: int | None, seed: int) -> Fact
     if couplings is not None and couplings < len(factors):
         raise ArgumentError(
             f"'couplings' should be at least {len(factors)} for method={method!r} and this "
-            f"partition, got {couplings}: None is for as many as the method takes."
+            f"partition, got {couplings}."
         )
     return _finished(factors, problem, method)
 
@@ -190,7 +190,7 @@ def _too_few(problem: Problem, couplings: int) -> ArgumentError:
     enough = (
         "six are enough for any map."
         if problem.even
-        else f"try {routes.enough(problem)}, or couplings=None."
+        else f"{routes.enough(problem)} were enough for every map that was tried."
     )
     reason = TOO_FEW[min(couplings, len(TOO_FEW)) - 1]
     return ArgumentError(

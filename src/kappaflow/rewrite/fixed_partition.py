@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kappaflow._checks import natural_int
+from kappaflow._checks import batch, natural_int
 from kappaflow.bijection import Bijection
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Factorization, factor_linear
@@ -52,7 +52,7 @@ def rewrite_fixed_partition(
 
     Raises:
         ArgumentError: It is no flow of one row of features, no coupling of it fits the partition,
-            or a context is missing.
+            a context is missing, or the points are not finite points of the flow.
 
     Source:
         Ours; the count of couplings goes back to Koehler, Mehta, Risteski 2021.
@@ -66,6 +66,7 @@ def rewrite_fixed_partition(
     """
     natural_int("seed", seed)
     parts = parts_of(flow)
+    x, context = _points(flow, x, context, seed)
     if len(flow.event_shape) != 1:
         raise ArgumentError(
             f"'flow' should be one of rows of features, got one of shape {flow.event_shape}."
@@ -81,7 +82,6 @@ def rewrite_fixed_partition(
     joined = merged([layer.double() for layer in loose])
     exact = flow_of(flow, stacked(joined))
     made = copy.deepcopy(exact).to(flow.dtype)
-    x, context = _points(flow, x, context, seed)
     return made, Certificate(
         couplings_before=sum(map(is_coupling, parts)),
         mixing_before=sum(is_linear(part) and not is_elementwise(part) for part in parts),
@@ -137,11 +137,17 @@ def _nearest(items: Sequence[Item]) -> Partition | None:
 def _points(
     flow: Flow, x: Tensor | None, context: Tensor | None, seed: int
 ) -> tuple[Tensor, Tensor | None]:
+    """Returns points to compare on: those given, if they will do, or samples."""
     if x is not None:
-        return x, context
-    if flow.context_features:
+        if not len(batch("x", x, flow.event_shape)) or not x.isfinite().all():
+            raise ArgumentError("'x' should hold one finite point or more.")
+        with torch.no_grad():
+            flow.log_prob(x, context)
+        return x, context if context is None else context.expand(len(x), -1)
+    if flow.context_features or context is not None:
         raise ArgumentError(
-            "'x' and 'context' should be given for a conditional flow: its samples need a context."
+            "'x' and 'context' should be given together, for a conditional flow: its samples need "
+            "a context."
         )
     generator = torch.Generator(flow.device).manual_seed(seed)
     training = flow.training
