@@ -22,7 +22,7 @@ _HOMES = {
     "registry": ("register",),
     "bijection": ("Bijection", "Chain", "Inverse"),
     "linearization": ("Linearization",),
-    "nets": ("MLP", "StandardizeInputs"),
+    "nets": ("MLP", "ConvNet", "ResidualConvNet", "StandardizeInputs", "VisionTransformer"),
     "partition": ("Partition",),
     "bijections": (
         "ActNorm",
@@ -95,7 +95,13 @@ if TYPE_CHECKING:
     from kappaflow.files import load, save  # noqa: F401
     from kappaflow.flows import Flow, StandardNormal, nice, real_nvp  # noqa: F401
     from kappaflow.linearization import Linearization  # noqa: F401
-    from kappaflow.nets import MLP, StandardizeInputs  # noqa: F401
+    from kappaflow.nets import (  # noqa: F401
+        MLP,
+        ConvNet,
+        ResidualConvNet,
+        StandardizeInputs,
+        VisionTransformer,
+    )
     from kappaflow.partition import Partition  # noqa: F401
     from kappaflow.registry import register  # noqa: F401
     from kappaflow.rewrite import (  # noqa: F401

@@ -1,6 +1,9 @@
 """Conditioner networks: they map tensors to tensors and know nothing of flows."""
 
+from kappaflow.nets.conv import ConvNet
 from kappaflow.nets.mlp import MLP
+from kappaflow.nets.residual import ResidualConvNet
 from kappaflow.nets.standardize import StandardizeInputs
+from kappaflow.nets.vit import VisionTransformer
 
-__all__ = ["MLP", "StandardizeInputs"]
+__all__ = ["MLP", "ConvNet", "ResidualConvNet", "StandardizeInputs", "VisionTransformer"]

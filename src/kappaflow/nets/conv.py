@@ -1,0 +1,64 @@
+"""Convolutional conditioner networks: Glow's three layers."""
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow._checks import natural_int, positive_int
+from kappaflow.nets.layers import FirstLayer, check_something_to_read, zeroed
+from kappaflow.registry import register
+
+
+@register("ConvNet")
+class ConvNet(nn.Module):
+    """Convolutions 3x3, 1x1, 3x3 with ReLU between them; the last one starts at zero.
+
+    Each place of the output sees the 5x5 places around it. Edges are padded with zeros, so that
+    images of any height and width are taken.
+
+    Args:
+        inputs: Channels of the input; 0 where only the context speaks.
+        outputs: Channels of the output.
+        hidden: Channels of both hidden layers.
+        context_features: Width of the context, of which a linear map is added to the first hidden
+            layer, the same at all places.
+
+    Raises:
+        ArgumentError: A width is out of its range, or nothing is left to read.
+
+    Note:
+        Glow's own code has an activation norm after each hidden convolution, and a learned factor
+        on the last one. Neither is in here.
+
+    Source:
+        Kingma, Dhariwal 2018 (Glow).
+
+    Example:
+        >>> net = ConvNet(3, 6, 16)
+        >>> net(torch.ones(2, 3, 5, 4)).shape
+        torch.Size([2, 6, 5, 4])
+        >>> net(torch.ones(2, 3, 5, 4)).abs().max().item()
+        0.0
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, hidden: int = 128, *, context_features: int = 0
+    ) -> None:
+        super().__init__()
+        self.inputs = natural_int("inputs", inputs)
+        self.outputs = positive_int("outputs", outputs)
+        self.hidden = positive_int("hidden", hidden)
+        self.context_features = natural_int("context_features", context_features)
+        check_something_to_read(self.inputs, self.context_features)
+        self.first = FirstLayer(self.inputs, self.hidden, self.context_features)
+        self.middle = nn.Conv2d(self.hidden, self.hidden, 1)
+        self.last = zeroed(nn.Conv2d(self.hidden, self.outputs, 3, padding=1))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns (B, outputs, H, W) for x (B, inputs, H, W), context (B, context_features)."""
+        # In place, since a convolution's derivatives do not ask for its answer.
+        h = torch.relu_(self.first(x, context))
+        h = torch.relu_(self.middle(h))
+        return self.last(h).contiguous()
+
+    def extra_repr(self) -> str:
+        return f"context_features={self.context_features}"

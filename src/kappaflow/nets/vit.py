@@ -1,0 +1,200 @@
+"""A small vision transformer as a conditioner: every place sees all places."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow._checks import natural_int, positive_int
+from kappaflow.errors import ArgumentError
+from kappaflow.nets.layers import (
+    check_something_to_read,
+    context_map,
+    context_shift,
+    image,
+    zeroed,
+)
+from kappaflow.registry import register
+
+EXPANSION = 4  # width of the hidden layer of a block, in widths of a token
+POSITION_DEVIATION = 0.02  # of the position embedding at the start
+VARIANCE_FLOOR = 1e-5  # as in torch's LayerNorm
+
+
+class LayerNorm(nn.Module):
+    """Tokens with mean 0 and deviation 1, each by itself, then a learned scale and shift.
+
+    The formula of torch's own layer, whose products with the derivative have wrong gradients: they
+    take mean and deviation for constants (torch 2.13).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns (B, places, width) for tokens (B, places, width)."""
+        centred = tokens - tokens.mean(2, keepdim=True)
+        variance = centred.square().mean(2, keepdim=True)
+        return centred * (variance + VARIANCE_FLOOR).rsqrt() * self.weight + self.bias
+
+
+class SelfAttention(nn.Module):
+    """Each token becomes a mean of values of all tokens, weighted by softmax(q k^T / sqrt(d)).
+
+    From plain products and exponentials, which have all derivatives. Torch's fused attention has
+    no second one on a CPU, and the forward-mode derivative of its softmax has no first one.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.enter = uniform_by_width(nn.Linear(width, 3 * width))
+        self.leave = uniform_by_width(nn.Linear(width, width))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns (B, places, width) for tokens (B, places, width)."""
+        rows, places, width = tokens.shape
+        size = width // self.heads
+        entered = self.enter(tokens).view(rows, places, 3, self.heads, size)
+        query, key, value = entered.permute(2, 0, 3, 1, 4)  # each (B, heads, places, size)
+        scores = (query * size**-0.5) @ key.transpose(2, 3)
+        weights = (scores - scores.detach().amax(3, keepdim=True)).exp_()
+        # Divided after the product: there are fewer numbers then.
+        mixed = (weights @ value) / weights.sum(3, keepdim=True)
+        return self.leave(mixed.transpose(1, 2).reshape(rows, places, width))
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then a network for each token, each after a LayerNorm and added to its input."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.before_attention = LayerNorm(width)
+        self.attention = SelfAttention(width, heads)
+        self.before_network = LayerNorm(width)
+        self.network = nn.Sequential(
+            uniform_by_width(nn.Linear(width, EXPANSION * width)),
+            nn.GELU(),
+            uniform_by_width(nn.Linear(EXPANSION * width, width)),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Returns (B, places, width) for tokens (B, places, width)."""
+        tokens = tokens + self.attention(self.before_attention(tokens))
+        return tokens + self.network(self.before_network(tokens))
+
+
+@register("VisionTransformer")
+class VisionTransformer(nn.Module):
+    """A transformer whose tokens are the places of an image; its last layer starts at zero.
+
+    The channels of each place are embedded by one linear map, and a learned vector for each place
+    is added, so that height and width are fixed. Time and memory of the attention grow with the
+    square of the number of places: bring larger images to few places with many channels first
+    (space to depth).
+
+    Args:
+        inputs: Channels of the input; 0 where only the context speaks.
+        outputs: Channels of the output.
+        width: Width of a token, a multiple of `heads`.
+        depth: How many blocks of attention and a network.
+        heads: In how many independent parts attention is paid.
+        places: Height and width of the input. They have to be given.
+        context_features: Width of the context, of which a linear map is added to every embedding.
+
+    Raises:
+        ArgumentError: A width is out of its range, `heads` does not divide `width`, `places` are
+            not two numbers, or nothing is left to read.
+
+    Source:
+        Kolesnikov, Pinto, Tschannen 2024 (Jet); Dosovitskiy et al. 2021, with LayerNorm first.
+
+    Example:
+        >>> net = VisionTransformer(12, 24, width=16, depth=1, heads=2, places=(4, 3))
+        >>> net(torch.ones(2, 12, 4, 3)).shape
+        torch.Size([2, 24, 4, 3])
+        >>> net(torch.ones(2, 12, 4, 3)).abs().max().item()
+        0.0
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        width: int = 64,
+        depth: int = 2,
+        heads: int = 4,
+        places: Sequence[int] | None = None,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__()
+        self.inputs = natural_int("inputs", inputs)
+        self.outputs = positive_int("outputs", outputs)
+        self.context_features = natural_int("context_features", context_features)
+        check_something_to_read(self.inputs, self.context_features)
+        self.width, self.heads = positive_int("width", width), positive_int("heads", heads)
+        if self.width % self.heads:
+            raise ArgumentError(
+                f"'heads' should divide 'width', got {heads} heads and a width of {width}: "
+                "each head has an equal part of a token."
+            )
+        self.places = _height_and_width(places)
+        positions = torch.randn(math.prod(self.places), self.width)
+        self.positions = nn.Parameter(POSITION_DEVIATION * positions)
+        self.embedding = nn.Linear(self.inputs, self.width) if self.inputs else None
+        self.context = context_map(self.context_features, self.width, bias=False)
+        count = positive_int("depth", depth)
+        self.blocks = nn.ModuleList(TransformerBlock(self.width, self.heads) for _ in range(count))
+        self.norm = LayerNorm(self.width)
+        self.last = zeroed(nn.Linear(self.width, self.outputs))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns (B, outputs, H, W) for x (B, inputs, H, W), context (B, context_features)."""
+        tokens = self._tokens(x, context)
+        for block in self.blocks:
+            tokens = block(tokens)
+        answer = self.last(self.norm(tokens)).transpose(1, 2)
+        return answer.reshape(len(x), self.outputs, *self.places).contiguous()
+
+    def _tokens(self, x: Tensor, context: Tensor | None) -> Tensor:
+        """Returns the embedded places, row by row of the image, (B, places, width)."""
+        if tuple(image("x", x, self.inputs).shape[2:]) != self.places:
+            raise ArgumentError(
+                f"'x' should have {self.places} places, got {tuple(x.shape[2:])}: "
+                "a transformer has a learned vector for each place."
+            )
+        shift = context_shift(self.context, context, len(x))
+        tokens = self.positions
+        if self.embedding is not None:
+            tokens = self.embedding(x.flatten(2).transpose(1, 2)) + tokens
+        return tokens if shift is None else tokens + shift[:, None]
+
+    def extra_repr(self) -> str:
+        return (
+            f"heads={self.heads}, places={self.places}, context_features={self.context_features}"
+        )
+
+
+def uniform_by_width(linear: nn.Linear) -> nn.Linear:
+    """Returns a layer with uniform weights by its two widths, and no bias, as transformers start.
+
+    That is Glorot's rule.
+    """
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _height_and_width(places: object) -> tuple[int, int]:
+    """Returns `places` as two whole numbers of at least 1, or says what is wrong with them."""
+    if isinstance(places, str) or not isinstance(places, Sequence) or len(places) != 2:
+        raise ArgumentError(
+            f"'places' should be the height and the width of the input, got {places!r}: "
+            "a transformer has a learned vector for each place."
+        )
+    height, width = (positive_int("places", place) for place in places)
+    return height, width
