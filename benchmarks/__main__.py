@@ -40,6 +40,10 @@ COMMANDS = {
         "Factor random matrices into more and more couplings: how well conditioned they are.",
     ),
     "dropout": ("dropout:dropout", "Time dropout beside the product that it follows."),
+    "convolutions": (
+        "convolutions:convolutions",
+        "Time convolutional networks by the layout of their images.",
+    ),
 }
 
 app = App(name="python -m benchmarks", help=__doc__, result_action="return_value")
