@@ -43,7 +43,7 @@ _HOMES = {
     "files": ("load", "save"),
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
     "rewrite": ("Certificate", "MixedCoupling", "fuse", "rewrite_fixed_partition"),
-    "data": ("load_table",),
+    "data": ("load_images", "load_table"),
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
     "training": ("FitResult", "fit"),
 }
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
         round_trip,
         spectrum,
     )
-    from kappaflow.data import load_table  # noqa: F401
+    from kappaflow.data import load_images, load_table  # noqa: F401
     from kappaflow.diagnosis import Diagnosis, Finding, doctor  # noqa: F401
     from kappaflow.errors import (  # noqa: F401
         ArgumentError,

@@ -1,9 +1,18 @@
-"""Tables to fit flows to: loading, examining, repairing, splitting, and shipped data sets.
+"""Tables and images to fit flows to: loading, examining, repairing, splitting, shipped sets.
 
 Everything here returns values or raises one sentence; nothing prints, asks, or reads a pickle.
 """
 
 from kappaflow.data.examine import examine
+from kappaflow.data.images import (
+    Images,
+    ImageSet,
+    flipped,
+    image_sets,
+    is_images,
+    load_images,
+    split_images,
+)
 from kappaflow.data.load import load_table
 from kappaflow.data.matrix import load_matrix
 from kappaflow.data.prepare import prepare
@@ -17,6 +26,8 @@ from kappaflow.data.write import check_writable, write_table
 
 __all__ = [
     "DataSet",
+    "ImageSet",
+    "Images",
     "Problem",
     "Table",
     "atom_rows",
@@ -24,6 +35,10 @@ __all__ = [
     "data_sets",
     "drop_duplicate_rows",
     "examine",
+    "flipped",
+    "image_sets",
+    "is_images",
+    "load_images",
     "load_matrix",
     "load_table",
     "path_of",
@@ -31,5 +46,6 @@ __all__ = [
     "repair",
     "shipped_names",
     "split",
+    "split_images",
     "write_table",
 ]

@@ -1,0 +1,166 @@
+"""One image, by Pillow: its header without its pixels, and its pixels in a given form."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kappaflow.data.images.extras import module_of
+from kappaflow.data.images.form import Form
+from kappaflow.data.images.names import shown
+from kappaflow.data.images.trouble import explained
+from kappaflow.errors import FileError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PixelArray = NDArray[np.uint8]
+
+# Named, so that no other reader of Pillow is ever tried: some of those start programs.
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+_TURNED_BY_PILLOW = ("TIFF",)
+_GREY_MODES = ("1", "L", "LA", "La")
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+_COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+# What undoes each value of the EXIF tag Orientation, by the names of Pillow's transpositions.
+_TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+_ORIENTATION = 0x0112
+_DRAFT = 2  # a JPEG may be decoded at half its size and less, but at no less than twice the form's
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about its image before it is decoded; sizes are those after turning."""
+
+    height: int
+    width: int
+    is_grey: bool
+
+
+def read_header(path: Path) -> Header:
+    """Returns the header of a file, its pixels untouched."""
+    with explained(path), _open(path) as image:
+        width, height = image.size
+        if _orientation(image) >= 5:
+            width, height = height, width
+        return Header(height, width, _is_grey(image))
+
+
+def decode_file(path: Path, form: Form) -> PixelArray:
+    """Returns the image of a file, (channels, height, width)."""
+    with explained(path), _open(path) as image:
+        orientation = _orientation(image)
+        if form.fit != "keep" and image.format == "JPEG":
+            wide, high = _DRAFT * form.width, _DRAFT * form.height
+            image.draft(None, (high, wide) if orientation >= 5 else (wide, high))
+        image.load()
+        upright = _turned(_flat(image), orientation)
+        if form.fit == "keep" and upright.size != (form.width, form.height):
+            raise FileError(
+                f"{shown(path)} is {upright.height} x {upright.width} pixels (height x width), "
+                f"and was {form.height} x {form.width} when it was loaded: load the images again."
+            )
+        return fitted(upright, form)
+
+
+def fitted(image: "Image.Image", form: Form) -> PixelArray:
+    """Returns an image of mode L or RGB in a form."""
+    from PIL import Image, ImageOps
+
+    image = _in_mode("L" if form.channels == 1 else "RGB", image)
+    size = (form.width, form.height)
+    if image.size != size:
+        if form.fit == "crop":
+            image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+        else:
+            image = image.resize(size, Image.Resampling.LANCZOS)
+    pixels = np.asarray(image)
+    return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _open(path: Path) -> "Image.Image":
+    """Returns the open image of a file, not decoded yet, if its kind of pixels is read here."""
+    from PIL import Image
+
+    image = Image.open(path, formats=FORMATS)
+    # 16 bits of PNG and PNM come as mode I; elsewhere I means 32 bits, of an unknown scale
+    deep = image.mode in _DEEP_MODES or (image.mode == "I" and image.format in ("PNG", "PPM"))
+    if not deep and image.mode not in _GREY_MODES + _COLOUR_MODES:
+        image.close()
+        raise FileError(
+            f"{shown(path)} holds pixels of Pillow's mode {image.mode}, whose range is not known: "
+            "save it with 8 or 16 bits a channel."
+        )
+    return image
+
+
+def _orientation(image: "Image.Image") -> int:
+    """Returns the EXIF orientation, 1 to 8, as far as it is known without decoding."""
+    if image.format in _TURNED_BY_PILLOW:
+        return 1
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # Pillow would decode the image to look behind it
+    value = image.getexif().get(_ORIENTATION, 1)
+    return value if value in _TURNS else 1
+
+
+def _turned(image: "Image.Image", orientation: int) -> "Image.Image":
+    from PIL import Image
+
+    if orientation not in _TURNS:
+        return image
+    return image.transpose(Image.Transpose[_TURNS[orientation]])
+
+
+def _is_grey(image: "Image.Image") -> bool:
+    """Returns whether an image is stored as grey; a palette counts by its colours."""
+    if image.mode == "P" and image.palette is not None:
+        return _is_grey_palette(bytes(image.palette.palette), image.palette.rawmode or "RGB")
+    return image.mode in _GREY_MODES or image.mode.startswith("I")
+
+
+def _is_grey_palette(entries: bytes, layout: str) -> bool:
+    """Returns whether all colours of a palette are grey; False for layouts not known here."""
+    colours = np.frombuffer(entries, dtype=np.uint8)
+    if layout == "RGB;L" and colours.size % 3 == 0:
+        colours = colours.reshape(3, -1).T
+    elif layout in ("RGB", "BGR", "BGRX") and colours.size % len(layout) == 0:
+        colours = colours.reshape(-1, len(layout))[:, :3]
+    else:
+        return False
+    return bool((colours == colours[:, :1]).all())
+
+
+def _flat(image: "Image.Image") -> "Image.Image":
+    """Returns an image as L or RGB: 16 bits by their upper 8, transparency on white."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    grey = _is_grey(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image)
+        image = white
+    return _in_mode("L" if grey else "RGB", image)
+
+
+def _in_mode(mode: str, image: "Image.Image") -> "Image.Image":
+    """Returns an image in a mode, without the copy that Pillow makes where it has it already."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def require_pillow(needed_for: str) -> None:
+    """Raises FileError, with how to install it, where Pillow is missing."""
+    module_of("pillow", "PIL.Image", needed_for)

@@ -1,0 +1,136 @@
+"""Images and labels in idx files, the form of MNIST: a header, then bytes; gzipped or not."""
+
+import gzip
+import math
+import re
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kappaflow.data.images.form import Request
+from kappaflow.data.images.images import Images, of_array
+from kappaflow.data.images.names import shown
+from kappaflow.data.images.trouble import explained
+from kappaflow.data.table import IntArray
+from kappaflow.errors import DataError, FileError
+
+_IMAGES = re.compile(r"(.*)images([-.])idx3\2ubyte(\.gz)?", re.IGNORECASE)
+_CHUNK = 2**20
+
+
+class _Stream(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Returns up to `size` bytes."""
+        ...
+
+
+def is_idx_name(name: str) -> bool:
+    """Returns whether a file is called as idx files of images usually are."""
+    return _IMAGES.fullmatch(name) is not None
+
+
+def idx_files(folder: Path) -> list[Path]:
+    """Returns the idx files of images in a folder, those to train on before all others."""
+    with explained(folder):
+        found = [path for path in folder.iterdir() if is_idx_name(path.name) and path.is_file()]
+    return sorted(found, key=lambda path: ("train" not in path.name, path.name))
+
+
+def load_idx(
+    files: list[Path], request: Request, source: str, classes: tuple[str, ...] = ()
+) -> Images:
+    """Returns the images of idx files one after the other, with labels where all have them."""
+    parts = [_read(path, 3) for path in files]
+    for path, part in zip(files, parts, strict=True):
+        if part.shape[1:] != parts[0].shape[1:]:
+            raise DataError(
+                f"the images have different sizes, {_size(parts[0])} in {shown(files[0])} and "
+                f"{_size(part)} in {shown(path)}: load one of the files."
+            )
+        if 0 in part.shape:
+            raise FileError(f"{shown(path)} holds no pixels: its shape is {part.shape}.")
+    labels = _labels(files, [len(part) for part in parts])
+    if labels is not None and not classes:
+        classes = tuple(str(label) for label in range(int(labels.max()) + 1))
+    pixels = np.concatenate(parts)[:, None]
+    return of_array(
+        pixels,
+        request,
+        source=source,
+        labels=labels,
+        classes=() if labels is None else classes,
+    )
+
+
+def _size(images: NDArray[np.uint8]) -> str:
+    return f"{images.shape[1]} x {images.shape[2]}"
+
+
+def _labels(files: list[Path], counts: list[int]) -> IntArray | None:
+    """Returns the labels that lie beside the images, or None where a file has none."""
+    found = [_labels_file(path) for path in files]
+    parts = []
+    for path, beside, count in zip(files, found, counts, strict=True):
+        if beside is None:
+            return None
+        labels = _read(beside, 1)
+        if len(labels) != count:
+            raise FileError(
+                f"{shown(beside)} holds {len(labels)} labels for the {count} images of "
+                f"{shown(path)}: they belong to different sets."
+            )
+        parts.append(labels)
+    return np.concatenate(parts).astype(np.int64)
+
+
+def _labels_file(images: Path) -> Path | None:
+    """Returns the file of labels with the usual name, gzipped or not."""
+    match = _IMAGES.fullmatch(images.name)
+    if match is None:
+        return None
+    stem, dash = match.group(1), match.group(2)
+    plain = images.with_name(f"{stem}labels{dash}idx1{dash}ubyte")
+    zipped = plain.with_name(plain.name + ".gz")
+    return next((path for path in (plain, zipped) if path.is_file()), None)
+
+
+def _read(path: Path, axes: int) -> NDArray[np.uint8]:
+    """Returns the bytes of an idx file of so many axes, or says what is wrong with it."""
+    with explained(path), path.open("rb") as file:
+        zipped = path.name.lower().endswith(".gz")
+        stream = gzip.GzipFile(fileobj=file) if zipped else file
+        header = stream.read(4 + 4 * axes)
+        _check_header(path, header, axes)
+        shape = tuple(int(side) for side in np.frombuffer(header, ">u4", offset=4))
+        content = _content(stream, math.prod(shape) + 1)
+    if len(content) != math.prod(shape):
+        missing = len(content) < math.prod(shape)
+        raise FileError(
+            f"{shown(path)} is damaged: it promises {' x '.join(map(str, shape))} bytes and holds "
+            f"{f'only {len(content)}' if missing else 'more'}, so copy it again."
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _check_header(path: Path, header: bytes, axes: int) -> None:
+    """Raises FileError if a file does not begin as an idx file of bytes with so many axes."""
+    magic = bytes([0, 0, 8, axes])
+    if header[:4] == magic and len(header) == 4 + 4 * axes:
+        return
+    raise FileError(
+        f"{shown(path)} is no idx file of {'images' if axes == 3 else 'labels'}: it should begin "
+        f"with the bytes {magic.hex(' ')} and {axes} sizes."
+    )
+
+
+def _content(file: _Stream, most: int) -> bytes:
+    """Returns what a file still holds, up to `most` bytes, whatever its header promises."""
+    parts = []
+    while most > 0 and (part := file.read(min(most, _CHUNK))):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,194 @@
+"""`Images`: a set of images of one shape, with labels, decoded when they are asked for."""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kappaflow.data.images.decode import PixelArray, require_pillow
+from kappaflow.data.images.form import Request
+from kappaflow.data.images.names import readable
+from kappaflow.data.images.origin import Memory
+from kappaflow.data.images.pixels import Pixels
+from kappaflow.data.table import IntArray
+from kappaflow.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Images:
+    """Images of one shape with whole numbers as pixels, made by `load_images`.
+
+    Files are decoded when a batch asks for them, on all cores, and kept as long as they fit in
+    512 MB together; subsets share what is kept.
+
+    Args:
+        pixels: Where the pixels come from.
+        index: Which of its images these are, int64 (N,).
+        labels: The class of each image, int64 (N,), read-only, or None.
+        classes: The names of the labels; () without.
+        source: Where the images came from, for messages.
+        left_out: How many other files lie in the folder.
+
+    Example:
+        >>> from kappaflow.data import load_images
+        >>> images = load_images("digits")
+        >>> len(images), images.shape, images.values
+        (1797, (1, 8, 8), 17)
+    """
+
+    pixels: Pixels
+    index: IntArray
+    labels: IntArray | None
+    classes: tuple[str, ...]
+    source: str
+    left_out: int = field(default=0)
+
+    def __post_init__(self) -> None:
+        """Protects the labels and the positions from being written to."""
+        for array in (self.index, self.labels):
+            if array is not None:
+                array.flags.writeable = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of each image: (channels, height, width), channels 1 or 3."""
+        return self.pixels.form.shape
+
+    @property
+    def values(self) -> int:
+        """How many values a pixel can have: they are the whole numbers 0 to `values` - 1."""
+        return self.pixels.values
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self)} of {' x '.join(map(str, self.shape))}", f"{self.values} values"]
+        if self.labels is not None:
+            parts.append(f"{len(self.classes)} classes")
+        if self.left_out:
+            parts.append(f"{self.left_out} other file{'s' * (self.left_out > 1)} left out")
+        return f"Images({', '.join(parts)}, from '{readable(self.source)}')"
+
+    def batch(self, index: "Sequence[int] | NDArray[Any] | Tensor") -> "Tensor":
+        """Returns the pixels of the chosen images, decoded in parallel if they are not kept yet.
+
+        Args:
+            index: Positions counted from 0, in any order, also repeated; or a mask (N,).
+
+        Returns:
+            A new uint8 tensor (B, channels, height, width) on the CPU.
+
+        Raises:
+            ArgumentError: If a position lies outside of the images.
+            FileError: If a file is damaged, or has gone; the message names it.
+
+        Example:
+            >>> from kappaflow.data import load_images
+            >>> load_images("digits").batch([0, 1])[:, 0, 2]
+            tensor([[ 0,  3, 15,  2,  0, 11,  8,  0],
+                    [ 0,  0,  3, 15, 16,  6,  0,  0]], dtype=torch.uint8)
+        """
+        import torch
+
+        return torch.from_numpy(self.pixels.read(self.index[_positions(index, len(self))]))
+
+    def subset(self, index: "Sequence[int] | NDArray[Any] | Tensor") -> "Images":
+        """Returns the chosen images with their labels; nothing is decoded.
+
+        Args:
+            index: Positions counted from 0, in any order, also repeated; or a mask (N,).
+
+        Returns:
+            Images that share what is decoded with these.
+
+        Raises:
+            ArgumentError: If a position lies outside of the images.
+
+        Example:
+            >>> from kappaflow.data import load_images
+            >>> images = load_images("digits")
+            >>> images.subset(images.labels == 7).labels[:3]
+            array([7, 7, 7])
+        """
+        chosen = _positions(index, len(self))
+        labels = None if self.labels is None else self.labels[chosen]
+        return replace(self, index=self.index[chosen], labels=labels)
+
+    def fingerprint(self) -> str:
+        """Returns the sha256, in hex, of what the pixels come from and what is made of it.
+
+        Files are read through once, and not decoded.
+
+        Returns:
+            64 hex digits: the same for the same images under the same names below their folder,
+            in the same order, with the same labels, brought to the same form.
+
+        Example:
+            >>> from kappaflow.data import load_images
+            >>> images = load_images("digits")
+            >>> images.fingerprint() == images.subset(range(1797)).fingerprint()
+            True
+        """
+        form = self.pixels.form
+        digest = hashlib.sha256(repr((form, self.values, self.classes)).encode())
+        if self.labels is not None:
+            digest.update(self.labels.astype("<i8").tobytes())
+        contents = self.pixels.digests(self.index)
+        for position, content in zip(self.index.tolist(), contents, strict=True):
+            name = self.pixels.origin.name(position).encode("utf-8", "surrogateescape")
+            digest.update(name + b"\0" + content)
+        return digest.hexdigest()
+
+
+def of_array(
+    pixels: PixelArray,
+    request: Request,
+    *,
+    source: str,
+    labels: IntArray | None = None,
+    classes: tuple[str, ...] = (),
+    values: int = 256,
+) -> Images:
+    """Returns images (N, channels, height, width) in memory, in the form that was asked for."""
+    form = request.form(*pixels.shape[2:], is_grey=pixels.shape[1] == 1)
+    origin = Memory(pixels, values)
+    as_they_are = pixels if form.shape == pixels.shape[1:] else None
+    if as_they_are is None:
+        require_pillow(f"another size or other channels of '{readable(source)}'")
+    return Images(
+        pixels=Pixels(origin, form, values=values, decoded=as_they_are),
+        index=np.arange(len(pixels)),
+        labels=labels,
+        classes=classes,
+        source=source,
+    )
+
+
+def _positions(index: Any, count: int) -> IntArray:  # noqa: ANN401 - checked here
+    """Returns positions or a mask as positions among `count` images, or says what is wrong."""
+    torch = sys.modules.get("torch")
+    is_tensor = torch is not None and isinstance(index, torch.Tensor)
+    chosen = np.asarray(index.cpu() if is_tensor else index)
+    if chosen.size == 0 and chosen.ndim == 1:
+        return np.zeros(0, dtype=np.int64)
+    if chosen.dtype == np.bool_ and chosen.shape == (count,):
+        return np.flatnonzero(chosen)
+    if chosen.ndim != 1 or not np.issubdtype(chosen.dtype, np.integer):
+        raise ArgumentError(
+            f"'index' should hold positions in one axis, or be a mask of {count} images, got "
+            f"{chosen.dtype} of shape {chosen.shape}."
+        )
+    outside = chosen[(chosen < 0) | (chosen >= count)]
+    if outside.size:
+        raise ArgumentError(
+            f"'index' should hold positions from 0 to {count - 1}, got {outside[0]}."
+        )
+    return chosen.astype(np.int64)

