@@ -1,8 +1,10 @@
 """One image, by Pillow: its header without its pixels, and its pixels in a given form."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +37,7 @@ _TURNS = {
     8: "ROTATE_90",
 }
 _ORIENTATION = 0x0112
-_DRAFT = 2  # a JPEG may be decoded at half its size and less, but at no less than twice the form's
+_ENOUGH = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Returns the header of a file, its pixels untouched."""
-    with explained(path), _open(path) as image:
+    with _opened(path) as image:
         width, height = image.size
         if _orientation(image) >= 5:
             width, height = height, width
@@ -58,11 +60,11 @@ def read_header(path: Path) -> Header:
 
 def decode_file(path: Path, form: Form) -> PixelArray:
     """Returns the image of a file, (channels, height, width)."""
-    with explained(path), _open(path) as image:
+    with _opened(path) as image:
         orientation = _orientation(image)
         if form.fit != "keep" and image.format == "JPEG":
-            wide, high = _DRAFT * form.width, _DRAFT * form.height
-            image.draft(None, (high, wide) if orientation >= 5 else (wide, high))
+            width, height = form.width, form.height
+            _reduce(image, (height, width) if orientation >= 5 else (width, height))
         image.load()
         upright = _turned(_flat(image), orientation)
         if form.fit == "keep" and upright.size != (form.width, form.height):
@@ -73,30 +75,61 @@ def decode_file(path: Path, form: Form) -> PixelArray:
         return fitted(upright, form)
 
 
+def _reduce(image: "Image.Image", sides: tuple[int, int]) -> None:
+    """Has a JPEG decoded at a fraction of its size, in a fraction of the time, if that is exact.
+
+    It is where its sides are multiples, and nearly where the result is still large beside what a
+    resize makes of it: at 3 times `sides` (width, height) photographs change by 0.4 of 255.
+    """
+    width, height = image.size
+    for scale in (8, 4, 2):
+        large = width >= _ENOUGH * scale * sides[0] and height >= _ENOUGH * scale * sides[1]
+        if large and width % scale == height % scale == 0:
+            image.draft(None, (width // scale, height // scale))
+            return
+
+
 def fitted(image: "Image.Image", form: Form) -> PixelArray:
     """Returns an image of mode L or RGB in a form."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     image = _in_mode("L" if form.channels == 1 else "RGB", image)
     size = (form.width, form.height)
     if image.size != size:
-        if form.fit == "crop":
-            image = ImageOps.fit(image, size, Image.Resampling.LANCZOS)
-        else:
-            image = image.resize(size, Image.Resampling.LANCZOS)
+        part = _central(image, form) if form.fit == "crop" else image
+        image = part.resize(size, Image.Resampling.LANCZOS)
     pixels = np.asarray(image)
     return pixels[None] if form.channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _open(path: Path) -> "Image.Image":
-    """Returns the open image of a file, not decoded yet, if its kind of pixels is read here."""
+def _central(image: "Image.Image", form: Form) -> "Image.Image":
+    """Returns the largest central part of an image that has the aspect ratio of a form."""
+    width, height = image.size
+    across = min(width, max(1, round(height * form.width / form.height)))
+    down = min(height, max(1, round(width * form.height / form.width)))
+    left, top = (width - across) // 2, (height - down) // 2
+    return image.crop((left, top, left + across, top + down))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator["Image.Image"]:
+    """Opens an image, whose kind of pixels is read here, without decoding it.
+
+    Yields:
+        The image. Pillow is given an open file and not a path, whose content it would map into
+        memory: it shears turned TIFF files then, and a file cut short ends the process.
+    """
+    with explained(path), path.open("rb") as file:
+        yield _image_of(file, path)
+
+
+def _image_of(file: BinaryIO, path: Path) -> "Image.Image":
     from PIL import Image
 
-    image = Image.open(path, formats=FORMATS)
+    image = Image.open(file, formats=FORMATS)
     # 16 bits of PNG and PNM come as mode I; elsewhere I means 32 bits, of an unknown scale
     deep = image.mode in _DEEP_MODES or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if not deep and image.mode not in _GREY_MODES + _COLOUR_MODES:
-        image.close()
         raise FileError(
             f"{shown(path)} holds pixels of Pillow's mode {image.mode}, whose range is not known: "
             "save it with 8 or 16 bits a channel."
@@ -146,14 +179,17 @@ def _flat(image: "Image.Image") -> "Image.Image":
     from PIL import Image
 
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    grey = _is_grey(image)
+        deep, clear = np.asarray(image), image.info.get("transparency")
+        if isinstance(clear, int):
+            deep = np.where(deep == clear, 0xFFFF, deep)
+        return Image.fromarray((deep >> 8).astype(np.uint8))
+    mode = "L" if image.mode in _GREY_MODES else "RGB"
     if image.has_transparency_data:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image)
         image = white
-    return _in_mode("L" if grey else "RGB", image)
+    return _in_mode(mode, image)
 
 
 def _in_mode(mode: str, image: "Image.Image") -> "Image.Image":

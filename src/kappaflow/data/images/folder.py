@@ -43,7 +43,7 @@ def _nothing_in(folder: Path, found: Found) -> str:
     known = ", ".join(suffix[1:] for suffix in SUFFIXES)
     if not found.others:
         return f"{shown(folder)} holds no files: give a folder with images ({known})."
-    endings = Counter(PurePosixPath(name).suffix or "no suffix" for name in found.others)
+    endings = Counter(PurePosixPath(name).suffix or "without suffix" for name in found.others)
     listed = ", ".join(readable(ending) for ending, _ in endings.most_common(3))
     return (
         f"{shown(folder)} holds no images among its files ({listed}): give a folder with "

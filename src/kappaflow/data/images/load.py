@@ -1,6 +1,7 @@
 """`load_images`: from a name, a folder or a file to `Images`."""
 
 import os
+import warnings
 from pathlib import Path
 
 from kappaflow.data.images.batches import batch_files, is_batch_name, load_batches
@@ -12,7 +13,7 @@ from kappaflow.data.images.names import readable, shown
 from kappaflow.data.images.shipped import image_sets, load_set
 from kappaflow.data.images.walk import holds_images, is_image_name
 from kappaflow.data.load import no_such_file
-from kappaflow.errors import ArgumentError, FileError
+from kappaflow.errors import ArgumentError, DataWarning, FileError
 
 
 def load_images(
@@ -31,8 +32,8 @@ def load_images(
 
     Images are turned as their EXIF orientation says; transparency becomes white; of 16 bits the
     upper 8 are kept; of several frames or pages the first. Grey is 0.299 R + 0.587 G + 0.114 B.
-    JPEG files of more than twice the size asked for are decoded at a half, a quarter or an eighth
-    of their own.
+    JPEG files of six times the size asked for, and more, are decoded at a half to an eighth of
+    their own where it divides them.
 
     Args:
         source: The name of a set, "digits", "mnist-5k", "faces", "lfw-subset" or "fashion-mnist"
@@ -67,6 +68,7 @@ def load_images(
             f"{type(source).__name__}."
         )
     if _is_set(source):
+        _warn_of_folder(os.fspath(source))
         return load_set(os.fspath(source), request)
     path = _path(source)
     if os.path.isdir(path):
@@ -110,6 +112,16 @@ def is_images(source: object) -> bool:
 def _is_set(source: str | os.PathLike[str]) -> bool:
     """Returns whether a source is the name of a set: text, and no file is called so."""
     return isinstance(source, str) and source in _set_names() and not os.path.isfile(source)
+
+
+def _warn_of_folder(name: str) -> None:
+    """Warns where a folder of images is called like the set that is loaded."""
+    if os.path.isdir(name) and holds_images(Path(name)):
+        warnings.warn(
+            f"'{name}' is loaded as the set of that name; the folder here is './{name}'.",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def _set_names() -> tuple[str, ...]:

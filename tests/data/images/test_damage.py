@@ -1,0 +1,148 @@
+"""Files that are not what they seem: one sentence each, which names the file."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kappaflow.data import load_images
+from kappaflow.errors import FileError
+
+SUFFIXES = ("png", "jpg", "bmp", "gif", "webp", "tif", "ppm")
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """Returns a whole PNG header that promises so many pixels, and a few bytes of them."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 1000)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", pixels)
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_empty_file_is_said_to_be_empty(write, refused, tmp_path: Path, suffix: str) -> None:
+    """Zero bytes under any suffix."""
+    write(f"a.{suffix}", b"")
+    with refused(FileError, f"a.{suffix}' is empty (0 bytes)"):
+        load_images(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\0" * 500])
+def test_a_file_of_another_kind_is_no_image(
+    write, refused, tmp_path: Path, suffix: str, content: bytes
+) -> None:
+    """Text, zeros, and PostScript, which Pillow would start a program for."""
+    write(f"a.{suffix}", content)
+    with refused(FileError, f"a.{suffix}' is no image that can be read, whatever its suffix"):
+        load_images(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_cut_off_anywhere_is_refused(refused, tmp_path: Path, suffix: str) -> None:
+    """When it is loaded or when it is decoded."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path)
+    whole = path.read_bytes()
+    for length in (1, 9, 30, len(whole) // 4, len(whole) // 2, 3 * len(whole) // 4):
+        path.write_bytes(whole[:length])
+        with refused(FileError, f"a.{suffix}'"):
+            load_images(tmp_path).batch([0])
+
+
+def test_an_image_that_promises_too_many_pixels_is_refused(write, refused, tmp_path: Path) -> None:
+    """By Pillow's limit, and its doubtful half too, before any memory is taken."""
+    for width, height in ((30_000, 30_000), (10_000, 10_000)):
+        write("bomb.png", png_of_size(width, height))
+        with refused(FileError, "bomb.png' has more pixels than Pillow's limit", "MAX_IMAGE"):
+            load_images(tmp_path, size=8)
+
+
+def test_an_image_that_ends_before_its_promise_is_damaged(write, refused, tmp_path: Path) -> None:
+    """A good header, and a hundredth of the pixels."""
+    write("a.png", png_of_size(300, 300))
+    with refused(FileError, "a.png' is damaged", "replace it, or leave it out"):
+        load_images(tmp_path).batch([0])
+
+
+def test_the_first_damaged_file_of_many_is_named(draw, write, refused, tmp_path: Path) -> None:
+    """The same one each time, though many threads look."""
+    for number in range(100):
+        draw(f"{number}.png")
+    for number in (17, 60, 90):
+        write(f"{number}.png", b"no image")
+    for _ in range(5):
+        with refused(FileError, "/17.png'"):
+            load_images(tmp_path)
+
+
+def test_a_file_that_has_gone_or_changed_is_named(draw, refused, tmp_path: Path) -> None:
+    """After it was loaded, before it is decoded."""
+    for name in ("a.png", "b.png"):
+        draw(name)
+    images = load_images(tmp_path)
+    (tmp_path / "a.png").unlink()
+    draw("b.png", np.zeros((7, 7), dtype=np.uint8))
+    for ask in (lambda: images.batch([0]), images.fingerprint):
+        with refused(FileError, "there is no file", "a.png'"):
+            ask()
+    with refused(FileError, "b.png' is 7 x 7", "was 6 x 5", "load the images again"):
+        images.batch([1])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_may_not_be_read_is_named(draw, refused, tmp_path: Path) -> None:
+    """A file, and a folder below."""
+    path = draw("folder/a.png")
+    path.chmod(0)
+    with refused(FileError, "a.png' may not be read"):
+        load_images(tmp_path)
+    path.parent.chmod(0)
+    try:
+        with refused(FileError, "folder' may not be read"):
+            load_images(tmp_path)
+    finally:
+        path.parent.chmod(0o700)
+
+
+def outcome(folder: Path) -> str:
+    """Returns what becomes of the one image in a folder."""
+    try:
+        shape = load_images(folder, size=8).batch([0]).shape
+    except FileError as error:
+        named = str(folder) in str(error) and "\n" not in str(error)
+        return "refused in one line" if named else str(error)
+    return "decoded" if shape[2:] == (8, 8) else str(shape)
+
+
+def test_damaged_bytes_end_in_an_image_or_in_one_sentence(tmp_path: Path) -> None:
+    """Whatever is overwritten: nothing but a FileError comes out, and no crash."""
+    generator = np.random.default_rng(1)
+    smooth = np.add.outer(np.arange(20), np.arange(20)).astype(np.uint8)
+    outcomes = set()
+    for suffix in SUFFIXES:
+        path = tmp_path / f"a.{suffix}"
+        Image.fromarray(smooth).save(path)
+        whole = bytearray(path.read_bytes())
+        for _ in range(40):
+            spoiled = whole.copy()
+            for place in generator.integers(0, len(whole), 3):
+                spoiled[place] = generator.integers(256)
+            path.write_bytes(spoiled)
+            outcomes.add(outcome(tmp_path))
+        path.unlink()
+    assert outcomes == {"decoded", "refused in one line"}

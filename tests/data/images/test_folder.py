@@ -1,0 +1,212 @@
+"""Folders of images: which files count, in which order, with which labels, of which form."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from kappaflow.data import load_images
+from kappaflow.errors import DataError, FileError
+
+SUFFIXES = ("png", "jpg", "jpeg", "bmp", "gif", "webp", "tif", "tiff", "pgm", "ppm", "PNG", "JpG")
+
+
+def names_of(images):
+    """Returns the names of the files in their order."""
+    return list(images.pixels.origin.names)
+
+
+def test_every_kind_of_image_file_counts(draw, tmp_path: Path) -> None:
+    """By its suffix, in letters of either case; what is kept without loss comes back exactly."""
+    pixels = np.full((4, 4), 3, dtype=np.uint8)
+    pixels[1:3, 1:3] = 250
+    for suffix in SUFFIXES:
+        lossless = {"lossless": True} if suffix == "webp" else {}
+        draw(f"image.{suffix}", pixels, **lossless)
+    images = load_images(tmp_path, grey=True)
+    assert sorted(names_of(images)) == sorted(f"image.{suffix}" for suffix in SUFFIXES)
+    exact = [place for place, name in enumerate(names_of(images)) if "jp" not in name.lower()]
+    assert len(exact) == 9
+    assert (images.batch(exact) == torch.from_numpy(pixels)).all()
+
+
+def test_files_come_in_the_order_of_their_paths(draw, tmp_path: Path) -> None:
+    """Folder by folder, numbers by their value, whatever order they were written in."""
+    names = ["b/2.png", "a-b/1.png", "a/c/1.png", "a/10.png", "a/9.png", "a/09.png", "b/1.png"]
+    for name in names:
+        draw(name)
+    assert names_of(load_images(tmp_path)) == [
+        "a/09.png",
+        "a/9.png",
+        "a/10.png",
+        "a/c/1.png",
+        "a-b/1.png",
+        "b/1.png",
+        "b/2.png",
+    ]
+
+
+def test_the_first_folder_below_is_the_label(draw, tmp_path: Path) -> None:
+    """However deep a file lies in it; classes are sorted as files are."""
+    for name in ("class 10/x.png", "class 2/deep/deeper/x.png", "class 2/y.png", "käse/x.png"):
+        draw(name)
+    images = load_images(tmp_path)
+    assert images.classes == ("class 2", "class 10", "käse")
+    assert images.labels is not None and images.labels.dtype == np.int64
+    assert images.labels.tolist() == [0, 0, 1, 2]
+    assert [name.split("/")[0] for name in names_of(images)] == [
+        images.classes[label] for label in images.labels
+    ]
+
+
+@pytest.mark.parametrize("names", [("1.png", "2.png"), ("a/1.png", "2.png"), ("a/1.png",)])
+def test_without_several_folders_there_are_no_labels(draw, tmp_path: Path, names) -> None:
+    """No folders, an image outside of them, or only one."""
+    for name in names:
+        draw(name)
+    images = load_images(tmp_path)
+    assert images.labels is None
+    assert images.classes == ()
+
+
+def test_other_files_are_counted_and_hidden_ones_are_not(draw, tmp_path: Path) -> None:
+    """Neither is an image that lies in a hidden folder."""
+    draw("a.png")
+    draw(".hidden/b.png")
+    draw(".c.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    for name in ("notes.txt", "Thumbs.db", ".DS_Store"):
+        (tmp_path / name).write_text("x")
+    images = load_images(tmp_path)
+    assert names_of(images) == ["a.png"]
+    assert images.left_out == 3
+    assert "3 other files left out" in repr(images)
+
+
+def test_a_loop_of_links_ends(draw, tmp_path: Path) -> None:
+    """And a file counts once, under the name without links."""
+    draw("b/1.png")
+    (tmp_path / "b" / "up").symlink_to(tmp_path)
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "self.txt").symlink_to(tmp_path / "self.txt")
+    images = load_images(tmp_path)
+    assert names_of(images) == ["b/1.png"]
+    assert images.left_out == 1
+
+
+def test_links_to_folders_elsewhere_are_followed(draw, tmp_path: Path) -> None:
+    """As people collect their data."""
+    draw("elsewhere/1.png")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "cats").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "dog.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    assert names_of(load_images(tmp_path / "set")) == ["cats/1.png", "dog.png"]
+
+
+def test_a_broken_link_is_named(draw, refused, tmp_path: Path) -> None:
+    """An image that was meant to be there is not passed over."""
+    draw("a.png")
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    with refused(FileError, "there is no file", "b.png'"):
+        load_images(tmp_path)
+
+
+def test_names_in_any_letters_are_read(draw, tmp_path: Path) -> None:
+    """Those of all scripts, and bytes that are no letters at all."""
+    draw("日本/画像 1.png")
+    draw("emoji 🐈/ß.png")
+    raw = os.fsencode(tmp_path) + b"/\xff\xfe"
+    os.mkdir(raw)
+    Image.fromarray(np.zeros((6, 5, 3), dtype=np.uint8)).save(Path(os.fsdecode(raw)) / "a.png")
+    images = load_images(tmp_path)
+    assert images.classes == ("emoji 🐈", "日本", "\ufffd\ufffd")
+    assert images.batch([0, 1, 2]).shape == (3, 3, 6, 5)
+    for text in (repr(images), *images.classes):
+        text.encode()
+    assert len(images.fingerprint()) == 64
+
+
+def test_a_folder_without_images_says_what_it_holds(write, refused, tmp_path: Path) -> None:
+    """The endings of its files and the kinds that are read; an empty one is called empty."""
+    with refused(FileError, "holds no files", "png, jpg"):
+        load_images(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with refused(FileError, "holds no files"):
+        load_images(tmp_path)
+    for name in ("a.txt", "b.txt", "d.txt", "c.csv", "e.csv", "README"):
+        write(name, "a,b\n1,2\n")
+    with refused(FileError, "holds no images", "(.txt, .csv, without suffix)", "CIFAR-10"):
+        load_images(tmp_path)
+
+
+def test_two_sizes_are_named_with_their_files(draw, refused, tmp_path: Path) -> None:
+    """And the size to give is the way out."""
+    for name in ("a.png", "b.png"):
+        draw(name)
+    draw("c.png", np.zeros((4, 7), dtype=np.uint8))
+    with refused(DataError, "a.png' 6 x 5", "c.png' 4 x 7", "size=32"):
+        load_images(tmp_path)
+    images = load_images(tmp_path, size=(3, 4))
+    assert images.shape == (3, 3, 4)
+    assert images.batch([0, 1, 2]).shape == (3, 3, 3, 4)
+
+
+@pytest.mark.parametrize(("last", "channels"), [((6, 5), 1), ((6, 5, 3), 3)])
+def test_all_grey_files_make_one_channel_and_any_colour_three(
+    draw, tmp_path: Path, last, channels: int
+) -> None:
+    """Unless it is said what to make; the other files follow."""
+    for name in ("a.png", "b.png"):
+        draw(name, np.full((6, 5), 77, dtype=np.uint8))
+    draw("c.png", np.full(last, 99, dtype=np.uint8))
+    assert load_images(tmp_path).shape == (channels, 6, 5)
+    assert load_images(tmp_path, grey=False).shape == (3, 6, 5)
+    assert load_images(tmp_path, grey=True).shape == (1, 6, 5)
+    for grey in (None, False, True):
+        batch = load_images(tmp_path, grey=grey).batch([0, 1, 2])
+        assert batch.float().mean((1, 2, 3)).tolist() == [77, 77, 99]
+
+
+def test_headers_are_read_at_once_and_pixels_later(draw, refused, tmp_path: Path) -> None:
+    """A file with a whole header and no pixels spoils the batches with it, and only those."""
+    for name in ("a.png", "c.png"):
+        draw(name)
+    whole = draw("b.png").read_bytes()
+    (tmp_path / "b.png").write_bytes(whole[: whole.index(b"IDAT") + 12])
+    images = load_images(tmp_path)
+    assert images.batch([0, 2]).shape == (2, 3, 6, 5)
+    with refused(FileError, "b.png'", "damaged"):
+        images.batch([0, 1])
+
+
+def test_a_folder_without_pillow_says_what_to_install(draw, tmp_path: Path) -> None:
+    """An optional package; sets in memory do without it as long as their form is kept."""
+    draw("a.png")
+    code = f"""
+import sys
+sys.modules["PIL"] = None
+import numpy as np
+from kappaflow.data import is_images, load_images
+from kappaflow.data.images.form import Request
+from kappaflow.data.images.images import of_array
+from kappaflow.errors import FileError
+print(is_images({str(tmp_path)!r}))
+of_array(np.zeros((2, 1, 4, 4), dtype=np.uint8), Request(), source="zeros").batch([0, 1])
+for load in (
+    lambda: load_images({str(tmp_path)!r}),
+    lambda: of_array(np.zeros((2, 1, 4, 4)), Request(size=(3, 3)), source="zeros"),
+):
+    try: load()
+    except FileError as error: print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    answers = run.stdout.splitlines()
+    assert answers[0] == "True"
+    assert len(answers) == 3
+    for answer in answers[1:]:
+        assert answer.endswith("needs the package pillow: pip install 'kappaflow[images]'.")
