@@ -196,10 +196,11 @@ from kappaflow.data.images.form import Request
 from kappaflow.data.images.images import of_array
 from kappaflow.errors import FileError
 print(is_images({str(tmp_path)!r}))
-of_array(np.zeros((2, 1, 4, 4), dtype=np.uint8), Request(), source="zeros").batch([0, 1])
+zeros = np.zeros((2, 1, 4, 4), dtype=np.uint8)
+of_array(zeros, Request(), source="zeros").pixels.read(np.arange(2))
 for load in (
     lambda: load_images({str(tmp_path)!r}),
-    lambda: of_array(np.zeros((2, 1, 4, 4)), Request(size=(3, 3)), source="zeros"),
+    lambda: of_array(zeros, Request(size=(3, 3)), source="zeros"),
 ):
     try: load()
     except FileError as error: print(error)

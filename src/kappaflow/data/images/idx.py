@@ -16,7 +16,7 @@ from kappaflow.data.images.trouble import explained
 from kappaflow.data.table import IntArray
 from kappaflow.errors import DataError, FileError
 
-_IMAGES = re.compile(r"(.*)images([-.])idx3\2ubyte(\.gz)?", re.IGNORECASE)
+_IMAGES = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?", re.IGNORECASE)
 _CHUNK = 2**20
 
 
@@ -92,8 +92,8 @@ def _labels_file(images: Path) -> Path | None:
     match = _IMAGES.fullmatch(images.name)
     if match is None:
         return None
-    stem, dash = match.group(1), match.group(2)
-    plain = images.with_name(f"{stem}labels{dash}idx1{dash}ubyte")
+    stem, sign = match.group(1), match.group(2)
+    plain = images.with_name(f"{stem}labels{sign}idx1-ubyte")
     zipped = plain.with_name(plain.name + ".gz")
     return next((path for path in (plain, zipped) if path.is_file()), None)
 
@@ -101,6 +101,8 @@ def _labels_file(images: Path) -> Path | None:
 def _read(path: Path, axes: int) -> NDArray[np.uint8]:
     """Returns the bytes of an idx file of so many axes, or says what is wrong with it."""
     with explained(path), path.open("rb") as file:
+        if path.stat().st_size == 0:
+            raise FileError(f"{shown(path)} is empty (0 bytes).")
         zipped = path.name.lower().endswith(".gz")
         stream = gzip.GzipFile(fileobj=file) if zipped else file
         header = stream.read(4 + 4 * axes)

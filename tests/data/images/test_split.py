@@ -1,0 +1,108 @@
+"""Splitting images: a partition, fixed by its seed, with copies on one side."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kappaflow.data import load_images, load_table, split, split_images
+from kappaflow.data.images.form import Request
+from kappaflow.data.images.images import Images, of_array
+from kappaflow.errors import ArgumentError, DataError
+
+
+def numbered(numbers: list[int]) -> Images:
+    """Returns images that are told apart by one pixel, labelled by their place."""
+    pixels = np.array(numbers, dtype=np.uint8)[:, None, None, None]
+    labels = np.arange(len(numbers))
+    return of_array(pixels, Request(), source="numbers", labels=labels)
+
+
+def places_of(part: Images) -> list[int]:
+    """Returns which images of `numbered` a part holds."""
+    assert part.labels is not None
+    return part.labels.tolist()
+
+
+@pytest.mark.parametrize("fractions", [(0.8, 0.1, 0.1), (0.5, 0.5), (0.4, 0.3, 0.2, 0.1)])
+def test_images_without_copies_are_split_as_rows_are(fractions: tuple[float, ...]) -> None:
+    """Every image is in one part, and it is the part of the same row of a table."""
+    images = numbered(list(range(100)))
+    table = load_table(np.arange(100)[:, None] + 0.5)
+    for seed in (0, 3):
+        parts = split_images(images, fractions=fractions, seed=seed)
+        rows = split(table, fractions=fractions, seed=seed)
+        assert [places_of(part) for part in parts] == [(part.rows - 1).tolist() for part in rows]
+        for part in parts:
+            assert part.batch(range(len(part)))[:, 0, 0, 0].tolist() == places_of(part)
+
+
+def test_copies_go_to_one_side() -> None:
+    """All of them, whatever the seed; no image is lost."""
+    numbers = [*range(30), *range(30), *range(10)]
+    images = numbered(numbers)
+    for seed in range(10):
+        parts = split_images(images, seed=seed)
+        held = [{numbers[place] for place in places_of(part)} for part in parts]
+        assert sum(len(part) for part in held) == 30
+        assert [len(part) for part in held] == [24, 3, 3]
+        assert sorted(sum(map(places_of, parts), [])) == list(range(70))
+
+
+def test_files_of_the_same_bytes_are_copies(draw, tmp_path: Path) -> None:
+    """Whatever they are called, and without a look at their pixels."""
+    for number in range(6):
+        path = draw(f"{number}.png")
+        (tmp_path / f"copy of {number}.png").write_bytes(path.read_bytes())
+    images = load_images(tmp_path)
+    for path in tmp_path.iterdir():
+        spoiled = path.read_bytes()
+        path.write_bytes(spoiled[: spoiled.index(b"IDAT") + 20])
+    parts = split_images(images, fractions=(0.5, 0.5))
+    assert [len(part) for part in parts] == [6, 6]
+    names = images.pixels.origin.name
+    held = [{names(place).removeprefix("copy of ") for place in part.index} for part in parts]
+    assert not held[0] & held[1]
+
+
+def test_the_seed_decides() -> None:
+    """0 unless given."""
+    images = numbered(list(range(50)))
+    prints = [
+        [part.fingerprint() for part in split_images(images, **seed)]
+        for seed in ({}, {"seed": 0}, {"seed": 1})
+    ]
+    assert prints[0] == prints[1]
+    assert set(prints[0]).isdisjoint(prints[2])
+
+
+def test_a_subset_is_split_as_it_is() -> None:
+    """Not the set that it comes from."""
+    parts = split_images(numbered(list(range(20))).subset(range(10, 15)))
+    assert sorted(sum(map(places_of, parts), [])) == list(range(10, 15))
+
+
+def test_fewer_different_images_than_parts_are_refused(refused) -> None:
+    """Copies count once."""
+    with refused(DataError, "2 different images cannot be split into 3 parts", "at least 3"):
+        split_images(numbered([1, 2, 1, 2]))
+
+
+@pytest.mark.parametrize("fractions", [(0.8, 0.1), (1.0,), (), (0.5, 0.6), (1.1, -0.1)])
+def test_fractions_are_positive_shares_of_one(refused, fractions) -> None:
+    """As for tables."""
+    with refused(ArgumentError, "'fractions' should be two or more positive numbers"):
+        split_images(numbered(list(range(9))), fractions=fractions)
+
+
+def test_a_folder_is_split_with_its_labels(tmp_path: Path) -> None:
+    """Each image keeps its own."""
+    for value in range(20):
+        path = tmp_path / ("dark" if value < 10 else "light") / f"{value}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((2, 2), 12 * value, dtype=np.uint8)).save(path)
+    for part in split_images(load_images(tmp_path)):
+        assert part.labels is not None
+        values = part.batch(range(len(part)))[:, 0, 0, 0]
+        assert ((values >= 120).numpy() == part.labels).all()
