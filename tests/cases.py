@@ -109,12 +109,34 @@ def embedded() -> kf.Chain:
     return kf.Chain(parts, embedding=kf.MLP(5, 2, (6,)), context_features=5)
 
 
+def image_coupling(partition, *, kind=kf.AffineCoupling):
+    """Returns a coupling of images whose conditioner is a convolution and a ReLU."""
+    return kind(
+        partition,
+        Convolved(len(partition.kept), kind.parameters_per_feature * len(partition.changed)),
+    )
+
+
+class Convolved(nn.Module):
+    """A small convolutional conditioner."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.first = nn.Conv2d(inputs, 4, 3, padding=1)
+        self.last = nn.Conv2d(4, outputs, 3, padding=1)
+
+    def forward(self, x):
+        """Returns images of the same size."""
+        return self.last(torch.relu(self.first(x)))
+
+
 half = kf.Partition.half
 
 BIJECTIONS = {
     "ActNorm, fresh": Case(lambda: kf.ActNorm(3), (3,)),
     "ActNorm, started": Case(lambda: started(3), (3,)),
     "ActNorm, one feature": Case(lambda: started(1), (1,)),
+    "ActNorm, images": Case(lambda: kf.ActNorm(3), (3, 2, 1)),
     "AdditiveCoupling": Case(lambda: additive(half(4)), (4,)),
     "AdditiveCoupling, odd width, store": Case(lambda: additive(half(5), memory="store"), (5,)),
     "AdditiveCoupling, context": Case(lambda: additive(half(3), context=2), (3,), 2),
@@ -132,6 +154,16 @@ BIJECTIONS = {
     "AffineCoupling, context": Case(lambda: affine(half(4), context=3), (4,), 3),
     "AffineCoupling, context only": Case(lambda: affine(kf.Partition(3, ()), context=2), (3,), 2),
     "AffineCoupling, one feature, context": Case(lambda: affine(half(1), context=2), (1,), 2),
+    "AdditiveCoupling, rows of images": Case(
+        lambda: image_coupling(kf.SpatialPartition(2, "rows"), kind=kf.AdditiveCoupling), (2, 3, 2)
+    ),
+    "AffineCoupling, channels of images": Case(lambda: image_coupling(half(3)), (3, 2, 3)),
+    "AffineCoupling, checkerboard": Case(
+        lambda: image_coupling(kf.SpatialPartition(1)), (1, 3, 4)
+    ),
+    "AffineCoupling, checkerboard, odd places": Case(
+        lambda: image_coupling(kf.SpatialPartition(2, "checkerboard", odd=True)), (2, 2, 2)
+    ),
     "Chain of nothing": Case(lambda: kf.Chain([]), (3,)),
     "Chain of nothing, image": Case(lambda: kf.Chain([]), (2, 3, 2)),
     "Chain, nested": Case(
@@ -169,6 +201,17 @@ BIJECTIONS = {
     "ElementwiseAffine": Case(
         lambda: kf.ElementwiseAffine(3, log_scale=[2.0, -1.0, 0.0], shift=[1.0, 0.0, -3.0]), (3,)
     ),
+    "ElementwiseAffine, images": Case(lambda: kf.ElementwiseAffine(2), (2, 2, 3)),
+    "Flatten": Case(lambda: kf.Flatten((2, 1, 3)), (2, 1, 3)),
+    "InvertibleConv1x1, lu": Case(lambda: kf.InvertibleConv1x1(3), (3, 2, 2)),
+    "InvertibleConv1x1, plain": Case(lambda: kf.InvertibleConv1x1(2, form="plain"), (2, 1, 3)),
+    "InvertibleConv1x1, qr": Case(lambda: kf.InvertibleConv1x1(3, form="qr"), (3, 2, 1)),
+    "InvertibleConv1x1, svd": Case(
+        lambda: kf.InvertibleConv1x1(4, form="svd", condition_bound=3.0), (4, 1, 2)
+    ),
+    "InvertibleConv1x1, orthogonal": Case(
+        lambda: kf.InvertibleConv1x1(3, form="orthogonal"), (3, 2, 1)
+    ),
     "Inverse of a coupling": Case(lambda: kf.Inverse(affine(half(3), context=2)), (3,), 2),
     "Inverse of an inverse of a chain": Case(lambda: kf.Inverse(kf.Inverse(embedded())), (3,), 5),
     "Linear": Case(lambda: kf.Linear(4), (4,)),
@@ -199,6 +242,21 @@ BIJECTIONS = {
     "MixedCoupling, context, after": Case(
         lambda: mixed(affine(half(4), context=2), after=True), (4,), 2
     ),
+    "MultiScale, one scale": Case(
+        lambda: kf.MultiScale((1, 2, 4), [kf.Chain([kf.Squeeze(), image_coupling(half(4))])]),
+        (1, 2, 4),
+    ),
+    "MultiScale, three scales, odd channels": Case(
+        lambda: kf.MultiScale(
+            (3, 2, 4),
+            [
+                image_coupling(half(3)),
+                kf.Chain([kf.Squeeze(), image_coupling(half(4)), kf.Linear(4)]),
+                kf.Chain([image_coupling(half(2).swapped()), kf.ActNorm(2)]),
+            ],
+        ),
+        (3, 2, 4),
+    ),
     "Permutation": Case(lambda: kf.Permutation((2, 0, 3, 1)), (4,)),
     "Permutation, random": Case(lambda: kf.Permutation.random(7, seed=3), (7,)),
     "Permutation, one feature": Case(lambda: kf.Permutation((0,)), (1,)),
@@ -211,6 +269,20 @@ BIJECTIONS = {
     "SVDLinear, one feature": Case(lambda: kf.SVDLinear(1), (1,)),
     "SVDLinear, odd width, channels": Case(lambda: kf.SVDLinear(3), (3, 2, 1)),
     "SVDLinear, few reflections": Case(lambda: kf.SVDLinear(5, reflections=2), (5,)),
+    "SigmoidCoupling": Case(
+        lambda: kf.SigmoidCoupling(
+            half(4), kf.MLP(2, 4, (8,), context_features=2), context_features=2
+        ),
+        (4,),
+        2,
+    ),
+    "SigmoidCoupling, columns of images": Case(
+        lambda: image_coupling(kf.SpatialPartition(1, "columns"), kind=kf.SigmoidCoupling),
+        (1, 2, 3),
+    ),
+    "Squeeze": Case(kf.Squeeze, (2, 4, 2)),
+    "Squeeze by three": Case(lambda: kf.Squeeze(3), (1, 3, 3)),
+    "Standardize, images": Case(lambda: kf.Standardize(2), (2, 3, 1)),
     "Standardize, fresh": Case(lambda: kf.Standardize(2), (2,)),
     "Standardize, fitted": Case(lambda: fitted(3), (3,)),
     "Whiten": Case(lambda: kf.Whiten(4), (4,)),
@@ -218,6 +290,42 @@ BIJECTIONS = {
 }
 
 FLOWS = {
+    "glow": Case(lambda: kf.glow((1, 4, 4), levels=2, steps=2, hidden=4), (1, 4, 4)),
+    "glow, three channels, H != W, additive, context": Case(
+        lambda: kf.glow(
+            (3, 2, 4), levels=1, steps=2, hidden=4, coupling="additive", context_features=2
+        ),
+        (3, 2, 4),
+        2,
+    ),
+    "glow, logit": Case(
+        lambda: kf.glow(
+            (1, 2, 2), levels=1, steps=1, hidden=4, logit=0.05, values=16, mixing="qr"
+        ),
+        (1, 2, 2),
+        interval=(0.0, 16.0),
+    ),
+    "jet": Case(
+        lambda: kf.jet((1, 4, 4), patch=2, depth=5, spatial_every=2, width=4, blocks=1, heads=2),
+        (1, 4, 4),
+    ),
+    "jet, context": Case(
+        lambda: kf.jet(
+            (2, 2, 4), patch=2, depth=2, width=4, blocks=1, heads=1, context_features=2
+        ),
+        (2, 2, 4),
+        2,
+    ),
+    "real_nvp_image": Case(
+        lambda: kf.real_nvp_image((1, 4, 4), levels=2, hidden=4, blocks=1), (1, 4, 4)
+    ),
+    "real_nvp_image, odd sides, one level, context, store": Case(
+        lambda: kf.real_nvp_image(
+            (2, 3, 3), levels=1, hidden=4, blocks=1, context_features=2, memory="store"
+        ),
+        (2, 3, 3),
+        2,
+    ),
     "Flow of one permutation": Case(
         lambda: kf.Flow(StandardNormal(3), kf.Permutation((1, 2, 0))), (3,)
     ),

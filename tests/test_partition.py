@@ -96,3 +96,35 @@ def test_orders_that_model_files_name_by_a_seed_never_change():
     assert shuffled(8, 0) == [3, 7, 5, 2, 4, 1, 6, 0]
     assert shuffled(8, 1) == [0, 3, 5, 4, 6, 2, 7, 1]
     assert kf.Partition.random_half(8, seed=0).kept == (2, 3, 5, 7)
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("pattern", ["checkerboard", "rows", "columns"])
+def test_places_are_split_and_merged(pattern, odd):
+    """The kept image is zero where it is changed; merging takes each place from its side."""
+    partition = kf.SpatialPartition(2, pattern, odd=odd)
+    x = torch.randn(3, 2, 3, 4)
+    kept, changed = partition.split(x)
+    for i in range(3):
+        for j in range(4):
+            number = {"checkerboard": i + j, "rows": i, "columns": j}[pattern]
+            is_kept = (number % 2 == 0) != odd
+            assert torch.equal(kept[..., i, j], x[..., i, j] if is_kept else 0 * x[..., i, j])
+    assert torch.equal(partition.merge(kept, changed), x)
+    ones = torch.ones_like(x)
+    assert torch.equal(partition.merge(0 * ones, ones), partition.answer(ones))
+    other = partition.swapped().split(x)[0]
+    assert torch.equal(kept + other, x)
+
+
+def test_a_number_that_is_not_finite_stays_on_its_side():
+    """Nothing of a changed place reaches the network, not even nan times zero."""
+    x = torch.ones(1, 1, 2, 2)
+    x[..., 0, 1] = torch.nan
+    assert torch.isfinite(kf.SpatialPartition(1).split(x)[0]).all()
+
+
+def test_there_are_three_patterns():
+    """Others are named in the refusal."""
+    with pytest.raises(kf.ArgumentError, match="'pattern' should be one of 'checkerboard'"):
+        kf.SpatialPartition(1, "stripes")

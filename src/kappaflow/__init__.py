@@ -22,24 +22,41 @@ _HOMES = {
     "registry": ("register",),
     "bijection": ("Bijection", "Chain", "Inverse"),
     "linearization": ("Linearization",),
-    "nets": ("MLP", "ConvNet", "ResidualConvNet", "StandardizeInputs", "VisionTransformer"),
-    "partition": ("Partition",),
+    "nets": ("ConvNet", "MLP", "ResidualConvNet", "StandardizeInputs", "VisionTransformer"),
+    "partition": ("Partition", "SpatialPartition"),
     "bijections": (
         "ActNorm",
         "AdditiveCoupling",
         "AffineCoupling",
         "ElementwiseAffine",
+        "Flatten",
+        "InvertibleConv1x1",
         "LULinear",
         "Linear",
         "Logit",
+        "MultiScale",
         "Permutation",
         "QRLinear",
         "SVDLinear",
+        "SigmoidCoupling",
+        "Squeeze",
         "Standardize",
     ),
     "stack": ("CouplingStack",),
     "factor": ("Factorization", "LinearCoupling", "Whiten", "factor_linear"),
-    "flows": ("Flow", "StandardNormal", "nice", "real_nvp"),
+    "flows": (
+        "Augmentation",
+        "Dequantize",
+        "Flow",
+        "Pad",
+        "StandardNormal",
+        "VariationalDequantize",
+        "glow",
+        "jet",
+        "nice",
+        "real_nvp",
+        "real_nvp_image",
+    ),
     "files": ("load", "save"),
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
     "rewrite": ("Certificate", "MixedCoupling", "fuse", "rewrite_fixed_partition"),
@@ -60,11 +77,16 @@ if TYPE_CHECKING:
         AdditiveCoupling,
         AffineCoupling,
         ElementwiseAffine,
+        Flatten,
+        InvertibleConv1x1,
         Linear,
         Logit,
         LULinear,
+        MultiScale,
         Permutation,
         QRLinear,
+        SigmoidCoupling,
+        Squeeze,
         Standardize,
         SVDLinear,
     )
@@ -93,7 +115,19 @@ if TYPE_CHECKING:
         factor_linear,
     )
     from kappaflow.files import load, save  # noqa: F401
-    from kappaflow.flows import Flow, StandardNormal, nice, real_nvp  # noqa: F401
+    from kappaflow.flows import (  # noqa: F401
+        Augmentation,
+        Dequantize,
+        Flow,
+        Pad,
+        StandardNormal,
+        VariationalDequantize,
+        glow,
+        jet,
+        nice,
+        real_nvp,
+        real_nvp_image,
+    )
     from kappaflow.linearization import Linearization  # noqa: F401
     from kappaflow.nets import (  # noqa: F401
         MLP,
@@ -102,7 +136,7 @@ if TYPE_CHECKING:
         StandardizeInputs,
         VisionTransformer,
     )
-    from kappaflow.partition import Partition  # noqa: F401
+    from kappaflow.partition import Partition, SpatialPartition  # noqa: F401
     from kappaflow.registry import register  # noqa: F401
     from kappaflow.rewrite import (  # noqa: F401
         Certificate,

@@ -77,3 +77,8 @@ def batch(name: str, x: object, event_shape: tuple[int, ...] | None = None) -> T
         wanted = "event" if event_shape is None else ", ".join(map(str, event_shape))
         raise ArgumentError(f"'{name}' should have shape (batch, {wanted}), got {tuple(x.shape)}.")
     return x
+
+
+def feature_batch(name: str, x: object, features: int) -> Tensor:
+    """Returns `x` if it is a floating tensor (B, features, *places), or says what it is."""
+    return batch(name, x, (features, *batch(name, x).shape[2:]))

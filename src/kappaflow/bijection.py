@@ -2,7 +2,7 @@
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,9 @@ class Bijection(nn.Module, ABC):
     1. `inverse(forward(x)[0])[0]` is x, and `forward(inverse(z)[0])[0]` is z.
     2. `log_det` (B,) is log|det| of the Jacobian of the map that was called, in nats, in float32
        or wider whatever the type of x; those of the two directions add up to zero.
-    3. Rows do not depend on each other. Dtype and device of the value are those of the input.
+    3. Rows do not depend on each other. Dtype and device of the value are those of the input, and
+       its shape is what `latent_shape` and `data_shape` say: that of the input, unless the map
+       rearranges an image.
     4. Calling changes no state, except for a data-dependent start that its `repr` shows.
     5. `context_features` says how wide the context is that it reads; 0 for none. It may be set for
        the class or for each object, and whoever holds other bijections passes theirs on.
@@ -52,6 +54,14 @@ class Bijection(nn.Module, ABC):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns (x, log|det dx/dz|)."""
 
+    def latent_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]:
+        """Returns the shape of one z, for an x of this shape."""
+        return tuple(event_shape)
+
+    def data_shape(self, latent_shape: Sequence[int]) -> tuple[int, ...]:
+        """Returns the shape of one x, for a z of this shape."""
+        return tuple(latent_shape)
+
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         """Returns the derivative at x as four products: J v, J^T u, J^-1 w, J^-T y.
 
@@ -60,7 +70,8 @@ class Bijection(nn.Module, ABC):
             context: (B, C), where the bijection is conditional.
 
         Returns:
-            The linearization; its products take (B, *event) or (K, B, *event).
+            The linearization; its products take (B, *event) or (K, B, *event), where the event is
+            that of x for J and J^-T, that of z for J^T and J^-1.
 
         Example:
             >>> import torch, kappaflow as kf
@@ -204,6 +215,18 @@ class Chain(Bijection):
             log_det = log_det + part
         return z, log_det
 
+    def latent_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]:
+        shape = tuple(event_shape)
+        for part in self:
+            shape = part.latent_shape(shape)
+        return shape
+
+    def data_shape(self, latent_shape: Sequence[int]) -> tuple[int, ...]:
+        shape = tuple(latent_shape)
+        for part in reversed(list(self)):
+            shape = part.data_shape(shape)
+        return shape
+
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         context, log_det, parts = self.embed(context), zero_log_det(x), []
         for bijection in self:
@@ -273,6 +296,12 @@ class Inverse(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.bijection(z, context)
 
+    def latent_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]:
+        return self.bijection.data_shape(event_shape)
+
+    def data_shape(self, latent_shape: Sequence[int]) -> tuple[int, ...]:
+        return self.bijection.latent_shape(latent_shape)
+
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         value, log_det = self.forward(x, context)
         return InverseLinearization(self.bijection.linearize(value, context), value, log_det)
@@ -290,6 +319,11 @@ def _rewound(
 def zero_log_det(x: Tensor) -> Tensor:
     """Returns a log_det of zero for each row of x, in the type in which log-dets add up."""
     return torch.zeros(x.shape[0], dtype=log_det_dtype(x.dtype), device=x.device)
+
+
+def at_each_place(log_det: Tensor, x: Tensor) -> Tensor:
+    """Returns a scalar log_det for each place of x (B, C, *places), of each row: (B,)."""
+    return (log_det * x.shape[2:].numel()).expand(x.shape[0])
 
 
 def log_det_dtype(dtype: torch.dtype) -> torch.dtype:

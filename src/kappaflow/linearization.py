@@ -15,9 +15,10 @@ Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 class Linearization(ABC):
     """The derivative J = dz/dx of z = f(x), and of its inverse, at the points x.
 
-    Vectors have the shape of x, (B, *event), or (K, B, *event) for K vectors a point. The laws:
-    `jv(v)` is J v and `vjp(u)` is J^T u; `inverse_jv(w)` is J^-1 w and `inverse_vjp(y)` is J^-T y,
-    both taken from the inverse map at z. The products can be differentiated.
+    Vectors have the shape of x, (B, *event), or (K, B, *event) for K vectors a point; those that
+    are images of J (u and w) have the shape of z, which may be another. The laws: `jv(v)` is J v
+    and `vjp(u)` is J^T u; `inverse_jv(w)` is J^-1 w and `inverse_vjp(y)` is J^-T y, both taken
+    from the inverse map at z. The products can be differentiated.
 
     Attributes:
         value: z = f(x), (B, *event).
@@ -54,16 +55,16 @@ class AutogradLinearization(Linearization):
             self.value, self.log_det = encode(x, context)
 
     def jv(self, v: Tensor) -> Tensor:
-        return _jvp(self._encode, self._x, self._context, v)
+        return pushed_forward(self._encode, self._x, self._context, v)
 
     def vjp(self, u: Tensor) -> Tensor:
-        return _vjp(self._encode, self._x, self._context, u)
+        return pulled_back(self._encode, self._x, self._context, u, self.value)
 
     def inverse_jv(self, w: Tensor) -> Tensor:
-        return _jvp(self._decode, self.value, self._context, w)
+        return pushed_forward(self._decode, self.value, self._context, w)
 
     def inverse_vjp(self, y: Tensor) -> Tensor:
-        return _vjp(self._decode, self.value, self._context, y)
+        return pulled_back(self._decode, self.value, self._context, y, self._x)
 
 
 class ElementwiseLinearization(Linearization):
@@ -141,44 +142,105 @@ class InverseLinearization(Linearization):
         return self.inner.vjp(y)
 
 
-def _jvp(function: Map, x: Tensor, context: Tensor | None, v: Tensor) -> Tensor:
+class RearrangedLinearization(Linearization):
+    """Of a map that puts entries in other places: linear, and its inverse is its transpose.
+
+    Args:
+        x: (B, *event).
+        there: The map itself, on (N, *event) for any N.
+        back: Its inverse.
+    """
+
+    def __init__(
+        self, x: Tensor, there: Callable[[Tensor], Tensor], back: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.value = there(x)
+        self.log_det = x.new_zeros(len(x), dtype=torch.promote_types(x.dtype, torch.float32))
+        self._there, self._back = there, back
+        self._dims = x.dim() - 1, self.value.dim() - 1
+
+    def jv(self, v: Tensor) -> Tensor:
+        return at_points(self._there, v, self._dims[0])
+
+    def vjp(self, u: Tensor) -> Tensor:
+        return at_points(self._back, u, self._dims[1])
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        return at_points(self._back, w, self._dims[1])
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        return at_points(self._there, y, self._dims[0])
+
+
+def beside_features(numbers: Tensor, x: Tensor) -> Tensor:
+    """Returns numbers (C,) in a shape that broadcasts with the features of x (B, C, ...)."""
+    return numbers.view(-1, *(1,) * (x.dim() - 2))
+
+
+def at_points(function: Callable[[Tensor], Tensor], vectors: Tensor, dims: int) -> Tensor:
+    """Returns a function of (N, *event) applied to vectors (B, *event), or (K, B, *event).
+
+    Args:
+        function: Maps rows to rows, perhaps of another shape.
+        vectors: What it is applied to.
+        dims: How many dimensions an event has.
+    """
+    lead = vectors.shape[: vectors.dim() - dims]
+    found = function(vectors.reshape(-1, *vectors.shape[len(lead) :]))
+    return found.reshape(*lead, *found.shape[1:])
+
+
+def pushed_forward(function: Map, x: Tensor, context: Tensor | None, v: Tensor) -> Tensor:
     """Returns the derivative of `function` at x in the direction v, by dual numbers."""
-    rows, rows_context, vector = _pair(x, context, v)
+    rows, rows_context, vector, lead = _pair(x, context, v, x)
     try:
         with memory_modes_bypassed(), forward_ad.dual_level():
             value = function(forward_ad.make_dual(rows, vector), rows_context)[0]
-            tangent = forward_ad.unpack_dual(value).tangent
+            primal, tangent = forward_ad.unpack_dual(value)
+            result = torch.zeros_like(primal) if tangent is None else tangent
     except RuntimeError:
         # Some functions have no forward mode; a genuine error shows itself again on this path.
-        tangent = _jvp_by_double_vjp(function, rows, rows_context, vector)
-    result = torch.zeros_like(vector) if tangent is None else tangent
-    return result.reshape(v.shape)
+        result = _pushed_by_double_vjp(function, rows, rows_context, vector)
+    return result.reshape(*lead, len(x), *result.shape[1:])
 
 
-def _jvp_by_double_vjp(function: Map, x: Tensor, context: Tensor | None, v: Tensor) -> Tensor:
+def _pushed_by_double_vjp(function: Map, x: Tensor, context: Tensor | None, v: Tensor) -> Tensor:
     """Returns J v as the derivative of u -> J^T u, which is linear, applied to v."""
-    with torch.enable_grad():
-        u = torch.zeros_like(v, requires_grad=True)
-        pulled = _vjp(function, x, context, u)
+    with torch.enable_grad(), memory_modes_bypassed():
+        point = x if x.requires_grad else x.detach().requires_grad_()
+        value = function(point, context)[0]
+        u = torch.zeros_like(value, requires_grad=True)
+        pulled = torch.autograd.grad(value, point, u, create_graph=True)[0]
         return torch.autograd.grad(pulled, u, v, create_graph=True)[0]
 
 
-def _vjp(function: Map, x: Tensor, context: Tensor | None, u: Tensor) -> Tensor:
-    """Returns the transposed derivative of `function` at x applied to u."""
-    rows, rows_context, vector = _pair(x, context, u)
+def pulled_back(
+    function: Map, x: Tensor, context: Tensor | None, u: Tensor, value: Tensor
+) -> Tensor:
+    """Returns the transposed derivative of `function` at x, where it has a value, applied to u."""
+    rows, rows_context, vector, lead = _pair(x, context, u, value)
     keep = torch.is_grad_enabled()
     with memory_modes_bypassed(), torch.enable_grad():
         point = rows if rows.requires_grad else rows.detach().requires_grad_()
-        value = function(point, rows_context)[0]
-        pulled = torch.autograd.grad(value, point, vector, create_graph=keep)[0]
-    return pulled.reshape(u.shape)
+        image = function(point, rows_context)[0]
+        pulled = torch.autograd.grad(image, point, vector, create_graph=keep)[0]
+    return pulled.reshape(*lead, *x.shape)
 
 
-def _pair(x: Tensor, context: Tensor | None, v: Tensor) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Returns points, contexts and vectors as equally many rows: points repeated for K vectors."""
-    if v.dim() == x.dim():
-        return x, context, v
-    vectors = v.shape[0]
-    rows = x.repeat(vectors, *[1] * (x.dim() - 1))
-    rows_context = None if context is None else context.repeat(vectors, 1)
-    return rows, rows_context, v.reshape(rows.shape)
+def _pair(
+    x: Tensor, context: Tensor | None, v: Tensor, like: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor, torch.Size]:
+    """Returns points, contexts and vectors as equally many rows, and the shape in front of these.
+
+    Args:
+        x: (B, *event).
+        context: (B, C), or None.
+        v: Vectors shaped as `like`, or K of them a point, for which the points are repeated.
+        like: (B, *event) of x or of its image.
+    """
+    lead = v.shape[: v.dim() - like.dim()]
+    if not lead:
+        return x, context, v, lead
+    rows = x.repeat(*lead, *[1] * (x.dim() - 1))
+    rows_context = None if context is None else context.repeat(*lead, 1)
+    return rows, rows_context, v.reshape(-1, *like.shape[1:]), lead

@@ -1,4 +1,4 @@
-"""Which features a coupling reads unchanged, and which it changes."""
+"""Which features, or which places, a coupling reads unchanged, and which it changes."""
 
 import functools
 import random
@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from kappaflow._checks import natural_int, positive_int
+from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow.registry import register
+
+PATTERNS = ("checkerboard", "rows", "columns")
 
 
 @register("Partition")
@@ -88,6 +90,10 @@ class Partition:
         order = torch.tensor(self.kept + self.changed, device=joined.device)
         return torch.empty_like(joined).index_copy(1, order, joined)
 
+    def answer(self, answer: Tensor) -> Tensor:
+        """Returns what a network says of the changed features: all that it says."""
+        return answer
+
     @functools.cached_property
     def _in_order(self) -> tuple[bool, bool]:
         """Whether all features come in order if the kept ones are first, or the changed ones."""
@@ -97,6 +103,79 @@ class Partition:
     def __repr__(self) -> str:
         kept, changed = _listed(self.kept), _listed(self.changed)
         return f"Partition({self.features} features: keeps {kept}, changes {changed})"
+
+
+@register("SpatialPartition")
+@dataclass(frozen=True)
+class SpatialPartition:
+    """A split of the places of an image (B, C, H, W) into kept ones and changed ones.
+
+    A coupling reads the whole image with zeros where it is changed, so that a convolution sees
+    each pixel where it is; and it answers for the whole image, of which only the changed places
+    count. All channels of a place go together, and any height and width will do.
+
+    Args:
+        features: Channels, C.
+        pattern: "checkerboard" keeps the places (i, j) with even i + j, "rows" the even rows,
+            "columns" the even columns.
+        odd: Keep the odd ones instead.
+
+    Raises:
+        ArgumentError: `features` is below 1, or there is no such pattern.
+
+    Source:
+        Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP), section 3.4.
+
+    Example:
+        >>> SpatialPartition(1).split(torch.ones(1, 1, 2, 3))[0]
+        tensor([[[[1., 0., 1.],
+                  [0., 1., 0.]]]])
+    """
+
+    features: int
+    pattern: str = "checkerboard"
+    odd: bool = False
+
+    def __post_init__(self) -> None:
+        positive_int("features", self.features)
+        one_of("pattern", self.pattern, PATTERNS)
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """The channels that are read: all of them."""
+        return tuple(range(self.features))
+
+    @property
+    def changed(self) -> tuple[int, ...]:
+        """The channels that are changed somewhere: all of them."""
+        return self.kept
+
+    def swapped(self) -> "SpatialPartition":
+        """Returns the partition that keeps what this one changes."""
+        return SpatialPartition(self.features, self.pattern, not self.odd)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns x with zeros where it is changed, and x: both (B, C, H, W)."""
+        return x.masked_fill(self._changes(x), 0), x
+
+    def merge(self, kept: Tensor, changed: Tensor) -> Tensor:
+        """Returns `kept` where it is kept, and `changed` elsewhere."""
+        return torch.where(self._changes(kept), changed, kept)
+
+    def answer(self, answer: Tensor) -> Tensor:
+        """Returns what a network says of the changed places, with zeros at the others."""
+        return answer.masked_fill(~self._changes(answer), 0)
+
+    def _changes(self, x: Tensor) -> Tensor:
+        """Returns where x (B, C, H, W) is changed, (H, W)."""
+        rows = torch.arange(x.shape[2], device=x.device)[:, None]
+        columns = torch.arange(x.shape[3], device=x.device)
+        number = {"checkerboard": rows + columns, "rows": rows, "columns": columns}[self.pattern]
+        odd = (number % 2 == 1).expand(x.shape[2:])
+        return odd.logical_not() if self.odd else odd
+
+
+AnyPartition = Partition | SpatialPartition
 
 
 def shuffled(n: int, seed: int) -> list[int]:

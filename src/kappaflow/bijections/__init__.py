@@ -1,22 +1,32 @@
 """Bijections: each is a plain noun, registered by its name, and held to `kappaflow.testing`."""
 
 from kappaflow.bijections.actnorm import ActNorm
+from kappaflow.bijections.conv1x1 import InvertibleConv1x1
 from kappaflow.bijections.coupling import AdditiveCoupling, AffineCoupling
 from kappaflow.bijections.elementwise import ElementwiseAffine, Logit, Standardize
 from kappaflow.bijections.factored import LULinear, QRLinear, SVDLinear
 from kappaflow.bijections.linear import Linear
+from kappaflow.bijections.multiscale import MultiScale
 from kappaflow.bijections.permutation import Permutation
+from kappaflow.bijections.sigmoid_coupling import SigmoidCoupling
+from kappaflow.bijections.squeeze import Squeeze
+from kappaflow.bijections.tail import Flatten
 
 __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
     "ElementwiseAffine",
+    "Flatten",
+    "InvertibleConv1x1",
     "LULinear",
     "Linear",
     "Logit",
+    "MultiScale",
     "Permutation",
     "QRLinear",
     "SVDLinear",
+    "SigmoidCoupling",
+    "Squeeze",
     "Standardize",
 ]

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import batch, positive_int
-from kappaflow.bijection import Bijection, log_det_dtype
-from kappaflow.linearization import ElementwiseLinearization, Linearization
+from kappaflow._checks import feature_batch, positive_int
+from kappaflow.bijection import Bijection, at_each_place, log_det_dtype
+from kappaflow.linearization import ElementwiseLinearization, Linearization, beside_features
 from kappaflow.nets.standardize import in_words, moments
 from kappaflow.registry import register
 
@@ -18,11 +18,11 @@ class ActNorm(Bijection):
     until then the map is the identity, as it is in evaluation mode. A batch whose mean or
     deviation is not finite starts nothing: it passes unchanged, and the next one may start it.
     That it has happened is a buffer, which is saved with the parameters and shown in the `repr`. A
-    batch of one row sets the shift only, a constant feature likewise. Where several processes
-    train, all take the first process's values, and wait where it waits.
+    batch of one number a feature sets the shift only, a constant feature likewise. Where several
+    processes train, all take the first process's values, and wait where it waits.
 
     Args:
-        features: Number of features.
+        features: Number of features: dimension 1 of the points, the channels of images.
 
     Source:
         Kingma, Dhariwal 2018 (Glow), section 3.1.
@@ -39,28 +39,33 @@ class ActNorm(Bijection):
         self.register_buffer("initialized", torch.tensor(False))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        batch("x", x, (self.features,))
+        feature_batch("x", x, self.features)
         if self.training and not self.initialized:
             self._start_from(x)
-        wide = x.to(log_det_dtype(x.dtype))
-        return (wide * self.log_scale.exp() + self.shift).to(x.dtype), self._log_det(x)
+        wide, log_scale, shift = self._numbers(x)
+        return (wide * log_scale.exp() + shift).to(x.dtype), self._log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        wide = batch("z", z, (self.features,)).to(log_det_dtype(z.dtype))
-        return ((wide - self.shift) * (-self.log_scale).exp()).to(z.dtype), -self._log_det(z)
+        wide, log_scale, shift = self._numbers(feature_batch("z", z, self.features))
+        return ((wide - shift) * (-log_scale).exp()).to(z.dtype), -self._log_det(z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         value, log_det = self(x)  # before the slopes: it may start them
-        slope, inverse_slope = self.log_scale.exp(), (-self.log_scale).exp()
-        return ElementwiseLinearization(value, log_det, slope, inverse_slope)
+        log_scale = self._numbers(x)[1]
+        return ElementwiseLinearization(value, log_det, log_scale.exp(), (-log_scale).exp())
+
+    def _numbers(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns x in the type to compute in, with log-scales and shifts beside its features."""
+        log_scale, shift = (beside_features(p, x) for p in (self.log_scale, self.shift))
+        return x.to(log_det_dtype(x.dtype)), log_scale, shift
 
     def _log_det(self, x: Tensor) -> Tensor:
-        return self.log_scale.to(log_det_dtype(x.dtype)).sum().expand(x.shape[0])
+        return at_each_place(self.log_scale.to(log_det_dtype(x.dtype)).sum(), x)
 
     @torch.no_grad()
     def _start_from(self, x: Tensor) -> None:
         mean, deviation = moments(x)
-        if x.shape[0] == 1:
+        if x.numel() == self.features:
             deviation = torch.ones_like(deviation)
         start = torch.stack((-deviation.log(), -mean / deviation)).to(self.shift)
         # Before the decision, so that it is the same one in all processes.

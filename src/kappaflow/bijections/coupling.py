@@ -19,9 +19,12 @@ from kappaflow.linearization import Linearization
 from kappaflow.memory import LAYER_MODES, run_layer
 from kappaflow.nets import MLP
 from kappaflow.nets.linearized import LinearizedMLP, is_exactly, is_plain
-from kappaflow.partition import Partition
+from kappaflow.nets.recorded import RecordedNetwork
+from kappaflow.partition import AnyPartition
 from kappaflow.registry import register
 from kappaflow.trace import Trace
+
+RecordedConditioner = LinearizedMLP | RecordedNetwork
 
 
 class Coupling(Bijection):
@@ -34,7 +37,7 @@ class Coupling(Bijection):
 
     def __init__(
         self,
-        partition: Partition,
+        partition: AnyPartition,
         conditioner: nn.Module,
         *,
         context_features: int = 0,
@@ -99,21 +102,22 @@ class Coupling(Bijection):
                 answer = self.conditioner(*inputs)
         else:
             answer = self.conditioner(*inputs)
-        return answer.to(log_det_dtype(kept.dtype))
+        return self.partition.answer(answer.to(log_det_dtype(kept.dtype)))
 
     def _recorded(
         self, kind: type["Coupling"], x: Tensor, context: Tensor | None
-    ) -> LinearizedMLP | None:
-        """Returns the conditioner recorded at x, or None where only autograd knows what it does.
+    ) -> RecordedConditioner | None:
+        """Returns the conditioner recorded at x, or None where only autograd knows the coupling.
 
-        That is so with a subclass of this kind, with any other network, and under autocast.
+        That is so with a subclass of this kind, and under autocast.
         """
         kept, net = self.partition.split(batch("x", x, self._event_of(x)))[0], self.conditioner
-        if torch.is_autocast_enabled(x.device.type) or x.dim() != 2:
+        if torch.is_autocast_enabled(x.device.type) or not is_exactly(self, kind):
             return None
-        if not (is_exactly(self, kind) and is_plain(net)):
-            return None
-        return LinearizedMLP(net, kept, self._own(context))
+        if is_plain(net) and x.dim() == 2:
+            return LinearizedMLP(net, kept, self._own(context))
+        answer = functools.partial(self.parameters_from, exact=True)
+        return RecordedNetwork(answer, kept, self._own(context))
 
     def _is_as_defined(self, kind: type["Coupling"], x: Tensor) -> bool:
         """Returns whether a call is what this kind defines, no type converted: no hook either."""
@@ -177,7 +181,8 @@ class AffineCoupling(Coupling):
         Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP); the conditional form is Ardizzone et al. 2019.
 
     Example:
-        >>> coupling = AffineCoupling(Partition.half(4), MLP(2, 4, (8,)))
+        >>> import kappaflow as kf
+        >>> coupling = AffineCoupling(kf.Partition.half(4), MLP(2, 4, (8,)))
         >>> z, log_det = coupling(torch.ones(3, 4))
         >>> z.shape, log_det.shape
         (torch.Size([3, 4]), torch.Size([3]))
@@ -187,7 +192,7 @@ class AffineCoupling(Coupling):
 
     def __init__(
         self,
-        partition: Partition,
+        partition: AnyPartition,
         conditioner: nn.Module,
         *,
         scale_bound: float = 2.0,
@@ -278,7 +283,7 @@ class AdditiveCoupling(Coupling):
 
 def mlp_conditioner(
     coupling: type[Coupling],
-    partition: Partition,
+    partition: AnyPartition,
     hidden: Sequence[int],
     *,
     context_features: int = 0,
@@ -330,7 +335,7 @@ def _unshifted(changed: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
     return (changed - shift).to(changed.dtype), zero_log_det(changed)
 
 
-def check_something_to_read(partition: Partition, context_features: int) -> None:
+def check_something_to_read(partition: AnyPartition, context_features: int) -> None:
     """Refuses a partition that leaves a conditioner nothing to read."""
     if not partition.kept and not context_features:
         raise ArgumentError(

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from kappaflow._checks import batch, finite_float, positive_float, positive_int
-from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow._checks import batch, feature_batch, finite_float, positive_float, positive_int
+from kappaflow.bijection import Bijection, at_each_place, log_det_dtype
 from kappaflow.errors import ArgumentError
-from kappaflow.linearization import ElementwiseLinearization, Linearization
+from kappaflow.linearization import ElementwiseLinearization, Linearization, beside_features
 from kappaflow.nets.standardize import in_words, moments
 from kappaflow.registry import register
 
@@ -20,10 +20,10 @@ class Standardize(Bijection):
     """z = (x - mean) / deviation: the units of the data, fitted once and not learned.
 
     The identity until `kappaflow.fit` fits it. Its log_det counts, so that log_prob is in the
-    units of x as given.
+    units of x as given. Of images, (B, C, H, W), the features are the channels.
 
     Args:
-        features: Number of features.
+        features: Number of features: dimension 1 of the points.
 
     Example:
         >>> units = Standardize(1)
@@ -46,26 +46,31 @@ class Standardize(Bijection):
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
-        """Takes mean and deviation of rows x (N, features); a constant column is only shifted."""
-        mean, deviation = moments(batch("x", x, (self.features,)))
+        """Takes mean and deviation of x (N, features, ...); a constant feature is only shifted."""
+        mean, deviation = moments(feature_batch("x", x, self.features))
         self.mean.copy_(mean)
         self.deviation.copy_(deviation)
         self.fitted.fill_(True)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        batch("x", x, (self.features,))
-        return ((x - self.mean) / self.deviation).to(x.dtype), self._log_det(x)
+        mean, deviation = self._numbers("x", x)
+        return ((x - mean) / deviation).to(x.dtype), self._log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        batch("z", z, (self.features,))
-        return (z * self.deviation + self.mean).to(z.dtype), -self._log_det(z)
+        mean, deviation = self._numbers("z", z)
+        return (z * deviation + mean).to(z.dtype), -self._log_det(z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         value, log_det = self(x)
-        return ElementwiseLinearization(value, log_det, 1 / self.deviation, self.deviation)
+        deviation = beside_features(self.deviation, x)
+        return ElementwiseLinearization(value, log_det, 1 / deviation, deviation)
+
+    def _numbers(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        feature_batch(name, x, self.features)
+        return beside_features(self.mean, x), beside_features(self.deviation, x)
 
     def _log_det(self, x: Tensor) -> Tensor:
-        return -self.deviation.to(log_det_dtype(x.dtype)).log().sum().expand(x.shape[0])
+        return -at_each_place(self.deviation.to(log_det_dtype(x.dtype)).log().sum(), x)
 
     def extra_repr(self) -> str:
         return f"features={self.features}, fitted={in_words(self.fitted)}"
@@ -76,7 +81,7 @@ class ElementwiseAffine(Bijection):
     """z = x * exp(log_scale) + shift with one learned pair for each feature.
 
     Args:
-        features: Number of features.
+        features: Number of features: dimension 1 of the points, the channels of images.
         log_scale: Where the log-scales start, one a feature; zeros if left out.
         shift: Where the shifts start, one a feature; zeros if left out.
     """
@@ -96,20 +101,24 @@ class ElementwiseAffine(Bijection):
         self.shift = nn.Parameter(self._start("shift", shift))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        batch("x", x, (self.features,))
-        return (x * self.log_scale.exp() + self.shift).to(x.dtype), self._log_det(x)
+        log_scale, shift = self._numbers("x", x)
+        return (x * log_scale.exp() + shift).to(x.dtype), self._log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        batch("z", z, (self.features,))
-        return ((z - self.shift) * (-self.log_scale).exp()).to(z.dtype), -self._log_det(z)
+        log_scale, shift = self._numbers("z", z)
+        return ((z - shift) * (-log_scale).exp()).to(z.dtype), -self._log_det(z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         value, log_det = self(x)
-        slope, inverse_slope = self.log_scale.exp(), (-self.log_scale).exp()
-        return ElementwiseLinearization(value, log_det, slope, inverse_slope)
+        log_scale, _ = self._numbers("x", x)
+        return ElementwiseLinearization(value, log_det, log_scale.exp(), (-log_scale).exp())
+
+    def _numbers(self, name: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        feature_batch(name, x, self.features)
+        return beside_features(self.log_scale, x), beside_features(self.shift, x)
 
     def _log_det(self, x: Tensor) -> Tensor:
-        return self.log_scale.to(log_det_dtype(x.dtype)).sum().expand(x.shape[0])
+        return at_each_place(self.log_scale.to(log_det_dtype(x.dtype)).sum(), x)
 
     def _start(self, name: str, values: Sequence[float] | None) -> Tensor:
         try:

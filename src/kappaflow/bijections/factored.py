@@ -1,9 +1,11 @@
 """Learned linear layers in factored form, which cannot become singular: LU, QR, SVD."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import natural_int
+from kappaflow._checks import finite_float, natural_int
 from kappaflow.bijections.linear import LinearMap
 from kappaflow.bijections.matrices import (
     Diagonal,
@@ -122,10 +124,13 @@ class SVDLinear(LinearMap):
         features: Number of features, n: dimension 1 of the points.
         reflections: How many on either side, an even number. If left out n, or n - 1 where that is
             odd: with these every matrix of positive determinant can be had.
+        condition_bound: The largest condition number that training can reach, 1 or more: numbers
+            of D lie between its square root and the reciprocal of that. 1 is a rotation. None for
+            no bound.
 
     Attributes:
         left: (reflections, n): the vectors of Q_1, of any length but zero.
-        log_scale: (n,): logarithms of the diagonal.
+        log_scale: (n,): logarithms of the diagonal, before they are bounded.
         right: (reflections, n): the vectors of Q_2.
 
     Note:
@@ -144,18 +149,37 @@ class SVDLinear(LinearMap):
         2.0
     """
 
-    def __init__(self, features: int, *, reflections: int | None = None) -> None:
+    def __init__(
+        self,
+        features: int,
+        *,
+        reflections: int | None = None,
+        condition_bound: float | None = None,
+    ) -> None:
         super().__init__(features)
+        if condition_bound is not None and finite_float("condition_bound", condition_bound) < 1:
+            raise ArgumentError(f"'condition_bound' should be at least 1, got {condition_bound}.")
+        self.condition_bound = condition_bound
         self.left = _paired_reflections(features, reflections)
-        self.log_scale = nn.Parameter(torch.zeros(features))
+        self.log_scale = nn.Parameter(torch.zeros(features), requires_grad=condition_bound != 1)
         self.right = _paired_reflections(features, reflections)
 
     def _form(self, dtype: torch.dtype) -> Matrix:
+        log_scale = self.log_scale.to(dtype)
+        if self.condition_bound == 1:
+            log_scale = torch.zeros_like(log_scale)
+        elif self.condition_bound is not None:
+            bound = math.log(self.condition_bound) / 2
+            log_scale = bound * torch.tanh(log_scale / bound)
         return Product([
             Reflections(self.left.to(dtype)),
-            Diagonal(self.log_scale.to(dtype)),
+            Diagonal(log_scale),
             Reflections(self.right.to(dtype)),
         ])
+
+    def extra_repr(self) -> str:
+        bound = self.condition_bound
+        return super().extra_repr() + ("" if bound is None else f", condition_bound={bound:g}")
 
 
 def _positive_diagonal(packed: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import batch, positive_int
-from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow._checks import feature_batch, positive_int
+from kappaflow.bijection import Bijection, at_each_place, log_det_dtype
 from kappaflow.bijections.matrices import Dense, Matrix
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
@@ -58,7 +58,10 @@ class LinearMap(Bijection):
         dtype = self._dtype("x", x)
         with _full_precision(x):
             form, shift = self._form(dtype), self.shift.to(dtype)
-            value = _at_places(lambda rows: form.times(rows) + shift, x, dtype)
+            if x.dim() > 2:  # one matrix and its products with the images, instead of many rows
+                value = _product(form.dense(shift), shift, x.to(dtype)).to(x.dtype)
+            else:
+                value = (form.times(x.to(dtype)) + shift).to(x.dtype)
             return value, _log_det(form, x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -81,7 +84,7 @@ class LinearMap(Bijection):
 
     def _dtype(self, name: str, x: Tensor) -> torch.dtype:
         """Returns the type to compute in, for points of the right shape."""
-        batch(name, x, (self.features, *batch(name, x).shape[2:]))
+        feature_batch(name, x, self.features)
         return torch.promote_types(log_det_dtype(x.dtype), self.shift.dtype)
 
     def extra_repr(self) -> str:
@@ -182,6 +185,13 @@ def _full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
+def _product(matrix: Tensor, shift: Tensor, x: Tensor) -> Tensor:
+    """Returns M r + shift of the features r at each place of x (B, n, *places)."""
+    flat = x.flatten(2)
+    moved = torch.baddbmm(shift[:, None], matrix.expand(len(x), -1, -1), flat)
+    return moved.unflatten(2, x.shape[2:])
+
+
 def _at_places(function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
     """Returns a function of rows (N, n), computed in `dtype`, at each place of x (B, n, ...)."""
     vectors = x.movedim(1, -1)
@@ -191,8 +201,7 @@ def _at_places(function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dty
 
 def _log_det(form: Matrix, x: Tensor) -> Tensor:
     """Returns log|det M|, once for each place, for each row of x (B, n, ...)."""
-    places = x.shape[2:].numel()
-    return (form.log_det().to(x.device) * places).expand(x.shape[0])
+    return at_each_place(form.log_det().to(x.device), x)
 
 
 def _numbers(name: str, given: Numbers) -> Tensor:

@@ -9,7 +9,10 @@ from torch import Tensor
 
 from kappaflow.linearization import Linearization
 from kappaflow.nets.linearized import LinearizedMLP
-from kappaflow.partition import Partition
+from kappaflow.nets.recorded import RecordedNetwork
+from kappaflow.partition import AnyPartition, Partition
+
+RecordedConditioner = LinearizedMLP | RecordedNetwork
 
 
 class AdditiveLinearization(Linearization):
@@ -18,7 +21,7 @@ class AdditiveLinearization(Linearization):
     Args:
         partition: What is kept (x_1) and changed (x_2).
         conditioner: The recorded network, whose answer is t.
-        value: (B, features).
+        value: (B, features, ...).
         log_det: (B,).
 
     Source:
@@ -26,10 +29,14 @@ class AdditiveLinearization(Linearization):
     """
 
     def __init__(
-        self, partition: Partition, conditioner: LinearizedMLP, value: Tensor, log_det: Tensor
+        self,
+        partition: AnyPartition,
+        conditioner: RecordedConditioner,
+        value: Tensor,
+        log_det: Tensor,
     ) -> None:
         self.value, self.log_det = value, log_det
-        self._conditioner, self._places = conditioner, _Places(partition, value.device)
+        self._conditioner, self._places = conditioner, _places(partition, value)
 
     def jv(self, v: Tensor) -> Tensor:
         kept, changed = self._places.split(v)
@@ -57,9 +64,9 @@ class AffineLinearization(Linearization):
     Args:
         partition: What is kept (x_1) and changed (x_2).
         conditioner: The recorded network, whose answer is (r, t).
-        value: (B, features).
-        log_scale: s, (B, changed), in the type in which log-dets add up.
-        slope: a = x_2 s'(r), (B, changed), likewise.
+        value: (B, features, ...).
+        log_scale: s, (B, changed, ...), in the type in which log-dets add up.
+        slope: a = x_2 s'(r), (B, changed, ...), likewise.
 
     Source:
         Ours.
@@ -67,20 +74,21 @@ class AffineLinearization(Linearization):
 
     def __init__(
         self,
-        partition: Partition,
-        conditioner: LinearizedMLP,
+        partition: AnyPartition,
+        conditioner: RecordedConditioner,
         value: Tensor,
         log_scale: Tensor,
         slope: Tensor,
     ) -> None:
-        self.value, self.log_det = value, log_scale.sum(1)
-        self._conditioner, self._places = conditioner, _Places(partition, value.device)
+        self.value, self.log_det = value, log_scale.flatten(1).sum(1)
+        self._features = 1 - value.dim()  # where they stand in vectors, seen from the end
+        self._conditioner, self._places = conditioner, _places(partition, value)
         self._scale, self._inverse_scale = log_scale.exp(), (-log_scale).exp()
         self._slope = slope
 
     def jv(self, v: Tensor) -> Tensor:
         kept, changed = self._places.split(v)
-        raw, shift = self._conditioner.jv(kept).chunk(2, dim=-1)
+        raw, shift = self._conditioner.jv(kept).chunk(2, dim=self._features)
         return self._places.merge(
             kept, (changed + self._slope * raw) * self._scale + shift, like=v
         )
@@ -93,7 +101,7 @@ class AffineLinearization(Linearization):
 
     def inverse_jv(self, w: Tensor) -> Tensor:
         kept, changed = self._places.split(w)
-        raw, shift = self._conditioner.jv(kept).chunk(2, dim=-1)
+        raw, shift = self._conditioner.jv(kept).chunk(2, dim=self._features)
         return self._places.merge(
             kept, (changed - shift) * self._inverse_scale - self._slope * raw, like=w
         )
@@ -106,7 +114,33 @@ class AffineLinearization(Linearization):
 
     def _pull(self, raw: Tensor, shift: Tensor) -> Tensor:
         """Returns C^T (raw, shift), computed in the type of the network as it computes itself."""
-        return self._conditioner.vjp(torch.cat((raw, shift), -1).to(self._conditioner.value.dtype))
+        return self._conditioner.vjp(
+            torch.cat((raw, shift), self._features).to(self._conditioner.value.dtype)
+        )
+
+
+class _ImagePlaces:
+    """Where the parts of a partition lie in vectors (..., features, height, width)."""
+
+    def __init__(self, partition: AnyPartition, dims: int) -> None:
+        self._partition, self._dims = partition, dims
+
+    def split(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the kept and the changed entries of vectors."""
+        lead = v.shape[: -self._dims]
+        kept, changed = self._partition.split(v.reshape(-1, *v.shape[len(lead) :]))
+        return kept.unflatten(0, lead), changed.unflatten(0, lead)
+
+    def merge(self, kept: Tensor, changed: Tensor, *, like: Tensor) -> Tensor:
+        """Returns the vectors, of the type of `like`, whose `split` is (kept, changed)."""
+        rows = (part.to(like.dtype).flatten(0, -self._dims - 1) for part in (kept, changed))
+        return self._partition.merge(*rows).reshape(like.shape)
+
+
+def _places(partition: AnyPartition, value: Tensor) -> "_Places | _ImagePlaces":
+    if isinstance(partition, Partition) and value.dim() == 2:
+        return _Places(partition, value.device)
+    return _ImagePlaces(partition, value.dim() - 1)
 
 
 class _Places:

@@ -36,6 +36,11 @@ class Matrix(ABC):
     def log_det(self) -> Tensor:
         """Returns log|det M|."""
 
+    def dense(self, like: Tensor) -> Tensor:
+        """Returns M itself (n, n), of the type of `like` (..., n)."""
+        n = like.shape[-1]
+        return self.times(torch.eye(n, dtype=like.dtype, device=like.device)).mT
+
 
 class Dense(Matrix):
     """Any matrix; solves by LU with pivots."""
@@ -61,6 +66,9 @@ class Dense(Matrix):
 
     def log_det(self) -> Tensor:
         return torch.linalg.slogdet(self._matrix).logabsdet
+
+    def dense(self, like: Tensor) -> Tensor:
+        return self._matrix
 
 
 class Triangular(Matrix):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.bijection import zero_log_det
-from kappaflow.partition import Partition
+from kappaflow.partition import AnyPartition
 from kappaflow.trace import Trace
 
 
@@ -27,7 +27,7 @@ class CouplingTrace(Trace):
     """
 
     def __init__(
-        self, partition: Partition, kept: Tensor, answer: Tensor, changed: Tensor
+        self, partition: AnyPartition, kept: Tensor, answer: Tensor, changed: Tensor
     ) -> None:
         self.leaf, self.outputs = kept, (answer,)
         self._partition, self._changed = partition, changed
@@ -56,7 +56,7 @@ class AffineTrace(CouplingTrace):
 
     def __init__(
         self,
-        partition: Partition,
+        partition: AnyPartition,
         kept: Tensor,
         changed: Tensor,
         answer: Tensor,
@@ -94,7 +94,7 @@ class AdditiveTrace(CouplingTrace):
 
     def __init__(
         self,
-        partition: Partition,
+        partition: AnyPartition,
         kept: Tensor,
         changed: Tensor,
         answer: Tensor,

@@ -13,7 +13,10 @@ ROWS_AT_ONCE = (
 
 
 def dense(product: Product, x: Tensor) -> Tensor:
-    """Returns the float64 matrices (B, n, n) of a product with vectors shaped as x (B, *event)."""
+    """Returns the float64 matrices (B, n, n) of a product with vectors shaped as x (B, *event).
+
+    What comes out may have another shape; both count as n numbers in their order.
+    """
     n = x.shape[1:].numel()
     basis = torch.eye(n, dtype=x.dtype, device=x.device)
     columns = []
@@ -21,6 +24,16 @@ def dense(product: Product, x: Tensor) -> Tensor:
         tangents = vectors.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
         columns.append(product(tangents).detach().flatten(2).double())
     return torch.cat(columns).permute(1, 2, 0)
+
+
+def flat(product: Product, like: Tensor) -> Product:
+    """Returns a product as a function of vectors without a shape, (K, B, n) to (K, B, n).
+
+    Args:
+        product: Of vectors (K, B, *event), perhaps to ones of another shape.
+        like: (B, *event).
+    """
+    return lambda vectors: product(vectors.reshape(len(vectors), *like.shape)).flatten(2)
 
 
 def largest(matrices: Tensor, k: int = 1) -> Tensor:

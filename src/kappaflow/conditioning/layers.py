@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from kappaflow.bijection import Bijection, Chain
+from kappaflow.bijections.multiscale import MultiScale
+from kappaflow.bijections.tail import Tail
 from kappaflow.stack import CouplingStack
 
 
@@ -29,11 +31,12 @@ class Layer:
 def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Layer, ...]:
     """Returns the layers of a bijection in their order, nested chains and stacks opened.
 
-    The layers of a stack are its plain couplings: the same function, up to rounding.
+    The layers of a stack are its plain couplings: the same function, up to rounding. Those of a
+    multi-scale map act on one flat state, and have the number of their scale in their name.
     """
     found = _walk(bijection, context)
     return tuple(
-        Layer(f"{i} {type(part).__name__}", part, part_context)
+        Layer(f"{i} {_kind(part)}", part, part_context)
         for i, (part, part_context) in enumerate(found, start=1)
     )
 
@@ -41,7 +44,7 @@ def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Laye
 def _walk(
     bijection: Bijection, context: Tensor | None
 ) -> Iterator[tuple[Bijection, Tensor | None]]:
-    if isinstance(bijection, CouplingStack):
+    if isinstance(bijection, CouplingStack | MultiScale):
         bijection = bijection.plain()
     if not isinstance(bijection, Chain):
         yield bijection, context
@@ -49,6 +52,13 @@ def _walk(
     context = bijection.embed(context)
     for part in bijection:
         yield from _walk(part, context)
+
+
+def _kind(part: Bijection) -> str:
+    """Returns what a layer is called."""
+    if isinstance(part, Tail):
+        return f"{_kind(part.layer)}, scale {part.scale}"
+    return type(part).__name__
 
 
 @contextmanager

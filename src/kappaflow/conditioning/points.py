@@ -40,7 +40,8 @@ def checked_points(
         context: (B, C), or None.
 
     Returns:
-        Both, cut off from any graph and free of inference mode.
+        Both, cut off from any graph and free of inference mode. For a flow with an augmentation
+        the points come joined with a draw of it, the same one each time.
 
     Raises:
         ArgumentError: A shape, a type, a device or a number of rows does not fit, a value is not
@@ -57,7 +58,13 @@ def checked_points(
         raise ArgumentError(
             f"'context' should have a row for each of the {len(x)} points, got {len(context)}."
         )
-    return x, context
+    return joined_points(module, x) if isinstance(module, Flow) else x, context
+
+
+@torch.no_grad()
+def joined_points(flow: Flow, x: Tensor) -> Tensor:
+    """Returns points as the bijection of a flow takes them, the same ones each time."""
+    return flow.joined(x, generator=torch.Generator().manual_seed(0))
 
 
 def checked_context(

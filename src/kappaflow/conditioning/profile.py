@@ -210,9 +210,10 @@ def _dense_extremes(
     each, up_to = [], []
     forward = backward = None
     for part in parts:
-        there, back = dense(part.jv, x), dense(part.inverse_jv, x)
+        there, back = dense(part.jv, x), dense(part.inverse_jv, part.value)
         forward = there if forward is None else there @ forward
         backward = back if backward is None else backward @ back
+        x = part.value
         each.append((largest(there)[:, 0], 1 / largest(back)[:, 0]))
         up_to.append((largest(forward)[:, 0], 1 / largest(backward)[:, 0]))
     status: Status = (
@@ -225,13 +226,14 @@ def _lanczos_extremes(
     parts: list[Linearization], x: Tensor
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Status]:
     """Returns the same by Lanczos iterations on the products."""
-    each, up_to, stati = [], [], set()
+    each, up_to, stati, state = [], [], set(), x
     for i, part in enumerate(parts):
         prefix = ChainLinearization(parts[: i + 1], part.value, part.log_det)
-        for found, linearization in ((each, part), (up_to, prefix)):
-            top, bottom, status = extremes_by_lanczos(linearization, x)
+        for found, linearization, start in ((each, part, state), (up_to, prefix, x)):
+            top, bottom, status = extremes_by_lanczos(linearization, start)
             found.append((top[:, 0], bottom[:, 0]))
             stati.add(status)
+        state = part.value
     order: tuple[Status, ...] = ("not finite", "not converged", "converged")
     return _stacked(each), _stacked(up_to), next(status for status in order if status in stati)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kappaflow._checks import one_of, positive_float, positive_int
 from kappaflow.bijection import Bijection
-from kappaflow.conditioning.jacobian import dense, largest
+from kappaflow.conditioning.jacobian import dense, flat, largest
 from kappaflow.conditioning.lanczos import golub_kahan
 from kappaflow.conditioning.points import checked_points, measuring
 from kappaflow.errors import ArgumentError
@@ -120,7 +120,7 @@ def spectrum(
 
 def _dense(linearization: Linearization, x: Tensor, k: int) -> tuple[Tensor, Tensor, Status]:
     top = largest(dense(linearization.jv, x), k)
-    bottom = 1 / largest(dense(linearization.inverse_jv, x), k)
+    bottom = 1 / largest(dense(linearization.inverse_jv, linearization.value), k)
     return top, bottom, "exact" if _finite(top, bottom) else "not finite"
 
 
@@ -133,8 +133,16 @@ def extremes_by_lanczos(
 ) -> tuple[Tensor, Tensor, Status]:
     """Returns the k largest (B, k) and the k smallest (B, k) singular values, and how it went."""
     settings = {"k": k, "tolerance": tolerance, "max_steps": max_steps}
-    top = golub_kahan(linearization.jv, linearization.vjp, x, **settings)
-    bottom = golub_kahan(linearization.inverse_jv, linearization.inverse_vjp, x, **settings)
+    z = linearization.value
+    top = golub_kahan(
+        flat(linearization.jv, x), flat(linearization.vjp, z), x.flatten(1), **settings
+    )
+    bottom = golub_kahan(
+        flat(linearization.inverse_jv, z),
+        flat(linearization.inverse_vjp, x),
+        z.flatten(1),
+        **settings,
+    )
     converged = bool((top.converged & bottom.converged).all())
     status: Status = "converged" if converged else "not converged"
     if not _finite(top.values, bottom.values):

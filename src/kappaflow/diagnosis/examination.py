@@ -87,7 +87,7 @@ def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
         profile=shape,
         norm_data=points.flatten(1).double().norm(dim=1),
         norm_latent=latents.flatten(1).double().norm(dim=1),
-        log_prob=flow.log_prob(x, context),
+        log_prob=flow.joined_log_prob(x, context),
         log_dets=_log_dets(flow, points, context, shape),
         drawn=drawn,
         fault_from_data=first_not_finite(layers, points),

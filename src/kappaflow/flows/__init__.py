@@ -1,8 +1,25 @@
 """Flows, and the recipes that assemble them: functions, never subclasses."""
 
+from kappaflow.flows.augment import Augmentation, Dequantize, Pad
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.glow import glow
+from kappaflow.flows.jet import jet
 from kappaflow.flows.nice import nice
 from kappaflow.flows.real_nvp import real_nvp
+from kappaflow.flows.real_nvp_image import real_nvp_image
+from kappaflow.flows.variational import VariationalDequantize
 
-__all__ = ["Flow", "StandardNormal", "nice", "real_nvp"]
+__all__ = [
+    "Augmentation",
+    "Dequantize",
+    "Flow",
+    "Pad",
+    "StandardNormal",
+    "VariationalDequantize",
+    "glow",
+    "jet",
+    "nice",
+    "real_nvp",
+    "real_nvp_image",
+]

@@ -6,10 +6,11 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import natural_int
+from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import Standardize
+from kappaflow.bijections import MultiScale, Standardize
 from kappaflow.errors import ArgumentError
+from kappaflow.flows.augment import Augmentation
 from kappaflow.flows.base import StandardNormal
 from kappaflow.registry import register
 
@@ -18,9 +19,17 @@ from kappaflow.registry import register
 class Flow(nn.Module):
     """The density p(x) = p_Z(f(x)) |det df/dx| of a bijection f and a base p_Z.
 
+    With an augmentation, f takes y = (x, e) instead, where e is drawn given x (noise that fills
+    pixels, more features): `log_prob` is then a bound on log p(x), see there, and
+    `joint_log_prob` is exact. Without one all is exact.
+
     Args:
         base: The distribution of the latent.
         bijection: The map f from data to latent.
+        augment: What joins x before the bijection; None for nothing.
+
+    Raises:
+        ArgumentError: One of them is something else, or their shapes do not fit.
 
     Example:
         >>> import kappaflow as kf
@@ -29,7 +38,9 @@ class Flow(nn.Module):
         -1.8379
     """
 
-    def __init__(self, base: StandardNormal, bijection: Bijection) -> None:
+    def __init__(
+        self, base: StandardNormal, bijection: Bijection, augment: Augmentation | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(base, StandardNormal):
             raise ArgumentError(f"'base' should be a StandardNormal, got {type(base).__name__}.")
@@ -37,13 +48,25 @@ class Flow(nn.Module):
             raise ArgumentError(
                 f"'bijection' should be a Bijection, got {type(bijection).__name__}."
             )
+        if not isinstance(augment, Augmentation | None):
+            raise ArgumentError(
+                f"'augment' should be an Augmentation, got {type(augment).__name__}."
+            )
         self.base = base
         self.bijection = bijection
+        self.augment = augment
+        _ = self.event_shape  # says what does not fit
 
     @property
     def event_shape(self) -> tuple[int, ...]:
-        """Shape of one point."""
-        return self.base.event_shape
+        """Shape of one point x."""
+        joint = self.joint_shape
+        return joint if self.augment is None else self.augment.event_shape(joint)
+
+    @property
+    def joint_shape(self) -> tuple[int, ...]:
+        """Shape of one point as the bijection takes it, x joined with its augmentation."""
+        return self.bijection.data_shape(self.base.event_shape)
 
     @property
     def context_features(self) -> int:
@@ -70,12 +93,24 @@ class Flow(nn.Module):
         """The bijection without its `units`: what acts on standardised columns."""
         return self._chain()[self._leading() :]
 
-    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Returns log p(x | context) in nats, in the units of x; exact.
+    def log_prob(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Returns log p(x | context) in nats, in the units of x; exact without an augmentation.
+
+        With one it is random: log p(x, e) - log q(e | x), whose mean is a lower bound; with more
+        samples their importance-weighted mean, a bound that is the tighter the more there are.
 
         Args:
             x: Points, (*batch, *event).
             context: (*batch, C) for a conditional flow. The leading shapes of both broadcast.
+            samples: How many e are drawn for each x; 1 without an augmentation.
+            generator: Draws them; torch's global one if left out.
 
         Returns:
             (*batch,), in float32 or wider.
@@ -83,28 +118,100 @@ class Flow(nn.Module):
         Raises:
             ArgumentError: A shape, type or device does not fit, or a context is missing or not
                 wanted.
+
+        Source:
+            Importance weighting: Burda, Grosse, Salakhutdinov 2016.
         """
+        positive_int("samples", samples)
         batch_shape, x, context = self._rows(x, context)
-        z, log_det = self.bijection(x, context)
-        return (self.base.log_prob(z) + log_det).reshape(batch_shape)
+        if self.augment is None:
+            if samples > 1:
+                raise ArgumentError(
+                    f"'samples' should be left out, got {samples}: the log_prob of this flow is "
+                    "exact."
+                )
+            return self.joined_log_prob(x, context).reshape(batch_shape)
+        draws = []
+        for _ in range(samples):
+            e, log_q = self.augment.draw(x, generator=generator)
+            draws.append(self.joined_log_prob(self.augment.join(x, e), context) - log_q)
+        mean = torch.stack(draws).logsumexp(0) - math.log(samples)
+        return mean.reshape(batch_shape)
+
+    def joint_log_prob(self, x: Tensor, e: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns log p(x, e | context) of points and their augmentations, in nats; exact.
+
+        Args:
+            x: Points, (B, *event).
+            e: What joins them, as `augment.draw` returns it.
+            context: (B, C) for a conditional flow.
+
+        Returns:
+            (B,), in float32 or wider.
+
+        Raises:
+            ArgumentError: There is no augmentation, or a shape does not fit.
+        """
+        if self.augment is None:
+            raise ArgumentError("'e' should be left out: this flow has no augmentation.")
+        _, x, context = self._rows(x, context)
+        return self.joined_log_prob(self.augment.join(x, e), context)
+
+    def joined_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns the density of points (B, *joint) as the bijection takes them, (B,); exact."""
+        z, log_det = self.bijection(joined, context)
+        return self.base.log_prob(z) + log_det
+
+    def joined(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Returns points x (B, *event) as the bijection takes them, (B, *joint)."""
+        if self.augment is None:
+            return x
+        return self.augment.join(x, self.augment.draw(x, generator=generator)[0])
 
     @torch.no_grad()
     def sample(
-        self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
+        self,
+        n: int,
+        context: Tensor | None = None,
+        *,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns n draws: (n, *event), or (n, M, *event) for contexts (M, C)."""
-        return self.sample_and_log_prob(n, context, generator=generator)[0]
+        """Returns n draws: (n, *event), or (n, M, *event) for contexts (M, C).
+
+        Args:
+            n: Draws for each context.
+            context: (M, C) for a conditional flow.
+            temperature: Deviation of the latents, 0 or more: below 1 draws come from nearer the
+                mode, and are no longer draws of p.
+            generator: Source of randomness; torch's global one if left out.
+
+        Returns:
+            The draws.
+
+        Raises:
+            ArgumentError: An argument is out of its range, or a context is missing or not wanted.
+        """
+        if finite_float("temperature", temperature) < 0:
+            raise ArgumentError(f"'temperature' should be 0 or more, got {temperature}.")
+        if temperature == 1 and self.augment is None:
+            return self.sample_and_log_prob(n, context, generator=generator)[0]
+        return self._dropped(self._drawn(n, context, temperature, generator)[0])
 
     def rsample(
         self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Returns what `sample` does, with gradients to the parameters and the context."""
-        return self.sample_and_log_prob(n, context, generator=generator)[0]
+        if self.augment is None:
+            return self.sample_and_log_prob(n, context, generator=generator)[0]
+        return self._dropped(self._drawn(n, context, 1.0, generator)[0])
 
     def sample_and_log_prob(
         self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Returns draws and their log p in nats, from one pass; both carry gradients.
+
+        With an augmentation the log p is that of `log_prob`, of which a new e is drawn.
 
         Args:
             n: Draws for each context.
@@ -117,6 +224,36 @@ class Flow(nn.Module):
         Raises:
             ArgumentError: n is negative, or a context is missing or not wanted.
         """
+        joined, log_prob = self._drawn(n, context, 1.0, generator)
+        if self.augment is None:
+            return joined, log_prob
+        x = self._dropped(joined)
+        return x, self.log_prob(x, context, generator=generator)
+
+    def latents(self, z: Tensor) -> tuple[Tensor, ...]:
+        """Returns a latent (B, *latent) scale by scale, the finest first, as (B, c, h, w) each.
+
+        A flow without scales has one part, the latent as it is.
+        """
+        parts = list(self._chain())
+        last = parts[-1] if parts else None
+        return last.latents(z) if isinstance(last, MultiScale) else (z,)
+
+    def _dropped(self, joined: Tensor) -> Tensor:
+        """Returns x of joined points (*batch, *joint)."""
+        lead = joined.shape[: joined.dim() - len(self.joint_shape)]
+        rows = joined.reshape(-1, *self.joint_shape)
+        x = rows if self.augment is None else self.augment.drop(rows)[0]
+        return x.reshape(*lead, *self.event_shape)
+
+    def _drawn(
+        self,
+        n: int,
+        context: Tensor | None,
+        temperature: float,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Returns draws as the bijection makes them, (n, ..., *joint), and their density."""
         batch_shape: tuple[int, ...] = (natural_int("n", n),)
         self._check_context(context)
         if context is not None:
@@ -127,9 +264,10 @@ class Flow(nn.Module):
         z = self.base.sample(
             math.prod(batch_shape), dtype=self.dtype, device=self.device, generator=generator
         )
+        z = z if temperature == 1 else z * temperature
         x, log_det = self.bijection.inverse(z, context)
         log_prob = self.base.log_prob(z) - log_det
-        return x.reshape(*batch_shape, *self.event_shape), log_prob.reshape(batch_shape)
+        return x.reshape(*batch_shape, *self.joint_shape), log_prob.reshape(batch_shape)
 
     def _rows(self, x: Tensor, context: Tensor | None) -> tuple[torch.Size, Tensor, Tensor | None]:
         """Returns the batch shape, and x and context as rows of it."""

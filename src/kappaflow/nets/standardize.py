@@ -47,8 +47,8 @@ def in_words(flag: Tensor) -> str:
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns mean and deviation of the columns of x, in float64; 1 for a constant column."""
-    wide = x.double()
+    """Returns mean and deviation (1 for a constant) of the features of x (N, C, ...), float64."""
+    wide = x.double().movedim(1, -1).flatten(0, -2)
     mean, deviation = wide.mean(0), wide.std(0, correction=0)
     # A constant column has a deviation of rounding size only; dividing by it would be noise.
     constant = deviation <= 8 * torch.finfo(x.dtype).eps * mean.abs()

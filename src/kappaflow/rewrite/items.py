@@ -31,7 +31,7 @@ Item = Bijection | LinearMap
 def partition_of(item: Item | None) -> Partition | None:
     """Returns the partition of a coupling of any kind, None of anything else."""
     if isinstance(item, AffineCoupling | AdditiveCoupling | MixedCoupling | LinearCoupling):
-        return item.partition
+        return item.partition if isinstance(item.partition, Partition) else None
     return None
 
 

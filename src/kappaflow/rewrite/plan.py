@@ -52,8 +52,8 @@ class Plan:
             self.items.append(part)
         elif is_linear(part) and (not is_elementwise(part) or self._pending is not None):
             self._mix(part)
-        elif is_coupling(part):
-            self._couple(part)  # pyright: ignore[reportArgumentType]
+        elif is_coupling(part) and (own := partition_of(part)) is not None:
+            self._couple(part, own)  # pyright: ignore[reportArgumentType]
         elif is_linear(part) and not self._in_order():
             made = self._map_of(part).reordered(self._order)
             self.items += elementwise_if_any(made.matrix.diagonal(), made.shift)
@@ -92,10 +92,10 @@ class Plan:
         self._pending, self._behind = made, None
         self._names.append(type(part).__name__)
 
-    def _couple(self, coupling: AnyCoupling) -> None:
+    def _couple(self, coupling: AnyCoupling, partition: Partition) -> None:
         """Adds a coupling, and has the features moved that it finds in the wrong part."""
-        target = self._target(coupling.partition)
-        self._move_to(self._moves(coupling.partition, target))
+        target = self._target(partition)
+        self._move_to(self._moves(partition, target))
         self._emit()
         self.items.append(reordered(coupling, self._order, partition=target))
 

@@ -1,6 +1,7 @@
 """The laws of a bijection, one function a law."""
 
 import copy
+import math
 import tempfile
 from pathlib import Path
 
@@ -67,11 +68,15 @@ def check_bijection(bijection: Bijection, x: Tensor, context: Tensor | None = No
             "this bijection reads one."
         )
     x = x.detach()
-    z = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(x)
+    shape = (len(x), *latent_shape_of(bijection, x))
+    z = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(x)
     twin = copy.deepcopy(bijection).eval()
     before = fingerprint(twin)
-    for name, function, points in (("forward", twin.forward, x), ("inverse", twin.inverse, z)):
-        check_form(name, function, points, context)
+    for name, function, points, image in (
+        ("forward", twin.forward, x, z),
+        ("inverse", twin.inverse, z, x),
+    ):
+        check_form(name, function, points, context, image.shape)
         require(fingerprint(twin) == before, f"{name} should change no state, but it did")
         check_repeatable(name, function, points, context)
     check_width(twin, x, context)
@@ -79,10 +84,24 @@ def check_bijection(bijection: Bijection, x: Tensor, context: Tensor | None = No
     check_measuring(twin, x, context)
     check_directions(twin, x, z, context)
     check_gradients(twin, x, z, context)
-    check_files(Flow(StandardNormal(tuple(x.shape[1:])), twin).to(x), x, context)
+    check_files(Flow(StandardNormal(twin.latent_shape(x.shape[1:])), twin).to(x), x, context)
 
 
-def check_form(name: str, function: Map, x: Tensor, context: Tensor | None) -> None:
+def latent_shape_of(bijection: Bijection, x: Tensor) -> tuple[int, ...]:
+    """Returns the shape that one latent should have, seen to lead back to that of x."""
+    event = tuple(x.shape[1:])
+    shape = bijection.latent_shape(event)
+    require(
+        math.prod(shape) == math.prod(event) and bijection.data_shape(shape) == event,
+        f"data_shape of latent_shape should be the shape of x, {event}, got {shape} and "
+        f"{bijection.data_shape(shape)}",
+    )
+    return shape
+
+
+def check_form(
+    name: str, function: Map, x: Tensor, context: Tensor | None, shape: torch.Size
+) -> None:
     """Types, shapes and device of what comes back; what went in stays as it was."""
     x_copy, context_copy = x.clone(), None if context is None else context.clone()
     with torch.no_grad():
@@ -98,7 +117,7 @@ def check_form(name: str, function: Map, x: Tensor, context: Tensor | None) -> N
             torch.equal(context_copy, context), f"{name} should not change its context in place"
         )
     for what, got, wanted in (
-        ("shape of the value", tuple(value.shape), tuple(x.shape)),
+        ("shape of the value", tuple(value.shape), tuple(shape)),
         ("dtype of the value", value.dtype, x.dtype),
         ("device of the value", value.device, x.device),
         ("shape of the log_det", tuple(log_det.shape), (len(x),)),
@@ -150,8 +169,8 @@ def check_start(bijection: Bijection, x: Tensor, context: Tensor | None) -> None
         started == before or repr(twin) != shown,
         "forward in training mode should change no state that the repr does not show, but it did",
     )
-    twin(x.flip(0), context)
-    twin.inverse(x, context)
+    latent = twin(x.flip(0), context)[0]
+    twin.inverse(latent, context)
     require(
         fingerprint(twin) == started,
         "only a first call may start from the data, but a later one did",
@@ -217,7 +236,10 @@ def check_products(
     """The products of `linearize`, for one and several vectors a point, against dense ones."""
     x = there.points
     generator = torch.Generator().manual_seed(1)
-    vectors = torch.randn((2, *x.shape), generator=generator, dtype=torch.float64).to(x)
+    vectors, images = (
+        torch.randn((2, *like.shape), generator=generator, dtype=torch.float64).to(x)
+        for like in (x, there.value)
+    )
     with torch.no_grad():
         linearization = twin.linearize(x, context)
     require_close(
@@ -232,17 +254,17 @@ def check_products(
         there.log_det,
         there.log_det_tolerance,
     )
-    for name, matrix, at in (
-        ("jv", there.jacobian, there),
-        ("vjp", there.jacobian.mT, there),
-        ("inverse_jv", back.jacobian, back),
-        ("inverse_vjp", back.jacobian.mT, back),
+    for name, matrix, at, given in (
+        ("jv", there.jacobian, there, vectors),
+        ("vjp", there.jacobian.mT, there, images),
+        ("inverse_jv", back.jacobian, back, images),
+        ("inverse_vjp", back.jacobian.mT, back, vectors),
     ):
         product = getattr(linearization, name)
         with torch.no_grad():
-            one, several = product(vectors[0]), product(vectors)
-        wanted = torch.einsum("bij,kbj->kbi", matrix, vectors.flatten(2).double())
-        size = vectors.flatten(2).double().norm(dim=2) * at.singular_values[:, 0]
+            one, several = product(given[0]), product(given)
+        wanted = torch.einsum("bij,kbj->kbi", matrix, given.flatten(2).double())
+        size = given.flatten(2).double().norm(dim=2) * at.singular_values[:, 0]
         tolerance = 10 * at.eps * at.condition_number * size
         law = f"the product {name} of linearize should be that of the dense Jacobian"
         require_close(law, one.flatten(1), wanted[0], tolerance[0])
@@ -256,7 +278,7 @@ def check_products(
 
 def check_measuring(twin: Bijection, x: Tensor, context: Tensor | None) -> None:
     """Spectrum and round trip leave state and mode as they were."""
-    flow = Flow(StandardNormal(tuple(x.shape[1:])), twin).to(x)
+    flow = Flow(StandardNormal(twin.latent_shape(x.shape[1:])), twin).to(x)
     before = fingerprint(flow)
     spectrum(twin, x, context=context)
     round_trip(flow, x, context=context if flow.context_features else None)

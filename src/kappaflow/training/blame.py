@@ -3,6 +3,7 @@
 import torch
 
 from kappaflow.conditioning import layers_of
+from kappaflow.conditioning.points import joined_points
 from kappaflow.flows import Flow
 from kappaflow.training.rows import Rows
 
@@ -14,7 +15,7 @@ def blame(flow: Flow, rows: Rows) -> str:
     The first layer that turns finite values into others; if the values are finite, the last layer
     whose gradient is not, since gradients travel from the latent to the data.
     """
-    x = flow.units(rows.x)[0]
+    x = flow.units(joined_points(flow, rows.x))[0]
     if not torch.isfinite(x).all():
         return "the data"
     layers = layers_of(flow.core, rows.context)

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,20 +13,27 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import MixedPrecision
 
 from kappaflow.bijection import Chain
-from kappaflow.bijections import Standardize
-from kappaflow.data import Table, examine, prepare, split
+from kappaflow.bijections import ActNorm, Standardize
+from kappaflow.conditioning.points import joined_points
+from kappaflow.data import Images, Table, examine, is_images, load_images, prepare, split
+from kappaflow.data.images import split_images
 from kappaflow.errors import ArgumentError, DataError, DataWarning, NumericalError
 from kappaflow.factor import Whiten
 from kappaflow.files import describe_model
 from kappaflow.flows import Flow
 from kappaflow.nets import StandardizeInputs
+from kappaflow.training.image_rows import ImageRows, check_pixels
 from kappaflow.training.loop import Figures, Training
 from kappaflow.training.progress import progress_bar
-from kappaflow.training.rows import Rows, as_table, refuse_collapsed, rows_of
+from kappaflow.training.rows import AnyRows, Rows, as_table, refuse_collapsed, rows_of
 from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings, checked_settings
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
+UNITS_FROM = 4096  # images, to take means and deviations of
+START_FROM = 256  # of these, for what starts from a batch
+
+Watch = Callable[[Flow, Figures], None]
 
 
 @dataclass(frozen=True)
@@ -73,7 +81,7 @@ def fit(
     Args:
         flow: Trained in place.
         data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
-            context).
+            context). For a flow of images `Images`, or their path or name.
         validation: The same, for the rows to stop by; if left out, a tenth of `data`.
         out: A run folder to write and to resume from.
         device: Where to train, "cpu" or "cuda"; where the flow is if left out.
@@ -101,6 +109,8 @@ def fit(
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     checked = checked_settings(**settings)
+    if is_image_data(data):
+        return _fit_any_images(flow, data, validation, checked, out, device, progress)
     table, notes = prepare(as_table(data), repair=repair)
     for note in notes:
         warnings.warn(note, DataWarning, stacklevel=2)
@@ -110,6 +120,40 @@ def fit(
         train, held_out = table, _held_out(as_table(validation), table)
     result = fit_tables(flow, train, held_out, checked, out=out, device=device, progress=progress)
     return dataclasses.replace(result, notes=notes)
+
+
+def is_image_data(data: Any) -> bool:  # noqa: ANN401
+    """Returns whether data are images, or a path or a name of such."""
+    return isinstance(data, Images) or (isinstance(data, str | Path) and is_images(data))
+
+
+def _fit_any_images(
+    flow: Flow,
+    data: Any,  # noqa: ANN401
+    validation: Any,  # noqa: ANN401
+    settings: Settings,
+    out: str | Path | None,
+    device: str | torch.device | None,
+    progress: bool | None,
+) -> FitResult:
+    """Returns what `fit` does for images of any kind, resized to the flow's shape if need be."""
+    if len(flow.event_shape) != 3:
+        raise ArgumentError(
+            f"'flow' should be one of images for this data, got one of shape {flow.event_shape}."
+        )
+
+    channels, height, width = flow.event_shape
+
+    def images(given: Any) -> Images:  # noqa: ANN401
+        if isinstance(given, Images):
+            return given
+        return load_images(given, size=(height, width), grey=channels == 1)
+
+    if validation is None:
+        train, held_out = split_images(images(data), fractions=(0.9, 0.1), seed=settings.seed)
+    else:
+        train, held_out = images(data), images(validation)
+    return fit_images(flow, train, held_out, settings, out=out, device=device, progress=progress)
 
 
 def fit_tables(
@@ -138,30 +182,98 @@ def fit_tables(
     Returns:
         The result, without notes.
     """
+    fabric = _engine(flow, device, settings)
+    refuse_collapsed(train, flow)
+    asked = {
+        **(about or {}),
+        "columns": list(train.columns),
+        "context_columns": list(train.context_columns),
+        "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
+    }
+    rows = rows_of(train, flow), rows_of(validation, flow)
+    return _fit_rows(flow, *rows, settings, fabric, out=out, progress=progress, asked=asked)
+
+
+def fit_images(
+    flow: Flow,
+    train: Images,
+    validation: Images,
+    settings: Settings,
+    *,
+    flip: bool = False,
+    out: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool | None = None,
+    about: dict[str, Any] | None = None,
+    watch: Watch | None = None,
+) -> FitResult:
+    """Does what `fit` does with images that are split already.
+
+    Args:
+        flow: Trained in place.
+        train: Images to train on.
+        validation: Images to stop by.
+        settings: How.
+        flip: Mirror training images at random.
+        out: A run folder to write and to resume from.
+        device: Where to train; where the flow is if left out.
+        progress: Show a progress bar; on a terminal only if left out.
+        about: What else config.json should say of the run: where the images came from.
+        watch: Is shown the flow after each epoch, with the weights that are validated.
+
+    Returns:
+        The result, without notes.
+    """
+    fabric = _engine(flow, device, settings)
+    check_pixels(train, flow)
+    asked = {
+        **(about or {}),
+        "flip": flip,
+        "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
+    }
+    rows = ImageRows(train, flow, flip=flip), ImageRows(validation, flow)
+    return _fit_rows(
+        flow, *rows, settings, fabric, out=out, progress=progress, asked=asked, watch=watch
+    )
+
+
+def _engine(flow: Flow, device: str | torch.device | None, settings: Settings) -> Fabric:
+    """Returns the engine, the flow where it trains; there has to be something to train."""
     if not any(parameter.requires_grad for parameter in flow.parameters()):
         raise ArgumentError("'flow' should have parameters that can be trained, it has none.")
     fabric = _fabric(flow, device, settings.precision)
     flow.to(fabric.device)
-    rows, held_out_rows = rows_of(train, flow), rows_of(validation, flow)
-    refuse_collapsed(train, flow)
+    return fabric
+
+
+def _fit_rows(
+    flow: Flow,
+    train: AnyRows,
+    validation: AnyRows,
+    settings: Settings,
+    fabric: Fabric,
+    *,
+    out: str | Path | None,
+    progress: bool | None,
+    asked: dict[str, Any],
+    watch: Watch | None = None,
+) -> FitResult:
+    """Returns what came of a training, also of one that is finished; `asked` is written down."""
     folder = None
     if out is not None:
-        asked = {
-            **(about or {}),
-            "columns": list(train.columns),
-            "context_columns": list(train.context_columns),
-            "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
-            "training": settings.model_dump(),
-        }
-        folder = RunFolder(out, describe_model(flow).model_copy(update={"run": asked}))
+        run = {**asked, "training": settings.model_dump()}
+        folder = RunFolder(out, describe_model(flow).model_copy(update={"run": run}))
     stored = None if folder is None else folder.finished(flow)
     if stored is not None:
         return _stored_result(flow, stored)
-    fit_units(flow, rows)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        fit_units(flow, train)
     if folder is not None:
         folder.start(flow)
     with torch.inference_mode(False), torch.enable_grad():
-        return _train(Training(flow, rows, held_out_rows, settings, fabric), folder, progress)
+        training = Training(flow, train, validation, settings, fabric)
+        return _train(training, folder, progress, watch)
 
 
 def _held_out(validation: Table, train: Table) -> Table:
@@ -186,9 +298,15 @@ def _held_out(validation: Table, train: Table) -> Table:
     return validation
 
 
-def fit_units(flow: Flow, rows: Rows) -> None:
-    """Fits what a flow begins with, and what its context begins with, to rows; once only."""
-    x = rows.x
+def fit_units(flow: Flow, train: AnyRows) -> None:
+    """Fits what a flow begins with, and what its context begins with, to rows; once only.
+
+    Rows of images are some of them, and an `ActNorm` behind starts from a batch of these here, so
+    that averages of the weights begin where the training does.
+    """
+    few = len(train) if isinstance(train, Rows) else UNITS_FROM
+    rows = train.at(slice(0, few))
+    x = joined_points(flow, rows.x)
     for part in flow.bijection if isinstance(flow.bijection, Chain) else ():
         if not isinstance(part, Standardize | Whiten):
             break
@@ -201,9 +319,16 @@ def fit_units(flow: Flow, rows: Rows) -> None:
         first = first[0]
     if isinstance(first, StandardizeInputs) and rows.context is not None and not first.fitted:
         first.fit(rows.context)
+    if any(isinstance(part, ActNorm) and not part.initialized for part in flow.modules()):
+        few = rows.at(slice(0, START_FROM))
+        flow.train()
+        with torch.no_grad():
+            flow.log_prob(few.x, few.context)
 
 
-def _train(training: Training, folder: RunFolder | None, progress: bool | None) -> FitResult:
+def _train(
+    training: Training, folder: RunFolder | None, progress: bool | None, watch: Watch | None
+) -> FitResult:
     if folder is not None:
         folder.resume(training)
     written = time.perf_counter()
@@ -213,6 +338,9 @@ def _train(training: Training, folder: RunFolder | None, progress: bool | None) 
         def after_epoch(figures: Figures) -> None:
             nonlocal written
             show(figures)
+            if watch is not None:
+                with training.average.in_place():
+                    watch(training.flow, figures)
             if folder is None:
                 return
             folder.log(figures)

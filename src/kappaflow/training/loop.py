@@ -22,7 +22,7 @@ from kappaflow.training.measure import (
     peak_memory_bytes,
     units_log_det,
 )
-from kappaflow.training.rows import Rows
+from kappaflow.training.rows import AnyRows, Rows
 from kappaflow.training.settings import Settings
 
 Figures = dict[str, Any]
@@ -59,7 +59,12 @@ class Training:
     """
 
     def __init__(
-        self, flow: Flow, train: Rows, validation: Rows, settings: Settings, fabric: Fabric
+        self,
+        flow: Flow,
+        train: AnyRows,
+        validation: AnyRows,
+        settings: Settings,
+        fabric: Fabric,
     ) -> None:
         self.flow, self.train, self.validation = flow, train, validation
         self.settings, self.fabric = settings, fabric
@@ -126,7 +131,6 @@ class Training:
         self.flow.train()
         seed = epoch_seed(self.settings.seed, self.progress.epoch)
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
-        order = order.to(self.train.x.device)
         total, rows = 0.0, 0
         cuda = [self.flow.device] if self.flow.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):

@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,8 +24,21 @@ class Rows:
         return len(self.x)
 
     def at(self, index: Tensor | slice) -> "Rows":
-        """Returns some of the rows."""
-        return Rows(self.x[index], None if self.context is None else self.context[index])
+        """Returns some of the rows; an index lies on the CPU."""
+        where = index.to(self.x.device) if isinstance(index, Tensor) else index
+        return Rows(self.x[where], None if self.context is None else self.context[where])
+
+
+class AnyRows(Protocol):
+    """What a training reads: so many points, some of them at a time."""
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        ...
+
+    def at(self, index: Tensor | slice) -> Rows:
+        """Returns some of the points; an index lies on the CPU."""
+        ...
 
 
 def as_table(data: Any) -> Table:  # noqa: ANN401

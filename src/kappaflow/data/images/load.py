@@ -71,9 +71,9 @@ def load_images(
         _warn_of_folder(os.fspath(source))
         return load_set(os.fspath(source), request)
     path = _path(source)
-    if os.path.isdir(path):
+    if os.fspath(source) and os.path.isdir(path):  # an empty one would be here
         return _load_below(path, request, os.fspath(source))
-    if not os.path.exists(path):
+    if not os.fspath(source) or not os.path.exists(path):
         raise FileError(
             f"{readable(no_such_file(path, _set_names()))}: give a folder of images, or the name "
             f"of a set ({', '.join(_set_names())})."
@@ -98,7 +98,7 @@ def is_images(source: object) -> bool:
         >>> is_images("digits"), is_images("magic")
         (True, False)
     """
-    if not isinstance(source, (str, os.PathLike)):
+    if not isinstance(source, (str, os.PathLike)) or not os.fspath(source):
         return False
     if _is_set(source):
         return True

@@ -1,0 +1,120 @@
+"""The recipe of Jet: couplings of patches whose conditioners are vision transformers."""
+
+from collections.abc import Sequence
+
+from kappaflow._checks import natural_int, positive_int
+from kappaflow.bijection import Bijection, Chain
+from kappaflow.bijections import Flatten, Permutation, SigmoidCoupling, Squeeze
+from kappaflow.errors import ArgumentError
+from kappaflow.flows.flow import Flow
+from kappaflow.flows.images import checked_shape, image_flow
+from kappaflow.nets import VisionTransformer
+from kappaflow.partition import AnyPartition, Partition, SpatialPartition
+from kappaflow.registry import register
+
+PATTERNS = ("rows", "columns", "checkerboard")
+
+
+@register("jet")
+def jet(
+    shape: Sequence[int],
+    *,
+    patch: int = 4,
+    depth: int = 16,
+    spatial_every: int = 4,
+    width: int = 64,
+    blocks: int = 2,
+    heads: int = 4,
+    scale_bound: float = 4.0,
+    context_features: int = 0,
+    memory: str = "recompute",
+    dequantize: str | None = None,
+    values: int = 256,
+    logit: float | None = None,
+    seed: int = 0,
+) -> Flow:
+    """Returns a Jet: couplings of patches, all of one size, no scales.
+
+    The image becomes patches, whose numbers are channels. Each coupling permutes the channels, in
+    a random order that is never learned, and a vision transformer reads one half of them at all
+    places and changes the other; every `spatial_every`-th reads half of the places instead, by
+    rows, columns and checkerboard in turn.
+
+    Args:
+        shape: (C, H, W) of the images.
+        patch: Side of a patch; H and W divide by it.
+        depth: Number of couplings.
+        spatial_every: How often the places are split instead of the channels; 0 for never.
+        width: Of the transformers, see `VisionTransformer`.
+        blocks: Of each transformer.
+        heads: Of attention.
+        scale_bound: Bound on the r of each coupling's scale 2 sigmoid(r).
+        context_features: Width of the context, such as the number of classes; 0 for none.
+        memory: "recompute", "store" or "invert": what is kept for the backward pass, see `Chain`.
+        dequantize: None for images of real numbers, whose log_prob is exact; "uniform" or
+            "variational" for pixels of whole numbers.
+        values: How many values such a pixel may have.
+        logit: A margin, such as 0.05, puts a logit of the pixels, from 0 to `values`, in front;
+            None a standardisation of the channels, which the first `kappaflow.fit` sets.
+        seed: Draws the permutations.
+
+    Returns:
+        A flow with `log_prob` and `sample`.
+
+    Raises:
+        ArgumentError: An argument is out of its range, or the image has no such patches.
+
+    Source:
+        Kolesnikov, Pinto, Tschannen 2024, Jet: a modern transformer-based normalizing flow. What
+        is not from there: the lower bound on the scales.
+
+    Example:
+        >>> flow = jet((1, 8, 8), patch=4, depth=2, width=8, blocks=1, heads=2)
+        >>> flow.sample(2).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    channels, height, width_of_image = sizes = checked_shape(shape)
+    side = positive_int("patch", patch)
+    if height % side or width_of_image % side:
+        raise ArgumentError(
+            f"'patch' should divide the sides of the images, {height} and {width_of_image}, "
+            f"got {side}."
+        )
+    places = height // side, width_of_image // side
+    features = channels * side**2
+    natural_int("seed", seed)
+    every = natural_int("spatial_every", spatial_every)
+
+    def couple(partition: AnyPartition) -> Bijection:
+        network = VisionTransformer(
+            len(partition.kept),
+            2 * len(partition.changed),
+            width=width,
+            depth=blocks,
+            heads=heads,
+            places=places,
+            context_features=context_features,
+        )
+        return SigmoidCoupling(
+            partition, network, context_features=context_features, scale_bound=scale_bound
+        )
+
+    layers: list[Bijection] = [Squeeze(side)]
+    spatial = 0
+    for layer in range(positive_int("depth", depth)):
+        if features == 1 or (every and layer % every == every - 1):
+            pattern = PATTERNS[spatial // 2 % len(PATTERNS)]
+            layers.append(couple(SpatialPartition(features, pattern, odd=spatial % 2 == 1)))
+            spatial += 1
+        else:
+            layers.append(Permutation.random(features, seed=seed + layer))
+            layers.append(couple(Partition.half(features)))
+    squeezed = (features, *places)
+    return image_flow(
+        sizes,
+        Chain([*layers, Flatten(squeezed)], memory=memory),
+        dequantize=dequantize,
+        values=values,
+        logit=logit,
+        context_features=natural_int("context_features", context_features),
+    )

@@ -1,0 +1,45 @@
+"""Squeezing images."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+
+
+def test_the_order_of_channels_is_the_documented_one():
+    """Channel c f^2 + i f + j is channel c of row i and column j of each square."""
+    x = torch.arange(2 * 4 * 6.0).reshape(1, 2, 4, 6)
+    z = kf.Squeeze()(x)[0]
+    assert z.shape == (1, 8, 2, 3)
+    for c in range(2):
+        for i in range(2):
+            for j in range(2):
+                assert torch.equal(z[:, 4 * c + 2 * i + j], x[:, c, i::2, j::2])
+
+
+def test_four_pixels_become_four_channels():
+    """The reference values: a square of 0 to 3."""
+    z = kf.Squeeze()(torch.arange(4.0).reshape(1, 1, 2, 2))[0]
+    assert z.flatten(1).tolist() == [[0, 1, 2, 3]]
+
+
+def test_squeezing_twice_is_squeezing_by_four_up_to_the_order():
+    """The same numbers at the same places."""
+    x = torch.randn(2, 1, 8, 4)
+    twice = kf.Chain([kf.Squeeze(), kf.Squeeze()])(x)[0]
+    once = kf.Squeeze(4)(x)[0]
+    assert torch.equal(twice.sort(1).values, once.sort(1).values)
+    assert not torch.equal(twice, once)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 4), (3, 4, 5), (3, 4)])
+def test_what_cannot_be_squeezed_is_said(shape):
+    """Odd sides, and what is no image."""
+    with pytest.raises(kf.ArgumentError, match="height and width divide by 2"):
+        kf.Squeeze()(torch.zeros(1, *shape))
+
+
+def test_channels_that_make_no_squares_are_refused():
+    """On the way back."""
+    with pytest.raises(kf.ArgumentError, match="channels divide by 4"):
+        kf.Squeeze().inverse(torch.zeros(1, 6, 2, 2))

@@ -1,0 +1,182 @@
+"""Flows of points that are joined with something: dequantised pixels, padded features."""
+
+import math
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.testing.contract import jittered
+
+
+def seeded(seed=0):
+    """Returns a generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+def pixels(n, shape, values, seed=0):
+    """Returns random pixel values."""
+    return torch.randint(0, values, (n, *shape), generator=seeded(seed)).float()
+
+
+def dequantised(augment, scale=1.0, shift=0.0, features=1):
+    """Returns a flow that is an affine map of the filled pixels."""
+    affine = kf.ElementwiseAffine(
+        features, log_scale=[math.log(scale)] * features, shift=[shift] * features
+    )
+    return kf.Flow(kf.StandardNormal(features), affine, augment)
+
+
+def test_bits_per_dimension_of_a_known_model():
+    """A density that is uniform on 256 values takes 8 bits, whatever the noise.
+
+    A normal so wide that it is flat over the pixels has log p = -log(sigma sqrt(2 pi)) there.
+    """
+    flow = dequantised(kf.Dequantize(256), scale=1e-4)
+    x = pixels(100, (1,), 256)
+    bits = -flow.log_prob(x, generator=seeded()) / math.log(2)
+    wanted = math.log2(1e4 * math.sqrt(2 * math.pi))
+    assert torch.allclose(bits, torch.full((100,), wanted), atol=1e-3)
+
+
+def test_the_bound_is_the_mean_over_the_interval():
+    """Of log p over each pixel's interval, by a fine sum."""
+    flow = dequantised(kf.Dequantize(4), scale=1.3, shift=-2.0).double()
+    x = torch.tensor([[1.0]], dtype=torch.float64)
+    with torch.no_grad():
+        many = flow.log_prob(x.expand(100_000, 1), generator=seeded()).mean()
+        grid = 1 + (torch.arange(10_000, dtype=torch.float64)[:, None] + 0.5) / 10_000
+        wanted = flow.joined_log_prob(grid).mean()
+    assert abs(many - wanted) < 0.01
+
+
+def test_more_samples_tighten_the_bound():
+    """Up to log of the integral of p over the interval."""
+    flow = dequantised(kf.Dequantize(4), scale=6.0, shift=-10.0).double()
+    x = torch.full((2000, 1), 1.0, dtype=torch.float64)
+    with torch.no_grad():
+        one, ten = (flow.log_prob(x, samples=n, generator=seeded()).mean() for n in (1, 50))
+    normal = torch.distributions.Normal(0.0, 1.0)
+    ends = torch.tensor([6 * 1.0 - 10.0, 6 * 2.0 - 10.0])
+    integral = (normal.cdf(ends[1]) - normal.cdf(ends[0])).log()
+    assert one < ten - 0.3
+    assert abs(ten - integral) < 0.05
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        kf.Dequantize(16),
+        kf.VariationalDequantize((2, 4, 4), 16, depth=3, hidden=4),
+        kf.VariationalDequantize((2, 4, 4), 16, depth=1, hidden=4),
+        kf.Pad(3),
+    ],
+)
+def test_what_is_drawn_is_joined_and_dropped_again(augment):
+    """And its density is what it is said to be."""
+    augment = jittered(augment).double()
+    x = pixels(5, (2, 4, 4), 16).double()
+    with torch.no_grad():
+        e, log_q = augment.draw(x, generator=seeded())
+        again, _ = augment.draw(x, generator=seeded())
+        back, kept = augment.drop(augment.join(x, e))
+        assert torch.equal(e, again)
+        assert torch.equal(back, x)
+        assert torch.allclose(kept, e, atol=1e-12)
+        assert torch.allclose(augment.log_prob(e, x), log_q, atol=1e-8)
+    assert augment.event_shape(augment.join(x, e).shape[1:]) == (2, 4, 4)
+
+
+def test_the_learned_noise_has_a_density_that_integrates_to_one():
+    """Of a single pixel, over its interval."""
+    augment = jittered(kf.VariationalDequantize((1, 1, 1), 4, depth=2, hidden=4)).double()
+    grid = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    with torch.no_grad():
+        log_q = augment.log_prob(
+            grid.reshape(-1, 1, 1, 1), torch.full((20_000, 1, 1, 1), 2.0).double()
+        )
+    assert abs(log_q.exp().mean() - 1) < 1e-3
+
+
+def test_rounding_never_carries_a_pixel_into_the_next_interval():
+    """Not even the largest of many draws beside the largest value."""
+    x = torch.full((2_000_000, 1), 255.0)
+    e, _ = kf.Dequantize(256).draw(x, generator=seeded())
+    assert (x + e).max() < 256
+    assert e.max() > 0.9999
+
+
+def test_padding_with_an_independent_normal_changes_nothing():
+    """Where the flow leaves e alone, the bound is exact."""
+    own = kf.ElementwiseAffine(4, log_scale=[0.5, -0.5, 0.0, 0.0], shift=[1.0, 0.0, 0.0, 0.0])
+    padded = kf.Flow(kf.StandardNormal(4), own, kf.Pad(2))
+    plain = kf.Flow(
+        kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[0.5, -0.5], shift=[1.0, 0.0])
+    )
+    x = torch.randn(50, 2)
+    assert padded.event_shape == (2,)
+    assert padded.joint_shape == (4,)
+    assert torch.allclose(padded.log_prob(x), plain.log_prob(x), atol=1e-5)
+    assert padded.sample(3).shape == (3, 2)
+
+
+def test_the_joint_density_is_exact():
+    """Log p(x, e) is that of the joined points; the bound is it less log q."""
+    flow = dequantised(kf.Pad(1), features=3)
+    x = torch.randn(4, 2)
+    e, log_q = flow.augment.draw(x, generator=seeded(3))
+    joint = flow.joint_log_prob(x, e)
+    assert torch.equal(joint, flow.joined_log_prob(torch.cat((x, e), 1)))
+    assert torch.allclose(flow.log_prob(x, generator=seeded(3)), joint - log_q)
+
+
+def test_draws_are_whole_numbers_of_the_range():
+    """And their log_prob is the bound there."""
+    flow = dequantised(kf.Dequantize(4), scale=0.3, shift=-0.6)
+    x, log_prob = flow.sample_and_log_prob(500, generator=seeded())
+    assert set(x.flatten().tolist()) == {0.0, 1.0, 2.0, 3.0}
+    assert log_prob.isfinite().all()
+
+
+def test_a_temperature_of_zero_is_the_mode():
+    """And one of a half halves the deviation of the latents."""
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, shift=[1.0, -1.0]))
+    cold = flow.sample(3, temperature=0.0)
+    assert torch.equal(cold, torch.tensor([[-1.0, 1.0]]).expand(3, 2))
+    warm, cool = (flow.sample(500, temperature=t, generator=seeded()) for t in (1.0, 0.5))
+    mode = torch.tensor([-1.0, 1.0])
+    assert torch.allclose(cool - mode, (warm - mode) / 2, atol=1e-5)
+
+
+def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
+    """As any other."""
+    chain = kf.Chain([kf.AffineCoupling(kf.Partition.half(4), kf.MLP(2, 4, (8,)))])
+    flow = jittered(kf.Flow(kf.StandardNormal(4), chain, kf.Pad(2))).eval()
+    kf.save(flow, tmp_path)
+    loaded = kf.load(tmp_path)
+    x = torch.randn(5, 2)
+    assert torch.equal(
+        loaded.log_prob(x, generator=seeded()), flow.log_prob(x, generator=seeded())
+    )
+    assert kf.profile(flow, x).condition_number.shape == (1, 5)
+    assert kf.doctor(flow, x).ok
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dequantised(kf.Dequantize(4)).log_prob(torch.tensor([[0.5]])), "whole numbers"),
+        (lambda: dequantised(kf.Dequantize(4)).log_prob(torch.tensor([[4.0]])), "0 to 3"),
+        (lambda: dequantised(kf.Dequantize(4)).log_prob(torch.tensor([[-1.0]])), "whole numbers"),
+        (lambda: dequantised(None).log_prob(torch.zeros(1, 1), samples=2), "exact"),
+        (lambda: dequantised(None).joint_log_prob(torch.zeros(1, 1), None), "no augmentation"),
+        (lambda: dequantised(kf.Pad(1)), "fewer features"),
+        (lambda: dequantised("uniform"), "'augment' should be an Augmentation, got str"),
+        (lambda: dequantised(None).sample(1, temperature=-1.0), "'temperature' should be 0 or"),
+        (lambda: dequantised(None).sample(1, temperature=math.nan), "'temperature' should be a"),
+    ],
+)
+def test_wrong_arguments_are_refused(call, message):
+    """In one sentence."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        call()
