@@ -34,6 +34,7 @@ class MultiScale(Bijection):
 
     Attributes:
         shapes: Of the parts of the latent, one (c, h, w) a scale.
+        shapes_in: Of what reaches each scale.
 
     Raises:
         ArgumentError: There is no scale, one does not fit the shape of what reaches it, or leaves
@@ -63,7 +64,7 @@ class MultiScale(Bijection):
         self.event_shape = tuple(event_shape)
         self.scales = nn.ModuleList(scales)
         self.context_features = max(scale.context_features for scale in scales)
-        self._splits, self.shapes = self._plan()
+        self._splits, self.shapes_in, self.shapes = self._plan()
         self._sizes = [torch.Size(shape).numel() for shape in self.shapes]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -134,13 +135,14 @@ class MultiScale(Bijection):
     def __iter__(self) -> Iterator[Bijection]:
         return iter(self.scales)  # pyright: ignore[reportReturnType]
 
-    def _plan(self) -> tuple[list[Partition | None], tuple[Shape, ...]]:
-        """Returns what goes on behind each scale, and the shapes of the parts of the latent."""
-        shape, splits, shapes = self.event_shape, [], []
+    def _plan(self) -> tuple[list[Partition | None], tuple[Shape, ...], tuple[Shape, ...]]:
+        """Returns what goes on behind each scale, and the shapes that `__init__` holds."""
+        shape, splits, before, shapes = self.event_shape, [], [], []
         for number, scale in enumerate(self, start=1):
+            before.append(shape)
             shape = scale.latent_shape(shape)
             if number == len(self.scales):
-                return [*splits, None], (*shapes, shape)
+                return [*splits, None], tuple(before), (*shapes, shape)
             if len(shape) != 3 or shape[0] < 2:
                 raise ArgumentError(
                     f"scale {number} should leave images of two channels or more, of which half "

@@ -92,6 +92,6 @@ def difference(
         flow = copy.deepcopy(flow).to(dtype)
         given = x.to(dtype), None if context is None else context.to(dtype)
         with evaluation_mode(flow):
-            found.append((*flow.bijection(*given), flow.log_prob(*given)))
+            found.append((*flow.bijection(*given), flow.joined_log_prob(*given)))
     pairs = zip(*found, strict=True)
     return Difference(*((a.double() - b.double()).abs().max().item() for a, b in pairs))

@@ -8,16 +8,18 @@ from torch import Tensor
 
 from kappaflow._checks import batch, natural_int
 from kappaflow.bijection import Bijection
+from kappaflow.conditioning.points import joined_points
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Factorization, factor_linear
 from kappaflow.factor.problem import two_parts
 from kappaflow.flows import Flow
 from kappaflow.partition import Partition
 from kappaflow.rewrite.certificate import Certificate, Replaced, difference
-from kappaflow.rewrite.items import Item, LinearMap, partition_of
+from kappaflow.rewrite.items import Item, LinearMap, is_any_coupling, partition_of
 from kappaflow.rewrite.merge import merged
 from kappaflow.rewrite.opened import flow_of, is_coupling, is_elementwise, is_linear, parts_of
 from kappaflow.rewrite.plan import Plan
+from kappaflow.rewrite.runs import changed_by_run
 from kappaflow.rewrite.stacked import stacked
 
 POINTS = 256
@@ -39,7 +41,9 @@ def rewrite_fixed_partition(
     two couplings costs four more, since both ends join.
 
     Args:
-        flow: Of affine and additive couplings, with any linear layers between them.
+        flow: Of affine and additive couplings, with any linear layers between them: of tables, or
+            of images, where linear layers of the channels are meant, such as 1x1 convolutions, and
+            each scale has its own partition. Couplings that split places (a checkerboard) stay.
         x: Points (B, features) on which the two flows are compared; samples of the flow if left
             out.
         context: (B, C) for these points, for a conditional flow.
@@ -51,7 +55,7 @@ def rewrite_fixed_partition(
         The new flow, which trains, saves and samples like any other, and what was done.
 
     Raises:
-        ArgumentError: It is no flow of one row of features, no coupling of it fits the partition,
+        ArgumentError: It is no flow, no coupling of it fits the partition,
             a context is missing, or the points are not finite points of the flow.
 
     Source:
@@ -67,35 +71,68 @@ def rewrite_fixed_partition(
     natural_int("seed", seed)
     parts = parts_of(flow)
     x, context = _points(flow, x, context, seed)
-    if len(flow.event_shape) != 1:
+    rewriter = _Rewriter(partition, couplings, seed)
+    layers = changed_by_run(parts, flow.joint_shape, rewriter)
+    if not rewriter.runs:
         raise ArgumentError(
-            f"'flow' should be one of rows of features, got one of shape {flow.event_shape}."
+            "'flow' should have layers on two features or more, between which they can mix."
         )
-    plan = Plan(two_parts(partition, *flow.event_shape))
-    for part in parts:
-        plan.add(part)
-    plan.finish()
-    found = [
-        _factored(plan.items, i, plan.partition, couplings, seed) for i in range(len(plan.items))
-    ]
-    loose = [layer for layers, _ in found for layer in layers]
-    joined = merged([layer.double() for layer in loose])
-    exact = flow_of(flow, stacked(joined))
+    exact = flow_of(flow, layers)
     made = copy.deepcopy(exact).to(flow.dtype)
     return made, Certificate(
-        couplings_before=sum(map(is_coupling, parts)),
-        mixing_before=sum(is_linear(part) and not is_elementwise(part) for part in parts),
-        couplings_after=sum(partition_of(layer) is not None for layer in joined),
-        joined=sum(partition_of(layer) is not None for layer in loose)
-        - sum(partition_of(layer) is not None for layer in joined),
-        replaced=tuple(one for _, one in found if one is not None),
-        left=tuple(plan.left),
+        couplings_before=rewriter.couplings_before,
+        mixing_before=rewriter.mixing_before,
+        couplings_after=rewriter.couplings_after,
+        joined=rewriter.joined,
+        replaced=tuple(rewriter.replaced),
+        left=tuple(rewriter.left),
         points=len(x),
         differences={
             "float64": difference(flow, exact, x, context, torch.float64),
             "float32": difference(flow, made, x, context, torch.float32),
         },
     )
+
+
+class _Rewriter:
+    """Rewrites runs of layers on one partition each, and counts what it does.
+
+    Args:
+        partition: Of each run.
+        couplings: How many one linear map may take.
+        seed: For searches.
+    """
+
+    def __init__(self, partition: str | int | Partition, couplings: int | None, seed: int) -> None:
+        self._partition, self._couplings, self._seed = partition, couplings, seed
+        self.runs = self.couplings_before = self.mixing_before = 0
+        self.couplings_after = self.joined = 0
+        self.replaced: list[Replaced] = []
+        self.left: list[str] = []
+
+    def __call__(self, run: list[Bijection], features: int) -> list[Bijection]:
+        """Returns layers of the same function, in float64, on one partition of the features."""
+        self.couplings_before += sum(map(is_coupling, run))
+        self.mixing_before += sum(is_linear(part) and not is_elementwise(part) for part in run)
+        if features < 2:  # channels of grey images: only places are split there
+            self.couplings_after += sum(map(is_coupling, run))
+            self.left += [type(part).__name__ for part in run if is_coupling(part)]
+            return [part.double() for part in run]
+        self.runs += 1
+        plan = Plan(two_parts(self._partition, features))
+        plan.add_all(run)
+        found = [
+            _factored(plan.items, i, plan.partition, self._couplings, self._seed)
+            for i in range(len(plan.items))
+        ]
+        loose = [layer for layers, _ in found for layer in layers]
+        made = merged([layer.double() for layer in loose])
+        before, after = (sum(map(is_any_coupling, layers)) for layers in (loose, made))
+        self.couplings_after += after
+        self.joined += before - after
+        self.replaced += [one for _, one in found if one is not None]
+        self.left += plan.left
+        return stacked(made)
 
 
 def _factored(
@@ -137,13 +174,14 @@ def _nearest(items: Sequence[Item]) -> Partition | None:
 def _points(
     flow: Flow, x: Tensor | None, context: Tensor | None, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns points to compare on: those given, if they will do, or samples."""
+    """Returns points to compare on, joined: those given, if they will do, or samples."""
     if x is not None:
         if not len(batch("x", x, flow.event_shape)) or not x.isfinite().all():
             raise ArgumentError("'x' should hold one finite point or more.")
         with torch.no_grad():
             flow.log_prob(x, context)
-        return x, context if context is None else context.expand(len(x), -1)
+        context = context if context is None else context.expand(len(x), -1)
+        return joined_points(flow, x), context
     if flow.context_features or context is not None:
         raise ArgumentError(
             "'x' and 'context' should be given together, for a conditional flow: its samples need "
@@ -151,6 +189,8 @@ def _points(
         )
     generator = torch.Generator(flow.device).manual_seed(seed)
     training = flow.training
-    drawn = flow.eval().sample(POINTS, generator=generator)
+    with torch.no_grad():
+        z = flow.base.sample(POINTS, dtype=flow.dtype, device=flow.device, generator=generator)
+        drawn = flow.eval().bijection.inverse(z)[0]
     flow.train(training)
     return drawn, None

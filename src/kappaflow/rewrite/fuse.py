@@ -11,6 +11,7 @@ from kappaflow.flows import Flow
 from kappaflow.rewrite.affine import affine_map
 from kappaflow.rewrite.items import elementwise_if_any
 from kappaflow.rewrite.opened import flow_of, is_elementwise, is_linear, is_permutation, parts_of
+from kappaflow.rewrite.runs import changed_by_run
 from kappaflow.rewrite.stacked import stacked
 
 
@@ -21,7 +22,7 @@ def fuse(flow: Flow) -> Flow:
     dense matrix. The standardisation at the data stays what it is.
 
     Args:
-        flow: Of rows of features.
+        flow: Of rows of features, or of images, whose channels are the features.
 
     Returns:
         A new flow.
@@ -40,11 +41,17 @@ def fuse(flow: Flow) -> Flow:
     units = 0
     while units < len(parts) and isinstance(parts[units], Standardize):
         units += 1
-    found = parts[:units]
-    for linear, group in groupby(parts[units:], is_linear):
-        run = list(group)
-        found += _fused(run, *flow.event_shape) if linear and len(run) > 1 else run
-    return flow_of(flow, stacked([part.to(flow.dtype) for part in found]))
+    found = changed_by_run(parts[units:], flow.joint_shape, _fused_run)
+    return flow_of(flow, [part.to(flow.dtype) for part in (*parts[:units], *found)])
+
+
+def _fused_run(run: list[Bijection], features: int) -> list[Bijection]:
+    """Returns layers on so many features, neighbouring linear ones as one."""
+    found: list[Bijection] = []
+    for linear, group in groupby(run, is_linear):
+        layers = list(group)
+        found += _fused(layers, features) if linear and len(layers) > 1 else layers
+    return stacked(found)
 
 
 def _fused(run: Sequence[Bijection], features: int) -> list[Bijection]:

@@ -35,6 +35,11 @@ def partition_of(item: Item | None) -> Partition | None:
     return None
 
 
+def is_any_coupling(item: Item) -> bool:
+    """Returns whether it is a coupling, linear or not."""
+    return isinstance(item, AffineCoupling | AdditiveCoupling | MixedCoupling | LinearCoupling)
+
+
 def elementwise(scale: np.ndarray, shift: np.ndarray) -> ElementwiseAffine:
     """Returns the layer x -> scale x + shift of positive scales, in float64."""
     layer = ElementwiseAffine(len(scale)).double()

@@ -46,8 +46,8 @@ def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
     if isinstance(chain, Chain) and chain.embedding is not None:
         embedding, width = chain.embedding, chain.context_features
     made = Chain(parts, embedding=embedding, context_features=width)
-    made = made.to(flow.device)
-    return Flow(copy.deepcopy(flow.base), made).train(flow.training)
+    base, augment = copy.deepcopy(flow.base), copy.deepcopy(flow.augment)
+    return Flow(base, made, augment).to(flow.device).train(flow.training)
 
 
 def parts_of(flow: Flow) -> list[Bijection]:

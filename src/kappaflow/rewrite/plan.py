@@ -41,9 +41,19 @@ class Plan:
         self._pending: AffineMap | None = None
         self._behind: AffineMap | None = None  # elementwise, behind the pending map
         self._names: list[str] = []
+        self._is_last_map = False  # what is pending
 
-    def add(self, part: Bijection) -> None:
-        """Adds a layer of the old flow."""
+    def add_all(self, parts: Sequence[Bijection]) -> None:
+        """Adds the layers of the old flow, and brings the features back to their order."""
+        mixes = [is_linear(part) and not is_elementwise(part) for part in parts]
+        last = max((place for place, does in enumerate(mixes) if does), default=0)
+        for place, part in enumerate(parts):
+            self._is_last_map = place > last
+            self._add(part)
+        self._finish()
+
+    def _add(self, part: Bijection) -> None:
+        """Adds a layer."""
         if is_permutation(part):
             index = self._map_of(part).matrix.argmax(0)  # feature f goes to place index[f]
             self._order = [int(index[feature]) for feature in self._order]
@@ -60,7 +70,7 @@ class Plan:
         else:
             self._leave(part)
 
-    def finish(self) -> None:
+    def _finish(self) -> None:
         """Brings the features back to their order."""
         self._move_to(self._positions())
         self._emit()
@@ -114,7 +124,9 @@ class Plan:
                 f"{old.features} features."
             )
         wrong = [len(self._misplaced(old, target)) for target in fitting]
-        if self._pending is None and 0 in wrong:
+        # To exchange the parts at the last map would take another one, to bring them back.
+        stay = self._pending is None or (self._is_last_map and self._in_order())
+        if stay and 0 in wrong:
             return fitting[wrong.index(0)]
         # Factors of a map join the couplings on both its sides if these change different parts.
         last = next((p for item in reversed(self.items) if (p := partition_of(item))), None)
@@ -171,7 +183,7 @@ class Plan:
     def _leave(self, part: Bijection) -> None:
         """Adds a layer as it is, in front of which all is in its old order."""
         if not isinstance(part, Logit):  # the same function of each feature
-            self.finish()
+            self._finish()
         self._emit()
         self.items.append(part)
         if not (is_linear(part) or is_elementwise(part)):

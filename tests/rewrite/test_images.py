@@ -1,0 +1,109 @@
+"""Flows of images on one partition a scale, and with their linear layers as one."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.testing.contract import jittered
+
+
+def trained(recipe="glow", shape=(3, 8, 8), **settings):
+    """Returns a flow whose activation norms have started, off its start."""
+    torch.manual_seed(0)
+    sizes = {"levels": 2, "steps": 2, "hidden": 4} if recipe == "glow" else {}
+    flow = getattr(kf, recipe)(shape, **sizes | settings)
+    flow.train()
+    flow.joined_log_prob(torch.randn(32, *shape))
+    return jittered(flow).eval()
+
+
+def layers(flow):
+    """Returns the layers of all scales, in a list."""
+    scales = [part for part in flow.bijection if isinstance(part, kf.MultiScale)][0]
+    return [layer for scale in scales for layer in scale]
+
+
+@pytest.mark.parametrize("mixing", ["lu", "plain", "svd"])
+def test_a_glow_becomes_couplings_of_one_partition_a_scale(mixing):
+    """No 1x1 convolution is left, every coupling keeps or changes one half, the function stays."""
+    flow = trained(mixing=mixing)
+    made, certificate = kf.rewrite_fixed_partition(flow)
+    kinds = {type(layer) for layer in layers(made)}
+    assert kf.InvertibleConv1x1 not in kinds
+    for layer in layers(made):
+        if hasattr(layer, "partition"):
+            half = kf.Partition.half(layer.partition.features)
+            assert layer.partition in (half, half.swapped())
+    assert certificate.couplings_before == 5
+    assert certificate.mixing_before == 4
+    assert certificate.couplings_after < 5 + 4 * 6
+    assert certificate.joined > 0
+    assert certificate.left == ()
+    x = flow.sample(20)
+    found = made.double().log_prob(x.double())
+    assert torch.allclose(found, flow.double().log_prob(x.double()), atol=1e-7)
+    assert certificate.differences["float64"].log_prob < 1e-6
+
+
+def test_the_memory_modes_of_the_scales_are_kept():
+    """And the flow trains on, is saved and loaded."""
+    made, _ = kf.rewrite_fixed_partition(trained(memory="store"))
+    scales = [part for part in made.bijection if isinstance(part, kf.MultiScale)][0]
+    assert {scale.memory for scale in scales} == {"store"}
+
+
+def test_a_rewritten_flow_trains_is_saved_and_loaded(tmp_path):
+    """As any other."""
+    made, _ = kf.rewrite_fixed_partition(trained())
+    x = torch.randn(4, 3, 8, 8)
+    made.train().log_prob(x).sum().backward()
+    assert any(p.grad is not None and p.grad.any() for p in made.parameters())
+    kf.save(made.eval(), tmp_path)
+    assert torch.equal(kf.load(tmp_path).log_prob(x), made.log_prob(x))
+
+
+def test_permutations_of_patches_become_couplings():
+    """Of a Jet, whose transformers read half of the channels or half of the places."""
+    flow = trained("jet", (1, 8, 8), patch=4, depth=4, width=4, blocks=1, heads=1)
+    made, certificate = kf.rewrite_fixed_partition(flow)
+    assert not any(isinstance(part, kf.Permutation) for part in made.bijection.modules())
+    assert set(certificate.left) == {"SigmoidCoupling"}
+    assert certificate.differences["float64"].log_prob < 1e-9
+
+
+def test_checkerboards_stay_and_are_named():
+    """They split places, which no partition of channels does."""
+    flow = trained("real_nvp_image", (1, 8, 8), levels=2, hidden=4, blocks=1)
+    _, certificate = kf.rewrite_fixed_partition(flow)
+    assert certificate.couplings_before == certificate.couplings_after == 10
+    assert certificate.left == ("AffineCoupling",) * 7
+    assert certificate.differences["float64"].log_prob < 1e-9
+
+
+@pytest.mark.parametrize("dequantize", ["uniform", "variational"])
+def test_what_fills_the_pixels_is_taken_over(dequantize):
+    """And the two are compared on the same filled pixels."""
+    flow = trained("glow", (1, 4, 4), dequantize=dequantize, values=4)
+    made, certificate = kf.rewrite_fixed_partition(flow)
+    assert repr(made.augment) == repr(flow.augment)
+    assert certificate.differences["float64"].log_prob < 1e-6
+    assert kf.fuse(flow).augment is not None
+
+
+def test_runs_of_linear_layers_of_the_channels_become_one():
+    """Activation norm and convolution are one layer, the function is the same."""
+    flow = trained().double()
+    fused = kf.fuse(flow)
+    kinds = [type(layer) for layer in layers(fused)]
+    assert kf.InvertibleConv1x1 not in kinds
+    assert kf.ActNorm not in kinds
+    assert kinds.count(kf.Linear) == 4
+    x = torch.randn(5, 3, 8, 8, dtype=torch.float64)
+    assert torch.allclose(fused.log_prob(x), flow.log_prob(x), atol=1e-9)
+
+
+def test_a_grey_image_without_scales_has_nothing_to_mix():
+    """One channel, and no squeeze."""
+    flow = trained("real_nvp_image", (1, 3, 3), levels=1, hidden=4, blocks=1)
+    with pytest.raises(kf.ArgumentError, match="two features or more"):
+        kf.rewrite_fixed_partition(flow)
