@@ -45,6 +45,17 @@ def test_white_rows_stay_as_they_are():
     assert torch.allclose(whiten(white)[0], white, atol=1e-9)
 
 
+@pytest.mark.parametrize("scales", [(1, 1, 1, 1), (1, 1, 2, 4), (3, 1, 2, 4)])
+def test_rows_that_need_fewer_couplings_leave_nothing_of_an_earlier_fit(scales):
+    """The identity takes none of the six, a diagonal one or two: the others are the identity."""
+    whiten = kf.Whiten(4).double()
+    whiten.fit(correlated(4).double())
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4).double()
+    rows = signs * torch.tensor(scales)
+    whiten.fit(rows)
+    assert (covariance(whiten(rows)[0]) - torch.eye(4)).abs().max() < 1e-12
+
+
 @pytest.mark.parametrize("recipe", [kf.real_nvp, kf.nice])
 def test_a_fresh_flow_whitens_the_training_rows(recipe):
     """Behind the standardisation; the first fit sets it, a second one does not."""
@@ -99,3 +110,21 @@ def test_it_is_stored(tmp_path):
     kf.fit(flow, x, max_epochs=1)
     kf.save(flow, tmp_path / "model")
     assert torch.equal(kf.load(tmp_path / "model").log_prob(x), flow.log_prob(x))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        torch.full((5, 3), float("nan")),
+        torch.tensor([[1.0, 2.0, float("inf")], [0.0, 1.0, 2.0]]),
+        torch.zeros(0, 3),
+        1e200 * torch.eye(3, dtype=torch.float64),
+    ],
+    ids=["nan", "inf", "no rows", "huge"],
+)
+def test_rows_without_a_finite_covariance_are_refused(rows):
+    """With what to look for."""
+    whiten = kf.Whiten(3)
+    with pytest.raises(DataError, match="covariance is not finite"):
+        whiten.fit(rows)
+    assert not whiten.fitted

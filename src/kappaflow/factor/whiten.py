@@ -60,10 +60,17 @@ class Whiten(Bijection):
         """Sets the couplings so that these rows (N, features) have the unit covariance.
 
         Raises:
-            DataError: Some combination of the features does not vary.
+            DataError: Some combination of the features does not vary, or the covariance is not
+                finite.
         """
         wide = batch("x", x, (self.features,)).double()
-        variances, directions = torch.linalg.eigh(torch.cov(wide.T, correction=0))
+        covariance = torch.cov(wide.T, correction=0) if len(wide) else torch.tensor(torch.nan)
+        if not covariance.isfinite().all():
+            raise DataError(
+                "the rows cannot be whitened: their covariance is not finite. Likely causes: (a) "
+                "nan or inf among them, see x.isfinite(); (b) no rows; (c) numbers beyond 1e150."
+            )
+        variances, directions = torch.linalg.eigh(covariance)
         if not variances[0] > DEPENDENT * variances[-1]:
             raise DataError(
                 "the rows cannot be whitened: some combination of the columns has next to no "
@@ -71,9 +78,11 @@ class Whiten(Bijection):
             )
         root = directions * variances.rsqrt() @ directions.mT
         found = list(factor_linear(root, couplings=COUPLINGS).couplings)[::-1]
-        for own in self.couplings:  # fewer may do: the others stay the identity
-            if found and found[0].partition == own.partition:  # pyright: ignore
-                own.load_state_dict(found.pop(0).state_dict())
+        for own in self.couplings:  # fewer may do: the others become the identity
+            partition = own.partition  # pyright: ignore
+            taken = found and found[0].partition == partition
+            one = found.pop(0) if taken else LinearCoupling(partition)  # pyright: ignore
+            own.load_state_dict(one.state_dict())
         if found:
             raise RuntimeError("the factors do not take turns")
         self.fitted.fill_(True)
