@@ -1,5 +1,6 @@
 """Linear couplings: their matrix, their condition number, what they refuse."""
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -52,6 +53,33 @@ def test_the_condition_number_of_a_diagonal_of_several_sizes_is_that_of_the_matr
     assert layer.condition_number == pytest.approx(torch.linalg.cond(layer.matrix()).item())
 
 
+def test_several_sizes_and_a_huge_weight_do_not_spoil_the_condition_number():
+    """Against 60 digits: the smallest singular value of the dense matrix would be rounding."""
+    weight = torch.tensor([[1e9, 2e3], [3.0, 4e8]], dtype=torch.float64)
+    layer = kf.LinearCoupling(half(4), weight, [1e-5, -2e3])
+    with mpmath.workdps(60):
+        values = mpmath.svd_r(mpmath.matrix(layer.matrix().tolist()), compute_uv=False)
+        exact = float(max(values) / min(values))
+    assert layer.condition_number == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("diagonal", [None, [1.0, 2.0]])
+@pytest.mark.parametrize("name", ["weight", "log_scale"])
+def test_numbers_that_are_not_finite_have_no_condition_number(name, diagonal):
+    """As after training that diverged."""
+    layer = coupling(half(4), diagonal=diagonal)
+    getattr(layer, name).data.fill_(float("nan"))
+    assert np.isnan(layer.condition_number)
+
+
+def test_a_diagonal_alone_keeps_its_dtype():
+    """Beside a weight it takes that of the weight."""
+    diagonal = torch.tensor([1 / 3, 1e-60], dtype=torch.float64)
+    layer = kf.LinearCoupling(half(4), None, diagonal)
+    torch.testing.assert_close(layer.diagonal.detach(), diagonal, rtol=1e-13, atol=0)
+    assert kf.LinearCoupling(half(4), torch.ones(2, 2), [1.0, 2.0]).diagonal.dtype == torch.float32
+
+
 def test_a_huge_weight_does_not_spoil_the_condition_number():
     """It is w^2, where the smallest singular value of the dense matrix would be rounding."""
     layer = kf.LinearCoupling(half(2), torch.tensor([[1e10]], dtype=torch.float64))
@@ -94,6 +122,8 @@ def test_a_flow_of_linear_couplings_is_saved_and_loaded(tmp_path):
         ((half(4), None, [1.0, 0.0]), "'diagonal' should be nowhere zero"),
         ((half(4), np.full((2, 2), np.nan)), "'weight' should hold finite numbers"),
         ((half(4), [["a", "b"]]), "'weight' should hold numbers"),
+        ((half(4), torch.ones(2, 2) * 1j), "'weight' should hold real numbers"),
+        ((half(4), None, [1.0, 1j]), "'diagonal' should hold real numbers"),
         ((kf.Partition(2, ()),), "a coupling must both read and change something"),
     ],
 )

@@ -27,7 +27,7 @@ class LinearCoupling(Bijection):
         partition: What is kept (x_1) and changed (x_2).
         weight: W, (changed, kept); zeros if left out.
         diagonal: d, (changed,), nowhere zero; ones if left out. Its signs stay as they are when
-            the layer learns.
+            the layer learns. It takes the dtype of the weight, if there is one.
 
     Raises:
         ArgumentError: A shape does not fit the partition, a number cannot be used, or the
@@ -54,8 +54,11 @@ class LinearCoupling(Bijection):
         check_something_to_read(partition, 0)
         kept, changed = len(partition.kept), len(partition.changed)
         self.partition = partition
-        self.weight = nn.Parameter(_numbers("weight", weight, (changed, kept), empty=0.0))
-        start = _numbers("diagonal", diagonal, (changed,), empty=1.0).to(self.weight.dtype)
+        start = _numbers("diagonal", diagonal, (changed,), empty=1.0)
+        numbers = _numbers("weight", weight, (changed, kept), empty=0.0)
+        if weight is None:
+            numbers = numbers.to(start.dtype)
+        self.weight, start = nn.Parameter(numbers), start.to(numbers.dtype)
         if (start == 0).any():
             raise ArgumentError(
                 "'diagonal' should be nowhere zero, got zeros: a coupling must be invertible."
@@ -84,16 +87,17 @@ class LinearCoupling(Bijection):
 
     @property
     def condition_number(self) -> float:
-        r"""Largest over smallest singular value of the matrix.
+        r"""Largest over smallest singular value of the matrix; nan if a number is not finite.
 
         For one size g of the diagonal, each singular value w of W gives the pair with sum of
         squares 1 + g^2 + w^2 and product g; the largest w gives the largest and the smallest.
         """
         weight = self.weight.detach().double().cpu()
         size = self.log_scale.detach().double().cpu().exp()
-        if (size != size[0]).any():
-            values = torch.linalg.svdvals(self.matrix().double().cpu())
-            return (values[0] / values[-1]).item()
+        if not (weight.isfinite().all() and size.isfinite().all()):
+            return float("nan")
+        if (size != size[0]).any():  # the smallest is lost beside the largest, not in the inverse
+            return _norm(weight, size) * _norm(weight / size[:, None], 1 / size)
         return two_by_two_condition(torch.linalg.svdvals(weight)[0].item(), size[0].item())
 
     @torch.no_grad()
@@ -169,6 +173,13 @@ class _LinearCouplingLinearization(Linearization):
         return vectors.reshape(-1, *self.value.shape[1:])
 
 
+def _norm(weight: Tensor, size: Tensor) -> float:
+    """Returns the largest singular value of (1, 0; weight, size)."""
+    dense = torch.eye(sum(weight.shape)).to(weight)
+    dense[weight.shape[1] :] = torch.cat((weight, size.diag()), 1)
+    return torch.linalg.matrix_norm(dense, 2).item()
+
+
 def two_by_two_condition(weight: float, scale: float) -> float:
     """Returns the condition number of (1, 0; weight, scale), without cancellation.
 
@@ -203,8 +214,10 @@ def _numbers(name: str, given: Numbers | None, shape: tuple[int, ...], *, empty:
         numbers = torch.as_tensor(given).detach().clone()
     except (TypeError, ValueError, RuntimeError):
         raise ArgumentError(f"'{name}' should hold numbers, got {given!r}.") from None
-    if not numbers.is_floating_point():
+    if not (numbers.is_floating_point() or numbers.is_complex()):
         numbers = numbers.to(torch.get_default_dtype())
+    if numbers.is_complex():
+        raise ArgumentError(f"'{name}' should hold real numbers, got {numbers.dtype}.")
     if numbers.shape != torch.Size(shape):
         raise ArgumentError(
             f"'{name}' should have the shape {shape} of (changed, kept) features, "
