@@ -202,6 +202,22 @@ def test_arguments_that_make_no_sense_are_refused(arguments, message):
         kf.factor_linear(-np.eye(4), **arguments)
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e160, 1e200])
+def test_an_extreme_scale_has_an_honest_residual(scale):
+    """Squares of such numbers leave the range of float64."""
+    for matrix, method in ((np.diag([1.0, 2, 3, 4]), "auto"), (sharp(4), "eleven")):
+        found = kf.factor_linear(scale * matrix, method=method, couplings=None)
+        assert 0 < found.residual < 1e-12
+        assert np.isfinite(found.condition_number)
+
+
+def test_a_scale_beyond_what_products_can_hold_is_refused():
+    """Not a factorization with a residual of nan."""
+    for matrix in (np.diag([1.0, 2, 3, 4]), sharp(4)):
+        with pytest.raises(kf.NumericalError, match="divide the matrix by that"):
+            kf.factor_linear(1e301 * matrix)
+
+
 def test_a_matrix_that_is_no_rotation_is_not_given_to_the_rotations():
     """The way out is in the message."""
     with pytest.raises(kf.ArgumentError, match="method='auto' takes any"):

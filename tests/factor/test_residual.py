@@ -54,6 +54,18 @@ def test_cancelling_factors_are_measured_where_a_plain_product_is_not():
     assert found == pytest.approx(in_200_bits(factors, matrix), rel=1e-5)
 
 
+@pytest.mark.parametrize("exponent", [-1000, -600, 600, 960])
+def test_a_scale_whose_square_leaves_the_range_changes_nothing(exponent):
+    """A power of two in one factor and in the map; neither zero nor nan."""
+    factors = unit_factors([np.array([[3.0]]), np.array([[1 / 3]]), np.array([[0.1]])])
+    matrix = factors[0].matrix @ factors[1].matrix @ factors[2].matrix
+    matrix[0, 0] += 1e-3
+    plain = relative_residual(factors, matrix)
+    scale = 2.0**exponent
+    both = [Factor(lower, np.zeros((1, 1)), np.array([scale])) for lower in (True, False)]
+    assert relative_residual([*both, *factors], scale * matrix) == plain > 1e-5
+
+
 def test_whole_numbers_have_no_residual():
     """As fractions say."""
     rng = np.random.default_rng(2)

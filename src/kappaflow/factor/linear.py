@@ -212,10 +212,17 @@ def _assembled(
     """Returns factors as layers, with the residual of the layers."""
     couplings = layers(factors, problem.partition)
     made = [Factor(f.lower, *numbers(c)) for f, c in zip(factors, couplings, strict=True)]
+    with np.errstate(over="ignore", invalid="ignore"):
+        residual = relative_residual(made, problem.blocks)
+    if not np.isfinite(residual):
+        raise NumericalError(
+            f"the product of the couplings leaves the range of float64. Likely cause: the scale "
+            f"of the matrix, |det T|^(1/n) = {problem.scale:.1g}; divide the matrix by that."
+        )
     return Factorization(
         torch.from_numpy(problem.given.copy()),
         couplings,
-        relative_residual(made, problem.blocks),
+        residual,
         method,
         flipped,
         _note(len(couplings), method),

@@ -35,7 +35,9 @@ def relative_residual(factors: Sequence[Factor], matrix: np.ndarray) -> float:
         mixed = _product(factor.weight, high[read], low[read])
         scaled = _scaled(factor.diagonal[:, None], high[rows], low[rows])
         high[rows], low[rows] = _sum(mixed, scaled)
-    return float(np.linalg.norm((high - matrix) + low) / np.linalg.norm(matrix))
+    size = 2.0 ** np.floor(np.log2(np.abs(matrix).max()))  # squares stay within range
+    off = (high - matrix) / size + low / size
+    return float(np.linalg.norm(off) / np.linalg.norm(matrix / size))
 
 
 def _product(a: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
