@@ -167,11 +167,29 @@ def test_too_few_couplings_are_refused_with_the_reason(couplings):
         (np.ones((4, 4)), "should be invertible"),
         (np.diag([1.0, 1e-17, 1.0, 1.0]), "should be invertible"),
         (np.zeros((2, 2)), "should be invertible"),
-        ("a matrix", "should be a square matrix of numbers, got str"),
+        ("a matrix", "should hold real numbers, got <U8"),
+        (None, "should be square, got shape"),
+        ([[1.0, 2.0], [3.0]], "should be a square matrix of numbers, got list"),
+        (np.eye(2) + 1j * np.ones((2, 2)), "should hold real numbers, got complex128"),
+        (torch.eye(2) * (1 + 1j), "should hold real numbers, got complex64"),
         (torch.eye(3)[None], r"should be square, got shape \(1, 3, 3\)"),
     ],
-    ids=["wide", "one", "infinite", "singular", "nearly singular", "zero", "text", "stacked"],
+    ids=[
+        "wide",
+        "one",
+        "infinite",
+        "singular",
+        "nearly singular",
+        "zero",
+        "text",
+        "none",
+        "ragged",
+        "complex",
+        "complex tensor",
+        "stacked",
+    ],
 )
+@pytest.mark.boundary
 def test_what_no_couplings_make_is_refused(matrix, message):
     """With what was wanted, what was given, and why."""
     with pytest.raises(kf.ArgumentError, match=message):
@@ -225,8 +243,10 @@ def test_a_matrix_that_is_no_rotation_is_not_given_to_the_rotations():
 
 
 def test_integers_and_float32_are_taken():
-    """As what they stand for; the couplings are float64."""
-    for matrix in (torch.eye(4)[[1, 2, 0, 3]], np.eye(4, dtype=int)[[1, 2, 0, 3]]):
+    """As what they stand for, in any order of memory; the couplings are float64."""
+    turn = torch.eye(4)[[1, 2, 0, 3]]
+    whole = turn.int().numpy()
+    for matrix in (turn, whole, whole[::-1], np.asfortranarray(whole), whole.astype(object)):
         found = kf.factor_linear(matrix, method="rotation")
         check(found, np.asarray(matrix, dtype=float), tolerance=1e-14)
         assert found.couplings[0].weight.dtype == torch.float64

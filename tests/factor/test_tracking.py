@@ -184,7 +184,7 @@ def test_five_couplings_are_refused_where_the_corner_is_singular():
     [
         (np.eye(4), 5, "at least 6"),
         (np.ones((2, 3)), 6, "square"),
-        (np.eye(1), 6, "size 2"),
+        (np.eye(1), 6, "at least 2 rows"),
         (2 * np.eye(4), 6, "determinant 1"),
         (np.diag([1.0, -1.0]), 6, "determinant 1"),
         (np.full((2, 2), np.nan), 6, "finite"),

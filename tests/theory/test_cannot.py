@@ -284,6 +284,9 @@ def test_fewest_returns_the_proofs_on_the_way():
         ([[0.1, 0.2], [0.1, 0.2]], {}, "'matrix' should be invertible"),
         ([[1.0, float("nan")], [0.0, 1.0]], {}, "'matrix' should hold finite"),
         ([["a", "b"], ["c", "d"]], {}, "'matrix' should hold real"),
+        ([[1, 2], [3]], {}, "'matrix' should be a square matrix of numbers, got list"),
+        ([[1, 1j], [0, 1]], {}, "'matrix' should hold real numbers, got complex128"),
+        ([[1, 10**400], [0, 0.5]], {}, "'matrix' should hold real numbers"),
         ([[1, 0], [0, 1]], {"first": 2}, "'first' should be below 2"),
         ([[1, 0], [0, 1]], {"tolerance": 0.0}, "'tolerance' should be"),
     ],
@@ -294,7 +297,17 @@ def test_what_cannot_be_judged_is_refused(matrix, arguments, message):
         check_word(matrix, "LU", **arguments)
 
 
-@pytest.mark.parametrize("word", ["", "LL", "LUX", "lu"])
+def test_any_kind_of_float_is_taken():
+    """As the numbers that they are, also where NumPy has no such kind."""
+    quarter_turns = torch.block_diag(*[torch.tensor([[0.0, 1.0], [-1.0, 0.5]])] * 2)
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        matrix = quarter_turns.to(kind).requires_grad_()
+        assert not check_word(matrix, "LULUL").exact
+    assert check_word(torch.eye(2).bfloat16(), "L").verdict == "can"
+
+
+@pytest.mark.boundary
+@pytest.mark.parametrize("word", ["", "LL", "LUX", "lu", None])
 def test_a_word_must_alternate(word):
     """L's and U's, in turn."""
     with pytest.raises(ArgumentError, match="'word' should alternate"):

@@ -177,6 +177,9 @@ def test_negative_numbers_in_diagonals_are_counted():
         (np.ones((2, 4)), "square"),
         ([[1.0, np.inf], [0.0, 1.0]], "finite"),
         (np.ones((4, 4)), "invertible"),
+        ("a matrix", "real numbers"),
+        ([[1, 2], [3]], "numbers, got list"),
+        (np.eye(2) * 1j, "real numbers, got complex128"),
     ],
 )
 def test_what_has_no_such_factors_is_refused(matrix, message):

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
 from kappaflow._checks import one_of, positive_int
 from kappaflow.errors import ArgumentError
+from kappaflow.factor.matrices import square_floats
 from kappaflow.partition import Partition
 
 PARTITIONS = ("half", "alternating")
@@ -64,7 +64,7 @@ def problem_of(matrix: Tensor | np.ndarray, partition: str | int | Partition) ->
     Raises:
         ArgumentError: One of the two cannot be used.
     """
-    given = _square(matrix)
+    given = square_floats(matrix)
     split = two_parts(partition, len(given))
     _check_invertible(given)
     order = np.array(split.kept + split.changed)
@@ -74,29 +74,6 @@ def problem_of(matrix: Tensor | np.ndarray, partition: str | int | Partition) ->
         blocks[-1] *= -1
     scale = float(np.exp(log_size / len(given)))
     return Problem(given, split, order, blocks, bool(sign < 0), scale)
-
-
-def _square(matrix: Tensor | np.ndarray) -> np.ndarray:
-    """Returns the matrix as float64, if it is one that has couplings at all."""
-    try:
-        given = torch.as_tensor(matrix).detach().cpu().double().numpy()
-    except (TypeError, ValueError, RuntimeError):
-        raise ArgumentError(
-            f"'matrix' should be a square matrix of numbers, got {type(matrix).__name__}."
-        ) from None
-    if given.ndim != 2 or given.shape[0] != given.shape[1]:
-        raise ArgumentError(
-            f"'matrix' should be square, got shape {given.shape}: couplings are invertible maps "
-            "from n features to n."
-        )
-    if len(given) < 2:
-        raise ArgumentError(
-            f"'matrix' should have at least 2 rows, got {len(given)}: a coupling changes one "
-            "feature by what it reads from another."
-        )
-    if not np.isfinite(given).all():
-        raise ArgumentError("'matrix' should hold finite numbers, got others among them.")
-    return given
 
 
 def _check_invertible(given: np.ndarray) -> None:

@@ -7,6 +7,7 @@ from numpy.linalg import LinAlgError, norm
 
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.follow import SMALL, along, better, worst
+from kappaflow.factor.matrices import square_floats
 from kappaflow.factor.path import FivePath, Path
 from kappaflow.factor.six import Six
 from kappaflow.factor.word import product
@@ -180,13 +181,7 @@ def improve(
 
 def _checked(matrix: np.ndarray) -> np.ndarray:
     """Returns the matrix in float64, or says why it cannot be tracked."""
-    matrix = np.asarray(matrix, dtype=float)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
-        raise ArgumentError(
-            f"'matrix' should be square, of size 2 or more, got shape {matrix.shape}."
-        )
-    if not np.isfinite(matrix).all():
-        raise ArgumentError("'matrix' should hold finite numbers, got others among them.")
+    matrix = square_floats(matrix)
     sign, log = np.linalg.slogdet(matrix)
     if sign <= 0 or abs(log) > 1e-6 * len(matrix):
         raise ArgumentError(

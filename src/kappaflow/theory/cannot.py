@@ -1,5 +1,6 @@
 """Proofs that a given linear map is no product of so many couplings, or that it is one."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -224,7 +225,6 @@ def _cases(matrix: object, first: int | None, *, positive: bool, tolerance: floa
 
 def _checked_word(word: str) -> str:
     """Returns the word if L's and U's alternate in it."""
-    alternates = all(a != b for a, b in zip(word, word[1:], strict=False))
-    if not word or set(word) - {"L", "U"} or not alternates:
+    if not isinstance(word, str) or not re.fullmatch("L?(UL)*U?", word) or not word:
         raise ArgumentError(f"'word' should alternate L and U, such as 'LULUL', got {word!r}.")
     return word

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Integral
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import null_space
 
 from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor.matrices import array_of, finite_floats
 
 Array = NDArray[Any]
 Number = Fraction | float
@@ -124,18 +125,12 @@ def numbers_of(matrix: object, tolerance: float) -> tuple[Array, Numbers]:
     Raises:
         ArgumentError: It is no square matrix of finite numbers, or has no row.
     """
-    detach = getattr(matrix, "detach", None)
-    given = np.asarray(matrix if detach is None else cast(Any, detach()).cpu().numpy())
+    given = array_of(matrix)
     if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2:
         raise ArgumentError(f"'matrix' should be square, 2 x 2 or more, got shape {given.shape}.")
     if given.dtype == object and all(isinstance(x, (Integral, Fraction)) for x in given.flat):
         return fractions(given), Numbers(None)
-    try:
-        values = given.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ArgumentError(f"'matrix' should hold real numbers, got {given.dtype}.") from error
-    if not np.isfinite(values).all():
-        raise ArgumentError("'matrix' should hold finite numbers: look for nan or inf in it.")
+    values = finite_floats(given)
     few = len(values) <= EXACT_UP_TO or np.count_nonzero(values) <= 2 * len(values)
     if few and (values == np.round(values)).all():
         return fractions(values), Numbers(None)

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.linalg import lu
 
 from kappaflow.errors import ArgumentError
+from kappaflow.factor.matrices import square_floats
 from kappaflow.theory.exact import Array
 from kappaflow.theory.swaps import merged, permutation_couplings
 from kappaflow.theory.triangular import RATIO, triangular_couplings
@@ -103,13 +104,9 @@ def paper_route(matrix: object, *, ratio: float = RATIO) -> PaperRoute:
 
 def _checked(matrix: object) -> Array:
     """Returns the matrix as floats, or says why it has no such factors."""
-    given = np.array(matrix, dtype=np.float64)
-    if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) % 2 or not len(given):
-        raise ArgumentError(
-            f"'matrix' should be square with an even number of rows, got shape {given.shape}."
-        )
-    if not np.isfinite(given).all():
-        raise ArgumentError("'matrix' should hold finite numbers: look for nan or inf in it.")
+    given = square_floats(matrix).copy()
+    if len(given) % 2:
+        raise ArgumentError(f"'matrix' should have an even number of rows, got {len(given)}.")
     if np.linalg.matrix_rank(given) < len(given):
         raise ArgumentError("'matrix' should be invertible, as every product of couplings is.")
     return given
