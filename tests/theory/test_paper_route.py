@@ -186,3 +186,33 @@ def test_what_has_no_such_factors_is_refused(matrix, message):
     """With the reason."""
     with pytest.raises(ArgumentError, match=message):
         paper_route(matrix)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.0, -1.3, float("nan"), float("inf")])
+def test_eigenvalues_that_would_not_be_distinct_are_refused(ratio):
+    """Equal, zero, of both signs, or no numbers."""
+    with pytest.raises(ArgumentError, match="'ratio' should"):
+        paper_route(np.ones((4, 4)) + np.eye(4), ratio=ratio)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "lower"),
+    [
+        (np.tril(np.ones((4, 4))), False),
+        (np.ones((4, 4)), True),
+        (np.tril(np.ones((3, 3))), True),
+        (np.array([[0.0, 0.0], [1.0, 1.0]]), True),
+    ],
+    ids=["other triangle", "full", "odd", "singular"],
+)
+def test_what_is_not_triangular_is_not_taken_for_it(matrix, lower):
+    """Its other entries would be passed over."""
+    with pytest.raises(ArgumentError, match="'matrix' should be"):
+        triangular_couplings(matrix, lower=lower)
+
+
+@pytest.mark.parametrize("index", [[0, 0], [1, 5], [-1, 0], [1, 2, 0]])
+def test_what_is_no_permutation_of_an_even_number_is_refused(index):
+    """Twice the same, out of range, odd."""
+    with pytest.raises(ArgumentError, match="'index' should hold"):
+        permutation_couplings(index)

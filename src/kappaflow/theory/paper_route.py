@@ -72,7 +72,8 @@ def paper_route(matrix: object, *, ratio: float = RATIO) -> PaperRoute:
         The couplings, with the count of each part beside the paper's.
 
     Raises:
-        ArgumentError: T is not square with an even number of rows, not finite, or singular.
+        ArgumentError: T is not square with an even number of rows, not finite, or singular; or
+            the ratio cannot be used.
 
     Note:
         The diagonals are nonzero, of any sign: a swap has determinant -1. The condition numbers

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from kappaflow.errors import ArgumentError
 from kappaflow.theory.exact import Array
 
 Pairs = list[tuple[int, int]]
@@ -125,6 +126,9 @@ def permutation_couplings(index: Sequence[int]) -> list[Array]:
     Returns:
         Matrices, in the order of the product; neighbours that change the same half are one.
 
+    Raises:
+        ArgumentError: It is no permutation of an even number.
+
     Note:
         All entries are 0 or 1 in size but where two merge, whose blocks, of norm at most 2 beside
         diagonals of 1 and -1, give condition numbers of at most 3 + 2 sqrt(2) = 5.83 in any
@@ -139,6 +143,11 @@ def permutation_couplings(index: Sequence[int]) -> list[Array]:
         >>> np.linalg.multi_dot(couplings).astype(int).argmax(axis=1).tolist()
         [1, 2, 3, 0]
     """
+    if sorted(index) != list(range(len(index))) or len(index) % 2:
+        raise ArgumentError(
+            "'index' should hold each of 0 to n - 1 once, n even, got another list of "
+            f"{len(index)}."
+        )
     couplings: list[Array] = []
     for involution in two_involutions(index):
         carried, moved = across(involution)

@@ -3,6 +3,9 @@
 import numpy as np
 from scipy.linalg import solve_triangular
 
+from kappaflow._checks import positive_float
+from kappaflow.errors import ArgumentError
+from kappaflow.factor.matrices import square_floats
 from kappaflow.theory.exact import Array
 
 RATIO = 1.3  # of neighbouring eigenvalues; see triangular_couplings
@@ -25,6 +28,9 @@ def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) ->
     Returns:
         Matrices, in the order of the product; two if the matrix is diagonal.
 
+    Raises:
+        ArgumentError: The matrix is not of that kind, or the ratio not above 0 and apart from 1.
+
     Source:
         Ours; the source paper takes 13, in a way unknown to us.
 
@@ -34,6 +40,9 @@ def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) ->
         >>> bool(np.allclose(np.linalg.multi_dot(triangular_couplings(T, lower=True)), T))
         True
     """
+    if positive_float("ratio", ratio) == 1:
+        raise ArgumentError("'ratio' should not be 1: the chosen eigenvalues must be distinct.")
+    matrix = _checked(matrix, lower=lower)
     n = len(matrix)
     half = n // 2
     if not (matrix != np.diag(np.diag(matrix))).any():
@@ -48,6 +57,18 @@ def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) ->
     exchanged = matrix[np.ix_(order, order)]
     couplings = _four(exchanged, lower_blocks=False, ratio=ratio)
     return [coupling[np.ix_(order, order)] for coupling in couplings]
+
+
+def _checked(matrix: object, *, lower: bool) -> Array:
+    """Returns the matrix as floats, or says why it has no such factors."""
+    given = square_floats(matrix)
+    triangle = np.tril(given) if lower else np.triu(given)
+    if len(given) % 2 or (given != triangle).any() or not np.diag(given).all():
+        raise ArgumentError(
+            f"'matrix' should be {'lower' if lower else 'upper'} triangular, of an even number of "
+            "rows, without a zero on its diagonal."
+        )
+    return given
 
 
 def _four(matrix: Array, *, lower_blocks: bool, ratio: float) -> list[Array]:
