@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import kappaflow as kf
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.uneven import UnevenCoupling, enough_couplings, track_uneven
 
@@ -81,6 +82,17 @@ def test_too_few_couplings_are_reported():
     """A (1, 3) cycle cannot be made of three: the message says how many were enough."""
     with pytest.raises(NumericalError, match="8 were enough"):
         track_uneven(cycle(1, 3), 1, couplings=3)
+
+
+def test_too_many_features_are_refused_at_once():
+    """By the search, and by "auto" where no closed form fits; with the closed form as way out."""
+    matrix = gaussian(96)
+    with pytest.raises(NumericalError, match="method='eleven'"):
+        track_uneven(matrix, 32)
+    with pytest.raises(NumericalError, match="too many to be searched for"):
+        kf.factor_linear(matrix, partition=32)
+    found = kf.factor_linear(matrix, partition=47, couplings=27)
+    assert found.method == "eleven" and found.residual < 1e-12
 
 
 def test_what_no_positive_diagonals_make_is_refused():

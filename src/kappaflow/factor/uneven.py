@@ -23,6 +23,7 @@ POLISH = 1e-12
 SMALL = 1e-10  # residual beyond which a result is refused
 SHRINK = 0.2  # how much of the blocks each step gives up, as far as the product allows
 SHRINKING_STEPS = 25
+LARGEST = 48  # n; with twice as many, memory for a system would be 20 GB
 START = 0.7  # norm of the first blocks, about
 
 
@@ -101,10 +102,10 @@ def track_uneven(
 
     Raises:
         ArgumentError: The determinant is not positive, or p out of range.
-        NumericalError: No path reached T; there may be too few couplings.
+        NumericalError: No path reached T; there may be too few couplings, or too many features.
 
     Note:
-        Memory 8 n^4 bytes, time a multiple of n^6: for n up to about 40.
+        Memory 8 n^4 bytes, time a multiple of n^6: minutes at 40 features, refused above 48.
 
     Source:
         Ours.
@@ -123,6 +124,12 @@ def track_uneven(
         raise ArgumentError(
             "'matrix' should have a positive determinant: positive diagonals make no other. "
             "Change the sign of one row first, as factor_linear does."
+        )
+    if n > LARGEST:
+        raise NumericalError(
+            f"{n} features in parts of {first} and {n - first} are too many to be searched for: "
+            f"equations of n^2 unknowns are solved up to n = {LARGEST}. Take two halves, or "
+            "method='eleven' with couplings=None, in closed form at any size."
         )
     count = couplings or enough_couplings(first, n - first)
     trouble = ""
