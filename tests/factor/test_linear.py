@@ -149,6 +149,30 @@ def test_none_finds_the_fewest_and_says_why_not_fewer(matrix, count):
             kf.factor_linear(matrix, couplings=count - 1)
 
 
+@pytest.mark.parametrize("scale", [1.0, 7.0])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_five_couplings_begin_with_the_letter_that_the_corners_allow(sign, scale):
+    """One corner is zero: L U L U L where the other is T12, U L U L U where it is T21."""
+    rng = np.random.default_rng(0)
+    matrix = scale * block_diagonal(orthogonal(3, rng, sign=sign), orthogonal(3, rng))
+    matrix[3:, :3] = scale * orthogonal(3, rng)
+    for corner, kept in ((matrix.T, (0, 1, 2)), (matrix, (3, 4, 5))):
+        found = kf.factor_linear(corner, couplings=5)
+        assert len(found) == 5
+        assert found.couplings[0].partition.kept == kept
+        check(found, corner)
+        assert len(kf.factor_linear(corner, couplings=None)) == 5
+
+
+@pytest.mark.parametrize("couplings", [1, 2, 3, 5])
+def test_too_few_couplings_of_uneven_parts_are_refused_with_another_reason(couplings):
+    """Blocks that are not square have no inverse to speak of."""
+    with pytest.raises(kf.ArgumentError, match="were enough for every map") as caught:
+        kf.factor_linear(cycle(7, 3), couplings=couplings)
+    reason = ("one leaves", "two need", "not looked for")[min(couplings, 3) - 1]
+    assert reason in str(caught.value)
+
+
 @pytest.mark.parametrize("couplings", [1, 2, 3, 4])
 def test_too_few_couplings_are_refused_with_the_reason(couplings):
     """Theorem A's: what so few can make."""

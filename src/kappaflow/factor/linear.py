@@ -34,8 +34,10 @@ TOO_FEW = (
     "three need S Q^-1 P - R = B Q^-1 C with diagonal B and C, where T = (P, Q; R, S), or the "
     "same with the parts exchanged",
     "four exist for some maps only, and their condition numbers have no bound",
-    "five need an upper right block that is invertible, and far from singular",
+    "five are had where the upper right or the lower left block is invertible, and far from "
+    "singular",
 )
+TOO_FEW_UNEVEN = "three to five are not looked for in parts of different sizes"
 GOOD = 3.0  # a condition number of factors that more of them hardly improve on
 LOOSE = 1e-12  # relative residual beyond which a better conditioned one is not the better one
 EXACT = 1e-12  # relative residual beyond which a structure was only nearly there
@@ -192,7 +194,8 @@ def _too_few(problem: Problem, couplings: int) -> ArgumentError:
         if problem.even
         else f"{routes.enough(problem)} were enough for every map that was tried."
     )
-    reason = TOO_FEW[min(couplings, len(TOO_FEW)) - 1]
+    few = TOO_FEW if problem.even else [*TOO_FEW[:2], *[TOO_FEW_UNEVEN] * 3]
+    reason = few[min(couplings, len(few)) - 1]
     return ArgumentError(
         f"'couplings' should be larger for this matrix, got {couplings}: {reason}; {enough}"
     )
@@ -225,14 +228,14 @@ def _assembled(
         residual,
         method,
         flipped,
-        _note(len(couplings), method),
+        _note(len(couplings), method, even=problem.even),
     )
 
 
-def _note(count: int, method: str) -> str:
+def _note(count: int, method: str, *, even: bool) -> str:
     """Returns why so many couplings."""
     if method == "direct":
         return DIRECT_NOTES[count]
-    if count == routes.SIX:
+    if count == routes.SIX and even:
         return SIX_NOTE
     return ""

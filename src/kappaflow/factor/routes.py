@@ -79,9 +79,16 @@ def by_tracking(problem: Problem, couplings: int, seed: int) -> list[Factor]:
 
 
 def by_five(problem: Problem, seed: int) -> list[Factor]:
-    """Returns five factors, L U L U L, where the upper right block allows it."""
-    blocks = track_five(problem.matrix / problem.scale, seed=seed)
-    return spread(unit_factors(blocks), scale=problem.scale)
+    """Returns five factors: L U L U L by the upper right block, U L U L U by the lower left.
+
+    The one that is farther from singular; `track_five` says so where both are singular.
+    """
+    matrix, d = problem.matrix / problem.scale, problem.first
+    lower_first = bool(np.linalg.cond(matrix[:d, d:]) <= np.linalg.cond(matrix[d:, :d]))
+    if not lower_first:
+        matrix = np.roll(matrix, (d, d), (0, 1))
+    blocks = track_five(matrix, seed=seed)
+    return spread(unit_factors(blocks, lower_first=lower_first), scale=problem.scale)
 
 
 def _worst(factors: list[Factor]) -> float:
