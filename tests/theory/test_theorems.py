@@ -1,8 +1,11 @@
-"""Theorems A, B and C as the documentation states them, by formulas written out here once more."""
+"""Theorems A, B, C and E as the documentation states them, their formulas written out anew."""
+
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from scipy.linalg import cossin, qr, schur
+from scipy.optimize import least_squares
 
 from kappaflow.theory import ROTATION_BLOCK_NORMS, check_word, rotation_bound
 
@@ -126,6 +129,103 @@ def test_the_bound_of_theorem_b_is_attained():
     np.testing.assert_allclose(np.linalg.multi_dot(couplings), T, atol=1e-14)
     assert np.linalg.norm(blocks[0], 2) == pytest.approx(2 + 2**0.5)
     assert np.linalg.cond(couplings[0]) == pytest.approx(rotation_bound())
+
+
+def test_free_scales_bring_the_bound_to_6_98():
+    """The scales of the page, in fractions: no norm within its bound makes a coupling worse."""
+    squares = [6 + 4 * Fraction(14143, 10000), 1, 2, 4, 4, 1]  # of the norms, sqrt 2 rounded up
+    np.testing.assert_array_less(np.square(ROTATION_BLOCK_NORMS), np.array(squares, float) + 1e-9)
+    scales = [Fraction(*pair) for pair in ((17, 5), (7, 2), (1, 2), (2, 5), (10, 17), (5, 7))]
+    bound = Fraction(698, 100)
+    sides = [Fraction(1), Fraction(1)]  # alpha, beta
+    for position, (square, scale) in enumerate(zip(squares, scales, strict=True)):
+        changed = 1 - position % 2  # L changes beta
+        ratio = sides[1 - changed] / sides[changed]
+        assert scale + 1 / scale + square * ratio**2 / scale < bound + 1 / bound
+        sides[changed] *= scale
+    assert sides == [1, 1]
+    alone = 2 + 2**0.5 + (1 + (2 + 2**0.5) ** 2) ** 0.5
+    assert 6.971 < alone < bound
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (4, 2), (2, 4), (3, 3)])
+def test_the_condition_number_of_a_scaled_coupling_is_that_of_the_lemma(shape):
+    """Kappa + 1/kappa = g + 1/g + w^2/g, for blocks of any shape and scales of any size."""
+    generator = np.random.default_rng(shape[0])
+    for scale in np.exp(generator.uniform(-3, 3, 20)):
+        block = generator.standard_normal(shape)
+        coupling = np.eye(sum(shape))
+        coupling[shape[1] :, : shape[1]] = block
+        coupling[shape[1] :, shape[1] :] *= scale
+        kappa = np.linalg.cond(coupling)
+        wanted = scale + 1 / scale + np.linalg.norm(block, 2) ** 2 / scale
+        assert kappa + 1 / kappa == pytest.approx(wanted, rel=1e-10)
+
+
+def letters(d, e, count, generator, *, lower_first=True):
+    """Returns unit couplings for parts of d and e features, lower ones and upper ones in turn."""
+    found = []
+    for position in range(count):
+        coupling = np.eye(d + e)
+        if (position % 2 == 0) == lower_first:
+            coupling[d:, :d] = generator.standard_normal((e, d))
+        else:
+            coupling[:d, d:] = generator.standard_normal((d, e))
+        found.append(coupling)
+    return found
+
+
+def middle(M, d):
+    """Returns L U L as the lemma before Theorem E has them."""
+    X, H, eye = M[:d, d:], np.linalg.inv(M)[d:, d:], np.eye(len(M))
+    right = np.linalg.pinv(X)
+    first, second, third = eye.copy(), eye.copy(), eye.copy()
+    first[d:, :d] = (M[d:, d:] - eye[d:, d:]) @ right
+    second[:d, d:] = X
+    third[d:, :d] = (H - eye[d:, d:]) @ right
+    return first @ second @ third
+
+
+def sum_of_corners(M, d):
+    """Returns M12 + (M^-1)12."""
+    return M[:d, d:] + np.linalg.inv(M)[:d, d:]
+
+
+@pytest.mark.parametrize(("d", "e"), [(1, 1), (1, 2), (3, 3), (3, 4)])
+@pytest.mark.parametrize(("before", "behind"), [(0, 0), (0, 1), (2, 1), (2, 2), (4, 3)])
+def test_theorem_e_holds_for_every_word_around_the_three(d, e, before, behind):
+    """Three to ten couplings, halves equal or one apart: the equation, and the three back."""
+    generator = np.random.default_rng(10 * before + behind)
+    one, three, other = (
+        np.linalg.multi_dot([np.eye(d + e), np.eye(d + e), *found])
+        for found in (
+            letters(d, e, before, generator),
+            letters(d, e, 3, generator),
+            letters(d, e, behind, generator, lower_first=False),
+        )
+    )
+    T = one @ three @ other
+    M = np.linalg.inv(one) @ T @ np.linalg.inv(other)
+    size = np.linalg.norm(one) * np.linalg.norm(T) * np.linalg.norm(other)
+    assert abs(sum_of_corners(M, d)).max() < 1e-10 * size**2
+    np.testing.assert_allclose(one @ middle(M, d) @ other, T, atol=1e-10 * size**2)
+
+
+@pytest.mark.parametrize(("d", "e"), [(1, 1), (1, 2), (2, 2), (2, 3), (4, 4), (4, 5)])
+def test_whatever_solves_the_equation_of_theorem_e_is_a_word_of_three(d, e):
+    """Maps found by least squares on M12 + (M^-1)12 = 0 and det M = 1; off it, they are none."""
+    generator, n = np.random.default_rng(d), d + e
+    near = np.linalg.multi_dot(letters(d, e, 3, generator))
+    near = near + 0.05 * generator.standard_normal((n, n)) / n
+
+    def equations(entries):
+        M = entries.reshape(n, n)
+        return np.append(sum_of_corners(M, d).ravel(), np.linalg.det(M) - 1)
+
+    M = least_squares(equations, near.ravel(), xtol=1e-15, ftol=1e-15, gtol=1e-15).x.reshape(n, n)
+    assert abs(equations(M.ravel())).max() < 1e-9
+    np.testing.assert_allclose(middle(M, d), M, atol=1e-6)
+    assert abs(middle(near, d) - near).max() > 1e-4
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])

@@ -57,7 +57,7 @@ def linearize(word: Word, target: Target, values: Blocks) -> Linearized:
         LinAlgError: M12 has not full row rank.
 
     Source:
-        Ours.
+        Ours; theorem E.
     """
     n, d = len(target.matrix), len(target.matrix) // 2
     rest = sweep(word, target.matrix, values, sign=-1)[-1]

@@ -1,4 +1,4 @@
-r"""One small equation for any number of couplings.
+r"""One small equation for any number of couplings: theorem E.
 
 Take three neighbours L(A1) U(X1) L(A2) out of a product of couplings, N before them and N' behind.
 A matrix M of determinant 1 whose upper right block M12 has full row rank is L(A1) U(X1) L(A2)
