@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -398,3 +400,12 @@ def test_the_same_content_is_the_same_bytes(tmp_path):
         write_tensors(path, {"a": torch.ones(3)}, {"x": "1", "y": "2", "z": "3"})
     assert len({path.read_bytes() for path in paths}) == 1
     assert read_tensors(paths[0])[1] == {"x": "1", "y": "2", "z": "3"}
+
+
+def test_a_rewritten_flow_is_loaded_by_a_program_that_never_rewrites(tmp_path):
+    """The names of all packages of the library are known without importing each of them first."""
+    flow, _ = kf.rewrite_fixed_partition(kf.real_nvp(4, depth=2, hidden=(4,), partition="random"))
+    kf.save(flow, tmp_path)
+    code = f"import kappaflow as kf; print(len(kf.load({str(tmp_path)!r}).bijection))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == len(flow.bijection)

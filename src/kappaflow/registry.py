@@ -6,6 +6,7 @@ registered names alone: an import path never appears in a file, and no code is e
 """
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -18,6 +19,7 @@ from kappaflow.errors import ArgumentError, FileError
 C = TypeVar("C", bound=Callable[..., Any])
 
 _CONSTRUCTORS: dict[str, Callable[..., Any]] = {}
+OWN = ("bijections", "stack", "factor", "flows", "rewrite")  # packages that register names
 _ATTRIBUTE = "_kappaflow_description"
 
 
@@ -140,6 +142,12 @@ def describe(value: Any) -> Any:  # noqa: ANN401
     return {"name": name, "arguments": {key: describe(item) for key, item in arguments.items()}}
 
 
+def _register_own() -> None:
+    """Imports the packages of this library that register names, which a program may not have."""
+    for package in OWN:
+        importlib.import_module(f"kappaflow.{package}")
+
+
 def build(description: Any) -> Any:  # noqa: ANN401
     """Returns the object that `describe` described.
 
@@ -163,6 +171,8 @@ def build(description: Any) -> Any:  # noqa: ANN401
             f"a description should have a name and arguments, got the keys {sorted(description)}."
         )
     name = description["name"]
+    if isinstance(name, str) and name not in _CONSTRUCTORS:
+        _register_own()
     if not isinstance(name, str) or name not in _CONSTRUCTORS:
         raise FileError(
             f"'{name}' is not registered: "

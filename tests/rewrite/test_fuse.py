@@ -91,3 +91,11 @@ def test_the_old_flow_is_left_alone():
     for parameter in made.parameters():
         parameter.data.zero_()
     assert all(torch.equal(value, before[key]) for key, value in flow.state_dict().items())
+
+
+def test_a_stack_with_nothing_to_fuse_stays_one():
+    """Its couplings run together, permutations between them included."""
+    flow = moved(kf.real_nvp(4, depth=4, hidden=(8,), partition="random"))
+    assert kinds(kf.fuse(flow)) == ["Standardize", "CouplingStack"]
+    x = torch.randn(9, 4)
+    assert torch.equal(kf.fuse(flow).log_prob(x), flow.log_prob(x))

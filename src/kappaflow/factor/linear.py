@@ -1,5 +1,6 @@
 """`factor_linear`: any invertible linear map as a few couplings of one partition."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,9 +26,11 @@ DIRECT_NOTES = (
     "three would need a number beside the diagonal, or a diagonal of positive ones",
 )
 SIX_NOTE = (
-    "three would need S Q^-1 P - R = B Q^-1 C with diagonal B, C (P, Q; R, S the blocks, or those "
-    "with the parts exchanged); four or five were not found, and need not exist"
+    "three work for special matrices only, and this is none of them; five may, less well "
+    "conditioned: ask for five, or for the fewest"
 )
+FEWEST_NOTE = "three work for special matrices only; no five were found, and need not exist"
+MOST_TRACKED = 24  # couplings that are searched for; a closed form has more at once
 TOO_FEW = (
     "one leaves a part of the features as it is, and this map does not",
     "two need a diagonal block whose Schur complement is diagonal too",
@@ -110,7 +113,10 @@ def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
     there = [one for one in found if one is not None]
     if not there:
         raise _too_few(problem, couplings or routes.SIX)
-    return min(there, key=lambda one: (one.residual > LOOSE, one.condition_number))
+    best = min(there, key=lambda one: (one.residual > LOOSE, one.condition_number))
+    if couplings is None and best.note == SIX_NOTE:
+        return dataclasses.replace(best, note=FEWEST_NOTE)
+    return best
 
 
 def _searched(problem: Problem, couplings: int, seed: int) -> list[Factorization]:
@@ -123,7 +129,8 @@ def _searched(problem: Problem, couplings: int, seed: int) -> list[Factorization
             if len(factors) <= couplings:
                 found.append(_finished(factors, problem, name))
     trouble = None
-    for count in dict.fromkeys((couplings, min(couplings, routes.enough(problem)))):
+    most = min(couplings, max(MOST_TRACKED, routes.enough(problem)))
+    for count in dict.fromkeys((most, min(most, routes.enough(problem)))):
         try:
             factors = routes.by_tracking(problem, count, seed)
             return [*found, _finished(factors, problem, "tracking")]

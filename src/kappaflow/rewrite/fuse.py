@@ -37,7 +37,7 @@ def fuse(flow: Flow) -> Flow:
         >>> len(kf.fuse(flow).bijection)
         3
     """
-    parts = parts_of(flow)
+    parts = parts_of(flow, stacks=True)
     units = 0
     while units < len(parts) and isinstance(parts[units], Standardize):
         units += 1

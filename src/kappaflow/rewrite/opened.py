@@ -23,12 +23,16 @@ OPENED = (Chain, CouplingStack, Inverse, Whiten)
 ELEMENTWISE = (ActNorm, ElementwiseAffine, Standardize)
 
 
-def opened(bijection: Bijection) -> list[Bijection]:
+def opened(bijection: Bijection, *, stacks: bool = False) -> list[Bijection]:
     """Returns copies of the layers of a bijection in their order, in evaluation mode.
 
     A coupling with linear ends is opened too: the ends are linear layers again.
+
+    Args:
+        bijection: Any.
+        stacks: Leave stacks as they are.
     """
-    return list(_walk(copy.deepcopy(bijection).eval()))
+    return list(_walk(copy.deepcopy(bijection).eval(), stacks))
 
 
 def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
@@ -50,8 +54,12 @@ def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
     return Flow(base, made, augment).to(flow.device).train(flow.training)
 
 
-def parts_of(flow: Flow) -> list[Bijection]:
+def parts_of(flow: Flow, *, stacks: bool = False) -> list[Bijection]:
     """Returns copies of the layers of a flow.
+
+    Args:
+        flow: The flow.
+        stacks: Leave stacks as they are.
 
     Raises:
         ArgumentError: It is no flow, or a chain inside it has an embedding of the context of its
@@ -60,7 +68,7 @@ def parts_of(flow: Flow) -> list[Bijection]:
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     chain = flow.bijection
-    return opened(Chain(list(chain)) if isinstance(chain, Chain) else chain)
+    return opened(Chain(list(chain)) if isinstance(chain, Chain) else chain, stacks=stacks)
 
 
 def is_elementwise(part: Bijection) -> bool:
@@ -88,8 +96,8 @@ def _inner(part: Bijection) -> Bijection:
     return _inner(part.bijection) if isinstance(part, Inverse) else part
 
 
-def _walk(part: Bijection) -> Iterator[Bijection]:
-    if isinstance(part, CouplingStack):
+def _walk(part: Bijection, stacks: bool) -> Iterator[Bijection]:
+    if isinstance(part, CouplingStack) and not stacks:
         part = part.to_chain().eval()
     if isinstance(part, Whiten) and part.fitted:
         part = part.couplings
@@ -99,11 +107,11 @@ def _walk(part: Bijection) -> Iterator[Bijection]:
                 "'flow' should not have a chain with an embedding of its own inside its chain."
             )
         for inner in part:
-            yield from _walk(inner)
+            yield from _walk(inner, stacks)
     elif isinstance(part, MixedCoupling):
         yield from part.parts()
     elif isinstance(part, Inverse) and isinstance(part.bijection, OPENED):
-        yield from (_inverse(inner) for inner in reversed(list(_walk(part.bijection))))
+        yield from (_inverse(inner) for inner in reversed(list(_walk(part.bijection, stacks))))
     else:
         yield part
 
