@@ -12,6 +12,7 @@ from PIL import Image
 from kappaflow.data import load_images
 from kappaflow.errors import FileError
 
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n%%EndComments\nshowpage\n"
 SUFFIXES = ("png", "jpg", "bmp", "gif", "webp", "tif", "ppm")
 
 
@@ -41,7 +42,7 @@ def test_an_empty_file_is_said_to_be_empty(write, refused, tmp_path: Path, suffi
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("content", [b"a,b\n1,2\n", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\0" * 500])
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n", POSTSCRIPT, b"\0" * 500])
 def test_a_file_of_another_kind_is_no_image(
     write, refused, tmp_path: Path, suffix: str, content: bytes
 ) -> None:
@@ -101,6 +102,9 @@ def test_a_file_that_has_gone_or_changed_is_named(draw, refused, tmp_path: Path)
         with refused(FileError, "there is no file", "a.png'"):
             ask()
     with refused(FileError, "b.png' is 7 x 7", "was 6 x 5", "load the images again"):
+        images.batch([1])
+    draw("b.png", np.zeros((64, 128), dtype=np.uint8), format="JPEG")
+    with refused(FileError, "b.png' is 64 x 128", "was 6 x 5"):
         images.batch([1])
 
 

@@ -208,6 +208,29 @@ def test_a_large_jpeg_is_decoded_small_to_nearly_the_same(
     assert np.abs(found - planes(wanted).astype(float)).mean() < 1
 
 
+@pytest.mark.parametrize(
+    ("sides", "size", "orientation"),
+    [
+        ((251, 191), 8, 1),
+        ((256, 190), 50, 1),
+        ((256, 192), 33, 1),
+        ((256, 192), (8, 40), 6),
+        ((256, 192), (40, 8), 1),
+    ],
+)
+def test_other_jpegs_are_decoded_whole(tmp_path: Path, sides, size, orientation: int) -> None:
+    """Of sides without a common divisor, or below six times what is asked for in one direction."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.random.default_rng(0).integers(0, 256, sides[::-1], dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as picture:
+        whole = ImageOps.exif_transpose(picture)
+    height, width = (size, size) if isinstance(size, int) else size
+    wanted = whole.resize((width, height), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(only(tmp_path, size=size, crop=False), planes(wanted))
+
+
 def test_many_files_are_decoded_in_their_order(draw, tmp_path: Path) -> None:
     """Whichever thread takes which."""
     for value in range(200):

@@ -64,7 +64,9 @@ def test_the_first_folder_below_is_the_label(draw, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("names", [("1.png", "2.png"), ("a/1.png", "2.png"), ("a/1.png",)])
+@pytest.mark.parametrize(
+    "names", [("1.png", "2.png"), ("a/1.png", "b/2.png", "3.png"), ("a/1.png",)]
+)
 def test_without_several_folders_there_are_no_labels(draw, tmp_path: Path, names) -> None:
     """No folders, an image outside of them, or only one."""
     for name in names:

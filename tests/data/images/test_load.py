@@ -32,6 +32,18 @@ def test_tables_and_images_are_told_apart(draw, write, tmp_path: Path) -> None:
         assert not is_images(source), source
 
 
+def test_a_file_on_disk_wins_over_the_name_of_a_set(
+    write, refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for tables."""
+    monkeypatch.chdir(tmp_path)
+    assert is_images("digits")
+    write("digits", "a,b\n1,2\n")
+    assert not is_images("digits")
+    with refused(FileError, "'digits' is no set of images"):
+        load_images("digits")
+
+
 @pytest.mark.parametrize("source", [None, 3, np.zeros((2, 8, 8)), ["digits"]])
 def test_a_source_is_a_path_or_a_name(refused, source: object) -> None:
     """Its type is named if it is neither."""
