@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kappaflow.data import load_images
+from kappaflow.data import is_images, load_images
 from kappaflow.errors import FileError
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 5 6\n%%EndComments\nshowpage\n"
@@ -117,8 +117,10 @@ def test_what_may_not_be_read_is_named(draw, refused, tmp_path: Path) -> None:
         load_images(tmp_path)
     path.parent.chmod(0)
     try:
-        with refused(FileError, "folder' may not be read"):
-            load_images(tmp_path)
+        for ask in (load_images, is_images):
+            for folder in (tmp_path, path.parent):
+                with refused(FileError, "folder' may not be read"):
+                    ask(folder)
     finally:
         path.parent.chmod(0o700)
 

@@ -1,5 +1,6 @@
 """CIFAR-10 in its usual Python batches, which are pickles and are read as plain data."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def is_batch_name(name: str) -> bool:
 
 def batch_files(folder: Path) -> list[Path]:
     """Returns the CIFAR-10 batches in a folder, the one to test on last."""
-    return [folder / name for name in _NAMES if (folder / name).is_file()]
+    return [folder / name for name in _NAMES if os.path.isfile(folder / name)]
 
 
 def load_batches(files: list[Path], request: Request, source: str) -> Images:
@@ -64,7 +65,7 @@ def _read_batch(path: Path) -> tuple[NDArray[np.uint8], IntArray]:
 
 def _classes(path: Path, count: int) -> tuple[str, ...]:
     """Returns the names of the classes that lie beside the batches, or their numbers."""
-    names = _read(path).get("label_names") if path.is_file() else None
+    names = _read(path).get("label_names") if os.path.isfile(path) else None
     if isinstance(names, list) and len(names) >= count:
         return tuple(_text(name) for name in names)
     return tuple(str(label) for label in range(count))

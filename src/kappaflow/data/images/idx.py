@@ -2,6 +2,7 @@
 
 import gzip
 import math
+import os
 import re
 from pathlib import Path
 from typing import Protocol
@@ -36,7 +37,9 @@ def is_idx_name(name: str) -> bool:
 def idx_files(folder: Path) -> list[Path]:
     """Returns the idx files of images in a folder, those to train on before all others."""
     with explained(folder):
-        found = [path for path in folder.iterdir() if is_idx_name(path.name) and path.is_file()]
+        found = [
+            path for path in folder.iterdir() if is_idx_name(path.name) and os.path.isfile(path)
+        ]
     return sorted(found, key=lambda path: ("train" not in path.name, path.name))
 
 
@@ -95,7 +98,7 @@ def _labels_file(images: Path) -> Path | None:
     stem, sign = match.group(1), match.group(2)
     plain = images.with_name(f"{stem}labels{sign}idx1-ubyte")
     zipped = plain.with_name(plain.name + ".gz")
-    return next((path for path in (plain, zipped) if path.is_file()), None)
+    return next((path for path in (plain, zipped) if os.path.isfile(path)), None)
 
 
 def _read(path: Path, axes: int) -> NDArray[np.uint8]:

@@ -1,5 +1,6 @@
 """What goes wrong with a file, as one sentence that names it."""
 
+import os
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ def _sentence(path: Path, error: Exception) -> str:
             f"{shown(path)} has more pixels than Pillow's limit against decompression bombs: "
             "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         )
-    if path.is_file() and path.stat().st_size == 0:
+    if os.path.isfile(path) and path.stat().st_size == 0:
         return f"{shown(path)} is empty (0 bytes)."
     if kind == "UnidentifiedImageError":
         return f"{shown(path)} is no image that can be read, whatever its suffix says."
