@@ -14,6 +14,7 @@ from kappaflow.bijections import (
 )
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.images import check_levels, checked_shape, image_flow
+from kappaflow.memory import MEMORY_MODES
 from kappaflow.nets import ConvNet
 from kappaflow.partition import Partition
 from kappaflow.registry import register
@@ -55,7 +56,9 @@ def glow(
         condition_bound: For mixing="svd": the largest condition number of each.
         scale_bound: Bound on the sum over all steps of the couplings' log-scales.
         context_features: Width of the context, such as the number of classes; 0 for none.
-        memory: "recompute", "store" or "invert": what is kept for the backward pass, see `Chain`.
+        memory: What is kept for the backward pass: "store" everything, "recompute" all but the
+            hidden layers of the networks, which are most of it and run again, "invert" the output
+            of each level, from which inputs are taken back, see `Chain`.
         dequantize: None for images of real numbers, whose log_prob is exact; "uniform" or
             "variational" for pixels of whole numbers, see `Dequantize` and
             `VariationalDequantize`.
@@ -82,17 +85,23 @@ def glow(
     check_levels(sizes, levels, squeezes=levels)
     natural_int("context_features", context_features)
     one_of("coupling", coupling, ("affine", "additive"))
+    one_of("memory", memory, MEMORY_MODES)
     bound = positive_float("scale_bound", scale_bound) / (levels * positive_int("steps", steps))
 
     def couple(channels: int, kind: str, bound: float) -> Bijection:
         partition = Partition.half(channels)
         outputs = (2 if kind == "affine" else 1) * len(partition.changed)
-        network = ConvNet(len(partition.kept), outputs, hidden, context_features=context_features)
-        if kind == "additive":
-            return AdditiveCoupling(partition, network, context_features=context_features)
-        return AffineCoupling(
-            partition, network, scale_bound=bound, context_features=context_features
+        network = ConvNet(
+            len(partition.kept),
+            outputs,
+            hidden,
+            context_features=context_features,
+            memory="recompute" if memory == "recompute" else "store",
         )
+        settings = {"context_features": context_features, "memory": "store"}
+        if kind == "additive":
+            return AdditiveCoupling(partition, network, **settings)
+        return AffineCoupling(partition, network, scale_bound=bound, **settings)
 
     scales, channels = [], sizes[0]
     for level in range(levels):
@@ -103,7 +112,8 @@ def glow(
             layers += [ActNorm(channels), mix, couple(channels, coupling, bound)]
         if level < levels - 1:
             layers.append(couple(channels, "affine", PRIOR_BOUND))
-        scales.append(Chain(layers, memory=memory))
+        # The networks run their hidden layers again by themselves, at less cost than whole layers.
+        scales.append(Chain(layers, memory="invert" if memory == "invert" else None))
         channels //= 2
     return image_flow(
         sizes,

@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import natural_int, positive_int
-from kappaflow.nets.layers import FirstLayer, check_something_to_read, zeroed
+from kappaflow._checks import natural_int, one_of, positive_int
+from kappaflow.memory import LAYER_MODES, runs_plainly
+from kappaflow.nets.conv_node import ThreeConvolutions
+from kappaflow.nets.layers import FirstLayer, check_something_to_read, fast_layout, zeroed
 from kappaflow.registry import register
 
 
@@ -21,6 +23,8 @@ class ConvNet(nn.Module):
         hidden: Channels of both hidden layers.
         context_features: Width of the context, of which a linear map is added to the first hidden
             layer, the same at all places.
+        memory: "store" or "recompute": whether the hidden layers are kept for the backward pass,
+            or run again there. The gradients are the same, bit for bit.
 
     Raises:
         ArgumentError: A width is out of its range, or nothing is left to read.
@@ -41,13 +45,20 @@ class ConvNet(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, hidden: int = 128, *, context_features: int = 0
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: int = 128,
+        *,
+        context_features: int = 0,
+        memory: str = "store",
     ) -> None:
         super().__init__()
         self.inputs = natural_int("inputs", inputs)
         self.outputs = positive_int("outputs", outputs)
         self.hidden = positive_int("hidden", hidden)
         self.context_features = natural_int("context_features", context_features)
+        self.memory = one_of("memory", memory, LAYER_MODES)
         check_something_to_read(self.inputs, self.context_features)
         self.first = FirstLayer(self.inputs, self.hidden, self.context_features)
         self.middle = nn.Conv2d(self.hidden, self.hidden, 1)
@@ -55,10 +66,38 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns (B, outputs, H, W) for x (B, inputs, H, W), context (B, context_features)."""
-        # In place, since a convolution's derivatives do not ask for its answer.
-        h = torch.relu_(self.first(x, context))
-        h = torch.relu_(self.middle(h))
+        if self._is_plain(x):
+            shift = self.first.shift(x, context)
+            again, x = self.memory == "recompute", fast_layout(x)
+            return ThreeConvolutions.apply(again, x, shift, *self._weights()).contiguous()
+        relu = torch.relu if torch.is_grad_enabled() else torch.relu_
+        h = relu(self.first(x, context))
+        h = relu(self.middle(h))
         return self.last(h).contiguous()
 
+    def _is_plain(self, x: Tensor) -> bool:
+        """Returns whether gradients are wanted and autograd need not see the single layers.
+
+        It has to under forward mode, `torch.func` and autocast, and where a layer was exchanged or
+        has a hook.
+        """
+        layers = (self.first, self.first.convolution, self.middle, self.last)
+        if runs_plainly() or not self.inputs or x.is_meta or _rounds(x):
+            return False
+        kinds = (FirstLayer, nn.Conv2d, nn.Conv2d, nn.Conv2d)
+        return all(
+            type(layer) is kind and not (layer._forward_hooks or layer._forward_pre_hooks)
+            for layer, kind in zip(layers, kinds, strict=True)
+        )
+
+    def _weights(self) -> list[Tensor]:
+        convolutions = (self.first.convolution, self.middle, self.last)
+        return [p for layer in convolutions if layer for p in layer.parameters()]
+
     def extra_repr(self) -> str:
-        return f"context_features={self.context_features}"
+        return f"context_features={self.context_features}, memory={self.memory!r}"
+
+
+def _rounds(x: Tensor) -> bool:
+    """Returns whether autocast is at work where x lies."""
+    return torch.is_autocast_enabled(x.device.type)

@@ -28,10 +28,13 @@ class FirstLayer(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None) -> Tensor:
         """Returns (B, hidden, H, W), a new tensor that autograd lets be changed in place."""
-        shift = context_shift(self.context, context, len(image("x", x, self.inputs)))
-        read = self.convolution
+        shift, read = self.shift(x, context), self.convolution
         h = x.new_zeros(1, 1, *x.shape[2:]) if read is None else read(fast_layout(x))
         return h if shift is None else h + shift[:, :, None, None]
+
+    def shift(self, x: Tensor, context: Tensor | None) -> Tensor | None:
+        """Returns what the context adds, (B, hidden), or None; refuses what does not fit."""
+        return context_shift(self.context, context, len(image("x", x, self.inputs)))
 
 
 def image(name: str, x: Tensor, channels: int) -> Tensor:

@@ -1,0 +1,114 @@
+"""The three convolutions as one node: gradients, what is kept, when autograd sees all of it."""
+
+import pytest
+import torch
+from torch import nn
+
+import kappaflow as kf
+from kappaflow.memory import memory_modes_bypassed
+from kappaflow.testing.contract import jittered
+
+
+def networks(context=0, memory="store", dtype=torch.float64):
+    """Returns a network off its start."""
+    torch.manual_seed(0)
+    net = kf.ConvNet(2, 3, 5, context_features=context, memory=memory)
+    return jittered(net).to(dtype)
+
+
+def points(context=0, dtype=torch.float64):
+    """Returns images and contexts that want gradients."""
+    torch.manual_seed(1)
+    x = torch.randn(4, 2, 5, 3, dtype=dtype, requires_grad=True)
+    return (x, torch.randn(4, context, dtype=dtype, requires_grad=True)) if context else (x,)
+
+
+def gradients(net, given, **settings):
+    """Returns the gradients of a sum of squares by points, contexts and parameters."""
+    loss = net(*given).square().sum()
+    return torch.autograd.grad(loss, [*given, *net.parameters()], **settings)
+
+
+@pytest.mark.parametrize("context", [0, 3])
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_gradients_are_those_of_the_single_layers(memory, context):
+    """By plain autograd, which a bypass of memory modes leaves alone with the layers."""
+    net, given = networks(context, memory), points(context)
+    with memory_modes_bypassed():
+        wanted = gradients(net, given)
+    for found, right in zip(gradients(net, given), wanted, strict=True):
+        assert torch.allclose(found, right, rtol=1e-10, atol=1e-12)
+
+
+def test_running_again_gives_the_same_bits():
+    """Of values and of gradients, in float32."""
+    one, other = (networks(3, memory, torch.float32) for memory in ("store", "recompute"))
+    given = points(3, torch.float32)
+    assert torch.equal(one(*given), other(*given))
+    pairs = zip(gradients(one, given), gradients(other, given), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def kept(net, given):
+    """Returns how many numbers are kept for the backward pass, parameters left out."""
+    own = {p.data_ptr() for p in net.parameters()}
+    found = {}
+
+    def pack(tensor):
+        if tensor.data_ptr() not in own:
+            found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 8
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        net(*given)
+    return sum(found.values())
+
+
+def test_only_the_input_is_kept_where_hidden_layers_run_again():
+    """15 places of 4 images, with 2 channels; stored there are twice 5 more."""
+    assert kept(networks(memory="recompute"), points()) == 4 * 15 * 2
+    assert kept(networks(memory="store"), points()) == 4 * 15 * (2 + 5 + 5)
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_second_derivatives_are_right(memory):
+    """Through the backward pass, by finite differences."""
+    net, given = networks(3, memory), points(3)
+    assert torch.autograd.gradgradcheck(lambda *inputs: net(*inputs), given)
+
+
+def test_forward_mode_and_transforms_see_the_layers():
+    """They know nothing of a backward pass that is written by hand."""
+    net, (x,) = networks(memory="recompute"), points()
+    tangent = torch.ones_like(x)
+    _, pushed = torch.func.jvp(net, (x.detach(),), (tangent,))
+    wanted = torch.autograd.functional.jvp(net, x.detach(), tangent)[1]
+    assert torch.allclose(pushed, wanted)
+
+
+def test_a_frozen_input_and_frozen_weights_are_fine():
+    """What wants no gradient gets none."""
+    net, (x,) = networks(memory="recompute"), points()
+    net.first.convolution.weight.requires_grad_(False)
+    net(x.detach()).sum().backward()
+    assert x.grad is None
+    assert net.first.convolution.weight.grad is None
+    assert net.last.weight.grad.any()
+
+
+def test_a_hook_or_another_layer_is_seen_by_autograd():
+    """What was done to the network is done in both directions."""
+    plain, given = networks(), points()
+    hooked = networks()
+    hooked.middle.register_forward_hook(lambda layer, inputs, answer: 2 * answer)
+    assert not torch.allclose(hooked(*given), plain(*given))
+    exchanged = networks()
+    exchanged.middle = nn.Sequential(exchanged.middle, nn.Tanh())
+    assert not torch.allclose(exchanged(*given), plain(*given))
+    gradients(exchanged, given)
+
+
+def test_there_are_two_modes():
+    """A chain has the third."""
+    with pytest.raises(kf.ArgumentError, match="'memory' should be one of 'recompute', 'store'"):
+        kf.ConvNet(1, 1, memory="invert")
