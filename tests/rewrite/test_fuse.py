@@ -99,3 +99,15 @@ def test_a_stack_with_nothing_to_fuse_stays_one():
     assert kinds(kf.fuse(flow)) == ["Standardize", "CouplingStack"]
     x = torch.randn(9, 4)
     assert torch.equal(kf.fuse(flow).log_prob(x), flow.log_prob(x))
+
+
+@pytest.mark.parametrize("make", [kf.LULinear, lambda n: kf.Inverse(kf.LULinear(n))])
+def test_a_large_shift_does_not_drown_the_matrix(make):
+    """Columns far from zero: the matrix is a derivative, and no difference of two values."""
+    units = kf.ElementwiseAffine(4)
+    flow = flow_of(units, make(4), affine(HALF)).double()
+    units.shift.data.sub_(1e8 * units.log_scale.exp().detach())
+    x = 1e8 + torch.randn(9, 4, dtype=torch.float64)
+    wanted = flow.bijection(x)[0]
+    found = kf.fuse(flow).bijection(x)[0]
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-6), (found - wanted).abs().max()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from kappaflow.bijection import Bijection, Chain
+from kappaflow.linearization import AutogradLinearization
 
 
 class AffineMap(NamedTuple):
@@ -32,8 +33,12 @@ class AffineMap(NamedTuple):
 
 @torch.no_grad()
 def affine_map(parts: Sequence[Bijection], features: int) -> AffineMap:
-    """Returns what linear layers do, one after the other: as they do it to zero and to a basis."""
+    """Returns what linear layers do, one after the other: to zero, and in its neighbourhood.
+
+    The matrix is not a difference of values, in which a large shift would drown it.
+    """
     chain = Chain(copy.deepcopy(list(parts))).double().cpu().eval()
-    shift = chain(torch.zeros(1, features, dtype=torch.float64))[0]
-    columns = chain(torch.eye(features, dtype=torch.float64))[0] - shift
-    return AffineMap(columns.T.numpy().copy(), shift[0].numpy().copy())
+    zero = torch.zeros(1, features, dtype=torch.float64)
+    at_zero = AutogradLinearization(chain, chain.inverse, zero, None)  # which sees hooks too
+    columns = at_zero.jv(torch.eye(features, dtype=torch.float64)[:, None])[:, 0]
+    return AffineMap(columns.T.numpy().copy(), at_zero.value[0].numpy().copy())
