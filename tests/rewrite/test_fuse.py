@@ -6,6 +6,7 @@ from torch import nn
 
 import kappaflow as kf
 from cases import affine
+from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 
 
@@ -111,3 +112,23 @@ def test_a_large_shift_does_not_drown_the_matrix(make):
     wanted = flow.bijection(x)[0]
     found = kf.fuse(flow).bijection(x)[0]
     assert torch.allclose(found, wanted, rtol=0, atol=1e-6), (found - wanted).abs().max()
+
+
+def test_a_run_that_is_singular_to_rounding_stays():
+    """Each of its layers has an inverse in float32, and their product as one matrix has none."""
+    parts = kf.SVDLinear(4), kf.SVDLinear(4)
+    flow = flow_of(*parts, affine(HALF))
+    for part in parts:
+        part.log_scale.data.copy_(torch.tensor([5.0, 0.0, 0.0, -5.0]))
+    made = kf.fuse(flow)
+    assert kinds(made) == ["SVDLinear", "SVDLinear", "AffineCoupling"]
+    x = torch.randn(9, 4)
+    assert torch.equal(made.log_prob(x), flow.log_prob(x))
+    assert kinds(kf.fuse(flow.double())) == ["Linear", "AffineCoupling"]
+
+
+def test_a_flow_of_images_is_refused():
+    """In one sentence."""
+    flow = kf.Flow(StandardNormal((4, 2, 2)), kf.Chain([kf.Linear(4), kf.Linear(4)]))
+    with pytest.raises(ArgumentError, match=r"rows of features, got one of shape \(4, 2, 2\)"):
+        kf.fuse(flow)

@@ -1,12 +1,14 @@
 """Runs of linear layers become one."""
 
-from collections.abc import Sequence
+import functools
 from itertools import groupby
 
 import numpy as np
+import torch
 
 from kappaflow.bijection import Bijection
 from kappaflow.bijections import Linear, Permutation, Standardize
+from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.rewrite.affine import affine_map
 from kappaflow.rewrite.items import elementwise_if_any
@@ -19,7 +21,8 @@ def fuse(flow: Flow) -> Flow:
     """Returns a flow of the same function in which each run of linear layers is one layer.
 
     Permutations become a permutation, maps of single features such a map, and everything else a
-    dense matrix. The standardisation at the data stays what it is.
+    dense matrix. The standardisation at the data stays what it is, and so does a run whose matrix
+    the flow's type cannot tell from a singular one: one by one its layers can still be inverted.
 
     Args:
         flow: Of rows of features, or of images, whose channels are the features.
@@ -28,7 +31,8 @@ def fuse(flow: Flow) -> Flow:
         A new flow.
 
     Raises:
-        ArgumentError: It is no flow, or a chain inside it has an embedding of its own.
+        ArgumentError: It is no flow of rows of features, or a chain inside it has an embedding of
+            its own.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -41,21 +45,22 @@ def fuse(flow: Flow) -> Flow:
     units = 0
     while units < len(parts) and isinstance(parts[units], Standardize):
         units += 1
-    found = changed_by_run(parts[units:], flow.joint_shape, _fused_run)
+    change = functools.partial(_fused_run, dtype=flow.dtype)
+    found = changed_by_run(parts[units:], flow.joint_shape, change)
     return flow_of(flow, [part.to(flow.dtype) for part in (*parts[:units], *found)])
 
 
-def _fused_run(run: list[Bijection], features: int) -> list[Bijection]:
+def _fused_run(run: list[Bijection], features: int, *, dtype: torch.dtype) -> list[Bijection]:
     """Returns layers on so many features, neighbouring linear ones as one."""
     found: list[Bijection] = []
     for linear, group in groupby(run, is_linear):
         layers = list(group)
-        found += _fused(layers, features) if linear and len(layers) > 1 else layers
+        found += _fused(layers, features, dtype) if linear and len(layers) > 1 else layers
     return stacked(found)
 
 
-def _fused(run: Sequence[Bijection], features: int) -> list[Bijection]:
-    """Returns a run of linear layers as one layer, or none where they do nothing."""
+def _fused(run: list[Bijection], features: int, dtype: torch.dtype) -> list[Bijection]:
+    """Returns a run of linear layers as one layer, none where they do nothing, or as it is."""
     made = affine_map(run, features)
     if all(map(is_permutation, run)):
         index = made.matrix.argmax(1).tolist()
@@ -63,4 +68,8 @@ def _fused(run: Sequence[Bijection], features: int) -> list[Bijection]:
     scale = made.matrix.diagonal()
     if all(map(is_elementwise, run)) and (scale > 0).all():
         return elementwise_if_any(np.ascontiguousarray(scale), made.shift)
-    return [Linear.of(made.matrix, made.shift)]
+    matrix, shift = (torch.from_numpy(numbers).to(dtype) for numbers in made)
+    try:
+        return [Linear.of(matrix, shift)]
+    except ArgumentError:  # singular to rounding, or not finite
+        return run
