@@ -8,7 +8,7 @@ import torch
 
 import kappaflow as kf
 from cases import affine
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.rewrite.items import partition_of
 from kappaflow.rewrite.opened import is_elementwise
@@ -170,8 +170,14 @@ def test_a_conditional_flow_is_compared_with_its_contexts():
     assert certificate.points == 30
     with pytest.raises(ArgumentError, match="'x' and 'context' should be given"):
         kf.rewrite_fixed_partition(flow, context=context)
-    with pytest.raises(ArgumentError, match="leading shape"):
+    with pytest.raises(ArgumentError, match="a row for each of the 30 points, got 7"):
         kf.rewrite_fixed_partition(flow, x, context=context[:7])
+    with pytest.raises(ArgumentError, match="a row for each of the 1 points, got 30"):
+        kf.rewrite_fixed_partition(flow, x[:1], context=context)
+    with pytest.raises(ArgumentError, match=r"should have shape \(batch, 2\)"):
+        kf.rewrite_fixed_partition(flow, x, context=context[:, None])
+    with pytest.raises(ArgumentError, match="'context' should hold finite"):
+        kf.rewrite_fixed_partition(flow, x, context=context * torch.inf)
     with pytest.raises(ArgumentError, match="'x' and 'context' should be given"):
         kf.rewrite_fixed_partition(flow)
 
@@ -244,8 +250,32 @@ def test_what_is_no_flow_is_refused():
         kf.rewrite_fixed_partition(flow_of(inner, features=4))
 
 
-@pytest.mark.parametrize("points", [torch.zeros(0, 6), torch.full((2, 6), torch.nan)])
-def test_points_without_a_number_are_refused(points):
+@pytest.mark.parametrize(
+    ("points", "said"),
+    [(torch.zeros(0, 6), "at least one point"), (torch.full((2, 6), torch.nan), "finite")],
+)
+def test_points_without_a_number_are_refused(points, said):
     """The largest of no differences, or of NaN, would say nothing about the two flows."""
-    with pytest.raises(ArgumentError, match="one finite point or more"):
+    with pytest.raises(ArgumentError, match=said):
         kf.rewrite_fixed_partition(recipe(6, "random"), points)
+
+
+def test_comparing_starts_nothing():
+    """Layers that wait for their first batch wait on, in the old flow and in the new one."""
+    half = kf.Partition.half(4)
+    flow = flow_of(kf.ActNorm(4), affine(half), kf.Permutation((1, 2, 3, 0)), features=4).train()
+    waiting = flow.bijection.bijections[0]
+    flow.bijection.bijections[1].eval()
+    made, certificate = kf.rewrite_fixed_partition(flow, 3 * torch.randn(50, 4) + 1)
+    assert not waiting.initialized and not made.bijection.bijections[0].initialized
+    assert certificate.differences["float64"].log_prob <= 1e-9
+    assert flow.training and not flow.bijection.bijections[1].training
+
+
+def test_a_flow_that_cannot_be_sampled_keeps_its_mode():
+    """The error is that of the layer; the flow is as it was."""
+    flow = flow_of(kf.Linear(4), affine(kf.Partition.half(4)), features=4).train()
+    flow.bijection.bijections[0].weight.data.zero_()
+    with pytest.raises(NumericalError, match="singular"):
+        kf.rewrite_fixed_partition(flow)
+    assert flow.training

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from kappaflow._checks import batch, natural_int
 from kappaflow.bijection import Bijection
-from kappaflow.conditioning.points import joined_points
+from kappaflow.conditioning.layers import evaluation_mode
+from kappaflow.conditioning.points import checked_points
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Factorization, factor_linear
 from kappaflow.factor.problem import two_parts
@@ -46,7 +47,7 @@ def rewrite_fixed_partition(
             each scale has its own partition. Couplings that split places (a checkerboard) stay.
         x: Points (B, features) on which the two flows are compared; samples of the flow if left
             out.
-        context: (B, C) for these points, for a conditional flow.
+        context: (B, C) for these points, or (1, C) for all of them, for a conditional flow.
         partition: "half", "alternating", the size of the first part, or a partition.
         couplings: How many one linear map may take.
         seed: For searches, and for the samples.
@@ -55,8 +56,8 @@ def rewrite_fixed_partition(
         The new flow, which trains, saves and samples like any other, and what was done.
 
     Raises:
-        ArgumentError: It is no flow, no coupling of it fits the partition,
-            a context is missing, or the points are not finite points of the flow.
+        ArgumentError: It is no flow, no coupling of it fits the partition, a context is missing, or
+            the points and contexts are not finite ones of the flow.
 
     Source:
         Ours; the count of couplings goes back to Koehler, Mehta, Risteski 2021.
@@ -176,21 +177,15 @@ def _points(
 ) -> tuple[Tensor, Tensor | None]:
     """Returns points to compare on, joined: those given, if they will do, or samples."""
     if x is not None:
-        if not len(batch("x", x, flow.event_shape)) or not x.isfinite().all():
-            raise ArgumentError("'x' should hold one finite point or more.")
-        with torch.no_grad():
-            flow.log_prob(x, context)
-        context = context if context is None else context.expand(len(x), -1)
-        return joined_points(flow, x), context
+        if isinstance(context, Tensor) and context.dim() == 2 and len(context) == 1:
+            context = context.expand(len(batch("x", x, flow.event_shape)), -1)
+        return checked_points(flow, x, context)
     if flow.context_features or context is not None:
         raise ArgumentError(
             "'x' and 'context' should be given together, for a conditional flow: its samples need "
             "a context."
         )
     generator = torch.Generator(flow.device).manual_seed(seed)
-    training = flow.training
-    with torch.no_grad():
+    with evaluation_mode(flow), torch.no_grad():
         z = flow.base.sample(POINTS, dtype=flow.dtype, device=flow.device, generator=generator)
-        drawn = flow.eval().bijection.inverse(z)[0]
-    flow.train(training)
-    return drawn, None
+        return flow.bijection.inverse(z)[0], None

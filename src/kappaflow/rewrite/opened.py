@@ -62,15 +62,11 @@ def parts_of(flow: Flow, *, stacks: bool = False) -> list[Bijection]:
         stacks: Leave stacks as they are.
 
     Raises:
-        ArgumentError: It is no flow of rows of features, or a chain inside it has an embedding of
-            the context of its own.
+        ArgumentError: It is no flow, or a chain inside it has an embedding of the context of its
+            own.
     """
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
-    if len(flow.event_shape) != 1:
-        raise ArgumentError(
-            f"'flow' should be one of rows of features, got one of shape {flow.event_shape}."
-        )
     chain = flow.bijection
     return opened(Chain(list(chain)) if isinstance(chain, Chain) else chain, stacks=stacks)
 
