@@ -1,7 +1,9 @@
 """`kappaflow factor`: from a matrix in a file to couplings, a table and a page."""
 
+import dataclasses
 import io
 import json
+import math
 import re
 import sys
 
@@ -10,6 +12,7 @@ import pytest
 from safetensors.numpy import load_file
 from tests.cli.test_refusals import refused
 
+import kappaflow as kf
 from kappaflow.runs import factor as module
 
 
@@ -46,6 +49,18 @@ def test_the_same_as_json_leaves_the_matrices_out(run, matrix):
     assert said["condition_number"] == max(o["condition_number"] for o in said["couplings"])
     assert said["features"] == 6 and said["flipped"] == 1
     assert "weight" not in json.dumps(said)
+
+
+def test_a_number_that_is_not_finite_is_null_in_json(run, matrix, monkeypatch):
+    """Bare NaN is no JSON."""
+
+    def infinite(*arguments, **settings):
+        found = kf.factor_linear(*arguments, **settings)
+        return dataclasses.replace(found, residual=math.inf)
+
+    monkeypatch.setattr(module, "factor_linear", infinite)
+    outcome = run("factor", matrix, "--json")
+    assert json.loads(outcome.out, parse_constant=pytest.fail)["residual"] is None
 
 
 def test_the_couplings_are_written_and_multiply_to_the_matrix(run, matrix, tmp_path):

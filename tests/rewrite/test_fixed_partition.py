@@ -10,6 +10,7 @@ import kappaflow as kf
 from cases import affine
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows.base import StandardNormal
+from kappaflow.rewrite import certificate as module
 from kappaflow.rewrite.items import partition_of
 from kappaflow.rewrite.opened import is_elementwise
 
@@ -279,3 +280,23 @@ def test_a_flow_that_cannot_be_sampled_keeps_its_mode():
     with pytest.raises(NumericalError, match="singular"):
         kf.rewrite_fixed_partition(flow)
     assert flow.training
+
+
+def test_numbers_that_are_not_finite_are_null_in_json():
+    """A flow with a NaN in it is no other flow when rewritten, and its certificate is JSON."""
+    flow = recipe(4, "random")
+    next(flow.parameters()).data.fill_(torch.nan)
+    _, certificate = kf.rewrite_fixed_partition(flow)
+    text = json.dumps(certificate.to_json(), allow_nan=False)
+    assert json.loads(text)["differences"]["float64"]["log_prob"] is None
+
+
+def test_all_points_are_compared(monkeypatch):
+    """A piece at a time, each with its own contexts; the largest difference is that of all."""
+    flow, other = recipe(4, "random", context_features=2), recipe(4, "half", context_features=2)
+    x, context = torch.randn(50, 4), torch.randn(50, 2)
+    wanted = (flow.log_prob(x, context) - other.log_prob(x, context)).abs().max().item()
+    monkeypatch.setattr(module, "ROWS_AT_ONCE", 7)
+    for order in (torch.arange(50), torch.arange(50).flip(0)):
+        found = module.difference(flow, other, x[order], context[order], torch.float64)
+        assert found.log_prob == pytest.approx(wanted, rel=1e-4)

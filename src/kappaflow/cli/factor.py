@@ -89,8 +89,10 @@ def _print(found: "Factorization", files: dict[str, Path | None]) -> None:
 
 
 def _plain(found: "Factorization") -> dict[str, Any]:
-    """Returns what is printed, for machines."""
-    return {
+    """Returns what is printed, for machines; None for numbers that are not finite."""
+    from kappaflow.storage import plain
+
+    return plain({
         "features": len(found.matrix),
         "couplings": [
             {
@@ -107,7 +109,7 @@ def _plain(found: "Factorization") -> dict[str, Any]:
         "method": found.method,
         "flipped": None if found.flipped is None else found.flipped + 1,
         "note": found.note,
-    }
+    })
 
 
 def _own_condition(found: "Factorization") -> float:

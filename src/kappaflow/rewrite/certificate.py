@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kappaflow.conditioning.layers import evaluation_mode
 from kappaflow.flows import Flow
+from kappaflow.storage import plain
+
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,8 @@ class Certificate:
         return max((max(one.condition_numbers, default=1.0) for one in self.replaced), default=1.0)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain values for JSON."""
-        return {**dataclasses.asdict(self), "condition_number": self.condition_number}
+        """Returns plain values for JSON, None for numbers that are not finite."""
+        return plain({**dataclasses.asdict(self), "condition_number": self.condition_number})
 
 
 @torch.no_grad()
@@ -87,11 +89,11 @@ def difference(
     one: Flow, other: Flow, x: Tensor, context: Tensor | None, dtype: torch.dtype
 ) -> Difference:
     """Returns how different two flows are when both are computed in a type."""
+    flows = [copy.deepcopy(flow).to(dtype).eval() for flow in (one, other)]
     found = []
-    for flow in (one, other):
-        flow = copy.deepcopy(flow).to(dtype)
-        given = x.to(dtype), None if context is None else context.to(dtype)
-        with evaluation_mode(flow):
-            found.append((*flow.bijection(*given), flow.joined_log_prob(*given)))
-    pairs = zip(*found, strict=True)
-    return Difference(*((a.double() - b.double()).abs().max().item() for a, b in pairs))
+    for rows in torch.arange(len(x), device=x.device).split(ROWS_AT_ONCE):
+        given = x[rows].to(dtype), None if context is None else context[rows].to(dtype)
+        answers = [(*flow.bijection(*given), flow.joined_log_prob(*given)) for flow in flows]
+        pairs = zip(*answers, strict=True)
+        found.append(torch.stack([(a.double() - b.double()).abs().max() for a, b in pairs]))
+    return Difference(*torch.stack(found).amax(0).tolist())

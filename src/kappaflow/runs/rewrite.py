@@ -36,7 +36,7 @@ from kappaflow.runs.fit import DIAGNOSIS
 from kappaflow.runs.job import Tables
 from kappaflow.runs.judged import judged, judged_alone
 from kappaflow.runs.stored import read_run, tables_again
-from kappaflow.storage import plain, whole_directory, write_bytes
+from kappaflow.storage import whole_directory, write_bytes
 from kappaflow.training import FitResult, Rows, read_result, rows_of, write_result
 
 CERTIFICATE, METRICS, RESULT = "certificate.json", "metrics.jsonl", "result.json"
@@ -59,7 +59,7 @@ class RewrittenRun:
 
     def to_json(self) -> dict[str, object]:
         """Returns plain values for JSON."""
-        return plain({"compared_on": self.points, **self.certificate.to_json()})
+        return {"compared_on": self.points, **self.certificate.to_json()}
 
 
 def rewrite_run(
