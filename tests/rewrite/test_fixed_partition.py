@@ -300,3 +300,75 @@ def test_all_points_are_compared(monkeypatch):
     for order in (torch.arange(50), torch.arange(50).flip(0)):
         found = module.difference(flow, other, x[order], context[order], torch.float64)
         assert found.log_prob == pytest.approx(wanted, rel=1e-4)
+
+
+class Shifted(kf.AffineCoupling):
+    """A coupling that nothing here knows: what comes out is one larger."""
+
+    def forward(self, x, context=None):
+        """Returns one more."""
+        z, log_det = super().forward(x, context)
+        return z + 1, log_det
+
+    def inverse(self, z, context=None):
+        """Returns what it was."""
+        return super().inverse(z - 1, context)
+
+
+def test_a_coupling_of_another_class_is_left_with_its_partition():
+    """Linear maps beside it are factored on the partition that was asked for all the same."""
+    own = affine(kf.Partition.alternating(4))
+    flow = flow_of(
+        Shifted(own.partition, own.conditioner),
+        kf.Permutation((1, 2, 3, 0)),
+        affine(kf.Partition.half(4)),
+        features=4,
+    )
+    made, certificate = kf.rewrite_fixed_partition(flow, torch.randn(20, 4))
+    assert certificate.left == ("Shifted",)
+    assert certificate.differences["float64"].log_prob <= 1e-9
+    half = kf.Partition.half(4)
+    others = {partition_of(p) for p in made.bijection if not isinstance(p, Shifted)}
+    assert others <= {half, half.swapped()}
+
+
+def twice(module, given, answer):
+    """A hook that doubles what a layer of a network answers."""
+    return answer * 2
+
+
+def one_more(module, given, answer):
+    """A hook that moves what a bijection answers."""
+    return answer[0] + 1, answer[1]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda flow: flow.bijection.bijections[2].register_forward_hook(one_more),
+        lambda flow: flow.bijection.bijections[3].register_forward_hook(one_more),
+        lambda flow: flow.bijection.bijections[4].register_forward_hook(one_more),
+        lambda flow: flow.bijection.bijections[5].register_forward_hook(one_more),
+        lambda flow: (
+            flow.bijection.bijections[2].conditioner.layers[-1].register_forward_hook(twice)
+        ),
+        lambda flow: torch.nn.utils.parametrizations.weight_norm(
+            flow.bijection.bijections[2].conditioner.layers[0]
+        ),
+    ],
+)
+def test_what_hooks_and_parametrizations_do_is_not_lost(change):
+    """Where weights do not say all, they are not taken for the layer."""
+    half = kf.Partition.half(4)
+    flow = flow_of(
+        affine(half),
+        kf.Permutation((1, 0, 3, 2)),
+        affine(half),
+        kf.ElementwiseAffine(4),
+        kf.LinearCoupling(half),
+        kf.Permutation((0, 2, 1, 3)),
+        features=4,
+    )
+    change(flow)
+    _, certificate = kf.rewrite_fixed_partition(flow, torch.randn(20, 4))
+    assert certificate.differences["float64"].log_prob <= 1e-9

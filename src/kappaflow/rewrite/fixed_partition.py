@@ -143,8 +143,8 @@ def _factored(
     item = items[place]
     if not isinstance(item, LinearMap):
         return [item], None
-    before = _nearest(items[:place][::-1])
-    after = _nearest(items[place + 1 :])
+    before = _nearest(items[:place][::-1], partition)
+    after = _nearest(items[place + 1 :], partition)
     # The first factor of the product comes last, and changes what the partition changes.
     ends = before.swapped() if before is not None else after
     found: Factorization = factor_linear(
@@ -162,11 +162,14 @@ def _factored(
     )
 
 
-def _nearest(items: Sequence[Item]) -> Partition | None:
-    """Returns the partition of the first coupling, if only elementwise maps come before it."""
+def _nearest(items: Sequence[Item], partition: Partition) -> Partition | None:
+    """Returns what the first coupling keeps and changes, if it can take up factors of a map.
+
+    So it can if only elementwise maps come before it, and it is one of the partition.
+    """
     for item in items:
         if (found := partition_of(item)) is not None:
-            return found
+            return found if found in (partition, partition.swapped()) else None
         if isinstance(item, LinearMap) or not is_elementwise(item):
             return None
     return None

@@ -1,6 +1,7 @@
 """Neighbours that change the same part become one coupling."""
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from kappaflow.bijections import AdditiveCoupling, AffineCoupling, ElementwiseAf
 from kappaflow.factor import LinearCoupling
 from kappaflow.rewrite.items import elementwise, partition_of
 from kappaflow.rewrite.mixed import MixedCoupling
+from kappaflow.rewrite.opened import is_as_defined
 
 
 def merged(parts: Sequence[Bijection]) -> list[Bijection]:
@@ -30,7 +32,7 @@ def merged(parts: Sequence[Bijection]) -> list[Bijection]:
 
 def pair(first: Bijection, second: Bijection) -> Bijection | None:
     """Returns two neighbouring layers as one, or None where they are none."""
-    if isinstance(first, ElementwiseAffine) and isinstance(second, ElementwiseAffine):
+    if _is_elementwise(first) and _is_elementwise(second):
         (scale, shift), (by, more) = _numbers(first), _numbers(second)
         return elementwise(by * scale, by * shift + more)
     if partition_of(first) is None or partition_of(first) != partition_of(second):
@@ -72,7 +74,11 @@ def _apart(before: Bijection, middle: Bijection, behind: Bijection) -> bool:
     """Returns whether an elementwise map keeps a linear coupling from joining a neighbour."""
     linear = isinstance(before, LinearCoupling) or isinstance(behind, LinearCoupling)
     same = partition_of(before) is not None and partition_of(before) == partition_of(behind)
-    return linear and same and isinstance(middle, ElementwiseAffine)
+    return linear and same and _is_elementwise(middle)
+
+
+def _is_elementwise(part: Bijection) -> TypeGuard[ElementwiseAffine]:
+    return is_as_defined(part, ElementwiseAffine)
 
 
 def _together(done: list[Bijection], part: Bijection) -> list[Bijection]:

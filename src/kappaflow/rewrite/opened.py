@@ -15,6 +15,7 @@ from kappaflow.bijections import (
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
+from kappaflow.nets.linearized import is_exactly
 from kappaflow.rewrite.mixed import MixedCoupling
 from kappaflow.stack import CouplingStack
 
@@ -84,12 +85,20 @@ def is_linear(part: Bijection) -> bool:
 
 def is_coupling(part: Bijection) -> bool:
     """Returns whether a layer is a nonlinear coupling as this package defines them."""
-    return type(part) in (AffineCoupling, AdditiveCoupling)
+    return is_as_defined(part, AffineCoupling) or is_as_defined(part, AdditiveCoupling)
+
+
+def is_as_defined(part: Bijection, kind: type[Bijection]) -> bool:
+    """Returns whether a layer is one of this class that its numbers say all about.
+
+    Not so with a subclass, or with a hook: what is made of the numbers would do something else.
+    """
+    return is_exactly(part, kind) and not (part._forward_hooks or part._forward_pre_hooks)
 
 
 def is_permutation(part: Bijection) -> bool:
     """Returns whether a layer moves features and does nothing else."""
-    return isinstance(_inner(part), Permutation)
+    return is_as_defined(_inner(part), Permutation)
 
 
 def _inner(part: Bijection) -> Bijection:

@@ -18,7 +18,13 @@ from kappaflow.factor import LinearCoupling
 from kappaflow.partition import Partition
 from kappaflow.rewrite.affine import AffineMap, affine_map
 from kappaflow.rewrite.items import Item, LinearMap, elementwise_if_any, partition_of
-from kappaflow.rewrite.opened import is_coupling, is_elementwise, is_linear, is_permutation
+from kappaflow.rewrite.opened import (
+    is_as_defined,
+    is_coupling,
+    is_elementwise,
+    is_linear,
+    is_permutation,
+)
 from kappaflow.rewrite.reordered import AnyCoupling, reordered
 
 
@@ -77,10 +83,10 @@ class Plan:
 
     def _fits(self, part: Bijection) -> bool:
         """Returns whether a layer is a linear coupling that can stay what it is."""
-        if not isinstance(part, LinearCoupling) or not self._in_order():
+        if not is_as_defined(part, LinearCoupling) or not self._in_order():
             return False
         own = (self.partition, self.partition.swapped())
-        return self._pending is None and part.partition in own
+        return self._pending is None and partition_of(part) in own
 
     def _map_of(self, part: Bijection) -> AffineMap:
         return affine_map([part], self.partition.features)

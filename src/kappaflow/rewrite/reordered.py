@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling
 from kappaflow.nets import MLP
+from kappaflow.nets.linearized import is_plain
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 
@@ -48,7 +49,7 @@ def reordered(coupling: AnyCoupling, order: Sequence[int], *, partition: Partiti
         partition: What the new one keeps, the places of what the old one keeps.
 
     Returns:
-        A coupling on the same kind of conditioner; one that is no `MLP` is wrapped.
+        A coupling on the same kind of conditioner; one that is no plain `MLP` is wrapped.
     """
     inputs = _places(order, coupling.partition.kept, partition.kept)
     changed = _places(order, coupling.partition.changed, partition.changed)
@@ -72,7 +73,7 @@ def _reordered_network(
 ) -> nn.Module:
     if inputs == sorted(inputs) and outputs == sorted(outputs):
         return copy.deepcopy(network)
-    if not (type(network) is MLP and _reads_only(network)):
+    if not (is_plain(network) and _reads_only(network)):
         return ReorderedNetwork(copy.deepcopy(network), inputs, outputs)
     made = copy.deepcopy(network)
     state = made.state_dict()
