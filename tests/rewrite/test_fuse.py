@@ -132,3 +132,13 @@ def test_a_flow_of_images_is_refused():
     flow = kf.Flow(StandardNormal((4, 2, 2)), kf.Chain([kf.Linear(4), kf.Linear(4)]))
     with pytest.raises(ArgumentError, match=r"rows of features, got one of shape \(4, 2, 2\)"):
         kf.fuse(flow)
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
+@pytest.mark.parametrize("made", [kf.fuse, lambda flow: kf.rewrite_fixed_partition(flow)[0]])
+def test_what_is_kept_for_the_backward_pass_stays(made, memory):
+    """Of stacks, and of chains."""
+    stack = made(kf.real_nvp(4, depth=3, hidden=(4,), memory=memory)).bijection.bijections[-1]
+    assert isinstance(stack, kf.CouplingStack) and stack.memory == memory
+    chain = kf.Chain([affine(HALF), kf.LULinear(4)], memory=memory)
+    assert made(kf.Flow(StandardNormal(4), chain)).bijection.memory == memory

@@ -45,18 +45,18 @@ def fuse(flow: Flow) -> Flow:
     units = 0
     while units < len(parts) and isinstance(parts[units], Standardize):
         units += 1
-    change = functools.partial(_fused_run, dtype=flow.dtype)
+    change = functools.partial(_fused_run, flow=flow)
     found = changed_by_run(parts[units:], flow.joint_shape, change)
     return flow_of(flow, [part.to(flow.dtype) for part in (*parts[:units], *found)])
 
 
-def _fused_run(run: list[Bijection], features: int, *, dtype: torch.dtype) -> list[Bijection]:
+def _fused_run(run: list[Bijection], features: int, *, flow: Flow) -> list[Bijection]:
     """Returns layers on so many features, neighbouring linear ones as one."""
     found: list[Bijection] = []
     for linear, group in groupby(run, is_linear):
         layers = list(group)
-        found += _fused(layers, features, dtype) if linear and len(layers) > 1 else layers
-    return stacked(found)
+        found += _fused(layers, features, flow.dtype) if linear and len(layers) > 1 else layers
+    return stacked(found, flow)
 
 
 def _fused(run: list[Bijection], features: int, dtype: torch.dtype) -> list[Bijection]:

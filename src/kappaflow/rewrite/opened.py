@@ -37,7 +37,7 @@ def opened(bijection: Bijection, *, stacks: bool = False) -> list[Bijection]:
 
 
 def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
-    """Returns a flow of other parts, with the base and the context's embedding of this one.
+    """Returns a flow of other parts, with all else that this one has: base, embedding, memory.
 
     Args:
         flow: The one.
@@ -46,11 +46,10 @@ def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
     Returns:
         A flow of that type, in the mode and on the device of the one.
     """
-    chain = copy.deepcopy(flow.bijection)
-    embedding, width = None, None
-    if isinstance(chain, Chain) and chain.embedding is not None:
-        embedding, width = chain.embedding, chain.context_features
-    made = Chain(parts, embedding=embedding, context_features=width)
+    chain = flow.bijection if isinstance(flow.bijection, Chain) else Chain([])
+    embedding = copy.deepcopy(chain.embedding)
+    width = None if embedding is None else chain.context_features
+    made = Chain(parts, embedding=embedding, context_features=width, memory=chain.memory)
     base, augment = copy.deepcopy(flow.base), copy.deepcopy(flow.augment)
     return Flow(base, made, augment).to(flow.device).train(flow.training)
 
