@@ -112,6 +112,17 @@ def test_it_is_stored(tmp_path):
     assert torch.equal(kf.load(tmp_path / "model").log_prob(x), flow.log_prob(x))
 
 
+def test_a_second_fit_leaves_nothing_of_the_first():
+    """Also where it takes fewer couplings: white rows take none, rows of one scale take few."""
+    whiten = kf.Whiten(4).double()
+    whiten.fit(correlated(4).double())
+    signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 4)
+    for rows in (signs, signs * torch.tensor([1.0, 2.0, 1.0, 1.0]), signs * 3.0):
+        whiten.fit(rows)
+        unit = torch.eye(4, dtype=torch.float64)
+        assert (covariance(whiten(rows)[0]) - unit).abs().max() < 1e-9
+
+
 @pytest.mark.parametrize(
     "rows",
     [

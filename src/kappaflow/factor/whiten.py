@@ -49,11 +49,14 @@ class Whiten(Bijection):
         self.features = positive_int("features", features)
         if features < 2:
             raise ArgumentError("'features' should be at least 2, got 1: nothing to decorrelate.")
-        half = Partition.half(features)
-        turns = (half.swapped(), half)
-        self.couplings = Chain(LinearCoupling(turns[i % 2]) for i in range(COUPLINGS))
+        self.couplings = Chain(LinearCoupling(self._turn(i)) for i in range(COUPLINGS))
         self.fitted: Tensor
         self.register_buffer("fitted", torch.tensor(False))
+
+    def _turn(self, number: int) -> Partition:
+        """Returns what a coupling keeps and changes."""
+        half = Partition.half(self.features)
+        return half if number % 2 else half.swapped()
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -78,13 +81,12 @@ class Whiten(Bijection):
             )
         root = directions * variances.rsqrt() @ directions.mT
         found = list(factor_linear(root, couplings=COUPLINGS).couplings)[::-1]
-        for own in self.couplings:  # fewer may do: the others become the identity
-            partition = own.partition  # pyright: ignore
-            taken = found and found[0].partition == partition
-            one = found.pop(0) if taken else LinearCoupling(partition)  # pyright: ignore
-            own.load_state_dict(one.state_dict())
-        if found:
-            raise RuntimeError("the factors do not take turns")
+        # Fewer may do, which need not begin with the first: the others are the identity.
+        idle = bool(found) and found[0].partition != self._turn(0)
+        factors = [LinearCoupling(self._turn(i)) for i in range(COUPLINGS)]
+        factors[idle : idle + len(found)] = found
+        for own, factor in zip(self.couplings, factors, strict=True):
+            own.load_state_dict(factor.state_dict())
         self.fitted.fill_(True)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
