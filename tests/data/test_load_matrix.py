@@ -71,6 +71,7 @@ def test_binary_files_and_standard_input_are_read_too(tmp_path, monkeypatch):
         ("ragged.csv", "1,2\n3,4,5\n", "line 2 .* should have 2 numbers"),
         ("header only.csv", "a,b\n", "no rows of numbers"),
         ("index.csv", ",0,1\n0,1,2\n1,3,4\n", "line 1 .* got nothing at place 1"),
+        ("a.csv", "1,2\n3,4_0\n", "line 2 of .* got '4_0' at place 2"),
     ],
 )
 def test_a_place_without_a_number_is_named(tmp_path, name, text, said):

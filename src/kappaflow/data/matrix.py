@@ -94,7 +94,7 @@ def _numbers(line: list[str], number: int, width: int, subject: str) -> list[flo
     for place, text in enumerate(line, start=1):
         held = text.strip()
         try:
-            found.append(float(held))
+            found.append(float("" if "_" in held else held))  # "1_0" is ten to Python only
         except ValueError:
             what = "nothing" if held in MISSING else f"{held[:40]!r}"
             raise DataError(
