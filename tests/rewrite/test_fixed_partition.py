@@ -372,3 +372,15 @@ def test_what_hooks_and_parametrizations_do_is_not_lost(change):
     change(flow)
     _, certificate = kf.rewrite_fixed_partition(flow, torch.randn(20, 4))
     assert certificate.differences["float64"].log_prob <= 1e-9
+
+
+def test_a_map_that_cannot_be_factored_is_named():
+    """Nobody gave a matrix: the error says which one is meant."""
+    half = kf.Partition.half(8)
+    flow = flow_of(affine(half), kf.Permutation.random(8, seed=1), affine(half), features=8)
+    with pytest.raises(ArgumentError, match="the flow's Permutation: 'couplings' should be"):
+        kf.rewrite_fixed_partition(flow, couplings=3)
+    flow = flow_of(kf.Linear(4), kf.LULinear(4), affine(kf.Partition.half(4)), features=4)
+    flow.bijection.bijections[0].weight.data.zero_()
+    with pytest.raises(ArgumentError, match="the flow's Linear and LULinear: 'matrix' should be"):
+        kf.rewrite_fixed_partition(flow, torch.randn(9, 4))

@@ -97,8 +97,10 @@ def test_a_conditional_run_is_compared_on_its_rows_and_refused_without_them(tmp_
     assert rewrite_run(run, new).points == "held-out rows of the run"
     assert kf.load(new).context_features == 1
     data.unlink()
-    with pytest.raises(ArgumentError, match="whose data is still there"):
-        rewrite_run(run, tmp_path / "newer")
+    kf.save(kf.load(new), tmp_path / "model")
+    for folder in (run, tmp_path / "model"):
+        with pytest.raises(ArgumentError, match=f"{folder} is not: put the data back, or call"):
+            rewrite_run(folder, tmp_path / "newer")
     assert not (tmp_path / "newer").exists()
 
 

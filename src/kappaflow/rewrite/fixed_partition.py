@@ -10,8 +10,8 @@ from kappaflow._checks import batch, natural_int
 from kappaflow.bijection import Bijection
 from kappaflow.conditioning.layers import evaluation_mode
 from kappaflow.conditioning.points import checked_points
-from kappaflow.errors import ArgumentError
-from kappaflow.factor import Factorization, factor_linear
+from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor import factor_linear
 from kappaflow.factor.problem import two_parts
 from kappaflow.flows import Flow
 from kappaflow.partition import Partition
@@ -56,8 +56,10 @@ def rewrite_fixed_partition(
         The new flow, which trains, saves and samples like any other, and what was done.
 
     Raises:
-        ArgumentError: It is no flow, no coupling of it fits the partition, a context is missing, or
-            the points and contexts are not finite ones of the flow.
+        ArgumentError: It is no flow, no coupling of it fits the partition,
+            a linear map of it is singular or needs more couplings, a context is missing, or the
+            points and contexts are not finite ones of the flow.
+        NumericalError: The factors of a linear map were not found.
 
     Source:
         Ours; the count of couplings goes back to Koehler, Mehta, Risteski 2021.
@@ -147,9 +149,11 @@ def _factored(
     after = _nearest(items[place + 1 :], partition)
     # The first factor of the product comes last, and changes what the partition changes.
     ends = before.swapped() if before is not None else after
-    found: Factorization = factor_linear(
-        item.matrix, couplings=couplings, partition=partition if ends is None else ends, seed=seed
-    )
+    ends = partition if ends is None else ends
+    try:
+        found = factor_linear(item.matrix, couplings=couplings, partition=ends, seed=seed)
+    except (ArgumentError, NumericalError) as error:
+        raise type(error)(f"the linear map of the flow's {item.name}: {error}") from None
     layers: list[Bijection] = [*reversed(found.couplings)]
     numbers = found.condition_numbers[::-1]
     return layers, Replaced(

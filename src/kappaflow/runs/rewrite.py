@@ -98,8 +98,9 @@ def rewrite_run(
     rows = None if tables is None else rows_of(tables.test, flow)
     if rows is None and flow.context_features:
         raise ArgumentError(
-            f"'run' should be one whose data is still there, {old} is not: points to compare "
-            "conditional flows on need a context."
+            f"'run' should be one whose data is found as it was, since conditional flows are "
+            f"compared on rows with a context, and that of {old} is not: put the data back, or "
+            "call kappaflow.rewrite_fixed_partition(flow, x, context=context) on other rows."
         )
     made, certificate = _rewritten(flow, rows, partition, couplings, seed)
     points = "held-out rows of the run" if rows else "samples of the flow"
