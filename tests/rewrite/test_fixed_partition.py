@@ -12,6 +12,7 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.rewrite import certificate as module
 from kappaflow.rewrite.items import partition_of
+from kappaflow.rewrite.merge import merged
 from kappaflow.rewrite.opened import is_elementwise
 
 
@@ -78,6 +79,12 @@ FLOWS = {
         kf.LULinear(4),
         kf.ElementwiseAffine(4),
         affine(kf.Partition.alternating(4)),
+        features=4,
+    ),
+    "a linear coupling behind a linear layer": lambda: flow_of(
+        kf.LULinear(4),
+        kf.LinearCoupling(kf.Partition.half(4)),
+        affine(kf.Partition.half(4)),
         features=4,
     ),
     "inverses": lambda: flow_of(
@@ -402,3 +409,79 @@ def test_a_map_that_cannot_be_factored_is_named():
     flow.bijection.bijections[0].weight.data.zero_()
     with pytest.raises(ArgumentError, match="the flow's Linear and LULinear: 'matrix' should be"):
         kf.rewrite_fixed_partition(flow, torch.randn(9, 4))
+
+
+def flips(*parts):
+    """Returns which of the linear maps of 8 features got a negative scale."""
+    flow = kf.Flow(StandardNormal(8), kf.Chain(parts))
+    return [one.flipped for one in kf.rewrite_fixed_partition(flow)[1].replaced]
+
+
+def test_two_odd_permutations_need_no_negative_scale():
+    """Two features more change places at the first one, and back at the second."""
+    half, swap = kf.Partition.half(8), kf.Permutation((4, 1, 2, 3, 0, 5, 6, 7))
+    assert flips(swap, affine(half), swap, affine(half)) == [False] * 3
+    assert flips(swap, affine(half)) == [False, True], "one alone does, at the end"
+
+
+def test_a_reflection_between_moves_needs_no_negative_scale_there():
+    """Features that have to be moved anyway are moved in a way that makes up for it."""
+    turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0]
+    reflection = turn if torch.det(turn) < 0 else turn[[1, 0, *range(2, 8)]]
+    parts = [affine(kf.Partition.alternating(8)) for _ in range(2)]
+    assert flips(parts[0], kf.Linear.of(reflection), parts[1]) == [False, False, True]
+
+
+def test_what_is_the_same_for_all_features_lets_an_order_pass():
+    """They are not brought back for it."""
+    parts = [affine(kf.Partition.alternating(4)) for _ in range(2)]
+    _, without = kf.rewrite_fixed_partition(flow_of(*parts, features=4))
+    flow = flow_of(parts[0], kf.Logit(-99.0, 99.0), parts[1], features=4)
+    _, certificate = kf.rewrite_fixed_partition(flow, torch.randn(9, 4))
+    assert len(certificate.replaced) == len(without.replaced) == 2
+
+
+def test_a_linear_layer_at_its_start_costs_nothing():
+    """It is the identity, which has no couplings and no line in the certificate."""
+    half = kf.Partition.half(4)
+    parts = affine(half), kf.LULinear(4), affine(half.swapped())
+    _, certificate = kf.rewrite_fixed_partition(kf.Flow(StandardNormal(4), kf.Chain(parts)))
+    assert certificate.replaced == ()
+
+
+def test_condition_numbers_stand_in_the_order_of_the_flow():
+    """Those of couplings that nothing joined can be seen in it."""
+    made, certificate = kf.rewrite_fixed_partition(flow_of(kf.LULinear(4), features=4))
+    (one,) = certificate.replaced
+    found = [part.condition_number for part in couplings_of(made)]
+    assert found == pytest.approx(list(one.condition_numbers), rel=1e-5)
+    assert found != pytest.approx(found[::-1], rel=1e-2)
+
+
+@pytest.mark.parametrize("partition", [kf.Partition.half(4), kf.Partition.half(4).swapped()])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_map_at_either_end_of_the_flow_joins_the_coupling_beside_it(partition, first):
+    """The six begin, or end, with what that coupling changes."""
+    parts = [kf.LULinear(4), affine(partition)][:: 1 if first else -1]
+    _, certificate = kf.rewrite_fixed_partition(flow_of(*parts, features=4))
+    assert certificate.replaced[0].couplings == 6
+    assert (certificate.joined, certificate.couplings_after) == (1, 6)
+
+
+def test_a_rewriting_that_goes_wrong_shows_in_the_certificate(monkeypatch):
+    """Both comparisons are of the old flow with the new one."""
+    flow = recipe(4, "random")
+    right = kf.rewrite_fixed_partition(flow)[1].differences
+    assert right["float32"].log_prob > right["float64"].log_prob
+    monkeypatch.setattr(
+        "kappaflow.rewrite.fixed_partition.merged", lambda parts: merged(parts)[:-1]
+    )
+    wrong = kf.rewrite_fixed_partition(flow)[1].differences
+    for one in wrong.values():
+        assert min(dataclasses.astuple(one)) > 1e-2
+
+
+def test_what_narrow_numbers_cost_shows_in_the_certificate():
+    """The second comparison is with the flow that is returned, whose numbers are rounded."""
+    found = kf.rewrite_fixed_partition(recipe(4, "random").to(torch.bfloat16))[1].differences
+    assert found["float64"].log_prob < 1e-9 and found["float32"].log_prob > 1e-3
