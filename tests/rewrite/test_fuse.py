@@ -127,13 +127,6 @@ def test_a_run_that_is_singular_to_rounding_stays():
     assert kinds(kf.fuse(flow.double())) == ["Linear", "AffineCoupling"]
 
 
-def test_a_flow_of_images_is_refused():
-    """In one sentence."""
-    flow = kf.Flow(StandardNormal((4, 2, 2)), kf.Chain([kf.Linear(4), kf.Linear(4)]))
-    with pytest.raises(ArgumentError, match=r"rows of features, got one of shape \(4, 2, 2\)"):
-        kf.fuse(flow)
-
-
 @pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
 @pytest.mark.parametrize("made", [kf.fuse, lambda flow: kf.rewrite_fixed_partition(flow)[0]])
 def test_what_is_kept_for_the_backward_pass_stays(made, memory):

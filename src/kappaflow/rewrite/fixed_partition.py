@@ -74,7 +74,7 @@ def rewrite_fixed_partition(
     natural_int("seed", seed)
     parts = parts_of(flow)
     x, context = _points(flow, x, context, seed)
-    rewriter = _Rewriter(partition, couplings, seed)
+    rewriter = _Rewriter(flow, partition, couplings, seed)
     layers = changed_by_run(parts, flow.joint_shape, rewriter)
     if not rewriter.runs:
         raise ArgumentError(
@@ -101,12 +101,16 @@ class _Rewriter:
     """Rewrites runs of layers on one partition each, and counts what it does.
 
     Args:
+        flow: Whose layers they are.
         partition: Of each run.
         couplings: How many one linear map may take.
         seed: For searches.
     """
 
-    def __init__(self, partition: str | int | Partition, couplings: int | None, seed: int) -> None:
+    def __init__(
+        self, flow: Flow, partition: str | int | Partition, couplings: int | None, seed: int
+    ) -> None:
+        self._flow = flow
         self._partition, self._couplings, self._seed = partition, couplings, seed
         self.runs = self.couplings_before = self.mixing_before = 0
         self.couplings_after = self.joined = 0
@@ -135,7 +139,7 @@ class _Rewriter:
         self.joined += before - after
         self.replaced += [one for _, one in found if one is not None]
         self.left += plan.left
-        return stacked(made)
+        return stacked(made, self._flow)
 
 
 def _factored(
