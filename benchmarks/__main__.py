@@ -44,6 +44,10 @@ COMMANDS = {
         "convolutions:convolutions",
         "Time convolutional networks by the layout of their images.",
     ),
+    "images": (
+        "images:images",
+        "Measure Glows of images: time and memory of a step, bits per dimension of digits.",
+    ),
 }
 
 app = App(name="python -m benchmarks", help=__doc__, result_action="return_value")

@@ -4,3 +4,4 @@ WITHOUT_PLAYER = "kappaflow, {}, without the player"
 FLOOR = "conditioners alone (floor)"
 PRODUCTS = "matrix products alone"
 QUANTITIES = ("train_step", "forward_backward", "log_prob", "sample")
+OWN_IMAGES = "kappaflow glow, {}"

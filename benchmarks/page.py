@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from benchmarks.images_page import image_values
 from benchmarks.processes import ROOT, console
 from benchmarks.suite import RESULTS
 from benchmarks.tables import (
@@ -25,7 +26,7 @@ from benchmarks.targets import targets_table
 from benchmarks.trade_off_page import page_values, write_reference
 from benchmarks.trade_off_picture import draw
 
-PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
+PARTS = ("speed", "memory", "numerics", "gradients", "spectra", "images")
 FACTORIZATIONS = ("factor", "trade-off")
 Results = dict[str, Any]
 
@@ -89,7 +90,7 @@ def page(results: Results) -> str:
     """Returns the page as Markdown.
 
     Args:
-        results: By part: speed, memory, numerics, gradients, spectra; any may be missing.
+        results: By part: speed, memory, numerics, gradients, spectra, images; any may be missing.
 
     Returns:
         Text that is the same for the same results.
@@ -113,6 +114,7 @@ def page(results: Results) -> str:
         gradients=gradient_table(results["gradients"]) if "gradients" in results else None,
         gradients_depth=results["gradients"]["lines"][0]["depth"] if "gradients" in results else 0,
         spectra=spectra_table(results["spectra"]) if "spectra" in results else None,
+        images=image_values(results["images"]) if "images" in results else None,
         descriptions=descriptions,
     )
 

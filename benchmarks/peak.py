@@ -3,11 +3,12 @@
 import ctypes
 import gc
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from benchmarks.row import Row, Shape
+from benchmarks.row import ImageShape, Row, Shape
 
 # The allocator of the measuring process: every tensor from 64 KB on is mapped on its own, so that
 # what is freed goes back at once and the peak is that of living tensors, not of holes in a heap.
@@ -19,14 +20,14 @@ ENVIRONMENT = {
 _STATUS = Path("/proc/self/status")
 
 
-def peak_of_step(row: Row, shape: Shape) -> dict[str, int]:
+def peak_of_step(row: Row, shape: Shape | ImageShape) -> dict[str, int]:
     """Returns what forward and backward of a flow need beyond its weights and gradients.
 
     The first step is measured, after the gradients have been allocated by hand, and after a flow
-    of depth 2 has warmed up the library and torch: buffers that a flow keeps from one step to the
-    next count, as they occupy memory. So do temporary gradients that are added to those allocated.
-    The optimiser does not: its state is the same for all. The noise is some 0.3 MB, since the
-    kernel counts pages in batches for each processor.
+    of depth 2, or of a step a level, has warmed up the library and torch: buffers that a flow
+    keeps from one step to the next count, as they occupy memory. So do temporary gradients that
+    are added to those allocated. The optimiser does not: its state is the same for all. The noise
+    is some 0.3 MB, since the kernel counts pages in batches for each processor.
 
     Args:
         row: Which flow.
@@ -39,11 +40,12 @@ def peak_of_step(row: Row, shape: Shape) -> dict[str, int]:
         OSError: This is not Linux, or /proc may not be written.
     """
     torch.manual_seed(0)
-    _step(row, Shape(2, shape.batch, shape.features, shape.hidden))
+    small = {"depth": 2} if isinstance(shape, Shape) else {"steps": 1}
+    _step(row, replace(shape, **small))
     return _step(row, shape)
 
 
-def _step(row: Row, shape: Shape) -> dict[str, int]:
+def _step(row: Row, shape: Shape | ImageShape) -> dict[str, int]:
     model, x = row.build(shape), shape.data()
     for parameter in model.module.parameters():
         parameter.grad = torch.ones_like(parameter).mul_(0)  # written, therefore resident

@@ -1,8 +1,9 @@
 """What a row of the tables is: a flow of a common shape, behind the same few calls."""
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,52 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class ImageShape:
+    """What all rows of images have in common: a Glow.
+
+    Attributes:
+        batch: Images of a step.
+        image: (C, H, W).
+        levels: How often images are squeezed; behind each but the last, half of the channels are
+            factored out.
+        steps: ActNorm, 1x1 convolution and coupling, in each level.
+        hidden: Channels of the couplings' networks.
+    """
+
+    batch: int = 16
+    image: tuple[int, int, int] = (3, 32, 32)
+    levels: int = 3
+    steps: int = 8
+    hidden: int = 128
+
+    def data(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Returns standard normal images, the same in every process."""
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(self.batch, *self.image, generator=generator).to(dtype)
+
+    def scales(self) -> Iterator[tuple[int, tuple[int, int], int]]:
+        """Yields channels, sides and number of networks of each level, the finest first.
+
+        A network more than there are steps is that of the learned prior.
+        """
+        channels, height, width = self.image
+        for level in range(1, self.levels + 1):
+            channels, height, width = 4 * channels, height // 2, width // 2
+            yield channels, (height, width), self.steps + (level < self.levels)
+            channels //= 2
+
+    def network(self, inputs: int, outputs: int) -> nn.Module:
+        """Returns convolutions 3x3, 1x1, 3x3 with ReLU between them, as plain modules."""
+        return nn.Sequential(
+            nn.Conv2d(inputs, self.hidden, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(self.hidden, self.hidden, 1),
+            nn.ReLU(),
+            nn.Conv2d(self.hidden, outputs, 3, padding=1),
+        )
+
+
+@dataclass(frozen=True)
 class Model:
     """A flow of any library, behind the same four calls.
 
@@ -70,7 +117,7 @@ class Row:
         group: Rows of a group are timed in one process.
         package: What is imported to build it.
         description: What exactly is built.
-        build: Returns the flow.
+        build: Returns the flow of a `Shape`, or of an `ImageShape`.
         measures: Tasks that take it in.
         environment: Variables of the processes that measure it; the same for all of a group.
     """
@@ -79,7 +126,7 @@ class Row:
     group: str
     package: str
     description: str
-    build: Callable[[Shape], Model]
+    build: Callable[[Any], Model]
     measures: tuple[str, ...] = ("speed", "memory", "numerics")
     environment: Mapping[str, str] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
 """Times of the rows of one group, repetition by repetition in turn with the floor."""
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median, quantiles
@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.floor import Floor, Products
-from benchmarks.names import FLOOR, PRODUCTS, QUANTITIES
-from benchmarks.row import Row, Shape
+from benchmarks.images_floor import ImageFloor
+from benchmarks.names import FLOOR, OWN_IMAGES, PRODUCTS, QUANTITIES
+from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.turns import in_turn, timed
 
 Call = Callable[[], object]
+BESIDE = {"to_floor": FLOOR, "to_products": PRODUCTS, "to_store": OWN_IMAGES.format("store")}
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,51 @@ def time_group(rows: list[Row], shape: Shape, budget: Budget) -> dict[str, Any]:
     """
     torch.manual_seed(0)
     found: dict[str, Any] = {FLOOR: {}, PRODUCTS: {}}
-    subjects = [_floor(shape, found[FLOOR]), _products(shape)]
+    subjects = [floor_subject(Floor(shape), found[FLOOR]), _products(shape)]
+    subjects += flow_subjects(rows, shape, found)
+    return times_of(subjects, QUANTITIES, budget, found)
+
+
+def time_images(rows: list[Row], shape: ImageShape, budget: Budget) -> dict[str, Any]:
+    """Returns medians, quartiles and paired ratios of the rows of images and of their floor.
+
+    Args:
+        rows: Of all libraries.
+        shape: Of all of them.
+        budget: How often each is timed.
+
+    Returns:
+        As `time_group`, without steps of the optimiser.
+    """
+    torch.manual_seed(0)
+    found: dict[str, Any] = {FLOOR: {}}
+    subjects = [floor_subject(ImageFloor(shape), found[FLOOR])]
+    subjects += flow_subjects(rows, shape, found)
+    return times_of(subjects, QUANTITIES[1:], budget, found)
+
+
+def flow_subjects(
+    rows: list[Row], shape: Shape | ImageShape, found: dict[str, Any]
+) -> list[Subject]:
+    """Returns the rows that run; writes what is known of each, or its error, into `found`."""
+    subjects = []
     for row in rows:
         found[row.name] = {}
         try:
             subjects.append(_flow(row, shape, found[row.name]))
         except Exception as error:  # of any library: the other rows of the group go on
             found[row.name] = {"error": f"{type(error).__name__}: {error}"}
+    return subjects
+
+
+def times_of(
+    subjects: list[Subject], quantities: Sequence[str], budget: Budget, found: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns `found`, by name, with the figures of each quantity of each subject."""
     # Collections stay on, as they are for users, but do not walk through what is built above.
     gc.collect()
     gc.freeze()
-    for quantity in QUANTITIES:
+    for quantity in quantities:
         times = interleaved(subjects, quantity, budget)
         for name in times:
             found[name][quantity] = figures(name, times)
@@ -92,7 +128,7 @@ def interleaved(subjects: list[Subject], quantity: str, budget: Budget) -> dict[
 
 
 def figures(name: str, times: dict[str, list[float]]) -> dict[str, float]:
-    """Returns the median and the quartiles of a row, and its paired ratios to floor and products.
+    """Returns the median and the quartiles of a row, and its paired ratios to those in `BESIDE`.
 
     Args:
         name: Of the row.
@@ -109,7 +145,7 @@ def figures(name: str, times: dict[str, list[float]]) -> dict[str, float]:
         "high_ms": 1e3 * high,
         "repetitions": len(own),
     }
-    for key, other in (("to_floor", FLOOR), ("to_products", PRODUCTS)):
+    for key, other in BESIDE.items():
         if other in times:
             found[key] = median(a / b for a, b in zip(own, times[other], strict=True))
     return found
@@ -120,7 +156,7 @@ def _timed(subject: Subject, quantity: str) -> float:
     return timed(subject.calls[quantity])
 
 
-def _flow(row: Row, shape: Shape, facts: dict[str, Any]) -> Subject:
+def _flow(row: Row, shape: Shape | ImageShape, facts: dict[str, Any]) -> Subject:
     """Returns a flow that has run once; writes what is known of it into `facts`."""
     model, x = row.build(shape), shape.data()
 
@@ -148,8 +184,8 @@ def _flow(row: Row, shape: Shape, facts: dict[str, Any]) -> Subject:
     return Subject(row.name, model.module.zero_grad, calls)
 
 
-def _floor(shape: Shape, facts: dict[str, Any]) -> Subject:
-    floor = Floor(shape)
+def floor_subject(floor: Floor | ImageFloor, facts: dict[str, Any]) -> Subject:
+    """Returns networks alone; writes what is known of them into `facts`."""
     facts["parameters"] = _parameters(floor.module)
     calls: dict[str, Call] = {
         "train_step": _train_step(floor.module, floor.forward_backward, facts),
@@ -188,4 +224,4 @@ def _train_step(module: nn.Module, forward_backward: Call, facts: dict[str, Any]
 
 
 def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

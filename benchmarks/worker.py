@@ -13,13 +13,15 @@ import torch
 
 from benchmarks import factoring
 from benchmarks.gradients import SEEDS, SHAPE, gradient_errors
+from benchmarks.images_digits import digits_of
+from benchmarks.images_rows import image_rows
 from benchmarks.lines import append_machine
 from benchmarks.machine import machine
 from benchmarks.numerics import numerics_of
 from benchmarks.peak import peak_of_step
-from benchmarks.row import Row, Shape
+from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.rows import all_rows
-from benchmarks.timing import Budget, time_group
+from benchmarks.timing import Budget, time_group, time_images
 from benchmarks.trade_off import take_draws
 
 
@@ -62,6 +64,21 @@ def trade_off(wanted: list[list[Any]], file: str) -> None:
     take_draws(wanted, Path(file))
 
 
+def image_speed(rows: list[str], shape: dict[str, Any], budget: dict[str, Any]) -> dict[str, Any]:
+    """Returns the times of the rows of images."""
+    return time_images([_image_row(name) for name in rows], _image_shape(shape), Budget(**budget))
+
+
+def image_memory(row: str, shape: dict[str, Any]) -> dict[str, Any]:
+    """Returns the resident memory of one step of one row of images."""
+    return peak_of_step(_image_row(row), _image_shape(shape))
+
+
+def image_digits(row: str, seed: int, seconds: float, shape: dict[str, Any]) -> dict[str, Any]:
+    """Returns what one row of images reaches on the digits."""
+    return digits_of(_image_row(row), seed, seconds, _image_shape(shape))
+
+
 TASKS: dict[str, Callable[..., Any]] = {
     "speed": speed,
     "memory": memory,
@@ -69,6 +86,9 @@ TASKS: dict[str, Callable[..., Any]] = {
     "gradients": gradients,
     "factor": factor,
     "trade_off": trade_off,
+    "image_speed": image_speed,
+    "image_memory": image_memory,
+    "image_digits": image_digits,
 }
 
 
@@ -84,6 +104,14 @@ def main() -> None:
 
 def _row(name: str) -> Row:
     return next(row for row in all_rows() if row.name == name)
+
+
+def _image_row(name: str) -> Row:
+    return next(row for row in image_rows() if row.name == name)
+
+
+def _image_shape(shape: dict[str, Any]) -> ImageShape:
+    return ImageShape(**{**shape, "image": tuple(shape["image"])})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from torch import nn
 
 import kappaflow as kf
 from cases import affine
-from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 
 

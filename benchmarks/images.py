@@ -1,0 +1,218 @@
+"""The command that measures Glows of images: time and memory of a step, digits learned."""
+
+import importlib.util
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Literal
+
+from benchmarks.lines import Line, grouped, write_results
+from benchmarks.presets import PresetName
+from benchmarks.processes import Job, console, run
+from benchmarks.suite import RESULTS, JsonFile
+
+if TYPE_CHECKING:
+    from benchmarks.row import ImageShape, Row
+
+Part = Literal["speed", "memory", "digits"]
+PARTS: tuple[Part, ...] = ("speed", "memory", "digits")
+SEEDS = 3
+
+
+@dataclass(frozen=True)
+class ImagePreset:
+    """How much is measured.
+
+    Attributes:
+        seconds: For each quantity of all rows together.
+        repeats: Processes for each figure of memory; the median counts.
+        digits_s: Processor time of a training.
+    """
+
+    seconds: float
+    repeats: int
+    digits_s: float
+
+
+IMAGE_PRESETS: dict[PresetName, ImagePreset] = {
+    "minutes": ImagePreset(seconds=30.0, repeats=1, digits_s=60.0),
+    "full": ImagePreset(seconds=150.0, repeats=3, digits_s=600.0),
+}
+
+
+def images(
+    *,
+    preset: PresetName = "minutes",
+    parts: list[Part] | None = None,
+    rows: list[str] | None = None,
+    repetitions: int | None = None,
+    seconds: float | None = None,
+    seeds: int = SEEDS,
+    batch: int | None = None,
+    steps: int | None = None,
+    hidden: int | None = None,
+    threads: int = 2,
+    file: JsonFile = RESULTS / "images.json",
+) -> None:
+    """Measure Glows beside their networks alone: time and memory at 3 x 32 x 32, digits learned.
+
+    The time of all rows is taken in turn in one process, memory and trainings in processes of
+    their own. What the file holds of parts and rows that are not measured stays there if it was
+    measured on the same machine with the same versions.
+
+    Parameters
+    ----------
+    preset
+        "minutes" (60 processor-seconds a training: 15 minutes in all) or "full" (600).
+    parts
+        speed, memory, digits; all if left out.
+    rows
+        Names; all if left out.
+    repetitions
+        Of each time, instead of as many as the preset's time allows.
+    seconds
+        Of a training on the digits, on one processor, instead of the preset's.
+    seeds
+        Trainings of each row.
+    batch
+        Images of a step, instead of the reference's and the digits'.
+    steps
+        In each level, likewise.
+    hidden
+        Channels of the networks, likewise.
+    threads
+        Of torch, where time and memory are measured; trainings have one.
+    file
+        The file of results.
+    """
+    from benchmarks.images_digits import SHAPE
+    from benchmarks.row import ImageShape
+
+    chosen, wanted = IMAGE_PRESETS[preset], parts or list(PARTS)
+    own = {"batch": batch, "steps": steps, "hidden": hidden}
+    own = {name: value for name, value in own.items() if value is not None}
+    present = _present_rows(rows)
+    found: list[dict[str, Any] | None] = []
+    lines: list[Line] = []
+    jobs: dict[Part, list[Job]] = {
+        "speed": _speed(present, replace(ImageShape(), **own), chosen, repetitions),
+        "memory": _memory(present, replace(ImageShape(), **own), chosen),
+        "digits": _digits(present, replace(SHAPE, **own), seconds or chosen.digits_s, seeds),
+    }
+    for part in wanted:
+        done = run(jobs[part], threads=1 if part == "digits" else threads)
+        found += done
+        lines += _lines(part, jobs[part], done)
+    whole = not (own or rows or parts or repetitions or seconds) and seeds == SEEDS
+    _write(file, preset if whole else None, present, lines, found)
+
+
+def _present_rows(names: Sequence[str] | None) -> "list[Row]":
+    """Returns the rows whose library is installed, and says which are not."""
+    from benchmarks.images_rows import image_rows
+    from benchmarks.rows import INSTALL
+
+    rows = [row for row in image_rows() if names is None or row.name in names]
+    for row in rows:
+        if not row.installed:
+            text = f"{row.package} is not installed, its row is left out: {INSTALL}"
+            console.print(text, markup=False, soft_wrap=True)
+    return [row for row in rows if row.installed]
+
+
+def _speed(
+    rows: "list[Row]", shape: "ImageShape", chosen: ImagePreset, repetitions: int | None
+) -> list[Job]:
+    budget: dict[str, Any] = {"seconds": chosen.seconds, "at_least": 11}
+    if repetitions is not None:
+        budget |= {"at_least": repetitions, "at_most": repetitions}
+    arguments = {"rows": [row.name for row in rows], "shape": asdict(shape), "budget": budget}
+    return [Job("image_speed", arguments, "all rows in turn")]
+
+
+def _memory(rows: "list[Row]", shape: "ImageShape", chosen: ImagePreset) -> list[Job]:
+    from benchmarks.peak import ENVIRONMENT
+
+    return [
+        Job(
+            "image_memory",
+            {"row": row.name, "shape": asdict(shape)},
+            f"{row.name}, memory",
+            ENVIRONMENT,
+        )
+        for row in rows
+        for _ in range(chosen.repeats)
+    ]
+
+
+def _digits(rows: "list[Row]", shape: "ImageShape", seconds: float, seeds: int) -> list[Job]:
+    """Returns the trainings, the rows in turn; of our memory modes the fastest, and no FrEIA."""
+    if importlib.util.find_spec("sklearn") is None:
+        console.print("scikit-learn is not installed, its digits are left out", markup=False)
+        return []
+    trained = [row for row in rows if "digits" in row.measures]
+    return [
+        Job(
+            "image_digits",
+            {"row": row.name, "seed": seed, "seconds": seconds, "shape": asdict(shape)},
+            f"{row.name}, digits, seed {seed}",
+        )
+        for seed in range(seeds)
+        for row in trained
+    ]
+
+
+def _lines(part: Part, jobs: list[Job], found: list[dict[str, Any] | None]) -> list[Line]:
+    """Returns a line for each job that ran; of memory one a row, the median of its processes."""
+    lines = [
+        {"part": part, **{k: v for k, v in job.arguments.items() if k not in ("rows", "budget")}}
+        | ({"rows": done["result"]} if part == "speed" else done["result"])
+        for job, done in zip(jobs, found, strict=True)
+        if done
+    ]
+    if part != "memory":
+        return lines
+    return [
+        same[0] | {key: median(line[key] for line in same) for key in ("peak_bytes", "kept_bytes")}
+        for same in grouped(lines, ("row",)).values()
+    ]
+
+
+def _write(
+    path: Path,
+    preset: str | None,
+    rows: "Iterable[Row]",
+    lines: list[Line],
+    found: list[dict[str, Any] | None],
+) -> None:
+    """Writes what was found beside what stays of the file, and says where."""
+    machines = [done["machine"] for done in found if done]
+    machine = machines[0] if machines else None
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    kept = old["lines"] if old and _same(old["machine"], machine) else []
+    measured = {_key(line) for line in lines}
+    kept = [line for line in kept if _key(line) not in measured]
+    described = old.get("rows", {}) if kept else {}
+    results = {
+        "preset": None if kept else preset,
+        "machine": machine,
+        "rows": described | {row.name: row.description for row in rows},
+        "lines": kept + lines,
+    }
+    write_results(path, results)
+    console.print(f"Wrote {path}", markup=False, soft_wrap=True)
+
+
+def _same(one: Line | None, other: Line | None) -> bool:
+    """Returns whether two machines differ in settings of their allocators at most."""
+    pair = [
+        {k: v for k, v in (m or {}).items() if k not in ("environment", "threads")}
+        for m in (one, other)
+    ]
+    return pair[0] == pair[1]
+
+
+def _key(line: Line) -> tuple[Any, ...]:
+    return line["part"], line.get("row"), line.get("seed")

@@ -1,0 +1,144 @@
+"""Glows trained on the digits of scikit-learn, all for the same processor time.
+
+Pixels have 17 values. All rows take the same (x + e) / 17 - 1/2 with e uniform on [0, 1), so that
+bits per dimension are those of the whole numbers x; the flows add no units of their own.
+Optimiser, batches and noise are the same, and the learning rate falls to zero over the budget,
+not over a number of steps. Every so often the bits of the validation images are taken, outside
+the budget, and the weights that did best there are those that the test images see.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.row import ImageShape, Model, Row
+
+SHAPE = ImageShape(batch=64, image=(1, 8, 8), levels=2, steps=8, hidden=64)
+VALUES = 17
+HELD_OUT = 240, 360  # validation and test images, of 1,797
+LEARNING_RATE = 2e-3
+LARGEST_GRADIENT = 50.0  # its norm, beyond which it is shortened
+LOOKS = 20  # at the validation images
+DRAWS = 4, 20  # of the noise in an image of validation and of test
+Parts = tuple[Tensor, Tensor, Tensor]
+
+
+def digits_of(row: Row, seed: int, seconds: float, shape: ImageShape = SHAPE) -> dict[str, Any]:
+    """Returns what a row reaches on held-out images in so many seconds of a processor.
+
+    Args:
+        row: Which flow.
+        seed: Of weights, batches and noise; the images held out are always the same.
+        seconds: Of processor time in steps of training.
+        shape: Of the flow.
+
+    Returns:
+        "parameters", "steps", "processor_s", and the bits per dimension "train", "validation" and
+        "test" of the best weights; "final_test" of the last ones.
+    """
+    train, validation, test = digits()
+    torch.manual_seed(seed)
+    model = row.build(shape)
+    training = Training(model, _batches(train, shape.batch, seed))
+    best, state = math.inf, copy.deepcopy(model.module.state_dict())
+    for look in range(1, LOOKS + 1):
+        training.go_on(seconds * look / LOOKS, seconds)
+        bits = bits_per_dimension(model, validation, draws=DRAWS[0])
+        if bits < best:
+            best, state = bits, copy.deepcopy(model.module.state_dict())
+    final = bits_per_dimension(model, test, draws=DRAWS[1])
+    model.module.load_state_dict(state)
+    return {
+        "parameters": sum(p.numel() for p in model.module.parameters() if p.requires_grad),
+        "steps": training.steps,
+        "processor_s": training.spent,
+        "validation": best,
+        "final_test": final,
+        "train": bits_per_dimension(model, train, draws=1),
+        "test": bits_per_dimension(model, test, draws=DRAWS[1]),
+    }
+
+
+def digits() -> Parts:
+    """Returns images (N, 1, 8, 8) to train on, for validation and to test on."""
+    from sklearn.datasets import load_digits
+
+    rows, _ = load_digits(return_X_y=True)
+    pixels = torch.as_tensor(rows).float().reshape(-1, 1, 8, 8)
+    order = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(0))
+    validation, test = HELD_OUT
+    sizes = [len(pixels) - validation - test, validation, test]
+    train, validation, test = pixels[order].split(sizes)
+    return train, validation, test
+
+
+@torch.no_grad()
+def bits_per_dimension(model: Model, pixels: Tensor, *, draws: int) -> float:
+    """Returns the mean over images and draws of the noise, the same noise for every flow."""
+    generator = torch.Generator().manual_seed(1)
+    model.module.eval()
+    found = [_bits(model, filled(pixels, generator)).mean().item() for _ in range(draws)]
+    model.module.train()
+    return sum(found) / draws
+
+
+def filled(pixels: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns pixels between -1/2 and 1/2, each anywhere on the interval of its value."""
+    return (pixels + torch.rand(pixels.shape, generator=generator)) / VALUES - 0.5
+
+
+def _bits(model: Model, x: Tensor) -> Tensor:
+    """Returns -log2 p of the whole numbers behind x (B, C, H, W), per pixel, (B,)."""
+    return math.log2(VALUES) - model.log_prob(x) / (x[0].numel() * math.log(2))
+
+
+class Training:
+    """Steps of Adam, and what they have taken of the processor.
+
+    Args:
+        model: A new flow, which sees one batch here: whatever starts from data is started.
+        batches: Without end.
+
+    Attributes:
+        steps: So far.
+        spent: Seconds of processor time in them.
+    """
+
+    def __init__(self, model: Model, batches: Iterator[Tensor]) -> None:
+        self.steps, self.spent = 0, 0.0
+        self._model, self._batches = model, batches
+        self._parameters = [p for p in model.module.parameters() if p.requires_grad]
+        self._adam = torch.optim.Adam(self._parameters, lr=LEARNING_RATE)
+        with torch.no_grad():
+            model.log_prob(next(batches))
+
+    def go_on(self, until: float, budget: float) -> None:
+        """Trains until so many seconds are spent, of a budget over which the rate falls to 0."""
+        while self.spent < until:
+            self._adam.param_groups[0]["lr"] = LEARNING_RATE * (1 - self.spent / budget)
+            start = time.process_time()
+            self._step(next(self._batches))
+            self.spent += time.process_time() - start
+            self.steps += 1
+
+    def _step(self, x: Tensor) -> None:
+        self._adam.zero_grad()
+        nats = _bits(self._model, x).mean() * (x[0].numel() * math.log(2))
+        nats.backward()
+        torch.nn.utils.clip_grad_norm_(self._parameters, LARGEST_GRADIENT)
+        self._adam.step()
+
+
+def _batches(pixels: Tensor, size: int, seed: int) -> Iterator[Tensor]:
+    """Yields batches without end, every image once in each pass."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(pixels), generator=generator)
+        for rows in order.split(size):
+            if len(rows) == size:
+                yield filled(pixels[rows], generator)
