@@ -52,10 +52,12 @@ _HOMES = {
         "StandardNormal",
         "VariationalDequantize",
         "glow",
+        "interpolate",
         "jet",
         "nice",
         "real_nvp",
         "real_nvp_image",
+        "reconstruct",
     ),
     "files": ("load", "save"),
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
@@ -123,10 +125,12 @@ if TYPE_CHECKING:
         StandardNormal,
         VariationalDequantize,
         glow,
+        interpolate,
         jet,
         nice,
         real_nvp,
         real_nvp_image,
+        reconstruct,
     )
     from kappaflow.linearization import Linearization  # noqa: F401
     from kappaflow.nets import (  # noqa: F401

@@ -24,14 +24,15 @@ def doctor(
     run
         The run folder, or any saved model.
     data
-        A table with the columns of the run; its held-out rows if left out.
+        A table with the columns of the run, or images; those held out if left out.
     json
         Print the diagnosis as JSON.
     """
-    from kappaflow.runs import examine_run
+    from kappaflow.runs import examine_image_run, examine_run, is_image_run
 
     say_if_unfinished(run)
-    diagnosis, points = examine_run(run, data)
+    examine = examine_image_run if is_image_run(run) else examine_run
+    diagnosis, points = examine(run, data)
     if json:
         print(diagnosis.to_json())
         return 0 if diagnosis.ok else 1

@@ -1,15 +1,22 @@
 """`kappaflow fit`."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from kappaflow.cli.show import number, numbers, say, table
+from kappaflow.cli.fit_images import fit_images
+from kappaflow.cli.fit_table import fit_table
+from kappaflow.cli.image_options import ImageOptions
+from kappaflow.cli.show import say
+from kappaflow.cli.table_options import TableOptions
 from kappaflow.cli.whole import Whole, Wholes
+from kappaflow.errors import ArgumentError
 
-if TYPE_CHECKING:
-    from kappaflow.runs import RunSummary
+TABLES, IMAGES = ("real_nvp", "nice"), ("glow", "real_nvp_image", "jet")
+OF_TABLES = Group("Tables", sort_key=1)
+OF_IMAGES = Group("Images", sort_key=2)
 
 
 def fit(
@@ -17,83 +24,58 @@ def fit(
     /,
     *,
     out: Path,
-    model: Literal["real_nvp", "nice"] = "real_nvp",
-    depth: Whole = 16,
-    hidden: Wholes = (128, 128),
-    partition: Literal["half", "alternating", "random", "random-half"] = "random-half",
-    residual: Annotated[bool, Parameter(negative=())] = False,
-    dropout: float = 0.1,
+    model: Literal["real_nvp", "nice", "glow", "real_nvp_image", "jet"] | None = None,
+    depth: Whole | None = None,
+    hidden: Wholes | None = None,
     scale_bound: float | None = None,
     memory: Literal["recompute", "store", "invert"] = "recompute",
-    columns: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    exclude: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    context: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    where: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
-    against: str | None = None,
-    repair: Literal["drop", "jitter"] | None = None,
     max_epochs: Whole = 60,
     max_time_s: float | None = None,
     batch_size: Whole | None = None,
-    learning_rate: float = 5e-3,
+    learning_rate: float | None = None,
     patience: Whole | None = None,
     precision: Literal["full", "bf16"] | None = None,
     seed: Whole = 0,
     quiet: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
+    of_tables: Annotated[TableOptions | None, Parameter(name="*", group=OF_TABLES)] = None,
+    of_images: Annotated[ImageOptions | None, Parameter(name="*", group=OF_IMAGES)] = None,
 ) -> None:
-    """Train a flow on a table and write a run folder with the model, its figures and a report.
+    """Train a flow on a table or on images; write a run folder with model, figures and report.
 
-    The rows are split into 80 % to train on, 10 % to stop by and 10 % to judge by; duplicate rows
-    are dropped first. Columns of text are left out. A run that was interrupted goes on where it
-    stopped when the same command is given again.
+    Rows, or images, are split into 80 % to train on, 10 % to stop by and 10 % to judge by. Of a
+    table duplicate rows are dropped first, and columns of text are left out. A run that was
+    interrupted goes on where it stopped when the same command is given again.
 
     Parameters
     ----------
     data
-        A csv, tsv, parquet, arrow, npy or npz file, - for csv on standard input, or the name of a
-        data set that comes along (see kappaflow data).
+        A csv, tsv, parquet, arrow, npy or npz file, - for csv on standard input, a folder of
+        images, idx files or CIFAR-10 batches, or the name of a data set (see kappaflow data).
     out
         The run folder.
     model
-        real_nvp (affine couplings) or nice (additive couplings).
+        Of tables real_nvp (affine couplings; the default) or nice (additive couplings), of images
+        glow (the default), real_nvp_image or jet.
     depth
-        Number of couplings.
+        Number of couplings (16; of jet too).
     hidden
-        Widths of the hidden layers of the conditioners, such as: --hidden 128 128
-    partition
-        What each coupling keeps: the first half, the even features, a random half for each
-        (random), or a random half for every two, which take turns (random-half).
-    residual
-        Add each hidden layer to the next of equal width.
-    dropout
-        Share of the hidden units that a training step leaves out.
+        Widths of the hidden layers of the conditioners, such as: --hidden 128 128 (of images one
+        width, of channels).
     scale_bound
         Bound on the sum over depth of the log-scales.
     memory
         What is kept for the backward pass: the half that each coupling reads (recompute),
         everything (store), or the points at every 32nd coupling, from which the others are found
         by inversion (invert).
-    columns
-        Columns to model; all columns of numbers if left out.
-    exclude
-        Columns to leave out, such as a target.
-    context
-        Columns that the density is conditioned on.
-    where
-        Train on the rows that meet a condition, such as: --where class=g
-    against
-        Score the rows that meet this condition too, and report how well log_prob tells them apart.
-    repair
-        Go on where the data has no density: drop the rows or columns concerned, or jitter the
-        columns.
     max_epochs
         Most passes over the training rows.
     max_time_s
         Seconds after which training ends.
     batch_size
-        Rows a step.
+        Rows a step (512; 64 images).
     learning_rate
-        Highest learning rate.
+        Highest learning rate (5e-3; of images 2e-3).
     patience
         Epochs without improvement after which training ends.
     precision
@@ -106,17 +88,12 @@ def fit(
     json
         Print the result as JSON.
     """
-    from kappaflow.runs import Model, Source, fit_run
+    from kappaflow.data import is_images
 
-    recipe = {
-        "depth": depth,
-        "hidden": hidden,
-        "partition": partition,
-        "residual": residual,
-        "dropout": dropout,
-        "scale_bound": scale_bound,
-        "memory": memory,
-    }
+    tables, images = of_tables or TableOptions(), of_images or ImageOptions()
+    wants_images = is_images(data)
+    _refuse_other_kind(data, model, wants_images, images if not wants_images else tables)
+    recipe = {"depth": depth, "hidden": hidden, "scale_bound": scale_bound, "memory": memory}
     settings = {
         "max_epochs": max_epochs,
         "max_time_s": max_time_s,
@@ -125,66 +102,36 @@ def fit(
         "patience": patience,
         "precision": precision,
     }
-    summary = fit_run(
-        Source(
-            data,
-            columns=columns,
-            exclude=exclude or [],
-            context=context or [],
-            where=where or [],
-            against=against,
-            repair=repair,
-            split_seed=seed,
-        ),
-        Model(model, _given(recipe)),
-        out,
-        progress=False if quiet else None,
-        say=(lambda text: None) if quiet else say,
-        seed=seed,
-        **_given(settings),
-    )
-    if json:
-        print(summary.result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
+    common: dict[str, Any] = {
+        "out": out,
+        "seed": seed,
+        "settings": {name: value for name, value in settings.items() if value is not None},
+        "progress": False if quiet else None,
+        "say": (lambda text: None) if quiet else say,
+        "json": json,
+    }
+    if wants_images:
+        fit_images(data, model or IMAGES[0], recipe, images, **common)
     else:
-        _print_summary(summary, against)
+        fit_table(data, model or TABLES[0], recipe, tables, **common)
 
 
-def _print_summary(summary: "RunSummary", against: str | None) -> None:
-    """Prints what a run came to, for people."""
-    result, out = summary.result, summary.folder
-    if summary.was_finished:
-        say(f"{out} was finished already; this is its stored result")
-    error = f" +- {number(result.test_nll_standard_error, '.3f')} nats"
-    rows = [
-        (
-            "held-out NLL, standardised columns",
-            number(result.test_nll_standardised, ".3f") + error,
-        ),
-        *(
-            (f"  {name}", f"{number(value, '.3f')} nats")
-            for name, value in result.test_nll_standardised_by_part.items()
-        ),
-        ("  of a Gaussian", f"{number(result.gaussian_nll_standardised, '.3f')} nats"),
-        ("held-out NLL, units of the data", f"{number(result.test_nll, '.3f')} nats"),
-        (
-            "condition number, median and 95 %",
-            numbers(result.condition_number_median, result.condition_number_p95, ".3g"),
-        ),
-        ("worst layer", result.worst_layer),
-        (
-            "round trip, data and latent",
-            numbers(result.round_trip_data, result.round_trip_latent, ".1e"),
-        ),
-        *([("steps skipped", f"{result.skipped_steps:,}")] if result.skipped_steps else []),
-        ("epochs", f"{result.epochs} in {result.time_s:.0f} s ({result.stopped_because})"),
-    ]
-    if against is not None:
-        auc = f"{number(result.auc, '.4f')} +- {number(result.auc_standard_error, '.4f')}"
-        rows.append((f"AUC against {against}", auc))
-    table(rows)
-    print(f"\n{result.verdict}\n\nThe report is {out / 'report.html'}")
-
-
-def _given(arguments: dict[str, object]) -> dict[str, object]:
-    """Returns the arguments that were given; the others keep the defaults of the library."""
-    return {name: value for name, value in arguments.items() if value is not None}
+def _refuse_other_kind(
+    data: str, model: str | None, wants_images: bool, others: TableOptions | ImageOptions
+) -> None:
+    """Refuses a model or an option of tables for images, and the other way round."""
+    kind, other = ("images", "tables") if wants_images else ("tables", "images")
+    own = IMAGES if wants_images else TABLES
+    if model is not None and model not in own:
+        raise ArgumentError(
+            f"'model' should be one of {', '.join(own)} for {data}, got {model!r}: that is a "
+            f"model of {other}."
+        )
+    unset = asdict(type(others)())
+    for name, value in asdict(others).items():
+        if value != unset[name]:
+            option = name.replace("_", "-")
+            raise ArgumentError(
+                f"'{name}' should be left out for {data}: --{option} is an option of {other}, "
+                f"and these are {kind}."
+            )

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from kappaflow.cli.show import say, say_if_unfinished
 from kappaflow.cli.whole import Whole
+from kappaflow.errors import ArgumentError
 
 
 def sample(
@@ -16,6 +17,8 @@ def sample(
     n: Annotated[Whole, Parameter(name=["-n", "--n"])],
     out: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
     context: str | None = None,
+    class_name: Annotated[str | None, Parameter(name="--class")] = None,
+    temperature: float = 1.0,
     seed: Whole = 0,
 ) -> None:
     """Draw samples from the flow of a run, in the units of its data.
@@ -27,17 +30,50 @@ def sample(
     n
         How many; for each row of --context where there is one.
     out
-        A csv, parquet, arrow, npy or npz file; - is csv on standard output.
+        Of a table a csv, parquet, arrow, npy or npz file; - is csv on standard output. Of images
+        a png file with all of them in a grid, a new folder with a png file each, or an npy file.
     context
-        A table with the context columns, for a conditional flow.
+        A table with the context columns, for a conditional flow of tables.
+    class_name
+        The class of all samples, for a flow of images that was fitted --by-class; all classes take
+        turns if left out.
+    temperature
+        Deviation of the latents: below 1 samples come from nearer the mode, and are no longer
+        draws of the density that was trained.
     seed
         Of the draws.
     """
+    from kappaflow.runs import is_image_run
+
+    if is_image_run(run):
+        if context is not None:
+            raise ArgumentError(
+                "'context' should be left out: this run is one of images, name a class instead."
+            )
+        _sample_images(run, n, out, class_name, temperature, seed)
+        return
     from kappaflow.data import check_writable, write_table
     from kappaflow.runs import sample_run
 
     check_writable(out)
+    if class_name is not None:
+        raise ArgumentError("'class' should be left out: this run is none of images.")
     say_if_unfinished(run)
-    write_table(sample_run(run, n, context=context, seed=seed), out)
+    drawn = sample_run(run, n, context=context, temperature=temperature, seed=seed)
+    write_table(drawn, out)
     if out != "-":
         say(f"{n:,} samples{' for each context' if context else ''} are in {out}")
+
+
+def _sample_images(
+    run: Path, n: int, out: str, class_name: str | None, temperature: float, seed: int
+) -> None:
+    from kappaflow.runs import check_image_path, sample_image_run, write_images
+
+    check_image_path(out)
+    say_if_unfinished(run)
+    drawn, values, turns = sample_image_run(
+        run, n, class_name=class_name, temperature=temperature, seed=seed
+    )
+    write_images(drawn, out, values=values, turns=turns)
+    say(f"{n:,} samples are in {out}")

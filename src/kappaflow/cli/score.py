@@ -6,6 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from kappaflow.cli.show import say
+from kappaflow.errors import ArgumentError
 
 
 def score(
@@ -15,25 +16,34 @@ def score(
     *,
     out: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
 ) -> None:
-    """Write the log-density of each row, and its percentile among the training rows.
+    """Write the log-density of each row or image, and its percentile among those trained on.
 
     log_prob is in nats, in the units of the data. A percentile of 1 means that 99 % of the
-    training rows lie where the density is higher.
+    training rows lie where the density is higher. Of images there are bits_per_dimension too, and
+    the name of the file, or its number from 0.
 
     Parameters
     ----------
     run
         The run folder.
     data
-        A table with the columns of the run, - for csv on standard input, or a shipped name.
+        A table with the columns of the run, - for csv on standard input, or a shipped name; for
+        a run on images a folder of images or the name of a set.
     out
         A csv, parquet, arrow, npy or npz file; - is csv on standard output.
     """
     from kappaflow.data import check_writable, write_table
-    from kappaflow.runs import score_run
+    from kappaflow.runs import is_image_run, score_image_run, score_run
 
     check_writable(out)
-    scores = score_run(run, data)
+    of_images = is_image_run(run)
+    scores = (score_image_run if of_images else score_run)(run, data)
+    if out.lower().endswith(".npy") and scores.get("image", scores["log_prob"]).dtype.kind == "U":
+        raise ArgumentError(
+            f"'out' should be a csv, parquet, arrow or npz file, got {out!r}: the names of the "
+            "images are text, and an npy file holds numbers."
+        )
     write_table(scores, out)
     if out != "-":
-        say(f"the scores of {len(scores['log_prob']):,} rows are in {out}")
+        what = "images" if of_images else "rows"
+        say(f"the scores of {len(scores['log_prob']):,} {what} are in {out}")

@@ -2,6 +2,13 @@
 
 from kappaflow.diagnosis.examination import doctor, with_findings
 from kappaflow.diagnosis.finding import Diagnosis, Finding
-from kappaflow.diagnosis.likelihood import likelihood_findings
+from kappaflow.diagnosis.likelihood import image_likelihood_findings, likelihood_findings
 
-__all__ = ["Diagnosis", "Finding", "doctor", "likelihood_findings", "with_findings"]
+__all__ = [
+    "Diagnosis",
+    "Finding",
+    "doctor",
+    "image_likelihood_findings",
+    "likelihood_findings",
+    "with_findings",
+]

@@ -5,6 +5,7 @@ from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.glow import glow
 from kappaflow.flows.jet import jet
+from kappaflow.flows.latent import interpolate, reconstruct
 from kappaflow.flows.nice import nice
 from kappaflow.flows.real_nvp import real_nvp
 from kappaflow.flows.real_nvp_image import real_nvp_image
@@ -18,8 +19,10 @@ __all__ = [
     "StandardNormal",
     "VariationalDequantize",
     "glow",
+    "interpolate",
     "jet",
     "nice",
     "real_nvp",
     "real_nvp_image",
+    "reconstruct",
 ]

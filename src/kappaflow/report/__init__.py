@@ -19,23 +19,38 @@ from kappaflow.report.content import (
     Spread,
 )
 from kappaflow.report.factors import render_factors
-from kappaflow.report.files import read_report, write_report
+from kappaflow.report.files import AnyReport, read_report, write_report
+from kappaflow.report.image_content import (
+    ImageLikelihood,
+    ImageReport,
+    Neighbours,
+    Picture,
+    encoded,
+)
+from kappaflow.report.image_page import render_images
 from kappaflow.report.page import render
 
 __all__ = [
     "About",
+    "AnyReport",
     "FindingView",
+    "ImageLikelihood",
+    "ImageReport",
     "Latent",
     "Likelihood",
     "Marginal",
+    "Neighbours",
     "Pairs",
+    "Picture",
     "ProfileView",
     "Quantiles",
     "Report",
     "Separation",
     "Spread",
+    "encoded",
     "read_report",
     "render",
     "render_factors",
+    "render_images",
     "write_report",
 ]

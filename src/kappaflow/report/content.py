@@ -18,13 +18,13 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 
-class _Part(BaseModel):
+class Part(BaseModel):
     """A frozen part of a report; unknown keys are errors, nan and infinity are written as such."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
-class About(_Part):
+class About(Part):
     """What was trained on what.
 
     Attributes:
@@ -42,7 +42,7 @@ class About(_Part):
     notes: list[str]
 
 
-class Likelihood(_Part):
+class Likelihood(Part):
     """Held-out negative log-likelihood on some rows, in nats a row.
 
     Attributes:
@@ -62,7 +62,7 @@ class Likelihood(_Part):
     quantiles: dict[str, float]
 
 
-class Separation(_Part):
+class Separation(Part):
     """How well log_prob tells held-out rows like the training data from others.
 
     Attributes:
@@ -86,7 +86,7 @@ class Separation(_Part):
     density_out: list[float]
 
 
-class Marginal(_Part):
+class Marginal(Part):
     """One column, data against samples: densities over common bins, in the units of the data."""
 
     column: str
@@ -95,7 +95,7 @@ class Marginal(_Part):
     samples: list[float]
 
 
-class Pairs(_Part):
+class Pairs(Part):
     """Some columns against each other: rows of held-out data and as many samples."""
 
     columns: list[str]
@@ -103,7 +103,7 @@ class Pairs(_Part):
     samples: list[list[float]]
 
 
-class Latent(_Part):
+class Latent(Part):
     """Held-out data carried to the latent: all coordinates pooled, over bins, beside N(0, 1).
 
     Attributes:
@@ -121,7 +121,7 @@ class Latent(_Part):
     beyond_four: float
 
 
-class Quantiles(_Part):
+class Quantiles(Part):
     """A quantity over depth: quantiles over the points, a number for each layer."""
 
     min: list[float]
@@ -136,7 +136,7 @@ class Quantiles(_Part):
         return self.p05, self.median, self.p95
 
 
-class Spread(_Part):
+class Spread(Part):
     """A quantity of the whole flow: quantiles over the points."""
 
     min: float
@@ -146,7 +146,7 @@ class Spread(_Part):
     max: float
 
 
-class ProfileView(_Part):
+class ProfileView(Part):
     """Conditioning over the L layers of a flow; see `kappaflow.Profile`, whose `to_dict` fills it.
 
     "Layer" is one layer alone, the others are everything up to it.
@@ -237,7 +237,7 @@ Evidence = Annotated[
 ]
 
 
-class FindingView(_Part):
+class FindingView(Part):
     """A finding of the doctor; see `kappaflow.Finding`."""
 
     code: str
@@ -249,7 +249,7 @@ class FindingView(_Part):
     evidence: dict[str, Evidence]
 
 
-class Report(_Part):
+class Report(Part):
     """Everything on the page.
 
     Attributes:

@@ -7,13 +7,16 @@ from pydantic import ValidationError
 
 from kappaflow.errors import FileError
 from kappaflow.report.content import Report
+from kappaflow.report.image_content import ImageReport
+from kappaflow.report.image_page import render_images
 from kappaflow.report.page import render
 from kappaflow.storage import make_directory, write_bytes
 
+AnyReport = Report | ImageReport
 NUMBERS, PAGE = "report.json", "report.html"
 
 
-def write_report(report: Report, folder: str | Path) -> Path:
+def write_report(report: AnyReport, folder: str | Path) -> Path:
     """Writes report.json and report.html to a folder, each whole or not at all.
 
     Args:
@@ -26,14 +29,14 @@ def write_report(report: Report, folder: str | Path) -> Path:
     Raises:
         FileError: The folder cannot be written.
     """
-    page = render(report)
+    page = render_images(report) if isinstance(report, ImageReport) else render(report)
     place = make_directory(folder)
     write_bytes(place / NUMBERS, to_json(report).encode())
     write_bytes(place / PAGE, page.encode())
     return place / PAGE
 
 
-def read_report(folder: str | Path) -> Report:
+def read_report(folder: str | Path) -> AnyReport:
     """Returns the report that `write_report` left in a folder.
 
     Args:
@@ -62,12 +65,12 @@ def read_report(folder: str | Path) -> Report:
         raise FileError(f"{path} is damaged or cut short: not JSON ({error}).") from None
 
 
-def to_json(report: Report) -> str:
+def to_json(report: AnyReport) -> str:
     """Returns a report as JSON text, nan and infinities as the strings "NaN" and "Infinity"."""
     return report.model_dump_json(indent=2) + "\n"
 
 
-def from_json(text: str | bytes) -> Report:
+def from_json(text: str | bytes) -> AnyReport:
     """Returns the report that `to_json` wrote.
 
     Args:
@@ -79,4 +82,6 @@ def from_json(text: str | bytes) -> Report:
     Raises:
         ValueError: The text is no JSON; a `pydantic.ValidationError` if it is no report.
     """
-    return Report.model_validate(json.loads(text))
+    content = json.loads(text)
+    is_of_images = isinstance(content, dict) and content.get("kind") == "images"
+    return (ImageReport if is_of_images else Report).model_validate(content)

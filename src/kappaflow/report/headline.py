@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from kappaflow.report.content import Report
 from kappaflow.report.figures import Depth
+from kappaflow.report.image_content import ImageReport
 from kappaflow.report.numbers import fixed, is_finite, significant, with_error
 
 
@@ -27,7 +28,7 @@ class KeyFigure:
     finite: bool = True
 
 
-def level(report: Report) -> str:
+def level(report: Report | ImageReport) -> str:
     """Returns "error", "warning" or "ok"."""
     if not report.ok:
         return "error"
@@ -35,7 +36,7 @@ def level(report: Report) -> str:
     return "warning" if "warning" in severities else "ok"
 
 
-def level_in_words(report: Report) -> str:
+def level_in_words(report: Report | ImageReport) -> str:
     """Returns the level as a word or two, with the number of findings behind it."""
     count = Counter(finding.severity for finding in report.findings)
     match level(report):
@@ -50,6 +51,11 @@ def level_in_words(report: Report) -> str:
 def key_figures(report: Report) -> list[KeyFigure]:
     """Returns four to six numbers: likelihood, conditioning, round trips, separation."""
     return [*_likelihood(report), *_conditioning(report), *_separation(report)]
+
+
+def image_key_figures(report: ImageReport) -> list[KeyFigure]:
+    """Returns the likelihood of held-out images, conditioning, and round trips."""
+    return [*_image_likelihood(report), *_conditioning(report)]
 
 
 def gain_over_gaussian(report: Report) -> float | None:
@@ -83,7 +89,30 @@ def _likelihood(report: Report) -> list[KeyFigure]:
     ]
 
 
-def _conditioning(report: Report) -> list[KeyFigure]:
+def _image_likelihood(report: ImageReport) -> list[KeyFigure]:
+    part = report.likelihood
+    images = f"{part.images:,} held-out images"
+    nll = KeyFigure(
+        "Held-out NLL",
+        with_error(part.nll, part.standard_error),
+        "nats an image",
+        f"mean over {images}",
+        is_finite(part.nll),
+    )
+    if part.bits_per_dimension is None:
+        return [nll]
+    alone = fixed(part.independent_bits, 2)
+    bits = KeyFigure(
+        "Held-out bits per dimension",
+        with_error(part.bits_per_dimension, part.bits_standard_error),
+        "bits",
+        f"each pixel on its own has {alone}; lower is better",
+        is_finite(part.bits_per_dimension),
+    )
+    return [bits, nll]
+
+
+def _conditioning(report: Report | ImageReport) -> list[KeyFigure]:
     profile, too_much = report.profile, Depth(report.profile).limit
     kappa = profile.condition_number
     limit = f", {significant(too_much, 1)} is too much" if too_much else ""

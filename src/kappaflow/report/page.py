@@ -4,6 +4,7 @@ from kappaflow.report import figures, headline, numbers
 from kappaflow.report.content import Report
 from kappaflow.report.document import document
 from kappaflow.report.figures import Depth, Figure
+from kappaflow.report.image_content import ImageReport
 
 
 def render(report: Report) -> str:
@@ -21,11 +22,12 @@ def render(report: Report) -> str:
         _figures(report),
         report=report,
         depth=Depth(report.profile),
+        points_in_words="held-out rows, from the standardised columns on",
         level=headline.level(report),
         level_in_words=headline.level_in_words(report),
         key_figures=headline.key_figures(report),
         gain=headline.gain_over_gaussian(report),
-        skipped_steps=_skipped_steps(report),
+        skipped_steps=skipped_steps(report),
         worst_layers=figures.worst_layers,
         MOST_MARGINALS=figures.MOST_MARGINALS,
         MOST_PAIRED_COLUMNS=figures.MOST_PAIRED_COLUMNS,
@@ -44,15 +46,16 @@ def _figures(report: Report) -> dict[str, list[Figure]]:
         "separations": [figures.separation(s, i) for i, s in enumerate(report.separations)],
         "marginals": figures.marginals(report.marginals),
         "pairs": figures.pairs(report.pairs),
-        "depth": [draw(depth) for draw in _OVER_DEPTH],
+        "depth": [draw(depth) for draw in OVER_DEPTH],
         "latent": [figure for figure in latent if figure is not None],
     }
 
 
-_OVER_DEPTH = (figures.envelope, figures.condition, figures.round_trips)
+OVER_DEPTH = (figures.envelope, figures.condition, figures.round_trips)
 
 
-def _skipped_steps(report: Report) -> int:
+def skipped_steps(report: Report | ImageReport) -> int:
+    """Returns how many steps of the training were skipped."""
     counts = (numbers.as_float(row.get("skipped_steps")) for row in report.curves)
     finite = [count for count in counts if count is not None and numbers.is_finite(count)]
     return int(max(finite, default=0))  # the lines of metrics count from the start

@@ -2,21 +2,34 @@
 
 from kappaflow.runs.factor import factor_file
 from kappaflow.runs.fit import Model, RunSummary, fit_run
+from kappaflow.runs.fit_images import ImageRunSummary, fit_image_run
+from kappaflow.runs.image_job import ImageSource
 from kappaflow.runs.job import Source
 from kappaflow.runs.rewrite import RewrittenRun, rewrite_run
-from kappaflow.runs.stored import is_unfinished_run
+from kappaflow.runs.stored import is_image_run, is_unfinished_run
 from kappaflow.runs.use import examine_run, sample_run, score_run
+from kappaflow.runs.use_images import examine_image_run, sample_image_run, score_image_run
+from kappaflow.runs.write_images import check_image_path, write_images
 
 __all__ = [
+    "ImageRunSummary",
+    "ImageSource",
     "Model",
     "RewrittenRun",
     "RunSummary",
     "Source",
+    "check_image_path",
+    "examine_image_run",
     "examine_run",
     "factor_file",
+    "fit_image_run",
     "fit_run",
+    "is_image_run",
     "is_unfinished_run",
     "rewrite_run",
+    "sample_image_run",
     "sample_run",
+    "score_image_run",
     "score_run",
+    "write_images",
 ]

@@ -20,6 +20,7 @@ from kappaflow.runs.stored import Result, read_finished
 from kappaflow.storage import write_bytes
 from kappaflow.training import (
     FitResult,
+    Settings,
     checked_settings,
     fit_tables,
     read_result,
@@ -116,9 +117,9 @@ def _about(
     source: Source,
     model: Model,
     tables: Tables,
-    settings: Any,  # noqa: ANN401
+    settings: Settings,
 ) -> About:
-    flow, last = result.flow, result.history[-1]
+    flow = result.flow
     parts = (tables.train, tables.validation, tables.test)
     data = [
         ("source", source.data),
@@ -136,12 +137,7 @@ def _about(
     described["layers"] = len(layers_of(flow.core))
     described["parameters"] = f"{sum(p.numel() for p in flow.parameters()):,}"
     trained = [
-        ("epochs", f"{last['epoch']} (best: {result.best_epoch})"),
-        ("stopped because of", result.stopped_because),
-        ("time", f"{last['time_s']:.0f} s"),
-        ("peak memory of the process", f"{last['memory_bytes'] / 2**20:.0f} MiB"),
-        ("steps skipped", str(last["skipped_steps"])),
-        *((name.replace("_", " "), str(value)) for name, value in settings.model_dump().items()),
+        *training_facts(result, settings),
         ("versions", f"kappaflow {kappaflow.__version__}, torch {torch.__version__}"),
     ]
     return About(
@@ -151,3 +147,16 @@ def _about(
         training=trained,
         notes=list(tables.notes),
     )
+
+
+def training_facts(result: FitResult, settings: Settings) -> list[tuple[str, str]]:
+    """Returns what a report says of the training."""
+    last = result.history[-1]
+    return [
+        ("epochs", f"{last['epoch']} (best: {result.best_epoch})"),
+        ("stopped because of", result.stopped_because),
+        ("time", f"{last['time_s']:.0f} s"),
+        ("peak memory of the process", f"{last['memory_bytes'] / 2**20:.0f} MiB"),
+        ("steps skipped", str(last["skipped_steps"])),
+        *((name.replace("_", " "), str(value)) for name, value in settings.model_dump().items()),
+    ]

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from kappaflow.report import Report
+from kappaflow.report import ImageReport, Report
 from kappaflow.runs.job import Tables
 from kappaflow.training import FitResult, log_prob_of, rows_of
 
@@ -34,7 +34,7 @@ def judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]:
     }
 
 
-def judged_alone(report: Report) -> dict[str, Any]:
+def judged_alone(report: Report | ImageReport) -> dict[str, Any]:
     """Returns what needs no rows of the run: the conditioning, and what the doctor says."""
     return {
         "condition_number_median": report.profile.condition_number.median[-1],

@@ -1,12 +1,13 @@
 """What is stored of a run, read back and checked: what was asked for, and what came out."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kappaflow.errors import FileError
 from kappaflow.files import CONFIG, read_config
+from kappaflow.runs.image_job import ImageParts, ImageSource, image_parts
 from kappaflow.runs.job import Source, Tables, tables_of
 from kappaflow.training import read_result
 
@@ -21,6 +22,17 @@ class RunConfig(BaseModel):
     source: Source | None = None
     columns: list[str]
     context_columns: list[str]
+    fingerprints: dict[str, str]
+
+
+class ImageRunConfig(BaseModel):
+    """The same of a run on images; `kappaflow.fit` writes no source and no classes."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    source: ImageSource | None = None
+    classes: tuple[str, ...] | None = None
+    flip: bool
     fingerprints: dict[str, str]
 
 
@@ -49,34 +61,83 @@ class Result(BaseModel):
     train_log_prob_quantiles: list[float | None]
 
 
+class ImageResult(BaseModel):
+    """What result.json says of a run on images; None is a number not finite, or not there."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    epochs: int
+    stopped_because: str
+    time_s: float
+    skipped_steps: int
+    test_bits_per_dimension: float | None
+    test_bits_per_dimension_standard_error: float | None
+    independent_bits_per_dimension: float | None
+    test_nll: float | None
+    test_nll_standard_error: float | None
+    test_images: int
+    condition_number_median: float | None
+    condition_number_p95: float | None
+    worst_layer: str
+    round_trip_data: float | None
+    round_trip_latent: float | None
+    verdict: str
+    train_log_prob_quantiles: list[float | None]
+
+
+def is_image_run(folder: Path) -> bool:
+    """Returns whether a folder holds a run on images: one that has no columns."""
+    run = read_config(folder / CONFIG).run
+    return run is not None and "columns" not in run
+
+
 def read_run(folder: Path) -> RunConfig:
     """Returns what was asked of a run, or says that the folder holds none."""
+    return _validated(RunConfig, _asked(folder), folder / CONFIG)
+
+
+def read_image_run(folder: Path) -> ImageRunConfig:
+    """Returns what was asked of a run on images, or says that the folder holds none."""
+    return _validated(ImageRunConfig, _asked(folder), folder / CONFIG)
+
+
+def read_finished(folder: Path) -> Result:
+    """Returns what came out of a finished run, or says what is missing."""
+    stored = _finished(folder, by_command=read_run(folder).source is not None)
+    return _validated(Result, stored, folder / "result.json")
+
+
+def read_finished_images(folder: Path) -> ImageResult:
+    """Returns what came out of a finished run on images, or says what is missing."""
+    stored = _finished(folder, by_command=read_image_run(folder).source is not None)
+    return _validated(ImageResult, stored, folder / "result.json")
+
+
+def _asked(folder: Path) -> dict[str, Any]:
     run = read_config(folder / CONFIG).run
     if run is None:
         raise FileError(
             f"{folder} holds a model but no run: it was saved, not fitted by a command."
         )
-    return _validated(RunConfig, run, folder / CONFIG)
+    return run
 
 
-def read_finished(folder: Path) -> Result:
-    """Returns what came out of a finished run, or says what is missing."""
-    run = read_run(folder)
+def _finished(folder: Path, *, by_command: bool) -> dict[str, Any]:
+    """Returns what result.json says, where the command has written all of it."""
+    unfinished = FileError(
+        f"{folder} is not finished: give the same fit again, and it goes on where it stopped."
+    )
     if not (folder / "result.json").exists():
-        raise FileError(
-            f"{folder} is not finished: give the same fit again, and it goes on where it stopped."
-        )
+        raise unfinished
     stored = read_result(folder)
-    if run.source is None:
+    if not by_command:
         raise FileError(
-            f"{folder} was made by kappaflow.fit, which stores no scores of the training rows; "
+            f"{folder} was made by kappaflow.fit, which stores no scores of what was trained on; "
             "a run of the command does."
         )
     if "test_nll" not in stored:
-        raise FileError(
-            f"{folder} is not finished: give the same fit again, and it goes on where it stopped."
-        )
-    return _validated(Result, stored, folder / "result.json")
+        raise unfinished
+    return stored
 
 
 def tables_again(run: RunConfig) -> Tables:
@@ -87,6 +148,16 @@ def tables_again(run: RunConfig) -> Tables:
     if tables.train.fingerprint() != run.fingerprints.get("train"):
         raise FileError("the data of the run has changed.")
     return tables
+
+
+def images_again(run: ImageRunConfig) -> ImageParts:
+    """Returns the images of a run, where they are still what they were."""
+    if run.source is None:
+        raise FileError("the images of the run cannot be read again.")
+    parts = image_parts(run.source)
+    if parts.train.fingerprint() != run.fingerprints.get("train"):
+        raise FileError("the images of the run have changed.")
+    return parts
 
 
 def is_unfinished_run(folder: Path) -> bool:

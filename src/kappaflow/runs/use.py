@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kappaflow._checks import natural_int, positive_int
+from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import Table, load_table
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
@@ -19,24 +19,30 @@ Columns = dict[str, np.ndarray]
 ROWS_AT_ONCE = 65_536
 
 
-def sample_run(folder: Path, n: int, *, context: str | None = None, seed: int = 0) -> Columns:
+def sample_run(
+    folder: Path,
+    n: int,
+    *,
+    context: str | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> Columns:
     """Returns n samples of a run's flow, by column, in the units of the data.
 
     Args:
         folder: The run folder.
         n: How many; for each row of `context`, where there is one.
         context: Data with the context columns, for a conditional flow.
+        temperature: Deviation of the latents.
         seed: Of the draws.
 
     Returns:
         The modelled columns, and the context columns beside them.
 
     Raises:
-        ArgumentError: n is below 1, or a context is missing or not wanted.
+        ArgumentError: An argument is out of its range, or a context is missing or not wanted.
     """
-    positive_int("n", n)
-    if natural_int("seed", seed) >= 2**63:
-        raise ArgumentError(f"'seed' should be below 2**63, got {seed}.")
+    check_draws(n, temperature, seed)
     flow, run = load(folder), read_run(folder)
     names = run.context_columns
     if bool(names) != (context is not None):
@@ -47,7 +53,9 @@ def sample_run(folder: Path, n: int, *, context: str | None = None, seed: int = 
     rows = None if given is None else torch.from_numpy(given).to(flow.dtype)
     at_once = max(1, ROWS_AT_ONCE // (1 if given is None else len(given)))
     sizes = [min(at_once, n - start) for start in range(0, n, at_once)]
-    drawn = torch.cat([flow.sample(size, rows, generator=generator) for size in sizes]).numpy()
+    drawn = torch.cat([
+        flow.sample(size, rows, temperature=temperature, generator=generator) for size in sizes
+    ]).numpy()
     if given is None:
         return _by_column(run.columns, drawn)
     drawn = drawn.reshape(-1, drawn.shape[-1])
@@ -68,16 +76,33 @@ def score_run(folder: Path, data: str) -> Columns:
         Two columns, a row for each row of the data.
     """
     result, run, flow = read_finished(folder), read_run(folder), load(folder)
-    quantiles = result.train_log_prob_quantiles
+    quantiles = checked_quantiles(result.train_log_prob_quantiles, folder)
+    table = _table(data, run.columns, run.context_columns)
+    scores = log_prob_of(flow, rows_of(table, flow)).numpy()
+    return {"log_prob": scores, "percentile": percentiles(scores, quantiles)}
+
+
+def check_draws(n: int, temperature: float, seed: int) -> None:
+    """Says which of what is asked of samples is out of its range, before the work is done."""
+    positive_int("n", n)
+    if finite_float("temperature", temperature) < 0:
+        raise ArgumentError(f"'temperature' should be 0 or more, got {temperature}.")
+    if natural_int("seed", seed) >= 2**63:
+        raise ArgumentError(f"'seed' should be below 2**63, got {seed}.")
+
+
+def checked_quantiles(quantiles: list[float | None], folder: Path) -> np.ndarray:
+    """Returns the stored distribution of training scores, or says that there is none."""
     if None in quantiles:
         raise FileError(
             f"{folder} has training rows whose score is not finite: there is no percentile."
         )
-    table = _table(data, run.columns, run.context_columns)
-    scores = log_prob_of(flow, rows_of(table, flow)).numpy()
-    levels = np.linspace(0, 100, len(quantiles))
-    percentile = np.interp(scores, np.array(quantiles, dtype=float), levels)
-    return {"log_prob": scores, "percentile": percentile}
+    return np.array(quantiles, dtype=float)
+
+
+def percentiles(scores: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Returns where scores lie in a distribution that evenly spaced quantiles give, 0 to 100."""
+    return np.interp(scores, quantiles, np.linspace(0, 100, len(quantiles)))
 
 
 def examine_run(folder: Path, data: str | None = None) -> tuple[Diagnosis, str]:

@@ -17,13 +17,63 @@ from kappaflow.report.figures.base import (
     nothing_to_draw,
     vertical,
 )
+from kappaflow.report.image_content import ImageReport
 from kappaflow.report.numbers import drawable, quantile, significant, what_is_not_drawn
+
+LIKELIHOOD_CAPTION = (
+    "Good: both fall and flatten together. A validation line that turns upwards while training "
+    "still falls is overfitting; the weights of the best epoch were kept."
+)
+AnyReport = Report | ImageReport
 
 
 def learning_curves(report: Report) -> list[Figure]:
     """Returns the figures over epochs for which there are values."""
     made = (_nll(report), _tail(report), _condition(report), _round_trip(report), _rate(report))
     return [figure for figure in made if figure is not None]
+
+
+def image_learning_curves(report: ImageReport) -> list[Figure]:
+    """Returns the same of a flow of images, whose likelihood is in bits per dimension."""
+    likelihood = _bits(report) or _image_nll(report)
+    made = (likelihood, _condition(report), _round_trip(report), _rate(report))
+    return [figure for figure in made if figure is not None]
+
+
+def _bits(report: ImageReport) -> Figure | None:
+    best = _at_best(report, "validation_bits_per_dimension")
+    return _over_epochs(
+        report,
+        {
+            "training": ("train_bits_per_dimension", MUTED, "solid"),
+            "validation": ("validation_bits_per_dimension", DATA, "solid"),
+        },
+        log=False,
+        name="curve-bits",
+        title="Bits per dimension over the epochs",
+        axis_title="bits per dimension",
+        alt=f"Training and validation bits per dimension over {len(report.curves)} epochs; best "
+        f"epoch {report.best_epoch} with {significant(best)} on validation images.",
+        caption=LIKELIHOOD_CAPTION,
+    )
+
+
+def _image_nll(report: ImageReport) -> Figure | None:
+    best = _at_best(report, "validation_nll")
+    return _over_epochs(
+        report,
+        {
+            "training": ("train_nll", MUTED, "solid"),
+            "validation": ("validation_nll", DATA, "solid"),
+        },
+        log=False,
+        name="curve-nll",
+        title="Likelihood over the epochs",
+        axis_title="NLL (nats an image)",
+        alt=f"Training and validation NLL over {len(report.curves)} epochs; best epoch "
+        f"{report.best_epoch} with {significant(best)} nats an image on validation images.",
+        caption=LIKELIHOOD_CAPTION,
+    )
 
 
 def _nll(report: Report) -> Figure | None:
@@ -41,8 +91,7 @@ def _nll(report: Report) -> Figure | None:
         axis_title="NLL (nats a row, standardised)",
         alt=f"Training and validation NLL over {len(report.curves)} epochs; best epoch "
         f"{report.best_epoch} with a validation NLL of {significant(best)} nats a row.",
-        caption="Good: both fall and flatten together. A validation line that turns upwards while "
-        "training still falls is overfitting; the weights of the best epoch were kept.",
+        caption=LIKELIHOOD_CAPTION,
     )
 
 
@@ -64,7 +113,7 @@ def _tail(report: Report) -> Figure | None:
     )
 
 
-def _condition(report: Report) -> Figure | None:
+def _condition(report: AnyReport) -> Figure | None:
     lines = {
         "median": ("condition_number_median", DATA, "solid"),
         "95 % of the points lie below": ("condition_number_p95", DATA, "dash"),
@@ -82,7 +131,7 @@ def _condition(report: Report) -> Figure | None:
     )
 
 
-def _round_trip(report: Report) -> Figure | None:
+def _round_trip(report: AnyReport) -> Figure | None:
     lines = {
         "data → latent → data": ("round_trip_data", DATA, "solid"),
         "latent → data → latent": ("round_trip_latent", SAMPLES, "dash"),
@@ -100,7 +149,7 @@ def _round_trip(report: Report) -> Figure | None:
     )
 
 
-def _rate(report: Report) -> Figure | None:
+def _rate(report: AnyReport) -> Figure | None:
     return _over_epochs(
         report,
         {"learning rate": ("learning_rate", MUTED, "solid")},
@@ -116,7 +165,7 @@ def _rate(report: Report) -> Figure | None:
 
 
 def _over_epochs(
-    report: Report,
+    report: AnyReport,
     lines: dict[str, tuple[str, str, str]],
     *,
     log: bool,
@@ -175,6 +224,6 @@ def _linear(title: str, traces: list[Trace]) -> dict[str, Any]:
     return axis(title, range=[low - pad, high + pad])
 
 
-def _at_best(report: Report, key: str) -> object:
+def _at_best(report: AnyReport, key: str) -> object:
     rows = [row for row in report.curves if row.get("epoch") == report.best_epoch]
     return rows[0].get(key) if rows else None

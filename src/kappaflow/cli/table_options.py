@@ -1,0 +1,57 @@
+"""Options of `kappaflow fit` that only tables have, and what tables take for those left out."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
+
+
+@dataclass(frozen=True)
+class TableOptions:
+    """What to make of a table, and the models of tables.
+
+    Parameters
+    ----------
+    partition
+        What each coupling keeps: the first half, the even features, a random half for each
+        (random), or a random half for every two, which take turns (random-half, the default).
+    residual
+        Add each hidden layer to the next of equal width.
+    dropout
+        Share of the hidden units that a training step leaves out (0.1).
+    columns
+        Columns to model; all columns of numbers if left out.
+    exclude
+        Columns to leave out, such as a target.
+    context
+        Columns that the density is conditioned on.
+    where
+        Train on the rows that meet a condition, such as: --where class=g
+    against
+        Score the rows that meet this condition too, and report how well log_prob tells them apart.
+    repair
+        Go on where the data has no density: drop the rows or columns concerned, or jitter the
+        columns.
+    """
+
+    partition: Literal["half", "alternating", "random", "random-half"] | None = None
+    residual: Annotated[bool, Parameter(negative=())] = False
+    dropout: float | None = None
+    columns: Names = None
+    exclude: Names = None
+    context: Names = None
+    where: Names = None
+    against: str | None = None
+    repair: Literal["drop", "jitter"] | None = None
+
+
+DEFAULTS = {
+    "depth": 16,
+    "hidden": (128, 128),
+    "partition": "random-half",
+    "residual": False,
+    "dropout": 0.1,
+}
+LEARNING_RATE = 5e-3

@@ -1,0 +1,170 @@
+"""Samples of a flow of images as pixels, and grids of them while it trains."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from kappaflow.errors import NumericalError
+from kappaflow.flows import Flow
+from kappaflow.report.png import Pixels, enlarged, grid, png, shown
+from kappaflow.storage import make_directory, write_bytes
+
+FOLDER, BEST = "samples", "best.png"
+TEMPERATURE = 0.8
+SIDE = 8  # a grid has 8 x 8 samples; by class, 8 in each row
+MOST_ROWS = 16
+NUMBERS_AT_ONCE = 2**20  # of pixels, which networks make many times as many of
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Images that are shown together.
+
+    Attributes:
+        images: (N, channels, height, width), on the scale of a picture.
+        columns: How many stand in a row.
+        rows: The class of each row; empty without classes.
+    """
+
+    images: Pixels
+    columns: int
+    rows: tuple[str, ...]
+
+    @property
+    def picture(self) -> Pixels:
+        """The whole, a pixel for each pixel of the images."""
+        return grid(self.images, self.columns)
+
+
+def values_of(flow: Flow) -> int:
+    """Returns how many values a pixel of a flow may have."""
+    return int(getattr(flow.augment, "values", 256))
+
+
+def context_of(labels: np.ndarray, flow: Flow) -> Tensor | None:
+    """Returns classes as the context of a flow, (N, C); None where it reads none."""
+    if not flow.context_features:
+        return None
+    found = one_hot(torch.from_numpy(labels.astype(np.int64)), flow.context_features)
+    return found.to(flow.device, flow.dtype)
+
+
+def draw_pixels(
+    flow: Flow,
+    n: int,
+    *,
+    labels: np.ndarray | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> Pixels:
+    """Returns n samples of a flow of images as whole numbers, (n, channels, height, width).
+
+    Args:
+        flow: A flow of images.
+        n: How many.
+        labels: The class of each, (n,), for a flow that is one given the class.
+        temperature: Deviation of the latents.
+        seed: Of the draws.
+
+    Returns:
+        Pixels from 0 to `values_of(flow)` - 1.
+
+    Raises:
+        NumericalError: A sample is not finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    at_once = max(1, NUMBERS_AT_ONCE // math.prod(flow.event_shape))
+    parts = []
+    for start in range(0, n, at_once):
+        count = min(at_once, n - start)
+        if labels is None:
+            drawn = flow.sample(count, temperature=temperature, generator=generator)
+        else:
+            context = context_of(labels[start : start + count], flow)
+            drawn = flow.sample(1, context, temperature=temperature, generator=generator)[0]
+        parts.append(_whole(drawn, flow))
+    return np.concatenate(parts)
+
+
+def sample_sheet(
+    flow: Flow, classes: tuple[str, ...], *, temperature: float = TEMPERATURE, seed: int = 0
+) -> Sheet:
+    """Returns 64 samples for a grid, or 8 of each class, of the first 16 classes.
+
+    Args:
+        flow: A flow of images.
+        classes: The names of its classes, if it is one given the class.
+        temperature: Deviation of the latents.
+        seed: Of the latents, so that grids of different epochs show the same ones.
+
+    Returns:
+        The samples, on the scale of a picture.
+    """
+    if flow.context_features:
+        rows = classes[:MOST_ROWS]
+        labels = np.arange(len(rows)).repeat(SIDE)
+        drawn = draw_pixels(flow, len(labels), labels=labels, temperature=temperature, seed=seed)
+    else:
+        rows = ()
+        drawn = draw_pixels(flow, SIDE * SIDE, temperature=temperature, seed=seed)
+    return Sheet(shown(drawn, values_of(flow)), SIDE, rows)
+
+
+def is_shown(epoch: int, last: int) -> bool:
+    """Returns whether there is a grid of an epoch: 1, 2, 5, 10, 20, 50, 100, ... and the last.
+
+    Example:
+        >>> [epoch for epoch in range(1, 61) if is_shown(epoch, 60)]
+        [1, 2, 5, 10, 20, 50, 60]
+    """
+    return epoch == last or str(epoch).rstrip("0") in {"1", "2", "5"}
+
+
+def watch_samples(
+    folder: Path, classes: tuple[str, ...], max_epochs: int
+) -> Callable[[Flow, dict[str, Any]], None]:
+    """Returns what writes a grid of samples to a run folder after some of the epochs.
+
+    Args:
+        folder: The run folder.
+        classes: The names of the classes.
+        max_epochs: The last epoch, if nothing else ends the training.
+
+    Returns:
+        A function for `watch` of `kappaflow.training.fit.fit_images`.
+    """
+
+    def watch(flow: Flow, figures: dict[str, Any]) -> None:
+        epoch = int(figures["epoch"])
+        if is_shown(epoch, max_epochs):
+            write_sheet(flow, classes, folder, f"epoch-{epoch:04d}.png")
+
+    return watch
+
+
+def write_sheet(flow: Flow, classes: tuple[str, ...], folder: Path, name: str) -> None:
+    """Writes a grid of samples, enlarged, whole or not at all; none where one is not finite."""
+    try:
+        sheet = sample_sheet(flow, classes)
+    except NumericalError:
+        return  # the training says so itself, and may recover
+    place = make_directory(folder / FOLDER)
+    write_bytes(place / name, png(enlarged(sheet.picture)))
+
+
+def _whole(drawn: Tensor, flow: Flow) -> Pixels:
+    """Returns samples (N, ...) as pixels."""
+    bad = int((~torch.isfinite(drawn).flatten(1).all(1)).sum())
+    if bad:
+        raise NumericalError(
+            f"{bad} of {len(drawn)} samples are not finite, so that they have no pixels: "
+            "kappaflow doctor tells in which layer."
+        )
+    return drawn.round().clamp(0, values_of(flow) - 1).cpu().numpy().astype(np.uint8)
