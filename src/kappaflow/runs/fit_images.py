@@ -10,10 +10,11 @@ import torch
 import kappaflow
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
+from kappaflow.files import CONFIG
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate_images import evaluate_images, judged_images
 from kappaflow.runs.fit import DIAGNOSIS, Model, training_facts
-from kappaflow.runs.image_job import ImageParts, ImageSource, image_flow, image_parts
+from kappaflow.runs.image_job import ImageParts, ImageSource, decode_all, image_flow, image_parts
 from kappaflow.runs.image_samples import BEST, watch_samples, write_sheet
 from kappaflow.runs.stored import ImageResult, read_finished_images
 from kappaflow.storage import write_bytes
@@ -74,6 +75,8 @@ def fit_image_run(
         model.recipe, model.arguments, parts.train, by_class=source.by_class, seed=checked.seed
     )
     classes = parts.classes if source.by_class else ()
+    if not (folder / CONFIG).exists():
+        decode_all(parts)
     result = fit_images(
         flow,
         parts.train,

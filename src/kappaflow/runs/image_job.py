@@ -21,6 +21,7 @@ RECIPES: dict[str, Callable[..., Flow]] = {
 MOST_LEVELS = 3
 LEAST_SIDE = 2  # of what the coarsest scale sees
 PATCHES = (4, 2, 1)
+DECODED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,22 @@ def image_parts(source: ImageSource) -> ImageParts:
     if source.by_class and unseen:
         notes += (f"no image of {', '.join(unseen)} is among those to train on",)
     return ImageParts(*parts, notes)
+
+
+def decode_all(parts: ImageParts) -> None:
+    """Decodes each image once, so that a damaged file is named before a run has begun.
+
+    What fits into memory is kept, so that the first epoch finds it there.
+
+    Args:
+        parts: The images of the run.
+
+    Raises:
+        FileError: A file cannot be decoded; the message names it.
+    """  # noqa: DOC502 - raised by the images
+    for part in (parts.train, parts.validation, parts.test):
+        for start in range(0, len(part), DECODED_AT_ONCE):
+            part.batch(range(start, min(start + DECODED_AT_ONCE, len(part))))
 
 
 def _unseen(images: Images) -> list[str]:

@@ -31,7 +31,7 @@ def independent_bits(train: Images, validation: Images, test: Images) -> float:
         >>> digits = load_images("digits")
         >>> parts = [digits.subset(range(start, start + 500)) for start in (0, 500, 1000)]
         >>> round(independent_bits(*parts), 2)
-        2.71
+        2.51
     """
     counts = _counts(train)
     anywhere = counts.sum(0) + 1

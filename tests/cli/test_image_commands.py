@@ -1,0 +1,391 @@
+"""What each command does with images, and what it refuses."""
+
+import json
+import shutil
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from PIL import Image
+from tests.cli.conftest import SMALL
+from tests.cli.test_refusals import refused
+
+import kappaflow as kf
+from kappaflow.cli.app import main
+from kappaflow.report.png import size_of
+
+TINY = ("--levels", 1, "--steps", 1, "--hidden", 4, "--quiet")
+
+
+def read(path):
+    """The pixels of a picture."""
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """A folder of 45 small pictures in colour, in three classes, of 8 x 12 pixels."""
+    folder = tmp_path_factory.mktemp("pictures") / "set"
+    rng = np.random.default_rng(0)
+    for i in range(45):
+        name = ("blue", "green", "red")[i % 3]
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 60, (8, 12, 3), np.uint8)
+        pixels[..., 2 - i % 3] += 150
+        Image.fromarray(pixels).save(folder / name / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """A finished run on the digits, two epochs of a tiny Glow."""
+    folder = tmp_path_factory.mktemp("runs") / "digits"
+    words = ["fit", "digits", "--out", folder, *TINY, "--max-epochs", 2]
+    assert main([str(word) for word in words]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def class_run(pictures, tmp_path_factory):
+    """A finished run on the pictures, given their class."""
+    folder = tmp_path_factory.mktemp("runs") / "pictures"
+    words = ["fit", pictures, "--out", folder, "--by-class", "--size", 8, "--flip"]
+    assert main([str(word) for word in [*words, *TINY, "--max-epochs", 3]]) == 0
+    return folder
+
+
+def test_fit_writes_a_run_folder_with_grids_of_samples(digits_run):
+    """What a run on a table has, and samples of some epochs and of the weights that were kept."""
+    files = {p.relative_to(digits_run).as_posix() for p in digits_run.rglob("*") if p.is_file()}
+    assert files == {
+        "config.json", "model.safetensors", "checkpoint/state.safetensors", "metrics.jsonl",
+        "result.json", "diagnosis.json", "report.html", "report.json",
+        "samples/epoch-0001.png", "samples/epoch-0002.png", "samples/best.png",
+    }  # fmt: skip
+    result = json.loads((digits_run / "result.json").read_text())
+    assert {"test_bits_per_dimension", "test_bits_per_dimension_standard_error"} <= set(result)
+    assert {"test_nll", "epochs", "worst_layer", "verdict"} <= set(result)
+    run = json.loads((digits_run / "config.json").read_text())["run"]
+    assert run["source"]["data"] == "digits" and run["flip"] is False and run["classes"] == []
+    lines = (digits_run / "metrics.jsonl").read_text().splitlines()
+    assert all(json.loads(line)["validation_bits_per_dimension"] > 0 for line in lines)
+
+
+def test_glow_is_the_model_of_images_and_its_size_follows_from_them(digits_run, class_run):
+    """Named or not; 17 values of the digits, 256 of files; levels as the sides allow."""
+    for folder, shape, values in ((digits_run, (1, 8, 8), 17), (class_run, (3, 8, 8), 256)):
+        flow = kf.load(folder)
+        assert flow.event_shape == shape and flow.augment.values == values
+        assert json.loads((folder / "config.json").read_text())["model"]["name"] == "glow"
+
+
+def test_fit_again_returns_the_stored_result_at_once(run, digits_run):
+    """The same command on a finished folder changes no file; another is refused."""
+    before = {p: p.stat().st_mtime_ns for p in digits_run.rglob("*") if p.is_file()}
+    words = ("fit", "digits", "--out", digits_run, *TINY)
+    again = run(*words, "--max-epochs", 2, "--model", "glow", "--json")
+    assert again.status == 0
+    stored = json.loads((digits_run / "result.json").read_text())
+    said = json.loads(again.out)
+    assert said["test_bits_per_dimension"] == stored["test_bits_per_dimension"]
+    assert "train_log_prob_quantiles" not in said
+    refused(run(*words, "--max-epochs", 3), "max_epochs 2, not 3")
+    refused(run(*words, "--max-epochs", 2, "--flip"), "flip false, not true")
+    refused(run(*words, "--max-epochs", 2, "--size", 16), "shape [1, 8, 8]")
+    assert {p: p.stat().st_mtime_ns for p in digits_run.rglob("*") if p.is_file()} == before
+
+
+def test_a_run_that_was_left_before_its_report_gets_it_by_the_same_command(
+    run, digits_run, tmp_path
+):
+    """The training is not repeated; figures, pictures and page come out the same."""
+    copy = tmp_path / "copy"
+    shutil.copytree(digits_run, copy)
+    result = json.loads((copy / "result.json").read_text())
+    kept = {k: v for k, v in result.items() if not k.startswith(("test", "train_log"))}
+    (copy / "result.json").write_text(json.dumps(kept))
+    for name in ("report.html", "report.json", "diagnosis.json", "samples/best.png"):
+        (copy / name).unlink()
+    assert run("fit", "digits", "--out", copy, *TINY, "--max-epochs", 2).status == 0
+    assert json.loads((copy / "result.json").read_text()) == result
+    for name in ("report.json", "report.html", "diagnosis.json", "samples/best.png"):
+        assert (copy / name).read_bytes() == (digits_run / name).read_bytes(), name
+
+
+def test_the_summary_is_in_bits_per_dimension(run, pictures, tmp_path):
+    """For people: the likelihood beside that of single pixels, and where the pictures are."""
+    words = ("fit", pictures, "--size", 4, "--out", tmp_path / "run", "--model", "real_nvp_image")
+    outcome = run(*words, "--levels", 1, "--hidden", 2, "--max-epochs", 1, "--quiet")
+    assert outcome.status == 0
+    assert "held-out bits per dimension" in outcome.out and "each pixel on its own" in outcome.out
+    assert str(tmp_path / "run" / "samples") in outcome.out
+    assert (tmp_path / "run/samples/epoch-0001.png").exists()
+
+
+def test_jet_is_a_model_of_images_too(run, pictures, tmp_path):
+    """With its patches, depth and width, and a logit in front where one is asked for."""
+    words = (
+        "fit",
+        pictures,
+        "--size",
+        4,
+        "--out",
+        tmp_path / "run",
+        "--model",
+        "jet",
+        "--patch",
+        2,
+    )
+    more = ("--depth", 1, "--width", 4, "--logit", 0.05, "--max-epochs", 1, "--quiet")
+    outcome = run(*words, *more)
+    assert outcome.status == 0, outcome.err
+    flow = kf.load(tmp_path / "run")
+    assert any(isinstance(part, kf.Logit) for part in flow.bijection)
+    assert "pixels on" in (tmp_path / "run/report.html").read_text()
+
+
+def test_samples_are_one_picture_an_array_or_a_picture_each(run, digits_run, tmp_path):
+    """In a grid, as whole numbers in the units of the data, and in a folder made for them."""
+    drawn = kf.load(digits_run).sample(12, generator=torch.Generator().manual_seed(3))
+    words = ("sample", digits_run, "-n", 12, "--seed", 3, "--out")
+    assert run(*words, tmp_path / "all.npy").status == 0
+    array = np.load(tmp_path / "all.npy")
+    assert array.dtype == np.uint8 and array.shape == (12, 1, 8, 8)
+    assert np.array_equal(array, drawn.numpy())
+    assert run(*words, tmp_path / "all.png").status == 0
+    picture = read(tmp_path / "all.png")
+    assert picture.shape[1] >= 512
+    factor = picture.shape[1] // 35
+    assert np.array_equal(picture[::factor, ::factor][:8, :8], np.rint(array[0, 0] * (255 / 16)))
+    assert run(*words, tmp_path / "each").status == 0
+    files = sorted((tmp_path / "each").iterdir())
+    assert [file.name for file in files] == [f"{i:02}.png" for i in range(1, 13)]
+    last = read(files[-1])
+    assert np.array_equal(last, np.rint(array[11, 0] * (255 / 16)).astype(np.uint8))
+
+
+def test_a_temperature_brings_samples_nearer_to_the_mode(run, digits_run, finished, tmp_path):
+    """Of images and of tables alike; at 0 all samples are one."""
+    for folder in (digits_run, finished):
+        cold = tmp_path / f"{folder.parent.name}.npy"
+        words = ("sample", folder, "-n", 4, "--out", cold)
+        assert run(*words, "--temperature", 0).status == 0
+        table = np.load(cold).reshape(4, -1).astype(float)
+        if folder is finished:  # pixels are filled with noise before they are cut
+            assert np.ptp(table, axis=0).max() == 0
+        assert run(*words, "--temperature", 1).status == 0
+        assert np.ptp(np.load(cold).reshape(4, -1).astype(float), axis=0).max() > 0
+        refused(run(*words, "--temperature", -1), "'temperature'")
+
+
+def test_all_classes_take_turns_or_one_is_named(run, class_run, tmp_path):
+    """Sample i is of class i modulo their number; a grid has a column for each."""
+    flow = kf.load(class_run)
+    context = torch.eye(3)
+    words = ("sample", class_run, "-n", 7, "--out")
+    assert run(*words, tmp_path / "all.npy").status == 0
+    expected = flow.sample(
+        1, context[torch.arange(7) % 3], generator=torch.Generator().manual_seed(0)
+    )[0]
+    assert np.array_equal(np.load(tmp_path / "all.npy"), expected.numpy())
+    assert run(*words, tmp_path / "red.npy", "--class", "red").status == 0
+    expected = flow.sample(1, context[[2] * 7], generator=torch.Generator().manual_seed(0))[0]
+    assert np.array_equal(np.load(tmp_path / "red.npy"), expected.numpy())
+    assert run(*words, tmp_path / "all.png").status == 0
+    width, height = size_of((tmp_path / "all.png").read_bytes())
+    assert (width / 26, height / 26) == (width // 26, width // 26)  # 3 x 3 of 8 pixels
+    refused(run(*words, tmp_path / "x.png", "--class", "violet"), "one of blue, green, red")
+
+
+def test_scores_name_the_image(run, digits_run, class_run, pictures, tmp_path):
+    """The path below the folder, or the number; bits per dimension, log_prob and percentile."""
+    out = tmp_path / "scores.csv"
+    assert run("score", class_run, pictures, "--out", out).status == 0
+    scores = pl.read_csv(out)
+    assert scores.columns == ["image", "bits_per_dimension", "log_prob", "percentile"]
+    assert scores["image"][0] == "blue/00.png" and len(scores) == 45
+    expected = -scores["log_prob"].to_numpy() / (192 * np.log(2))
+    assert np.allclose(scores["bits_per_dimension"], expected)
+    assert run("score", digits_run, "digits", "--out", tmp_path / "d.npy").status == 0
+    digits = np.load(tmp_path / "d.npy")
+    assert np.array_equal(digits[:, 0], np.arange(1797)) and digits.shape == (1797, 4)
+    refused(run("score", class_run, pictures, "--out", tmp_path / "s.npy"), "are text")
+    assert not (tmp_path / "s.npy").exists()
+
+
+def test_scores_do_not_depend_on_the_order_of_the_classes(run, class_run, pictures, tmp_path):
+    """An image of a class scores the same where that class is the only one but one."""
+    part = tmp_path / "part"
+    for name in ("green", "red"):
+        shutil.copytree(pictures / name, part / name)
+    assert run("score", class_run, part, "--out", tmp_path / "part.csv").status == 0
+    assert run("score", class_run, pictures, "--out", tmp_path / "all.csv").status == 0
+    some, whole = (pl.read_csv(tmp_path / f"{name}.csv") for name in ("part", "all"))
+    joined = some.join(whole, on="image")
+    assert len(joined) == 30
+    # the noise that fills the pixels depends on the place of an image among the others
+    off = (joined["bits_per_dimension"] - joined["bits_per_dimension_right"]).abs()
+    assert off.max() < 0.1
+    swapped = tmp_path / "swapped"
+    shutil.copytree(pictures / "red", swapped / "blue")
+    shutil.copytree(pictures / "green", swapped / "green")
+    assert run("score", class_run, swapped, "--out", tmp_path / "swapped.csv").status == 0
+
+
+def test_doctor_examines_held_out_images_or_others(run, class_run, pictures):
+    """It says which."""
+    assert "held-out images of the run" in run("doctor", class_run).out
+    assert json.loads(run("doctor", class_run, pictures, "--json").out)["ok"] is True
+
+
+def test_doctor_takes_samples_where_the_images_are_gone(run, pictures, tmp_path):
+    """Of all classes, and it says so."""
+    shutil.copytree(pictures, tmp_path / "set")
+    words = ("fit", tmp_path / "set", "--out", tmp_path / "run", "--size", 4, "--by-class")
+    assert run(*words, *TINY, "--max-epochs", 1).status == 0
+    shutil.rmtree(tmp_path / "set")
+    outcome = run("doctor", tmp_path / "run")
+    assert outcome.status == 0, outcome.err
+    assert "samples of the flow (its images were not found as they were)" in outcome.out
+
+
+def test_report_of_a_run_on_images_is_drawn_anew(run, digits_run):
+    """The page comes back byte for byte, pictures included; the numbers are JSON."""
+    page = (digits_run / "report.html").read_bytes()
+    (digits_run / "report.html").unlink()
+    assert run("report", digits_run).status == 0
+    assert (digits_run / "report.html").read_bytes() == page
+    assert json.loads(run("report", digits_run, "--json").out)["kind"] == "images"
+
+
+def test_rewriting_a_run_on_images_is_not_there_yet(run, digits_run, tmp_path):
+    """One sentence, and nothing is written."""
+    refused(run("rewrite", digits_run, "--out", tmp_path / "new"), "cannot be written anew yet")
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_flow_of_an_unfinished_run_is_not_passed_off_as_final(run, digits_run, tmp_path):
+    """Samples come with a remark; scores wait for the end."""
+    copy = tmp_path / "copy"
+    shutil.copytree(digits_run, copy)
+    (copy / "result.json").unlink()
+    outcome = run("sample", copy, "-n", 1, "--out", tmp_path / "one.png")
+    assert outcome.status == 0 and "not finished" in outcome.err
+    refused(run("score", copy, "digits"), "give the same fit again")
+
+
+def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):
+    """It knows its classes by their numbers, and is not scored."""
+    flow = kf.glow((1, 8, 8), levels=1, steps=1, hidden=2, dequantize="uniform", values=17,
+                   context_features=10)  # fmt: skip
+    images = kf.load_images("digits").subset(range(100))
+    kf.fit(flow, images, max_epochs=1, out=tmp_path / "run", progress=False)
+    out = tmp_path / "seven.png"
+    assert run("sample", tmp_path / "run", "-n", 2, "--class", 7, "--out", out).status == 0
+    refused(run("score", tmp_path / "run", "digits"), "made by kappaflow.fit")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fit", "digits", "--model", "nice"], "'model' should be one of glow"),
+        (["fit", "digits", "--columns", "a"], "--columns is an option of tables"),
+        (["fit", "digits", "--where", "a=1"], "--where is an option of tables"),
+        (["fit", "digits", "--residual"], "--residual is an option of tables"),
+        (["fit", "digits", "--dropout", 0.1], "--dropout is an option of tables"),
+        (["fit", "magic", "--model", "jet"], "'model' should be one of real_nvp, nice"),
+        (["fit", "magic", "--by-class"], "--by-class is an option of images"),
+        (["fit", "magic", "--no-crop"], "--crop is an option of images"),
+        (["fit", "magic", "--levels", 2], "--levels is an option of images"),
+        (["fit", "digits", "--patch", 2], "--patch is an option of jet"),
+        (["fit", "digits", "--depth", 2], "--depth is an option of jet"),
+        (["fit", "digits", "--model", "jet", "--steps", 2], "--steps is an option of glow"),
+        (["fit", "digits", "--model", "jet", "--hidden", 2], "an option of glow and real_nvp"),
+        (["fit", "digits", "--hidden", 8, 8], "'hidden' should be one number"),
+        (["fit", "digits", "--levels", 4], "'levels' should be at most 3"),
+        (["fit", "digits", "--size", 7], "'size' should be given for glow"),
+        (["fit", "digits", "--size", 8, 8, 8], "'size'"),
+        (["fit", "digits", "--size", 0], "'size'"),
+        (["fit", "digits", "--steps", 1.5], "--steps"),
+        (["fit", "digits", "--condition-bound", 3], "'condition_bound'"),
+        (["fit", "digits", "--mixing", "cholesky"], "cholesky"),
+        (["fit", "digits", "--logit", 2], "'margin'"),
+        (["fit", "digits", "--batch-size", 0], "'batch_size'"),
+        (["fit", "lfw-subset", "--by-class", "--size", 8], "'by_class' should be left out"),
+        (["fit", "faces", "--size", 8, "--hidden", 99_999_999_999], "this size"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(run, tmp_path, monkeypatch, words, said):
+    """One sentence with the option in it; nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    refused(run(*words, "--out", "run", "--quiet"), said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-n", 3], "'out' should end in .png"),
+        (["-n", 3, "--out", "samples.csv"], "'out' should end in .png"),
+        (["-n", 3, "--out", "nowhere/samples.png"], "nowhere"),
+        (["-n", 3, "--out", "."], "there already"),
+        (["-n", 0, "--out", "s.png"], "'n'"),
+        (["-n", 3, "--out", "s.png", "--class", "7"], "'class' should be left out"),
+        (["-n", 3, "--out", "s.png", "--context", "x.csv"], "'context' should be left out"),
+        (["-n", 3, "--out", "s.png", "--seed", -1], "'seed'"),
+    ],
+)
+def test_samples_that_cannot_be_drawn_are_refused(
+    run, digits_run, tmp_path, monkeypatch, words, said
+):
+    """Before any work is done, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    refused(run("sample", digits_run, *words), said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_class_is_nothing_for_a_table(run, finished, tmp_path):
+    """The other way round too."""
+    words = ("sample", finished, "-n", 2, "--class", "a", "--out", tmp_path / "s.csv")
+    refused(run(*words), "'class' should be left out")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["score", "class_run", "digits"], "'images' should have the classes of the run"),
+        (["score", "class_run", "lfw-subset"], "'images' should have classes"),
+        (["score", "digits_run", "lfw-subset"], "pixels of 17 values"),
+        (["score", "digits_run", "magic"], "magic"),
+        (["score", "finished", "digits"], "digits"),
+        (["doctor", "digits_run", "lfw-subset"], "pixels of 17 values"),
+    ],
+)
+def test_images_that_do_not_fit_a_run_are_refused(request, run, words, said):
+    """Other classes, none, more values to a pixel, a table."""
+    folder = request.getfixturevalue(words[1])
+    refused(run(words[0], folder, *words[2:]), said)
+
+
+def test_a_damaged_image_is_named_and_no_run_is_left(run, pictures, tmp_path):
+    """The sentence has its path; the folder of the run is not made."""
+    copy = tmp_path / "set"
+    shutil.copytree(pictures, copy)
+    broken = copy / "red" / "05.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    words = ("fit", copy, "--out", tmp_path / "run", "--size", 8, *TINY, "--max-epochs", 1)
+    refused(run(*words), "05.png")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_table_takes_what_it_took_before(run, table, tmp_path):
+    """Depth, widths and learning rate that are left out are those of tables."""
+    words = ("fit", table, "--out", tmp_path / "run", "--max-epochs", 1, "--quiet")
+    assert run(*words, *SMALL[2:4]).status == 0
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["model"]["arguments"]["depth"] == 16
+    assert config["model"]["arguments"]["partition"] == "random-half"
+    assert config["run"]["training"]["learning_rate"] == 5e-3
+    assert config["run"]["training"]["batch_size"] == 512

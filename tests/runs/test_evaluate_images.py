@@ -1,0 +1,190 @@
+"""The numbers and the pictures of a report on images against independent computations."""
+
+import base64
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import kappaflow as kf
+from kappaflow.diagnosis import image_likelihood_findings
+from kappaflow.report import read_report
+from kappaflow.runs import ImageSource, Model, fit_image_run, score_image_run
+from kappaflow.runs.evaluate_images import points_of
+from kappaflow.runs.image_job import image_parts
+from kappaflow.runs.independent_pixels import independent_bits
+
+SOURCE = ImageSource("digits", by_class=True)
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory):
+    """A run on the digits, given their class."""
+    return fit_image_run(
+        SOURCE,
+        Model("glow", {"levels": 1, "steps": 1, "hidden": 4, "memory": "store"}),
+        tmp_path_factory.mktemp("runs") / "run",
+        progress=False,
+        max_epochs=1,
+        learning_rate=2e-2,
+    )
+
+
+@pytest.fixture(scope="module")
+def report(summary):
+    """Its report."""
+    return read_report(summary.folder)
+
+
+def pixels_of(picture):
+    """The pixels of a picture of a report, (height, width)."""
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture.png))))
+
+
+def tiles_of(picture, side=8):
+    """The images of a picture of a report, (N, side, side), as whole numbers 0 to 16."""
+    whole = pixels_of(picture)
+    rows, columns = (whole.shape[0] + 1) // (side + 1), picture.columns
+    step = side + 1
+    tiles = [
+        whole[r * step : r * step + side, c * step : c * step + side]
+        for r in range(rows)
+        for c in range(columns)
+    ]
+    return np.rint(np.stack(tiles) * (16 / 255))
+
+
+def test_bits_per_dimension_are_those_of_the_loaded_flow(summary, report):
+    """The mean over the test images of minus log2 of the density, over 64 numbers."""
+    parts, flow = image_parts(SOURCE), kf.load(summary.folder)
+    x = parts.test.batch(range(len(parts.test))).float()
+    context = torch.eye(10)[torch.from_numpy(parts.test.labels.copy())]
+    with torch.no_grad():
+        nll = -flow.log_prob(x, context, generator=torch.Generator().manual_seed(0)).double()
+    bits = nll / (64 * math.log(2))
+    result = summary.result
+    assert result.test_bits_per_dimension == pytest.approx(bits.mean().item(), abs=1e-5)
+    assert result.test_nll == pytest.approx(nll.mean().item(), abs=1e-3)
+    error = bits.numpy().std() / math.sqrt(len(bits))
+    assert result.test_bits_per_dimension_standard_error == pytest.approx(error, rel=1e-4)
+    assert report.likelihood.quantiles["max"] == pytest.approx(bits.max().item(), abs=1e-4)
+    assert report.likelihood.bits_per_dimension == result.test_bits_per_dimension
+
+
+def test_the_curves_are_in_bits_per_dimension(summary, report):
+    """Training and validation, from the lines of metrics.jsonl."""
+    (line,) = map(json.loads, (summary.folder / "metrics.jsonl").read_text().splitlines())
+    (curve,) = report.curves
+    assert curve["train_bits_per_dimension"] == pytest.approx(
+        line["train_nll"] / (64 * math.log(2))
+    )
+    assert curve["validation_bits_per_dimension"] == line["validation_bits_per_dimension"]
+
+
+def test_the_baseline_is_that_of_histograms_counted_by_hand():
+    """Each place on its own, joined with all places by the weight that validation prefers."""
+    images = kf.load_images("digits")
+    train, validation, test = (images.subset(range(i, i + 60)) for i in (0, 60, 120))
+    pixels = [part.batch(range(60)).numpy().reshape(60, 64) for part in (train, validation, test)]
+    anywhere = np.array([(pixels[0] == v).sum() + 1.0 for v in range(17)])
+    anywhere /= anywhere.sum()
+
+    def bits(weight, coded):
+        total = 0.0
+        for place in range(64):
+            for value in coded[:, place]:
+                seen = (pixels[0][:, place] == value).sum()
+                total -= math.log2((seen + weight * anywhere[value]) / (60 + weight))
+        return total / coded.size
+
+    best = min((1.0, 4.0, 16.0, 64.0, 256.0), key=lambda weight: bits(weight, pixels[1]))
+    found = independent_bits(train, validation, test)
+    assert found == pytest.approx(bits(best, pixels[2]), rel=1e-12)
+
+
+def test_a_flow_worse_than_the_histograms_is_told_so(summary, report):
+    """After one epoch of a tiny flow the verdict says that it knows nothing of images."""
+    assert summary.result.test_bits_per_dimension > summary.result.independent_bits_per_dimension
+    assert "KF502" in [finding.code for finding in report.findings]
+    assert "histograms of single pixels" in summary.result.verdict
+    for bits, independent in ((2.0, 2.1), (2.1, 2.1 - 1e-3), (None, None), (math.nan, 2.0)):
+        assert not list(image_likelihood_findings(bits, 0.01, independent))
+
+
+def test_grids_show_the_samples_at_their_temperature(summary, report):
+    """A row for each of ten classes; colder ones come from the same latents, shortened."""
+    flow = kf.load(summary.folder)
+    context = torch.eye(10).repeat_interleave(8, 0)
+    for temperature, picture in zip((0.5, 0.7, 0.8, 1.0), report.samples, strict=True):
+        generator = torch.Generator().manual_seed(0)
+        drawn = flow.sample(1, context, temperature=temperature, generator=generator)
+        assert np.array_equal(tiles_of(picture), drawn.reshape(80, 8, 8).numpy())
+        assert picture.title == f"Temperature {temperature}" and picture.rows == list("0123456789")
+
+
+def test_held_out_images_stand_in_the_rows_of_their_classes(report):
+    """They are test images, and of the class of their row."""
+    test = image_parts(SOURCE).test
+    tiles = tiles_of(report.held_out)
+    for row in range(10):
+        own = test.batch(np.flatnonzero(test.labels == row)[:8]).numpy()[:, 0]
+        assert np.array_equal(tiles[8 * row : 8 * row + len(own)], own)
+
+
+def test_reconstructions_are_held_out_images_twice(report):
+    """The second row equals the first, and the caption says so."""
+    tiles = tiles_of(report.reconstructions)
+    test = image_parts(SOURCE).test.batch(range(8)).numpy()[:, 0]
+    assert np.array_equal(tiles[:8], test) and np.array_equal(tiles[8:], test)
+    assert "All 512 pixels came back exactly." in report.reconstructions.caption
+
+
+def test_interpolations_lead_from_held_out_images_to_others_of_the_class(report):
+    """Each row begins and ends at a test image of one class."""
+    test = image_parts(SOURCE).test
+    tiles = tiles_of(report.interpolations).reshape(6, 8, 8, 8)
+    for row in range(6):
+        first, second = np.flatnonzero(test.labels == row)[:2]
+        ends = test.batch([first, second]).numpy()[:, 0]
+        assert np.array_equal(tiles[row, 0], ends[0]) and np.array_equal(tiles[row, -1], ends[1])
+
+
+def test_the_nearest_training_image_is_the_nearest(report):
+    """Of all training images, by the root mean square over the pixels."""
+    tiles = tiles_of(report.neighbours.picture)
+    train = image_parts(SOURCE).train
+    pixels = train.batch(range(len(train))).numpy()[:, 0].astype(float)
+    for sample, nearest, distance in zip(
+        tiles[:8], tiles[8:], report.neighbours.of_samples, strict=True
+    ):
+        all_of_them = np.sqrt(((pixels - sample) ** 2).mean((1, 2)))
+        assert distance == pytest.approx(all_of_them.min(), abs=0.05)
+        assert np.sqrt(((nearest - sample) ** 2).mean()) == pytest.approx(all_of_them.min())
+    assert len(report.neighbours.of_held_out) == 8
+
+
+def test_the_layers_of_the_profile_name_their_scale(report):
+    """So that the page can say which scale carries the condition number."""
+    assert [name.split(", ")[1] for name in report.profile.layers[1:]] == ["scale 1"] * 4
+    assert report.profile.points == 32 and report.profile.status == "exact"
+
+
+def test_fewer_points_are_measured_where_each_costs_more():
+    """Between 1 and 32, by the pixels and the square of the layers."""
+    sizes = [((1, 8, 8), 1), ((1, 28, 28), 8), ((3, 64, 64), 8)]
+    flows = [kf.glow(shape, levels=2, steps=steps, hidden=2) for shape, steps in sizes]
+    assert [points_of(flow) for flow in flows] == [32, 2, 1]
+
+
+def test_scores_of_training_images_are_spread_over_the_percentiles(summary):
+    """The percentile is against the training images' own scores."""
+    scores = score_image_run(summary.folder, "digits")
+    train = np.isin(scores["image"], image_parts(SOURCE).train.index)
+    assert abs(np.median(scores["percentile"][train]) - 50) < 5
+    order = np.argsort(scores["log_prob"])
+    assert (np.diff(scores["percentile"][order]) >= 0).all()
+    assert np.allclose(scores["bits_per_dimension"], -scores["log_prob"] / (64 * math.log(2)))

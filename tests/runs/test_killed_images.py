@@ -1,0 +1,63 @@
+"""A real process that fits a flow to images, killed with SIGKILL, and started again."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import kappaflow as kf
+
+
+def command(out):
+    """The command line of a training that takes a few seconds."""
+    words = f"fit digits --out {out} --levels 1 --steps 1 --hidden 4 --max-epochs 20 --quiet"
+    return [sys.executable, "-m", "kappaflow", *words.split(), "--by-class", "--flip"]
+
+
+def losses(run):
+    """The metrics of a run without the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in x.items() if k not in {"time_s", "memory_bytes"}} for x in lines]
+
+
+def samples(run):
+    """The grids of samples of a run."""
+    return {path.name: path.read_bytes() for path in (run / "samples").iterdir()}
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_with_the_same_losses_and_samples(tmp_path):
+    """Four kills, then to the end: metrics, weights and pictures of a run left in peace."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, run = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), env=environment, check=True, capture_output=True)
+    moments = random.Random(0)
+    for kill in range(4):
+        process = subprocess.Popen(command(run), env=environment, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            metrics = run / "metrics.jsonl"
+            if metrics.exists() and metrics.read_bytes().count(b"\n") >= 1 + 4 * kill:
+                time.sleep(moments.uniform(0, 0.3))
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (run / "result.json").exists(), "it was too quick to be killed"
+        if (run / "config.json").exists():
+            kf.load(run)  # whatever the moment, the folder holds a whole model
+        for path in (run / "samples").glob("epoch*.png"):
+            assert path.read_bytes().endswith(b"IEND\xaeB`\x82"), "a picture is not whole"
+    subprocess.run(command(run), env=environment, check=True, capture_output=True)
+    assert losses(run) == losses(whole)
+    assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert samples(run) == samples(whole)
+    assert set(samples(run)) == {
+        "best.png", *(f"epoch-{epoch:04}.png" for epoch in (1, 2, 5, 10, 20))
+    }  # fmt: skip
+    assert not list(run.rglob(".*")), "a temporary file was left behind"
