@@ -15,7 +15,7 @@ import kappaflow as kf
 
 def command(out):
     """The command line of a training that takes a few seconds."""
-    words = f"fit digits --out {out} --levels 1 --steps 1 --hidden 4 --max-epochs 20 --quiet"
+    words = f"fit digits --out {out} --levels 1 --steps 1 --hidden 4 --max-epochs 10 --quiet"
     return [sys.executable, "-m", "kappaflow", *words.split(), "--by-class", "--flip"]
 
 
@@ -32,17 +32,17 @@ def samples(run):
 
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_losses_and_samples(tmp_path):
-    """Four kills, then to the end: metrics, weights and pictures of a run left in peace."""
+    """Three kills, then to the end: metrics, weights and pictures of a run left in peace."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, run = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(whole), env=environment, check=True, capture_output=True)
     moments = random.Random(0)
-    for kill in range(4):
+    for kill in range(3):
         process = subprocess.Popen(command(run), env=environment, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
             metrics = run / "metrics.jsonl"
-            if metrics.exists() and metrics.read_bytes().count(b"\n") >= 1 + 4 * kill:
+            if metrics.exists() and metrics.read_bytes().count(b"\n") >= 1 + 3 * kill:
                 time.sleep(moments.uniform(0, 0.3))
                 break
             time.sleep(0.002)
@@ -58,6 +58,6 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_losses_and_samples(tm
     assert (run / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
     assert samples(run) == samples(whole)
     assert set(samples(run)) == {
-        "best.png", *(f"epoch-{epoch:04}.png" for epoch in (1, 2, 5, 10, 20))
+        "best.png", *(f"epoch-{epoch:04}.png" for epoch in (1, 2, 5, 10))
     }  # fmt: skip
     assert not list(run.rglob(".*")), "a temporary file was left behind"

@@ -14,7 +14,14 @@ from kappaflow.files import CONFIG
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate_images import evaluate_images, judged_images
 from kappaflow.runs.fit import DIAGNOSIS, Model, training_facts
-from kappaflow.runs.image_job import ImageParts, ImageSource, decode_all, image_flow, image_parts
+from kappaflow.runs.image_job import (
+    ImageParts,
+    ImageSource,
+    decode_all,
+    given_and_default,
+    image_flow,
+    image_parts,
+)
 from kappaflow.runs.image_samples import BEST, watch_samples, write_sheet
 from kappaflow.runs.stored import ImageResult, read_finished_images
 from kappaflow.storage import write_bytes
@@ -124,7 +131,7 @@ def _about(
     ]
     described = {
         "recipe": model.recipe,
-        **model.arguments,
+        **given_and_default(model.recipe, model.arguments, train),
         "layers": len(layers_of(flow.core)),
         "parameters": f"{sum(p.numel() for p in flow.parameters()):,}",
     }

@@ -130,7 +130,7 @@ def image_flow(
         ArgumentError: An argument is wrong, or the model is too large for this machine.
     """
     make = RECIPES[one_of("model", recipe, tuple(RECIPES))]
-    given = {"dequantize": "uniform", **defaults(recipe, images.shape), **arguments}
+    given = given_and_default(recipe, arguments, images)
     refuse_odd_sides(recipe, given.get("levels", 1), images)
     context = len(images.classes) if by_class else 0
     try:
@@ -139,6 +139,11 @@ def image_flow(
             return make(images.shape, values=images.values, context_features=context, **given)
     except (RuntimeError, MemoryError) as error:
         raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
+
+
+def given_and_default(recipe: str, arguments: dict[str, Any], images: Images) -> dict[str, Any]:
+    """Returns the arguments of a recipe, those that follow from the images filled in."""
+    return {"dequantize": "uniform", **defaults(recipe, images.shape), **arguments}
 
 
 def defaults(recipe: str, shape: tuple[int, int, int]) -> dict[str, int]:

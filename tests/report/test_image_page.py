@@ -1,0 +1,256 @@
+"""The page of a report on a flow of images."""
+
+import base64
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import ValidationError
+from tests.report.test_report_page import EVIL, INF, NAN, Page
+
+from kappaflow.errors import FileError
+from kappaflow.report import (
+    ImageLikelihood,
+    ImageReport,
+    Neighbours,
+    Picture,
+    encoded,
+    read_report,
+    render_images,
+    write_report,
+)
+from kappaflow.report.figures import scales_of
+from kappaflow.report.files import from_json, to_json
+from kappaflow.report.image_page import NARROW, Shown
+from kappaflow.report.png import grid
+
+SECTIONS = [
+    "findings", "samples", "latent-section", "neighbours", "curves", "likelihood", "depth",
+    "scales", "about", "glossary",
+]  # fmt: skip
+
+
+def picture(down, columns, *, side=8, channels=1, **words):
+    """Returns a picture of random images."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (down * columns, channels, side, side), np.uint8)
+    content = {"title": "A picture", "alt": "what it shows", "caption": "what to look for"}
+    content |= {"columns": columns, "png": encoded(grid(images, columns))}
+    return Picture(**(content | words))
+
+
+@pytest.fixture(scope="module")
+def make(make_report):
+    """Returns a function that makes a report on images; keywords replace its parts."""
+
+    def build(*, layers=12, side=8, channels=1, **parts):
+        plain = make_report(columns=2, layers=layers, epochs=6)
+        names = [f"{i + 1} AffineCoupling, scale {1 + 2 * i // layers}" for i in range(layers)]
+        profile = plain.profile.model_copy(update={"layers": names})
+        given = {"side": side, "channels": channels}
+        content = {
+            "about": plain.about,
+            "curves": [
+                {**curve, "train_bits_per_dimension": 2.5, "validation_bits_per_dimension": 2.6}
+                for curve in plain.curves
+            ],
+            "best_epoch": 5,
+            "likelihood": ImageLikelihood(
+                images=180,
+                bits_per_dimension=2.2314,
+                bits_standard_error=0.0213,
+                nll=99.12,
+                standard_error=0.95,
+                quantiles={"median": 2.2, "p95": 2.7, "max": 3.4},
+                independent_bits=2.408,
+            ),
+            "held_out": picture(8, 8, title="Held-out images", **given),
+            "samples": [
+                picture(8, 8, title=f"Temperature {t}", **given) for t in (0.5, 0.7, 0.8, 1.0)
+            ],
+            "reconstructions": picture(2, 8, rows=["image", "back"], **given),
+            "interpolations": picture(6, 8, **given),
+            "neighbours": Neighbours(
+                picture=picture(2, 8, rows=["sample", "nearest"], under=list("12345678"), **given),
+                of_samples=[1.5, 2.5, 3.5],
+                of_held_out=[1.25, 2.25, 3.25],
+                unit="root mean square over the pixels",
+            ),
+            "profile": profile,
+            "verdict": plain.verdict,
+            "ok": plain.ok,
+            "findings": plain.findings,
+        }
+        return ImageReport(**(content | parts))
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def usual(make):
+    """The page of the usual report."""
+    return Page(render_images(make()))
+
+
+def test_the_sections_stand_in_the_order_of_reading(usual):
+    """The verdict comes first, then what the flow draws."""
+    assert [a["id"] for tag, a in usual.tags if tag == "section"] == SECTIONS
+    links = [a["href"] for tag, a in usual.tags if tag == "a"]
+    ids = {a.get("id") for _, a in usual.tags}
+    assert links and all(link.removeprefix("#") in ids for link in links)
+
+
+def test_the_headline_is_in_bits_beside_what_a_pixel_alone_has(usual):
+    """With its standard error; the table repeats it with the quantiles."""
+    text = " ".join(" ".join(usual.text).split())
+    top = text[: text.index("Findings of the doctor")]
+    assert "2.231 ± 0.021" in top and "each pixel on its own has 2.41" in top
+    assert "99.12 ± 0.95" in top
+    assert "2.408" in text and "3.400" in text
+    assert "2.50 from their nearest training image in the median, held-out images 2.25" in text
+
+
+def test_every_picture_is_in_the_page_with_words_for_those_who_cannot_see_it(usual, make):
+    """PNG files as data URIs, nothing from outside; captions as many as figures."""
+    report = make()
+    pictures = [a for tag, a in usual.tags if tag == "img"]
+    assert len(pictures) == 1 + 4 + 3
+    assert all(a["src"].startswith("data:image/png;base64,") and a["alt"] for a in pictures)
+    assert pictures[1]["src"].endswith(report.samples[-1].png)  # temperature 1 beside the data
+    for a in pictures:
+        content = base64.b64decode(a["src"].partition(",")[2])
+        assert content.startswith(b"\x89PNG")
+    figures = sum(tag == "figure" for tag, _ in usual.tags)
+    assert sum(tag == "figcaption" for tag, _ in usual.tags) == figures
+    (policy,) = (
+        a["content"] for _, a in usual.tags if "content" in a and "default-src" in a["content"]
+    )
+    assert "img-src data:" in policy and "default-src 'none'" in policy
+
+
+def test_the_words_are_finite(usual):
+    """No nan, no None, no braces of a template in what is read."""
+    text = " ".join(usual.text)
+    assert not re.search(r"\bnan\b|\binf\b|\{\{|\}\}", text, re.IGNORECASE)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, 1e300])
+def test_numbers_that_are_not_finite_do_not_break_the_page(make, value):
+    """They are said to be so, in words, and the figures are JSON."""
+    report = make()
+    profile = report.profile.model_dump()
+    spoilt = {
+        name: {k: [value] * len(v) for k, v in table.items()}
+        if isinstance(table, dict) and isinstance(table["min"], list)
+        else table
+        for name, table in profile.items()
+    }
+    likelihood = report.likelihood.model_copy(
+        update={"bits_per_dimension": value, "bits_standard_error": value, "nll": value}
+    )
+    curves = [{key: None for key in curve} | {"epoch": 1} for curve in report.curves]
+    page = Page(render_images(make(profile=spoilt, likelihood=likelihood, curves=curves)))
+    assert page.figures
+    if value != 1e300:
+        assert " ".join(page.text).count("not finite") > 8
+
+
+def test_a_flow_of_real_pixels_has_nats_instead_of_bits(make):
+    """The headline and the table say so."""
+    given = {"bits_per_dimension": None, "bits_standard_error": None, "independent_bits": None}
+    likelihood = make().likelihood.model_copy(update=given)
+    text = " ".join(Page(render_images(make(likelihood=likelihood))).text)
+    assert "takes pixels for real numbers" in text
+    assert "Held-out bits per dimension" not in text and "on its own" not in text
+
+
+def test_names_with_script_tags_stay_text(make):
+    """Words of classes, titles and captions never become markup."""
+    hostile = picture(2, 2, title=EVIL, alt=EVIL, caption=EVIL, rows=[EVIL] * 2, under=[EVIL] * 2)
+    report = make()
+    neighbours = report.neighbours.model_copy(update={"picture": hostile, "unit": EVIL})
+    report = make(held_out=hostile, samples=[hostile], neighbours=neighbours, verdict=EVIL)
+    page = Page(render_images(report))
+    assert sum(tag == "script" for tag, _ in page.tags) == 3
+    assert sum(tag == "img" for tag, _ in page.tags) == 5
+
+
+@pytest.mark.parametrize("text", ["", 'x" onload="alert(1)', "aGVsbG8=", "iVBORw0KGgo="])
+def test_what_is_no_picture_does_not_come_into_a_page(text):
+    """A damaged report.json is refused, and no attribute can be broken out of."""
+    with pytest.raises(ValidationError, match="PNG"):
+        picture(1, 1, png=text)
+
+
+def test_pixels_stay_squares_where_they_are_enlarged():
+    """By a whole factor that fits; large images are shown as they are, smoothed if shrunk."""
+    small, large = picture(8, 8), picture(8, 8, side=64, channels=3)
+    assert (small.width, small.height) == (71, 71)
+    assert Shown(small, NARROW).width == 284 and Shown(small, NARROW).is_enlarged
+    assert Shown(large, NARROW).width == 519 and not Shown(large, NARROW).is_enlarged
+
+
+def test_the_scales_share_the_digits_of_the_condition_number(make):
+    """Products of the layers' own condition numbers, and shares that add up to one."""
+    profile = make(layers=6).profile
+    found = scales_of(profile)
+    own = profile.layer_condition_number.median
+    assert [scale.name for scale in found] == ["scale 1", "scale 2"]
+    assert [scale.layers for scale in found] == [3, 3]
+    assert found[0].product == pytest.approx(np.prod(own[:3]))
+    assert sum(scale.share for scale in found) == pytest.approx(1)
+    assert found[1].share == pytest.approx(np.log(own[3:]).sum() / np.log(own).sum())
+    assert found[1].worst == "5 AffineCoupling, scale 2" and found[1].worst_value == own[4]
+
+
+def test_a_flow_without_scales_has_no_table_of_them(make, make_report):
+    """Then the section is left out."""
+    plain = make_report(layers=3).profile
+    assert scales_of(plain) == []
+    sections = [
+        a["id"] for tag, a in Page(render_images(make(profile=plain))).tags if tag == "section"
+    ]
+    assert sections == [name for name in SECTIONS if name != "scales"]
+
+
+def test_a_report_reads_back_as_it_was_written(make, tmp_path):
+    """The numbers and the pictures, and the page is made from these alone."""
+    report = make()
+    page = write_report(report, tmp_path)
+    assert read_report(tmp_path) == report
+    assert page.read_text(encoding="utf-8") == render_images(report)
+    assert from_json(to_json(report)) == report
+    content = json.loads((tmp_path / "report.json").read_text())
+    content["samples"][0]["png"] = "AAAA"
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(FileError, match="samples.0.png"):
+        read_report(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("side", "channels"), [(8, 1), (64, 3)])
+def test_the_page_opens_in_a_browser_and_fits_its_width(make, open_page, scheme, side, channels):
+    """All pictures are shown, sharp where enlarged, and nothing runs over the edge."""
+    html = render_images(make(side=side, channels=channels))
+    for width in (380, 900, 1280):
+        page = open_page(html, width=width, scheme=scheme)
+        sizes = page.evaluate(
+            "Array.from(document.images).map(i => [i.naturalWidth, i.clientWidth,"
+            " getComputedStyle(i).imageRendering])"
+        )
+        assert len(sizes) == 8
+        for natural, shown, rendering in sizes:
+            assert natural > 0 and 0 < shown <= width
+            assert rendering == ("pixelated" if natural <= 230 else "auto")
+
+
+def test_the_form_of_the_run_s_own_pictures_can_be_read(make, tmp_path):
+    """What the page shows is what a picture viewer would show."""
+    path = Path(tmp_path / "picture.png")
+    path.write_bytes(base64.b64decode(make(channels=3).held_out.png))
+    with Image.open(path) as image:
+        assert image.mode == "RGB" and image.size == (71, 71)
