@@ -262,7 +262,7 @@ def test_report_of_a_run_on_images_is_drawn_anew(run, digits_run):
 
 def test_rewriting_a_run_on_images_is_not_there_yet(run, digits_run, tmp_path):
     """One sentence, and nothing is written."""
-    refused(run("rewrite", digits_run, "--out", tmp_path / "new"), "cannot be written anew yet")
+    refused(run("rewrite", digits_run, "--out", tmp_path / "new"), "rewrite_fixed_partition")
     assert not (tmp_path / "new").exists()
 
 

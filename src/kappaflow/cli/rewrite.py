@@ -48,8 +48,8 @@ def rewrite(
 
     if is_image_run(run):
         raise ArgumentError(
-            f"'run' should be one of a table, {run} is one of images: the flow of a whole run of "
-            "images cannot be written anew yet."
+            f"'run' should be one of a table, {run} is one of images: in Python, "
+            "kappaflow.rewrite_fixed_partition(kappaflow.load(run)) writes its flow anew."
         )
     done = rewrite_run(
         run,

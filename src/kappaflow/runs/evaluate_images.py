@@ -140,6 +140,6 @@ def _curve(flow: Flow, line: dict[str, Any]) -> dict[str, Any]:
     """Returns the figures of an epoch that the report draws."""
     found = {key: line.get(key) for key in CURVES}
     train = found["train_nll"]
-    counted = has_bits(flow) and train is not None
-    found["train_bits_per_dimension"] = bits_per_dimension(flow, train) if counted else None
+    bits = None if train is None or not has_bits(flow) else bits_per_dimension(flow, train)
+    found["train_bits_per_dimension"] = bits
     return found

@@ -147,7 +147,7 @@ def _judge_again(old: Path, place: Path, flow: Flow, tables: Tables | None, how:
     stored = read_result(old) if (old / RESULT).exists() else {}
     if "test_nll" not in stored:  # a saved model, a run of the library, one that is not finished
         return
-    report = read_report(old)
+    report: Report = read_report(old)  # pyright: ignore[reportAssignmentType]
     about = _about(report.about, flow, how)
     if tables is None:
         report, diagnosis = _examined(report, flow, about)
