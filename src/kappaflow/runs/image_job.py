@@ -78,15 +78,15 @@ def image_parts(source: ImageSource) -> ImageParts:
             f"'by_class' should be left out: {images.source} has no two classes; put the images "
             "of each class into a folder of its own."
         )
-    parts = split_images(images, fractions=FRACTIONS, seed=source.split_seed)
+    train, validation, test = split_images(images, fractions=FRACTIONS, seed=source.split_seed)
     notes = ()
     if images.left_out:
         said = "1 other file" if images.left_out == 1 else f"{images.left_out:,} other files"
         notes += (f"{said} of the folder {'is' if images.left_out == 1 else 'are'} left out",)
-    unseen = _unseen(parts[0])
+    unseen = _unseen(train)
     if source.by_class and unseen:
         notes += (f"no image of {', '.join(unseen)} is among those to train on",)
-    return ImageParts(*parts, notes)
+    return ImageParts(train, validation, test, notes)
 
 
 def decode_all(parts: ImageParts) -> None:
