@@ -28,7 +28,7 @@ def fit(
     depth: Whole | None = None,
     hidden: Wholes | None = None,
     scale_bound: float | None = None,
-    memory: Literal["recompute", "store", "invert"] = "recompute",
+    memory: Literal["recompute", "store", "invert"] | None = None,
     max_epochs: Whole = 60,
     max_time_s: float | None = None,
     batch_size: Whole | None = None,
@@ -60,14 +60,14 @@ def fit(
     depth
         Number of couplings (16; of jet too).
     hidden
-        Widths of the hidden layers of the conditioners, such as: --hidden 128 128 (of images one
-        width, of channels).
+        Widths of the hidden layers of the conditioners, such as: --hidden 128 128 (the default);
+        of images one number of channels (64; 32 up to 16 x 16).
     scale_bound
         Bound on the sum over depth of the log-scales.
     memory
-        What is kept for the backward pass: the half that each coupling reads (recompute),
-        everything (store), or the points at every 32nd coupling, from which the others are found
-        by inversion (invert).
+        What is kept for the backward pass: the half that each coupling reads (recompute, the
+        default), everything (store, the default for images up to 32 x 32), or the points at every
+        32nd coupling, from which the others are found by inversion (invert).
     max_epochs
         Most passes over the training rows.
     max_time_s

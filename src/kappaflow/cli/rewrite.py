@@ -7,7 +7,6 @@ from cyclopts import Parameter
 
 from kappaflow.cli.show import columns, print_json, say_if_unfinished, table
 from kappaflow.cli.whole import Count, FirstPart, Whole
-from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
     from kappaflow.runs import RewrittenRun
@@ -44,13 +43,8 @@ def rewrite(
     json
         Print the certificate as JSON.
     """
-    from kappaflow.runs import is_image_run, rewrite_run
+    from kappaflow.runs import rewrite_run
 
-    if is_image_run(run):
-        raise ArgumentError(
-            f"'run' should be one of a table, {run} is one of images: in Python, "
-            "kappaflow.rewrite_fixed_partition(kappaflow.load(run)) writes its flow anew."
-        )
     done = rewrite_run(
         run,
         out,

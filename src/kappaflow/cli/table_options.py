@@ -53,5 +53,6 @@ DEFAULTS = {
     "partition": "random-half",
     "residual": False,
     "dropout": 0.1,
+    "memory": "recompute",
 }
 LEARNING_RATE = 5e-3

@@ -141,5 +141,4 @@ def _curve(flow: Flow, line: dict[str, Any]) -> dict[str, Any]:
     found = {key: line.get(key) for key in CURVES}
     train = found["train_nll"]
     bits = None if train is None or not has_bits(flow) else bits_per_dimension(flow, train)
-    found["train_bits_per_dimension"] = bits
-    return found
+    return {**found, "train_bits_per_dimension": bits}

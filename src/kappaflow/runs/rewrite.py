@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kappaflow.conditioning import layers_of, profile
 from kappaflow.diagnosis import Diagnosis, doctor
-from kappaflow.errors import ArgumentError, KappaflowError
+from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import (
     CONFIG,
     WEIGHTS,
@@ -25,6 +25,7 @@ from kappaflow.flows import Flow
 from kappaflow.report import (
     About,
     FindingView,
+    ImageReport,
     ProfileView,
     Report,
     read_report,
@@ -35,8 +36,8 @@ from kappaflow.runs.evaluate import POINTS, evaluate
 from kappaflow.runs.fit import DIAGNOSIS
 from kappaflow.runs.job import Tables
 from kappaflow.runs.judged import judged, judged_alone
-from kappaflow.runs.stored import read_run, tables_again
-from kappaflow.storage import whole_directory, write_bytes
+from kappaflow.runs.stored import is_image_run, read_run, tables_again
+from kappaflow.storage import plain, whole_directory, write_bytes
 from kappaflow.training import FitResult, Rows, read_result, rows_of, write_result
 
 CERTIFICATE, METRICS, RESULT = "certificate.json", "metrics.jsonl", "result.json"
@@ -93,6 +94,11 @@ def rewrite_run(
     old, new = Path(folder), Path(out)
     if os.path.lexists(new):
         raise ArgumentError(f"'out' should be a new folder, {new} is there already.")
+    if is_image_run(old):
+        raise ArgumentError(
+            f"'run' should be one of a table, {old} is one of images: the flow of a whole run of "
+            "images cannot be written anew yet."
+        )
     flow, config = load(old), read_config(old / CONFIG)
     tables = _tables(old, config)
     rows = None if tables is None else rows_of(tables.test, flow)
@@ -147,7 +153,9 @@ def _judge_again(old: Path, place: Path, flow: Flow, tables: Tables | None, how:
     stored = read_result(old) if (old / RESULT).exists() else {}
     if "test_nll" not in stored:  # a saved model, a run of the library, one that is not finished
         return
-    report: Report = read_report(old)  # pyright: ignore[reportAssignmentType]
+    report = read_report(old)
+    if isinstance(report, ImageReport):
+        raise FileError(f"{old} is a run on a table, and the report in it is one on images.")
     about = _about(report.about, flow, how)
     if tables is None:
         report, diagnosis = _examined(report, flow, about)
