@@ -7,6 +7,7 @@ import kappaflow as kf
 from kappaflow.training.averaging import Average
 from kappaflow.training.checkpoint import FILE, read_checkpoint, write_checkpoint
 from kappaflow.training.loop import epoch_seed
+from kappaflow.training.progress import _in_words as in_words
 
 
 def test_the_average_is_the_one_computed_by_hand():
@@ -97,3 +98,14 @@ def test_a_held_out_row_beyond_the_float_type_does_not_stop_the_measuring():
     assert conditioning_figures(flow, Rows(x, None))["condition_number_median"] == 1
     figures = conditioning_figures(flow, Rows(x[1:], None))
     assert all(value != value for value in figures.values())
+
+
+def test_the_line_of_progress_is_in_bits_per_dimension_for_images():
+    """Training and held-out figures in one unit; nats on standardised columns for tables."""
+    figures = {"train_nll": 80.0, "validation_nll": 100.0, "condition_number_p95": 12.0}
+    figures |= {"train_nll_standardised": 3.0, "validation_nll_standardised": 4.0}
+    assert in_words(figures) == "nll 3 train 4 held out, cond 12"
+    figures["validation_bits_per_dimension"] = 2.5
+    assert in_words(figures) == "bits/dim 2 train 2.5 held out, cond 12"
+    figures |= {"train_nll": None}
+    assert in_words(figures).startswith("nll 3 train")
