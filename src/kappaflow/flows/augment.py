@@ -27,7 +27,7 @@ class Augmentation(nn.Module, ABC):
     def draw(
         self, x: Tensor, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Returns e for each x (B, *event), and log q(e | x), (B,)."""
+        """Returns e for each x, and log q(e | x), (B,)."""
 
     @abstractmethod
     def log_prob(self, e: Tensor, x: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class Augmentation(nn.Module, ABC):
 
     @abstractmethod
     def join(self, x: Tensor, e: Tensor) -> Tensor:
-        """Returns the joined points, (B, *joint)."""
+        """Returns the joined points."""
 
     @abstractmethod
     def drop(self, joined: Tensor) -> tuple[Tensor, Tensor]:

@@ -158,12 +158,12 @@ class Flow(nn.Module):
         return self.joined_log_prob(self.augment.join(x, e), context)
 
     def joined_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
-        """Returns the density of points (B, *joint) as the bijection takes them, (B,); exact."""
+        """Returns the density (B,) of points as the bijection takes them; exact."""
         z, log_det = self.bijection(joined, context)
         return self.base.log_prob(z) + log_det
 
     def joined(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Returns points x (B, *event) as the bijection takes them, (B, *joint)."""
+        """Returns points as the bijection takes them, joined with a draw."""
         if self.augment is None:
             return x
         return self.augment.join(x, self.augment.draw(x, generator=generator)[0])
@@ -231,7 +231,7 @@ class Flow(nn.Module):
         return x, self.log_prob(x, context, generator=generator)
 
     def latents(self, z: Tensor) -> tuple[Tensor, ...]:
-        """Returns a latent (B, *latent) scale by scale, the finest first, as (B, c, h, w) each.
+        """Returns a latent scale by scale, the finest first, as (B, c, h, w) each.
 
         A flow without scales has one part, the latent as it is.
         """
@@ -240,7 +240,7 @@ class Flow(nn.Module):
         return last.latents(z) if isinstance(last, MultiScale) else (z,)
 
     def _dropped(self, joined: Tensor) -> Tensor:
-        """Returns x of joined points (*batch, *joint)."""
+        """Returns x of joined points."""
         lead = joined.shape[: joined.dim() - len(self.joint_shape)]
         rows = joined.reshape(-1, *self.joint_shape)
         x = rows if self.augment is None else self.augment.drop(rows)[0]
@@ -253,7 +253,7 @@ class Flow(nn.Module):
         temperature: float,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
-        """Returns draws as the bijection makes them, (n, ..., *joint), and their density."""
+        """Returns draws as the bijection makes them, and their density."""
         batch_shape: tuple[int, ...] = (natural_int("n", n),)
         self._check_context(context)
         if context is not None:

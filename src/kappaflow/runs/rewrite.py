@@ -37,7 +37,7 @@ from kappaflow.runs.fit import DIAGNOSIS
 from kappaflow.runs.job import Tables
 from kappaflow.runs.judged import judged, judged_alone
 from kappaflow.runs.stored import is_image_run, read_run, tables_again
-from kappaflow.storage import plain, whole_directory, write_bytes
+from kappaflow.storage import whole_directory, write_bytes
 from kappaflow.training import FitResult, Rows, read_result, rows_of, write_result
 
 CERTIFICATE, METRICS, RESULT = "certificate.json", "metrics.jsonl", "result.json"
@@ -96,8 +96,8 @@ def rewrite_run(
         raise ArgumentError(f"'out' should be a new folder, {new} is there already.")
     if is_image_run(old):
         raise ArgumentError(
-            f"'run' should be one of a table, {old} is one of images: the flow of a whole run of "
-            "images cannot be written anew yet."
+            f"'run' should be one of a table, {old} is one of images: in Python, "
+            "kappaflow.rewrite_fixed_partition(kappaflow.load(run)) writes its flow anew."
         )
     flow, config = load(old), read_config(old / CONFIG)
     tables = _tables(old, config)
