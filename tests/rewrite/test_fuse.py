@@ -134,3 +134,12 @@ def test_what_is_kept_for_the_backward_pass_stays(made, memory):
     assert isinstance(stack, kf.CouplingStack) and stack.memory == memory
     chain = kf.Chain([affine(HALF), kf.LULinear(4)], memory=memory)
     assert made(kf.Flow(StandardNormal(4), chain)).bijection.memory == memory
+
+
+def test_fitted_units_stay_in_front():
+    """What conditioning does not count is not mixed with what it counts."""
+    flow = flow_of(kf.Standardize(4), kf.ElementwiseAffine(4), kf.LULinear(4))
+    flow.bijection.bijections[0].fit(torch.randn(50, 4) * 3 + 1)
+    made = kf.fuse(flow)
+    assert kinds(made) == ["Standardize", "Linear"]
+    assert [type(part) for part in made.units] == [kf.Standardize]
