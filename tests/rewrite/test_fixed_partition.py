@@ -486,3 +486,37 @@ def test_what_narrow_numbers_cost_shows_in_the_certificate():
     """The second comparison is with the flow that is returned, whose numbers are rounded."""
     found = kf.rewrite_fixed_partition(recipe(4, "random").to(torch.bfloat16))[1].differences
     assert found["float64"].log_prob < 1e-9 and found["float32"].log_prob > 1e-3
+
+
+def test_an_inverse_of_an_inverse_is_the_layer():
+    """A coupling inside of both is one that can be rewritten."""
+    inner = kf.Chain([kf.Inverse(affine(kf.Partition.alternating(4))), kf.LULinear(4)])
+    _, certificate = kf.rewrite_fixed_partition(flow_of(kf.Inverse(inner), features=4))
+    assert certificate.left == () and certificate.couplings_before == 1
+    assert certificate.differences["float64"].log_prob <= 1e-9
+
+
+def test_the_embedding_of_the_context_is_taken_over_as_a_copy():
+    """Training the new one does not change the old one."""
+    parts = affine(kf.Partition.alternating(4), context=3), kf.LULinear(4)
+    chain = kf.Chain(parts, embedding=torch.nn.Linear(2, 3), context_features=2)
+    flow = moved(kf.Flow(StandardNormal(4), chain))
+    x, context = torch.randn(9, 4), torch.randn(9, 2)
+    for made in (kf.fuse(flow), kf.rewrite_fixed_partition(flow, x, context=context)[0]):
+        wanted = flow.log_prob(x, context)
+        assert torch.allclose(made.log_prob(x, context), wanted, atol=1e-4)
+        made.bijection.embedding.weight.data.zero_()
+        assert torch.equal(flow.log_prob(x, context), wanted)
+
+
+@pytest.mark.parametrize("name", ["log_scale", "shift"])
+def test_an_elementwise_map_that_only_scales_or_only_shifts_is_kept(name):
+    """In another order, where it is written anew; one that does nothing is left out."""
+    elementwise = kf.ElementwiseAffine(4)
+    parts = kf.Permutation((1, 0, 3, 2)), elementwise, affine(kf.Partition.half(4))
+    flow = kf.Flow(StandardNormal(4), kf.Chain(parts))
+    made, _ = kf.rewrite_fixed_partition(flow)
+    assert not any(isinstance(part, kf.ElementwiseAffine) for part in made.bijection)
+    getattr(elementwise, name).data.copy_(torch.arange(4.0))
+    _, certificate = kf.rewrite_fixed_partition(flow)
+    assert certificate.differences["float64"].log_prob <= 1e-9

@@ -48,6 +48,7 @@ HALF = kf.Partition.half(4)
             ["Standardize", "Linear"],
         ),
         ([kf.LULinear(4), kf.ActNorm(4), kf.LULinear(4)], ["LULinear", "ActNorm", "LULinear"]),
+        ([kf.Whiten(4), kf.LULinear(4)], ["Whiten", "LULinear"]),
     ],
 )
 def test_what_a_run_becomes(parts, wanted):
