@@ -43,7 +43,7 @@ def test_images_are_split_the_same_way_for_the_same_seed(folder):
         ("glow", (1, 112, 92), {"levels": 2}),
         ("glow", (1, 2, 2), {"levels": 1}),
         ("real_nvp_image", (1, 25, 25), {"levels": 1}),
-        ("jet", (1, 8, 8), {"patch": 2}),
+        ("jet", (1, 8, 8), {"patch": 2, "depth": 8, "width": 32}),
         ("jet", (3, 32, 32), {"patch": 4}),
         ("jet", (1, 25, 25), {"patch": 1}),
     ],

@@ -58,7 +58,7 @@ def fit(
         Of tables real_nvp (affine couplings; the default) or nice (additive couplings), of images
         glow (the default), real_nvp_image or jet.
     depth
-        Number of couplings (16; of jet too).
+        Number of couplings (16; of jet too, 8 up to 16 x 16).
     hidden
         Widths of the hidden layers of the conditioners, such as: --hidden 128 128 (the default);
         of images one number of channels (64; 32 up to 16 x 16).

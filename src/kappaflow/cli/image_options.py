@@ -44,7 +44,7 @@ class ImageOptions:
     patch
         jet: side of a patch; 4, or less for small images.
     width
-        jet: width of the transformers (64).
+        jet: width of the transformers (64; 32 up to 16 x 16).
     """
 
     size: Wholes | None = None

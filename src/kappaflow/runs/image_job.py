@@ -26,6 +26,7 @@ STORED_SIDE = 32
 # 1,797 digits has held-out bits per dimension of 2.21 with 32 channels, 2.23 with 64 and with 128,
 # after 80, 85 and 125 seconds on one core: more channels only learn the images by heart sooner.
 SMALL_SIDE, SMALL_HIDDEN, HIDDEN = 16, 32, 64
+SMALL_JET = {"depth": 8, "width": 32}
 DECODED_AT_ONCE = 256
 
 
@@ -168,7 +169,8 @@ def defaults(recipe: str, shape: tuple[int, int, int]) -> dict[str, Any]:
     found: dict[str, Any] = {"memory": "store" if max(sides) <= STORED_SIDE else "recompute"}
     if recipe == "jet":
         fits = [p for p in PATCHES if all(side % p == 0 and side >= 4 * p for side in sides)]
-        return {**found, "patch": next(iter(fits), 1)}
+        sizes = SMALL_JET if max(sides) <= SMALL_SIDE else {}
+        return {**found, **sizes, "patch": next(iter(fits), 1)}
     levels = 0
     while levels < MOST_LEVELS and all(
         side % 2 ** (levels + 1) == 0 and side >= LEAST_SIDE * 2 ** (levels + 1) for side in sides
