@@ -389,3 +389,11 @@ def test_a_table_takes_what_it_took_before(run, table, tmp_path):
     assert config["model"]["arguments"]["partition"] == "random-half"
     assert config["run"]["training"]["learning_rate"] == 5e-3
     assert config["run"]["training"]["batch_size"] == 512
+
+
+def test_data_lists_the_sets_of_images_with_whom_to_cite(run):
+    """Also for machines, behind the tables."""
+    listed = run("data").out
+    assert "digits: 1,797 handwritten digits" in listed and "comes with scikit-learn" in listed
+    named = [one["name"] for one in json.loads(run("data", "--json").out)]
+    assert named == ["magic", "digits", "mnist-5k", "faces", "lfw-subset", "fashion-mnist"]
