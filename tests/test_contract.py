@@ -36,6 +36,7 @@ def test_every_exported_bijection_has_a_case():
 
 def test_every_exported_recipe_has_a_case():
     """A recipe that is exported cannot be left out of the contract."""
-    recipes = {name for name in flows.__all__ if not isinstance(getattr(flows, name), type)}
+    functions = {name for name in flows.__all__ if not isinstance(getattr(flows, name), type)}
+    recipes = functions & set(registry.registered_names())
     tested = {registry.describe(case.make())["name"] for case in FLOWS.values()}
     assert recipes - tested == set()
