@@ -1,5 +1,6 @@
 """Argument checks that are used in more than one place."""
 
+from collections.abc import Sequence
 from math import isfinite
 from typing import SupportsIndex, TypeVar
 
@@ -82,3 +83,13 @@ def batch(name: str, x: object, event_shape: tuple[int, ...] | None = None) -> T
 def feature_batch(name: str, x: object, features: int) -> Tensor:
     """Returns `x` if it is a floating tensor (B, features, *places), or says what it is."""
     return batch(name, x, (features, *batch(name, x).shape[2:]))
+
+
+def image_shape(name: str, value: object) -> tuple[int, int, int]:
+    """Returns `value` as (channels, height, width), or says what is wrong with it."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 3:
+        raise ArgumentError(
+            f"'{name}' should be (channels, height, width) of the images, got {value!r}."
+        )
+    channels, height, width = (positive_int(name, size) for size in value)
+    return channels, height, width

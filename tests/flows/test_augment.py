@@ -171,6 +171,25 @@ def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
         (lambda: dequantised(None).log_prob(torch.zeros(1, 1), samples=2), "exact"),
         (lambda: dequantised(None).joint_log_prob(torch.zeros(1, 1), None), "no augmentation"),
         (lambda: dequantised(kf.Pad(1)), "fewer features"),
+        (
+            lambda: dequantised(kf.Pad(1), features=3).joint_log_prob(
+                torch.zeros(4, 2), torch.zeros(1, 1)
+            ),
+            "'e' should have shape .4, 1., got .1, 1.",
+        ),
+        (
+            lambda: dequantised(kf.Dequantize(4), features=2).joint_log_prob(
+                torch.zeros(4, 2), torch.zeros(4, 1)
+            ),
+            "'e' should have shape .4, 2.",
+        ),
+        (lambda: kf.VariationalDequantize((4,)), "'event_shape' should be .channels, height"),
+        (
+            lambda: kf.Flow(
+                kf.StandardNormal((1, 2, 2)), kf.Chain([]), kf.VariationalDequantize((1, 4, 4))
+            ),
+            "'augment' should fill images of the shape",
+        ),
         (lambda: dequantised("uniform"), "'augment' should be an Augmentation, got str"),
         (lambda: dequantised(None).sample(1, temperature=-1.0), "'temperature' should be 0 or"),
         (lambda: dequantised(None).sample(1, temperature=math.nan), "'temperature' should be a"),

@@ -84,7 +84,7 @@ class InvertibleConv1x1(Bijection):
 
 @torch.no_grad()
 def _layer(channels: int, form: str, condition_bound: float | None) -> LinearMap:
-    """Returns the layer of a form, at a random rotation, or nearly one where signs forbid it."""
+    """Returns the layer of a form, its matrix orthogonal; of "lu" the determinant may be -1."""
     if form == "lu":
         return _rotated_lu(channels)
     if form == "plain":

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from kappaflow._checks import batch, natural_int, one_of, positive_float
 from kappaflow.bijection import Bijection, log_det_dtype, zero_log_det
-from kappaflow.bijections.linearized import AdditiveLinearization, AffineLinearization
+from kappaflow.bijections.linearized import (
+    AdditiveLinearization,
+    AffineLinearization,
+    RecordedConditioner,
+)
 from kappaflow.bijections.traced import AdditiveTrace, AffineTrace
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
@@ -23,8 +27,6 @@ from kappaflow.nets.recorded import RecordedNetwork
 from kappaflow.partition import AnyPartition
 from kappaflow.registry import register
 from kappaflow.trace import Trace
-
-RecordedConditioner = LinearizedMLP | RecordedNetwork
 
 
 class Coupling(Bijection):
@@ -161,31 +163,10 @@ class Coupling(Bijection):
         return f"{self.partition}{context}, memory={self.memory!r}"
 
 
-@register("AffineCoupling")
-class AffineCoupling(Coupling):
-    r"""Changed features are scaled and shifted: :math:`z_2 = x_2 e^{s} + t`, (s, t) made from x_1.
+class ScaledCoupling(Coupling):
+    """What couplings share that scale and shift: z_2 = x_2 e^s + t, where (r, t) is read from x_1.
 
-    The log-scale is bounded, :math:`s = c \tanh(r / c)`, so that one coupling scales by at most
-    :math:`e^{\pm c}`. With a conditioner whose last layer is zero the coupling starts as the
-    identity.
-
-    Args:
-        partition: What is kept (x_1) and changed (x_2).
-        conditioner: A network from (B, kept), and the context where there is one, to
-            (B, 2 * changed): first the raw log-scales r, then the shifts t.
-        scale_bound: The bound c on the log-scale of this coupling, above 0.
-        context_features: Width of the context; 0 for none.
-        memory: "recompute" or "store": what is kept for the backward pass.
-
-    Source:
-        Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP); the conditional form is Ardizzone et al. 2019.
-
-    Example:
-        >>> import kappaflow as kf
-        >>> coupling = AffineCoupling(kf.Partition.half(4), MLP(2, 4, (8,)))
-        >>> z, log_det = coupling(torch.ones(3, 4))
-        >>> z.shape, log_det.shape
-        (torch.Size([3, 4]), torch.Size([3]))
+    A subclass says which log-scale s it makes of a raw number r.
     """
 
     parameters_per_feature = 2
@@ -212,6 +193,50 @@ class AffineCoupling(Coupling):
     ) -> tuple[Tensor, Tensor]:
         return _unscaled(changed, *self._log_scale_and_shift(kept, context, exact=True))
 
+    @abstractmethod
+    def log_scale(self, raw: Tensor) -> Tensor:
+        """Returns the log-scales of raw numbers."""
+
+    def _log_scale_and_shift(
+        self, kept: Tensor, context: Tensor | None, *, exact: bool
+    ) -> tuple[Tensor, Tensor]:
+        raw, shift = self.parameters_from(kept, context, exact=exact).chunk(2, dim=1)
+        return self.log_scale(raw), shift
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, scale_bound={self.scale_bound:.4g}"
+
+
+@register("AffineCoupling")
+class AffineCoupling(ScaledCoupling):
+    r"""Changed features are scaled and shifted: :math:`z_2 = x_2 e^{s} + t`, (s, t) made from x_1.
+
+    The log-scale is bounded, :math:`s = c \tanh(r / c)`, so that one coupling scales by at most
+    :math:`e^{\pm c}`. With a conditioner whose last layer is zero the coupling starts as the
+    identity.
+
+    Args:
+        partition: What is kept (x_1) and changed (x_2).
+        conditioner: A network from (B, kept), and the context where there is one, to
+            (B, 2 * changed): first the raw log-scales r, then the shifts t.
+        scale_bound: The bound c on the log-scale of this coupling, above 0.
+        context_features: Width of the context; 0 for none.
+        memory: "recompute" or "store": what is kept for the backward pass.
+
+    Source:
+        Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP); the conditional form is Ardizzone et al. 2019.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> coupling = AffineCoupling(kf.Partition.half(4), MLP(2, 4, (8,)))
+        >>> z, log_det = coupling(torch.ones(3, 4))
+        >>> z.shape, log_det.shape
+        (torch.Size([3, 4]), torch.Size([3]))
+    """
+
+    def log_scale(self, raw: Tensor) -> Tensor:
+        return bounded(raw, self.scale_bound)
+
     def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
         if not self._is_as_defined(AffineCoupling, x):
             return None
@@ -227,15 +252,6 @@ class AffineCoupling(Coupling):
         value = self.partition.merge(kept, (changed * log_scale.exp() + shift).to(x.dtype))
         slope = changed * bounded_slope(raw, self.scale_bound)
         return AffineLinearization(self.partition, net, value, log_scale, slope)
-
-    def _log_scale_and_shift(
-        self, kept: Tensor, context: Tensor | None, *, exact: bool
-    ) -> tuple[Tensor, Tensor]:
-        raw, shift = self.parameters_from(kept, context, exact=exact).chunk(2, dim=1)
-        return bounded(raw, self.scale_bound), shift
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, scale_bound={self.scale_bound:.4g}"
 
 
 @register("AdditiveCoupling")

@@ -138,11 +138,10 @@ class MultiScale(Bijection):
     def _plan(self) -> tuple[list[Partition | None], tuple[Shape, ...], tuple[Shape, ...]]:
         """Returns what goes on behind each scale, and the shapes that `__init__` holds."""
         shape, splits, before, shapes = self.event_shape, [], [], []
-        for number, scale in enumerate(self, start=1):
+        *others, last = self
+        for number, scale in enumerate(others, start=1):
             before.append(shape)
             shape = scale.latent_shape(shape)
-            if number == len(self.scales):
-                return [*splits, None], tuple(before), (*shapes, shape)
             if len(shape) != 3 or shape[0] < 2:
                 raise ArgumentError(
                     f"scale {number} should leave images of two channels or more, of which half "
@@ -152,7 +151,7 @@ class MultiScale(Bijection):
             splits.append(split)
             shapes.append((len(split.changed), *shape[1:]))
             shape = (len(split.kept), *shape[1:])
-        raise AssertionError  # pragma: no cover
+        return [*splits, None], (*before, shape), (*shapes, last.latent_shape(shape))
 
     def extra_repr(self) -> str:
         return f"event_shape={self.event_shape}"

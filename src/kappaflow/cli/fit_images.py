@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kappaflow.cli.image_options import OF_MODELS, OF_SOURCE, ImageOptions
-from kappaflow.cli.show import number, numbers, say, table
+from kappaflow.cli.show import measured_rows, number, say, table
 from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -90,17 +90,7 @@ def _print_summary(summary: "ImageRunSummary") -> None:
         ("held-out bits per dimension", f"{bits} +- {bits_error}"),
         ("  each pixel on its own", number(result.independent_bits_per_dimension, ".3f")),
         ("held-out NLL", f"{number(result.test_nll, '.1f')} +- {nll_error} nats an image"),
-        (
-            "condition number, median and 95 %",
-            numbers(result.condition_number_median, result.condition_number_p95, ".3g"),
-        ),
-        ("worst layer", result.worst_layer),
-        (
-            "round trip, data and latent",
-            numbers(result.round_trip_data, result.round_trip_latent, ".1e"),
-        ),
-        *([("steps skipped", f"{result.skipped_steps:,}")] if result.skipped_steps else []),
-        ("epochs", f"{result.epochs} in {result.time_s:.0f} s ({result.stopped_because})"),
+        *measured_rows(result),
     ])
     print(
         f"\n{result.verdict}\n\nSamples are in {out / 'samples'}\n"

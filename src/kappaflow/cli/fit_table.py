@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kappaflow.cli.show import number, numbers, say, table
+from kappaflow.cli.show import measured_rows, number, say, table
 from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE, TableOptions
 
 if TYPE_CHECKING:
@@ -71,17 +71,7 @@ def _print_summary(summary: "RunSummary", against: str | None) -> None:
         ),
         ("  of a Gaussian", f"{number(result.gaussian_nll_standardised, '.3f')} nats"),
         ("held-out NLL, units of the data", f"{number(result.test_nll, '.3f')} nats"),
-        (
-            "condition number, median and 95 %",
-            numbers(result.condition_number_median, result.condition_number_p95, ".3g"),
-        ),
-        ("worst layer", result.worst_layer),
-        (
-            "round trip, data and latent",
-            numbers(result.round_trip_data, result.round_trip_latent, ".1e"),
-        ),
-        *([("steps skipped", f"{result.skipped_steps:,}")] if result.skipped_steps else []),
-        ("epochs", f"{result.epochs} in {result.time_s:.0f} s ({result.stopped_because})"),
+        *measured_rows(result),
     ]
     if against is not None:
         auc = f"{number(result.auc, '.4f')} +- {number(result.auc_standard_error, '.4f')}"

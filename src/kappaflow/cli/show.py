@@ -46,6 +46,20 @@ def numbers(first: float | None, second: float | None, form: str) -> str:
     return f"{number(first, form)}, {number(second, form)}"
 
 
+def measured_rows(result: Any) -> list[tuple[str, str]]:  # noqa: ANN401
+    """Returns labels and values of what every run says: conditioning, round trips, epochs."""
+    condition = result.condition_number_median, result.condition_number_p95
+    trips = result.round_trip_data, result.round_trip_latent
+    skipped = [("steps skipped", f"{result.skipped_steps:,}")] if result.skipped_steps else []
+    return [
+        ("condition number, median and 95 %", numbers(*condition, ".3g")),
+        ("worst layer", result.worst_layer),
+        ("round trip, data and latent", numbers(*trips, ".1e")),
+        *skipped,
+        ("epochs", f"{result.epochs} in {result.time_s:.0f} s ({result.stopped_because})"),
+    ]
+
+
 def print_json(value: Any) -> None:  # noqa: ANN401
     """Prints a value as JSON."""
     print(json.dumps(value, indent=2))

@@ -1,10 +1,9 @@
 """The layers of a composition, as everything that measures over depth sees them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections.multiscale import MultiScale
@@ -59,15 +58,3 @@ def _kind(part: Bijection) -> str:
     if isinstance(part, Tail):
         return f"{_kind(part.layer)}, scale {part.scale}"
     return type(part).__name__
-
-
-@contextmanager
-def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Puts a module in evaluation mode, where calls start nothing, and then back as it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from kappaflow._checks import batch
 from kappaflow.bijection import Bijection
-from kappaflow.conditioning.layers import evaluation_mode
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
+from kappaflow.flows.evaluating import evaluation_mode
 
 
 @contextmanager

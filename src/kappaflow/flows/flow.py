@@ -155,6 +155,11 @@ class Flow(nn.Module):
         if self.augment is None:
             raise ArgumentError("'e' should be left out: this flow has no augmentation.")
         _, x, context = self._rows(x, context)
+        wanted = self.augment.drop(x.new_zeros(len(x), *self.joint_shape))[1].shape
+        if not isinstance(e, Tensor) or e.shape != wanted:
+            got = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
+            raise ArgumentError(f"'e' should have shape {tuple(wanted)}, got {got}.")
+        self._check_kind("e", e)
         return self.joined_log_prob(self.augment.join(x, e), context)
 
     def joined_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:

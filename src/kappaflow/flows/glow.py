@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from kappaflow._checks import natural_int, one_of, positive_float, positive_int
+from kappaflow._checks import image_shape, natural_int, one_of, positive_float, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import (
     ActNorm,
@@ -13,7 +13,7 @@ from kappaflow.bijections import (
     Squeeze,
 )
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.images import check_levels, checked_shape, image_flow
+from kappaflow.flows.images import check_levels, image_flow
 from kappaflow.memory import MEMORY_MODES
 from kappaflow.nets import ConvNet
 from kappaflow.partition import Partition
@@ -81,7 +81,7 @@ def glow(
         >>> flow.sample(4).shape, [tuple(part.shape) for part in flow.latents(torch.zeros(1, 192))]
         (torch.Size([4, 3, 8, 8]), [(1, 6, 4, 4), (1, 24, 2, 2)])
     """
-    sizes = checked_shape(shape)
+    sizes = image_shape("shape", shape)
     check_levels(sizes, levels, squeezes=levels)
     natural_int("context_features", context_features)
     one_of("coupling", coupling, ("affine", "additive"))

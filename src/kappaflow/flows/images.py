@@ -55,16 +55,6 @@ def image_flow(
     return Flow(base, Chain([units, bijection], **before), augment)
 
 
-def checked_shape(shape: Sequence[int]) -> tuple[int, int, int]:
-    """Returns (C, H, W), or says what is wrong with it."""
-    if isinstance(shape, str) or not isinstance(shape, Sequence) or len(shape) != 3:
-        raise ArgumentError(
-            f"'shape' should be (channels, height, width) of the images, got {shape!r}."
-        )
-    channels, height, width = (positive_int("shape", size) for size in shape)
-    return channels, height, width
-
-
 def check_levels(shape: tuple[int, int, int], levels: int, *, squeezes: int) -> None:
     """Refuses levels that squeeze images more often than their sides can be halved."""
     _, *sides = shape

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from kappaflow._checks import natural_int, positive_int
+from kappaflow._checks import image_shape, natural_int, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Flatten, Permutation, SigmoidCoupling, Squeeze
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.images import checked_shape, image_flow
+from kappaflow.flows.images import image_flow
 from kappaflow.nets import VisionTransformer
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 from kappaflow.registry import register
@@ -73,7 +73,7 @@ def jet(
         >>> flow.sample(2).shape
         torch.Size([2, 1, 8, 8])
     """
-    channels, height, width_of_image = sizes = checked_shape(shape)
+    channels, height, width_of_image = sizes = image_shape("shape", shape)
     side = positive_int("patch", patch)
     if height % side or width_of_image % side:
         raise ArgumentError(

@@ -1,13 +1,11 @@
 """Points by way of the latent: there and back, and from one to another."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kappaflow._checks import positive_int
 from kappaflow.errors import ArgumentError
+from kappaflow.flows.evaluating import evaluation_mode
 from kappaflow.flows.flow import Flow
 
 PARALLEL = 1e-4  # radians between two latents, below which the arc between them is a line
@@ -39,7 +37,7 @@ def reconstruct(flow: Flow, x: Tensor, context: Tensor | None = None) -> Tensor:
         >>> bool((reconstruct(flow, x) == x).all())
         True
     """
-    with _evaluating(_checked(flow)):
+    with evaluation_mode(_checked(flow)):
         batch_shape, rows, context = flow._rows(x, context)
         back = flow.bijection.inverse(_latent(flow, rows, context), context)[0]
         return flow._dropped(back).reshape(*batch_shape, *flow.event_shape)
@@ -86,7 +84,7 @@ def interpolate(
     """
     if positive_int("steps", steps) < 2:
         raise ArgumentError(f"'steps' should be at least 2, both ends included, got {steps}.")
-    with _evaluating(_checked(flow)):
+    with evaluation_mode(_checked(flow)):
         shape, first, given = flow._rows(a, context)
         other, second, _ = flow._rows(b, context)
         if len(shape) != 1 or shape != other:
@@ -132,15 +130,3 @@ def _checked(flow: object) -> Flow:
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     return flow
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, in which nothing is dropped at random or started, and then as it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

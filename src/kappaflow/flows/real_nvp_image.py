@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from kappaflow._checks import natural_int, positive_float
+from kappaflow._checks import image_shape, natural_int, positive_float
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import ActNorm, AffineCoupling, MultiScale, Squeeze
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.images import check_levels, checked_shape, image_flow
+from kappaflow.flows.images import check_levels, image_flow
 from kappaflow.nets import ResidualConvNet
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 from kappaflow.registry import register
@@ -66,7 +66,7 @@ def real_nvp_image(
         >>> flow.sample(2).shape
         torch.Size([2, 1, 8, 8])
     """
-    sizes = checked_shape(shape)
+    sizes = image_shape("shape", shape)
     check_levels(sizes, levels, squeezes=levels - 1)
     natural_int("context_features", context_features)
     couplings = (levels - 1) * 2 * IN_A_ROW + LAST

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from kappaflow._checks import positive_int
+from kappaflow._checks import image_shape, positive_int
 from kappaflow.bijection import Chain, Inverse, log_det_dtype
 from kappaflow.bijections import AffineCoupling, Squeeze
+from kappaflow.errors import ArgumentError
 from kappaflow.flows.augment import Augmentation, below_one, check_whole
 from kappaflow.flows.base import StandardNormal
 from kappaflow.nets import ConvNet
@@ -47,7 +48,7 @@ class VariationalDequantize(Augmentation):
         self, event_shape: Sequence[int], values: int = 256, *, depth: int = 4, hidden: int = 32
     ) -> None:
         super().__init__()
-        self.shape = tuple(event_shape)
+        self.shape = image_shape("event_shape", event_shape)
         self.values = positive_int("values", values)
         channels, *sides = self.shape
         squeeze = Squeeze(1 if any(side % 2 for side in sides) else 2)
@@ -83,6 +84,14 @@ class VariationalDequantize(Augmentation):
     def drop(self, joined: Tensor) -> tuple[Tensor, Tensor]:
         x = joined.floor().clamp(0, self.values - 1)
         return x, joined - x
+
+    def event_shape(self, joint_shape: Sequence[int]) -> tuple[int, ...]:
+        if tuple(joint_shape) != self.shape:
+            raise ArgumentError(
+                f"'augment' should fill images of the shape that the bijection takes, "
+                f"{tuple(joint_shape)}, got one of {self.shape}."
+            )
+        return self.shape
 
     def _scaled(self, x: Tensor) -> Tensor:
         """Returns pixel values from -1 to 1, for networks to read."""

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from kappaflow._checks import batch, natural_int
 from kappaflow.bijection import Bijection
-from kappaflow.conditioning.layers import evaluation_mode
 from kappaflow.conditioning.points import checked_points
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor import factor_linear
 from kappaflow.factor.problem import two_parts
 from kappaflow.flows import Flow
+from kappaflow.flows.evaluating import evaluation_mode
 from kappaflow.partition import Partition
 from kappaflow.rewrite.certificate import Certificate, Replaced, difference
 from kappaflow.rewrite.items import Item, LinearMap, is_any_coupling, partition_of
