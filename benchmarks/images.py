@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
 
 from benchmarks.lines import Line, grouped, write_results
 from benchmarks.presets import PresetName
@@ -45,8 +47,8 @@ IMAGE_PRESETS: dict[PresetName, ImagePreset] = {
 def images(
     *,
     preset: PresetName = "minutes",
-    parts: list[Part] | None = None,
-    rows: list[str] | None = None,
+    parts: Annotated[list[Part] | None, Parameter(consume_multiple=True)] = None,
+    rows: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     repetitions: int | None = None,
     seconds: float | None = None,
     seeds: int = SEEDS,
