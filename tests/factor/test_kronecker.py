@@ -42,6 +42,41 @@ def test_conjugate_gradients_and_the_dense_factor_agree(monkeypatch, largest):
         np.testing.assert_allclose(found, wanted, atol=1e-7)
 
 
+@pytest.mark.parametrize("started", [False, True])
+def test_few_digits_are_found_in_float32_and_are_as_good(started):
+    """The residual is what was asked for; fewer digits than float32 has take float64."""
+    jacobian, _ = random_map(40, 40)
+    b = np.random.default_rng(1).standard_normal((40, 40))
+    equations, types = NormalEquations(jacobian, None), []
+    apply = KroneckerMap.__call__
+    guess = np.random.default_rng(2).standard_normal(b.shape) / 1e3 if started else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            KroneckerMap, "__call__", lambda m, u: types.append(u[0].dtype.name) or apply(m, u)
+        )
+        found = equations.solve(b, tolerance=1e-3, guess=guess)
+        assert types.count("float32") > 2 >= types.count("float64") - started
+        assert found.dtype == np.float64
+        types.clear()
+        exact = equations.solve(b, tolerance=1e-10)
+        assert "float32" not in types
+    for r, tolerance in ((found, 1e-3), (exact, 1e-10)):
+        off = jacobian(jacobian.adjoint(r)) - b
+        assert np.linalg.norm(off) <= 1.01 * tolerance * np.linalg.norm(b)
+
+
+def test_what_float32_cannot_reach_is_reached_in_float64():
+    """Equations whose condition number is beyond float32."""
+    jacobian, _ = random_map(33, 33)
+    scales = np.geomspace(1, 1e3, 33)
+    spoilt = [[(a * scales[:, None], b * scales) for a, b in terms] for terms in jacobian.terms]
+    jacobian = KroneckerMap(spoilt)
+    b = jacobian(jacobian.adjoint(np.random.default_rng(1).standard_normal((33, 33))))
+    r = NormalEquations(jacobian, None).solve(b, tolerance=1e-4)
+    off = jacobian(jacobian.adjoint(r)) - b
+    assert np.linalg.norm(off) <= 1.01e-4 * np.linalg.norm(b)
+
+
 def test_conjugate_gradients_that_take_long_give_way_to_the_dense_factor(monkeypatch):
     """Up to the size at which that is shorter."""
     jacobian, _ = random_map(14, 14)
@@ -74,7 +109,7 @@ def test_the_nearest_product_saves_most_of_the_iterations():
         equations._applied = lambda r, c=count, f=apply: (c.__setitem__(0, c[0] + 1), f(r))[1]
         if near is not None:
             equations._near = near
-        equations.solve(right, tolerance=1e-3)
+        equations.solve(right, tolerance=kronecker.SINGLE / 2)
         counts.append(count[0])
     assert counts[0] < counts[1] / 3
 

@@ -95,16 +95,20 @@ def test_nearly_degenerate_rotations_keep_the_bound():
 
 
 def test_a_search_for_the_worst_rotation_stays_within_the_bound():
-    """Random steps uphill from random rotations of four: what they find is below 13.6."""
+    """Random steps uphill from six bad rotations of four: what they find is below 13.6."""
     rng = np.random.default_rng(2)
-    rotation, worst = orthogonal(4, rng), 0.0
-    for _ in range(600):
-        step = nearest(np.eye(4) + 0.1 * rng.standard_normal((4, 4)))
-        trial = positive(nearest(rotation @ step))
-        value = check(trial)
-        if value > worst:
-            rotation, worst = trial, value
-    assert 10 < worst <= UNIT_BOUND
+    found = []
+    for _ in range(6):  # half of such climbs end on a plateau at 3 + 2 sqrt 2
+        starts = [orthogonal(4, rng) for _ in range(20)]
+        worst, rotation = max(((check(one), one) for one in starts), key=lambda pair: pair[0])
+        for _ in range(80):
+            step = nearest(np.eye(4) + 0.1 * rng.standard_normal((4, 4)))
+            trial = positive(nearest(rotation @ step))
+            value = check(trial)
+            if value > worst:
+                rotation, worst = trial, value
+        found.append(worst)
+    assert 10 < max(found) <= UNIT_BOUND
 
 
 def test_a_large_rotation_has_a_small_residual():

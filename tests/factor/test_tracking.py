@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
+import kappaflow as kf
 from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.factor import routes
 from kappaflow.factor.path import FivePath, Path
 from kappaflow.factor.rotation import factor_rotation
 from kappaflow.factor.tracking import improve, track, track_five, track_six, worst
@@ -218,3 +221,25 @@ def test_a_path_runs_from_its_closed_form_to_the_map(path):
         last = point.matrix
     target = gaussian(len(last))
     np.testing.assert_allclose(last, target, atol=1e-10)
+
+
+def test_a_search_of_small_matrices_keeps_to_one_thread(monkeypatch):
+    """However many BLAS has; afterwards it has them again."""
+    seen = []
+
+    def spy(matrix, couplings, **settings):
+        seen.append(blas_threads())
+        return track(matrix, couplings, **settings)
+
+    monkeypatch.setattr(routes, "track", spy)
+    with threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        kf.factor_linear(gaussian(8), couplings=6, method="tracking")
+        assert blas_threads() == before
+    assert max(before) == 2
+    assert set(seen[0]) == {1}
+
+
+def blas_threads():
+    """Returns the number of threads of each pool."""
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from kappaflow.errors import ArgumentError
 from kappaflow.factor.eleven import factor_eleven
@@ -15,6 +16,7 @@ from kappaflow.factor.tracking import track, track_five
 from kappaflow.factor.uneven import enough_couplings, track_uneven
 
 SIX, ELEVEN = 6, 11
+ONE_THREAD = 256  # features up to which searches, made of small products, gain nothing from two
 BETTER = 0.97  # two more factors should gain that much
 
 
@@ -70,12 +72,14 @@ def by_tracking(problem: Problem, couplings: int, seed: int) -> list[Factor]:
     """Returns at most so many factors, six or more, found by following a path."""
     matrix, small, turn = _small_first(problem)
     unit = matrix / problem.scale
-    if small != len(unit) // 2:
-        count = min(couplings, enough_couplings(small, len(unit) - small))
-        found = track_uneven(unit, small, couplings=count, seed=seed)
-        factors = [Factor(not one.upper, one.weight, one.diagonal) for one in found]
-        return spread(turn(factors), scale=problem.scale)
-    return spread(turn(unit_factors(track(unit, couplings, seed=seed))), scale=problem.scale)
+    with _few_threads(problem):
+        if small != len(unit) // 2:
+            count = min(couplings, enough_couplings(small, len(unit) - small))
+            found = track_uneven(unit, small, couplings=count, seed=seed)
+            factors = [Factor(not one.upper, one.weight, one.diagonal) for one in found]
+        else:
+            factors = unit_factors(track(unit, couplings, seed=seed))
+    return spread(turn(factors), scale=problem.scale)
 
 
 def by_five(problem: Problem, seed: int) -> list[Factor]:
@@ -87,8 +91,19 @@ def by_five(problem: Problem, seed: int) -> list[Factor]:
     lower_first = bool(np.linalg.cond(matrix[:d, d:]) <= np.linalg.cond(matrix[d:, :d]))
     if not lower_first:
         matrix = np.roll(matrix, (d, d), (0, 1))
-    blocks = track_five(matrix, seed=seed)
+    with _few_threads(problem):
+        blocks = track_five(matrix, seed=seed)
     return spread(unit_factors(blocks, lower_first=lower_first), scale=problem.scale)
+
+
+def _few_threads(problem: Problem) -> threadpool_limits:
+    """Returns a context in which products of small matrices take no more threads than they use.
+
+    The pools of numpy and scipy wait for each other's, and for all else on the machine: with two
+    threads a product of 32 x 32 was seen to take a hundred times as long.
+    """
+    small = len(problem.matrix) <= ONE_THREAD
+    return threadpool_limits(1 if small else None, user_api="blas")
 
 
 def _worst(factors: list[Factor]) -> float:
