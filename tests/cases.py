@@ -117,6 +117,11 @@ def image_coupling(partition, *, kind=kf.AffineCoupling):
     )
 
 
+def read_by_convolutions():
+    """Returns a coupling of two channels, its network a `ConvNet`."""
+    return kf.AffineCoupling(half(2), kf.ConvNet(1, 2, 3), memory="store")
+
+
 class Convolved(nn.Module):
     """A small convolutional conditioner."""
 
@@ -203,6 +208,10 @@ BIJECTIONS = {
     ),
     "ElementwiseAffine, images": Case(lambda: kf.ElementwiseAffine(2), (2, 2, 3)),
     "Flatten": Case(lambda: kf.Flatten((2, 1, 3)), (2, 1, 3)),
+    "ImageChain": Case(
+        lambda: kf.ImageChain([kf.ActNorm(2), kf.InvertibleConv1x1(2), read_by_convolutions()]),
+        (2, 2, 3),
+    ),
     "InvertibleConv1x1, lu": Case(lambda: kf.InvertibleConv1x1(3), (3, 2, 2)),
     "InvertibleConv1x1, plain": Case(lambda: kf.InvertibleConv1x1(2, form="plain"), (2, 1, 3)),
     "InvertibleConv1x1, qr": Case(lambda: kf.InvertibleConv1x1(3, form="qr"), (3, 2, 1)),

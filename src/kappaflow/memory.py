@@ -33,6 +33,11 @@ def memory_modes_bypassed() -> Iterator[None]:
         _bypassed.reset(token)
 
 
+def modes_bypassed() -> bool:
+    """Returns whether layers run as plain autograd at this moment, by `memory_modes_bypassed`."""
+    return _bypassed.get()
+
+
 def is_transformed() -> bool:
     """Returns whether calls are of dual numbers, or in a transform of `torch.func`.
 

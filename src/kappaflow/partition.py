@@ -77,14 +77,21 @@ class Partition:
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns (kept, changed) parts of x (B, n, ...): views where they are contiguous."""
+        # One split where that is all: its derivative joins the parts, and adds no zeros.
+        if self.keeps_first:
+            kept, changed = x.split_with_sizes((len(self.kept), len(self.changed)), 1)
+            return kept, changed
+        if self.keeps_last:
+            changed, kept = x.split_with_sizes((len(self.changed), len(self.kept)), 1)
+            return kept, changed
         return _take(x, self.kept), _take(x, self.changed)
 
     def merge(self, kept: Tensor, changed: Tensor) -> Tensor:
         """Returns the tensor whose `split` is (kept, changed)."""
-        if self._in_order == (False, True):
+        if self.keeps_last and not self.keeps_first:
             return torch.cat((changed, kept), dim=1)
         joined = torch.cat((kept, changed), dim=1)
-        if self._in_order[0]:
+        if self.keeps_first:
             return joined
         # An index made at each call (a copy to a GPU, there): a stack of layers will hold its own.
         order = torch.tensor(self.kept + self.changed, device=joined.device)
@@ -95,10 +102,14 @@ class Partition:
         return answer
 
     @functools.cached_property
-    def _in_order(self) -> tuple[bool, bool]:
-        """Whether all features come in order if the kept ones are first, or the changed ones."""
-        order = tuple(range(self.features))
-        return self.kept + self.changed == order, self.changed + self.kept == order
+    def keeps_first(self) -> bool:
+        """Whether the kept features are the first ones."""
+        return self.kept + self.changed == tuple(range(self.features))
+
+    @functools.cached_property
+    def keeps_last(self) -> bool:
+        """Whether the kept features are the last ones."""
+        return self.changed + self.kept == tuple(range(self.features))
 
     def __repr__(self) -> str:
         kept, changed = _listed(self.kept), _listed(self.changed)

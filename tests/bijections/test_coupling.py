@@ -6,7 +6,8 @@ from torch.autograd import forward_ad
 
 import kappaflow as kf
 from cases import additive, affine
-from kappaflow.bijections.coupling import bounded
+from kappaflow.bijections.scaled import bounded
+from kappaflow.memory import memory_modes_bypassed
 from kappaflow.testing.contract import jittered
 
 half = kf.Partition.half
@@ -231,3 +232,41 @@ def test_a_coupling_says_how_wide_a_context_it_reads(kind):
     """Its context_features is the one that it was given, 0 if none was."""
     assert moved(kind, context=2).context_features == 2
     assert moved(kind).context_features == 0
+
+
+@pytest.mark.parametrize("event", [(5,), (5, 3, 2)])
+def test_what_is_elementwise_is_one_node_with_the_gradients_of_the_definition(event):
+    """The same bits of values and gradients, in float32; and second derivatives are right."""
+    torch.manual_seed(0)
+    partition = kf.Partition(5, (0, 3))
+    net = kf.MLP(2, 6, (8,)) if len(event) == 1 else kf.ConvNet(2, 6, 8)
+    coupling = jittered(kf.AffineCoupling(partition, net, memory="store"))
+    x = torch.randn(4, *event, requires_grad=True)
+
+    def found():
+        z, log_det = coupling(x)
+        loss = z.square().sum() + (log_det * torch.arange(4.0)).sum()
+        return [z, log_det, *torch.autograd.grad(loss, [x, *coupling.parameters()])]
+
+    ours, nodes = found(), set(names_of(coupling(x)[0].grad_fn))
+    assert "ScaledNodeBackward" in nodes
+    with memory_modes_bypassed():
+        assert "ScaledNodeBackward" not in names_of(coupling(x)[0].grad_fn)
+        wanted = found()
+    for one, other in zip(ours[:3], wanted[:3], strict=True):
+        assert torch.equal(one, other)
+    for one, other in zip(ours[3:], wanted[3:], strict=True):
+        torch.testing.assert_close(one, other)
+    coupling.double()
+    assert torch.autograd.gradgradcheck(
+        lambda x: coupling(x), x.detach().double().requires_grad_()
+    )
+
+
+def names_of(node):
+    """Yields the names of the nodes of a graph."""
+    while node is not None:
+        yield type(node).__name__
+        for other, _ in node.next_functions:
+            yield from names_of(other)
+        return

@@ -57,3 +57,12 @@ def test_no_hidden_channel_is_refused():
     """The message names the argument."""
     with pytest.raises(kf.ArgumentError, match="'hidden' should be at least 1, got 0"):
         kf.ConvNet(2, 2, 0)
+
+
+def test_its_weights_lie_as_its_images_do():
+    """Channels last, or each call would lay them out anew; a model file keeps that."""
+    flow = kf.glow((3, 4, 4), levels=1, steps=1, hidden=5)
+    flow.load_state_dict(flow.state_dict())
+    kernels = [p for p in flow.parameters() if p.dim() == 4]
+    assert len(kernels) == 3
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)

@@ -52,6 +52,14 @@ def test_the_memory_modes_of_the_scales_are_kept():
     assert {scale.memory for scale in scales} == {"invert"}
 
 
+def test_scales_that_run_steps_together_still_do():
+    """Fused or rewritten: linear layers and couplings are still what they are made of."""
+    flow = trained()
+    for made in (kf.fuse(flow), kf.rewrite_fixed_partition(flow)[0]):
+        scales = [part for part in made.bijection if isinstance(part, kf.MultiScale)][0]
+        assert {type(scale) for scale in scales} == {kf.ImageChain}
+
+
 def test_a_rewritten_flow_trains_is_saved_and_loaded(tmp_path):
     """As any other."""
     made, _ = kf.rewrite_fixed_partition(trained())

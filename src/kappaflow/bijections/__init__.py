@@ -5,6 +5,7 @@ from kappaflow.bijections.conv1x1 import InvertibleConv1x1
 from kappaflow.bijections.coupling import AdditiveCoupling, AffineCoupling
 from kappaflow.bijections.elementwise import ElementwiseAffine, Logit, Standardize
 from kappaflow.bijections.factored import LULinear, QRLinear, SVDLinear
+from kappaflow.bijections.image_chain import ImageChain
 from kappaflow.bijections.linear import Linear
 from kappaflow.bijections.multiscale import MultiScale
 from kappaflow.bijections.permutation import Permutation
@@ -18,6 +19,7 @@ __all__ = [
     "AffineCoupling",
     "ElementwiseAffine",
     "Flatten",
+    "ImageChain",
     "InvertibleConv1x1",
     "LULinear",
     "Linear",

@@ -17,10 +17,11 @@ from kappaflow.bijections.linearized import (
     AffineLinearization,
     RecordedConditioner,
 )
+from kappaflow.bijections.scaled import ScaledNode, bounded, bounded_slope, scaled, unscaled
 from kappaflow.bijections.traced import AdditiveTrace, AffineTrace
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
-from kappaflow.memory import LAYER_MODES, run_layer
+from kappaflow.memory import LAYER_MODES, run_layer, runs_plainly
 from kappaflow.nets import MLP
 from kappaflow.nets.linearized import LinearizedMLP, is_exactly, is_plain
 from kappaflow.nets.recorded import RecordedNetwork
@@ -67,14 +68,14 @@ class Coupling(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, changed = self.partition.split(batch("x", x, self._event_of(x)))
         changed, log_det = run_layer(
-            self.memory, self.change, kept, changed, self._own(context), module=self
+            self.memory, self.change, kept, changed, self.own_context(context), module=self
         )
         return self.partition.merge(kept, changed), log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, changed = self.partition.split(batch("z", z, self._event_of(z)))
         changed, log_det = run_layer(
-            self.memory, self.restore, kept, changed, self._own(context), module=self
+            self.memory, self.restore, kept, changed, self.own_context(context), module=self
         )
         return self.partition.merge(kept, changed), log_det
 
@@ -117,9 +118,9 @@ class Coupling(Bijection):
         if torch.is_autocast_enabled(x.device.type) or not is_exactly(self, kind):
             return None
         if is_plain(net) and x.dim() == 2:
-            return LinearizedMLP(net, kept, self._own(context))
+            return LinearizedMLP(net, kept, self.own_context(context))
         answer = functools.partial(self.parameters_from, exact=True)
-        return RecordedNetwork(answer, kept, self._own(context))
+        return RecordedNetwork(answer, kept, self.own_context(context))
 
     def _is_as_defined(self, kind: type["Coupling"], x: Tensor) -> bool:
         """Returns whether a call is what this kind defines, no type converted: no hook either."""
@@ -141,10 +142,10 @@ class Coupling(Bijection):
         kept, changed = self.partition.split(batch("x", state, self._event_of(state)).detach())
         kept.requires_grad_()
         with torch.enable_grad():
-            answer = self.parameters_from(kept, self._own(context), exact=False)
+            answer = self.parameters_from(kept, self.own_context(context), exact=False)
         return make(self.partition, kept, changed, answer, is_output=is_output)
 
-    def _own(self, context: Tensor | None) -> Tensor | None:
+    def own_context(self, context: Tensor | None) -> Tensor | None:
         """Returns the context if this coupling reads one."""
         if not self.context_features:
             return None
@@ -186,12 +187,12 @@ class ScaledCoupling(Coupling):
     def change(
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        return _scaled(changed, *self._log_scale_and_shift(kept, context, exact=False))
+        return scaled(changed, *self._log_scale_and_shift(kept, context, exact=False))
 
     def restore(
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        return _unscaled(changed, *self._log_scale_and_shift(kept, context, exact=True))
+        return unscaled(changed, *self._log_scale_and_shift(kept, context, exact=True))
 
     @abstractmethod
     def log_scale(self, raw: Tensor) -> Tensor:
@@ -236,6 +237,18 @@ class AffineCoupling(ScaledCoupling):
 
     def log_scale(self, raw: Tensor) -> Tensor:
         return bounded(raw, self.scale_bound)
+
+    def change(
+        self, kept: Tensor, changed: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if runs_plainly() or type(self) is not AffineCoupling:
+            return super().change(kept, changed, context)
+        answer = self.parameters_from(kept, context, exact=False)
+        pairs = answer.shape[0], answer.shape[1] // 2, *answer.shape[2:]
+        if pairs == changed.shape and answer.dtype == changed.dtype:
+            return ScaledNode.apply(changed, answer, self.scale_bound)
+        raw, shift = answer.chunk(2, dim=1)
+        return scaled(changed, self.log_scale(raw), shift)
 
     def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
         if not self._is_as_defined(AffineCoupling, x):
@@ -317,30 +330,6 @@ def mlp_conditioner(
         residual=residual,
         dropout=dropout,
     )
-
-
-def bounded(raw: Tensor, bound: float) -> Tensor:
-    """Returns bound * tanh(raw / bound) by the sigmoid, which takes a quarter of the time.
-
-    Equal up to an absolute rounding error of about eps * bound, where tanh has a relative one:
-    much smaller answers are lost. Both directions and log_det use the same numbers, so that the
-    coupling remains the inverse of its inverse.
-    """
-    return 2 * bound * torch.sigmoid(raw * (2 / bound)) - bound
-
-
-def bounded_slope(raw: Tensor, bound: float) -> Tensor:
-    """Returns the derivative of `bounded` by raw, from 0 to 1; not 1 - tanh^2, which cancels."""
-    return 4 * torch.sigmoid(raw * (2 / bound)) * torch.sigmoid(raw * (-2 / bound))
-
-
-def _scaled(changed: Tensor, log_scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    return (changed * log_scale.exp() + shift).to(changed.dtype), log_scale.flatten(1).sum(1)
-
-
-def _unscaled(changed: Tensor, log_scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    value = ((changed - shift) * (-log_scale).exp()).to(changed.dtype)
-    return value, -log_scale.flatten(1).sum(1)
 
 
 def _shifted(changed: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

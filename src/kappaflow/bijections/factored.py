@@ -61,8 +61,8 @@ class LULinear(LinearMap):
         lower = triangles.tril(-1) + torch.eye(self.features).to(triangles)
         return Product([
             Reordering(self.permutation.index),
-            Triangular(lower, upper=False),
-            Triangular(_positive_diagonal(triangles), upper=True),
+            Triangular(lower, upper=False, log_det=triangles.new_zeros(())),
+            _positive_triangle(triangles),
         ])
 
 
@@ -106,10 +106,7 @@ class QRLinear(LinearMap):
         row, column = torch.triu_indices(n, n, device=self.triangle.device)
         empty = torch.zeros(n, n, dtype=dtype, device=self.triangle.device)
         packed = empty.index_put((row, column), self.triangle.to(dtype))
-        return Product([
-            Reflections(self.reflections.to(dtype)),
-            Triangular(_positive_diagonal(packed), upper=True),
-        ])
+        return Product([Reflections(self.reflections.to(dtype)), _positive_triangle(packed)])
 
 
 @register("SVDLinear")
@@ -182,9 +179,10 @@ class SVDLinear(LinearMap):
         return super().extra_repr() + ("" if bound is None else f", condition_bound={bound:g}")
 
 
-def _positive_diagonal(packed: Tensor) -> Tensor:
+def _positive_triangle(packed: Tensor) -> Triangular:
     """Returns the upper triangle whose diagonal is given by its logarithms."""
-    return packed.triu(1) + packed.diagonal().exp().diag()
+    logs = packed.diagonal()
+    return Triangular(packed.triu(1) + logs.exp().diag(), upper=True, log_det=logs.sum())
 
 
 def _paired_reflections(features: int, count: int | None) -> nn.Parameter:

@@ -54,12 +54,17 @@ class LinearMap(Bijection):
         values = torch.linalg.svdvals(matrix)
         return (values[0] / values[-1]).item()
 
+    def dense(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns M (n, n), the shift (n,) and log|det M| in this type, with their graphs."""
+        form, shift = self._form(dtype), self.shift.to(dtype)
+        return form.dense(shift), shift, form.log_det()
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         dtype = self._dtype("x", x)
         with _full_precision(x):
             form, shift = self._form(dtype), self.shift.to(dtype)
             if x.dim() > 2:  # one matrix and its products with the images, instead of many rows
-                value = _product(form.dense(shift), shift, x.to(dtype)).to(x.dtype)
+                value = mixed(form.dense(shift), shift, x.to(dtype)).to(x.dtype)
             else:
                 value = (form.times(x.to(dtype)) + shift).to(x.dtype)
             return value, _log_det(form, x)
@@ -185,7 +190,7 @@ def _full_precision(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def _product(matrix: Tensor, shift: Tensor, x: Tensor) -> Tensor:
+def mixed(matrix: Tensor, shift: Tensor, x: Tensor) -> Tensor:
     """Returns M r + shift of the features r at each place of x (B, n, *places)."""
     flat = x.flatten(2)
     moved = torch.baddbmm(shift[:, None], matrix.expand(len(x), -1, -1), flat)

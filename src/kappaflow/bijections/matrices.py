@@ -72,10 +72,16 @@ class Dense(Matrix):
 
 
 class Triangular(Matrix):
-    """Zero below the diagonal (`upper`) or above it; solves by substitution."""
+    """Zero below the diagonal (`upper`) or above it; solves by substitution.
 
-    def __init__(self, matrix: Tensor, *, upper: bool) -> None:
-        self._matrix, self._upper = matrix, upper
+    Args:
+        matrix: The triangle (n, n).
+        upper: Which of the two.
+        log_det: log|det M|, which whoever made the diagonal knows.
+    """
+
+    def __init__(self, matrix: Tensor, *, upper: bool, log_det: Tensor) -> None:
+        self._matrix, self._upper, self._log_det = matrix, upper, log_det
 
     def times(self, rows: Tensor) -> Tensor:
         return rows @ self._matrix.mT
@@ -84,10 +90,13 @@ class Triangular(Matrix):
         return _solve_triangular(self._matrix, rows, upper=self._upper)
 
     def transposed(self) -> Matrix:
-        return Triangular(self._matrix.mT, upper=not self._upper)
+        return Triangular(self._matrix.mT, upper=not self._upper, log_det=self._log_det)
 
     def log_det(self) -> Tensor:
-        return self._matrix.diagonal().abs().log().sum()
+        return self._log_det
+
+    def dense(self, like: Tensor) -> Tensor:
+        return self._matrix
 
 
 class Diagonal(Matrix):
@@ -182,7 +191,11 @@ class Product(Matrix):
         return Product([factor.transposed() for factor in reversed(self._factors)])
 
     def log_det(self) -> Tensor:
-        return sum((factor.log_det() for factor in self._factors), torch.zeros(()))
+        return torch.stack([factor.log_det() for factor in self._factors]).sum()
+
+    def dense(self, like: Tensor) -> Tensor:
+        *others, last = self._factors
+        return Product(others).times(last.dense(like).mT).mT
 
 
 def _solve_triangular(matrix: Tensor, rows: Tensor, *, upper: bool) -> Tensor:

@@ -3,7 +3,8 @@
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from kappaflow.bijections.coupling import ScaledCoupling, bounded
+from kappaflow.bijections.coupling import ScaledCoupling
+from kappaflow.bijections.scaled import bounded
 from kappaflow.registry import register
 
 LOG_TWO = 0.6931471805599453

@@ -8,10 +8,10 @@ those that autograd finds in `change`, the definition.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from kappaflow.bijection import zero_log_det
+from kappaflow.bijections.scaled import Scales
 from kappaflow.partition import AnyPartition
 from kappaflow.trace import Trace
 
@@ -64,29 +64,20 @@ class AffineTrace(CouplingTrace):
         is_output: bool,
         bound: float,
     ) -> None:
-        raw, self._shift = answer.detach().chunk(2, dim=1)
-        self._bound, self._gate = bound, (raw * (2 / bound)).sigmoid_()
-        self._log_scale = (2 * bound * self._gate).sub_(bound)
-        self._factor = self._log_scale.exp()
+        self._scales = Scales(answer.detach(), bound)
         if is_output:
-            changed = (changed - self._shift).div_(self._factor)
+            changed = (changed - self._scales.shift).div_(self._scales.factor)
         super().__init__(partition, kept, answer, changed)
 
     def answer(self) -> tuple[Tensor, Tensor]:
-        value = (self._changed * self._factor).add_(self._shift)
-        value = self._partition.merge(self.leaf.detach(), value)
-        return value, self._log_scale.flatten(1).sum(1)
+        value = self._partition.merge(self.leaf.detach(), self._scales.value(self._changed))
+        return value, self._scales.log_scale.flatten(1).sum(1)
 
     def seeds(self, cotangent: Tensor, log_det_cotangent: Tensor) -> Sequence[Tensor]:
         kept, changed = self._partition.split(cotangent)
-        self._cotangents = (kept, changed * self._factor)
-        slope, rows = (changed * self._changed).mul_(self._factor), log_det_cotangent
-        if slope.shape != self._gate.shape:  # a conditioner may answer with one row for all
-            slope, changed = (t.sum_to_size(self._gate.shape) for t in (slope, changed))
-            rows = rows.sum_to_size(self._gate.shape[:1])
-        slope.add_(rows.view(-1, *(1,) * (slope.dim() - 1))).mul_(2 * self._bound)
-        slope = torch.ops.aten.sigmoid_backward(slope, self._gate).mul_(2 / self._bound)
-        return (torch.cat((slope, changed), dim=1),)
+        changed, seed = self._scales.pulled_back(self._changed, changed, log_det_cotangent)
+        self._cotangents = (kept, changed)
+        return (seed,)
 
 
 class AdditiveTrace(CouplingTrace):

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from kappaflow._checks import image_shape, natural_int, one_of, positive_float, positive_int
-from kappaflow.bijection import Bijection, Chain
+from kappaflow.bijection import Bijection
 from kappaflow.bijections import (
     ActNorm,
     AdditiveCoupling,
     AffineCoupling,
+    ImageChain,
     InvertibleConv1x1,
     MultiScale,
     Squeeze,
@@ -113,7 +114,7 @@ def glow(
         if level < levels - 1:
             layers.append(couple(channels, "affine", PRIOR_BOUND))
         # The networks run their hidden layers again by themselves, at less cost than whole layers.
-        scales.append(Chain(layers, memory="invert" if memory == "invert" else None))
+        scales.append(ImageChain(layers, memory="invert" if memory == "invert" else None))
         channels //= 2
     return image_flow(
         sizes,

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import natural_int, one_of, positive_int
-from kappaflow.memory import LAYER_MODES, runs_plainly
+from kappaflow.memory import LAYER_MODES, is_transformed, modes_bypassed
 from kappaflow.nets.conv_node import ThreeConvolutions
 from kappaflow.nets.layers import FirstLayer, check_something_to_read, fast_layout, zeroed
 from kappaflow.registry import register
@@ -63,26 +63,28 @@ class ConvNet(nn.Module):
         self.first = FirstLayer(self.inputs, self.hidden, self.context_features)
         self.middle = nn.Conv2d(self.hidden, self.hidden, 1)
         self.last = zeroed(nn.Conv2d(self.hidden, self.outputs, 3, padding=1))
+        for kernel in (each.weight for each in self.modules() if isinstance(each, nn.Conv2d)):
+            kernel.data = fast_layout(kernel.data)  # as the images
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns (B, outputs, H, W) for x (B, inputs, H, W), context (B, context_features)."""
-        if self._is_plain(x):
+        if torch.is_grad_enabled() and self.is_plain(x):
             shift = self.first.shift(x, context)
             again, x = self.memory == "recompute", fast_layout(x)
-            return ThreeConvolutions.apply(again, x, shift, *self._weights()).contiguous()
+            return ThreeConvolutions.apply(again, x, shift, *self.weights()).contiguous()
         relu = torch.relu if torch.is_grad_enabled() else torch.relu_
         h = relu(self.first(x, context))
         h = relu(self.middle(h))
         return self.last(h).contiguous()
 
-    def _is_plain(self, x: Tensor) -> bool:
-        """Returns whether gradients are wanted and autograd need not see the single layers.
+    def is_plain(self, x: Tensor) -> bool:
+        """Returns whether nobody need see the single layers: `three_convolutions` is all of it.
 
-        It has to under forward mode, `torch.func` and autocast, and where a layer was exchanged or
-        has a hook.
+        Autograd has to under forward mode, `torch.func` and autocast, and where a layer was
+        exchanged or has a hook.
         """
         layers = (self.first, self.first.convolution, self.middle, self.last)
-        if runs_plainly() or not self.inputs or x.is_meta or _rounds(x):
+        if modes_bypassed() or is_transformed() or not self.inputs or x.is_meta or _rounds(x):
             return False
         kinds = (FirstLayer, nn.Conv2d, nn.Conv2d, nn.Conv2d)
         return all(
@@ -90,7 +92,8 @@ class ConvNet(nn.Module):
             for layer, kind in zip(layers, kinds, strict=True)
         )
 
-    def _weights(self) -> list[Tensor]:
+    def weights(self) -> list[Tensor]:
+        """Returns weight and bias of each convolution, as `three_convolutions` takes them."""
         convolutions = (self.first.convolution, self.middle, self.last)
         return [p for layer in convolutions if layer for p in layer.parameters()]
 

@@ -14,6 +14,7 @@ from torch.nn.functional import conv2d
 from kappaflow.trace import gradients
 
 Weights = Sequence[Tensor]  # weight and bias of each convolution
+Hidden = Sequence[Tensor]  # both layers
 
 
 def three_convolutions(x: Tensor, shift: Tensor | None, weights: Weights) -> Tensor:
@@ -27,15 +28,49 @@ def three_convolutions(x: Tensor, shift: Tensor | None, weights: Weights) -> Ten
     Returns:
         (B, outputs, H, W).
     """
-    return conv2d(_hidden(x, shift, weights)[1], weights[4], weights[5], padding=1)
+    return last_convolution(hidden_layers(x, shift, weights), weights)
 
 
-def _hidden(x: Tensor, shift: Tensor | None, weights: Weights) -> tuple[Tensor, Tensor]:
-    """Returns both hidden layers."""
+def hidden_layers(x: Tensor, shift: Tensor | None, weights: Weights) -> Hidden:
+    """Returns both hidden layers of `three_convolutions`."""
     first = conv2d(x, weights[0], weights[1], padding=1)
     # In place, since a convolution's derivatives do not ask for its answer.
     first = torch.relu_(first if shift is None else first + shift[:, :, None, None])
     return first, torch.relu_(conv2d(first, weights[2], weights[3]))
+
+
+def last_convolution(hidden: Hidden, weights: Weights) -> Tensor:
+    """Returns the answer of `three_convolutions` from its hidden layers."""
+    return conv2d(hidden[1], weights[4], weights[5], padding=1)
+
+
+def pulled_back(
+    cotangent: Tensor,
+    x: Tensor,
+    shift: Tensor | None,
+    weights: Weights,
+    hidden: Hidden,
+    *,
+    leading: bool = True,
+) -> tuple[Tensor, Tensor | None, *tuple[Tensor, ...]]:
+    """Returns the cotangents of x (if `leading`), of the shift and of the weights.
+
+    Args:
+        cotangent: That of the answer, (B, outputs, H, W).
+        x: As for `three_convolutions`; so are shift and weights.
+        shift: (B, hidden) or None.
+        weights: Weight and bias of each convolution.
+        hidden: The hidden layers at x.
+        leading: Whether that of x is wanted; it is None otherwise.
+    """
+    first, second = hidden
+    cotangent = cotangent.contiguous(memory_format=torch.channels_last)
+    by, *last = _convolution_backward(cotangent, second, weights[4], 1)
+    by, *middle = _convolution_backward(_masked(by, second), first, weights[2], 0)
+    by = _masked(by, first)
+    by_shift = None if shift is None else by.sum((2, 3))
+    by, *begin = _convolution_backward(by, x, weights[0], 1, leading=leading)
+    return by, by_shift, *begin, *middle, *last
 
 
 class ThreeConvolutions(torch.autograd.Function):
@@ -49,9 +84,9 @@ class ThreeConvolutions(torch.autograd.Function):
         shift: Tensor | None,
         *weights: Tensor,
     ) -> Tensor:
-        hidden = _hidden(x, shift, weights)
+        hidden = hidden_layers(x, shift, weights)
         ctx.save_for_backward(x, shift, *weights, *(() if again else hidden))
-        return conv2d(hidden[1], weights[4], weights[5], padding=1)
+        return last_convolution(hidden, weights)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
@@ -59,14 +94,9 @@ class ThreeConvolutions(torch.autograd.Function):
         weights, hidden = tuple(rest[:6]), rest[6:]
         if torch.is_grad_enabled():
             return None, *_differentiable(x, shift, weights, cotangents[0])
-        first, second = hidden or _hidden(x, shift, weights)
-        cotangent = cotangents[0].contiguous(memory_format=torch.channels_last)
-        by, *last = _convolution_backward(cotangent, second, weights[4], 1)
-        by, *middle = _convolution_backward(_masked(by, second), first, weights[2], 0)
-        by = _masked(by, first)
-        by_shift = None if shift is None else by.sum((2, 3))
-        by, *begin = _convolution_backward(by, x, weights[0], 1, leading=ctx.needs_input_grad[1])
-        return None, by, by_shift, *begin, *middle, *last
+        hidden = hidden or hidden_layers(x, shift, weights)
+        leading = ctx.needs_input_grad[1]
+        return None, *pulled_back(cotangents[0], x, shift, weights, hidden, leading=leading)
 
 
 def _differentiable(
@@ -85,7 +115,7 @@ def _convolution_backward(
     cotangent: Tensor, x: Tensor, weight: Tensor, padding: int, *, leading: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the cotangents of input (if `leading`), weight and bias of a convolution."""
-    return torch.ops.aten.convolution_backward(
+    return torch.ops.aten.convolution_backward.default(
         cotangent,
         x,
         weight,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import MultiScale
+from kappaflow.bijections import ImageChain, MultiScale
 from kappaflow.rewrite.opened import opened
 
 Change = Callable[[list[Bijection], int], list[Bijection]]
@@ -45,5 +45,6 @@ def _scale_by_scale(part: MultiScale, change: Change) -> MultiScale:
     for scale, shape in zip(part, part.shapes_in, strict=True):
         layers = changed_by_run(opened(scale), shape, change)
         memory = scale.memory if isinstance(scale, Chain) else None
-        scales.append(Chain(layers, memory=memory))
+        kind = type(scale) if isinstance(scale, ImageChain) else Chain
+        scales.append(kind(layers, memory=memory))
     return MultiScale(part.event_shape, scales)

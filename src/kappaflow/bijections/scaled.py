@@ -1,0 +1,97 @@
+"""What an affine coupling does to the changed features, and its derivative, entry by entry.
+
+The definition is `scaled`; `ScaledNode` is the same as one autograd node. It keeps what is changed
+and the answer of the network, and its backward pass, written by hand, computes the rest again.
+Value and gradients are the same bits.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kappaflow.trace import gradients
+
+
+def bounded(raw: Tensor, bound: float) -> Tensor:
+    """Returns bound * tanh(raw / bound) by the sigmoid, which takes a quarter of the time.
+
+    Equal up to an absolute rounding error of about eps * bound, where tanh has a relative one:
+    much smaller answers are lost. Both directions and log_det use the same numbers, so that the
+    coupling remains the inverse of its inverse.
+    """
+    return 2 * bound * torch.sigmoid(raw * (2 / bound)) - bound
+
+
+def bounded_slope(raw: Tensor, bound: float) -> Tensor:
+    """Returns the derivative of `bounded` by raw, from 0 to 1; not 1 - tanh^2, which cancels."""
+    return 4 * torch.sigmoid(raw * (2 / bound)) * torch.sigmoid(raw * (-2 / bound))
+
+
+def scaled(changed: Tensor, log_scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what is changed after it, and the log_det (B,)."""
+    return (changed * log_scale.exp() + shift).to(changed.dtype), log_scale.flatten(1).sum(1)
+
+
+def unscaled(changed: Tensor, log_scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what is changed before it, and the log_det (B,) of that way."""
+    value = ((changed - shift) * (-log_scale).exp()).to(changed.dtype)
+    return value, -log_scale.flatten(1).sum(1)
+
+
+class Scales:
+    """The log-scales of an answer (r, t): s = 2 c sigmoid(2 r / c) - c, and what derivatives need.
+
+    Args:
+        answer: (B, 2 n, ...), or (1, 2 n, ...), without a graph.
+        bound: c.
+    """
+
+    def __init__(self, answer: Tensor, bound: float) -> None:
+        raw, self.shift = answer.chunk(2, dim=1)
+        self.bound, self.gate = bound, (raw * (2 / bound)).sigmoid_()
+        self.log_scale = (2 * bound * self.gate).sub_(bound)
+        self.factor = self.log_scale.exp()
+
+    def value(self, changed: Tensor) -> Tensor:
+        """Returns the changed features after the change."""
+        return (changed * self.factor).add_(self.shift)
+
+    def pulled_back(
+        self, changed: Tensor, cotangent: Tensor, log_det_cotangent: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the cotangents of the changed features and of the answer."""
+        slope, rows = (cotangent * changed).mul_(self.factor), log_det_cotangent
+        by_shift = cotangent
+        if slope.shape != self.gate.shape:  # a conditioner may answer with one row for all
+            slope, by_shift = (t.sum_to_size(self.gate.shape) for t in (slope, by_shift))
+            rows = rows.sum_to_size(self.gate.shape[:1])
+        slope.add_(rows.view(-1, *(1,) * (slope.dim() - 1))).mul_(2 * self.bound)
+        slope = torch.ops.aten.sigmoid_backward.default(slope, self.gate).mul_(2 / self.bound)
+        return cotangent * self.factor, torch.cat((slope, by_shift), dim=1)
+
+
+class ScaledNode(torch.autograd.Function):
+    """`scaled` of an answer whose log-scales are `bounded`, as one node."""
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any,  # noqa: ANN401
+        changed: Tensor,
+        answer: Tensor,
+        bound: float,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(changed, answer)
+        ctx.bound = bound
+        scales = Scales(answer, bound)
+        return scales.value(changed), scales.log_scale.flatten(1).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
+        changed, answer = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            inputs = changed.view_as(changed), answer.view_as(answer)
+            raw, shift = inputs[1].chunk(2, dim=1)
+            outputs = scaled(inputs[0], bounded(raw, ctx.bound), shift)
+            return *gradients(outputs, inputs, cotangents, differentiable=True), None
+        return *Scales(answer, ctx.bound).pulled_back(changed, *cotangents), None

@@ -1,0 +1,196 @@
+"""Steps that run as one node: the same function as layer by layer, and when they do not."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.bijections.image_chain import ImageChain
+from kappaflow.bijections.step_node import StepNode
+from kappaflow.memory import memory_modes_bypassed
+from kappaflow.testing.contract import jittered
+
+CONTEXT = 2
+
+
+def steps(channels=4, *, form="lu", norm=True, context=0, memory="store", kind=ImageChain):
+    """Returns a chain of two steps off their start, and a squeeze between them."""
+    torch.manual_seed(0)
+    layers = []
+    for n in (channels, 4 * channels):
+        half = kf.Partition.half(n)
+        net = kf.ConvNet(
+            len(half.kept), 2 * len(half.changed), 5, context_features=context, memory=memory
+        )
+        coupling = kf.AffineCoupling(half, net, context_features=context, memory="store")
+        layers += [kf.ActNorm(n)] if norm else []
+        layers += [kf.InvertibleConv1x1(n, form=form), coupling]
+        layers += [kf.Squeeze()] if n == channels else []
+    chain = jittered(kind(layers))
+    for part in chain:
+        if norm and isinstance(part, kf.ActNorm):
+            part.initialized.fill_(True)
+    return chain
+
+
+def images(channels=4, context=0, dtype=torch.float64):
+    """Returns images and contexts that want gradients."""
+    torch.manual_seed(1)
+    x = torch.randn(3, channels, 4, 6, dtype=dtype, requires_grad=True)
+    return (x, torch.randn(3, context, dtype=dtype, requires_grad=True)) if context else (x,)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Counts the steps that run as one."""
+    count, apply = [], StepNode.apply
+    monkeypatch.setattr(StepNode, "apply", lambda *given: count.append(1) or apply(*given))
+    return count
+
+
+def everything(chain, given):
+    """Returns value, log_det, and gradients by points, contexts and parameters."""
+    z, log_det = chain(*given)
+    loss = z.square().sum() + (log_det * torch.arange(1.0, 1 + len(log_det))).sum()
+    wanted = [*given, *(p for p in chain.parameters() if p.requires_grad)]
+    return [z, log_det, *torch.autograd.grad(loss, wanted)]
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("context", [0, CONTEXT])
+@pytest.mark.parametrize(
+    ("channels", "form", "norm"), [(4, "lu", True), (3, "svd", True), (4, "plain", False)]
+)
+def test_it_is_the_chain_of_its_layers(runs, memory, context, channels, form, norm):
+    """Value, log_det and all gradients, in float64."""
+    settings = {"form": form, "norm": norm, "context": context, "memory": memory}
+    chain = steps(channels, **settings).double()
+    given = images(channels, context)
+    found = everything(chain, given)
+    assert len(runs) == 2
+    plain = steps(channels, kind=kf.Chain, **settings).double()
+    for one, other in zip(found, everything(plain, given), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_without_gradients_it_runs_so_too(runs):
+    """As scores and their rows do; and it comes back to where it started."""
+    chain, (x,) = steps().double(), images()
+    with torch.no_grad():
+        z, log_det = chain(x)
+        back, log_det_back = chain.inverse(z)
+    assert len(runs) == 2
+    torch.testing.assert_close(back, x.detach(), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(log_det_back, -log_det)
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_second_derivatives_are_right(memory):
+    """Through the backward pass, by finite differences."""
+    chain = steps(2, context=CONTEXT, memory=memory).double()
+    given = [t[:2, ..., :2, :2] if t.dim() == 4 else t[:2] for t in images(2, CONTEXT)]
+    given = [t.detach().requires_grad_() for t in given]
+    assert torch.autograd.gradgradcheck(lambda *inputs: chain(*inputs), given)
+
+
+def test_transforms_and_forward_mode_see_the_layers(runs):
+    """The Jacobian by `torch.func` is the one that gradients tell."""
+    chain, (x,) = steps(2).double(), images(2)
+    point = x[:1, :, :2, :2].detach()
+    jacobian = torch.func.jacrev(lambda x: chain(x)[0])(point).reshape(8, 8)
+    assert not runs
+    _, log_det = chain(point)
+    assert len(runs) == 2
+    torch.testing.assert_close(torch.linalg.slogdet(jacobian)[1], log_det[0].detach())
+
+
+def hooked(chain):
+    """Puts a hook on the network of the first step."""
+    chain.bijections[2].conditioner.register_forward_hook(lambda *_: None)
+
+
+def patterned(chain):
+    """Makes the first step one of alternating channels."""
+    chain.bijections[2].partition = kf.Partition.alternating(4)
+
+
+def half_rounded(chain):
+    """Lays the first network out in another type."""
+    chain.bijections[2].conditioner.middle.float()
+    chain.bijections[2].conditioner.forward = lambda x: x.repeat(1, 2, 1, 1)
+
+
+@pytest.mark.parametrize("change", [hooked, patterned, half_rounded])
+def test_a_step_that_is_not_as_made_runs_layer_by_layer(runs, change):
+    """The other one still runs as one."""
+    chain = steps().double()
+    change(chain)
+    z, _ = chain(*images())
+    assert len(runs) == 1
+    torch.testing.assert_close(chain.inverse(z)[0], images()[0], rtol=1e-9, atol=1e-9)
+
+
+def test_hooks_of_layers_are_called():
+    """Of each kind of layer of a step."""
+    chain, called = steps().double(), []
+    for part in chain:
+        part.register_forward_hook(lambda part, *_: called.append(type(part).__name__))
+    chain(*images())
+    assert called == [type(part).__name__ for part in chain]
+
+
+def test_the_first_batch_starts_what_waits_for_it(runs):
+    """Layer by layer, since each needs what reaches it; from then on as one."""
+    chain = steps().double()
+    for part in chain:
+        if isinstance(part, kf.ActNorm):
+            part.initialized.fill_(False)
+    chain(*images())
+    assert not runs
+    assert all(part.initialized for part in chain if isinstance(part, kf.ActNorm))
+    chain(*images())
+    assert len(runs) == 2
+
+
+def test_autocast_and_memory_modes_see_the_layers(runs):
+    """Neither is what the node computes."""
+    chain, (x,) = steps(), images(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        chain(x)
+    with memory_modes_bypassed():
+        chain(x)
+    chain.memory = "invert"
+    chain(x)
+    assert not runs
+
+
+def test_low_precision_adds_up_log_dets_in_float32(runs):
+    """So that it runs layer by layer."""
+    chain = steps().to(torch.bfloat16)
+    z, log_det = chain(images(dtype=torch.bfloat16)[0])
+    assert not runs
+    assert (z.dtype, log_det.dtype) == (torch.bfloat16, torch.float32)
+
+
+def test_other_channels_are_refused():
+    """In the words of all layers."""
+    with pytest.raises(kf.ArgumentError, match="'x' should have shape"):
+        steps()(torch.zeros(1, 5, 4, 4))
+
+
+@pytest.mark.parametrize(("memory", "hidden"), [("store", 2 * 5), ("recompute", 0)])
+def test_what_is_kept_is_the_input_the_answer_and_hidden_layers(memory, hidden):
+    """24 places of 3 images: 4 channels in, 4 of the answer, twice 5 hidden ones."""
+    torch.manual_seed(0)
+    half = kf.Partition.half(4)
+    coupling = kf.AffineCoupling(half, kf.ConvNet(2, 4, 5, memory=memory), memory="store")
+    chain = ImageChain([kf.InvertibleConv1x1(4, form="plain"), coupling]).double()
+    own, found = {p.data_ptr() for p in chain.parameters()}, {}
+
+    def pack(tensor):
+        if tensor.data_ptr() not in own and tensor.numel() > 16:
+            found[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 8
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        chain(*images())
+    assert sum(found.values()) == 3 * 24 * (4 + 4 + hidden)
