@@ -185,7 +185,7 @@ DAMAGES = {
     "weights are empty": (lambda s: (s / WEIGHTS).write_bytes(b""), "is damaged or cut short"),
     "no digest": (
         lambda s: save_file({"a": torch.zeros(1)}, s / WEIGHTS),
-        "does not match its digest",
+        "was written by something else",
     ),
     "a tensor too few": (
         lambda s: rewrite_tensors(s, lambda t: t.popitem()),

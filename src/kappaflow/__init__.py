@@ -44,7 +44,14 @@ _HOMES = {
         "Standardize",
     ),
     "stack": ("CouplingStack",),
-    "factor": ("Factorization", "LinearCoupling", "Whiten", "factor_linear"),
+    "factor": (
+        "Factorization",
+        "LinearCoupling",
+        "Whiten",
+        "factor_linear",
+        "load_couplings",
+        "save_couplings",
+    ),
     "flows": (
         "Augmentation",
         "Dequantize",
@@ -117,6 +124,8 @@ if TYPE_CHECKING:
         LinearCoupling,
         Whiten,
         factor_linear,
+        load_couplings,
+        save_couplings,
     )
     from kappaflow.files import load, save  # noqa: F401
     from kappaflow.flows import (  # noqa: F401

@@ -106,9 +106,12 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            metadata = dict(json.loads((file.metadata() or {}).get(NOTES, "{}")))
+            notes = (file.metadata() or {}).get(NOTES)
+            metadata = dict(json.loads(notes or "{}"))
     except (SafetensorError, OSError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(f"{path} is damaged or cut short ({error}).") from None
+    if notes is None:
+        raise FileError(f"{path} was written by something else: it has no notes of kappaflow.")
     if metadata.pop(DIGEST, None) != _digest(tensors, metadata):
         raise FileError(f"{path} does not match its digest: it was damaged or changed.")
     return tensors, metadata

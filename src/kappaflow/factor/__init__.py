@@ -5,8 +5,16 @@ forms in `direct.py`, `rotation.py` and `eleven.py`; searches in `tracking.py`.
 """
 
 from kappaflow.factor.coupling import LinearCoupling
+from kappaflow.factor.couplings_file import load_couplings, save_couplings
 from kappaflow.factor.factorization import Factorization
 from kappaflow.factor.linear import factor_linear
 from kappaflow.factor.whiten import Whiten
 
-__all__ = ["Factorization", "LinearCoupling", "Whiten", "factor_linear"]
+__all__ = [
+    "Factorization",
+    "LinearCoupling",
+    "Whiten",
+    "factor_linear",
+    "load_couplings",
+    "save_couplings",
+]

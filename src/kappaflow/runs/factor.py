@@ -6,7 +6,7 @@ from pathlib import Path
 from kappaflow.data import load_matrix
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.factor import Factorization, factor_linear
-from kappaflow.factor.couplings_file import write_couplings
+from kappaflow.factor.couplings_file import save_couplings
 from kappaflow.factor.trade_off import trade_off
 from kappaflow.report import render_factors
 from kappaflow.storage import write_bytes
@@ -49,7 +49,7 @@ def factor_file(
         matrix, couplings=couplings, partition=partition, method=method, seed=seed
     )
     if out is not None:
-        write_couplings(found, out)
+        save_couplings(found, out)
     if report is not None:
         known = {couplings: found} if couplings is not None and method == "auto" else {}
         trials = trade_off(matrix, partition=partition, seed=seed, known=known, progress=say)
