@@ -263,6 +263,21 @@ def test_the_certificate_is_plain_json():
     assert written["differences"]["float32"]["log_prob"] < 1e-3
 
 
+def test_a_printed_certificate_is_a_few_lines():
+    """What stood there before and stands there now, condition numbers and differences."""
+    _, certificate = kf.rewrite_fixed_partition(recipe(6, "random"))
+    lines = dict(line.split("  ", 1) for line in str(certificate).splitlines())
+    said = {name: value.strip() for name, value in lines.items()}
+    assert said["couplings before"] == "4"
+    assert said["permutations and linear layers before"] == "4"
+    assert said["couplings after"] == str(certificate.couplings_after)
+    assert said["largest condition number of these"] == f"{certificate.condition_number:.3g}"
+    worst = certificate.differences["float32"]
+    assert f"log_prob {worst.log_prob:.1e} nats" in said["largest difference in float32"]
+    assert said["compared on"] == "256 points" and said["left as they were"] == "none"
+    assert repr(certificate).startswith("Certificate(couplings_before=4")
+
+
 def test_what_is_no_flow_is_refused():
     """One clear sentence each."""
     with pytest.raises(ArgumentError, match="'flow' should be a Flow, got int"):

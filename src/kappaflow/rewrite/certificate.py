@@ -79,6 +79,34 @@ class Certificate:
         """The largest of a linear coupling; 1 where there is none."""
         return max((max(one.condition_numbers, default=1.0) for one in self.replaced), default=1.0)
 
+    def __str__(self) -> str:
+        couplings = sum(one.couplings for one in self.replaced)
+        residual = max((one.residual for one in self.replaced), default=0.0)
+        lines = [
+            ("couplings before", f"{self.couplings_before}"),
+            ("permutations and linear layers before", f"{self.mixing_before}"),
+            ("couplings after", f"{self.couplings_after}"),
+            (
+                "linear maps that became couplings",
+                f"{len(self.replaced)}, as {couplings} couplings, of which {self.joined} joined "
+                "a neighbour",
+            ),
+            ("largest condition number of these", f"{self.condition_number:.3g}"),
+            ("largest residual of a map", f"{residual:.1e}"),
+            ("left as they were", ", ".join(self.left) or "none"),
+            *(
+                (
+                    f"largest difference in {kind}",
+                    f"z {one.z:.1e}, log_det {one.log_det:.1e} nats, "
+                    f"log_prob {one.log_prob:.1e} nats",
+                )
+                for kind, one in self.differences.items()
+            ),
+            ("compared on", f"{self.points:,} points"),
+        ]
+        width = max(len(name) for name, _ in lines)
+        return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain values for JSON, None for numbers that are not finite."""
         return plain({**dataclasses.asdict(self), "condition_number": self.condition_number})
