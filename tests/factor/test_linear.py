@@ -253,6 +253,42 @@ def test_an_extreme_scale_has_an_honest_residual(scale):
         assert np.isfinite(found.condition_number)
 
 
+@pytest.mark.parametrize("scale", [1e-200, 1e200, -1e200, 1e280])
+def test_structure_is_seen_at_any_scale(scale):
+    """Products of three entries would leave the range of float64."""
+    for matrix, most in (([[0.0, 1.0], [1.0, 0.0]], 3), ([[1.0, 1e-200], [1e-200, 1.0]], 6)):
+        found = kf.factor_linear(scale * np.array(matrix), couplings=most)
+        assert len(found) <= most and found.residual < 1e-12
+    with pytest.raises(kf.ArgumentError, match="should be invertible"):
+        kf.factor_linear(np.full((2, 2), 1.7e308))
+
+
+def test_a_search_that_lost_its_way_is_not_taken_for_an_impossibility():
+    """Five exist, since a corner is invertible; what failed is the search."""
+    matrix = geometric(4, np.random.default_rng(0), 1e9)
+    with pytest.raises(kf.NumericalError, match="no 5 couplings were found .* lost"):
+        kf.factor_linear(matrix, couplings=5)
+
+
+@pytest.mark.slow
+def test_the_fewest_say_that_a_search_lost_its_way():
+    """Six are found then, and their note does not say that five need not exist."""
+    matrix = geometric(4, np.random.default_rng(0), 1e9)
+    found = kf.factor_linear(matrix, couplings=None)
+    assert len(found) == 6 and "lost its way" in found.note
+
+
+@pytest.mark.parametrize(
+    ("n", "partition", "said"),
+    [(4, "half", "so do four"), (5, "half", "are not looked for"), (4, 1, "are not looked for")],
+)
+def test_the_fewest_of_a_search_say_why_not_fewer(n, partition, said):
+    """Of Gaussian maps five in two halves; in others as many as are always found."""
+    matrix = np.random.default_rng(0).standard_normal((n, n))
+    found = kf.factor_linear(matrix, couplings=None, partition=partition)
+    assert said in found.note
+
+
 def test_a_scale_beyond_what_products_can_hold_is_refused():
     """Not a factorization with a residual of nan."""
     for matrix in (np.diag([1.0, 2, 3, 4]), sharp(4)):

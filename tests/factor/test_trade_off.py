@@ -1,5 +1,7 @@
 """More couplings are never worse, and what was not found is said."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -47,3 +49,38 @@ def test_what_is_known_is_not_computed_again(monkeypatch):
 def test_there_is_one_trial_a_count(counts):
     """None for none."""
     assert len(trade_off(np.eye(4)[[1, 2, 0, 3]], counts=counts)) == len(counts)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "arguments", "message"),
+    [
+        (np.ones((4, 4)), {}, "'matrix' should be invertible"),
+        (np.eye(4), {"partition": 4}, "'partition' should split"),
+        (np.eye(4), {"seed": -1}, "'seed' should be"),
+        (np.eye(4), {"counts": (6, 0)}, "'counts' should be at least 1"),
+    ],
+)
+def test_what_no_count_can_mend_is_said_once(matrix, arguments, message):
+    """And not in a row for each."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        trade_off(matrix, **arguments)
+
+
+def test_a_product_that_is_off_does_not_win():
+    """However well conditioned; where there is nothing else it is taken, and said to be off."""
+    turn = np.linalg.qr(gaussian(4))[0]
+    both = [kf.factor_linear(turn, couplings=11, method=name) for name in ("rotation", "eleven")]
+    better, good = sorted(both, key=lambda found: found.condition_number)
+    off = dataclasses.replace(better, residual=1e-6)
+    assert off.condition_number < good.condition_number
+    trials = trade_off(turn, counts=(6, 8), known={6: good, 8: off})
+    assert [trial.found for trial in trials] == [good, good]
+    assert "residual of 1e-06" in trials[1].why_not and trials[0].why_not == ""
+    trials = trade_off(turn, counts=(6, 8), known={6: off, 8: good})
+    assert [trial.found for trial in trials] == [off, good]
+    assert "residual of 1e-06" in trials[0].why_not
+
+
+def test_the_identity_needs_none_at_any_count():
+    """A factorization without couplings is one."""
+    assert [len(trial.found) for trial in trade_off(np.eye(4), counts=(1, 6))] == [0, 0]

@@ -96,6 +96,14 @@ def test_the_identity_has_a_page_without_factors():
     assert "The identity has no factors." in page and set(drawn(page)) == {"map"}
 
 
+def test_the_identity_has_a_row_for_each_count():
+    """No coupling is as many as it takes."""
+    page = render_factors(
+        (found := kf.factor_linear(np.eye(3))), "identity.csv", trials=[Trial(6, found)]
+    )
+    assert '<th scope="row">6</th><td data-name="Taken">0</td>' in page
+
+
 def test_names_are_escaped(found):
     """A file may be called like a script."""
     page = render_factors(found, "<script>alert(1)</script>.npy")

@@ -10,6 +10,7 @@ sign of the determinant.
 import numpy as np
 
 from kappaflow.factor.factors import Factor
+from kappaflow.factor.matrices import power_of_two
 from kappaflow.factor.spread import spread
 
 ROUNDING = 64 * np.finfo(float).eps  # of each number, relative to what it was computed from
@@ -38,13 +39,15 @@ def direct_factors(matrix: np.ndarray, first: int, *, most: int = 4) -> list[Fac
     """
     if np.array_equal(matrix, np.eye(len(matrix))):
         return []
+    size = power_of_two(matrix)  # products of three entries stay within range
     for count, find in enumerate((_one, _two, _three, _four), start=1):
         if count > most:
             break
+        given = matrix if count <= 2 else matrix / size
         for lower_first in (True, False):
-            factors = find(_ordered(matrix, first, lower_first), lower_first)
+            factors = find(_ordered(given, first, lower_first), lower_first)
             if factors is not None and _signs_are_right(matrix, factors):
-                return spread(factors) if count > 2 else factors
+                return spread(factors, scale=size) if count > 2 else factors
     return None
 
 

@@ -7,6 +7,8 @@ from torch import Tensor
 from kappaflow.bijection import Chain
 from kappaflow.factor.coupling import LinearCoupling
 
+LOOSE = 1e-12  # relative residual beyond which a better conditioned one is not the better one
+
 
 @dataclass(frozen=True, eq=False)
 class Factorization:
@@ -42,6 +44,11 @@ class Factorization:
         """The largest of a coupling; 1 for the identity, which needs none."""
         return max(self.condition_numbers, default=1.0)
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether the residual is that of rounding: at most 1e-12."""
+        return self.residual <= LOOSE
+
     def bijection(self) -> Chain:
         """Returns the map as a chain: `fact.bijection()(x)[0]` is x T^T, for rows x.
 
@@ -69,3 +76,8 @@ class Factorization:
         if self.note:
             parts.append(self.note)
         return f"Factorization({'; '.join(parts)})"
+
+
+def rank(found: Factorization) -> tuple[bool, float]:
+    """Returns what is least for the best of several: well conditioned, if exact to rounding."""
+    return not found.is_exact, found.condition_number

@@ -11,7 +11,7 @@ from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor import routes
 from kappaflow.factor.direct import direct_factors
-from kappaflow.factor.factorization import Factorization
+from kappaflow.factor.factorization import Factorization, rank
 from kappaflow.factor.factors import Factor, flip_last, layers, numbers
 from kappaflow.factor.problem import Problem, problem_of
 from kappaflow.factor.residual import relative_residual
@@ -29,7 +29,16 @@ SIX_NOTE = (
     "three work for special matrices only, and this is none of them; five may, less well "
     "conditioned: ask for five, or for the fewest"
 )
-FEWEST_NOTE = "three work for special matrices only; no five were found, and need not exist"
+FIVE_NOTE = "three work for special matrices only; so do four, which are not looked for"
+UNEVEN_NOTE = "one or two work for special matrices only; three to five are not looked for"
+FEWEST_NOTE = (
+    "three work for special matrices only; no five were found, and need not exist: "
+    "kappaflow.theory.check_count may prove it"
+)
+LOST_NOTE = (
+    "three work for special matrices only; the search for five lost its way, which says nothing "
+    "about them: ask for five to see where"
+)
 MOST_TRACKED = 24  # couplings that are searched for; a closed form has more at once
 TOO_FEW = (
     "one leaves a part of the features as it is, and this map does not",
@@ -42,7 +51,7 @@ TOO_FEW = (
 )
 TOO_FEW_UNEVEN = "three to five are not looked for in parts of different sizes"
 GOOD = 3.0  # a condition number of factors that more of them hardly improve on
-LOOSE = 1e-12  # relative residual beyond which a better conditioned one is not the better one
+LARGEST = 1e290  # scale of a matrix: its products with a residual's splitters are finite
 EXACT = 1e-12  # relative residual beyond which a structure was only nearly there
 
 
@@ -90,6 +99,8 @@ def factor_linear(
     if couplings is not None:
         positive_int("couplings", couplings)
     problem = problem_of(matrix, partition)
+    if problem.scale > LARGEST:
+        raise _out_of_range(problem)
     if method == "auto":
         return _best(problem, couplings, seed)
     return _by(method, problem, couplings, seed)
@@ -100,9 +111,15 @@ def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
     found = [_by_structure(problem, couplings)]
     if found[0] is not None and (couplings is None or _is_enough(found[0], problem)):
         return found[0]
+    lost = False
     if couplings in (None, 5):
-        found.append(_five(problem, seed))
-        if couplings is None and found[-1] is not None:
+        try:
+            found.append(_five(problem, seed))
+        except NumericalError:
+            if couplings == 5 and found[0] is None:
+                raise
+            lost = True
+        if couplings is None and len(found) > 1 and found[-1] is not None:
             return found[-1]
     if couplings is None or couplings >= routes.SIX:
         try:
@@ -113,9 +130,9 @@ def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
     there = [one for one in found if one is not None]
     if not there:
         raise _too_few(problem, couplings or routes.SIX)
-    best = min(there, key=lambda one: (one.residual > LOOSE, one.condition_number))
+    best = min(there, key=rank)
     if couplings is None and best.note == SIX_NOTE:
-        return dataclasses.replace(best, note=FEWEST_NOTE)
+        return dataclasses.replace(best, note=LOST_NOTE if lost else FEWEST_NOTE)
     return best
 
 
@@ -169,7 +186,10 @@ def _by_structure(problem: Problem, couplings: int | None) -> Factorization | No
     if factors is None:
         return None
     negative = [i for i, factor in enumerate(factors) if (factor.diagonal < 0).any()]
-    found = _assembled(factors, problem, "direct", negative[0] if negative else None)
+    try:
+        found = _assembled(factors, problem, "direct", negative[0] if negative else None)
+    except NumericalError:  # a number beside the diagonal is there, and far too small
+        return None
     return found if found.residual <= EXACT else None
 
 
@@ -185,13 +205,14 @@ def _is_enough(found: Factorization, problem: Problem) -> bool:
 
 
 def _five(problem: Problem, seed: int) -> Factorization | None:
-    """Returns five couplings if the map has them and they are found."""
+    """Returns five couplings, or None where both corners of the map are singular, or nearly."""
     if not problem.even:
         return None
     try:
-        return _finished(routes.by_five(problem, seed), problem, "tracking")
-    except (ArgumentError, NumericalError):
+        factors = routes.by_five(problem, seed)
+    except ArgumentError:
         return None
+    return _finished(factors, problem, "tracking")
 
 
 def _too_few(problem: Problem, couplings: int) -> ArgumentError:
@@ -225,10 +246,7 @@ def _assembled(
     with np.errstate(over="ignore", invalid="ignore"):
         residual = relative_residual(made, problem.blocks)
     if not np.isfinite(residual):
-        raise NumericalError(
-            f"the product of the couplings leaves the range of float64. Likely cause: the scale "
-            f"of the matrix, |det T|^(1/n) = {problem.scale:.1g}; divide the matrix by that."
-        )
+        raise _out_of_range(problem)
     return Factorization(
         torch.from_numpy(problem.given.copy()),
         couplings,
@@ -239,10 +257,17 @@ def _assembled(
     )
 
 
+def _out_of_range(problem: Problem) -> NumericalError:
+    return NumericalError(
+        f"the product of the couplings leaves the range of float64. Likely cause: the scale "
+        f"of the matrix, |det T|^(1/n) = {problem.scale:.1g}; divide the matrix by that."
+    )
+
+
 def _note(count: int, method: str, *, even: bool) -> str:
     """Returns why so many couplings."""
     if method == "direct":
         return DIRECT_NOTES[count]
-    if count == routes.SIX and even:
-        return SIX_NOTE
-    return ""
+    if not even:
+        return UNEVEN_NOTE if count >= routes.SIX else ""
+    return {5: FIVE_NOTE, routes.SIX: SIX_NOTE}.get(count, "")

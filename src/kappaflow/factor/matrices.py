@@ -60,3 +60,14 @@ def finite_floats(array: np.ndarray) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ArgumentError("'matrix' should hold finite numbers: look for nan or inf in it.")
     return values
+
+
+def power_of_two(matrix: np.ndarray) -> float:
+    """Returns the size of the largest entry, to a power of two: dividing by it rounds nothing.
+
+    Example:
+        >>> power_of_two(np.array([[3.0, -5.0]]))
+        4.0
+    """
+    largest = np.abs(matrix).max()
+    return float(2.0 ** np.floor(np.log2(largest))) if largest > 0 else 1.0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kappaflow._checks import one_of, positive_int
 from kappaflow.errors import ArgumentError
-from kappaflow.factor.matrices import square_floats
+from kappaflow.factor.matrices import power_of_two, square_floats
 from kappaflow.partition import Partition
 
 PARTITIONS = ("half", "alternating")
@@ -78,9 +78,10 @@ def problem_of(matrix: Tensor | np.ndarray, partition: str | int | Partition) ->
 
 def _check_invertible(given: np.ndarray) -> None:
     """Refuses a matrix that is singular to rounding: LAPACK's estimate, no decomposition."""
-    factors, _, stopped = lapack.dgetrf(given)  # pyright: ignore[reportAttributeAccessIssue]
+    unit = given / power_of_two(given)
+    factors, _, stopped = lapack.dgetrf(unit)  # pyright: ignore[reportAttributeAccessIssue]
     estimate = lapack.dgecon  # pyright: ignore[reportAttributeAccessIssue]
-    reciprocal = 0.0 if stopped else estimate(factors, np.abs(given).sum(0).max())[0]
+    reciprocal = 0.0 if stopped else estimate(factors, np.abs(unit).sum(0).max())[0]
     if not reciprocal > SINGULAR:
         raise ArgumentError(
             "'matrix' should be invertible, got a condition number of about "

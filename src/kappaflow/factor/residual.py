@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kappaflow.factor.factors import Factor
+from kappaflow.factor.matrices import power_of_two
 
 SPLITTER = 2.0**27 + 1
 
@@ -35,7 +36,7 @@ def relative_residual(factors: Sequence[Factor], matrix: np.ndarray) -> float:
         mixed = _product(factor.weight, high[read], low[read])
         scaled = _scaled(factor.diagonal[:, None], high[rows], low[rows])
         high[rows], low[rows] = _sum(mixed, scaled)
-    size = 2.0 ** np.floor(np.log2(np.abs(matrix).max()))  # squares stay within range
+    size = power_of_two(matrix)  # squares stay within range
     off = (high - matrix) / size + low / size
     return float(np.linalg.norm(off) / np.linalg.norm(matrix / size))
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from kappaflow._checks import natural_int, positive_int
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.factor.factorization import Factorization
+from kappaflow.factor.factorization import Factorization, rank
 from kappaflow.factor.linear import factor_linear
+from kappaflow.factor.problem import problem_of
 from kappaflow.partition import Partition
 
 COUNTS = (6, 8, 11, 12, 16)
@@ -20,9 +22,10 @@ class Trial:
 
     Attributes:
         couplings: So many were allowed.
-        found: The best conditioned of what was found so far within that count; None if nothing
-            was.
-        why_not: Why the search for this count found nothing, or nothing.
+        found: The best conditioned of what was found so far within that count and is exact to
+            rounding; if none is, the best conditioned; None if nothing was found.
+        why_not: Why the search for this count found nothing, or nothing that is exact to
+            rounding; empty where it did.
     """
 
     couplings: int
@@ -42,7 +45,7 @@ def trade_off(
     """Returns the best factorization of a map within each count, in ascending order.
 
     What was found for a count is allowed for each larger one, so the largest condition number of
-    a factor never rises along the list.
+    a factor never rises along the list, once there is one that is exact to rounding.
 
     Args:
         matrix: T, (n, n).
@@ -55,6 +58,9 @@ def trade_off(
     Returns:
         One trial a count.
 
+    Raises:
+        ArgumentError: No number of couplings makes this matrix, or an argument cannot be used.
+
     Example:
         >>> import torch, kappaflow as kf
         >>> from kappaflow.factor.trade_off import trade_off
@@ -62,6 +68,10 @@ def trade_off(
         >>> [trial.found is not None for trial in trials]
         [False, True]
     """
+    problem_of(matrix, partition)  # what is wrong with it is wrong for each count
+    natural_int("seed", seed)
+    for count in counts:
+        positive_int("counts", count)
     trials: list[Trial] = []
     best: Factorization | None = None
     for count in sorted(counts):
@@ -72,12 +82,13 @@ def trade_off(
                 found = factor_linear(matrix, couplings=count, partition=partition, seed=seed)
             except (ArgumentError, NumericalError) as error:
                 why_not = str(error)
+        if found is not None and not found.is_exact:
+            why_not = f"the couplings found have a residual of {found.residual:.1g}, not rounding."
         best = _better(best, found)
         trials.append(Trial(count, best, why_not))
     return trials
 
 
 def _better(one: Factorization | None, other: Factorization | None) -> Factorization | None:
-    if one is None or other is None:
-        return one or other
-    return min(one, other, key=lambda found: found.condition_number)
+    there = [found for found in (one, other) if found is not None]
+    return min(there, key=rank, default=None)
