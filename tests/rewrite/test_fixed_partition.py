@@ -92,6 +92,15 @@ FLOWS = {
         affine(kf.Partition.alternating(4)),
         features=4,
     ),
+    "inverses of couplings": lambda: flow_of(
+        kf.Inverse(affine(kf.Partition.alternating(4))),
+        kf.Permutation((1, 2, 3, 0)),
+        kf.Inverse(affine(kf.Partition.half(4))),
+        kf.ElementwiseAffine(4),
+        kf.LULinear(4),
+        affine(kf.Partition.half(4)),
+        features=4,
+    ),
     "nested, the same way twice": lambda: flow_of(
         kf.Chain([affine(kf.Partition.half(4)), kf.Permutation((2, 0, 3, 1))]),
         affine(kf.Partition.half(4)),
@@ -535,3 +544,70 @@ def test_an_elementwise_map_that_only_scales_or_only_shifts_is_kept(name):
     getattr(elementwise, name).data.copy_(torch.arange(4.0))
     _, certificate = kf.rewrite_fixed_partition(flow)
     assert certificate.differences["float64"].log_prob <= 1e-9
+
+
+def test_linear_couplings_join_the_inverse_of_a_coupling():
+    """As many as join the coupling itself, and the rewritten flow is rewritten again."""
+    half = kf.Partition.half(8)
+    turn = kf.Permutation.random(8, seed=1)
+    found = []
+    for made in (affine, lambda part: kf.Inverse(affine(part))):
+        flow = flow_of(made(half), turn, made(half), features=8)
+        again, certificate = kf.rewrite_fixed_partition(flow)
+        found.append((certificate.couplings_before, certificate.couplings_after))
+    assert found[0] == found[1] and found[0][0] == 2
+    assert kf.rewrite_fixed_partition(again)[1].differences["float64"].log_prob <= 1e-9
+
+
+def test_what_is_frozen_stays_frozen():
+    """Factors and elementwise maps of frozen layers, beside couplings that train."""
+    half = kf.Partition.half(6)
+    fixed = [kf.LULinear(6), kf.ElementwiseAffine(6), kf.ElementwiseAffine(6), kf.LULinear(6)]
+    flow = flow_of(
+        kf.Permutation((5, 1, 0, 2, 4, 3)),
+        affine(half),
+        *fixed[:2],
+        affine(half),
+        fixed[2],
+        affine(kf.Partition.alternating(6)),
+        fixed[3],
+        features=6,
+    )
+    for part in fixed:
+        part.requires_grad_(False)
+    made, certificate = kf.rewrite_fixed_partition(flow)
+    assert certificate.differences["float64"].log_prob <= 1e-9
+    kinds = (kf.LinearCoupling, kf.ElementwiseAffine)
+    flags = [
+        parameter.requires_grad
+        for part in made.modules()
+        if isinstance(part, kinds)
+        for parameter in part.parameters()
+    ]
+    trained = sum(p.requires_grad for p in made.parameters())
+    assert flags.count(False) > 10 and 0 < flags.count(True) < trained
+    x = torch.randn(20, 6)
+    made.log_prob(x).sum().backward()
+    assert all((p.grad is not None) == p.requires_grad for p in made.parameters())
+
+
+@pytest.mark.parametrize("wrapped", [kf.Chain, lambda parts: kf.CouplingStack.of(parts)])
+def test_a_hook_on_what_would_be_opened_is_kept(wrapped):
+    """The chain, or the stack, stays closed, is named, and its hook is called."""
+    half = kf.Partition.half(4)
+    inner = wrapped([affine(half), affine(half.swapped())])
+    flow = flow_of(kf.Permutation((1, 2, 3, 0)), inner, affine(half), features=4)
+    inner.register_forward_hook(one_more)
+    x = torch.randn(20, 4)
+    for made in (kf.rewrite_fixed_partition(flow, x)[0], kf.fuse(flow)):
+        assert torch.allclose(made.log_prob(x), flow.log_prob(x), atol=1e-4)
+    assert kf.rewrite_fixed_partition(flow, x)[1].left == (type(inner).__name__,)
+
+
+def test_a_hook_on_the_chain_of_the_flow_is_refused():
+    """The new flow has another chain, and nothing would call it."""
+    flow = recipe(4, "random")
+    flow.bijection.register_forward_hook(one_more)
+    for change in (kf.rewrite_fixed_partition, kf.fuse):
+        with pytest.raises(ArgumentError, match="no forward hook on its chain"):
+            change(flow)

@@ -144,3 +144,14 @@ def test_fitted_units_stay_in_front():
     made = kf.fuse(flow)
     assert kinds(made) == ["Standardize", "Linear"]
     assert [type(part) for part in made.units] == [kf.Standardize]
+
+
+@pytest.mark.parametrize("second", [True, False])
+def test_a_run_of_frozen_layers_becomes_a_frozen_one(second):
+    """One that trains makes all of the run train; permutations have nothing to say."""
+    layers = [kf.LULinear(4), kf.Permutation((1, 2, 3, 0)), kf.LULinear(4)]
+    layers[0].requires_grad_(False)
+    layers[2].requires_grad_(second)
+    fused = kf.fuse(kf.Flow(kf.StandardNormal(4), kf.Chain(layers)))
+    (layer,) = fused.bijection
+    assert [p.requires_grad for p in layer.parameters()] == [second] * 2

@@ -18,7 +18,14 @@ from kappaflow.partition import Partition
 from kappaflow.rewrite.certificate import Certificate, Replaced, difference
 from kappaflow.rewrite.items import Item, LinearMap, is_any_coupling, partition_of
 from kappaflow.rewrite.merge import merged
-from kappaflow.rewrite.opened import flow_of, is_coupling, is_elementwise, is_linear, parts_of
+from kappaflow.rewrite.opened import (
+    flow_of,
+    is_coupling,
+    is_elementwise,
+    is_inverse_coupling,
+    is_linear,
+    parts_of,
+)
 from kappaflow.rewrite.plan import Plan
 from kappaflow.rewrite.runs import changed_by_run
 from kappaflow.rewrite.stacked import stacked
@@ -41,6 +48,10 @@ def rewrite_fixed_partition(
     change the same half as a nonlinear neighbour become one coupling with it: a linear map between
     two couplings costs four more, since both ends join.
 
+    What is made of frozen layers stays frozen; a linear coupling that is made of a frozen and a
+    trained one is trained. Chains inside with a forward hook are left as they are; a hook on a
+    linear layer goes into the numbers that the layer becomes.
+
     Args:
         flow: Of affine and additive couplings, with any linear layers between them: of tables, or
             of images, where linear layers of the channels are meant, such as 1x1 convolutions, and
@@ -56,9 +67,9 @@ def rewrite_fixed_partition(
         The new flow, which trains, saves and samples like any other, and what was done.
 
     Raises:
-        ArgumentError: It is no flow, no coupling of it fits the partition,
-            a linear map of it is singular or needs more couplings, a context is missing, or the
-            points and contexts are not finite ones of the flow.
+        ArgumentError: It is no flow, its chain has a forward hook, no coupling of it fits the
+            partition, a linear map of it is singular or needs more couplings, a context is
+            missing, or the points and contexts are not finite ones of the flow.
         NumericalError: The factors of a linear map were not found.
 
     Source:
@@ -119,11 +130,12 @@ class _Rewriter:
 
     def __call__(self, run: list[Bijection], features: int) -> list[Bijection]:
         """Returns layers of the same function, in float64, on one partition of the features."""
-        self.couplings_before += sum(map(is_coupling, run))
+        known = [part for part in run if is_coupling(part) or is_inverse_coupling(part)]
+        self.couplings_before += len(known)
         self.mixing_before += sum(is_linear(part) and not is_elementwise(part) for part in run)
         if features < 2:  # channels of grey images: only places are split there
-            self.couplings_after += sum(map(is_coupling, run))
-            self.left += [type(part).__name__ for part in run if is_coupling(part)]
+            self.couplings_after += len(known)
+            self.left += [type(part).__name__ for part in known]
             return [part.double() for part in run]
         self.runs += 1
         plan = Plan(two_parts(self._partition, features))
@@ -158,7 +170,9 @@ def _factored(
         found = factor_linear(item.matrix, couplings=couplings, partition=ends, seed=seed)
     except (ArgumentError, NumericalError) as error:
         raise type(error)(f"the linear map of the flow's {item.name}: {error}") from None
-    layers: list[Bijection] = [*reversed(found.couplings)]
+    layers: list[Bijection] = [
+        coupling.requires_grad_(not item.frozen) for coupling in reversed(found.couplings)
+    ]
     numbers = found.condition_numbers[::-1]
     return layers, Replaced(
         item.name,

@@ -12,7 +12,14 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.rewrite.affine import affine_map
 from kappaflow.rewrite.items import elementwise_if_any
-from kappaflow.rewrite.opened import flow_of, is_elementwise, is_linear, is_permutation, parts_of
+from kappaflow.rewrite.opened import (
+    flow_of,
+    is_elementwise,
+    is_frozen,
+    is_linear,
+    is_permutation,
+    parts_of,
+)
 from kappaflow.rewrite.runs import changed_by_run
 from kappaflow.rewrite.stacked import stacked
 
@@ -23,6 +30,8 @@ def fuse(flow: Flow) -> Flow:
     Permutations become a permutation, maps of single features such a map, and everything else a
     dense matrix. The standardisation at the data stays what it is, and so does a run whose matrix
     the flow's type cannot tell from a singular one: one by one its layers can still be inverted.
+    A run of frozen layers becomes a frozen one; one with a layer that is to be trained is trained.
+    Chains inside with a forward hook stay closed.
 
     Args:
         flow: Of rows of features, or of images, whose channels are the features.
@@ -31,8 +40,8 @@ def fuse(flow: Flow) -> Flow:
         A new flow.
 
     Raises:
-        ArgumentError: It is no flow of rows of features, or a chain inside it has an embedding of
-            its own.
+        ArgumentError: It is no flow of rows of features, its chain has a forward hook, or a chain
+            inside it has an embedding of its own.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -67,9 +76,10 @@ def _fused(run: list[Bijection], features: int, dtype: torch.dtype) -> list[Bije
         return [] if index == sorted(index) else [Permutation(index)]
     scale = made.matrix.diagonal()
     if all(map(is_elementwise, run)) and (scale > 0).all():
-        return elementwise_if_any(np.ascontiguousarray(scale), made.shift)
+        scale = np.ascontiguousarray(scale)
+        return elementwise_if_any(scale, made.shift, frozen=is_frozen(run))
     matrix, shift = (torch.from_numpy(numbers).to(dtype) for numbers in made)
     try:
-        return [Linear.of(matrix, shift)]
+        return [Linear.of(matrix, shift).requires_grad_(not is_frozen(run))]
     except ArgumentError:  # singular to rounding, or not finite
         return run

@@ -5,12 +5,14 @@ from typing import TypeGuard
 
 import numpy as np
 
-from kappaflow.bijection import Bijection
+from kappaflow.bijection import Bijection, Inverse
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling, ElementwiseAffine
 from kappaflow.factor import LinearCoupling
+from kappaflow.factor.coupling import Numbers
+from kappaflow.partition import Partition
 from kappaflow.rewrite.items import elementwise, partition_of
 from kappaflow.rewrite.mixed import MixedCoupling
-from kappaflow.rewrite.opened import is_as_defined
+from kappaflow.rewrite.opened import is_as_defined, is_frozen
 
 
 def merged(parts: Sequence[Bijection]) -> list[Bijection]:
@@ -31,16 +33,22 @@ def merged(parts: Sequence[Bijection]) -> list[Bijection]:
 
 
 def pair(first: Bijection, second: Bijection) -> Bijection | None:
-    """Returns two neighbouring layers as one, or None where they are none."""
+    """Returns two neighbouring layers as one, or None where they are none.
+
+    The numbers of two layers that become those of one are frozen if both were.
+    """
+    frozen = is_frozen((first, second))
     if _is_elementwise(first) and _is_elementwise(second):
         (scale, shift), (by, more) = _numbers(first), _numbers(second)
-        return elementwise(by * scale, by * shift + more)
+        return elementwise(by * scale, by * shift + more, frozen=frozen)
     if partition_of(first) is None or partition_of(first) != partition_of(second):
         return None
+    if isinstance(first, Inverse) or isinstance(second, Inverse):
+        return _pair_of_inverses(first, second)
     if isinstance(first, LinearCoupling) and isinstance(second, LinearCoupling):
         diagonal = second.diagonal * first.diagonal
         weight = second.weight + second.diagonal[:, None] * first.weight
-        return LinearCoupling.of(first.partition, weight.detach(), diagonal.detach())
+        return _linear(first.partition, weight, diagonal, frozen=frozen)
     if isinstance(first, LinearCoupling):
         middle, before, after = _taken_apart(second)
         return MixedCoupling(middle, _both(first, before), after)
@@ -57,7 +65,10 @@ def forward(middle: ElementwiseAffine, linear: LinearCoupling) -> list[Bijection
     weight, diagonal = (t.detach().double().numpy() for t in (linear.weight, linear.diagonal))
     shift[changed] = diagonal * shift[changed] + weight @ shift[kept]
     moved = weight * scale[kept] / scale[changed][:, None]
-    return [LinearCoupling.of(linear.partition, moved, diagonal), elementwise(scale, shift)]
+    return [
+        _linear(linear.partition, moved, diagonal, frozen=is_frozen([linear])),
+        elementwise(scale, shift, frozen=is_frozen([middle])),
+    ]
 
 
 def backward(linear: LinearCoupling, middle: ElementwiseAffine) -> list[Bijection]:
@@ -67,7 +78,33 @@ def backward(linear: LinearCoupling, middle: ElementwiseAffine) -> list[Bijectio
     weight, diagonal = (t.detach().double().numpy() for t in (linear.weight, linear.diagonal))
     moved = weight * scale[changed][:, None] / scale[kept]
     shift[changed] = (shift[changed] - moved @ shift[kept]) / diagonal
-    return [elementwise(scale, shift), LinearCoupling.of(linear.partition, moved, diagonal)]
+    return [
+        elementwise(scale, shift, frozen=is_frozen([middle])),
+        _linear(linear.partition, moved, diagonal, frozen=is_frozen([linear])),
+    ]
+
+
+def _pair_of_inverses(first: Bijection, second: Bijection) -> Inverse | None:
+    """Returns a linear coupling and the inverse of another coupling, in either order, as one."""
+    if not (isinstance(first, LinearCoupling) or isinstance(second, LinearCoupling)):
+        return None
+    joined = pair(_inverted(second), _inverted(first))
+    return None if joined is None else Inverse(joined)
+
+
+def _inverted(part: Bijection) -> Bijection:
+    """Returns the inverse of a linear coupling, or that of an inverse."""
+    if isinstance(part, LinearCoupling):
+        diagonal = part.diagonal.detach()
+        weight = -part.weight.detach() / diagonal[:, None]
+        return _linear(part.partition, weight, 1 / diagonal, frozen=is_frozen([part]))
+    return part.bijection  # pyright: ignore[reportReturnType, reportAttributeAccessIssue]
+
+
+def _linear(
+    partition: Partition, weight: Numbers, diagonal: Numbers, *, frozen: bool
+) -> LinearCoupling:
+    return LinearCoupling.of(partition, weight, diagonal).requires_grad_(not frozen)
 
 
 def _apart(before: Bijection, middle: Bijection, behind: Bijection) -> bool:

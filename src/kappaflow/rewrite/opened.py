@@ -1,7 +1,9 @@
 """The layers of a flow as independent copies, nested chains and stacks opened."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+from torch import nn
 
 from kappaflow.bijection import Bijection, Chain, Inverse
 from kappaflow.bijections import (
@@ -20,14 +22,15 @@ from kappaflow.rewrite.mixed import MixedCoupling
 from kappaflow.stack import CouplingStack
 
 STARTS = ("initialized", "fitted")  # flags of a start from data
-OPENED = (Chain, CouplingStack, Inverse, Whiten)
+OPENED = (Chain, CouplingStack, Inverse, MixedCoupling, Whiten)
 ELEMENTWISE = (ActNorm, ElementwiseAffine, Standardize)
 
 
 def opened(bijection: Bijection, *, stacks: bool = False) -> list[Bijection]:
     """Returns copies of the layers of a bijection in their order, in evaluation mode.
 
-    A coupling with linear ends is opened too: the ends are linear layers again.
+    A coupling with linear ends is opened too: the ends are linear layers again. What has a forward
+    hook stays closed, since nothing would call the hook any more.
 
     Args:
         bijection: Any.
@@ -62,12 +65,17 @@ def parts_of(flow: Flow, *, stacks: bool = False) -> list[Bijection]:
         stacks: Leave stacks as they are.
 
     Raises:
-        ArgumentError: It is no flow, or a chain inside it has an embedding of the context of its
-            own.
+        ArgumentError: It is no flow, its chain has a forward hook, or a chain inside it has an
+            embedding of the context of its own.
     """
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     chain = flow.bijection
+    if isinstance(chain, Chain) and has_hook(chain):
+        raise ArgumentError(
+            "'flow' should have no forward hook on its chain: the new flow has another one, which "
+            "would not call it. Remove the hook first, and register it again on the new chain."
+        )
     return opened(Chain(list(chain)) if isinstance(chain, Chain) else chain, stacks=stacks)
 
 
@@ -87,12 +95,28 @@ def is_coupling(part: Bijection) -> bool:
     return is_as_defined(part, AffineCoupling) or is_as_defined(part, AdditiveCoupling)
 
 
+def is_inverse_coupling(part: Bijection) -> bool:
+    """Returns whether a layer is such a coupling with its directions exchanged."""
+    return isinstance(part, Inverse) and not has_hook(part) and is_coupling(_inner(part))
+
+
+def is_frozen(parts: Iterable[nn.Module]) -> bool:
+    """Returns whether layers have parameters, none of which is to be trained."""
+    trained = [parameter.requires_grad for part in parts for parameter in part.parameters()]
+    return bool(trained) and not any(trained)
+
+
+def has_hook(part: Bijection) -> bool:
+    """Returns whether a call of a layer does more than its class says."""
+    return bool(part._forward_hooks or part._forward_pre_hooks)
+
+
 def is_as_defined(part: Bijection, kind: type[Bijection]) -> bool:
     """Returns whether a layer is one of this class that its numbers say all about.
 
     Not so with a subclass, or with a hook: what is made of the numbers would do something else.
     """
-    return is_exactly(part, kind) and not (part._forward_hooks or part._forward_pre_hooks)
+    return is_exactly(part, kind) and not has_hook(part)
 
 
 def is_permutation(part: Bijection) -> bool:
@@ -105,6 +129,9 @@ def _inner(part: Bijection) -> Bijection:
 
 
 def _walk(part: Bijection, stacks: bool) -> Iterator[Bijection]:
+    if has_hook(part):
+        yield part
+        return
     if isinstance(part, CouplingStack) and not stacks:
         part = part.to_chain().eval()
     if isinstance(part, Whiten) and part.fitted:

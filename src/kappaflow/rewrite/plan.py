@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kappaflow.bijection import Bijection
+from kappaflow.bijection import Bijection, Inverse
 from kappaflow.bijections import Logit
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import LinearCoupling
@@ -22,6 +22,8 @@ from kappaflow.rewrite.opened import (
     is_as_defined,
     is_coupling,
     is_elementwise,
+    is_frozen,
+    is_inverse_coupling,
     is_linear,
     is_permutation,
 )
@@ -47,6 +49,7 @@ class Plan:
         self._pending: AffineMap | None = None
         self._behind: AffineMap | None = None  # elementwise, behind the pending map
         self._names: list[str] = []
+        self._sources: tuple[list[Bijection], list[Bijection]] = ([], [])  # of the two maps
         self._is_last_map = False  # what is pending
 
     def add_all(self, parts: Sequence[Bijection]) -> None:
@@ -70,9 +73,13 @@ class Plan:
             self._mix(part)
         elif is_coupling(part) and (own := partition_of(part)) is not None:
             self._couple(part, own)  # pyright: ignore[reportArgumentType]
+        elif is_inverse_coupling(part) and (own := partition_of(part)) is not None:
+            self._couple(part.bijection, own)  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+            self.items[-1] = Inverse(self.items[-1])  # pyright: ignore[reportArgumentType]
         elif is_linear(part) and not self._in_order():
             made = self._map_of(part).reordered(self._order)
-            self.items += elementwise_if_any(made.matrix.diagonal(), made.shift)
+            frozen = is_frozen([part])
+            self.items += elementwise_if_any(made.matrix.diagonal(), made.shift, frozen=frozen)
         else:
             self._leave(part)
 
@@ -100,12 +107,15 @@ class Plan:
     def _mix(self, part: Bijection) -> None:
         """Adds a linear layer to the pending map, or an elementwise one behind it."""
         made = self._map_of(part).reordered(self._order)
+        mixing, behind = self._sources
         if is_elementwise(part):
             self._behind = made if self._behind is None else self._behind.then(made)
+            behind.append(part)
             return
         for before in (self._behind, self._pending):
             made = made if before is None else before.then(made)
         self._pending, self._behind = made, None
+        self._sources = [*mixing, *behind, part], []
         self._names.append(type(part).__name__)
 
     def _couple(self, coupling: AnyCoupling, partition: Partition) -> None:
@@ -175,16 +185,19 @@ class Plan:
             self._behind = self._behind.reordered(moves)
 
     def _emit(self) -> None:
-        """Turns what is pending into layers."""
+        """Turns what is pending into layers, frozen if all was that it was made of."""
+        frozen, frozen_behind = map(is_frozen, self._sources)
         if self._pending is not None:
             matrix, shift = self._pending
             if not np.array_equal(matrix, np.eye(len(matrix))):
                 name = " and ".join(dict.fromkeys(self._names)) or "another partition"
-                self.items.append(LinearMap(matrix, name))
-            self.items += elementwise_if_any(np.ones(len(matrix)), shift)
+                self.items.append(LinearMap(matrix, name, frozen))
+            self.items += elementwise_if_any(np.ones(len(matrix)), shift, frozen=frozen)
         if self._behind is not None:
-            self.items += elementwise_if_any(self._behind.matrix.diagonal(), self._behind.shift)
+            scale, shift = self._behind.matrix.diagonal(), self._behind.shift
+            self.items += elementwise_if_any(scale, shift, frozen=frozen_behind)
         self._pending, self._behind, self._names = None, None, []
+        self._sources = [], []
 
     def _leave(self, part: Bijection) -> None:
         """Adds a layer as it is, in front of which all is in its old order."""
