@@ -31,6 +31,21 @@ def test_fit_writes_a_run_folder_with_everything_in_it(finished):
     assert json.loads((finished / "config.json").read_text())["run"]["columns"] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("model", ["real_nvp", "nice"])
+def test_a_whitened_start_is_fitted_stored_and_said(run, table, tmp_path, model):
+    """The rows are uncorrelated at first; model, configuration and report know of it."""
+    words = ("--start", "whiten", "--model", model, *SMALL)
+    assert run("fit", table, "--out", tmp_path / "run", *words).status == 0
+    (whiten,) = [p for p in kf.load(tmp_path / "run").modules() if isinstance(p, kf.Whiten)]
+    assert whiten.fitted
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["model"]["arguments"]["start"] == "whiten"
+    said = json.loads((tmp_path / "run/report.json").read_text())
+    assert ["start", "whiten"] in said["about"]["model"]
+    again = run("fit", table, "--out", tmp_path / "run", *SMALL, "--model", model)
+    assert again.status == 2 and "run" in again.err
+
+
 def test_the_two_likelihoods_differ_by_the_change_of_units(finished):
     """test_nll - test_nll_standardised is the sum of the logs of the training deviations."""
     result = json.loads((finished / "result.json").read_text())

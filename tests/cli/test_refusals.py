@@ -67,6 +67,14 @@ def refused(outcome, said):
     ("words", "said"),
     [
         (["fit", "no-such-file.csv", "--out", "run"], "no-such-file.csv"),
+        (["fit", "magc", "--out", "run"], "did you mean 'magic'?): give a path, or the name of a"),
+        (["fit", "digit", "--out", "run"], "of tables magic, of images digits"),
+        (["fit", "digits", "--out", "run", "--start", "whiten"], "--start is an option of tables"),
+        (["fit", "magic", "--out", "run", "--start", "white"], "white"),
+        (
+            ["fit", "magic", "--out", "run", "--start", "whiten", "--columns", "fLength"],
+            "'start' should be 'identity' for one column, 'fLength'",
+        ),
         (["fit", ".", "--out", "run"], "folder"),
         (["fit", "magic"], "--out"),
         (["fit", "magic", "--out", "run", "--depth", "0"], "'depth' should be at least 1"),

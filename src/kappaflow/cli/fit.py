@@ -12,7 +12,7 @@ from kappaflow.cli.image_options import ImageOptions
 from kappaflow.cli.show import say
 from kappaflow.cli.table_options import TableOptions
 from kappaflow.cli.whole import Whole, Wholes
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, FileError
 
 TABLES, IMAGES = ("real_nvp", "nice"), ("glow", "real_nvp_image", "jet")
 OF_TABLES = Group("Tables", sort_key=1)
@@ -90,6 +90,7 @@ def fit(
     """
     from kappaflow.data import is_images
 
+    _refuse_missing(data)
     tables, images = of_tables or TableOptions(), of_images or ImageOptions()
     wants_images = is_images(data)
     _refuse_other_kind(data, model, wants_images, images if not wants_images else tables)
@@ -114,6 +115,21 @@ def fit(
         fit_images(data, model or IMAGES[0], recipe, images, **common)
     else:
         fit_table(data, model or TABLES[0], recipe, tables, **common)
+
+
+def _refuse_missing(data: str) -> None:
+    """Refuses what is no file, no folder and no set of either kind, and names the sets."""
+    from kappaflow.data import image_sets, shipped_names
+    from kappaflow.data.load import no_such_file
+
+    path = Path(data).expanduser()
+    tables, images = shipped_names(), tuple(one.name for one in image_sets())
+    if data == "-" or data in (*tables, *images) or path.exists():
+        return
+    raise FileError(
+        f"{no_such_file(path, (*tables, *images))}: give a path, or the name of a data set: of "
+        f"tables {', '.join(tables)}, of images {', '.join(images)}."
+    )
 
 
 def _refuse_other_kind(

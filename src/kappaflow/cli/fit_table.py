@@ -27,7 +27,7 @@ def fit_table(
     """Fits a flow to a table and prints what it came to."""
     from kappaflow.runs import Model, Source, fit_run
 
-    names = ("partition", "residual", "dropout")
+    names = ("partition", "start", "residual", "dropout")
     asked = {**recipe, **{name: getattr(options, name) for name in names}}
     given = {name: value for name, value in asked.items() if value is not None}
     summary = fit_run(

@@ -17,6 +17,9 @@ class TableOptions:
     partition
         What each coupling keeps: the first half, the even features, a random half for each
         (random), or a random half for every two, which take turns (random-half, the default).
+    start
+        whiten puts six linear couplings in front, which make the training rows uncorrelated
+        before the first step and learn on; identity (the default) puts none.
     residual
         Add each hidden layer to the next of equal width.
     dropout
@@ -37,6 +40,7 @@ class TableOptions:
     """
 
     partition: Literal["half", "alternating", "random", "random-half"] | None = None
+    start: Literal["identity", "whiten"] | None = None
     residual: Annotated[bool, Parameter(negative=())] = False
     dropout: float | None = None
     columns: Names = None

@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from kappaflow.data.delimited import MISSING, all_numbers, consecutive, decoded, separator_of
 from kappaflow.data.files import read_file
 from kappaflow.data.load import no_such_file
+from kappaflow.data.raw import quoted
 from kappaflow.data.table import FloatArray
 from kappaflow.errors import DataError, FileError
 
@@ -30,7 +32,7 @@ def load_matrix(source: str) -> FloatArray:
         The matrix, float64, (rows, columns).
 
     Raises:
-        DataError: A place holds text, or nothing.
+        DataError: A place holds text, or nothing; or there are several arrays.
         FileError: The file is missing, damaged, or of an unknown kind.
 
     Example:
@@ -60,11 +62,27 @@ def load_matrix(source: str) -> FloatArray:
 
 
 def _from_columns(path: Path, source: str) -> FloatArray:
+    if len(arrays := _array_names(path)) > 1:
+        raise DataError(
+            f"'{source}' holds {len(arrays)} arrays, {quoted(arrays)}: a matrix should be alone "
+            "in its file, as np.save writes it."
+        )
     raw = read_file(path, source)
     for column in raw.columns.values():
         if not column.is_number:
             raise DataError(f"column '{column.name}' of {raw.subject} should hold numbers.")
     return np.stack([column.numbers() for column in raw.columns.values()], axis=1)
+
+
+def _array_names(path: Path) -> list[str]:
+    """Returns the names of the arrays of an npz file; none for others, or if it is damaged."""
+    if path.suffix.lower() != ".npz" or not path.is_file():
+        return []
+    try:
+        with zipfile.ZipFile(path) as file:
+            return [name.removesuffix(".npy") for name in file.namelist()]
+    except (OSError, zipfile.BadZipFile):  # whoever reads it says what is wrong
+        return []
 
 
 def _from_text(data: bytes, subject: str, separator: str | None = None) -> FloatArray:

@@ -104,6 +104,11 @@ def _build(model: Model, tables: Tables, seed: int) -> Flow:
     """Returns a fresh flow for the tables, initialised from the seed alone."""
     recipe = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
     context = len(tables.train.context_columns)
+    if model.arguments.get("start") == "whiten" and len(tables.train.columns) == 1:
+        raise ArgumentError(
+            f"'start' should be 'identity' for one column, {tables.train.columns[0]!r}: whitening "
+            "takes out what several have in common."
+        )
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
