@@ -96,7 +96,7 @@ def changed(path, change):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda path: path.unlink(), "is missing"),
+        (lambda path: path.unlink(), "there is no file"),
         (lambda path: path.write_bytes(path.read_bytes()[:-9]), "damaged or cut short"),
         (lambda path: path.write_bytes(b""), "damaged or cut short"),
         (lambda path: path.write_bytes(pickle.dumps([1])), "damaged or cut short"),

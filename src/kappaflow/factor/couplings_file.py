@@ -70,8 +70,8 @@ def load_couplings(path: str | Path) -> Factorization:
     """
     file = Path(path)
     if not file.is_file():
-        what = "is a folder" if file.is_dir() else "is missing"
-        raise FileError(f"{file} {what}: give a file that 'kappaflow factor --out' wrote.")
+        what = f"{file} is a folder" if file.is_dir() else f"there is no file '{file}'"
+        raise FileError(f"{what}: give a file that 'kappaflow factor --out' wrote.")
     tensors, said = read_tensors(file)
     if said.get("format") != FORMAT:
         raise FileError(f"{file} holds no couplings: 'kappaflow factor --out' writes such files.")
