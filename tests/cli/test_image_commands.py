@@ -260,10 +260,23 @@ def test_report_of_a_run_on_images_is_drawn_anew(run, digits_run):
     assert json.loads(run("report", digits_run, "--json").out)["kind"] == "images"
 
 
-def test_rewriting_a_run_on_images_is_not_there_yet(run, digits_run, tmp_path):
-    """One sentence, and nothing is written."""
-    refused(run("rewrite", digits_run, "--out", tmp_path / "new"), "rewrite_fixed_partition")
-    assert not (tmp_path / "new").exists()
+def test_a_run_on_images_is_rewritten_to_a_run_that_commands_take(run, digits_run, tmp_path):
+    """The certificate is printed, in words or as JSON; `fit` does not go on in the new folder."""
+    new = tmp_path / "new"
+    outcome = run("rewrite", digits_run, "--out", new)
+    assert outcome.status == 0, outcome.err
+    assert "Compared on 180 held-out images of the run." in outcome.out
+    assert "InvertibleConv1x1" in outcome.out
+    assert run("sample", new, "-n", 3, "--out", tmp_path / "drawn.npy").status == 0
+    assert run("score", new, "digits", "--out", tmp_path / "scores.csv").status == 0
+    assert "held-out images of the run" in run("doctor", new).out
+    page = (new / "report.html").read_bytes()
+    assert run("report", new).status == 0 and (new / "report.html").read_bytes() == page
+    words = ("fit", "digits", "--out", new, *TINY, "--max-epochs", 2)
+    refused(run(*words), "should be a new folder")
+    outcome = run("rewrite", new, "--out", tmp_path / "newer", "--json")
+    assert outcome.out == (tmp_path / "newer/certificate.json").read_text()
+    refused(run("rewrite", digits_run, "--out", new), "is there already")
 
 
 def test_the_flow_of_an_unfinished_run_is_not_passed_off_as_final(run, digits_run, tmp_path):

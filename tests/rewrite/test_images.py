@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.rewrite import certificate as module
 from kappaflow.testing.contract import jittered
 
 
@@ -86,6 +87,18 @@ def test_checkerboards_stay_and_are_named():
     assert certificate.couplings_before == certificate.couplings_after == 10
     assert certificate.left == ("AffineCoupling",) * 7
     assert certificate.differences["float64"].log_prob < 1e-9
+
+
+def test_large_images_are_compared_a_few_at_a_time(monkeypatch):
+    """So many that their pixels are no more than a bound, and at least one."""
+    flow, sizes = trained(), []
+    flow.bijection.register_forward_hook(lambda _, points, out: sizes.append(len(points[0])))
+    x = flow.sample(5)
+    for numbers, expected in ((2 * 192, [2, 2, 1]), (1, [1] * 5)):
+        monkeypatch.setattr(module, "NUMBERS_AT_ONCE", numbers)
+        sizes.clear()
+        module.difference(flow, flow, x, None, torch.float32)
+        assert sizes == [size for size in expected for _ in range(4)]  # two flows, each twice
 
 
 @pytest.mark.parametrize("dequantize", ["uniform", "variational"])

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from kappaflow.flows import Flow
 from kappaflow.storage import plain
 
 ROWS_AT_ONCE = 4096
+NUMBERS_AT_ONCE = 2**20  # of points; networks of images make many times as many of each
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ def difference(
     """Returns how different two flows are when both are computed in a type."""
     flows = [copy.deepcopy(flow).to(dtype).eval() for flow in (one, other)]
     found = []
-    for rows in torch.arange(len(x), device=x.device).split(ROWS_AT_ONCE):
+    at_once = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // math.prod(x.shape[1:])))
+    for rows in torch.arange(len(x), device=x.device).split(at_once):
         given = x[rows].to(dtype), None if context is None else context[rows].to(dtype)
         answers = [(*flow.bijection(*given), flow.joined_log_prob(*given)) for flow in flows]
         pairs = zip(*answers, strict=True)

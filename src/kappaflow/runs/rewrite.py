@@ -4,17 +4,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from kappaflow.conditioning import layers_of, profile
-from kappaflow.diagnosis import Diagnosis, doctor
-from kappaflow.errors import ArgumentError, FileError, KappaflowError
+from kappaflow.errors import ArgumentError
 from kappaflow.files import (
     CONFIG,
     WEIGHTS,
-    ModelConfig,
     describe_model,
     load,
     read_config,
@@ -22,26 +17,16 @@ from kappaflow.files import (
     write_weights,
 )
 from kappaflow.flows import Flow
-from kappaflow.report import (
-    About,
-    FindingView,
-    ImageReport,
-    ProfileView,
-    Report,
-    read_report,
-    write_report,
-)
+from kappaflow.report import write_report
 from kappaflow.rewrite import Certificate, rewrite_fixed_partition
-from kappaflow.runs.evaluate import POINTS, evaluate
 from kappaflow.runs.fit import DIAGNOSIS
-from kappaflow.runs.job import Tables
-from kappaflow.runs.judged import judged, judged_alone
-from kappaflow.runs.stored import is_image_run, read_run, tables_again
+from kappaflow.runs.rewrite_images import ImageRun
+from kappaflow.runs.rewrite_table import TableRun
+from kappaflow.runs.stored import is_image_run
 from kappaflow.storage import whole_directory, write_bytes
-from kappaflow.training import FitResult, Rows, read_result, rows_of, write_result
+from kappaflow.training import FitResult, read_result, write_result
 
 CERTIFICATE, METRICS, RESULT = "certificate.json", "metrics.jsonl", "result.json"
-ANEW = "written anew"
 
 
 @dataclass(frozen=True)
@@ -75,10 +60,10 @@ def rewrite_run(
 
     The new folder can be scored, sampled, examined and reported like the old one: it names the
     same data, and its report and its result are those of the new flow. Where the data of the run
-    is not found as it was, what only rows can tell is taken over from the old ones.
+    is not found as it was, what only rows or images can tell is taken over from the old ones.
 
     Args:
-        folder: A run folder, or any saved model.
+        folder: A run folder, on a table or on images, or any saved model.
         out: The new folder, written whole or not at all.
         partition: As for `kappaflow.rewrite_fixed_partition`; so are couplings and seed.
         couplings: How many one linear map may take.
@@ -94,46 +79,9 @@ def rewrite_run(
     old, new = Path(folder), Path(out)
     if os.path.lexists(new):
         raise ArgumentError(f"'out' should be a new folder, {new} is there already.")
-    if is_image_run(old):
-        raise ArgumentError(
-            f"'run' should be one of a table, {old} is one of images: in Python, "
-            "kappaflow.rewrite_fixed_partition(kappaflow.load(run)) writes its flow anew."
-        )
-    flow, config = load(old), read_config(old / CONFIG)
-    tables = _tables(old, config)
-    rows = None if tables is None else rows_of(tables.test, flow)
-    if rows is None and flow.context_features:
-        raise ArgumentError(
-            f"'run' should be one whose data is found as it was, since conditional flows are "
-            f"compared on rows with a context, and that of {old} is not: put the data back, or "
-            "call kappaflow.rewrite_fixed_partition(flow, x, context=context) on other rows."
-        )
-    made, certificate = _rewritten(flow, rows, partition, couplings, seed)
-    points = "held-out rows of the run" if rows else "samples of the flow"
-    done = RewrittenRun(new, certificate, points)
-    with whole_directory(new) as place:
-        described = describe_model(made).model_copy(update={"run": config.run})
-        write_weights(place / WEIGHTS, made.state_dict(), described)
-        write_config(place / CONFIG, described)
-        text = json.dumps(done.to_json(), indent=2) + "\n"
-        write_bytes(place / CERTIFICATE, text.encode())
-        _judge_again(old, place, made, tables, f"from {old} on the partition {partition}")
-    return done
-
-
-def _tables(folder: Path, config: ModelConfig) -> Tables | None:
-    """Returns the rows of a run, where it is one and its data is still what it was."""
-    if config.run is None:
-        return None
-    try:
-        return tables_again(read_run(folder))
-    except KappaflowError:
-        return None
-
-
-def _rewritten(
-    flow: Flow, rows: Rows | None, partition: str | int, couplings: int | None, seed: int
-) -> tuple[Flow, Certificate]:
+    run = ImageRun(old) if is_image_run(old) else TableRun(old)
+    flow = load(old)
+    rows, points = run.points(flow)
     made, certificate = rewrite_fixed_partition(
         flow,
         None if rows is None else rows.x,
@@ -142,72 +90,44 @@ def _rewritten(
         couplings=couplings,
         seed=seed,
     )
-    return made.eval(), certificate
+    done = RewrittenRun(new, certificate, points)
+    with whole_directory(new) as place:
+        _write(made.eval(), run, done, place, f"from {old} on the partition {partition}")
+    return done
 
 
-def _judge_again(old: Path, place: Path, flow: Flow, tables: Tables | None, how: str) -> None:
-    """Writes to a new folder what the old one says of its flow, for the new flow."""
+def _write(
+    flow: Flow, run: TableRun | ImageRun, done: RewrittenRun, place: Path, how: str
+) -> None:
+    """Writes to a new folder the flow, and what the old one says of its own, for this one."""
+    asked = read_config(run.folder / CONFIG).run
+    described = describe_model(flow).model_copy(update={"run": asked})
+    write_weights(place / WEIGHTS, flow.state_dict(), described)
+    write_config(place / CONFIG, described)
+    text = json.dumps(done.to_json(), indent=2) + "\n"
+    write_bytes(place / CERTIFICATE, text.encode())
     for name in (METRICS, RESULT):
-        if (old / name).exists():
-            write_bytes(place / name, (old / name).read_bytes())
-    stored = read_result(old) if (old / RESULT).exists() else {}
-    if "test_nll" not in stored:  # a saved model, a run of the library, one that is not finished
-        return
-    report = read_report(old)
-    if isinstance(report, ImageReport):
-        raise FileError(f"{old} is a run on a table, and the report in it is one on images.")
-    about = _about(report.about, flow, how)
-    if tables is None:
-        report, diagnosis = _examined(report, flow, about)
-        stored |= judged_alone(report)
-    else:
-        result = FitResult(
-            flow=flow,
-            history=tuple(stored["history"]),
-            validation_nll=stored["validation_nll"],
-            best_epoch=stored["best_epoch"],
-            stopped_because=stored["stopped_because"],
-        )
-        report, diagnosis = evaluate(result, tables, about)
-        stored |= judged(result, report, tables)
+        if (run.folder / name).exists():
+            write_bytes(place / name, (run.folder / name).read_bytes())
+    stored = read_result(place) if (place / RESULT).exists() else {}
+    finished = "test_nll" in stored  # else a saved model, a run of the library, or one going on
+    run.add_pictures(flow, place, finished=finished)
+    if finished:
+        _judge_again(flow, run, stored, place, how)
+
+
+def _judge_again(
+    flow: Flow, run: TableRun | ImageRun, stored: dict[str, Any], place: Path, how: str
+) -> None:
+    """Writes report, diagnosis and result of a new flow to its folder."""
+    result = FitResult(
+        flow=flow,
+        history=tuple(stored["history"]),
+        validation_nll=stored["validation_nll"],
+        best_epoch=stored["best_epoch"],
+        stopped_because=stored["stopped_because"],
+    )
+    report, diagnosis, found = run.judge(result, how)
     write_bytes(place / DIAGNOSIS, diagnosis.to_json().encode())
     write_report(report, place)
-    write_result(place, stored)
-
-
-def _examined(report: Report, flow: Flow, about: About) -> tuple[Report, Diagnosis]:
-    """Returns a report with the conditioning of another flow of the same function."""
-    diagnosis = doctor(flow)
-    depth = diagnosis.profile or profile(flow, _draws(flow))
-    said = "its data was not found as it was: the conditioning is that at samples of the flow"
-    changed = {
-        "about": about.model_copy(update={"notes": [*about.notes, said]}),
-        "profile": ProfileView.model_validate(depth.to_dict()),
-        "verdict": diagnosis.verdict,
-        "ok": diagnosis.ok,
-        "findings": [FindingView(**vars(finding)) for finding in diagnosis.findings],
-    }
-    return report.model_copy(update=changed), diagnosis
-
-
-def _draws(flow: Flow) -> Tensor:
-    """Returns a few samples of a flow."""
-    return flow.sample(POINTS, generator=torch.Generator().manual_seed(0))
-
-
-def _about(about: About, flow: Flow, how: str) -> About:
-    """Returns what a report says of the model, for a flow that was written anew."""
-    facts = dict(about.model) | {
-        "layers": str(len(layers_of(flow.core))),
-        "parameters": f"{sum(p.numel() for p in flow.parameters()):,}",
-        ANEW: how,
-    }
-    title = about.title.removesuffix(f", {ANEW}")
-    note = "the learning curves and the times are those of the flow before it was written anew"
-    return about.model_copy(
-        update={
-            "title": f"{title}, {ANEW}",
-            "model": list(facts.items()),
-            "notes": list(dict.fromkeys([*about.notes, note])),
-        }
-    )
+    write_result(place, stored | found)

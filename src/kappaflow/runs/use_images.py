@@ -120,10 +120,7 @@ def examine_image_run(folder: Path, data: str | None = None) -> tuple[Diagnosis,
     try:
         return _examined(flow, images_again(run).test), "held-out images of the run"
     except KappaflowError:
-        count = points_of(flow)
-        labels = np.arange(count) % max(1, flow.context_features)
-        given = labels if flow.context_features else None
-        rows = _drawn(flow, count, given)
+        rows = draws_of(flow, points_of(flow))
         said = "samples of the flow (its images were not found as they were)"
         return doctor(flow, rows.x, rows.context), said
 
@@ -160,13 +157,15 @@ def names_of(images: Images) -> np.ndarray:
     return np.array([readable(images.pixels.origin.name(i)) for i in images.index.tolist()])
 
 
-def _examined(flow: Flow, images: Images) -> Diagnosis:
-    rows = ImageRows(images, flow).at(slice(0, points_of(flow)))
-    return doctor(flow, rows.x, rows.context)
-
-
-def _drawn(flow: Flow, count: int, labels: np.ndarray | None) -> Rows:
-    """Returns samples of a flow as points of it."""
+def draws_of(flow: Flow, count: int) -> Rows:
+    """Returns samples of a flow as points of it, of all classes in turn where it reads them."""
+    width = flow.context_features
+    labels = np.arange(count) % width if width else None
     pixels = draw_pixels(flow, count, labels=labels)
     x = torch.from_numpy(pixels).to(flow.device, flow.dtype)
     return Rows(x, None if labels is None else context_of(labels, flow))
+
+
+def _examined(flow: Flow, images: Images) -> Diagnosis:
+    rows = ImageRows(images, flow).at(slice(0, points_of(flow)))
+    return doctor(flow, rows.x, rows.context)

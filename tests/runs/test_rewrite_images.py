@@ -1,0 +1,180 @@
+"""A run on images that is written anew: a whole run, with its images and without them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import kappaflow as kf
+from kappaflow.errors import FileError
+from kappaflow.report import read_report
+from kappaflow.runs import (
+    ImageSource,
+    Model,
+    Source,
+    examine_image_run,
+    fit_image_run,
+    fit_run,
+    rewrite_run,
+    sample_image_run,
+    score_image_run,
+)
+
+TINY = {"levels": 1, "steps": 1, "hidden": 4}
+CLASSES = ("blue", "green", "red")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A finished run by class on 45 pictures of 4 x 4, what it became, and the certificate."""
+    place = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for i in range(45):
+        folder = place / "set" / CLASSES[i % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 60, (4, 4, 3), np.uint8)
+        pixels[..., 2 - i % 3] += 150
+        Image.fromarray(pixels).save(folder / f"{i:02}.png")
+    source = ImageSource(str(place / "set"), by_class=True)
+    fit_image_run(source, Model("glow", TINY), place / "old", progress=False, max_epochs=2)
+    return place, rewrite_run(place / "old", place / "new")
+
+
+@pytest.fixture
+def copied(made, tmp_path):
+    """A copy of the finished run, to be changed."""
+    return Path(shutil.copytree(made[0] / "old", tmp_path / "old"))
+
+
+@pytest.fixture
+def gone(made):
+    """Where the images of the run are as long as the run does not find them."""
+    place, _ = made
+    yield (place / "set").rename(place / "elsewhere")
+    (place / "elsewhere").rename(place / "set")
+
+
+def read(path):
+    """Returns what a JSON file holds."""
+    return json.loads(path.read_text())
+
+
+def files_of(folder):
+    """Returns the paths of all files of a folder."""
+    return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_new_folder_has_all_that_the_old_one_has(made):
+    """But the checkpoint; and the certificate, on the held-out images with their classes."""
+    place, done = made
+    lost = {"checkpoint/state.safetensors"}
+    assert files_of(place / "new") == files_of(place / "old") - lost | {"certificate.json"}
+    assert done.points == "held-out images of the run"
+    assert done.certificate.points == read(place / "old/result.json")["test_images"]
+    assert done.certificate.differences["float64"].log_prob < 1e-9
+    assert read(place / "new/certificate.json") == done.to_json()
+    flow = kf.load(place / "new")
+    assert not any(isinstance(part, kf.InvertibleConv1x1) for part in flow.modules())
+    assert flow.context_features == 3
+
+
+def test_scores_and_result_are_those_of_the_old_flow_computed_by_the_new_one(made):
+    """Up to rounding, percentiles too."""
+    place, _ = made
+    old, new = (read(place / name / "result.json") for name in ("old", "new"))
+    for key in ("test_bits_per_dimension", "test_nll", "condition_number_median"):
+        assert new[key] == pytest.approx(old[key], rel=1e-4)
+    assert new["epochs"] == old["epochs"]
+    scores = [score_image_run(place / name, str(place / "set")) for name in ("old", "new")]
+    assert np.allclose(*(one["log_prob"] for one in scores), atol=1e-3)
+    assert np.allclose(*(one["percentile"] for one in scores), atol=0.1)
+    drawn = [sample_image_run(place / name, 6)[0].astype(int) for name in ("old", "new")]
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1
+    assert examine_image_run(place / "new")[1] == "held-out images of the run"
+
+
+def test_the_report_is_drawn_of_the_new_flow(made):
+    """Its layers are profiled; title, facts and notes say what it is."""
+    place, _ = made
+    old, new = (read_report(place / name) for name in ("old", "new"))
+    assert new.about.title == old.about.title + ", written anew"
+    assert dict(new.about.model)["written anew"].startswith("from ")
+    assert len(new.profile.layers) > len(old.profile.layers)
+    assert new.curves == old.curves
+    assert "before it was written anew" in new.about.notes[-1]
+    assert new.held_out == old.held_out
+    page = (place / "new/report.html").read_text()
+    assert "written anew" in page
+
+
+def test_grids_of_the_epochs_are_kept_and_the_last_is_drawn_anew(made, copied):
+    """From the new flow, also where the old picture is not there."""
+    place, _ = made
+    (copied / "samples/best.png").unlink()
+    (copied / "samples/epoch-0002.png").write_bytes(b"as it was")
+    rewrite_run(copied, copied.parent / "new")
+    new, old = copied.parent / "new/samples", place / "old/samples"
+    assert (new / "epoch-0001.png").read_bytes() == (old / "epoch-0001.png").read_bytes()
+    assert (new / "epoch-0002.png").read_bytes() == b"as it was"
+    assert (new / "best.png").read_bytes() == (place / "new/samples/best.png").read_bytes()
+
+
+def test_without_its_images_a_run_is_compared_on_samples_of_all_classes(copied, gone):
+    """It keeps its likelihood; its conditioning is that at samples, and the report says so."""
+    new = copied.parent / "new"
+    done = rewrite_run(copied, new)
+    assert done.points == "samples of the flow" and done.certificate.points == 256
+    assert done.certificate.differences["float64"].log_prob < 1e-9
+    old, found = read(copied / "result.json"), read(new / "result.json")
+    for key in ("test_bits_per_dimension", "test_nll", "train_log_prob_quantiles"):
+        assert found[key] == old[key]
+    report = read_report(new)
+    assert "at samples of the flow" in report.about.notes[-1]
+    assert found["worst_layer"] in report.profile.layers
+    scores = [score_image_run(one, str(gone))["log_prob"] for one in (copied, new)]
+    assert np.allclose(*scores, atol=1e-3)
+
+
+def test_a_run_on_images_that_is_not_finished_stays_so(copied):
+    """Its grids so far are there, and no other."""
+    (copied / "result.json").unlink()
+    rewrite_run(copied, copied.parent / "new")
+    assert files_of(copied.parent / "new") == {
+        "config.json", "model.safetensors", "certificate.json", "metrics.jsonl",
+        "samples/epoch-0001.png", "samples/epoch-0002.png",
+    }  # fmt: skip
+    with pytest.raises(FileError, match="not finished"):
+        score_image_run(copied.parent / "new", "digits")
+
+
+def test_a_run_of_the_library_on_images_is_compared_on_samples(tmp_path):
+    """It has no source, and its classes are numbers."""
+    flow = kf.glow((1, 8, 8), **TINY, dequantize="uniform", values=17, context_features=10)
+    images = kf.load_images("digits").subset(range(100))
+    kf.fit(flow, images, max_epochs=1, out=tmp_path / "run", progress=False)
+    done = rewrite_run(tmp_path / "run", tmp_path / "new")
+    assert done.points == "samples of the flow"
+    x = images.batch(range(4)).float()
+    context = torch.eye(10)[:4]
+    found = [
+        one.log_prob(x, context, generator=torch.Generator().manual_seed(0))
+        for one in (flow, kf.load(tmp_path / "new"))
+    ]
+    assert torch.allclose(*found, atol=1e-3)
+
+
+def test_a_report_on_a_table_is_not_taken_for_one_on_images(copied, tmp_path):
+    """One sentence, and nothing is left behind."""
+    data = np.random.default_rng(0).normal(size=(200, 3))
+    np.savetxt(tmp_path / "data.csv", data, delimiter=",", header="a,b,c", comments="")
+    small = Model("real_nvp", {"depth": 2, "hidden": (4,)})
+    fit_run(Source(str(tmp_path / "data.csv")), small, tmp_path / "table", max_epochs=1)
+    shutil.copy(tmp_path / "table/report.json", copied / "report.json")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(FileError, match="on images, and the report in it is one on a table"):
+        rewrite_run(copied, tmp_path / "new")
+    assert sorted(tmp_path.iterdir()) == before
