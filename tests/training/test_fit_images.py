@@ -156,3 +156,31 @@ def test_what_does_not_fit_is_said(make, message):
     with pytest.raises((kf.ArgumentError, kf.errors.DataError)) as caught:
         kf.fit(flow, data, **SETTINGS)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("dequantize", ["uniform", "variational"])
+def test_bf16_narrows_the_convolutions_of_training_steps_only(dequantize):
+    """Validation, weights and log_dets stay in float32, and the likelihood hardly moves."""
+    images = kf.load_images("digits").subset(range(100))
+    found = {}
+    for precision, narrow in (("full", torch.float32), ("bf16", torch.bfloat16)):
+        torch.manual_seed(0)
+        flow = kf.glow((1, 8, 8), levels=2, steps=1, hidden=4, dequantize=dequantize, values=17)
+        products, log_dets = set(), set()
+        for part in flow.modules():
+            if isinstance(part, kf.ConvNet):
+                part.last.register_forward_hook(
+                    lambda layer, _, y, seen=products: seen.add((
+                        y.dtype,
+                        layer.training and torch.is_grad_enabled(),
+                    ))
+                )
+        flow.bijection.register_forward_hook(lambda *a, seen=log_dets: seen.add(a[2][1].dtype))
+        result = kf.fit(flow, images, max_epochs=2, precision=precision, progress=False)
+        assert products == {(narrow, True), (torch.float32, False)}
+        assert log_dets == {torch.float32}
+        assert {p.dtype for p in flow.parameters()} == {torch.float32}
+        assert result.history[-1]["skipped_steps"] == 0
+        found[precision] = result.validation_nll
+    assert found["bf16"] != found["full"]
+    assert found["bf16"] == pytest.approx(found["full"], rel=1e-3)
