@@ -23,6 +23,18 @@ def test_four_pixels_become_four_channels():
     assert z.flatten(1).tolist() == [[0, 1, 2, 3]]
 
 
+def test_no_images_have_the_shape_of_squeezed_ones():
+    """An empty batch goes through both ways, products with vectors too, and through a flow."""
+    x = torch.zeros(0, 3, 4, 6)
+    z, log_det = kf.Squeeze()(x)
+    assert z.shape == (0, 12, 2, 3) and log_det.shape == (0,)
+    assert kf.Squeeze().inverse(z)[0].shape == x.shape
+    assert kf.Squeeze().linearize(x).jv(torch.zeros(2, *x.shape)).shape == (2, 0, 12, 2, 3)
+    flow = kf.glow((1, 8, 8), levels=2, steps=1, hidden=2, dequantize="variational").eval()
+    assert flow.log_prob(torch.zeros(0, 1, 8, 8)).shape == (0,)
+    assert flow.bijection.inverse(torch.zeros(0, 64))[0].shape == (0, 1, 8, 8)
+
+
 def test_squeezing_twice_is_squeezing_by_four_up_to_the_order():
     """The same numbers at the same places."""
     x = torch.randn(2, 1, 8, 4)

@@ -1,5 +1,6 @@
 """Flows of points that are joined with something: dequantised pixels, padded features."""
 
+import copy
 import math
 
 import pytest
@@ -104,6 +105,36 @@ def test_rounding_never_carries_a_pixel_into_the_next_interval():
     e, _ = kf.Dequantize(256).draw(x, generator=seeded())
     assert (x + e).max() < 256
     assert e.max() > 0.9999
+
+
+@pytest.mark.parametrize(
+    "augment", [kf.Dequantize(256), kf.VariationalDequantize((1, 2, 2), 256, depth=1, hidden=2)]
+)
+def test_types_without_room_for_noise_beside_a_pixel_are_refused(augment):
+    """In them x + e would be x, or worse; half precision has room beside few values."""
+    for dtype in (torch.bfloat16, torch.float16):
+        narrow = copy.deepcopy(augment).to(dtype)
+        with pytest.raises(kf.ArgumentError, match=f"wider type than {dtype}, .* 256 values"):
+            narrow.draw(torch.zeros(1, 1, 2, 2, dtype=dtype))
+        narrow.values = 4
+        e, _ = narrow.draw(torch.zeros(1, 1, 2, 2, dtype=dtype), generator=seeded())
+        assert (e >= 0).all() and (e < 1).all()
+
+
+def test_whole_numbers_are_given_as_floating_ones():
+    """An integer type has no room for noise at all."""
+    with pytest.raises(kf.ArgumentError, match="'x' should hold floating-point"):
+        kf.Dequantize(4).draw(torch.zeros(2, 1, 2, 2, dtype=torch.uint8))
+
+
+def test_the_learned_noise_has_no_density_outside_the_interval():
+    """As that which is not learned."""
+    augment = jittered(kf.VariationalDequantize((1, 2, 2), 16, depth=2, hidden=4))
+    e = torch.full((5, 1, 2, 2), 0.5)
+    e[:4, 0, 0, 0] = torch.tensor([0.0, 1.0, -0.1, 1.1])
+    found = augment.log_prob(e, torch.zeros(5, 1, 2, 2))
+    assert found[:4].tolist() == [-math.inf] * 4
+    assert found[4].isfinite()
 
 
 def test_padding_with_an_independent_normal_changes_nothing():

@@ -46,17 +46,15 @@ class Squeeze(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.latent_shape(batch("x", x).shape[1:])
-        return pixel_unshuffle(x, self.factor), zero_log_det(x)
+        return self._to_channels(x), zero_log_det(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.data_shape(batch("z", z).shape[1:])
-        return pixel_shuffle(z, self.factor), zero_log_det(z)
+        return self._to_pixels(z), zero_log_det(z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         self.latent_shape(batch("x", x).shape[1:])
-        return RearrangedLinearization(
-            x, lambda v: pixel_unshuffle(v, self.factor), lambda v: pixel_shuffle(v, self.factor)
-        )
+        return RearrangedLinearization(x, self._to_channels, self._to_pixels)
 
     def latent_shape(self, event_shape: Sequence[int]) -> tuple[int, ...]:
         shape, factor = tuple(event_shape), self.factor
@@ -74,6 +72,16 @@ class Squeeze(Bijection):
                 f"'z' should be images whose channels divide by {factor**2}, got shape {shape}."
             )
         return shape[0] // factor**2, shape[1] * factor, shape[2] * factor
+
+    def _to_channels(self, x: Tensor) -> Tensor:
+        if not x.numel():  # which torch would return in the shape that it has
+            return x.reshape(*x.shape[:-3], *self.latent_shape(x.shape[-3:]))
+        return pixel_unshuffle(x, self.factor)
+
+    def _to_pixels(self, z: Tensor) -> Tensor:
+        if not z.numel():
+            return z.reshape(*z.shape[:-3], *self.data_shape(z.shape[-3:]))
+        return pixel_shuffle(z, self.factor)
 
     def extra_repr(self) -> str:
         return f"factor={self.factor}"

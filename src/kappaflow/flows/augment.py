@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import feature_batch, positive_int
+from kappaflow._checks import batch, feature_batch, positive_int
 from kappaflow.bijection import log_det_dtype, zero_log_det
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.registry import register
 
 Shape = tuple[int, ...]
+LARGEST_BLIND_PART = 0.1  # of an interval, in which rounding leaves no room for noise
 
 
 class Augmentation(nn.Module, ABC):
@@ -149,7 +150,15 @@ class Pad(Augmentation):
 
 
 def check_whole(x: Tensor, values: int) -> None:
-    """Refuses all but whole numbers from 0 to values - 1: bits per dimension would be wrong."""
+    """Refuses all but whole numbers from 0 to values - 1: bits per dimension would be wrong.
+
+    Also types in which such a number and noise beside it are not told from the number alone.
+    """
+    if _blind_part(batch("x", x).dtype, values) > LARGEST_BLIND_PART:
+        raise ArgumentError(
+            f"'x' should be of a wider type than {x.dtype}, in which there is no room for noise "
+            f"beside pixels of {values} values: take float32."
+        )
     if x.numel() and not ((x == x.floor()) & (x >= 0) & (x < values)).all():
         raise ArgumentError(
             f"'x' should hold whole numbers from 0 to {values - 1}, as the dequantisation of this "
@@ -159,7 +168,12 @@ def check_whole(x: Tensor, values: int) -> None:
 
 def below_one(e: Tensor, values: int) -> Tensor:
     """Returns draws on [0, 1) so far from 1 that x + e is below x + 1 also after rounding."""
-    return e.clamp_max(1 - 2 * values * torch.finfo(e.dtype).eps)
+    return e.clamp_max(1 - _blind_part(e.dtype, values))
+
+
+def _blind_part(dtype: torch.dtype, values: int) -> float:
+    """Returns how near to 1 draws are no longer told from 1 once a pixel is added, and twice."""
+    return 2 * values * torch.finfo(dtype).eps
 
 
 def uniform_like(x: Tensor, generator: torch.Generator | None) -> Tensor:

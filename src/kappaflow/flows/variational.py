@@ -1,5 +1,6 @@
 """Variational dequantisation: the noise that fills a pixel is learned."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -73,10 +74,12 @@ class VariationalDequantize(Augmentation):
         return e, base.log_prob(noise) - log_det - _log_slope(u)
 
     def log_prob(self, e: Tensor, x: Tensor) -> Tensor:
-        u = torch.logit(e)
+        outside = (e <= 0) | (e >= 1)
+        u = torch.logit(e.masked_fill(outside, 0.5))
         joined, log_det = self.map.inverse(torch.cat((self._scaled(x), u), 1))
         noise = joined[:, x.shape[1] :]
-        return StandardNormal(self.shape).log_prob(noise) + log_det - _log_slope(u)
+        inside = StandardNormal(self.shape).log_prob(noise) + log_det - _log_slope(u)
+        return inside.masked_fill(outside.flatten(1).any(1), -math.inf)
 
     def join(self, x: Tensor, e: Tensor) -> Tensor:
         return x + e
