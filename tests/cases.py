@@ -86,9 +86,9 @@ def started(features: int) -> kf.ActNorm:
     return norm
 
 
-def fitted(features: int) -> kf.Standardize:
+def fitted(features: int, **settings) -> kf.Standardize:
     """Returns a Standardize that has seen its rows."""
-    units = kf.Standardize(features)
+    units = kf.Standardize(features, **settings)
     scale = torch.linspace(0.5, 4, features)
     units.fit(2 + scale * torch.randn(64, features))
     return units
@@ -291,6 +291,10 @@ BIJECTIONS = {
     ),
     "Squeeze": Case(kf.Squeeze, (2, 4, 2)),
     "Squeeze by three": Case(lambda: kf.Squeeze(3), (1, 3, 3)),
+    "Logit, padding": Case(
+        lambda: kf.Logit(0.0, 16.0, margin=0.05, padding=1), (3, 2), interval=(0.0, 16.0)
+    ),
+    "Standardize, padding": Case(lambda: fitted(3, padding=2), (3,)),
     "Standardize, images": Case(lambda: kf.Standardize(2), (2, 3, 1)),
     "Standardize, fresh": Case(lambda: kf.Standardize(2), (2,)),
     "Standardize, fitted": Case(lambda: fitted(3), (3,)),

@@ -55,6 +55,7 @@ _HOMES = {
     "flows": (
         "Augmentation",
         "Dequantize",
+        "DequantizeAndPad",
         "Flow",
         "Pad",
         "StandardNormal",
@@ -131,6 +132,7 @@ if TYPE_CHECKING:
     from kappaflow.flows import (  # noqa: F401
         Augmentation,
         Dequantize,
+        DequantizeAndPad,
         Flow,
         Pad,
         StandardNormal,

@@ -146,6 +146,35 @@ def test_jet_is_a_model_of_images_too(run, pictures, tmp_path):
     assert "pixels on" in (tmp_path / "run/report.html").read_text()
 
 
+def test_channels_of_noise_are_added_by_an_option(run, pictures, tmp_path):
+    """The flow is one of images and noise; bits count the image, and the page says bound."""
+    folder = tmp_path / "run"
+    words = ("fit", pictures, "--size", 4, "--out", folder, *TINY, "--max-epochs", 1)
+    outcome = run(*words, "--padding", 2)
+    assert outcome.status == 0, outcome.err
+    config = json.loads((folder / "config.json").read_text())
+    assert config["model"]["arguments"]["padding"] == 2
+    flow = kf.load(folder)
+    assert flow.event_shape == (3, 4, 4) and flow.joint_shape == (5, 4, 4)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["test_bits_per_dimension"] == pytest.approx(
+        result["test_nll"] / (3 * 4 * 4 * np.log(2))
+    )
+    page = (folder / "report.html").read_text()
+    assert "The noise in the pixels and in the padding is drawn once" in page
+    assert "upper bound on the bits" in page and "2 Gaussian channels are drawn" in page
+    for used in (
+        ("sample", folder, "-n", 3, "--out", tmp_path / "drawn.npy"),
+        ("score", folder, pictures, "--out", tmp_path / "scores.csv"),
+        ("doctor", folder),
+        ("report", folder),
+    ):
+        assert run(*used).status in (0, 1), used
+    assert np.load(tmp_path / "drawn.npy").shape == (3, 3, 4, 4)
+    assert "bits_per_dimension" in pl.read_csv(tmp_path / "scores.csv").columns
+    refused(run(*words, "--padding", 1), "made with padding 2, not 1")
+
+
 def test_samples_are_one_picture_an_array_or_a_picture_each(run, digits_run, tmp_path):
     """In a grid, as whole numbers in the units of the data, and in a folder made for them."""
     drawn = kf.load(digits_run).sample(12, generator=torch.Generator().manual_seed(3))
@@ -312,6 +341,8 @@ def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):
         (["fit", "magic", "--by-class"], "--by-class is an option of images"),
         (["fit", "magic", "--no-crop"], "--crop is an option of images"),
         (["fit", "magic", "--levels", 2], "--levels is an option of images"),
+        (["fit", "magic", "--padding", 2], "--padding is an option of images"),
+        (["fit", "digits", "--padding", -1], "'padding' should be at least 0"),
         (["fit", "digits", "--patch", 2], "--patch is an option of jet"),
         (["fit", "digits", "--depth", 2], "--depth is an option of jet"),
         (["fit", "digits", "--model", "jet", "--steps", 2], "--steps is an option of glow"),

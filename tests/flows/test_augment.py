@@ -71,6 +71,8 @@ def test_more_samples_tighten_the_bound():
         kf.VariationalDequantize((2, 4, 4), 16, depth=3, hidden=4),
         kf.VariationalDequantize((2, 4, 4), 16, depth=1, hidden=4),
         kf.Pad(3),
+        kf.DequantizeAndPad(kf.Dequantize(16), 1),
+        kf.DequantizeAndPad(kf.VariationalDequantize((2, 4, 4), 16, depth=2, hidden=4), 3),
     ],
 )
 def test_what_is_drawn_is_joined_and_dropped_again(augment):
@@ -179,6 +181,38 @@ def test_a_temperature_of_zero_is_the_mode():
     assert torch.allclose(cool - mode, (warm - mode) / 2, atol=1e-5)
 
 
+def test_filling_and_padding_have_the_density_of_both():
+    """Written out: e is noise of one channel and two normal ones, and so is what is joined."""
+    both = kf.DequantizeAndPad(kf.Dequantize(4), 2)
+    flow = kf.Flow(kf.StandardNormal((3, 2, 2)), kf.Chain([]), both)
+    x = pixels(5, (1, 2, 2), 4)
+    e, log_q = both.draw(x, generator=seeded())
+    normal = torch.distributions.Normal(0.0, 1.0)
+    added = normal.log_prob(e[:, 1:]).flatten(1).sum(1)
+    assert e.shape == (5, 3, 2, 2) and ((e[:, :1] >= 0) & (e[:, :1] < 1)).all()
+    assert torch.allclose(log_q, added)
+    own = normal.log_prob(x + e[:, :1]).flatten(1).sum(1)
+    assert torch.allclose(flow.joint_log_prob(x, e), own + added, rtol=1e-5)
+    # what is padded stays standard normal, so that its terms cancel
+    assert torch.allclose(flow.log_prob(x, generator=seeded()), own, rtol=1e-5)
+    assert both.log_prob(torch.full_like(e, 1.5), x).tolist() == [-math.inf] * 5
+
+
+def test_padding_that_is_mixed_in_gives_a_bound():
+    """Z = (x + a e, e) has log p(x) = log N(0, 1 + a^2); more draws come nearer to it."""
+    slope = 0.8
+    mix = kf.LinearCoupling(kf.Partition(2, (1,)), torch.tensor([[slope]]))
+    flow = kf.Flow(kf.StandardNormal(2), mix, kf.Pad(1)).double()
+    x = torch.tensor([[1.5]], dtype=torch.float64).expand(4000, 1)
+    exact = torch.distributions.Normal(0.0, math.sqrt(1 + slope**2)).log_prob(x[:1, 0]).item()
+    with torch.no_grad():
+        bounds = [flow.log_prob(x, samples=n, generator=seeded()).mean() for n in (1, 4, 64)]
+    assert bounds[0] < bounds[1] - 0.1 < exact and bounds[1] < bounds[2] < exact + 0.01
+    assert abs(bounds[2] - exact) < 0.01
+    by_hand = exact - (bounds[0] - exact).abs()  # the gap is the divergence of q from p(e | x)
+    assert bounds[0].item() == pytest.approx(by_hand.item())
+
+
 def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
     """As any other."""
     chain = kf.Chain([kf.AffineCoupling(kf.Partition.half(4), kf.MLP(2, 4, (8,)))])
@@ -214,6 +248,9 @@ def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
             ),
             "'e' should have shape .4, 2.",
         ),
+        (lambda: kf.DequantizeAndPad(kf.Pad(1), 1), "'filling' should be a Dequantize or a Var"),
+        (lambda: kf.DequantizeAndPad(kf.Dequantize(4), 0), "'features' should be at least 1"),
+        (lambda: kf.Standardize(2, padding=2), "'padding' should be less than the 2 features"),
         (lambda: kf.VariationalDequantize((4,)), "'event_shape' should be .channels, height"),
         (
             lambda: kf.Flow(

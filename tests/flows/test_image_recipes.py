@@ -85,9 +85,51 @@ def test_classes_have_their_own_densities():
     assert flow.sample(5, torch.eye(3).double()).shape == (5, 3, 1, 4, 4)
 
 
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_padding_channels_stand_beside_those_of_the_image(recipe, tmp_path):
+    """The flow takes both, samples are images alone, and all of it is saved."""
+    flow = small(recipe, padding=2, dequantize="uniform", values=16).float()
+    assert flow.event_shape == (1, 4, 4) and flow.joint_shape == (3, 4, 4)
+    assert flow.augment.values == 16 and flow.sample(2).shape == (2, 1, 4, 4)
+    kf.save(flow, tmp_path)
+    loaded = kf.load(tmp_path)
+    assert repr(loaded.augment) == repr(flow.augment)
+    x = torch.randint(0, 16, (3, 1, 4, 4)).float()
+    scores = [f.log_prob(x, generator=torch.Generator().manual_seed(1)) for f in (flow, loaded)]
+    assert torch.equal(*scores)
+    assert torch.equal(kf.reconstruct(flow, x), x)
+    assert kf.interpolate(flow, x[:1], x[1:2], 3).shape == (3, 1, 1, 4, 4)
+
+
+def test_units_leave_the_padding_as_it_is():
+    """Standardised or behind a logit, only the channels of the image are changed."""
+    x = torch.cat((40 + 9 * torch.rand(50, 2, 4, 4), torch.randn(50, 1, 4, 4)), 1)
+    units = kf.glow((2, 4, 4), levels=1, padding=1).units
+    units.bijections[0].fit(x)
+    z, log_det = units(x)
+    assert torch.equal(z[:, 2:], x[:, 2:]) and not torch.equal(z[:, :2], x[:, :2])
+    assert z[:, :2].std().item() == pytest.approx(1, abs=1e-3)
+    deviation = x[:, :2].std((0, 2, 3), correction=0)
+    assert log_det[0].item() == pytest.approx(-16 * deviation.log().sum().item(), rel=1e-4)
+    logit = kf.glow((2, 4, 4), levels=1, padding=1, logit=0.05).bijection.bijections[0]
+    z, _ = logit(x)
+    assert torch.equal(z[:, 2:], x[:, 2:])
+    alone, log_det = kf.Logit(0.0, 256.0, margin=0.05)(x[:, :2])
+    assert torch.equal(z[:, :2], alone) and torch.equal(logit(x)[1], log_det)
+
+
+def test_padding_alone_needs_no_whole_numbers():
+    """Images of real numbers are padded too; None and 0 add nothing."""
+    assert repr(kf.glow((1, 4, 4), levels=1, padding=2).augment) == "Pad(features=2)"
+    for padding in (None, 0):
+        assert kf.glow((1, 4, 4), levels=1, padding=padding).augment is None
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: kf.glow((1, 4, 4), levels=1, padding=-1), "'padding' should be at least 0"),
+        (lambda: kf.jet((1, 4, 4), padding=0.5), "'padding' should be a whole number"),
         (
             lambda: kf.glow((1, 28, 28), levels=3),
             "'levels' should be at most 2 for images of 28 x",

@@ -466,6 +466,14 @@ def test_what_is_the_same_for_all_features_lets_an_order_pass():
     assert len(certificate.replaced) == len(without.replaced) == 2
 
 
+def test_what_leaves_padding_alone_lets_no_order_pass():
+    """A logit of some of the features only finds them in their places."""
+    parts = [affine(kf.Partition.alternating(4)) for _ in range(2)]
+    flow = flow_of(parts[0], kf.Logit(-99.0, 99.0, padding=2), parts[1], features=4)
+    _, certificate = kf.rewrite_fixed_partition(flow, torch.randn(9, 4))
+    assert certificate.differences["float64"].log_prob <= 1e-9
+
+
 def test_a_linear_layer_at_its_start_costs_nothing():
     """It is the identity, which has no couplings and no line in the certificate."""
     half = kf.Partition.half(4)

@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from kappaflow._checks import batch, feature_batch, finite_float, positive_float, positive_int
+from kappaflow._checks import (
+    batch,
+    feature_batch,
+    finite_float,
+    natural_int,
+    positive_float,
+    positive_int,
+)
 from kappaflow.bijection import Bijection, at_each_place, log_det_dtype
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import ElementwiseLinearization, Linearization, beside_features
@@ -24,6 +31,11 @@ class Standardize(Bijection):
 
     Args:
         features: Number of features: dimension 1 of the points.
+        padding: The last so many of them are no data, and are left as they are: see
+            `kappaflow.Pad`.
+
+    Raises:
+        ArgumentError: No feature is left beside the padding.
 
     Example:
         >>> units = Standardize(1)
@@ -34,9 +46,15 @@ class Standardize(Bijection):
 
     is_linear = True
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, *, padding: int = 0) -> None:
         super().__init__()
         self.features = positive_int("features", features)
+        self.padding = natural_int("padding", padding)
+        if self.padding >= features:
+            raise ArgumentError(
+                f"'padding' should be less than the {features} features, got {padding}: it is "
+                "beside the data."
+            )
         self.mean: Tensor
         self.deviation: Tensor
         self.fitted: Tensor
@@ -47,9 +65,10 @@ class Standardize(Bijection):
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
         """Takes mean and deviation of x (N, features, ...); a constant feature is only shifted."""
-        mean, deviation = moments(feature_batch("x", x, self.features))
-        self.mean.copy_(mean)
-        self.deviation.copy_(deviation)
+        own = self.features - self.padding
+        mean, deviation = moments(feature_batch("x", x, self.features)[:, :own])
+        self.mean[:own] = mean
+        self.deviation[:own] = deviation
         self.fitted.fill_(True)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -73,7 +92,8 @@ class Standardize(Bijection):
         return -at_each_place(self.deviation.to(log_det_dtype(x.dtype)).log().sum(), x)
 
     def extra_repr(self) -> str:
-        return f"features={self.features}, fitted={in_words(self.fitted)}"
+        padding = f", padding={self.padding}" if self.padding else ""
+        return f"features={self.features}{padding}, fitted={in_words(self.fitted)}"
 
 
 @register("ElementwiseAffine")
@@ -146,6 +166,7 @@ class Logit(Bijection):
         low: Lower end of the interval.
         high: Upper end of the interval, above `low`.
         margin: a, from 0 to below 1/2: how far the ends themselves are kept from infinity.
+        padding: The last so many features (dimension 1) are left as they are: see `kappaflow.Pad`.
 
     Raises:
         ArgumentError: `high` is not above `low`, or `margin` is outside [0, 1/2).
@@ -159,22 +180,33 @@ class Logit(Bijection):
         (0.0, 1.3863)
     """
 
-    def __init__(self, low: float = 0.0, high: float = 1.0, *, margin: float = 0.0) -> None:
+    def __init__(
+        self, low: float = 0.0, high: float = 1.0, *, margin: float = 0.0, padding: int = 0
+    ) -> None:
         super().__init__()
         self.low, self.high = finite_float("low", low), finite_float("high", high)
         self.margin = finite_float("margin", margin)
         positive_float("high - low", self.high - self.low)
         if not 0 <= self.margin < 0.5:
             raise ArgumentError(f"'margin' should be at least 0 and below 1/2, got {margin}.")
+        self.padding = natural_int("padding", padding)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        unit = (batch("x", x) - self.low) / (self.high - self.low)
+        own, rest = self._parted(batch("x", x))
+        unit = (own - self.low) / (self.high - self.low)
         z = torch.logit(self.margin + (1 - 2 * self.margin) * unit)
-        return z, self._log_det(z)
+        return torch.cat((z, rest), 1), self._log_det(z)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        unit = (torch.sigmoid(batch("z", z)) - self.margin) / (1 - 2 * self.margin)
-        return unit * (self.high - self.low) + self.low, -self._log_det(z)
+        own, rest = self._parted(batch("z", z))
+        unit = (torch.sigmoid(own) - self.margin) / (1 - 2 * self.margin)
+        x = unit * (self.high - self.low) + self.low
+        return torch.cat((x, rest), 1), -self._log_det(own)
+
+    def _parted(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the features that are changed, and the padding."""
+        own = x.shape[1] - self.padding
+        return x[:, :own], x[:, own:]
 
     def _log_det(self, z: Tensor) -> Tensor:
         """Returns log|dz/dx| from z, where it is accurate even when x has rounded to an end."""
@@ -183,4 +215,5 @@ class Logit(Bijection):
         return (softplus(wide) + softplus(-wide) + slope).flatten(1).sum(1)
 
     def extra_repr(self) -> str:
-        return f"low={self.low:g}, high={self.high:g}, margin={self.margin:g}"
+        padding = f", padding={self.padding}" if self.padding else ""
+        return f"low={self.low:g}, high={self.high:g}, margin={self.margin:g}{padding}"

@@ -41,6 +41,8 @@ class ImageOptions:
         What fills the steps between the values of a pixel (uniform).
     logit
         A margin, such as 0.05, puts a logit of the pixels in front.
+    padding
+        Gaussian channels added beside those of the image; the likelihood is then a bound.
     patch
         jet: side of a patch; 4, or less for small images.
     width
@@ -59,12 +61,13 @@ class ImageOptions:
     coupling: Literal["affine", "additive"] | None = None
     dequantize: Literal["uniform", "variational"] | None = None
     logit: float | None = None
+    padding: Whole | None = None
     patch: Whole | None = None
     width: Whole | None = None
 
 
 OF_SOURCE = ("size", "grey", "crop", "flip", "by_class")
-EVERY_MODEL = ("scale_bound", "memory", "dequantize", "logit")
+EVERY_MODEL = ("scale_bound", "memory", "dequantize", "logit", "padding")
 OF_MODELS = {
     "glow": (*EVERY_MODEL, "levels", "steps", "hidden", "mixing", "condition_bound", "coupling"),
     "real_nvp_image": (*EVERY_MODEL, "levels", "hidden"),

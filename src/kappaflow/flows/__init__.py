@@ -7,6 +7,7 @@ from kappaflow.flows.glow import glow
 from kappaflow.flows.jet import jet
 from kappaflow.flows.latent import interpolate, reconstruct
 from kappaflow.flows.nice import nice
+from kappaflow.flows.padded import DequantizeAndPad
 from kappaflow.flows.real_nvp import real_nvp
 from kappaflow.flows.real_nvp_image import real_nvp_image
 from kappaflow.flows.variational import VariationalDequantize
@@ -14,6 +15,7 @@ from kappaflow.flows.variational import VariationalDequantize
 __all__ = [
     "Augmentation",
     "Dequantize",
+    "DequantizeAndPad",
     "Flow",
     "Pad",
     "StandardNormal",

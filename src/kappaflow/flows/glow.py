@@ -14,7 +14,7 @@ from kappaflow.bijections import (
     Squeeze,
 )
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.images import check_levels, image_flow
+from kappaflow.flows.images import check_levels, image_flow, padded_shape
 from kappaflow.memory import MEMORY_MODES
 from kappaflow.nets import ConvNet
 from kappaflow.partition import Partition
@@ -39,6 +39,7 @@ def glow(
     dequantize: str | None = None,
     values: int = 256,
     logit: float | None = None,
+    padding: int | None = None,
 ) -> Flow:
     """Returns a Glow: levels of steps, each an ActNorm, a 1x1 convolution and a coupling.
 
@@ -66,6 +67,8 @@ def glow(
         values: How many values such a pixel may have.
         logit: A margin, such as 0.05, puts a logit of the pixels, from 0 to `values`, in front;
             None a standardisation of the channels, which the first `kappaflow.fit` sets.
+        padding: Gaussian channels added beside those of the image, see `Pad`: log_prob is then a
+            bound, samples drop them. None for none.
 
     Returns:
         A flow with `log_prob` and `sample`.
@@ -104,7 +107,8 @@ def glow(
             return AdditiveCoupling(partition, network, **settings)
         return AffineCoupling(partition, network, scale_bound=bound, **settings)
 
-    scales, channels = [], sizes[0]
+    joint_shape = padded_shape(sizes, padding)
+    scales, channels = [], joint_shape[0]
     for level in range(levels):
         channels *= 4
         layers: list[Bijection] = [Squeeze()]
@@ -118,9 +122,10 @@ def glow(
         channels //= 2
     return image_flow(
         sizes,
-        MultiScale(sizes, scales),
+        MultiScale(joint_shape, scales),
         dequantize=dequantize,
         values=values,
         logit=logit,
+        padding=padding,
         context_features=context_features,
     )

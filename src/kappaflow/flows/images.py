@@ -1,58 +1,75 @@
 """What the recipes of images share: how pixels come in, and what fills them."""
 
-from collections.abc import Sequence
-
-from kappaflow._checks import one_of, positive_int
+from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Logit, Standardize
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.augment import Augmentation, Dequantize
+from kappaflow.flows.augment import Augmentation, Dequantize, Pad
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.padded import DequantizeAndPad
 from kappaflow.flows.variational import VariationalDequantize
 from kappaflow.nets import StandardizeInputs
 
 DEQUANTIZATIONS = (None, "uniform", "variational")
 
 
+def padded_shape(shape: tuple[int, int, int], padding: int | None) -> tuple[int, int, int]:
+    """Returns the shape of images with so many channels more."""
+    channels, height, width = shape
+    return channels + natural_int("padding", 0 if padding is None else padding), height, width
+
+
 def image_flow(
-    shape: Sequence[int],
+    shape: tuple[int, int, int],
     bijection: Bijection,
     *,
     dequantize: str | None,
     values: int,
     logit: float | None,
+    padding: int | None,
     context_features: int,
 ) -> Flow:
     """Returns the flow of a bijection of images behind the units of the pixels.
 
     Args:
         shape: (C, H, W) of the images.
-        bijection: Of images of that shape.
+        bijection: Of images of that shape, with the padding channels behind its own.
         dequantize: None, "uniform" or "variational".
         values: How many values a pixel may have.
         logit: Margin of a logit of the pixels; None for a standardisation of the channels.
+        padding: How many Gaussian channels are added; None for none.
         context_features: Width of the context, 0 for none.
 
     Returns:
         The flow.
     """
+    joint_shape = padded_shape(shape, padding)
+    added = joint_shape[0] - shape[0]
     units = (
-        Standardize(shape[0])
+        Standardize(joint_shape[0], padding=added)
         if logit is None
-        else Logit(0.0, float(positive_int("values", values)), margin=logit)
+        else Logit(0.0, float(positive_int("values", values)), margin=logit, padding=added)
     )
     before = {}
     if context_features:
         before["embedding"] = StandardizeInputs(context_features)
         before["context_features"] = context_features
-    augment: Augmentation | None = None
-    if one_of("dequantize", dequantize, DEQUANTIZATIONS) == "uniform":
-        augment = Dequantize(values)
-    elif dequantize == "variational":
-        augment = VariationalDequantize(shape, values)
-    base = StandardNormal(bijection.latent_shape(shape))
+    base = StandardNormal(bijection.latent_shape(joint_shape))
+    augment = _augmentation(shape, dequantize, values, added)
     return Flow(base, Chain([units, bijection], **before), augment)
+
+
+def _augmentation(
+    shape: tuple[int, int, int], dequantize: str | None, values: int, padding: int
+) -> Augmentation | None:
+    """Returns what fills the pixels, or adds channels, or both, or neither."""
+    if one_of("dequantize", dequantize, DEQUANTIZATIONS) is None:
+        return Pad(padding) if padding else None
+    filling = (
+        Dequantize(values) if dequantize == "uniform" else VariationalDequantize(shape, values)
+    )
+    return DequantizeAndPad(filling, padding) if padding else filling
 
 
 def check_levels(shape: tuple[int, int, int], levels: int, *, squeezes: int) -> None:

@@ -7,7 +7,7 @@ from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Flatten, Permutation, SigmoidCoupling, Squeeze
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.images import image_flow
+from kappaflow.flows.images import image_flow, padded_shape
 from kappaflow.nets import VisionTransformer
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 from kappaflow.registry import register
@@ -31,6 +31,7 @@ def jet(
     dequantize: str | None = None,
     values: int = 256,
     logit: float | None = None,
+    padding: int | None = None,
     seed: int = 0,
 ) -> Flow:
     """Returns a Jet: couplings of patches, all of one size, no scales.
@@ -56,6 +57,8 @@ def jet(
         values: How many values such a pixel may have.
         logit: A margin, such as 0.05, puts a logit of the pixels, from 0 to `values`, in front;
             None a standardisation of the channels, which the first `kappaflow.fit` sets.
+        padding: Gaussian channels added beside those of the image, see `Pad`: log_prob is then a
+            bound, samples drop them. None for none.
         seed: Draws the permutations.
 
     Returns:
@@ -73,7 +76,8 @@ def jet(
         >>> flow.sample(2).shape
         torch.Size([2, 1, 8, 8])
     """
-    channels, height, width_of_image = sizes = image_shape("shape", shape)
+    sizes = image_shape("shape", shape)
+    channels, height, width_of_image = padded_shape(sizes, padding)
     side = positive_int("patch", patch)
     if height % side or width_of_image % side:
         raise ArgumentError(
@@ -116,5 +120,6 @@ def jet(
         dequantize=dequantize,
         values=values,
         logit=logit,
+        padding=padding,
         context_features=natural_int("context_features", context_features),
     )

@@ -6,7 +6,7 @@ from kappaflow._checks import image_shape, natural_int, positive_float
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import ActNorm, AffineCoupling, MultiScale, Squeeze
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.images import check_levels, image_flow
+from kappaflow.flows.images import check_levels, image_flow, padded_shape
 from kappaflow.nets import ResidualConvNet
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 from kappaflow.registry import register
@@ -28,6 +28,7 @@ def real_nvp_image(
     dequantize: str | None = None,
     values: int = 256,
     logit: float | None = None,
+    padding: int | None = None,
 ) -> Flow:
     """Returns a RealNVP of images: checkerboard and channel couplings, scale by scale.
 
@@ -51,6 +52,8 @@ def real_nvp_image(
         logit: A margin, such as 0.05 in the source, puts a logit of the pixels, from 0 to
             `values`, in front; None a standardisation of the channels, which the first
             `kappaflow.fit` sets.
+        padding: Gaussian channels added beside those of the image, see `Pad`: log_prob is then a
+            bound, samples drop them. None for none.
 
     Returns:
         A flow with `log_prob` and `sample`.
@@ -89,7 +92,8 @@ def real_nvp_image(
         turns = [first if i % 2 == 0 else first.swapped() for i in range(count)]
         return [layer for partition in turns for layer in couple(partition)]
 
-    scales, channels = [], sizes[0]
+    joint_shape = padded_shape(sizes, padding)
+    scales, channels = [], joint_shape[0]
     for _ in range(levels - 1):
         layers = in_turns(SpatialPartition(channels), IN_A_ROW)
         channels *= 4
@@ -99,9 +103,10 @@ def real_nvp_image(
     scales.append(Chain(in_turns(SpatialPartition(channels), LAST), memory=memory))
     return image_flow(
         sizes,
-        MultiScale(sizes, scales),
+        MultiScale(joint_shape, scales),
         dequantize=dequantize,
         values=values,
         logit=logit,
+        padding=padding,
         context_features=context_features,
     )

@@ -64,6 +64,7 @@ class ImageLikelihood(Part):
 
     Attributes:
         images: How many.
+        padding: How many Gaussian channels the flow takes beside those of the images.
         bits_per_dimension: Mean, in bits for each number of an image; None where pixels are not
             whole numbers to the flow.
         bits_standard_error: Of that mean, over the images.
@@ -76,6 +77,7 @@ class ImageLikelihood(Part):
     """
 
     images: int
+    padding: int = 0
     bits_per_dimension: float | None
     bits_standard_error: float | None
     nll: float

@@ -201,7 +201,8 @@ class Plan:
 
     def _leave(self, part: Bijection) -> None:
         """Adds a layer as it is, in front of which all is in its old order."""
-        if not isinstance(part, Logit):  # the same function of each feature
+        # the same function of each feature, unless some of them are padding
+        if not isinstance(part, Logit) or part.padding:
             self._finish()
         self._emit()
         self.items.append(part)

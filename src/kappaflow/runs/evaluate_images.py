@@ -7,7 +7,7 @@ import numpy as np
 
 from kappaflow.conditioning import layers_of, profile
 from kappaflow.diagnosis import Diagnosis, doctor, image_likelihood_findings, with_findings
-from kappaflow.flows import Dequantize, Flow, VariationalDequantize
+from kappaflow.flows import Flow
 from kappaflow.report import About, FindingView, ImageLikelihood, ImageReport, ProfileView
 from kappaflow.runs.image_job import ImageParts
 from kappaflow.runs.image_pictures import (
@@ -21,7 +21,7 @@ from kappaflow.runs.independent_pixels import independent_bits
 from kappaflow.runs.judged import PERCENTILES, judged_alone
 from kappaflow.training import FitResult, log_prob_of, quantile
 from kappaflow.training.image_rows import ImageRows
-from kappaflow.training.measure import bits_per_dimension
+from kappaflow.training.measure import bits_per_dimension, has_bits
 
 MOST_POINTS = 32
 # What a profile of 28 x 28 pixels and 50 layers at 2 points costs, in layers^2 x pixels: half a
@@ -112,11 +112,6 @@ def points_of(flow: Flow) -> int:
     return max(1, min(MOST_POINTS, round(WORK / (layers**2 * math.prod(flow.joint_shape)))))
 
 
-def has_bits(flow: Flow) -> bool:
-    """Returns whether pixels are whole numbers to a flow, so that bits per dimension mean it."""
-    return isinstance(flow.augment, Dequantize | VariationalDequantize)
-
-
 def _likelihood(flow: Flow, parts: ImageParts) -> ImageLikelihood:
     nll = -log_prob_of(flow, ImageRows(parts.test, flow))
     mean, error = nll.mean().item(), nll.std(correction=0).item() / math.sqrt(len(nll))
@@ -125,6 +120,7 @@ def _likelihood(flow: Flow, parts: ImageParts) -> ImageLikelihood:
     levels = {"median": 0.5, "p95": 0.95, "max": 1.0}
     return ImageLikelihood(
         images=len(nll),
+        padding=flow.joint_shape[0] - flow.event_shape[0],
         bits_per_dimension=mean * scale if counted else None,
         bits_standard_error=error * scale if counted else None,
         nll=mean,

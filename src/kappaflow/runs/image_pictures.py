@@ -20,6 +20,7 @@ from kappaflow.runs.image_samples import (
     values_of,
 )
 from kappaflow.training.image_rows import ImageRows
+from kappaflow.training.measure import has_bits
 
 TEMPERATURES = (0.5, 0.7, 0.8, 1.0)
 PAIRS = 6
@@ -74,7 +75,7 @@ def reconstruction_picture(flow: Flow, parts: ImageParts) -> Picture:
     back = reconstruct(flow, rows.x, rows.context)
     off = (back - rows.x).abs()
     worst, count = off.max().item(), int((off > 0.5).sum())
-    unit = "pixel value" if flow.augment is not None else "unit of a pixel"
+    unit = "pixel value" if has_bits(flow) else "unit of a pixel"
     said = (
         f"All {off.numel():,} pixels came back exactly."
         if worst == 0

@@ -13,7 +13,7 @@ from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
 from kappaflow.flows import Flow
 from kappaflow.report.png import Pixels
-from kappaflow.runs.evaluate_images import has_bits, points_of
+from kappaflow.runs.evaluate_images import points_of
 from kappaflow.runs.image_job import with_classes
 from kappaflow.runs.image_samples import context_of, draw_pixels, values_of
 from kappaflow.runs.stored import (
@@ -25,7 +25,7 @@ from kappaflow.runs.stored import (
 from kappaflow.runs.use import Columns, check_draws, checked_quantiles, percentiles
 from kappaflow.training import Rows, log_prob_of
 from kappaflow.training.image_rows import ImageRows
-from kappaflow.training.measure import bits_per_dimension
+from kappaflow.training.measure import bits_per_dimension, has_bits
 
 
 def sample_image_run(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kappaflow.conditioning import round_trip, spectrum
 from kappaflow.conditioning.points import joined_points
-from kappaflow.flows import Dequantize, Flow, VariationalDequantize
+from kappaflow.flows import Flow
 from kappaflow.training.rows import AnyRows
 
 ROWS_AT_ONCE = 4096
@@ -58,11 +58,16 @@ def likelihood_figures(flow: Flow, rows: AnyRows) -> dict[str, float]:
         "validation_nll": nll.mean().item(),
         "validation_nll_standardised": standardised.mean().item(),
     }
-    if isinstance(flow.augment, Dequantize | VariationalDequantize):
+    if has_bits(flow):
         figures["validation_bits_per_dimension"] = bits_per_dimension(flow, nll.mean().item())
     for name, level in (("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
         figures[f"validation_nll_{name}"] = quantile(standardised, level)
     return figures
+
+
+def has_bits(flow: Flow) -> bool:
+    """Returns whether pixels are whole numbers to a flow, so that bits per dimension mean it."""
+    return hasattr(flow.augment, "values")
 
 
 def bits_per_dimension(flow: Flow, nll: float) -> float:
