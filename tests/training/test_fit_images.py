@@ -56,6 +56,18 @@ def test_the_same_seed_gives_the_same_training():
     ]
 
 
+def test_the_conditioning_is_measured_as_seldom_as_asked_for():
+    """After the first epoch, each n-th and the last; it changes nothing else."""
+    settings = SETTINGS | {"max_epochs": 5}
+    often = kf.fit(small(), digits(), **settings).history
+    seldom = kf.fit(small(), digits(), **settings, conditioning_every=2).history
+    for key in ("condition_number_median", "condition_number_p95", "round_trip_data"):
+        kept = [line[key] for line in often]
+        assert [line[key] for line in seldom] == [*kept[:2], None, *kept[3:]]
+        assert None not in kept
+    assert [a["train_nll"] for a in often] == [b["train_nll"] for b in seldom]
+
+
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     """From the last checkpoint, with another process's worth of random numbers in between."""
     train, held_out = split_images(digits(), fractions=(0.9, 0.1), seed=0)

@@ -17,6 +17,7 @@ from kappaflow.training.averaging import Average
 from kappaflow.training.blame import blame
 from kappaflow.training.checkpoint import Groups
 from kappaflow.training.measure import (
+    CONDITIONING,
     conditioning_figures,
     likelihood_figures,
     peak_memory_bytes,
@@ -183,6 +184,12 @@ class Training:
             "a smaller scale_bound; (c) extreme rows. kappaflow.doctor(flow, x) tells them apart."
         )
 
+    def _conditioning(self) -> Figures:
+        """Returns the conditioning after this epoch, or None for each figure of it."""
+        if self.settings.measures_conditioning(self.progress.epoch):
+            return conditioning_figures(self.flow, self.validation)
+        return dict.fromkeys(CONDITIONING)
+
     def _measured(self, train_nll: float, started: float) -> Figures:
         """Returns the metrics of the epoch, and keeps the weights if they are the best so far."""
         progress = self.progress
@@ -193,7 +200,7 @@ class Training:
                 "train_nll": train_nll,
                 "train_nll_standardised": train_nll + units_log_det(self.flow),
                 **likelihood_figures(self.flow, self.validation),
-                **conditioning_figures(self.flow, self.validation),
+                **self._conditioning(),
             }
             if figures["validation_nll"] < progress.best_nll:
                 progress.best_nll, progress.best_epoch = figures["validation_nll"], progress.epoch

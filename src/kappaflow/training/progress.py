@@ -45,17 +45,15 @@ def progress_bar(epochs: int, done: int, *, visible: bool | None) -> Iterator[Sh
 
 
 def _in_words(figures: Figures) -> str:
+    measured = figures["condition_number_p95"]
+    condition = "" if measured is None else f", cond {_short(measured)}"
     bits = figures.get("validation_bits_per_dimension")
     if bits is not None and figures["train_nll"] is not None:
         train = figures["train_nll"] * bits / figures["validation_nll"]
-        return (
-            f"bits/dim {_short(train)} train {_short(bits)} held out, "
-            f"cond {_short(figures['condition_number_p95'])}"
-        )
+        return f"bits/dim {_short(train)} train {_short(bits)} held out{condition}"
     return (
         f"nll {_short(figures['train_nll_standardised'])} train "
-        f"{_short(figures['validation_nll_standardised'])} held out, "
-        f"cond {_short(figures['condition_number_p95'])}"
+        f"{_short(figures['validation_nll_standardised'])} held out{condition}"
     )
 
 

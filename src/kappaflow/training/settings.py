@@ -27,6 +27,8 @@ class Settings(BaseModel):
         average: Decay of the exponential moving average of the weights that is validated and kept;
             0 keeps the weights themselves.
         patience: Epochs without a better validation NLL after which training stops.
+        conditioning_every: Epochs from one measurement of the conditioning to the next; the first
+            and the last are measured too. Of few, large images it takes longer than an epoch.
         most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
         seed: Decides the order of the rows, and what random layers draw.
         precision: "full", or "bf16": the products of the conditioners in bfloat16 while training.
@@ -45,9 +47,14 @@ class Settings(BaseModel):
     clip_norm: Positive = 5.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     patience: Count = 30
+    conditioning_every: Count = 1
     most_skipped: Count = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Literal["full", "bf16"] = "full"
+
+    def measures_conditioning(self, epoch: int) -> bool:
+        """Returns whether the conditioning is measured after an epoch, counted from 1."""
+        return epoch in (1, self.max_epochs) or epoch % self.conditioning_every == 0
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Returns the learning rate of a step: a linear rise, then half a cosine to zero."""
