@@ -15,7 +15,10 @@ from tests.cli.conftest import SMALL
 import kappaflow as kf
 from kappaflow.cli.app import app
 
-COMMANDS = ("fit", "sample", "score", "doctor", "report", "factor", "rewrite", "data", "native")
+COMMANDS = (
+    "fit", "sample", "score", "doctor", "report", "factor", "rewrite", "reproduce", "data",
+    "native",
+)  # fmt: skip
 
 
 def test_fit_writes_a_run_folder_with_everything_in_it(finished):

@@ -13,6 +13,7 @@ from kappaflow.cli.factor import factor
 from kappaflow.cli.fit import fit
 from kappaflow.cli.native import native
 from kappaflow.cli.report import report
+from kappaflow.cli.reproduce import reproduce
 from kappaflow.cli.rewrite import rewrite
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
@@ -30,7 +31,7 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for command in (fit, sample, score, doctor, report, factor, rewrite, data, native):
+for command in (fit, sample, score, doctor, report, factor, rewrite, reproduce, data, native):
     app.command(command)
 
 

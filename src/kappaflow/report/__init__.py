@@ -18,6 +18,8 @@ from kappaflow.report.content import (
     Separation,
     Spread,
 )
+from kappaflow.report.faces_content import FacesReport, FacesRun, FacesSize
+from kappaflow.report.faces_page import render_faces
 from kappaflow.report.factors import render_factors
 from kappaflow.report.files import AnyReport, read_report, write_report
 from kappaflow.report.image_content import (
@@ -33,6 +35,9 @@ from kappaflow.report.page import render
 __all__ = [
     "About",
     "AnyReport",
+    "FacesReport",
+    "FacesRun",
+    "FacesSize",
     "FindingView",
     "ImageLikelihood",
     "ImageReport",
@@ -50,6 +55,7 @@ __all__ = [
     "encoded",
     "read_report",
     "render",
+    "render_faces",
     "render_factors",
     "render_images",
     "write_report",

@@ -133,7 +133,7 @@ def neighbours_of(flow: Flow, parts: ImageParts, classes: tuple[str, ...]) -> Ne
     drawn = drawn[:: len(drawn) // SIDE][:SIDE]
     held_out = _of(parts.test, range(min(SIDE, len(parts.test))), values)
     (of_samples, nearest), (of_held_out, _) = (
-        _nearest(images, parts.train, values) for images in (drawn, held_out)
+        nearest_images(images, parts.train, values) for images in (drawn, held_out)
     )
     unit = f"root mean square over the pixels, which go from 0 to {values - 1}"
     scale = (values - 1) / 255
@@ -155,8 +155,17 @@ def neighbours_of(flow: Flow, parts: ImageParts, classes: tuple[str, ...]) -> Ne
     )
 
 
-def _nearest(images: Pixels, train: Images, values: int) -> tuple[list[float], Pixels]:
-    """Returns the distance of each image to the nearest training image, and that one."""
+def nearest_images(images: Pixels, train: Images, values: int) -> tuple[list[float], Pixels]:
+    """Returns the distance of each image to the nearest training image, and that one.
+
+    Args:
+        images: (N, channels, height, width), on the scale of a picture.
+        train: Images to search.
+        values: How many values a pixel may have.
+
+    Returns:
+        Root mean squares over the pixels on that scale, 0 to 255, and the nearest images.
+    """
     wanted = torch.from_numpy(images).flatten(1).float()
     best = torch.full((len(images),), torch.inf)
     found = np.zeros_like(images)
