@@ -8,7 +8,7 @@ from kappaflow.report.document import document
 from kappaflow.report.faces_content import FacesReport, FacesRun, FacesSize
 from kappaflow.report.figures.faces import condition_over_training
 from kappaflow.report.image_content import ImageReport, Picture
-from kappaflow.report.image_page import NARROW, SMALL, WIDE, Shown
+from kappaflow.report.image_page import NARROW, WIDE, Shown
 from kappaflow.report.numbers import significant, with_error
 
 ALIKE = 1.1  # condition numbers whose ratio is below this are called about the same
@@ -113,7 +113,7 @@ def _last(run: FacesRun) -> float | None:
 def _pictures(size: FacesSize, reports: Mapping[str, ImageReport]) -> dict[str, list[Shown]]:
     """Returns the pictures of a pair of runs, those without padding on the left."""
     plain, padded = (reports[run.folder] for run in size.runs)
-    room = NARROW if plain.held_out.width <= SMALL else WIDE
+    room = max(WIDE, 2 * plain.held_out.width if plain.held_out.width <= NARROW else 0)
 
     def beside(one: Picture, other: Picture, room: int) -> list[Shown]:
         return [
