@@ -12,7 +12,7 @@ from benchmarks.goals import DRAWS, GOALS, ROWS, WELL, Goal
 from benchmarks.lines import Line, grouped, key_of, read_lines, write_results
 from benchmarks.presets import PresetName
 from benchmarks.processes import Job, console, run
-from benchmarks.suite import RESULTS, JsonFile
+from benchmarks.suite import KEPT, JsonFile
 
 KEY = ("row", "ensemble", "n", "couplings", "threads", "draw")
 LARGEST = {"minutes": 256, "full": 2048}
@@ -25,12 +25,12 @@ def factor(
     rows: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     draws: int | None = None,
     threads: int = 2,
-    file: JsonFile = RESULTS / "factor.json",
+    file: JsonFile = KEPT / "factor.json",
 ) -> None:
     """Factor matrices of all kinds, and print what was aimed at beside what was reached.
 
     Draws go line by line to a file beside the results, and what is there is not computed again:
-    delete it when the code has changed.
+    delete it when the code has changed. They are kept with the code.
 
     Parameters
     ----------

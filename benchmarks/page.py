@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from benchmarks.images_page import image_values
 from benchmarks.processes import ROOT, console
-from benchmarks.suite import RESULTS
+from benchmarks.suite import KEPT, RESULTS
 from benchmarks.tables import (
     failures,
     gradient_table,
@@ -34,6 +34,7 @@ Results = dict[str, Any]
 def write_page(
     *,
     folder: Path = RESULTS,
+    kept: Path = KEPT,
     out: Path = ROOT / "docs" / "benchmarks.md",
     trade_off: Path = ROOT / "docs" / "theory" / "trade-off.md",
     figure: Path = ROOT / "docs" / "images" / "trade-off.svg",
@@ -46,6 +47,8 @@ def write_page(
     folder
         Of the files of results; what is missing there is left out of the pages, and a page of
         which nothing is there stays as it is.
+    kept
+        Of the files of factorizations, which are kept with the code.
     out
         The page on speed, memory and numerics.
     trade_off
@@ -55,7 +58,8 @@ def write_page(
     reference
         The curves that the reports of `kappaflow factor` can draw.
     """
-    results, factorizations = read_results(folder), read_results(folder, FACTORIZATIONS)
+    results = read_results(folder)
+    factorizations = read_results(kept, FACTORIZATIONS)
     if not results and not factorizations:
         raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
     if results:

@@ -18,7 +18,7 @@ from benchmarks.lines import (
     write_results,
 )
 from benchmarks.processes import Job, console, run
-from benchmarks.suite import RESULTS, JsonFile
+from benchmarks.suite import KEPT, JsonFile
 
 COUPLINGS = (6, 8, 11, 12, 16)
 MAPS = ("Gaussian", "orthogonal", "permutation", "geometric 1e2", "geometric 1e4")
@@ -35,12 +35,13 @@ def trade_off(
     draws: int | None = None,
     couplings: Numbers = None,
     threads: int = 2,
-    file: JsonFile = RESULTS / "trade-off.json",
+    file: JsonFile = KEPT / "trade-off.json",
 ) -> None:
     """Factor random matrices into more and more couplings, and print the condition numbers.
 
     Draws go line by line to a file beside the results, and what is there is not computed again:
-    delete it when the code has changed. Everything takes a day.
+    delete it when the code has changed. Everything takes a day, so that the draws are kept with
+    the code.
 
     Parameters
     ----------

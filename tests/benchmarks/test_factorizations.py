@@ -193,6 +193,7 @@ def test_a_tiny_benchmark_goes_on_where_it_was_and_has_its_page(benchmark, tmp_p
 
     benchmark("page").write_page(
         folder=tmp_path,
+        kept=tmp_path,
         out=tmp_path / "page.md",
         trade_off=tmp_path / "trade-off.md",
         figure=tmp_path / "figure.svg",
