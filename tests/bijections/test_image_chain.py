@@ -139,16 +139,19 @@ def test_hooks_of_layers_are_called():
 
 
 def test_the_first_batch_starts_what_waits_for_it(runs):
-    """Layer by layer, since each needs what reaches it; from then on as one."""
-    chain = steps().double()
-    for part in chain:
-        if isinstance(part, kf.ActNorm):
-            part.initialized.fill_(False)
-    chain(*images())
-    assert not runs
-    assert all(part.initialized for part in chain if isinstance(part, kf.ActNorm))
-    chain(*images())
-    assert len(runs) == 2
+    """Each from what reaches it, as layer by layer; not in evaluation mode."""
+    chains = [steps(kind=kind).double() for kind in (ImageChain, kf.Chain)]
+    for chain in chains:
+        for part in chain:
+            if isinstance(part, kf.ActNorm):
+                part.initialized.fill_(False)
+    waiting = [chain.eval()(*images())[0] for chain in chains]
+    started = [chain.train()(*images())[0] for chain in chains]
+    assert len(runs) == 4
+    for one, other in (waiting, started):
+        torch.testing.assert_close(one, other)
+    assert not torch.allclose(waiting[0], started[0])
+    assert all(part.initialized for part in chains[0] if isinstance(part, kf.ActNorm))
 
 
 def test_autocast_and_memory_modes_see_the_layers(runs):

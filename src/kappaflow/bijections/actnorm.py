@@ -39,9 +39,7 @@ class ActNorm(Bijection):
         self.register_buffer("initialized", torch.tensor(False))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        feature_batch("x", x, self.features)
-        if self.training and not self.initialized:
-            self._start_from(x)
+        self.start(feature_batch("x", x, self.features))
         wide, log_scale, shift = self._numbers(x)
         return (wide * log_scale.exp() + shift).to(x.dtype), self._log_det(x)
 
@@ -61,6 +59,11 @@ class ActNorm(Bijection):
 
     def _log_det(self, x: Tensor) -> Tensor:
         return at_each_place(self.log_scale.to(log_det_dtype(x.dtype)).sum(), x)
+
+    def start(self, x: Tensor) -> None:
+        """Sets scale and shift by what arrives, (B, features, ...), if they wait for it."""
+        if self.training and not self.initialized:
+            self._start_from(x)
 
     @torch.no_grad()
     def _start_from(self, x: Tensor) -> None:

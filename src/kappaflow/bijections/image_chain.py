@@ -28,8 +28,8 @@ class ImageChain(Chain):
     The same function up to rounding, in one autograd node a step: an `InvertibleConv1x1` or
     another learned linear layer, multiplied with an `ActNorm` in front of it if there is one, and
     an `AffineCoupling` that changes the second half of the channels by a `ConvNet`. All else runs
-    layer by layer: other layers, those with a hook, a chain with a memory mode, the call in which
-    an `ActNorm` starts, and whatever is under autocast or in a transform of `torch.func`.
+    layer by layer: other layers, those with a hook, a chain with a memory mode, and whatever is
+    under autocast or in a transform of `torch.func`.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -40,17 +40,13 @@ class ImageChain(Chain):
     """
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if self.memory is not None or self._waits():
+        if self.memory is not None:
             return super().forward(x, context)
         context, log_det = self.embed(context), zero_log_det(x)
         for parts in self._together(x):
             x, part = parts[0](x, context) if len(parts) == 1 else _step(parts, x, context)
             log_det = log_det + part
         return x, log_det
-
-    def _waits(self) -> bool:
-        """Returns whether a layer is to be started from what reaches it."""
-        return self.training and not all(p.initialized for p in self if isinstance(p, ActNorm))
 
     def _together(self, x: Tensor) -> Iterator[Parts]:
         """Yields the layers, those of a step together."""
@@ -73,6 +69,7 @@ def _step(parts: Parts, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tens
     linear = mixing.linear if isinstance(mixing, InvertibleConv1x1) else mixing
     matrix, shift, log_det = linear.dense(x.dtype)
     for norm in norms:
+        norm.start(x)
         shift = shift + matrix @ norm.shift
         matrix, log_det = matrix * norm.log_scale.exp(), log_det + norm.log_scale.sum()
     net = coupling.conditioner
