@@ -187,17 +187,26 @@ def test_the_prediction_is_eps_times_condition_number_times_size():
 
 
 def test_lanczos_profiles_agree_with_dense_ones(monkeypatch):
-    """Above 128 dimensions no matrix is formed; here the limit is lowered to see both."""
+    """In many dimensions no matrix is formed; here the limits are lowered to see both."""
     import importlib
 
     module = importlib.import_module("kappaflow.conditioning.profile")
     flow, (x, context) = conditional_flow(depth=3, features=12), points(4, 12)
     dense = kf.profile(flow, x, context=context)
     monkeypatch.setattr(module, "MATRIX_FREE_ABOVE", 3)
+    monkeypatch.setattr(module, "DENSE_WORK", 0)
     lanczos = kf.profile(flow, x, context=context)
     assert lanczos.status == "converged"
     for name in ("layer_sigma_max", "layer_sigma_min", "sigma_max", "sigma_min"):
         torch.testing.assert_close(getattr(lanczos, name), getattr(dense, name), rtol=2e-3, atol=0)
+
+
+def test_deep_flows_at_few_points_are_measured_by_matrices_in_more_dimensions():
+    """Lanczos iterations would take time that grows with the square of the depth."""
+    flow = kf.glow((1, 12, 12), levels=2, steps=1, hidden=2).eval()
+    x = torch.randn(30, 1, 12, 12, generator=torch.Generator().manual_seed(0))
+    assert kf.profile(flow, x[:1]).status == "exact"
+    assert kf.profile(flow, x).status == "converged"
 
 
 def test_layers_open_nested_chains_in_order():
