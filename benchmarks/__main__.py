@@ -48,6 +48,14 @@ COMMANDS = {
         "images:images",
         "Measure Glows of images: time and memory of a step, bits per dimension of digits.",
     ),
+    "image-spectra": (
+        "images_spectra:image_spectra",
+        "Compare singular values of Glows with those of dense Jacobians, and time profiles.",
+    ),
+    "mixing": (
+        "mixing:mixing",
+        "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",
+    ),
 }
 
 app = App(name="python -m benchmarks", help=__doc__, result_action="return_value")

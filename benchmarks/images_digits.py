@@ -44,7 +44,7 @@ def digits_of(row: Row, seed: int, seconds: float, shape: ImageShape = SHAPE) ->
     train, validation, test = digits()
     torch.manual_seed(seed)
     model = row.build(shape)
-    training = Training(model, _batches(train, shape.batch, seed))
+    training = Training(model, batches(train, shape.batch, seed))
     best, state = math.inf, copy.deepcopy(model.module.state_dict())
     for look in range(1, LOOKS + 1):
         training.go_on(seconds * look / LOOKS, seconds)
@@ -120,13 +120,17 @@ class Training:
     def go_on(self, until: float, budget: float) -> None:
         """Trains until so many seconds are spent, of a budget over which the rate falls to 0."""
         while self.spent < until:
-            self._adam.param_groups[0]["lr"] = LEARNING_RATE * (1 - self.spent / budget)
-            start = time.process_time()
-            self._step(next(self._batches))
-            self.spent += time.process_time() - start
-            self.steps += 1
+            self.one_step(LEARNING_RATE * (1 - self.spent / budget))
 
-    def _step(self, x: Tensor) -> None:
+    def one_step(self, rate: float) -> None:
+        """Trains on one batch, at a learning rate."""
+        self._adam.param_groups[0]["lr"] = rate
+        start = time.process_time()
+        self._descend(next(self._batches))
+        self.spent += time.process_time() - start
+        self.steps += 1
+
+    def _descend(self, x: Tensor) -> None:
         self._adam.zero_grad()
         nats = _bits(self._model, x).mean() * (x[0].numel() * math.log(2))
         nats.backward()
@@ -134,7 +138,7 @@ class Training:
         self._adam.step()
 
 
-def _batches(pixels: Tensor, size: int, seed: int) -> Iterator[Tensor]:
+def batches(pixels: Tensor, size: int, seed: int) -> Iterator[Tensor]:
     """Yields batches without end, every image once in each pass."""
     generator = torch.Generator().manual_seed(seed)
     while True:

@@ -9,6 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from benchmarks.images_page import image_values
+from benchmarks.images_spectra_page import image_spectra_values
+from benchmarks.mixing_page import mixing_values
 from benchmarks.processes import ROOT, console
 from benchmarks.suite import KEPT, RESULTS
 from benchmarks.tables import (
@@ -26,7 +28,16 @@ from benchmarks.targets import targets_table
 from benchmarks.trade_off_page import page_values, write_reference
 from benchmarks.trade_off_picture import draw
 
-PARTS = ("speed", "memory", "numerics", "gradients", "spectra", "images")
+PARTS = (
+    "speed",
+    "memory",
+    "numerics",
+    "gradients",
+    "spectra",
+    "image-spectra",
+    "images",
+    "mixing",
+)
 FACTORIZATIONS = ("factor", "trade-off")
 Results = dict[str, Any]
 
@@ -94,7 +105,8 @@ def page(results: Results) -> str:
     """Returns the page as Markdown.
 
     Args:
-        results: By part: speed, memory, numerics, gradients, spectra, images; any may be missing.
+        results: By part: speed, memory, numerics, gradients, spectra, image-spectra, images,
+            mixing; any may be missing.
 
     Returns:
         Text that is the same for the same results.
@@ -119,6 +131,10 @@ def page(results: Results) -> str:
         gradients_depth=results["gradients"]["lines"][0]["depth"] if "gradients" in results else 0,
         spectra=spectra_table(results["spectra"]) if "spectra" in results else None,
         images=image_values(results["images"]) if "images" in results else None,
+        image_spectra=image_spectra_values(results["image-spectra"])
+        if "image-spectra" in results
+        else None,
+        mixing=mixing_values(results["mixing"]) if "mixing" in results else None,
         descriptions=descriptions,
     )
 

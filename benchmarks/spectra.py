@@ -16,6 +16,7 @@ from kappaflow.bijection import Bijection, Chain
 
 ILL = 1e13  # the condition number of the ill-conditioned case, about
 SIZE = 0.5  # of the biases, and of the weights times the root of their inputs
+ROWS_AT_ONCE = 128  # of a Jacobian of images
 BOUND = 8.0  # on the log-scale of each coupling
 Line = dict[str, Any]
 
@@ -134,7 +135,7 @@ def free_line(bijection: Bijection, x: Tensor) -> Line:
     """Returns time and values of the matrix-free way."""
     time_s, found = timed(lambda: kf.spectrum(bijection, x))
     return {
-        "dimensions": x.shape[1],
+        "dimensions": x[0].numel(),
         "condition_number": found.condition_number.item(),
         "status": found.status,
         "time_s": time_s,
@@ -145,7 +146,7 @@ def free_line(bijection: Bijection, x: Tensor) -> Line:
 
 def dense_columns(bijection: Bijection, x: Tensor) -> Line:
     """Returns the time of the dense way in float32, and the errors of both against float64."""
-    repetitions = 1 if x.shape[1] > 1000 else 3
+    repetitions = 1 if x[0].numel() > 1000 else 3
     dense_s, s = timed(
         lambda: torch.linalg.svdvals(jacobian(bijection.forward, x)), repetitions=repetitions
     )
@@ -167,8 +168,9 @@ def dense_columns(bijection: Bijection, x: Tensor) -> Line:
 
 def jacobian(function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
     """Returns the matrix (n, n) at one point, by torch's own transformation."""
-    row = torch.func.jacrev(lambda point: function(point[None])[0][0])
-    return row(x[0]).detach()  # pyright: ignore[reportAttributeAccessIssue]
+    chunk = ROWS_AT_ONCE if x.dim() > 2 else None  # of images all rows at once take gigabytes
+    rows = torch.func.jacrev(lambda point: function(point[None])[0].flatten(), chunk_size=chunk)
+    return rows(x[0]).detach().reshape(x[0].numel(), -1)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def largest(matrix: Tensor) -> float:

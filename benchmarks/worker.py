@@ -17,6 +17,7 @@ from benchmarks.images_digits import digits_of
 from benchmarks.images_rows import image_rows
 from benchmarks.lines import append_machine
 from benchmarks.machine import machine
+from benchmarks.mixing_training import step_times, trained
 from benchmarks.numerics import numerics_of
 from benchmarks.peak import peak_of_step
 from benchmarks.row import ImageShape, Row, Shape
@@ -79,6 +80,16 @@ def image_digits(row: str, seed: int, seconds: float, shape: dict[str, Any]) -> 
     return digits_of(_image_row(row), seed, seconds, _image_shape(shape))
 
 
+def mixing_training(form: str, seed: int, steps: int, shape: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a Glow with one form of 1x1 convolution comes to."""
+    return trained(form, seed, steps, _image_shape(shape))
+
+
+def mixing_times(repetitions: int, shape: dict[str, Any]) -> dict[str, Any]:
+    """Returns the times of a step with each form of 1x1 convolution."""
+    return step_times(repetitions, _image_shape(shape))
+
+
 TASKS: dict[str, Callable[..., Any]] = {
     "speed": speed,
     "memory": memory,
@@ -89,6 +100,8 @@ TASKS: dict[str, Callable[..., Any]] = {
     "image_speed": image_speed,
     "image_memory": image_memory,
     "image_digits": image_digits,
+    "mixing_training": mixing_training,
+    "mixing_times": mixing_times,
 }
 
 

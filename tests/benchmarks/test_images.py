@@ -181,20 +181,20 @@ def test_a_training_keeps_to_its_time_and_learns(benchmark):
     digits = benchmark("images_digits")
     train, _, test = digits.digits()
     assert not (train[:, None] == test[None, :20]).all(dim=(2, 3, 4)).any()
-    one, other = (next(digits._batches(train, 8, seed=3)) for _ in range(2))
+    one, other = (next(digits.batches(train, 8, seed=3)) for _ in range(2))
     assert torch.equal(one, other)
     shape = benchmark("row").ImageShape(batch=32, image=(1, 8, 8), levels=2, steps=1, hidden=8)
     row = next(row for row in benchmark("images_rows").image_rows() if "digits" in row.measures)
     torch.manual_seed(0)
     model = row.build(shape)
-    training = digits.Training(model, digits._batches(train, shape.batch, seed=0))
+    training = digits.Training(model, digits.batches(train, shape.batch, seed=0))
     before = digits.bits_per_dimension(model, test, draws=1)
     training.go_on(1e-9, 1.0)
     assert training.steps == 1 and training.spent > 0
     training.go_on(1e-9, 1.0)
     assert training.steps == 1
     for _ in range(40):
-        training._step(next(training._batches))
+        training.one_step(2e-3)
     assert digits.bits_per_dimension(model, test, draws=1) < before - 0.3
 
 

@@ -1,0 +1,98 @@
+"""Extreme singular values of Glows without a matrix, and what a profile over depth takes."""
+
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from cyclopts import Parameter
+from torch import Tensor
+
+import kappaflow as kf
+from benchmarks.lines import Line, write_results
+from benchmarks.machine import machine
+from benchmarks.processes import console
+from benchmarks.spectra import dense_columns, free_line, print_table
+from benchmarks.suite import RESULTS, JsonFile
+
+Numbers = Annotated[Sequence[int], Parameter(consume_multiple=True)]
+NOISE = 0.02, 0.04  # added to all parameters: standard deviations
+LEVELS, STEPS, HIDDEN = 2, 4, 64
+PROFILED, NARROW = (8, 16), 16  # sides of images whose Glows are profiled, and channels of these
+
+
+def image_spectra(
+    *,
+    sides: Numbers = (8, 32),
+    matrix_free: Numbers = (64,),
+    profiled: Numbers = (1, 2, 4),
+    hidden: int = HIDDEN,
+    threads: int = 1,
+    file: JsonFile = RESULTS / "image-spectra.json",
+) -> None:
+    """Measure both ends of the spectrum of Glows at one image in float32: times, errors, profiles.
+
+    As `spectra` does for couplings: reference values are those of dense Jacobians in float64,
+    sigma_min that of the inverse map.
+
+    Parameters
+    ----------
+    sides
+        Of images of 3 channels, at which both ways are measured; 32 takes ten minutes.
+    matrix_free
+        At which the matrix-free way is measured alone.
+    profiled
+        Steps in each level of the Glows of 3 x 8 x 8 and 3 x 16 x 16 whose profile is timed.
+    hidden
+        Channels of the couplings' networks.
+    threads
+        Of torch.
+    file
+        The file of results.
+    """
+    torch.set_num_threads(threads)
+    lines: list[Line] = []
+    for noise in NOISE:
+        for side in (*sides, *matrix_free):
+            flow, x = image_case(side, STEPS, hidden, noise)
+            line = {"part": "spectrum", "shape": [3, side, side], **free_line(flow.core, x)}
+            if side in sides:
+                line |= dense_columns(flow.core, x)
+                line["time_ratio"] = line["dense_s"] / line["time_s"]
+            lines.append(line)
+    print_table([{k: v for k, v in line.items() if k not in ("part", "shape")} for line in lines])
+    lines += [profile_line(steps, NARROW) for steps in profiled]
+    results = {"machine": machine(), "steps": STEPS, "hidden": hidden, "lines": lines}
+    write_results(file, results)
+    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
+
+
+def image_case(side: int, steps: int, hidden: int, noise: float) -> tuple[kf.Flow, Tensor]:
+    """Returns a Glow of 3 x side x side off its start, and an image.
+
+    Args:
+        side: Of the images.
+        steps: In each of two levels.
+        hidden: Channels of the couplings' networks.
+        noise: Standard deviation of what is added to all parameters.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        shape = (3, side, side)
+        flow = kf.glow(shape, levels=LEVELS, steps=steps, hidden=hidden, memory="store")
+        with torch.no_grad():
+            flow.log_prob(torch.randn(16, *shape))  # starts the activation norms
+            for parameter in flow.parameters():
+                parameter += noise * torch.randn_like(parameter)
+        return flow.eval(), torch.randn(1, *shape)
+
+
+def profile_line(steps: int, hidden: int) -> Line:
+    """Returns the processor time of profiles over depth at one image, and the number of layers."""
+    found: Line = {"part": "profile"}
+    for side in PROFILED:
+        flow, x = image_case(side, steps, hidden, NOISE[0])
+        start = time.process_time()
+        profile = kf.profile(flow, x)
+        found |= {"layers": len(profile.layers), f"time_{side}_s": time.process_time() - start}
+    return found
