@@ -154,12 +154,17 @@ def test_what_was_found_is_said_in_either_direction(done, factor, words):
 
 
 def test_a_difference_of_bits_stands_beside_its_error(done):
-    """Within two standard errors it is called no difference."""
-    report = done[1].report
-    bits = report.sizes[0].plain.bits_per_dimension
-    for more, words in ((0.0, "within two standard errors"), (9.0, "more bits"), (-9.0, "fewer")):
-        assert words in likelihood_in_words(changed(report, bits_per_dimension=bits + more))
-    assert "not finite" in likelihood_in_words(changed(report, bits_per_dimension=None))
+    """Within two standard errors it is called none; the mean is that of the two runs."""
+    size = done[1].report.sizes[0]
+    plain, padded = (run.bits_per_dimension for run in size.runs)
+    assert size.bits_more == pytest.approx(padded - plain, abs=1e-6)
+    error = np.hypot(*(run.bits_standard_error for run in size.runs))
+    assert 0 < size.bits_more_standard_error < error
+    for more, words in ((0.1, "standard errors of zero"), (0.3, "worse"), (-0.3, "better")):
+        other = {"bits_more": more, "bits_more_standard_error": 0.1}
+        assert words in likelihood_in_words(size.model_copy(update=other))
+    lost = size.model_copy(update={"bits_more": float("nan")})
+    assert "not finite" in likelihood_in_words(lost)
 
 
 @pytest.mark.parametrize("preset", [MINUTES, FULL])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from kappaflow.errors import FileError
 from kappaflow.files import load
@@ -15,6 +16,9 @@ from kappaflow.runs.image_pictures import nearest_images
 from kappaflow.runs.image_samples import TEMPERATURE, draw_pixels, values_of
 from kappaflow.runs.stored import images_again, read_finished_images, read_image_run
 from kappaflow.storage import write_bytes
+from kappaflow.training import log_prob_of
+from kappaflow.training.image_rows import ImageRows
+from kappaflow.training.measure import bits_per_dimension
 
 DRAWN = 64  # samples whose distances to the training faces are measured
 COLUMNS, ROWS = 8, 2  # of each band of a picture file
@@ -37,10 +41,13 @@ def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
     parts = images_again(read_image_run(plain))
     counts = [len(part) for part in (parts.train, parts.validation, parts.test)]
     report = image_report(plain)
+    more = _bits(load(padded), parts) - _bits(load(plain), parts)
     return FacesSize(
         size=size,
         images=counts,
         independent_bits=report.likelihood.independent_bits,
+        bits_more=more.mean().item(),
+        bits_more_standard_error=more.std(correction=0).item() / len(more) ** 0.5,
         of_held_out=_distances(_all(parts), parts, load(plain)),
         plain=_run(plain, parts),
         padded=_run(padded, parts),
@@ -96,6 +103,11 @@ def _run(folder: Path, parts: ImageParts) -> FacesRun:
         ],
         of_samples=_distances(shown(drawn, values_of(flow)), parts, flow),
     )
+
+
+def _bits(flow: Flow, parts: ImageParts) -> Tensor:
+    """Returns the bits per dimension of each held-out face."""
+    return -log_prob_of(flow, ImageRows(parts.test, flow)) * bits_per_dimension(flow, 1.0)
 
 
 def _all(parts: ImageParts) -> Pixels:

@@ -1,6 +1,5 @@
 """The page that compares flows of faces with and without padding."""
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +8,7 @@ from kappaflow.report.faces_content import FacesReport, FacesRun, FacesSize
 from kappaflow.report.figures.faces import condition_over_training
 from kappaflow.report.image_content import ImageReport, Picture
 from kappaflow.report.image_page import NARROW, WIDE, Shown
-from kappaflow.report.numbers import significant, with_error
+from kappaflow.report.numbers import is_finite, significant, with_error
 
 ALIKE = 1.1  # condition numbers whose ratio is below this are called about the same
 
@@ -63,24 +62,16 @@ def in_words(size: FacesSize) -> str:
 
 def likelihood_in_words(size: FacesSize) -> str:
     """Returns what padding did to the bits per dimension, beside the error of the difference."""
-    plain, padded = size.runs
-    values = (
-        plain.bits_per_dimension,
-        plain.bits_standard_error,
-        padded.bits_per_dimension,
-        padded.bits_standard_error,
-    )
-    if any(value is None for value in values):
+    more, error = size.bits_more, size.bits_more_standard_error
+    if not is_finite(more):
         return "A likelihood is not finite, so that the two cannot be compared."
-    bits, error, padded_bits, padded_error = (value or 0.0 for value in values)
-    difference, spread = padded_bits - bits, math.hypot(error, padded_error)
-    if abs(difference) < 2 * spread:
-        verdict = "which is within two standard errors"
+    if abs(more) < 2 * error:
+        verdict = "within two standard errors of zero"
     else:
-        verdict = "more bits than without" if difference > 0 else "fewer bits than without"
+        verdict = "worse than without" if more > 0 else "better than without"
     return (
-        f"Padding changes the bound by {with_error(difference, spread)} bits per dimension, "
-        f"{verdict}."
+        f"Padding changes the bound on bits per dimension by {with_error(more, error)}, face by "
+        f"face: {verdict}."
     )
 
 
