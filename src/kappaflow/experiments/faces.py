@@ -10,7 +10,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.experiments.experiment import Reproduced
 from kappaflow.experiments.faces_results import faces_size, image_report, write_picture
 from kappaflow.report import FacesReport, render_faces
-from kappaflow.report.faces_page import in_words
+from kappaflow.report.faces_page import found_in_words
 from kappaflow.runs import ImageSource, Model, fit_image_run
 from kappaflow.storage import write_bytes
 
@@ -142,7 +142,7 @@ def reproduce_faces(
     reports = {run.folder.name: image_report(run.folder) for run in runs}
     write_bytes(place / NUMBERS, (report.model_dump_json(indent=2) + "\n").encode())
     write_bytes(place / PAGE, render_faces(report, reports).encode())
-    return Reproduced(report, place / PAGE, tuple(in_words(size) for size in report.sizes))
+    return Reproduced(report, place / PAGE, tuple(found_in_words(size) for size in report.sizes))
 
 
 def runs_of(preset: FacesPreset, out: Path) -> list[OneRun]:

@@ -28,8 +28,7 @@ def render_faces(report: FacesReport, reports: Mapping[str, ImageReport]) -> str
         {str(size.size): [condition_over_training(size)] for size in report.sizes},
         report=report,
         pictures={size.size: _pictures(size, reports) for size in report.sizes},
-        in_words=in_words,
-        likelihood_in_words=likelihood_in_words,
+        found_in_words=found_in_words,
         distances_in_words=distances_in_words,
         held_out_in_words=held_out_in_words,
         name_of=name_of,
@@ -58,6 +57,15 @@ def in_words(size: FacesSize) -> str:
     if ratio < 1:
         return f"{start}: {significant(1 / ratio, 2)} times smaller with padding."
     return f"{start}: {significant(ratio, 2)} times larger with padding."
+
+
+def found_in_words(size: FacesSize) -> str:
+    """Returns what was found of all that is compared."""
+    plain, padded = (significant(run.round_trip_data, 2) for run in size.runs)
+    return (
+        f"{in_words(size)} {likelihood_in_words(size)} The largest error of a round trip is "
+        f"{plain} without padding and {padded} with."
+    )
 
 
 def likelihood_in_words(size: FacesSize) -> str:
@@ -104,21 +112,25 @@ def _last(run: FacesRun) -> float | None:
 def _pictures(size: FacesSize, reports: Mapping[str, ImageReport]) -> dict[str, list[Shown]]:
     """Returns the pictures of a pair of runs, those without padding on the left."""
     plain, padded = (reports[run.folder] for run in size.runs)
-    room = max(WIDE, 2 * plain.held_out.width if plain.held_out.width <= NARROW else 0)
 
-    def beside(one: Picture, other: Picture, room: int) -> list[Shown]:
+    def beside(one: Picture, other: Picture) -> list[Shown]:
         return [
-            Shown(picture.model_copy(update={"title": f"{picture.title}, {name_of(run)}"}), room)
+            _large(picture.model_copy(update={"title": f"{picture.title}, {name_of(run)}"}))
             for picture, run in zip((one, other), size.runs, strict=True)
         ]
 
     samples = zip(plain.samples, padded.samples, strict=True)
     return {
-        "held_out": [Shown(plain.held_out, room)],
-        "samples": [shown for pair in samples for shown in beside(*pair, room)],
+        "held_out": [_large(plain.held_out)],
+        "samples": [shown for pair in samples for shown in beside(*pair)],
         "latent": [
-            *beside(plain.reconstructions, padded.reconstructions, WIDE - 60),
-            *beside(plain.interpolations, padded.interpolations, WIDE),
+            *beside(plain.reconstructions, padded.reconstructions),
+            *beside(plain.interpolations, padded.interpolations),
         ],
-        "neighbours": beside(plain.neighbours.picture, padded.neighbours.picture, WIDE - 60),
+        "neighbours": beside(plain.neighbours.picture, padded.neighbours.picture),
     }
+
+
+def _large(picture: Picture) -> Shown:
+    """Returns a picture with the room of two columns, doubled if it fills no more than half."""
+    return Shown(picture, max(WIDE, 2 * picture.width if picture.width <= NARROW else 0))
