@@ -49,3 +49,12 @@ def test_what_cannot_be_reached_is_not_made_worse():
     """Four couplings do not make this map; the best of the rounds is returned."""
     blocks, matrix = blocks_of(6, 4), product(blocks_of(6, 6, seed=3))
     assert error(refined(blocks, matrix), matrix) <= error(blocks, matrix)
+
+
+def test_from_far_off_it_goes_on_while_it_gains():
+    """As where no place of the equation could be solved: from a third to rounding."""
+    right = blocks_of(4, 6)
+    wrong = [block + 0.05 for block in right]
+    matrix = product(right)
+    assert error(wrong, matrix) > 0.1
+    assert error(refined(wrong, matrix), matrix) < 1e-14
