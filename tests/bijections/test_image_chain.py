@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 import kappaflow as kf
 from kappaflow.bijections.image_chain import ImageChain
@@ -113,13 +114,30 @@ def patterned(chain):
     chain.bijections[2].partition = kf.Partition.alternating(4)
 
 
+def wrapped_around(chain):
+    """Has the first network see images whose edges meet."""
+    chain.bijections[2].conditioner.last.padding_mode = "circular"
+
+
+def without_bias(chain):
+    """Takes a bias out of the first network."""
+    chain.bijections[2].conditioner.middle.bias = None
+
+
+def hooked_inside(chain):
+    """Puts a hook on the map of the first mixing."""
+    chain.bijections[1].linear.register_forward_hook(lambda *_: None)
+
+
 def half_rounded(chain):
     """Lays the first network out in another type."""
     chain.bijections[2].conditioner.middle.float()
     chain.bijections[2].conditioner.forward = lambda x: x.repeat(1, 2, 1, 1)
 
 
-@pytest.mark.parametrize("change", [hooked, patterned, half_rounded])
+@pytest.mark.parametrize(
+    "change", [hooked, hooked_inside, patterned, wrapped_around, without_bias, half_rounded]
+)
 def test_a_step_that_is_not_as_made_runs_layer_by_layer(runs, change):
     """The other one still runs as one."""
     chain = steps().double()
@@ -138,6 +156,24 @@ def test_hooks_of_layers_are_called():
     assert called == [type(part).__name__ for part in chain]
 
 
+@pytest.mark.parametrize("name", ["1.linear", "2.conditioner.middle", "2.conditioner.first"])
+def test_hooks_of_gradients_are_called(name):
+    """Of what a mixing and a network consist of."""
+    chain, called = steps().double(), []
+    part = chain.bijections.get_submodule(name)
+    part.register_full_backward_hook(lambda *_: called.append(name))
+    chain(*images())[0].sum().backward()
+    assert called == [name]
+
+
+def test_its_answer_may_be_changed_in_place():
+    """As that of any layer, and without harm to the gradients."""
+    chain, (x,) = steps().double(), images()
+    (expected,) = torch.autograd.grad((2 * chain(x)[0]).square().sum(), x)
+    (found,) = torch.autograd.grad(chain(x)[0].mul_(2).square().sum(), x)
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_first_batch_starts_what_waits_for_it(runs):
     """Each from what reaches it, as layer by layer; not in evaluation mode."""
     chains = [steps(kind=kind).double() for kind in (ImageChain, kf.Chain)]
@@ -152,6 +188,20 @@ def test_the_first_batch_starts_what_waits_for_it(runs):
         torch.testing.assert_close(one, other)
     assert not torch.allclose(waiting[0], started[0])
     assert all(part.initialized for part in chains[0] if isinstance(part, kf.ActNorm))
+
+
+def test_a_first_batch_may_come_through_a_checkpoint(runs):
+    """As the layers do one by one; and as one already, so that a checkpoint finds the same."""
+    chain, plain = steps().double(), steps(kind=kf.Chain).double()
+    for part in (*chain, *plain):
+        if isinstance(part, kf.ActNorm):
+            part.initialized.fill_(False)
+    checkpoint(chain, *images(), use_reentrant=False)[0].sum().backward()
+    assert len(runs) == 4
+    plain(*images())
+    for name, value in chain.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-10, atol=1e-10)
+    assert all(part.initialized for part in chain if isinstance(part, kf.ActNorm))
 
 
 def test_autocast_and_memory_modes_see_the_layers(runs):

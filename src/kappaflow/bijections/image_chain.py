@@ -13,7 +13,7 @@ from kappaflow.bijections.coupling import AffineCoupling
 from kappaflow.bijections.linear import LinearMap
 from kappaflow.bijections.step_node import StepNode
 from kappaflow.nets import ConvNet
-from kappaflow.nets.linearized import is_exactly
+from kappaflow.nets.linearized import has_hooks, is_exactly
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 
@@ -81,7 +81,9 @@ def _step(parts: Parts, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tens
 
 def _is_mixing(part: Bijection) -> bool:
     own = type(part).forward in (InvertibleConv1x1.forward, LinearMap.forward)
-    return own and not _has_hooks(part)
+    linear = part.linear if isinstance(part, InvertibleConv1x1) else part
+    own = own and type(linear).forward is LinearMap.forward
+    return own and not any(map(has_hooks, part.modules()))
 
 
 def _is_coupling(part: Bijection, x: Tensor) -> bool:
@@ -100,9 +102,4 @@ def _is_coupling(part: Bijection, x: Tensor) -> bool:
 
 
 def _is_as_made(part: nn.Module, kind: type[M]) -> TypeGuard[M]:
-    return is_exactly(part, kind) and not _has_hooks(part)
-
-
-def _has_hooks(part: nn.Module) -> bool:
-    hooks = part._forward_hooks, part._forward_pre_hooks, part._backward_hooks
-    return any(hooks) or bool(part._backward_pre_hooks)
+    return is_exactly(part, kind) and not has_hooks(part)

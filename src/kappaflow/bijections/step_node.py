@@ -65,7 +65,11 @@ class StepNode(torch.autograd.Function):
         by_context: Tensor | None,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        z = mixed(matrix, shift, x)
+        # A view, as `mixed` answers, is one that no caller could change in place.
+        z = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        torch.baddbmm(
+            shift[:, None], matrix.expand(len(x), -1, -1), x.flatten(2), out=z.flatten(2)
+        )
         kept, changed = _parts(z, weights)
         hidden = hidden_layers(fast_layout(kept), by_context, weights)
         answer = last_convolution(hidden, weights).contiguous()

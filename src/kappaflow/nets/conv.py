@@ -1,5 +1,7 @@
 """Convolutional conditioner networks: Glow's three layers."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -7,6 +9,7 @@ from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.memory import LAYER_MODES, is_transformed, modes_bypassed
 from kappaflow.nets.conv_node import ThreeConvolutions
 from kappaflow.nets.layers import FirstLayer, check_something_to_read, fast_layout, zeroed
+from kappaflow.nets.linearized import has_hooks
 from kappaflow.registry import register
 
 
@@ -83,22 +86,35 @@ class ConvNet(nn.Module):
         Autograd has to under forward mode, `torch.func` and autocast, and where a layer was
         exchanged or has a hook.
         """
-        layers = (self.first, self.first.convolution, self.middle, self.last)
         if modes_bypassed() or is_transformed() or not self.inputs or x.is_meta or _rounds(x):
             return False
-        kinds = (FirstLayer, nn.Conv2d, nn.Conv2d, nn.Conv2d)
-        return all(
-            type(layer) is kind and not (layer._forward_hooks or layer._forward_pre_hooks)
-            for layer, kind in zip(layers, kinds, strict=True)
-        )
+        if type(self.first) is not FirstLayer or has_hooks(self.first):
+            return False
+        paddings = zip(self._convolutions(), (1, 0, 1), strict=True)
+        return all(_is_as_made(layer, padding) for layer, padding in paddings)
 
     def weights(self) -> list[Tensor]:
         """Returns weight and bias of each convolution, as `three_convolutions` takes them."""
-        convolutions = (self.first.convolution, self.middle, self.last)
-        return [p for layer in convolutions if layer for p in layer.parameters()]
+        return [p for layer in self._convolutions() for p in (layer.weight, layer.bias)]
+
+    def _convolutions(self) -> tuple[Any, ...]:
+        return self.first.convolution, self.middle, self.last
 
     def extra_repr(self) -> str:
         return f"context_features={self.context_features}, memory={self.memory!r}"
+
+
+def _is_as_made(layer: nn.Module, padding: int) -> bool:
+    """Returns whether a layer is a plain convolution that answers for each place, with a bias."""
+    return (
+        type(layer) is nn.Conv2d
+        and not has_hooks(layer)
+        and layer.kernel_size == (2 * padding + 1, 2 * padding + 1)
+        and layer.padding == (padding, padding)
+        and layer.stride == layer.dilation == (1, 1)
+        and (layer.groups, layer.padding_mode) == (1, "zeros")
+        and layer.bias is not None
+    )
 
 
 def _rounds(x: Tensor) -> bool:

@@ -91,6 +91,12 @@ def is_exactly(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
     return type(module) is kind and _functions_of(kind).isdisjoint(vars(module))
 
 
+def has_hooks(module: nn.Module) -> bool:
+    """Returns whether a call of a module, or its backward pass, does more than its class says."""
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks
+    return any(hooks) or bool(module._backward_pre_hooks)
+
+
 @functools.lru_cache(maxsize=64)
 def _functions_of(kind: type[nn.Module]) -> frozenset[str]:
     return frozenset(name for name in dir(kind) if isfunction(getattr(kind, name)))
