@@ -612,10 +612,28 @@ def test_a_hook_on_what_would_be_opened_is_kept(wrapped):
     assert kf.rewrite_fixed_partition(flow, x)[1].left == (type(inner).__name__,)
 
 
+def test_what_is_frozen_as_a_whole_stays_so():
+    """Also the couplings that its permutations become."""
+    made, _ = kf.rewrite_fixed_partition(recipe(4, "random").requires_grad_(False))
+    assert not any(parameter.requires_grad for parameter in made.parameters())
+
+
+def test_a_hook_of_gradients_is_called():
+    """That of a coupling, which is left as it is."""
+    half, called = kf.Partition.half(4), []
+    flow = flow_of(kf.Permutation((1, 2, 3, 0)), affine(half), affine(half.swapped()), features=4)
+    flow.bijection.bijections[1].register_full_backward_hook(lambda *_: called.append(1))
+    x = torch.randn(5, 4, requires_grad=True)
+    for made in (kf.rewrite_fixed_partition(flow)[0], kf.fuse(flow)):
+        called.clear()
+        made.log_prob(x).sum().backward()
+        assert called
+
+
 def test_a_hook_on_the_chain_of_the_flow_is_refused():
     """The new flow has another chain, and nothing would call it."""
     flow = recipe(4, "random")
     flow.bijection.register_forward_hook(one_more)
     for change in (kf.rewrite_fixed_partition, kf.fuse):
-        with pytest.raises(ArgumentError, match="no forward hook on its chain"):
+        with pytest.raises(ArgumentError, match="no hook on its chain"):
             change(flow)

@@ -22,6 +22,7 @@ from kappaflow.rewrite.opened import (
     flow_of,
     is_coupling,
     is_elementwise,
+    is_frozen,
     is_inverse_coupling,
     is_linear,
     parts_of,
@@ -48,9 +49,9 @@ def rewrite_fixed_partition(
     change the same half as a nonlinear neighbour become one coupling with it: a linear map between
     two couplings costs four more, since both ends join.
 
-    What is made of frozen layers stays frozen; a linear coupling that is made of a frozen and a
-    trained one is trained. Chains inside with a forward hook are left as they are; a hook on a
-    linear layer goes into the numbers that the layer becomes.
+    What is made of frozen layers stays frozen, and so does all of a flow that is; a linear
+    coupling that is made of a frozen and a trained one is trained. Chains inside with a hook are
+    left as they are; a forward hook on a linear layer goes into the numbers that it becomes.
 
     Args:
         flow: Of affine and additive couplings, with any linear layers between them: of tables, or
@@ -67,7 +68,7 @@ def rewrite_fixed_partition(
         The new flow, which trains, saves and samples like any other, and what was done.
 
     Raises:
-        ArgumentError: It is no flow, its chain has a forward hook, no coupling of it fits the
+        ArgumentError: It is no flow, its chain has a hook, no coupling of it fits the
             partition, a linear map of it is singular or needs more couplings, a context is
             missing, or the points and contexts are not finite ones of the flow.
         NumericalError: The factors of a linear map were not found.
@@ -92,6 +93,8 @@ def rewrite_fixed_partition(
             "'flow' should have layers on two features or more, between which they can mix."
         )
     exact = flow_of(flow, layers)
+    if is_frozen([flow]):  # its permutations too, which have no parameters to tell it by
+        exact.requires_grad_(False)
     made = copy.deepcopy(exact).to(flow.dtype)
     return made, Certificate(
         couplings_before=rewriter.couplings_before,

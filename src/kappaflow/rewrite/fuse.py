@@ -31,7 +31,7 @@ def fuse(flow: Flow) -> Flow:
     dense matrix. The standardisation at the data stays what it is, and so does a run whose matrix
     the flow's type cannot tell from a singular one: one by one its layers can still be inverted.
     A run of frozen layers becomes a frozen one; one with a layer that is to be trained is trained.
-    Chains inside with a forward hook stay closed.
+    Chains inside with a hook stay closed.
 
     Args:
         flow: Of rows of features, or of images, whose channels are the features.
@@ -40,7 +40,7 @@ def fuse(flow: Flow) -> Flow:
         A new flow.
 
     Raises:
-        ArgumentError: It is no flow of rows of features, its chain has a forward hook, or a chain
+        ArgumentError: It is no flow of rows of features, its chain has a hook, or a chain
             inside it has an embedding of its own.
 
     Example:

@@ -17,7 +17,7 @@ from kappaflow.bijections import (
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
-from kappaflow.nets.linearized import is_exactly
+from kappaflow.nets.linearized import has_hooks, is_exactly
 from kappaflow.rewrite.mixed import MixedCoupling
 from kappaflow.stack import CouplingStack
 
@@ -29,8 +29,8 @@ ELEMENTWISE = (ActNorm, ElementwiseAffine, Standardize)
 def opened(bijection: Bijection, *, stacks: bool = False) -> list[Bijection]:
     """Returns copies of the layers of a bijection in their order, in evaluation mode.
 
-    A coupling with linear ends is opened too: the ends are linear layers again. What has a forward
-    hook stays closed, since nothing would call the hook any more.
+    A coupling with linear ends is opened too: the ends are linear layers again. What has a hook
+    stays closed, since nothing would call the hook any more.
 
     Args:
         bijection: Any.
@@ -65,15 +65,15 @@ def parts_of(flow: Flow, *, stacks: bool = False) -> list[Bijection]:
         stacks: Leave stacks as they are.
 
     Raises:
-        ArgumentError: It is no flow, its chain has a forward hook, or a chain inside it has an
+        ArgumentError: It is no flow, its chain has a hook, or a chain inside it has an
             embedding of the context of its own.
     """
     if not isinstance(flow, Flow):
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     chain = flow.bijection
-    if isinstance(chain, Chain) and has_hook(chain):
+    if isinstance(chain, Chain) and has_hooks(chain):
         raise ArgumentError(
-            "'flow' should have no forward hook on its chain: the new flow has another one, which "
+            "'flow' should have no hook on its chain: the new flow has another one, which "
             "would not call it. Remove the hook first, and register it again on the new chain."
         )
     return opened(Chain(list(chain)) if isinstance(chain, Chain) else chain, stacks=stacks)
@@ -97,7 +97,7 @@ def is_coupling(part: Bijection) -> bool:
 
 def is_inverse_coupling(part: Bijection) -> bool:
     """Returns whether a layer is such a coupling with its directions exchanged."""
-    return isinstance(part, Inverse) and not has_hook(part) and is_coupling(_inner(part))
+    return isinstance(part, Inverse) and not has_hooks(part) and is_coupling(_inner(part))
 
 
 def is_frozen(parts: Iterable[nn.Module]) -> bool:
@@ -106,17 +106,12 @@ def is_frozen(parts: Iterable[nn.Module]) -> bool:
     return bool(trained) and not any(trained)
 
 
-def has_hook(part: Bijection) -> bool:
-    """Returns whether a call of a layer does more than its class says."""
-    return bool(part._forward_hooks or part._forward_pre_hooks)
-
-
 def is_as_defined(part: Bijection, kind: type[Bijection]) -> bool:
     """Returns whether a layer is one of this class that its numbers say all about.
 
     Not so with a subclass, or with a hook: what is made of the numbers would do something else.
     """
-    return is_exactly(part, kind) and not has_hook(part)
+    return is_exactly(part, kind) and not has_hooks(part)
 
 
 def is_permutation(part: Bijection) -> bool:
@@ -129,7 +124,7 @@ def _inner(part: Bijection) -> Bijection:
 
 
 def _walk(part: Bijection, stacks: bool) -> Iterator[Bijection]:
-    if has_hook(part):
+    if has_hooks(part):
         yield part
         return
     if isinstance(part, CouplingStack) and not stacks:
