@@ -113,6 +113,7 @@ def test_a_point_outside_the_interval_has_no_image():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: kf.Logit(padding=3)(torch.ones(1, 2)), "more than the 3 features that are pad"),
         (lambda: kf.Logit(1.0, 1.0), "'high - low' should be a finite number above 0"),
         (lambda: kf.Logit(2.0, 1.0), "'high - low' should be a finite number above 0"),
         (lambda: kf.Logit(0.0, float("inf")), "'high' should be a finite number, got inf"),

@@ -206,6 +206,11 @@ class Logit(Bijection):
     def _parted(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the features that are changed, and the padding."""
         own = x.shape[1] - self.padding
+        if own < 1:
+            raise ArgumentError(
+                f"points should have more than the {self.padding} features that are padding, got "
+                f"{x.shape[1]}."
+            )
         return x[:, :own], x[:, own:]
 
     def _log_det(self, z: Tensor) -> Tensor:

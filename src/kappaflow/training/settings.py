@@ -28,7 +28,8 @@ class Settings(BaseModel):
             0 keeps the weights themselves.
         patience: Epochs without a better validation NLL after which training stops.
         conditioning_every: Epochs from one measurement of the conditioning to the next; the first
-            and the last are measured too. Of few, large images it takes longer than an epoch.
+            and the last of `max_epochs` are measured too. Of few, large images it takes longer
+            than an epoch.
         most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
         seed: Decides the order of the rows, and what random layers draw.
         precision: "full", or "bf16": the products of the conditioners in bfloat16 while training.
