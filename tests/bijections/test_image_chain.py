@@ -104,6 +104,30 @@ def test_transforms_and_forward_mode_see_the_layers(runs):
     torch.testing.assert_close(torch.linalg.slogdet(jacobian)[1], log_det[0].detach())
 
 
+def test_gradients_of_each_image_by_vmap_are_those_of_one_at_a_time():
+    """Without the layout that batches of `vmap` do not know."""
+    chain, (x,) = steps().double(), images()
+
+    def square(x):
+        return chain(x[None])[0].square().sum()
+
+    found = torch.func.vmap(torch.func.grad(square))(x.detach())
+    (expected,) = torch.autograd.grad(chain(x)[0].square().sum(), x)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_layers_of_another_type_compute_in_theirs(place):
+    """A norm, and a mixing, in float64 among others in float32."""
+    chain, plain = steps(), steps(kind=kf.Chain)
+    x = images(dtype=torch.float32)[0]
+    for one in (chain, plain):
+        one.bijections[place].double()
+    for one, other in zip(chain(x), plain(x), strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other)
+
+
 def hooked(chain):
     """Puts a hook on the network of the first step."""
     chain.bijections[2].conditioner.register_forward_hook(lambda *_: None)

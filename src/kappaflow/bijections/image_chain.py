@@ -52,8 +52,8 @@ class ImageChain(Chain):
         """Yields the layers, those of a step together."""
         waiting: list[Bijection] = []
         for part in self:
-            if waiting and _is_mixing(waiting[-1]) and _is_coupling(part, x):
-                first = 2 if len(waiting) > 1 and _is_as_made(waiting[-2], ActNorm) else 1
+            if waiting and _is_mixing(waiting[-1], x) and _is_coupling(part, x):
+                first = 2 if len(waiting) > 1 and _is_norm(waiting[-2], x) else 1
                 yield from ((each,) for each in waiting[:-first])
                 yield (*waiting[-first:], part)
                 waiting = []
@@ -79,10 +79,14 @@ def _step(parts: Parts, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tens
     return z, part + at_each_place(log_det, x)
 
 
-def _is_mixing(part: Bijection) -> bool:
+def _is_norm(part: Bijection, x: Tensor) -> bool:
+    return _is_as_made(part, ActNorm) and part.shift.dtype == x.dtype
+
+
+def _is_mixing(part: Bijection, x: Tensor) -> bool:
     own = type(part).forward in (InvertibleConv1x1.forward, LinearMap.forward)
     linear = part.linear if isinstance(part, InvertibleConv1x1) else part
-    own = own and type(linear).forward is LinearMap.forward
+    own = own and type(linear).forward is LinearMap.forward and linear.shift.dtype == x.dtype
     return own and not any(map(has_hooks, part.modules()))
 
 

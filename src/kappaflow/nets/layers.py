@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kappaflow._checks import batch, positive_int
 from kappaflow.errors import ArgumentError
+from kappaflow.memory import is_transformed
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -51,9 +52,11 @@ def fast_layout(x: Tensor) -> Tensor:
 
     On a CPU it does: `python -m benchmarks convolutions`. The convolutions that follow answer in
     the same layout, and convert their weights, which are small. A network lays its last answer out
-    as usual again, since a coupling would otherwise mix the two layouts, number by number.
+    as usual again, since a coupling would otherwise mix the two layouts, number by number. Batches
+    of `torch.func.vmap` know no such layout.
     """
-    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
+    faster = x.device.type == "cpu" and not is_transformed()
+    return x.contiguous(memory_format=torch.channels_last) if faster else x
 
 
 def context_map(context_features: int, hidden: int, *, bias: bool) -> nn.Linear | None:
