@@ -27,13 +27,12 @@ def image_spectra(
     matrix_free: Numbers = (64,),
     profiled: Numbers = (1, 2, 4),
     hidden: int = HIDDEN,
-    threads: int = 1,
     file: JsonFile = RESULTS / "image-spectra.json",
 ) -> None:
     """Measure both ends of the spectrum of Glows at one image in float32: times, errors, profiles.
 
     As `spectra` does for couplings: reference values are those of dense Jacobians in float64,
-    sigma_min that of the inverse map.
+    sigma_min that of the inverse map. Times are those of the processor, on one thread.
 
     Parameters
     ----------
@@ -45,19 +44,21 @@ def image_spectra(
         Steps in each level of the Glows of 3 x 8 x 8 and 3 x 16 x 16 whose profile is timed.
     hidden
         Channels of the couplings' networks.
-    threads
-        Of torch.
     file
         The file of results.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(1)
     lines: list[Line] = []
     for noise in NOISE:
         for side in (*sides, *matrix_free):
             flow, x = image_case(side, STEPS, hidden, noise)
-            line = {"part": "spectrum", "shape": [3, side, side], **free_line(flow.core, x)}
+            line = {
+                "part": "spectrum",
+                "shape": [3, side, side],
+                **free_line(flow.core, x, time.process_time),
+            }
             if side in sides:
-                line |= dense_columns(flow.core, x)
+                line |= dense_columns(flow.core, x, time.process_time)
                 line["time_ratio"] = line["dense_s"] / line["time_s"]
             lines.append(line)
     print_table([{k: v for k, v in line.items() if k not in ("part", "shape")} for line in lines])

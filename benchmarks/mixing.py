@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from benchmarks.row import ImageShape
 
 SEEDS = 3
-STEPS: dict[PresetName, int] = {"minutes": 400, "full": 6000}
+STEPS: dict[PresetName, int] = {"minutes": 200, "full": 6000}
 REPETITIONS: dict[PresetName, int] = {"minutes": 11, "full": 51}
 
 
@@ -32,7 +32,7 @@ def mixing(
     Parameters
     ----------
     preset
-        "minutes" (400 steps a training: 10 minutes in all) or "full" (6,000).
+        "minutes" (200 steps a training: 8 minutes in all) or "full" (6,000).
     steps
         Of a training, instead of the preset's.
     seeds
