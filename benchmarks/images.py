@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from benchmarks.lines import Line, grouped, write_results
 from benchmarks.presets import PresetName
 from benchmarks.processes import Job, console, run
-from benchmarks.suite import RESULTS, JsonFile
+from benchmarks.suite import KEPT, JsonFile
 
 if TYPE_CHECKING:
     from benchmarks.row import ImageShape, Row
@@ -56,7 +56,7 @@ def images(
     steps: int | None = None,
     hidden: int | None = None,
     threads: int = 2,
-    file: JsonFile = RESULTS / "images.json",
+    file: JsonFile = KEPT / "images.json",
 ) -> None:
     """Measure Glows beside their networks alone: time and memory at 3 x 32 x 32, digits learned.
 

@@ -13,7 +13,7 @@ from benchmarks.lines import Line, write_results
 from benchmarks.machine import machine
 from benchmarks.processes import console
 from benchmarks.spectra import dense_columns, free_line, print_table
-from benchmarks.suite import RESULTS, JsonFile
+from benchmarks.suite import KEPT, JsonFile
 
 Numbers = Annotated[Sequence[int], Parameter(consume_multiple=True)]
 NOISE = 0.02, 0.04  # added to all parameters: standard deviations
@@ -27,7 +27,7 @@ def image_spectra(
     matrix_free: Numbers = (64,),
     profiled: Numbers = (1, 2, 4),
     hidden: int = HIDDEN,
-    file: JsonFile = RESULTS / "image-spectra.json",
+    file: JsonFile = KEPT / "image-spectra.json",
 ) -> None:
     """Measure both ends of the spectrum of Glows at one image in float32: times, errors, profiles.
 

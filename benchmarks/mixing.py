@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.lines import Line, write_results
 from benchmarks.presets import PresetName
 from benchmarks.processes import Job, console, run
-from benchmarks.suite import RESULTS, JsonFile
+from benchmarks.suite import KEPT, JsonFile
 
 if TYPE_CHECKING:
     from benchmarks.row import ImageShape
@@ -23,7 +23,7 @@ def mixing(
     seeds: int = SEEDS,
     hidden: int | None = None,
     repetitions: int | None = None,
-    file: JsonFile = RESULTS / "mixing.json",
+    file: JsonFile = KEPT / "mixing.json",
 ) -> None:
     """Train the same Glow on the digits with each form of 1x1 convolution, and time its steps.
 

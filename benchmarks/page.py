@@ -28,16 +28,8 @@ from benchmarks.targets import targets_table
 from benchmarks.trade_off_page import page_values, write_reference
 from benchmarks.trade_off_picture import draw
 
-PARTS = (
-    "speed",
-    "memory",
-    "numerics",
-    "gradients",
-    "spectra",
-    "image-spectra",
-    "images",
-    "mixing",
-)
+PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
+IMAGES = ("images", "mixing", "image-spectra")
 FACTORIZATIONS = ("factor", "trade-off")
 Results = dict[str, Any]
 
@@ -47,6 +39,7 @@ def write_page(
     folder: Path = RESULTS,
     kept: Path = KEPT,
     out: Path = ROOT / "docs" / "benchmarks.md",
+    images: Path = ROOT / "docs" / "benchmarks-images.md",
     trade_off: Path = ROOT / "docs" / "theory" / "trade-off.md",
     figure: Path = ROOT / "docs" / "images" / "trade-off.svg",
     reference: Path = ROOT / "src" / "kappaflow" / "factor" / "reference.json",
@@ -59,9 +52,11 @@ def write_page(
         Of the files of results; what is missing there is left out of the pages, and a page of
         which nothing is there stays as it is.
     kept
-        Of the files of factorizations, which are kept with the code.
+        Of the files on images and of factorizations, which are kept with the code.
     out
         The page on speed, memory and numerics.
+    images
+        The page on flows of images.
     trade_off
         The page on factorizations.
     figure
@@ -71,10 +66,13 @@ def write_page(
     """
     results = read_results(folder)
     factorizations = read_results(kept, FACTORIZATIONS)
-    if not results and not factorizations:
+    of_images = read_results(kept, IMAGES)
+    if not (results or factorizations or of_images):
         raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
     if results:
         _write(out, page(results))
+    if of_images:
+        _write(images, images_page(of_images))
     if factorizations:
         curves = factorizations.get("trade-off", {}).get("lines", [])
         if curves:
@@ -105,8 +103,7 @@ def page(results: Results) -> str:
     """Returns the page as Markdown.
 
     Args:
-        results: By part: speed, memory, numerics, gradients, spectra, image-spectra, images,
-            mixing; any may be missing.
+        results: By part: speed, memory, numerics, gradients, spectra; any may be missing.
 
     Returns:
         Text that is the same for the same results.
@@ -130,13 +127,29 @@ def page(results: Results) -> str:
         gradients=gradient_table(results["gradients"]) if "gradients" in results else None,
         gradients_depth=results["gradients"]["lines"][0]["depth"] if "gradients" in results else 0,
         spectra=spectra_table(results["spectra"]) if "spectra" in results else None,
-        images=image_values(results["images"]) if "images" in results else None,
-        image_spectra=image_spectra_values(results["image-spectra"])
-        if "image-spectra" in results
-        else None,
-        mixing=mixing_values(results["mixing"]) if "mixing" in results else None,
         descriptions=descriptions,
     )
+
+
+def images_page(results: Results) -> str:
+    """Returns the page on flows of images as Markdown.
+
+    Args:
+        results: By part: images, mixing, image-spectra; any may be missing.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    values = {
+        "images": image_values,
+        "mixing": mixing_values,
+        "image-spectra": image_spectra_values,
+    }
+    parts = {
+        part.replace("-", "_"): of(results[part]) if part in results else None
+        for part, of in values.items()
+    }
+    return _template("images_page.md.jinja").render(machines=_machines(results), **parts)
 
 
 def trade_off_page(results: Results, *, figure: str | None = None) -> str:

@@ -37,7 +37,7 @@ def test_a_tiny_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
     assert [line["dimensions"] for line in spectra] == [48, 192, 48, 192]
     assert all(line["error_min"] < 1e-4 for line in spectra if line["dimensions"] == 48)
     assert lines[-1]["layers"] == 11 and lines[-1]["time_16_s"] > 0
-    benchmark("page").write_page(folder=tmp_path, out=tmp_path / "page.md")
+    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, images=tmp_path / "page.md")
     text = (tmp_path / "page.md").read_text()
     assert "| 3 x 4 x 4 |" in text and "| 3 x 16 x 16 [s] |" in text
 
@@ -51,6 +51,6 @@ def test_a_page_shows_every_line_and_leaves_blank_what_has_no_reference(benchmar
         "hidden": 64,
         "lines": [line, {"part": "profile", "layers": 19, "time_8_s": 3.21, "time_16_s": 9}],
     }
-    text = benchmark("page").page({"image-spectra": results})
+    text = benchmark("page").images_page({"image-spectra": results})
     assert "| 3 x 64 x 64 | 6 | 5.7 |  |  |  |  |  |  |" in text
     assert "| layers | 19 |" in text and "| 3 x 8 x 8 [s] | 3.2 |" in text

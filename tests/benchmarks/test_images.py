@@ -67,7 +67,7 @@ def cells(text, start):
 
 def test_the_section_sets_what_was_reached_beside_what_was_aimed_at(benchmark):
     """Every figure of the table comes from the results."""
-    text = benchmark("page").page({"images": RESULTS})
+    text = benchmark("page").images_page({"images": RESULTS})
     reached = {line[0]: line[2] for line in cells(text, "") if len(line) == 3}
     assert reached["log_prob, against the floor's forward"] == "1.20 (nflows 1.34)"
     assert reached["memory of a step in recompute"] == "17 MB at 1.15 (nflows 66)"
@@ -80,7 +80,7 @@ def test_the_section_sets_what_was_reached_beside_what_was_aimed_at(benchmark):
 
 def test_the_tables_have_every_row_and_name_what_did_not_run(benchmark):
     """With the shape of the flows, the seconds and the seeds."""
-    text = benchmark("page").page({"images": RESULTS})
+    text = benchmark("page").images_page({"images": RESULTS})
     times, digits = cells(text, OURS("recompute"))[0], cells(text, OURS("store"))[1]
     assert times[1:] == ["1,000", "120", "1.20", "1.15", "120", "1.20", "120", "1.20", "17"]
     assert digits[1:4] == ["90", "11", "2.000 (1.900 to 2.100)"]
@@ -94,7 +94,7 @@ def test_the_tables_have_every_row_and_name_what_did_not_run(benchmark):
 def test_parts_that_were_not_measured_leave_their_tables_out(benchmark):
     """And the first table says so."""
     only = {**RESULTS, "lines": [learned("nflows Glow", 0, 3.0)]}
-    text = benchmark("page").page({"images": only})
+    text = benchmark("page").images_page({"images": only})
     assert cells(text, "forward + backward, against the floor")[-1][2] == "not measured"
     assert "run in turn in one process" not in text
     assert "over 1 seed and" in text
@@ -238,5 +238,5 @@ def test_a_tiny_benchmark_of_our_rows_runs_end_to_end(benchmark, tmp_path):
     assert results["preset"] is None
     assert row["forward_backward"]["repetitions"] == 2
     assert row["forward_backward"]["to_store"] > 0
-    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, out=tmp_path / "page.md")
+    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, images=tmp_path / "page.md")
     assert "in store" in (tmp_path / "page.md").read_text()

@@ -52,7 +52,7 @@ def rows_of(text):
 
 def test_the_table_has_medians_over_the_seeds_and_the_largest_of_all(benchmark):
     """A row for each form, with the settings above it."""
-    text = benchmark("page").page({"mixing": RESULTS})
+    text = benchmark("page").images_page({"mixing": RESULTS})
     rows = rows_of(text[text.index("## Forms of 1x1") :])
     spread = "2.200 (2.000 to 2.400)"
     assert rows["plain"] == ["640", "1", "1", "4", "9", "no", "5", "1.2e+02", spread, "1.00"]
@@ -64,7 +64,7 @@ def test_the_table_has_medians_over_the_seeds_and_the_largest_of_all(benchmark):
 
 def test_nothing_is_said_of_times_or_trainings_that_were_not_measured(benchmark):
     """The others still are."""
-    page = benchmark("page").page
+    page = benchmark("page").images_page
     lines = RESULTS["lines"]
     only = page({"mixing": {**RESULTS, "lines": lines[-1:]}})
     assert "steps of Adam" not in only and "repetitions" in only

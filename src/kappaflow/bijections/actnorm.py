@@ -43,11 +43,6 @@ class ActNorm(Bijection):
         wide, log_scale, shift = self._numbers(x)
         return (wide * log_scale.exp() + shift).to(x.dtype), self._log_det(x)
 
-    def start(self, x: Tensor) -> None:
-        """Starts from x, the batch that reaches this layer, if it waits for one."""
-        if self.training and not self.initialized:
-            self._start_from(x)
-
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         wide, log_scale, shift = self._numbers(feature_batch("z", z, self.features))
         return ((wide - shift) * (-log_scale).exp()).to(z.dtype), -self._log_det(z)
