@@ -1,6 +1,7 @@
 """Learned linear layers in factored form, which cannot become singular: LU, QR, SVD."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -177,6 +178,19 @@ class SVDLinear(LinearMap):
     def extra_repr(self) -> str:
         bound = self.condition_bound
         return super().extra_repr() + ("" if bound is None else f", condition_bound={bound:g}")
+
+
+def dense_together(layers: Sequence[LULinear], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Returns M (K, n, n) and log|det M| (K,) of K layers of one size, as `dense` of each.
+
+    A few operations on stacks, where one layer after the other takes K times as many.
+    """
+    triangles = torch.stack([layer.triangles for layer in layers]).to(dtype)
+    index = torch.stack([layer.permutation.index for layer in layers])
+    logs = triangles.diagonal(dim1=1, dim2=2)
+    lower = triangles.tril(-1) + torch.eye(triangles.shape[1]).to(triangles)
+    product = lower @ (triangles.triu(1) + logs.exp().diag_embed())
+    return product.gather(1, index[:, :, None].expand_as(product)), logs.sum(1)
 
 
 def _positive_triangle(packed: Tensor) -> Triangular:

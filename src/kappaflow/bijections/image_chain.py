@@ -1,15 +1,17 @@
 """Chains of images, whose steps run as one autograd node each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeGuard, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import feature_batch
-from kappaflow.bijection import Bijection, Chain, at_each_place, log_det_dtype, zero_log_det
+from kappaflow.bijection import Bijection, Chain, log_det_dtype, zero_log_det
 from kappaflow.bijections.actnorm import ActNorm
 from kappaflow.bijections.conv1x1 import InvertibleConv1x1
 from kappaflow.bijections.coupling import AffineCoupling
+from kappaflow.bijections.factored import LULinear, dense_together
 from kappaflow.bijections.linear import LinearMap
 from kappaflow.bijections.step_node import StepNode
 from kappaflow.nets import ConvNet
@@ -18,6 +20,7 @@ from kappaflow.partition import Partition
 from kappaflow.registry import register
 
 M = TypeVar("M", bound=nn.Module)
+LinearParts = tuple[Tensor, Tensor, Tensor]  # matrix, shift, log|det|
 Parts = tuple[Any, ...]  # one layer; or an ActNorm or none, a mixing of channels, a coupling
 
 
@@ -42,11 +45,23 @@ class ImageChain(Chain):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if self.memory is not None:
             return super().forward(x, context)
+        if self._waits():
+            with torch.no_grad():
+                super().forward(x, context)
         context, log_det = self.embed(context), zero_log_det(x)
-        for parts in self._together(x):
-            x, part = parts[0](x, context) if len(parts) == 1 else _step(parts, x, context)
+        steps = list(self._together(x))
+        maps = _linear_maps(steps, x.dtype)
+        for i, parts in enumerate(steps):
+            if len(parts) == 1:
+                x, part = parts[0](x, context)
+            else:
+                x, part = _step(parts, maps[i], x, context)
             log_det = log_det + part
         return x, log_det
+
+    def _waits(self) -> bool:
+        """Returns whether an `ActNorm` is to be started from what reaches it."""
+        return self.training and not all(p.initialized for p in self if isinstance(p, ActNorm))
 
     def _together(self, x: Tensor) -> Iterator[Parts]:
         """Yields the layers, those of a step together."""
@@ -62,21 +77,55 @@ class ImageChain(Chain):
         yield from ((each,) for each in waiting)
 
 
-def _step(parts: Parts, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Returns value and log_det of a step."""
-    *norms, mixing, coupling = parts
+def _step(
+    parts: Parts, linear: LinearParts, x: Tensor, context: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Returns value and log_det of a step whose linear layers are multiplied out."""
+    coupling = parts[-1]
     feature_batch("x", x, coupling.partition.features)
-    linear = mixing.linear if isinstance(mixing, InvertibleConv1x1) else mixing
-    matrix, shift, log_det = linear.dense(x.dtype)
-    for norm in norms:
-        norm.start(x)
-        shift = shift + matrix @ norm.shift
-        matrix, log_det = matrix * norm.log_scale.exp(), log_det + norm.log_scale.sum()
     net = coupling.conditioner
     by_context = net.first.shift(x[:, : net.inputs], coupling.own_context(context))
     again, bound = net.memory == "recompute", coupling.scale_bound
-    z, part = StepNode.apply(again, bound, x, matrix, shift, by_context, *net.weights())
-    return z, part + at_each_place(log_det, x)
+    return StepNode.apply(again, bound, x, *linear, by_context, *net.weights())
+
+
+def _layer(mixing: Bijection) -> Any:  # noqa: ANN401
+    return mixing.linear if isinstance(mixing, InvertibleConv1x1) else mixing
+
+
+def _linear_map(norms: Sequence[Any], layer: Any, dtype: torch.dtype) -> LinearParts:  # noqa: ANN401
+    """Returns matrix, shift and log|det| of a mixing behind an `ActNorm`, or behind none."""
+    matrix, shift, log_det = layer.dense(dtype)
+    for norm in norms:
+        shift = shift + matrix @ norm.shift
+        matrix, log_det = matrix * norm.log_scale.exp(), log_det + norm.log_scale.sum()
+    return matrix, shift, log_det
+
+
+def _linear_maps(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, LinearParts]:
+    """Returns `_linear_map` of the steps among the layers, by place.
+
+    Triangular ones of one size that an `ActNorm` goes before are computed as stacks.
+    """
+    found: dict[int, LinearParts] = {}
+    sizes: dict[int, list[int]] = {}
+    for i, parts in enumerate(steps):
+        if len(parts) == 3 and type(_layer(parts[1])) is LULinear:
+            sizes.setdefault(parts[0].features, []).append(i)
+        elif len(parts) > 1:
+            found[i] = _linear_map(parts[:-2], _layer(parts[-2]), dtype)
+    for places in sizes.values():
+        norms, layers = zip(*((steps[i][0], _layer(steps[i][1])) for i in places), strict=True)
+        matrix, log_det = dense_together(layers, dtype)
+        log_scale = torch.stack([norm.log_scale for norm in norms])
+        shift = torch.stack([layer.shift for layer in layers]).to(dtype)
+        shift = torch.baddbmm(
+            shift[:, :, None], matrix, torch.stack([norm.shift for norm in norms])[:, :, None]
+        )
+        matrix, log_det = matrix * log_scale.exp()[:, None], log_det + log_scale.sum(1)
+        maps = zip(matrix.unbind(), shift.squeeze(2).unbind(), log_det.unbind(), strict=True)
+        found |= dict(zip(places, maps, strict=True))
+    return found
 
 
 def _is_norm(part: Bijection, x: Tensor) -> bool:

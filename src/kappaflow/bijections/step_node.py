@@ -25,8 +25,7 @@ from kappaflow.trace import gradients
 
 def step(
     x: Tensor,
-    matrix: Tensor,
-    shift: Tensor,
+    linear: tuple[Tensor, Tensor, Tensor],
     by_context: Tensor | None,
     bound: float,
     weights: Weights,
@@ -35,20 +34,20 @@ def step(
 
     Args:
         x: (B, n, H, W).
-        matrix: M (n, n).
-        shift: (n,).
+        linear: M (n, n), the shift (n,), and log|det M|.
         by_context: (B, hidden) or None, for the network.
         bound: On the log-scales.
         weights: Of the network, see `three_convolutions`.
 
     Returns:
-        z, and the log_det (B,) of the coupling alone.
+        z, and the log_det (B,).
     """
+    matrix, shift, log_det_of_linear = linear
     kept, changed = _parts(mixed(matrix, shift, x), weights)
     answer = three_convolutions(fast_layout(kept), by_context, weights).contiguous()
     raw, by = answer.chunk(2, dim=1)
     value, log_det = scaled(changed, bounded(raw, bound), by)
-    return torch.cat((kept, value), 1), log_det
+    return torch.cat((kept, value), 1), log_det + log_det_of_linear * _places(x)
 
 
 class StepNode(torch.autograd.Function):
@@ -62,6 +61,7 @@ class StepNode(torch.autograd.Function):
         x: Tensor,
         matrix: Tensor,
         shift: Tensor,
+        log_det: Tensor,
         by_context: Tensor | None,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
@@ -76,16 +76,16 @@ class StepNode(torch.autograd.Function):
         scales = Scales(answer, bound)
         changed.mul_(scales.factor).add_(scales.shift)
         ctx.bound = bound
-        tensors = (x, matrix, shift, by_context, answer, *weights)
+        tensors = (x, matrix, shift, log_det, by_context, answer, *weights)
         ctx.save_for_backward(*tensors, *(() if again else hidden))
-        return z, scales.log_scale.flatten(1).sum(1)
+        return z, scales.log_scale.flatten(1).sum(1).add_(log_det * _places(x))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
-        x, matrix, shift, by_context, answer, *rest = ctx.saved_tensors
+        x, matrix, shift, log_det, by_context, answer, *rest = ctx.saved_tensors
         weights, hidden = tuple(rest[:6]), rest[6:]
         if torch.is_grad_enabled():
-            inputs = (x, matrix, shift, by_context, *weights)
+            inputs = (x, matrix, shift, log_det, by_context, *weights)
             return None, None, *_differentiable(ctx.bound, inputs, cotangents)
         kept, changed = _parts(mixed(matrix, shift, x), weights)
         kept = fast_layout(kept)
@@ -100,8 +100,13 @@ class StepNode(torch.autograd.Function):
         by_changed.copy_(found)
         flat = by.flatten(2)
         by_x = torch.matmul(matrix.mT, flat).view_as(x) if ctx.needs_input_grad[2] else None
-        by_matrix = torch.bmm(flat, x.flatten(2).mT).sum(0)
-        return None, None, by_x, by_matrix, by.sum((0, 2, 3)), by_by_context, *by_weights
+        by_matrix, by_shift = torch.bmm(flat, x.flatten(2).mT).sum(0), by.sum((0, 2, 3))
+        by_log_det = cotangents[1].sum() * _places(x)
+        return None, None, by_x, by_matrix, by_shift, by_log_det, by_by_context, *by_weights
+
+
+def _places(x: Tensor) -> int:
+    return x.shape[2:].numel()
 
 
 def _parts(x: Tensor, weights: Weights) -> Sequence[Tensor]:
@@ -116,7 +121,7 @@ def _differentiable(
     """Returns gradients that can be differentiated again, by plain autograd."""
     views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
     there = [view for view in views if view is not None]
-    x, matrix, shift, by_context = views[:4]
-    outputs = step(x, matrix, shift, by_context, bound, views[4:])  # pyright: ignore[reportArgumentType]
+    x, *linear, by_context = views[:5]
+    outputs = step(x, linear, by_context, bound, views[5:])  # pyright: ignore[reportArgumentType]
     found = iter(gradients(outputs, there, cotangents, differentiable=True))
     return [None if view is None else next(found) for view in views]
