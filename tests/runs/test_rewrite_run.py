@@ -118,6 +118,19 @@ def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("text", "message"), [('{"test_nll": 1}', "should say 'history'"), ("no", "be read")]
+)
+def test_a_damaged_result_is_named(tmp_path, text, message):
+    """That of the run, not a copy that is gone by then; and nothing is left."""
+    run, _ = trained(tmp_path)
+    (run / "result.json").write_text(text)
+    with pytest.raises(FileError, match=message) as caught:
+        rewrite_run(run, tmp_path / "new")
+    assert str(run / "result.json") in str(caught.value)
+    assert not [path for path in tmp_path.iterdir() if "new" in path.name]
+
+
 def test_a_rewritten_run_can_be_rewritten(tmp_path):
     """To the other partition; its report names the last step only."""
     run, _ = trained(tmp_path)

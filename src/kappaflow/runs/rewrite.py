@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, FileError
 from kappaflow.files import (
     CONFIG,
     WEIGHTS,
@@ -109,7 +109,7 @@ def _write(
     for name in (METRICS, RESULT):
         if (run.folder / name).exists():
             write_bytes(place / name, (run.folder / name).read_bytes())
-    stored = read_result(place) if (place / RESULT).exists() else {}
+    stored = read_result(run.folder) if (place / RESULT).exists() else {}
     finished = "test_nll" in stored  # else a saved model, a run of the library, or one going on
     run.add_pictures(flow, place, finished=finished)
     if finished:
@@ -120,13 +120,16 @@ def _judge_again(
     flow: Flow, run: TableRun | ImageRun, stored: dict[str, Any], place: Path, how: str
 ) -> None:
     """Writes report, diagnosis and result of a new flow to its folder."""
-    result = FitResult(
-        flow=flow,
-        history=tuple(stored["history"]),
-        validation_nll=stored["validation_nll"],
-        best_epoch=stored["best_epoch"],
-        stopped_because=stored["stopped_because"],
-    )
+    try:
+        result = FitResult(
+            flow=flow,
+            history=tuple(stored["history"]),
+            validation_nll=stored["validation_nll"],
+            best_epoch=stored["best_epoch"],
+            stopped_because=stored["stopped_because"],
+        )
+    except KeyError as error:
+        raise FileError(f"{run.folder / RESULT} should say {error}, it does not.") from None
     report, diagnosis, found = run.judge(result, how)
     write_bytes(place / DIAGNOSIS, diagnosis.to_json().encode())
     write_report(report, place)
