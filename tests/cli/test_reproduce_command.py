@@ -14,7 +14,9 @@ TINY = FacesPreset((
 
 
 def test_the_experiments_are_listed(run):
-    """A line each, with what is compared."""
+    """A line each, with what is compared; or as JSON."""
+    (one,) = json.loads(run("reproduce", "--list", "--json").out)
+    assert one["name"] == "faces"
     listed = run("reproduce", "--list")
     assert listed.status == 0
     (line,) = listed.out.splitlines()

@@ -59,10 +59,18 @@ def test_no_hidden_channel_is_refused():
         kf.ConvNet(2, 2, 0)
 
 
-def test_its_weights_lie_as_its_images_do():
-    """Channels last, or each call would lay them out anew; a model file keeps that."""
-    flow = kf.glow((3, 4, 4), levels=1, steps=1, hidden=5)
-    flow.load_state_dict(flow.state_dict())
-    kernels = [p for p in flow.parameters() if p.dim() == 4]
-    assert len(kernels) == 3
-    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+def test_its_parameters_and_their_gradients_can_be_made_one_vector():
+    """As optimisers of second order and others do; channels last would not let them."""
+    net = jittered(kf.ConvNet(2, 2, 5))
+    x, before = torch.randn(3, 2, 4, 4), torch.nn.utils.parameters_to_vector(net.parameters())
+    optimizer = torch.optim.LBFGS(net.parameters(), max_iter=2)
+
+    def loss():
+        optimizer.zero_grad()
+        value = net(x).square().mean()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    after = torch.nn.utils.parameters_to_vector(net.parameters())
+    assert not torch.equal(before, after)

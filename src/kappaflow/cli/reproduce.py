@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.show import say, table
+from kappaflow.cli.show import print_json, say, table
 from kappaflow.cli.whole import Whole
 from kappaflow.errors import ArgumentError
 
@@ -46,6 +46,9 @@ def reproduce(
     """
     from kappaflow.experiments import EXPERIMENTS, experiment_named
 
+    if list and json:
+        print_json([{"name": one.name, "about": one.about} for one in EXPERIMENTS.values()])
+        return
     if list:
         table((one.name, one.about) for one in EXPERIMENTS.values())
         return

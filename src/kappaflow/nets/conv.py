@@ -66,8 +66,6 @@ class ConvNet(nn.Module):
         self.first = FirstLayer(self.inputs, self.hidden, self.context_features)
         self.middle = nn.Conv2d(self.hidden, self.hidden, 1)
         self.last = zeroed(nn.Conv2d(self.hidden, self.outputs, 3, padding=1))
-        for kernel in (each.weight for each in self.modules() if isinstance(each, nn.Conv2d)):
-            kernel.data = fast_layout(kernel.data)  # as the images
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns (B, outputs, H, W) for x (B, inputs, H, W), context (B, context_features)."""
