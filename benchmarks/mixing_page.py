@@ -5,7 +5,7 @@ from statistics import mean, median
 from typing import Any
 
 from benchmarks.lines import Line, grouped
-from benchmarks.tables import markdown, number
+from benchmarks.tables import markdown
 
 HEAD = (
     "form",
@@ -73,14 +73,19 @@ def _learned(same: Sequence[Line], bound: str) -> list[str]:
     return [
         f"{same[0]['parameters']:,}",
         *(
-            number(over([line[when][what] for line in same]))
+            _digits(over([line[when][what] for line in same]))
             for when in ("before", "after")
             for what, over in (("median", median), ("max", max))
         ),
         bound,
-        *(number(median(line[when]["flow"] for line in same)) for when in ("before", "after")),
+        *(_digits(median(line[when]["flow"] for line in same)) for when in ("before", "after")),
         _spread([line["test"] for line in same]),
     ]
+
+
+def _digits(value: float) -> str:
+    """Returns a condition number with three digits: those of the convolutions are near 1."""
+    return f"{value:.3g}"
 
 
 def _spread(values: Sequence[float]) -> str:
