@@ -6,6 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 import kappaflow as kf
 from kappaflow.bijections.image_chain import ImageChain
+from kappaflow.bijections.multiplied_out import Triangles
 from kappaflow.bijections.step_node import StepNode
 from kappaflow.memory import memory_modes_bypassed
 from kappaflow.testing.contract import jittered
@@ -82,6 +83,26 @@ def test_without_gradients_it_runs_so_too(runs):
     assert len(runs) == 2
     torch.testing.assert_close(back, x.detach(), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(log_det_back, -log_det)
+
+
+@pytest.mark.parametrize(
+    ("form", "norm", "solved"), [("lu", True, 2), ("lu", False, 0), ("svd", True, 0)]
+)
+def test_the_way_back_is_that_of_the_layers(monkeypatch, form, norm, solved):
+    """With and without gradients; without them triangles are solved with, where there are some."""
+    count, solve = [], Triangles.solve
+    monkeypatch.setattr(Triangles, "solve", lambda *given: count.append(1) or solve(*given))
+    chain, plain = (steps(form=form, norm=norm, kind=k).double() for k in (ImageChain, kf.Chain))
+    z = chain(*images())[0].detach()
+    wanted = plain.inverse(z)
+    assert not count
+    with torch.no_grad():
+        for found in (chain.inverse(z), chain.eval().inverse(z)):
+            for one, other in zip(found, wanted, strict=True):
+                torch.testing.assert_close(one, other.detach(), rtol=1e-11, atol=1e-11)
+    assert len(count) == 2 * solved
+    for one, other in zip(chain.inverse(z), wanted, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("memory", ["store", "recompute"])

@@ -185,12 +185,21 @@ def dense_together(layers: Sequence[LULinear], dtype: torch.dtype) -> tuple[Tens
 
     A few operations on stacks, where one layer after the other takes K times as many.
     """
+    order, lower, upper, log_det = triangles_together(layers, dtype)
+    product = lower @ upper
+    return product.gather(1, order[:, :, None].expand_as(product)), log_det
+
+
+def triangles_together(
+    layers: Sequence[LULinear], dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns P as an order (K, n), L and U (K, n, n), log|det| (K,) of K layers of one size."""
     triangles = torch.stack([layer.triangles for layer in layers]).to(dtype)
-    index = torch.stack([layer.permutation.index for layer in layers])
     logs = triangles.diagonal(dim1=1, dim2=2)
     lower = triangles.tril(-1) + torch.eye(triangles.shape[1]).to(triangles)
-    product = lower @ (triangles.triu(1) + logs.exp().diag_embed())
-    return product.gather(1, index[:, :, None].expand_as(product)), logs.sum(1)
+    upper = triangles.triu(1) + logs.exp().diag_embed()
+    order = torch.stack([layer.permutation.index for layer in layers])
+    return order, lower, upper, logs.sum(1)
 
 
 def _positive_triangle(packed: Tensor) -> Triangular:
