@@ -23,7 +23,8 @@ from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 from kappaflow.memory import LAYER_MODES, run_layer, runs_plainly
 from kappaflow.nets import MLP
-from kappaflow.nets.linearized import LinearizedMLP, is_exactly, is_plain
+from kappaflow.nets.as_made import is_as_made, is_exactly
+from kappaflow.nets.linearized import LinearizedMLP, is_plain
 from kappaflow.nets.recorded import RecordedNetwork
 from kappaflow.partition import AnyPartition
 from kappaflow.registry import register
@@ -124,12 +125,7 @@ class Coupling(Bijection):
 
     def _is_as_defined(self, kind: type["Coupling"], x: Tensor) -> bool:
         """Returns whether a call is what this kind defines, no type converted: no hook either."""
-        return (
-            is_exactly(self, kind)
-            and x.dtype == log_det_dtype(x.dtype)
-            and not (self._forward_hooks or self._forward_pre_hooks)
-            and not (self._backward_hooks or self._backward_pre_hooks)
-        )
+        return is_as_made(self, kind) and x.dtype == log_det_dtype(x.dtype)
 
     def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
         """Returns what makes its traces, or None where autograd has to see the whole of it."""

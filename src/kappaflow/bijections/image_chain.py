@@ -1,10 +1,9 @@
 """Chains of images, whose steps run as one autograd node each."""
 
 from collections.abc import Iterator
-from typing import TypeGuard, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kappaflow._checks import feature_batch
 from kappaflow.bijection import Bijection, Chain, log_det_dtype, zero_log_det
@@ -15,11 +14,9 @@ from kappaflow.bijections.linear import LinearMap
 from kappaflow.bijections.multiplied_out import LinearParts, Parts, linear_maps, triangles_of
 from kappaflow.bijections.step_node import StepNode
 from kappaflow.nets import ConvNet
-from kappaflow.nets.linearized import has_hooks, is_exactly
+from kappaflow.nets.as_made import has_hooks, is_as_made
 from kappaflow.partition import Partition
 from kappaflow.registry import register
-
-M = TypeVar("M", bound=nn.Module)
 
 
 @register("ImageChain")
@@ -107,7 +104,7 @@ def _step(
 
 
 def _is_norm(part: Bijection, x: Tensor) -> bool:
-    return _is_as_made(part, ActNorm) and part.shift.dtype == x.dtype
+    return is_as_made(part, ActNorm) and part.shift.dtype == x.dtype
 
 
 def _is_mixing(part: Bijection, x: Tensor) -> bool:
@@ -120,17 +117,13 @@ def _is_mixing(part: Bijection, x: Tensor) -> bool:
 def _is_coupling(part: Bijection, x: Tensor) -> bool:
     """Returns whether a layer is a coupling that `StepNode` knows, for points like x."""
     return (
-        _is_as_made(part, AffineCoupling)
+        is_as_made(part, AffineCoupling)
         and part.memory == "store"
         and x.dim() == 4
         and x.dtype == log_det_dtype(x.dtype)
         and isinstance(part.partition, Partition)
         and part.partition.keeps_first
-        and _is_as_made(part.conditioner, ConvNet)
+        and is_as_made(part.conditioner, ConvNet)
         and part.conditioner.is_plain(x)
         and part.conditioner.middle.weight.dtype == x.dtype
     )
-
-
-def _is_as_made(part: nn.Module, kind: type[M]) -> TypeGuard[M]:
-    return is_exactly(part, kind) and not has_hooks(part)

@@ -1,16 +1,13 @@
 """The derivative of an `MLP` at points, from one recorded pass; no graph is kept."""
 
-import functools
-from inspect import isfunction
-from typing import TypeGuard, TypeVar
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad
 
+from kappaflow.nets.as_made import is_exactly
 from kappaflow.nets.mlp import MLP
-
-M = TypeVar("M", bound=nn.Module)
 
 
 class LinearizedMLP:
@@ -84,22 +81,6 @@ def is_plain(net: nn.Module) -> TypeGuard[MLP]:
     return all(is_exactly(layer, nn.Linear) for layer in layers) and not any(
         part._forward_hooks or part._forward_pre_hooks for part in (net, *layers)
     )
-
-
-def is_exactly(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
-    """Returns whether a module is of this class, no subclass, and has no method of its own."""
-    return type(module) is kind and _functions_of(kind).isdisjoint(vars(module))
-
-
-def has_hooks(module: nn.Module) -> bool:
-    """Returns whether a call of a module, or its backward pass, does more than its class says."""
-    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks
-    return any(hooks) or bool(module._backward_pre_hooks)
-
-
-@functools.lru_cache(maxsize=64)
-def _functions_of(kind: type[nn.Module]) -> frozenset[str]:
-    return frozenset(name for name in dir(kind) if isfunction(getattr(kind, name)))
 
 
 def _layers_of(net: MLP) -> list[nn.Linear]:

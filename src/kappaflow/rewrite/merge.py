@@ -9,10 +9,11 @@ from kappaflow.bijection import Bijection, Inverse
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling, ElementwiseAffine
 from kappaflow.factor import LinearCoupling
 from kappaflow.factor.coupling import Numbers
+from kappaflow.nets.as_made import is_as_made
 from kappaflow.partition import Partition
 from kappaflow.rewrite.items import elementwise, partition_of
 from kappaflow.rewrite.mixed import MixedCoupling
-from kappaflow.rewrite.opened import is_as_defined, is_frozen
+from kappaflow.rewrite.opened import is_frozen
 
 
 def merged(parts: Sequence[Bijection]) -> list[Bijection]:
@@ -115,7 +116,7 @@ def _apart(before: Bijection, middle: Bijection, behind: Bijection) -> bool:
 
 
 def _is_elementwise(part: Bijection) -> TypeGuard[ElementwiseAffine]:
-    return is_as_defined(part, ElementwiseAffine)
+    return is_as_made(part, ElementwiseAffine)
 
 
 def _together(done: list[Bijection], part: Bijection) -> list[Bijection]:

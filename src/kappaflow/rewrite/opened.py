@@ -17,7 +17,7 @@ from kappaflow.bijections import (
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
-from kappaflow.nets.linearized import has_hooks, is_exactly
+from kappaflow.nets.as_made import has_hooks, is_as_made
 from kappaflow.rewrite.mixed import MixedCoupling
 from kappaflow.stack import CouplingStack
 
@@ -92,7 +92,7 @@ def is_linear(part: Bijection) -> bool:
 
 def is_coupling(part: Bijection) -> bool:
     """Returns whether a layer is a nonlinear coupling as this package defines them."""
-    return is_as_defined(part, AffineCoupling) or is_as_defined(part, AdditiveCoupling)
+    return is_as_made(part, AffineCoupling) or is_as_made(part, AdditiveCoupling)
 
 
 def is_inverse_coupling(part: Bijection) -> bool:
@@ -106,17 +106,9 @@ def is_frozen(parts: Iterable[nn.Module]) -> bool:
     return bool(trained) and not any(trained)
 
 
-def is_as_defined(part: Bijection, kind: type[Bijection]) -> bool:
-    """Returns whether a layer is one of this class that its numbers say all about.
-
-    Not so with a subclass, or with a hook: what is made of the numbers would do something else.
-    """
-    return is_exactly(part, kind) and not has_hooks(part)
-
-
 def is_permutation(part: Bijection) -> bool:
     """Returns whether a layer moves features and does nothing else."""
-    return is_as_defined(_inner(part), Permutation)
+    return is_as_made(_inner(part), Permutation)
 
 
 def _inner(part: Bijection) -> Bijection:
