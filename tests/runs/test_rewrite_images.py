@@ -175,6 +175,6 @@ def test_a_report_on_a_table_is_not_taken_for_one_on_images(copied, tmp_path):
     fit_run(Source(str(tmp_path / "data.csv")), small, tmp_path / "table", max_epochs=1)
     shutil.copy(tmp_path / "table/report.json", copied / "report.json")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(FileError, match="on images, and the report in it is one on a table"):
+    with pytest.raises(FileError, match="should hold a report on images, it holds one on a table"):
         rewrite_run(copied, tmp_path / "new")
     assert sorted(tmp_path.iterdir()) == before

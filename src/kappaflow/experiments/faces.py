@@ -8,8 +8,8 @@ from typing import Any
 from kappaflow._checks import natural_int
 from kappaflow.errors import ArgumentError
 from kappaflow.experiments.experiment import Reproduced
-from kappaflow.experiments.faces_results import faces_size, image_report, write_picture
-from kappaflow.report import FacesReport, render_faces
+from kappaflow.experiments.faces_results import faces_size, write_picture
+from kappaflow.report import FacesReport, ImageReport, read_report_on, render_faces
 from kappaflow.report.faces_page import found_in_words
 from kappaflow.runs import ImageSource, Model, fit_image_run
 from kappaflow.storage import write_bytes
@@ -139,7 +139,7 @@ def reproduce_faces(
     for one, two in pairs:
         picture = place / f"faces-{one.size.size}.png"
         write_picture(picture, one.folder, two.folder, seed=seed)
-    reports = {run.folder.name: image_report(run.folder) for run in runs}
+    reports = {run.folder.name: read_report_on(run.folder, ImageReport) for run in runs}
     write_bytes(place / NUMBERS, (report.model_dump_json(indent=2) + "\n").encode())
     write_bytes(place / PAGE, render_faces(report, reports).encode())
     return Reproduced(report, place / PAGE, tuple(found_in_words(size) for size in report.sizes))

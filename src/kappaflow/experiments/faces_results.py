@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from kappaflow.errors import FileError
 from kappaflow.files import load
 from kappaflow.flows import Flow
-from kappaflow.report import FacesRun, FacesSize, ImageReport, read_report
+from kappaflow.report import FacesRun, FacesSize, ImageReport, read_report_on
 from kappaflow.report.png import Pixels, enlarged, grid, png, shown
 from kappaflow.runs.image_job import ImageParts
 from kappaflow.runs.image_pictures import nearest_images
@@ -40,7 +39,7 @@ def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
     """
     parts = images_again(read_image_run(plain))
     counts = [len(part) for part in (parts.train, parts.validation, parts.test)]
-    report = image_report(plain)
+    report = read_report_on(plain, ImageReport)
     more = _bits(load(padded), parts) - _bits(load(plain), parts)
     return FacesSize(
         size=size,
@@ -52,14 +51,6 @@ def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
         plain=_run(plain, parts),
         padded=_run(padded, parts),
     )
-
-
-def image_report(folder: Path) -> ImageReport:
-    """Returns the report of a run on images."""
-    report = read_report(folder)
-    if not isinstance(report, ImageReport):
-        raise FileError(f"{folder} should hold a run on images, it holds one on a table.")
-    return report
 
 
 def write_picture(path: Path, plain: Path, padded: Path, *, seed: int = 0) -> None:
@@ -81,7 +72,8 @@ def write_picture(path: Path, plain: Path, padded: Path, *, seed: int = 0) -> No
 
 
 def _run(folder: Path, parts: ImageParts) -> FacesRun:
-    flow, result, report = load(folder), read_finished_images(folder), image_report(folder)
+    flow, result = load(folder), read_finished_images(folder)
+    report = read_report_on(folder, ImageReport)
     kept = report.profile.condition_number
     drawn = draw_pixels(flow, DRAWN, temperature=TEMPERATURE, seed=1)
     return FacesRun(
@@ -101,6 +93,7 @@ def _run(folder: Path, parts: ImageParts) -> FacesRun:
             for line in report.curves
             if line["condition_number_median"] is not None
         ],
+        drawn_at=TEMPERATURE,
         of_samples=_distances(shown(drawn, values_of(flow)), parts, flow),
     )
 

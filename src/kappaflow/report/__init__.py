@@ -21,7 +21,7 @@ from kappaflow.report.content import (
 from kappaflow.report.faces_content import FacesReport, FacesRun, FacesSize
 from kappaflow.report.faces_page import render_faces
 from kappaflow.report.factors import render_factors
-from kappaflow.report.files import AnyReport, read_report, write_report
+from kappaflow.report.files import AnyReport, read_report, read_report_on, write_report
 from kappaflow.report.image_content import (
     ImageLikelihood,
     ImageReport,
@@ -54,6 +54,7 @@ __all__ = [
     "Spread",
     "encoded",
     "read_report",
+    "read_report_on",
     "render",
     "render_faces",
     "render_factors",

@@ -19,6 +19,7 @@ class FacesRun(Part):
         kept_condition_number: Of the weights that were kept, the median over `kept_points`.
         kept_points: Held-out faces at which that was measured.
         curve: epoch, condition_number_median and condition_number_p95 where they were measured.
+        drawn_at: Temperature of the samples whose distances were measured.
         of_samples: The distance of each of 64 samples to its nearest training face.
     """
 
@@ -34,6 +35,7 @@ class FacesRun(Part):
     kept_condition_number: float
     kept_points: int
     curve: list[dict[str, float | int | None]]
+    drawn_at: float
     of_samples: list[float]
 
 

@@ -86,7 +86,7 @@ def likelihood_in_words(size: FacesSize) -> str:
 def distances_in_words(run: FacesRun) -> str:
     """Returns how far samples are from the training faces."""
     return (
-        f"{len(run.of_samples)} samples at temperature 0.8 {name_of(run)} are "
+        f"{len(run.of_samples)} samples at temperature {run.drawn_at:g} {name_of(run)} are "
         f"{_far(run.of_samples)}."
     )
 

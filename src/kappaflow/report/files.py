@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -14,6 +15,7 @@ from kappaflow.storage import make_directory, write_bytes
 
 AnyReport = Report | ImageReport
 NUMBERS, PAGE = "report.json", "report.html"
+R = TypeVar("R", Report, ImageReport)
 
 
 def write_report(report: AnyReport, folder: str | Path) -> Path:
@@ -63,6 +65,26 @@ def read_report(folder: str | Path) -> AnyReport:
         raise FileError(f"{path} is no report: {key!r} is wrong: {first['msg']}.") from None
     except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is damaged or cut short: not JSON ({error}).") from None
+
+
+def read_report_on(folder: str | Path, kind: type[R]) -> R:
+    """Returns `read_report` if it is on what it should be on.
+
+    Args:
+        folder: The folder with report.json.
+        kind: `Report`, on a table, or `ImageReport`.
+
+    Returns:
+        The report.
+
+    Raises:
+        FileError: As for `read_report`, or it is one of the other kind.
+    """  # noqa: DOC502 - raised by `read_report` too
+    report = read_report(folder)
+    if not isinstance(report, kind):
+        wanted, other = ("images", "a table")[:: 1 if kind is ImageReport else -1]
+        raise FileError(f"{folder} should hold a report on {wanted}, it holds one on {other}.")
+    return report
 
 
 def to_json(report: AnyReport) -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 from kappaflow.conditioning import profile
 from kappaflow.diagnosis import Diagnosis, doctor
-from kappaflow.errors import FileError, KappaflowError
+from kappaflow.errors import KappaflowError
 from kappaflow.flows import Flow
-from kappaflow.report import ImageReport, read_report
+from kappaflow.report import ImageReport, read_report_on
 from kappaflow.runs.anew import about_anew, on_samples
 from kappaflow.runs.evaluate_images import evaluate_images, judged_images, points_of
 from kappaflow.runs.image_samples import BEST, FOLDER, write_sheet
@@ -48,7 +48,7 @@ class ImageRun:
 
         `how` says in the report how the flow was written anew.
         """
-        flow, report = result.flow, self._report()
+        flow, report = result.flow, read_report_on(self.folder, ImageReport)
         about = about_anew(report.about, flow, how)
         if self.parts is not None:
             new, diagnosis = evaluate_images(result, self.parts, about)
@@ -65,12 +65,3 @@ class ImageRun:
             write_bytes(make_directory(place / FOLDER) / picture.name, picture.read_bytes())
         if finished:
             write_sheet(flow, classes_of(self.config, flow), place, BEST)
-
-    def _report(self) -> ImageReport:
-        """Returns the report on the flow as it was."""
-        report = read_report(self.folder)
-        if not isinstance(report, ImageReport):
-            raise FileError(
-                f"{self.folder} is a run on images, and the report in it is one on a table."
-            )
-        return report

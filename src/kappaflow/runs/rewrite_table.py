@@ -7,10 +7,10 @@ import torch
 
 from kappaflow.conditioning import profile
 from kappaflow.diagnosis import Diagnosis, doctor
-from kappaflow.errors import ArgumentError, FileError, KappaflowError
+from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.flows import Flow
-from kappaflow.report import Report, read_report
+from kappaflow.report import Report, read_report_on
 from kappaflow.runs.anew import about_anew, on_samples
 from kappaflow.runs.evaluate import POINTS, evaluate
 from kappaflow.runs.judged import judged, judged_alone
@@ -52,7 +52,7 @@ class TableRun:
 
         `how` says in the report how the flow was written anew.
         """
-        flow, report = result.flow, self._report()
+        flow, report = result.flow, read_report_on(self.folder, Report)
         about = about_anew(report.about, flow, how)
         if self.tables is not None:
             new, diagnosis = evaluate(result, self.tables, about)
@@ -64,12 +64,3 @@ class TableRun:
 
     def add_pictures(self, flow: Flow, place: Path, *, finished: bool) -> None:
         """A run on a table has none."""
-
-    def _report(self) -> Report:
-        """Returns the report on the flow as it was."""
-        report = read_report(self.folder)
-        if not isinstance(report, Report):
-            raise FileError(
-                f"{self.folder} is a run on a table, and the report in it is one on images."
-            )
-        return report

@@ -44,8 +44,8 @@ def condition_over_training(size: FacesSize) -> Figure:
         alt="Median and 95 % quantile of the condition number over the epochs; the medians end at "
         f"{ends[0]} without padding and {ends[1]} with padding.",
         caption="Of the map from the standardised channels, the padding among them, to the "
-        "latent, at 4 validation faces, with the averaged weights of the epoch. Lower is better: "
-        "each factor of ten costs a digit on the way back.",
+        "latent, at a few validation faces, with the averaged weights of the epoch. Lower is "
+        "better: each factor of ten costs a digit on the way back.",
         traces=traces,
         layout=layout(
             axis("epoch", nticks=8), log_axis("condition number (pure number)", series), **marks
