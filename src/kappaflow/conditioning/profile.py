@@ -21,10 +21,8 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.linearization import ChainLinearization, Linearization
 
-# Points times dimensions^3, for each layer, up to which matrices are formed above 128 dimensions.
-# Dense to Lanczos in seconds of one core, Glows of 17 layers: 192 dimensions, 1 and 8 points,
-# 0.6:4.3, 2.4:7.0; 256 dimensions 0.7:3.2, 5.6:7.8; 432 dimensions 2.1:3.9, 17:9.6. Of 53 layers,
-# 192 dimensions, 1 point: 1.0:26.
+# Points times dimensions^3, for each layer, up to which matrices are formed above 128 dimensions:
+# beyond, Lanczos iterations are sooner done. `python -m benchmarks image-spectra` times both.
 DENSE_WORK = 7e6
 QUANTILES = {"median": 0.5, "p95": 0.95, "max": 1.0}
 
