@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from benchmarks.ensembles import draw
 from kappaflow import factor_linear
+from kappaflow.experiments.ensembles import draw
 from kappaflow.factor.coupling import two_by_two_condition
 from kappaflow.factor.rotation import factor_rotation
 

@@ -6,13 +6,13 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from benchmarks import ensembles
 from benchmarks.factor_tables import goals_table
 from benchmarks.goals import DRAWS, GOALS, ROWS, WELL, Goal
 from benchmarks.lines import Line, grouped, key_of, read_lines, write_results
 from benchmarks.presets import PresetName
 from benchmarks.processes import Job, console, run
 from benchmarks.suite import KEPT, JsonFile
+from kappaflow.experiments import ensembles
 
 KEY = ("row", "ensemble", "n", "couplings", "threads", "draw")
 LARGEST = {"minutes": 256, "full": 2048}

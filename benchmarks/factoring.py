@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 import kappaflow as kf
-from benchmarks import ensembles
 from benchmarks.goals import GOALS, REWRITE, Goal
 from benchmarks.lines import Line, append_line
 from kappaflow.data import load_table, prepare, split
+from kappaflow.experiments import ensembles
 
 SMALL = 8
 

@@ -84,7 +84,7 @@ def take_draws(wanted: Sequence[Sequence[Any]], file: Path) -> None:
 def one_draw(ensemble: str, n: int, draw: int, couplings: int) -> Line:
     """Returns the figures of the best conditioned factorization within so many couplings."""
     import kappaflow as kf
-    from benchmarks import ensembles
+    from kappaflow.experiments import ensembles
 
     matrix = ensembles.draw(ensemble, n, draw)
     start = time.perf_counter()

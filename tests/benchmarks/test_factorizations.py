@@ -126,23 +126,6 @@ def test_a_search_that_fails_is_counted(benchmark):
     assert cells[-1] == "no"
 
 
-def test_every_ensemble_has_positive_determinants_and_its_own_spectrum(benchmark):
-    """But the odd permutations; and the same draw is the same matrix."""
-    ensembles = benchmark("ensembles")
-    for name in ensembles.ENSEMBLES:
-        for number in range(6):
-            matrix = ensembles.draw(name, 6, number)
-            assert np.linalg.slogdet(matrix)[0] > 0
-            assert (matrix == ensembles.draw(name, 6, number)).all()
-    assert np.linalg.cond(ensembles.draw("geometric 1e4", 6, 0)) == pytest.approx(1e4)
-    kinds = {name: ensembles.count(name, 4) for name in ensembles.NUMBERED}
-    assert kinds == {"even permutations": 12, "odd permutations": 12}
-    for name, sign in ensembles.NUMBERED.items():
-        found = [ensembles.draw(name, 4, i) for i in range(12)]
-        assert {round(np.linalg.det(matrix)) for matrix in found} == {sign}
-        assert len({matrix.tobytes() for matrix in found}) == 12
-
-
 def test_an_error_of_the_product_is_seen_through_the_inverse(benchmark):
     """In units of the smallest singular value of the map."""
     kf = importlib.import_module("kappaflow")

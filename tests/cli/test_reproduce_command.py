@@ -1,11 +1,12 @@
 """`kappaflow reproduce`: what it lists, runs and refuses."""
 
 import json
+import re
 
 import pytest
 from tests.cli.test_refusals import refused
 
-from kappaflow.experiments import FacesPreset, OneSize
+from kappaflow.experiments import EXPERIMENTS, FacesPreset, OneSize
 from kappaflow.experiments import faces as module
 
 TINY = FacesPreset((
@@ -15,12 +16,13 @@ TINY = FacesPreset((
 
 def test_the_experiments_are_listed(run):
     """A line each, with what is compared; or as JSON."""
-    (one,) = json.loads(run("reproduce", "--list", "--json").out)
-    assert one["name"] == "faces"
+    names = [one["name"] for one in json.loads(run("reproduce", "--list", "--json").out)]
+    assert names == list(EXPERIMENTS) and {"linear-depth", "faces"} <= set(names)
     listed = run("reproduce", "--list")
     assert listed.status == 0
-    (line,) = listed.out.splitlines()
-    assert line.startswith("faces  a Glow of faces of 32 x 32 and 64 x 64 pixels")
+    lines = listed.out.splitlines()
+    assert len(lines) == len(names)
+    assert re.match(r"faces +a Glow of faces of 32 x 32 and 64 x 64 pixels", lines[-1])
 
 
 def test_an_experiment_is_run_into_a_folder_of_its_name(run, tmp_path, monkeypatch):
@@ -42,8 +44,8 @@ def test_an_experiment_is_run_into_a_folder_of_its_name(run, tmp_path, monkeypat
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "'experiment' should be one of faces"),
-        (["cats"], "'experiment' should be one of faces, got 'cats'"),
+        ([], "'experiment' should be one of linear-depth"),
+        (["cats"], "faces or all, got 'cats'"),
         (["faces", "--preset", "hours"], "hours"),
         (["faces", "--seed", -1], "'seed'"),
         (["faces", "--seed", 0.5], "--seed"),
@@ -61,3 +63,34 @@ def test_a_file_in_the_place_of_the_folder_is_refused(run, tmp_path):
     (tmp_path / "faces").write_text("mine")
     refused(run("reproduce", "faces", "--out", tmp_path / "faces", "--quiet"), "'out' should be a")
     assert (tmp_path / "faces").read_text() == "mine"
+
+
+def test_an_experiment_of_cases_takes_settings_from_a_file(run, tmp_path):
+    """It prints what was found; its folder has the raw results."""
+    config = tmp_path / "mine.toml"
+    config.write_text(
+        'ensembles = ["orthogonal"]\nsizes = [4]\ndepths = [3, 6]\ndraws = 1\nrestarts = 1\n'
+        "adam_steps = 3\nadam_learning_rate = 0.02\nlbfgs_steps = 3\n"
+    )
+    words = ("reproduce", "linear-depth", "--config", config, "--out", tmp_path / "out")
+    done = run(*words, "--processes", 1, "--quiet")
+    assert done.status == 0, done.err
+    assert done.out.startswith("Six couplings make 1 of 1 maps exactly")
+    assert (tmp_path / "out/results.parquet").exists()
+    again = json.loads(run(*words, "--quiet", "--json").out)
+    assert again["name"] == "linear-depth" and again["preset"] == "mine.toml"
+
+
+def test_all_of_them_make_one_page(run, tmp_path, monkeypatch):
+    """A section each, with a link to its own page; settings are for one of them."""
+    import kappaflow.experiments as package
+
+    monkeypatch.setitem(module.PRESETS, "minutes", TINY)
+    monkeypatch.setattr(package, "EXPERIMENTS", {"faces": EXPERIMENTS["faces"]})
+    done = run("reproduce", "all", "--out", tmp_path / "all", "--quiet")
+    assert done.status == 0, done.err
+    page = (tmp_path / "all/index.html").read_text()
+    assert 'href="faces/index.html"' in page and EXPERIMENTS["faces"].claim in page
+    assert 'data-figure="condition-4"' in page
+    refused(run("reproduce", "all", "--config", tmp_path / "x.toml"), "'config'")
+    refused(run("reproduce", "faces", "--config", tmp_path / "x.toml"), "'config'")

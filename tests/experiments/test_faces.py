@@ -186,7 +186,7 @@ def test_the_presets_can_be_built(preset, tmp_path):
 def test_an_unknown_experiment_or_preset_names_those_there_are(tmp_path):
     """In one sentence."""
     assert experiment_named("faces") is EXPERIMENTS["faces"]
-    with pytest.raises(ArgumentError, match="'experiment' should be one of faces, got 'cats'"):
+    with pytest.raises(ArgumentError, match="faces or all, got 'cats'"):
         experiment_named("cats")
     with pytest.raises(ArgumentError, match="'preset' should be one of minutes, full"):
         reproduce_faces(tmp_path / "faces", preset="hours")

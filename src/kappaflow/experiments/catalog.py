@@ -1,25 +1,41 @@
 """The experiments by their names."""
 
+from functools import partial
+
 from kappaflow.errors import ArgumentError
 from kappaflow.experiments.experiment import Experiment
 from kappaflow.experiments.faces import reproduce_faces
+from kappaflow.experiments.linear_depth import LINEAR_DEPTH
+from kappaflow.experiments.run_study import run_study
+from kappaflow.experiments.study import Study
 
-EXPERIMENTS = {
-    one.name: one
-    for one in (
-        Experiment(
-            "faces",
-            "a Glow of faces of 32 x 32 and 64 x 64 pixels, with and without Gaussian channels",
-            reproduce_faces,
-        ),
-    )
-}
+# In the order of the source.
+STUDIES: tuple[Study, ...] = (LINEAR_DEPTH,)
+
+FACES = Experiment(
+    name="faces",
+    title="Faces, with and without padding",
+    about="a Glow of faces of 32 x 32 and 64 x 64 pixels, with and without Gaussian channels",
+    claim=(
+        "Flows of images are better conditioned when channels of Gaussian noise are trained "
+        "beside those of the image, and their samples are no worse."
+    ),
+    run=reproduce_faces,
+)
+
+
+def _experiment(study: Study) -> Experiment:
+    run = partial(run_study, study)
+    return Experiment(study.name, study.title, study.about, study.claim, run)
+
+
+EXPERIMENTS = {one.name: one for one in (*map(_experiment, STUDIES), FACES)}
 
 
 def experiment_named(name: str) -> Experiment:
     """Returns an experiment, or says which ones there are."""
     if name not in EXPERIMENTS:
         raise ArgumentError(
-            f"'experiment' should be one of {', '.join(EXPERIMENTS)}, got {name!r}."
+            f"'experiment' should be one of {', '.join(EXPERIMENTS)} or all, got {name!r}."
         )
     return EXPERIMENTS[name]

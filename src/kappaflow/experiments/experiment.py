@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from kappaflow.report.charts import Chart
 from kappaflow.report.content import Part
+from kappaflow.report.figures import Figure
 
 
 @dataclass(frozen=True)
@@ -15,11 +17,17 @@ class Reproduced:
         report: Its numbers.
         page: The page of them.
         found: What was found, a sentence or two each.
+        differs: Where that differs from the source.
+        chart: The most telling one, where it is a chart.
+        figures: What is drawn of it.
     """
 
     report: Part
     page: Path
     found: tuple[str, ...]
+    differs: tuple[str, ...] = ()
+    chart: Chart | None = None
+    figures: tuple[Figure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -28,10 +36,14 @@ class Experiment:
 
     Attributes:
         name: What it is called on the command line.
+        title: A few words.
         about: What is compared, in one line.
-        run: Takes the folder, and as keywords preset, seed, progress and say.
+        claim: The claim of the source that it is about, in our own words.
+        run: Takes the folder, and as keywords preset, config, seed, processes, progress and say.
     """
 
     name: str
+    title: str
     about: str
+    claim: str
     run: Callable[..., Reproduced]

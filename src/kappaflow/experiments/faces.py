@@ -11,6 +11,7 @@ from kappaflow.experiments.experiment import Reproduced
 from kappaflow.experiments.faces_results import faces_size, write_picture
 from kappaflow.report import FacesReport, ImageReport, read_report_on, render_faces
 from kappaflow.report.faces_page import found_in_words
+from kappaflow.report.figures.faces import condition_over_training
 from kappaflow.runs import ImageSource, Model, fit_image_run
 from kappaflow.storage import write_bytes
 
@@ -98,7 +99,9 @@ def reproduce_faces(
     out: str | Path,
     *,
     preset: str | FacesPreset = "minutes",
+    config: str | Path | None = None,
     seed: int = 0,
+    processes: int | None = None,  # noqa: ARG001 - its trainings take turns
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Reproduced:
@@ -109,7 +112,9 @@ def reproduce_faces(
     Args:
         out: The folder of the runs, of index.html, of faces.json and of the pictures.
         preset: "minutes", "full", or what to train.
+        config: Not taken: the settings of each training are those of its preset.
         seed: Of the weights, of the order of the images and of their split.
+        processes: Of no effect: one training after the other, each on the threads of torch.
         progress: Show progress bars; on a terminal only if left out.
         say: Is told which training it is.
 
@@ -120,6 +125,8 @@ def reproduce_faces(
         ArgumentError: There is no such preset, `out` is a file, or a folder holds another run.
         FileError: The set of faces cannot be loaded.
     """  # noqa: DOC502 - raised by the calls below
+    if config is not None:
+        raise ArgumentError("'config' should be left out: faces has presets only.")
     asked = _preset(preset)
     natural_int("seed", seed)
     place = Path(out)
@@ -142,7 +149,12 @@ def reproduce_faces(
     reports = {run.folder.name: read_report_on(run.folder, ImageReport) for run in runs}
     write_bytes(place / NUMBERS, (report.model_dump_json(indent=2) + "\n").encode())
     write_bytes(place / PAGE, render_faces(report, reports).encode())
-    return Reproduced(report, place / PAGE, tuple(found_in_words(size) for size in report.sizes))
+    return Reproduced(
+        report,
+        place / PAGE,
+        tuple(found_in_words(size) for size in report.sizes),
+        figures=tuple(condition_over_training(size) for size in report.sizes),
+    )
 
 
 def runs_of(preset: FacesPreset, out: Path) -> list[OneRun]:

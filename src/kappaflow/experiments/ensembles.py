@@ -51,6 +51,20 @@ def permutation(n: int, generator: Generator) -> np.ndarray:
     return matrix
 
 
+def toeplitz(n: int, generator: Generator) -> np.ndarray:
+    """Returns a Toeplitz matrix of independent standard normal entries, given that det T > 0."""
+    entries = generator.standard_normal(2 * n - 1)
+    matrix = entries[n - 1 + np.arange(n)[:, None] - np.arange(n)]
+    return matrix if np.linalg.slogdet(matrix)[0] > 0 else toeplitz(n, generator)
+
+
+def sharp(n: int, generator: Generator) -> np.ndarray:  # noqa: ARG001 - there is one of each size
+    """Returns diag(I, C), C with a cycle of three: what no five couplings make, n >= 6."""
+    order = np.arange(n)
+    order[-3:] = np.roll(order[-3:], 1)
+    return np.eye(n)[order]
+
+
 def geometric(condition: float) -> Callable[[int, Generator], np.ndarray]:
     """Returns an ensemble with singular values from 1 to 1 / condition in equal ratios.
 
@@ -68,6 +82,8 @@ ENSEMBLES: dict[str, Callable[[int, Generator], np.ndarray]] = {
     "Gaussian": gaussian,
     "orthogonal": orthogonal,
     "permutation": permutation,
+    "Toeplitz": toeplitz,
+    "three-cycle": sharp,
     "geometric 1e2": geometric(1e2),
     "geometric 1e4": geometric(1e4),
     "geometric 1e6": geometric(1e6),
