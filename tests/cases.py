@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import kappaflow as kf
 from kappaflow.flows.base import StandardNormal
 from kappaflow.testing.contract import jittered
+from kappaflow.theory import Banana, Ring, universal_flow
 
 POINTS = 4
 
@@ -22,17 +23,20 @@ class Case:
         event: Shape of one point.
         context: Width of the context, 0 for none.
         interval: Where the points lie; None for N(0, I).
+        still: Leave its parameters as they are made: each is there for a reason.
     """
 
     make: Callable[[], nn.Module]
     event: tuple[int, ...]
     context: int = 0
     interval: tuple[float, float] | None = None
+    still: bool = False
 
     def build(self, dtype: torch.dtype) -> tuple[nn.Module, Tensor, Tensor | None]:
         """Returns the module, off its start, with points and contexts, all of this type."""
         torch.manual_seed(7)
-        module = jittered(self.make(), seed=1).to(dtype).eval()
+        module = self.make() if self.still else jittered(self.make(), seed=1)
+        module = module.to(dtype).eval()
         x = torch.randn(POINTS, *self.event, dtype=torch.float64)
         if self.interval is not None:
             low, high = self.interval
@@ -379,5 +383,9 @@ FLOWS = {
             6, depth=3, hidden=(8,), partition=kf.Partition(6, (5, 1)), memory="store"
         ),
         (6,),
+    ),
+    "universal_flow": Case(lambda: universal_flow(Ring(), 0.6), (2,), still=True),
+    "universal_flow, four features": Case(
+        lambda: universal_flow(Banana(4), 0.9), (4,), still=True
     ),
 }

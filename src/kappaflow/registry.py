@@ -19,7 +19,7 @@ from kappaflow.errors import ArgumentError, FileError
 C = TypeVar("C", bound=Callable[..., Any])
 
 _CONSTRUCTORS: dict[str, Callable[..., Any]] = {}
-OWN = ("bijections", "stack", "factor", "flows", "rewrite")  # packages that register names
+OWN = ("bijections", "stack", "factor", "flows", "rewrite", "theory")  # they register names
 _ATTRIBUTE = "_kappaflow_description"
 
 

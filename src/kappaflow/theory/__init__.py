@@ -1,5 +1,6 @@
-"""What is provable: linear maps as couplings, and how deep flows of sphere mixtures must be."""
+"""The theorems, computable: linear maps as couplings, any law by three, and the depth of flows."""
 
+from kappaflow.theory.approximation import Approximation, approximate
 from kappaflow.theory.bounds import (
     ROTATION_BLOCK_NORMS,
     least_condition_number,
@@ -15,25 +16,52 @@ from kappaflow.theory.lipschitz_bounds import divergence_at_least, tearing_bound
 from kappaflow.theory.mixture_distances import RandomFamily, random_family, wasserstein_bounds
 from kappaflow.theory.monte_carlo import Estimate
 from kappaflow.theory.paper_route import PAPER, PaperRoute, paper_route
+from kappaflow.theory.power import PowerLaw, power_law
 from kappaflow.theory.sphere import cap_share, code_size, gaussian_norm, nearest_distance
 from kappaflow.theory.sphere_mixture import SphereMixture
+from kappaflow.theory.staircases import Grid, staircase
 from kappaflow.theory.swaps import permutation_couplings
+from kappaflow.theory.targets import (
+    TARGETS,
+    Banana,
+    Checkerboard,
+    Ring,
+    Target,
+    TruncatedMixture,
+    UniformCube,
+)
 from kappaflow.theory.triangular import triangular_couplings
+from kappaflow.theory.universal import Recoding, Scales, universal_flow
+from kappaflow.theory.wasserstein import TransportError, transport_error, two_sample_w2
 
 __all__ = [
     "PAPER",
     "ROTATION_BLOCK_NORMS",
+    "TARGETS",
+    "Approximation",
+    "Banana",
     "Bounds",
+    "Checkerboard",
     "CouplingsNeeded",
     "DepthBound",
     "Estimate",
     "FarApart",
+    "Grid",
     "LayerClass",
     "MixtureGenerator",
     "PaperRoute",
+    "PowerLaw",
     "RandomFamily",
+    "Recoding",
+    "Ring",
+    "Scales",
     "SphereMixture",
+    "Target",
+    "TransportError",
+    "TruncatedMixture",
+    "UniformCube",
     "Verdict",
+    "approximate",
     "cap_share",
     "check_count",
     "check_word",
@@ -49,11 +77,16 @@ __all__ = [
     "nearest_distance",
     "paper_route",
     "permutation_couplings",
+    "power_law",
     "random_family",
     "rotation_bound",
+    "staircase",
     "tearing_bound",
+    "transport_error",
     "triangular_couplings",
+    "two_sample_w2",
     "unit_condition_number",
+    "universal_flow",
     "volume_bound",
     "wasserstein_bounds",
 ]

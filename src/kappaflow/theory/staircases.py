@@ -1,0 +1,108 @@
+"""Rounding to a grid, written out as a ReLU network that reads a number digit by digit."""
+
+from dataclasses import dataclass
+from math import ceil, log2
+
+import torch
+from torch import Tensor
+
+from kappaflow._checks import positive_float, positive_int
+from kappaflow.errors import ArgumentError
+from kappaflow.nets import MLP
+
+# A hidden layer has four units a feature: the positive and the negative part of the rest, what
+# has been counted, and the unit that decides on a digit. The offset of a form stands behind them.
+AFTER_THE_RAMP = torch.tensor(
+    [[1.0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, -1, 1]], dtype=torch.float64
+)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Cells of equal width around zero; a number is rounded to the middle of its cell.
+
+    Attributes:
+        width: Of a cell.
+        digits: Binary digits of the number of a cell: there are 2^digits cells.
+        ramp: Share of each width, around the edge between two cells, on which the rounding is no
+            step but a steep ramp.
+    """
+
+    width: float
+    digits: int
+    ramp: float
+
+    @classmethod
+    def covering(cls, reach: float, width: float, ramp: float) -> "Grid":
+        """Returns the smallest grid with cells of this width that covers [-reach, reach]."""
+        positive_float("reach", reach)
+        positive_float("width", width)
+        if positive_float("ramp", ramp) >= 1:
+            raise ArgumentError(f"'ramp' should be a share of a cell, below 1, got {ramp}.")
+        return cls(width, max(1, ceil(log2(2 * reach / width))), ramp)
+
+    @property
+    def reach(self) -> float:
+        """Half of what the cells cover; beyond it numbers are rounded to the last cell."""
+        return self.width * 2.0 ** (self.digits - 1)
+
+
+def staircase(features: int, grid: Grid, answers: list[tuple[float, float]]) -> MLP:
+    r"""Returns a ReLU network that splits each feature into its rounding and what is left.
+
+    With :math:`[x]` the middle of the cell of x, it answers :math:`a [x] + b (x - [x])` for each
+    pair (a, b) of `answers`, one block of features after the other.
+
+    The network finds the cell by halving, with two layers a digit: is the rest r positive? The
+    unit :math:`p = \mathrm{relu}(r / w + 1/2)` grows across a ramp of width w around zero, and
+    :math:`\mathrm{relu}(1 - p)` is exactly 1 before the ramp and exactly 0 behind it: however
+    steep it is, no large numbers cancel.
+
+    Args:
+        features: How many are rounded, each for itself.
+        grid: The cells.
+        answers: The pairs (a, b).
+
+    Returns:
+        An `MLP` in float64 from (B, features) to (B, len(answers) * features), with 4 * features
+        units in each of its 2 * digits hidden layers.
+
+    Source:
+        That ReLU networks read binary digits is well known (Bartlett, Maiorov, Meir 1998); this
+        form: ours.
+
+    Example:
+        >>> net = staircase(1, Grid(width=1.0, digits=3, ramp=0.01), [(1.0, 0.0), (0.0, 1.0)])
+        >>> net(torch.tensor([[0.25], [-3.75], [99.0]], dtype=torch.float64)).tolist()
+        [[0.5, -0.25], [-3.5, -0.25], [3.5, 95.5]]
+    """
+    ramp = grid.ramp * grid.width
+    rest, counted = (torch.tensor(form, dtype=torch.float64) for form in ([1.0, 0], [0.0, 0]))
+    layers = []
+    for digit in range(grid.digits):
+        half = grid.reach / 2.0 ** (digit + 1)
+        deciding = rest / ramp
+        deciding[-1] += 0.5
+        layers += [torch.stack((rest, -rest, counted, deciding)), AFTER_THE_RAMP]
+        rest = torch.tensor([1, -1, 0, 2 * half, -half], dtype=torch.float64)
+        counted = torch.tensor([0, 0, 1, -2 * half, 2 * half], dtype=torch.float64)
+    counted[-1] -= grid.reach - grid.width / 2  # it was counted from the first cell on
+    layers.append(torch.stack([a * counted + b * rest for a, b in answers]))
+    return _network(positive_int("features", features), layers)
+
+
+@torch.no_grad()
+def _network(features: int, layers: list[Tensor]) -> MLP:
+    """Returns the network whose layers are these affine forms, for each of the features alike."""
+    widths = [features * len(forms) for forms in layers]
+    net = MLP(features, widths[-1], widths[:-1]).double()
+    eye = torch.eye(features, dtype=torch.float64)
+    for (weight, bias), forms in zip(map(_parameters, net.layers), layers, strict=True):
+        weight.copy_(torch.kron(forms[:, :-1].contiguous(), eye))
+        bias.copy_(forms[:, -1].repeat_interleave(features))
+    return net
+
+
+def _parameters(layer: torch.nn.Module) -> tuple[Tensor, Tensor]:
+    weight, bias = layer.parameters()
+    return weight, bias
