@@ -35,10 +35,6 @@ COMMANDS = {
         "factor:factor",
         "Factor matrices of all kinds: what was aimed at beside what was reached.",
     ),
-    "trade-off": (
-        "trade_off:trade_off",
-        "Factor random matrices into more and more couplings: how well conditioned they are.",
-    ),
     "dropout": ("dropout:dropout", "Time dropout beside the product that it follows."),
     "convolutions": (
         "convolutions:convolutions",

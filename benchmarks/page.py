@@ -1,13 +1,13 @@
 """Turns the files of results into the page of the documentation."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from benchmarks.factor_tables import goals_table
 from benchmarks.images_page import image_values
 from benchmarks.images_spectra_page import image_spectra_values
 from benchmarks.mixing_page import mixing_values
@@ -25,12 +25,10 @@ from benchmarks.tables import (
     spectra_table,
 )
 from benchmarks.targets import targets_table
-from benchmarks.trade_off_page import page_values, write_reference
-from benchmarks.trade_off_picture import draw
 
 PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
 IMAGES = ("images", "mixing", "image-spectra")
-FACTORIZATIONS = ("factor", "trade-off")
+FACTORIZATIONS = ("factor",)
 Results = dict[str, Any]
 
 
@@ -40,9 +38,7 @@ def write_page(
     kept: Path = KEPT,
     out: Path = ROOT / "docs" / "benchmarks.md",
     images: Path = ROOT / "docs" / "benchmarks-images.md",
-    trade_off: Path = ROOT / "docs" / "theory" / "trade-off.md",
-    figure: Path = ROOT / "docs" / "images" / "trade-off.svg",
-    reference: Path = ROOT / "src" / "kappaflow" / "factor" / "reference.json",
+    factor: Path = ROOT / "docs" / "benchmarks-factor.md",
 ) -> None:
     """Write the pages of the documentation from the files of results.
 
@@ -57,12 +53,8 @@ def write_page(
         The page on speed, memory and numerics.
     images
         The page on flows of images.
-    trade_off
+    factor
         The page on factorizations.
-    figure
-        The figure of that page.
-    reference
-        The curves that the reports of `kappaflow factor` can draw.
     """
     results = read_results(folder)
     factorizations = read_results(kept, FACTORIZATIONS)
@@ -74,12 +66,7 @@ def write_page(
     if of_images:
         _write(images, images_page(of_images))
     if factorizations:
-        curves = factorizations.get("trade-off", {}).get("lines", [])
-        if curves:
-            draw(curves, figure)
-            write_reference(reference, curves)
-        place = os.path.relpath(figure, trade_off.parent) if curves else None
-        _write(trade_off, trade_off_page(factorizations, figure=place))
+        _write(factor, factor_page(factorizations))
 
 
 def _write(path: Path, text: str) -> None:
@@ -152,18 +139,17 @@ def images_page(results: Results) -> str:
     return _template("images_page.md.jinja").render(machines=_machines(results), **parts)
 
 
-def trade_off_page(results: Results, *, figure: str | None = None) -> str:
+def factor_page(results: Results) -> str:
     """Returns the page on factorizations as Markdown.
 
     Args:
-        results: By part: factor, trade-off; one may be missing.
-        figure: Where the page finds its figure; none if left out.
+        results: By part: factor.
 
     Returns:
         Text that is the same for the same results.
     """
-    values = page_values(results, figure=figure)
-    return _template("trade-off.md.jinja").render(machines=_machines(results), **values)
+    goals = goals_table(results["factor"]["lines"])
+    return _template("factor.md.jinja").render(machines=_machines(results), goals=goals)
 
 
 def _template(name: str) -> Template:

@@ -23,7 +23,6 @@ from benchmarks.peak import peak_of_step
 from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.rows import all_rows
 from benchmarks.timing import Budget, time_group, time_images
-from benchmarks.trade_off import take_draws
 
 
 def speed(rows: list[str], depth: int, batch: int, budget: dict[str, Any]) -> dict[str, Any]:
@@ -59,12 +58,6 @@ def factor(file: str, **arguments: Any) -> None:  # noqa: ANN401
     factoring.take_draws(**arguments, file=Path(file))
 
 
-def trade_off(wanted: list[list[Any]], file: str) -> None:
-    """Appends a line to a file for each matrix that is wanted."""
-    append_machine(Path(file), machine())
-    take_draws(wanted, Path(file))
-
-
 def image_speed(rows: list[str], shape: dict[str, Any], budget: dict[str, Any]) -> dict[str, Any]:
     """Returns the times of the rows of images."""
     return time_images([_image_row(name) for name in rows], _image_shape(shape), Budget(**budget))
@@ -96,7 +89,6 @@ TASKS: dict[str, Callable[..., Any]] = {
     "numerics": numerics,
     "gradients": gradients,
     "factor": factor,
-    "trade_off": trade_off,
     "image_speed": image_speed,
     "image_memory": image_memory,
     "image_digits": image_digits,

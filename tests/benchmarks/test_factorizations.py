@@ -11,70 +11,11 @@ import pytest
 from abacus import MACHINE, ROOT
 
 
-def draw_of(couplings, draw, condition_number, **others):
-    """Returns a line of trade-off.jsonl."""
-    figures = {
-        "found": couplings,
-        "method": "tracking",
-        "residual": 1e-15,
-        "time_s": 2.0,
-        "of_the_map": 64.0,
-    }
-    named = {"ensemble": "geometric 1e2", "n": 8, "draw": draw, "couplings": couplings}
-    return {**named, **figures, "condition_number": condition_number, **others}
-
-
-DRAWS = [
-    *(draw_of(6, draw, 4.0 + draw) for draw in range(5)),
-    *(draw_of(8, draw, 2.0 + draw) for draw in range(4)),
-    draw_of(8, 4, 9.0, method="eleven"),
-    {"ensemble": "geometric 1e2", "n": 16, "draw": 0, "couplings": 6, "error": "lost"},
-]
-
-
-def results_of(curves):
-    """Returns the results of the trade-off, as its file has them."""
-    return {"trade-off": {"preset": None, "machine": MACHINE, "lines": curves}}
-
-
 def row_of(text, start):
     """Returns the cells of the line of a table that starts with a name."""
     lines = [line.split(" | ") for line in text.splitlines()]
     found = next(line for line in lines if line[0].startswith(f"| {start}"))
     return [cell.strip("| ") for cell in found]
-
-
-def test_the_tables_have_medians_and_quartiles(benchmark):
-    """And say what was not found, and what was found otherwise."""
-    curves = benchmark("trade_off").summary(DRAWS)
-    text = benchmark("page").trade_off_page(results_of(curves), figure="figure.svg")
-    assert row_of(text, "8")[1:] == ["5", "6 (5 to 7)", "4 (3 to 5)"]
-    assert row_of(text, "16")[1:] == ["1", "none found", ""]
-    assert "Found by tracking, but 8 features in 8 couplings by eleven (1 of 5)." in text
-    assert "Of 11 searches 1 ended without one" in text
-    assert "geometric 1e2, 16 features, 6 couplings (1 of 1)" in text
-    assert "(figure.svg)" in text
-    assert "An abacus, 2 cores, torch on 1 thread" in text
-
-
-def test_the_headline_compares_the_fewest_with_the_most_couplings(benchmark):
-    """At the size that was measured, where it is not the usual one."""
-    curves = benchmark("trade_off").summary(DRAWS[:10])
-    sentence = benchmark("trade_off_page").headline(curves)
-    assert sentence.startswith("At 8 features the median of 5 draws is 6 with 6 and 4 with 8 for")
-
-
-def test_the_curves_for_reports_are_those_with_enough_draws(benchmark, tmp_path):
-    """A size with a single draw, or without some number of couplings, is left out."""
-    few = [draw_of(couplings, 0, 3.0, n=32) for couplings in (6, 8)]
-    curves = benchmark("trade_off").summary([*DRAWS, *few])
-    (curve,) = benchmark("trade_off_page").reference_curves(curves)
-    assert (curve["ensemble"], curve["features"]) == ("geometric 1e2", 8)
-    assert curve["couplings"] == [6, 8]
-    assert (curve["low"], curve["median"], curve["high"]) == ([5, 3], [6, 4], [7, 5])
-    path = tmp_path / "reference.json"
-    benchmark("trade_off_page").write_reference(path, curves)
-    assert json.loads(path.read_text()) == [curve]
 
 
 def measured(benchmark, row, *draws):
@@ -158,36 +99,6 @@ def run(*arguments):
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
-def test_a_tiny_benchmark_goes_on_where_it_was_and_has_its_page(benchmark, tmp_path):
-    """Draws that are there already are not taken again."""
-    file, there = tmp_path / "trade-off.json", benchmark("trade_off").MAPS[1:]
-    draws = file.with_suffix(".jsonl")
-    for name in there:
-        line = {**draw_of(6, 0, 3.0), "ensemble": name, "n": 4}
-        benchmark("lines").append_line(draws, line)
-    before = draws.read_text()
-    printed = run("trade-off", "--sizes=4", "--couplings=6", "--draws=1", f"--json={file}")
-    assert "Gaussian, 4" in printed
-    assert draws.read_text().startswith(before)
-    machine, line = map(json.loads, draws.read_text().removeprefix(before).splitlines())
-    assert machine["machine"]["threads"] == 1
-    assert (line["ensemble"], line["found"]) == ("Gaussian", 6)
-    assert len(json.loads(file.read_text())["lines"]) == 5
-
-    benchmark("page").write_page(
-        folder=tmp_path,
-        kept=tmp_path,
-        out=tmp_path / "page.md",
-        trade_off=tmp_path / "trade-off.md",
-        figure=tmp_path / "figure.svg",
-        reference=tmp_path / "reference.json",
-    )
-    assert not (tmp_path / "page.md").exists()
-    assert "(figure.svg)" in (tmp_path / "trade-off.md").read_text()
-    assert "</svg>" in (tmp_path / "figure.svg").read_text()
-    assert not (tmp_path / "reference.json").exists()
-
-
 def test_a_tiny_row_of_the_goals_runs_end_to_end(tmp_path):
     """Rotations and permutations of 64 features; larger ones are for the full preset."""
     file = tmp_path / "factor.json"
@@ -196,3 +107,26 @@ def test_a_tiny_row_of_the_goals_runs_end_to_end(tmp_path):
     lines = json.loads(file.read_text())["lines"]
     assert {line["ensemble"] for line in lines} == {"orthogonal", "permutation"}
     assert max(line["condition_number"]["worst"] for line in lines) <= 13.6
+
+
+def test_draws_that_are_there_are_not_taken_again_and_have_their_page(benchmark, tmp_path):
+    """A file of them is gone on from; the page has the table and the machine."""
+    goals, file = benchmark("goals"), tmp_path / "factor.json"
+    figures = {"residual": 1e-15, "time_s": 0.01, "condition_numbers": [2.0], "of_the_map": 1.0}
+    for goal in goals.GOALS:
+        if goal.row == "rotations" and goal.n < 512:
+            line = {"row": goal.row, "ensemble": goal.ensemble, "n": goal.n, "threads": 1}
+            line |= {"couplings": goal.couplings, "draw": 0, **figures}
+            benchmark("lines").append_line(file.with_suffix(".jsonl"), line)
+    benchmark("lines").append_machine(file.with_suffix(".jsonl"), MACHINE)
+    run("factor", "--rows=rotations", "--draws=1", f"--json={file}")
+    assert {line["condition_number"]["worst"] for line in json.loads(file.read_text())["lines"]}
+    there = file.with_suffix(".jsonl").read_text()
+    benchmark("page").write_page(
+        folder=tmp_path, kept=tmp_path, out=tmp_path / "page.md", factor=tmp_path / "factor.md"
+    )
+    assert not (tmp_path / "page.md").exists()
+    text = (tmp_path / "factor.md").read_text()
+    assert row_of(text, "orthogonal")[4] == "1"
+    assert "An abacus, 2 cores, torch on 1 thread" in text
+    assert there.count('"n": 64') == 2

@@ -5,12 +5,13 @@ from functools import partial
 from kappaflow.errors import ArgumentError
 from kappaflow.experiments.experiment import Experiment
 from kappaflow.experiments.faces import reproduce_faces
+from kappaflow.experiments.factor_tradeoff import FACTOR_TRADEOFF
 from kappaflow.experiments.linear_depth import LINEAR_DEPTH
 from kappaflow.experiments.run_study import run_study
 from kappaflow.experiments.study import Study
 
 # In the order of the source.
-STUDIES: tuple[Study, ...] = (LINEAR_DEPTH,)
+STUDIES: tuple[Study, ...] = (LINEAR_DEPTH, FACTOR_TRADEOFF)
 
 FACES = Experiment(
     name="faces",

@@ -1,0 +1,66 @@
+"""Settings, cases, and one case: a random map, and its best factorization within a count."""
+
+import time
+
+import numpy as np
+from pydantic import model_validator
+
+from kappaflow.errors import NumericalError
+from kappaflow.experiments import ensembles
+from kappaflow.experiments.study import Case, Row, StudySettings
+from kappaflow.factor import factor_linear
+
+
+class TradeOffSettings(StudySettings):
+    """Which maps, and how many couplings.
+
+    Attributes:
+        ensembles: Of `kappaflow.experiments.ensembles`.
+        sizes: Features of the maps.
+        draws: Maps of each ensemble, for each size.
+        couplings: The largest numbers of couplings allowed.
+    """
+
+    ensembles: tuple[str, ...]
+    sizes: tuple[int, ...]
+    draws: tuple[int, ...]
+    couplings: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> "TradeOffSettings":
+        if len(self.sizes) != len(self.draws):
+            raise ValueError("'draws' should have a number for each size")
+        return self
+
+
+def cases(settings: TradeOffSettings, seed: int) -> list[Case]:
+    """Returns a case for each map and count, large maps first."""
+    first = 1000 * seed
+    return [
+        {"ensemble": name, "n": n, "draw": first + draw, "couplings": most}
+        for n, draws in sorted(zip(settings.sizes, settings.draws, strict=True), reverse=True)
+        for draw in range(draws)
+        for name in settings.ensembles
+        for most in settings.couplings
+    ]
+
+
+def measure(case: Case) -> list[Row]:
+    """Returns what is found for one map within so many couplings, or why nothing is."""
+    matrix = ensembles.draw(case["ensemble"], case["n"], case["draw"])
+    of_the_map = float(np.linalg.cond(matrix))
+    started = time.perf_counter()
+    try:
+        found = factor_linear(matrix, couplings=case["couplings"])
+    except NumericalError as error:
+        return [{"error": str(error), "of_the_map": of_the_map}]
+    return [
+        {
+            "found": len(found),
+            "method": found.method,
+            "condition_number": found.condition_number,
+            "residual": found.residual,
+            "time_s": time.perf_counter() - started,
+            "of_the_map": of_the_map,
+        }
+    ]
