@@ -93,6 +93,7 @@ def _chart(frame: pl.DataFrame, settings: TradeOffSettings) -> Chart:
         "numbers, so that the worst of m factors has at least the m-th root of that of the map: "
         "dotted, where the maps of a panel share it.",
         panels=panels,
+        share_y=True,
     )
 
 

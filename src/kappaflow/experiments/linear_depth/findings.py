@@ -78,6 +78,7 @@ def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -
         ),
         panels=panels,
         columns=2 if len(panels) == 4 else 3,
+        share_y=True,
     )
 
 

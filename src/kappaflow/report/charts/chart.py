@@ -84,6 +84,7 @@ class Chart(Part):
         panels: Drawn in rows from the left.
         columns: How many stand beside each other where there is room.
         wide: Whether a panel wants the width of the page.
+        share_y: Whether the vertical axes go equally far, so that panels can be compared.
     """
 
     name: str
@@ -92,6 +93,13 @@ class Chart(Part):
     panels: list[Panel]
     columns: int = 3
     wide: bool = False
+    share_y: bool = False
+
+    def vertical(self, panel: Panel) -> list[Numbers]:
+        """Returns all numbers that the vertical axis of a panel has to show."""
+        panels = self.panels if self.share_y else [panel]
+        series = [one for each in panels for one in each.series]
+        return [ys for one in series for ys in (one.y, one.low, one.high) if ys is not None]
 
     @property
     def is_pictures(self) -> bool:

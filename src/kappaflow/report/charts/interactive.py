@@ -46,7 +46,6 @@ def _lines(name: str, panel: Panel, chart: Chart) -> Figure:
     for series in panel.series:
         traces += _traces(series, panel)
     empty = {"annotations": [empty_note()]} if nothing_to_draw(traces) else {}
-    ys = [v for s in panel.series for v in (s.y, s.low or [], s.high or [])]
     across = _axis(panel.x, panel.x_log, [series.x for series in panel.series])
     return Figure(
         name=name,
@@ -55,7 +54,7 @@ def _lines(name: str, panel: Panel, chart: Chart) -> Figure:
         f"{', '.join(dict.fromkeys(series.name for series in panel.series))}.",
         caption="",
         traces=traces,
-        layout=layout(across, _axis(panel.y, panel.y_log, ys), **empty),
+        layout=layout(across, _axis(panel.y, panel.y_log, chart.vertical(panel)), **empty),
         remark=what_is_not_drawn([series.y for series in panel.series], log=panel.y_log),
         height=380 if chart.wide else 330,
     )

@@ -1,17 +1,20 @@
 """A chart as files, SVG and PNG, on white paper."""
 
 import io
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from kappaflow.report.charts.chart import Chart, Panel, Series
 from kappaflow.report.charts.tones import on_white
+from kappaflow.report.figures.base import Axis, log_axis
 from kappaflow.report.numbers import drawable
 from kappaflow.storage import write_bytes
 
 DOTS_PER_INCH = 150
 WIDTH, HEIGHT, SIDE = 3.3, 2.7, 1.7  # inches of a panel, and of a picture
 STYLES = {"solid": "-", "dash": "--", "dot": ":", "none": ""}
+LONGEST_TITLE = 34
 MARKED = 12  # points of a line up to which each is marked
 LOOK: dict[Any, Any] = {
     "svg.hashsalt": "kappaflow",
@@ -63,8 +66,11 @@ def _drawn(chart: Chart) -> Any:  # noqa: ANN401
         figsize=(max(columns * width, 4.0), rows * height + 0.22 * legend), layout="constrained"
     )
     cells = figure.subplots(rows, columns, squeeze=False).flat
-    for cell, panel in zip(cells, chart.panels, strict=False):
-        _draw_panel(cell, panel)
+    one_label = len({panel.y for panel in chart.panels}) == 1
+    for number, (cell, panel) in enumerate(zip(cells, chart.panels, strict=False)):
+        _draw_panel(cell, panel, chart)
+        if one_label and number % columns:
+            cell.set_ylabel("")
     for cell in list(figure.axes)[len(chart.panels) :]:
         cell.axis("off")
     if legend:
@@ -97,8 +103,8 @@ def _legend_rows(chart: Chart) -> int:
     return -(-len(_names(chart)) // columns)
 
 
-def _draw_panel(cell: Any, panel: Panel) -> None:  # noqa: ANN401
-    cell.set_title(panel.title, fontsize=9)
+def _draw_panel(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
+    cell.set_title(textwrap.fill(panel.title, LONGEST_TITLE), fontsize=9)
     if panel.heat is not None:
         heat = panel.heat
         cell.imshow(
@@ -117,9 +123,24 @@ def _draw_panel(cell: Any, panel: Panel) -> None:  # noqa: ANN401
     cell.set(xlabel=panel.x, ylabel=panel.y)
     if panel.x_log:
         cell.set_xscale("log")
+        _as_on_page(cell.xaxis, log_axis("", [series.x for series in panel.series]))
     if panel.y_log:
         cell.set_yscale("log")
+        _as_on_page(cell.yaxis, log_axis("", chart.vertical(panel)))
+    elif chart.share_y:
+        shown = [v for ys in chart.vertical(panel) for v in drawable(ys) if v is not None]
+        low, high = min(shown, default=0.0), max(shown, default=1.0)
+        margin = 0.05 * (high - low or 1.0)
+        cell.set_ylim(low - margin, high + margin)
     cell.grid(axis="y", color="#dddddd", linewidth=0.6)
+
+
+def _as_on_page(of_cell: Any, like: Axis) -> None:  # noqa: ANN401
+    """Gives a logarithmic axis the range and the ticks of the page's."""
+    low, high = like["range"]
+    of_cell.set_view_interval(10**low, 10**high, ignore=True)
+    of_cell.set_ticks(like["tickvals"], like["ticktext"])
+    of_cell.set_ticks([], minor=True)
 
 
 def _draw_series(cell: Any, series: Series, panel: Panel) -> None:  # noqa: ANN401
