@@ -1,0 +1,35 @@
+"""The pages of experiments in the documentation say what their results say."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+@pytest.fixture(scope="module")
+def module():
+    """The script that fills the pages."""
+    spec = importlib.util.spec_from_file_location("experiment_pages", DOCS / "experiment_pages.py")
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+def test_the_pages_are_those_of_the_results(module):
+    """Nobody has changed a number by hand, or forgotten to write the page anew."""
+    pages = module.pages()
+    assert pages
+    for path, text in pages.items():
+        assert path.read_text("utf-8") == text, f"run python docs/experiment_pages.py: {path.name}"
+
+
+def test_every_figure_of_a_page_is_there(module):
+    """As SVG; the page names each chart of its results."""
+    for place in sorted(DOCS.glob("experiments/*/report.json")):
+        text = (DOCS / "experiments" / f"{place.parent.name}.md").read_text("utf-8")
+        figures = sorted(path.stem for path in place.parent.glob("figures/*.svg"))
+        assert figures
+        for name in figures:
+            assert f"({place.parent.name}/figures/{name}.svg)" in text
