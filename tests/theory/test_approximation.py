@@ -32,6 +32,15 @@ def test_the_smallest_singular_value_falls_like_the_fourth_power():
     assert 4 <= law.exponent < 4.3
 
 
+def test_singular_values_are_right_where_inverting_is_not():
+    """At a condition number near 1e21 the product is still the determinant."""
+    found = approximate(Ring(), 1e-5, samples=1000, points=101)
+    scales = found.scales
+    determinant = scales.low_digits * scales.eta * scales.eta_prime
+    assert found.sigma_min[1] < 1e-21
+    assert found.sigma_min[1] * found.sigma_max[1] == pytest.approx(determinant, rel=1e-6)
+
+
 @pytest.mark.parametrize("arguments", [{"points": 0}, {"draws": -1}, {"samples": 1}])
 def test_nothing_to_measure_at_is_refused(arguments):
     """No points, fewer draws than none, or no spread."""

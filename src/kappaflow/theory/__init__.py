@@ -33,6 +33,13 @@ from kappaflow.theory.targets import (
 from kappaflow.theory.triangular import triangular_couplings
 from kappaflow.theory.universal import Recoding, Scales, universal_flow
 from kappaflow.theory.wasserstein import TransportError, transport_error, two_sample_w2
+from kappaflow.theory.whitening import (
+    after_ideal_coupling,
+    expected_non_standardness,
+    last_whitening_factor,
+    non_standardness,
+    whitening_factor,
+)
 
 __all__ = [
     "PAPER",
@@ -61,6 +68,7 @@ __all__ = [
     "TruncatedMixture",
     "UniformCube",
     "Verdict",
+    "after_ideal_coupling",
     "approximate",
     "cap_share",
     "check_count",
@@ -68,13 +76,16 @@ __all__ = [
     "code_size",
     "couplings_needed",
     "divergence_at_least",
+    "expected_non_standardness",
     "fewest_couplings",
     "gaussian_norm",
+    "last_whitening_factor",
     "least_condition_number",
     "least_depth",
     "least_numbers",
     "mixtures_far_apart",
     "nearest_distance",
+    "non_standardness",
     "paper_route",
     "permutation_couplings",
     "power_law",
@@ -89,4 +100,5 @@ __all__ = [
     "universal_flow",
     "volume_bound",
     "wasserstein_bounds",
+    "whitening_factor",
 ]

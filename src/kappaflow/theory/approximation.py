@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 
 from kappaflow._checks import natural_int, positive_int
-from kappaflow.bijection import Inverse
+from kappaflow.bijection import Chain, Inverse
 from kappaflow.conditioning import spectrum
+from kappaflow.conditioning.layers import layers_of
 from kappaflow.theory.targets import Target
 from kappaflow.theory.universal import Scales, universal_flow
 from kappaflow.theory.wasserstein import TransportError, transport_error, two_sample_w2
@@ -72,10 +73,12 @@ def approximate(
         (True, True)
     """
     flow, scales = universal_flow(target, epsilon), Scales.of(target, epsilon)
-    generator = torch.Generator().manual_seed(seed + 1)
     positive_int("points", points)
+    generator = torch.Generator().manual_seed(natural_int("seed", seed) + 1)
     z = torch.randn(points, target.features, dtype=torch.float64, generator=generator)
-    found = spectrum(Inverse(flow.bijection), z)
+    # Inverted part by part: the inverse of the whole is too ill-conditioned to find back to z.
+    layers = reversed(layers_of(flow.bijection))
+    found = spectrum(Chain(Inverse(layer.bijection) for layer in layers), z)
     compared, floor = None, None
     if natural_int("draws", draws):
         made = flow.sample(draws, generator=generator)
