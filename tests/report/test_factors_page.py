@@ -18,7 +18,7 @@ from kappaflow.report.figures.factors import (
     trade_off_curve,
 )
 
-REFERENCE = Reference("other maps", [6, 8], [3.0, 2.0], [4.0, 3.0], [5.0, 4.0])
+REFERENCE = Reference("other maps", 8, 70.0, [6, 8], [3.0, 2.0], [4.0, 3.0], [5.0, 4.0])
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from kappaflow.data import load_matrix
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.factor import Factorization, factor_linear
 from kappaflow.factor.couplings_file import save_couplings
+from kappaflow.factor.reference import nearest_reference
 from kappaflow.factor.trade_off import trade_off
 from kappaflow.report import render_factors
 from kappaflow.storage import write_bytes
@@ -54,7 +57,11 @@ def factor_file(
         known = {couplings: found} if couplings is not None and method == "auto" else {}
         trials = trade_off(matrix, partition=partition, seed=seed, known=known, progress=say)
         name = "standard input" if source == "-" else Path(source).name
-        write_bytes(Path(report), render_factors(found, name, trials=trials).encode())
+        own = float(np.linalg.cond(found.matrix.numpy()))
+        page = render_factors(
+            found, name, trials=trials, reference=nearest_reference(own, len(found.matrix))
+        )
+        write_bytes(Path(report), page.encode())
     return found
 
 

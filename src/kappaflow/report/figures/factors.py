@@ -1,12 +1,12 @@
 """A linear map and its factors: heat maps, condition numbers, and what more couplings buy."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from kappaflow.factor import Factorization
+from kappaflow.factor.reference import Reference
 from kappaflow.factor.trade_off import Trial
 from kappaflow.report.figures.base import (
     DATA,
@@ -30,25 +30,6 @@ from kappaflow.report.numbers import significant
 
 MOST_CELLS = 96  # on a side: more than that are no longer seen one by one
 MOST_FACTORS = 24
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Largest condition numbers that were measured for other maps, to compare with.
-
-    Attributes:
-        name: Of these maps.
-        couplings: In ascending order.
-        low: A lower quantile at each count.
-        median: The middle one.
-        high: An upper quantile.
-    """
-
-    name: str
-    couplings: Sequence[float]
-    low: Sequence[float]
-    median: Sequence[float]
-    high: Sequence[float]
 
 
 def heat_map_of_the_map(found: Factorization) -> Figure:
@@ -186,7 +167,9 @@ def trade_off_curve(
         )
         + ".",
         caption="The best that was found within so many couplings; the diamond is the "
-        "factorization of this page. The dotted line is the root of the condition number of T: "
+        "factorization of this page. "
+        + ("Dashed, with its quartiles: random maps most like T. " if reference else "")
+        + "The dotted line is the root of the condition number of T: "
         "with so many factors, the largest cannot lie below it.",
         traces=traces,
         layout=layout(
