@@ -1,7 +1,5 @@
 """Couplings as free matrices, and the fit of their product to a map by gradient descent."""
 
-import functools
-
 import numpy as np
 import torch
 from scipy.optimize import minimize
@@ -44,8 +42,21 @@ class Regression:
         return found
 
     def residuals(self, numbers: Tensor) -> Tensor:
-        """Returns |product - T| / |T| of each, in the norm of Frobenius."""
-        product = functools.reduce(torch.matmul, self.factors(numbers))
+        """Returns |product - T| / |T| of each, in the norm of Frobenius.
+
+        The product is built from the left, as its two halves of columns: a coupling scales one of
+        them, and adds a multiple of it to the other.
+        """
+        eye = torch.eye(2 * self.half, dtype=numbers.dtype).expand(len(numbers), -1, -1)
+        first, second = eye.split(self.half, 2)
+        blocks = numbers[..., :-1].unbind(1)
+        scales = numbers[..., None, :, -1].clamp(-LARGEST_LOG, LARGEST_LOG).exp().unbind(1)
+        for layer, (block, scale) in enumerate(zip(blocks, scales, strict=True)):
+            if layer % 2 == 0:
+                first, second = torch.baddbmm(first, second, block), second * scale
+            else:
+                first, second = first * scale, torch.baddbmm(second, first, block)
+        product = torch.cat((first, second), 2)
         return (product - self.targets).flatten(1).norm(dim=1) / self.norms
 
 
