@@ -68,7 +68,7 @@ def refused(outcome, said):
     [
         (["fit", "no-such-file.csv", "--out", "run"], "no-such-file.csv"),
         (["fit", "magc", "--out", "run"], "did you mean 'magic'?): give a path, or the name of a"),
-        (["fit", "digit", "--out", "run"], "of tables magic, of images digits"),
+        (["fit", "digit", "--out", "run"], "of tables magic, eight_gaussians"),
         (["fit", "digits", "--out", "run", "--start", "whiten"], "--start is an option of tables"),
         (["fit", "magic", "--out", "run", "--start", "white"], "white"),
         (

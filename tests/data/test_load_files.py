@@ -122,7 +122,7 @@ def test_a_missing_file_names_its_nearest_neighbour(write: Write, tmp_path: Path
     one_sentence(error)
     with pytest.raises(FileError, match="did you mean 'magic'"):
         load_table("majic")
-    with pytest.raises(FileError, match=r"no file .*data set \(magic\)"):
+    with pytest.raises(FileError, match=r"no file .*data set \(magic, eight_"):
         load_table(tmp_path / "no folder" / "x.csv")
 
 

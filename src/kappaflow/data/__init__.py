@@ -13,7 +13,7 @@ from kappaflow.data.images import (
     load_images,
     split_images,
 )
-from kappaflow.data.load import load_table
+from kappaflow.data.load import load_table, table_names
 from kappaflow.data.matrix import load_matrix
 from kappaflow.data.prepare import prepare
 from kappaflow.data.problem import Problem
@@ -22,6 +22,7 @@ from kappaflow.data.repeats import atom_rows, drop_duplicate_rows
 from kappaflow.data.shipped import DataSet, data_sets, path_of, shipped_names
 from kappaflow.data.split import split
 from kappaflow.data.table import Table
+from kappaflow.data.toys import ToySet, toy, toy_log_prob, toy_names, toy_sets
 from kappaflow.data.write import check_writable, write_table
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Images",
     "Problem",
     "Table",
+    "ToySet",
     "atom_rows",
     "check_writable",
     "data_sets",
@@ -47,5 +49,10 @@ __all__ = [
     "shipped_names",
     "split",
     "split_images",
+    "table_names",
+    "toy",
+    "toy_log_prob",
+    "toy_names",
+    "toy_sets",
     "write_table",
 ]

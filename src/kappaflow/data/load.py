@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from kappaflow.data.files import read_file, read_standard_input
-from kappaflow.data.memory import read_memory
-from kappaflow.data.raw import Column, Raw, quoted
+from kappaflow.data.memory import array_columns, read_memory
+from kappaflow.data.raw import Column, Raw, collect, quoted
 from kappaflow.data.shipped import path_of, shipped_names
 from kappaflow.data.table import BoolArray, FloatArray, Table, whole_columns
+from kappaflow.data.toys import toy, toy_names
 from kappaflow.data.where import Condition, find_column, matches, parse_condition
 from kappaflow.errors import ArgumentError, DataError, FileError
 
@@ -31,9 +32,9 @@ def load_table(
 
     Args:
         source: A path to a csv, csv.gz, tsv, parquet, arrow, feather, ipc, npy or npz file; "-"
-            for CSV on standard input; the name of a shipped data set, where no file of that name
-            exists; a data frame of any library, a numpy array, or a torch tensor. Pickles are
-            never read.
+            for CSV on standard input; the name of a shipped data set or of one that `toy` draws,
+            where no file of that name exists; a data frame of any library, a numpy array, or a
+            torch tensor. Pickles are never read.
         columns: The columns to model, in that order; all columns of numbers if None.
         exclude: Columns to leave out.
         context: Columns of numbers that the density is conditioned on; they are not modelled.
@@ -88,15 +89,22 @@ def _read(source: object) -> Raw:
         return read_standard_input()
     text = os.fspath(source)
     path = Path(os.fsdecode(text)).expanduser()
-    if isinstance(source, str) and source in shipped_names() and not path.is_file():
+    if isinstance(source, str) and source in table_names() and not path.is_file():
+        if source in toy_names():
+            return collect(array_columns(toy(source).values, source), source, source)
         return read_file(path_of(source), source)
     if not path.exists():
-        missing = no_such_file(path, shipped_names())
+        missing = no_such_file(path, table_names())
         raise FileError(
             f"{missing}: give a path, or the name of a shipped data set "
-            f"({', '.join(shipped_names())})."
+            f"({', '.join(table_names())})."
         )
     return read_file(path, os.fsdecode(text))
+
+
+def table_names() -> tuple[str, ...]:
+    """Returns the names of the tables that come along, shipped or drawn."""
+    return (*shipped_names(), *toy_names())
 
 
 def no_such_file(path: Path, names: Sequence[str] = ()) -> str:
