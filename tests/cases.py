@@ -1,4 +1,7 @@
-"""The cases that every law is tested on: each exported bijection and recipe, corners included."""
+"""The cases that every law is tested on: each exported bijection, recipe and augmentation.
+
+Corners are included.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -388,4 +391,37 @@ FLOWS = {
     "universal_flow, four features": Case(
         lambda: universal_flow(Banana(4), 0.9), (4,), still=True
     ),
+}
+
+IMAGE = (2, 4, 4)  # shape of the points of augmentations of images
+AUGMENTATIONS: dict[str, Case] = {
+    "Dequantize": Case(lambda: kf.Dequantize(16), IMAGE),
+    "VariationalDequantize": Case(
+        lambda: kf.VariationalDequantize(IMAGE, 16, depth=3, hidden=4), IMAGE
+    ),
+    "VariationalDequantize, one coupling": Case(
+        lambda: kf.VariationalDequantize(IMAGE, 16, depth=1, hidden=4), IMAGE
+    ),
+    "DequantizeAndPad": Case(lambda: kf.DequantizeAndPad(kf.Dequantize(16), 1), IMAGE),
+    "DequantizeAndPad, learned twice": Case(
+        lambda: kf.DequantizeAndPad(
+            kf.VariationalDequantize(IMAGE, 16, depth=2, hidden=4),
+            kf.LearnedPad(2, 3, kf.ConvNet(2, 6, 4)),
+        ),
+        IMAGE,
+    ),
+    "DequantizeAndPad, zero": Case(
+        lambda: kf.DequantizeAndPad(kf.Dequantize(16), kf.ZeroPad(2)), IMAGE
+    ),
+    "Pad": Case(lambda: kf.Pad(3), (2,)),
+    "Pad, scale, images": Case(lambda: kf.Pad(1, scale=0.25), IMAGE),
+    "UniformPad": Case(lambda: kf.UniformPad(2), (1,)),
+    "UniformPad, scale, images": Case(lambda: kf.UniformPad(3, scale=0.25), IMAGE),
+    "ZeroPad": Case(lambda: kf.ZeroPad(1), (3,)),
+    "ZeroPad, images": Case(lambda: kf.ZeroPad(2), IMAGE),
+    "CopyPad, more than there are": Case(lambda: kf.CopyPad(2, 5), (2,)),
+    "CopyPad, fewer, images": Case(lambda: kf.CopyPad(2, 1, scale=0.5), IMAGE),
+    "CopyPad, no noise": Case(lambda: kf.CopyPad(2, 3, scale=0.0), (2,)),
+    "LearnedPad": Case(lambda: kf.LearnedPad(3, 2), (3,)),
+    "LearnedPad, images": Case(lambda: kf.LearnedPad(2, 3, kf.ConvNet(2, 6, 4)), IMAGE),
 }

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import kappaflow as kf
-from cases import BIJECTIONS, FLOWS
+from cases import AUGMENTATIONS, BIJECTIONS, FLOWS
 from kappaflow import bijections, flows, registry
 from kappaflow.testing import check_bijection, check_flow
 
@@ -40,3 +40,11 @@ def test_every_exported_recipe_has_a_case():
     recipes = functions & set(registry.registered_names())
     tested = {registry.describe(case.make())["name"] for case in FLOWS.values()}
     assert recipes - tested == set()
+
+
+def test_every_exported_augmentation_has_a_case():
+    """One that is exported cannot be left out of the laws, which tests/flows holds them to."""
+    classes = {getattr(kf, name) for name in kf.__all__ if isinstance(getattr(kf, name), type)}
+    exported = {kind for kind in classes if issubclass(kind, kf.Augmentation)}
+    tested = {type(case.make()) for case in AUGMENTATIONS.values()}
+    assert exported - tested == {kf.Augmentation, kf.Padding}

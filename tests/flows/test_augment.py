@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import kappaflow as kf
+from cases import AUGMENTATIONS
 from kappaflow.testing.contract import jittered
 
 
@@ -64,30 +65,27 @@ def test_more_samples_tighten_the_bound():
     assert abs(ten - integral) < 0.05
 
 
-@pytest.mark.parametrize(
-    "augment",
-    [
-        kf.Dequantize(16),
-        kf.VariationalDequantize((2, 4, 4), 16, depth=3, hidden=4),
-        kf.VariationalDequantize((2, 4, 4), 16, depth=1, hidden=4),
-        kf.Pad(3),
-        kf.DequantizeAndPad(kf.Dequantize(16), 1),
-        kf.DequantizeAndPad(kf.VariationalDequantize((2, 4, 4), 16, depth=2, hidden=4), 3),
-    ],
-)
-def test_what_is_drawn_is_joined_and_dropped_again(augment):
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_what_is_drawn_is_joined_and_dropped_again(name):
     """And its density is what it is said to be."""
-    augment = jittered(augment).double()
-    x = pixels(5, (2, 4, 4), 16).double()
+    case = AUGMENTATIONS[name]
+    augment = jittered(case.make()).double()
+    x = pixels(5, case.event, 16).double()
+    augment.fit(x)
     with torch.no_grad():
         e, log_q = augment.draw(x, generator=seeded())
         again, _ = augment.draw(x, generator=seeded())
-        back, kept = augment.drop(augment.join(x, e))
+        joined = augment.join(x, e)
+        back, kept = augment.drop(joined)
         assert torch.equal(e, again)
         assert torch.equal(back, x)
         assert torch.allclose(kept, e, atol=1e-12)
+        assert log_q.shape == (5,)
         assert torch.allclose(augment.log_prob(e, x), log_q, atol=1e-8)
-    assert augment.event_shape(augment.join(x, e).shape[1:]) == (2, 4, 4)
+        off = augment.log_prob(e + 1e-3, x)
+    assert augment.event_shape(joined.shape[1:]) == case.event
+    assert (off.isneginf() if not augment.has_density else off.isfinite()).any()
+    assert augment.has_density or not off.isfinite().any()
 
 
 def test_the_learned_noise_has_a_density_that_integrates_to_one():
@@ -234,6 +232,10 @@ def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
         (lambda: dequantised(kf.Dequantize(4)).log_prob(torch.tensor([[4.0]])), "0 to 3"),
         (lambda: dequantised(kf.Dequantize(4)).log_prob(torch.tensor([[-1.0]])), "whole numbers"),
         (lambda: dequantised(None).log_prob(torch.zeros(1, 1), samples=2), "exact"),
+        (
+            lambda: dequantised(kf.ZeroPad(1), features=2).log_prob(torch.zeros(1, 1), samples=2),
+            "'samples' should be left out, got 2: .* joint density of a point and its padding",
+        ),
         (lambda: dequantised(None).joint_log_prob(torch.zeros(1, 1), None), "no augmentation"),
         (lambda: dequantised(kf.Pad(1)), "fewer features"),
         (

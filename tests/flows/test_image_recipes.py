@@ -120,7 +120,7 @@ def test_units_leave_the_padding_as_it_is():
 
 def test_padding_alone_needs_no_whole_numbers():
     """Images of real numbers are padded too; None and 0 add nothing."""
-    assert repr(kf.glow((1, 4, 4), levels=1, padding=2).augment) == "Pad(features=2)"
+    assert repr(kf.glow((1, 4, 4), levels=1, padding=2).augment) == "Pad(features=2, scale=1)"
     for padding in (None, 0):
         assert kf.glow((1, 4, 4), levels=1, padding=padding).augment is None
 

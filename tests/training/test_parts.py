@@ -105,6 +105,7 @@ def test_the_line_of_progress_is_in_bits_per_dimension_for_images():
     figures = {"train_nll": 80.0, "validation_nll": 100.0, "condition_number_p95": 12.0}
     figures |= {"train_nll_standardised": 3.0, "validation_nll_standardised": 4.0}
     assert in_words(figures) == "nll 3 train 4 held out, cond 12"
+    assert in_words(figures, "joint nll").startswith("joint nll 3 train")
     figures["validation_bits_per_dimension"] = 2.5
     assert in_words(figures) == "bits/dim 2 train 2.5 held out, cond 12"
     figures |= {"train_nll": None}

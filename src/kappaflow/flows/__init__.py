@@ -1,12 +1,16 @@
 """Flows, and the recipes that assemble them: functions, never subclasses."""
 
-from kappaflow.flows.augment import Augmentation, Dequantize, Pad
+from kappaflow.flows.augment import Augmentation, Dequantize
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.glow import glow
+from kappaflow.flows.importance import importance_weighted_log_prob
 from kappaflow.flows.jet import jet
 from kappaflow.flows.latent import interpolate, reconstruct
 from kappaflow.flows.nice import nice
+from kappaflow.flows.pad import Pad, Padding, UniformPad, ZeroPad
+from kappaflow.flows.pad_given import CopyPad, LearnedPad
+from kappaflow.flows.pad_kinds import padding_in, padding_of_kind
 from kappaflow.flows.padded import DequantizeAndPad
 from kappaflow.flows.real_nvp import real_nvp
 from kappaflow.flows.real_nvp_image import real_nvp_image
@@ -14,16 +18,24 @@ from kappaflow.flows.variational import VariationalDequantize
 
 __all__ = [
     "Augmentation",
+    "CopyPad",
     "Dequantize",
     "DequantizeAndPad",
     "Flow",
+    "LearnedPad",
     "Pad",
+    "Padding",
     "StandardNormal",
+    "UniformPad",
     "VariationalDequantize",
+    "ZeroPad",
     "glow",
+    "importance_weighted_log_prob",
     "interpolate",
     "jet",
     "nice",
+    "padding_in",
+    "padding_of_kind",
     "real_nvp",
     "real_nvp_image",
     "reconstruct",

@@ -1,4 +1,4 @@
-"""What joins a point before it enters a bijection: noise that fills pixels, or more features."""
+"""What joins a point before it enters a bijection, and noise that fills pixels."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import batch, feature_batch, positive_int
+from kappaflow._checks import batch, positive_int
 from kappaflow.bijection import log_det_dtype, zero_log_det
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.base import StandardNormal
 from kappaflow.registry import register
 
 Shape = tuple[int, ...]
@@ -22,7 +21,14 @@ class Augmentation(nn.Module, ABC):
 
     The laws: `drop(join(x, e))` is x; `draw` returns log q(e | x) of its draw, in nats, as
     `log_prob` does. Shapes are those of one point.
+
+    Where `has_density` is False, e is a single point for each x, and q has no density: its log is
+    then 0 at that point and -inf elsewhere, and what a flow computes with it is no likelihood of
+    x.
     """
+
+    #: Whether q(e | x) is a density of e.
+    has_density: bool = True
 
     @abstractmethod
     def draw(
@@ -33,6 +39,9 @@ class Augmentation(nn.Module, ABC):
     @abstractmethod
     def log_prob(self, e: Tensor, x: Tensor) -> Tensor:
         """Returns log q(e | x) in nats, (B,)."""
+
+    def fit(self, x: Tensor) -> None:
+        """Takes the units of training points (N, *event), once, where the draws depend on x."""
 
     @abstractmethod
     def join(self, x: Tensor, e: Tensor) -> Tensor:
@@ -90,63 +99,6 @@ class Dequantize(Augmentation):
 
     def extra_repr(self) -> str:
         return f"values={self.values}"
-
-
-@register("Pad")
-class Pad(Augmentation):
-    """More features (dimension 1) beside those of x, drawn from N(0, 1).
-
-    The flow is then one of x and e together, and `Flow.log_prob` a bound on log p(x): exact only
-    where the flow leaves e independent of x and standard normal.
-
-    Args:
-        features: How many are added: channels, of images.
-
-    Source:
-        Huang, Dinh, Courville 2020, Augmented normalizing flows.
-
-    Example:
-        >>> padded = Pad(2)
-        >>> x = torch.zeros(3, 1)
-        >>> padded.join(x, padded.draw(x)[0]).shape
-        torch.Size([3, 3])
-    """
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.features = positive_int("features", features)
-
-    def draw(
-        self, x: Tensor, *, generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        shape = (self.features, *x.shape[2:])
-        e = StandardNormal(shape).sample(
-            len(x), dtype=x.dtype, device=x.device, generator=generator
-        )
-        return e, self.log_prob(e, x)
-
-    def log_prob(self, e: Tensor, x: Tensor) -> Tensor:
-        feature_batch("e", e, self.features)
-        return StandardNormal(tuple(e.shape[1:])).log_prob(e)
-
-    def join(self, x: Tensor, e: Tensor) -> Tensor:
-        return torch.cat((x, e), 1)
-
-    def drop(self, joined: Tensor) -> tuple[Tensor, Tensor]:
-        own = joined.shape[1] - self.features
-        return joined[:, :own], joined[:, own:]
-
-    def event_shape(self, joint_shape: Sequence[int]) -> Shape:
-        first, *places = joint_shape
-        if first <= self.features:
-            raise ArgumentError(
-                f"'augment' should add fewer features than the bijection takes, {first}, "
-                f"got {self.features}."
-            )
-        return (first - self.features, *places)
-
-    def extra_repr(self) -> str:
-        return f"features={self.features}"
 
 
 def check_whole(x: Tensor, values: int) -> None:

@@ -11,8 +11,10 @@ from kappaflow.errors import ArgumentError
 from kappaflow.factor import Whiten
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.pad import Padding
+from kappaflow.flows.pad_kinds import checked_padding, padding_features
 from kappaflow.nets import StandardizeInputs
-from kappaflow.partition import Partition
+from kappaflow.partition import Partition, shuffled
 from kappaflow.stack import CouplingStack
 
 STARTS = ("identity", "whiten")
@@ -24,6 +26,7 @@ def coupling_flow(
     *,
     depth: int,
     partition: str | Partition,
+    padding: int | Padding | None,
     context_features: int,
     seed: int,
     start: str,
@@ -33,10 +36,12 @@ def coupling_flow(
     """Returns a flow of `depth` couplings, whose parts take turns, behind a `Standardize`.
 
     Args:
-        features: Number of features; with one, `depth` is at most 1, and 0 without a context.
+        features: Number of features, without padding; with one in all, `depth` is at most 1, and 0
+            without a context.
         depth: Number of couplings.
         partition: "half", "alternating", "random", "random-half", or the partition of the first
             coupling.
+        padding: A `Padding`, or how many Gaussian features are added; None for none.
         context_features: Width of the context, 0 for none.
         seed: Draws the random partitions.
         start: "identity", or "whiten" for a `Whiten` in front of the couplings.
@@ -50,18 +55,21 @@ def coupling_flow(
     positive_int("depth", depth, "depth counts couplings.")
     natural_int("context_features", context_features)
     natural_int("seed", seed)
-    _check_partition(partition, features, context_features)
-    layers = range(useful_depth(features, depth, context_features))
+    added = checked_padding(padding)
+    joint, extra = features + padding_features(added), padding_features(added)
+    _check_partition(partition, joint, context_features)
+    layers = range(useful_depth(joint, depth, context_features))
     permutations = None
     if partition == "random":
         permutations = [
-            Permutation.random(features, seed=seed + layer).index.tolist() for layer in layers
+            Permutation.random(joint, seed=seed + layer).index.tolist() for layer in layers
         ]
     run: list[Bijection] = []
-    if one_of("start", start, STARTS) == "whiten" and features > 1:
-        run.append(Whiten(features))
+    if one_of("start", start, STARTS) == "whiten" and joint > 1:
+        _check_varies(added)
+        run.append(Whiten(joint))
     if layers:
-        partitions = [_turn(partition, features, layer, seed) for layer in layers]
+        partitions = [_turn(partition, features, extra, layer, seed) for layer in layers]
         run.append(
             CouplingStack(
                 partitions,
@@ -74,22 +82,52 @@ def coupling_flow(
     if context_features:
         before["embedding"] = StandardizeInputs(context_features)
         before["context_features"] = context_features
-    return Flow(StandardNormal(features), Chain([Standardize(features), *run, *last], **before))
+    units = Standardize(joint, padding=extra)
+    return Flow(StandardNormal(joint), Chain([units, *run, *last], **before), added)
 
 
-def _turn(partition: str | Partition, features: int, layer: int, seed: int) -> Partition:
+def _turn(
+    partition: str | Partition, features: int, padding: int, layer: int, seed: int
+) -> Partition:
     """Returns the partition of a layer, counted from 0."""
-    if features == 1 or partition == "random":
-        return Partition.half(features)
+    joint = features + padding
+    if joint == 1 or partition == "random":
+        return Partition.half(joint)
     if isinstance(partition, Partition):
         first = partition
     elif partition == "alternating":
-        first = Partition.alternating(features)
+        first = Partition.alternating(joint)
     elif partition == "random-half":
-        first = Partition.random_half(features, seed=seed + layer // 2)
+        drawn = seed + layer // 2
+        first = beside(Partition.random_half(features, seed=drawn), padding, seed=drawn)
     else:
-        first = Partition.half(features)
+        first = beside(Partition.half(features), padding)
     return first if layer % 2 == 0 else first.swapped()
+
+
+def beside(partition: Partition, padding: int, *, seed: int | None = None) -> Partition:
+    """Returns a partition of data as one of data and padding: half of the padding joins each part.
+
+    A coupling then reads and changes some of both, where there are two of each, and one that is
+    deaf to the padding is a coupling of the data alone: a padded flow can be the flow without.
+
+    Args:
+        partition: Of the features of the data.
+        padding: How many features stand behind them.
+        seed: Draws which of them are kept; the first ones if left out.
+
+    Returns:
+        A partition that keeps what the one keeps, and ceil(padding / 2) features of the padding.
+
+    Example:
+        >>> beside(Partition.half(2), 3)
+        Partition(5 features: keeps 0, 2, 3, changes 1, 4)
+    """
+    if not padding:
+        return partition
+    order = list(range(padding)) if seed is None else shuffled(padding, seed)
+    kept = [partition.features + i for i in order[: (padding + 1) // 2]]
+    return Partition(partition.features + padding, (*partition.kept, *kept))
 
 
 def _check_partition(partition: str | Partition, features: int, context_features: int) -> None:
@@ -116,3 +154,12 @@ def useful_depth(features: int, depth: int, context_features: int) -> int:
     if features > 1:
         return depth
     return 1 if context_features else 0
+
+
+def _check_varies(padding: Padding | None) -> None:
+    """Refuses to whiten padding that follows from the data."""
+    if padding is not None and not padding.has_density:
+        raise ArgumentError(
+            "'start' should be 'identity' with padding that has no density: no map makes it "
+            "uncorrelated."
+        )

@@ -2,6 +2,7 @@
 
 import math
 from itertools import chain
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ class Flow(nn.Module):
 
     With an augmentation, f takes y = (x, e) instead, where e is drawn given x (noise that fills
     pixels, more features): `log_prob` is then a bound on log p(x), see there, and
-    `joint_log_prob` is exact. Without one all is exact.
+    `joint_log_prob` is exact. Without one all is exact. Padding that has no density, such as
+    `ZeroPad`, leaves no likelihood of x: `log_prob` is then the joint density.
 
     Args:
         base: The distribution of the latent.
@@ -84,6 +86,13 @@ class Flow(nn.Module):
         return self._state().device
 
     @property
+    def likelihood(self) -> Literal["exact", "bound", "joint"]:
+        """What `log_prob` is: exact, a bound on log p(x), or joint: no likelihood of x."""
+        if self.augment is None:
+            return "exact"
+        return "bound" if self.augment.has_density else "joint"
+
+    @property
     def units(self) -> Chain:
         """The leading `Standardize` maps: a change of units, which conditioning does not count."""
         return self._chain()[: self._leading()]
@@ -106,30 +115,29 @@ class Flow(nn.Module):
         With one it is random: log p(x, e) - log q(e | x), whose mean is a lower bound; with more
         samples their importance-weighted mean, a bound that is the tighter the more there are.
 
+        Where e has no density (`ZeroPad`, copies without noise), this is log p(x, e), the joint
+        density of the point and its padding: no likelihood of x, and not to be compared with one.
+
         Args:
             x: Points, (*batch, *event).
             context: (*batch, C) for a conditional flow. The leading shapes of both broadcast.
-            samples: How many e are drawn for each x; 1 without an augmentation.
+            samples: How many e are drawn for each x; 1 without an augmentation, and where e has
+                no density.
             generator: Draws them; torch's global one if left out.
 
         Returns:
             (*batch,), in float32 or wider.
 
         Raises:
-            ArgumentError: A shape, type or device does not fit, or a context is missing or not
-                wanted.
+            ArgumentError: A shape, type or device does not fit, or a context or several samples
+                are missing or not wanted.
 
         Source:
             Importance weighting: Burda, Grosse, Salakhutdinov 2016.
         """
-        positive_int("samples", samples)
+        self._check_samples(samples)
         batch_shape, x, context = self._rows(x, context)
         if self.augment is None:
-            if samples > 1:
-                raise ArgumentError(
-                    f"'samples' should be left out, got {samples}: the log_prob of this flow is "
-                    "exact."
-                )
             return self.joined_log_prob(x, context).reshape(batch_shape)
         draws = []
         for _ in range(samples):
@@ -243,6 +251,18 @@ class Flow(nn.Module):
         parts = list(self._chain())
         last = parts[-1] if parts else None
         return last.latents(z) if isinstance(last, MultiScale) else (z,)
+
+    def _check_samples(self, samples: int) -> None:
+        """Refuses several samples where they would estimate nothing."""
+        if positive_int("samples", samples) == 1 or self.likelihood == "bound":
+            return
+        left_out = f"'samples' should be left out, got {samples}: the log_prob of this flow is"
+        if self.likelihood == "exact":
+            raise ArgumentError(f"{left_out} exact.")
+        raise ArgumentError(
+            f"{left_out} the joint density of a point and its padding, which has no density of "
+            "its own, so that there is no likelihood of the point to estimate."
+        )
 
     def _dropped(self, joined: Tensor) -> Tensor:
         """Returns x of joined points."""

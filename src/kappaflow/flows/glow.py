@@ -15,6 +15,7 @@ from kappaflow.bijections import (
 )
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.images import check_levels, image_flow, padded_shape
+from kappaflow.flows.pad import Padding
 from kappaflow.memory import MEMORY_MODES
 from kappaflow.nets import ConvNet
 from kappaflow.partition import Partition
@@ -39,7 +40,7 @@ def glow(
     dequantize: str | None = None,
     values: int = 256,
     logit: float | None = None,
-    padding: int | None = None,
+    padding: int | Padding | None = None,
 ) -> Flow:
     """Returns a Glow: levels of steps, each an ActNorm, a 1x1 convolution and a coupling.
 
@@ -67,8 +68,8 @@ def glow(
         values: How many values such a pixel may have.
         logit: A margin, such as 0.05, puts a logit of the pixels, from 0 to `values`, in front;
             None a standardisation of the channels, which the first `kappaflow.fit` sets.
-        padding: Gaussian channels added beside those of the image, see `Pad`: log_prob is then a
-            bound, samples drop them. None for none.
+        padding: How many Gaussian channels are added beside those of the image, or any `Padding`:
+            log_prob is then a bound, samples drop them. None for none.
 
     Returns:
         A flow with `log_prob` and `sample`.

@@ -1,12 +1,14 @@
 """What the recipes of images share: how pixels come in, and what fills them."""
 
-from kappaflow._checks import natural_int, one_of, positive_int
+from kappaflow._checks import one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Logit, Standardize
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.augment import Augmentation, Dequantize, Pad
+from kappaflow.flows.augment import Augmentation, Dequantize
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.pad import Padding
+from kappaflow.flows.pad_kinds import checked_padding, padding_features
 from kappaflow.flows.padded import DequantizeAndPad
 from kappaflow.flows.variational import VariationalDequantize
 from kappaflow.nets import StandardizeInputs
@@ -14,10 +16,12 @@ from kappaflow.nets import StandardizeInputs
 DEQUANTIZATIONS = (None, "uniform", "variational")
 
 
-def padded_shape(shape: tuple[int, int, int], padding: int | None) -> tuple[int, int, int]:
-    """Returns the shape of images with so many channels more."""
+def padded_shape(
+    shape: tuple[int, int, int], padding: int | Padding | None
+) -> tuple[int, int, int]:
+    """Returns the shape of images with the channels of a padding behind their own."""
     channels, height, width = shape
-    return channels + natural_int("padding", 0 if padding is None else padding), height, width
+    return channels + padding_features(checked_padding(padding)), height, width
 
 
 def image_flow(
@@ -27,7 +31,7 @@ def image_flow(
     dequantize: str | None,
     values: int,
     logit: float | None,
-    padding: int | None,
+    padding: int | Padding | None,
     context_features: int,
 ) -> Flow:
     """Returns the flow of a bijection of images behind the units of the pixels.
@@ -38,7 +42,7 @@ def image_flow(
         dequantize: None, "uniform" or "variational".
         values: How many values a pixel may have.
         logit: Margin of a logit of the pixels; None for a standardisation of the channels.
-        padding: How many Gaussian channels are added; None for none.
+        padding: A `Padding`, or how many Gaussian channels are added; None for none.
         context_features: Width of the context, 0 for none.
 
     Returns:
@@ -56,20 +60,20 @@ def image_flow(
         before["embedding"] = StandardizeInputs(context_features)
         before["context_features"] = context_features
     base = StandardNormal(bijection.latent_shape(joint_shape))
-    augment = _augmentation(shape, dequantize, values, added)
+    augment = _augmentation(shape, dequantize, values, checked_padding(padding))
     return Flow(base, Chain([units, bijection], **before), augment)
 
 
 def _augmentation(
-    shape: tuple[int, int, int], dequantize: str | None, values: int, padding: int
+    shape: tuple[int, int, int], dequantize: str | None, values: int, padding: Padding | None
 ) -> Augmentation | None:
     """Returns what fills the pixels, or adds channels, or both, or neither."""
     if one_of("dequantize", dequantize, DEQUANTIZATIONS) is None:
-        return Pad(padding) if padding else None
+        return padding
     filling = (
         Dequantize(values) if dequantize == "uniform" else VariationalDequantize(shape, values)
     )
-    return DequantizeAndPad(filling, padding) if padding else filling
+    return filling if padding is None else DequantizeAndPad(filling, padding)
 
 
 def check_levels(shape: tuple[int, int, int], levels: int, *, squeezes: int) -> None:

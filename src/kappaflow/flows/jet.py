@@ -8,6 +8,7 @@ from kappaflow.bijections import Flatten, Permutation, SigmoidCoupling, Squeeze
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.images import image_flow, padded_shape
+from kappaflow.flows.pad import Padding
 from kappaflow.nets import VisionTransformer
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 from kappaflow.registry import register
@@ -31,7 +32,7 @@ def jet(
     dequantize: str | None = None,
     values: int = 256,
     logit: float | None = None,
-    padding: int | None = None,
+    padding: int | Padding | None = None,
     seed: int = 0,
 ) -> Flow:
     """Returns a Jet: couplings of patches, all of one size, no scales.
@@ -57,8 +58,8 @@ def jet(
         values: How many values such a pixel may have.
         logit: A margin, such as 0.05, puts a logit of the pixels, from 0 to `values`, in front;
             None a standardisation of the channels, which the first `kappaflow.fit` sets.
-        padding: Gaussian channels added beside those of the image, see `Pad`: log_prob is then a
-            bound, samples drop them. None for none.
+        padding: How many Gaussian channels are added beside those of the image, or any `Padding`:
+            log_prob is then a bound, samples drop them. None for none.
         seed: Draws the permutations.
 
     Returns:

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+from kappaflow._checks import positive_int
 from kappaflow.bijections import ElementwiseAffine
 from kappaflow.flows.couplings import coupling_flow
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.pad import Padding
+from kappaflow.flows.pad_kinds import checked_padding, padding_features
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 
@@ -16,6 +19,7 @@ def nice(
     depth: int = 8,
     hidden: Sequence[int] = (128, 128),
     partition: str | Partition = "half",
+    padding: int | Padding | None = None,
     context_features: int = 0,
     memory: str = "recompute",
     residual: bool = False,
@@ -31,6 +35,10 @@ def nice(
         hidden: Widths of the conditioners' hidden layers.
         partition: "half", "alternating", "random", "random-half", or a `Partition`; as for
             `real_nvp`.
+        padding: How many Gaussian features are added behind those of x, or any `Padding`; None for
+            none. log_prob is then a bound, see `Flow`, and samples drop them. Each part of "half"
+            and of "random-half" is one of the data beside half of the padding; the other
+            partitions are of all features, x first.
         context_features: Width of the context; 0 for none.
         memory: "recompute", "store" or "invert": what is kept for the backward pass, see
             `CouplingStack`.
@@ -50,17 +58,19 @@ def nice(
         >>> nice(4, depth=2, hidden=(8,)).sample(3).shape
         torch.Size([3, 4])
     """
+    joint = positive_int("features", features) + padding_features(checked_padding(padding))
     return coupling_flow(
         features,
         kind="additive",
         depth=depth,
         hidden=hidden,
         partition=partition,
+        padding=padding,
         context_features=context_features,
         memory=memory,
         residual=residual,
         dropout=dropout,
         seed=seed,
         start=start,
-        last=(ElementwiseAffine(features),),
+        last=(ElementwiseAffine(joint),),
     )

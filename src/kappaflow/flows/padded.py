@@ -6,20 +6,22 @@ import torch
 from torch import Tensor
 
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.augment import Augmentation, Dequantize, Pad
+from kappaflow.flows.augment import Augmentation, Dequantize
+from kappaflow.flows.pad import Pad, Padding
 from kappaflow.flows.variational import VariationalDequantize
 from kappaflow.registry import register
 
 
 @register("DequantizeAndPad")
 class DequantizeAndPad(Augmentation):
-    """Fills the steps between pixel values, then adds features drawn from N(0, 1): both in turn.
+    """Fills the steps between pixel values, then adds features: both in turn.
 
-    e is (B, C + features, ...): the noise of the C channels of x, and behind it what `Pad` adds.
+    e is (B, C + features, ...): the noise of the C channels of x, and behind it what is added. A
+    padding that reads x reads the values that are not filled.
 
     Args:
         filling: What fills the steps, `Dequantize` or `VariationalDequantize`.
-        features: How many are added: channels, of images.
+        padding: What is added: a `Padding`, or how many features drawn from N(0, 1).
 
     Raises:
         ArgumentError: `filling` is something else.
@@ -36,7 +38,9 @@ class DequantizeAndPad(Augmentation):
         (torch.Size([2, 3]), tensor([0., 3.]))
     """
 
-    def __init__(self, filling: Dequantize | VariationalDequantize, features: int) -> None:
+    def __init__(
+        self, filling: Dequantize | VariationalDequantize, padding: int | Padding
+    ) -> None:
         super().__init__()
         if not isinstance(filling, Dequantize | VariationalDequantize):
             raise ArgumentError(
@@ -44,12 +48,17 @@ class DequantizeAndPad(Augmentation):
                 f"{type(filling).__name__}."
             )
         self.filling = filling
-        self.padding = Pad(features)
+        self.padding = padding if isinstance(padding, Padding) else Pad(padding)
+        self.has_density = filling.has_density and self.padding.has_density
 
     @property
     def values(self) -> int:
         """How many values a pixel may have."""
         return self.filling.values
+
+    def fit(self, x: Tensor) -> None:
+        self.filling.fit(x)
+        self.padding.fit(x)
 
     def draw(
         self, x: Tensor, *, generator: torch.Generator | None = None

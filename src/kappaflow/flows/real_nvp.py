@@ -6,6 +6,8 @@ from kappaflow._checks import positive_float, positive_int
 from kappaflow.bijections import ElementwiseAffine
 from kappaflow.flows.couplings import coupling_flow, useful_depth
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.pad import Padding
+from kappaflow.flows.pad_kinds import checked_padding, padding_features
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 
@@ -17,6 +19,7 @@ def real_nvp(
     depth: int = 8,
     hidden: Sequence[int] = (128, 128),
     partition: str | Partition = "half",
+    padding: int | Padding | None = None,
     context_features: int = 0,
     memory: str = "recompute",
     scale_bound: float = 12.0,
@@ -33,8 +36,8 @@ def real_nvp(
     flow finite and invertible in float32.
 
     Args:
-        features: Number of features D. One feature leaves a coupling nothing to read: the flow is
-            then an affine map, of the context where there is one.
+        features: Number of features D. One feature without padding leaves a coupling nothing to
+            read: the flow is then an affine map, of the context where there is one.
         depth: Number of couplings.
         hidden: Widths of the conditioners' hidden layers; (a, b) is
             Linear-ReLU-Linear-ReLU-Linear.
@@ -42,6 +45,10 @@ def real_nvp(
             and odd features), "random" (a fixed random permutation before each coupling),
             "random-half" (a random half of the features, drawn anew for every two couplings, which
             take turns), or a `Partition`.
+        padding: How many Gaussian features are added behind those of x, or any `Padding`; None for
+            none. log_prob is then a bound, see `Flow`, and samples drop them. Each part of "half"
+            and of "random-half" is one of the data beside half of the padding; the other
+            partitions are of all features, x first.
         context_features: Width of the context; 0 for none.
         memory: "recompute", "store" or "invert": what is kept for the backward pass, see
             `CouplingStack`.
@@ -67,7 +74,8 @@ def real_nvp(
         torch.Size([3, 4])
     """
     depth = positive_int("depth", depth, "depth counts couplings.")
-    couplings = useful_depth(positive_int("features", features), depth, context_features)
+    joint = positive_int("features", features) + padding_features(checked_padding(padding))
+    couplings = useful_depth(joint, depth, context_features)
     return coupling_flow(
         features,
         kind="affine",
@@ -75,11 +83,12 @@ def real_nvp(
         depth=depth,
         hidden=hidden,
         partition=partition,
+        padding=padding,
         context_features=context_features,
         memory=memory,
         residual=residual,
         dropout=dropout,
         seed=seed,
         start=start,
-        last=(ElementwiseAffine(features),) if features == 1 and not context_features else (),
+        last=(ElementwiseAffine(joint),) if joint == 1 and not context_features else (),
     )

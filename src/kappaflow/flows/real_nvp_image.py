@@ -7,6 +7,7 @@ from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import ActNorm, AffineCoupling, MultiScale, Squeeze
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.images import check_levels, image_flow, padded_shape
+from kappaflow.flows.pad import Padding
 from kappaflow.nets import ResidualConvNet
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 from kappaflow.registry import register
@@ -28,7 +29,7 @@ def real_nvp_image(
     dequantize: str | None = None,
     values: int = 256,
     logit: float | None = None,
-    padding: int | None = None,
+    padding: int | Padding | None = None,
 ) -> Flow:
     """Returns a RealNVP of images: checkerboard and channel couplings, scale by scale.
 
@@ -52,8 +53,8 @@ def real_nvp_image(
         logit: A margin, such as 0.05 in the source, puts a logit of the pixels, from 0 to
             `values`, in front; None a standardisation of the channels, which the first
             `kappaflow.fit` sets.
-        padding: Gaussian channels added beside those of the image, see `Pad`: log_prob is then a
-            bound, samples drop them. None for none.
+        padding: How many Gaussian channels are added beside those of the image, or any `Padding`:
+            log_prob is then a bound, samples drop them. None for none.
 
     Returns:
         A flow with `log_prob` and `sample`.

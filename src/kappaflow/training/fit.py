@@ -44,7 +44,7 @@ class FitResult:
         flow: The flow that was given, with the best weights, in evaluation mode.
         history: The figures of each epoch, as in metrics.jsonl.
         validation_nll: Mean negative log-likelihood of the validation rows, in nats, in the units
-            of x.
+            of x; what `Flow.log_prob` says, where that is a bound or a joint density.
         best_epoch: The epoch whose weights were kept.
         stopped_because: "max_epochs", "max_time_s" or "patience".
         notes: What was said about the data, one sentence each.
@@ -306,6 +306,8 @@ def fit_units(flow: Flow, train: AnyRows) -> None:
     """
     few = len(train) if isinstance(train, Rows) else UNITS_FROM
     rows = train.at(slice(0, few))
+    if flow.augment is not None:
+        flow.augment.fit(rows.x)
     x = joined_points(flow, rows.x)
     for part in flow.bijection if isinstance(flow.bijection, Chain) else ():
         if not isinstance(part, Standardize | Whiten):
@@ -333,7 +335,8 @@ def _train(
         folder.resume(training)
     written = time.perf_counter()
     epochs, done = training.settings.max_epochs, training.progress.epoch
-    with progress_bar(epochs, done, visible=progress) as show:
+    name = "joint nll" if training.flow.likelihood == "joint" else "nll"
+    with progress_bar(epochs, done, visible=progress, name=name) as show:
 
         def after_epoch(figures: Figures) -> None:
             nonlocal written

@@ -26,7 +26,7 @@ CONDITIONING = (
 def log_prob_of(flow: Flow, rows: AnyRows) -> Tensor:
     """Returns log p of each row in nats, in float64 on the CPU, in chunks of bounded memory.
 
-    Of a flow with an augmentation the bound, with the same draws each time.
+    Of a flow with an augmentation the bound (or the joint density), with the same draws each time.
     """
     parts = []
     at_once = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // math.prod(flow.event_shape)))
@@ -66,8 +66,8 @@ def likelihood_figures(flow: Flow, rows: AnyRows) -> dict[str, float]:
 
 
 def has_bits(flow: Flow) -> bool:
-    """Returns whether pixels are whole numbers to a flow, so that bits per dimension mean it."""
-    return hasattr(flow.augment, "values")
+    """Returns whether pixels are whole numbers to a flow, and its likelihood one of them."""
+    return hasattr(flow.augment, "values") and flow.likelihood != "joint"
 
 
 def bits_per_dimension(flow: Flow, nll: float) -> float:

@@ -18,8 +18,10 @@ class Show(Protocol):
 
 
 @contextmanager
-def progress_bar(epochs: int, done: int, *, visible: bool | None) -> Iterator[Show]:
-    """Shows a bar for as long as it is entered.
+def progress_bar(
+    epochs: int, done: int, *, visible: bool | None, name: str = "nll"
+) -> Iterator[Show]:
+    """Shows a bar for as long as it is entered; `name` is what the loss is called.
 
     Yields:
         A function that shows an epoch; it does nothing where there is no terminal.
@@ -39,12 +41,12 @@ def progress_bar(epochs: int, done: int, *, visible: bool | None) -> Iterator[Sh
         task = bar.add_task("training", total=epochs, completed=done, text="")
 
         def show(figures: Figures) -> None:
-            bar.update(task, completed=figures["epoch"], text=_in_words(figures))
+            bar.update(task, completed=figures["epoch"], text=_in_words(figures, name))
 
         yield show
 
 
-def _in_words(figures: Figures) -> str:
+def _in_words(figures: Figures, name: str = "nll") -> str:
     measured = figures["condition_number_p95"]
     condition = "" if measured is None else f", cond {_short(measured)}"
     bits = figures.get("validation_bits_per_dimension")
@@ -52,7 +54,7 @@ def _in_words(figures: Figures) -> str:
         train = figures["train_nll"] * bits / figures["validation_nll"]
         return f"bits/dim {_short(train)} train {_short(bits)} held out{condition}"
     return (
-        f"nll {_short(figures['train_nll_standardised'])} train "
+        f"{name} {_short(figures['train_nll_standardised'])} train "
         f"{_short(figures['validation_nll_standardised'])} held out{condition}"
     )
 
