@@ -13,6 +13,7 @@ from tests.cli.test_refusals import refused
 
 import kappaflow as kf
 from kappaflow.cli.app import main
+from kappaflow.data import toy_names
 from kappaflow.report.png import size_of
 
 TINY = ("--levels", 1, "--steps", 1, "--hidden", 4, "--quiet")
@@ -162,7 +163,10 @@ def test_channels_of_noise_are_added_by_an_option(run, pictures, tmp_path):
     )
     page = (folder / "report.html").read_text()
     assert "The noise in the pixels and in the padding is drawn once" in page
-    assert "upper bound on the bits" in page and "2 Gaussian channels are drawn" in page
+    assert (
+        "upper bound on the bits" in page
+        and "2 channels, drawn from N(0, 1), stand beside" in page
+    )
     for used in (
         ("sample", folder, "-n", 3, "--out", tmp_path / "drawn.npy"),
         ("score", folder, pictures, "--out", tmp_path / "scores.csv"),
@@ -341,7 +345,12 @@ def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):
         (["fit", "magic", "--by-class"], "--by-class is an option of images"),
         (["fit", "magic", "--no-crop"], "--crop is an option of images"),
         (["fit", "magic", "--levels", 2], "--levels is an option of images"),
-        (["fit", "magic", "--padding", 2], "--padding is an option of images"),
+        (["fit", "magic", "--padding-kind", "zero"], "'padding_kind' should be left out where"),
+        (["fit", "digits", "--padding-scale", 2], "'padding_scale' should be left out where"),
+        (
+            ["fit", "digits", "--padding", 1, "--padding-kind", "zero", "--padding-scale", 2],
+            "'padding_scale' should be left out for zero padding",
+        ),
         (["fit", "digits", "--padding", -1], "'padding' should be at least 0"),
         (["fit", "digits", "--patch", 2], "--patch is an option of jet"),
         (["fit", "digits", "--depth", 2], "--depth is an option of jet"),
@@ -440,4 +449,5 @@ def test_data_lists_the_sets_of_images_with_whom_to_cite(run):
     listed = run("data").out
     assert "digits: 1,797 handwritten digits" in listed and "comes with scikit-learn" in listed
     named = [one["name"] for one in json.loads(run("data", "--json").out)]
-    assert named == ["magic", "digits", "mnist-5k", "faces", "lfw-subset", "fashion-mnist"]
+    sets = ["digits", "mnist-5k", "faces", "lfw-subset", "fashion-mnist"]
+    assert named == ["magic", *toy_names(), *sets]

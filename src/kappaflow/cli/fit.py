@@ -29,6 +29,9 @@ def fit(
     hidden: Wholes | None = None,
     scale_bound: float | None = None,
     memory: Literal["recompute", "store", "invert"] | None = None,
+    padding: Whole | None = None,
+    padding_kind: Literal["gaussian", "uniform", "zero", "copy", "learned"] | None = None,
+    padding_scale: float | None = None,
     max_epochs: Whole = 60,
     max_time_s: float | None = None,
     batch_size: Whole | None = None,
@@ -68,6 +71,14 @@ def fit(
         What is kept for the backward pass: the half that each coupling reads (recompute, the
         default), everything (store, the default for images up to 32 x 32), or the points at every
         32nd coupling, from which the others are found by inversion (invert).
+    padding
+        Features, of images channels, added beside the data; the likelihood is then a bound.
+    padding_kind
+        What they hold: gaussian, N(0, 1) (the default); uniform, on [-1, 1]; zero, which leaves no
+        likelihood; copy, the standardised data again with noise; learned, a normal given the data.
+    padding_scale
+        Standard deviation of gaussian (1) and of the noise of copy (0.1; with 0 there is no
+        likelihood), half the width of uniform (1).
     max_epochs
         Most passes over the training rows.
     max_time_s
@@ -95,6 +106,11 @@ def fit(
     wants_images = is_images(data)
     _refuse_other_kind(data, model, wants_images, images if not wants_images else tables)
     recipe = {"depth": depth, "hidden": hidden, "scale_bound": scale_bound, "memory": memory}
+    recipe |= {
+        "padding": padding,
+        "padding_kind": padding_kind,
+        "padding_scale": padding_scale,
+    }
     settings = {
         "max_epochs": max_epochs,
         "max_time_s": max_time_s,
@@ -119,11 +135,11 @@ def fit(
 
 def _refuse_missing(data: str) -> None:
     """Refuses what is no file, no folder and no set of either kind, and names the sets."""
-    from kappaflow.data import image_sets, shipped_names
+    from kappaflow.data import image_sets, table_names
     from kappaflow.data.load import no_such_file
 
     path = Path(data).expanduser()
-    tables, images = shipped_names(), tuple(one.name for one in image_sets())
+    tables, images = table_names(), tuple(one.name for one in image_sets())
     if data == "-" or data in (*tables, *images) or path.exists():
         return
     raise FileError(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kappaflow.cli.image_options import OF_MODELS, OF_SOURCE, ImageOptions
-from kappaflow.cli.show import measured_rows, number, say, table
+from kappaflow.cli.show import JOINT, measured_rows, number, say, table
 from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -86,12 +86,17 @@ def _print_summary(summary: "ImageRunSummary") -> None:
     bits = number(result.test_bits_per_dimension, ".3f")
     bits_error = number(result.test_bits_per_dimension_standard_error, ".3f")
     nll_error = number(result.test_nll_standard_error, ".1f")
-    table([
-        ("held-out bits per dimension", f"{bits} +- {bits_error}"),
-        ("  each pixel on its own", number(result.independent_bits_per_dimension, ".3f")),
-        ("held-out NLL", f"{number(result.test_nll, '.1f')} +- {nll_error} nats an image"),
-        *measured_rows(result),
-    ])
+    nll = f"{number(result.test_nll, '.1f')} +- {nll_error} nats an image"
+    if result.likelihood == "joint":
+        table([("joint NLL of images and padding", nll), *measured_rows(result)])
+        print(f"\n{JOINT}")
+    else:
+        table([
+            ("held-out bits per dimension", f"{bits} +- {bits_error}"),
+            ("  each pixel on its own", number(result.independent_bits_per_dimension, ".3f")),
+            ("held-out NLL", nll),
+            *measured_rows(result),
+        ])
     print(
         f"\n{result.verdict}\n\nSamples are in {out / 'samples'}\n"
         f"The report is {out / 'report.html'}"

@@ -4,11 +4,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kappaflow.cli.show import measured_rows, number, say, table
+from kappaflow.cli.show import JOINT, measured_rows, number, say, table
 from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE, TableOptions
 
 if TYPE_CHECKING:
     from kappaflow.runs import RunSummary
+    from kappaflow.runs.stored import Result
+
+WHAT = {
+    "exact": "held-out NLL",
+    "bound": "bound on the held-out NLL",
+    "joint": "joint NLL of rows and padding",
+}
 
 
 def fit_table(
@@ -60,21 +67,35 @@ def _print_summary(summary: "RunSummary", against: str | None) -> None:
     if summary.was_finished:
         say(f"{out} was finished already; this is its stored result")
     error = f" +- {number(result.test_nll_standard_error, '.3f')} nats"
+    what = WHAT[result.likelihood]
     rows = [
-        (
-            "held-out NLL, standardised columns",
-            number(result.test_nll_standardised, ".3f") + error,
-        ),
+        (f"{what}, standardised columns", number(result.test_nll_standardised, ".3f") + error),
+        *_weighted_rows(result),
         *(
             (f"  {name}", f"{number(value, '.3f')} nats")
             for name, value in result.test_nll_standardised_by_part.items()
         ),
-        ("  of a Gaussian", f"{number(result.gaussian_nll_standardised, '.3f')} nats"),
-        ("held-out NLL, units of the data", f"{number(result.test_nll, '.3f')} nats"),
+        *(
+            [("  of a Gaussian", f"{number(result.gaussian_nll_standardised, '.3f')} nats")]
+            if result.likelihood != "joint"
+            else []
+        ),
+        (f"{what}, units of the data", f"{number(result.test_nll, '.3f')} nats"),
         *measured_rows(result),
     ]
     if against is not None:
         auc = f"{number(result.auc, '.4f')} +- {number(result.auc_standard_error, '.4f')}"
         rows.append((f"AUC against {against}", auc))
     table(rows)
+    if result.likelihood == "joint":
+        print(f"\n{JOINT}")
     print(f"\n{result.verdict}\n\nThe report is {out / 'report.html'}")
+
+
+def _weighted_rows(result: "Result") -> list[tuple[str, str]]:
+    """Returns the likelihood by importance weights, where there is one."""
+    if result.weighted_nll_standardised is None:
+        return []
+    error = number(result.weighted_monte_carlo_error, ".3f")
+    value = f"{number(result.weighted_nll_standardised, '.3f')} nats, Monte Carlo error {error}"
+    return [("  by importance weights", value)]

@@ -41,8 +41,6 @@ class ImageOptions:
         What fills the steps between the values of a pixel (uniform).
     logit
         A margin, such as 0.05, puts a logit of the pixels in front.
-    padding
-        Gaussian channels added beside those of the image; the likelihood is then a bound.
     patch
         jet: side of a patch; 4, or less for small images.
     width
@@ -61,13 +59,13 @@ class ImageOptions:
     coupling: Literal["affine", "additive"] | None = None
     dequantize: Literal["uniform", "variational"] | None = None
     logit: float | None = None
-    padding: Whole | None = None
     patch: Whole | None = None
     width: Whole | None = None
 
 
+PADDING = ("padding", "padding_kind", "padding_scale")
 OF_SOURCE = ("size", "grey", "crop", "flip", "by_class")
-EVERY_MODEL = ("scale_bound", "memory", "dequantize", "logit", "padding")
+EVERY_MODEL = ("scale_bound", "memory", "dequantize", "logit", *PADDING)
 OF_MODELS = {
     "glow": (*EVERY_MODEL, "levels", "steps", "hidden", "mixing", "condition_bound", "coupling"),
     "real_nvp_image": (*EVERY_MODEL, "levels", "hidden"),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kappaflow.cli.show import say
+from kappaflow.cli.show import JOINT, say
 from kappaflow.errors import ArgumentError
 
 
@@ -18,9 +18,10 @@ def score(
 ) -> None:
     """Write the log-density of each row or image, and its percentile among those trained on.
 
-    log_prob is in nats, in the units of the data. A percentile of 1 means that 99 % of the
-    training rows lie where the density is higher. Of images there are bits_per_dimension too, and
-    the name of the file, or its number from 0.
+    log_prob is in nats, in the units of the data; with padding that has no density there is only
+    joint_log_prob, of a row and its padding, which is no likelihood. A percentile of 1 means that
+    99 % of the training rows lie where the density is higher. Of images there are
+    bits_per_dimension too, and the name of the file, or its number from 0.
 
     Parameters
     ----------
@@ -38,12 +39,15 @@ def score(
     check_writable(out)
     of_images = is_image_run(run)
     scores = (score_image_run if of_images else score_run)(run, data)
-    if out.lower().endswith(".npy") and scores.get("image", scores["log_prob"]).dtype.kind == "U":
+    first = next(iter(scores.values()))
+    if out.lower().endswith(".npy") and first.dtype.kind == "U":
         raise ArgumentError(
             f"'out' should be a csv, parquet, arrow or npz file, got {out!r}: the names of the "
             "images are text, and an npy file holds numbers."
         )
+    if "joint_log_prob" in scores:
+        say(JOINT)
     write_table(scores, out)
     if out != "-":
         what = "images" if of_images else "rows"
-        say(f"the scores of {len(scores['log_prob']):,} {what} are in {out}")
+        say(f"the scores of {len(first):,} {what} are in {out}")

@@ -6,6 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+JOINT = (
+    "The padding of this flow has no density: the NLL is that of the joint density of a point "
+    "and its padding, no likelihood of the point, and compares with no other number."
+)
+
 
 def say(text: str) -> None:
     """Prints a remark on stderr, where it is in nobody's way."""

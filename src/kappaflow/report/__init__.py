@@ -11,12 +11,14 @@ from kappaflow.report.content import (
     Latent,
     Likelihood,
     Marginal,
+    PaddingView,
     Pairs,
     ProfileView,
     Quantiles,
     Report,
     Separation,
     Spread,
+    Weighted,
 )
 from kappaflow.report.faces_content import FacesReport, FacesRun, FacesSize
 from kappaflow.report.faces_page import render_faces
@@ -45,6 +47,7 @@ __all__ = [
     "Likelihood",
     "Marginal",
     "Neighbours",
+    "PaddingView",
     "Pairs",
     "Picture",
     "ProfileView",
@@ -52,6 +55,7 @@ __all__ = [
     "Report",
     "Separation",
     "Spread",
+    "Weighted",
     "encoded",
     "read_report",
     "read_report_on",

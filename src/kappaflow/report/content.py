@@ -62,6 +62,43 @@ class Likelihood(Part):
     quantiles: dict[str, float]
 
 
+class Weighted(Part):
+    """Importance-weighted negative log-likelihood of held-out rows of a padded flow.
+
+    Attributes:
+        draws: How often the padding was drawn for each row.
+        rows: How many rows.
+        nll: Mean, in nats a row, in the units of the data as given.
+        nll_standardised: Mean, on standardised columns.
+        standard_error: Of both means, over the rows.
+        monte_carlo_error: Of both means, over the draws of the padding.
+    """
+
+    draws: int
+    rows: int
+    nll: float
+    nll_standardised: float
+    standard_error: float
+    monte_carlo_error: float
+
+
+class PaddingView(Part):
+    """The features that stand beside each point, see `kappaflow.flows.pad.Padding`.
+
+    Attributes:
+        features: How many.
+        in_words: What they hold.
+        has_density: Whether the NLL of the report is a bound in the mean; if not it is that of
+            the joint density of a row and its padding, and no likelihood of the row.
+        weighted: A nearer estimate of the NLL, where there is a likelihood.
+    """
+
+    features: int
+    in_words: str
+    has_density: bool
+    weighted: Weighted | None
+
+
 class Separation(Part):
     """How well log_prob tells held-out rows like the training data from others.
 
@@ -260,6 +297,8 @@ class Report(Part):
             time_s, memory_bytes, skipped_steps. NLL on standardised columns.
         best_epoch: The epoch whose weights were kept.
         likelihoods: Held-out likelihood, on all test rows and on parts of them.
+        padding: What stands beside each row, and what that makes of the likelihoods; None for
+            nothing.
         gaussian_nll: The test rows under a Gaussian fitted to the training rows, in input units.
         gaussian_nll_standardised: The same on standardised columns.
         separations: Where another kind of rows was scored too; often empty.
@@ -276,6 +315,7 @@ class Report(Part):
     curves: list[dict[str, float | int | None]]
     best_epoch: int
     likelihoods: list[Likelihood]
+    padding: PaddingView | None = None
     gaussian_nll: float
     gaussian_nll_standardised: float
     separations: list[Separation]
@@ -286,3 +326,8 @@ class Report(Part):
     verdict: str
     ok: bool
     findings: list[FindingView]
+
+    @property
+    def is_joint(self) -> bool:
+        """Whether the NLL is that of rows and their padding, and no likelihood of the rows."""
+        return self.padding is not None and not self.padding.has_density

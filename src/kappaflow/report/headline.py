@@ -8,6 +8,8 @@ from kappaflow.report.figures import Depth
 from kappaflow.report.image_content import ImageReport
 from kappaflow.report.numbers import fixed, is_finite, significant, with_error
 
+JOINT = "the padding has no density: this is no likelihood, and compares with none"
+
 
 @dataclass(frozen=True)
 class KeyFigure:
@@ -60,7 +62,7 @@ def image_key_figures(report: ImageReport) -> list[KeyFigure]:
 
 def gain_over_gaussian(report: Report) -> float | None:
     """Returns by how many nats a row the flow beats a Gaussian, if both are finite."""
-    if not report.likelihoods:
+    if not report.likelihoods or report.is_joint:
         return None
     flow, gaussian = report.likelihoods[0].nll_standardised, report.gaussian_nll_standardised
     return gaussian - flow if is_finite(flow) and is_finite(gaussian) else None
@@ -70,17 +72,21 @@ def _likelihood(report: Report) -> list[KeyFigure]:
     if not report.likelihoods:
         return []
     first = report.likelihoods[0]
-    gaussian = fixed(report.gaussian_nll_standardised, 2)
+    what = "Held-out NLL" if report.padding is None else "Bound on the held-out NLL"
+    note = f"a Gaussian has {fixed(report.gaussian_nll_standardised, 2)}; lower is better"
+    if report.is_joint:
+        what, note = "Joint NLL at the padding", JOINT
     return [
         KeyFigure(
-            "Held-out NLL, standardised",
+            f"{what}, standardised",
             with_error(first.nll_standardised, first.standard_error),
             "nats a row",
-            f"a Gaussian has {gaussian}; lower is better",
+            note,
             is_finite(first.nll_standardised),
         ),
+        *_weighted(report),
         KeyFigure(
-            "Held-out NLL, input units",
+            f"{what}, input units",
             with_error(first.nll, first.standard_error),
             "nats a row",
             f"{first.rows:,} rows of “{first.name}”",
@@ -89,14 +95,31 @@ def _likelihood(report: Report) -> list[KeyFigure]:
     ]
 
 
+def _weighted(report: Report) -> list[KeyFigure]:
+    """Returns the importance-weighted likelihood, where there is one."""
+    if report.padding is None or report.padding.weighted is None:
+        return []
+    found = report.padding.weighted
+    error = significant(found.monte_carlo_error, 2)
+    return [
+        KeyFigure(
+            "Held-out NLL, importance-weighted",
+            with_error(found.nll_standardised, found.standard_error),
+            "nats a row",
+            f"standardised; {found.draws} draws a row, Monte Carlo error {error}",
+            is_finite(found.nll_standardised),
+        )
+    ]
+
+
 def _image_likelihood(report: ImageReport) -> list[KeyFigure]:
     part = report.likelihood
     images = f"{part.images:,} held-out images"
     nll = KeyFigure(
-        "Held-out NLL",
+        "Joint NLL at the padding" if part.is_joint else "Held-out NLL",
         with_error(part.nll, part.standard_error),
         "nats an image",
-        f"mean over {images}",
+        JOINT if part.is_joint else f"mean over {images}",
         is_finite(part.nll),
     )
     if part.bits_per_dimension is None:

@@ -64,7 +64,10 @@ class ImageLikelihood(Part):
 
     Attributes:
         images: How many.
-        padding: How many Gaussian channels the flow takes beside those of the images.
+        padding: How many channels the flow takes beside those of the images.
+        padding_in_words: What these hold.
+        is_joint: Whether the NLL is that of images and their padding, and no likelihood of the
+            images, since the padding has no density; there are no bits then.
         bits_per_dimension: Mean, in bits for each number of an image; None where pixels are not
             whole numbers to the flow.
         bits_standard_error: Of that mean, over the images.
@@ -78,6 +81,8 @@ class ImageLikelihood(Part):
 
     images: int
     padding: int = 0
+    padding_in_words: str = "drawn from N(0, 1)"
+    is_joint: bool = False
     bits_per_dimension: float | None
     bits_standard_error: float | None
     nll: float

@@ -22,7 +22,7 @@ def render(report: Report) -> str:
         _figures(report),
         report=report,
         depth=Depth(report.profile),
-        points_in_words="held-out rows, from the standardised columns on",
+        points_in_words=_points_in_words(report),
         level=headline.level(report),
         level_in_words=headline.level_in_words(report),
         key_figures=headline.key_figures(report),
@@ -32,6 +32,11 @@ def render(report: Report) -> str:
         MOST_MARGINALS=figures.MOST_MARGINALS,
         MOST_PAIRED_COLUMNS=figures.MOST_PAIRED_COLUMNS,
     )
+
+
+def _points_in_words(report: Report) -> str:
+    beside = ", padding beside them" if report.padding else ""
+    return f"held-out rows, from the standardised columns on{beside}"
 
 
 def _figures(report: Report) -> dict[str, list[Figure]]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from kappaflow.conditioning import profile
+from kappaflow.conditioning.points import joined_points
 from kappaflow.data import Table, atom_rows
 from kappaflow.diagnosis import Diagnosis, doctor, likelihood_findings, with_findings
 from kappaflow.flows import Flow
@@ -24,6 +25,7 @@ from kappaflow.report import (
     Separation,
 )
 from kappaflow.runs.job import Tables
+from kappaflow.runs.padded import padding_view
 from kappaflow.training import FitResult, Rows, log_prob_of, quantile, rows_of, units_log_det
 
 POINTS = 64  # rows at which conditioning is profiled
@@ -68,15 +70,18 @@ def evaluate(result: FitResult, tables: Tables, about: About) -> tuple[Report, D
     diagnosis = doctor(flow, few.x, few.context)
     depth = diagnosis.profile or profile(flow, few.x, context=few.context)
     likelihoods = _likelihoods(flow, nll, tables)
-    whole = likelihoods[0]
-    diagnosis = with_findings(
-        diagnosis, likelihood_findings(whole.nll, whole.standard_error, gaussian_nll)
-    )
+    padding = padding_view(flow, test)
+    nearest = padding.weighted if padding and padding.weighted else likelihoods[0]
+    if flow.likelihood != "joint":
+        diagnosis = with_findings(
+            diagnosis, likelihood_findings(nearest.nll, nearest.standard_error, gaussian_nll)
+        )
     report = Report(
         about=about,
         curves=[{key: line[key] for key in CURVES} for line in result.history],
         best_epoch=result.best_epoch,
         likelihoods=likelihoods,
+        padding=padding,
         gaussian_nll=gaussian_nll,
         gaussian_nll_standardised=gaussian_nll + units_log_det(flow),
         separations=_separations(flow, nll, tables),
@@ -234,7 +239,13 @@ def _rounded(values: np.ndarray) -> list[list[float]]:
 
 @torch.no_grad()
 def _latent(flow: Flow, rows: Rows) -> Latent:
-    z = flow.bijection(rows.x, rows.context)[0].flatten(1).double().cpu().numpy()
+    z = (
+        flow.bijection(joined_points(flow, rows.x), rows.context)[0]
+        .flatten(1)
+        .double()
+        .cpu()
+        .numpy()
+    )
     edges = np.linspace(-5, 5, BINS + 1)
     centres = (edges[1:] + edges[:-1]) / 2
     return Latent(

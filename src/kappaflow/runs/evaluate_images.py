@@ -7,7 +7,7 @@ import numpy as np
 
 from kappaflow.conditioning import layers_of, profile
 from kappaflow.diagnosis import Diagnosis, doctor, image_likelihood_findings, with_findings
-from kappaflow.flows import Flow
+from kappaflow.flows import Flow, Padding, padding_in
 from kappaflow.report import About, FindingView, ImageLikelihood, ImageReport, ProfileView
 from kappaflow.runs.image_job import ImageParts
 from kappaflow.runs.image_pictures import (
@@ -101,6 +101,7 @@ def judged_images(result: FitResult, report: ImageReport, parts: ImageParts) -> 
         "test_nll": whole.nll,
         "test_nll_standard_error": whole.standard_error,
         "test_images": whole.images,
+        "likelihood": flow.likelihood,
         **judged_alone(report),
         "train_log_prob_quantiles": quantiles.tolist(),
     }
@@ -118,9 +119,10 @@ def _likelihood(flow: Flow, parts: ImageParts) -> ImageLikelihood:
     counted = has_bits(flow)
     scale = bits_per_dimension(flow, 1.0) if counted else 1.0
     levels = {"median": 0.5, "p95": 0.95, "max": 1.0}
+    padding = padding_in(flow.augment)
     return ImageLikelihood(
         images=len(nll),
-        padding=flow.joint_shape[0] - flow.event_shape[0],
+        **({} if padding is None else _of_padding(padding)),
         bits_per_dimension=mean * scale if counted else None,
         bits_standard_error=error * scale if counted else None,
         nll=mean,
@@ -130,6 +132,15 @@ def _likelihood(flow: Flow, parts: ImageParts) -> ImageLikelihood:
             independent_bits(parts.train, parts.validation, parts.test) if counted else None
         ),
     )
+
+
+def _of_padding(padding: Padding) -> dict[str, Any]:
+    """Returns what the report says of the channels beside those of the image."""
+    return {
+        "padding": padding.features,
+        "padding_in_words": padding.in_words,
+        "is_joint": not padding.has_density,
+    }
 
 
 def _curve(flow: Flow, line: dict[str, Any]) -> dict[str, Any]:

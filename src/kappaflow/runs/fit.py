@@ -1,7 +1,7 @@
 """`fit_run`: from a data file to a run folder with a trained flow, its result and its report."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.job import Source, Tables, tables_of
 from kappaflow.runs.judged import judged
+from kappaflow.runs.padded import with_padding
 from kappaflow.runs.stored import Result, read_finished
 from kappaflow.storage import write_bytes
 from kappaflow.training import (
@@ -79,7 +80,7 @@ def fit_run(
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
     checked = checked_settings(**settings)
-    tables = tables_of(source)
+    tables = _with_note(model, tables_of(source))
     for note in tables.notes:
         say(note)
     flow = _build(model, tables, checked.seed)
@@ -100,11 +101,24 @@ def fit_run(
     return RunSummary(folder, read_finished(folder), tables.notes, done)
 
 
+def _is_one_feature(model: Model, tables: Tables) -> bool:
+    """Returns whether a flow of the tables takes a single number."""
+    return len(tables.train.columns) == 1 and not model.arguments.get("padding")
+
+
+def _with_note(model: Model, tables: Tables) -> Tables:
+    """Returns the tables, with what is to be said where a coupling can do nothing."""
+    if not _is_one_feature(model, tables) or tables.train.context_columns:
+        return tables
+    said = "one column leaves a coupling nothing to read: the flow is a Gaussian"
+    return replace(tables, notes=(*tables.notes, said))
+
+
 def _build(model: Model, tables: Tables, seed: int) -> Flow:
     """Returns a fresh flow for the tables, initialised from the seed alone."""
     recipe = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
     context = len(tables.train.context_columns)
-    if model.arguments.get("start") == "whiten" and len(tables.train.columns) == 1:
+    if model.arguments.get("start") == "whiten" and _is_one_feature(model, tables):
         raise ArgumentError(
             f"'start' should be 'identity' for one column, {tables.train.columns[0]!r}: whitening "
             "takes out what several have in common."
@@ -112,7 +126,8 @@ def _build(model: Model, tables: Tables, seed: int) -> Flow:
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return recipe(len(tables.train.columns), context_features=context, **model.arguments)
+            given = with_padding(model.arguments, (len(tables.train.columns),))
+            return recipe(len(tables.train.columns), context_features=context, **given)
     except (RuntimeError, MemoryError) as error:
         raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
 

@@ -12,6 +12,7 @@ from kappaflow.data import Images, load_images, split_images
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow, glow, jet, real_nvp_image
 from kappaflow.runs.job import FRACTIONS
+from kappaflow.runs.padded import with_padding
 
 RECIPES: dict[str, Callable[..., Flow]] = {
     "glow": glow,
@@ -142,6 +143,7 @@ def image_flow(
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
+            given = with_padding(given, images.shape)
             return make(images.shape, values=images.values, context_features=context, **given)
     except (RuntimeError, MemoryError) as error:
         raise ArgumentError(f"a model of this size cannot be built here: {error}") from None

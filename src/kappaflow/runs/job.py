@@ -75,8 +75,6 @@ def tables_of(source: Source) -> Tables:
     table, said = prepare(table, repair=source.repair)
     if duplicates:
         notes += (f"{duplicates} rows that repeat earlier ones were dropped before the split",)
-    if len(table.columns) == 1 and not table.context_columns:
-        notes += ("one column leaves a coupling nothing to read: the flow is a Gaussian",)
     train, validation, test = split(table, fractions=FRACTIONS, seed=source.split_seed)
     if against is not None:
         against, _ = drop_duplicate_rows(against)

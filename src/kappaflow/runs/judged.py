@@ -20,12 +20,16 @@ def judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]:
     with np.errstate(invalid="ignore"):  # between infinities there is no number
         quantiles = np.quantile(scores.numpy(), np.linspace(0, 1, PERCENTILES + 1))
     separation = report.separations[0] if report.separations else None
+    weighted = None if report.padding is None else report.padding.weighted
     return {
         "test_nll": whole.nll,
         "test_nll_standardised": whole.nll_standardised,
         "test_nll_standard_error": whole.standard_error,
         "test_nll_standardised_by_part": rest,
         "test_rows": whole.rows,
+        "likelihood": flow.likelihood,
+        "weighted_nll_standardised": None if weighted is None else weighted.nll_standardised,
+        "weighted_monte_carlo_error": None if weighted is None else weighted.monte_carlo_error,
         "gaussian_nll_standardised": report.gaussian_nll_standardised,
         **judged_alone(report),
         "auc": None if separation is None else separation.auc,

@@ -1,7 +1,7 @@
 """What is stored of a run, read back and checked: what was asked for, and what came out."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -49,6 +49,9 @@ class Result(BaseModel):
     test_nll_standardised: float | None
     test_nll_standard_error: float | None
     test_nll_standardised_by_part: dict[str, float | None]
+    likelihood: Literal["exact", "bound", "joint"] = "exact"
+    weighted_nll_standardised: float | None = None
+    weighted_monte_carlo_error: float | None = None
     gaussian_nll_standardised: float | None
     condition_number_median: float | None
     condition_number_p95: float | None
@@ -76,6 +79,7 @@ class ImageResult(BaseModel):
     test_nll: float | None
     test_nll_standard_error: float | None
     test_images: int
+    likelihood: Literal["exact", "bound", "joint"] = "bound"
     condition_number_median: float | None
     condition_number_p95: float | None
     worst_layer: str

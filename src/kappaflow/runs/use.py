@@ -11,6 +11,7 @@ from kappaflow.data import Table, load_table
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
+from kappaflow.flows import Flow
 from kappaflow.runs.job import refuse_gaps
 from kappaflow.runs.stored import read_finished, read_run, tables_again
 from kappaflow.training import log_prob_of, rows_of
@@ -65,6 +66,9 @@ def sample_run(
 def score_run(folder: Path, data: str) -> Columns:
     """Returns log_prob (nats, in the units of the data) and percentile of each row of some data.
 
+    Of a flow whose padding has no density there is no log_prob of a row; the first column is then
+    joint_log_prob, of a row and its padding.
+
     The percentile is that of the training rows' scores: 1 means that 99 % of the training rows
     have a higher density.
 
@@ -79,7 +83,12 @@ def score_run(folder: Path, data: str) -> Columns:
     quantiles = checked_quantiles(result.train_log_prob_quantiles, folder)
     table = _table(data, run.columns, run.context_columns)
     scores = log_prob_of(flow, rows_of(table, flow)).numpy()
-    return {"log_prob": scores, "percentile": percentiles(scores, quantiles)}
+    return {column_of(flow): scores, "percentile": percentiles(scores, quantiles)}
+
+
+def column_of(flow: Flow) -> str:
+    """Returns what the scores of a flow are called: a joint density is no log_prob of a row."""
+    return "joint_log_prob" if flow.likelihood == "joint" else "log_prob"
 
 
 def check_draws(n: int, temperature: float, seed: int) -> None:

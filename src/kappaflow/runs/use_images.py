@@ -22,7 +22,7 @@ from kappaflow.runs.stored import (
     read_finished_images,
     read_image_run,
 )
-from kappaflow.runs.use import Columns, check_draws, checked_quantiles, percentiles
+from kappaflow.runs.use import Columns, check_draws, checked_quantiles, column_of, percentiles
 from kappaflow.training import Rows, log_prob_of
 from kappaflow.training.image_rows import ImageRows
 from kappaflow.training.measure import bits_per_dimension, has_bits
@@ -87,8 +87,9 @@ def score_image_run(folder: Path, data: str) -> Columns:
 
     Returns:
         image (the name of its file, or its number from 0), bits_per_dimension (where the flow
-        takes pixels for whole numbers), log_prob (nats) and percentile: 1 means that 99 % of the
-        training images have a higher density.
+        takes pixels for whole numbers), log_prob (nats; joint_log_prob where padding without a
+        density leaves none) and percentile: 1 means that 99 % of the training images have a higher
+        density.
 
     Raises:
         ArgumentError: The images do not fit the run.
@@ -101,7 +102,7 @@ def score_image_run(folder: Path, data: str) -> Columns:
     found: Columns = {"image": names_of(images)}
     if has_bits(flow):
         found["bits_per_dimension"] = -scores * bits_per_dimension(flow, 1.0)
-    return found | {"log_prob": scores, "percentile": percentiles(scores, quantiles)}
+    return found | {column_of(flow): scores, "percentile": percentiles(scores, quantiles)}
 
 
 def examine_image_run(folder: Path, data: str | None = None) -> tuple[Diagnosis, str]:

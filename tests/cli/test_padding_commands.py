@@ -1,0 +1,202 @@
+"""Padded flows on the command line: what is printed, stored and drawn says what it is."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from tests.cli.conftest import SMALL
+from tests.cli.test_refusals import refused
+
+import kappaflow as kf
+from kappaflow.runs import Model, Source, fit_run
+from kappaflow.runs.job import tables_of
+from kappaflow.runs.padded import DRAWS, with_padding
+
+JOINT = "no likelihood"
+
+
+def fit(run, table, folder, *words):
+    """Fits a small flow to the table."""
+    outcome = run("fit", table, "--out", folder, *SMALL, *words)
+    assert outcome.status == 0, outcome.err
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Where the runs of this file are, by the kind of their padding."""
+    return tmp_path_factory.mktemp("padded")
+
+
+@pytest.fixture
+def padded(run, table, folders):
+    """Returns a function that returns a run of a kind of padding, fitted once."""
+
+    def folder(kind):
+        if not (folders / kind / "result.json").exists():
+            fit(run, table, folders / kind, "--padding", 2, "--padding-kind", kind)
+        return folders / kind
+
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "uniform", "copy", "learned"])
+def test_a_bound_is_called_one_and_weighted(run, table, padded, kind):
+    """On the terminal, in result.json and on the page, with the estimate and its error."""
+    folder = padded(kind)
+    again = run("fit", table, "--out", folder, *SMALL, "--padding", 2, "--padding-kind", kind)
+    assert "bound on the held-out NLL, standardised columns" in again.out
+    assert "by importance weights" in again.out and "Monte Carlo error" in again.out
+    assert "of a Gaussian" in again.out and JOINT not in again.out
+    stored = json.loads((folder / "result.json").read_text())
+    assert stored["likelihood"] == "bound"
+    said = json.loads((folder / "report.json").read_text())["padding"]
+    assert said["features"] == 2 and said["has_density"] is True
+    assert said["weighted"]["nll_standardised"] == stored["weighted_nll_standardised"]
+    page = (folder / "report.html").read_text()
+    assert f"2 features, {said['in_words']}, stand beside each row" in page
+    assert "the mean of an upper bound" in page and "Monte Carlo error of" in page
+    assert "Bound on the held-out NLL, standardised" in page and JOINT not in page
+
+
+def test_the_weighted_likelihood_is_that_of_the_stored_flow(table, padded):
+    """Of the held-out rows, by the function for it; the errors are those of the mean."""
+    folder = padded("gaussian")
+    test = tables_of(Source(str(table))).test
+    flow, x = kf.load(folder), torch.from_numpy(test.values).float()
+    estimate, error = kf.importance_weighted_log_prob(
+        flow, x, DRAWS, generator=torch.Generator().manual_seed(0)
+    )
+    found = json.loads((folder / "report.json").read_text())["padding"]["weighted"]
+    assert (found["rows"], found["draws"]) == (len(test), 64)
+    assert found["nll"] == pytest.approx(-estimate.mean().item(), abs=1e-5)
+    wanted = estimate.numpy().std() / np.sqrt(len(test))
+    assert found["standard_error"] == pytest.approx(wanted, rel=1e-4)
+    wanted = np.sqrt((error.numpy() ** 2).sum()) / len(test)
+    assert found["monte_carlo_error"] == pytest.approx(wanted, rel=1e-4)
+    units = flow.bijection.bijections[0].deviation.double().log().sum().item()
+    assert found["nll_standardised"] == pytest.approx(found["nll"] - units, abs=1e-5)
+
+
+def test_without_a_density_no_number_passes_for_a_likelihood(run, table, padded, tmp_path):
+    """Every output says that it is the joint density, and no Gaussian stands beside it."""
+    folder = padded("zero")
+    words = ("--padding", 2, "--padding-kind", "zero")
+    again = run("fit", table, "--out", folder, *SMALL, *words)
+    assert "joint NLL of rows and padding" in again.out and JOINT in again.out
+    assert "held-out NLL" not in again.out and "Gaussian" not in again.out
+    stored = json.loads((folder / "result.json").read_text())
+    assert stored["likelihood"] == "joint" and stored["weighted_nll_standardised"] is None
+    page = (folder / "report.html").read_text()
+    assert "There is none: 2 features, all zero, stand beside each row" in page
+    assert "Joint NLL at the padding, standardised" in page and JOINT in page
+    assert "for comparison: a Gaussian" not in page and "Held-out NLL" not in page
+    assert "KF501" not in page
+    scored = run("score", folder, table)
+    assert scored.out.splitlines()[0] == "joint_log_prob,percentile" and JOINT in scored.err
+    out = tmp_path / "scores.parquet"
+    assert run("score", folder, table, "--out", out).status == 0
+    x = torch.from_numpy(kf.load_table(table).values).float()
+    joint = kf.load(folder).joint_log_prob(x, torch.zeros(len(x), 2)).detach().numpy()
+    assert np.allclose(pl.read_parquet(out)["joint_log_prob"], joint, atol=1e-5)
+
+
+def test_a_copy_without_noise_has_no_density_either(run, table, tmp_path):
+    """The scale decides."""
+    words = ("--padding", 1, "--padding-kind", "copy", "--padding-scale", 0)
+    assert JOINT in fit(run, table, tmp_path / "run", *words).out
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "zero"])
+def test_a_padded_run_is_used_as_any_other(run, table, padded, tmp_path, kind):
+    """Sampled, examined, drawn anew, written anew: with the same words."""
+    folder = padded(kind)
+    assert run("sample", folder, "-n", 5, "--out", tmp_path / "s.csv").status == 0
+    assert pl.read_csv(tmp_path / "s.csv").columns == ["a", "b", "c"]
+    assert "held-out rows of the run" in run("doctor", folder).out
+    page = (folder / "report.html").read_bytes()
+    assert run("report", folder).status == 0 and (folder / "report.html").read_bytes() == page
+    assert run("rewrite", folder, "--out", tmp_path / "new").status == 0
+    new = json.loads((tmp_path / "new/result.json").read_text())
+    assert new["likelihood"] == ("joint" if kind == "zero" else "bound")
+    said = [json.loads((f / "report.json").read_text()) for f in (folder, tmp_path / "new")]
+    assert said[0]["padding"]["in_words"] == said[1]["padding"]["in_words"]
+
+
+def test_options_of_padding_reach_the_model(run, table, tmp_path):
+    """A number alone is a number in the model file; a kind and a scale are named there."""
+    fit(run, table, tmp_path / "one", "--padding", 1)
+    config = json.loads((tmp_path / "one/config.json").read_text())
+    assert config["model"]["arguments"]["padding"] == 1
+    words = ("--padding", 2, "--padding-kind", "uniform", "--padding-scale", 0.5)
+    fit(run, table, tmp_path / "two", *words, "--model", "nice")
+    assert repr(kf.load(tmp_path / "two").augment) == "UniformPad(features=2, scale=0.5)"
+    said = json.loads((tmp_path / "two/report.json").read_text())["about"]["model"]
+    assert ["padding kind", "uniform"] in said and ["padding scale", "0.5"] in said
+    other = run("fit", table, "--out", tmp_path / "one", *SMALL, "--padding", 2)
+    refused(other, "made with padding 1, not 2")
+
+
+def test_one_padded_column_is_no_gaussian(run, table, tmp_path):
+    """What is said of a single column does not hold, and whitening has two features to do."""
+    words = ("fit", table, "--columns", "a", "--depth", 2, "--hidden", 8, "--max-epochs", 1)
+    alone = run(*words, "--out", tmp_path / "one")
+    assert "the flow is a Gaussian" in alone.err
+    both = run(*words, "--out", tmp_path / "two", "--padding", 1, "--start", "whiten")
+    assert both.status == 0 and "Gaussian" not in both.err
+
+
+def test_images_with_zeros_beside_them_have_no_bits(run, tmp_path):
+    """The joint density is said to be one, on the terminal, on the page, and in the scores."""
+    folder = tmp_path / "run"
+    words = ("fit", "digits", "--out", folder, "--levels", 1, "--steps", 1, "--hidden", 4,
+             "--max-epochs", 1, "--batch-size", 512, "--quiet")  # fmt: skip
+    done = run(*words, "--padding", 1, "--padding-kind", "zero")
+    assert done.status == 0, done.err
+    assert "joint NLL of images and padding" in done.out and JOINT in done.out
+    assert "bits" not in done.out and "held-out" not in done.out
+    page = (folder / "report.html").read_text()
+    assert "There is none: the padding of this flow has no density" in page
+    assert "1 channel, all zero, stands beside each image" in page
+    assert "Joint NLL at the padding" in page and "Bits per dimension over" not in page
+    stored = json.loads((folder / "result.json").read_text())
+    assert stored["likelihood"] == "joint" and stored["test_bits_per_dimension"] is None
+    scored = run("score", folder, "digits")
+    assert scored.out.splitlines()[0] == "image,joint_log_prob,percentile" and JOINT in scored.err
+
+
+def test_a_padding_can_be_given_as_one_in_python(table, tmp_path):
+    """In place of a number and a kind; what is given twice is refused."""
+    model = Model("real_nvp", {"depth": 2, "hidden": (8,), "padding": kf.Pad(1, scale=0.5)})
+    done = fit_run(Source(str(table)), model, tmp_path / "run", progress=False, max_epochs=1)
+    assert done.result.likelihood == "bound"
+    with pytest.raises(kf.ArgumentError, match="'padding_kind' should be left out where"):
+        with_padding({"padding": 0, "padding_kind": "zero"}, (2,))
+    assert with_padding({"depth": 3}, (2,)) == {"depth": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--padding", -1], "'padding' should be at least 0"),
+        (["--padding", 1.5], "--padding"),
+        (
+            ["--padding-kind", "zero"],
+            "'padding_kind' should be left out where there is no padding",
+        ),
+        (["--padding-scale", 2], "'padding_scale' should be left out where there is no padding"),
+        (["--padding", 1, "--padding-kind", "white"], "padding-kind"),
+        (["--padding", 1, "--padding-scale", -2], "'scale' should be a finite number above 0"),
+        (["--padding", 1, "--padding-kind", "zero", "--padding-scale", 1], "left out for zero"),
+        (
+            ["--padding", 1, "--padding-kind", "zero", "--start", "whiten"],
+            "'start' should be 'identity' with padding that has no density",
+        ),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(run, table, tmp_path, words, said):
+    """One sentence; nothing is written."""
+    refused(run("fit", table, "--out", tmp_path / "run", "--quiet", *words), said)
+    assert not (tmp_path / "run").exists()
