@@ -74,7 +74,7 @@ def test_the_map_makes_the_law_of_a_normal(name):
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name, law in CASES.items() if law.features < 5])
 def test_draws_fill_the_whole_support(name):
     """E |x|^2 is that of the density: an integral over a grid, within five standard errors."""
     target = CASES[name]

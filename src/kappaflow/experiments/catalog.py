@@ -9,9 +9,10 @@ from kappaflow.experiments.factor_tradeoff import FACTOR_TRADEOFF
 from kappaflow.experiments.linear_depth import LINEAR_DEPTH
 from kappaflow.experiments.run_study import run_study
 from kappaflow.experiments.study import Study
+from kappaflow.experiments.universal import UNIVERSAL
 
 # In the order of the source.
-STUDIES: tuple[Study, ...] = (LINEAR_DEPTH, FACTOR_TRADEOFF)
+STUDIES: tuple[Study, ...] = (LINEAR_DEPTH, FACTOR_TRADEOFF, UNIVERSAL)
 
 FACES = Experiment(
     name="faces",

@@ -225,7 +225,9 @@ TARGETS: dict[str, Target] = {
     "banana": Banana(),
     "checkerboard": Checkerboard(),
     "mixture": TruncatedMixture(),
+    "cube-4d": UniformCube(4),
     "banana-4d": Banana(4),
+    "banana-8d": Banana(8),
 }
 
 
