@@ -296,6 +296,17 @@ def test_a_small_error_of_log_det_is_found_in_float64(direction):
     assert found(with_layer(Scaled(**{direction: 1e-7}))) == {}
 
 
+def test_the_rounding_of_many_layers_is_no_wrong_log_det():
+    """Rotations scale nothing, and each of them rounds: 64 of them are off by more than one."""
+    turns = [kf.SVDLinear(FEATURES, condition_bound=1.0) for _ in range(64)]
+    for parameter in kf.Chain(turns).parameters():
+        torch.nn.init.normal_(parameter)
+    flow = alone(*turns)
+    assert found(flow) == {}
+    flow = alone(*turns, Scaled(factor=1.0, forward_off=1e-4))
+    assert set(found(flow)) == {"KF203"}
+
+
 def test_log_dets_that_do_not_add_up_are_found_in_any_dimension():
     """Where no Jacobian is formed, the two directions are compared with each other."""
     n = 501

@@ -105,13 +105,14 @@ def _log_dets(flow: Flow, points: Tensor, context: Tensor | None, shape: Profile
         finite = torch.isfinite(matrices).all(dim=(1, 2))
         true = torch.full_like(forward, torch.nan, dtype=torch.float64)
         true[finite] = torch.linalg.slogdet(matrices[finite])[1]
-    # Horn: sum |log s| of a product is at most the sum of those of its factors.
+    # Horn: sum |log s| of a product is at most the sum of those of its factors. What each layer
+    # rounds adds up like a random walk.
     stretch = torch.maximum(shape.layer_sigma_max.log().abs(), shape.layer_sigma_min.log().abs())
     return LogDets(
         forward=forward.double(),
         inverse=inverse.double(),
         true=true,
-        size=1 + points[0].numel() * stretch.sum(0),
+        size=math.sqrt(len(stretch)) + points[0].numel() * stretch.sum(0),
     )
 
 

@@ -28,7 +28,8 @@ class LogDets:
         forward: As `forward` says, (B,).
         inverse: As `inverse` says at the latent that `forward` returned, (B,).
         true: log|det| of the dense Jacobian, (B,); None where the dimension is too large.
-        size: 1 + a bound on the sum of |log s| over all singular values of all layers, (B,).
+        size: The square root of the number of layers, and a bound on the sum of |log s| over all
+            singular values of all layers, (B,).
     """
 
     forward: Tensor
@@ -209,7 +210,8 @@ _DIRECTIONS = {"forward": "the forward direction", "inverse": "the inverse"}
 def _log_det_errors(m: Measured) -> dict[str, tuple[float, float] | None]:
     """Returns by comparison the worst error above its tolerance, and that tolerance, in nats.
 
-    The tolerance is that of `kappaflow.testing`: 10 eps kappa (1 + sum |log s|), with the worst
+    The tolerance is that of `kappaflow.testing`: 10 eps kappa (1 + sum |log s|), with the square
+    root of the number of layers in place of 1, since each of them rounds, and with the worst
     condition number over the depth. The inverse is called at a latent, and where the round trip
     misses by more than rounding, that is what its log_det may differ by.
     """
