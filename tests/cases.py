@@ -142,6 +142,28 @@ class Convolved(nn.Module):
         return self.last(torch.relu(self.first(x)))
 
 
+def bent(planar: kf.Planar, product: float) -> kf.Planar:
+    """Returns a planar map with so large a product w.u, and an offset."""
+    with torch.no_grad():
+        planar.u.copy_(product * planar.w)
+        planar.b.fill_(0.3)
+    return planar
+
+
+def drawn_in(radial: kf.Radial, raw_ratio: float) -> kf.Radial:
+    """Returns a radial map whose strength is made from this number."""
+    with torch.no_grad():
+        radial.raw_ratio.fill_(raw_ratio)
+    return radial
+
+
+def still(planar: kf.Planar) -> kf.Planar:
+    """Returns a planar map that looks in no direction: w is zero."""
+    with torch.no_grad():
+        planar.w.zero_()
+    return planar
+
+
 half = kf.Partition.half
 
 BIJECTIONS = {
@@ -230,6 +252,15 @@ BIJECTIONS = {
     ),
     "Inverse of a coupling": Case(lambda: kf.Inverse(affine(half(3), context=2)), (3,), 2),
     "Inverse of an inverse of a chain": Case(lambda: kf.Inverse(kf.Inverse(embedded())), (3,), 5),
+    "LeakyReLU": Case(kf.LeakyReLU, (4,)),
+    "LeakyReLU, one feature, steeper below zero": Case(
+        lambda: kf.LeakyReLU(3.0), (1,), interval=(-1.0, 1.0)
+    ),
+    "LeakyReLU, smooth": Case(lambda: kf.LeakyReLU(0.1, smoothing=0.5), (4,)),
+    "LeakyReLU, smooth images, steeper below zero": Case(
+        lambda: kf.LeakyReLU(2.0, smoothing=1.0), (1, 2, 2)
+    ),
+    "LeakyReLU, images": Case(lambda: kf.LeakyReLU(0.01), (2, 3, 1)),
     "Linear": Case(lambda: kf.Linear(4), (4,)),
     "Linear, one feature": Case(lambda: kf.Linear(1), (1,)),
     "Linear, channels": Case(lambda: kf.Linear(3), (3, 2, 2)),
@@ -277,13 +308,25 @@ BIJECTIONS = {
     "Permutation, random": Case(lambda: kf.Permutation.random(7, seed=3), (7,)),
     "Permutation, one feature": Case(lambda: kf.Permutation((0,)), (1,)),
     "Permutation, channels": Case(lambda: kf.Permutation((1, 2, 0)), (3, 2, 1)),
+    "Planar": Case(lambda: kf.Planar(4), (4,)),
+    "Planar, one feature": Case(lambda: kf.Planar(1, seed=0), (1,)),
+    "Planar, odd width, contracting": Case(lambda: bent(kf.Planar(5), -2.0), (5,)),
+    "Planar, stretching": Case(lambda: bent(kf.Planar(3), 6.0), (3,)),
+    "Planar, w near zero": Case(lambda: still(kf.Planar(3)), (3,)),
     "QRLinear": Case(lambda: kf.QRLinear(4), (4,)),
     "QRLinear, one feature": Case(lambda: kf.QRLinear(1), (1,)),
     "QRLinear, odd width, channels": Case(lambda: kf.QRLinear(3), (3, 2, 1)),
     "QRLinear, more reflections than features": Case(lambda: kf.QRLinear(2, reflections=6), (2,)),
+    "Radial": Case(lambda: kf.Radial(4), (4,)),
+    "Radial, one feature": Case(lambda: kf.Radial(1, seed=0), (1,)),
+    "Radial, odd width, contracting": Case(lambda: drawn_in(kf.Radial(5), -3.0), (5,)),
+    "Radial, stretching": Case(lambda: drawn_in(kf.Radial(2), 8.0), (2,)),
     "SVDLinear": Case(lambda: kf.SVDLinear(4), (4,)),
     "SVDLinear, one feature": Case(lambda: kf.SVDLinear(1), (1,)),
     "SVDLinear, odd width, channels": Case(lambda: kf.SVDLinear(3), (3, 2, 1)),
+    "SVDLinear, bounded ratios": Case(
+        lambda: kf.SVDLinear(3, condition_bound=2.0, free_scale=True), (3,)
+    ),
     "SVDLinear, few reflections": Case(lambda: kf.SVDLinear(5, reflections=2), (5,)),
     "SigmoidCoupling": Case(
         lambda: kf.SigmoidCoupling(
@@ -325,6 +368,16 @@ FLOWS = {
         (1, 2, 2),
         interval=(0.0, 16.0),
     ),
+    "invertible_network": Case(lambda: kf.invertible_network(4), (4,)),
+    "invertible_network, odd, plain": Case(
+        lambda: kf.invertible_network(3, depth=3, linear="plain", smoothing=0), (3,)
+    ),
+    "invertible_network, one feature, one layer": Case(
+        lambda: kf.invertible_network(1, depth=1), (1,)
+    ),
+    "invertible_network, rotations": Case(
+        lambda: kf.invertible_network(4, depth=2, condition_number=1.0), (4,)
+    ),
     "jet": Case(
         lambda: kf.jet((1, 4, 4), patch=2, depth=5, spatial_every=2, width=4, blocks=1, heads=2),
         (1, 4, 4),
@@ -363,6 +416,12 @@ FLOWS = {
     "nice, random, context": Case(
         lambda: kf.nice(3, depth=3, hidden=(8,), partition="random", context_features=1), (3,), 1
     ),
+    "planar": Case(lambda: kf.planar(4), (4,)),
+    "planar, odd": Case(lambda: kf.planar(5, depth=3), (5,)),
+    "planar, one feature": Case(lambda: kf.planar(1, depth=2), (1,)),
+    "radial": Case(lambda: kf.radial(4), (4,)),
+    "radial, odd": Case(lambda: kf.radial(3, depth=3), (3,)),
+    "radial, one feature": Case(lambda: kf.radial(1, depth=2), (1,)),
     "real_nvp": Case(lambda: kf.real_nvp(4, depth=4, hidden=(8, 8)), (4,)),
     "real_nvp, fitted units": Case(
         lambda: fitted_flow(kf.real_nvp(3, depth=3, hidden=(8,), context_features=2)), (3,), 2
@@ -380,6 +439,39 @@ FLOWS = {
     ),
     "real_nvp, random halves, dropout": Case(
         lambda: kf.real_nvp(5, depth=4, hidden=(8,), partition="random-half", dropout=0.2), (5,)
+    ),
+    "real_nvp, mixed, odd": Case(lambda: kf.real_nvp(5, depth=3, hidden=(8,), mixing="lu"), (5,)),
+    "real_nvp, mixed, one changed feature": Case(
+        lambda: kf.real_nvp(
+            4, depth=3, hidden=(8,), partition=kf.Partition(4, (0, 1, 2)), mixing="plain"
+        ),
+        (4,),
+    ),
+    "real_nvp, mixed by rotations, context, invert": Case(
+        lambda: kf.real_nvp(
+            3, depth=3, hidden=(8,), mixing="orthogonal", context_features=2, memory="invert"
+        ),
+        (3,),
+        2,
+    ),
+    "real_nvp, mixed, bounded, alternating, store": Case(
+        lambda: kf.real_nvp(
+            4,
+            depth=2,
+            hidden=(8,),
+            partition="alternating",
+            mixing="svd",
+            condition_bound=2.0,
+            memory="store",
+        ),
+        (4,),
+    ),
+    "real_nvp, mixed, whitened": Case(
+        lambda: kf.real_nvp(4, depth=2, hidden=(8,), mixing="qr", start="whiten"), (4,)
+    ),
+    "real_nvp, mixed, one feature": Case(lambda: kf.real_nvp(1, mixing="lu"), (1,)),
+    "real_nvp, mixed, one feature, context": Case(
+        lambda: kf.real_nvp(1, hidden=(8,), mixing="lu", context_features=2), (1,), 2
     ),
     "real_nvp, custom partition, store": Case(
         lambda: kf.real_nvp(

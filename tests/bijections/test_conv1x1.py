@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import conv2d
 
 import kappaflow as kf
-from kappaflow.bijections.conv1x1 import FORMS
+from kappaflow.bijections.mixing import FORMS
 from kappaflow.testing.contract import jittered
 
 
@@ -18,6 +18,8 @@ def test_it_starts_at_a_rotation(form, channels):
     matrix = layer.matrix().double()
     assert torch.allclose(matrix @ matrix.T, torch.eye(channels).double(), atol=1e-5)
     assert abs(layer.condition_number - 1) < 1e-4
+    if form != "lu":
+        assert torch.linalg.det(matrix).item() == pytest.approx(1, abs=1e-5)
     if channels > 1:
         assert (matrix - torch.eye(channels)).abs().max() > 0.1
 

@@ -6,9 +6,12 @@ from kappaflow.bijections.coupling import AdditiveCoupling, AffineCoupling
 from kappaflow.bijections.elementwise import ElementwiseAffine, Logit, Standardize
 from kappaflow.bijections.factored import LULinear, QRLinear, SVDLinear
 from kappaflow.bijections.image_chain import ImageChain
+from kappaflow.bijections.leaky_relu import LeakyReLU
 from kappaflow.bijections.linear import Linear
 from kappaflow.bijections.multiscale import MultiScale
 from kappaflow.bijections.permutation import Permutation
+from kappaflow.bijections.planar import Planar
+from kappaflow.bijections.radial import Radial
 from kappaflow.bijections.sigmoid_coupling import SigmoidCoupling
 from kappaflow.bijections.squeeze import Squeeze
 from kappaflow.bijections.tail import Flatten
@@ -22,11 +25,14 @@ __all__ = [
     "ImageChain",
     "InvertibleConv1x1",
     "LULinear",
+    "LeakyReLU",
     "Linear",
     "Logit",
     "MultiScale",
     "Permutation",
+    "Planar",
     "QRLinear",
+    "Radial",
     "SVDLinear",
     "SigmoidCoupling",
     "Squeeze",

@@ -3,15 +3,11 @@
 import torch
 from torch import Tensor
 
-from kappaflow._checks import one_of, positive_int
+from kappaflow._checks import positive_int
 from kappaflow.bijection import Bijection
-from kappaflow.bijections.factored import LULinear, QRLinear, SVDLinear
-from kappaflow.bijections.linear import Linear, LinearMap
-from kappaflow.errors import ArgumentError
+from kappaflow.bijections.mixing import check_form, mixing_layer
 from kappaflow.linearization import Linearization
 from kappaflow.registry import register
-
-FORMS = ("plain", "lu", "qr", "svd", "orthogonal")
 
 
 @register("InvertibleConv1x1")
@@ -51,12 +47,9 @@ class InvertibleConv1x1(Bijection):
     ) -> None:
         super().__init__()
         self.channels = positive_int("channels", channels)
-        self.form = one_of("form", form, FORMS)
-        if condition_bound is not None and form != "svd":
-            raise ArgumentError(
-                f"'condition_bound' should be left out for form={form!r}: \"svd\" can keep one."
-            )
-        self.linear = _layer(self.channels, form, condition_bound)
+        check_form("form", form, condition_bound)
+        self.linear = mixing_layer(self.channels, form, condition_bound=condition_bound)
+        self.form = form
         del self.linear.shift
         self.linear.register_buffer("shift", torch.zeros(channels), persistent=False)
 
@@ -80,40 +73,3 @@ class InvertibleConv1x1(Bijection):
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, form={self.form!r}"
-
-
-@torch.no_grad()
-def _layer(channels: int, form: str, condition_bound: float | None) -> LinearMap:
-    """Returns the layer of a form, its matrix orthogonal; of "lu" the determinant may be -1."""
-    if form == "lu":
-        return _rotated_lu(channels)
-    if form == "plain":
-        layer = Linear(channels)
-        turn = _orthogonal(channels)
-        turn[0] *= torch.linalg.det(turn).sign()
-        layer.weight.copy_(turn)
-        return layer
-    if form == "qr":
-        layer = QRLinear(channels)
-        layer.reflections.normal_()
-        return layer
-    layer = SVDLinear(channels, condition_bound=1.0 if form == "orthogonal" else condition_bound)
-    layer.left.normal_()
-    layer.right.normal_()
-    return layer
-
-
-def _rotated_lu(channels: int) -> LULinear:
-    """Returns P L U, orthogonal, with a positive diagonal in U."""
-    layer = LULinear(channels)
-    order, lower, upper = torch.linalg.lu(_orthogonal(channels))
-    upper = upper * upper.diagonal().sign()  # some columns of the matrix change their signs
-    layer.permutation.index.copy_(order.argmax(1))
-    layer.triangles.copy_(lower.tril(-1) + upper.triu(1) + upper.diagonal().log().diag())
-    return layer
-
-
-def _orthogonal(n: int) -> Tensor:
-    """Returns a random orthogonal matrix, in float64."""
-    factor, triangle = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64))
-    return factor * triangle.diagonal().sign()

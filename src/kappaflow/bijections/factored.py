@@ -125,6 +125,7 @@ class SVDLinear(LinearMap):
         condition_bound: The largest condition number that training can reach, 1 or more: numbers
             of D lie between its square root and the reciprocal of that. 1 is a rotation. None for
             no bound.
+        free_scale: Leave the geometric mean of D free, and bound the ratios to it alone.
 
     Attributes:
         left: (reflections, n): the vectors of Q_1, of any length but zero.
@@ -153,31 +154,39 @@ class SVDLinear(LinearMap):
         *,
         reflections: int | None = None,
         condition_bound: float | None = None,
+        free_scale: bool = False,
     ) -> None:
         super().__init__(features)
         if condition_bound is not None and finite_float("condition_bound", condition_bound) < 1:
             raise ArgumentError(f"'condition_bound' should be at least 1, got {condition_bound}.")
-        self.condition_bound = condition_bound
+        self.condition_bound, self.free_scale = condition_bound, free_scale
         self.left = _paired_reflections(features, reflections)
-        self.log_scale = nn.Parameter(torch.zeros(features), requires_grad=condition_bound != 1)
+        learns = condition_bound != 1 or free_scale
+        self.log_scale = nn.Parameter(torch.zeros(features), requires_grad=learns)
         self.right = _paired_reflections(features, reflections)
 
     def _form(self, dtype: torch.dtype) -> Matrix:
-        log_scale = self.log_scale.to(dtype)
-        if self.condition_bound == 1:
-            log_scale = torch.zeros_like(log_scale)
-        elif self.condition_bound is not None:
-            bound = math.log(self.condition_bound) / 2
-            log_scale = bound * torch.tanh(log_scale / bound)
         return Product([
             Reflections(self.left.to(dtype)),
-            Diagonal(log_scale),
+            Diagonal(self._bounded(self.log_scale.to(dtype))),
             Reflections(self.right.to(dtype)),
         ])
 
+    def _bounded(self, log_scale: Tensor) -> Tensor:
+        """Returns the logarithms of D."""
+        if self.condition_bound is None:
+            return log_scale
+        middle = log_scale.mean() if self.free_scale else torch.zeros_like(log_scale)
+        if self.condition_bound == 1:
+            return middle.expand_as(log_scale)
+        bound = math.log(self.condition_bound) / 2
+        return middle + bound * torch.tanh((log_scale - middle) / bound)
+
     def extra_repr(self) -> str:
-        bound = self.condition_bound
-        return super().extra_repr() + ("" if bound is None else f", condition_bound={bound:g}")
+        bound = (
+            "" if self.condition_bound is None else f", condition_bound={self.condition_bound:g}"
+        )
+        return f"{super().extra_repr()}{bound}" + (", free_scale=True" if self.free_scale else "")
 
 
 def dense_together(layers: Sequence[LULinear], dtype: torch.dtype) -> tuple[Tensor, Tensor]:

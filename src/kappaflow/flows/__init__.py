@@ -5,6 +5,7 @@ from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.glow import glow
 from kappaflow.flows.importance import importance_weighted_log_prob
+from kappaflow.flows.invertible_network import invertible_network
 from kappaflow.flows.jet import jet
 from kappaflow.flows.latent import interpolate, reconstruct
 from kappaflow.flows.nice import nice
@@ -12,6 +13,8 @@ from kappaflow.flows.pad import Pad, Padding, UniformPad, ZeroPad
 from kappaflow.flows.pad_given import CopyPad, LearnedPad
 from kappaflow.flows.pad_kinds import padding_in, padding_of_kind
 from kappaflow.flows.padded import DequantizeAndPad
+from kappaflow.flows.planar import planar
+from kappaflow.flows.radial import radial
 from kappaflow.flows.real_nvp import real_nvp
 from kappaflow.flows.real_nvp_image import real_nvp_image
 from kappaflow.flows.variational import VariationalDequantize
@@ -32,10 +35,13 @@ __all__ = [
     "glow",
     "importance_weighted_log_prob",
     "interpolate",
+    "invertible_network",
     "jet",
     "nice",
     "padding_in",
     "padding_of_kind",
+    "planar",
+    "radial",
     "real_nvp",
     "real_nvp_image",
     "reconstruct",

@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Permutation, Standardize
 from kappaflow.bijections.coupling import check_something_to_read
+from kappaflow.bijections.mixing import check_form, mixing_layer
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Whiten
 from kappaflow.flows.base import StandardNormal
@@ -19,6 +22,7 @@ from kappaflow.stack import CouplingStack
 
 STARTS = ("identity", "whiten")
 PARTITIONS = ("half", "alternating", "random", "random-half")
+UNMIXED = ("random", "random-half")  # these mix by themselves
 
 
 def coupling_flow(
@@ -30,10 +34,14 @@ def coupling_flow(
     context_features: int,
     seed: int,
     start: str,
+    mixing: str | None = None,
+    condition_bound: float | None = None,
     last: Sequence[Bijection] = (),
     **couplings: Any,  # noqa: ANN401
 ) -> Flow:
     """Returns a flow of `depth` couplings, whose parts take turns, behind a `Standardize`.
+
+    With linear maps that mix in front of them they do not take turns.
 
     Args:
         features: Number of features, without padding; with one in all, `depth` is at most 1, and 0
@@ -43,13 +51,15 @@ def coupling_flow(
             coupling.
         padding: A `Padding`, or how many Gaussian features are added; None for none.
         context_features: Width of the context, 0 for none.
-        seed: Draws the random partitions.
+        seed: Draws the random partitions, and the rotations at which linear maps begin.
         start: "identity", or "whiten" for a `Whiten` in front of the couplings.
+        mixing: Form of a linear map in front of each coupling; None for none.
+        condition_bound: For mixing="svd": the largest condition number of each.
         last: Bijections behind the couplings.
         **couplings: What else `CouplingStack` is to be told.
 
     Returns:
-        The flow, the identity until it is fitted and trained.
+        The flow: until it is fitted and trained the identity, or a rotation where it mixes.
     """
     positive_int("features", features)
     positive_int("depth", depth, "depth counts couplings.")
@@ -58,6 +68,7 @@ def coupling_flow(
     added = checked_padding(padding)
     joint, extra = features + padding_features(added), padding_features(added)
     _check_partition(partition, joint, context_features)
+    _check_mixing(mixing, condition_bound, partition)
     layers = range(useful_depth(joint, depth, context_features))
     permutations = None
     if partition == "random":
@@ -69,21 +80,34 @@ def coupling_flow(
         _check_varies(added)
         run.append(Whiten(joint))
     if layers:
-        partitions = [_turn(partition, features, extra, layer, seed) for layer in layers]
-        run.append(
-            CouplingStack(
-                partitions,
-                context_features=context_features,
-                permutations=permutations,
-                **couplings,
-            )
+        turns = [layer if mixing is None else 0 for layer in layers]
+        stack = CouplingStack(
+            [_turn(partition, features, extra, turn, seed) for turn in turns],
+            context_features=context_features,
+            permutations=permutations,
+            **couplings,
         )
+        if mixing is None or joint == 1:
+            run.append(stack)
+        else:
+            run.append(_mixed(stack, mixing, condition_bound, seed))
     before: dict[str, Any] = {}
     if context_features:
         before["embedding"] = StandardizeInputs(context_features)
         before["context_features"] = context_features
     units = Standardize(joint, padding=extra)
     return Flow(StandardNormal(joint), Chain([units, *run, *last], **before), added)
+
+
+def _mixed(stack: CouplingStack, mixing: str, condition_bound: float | None, seed: int) -> Chain:
+    """Returns the couplings of a stack, each with a linear map in front of it."""
+    generator = torch.Generator().manual_seed(seed)
+    features = stack.partitions[0].features
+    parts: list[Bijection] = []
+    for coupling in stack.to_chain():
+        mix = mixing_layer(features, mixing, condition_bound=condition_bound, generator=generator)
+        parts += [mix, coupling]
+    return Chain(parts, memory=stack.memory)
 
 
 def _turn(
@@ -142,6 +166,18 @@ def _check_partition(partition: str | Partition, features: int, context_features
         listed = ", ".join(map(repr, PARTITIONS))
         raise ArgumentError(
             f"'partition' should be one of {listed} or a Partition, got {partition!r}."
+        )
+
+
+def _check_mixing(
+    mixing: str | None, condition_bound: float | None, partition: str | Partition
+) -> None:
+    """Refuses a mixing that is none, a bound that it cannot keep, and a second way to mix."""
+    check_form("mixing", mixing, condition_bound, others=(None,))
+    if mixing is not None and partition in UNMIXED:
+        raise ArgumentError(
+            f"'partition' should be 'half', 'alternating' or a Partition with mixing={mixing!r}, "
+            f"got {partition!r}: the linear maps mix, so that one partition serves all couplings."
         )
 
 

@@ -27,13 +27,15 @@ def real_nvp(
     dropout: float = 0.0,
     seed: int = 0,
     start: str = "identity",
+    mixing: str | None = None,
+    condition_bound: float | None = None,
 ) -> Flow:
     """Returns a RealNVP: affine couplings whose parts take turns, behind a standardisation.
 
-    A new flow is the identity, and the log-scales of all couplings together are bounded: each
-    coupling gets `scale_bound` / `depth`, so that no feature is ever scaled by more than
-    exp(scale_bound) or less than its reciprocal, whatever the depth. This is what keeps a deep
-    flow finite and invertible in float32.
+    A new flow is the identity, or with `mixing` a rotation. The log-scales of all couplings
+    together are bounded: each coupling gets `scale_bound` / `depth`, so that no feature is ever
+    scaled by more than exp(scale_bound) or less than its reciprocal, whatever the depth. This is
+    what keeps a deep flow finite and invertible in float32.
 
     Args:
         features: Number of features D. One feature without padding leaves a coupling nothing to
@@ -55,9 +57,15 @@ def real_nvp(
         scale_bound: Bound on the sum over depth of the log-scales.
         residual: Add each hidden layer of the conditioners to the next of equal width.
         dropout: Share of the conditioners' hidden units that a training step leaves out.
-        seed: Draws the random partitions.
+        seed: Draws the random partitions, and the rotations at which linear maps begin.
         start: "identity", or "whiten": six linear couplings in front, which the first
             `kappaflow.fit` sets so that the training rows are uncorrelated, and which learn on.
+        mixing: Form of a learned linear map with a shift in front of each coupling, "lu", "plain",
+            "qr", "svd" or "orthogonal", as in `InvertibleConv1x1`; None for none. All couplings
+            then keep and change the same features: `partition` is "half", "alternating" or any
+            `Partition`, such as `Partition(D, range(D - 1))`, which changes one feature. One
+            feature has nothing to mix.
+        condition_bound: For mixing="svd": the largest condition number of each map.
 
     Returns:
         A flow with `log_prob` and `sample`.
@@ -66,7 +74,9 @@ def real_nvp(
         ArgumentError: An argument is out of its range.
 
     Source:
-        Dinh, Sohl-Dickstein, Bengio 2017.
+        Dinh, Sohl-Dickstein, Bengio 2017; with couplings that change one feature, and affine maps
+        between them: Teshima et al. 2020, Coupling-based invertible neural networks are universal
+        diffeomorphism approximators.
 
     Example:
         >>> flow = real_nvp(4, depth=2, hidden=(8,))
@@ -90,5 +100,7 @@ def real_nvp(
         dropout=dropout,
         seed=seed,
         start=start,
+        mixing=mixing,
+        condition_bound=condition_bound,
         last=(ElementwiseAffine(joint),) if joint == 1 and not context_features else (),
     )

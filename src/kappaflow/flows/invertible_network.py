@@ -1,0 +1,102 @@
+"""The recipe of invertible feed-forward networks."""
+
+import math
+
+import torch
+from numpy.polynomial.hermite_e import hermegauss
+
+from kappaflow._checks import finite_float, natural_int, one_of, positive_int
+from kappaflow.bijection import Bijection, Chain
+from kappaflow.bijections import LeakyReLU, Linear, Standardize, SVDLinear
+from kappaflow.bijections.mixing import rotated
+from kappaflow.errors import ArgumentError
+from kappaflow.flows.base import StandardNormal
+from kappaflow.flows.flow import Flow
+from kappaflow.registry import register
+
+NODES = 100  # of the quadrature
+
+
+@register("invertible_network")
+def invertible_network(
+    features: int,
+    *,
+    depth: int = 4,
+    linear: str = "svd",
+    condition_number: float = 10.0,
+    negative_slope: float = 0.2,
+    smoothing: float = 0.3,
+    seed: int = 0,
+) -> Flow:
+    """Returns an invertible feed-forward network: square linear layers, leaky ReLU between them.
+
+    Each linear layer begins as a random rotation, with a factor and a shift that bring normal
+    points back to mean 0 and variance 1 behind the leaky ReLU in front of it.
+
+    Args:
+        features: Number of features.
+        depth: Number of linear layers.
+        linear: "svd" keeps the condition number of each layer below a bound at all times, see
+            `SVDLinear`; "plain" is any matrix, see `Linear`, and promises nothing.
+        condition_number: That bound, 1 or more; for "svd" only.
+        negative_slope: Of the leaky ReLU, above 0.
+        smoothing: Rounds its corner, see `LeakyReLU`; 0 for the corner itself, with which maximum
+            likelihood trains badly.
+        seed: Draws the rotations.
+
+    Returns:
+        A flow with `log_prob` and `sample`.
+
+    Raises:
+        ArgumentError: An argument is out of its range.
+
+    Note:
+        The condition number of the whole is at most the product of those of all layers; that of a
+        leaky ReLU is at most the negative slope or its reciprocal.
+
+    Source:
+        Koehler, Mehta, Risteski 2021, whose lower bound on the depth is about such maps too.
+
+    Example:
+        >>> invertible_network(4, depth=2).sample(3).shape
+        torch.Size([3, 4])
+    """
+    layers: list[Bijection] = [Standardize(features)]
+    positive_int("depth", depth, "depth counts linear layers.")
+    one_of("linear", linear, ("svd", "plain"))
+    if finite_float("condition_number", condition_number) < 1:
+        raise ArgumentError(f"'condition_number' should be at least 1, got {condition_number}.")
+    generator = torch.Generator().manual_seed(natural_int("seed", seed))
+    for number in range(depth):
+        bend = LeakyReLU(negative_slope, smoothing=smoothing)
+        mean, deviation = _behind(bend) if number else (0.0, 1.0)
+        layer = _layer(features, linear, condition_number, 1 / deviation, generator)
+        with torch.no_grad():
+            layer.shift.copy_(-mean * layer.matrix().sum(1))
+        layers += [bend, layer] if number else [layer]
+    return Flow(StandardNormal(features), Chain(layers))
+
+
+@torch.no_grad()
+def _behind(bend: LeakyReLU) -> tuple[float, float]:
+    """Returns mean and deviation of a leaky ReLU of a standard normal number, by quadrature."""
+    points, weights = (torch.from_numpy(numbers) for numbers in hermegauss(NODES))
+    values, weights = bend(points[:, None])[0][:, 0], weights / weights.sum()
+    mean = (weights * values).sum()
+    return mean.item(), (weights * (values - mean).square()).sum().sqrt().item()
+
+
+@torch.no_grad()
+def _layer(
+    features: int, linear: str, bound: float, gain: float, generator: torch.Generator
+) -> Linear | SVDLinear:
+    """Returns a linear layer whose matrix is a rotation times the gain."""
+    if linear == "plain":
+        layer = Linear(features)
+        rotated(layer, generator)
+        layer.weight.mul_(gain)
+        return layer
+    layer = SVDLinear(features, condition_bound=bound, free_scale=True)
+    rotated(layer, generator)
+    layer.log_scale.fill_(math.log(gain))
+    return layer
