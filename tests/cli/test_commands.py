@@ -179,6 +179,41 @@ def test_nice_is_a_model_too(run, table, tmp_path):
     assert outcome.status == 0 and "held-out NLL" in outcome.out
 
 
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("planar", ()),
+        ("radial", ()),
+        ("invertible_network", ("--condition-number", 3, "--smoothing", 0.5)),
+        ("invertible_network", ("--linear", "plain", "--negative-slope", 0.5)),
+    ],
+)
+def test_planar_radial_and_invertible_networks_are_models_too(run, table, tmp_path, model, words):
+    """They train, report, sample and score; the configuration has what was asked for."""
+    folder, few = tmp_path / "run", ("--depth", 2, "--max-epochs", 2, "--quiet")
+    outcome = run("fit", table, "--out", folder, "--model", model, *words, *few)
+    assert outcome.status == 0 and "held-out NLL" in outcome.out
+    arguments = json.loads((folder / "config.json").read_text())["model"]["arguments"]
+    names = (word[2:].replace("-", "_") for word in words[::2])
+    asked = dict(zip(names, words[1::2], strict=True))
+    assert arguments["depth"] == 2 and asked.items() <= arguments.items()
+    assert run("sample", folder, "-n", 3).status == 0
+    assert run("score", folder, table).status == 0
+
+
+def test_linear_maps_mix_between_couplings_and_can_be_rewritten(run, table, tmp_path):
+    """--mixing takes the place of partitions that mix; doctor and rewrite know such a flow."""
+    folder = tmp_path / "run"
+    words = ("--mixing", "svd", "--condition-bound", 3)
+    assert run("fit", table, "--out", folder, *words, *SMALL).status == 0
+    arguments = json.loads((folder / "config.json").read_text())["model"]["arguments"]
+    kept = {name: arguments[name] for name in ("mixing", "condition_bound", "partition")}
+    assert kept == {"mixing": "svd", "condition_bound": 3.0, "partition": "half"}
+    assert run("doctor", folder).status == 0
+    rewritten = run("rewrite", folder, "--out", tmp_path / "fixed")
+    assert rewritten.status == 0 and "SVDLinear" in rewritten.out
+
+
 def test_every_command_is_known_documented_and_helps():
     """The list of commands is the documented one, and each option has a help text."""
     from pathlib import Path

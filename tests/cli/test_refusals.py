@@ -90,6 +90,32 @@ def refused(outcome, said):
         (["fit", "magic", "--out", "run", "--max-epochs", "0"], "'max_epochs'"),
         (["fit", "magic", "--out", "run", "--learning-rate", "-1"], "'learning_rate'"),
         (["fit", "magic", "--out", "run", "--seed", "-1"], "'seed'"),
+        (
+            ["fit", "magic", "--out", "run", "--model", "planar", "--hidden", "8"],
+            "'hidden' should be left out for planar: --hidden is an option of real_nvp and nice",
+        ),
+        (
+            ["fit", "magic", "--out", "run", "--model", "radial", "--context", "fLength"],
+            "'context' should be left out for radial, which reads none: real_nvp and nice do",
+        ),
+        (
+            ["fit", "magic", "--out", "run", "--linear", "plain"],
+            "'linear' should be left out for real_nvp: --linear is an option of invertible_net",
+        ),
+        (
+            ["fit", "magic", "--out", "run", "--model", "nice", "--scale-bound", "3"],
+            "'scale_bound' should be left out for nice",
+        ),
+        (
+            ["fit", "magic", "--out", "run", "--model", "invertible_network", "--mixing", "lu"],
+            "'mixing' should be left out for invertible_network: --mixing is an option of real_n",
+        ),
+        (
+            ["fit", "magic", "--out", "run", "--mixing", "lu", "--partition", "random"],
+            "'partition' should be 'half', 'alternating' or a Partition with mixing='lu'",
+        ),
+        (["fit", "magic", "--out", "run", "--mixing", "cholesky"], "cholesky"),
+        (["fit", "magic", "--out", "run", "--condition-bound", "3"], "'condition_bound'"),
         (["sample", "no-run", "-n", "3"], "no-run"),
         (["score", "no-run", "magic"], "no-run"),
         (["doctor", "no-run"], "no-run"),

@@ -14,7 +14,8 @@ from kappaflow.cli.table_options import TableOptions
 from kappaflow.cli.whole import Whole, Wholes
 from kappaflow.errors import ArgumentError, FileError
 
-TABLES, IMAGES = ("real_nvp", "nice"), ("glow", "real_nvp_image", "jet")
+TABLES = ("real_nvp", "nice", "planar", "radial", "invertible_network")
+IMAGES = ("glow", "real_nvp_image", "jet")
 OF_TABLES = Group("Tables", sort_key=1)
 OF_IMAGES = Group("Images", sort_key=2)
 
@@ -24,10 +25,22 @@ def fit(
     /,
     *,
     out: Path,
-    model: Literal["real_nvp", "nice", "glow", "real_nvp_image", "jet"] | None = None,
+    model: Literal[
+        "real_nvp",
+        "nice",
+        "planar",
+        "radial",
+        "invertible_network",
+        "glow",
+        "real_nvp_image",
+        "jet",
+    ]
+    | None = None,
     depth: Whole | None = None,
     hidden: Wholes | None = None,
     scale_bound: float | None = None,
+    mixing: Literal["lu", "plain", "qr", "svd", "orthogonal"] | None = None,
+    condition_bound: float | None = None,
     memory: Literal["recompute", "store", "invert"] | None = None,
     padding: Whole | None = None,
     padding_kind: Literal["gaussian", "uniform", "zero", "copy", "learned"] | None = None,
@@ -58,15 +71,22 @@ def fit(
     out
         The run folder.
     model
-        Of tables real_nvp (affine couplings; the default) or nice (additive couplings), of images
-        glow (the default), real_nvp_image or jet.
+        Of tables real_nvp (affine couplings; the default), nice (additive couplings), planar,
+        radial or invertible_network (linear layers and leaky ReLU), of images glow (the default),
+        real_nvp_image or jet.
     depth
-        Number of couplings (16; of jet too, 8 up to 16 x 16).
+        Number of couplings (16; of jet too, 8 up to 16 x 16), of planar or radial maps (8), or of
+        linear layers of an invertible_network (4).
     hidden
         Widths of the hidden layers of the conditioners, such as: --hidden 128 128 (the default);
         of images one number of channels (64; 32 up to 16 x 16).
     scale_bound
         Bound on the sum over depth of the log-scales.
+    mixing
+        Form of the 1x1 convolutions of glow (lu), or of linear maps in front of the couplings of
+        real_nvp (none).
+    condition_bound
+        With --mixing svd: the largest condition number of each such map.
     memory
         What is kept for the backward pass: the half that each coupling reads (recompute, the
         default), everything (store, the default for images up to 32 x 32), or the points at every
@@ -105,8 +125,13 @@ def fit(
     tables, images = of_tables or TableOptions(), of_images or ImageOptions()
     wants_images = is_images(data)
     _refuse_other_kind(data, model, wants_images, images if not wants_images else tables)
-    recipe = {"depth": depth, "hidden": hidden, "scale_bound": scale_bound, "memory": memory}
-    recipe |= {
+    recipe = {
+        "depth": depth,
+        "hidden": hidden,
+        "scale_bound": scale_bound,
+        "mixing": mixing,
+        "condition_bound": condition_bound,
+        "memory": memory,
         "padding": padding,
         "padding_kind": padding_kind,
         "padding_scale": padding_scale,

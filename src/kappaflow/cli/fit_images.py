@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kappaflow.cli.image_options import OF_MODELS, OF_SOURCE, ImageOptions
+from kappaflow.cli.of_models import given_of
 from kappaflow.cli.show import JOINT, measured_rows, number, say, table
 from kappaflow.errors import ArgumentError
 
@@ -55,14 +56,7 @@ def fit_images(
 def _arguments(model: str, recipe: dict[str, Any], options: ImageOptions) -> dict[str, Any]:
     """Returns the arguments of a recipe that were given, or says which is none of its own."""
     own = {name: value for name, value in vars(options).items() if name not in OF_SOURCE}
-    given = {name: value for name, value in {**recipe, **own}.items() if value is not None}
-    for name in given:
-        if name not in OF_MODELS[model]:
-            others = [other for other, names in OF_MODELS.items() if name in names]
-            raise ArgumentError(
-                f"'{name}' should be left out for {model}: --{name.replace('_', '-')} is an "
-                f"option of {' and '.join(others)}."
-            )
+    given = given_of(model, {**recipe, **own}, OF_MODELS)
     if len(given.get("hidden", (0,))) != 1:
         raise ArgumentError(
             f"'hidden' should be one number of channels for {model}, got "

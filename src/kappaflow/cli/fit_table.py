@@ -4,8 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kappaflow.cli.of_models import given_of
 from kappaflow.cli.show import JOINT, measured_rows, number, say, table
-from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE, TableOptions
+from kappaflow.cli.table_options import (
+    DEFAULTS,
+    LEARNING_RATE,
+    OF_MODELS,
+    OF_SOURCE,
+    TableOptions,
+)
 
 if TYPE_CHECKING:
     from kappaflow.runs import RunSummary
@@ -34,9 +41,7 @@ def fit_table(
     """Fits a flow to a table and prints what it came to."""
     from kappaflow.runs import Model, Source, fit_run
 
-    names = ("partition", "start", "residual", "dropout")
-    asked = {**recipe, **{name: getattr(options, name) for name in names}}
-    given = {name: value for name, value in asked.items() if value is not None}
+    arguments = _arguments(model, recipe, options)
     summary = fit_run(
         Source(
             data,
@@ -48,7 +53,7 @@ def fit_table(
             repair=options.repair,
             split_seed=seed,
         ),
-        Model(model, {**DEFAULTS, **given}),
+        Model(model, arguments),
         out,
         progress=progress,
         say=say,
@@ -59,6 +64,15 @@ def fit_table(
         print(summary.result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
     else:
         _print_summary(summary, options.against)
+
+
+def _arguments(model: str, recipe: dict[str, Any], options: TableOptions) -> dict[str, Any]:
+    """Returns the arguments of a recipe: those given, and what tables take for others."""
+    own = {name: value for name, value in vars(options).items() if name not in OF_SOURCE}
+    given = given_of(model, {**recipe, **own}, OF_MODELS)
+    if "partition" not in OF_MODELS[model]:
+        return given
+    return {**DEFAULTS, **({"partition": "half"} if "mixing" in given else {}), **given}
 
 
 def _print_summary(summary: "RunSummary", against: str | None) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from kappaflow.cli.of_models import PADDING
 from kappaflow.cli.whole import Whole, Wholes
 
 Flag = Parameter(negative=())
@@ -31,10 +32,6 @@ class ImageOptions:
         glow, real_nvp_image: scales; as many as the sides can be halved if left out, at most 3.
     steps
         glow: steps in each level (8).
-    mixing
-        glow: form of the 1x1 convolutions (lu).
-    condition_bound
-        glow --mixing svd: the largest condition number of each 1x1 convolution.
     coupling
         glow: affine or additive (affine).
     dequantize
@@ -54,8 +51,6 @@ class ImageOptions:
     by_class: Annotated[bool, Flag] = False
     levels: Whole | None = None
     steps: Whole | None = None
-    mixing: Literal["lu", "plain", "qr", "svd", "orthogonal"] | None = None
-    condition_bound: float | None = None
     coupling: Literal["affine", "additive"] | None = None
     dequantize: Literal["uniform", "variational"] | None = None
     logit: float | None = None
@@ -63,7 +58,6 @@ class ImageOptions:
     width: Whole | None = None
 
 
-PADDING = ("padding", "padding_kind", "padding_scale")
 OF_SOURCE = ("size", "grey", "crop", "flip", "by_class")
 EVERY_MODEL = ("scale_bound", "memory", "dequantize", "logit", *PADDING)
 OF_MODELS = {

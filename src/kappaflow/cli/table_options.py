@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from kappaflow.cli.of_models import PADDING
+
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 
 
@@ -16,7 +18,16 @@ class TableOptions:
     ----------
     partition
         What each coupling keeps: the first half, the even features, a random half for each
-        (random), or a random half for every two, which take turns (random-half, the default).
+        (random), or a random half for every two, which take turns (random-half, the default; half
+        with --mixing, where all couplings keep the same).
+    linear
+        invertible_network: svd (condition numbers stay bounded; the default) or plain.
+    condition_number
+        invertible_network: the largest condition number of a linear layer (10).
+    negative_slope
+        invertible_network: slope of the leaky ReLU below zero (0.2).
+    smoothing
+        invertible_network: rounds the corner of the leaky ReLU (0.3; 0 for the corner itself).
     start
         whiten puts six linear couplings in front, which make the training rows uncorrelated
         before the first step and learn on; identity (the default) puts none.
@@ -40,8 +51,12 @@ class TableOptions:
     """
 
     partition: Literal["half", "alternating", "random", "random-half"] | None = None
+    linear: Literal["svd", "plain"] | None = None
+    condition_number: float | None = None
+    negative_slope: float | None = None
+    smoothing: float | None = None
     start: Literal["identity", "whiten"] | None = None
-    residual: Annotated[bool, Parameter(negative=())] = False
+    residual: Annotated[bool | None, Parameter(negative=())] = None
     dropout: float | None = None
     columns: Names = None
     exclude: Names = None
@@ -51,7 +66,22 @@ class TableOptions:
     repair: Literal["drop", "jitter"] | None = None
 
 
-DEFAULTS = {
+OF_SOURCE = ("columns", "exclude", "context", "where", "against", "repair")
+COUPLINGS = ("depth", "hidden", "memory", "partition", "start", "residual", "dropout", *PADDING)
+OF_MODELS = {
+    "real_nvp": (*COUPLINGS, "scale_bound", "mixing", "condition_bound"),
+    "nice": COUPLINGS,
+    "planar": ("depth",),
+    "radial": ("depth",),
+    "invertible_network": (
+        "depth",
+        "linear",
+        "condition_number",
+        "negative_slope",
+        "smoothing",
+    ),
+}
+DEFAULTS = {  # of couplings; other models take what their recipes do
     "depth": 16,
     "hidden": (128, 128),
     "partition": "random-half",

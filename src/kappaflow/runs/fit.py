@@ -11,7 +11,7 @@ import kappaflow
 from kappaflow._checks import one_of
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
-from kappaflow.flows import Flow, nice, real_nvp
+from kappaflow.flows import Flow, invertible_network, nice, planar, radial, real_nvp
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.job import Source, Tables, tables_of
@@ -28,7 +28,13 @@ from kappaflow.training import (
     write_result,
 )
 
-RECIPES: dict[str, Callable[..., Flow]] = {"real_nvp": real_nvp, "nice": nice}
+CONDITIONAL: dict[str, Callable[..., Flow]] = {"real_nvp": real_nvp, "nice": nice}
+RECIPES = {
+    **CONDITIONAL,
+    "planar": planar,
+    "radial": radial,
+    "invertible_network": invertible_network,
+}
 DIAGNOSIS = "diagnosis.json"
 
 
@@ -108,7 +114,8 @@ def _is_one_feature(model: Model, tables: Tables) -> bool:
 
 def _with_note(model: Model, tables: Tables) -> Tables:
     """Returns the tables, with what is to be said where a coupling can do nothing."""
-    if not _is_one_feature(model, tables) or tables.train.context_columns:
+    couples = model.recipe in CONDITIONAL and _is_one_feature(model, tables)
+    if not couples or tables.train.context_columns:
         return tables
     said = "one column leaves a coupling nothing to read: the flow is a Gaussian"
     return replace(tables, notes=(*tables.notes, said))
@@ -117,7 +124,14 @@ def _with_note(model: Model, tables: Tables) -> Tables:
 def _build(model: Model, tables: Tables, seed: int) -> Flow:
     """Returns a fresh flow for the tables, initialised from the seed alone."""
     recipe = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
-    context = len(tables.train.context_columns)
+    arguments = with_padding(model.arguments, (len(tables.train.columns),))
+    if model.recipe in CONDITIONAL:
+        arguments["context_features"] = len(tables.train.context_columns)
+    elif tables.train.context_columns:
+        raise ArgumentError(
+            f"'context' should be left out for {model.recipe}, which reads none: "
+            f"{' and '.join(CONDITIONAL)} do."
+        )
     if model.arguments.get("start") == "whiten" and _is_one_feature(model, tables):
         raise ArgumentError(
             f"'start' should be 'identity' for one column, {tables.train.columns[0]!r}: whitening "
@@ -126,8 +140,7 @@ def _build(model: Model, tables: Tables, seed: int) -> Flow:
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            given = with_padding(model.arguments, (len(tables.train.columns),))
-            return recipe(len(tables.train.columns), context_features=context, **given)
+            return recipe(len(tables.train.columns), **arguments)
     except (RuntimeError, MemoryError) as error:
         raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
 
