@@ -91,10 +91,11 @@ def test_units_do_not_matter():
 
 def test_farther_apart_there_are_fewer():
     """Down to none that the argument could show."""
-    counts = [mixtures_far_apart(16, 16, distance=w).log_count for w in (0.05, 0.1, 0.2, 0.3)]
-    assert counts == sorted(counts, reverse=True) and counts[0] > 5 * counts[2] > 0
-    with pytest.raises(ArgumentError, match="'distance' should be smaller, got 1.9"):
-        mixtures_far_apart(16, 16, distance=1.9)
+    counts = [mixtures_far_apart(16, 16, distance=w).log_count for w in (0.05, 0.1, 0.15, 0.2)]
+    assert counts == sorted(counts, reverse=True) and counts[0] > 5 * counts[-1] > 0
+    for beyond in (0.3, 1.9):  # a single mixture is no family, and no cosine is below -1
+        with pytest.raises(ArgumentError, match=f"'distance' should be smaller, got {beyond}"):
+            mixtures_far_apart(16, 16, distance=beyond)
 
 
 def test_the_codes_are_covered_by_their_caps():

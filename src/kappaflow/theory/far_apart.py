@@ -94,8 +94,8 @@ def mixtures_far_apart(
         if cosine <= -1:
             continue
         code = code_size(cosine, d)
-        if code >= k:
-            count = _log_sets(code, k, different)
+        count = _log_sets(code, k, different) if code >= k else 0.0
+        if count >= log(2):  # a single mixture is no family
             families.append(FarApart(count, wanted, code, cosine, different))
     if not families:
         raise ArgumentError(
