@@ -8,11 +8,12 @@ from kappaflow.experiments.faces import reproduce_faces
 from kappaflow.experiments.factor_tradeoff import FACTOR_TRADEOFF
 from kappaflow.experiments.linear_depth import LINEAR_DEPTH
 from kappaflow.experiments.run_study import run_study
+from kappaflow.experiments.sphere import SPHERE
 from kappaflow.experiments.study import Study
 from kappaflow.experiments.universal import UNIVERSAL
 
 # In the order of the source.
-STUDIES: tuple[Study, ...] = (LINEAR_DEPTH, FACTOR_TRADEOFF, UNIVERSAL)
+STUDIES: tuple[Study, ...] = (LINEAR_DEPTH, FACTOR_TRADEOFF, SPHERE, UNIVERSAL)
 
 FACES = Experiment(
     name="faces",
