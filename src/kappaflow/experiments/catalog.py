@@ -3,6 +3,7 @@
 from functools import partial
 
 from kappaflow.errors import ArgumentError
+from kappaflow.experiments.depth_conditioning import DEPTH_CONDITIONING
 from kappaflow.experiments.experiment import Experiment
 from kappaflow.experiments.faces import reproduce_faces
 from kappaflow.experiments.factor_tradeoff import FACTOR_TRADEOFF
@@ -13,7 +14,13 @@ from kappaflow.experiments.study import Study
 from kappaflow.experiments.universal import UNIVERSAL
 
 # In the order of the source.
-STUDIES: tuple[Study, ...] = (LINEAR_DEPTH, FACTOR_TRADEOFF, SPHERE, UNIVERSAL)
+STUDIES: tuple[Study, ...] = (
+    LINEAR_DEPTH,
+    FACTOR_TRADEOFF,
+    UNIVERSAL,
+    DEPTH_CONDITIONING,
+    SPHERE,
+)
 
 FACES = Experiment(
     name="faces",
