@@ -8,6 +8,7 @@ from kappaflow.experiments.experiment import Experiment
 from kappaflow.experiments.faces import reproduce_faces
 from kappaflow.experiments.factor_tradeoff import FACTOR_TRADEOFF
 from kappaflow.experiments.linear_depth import LINEAR_DEPTH
+from kappaflow.experiments.padding import PADDING
 from kappaflow.experiments.run_study import run_study
 from kappaflow.experiments.sphere import SPHERE
 from kappaflow.experiments.study import Study
@@ -20,6 +21,7 @@ STUDIES: tuple[Study, ...] = (
     UNIVERSAL,
     DEPTH_CONDITIONING,
     SPHERE,
+    PADDING,
 )
 
 FACES = Experiment(
