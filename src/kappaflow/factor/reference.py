@@ -41,7 +41,7 @@ def nearest_reference(condition_number: float, features: int) -> Reference:
         features: Its size.
 
     Returns:
-        The ensemble whose condition number is nearest, in digits, and of its sizes the nearest.
+        What has the nearest condition number, in halves of a digit, and among such the nearest size.
 
     Example:
         >>> nearest_reference(1.0, 8).name
@@ -50,7 +50,7 @@ def nearest_reference(condition_number: float, features: int) -> Reference:
 
     def distance(one: Reference) -> tuple[float, float]:
         digits = abs(math.log10(one.of_the_map) - math.log10(condition_number))
-        return round(digits, 1), abs(math.log(one.features / features))
+        return round(2 * digits), abs(math.log(one.features / features))
 
     return min(_references(), key=distance)
 
