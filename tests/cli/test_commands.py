@@ -201,6 +201,15 @@ def test_planar_radial_and_invertible_networks_are_models_too(run, table, tmp_pa
     assert run("score", folder, table).status == 0
 
 
+def test_one_column_is_no_gaussian_to_a_planar_flow(run, table, tmp_path):
+    """Only couplings have nothing to read there."""
+    words = ("--columns", "b", "--max-epochs", 1, "--depth", 1)
+    said = run("fit", table, "--out", tmp_path / "one", *words).err
+    assert "the flow is a Gaussian" in said
+    planar = run("fit", table, "--out", tmp_path / "two", "--model", "planar", *words)
+    assert planar.status == 0 and "the flow is a Gaussian" not in planar.err
+
+
 def test_linear_maps_mix_between_couplings_and_can_be_rewritten(run, table, tmp_path):
     """--mixing takes the place of partitions that mix; doctor and rewrite know such a flow."""
     folder = tmp_path / "run"

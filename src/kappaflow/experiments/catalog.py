@@ -4,11 +4,13 @@ from functools import partial
 
 from kappaflow.errors import ArgumentError
 from kappaflow.experiments.depth_conditioning import DEPTH_CONDITIONING
+from kappaflow.experiments.depth_factor import DEPTH_FACTOR
 from kappaflow.experiments.experiment import Experiment
 from kappaflow.experiments.faces import reproduce_faces
 from kappaflow.experiments.factor_tradeoff import FACTOR_TRADEOFF
 from kappaflow.experiments.linear_depth import LINEAR_DEPTH
 from kappaflow.experiments.padding import PADDING
+from kappaflow.experiments.partition import PARTITION
 from kappaflow.experiments.run_study import run_study
 from kappaflow.experiments.sphere import SPHERE
 from kappaflow.experiments.study import Study
@@ -18,6 +20,8 @@ from kappaflow.experiments.universal import UNIVERSAL
 STUDIES: tuple[Study, ...] = (
     LINEAR_DEPTH,
     FACTOR_TRADEOFF,
+    DEPTH_FACTOR,
+    PARTITION,
     UNIVERSAL,
     DEPTH_CONDITIONING,
     SPHERE,
