@@ -79,7 +79,7 @@ def seeded(seed=0):
         ("zero:2", Spec("zero", 2), "2 zeros"),
         ("gaussian:8", Spec("gaussian", 8), "8 Gaussian"),
         ("gaussian:2:0.3", Spec("gaussian", 2, 0.3), "2 Gaussian of scale 0.3"),
-        ("copy:1:0", Spec("copy", 1, 0.0), "1 copies of scale 0"),
+        ("copy:1:0", Spec("copy", 1, 0.0), "1 copy of scale 0"),
         ("learned:2", Spec("learned", 2), "2 learned"),
     ],
 )

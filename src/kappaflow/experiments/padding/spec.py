@@ -16,6 +16,7 @@ WORDS = {
     "copy": "copies",
     "learned": "learned",
 }
+SINGULAR = {"zero": "zero", "copy": "copy"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Spec:
         if self.kind == NONE:
             return WORDS[NONE]
         scale = "" if self.scale is None else f" of scale {self.scale:g}"
-        return f"{self.width} {WORDS[self.kind]}{scale}"
+        word = SINGULAR.get(self.kind, WORDS[self.kind]) if self.width == 1 else WORDS[self.kind]
+        return f"{self.width} {word}{scale}"
 
     def padding(self, event_shape: tuple[int, ...]) -> Padding | None:
         """Returns the padding for points of a shape, None for none."""
