@@ -41,7 +41,7 @@ def nearest_reference(condition_number: float, features: int) -> Reference:
         features: Its size.
 
     Returns:
-        What has the nearest condition number, in halves of a digit, and among such the nearest size.
+        What has the nearest condition number, in halves of a digit, and of that the nearest size.
 
     Example:
         >>> nearest_reference(1.0, 8).name
