@@ -83,10 +83,10 @@ def test_the_kinds_are_what_they_are_called():
         assert sum(isinstance(part, layer) for part in made[kind].modules()) == 2
 
 
-@pytest.mark.parametrize("kind", ["LU maps", ONE])
-def test_a_case_measures_a_flow_and_its_twin(kind):
+@pytest.mark.parametrize(("kind", "data"), [("LU maps", "bananas-4"), (ONE, "bananas-6")])
+def test_a_case_measures_a_flow_and_its_twin(kind, data):
     """Same loss to rounding, more couplings; the numbers are those of a trained flow."""
-    (row,) = measure({**TABLE, "kind": kind})
+    (row,) = measure({**TABLE, "kind": kind, "data": data})
     assert row["twin_couplings_after"] > row["couplings"] == 2
     assert row["twin_difference_float64"] < 1e-9
     assert row["twin_loss"] == pytest.approx(row["loss"], abs=1e-4)
@@ -171,9 +171,12 @@ def test_it_says_what_maps_buy_and_what_training_misses():
     assert (
         "with LU maps has 24 of fixed halves and a held-out NLL of 6.000 nats. Fixed" in found[3]
     )
-    assert "with 32 end at 6.500, 0.500 worse: that is the optimiser's" in found[3]
+    assert (
+        "with 32, and 1.0 times the parameters of that flow, end at 6.500, 0.500 worse" in found[3]
+    )
+    assert "that is the optimiser's, not the representation's" in found[3]
     better = read([*ROWS, made_up(HALVES, 24, 5.75)]).found[3]
-    assert "with 24 end at 5.750, 0.250 better: at that depth the maps buy nothing" in better
+    assert "end at 5.750, 0.250 better: trained, that depth is worth more" in better
 
 
 def test_fixed_halves_can_be_the_best():

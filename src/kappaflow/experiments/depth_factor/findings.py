@@ -111,8 +111,8 @@ def _points(rows: dict[str, pl.DataFrame], x: str, y: str) -> list[Series]:
     return [
         Series(
             name=name,
-            x=[float(value) for value in part[x]],
-            y=[float(value) for value in part[y]],
+            x=part[x].to_list(),
+            y=part[y].to_list(),
             tone=tone,
             dash="none",
         )
@@ -122,8 +122,8 @@ def _points(rows: dict[str, pl.DataFrame], x: str, y: str) -> list[Series]:
 
 def _beside(rows: dict[str, pl.DataFrame], column: str, title: str, unit: str) -> Panel:
     """Returns a panel of a column of the flows and of their twins."""
-    every = sorted(float(value) for part in rows.values() for value in part[column])
-    equal = Series(name="equal", x=[every[0], every[-1]], y=[every[0], every[-1]], tone=7)
+    every = sorted(value for part in rows.values() for value in part[column].drop_nulls())
+    equal = Series(name="equal", x=every[:1] + every[-1:], y=every[:1] + every[-1:], tone=7)
     return Panel(
         title=title,
         x=f"{unit}, flow",

@@ -116,13 +116,14 @@ def _on_training(name: str, part: pl.DataFrame) -> list[str]:
     verdict = (
         f"{fixed(gap, DECIMALS)} worse: that is the optimiser's, not the representation's"
         if gap > 0
-        else f"{fixed(-gap, DECIMALS)} better: at that depth the maps buy nothing"
+        else f"{fixed(-gap, DECIMALS)} better: trained, that depth is worth more than the maps"
     )
+    larger = significant(own["parameters"] / best["parameters"], 2)
     return [
         f"{name}: the twin of the flow of {int(best['couplings'])} couplings with {best['kind']} "
         f"has {int(depth)} of fixed halves and {in_words(name, best['twin_loss'])}. Fixed halves "
-        f"trained from the start with {int(own['couplings'])} end at "
-        f"{fixed(own['loss'], DECIMALS)}, {verdict}."
+        f"trained from the start with {int(own['couplings'])}, and {larger} times the parameters "
+        f"of that flow, end at {fixed(own['loss'], DECIMALS)}, {verdict}."
     ]
 
 
