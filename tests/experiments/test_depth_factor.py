@@ -3,7 +3,6 @@
 import polars as pl
 import pytest
 
-from kappaflow.errors import ArgumentError
 from kappaflow.experiments.depth_factor import DEPTH_FACTOR
 from kappaflow.experiments.depth_factor.measure import measure
 from kappaflow.experiments.presets import settings_of
@@ -80,10 +79,7 @@ def test_a_flow_without_a_twin_is_named(settings):
 
 
 def test_each_preset_has_cases(settings):
-    """Large images first, and lists that do not go together are refused."""
+    """Large images first."""
     full = settings_of(DEPTH_FACTOR, "full", None)
     assert 0 < len(DEPTH_FACTOR.cases(settings, 0)) < len(DEPTH_FACTOR.cases(full, 0))
     assert DEPTH_FACTOR.cases(full, 0)[0]["data"] == "faces"
-    wrong = settings.model_copy(update={"levels": (2,)})
-    with pytest.raises(ArgumentError, match="should be equally long lists"):
-        DEPTH_FACTOR.cases(wrong, 0)

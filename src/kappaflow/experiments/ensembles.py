@@ -8,6 +8,8 @@ from functools import cache
 import numpy as np
 
 Generator = np.random.Generator
+SHARP = "three-cycle"
+SHARP_FROM = 6  # features
 
 
 def draw(name: str, n: int, number: int) -> np.ndarray:
@@ -25,6 +27,11 @@ def draw(name: str, n: int, number: int) -> np.ndarray:
         return np.eye(n)[list(_permutations(n, NUMBERED[name])[number])]
     generator = np.random.default_rng([number, n, zlib.crc32(name.encode())])
     return ENSEMBLES[name](n, generator)
+
+
+def has_size(name: str, n: int) -> bool:
+    """Returns whether an ensemble has maps of so many features."""
+    return n >= (SHARP_FROM if name == SHARP else 2)
 
 
 def count(name: str, n: int) -> int | None:
@@ -83,7 +90,7 @@ ENSEMBLES: dict[str, Callable[[int, Generator], np.ndarray]] = {
     "orthogonal": orthogonal,
     "permutation": permutation,
     "Toeplitz": toeplitz,
-    "three-cycle": sharp,
+    SHARP: sharp,
     "geometric 1e2": geometric(1e2),
     "geometric 1e4": geometric(1e4),
     "geometric 1e6": geometric(1e6),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.experiments.study import Study, StudySettings
@@ -66,6 +67,12 @@ def _checked(study: Study[S], values: dict, source: str) -> S:
         name = ".".join(map(str, first["loc"])) or "the whole"
         known = ", ".join(study.settings.model_fields)
         raise ArgumentError(
-            f"{source}: '{name}' is wrong ({first['msg'].lower()}); the settings of {study.name} "
+            f"{source}: '{name}' is wrong ({_said(first)}); the settings of {study.name} "
             f"are {known}."
         ) from None
+
+
+def _said(error: ErrorDetails) -> str:
+    """Returns what is wrong with a field, as part of a sentence."""
+    said = error["msg"].removeprefix("Value error, ")
+    return said[0].lower() + said[1:]

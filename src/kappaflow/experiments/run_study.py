@@ -68,8 +68,10 @@ def run_study(
     settings = settings_of(study, preset, config)
     natural_int("seed", seed)
     workers = core_count() if processes is None else positive_int("processes", processes)
-    place = _folder(Path(out), study.name)
     cases = _distinct(study.cases(settings, seed))
+    if not cases:
+        raise ArgumentError(f"the settings of {study.name} should come to a case, they do not.")
+    place = _folder(Path(out), study.name)
     described = {"experiment": study.name, "seed": seed, "settings": settings.model_dump()}
     write_bytes(place / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
     have = read_measured(place / CASES)

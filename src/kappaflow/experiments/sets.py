@@ -46,8 +46,9 @@ def table_parts(name: str, rows: int, seed: int) -> Parts:
     Raises:
         ArgumentError: There is no such table.
     """
-    if name.startswith("bananas-"):
-        return _bananas(name, rows, seed)
+    features = banana_features(name)
+    if features is not None:
+        return _bananas(name, features, rows, seed)
     tables = tables_of(Source(name, split_seed=seed))
     held_out = slice(0, HELD_OUT)
     return Parts(
@@ -64,10 +65,30 @@ def image_parts(name: str, size: int | None, seed: int) -> Parts:
     return Parts(train, validation, test)
 
 
-def _bananas(name: str, rows: int, seed: int) -> Parts:
-    features = int(name.removeprefix("bananas-"))
-    if features < 2 or features % 2:
-        raise ArgumentError(f"{name} should have an even number of features.")
+def banana_features(name: str) -> int | None:
+    """Returns the features of a table of bananas by its name, None if it is another table.
+
+    Args:
+        name: "bananas-8", or a name of another table.
+
+    Returns:
+        How many features.
+
+    Raises:
+        ArgumentError: It is a name of bananas without an even number.
+    """
+    kind, _, number = name.partition("-")
+    if kind != "bananas":
+        return None
+    if not number.isdecimal() or int(number) < 2 or int(number) % 2:
+        raise ArgumentError(
+            f"a table of bananas should be bananas-N with an even number of features, got "
+            f"{name!r}."
+        )
+    return int(number)
+
+
+def _bananas(name: str, features: int, rows: int, seed: int) -> Parts:
     generator = torch.Generator().manual_seed(seed)
     tables, log_prob = [], None
     for count in (rows, HELD_OUT, HELD_OUT):

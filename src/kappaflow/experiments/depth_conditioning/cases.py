@@ -1,11 +1,17 @@
 """Which flows are trained on which laws, and how ideal layers whiten."""
 
-from pydantic import PositiveFloat, PositiveInt
+from typing import Annotated
 
-from kappaflow.errors import ArgumentError
+from pydantic import Field
+
 from kappaflow.experiments.depth_conditioning.peers import LIBRARIES, installed
 from kappaflow.experiments.depth_conditioning.whitening import SCHEMES
+from kappaflow.experiments.fields import Count, Counts, Even, Many, NotEmpty, Positive, one_of
 from kappaflow.experiments.study import Case, StudySettings
+
+MOST_DRAWS = 1000  # of one seed of the experiment, so that those of another are different ones
+Library = Annotated[str, one_of("library", lambda: LIBRARIES)]
+AboveOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
 class DepthConditioningSettings(StudySettings):
@@ -28,20 +34,20 @@ class DepthConditioningSettings(StudySettings):
         whitening_layers: How many layers.
     """
 
-    libraries: tuple[str, ...]
-    depths: tuple[PositiveInt, ...]
-    features: PositiveInt
-    hidden: tuple[PositiveInt, ...]
-    condition_number: PositiveFloat
-    thickness: PositiveFloat
-    draws: PositiveInt
-    steps: PositiveInt
-    batch: PositiveInt
-    learning_rate: PositiveFloat
-    points: PositiveInt
-    test_points: PositiveInt
-    whitening_draws: PositiveInt
-    whitening_layers: PositiveInt
+    libraries: Annotated[tuple[Library, ...], NotEmpty]
+    depths: Annotated[tuple[Even, ...], NotEmpty]  # a block of FrEIA is two couplings
+    features: Annotated[int, Field(ge=4, multiple_of=2)]
+    hidden: Counts
+    condition_number: AboveOne
+    thickness: Positive
+    draws: Annotated[int, Field(ge=1, le=MOST_DRAWS)]
+    steps: Count
+    batch: Count
+    learning_rate: Positive
+    points: Count
+    test_points: Many
+    whitening_draws: Count
+    whitening_layers: Many
 
     @property
     def laws(self) -> dict[str, float]:
@@ -51,7 +57,6 @@ class DepthConditioningSettings(StudySettings):
 
 def cases(settings: DepthConditioningSettings, seed: int) -> list[Case]:
     """Returns a case for each law, depth, library and draw, deep ones first, and the whitening."""
-    _check(settings)
     found: list[Case] = []
     common = settings.model_dump(
         include={"features", "steps", "batch", "learning_rate", "points", "test_points"}
@@ -62,26 +67,9 @@ def cases(settings: DepthConditioningSettings, seed: int) -> list[Case]:
                 for draw in range(settings.draws):
                     case = {"what": "flow", "library": library, "law": law, "hardness": hardness}
                     case |= {"depth": depth, "hidden": list(settings.hidden), **common}
-                    found.append({**case, "seed": seed * 1000 + draw})
+                    found.append({**case, "seed": seed * MOST_DRAWS + draw})
     for scheme in SCHEMES:
         case = {"what": "whitening", "scheme": scheme, "features": settings.features}
         case |= {"hardness": settings.condition_number, "layers": settings.whitening_layers}
         found.append({**case, "draws": settings.whitening_draws, "seed": seed})
     return found
-
-
-def _check(settings: DepthConditioningSettings) -> None:
-    unknown = [name for name in settings.libraries if name not in LIBRARIES]
-    if unknown:
-        raise ArgumentError(
-            f"'libraries' should be among {', '.join(LIBRARIES)}, got {unknown[0]!r}."
-        )
-    if any(depth % 2 for depth in settings.depths):
-        raise ArgumentError(
-            f"'depths' should be even, got {list(settings.depths)}: a block of FrEIA is two "
-            "couplings."
-        )
-    if settings.features % 2 or settings.features < 4:
-        raise ArgumentError(
-            f"'features' should be an even number of at least 4, got {settings.features}."
-        )

@@ -1,14 +1,18 @@
 """Settings, cases, and one case: a random map, and its best factorization within a count."""
 
 import time
+from typing import Annotated
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from kappaflow.errors import NumericalError
 from kappaflow.experiments import ensembles
+from kappaflow.experiments.fields import Counts, Ensemble, Many, NotEmpty
 from kappaflow.experiments.study import Case, Row, StudySettings
 from kappaflow.factor import factor_linear
+
+Enough = Annotated[int, Field(ge=6)]  # for all maps
 
 
 class TradeOffSettings(StudySettings):
@@ -18,13 +22,13 @@ class TradeOffSettings(StudySettings):
         ensembles: Of `kappaflow.experiments.ensembles`.
         sizes: Features of the maps.
         draws: Maps of each ensemble, for each size.
-        couplings: The largest numbers of couplings allowed.
+        couplings: The largest numbers of couplings allowed, from six on: fewer do not always do.
     """
 
-    ensembles: tuple[str, ...]
-    sizes: tuple[int, ...]
-    draws: tuple[int, ...]
-    couplings: tuple[int, ...]
+    ensembles: Annotated[tuple[Ensemble, ...], NotEmpty]
+    sizes: Annotated[tuple[Many, ...], NotEmpty]
+    draws: Counts
+    couplings: Annotated[tuple[Enough, ...], NotEmpty]
 
     @model_validator(mode="after")
     def _check(self) -> "TradeOffSettings":
@@ -41,6 +45,7 @@ def cases(settings: TradeOffSettings, seed: int) -> list[Case]:
         for n, draws in sorted(zip(settings.sizes, settings.draws, strict=True), reverse=True)
         for draw in range(draws)
         for name in settings.ensembles
+        if ensembles.has_size(name, n)
         for most in settings.couplings
     ]
 

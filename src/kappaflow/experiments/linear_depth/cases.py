@@ -1,5 +1,9 @@
 """What is fitted: the settings of the experiment, and the cases that they come to."""
 
+from typing import Annotated
+
+from kappaflow.experiments.ensembles import has_size
+from kappaflow.experiments.fields import Count, Counts, Ensemble, Even, NotEmpty, Positive
 from kappaflow.experiments.study import Case, StudySettings
 
 EXACT_FROM, EXACT_TO = 4, 16  # couplings: below, no count is known to be enough for anything here
@@ -10,7 +14,7 @@ class LinearDepthSettings(StudySettings):
 
     Attributes:
         ensembles: Of `kappaflow.experiments.ensembles`.
-        sizes: Features of the maps.
+        sizes: Features of the maps, even numbers; the three-cycle has six at least.
         depths: Numbers of couplings.
         draws: Maps of each kind and size.
         restarts: Starts for each map and optimiser.
@@ -19,14 +23,14 @@ class LinearDepthSettings(StudySettings):
         lbfgs_steps: Of L-BFGS, at most.
     """
 
-    ensembles: tuple[str, ...]
-    sizes: tuple[int, ...]
-    depths: tuple[int, ...]
-    draws: int
-    restarts: int
-    adam_steps: int
-    adam_learning_rate: float
-    lbfgs_steps: int
+    ensembles: Annotated[tuple[Ensemble, ...], NotEmpty]
+    sizes: Annotated[tuple[Even, ...], NotEmpty]
+    depths: Counts
+    draws: Count
+    restarts: Count
+    adam_steps: Count
+    adam_learning_rate: Positive
+    lbfgs_steps: Count
 
 
 def cases(settings: LinearDepthSettings, seed: int) -> list[Case]:
@@ -35,7 +39,7 @@ def cases(settings: LinearDepthSettings, seed: int) -> list[Case]:
     for n in sorted(settings.sizes, reverse=True):
         for depth in sorted(settings.depths, reverse=True):
             for ensemble in settings.ensembles:
-                if ensemble == "three-cycle" and n < 6:
+                if not has_size(ensemble, n):
                     continue
                 case = {"ensemble": ensemble, "n": n, "depth": depth, "draws": settings.draws}
                 case["seed"] = seed

@@ -1,16 +1,20 @@
 """What is trained: the settings of the experiment, and the cases that they come to."""
 
-from pydantic import field_validator
+from typing import Annotated
 
-from kappaflow.data import image_sets, toy_names
-from kappaflow.errors import ArgumentError
+from pydantic import AfterValidator, Field, model_validator
+
+from kappaflow.experiments.fields import Count, Counts, ImagesName, PlanarSet, Positive, checked
 from kappaflow.experiments.padding.spec import spec_of
 from kappaflow.experiments.study import Case, StudySettings
 
+MOST_SEEDS = 1000  # of one seed of the experiment, so that those of another are different ones
 MODELLED = ("rows", "epochs", "batch_size", "learning_rate", "depth", "hidden", "measured_every")
 JUDGED = ("points", "draws", "drawn")
 IMAGES = ("image_epochs", "image_batch_size", "image_hidden", "image_levels", "image_blocks")
 IMAGES_JUDGED = ("image_points", "image_draws", "image_drawn", "image_measured_every")
+Seeds = Annotated[int, Field(ge=1, le=MOST_SEEDS)]
+PaddingName = Annotated[str, AfterValidator(checked(spec_of))]
 
 
 class PaddingSettings(StudySettings):
@@ -47,57 +51,44 @@ class PaddingSettings(StudySettings):
         image_measured_every: Epochs from one measurement to the next.
     """
 
-    sets: tuple[str, ...]
-    compared: tuple[str, ...]
-    others: tuple[str, ...]
-    seeds: int
-    other_seeds: int
-    rows: int
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    depth: int
-    hidden: tuple[int, ...]
-    measured_every: int
-    points: int
-    draws: int
-    drawn: int
-    image_sets: tuple[str, ...]
-    image_paddings: tuple[str, ...]
-    image_seeds: int
-    image_epochs: tuple[int, ...]
-    image_batch_size: int
-    image_hidden: int
-    image_levels: int
-    image_blocks: int
-    image_points: int
-    image_draws: int
-    image_drawn: int
-    image_measured_every: int
+    sets: tuple[PlanarSet, ...]
+    compared: tuple[PaddingName, ...]
+    others: tuple[PaddingName, ...]
+    seeds: Seeds
+    other_seeds: Count
+    rows: Count
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    depth: Count
+    hidden: Counts
+    measured_every: Count
+    points: Count
+    draws: Count
+    drawn: Count
+    image_sets: tuple[ImagesName, ...]
+    image_paddings: tuple[PaddingName, ...]
+    image_seeds: Seeds
+    image_epochs: tuple[Count, ...]
+    image_batch_size: Count
+    image_hidden: Count
+    image_levels: Count
+    image_blocks: Count
+    image_points: Count
+    image_draws: Count
+    image_drawn: Count
+    image_measured_every: Count
 
-    @field_validator("compared", "others", "image_paddings")
-    @classmethod
-    def _are_paddings(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            for name in names:
-                spec_of(name)
-        except ArgumentError as error:
-            raise ValueError(str(error).rstrip(".")) from None
-        return names
-
-    @field_validator("sets", "image_sets")
-    @classmethod
-    def _are_sets(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        known = {*toy_names(), *(one.name for one in image_sets())}
-        unknown = set(names) - known
-        if unknown:
-            raise ValueError(f"there is no set {min(unknown)!r}")
-        return names
+    @model_validator(mode="after")
+    def _check(self) -> "PaddingSettings":
+        if len(self.image_sets) != len(self.image_epochs):
+            raise ValueError("'image_epochs' should have a number for each of 'image_sets'")
+        return self
 
 
 def cases(settings: PaddingSettings, seed: int) -> list[Case]:
     """Returns a case for each training, images first, and one for each two-sample floor."""
-    first = 1000 * seed
+    first = MOST_SEEDS * seed
     return [*_of_images(settings, first), *_of_planes(settings, first)]
 
 

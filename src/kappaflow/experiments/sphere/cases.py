@@ -5,13 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from kappaflow.experiments.fields import Count, Counts, Many, NotEmpty, Positive
 from kappaflow.experiments.study import Case, StudySettings
 
 MOST_SEEDS = 1000  # of one seed of the experiment, so that those of another are different ones
-Count = Annotated[int, Field(ge=1)]
-Many = Annotated[int, Field(ge=2)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-AtLeastOne = Field(min_length=1)
 
 
 class SphereSettings(StudySettings):
@@ -40,24 +37,24 @@ class SphereSettings(StudySettings):
         whole_lipschitz: W, of the whole flow.
     """
 
-    mixtures: Annotated[tuple[tuple[Many, Many], ...], AtLeastOne]
-    budgets: Annotated[tuple[Count, ...], AtLeastOne]
-    depths: Annotated[tuple[Count, ...], AtLeastOne]
+    mixtures: Annotated[tuple[tuple[Many, Many], ...], NotEmpty]
+    budgets: Counts
+    depths: Counts
     seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)]
     steps: Count
     batch_size: Count
     learning_rate: Positive
     sigma: Positive
     points: Count
-    components: Annotated[tuple[Many, ...], AtLeastOne]
-    features: Annotated[tuple[Many, ...], AtLeastOne]
-    family_components: Annotated[tuple[Many, ...], AtLeastOne]
+    components: Annotated[tuple[Many, ...], NotEmpty]
+    features: Annotated[tuple[Many, ...], NotEmpty]
+    family_components: Annotated[tuple[Many, ...], NotEmpty]
     tuples: Many
     accuracy: Annotated[float, Field(gt=0, lt=0.5)]
-    bound_components: Annotated[tuple[Many, ...], AtLeastOne]
-    bound_features: Annotated[tuple[Many, ...], AtLeastOne]
+    bound_components: Annotated[tuple[Many, ...], NotEmpty]
+    bound_features: Annotated[tuple[Many, ...], NotEmpty]
     distance: Positive
-    layer_parameters: Annotated[tuple[Count, ...], AtLeastOne]
+    layer_parameters: Counts
     layer_lipschitz: Annotated[float, Field(ge=1, allow_inf_nan=False)]
     whole_lipschitz: Annotated[float, Field(ge=1)]
 

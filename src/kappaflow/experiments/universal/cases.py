@@ -1,10 +1,12 @@
 """Which laws are approximated, to which errors."""
 
-from pydantic import PositiveInt
+from typing import Annotated
 
-from kappaflow.errors import ArgumentError
+from kappaflow.experiments.fields import Count, Many, NotEmpty, Positive, one_of
 from kappaflow.experiments.study import Case, StudySettings
 from kappaflow.theory import TARGETS
+
+Law = Annotated[str, one_of("law", lambda: TARGETS)]
 
 
 class UniversalSettings(StudySettings):
@@ -22,23 +24,21 @@ class UniversalSettings(StudySettings):
         bins: Of a picture, along each axis.
     """
 
-    targets: tuple[str, ...]
-    errors: tuple[float, ...]
-    samples: PositiveInt
-    points: PositiveInt
-    draws: PositiveInt
-    two_sample_down_to: float
-    pictured: tuple[float, ...]
-    picture_draws: PositiveInt
-    bins: PositiveInt
+    targets: Annotated[tuple[Law, ...], NotEmpty]
+    errors: Annotated[tuple[Positive, ...], NotEmpty]
+    samples: Many
+    points: Count
+    draws: Many
+    two_sample_down_to: Positive
+    pictured: tuple[Positive, ...]
+    picture_draws: Count
+    bins: Many
 
 
 def cases(settings: UniversalSettings, seed: int) -> list[Case]:
     """Returns a case for each law and error, and one for each picture, the law itself first."""
     found: list[Case] = []
     for name in settings.targets:
-        if name not in TARGETS:
-            raise ArgumentError(f"'targets' should be among {', '.join(TARGETS)}, got {name!r}.")
         for error in settings.errors:
             draws = settings.draws if error >= settings.two_sample_down_to else 0
             counts = {"samples": settings.samples, "points": settings.points, "draws": draws}
