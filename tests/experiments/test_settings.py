@@ -130,3 +130,22 @@ def test_the_least_of_an_experiment_is_written_too(name, changed, tmp_path):
     assert (out / "index.html").exists() and done.report.cases >= 1
     said = " ".join((*done.found, *done.report.findings.differs))
     assert not re.search(r"\b(nan|inf|None)\b", said), said
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("depth-factor", {"images": [], "sizes": [], "levels": [], "depths": [2]}),
+        ("partition", {"images": [], "depths": [2], "deeper": []}),
+    ],
+)
+def test_trainings_that_stop_do_not_stop_the_experiment(name, changed, tmp_path):
+    """They are counted, and the page is written without them."""
+    study, out = BY_NAME[name], tmp_path / "out"
+    wild = {**TRAINED, "epochs": 60, "tables": ["bananas-4"], "learning_rate": 1e30} | changed
+    config = own(study, tmp_path, **wild)
+    done = run_study(study, out, config=config, processes=1)
+    cases = done.report.cases
+    stop = "training stopped" if cases == 1 else "trainings stopped"
+    assert any(f"{cases} of {cases} {stop}" in said for said in done.found)
+    assert (out / "index.html").exists()

@@ -120,7 +120,7 @@ def _written(
     files = [path for chart in findings.charts for path in write_stills(chart, folder)]
     if findings.charts and not files:
         say('no SVG and PNG files: they need matplotlib, pip install "kappaflow[figures]"')
-    write_bytes(place / NUMBERS, (report.model_dump_json(indent=2) + "\n").encode())
+    write_bytes(place / NUMBERS, (report.model_dump_json() + "\n").encode())
     write_bytes(place / PAGE, render_study(report).encode())
     first = findings.charts[0] if findings.charts else None
     return Reproduced(

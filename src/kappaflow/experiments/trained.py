@@ -2,28 +2,41 @@
 
 import math
 
+import polars as pl
 from torch import Tensor
 
 from kappaflow.data import Images, Table
 from kappaflow.experiments.sets import Parts
-from kappaflow.experiments.study import Row
+from kappaflow.experiments.study import Case, Row
 from kappaflow.flows import Flow
 from kappaflow.training import Rows, checked_settings, log_prob_of, rows_of, units_log_det
 from kappaflow.training.fit import fit_images, fit_tables
 from kappaflow.training.image_rows import ImageRows
 
+FAILED = "failed"  # the column of why a training stopped
 
-def trained(
-    flow: Flow, parts: Parts, *, epochs: int, batch_size: int, learning_rate: float, seed: int
-) -> Flow:
-    """Returns the flow, trained in place by maximum likelihood, in evaluation mode."""
+
+def trained(flow: Flow, parts: Parts, case: Case) -> Flow:
+    """Returns the flow, trained in place by maximum likelihood, in evaluation mode.
+
+    Args:
+        flow: Of tables or of images.
+        parts: Of the same.
+        case: Says "epochs", "batch_size", "learning_rate" and "seed".
+
+    Returns:
+        The flow.
+
+    Raises:
+        NumericalError: Steps were not finite, many in a row.
+    """  # noqa: DOC502 - raised by the calls below
     settings = checked_settings(
-        max_epochs=epochs,
-        patience=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        conditioning_every=epochs,
-        seed=seed,
+        max_epochs=case["epochs"],
+        patience=case["epochs"],
+        conditioning_every=case["epochs"],
+        batch_size=case["batch_size"],
+        learning_rate=case["learning_rate"],
+        seed=case["seed"],
     )
     train, validation = parts.train, parts.validation
     if isinstance(train, Images) and isinstance(validation, Images):
@@ -31,6 +44,31 @@ def trained(
     elif isinstance(train, Table) and isinstance(validation, Table):
         fit_tables(flow, train, validation, settings, progress=False)
     return flow.eval()
+
+
+def that_ended(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
+    """Returns the rows of trainings that ended, and a sentence on the others if there are any.
+
+    Args:
+        frame: Raw results; a training that stopped has why in the column "failed".
+
+    Returns:
+        Rows, and none or one sentence.
+
+    Example:
+        >>> raw = pl.DataFrame({"loss": [1.0, None], "failed": [None, "a loss is not finite."]})
+        >>> that_ended(raw)[1]
+        ['1 of 2 trainings stopped because steps were not finite; they are left out.']
+    """
+    if FAILED not in frame.columns:
+        return frame, []
+    ended = frame.filter(pl.col(FAILED).is_null())
+    count = len(frame) - len(ended)
+    trainings = "training" if len(frame) == 1 else "trainings"
+    return ended, [
+        f"{count} of {len(frame)} {trainings} stopped because steps were not finite; they are "
+        "left out."
+    ]
 
 
 def held_out(flow: Flow, parts: Parts) -> Row:

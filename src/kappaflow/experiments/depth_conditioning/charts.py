@@ -16,6 +16,20 @@ INK = 6
 SHOWN = 1e-3  # nats: what ideal layers leave is drawn down to this
 Dash = Literal["solid", "dash", "dot", "none"]
 COUPLINGS, CONDITION = "couplings", "condition number"
+OF_CONDITION = (
+    "Of the map from data to latent, over points of the law: median, and the quantiles of 5 % and "
+    "95 % as a band. The dotted line is that of a map that makes the law standard normal exactly: "
+    "no need, but what the data suggest."
+)
+OF_LIKELIHOOD = (
+    "Nats a point below the law's own density, on the same test points, with two standard errors "
+    "as a band. Dotted: the Gaussian behind as many ideal layers with random rotations, each the "
+    f"best for itself, down to {SHOWN:g}."
+)
+OF_PRODUCTS = (
+    "Trained flows, medians over points: what is measured, and dashed the product over the "
+    "layers, which bounds it from above for the largest and from below for the smallest."
+)
 
 
 def charts(
@@ -34,11 +48,7 @@ def charts(
         Chart(
             name="condition",
             title="Condition number against depth",
-            caption=(
-                "Of the map from data to latent, over points of the law: median, and the "
-                "quantiles of 5 % and 95 % as a band. The dotted line is that of a map that makes "
-                "the law standard normal exactly: no need, but what the data suggest."
-            ),
+            caption=OF_CONDITION,
             panels=[_condition(flows, law, when, libraries) for law in laws for when in TIMES],
             columns=2,
             share_y=True,
@@ -46,54 +56,54 @@ def charts(
         Chart(
             name="likelihood",
             title="What the likelihood lacks",
-            caption=(
-                "Nats a point below the law's own density, on the same test points, with two "
-                "standard errors as a band. Dotted: the Gaussian behind as many ideal layers with "
-                f"random rotations, each the best for itself, down to {SHOWN:g}."
-            ),
+            caption=OF_LIKELIHOOD,
             panels=[_likelihood(flows, ideal, law, libraries) for law in laws],
             columns=2,
         ),
         Chart(
             name="products",
             title="Singular values of the whole, and products of the layers'",
-            caption=(
-                "Trained flows, medians over points: what is measured, and dashed the product "
-                "over the layers, which bounds it from above for the largest and from below for "
-                "the smallest."
-            ),
+            caption=OF_PRODUCTS,
             panels=[
                 _products(flows, law, end, libraries) for law in laws for end in ("max", "min")
             ],
             columns=2,
         ),
-        Chart(
-            name="gradients",
-            title="Gradients by layer",
-            caption=(
-                f"Norm of the gradient of the mean loss by the weights of a layer, of flows with "
-                f"{max(settings.depths)} couplings; a block of FrEIA has two of them."
-            ),
-            panels=[
-                _gradients(flows, law, when, libraries, max(settings.depths))
-                for law in laws
-                for when in TIMES
-            ],
-            columns=2,
-            share_y=True,
-        ),
-        Chart(
-            name="whitening",
-            title="Ideal couplings, one after the other",
-            caption=(
-                f"{settings.whitening_draws} Gaussians with {settings.features} features: mean, "
-                "and quartiles as a band. Binary digits and permutations end at rounding. Dashed: "
-                "the bound on the mean behind a rotated layer, given the spectrum in front of it."
-            ),
-            panels=[_whitening(whitening), _factors(ideal, settings.features)],
-            columns=2,
-        ),
+        _gradients_chart(flows, laws, libraries, max(settings.depths)),
+        _whitening_chart(whitening, ideal, settings),
     ]
+
+
+def _gradients_chart(
+    flows: pl.DataFrame, laws: list[str], libraries: list[str], depth: int
+) -> Chart:
+    return Chart(
+        name="gradients",
+        title="Gradients by layer",
+        caption=(
+            "Norm of the gradient of the mean loss by the weights of a layer, of flows with "
+            f"{depth} couplings; a block of FrEIA has two of them."
+        ),
+        panels=[_gradients(flows, law, when, libraries, depth) for law in laws for when in TIMES],
+        columns=2,
+        share_y=True,
+    )
+
+
+def _whitening_chart(
+    whitening: pl.DataFrame, ideal: pl.DataFrame, settings: DepthConditioningSettings
+) -> Chart:
+    return Chart(
+        name="whitening",
+        title="Ideal couplings, one after the other",
+        caption=(
+            f"{settings.whitening_draws} Gaussians with {settings.features} features: mean, "
+            "and quartiles as a band. Binary digits and permutations end at rounding. Dashed: "
+            "the bound on the mean behind a rotated layer, given the spectrum in front of it."
+        ),
+        panels=[_whitening(whitening), _factors(ideal, settings.features)],
+        columns=2,
+    )
 
 
 def _libraries(flows: pl.DataFrame) -> list[str]:

@@ -5,6 +5,7 @@ from typing import Literal
 import polars as pl
 
 from kappaflow.experiments.depth_factor.cases import DepthFactorSettings
+from kappaflow.experiments.trained import that_ended
 from kappaflow.report.charts import Chart, Panel, Series
 from kappaflow.report.numbers import significant
 from kappaflow.report.study_content import Findings, Table
@@ -15,11 +16,13 @@ LINES: tuple[tuple[int, Literal["dash", "dot"]], ...] = ((LEAST, "dash"), (MOST,
 
 def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> Findings:
     """Returns the charts and what they say."""
-    there = "couplings_after" in frame.columns
-    found = frame.drop_nulls("couplings_after") if there else frame.clear()
+    ended, stopped = that_ended(frame)
+    there = "couplings_after" in ended.columns
+    found = ended.drop_nulls("couplings_after") if there else ended.clear()
     return Findings(
         found=[
-            f"{len(found)} of {len(frame)} trained flows were written anew on one partition.",
+            f"{len(found)} of {len(ended)} trained flows were written anew on one partition.",
+            *stopped,
             *([] if found.is_empty() else _sentences(found)),
         ],
         differs=[
@@ -29,7 +32,7 @@ def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> Findings:
             "Six couplings for a map are a theorem found since; 47 were the source's proof.",
         ],
         charts=[] if found.is_empty() else _charts(found),
-        tables=[_table(frame)],
+        tables=[_table(ended)] if len(ended) else [],
     )
 
 

@@ -3,9 +3,10 @@
 import torch
 
 from kappaflow.data import Images
+from kappaflow.errors import NumericalError
 from kappaflow.experiments.sets import Parts, image_parts, table_parts
 from kappaflow.experiments.study import Case, Row
-from kappaflow.experiments.trained import held_out, points, trained
+from kappaflow.experiments.trained import FAILED, held_out, points, trained
 from kappaflow.experiments.twins import conditioning, times_in_turns, twin_of
 from kappaflow.flows import Flow, glow, real_nvp
 
@@ -21,14 +22,11 @@ def measure(case: Case) -> list[Row]:
     )
     with torch.random.fork_rng():
         torch.manual_seed(case["seed"])
-        flow = trained(
-            _flow(case, parts),
-            parts,
-            epochs=case["epochs"],
-            batch_size=case["batch_size"],
-            learning_rate=case["learning_rate"],
-            seed=case["seed"],
-        )
+        flow = _flow(case, parts)
+        try:
+            trained(flow, parts, case)
+        except NumericalError as error:
+            return [{FAILED: str(error)}]
     few = points(flow, parts, case["points"])
     shape = " x ".join(map(str, flow.event_shape))
     row = {"shape": shape, **held_out(flow, parts), **conditioning(flow, few)}

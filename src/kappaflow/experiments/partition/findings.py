@@ -14,20 +14,23 @@ from kappaflow.experiments.partition.charts import (
     with_twins,
 )
 from kappaflow.experiments.partition.flows import HALVES, ONE
+from kappaflow.experiments.trained import that_ended
 from kappaflow.report.numbers import fixed, significant
 from kappaflow.report.study_content import Findings, Table
 
 
 def findings(frame: pl.DataFrame, settings: PartitionSettings) -> Findings:
     """Returns the charts and what they say."""
+    frame, stopped = that_ended(frame)
     sets = sorted(frame["data"].unique())
     parts = {name: frame.filter(pl.col("data") == name) for name in sets}
     return Findings(
         found=[
-            *(_on_loss(name, part, settings.seeds) for name, part in parts.items()),
+            *(said for name in sets for said in _on_loss(name, parts[name], settings.seeds)),
             *_on_twins(frame),
             *(said for name, part in parts.items() for said in _on_training(name, part)),
-            _on_conditioning(parts),
+            *_on_conditioning(parts),
+            *stopped,
         ],
         differs=[
             "The networks, the data and the number of steps are ours; the source compares "
@@ -37,8 +40,8 @@ def findings(frame: pl.DataFrame, settings: PartitionSettings) -> Findings:
             "Fixed halves of images are the same Glow with its 1x1 convolutions replaced by an "
             "exchange of the halves: no checkerboards, and no other networks.",
         ],
-        charts=charts(frame),
-        tables=[_losses(frame), _conditions(frame), _twins(frame), _parameters(frame)],
+        charts=[] if frame.is_empty() else charts(frame),
+        tables=[table(frame) for table in (_losses, _conditions, _twins, _parameters) if sets],
     )
 
 
@@ -49,8 +52,10 @@ def _deepest(part: pl.DataFrame) -> pl.DataFrame:
     return medians(at, "kind").sort("loss")
 
 
-def _on_loss(name: str, part: pl.DataFrame, seeds: int) -> str:
+def _on_loss(name: str, part: pl.DataFrame, seeds: int) -> list[str]:
     at = _deepest(part)
+    if HALVES not in at["kind"]:
+        return []
     couplings = int(at["couplings"][0])
     values = dict(zip(at["kind"], at["loss"], strict=True))
     others = [
@@ -59,14 +64,14 @@ def _on_loss(name: str, part: pl.DataFrame, seeds: int) -> str:
     best = at["kind"][0]
     of = "one seed" if seeds == 1 else f"the median of {seeds} seeds"
     if best == HALVES:
-        return (
+        return [
             f"{name}, {couplings} couplings, {unit(name)}: the fixed halves are best, "
             f"{fixed(values[HALVES], DECIMALS)}; {', '.join(others)} ({of})."
-        )
-    return (
+        ]
+    return [
         f"{name}, {couplings} couplings, {unit(name)}: {best} {fixed(values[best], DECIMALS)}, "
         f"fixed halves {fixed(values[HALVES], DECIMALS)}; {', '.join(others)} ({of})."
-    )
+    ]
 
 
 def _on_twins(frame: pl.DataFrame) -> list[str]:
@@ -127,10 +132,12 @@ def _on_training(name: str, part: pl.DataFrame) -> list[str]:
     ]
 
 
-def _on_conditioning(parts: dict[str, pl.DataFrame]) -> str:
+def _on_conditioning(parts: dict[str, pl.DataFrame]) -> list[str]:
     said = []
     for name, part in parts.items():
         at = _deepest(part).sort("condition_middle")
+        if HALVES not in at["kind"]:
+            continue
         halves = at.filter(pl.col("kind") == HALVES)["condition_middle"][0]
         low, high = at.row(0, named=True), at.row(-1, named=True)
         said.append(
@@ -138,7 +145,7 @@ def _on_conditioning(parts: dict[str, pl.DataFrame]) -> str:
             f"{significant(high['condition_middle'])} ({high['kind']}), fixed halves "
             f"{significant(halves)}"
         )
-    return f"Median condition numbers at the largest depth: {'; '.join(said)}."
+    return [f"Median condition numbers at the largest depth: {'; '.join(said)}."] if said else []
 
 
 def _losses(frame: pl.DataFrame) -> Table:

@@ -3,6 +3,7 @@
 import torch
 
 from kappaflow.data import Images
+from kappaflow.errors import NumericalError
 from kappaflow.experiments.partition.flows import (
     HALVES,
     ONE,
@@ -14,7 +15,7 @@ from kappaflow.experiments.partition.flows import (
 )
 from kappaflow.experiments.sets import Parts, image_parts, table_parts
 from kappaflow.experiments.study import Case, Row
-from kappaflow.experiments.trained import held_out, points, trained
+from kappaflow.experiments.trained import FAILED, held_out, points, trained
 from kappaflow.experiments.twins import conditioning, twin_of
 from kappaflow.flows import Flow
 
@@ -32,14 +33,10 @@ def measure(case: Case) -> list[Row]:
     with torch.random.fork_rng():
         torch.manual_seed(case["seed"])
         flow, about = _flow(case, parts)
-        flow = trained(
-            flow,
-            parts,
-            epochs=case["epochs"],
-            batch_size=case["batch_size"],
-            learning_rate=case["learning_rate"],
-            seed=case["seed"],
-        )
+        try:
+            trained(flow, parts, case)
+        except NumericalError as error:
+            return [{**about, FAILED: str(error)}]
     x = points(flow, parts, case["points"])
     row = {**about, **held_out(flow, parts), **conditioning(flow, x)}
     if case["kind"] == HALVES:  # its own twin

@@ -54,11 +54,11 @@ def _draws(target: Target, case: Case) -> Tensor:
     return flow.sample(case["draws"], generator=generator)
 
 
-def _counts(draws: Tensor, reach: float, bins: int) -> list[float]:
+def _counts(draws: Tensor, reach: float, bins: int) -> list[int]:
     """Returns how many draws are in each cell of a grid, row by row, the lowest first."""
     edges = torch.linspace(-1.1 * reach, 1.1 * reach, bins + 1, dtype=draws.dtype)
     counts = torch.histogramdd(draws.flip(1), [edges, edges]).hist  # rows are the second feature
-    return counts.flatten().tolist()
+    return counts.long().flatten().tolist()
 
 
 @torch.no_grad()
