@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from benchmarks.factor_tables import goals_table
 from benchmarks.goals import DRAWS, GOALS, ROWS, WELL, Goal
-from benchmarks.lines import Line, grouped, key_of, read_lines, write_results
+from benchmarks.lines import Line, grouped, key_of, parts_by_machine, read_lines, write_results
 from benchmarks.presets import PresetName
 from benchmarks.processes import Job, console, run
 from benchmarks.suite import KEPT, JsonFile
@@ -63,10 +63,10 @@ def factor(
             label = f"{goal.ensemble}, {goal.n} features, {goal.couplings} couplings"
             jobs.append(Job("factor", {**arguments, "file": str(draw_file)}, label))
     run(jobs, threads=threads)
-    lines, machines = read_lines(draw_file)
+    lines, _ = read_lines(draw_file)
     found = summary([line for line in lines if line["threads"] == threads])
-    machine = machines[-1] if machines else None
-    write_results(file, {"preset": preset, "machine": machine, "lines": found})
+    machines = parts_by_machine(draw_file, "row")
+    write_results(file, {"preset": preset, "machines": machines, "lines": found})
     print(goals_table(found))
     console.print(f"Wrote {file}", markup=False, soft_wrap=True)
 

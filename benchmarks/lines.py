@@ -23,6 +23,18 @@ def read_lines(path: Path) -> tuple[list[Line], list[Line]]:
     return results, [line["machine"] for line in found if "machine" in line]
 
 
+def parts_by_machine(path: Path, name: str) -> list[Line]:
+    """Returns each machine, and what its results have under a name, each once."""
+    found: list[Line] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        one = json.loads(line)
+        if "machine" in one:
+            found.append({"machine": one["machine"], "parts": []})
+        elif one[name] not in found[-1]["parts"]:
+            found[-1]["parts"].append(one[name])
+    return found
+
+
 def append_line(path: Path, line: Line) -> None:
     """Appends a result, which is in the file when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)

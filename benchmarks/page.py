@@ -149,7 +149,10 @@ def factor_page(results: Results) -> str:
         Text that is the same for the same results.
     """
     goals = goals_table(results["factor"]["lines"])
-    return _template("factor.md.jinja").render(machines=_machines(results), goals=goals)
+    machines = {
+        _machine_text(one["machine"]): one["parts"] for one in results["factor"]["machines"]
+    }
+    return _template("factor.md.jinja").render(machines=machines, goals=goals)
 
 
 def _template(name: str) -> Template:

@@ -93,6 +93,22 @@ def test_a_line_that_was_cut_off_is_taken_out_of_the_file(benchmark, tmp_path):
     assert lines.read_lines(path) == ([{"draw": 0}, {"draw": 1}], [MACHINE])
 
 
+def test_a_page_says_which_machine_measured_what(benchmark, tmp_path):
+    """Results stand below the machine that took them."""
+    lines = benchmark("lines")
+    path = tmp_path / "draws.jsonl"
+    slate = {**MACHINE, "processor": "A slate"}
+    for machine, rows in ((MACHINE, ("a", "b", "a")), (slate, ("b",))):
+        lines.append_machine(path, machine)
+        for row in rows:
+            lines.append_line(path, {"row": row})
+    found = lines.parts_by_machine(path, "row")
+    assert found == [
+        {"machine": MACHINE, "parts": ["a", "b"]},
+        {"machine": slate, "parts": ["b"]},
+    ]
+
+
 def run(*arguments):
     """Runs a command of the benchmarks and returns what it printed."""
     command = [sys.executable, "-m", "benchmarks", *arguments, "--threads=1"]
