@@ -129,12 +129,12 @@ def test_draws_that_are_there_are_not_taken_again_and_have_their_page(benchmark,
     """A file of them is gone on from; the page has the table and the machine."""
     goals, file = benchmark("goals"), tmp_path / "factor.json"
     figures = {"residual": 1e-15, "time_s": 0.01, "condition_numbers": [2.0], "of_the_map": 1.0}
+    benchmark("lines").append_machine(file.with_suffix(".jsonl"), MACHINE)
     for goal in goals.GOALS:
         if goal.row == "rotations" and goal.n < 512:
             line = {"row": goal.row, "ensemble": goal.ensemble, "n": goal.n, "threads": 1}
             line |= {"couplings": goal.couplings, "draw": 0, **figures}
             benchmark("lines").append_line(file.with_suffix(".jsonl"), line)
-    benchmark("lines").append_machine(file.with_suffix(".jsonl"), MACHINE)
     run("factor", "--rows=rotations", "--draws=1", f"--json={file}")
     assert {line["condition_number"]["worst"] for line in json.loads(file.read_text())["lines"]}
     there = file.with_suffix(".jsonl").read_text()
