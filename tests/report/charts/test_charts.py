@@ -86,3 +86,13 @@ def test_nothing_to_draw_is_said():
     empty = Panel(title="none", x="x", y="y", series=[Series(name="a", x=[1], y=[None])])
     (figure,) = figures_of(chart(panels=[empty]))
     assert figure.layout["annotations"][0]["text"] == "not finite"
+
+
+def test_an_axis_ends_where_it_is_told_to():
+    """What is larger goes on above its edge, on the page and in files."""
+    line = Series(name="loss", x=[1, 2, 3], y=[1.0, 10.0, 1e90], low=[1, 1, 1], high=[2, 20, 1e95])
+    panel = Panel(y="nats", y_log=True, y_most=1e9, series=[line])
+    shown = Chart(name="c", title="t", caption="", panels=[panel])
+    low, high = figures_of(shown)[0].layout["yaxis"]["range"]
+    assert -1 < low < 0.1 and 9 <= high < 11
+    assert max(value for ys in shown.vertical(panel) for value in ys if value is not None) == 1e9

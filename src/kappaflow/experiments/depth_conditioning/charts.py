@@ -13,18 +13,20 @@ from kappaflow.theory import last_whitening_factor
 TIMES = {"start": "at the start", "trained": "trained"}
 TONES = {"kappaflow": 0, "zuko": 1, "nflows": 2, "normflows": 3, "FrEIA": 7}
 INK = 6
+HIGHEST = 1e9  # of what is drawn: some flows of 64 couplings reach 1e94
+ABOVE = f"What is above {HIGHEST:.0e} goes on beyond the edge."
 SHOWN = 1e-3  # nats: what ideal layers leave is drawn down to this
 Dash = Literal["solid", "dash", "dot", "none"]
 COUPLINGS, CONDITION = "couplings", "condition number"
 OF_CONDITION = (
     "Of the map from data to latent, over points of the law: median, and the quantiles of 5 % and "
     "95 % as a band. The dotted line is that of a map that makes the law standard normal exactly: "
-    "no need, but what the data suggest."
+    f"no need, but what the data suggest. {ABOVE}"
 )
 OF_LIKELIHOOD = (
     "Nats a point below the law's own density, on the same test points, with two standard errors "
     "as a band. Dotted: the Gaussian behind as many ideal layers with random rotations, each the "
-    f"best for itself, down to {SHOWN:g}."
+    f"best for itself, down to {SHOWN:g}. {ABOVE}"
 )
 OF_PRODUCTS = (
     "Trained flows, medians over points: what is measured, and dashed the product over the "
@@ -82,7 +84,7 @@ def _gradients_chart(
         title="Gradients by layer",
         caption=(
             "Norm of the gradient of the mean loss by the weights of a layer, of flows with "
-            f"{depth} couplings; a block of FrEIA has two of them."
+            f"{depth} couplings; a block of FrEIA has two of them. {ABOVE}"
         ),
         panels=[_gradients(flows, law, when, libraries, depth) for law in laws for when in TIMES],
         columns=2,
@@ -162,7 +164,15 @@ def _condition(flows: pl.DataFrame, law: str, when: str, libraries: list[str]) -
     exact = here.group_by("depth").agg(pl.col("reference").median()).sort("depth")
     series.append(_line(exact, "depth", "reference", name="exact map", tone=INK, dash="dot"))
     title = f"{law}, {TIMES[when]}"
-    return Panel(title=title, x=COUPLINGS, y=CONDITION, x_log=True, y_log=True, series=series)
+    return Panel(
+        title=title,
+        x=COUPLINGS,
+        y=CONDITION,
+        x_log=True,
+        y_log=True,
+        y_most=HIGHEST,
+        series=series,
+    )
 
 
 def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: list[str]) -> Panel:
@@ -184,7 +194,16 @@ def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: l
             pl.col("layer").is_in(depths) & (pl.col("loss") > SHOWN)
         )
         series.append(_line(means, "layer", "loss", name="ideal layers", tone=INK, dash="dot"))
-    return Panel(title=law, x=COUPLINGS, y="nats a point", x_log=True, y_log=True, series=series)
+    y = "nats a point"
+    return Panel(
+        title=law,
+        x=COUPLINGS,
+        y=y,
+        x_log=True,
+        y_log=True,
+        y_most=HIGHEST,
+        series=series,
+    )
 
 
 def _products(flows: pl.DataFrame, law: str, end: str, libraries: list[str]) -> Panel:
@@ -205,7 +224,14 @@ def _products(flows: pl.DataFrame, law: str, end: str, libraries: list[str]) -> 
         ]
     title = f"{law}, {'largest' if end == 'max' else 'smallest'}"
     y = "singular value"
-    return Panel(title=title, x=COUPLINGS, y=y, x_log=True, y_log=True, series=series)
+    return Panel(
+        title=title,
+        x=COUPLINGS,
+        y=y,
+        x_log=True,
+        y_log=True,
+        series=series,
+    )
 
 
 def _gradients(
@@ -226,7 +252,8 @@ def _gradients(
         each = each.with_columns(pl.col("place") * couplings)
         series.append(_line(each, "place", "norm", name=library, tone=TONES[library]))
     title = f"{law}, {TIMES[when]}"
-    return Panel(title=title, x="coupling, from the data", y="norm", y_log=True, series=series)
+    x = "coupling, from the data"
+    return Panel(title=title, x=x, y="norm", y_log=True, y_most=HIGHEST, series=series)
 
 
 def _means(table: pl.DataFrame, column: str) -> pl.DataFrame:

@@ -61,6 +61,8 @@ class Panel(Part):
         y: What the vertical axis counts, with its unit.
         x_log: Whether the horizontal axis is logarithmic.
         y_log: Whether the vertical axis is.
+        y_most: Where the vertical axis ends at the latest: larger values go on above its edge, and
+            the caption should say so.
         series: What is drawn.
         heat: Or a picture, without axes.
     """
@@ -70,6 +72,7 @@ class Panel(Part):
     y: str = ""
     x_log: bool = False
     y_log: bool = False
+    y_most: float | None = None
     series: list[Series] = []
     heat: Heat | None = None
 
@@ -99,7 +102,11 @@ class Chart(Part):
         """Returns all numbers that the vertical axis of a panel has to show."""
         panels = self.panels if self.share_y else [panel]
         series = [one for each in panels for one in each.series]
-        return [ys for one in series for ys in (one.y, one.low, one.high) if ys is not None]
+        found = [ys for one in series for ys in (one.y, one.low, one.high) if ys is not None]
+        most = panel.y_most
+        if most is None:
+            return found
+        return [[None if y is None else min(y, most) for y in ys] for ys in found]
 
     @property
     def is_pictures(self) -> bool:
