@@ -84,6 +84,7 @@ _HOMES = {
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
     "rewrite": ("Certificate", "MixedCoupling", "fuse", "rewrite_fixed_partition"),
     "data": ("load_images", "load_table"),
+    "adapters": ("Wrapped", "wrap"),
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
     "training": ("FitResult", "fit"),
 }
@@ -94,6 +95,7 @@ __all__ = sorted(["__version__", *_HOME_OF])  # pyright: ignore[reportUnsupporte
 
 if TYPE_CHECKING:
     from kappaflow import registry, testing, theory  # noqa: F401
+    from kappaflow.adapters import Wrapped, wrap  # noqa: F401
     from kappaflow.bijection import Bijection, Chain, Inverse  # noqa: F401
     from kappaflow.bijections import (  # noqa: F401
         ActNorm,

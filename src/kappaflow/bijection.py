@@ -46,6 +46,11 @@ class Bijection(nn.Module, ABC):
     #: Whether the map is linear up to a shift, the same at each place behind the features.
     is_linear: bool = False
 
+    @property
+    def label(self) -> str:
+        """What the map is called where layers are listed."""
+        return type(self).__name__
+
     @abstractmethod
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns (z, log|det dz/dx|)."""

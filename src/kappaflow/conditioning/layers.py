@@ -7,7 +7,6 @@ from torch import Tensor
 
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections.multiscale import MultiScale
-from kappaflow.bijections.tail import Tail
 from kappaflow.stack import CouplingStack
 
 
@@ -35,7 +34,7 @@ def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Laye
     """
     found = _walk(bijection, context)
     return tuple(
-        Layer(f"{i} {_kind(part)}", part, part_context)
+        Layer(f"{i} {part.label}", part, part_context)
         for i, (part, part_context) in enumerate(found, start=1)
     )
 
@@ -51,10 +50,3 @@ def _walk(
     context = bijection.embed(context)
     for part in bijection:
         yield from _walk(part, context)
-
-
-def _kind(part: Bijection) -> str:
-    """Returns what a layer is called."""
-    if isinstance(part, Tail):
-        return f"{_kind(part.layer)}, scale {part.scale}"
-    return type(part).__name__

@@ -23,7 +23,10 @@ def measuring(module: nn.Module) -> Iterator[None]:
 def checked_flow(flow: object) -> Flow:
     """Returns the flow, or says that it is none."""
     if not isinstance(flow, Flow):
-        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
+        raise ArgumentError(
+            f"'flow' should be a Flow, got {type(flow).__name__}: kappaflow.wrap makes one of a "
+            "flow of another library."
+        )
     return flow
 
 

@@ -177,9 +177,9 @@ def profile_at(
             sigma_max=up_to[0],
             sigma_min=up_to[1],
             round_trip_data=there_and_back(layers, x)[:-1],
-            round_trip_latent=back_and_there(layers, latent_points(flow, len(x), generator))[
-                :-1
-            ].flip(0),
+            round_trip_latent=back_and_there(
+                layers, latent_points(flow, len(x), context, generator)
+            )[:-1].flip(0),
             predicted_round_trip=predicted_round_trip(up_to[0][-1] / up_to[1][-1], x),
             eps=torch.finfo(flow.dtype).eps,
             status=status,

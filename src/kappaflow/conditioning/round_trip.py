@@ -59,15 +59,29 @@ def round_trip(
     with measuring(flow):
         standardised = flow.units(x)[0]
         layers = layers_of(flow.core, context)
-        latent = latent_points(flow, len(x), generator)
+        latent = latent_points(flow, len(x), context, generator)
         there, back = there_and_back(layers, standardised), back_and_there(layers, latent)
     return RoundTrip(there[0], back[0])
 
 
-def latent_points(flow: Flow, n: int, generator: torch.Generator | None = None) -> Tensor:
-    """Returns draws of the base, the same ones each time unless a generator says otherwise."""
+def latent_points(
+    flow: Flow, n: int, context: Tensor | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """Returns draws of the base, the same ones each time unless a generator says otherwise.
+
+    Args:
+        flow: Whose base it is.
+        n: How many.
+        context: (n, C) for a conditional flow.
+        generator: Seed 0 if left out.
+
+    Returns:
+        (n, *event) of the latent.
+    """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    return flow.base.sample(n, dtype=flow.dtype, device=flow.device, generator=generator)
+    return flow.base.sample(
+        n, context=context, dtype=flow.dtype, device=flow.device, generator=generator
+    )
 
 
 def there_and_back(layers: Sequence[Layer], x: Tensor) -> Tensor:

@@ -1,16 +1,18 @@
 """`doctor`: measures a flow at points, asks the rules, and says the whole in words."""
 
+import copy
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
+from kappaflow.adapters import Wrapped, wrap
 from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.jacobian import dense
 from kappaflow.conditioning.points import (
     checked_context,
-    checked_flow,
     checked_points,
     measuring,
 )
@@ -19,19 +21,20 @@ from kappaflow.conditioning.round_trip import first_not_finite, latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
 from kappaflow.diagnosis.rules import RULES, LogDets, Measured
+from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 
 POINTS = 64
 
 
-def doctor(flow: Flow, x: Tensor | None = None, context: Tensor | None = None) -> Diagnosis:
+def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None) -> Diagnosis:
     """Returns what is wrong with a flow, where, why, and what to do about it.
 
     The flow is examined in evaluation mode from its standardised columns on, at the given points
     and at draws of its base; its state, its mode and the random generators are left as they were.
 
     Args:
-        flow: A flow.
+        flow: A flow, of ours or as `kappaflow.wrap` takes it, of which a copy is examined.
         x: Points from the data, (B, *event); the first 64 are used. Its own samples if left out,
             which shows less: a flow is rarely bad where it puts its own mass.
         context: (B, C), for a conditional flow.
@@ -48,15 +51,45 @@ def doctor(flow: Flow, x: Tensor | None = None, context: Tensor | None = None) -
         >>> kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.zeros(8, 4)).ok
         True
     """
-    checked_flow(flow)
-    if x is None:
-        context = checked_context(flow, context)
-    else:
-        x, context = checked_points(flow, x, context)
-    with measuring(flow), torch.random.fork_rng(devices=[]):
-        measured = _measure(flow, x, context)
+    with torch.random.fork_rng(devices=[]):
+        own = _to_examine(flow, x, context)
+        if x is None:
+            context = checked_context(own, context)
+        else:
+            x, context = checked_points(own, x, context)
+        with measuring(own), _said_in_a_sentence(own, context):
+            measured = _measure(own, x, context)
         findings = [finding for rule in RULES for finding in rule(measured)]
     return _diagnosis(findings, _figures(measured), measured.profile)
+
+
+def _to_examine(flow: object, x: Tensor | None, context: Tensor | None) -> Flow:
+    """Returns the flow; of one from another library a wrapped copy, so that it stays as it is."""
+    if isinstance(flow, Flow):
+        return flow
+    try:
+        own = copy.deepcopy(flow)
+    except (RuntimeError, TypeError):  # tensors with a graph, or what cannot be copied at all
+        own = flow
+    return wrap(own, x, context)
+
+
+@contextmanager
+def _said_in_a_sentence(flow: Flow, context: Tensor | None) -> Iterator[None]:
+    """Makes what another library raises one sentence; our own errors are one already."""
+    try:
+        yield
+    except KappaflowError:
+        raise
+    except Exception as error:
+        if not isinstance(flow, Wrapped):
+            raise
+        hint = ": if it is conditional, give its 'context'" if context is None else ""
+        first = (str(error).splitlines() or [""])[0]
+        raise ArgumentError(
+            f"the flow of {flow.library} cannot be examined, it raised {type(error).__name__} "
+            f"({first}){hint}."
+        ) from error
 
 
 def with_findings(diagnosis: Diagnosis, more: Iterable[Finding]) -> Diagnosis:
@@ -76,11 +109,11 @@ def _diagnosis(
 
 def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
     context = None if context is None else context[:POINTS]
-    z = latent_points(flow, POINTS if context is None else len(context))
+    z = latent_points(flow, POINTS if context is None else len(context), context)
     drawn = flow.bijection.inverse(z, context)[0]
     x = drawn if x is None else x[:POINTS]
     shape = profile_at(flow, x, context)
-    points, latents = flow.units(x)[0], latent_points(flow, len(x))
+    points, latents = flow.units(x)[0], latent_points(flow, len(x), context)
     layers = layers_of(flow.core, context)
     return Measured(
         flow=flow,

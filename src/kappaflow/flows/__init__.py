@@ -1,7 +1,7 @@
 """Flows, and the recipes that assemble them: functions, never subclasses."""
 
 from kappaflow.flows.augment import Augmentation, Dequantize
-from kappaflow.flows.base import StandardNormal
+from kappaflow.flows.base import Base, StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.glow import glow
 from kappaflow.flows.importance import importance_weighted_log_prob
@@ -21,6 +21,7 @@ from kappaflow.flows.variational import VariationalDequantize
 
 __all__ = [
     "Augmentation",
+    "Base",
     "CopyPad",
     "Dequantize",
     "DequantizeAndPad",

@@ -12,7 +12,7 @@ from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import MultiScale, Standardize
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.augment import Augmentation
-from kappaflow.flows.base import StandardNormal
+from kappaflow.flows.base import Base
 from kappaflow.registry import register
 
 
@@ -41,11 +41,11 @@ class Flow(nn.Module):
     """
 
     def __init__(
-        self, base: StandardNormal, bijection: Bijection, augment: Augmentation | None = None
+        self, base: Base, bijection: Bijection, augment: Augmentation | None = None
     ) -> None:
         super().__init__()
-        if not isinstance(base, StandardNormal):
-            raise ArgumentError(f"'base' should be a StandardNormal, got {type(base).__name__}.")
+        if not isinstance(base, Base):
+            raise ArgumentError(f"'base' should be a Base, got {type(base).__name__}.")
         if not isinstance(bijection, Bijection):
             raise ArgumentError(
                 f"'bijection' should be a Bijection, got {type(bijection).__name__}."
@@ -173,7 +173,7 @@ class Flow(nn.Module):
     def joined_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns the density (B,) of points as the bijection takes them; exact."""
         z, log_det = self.bijection(joined, context)
-        return self.base.log_prob(z) + log_det
+        return self.base.log_prob(z, context) + log_det
 
     def joined(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Returns points as the bijection takes them, joined with a draw."""
@@ -287,11 +287,15 @@ class Flow(nn.Module):
                 -1, context.shape[-1]
             )
         z = self.base.sample(
-            math.prod(batch_shape), dtype=self.dtype, device=self.device, generator=generator
+            math.prod(batch_shape),
+            context=context,
+            dtype=self.dtype,
+            device=self.device,
+            generator=generator,
         )
         z = z if temperature == 1 else z * temperature
         x, log_det = self.bijection.inverse(z, context)
-        log_prob = self.base.log_prob(z) - log_det
+        log_prob = self.base.log_prob(z, context) - log_det
         return x.reshape(*batch_shape, *self.joint_shape), log_prob.reshape(batch_shape)
 
     def _rows(self, x: Tensor, context: Tensor | None) -> tuple[torch.Size, Tensor, Tensor | None]:

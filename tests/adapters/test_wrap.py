@@ -1,0 +1,285 @@
+"""Flows of other libraries as flows of ours, against the libraries and dense Jacobians."""
+
+import copy
+
+import pytest
+import torch
+
+import kappaflow as kf
+from adapters import foreign
+from kappaflow.errors import ArgumentError
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # what torch deprecates in theirs
+
+VECTORS = {
+    "zuko RealNVP": lambda: foreign.zuko_flow("RealNVP"),
+    "zuko MAF": lambda: foreign.zuko_flow("MAF"),
+    "zuko NSF": lambda: foreign.zuko_flow("NSF"),
+    "nflows RealNVP": lambda: foreign.nflows_flow("RealNVP"),
+    "nflows MAF": lambda: foreign.nflows_flow("MAF"),
+    "nflows NSF": lambda: foreign.nflows_flow("NSF"),
+    "normflows RealNVP": lambda: foreign.normflows_flow("RealNVP"),
+    "normflows NSF": lambda: foreign.normflows_flow("NSF"),
+    "FrEIA AllInOne": lambda: foreign.freia_flow("AllInOne"),
+    "FrEIA Glow": lambda: foreign.freia_flow("Glow"),
+    "torchflows RealNVP": foreign.torchflows_flow,
+    "torch": foreign.torch_distribution,
+    "Pyro spline coupling": foreign.pyro_flow,
+}
+CONDITIONAL = {
+    "zuko NSF": lambda: foreign.zuko_flow("NSF", foreign.CONTEXT),
+    "nflows MAF": lambda: foreign.nflows_flow("MAF", foreign.CONTEXT),
+    "normflows": foreign.normflows_conditional,
+    "FrEIA AllInOne": lambda: foreign.freia_flow("AllInOne", foreign.CONTEXT),
+    "Pyro autoregressive": lambda: foreign.pyro_flow(conditional=True),
+}
+LAYERS = {"zuko RealNVP": 3, "nflows RealNVP": 6, "normflows RealNVP": 6, "FrEIA AllInOne": 3}
+
+
+def points(n=6, features=foreign.FEATURES):
+    """Returns points where all of these flows are defined."""
+    x = torch.randn(n, features, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return x.abs() + 0.1
+
+
+def contexts(n=6):
+    """Returns as many contexts."""
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(n, foreign.CONTEXT, generator=generator, dtype=torch.float64)
+
+
+def check(flow, x, context=None):
+    """Compares a wrapped flow with its library, with its own inverse, and with a Jacobian."""
+    wrapped = kf.wrap(flow, x, context)
+    assert wrapped.event_shape == tuple(x.shape[1:]) and wrapped.dtype == torch.float64
+    with torch.no_grad():
+        z, log_det = wrapped.bijection(x, context)
+        back, inverse = wrapped.bijection.inverse(z, context)
+        own = wrapped.own_log_prob(x, context)
+    assert torch.allclose(back, x, atol=1e-6) and torch.allclose(inverse, -log_det, atol=1e-6)
+    dense = torch.autograd.functional.jacobian(
+        lambda rows: wrapped.bijection(rows, context)[0].flatten(1).sum(0), x
+    )
+    size = x[0].numel()
+    matrices = dense.reshape(size, len(x), size).transpose(0, 1)
+    assert torch.allclose(torch.linalg.slogdet(matrices)[1], log_det, atol=1e-5)
+    if own is not None:
+        assert torch.allclose(wrapped.log_prob(x, context), own, atol=1e-6)
+    return wrapped
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_a_flow_on_vectors_is_the_same_function(name):
+    """Its log_prob is the library's, its log_det that of a dense Jacobian."""
+    wrapped = check(VECTORS[name](), points())
+    assert len(wrapped.bijection) == LAYERS.get(name, len(wrapped.bijection))
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+def test_a_conditional_flow_is_the_same_function(name):
+    """With a context for each point; another context is another density."""
+    flow = CONDITIONAL[name]()
+    wrapped = check(flow, points(), contexts())
+    assert wrapped.context_features == foreign.CONTEXT
+    other = wrapped.log_prob(points(), 2 * contexts())
+    assert (other - wrapped.log_prob(points(), contexts())).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_multi_scale_flow_is_one_layer_with_a_flat_latent(classes):
+    """The class of each row, if it has classes, is the context."""
+    flow = foreign.normflows_glow(classes)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 2, 4, 4, generator=generator, dtype=torch.float64)
+    context = torch.tensor([[0], [1], [2], [0], [1]]).double() if classes else None
+    wrapped = check(flow, x, context)
+    assert wrapped.base.event_shape == (32,)
+    assert wrapped.sample(2, context).shape[-3:] == (2, 4, 4)
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_draws_have_the_density_that_the_library_says(name):
+    """But for torchflows 1.2.1, whose sample adds the log_det that it should subtract."""
+    wrapped = kf.wrap(VECTORS[name](), points())
+    drawn = wrapped.own_sample(5, generator=torch.Generator().manual_seed(0))
+    if drawn is None:
+        assert name.startswith("FrEIA")
+        return
+    x, said = drawn
+    again = wrapped.own_sample(5, generator=torch.Generator().manual_seed(0))
+    assert again is not None and torch.equal(x, again[0])
+    if said is None:
+        assert name in {"torch", "Pyro spline coupling"}
+        return
+    off = (said - wrapped.log_prob(x)).abs().max().item()
+    assert off > 0.5 if name.startswith("torchflows") else off < 1e-5
+
+
+@pytest.mark.parametrize("name", CONDITIONAL)
+def test_draws_come_one_for_each_context(name):
+    """And from torch's generator, which is left as it was."""
+    wrapped = kf.wrap(CONDITIONAL[name](), points(), contexts())
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    drawn = wrapped.own_sample(6, contexts(), generator=torch.Generator().manual_seed(0))
+    assert torch.equal(torch.get_rng_state(), state)
+    if drawn is not None:
+        assert drawn[0].shape == (6, foreign.FEATURES)
+        if drawn[1] is not None:
+            log_prob = wrapped.log_prob(drawn[0], contexts())
+            assert torch.allclose(drawn[1], log_prob, atol=1e-5)
+    assert wrapped.sample(2, contexts()).shape == (2, 6, foreign.FEATURES)
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_the_doctor_takes_them_and_changes_nothing(name):
+    """No finding on a healthy flow; mode and state are what they were."""
+    flow, x = VECTORS[name](), points(32)
+    module = isinstance(flow, torch.nn.Module)
+    before = copy.deepcopy(flow.state_dict()) if module else None
+    if module:
+        flow.train()
+    diagnosis = kf.doctor(flow, x)
+    assert [one for one in diagnosis.findings if one.severity != "note"] == []
+    if module:
+        assert flow.training
+        assert all(torch.equal(value, before[key]) for key, value in flow.state_dict().items())
+
+
+def test_layers_carry_the_names_of_the_library():
+    """In the order data to latent."""
+    profile = kf.profile(kf.wrap(VECTORS["nflows RealNVP"](), points()), points())
+    assert profile.layers[:2] == ("1 AffineCouplingTransform", "2 LULinear")
+    profile = kf.profile(kf.wrap(VECTORS["Pyro spline coupling"](), points()), points())
+    assert profile.layers == ("1 SplineCoupling", "2 Permute", "3 SplineCoupling")
+
+
+def test_the_singular_values_are_those_of_the_dense_jacobian():
+    """Of a flow of another library, too."""
+    wrapped, x = kf.wrap(VECTORS["zuko NSF"](), points()), points()
+    found = kf.spectrum(wrapped.bijection, x)
+    dense = torch.autograd.functional.jacobian(
+        lambda rows: wrapped.bijection(rows)[0].sum(0), x
+    ).transpose(0, 1)
+    values = torch.linalg.svdvals(dense)
+    assert torch.allclose(found.sigma_max, values[:, 0]) and torch.allclose(
+        found.sigma_min, values[:, -1]
+    )
+
+
+def test_functions_and_objects_with_encode_and_decode_are_flows():
+    """With a standard normal behind them."""
+
+    class Doubling(torch.nn.Module):
+        def encode(self, x):
+            return 2 * x, 2 * torch.log(torch.tensor(2.0))
+
+        def decode(self, z):
+            return z / 2, -2 * torch.log(torch.tensor(2.0))
+
+    x = torch.tensor([[0.5, -1.0]])
+    wrapped = kf.wrap(Doubling(), x)
+    wanted = torch.distributions.Normal(0, 0.5).log_prob(x).sum(1)
+    assert torch.allclose(wrapped.log_prob(x), wanted)
+    pair = kf.wrap((Doubling().encode, Doubling().decode), x)
+    assert torch.equal(pair.log_prob(x), wrapped.log_prob(x))
+
+
+def test_what_changes_its_input_or_caches_it_is_seen_through():
+    """The points stay as they are, and the inverse is called, not remembered."""
+
+    def encode(x):
+        x *= 2
+        return x, torch.full((len(x),), 2.0).log() * x.shape[1]
+
+    x = torch.ones(2, 3)
+    wrapped = kf.wrap((encode, lambda z: (z / 2, torch.zeros(len(z)))), x)
+    assert wrapped.bijection(x)[0].max() == 2 and x.max() == 1
+
+
+@pytest.mark.parametrize(
+    ("log_det", "found"),
+    [
+        (0.5, [0.5, 0.5]),
+        (torch.tensor(0.5), [0.5, 0.5]),
+        (torch.tensor([[1.0], [2.0]]), [1.0, 2.0]),
+        (torch.tensor([[1.0, 1.0], [2.0, 0.5]]), [2.0, 2.5]),
+    ],
+)
+def test_a_log_det_of_any_shape_is_one_for_each_row(log_det, found):
+    """A number, a scalar, a column, one for each feature."""
+    wrapped = kf.wrap((lambda x: (x, log_det), lambda z: (z, log_det)), torch.zeros(2, 2))
+    assert wrapped.bijection(torch.zeros(2, 2))[1].tolist() == found
+
+
+@pytest.mark.parametrize(
+    ("flow", "x", "why"),
+    [
+        (3, None, "'flow' should be a Flow, a flow of zuko.* got int"),
+        ((1, 2), None, "two functions, encode and decode"),
+        ((abs, abs), None, "'x' should be given, a few points"),
+        ((abs, abs), torch.zeros(3), r"'x' should be a tensor of rows, got \(3,\)"),
+        ((lambda x: x, abs), torch.zeros(2, 2), "should return a value and a log_det, got Tensor"),
+        ((lambda x: (x[:, :1], 0), abs), torch.zeros(2, 2), r"of shape \(2, 2\), got \(2, 1\)"),
+        ((lambda x: ([x], 0), abs), torch.zeros(2, 2), "got list"),
+        (
+            (lambda x: (x, torch.zeros(3)), abs),
+            torch.zeros(2, 2),
+            r"log_det of forward should have shape \(2,\), got \(3,\)",
+        ),
+        (kf.Permutation((1, 0)), None, "Permutation does not say their shape"),
+    ],
+)
+def test_what_is_no_flow_is_said_in_a_sentence(flow, x, why):
+    """When it is wrapped, or when it is first called."""
+    with pytest.raises(ArgumentError, match=why):
+        kf.wrap(flow, x).log_prob(x)
+
+
+def test_flows_and_bijections_of_ours_need_no_wrapping():
+    """A flow comes back as it is, a bijection with a standard normal."""
+    flow = kf.real_nvp(2, depth=2, hidden=(4,))
+    assert kf.wrap(flow) is flow
+    made = kf.wrap(kf.Permutation((1, 0)), torch.zeros(1, 2))
+    assert made.log_prob(torch.zeros(1, 2)).item() == pytest.approx(-1.8379, abs=1e-4)
+
+
+def test_what_a_library_raises_is_one_sentence():
+    """A context that was forgotten, above all."""
+    flow = foreign.zuko_flow("MAF", foreign.CONTEXT)
+    with pytest.raises(ArgumentError, match="flow of zuko .* RuntimeError .* give its 'context'"):
+        kf.doctor(flow, points())
+    assert kf.doctor(flow, points(), contexts()).ok
+
+
+def test_a_wrapped_flow_says_how_to_copy_it_and_that_it_has_no_file(tmp_path):
+    """Its layers are functions of the library's own objects."""
+    wrapped = kf.wrap(foreign.zuko_flow("MAF"))
+    with pytest.raises(ArgumentError, match="copy the flow of zuko, and wrap that"):
+        copy.deepcopy(wrapped)
+    with pytest.raises(ArgumentError, match="Wrapped cannot be written"):
+        kf.save(wrapped, tmp_path / "flow.safetensors")
+    with pytest.raises(ArgumentError, match=r"got MAF: kappaflow.wrap makes one"):
+        kf.profile(foreign.zuko_flow("MAF"), points())
+
+
+def test_training_a_wrapped_flow_trains_the_flow():
+    """The parameters are the same ones."""
+    flow = foreign.zuko_flow("RealNVP")
+    x = 3 * torch.randn(400, 4, generator=torch.Generator().manual_seed(0)).double()
+    start = flow().log_prob(x).mean().item()
+    kf.fit(kf.wrap(flow), x, max_epochs=3, progress=False)
+    assert flow().log_prob(x).mean().item() > start + 0.1
+
+
+def test_importing_nothing_of_theirs():
+    """The adapters are found by the names of modules; zuko changes torch when it is imported."""
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, torch, kappaflow as kf; kf.wrap((abs, abs), torch.zeros(1, 2));"
+        "print({'zuko', 'nflows', 'normflows', 'FrEIA', 'pyro'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
