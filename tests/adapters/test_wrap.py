@@ -133,14 +133,18 @@ def test_draws_come_one_for_each_context(name):
 
 @pytest.mark.parametrize("name", VECTORS)
 def test_the_doctor_takes_them_and_changes_nothing(name):
-    """No finding on a healthy flow; mode and state are what they were."""
+    """No finding on a healthy flow; mode and state are what they were.
+
+    Of torchflows 1.2.1 the density that comes with samples is wrong, and that alone is found.
+    """
     flow, x = VECTORS[name](), points(32)
     module = isinstance(flow, torch.nn.Module)
     before = copy.deepcopy(flow.state_dict()) if module else None
     if module:
         flow.train()
     diagnosis = kf.doctor(flow, x)
-    assert [one for one in diagnosis.findings if one.severity != "note"] == []
+    wrong = {one.code for one in diagnosis.findings if one.severity != "note"}
+    assert wrong == ({"KF206"} if name.startswith("torchflows") else set())
     if module:
         assert flow.training
         assert all(torch.equal(value, before[key]) for key, value in flow.state_dict().items())

@@ -20,7 +20,9 @@ from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import first_not_finite, latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
-from kappaflow.diagnosis.rules import RULES, LogDets, Measured
+from kappaflow.diagnosis.measured import LogDets, Measured
+from kappaflow.diagnosis.paths import paths_at
+from kappaflow.diagnosis.rules import RULES
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 
@@ -115,12 +117,14 @@ def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
     shape = profile_at(flow, x, context)
     points, latents = flow.units(x)[0], latent_points(flow, len(x), context)
     layers = layers_of(flow.core, context)
+    log_prob = flow.joined_log_prob(x, context)
     return Measured(
         flow=flow,
         profile=shape,
         norm_data=points.flatten(1).double().norm(dim=1),
         norm_latent=latents.flatten(1).double().norm(dim=1),
-        log_prob=flow.joined_log_prob(x, context),
+        log_prob=log_prob,
+        paths=paths_at(flow, x, context, log_prob),
         log_dets=_log_dets(flow, points, context, shape),
         drawn=drawn,
         fault_from_data=first_not_finite(layers, points),

@@ -1,0 +1,75 @@
+"""The rule on log-determinants, against each other and against the Jacobian."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import TRUSTED
+from kappaflow.diagnosis.finding import Finding
+from kappaflow.diagnosis.measured import Measured
+
+# Round trips above this share of |x| are visible in likelihoods and samples.
+LOST = 1e-3
+# Of a log_det, in units of rounding: as in kappaflow.testing, where right flows need 5.
+SAFETY = 10.0
+
+
+def log_det_wrong(m: Measured) -> Iterator[Finding]:
+    """KF203: log_det is not log|det| of the Jacobian, in one direction or in both."""
+    off = {which: one for which, one in _log_det_errors(m).items() if one is not None}
+    if not off:
+        return
+    worst, tolerance = max(off.values())
+    if "sum" in off:
+        message = f"The log_dets of the two directions add up to {worst:.2g} nats instead of 0."
+    else:
+        blamed = _DIRECTIONS[next(iter(off))] if len(off) == 1 else "both directions"
+        message = (
+            f"The log_det of {blamed} is off log|det| of the Jacobian by up to {worst:.2g} nats."
+        )
+    yield Finding(
+        code="KF203",
+        severity="error",
+        layer=None,
+        message=message,
+        cause="A log_det with a wrong sign, without a term, or averaged where it should add.",
+        cure="Check each layer with kappaflow.testing.check_bijection.",
+        evidence={"worst_nats": worst, "tolerance_nats": tolerance},
+    )
+
+
+_DIRECTIONS = {"forward": "the forward direction", "inverse": "the inverse"}
+
+
+def _log_det_errors(m: Measured) -> dict[str, tuple[float, float] | None]:
+    """Returns by comparison the worst error above its tolerance, and that tolerance, in nats.
+
+    The tolerance is that of `kappaflow.testing`: 10 eps kappa (1 + sum |log s|), with the square
+    root of the number of layers in place of 1, since each of them rounds, and with the worst
+    condition number over the depth. The inverse is called at a latent, and where the round trip
+    misses by more than rounding, that is what its log_det may differ by.
+    """
+    lost = m.profile.eps * m.profile.condition_number.amax(dim=0)
+    missed = m.profile.round_trip_data[0] / m.norm_data.clamp_min(1)
+    there = SAFETY * lost * m.log_dets.size
+    back = SAFETY * torch.maximum(lost, missed) * m.log_dets.size
+    judged, returned = lost < TRUSTED, (lost < TRUSTED) & (missed <= LOST)
+    forward, inverse, true = m.log_dets.forward, m.log_dets.inverse, m.log_dets.true
+    if true is None:
+        return {"sum": _worst_above(forward + inverse, back, returned)}
+    known = torch.isfinite(true)
+    return {
+        "forward": _worst_above(forward - true, there, judged & known),
+        "inverse": _worst_above(inverse + true, back, returned & known),
+    }
+
+
+def _worst_above(error: Tensor, tolerance: Tensor, judged: Tensor) -> tuple[float, float] | None:
+    """Returns the largest error above its tolerance among the points that can be judged."""
+    error = error.abs().nan_to_num(torch.inf)
+    above = judged & (error > tolerance)
+    if not above.any():
+        return None
+    row = int((error * above).nan_to_num(0).argmax())
+    return error[row].item(), tolerance[row].item()

@@ -1,0 +1,113 @@
+"""The ways to a density: each rule fires on its planted fault, and on nothing else."""
+
+import math
+
+import pytest
+import torch
+
+import kappaflow as kf
+
+FEATURES = 4
+SEEDS = pytest.mark.parametrize("seed", range(20))
+
+
+def points(seed=0):
+    """64 points of N(0, I)."""
+    return torch.randn(64, FEATURES, generator=torch.Generator().manual_seed(seed))
+
+
+class Foreign(torch.nn.Module):
+    """A flow as an object of its own, whose paths can be wrong on purpose."""
+
+    def __init__(self, seed, *, left_out=0.0, mixing=0.0, noise=0.0):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.flow = kf.real_nvp(FEATURES, depth=4, hidden=(8,), scale_bound=3.0)
+        for parameter in self.flow.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        self.flow.bijection.bijections[0].fit(points(seed))
+        self.left_out, self.mixing, self.noise = left_out, mixing, noise
+
+    def encode(self, x):
+        z, log_det = self.flow.bijection(x)
+        return z, log_det + self.mixing * x.mean() + self.noise * torch.randn(len(x))
+
+    def decode(self, z):
+        x, log_det = self.flow.bijection.inverse(z)
+        return x, log_det - self.mixing * x.mean()
+
+    def log_prob(self, x):
+        return self.flow.log_prob(x) - self.left_out * self.flow.bijection(x)[1]
+
+
+def codes(flow, x):
+    """Returns the codes of all findings, with their evidence."""
+    return {one.code: one for one in kf.doctor(flow, x).findings}
+
+
+@SEEDS
+def test_a_healthy_object_has_no_finding(seed):
+    """20 of 20."""
+    assert codes(Foreign(seed), points(seed)) == {}
+
+
+@SEEDS
+def test_a_log_prob_that_leaves_out_a_log_det_is_found(seed):
+    """KF205, and the layers are right: nothing else is found."""
+    flow = Foreign(seed, left_out=1.0)
+    found = codes(flow, points(seed))
+    assert set(found) == {"KF205"} and found["KF205"].severity == "error"
+    worst = flow.flow.bijection(points(seed))[1].abs().max().item()
+    assert found["KF205"].evidence["worst_nats"] == pytest.approx(worst, rel=1e-3)
+
+
+@SEEDS
+def test_rows_that_talk_to_each_other_are_found(seed):
+    """KF204 with the layer; a log_det that reads the mean of the batch."""
+    found = codes(Foreign(seed, mixing=5.0), points(seed))
+    assert found["KF204"].layer == "1 Foreign" and found["KF204"].severity == "error"
+
+
+class Normalised(kf.Bijection):
+    """Divides by the deviation of the batch, as batch statistics in training do."""
+
+    def forward(self, x, context=None):
+        scale = x.std(0)
+        return x / scale, (-scale.log().sum()).expand(len(x))
+
+    def inverse(self, z, context=None):
+        scale = points().std(0)
+        return z * scale, scale.log().sum().expand(len(z))
+
+
+def test_the_layer_that_mixes_rows_is_named():
+    """The second of three."""
+    shift = kf.ElementwiseAffine(FEATURES)
+    chain = kf.Chain([shift, Normalised(), kf.ElementwiseAffine(FEATURES)])
+    found = codes(kf.Flow(kf.StandardNormal(FEATURES), chain), points())
+    assert found["KF204"].layer == "2 Normalised"
+
+
+@SEEDS
+def test_an_answer_that_is_random_is_a_note(seed):
+    """KF104: the others cannot be told from noise then."""
+    found = codes(Foreign(seed, noise=0.1, left_out=1.0), points(seed))
+    assert found["KF104"].severity == "note" and "KF205" not in found and "KF204" not in found
+
+
+class Sampling(kf.Flow):
+    """A flow that adds the log_det of the inverse to the density of its draws."""
+
+    def sample_and_log_prob(self, n, context=None, *, generator=None):
+        x, log_prob = super().sample_and_log_prob(n, context, generator=generator)
+        return x, log_prob - 2 * self.bijection(x, context)[1]
+
+
+@SEEDS
+def test_a_wrong_density_of_draws_is_found(seed):
+    """KF206 alone, with its size."""
+    flow = Foreign(seed).flow
+    found = codes(Sampling(flow.base, flow.bijection), points(seed))
+    assert set(found) == {"KF206"}
+    assert found["KF206"].evidence["worst_nats"] > 0.1
+    assert math.isfinite(found["KF206"].evidence["tolerance_nats"])
