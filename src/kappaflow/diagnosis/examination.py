@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -19,6 +19,7 @@ from kappaflow.conditioning.points import (
 from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import first_not_finite, latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.diagnosis.codes import check_codes, is_chosen
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
 from kappaflow.diagnosis.measured import LogDets, Measured
 from kappaflow.diagnosis.paths import paths_at
@@ -97,6 +98,28 @@ def _said_in_a_sentence(flow: Flow, context: Tensor | None) -> Iterator[None]:
 def with_findings(diagnosis: Diagnosis, more: Iterable[Finding]) -> Diagnosis:
     """Returns a diagnosis with findings from elsewhere, and the verdict that follows from all."""
     findings = [*diagnosis.findings, *more]
+    return _diagnosis(findings, diagnosis.measured, diagnosis.profile)
+
+
+def chosen(
+    diagnosis: Diagnosis, select: Sequence[str] = (), ignore: Sequence[str] = ()
+) -> Diagnosis:
+    """Returns a diagnosis with some of its findings, and the verdict that follows from these.
+
+    Args:
+        diagnosis: Of all.
+        select: Codes or beginnings of them, such as "KF2"; all if empty.
+        ignore: The same, left out.
+
+    Returns:
+        The diagnosis.
+
+    Raises:
+        ArgumentError: One is the code of no finding.
+    """
+    check_codes("select", select)
+    check_codes("ignore", ignore)
+    findings = [one for one in diagnosis.findings if is_chosen(one.code, select, ignore)]
     return _diagnosis(findings, diagnosis.measured, diagnosis.profile)
 
 

@@ -1,5 +1,6 @@
 """Run folders from end to end: what the commands do, as functions."""
 
+from kappaflow.runs.examine_code import examine_code, is_code
 from kappaflow.runs.factor import factor_file
 from kappaflow.runs.fit import Model, RunSummary, fit_run
 from kappaflow.runs.fit_images import ImageRunSummary, fit_image_run
@@ -19,11 +20,13 @@ __all__ = [
     "RunSummary",
     "Source",
     "check_image_path",
+    "examine_code",
     "examine_image_run",
     "examine_run",
     "factor_file",
     "fit_image_run",
     "fit_run",
+    "is_code",
     "is_image_run",
     "is_unfinished_run",
     "rewrite_run",

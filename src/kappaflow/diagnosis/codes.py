@@ -1,0 +1,54 @@
+"""All findings by their code: what each says, in a line."""
+
+from collections.abc import Sequence
+
+from kappaflow.errors import ArgumentError
+
+CODES = {
+    "KF101": "log_prob is not finite",
+    "KF102": "samples are not finite",
+    "KF104": "log_prob differs from call to call",
+    "KF201": "data, latent, data: the way back misses the point",
+    "KF202": "latent, data, latent: the way back misses the latent",
+    "KF203": "a log_det is not log|det| of the Jacobian",
+    "KF204": "what a row gives depends on the rows beside it",
+    "KF205": "log_prob is not what the base and the layers say",
+    "KF206": "the density that comes with samples is not the density there",
+    "KF301": "the condition number is too large for the float type",
+    "KF302": "one layer is far worse conditioned than the others",
+    "KF401": "a part waits for its first data",
+    "KF501": "on held-out rows the flow is worse than a Gaussian",
+    "KF502": "on held-out images the flow is worse than histograms of pixels",
+}
+
+
+def is_chosen(code: str, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> bool:
+    """Returns whether a code is asked for; of two prefixes that fit the longer one decides.
+
+    Args:
+        code: Such as "KF203".
+        select: Codes or beginnings of them, such as "KF2"; all if empty.
+        ignore: The same, left out.
+
+    Returns:
+        Whether it is.
+
+    Example:
+        >>> [code for code in ("KF201", "KF203", "KF301") if is_chosen(code, ["KF2"], ["KF203"])]
+        ['KF201']
+    """
+    wanted = max((len(one) for one in select if code.startswith(one)), default=-1)
+    left_out = max((len(one) for one in ignore if code.startswith(one)), default=-1)
+    if not select:
+        return left_out < 0
+    return wanted > left_out
+
+
+def check_codes(name: str, codes: Sequence[str]) -> None:
+    """Says so if a code, or the beginning of one, is that of no finding."""
+    for one in codes:
+        if not one or not any(code.startswith(one) for code in CODES):
+            raise ArgumentError(
+                f"'{name}' should name findings, such as KF2 or KF203, got {one!r}: there are "
+                f"{', '.join(CODES)}."
+            )

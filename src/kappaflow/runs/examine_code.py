@@ -1,0 +1,123 @@
+"""Flows that Python code of the reader's own makes: FILE.py:NAME or MODULE:NAME."""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from kappaflow.adapters import wrap
+from kappaflow.data import load_table
+from kappaflow.diagnosis import Diagnosis, doctor
+from kappaflow.errors import ArgumentError
+from kappaflow.runs.job import refuse_gaps
+
+MODULE_NAME = "_examined_by_kappaflow"
+
+
+def is_code(target: str) -> bool:
+    """Returns whether a target names something in Python code, and not a run folder.
+
+    Example:
+        >>> is_code("flows.py:make"), is_code("package.module:make"), is_code("runs/magic")
+        (True, True, False)
+    """
+    home, colon, name = target.rpartition(":")
+    named = bool(colon) and name.isidentifier() and not Path(target).exists()
+    return named and (home.endswith(".py") or all(part.isidentifier() for part in home.split(".")))
+
+
+def examine_code(
+    target: str, data: str | None = None, context: tuple[str, ...] = ()
+) -> tuple[Diagnosis, str]:
+    """Returns the doctor's diagnosis of a flow that code makes, and at which points, in words.
+
+    The code is run: give none that you would not run yourself.
+
+    Args:
+        target: FILE.py:NAME or MODULE:NAME. NAME is a flow, as `kappaflow.wrap` takes it, or a
+            function without arguments that returns one; or one with points, (flow, x), or with
+            points and contexts, (flow, x, context).
+        data: A table to take the points from instead, in the units that the flow expects.
+        context: Columns of it that are the context.
+
+    Returns:
+        The diagnosis and the points.
+
+    Raises:
+        ArgumentError: The code cannot be run, has no such name, or what it makes is no flow.
+    """
+    flow, x, given = _made(target)
+    words = "points that the code gives" if x is not None else "samples of the flow"
+    if data is not None:
+        table = load_table(data, context=list(context))
+        refuse_gaps(table, data)
+        x = torch.from_numpy(table.values).float()
+        given = None if table.context is None else torch.from_numpy(table.context).float()
+        words = f"rows of {data}"
+    elif context:
+        raise ArgumentError("'context' should be left out without data: it names its columns.")
+    dtype = wrap(flow, x, given).dtype
+    x, given = (None if value is None else value.to(dtype) for value in (x, given))
+    return doctor(flow, x, given), words
+
+
+def _made(target: str) -> tuple[object, Tensor | None, Tensor | None]:
+    """Returns a flow, its points and its contexts, as the code says."""
+    home, _, name = target.rpartition(":")
+    module = _module(home)
+    if not hasattr(module, name):
+        raise ArgumentError(f"{home} has no {name!r}.")
+    found = getattr(module, name)
+    if inspect.isfunction(found) or inspect.isclass(found):
+        try:
+            found = found()
+        except Exception as error:
+            raise _said(home, error) from error
+    if not isinstance(found, tuple) or all(map(callable, found)):  # of encode and decode
+        return found, None, None
+    flow, *tensors = found
+    if not 1 <= len(tensors) <= 2 or not all(isinstance(one, Tensor) for one in tensors):
+        raise ArgumentError(
+            f"{target} should give a flow, (flow, x) or (flow, x, context) with tensors, got a "
+            f"tuple of {', '.join(type(one).__name__ for one in found)}."
+        )
+    return flow, tensors[0], tensors[1] if len(tensors) == 2 else None
+
+
+def _module(home: str) -> ModuleType:
+    """Returns the module of a file or of a name, imported."""
+    if not home.endswith(".py"):
+        try:
+            return importlib.import_module(home)
+        except Exception as error:
+            raise _said(home, error) from error
+    path = Path(home).resolve()
+    if not path.is_file():
+        raise ArgumentError(f"{home} is not there.")
+    spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
+    if spec is None or spec.loader is None:
+        raise ArgumentError(f"{home} cannot be imported.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[MODULE_NAME] = module
+    sys.path.insert(0, str(path.parent))  # as `python FILE.py` has it
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise _said(home, error) from error
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+def _said(home: str, error: Exception) -> ArgumentError:
+    """Returns what the code raised as one sentence, with its line."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
+    where = f" in line {lines[-1]}" if home.endswith(".py") and lines else ""
+    first = (str(error).splitlines() or [""])[0]
+    return ArgumentError(f"{home} raised {type(error).__name__}{where}: {first}")
