@@ -3,5 +3,6 @@
 from kappaflow.testing.bijections import check_bijection
 from kappaflow.testing.contract import ContractError
 from kappaflow.testing.flows import check_flow
+from kappaflow.testing.healthy import assert_healthy
 
-__all__ = ["ContractError", "check_bijection", "check_flow"]
+__all__ = ["ContractError", "assert_healthy", "check_bijection", "check_flow"]
