@@ -12,11 +12,14 @@ from kappaflow.testing import assert_healthy
 X = torch.randn(32, 2, generator=torch.Generator().manual_seed(0))
 
 
-def doubling(log_det=2 * math.log(2)):
+TWICE = 2 * math.log(2)
+
+
+def doubling(log_det=TWICE):
     """Returns two functions, of which the first may say a wrong log_det."""
     return (
         lambda x: (2 * x, torch.full((len(x),), log_det)),
-        lambda z: (z / 2, torch.full((len(z),), -2 * math.log(2))),
+        lambda z: (z / 2, torch.full((len(z),), -TWICE)),
     )
 
 
