@@ -102,7 +102,7 @@ def sheets(images: pl.DataFrame, settings: PaddingSettings) -> Chart:
         title="Samples of the flows of images",
         caption="The first 36 samples of the first seed, at temperature 1.",
         panels=panels,
-        columns=min(4, max(1, len(settings.image_paddings))),
+        columns=max(1, len(settings.image_paddings)),
     )
 
 

@@ -14,7 +14,7 @@ from kappaflow.storage import write_bytes
 DOTS_PER_INCH = 150
 WIDTH, HEIGHT, SIDE = 3.3, 2.7, 1.7  # inches of a panel, and of a picture
 STYLES = {"solid": "-", "dash": "--", "dot": ":", "none": ""}
-LONGEST_TITLE = 34
+LONGEST_TITLE, LONGEST_OF_PICTURE = 34, 20
 MARKED = 12  # points of a line up to which each is marked
 LOOK: dict[Any, Any] = {
     "svg.hashsalt": "kappaflow",
@@ -60,7 +60,7 @@ def _drawn(chart: Chart) -> Any:  # noqa: ANN401
 
     columns = min(chart.columns, len(chart.panels))
     rows = -(-len(chart.panels) // columns)
-    width, height = (SIDE, SIDE + 0.25) if chart.is_pictures else (WIDTH, HEIGHT)
+    width, height = (SIDE, SIDE + 0.35) if chart.is_pictures else (WIDTH, HEIGHT)
     legend = _legend_rows(chart)
     figure = Figure(
         figsize=(max(columns * width, 4.0), rows * height + 0.22 * legend), layout="constrained"
@@ -116,7 +116,7 @@ def _draw_panel(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
             interpolation="nearest",
         )
         cell.axis("off")
-        cell.set_title(panel.title, fontsize=8)
+        cell.set_title(textwrap.fill(panel.title, LONGEST_OF_PICTURE), fontsize=8)
         return
     for series in panel.series:
         _draw_series(cell, series, panel)
