@@ -111,3 +111,47 @@ def test_a_wrong_density_of_draws_is_found(seed):
     assert set(found) == {"KF206"}
     assert found["KF206"].evidence["worst_nats"] > 0.1
     assert math.isfinite(found["KF206"].evidence["tolerance_nats"])
+
+
+class Exploding(kf.Bijection):
+    """The identity, which stops to be one beyond a distance."""
+
+    def __init__(self, beyond):
+        super().__init__()
+        self.beyond = beyond
+
+    def forward(self, x, context=None):
+        return x.clamp(-self.beyond, self.beyond), torch.zeros(len(x))
+
+    def inverse(self, z, context=None):
+        return z, torch.zeros(len(z))
+
+
+@pytest.mark.parametrize(
+    ("beyond", "severity"), [(3.6, "warning"), (5.6, "note"), (8.0, "note"), (40.0, None)]
+)
+def test_latents_far_out_that_are_lost_are_found(beyond, severity):
+    """KF303: a warning near the draws, a note far from them; what is right stays silent."""
+    layers = kf.Chain([Exploding(beyond), kf.ElementwiseAffine(FEATURES)])
+    found = codes(kf.Flow(kf.StandardNormal(FEATURES), layers), points().clamp(-3, 3))
+    assert set(found) == ({"KF303"} if severity else set())
+    if severity:
+        assert found["KF303"].severity == severity
+        assert found["KF303"].evidence["lost_at_0_sigma"] == 0
+        assert found["KF303"].evidence["lost_at_10_sigma"] > 0.3
+
+
+def test_a_scale_that_overflows_far_out_names_its_layer():
+    """Exp of a square: finite for draws of the base, infinite a few sigma further out."""
+
+    class Squared(kf.Bijection):
+        def forward(self, x, context=None):
+            return x, torch.zeros(len(x))
+
+        def inverse(self, z, context=None):
+            overflow = torch.where(z.abs() > 7, math.inf, 0.0)
+            return z + overflow, torch.zeros(len(z))
+
+    layers = kf.Chain([kf.ElementwiseAffine(FEATURES), Squared()])
+    found = codes(kf.Flow(kf.StandardNormal(FEATURES), layers), points())
+    assert found["KF303"].layer == "2 Squared"

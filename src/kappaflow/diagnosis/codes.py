@@ -16,6 +16,7 @@ CODES = {
     "KF206": "the density that comes with samples is not the density there",
     "KF301": "the condition number is too large for the float type",
     "KF302": "one layer is far worse conditioned than the others",
+    "KF303": "latents that are far out do not come back",
     "KF401": "a part waits for its first data",
     "KF501": "on held-out rows the flow is worse than a Gaussian",
     "KF502": "on held-out images the flow is worse than histograms of pixels",

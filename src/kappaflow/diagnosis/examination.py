@@ -19,11 +19,12 @@ from kappaflow.conditioning.points import (
 from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import first_not_finite, latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.diagnosis.all_rules import RULES
 from kappaflow.diagnosis.codes import check_codes, is_chosen
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
 from kappaflow.diagnosis.measured import LogDets, Measured
 from kappaflow.diagnosis.paths import paths_at
-from kappaflow.diagnosis.rules import RULES
+from kappaflow.diagnosis.tails import tails_of
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 
@@ -149,6 +150,7 @@ def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
         log_prob=log_prob,
         paths=paths_at(flow, x, context, log_prob),
         log_dets=_log_dets(flow, points, context, shape),
+        tails=tails_of(flow, len(x), context),
         drawn=drawn,
         fault_from_data=first_not_finite(layers, points),
         fault_from_latent=first_not_finite(layers, latents, from_latent=True),

@@ -99,9 +99,6 @@ def drawn_log_prob_differs(m: Measured) -> Iterator[Finding]:
     )
 
 
-PATH_RULES = (random_answers, rows_depend, own_log_prob_differs, drawn_log_prob_differs)
-
-
 def _compared(m: Measured, a: Tensor, b: Tensor, rounding: Tensor) -> tuple[float, float]:
     """Returns the largest difference of two ways, and what right ones may differ by, in nats.
 

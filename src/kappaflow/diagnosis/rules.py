@@ -1,7 +1,7 @@
-"""The rules: each looks at the measurements of a flow and finds one kind of fault, or nothing."""
+"""Rules on values, round trips, conditioning and starts: each finds one fault, or nothing."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -9,13 +9,10 @@ from torch import Tensor
 from kappaflow.bijections import ActNorm, Standardize
 from kappaflow.conditioning import TRUSTED, Profile
 from kappaflow.diagnosis.finding import Finding
-from kappaflow.diagnosis.log_det_rules import LOST, log_det_wrong
+from kappaflow.diagnosis.log_det_rules import LOST
 from kappaflow.diagnosis.measured import Measured
-from kappaflow.diagnosis.path_rules import PATH_RULES
 from kappaflow.factor import Whiten
 from kappaflow.nets import StandardizeInputs
-
-Rule = Callable[[Measured], Iterator[Finding]]
 
 
 def not_finite(m: Measured) -> Iterator[Finding]:
@@ -199,18 +196,6 @@ def not_started(m: Measured) -> Iterator[Finding]:
             cure="Train it with kappaflow.fit, which fits the units first.",
             evidence={"layers": len(waiting)},
         )
-
-
-RULES: tuple[Rule, ...] = (
-    not_finite,
-    round_trip_not_finite,
-    round_trip_lost,
-    log_det_wrong,
-    *PATH_RULES,
-    ill_conditioned,
-    one_layer_carries,
-    not_started,
-)
 
 
 def _worst_condition(m: Measured) -> float:
