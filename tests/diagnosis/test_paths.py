@@ -155,3 +155,31 @@ def test_a_scale_that_overflows_far_out_names_its_layer():
     layers = kf.Chain([kf.ElementwiseAffine(FEATURES), Squared()])
     found = codes(kf.Flow(kf.StandardNormal(FEATURES), layers), points())
     assert found["KF303"].layer == "2 Squared"
+
+
+class HeavyBase(kf.StandardNormal):
+    """A standard normal times a constant."""
+
+    def __init__(self, features, constant):
+        super().__init__(features)
+        self.constant = constant
+
+    def log_prob(self, z, context=None):
+        return super().log_prob(z) + self.constant
+
+
+@SEEDS
+def test_a_density_that_does_not_integrate_to_one_is_found(seed):
+    """KF207 with the integral, exp of the constant; none where the constant is none."""
+    x = points(seed)[:, :2]
+    torch.manual_seed(seed)
+    right = kf.real_nvp(2, depth=4, hidden=(8,), scale_bound=3.0)
+    for parameter in right.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    right.bijection.bijections[0].fit(x)
+    assert codes(right, x) == {}
+    for constant in (-0.3, 0.3):
+        wrong = codes(kf.Flow(HeavyBase(2, constant), right.bijection), x)
+        assert set(wrong) == {"KF207"}
+        value, error = (wrong["KF207"].evidence[key] for key in ("integral", "standard_error"))
+        assert abs(value - math.exp(constant)) < 5 * error < 0.1

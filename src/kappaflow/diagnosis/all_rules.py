@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from kappaflow.diagnosis.finding import Finding
+from kappaflow.diagnosis.integral_rules import not_normalised
 from kappaflow.diagnosis.log_det_rules import log_det_wrong
 from kappaflow.diagnosis.measured import Measured
 from kappaflow.diagnosis.path_rules import (
@@ -32,6 +33,7 @@ RULES: tuple[Rule, ...] = (
     rows_depend,
     own_log_prob_differs,
     drawn_log_prob_differs,
+    not_normalised,
     ill_conditioned,
     one_layer_carries,
     tails_lost,

@@ -14,6 +14,7 @@ CODES = {
     "KF204": "what a row gives depends on the rows beside it",
     "KF205": "log_prob is not what the base and the layers say",
     "KF206": "the density that comes with samples is not the density there",
+    "KF207": "the density does not integrate to one",
     "KF301": "the condition number is too large for the float type",
     "KF302": "one layer is far worse conditioned than the others",
     "KF303": "latents that are far out do not come back",

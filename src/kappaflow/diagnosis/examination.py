@@ -22,6 +22,7 @@ from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.all_rules import RULES
 from kappaflow.diagnosis.codes import check_codes, is_chosen
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
+from kappaflow.diagnosis.integral import integral_of
 from kappaflow.diagnosis.measured import LogDets, Measured
 from kappaflow.diagnosis.paths import paths_at
 from kappaflow.diagnosis.tails import tails_of
@@ -151,6 +152,7 @@ def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
         paths=paths_at(flow, x, context, log_prob),
         log_dets=_log_dets(flow, points, context, shape),
         tails=tails_of(flow, len(x), context),
+        integral=integral_of(flow, drawn, context),
         drawn=drawn,
         fault_from_data=first_not_finite(layers, points),
         fault_from_latent=first_not_finite(layers, latents, from_latent=True),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kappaflow.conditioning import Profile
+from kappaflow.diagnosis.integral import Integral
 from kappaflow.diagnosis.paths import Paths
 from kappaflow.diagnosis.tails import Tails
 from kappaflow.flows import Flow
@@ -41,6 +42,7 @@ class Measured:
         log_dets: Those of both directions at the points.
         paths: Densities by other ways, at the points and at draws.
         tails: Round trips of latents that are further out than draws of the base.
+        integral: Of the density, in few dimensions; None elsewhere.
         drawn: What the flow makes of draws of the base, in the units of the data.
         fault_from_data: The layer that is first to make a value that is not finite on the way
             data, latent, data; None if all are finite.
@@ -55,6 +57,7 @@ class Measured:
     log_dets: LogDets
     paths: Paths
     tails: Tails
+    integral: Integral | None
     drawn: Tensor
     fault_from_data: str | None
     fault_from_latent: str | None
