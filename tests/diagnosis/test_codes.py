@@ -52,7 +52,8 @@ def test_the_example_of_a_rule_makes_it_fire(code, example):
 
 def test_each_rule_of_the_doctor_has_an_example():
     """But those that compare likelihoods, which a training needs."""
-    assert [code for code, _ in examples()] == [code for code in CODES if code < "KF500"]
+    likelihoods = {"KF501", "KF502"}
+    assert [code for code, _ in examples()] == [code for code in CODES if code not in likelihoods]
 
 
 @pytest.mark.parametrize(

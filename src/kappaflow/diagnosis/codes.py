@@ -21,6 +21,11 @@ CODES = {
     "KF401": "a part waits for its first data",
     "KF501": "on held-out rows the flow is worse than a Gaussian",
     "KF502": "on held-out images the flow is worse than histograms of pixels",
+    "KF601": "columns of the data depend on each other",
+    "KF602": "a column of the data is constant",
+    "KF603": "a column of the data is discrete, or has values that come again and again",
+    "KF604": "rows of the data are repeated",
+    "KF605": "float32 cannot hold a column of the data",
 }
 
 

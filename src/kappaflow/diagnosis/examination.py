@@ -21,6 +21,7 @@ from kappaflow.conditioning.round_trip import first_not_finite, latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.all_rules import RULES
 from kappaflow.diagnosis.codes import check_codes, is_chosen
+from kappaflow.diagnosis.data_rules import data_findings
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
 from kappaflow.diagnosis.integral import integral_of
 from kappaflow.diagnosis.measured import LogDets, Measured
@@ -40,8 +41,9 @@ def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None)
 
     Args:
         flow: A flow, of ours or as `kappaflow.wrap` takes it, of which a copy is examined.
-        x: Points from the data, (B, *event); the first 64 are used. Its own samples if left out,
-            which shows less: a flow is rarely bad where it puts its own mass.
+        x: Points from the data, (B, *event); the flow is measured at the first 64, and all are
+            looked at as data. Its own samples if left out, which shows less: a flow is rarely bad
+            where it puts its own mass.
         context: (B, C), for a conditional flow.
 
     Returns:
@@ -56,6 +58,7 @@ def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None)
         >>> kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.zeros(8, 4)).ok
         True
     """
+    given = x
     with torch.random.fork_rng(devices=[]):
         own = _to_examine(flow, x, context)
         if x is None:
@@ -65,6 +68,8 @@ def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None)
         with measuring(own), _said_in_a_sentence(own, context):
             measured = _measure(own, x, context)
         findings = [finding for rule in RULES for finding in rule(measured)]
+    if given is not None:
+        findings += data_findings(given)
     return _diagnosis(findings, _figures(measured), measured.profile)
 
 

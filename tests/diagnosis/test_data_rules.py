@@ -1,0 +1,90 @@
+"""Rules on the points themselves: each on its planted fault, at twenty seeds."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+
+SEEDS = pytest.mark.parametrize("seed", range(20))
+
+
+def points(seed, n=300):
+    """Points in five columns."""
+    return torch.randn(n, 5, generator=torch.Generator().manual_seed(seed))
+
+
+def found(x):
+    """The findings on a flow that does nothing, by code."""
+    flow = kf.Flow(kf.StandardNormal(x.shape[1]), kf.ElementwiseAffine(x.shape[1]))
+    return {one.code: one for one in kf.doctor(flow, x).findings}
+
+
+def dependent(x, generator):
+    """One column is a mean of others."""
+    weights = torch.rand(4, generator=generator)
+    x[:, 4] = x[:, :4] @ weights
+
+
+def doubled(x, generator):
+    """Two columns are one."""
+    x[:, 1] = x[:, 3]
+
+
+def constant(x, generator):
+    """One column has no spread."""
+    x[:, 2] = torch.randn((), generator=generator)
+
+
+def discrete(x, generator):
+    """Whole numbers."""
+    x[:, 0] = torch.randint(-3, 4, (len(x),), generator=generator).float()
+
+
+def again(x, generator):
+    """One value in a fifth of the rows."""
+    x[: len(x) // 5, 0] = 0.25
+
+
+def repeated(x, generator):
+    """Half of the rows are the other half."""
+    x[len(x) // 2 :] = x[: len(x) // 2].clone()
+
+
+def offset(x, generator):
+    """Little spread around a large value."""
+    x[:, 3] += 1e7
+
+
+@SEEDS
+@pytest.mark.parametrize(
+    ("fault", "code", "severity"),
+    [
+        (dependent, "KF601", "warning"),
+        (doubled, "KF601", "warning"),
+        (constant, "KF602", "warning"),
+        (discrete, "KF603", "note"),
+        (again, "KF603", "note"),
+        (repeated, "KF604", "note"),
+    ],
+)
+def test_each_fault_is_found_alone(fault, code, severity, seed):
+    """And nothing else is; the columns are named."""
+    x = points(seed)
+    fault(x, torch.Generator().manual_seed(seed))
+    by_code = found(x)
+    assert set(by_code) == {code} and by_code[code].severity == severity
+    assert by_code[code].evidence["rows"] == len(x)
+
+
+def test_what_float32_cannot_hold_is_said():
+    """Values around ten million: float32 counts them in ones."""
+    x = points(0)
+    offset(x, None)
+    assert found(x)["KF605"].severity == "warning"
+
+
+@SEEDS
+def test_data_without_a_fault_is_silent(seed):
+    """20 of 20; and few points are points, not data."""
+    assert found(points(seed)) == {}
+    assert found(torch.zeros(8, 3)) == {}
