@@ -76,7 +76,7 @@ def normflows_flow(name):
                 nf.flows.LULinearPermute(FEATURES),
             ]
     base = nf.distributions.DiagGaussian(FEATURES)
-    return jittered(nf.NormalizingFlow(base, flows))
+    return jittered(nf.NormalizingFlow(base, flows), scale=0.03)
 
 
 def normflows_conditional():

@@ -1,0 +1,44 @@
+"""The doctor on healthy flows of other libraries: silent, at twenty seeds each."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+from adapters import foreign
+
+FLOWS = {
+    "zuko RealNVP": lambda: foreign.zuko_flow("RealNVP"),
+    "zuko MAF": lambda: foreign.zuko_flow("MAF"),
+    "zuko NSF": lambda: foreign.zuko_flow("NSF"),
+    "nflows RealNVP": lambda: foreign.nflows_flow("RealNVP"),
+    "nflows MAF": lambda: foreign.nflows_flow("MAF"),
+    "nflows NSF": lambda: foreign.nflows_flow("NSF"),
+    "normflows RealNVP": lambda: foreign.normflows_flow("RealNVP"),
+    "normflows NSF": lambda: foreign.normflows_flow("NSF"),
+    "normflows Glow": foreign.normflows_glow,
+    "FrEIA AllInOne": lambda: foreign.freia_flow("AllInOne"),
+    "FrEIA Glow": lambda: foreign.freia_flow("Glow"),
+    "Pyro spline coupling": foreign.pyro_flow,
+}
+MOVED = 0.05  # deviation by which weights are moved
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_healthy_flow_has_no_finding_above_a_note(name):
+    """In float32, where its library allows it."""
+    for seed in range(20):
+        flow = FLOWS[name]()
+        torch.manual_seed(seed)
+        module = isinstance(flow, torch.nn.Module)
+        if module:
+            with torch.no_grad():
+                for parameter in flow.parameters():
+                    if parameter.requires_grad:
+                        parameter.add_(MOVED * torch.randn_like(parameter))
+            flow = flow.float()
+        shape = (2, 4, 4) if name.endswith("Glow") and name.startswith("normflows") else (4,)
+        x = torch.randn(64, *shape, dtype=torch.float32 if module else torch.float64)
+        found = [one for one in kf.doctor(flow, x).findings if one.severity != "note"]
+        assert found == [], f"seed {seed}"
