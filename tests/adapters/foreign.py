@@ -68,7 +68,7 @@ def normflows_flow(name):
     flows = []
     for _ in range(3):
         if name == "RealNVP":
-            net = nf.nets.MLP([2, 16, 4], init_zeros=False)
+            net = nf.nets.MLP([2, 16, 4], init_zeros=True)
             flows += [nf.flows.AffineCouplingBlock(net), nf.flows.Permute(FEATURES, mode="swap")]
         else:
             flows += [
@@ -76,7 +76,7 @@ def normflows_flow(name):
                 nf.flows.LULinearPermute(FEATURES),
             ]
     base = nf.distributions.DiagGaussian(FEATURES)
-    return jittered(nf.NormalizingFlow(base, flows), scale=0.03)
+    return jittered(nf.NormalizingFlow(base, flows), scale=0.05)
 
 
 def normflows_conditional():

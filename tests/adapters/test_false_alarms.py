@@ -29,8 +29,8 @@ MOVED = 0.05  # deviation by which weights are moved
 def test_a_healthy_flow_has_no_finding_above_a_note(name):
     """In float32, where its library allows it."""
     for seed in range(20):
-        flow = FLOWS[name]()
         torch.manual_seed(seed)
+        flow = FLOWS[name]()
         module = isinstance(flow, torch.nn.Module)
         if module:
             with torch.no_grad():
