@@ -150,6 +150,13 @@ def test_the_doctor_takes_them_and_changes_nothing(name):
         assert all(torch.equal(value, before[key]) for key, value in flow.state_dict().items())
 
 
+def test_a_distribution_without_parameters_tells_its_type_by_a_draw():
+    """No points have to be given; torch's generator is left as it was."""
+    flow, state = foreign.torch_distribution(), torch.get_rng_state()
+    assert kf.wrap(flow).dtype == torch.float64
+    assert kf.doctor(flow).ok and torch.equal(torch.get_rng_state(), state)
+
+
 def test_layers_carry_the_names_of_the_library():
     """In the order data to latent."""
     profile = kf.profile(kf.wrap(VECTORS["nflows RealNVP"](), points()), points())

@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from kappaflow.adapters.parts import ForeignBase, ForeignLayer, Parts
+from kappaflow.adapters.parts import ForeignBase, ForeignLayer, Parts, seeded
 from kappaflow.errors import ArgumentError
 
 
@@ -55,11 +56,18 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         nn.ModuleList(modules) if modules else None,
         log_prob=lambda value, given: at(given).log_prob(value),
         sample=lambda n, given: (_drawn(at(given), n), None),
+        like=_one_draw(base),
     )
 
 
 def _drawn(distribution: Any, n: int) -> Tensor:  # noqa: ANN401
     return distribution.sample(() if distribution.batch_shape else (n,))
+
+
+def _one_draw(distribution: Any) -> Tensor:  # noqa: ANN401
+    """Returns a draw, of which type and device matter; torch's generator stays as it was."""
+    with seeded(torch.Generator().manual_seed(0)):
+        return distribution.sample()
 
 
 def _title(transform: Any) -> str:  # noqa: ANN401

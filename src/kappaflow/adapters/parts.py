@@ -172,6 +172,7 @@ class Parts:
         log_prob: The library's own: takes x and the context, returns (B,); None if it has none.
         sample: The library's own: takes n and the context (n rows, or None), and returns x and
             the log_prob that it gives for them, None if it gives none.
+        like: Tells type and device where there is no module and no points are given.
     """
 
     library: str
@@ -180,6 +181,7 @@ class Parts:
     module: nn.Module | None = None
     log_prob: Callable[[Tensor, Tensor | None], Tensor] | None = None
     sample: Callable[[int, Tensor | None], tuple[Tensor, Tensor | None]] | None = None
+    like: Tensor | None = None
 
 
 def event_shape_of(x: Tensor | None, name: str) -> tuple[int, ...]:

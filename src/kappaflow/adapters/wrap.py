@@ -68,7 +68,7 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
             raise ArgumentError(f"'{name}' should be a tensor of rows, got {_in_words(value)}.")
     parts = adapter(flow, x, context)
     width = 0 if context is None else context.shape[1]
-    like = next((one for one in (x, context) if one is not None), None)
+    like = next((one for one in (x, context, parts.like) if one is not None), None)
     return Wrapped(parts, width, like)
 
 
