@@ -46,9 +46,8 @@ class Bijection(nn.Module, ABC):
     #: Whether the map is linear up to a shift, the same at each place behind the features.
     is_linear: bool = False
 
-    @property
-    def label(self) -> str:
-        """What the map is called where layers are listed."""
+    def layer_name(self) -> str:
+        """Returns what the map is called where layers are listed."""
         return type(self).__name__
 
     @abstractmethod

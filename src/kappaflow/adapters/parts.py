@@ -45,8 +45,7 @@ class ForeignLayer(Bijection):
         self.event_shape, self.latent_event_shape = tuple(shapes[0]), tuple(shapes[1])
         self.context_features = context_features
 
-    @property
-    def label(self) -> str:
+    def layer_name(self) -> str:
         return self.title
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -72,9 +72,8 @@ class Tail(Bijection):
         self.layer, self.shape, self.first, self.scale = layer, tuple(shape), first, scale
         self.context_features = layer.context_features
 
-    @property
-    def label(self) -> str:
-        return f"{self.layer.label}, scale {self.scale}"
+    def layer_name(self) -> str:
+        return f"{self.layer.layer_name()}, scale {self.scale}"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, log_det = self.layer(self._images(x, self.shape), context)

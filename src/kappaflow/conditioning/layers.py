@@ -34,7 +34,7 @@ def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Laye
     """
     found = _walk(bijection, context)
     return tuple(
-        Layer(f"{i} {part.label}", part, part_context)
+        Layer(f"{i} {part.layer_name()}", part, part_context)
         for i, (part, part_context) in enumerate(found, start=1)
     )
 
