@@ -42,7 +42,6 @@ docs: setup
 # PRESET=full measures the whole grid, for docs/benchmarks.md, in one or two hours.
 PRESET ?= minutes
 bench: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	$(BIN)/python -m benchmarks all --preset $(PRESET)
 	@echo "Results are in runs/benchmarks; $(BIN)/python -m benchmarks write-page makes the page of them"
 
