@@ -30,7 +30,7 @@ from kappaflow.diagnosis.tails import tails_of
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 
-POINTS = 64
+POINTS, LARGE_POINTS = 64, 8  # of flows up to 500 dimensions, and of larger ones
 
 
 def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None) -> Diagnosis:
@@ -41,9 +41,9 @@ def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None)
 
     Args:
         flow: A flow, of ours or as `kappaflow.wrap` takes it, of which a copy is examined.
-        x: Points from the data, (B, *event); the flow is measured at the first 64, and all are
-            looked at as data. Its own samples if left out, which shows less: a flow is rarely bad
-            where it puts its own mass.
+        x: Points from the data, (B, *event); the flow is measured at the first 64 (8 above 500
+            dimensions), and all are looked at as data. Its own samples if left out, which shows
+            less: a flow is rarely bad where it puts its own mass.
         context: (B, C), for a conditional flow.
 
     Returns:
@@ -140,10 +140,11 @@ def _diagnosis(
 
 
 def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
-    context = None if context is None else context[:POINTS]
-    z = latent_points(flow, POINTS if context is None else len(context), context)
+    most = POINTS if math.prod(flow.joint_shape) <= DENSE_UP_TO else LARGE_POINTS
+    context = None if context is None else context[:most]
+    z = latent_points(flow, most if context is None else len(context), context)
     drawn = flow.bijection.inverse(z, context)[0]
-    x = drawn if x is None else x[:POINTS]
+    x = drawn if x is None else x[:most]
     shape = profile_at(flow, x, context)
     points, latents = flow.units(x)[0], latent_points(flow, len(x), context)
     layers = layers_of(flow.core, context)
