@@ -172,3 +172,20 @@ def pyro_flow(conditional=False):
         return dist.TransformedDistribution(base, parts)
     part = T.conditional_affine_autoregressive(FEATURES, CONTEXT, hidden_dims=[16])
     return dist.ConditionalTransformedDistribution(base, [jittered(part)])
+
+
+VECTORS = {
+    "zuko RealNVP": lambda: zuko_flow("RealNVP"),
+    "zuko MAF": lambda: zuko_flow("MAF"),
+    "zuko NSF": lambda: zuko_flow("NSF"),
+    "nflows RealNVP": lambda: nflows_flow("RealNVP"),
+    "nflows MAF": lambda: nflows_flow("MAF"),
+    "nflows NSF": lambda: nflows_flow("NSF"),
+    "normflows RealNVP": lambda: normflows_flow("RealNVP"),
+    "normflows NSF": lambda: normflows_flow("NSF"),
+    "FrEIA AllInOne": lambda: freia_flow("AllInOne"),
+    "FrEIA Glow": lambda: freia_flow("Glow"),
+    "torchflows RealNVP": torchflows_flow,
+    "torch": torch_distribution,
+    "Pyro spline coupling": pyro_flow,
+}

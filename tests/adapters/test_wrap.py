@@ -11,21 +11,6 @@ from kappaflow.errors import ArgumentError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # what torch deprecates in theirs
 
-VECTORS = {
-    "zuko RealNVP": lambda: foreign.zuko_flow("RealNVP"),
-    "zuko MAF": lambda: foreign.zuko_flow("MAF"),
-    "zuko NSF": lambda: foreign.zuko_flow("NSF"),
-    "nflows RealNVP": lambda: foreign.nflows_flow("RealNVP"),
-    "nflows MAF": lambda: foreign.nflows_flow("MAF"),
-    "nflows NSF": lambda: foreign.nflows_flow("NSF"),
-    "normflows RealNVP": lambda: foreign.normflows_flow("RealNVP"),
-    "normflows NSF": lambda: foreign.normflows_flow("NSF"),
-    "FrEIA AllInOne": lambda: foreign.freia_flow("AllInOne"),
-    "FrEIA Glow": lambda: foreign.freia_flow("Glow"),
-    "torchflows RealNVP": foreign.torchflows_flow,
-    "torch": foreign.torch_distribution,
-    "Pyro spline coupling": foreign.pyro_flow,
-}
 CONDITIONAL = {
     "zuko NSF": lambda: foreign.zuko_flow("NSF", foreign.CONTEXT),
     "nflows MAF": lambda: foreign.nflows_flow("MAF", foreign.CONTEXT),
@@ -68,10 +53,10 @@ def check(flow, x, context=None):
     return wrapped
 
 
-@pytest.mark.parametrize("name", VECTORS)
+@pytest.mark.parametrize("name", foreign.VECTORS)
 def test_a_flow_on_vectors_is_the_same_function(name):
     """Its log_prob is the library's, its log_det that of a dense Jacobian."""
-    wrapped = check(VECTORS[name](), points())
+    wrapped = check(foreign.VECTORS[name](), points())
     assert len(wrapped.bijection) == LAYERS.get(name, len(wrapped.bijection))
 
 
@@ -97,10 +82,10 @@ def test_a_multi_scale_flow_is_one_layer_with_a_flat_latent(classes):
     assert wrapped.sample(2, context).shape[-3:] == (2, 4, 4)
 
 
-@pytest.mark.parametrize("name", VECTORS)
+@pytest.mark.parametrize("name", foreign.VECTORS)
 def test_draws_have_the_density_that_the_library_says(name):
     """But for torchflows 1.2.1, whose sample adds the log_det that it should subtract."""
-    wrapped = kf.wrap(VECTORS[name](), points())
+    wrapped = kf.wrap(foreign.VECTORS[name](), points())
     drawn = wrapped.own_sample(5, generator=torch.Generator().manual_seed(0))
     if drawn is None:
         assert name.startswith("FrEIA")
@@ -131,13 +116,13 @@ def test_draws_come_one_for_each_context(name):
     assert wrapped.sample(2, contexts()).shape == (2, 6, foreign.FEATURES)
 
 
-@pytest.mark.parametrize("name", VECTORS)
+@pytest.mark.parametrize("name", foreign.VECTORS)
 def test_the_doctor_takes_them_and_changes_nothing(name):
     """No finding on a healthy flow; mode and state are what they were.
 
     Of torchflows 1.2.1 the density that comes with samples is wrong, and that alone is found.
     """
-    flow, x = VECTORS[name](), points(32)
+    flow, x = foreign.VECTORS[name](), points(32)
     module = isinstance(flow, torch.nn.Module)
     before = copy.deepcopy(flow.state_dict()) if module else None
     if module:
@@ -157,17 +142,49 @@ def test_a_distribution_without_parameters_tells_its_type_by_a_draw():
     assert kf.doctor(flow).ok and torch.equal(torch.get_rng_state(), state)
 
 
+def test_the_doctor_starts_nothing_in_a_flow_that_is_wrapped_already():
+    """Its original is copied: a norm that starts from its first data does not start."""
+    nf = pytest.importorskip("normflows")
+    base = nf.distributions.DiagGaussian(4)
+    flow = nf.NormalizingFlow(base, [nf.flows.ActNorm(4)]).double()
+    kf.doctor(kf.wrap(flow), points())
+    assert not flow.flows[0].data_dep_init_done
+
+
+def test_what_cannot_be_copied_is_put_back_as_it_was():
+    """A layer that keeps what it computed last keeps a graph, which cannot be copied."""
+
+    class Counting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 4)
+            self.register_buffer("calls", torch.zeros(()))
+            self.last = self.linear(torch.zeros(1, 4))
+
+        def encode(self, x):
+            self.calls += 1
+            return x, 0.0
+
+        def decode(self, z):
+            return z, 0.0
+
+    flow = Counting()
+    with pytest.raises(RuntimeError):
+        copy.deepcopy(flow)
+    assert kf.doctor(flow, points().float()).ok and flow.calls == 0
+
+
 def test_layers_carry_the_names_of_the_library():
     """In the order data to latent."""
-    profile = kf.profile(kf.wrap(VECTORS["nflows RealNVP"](), points()), points())
+    profile = kf.profile(kf.wrap(foreign.VECTORS["nflows RealNVP"](), points()), points())
     assert profile.layers[:2] == ("1 AffineCouplingTransform", "2 LULinear")
-    profile = kf.profile(kf.wrap(VECTORS["Pyro spline coupling"](), points()), points())
+    profile = kf.profile(kf.wrap(foreign.VECTORS["Pyro spline coupling"](), points()), points())
     assert profile.layers == ("1 SplineCoupling", "2 Permute", "3 SplineCoupling")
 
 
 def test_the_singular_values_are_those_of_the_dense_jacobian():
     """Of a flow of another library, too."""
-    wrapped, x = kf.wrap(VECTORS["zuko NSF"](), points()), points()
+    wrapped, x = kf.wrap(foreign.VECTORS["zuko NSF"](), points()), points()
     found = kf.spectrum(wrapped.bijection, x)
     dense = torch.autograd.functional.jacobian(
         lambda rows: wrapped.bijection(rows)[0].sum(0), x
@@ -253,6 +270,26 @@ def test_flows_and_bijections_of_ours_need_no_wrapping():
     assert kf.wrap(flow) is flow
     made = kf.wrap(kf.Permutation((1, 0)), torch.zeros(1, 2))
     assert made.log_prob(torch.zeros(1, 2)).item() == pytest.approx(-1.8379, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: foreign.zuko_flow("NSF").transform,
+        lambda: foreign.nflows_flow("MAF")._transform,
+        lambda: foreign.normflows_flow("NSF").flows[0],
+        lambda: foreign.freia_flow("AllInOne").module_list[0],
+        lambda: foreign.torchflows_flow().bijection,
+        lambda: foreign.pyro_flow().transforms[0],
+        lambda: torch.distributions.Normal(0, 1),
+    ],
+)
+def test_parts_of_flows_are_no_flows(make):
+    """A transform, a layer, a base: one sentence each."""
+    part = make()
+    for look in (kf.wrap, kf.doctor):
+        with pytest.raises(ArgumentError, match="'flow' should be a"):
+            look(part, points())
 
 
 def test_what_a_library_raises_is_one_sentence():

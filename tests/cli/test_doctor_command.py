@@ -42,6 +42,15 @@ def conditional():
     return flow, torch.randn(64, 2), torch.randn(64, 1)
 
 
+def double():
+    print("making a flow")
+    return kf.real_nvp(3, depth=2, hidden=(4,)).double()
+
+
+def leaving():
+    raise SystemExit(0)
+
+
 def broken():
     raise ValueError("no such weights")
 
@@ -88,11 +97,31 @@ def test_points_come_from_a_table(run, code, tmp_path):
     assert run("doctor", f"{code}:conditional", path, "--context", "c").status == 0
 
 
+def test_rows_keep_their_digits_for_a_flow_in_float64(run, code, tmp_path):
+    """What float32 cannot hold is not rounded on the way; what the code prints is no JSON."""
+    rows = np.random.default_rng(0).normal(size=(80, 3))
+    path = tmp_path / "rows.csv"
+    pl.DataFrame(rows * 1e-6 + 1, schema=["a", "b", "c"]).write_csv(path)
+    done = run("doctor", f"{code}:double", path, "--json")
+    diagnosis = json.loads(done.out)
+    assert diagnosis["measured"]["dtype"] == "float64"
+    assert "KF602" not in {one["code"] for one in diagnosis["findings"]}
+
+
+def test_discrete_columns_are_named_as_in_the_table(run, code, tmp_path):
+    """Of a flow of code; a run's data was looked at when it was fitted."""
+    rows = np.random.default_rng(0).integers(-3, 4, size=(80, 3))
+    path = tmp_path / "rows.csv"
+    pl.DataFrame(rows, schema=["energy", "b", "c"]).write_csv(path)
+    assert "KF603: Column 'energy' holds" in run("doctor", f"{code}:doubling", path).out
+
+
 @pytest.mark.parametrize(
     ("name", "words", "why"),
     [
         ("missing", (), "has no 'missing'"),
-        ("broken", (), "raised ValueError in line 38: no such weights"),
+        ("broken", (), "raised ValueError in line 47: no such weights"),
+        ("leaving", (), "raised SystemExit in line 43"),
         ("doubling", (), "'x' should be given, a few points"),
         ("nothing", (), "got a tuple of tuple, int"),
         ("math", (), "'flow' should be a Flow, a flow of zuko"),

@@ -1,9 +1,12 @@
 """Rules on the points themselves: each on its planted fault, at twenty seeds."""
 
+import polars as pl
 import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.data import load_table
+from kappaflow.diagnosis import data_findings
 
 SEEDS = pytest.mark.parametrize("seed", range(20))
 
@@ -81,6 +84,23 @@ def test_what_float32_cannot_hold_is_said():
     x = points(0)
     offset(x, None)
     assert found(x)["KF605"].severity == "warning"
+
+
+def test_columns_of_which_the_same_can_be_said_are_one_finding():
+    """All of them are named, and a table has names of its own."""
+    x = points(0)
+    x[:, 0], x[:, 3] = x[:, 0].round(), x[:, 3].round()
+    finding = found(x)["KF603"]
+    assert "so it is with 'x3'" in finding.message and finding.evidence["columns"] == "x0, x3"
+    frame = pl.DataFrame(x.numpy(), schema=["a", "b", "c", "d", "e"])
+    (named,) = data_findings(load_table(frame))
+    assert named.evidence["columns"] == "a, d"
+
+
+def test_points_in_bfloat16_are_data_too():
+    """Numpy has no such type."""
+    flow = kf.real_nvp(5, depth=2, hidden=(4,)).bfloat16()
+    assert kf.doctor(flow, points(0).bfloat16()).findings
 
 
 @SEEDS

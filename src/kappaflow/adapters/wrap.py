@@ -10,7 +10,7 @@ from torch import Tensor
 from kappaflow.adapters.parts import Parts, event_shape_of
 from kappaflow.adapters.wrapped import Wrapped
 from kappaflow.bijection import Bijection
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow, StandardNormal
 
 # A class whose module begins so, itself or by inheritance, and where its adapter is. No library
@@ -66,10 +66,27 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
     for name, value in (("x", x), ("context", context)):
         if value is not None and not (isinstance(value, Tensor) and value.dim() >= 2):
             raise ArgumentError(f"'{name}' should be a tensor of rows, got {_in_words(value)}.")
-    parts = adapter(flow, x, context)
+    parts = _taken_apart(adapter, flow, x, context)
     width = 0 if context is None else context.shape[1]
-    like = next((one for one in (x, context, parts.like) if one is not None), None)
-    return Wrapped(parts, width, like)
+    like = next((one for one in (parts.like, x, context) if one is not None), None)
+    return Wrapped(flow, parts, width, like)
+
+
+def _taken_apart(
+    adapter: Adapter, flow: object, x: Tensor | None, context: Tensor | None
+) -> Parts:
+    """Returns the parts of a flow; what is no whole flow of its library is said to be none."""
+    try:
+        return adapter(flow, x, context)
+    except KappaflowError:
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ArgumentError(
+            f"'flow' should be a whole flow, and {type(flow).__name__} could not be taken as one "
+            f"({type(error).__name__}: {first})"
+            + (": if it is conditional, give its 'context'." if context is None else ".")
+        ) from error
 
 
 def _adapter(flow: object) -> Adapter:

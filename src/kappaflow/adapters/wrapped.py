@@ -19,17 +19,22 @@ class Wrapped(Flow):
     that both agree is for `kappaflow.doctor` to see, not assumed.
 
     Args:
+        original: What was wrapped.
         parts: What the adapter found.
         context_features: Width of the context; 0 for none.
         like: Tells type and device where the flow has no state of its own.
 
     Attributes:
         library: Where it is from.
+        original: What was wrapped, in a tuple of its own.
         source: The module that holds the parameters, if there is one.
     """
 
-    def __init__(self, parts: Parts, context_features: int, like: Tensor | None) -> None:
+    def __init__(
+        self, original: object, parts: Parts, context_features: int, like: Tensor | None
+    ) -> None:
         nn.Module.__init__(self)
+        self.original = (original,)  # as it is: a module would be registered a second time
         self.library = parts.library
         self.source = parts.module
         self.base = parts.base

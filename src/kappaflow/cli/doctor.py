@@ -40,7 +40,7 @@ def doctor(
     json
         Print the diagnosis as JSON.
     """
-    from kappaflow.diagnosis import chosen
+    from kappaflow.diagnosis import check_codes, chosen
     from kappaflow.errors import ArgumentError
     from kappaflow.runs import (
         examine_code,
@@ -50,6 +50,7 @@ def doctor(
         is_image_run,
     )
 
+    check_codes(select or (), ignore or ())
     if is_code(run):
         diagnosis, points = examine_code(run, data, tuple(context or ()))
     elif context:

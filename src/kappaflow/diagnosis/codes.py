@@ -51,11 +51,12 @@ def is_chosen(code: str, select: Sequence[str] = (), ignore: Sequence[str] = ())
     return wanted > left_out
 
 
-def check_codes(name: str, codes: Sequence[str]) -> None:
+def check_codes(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> None:
     """Says so if a code, or the beginning of one, is that of no finding."""
-    for one in codes:
-        if not one or not any(code.startswith(one) for code in CODES):
-            raise ArgumentError(
-                f"'{name}' should name findings, such as KF2 or KF203, got {one!r}: there are "
-                f"{', '.join(CODES)}."
-            )
+    for name, codes in (("select", select), ("ignore", ignore)):
+        for one in codes:
+            if not one or not any(code.startswith(one) for code in CODES):
+                raise ArgumentError(
+                    f"'{name}' should name findings, such as KF2 or KF203, got {one!r}: there are "
+                    f"{', '.join(CODES)}."
+                )

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from kappaflow.data import examine, load_table
+from kappaflow.data import Problem, Table, examine, load_table
+from kappaflow.data.raw import quoted
 from kappaflow.diagnosis.finding import Finding, Severity
 
 ROWS = 32  # fewer are points to measure at, and no data
@@ -62,27 +63,34 @@ KINDS: dict[str, tuple[str, Severity, str, str]] = {
 }
 
 
-def data_findings(x: Tensor) -> Iterator[Finding]:
+def data_findings(data: Tensor | Table) -> Iterator[Finding]:
     """KF601 to KF605: data without a density, or with one that can grow at will.
 
     Args:
-        x: Points, (B, n) of at least 32 rows; of others nothing is said.
+        data: Points, (B, n), or a table, of at least 32 rows; of others nothing is said.
 
     Yields:
-        The findings.
+        The findings, one for all columns of which the same can be said.
     """
-    if x.dim() != 2 or len(x) < ROWS:
+    if len(data) < ROWS or (isinstance(data, Tensor) and data.dim() != 2):
         return
-    for problem in examine(load_table(x.detach().cpu().numpy())):
-        if problem.code not in KINDS:
-            continue
-        code, severity, cause, cure = KINDS[problem.code]
+    table = load_table(data.detach().cpu().double().numpy()) if isinstance(data, Tensor) else data
+    found: dict[str, list[Problem]] = {}
+    for problem in examine(table):
+        if problem.code in KINDS:
+            found.setdefault(problem.code, []).append(problem)
+    for kind, problems in found.items():
+        code, severity, cause, cure = KINDS[kind]
+        columns = list(dict.fromkeys(name for one in problems for name in one.columns))
+        first = problems[0].message
+        others = [one for one in columns if one not in problems[0].columns]
+        also = f"; so it is with {quoted(others)}" if others else ""
         yield Finding(
             code=code,
             severity=severity,
             layer=None,
-            message=f"{problem.message[0].upper()}{problem.message[1:]}.",
+            message=f"{first[0].upper()}{first[1:]}{also}.",
             cause=cause,
             cure=cure,
-            evidence={"columns": ", ".join(problem.columns), "rows": len(x)},
+            evidence={"columns": ", ".join(columns), "rows": len(table)},
         )

@@ -1,6 +1,5 @@
 """`doctor`: measures a flow at points, asks the rules, and says the whole in words."""
 
-import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from kappaflow.adapters import Wrapped, wrap
+from kappaflow.adapters import Wrapped
 from kappaflow.conditioning import Profile, layers_of
 from kappaflow.conditioning.jacobian import dense
 from kappaflow.conditioning.points import (
@@ -27,6 +26,7 @@ from kappaflow.diagnosis.integral import integral_of
 from kappaflow.diagnosis.measured import LogDets, Measured
 from kappaflow.diagnosis.paths import paths_at
 from kappaflow.diagnosis.tails import tails_of
+from kappaflow.diagnosis.unchanged import to_examine
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 
@@ -58,9 +58,25 @@ def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None)
         >>> kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.zeros(8, 4)).ok
         True
     """
-    given = x
-    with torch.random.fork_rng(devices=[]):
-        own = _to_examine(flow, x, context)
+    found = examined(flow, x, context)
+    return found if x is None else with_findings(found, data_findings(x))
+
+
+def examined(flow: object, x: Tensor | None = None, context: Tensor | None = None) -> Diagnosis:
+    """Returns what `doctor` says of a flow, without a look at the points as data.
+
+    Args:
+        flow: As for `doctor`.
+        x: As for `doctor`.
+        context: As for `doctor`.
+
+    Returns:
+        The findings on the flow alone.
+
+    Raises:
+        ArgumentError: As for `doctor`.
+    """  # noqa: DOC502 - raised by the calls below
+    with torch.random.fork_rng(devices=[]), to_examine(flow, x, context) as own:
         if x is None:
             context = checked_context(own, context)
         else:
@@ -68,20 +84,7 @@ def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None)
         with measuring(own), _said_in_a_sentence(own, context):
             measured = _measure(own, x, context)
         findings = [finding for rule in RULES for finding in rule(measured)]
-    if given is not None:
-        findings += data_findings(given)
     return _diagnosis(findings, _figures(measured), measured.profile)
-
-
-def _to_examine(flow: object, x: Tensor | None, context: Tensor | None) -> Flow:
-    """Returns the flow; of one from another library a wrapped copy, so that it stays as it is."""
-    if isinstance(flow, Flow):
-        return flow
-    try:
-        own = copy.deepcopy(flow)
-    except (RuntimeError, TypeError):  # tensors with a graph, or what cannot be copied at all
-        own = flow
-    return wrap(own, x, context)
 
 
 @contextmanager
@@ -124,8 +127,7 @@ def chosen(
     Raises:
         ArgumentError: One is the code of no finding.
     """
-    check_codes("select", select)
-    check_codes("ignore", ignore)
+    check_codes(select, ignore)
     findings = [one for one in diagnosis.findings if is_chosen(one.code, select, ignore)]
     return _diagnosis(findings, diagnosis.measured, diagnosis.profile)
 

@@ -46,16 +46,16 @@ def integral_of(flow: Flow, drawn: Tensor, context: Tensor | None) -> Integral |
     """
     if len(flow.joint_shape) != 1 or flow.joint_shape[0] > DIMENSIONS or flow.augment is not None:
         return None
-    drawn = drawn[torch.isfinite(drawn).all(1)].double()[:CENTRES]
+    drawn = drawn[torch.isfinite(drawn).all(1)].cpu().double()[:CENTRES]
     if len(drawn) < 8:
         return None
     generator = torch.Generator().manual_seed(0)
     x, log_q = _proposed(drawn, generator)
     given = None if context is None else context[:1].expand(DRAWS, -1)
-    points = x.to(flow.dtype)
+    points = x.to(flow.dtype).to(flow.device)
     own = flow.own_log_prob(points, given) if isinstance(flow, Wrapped) else None
     log_p = flow.joined_log_prob(points, given) if own is None else own
-    weights = (log_p.double() - log_q).exp().nan_to_num(0, posinf=0)
+    weights = (log_p.cpu().double() - log_q).exp().nan_to_num(0, posinf=0)
     value, error = weights.mean().item(), weights.std().item() / math.sqrt(DRAWS)
     effective = weights.sum().square() / weights.square().sum().clamp_min(1e-300)
     return Integral(value, error, effective.item())

@@ -11,7 +11,7 @@ from torch.distributions import MultivariateNormal
 from kappaflow.conditioning import profile
 from kappaflow.conditioning.points import joined_points
 from kappaflow.data import Table, atom_rows
-from kappaflow.diagnosis import Diagnosis, doctor, likelihood_findings, with_findings
+from kappaflow.diagnosis import Diagnosis, examined, likelihood_findings, with_findings
 from kappaflow.flows import Flow
 from kappaflow.report import (
     About,
@@ -67,7 +67,7 @@ def evaluate(result: FitResult, tables: Tables, about: About) -> tuple[Report, D
     samples = _samples(flow, test)
     nll = -log_prob_of(flow, test)
     gaussian_nll = _gaussian_nll(tables)
-    diagnosis = doctor(flow, few.x, few.context)
+    diagnosis = examined(flow, few.x, few.context)
     depth = diagnosis.profile or profile(flow, few.x, context=few.context)
     likelihoods = _likelihoods(flow, nll, tables)
     padding = padding_view(flow, test)

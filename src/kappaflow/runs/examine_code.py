@@ -5,6 +5,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from kappaflow.adapters import wrap
 from kappaflow.data import load_table
-from kappaflow.diagnosis import Diagnosis, doctor
+from kappaflow.diagnosis import Diagnosis, data_findings, doctor, examined, with_findings
 from kappaflow.errors import ArgumentError
 from kappaflow.runs.job import refuse_gaps
 
@@ -52,18 +53,21 @@ def examine_code(
     Raises:
         ArgumentError: The code cannot be run, has no such name, or what it makes is no flow.
     """
-    flow, x, given = _made(target)
+    with redirect_stdout(sys.stderr):  # what the code prints is no part of the diagnosis
+        flow, x, given = _made(target)
     words = "points that the code gives" if x is not None else "samples of the flow"
     if data is not None:
         table = load_table(data, context=list(context))
         refuse_gaps(table, data)
-        x = torch.from_numpy(table.values).float()
-        given = None if table.context is None else torch.from_numpy(table.context).float()
-        words = f"rows of {data}"
-    elif context:
+        x = torch.from_numpy(table.values)
+        given = None if table.context is None else torch.from_numpy(table.context)
+        # In the type of the flow; what has none of its own takes float32, as torch does.
+        like = (None if value is None else value.float() for value in (x, given))
+        dtype = wrap(flow, *like).dtype
+        x, given = x.to(dtype), None if given is None else given.to(dtype)
+        return with_findings(examined(flow, x, given), data_findings(table)), f"rows of {data}"
+    if context:
         raise ArgumentError("'context' should be left out without data: it names its columns.")
-    dtype = wrap(flow, x, given).dtype
-    x, given = (None if value is None else value.to(dtype) for value in (x, given))
     return doctor(flow, x, given), words
 
 
@@ -77,7 +81,7 @@ def _made(target: str) -> tuple[object, Tensor | None, Tensor | None]:
     if inspect.isfunction(found) or inspect.isclass(found):
         try:
             found = found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _said(home, error) from error
     if not isinstance(found, tuple) or all(map(callable, found)):  # of encode and decode
         return found, None, None
@@ -95,7 +99,7 @@ def _module(home: str) -> ModuleType:
     if not home.endswith(".py"):
         try:
             return importlib.import_module(home)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _said(home, error) from error
     path = Path(home).resolve()
     if not path.is_file():
@@ -108,14 +112,14 @@ def _module(home: str) -> ModuleType:
     sys.path.insert(0, str(path.parent))  # as `python FILE.py` has it
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _said(home, error) from error
     finally:
         sys.path.remove(str(path.parent))
     return module
 
 
-def _said(home: str, error: Exception) -> ArgumentError:
+def _said(home: str, error: BaseException) -> ArgumentError:
     """Returns what the code raised as one sentence, with its line."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
     where = f" in line {lines[-1]}" if home.endswith(".py") and lines else ""

@@ -8,7 +8,7 @@ import torch
 
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import Table, load_table
-from kappaflow.diagnosis import Diagnosis, doctor
+from kappaflow.diagnosis import Diagnosis, examined
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
 from kappaflow.flows import Flow
@@ -129,12 +129,12 @@ def examine_run(folder: Path, data: str | None = None) -> tuple[Diagnosis, str]:
     if data is not None:
         run = read_run(folder)
         rows = rows_of(_table(data, run.columns, run.context_columns), flow)
-        return doctor(flow, rows.x, rows.context), f"rows of {data}"
+        return examined(flow, rows.x, rows.context), f"rows of {data}"
     try:
         rows = rows_of(tables_again(read_run(folder)).test, flow)
     except KappaflowError:
-        return doctor(flow), "samples of the flow (its data was not found as it was)"
-    return doctor(flow, rows.x, rows.context), "held-out rows of the run"
+        return examined(flow), "samples of the flow (its data was not found as it was)"
+    return examined(flow, rows.x, rows.context), "held-out rows of the run"
 
 
 def _table(data: str, columns: list[str], context: list[str]) -> Table:

@@ -8,7 +8,7 @@ import torch
 from kappaflow.data import Images, load_images
 from kappaflow.data.images.names import readable
 from kappaflow.data.images.origin import Files
-from kappaflow.diagnosis import Diagnosis, doctor
+from kappaflow.diagnosis import Diagnosis, examined
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
 from kappaflow.flows import Flow
@@ -123,7 +123,7 @@ def examine_image_run(folder: Path, data: str | None = None) -> tuple[Diagnosis,
     except KappaflowError:
         rows = draws_of(flow, points_of(flow))
         said = "samples of the flow (its images were not found as they were)"
-        return doctor(flow, rows.x, rows.context), said
+        return examined(flow, rows.x, rows.context), said
 
 
 def images_for(run: ImageRunConfig, flow: Flow, data: str) -> Images:
@@ -169,4 +169,4 @@ def draws_of(flow: Flow, count: int) -> Rows:
 
 def _examined(flow: Flow, images: Images) -> Diagnosis:
     rows = ImageRows(images, flow).at(slice(0, points_of(flow)))
-    return doctor(flow, rows.x, rows.context)
+    return examined(flow, rows.x, rows.context)
