@@ -17,7 +17,7 @@ def test_each_code_of_a_rule_is_listed_and_each_listed_one_is_a_rules():
     """In the order of their numbers."""
     source = "".join(
         path.read_text("utf-8")
-        for path in (ROOT / "src/kappaflow/diagnosis").glob("*.py")
+        for path in (ROOT / "src/kappaflow/diagnosis").rglob("*.py")
         if path.name != "codes.py"
     )
     assert set(re.findall(r'"(KF\d{3})"', source)) == set(CODES)
@@ -47,7 +47,8 @@ def test_the_example_of_a_rule_makes_it_fire(code, example):
     torch.manual_seed(0)
     names = {}
     exec(example, names)  # noqa: S102 - our own page
-    assert code in {one.code for one in kf.doctor(names["flow"], names["x"]).findings}
+    diagnosis = kf.doctor(names["flow"], names["x"], names.get("context"), make=names.get("make"))
+    assert code in {one.code for one in diagnosis.findings}
 
 
 def test_each_rule_of_the_doctor_has_an_example():

@@ -351,7 +351,7 @@ def test_inputs_of_a_network_that_wait_to_be_standardised_are_noted():
     flow.bijection.bijections[0].fit(points())
     assert "embedding" in found_with_context(flow)["KF401"].layer
     flow.bijection.embedding.fit(torch.randn(64, 2))
-    assert found_with_context(flow) == {}
+    assert set(found_with_context(flow)) == {"KF210"}  # which only training can change
 
 
 def found_with_context(flow, n=64):

@@ -20,7 +20,7 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         module = flow if isinstance(flow, nn.Module) else None
     shape = event_shape_of(x, "encode")
 
-    def called(function: Any, value: Tensor, given: Tensor | None) -> Any:  # noqa: ANN401
+    def called(function: Any, value: Any, given: Tensor | None) -> Any:  # noqa: ANN401
         return function(value) if given is None else function(value, given)
 
     layer = ForeignLayer(
@@ -30,11 +30,17 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         (shape, shape),
         0 if context is None else context.shape[1],
     )
-    own = getattr(flow, "log_prob", None)
+    own, sample = getattr(flow, "log_prob", None), getattr(flow, "sample", None)
+
+    def drawn(n: int, given: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        found = called(sample, n, given)
+        return found if isinstance(found, tuple) else (found, None)
+
     return Parts(
         "functions",
         [layer],
         StandardNormal(shape),
         module,
         log_prob=None if own is None else (lambda value, given: called(own, value, given)),
+        sample=None if sample is None else drawn,
     )

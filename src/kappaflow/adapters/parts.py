@@ -21,7 +21,7 @@ class ForeignLayer(Bijection):
 
     The log_det may come as a number, as one tensor for all rows, as (B, 1), or one for each
     feature: it is brought to (B,). Inputs and values are copies, so that no cache of the library
-    is met and nothing is changed in place.
+    is met and nothing is changed in place, and values have the type of the inputs.
 
     Args:
         title: What it is called, the class of the library.
@@ -81,7 +81,8 @@ class ForeignLayer(Bijection):
                 f"{self.title}: {direction} should return a value of shape "
                 f"{(len(value), *shape)}, got {got}."
             )
-        return found.clone(), per_row(log_det, value, f"{self.title}: log_det of {direction}")
+        found = found.to(value.dtype, copy=True)
+        return found, per_row(log_det, value, f"{self.title}: log_det of {direction}")
 
     def extra_repr(self) -> str:
         return self.title

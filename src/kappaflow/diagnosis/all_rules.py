@@ -3,24 +3,35 @@
 from collections.abc import Callable, Iterator
 
 from kappaflow.diagnosis.finding import Finding
-from kappaflow.diagnosis.integral_rules import not_normalised
-from kappaflow.diagnosis.log_det_rules import log_det_wrong
 from kappaflow.diagnosis.measured import Measured
-from kappaflow.diagnosis.path_rules import (
+from kappaflow.diagnosis.rules.contexts import context_ignored, context_ill_conditioned
+from kappaflow.diagnosis.rules.draws import draws_do_not_follow, draws_not_repeatable
+from kappaflow.diagnosis.rules.gradient import gradient_wrong
+from kappaflow.diagnosis.rules.integral import not_normalised
+from kappaflow.diagnosis.rules.log_dets import log_det_wrong
+from kappaflow.diagnosis.rules.outliers import tail_explodes
+from kappaflow.diagnosis.rules.paths import (
     drawn_log_prob_differs,
     own_log_prob_differs,
     random_answers,
     rows_depend,
 )
-from kappaflow.diagnosis.rules import (
+from kappaflow.diagnosis.rules.precision import autocast_leaks, log_det_narrow, type_lost
+from kappaflow.diagnosis.rules.state import (
+    calls_change,
+    not_started,
+    state_incomplete,
+    values_stale,
+)
+from kappaflow.diagnosis.rules.tails import tails_lost
+from kappaflow.diagnosis.rules.values import (
     ill_conditioned,
     not_finite,
-    not_started,
     one_layer_carries,
     round_trip_lost,
     round_trip_not_finite,
 )
-from kappaflow.diagnosis.tail_rules import tails_lost
+from kappaflow.diagnosis.rules.volume import linear_singular, volume_collapses
 
 Rule = Callable[[Measured], Iterator[Finding]]
 
@@ -34,8 +45,22 @@ RULES: tuple[Rule, ...] = (
     own_log_prob_differs,
     drawn_log_prob_differs,
     not_normalised,
+    draws_do_not_follow,
+    gradient_wrong,
+    context_ignored,
+    values_stale,
+    state_incomplete,
     ill_conditioned,
     one_layer_carries,
     tails_lost,
+    volume_collapses,
+    linear_singular,
+    context_ill_conditioned,
     not_started,
+    calls_change,
+    tail_explodes,
+    log_det_narrow,
+    type_lost,
+    autocast_leaks,
+    draws_not_repeatable,
 )

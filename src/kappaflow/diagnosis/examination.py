@@ -1,7 +1,7 @@
 """`doctor`: measures a flow at points, asks the rules, and says the whole in words."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from kappaflow.adapters import Wrapped
 from kappaflow.conditioning import Profile, layers_of
-from kappaflow.conditioning.jacobian import dense
 from kappaflow.conditioning.points import (
     checked_context,
     checked_points,
@@ -20,20 +19,34 @@ from kappaflow.conditioning.round_trip import first_not_finite, latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.all_rules import RULES
 from kappaflow.diagnosis.codes import check_codes, is_chosen
-from kappaflow.diagnosis.data_rules import data_findings
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
-from kappaflow.diagnosis.integral import integral_of
-from kappaflow.diagnosis.measured import LogDets, Measured
-from kappaflow.diagnosis.paths import paths_at
-from kappaflow.diagnosis.tails import tails_of
+from kappaflow.diagnosis.measured import Measured
+from kappaflow.diagnosis.measures.contexts import contexts_of
+from kappaflow.diagnosis.measures.draws import draws_of
+from kappaflow.diagnosis.measures.gradient import gradient_of
+from kappaflow.diagnosis.measures.integral import integral_of
+from kappaflow.diagnosis.measures.log_dets import log_dets_at
+from kappaflow.diagnosis.measures.outliers import outliers_of
+from kappaflow.diagnosis.measures.paths import paths_at
+from kappaflow.diagnosis.measures.precision import precision_of
+from kappaflow.diagnosis.measures.state import state_of
+from kappaflow.diagnosis.measures.tails import tails_of
+from kappaflow.diagnosis.rules.data import data_findings
 from kappaflow.diagnosis.unchanged import to_examine
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 
 POINTS, LARGE_POINTS = 64, 8  # of flows up to 500 dimensions, and of larger ones
+SPREAD_OF = 32  # points at least, for deviations of columns
 
 
-def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None) -> Diagnosis:
+def doctor(
+    flow: object,
+    x: Tensor | None = None,
+    context: Tensor | None = None,
+    *,
+    make: Callable[[], object] | None = None,
+) -> Diagnosis:
     """Returns what is wrong with a flow, where, why, and what to do about it.
 
     The flow is examined in evaluation mode from its standardised columns on, at the given points
@@ -45,6 +58,8 @@ def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None)
             dimensions), and all are looked at as data. Its own samples if left out, which shows
             less: a flow is rarely bad where it puts its own mass.
         context: (B, C), for a conditional flow.
+        make: Makes such a flow anew. The state_dict is loaded into one then, which shows what it
+            does not hold.
 
     Returns:
         The findings, with a verdict in words and the profile that they were made from.
@@ -58,17 +73,24 @@ def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None)
         >>> kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.zeros(8, 4)).ok
         True
     """
-    found = examined(flow, x, context)
+    found = examined(flow, x, context, make=make)
     return found if x is None else with_findings(found, data_findings(x))
 
 
-def examined(flow: object, x: Tensor | None = None, context: Tensor | None = None) -> Diagnosis:
+def examined(
+    flow: object,
+    x: Tensor | None = None,
+    context: Tensor | None = None,
+    *,
+    make: Callable[[], object] | None = None,
+) -> Diagnosis:
     """Returns what `doctor` says of a flow, without a look at the points as data.
 
     Args:
         flow: As for `doctor`.
         x: As for `doctor`.
         context: As for `doctor`.
+        make: As for `doctor`.
 
     Returns:
         The findings on the flow alone.
@@ -82,7 +104,7 @@ def examined(flow: object, x: Tensor | None = None, context: Tensor | None = Non
         else:
             x, context = checked_points(own, x, context)
         with measuring(own), _said_in_a_sentence(own, context):
-            measured = _measure(own, x, context)
+            measured = _measure(own, x, context, make)
         findings = [finding for rule in RULES for finding in rule(measured)]
     return _diagnosis(findings, _figures(measured), measured.profile)
 
@@ -141,12 +163,19 @@ def _diagnosis(
     return Diagnosis(tuple(ordered), _verdict(figures, ordered), figures, profile)
 
 
-def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
+def _measure(
+    flow: Flow, x: Tensor | None, context: Tensor | None, make: Callable[[], object] | None
+) -> Measured:
     most = POINTS if math.prod(flow.joint_shape) <= DENSE_UP_TO else LARGE_POINTS
+    number = most if context is None else len(context[:most])
+    z = latent_points(flow, number, None if context is None else context[:most])
+    given, all_contexts = x, context
     context = None if context is None else context[:most]
-    z = latent_points(flow, most if context is None else len(context), context)
+    if x is None:
+        x = flow.bijection.inverse(z, context)[0]
+    state = state_of(flow, x[:most], context, make)  # the first calls
     drawn = flow.bijection.inverse(z, context)[0]
-    x = drawn if x is None else x[:most]
+    x = drawn if given is None else x[:most]
     shape = profile_at(flow, x, context)
     points, latents = flow.units(x)[0], latent_points(flow, len(x), context)
     layers = layers_of(flow.core, context)
@@ -156,36 +185,31 @@ def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
         profile=shape,
         norm_data=points.flatten(1).double().norm(dim=1),
         norm_latent=latents.flatten(1).double().norm(dim=1),
+        dimensions=points[0].numel(),
+        log_spread=math.nan if given is None else _log_spread(flow, given),
         log_prob=log_prob,
         paths=paths_at(flow, x, context, log_prob),
-        log_dets=_log_dets(flow, points, context, shape),
+        log_dets=log_dets_at(flow, points, context, shape),
         tails=tails_of(flow, len(x), context),
         integral=integral_of(flow, drawn, context),
+        state=state,
+        gradient=gradient_of(flow, x, context),
+        draws=draws_of(flow, context),
+        contexts=contexts_of(flow, x if given is None else given, all_contexts),
+        precision=precision_of(flow, x, context),
+        outliers=None if given is None else outliers_of(flow, given, all_contexts, shape),
         drawn=drawn,
         fault_from_data=first_not_finite(layers, points),
         fault_from_latent=first_not_finite(layers, latents, from_latent=True),
     )
 
 
-def _log_dets(flow: Flow, points: Tensor, context: Tensor | None, shape: Profile) -> LogDets:
-    """Returns the log_dets of both directions, and the Jacobian's where it can be formed."""
-    z, forward = flow.core(points, context)
-    inverse = flow.core.inverse(z, context)[1]
-    true = None
-    if points[0].numel() <= DENSE_UP_TO:
-        matrices = dense(flow.core.linearize(points, context).jv, points)
-        finite = torch.isfinite(matrices).all(dim=(1, 2))
-        true = torch.full_like(forward, torch.nan, dtype=torch.float64)
-        true[finite] = torch.linalg.slogdet(matrices[finite])[1]
-    # Horn: sum |log s| of a product is at most the sum of those of its factors. What each layer
-    # rounds adds up like a random walk.
-    stretch = torch.maximum(shape.layer_sigma_max.log().abs(), shape.layer_sigma_min.log().abs())
-    return LogDets(
-        forward=forward.double(),
-        inverse=inverse.double(),
-        true=true,
-        size=math.sqrt(len(stretch)) + points[0].numel() * stretch.sum(0),
-    )
+def _log_spread(flow: Flow, x: Tensor) -> float:
+    """Returns the mean logarithm of the columns' deviations, nan for too few points."""
+    points = flow.units(x)[0].flatten(1).double()
+    if len(points) < SPREAD_OF:
+        return math.nan
+    return points.std(dim=0).clamp_min(torch.finfo(torch.float64).tiny).log().mean().item()
 
 
 def _figures(m: Measured) -> dict[str, float | int | str | None]:

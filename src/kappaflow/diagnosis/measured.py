@@ -5,28 +5,17 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kappaflow.conditioning import Profile
-from kappaflow.diagnosis.integral import Integral
-from kappaflow.diagnosis.paths import Paths
-from kappaflow.diagnosis.tails import Tails
+from kappaflow.diagnosis.measures.contexts import Contexts
+from kappaflow.diagnosis.measures.draws import Draws
+from kappaflow.diagnosis.measures.gradient import Gradient
+from kappaflow.diagnosis.measures.integral import Integral
+from kappaflow.diagnosis.measures.log_dets import LogDets
+from kappaflow.diagnosis.measures.outliers import Outliers
+from kappaflow.diagnosis.measures.paths import Paths
+from kappaflow.diagnosis.measures.precision import Precision
+from kappaflow.diagnosis.measures.state import State
+from kappaflow.diagnosis.measures.tails import Tails
 from kappaflow.flows import Flow
-
-
-@dataclass(frozen=True)
-class LogDets:
-    """The log-determinants of the core at the points, in nats and in float64.
-
-    Attributes:
-        forward: As `forward` says, (B,).
-        inverse: As `inverse` says at the latent that `forward` returned, (B,).
-        true: log|det| of the dense Jacobian, (B,); None where the dimension is too large.
-        size: The square root of the number of layers, and a bound on the sum of |log s| over all
-            singular values of all layers, (B,).
-    """
-
-    forward: Tensor
-    inverse: Tensor
-    true: Tensor | None
-    size: Tensor
 
 
 @dataclass(frozen=True)
@@ -38,11 +27,20 @@ class Measured:
         profile: Its conditioning over depth at the points.
         norm_data: |x| of the standardised points, (B,).
         norm_latent: |z| of the draws of the base, (B,).
+        dimensions: Of one point.
+        log_spread: Mean of the logarithms of the deviations of the standardised columns, over all
+            points that were given; nan for fewer than 32.
         log_prob: log p at the points, (B,).
         log_dets: Those of both directions at the points.
         paths: Densities by other ways, at the points and at draws.
         tails: Round trips of latents that are further out than draws of the base.
         integral: Of the density, in few dimensions; None elsewhere.
+        state: What calls do to the flow, and what follows its parameters.
+        gradient: The derivatives of log_prob; None where they cannot be compared.
+        draws: The flow's own draws; None where it makes none itself.
+        contexts: What contexts do; None for a flow without.
+        precision: The types that layers answer in.
+        outliers: The points that are far out; None where none were given.
         drawn: What the flow makes of draws of the base, in the units of the data.
         fault_from_data: The layer that is first to make a value that is not finite on the way
             data, latent, data; None if all are finite.
@@ -53,11 +51,19 @@ class Measured:
     profile: Profile
     norm_data: Tensor
     norm_latent: Tensor
+    dimensions: int
+    log_spread: float
     log_prob: Tensor
     log_dets: LogDets
     paths: Paths
     tails: Tails
     integral: Integral | None
+    state: State
+    gradient: Gradient | None
+    draws: Draws | None
+    contexts: Contexts | None
+    precision: Precision
+    outliers: Outliers | None
     drawn: Tensor
     fault_from_data: str | None
     fault_from_latent: str | None

@@ -15,8 +15,8 @@ from kappaflow.flows import Flow
 def to_examine(flow: object, x: Tensor | None, context: Tensor | None) -> Iterator[Flow]:
     """Yields a flow to examine in place of one.
 
-    Ours change no state when they are called. Of one from another library it is a wrapped copy, or
-    where it cannot be copied the flow itself, whose state is put back in the end.
+    It is a copy, wrapped if it is of another library, or where none can be made the flow itself,
+    whose state is put back in the end.
 
     Args:
         flow: As `kappaflow.wrap` takes it, or as it returns it.
@@ -26,10 +26,7 @@ def to_examine(flow: object, x: Tensor | None, context: Tensor | None) -> Iterat
     Yields:
         The flow.
     """
-    original = flow.original[0] if isinstance(flow, Wrapped) else flow
-    if isinstance(original, Flow):
-        yield original
-        return
+    original = original_of(flow)
     try:
         own = copy.deepcopy(original)
     except Exception:  # tensors with a graph, files, locks, or what its authors forbid
@@ -39,15 +36,52 @@ def to_examine(flow: object, x: Tensor | None, context: Tensor | None) -> Iterat
         yield wrapped
 
 
+def original_of(flow: object) -> object:
+    """Returns what was wrapped, or the flow itself."""
+    return flow.original[0] if isinstance(flow, Wrapped) else flow
+
+
+def another(
+    flow: object, x: Tensor, context: Tensor | None, dtype: torch.dtype | None = None
+) -> Flow | None:
+    """Returns one more copy of a flow in evaluation mode, in another type if one is given.
+
+    Args:
+        flow: As for `to_examine`.
+        x: As for `kappaflow.wrap`.
+        context: As for `kappaflow.wrap`.
+        dtype: That of the copy; as it is if left out.
+
+    Returns:
+        The copy; None where there cannot be one, or not in this type.
+    """
+    original = original_of(flow)
+    if dtype is not None and not isinstance(original, nn.Module):
+        return None
+    try:
+        own = copy.deepcopy(original)
+        if dtype is not None and isinstance(own, nn.Module):
+            own = own.to(dtype)
+            x, context = x.to(dtype), None if context is None else context.to(dtype)
+        return wrap(own, x, context).eval()
+    except Exception:  # as above, and what cannot be converted
+        return None
+
+
 @contextmanager
 def _put_back(module: nn.Module | None) -> Iterator[None]:
     if module is None:
         yield
         return
-    before = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    before = {
+        name: value.detach().clone()
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor)
+    }
     try:
         yield
     finally:
         with torch.no_grad():
             for name, value in module.state_dict().items():
-                value.copy_(before[name])
+                if name in before:
+                    value.copy_(before[name])

@@ -4,7 +4,9 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +21,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.runs.job import refuse_gaps
 
 MODULE_NAME = "_examined_by_kappaflow"
+QUICK_S = 5.0  # code that takes longer, a training say, is not run a second time
 
 
 def is_code(target: str) -> bool:
@@ -54,7 +57,7 @@ def examine_code(
         ArgumentError: The code cannot be run, has no such name, or what it makes is no flow.
     """
     with redirect_stdout(sys.stderr):  # what the code prints is no part of the diagnosis
-        flow, x, given = _made(target)
+        flow, x, given, make = _made(target)
     words = "points that the code gives" if x is not None else "samples of the flow"
     if data is not None:
         table = load_table(data, context=list(context))
@@ -65,33 +68,51 @@ def examine_code(
         like = (None if value is None else value.float() for value in (x, given))
         dtype = wrap(flow, *like).dtype
         x, given = x.to(dtype), None if given is None else given.to(dtype)
-        return with_findings(examined(flow, x, given), data_findings(table)), f"rows of {data}"
+        found = examined(flow, x, given, make=make)
+        return with_findings(found, data_findings(table)), f"rows of {data}"
     if context:
         raise ArgumentError("'context' should be left out without data: it names its columns.")
-    return doctor(flow, x, given), words
+    return doctor(flow, x, given, make=make), words
 
 
-def _made(target: str) -> tuple[object, Tensor | None, Tensor | None]:
-    """Returns a flow, its points and its contexts, as the code says."""
+Maker = Callable[[], object]
+
+
+def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | None]:
+    """Returns a flow, its points and its contexts, as the code says, and what makes it anew."""
     home, _, name = target.rpartition(":")
     module = _module(home)
     if not hasattr(module, name):
         raise ArgumentError(f"{home} has no {name!r}.")
-    found = getattr(module, name)
+    found, make = getattr(module, name), None
     if inspect.isfunction(found) or inspect.isclass(found):
+        start, function = time.monotonic(), found
         try:
-            found = found()
+            found = function()
         except (Exception, SystemExit) as error:
             raise _said(home, error) from error
+        if time.monotonic() - start < QUICK_S:
+            make = _without_points(function)
     if not isinstance(found, tuple) or all(map(callable, found)):  # of encode and decode
-        return found, None, None
+        return found, None, None, make
     flow, *tensors = found
     if not 1 <= len(tensors) <= 2 or not all(isinstance(one, Tensor) for one in tensors):
         raise ArgumentError(
             f"{target} should give a flow, (flow, x) or (flow, x, context) with tensors, got a "
             f"tuple of {', '.join(type(one).__name__ for one in found)}."
         )
-    return flow, tensors[0], tensors[1] if len(tensors) == 2 else None
+    return flow, tensors[0], tensors[1] if len(tensors) == 2 else None, make
+
+
+def _without_points(function: Maker) -> Maker:
+    """Returns what makes the flow alone, and prints beside the diagnosis."""
+
+    def make() -> object:
+        with redirect_stdout(sys.stderr):
+            made = function()
+        return made[0] if isinstance(made, tuple) and not all(map(callable, made)) else made
+
+    return make
 
 
 def _module(home: str) -> ModuleType:

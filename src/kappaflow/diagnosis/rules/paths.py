@@ -8,8 +8,8 @@ from torch import Tensor
 
 from kappaflow.adapters import Wrapped
 from kappaflow.diagnosis.finding import Finding
-from kappaflow.diagnosis.log_det_rules import LOST, log_det_wrong
 from kappaflow.diagnosis.measured import Measured
+from kappaflow.diagnosis.rules.log_dets import LOST, log_det_wrong
 
 # What two right ways may differ by: nats, and a multiple of rounding.
 NATS, SHARE = 1e-2, 1e2

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 from torch import Tensor
 
 from kappaflow.data import Problem, Table, examine, load_table
+from kappaflow.data.heavy_tails import tail_of
 from kappaflow.data.raw import quoted
 from kappaflow.diagnosis.finding import Finding, Severity
 
@@ -64,7 +66,7 @@ KINDS: dict[str, tuple[str, Severity, str, str]] = {
 
 
 def data_findings(data: Tensor | Table) -> Iterator[Finding]:
-    """KF601 to KF605: data without a density, or with one that can grow at will.
+    """KF601 to KF606: data without a density, or with one that a flow cannot follow.
 
     Args:
         data: Points, (B, n), or a table, of at least 32 rows; of others nothing is said.
@@ -94,3 +96,39 @@ def data_findings(data: Tensor | Table) -> Iterator[Finding]:
             cure=cure,
             evidence={"columns": ", ".join(columns), "rows": len(table)},
         )
+    yield from _heavy_tails(table)
+
+
+def _heavy_tails(table: Table) -> Iterator[Finding]:
+    """KF606: columns whose tails fall like a power of the distance."""
+    whole = table.values[np.isfinite(table.values).all(axis=1)]
+    tails = {
+        name: tail
+        for name, column in zip(table.columns, whole.T, strict=True)
+        if (tail := tail_of(column)) is not None and tail.is_heavy
+    }
+    if not tails:
+        return
+    heaviest = max(tails, key=lambda name: tails[name].index)
+    tail = tails[heaviest]
+    others = [name for name in tails if name != heaviest]
+    also = f"; so do those of {quoted(others)}" if others else ""
+    yield Finding(
+        code="KF606",
+        severity="note",
+        layer=None,
+        message=(
+            f"The tails of column '{heaviest}' fall like a power of the distance, with an index "
+            f"of {tail.index:.2f} ± {tail.standard_error:.2f}{also}."
+        ),
+        cause=(
+            "A map with bounded slopes makes tails of a Gaussian that are Gaussian again: such "
+            "points are further out than any sample, or some slope grows without bound."
+        ),
+        cure="Take logarithms or ranks of the column, or a base with heavier tails.",
+        evidence={
+            "columns": ", ".join(tails),
+            "index": tail.index,
+            "standard_error": tail.standard_error,
+        },
+    )

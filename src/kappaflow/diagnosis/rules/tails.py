@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from kappaflow.diagnosis.finding import Finding
-from kappaflow.diagnosis.log_det_rules import LOST
 from kappaflow.diagnosis.measured import Measured
-from kappaflow.diagnosis.rules import round_trip_lost, round_trip_not_finite
+from kappaflow.diagnosis.rules.log_dets import LOST
+from kappaflow.diagnosis.rules.values import round_trip_lost, round_trip_not_finite
 
 NEAR, MANY = 2, 0.1  # sigmas and share: some draws in a hundred lie there
 

@@ -1,4 +1,4 @@
-"""Rules on values, round trips, conditioning and starts: each finds one fault, or nothing."""
+"""Rules on values, round trips and conditioning: each finds one fault, or nothing."""
 
 import math
 from collections.abc import Iterator
@@ -6,13 +6,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kappaflow.bijections import ActNorm, Standardize
 from kappaflow.conditioning import TRUSTED, Profile
 from kappaflow.diagnosis.finding import Finding
-from kappaflow.diagnosis.log_det_rules import LOST
 from kappaflow.diagnosis.measured import Measured
-from kappaflow.factor import Whiten
-from kappaflow.nets import StandardizeInputs
+from kappaflow.diagnosis.rules.log_dets import LOST
 
 
 def not_finite(m: Measured) -> Iterator[Finding]:
@@ -175,27 +172,6 @@ def one_layer_carries(m: Measured) -> Iterator[Finding]:
         cure="Give it a smaller scale_bound, or standardise the data in front of it.",
         evidence={"layer": each[worst].item(), "others_median": others.median().item()},
     )
-
-
-def not_started(m: Measured) -> Iterator[Finding]:
-    """KF401: a data-dependent start that has not happened."""
-    waiting = [
-        name
-        for name, module in m.flow.named_modules()
-        if (isinstance(module, ActNorm) and not module.initialized)
-        or (isinstance(module, (Standardize, StandardizeInputs, Whiten)) and not module.fitted)
-    ]
-    if waiting:
-        parts = "part waits for its" if len(waiting) == 1 else "parts wait for their"
-        yield Finding(
-            code="KF401",
-            severity="note",
-            layer=waiting[0],
-            message=f"{len(waiting)} {parts} first data, beginning with {waiting[0]}.",
-            cause="The flow has not been trained.",
-            cure="Train it with kappaflow.fit, which fits the units first.",
-            evidence={"layers": len(waiting)},
-        )
 
 
 def _worst_condition(m: Measured) -> float:

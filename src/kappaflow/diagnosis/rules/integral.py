@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from kappaflow.diagnosis.finding import Finding
-from kappaflow.diagnosis.log_det_rules import log_det_wrong
 from kappaflow.diagnosis.measured import Measured
+from kappaflow.diagnosis.rules.log_dets import log_det_wrong
 
 LEAST, ERRORS, WORTH = 0.05, 6.0, 200.0  # off one by as much; standard errors; draws
 

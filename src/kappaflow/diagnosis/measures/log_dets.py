@@ -1,0 +1,61 @@
+"""The log-determinants of both directions, and the Jacobian's."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import Profile
+from kappaflow.conditioning.jacobian import dense
+from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.flows import Flow
+
+
+@dataclass(frozen=True)
+class LogDets:
+    """The log-determinants of the core at the points, in nats and in float64.
+
+    Attributes:
+        forward: As `forward` says, (B,).
+        inverse: As `inverse` says at the latent that `forward` returned, (B,).
+        true: log|det| of the dense Jacobian, (B,); None where the dimension is too large.
+        size: The square root of the number of layers, and a bound on the sum of |log s| over all
+            singular values of all layers, (B,).
+    """
+
+    forward: Tensor
+    inverse: Tensor
+    true: Tensor | None
+    size: Tensor
+
+
+def log_dets_at(flow: Flow, points: Tensor, context: Tensor | None, shape: Profile) -> LogDets:
+    """Returns the log_dets of both directions, and the Jacobian's where it can be formed.
+
+    Args:
+        flow: In evaluation mode.
+        points: Standardised, (B, *event).
+        context: (B, C) or None.
+        shape: The conditioning of the flow at these points.
+
+    Returns:
+        The log_dets.
+    """
+    z, forward = flow.core(points, context)
+    inverse = flow.core.inverse(z, context)[1]
+    true = None
+    if points[0].numel() <= DENSE_UP_TO:
+        matrices = dense(flow.core.linearize(points, context).jv, points)
+        finite = torch.isfinite(matrices).all(dim=(1, 2))
+        true = torch.full_like(forward, torch.nan, dtype=torch.float64)
+        true[finite] = torch.linalg.slogdet(matrices[finite])[1]
+    # Horn: sum |log s| of a product is at most the sum of those of its factors. What each layer
+    # rounds adds up like a random walk.
+    stretch = torch.maximum(shape.layer_sigma_max.log().abs(), shape.layer_sigma_min.log().abs())
+    return LogDets(
+        forward=forward.double(),
+        inverse=inverse.double(),
+        true=true,
+        size=math.sqrt(len(stretch)) + points[0].numel() * stretch.sum(0),
+    )

@@ -1,0 +1,51 @@
+"""A right flow as a module of another library's kind, into which tests plant one fault each."""
+
+import pytest
+import torch
+
+import kappaflow as kf
+
+FEATURES = 4
+FAST = 3  # of the twenty seeds; the others are slow
+SEEDS = pytest.mark.parametrize(
+    "seed",
+    [*range(FAST), *(pytest.param(i, marks=pytest.mark.slow) for i in range(FAST, 20))],
+)
+
+
+def points(seed=0, n=64):
+    """Points of N(0, I), (n, 4)."""
+    return torch.randn(n, FEATURES, generator=torch.Generator().manual_seed(seed))
+
+
+def moved(seed, context_features=0):
+    """A flow of ours whose weights do something, fitted to the units of the points."""
+    torch.manual_seed(seed)
+    flow = kf.real_nvp(
+        FEATURES, depth=4, hidden=(8,), scale_bound=3.0, context_features=context_features
+    )
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    flow.bijection.bijections[0].fit(points(seed))
+    if context_features:
+        flow.bijection.embedding.fit(torch.linspace(-1, 1, 300)[:, None])
+    return flow
+
+
+class Right(torch.nn.Module):
+    """Encodes and decodes as a flow of ours does."""
+
+    def __init__(self, seed):
+        super().__init__()
+        self.flow = moved(seed)
+
+    def encode(self, x):
+        return self.flow.bijection(x)
+
+    def decode(self, z):
+        return self.flow.bijection.inverse(z)
+
+
+def findings(flow, x=None, context=None, **options):
+    """The findings by code."""
+    return {one.code: one for one in kf.doctor(flow, x, context, **options).findings}

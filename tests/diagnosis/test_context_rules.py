@@ -1,0 +1,52 @@
+"""Rules on contexts: planted faults at twenty seeds."""
+
+import torch
+
+from diagnosis.faulty import SEEDS, findings, moved, points
+
+CONTEXT = torch.linspace(-1, 1, 300)[:, None]
+
+
+class Given(torch.nn.Module):
+    """A conditional flow that also scales its first column by the context, if it is told to."""
+
+    def __init__(self, seed, *, steep=0.0, reads=True):
+        super().__init__()
+        self.flow, self.steep, self.reads = moved(seed, context_features=1), steep, reads
+
+    def read(self, context):
+        return context if self.reads else 0 * context
+
+    def scale(self, context):
+        steep = torch.where(context > 0.99, self.steep, 0.0)
+        return torch.cat((steep, -steep, 0 * steep, 0 * steep), 1)
+
+    def encode(self, x, context):
+        z, log_det = self.flow.bijection(x, self.read(context))
+        return z * self.scale(context).exp(), log_det
+
+    def decode(self, z, context):
+        return self.flow.bijection.inverse(z * (-self.scale(context)).exp(), self.read(context))
+
+
+@SEEDS
+def test_a_context_that_is_not_read_is_noted(seed):
+    """KF210; one that is read is right."""
+    x = points(seed, 300)
+    found = findings(Given(seed, reads=False), x, CONTEXT)
+    assert set(found) == {"KF210"} and found["KF210"].severity == "note"
+    assert findings(Given(seed), x, CONTEXT) == {}
+
+
+def test_contexts_that_are_all_equal_say_nothing():
+    """They cannot change anything."""
+    assert findings(Given(0, reads=False), points(0), torch.ones(64, 1)) == {}
+
+
+@SEEDS
+def test_a_context_of_bad_conditioning_is_named(seed):
+    """KF306: beyond the first 64 rows, one of the last two; a warning where digits are lost."""
+    x = points(seed, 300)
+    found = findings(Given(seed, steep=4.0), x, CONTEXT)
+    assert found["KF306"].evidence["row"] in (298, 299)
+    assert findings(Given(seed, steep=7.0), x, CONTEXT)["KF306"].severity == "warning"

@@ -1,0 +1,95 @@
+"""Rules on the draws that a flow makes itself: planted faults at twenty seeds."""
+
+import numpy as np
+import torch
+
+from diagnosis.faulty import FEATURES, SEEDS, Right, findings, moved, points
+from kappaflow.diagnosis.measures.draws import draws_of
+
+
+class Sampling(Right):
+    """Samples by itself, from a base that is scaled by a temperature."""
+
+    def __init__(self, seed, temperature):
+        super().__init__(seed)
+        self.temperature = temperature
+
+    def sample(self, n):
+        return self.decode(self.temperature * torch.randn(n, FEATURES))[0]
+
+
+@SEEDS
+def test_samples_of_another_law_are_found(seed):
+    """KF208 alone; at temperature one nothing is found."""
+    found = findings(Sampling(seed, 0.7), points(seed))
+    assert set(found) == {"KF208"} and found["KF208"].severity == "error"
+    assert findings(Sampling(seed, 1.0), points(seed)) == {}
+
+
+class Forgetting(Right):
+    """Samples without the way through its last layer, a shift."""
+
+    def encode(self, x):
+        z, log_det = super().encode(x)
+        return z + 1, log_det
+
+    def decode(self, z):
+        return super().decode(z - 1)
+
+    def sample(self, n):
+        return super().decode(torch.randn(n, FEATURES))[0]
+
+
+@SEEDS
+def test_samples_without_a_layer_are_found(seed):
+    """KF208: the latents are no draws of the base."""
+    assert set(findings(Forgetting(seed), points(seed))) == {"KF208"}
+
+
+class Numpy(Right):
+    """Draws from numpy."""
+
+    def sample(self, n):
+        return self.decode(torch.from_numpy(np.random.standard_normal((n, FEATURES))).float())[0]
+
+
+@SEEDS
+def test_samples_that_do_not_follow_the_seed_are_found(seed):
+    """KF704 alone: their law is right."""
+    found = findings(Numpy(seed), points(seed))
+    assert set(found) == {"KF704"} and found["KF704"].severity == "warning"
+
+
+class Given(torch.nn.Module):
+    """A conditional flow whose samples belong to the contexts of other rows, or do not."""
+
+    def __init__(self, seed, shuffled):
+        super().__init__()
+        self.flow, self.shuffled = moved(seed, context_features=1), shuffled
+
+    def encode(self, x, context):
+        z, log_det = self.flow.bijection(x, context)
+        return z + 5 * context, log_det
+
+    def decode(self, z, context):
+        return self.flow.bijection.inverse(z - 5 * context, context)
+
+    def sample(self, n, context):
+        rows = context.flip(0) if self.shuffled else context
+        return self.decode(torch.randn(n, FEATURES), rows)[0]
+
+
+@SEEDS
+def test_samples_under_the_context_of_another_row_are_found(seed):
+    """KF208; in the order of the rows nothing is found."""
+    context = torch.linspace(-1, 1, 64)[:, None]
+    assert set(findings(Given(seed, True), points(seed), context)) == {"KF208"}
+    assert findings(Given(seed, False), points(seed), context) == {}
+
+
+@SEEDS
+def test_the_significance_is_that_of_equal_laws(seed):
+    """Right draws are as unlikely as chance has it: far above what makes a finding."""
+    with torch.no_grad():
+        found = draws_of(moved(seed).eval(), None)
+    assert found.significance > 1e-4 and found.repeated == 0 and found.number == 512

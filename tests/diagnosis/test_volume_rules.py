@@ -1,0 +1,37 @@
+"""Rules on volumes and linear layers: planted faults at twenty seeds."""
+
+import math
+
+import pytest
+
+import kappaflow as kf
+from diagnosis.faulty import FEATURES, SEEDS, findings, moved, points
+
+
+def followed_by(seed, log_scale):
+    """A right flow, and a last layer with these log-scales."""
+    flow = moved(seed)
+    last = kf.ElementwiseAffine(FEATURES, log_scale=log_scale)
+    return kf.Flow(flow.base, kf.Chain([*flow.bijection.bijections, last]))
+
+
+@SEEDS
+def test_a_volume_that_is_nothing_is_found(seed):
+    """KF304 with its share; the data's own width counts, and no unit of it."""
+    share = findings(followed_by(seed, [9.0] * FEATURES), points(seed))["KF304"].evidence
+    log_det = moved(seed).bijection(points(seed)[:64])[1] / FEATURES
+    spread = points(seed).std(0).log().mean()
+    wanted = math.exp(-9 - (log_det.median() + spread).item())
+    assert share["share_of_width"] == pytest.approx(wanted, rel=2e-2)
+    assert "KF304" not in findings(followed_by(seed, [5.0] * FEATURES), points(seed))
+
+
+@SEEDS
+def test_a_linear_layer_that_is_nearly_singular_is_named(seed):
+    """KF305 in float32, and not in float64, where digits are left."""
+    flow = followed_by(seed, [5.0, 0.0, 0.0, -5.0])
+    found = findings(flow, points(seed))["KF305"]
+    assert found.layer.endswith("ElementwiseAffine") and found.severity == "warning"
+    assert found.evidence["condition_number"] == pytest.approx(math.exp(10), rel=1e-3)
+    assert "KF305" not in findings(flow.double(), points(seed).double())
+    assert "KF305" not in findings(followed_by(seed, [4.0, 0.0, 0.0, -4.0]), points(seed))
