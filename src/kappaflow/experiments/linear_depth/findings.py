@@ -20,6 +20,7 @@ def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> Findings:
         found=[
             _on_exact(frame),
             *(_on_descent(frame, method) for method in ("L-BFGS", "Adam")),
+            *_on_divergence(frame, settings),
             _on_three(frame),
             *_on_four_and_five(frame),
         ],
@@ -120,6 +121,23 @@ def _on_descent(frame: pl.DataFrame, method: str) -> str:
     if reached:
         return f"{at_six}comes below {limit} for nine maps in ten only from {reached[0]} on."
     return f"{at_six}fits nine maps in ten to {limit} at no depth up to {depths[-1]}."
+
+
+def _on_divergence(frame: pl.DataFrame, settings: LinearDepthSettings) -> list[str]:
+    """Returns how often Adam ends further away than the zero matrix is, at the largest depth."""
+    adam = frame.filter(pl.col("method") == "Adam")
+    if adam.is_empty():
+        return []
+    depth = max(adam["depth"].to_list())
+    ends = adam.filter(pl.col("depth") == depth)["residual"].fill_null(float("inf")).to_list()
+    share = sum(one > 1 for one in ends) / len(ends)
+    if not share:
+        return []
+    return [
+        f"With {depth} couplings Adam diverges for {100 * share:.0f} % of the maps (residuals above "
+        f"1): its first learning rate, {settings.adam_learning_rate:g} at all depths, is too large "
+        "there."
+    ]
 
 
 def _on_three(frame: pl.DataFrame) -> str:
