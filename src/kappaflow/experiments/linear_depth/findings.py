@@ -134,9 +134,9 @@ def _on_divergence(frame: pl.DataFrame, settings: LinearDepthSettings) -> list[s
     if not share:
         return []
     return [
-        f"With {depth} couplings Adam diverges for {100 * share:.0f} % of the maps (residuals above "
-        f"1): its first learning rate, {settings.adam_learning_rate:g} at all depths, is too large "
-        "there."
+        f"With {depth} couplings Adam diverges for {100 * share:.0f} % of the maps (residuals "
+        f"above 1): its first learning rate, {settings.adam_learning_rate:g} at all depths, is "
+        "too large there."
     ]
 
 
