@@ -1,5 +1,6 @@
 """Conditioning over depth: each layer alone, and everything up to it."""
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,9 +156,17 @@ def profile(
 
 
 def profile_at(
-    flow: Flow, x: Tensor, context: Tensor | None, generator: torch.Generator | None = None
+    flow: Flow,
+    x: Tensor,
+    context: Tensor | None,
+    generator: torch.Generator | None = None,
+    *,
+    progress: Callable[[str], None] = lambda text: None,
 ) -> Profile:
-    """Returns the profile at points that are checked, or that the flow itself has made."""
+    """Returns the profile at points that are checked, or that the flow itself has made.
+
+    `progress` is told which layer is measured, before it is.
+    """
     with measuring(flow):
         layers = layers_of(flow.core, context)
         if not layers:
@@ -167,7 +176,7 @@ def profile_at(
         x = flow.units(x)[0]
         parts = _linearize(layers, x)
         measure = _dense_extremes if _forms_matrices(x, len(parts)) else _lanczos_extremes
-        each, up_to, status = measure(parts, x)
+        each, up_to, status = measure(_told(parts, progress), x)
         return Profile(
             layers=tuple(layer.name for layer in layers),
             layer_sigma_max=each[0],
@@ -194,6 +203,13 @@ def _linearize(layers: tuple[Layer, ...], x: Tensor) -> list[Linearization]:
     return parts
 
 
+def _told(parts: list[Linearization], progress: Callable[[str], None]) -> Iterator[Linearization]:
+    """Yields the layers, and says which."""
+    for number, part in enumerate(parts, start=1):
+        progress(f"layer {number} of {len(parts)}")
+        yield part
+
+
 def _forms_matrices(x: Tensor, layers: int) -> bool:
     """Returns whether matrices (n, n) of each layer are at hand sooner than Lanczos iterations."""
     n = x.shape[1:].numel()
@@ -210,7 +226,7 @@ def _alone(layers: tuple[Layer, ...], parts: list[Linearization], x: Tensor) -> 
 
 
 def _dense_extremes(
-    parts: list[Linearization], x: Tensor
+    parts: Iterable[Linearization], x: Tensor
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Status]:
     """Returns (sigma_max, sigma_min) of each layer and of all up to it, from dense matrices.
 
@@ -233,12 +249,14 @@ def _dense_extremes(
 
 
 def _lanczos_extremes(
-    parts: list[Linearization], x: Tensor
+    parts: Iterable[Linearization], x: Tensor
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Status]:
     """Returns the same by Lanczos iterations on the products."""
     each, up_to, stati, state = [], [], set(), x
-    for i, part in enumerate(parts):
-        prefix = ChainLinearization(parts[: i + 1], part.value, part.log_det)
+    before: list[Linearization] = []
+    for part in parts:
+        before.append(part)
+        prefix = ChainLinearization(list(before), part.value, part.log_det)
         for found, linearization, start in ((each, part, state), (up_to, prefix, x)):
             top, bottom, status = extremes_by_lanczos(linearization, start)
             found.append((top[:, 0], bottom[:, 0]))

@@ -1,5 +1,6 @@
 """`doctor`: measures a flow at points, asks the rules, and says the whole in words."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from kappaflow.adapters import Wrapped
 from kappaflow.conditioning import Profile, layers_of
-from kappaflow.conditioning.jacobian import dense
+from kappaflow.conditioning.jacobian import all_of_both, dense
 from kappaflow.conditioning.points import (
     checked_context,
     checked_points,
@@ -25,15 +26,25 @@ from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
 from kappaflow.diagnosis.integral import integral_of
 from kappaflow.diagnosis.measured import LogDets, Measured
 from kappaflow.diagnosis.paths import paths_at
+from kappaflow.diagnosis.precision import precision_of
+from kappaflow.diagnosis.progress import Progress, quietly
+from kappaflow.diagnosis.tables import tables_of
 from kappaflow.diagnosis.tails import tails_of
 from kappaflow.diagnosis.unchanged import to_examine
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 
 POINTS, LARGE_POINTS = 64, 8  # of flows up to 500 dimensions, and of larger ones
+SPECTRA = 16  # points at which all singular values are kept
 
 
-def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None) -> Diagnosis:
+def doctor(
+    flow: object,
+    x: Tensor | None = None,
+    context: Tensor | None = None,
+    *,
+    progress: Progress = quietly,
+) -> Diagnosis:
     """Returns what is wrong with a flow, where, why, and what to do about it.
 
     The flow is examined in evaluation mode from its standardised columns on, at the given points
@@ -45,6 +56,7 @@ def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None)
             dimensions), and all are looked at as data. Its own samples if left out, which shows
             less: a flow is rarely bad where it puts its own mass.
         context: (B, C), for a conditional flow.
+        progress: Is told what is measured, before it is.
 
     Returns:
         The findings, with a verdict in words and the profile that they were made from.
@@ -58,17 +70,24 @@ def doctor(flow: object, x: Tensor | None = None, context: Tensor | None = None)
         >>> kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.zeros(8, 4)).ok
         True
     """
-    found = examined(flow, x, context)
+    found = examined(flow, x, context, progress=progress)
     return found if x is None else with_findings(found, data_findings(x))
 
 
-def examined(flow: object, x: Tensor | None = None, context: Tensor | None = None) -> Diagnosis:
+def examined(
+    flow: object,
+    x: Tensor | None = None,
+    context: Tensor | None = None,
+    *,
+    progress: Progress = quietly,
+) -> Diagnosis:
     """Returns what `doctor` says of a flow, without a look at the points as data.
 
     Args:
         flow: As for `doctor`.
         x: As for `doctor`.
         context: As for `doctor`.
+        progress: As for `doctor`.
 
     Returns:
         The findings on the flow alone.
@@ -82,9 +101,10 @@ def examined(flow: object, x: Tensor | None = None, context: Tensor | None = Non
         else:
             x, context = checked_points(own, x, context)
         with measuring(own), _said_in_a_sentence(own, context):
-            measured = _measure(own, x, context)
+            measured = _measure(own, x, context, progress)
         findings = [finding for rule in RULES for finding in rule(measured)]
-    return _diagnosis(findings, _figures(measured), measured.profile)
+    whole = _diagnosis(findings, _figures(measured), measured.profile)
+    return dataclasses.replace(whole, tables=tables_of(measured))
 
 
 @contextmanager
@@ -107,8 +127,7 @@ def _said_in_a_sentence(flow: Flow, context: Tensor | None) -> Iterator[None]:
 
 def with_findings(diagnosis: Diagnosis, more: Iterable[Finding]) -> Diagnosis:
     """Returns a diagnosis with findings from elsewhere, and the verdict that follows from all."""
-    findings = [*diagnosis.findings, *more]
-    return _diagnosis(findings, diagnosis.measured, diagnosis.profile)
+    return _of_findings(diagnosis, [*diagnosis.findings, *more])
 
 
 def chosen(
@@ -129,7 +148,13 @@ def chosen(
     """
     check_codes(select, ignore)
     findings = [one for one in diagnosis.findings if is_chosen(one.code, select, ignore)]
-    return _diagnosis(findings, diagnosis.measured, diagnosis.profile)
+    return _of_findings(diagnosis, findings)
+
+
+def _of_findings(diagnosis: Diagnosis, findings: list[Finding]) -> Diagnosis:
+    """Returns a diagnosis with other findings."""
+    other = _diagnosis(findings, diagnosis.measured, diagnosis.profile)
+    return dataclasses.replace(other, tables=diagnosis.tables)
 
 
 def _diagnosis(
@@ -141,27 +166,41 @@ def _diagnosis(
     return Diagnosis(tuple(ordered), _verdict(figures, ordered), figures, profile)
 
 
-def _measure(flow: Flow, x: Tensor | None, context: Tensor | None) -> Measured:
+def _measure(flow: Flow, x: Tensor | None, context: Tensor | None, progress: Progress) -> Measured:
     most = POINTS if math.prod(flow.joint_shape) <= DENSE_UP_TO else LARGE_POINTS
     context = None if context is None else context[:most]
+    given = x is not None
+    progress("drawing samples")
     z = latent_points(flow, most if context is None else len(context), context)
     drawn = flow.bijection.inverse(z, context)[0]
     x = drawn if x is None else x[:most]
-    shape = profile_at(flow, x, context)
+    shape = profile_at(
+        flow, x, context, progress=lambda layer: progress(f"conditioning over depth, {layer}")
+    )
     points, latents = flow.units(x)[0], latent_points(flow, len(x), context)
     layers = layers_of(flow.core, context)
+    progress("log_prob by all ways")
     log_prob = flow.joined_log_prob(x, context)
+    paths = paths_at(flow, x, context, log_prob)
+    drawn_log_prob = flow.joined_log_prob(drawn, context)
+    progress("log_dets beside the Jacobian")
+    log_dets = _log_dets(flow, points, context, shape)
+    progress("latents that are far out")
+    tails = tails_of(flow, len(x), context)
+    progress("the integral of the density, and what is not finite")
     return Measured(
         flow=flow,
         profile=shape,
         norm_data=points.flatten(1).double().norm(dim=1),
         norm_latent=latents.flatten(1).double().norm(dim=1),
         log_prob=log_prob,
-        paths=paths_at(flow, x, context, log_prob),
-        log_dets=_log_dets(flow, points, context, shape),
-        tails=tails_of(flow, len(x), context),
+        paths=paths,
+        log_dets=log_dets,
+        tails=tails,
         integral=integral_of(flow, drawn, context),
         drawn=drawn,
+        drawn_log_prob=drawn_log_prob,
+        given=given,
         fault_from_data=first_not_finite(layers, points),
         fault_from_latent=first_not_finite(layers, latents, from_latent=True),
     )
@@ -171,9 +210,11 @@ def _log_dets(flow: Flow, points: Tensor, context: Tensor | None, shape: Profile
     """Returns the log_dets of both directions, and the Jacobian's where it can be formed."""
     z, forward = flow.core(points, context)
     inverse = flow.core.inverse(z, context)[1]
-    true = None
+    true = values = None
     if points[0].numel() <= DENSE_UP_TO:
         matrices = dense(flow.core.linearize(points, context).jv, points)
+        few = flow.core.linearize(points[:SPECTRA], None if context is None else context[:SPECTRA])
+        values = all_of_both(matrices[:SPECTRA], dense(few.inverse_jv, few.value))
         finite = torch.isfinite(matrices).all(dim=(1, 2))
         true = torch.full_like(forward, torch.nan, dtype=torch.float64)
         true[finite] = torch.linalg.slogdet(matrices[finite])[1]
@@ -185,15 +226,18 @@ def _log_dets(flow: Flow, points: Tensor, context: Tensor | None, shape: Profile
         inverse=inverse.double(),
         true=true,
         size=math.sqrt(len(stretch)) + points[0].numel() * stretch.sum(0),
+        singular_values=values,
     )
 
 
 def _figures(m: Measured) -> dict[str, float | int | str | None]:
     condition = m.profile.condition_number[-1]
+    dtype = str(m.flow.dtype).removeprefix("torch.")
     return {
         "points": m.profile.sigma_max.shape[1],
         "layers": len(m.profile.layers),
-        "dtype": str(m.flow.dtype).removeprefix("torch."),
+        "dtype": dtype,
+        "precision": precision_of(m.profile, dtype),
         "condition_number_median": condition.quantile(0.5).item(),
         "condition_number_p95": condition.quantile(0.95).item(),
         "condition_number_max": condition.max().item(),

@@ -21,12 +21,15 @@ class LogDets:
         true: log|det| of the dense Jacobian, (B,); None where the dimension is too large.
         size: The square root of the number of layers, and a bound on the sum of |log s| over all
             singular values of all layers, (B,).
+        singular_values: All of the core at some of the points, descending, (b, n); None where the
+            dimension is too large.
     """
 
     forward: Tensor
     inverse: Tensor
     true: Tensor | None
     size: Tensor
+    singular_values: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Measured:
         tails: Round trips of latents that are further out than draws of the base.
         integral: Of the density, in few dimensions; None elsewhere.
         drawn: What the flow makes of draws of the base, in the units of the data.
+        drawn_log_prob: log p there.
+        given: Whether the points were given; if not they are samples themselves.
         fault_from_data: The layer that is first to make a value that is not finite on the way
             data, latent, data; None if all are finite.
         fault_from_latent: The same on the way latent, data, latent.
@@ -59,5 +64,7 @@ class Measured:
     tails: Tails
     integral: Integral | None
     drawn: Tensor
+    drawn_log_prob: Tensor
+    given: bool
     fault_from_data: str | None
     fault_from_latent: str | None
