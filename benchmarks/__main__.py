@@ -48,6 +48,7 @@ COMMANDS = {
         "images_spectra:image_spectra",
         "Compare singular values of Glows with those of dense Jacobians, and time profiles.",
     ),
+    "doctor": ("doctor:doctor", "Time examinations of large flows, with their pages."),
     "mixing": (
         "mixing:mixing",
         "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",

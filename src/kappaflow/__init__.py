@@ -87,6 +87,7 @@ _HOMES = {
     "adapters": ("Wrapped", "wrap"),
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
     "training": ("FitResult", "fit"),
+    "report": ("write_diagnosis",),
 }
 _MODULES = ("data", "errors", "registry", "testing", "theory")
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -181,6 +182,7 @@ if TYPE_CHECKING:
     )
     from kappaflow.partition import Partition, SpatialPartition  # noqa: F401
     from kappaflow.registry import register  # noqa: F401
+    from kappaflow.report import write_diagnosis  # noqa: F401
     from kappaflow.rewrite import (  # noqa: F401
         Certificate,
         MixedCoupling,

@@ -6,6 +6,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from kappaflow.cli.progress import words_shown
+
 FLOWS = """
 import math
 import torch
@@ -139,3 +141,55 @@ def test_code_that_is_not_there_is_one_sentence(run, tmp_path):
     """A file, or a module."""
     assert "is not there" in run("doctor", f"{tmp_path}/none.py:flow").err
     assert "No module named" in run("doctor", "nowhere.at_all:flow").err
+
+
+def test_a_page_is_written_beside_what_is_printed(run, code, tmp_path):
+    """With the chosen findings only; one that is there is replaced, and with --json too."""
+    page = tmp_path / "page.html"
+    page.write_text("old")
+    done = run("doctor", f"{code}:faulty", "--out", page)
+    text = page.read_text(encoding="utf-8")
+    assert done.status == 1 and f"page                      {page}" in done.out
+    assert "<h1>flows.py:faulty</h1>" in text and "KF203" in text
+    assert "points that the code gives" in text and done.err == ""
+    left = run("doctor", f"{code}:faulty", "--ignore", "KF203", "--out", page, "--json")
+    assert left.status == 0 and json.loads(left.out)["findings"] == [] and left.err == ""
+    assert "<span>KF203</span>" not in page.read_text(encoding="utf-8")
+
+
+def test_a_run_has_a_page_too(run, finished, tmp_path):
+    """Named after its folder."""
+    done = run("doctor", finished, "--out", tmp_path / "page.html")
+    assert done.status in (0, 1)
+    assert "<h1>run</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [("page.txt", "should end in .html"), ("none/page.html", "there is no folder")],
+)
+def test_a_page_that_cannot_be_written_is_refused_before_the_work(run, tmp_path, place, why):
+    """The flow is not even looked for."""
+    done = run("doctor", f"{tmp_path}/none.py:flow", "--out", tmp_path / place)
+    assert done.status == 2 and why in done.err and "Traceback" not in done.err
+
+
+def test_ctrl_c_leaves_no_page_and_no_traceback(run, code, tmp_path):
+    """The status is that of an interrupted program, and what was there stays."""
+    (tmp_path / "page.html").write_text("old")
+    with code.open("a") as file:
+        file.write("\n\ndef stopped():\n    raise KeyboardInterrupt\n")
+    done = run("doctor", f"{code}:stopped", "--out", tmp_path / "page.html")
+    assert done.status == 130 and "Traceback" not in done.err
+    assert (tmp_path / "page.html").read_text() == "old"
+
+
+def test_words_are_shown_on_a_terminal_alone(capsys):
+    """On stderr, and nothing of them in a pipe."""
+    with words_shown() as show:
+        show("layer 1 of 2")
+    assert capsys.readouterr().err == ""
+    with words_shown(visible=True) as show:
+        show("layer 1 of [2]")
+    captured = capsys.readouterr()
+    assert captured.out == ""

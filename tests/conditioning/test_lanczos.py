@@ -6,7 +6,7 @@ import torch
 from kappaflow.conditioning.lanczos import golub_kahan
 
 
-def run(matrices, k, tolerance=1e-6, max_steps=100):
+def run(matrices, k, tolerance=1e-6, max_steps=100, near=None):
     """Returns what the iteration finds for a batch of matrices (B, n, n)."""
     return golub_kahan(
         lambda v: torch.einsum("bij,kbj->kbi", matrices, v),
@@ -15,6 +15,7 @@ def run(matrices, k, tolerance=1e-6, max_steps=100):
         k=k,
         tolerance=tolerance,
         max_steps=max_steps,
+        near=near,
     )
 
 
@@ -157,3 +158,35 @@ def test_a_point_that_is_not_finite_does_not_spoil_the_others():
     assert found.values[0].isnan().all()
     assert found.converged.tolist() == [False, True]
     torch.testing.assert_close(found.values[1], torch.tensor([4.0, 3.0]).double())
+
+
+def test_directions_of_a_map_that_is_much_alike_save_steps():
+    """The answer is the same, whatever they are."""
+    torch.manual_seed(0)
+    spectra = [[20.0 * 0.97**i for i in range(400)]] * 3
+    matrices = rotated(*spectra)
+    first = run(matrices, 1, tolerance=1e-3)
+    close = matrices + 1e-3 * torch.randn_like(matrices)
+    wanted = torch.linalg.svdvals(close)[:, :1]
+    cold = run(close, 1, tolerance=1e-3)
+    for near in (first.vectors, torch.randn_like(first.vectors)):
+        near = near / near.norm(dim=2, keepdim=True)
+        warm = run(close, 1, tolerance=1e-3, near=near)
+        torch.testing.assert_close(warm.values, wanted, rtol=1e-3, atol=0)
+        assert warm.converged.all()
+    warm = run(close, 1, tolerance=1e-3, near=first.vectors)
+    assert warm.steps < 0.8 * cold.steps
+    image = torch.einsum("bij,bkj->bki", matrices, first.vectors)
+    assert first.vectors.norm(dim=2).tolist() == [[pytest.approx(1)]] * 3
+    torch.testing.assert_close(image.norm(dim=2), first.values, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("ahead", [1.1, 1.5, 10.0])
+def test_directions_that_no_longer_lead_are_left(ahead):
+    """A layer may stretch what was small before: noise in the start lets it be found."""
+    values = torch.linspace(1.0, 0.1, 1000, dtype=torch.float64)
+    values[700] = ahead
+    near = torch.zeros(2, 1, 1000, dtype=torch.float64)
+    near[:, :, 0] = 1.0  # an exact singular vector, of the value 1
+    found = run(torch.diag(values).expand(2, -1, -1), 1, tolerance=1e-2, near=near)
+    assert found.values[:, 0].tolist() == pytest.approx([ahead] * 2, rel=1e-2)

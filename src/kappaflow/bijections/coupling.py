@@ -22,11 +22,12 @@ from kappaflow.bijections.traced import AdditiveTrace, AffineTrace
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 from kappaflow.memory import LAYER_MODES, run_layer, runs_plainly
-from kappaflow.nets import MLP
+from kappaflow.nets import MLP, ConvNet
 from kappaflow.nets.as_made import is_as_made, is_exactly
 from kappaflow.nets.linearized import LinearizedMLP, is_plain
+from kappaflow.nets.linearized_conv import LinearizedConvNet, is_plain_conv
 from kappaflow.nets.recorded import RecordedNetwork
-from kappaflow.partition import AnyPartition
+from kappaflow.partition import AnyPartition, Partition
 from kappaflow.registry import register
 from kappaflow.trace import Trace
 
@@ -120,6 +121,9 @@ class Coupling(Bijection):
             return None
         if is_plain(net) and x.dim() == 2:
             return LinearizedMLP(net, kept, self.own_context(context))
+        answers_all = isinstance(self.partition, Partition) and x.dtype == log_det_dtype(x.dtype)
+        if answers_all and isinstance(net, ConvNet) and is_plain_conv(net, kept):
+            return LinearizedConvNet(net, kept, self.own_context(context))
         answer = functools.partial(self.parameters_from, exact=True)
         return RecordedNetwork(answer, kept, self.own_context(context))
 

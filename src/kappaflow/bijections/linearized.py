@@ -9,10 +9,11 @@ from torch import Tensor
 
 from kappaflow.linearization import Linearization
 from kappaflow.nets.linearized import LinearizedMLP
+from kappaflow.nets.linearized_conv import LinearizedConvNet
 from kappaflow.nets.recorded import RecordedNetwork
 from kappaflow.partition import AnyPartition, Partition
 
-RecordedConditioner = LinearizedMLP | RecordedNetwork
+RecordedConditioner = LinearizedMLP | LinearizedConvNet | RecordedNetwork
 
 
 class AdditiveLinearization(Linearization):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from kappaflow.cli.progress import words_shown
 from kappaflow.cli.show import say_if_unfinished, table
 from kappaflow.cli.table_options import Names
 
@@ -17,6 +18,7 @@ def doctor(
     context: Names = None,
     select: Names = None,
     ignore: Names = None,
+    out: Path | None = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Say what is wrong with a flow: in which layer, why, and what to do about it.
@@ -37,11 +39,15 @@ def doctor(
         Codes of findings, or beginnings of them: --select KF2 KF301
     ignore
         The same, to leave out.
+    out
+        An HTML file: the findings, and what was measured drawn beside them.
     json
         Print the diagnosis as JSON.
     """
     from kappaflow.diagnosis import check_codes, chosen
     from kappaflow.errors import ArgumentError
+    from kappaflow.report import write_diagnosis
+    from kappaflow.report.places import check_place
     from kappaflow.runs import (
         examine_code,
         examine_image_run,
@@ -51,15 +57,21 @@ def doctor(
     )
 
     check_codes(select or (), ignore or ())
-    if is_code(run):
-        diagnosis, points = examine_code(run, data, tuple(context or ()))
-    elif context:
+    check_place("out", out, ".html")
+    if context and not is_code(run):
         raise ArgumentError("'context' should be left out: a run knows the columns of its own.")
-    else:
+    if not is_code(run):
         say_if_unfinished(Path(run))
-        examine = examine_image_run if is_image_run(Path(run)) else examine_run
-        diagnosis, points = examine(Path(run), data)
-    diagnosis = chosen(diagnosis, select or (), ignore or ())
+    with words_shown(visible=False if json else None) as show:
+        if is_code(run):
+            diagnosis, points = examine_code(run, data, tuple(context or ()), progress=show)
+        else:
+            examine = examine_image_run if is_image_run(Path(run)) else examine_run
+            diagnosis, points = examine(Path(run), data, progress=show)
+        diagnosis = chosen(diagnosis, select or (), ignore or ())
+        if out is not None:
+            show("drawing the page")
+            write_diagnosis(diagnosis, out, title=_title(run), points=points)
     if json:
         print(diagnosis.to_json())
         return 0 if diagnosis.ok else 1
@@ -69,8 +81,16 @@ def doctor(
         print(f"{finding.severity} {finding.code}{where}: {finding.message}")
         print(f"  cause: {finding.cause}\n  cure:  {finding.cure}\n")
     measured = {"examined at": points, **diagnosis.measured}
+    if out is not None:
+        measured["page"] = str(out)
     table((name.replace("_", " "), _short(value)) for name, value in measured.items())
     return 0 if diagnosis.ok else 1
+
+
+def _title(run: str) -> str:
+    """Returns what was examined: the name of a run folder, or of a flow in a file."""
+    home, colon, name = run.rpartition(":")
+    return Path(run).resolve().name if not colon else f"{Path(home).name}:{name}"
 
 
 def _short(value: object) -> str:

@@ -36,6 +36,24 @@ def flat(product: Product, like: Tensor) -> Product:
     return lambda vectors: product(vectors.reshape(len(vectors), *like.shape)).flatten(2)
 
 
+def all_of_both(there: Tensor, back: Tensor) -> Tensor:
+    """Returns all singular values (B, n) of a map, descending, from it and from its inverse.
+
+    Each comes from the matrix that rounds it less: by eps s_max / s in the map, by eps s / s_min
+    in the inverse, of which the small ones are reciprocals.
+
+    Args:
+        there: The matrices of the map, (B, n, n).
+        back: Those of the inverse.
+
+    Returns:
+        The values; nan where a matrix is not finite.
+    """
+    large, small = largest(there, there.shape[1]), 1 / largest(back, back.shape[1]).flip(1)
+    middle = large[:, :1].log() + small[:, -1:].log()  # twice, as the sum of both is
+    return torch.where(large.log() + small.log() >= middle, large, small)
+
+
 def largest(matrices: Tensor, k: int = 1) -> Tensor:
     """Returns the k largest singular values (B, k), descending; nan for a non-finite matrix."""
     finite = torch.isfinite(matrices).all(dim=(1, 2))

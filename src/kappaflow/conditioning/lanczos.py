@@ -10,17 +10,22 @@ from torch.nn.functional import pad
 Product = Callable[[Tensor], Tensor]
 
 LEAST_STEPS = 5
+NOISE = 0.5  # length of what is added to a unit vector to begin with
 OUTSIDE = 0.1  # a unit vector with at most this share inside a basis is cleared of it in one pass
 MOST_PASSES = 10
 
 
 @dataclass(frozen=True)
 class LanczosResult:
-    """Singular values (B, k), descending; whether each point met the tolerance (B,); steps."""
+    """Singular values (B, k), descending; whether each point met the tolerance (B,); steps.
+
+    And the right singular vectors (B, k, n), of the largest one first.
+    """
 
     values: Tensor
     converged: Tensor
     steps: int
+    vectors: Tensor
 
 
 def golub_kahan(
@@ -31,6 +36,7 @@ def golub_kahan(
     k: int,
     tolerance: float,
     max_steps: int,
+    near: Tensor | None = None,
 ) -> LanczosResult:
     r"""Returns the k largest singular values of a linear map, at every point of a batch.
 
@@ -46,6 +52,8 @@ def golub_kahan(
         k: How many values, and vectors a block.
         tolerance: Relative accuracy asked for.
         max_steps: At most so many products of a block with A and with A^T.
+        near: Right singular vectors of a map that is much like this one, (B, k, n): to begin with
+            them takes fewer steps. Noise is added, so that directions they miss are still found.
 
     Returns:
         The values, with their convergence.
@@ -57,7 +65,10 @@ def golub_kahan(
     n = like.shape[1:].numel()
     generator = torch.Generator().manual_seed(0)
     left, right = _Basis(like, generator), _Basis(like, generator)
-    block = right.extend(right.random(k))[0]
+    start = right.random(k)
+    if near is not None:
+        start = near + NOISE * start / start.norm(dim=2, keepdim=True)
+    block = right.extend(start)[0]
     columns: list[Tensor] = []
     step, look = 0, LEAST_STEPS
     while True:
@@ -71,7 +82,7 @@ def golub_kahan(
             continue
         # Singular values of a batch take a while: not at every step, once there are many.
         look = step + 1 + step // 10
-        values, residuals = _ritz(columns, block @ back.mT, k)
+        values, residuals, combined = _ritz(columns, block @ back.mT, k)
         # A start that happens to miss a direction looks converged in its first steps.
         done = (residuals <= tolerance * values).all(dim=1) & (step >= LEAST_STEPS or complete)
         # Rounding in the products is of the size of the largest value: far below it, it hides all.
@@ -80,7 +91,7 @@ def golub_kahan(
         )
         stuck = ~torch.isfinite(values).all(dim=1)
         if (done | stuck).all() or complete or step >= max_steps:
-            return LanczosResult(values, converged, step)
+            return LanczosResult(values, converged, step, right.combined(combined))
 
 
 class _Basis:
@@ -114,6 +125,10 @@ class _Basis:
         self._append(block)
         return block, torch.cat((basis @ vectors.mT, block @ vectors.mT), 1)
 
+    def combined(self, numbers: Tensor) -> Tensor:
+        """Returns the first vectors with these numbers (B, k, size), added up: (B, k, n)."""
+        return numbers.to(self._room.dtype) @ self._room[:, : numbers.shape[2]]
+
     def random(self, k: int) -> Tensor:
         """Returns a random block (B, k, n)."""
         shape = (len(self._room), k, self._room.shape[2])
@@ -134,8 +149,10 @@ def _apply(product: Product, block: Tensor, like: Tensor) -> Tensor:
     return product(vectors).flatten(2).transpose(0, 1).to(block.dtype)
 
 
-def _ritz(columns: list[Tensor], rest: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def _ritz(columns: list[Tensor], rest: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the k largest singular values of the projected matrix, and their residuals.
+
+    And the right singular vectors, as numbers of the vectors of V.
 
     Column block j holds U^T A V_j, over the vectors of U that were there; `rest` (B, r, k) is what
     A^T takes out of the space of V.
@@ -146,9 +163,11 @@ def _ritz(columns: list[Tensor], rest: Tensor, k: int) -> tuple[Tensor, Tensor]:
     finite = torch.isfinite(projected).all(dim=(1, 2))
     values = projected.new_full((len(projected), k), torch.nan)
     residuals = torch.full_like(values, torch.inf)
+    combined = projected.new_zeros(len(projected), k, projected.shape[2])
     if finite.any():
-        u, s, _ = torch.linalg.svd(projected[finite])
+        u, s, v = torch.linalg.svd(projected[finite], full_matrices=False)
         values[finite] = s[:, :k]
         last = u[:, -rest.shape[2] :, :k]
         residuals[finite] = (rest[finite].double() @ last).norm(dim=1)
-    return values, residuals
+        combined[finite] = v[:, :k]
+    return values, residuals, combined

@@ -1,5 +1,6 @@
 """Conditioning over depth: each layer alone, and everything up to it."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,10 @@ from kappaflow.linearization import ChainLinearization, Linearization
 # Points times dimensions^3, for each layer, up to which matrices are formed above 128 dimensions:
 # beyond, Lanczos iterations are sooner done. `python -m benchmarks image-spectra` times both.
 DENSE_WORK = 7e6
+# Relative residuals of Lanczos iterations: of single layers and of the whole, and of all layers
+# up to one between, of which there are many. Errors are of the size of their squares.
+TOLERANCE, TOLERANCE_BETWEEN = 1e-3, 1e-2
+Progress = Callable[[str], None]
 QUANTILES = {"median": 0.5, "p95": 0.95, "max": 1.0}
 
 
@@ -155,9 +160,17 @@ def profile(
 
 
 def profile_at(
-    flow: Flow, x: Tensor, context: Tensor | None, generator: torch.Generator | None = None
+    flow: Flow,
+    x: Tensor,
+    context: Tensor | None,
+    generator: torch.Generator | None = None,
+    *,
+    progress: Progress = lambda text: None,
 ) -> Profile:
-    """Returns the profile at points that are checked, or that the flow itself has made."""
+    """Returns the profile at points that are checked, or that the flow itself has made.
+
+    `progress` is told which layer is measured, before it is.
+    """
     with measuring(flow):
         layers = layers_of(flow.core, context)
         if not layers:
@@ -167,7 +180,7 @@ def profile_at(
         x = flow.units(x)[0]
         parts = _linearize(layers, x)
         measure = _dense_extremes if _forms_matrices(x, len(parts)) else _lanczos_extremes
-        each, up_to, status = measure(parts, x)
+        each, up_to, status = measure(parts, x, progress)
         return Profile(
             layers=tuple(layer.name for layer in layers),
             layer_sigma_max=each[0],
@@ -194,6 +207,13 @@ def _linearize(layers: tuple[Layer, ...], x: Tensor) -> list[Linearization]:
     return parts
 
 
+def _told(parts: list[Linearization], progress: Progress) -> Iterator[tuple[int, Linearization]]:
+    """Yields the layers with their numbers, from 1, and says which."""
+    for number, part in enumerate(parts, start=1):
+        progress(f"layer {number} of {len(parts)}")
+        yield number, part
+
+
 def _forms_matrices(x: Tensor, layers: int) -> bool:
     """Returns whether matrices (n, n) of each layer are at hand sooner than Lanczos iterations."""
     n = x.shape[1:].numel()
@@ -210,7 +230,7 @@ def _alone(layers: tuple[Layer, ...], parts: list[Linearization], x: Tensor) -> 
 
 
 def _dense_extremes(
-    parts: list[Linearization], x: Tensor
+    parts: list[Linearization], x: Tensor, progress: Progress
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Status]:
     """Returns (sigma_max, sigma_min) of each layer and of all up to it, from dense matrices.
 
@@ -219,7 +239,7 @@ def _dense_extremes(
     """
     each, up_to = [], []
     forward = backward = None
-    for part in parts:
+    for _, part in _told(parts, progress):
         there, back = dense(part.jv, x), dense(part.inverse_jv, part.value)
         forward = there if forward is None else there @ forward
         backward = back if backward is None else backward @ back
@@ -233,17 +253,24 @@ def _dense_extremes(
 
 
 def _lanczos_extremes(
-    parts: list[Linearization], x: Tensor
+    parts: list[Linearization], x: Tensor, progress: Progress
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Status]:
-    """Returns the same by Lanczos iterations on the products."""
+    """Returns the same by Lanczos iterations on the products.
+
+    The directions that the layers so far stretch most and least are nearly those of one layer
+    more: each search over depth begins with what the one before it found.
+    """
     each, up_to, stati, state = [], [], set(), x
-    for i, part in enumerate(parts):
-        prefix = ChainLinearization(parts[: i + 1], part.value, part.log_det)
-        for found, linearization, start in ((each, part, state), (up_to, prefix, x)):
-            top, bottom, status = extremes_by_lanczos(linearization, start)
-            found.append((top[:, 0], bottom[:, 0]))
-            stati.add(status)
-        state = part.value
+    near = None
+    for number, part in _told(parts, progress):
+        prefix = ChainLinearization(parts[:number], part.value, part.log_det)
+        tolerance = TOLERANCE if number == len(parts) else TOLERANCE_BETWEEN
+        alone = extremes_by_lanczos(part, state, tolerance=TOLERANCE)
+        so_far = extremes_by_lanczos(prefix, x, tolerance=tolerance, near=near)
+        for found, one in ((each, alone), (up_to, so_far)):
+            found.append((one.top[:, 0], one.bottom[:, 0]))
+            stati.add(one.status)
+        state, near = part.value, so_far.directions
     order: tuple[Status, ...] = ("not finite", "not converged", "converged")
     return _stacked(each), _stacked(up_to), next(status for status in order if status in stati)
 

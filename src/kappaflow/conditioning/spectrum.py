@@ -1,7 +1,7 @@
 """Extreme singular values of the Jacobian of a bijection, and with them its condition number."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,6 +21,16 @@ MATRIX_FREE_ABOVE = 128
 DENSE_UP_TO = 500  # dimensions up to which it is bearable to form one where nothing else will do
 
 Status = Literal["exact", "converged", "not converged", "not finite"]
+Directions = tuple[Tensor, Tensor]  # (B, k, n) each: those stretched most, and those least
+
+
+class Extremes(NamedTuple):
+    """Singular values at both ends, (B, k) each, how they were found, and their directions."""
+
+    top: Tensor
+    bottom: Tensor
+    status: Status
+    directions: Directions
 
 
 @dataclass(frozen=True)
@@ -111,7 +121,7 @@ def spectrum(
         if method == "dense":
             found = _dense(linearization, x, k)
         else:
-            found = extremes_by_lanczos(linearization, x, k, tolerance, max_steps)
+            found = extremes_by_lanczos(linearization, x, k, tolerance, max_steps)[:3]
     top, bottom, status = found
     if k == 1:
         top, bottom = top[:, 0], bottom[:, 0]
@@ -130,24 +140,40 @@ def extremes_by_lanczos(
     k: int = 1,
     tolerance: float = 1e-3,
     max_steps: int = 100,
-) -> tuple[Tensor, Tensor, Status]:
-    """Returns the k largest (B, k) and the k smallest (B, k) singular values, and how it went."""
+    near: Directions | None = None,
+) -> Extremes:
+    """Returns the k largest (B, k) and the k smallest (B, k) singular values, and how it went.
+
+    Args:
+        linearization: Of the map at the points.
+        x: The points.
+        k: How many values at each end.
+        tolerance: As for `golub_kahan`; so is max_steps.
+        max_steps: At most so many steps.
+        near: The directions of another map at these points, which is much like this one.
+
+    Returns:
+        Values, status, and the directions of x that they belong to.
+    """
     settings = {"k": k, "tolerance": tolerance, "max_steps": max_steps}
-    z = linearization.value
+    stretched, squeezed = (None, None) if near is None else near
+    z, like = linearization.value, x.flatten(1)
     top = golub_kahan(
-        flat(linearization.jv, x), flat(linearization.vjp, z), x.flatten(1), **settings
+        flat(linearization.jv, x), flat(linearization.vjp, z), like, near=stretched, **settings
     )
+    # Of the transpose of the inverse, whose vectors belong to x as those of the map itself do.
     bottom = golub_kahan(
-        flat(linearization.inverse_jv, z),
         flat(linearization.inverse_vjp, x),
-        z.flatten(1),
+        flat(linearization.inverse_jv, z),
+        like,
+        near=squeezed,
         **settings,
     )
     converged = bool((top.converged & bottom.converged).all())
     status: Status = "converged" if converged else "not converged"
     if not _finite(top.values, bottom.values):
         status = "not finite"
-    return top.values, 1 / bottom.values, status
+    return Extremes(top.values, 1 / bottom.values, status, (top.vectors, bottom.vectors))
 
 
 def _finite(*values: Tensor) -> bool:

@@ -1,5 +1,6 @@
 """`doctor`: measures a flow at points, asks the rules, and says the whole in words."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.all_rules import RULES
 from kappaflow.diagnosis.codes import check_codes, is_chosen
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
+from kappaflow.diagnosis.float_types import usable_in
 from kappaflow.diagnosis.measured import Measured
 from kappaflow.diagnosis.measures.contexts import contexts_of
 from kappaflow.diagnosis.measures.draws import draws_of
@@ -31,7 +33,9 @@ from kappaflow.diagnosis.measures.paths import paths_at
 from kappaflow.diagnosis.measures.precision import precision_of
 from kappaflow.diagnosis.measures.state import state_of
 from kappaflow.diagnosis.measures.tails import tails_of
+from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.diagnosis.rules.data import data_findings
+from kappaflow.diagnosis.tables import tables_of
 from kappaflow.diagnosis.unchanged import to_examine
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
@@ -46,6 +50,7 @@ def doctor(
     context: Tensor | None = None,
     *,
     make: Callable[[], object] | None = None,
+    progress: Progress = quietly,
 ) -> Diagnosis:
     """Returns what is wrong with a flow, where, why, and what to do about it.
 
@@ -60,6 +65,7 @@ def doctor(
         context: (B, C), for a conditional flow.
         make: Makes such a flow anew. The state_dict is loaded into one then, which shows what it
             does not hold.
+        progress: Is told what is measured, before it is.
 
     Returns:
         The findings, with a verdict in words and the profile that they were made from.
@@ -73,7 +79,7 @@ def doctor(
         >>> kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.zeros(8, 4)).ok
         True
     """
-    found = examined(flow, x, context, make=make)
+    found = examined(flow, x, context, make=make, progress=progress)
     return found if x is None else with_findings(found, data_findings(x))
 
 
@@ -83,6 +89,7 @@ def examined(
     context: Tensor | None = None,
     *,
     make: Callable[[], object] | None = None,
+    progress: Progress = quietly,
 ) -> Diagnosis:
     """Returns what `doctor` says of a flow, without a look at the points as data.
 
@@ -91,6 +98,7 @@ def examined(
         x: As for `doctor`.
         context: As for `doctor`.
         make: As for `doctor`.
+        progress: As for `doctor`.
 
     Returns:
         The findings on the flow alone.
@@ -104,9 +112,10 @@ def examined(
         else:
             x, context = checked_points(own, x, context)
         with measuring(own), _said_in_a_sentence(own, context):
-            measured = _measure(own, x, context, make)
+            measured = _measure(own, x, context, make, progress)
         findings = [finding for rule in RULES for finding in rule(measured)]
-    return _diagnosis(findings, _figures(measured), measured.profile)
+    whole = _diagnosis(findings, _figures(measured), measured.profile)
+    return dataclasses.replace(whole, tables=tables_of(measured))
 
 
 @contextmanager
@@ -129,8 +138,7 @@ def _said_in_a_sentence(flow: Flow, context: Tensor | None) -> Iterator[None]:
 
 def with_findings(diagnosis: Diagnosis, more: Iterable[Finding]) -> Diagnosis:
     """Returns a diagnosis with findings from elsewhere, and the verdict that follows from all."""
-    findings = [*diagnosis.findings, *more]
-    return _diagnosis(findings, diagnosis.measured, diagnosis.profile)
+    return _of_findings(diagnosis, [*diagnosis.findings, *more])
 
 
 def chosen(
@@ -151,7 +159,13 @@ def chosen(
     """
     check_codes(select, ignore)
     findings = [one for one in diagnosis.findings if is_chosen(one.code, select, ignore)]
-    return _diagnosis(findings, diagnosis.measured, diagnosis.profile)
+    return _of_findings(diagnosis, findings)
+
+
+def _of_findings(diagnosis: Diagnosis, findings: list[Finding]) -> Diagnosis:
+    """Returns a diagnosis with other findings."""
+    other = _diagnosis(findings, diagnosis.measured, diagnosis.profile)
+    return dataclasses.replace(other, tables=diagnosis.tables)
 
 
 def _diagnosis(
@@ -164,41 +178,62 @@ def _diagnosis(
 
 
 def _measure(
-    flow: Flow, x: Tensor | None, context: Tensor | None, make: Callable[[], object] | None
+    flow: Flow,
+    x: Tensor | None,
+    context: Tensor | None,
+    make: Callable[[], object] | None,
+    progress: Progress,
 ) -> Measured:
     most = POINTS if math.prod(flow.joint_shape) <= DENSE_UP_TO else LARGE_POINTS
-    number = most if context is None else len(context[:most])
-    z = latent_points(flow, number, None if context is None else context[:most])
-    given, all_contexts = x, context
-    context = None if context is None else context[:most]
-    if x is None:
-        x = flow.bijection.inverse(z, context)[0]
-    state = state_of(flow, x[:most], context, make)  # the first calls
-    drawn = flow.bijection.inverse(z, context)[0]
-    x = drawn if given is None else x[:most]
-    shape = profile_at(flow, x, context)
-    points, latents = flow.units(x)[0], latent_points(flow, len(x), context)
-    layers = layers_of(flow.core, context)
-    log_prob = flow.joined_log_prob(x, context)
+    few = None if context is None else context[:most]
+    progress("drawing samples")
+    z = latent_points(flow, most if few is None else len(few), few)
+    at = flow.bijection.inverse(z, few)[0] if x is None else x[:most]
+    progress("what calls change")
+    state = state_of(flow, at, few, make)  # the first calls, where points are given
+    drawn = flow.bijection.inverse(z, few)[0]
+    at = drawn if x is None else at
+    shape = profile_at(
+        flow, at, few, progress=lambda layer: progress(f"conditioning over depth, {layer}")
+    )
+    points, latents = flow.units(at)[0], latent_points(flow, len(at), few)
+    layers = layers_of(flow.core, few)
+    progress("log_prob by all ways")
+    log_prob = flow.joined_log_prob(at, few)
+    paths = paths_at(flow, at, few, log_prob)
+    drawn_log_prob = flow.joined_log_prob(drawn, few)
+    progress("log_dets beside the Jacobian")
+    log_dets = log_dets_at(flow, points, few, shape)
+    progress("latents that are far out")
+    tails = tails_of(flow, len(at), few)
+    progress("the integral of the density")
+    integral = integral_of(flow, drawn, few)
+    progress("the gradient beside differences")
+    gradient = gradient_of(flow, at, few)
+    progress("the law of samples")
+    draws = draws_of(flow, few)
+    progress("contexts, float types, points far out")
     return Measured(
         flow=flow,
         profile=shape,
         norm_data=points.flatten(1).double().norm(dim=1),
         norm_latent=latents.flatten(1).double().norm(dim=1),
         dimensions=points[0].numel(),
-        log_spread=math.nan if given is None else _log_spread(flow, given),
+        log_spread=math.nan if x is None else _log_spread(flow, x),
         log_prob=log_prob,
-        paths=paths_at(flow, x, context, log_prob),
-        log_dets=log_dets_at(flow, points, context, shape),
-        tails=tails_of(flow, len(x), context),
-        integral=integral_of(flow, drawn, context),
+        paths=paths,
+        log_dets=log_dets,
+        tails=tails,
+        integral=integral,
         state=state,
-        gradient=gradient_of(flow, x, context),
-        draws=draws_of(flow, context),
-        contexts=contexts_of(flow, x if given is None else given, all_contexts),
-        precision=precision_of(flow, x, context),
-        outliers=None if given is None else outliers_of(flow, given, all_contexts, shape),
+        gradient=gradient,
+        draws=draws,
+        contexts=contexts_of(flow, at if x is None else x, context),
+        precision=precision_of(flow, at, few),
+        outliers=None if x is None else outliers_of(flow, x, context, shape),
         drawn=drawn,
+        drawn_log_prob=drawn_log_prob,
+        given=x is not None,
         fault_from_data=first_not_finite(layers, points),
         fault_from_latent=first_not_finite(layers, latents, from_latent=True),
     )
@@ -214,10 +249,12 @@ def _log_spread(flow: Flow, x: Tensor) -> float:
 
 def _figures(m: Measured) -> dict[str, float | int | str | None]:
     condition = m.profile.condition_number[-1]
+    dtype = str(m.flow.dtype).removeprefix("torch.")
     return {
         "points": m.profile.sigma_max.shape[1],
         "layers": len(m.profile.layers),
-        "dtype": str(m.flow.dtype).removeprefix("torch."),
+        "dtype": dtype,
+        "precision": usable_in(m.profile, dtype),
         "condition_number_median": condition.quantile(0.5).item(),
         "condition_number_p95": condition.quantile(0.95).item(),
         "condition_number_max": condition.max().item(),

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from kappaflow.conditioning import Profile
 
+Table = dict[str, list[float | int | str | None]]
+Tables = dict[str, Table]
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
@@ -45,12 +47,14 @@ class Diagnosis:
         measured: What was looked at: points, type, and the main figures by name.
         profile: The conditioning over depth that the findings were made from; it has a `to_dict`
             of its own and is left out of this one's.
+        tables: The numbers behind the findings, point by point: by name a table, by name a column.
     """
 
     findings: tuple[Finding, ...]
     verdict: str
     measured: dict[str, float | int | str | None] = field(default_factory=dict)
     profile: Profile | None = field(default=None, repr=False, compare=False)
+    tables: Tables = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:

@@ -42,6 +42,8 @@ class Measured:
         precision: The types that layers answer in.
         outliers: The points that are far out; None where none were given.
         drawn: What the flow makes of draws of the base, in the units of the data.
+        drawn_log_prob: log p there.
+        given: Whether the points were given; if not they are samples themselves.
         fault_from_data: The layer that is first to make a value that is not finite on the way
             data, latent, data; None if all are finite.
         fault_from_latent: The same on the way latent, data, latent.
@@ -65,5 +67,7 @@ class Measured:
     precision: Precision
     outliers: Outliers | None
     drawn: Tensor
+    drawn_log_prob: Tensor
+    given: bool
     fault_from_data: str | None
     fault_from_latent: str | None

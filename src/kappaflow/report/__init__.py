@@ -20,6 +20,7 @@ from kappaflow.report.content import (
     Spread,
     Weighted,
 )
+from kappaflow.report.diagnosis_page import render_diagnosis, write_diagnosis
 from kappaflow.report.faces_content import FacesReport, FacesRun, FacesSize
 from kappaflow.report.faces_page import render_faces
 from kappaflow.report.factors import render_factors
@@ -60,8 +61,10 @@ __all__ = [
     "read_report",
     "read_report_on",
     "render",
+    "render_diagnosis",
     "render_faces",
     "render_factors",
     "render_images",
+    "write_diagnosis",
     "write_report",
 ]

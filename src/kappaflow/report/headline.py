@@ -3,11 +3,13 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from kappaflow.report.content import Report
+from kappaflow.diagnosis import Diagnosis
+from kappaflow.report.content import ProfileView, Report
 from kappaflow.report.figures import Depth
 from kappaflow.report.image_content import ImageReport
 from kappaflow.report.numbers import fixed, is_finite, significant, with_error
 
+Judged = Report | ImageReport | Diagnosis
 JOINT = "the padding has no density: this is no likelihood, and compares with none"
 
 
@@ -30,7 +32,7 @@ class KeyFigure:
     finite: bool = True
 
 
-def level(report: Report | ImageReport) -> str:
+def level(report: Judged) -> str:
     """Returns "error", "warning" or "ok"."""
     if not report.ok:
         return "error"
@@ -38,7 +40,7 @@ def level(report: Report | ImageReport) -> str:
     return "warning" if "warning" in severities else "ok"
 
 
-def level_in_words(report: Report | ImageReport) -> str:
+def level_in_words(report: Judged) -> str:
     """Returns the level as a word or two, with the number of findings behind it."""
     count = Counter(finding.severity for finding in report.findings)
     match level(report):
@@ -52,12 +54,24 @@ def level_in_words(report: Report | ImageReport) -> str:
 
 def key_figures(report: Report) -> list[KeyFigure]:
     """Returns four to six numbers: likelihood, conditioning, round trips, separation."""
-    return [*_likelihood(report), *_conditioning(report), *_separation(report)]
+    return [*_likelihood(report), *_conditioning(report.profile), *_separation(report)]
 
 
 def image_key_figures(report: ImageReport) -> list[KeyFigure]:
     """Returns the likelihood of held-out images, conditioning, and round trips."""
-    return [*_image_likelihood(report), *_conditioning(report)]
+    return [*_image_likelihood(report), *_conditioning(report.profile)]
+
+
+def diagnosis_key_figures(diagnosis: Diagnosis, depth: Depth | None) -> list[KeyFigure]:
+    """Returns the counts of findings, the float type to use, conditioning, and round trips."""
+    count = Counter(finding.severity for finding in diagnosis.findings)
+    kinds = [_plural(count[kind], kind) for kind in ("error", "warning", "note") if count[kind]]
+    found = [KeyFigure("Findings", ", ".join(kinds) or "none", "", "the most severe come first")]
+    precision = diagnosis.measured.get("precision")
+    if isinstance(precision, str):
+        note = "from the worst condition number at the points"
+        found.append(KeyFigure("Float type", precision, "", note, "unusable" not in precision))
+    return found if depth is None else [*found, *_conditioning(depth.profile)]
 
 
 def gain_over_gaussian(report: Report) -> float | None:
@@ -135,8 +149,8 @@ def _image_likelihood(report: ImageReport) -> list[KeyFigure]:
     return [bits, nll]
 
 
-def _conditioning(report: Report | ImageReport) -> list[KeyFigure]:
-    profile, too_much = report.profile, Depth(report.profile).limit
+def _conditioning(profile: ProfileView) -> list[KeyFigure]:
+    too_much = Depth(profile).limit
     kappa = profile.condition_number
     limit = f", {significant(too_much, 1)} is too much" if too_much else ""
     data, latent = profile.round_trip_data, profile.round_trip_latent

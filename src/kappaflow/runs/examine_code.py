@@ -17,6 +17,7 @@ from torch import Tensor
 from kappaflow.adapters import wrap
 from kappaflow.data import load_table
 from kappaflow.diagnosis import Diagnosis, data_findings, doctor, examined, with_findings
+from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError
 from kappaflow.runs.job import refuse_gaps
 
@@ -37,7 +38,11 @@ def is_code(target: str) -> bool:
 
 
 def examine_code(
-    target: str, data: str | None = None, context: tuple[str, ...] = ()
+    target: str,
+    data: str | None = None,
+    context: tuple[str, ...] = (),
+    *,
+    progress: Progress = quietly,
 ) -> tuple[Diagnosis, str]:
     """Returns the doctor's diagnosis of a flow that code makes, and at which points, in words.
 
@@ -49,6 +54,7 @@ def examine_code(
             points and contexts, (flow, x, context).
         data: A table to take the points from instead, in the units that the flow expects.
         context: Columns of it that are the context.
+        progress: Is told what is measured, before it is.
 
     Returns:
         The diagnosis and the points.
@@ -68,11 +74,11 @@ def examine_code(
         like = (None if value is None else value.float() for value in (x, given))
         dtype = wrap(flow, *like).dtype
         x, given = x.to(dtype), None if given is None else given.to(dtype)
-        found = examined(flow, x, given, make=make)
+        found = examined(flow, x, given, make=make, progress=progress)
         return with_findings(found, data_findings(table)), f"rows of {data}"
     if context:
         raise ArgumentError("'context' should be left out without data: it names its columns.")
-    return doctor(flow, x, given, make=make), words
+    return doctor(flow, x, given, make=make, progress=progress), words
 
 
 Maker = Callable[[], object]

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from kappaflow.data import load_matrix
-from kappaflow.errors import ArgumentError, FileError
 from kappaflow.factor import Factorization, factor_linear
 from kappaflow.factor.couplings_file import save_couplings
 from kappaflow.factor.reference import nearest_reference
 from kappaflow.factor.trade_off import trade_off
 from kappaflow.report import render_factors
+from kappaflow.report.places import check_place
 from kappaflow.storage import write_bytes
 
 
@@ -46,7 +46,7 @@ def factor_file(
         FileError: A file cannot be read, or written.
     """  # noqa: DOC502 - raised by the calls below
     for name, path, suffix in (("out", out, ".safetensors"), ("report", report, ".html")):
-        _check_place(name, path, suffix)
+        check_place(name, path, suffix)
     matrix = load_matrix(source)
     found = factor_linear(
         matrix, couplings=couplings, partition=partition, method=method, seed=seed
@@ -63,16 +63,3 @@ def factor_file(
         )
         write_bytes(Path(report), page.encode())
     return found
-
-
-def _check_place(name: str, path: str | Path | None, suffix: str) -> None:
-    """Refuses a place that cannot be written, before the work is done."""
-    if path is None:
-        return
-    target = Path(path)
-    if target.suffix.lower() != suffix:
-        raise ArgumentError(f"'{name}' should end in {suffix}, got '{path}'.")
-    if target.is_dir():
-        raise ArgumentError(f"'{name}' should be a file, {path} is a folder.")
-    if not target.parent.is_dir():
-        raise FileError(f"{path} cannot be written: there is no folder {target.parent}.")

@@ -9,6 +9,7 @@ import torch
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import Table, load_table
 from kappaflow.diagnosis import Diagnosis, examined
+from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
 from kappaflow.flows import Flow
@@ -114,13 +115,16 @@ def percentiles(scores: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
     return np.interp(scores, quantiles, np.linspace(0, 100, len(quantiles)))
 
 
-def examine_run(folder: Path, data: str | None = None) -> tuple[Diagnosis, str]:
+def examine_run(
+    folder: Path, data: str | None = None, *, progress: Progress = quietly
+) -> tuple[Diagnosis, str]:
     """Returns the doctor's diagnosis of a run's flow, and at which points it was made, in words.
 
     Args:
         folder: The run folder, or any saved model.
         data: Data with the columns of the run; its held-out test rows if left out and still to be
             found, else samples of the flow.
+        progress: Is told what is measured, before it is.
 
     Returns:
         The diagnosis and the points.
@@ -129,12 +133,14 @@ def examine_run(folder: Path, data: str | None = None) -> tuple[Diagnosis, str]:
     if data is not None:
         run = read_run(folder)
         rows = rows_of(_table(data, run.columns, run.context_columns), flow)
-        return examined(flow, rows.x, rows.context), f"rows of {data}"
+        return examined(flow, rows.x, rows.context, progress=progress), f"rows of {data}"
     try:
         rows = rows_of(tables_again(read_run(folder)).test, flow)
     except KappaflowError:
-        return examined(flow), "samples of the flow (its data was not found as it was)"
-    return examined(flow, rows.x, rows.context), "held-out rows of the run"
+        said = "samples of the flow (its data was not found as it was)"
+        return examined(flow, progress=progress), said
+    found = examined(flow, rows.x, rows.context, progress=progress)
+    return found, "held-out rows of the run"
 
 
 def _table(data: str, columns: list[str], context: list[str]) -> Table:

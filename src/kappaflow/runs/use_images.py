@@ -9,6 +9,7 @@ from kappaflow.data import Images, load_images
 from kappaflow.data.images.names import readable
 from kappaflow.data.images.origin import Files
 from kappaflow.diagnosis import Diagnosis, examined
+from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
 from kappaflow.flows import Flow
@@ -105,25 +106,29 @@ def score_image_run(folder: Path, data: str) -> Columns:
     return found | {column_of(flow): scores, "percentile": percentiles(scores, quantiles)}
 
 
-def examine_image_run(folder: Path, data: str | None = None) -> tuple[Diagnosis, str]:
+def examine_image_run(
+    folder: Path, data: str | None = None, *, progress: Progress = quietly
+) -> tuple[Diagnosis, str]:
     """Returns the doctor's diagnosis of the flow of a run on images, and where it was examined.
 
     Args:
         folder: The run folder.
         data: Images; the held-out ones of the run if left out and still to be found, else samples.
+        progress: Is told what is measured, before it is.
 
     Returns:
         The diagnosis, and the points in words.
     """
     run, flow = read_image_run(folder), load(folder)
     if data is not None:
-        return _examined(flow, images_for(run, flow, data)), f"images of {data}"
+        return _examined(flow, images_for(run, flow, data), progress), f"images of {data}"
     try:
-        return _examined(flow, images_again(run).test), "held-out images of the run"
+        images = images_again(run).test
     except KappaflowError:
         rows = draws_of(flow, points_of(flow))
         said = "samples of the flow (its images were not found as they were)"
-        return examined(flow, rows.x, rows.context), said
+        return examined(flow, rows.x, rows.context, progress=progress), said
+    return _examined(flow, images, progress), "held-out images of the run"
 
 
 def images_for(run: ImageRunConfig, flow: Flow, data: str) -> Images:
@@ -167,6 +172,6 @@ def draws_of(flow: Flow, count: int) -> Rows:
     return Rows(x, None if labels is None else context_of(labels, flow))
 
 
-def _examined(flow: Flow, images: Images) -> Diagnosis:
+def _examined(flow: Flow, images: Images, progress: Progress) -> Diagnosis:
     rows = ImageRows(images, flow).at(slice(0, points_of(flow)))
-    return examined(flow, rows.x, rows.context)
+    return examined(flow, rows.x, rows.context, progress=progress)

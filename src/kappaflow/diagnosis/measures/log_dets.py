@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning import Profile
-from kappaflow.conditioning.jacobian import dense
+from kappaflow.conditioning.jacobian import all_of_both, dense
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.flows import Flow
+
+SPECTRA = 16  # points at which all singular values are kept
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,15 @@ class LogDets:
         true: log|det| of the dense Jacobian, (B,); None where the dimension is too large.
         size: The square root of the number of layers, and a bound on the sum of |log s| over all
             singular values of all layers, (B,).
+        singular_values: All of the core at some of the points, descending, (b, n); None where the
+            dimension is too large.
     """
 
     forward: Tensor
     inverse: Tensor
     true: Tensor | None
     size: Tensor
+    singular_values: Tensor | None = None
 
 
 def log_dets_at(flow: Flow, points: Tensor, context: Tensor | None, shape: Profile) -> LogDets:
@@ -44,9 +49,11 @@ def log_dets_at(flow: Flow, points: Tensor, context: Tensor | None, shape: Profi
     """
     z, forward = flow.core(points, context)
     inverse = flow.core.inverse(z, context)[1]
-    true = None
+    true = values = None
     if points[0].numel() <= DENSE_UP_TO:
         matrices = dense(flow.core.linearize(points, context).jv, points)
+        few = flow.core.linearize(points[:SPECTRA], None if context is None else context[:SPECTRA])
+        values = all_of_both(matrices[:SPECTRA], dense(few.inverse_jv, few.value))
         finite = torch.isfinite(matrices).all(dim=(1, 2))
         true = torch.full_like(forward, torch.nan, dtype=torch.float64)
         true[finite] = torch.linalg.slogdet(matrices[finite])[1]
@@ -58,4 +65,5 @@ def log_dets_at(flow: Flow, points: Tensor, context: Tensor | None, shape: Profi
         inverse=inverse.double(),
         true=true,
         size=math.sqrt(len(stretch)) + points[0].numel() * stretch.sum(0),
+        singular_values=values,
     )

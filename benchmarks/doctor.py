@@ -1,0 +1,141 @@
+"""What an examination takes, its page with it, of flows off their start."""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import kappaflow as kf
+from benchmarks.lines import Line, write_results
+from benchmarks.machine import machine
+from benchmarks.processes import console
+from benchmarks.spectra import print_table
+from benchmarks.suite import KEPT, JsonFile
+from benchmarks.tables import markdown, number
+
+NOISE = 0.02  # added to all parameters: at the start a flow is the identity, and soon measured
+LIMITS = {"couplings": 10.0, "Glow": 60.0}  # seconds that were aimed at, on two cores
+HEADS = {
+    "flow": "",
+    "dimensions": "dimensions",
+    "layers": "layers",
+    "points": "points",
+    "condition_number": "condition number, median",
+    "limit_s": "aimed at [s]",
+    "time_s": "taken [s]",
+    "processor_s": "processor time [s]",
+    "page_s": "of it the page [s]",
+    "log_probs": "in calls of log_prob",
+}
+
+
+def doctor(
+    *,
+    threads: int = 2,
+    repetitions: int = 3,
+    small: bool = False,
+    file: JsonFile = KEPT / "doctor.json",
+) -> None:
+    """Time `kappaflow.doctor` and its page: 32 couplings of 64 features, a Glow of 24 steps.
+
+    The Glow is of 3 x 32 x 32 with 8 steps in each of 3 levels. Calls of log_prob at the same
+    points are timed before and after each examination.
+
+    Parameters
+    ----------
+    threads
+        Of torch.
+    repetitions
+        Of each; the median of times is kept.
+    small
+        Take flows of a few layers, to see that it works.
+    file
+        The file of results.
+    """
+    torch.set_num_threads(threads)
+    lines = [measured(name, *make(), repetitions) for name, make in cases(small=small).items()]
+    print_table(lines)
+    write_results(
+        file, {"machine": machine(), "noise": NOISE, "repetitions": repetitions, "lines": lines}
+    )
+    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
+
+
+def cases(*, small: bool) -> dict[str, Callable[[], tuple[kf.Flow, Tensor]]]:
+    """Returns what makes the flows and their points, by the name of each."""
+    depth, side, steps = (2, 8, 1) if small else (32, 32, 8)
+    shape = (3, side, side)
+    return {
+        "couplings": lambda: _off_start(lambda: kf.real_nvp(64, depth=depth), (256, 64)),
+        "Glow": lambda: _off_start(lambda: kf.glow(shape, steps=steps), (16, *shape)),
+    }
+
+
+def measured(name: str, flow: kf.Flow, x: Tensor, repetitions: int) -> Line:
+    """Returns the times of an examination with its page."""
+    found = [_once(flow, x) for _ in range(repetitions)]
+    times = {key: median(one[key] for one in found) for key in found[0] if key != "diagnosis"}
+    diagnosis = found[0]["diagnosis"]
+    return {
+        "flow": name,
+        "dimensions": x[0].numel(),
+        "layers": diagnosis.measured["layers"],
+        "points": diagnosis.measured["points"],
+        "condition_number": diagnosis.measured["condition_number_median"],
+        "limit_s": LIMITS[name],
+        **times,
+    }
+
+
+def _once(flow: kf.Flow, x: Tensor) -> dict[str, Any]:
+    before = _log_prob_s(flow, x)
+    start, used = time.perf_counter(), time.process_time()
+    diagnosis = kf.doctor(flow, x)
+    between = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        kf.write_diagnosis(diagnosis, Path(folder) / "page.html")
+    end, processor_s = time.perf_counter(), time.process_time() - used
+    one = (before + _log_prob_s(flow, x)) / 2
+    return {
+        "diagnosis": diagnosis,
+        "time_s": end - start,
+        "processor_s": processor_s,
+        "page_s": end - between,
+        "log_probs": (end - start) / one,
+    }
+
+
+def _log_prob_s(flow: kf.Flow, x: Tensor, calls: int = 9) -> float:
+    """Returns what a call of log_prob takes, the median of some."""
+    times = []
+    with torch.no_grad():
+        for _ in range(calls):
+            start = time.perf_counter()
+            flow.log_prob(x)
+            times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def _off_start(make: Callable[[], kf.Flow], shape: tuple[int, ...]) -> tuple[kf.Flow, Tensor]:
+    """Returns a flow with noise on all its parameters, and points."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        flow, x = make(), torch.randn(shape)
+        flow.log_prob(x)  # starts the activation norms
+        for parameter in flow.parameters():
+            parameter += NOISE * torch.randn_like(parameter)
+    return flow.eval(), x
+
+
+def doctor_table(lines: list[Line]) -> str:
+    """Returns the table of the page."""
+    rows = [
+        [value if isinstance(value := line[key], str) else number(value) for key in HEADS]
+        for line in lines
+    ]
+    return markdown(list(HEADS.values()), rows)

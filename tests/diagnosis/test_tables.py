@@ -1,0 +1,133 @@
+"""What the doctor keeps of its measurements: the numbers that a page draws, and what it tells."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.conditioning.jacobian import all_of_both
+from kappaflow.diagnosis import chosen
+
+
+def jittered(features=3, depth=4, dtype=torch.float64):
+    """A RealNVP off its start."""
+    torch.manual_seed(0)
+    flow = kf.real_nvp(features, depth=depth, hidden=(8,)).to(dtype)
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return flow.eval()
+
+
+def points(features=3, dtype=torch.float64):
+    """64 points of N(0, I)."""
+    return torch.randn(64, features, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+def jacobian(flow, x):
+    """Returns dz/dx at one point, by reverse-mode differentiation of the whole."""
+    return torch.autograd.functional.jacobian(lambda v: flow.bijection(v[None])[0][0], x)
+
+
+def test_log_dets_and_singular_values_are_those_of_the_jacobian():
+    """By a dense Jacobian that shares no code with the doctor's."""
+    flow, x = jittered(), points()
+    tables = kf.doctor(flow, x).tables
+    matrices = torch.stack([jacobian(flow, one) for one in x])
+    wanted = torch.linalg.slogdet(matrices)[1].tolist()
+    for column in ("jacobian", "forward", "inverse"):
+        assert tables["log_dets"][column] == pytest.approx(wanted, rel=1e-5, abs=1e-5)
+    values = torch.linalg.svdvals(matrices[:16])
+    for name, level in (("p05", 0.05), ("median", 0.5), ("max", 1.0)):
+        quantiles = values.quantile(level, dim=0, interpolation="higher").tolist()
+        assert tables["singular_values"][name] == pytest.approx(quantiles, rel=1e-5)
+    assert tables["singular_values"]["number"] == [1, 2, 3]
+    kappa = (values_of := torch.linalg.svdvals(matrices))[:, 0] / values_of[:, -1]
+    assert tables["depth"]["condition_number_max"][-1] == pytest.approx(kappa.max().item(), 1e-5)
+
+
+def test_small_singular_values_come_from_the_inverse():
+    """In float32 the map itself has lost them: 1e-9 beside 1e9."""
+    matrix = torch.tensor([[1e9, 1.0], [0.0, 1e-9]], dtype=torch.float64)
+    there, back = matrix.float().double(), torch.linalg.inv(matrix).float().double()
+    true = torch.linalg.svdvals(matrix)
+    found = all_of_both(there[None] + 1e-7 * 1e9 * torch.eye(2), back[None])[0]
+    assert found[0].item() == pytest.approx(true[0].item(), rel=1e-6)
+    assert found[1].item() == pytest.approx(1e-9, rel=1e-6)
+
+
+def test_round_trips_far_out_are_those_of_the_flow():
+    """Share of the length that is missed, on both sides; here above 4 in one direction only."""
+
+    def decode(z):
+        return torch.where(z > 4, z + 0.5, z), torch.zeros(len(z))
+
+    flow = (lambda x: (x, torch.zeros(len(x))), decode)
+    table = kf.doctor(flow, torch.rand(64, 2)).tables["far_out"]
+    assert table["sigma"] == [0, 2, 4, 6, 8, 10]
+    assert table["latent_max"][0] == 0 and 0.02 < table["latent_max"][-1] < 0.2
+    assert 0.02 < table["data_max"][-1] < 0.2
+    assert table["latent_median"][0] == table["data_median"][0] == 0
+
+
+def test_densities_are_kept_by_each_way():
+    """log_prob at the points and at samples, and what came with samples."""
+    flow, x = jittered(), points()
+    tables = kf.doctor(flow, x).tables
+    log_prob = flow.log_prob(x).tolist()
+    assert tables["log_prob"]["data"] == pytest.approx(log_prob, rel=1e-6)
+    assert tables["densities"]["layers"] == tables["log_prob"]["data"]
+    drawn = tables["sample_densities"]
+    assert drawn["layers"] == pytest.approx(drawn["with_samples"], abs=1e-5)
+    assert "log_prob" not in kf.doctor(flow).tables  # without data there is nothing to compare
+
+
+def test_tables_are_small_and_in_the_json():
+    """A few numbers a row, what is not finite as a string; choosing findings keeps them."""
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[200.0, 0.0]))
+    diagnosis = kf.doctor(flow, torch.randn(500, 2))
+
+    def refuse(token):
+        raise AssertionError(token)
+
+    content = json.loads(diagnosis.to_json(), parse_constant=refuse)
+    assert content["tables"]["depth"]["layer"] == list(diagnosis.profile.layers)
+    rows = [len(column) for table in diagnosis.tables.values() for column in table.values()]
+    assert max(rows) <= 64 and len(diagnosis.to_json()) < 60_000
+    assert math.inf in diagnosis.tables["far_out"]["latent_max"]
+    assert chosen(diagnosis, ["KF3"]).tables == diagnosis.tables
+
+
+@pytest.mark.parametrize(
+    ("scale", "dtype", "wanted"),
+    [
+        (8.0, torch.float32, "float32 safe"),
+        (10.0, torch.float32, "decode in float64"),
+        (12.0, torch.float32, "unusable in float32"),
+        (12.0, torch.float64, "float64 safe"),
+        (31.0, torch.float64, "float64 with care"),
+    ],
+)
+def test_the_float_type_to_use_is_said(scale, dtype, wanted):
+    """From eps times the condition number: 1e-3 and 1e-2 are the borders."""
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[scale, 0.0]))
+    diagnosis = kf.doctor(flow.to(dtype), 1e-6 * torch.randn(64, 2, dtype=dtype))
+    assert diagnosis.measured["precision"] == wanted
+
+
+def test_progress_is_told_each_layer_before_it_is_measured():
+    """And what it raises ends the examination, with the flow as it was."""
+    flow, told = jittered().train(), []
+    kf.doctor(flow, points(), progress=told.append)
+    layers = [text for text in told if text.startswith("conditioning over depth")]
+    assert layers == [f"conditioning over depth, layer {i} of 4" for i in range(1, 5)]
+    assert told[-1].startswith("contexts")
+
+    def stop(text):
+        if "layer 2" in text:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kf.doctor(flow, points(), progress=stop)
+    assert flow.training

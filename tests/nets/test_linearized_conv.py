@@ -1,0 +1,105 @@
+"""The derivative of a convolutional network from one recorded pass."""
+
+import pytest
+import torch
+from torch import nn
+
+import kappaflow as kf
+from kappaflow.nets.linearized_conv import LinearizedConvNet, is_plain_conv
+from kappaflow.nets.recorded import RecordedNetwork
+from kappaflow.testing.contract import jittered
+
+
+def built(dtype=torch.float64, rows=3, context_features=0):
+    """Returns a network off its start, with images and contexts."""
+    torch.manual_seed(3)
+    net = kf.ConvNet(2, 3, 5, context_features=context_features)
+    net = jittered(net, seed=5).to(dtype)
+    context = torch.randn(rows, context_features, dtype=dtype) if context_features else None
+    return net, torch.randn(rows, 2, 4, 3, dtype=dtype), context
+
+
+def jacobians(net, x, context):
+    """Returns the matrices (B, outputs, inputs) by autograd, an image at a time."""
+    return torch.stack([
+        torch.autograd.functional.jacobian(
+            lambda one, i=i: net(one[None], None if context is None else context[i : i + 1])[0],
+            x[i],
+        ).reshape(36, 24)
+        for i in range(len(x))
+    ])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("vectors", [(), (1,), (4,)])
+@pytest.mark.parametrize("context_features", [0, 2])
+def test_products_are_those_of_the_dense_jacobian(dtype, vectors, context_features):
+    """C v and C^T u, for one vector a point and for several; the value is the network's."""
+    net, x, context = built(dtype, context_features=context_features)
+    found, matrix = LinearizedConvNet(net, x, context), jacobians(net, x, context)
+    v = torch.randn(*vectors, *x.shape, dtype=dtype)
+    u = torch.randn(*vectors, 3, 3, 4, 3, dtype=dtype)
+    size = 100 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found.value, net(x, context), rtol=size, atol=size)
+    torch.testing.assert_close(
+        found.jv(v).flatten(-3),
+        torch.einsum("bij,...bj->...bi", matrix, v.flatten(-3)),
+        rtol=size,
+        atol=size,
+    )
+    torch.testing.assert_close(
+        found.vjp(u).flatten(-3),
+        torch.einsum("bij,...bi->...bj", matrix, u.flatten(-3)),
+        rtol=size,
+        atol=size,
+    )
+
+
+def test_products_can_be_differentiated_by_weights_and_vectors():
+    """Masks are piecewise constant: plain gradients agree with finite differences."""
+    net, x, _ = built(rows=1)
+    v = torch.randn(1, 2, 4, 3, dtype=torch.float64, requires_grad=True)
+    u = torch.randn(1, 3, 4, 3, dtype=torch.float64, requires_grad=True)
+    weights = [p for name, p in net.named_parameters() if "bias" not in name]
+
+    def squares(v, u, *parameters):
+        del parameters  # perturbed in place by gradcheck: the module holds them
+        found = LinearizedConvNet(net, x)
+        return found.jv(v).square().sum() + found.vjp(u).square().sum()
+
+    assert torch.autograd.gradcheck(squares, (v, u, *weights))
+
+
+class Doubled(kf.ConvNet):
+    """Not what its layers say."""
+
+    def forward(self, x, context=None):
+        return 2 * super().forward(x, context)
+
+
+def altered():
+    """Returns networks that are not what class and layers say."""
+    hooked, exchanged = kf.ConvNet(2, 4, 5), kf.ConvNet(2, 4, 5)
+    hooked.register_forward_hook(lambda net, given, answer: answer.sin())
+    exchanged.middle = nn.Sequential(exchanged.middle, nn.Tanh())
+    return {"subclass": Doubled(2, 4, 5), "hook": hooked, "exchanged": exchanged}
+
+
+@pytest.mark.parametrize("name", altered())
+def test_what_was_altered_is_left_to_autograd(name):
+    """So that its products are those of what it computes."""
+    net, x = altered()[name], torch.zeros(1, 2, 4, 3)
+    assert not is_plain_conv(net, x) and is_plain_conv(kf.ConvNet(2, 4, 5), x)
+    coupling = kf.AffineCoupling(kf.Partition(4, (0, 1)), jittered(net))
+    found = coupling.linearize(torch.randn(1, 4, 4, 3))
+    assert not isinstance(getattr(found, "_conditioner", None), LinearizedConvNet)
+
+
+def test_a_coupling_of_channels_is_linearized_so_and_one_of_places_is_not():
+    """A checkerboard sets what the network says of some places to zero."""
+    x = torch.randn(1, 4, 4, 4)
+    own = kf.AffineCoupling(kf.Partition(4, (0, 1)), kf.ConvNet(2, 4, 5)).linearize(x)
+    assert isinstance(own._conditioner, LinearizedConvNet)
+    places = kf.SpatialPartition(4, "checkerboard")
+    masked = kf.AffineCoupling(places, kf.ConvNet(4, 8, 5)).linearize(x)
+    assert isinstance(masked._conditioner, RecordedNetwork)

@@ -1,0 +1,47 @@
+"""The page of a diagnosis in a real browser."""
+
+import dataclasses
+
+import pytest
+from tests.report import diagnoses
+from tests.report.conftest import CHROMIUM
+
+from kappaflow.report import render_diagnosis
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium; set KAPPAFLOW_CHROMIUM"),
+]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1200, 420])
+@pytest.mark.parametrize(
+    "make",
+    [
+        diagnoses.with_wrong_samples,
+        diagnoses.ill_conditioned,
+        diagnoses.not_finite,
+        diagnoses.with_small_error,
+        diagnoses.healthy,
+    ],
+)
+def test_a_browser_draws_the_evidence_and_asks_for_nothing(open_page, make, width, scheme):
+    """On a desk and on a phone, light and dark: no error, no request, no sideways scrolling."""
+    page = open_page(render_diagnosis(make(), title="flow"), width=width, scheme=scheme)
+    boxes = page.locator(".finding .evidence .plot")
+    wide = "(boxes) => boxes.every((b) => b.scrollWidth <= b.clientWidth)"
+    assert boxes.evaluate_all(wide)
+
+
+def test_markup_in_names_is_shown_as_it_is(open_page):
+    """A layer may be called like a script."""
+    name = '<a href="https://example.org">%{x} <b>b</b></a><script>document.title="!"</script>'
+    made = diagnoses.ill_conditioned()
+    findings = tuple(dataclasses.replace(one, layer=name) for one in made.findings)
+    profile = dataclasses.replace(made.profile, layers=(name,))
+    renamed = dataclasses.replace(made, findings=findings, profile=profile)
+    page = open_page(render_diagnosis(renamed, title=name * 3), width=420)
+    assert "!" not in page.title()[-1:]
+    assert page.locator("svg a").count() == 0
+    assert page.locator(".tag span").nth(1).text_content() == f"layer {name}"

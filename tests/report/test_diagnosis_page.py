@@ -1,0 +1,151 @@
+"""The page of a diagnosis: findings as cards, what was measured drawn where there are numbers."""
+
+import dataclasses
+import json
+import re
+
+import pytest
+from tests.report import diagnoses
+
+import kappaflow as kf
+from kappaflow.report import render_diagnosis
+
+
+def figures_of(html):
+    """Returns the figures that the page's script draws, by name."""
+    text = re.search(r'id="figure-data">(.*?)</script>', html, re.DOTALL)[1]
+    return json.loads(text)
+
+
+def card_of(html, code):
+    """Returns the part of the page that is about a finding."""
+    cards = re.findall(r'<article class="finding.*?</article>', html, re.DOTALL)
+    return next(card for card in cards if f"<span>{code}</span>" in card)
+
+
+def finding(code="KF999", **parts):
+    """Returns a finding of a rule that the page knows nothing of."""
+    content = {
+        "severity": "warning",
+        "layer": None,
+        "message": "Something new is the matter.",
+        "cause": "A cause.",
+        "cure": "A cure.",
+        "evidence": {"share": 0.25, "where": "the tail", "count": 3, "nothing": None},
+    }
+    return kf.Finding(code=code, **(content | parts))
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "figures"),
+    [
+        (diagnoses.with_wrong_samples, "KF206", ["with-samples"]),
+        (diagnoses.ill_conditioned, "KF301", ["condition", "singular-values"]),
+        (diagnoses.not_finite, "KF101", ["log-prob"]),
+        (diagnoses.with_small_error, "KF203", ["log-dets"]),
+    ],
+)
+def test_a_finding_has_the_figure_that_explains_it(make, code, figures):
+    """In its card and nowhere else, beside layer, cause, cure, and the name of its rule."""
+    diagnosis = make()
+    html = render_diagnosis(diagnosis, title="flows.py:make", points="some points")
+    card = card_of(html, code)
+    assert re.findall(r'data-figure="([^"]+)"', card) == figures
+    assert all(html.count(f'data-figure="{name}"') == 1 for name in figures_of(html))
+    assert f"“{code}: " in card and "<dt>Cause</dt>" in card and "<dt>Cure</dt>" in card
+    assert "<h1>flows.py:make</h1>" in html and "some points" in html
+    assert "Do not trust it yet" in html
+
+
+def test_marks_lie_where_the_numbers_say():
+    """What came with samples against log_prob there, from the same table as the JSON has."""
+    diagnosis = diagnoses.with_wrong_samples()
+    figure = figures_of(render_diagnosis(diagnosis))["with-samples"]
+    marks = figure["data"][-1]
+    assert marks["x"] == diagnosis.tables["sample_densities"]["layers"]
+    assert marks["y"] == diagnosis.tables["sample_densities"]["with_samples"]
+    gaps = [y - x for x, y in zip(marks["x"], marks["y"], strict=True)]
+    assert gaps == pytest.approx([-2.0] * 64, abs=1e-4)
+
+
+def test_a_small_difference_is_drawn_as_a_difference():
+    """0.01 nats on a scale of several would be hidden by the size of the marks."""
+    figure = figures_of(render_diagnosis(diagnoses.with_small_error()))["log-dets"]
+    for trace in figure["data"]:
+        assert trace["y"] == pytest.approx([0.01] * 64, abs=1e-4)
+    assert "difference" in figure["layout"]["yaxis"]["title"]["text"]
+
+
+def test_a_healthy_flow_has_a_page_that_says_so():
+    """With everything that was measured below it, the float type among it."""
+    html = render_diagnosis(kf.doctor(kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))))
+    assert "No problem found" in html and "has nothing to say" in html and "float32 safe" in html
+    expected = {"condition", "envelope", "round-trips", "far-out", "log-dets", "integral"}
+    assert expected <= set(figures_of(html))
+
+
+def test_only_what_was_measured_is_drawn():
+    """No samples' densities, no integral, no profile: no figure, no empty section."""
+    whole = diagnoses.healthy()
+    bare = dataclasses.replace(whole, tables={}, profile=None)
+    html = render_diagnosis(bare)
+    assert figures_of(html) == {} and 'data-figure="' not in html
+    assert 'id="depth"' not in html and 'id="others"' not in html
+    assert "integral" not in figures_of(render_diagnosis(dataclasses.replace(whole, tables={})))
+
+
+def test_an_unknown_rule_and_an_unknown_table_are_shown():
+    """Rules that are added later need no change of the page."""
+    tables = {
+        "gradient_error": {"depth": [1, 2, 3], "by_inversion": [1e-6, 1e-3, 0.5]},
+        "words": {"name": ["a", "b"], "kind": ["c", "d"]},
+    }
+    made = dataclasses.replace(diagnoses.healthy(), findings=(finding(),), tables=tables)
+    html = render_diagnosis(made)
+    card = card_of(html, "KF999")
+    assert "Something new is the matter." in card and "the tail" in card and "0.25" in card
+    assert "<dt>Rule</dt>" not in card
+    figures = figures_of(html)
+    assert figures["table-gradient_error"]["data"][0]["y"] == [1e-6, 1e-3, 0.5]
+    assert "table-words" not in figures and "Gradient error" in html
+
+
+def test_what_others_wrote_is_escaped():
+    """A layer, a message, a title may hold markup."""
+    markup = "<script>alert(1)</script>"
+    made = dataclasses.replace(
+        diagnoses.healthy(), findings=(finding(layer=markup, message=markup, cause=markup),)
+    )
+    html = render_diagnosis(made, title=markup, points=markup)
+    assert markup not in html and "&lt;script&gt;alert(1)" in html
+
+
+def test_numbers_that_are_not_finite_are_left_out_with_a_word():
+    """The page is made, and says how many."""
+    html = render_diagnosis(diagnoses.not_finite())
+    assert "are not finite and are left out" in html
+    assert "unusable in float32" in html
+
+
+def test_a_page_is_written_whole_and_replaces_another(tmp_path):
+    """As other pages are; nothing is left beside it."""
+    path = tmp_path / "page.html"
+    path.write_text("old")
+    assert kf.write_diagnosis(diagnoses.healthy(), path, title="mine") == path
+    assert "<h1>mine</h1>" in path.read_text(encoding="utf-8")
+    assert [one.name for one in tmp_path.iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("page.txt", "'path' should end in .html"),
+        ("none/page.html", "cannot be written: there is no folder"),
+        ("folder.html", "'path' should be a file"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, place, why):
+    """Before anything is drawn."""
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(kf.KappaflowError, match=re.escape(why)):
+        kf.write_diagnosis(diagnoses.healthy(), tmp_path / place)
