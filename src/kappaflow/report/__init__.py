@@ -7,6 +7,7 @@ judges.
 
 from kappaflow.report.content import (
     About,
+    Budget,
     FindingView,
     Latent,
     Likelihood,
@@ -37,6 +38,7 @@ from kappaflow.report.page import render
 __all__ = [
     "About",
     "AnyReport",
+    "Budget",
     "FacesReport",
     "FacesRun",
     "FacesSize",
