@@ -39,6 +39,10 @@ COMMANDS = {
         "budget:budget",
         "Train on MAGIC within condition budgets at three depths, and compare what was kept.",
     ),
+    "budget-time": (
+        "budget_time:budget_time",
+        "Time what a condition budget adds to a training.",
+    ),
     "dropout": ("dropout:dropout", "Time dropout beside the product that it follows."),
     "convolutions": (
         "convolutions:convolutions",
