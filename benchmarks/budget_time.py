@@ -36,7 +36,7 @@ def _row(depth: int, repetitions: int) -> list[str]:
 
     import kappaflow as kf
     from kappaflow.training import Rows
-    from kappaflow.training.budget import EVERY, ConditionBudget, Price
+    from kappaflow.training.budget import ConditionBudget, Price
     from kappaflow.training.measure import budget_figures, conditioning_figures
 
     torch.set_num_threads(1)
@@ -46,7 +46,7 @@ def _row(depth: int, repetitions: int) -> list[str]:
         for parameter in flow.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
     batch, held_out = (Rows(torch.randn(count, 10), None) for count in (BATCH, HELD_OUT))
-    at_work, idle = (ConditionBudget(asked, flow, Price()) for asked in (1.01, 1e9))
+    at_work, idle = (ConditionBudget(asked, flow, Price(), 60 * STEPS) for asked in (1.01, 1e9))
 
     def step() -> None:
         flow.zero_grad()
@@ -85,7 +85,8 @@ def _row(depth: int, repetitions: int) -> list[str]:
     def epoch(kind: str) -> float:
         return median(
             1
-            + (STEPS / EVERY * one[kind] + one["measured"]) / (STEPS * one["step"] + one["usual"])
+            + (STEPS / at_work.every * one[kind] + one["measured"])
+            / (STEPS * one["step"] + one["usual"])
             for one in rounds
         )
 

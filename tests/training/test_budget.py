@@ -215,7 +215,7 @@ def test_the_price_rises_while_points_are_above_and_falls_while_none_is():
     """Dual ascent: by 5 % a look for each softness, and more at once."""
     flow = small()
     price = Price()
-    budget = ConditionBudget(10.0, flow, price)
+    budget = ConditionBudget(10.0, flow, price, 100)
     budget._follow(torch.full((8,), 0.1, dtype=torch.float64))
     assert price.lasting == pytest.approx(math.exp(0.05))
     assert price.per_log == pytest.approx(math.exp(0.05 + AT_ONCE * 0.1))
@@ -224,15 +224,19 @@ def test_the_price_rises_while_points_are_above_and_falls_while_none_is():
     assert budget.price is price
 
 
-def test_condition_numbers_of_rows_are_those_of_the_spectrum():
-    """In chunks, in one direction where that is enough, and from the inverse where it is not."""
-    torch.manual_seed(0)
-    flow = kf.Flow(
-        kf.StandardNormal(3), kf.Chain([kf.ElementwiseAffine(3, log_scale=[4.0, 0.0, -12.0])])
-    )
-    x = torch.randn(5, 3)
+def test_condition_numbers_of_rows_are_right_far_beyond_rounding():
+    """Two shears, of determinant 1: the larger singular value follows from the Frobenius norm."""
+    parts, shear = [], 300.7
+    for partition in (kf.Partition.half(2), kf.Partition.half(2).swapped()):
+        parts.append(kf.AdditiveCoupling(partition, kf.MLP(1, 1, ())))
+        with torch.no_grad():
+            parts[-1].conditioner.layers[0].weight.fill_(shear)
+    flow = kf.Flow(kf.StandardNormal(2), kf.Chain(parts))
+    x = torch.randn(5, 2)
+    squares = (1 + shear**2) ** 2 + 2 * shear**2 + 1
+    assert squares > 1e9
     found = condition_numbers(flow, Rows(x, None))
-    assert found.tolist() == pytest.approx([math.exp(16.0)] * 5, rel=1e-5)
+    assert found.tolist() == pytest.approx([squares] * 5, rel=1e-3)
     x[1] = float("nan")
     assert condition_numbers(flow, Rows(x, None)).isnan().tolist() == [False, True] + [False] * 3
 

@@ -16,6 +16,7 @@ from kappaflow.training.rows import Rows
 
 LEVEL = 0.95  # of the quantile that the budget is about
 EVERY = 4  # steps from one penalty to the next
+LOOKS = 400  # penalties that a training should have: a short one has them more often
 VECTORS = 480  # points times dimensions that a penalty looks at
 SOFTNESS = 0.1  # of the corner of the penalty, in log(condition number)
 REACH = 3.0  # softnesses below the aim, from where on points are pushed at
@@ -58,11 +59,13 @@ class ConditionBudget:
         budget: Of the condition number from the standardised columns on.
         flow: The flow in training.
         price: Where the price stands; changed in place.
+        steps: How many the whole training has at most.
     """
 
-    def __init__(self, budget: float, flow: Flow, price: Price) -> None:
+    def __init__(self, budget: float, flow: Flow, price: Price, steps: int) -> None:
         self.log_budget, self.flow, self.price = math.log(budget), flow, price
         n = math.prod(flow.joint_shape)
+        self.every = max(1, min(EVERY, steps // LOOKS))
         self.points = max(16, min(48, VECTORS // n))
 
     def loss(self, nll: Tensor, batch: Rows, step: int) -> Tensor:
@@ -71,9 +74,9 @@ class ConditionBudget:
         A high price divides the likelihood instead of multiplying the penalty: gradients stay of
         one size, and are not clipped.
         """
-        if step % EVERY == 0:
+        if step % self.every == 0:
             penalty = self._penalty(batch)
-            nll = nll if penalty is None else nll + EVERY * self.price.per_log * penalty
+            nll = nll if penalty is None else nll + self.every * self.price.per_log * penalty
         return nll * min(1.0, PLAIN_UP_TO / self.price.per_log)
 
     def measured(self, p95: float, steps: int) -> None:

@@ -90,8 +90,9 @@ class Training:
         self.start = _copy(flow.state_dict())
         self.best = self.start
         self.progress = Progress()
-        self.budget = self._budget()
         self.steps_per_epoch = -(-len(train) // settings.batch_size)
+        self.steps = self.steps_per_epoch * settings.max_epochs
+        self.budget = self._budget()
 
     def run(self, after_epoch: Callable[[Figures], None]) -> str:
         """Returns what ended the training: "max_epochs", "max_time_s" or "patience"."""
@@ -140,7 +141,9 @@ class Training:
     def _budget(self) -> ConditionBudget | None:
         """Returns what holds the condition number down, where that is asked for."""
         asked = self.settings.condition_budget
-        return None if asked is None else ConditionBudget(asked, self.flow, self.progress.price)
+        if asked is None:
+            return None
+        return ConditionBudget(asked, self.flow, self.progress.price, self.steps)
 
     def _finished(self) -> str | None:
         progress, settings = self.progress, self.settings
@@ -167,9 +170,8 @@ class Training:
 
     def _step(self, batch: Rows) -> float | None:
         """Returns the NLL of a step, or None where it was not finite and was skipped."""
-        steps = self.steps_per_epoch * self.settings.max_epochs
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate_at(self.progress.step, steps)
+            group["lr"] = self.settings.learning_rate_at(self.progress.step, self.steps)
         self.progress.step += 1
         self.optimizer.zero_grad()
         with self.fabric.autocast():  # Fabric's own wrapper covers `forward` alone

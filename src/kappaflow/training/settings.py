@@ -36,7 +36,8 @@ class Settings(BaseModel):
             Couplings, log_dets and weights stay as they are, and validation, scoring and sampling
             are always in full precision.
         condition_budget: What the 95 % quantile of the condition number on held-out rows is to
-            stay within, above 1; None for no such request. Tables only. See `ConditionBudget`.
+            stay within, above 1; None for no such request. Tables only, and only the weights of
+            epochs after which the conditioning is measured are kept. See `ConditionBudget`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
