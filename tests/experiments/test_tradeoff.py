@@ -121,19 +121,22 @@ def test_what_is_found_is_said_in_either_direction():
             Budgeted(budget=2.0, folder="x", failed="no weights kept it."),
             flow_of(10.0, 9.9, 4.5, 0.5),
             flow_of(20.0, 23.0, 4.0, 0.01),
+            flow_of(24.0, 25.0, 3.9, 0.0),
             flow_of(30.0, 25.0, 3.9, -0.1),
             flow_of(None, 25.0, 4.0, 0.0),
         ],
         notes=[],
     )
-    failed, free, kept, exceeded, better = found_in_words(report)
+    failed, free, kept, exceeded, nearly, better = found_in_words(report)
     assert failed == "Budget 2: no weights kept it."
     assert "25.0" in free
     assert "10 is kept, with 9.90" in kept and "costs 0.500 ± 0.010" in kept
     assert "20 is exceeded" in exceeded and "two standard errors" in exceeded
+    assert "24 is kept within 10 %, with 25.0" in nearly
     assert "better by 0.100" in better
     curve = trade_off_chart(report).panels[0].series[0]
-    assert curve.x == [9.9, 23.0, 25.0] and curve.low == pytest.approx([4.4, 3.9, 3.8])
+    assert curve.x == [9.9, 23.0, 25.0, 25.0]
+    assert curve.low == pytest.approx([4.4, 3.9, 3.8, 3.8])
 
 
 @pytest.mark.slow

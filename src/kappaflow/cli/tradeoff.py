@@ -1,7 +1,7 @@
 """`kappaflow tradeoff`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -28,6 +28,7 @@ def tradeoff(
     exclude: Names = None,
     context: Names = None,
     where: Names = None,
+    repair: Literal["drop", "jitter"] | None = None,
     seed: Whole = 0,
     processes: Whole = 1,
     quiet: Annotated[bool, Flag] = False,
@@ -64,6 +65,9 @@ def tradeoff(
         Columns that the density is conditioned on.
     where
         Take the rows that meet a condition, such as: --where class=g
+    repair
+        Go on where the data has no density: drop the rows or columns concerned, or jitter the
+        columns.
     seed
         Decides the initial weights, the order of rows and the split, of all flows alike.
     processes
@@ -90,6 +94,7 @@ def tradeoff(
         exclude=exclude or [],
         context=context or [],
         where=where or [],
+        repair=repair,
         split_seed=seed,
     )
     report = trade_off(

@@ -9,7 +9,7 @@ from kappaflow.report.numbers import NOT_MEASURED, fixed, is_finite, significant
 from kappaflow.report.study_page import time_in_words
 
 LEAST = 1e-6  # nats: a smaller cost is called none
-OVER = 1.1  # times the budget: above, it is not called kept
+OVER = 1.1  # times the budget: above, it is called exceeded
 
 
 class Budgeted(Part):
@@ -172,7 +172,8 @@ def found_in_words(report: TradeOff) -> list[str]:
 
 def _one_in_words(flow: Budgeted) -> str:
     p95 = flow.condition_number_p95 or 0.0
-    kept = "kept" if p95 <= OVER * (flow.budget or 0.0) else "exceeded"
+    over = p95 / (flow.budget or 1.0)
+    kept = "kept" if over <= 1 else "kept within 10 %" if over <= OVER else "exceeded"
     words = f"A budget of {flow.name} is {kept}, with {significant(p95)} on held-out rows"
     if flow.cost is None or not is_finite(flow.cost):
         return f"{words}."
