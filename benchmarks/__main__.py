@@ -35,6 +35,14 @@ COMMANDS = {
         "factor:factor",
         "Factor matrices of all kinds: what was aimed at beside what was reached.",
     ),
+    "budget": (
+        "budget:budget",
+        "Train on MAGIC within condition budgets at three depths, and compare what was kept.",
+    ),
+    "budget-time": (
+        "budget_time:budget_time",
+        "Time what a condition budget adds to a training.",
+    ),
     "dropout": ("dropout:dropout", "Time dropout beside the product that it follows."),
     "convolutions": (
         "convolutions:convolutions",

@@ -16,8 +16,8 @@ import kappaflow as kf
 from kappaflow.cli.app import app
 
 COMMANDS = (
-    "fit", "sample", "score", "doctor", "report", "factor", "rewrite", "reproduce", "data",
-    "native",
+    "fit", "sample", "score", "doctor", "report", "factor", "rewrite", "tradeoff", "reproduce",
+    "data", "native",
 )  # fmt: skip
 
 

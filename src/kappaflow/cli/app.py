@@ -17,6 +17,7 @@ from kappaflow.cli.reproduce import reproduce
 from kappaflow.cli.rewrite import rewrite
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
+from kappaflow.cli.tradeoff import tradeoff
 from kappaflow.errors import BuildError, KappaflowError, NumericalError, WriteError
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
@@ -31,7 +32,10 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
-for command in (fit, sample, score, doctor, report, factor, rewrite, reproduce, data, native):
+COMMANDS = (
+    fit, sample, score, doctor, report, factor, rewrite, tradeoff, reproduce, data, native,
+)  # fmt: skip
+for command in COMMANDS:
     app.command(command)
 
 

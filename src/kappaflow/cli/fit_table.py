@@ -11,6 +11,7 @@ from kappaflow.cli.table_options import (
     LEARNING_RATE,
     OF_MODELS,
     OF_SOURCE,
+    OF_TRAINING,
     TableOptions,
 )
 
@@ -42,6 +43,8 @@ def fit_table(
     from kappaflow.runs import Model, Source, fit_run
 
     arguments = _arguments(model, recipe, options)
+    given = vars(options)
+    settings |= {name: given[name] for name in OF_TRAINING if given[name] is not None}
     summary = fit_run(
         Source(
             data,
@@ -68,7 +71,11 @@ def fit_table(
 
 def _arguments(model: str, recipe: dict[str, Any], options: TableOptions) -> dict[str, Any]:
     """Returns the arguments of a recipe: those given, and what tables take for others."""
-    own = {name: value for name, value in vars(options).items() if name not in OF_SOURCE}
+    own = {
+        name: value
+        for name, value in vars(options).items()
+        if name not in (*OF_SOURCE, *OF_TRAINING)
+    }
     given = given_of(model, {**recipe, **own}, OF_MODELS)
     if "partition" not in OF_MODELS[model]:
         return given

@@ -45,6 +45,9 @@ class TableOptions:
         Train on the rows that meet a condition, such as: --where class=g
     against
         Score the rows that meet this condition too, and report how well log_prob tells them apart.
+    condition_budget
+        Keep the 95 % quantile of the condition number on held-out rows within this number: what
+        that costs in likelihood is shown by kappaflow tradeoff.
     repair
         Go on where the data has no density: drop the rows or columns concerned, or jitter the
         columns.
@@ -63,10 +66,12 @@ class TableOptions:
     context: Names = None
     where: Names = None
     against: str | None = None
+    condition_budget: float | None = None
     repair: Literal["drop", "jitter"] | None = None
 
 
 OF_SOURCE = ("columns", "exclude", "context", "where", "against", "repair")
+OF_TRAINING = ("condition_budget",)
 COUPLINGS = ("depth", "hidden", "memory", "partition", "start", "residual", "dropout", *PADDING)
 OF_MODELS = {
     "real_nvp": (*COUPLINGS, "scale_bound", "mixing", "condition_bound"),

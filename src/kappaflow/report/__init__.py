@@ -7,6 +7,7 @@ judges.
 
 from kappaflow.report.content import (
     About,
+    Budget,
     FindingView,
     Latent,
     Likelihood,
@@ -38,6 +39,7 @@ from kappaflow.report.page import render
 __all__ = [
     "About",
     "AnyReport",
+    "Budget",
     "FacesReport",
     "FacesRun",
     "FacesSize",

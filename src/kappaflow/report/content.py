@@ -286,6 +286,22 @@ class FindingView(Part):
     evidence: dict[str, Evidence]
 
 
+class Budget(Part):
+    """A condition number that was asked for.
+
+    Attributes:
+        asked: What the 95 % quantile was to stay within.
+        median: Over held-out rows, from the standardised columns on.
+        p95: The same.
+        rows: How many.
+    """
+
+    asked: float
+    median: float
+    p95: float
+    rows: int
+
+
 class Report(Part):
     """Everything on the page.
 
@@ -305,6 +321,7 @@ class Report(Part):
         marginals: Data against samples, a column each.
         pairs: Data against samples, two columns at a time.
         profile: Conditioning over depth, on held-out rows; `kappaflow.Profile.to_dict()` fills it.
+        budget: The condition number that was asked for; None where none was.
         latent: Held-out data in the latent.
         verdict: The doctor in words.
         ok: Whether the doctor found no error.
@@ -322,6 +339,7 @@ class Report(Part):
     marginals: list[Marginal]
     pairs: Pairs
     profile: ProfileView
+    budget: Budget | None = None
     latent: Latent
     verdict: str
     ok: bool

@@ -154,13 +154,17 @@ def _conditioning(profile: ProfileView) -> list[KeyFigure]:
     kappa = profile.condition_number
     limit = f", {significant(too_much, 1)} is too much" if too_much else ""
     data, latent = profile.round_trip_data, profile.round_trip_latent
+    median, p95, asked = kappa.median[-1], kappa.p95[-1], ""
+    if isinstance(report, Report) and report.budget is not None:  # from more rows
+        median, p95 = report.budget.median, report.budget.p95
+        asked = f" ({significant(report.budget.asked)} asked for)"
     return [
         KeyFigure(
             "Condition number",
-            significant(kappa.median[-1]),
+            significant(median),
             "median",
-            f"95 %: {significant(kappa.p95[-1])}; 1 is perfect{limit}",
-            is_finite(kappa.median[-1]) and is_finite(kappa.p95[-1]),
+            f"95 %: {significant(p95)}{asked}; 1 is perfect{limit}",
+            is_finite(median) and is_finite(p95),
         ),
         KeyFigure(
             "Round trip from data",

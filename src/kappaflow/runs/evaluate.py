@@ -15,6 +15,7 @@ from kappaflow.diagnosis import Diagnosis, examined, likelihood_findings, with_f
 from kappaflow.flows import Flow
 from kappaflow.report import (
     About,
+    Budget,
     FindingView,
     Latent,
     Likelihood,
@@ -26,9 +27,19 @@ from kappaflow.report import (
 )
 from kappaflow.runs.job import Tables
 from kappaflow.runs.padded import padding_view
-from kappaflow.training import FitResult, Rows, log_prob_of, quantile, rows_of, units_log_det
+from kappaflow.training import (
+    FitResult,
+    Rows,
+    budget_rows,
+    condition_numbers,
+    log_prob_of,
+    quantile,
+    rows_of,
+    units_log_det,
+)
 
 POINTS = 64  # rows at which conditioning is profiled
+BUDGET_ROWS = 4  # times as many as an epoch measures, for a condition number that was asked for
 PAIRED_COLUMNS, PAIRED_ROWS = 5, 400
 BINS = 40
 DEPENDENT = 1e-6  # of a standard deviation: as for linearly dependent columns
@@ -50,13 +61,16 @@ CURVES = (
 )
 
 
-def evaluate(result: FitResult, tables: Tables, about: About) -> tuple[Report, Diagnosis]:
+def evaluate(
+    result: FitResult, tables: Tables, about: About, budget: float | None = None
+) -> tuple[Report, Diagnosis]:
     """Returns the report on a trained flow, and the doctor's diagnosis that is in it.
 
     Args:
         result: What training came to.
         tables: The rows of the run; of the training rows only the Gaussian and the atoms are made.
         about: What was trained on what.
+        budget: The condition number that was asked for, if one was.
 
     Returns:
         Both, from the test rows.
@@ -88,12 +102,20 @@ def evaluate(result: FitResult, tables: Tables, about: About) -> tuple[Report, D
         marginals=_marginals(tables.test, samples),
         pairs=_pairs(tables.test, samples),
         profile=ProfileView.model_validate(depth.to_dict()),
+        budget=None if budget is None else _budget(flow, test, budget),
         latent=_latent(flow, test),
         verdict=diagnosis.verdict,
         ok=diagnosis.ok,
         findings=[FindingView(**vars(finding)) for finding in diagnosis.findings],
     )
     return report, diagnosis
+
+
+def _budget(flow: Flow, test: Rows, asked: float) -> Budget:
+    """Returns the condition number that was asked for beside that of held-out rows."""
+    found = condition_numbers(flow, test.at(slice(0, BUDGET_ROWS * budget_rows(flow))))
+    median, p95 = (found.quantile(level).item() for level in (0.5, 0.95))
+    return Budget(asked=asked, median=median, p95=p95, rows=len(found))
 
 
 @torch.no_grad()

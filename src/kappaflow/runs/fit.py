@@ -23,6 +23,7 @@ from kappaflow.training import (
     FitResult,
     Settings,
     checked_settings,
+    correlation_note,
     fit_tables,
     read_result,
     write_result,
@@ -86,7 +87,7 @@ def fit_run(
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
     checked = checked_settings(**settings)
-    tables = _with_note(model, tables_of(source))
+    tables = _with_note(model, tables_of(source), checked.condition_budget)
     for note in tables.notes:
         say(note)
     flow = _build(model, tables, checked.seed)
@@ -98,7 +99,10 @@ def fit_run(
     done = "test_nll" in stored
     if not done:
         report, diagnosis = evaluate(
-            result, tables, _about(result, source, model, tables, checked)
+            result,
+            tables,
+            _about(result, source, model, tables, checked),
+            checked.condition_budget,
         )
         stored |= judged(result, report, tables)
         write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
@@ -112,8 +116,11 @@ def _is_one_feature(model: Model, tables: Tables) -> bool:
     return len(tables.train.columns) == 1 and not model.arguments.get("padding")
 
 
-def _with_note(model: Model, tables: Tables) -> Tables:
-    """Returns the tables, with what is to be said where a coupling can do nothing."""
+def _with_note(model: Model, tables: Tables, budget: float | None) -> Tables:
+    """Returns the tables, with what is to be said where a coupling, or a budget, can do little."""
+    said = None if budget is None else correlation_note(tables.train, budget)
+    if said is not None:
+        return replace(tables, notes=(*tables.notes, said))
     couples = model.recipe in CONDITIONAL and _is_one_feature(model, tables)
     if not couples or tables.train.context_columns:
         return tables

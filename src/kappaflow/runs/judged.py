@@ -40,9 +40,21 @@ def judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]:
 
 def judged_alone(report: Report | ImageReport) -> dict[str, Any]:
     """Returns what needs no rows of the run: the conditioning, and what the doctor says."""
+    kappa = report.profile.condition_number
+    condition = {
+        "condition_number_median": kappa.median[-1],
+        "condition_number_p95": kappa.p95[-1],
+    }
+    budget = report.budget if isinstance(report, Report) else None
+    if budget is not None:  # from more rows
+        condition = {
+            "condition_number_median": budget.median,
+            "condition_number_p95": budget.p95,
+            "condition_budget": budget.asked,
+            "condition_rows": budget.rows,
+        }
     return {
-        "condition_number_median": report.profile.condition_number.median[-1],
-        "condition_number_p95": report.profile.condition_number.p95[-1],
+        **condition,
         "worst_layer": report.profile.layers[report.profile.worst_layer],
         "round_trip_data": report.profile.round_trip_data.max[0],
         "round_trip_latent": report.profile.round_trip_latent.max[-1],

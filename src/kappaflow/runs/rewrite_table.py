@@ -55,7 +55,8 @@ class TableRun:
         flow, report = result.flow, read_report_on(self.folder, Report)
         about = about_anew(report.about, flow, how)
         if self.tables is not None:
-            new, diagnosis = evaluate(result, self.tables, about)
+            asked = None if report.budget is None else report.budget.asked
+            new, diagnosis = evaluate(result, self.tables, about, asked)
             return new, diagnosis, judged(result, new, self.tables)
         diagnosis = doctor(flow)
         drawn = flow.sample(POINTS, generator=torch.Generator().manual_seed(0))

@@ -55,6 +55,8 @@ class Result(BaseModel):
     gaussian_nll_standardised: float | None
     condition_number_median: float | None
     condition_number_p95: float | None
+    condition_budget: float | None = None
+    condition_rows: int | None = None
     worst_layer: str
     round_trip_data: float | None
     round_trip_latent: float | None

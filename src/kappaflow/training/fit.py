@@ -22,6 +22,7 @@ from kappaflow.factor import Whiten
 from kappaflow.files import describe_model
 from kappaflow.flows import Flow
 from kappaflow.nets import StandardizeInputs
+from kappaflow.training.budget import correlation_note
 from kappaflow.training.image_rows import ImageRows, check_pixels
 from kappaflow.training.loop import Figures, Training
 from kappaflow.training.progress import progress_bar
@@ -88,8 +89,8 @@ def fit(
         repair: "drop" or "jitter": go on where the data has no density, see
             `kappaflow.data.prepare`.
         progress: Show a progress bar; on a terminal only if left out.
-        **settings: `max_epochs`, `max_time_s`, `batch_size`, `learning_rate`, `seed` and the other
-            fields of `kappaflow.training.Settings`.
+        **settings: `max_epochs`, `max_time_s`, `batch_size`, `learning_rate`, `seed`,
+            `condition_budget` and the other fields of `kappaflow.training.Settings`.
 
     Returns:
         The result; its `flow` is the one that was given.
@@ -97,7 +98,8 @@ def fit(
     Raises:
         ArgumentError: An argument is wrong, or `out` was made with other data or arguments.
         DataError: The data has no density that a flow could fit.
-        NumericalError: Many steps in a row were not finite; the flow has its best weights.
+        NumericalError: Many steps in a row were not finite; the flow has its best weights. Or no
+            epoch kept the condition budget; the flow is as it was.
 
     Example:
         >>> import kappaflow as kf
@@ -118,6 +120,11 @@ def fit(
         train, held_out = split(table, fractions=(0.9, 0.1), seed=checked.seed)
     else:
         train, held_out = table, _held_out(as_table(validation), table)
+    if checked.condition_budget is not None:
+        said = correlation_note(train, checked.condition_budget)
+        if said is not None:
+            warnings.warn(said, DataWarning, stacklevel=2)
+            notes = (*notes, said)
     result = fit_tables(flow, train, held_out, checked, out=out, device=device, progress=progress)
     return dataclasses.replace(result, notes=notes)
 
@@ -224,6 +231,12 @@ def fit_images(
     Returns:
         The result, without notes.
     """
+    if settings.condition_budget is not None:
+        raise ArgumentError(
+            "'condition_budget' should be left out for images: the condition number of so many "
+            "dimensions takes longer to measure than the training does; that of a table can be "
+            "asked for."
+        )
     fabric = _engine(flow, device, settings)
     check_pixels(train, flow)
     asked = {
@@ -336,7 +349,8 @@ def _train(
     written = time.perf_counter()
     epochs, done = training.settings.max_epochs, training.progress.epoch
     name = "joint nll" if training.flow.likelihood == "joint" else "nll"
-    with progress_bar(epochs, done, visible=progress, name=name) as show:
+    budget = training.settings.condition_budget
+    with progress_bar(epochs, done, visible=progress, name=name, budget=budget) as show:
 
         def after_epoch(figures: Figures) -> None:
             nonlocal written
@@ -357,12 +371,9 @@ def _train(
             if folder is not None:
                 folder.keep_best(training)
     if not training.progress.best_epoch:
-        raise NumericalError(
-            f"in {training.progress.epoch} epochs no validation likelihood was finite, and "
-            f"{training.progress.skipped_steps} steps were skipped: the flow is as it was. Try a "
-            f"learning rate far below {training.settings.learning_rate:g}, and look for extreme "
-            "rows."
-        )
+        training.load_best()
+        training.flow.eval()
+        raise NumericalError(_why_none(training))
     if folder is not None:
         folder.checkpoint(training)
     training.load_best()
@@ -371,6 +382,25 @@ def _train(
     if folder is not None:
         folder.finish(_to_store(result))
     return result
+
+
+def _why_none(training: Training) -> str:
+    """Returns why no epoch of a training left weights to keep."""
+    progress, settings = training.progress, training.settings
+    measured = [line["condition_number_p95"] for line in progress.history]
+    finite = [value for value in measured if value is not None]
+    if settings.condition_budget is not None and finite:
+        return (
+            f"in {progress.epoch} epochs no weights kept the condition budget of "
+            f"{settings.condition_budget:g}, the nearest had {min(finite):.4g}: the flow is as it "
+            "was. Try more epochs, a lower learning rate, a larger budget, or a flow that starts "
+            "as the identity."
+        )
+    return (
+        f"in {progress.epoch} epochs no validation likelihood was finite, and "
+        f"{progress.skipped_steps} steps were skipped: the flow is as it was. Try a learning rate "
+        f"far below {settings.learning_rate:g}, and look for extreme rows."
+    )
 
 
 def _result(training: Training, reason: str) -> FitResult:

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -15,9 +15,11 @@ from kappaflow.flows import Flow
 from kappaflow.storage import plain
 from kappaflow.training.averaging import Average
 from kappaflow.training.blame import blame
+from kappaflow.training.budget import ConditionBudget, Price
 from kappaflow.training.checkpoint import Groups
 from kappaflow.training.measure import (
     CONDITIONING,
+    budget_figures,
     conditioning_figures,
     likelihood_figures,
     peak_memory_bytes,
@@ -25,6 +27,7 @@ from kappaflow.training.measure import (
 )
 from kappaflow.training.rows import AnyRows, Rows
 from kappaflow.training.settings import Settings
+from kappaflow.training.within import within_budget
 
 Figures = dict[str, Any]
 
@@ -43,6 +46,12 @@ class Progress:
     blamed: str | None = None
     time_s: float = 0.0
     history: list[Figures] = field(default_factory=list)
+    price: Price = field(default_factory=Price)
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> "Progress":
+        """Returns the progress that `asdict` made plain, one from before there were prices too."""
+        return cls(**{**plain, "price": Price(**plain.get("price", {}))})
 
 
 class Training:
@@ -78,9 +87,12 @@ class Training:
         self.module, self.optimizer = fabric.setup(flow, optimizer)
         self.module.mark_forward_method("log_prob")
         self.average = Average(flow, settings.average)
-        self.best = _copy(flow.state_dict())
+        self.start = _copy(flow.state_dict())
+        self.best = self.start
         self.progress = Progress()
         self.steps_per_epoch = -(-len(train) // settings.batch_size)
+        self.steps = self.steps_per_epoch * settings.max_epochs
+        self.budget = self._budget()
 
     def run(self, after_epoch: Callable[[Figures], None]) -> str:
         """Returns what ended the training: "max_epochs", "max_time_s" or "patience"."""
@@ -103,6 +115,7 @@ class Training:
             "flow": self.flow.state_dict(),
             "average": self.average.state(),
             "best": self.best,
+            **({} if self.budget is None else {"start": self.start}),
             "optimizer": optimizer,
         }
 
@@ -111,13 +124,26 @@ class Training:
         self.flow.load_state_dict(groups["flow"])
         self.average.restore(groups["average"])
         self.best = _copy(groups["best"])
+        self.start = _copy(groups.get("start", self.start))
         entries: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups.get("optimizer", {}).items():
             index, _, key = name.partition(".")
             entries.setdefault(int(index), {})[key] = tensor
         current = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**current, "state": entries})
-        self.progress = Progress(**progress)
+        self.progress = Progress.of(progress)
+        self.budget = self._budget()
+
+    def plain_progress(self) -> dict[str, Any]:
+        """Returns the progress in plain numbers, as `restore` takes it."""
+        return asdict(self.progress)
+
+    def _budget(self) -> ConditionBudget | None:
+        """Returns what holds the condition number down, where that is asked for."""
+        asked = self.settings.condition_budget
+        if asked is None:
+            return None
+        return ConditionBudget(asked, self.flow, self.progress.price, self.steps)
 
     def _finished(self) -> str | None:
         progress, settings = self.progress, self.settings
@@ -144,15 +170,16 @@ class Training:
 
     def _step(self, batch: Rows) -> float | None:
         """Returns the NLL of a step, or None where it was not finite and was skipped."""
-        steps = self.steps_per_epoch * self.settings.max_epochs
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate_at(self.progress.step, steps)
+            group["lr"] = self.settings.learning_rate_at(self.progress.step, self.steps)
         self.progress.step += 1
         self.optimizer.zero_grad()
         with self.fabric.autocast():  # Fabric's own wrapper covers `forward` alone
             loss = -self.module.log_prob(batch.x, batch.context).mean()
         nll = loss.item()
         if nll - nll == 0:
+            if self.budget is not None:
+                loss = self.budget.loss(loss, batch, self.progress.step)
             self.fabric.backward(loss)
             trained = [p for p in self.flow.parameters() if p.grad is not None]
             norm = torch.nn.utils.get_total_norm([p.grad for p in trained])  # pyright: ignore[reportArgumentType]
@@ -186,9 +213,19 @@ class Training:
 
     def _conditioning(self) -> Figures:
         """Returns the conditioning after this epoch, or None for each figure of it."""
-        if self.settings.measures_conditioning(self.progress.epoch):
-            return conditioning_figures(self.flow, self.validation)
-        return dict.fromkeys(CONDITIONING)
+        if not self.settings.measures_conditioning(self.progress.epoch):
+            return dict.fromkeys(CONDITIONING)
+        figures = conditioning_figures(self.flow, self.validation)
+        if self.budget is not None:
+            figures |= budget_figures(self.flow, self.validation)
+            figures["condition_price"] = self.progress.price.per_log
+            self.budget.measured(figures["condition_number_p95"], self.steps_per_epoch)
+        return figures
+
+    def _is_within(self, figures: Figures) -> bool:
+        """Returns whether the figures of an epoch keep the budget, where there is one."""
+        p95, asked = figures["condition_number_p95"], self.settings.condition_budget
+        return asked is None or (p95 is not None and p95 <= asked)
 
     def _measured(self, train_nll: float, started: float) -> Figures:
         """Returns the metrics of the epoch, and keeps the weights if they are the best so far."""
@@ -202,9 +239,16 @@ class Training:
                 **likelihood_figures(self.flow, self.validation),
                 **self._conditioning(),
             }
-            if figures["validation_nll"] < progress.best_nll:
+            state = self.flow.state_dict()
+            if self.settings.condition_budget is not None:
+                moved = within_budget(
+                    self.flow, self.start, self.validation, self.settings.condition_budget, figures
+                )
+                if moved is not None and moved[0]["validation_nll"] < progress.best_nll:
+                    figures, state = figures | moved[0], moved[1]
+            if figures["validation_nll"] < progress.best_nll and self._is_within(figures):
                 progress.best_nll, progress.best_epoch = figures["validation_nll"], progress.epoch
-                self.best = _copy(self.flow.state_dict())
+                self.best = _copy(state)
         progress.time_s += time.perf_counter() - started
         figures |= {
             "learning_rate": self.optimizer.param_groups[0]["lr"],

@@ -19,9 +19,16 @@ class Show(Protocol):
 
 @contextmanager
 def progress_bar(
-    epochs: int, done: int, *, visible: bool | None, name: str = "nll"
+    epochs: int,
+    done: int,
+    *,
+    visible: bool | None,
+    name: str = "nll",
+    budget: float | None = None,
 ) -> Iterator[Show]:
-    """Shows a bar for as long as it is entered; `name` is what the loss is called.
+    """Shows a bar for as long as it is entered.
+
+    `name` is what the loss is called, `budget` a condition number that is asked for.
 
     Yields:
         A function that shows an epoch; it does nothing where there is no terminal.
@@ -41,14 +48,15 @@ def progress_bar(
         task = bar.add_task("training", total=epochs, completed=done, text="")
 
         def show(figures: Figures) -> None:
-            bar.update(task, completed=figures["epoch"], text=_in_words(figures, name))
+            bar.update(task, completed=figures["epoch"], text=_in_words(figures, name, budget))
 
         yield show
 
 
-def _in_words(figures: Figures, name: str = "nll") -> str:
+def _in_words(figures: Figures, name: str = "nll", budget: float | None = None) -> str:
     measured = figures["condition_number_p95"]
     condition = "" if measured is None else f", cond {_short(measured)}"
+    condition += f" of {budget:g}" if budget is not None and condition else ""
     bits = figures.get("validation_bits_per_dimension")
     if bits is not None and figures["train_nll"] is not None:
         train = figures["train_nll"] * bits / figures["validation_nll"]

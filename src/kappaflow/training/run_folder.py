@@ -68,7 +68,7 @@ class RunFolder:
 
     def checkpoint(self, training: Training) -> None:
         """Writes the state of the training, at the end of an epoch, and the best weights."""
-        write_checkpoint(self.path, training.state(), vars(training.progress))
+        write_checkpoint(self.path, training.state(), training.plain_progress())
         self.keep_best(training)
 
     def keep_best(self, training: Training) -> None:

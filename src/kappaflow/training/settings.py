@@ -35,6 +35,9 @@ class Settings(BaseModel):
         precision: "full", or "bf16": the products of the conditioners in bfloat16 while training.
             Couplings, log_dets and weights stay as they are, and validation, scoring and sampling
             are always in full precision.
+        condition_budget: What the 95 % quantile of the condition number on held-out rows is to
+            stay within, above 1; None for no such request. Tables only, and only the weights of
+            epochs after which the conditioning is measured are kept. See `ConditionBudget`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -52,6 +55,7 @@ class Settings(BaseModel):
     most_skipped: Count = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Literal["full", "bf16"] = "full"
+    condition_budget: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
 
     def measures_conditioning(self, epoch: int) -> bool:
         """Returns whether the conditioning is measured after an epoch, counted from 1."""

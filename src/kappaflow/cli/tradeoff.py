@@ -1,0 +1,116 @@
+"""`kappaflow tradeoff`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from kappaflow.cli.show import columns, say
+from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE, Names
+from kappaflow.cli.whole import Whole, Wholes
+from kappaflow.errors import ArgumentError
+
+Flag = Parameter(negative=())
+Numbers = Annotated[list[float], Parameter(consume_multiple=True)]
+
+
+def tradeoff(
+    data: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    out: Path,
+    budgets: Numbers = (10.0, 100.0, 1000.0, 10000.0),  # pyright: ignore[reportArgumentType]
+    couplings: Whole = 16,
+    hidden: Wholes = (128, 128),
+    max_epochs: Whole = 60,
+    max_time_s: float | None = None,
+    columns_: Annotated[Names, Parameter(name="--columns")] = None,
+    exclude: Names = None,
+    context: Names = None,
+    where: Names = None,
+    repair: Literal["drop", "jitter"] | None = None,
+    seed: Whole = 0,
+    processes: Whole = 1,
+    quiet: Annotated[bool, Flag] = False,
+    json: Annotated[bool, Flag] = False,
+) -> None:
+    """Show what well-conditioned flows of a table cost in likelihood.
+
+    Trains a flow for each budget of the condition number and one without, all from the same seed,
+    into run folders, and writes one page with the curve. What was interrupted goes on where it
+    stopped when the same command is given again, and what is finished is not trained again.
+
+    Parameters
+    ----------
+    data
+        A csv, tsv, parquet, arrow, npy or npz file, or the name of a set of tables.
+    out
+        The folder of the runs and of the page.
+    budgets
+        What the 95 % quantile of the condition number on held-out rows is to stay within, such as:
+        --budgets 10 100 1000
+    couplings
+        Of each flow.
+    hidden
+        Widths of the hidden layers of the conditioners.
+    max_epochs
+        Most passes over the training rows.
+    max_time_s
+        Seconds after which each training ends.
+    columns_
+        Columns to model; all columns of numbers if left out.
+    exclude
+        Columns to leave out, such as a target.
+    context
+        Columns that the density is conditioned on.
+    where
+        Take the rows that meet a condition, such as: --where class=g
+    repair
+        Go on where the data has no density: drop the rows or columns concerned, or jitter the
+        columns.
+    seed
+        Decides the initial weights, the order of rows and the split, of all flows alike.
+    processes
+        How many trainings at once, each on one thread.
+    quiet
+        Show no progress and no notes.
+    json
+        Print the numbers as JSON.
+    """
+    from kappaflow.data import is_images
+    from kappaflow.experiments.tradeoff import trade_off
+    from kappaflow.report.tradeoff import found_in_words, trade_off_rows
+    from kappaflow.runs import Model, Source
+
+    if is_images(data):
+        raise ArgumentError(
+            f"'data' should be a table, {data} holds images: condition numbers of so many "
+            "dimensions take longer to measure than the training does."
+        )
+    settings: dict[str, Any] = {"max_epochs": max_epochs, "max_time_s": max_time_s}
+    source = Source(
+        data,
+        columns=columns_,
+        exclude=exclude or [],
+        context=context or [],
+        where=where or [],
+        repair=repair,
+        split_seed=seed,
+    )
+    report = trade_off(
+        source,
+        Model("real_nvp", {**DEFAULTS, "depth": couplings, "hidden": tuple(hidden)}),
+        list(budgets),
+        out,
+        processes=processes,
+        progress=False if quiet else None,
+        say=(lambda text: None) if quiet else say,
+        seed=seed,
+        learning_rate=LEARNING_RATE,
+        **{name: value for name, value in settings.items() if value is not None},
+    )
+    if json:
+        print(report.model_dump_json(indent=2))
+        return
+    columns(trade_off_rows(report))
+    print("\n" + "\n".join(found_in_words(report)) + f"\n\nThe page is {out / 'index.html'}")

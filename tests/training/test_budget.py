@@ -1,0 +1,265 @@
+"""A condition number that is asked for: kept, not wasted, resumed, refused."""
+
+import contextlib
+import itertools
+import json
+import math
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.training.budget import AT_ONCE, ConditionBudget, Price, correlation_note
+from kappaflow.training.measure import condition_numbers
+from kappaflow.training.rows import Rows
+from kappaflow.training.within import within_budget
+
+K = 1e3  # condition number of the covariance of the rows: a flow of them has its root
+
+
+def rows(count, seed):
+    """Rows of a Gaussian with axes that are no coordinates."""
+    generator = torch.Generator().manual_seed(0)
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64))[0]
+    deviations = torch.logspace(0, -math.log10(K) / 2, 4, dtype=torch.float64)
+    draws = torch.randn(
+        count, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    return (draws * deviations @ turn.T).float()
+
+
+def small(**arguments):
+    """A flow that trains in seconds."""
+    torch.manual_seed(0)
+    return kf.real_nvp(4, **{"depth": 4, "hidden": (16,), **arguments})
+
+
+def fitted(x, **settings):
+    """What comes of a fit; that correlations ask for more than the budget is said elsewhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", kf.DataWarning)
+        return kf.fit(small(), x, batch_size=128, progress=False, **settings)
+
+
+def p95(flow, x):
+    """The 95 % condition number by the public spectrum, at standardised rows."""
+    found = kf.spectrum(flow.core, flow.units(x)[0].detach()).condition_number
+    return found.quantile(0.95).item()
+
+
+def best_gaussian(x, budget):
+    """The least mean NLL of rows by Gaussians whose covariance has a condition number of budget^2.
+
+    Source: Won, Lim, Kim, Rajaratnam 2013: eigenvalues are clipped.
+    """
+    x = (x - x.mean(0)) / x.std(0)
+    values = np.linalg.eigvalsh(np.cov(x.T.double().numpy()))
+
+    def nll(least):
+        clipped = np.clip(values, least, least * budget**2)
+        return 0.5 * (np.log(2 * np.pi * clipped) + values / clipped).sum()
+
+    return min(map(nll, np.geomspace(values[0], values[-1], 500)))
+
+
+def test_the_budget_is_kept_on_rows_that_trained_nothing_and_is_not_wasted():
+    """10 % above to 15 % below on new rows, where the flow would need six times as much."""
+    x, new = rows(1500, seed=1), rows(1000, seed=2)
+    result = fitted(x, max_epochs=30, learning_rate=5e-3, condition_budget=5.0)
+    best = result.history[result.best_epoch - 1]
+    assert 4.25 < best["condition_number_p95"] <= 5.0
+    assert 4.25 < p95(result.flow, new) < 5.5
+    units = result.flow.units.bijections[0].deviation.log().sum().item()
+    nll = -result.flow.log_prob(new).mean().item() - units
+    assert -0.2 < nll - best_gaussian(new, 5.0) < 0.8
+
+
+def test_a_budget_that_nobody_needs_changes_nothing():
+    """The same weights, bit for bit, as without one."""
+    x = rows(300, seed=1)
+    free = fitted(x, max_epochs=4)
+    loose = fitted(x, max_epochs=4, condition_budget=1e6)
+    for one, other in zip(free.flow.parameters(), loose.flow.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert "condition_price" not in free.history[0] and "condition_price" in loose.history[0]
+
+
+class StopTraining(Exception):
+    """Stands for a process that was ended."""
+
+
+def interrupted(out, x, after, **settings):
+    """Ends a training when so many lines of metrics are written."""
+    from kappaflow.training.run_folder import RunFolder
+
+    log, count = RunFolder.log, itertools.count(1)
+
+    def ended(self, figures):
+        log(self, figures)
+        if next(count) == after:
+            raise StopTraining
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "log", ended)
+        module = sys.modules["kappaflow.training.fit"]  # the function hides it
+        patch.setattr(module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        with contextlib.suppress(StopTraining):
+            fitted(x, out=out, **settings)
+    return (out / "result.json").exists()
+
+
+def without_clock(history):
+    """The lines of metrics without what depends on the moment."""
+    return [{k: v for k, v in h.items() if k not in {"time_s", "memory_bytes"}} for h in history]
+
+
+def test_an_interrupted_run_goes_on_with_the_price_where_it_stood(tmp_path):
+    """Metrics and weights are those of a run in one go, and the configuration has the budget."""
+    x = rows(400, seed=1)
+    settings = {"max_epochs": 8, "learning_rate": 2e-2, "condition_budget": 3.0}
+    whole = fitted(x, out=tmp_path / "whole", **settings)
+    assert not interrupted(tmp_path / "run", x, 5, **settings)
+    again = fitted(x, out=tmp_path / "run", **settings)
+    assert len({line["condition_price"] for line in whole.history}) > 4  # it is at work
+    assert without_clock(again.history) == without_clock(whole.history)
+    for one, other in zip(whole.flow.parameters(), again.flow.parameters(), strict=True):
+        assert torch.equal(one, other)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["run"]["training"]["condition_budget"] == 3.0
+    with pytest.raises(kf.ArgumentError, match="condition_budget 3.0, not 4.0"):
+        fitted(x, out=tmp_path / "run", **{**settings, "condition_budget": 4.0})
+
+
+@pytest.mark.parametrize("memory", ["recompute", "store", "invert"])
+def test_every_memory_mode_takes_a_budget(memory):
+    """The penalty goes through the plain couplings, whatever the stack keeps."""
+    x = rows(300, seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", kf.DataWarning)
+        result = kf.fit(
+            small(memory=memory),
+            x,
+            max_epochs=6,
+            learning_rate=2e-2,
+            batch_size=64,
+            condition_budget=3.0,
+            progress=False,
+        )
+    assert result.history[result.best_epoch - 1]["condition_number_p95"] <= 3.0
+    assert max(line["condition_number_p95"] for line in result.history) > 2.0
+
+
+def test_a_flow_with_a_context_and_one_with_padding_take_a_budget():
+    """The condition number is that by x at its context, and of points with their padding."""
+    x, context = rows(300, seed=1), torch.rand(300, 2)
+    torch.manual_seed(0)
+    flow = kf.real_nvp(4, depth=2, hidden=(8,), context_features=2)
+    settings = {"max_epochs": 3, "batch_size": 64, "condition_budget": 2.0, "progress": False}
+    result = kf.fit(flow, (x, context), learning_rate=2e-2, **settings)
+    assert result.history[result.best_epoch - 1]["condition_number_p95"] <= 2.0
+    torch.manual_seed(0)
+    flow = kf.real_nvp(4, depth=2, hidden=(8,), padding=1)
+    with pytest.warns(kf.DataWarning, match="correlations"):
+        result = kf.fit(flow, x, learning_rate=2e-2, **settings)
+    assert result.history[result.best_epoch - 1]["condition_number_p95"] <= 2.0
+
+
+@pytest.mark.parametrize("budget", [1, 0.5, -3, float("nan"), float("inf"), "many"])
+def test_a_budget_that_is_none_is_refused_in_one_sentence(budget):
+    """Before anything is read or trained."""
+    with pytest.raises(kf.ArgumentError, match="'condition_budget' should be") as caught:
+        kf.fit(small(), rows(100, seed=1), condition_budget=budget)
+    assert "\n" not in str(caught.value)
+
+
+def test_images_are_refused():
+    """In one sentence that says why."""
+    images = kf.load_images("digits")
+    flow = kf.glow((1, 8, 8), levels=1, steps=1, hidden=4)
+    with pytest.raises(kf.ArgumentError, match="left out for images"):
+        kf.fit(flow, images, condition_budget=100.0, max_epochs=1)
+
+
+def test_a_flow_that_cannot_come_down_says_so_and_is_as_it_was():
+    """One that starts far above, with no time to fall."""
+    torch.manual_seed(0)
+    flow = kf.real_nvp(4, depth=2, hidden=(8,), mixing="plain")
+    with torch.no_grad():
+        for part in flow.modules():
+            if isinstance(part, kf.Linear):
+                part.weight[0] *= 1e4
+    before = {name: value.clone() for name, value in flow.named_parameters()}
+    with pytest.raises(kf.NumericalError, match="no weights kept the condition budget of 2"):
+        kf.fit(flow, torch.randn(200, 4), condition_budget=2.0, max_epochs=2, progress=False)
+    for name, value in flow.named_parameters():
+        assert torch.equal(value, before[name])
+
+
+def test_the_note_on_correlations_gives_the_root_of_their_condition_number():
+    """And is silent where the budget is enough, or a context may explain them."""
+    x = rows(2000, seed=1)
+    table = kf.load_table(x)
+    values = np.linalg.eigvalsh(np.corrcoef(x.T.numpy()))
+    needed = math.sqrt(values[-1] / values[0])
+    assert f"{needed:.3g}" in (correlation_note(table, 0.9 * needed) or "")
+    assert correlation_note(table, 1.1 * needed) is None
+    with pytest.warns(kf.DataWarning, match="less correlated than the data"):
+        result = kf.fit(small(), x, condition_budget=2.0, max_epochs=1, progress=False)
+    assert "2 is the budget" in result.notes[-1]
+
+
+def test_the_price_rises_while_points_are_above_and_falls_while_none_is():
+    """Dual ascent: by 5 % a look for each softness, and more at once."""
+    flow = small()
+    price = Price()
+    budget = ConditionBudget(10.0, flow, price, 100)
+    budget._follow(torch.full((8,), 0.1, dtype=torch.float64))
+    assert price.lasting == pytest.approx(math.exp(0.05))
+    assert price.per_log == pytest.approx(math.exp(0.05 + AT_ONCE * 0.1))
+    budget._follow(torch.full((8,), -9.0, dtype=torch.float64))
+    assert price.lasting == pytest.approx(math.exp(0.05 - 0.2))
+    assert budget.price is price
+
+
+def test_condition_numbers_of_rows_are_right_far_beyond_rounding():
+    """Two shears, of determinant 1: the larger singular value follows from the Frobenius norm."""
+    parts, shear = [], 300.7
+    for partition in (kf.Partition.half(2), kf.Partition.half(2).swapped()):
+        parts.append(kf.AdditiveCoupling(partition, kf.MLP(1, 1, ())))
+        with torch.no_grad():
+            parts[-1].conditioner.layers[0].weight.fill_(shear)
+    flow = kf.Flow(kf.StandardNormal(2), kf.Chain(parts))
+    x = torch.randn(5, 2)
+    squares = (1 + shear**2) ** 2 + 2 * shear**2 + 1
+    assert squares > 1e9
+    found = condition_numbers(flow, Rows(x, None))
+    assert found.tolist() == pytest.approx([squares] * 5, rel=1e-3)
+    x[1] = float("nan")
+    assert condition_numbers(flow, Rows(x, None)).isnan().tolist() == [False, True] + [False] * 3
+
+
+def test_weights_a_little_above_are_moved_until_they_keep_the_budget():
+    """Towards the start, by no more than is needed; the flow itself is left as it was."""
+    x = rows(300, seed=1)
+    flow = small()
+    flow.eval()
+    start = {name: t.clone() for name, t in flow.state_dict().items()}
+    with torch.no_grad():
+        for name, parameter in flow.named_parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape)) if "bias" not in name else None
+    here = {name: t.clone() for name, t in flow.state_dict().items()}
+    now = condition_numbers(flow, Rows(x, None)).quantile(0.95).item()
+    asked = 1 + 0.8 * (now - 1)
+    moved = within_budget(flow, start, Rows(x, None), asked, {"condition_number_p95": now})
+    assert moved is not None
+    assert 0.9 * asked < moved[0]["condition_number_p95"] <= asked
+    assert all(torch.equal(t, here[name]) for name, t in flow.state_dict().items())
+    flow.load_state_dict(moved[1])
+    again = condition_numbers(flow, Rows(x, None)).quantile(0.95).item()
+    assert again == pytest.approx(moved[0]["condition_number_p95"])
+    assert (
+        within_budget(flow, start, Rows(x, None), 2 * now, {"condition_number_p95": now}) is None
+    )
