@@ -45,3 +45,12 @@ def test_markup_in_names_is_shown_as_it_is(open_page):
     assert "!" not in page.title()[-1:]
     assert page.locator("svg a").count() == 0
     assert page.locator(".tag span").nth(1).text_content() == f"layer {name}"
+
+
+def test_cards_follow_the_width_of_the_window(open_page):
+    """A figure that was drawn wide does not keep its card from becoming narrow."""
+    page = open_page(render_diagnosis(diagnoses.ill_conditioned()))
+    page.set_viewport_size({"width": 420, "height": 844})
+    page.wait_for_timeout(1000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 420
+    assert page.locator(".finding").first.evaluate("(card) => card.scrollWidth") <= 420

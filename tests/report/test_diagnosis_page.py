@@ -125,6 +125,7 @@ def test_numbers_that_are_not_finite_are_left_out_with_a_word():
     html = render_diagnosis(diagnoses.not_finite())
     assert "are not finite and are left out" in html
     assert "unusable in float32" in html
+    assert "off it by an amount that is not finite" in html
 
 
 def test_a_page_is_written_whole_and_replaces_another(tmp_path):

@@ -40,7 +40,8 @@ from kappaflow.diagnosis.unchanged import to_examine
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 
-POINTS, LARGE_POINTS = 64, 8  # of flows up to 500 dimensions, and of larger ones
+POINTS, LARGE_POINTS, HUGE_POINTS = 64, 8, 4  # up to 500 dimensions, up to 2000, and above
+HUGE = 2000
 SPREAD_OF = 32  # points at least, for deviations of columns
 
 
@@ -60,8 +61,8 @@ def doctor(
     Args:
         flow: A flow, of ours or as `kappaflow.wrap` takes it, of which a copy is examined.
         x: Points from the data, (B, *event); the flow is measured at the first 64 (8 above 500
-            dimensions), and all are looked at as data. Its own samples if left out, which shows
-            less: a flow is rarely bad where it puts its own mass.
+            dimensions, 4 above 2000), and all are looked at as data. Its own samples if left out,
+            which shows less: a flow is rarely bad where it puts its own mass.
         context: (B, C), for a conditional flow.
         make: Makes such a flow anew. The state_dict is loaded into one then, which shows what it
             does not hold.
@@ -184,7 +185,8 @@ def _measure(
     make: Callable[[], object] | None,
     progress: Progress,
 ) -> Measured:
-    most = POINTS if math.prod(flow.joint_shape) <= DENSE_UP_TO else LARGE_POINTS
+    n = math.prod(flow.joint_shape)
+    most = POINTS if n <= DENSE_UP_TO else LARGE_POINTS if n <= HUGE else HUGE_POINTS
     few = None if context is None else context[:most]
     progress("drawing samples")
     z = latent_points(flow, most if few is None else len(few), few)

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning.profile import profile_at
+from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.measures.paths import differ
 from kappaflow.flows import Flow
 
-MOST = 256  # rows at which the conditioning is measured
+MOST, LARGE = 256, 4  # rows of flows up to 500 dimensions, and of larger ones
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def contexts_of(flow: Flow, x: Tensor, context: Tensor | None) -> Contexts | Non
     """
     if context is None:
         return None
-    rows = torch.linspace(0, len(x) - 1, min(MOST, len(x))).round().long().unique()
+    most = min(MOST if x[0].numel() <= DENSE_UP_TO else LARGE, len(x))
+    rows = torch.linspace(0, len(x) - 1, most).round().long().unique()
     x, context = x[rows], context[rows]
     others = context.roll(1, 0)
     here, there = flow.joined_log_prob(x, context), flow.joined_log_prob(x, others)

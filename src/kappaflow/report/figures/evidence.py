@@ -150,7 +150,9 @@ def agreement(
     differences = [
         [None if a is None or b is None else b - a for a, b in zip(x, y, strict=True)] for y in ys
     ]
-    worst = max((abs(d) for column in differences for d in column if d is not None), default=0.0)
+    gaps = [abs(d) for column in differences for d in column if d is not None]
+    worst = max(gaps, default=0.0)
+    most = f"up to {significant(worst, 2)} {unit}" if gaps else "an amount that is not finite"
     known = [value for value in x if value is not None]
     spread = max(known, default=0.0) - min(known, default=0.0)
     apart = is_found and worst < CLOSE * spread
@@ -172,10 +174,9 @@ def agreement(
         name=name,
         title=title,
         alt=f"{' and '.join(other.name for other in others)} against {right.name} at {len(x)} "
-        f"points; they differ by up to {significant(worst, 2)} {unit}.",
+        f"points; they differ by {most}.",
         caption=f"A mark for each point. Good: all of them on the "
-        f"{'line at 0' if apart else 'dotted diagonal'}. They are off it by up to "
-        f"{significant(worst, 2)} {unit}.",
+        f"{'line at 0' if apart else 'dotted diagonal'}. They are off it by {most}.",
         traces=traces,
         layout=layout(
             axis(f"{right.name} ({unit})"),
@@ -183,7 +184,7 @@ def agreement(
             hovermode="closest",
             showlegend=len(others) > 1,
             shapes=[_across(0.0)] if apart else [],
-            annotations=[empty_note()] if nothing_to_draw(traces) else [],
+            annotations=[] if gaps else [empty_note()],
         ),
         remark=what_is_not_drawn(raw),
         height=330,
