@@ -22,7 +22,14 @@ _HOMES = {
     "registry": ("register",),
     "bijection": ("Bijection", "Chain", "Inverse"),
     "linearization": ("Linearization",),
-    "nets": ("ConvNet", "MLP", "ResidualConvNet", "StandardizeInputs", "VisionTransformer"),
+    "nets": (
+        "ConvNet",
+        "MLP",
+        "ResidualConvNet",
+        "ResidualMLP",
+        "StandardizeInputs",
+        "VisionTransformer",
+    ),
     "partition": ("Partition", "SpatialPartition"),
     "bijections": (
         "ActNorm",
@@ -176,6 +183,7 @@ if TYPE_CHECKING:
         MLP,
         ConvNet,
         ResidualConvNet,
+        ResidualMLP,
         StandardizeInputs,
         VisionTransformer,
     )

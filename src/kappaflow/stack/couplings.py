@@ -9,6 +9,7 @@ from kappaflow._checks import batch, natural_int, one_of, positive_float, positi
 from kappaflow.bijection import Bijection, Chain, zero_log_det
 from kappaflow.bijections import Permutation
 from kappaflow.bijections.coupling import check_something_to_read
+from kappaflow.bijections.scales import SCALES
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 from kappaflow.memory import MEMORY_MODES, is_transformed
@@ -41,7 +42,9 @@ class CouplingStack(Bijection):
         kind: "affine" or "additive".
         scale_bound: Bound on the log-scale of each coupling.
         context_features: Width of the context; 0 for none.
-        residual: Add each hidden layer of the conditioners to the next of equal width.
+        residual: Add each hidden layer of the conditioners to the next of equal width; "blocks":
+            the conditioners are `ResidualMLP`s, whose hidden layers are a first one and two for
+            each block, of equal width.
         dropout: Share of the conditioners' hidden units that a training step leaves out. Which
             ones follows from torch's seed and from the number of threads.
         memory: What is kept for the backward pass: "recompute" keeps the half that each coupling
@@ -51,6 +54,7 @@ class CouplingStack(Bijection):
             recomputed, then and from then on, and a warning names the layer.
         permutations: A permutation of the features in front of each coupling, z[:, i] =
             x[:, index[i]], or None for none.
+        scale: The curve of the log-scales, as in `AffineCoupling`.
 
     Raises:
         ArgumentError: An argument is out of its range.
@@ -70,10 +74,11 @@ class CouplingStack(Bijection):
         kind: str = "affine",
         scale_bound: float = 2.0,
         context_features: int = 0,
-        residual: bool = False,
+        residual: bool | str = False,
         dropout: float = 0.0,
         memory: str = "recompute",
         permutations: Sequence[Sequence[int] | None] | None = None,
+        scale: str = "tanh",
     ) -> None:
         super().__init__()
         if isinstance(hidden, str) or not isinstance(hidden, Sequence):
@@ -81,9 +86,11 @@ class CouplingStack(Bijection):
         # Here, since equal arguments share a shape: (8.0,) would be taken for (8,).
         hidden = tuple(positive_int("hidden", width) for width in hidden)
         dropout = share("dropout", dropout)
+        residual = _checked_residual(residual, hidden, dropout)
         self.partitions = _checked_partitions(partitions)
         self.permutations = _checked_permutations(permutations, self.partitions)
         self.kind = one_of("kind", kind, ("affine", "additive"))
+        self.scale = one_of("scale", scale, SCALES)
         self.context_features = natural_int("context_features", context_features)
         self.memory = memory
         for partition in self.partitions:
@@ -98,8 +105,9 @@ class CouplingStack(Bijection):
                 affine=kind == "affine",
                 scale_bound=positive_float("scale_bound", scale_bound),
                 context_features=self.context_features,
-                residual=bool(residual),
+                residual=residual,
                 dropout=dropout,
+                scale=self.scale,
             )
             block = Block(shape, self.partitions[part], self.permutations[part], first)
             block.start_from(network)
@@ -275,10 +283,24 @@ class CouplingStack(Bijection):
         ]
         if shape.affine:
             said.append(f"scale_bound={shape.scale_bound:.4g}")
+        if shape.affine and shape.scale != "tanh":
+            said.append(f"scale={shape.scale!r}")
         for name in ("context_features", "residual", "dropout"):
             if value := getattr(network, name):
                 said.append(f"{name}={value}")
         return ", ".join(said)
+
+
+def _checked_residual(residual: bool | str, hidden: tuple[int, ...], dropout: float) -> bool | str:
+    """Returns whether, or how, hidden layers are added up, or says what does not fit."""
+    if residual != "blocks":
+        return bool(residual)
+    if len(hidden) % 2 == 0 or len(set(hidden)) > 1 or dropout:
+        raise ArgumentError(
+            "'hidden' should be an odd number of equal widths, and 'dropout' 0, for "
+            f"residual='blocks', got {hidden} and {dropout:g}."
+        )
+    return residual
 
 
 def _checked_partitions(partitions: Sequence[Partition]) -> tuple[Partition, ...]:

@@ -18,7 +18,8 @@ class Activations:
     """What a conditioner computes on its way, and its gradients need again.
 
     Attributes:
-        active: The hidden layers after ReLU and dropout, (width, columns) each.
+        active: The hidden layers after ReLU and dropout, (width, columns) each; in a conditioner
+            of residual blocks every second one is what has been added up, before ReLU.
         read: What the linear layers behind the first one read: `active`, or in a residual
             conditioner its sum with the layer before.
         answer: (outputs, columns).
@@ -29,7 +30,8 @@ class Activations:
     def __init__(self, shape: NetworkShape, columns: int, like: Tensor, kind: torch.dtype) -> None:
         self.active = [like.new_empty(n, columns, dtype=kind) for n in shape.outputs[:-1]]
         self.read = [
-            torch.empty_like(h) if shape.adds(layer) else h for layer, h in enumerate(self.active)
+            torch.empty_like(h) if shape.adds(layer) or _opens(shape, layer) else h
+            for layer, h in enumerate(self.active)
         ]
         self.answer = like.new_empty(shape.outputs[-1], columns)
         self.narrow_kept = like.new_empty(shape.widths[0], columns, dtype=kind)
@@ -104,7 +106,15 @@ def evaluate(
         h = found.narrow_kept
     beside = (views.context_weight, context) if shape.context_features else (None, None)
     for layer, active in enumerate(found.active):
-        do.linear(views.biases[layer], views.weights[layer], h, *beside, True, active)
+        sums = shape.has_blocks and layer % 2 == 0
+        do.linear(views.biases[layer], views.weights[layer], h, *beside, not sums, active)
+        if sums:
+            if layer:
+                do.add(found.active[layer - 2], active)
+            if found.read[layer] is not active:
+                do.relu(active, found.read[layer])
+            h, beside = found.read[layer], (None, None)
+            continue
         if draws is not None:
             draws.drop(do, layer, active)
         read = found.read[layer]
@@ -164,7 +174,9 @@ class Pull:
             do.copy(slopes.answer, self.narrow.answer)
             slopes, kept = self.narrow, found.narrow_kept
         slope, carried = slopes.answer, None
-        for layer in range(len(found.active), 0, -1):
+        if self.shape.has_blocks:
+            slope = self._through_blocks(do, transposes, found, slopes, gradients, beta)
+        for layer in range(0 if self.shape.has_blocks else len(found.active), 0, -1):
             do.add_outer(slope, found.read[layer - 1], beta, gradients.weights[layer])
             carried_on, back = self.carried[layer - 1], slopes.hidden[layer - 1]
             turned, active = transposes.weights[layer], found.active[layer - 1]
@@ -179,3 +191,34 @@ class Pull:
             do.add(carried[: len(kept)], kept_gradient)
             do.add(carried[len(kept) :], context_gradient)
         do.add_columns(slopes.everything, self.ones, beta, gradients.biases[0])
+
+    def _through_blocks(
+        self,
+        do: Operations,
+        transposes: Transposes,
+        found: Activations,
+        slopes: Slopes,
+        gradients: Views,
+        beta: int,
+    ) -> Tensor:
+        """Returns the gradient of the first hidden layer; residual blocks are passed on the way.
+
+        The gradient of a sum is that of each of its parts: it is the slope of the second layer of
+        the block in front of it, and added to what comes back through that block.
+        """
+        hidden, weights = slopes.hidden, transposes.weights
+        last = len(found.active)
+        do.add_outer(slopes.answer, found.read[-1], beta, gradients.weights[last])
+        do.add_product(weights[last], slopes.answer, 0, hidden[-1])
+        for layer in range(last - 1, 0, -1):
+            do.add_outer(hidden[layer], found.read[layer - 1], beta, gradients.weights[layer])
+            turned, active, back = weights[layer], found.read[layer - 1], hidden[layer - 1]
+            do.layer_pull(turned, hidden[layer], active, 1.0, None, None, back)
+            if layer % 2:
+                do.add(hidden[layer + 1], back)
+        return hidden[0]
+
+
+def _opens(shape: NetworkShape, layer: int) -> bool:
+    """Returns whether a sum goes through ReLU into a residual block, and is needed itself too."""
+    return shape.has_blocks and layer % 2 == 0 and layer < len(shape.outputs) - 2

@@ -14,13 +14,14 @@ class NetworkShape:
     Attributes:
         widths: Of the input (without the context), of the hidden layers, and of the output.
         context_features: Width of the context, read beside the input by the first layer.
-        residual: Whether hidden layers of equal width are added up.
+        residual: Whether hidden layers of equal width are added up; "blocks" for those of a
+            `ResidualMLP`.
         dropout: Share of the hidden units that a training step leaves out.
     """
 
     widths: tuple[int, ...]
     context_features: int
-    residual: bool
+    residual: bool | str
     dropout: float
 
     @property
@@ -33,9 +34,14 @@ class NetworkShape:
         """Widths of the inputs of the linear layers."""
         return (self.widths[0] + self.context_features, *self.widths[1:-1])
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the hidden layers are those of a `ResidualMLP`."""
+        return self.residual == "blocks"
+
     def adds(self, layer: int) -> bool:
         """Returns whether the input of a hidden layer is added to its output."""
-        return self.residual and self.inputs[layer] == self.outputs[layer]
+        return self.residual is True and self.inputs[layer] == self.outputs[layer]
 
 
 # Compared by identity: equal blocks share one object, which then is a quick key of their buffers.
@@ -52,6 +58,7 @@ class BlockShape:
         row_of: How many couplings before it have the same.
         affine: Whether the couplings scale, or only shift.
         scale_bound: Bound on the log-scale of each coupling.
+        scale: The curve of the log-scales.
     """
 
     features: int
@@ -62,6 +69,7 @@ class BlockShape:
     row_of: tuple[int, ...]
     affine: bool
     scale_bound: float
+    scale: str
 
     def __deepcopy__(self, memo: object) -> "BlockShape":
         return self
@@ -91,8 +99,9 @@ def block_shape(
     affine: bool,
     scale_bound: float,
     context_features: int,
-    residual: bool,
+    residual: bool | str,
     dropout: float,
+    scale: str = "tanh",
 ) -> BlockShape:
     """Returns the shape of a run of couplings; the same object for the same arguments."""
     networks: list[NetworkShape] = []
@@ -115,4 +124,5 @@ def block_shape(
         tuple(row_of),
         affine,
         scale_bound,
+        scale,
     )
