@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "errors": (
         "ArgumentError",
+        "ConversionError",
         "DataError",
         "DataWarning",
         "FileError",
@@ -92,6 +93,7 @@ _HOMES = {
     "rewrite": ("Certificate", "MixedCoupling", "fuse", "rewrite_fixed_partition"),
     "data": ("load_images", "load_table"),
     "adapters": ("Wrapped", "wrap"),
+    "converting": ("convert",),
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
     "training": ("FitResult", "fit"),
 }
@@ -134,10 +136,12 @@ if TYPE_CHECKING:
         round_trip,
         spectrum,
     )
+    from kappaflow.converting import convert  # noqa: F401
     from kappaflow.data import load_images, load_table  # noqa: F401
     from kappaflow.diagnosis import Diagnosis, Finding, doctor  # noqa: F401
     from kappaflow.errors import (  # noqa: F401
         ArgumentError,
+        ConversionError,
         DataError,
         FileError,
         KappaflowError,
