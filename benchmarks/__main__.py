@@ -48,6 +48,10 @@ COMMANDS = {
         "images_spectra:image_spectra",
         "Compare singular values of Glows with those of dense Jacobians, and time profiles.",
     ),
+    "converting": (
+        "converting:converting",
+        "Time and weigh flows of other libraries beside what they are converted into.",
+    ),
     "mixing": (
         "mixing:mixing",
         "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from benchmarks.converting_page import converting_values
 from benchmarks.factor_tables import goals_table
 from benchmarks.images_page import image_values
 from benchmarks.images_spectra_page import image_spectra_values
@@ -29,6 +30,7 @@ from benchmarks.targets import targets_table
 PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
 IMAGES = ("images", "mixing", "image-spectra")
 FACTORIZATIONS = ("factor",)
+CONVERTED = ("converting",)
 Results = dict[str, Any]
 
 
@@ -39,6 +41,7 @@ def write_page(
     out: Path = ROOT / "docs" / "benchmarks.md",
     images: Path = ROOT / "docs" / "benchmarks-images.md",
     factor: Path = ROOT / "docs" / "benchmarks-factor.md",
+    converting: Path = ROOT / "docs" / "benchmarks-converting.md",
 ) -> None:
     """Write the pages of the documentation from the files of results.
 
@@ -55,11 +58,14 @@ def write_page(
         The page on flows of images.
     factor
         The page on factorizations.
+    converting
+        The page on converted flows.
     """
     results = read_results(folder)
     factorizations = read_results(kept, FACTORIZATIONS)
     of_images = read_results(kept, IMAGES)
-    if not (results or factorizations or of_images):
+    of_converted = read_results(kept, CONVERTED)
+    if not (results or factorizations or of_images or of_converted):
         raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
     if results:
         _write(out, page(results))
@@ -67,6 +73,8 @@ def write_page(
         _write(images, images_page(of_images))
     if factorizations:
         _write(factor, factor_page(factorizations))
+    if of_converted:
+        _write(converting, converting_page(of_converted))
 
 
 def _write(path: Path, text: str) -> None:
@@ -153,6 +161,19 @@ def factor_page(results: Results) -> str:
         _machine_text(one["machine"]): one["parts"] for one in results["factor"]["machines"]
     }
     return _template("factor.md.jinja").render(machines=machines, goals=goals)
+
+
+def converting_page(results: Results) -> str:
+    """Returns the page on converted flows as Markdown.
+
+    Args:
+        results: By part: converting.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    values = converting_values(results["converting"])
+    return _template("converting.md.jinja").render(machines=_machines(results), converting=values)
 
 
 def _template(name: str) -> Template:
