@@ -1,5 +1,6 @@
 """The command that compares flows of other libraries with what they are converted into."""
 
+import json
 from dataclasses import asdict
 
 from benchmarks.converting_rows import CONVERTED, ORIGINAL, present
@@ -21,6 +22,7 @@ def converting(
     preset: PresetName = "minutes",
     features: list[int] | None = None,
     depths: list[int] | None = None,
+    rows: list[str] | None = None,
     repetitions: int | None = None,
     file: JsonFile = KEPT / "converting.json",
 ) -> None:
@@ -37,13 +39,16 @@ def converting(
         Instead of 16 and 64.
     depths
         Instead of 8 and 32 couplings.
+    rows
+        Measure these alone; lines of others stay in the file as they are.
     repetitions
         Of each time, instead of the preset's.
     file
         The file of results.
     """
     shapes = [Shape(d, BATCH, n) for n in features or FEATURES for d in depths or DEPTHS]
-    places = [(row, asdict(shape)) for shape in shapes for row in present()]
+    chosen = [row for row in present() if not rows or row in rows]
+    places = [(row, asdict(shape)) for shape in shapes for row in chosen]
     count = repetitions or REPETITIONS[preset]
     jobs = [
         Job("converting_times", {"row": row, "shape": shape, "repetitions": count}, row)
@@ -60,6 +65,9 @@ def converting(
         for job, one in zip(jobs, done, strict=True)
         if one
     ]
+    if rows and file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))["lines"]
+        lines = [line for line in before if line["row"] not in rows] + lines
     found = [one for one in done if one]
     whole = not (features or depths or repetitions)
     results = {

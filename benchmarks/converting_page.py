@@ -19,7 +19,9 @@ def converting_values(results: dict[str, Any]) -> dict[str, Any]:
     Returns:
         "table", "rows" (what was built), "repetitions" and "batch".
     """
+    order = list(results["rows"])
     times = [line for line in results["lines"] if line["part"] == "times"]
+    times.sort(key=lambda line: (order.index(line["row"]), *_key(line)[1:]))
     peaks = {
         (*_key(line), line["kind"]): line["peak_bytes"]
         for line in results["lines"]

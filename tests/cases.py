@@ -204,6 +204,9 @@ BIJECTIONS = {
     "AffineCoupling, residual blocks": Case(
         lambda: affine_on(kf.ResidualMLP(2, 4, 5, activation="leaky_relu")), (4,)
     ),
+    "AffineCoupling, twins": Case(
+        lambda: affine_on(kf.TwinMLP(2, 4, (6, 4), activation="elu")), (4,)
+    ),
     "AffineCoupling, residual blocks, gated": Case(
         lambda: affine_on(
             kf.ResidualMLP(2, 4, 5, context_features=3, gated=True), context_features=3
@@ -252,7 +255,10 @@ BIJECTIONS = {
         if scale != "tanh"
     },
     "CouplingStack, residual blocks": Case(
-        lambda: stack(turns(half(5), 3), (4, 4, 4), 2, residual="blocks"), (5,), 2
+        lambda: stack(turns(half(5), 3), (4, 4, 4), 2, wiring="blocks"), (5,), 2
+    ),
+    "CouplingStack, twins": Case(
+        lambda: stack(turns(half(5), 3), (4, 6), 2, wiring="twins", scale="exp"), (5,), 2
     ),
     "CouplingStack, two blocks, store": Case(
         lambda: stack(

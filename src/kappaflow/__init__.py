@@ -29,6 +29,7 @@ _HOMES = {
         "ResidualConvNet",
         "ResidualMLP",
         "StandardizeInputs",
+        "TwinMLP",
         "VisionTransformer",
     ),
     "partition": ("Partition", "SpatialPartition"),
@@ -189,6 +190,7 @@ if TYPE_CHECKING:
         ResidualConvNet,
         ResidualMLP,
         StandardizeInputs,
+        TwinMLP,
         VisionTransformer,
     )
     from kappaflow.partition import Partition, SpatialPartition  # noqa: F401

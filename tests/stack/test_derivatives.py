@@ -17,7 +17,8 @@ TINY = {
     "permuted, uneven": {"partition": "uneven", "permuted": True},
     "no hidden layer": {"hidden": ()},
     **{scale: {"scale": scale} for scale in SCALES if scale != "tanh"},
-    "residual blocks": {"hidden": (3,) * 3, "residual": "blocks", "context_features": 1},
+    "twins": {"hidden": (4, 2), "wiring": "twins"},
+    "residual blocks": {"hidden": (3,) * 3, "wiring": "blocks", "context_features": 1},
 }
 
 

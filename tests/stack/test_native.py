@@ -38,7 +38,8 @@ SETTINGS = {
         "dropout": 0.1,
     },
     **{scale: {"scale": scale} for scale in SCALES if scale != "tanh"},
-    "residual blocks": {"hidden": (9,) * 5, "residual": "blocks", "context_features": 2},
+    "twins": {"hidden": (8, 6), "wiring": "twins", "context_features": 2},
+    "residual blocks": {"hidden": (9,) * 5, "wiring": "blocks", "context_features": 2},
     "residual from the input": {"hidden": (4, 4), "residual": True, "context_features": 2},
 }
 

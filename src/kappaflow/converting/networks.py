@@ -63,19 +63,20 @@ def outputs_of(network: Network, wanted: int) -> Network:
 
 
 def beside(one: Network, other: Network) -> Network:
-    """Returns the network that answers what two networks answer of the same input, one behind.
-
-    Between their hidden layers it has zeros where neither reads the other.
-    """
+    """Returns the network that answers what two networks answer of the same input, one behind."""
     if one.convolves or one.blocks or other.blocks:
         raise Refused("it has two networks, which are no plain fully connected ones")
     settings = [(n.activation, n.slope, len(n.weights), n.inputs) for n in (one, other)]
     if settings[0] != settings[1]:
         raise Refused("it has two networks, and they differ in depth or activation")
+    twins = all(a.shape == b.shape for a, b in zip(one.weights, other.weights, strict=True))
+    if not twins or len(one.weights) == 1:
+        raise Refused("it has two networks, and they differ in width or have no hidden layer")
     first, *rest = zip(one.weights, other.weights, strict=True)
     weights = (torch.cat(first), *(torch.block_diag(*pair) for pair in rest))
     pairs = zip(one.biases, other.biases, strict=True)
-    return replace(one, weights=weights, biases=tuple(torch.cat(pair) for pair in pairs))
+    biases = tuple(torch.cat(pair) for pair in pairs)
+    return replace(one, weights=weights, biases=biases, twins=True)
 
 
 def constant(biases: Tensor, inputs: int) -> Network:

@@ -25,6 +25,7 @@ class Network:
         activation: Between them.
         slope: Of "leaky_relu".
         blocks: Whether the layers are wired as those of a `ResidualMLP`.
+        twins: Whether the halves of the layers behind the first one read nothing of each other.
         gates: Weight and bias of a linear map of the context for each block, if it has such.
         inputs: How many numbers it reads beside the context, which comes behind them.
     """
@@ -35,6 +36,7 @@ class Network:
     activation: str = "relu"
     slope: float = 0.01
     blocks: bool = False
+    twins: bool = False
     gates: tuple[tuple[Tensor, Tensor], ...] = ()
 
     @property

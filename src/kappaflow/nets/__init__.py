@@ -5,6 +5,7 @@ from kappaflow.nets.mlp import MLP
 from kappaflow.nets.residual import ResidualConvNet
 from kappaflow.nets.residual_mlp import ResidualMLP
 from kappaflow.nets.standardize import StandardizeInputs
+from kappaflow.nets.twin_mlp import TwinMLP
 from kappaflow.nets.vit import VisionTransformer
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "ResidualConvNet",
     "ResidualMLP",
     "StandardizeInputs",
+    "TwinMLP",
     "VisionTransformer",
 ]

@@ -42,9 +42,7 @@ class CouplingStack(Bijection):
         kind: "affine" or "additive".
         scale_bound: Bound on the log-scale of each coupling.
         context_features: Width of the context; 0 for none.
-        residual: Add each hidden layer of the conditioners to the next of equal width; "blocks":
-            the conditioners are `ResidualMLP`s, whose hidden layers are a first one and two for
-            each block, of equal width.
+        residual: Add each hidden layer of the conditioners to the next of equal width.
         dropout: Share of the conditioners' hidden units that a training step leaves out. Which
             ones follows from torch's seed and from the number of threads.
         memory: What is kept for the backward pass: "recompute" keeps the half that each coupling
@@ -55,6 +53,9 @@ class CouplingStack(Bijection):
         permutations: A permutation of the features in front of each coupling, z[:, i] =
             x[:, index[i]], or None for none.
         scale: The curve of the log-scales, as in `AffineCoupling`.
+        wiring: What the conditioners are: "plain", an `MLP`; "blocks", a `ResidualMLP`, whose
+            hidden layers are a first one and two for each block, of equal width; "twins", a
+            `TwinMLP`.
 
     Raises:
         ArgumentError: An argument is out of its range.
@@ -74,11 +75,12 @@ class CouplingStack(Bijection):
         kind: str = "affine",
         scale_bound: float = 2.0,
         context_features: int = 0,
-        residual: bool | str = False,
+        residual: bool = False,
         dropout: float = 0.0,
         memory: str = "recompute",
         permutations: Sequence[Sequence[int] | None] | None = None,
         scale: str = "tanh",
+        wiring: str = "plain",
     ) -> None:
         super().__init__()
         if isinstance(hidden, str) or not isinstance(hidden, Sequence):
@@ -86,7 +88,7 @@ class CouplingStack(Bijection):
         # Here, since equal arguments share a shape: (8.0,) would be taken for (8,).
         hidden = tuple(positive_int("hidden", width) for width in hidden)
         dropout = share("dropout", dropout)
-        residual = _checked_residual(residual, hidden, dropout)
+        _check_wiring(wiring, hidden, plainly=not residual and not dropout)
         self.partitions = _checked_partitions(partitions)
         self.permutations = _checked_permutations(permutations, self.partitions)
         self.kind = one_of("kind", kind, ("affine", "additive"))
@@ -105,9 +107,10 @@ class CouplingStack(Bijection):
                 affine=kind == "affine",
                 scale_bound=positive_float("scale_bound", scale_bound),
                 context_features=self.context_features,
-                residual=residual,
+                residual=bool(residual),
                 dropout=dropout,
                 scale=self.scale,
+                wiring=wiring,
             )
             block = Block(shape, self.partitions[part], self.permutations[part], first)
             block.start_from(network)
@@ -283,6 +286,8 @@ class CouplingStack(Bijection):
         ]
         if shape.affine:
             said.append(f"scale_bound={shape.scale_bound:.4g}")
+        if network.wiring != "plain":
+            said.append(f"wiring={network.wiring!r}")
         if shape.affine and shape.scale != "tanh":
             said.append(f"scale={shape.scale!r}")
         for name in ("context_features", "residual", "dropout"):
@@ -291,16 +296,23 @@ class CouplingStack(Bijection):
         return ", ".join(said)
 
 
-def _checked_residual(residual: bool | str, hidden: tuple[int, ...], dropout: float) -> bool | str:
-    """Returns whether, or how, hidden layers are added up, or says what does not fit."""
-    if residual != "blocks":
-        return bool(residual)
-    if len(hidden) % 2 == 0 or len(set(hidden)) > 1 or dropout:
+def _check_wiring(wiring: str, hidden: tuple[int, ...], *, plainly: bool) -> None:
+    """Says which hidden layers do not fit to what the conditioners are."""
+    one_of("wiring", wiring, ("plain", "blocks", "twins"))
+    if wiring != "plain" and not plainly:
         raise ArgumentError(
-            "'hidden' should be an odd number of equal widths, and 'dropout' 0, for "
-            f"residual='blocks', got {hidden} and {dropout:g}."
+            f"'residual' and 'dropout' should be left out for wiring={wiring!r}: they are those "
+            "of an MLP."
         )
-    return residual
+    if wiring == "blocks" and (len(hidden) % 2 == 0 or len(set(hidden)) > 1):
+        raise ArgumentError(
+            "'hidden' should be an odd number of equal widths for wiring='blocks', got "
+            f"{hidden}: a first layer, and two for each block."
+        )
+    if wiring == "twins" and any(width % 2 for width in hidden):
+        raise ArgumentError(
+            f"'hidden' should be even widths for wiring='twins', got {hidden}: each twin has half."
+        )
 
 
 def _checked_partitions(partitions: Sequence[Partition]) -> tuple[Partition, ...]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.nets.dropout import LEVELS, levels_of
+from kappaflow.nets.twin_mlp import halves
 from kappaflow.stack.operations import Operations
 from kappaflow.stack.shape import NetworkShape
 from kappaflow.stack.weights import Transposes, Views
@@ -107,7 +108,7 @@ def evaluate(
     beside = (views.context_weight, context) if shape.context_features else (None, None)
     for layer, active in enumerate(found.active):
         sums = shape.has_blocks and layer % 2 == 0
-        do.linear(views.biases[layer], views.weights[layer], h, *beside, not sums, active)
+        _linear(do, shape, views, layer, h, beside, not sums, active)
         if sums:
             if layer:
                 do.add(found.active[layer - 2], active)
@@ -121,9 +122,33 @@ def evaluate(
         if read is not active:
             do.residual(h, beside[1], active, read)
         h, beside = read, (None, None)
-    do.linear(views.biases[-1], views.weights[-1], h, *beside, False, found.narrow_answer)
+    _linear(do, shape, views, len(found.active), h, beside, False, found.narrow_answer)
     if found.narrow_answer is not found.answer:
         do.copy(found.narrow_answer, found.answer)
+
+
+def _linear(
+    do: Operations,
+    shape: NetworkShape,
+    views: Views,
+    layer: int,
+    h: Tensor,
+    beside: tuple[Tensor | None, Tensor | None],
+    active: bool,
+    target: Tensor,
+) -> None:
+    """Writes a linear layer: of twins, behind the first layer, each half of it by itself."""
+    weight, bias = views.weights[layer], views.biases[layer]
+    if layer == 0:
+        do.linear(bias, weight, h, *beside, active, target)
+        return
+    for r, c in _blocks(shape, weight):
+        do.linear(bias[r], weight[r, c], h[c], *beside, active, target[r])
+
+
+def _blocks(shape: NetworkShape, weight: Tensor) -> tuple[tuple[slice, slice], ...]:
+    """Returns rows and columns of the blocks of a weight that count: all of it, but of twins."""
+    return halves(weight) if shape.has_twins else ((slice(None), slice(None)),)
 
 
 class Pull:
@@ -177,10 +202,14 @@ class Pull:
         if self.shape.has_blocks:
             slope = self._through_blocks(do, transposes, found, slopes, gradients, beta)
         for layer in range(0 if self.shape.has_blocks else len(found.active), 0, -1):
-            do.add_outer(slope, found.read[layer - 1], beta, gradients.weights[layer])
             carried_on, back = self.carried[layer - 1], slopes.hidden[layer - 1]
             turned, active = transposes.weights[layer], found.active[layer - 1]
-            do.layer_pull(turned, slope, active, scale, carried, carried_on, back)
+            read, gradient = found.read[layer - 1], gradients.weights[layer]
+            for r, c in _blocks(self.shape, gradient):
+                do.add_outer(slope[r], read[c], beta, gradient[r, c])
+                do.layer_pull(
+                    turned[c, r], slope[r], active[c], scale, carried, carried_on, back[c]
+                )
             slope, carried = back, carried_on
         do.add_outer(slope, kept, beta, gradients.weights[0])
         do.add_product(transposes.weights[0], slope, 1, kept_gradient)

@@ -9,8 +9,9 @@ from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling, Permutation
 from kappaflow.bijections.coupling import Coupling
 from kappaflow.errors import ArgumentError
-from kappaflow.nets import MLP, ResidualMLP
+from kappaflow.nets import MLP, ResidualMLP, TwinMLP
 
+WIRINGS = {MLP: "plain", ResidualMLP: "blocks", TwinMLP: "twins"}
 KINDS = {AffineCoupling: "affine", AdditiveCoupling: "additive"}
 
 
@@ -68,7 +69,7 @@ def _described(coupling: Coupling) -> dict[str, Any]:
         raise ArgumentError(
             "'bijections' should have no hooks to be stacked: a stack would not call them."
         )
-    if type(net) not in {MLP, ResidualMLP}:
+    if type(net) not in WIRINGS:
         raise ArgumentError(
             f"'bijections' should have MLP conditioners to be stacked, got {type(net).__name__}: "
             "for others, Chain(..., memory=...) has the same memory modes."
@@ -88,8 +89,9 @@ def _described(coupling: Coupling) -> dict[str, Any]:
         "kind": KINDS[type(coupling)],
         "hidden": tuple(layer.out_features for layer in net.layers[:-1]),  # pyright: ignore[reportAttributeAccessIssue]
         "context_features": coupling.context_features,
-        "residual": "blocks" if isinstance(net, ResidualMLP) else net.residual,
-        "dropout": 0.0 if isinstance(net, ResidualMLP) else net.dropout,
+        "residual": isinstance(net, MLP) and net.residual,
+        "dropout": net.dropout if isinstance(net, MLP) else 0.0,
+        "wiring": WIRINGS[type(net)],
     }
     if isinstance(coupling, AffineCoupling):
         found["scale_bound"] = coupling.scale_bound

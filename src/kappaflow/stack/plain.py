@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling
-from kappaflow.nets import MLP, ResidualMLP
+from kappaflow.nets import MLP, ResidualMLP, TwinMLP
 from kappaflow.partition import Partition
 from kappaflow.stack.shape import BlockShape, NetworkShape
 
 Coupling = AffineCoupling | AdditiveCoupling
-Network = MLP | ResidualMLP
+Network = MLP | ResidualMLP | TwinMLP
 
 
 def network(shape: NetworkShape) -> Network:
@@ -26,12 +26,19 @@ def network(shape: NetworkShape) -> Network:
             blocks=(len(shape.widths) - 3) // 2,
             context_features=shape.context_features,
         )
+    if shape.has_twins:
+        return TwinMLP(
+            shape.widths[0],
+            shape.widths[-1],
+            shape.widths[1:-1],
+            context_features=shape.context_features,
+        )
     return MLP(
         shape.widths[0],
         shape.widths[-1],
         shape.widths[1:-1],
         context_features=shape.context_features,
-        residual=bool(shape.residual),
+        residual=shape.residual,
         dropout=shape.dropout,
     )
 

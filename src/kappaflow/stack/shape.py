@@ -14,15 +14,16 @@ class NetworkShape:
     Attributes:
         widths: Of the input (without the context), of the hidden layers, and of the output.
         context_features: Width of the context, read beside the input by the first layer.
-        residual: Whether hidden layers of equal width are added up; "blocks" for those of a
-            `ResidualMLP`.
+        residual: Whether hidden layers of equal width are added up.
         dropout: Share of the hidden units that a training step leaves out.
+        wiring: "plain", "blocks" (of a `ResidualMLP`) or "twins" (a `TwinMLP`).
     """
 
     widths: tuple[int, ...]
     context_features: int
-    residual: bool | str
+    residual: bool
     dropout: float
+    wiring: str = "plain"
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -37,11 +38,16 @@ class NetworkShape:
     @property
     def has_blocks(self) -> bool:
         """Whether the hidden layers are those of a `ResidualMLP`."""
-        return self.residual == "blocks"
+        return self.wiring == "blocks"
+
+    @property
+    def has_twins(self) -> bool:
+        """Whether behind the first layer there are two halves: that of a `TwinMLP`."""
+        return self.wiring == "twins"
 
     def adds(self, layer: int) -> bool:
         """Returns whether the input of a hidden layer is added to its output."""
-        return self.residual is True and self.inputs[layer] == self.outputs[layer]
+        return self.residual and self.inputs[layer] == self.outputs[layer]
 
 
 # Compared by identity: equal blocks share one object, which then is a quick key of their buffers.
@@ -99,9 +105,10 @@ def block_shape(
     affine: bool,
     scale_bound: float,
     context_features: int,
-    residual: bool | str,
+    residual: bool,
     dropout: float,
     scale: str = "tanh",
+    wiring: str = "plain",
 ) -> BlockShape:
     """Returns the shape of a run of couplings; the same object for the same arguments."""
     networks: list[NetworkShape] = []
@@ -109,7 +116,7 @@ def block_shape(
     for partition in partitions:
         changed = len(partition.changed)
         widths = (len(partition.kept), *hidden, changed * (2 if affine else 1))
-        network = NetworkShape(widths, context_features, residual, dropout)
+        network = NetworkShape(widths, context_features, residual, dropout, wiring)
         if network not in networks:
             networks.append(network)
         network_of.append(networks.index(network))
