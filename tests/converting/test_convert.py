@@ -274,6 +274,54 @@ def test_a_layer_without_an_equal_is_refused_with_a_reason(make):
     assert REFUSED[make] in str(caught.value)
 
 
+def test_a_network_that_does_more_than_its_layers_say_is_refused():
+    """Its answers show it, where its class does not."""
+    pytest.importorskip("nflows")
+    from nflows.distributions.normal import StandardNormal
+    from nflows.flows.base import Flow
+    from nflows.nn.nets import MLP
+    from nflows.transforms import AffineCouplingTransform
+
+    class Bent(MLP):
+        def forward(self, inputs, context=None):
+            return super().forward(inputs).sin()
+
+    layer = AffineCouplingTransform(torch.tensor([1, -1]), lambda a, b: Bent([a], [b], [4]))
+    with pytest.raises(ConversionError, match="its network does more than its layers say"):
+        kf.convert(Flow(layer, StandardNormal([2])))
+
+
+def norms_and_dropout(inputs, outputs):
+    """Returns a network with batch norms before and behind an activation, and dropout."""
+    return nn.Sequential(
+        nn.BatchNorm1d(inputs),
+        nn.Linear(inputs, 8),
+        nn.BatchNorm1d(8, affine=False),
+        nn.ReLU(),
+        nn.Dropout(0.5),
+        nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, outputs, bias=False)),
+    )
+
+
+def test_a_network_is_read_as_it_is_in_evaluation():
+    """Norms go into their neighbours, dropout is left out; statistics and mode stay."""
+    pytest.importorskip("FrEIA")
+    from FrEIA.framework import SequenceINN
+    from FrEIA.modules import GLOWCouplingBlock
+
+    torch.manual_seed(0)
+    inn = SequenceINN(theirs.FEATURES)
+    inn.append(GLOWCouplingBlock, subnet_constructor=norms_and_dropout)
+    original = theirs.moved(inn).train()
+    before = hashed(original)
+    flow = kf.convert(original)
+    assert original.training and flow.training
+    assert all(torch.equal(v, before[k]) for k, v in original.state_dict().items())
+    x, _ = points(flow, False)
+    wrapped = kf.wrap(original.eval(), x)
+    assert torch.allclose(flow.log_prob(x), wrapped.log_prob(x), 0, 1e-10)
+
+
 def test_a_subclass_that_does_something_else_is_refused():
     """A class is known by what it does, not by its name alone."""
     pytest.importorskip("nflows")
