@@ -225,6 +225,16 @@ def classes():
     return nf.MultiscaleFlow([base], [[nf.flows.Squeeze()]], [])
 
 
+def encoded():
+    """Returns a flow of nflows whose base reads a context through a function of its user."""
+    pytest.importorskip("nflows")
+    from nflows.distributions.normal import ConditionalDiagonalNormal
+    from nflows.flows.base import Flow
+    from nflows.transforms import ReversePermutation
+
+    return Flow(ReversePermutation(2), ConditionalDiagonalNormal([2], lambda context: 2 * context))
+
+
 def hooked():
     """Returns a flow of zuko with a hook on a network."""
     flow = theirs.zuko_flow("RealNVP")
@@ -259,6 +269,7 @@ REFUSED = {
     splines: "it changes features by MonotonicRQSTransform, no affine map",
     unstarted: "1 ActNorm: it has not seen its first batch",
     classes: "base ClassCondDiagGaussian: it has a distribution for each class",
+    encoded: "base ConditionalDiagonalNormal: its encoder of the context is no module",
     hooked: "1 GeneralCouplingTransform: it has hooks",
     normed: "its network has a LayerNorm, which networks of ours have not",
     gin: "1 GINCouplingBlock: it subtracts from the log-scales their mean",

@@ -139,6 +139,17 @@ def nflows_flow(kind="residual", context=0):
     return Flow(T.CompositeTransform(parts), base, embedding)
 
 
+def nflows_moments():
+    """Returns a flow of nflows whose base takes the embedded context for its moments."""
+    pytest.importorskip("nflows")
+    from nflows.distributions.normal import ConditionalDiagonalNormal
+    from nflows.flows.base import Flow
+    from nflows.transforms import LULinear
+
+    embedding = nn.Linear(CONTEXT, 4)
+    return Flow(LULinear(2), ConditionalDiagonalNormal([2]), embedding)
+
+
 def nflows_images():
     """Returns a multi-scale flow of nflows on images 2 x 8 x 8."""
     pytest.importorskip("nflows")
@@ -317,6 +328,7 @@ CONDITIONAL = {
     "zuko RealNVP": lambda: zuko_flow("RealNVP", CONTEXT),
     "zuko elementwise": lambda: zuko_flow("RealNVP", CONTEXT, features=1),
     "nflows": lambda: nflows_flow("conditional", 4),
+    "nflows, the context as moments": nflows_moments,
     "normflows": normflows_conditional,
     "FrEIA AllInOne": lambda: freia_flow(context=CONTEXT),
     "FrEIA RNVP": lambda: freia_flow("RNVPCouplingBlock", CONTEXT),

@@ -9,6 +9,22 @@ from kappaflow.converting.plan import Other, Part, Refused, inverse_of
 from kappaflow.converting.steps import full_names
 from kappaflow.errors import ConversionError
 
+# The methods in which the libraries define what a layer computes.
+DEFINING = (
+    "forward",
+    "inverse",
+    "meta",
+    "forward_no_cache",
+    "inverse_no_cache",
+    "_coupling_transform_forward",
+    "_coupling_transform_inverse",
+    "_coupling1",
+    "_coupling2",
+    "_affine",
+    "_permute",
+    "_pre_permute",
+    "_assemble_W",
+)
 Converter = Callable[[Any], Sequence[Part]]
 Own = Mapping[type, Callable[[Any], Bijection]]
 
@@ -84,7 +100,4 @@ def _is_changed(module: Any) -> bool:  # noqa: ANN401
 
 def _does_the_same(layer: object, kind: type) -> bool:
     """Returns whether no subclass has changed what a class does in either direction."""
-    return all(
-        getattr(type(layer), name, None) is getattr(kind, name, None)
-        for name in ("forward", "inverse", "_inverse", "meta")
-    )
+    return all(getattr(type(layer), name, None) is getattr(kind, name, None) for name in DEFINING)

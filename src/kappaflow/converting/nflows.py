@@ -80,6 +80,8 @@ def _base(base: Any) -> list[Part]:  # noqa: ANN401
     name = full_names(base)[0].removeprefix("nflows.distributions.normal.")
     if name == "StandardNormal":
         return []
+    if len(base._shape) != 1:
+        raise Refused("it has a mean and a deviation for each place of an image")
     if name == "DiagonalNormal":
         mean, log_scale = base.mean_.detach().flatten(), base.log_std_.detach().flatten()
         return [Scaling(log_scale, mean).inverse()]
@@ -91,9 +93,11 @@ def _base(base: Any) -> list[Part]:  # noqa: ANN401
             if first is None:
                 raise Refused("its encoder of the context has no linear layer")
             network = read(encoder, 0, context=first.in_features)
+        elif encoder.__module__ != base.__module__:  # nflows' own returns what it is given
+            raise Refused("its encoder of the context is no module that could be read")
         else:
             network = identity(base._log_z, 2 * width)
-            network = network.with_first(*(network.weights[0], network.biases[0]), inputs=0)
+            network = network.with_first(network.weights[0], network.biases[0], inputs=0)
         network = outputs_of(network, 2 * width)
         network = network.with_answers([*range(width, 2 * width), *range(width)])
         return inverse_of([Coupling(Partition(width, ()), network, "exp")])
