@@ -57,6 +57,10 @@ COMMANDS = {
         "Compare singular values of Glows with those of dense Jacobians, and time profiles.",
     ),
     "doctor": ("doctor:doctor", "Time examinations of large flows, with their pages."),
+    "converting": (
+        "converting:converting",
+        "Time and weigh flows of other libraries beside what they are converted into.",
+    ),
     "mixing": (
         "mixing:mixing",
         "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from benchmarks.converting_page import converting_values
 from benchmarks.doctor import doctor_table
 from benchmarks.factor_tables import goals_table
 from benchmarks.images_page import image_values
@@ -31,6 +32,7 @@ PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
 IMAGES = ("images", "mixing", "image-spectra")
 FACTORIZATIONS = ("factor",)
 EXAMINATIONS = ("doctor",)
+CONVERTED = ("converting",)
 Results = dict[str, Any]
 
 
@@ -42,6 +44,7 @@ def write_page(
     images: Path = ROOT / "docs" / "benchmarks-images.md",
     factor: Path = ROOT / "docs" / "benchmarks-factor.md",
     doctor: Path = ROOT / "docs" / "benchmarks-doctor.md",
+    converting: Path = ROOT / "docs" / "benchmarks-converting.md",
 ) -> None:
     """Write the pages of the documentation from the files of results.
 
@@ -60,12 +63,15 @@ def write_page(
         The page on factorizations.
     doctor
         The page on examinations.
+    converting
+        The page on converted flows.
     """
     results = read_results(folder)
     factorizations = read_results(kept, FACTORIZATIONS)
     of_images = read_results(kept, IMAGES)
     examinations = read_results(kept, EXAMINATIONS)
-    if not (results or factorizations or of_images or examinations):
+    of_converted = read_results(kept, CONVERTED)
+    if not (results or factorizations or of_images or examinations or of_converted):
         raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
     if results:
         _write(out, page(results))
@@ -75,6 +81,8 @@ def write_page(
         _write(factor, factor_page(factorizations))
     if examinations:
         _write(doctor, doctor_page(examinations))
+    if of_converted:
+        _write(converting, converting_page(of_converted))
 
 
 def _write(path: Path, text: str) -> None:
@@ -179,6 +187,19 @@ def doctor_page(results: Results) -> str:
         noise=found["noise"],
         repetitions=found["repetitions"],
     )
+
+
+def converting_page(results: Results) -> str:
+    """Returns the page on converted flows as Markdown.
+
+    Args:
+        results: By part: converting.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    values = converting_values(results["converting"])
+    return _template("converting.md.jinja").render(machines=_machines(results), converting=values)
 
 
 def _template(name: str) -> Template:

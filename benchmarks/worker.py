@@ -12,6 +12,8 @@ from typing import Any
 import torch
 
 from benchmarks import factoring
+from benchmarks.converting_rows import row_of
+from benchmarks.converting_times import times_of
 from benchmarks.gradients import SEEDS, SHAPE, gradient_errors
 from benchmarks.images_digits import digits_of
 from benchmarks.images_rows import image_rows
@@ -83,6 +85,16 @@ def mixing_times(repetitions: int, shape: dict[str, Any]) -> dict[str, Any]:
     return step_times(repetitions, _image_shape(shape))
 
 
+def converting_times(row: str, shape: dict[str, Any], repetitions: int) -> dict[str, Any]:
+    """Returns the times of a step of one flow and of what it is converted into."""
+    return times_of(row, _shape(shape), repetitions)
+
+
+def converting_memory(row: str, shape: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Returns the resident memory of one step of a flow, original or converted."""
+    return peak_of_step(row_of(row, kind), _shape(shape))
+
+
 TASKS: dict[str, Callable[..., Any]] = {
     "speed": speed,
     "memory": memory,
@@ -92,6 +104,8 @@ TASKS: dict[str, Callable[..., Any]] = {
     "image_speed": image_speed,
     "image_memory": image_memory,
     "image_digits": image_digits,
+    "converting_times": converting_times,
+    "converting_memory": converting_memory,
     "mixing_training": mixing_training,
     "mixing_times": mixing_times,
 }
@@ -109,6 +123,10 @@ def main() -> None:
 
 def _row(name: str) -> Row:
     return next(row for row in all_rows() if row.name == name)
+
+
+def _shape(shape: dict[str, Any]) -> Shape:
+    return Shape(**{**shape, "hidden": tuple(shape["hidden"])})
 
 
 def _image_row(name: str) -> Row:

@@ -5,11 +5,13 @@ Corners are included.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 import kappaflow as kf
+from kappaflow.bijections.scales import SCALES
 from kappaflow.flows.base import StandardNormal
 from kappaflow.testing.contract import jittered
 from kappaflow.theory import Banana, Ring, universal_flow
@@ -55,6 +57,11 @@ def affine(
     kept, changed = len(partition.kept), len(partition.changed)
     net = kf.MLP(kept, 2 * changed, hidden, context_features=context, residual=residual)
     return kf.AffineCoupling(partition, net, context_features=context, **settings)
+
+
+def affine_on(net: nn.Module, **settings) -> kf.AffineCoupling:
+    """Returns an affine coupling of four features with this conditioner."""
+    return kf.AffineCoupling(half(4), net, **settings)
 
 
 def additive(partition: kf.Partition, hidden=(8,), context=0, **settings) -> kf.AdditiveCoupling:
@@ -188,6 +195,25 @@ BIJECTIONS = {
     "AffineCoupling, context": Case(lambda: affine(half(4), context=3), (4,), 3),
     "AffineCoupling, context only": Case(lambda: affine(kf.Partition(3, ()), context=2), (3,), 2),
     "AffineCoupling, one feature, context": Case(lambda: affine(half(1), context=2), (1,), 2),
+    **{
+        f"AffineCoupling, {scale}": Case(partial(affine, half(4), scale=scale), (4,))
+        for scale in SCALES
+        if scale != "tanh"
+    },
+    "AffineCoupling, SiLU": Case(lambda: affine_on(kf.MLP(2, 4, (8,), activation="silu")), (4,)),
+    "AffineCoupling, residual blocks": Case(
+        lambda: affine_on(kf.ResidualMLP(2, 4, 5, activation="leaky_relu")), (4,)
+    ),
+    "AffineCoupling, twins": Case(
+        lambda: affine_on(kf.TwinMLP(2, 4, (6, 4), activation="elu")), (4,)
+    ),
+    "AffineCoupling, residual blocks, gated": Case(
+        lambda: affine_on(
+            kf.ResidualMLP(2, 4, 5, context_features=3, gated=True), context_features=3
+        ),
+        (4,),
+        3,
+    ),
     "AdditiveCoupling, rows of images": Case(
         lambda: image_coupling(kf.SpatialPartition(2, "rows"), kind=kf.AdditiveCoupling), (2, 3, 2)
     ),
@@ -222,6 +248,17 @@ BIJECTIONS = {
             memory="invert",
         ),
         (5,),
+    ),
+    **{
+        f"CouplingStack, {scale}": Case(partial(stack, turns(half(4), 3), scale=scale), (4,))
+        for scale in SCALES
+        if scale != "tanh"
+    },
+    "CouplingStack, residual blocks": Case(
+        lambda: stack(turns(half(5), 3), (4, 4, 4), 2, wiring="blocks"), (5,), 2
+    ),
+    "CouplingStack, twins": Case(
+        lambda: stack(turns(half(5), 3), (4, 6), 2, wiring="twins", scale="exp"), (5,), 2
     ),
     "CouplingStack, two blocks, store": Case(
         lambda: stack(

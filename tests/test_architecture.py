@@ -36,6 +36,7 @@ LAYOUT = [
     ("theory",),
     ("data",),
     ("adapters",),
+    ("converting",),
     ("diagnosis", "doctor"),
     ("training",),
     ("report",),

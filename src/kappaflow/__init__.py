@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "errors": (
         "ArgumentError",
+        "ConversionError",
         "DataError",
         "DataWarning",
         "FileError",
@@ -22,7 +23,15 @@ _HOMES = {
     "registry": ("register",),
     "bijection": ("Bijection", "Chain", "Inverse"),
     "linearization": ("Linearization",),
-    "nets": ("ConvNet", "MLP", "ResidualConvNet", "StandardizeInputs", "VisionTransformer"),
+    "nets": (
+        "ConvNet",
+        "MLP",
+        "ResidualConvNet",
+        "ResidualMLP",
+        "StandardizeInputs",
+        "TwinMLP",
+        "VisionTransformer",
+    ),
     "partition": ("Partition", "SpatialPartition"),
     "bijections": (
         "ActNorm",
@@ -85,6 +94,7 @@ _HOMES = {
     "rewrite": ("Certificate", "MixedCoupling", "fuse", "rewrite_fixed_partition"),
     "data": ("load_images", "load_table"),
     "adapters": ("Wrapped", "wrap"),
+    "converting": ("convert",),
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
     "training": ("FitResult", "fit"),
     "report": ("write_diagnosis",),
@@ -128,10 +138,12 @@ if TYPE_CHECKING:
         round_trip,
         spectrum,
     )
+    from kappaflow.converting import convert  # noqa: F401
     from kappaflow.data import load_images, load_table  # noqa: F401
     from kappaflow.diagnosis import Diagnosis, Finding, doctor  # noqa: F401
     from kappaflow.errors import (  # noqa: F401
         ArgumentError,
+        ConversionError,
         DataError,
         FileError,
         KappaflowError,
@@ -177,7 +189,9 @@ if TYPE_CHECKING:
         MLP,
         ConvNet,
         ResidualConvNet,
+        ResidualMLP,
         StandardizeInputs,
+        TwinMLP,
         VisionTransformer,
     )
     from kappaflow.partition import Partition, SpatialPartition  # noqa: F401

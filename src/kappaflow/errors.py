@@ -1,5 +1,7 @@
 """What goes wrong, by who has to act: one base exception, children only where one is caught."""
 
+from collections.abc import Sequence
+
 
 class KappaflowError(Exception):
     """Base of everything this package raises on purpose; its text is one sentence for the user."""
@@ -7,6 +9,26 @@ class KappaflowError(Exception):
 
 class ArgumentError(KappaflowError, ValueError):
     """An argument has a value or a shape that cannot be used."""
+
+
+class ConversionError(ArgumentError):
+    """A flow of another library has layers without an equal here.
+
+    Args:
+        library: Where the flow is from.
+        layers: Name and reason of each such layer.
+
+    Attributes:
+        layers: The same.
+    """
+
+    def __init__(self, library: str, layers: Sequence[tuple[str, str]]) -> None:
+        self.library, self.layers = library, tuple(layers)
+        named = "; ".join(f"{name}: {reason}" for name, reason in self.layers)
+        super().__init__(f"this flow of {library} cannot be converted: {named}.")
+
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        return type(self), (self.library, self.layers)
 
 
 class DataError(KappaflowError, ValueError):

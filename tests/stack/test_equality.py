@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kappaflow as kf
+from kappaflow.bijections.scales import SCALES
 from kappaflow.stack import execution
 from kappaflow.testing.contract import jittered
 from stack.examples import (
@@ -65,6 +66,28 @@ SHAPES = {
         3,
         7,
         {"hidden": (2, 2), "residual": True, "partition": "nothing kept", "context_features": 2},
+    ),
+    **{scale: (4, 5, 7, {"scale": scale}) for scale in SCALES},
+    "residual blocks": (5, 4, 7, {"hidden": (6,) * 5, "wiring": "blocks"}),
+    "twins": (4, 4, 300, {"hidden": (6, 4), "wiring": "twins"}),
+    "twins, context, one hidden layer": (
+        4,
+        3,
+        7,
+        {"hidden": (6,), "wiring": "twins", "context_features": 2},
+    ),
+    "no residual block": (5, 4, 7, {"hidden": (6,), "wiring": "blocks"}),
+    "residual blocks, softsign, permuted, context": (
+        4,
+        3,
+        300,
+        {
+            "hidden": (3,) * 3,
+            "wiring": "blocks",
+            "context_features": 2,
+            "permuted": True,
+            "scale": "softsign",
+        },
     ),
     "600 rows": (4, 3, 600, {}),
     "1100 rows, context": (4, 3, 1100, {"context_features": 2, "residual": True}),

@@ -17,7 +17,8 @@ from kappaflow.bijections.linearized import (
     AffineLinearization,
     RecordedConditioner,
 )
-from kappaflow.bijections.scaled import ScaledNode, bounded, bounded_slope, scaled, unscaled
+from kappaflow.bijections.scaled import ScaledNode, scaled, unscaled
+from kappaflow.bijections.scales import SCALES, log_scale_of, slope_of
 from kappaflow.bijections.traced import AdditiveTrace, AffineTrace
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
@@ -214,7 +215,7 @@ class AffineCoupling(ScaledCoupling):
 
     The log-scale is bounded, :math:`s = c \tanh(r / c)`, so that one coupling scales by at most
     :math:`e^{\pm c}`. With a conditioner whose last layer is zero the coupling starts as the
-    identity.
+    identity. Other libraries make s of r by other curves; `scale` names one of them.
 
     Args:
         partition: What is kept (x_1) and changed (x_2).
@@ -223,9 +224,14 @@ class AffineCoupling(ScaledCoupling):
         scale_bound: The bound c on the log-scale of this coupling, above 0.
         context_features: Width of the context; 0 for none.
         memory: "recompute" or "store": what is kept for the backward pass.
+        scale: The curve: "tanh"; "softsign", :math:`r / (1 + |r| / c)`; "atan",
+            :math:`2c/\pi \arctan(\pi r / 2c)`; "sigmoid", :math:`\log(\sigma(r) + e^{-c})`; or,
+            with no bound on at least one side, "exp", s = r; "logsigmoid",
+            :math:`\log\sigma(r)`; "softplus", :math:`-\log\sigma(-r)`.
 
     Source:
-        Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP); the conditional form is Ardizzone et al. 2019.
+        Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP); the conditional form is Ardizzone et al. 2019;
+        the other curves: zuko, FrEIA, nflows, normflows.
 
     Example:
         >>> import kappaflow as kf
@@ -235,13 +241,32 @@ class AffineCoupling(ScaledCoupling):
         (torch.Size([3, 4]), torch.Size([3]))
     """
 
+    def __init__(
+        self,
+        partition: AnyPartition,
+        conditioner: nn.Module,
+        *,
+        scale_bound: float = 2.0,
+        context_features: int = 0,
+        memory: str = "recompute",
+        scale: str = "tanh",
+    ) -> None:
+        super().__init__(
+            partition,
+            conditioner,
+            scale_bound=scale_bound,
+            context_features=context_features,
+            memory=memory,
+        )
+        self.scale = one_of("scale", scale, SCALES)
+
     def log_scale(self, raw: Tensor) -> Tensor:
-        return bounded(raw, self.scale_bound)
+        return log_scale_of(self.scale, raw, self.scale_bound)
 
     def change(
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        if runs_plainly() or type(self) is not AffineCoupling:
+        if runs_plainly() or type(self) is not AffineCoupling or self.scale != "tanh":
             return super().change(kept, changed, context)
         answer = self.parameters_from(kept, context, exact=False)
         pairs = answer.shape[0], answer.shape[1] // 2, *answer.shape[2:]
@@ -251,7 +276,7 @@ class AffineCoupling(ScaledCoupling):
         return scaled(changed, self.log_scale(raw), shift)
 
     def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
-        if not self._is_as_defined(AffineCoupling, x):
+        if self.scale != "tanh" or not self._is_as_defined(AffineCoupling, x):
             return None
         return functools.partial(AffineTrace, bound=self.scale_bound)
 
@@ -261,10 +286,14 @@ class AffineCoupling(ScaledCoupling):
             return super().linearize(x, context)
         kept, changed = self.partition.split(x)
         raw, shift = net.value.to(log_det_dtype(x.dtype)).chunk(2, dim=1)
-        log_scale = bounded(raw, self.scale_bound)
+        log_scale = self.log_scale(raw)
         value = self.partition.merge(kept, (changed * log_scale.exp() + shift).to(x.dtype))
-        slope = changed * bounded_slope(raw, self.scale_bound)
+        slope = changed * slope_of(self.scale, raw, self.scale_bound)
         return AffineLinearization(self.partition, net, value, log_scale, slope)
+
+    def extra_repr(self) -> str:
+        said = super().extra_repr()
+        return said if self.scale == "tanh" else f"{said}, scale={self.scale!r}"
 
 
 @register("AdditiveCoupling")

@@ -118,6 +118,7 @@ def _is_coupling(part: Bijection, x: Tensor) -> bool:
     """Returns whether a layer is a coupling that `StepNode` knows, for points like x."""
     return (
         is_as_made(part, AffineCoupling)
+        and part.scale == "tanh"
         and part.memory == "store"
         and x.dim() == 4
         and x.dtype == log_det_dtype(x.dtype)

@@ -73,9 +73,10 @@ def is_plain(net: nn.Module) -> TypeGuard[MLP]:
     """Returns whether a network is an `MLP` that does what its layers say, and nothing else.
 
     Not so with a subclass, a hook before or after a forward, a parametrization, a layer of another
-    kind, a `forward` of its own, or dropout at work: then only autograd knows its derivative.
+    kind, another activation than ReLU, a `forward` of its own, or dropout at work: then only
+    autograd knows its derivative.
     """
-    if not is_exactly(net, MLP) or (net.training and net.dropout):
+    if not is_exactly(net, MLP) or net.activation != "relu" or (net.training and net.dropout):
         return False
     layers = list(net.layers)
     return all(is_exactly(layer, nn.Linear) for layer in layers) and not any(

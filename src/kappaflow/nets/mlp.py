@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from kappaflow._checks import natural_int, positive_int, share
 from kappaflow.errors import ArgumentError
+from kappaflow.nets.activations import activation_of
 from kappaflow.nets.dropout import dropout as drop_out
 from kappaflow.nets.dropout import levels_of
 from kappaflow.registry import register
@@ -14,7 +15,9 @@ from kappaflow.registry import register
 
 @register("MLP")
 class MLP(nn.Module):
-    """Linear layers with ReLU between them; the last one starts at zero, so the output does too.
+    """Linear layers with ReLU, or another activation, between them.
+
+    The last one starts at zero, so the output does too.
 
     Args:
         inputs: Width of the input; 0 where only the context speaks.
@@ -24,9 +27,13 @@ class MLP(nn.Module):
         residual: Add to each hidden layer the one before it, where both have the same width.
         dropout: Share of the hidden units that a training step leaves out; none in evaluation.
             0, or above 1/512: shares are rounded to multiples of 1/256.
+        activation: "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh" or
+            "sigmoid". Coupling stacks take "relu" alone.
+        slope: Of "leaky_relu" below zero.
 
     Raises:
-        ArgumentError: A width or the share is out of its range, or nothing is left to read.
+        ArgumentError: A width or the share is out of its range, there is no such activation, or
+            nothing is left to read.
 
     Example:
         >>> MLP(3, 2, (16, 16))(torch.ones(4, 3)).abs().max().item()
@@ -42,12 +49,15 @@ class MLP(nn.Module):
         context_features: int = 0,
         residual: bool = False,
         dropout: float = 0.0,
+        activation: str = "relu",
+        slope: float = 0.01,
     ) -> None:
         super().__init__()
         self.inputs = natural_int("inputs", inputs)
         self.outputs = positive_int("outputs", outputs)
         self.context_features = natural_int("context_features", context_features)
         self.residual = residual
+        self.activation, self._activate = activation, activation_of(activation, slope)
         self.dropout = share("dropout", dropout)
         if self.dropout and not levels_of(self.dropout):
             raise ArgumentError(
@@ -69,13 +79,14 @@ class MLP(nn.Module):
         """Returns (B, outputs) for inputs (B, inputs) and contexts (B, context_features)."""
         h = x if context is None else torch.cat((x, context), dim=1)
         for layer in self.layers[:-1]:
-            activated = torch.relu(layer(h))
+            activated = self._activate(layer(h))
             activated = drop_out(activated, self.dropout, training=self.training)
             h = h + activated if self.residual and h.shape == activated.shape else activated
         return self.layers[-1](h)
 
     def extra_repr(self) -> str:
+        activation = "" if self.activation == "relu" else f", activation={self.activation!r}"
         return (
             f"context_features={self.context_features}, residual={self.residual}, "
-            f"dropout={self.dropout:g}"
+            f"dropout={self.dropout:g}{activation}"
         )

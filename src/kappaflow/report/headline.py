@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from kappaflow.diagnosis import Diagnosis
-from kappaflow.report.content import ProfileView, Report
+from kappaflow.report.content import Budget, ProfileView, Report
 from kappaflow.report.figures import Depth
 from kappaflow.report.image_content import ImageReport
 from kappaflow.report.numbers import fixed, is_finite, significant, with_error
@@ -54,7 +54,7 @@ def level_in_words(report: Judged) -> str:
 
 def key_figures(report: Report) -> list[KeyFigure]:
     """Returns four to six numbers: likelihood, conditioning, round trips, separation."""
-    return [*_likelihood(report), *_conditioning(report.profile), *_separation(report)]
+    return [*_likelihood(report), *_conditioning(report.profile, report.budget), *_separation(report)]
 
 
 def image_key_figures(report: ImageReport) -> list[KeyFigure]:
@@ -149,15 +149,15 @@ def _image_likelihood(report: ImageReport) -> list[KeyFigure]:
     return [bits, nll]
 
 
-def _conditioning(profile: ProfileView) -> list[KeyFigure]:
+def _conditioning(profile: ProfileView, budget: Budget | None = None) -> list[KeyFigure]:
     too_much = Depth(profile).limit
     kappa = profile.condition_number
     limit = f", {significant(too_much, 1)} is too much" if too_much else ""
     data, latent = profile.round_trip_data, profile.round_trip_latent
     median, p95, asked = kappa.median[-1], kappa.p95[-1], ""
-    if isinstance(report, Report) and report.budget is not None:  # from more rows
-        median, p95 = report.budget.median, report.budget.p95
-        asked = f" ({significant(report.budget.asked)} asked for)"
+    if budget is not None:  # from more rows
+        median, p95 = budget.median, budget.p95
+        asked = f" ({significant(budget.asked)} asked for)"
     return [
         KeyFigure(
             "Condition number",

@@ -59,6 +59,7 @@ def reordered(coupling: AnyCoupling, order: Sequence[int], *, partition: Partiti
     settings = {"context_features": coupling.context_features, "memory": coupling.memory}
     if isinstance(coupling, AffineCoupling):
         settings["scale_bound"] = coupling.scale_bound
+        settings["scale"] = coupling.scale
     return type(coupling)(partition, network, **settings)
 
 

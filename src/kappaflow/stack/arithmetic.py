@@ -12,8 +12,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from kappaflow.stack.curves import CURVES
 from kappaflow.stack.network import Activations
 from kappaflow.stack.operations import Operations
+from kappaflow.stack.shape import BlockShape
 
 
 class Found:
@@ -113,6 +115,38 @@ class Affine(Arithmetic):
         )
 
 
+class Curved(Affine):
+    """Scales and shifts as `Affine` does, with log-scales on another curve than tanh.
+
+    `Found.sigmoid` holds the slope of the curve.
+    """
+
+    def __init__(self, scale: str, bound: float, direction: int) -> None:
+        self.direction, self.weight = direction, float(direction)
+        self._curve = CURVES.index(scale), float(bound), direction
+
+    def apply(
+        self, do: Operations, found: Found, x: Tensor, y: Tensor, log_scales: Tensor
+    ) -> None:
+        slope, factor = found.sigmoid, found.factor
+        do.curve_affine(x, found.answer, *self._curve, slope, factor, log_scales, y)
+
+    def prepare(self, do: Operations, found: Found) -> None:
+        do.curve(found.answer, *self._curve, found.sigmoid, found.factor)
+
+    def pull(
+        self,
+        do: Operations,
+        found: Found,
+        x: Tensor,
+        log_det: Tensor,
+        slope: Tensor,
+        back: Tensor,
+    ) -> None:
+        curve, weight = found.sigmoid, self.weight
+        do.curve_pull(x, found.factor, curve, found.answer, log_det, weight, back, slope)
+
+
 class Additive(Arithmetic):
     """Shifts; `direction` is 1 from data to latent and -1 back."""
 
@@ -142,3 +176,12 @@ class Additive(Arithmetic):
         do.copy(slope, back)
         if self.direction < 0:
             do.negate(slope)
+
+
+def arithmetic_of(shape: BlockShape, direction: int, like: Tensor) -> Arithmetic:
+    """Returns what the couplings of a block do, in one direction, to tensors of a type."""
+    if not shape.affine:
+        return Additive(direction)
+    if shape.scale == "tanh":
+        return Affine(shape.scale_bound, direction, like)
+    return Curved(shape.scale, shape.scale_bound, direction)

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from kappaflow.bijection import Bijection
 from kappaflow.bijections import Permutation
-from kappaflow.nets import MLP
 from kappaflow.partition import Partition
 from kappaflow.stack.execution import KEEP, Manner, Pass
 from kappaflow.stack.plain import couplings
@@ -49,7 +48,7 @@ class Block(nn.Module):
         """Returns the weights and the biases of each network."""
         return [tensor for network in self._stacked() for tensor in network.tensors()]
 
-    def start_from(self, make: Callable[[NetworkShape], MLP]) -> None:
+    def start_from(self, make: Callable[[NetworkShape], nn.Module]) -> None:
         """Copies the weights of new conditioners, which are made in the order of the couplings."""
         for number, row in zip(self.shape.network_of, self.shape.row_of, strict=True):
             self._stacked()[number].take(row, make(self.shape.networks[number]))

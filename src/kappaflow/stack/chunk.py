@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from kappaflow.stack.arithmetic import Additive, Affine, Arithmetic, Found
+from kappaflow.stack.arithmetic import Found, arithmetic_of
 from kappaflow.stack.marks import Marks
 from kappaflow.stack.network import Activations, Draws, Pull, Slopes, evaluate
 from kappaflow.stack.operations import AT_ONCE, Operations
@@ -188,9 +188,7 @@ class Run:
     ) -> None:
         self.shape, self._tensors, self._kind = shape, tensors, kind
         self.route = shape.encode if direction > 0 else shape.decode
-        self.arithmetic: Arithmetic = (
-            Affine(shape.scale_bound, direction, like) if shape.affine else Additive(direction)
-        )
+        self.arithmetic = arithmetic_of(shape, direction, like)
 
     @functools.cached_property
     def views(self) -> list[Views]:

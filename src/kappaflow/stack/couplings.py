@@ -9,6 +9,7 @@ from kappaflow._checks import batch, natural_int, one_of, positive_float, positi
 from kappaflow.bijection import Bijection, Chain, zero_log_det
 from kappaflow.bijections import Permutation
 from kappaflow.bijections.coupling import check_something_to_read
+from kappaflow.bijections.scales import SCALES
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 from kappaflow.memory import MEMORY_MODES, is_transformed
@@ -51,6 +52,10 @@ class CouplingStack(Bijection):
             recomputed, then and from then on, and a warning names the layer.
         permutations: A permutation of the features in front of each coupling, z[:, i] =
             x[:, index[i]], or None for none.
+        scale: The curve of the log-scales, as in `AffineCoupling`.
+        wiring: What the conditioners are: "plain", an `MLP`; "blocks", a `ResidualMLP`, whose
+            hidden layers are a first one and two for each block, of equal width; "twins", a
+            `TwinMLP`.
 
     Raises:
         ArgumentError: An argument is out of its range.
@@ -74,6 +79,8 @@ class CouplingStack(Bijection):
         dropout: float = 0.0,
         memory: str = "recompute",
         permutations: Sequence[Sequence[int] | None] | None = None,
+        scale: str = "tanh",
+        wiring: str = "plain",
     ) -> None:
         super().__init__()
         if isinstance(hidden, str) or not isinstance(hidden, Sequence):
@@ -81,9 +88,11 @@ class CouplingStack(Bijection):
         # Here, since equal arguments share a shape: (8.0,) would be taken for (8,).
         hidden = tuple(positive_int("hidden", width) for width in hidden)
         dropout = share("dropout", dropout)
+        _check_wiring(wiring, hidden, plainly=not residual and not dropout)
         self.partitions = _checked_partitions(partitions)
         self.permutations = _checked_permutations(permutations, self.partitions)
         self.kind = one_of("kind", kind, ("affine", "additive"))
+        self.scale = one_of("scale", scale, SCALES)
         self.context_features = natural_int("context_features", context_features)
         self.memory = memory
         for partition in self.partitions:
@@ -100,6 +109,8 @@ class CouplingStack(Bijection):
                 context_features=self.context_features,
                 residual=bool(residual),
                 dropout=dropout,
+                scale=self.scale,
+                wiring=wiring,
             )
             block = Block(shape, self.partitions[part], self.permutations[part], first)
             block.start_from(network)
@@ -275,10 +286,33 @@ class CouplingStack(Bijection):
         ]
         if shape.affine:
             said.append(f"scale_bound={shape.scale_bound:.4g}")
+        if network.wiring != "plain":
+            said.append(f"wiring={network.wiring!r}")
+        if shape.affine and shape.scale != "tanh":
+            said.append(f"scale={shape.scale!r}")
         for name in ("context_features", "residual", "dropout"):
             if value := getattr(network, name):
                 said.append(f"{name}={value}")
         return ", ".join(said)
+
+
+def _check_wiring(wiring: str, hidden: tuple[int, ...], *, plainly: bool) -> None:
+    """Says which hidden layers do not fit to what the conditioners are."""
+    one_of("wiring", wiring, ("plain", "blocks", "twins"))
+    if wiring != "plain" and not plainly:
+        raise ArgumentError(
+            f"'residual' and 'dropout' should be left out for wiring={wiring!r}: they are those "
+            "of an MLP."
+        )
+    if wiring == "blocks" and (len(hidden) % 2 == 0 or len(set(hidden)) > 1):
+        raise ArgumentError(
+            "'hidden' should be an odd number of equal widths for wiring='blocks', got "
+            f"{hidden}: a first layer, and two for each block."
+        )
+    if wiring == "twins" and any(width % 2 for width in hidden):
+        raise ArgumentError(
+            f"'hidden' should be even widths for wiring='twins', got {hidden}: each twin has half."
+        )
 
 
 def _checked_partitions(partitions: Sequence[Partition]) -> tuple[Partition, ...]:

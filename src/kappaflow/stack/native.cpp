@@ -13,6 +13,7 @@
 #include <torch/csrc/utils/pybind.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <mutex>
 #include <optional>
@@ -241,6 +242,85 @@ void affine_pull(const Operands& o) {
   at::sigmoid_backward_out(raw, raw, sigmoid);
 }
 
+// The curves of curves.py, by their numbers there.
+void write_curve(const Operands& o, const Tensor& answer, Tensor slope, Tensor bits) {
+  const auto number = static_cast<int>(o.number(0));
+  const double bound = o.number(1), unit = o.number(2) * (1 / std::log(2.0));
+  const Tensor raw = upper(answer, bits);
+  const auto softplus = [&](const Tensor& of, double by) {
+    at::logaddexp_out(bits, of, at::zeros({}, of.options()));
+    multiply(bits, by, bits);
+    at::sigmoid_out(slope, of);
+  };
+  if (number == 0) {
+    at::abs_out(slope, raw);
+    multiply(slope, 1 / bound, slope);
+    slope.add_(1).reciprocal_();
+    at::mul_out(bits, raw, slope);
+    multiply(bits, unit, bits);
+    slope.square_();
+  } else if (number == 1) {
+    const double steepness = std::acos(-1.0) / (2 * bound);
+    multiply(raw, steepness, slope);
+    at::atan_out(bits, slope);
+    multiply(bits, unit / steepness, bits);
+    slope.square_().add_(1).reciprocal_();
+  } else if (number == 2) {
+    multiply(raw, unit, bits);
+    slope.fill_(1);
+  } else if (number == 3) {
+    at::sigmoid_out(slope, raw);
+    at::add_out(bits, slope, c10::scalar_to_tensor(std::exp(-bound)).to(slope.scalar_type()));
+    at::addcmul_out(slope, slope, slope, slope, -1).div_(bits);
+    bits.log_();
+    multiply(bits, unit, bits);
+  } else if (number == 4) {
+    at::neg_out(slope, raw);
+    softplus(slope, -unit);
+  } else {
+    softplus(raw, unit);
+  }
+}
+
+void curve(const Operands& o) {
+  write_curve(o, o[0], o[1], o[2]);
+  Tensor factor = o[2];
+  factor.exp2_();
+}
+
+void curve_affine(const Operands& o) {
+  const Tensor &x = o[0], &answer = o[1], &factor = o[3], &log_scales = o[4];
+  Tensor target = o[5];
+  write_curve(o, answer, o[2], factor);
+  log_scales.add_(factor);
+  factor.exp2_();
+  const Tensor shift = lower(answer, factor.size(0));
+  if (o.number(2) < 0) {
+    at::sub_out(target, x, shift).mul_(factor);
+  } else {
+    at::addcmul_out(target, shift, x, factor);
+  }
+}
+
+void curve_pull(const Operands& o) {
+  const Tensor &factor = o[1], &curve = o[2], &answer = o[3], &log_det = o[4], &slope = o[6];
+  Tensor x = o[0], back = o[5];
+  const int64_t changed = back.size(0);
+  Tensor raw = upper(slope, back), shift = lower(slope, changed);
+  at::mul_out(back, shift, factor);
+  if (o.number(0) < 0) {
+    at::neg_out(shift, back);
+    x = at::sub_out(raw, x, lower(answer, changed));
+  }
+  at::addcmul_out(raw, log_det, back, x, o.number(0));
+  raw.mul_(curve);
+}
+
+void relu(const Operands& o) {
+  Tensor target = o[1];
+  at::clamp_min_out(target, o[0], 0);
+}
+
 void shift(const Operands& o) {
   Tensor target = o[2];
   at::add_out(target, o[0], o[1], o.number(0));
@@ -298,6 +378,8 @@ const std::vector<std::pair<std::string, void (*)(const Operands&)>> OPERATIONS 
     {"affine_pull", affine_pull}, {"shift", shift},
     {"layer_pull", layer_pull},   {"add_product", add_product},
     {"add_outer", add_outer}, {"add_columns", add_columns},
+    {"curve", curve},         {"curve_affine", curve_affine},
+    {"curve_pull", curve_pull}, {"relu", relu},
 };
 
 std::pair<size_t, Operands> read(const py::handle& entry, bool exact) {

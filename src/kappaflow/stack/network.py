@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.nets.dropout import LEVELS, levels_of
+from kappaflow.nets.twin_mlp import halves
 from kappaflow.stack.operations import Operations
 from kappaflow.stack.shape import NetworkShape
 from kappaflow.stack.weights import Transposes, Views
@@ -18,7 +19,8 @@ class Activations:
     """What a conditioner computes on its way, and its gradients need again.
 
     Attributes:
-        active: The hidden layers after ReLU and dropout, (width, columns) each.
+        active: The hidden layers after ReLU and dropout, (width, columns) each; in a conditioner
+            of residual blocks every second one is what has been added up, before ReLU.
         read: What the linear layers behind the first one read: `active`, or in a residual
             conditioner its sum with the layer before.
         answer: (outputs, columns).
@@ -29,7 +31,8 @@ class Activations:
     def __init__(self, shape: NetworkShape, columns: int, like: Tensor, kind: torch.dtype) -> None:
         self.active = [like.new_empty(n, columns, dtype=kind) for n in shape.outputs[:-1]]
         self.read = [
-            torch.empty_like(h) if shape.adds(layer) else h for layer, h in enumerate(self.active)
+            torch.empty_like(h) if shape.adds(layer) or _opens(shape, layer) else h
+            for layer, h in enumerate(self.active)
         ]
         self.answer = like.new_empty(shape.outputs[-1], columns)
         self.narrow_kept = like.new_empty(shape.widths[0], columns, dtype=kind)
@@ -104,16 +107,48 @@ def evaluate(
         h = found.narrow_kept
     beside = (views.context_weight, context) if shape.context_features else (None, None)
     for layer, active in enumerate(found.active):
-        do.linear(views.biases[layer], views.weights[layer], h, *beside, True, active)
+        sums = shape.has_blocks and layer % 2 == 0
+        _linear(do, shape, views, layer, h, beside, not sums, active)
+        if sums:
+            if layer:
+                do.add(found.active[layer - 2], active)
+            if found.read[layer] is not active:
+                do.relu(active, found.read[layer])
+            h, beside = found.read[layer], (None, None)
+            continue
         if draws is not None:
             draws.drop(do, layer, active)
         read = found.read[layer]
         if read is not active:
             do.residual(h, beside[1], active, read)
         h, beside = read, (None, None)
-    do.linear(views.biases[-1], views.weights[-1], h, *beside, False, found.narrow_answer)
+    _linear(do, shape, views, len(found.active), h, beside, False, found.narrow_answer)
     if found.narrow_answer is not found.answer:
         do.copy(found.narrow_answer, found.answer)
+
+
+def _linear(
+    do: Operations,
+    shape: NetworkShape,
+    views: Views,
+    layer: int,
+    h: Tensor,
+    beside: tuple[Tensor | None, Tensor | None],
+    active: bool,
+    target: Tensor,
+) -> None:
+    """Writes a linear layer: of twins, behind the first layer, each half of it by itself."""
+    weight, bias = views.weights[layer], views.biases[layer]
+    if layer == 0:
+        do.linear(bias, weight, h, *beside, active, target)
+        return
+    for r, c in _blocks(shape, weight):
+        do.linear(bias[r], weight[r, c], h[c], *beside, active, target[r])
+
+
+def _blocks(shape: NetworkShape, weight: Tensor) -> tuple[tuple[slice, slice], ...]:
+    """Returns rows and columns of the blocks of a weight that count: all of it, but of twins."""
+    return halves(weight) if shape.has_twins else ((slice(None), slice(None)),)
 
 
 class Pull:
@@ -164,11 +199,17 @@ class Pull:
             do.copy(slopes.answer, self.narrow.answer)
             slopes, kept = self.narrow, found.narrow_kept
         slope, carried = slopes.answer, None
-        for layer in range(len(found.active), 0, -1):
-            do.add_outer(slope, found.read[layer - 1], beta, gradients.weights[layer])
+        if self.shape.has_blocks:
+            slope = self._through_blocks(do, transposes, found, slopes, gradients, beta)
+        for layer in range(0 if self.shape.has_blocks else len(found.active), 0, -1):
             carried_on, back = self.carried[layer - 1], slopes.hidden[layer - 1]
             turned, active = transposes.weights[layer], found.active[layer - 1]
-            do.layer_pull(turned, slope, active, scale, carried, carried_on, back)
+            read, gradient = found.read[layer - 1], gradients.weights[layer]
+            for r, c in _blocks(self.shape, gradient):
+                do.add_outer(slope[r], read[c], beta, gradient[r, c])
+                do.layer_pull(
+                    turned[c, r], slope[r], active[c], scale, carried, carried_on, back[c]
+                )
             slope, carried = back, carried_on
         do.add_outer(slope, kept, beta, gradients.weights[0])
         do.add_product(transposes.weights[0], slope, 1, kept_gradient)
@@ -179,3 +220,34 @@ class Pull:
             do.add(carried[: len(kept)], kept_gradient)
             do.add(carried[len(kept) :], context_gradient)
         do.add_columns(slopes.everything, self.ones, beta, gradients.biases[0])
+
+    def _through_blocks(
+        self,
+        do: Operations,
+        transposes: Transposes,
+        found: Activations,
+        slopes: Slopes,
+        gradients: Views,
+        beta: int,
+    ) -> Tensor:
+        """Returns the gradient of the first hidden layer; residual blocks are passed on the way.
+
+        The gradient of a sum is that of each of its parts: it is the slope of the second layer of
+        the block in front of it, and added to what comes back through that block.
+        """
+        hidden, weights = slopes.hidden, transposes.weights
+        last = len(found.active)
+        do.add_outer(slopes.answer, found.read[-1], beta, gradients.weights[last])
+        do.add_product(weights[last], slopes.answer, 0, hidden[-1])
+        for layer in range(last - 1, 0, -1):
+            do.add_outer(hidden[layer], found.read[layer - 1], beta, gradients.weights[layer])
+            turned, active, back = weights[layer], found.read[layer - 1], hidden[layer - 1]
+            do.layer_pull(turned, hidden[layer], active, 1.0, None, None, back)
+            if layer % 2:
+                do.add(hidden[layer + 1], back)
+        return hidden[0]
+
+
+def _opens(shape: NetworkShape, layer: int) -> bool:
+    """Returns whether a sum goes through ReLU into a residual block, and is needed itself too."""
+    return shape.has_blocks and layer % 2 == 0 and layer < len(shape.outputs) - 2

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kappaflow.stack.curves import write_curve
+
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _relu_backward = torch.ops.aten.threshold_backward.grad_input
 
@@ -174,6 +176,66 @@ class Operations:
             x = torch.sub(x, answer[changed:], out=raw)
         torch.addcmul(log_det, back, x, value=weight, out=raw)
         _sigmoid_backward(raw, sigmoid, grad_input=raw)
+
+    def curve(
+        self,
+        answer: Tensor,
+        number: int,
+        bound: float,
+        direction: int,
+        slope: Tensor,
+        factor: Tensor,
+    ) -> None:
+        """Writes the factor of a log-scale on another curve than `scale`'s, and its slope."""
+        write_curve(number, answer[: len(factor)], bound, direction, slope, factor)
+        factor.exp2_()
+
+    def curve_affine(
+        self,
+        x: Tensor,
+        answer: Tensor,
+        number: int,
+        bound: float,
+        direction: int,
+        slope: Tensor,
+        factor: Tensor,
+        log_scales: Tensor,
+        target: Tensor,
+    ) -> None:
+        """Does what `affine` does, with the factor of `curve`."""
+        write_curve(number, answer[: len(factor)], bound, direction, slope, factor)
+        log_scales.add_(factor)
+        factor.exp2_()
+        shift = answer[len(factor) :]
+        if direction > 0:
+            torch.addcmul(shift, x, factor, out=target)
+        else:
+            torch.sub(x, shift, out=target).mul_(factor)
+
+    def curve_pull(
+        self,
+        x: Tensor,
+        factor: Tensor,
+        curve: Tensor,
+        answer: Tensor,
+        log_det: Tensor,
+        direction: float,
+        back: Tensor,
+        slope: Tensor,
+    ) -> None:
+        """Does what `affine_pull` does, where `curve` holds the slope of the log-scale."""
+        changed = len(back)
+        raw, shift = slope[:changed], slope[changed:]
+        torch.mul(shift, factor, out=back)
+        if direction < 0:
+            torch.neg(back, out=shift)
+            x = torch.sub(x, answer[changed:], out=raw)
+        torch.addcmul(log_det, back, x, value=direction, out=raw)
+        raw.mul_(curve)
+
+    def relu(self, source: Tensor, target: Tensor) -> None:
+        """Writes the source, with zeros in place of what is negative."""
+        torch.clamp_min(source, 0, out=target)
 
     def shift(self, x: Tensor, shift: Tensor, direction: int, target: Tensor) -> None:
         """Writes x + direction * shift."""

@@ -9,8 +9,9 @@ from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling, Permutation
 from kappaflow.bijections.coupling import Coupling
 from kappaflow.errors import ArgumentError
-from kappaflow.nets import MLP
+from kappaflow.nets import MLP, ResidualMLP, TwinMLP
 
+WIRINGS = {MLP: "plain", ResidualMLP: "blocks", TwinMLP: "twins"}
 KINDS = {AffineCoupling: "affine", AdditiveCoupling: "additive"}
 
 
@@ -63,15 +64,21 @@ def _common(couplings: Sequence[Coupling]) -> dict[str, Any]:
 
 
 def _described(coupling: Coupling) -> dict[str, Any]:
-    net = coupling.conditioner
+    net: Any = coupling.conditioner
     if any(part._forward_hooks or part._forward_pre_hooks for part in coupling.modules()):
         raise ArgumentError(
             "'bijections' should have no hooks to be stacked: a stack would not call them."
         )
-    if type(net) is not MLP:
+    if type(net) not in WIRINGS:
         raise ArgumentError(
             f"'bijections' should have MLP conditioners to be stacked, got {type(net).__name__}: "
             "for others, Chain(..., memory=...) has the same memory modes."
+        )
+    if net.activation != "relu" or (isinstance(net, ResidualMLP) and net.gates is not None):
+        what = "gates of the context" if net.activation == "relu" else net.activation
+        raise ArgumentError(
+            "'bijections' should have conditioners of linear layers and ReLU to be stacked, got "
+            f"{what}: for others, Chain(..., memory=...) has the same memory modes."
         )
     if any(type(layer) is not nn.Linear for layer in net.layers):
         raise ArgumentError(
@@ -82,9 +89,11 @@ def _described(coupling: Coupling) -> dict[str, Any]:
         "kind": KINDS[type(coupling)],
         "hidden": tuple(layer.out_features for layer in net.layers[:-1]),  # pyright: ignore[reportAttributeAccessIssue]
         "context_features": coupling.context_features,
-        "residual": net.residual,
-        "dropout": net.dropout,
+        "residual": isinstance(net, MLP) and net.residual,
+        "dropout": net.dropout if isinstance(net, MLP) else 0.0,
+        "wiring": WIRINGS[type(net)],
     }
     if isinstance(coupling, AffineCoupling):
         found["scale_bound"] = coupling.scale_bound
+        found["scale"] = coupling.scale
     return found

@@ -8,15 +8,31 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling
-from kappaflow.nets import MLP
+from kappaflow.nets import MLP, ResidualMLP, TwinMLP
 from kappaflow.partition import Partition
 from kappaflow.stack.shape import BlockShape, NetworkShape
 
 Coupling = AffineCoupling | AdditiveCoupling
+Network = MLP | ResidualMLP | TwinMLP
 
 
-def network(shape: NetworkShape) -> MLP:
+def network(shape: NetworkShape) -> Network:
     """Returns a new conditioner of a shape."""
+    if shape.has_blocks:
+        return ResidualMLP(
+            shape.widths[0],
+            shape.widths[-1],
+            shape.widths[1],
+            blocks=(len(shape.widths) - 3) // 2,
+            context_features=shape.context_features,
+        )
+    if shape.has_twins:
+        return TwinMLP(
+            shape.widths[0],
+            shape.widths[-1],
+            shape.widths[1:-1],
+            context_features=shape.context_features,
+        )
     return MLP(
         shape.widths[0],
         shape.widths[-1],
@@ -27,7 +43,9 @@ def network(shape: NetworkShape) -> MLP:
     )
 
 
-def coupling(shape: BlockShape, partition: Partition, conditioner: MLP, memory: str) -> Coupling:
+def coupling(
+    shape: BlockShape, partition: Partition, conditioner: Network, memory: str
+) -> Coupling:
     """Returns a plain coupling."""
     context = shape.context_features
     if not shape.affine:
@@ -38,10 +56,11 @@ def coupling(shape: BlockShape, partition: Partition, conditioner: MLP, memory: 
         scale_bound=shape.scale_bound,
         context_features=context,
         memory=memory,
+        scale=shape.scale,
     )
 
 
-def reading(conditioner: MLP, tensors: dict[str, Tensor]) -> MLP:
+def reading(conditioner: Network, tensors: dict[str, Tensor]) -> Network:
     """Returns the conditioner with tensors in place of its parameters, graph and all."""
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")

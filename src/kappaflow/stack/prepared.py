@@ -43,7 +43,8 @@ class GradientSet:
     """
 
     def __init__(self, shape: BlockShape, tensors: Sequence[Tensor]) -> None:
-        self.tensors = [torch.empty_like(t) for t in tensors]
+        # Zeros, since of a twin's weights some are never written.
+        self.tensors = [torch.zeros_like(t) for t in tensors]
         self.layers = _by_layer(shape, _each(gradient_views, shape, self.tensors))
 
 

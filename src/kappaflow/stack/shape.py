@@ -16,12 +16,14 @@ class NetworkShape:
         context_features: Width of the context, read beside the input by the first layer.
         residual: Whether hidden layers of equal width are added up.
         dropout: Share of the hidden units that a training step leaves out.
+        wiring: "plain", "blocks" (of a `ResidualMLP`) or "twins" (a `TwinMLP`).
     """
 
     widths: tuple[int, ...]
     context_features: int
     residual: bool
     dropout: float
+    wiring: str = "plain"
 
     @property
     def outputs(self) -> tuple[int, ...]:
@@ -32,6 +34,16 @@ class NetworkShape:
     def inputs(self) -> tuple[int, ...]:
         """Widths of the inputs of the linear layers."""
         return (self.widths[0] + self.context_features, *self.widths[1:-1])
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether the hidden layers are those of a `ResidualMLP`."""
+        return self.wiring == "blocks"
+
+    @property
+    def has_twins(self) -> bool:
+        """Whether behind the first layer there are two halves: that of a `TwinMLP`."""
+        return self.wiring == "twins"
 
     def adds(self, layer: int) -> bool:
         """Returns whether the input of a hidden layer is added to its output."""
@@ -52,6 +64,7 @@ class BlockShape:
         row_of: How many couplings before it have the same.
         affine: Whether the couplings scale, or only shift.
         scale_bound: Bound on the log-scale of each coupling.
+        scale: The curve of the log-scales.
     """
 
     features: int
@@ -62,6 +75,7 @@ class BlockShape:
     row_of: tuple[int, ...]
     affine: bool
     scale_bound: float
+    scale: str
 
     def __deepcopy__(self, memo: object) -> "BlockShape":
         return self
@@ -93,6 +107,8 @@ def block_shape(
     context_features: int,
     residual: bool,
     dropout: float,
+    scale: str = "tanh",
+    wiring: str = "plain",
 ) -> BlockShape:
     """Returns the shape of a run of couplings; the same object for the same arguments."""
     networks: list[NetworkShape] = []
@@ -100,7 +116,7 @@ def block_shape(
     for partition in partitions:
         changed = len(partition.changed)
         widths = (len(partition.kept), *hidden, changed * (2 if affine else 1))
-        network = NetworkShape(widths, context_features, residual, dropout)
+        network = NetworkShape(widths, context_features, residual, dropout, wiring)
         if network not in networks:
             networks.append(network)
         network_of.append(networks.index(network))
@@ -115,4 +131,5 @@ def block_shape(
         tuple(row_of),
         affine,
         scale_bound,
+        scale,
     )

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kappaflow.nets import MLP
 from kappaflow.stack.shape import NetworkShape
 
 
@@ -30,7 +29,7 @@ class StackedNetworks(nn.Module):
         return [*self.weights, self.biases]
 
     @torch.no_grad()
-    def take(self, row: int, network: MLP) -> None:
+    def take(self, row: int, network: nn.Module) -> None:
         """Copies the weights of one conditioner."""
         own = named_rows(self.shape, self.tensors())[row]
         for name, tensor in network.named_parameters():

@@ -1,0 +1,80 @@
+"""The command that compares flows of other libraries with what they are converted into."""
+
+import json
+from dataclasses import asdict
+
+from benchmarks.converting_rows import CONVERTED, ORIGINAL, present
+from benchmarks.lines import Line, write_results
+from benchmarks.peak import ENVIRONMENT
+from benchmarks.presets import PresetName
+from benchmarks.processes import Job, console, run
+from benchmarks.row import Shape
+from benchmarks.suite import KEPT, JsonFile
+
+FEATURES = (16, 64)
+DEPTHS = (8, 32)
+BATCH = 512
+REPETITIONS: dict[PresetName, int] = {"minutes": 15, "full": 101}
+
+
+def converting(
+    *,
+    preset: PresetName = "minutes",
+    features: list[int] | None = None,
+    depths: list[int] | None = None,
+    rows: list[str] | None = None,
+    repetitions: int | None = None,
+    file: JsonFile = KEPT / "converting.json",
+) -> None:
+    """Time and weigh training steps of flows of other libraries, and of what they become.
+
+    The original and the converted flow take turns in one process, on one thread of torch; the
+    memory of each is measured in a process of its own.
+
+    Parameters
+    ----------
+    preset
+        "minutes" (15 repetitions of each time) or "full" (101).
+    features
+        Instead of 16 and 64.
+    depths
+        Instead of 8 and 32 couplings.
+    rows
+        Measure these alone; lines of others stay in the file as they are.
+    repetitions
+        Of each time, instead of the preset's.
+    file
+        The file of results.
+    """
+    shapes = [Shape(d, BATCH, n) for n in features or FEATURES for d in depths or DEPTHS]
+    chosen = [row for row in present() if not rows or row in rows]
+    places = [(row, asdict(shape)) for shape in shapes for row in chosen]
+    count = repetitions or REPETITIONS[preset]
+    jobs = [
+        Job("converting_times", {"row": row, "shape": shape, "repetitions": count}, row)
+        for row, shape in places
+    ]
+    jobs += [
+        Job("converting_memory", {"row": row, "shape": shape, "kind": kind}, row, ENVIRONMENT)
+        for row, shape in places
+        for kind in (ORIGINAL, CONVERTED)
+    ]
+    done = run(jobs, threads=1)
+    lines: list[Line] = [
+        {"part": job.task.removeprefix("converting_"), **job.arguments, **one["result"]}
+        for job, one in zip(jobs, done, strict=True)
+        if one
+    ]
+    if rows and file.exists():
+        before = json.loads(file.read_text(encoding="utf-8"))["lines"]
+        lines = [line for line in before if line["row"] not in rows] + lines
+    found = [one for one in done if one]
+    whole = not (features or depths or repetitions)
+    results = {
+        "preset": preset if whole else None,
+        "machine": found[0]["machine"] if found else None,
+        "rows": present(),
+        "lines": lines,
+    }
+    write_results(file, results)
+    console.print(f"Wrote {file}", markup=False, soft_wrap=True)

@@ -1,0 +1,51 @@
+"""Times of training steps of a flow of another library and of what it is converted into."""
+
+from collections.abc import Callable
+from functools import partial
+from statistics import median, quantiles
+from typing import Any
+
+import torch
+
+from benchmarks.converting_rows import CONVERTED, ORIGINAL, row_of
+from benchmarks.row import Model, Shape
+from benchmarks.turns import in_turn, timed
+
+
+def times_of(name: str, shape: Shape, repetitions: int) -> dict[str, Any]:
+    """Returns the ratio of times, the original taking turns with the converted flow.
+
+    Args:
+        name: Of the row.
+        shape: Of the flow.
+        repetitions: How often each takes its turn.
+
+    Returns:
+        "original_ms" and "converted_ms" (medians of forward and backward), "ratio" (the median of
+        the ratios of the same round, the original's in the denominator), its quartiles "low" and
+        "high", and "difference", the largest one of log_prob in nats at the data.
+    """
+    x = shape.data()
+    models = {kind: row_of(name, kind).build(shape) for kind in (ORIGINAL, CONVERTED)}
+    with torch.no_grad():
+        values = [model.log_prob(x) for model in models.values()]
+    steps = {kind: partial(_step, model, x) for kind, model in models.items()}
+    for step in steps.values():
+        step()
+    takes: dict[str, Callable[[], float]] = {k: partial(timed, s) for k, s in steps.items()}
+    found = in_turn(takes, repetitions)
+    ratios = [b / a for a, b in zip(found[ORIGINAL], found[CONVERTED], strict=True)]
+    low, _, high = quantiles(ratios, n=4, method="inclusive") if repetitions > 1 else ratios * 3
+    return {
+        "original_ms": 1e3 * median(found[ORIGINAL]),
+        "converted_ms": 1e3 * median(found[CONVERTED]),
+        "ratio": median(ratios),
+        "low": low,
+        "high": high,
+        "difference": (values[0] - values[1]).abs().max().item(),
+    }
+
+
+def _step(model: Model, x: torch.Tensor) -> None:
+    model.module.zero_grad()
+    (-model.log_prob(x).mean()).backward()

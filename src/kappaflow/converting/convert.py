@@ -1,0 +1,71 @@
+"""`convert`: a trained coupling flow of another library as a flow of ours."""
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any
+
+import torch
+
+from kappaflow.bijection import Bijection
+from kappaflow.converting.assemble import flow_of
+from kappaflow.converting.plan import Plan
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+
+# A class whose module begins so, itself or by inheritance. No library is imported here.
+HOMES = {"zuko": "zuko", "nflows": "nflows", "normflows": "normflows", "FrEIA": "freia"}
+
+
+def convert(
+    flow: object,
+    *,
+    converters: Mapping[type, Callable[[Any], Bijection]] | None = None,
+) -> Flow:
+    """Returns a flow of ours with the function of a coupling flow of another library.
+
+    Taken are flows of zuko, nflows, normflows and FrEIA that consist of affine or additive
+    couplings and of maps that kappaflow has, too: permutations, linear maps, norms in evaluation
+    mode. Weights are copied, and the original stays as it is. What comes back is a `Flow` like
+    any other: it is trained, saved, measured and rewritten; couplings of one shape run as stacks,
+    and the scales and shifts between them are taken into their networks.
+
+    Args:
+        flow: The flow, which is read as it is in evaluation mode.
+        converters: For layers of your own: by class, a function that takes the layer and returns
+            a bijection from data to latent.
+
+    Returns:
+        The flow, of the original's type, on its device, and in its mode (training or evaluation).
+        The base is a standard normal: another mean and deviation of the original's base is a map
+        at the end of the bijection.
+
+    Raises:
+        ConversionError: Some layers have no equal; all of them are named, each with the reason.
+        ArgumentError: It is no flow of these libraries.
+
+    Example:
+        >>> import torch, zuko, kappaflow as kf  # doctest: +SKIP
+        >>> theirs = zuko.flows.RealNVP(3, transforms=4).double()  # doctest: +SKIP
+        >>> ours, x = kf.convert(theirs), torch.randn(5, 3).double()  # doctest: +SKIP
+        >>> (ours.log_prob(x) - theirs().log_prob(x)).abs().max() < 1e-12  # doctest: +SKIP
+        tensor(True)
+    """
+    plan_of = _home(flow)
+    made = dict(converters or {})
+    for kind, function in made.items():
+        if not isinstance(kind, type) or not callable(function):
+            raise ArgumentError("'converters' should hold functions by class.")
+    with torch.no_grad():
+        plan = plan_of(flow, made)
+    return flow_of(plan).train(getattr(flow, "training", False))
+
+
+def _home(flow: object) -> Callable[[Any, Any], Plan]:
+    for kind in type(flow).__mro__:
+        home = HOMES.get(kind.__module__.partition(".")[0])
+        if home is not None:
+            return import_module(f"kappaflow.converting.{home}").plan_of
+    raise ArgumentError(
+        f"'flow' should be a flow of {', '.join(HOMES)}, got {type(flow).__name__}: "
+        "others can be looked at with kappaflow.wrap."
+    )

@@ -1,0 +1,152 @@
+"""Linear maps of other libraries in the factored forms of ours, where they have them."""
+
+import torch
+from torch import Tensor
+
+from kappaflow.bijections import InvertibleConv1x1, Linear, LULinear, QRLinear, SVDLinear
+from kappaflow.bijections.linear import LinearMap
+from kappaflow.converting.plan import Other, Refused
+
+
+def dense(matrix: Tensor, shift: Tensor | None = None, *, trained: bool = True) -> Other:
+    """Returns z = M x + shift."""
+    matrix = matrix.detach().clone()
+    shift = None if shift is None else shift.detach().clone()
+    if not torch.isfinite(matrix).all():
+        raise Refused("its matrix has numbers that are not finite")
+    values = torch.linalg.svdvals(matrix.double())
+    if values[-1] <= len(matrix) * torch.finfo(matrix.dtype).eps * values[0]:
+        raise Refused("its matrix is singular as far as its type can tell")
+    return Other(lambda: Linear.of(matrix, shift).requires_grad_(trained))
+
+
+def of_triangles(lower: Tensor, upper: Tensor, order: Tensor, shift: Tensor | None) -> Other:
+    """Returns z = P L U x + shift, (P y)_i = y_order[i].
+
+    Args:
+        lower: L, with ones on its diagonal.
+        upper: U; if its diagonal is not positive, the matrix is taken as a dense one.
+        order: Of P.
+        shift: (n,), or None for zeros.
+    """
+    diagonal = upper.diagonal()
+    if not (diagonal > 0).all():
+        return dense((lower @ upper)[order], shift)
+    triangles = lower.tril(-1) + upper.triu(1) + diagonal.log().diag()
+
+    def make() -> LULinear:
+        made = LULinear(len(lower)).to(lower)
+        made.load_state_dict({
+            "triangles": triangles.detach(),
+            "permutation.index": order.detach(),
+            "shift": diagonal.new_zeros(len(lower)) if shift is None else shift.detach(),
+        })
+        return made
+
+    return Other(make)
+
+
+def convolution(part: Other) -> Other:
+    """Returns a linear map as an invertible 1x1 convolution, which has no shift."""
+
+    def make() -> InvertibleConv1x1:
+        linear = part.make()
+        if not isinstance(linear, LinearMap):
+            raise TypeError(type(linear).__name__)
+        form = "lu" if isinstance(linear, LULinear) else "plain"
+        made = InvertibleConv1x1(linear.features, form=form).to(linear.shift)
+        state = {k: v for k, v in linear.state_dict().items() if k != "shift"}
+        made.linear.load_state_dict(state)
+        return made
+
+    return Other(make)
+
+
+def of_reflections(vectors: Tensor, shift: Tensor | None = None) -> Other:
+    """Returns z = H_1 ... H_k x + shift, of vectors v_1 to v_k (k, n); a rotation for good."""
+    if len(vectors) % 2 or vectors.shape[1] < 2:
+        unit = torch.eye(vectors.shape[1]).to(vectors)
+        for vector in vectors.flip(0):
+            unit = unit - 2 * torch.outer(vector, vector @ unit) / vector.square().sum()
+        return dense(unit, shift)
+    return _singular(vectors, vectors.new_zeros(vectors.shape[1]), None, shift, bound=1.0)
+
+
+def of_singular_values(left: Tensor, log_scale: Tensor, right: Tensor, shift: Tensor) -> Other:
+    """Returns z = Q_1 D Q_2 x + shift; Q_1 and Q_2 by the vectors of their reflections."""
+    if len(left) % 2 or len(left) != len(right):
+        raise Refused("it has an odd number of reflections")
+    return _singular(left, log_scale, right, shift, bound=None)
+
+
+def of_reflections_and_triangle(vectors: Tensor, upper: Tensor, shift: Tensor) -> Other:
+    """Returns z = Q R x + shift, Q by the vectors of its reflections, R with positive diagonal."""
+    n = len(upper)
+    if len(vectors) % 2:
+        matrix = upper
+        for vector in vectors.flip(0):
+            matrix = matrix - 2 * torch.outer(vector, vector @ matrix) / vector.square().sum()
+        return dense(matrix, shift)
+    packed = upper.triu(1) + upper.diagonal().log().diag()
+    row, column = torch.triu_indices(n, n, device=upper.device)
+
+    def make() -> QRLinear:
+        made = QRLinear(n, reflections=len(vectors)).to(upper)
+        made.load_state_dict({
+            "reflections": vectors.detach(),
+            "triangle": packed[row, column].detach(),
+            "shift": shift.detach(),
+        })
+        return made
+
+    return Other(make)
+
+
+def rotation(matrix: Tensor) -> Other:
+    """Returns z = R x for an orthogonal R: by reflections if it is a rotation, so that it stays.
+
+    Source:
+        Householder 1958; the difference to an axis without cancellation: Golub, Van Loan,
+        Matrix computations, section 5.1.
+    """
+    rest = matrix.detach().double().clone()
+    unit = torch.eye(len(rest)).to(rest)
+    if (rest @ rest.mT - unit).abs().max() > 1e2 * torch.finfo(matrix.dtype).eps:
+        raise Refused(
+            "its matrix is not orthogonal as far as its type can tell, so that the log_det which "
+            "it takes for that of a rotation is not that of its map"
+        )
+    vectors = []
+    for i in range(len(rest) - 1):
+        column = rest[:, i].clone()
+        others = column.square().sum() - column[i].square()
+        if others.sqrt() <= torch.finfo(torch.float64).eps and column[i] > 0:
+            continue
+        column[i] = -others / (1 + column[i]) if column[i] > 0 else column[i] - 1
+        vectors.append(column)
+        rest = rest - 2 * torch.outer(column, column @ rest) / column.square().sum()
+    if len(vectors) % 2:
+        return dense(matrix)
+    if not vectors:
+        vectors = [unit[0], unit[0]]
+    return of_reflections(torch.stack(vectors).to(matrix))
+
+
+def _singular(
+    left: Tensor,
+    log_scale: Tensor,
+    right: Tensor | None,
+    shift: Tensor | None,
+    *,
+    bound: float | None,
+) -> Other:
+    def make() -> SVDLinear:
+        made = SVDLinear(left.shape[1], reflections=len(left), condition_bound=bound).to(left)
+        state = made.state_dict()
+        state |= {"left": left.detach(), "log_scale": log_scale.detach()}
+        state |= {} if right is None else {"right": right.detach()}
+        state |= {} if shift is None else {"shift": shift.detach()}
+        made.load_state_dict(state)
+        return made
+
+    return Other(make)

@@ -1,0 +1,59 @@
+"""The benchmark of converted flows runs end to end, and its page says what the results say."""
+
+import json
+
+import pytest
+from benchmarks.converting import converting
+from benchmarks.page import write_page
+
+RESULTS = {
+    "preset": "minutes",
+    "machine": None,
+    "rows": {"zuko RealNVP": "what it is"},
+    "lines": [
+        {
+            "part": "times",
+            "row": "zuko RealNVP",
+            "shape": {"features": 16, "depth": 8, "batch": 512},
+            "repetitions": 15,
+            "ratio": 0.456,
+            "low": 0.44,
+            "high": 0.47,
+            "difference": 7.6e-6,
+        },
+        *(
+            {
+                "part": "memory",
+                "row": "zuko RealNVP",
+                "shape": {"features": 16, "depth": 8, "batch": 512},
+                "kind": kind,
+                "peak_bytes": peak,
+            }
+            for kind, peak in (("original", 10_000_000), ("converted", 2_500_000))
+        ),
+    ],
+}
+
+
+def test_the_page_says_what_the_results_say(tmp_path):
+    """Ratios, quartiles and sizes, and what was built."""
+    (tmp_path / "converting.json").write_text(json.dumps(RESULTS))
+    page = tmp_path / "page.md"
+    write_page(folder=tmp_path, kept=tmp_path, converting=page)
+    text = page.read_text()
+    assert "| zuko RealNVP | 16 | 8 | 0.46 | 0.44 - 0.47 | 0.25 | 10.0 | 2.5 |" in text
+    assert "*zuko RealNVP*: what it is" in text and "8e-06 nats" in text
+
+
+@pytest.mark.slow
+def test_the_command_measures_and_writes(tmp_path):
+    """Two couplings of four features, twice."""
+    file = tmp_path / "converting.json"
+    converting(features=[4], depths=[2], repetitions=2, file=file)
+    lines = json.loads(file.read_text())["lines"]
+    times = [line for line in lines if line["part"] == "times"]
+    assert times and all(line["difference"] < 1e-4 and line["ratio"] > 0 for line in times)
+    assert {line["kind"] for line in lines if line["part"] == "memory"} == {
+        "original",
+        "converted",
+    }
