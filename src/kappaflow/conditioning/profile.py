@@ -143,7 +143,8 @@ def profile(
     Returns:
         The profile. In many dimensions, above 128 or a few hundred in deep flows at few points,
         singular values come from Lanczos iterations; these take time that grows with the square
-        of the depth.
+        of the depth, and are content with residuals of a hundredth for the layers up to one
+        between the first and the last, of a thousandth for single layers and for the whole.
 
     Raises:
         ArgumentError: x or context is not what the flow can be measured at, or there is no layer
