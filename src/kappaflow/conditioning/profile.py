@@ -259,15 +259,21 @@ def _lanczos_extremes(
     """Returns the same by Lanczos iterations on the products.
 
     The directions that the layers so far stretch most and least are nearly those of one layer
-    more: each search over depth begins with what the one before it found.
+    more: each search over depth begins with what the one before it found, but for the last one,
+    which owes nothing to the others.
     """
     each, up_to, stati, state = [], [], set(), x
     near = None
     for number, part in _told(parts, progress):
         prefix = ChainLinearization(parts[:number], part.value, part.log_det)
-        tolerance = TOLERANCE if number == len(parts) else TOLERANCE_BETWEEN
+        is_whole = number == len(parts)
         alone = extremes_by_lanczos(part, state, tolerance=TOLERANCE)
-        so_far = extremes_by_lanczos(prefix, x, tolerance=tolerance, near=near)
+        so_far = extremes_by_lanczos(
+            prefix,
+            x,
+            tolerance=TOLERANCE if is_whole else TOLERANCE_BETWEEN,
+            near=None if is_whole else near,
+        )
         for found, one in ((each, alone), (up_to, so_far)):
             found.append((one.top[:, 0], one.bottom[:, 0]))
             stati.add(one.status)
