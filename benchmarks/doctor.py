@@ -133,8 +133,13 @@ def _off_start(make: Callable[[], kf.Flow], shape: tuple[int, ...]) -> tuple[kf.
 
 def doctor_table(lines: list[Line]) -> str:
     """Returns the table of the page."""
-    rows = [
-        [value if isinstance(value := line[key], str) else number(value) for key in HEADS]
-        for line in lines
-    ]
+    rows = [[_cell(line[key]) for key in HEADS] for line in lines]
     return markdown(list(HEADS.values()), rows)
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) or value > 99:
+        return f"{value:,.0f}"
+    return number(value)

@@ -1,7 +1,7 @@
 """Pictures of pages of the doctor: python docs/doctor_pictures.py, with a Chromium at hand.
 
-One is of RealNVP of torchflows, off its start, whose samples come with a wrong density; the other of
-a run on two moons with zeros beside them, whose directions training squeezes without end.
+One is of RealNVP of torchflows, off its start, whose samples come with a wrong density; the other
+of a run on two moons with zeros beside them, whose directions training squeezes without end.
 """
 
 import os

@@ -10,5 +10,5 @@ class Progress(Protocol):
         """Shows a few words, such as "conditioning over depth, layer 3 of 32"."""
 
 
-def quietly(text: str) -> None:  # noqa: ARG001 - shows nothing
+def quietly(text: str) -> None:
     """Shows nothing."""

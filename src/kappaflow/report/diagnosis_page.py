@@ -124,7 +124,7 @@ def _depth(diagnosis: Diagnosis) -> Depth | None:
 
 
 def _over_depth(draw: Callable[[Depth], Figure]) -> Draw:
-    def drawn(diagnosis: Diagnosis, is_found: bool) -> Figure | None:  # noqa: FBT001
+    def drawn(diagnosis: Diagnosis, is_found: bool) -> Figure | None:
         depth = _depth(diagnosis)
         return None if depth is None else draw(depth)
 
@@ -132,18 +132,18 @@ def _over_depth(draw: Callable[[Depth], Figure]) -> Draw:
 
 
 def _of_table(name: str, draw: Callable[[evidence.Table], Figure]) -> Draw:
-    def drawn(diagnosis: Diagnosis, is_found: bool) -> Figure | None:  # noqa: FBT001
+    def drawn(diagnosis: Diagnosis, is_found: bool) -> Figure | None:
         return draw(diagnosis.tables[name]) if name in diagnosis.tables else None
 
     return drawn
 
 
-def _log_dets(diagnosis: Diagnosis, is_found: bool) -> Figure | None:  # noqa: FBT001
+def _log_dets(diagnosis: Diagnosis, is_found: bool) -> Figure | None:
     table = diagnosis.tables.get("log_dets")
     return None if table is None else evidence.log_dets(table, is_found=is_found)
 
 
-def _two_ways(  # noqa: PLR0913 - they name themselves
+def _two_ways(
     name: str,
     title: str,
     table: str,
@@ -163,7 +163,7 @@ def _two_ways(  # noqa: PLR0913 - they name themselves
         always: Whether it is drawn where the two were not found to differ.
     """
 
-    def drawn(diagnosis: Diagnosis, is_found: bool) -> Figure | None:  # noqa: FBT001
+    def drawn(diagnosis: Diagnosis, is_found: bool) -> Figure | None:
         columns = diagnosis.tables.get(table, {})
         if right[0] not in columns or other[0] not in columns or not (always or is_found):
             return None

@@ -54,7 +54,11 @@ def level_in_words(report: Judged) -> str:
 
 def key_figures(report: Report) -> list[KeyFigure]:
     """Returns four to six numbers: likelihood, conditioning, round trips, separation."""
-    return [*_likelihood(report), *_conditioning(report.profile, report.budget), *_separation(report)]
+    return [
+        *_likelihood(report),
+        *_conditioning(report.profile, report.budget),
+        *_separation(report),
+    ]
 
 
 def image_key_figures(report: ImageReport) -> list[KeyFigure]:
