@@ -28,12 +28,18 @@ def to_examine(flow: object, x: Tensor | None, context: Tensor | None) -> Iterat
     """
     original = original_of(flow)
     try:
-        own = copy.deepcopy(original)
+        own = _copied(original)
     except Exception:  # tensors with a graph, files, locks, or what its authors forbid
         own = original
     wrapped = wrap(own, x, context)
     with _put_back(wrapped if own is original else None):
         yield wrapped
+
+
+def _copied(original: object) -> object:
+    """Returns a copy whose numbers have derivatives, also where the caller keeps none."""
+    with torch.inference_mode(False):
+        return copy.deepcopy(original)
 
 
 def original_of(flow: object) -> object:
@@ -59,7 +65,7 @@ def another(
     if dtype is not None and not isinstance(original, nn.Module):
         return None
     try:
-        own = copy.deepcopy(original)
+        own = _copied(original)
         if dtype is not None and isinstance(own, nn.Module):
             own = own.to(dtype)
             x, context = x.to(dtype), None if context is None else context.to(dtype)
