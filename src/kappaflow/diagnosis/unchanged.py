@@ -37,8 +37,9 @@ def to_examine(flow: object, x: Tensor | None, context: Tensor | None) -> Iterat
 
 
 def _copied(original: object) -> object:
-    """Returns a copy whose numbers have derivatives, also where the caller keeps none."""
-    with torch.inference_mode(False):
+    """Returns a copy whose numbers have derivatives if those of the original have."""
+    state = original.state_dict().values() if isinstance(original, nn.Module) else ()
+    with torch.inference_mode(any(isinstance(x, Tensor) and x.is_inference() for x in state)):
         return copy.deepcopy(original)
 
 
