@@ -30,7 +30,7 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         (shape, shape),
         0 if context is None else context.shape[1],
     )
-    own, sample = getattr(flow, "log_prob", None), getattr(flow, "sample", None)
+    own, sample = _method(flow, "log_prob"), _method(flow, "sample")
 
     def drawn(n: int, given: Tensor | None) -> tuple[Tensor, Tensor | None]:
         found = called(sample, n, given)
@@ -44,3 +44,9 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         log_prob=None if own is None else (lambda value, given: called(own, value, given)),
         sample=None if sample is None else drawn,
     )
+
+
+def _method(flow: Any, name: str) -> Any:  # noqa: ANN401
+    """Returns a method of an object, None where it has none of this name."""
+    found = getattr(flow, name, None)
+    return found if callable(found) else None

@@ -32,8 +32,9 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
 
     Taken are flows of zuko, nflows, normflows, FrEIA and torchflows, `TransformedDistribution` of
     torch and Pyro, conditional ones too, any object with `encode(x) -> (z, log_det)` and
-    `decode(z) -> (x, log_det)`, a pair of such functions, and bijections of ours. Where a library
-    has networks without a base (FrEIA, functions), the base is a standard normal.
+    `decode(z) -> (x, log_det)`, a pair of such functions, and bijections of ours. If an object has
+    `log_prob(x)` and `sample(n)` too, these are its own ways. Where a library has networks without
+    a base (FrEIA, functions), the base is a standard normal.
 
     Args:
         flow: The flow.

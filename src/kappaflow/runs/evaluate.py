@@ -81,7 +81,7 @@ def evaluate(
     samples = _samples(flow, test)
     nll = -log_prob_of(flow, test)
     gaussian_nll = _gaussian_nll(tables)
-    diagnosis = examined(flow, few.x, few.context)
+    diagnosis = examined(flow, test.x, test.context)
     depth = diagnosis.profile or profile(flow, few.x, context=few.context)
     likelihoods = _likelihoods(flow, nll, tables)
     padding = padding_view(flow, test)

@@ -1,6 +1,7 @@
 """The derivative of log_prob by the parameters, by autograd and by differences."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,13 +13,18 @@ from kappaflow.diagnosis.unchanged import another
 from kappaflow.flows import Flow
 
 ROWS = 16
+DIRECTIONS = 4
 STEP = 1e-5  # of the size of a parameter
-AGREE = 1e-3  # of two steps of differences, for these to be believed
+SETTLED = 1e-4  # of the size of a derivative: what two steps of differences may differ by
+WRONG = 1e-3  # of it, too: what autograd and differences may differ by
+Function = Callable[[Flow], Tensor]
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """Derivatives of the mean log_prob along one direction of all parameters, in nats.
+    """Derivatives of the mean log_prob along a direction of all parameters, in nats.
+
+    Of several directions it is the one on which autograd and differences are furthest apart.
 
     Attributes:
         own: By autograd in the type of the flow.
@@ -33,6 +39,11 @@ class Gradient:
     difference: float
     size: float
     layer: str | None
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether autograd and differences, both in float64, say different things."""
+        return abs(self.wide - self.difference) > WRONG * self.size
 
 
 def gradient_of(flow: Flow, x: Tensor, context: Tensor | None) -> Gradient | None:
@@ -54,17 +65,17 @@ def gradient_of(flow: Flow, x: Tensor, context: Tensor | None) -> Gradient | Non
         return None
     x64, context64 = x.double(), None if context is None else context.double()
     try:
-        value, size = _derived(same, lambda one: _mean_log_prob(one, x, context))
-        wide_value, wide_size = _derived(wide, lambda one: _mean_log_prob(one, x64, context64))
-        difference = _difference(wide, lambda one: _mean_log_prob(one, x64, context64))
-        if difference is None:
+        found = _compared(wide, lambda one: _mean_log_prob(one, x64, context64))
+        if found is None:
             return None
-        size = max(size, wide_size, abs(difference))
-        wrong = abs(wide_value - difference) > 1e-2 * size
-        layer = _wrong_layer(wide, x64, context64) if wrong else None
+        worst, wide_value, difference, size = found
+        own = _derived(same, lambda one: _mean_log_prob(one, x, context), [worst])[0][0]
+        gradient = Gradient(own, wide_value, difference, size, None)
+        if gradient.is_wrong:
+            return dataclasses.replace(gradient, layer=_wrong_layer(wide, x64, context64))
     except Exception:  # a library in which float64 meets float32, or that forbids derivatives
         return None
-    return Gradient(value, wide_value, difference, size, layer)
+    return gradient
 
 
 def _mean_log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
@@ -76,9 +87,9 @@ def _trained(flow: Flow) -> list[Tensor]:
     return [one for one in flow.parameters() if one.requires_grad and one.is_floating_point()]
 
 
-def _directions(flow: Flow) -> list[Tensor]:
-    """Returns one direction for each parameter, of its size, the same in each type."""
-    generator = torch.Generator().manual_seed(0)
+def _direction(flow: Flow, seed: int) -> list[Tensor]:
+    """Returns a direction: for each parameter one of its size, the same in each type."""
+    generator = torch.Generator().manual_seed(seed)
     return [
         (
             torch.randn(one.shape, generator=generator, dtype=torch.float64)
@@ -88,40 +99,50 @@ def _directions(flow: Flow) -> list[Tensor]:
     ]
 
 
-def _derived(flow: Flow, function: Callable[[Flow], Tensor]) -> tuple[float, float]:
-    """Returns the derivative by autograd, and its size."""
-    parameters, directions = _trained(flow), _directions(flow)
+def _compared(flow: Flow, function: Function) -> tuple[int, float, float, float] | None:
+    """Returns the direction on which both ways are furthest apart, both ways there, and the size.
+
+    None where differences settle on no direction.
+    """
+    found = []
+    for seed, (derived, size) in enumerate(_derived(flow, function, range(DIRECTIONS))):
+        fine, coarse = (_difference(flow, function, seed, step) for step in (STEP, 4 * STEP))
+        scale = max(size, abs(fine))
+        if abs(fine - coarse) <= SETTLED * scale + 1e-9:
+            found.append((seed, derived, fine, scale))
+    return max(found, key=lambda one: abs(one[1] - one[2]) / max(one[3], 1e-12), default=None)
+
+
+def _derived(flow: Flow, function: Function, seeds: Iterable[int]) -> list[tuple[float, float]]:
+    """Returns the derivatives by autograd along directions, and their sizes."""
+    parameters = _trained(flow)
     with torch.enable_grad():
         value = function(flow)
         if not value.requires_grad:
-            return 0.0, 0.0
+            return [(0.0, 0.0) for _ in seeds]
         gradients = torch.autograd.grad(value, parameters, allow_unused=True)
-    products = torch.cat(
-        [
-            (gradient.double() * direction.double()).flatten()
-            for gradient, direction in zip(gradients, directions, strict=True)
+    found = []
+    for seed in seeds:
+        pairs = zip(gradients, _direction(flow, seed), strict=True)
+        products = [
+            gradient.double() * direction.double()
+            for gradient, direction in pairs
             if gradient is not None
         ]
-        or [torch.zeros(1, dtype=torch.float64)]
-    )
-    return products.sum().item(), products.square().sum().sqrt().item()
+        value = sum(one.sum().item() for one in products)
+        found.append((value, sum(one.square().sum().item() for one in products) ** 0.5))
+    return found
 
 
-def _difference(flow: Flow, function: Callable[[Flow], Tensor]) -> float | None:
-    """Returns the derivative by differences, None if two steps do not agree on it."""
-    fine, coarse = (_central(flow, function, step) for step in (STEP, 4 * STEP))
-    settled = abs(fine - coarse) <= AGREE * max(abs(fine), abs(coarse)) + 1e-6
-    return fine if settled else None
-
-
-def _central(flow: Flow, function: Callable[[Flow], Tensor], step: float) -> float:
-    parameters, directions = _trained(flow), _directions(flow)
+def _difference(flow: Flow, function: Function, seed: int, step: float) -> float:
+    """Returns the derivative along a direction by central differences."""
+    parameters, direction = _trained(flow), _direction(flow, seed)
     kept = [one.detach().clone() for one in parameters]
     found = []
     for sign in (1, -1):
         flow.train()  # caches of values are let go of, as after a step of training
-        for one, was, direction in zip(parameters, kept, directions, strict=True):
-            one.copy_(was + sign * step * direction)
+        for one, was, along in zip(parameters, kept, direction, strict=True):
+            one.copy_(was + sign * step * along)
         flow.eval()
         found.append(function(flow).item())
     flow.train()
@@ -144,10 +165,8 @@ def _wrong_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
             z, log_det = there.bijection(at, there.context)
             return (by * z).sum() + log_det.sum()
 
-        derived, size = _derived(flow, weighed)
-        difference = _difference(flow, weighed)
-        if difference is not None:
-            if abs(derived - difference) > 1e-2 * max(size, abs(difference), 1e-9):
-                return layer.name
+        found = _compared(flow, weighed)
+        if found is not None and abs(found[1] - found[2]) > WRONG * max(found[3], 1e-9):
+            return layer.name
         state = value
     return None

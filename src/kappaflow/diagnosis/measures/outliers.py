@@ -65,7 +65,8 @@ def outliers_of(flow: Flow, x: Tensor, context: Tensor | None, shape: Profile) -
         generator=torch.Generator().manual_seed(4),
     )
     at_draws = flow.base.log_prob(draws, context).double()
-    below = (at_draws[torch.isfinite(at_draws)].min() - at_points).nan_to_num(0, posinf=0)
+    least = at_draws.nan_to_num(torch.inf).min()  # infinite if no draw has a density
+    below = (least - at_points).nan_to_num(0, posinf=0)
     far = (below > FAR).nonzero().flatten()
     near = torch.isfinite(log_prob).index_fill(0, far, False)
     points = flow.units(x)[0].flatten(1).double()

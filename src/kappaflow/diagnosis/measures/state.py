@@ -11,7 +11,6 @@ from kappaflow.adapters import Wrapped
 from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.measures.paths import differ
 from kappaflow.diagnosis.unchanged import another, original_of
-from kappaflow.errors import KappaflowError
 from kappaflow.flows import Flow
 
 MOVED = 0.05  # of the size of a parameter, to see whether values follow
@@ -153,11 +152,12 @@ def _reloaded(
     if not isinstance(original, nn.Module) or not isinstance(made, nn.Module):
         return None, None
     try:
-        made.to(flow.dtype).load_state_dict(copy.deepcopy(original.state_dict()))
-        anew = another(made, x, context)
-        if anew is None:
-            return None, None
-        a, b = flow.joined_log_prob(x, context), _called(anew, x, context)
-    except (KappaflowError, RuntimeError) as error:
-        return None, (str(error).splitlines() or [""])[0]
+        made.to(dtype=flow.dtype, device=flow.device)
+        made.load_state_dict(copy.deepcopy(original.state_dict()))
+    except RuntimeError as error:
+        return None, " ".join(str(error).split())
+    anew = another(made, x, context)
+    if anew is None:
+        return None, None
+    a, b = flow.joined_log_prob(x, context), _called(anew, x, context)
     return ((a - b).abs().nan_to_num(0, posinf=0).max().item() if differ(a, b) else 0.0), None

@@ -13,7 +13,7 @@ UNLIKELY = 1e-7  # of a right flow, in one examination
 
 def draws_do_not_follow(m: Measured) -> Iterator[Finding]:
     """KF208: draws have another law than the density says."""
-    if m.draws is None or m.draws.significance > UNLIKELY or any(not_finite(m)):
+    if m.draws is None or not m.draws.significance <= UNLIKELY or any(not_finite(m)):
         return
     missed = (m.profile.round_trip_latent[-1] / m.norm_latent.clamp_min(1)).max().item()
     if not missed <= LOST:

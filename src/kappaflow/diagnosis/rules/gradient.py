@@ -6,7 +6,7 @@ from kappaflow.conditioning import TRUSTED
 from kappaflow.diagnosis.finding import Finding
 from kappaflow.diagnosis.measured import Measured
 
-WRONG, LOST_SHARE = 1e-2, 0.1  # of the size of a derivative: a formula, and rounding
+LOST = 0.1  # of the size of a derivative, by rounding
 
 
 def gradient_wrong(m: Measured) -> Iterator[Finding]:
@@ -14,14 +14,13 @@ def gradient_wrong(m: Measured) -> Iterator[Finding]:
     found = m.gradient
     if found is None or m.state.stale:
         return
-    formula = abs(found.wide - found.difference)
     rounding = abs(found.own - found.wide)
     evidence: dict[str, float | int | str | None] = {
         "autograd": found.own,
         "autograd_in_float64": found.wide,
         "differences_in_float64": found.difference,
     }
-    if formula > WRONG * found.size:
+    if found.is_wrong:
         yield Finding(
             code="KF209",
             severity="error",
@@ -34,7 +33,7 @@ def gradient_wrong(m: Measured) -> Iterator[Finding]:
             cure="Check the layer with torch.autograd.gradcheck in float64.",
             evidence=evidence,
         )
-    elif rounding > LOST_SHARE * found.size and _conditioned(m):
+    elif rounding > LOST * found.size and _conditioned(m):
         yield Finding(
             code="KF209",
             severity="warning",
