@@ -18,11 +18,16 @@ def points(seed=0, n=64):
     return torch.randn(n, FEATURES, generator=torch.Generator().manual_seed(seed))
 
 
-def moved(seed, context_features=0):
+def moved(seed, context_features=0, memory="recompute"):
     """A flow of ours whose weights do something, fitted to the units of the points."""
     torch.manual_seed(seed)
     flow = kf.real_nvp(
-        FEATURES, depth=4, hidden=(8,), scale_bound=3.0, context_features=context_features
+        FEATURES,
+        depth=4,
+        hidden=(8,),
+        scale_bound=3.0,
+        context_features=context_features,
+        memory=memory,
     )
     for parameter in flow.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

@@ -16,7 +16,7 @@ class Cached(Right):
         self.kept, self.lets_go = None, lets_go
 
     def train(self, mode=True):
-        if self.lets_go:
+        if self.lets_go and mode:
             self.kept = None
         return super().train(mode)
 
@@ -126,7 +126,7 @@ class Starting(Right):
     def start(self, x):
         if not self.started or not self.once:
             self.scale.copy_(self.scale * 0.5 + x.std(0) if not self.once else x.std(0))
-            self.started.fill_(True)
+            self.started.fill_(self.once)
 
     def encode(self, x):
         self.start(x)
@@ -155,7 +155,7 @@ def test_a_start_at_each_call_is_found(seed):
     found = findings(Starting(seed, once=False), points(seed))
     assert found["KF402"].severity == "warning"
     assert found["KF402"].evidence["changed"] == "scale"
-    assert "KF211" not in found
+    assert "KF211" not in found and "KF401" not in found
 
 
 def test_the_start_of_a_norm_of_another_library_is_noted():

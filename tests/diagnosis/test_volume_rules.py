@@ -35,3 +35,12 @@ def test_a_linear_layer_that_is_nearly_singular_is_named(seed):
     assert found.evidence["condition_number"] == pytest.approx(math.exp(10), rel=1e-3)
     assert "KF305" not in findings(flow.double(), points(seed).double())
     assert "KF305" not in findings(followed_by(seed, [4.0, 0.0, 0.0, -4.0]), points(seed))
+
+
+def test_narrow_data_is_no_collapse():
+    """A flow that does nothing but widen what is a thousandth of a unit wide."""
+    flow = kf.Flow(
+        kf.StandardNormal(FEATURES), kf.ElementwiseAffine(FEATURES, log_scale=[9.0] * 4)
+    )
+    assert "KF304" in findings(flow, points())
+    assert findings(flow, math.exp(-9) * points()) == {}

@@ -116,6 +116,7 @@ def _compared(flow: Flow, function: Function) -> tuple[int, float, float, float]
 def _derived(flow: Flow, function: Function, seeds: Iterable[int]) -> list[tuple[float, float]]:
     """Returns the derivatives by autograd along directions, and their sizes."""
     parameters = _trained(flow)
+    _let_go(flow)
     with torch.enable_grad():
         value = function(flow)
         if not value.requires_grad:
@@ -140,16 +141,20 @@ def _difference(flow: Flow, function: Function, seed: int, step: float) -> float
     kept = [one.detach().clone() for one in parameters]
     found = []
     for sign in (1, -1):
-        flow.train()  # caches of values are let go of, as after a step of training
         for one, was, along in zip(parameters, kept, direction, strict=True):
             one.copy_(was + sign * step * along)
-        flow.eval()
+        _let_go(flow)
         found.append(function(flow).item())
-    flow.train()
     for one, was in zip(parameters, kept, strict=True):
         one.copy_(was)
-    flow.eval()
+    _let_go(flow)
     return (found[0] - found[1]) / (2 * step)
+
+
+def _let_go(flow: Flow) -> None:
+    """Lets a flow forget what it keeps in evaluation mode, as training does."""
+    flow.train()
+    flow.eval()
 
 
 def _wrong_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
