@@ -1,9 +1,12 @@
 """Rules on the draws that a flow makes itself: planted faults at twenty seeds."""
 
 import numpy as np
+import pytest
 import torch
 
+import kappaflow as kf
 from diagnosis.faulty import FEATURES, SEEDS, Right, findings, moved, points
+from kappaflow.diagnosis.measures import draws
 from kappaflow.diagnosis.measures.draws import draws_of
 
 
@@ -93,3 +96,19 @@ def test_the_significance_is_that_of_equal_laws(seed):
     with torch.no_grad():
         found = draws_of(moved(seed).eval(), None)
     assert found.significance > 1e-4 and found.repeated == 0 and found.number == 512
+
+
+@pytest.mark.parametrize("features", range(1, 65))
+def test_right_draws_are_no_finding_in_any_dimension(features):
+    """The same seeds make other draws in each: none of them is called wrong."""
+    flow = kf.Flow(kf.StandardNormal(features), kf.ElementwiseAffine(features))
+    with torch.no_grad():
+        assert draws_of(flow, None).significance > 1e-3
+
+
+def test_what_is_rare_is_looked_at_twice(monkeypatch):
+    """Chance does not come again: of two significances the larger one counts."""
+    found = iter([(0.3, 1e-9), (0.1, 0.5)])
+    monkeypatch.setattr(draws, "_law", lambda *_: next(found))
+    with torch.no_grad():
+        assert draws_of(moved(0).eval(), None).significance == 0.5
