@@ -54,6 +54,10 @@ class Network:
         """How many numbers it answers."""
         return len(self.weights[-1])
 
+    def tensors(self) -> list[Tensor]:
+        """Returns all weights and biases."""
+        return [*self.weights, *self.biases, *(tensor for gate in self.gates for tensor in gate)]
+
     def answer(self, x: Tensor) -> Tensor:
         """Returns what it makes of (B, inputs + context), by the definition."""
         activate = activation_of(self.activation, self.slope)
