@@ -47,7 +47,7 @@ def plan_of(flow: Any, own: Own) -> Plan:  # noqa: ANN401
     parts = [part for module in modules for part in layers.take(module)]
     layers.check("FrEIA")
     like = next((p for p in flow.parameters() if p.is_floating_point()), torch.zeros(()))
-    return Plan(parts, latent, like, "FrEIA")
+    return Plan(parts, latent, like)
 
 
 def _sequence(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...]]:  # noqa: ANN401

@@ -69,7 +69,7 @@ def plan_of(flow: Any, own: Own) -> Plan:  # noqa: ANN401
     )
     layers.check("nflows")
     like = next((p for p in flow.parameters()), torch.zeros(()))
-    return Plan(parts, latent, like, "nflows", next(iter(embedding), None))
+    return Plan(parts, latent, like, next(iter(embedding), None))
 
 
 def _opened(transform: Any) -> list[Any]:  # noqa: ANN401

@@ -50,7 +50,7 @@ def plan_of(flow: Any, own: Own) -> Plan:  # noqa: ANN401
         shape = (sum(math.prod(base.shape) for base in flow.q0),)
     else:
         shape = tuple(flow.q0.shape)
-    return Plan(parts, shape, like, "normflows")
+    return Plan(parts, shape, like)
 
 
 def _opened(flows: Any) -> list[Any]:  # noqa: ANN401

@@ -1,7 +1,7 @@
 """What a converted flow will be made of: read first, made when all of it can be."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -166,14 +166,12 @@ class Plan:
         latent_shape: Of one latent.
         like: Tells type and device.
         embedding: Of the context, in front of all parts.
-        library: Its name.
     """
 
     parts: list[Part]
     latent_shape: tuple[int, ...]
     like: Tensor
-    library: str
-    embedding: Network | None = field(default=None)
+    embedding: Network | None = None
 
 
 def inverse_of(parts: Sequence[Part]) -> list[Part]:

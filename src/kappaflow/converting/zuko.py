@@ -45,7 +45,7 @@ def plan_of(flow: Any, own: Own) -> Plan:  # noqa: ANN401
     base = lazy(None) if known else lazy
     parts += layers.part("base", lambda: _base(base))
     layers.check("zuko")
-    return Plan(parts, tuple(base.event_shape), base.base_dist.loc, "zuko")
+    return Plan(parts, tuple(base.event_shape), base.base_dist.loc)
 
 
 def _opened(transform: Any) -> list[Any]:  # noqa: ANN401
