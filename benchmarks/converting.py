@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from typing import Literal, get_args
 
 from benchmarks.converting_rows import CONVERTED, ORIGINAL, present
 from benchmarks.lines import Line, write_results
@@ -14,6 +15,8 @@ from benchmarks.suite import KEPT, JsonFile
 FEATURES = (16, 64)
 DEPTHS = (8, 32)
 BATCH = 512
+Part = Literal["times", "memory", "errors"]
+PARTS = get_args(Part)
 REPETITIONS: dict[PresetName, int] = {"minutes": 15, "full": 101}
 
 
@@ -23,13 +26,14 @@ def converting(
     features: list[int] | None = None,
     depths: list[int] | None = None,
     rows: list[str] | None = None,
+    parts: list[Part] | None = None,
     repetitions: int | None = None,
     file: JsonFile = KEPT / "converting.json",
 ) -> None:
     """Time and weigh training steps of flows of other libraries, and of what they become.
 
     The original and the converted flow take turns in one process, on one thread of torch; the
-    memory of each is measured in a process of its own.
+    memory of each is measured in a process of its own. Errors of log_prob are those of float32.
 
     Parameters
     ----------
@@ -41,6 +45,8 @@ def converting(
         Instead of 8 and 32 couplings.
     rows
         Measure these alone; lines of others stay in the file as they are.
+    parts
+        Likewise: "times", "memory" or "errors" (of log_prob in float32).
     repetitions
         Of each time, instead of the preset's.
     file
@@ -59,15 +65,18 @@ def converting(
         for row, shape in places
         for kind in (ORIGINAL, CONVERTED)
     ]
+    jobs += [Job("converting_errors", {"row": row, "shape": shape}, row) for row, shape in places]
+    jobs = [job for job in jobs if not parts or _part(job) in parts]
     done = run(jobs, threads=1)
     lines: list[Line] = [
-        {"part": job.task.removeprefix("converting_"), **job.arguments, **one["result"]}
+        {"part": _part(job), **job.arguments, **one["result"]}
         for job, one in zip(jobs, done, strict=True)
         if one
     ]
-    if rows and file.exists():
+    if (rows or parts) and file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))["lines"]
-        lines = [line for line in before if line["row"] not in rows] + lines
+        anew = {(row, part) for row in chosen for part in parts or PARTS}
+        lines = [line for line in before if (line["row"], line["part"]) not in anew] + lines
     found = [one for one in done if one]
     whole = not (features or depths or repetitions)
     results = {
@@ -78,3 +87,7 @@ def converting(
     }
     write_results(file, results)
     console.print(f"Wrote {file}", markup=False, soft_wrap=True)
+
+
+def _part(job: Job) -> str:
+    return job.task.removeprefix("converting_")

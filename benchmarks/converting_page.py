@@ -17,7 +17,7 @@ def converting_values(results: dict[str, Any]) -> dict[str, Any]:
         results: Those of the file of results.
 
     Returns:
-        "table", "rows" (what was built), "repetitions" and "batch".
+        "table", "rows" (what was built), "repetitions", "batch" and "errors" of log_prob.
     """
     order = list(results["rows"])
     times = [line for line in results["lines"] if line["part"] == "times"]
@@ -32,8 +32,20 @@ def converting_values(results: dict[str, Any]) -> dict[str, Any]:
         "rows": results["rows"],
         "repetitions": times[0]["repetitions"],
         "batch": times[0]["shape"]["batch"],
-        "difference": f"{max(line['difference'] for line in times):.1g}",
+        "errors": _errors([line for line in results["lines"] if line["part"] == "errors"]),
     }
+
+
+def _errors(lines: list[Line]) -> dict[str, str]:
+    """Returns the largest errors of log_prob, and where they are largest."""
+    most = {
+        name: f"{max(line[name] for line in lines):.1g}"
+        for name in (ORIGINAL, CONVERTED, "float64")
+    }
+    worst = max(lines, key=lambda line: max(line[ORIGINAL], line[CONVERTED]))
+    name, features, depth = _key(worst)
+    place = f"{name}, {features} features, {depth} couplings"
+    return {**most, "place": place, "least": f"{worst['least']:.0f}"}
 
 
 def _key(line: Line) -> tuple[str, int, int]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks import factoring
+from benchmarks.converting_errors import errors_of
 from benchmarks.converting_rows import row_of
 from benchmarks.converting_times import times_of
 from benchmarks.gradients import SEEDS, SHAPE, gradient_errors
@@ -90,6 +91,11 @@ def converting_times(row: str, shape: dict[str, Any], repetitions: int) -> dict[
     return times_of(row, _shape(shape), repetitions)
 
 
+def converting_errors(row: str, shape: dict[str, Any]) -> dict[str, Any]:
+    """Returns how far log_prob of one flow is off in float32, before and after conversion."""
+    return errors_of(row, _shape(shape))
+
+
 def converting_memory(row: str, shape: dict[str, Any], kind: str) -> dict[str, Any]:
     """Returns the resident memory of one step of a flow, original or converted."""
     return peak_of_step(row_of(row, kind), _shape(shape))
@@ -106,6 +112,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "image_digits": image_digits,
     "converting_times": converting_times,
     "converting_memory": converting_memory,
+    "converting_errors": converting_errors,
     "mixing_training": mixing_training,
     "mixing_times": mixing_times,
 }

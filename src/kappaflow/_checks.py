@@ -22,6 +22,13 @@ def natural_int(name: str, value: object, why: str = "") -> int:
     return _int_from(name, value, 0, why)
 
 
+def layer_widths(hidden: object) -> tuple[int, ...]:
+    """Returns the widths of hidden layers as ints of at least 1, or says what is wrong."""
+    if isinstance(hidden, str) or not isinstance(hidden, Sequence):
+        raise ArgumentError(f"'hidden' should be a sequence of layer widths, got {hidden!r}.")
+    return tuple(positive_int("hidden", width) for width in hidden)
+
+
 def _int_from(name: str, value: object, least: int, why: str) -> int:
     reason = f": {why}" if why else "."
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):

@@ -2,8 +2,8 @@
 
 plan       what a flow will be made of, before anything is made
 steps      what a network consists of
-networks   a conditioner network, read, and asked whether that is all
 layers     the layers of a flow, each converted or refused with its reason
+networks   a conditioner network, read, and asked whether that is all
 matrices   linear maps in factored form
 levels     flows of images on several scales
 zuko, nflows, normflows, freia    one library each

@@ -8,12 +8,20 @@ import torch
 
 from kappaflow.bijection import Bijection
 from kappaflow.converting.assemble import flow_of
+from kappaflow.converting.layers import does_the_same, is_changed
 from kappaflow.converting.plan import Plan
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, ConversionError
 from kappaflow.flows import Flow
 
-# A class whose module begins so, itself or by inheritance. No library is imported here.
-HOMES = {"zuko": "zuko", "nflows": "nflows", "normflows": "normflows", "FrEIA": "freia"}
+# A class whose module begins so, itself or by inheritance; the file that reads it, and the methods
+# that say its density. No library is imported here.
+HOMES = {
+    "zuko": ("zuko", ("forward",)),
+    "nflows": ("nflows", ("log_prob", "_log_prob")),
+    "normflows": ("normflows", ("log_prob",)),
+    "FrEIA": ("freia", ("forward",)),
+}
+CONVERTERS = "'converters' should hold functions by class."
 
 
 def convert(
@@ -50,21 +58,28 @@ def convert(
         >>> (ours.log_prob(x) - theirs().log_prob(x)).abs().max() < 1e-12  # doctest: +SKIP
         tensor(True)
     """
-    plan_of = _home(flow)
+    plan_of = _reader_of(flow)
+    if not isinstance(converters, Mapping | None):
+        raise ArgumentError(CONVERTERS)
     made = dict(converters or {})
     for kind, function in made.items():
         if not isinstance(kind, type) or not callable(function):
-            raise ArgumentError("'converters' should hold functions by class.")
+            raise ArgumentError(CONVERTERS)
     with torch.no_grad():
         plan = plan_of(flow, made)
     return flow_of(plan).train(getattr(flow, "training", False))
 
 
-def _home(flow: object) -> Callable[[Any, Any], Plan]:
+def _reader_of(flow: object) -> Callable[[Any, Any], Plan]:
+    """Returns what reads a flow of its library."""
     for kind in type(flow).__mro__:
-        home = HOMES.get(kind.__module__.partition(".")[0])
-        if home is not None:
-            return import_module(f"kappaflow.converting.{home}").plan_of
+        library = kind.__module__.partition(".")[0]
+        if library in HOMES:
+            name, methods = HOMES[library]
+            if is_changed(flow) or not does_the_same(flow, kind, methods):
+                reason = f"it has hooks, or another {methods[0]} than that of {kind.__name__}"
+                raise ConversionError(library, [(type(flow).__name__, reason)])
+            return import_module(f"kappaflow.converting.{name}").plan_of
     raise ArgumentError(
         f"'flow' should be a flow of {', '.join(HOMES)}, got {type(flow).__name__}: "
         "others can be looked at with kappaflow.wrap."

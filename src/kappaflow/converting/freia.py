@@ -1,6 +1,6 @@
 """Networks of FrEIA, which go from data to latent, and have no base: it is a standard normal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -18,9 +18,14 @@ from kappaflow.converting.plan import (
     Reordering,
     Scaling,
 )
+from kappaflow.converting.steps import full_names
+from kappaflow.errors import ArgumentError
 from kappaflow.partition import Partition
 
 HOME = "FrEIA.modules"
+SEQUENCE = "FrEIA.framework.sequence_inn.SequenceINN"
+GRAPH = "FrEIA.framework.graph_inn.GraphINN"
+MANY_CONDITIONS = "it reads more than one condition, where there is one context"
 CURVES: dict[str, tuple[Callable[[Tensor], Tensor], str, float]] = {
     # Of what a network answers: the clamp's function, the curve of ours, what it makes of 1.
     "ATAN": (lambda u: 0.636 * torch.atan(u), "atan", 0.636 * torch.pi / 2),
@@ -32,20 +37,27 @@ STEEPNESS = {"ATAN": 0.636, "TANH": 1.0, "SIGMOID": 0.5}
 
 def plan_of(flow: Any, own: Own) -> Plan:  # noqa: ANN401
     """Returns what a network of FrEIA is made of."""
+    names = full_names(flow)
+    if SEQUENCE not in names and GRAPH not in names:
+        raise ArgumentError(
+            f"'flow' should be a SequenceINN or GraphINN, {type(flow).__name__} of FrEIA is none."
+        )
     layers = Layers(KNOWN, own)
-    modules, latent = _sequence(flow) if hasattr(flow, "shapes") else _graph(flow, layers)
+    modules, latent = (_sequence if SEQUENCE in names else _graph)(flow, layers)
     parts = [part for module in modules for part in layers.take(module)]
     layers.check("FrEIA")
     like = next((p for p in flow.parameters() if p.is_floating_point()), torch.zeros(()))
-    return Plan(parts, latent, like, "FrEIA")
+    return Plan(parts, latent, like)
 
 
-def _sequence(flow: Any) -> tuple[list[Any], tuple[int, ...]]:  # noqa: ANN401
+def _sequence(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...]]:  # noqa: ANN401
+    _check_conditions(flow, set(flow.conditions) - {None}, layers)
     return list(flow.module_list), tuple(flow.shapes[-1])
 
 
 def _graph(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...]]:  # noqa: ANN401
     """Returns the modules of a graph that is a sequence."""
+    _check_conditions(flow, flow.condition_nodes, layers)
     latent = tuple(tuple(shape) for shape in flow.global_out_shapes)
     special = [*flow.in_nodes, *flow.out_nodes, *flow.condition_nodes]
     nodes = [node for node in flow.node_list if node not in special]
@@ -59,11 +71,16 @@ def _graph(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...]]:  # n
     return [node.module for node in nodes], latent[0]
 
 
+def _check_conditions(flow: Any, conditions: Collection[object], layers: Layers) -> None:  # noqa: ANN401
+    if len(conditions) > 1:
+        layers.refused.append((type(flow).__name__, MANY_CONDITIONS))
+
+
 def _condition(module: Any) -> int:  # noqa: ANN401
     """Returns the width of the only condition, which is a row of numbers, of a module."""
     width = sum(shape[0] for shape in module.dims_c)
     if len(module.dims_c) > 1:
-        raise Refused("it reads more than one condition, where there is one context")
+        raise Refused(MANY_CONDITIONS)
     if width and len(module.dims_c[0]) != 1:
         raise Refused("it reads a condition that is an image")
     return width

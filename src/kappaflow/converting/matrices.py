@@ -65,10 +65,7 @@ def convolution(part: Other) -> Other:
 def of_reflections(vectors: Tensor, shift: Tensor | None = None) -> Other:
     """Returns z = H_1 ... H_k x + shift, of vectors v_1 to v_k (k, n); a rotation for good."""
     if len(vectors) % 2 or vectors.shape[1] < 2:
-        unit = torch.eye(vectors.shape[1]).to(vectors)
-        for vector in vectors.flip(0):
-            unit = unit - 2 * torch.outer(vector, vector @ unit) / vector.square().sum()
-        return dense(unit, shift)
+        return dense(_reflected(vectors, torch.eye(vectors.shape[1]).to(vectors)), shift)
     return _singular(vectors, vectors.new_zeros(vectors.shape[1]), None, shift, bound=1.0)
 
 
@@ -83,10 +80,7 @@ def of_reflections_and_triangle(vectors: Tensor, upper: Tensor, shift: Tensor) -
     """Returns z = Q R x + shift, Q by the vectors of its reflections, R with positive diagonal."""
     n = len(upper)
     if len(vectors) % 2:
-        matrix = upper
-        for vector in vectors.flip(0):
-            matrix = matrix - 2 * torch.outer(vector, vector @ matrix) / vector.square().sum()
-        return dense(matrix, shift)
+        return dense(_reflected(vectors, upper), shift)
     packed = upper.triu(1) + upper.diagonal().log().diag()
     row, column = torch.triu_indices(n, n, device=upper.device)
 
@@ -124,12 +118,19 @@ def rotation(matrix: Tensor) -> Other:
             continue
         column[i] = -others / (1 + column[i]) if column[i] > 0 else column[i] - 1
         vectors.append(column)
-        rest = rest - 2 * torch.outer(column, column @ rest) / column.square().sum()
+        rest = _reflected(column[None], rest)
     if len(vectors) % 2:
         return dense(matrix)
     if not vectors:
         vectors = [unit[0], unit[0]]
     return of_reflections(torch.stack(vectors).to(matrix))
+
+
+def _reflected(vectors: Tensor, matrix: Tensor) -> Tensor:
+    """Returns H_1 ... H_k M, of vectors v_1 to v_k (k, n)."""
+    for vector in vectors.flip(0):
+        matrix = matrix - 2 * torch.outer(vector, vector @ matrix) / vector.square().sum()
+    return matrix
 
 
 def _singular(

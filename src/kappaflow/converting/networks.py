@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kappaflow.converting.layers import is_changed
 from kappaflow.converting.plan import Network, Refused
 from kappaflow.converting.steps import (
     Activation,
@@ -40,11 +41,13 @@ def read(net: Any, inputs: int, *, context: int = 0, apart: bool = False) -> Net
     """
     if not isinstance(net, nn.Module):
         raise Refused(f"its network is a {type(net).__name__}, no module that could be read")
-    if any(part._forward_hooks or part._forward_pre_hooks for part in net.modules()):
-        raise Refused("its network has hooks, which may change what it answers")
+    if any(map(is_changed, net.modules())):
+        raise Refused("its network has hooks or methods of its own, which may change its answers")
     net = copy.deepcopy(net).eval()
     with torch.no_grad():
         found = _read(net, inputs)
+        if not all(tensor.isfinite().all() for tensor in found.tensors()):
+            raise Refused("its network has weights that are not finite")
         width = found.weights[0].shape[1]
         if width != inputs + context:
             raise Refused(

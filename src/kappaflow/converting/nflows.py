@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kappaflow.bijections import ActNorm, Standardize
 from kappaflow.bijections import Squeeze as OwnSqueeze
-from kappaflow.converting.layers import Layers, Own
+from kappaflow.converting.layers import Layers, Own, is_a
 from kappaflow.converting.levels import levels_of
 from kappaflow.converting.matrices import (
     dense,
@@ -30,23 +30,35 @@ from kappaflow.converting.plan import (
     inverse_of,
 )
 from kappaflow.converting.steps import full_names
+from kappaflow.errors import ArgumentError
 from kappaflow.partition import Partition
 
 HOME = "nflows.transforms"
 LEVELS = f"{HOME}.base.MultiscaleCompositeTransform"
 POINTWISE = f"{HOME}.standard.PointwiseAffineTransform"
+INVERSE = f"{HOME}.base.InverseTransform"
 FLOOR = 1e-3  # the least scale of an affine coupling
 
 
 def plan_of(flow: Any, own: Own) -> Plan:  # noqa: ANN401
     """Returns what a flow of nflows is made of."""
-    latent, opened = tuple(flow._distribution._shape), _opened(flow._transform)
-    many = any(full_names(one)[0] == LEVELS for one in opened)
+    if "nflows.flows.base.Flow" not in full_names(flow):
+        raise ArgumentError(
+            f"'flow' should be a flow with its base, {type(flow).__name__} of nflows is none."
+        )
+    latent = tuple(getattr(flow._distribution, "_shape", ()))
+    opened = _opened(flow._transform)
+    many = any(is_a(one, LEVELS) for one in opened)
     width = None if many or len(latent) != 1 else latent[0]
-    layers = Layers({**KNOWN, POINTWISE: lambda layer: _pointwise(layer, width)}, own)
+    known = {
+        **KNOWN,
+        POINTWISE: lambda layer: _pointwise(layer, width),
+        INVERSE: lambda layer: _inverse(layer, layers),
+    }
+    layers = Layers(known, own)
     parts: list[Part] = []
     for layer in opened:
-        if full_names(layer)[0] == LEVELS:
+        if is_a(layer, LEVELS):
             parts += _levels(layer, layers, math.prod(latent))
         else:
             parts += layers.take(layer)
@@ -57,11 +69,11 @@ def plan_of(flow: Any, own: Own) -> Plan:  # noqa: ANN401
     )
     layers.check("nflows")
     like = next((p for p in flow.parameters()), torch.zeros(()))
-    return Plan(parts, latent, like, "nflows", next(iter(embedding), None))
+    return Plan(parts, latent, like, next(iter(embedding), None))
 
 
 def _opened(transform: Any) -> list[Any]:  # noqa: ANN401
-    if full_names(transform)[0] != f"{HOME}.base.CompositeTransform":
+    if not is_a(transform, f"{HOME}.base.CompositeTransform"):
         return [transform]
     return [one for part in transform._transforms for one in _opened(part)]
 
@@ -80,7 +92,7 @@ def _base(base: Any) -> list[Part]:  # noqa: ANN401
     name = full_names(base)[0].removeprefix("nflows.distributions.normal.")
     if name == "StandardNormal":
         return []
-    if len(base._shape) != 1:
+    if name in {"DiagonalNormal", "ConditionalDiagonalNormal"} and len(base._shape) != 1:
         raise Refused("it has a mean and a deviation for each place of an image")
     if name == "DiagonalNormal":
         mean, log_scale = base.mean_.detach().flatten(), base.log_std_.detach().flatten()
@@ -214,10 +226,8 @@ def _pointwise(layer: Any, width: int | None) -> list[Part]:  # noqa: ANN401
     return [Other(make)]
 
 
-def _inverse(layer: Any) -> list[Part]:  # noqa: ANN401
-    inner = Layers(KNOWN, {})
-    found = [part for one in _opened(layer._transform) for part in inner.parts(one)]
-    return inverse_of(found)
+def _inverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
+    return inverse_of([part for one in _opened(layer._transform) for part in layers.parts(one)])
 
 
 def _squeeze(layer: Any) -> list[Part]:  # noqa: ANN401
@@ -231,7 +241,7 @@ def _levels(layer: Any, layers: Layers, size: int) -> list[Part]:  # noqa: ANN40
         [part for one in _opened(transform) for part in layers.take(one)]
         for transform in layer._transforms
     ]
-    if layer._split_dim != 1 or any(len(shape) != 3 for shape in shapes):
+    if not shapes or layer._split_dim != 1 or any(len(shape) != 3 for shape in shapes):
         layers.refused.append((type(layer).__name__, "it splits no channels of images"))
         return []
     leaving = (size // math.prod(shapes[0][1:]), *shapes[0][1:])
@@ -256,6 +266,5 @@ KNOWN = {
     f"{HOME}.normalization.BatchNorm": _batch_norm,
     f"{HOME}.normalization.ActNorm": _act_norm,
     f"{HOME}.standard.IdentityTransform": lambda _: [],
-    f"{HOME}.base.InverseTransform": _inverse,
     f"{HOME}.reshape.SqueezeTransform": _squeeze,
 }

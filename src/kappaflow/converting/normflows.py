@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.bijections import Squeeze
-from kappaflow.converting.layers import Layers, Own
+from kappaflow.converting.layers import Layers, Own, is_a
 from kappaflow.converting.levels import levels_of
 from kappaflow.converting.matrices import convolution, dense, of_triangles
 from kappaflow.converting.networks import beside, outputs_of, read
@@ -33,33 +33,32 @@ SIGMOID_SHIFT = 2.0
 
 def plan_of(flow: Any, own: Own) -> Plan:  # noqa: ANN401
     """Returns what a flow of normflows is made of."""
-    layers = Layers(KNOWN, own)
-    like = next(iter([*flow.parameters(), *flow.buffers()]))
+    known = {**KNOWN, f"{HOME}.base.Reverse": lambda layer: _reverse(layer, layers)}
+    layers = Layers(known, own, backwards=True)
     if hasattr(flow, "merges"):
-        parts, shape = _multiscale(flow, layers)
+        parts = _multiscale(flow, layers)
     elif hasattr(flow, "flows") and type(flow).__name__ != "NormalizingFlowVAE":
-        parts = [
-            part
-            for layer in _opened(reversed(flow.flows))
-            for part in layers.take(layer, backwards=True)
-        ]
-        shape = tuple(getattr(flow.q0, "shape", ()))
+        parts = [part for layer in _opened(reversed(flow.flows)) for part in layers.take(layer)]
         parts += layers.part(f"base {type(flow.q0).__name__}", lambda: _base(flow.q0))
     else:
         raise ArgumentError(
             f"'flow' should be a flow on data, {type(flow).__name__} of normflows is none."
         )
     layers.check("normflows")
-    return Plan(parts, shape, like, "normflows")
+    like = next(iter([*flow.parameters(), *flow.buffers()]))
+    if hasattr(flow, "merges"):
+        shape = (sum(math.prod(base.shape) for base in flow.q0),)
+    else:
+        shape = tuple(flow.q0.shape)
+    return Plan(parts, shape, like)
 
 
 def _opened(flows: Any) -> list[Any]:  # noqa: ANN401
     """Returns layers from data to latent, compositions opened."""
     found: list[Any] = []
     for layer in flows:
-        name = full_names(layer)[0]
-        inner = layer._flows if name == f"{HOME}.base.Composite" else None
-        if name == f"{HOME}.affine.glow.GlowBlock":
+        inner = layer._flows if is_a(layer, f"{HOME}.base.Composite") else None
+        if is_a(layer, f"{HOME}.affine.glow.GlowBlock"):
             inner = layer.flows
         found += [layer] if inner is None else _opened(reversed(inner))
     return found
@@ -95,6 +94,8 @@ def _normal(mean: Tensor, log_deviation: Tensor) -> list[Part]:
 
 def _base_of_images(base: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
     kind = full_names(base)[0].removeprefix(BASES)
+    if len(getattr(base, "shape", ())) != 3:
+        raise Refused("it is no distribution of images")
     if kind == "DiagGaussian":
         return _moments(base, base.loc, base.log_scale)
     if kind == "GlowBase" and not base.class_cond:
@@ -106,7 +107,7 @@ def _base_of_images(base: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
     raise Refused("it is no normal distribution of independent numbers")
 
 
-def _multiscale(flow: Any, layers: Layers) -> tuple[list[Part], tuple[int, ...]]:  # noqa: ANN401
+def _multiscale(flow: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
     """Returns a multi-scale flow: the scales from the finest on, and its bases on flat latents."""
     if flow.transform is not None:
         layers.refused.append((
@@ -114,7 +115,7 @@ def _multiscale(flow: Any, layers: Layers) -> tuple[list[Part], tuple[int, ...]]
             "kappaflow has no layer that is equal to it",
         ))
     levels = [
-        [part for layer in _opened(reversed(level)) for part in layers.take(layer, backwards=True)]
+        [part for layer in _opened(reversed(level)) for part in layers.take(layer)]
         for level in reversed(flow.flows)
     ]
     for merge in flow.merges:
@@ -123,14 +124,15 @@ def _multiscale(flow: Any, layers: Layers) -> tuple[list[Part], tuple[int, ...]]
     for base in reversed(flow.q0):
         name = f"base {type(base).__name__}"
         layers.part(name, lambda base=base: moments.append(_base_of_images(base)) or [])
+    if layers.refused:
+        return []
     channels, height, width = flow.q0[-1].shape
     channels *= 2 if len(flow.q0) > 1 else 1
-    size = sum(math.prod(base.shape) for base in flow.q0)
-    parts = levels_of(levels, (channels, height, width))
-    if len(moments) == len(flow.q0):
-        means, deviations = zip(*moments, strict=True)
-        parts += _normal(torch.cat(means), torch.cat(deviations))
-    return parts, (size,)
+    means, deviations = zip(*moments, strict=True)
+    return [
+        *levels_of(levels, (channels, height, width)),
+        *_normal(torch.cat(means), torch.cat(deviations)),
+    ]
 
 
 def _check_merge(merge: Any) -> list[Part]:  # noqa: ANN401
@@ -282,10 +284,8 @@ def _batch_norm(layer: Any) -> list[Part]:  # noqa: ANN401
     raise Refused(f"{type(layer).__name__} of normflows takes its numbers from each batch anew")
 
 
-def _reverse(layer: Any) -> list[Part]:  # noqa: ANN401
-    inner = Layers(KNOWN, {})
-    found = [part for one in _opened([layer.flow]) for part in inverse_of(inner.parts(one))]
-    return found
+def _reverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
+    return [part for one in _opened([layer.flow]) for part in inverse_of(layers.parts(one))]
 
 
 KNOWN = {
@@ -299,5 +299,4 @@ KNOWN = {
     f"{HOME}.normalization.ActNorm": _act_norm,
     f"{HOME}.normalization.BatchNorm": _batch_norm,
     f"{HOME}.reshape.Squeeze": lambda _: inverse_of([Other(Squeeze)]),
-    f"{HOME}.base.Reverse": _reverse,
 }

@@ -1,7 +1,7 @@
 """What a converted flow will be made of: read first, made when all of it can be."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +53,10 @@ class Network:
     def outputs(self) -> int:
         """How many numbers it answers."""
         return len(self.weights[-1])
+
+    def tensors(self) -> list[Tensor]:
+        """Returns all weights and biases."""
+        return [*self.weights, *self.biases, *(tensor for gate in self.gates for tensor in gate)]
 
     def answer(self, x: Tensor) -> Tensor:
         """Returns what it makes of (B, inputs + context), by the definition."""
@@ -162,14 +166,12 @@ class Plan:
         latent_shape: Of one latent.
         like: Tells type and device.
         embedding: Of the context, in front of all parts.
-        library: Its name.
     """
 
     parts: list[Part]
     latent_shape: tuple[int, ...]
     like: Tensor
-    library: str
-    embedding: Network | None = field(default=None)
+    embedding: Network | None = None
 
 
 def inverse_of(parts: Sequence[Part]) -> list[Part]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow.converting.plan import Refused
+from kappaflow.nets.activations import activation_of
 
 # By class: the name that networks of ours have for it.
 ACTIVATIONS = {
@@ -157,6 +158,10 @@ def _activation(layer: nn.Module) -> Activation:
     if isinstance(layer, nn.LeakyReLU):
         slope = float(layer.negative_slope)
         return Activation("leaky_relu", slope) if slope else Activation("relu")
+    raw = torch.linspace(-32, 32, 257, dtype=torch.float64)
+    ours = activation_of(name, 0.0)(raw)
+    if not torch.equal(layer(raw), ours):  # of other parameters than torch has by default
+        raise Refused(f"its network has the activation {layer}, which networks of ours have not")
     return Activation(name)
 
 

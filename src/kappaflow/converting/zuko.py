@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kappaflow.converting.layers import Layers, Own
+from kappaflow.converting.layers import Layers, Own, is_a
 from kappaflow.converting.matrices import dense, of_triangles, rotation
 from kappaflow.converting.networks import constant, outputs_of, read
 from kappaflow.converting.plan import (
@@ -31,12 +31,12 @@ SLOPE = 1e-3  # the least slope of a monotonic affine transform, unless another 
 
 def plan_of(flow: Any, own: Own) -> Plan:  # noqa: ANN401
     """Returns what a flow of zuko is made of."""
-    if not isinstance(flow, torch.nn.Module) or not hasattr(flow, "transform"):
+    if "zuko.lazy.Flow" not in full_names(flow):
         raise ArgumentError(
-            "'flow' should be the lazy flow of zuko, which makes distributions: "
-            f"{type(flow).__name__} is one that has been made."
+            "'flow' should be the lazy flow of zuko, which makes distributions, got "
+            f"{type(flow).__name__}."
         )
-    layers = Layers(KNOWN, own)
+    layers = Layers({**KNOWN, "zuko.lazy.LazyInverse": lambda one: _inverse(one, layers)}, own)
     parts: list[Part] = []
     for layer in _opened(flow.transform):
         parts += layers.take(layer)
@@ -45,11 +45,11 @@ def plan_of(flow: Any, own: Own) -> Plan:  # noqa: ANN401
     base = lazy(None) if known else lazy
     parts += layers.part("base", lambda: _base(base))
     layers.check("zuko")
-    return Plan(parts, tuple(base.event_shape), base.base_dist.loc, "zuko")
+    return Plan(parts, tuple(base.event_shape), base.base_dist.loc)
 
 
 def _opened(transform: Any) -> list[Any]:  # noqa: ANN401
-    if full_names(transform)[0] != "zuko.lazy.LazyComposedTransform":
+    if not is_a(transform, "zuko.lazy.LazyComposedTransform"):
         return [transform]
     return [one for part in transform.transforms for one in _opened(part)]
 
@@ -79,6 +79,8 @@ def _univariate(function: Any, shapes: Any) -> tuple[str | None, float]:  # noqa
     kind, settings = function, {}
     if isinstance(function, functools.partial) and not function.args:
         kind, settings = function.func, function.keywords
+    if isinstance(kind, torch.nn.Module):
+        raise Refused(f"it changes features by a {type(kind).__name__}, no affine map")
     name = f"{kind.__module__}.{kind.__qualname__}"
     if name == AFFINE and set(settings) <= {"slope"} and _counts(shapes) == [1, 1]:
         slope = float(settings.get("slope", SLOPE))
@@ -180,9 +182,8 @@ def _elementwise(layer: Any) -> list[Part]:  # noqa: ANN401
     return [_scaling_of(answer, tuple(range(features)), features, bound_of)]
 
 
-def _inverse(layer: Any) -> list[Part]:  # noqa: ANN401
-    inner = Layers(KNOWN, {})
-    return inverse_of([part for one in _opened(layer.transform) for part in inner.parts(one)])
+def _inverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
+    return inverse_of([part for one in _opened(layer.transform) for part in layers.parts(one)])
 
 
 KNOWN = {
@@ -190,5 +191,4 @@ KNOWN = {
     "zuko.flows.autoregressive.MaskedAutoregressiveTransform": _autoregressive,
     "zuko.flows.gaussianization.ElementWiseTransform": _elementwise,
     "zuko.lazy.UnconditionalTransform": _unconditional,
-    "zuko.lazy.LazyInverse": _inverse,
 }

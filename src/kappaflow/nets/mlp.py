@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import natural_int, positive_int, share
+from kappaflow._checks import layer_widths, natural_int, positive_int, share
 from kappaflow.errors import ArgumentError
 from kappaflow.nets.activations import activation_of
 from kappaflow.nets.dropout import dropout as drop_out
@@ -64,10 +64,7 @@ class MLP(nn.Module):
                 f"'dropout' should be 0 or above 1/512, got {dropout}: "
                 "shares are rounded to multiples of 1/256, this one to none."
             )
-        if isinstance(hidden, str) or not isinstance(hidden, Sequence):
-            raise ArgumentError(f"'hidden' should be a sequence of layer widths, got {hidden!r}.")
-        widths = [self.inputs + self.context_features]
-        widths += [positive_int("hidden", width) for width in hidden] + [self.outputs]
+        widths = [self.inputs + self.context_features, *layer_widths(hidden), self.outputs]
         positive_int("inputs + context_features", widths[0], "a network needs something to read.")
         self.layers = nn.ModuleList(
             nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)

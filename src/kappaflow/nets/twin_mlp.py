@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from kappaflow._checks import natural_int, positive_int
+from kappaflow._checks import layer_widths, natural_int, positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow.nets.activations import activation_of
 from kappaflow.nets.layers import check_something_to_read, zeroed
@@ -57,10 +57,10 @@ class TwinMLP(nn.Module):
         self.context_features = natural_int("context_features", context_features)
         check_something_to_read(self.inputs, self.context_features)
         self.activation, self._activate = activation, activation_of(activation, slope)
-        inner = [*(positive_int("hidden", width) for width in hidden), self.outputs]
+        inner = (*layer_widths(hidden), self.outputs)
         if any(width % 2 for width in inner):
             raise ArgumentError(
-                f"'hidden' and 'outputs' should be even, got {tuple(inner)}: each of the two "
+                f"'hidden' and 'outputs' should be even, got {inner}: each of the two "
                 "networks has half."
             )
         widths = [self.inputs + self.context_features, *inner]

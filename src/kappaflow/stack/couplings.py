@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import batch, natural_int, one_of, positive_float, positive_int, share
+from kappaflow._checks import batch, layer_widths, natural_int, one_of, positive_float, share
 from kappaflow.bijection import Bijection, Chain, zero_log_det
 from kappaflow.bijections import Permutation
 from kappaflow.bijections.coupling import check_something_to_read
@@ -83,10 +83,8 @@ class CouplingStack(Bijection):
         wiring: str = "plain",
     ) -> None:
         super().__init__()
-        if isinstance(hidden, str) or not isinstance(hidden, Sequence):
-            raise ArgumentError(f"'hidden' should be a sequence of layer widths, got {hidden!r}.")
         # Here, since equal arguments share a shape: (8.0,) would be taken for (8,).
-        hidden = tuple(positive_int("hidden", width) for width in hidden)
+        hidden = layer_widths(hidden)
         dropout = share("dropout", dropout)
         _check_wiring(wiring, hidden, plainly=not residual and not dropout)
         self.partitions = _checked_partitions(partitions)
