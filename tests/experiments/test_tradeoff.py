@@ -80,8 +80,9 @@ def test_other_settings_in_the_same_folder_are_refused(done, data):
     ("budgets", "more", "said"),
     [
         ([], {}, "'budgets' should be at least one"),
-        ([0.5], {}, "'condition_budget' should be greater than 1"),
-        ([2.0, float("nan")], {}, "'condition_budget' should be a finite number"),
+        ([0.5], {}, "'budgets' should be greater than 1"),
+        ([2.0, float("nan")], {}, "'budgets' should be a finite number"),
+        ([2.0], {"max_epochs": 0}, "'max_epochs' should be"),
         ([2.0], {"condition_budget": 3.0}, "left out"),
         ([2.0], {"processes": 0}, "'processes'"),
     ],
@@ -91,8 +92,29 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_trained(
 ):
     """In one sentence, and no folder is made."""
     with pytest.raises(kf.ArgumentError, match=said):
-        trade_off(Source(data), SMALL, budgets, tmp_path / "out", **SETTINGS, **more)
+        trade_off(Source(data), SMALL, budgets, tmp_path / "out", **{**SETTINGS, **more})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_files_of_others_is_refused_and_stays_as_it_was(data, tmp_path):
+    """Its index.html is not ours to replace; nor is a folder left where nothing can be trained."""
+    (tmp_path / "index.html").write_text("theirs")
+    with pytest.raises(kf.ArgumentError, match="holds other files"):
+        trade_off(Source(data), SMALL, [2.0], tmp_path, **SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    with pytest.raises(kf.ArgumentError, match="'depth'"):
+        trade_off(Source(data), Model("real_nvp", {"depth": 0}), [2.0], tmp_path / "o", **SETTINGS)
+    assert not (tmp_path / "o").exists()
+
+
+def test_budgets_that_are_nearly_the_same_have_folders_of_their_own(data, tmp_path):
+    """Each is a run of its own settings."""
+    settings = {**SETTINGS, "max_epochs": 1}
+    budgets = [100.0, 100.00000000000001, 1e16]
+    report = trade_off(Source(data), SMALL, budgets, tmp_path / "out", **settings)
+    folders = [flow.folder for flow in report.flows]
+    assert folders[0] == "budget-100" and len(set(folders)) == 4
+    assert all((tmp_path / "out" / folder / "result.json").exists() for folder in folders)
 
 
 def test_standard_input_and_a_folder_of_a_run_are_refused(data, tmp_path):

@@ -18,7 +18,7 @@ from kappaflow.report.tradeoff import Budgeted, TradeOff, render_trade_off, trad
 from kappaflow.runs import Model, Source, fit_run
 from kappaflow.runs.job import Tables, tables_of
 from kappaflow.runs.stored import read_finished
-from kappaflow.storage import make_directory, write_bytes
+from kappaflow.storage import is_unfinished, make_directory, write_bytes
 from kappaflow.training import (
     budget_rows,
     checked_settings,
@@ -71,15 +71,10 @@ def trade_off(
             "'data' should be a file or the name of a set, not standard input: it is read once "
             "for each budget."
         )
-    place = Path(out)
-    if place.exists() and not place.is_dir():
-        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
-    if (place / CONFIG).exists():
-        raise ArgumentError(f"'out' should be a new folder, {place} is one of a run.")
+    place = _folder(Path(out))
     tables = tables_of(source)
     for note in tables.notes:
         say(note)
-    make_directory(place)
     order: list[float | None] = [None, *asked]  # the one that all others are compared with first
     cases = [
         {
@@ -197,13 +192,31 @@ def _checked(budgets: Sequence[float], settings: dict[str, Any]) -> list[float]:
     if "condition_budget" in settings:
         raise ArgumentError("'condition_budget' should be left out: 'budgets' has them.")
     for budget in budgets:
-        checked_settings(**settings, condition_budget=budget)
+        try:
+            checked_settings(condition_budget=budget)
+        except ArgumentError as error:
+            raise ArgumentError(str(error).replace("condition_budget", "budgets")) from None
+    checked_settings(**settings)
     return sorted(set(map(float, budgets)))
 
 
+def _folder(place: Path) -> Path:
+    """Returns the folder; it is new, or one of a trade-off."""
+    if place.exists() and not place.is_dir():
+        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
+    if (place / CONFIG).exists():
+        raise ArgumentError(f"'out' should be a new folder, {place} is one of a run.")
+    there = list(place.iterdir()) if place.exists() else []
+    if not all(map(is_unfinished, there)) and not any(place.glob(f"budget-*/{CONFIG}")):
+        raise ArgumentError(
+            f"'out' should be a new folder or one of a trade-off, {place} holds other files."
+        )
+    return place
+
+
 def _name(budget: float | None) -> str:
-    """Returns the name of the folder of a run."""
-    return "budget-none" if budget is None else f"budget-{budget:.12g}"
+    """Returns the name of the folder of a run, its own for each number."""
+    return "budget-" + ("none" if budget is None else repr(budget).removesuffix(".0"))
 
 
 def _in_words(model: Model, settings: dict[str, Any], tables: Tables) -> list[tuple[str, str]]:
