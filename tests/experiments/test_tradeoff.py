@@ -1,6 +1,7 @@
 """What budgets cost: trainings that are kept, compared row by row, and drawn."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,13 @@ import torch
 
 import kappaflow as kf
 from kappaflow.experiments.tradeoff import trade_off
-from kappaflow.report.tradeoff import Budgeted, TradeOff, found_in_words, trade_off_chart
+from kappaflow.report.tradeoff import (
+    Budgeted,
+    TradeOff,
+    found_in_words,
+    render_trade_off,
+    trade_off_chart,
+)
 from kappaflow.runs import Model, Source
 from kappaflow.runs.job import tables_of
 from kappaflow.training import log_prob_of, rows_of
@@ -159,6 +166,28 @@ def test_what_is_found_is_said_in_either_direction():
     curve = trade_off_chart(report).panels[0].series[0]
     assert curve.x == [9.9, 23.0, 25.0, 25.0]
     assert curve.low == pytest.approx([4.4, 3.9, 3.8, 3.8])
+
+
+def test_budgets_that_nothing_kept_are_no_numbers_that_are_not_finite():
+    """What is not there is not drawn, and a training that left nothing took no time to be told."""
+    failed = [Budgeted(budget=2.0, folder="x", failed="none."), flow_of(None, 25.0, 4.0, 0.0)]
+    report = TradeOff(data="x", model=[], flows=failed, notes=[])
+    (panel,) = trade_off_chart(report).panels
+    assert [series.name for series in panel.series] == ["without"]
+    html = render_trade_off(report)
+    assert '<td data-name="Time">–</td>' in html and '<td data-name="Time">1.00 s</td>' in html
+    alone = TradeOff(data="x", model=[], flows=failed[:1], notes=[])
+    assert trade_off_chart(alone).panels[0].series == []
+    assert "Budget 2: none." in render_trade_off(alone)
+
+
+def test_pictures_that_cannot_be_drawn_are_said(data, tmp_path, monkeypatch):
+    """As where an experiment has no matplotlib: the page does without."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = []
+    settings = {**SETTINGS, "max_epochs": 1}
+    trade_off(Source(data), SMALL, [100.0], tmp_path / "out", say=said.append, **settings)
+    assert "need matplotlib" in said[-1] and not list(tmp_path.glob("out/figures/*"))
 
 
 @pytest.mark.slow

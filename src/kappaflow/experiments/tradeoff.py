@@ -13,7 +13,7 @@ from kappaflow.errors import ArgumentError, KappaflowError, NumericalError
 from kappaflow.experiments.pool import measured
 from kappaflow.experiments.study import Case, Row
 from kappaflow.files import CONFIG, load
-from kappaflow.report.charts import write_stills
+from kappaflow.report.charts import NO_STILLS, write_stills
 from kappaflow.report.tradeoff import Budgeted, TradeOff, render_trade_off, trade_off_chart
 from kappaflow.runs import Model, Source, fit_run
 from kappaflow.runs.job import Tables, tables_of
@@ -95,7 +95,8 @@ def trade_off(
         flows=[*flows[1:], flows[0]],
         notes=list(tables.notes),
     )
-    write_stills(trade_off_chart(report), make_directory(place / FIGURES))
+    if not write_stills(trade_off_chart(report), make_directory(place / FIGURES)):
+        say(NO_STILLS)
     write_bytes(place / NUMBERS, (report.model_dump_json(indent=2) + "\n").encode())
     write_bytes(place / PAGE, render_trade_off(report).encode())
     return report
