@@ -20,15 +20,13 @@ from kappaflow.runs.job import Tables, tables_of
 from kappaflow.runs.stored import read_finished
 from kappaflow.storage import is_unfinished, make_directory, write_bytes
 from kappaflow.training import (
-    budget_rows,
     checked_settings,
-    condition_numbers,
     log_prob_of,
     rows_of,
+    tested_condition,
 )
 
 NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"
-ROWS = 4  # times as many as an epoch measures
 
 
 def trade_off(
@@ -163,14 +161,13 @@ def _compared(
         nll = -log_prob_of(flow, test)
         free = nll if budget is None else free
         more = None if free is None else nll - free
-        kappa = condition_numbers(flow, test.at(slice(0, ROWS * budget_rows(flow))))
-        median, p95 = (kappa.quantile(level).item() for level in (0.5, 0.95))
+        median, p95, rows = tested_condition(flow, test)
         one = Budgeted(
             budget=budget,
             folder=folder.name,
             condition_number_p95=p95,
             condition_number_median=median,
-            rows=len(kappa),
+            rows=rows,
             epochs=result.epochs,
             time_s=result.time_s,
             nll=result.test_nll_standardised,
