@@ -26,6 +26,7 @@ from kappaflow.training import (
     tested_condition,
 )
 
+OF_SOURCE = ("columns", "exclude", "context", "where", "repair")
 NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"
 
 
@@ -89,7 +90,7 @@ def trade_off(
     flows = _compared(order, place, tables, failed)
     report = TradeOff(
         data=source.data,
-        model=_in_words(model, settings, tables),
+        model=_in_words(source, model, settings, tables),
         flows=[*flows[1:], flows[0]],
         notes=list(tables.notes),
     )
@@ -217,8 +218,11 @@ def _name(budget: float | None) -> str:
     return "budget-" + ("none" if budget is None else repr(budget).removesuffix(".0"))
 
 
-def _in_words(model: Model, settings: dict[str, Any], tables: Tables) -> list[tuple[str, str]]:
-    described = {"recipe": model.recipe, **model.arguments, **settings}
+def _in_words(
+    source: Source, model: Model, settings: dict[str, Any], tables: Tables
+) -> list[tuple[str, str]]:
+    asked = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
+    described = {"recipe": model.recipe, **model.arguments, **settings, **asked}
     described["rows to train / validate / test"] = " / ".join(
         f"{len(part):,}" for part in (tables.train, tables.validation, tables.test)
     )
