@@ -65,7 +65,7 @@ def _row(depth: int, repetitions: int) -> list[str]:
 
     def measured() -> None:
         flow.eval()
-        budget_figures(flow, held_out)
+        conditioning_figures(flow, held_out, budget_figures(flow, held_out))
 
     calls = {
         "step": step,
@@ -84,8 +84,7 @@ def _row(depth: int, repetitions: int) -> list[str]:
 
     def epoch(kind: str) -> float:
         return median(
-            1
-            + (STEPS / at_work.every * one[kind] + one["measured"])
+            (STEPS * one["step"] + STEPS / at_work.every * one[kind] + one["measured"])
             / (STEPS * one["step"] + one["usual"])
             for one in rounds
         )

@@ -79,6 +79,8 @@ def test_tradeoff_prints_a_table_and_names_its_page(run, correlated, tmp_path):
     again = json.loads(run(*words, "--json").out)
     assert [flow["budget"] for flow in again["flows"]] == [2.0, 50.0, None]
     assert ["rows to train / validate / test", "400 / 50 / 50"] in again["model"]
+    assert ["context", "c"] in again["model"]
+    assert "exclude" not in dict(again["model"])
 
 
 def test_the_line_of_progress_names_the_budget():

@@ -1,6 +1,7 @@
 """What budgets cost: trainings that are kept, compared row by row, and drawn."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +9,13 @@ import torch
 
 import kappaflow as kf
 from kappaflow.experiments.tradeoff import trade_off
-from kappaflow.report.tradeoff import Budgeted, TradeOff, found_in_words, trade_off_chart
+from kappaflow.report.tradeoff import (
+    Budgeted,
+    TradeOff,
+    found_in_words,
+    render_trade_off,
+    trade_off_chart,
+)
 from kappaflow.runs import Model, Source
 from kappaflow.runs.job import tables_of
 from kappaflow.training import log_prob_of, rows_of
@@ -80,8 +87,9 @@ def test_other_settings_in_the_same_folder_are_refused(done, data):
     ("budgets", "more", "said"),
     [
         ([], {}, "'budgets' should be at least one"),
-        ([0.5], {}, "'condition_budget' should be greater than 1"),
-        ([2.0, float("nan")], {}, "'condition_budget' should be a finite number"),
+        ([0.5], {}, "'budgets' should be greater than 1"),
+        ([2.0, float("nan")], {}, "'budgets' should be a finite number"),
+        ([2.0], {"max_epochs": 0}, "'max_epochs' should be"),
         ([2.0], {"condition_budget": 3.0}, "left out"),
         ([2.0], {"processes": 0}, "'processes'"),
     ],
@@ -91,8 +99,29 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_trained(
 ):
     """In one sentence, and no folder is made."""
     with pytest.raises(kf.ArgumentError, match=said):
-        trade_off(Source(data), SMALL, budgets, tmp_path / "out", **SETTINGS, **more)
+        trade_off(Source(data), SMALL, budgets, tmp_path / "out", **{**SETTINGS, **more})
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_files_of_others_is_refused_and_stays_as_it_was(data, tmp_path):
+    """Its index.html is not ours to replace; nor is a folder left where nothing can be trained."""
+    (tmp_path / "index.html").write_text("theirs")
+    with pytest.raises(kf.ArgumentError, match="holds other files"):
+        trade_off(Source(data), SMALL, [2.0], tmp_path, **SETTINGS)
+    assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
+    with pytest.raises(kf.ArgumentError, match="'depth'"):
+        trade_off(Source(data), Model("real_nvp", {"depth": 0}), [2.0], tmp_path / "o", **SETTINGS)
+    assert not (tmp_path / "o").exists()
+
+
+def test_budgets_that_are_nearly_the_same_have_folders_of_their_own(data, tmp_path):
+    """Each is a run of its own settings."""
+    settings = {**SETTINGS, "max_epochs": 1}
+    budgets = [100.0, 100.00000000000001, 1e16]
+    report = trade_off(Source(data), SMALL, budgets, tmp_path / "out", **settings)
+    folders = [flow.folder for flow in report.flows]
+    assert folders[0] == "budget-100" and len(set(folders)) == 4
+    assert all((tmp_path / "out" / folder / "result.json").exists() for folder in folders)
 
 
 def test_standard_input_and_a_folder_of_a_run_are_refused(data, tmp_path):
@@ -137,6 +166,28 @@ def test_what_is_found_is_said_in_either_direction():
     curve = trade_off_chart(report).panels[0].series[0]
     assert curve.x == [9.9, 23.0, 25.0, 25.0]
     assert curve.low == pytest.approx([4.4, 3.9, 3.8, 3.8])
+
+
+def test_budgets_that_nothing_kept_are_no_numbers_that_are_not_finite():
+    """What is not there is not drawn, and a training that left nothing took no time to be told."""
+    failed = [Budgeted(budget=2.0, folder="x", failed="none."), flow_of(None, 25.0, 4.0, 0.0)]
+    report = TradeOff(data="x", model=[], flows=failed, notes=[])
+    (panel,) = trade_off_chart(report).panels
+    assert [series.name for series in panel.series] == ["without"]
+    html = render_trade_off(report)
+    assert '<td data-name="Time">–</td>' in html and '<td data-name="Time">1.00 s</td>' in html
+    alone = TradeOff(data="x", model=[], flows=failed[:1], notes=[])
+    assert trade_off_chart(alone).panels[0].series == []
+    assert "Budget 2: none." in render_trade_off(alone)
+
+
+def test_pictures_that_cannot_be_drawn_are_said(data, tmp_path, monkeypatch):
+    """As where an experiment has no matplotlib: the page does without."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said = []
+    settings = {**SETTINGS, "max_epochs": 1}
+    trade_off(Source(data), SMALL, [100.0], tmp_path / "out", say=said.append, **settings)
+    assert "need matplotlib" in said[-1] and not list(tmp_path.glob("out/figures/*"))
 
 
 @pytest.mark.slow

@@ -150,3 +150,11 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, place, why):
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(kf.KappaflowError, match=re.escape(why)):
         kf.write_diagnosis(diagnoses.healthy(), tmp_path / place)
+
+
+def test_a_flow_in_place_of_its_diagnosis_is_one_sentence(tmp_path):
+    """And what was there stays."""
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    with pytest.raises(kf.ArgumentError, match="what kappaflow.doctor returns, got Flow"):
+        kf.write_diagnosis(flow, tmp_path / "page.html")
+    assert not list(tmp_path.iterdir())

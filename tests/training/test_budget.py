@@ -13,6 +13,7 @@ import torch
 
 import kappaflow as kf
 from kappaflow.training.budget import AT_ONCE, ConditionBudget, Price, correlation_note
+from kappaflow.training.checkpoint import read_checkpoint
 from kappaflow.training.measure import condition_numbers
 from kappaflow.training.rows import Rows
 from kappaflow.training.within import within_budget
@@ -127,6 +128,10 @@ def test_an_interrupted_run_goes_on_with_the_price_where_it_stood(tmp_path):
     assert without_clock(again.history) == without_clock(whole.history)
     for one, other in zip(whole.flow.parameters(), again.flow.parameters(), strict=True):
         assert torch.equal(one, other)
+    groups = read_checkpoint(tmp_path / "run")[0]
+    assert groups["start"].keys() == groups["best"].keys()
+    fitted(x, out=tmp_path / "free", max_epochs=1)
+    assert "start" not in read_checkpoint(tmp_path / "free")[0]  # not kept where none asks
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["run"]["training"]["condition_budget"] == 3.0
     with pytest.raises(kf.ArgumentError, match="condition_budget 3.0, not 4.0"):

@@ -100,6 +100,21 @@ def test_a_held_out_row_beyond_the_float_type_does_not_stop_the_measuring():
     assert all(value != value for value in figures.values())
 
 
+def test_condition_numbers_that_are_measured_already_are_not_measured_again(monkeypatch):
+    """A budget asks for them at more rows; the round trips are measured all the same."""
+    from kappaflow.training import measure
+    from kappaflow.training.rows import Rows
+
+    monkeypatch.delattr(measure, "spectrum")
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    known = {"condition_number_median": 3.0, "condition_number_p95": 4.0}
+    x = torch.randn(9, 2)
+    figures = measure.conditioning_figures(flow, Rows(x, None), known)
+    assert figures == {**known, "round_trip_data": 0.0, "round_trip_latent": 0.0}
+    lost = measure.conditioning_figures(flow, Rows(x * float("nan"), None), known)
+    assert lost.items() >= known.items() and lost["round_trip_data"] != lost["round_trip_data"]
+
+
 def test_the_line_of_progress_is_in_bits_per_dimension_for_images():
     """Training and held-out figures in one unit; nats on standardised columns for tables."""
     figures = {"train_nll": 80.0, "validation_nll": 100.0, "condition_number_p95": 12.0}

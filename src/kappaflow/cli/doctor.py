@@ -5,7 +5,6 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kappaflow.cli.progress import words_shown
 from kappaflow.cli.show import say_if_unfinished, table
 from kappaflow.cli.table_options import Names
 
@@ -44,6 +43,7 @@ def doctor(
     json
         Print the diagnosis as JSON.
     """
+    from kappaflow.cli.progress import words_shown
     from kappaflow.diagnosis import check_codes, chosen
     from kappaflow.errors import ArgumentError
     from kappaflow.report import write_diagnosis

@@ -20,7 +20,7 @@ from kappaflow.experiments.kept import Measured, append_measured, key_of, read_m
 from kappaflow.experiments.pool import measured
 from kappaflow.experiments.presets import settings_of
 from kappaflow.experiments.study import Case, S, Study, StudySettings, frame_of
-from kappaflow.report.charts import figures_of, write_stills
+from kappaflow.report.charts import NO_STILLS, figures_of, write_stills
 from kappaflow.report.study_content import Findings, StudyReport
 from kappaflow.report.study_page import render_study
 from kappaflow.storage import make_directory, write_bytes
@@ -119,7 +119,7 @@ def _written(
     folder = make_directory(place / FIGURES)
     files = [path for chart in findings.charts for path in write_stills(chart, folder)]
     if findings.charts and not files:
-        say('no SVG and PNG files: they need matplotlib, pip install "kappaflow[figures]"')
+        say(NO_STILLS)
     write_bytes(place / NUMBERS, (report.model_dump_json() + "\n").encode())
     write_bytes(place / PAGE, render_study(report).encode())
     first = findings.charts[0] if findings.charts else None

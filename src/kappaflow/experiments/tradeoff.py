@@ -13,22 +13,21 @@ from kappaflow.errors import ArgumentError, KappaflowError, NumericalError
 from kappaflow.experiments.pool import measured
 from kappaflow.experiments.study import Case, Row
 from kappaflow.files import CONFIG, load
-from kappaflow.report.charts import write_stills
+from kappaflow.report.charts import NO_STILLS, write_stills
 from kappaflow.report.tradeoff import Budgeted, TradeOff, render_trade_off, trade_off_chart
 from kappaflow.runs import Model, Source, fit_run
 from kappaflow.runs.job import Tables, tables_of
 from kappaflow.runs.stored import read_finished
-from kappaflow.storage import make_directory, write_bytes
+from kappaflow.storage import is_unfinished, make_directory, write_bytes
 from kappaflow.training import (
-    budget_rows,
     checked_settings,
-    condition_numbers,
     log_prob_of,
     rows_of,
+    tested_condition,
 )
 
+OF_SOURCE = ("columns", "exclude", "context", "where", "repair")
 NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"
-ROWS = 4  # times as many as an epoch measures
 
 
 def trade_off(
@@ -71,15 +70,10 @@ def trade_off(
             "'data' should be a file or the name of a set, not standard input: it is read once "
             "for each budget."
         )
-    place = Path(out)
-    if place.exists() and not place.is_dir():
-        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
-    if (place / CONFIG).exists():
-        raise ArgumentError(f"'out' should be a new folder, {place} is one of a run.")
+    place = _folder(Path(out))
     tables = tables_of(source)
     for note in tables.notes:
         say(note)
-    make_directory(place)
     order: list[float | None] = [None, *asked]  # the one that all others are compared with first
     cases = [
         {
@@ -96,11 +90,12 @@ def trade_off(
     flows = _compared(order, place, tables, failed)
     report = TradeOff(
         data=source.data,
-        model=_in_words(model, settings, tables),
+        model=_in_words(source, model, settings, tables),
         flows=[*flows[1:], flows[0]],
         notes=list(tables.notes),
     )
-    write_stills(trade_off_chart(report), make_directory(place / FIGURES))
+    if not write_stills(trade_off_chart(report), make_directory(place / FIGURES)):
+        say(NO_STILLS)
     write_bytes(place / NUMBERS, (report.model_dump_json(indent=2) + "\n").encode())
     write_bytes(place / PAGE, render_trade_off(report).encode())
     return report
@@ -167,14 +162,13 @@ def _compared(
         nll = -log_prob_of(flow, test)
         free = nll if budget is None else free
         more = None if free is None else nll - free
-        kappa = condition_numbers(flow, test.at(slice(0, ROWS * budget_rows(flow))))
-        median, p95 = (kappa.quantile(level).item() for level in (0.5, 0.95))
+        median, p95, rows = tested_condition(flow, test)
         one = Budgeted(
             budget=budget,
             folder=folder.name,
             condition_number_p95=p95,
             condition_number_median=median,
-            rows=len(kappa),
+            rows=rows,
             epochs=result.epochs,
             time_s=result.time_s,
             nll=result.test_nll_standardised,
@@ -197,17 +191,38 @@ def _checked(budgets: Sequence[float], settings: dict[str, Any]) -> list[float]:
     if "condition_budget" in settings:
         raise ArgumentError("'condition_budget' should be left out: 'budgets' has them.")
     for budget in budgets:
-        checked_settings(**settings, condition_budget=budget)
+        try:
+            checked_settings(condition_budget=budget)
+        except ArgumentError as error:
+            raise ArgumentError(str(error).replace("condition_budget", "budgets")) from None
+    checked_settings(**settings)
     return sorted(set(map(float, budgets)))
 
 
+def _folder(place: Path) -> Path:
+    """Returns the folder; it is new, or one of a trade-off."""
+    if place.exists() and not place.is_dir():
+        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
+    if (place / CONFIG).exists():
+        raise ArgumentError(f"'out' should be a new folder, {place} is one of a run.")
+    there = list(place.iterdir()) if place.exists() else []
+    if not all(map(is_unfinished, there)) and not any(place.glob(f"budget-*/{CONFIG}")):
+        raise ArgumentError(
+            f"'out' should be a new folder or one of a trade-off, {place} holds other files."
+        )
+    return place
+
+
 def _name(budget: float | None) -> str:
-    """Returns the name of the folder of a run."""
-    return "budget-none" if budget is None else f"budget-{budget:.12g}"
+    """Returns the name of the folder of a run, its own for each number."""
+    return "budget-" + ("none" if budget is None else repr(budget).removesuffix(".0"))
 
 
-def _in_words(model: Model, settings: dict[str, Any], tables: Tables) -> list[tuple[str, str]]:
-    described = {"recipe": model.recipe, **model.arguments, **settings}
+def _in_words(
+    source: Source, model: Model, settings: dict[str, Any], tables: Tables
+) -> list[tuple[str, str]]:
+    asked = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
+    described = {"recipe": model.recipe, **model.arguments, **settings, **asked}
     described["rows to train / validate / test"] = " / ".join(
         f"{len(part):,}" for part in (tables.train, tables.validation, tables.test)
     )

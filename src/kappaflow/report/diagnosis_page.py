@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kappaflow.diagnosis import CODES, Diagnosis, Finding
+from kappaflow.errors import ArgumentError
 from kappaflow.report import figures, headline
 from kappaflow.report.content import ProfileView
 from kappaflow.report.document import document
@@ -56,7 +57,7 @@ def write_diagnosis(
         The path.
 
     Raises:
-        ArgumentError: The path does not end in .html, or is a folder.
+        ArgumentError: It is no diagnosis; or the path does not end in .html, or is a folder.
         FileError: The file cannot be written.
 
     Example:
@@ -66,6 +67,10 @@ def write_diagnosis(
         ...     kf.write_diagnosis(diagnosis, f"{folder}/page.html").name
         'page.html'
     """  # noqa: DOC502 - raised by the calls below
+    if not isinstance(diagnosis, Diagnosis):
+        raise ArgumentError(
+            f"'diagnosis' should be what kappaflow.doctor returns, got {type(diagnosis).__name__}."
+        )
     check_place("path", path, ".html")
     page = render_diagnosis(diagnosis, title=title, points=points)
     write_bytes(Path(path), page.encode())

@@ -96,46 +96,40 @@ def trade_off_chart(report: TradeOff) -> Chart:
     """Returns the curve: likelihood against the condition number that was measured."""
     there = [flow for flow in report.flows if flow.failed is None]
     asked = [flow for flow in there if flow.budget is not None]
-    series = [_curve(asked, "with a budget", 0)]
     free = [flow for flow in there if flow.budget is None]
-    if free:
-        series.append(_curve(free, "without", 3).model_copy(update={"dash": "none"}))
-    kept = Series(
-        name="measured",
-        x=[flow.budget for flow in asked],
-        y=[flow.condition_number_p95 for flow in asked],
-        tone=0,
+    likelihood = Panel(
+        title="Likelihood",
+        x="95 % condition number",
+        y="held-out NLL, nats (standardised)",
+        x_log=True,
+        series=[
+            *([_curve(asked, "with a budget", 0)] if asked else []),
+            *([_curve(free, "without", 3).model_copy(update={"dash": "none"})] if free else []),
+        ],
     )
-    equal = Series(
-        name="as asked for",
-        x=[flow.budget for flow in asked],
-        y=[flow.budget for flow in asked],
-        tone=7,
-        dash="dot",
+    budgets = [flow.budget for flow in asked]
+    measured = [flow.condition_number_p95 for flow in asked]
+    kept = Panel(
+        title="Budgets",
+        x="budget",
+        y="95 % condition number",
+        x_log=True,
+        y_log=True,
+        series=[
+            Series(name="measured", x=budgets, y=measured, tone=0),
+            Series(name="as asked for", x=budgets, y=budgets, tone=7, dash="dot"),
+        ],
     )
+    said = "Likelihood: of held-out rows against the 95 % condition number over them, the band is "
+    said += "one standard error of the mean over these rows."
+    if asked:
+        said += " Budgets: what was measured beside what was asked for; below the dotted line the "
+        said += "flow did not need as much."
     return Chart(
         name="trade-off",
         title="What a condition number costs",
-        caption="Left: held-out likelihood against the 95 % condition number over held-out rows, "
-        "the band is one standard error of the mean over these rows. Right: what was measured "
-        "beside what was asked for; below the dotted line the flow did not need as much.",
-        panels=[
-            Panel(
-                title="Likelihood",
-                x="95 % condition number",
-                y="held-out NLL, nats (standardised)",
-                x_log=True,
-                series=series,
-            ),
-            Panel(
-                title="Budgets",
-                x="budget",
-                y="95 % condition number",
-                x_log=True,
-                y_log=True,
-                series=[kept, equal],
-            ),
-        ],
+        caption=said,
+        panels=[likelihood, kept] if asked else [likelihood],
         columns=2,
     )
 

@@ -30,16 +30,14 @@ from kappaflow.runs.padded import padding_view
 from kappaflow.training import (
     FitResult,
     Rows,
-    budget_rows,
-    condition_numbers,
     log_prob_of,
     quantile,
     rows_of,
+    tested_condition,
     units_log_det,
 )
 
 POINTS = 64  # rows at which conditioning is profiled
-BUDGET_ROWS = 4  # times as many as an epoch measures, for a condition number that was asked for
 PAIRED_COLUMNS, PAIRED_ROWS = 5, 400
 BINS = 40
 DEPENDENT = 1e-6  # of a standard deviation: as for linearly dependent columns
@@ -113,9 +111,8 @@ def evaluate(
 
 def _budget(flow: Flow, test: Rows, asked: float) -> Budget:
     """Returns the condition number that was asked for beside that of held-out rows."""
-    found = condition_numbers(flow, test.at(slice(0, BUDGET_ROWS * budget_rows(flow))))
-    median, p95 = (found.quantile(level).item() for level in (0.5, 0.95))
-    return Budget(asked=asked, median=median, p95=p95, rows=len(found))
+    median, p95, rows = tested_condition(flow, test)
+    return Budget(asked=asked, median=median, p95=p95, rows=rows)
 
 
 @torch.no_grad()

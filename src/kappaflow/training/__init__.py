@@ -3,10 +3,9 @@
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.fit import FitResult, fit, fit_tables
 from kappaflow.training.measure import (
-    budget_rows,
-    condition_numbers,
     log_prob_of,
     quantile,
+    tested_condition,
     units_log_det,
 )
 from kappaflow.training.rows import Rows, rows_of
@@ -17,9 +16,7 @@ __all__ = [
     "FitResult",
     "Rows",
     "Settings",
-    "budget_rows",
     "checked_settings",
-    "condition_numbers",
     "correlation_note",
     "fit",
     "fit_tables",
@@ -28,6 +25,7 @@ __all__ = [
     "read_metrics",
     "read_result",
     "rows_of",
+    "tested_condition",
     "units_log_det",
     "write_result",
 ]

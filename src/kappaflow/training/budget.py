@@ -51,8 +51,8 @@ class ConditionBudget:
     r"""Holds the 95 % quantile of the condition number of a flow down to a budget.
 
     Every few steps the loss has :math:`\mu\, E\, h(\log \kappa(x) - a)` added, and the price
-    :math:`\mu` follows the share of points above the aim a: it rises while that is more than 5 %
-    and falls while it is less (dual ascent on the quantile). After each epoch a follows what the
+    :math:`\mu` follows how far the 95 % quantile of the points is from the aim a: it rises while
+    that is above and falls while it is below (dual ascent). After each epoch a follows what the
     averaged weights have on held-out rows.
 
     Args:

@@ -10,29 +10,23 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
 
-from kappaflow.bijection import Chain
-from kappaflow.bijections import ActNorm, Standardize
-from kappaflow.conditioning.points import joined_points
 from kappaflow.data import Images, Table, examine, is_images, load_images, prepare, split
 from kappaflow.data.images import split_images
 from kappaflow.errors import ArgumentError, DataError, DataWarning, NumericalError
-from kappaflow.factor import Whiten
 from kappaflow.files import describe_model
 from kappaflow.flows import Flow
-from kappaflow.nets import StandardizeInputs
 from kappaflow.training.budget import correlation_note
+from kappaflow.training.engine import engine
 from kappaflow.training.image_rows import ImageRows, check_pixels
 from kappaflow.training.loop import Figures, Training
 from kappaflow.training.progress import progress_bar
-from kappaflow.training.rows import AnyRows, Rows, as_table, refuse_collapsed, rows_of
+from kappaflow.training.rows import AnyRows, as_table, refuse_collapsed, rows_of
 from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings, checked_settings
+from kappaflow.training.units import fit_units
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
-UNITS_FROM = 4096  # images, to take means and deviations of
-START_FROM = 256  # of these, for what starts from a batch
 
 Watch = Callable[[Flow, Figures], None]
 
@@ -189,7 +183,7 @@ def fit_tables(
     Returns:
         The result, without notes.
     """
-    fabric = _engine(flow, device, settings)
+    fabric = engine(flow, device, settings)
     refuse_collapsed(train, flow)
     asked = {
         **(about or {}),
@@ -237,7 +231,7 @@ def fit_images(
             "dimensions takes longer to measure than the training does; that of a table can be "
             "asked for."
         )
-    fabric = _engine(flow, device, settings)
+    fabric = engine(flow, device, settings)
     check_pixels(train, flow)
     asked = {
         **(about or {}),
@@ -248,15 +242,6 @@ def fit_images(
     return _fit_rows(
         flow, *rows, settings, fabric, out=out, progress=progress, asked=asked, watch=watch
     )
-
-
-def _engine(flow: Flow, device: str | torch.device | None, settings: Settings) -> Fabric:
-    """Returns the engine, the flow where it trains; there has to be something to train."""
-    if not any(parameter.requires_grad for parameter in flow.parameters()):
-        raise ArgumentError("'flow' should have parameters that can be trained, it has none.")
-    fabric = _fabric(flow, device, settings.precision)
-    flow.to(fabric.device)
-    return fabric
 
 
 def _fit_rows(
@@ -309,36 +294,6 @@ def _held_out(validation: Table, train: Table) -> Table:
     if bad:
         raise DataError(f"the validation rows cannot be scored: {bad[0]}.")
     return validation
-
-
-def fit_units(flow: Flow, train: AnyRows) -> None:
-    """Fits what a flow begins with, and what its context begins with, to rows; once only.
-
-    Rows of images are some of them, and an `ActNorm` behind starts from a batch of these here, so
-    that averages of the weights begin where the training does.
-    """
-    few = len(train) if isinstance(train, Rows) else UNITS_FROM
-    rows = train.at(slice(0, few))
-    if flow.augment is not None:
-        flow.augment.fit(rows.x)
-    x = joined_points(flow, rows.x)
-    for part in flow.bijection if isinstance(flow.bijection, Chain) else ():
-        if not isinstance(part, Standardize | Whiten):
-            break
-        if not part.fitted:
-            part.fit(x)
-        with torch.no_grad():
-            x = part(x)[0]
-    first = flow.bijection.embedding if isinstance(flow.bijection, Chain) else None
-    if isinstance(first, torch.nn.Sequential) and len(first):
-        first = first[0]
-    if isinstance(first, StandardizeInputs) and rows.context is not None and not first.fitted:
-        first.fit(rows.context)
-    if any(isinstance(part, ActNorm) and not part.initialized for part in flow.modules()):
-        few = rows.at(slice(0, START_FROM))
-        flow.train()
-        with torch.no_grad():
-            flow.log_prob(few.x, few.context)
 
 
 def _train(
@@ -436,36 +391,3 @@ def _stored_result(flow: Flow, stored: dict[str, Any]) -> FitResult:
         best_epoch=stored["best_epoch"],
         stopped_because=stored["stopped_because"],
     )
-
-
-def _fabric(flow: Flow, device: str | torch.device | None, precision: str) -> Fabric:
-    """Returns the engine for a device: that of the flow where none is named."""
-    try:
-        wanted = flow.device if device is None else torch.device(device)
-    except (RuntimeError, TypeError):
-        wanted = torch.device("meta")
-    if wanted.type not in {"cpu", "cuda"}:
-        raise ArgumentError(f'\'device\' should be "cpu" or "cuda", got {device!r}.')
-    if wanted.type == "cpu":
-        return Fabric(accelerator="cpu", devices=1, **_precision(flow, precision, "cpu"))
-    index = wanted.index or 0
-    if index >= torch.cuda.device_count():
-        raise ArgumentError(
-            f"'device' should be one that is here, got {wanted}; "
-            f"there are {torch.cuda.device_count()} CUDA devices."
-        )
-    return Fabric(accelerator="cuda", devices=[index], **_precision(flow, precision, "cuda"))
-
-
-def _precision(flow: Flow, wanted: str, device: str) -> dict[str, Any]:
-    """Returns what Fabric is to be told of the types of numbers."""
-    kinds = {torch.float32: "32-true", torch.float64: "64-true"}
-    if flow.dtype not in kinds:
-        raise ArgumentError(
-            f"'flow' should be float32 or float64 to be trained, got {flow.dtype}."
-        )
-    if wanted == "full":
-        return {"precision": kinds[flow.dtype]}
-    if flow.dtype != torch.float32:
-        raise ArgumentError(f"'flow' should be float32 for precision=\"bf16\", got {flow.dtype}.")
-    return {"plugins": MixedPrecision("bf16-mixed", device)}  # by its name it prints a line

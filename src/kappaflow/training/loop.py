@@ -87,8 +87,8 @@ class Training:
         self.module, self.optimizer = fabric.setup(flow, optimizer)
         self.module.mark_forward_method("log_prob")
         self.average = Average(flow, settings.average)
-        self.start = _copy(flow.state_dict())
-        self.best = self.start
+        self.best = _copy(flow.state_dict())
+        self.start = {} if settings.condition_budget is None else self.best
         self.progress = Progress()
         self.steps_per_epoch = -(-len(train) // settings.batch_size)
         self.steps = self.steps_per_epoch * settings.max_epochs
@@ -115,7 +115,7 @@ class Training:
             "flow": self.flow.state_dict(),
             "average": self.average.state(),
             "best": self.best,
-            **({} if self.budget is None else {"start": self.start}),
+            "start": self.start,
             "optimizer": optimizer,
         }
 
@@ -124,7 +124,7 @@ class Training:
         self.flow.load_state_dict(groups["flow"])
         self.average.restore(groups["average"])
         self.best = _copy(groups["best"])
-        self.start = _copy(groups.get("start", self.start))
+        self.start = _copy(groups.get("start", {}))
         entries: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups.get("optimizer", {}).items():
             index, _, key = name.partition(".")
@@ -215,12 +215,13 @@ class Training:
         """Returns the conditioning after this epoch, or None for each figure of it."""
         if not self.settings.measures_conditioning(self.progress.epoch):
             return dict.fromkeys(CONDITIONING)
-        figures = conditioning_figures(self.flow, self.validation)
-        if self.budget is not None:
-            figures |= budget_figures(self.flow, self.validation)
-            figures["condition_price"] = self.progress.price.per_log
-            self.budget.measured(figures["condition_number_p95"], self.steps_per_epoch)
-        return figures
+        if self.budget is None:
+            return conditioning_figures(self.flow, self.validation)
+        condition = budget_figures(self.flow, self.validation)
+        price = self.progress.price.per_log
+        self.budget.measured(condition["condition_number_p95"], self.steps_per_epoch)
+        figures = conditioning_figures(self.flow, self.validation, condition)
+        return figures | {"condition_price": price}
 
     def _is_within(self, figures: Figures) -> bool:
         """Returns whether the figures of an epoch keep the budget, where there is one."""

@@ -16,6 +16,7 @@ from kappaflow.training.rows import AnyRows
 ROWS_AT_ONCE = 4096
 NUMBERS_AT_ONCE = 2**20  # of points, which networks make many times as many of
 NUMBERS_OF_MATRICES = 2560  # of points whose matrices are made at once
+TESTED = 4  # times as many rows as an epoch measures, where they decide nothing
 TOLD_APART = 1e-3  # eps times condition number up to which a Jacobian shows its smallest value
 CONDITIONING = (
     "condition_number_median",
@@ -88,23 +89,29 @@ def bits_per_dimension(flow: Flow, nll: float) -> float:
     return nll / (math.prod(flow.event_shape) * math.log(2))
 
 
-def conditioning_figures(flow: Flow, rows: AnyRows) -> dict[str, float]:
+def conditioning_figures(
+    flow: Flow, rows: AnyRows, condition: dict[str, float] | None = None
+) -> dict[str, float]:
     """Returns condition numbers (median and 95 %) and the worst round trips, at a few rows.
 
     On standardised columns. The number of rows falls with the dimension, so that an epoch is not
-    spent on measuring.
+    spent on measuring. Condition numbers that are measured already are taken as they are.
     """
     few = rows.at(slice(0, max(4, min(64, 2048 // math.prod(flow.event_shape)))))
     standardised = flow.units(joined_points(flow, few.x))[0]
     finite = torch.isfinite(standardised).flatten(1).all(dim=1)
     if not finite.any():
-        return dict.fromkeys(CONDITIONING, float("nan"))
+        return dict.fromkeys(CONDITIONING, float("nan")) | (condition or {})
     few, standardised = few.at(finite), standardised[finite]
-    condition = spectrum(flow.core, standardised, context=few.context).condition_number
+    if condition is None:
+        found = spectrum(flow.core, standardised, context=few.context).condition_number
+        condition = _in_figures(found.median().item(), found.quantile(0.95).item())
     trip = round_trip(flow, few.x, context=few.context)
-    median, p95 = condition.median(), condition.quantile(0.95)
-    values = (median, p95, trip.data.max(), trip.latent.max())
-    return dict(zip(CONDITIONING, (value.item() for value in values), strict=True))
+    trips = {
+        "round_trip_data": trip.data.max().item(),
+        "round_trip_latent": trip.latent.max().item(),
+    }
+    return condition | trips
 
 
 @torch.no_grad()
@@ -154,11 +161,22 @@ def budget_figures(flow: Flow, rows: AnyRows) -> dict[str, float]:
 
     nan where that of a row is not a number.
     """
-    found = condition_numbers(flow, rows.at(slice(0, budget_rows(flow))))
-    return {
-        "condition_number_median": found.quantile(0.5).item(),
-        "condition_number_p95": found.quantile(0.95).item(),
-    }
+    return _in_figures(*_condition_at(flow, rows, budget_rows(flow))[:2])
+
+
+def tested_condition(flow: Flow, rows: AnyRows) -> tuple[float, float, int]:
+    """Returns median and 95 % of the condition number at test rows, and at how many of them."""
+    return _condition_at(flow, rows, TESTED * budget_rows(flow))
+
+
+def _condition_at(flow: Flow, rows: AnyRows, most: int) -> tuple[float, float, int]:
+    """Returns median and 95 % of the condition number at so many rows at most, and how many."""
+    found = condition_numbers(flow, rows.at(slice(0, most)))
+    return found.quantile(0.5).item(), found.quantile(0.95).item(), len(found)
+
+
+def _in_figures(median: float, p95: float) -> dict[str, float]:
+    return {"condition_number_median": median, "condition_number_p95": p95}
 
 
 def peak_memory_bytes(device: torch.device) -> int:

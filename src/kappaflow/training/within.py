@@ -52,7 +52,7 @@ def within_budget(
             found = budget_figures(flow, rows)
             p95 = found["condition_number_p95"]
             if p95 <= asked:
-                measured = conditioning_figures(flow, rows) | found
+                measured = conditioning_figures(flow, rows, found)
                 return measured | likelihood_figures(flow, rows), state
             rate = max(LEAST_RATE, (above - math.log(p95 / asked)) / (1 - share))
     finally:

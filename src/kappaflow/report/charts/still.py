@@ -11,6 +11,7 @@ from kappaflow.report.figures.base import Axis, log_axis
 from kappaflow.report.numbers import drawable
 from kappaflow.storage import write_bytes
 
+NO_STILLS = 'no SVG and PNG files: they need matplotlib, pip install "kappaflow[figures]"'
 DOTS_PER_INCH = 150
 WIDTH, HEIGHT, SIDE = 3.3, 2.7, 1.7  # inches of a panel, and of a picture
 STYLES = {"solid": "-", "dash": "--", "dot": ":", "none": ""}
