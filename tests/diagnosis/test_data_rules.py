@@ -108,3 +108,17 @@ def test_data_without_a_fault_is_silent(seed):
     """20 of 20; and few points are points, not data."""
     assert found(points(seed)) == {}
     assert found(torch.zeros(8, 3)) == {}
+
+
+@SEEDS
+def test_heavy_tails_are_found_and_others_are_not(seed):
+    """KF606: of Student's t with 1.5 degrees of freedom; not of Laplace's exponential ones."""
+    torch.manual_seed(seed)
+    x = points(seed, 4000)
+    x[:, 1] = torch.distributions.Laplace(0, 1).sample((4000,))
+    assert list(data_findings(x)) == []
+    x[:, 3] = torch.distributions.StudentT(1.5).sample((4000,))
+    (finding,) = data_findings(x)
+    assert finding.code == "KF606" and finding.severity == "note"
+    assert finding.evidence["columns"] == "x3"
+    assert abs(finding.evidence["index"] - 1 / 1.5) < 4 * finding.evidence["standard_error"]

@@ -13,7 +13,7 @@ from kappaflow.diagnosis.unchanged import another
 from kappaflow.flows import Flow
 
 ROWS = 16
-DIRECTIONS = 4
+DIRECTIONS, SETTLE = 4, 2  # and on how many differences must settle: on one noise can by chance
 STEP = 1e-5  # of the size of a parameter
 SETTLED = 1e-4  # of the size of a derivative: what two steps of differences may differ by
 WRONG = 1e-3  # of it, too: what autograd and differences may differ by
@@ -102,7 +102,7 @@ def _direction(flow: Flow, seed: int) -> list[Tensor]:
 def _compared(flow: Flow, function: Function) -> tuple[int, float, float, float] | None:
     """Returns the direction on which both ways are furthest apart, both ways there, and the size.
 
-    None where differences settle on no direction.
+    None where differences settle on too few directions.
     """
     found = []
     for seed, (derived, size) in enumerate(_derived(flow, function, range(DIRECTIONS))):
@@ -110,7 +110,9 @@ def _compared(flow: Flow, function: Function) -> tuple[int, float, float, float]
         scale = max(size, abs(fine))
         if abs(fine - coarse) <= SETTLED * scale + 1e-9:
             found.append((seed, derived, fine, scale))
-    return max(found, key=lambda one: abs(one[1] - one[2]) / max(one[3], 1e-12), default=None)
+    if len(found) < SETTLE:
+        return None
+    return max(found, key=lambda one: abs(one[1] - one[2]) / max(one[3], 1e-12))
 
 
 def _derived(flow: Flow, function: Function, seeds: Iterable[int]) -> list[tuple[float, float]]:
