@@ -38,6 +38,7 @@ LAYOUT = [
     ("adapters",),
     ("converting",),
     ("diagnosis", "doctor"),
+    ("cures",),
     ("training",),
     ("report",),
     ("runs",),

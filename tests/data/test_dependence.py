@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kappaflow.data import Problem, examine, load_table
-from kappaflow.data.dependence import relations
+from kappaflow.data.dependence import nearest_relation, relations
 
 Array = NDArray[np.float64]
 
@@ -133,3 +133,16 @@ def test_large_whole_numbers_are_not_related_to_anything() -> None:
     generator = np.random.default_rng(9)
     x = np.column_stack([2.0**24 - generator.integers(0, 3, 500), generator.standard_normal(500)])
     assert dependent(x) == []
+
+
+@pytest.mark.parametrize("noise", [1e-5, 1e-2])
+def test_the_nearest_relation_says_what_it_leaves_of_a_column(noise):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(5000, 3)) * (1, 20, 3) + 7
+    d = 2 * x[:, 0] - 0.1 * x[:, 1]
+    values = np.column_stack([x, d + noise * d.std() * rng.normal(size=5000)])
+    relation, left = nearest_relation(values)
+    assert relation.column == 3
+    assert relation.others == (0, 1)
+    assert relation.coefficients == pytest.approx((2.0, -0.1), rel=10 * noise)
+    assert left == pytest.approx(noise, rel=0.1)

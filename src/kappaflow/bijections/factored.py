@@ -3,11 +3,13 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import finite_float, natural_int
-from kappaflow.bijections.linear import LinearMap
+from kappaflow.bijections.householder import reflections_of
+from kappaflow.bijections.linear import LinearMap, Numbers, square_and_shift
 from kappaflow.bijections.matrices import (
     Diagonal,
     Matrix,
@@ -19,6 +21,8 @@ from kappaflow.bijections.matrices import (
 from kappaflow.bijections.permutation import Permutation
 from kappaflow.errors import ArgumentError
 from kappaflow.registry import register
+
+REACHED = 0.95  # of the bound on logarithms, by numbers that are given
 
 
 @register("LULinear")
@@ -164,6 +168,57 @@ class SVDLinear(LinearMap):
         learns = condition_bound != 1 or free_scale
         self.log_scale = nn.Parameter(torch.zeros(features), requires_grad=learns)
         self.right = _paired_reflections(features, reflections)
+
+    @classmethod
+    def of(
+        cls, matrix: Numbers, shift: Numbers | None = None, *, condition_bound: float
+    ) -> "SVDLinear":
+        """Returns a layer of bounded condition number with a matrix, or with the nearest one.
+
+        Singular values outside condition_bound^(-0.475) to condition_bound^0.475 are moved to
+        these: a little inside the bound, so that training can move them in both directions.
+
+        Args:
+            matrix: M (n, n), of positive determinant.
+            shift: (n,); zeros if left out.
+            condition_bound: The largest condition number that training can reach, above 1.
+
+        Returns:
+            The layer, of the type of the matrix.
+
+        Raises:
+            ArgumentError: A shape does not fit, a number is not finite, the determinant is not
+                positive, or the bound is not above 1.
+
+        Example:
+            >>> layer = SVDLinear.of([[2.0, 0.0], [0.0, 1e-6]], condition_bound=100.0)
+            >>> layer.matrix().round(decimals=2)
+            tensor([[2.0000, 0.0000],
+                    [0.0000, 0.1100]])
+        """
+        weight, start = square_and_shift(matrix, shift)
+        if not finite_float("condition_bound", condition_bound) > 1:
+            raise ArgumentError(f"'condition_bound' should be above 1, got {condition_bound}.")
+        left, values, right = np.linalg.svd(weight.double().cpu().numpy())
+        if np.linalg.det(left) * np.linalg.det(right) < 0 or not values[-1] > 0:
+            raise ArgumentError(
+                "'matrix' should have a positive determinant, which products of a rotation, "
+                "positive numbers and a rotation have: put a permutation that exchanges two "
+                "features in front of the layer, and exchange two columns of the matrix."
+            )
+        if np.linalg.det(left) < 0:  # the last pair of vectors is turned round
+            left[:, -1], right[-1] = -left[:, -1], -right[-1]
+        layer = cls(len(weight), condition_bound=condition_bound).to(weight)
+        half = math.log(condition_bound) / 2
+        inside = (np.log(values) / half).clip(-REACHED, REACHED)
+        numbers = {
+            "left": reflections_of(left),
+            "log_scale": half * np.arctanh(inside),
+            "right": reflections_of(right),
+        }
+        state = {name: torch.from_numpy(value) for name, value in numbers.items()}
+        layer.load_state_dict({"shift": start, **state})
+        return layer
 
     def _form(self, dtype: torch.dtype) -> Matrix:
         return Product([

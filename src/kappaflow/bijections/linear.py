@@ -165,18 +165,8 @@ class Linear(LinearMap):
             ArgumentError: A shape does not fit, a number is not finite, or the matrix is singular
                 as far as its type can tell.
         """
-        weight = _numbers("matrix", matrix)
-        if weight.dim() != 2 or weight.shape[0] != weight.shape[1]:
-            raise ArgumentError(
-                f"'matrix' should be square, (n, n), got shape {tuple(weight.shape)}."
-            )
+        weight, start = square_and_shift(matrix, shift)
         layer = Linear(len(weight)).to(weight)
-        start = layer.shift.detach() if shift is None else _numbers("shift", shift)
-        if start.shape != layer.shift.shape:
-            raise ArgumentError(
-                f"'shift' should have shape ({len(weight)},), one number for each row of the "
-                f"matrix, got {tuple(start.shape)}."
-            )
         _check_rank(weight)
         layer.load_state_dict({"weight": weight, "shift": start})
         return layer
@@ -207,6 +197,20 @@ def _at_places(function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dty
 def _log_det(form: Matrix, x: Tensor) -> Tensor:
     """Returns log|det M|, once for each place, for each row of x (B, n, ...)."""
     return at_each_place(form.log_det().to(x.device), x)
+
+
+def square_and_shift(matrix: Numbers, shift: Numbers | None) -> tuple[Tensor, Tensor]:
+    """Returns a matrix (n, n) and a shift (n,), zeros if left out, or says what is wrong."""
+    weight = _numbers("matrix", matrix)
+    if weight.dim() != 2 or weight.shape[0] != weight.shape[1]:
+        raise ArgumentError(f"'matrix' should be square, (n, n), got shape {tuple(weight.shape)}.")
+    start = weight.new_zeros(len(weight)) if shift is None else _numbers("shift", shift)
+    if start.shape != (len(weight),):
+        raise ArgumentError(
+            f"'shift' should have shape ({len(weight)},), one number for each row of the "
+            f"matrix, got {tuple(start.shape)}."
+        )
+    return weight, start
 
 
 def _numbers(name: str, given: Numbers) -> Tensor:

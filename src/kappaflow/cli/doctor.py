@@ -1,12 +1,20 @@
 """`kappaflow doctor`."""
 
+from collections.abc import Sequence
+from json import loads
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.show import say_if_unfinished, table
+from kappaflow.cli.show import print_json, say_if_unfinished, table
 from kappaflow.cli.table_options import Names
+from kappaflow.cli.whole import Whole
+
+Cures = Annotated[
+    list[Literal["fuse", "bound", "float64", "pad", "drop", "jitter"]] | None,
+    Parameter(consume_multiple=True),
+]
 
 
 def doctor(
@@ -18,6 +26,9 @@ def doctor(
     select: Names = None,
     ignore: Names = None,
     out: Path | None = None,
+    fix: Cures = None,
+    into: Path | None = None,
+    epochs: Whole | None = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Say what is wrong with a flow: in which layer, why, and what to do about it.
@@ -40,6 +51,17 @@ def doctor(
         The same, to leave out.
     out
         An HTML file: the findings, and what was measured drawn beside them.
+    fix
+        Write a new run about which there is less to say, and show both. Alone, it does what keeps
+        the density or what an error calls for: fuse (neighbouring linear layers become one), bound
+        (nearly singular linear layers, and then the flow is trained on) and float64. What changes
+        the model or the data has to be named: pad (Gaussian padding; trained on), drop or jitter
+        (of a column that nearly follows from others; trained anew). Of a flow of code it prints
+        the lines to change, as a diff that patch -p0 takes.
+    into
+        The new run of --fix; RUN-fixed if left out.
+    epochs
+        For how many epochs at most --fix trains on (20).
     json
         Print the diagnosis as JSON.
     """
@@ -54,17 +76,25 @@ def doctor(
         examine_run,
         is_code,
         is_image_run,
+        lines_for,
     )
 
+    of_code = is_code(run)
+    _check_fix(fix, into, epochs, of_code=of_code, alone=not (data or context or out))
+    if fix is not None and not of_code:
+        return _fixed(Path(run), fix, into, epochs, json=json)
     check_codes(select or (), ignore or ())
     check_place("out", out, ".html")
-    if context and not is_code(run):
+    if context and not of_code:
         raise ArgumentError("'context' should be left out: a run knows the columns of its own.")
-    if not is_code(run):
+    if not of_code:
         say_if_unfinished(Path(run))
+    lines = None
     with words_shown(visible=False if json else None) as show:
-        if is_code(run):
-            diagnosis, points = examine_code(run, data, tuple(context or ()), progress=show)
+        if of_code:
+            given = tuple(context or ())
+            diagnosis, points, flow = examine_code(run, data, given, progress=show)
+            lines = None if fix is None else lines_for(run, flow, diagnosis)
         else:
             examine = examine_image_run if is_image_run(Path(run)) else examine_run
             diagnosis, points = examine(Path(run), data, progress=show)
@@ -73,7 +103,8 @@ def doctor(
             show("drawing the page")
             write_diagnosis(diagnosis, out, title=_title(run), points=points)
     if json:
-        print(diagnosis.to_json())
+        said = loads(diagnosis.to_json())
+        print_json(said if lines is None else {**said, "lines_to_change": lines})
         return 0 if diagnosis.ok else 1
     print(f"{diagnosis.verdict}\n")
     for finding in diagnosis.findings:
@@ -84,7 +115,37 @@ def doctor(
     if out is not None:
         measured["page"] = str(out)
     table((name.replace("_", " "), _short(value)) for name, value in measured.items())
+    if lines is not None:
+        print(f"\nLines to change:\n\n{lines}" if lines else "\nNo line to change is known.")
     return 0 if diagnosis.ok else 1
+
+
+def _check_fix(
+    fix: Sequence[str] | None, into: Path | None, epochs: int | None, *, of_code: bool, alone: bool
+) -> None:
+    """Refuses options that do not go with what is examined."""
+    from kappaflow.errors import ArgumentError
+
+    if (of_code or fix is None) and (into is not None or epochs is not None):
+        name = "into" if into is not None else "epochs"
+        raise ArgumentError(f"'{name}' should be left out: it is of --fix for a run.")
+    if fix and of_code:
+        raise ArgumentError("'fix' should name no cure for a flow of code: it prints lines.")
+    if fix is not None and not of_code and not alone:
+        raise ArgumentError(
+            "'fix' goes with --into, --epochs and --json alone: the run is examined on its own "
+            "held-out rows, and the new one has a report."
+        )
+
+
+def _fixed(
+    run: Path, cures: Sequence[str], into: Path | None, epochs: int | None, *, json: bool
+) -> int:
+    """Cures a run and returns the exit status."""
+    from kappaflow.cli.fix import fix
+
+    say_if_unfinished(run)
+    return fix(run, cures, into, epochs, json=json)
 
 
 def _title(run: str) -> str:

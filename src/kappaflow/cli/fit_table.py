@@ -55,6 +55,7 @@ def fit_table(
             against=options.against,
             repair=options.repair,
             split_seed=seed,
+            jitter=options.jitter,
         ),
         Model(model, arguments),
         out,

@@ -51,6 +51,9 @@ class TableOptions:
     repair
         Go on where the data has no density: drop the rows or columns concerned, or jitter the
         columns.
+    jitter
+        Columns to add Gaussian noise of 1e-3 of their spread to, such as one that nearly follows
+        from others.
     """
 
     partition: Literal["half", "alternating", "random", "random-half"] | None = None
@@ -68,9 +71,10 @@ class TableOptions:
     against: str | None = None
     condition_budget: float | None = None
     repair: Literal["drop", "jitter"] | None = None
+    jitter: Names = None
 
 
-OF_SOURCE = ("columns", "exclude", "context", "where", "against", "repair")
+OF_SOURCE = ("columns", "exclude", "context", "where", "against", "repair", "jitter")
 OF_TRAINING = ("condition_budget",)
 COUPLINGS = ("depth", "hidden", "memory", "partition", "start", "residual", "dropout", *PADDING)
 OF_MODELS = {

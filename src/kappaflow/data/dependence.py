@@ -57,6 +57,25 @@ def relations(values: FloatArray) -> tuple[Relation, ...]:
     return tuple(sorted(found, key=lambda relation: relation.column))
 
 
+def nearest_relation(values: FloatArray) -> tuple[Relation, float]:
+    """Returns the relation that is nearest to holding, and by how much it fails.
+
+    Args:
+        values: A table (rows, columns) of two columns or more, finite, no column constant.
+
+    Returns:
+        A column in terms of the others, and the root mean square of what that leaves of it, in
+        units of its standard deviation.
+    """
+    z, mean, std = standardised(values)
+    triangle = np.linalg.qr(z, mode="r") / np.sqrt(len(z))
+    _, strength, directions = np.linalg.svd(triangle, full_matrices=True)
+    row = directions[-1]
+    pivot = _dependent(row[None])[0]
+    left = float(strength[-1]) if len(strength) == z.shape[1] else 0.0
+    return _relation(row / row[pivot], pivot, mean, std), left / abs(float(row[pivot]))
+
+
 def _null_directions(z: FloatArray, rounding: FloatArray) -> FloatArray:
     """Returns unit directions (k, columns) along which z varies no more than rounding explains.
 

@@ -59,10 +59,10 @@ def repair(
         >>> repair(table, examine(table), "drop")[1]
         ('dropped 1 row with missing or infinite values (row 2)',)
     """
-    from kappaflow._checks import natural_int, one_of
+    from kappaflow._checks import one_of
 
     one_of("repair", how, ("drop", "jitter"))
-    generator = np.random.default_rng((natural_int("seed", seed), STREAM))
+    generator = _noise(seed)
     notes: list[str] = []
     for _ in range(ROUNDS):
         stops = [problem for problem in problems if problem.severity == "stop"]
@@ -111,6 +111,34 @@ def _concerned(table: Table, stops: list[Problem]) -> dict[str, list[str]]:
                 seen.add(name)
                 named.setdefault(problem.code, []).append(name)
     return named
+
+
+def jitter_columns(table: Table, names: Sequence[str], *, seed: int = 0) -> Table:
+    """Returns a table with Gaussian noise of 1e-3 of their standard deviation on some columns.
+
+    Args:
+        table: The table.
+        names: Its columns that are given noise.
+        seed: Seed of the noise.
+
+    Returns:
+        The table.
+
+    Raises:
+        DataError: It has no such column.
+    """
+    lacking = [name for name in names if name not in table.columns]
+    if lacking:
+        raise DataError(
+            f"{quoted(lacking)} cannot be given noise: there is no such column of numbers."
+        )
+    return _jitter(table, list(names), _noise(seed), constant=False)
+
+
+def _noise(seed: int) -> np.random.Generator:
+    from kappaflow._checks import natural_int
+
+    return np.random.default_rng((natural_int("seed", seed), STREAM))
 
 
 def _jitter(

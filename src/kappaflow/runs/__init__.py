@@ -1,9 +1,11 @@
 """Run folders from end to end: what the commands do, as functions."""
 
+from kappaflow.runs.cure import CuredRun, Health, cure_run
 from kappaflow.runs.examine_code import examine_code, is_code
 from kappaflow.runs.factor import factor_file
 from kappaflow.runs.fit import Model, RunSummary, fit_run
 from kappaflow.runs.fit_images import ImageRunSummary, fit_image_run
+from kappaflow.runs.fix_code import lines_for
 from kappaflow.runs.image_job import ImageSource
 from kappaflow.runs.job import Source
 from kappaflow.runs.rewrite import RewrittenRun, rewrite_run
@@ -13,6 +15,8 @@ from kappaflow.runs.use_images import examine_image_run, sample_image_run, score
 from kappaflow.runs.write_images import check_image_path, write_images
 
 __all__ = [
+    "CuredRun",
+    "Health",
     "ImageRunSummary",
     "ImageSource",
     "Model",
@@ -20,6 +24,7 @@ __all__ = [
     "RunSummary",
     "Source",
     "check_image_path",
+    "cure_run",
     "examine_code",
     "examine_image_run",
     "examine_run",
@@ -29,6 +34,7 @@ __all__ = [
     "is_code",
     "is_image_run",
     "is_unfinished_run",
+    "lines_for",
     "rewrite_run",
     "sample_image_run",
     "sample_run",

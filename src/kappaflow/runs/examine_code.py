@@ -43,8 +43,8 @@ def examine_code(
     context: tuple[str, ...] = (),
     *,
     progress: Progress = quietly,
-) -> tuple[Diagnosis, str]:
-    """Returns the doctor's diagnosis of a flow that code makes, and at which points, in words.
+) -> tuple[Diagnosis, str, object]:
+    """Returns the doctor's diagnosis of a flow that code makes, at which points, and the flow.
 
     The code is run: give none that you would not run yourself.
 
@@ -57,7 +57,7 @@ def examine_code(
         progress: Is told what is measured, before it is.
 
     Returns:
-        The diagnosis and the points.
+        The diagnosis, the points in words, and what the code made.
 
     Raises:
         ArgumentError: The code cannot be run, has no such name, or what it makes is no flow.
@@ -75,10 +75,10 @@ def examine_code(
         dtype = wrap(flow, *like).dtype
         x, given = x.to(dtype), None if given is None else given.to(dtype)
         found = examined(flow, x, given, make=make, progress=progress)
-        return with_findings(found, data_findings(table)), f"rows of {data}"
+        return with_findings(found, data_findings(table)), f"rows of {data}", flow
     if context:
         raise ArgumentError("'context' should be left out without data: it names its columns.")
-    return doctor(flow, x, given, make=make, progress=progress), words
+    return doctor(flow, x, given, make=make, progress=progress), words, flow
 
 
 Maker = Callable[[], object]

@@ -95,20 +95,30 @@ def fit_run(
     result = fit_tables(
         flow, tables.train, tables.validation, checked, out=folder, progress=progress, about=about
     )
-    stored = read_result(folder)
-    done = "test_nll" in stored
+    done = "test_nll" in read_result(folder)
     if not done:
-        report, diagnosis = evaluate(
-            result,
-            tables,
-            _about(result, source, model, tables, checked),
-            checked.condition_budget,
-        )
-        stored |= judged(result, report, tables)
-        write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
-        write_report(report, folder)
-        write_result(folder, stored)
+        about = _about(result, source, model, tables, checked)
+        write_judgement(result, tables, about, checked.condition_budget, folder)
     return RunSummary(folder, read_finished(folder), tables.notes, done)
+
+
+def write_judgement(
+    result: FitResult, tables: Tables, about: About, budget: float | None, folder: Path
+) -> None:
+    """Writes what held-out rows say of a trained flow to its folder: diagnosis, report, result.
+
+    Args:
+        result: What training came to.
+        tables: The rows of the run.
+        about: What was trained on what.
+        budget: The condition number that was asked for, if one was.
+        folder: The run folder, which is finished then.
+    """
+    report, diagnosis = evaluate(result, tables, about, budget)
+    stored = read_result(folder) | judged(result, report, tables)
+    write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
+    write_report(report, folder)
+    write_result(folder, stored)
 
 
 def _is_one_feature(model: Model, tables: Tables) -> bool:

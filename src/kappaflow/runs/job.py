@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from kappaflow.data import Table, drop_duplicate_rows, load_table, prepare, split
+from kappaflow.data.repair import jitter_columns
 from kappaflow.errors import ArgumentError, DataError
 
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -24,6 +25,7 @@ class Source:
         against: A condition on other rows of the same data, which are never trained on and should
             score lower; None for no such comparison.
         repair: "drop" or "jitter" where the data has no density.
+        jitter: Columns that are given Gaussian noise of 1e-3 of their standard deviation.
         split_seed: Decides which rows train (80 %), validate (10 %) and test (10 %).
     """
 
@@ -35,6 +37,7 @@ class Source:
     against: str | None = None
     repair: Literal["drop", "jitter"] | None = None
     split_seed: int = 0
+    jitter: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ def tables_of(source: Source) -> Tables:
     table, said = prepare(table, repair=source.repair)
     if duplicates:
         notes += (f"{duplicates} rows that repeat earlier ones were dropped before the split",)
+    if source.jitter:
+        table = jitter_columns(table, source.jitter)
+        notes += (f"added Gaussian noise of 1e-3 of the spread to {', '.join(source.jitter)}",)
     train, validation, test = split(table, fractions=FRACTIONS, seed=source.split_seed)
     if against is not None:
         against, _ = drop_duplicate_rows(against)

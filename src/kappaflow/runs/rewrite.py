@@ -4,29 +4,17 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from kappaflow.errors import ArgumentError, FileError
-from kappaflow.files import (
-    CONFIG,
-    WEIGHTS,
-    describe_model,
-    load,
-    read_config,
-    write_config,
-    write_weights,
-)
-from kappaflow.flows import Flow
-from kappaflow.report import write_report
+from kappaflow.errors import ArgumentError
+from kappaflow.files import load
 from kappaflow.rewrite import Certificate, rewrite_fixed_partition
-from kappaflow.runs.fit import DIAGNOSIS
-from kappaflow.runs.rewrite_images import ImageRun
-from kappaflow.runs.rewrite_table import TableRun
+from kappaflow.runs.anew_folder import write_anew
+from kappaflow.runs.anew_images import ImageRun
+from kappaflow.runs.anew_table import TableRun
 from kappaflow.runs.stored import is_image_run
 from kappaflow.storage import whole_directory, write_bytes
-from kappaflow.training import FitResult, read_result, write_result
 
-CERTIFICATE, METRICS, RESULT = "certificate.json", "metrics.jsonl", "result.json"
+CERTIFICATE = "certificate.json"
 
 
 @dataclass(frozen=True)
@@ -92,45 +80,7 @@ def rewrite_run(
     )
     done = RewrittenRun(new, certificate, points)
     with whole_directory(new) as place:
-        _write(made.eval(), run, done, place, f"from {old} on the partition {partition}")
+        write_anew(made.eval(), run, place, f"from {old} on the partition {partition}")
+        text = json.dumps(done.to_json(), indent=2) + "\n"
+        write_bytes(place / CERTIFICATE, text.encode())
     return done
-
-
-def _write(
-    flow: Flow, run: TableRun | ImageRun, done: RewrittenRun, place: Path, how: str
-) -> None:
-    """Writes to a new folder the flow, and what the old one says of its own, for this one."""
-    asked = read_config(run.folder / CONFIG).run
-    described = describe_model(flow).model_copy(update={"run": asked})
-    write_weights(place / WEIGHTS, flow.state_dict(), described)
-    write_config(place / CONFIG, described)
-    text = json.dumps(done.to_json(), indent=2) + "\n"
-    write_bytes(place / CERTIFICATE, text.encode())
-    for name in (METRICS, RESULT):
-        if (run.folder / name).exists():
-            write_bytes(place / name, (run.folder / name).read_bytes())
-    stored = read_result(run.folder) if (place / RESULT).exists() else {}
-    finished = "test_nll" in stored  # else a saved model, a run of the library, or one going on
-    run.add_pictures(flow, place, finished=finished)
-    if finished:
-        _judge_again(flow, run, stored, place, how)
-
-
-def _judge_again(
-    flow: Flow, run: TableRun | ImageRun, stored: dict[str, Any], place: Path, how: str
-) -> None:
-    """Writes report, diagnosis and result of a new flow to its folder."""
-    try:
-        result = FitResult(
-            flow=flow,
-            history=tuple(stored["history"]),
-            validation_nll=stored["validation_nll"],
-            best_epoch=stored["best_epoch"],
-            stopped_because=stored["stopped_because"],
-        )
-    except KeyError as error:
-        raise FileError(f"{run.folder / RESULT} should say {error}, it does not.") from None
-    report, diagnosis, found = run.judge(result, how)
-    write_bytes(place / DIAGNOSIS, diagnosis.to_json().encode())
-    write_report(report, place)
-    write_result(place, stored | found)

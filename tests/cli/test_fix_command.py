@@ -1,0 +1,157 @@
+"""`kappaflow doctor RUN --fix`: findings go, the run that was examined stays."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.files import describe_model, read_config, write_weights
+
+SMALL = ("--hidden", 8, "--max-epochs", 2, "--quiet")
+
+
+def contents(folder):
+    """Returns the bytes of all files of a folder, by name."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def respelled(run, change):
+    """Changes the flow of a finished run in place."""
+    flow = kf.load(run)
+    with torch.no_grad():
+        change(flow)
+    config = read_config(run / "config.json")
+    assert describe_model(flow).model == config.model
+    write_weights(run / "model.safetensors", flow.state_dict(), config)
+
+
+@pytest.fixture(scope="module")
+def near(tmp_path_factory):
+    """A csv whose column d is a - 2 b up to 3e-5."""
+    path = tmp_path_factory.mktemp("near") / "near.csv"
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 3))
+    d = x[:, 0] - 2 * x[:, 1] + 3e-5 * rng.normal(size=600)
+    np.savetxt(path, np.column_stack([x, d]), delimiter=",", header="a,b,c,d", comments="")
+    return path
+
+
+@pytest.fixture(scope="module")
+def squeezed(table, tmp_path_factory):
+    """A run with linear layers, one of which is nearly singular."""
+    from kappaflow.cli.app import main
+
+    out = tmp_path_factory.mktemp("squeezed") / "run"
+    words = ("fit", table, "--depth", 3, "--mixing", "lu", "--out", out, *SMALL)
+    assert main([str(word) for word in words]) == 0
+
+    def squeeze(flow):
+        layers = [part for part in flow.modules() if isinstance(part, kf.LULinear)]
+        layers[1].triangles[1, 1] = -12.0  # exp(-12)
+
+    respelled(out, squeeze)
+    return out
+
+
+def test_a_nearly_singular_layer_gets_a_bound_and_the_flow_is_trained_on(run, squeezed, tmp_path):
+    before, new = contents(squeezed), tmp_path / "new"
+    found = run("doctor", squeezed, "--fix", "--into", new, "--epochs", 3, "--json")
+    said = json.loads(found.out)
+    assert "KF305" in [one["code"] for one in said["before"]["findings"]]
+    assert "KF305" not in [one["code"] for one in said["after"]["findings"]]
+    assert [word.split(":")[0] for word in said["done"]] == ["bound", "trained on for 3 epochs"]
+    assert said["after"]["measured"]["condition_number_max"] < 1e4
+    assert said["before"]["measured"]["condition_number_max"] > 1e4
+    assert contents(squeezed) == before
+    assert (new / "report.html").exists()
+    assert json.loads((new / "cures.json").read_text()) == said
+    assert run("score", new, read_config(new / "config.json").run["source"]["data"]).status == 0
+    assert run("report", new).status == 0
+
+
+def test_float64_is_what_rounding_asks_for(run, squeezed, tmp_path):
+    new = tmp_path / "new"
+    found = run("doctor", squeezed, "--fix", "float64", "--into", new)
+    assert found.status == 0, found.err
+    assert "float64: scored and sampled in float64, not in float32" in found.out
+    assert "condition number max" in found.out
+    flow, old = kf.load(new), kf.load(squeezed)
+    assert flow.dtype == torch.float64
+    x = torch.zeros(1, 3)
+    torch.testing.assert_close(flow.log_prob(x.double()), old.double().log_prob(x.double()))
+    assert json.loads((new / "diagnosis.json").read_text())["measured"]["dtype"] == "float64"
+
+
+def test_neighbouring_linear_layers_become_one_on_a_saved_model(run, tmp_path):
+    there = kf.Linear.of([[1.0, 1.0], [1.0, 1.0 + 2e-5]])
+    layers = [there, kf.Linear.of(torch.linalg.inv(there.matrix().double()).float())]
+    kf.save(kf.Flow(kf.StandardNormal(2), kf.Chain([kf.ActNorm(2), *layers])), tmp_path / "model")
+    found = run("doctor", tmp_path / "model", "--fix", "fuse")
+    assert "neighbouring linear layers became one" in found.out
+    fused = kf.load(tmp_path / "model-fixed")
+    assert len(fused.bijection) < 3
+
+
+def test_a_column_that_nearly_follows_is_left_out_or_jittered(run, near, tmp_path):
+    folder = tmp_path / "run"
+    assert run("fit", near, "--depth", 2, "--out", folder, *SMALL).status == 0
+    found = run("doctor", folder, "--fix")
+    assert "Nothing was done" in found.out
+    assert "On request, --fix drop: column 'd' nearly follows from others" in found.out
+    for cure in ("drop", "jitter"):
+        new = tmp_path / cure
+        found = run("doctor", folder, "--fix", cure, "--into", new)
+        assert found.status == 0, found.err
+        assert "On request" not in found.out
+        asked = read_config(new / "config.json").run
+        assert ("d" in asked["columns"]) == (cure == "jitter")
+        assert asked["source"]["jitter"] == (["d"] if cure == "jitter" else None)
+        assert ("NLL" in found.out) == (cure == "jitter")  # of other columns it compares with none
+    jittered = run("doctor", tmp_path / "jitter", "--fix", "jitter")
+    assert "no column of the run follows" in jittered.err
+
+
+def test_padding_keeps_the_density_and_is_trained_on(run, finished, tmp_path):
+    new = tmp_path / "padded"
+    found = run("doctor", finished, "--fix", "pad", "--into", new, "--epochs", 1)
+    assert found.status == 0, found.err
+    assert "bound on the NLL" in found.out
+    assert kf.load(new).joint_shape == (6,)
+    # The same command again, after a training that was killed before its report, goes on.
+    result = json.loads((new / "result.json").read_text())
+    kept = {key: result[key] for key in ("history", "validation_nll", "best_epoch")}
+    kept["stopped_because"] = result["stopped_because"]
+    (new / "result.json").write_text(json.dumps(kept))
+    again = run("doctor", finished, "--fix", "pad", "--into", new, "--epochs", 1)
+    assert again.status == 0, again.err
+    assert json.loads((new / "result.json").read_text())["test_nll"] == pytest.approx(
+        result["test_nll"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--fix", "jitter"), "no column of the run follows"),
+        (("--fix", "drop", "fuse"), "alone"),
+        (("--fix", "--out", "page.html"), "--into"),
+        (("--fix", "--epochs", 0), "epochs"),
+        (("--fix", "--into", "."), "there already"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(run, finished, words, said):
+    found = run("doctor", finished, *words)
+    assert found.status != 0
+    assert said in found.err
+    assert "Traceback" not in found.err
+    assert len(found.err.strip().splitlines()) == 1
+
+
+def test_cures_that_train_need_the_data(run, tmp_path):
+    kf.save(kf.real_nvp(3, depth=2, hidden=(8,)), tmp_path / "model")
+    for cure in ("pad", "drop"):
+        found = run("doctor", tmp_path / "model", "--fix", cure)
+        assert "whose data is found as it was" in found.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
