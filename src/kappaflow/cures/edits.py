@@ -88,7 +88,7 @@ class Text:
         return "".join(difflib.unified_diff(before, after, name, name))
 
     def _behind(self, end: int, last: int) -> int:
-        """Returns where an expression ends with brackets, which the tree has not, before `last`."""
+        """Returns where an expression ends with its brackets, of which the tree says nothing."""
         for place in range(end, last):
             letter = self._bytes[place : place + 1]
             if letter == b")":
@@ -101,5 +101,4 @@ class Text:
         return self._lines[node.lineno - 1] + node.col_offset
 
     def _end(self, node: ast.expr) -> int:
-        assert node.end_lineno is not None  # noqa: S101 - of parsed trees it is there
-        return self._lines[node.end_lineno - 1] + (node.end_col_offset or 0)
+        return self._lines[(node.end_lineno or node.lineno) - 1] + (node.end_col_offset or 0)
