@@ -12,6 +12,10 @@ COMMANDS = {
     ),
     "gradients": ("suite:gradients", "Compare float32 gradients with float64, by memory mode."),
     "spectra": ("spectra:spectra", "Compare singular values with those of dense Jacobians."),
+    "sigma-min": (
+        "sigma_min:sigma_min",
+        "Compare both ends of spectra in float32 with extended precision, over condition numbers.",
+    ),
     "write-page": ("page:write_page", "Write docs/benchmarks.md from the results."),
     "defaults": (
         "defaults:defaults",

@@ -14,6 +14,7 @@ from benchmarks.images_page import image_values
 from benchmarks.images_spectra_page import image_spectra_values
 from benchmarks.mixing_page import mixing_values
 from benchmarks.processes import ROOT, console
+from benchmarks.sigma_min import cost_table, error_table
 from benchmarks.suite import KEPT, RESULTS
 from benchmarks.tables import (
     failures,
@@ -33,6 +34,7 @@ IMAGES = ("images", "mixing", "image-spectra")
 FACTORIZATIONS = ("factor",)
 EXAMINATIONS = ("doctor",)
 CONVERTED = ("converting",)
+ENDS = ("sigma-min",)
 Results = dict[str, Any]
 
 
@@ -45,6 +47,7 @@ def write_page(
     factor: Path = ROOT / "docs" / "benchmarks-factor.md",
     doctor: Path = ROOT / "docs" / "benchmarks-doctor.md",
     converting: Path = ROOT / "docs" / "benchmarks-converting.md",
+    ends: Path = ROOT / "docs" / "benchmarks-sigma-min.md",
 ) -> None:
     """Write the pages of the documentation from the files of results.
 
@@ -65,13 +68,16 @@ def write_page(
         The page on examinations.
     converting
         The page on converted flows.
+    ends
+        The page on both ends of spectra.
     """
     results = read_results(folder)
     factorizations = read_results(kept, FACTORIZATIONS)
     of_images = read_results(kept, IMAGES)
     examinations = read_results(kept, EXAMINATIONS)
     of_converted = read_results(kept, CONVERTED)
-    if not (results or factorizations or of_images or examinations or of_converted):
+    of_ends = read_results(kept, ENDS)
+    if not (results or factorizations or of_images or examinations or of_converted or of_ends):
         raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
     if results:
         _write(out, page(results))
@@ -83,6 +89,8 @@ def write_page(
         _write(doctor, doctor_page(examinations))
     if of_converted:
         _write(converting, converting_page(of_converted))
+    if of_ends:
+        _write(ends, ends_page(of_ends))
 
 
 def _write(path: Path, text: str) -> None:
@@ -200,6 +208,30 @@ def converting_page(results: Results) -> str:
     """
     values = converting_values(results["converting"])
     return _template("converting.md.jinja").render(machines=_machines(results), converting=values)
+
+
+def ends_page(results: Results) -> str:
+    """Returns the page on both ends of spectra as Markdown.
+
+    Args:
+        results: By part: sigma-min.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    found = results["sigma-min"]
+    return _template("sigma_min.md.jinja").render(
+        machines=list(_machines(results)),
+        sigma_min=error_table(found["lines"], "sigma_min"),
+        sigma_max=error_table(found["lines"], "sigma_max"),
+        costs=cost_table(found["costs"]),
+        seeds=found["seeds"],
+        features=found["features"],
+        worst={
+            way: f"{max(line[way]['sigma_min'] for line in found['lines']):.0e}"
+            for way in ("in_float32", "spectrum", "lanczos", "profile")
+        },
+    )
 
 
 def _template(name: str) -> Template:

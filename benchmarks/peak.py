@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,14 @@ def _step(row: Row, shape: Shape | ImageShape) -> dict[str, int]:
     loss.backward()
     peak = _status_bytes("VmHWM") - before
     return {"peak_bytes": peak, "kept_bytes": kept}
+
+
+def peak_of_call(call: Callable[[], object]) -> int:
+    """Returns the most that a call has in memory beyond what was there before, in bytes."""
+    before = _resident_after_trim()
+    Path("/proc/self/clear_refs").write_text("5")
+    call()
+    return _status_bytes("VmHWM") - before
 
 
 def _resident_after_trim() -> int:

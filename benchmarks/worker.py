@@ -25,6 +25,7 @@ from benchmarks.numerics import numerics_of
 from benchmarks.peak import peak_of_step
 from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.rows import all_rows
+from benchmarks.sigma_min_cost import cost_of
 from benchmarks.timing import Budget, time_group, time_images
 
 
@@ -115,6 +116,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "converting_errors": converting_errors,
     "mixing_training": mixing_training,
     "mixing_times": mixing_times,
+    "sigma_min_cost": cost_of,
 }
 
 

@@ -39,8 +39,8 @@ def test_the_last_row_is_the_spectrum_of_the_core():
 
 
 def test_each_row_of_a_layer_is_its_own_spectrum():
-    """At the points that reach it, with the context that it sees."""
-    flow, (x, context) = conditional_flow(), points()
+    """At the points that reach it, with the context that it sees; measured in float64."""
+    flow, x, context = conditional_flow().double(), *(part.double() for part in points())
     profile = kf.profile(flow, x, context=context)
     h = flow.units(x)[0]
     for i, layer in enumerate(layers_of(flow.core, context)):

@@ -18,6 +18,7 @@ from kappaflow.conditioning.round_trip import (
     there_and_back,
 )
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE, Status, extremes_by_lanczos
+from kappaflow.conditioning.wide import in_float64
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.linearization import ChainLinearization, Linearization
@@ -29,6 +30,8 @@ DENSE_WORK = 7e6
 # up to one between, of which there are many. Errors are of the size of their squares.
 TOLERANCE, TOLERANCE_BETWEEN = 1e-3, 1e-2
 Progress = Callable[[str], None]
+Pair = tuple[Tensor, Tensor]  # (L, B) each
+Extremes = tuple[Pair, Pair, Status]
 QUANTILES = {"median": 0.5, "p95": 0.95, "max": 1.0}
 
 
@@ -37,7 +40,10 @@ class Profile:
     """Singular values, log_det and round-trip errors over the L layers of a flow, at B points.
 
     All tensors are float64. "Layer" is one layer alone, at the point that reaches it; the others
-    are cumulative: the map from the standardised data to behind layer l.
+    are cumulative: the map from the standardised data to behind layer l. Singular values are
+    measured in float64, where the flow can be copied to it; where they come from Lanczos
+    iterations, only if eps times a condition number of a layer, or of all up to one, is above a
+    thousandth. Log_dets and round trips are what the flow makes of them in its own type.
 
     Attributes:
         layers: Names of the layers, data side first.
@@ -166,28 +172,39 @@ def profile_at(
     context: Tensor | None,
     generator: torch.Generator | None = None,
     *,
+    wide: Flow | None = None,
     progress: Progress = lambda text: None,
 ) -> Profile:
     """Returns the profile at points that are checked, or that the flow itself has made.
 
-    `progress` is told which layer is measured, before it is.
+    `wide` is a copy of the flow in float64, where `copy.deepcopy` makes none; `progress` is told
+    which layer is measured, before it is.
     """
+
+    def measure(flow: Flow, x: Tensor, context: Tensor | None) -> Extremes:
+        x = flow.units(x)[0]
+        parts = _linearize(layers_of(flow.core, context), x)
+        extremes = _dense_extremes if _forms_matrices(x, len(parts)) else _lanczos_extremes
+        return extremes(parts, x, progress)
+
     with measuring(flow):
         layers = layers_of(flow.core, context)
         if not layers:
             raise ArgumentError(
                 "'flow' should have a layer behind its standardisation to measure."
             )
-        x = flow.units(x)[0]
-        parts = _linearize(layers, x)
-        measure = _dense_extremes if _forms_matrices(x, len(parts)) else _lanczos_extremes
-        each, up_to, status = measure(parts, x, progress)
+        at, x = x, flow.units(x)[0]
+        found = None if _forms_matrices(x, len(layers)) else measure(flow, at, context)
+        if found is None or _is_lost(found, x.dtype):
+            found = in_float64(measure, flow, at, context, wide=wide)
+        each, up_to, status = found
+        layer_log_det, layer_round_trip = _alone(layers, x)
         return Profile(
             layers=tuple(layer.name for layer in layers),
             layer_sigma_max=each[0],
             layer_sigma_min=each[1],
-            layer_log_det=torch.stack([part.log_det.double() for part in parts]),
-            layer_round_trip=_alone(layers, parts, x),
+            layer_log_det=layer_log_det,
+            layer_round_trip=layer_round_trip,
             sigma_max=up_to[0],
             sigma_min=up_to[1],
             round_trip_data=there_and_back(layers, x)[:-1],
@@ -221,18 +238,24 @@ def _forms_matrices(x: Tensor, layers: int) -> bool:
     return n <= MATRIX_FREE_ABOVE or len(x) * n**3 <= DENSE_WORK * layers
 
 
-def _alone(layers: tuple[Layer, ...], parts: list[Linearization], x: Tensor) -> Tensor:
-    """Returns the round-trip error of each layer alone, (L, B)."""
-    errors = []
-    for layer, part in zip(layers, parts, strict=True):
-        errors.append(distance(layer.bijection.inverse(part.value, layer.context)[0], x))
-        x = part.value
-    return torch.stack(errors)
+def _is_lost(found: Extremes, dtype: torch.dtype) -> bool:
+    """Returns whether a type narrower than float64 may miss singular values by a thousandth."""
+    worst = max((top / bottom).nan_to_num(torch.inf).max().item() for top, bottom in found[:2])
+    return dtype != torch.float64 and not torch.finfo(dtype).eps * worst < TOLERANCE
 
 
-def _dense_extremes(
-    parts: list[Linearization], x: Tensor, progress: Progress
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Status]:
+def _alone(layers: tuple[Layer, ...], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the log_det and the round-trip error of each layer alone, (L, B) each."""
+    log_dets, errors = [], []
+    for layer in layers:
+        value, log_det = layer.bijection(x, layer.context)
+        log_dets.append(log_det.double())
+        errors.append(distance(layer.bijection.inverse(value, layer.context)[0], x))
+        x = value
+    return torch.stack(log_dets), torch.stack(errors)
+
+
+def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -> Extremes:
     """Returns (sigma_max, sigma_min) of each layer and of all up to it, from dense matrices.
 
     The cumulative inverse is the product of the layers' inverses: sigma_min never comes from the
@@ -253,9 +276,7 @@ def _dense_extremes(
     return _stacked(each), _stacked(up_to), status
 
 
-def _lanczos_extremes(
-    parts: list[Linearization], x: Tensor, progress: Progress
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Status]:
+def _lanczos_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -> Extremes:
     """Returns the same by Lanczos iterations on the products.
 
     The directions that the layers so far stretch most and least are nearly those of one layer

@@ -11,6 +11,7 @@ from kappaflow.bijection import Bijection
 from kappaflow.conditioning.jacobian import dense, flat, largest
 from kappaflow.conditioning.lanczos import golub_kahan
 from kappaflow.conditioning.points import checked_points, measuring
+from kappaflow.conditioning.wide import in_float64
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 
@@ -90,7 +91,9 @@ def spectrum(
             flow was given instead of a bijection.
 
     Note:
-        Measured in evaluation mode; mode and state of the bijection are left as they were.
+        Measured in evaluation mode, by a copy in float64 at the same points: rounding of a
+        narrower type moves nothing. Where there can be no copy, or none in float64, the bijection
+        itself is measured in its own type. Its mode and state are left as they were.
 
     Source:
         Golub, Kahan 1965 for the matrix-free route.
@@ -116,13 +119,17 @@ def spectrum(
     positive_int("max_steps", max_steps)
     if method == "auto":
         method = "dense" if n <= MATRIX_FREE_ABOVE else "lanczos"
-    with measuring(bijection):
+
+    def measure(
+        bijection: Bijection, x: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor, Status]:
         linearization = bijection.linearize(x, context)
         if method == "dense":
-            found = _dense(linearization, x, k)
-        else:
-            found = extremes_by_lanczos(linearization, x, k, tolerance, max_steps)[:3]
-    top, bottom, status = found
+            return _dense(linearization, x, k)
+        return extremes_by_lanczos(linearization, x, k, tolerance, max_steps)[:3]
+
+    with measuring(bijection):
+        top, bottom, status = in_float64(measure, bijection, x, context)
     if k == 1:
         top, bottom = top[:, 0], bottom[:, 0]
     return Spectrum(top, bottom, status, method)

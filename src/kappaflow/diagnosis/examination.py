@@ -36,7 +36,7 @@ from kappaflow.diagnosis.measures.tails import tails_of
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.diagnosis.rules.data import data_findings
 from kappaflow.diagnosis.tables import tables_of
-from kappaflow.diagnosis.unchanged import to_examine
+from kappaflow.diagnosis.unchanged import another, to_examine
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 
@@ -196,7 +196,11 @@ def _measure(
     drawn = flow.bijection.inverse(z, few)[0]
     at = drawn if x is None else at
     shape = profile_at(
-        flow, at, few, progress=lambda layer: progress(f"conditioning over depth, {layer}")
+        flow,
+        at,
+        few,
+        wide=another(flow, at, few, torch.float64),
+        progress=lambda layer: progress(f"conditioning over depth, {layer}"),
     )
     points, latents = flow.units(at)[0], latent_points(flow, len(at), few)
     layers = layers_of(flow.core, few)

@@ -9,6 +9,7 @@ from torch import Tensor
 from kappaflow.conditioning import TRUSTED, Profile
 from kappaflow.diagnosis.finding import Finding
 from kappaflow.diagnosis.measured import Measured
+from kappaflow.diagnosis.rules.growth import growth_of
 from kappaflow.diagnosis.rules.log_dets import LOST
 
 
@@ -135,6 +136,7 @@ def ill_conditioned(m: Measured) -> Iterator[Finding]:
     error = lost > TRUSTED
     digits = max(0, round(-math.log10(lost)))
     left = ("no digit", "about 1 digit")[digits] if digits < 2 else f"about {digits} digits"
+    growth = growth_of(m.profile)
     yield Finding(
         code="KF301",
         severity="error" if error else "warning",
@@ -143,13 +145,24 @@ def ill_conditioned(m: Measured) -> Iterator[Finding]:
             f"The condition number reaches {kappa:.1e}, which leaves {left} of a result at the "
             "worst point."
         ),
-        cause="Some directions are stretched and others squeezed by much, layer after layer.",
+        cause=(
+            "Some directions are stretched and others squeezed by much: "
+            f"{growth.in_words(given=m.given)}."
+        ),
         cure=(
             "Score and sample in float64, and train with a smaller scale_bound."
             if error
             else "Watch it over training: far from the data it can be worse. float64 has room."
         ),
-        evidence={"condition_number_max": kappa, "eps_times_it": lost},
+        evidence={
+            "condition_number_max": kappa,
+            "eps_times_it": lost,
+            "worst_point": growth.point,
+            "layers_growing": growth.growing,
+            "factor_a_layer": growth.a_layer,
+            "largest_factor": growth.largest,
+            "largest_factor_layer": growth.layer,
+        },
     )
 
 

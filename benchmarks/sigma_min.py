@@ -1,0 +1,221 @@
+"""How right sigma_min and sigma_max of float32 flows are, over condition numbers."""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+import kappaflow as kf
+from benchmarks.exact_jacobians import exact_extremes
+from benchmarks.lines import Line, grouped, write_results
+from benchmarks.machine import machine
+from benchmarks.peak import ENVIRONMENT
+from benchmarks.processes import Job, console, run
+from benchmarks.sigma_min_cost import COSTS
+from benchmarks.suite import KEPT, JsonFile
+from benchmarks.tables import markdown, number
+from kappaflow.conditioning import layers_of
+from kappaflow.conditioning.jacobian import dense, largest
+from kappaflow.conditioning.points import measuring
+
+HIDDEN, BOUND = (32, 32), 40.0  # of the conditioners; on the log-scales of all couplings together
+LINEAR = 1e6  # the condition number of a linear layer
+HEADS = {
+    "in_float32": "products in float32",
+    "at_float32": "in float64, at float32's points",
+    "spectrum": "`spectrum`, dense",
+    "lanczos": "`spectrum`, Lanczos",
+    "profile": "`profile`",
+}
+Extremes = tuple[Tensor, Tensor]
+Make = Callable[[int, float, int], kf.Chain]
+
+
+def sigma_min(
+    *,
+    features: Sequence[int] = (4, 16, 64),
+    condition_numbers: Sequence[float] = (1e3, 1e5, 1e7, 1e9, 1e11, 1e13, 1e17),
+    seeds: int = 5,
+    costs: Sequence[str] = tuple(COSTS),
+    threads: int = 1,
+    file: JsonFile = KEPT / "sigma-min.json",
+) -> None:
+    """Compare sigma_min and sigma_max of float32 flows with extended precision, and time them.
+
+    The reference is the map that the float32 weights define, at a float32 point, in extended
+    precision throughout. The weights of each flow are scaled so that its condition number there is
+    about the one asked for.
+
+    Parameters
+    ----------
+    features
+        Of the flows.
+    condition_numbers
+        That are asked for; of flows with linear layers none below 1e7.
+    seeds
+        Flows of each kind.
+    costs
+        Flows of which time and memory are taken.
+    threads
+        Of torch.
+    file
+        The file of results.
+    """
+    torch.set_num_threads(threads)
+    lines = [
+        measured(name, make, n, wanted, seed)
+        for name, (make, least) in CASES.items()
+        for n in features
+        for wanted in condition_numbers
+        if wanted >= least
+        for seed in range(seeds)
+    ]
+    jobs = [Job("sigma_min_cost", {"name": name}, name, ENVIRONMENT) for name in costs]
+    costs_found = [found["result"] for found in run(jobs, threads=threads) if found]
+    console.print(error_table(lines, "sigma_min"), markup=False, soft_wrap=True)
+    console.print(cost_table(costs_found), markup=False, soft_wrap=True)
+    results = {"seeds": seeds, "features": list(features), "lines": lines, "costs": costs_found}
+    write_results(file, {"machine": machine(), **results})
+    console.print(f"Wrote {file}", markup=False, soft_wrap=True)
+
+
+def measured(name: str, make: Make, n: int, wanted: float, seed: int) -> Line:
+    """Returns the errors of each way at one point of a flow of about a condition number."""
+    x = torch.randn(1, n, generator=torch.Generator().manual_seed(seed))
+    core = scaled_to(wanted, lambda size: make(n, size, seed).eval(), x)
+    whole, free = kf.spectrum(core, x), kf.spectrum(core, x, method="lanczos")
+    depth = kf.profile(kf.Flow(kf.StandardNormal(n), core), x)
+    found = {
+        "in_float32": extremes_at(core, states(core, x)),
+        "at_float32": extremes_at(core, [state.double() for state in states(core, x)]),
+        "spectrum": (whole.sigma_max, whole.sigma_min),
+        "lanczos": (free.sigma_max, free.sigma_min),
+        "profile": (depth.sigma_max[-1], depth.sigma_min[-1]),
+    }
+    truth = exact_extremes(core, x[0])
+    line: Line = {"flow": name, "features": n, "wanted": wanted, "seed": seed}
+    line["condition_number"] = truth[0] / truth[1]
+    line["worst_layer"] = depth.layer_condition_number.max().item()
+    for way, values in found.items():
+        errors = [abs(s.item() / true - 1) for s, true in zip(values, truth, strict=True)]
+        line[way] = dict(zip(("sigma_max", "sigma_min"), errors, strict=True))
+    return line
+
+
+def scaled_to(wanted: float, make: Callable[[float], kf.Chain], x: Tensor) -> kf.Chain:
+    """Returns what is made with weights of such a size that it has a condition number."""
+    low, high = 0.0, 3.0
+    for _ in range(24):
+        middle = (low + high) / 2
+        found = kf.spectrum(make(middle), x).condition_number.log().mean().exp()
+        low, high = (middle, high) if found < wanted else (low, middle)
+    return make(low)
+
+
+def states(core: kf.Chain, x: Tensor) -> list[Tensor]:
+    """Returns the points in front of the layers, as the type of x has them."""
+    found = [x]
+    with measuring(core):
+        for layer in layers_of(core)[:-1]:
+            found.append(layer.bijection(found[-1])[0])
+    return found
+
+
+def extremes_at(core: kf.Chain, points: Sequence[Tensor]) -> Extremes:
+    """Returns both ends of the product of the layers at these points, in the points' type."""
+    twin = copy.deepcopy(core).to(points[0].dtype)
+    x = torch.eye(points[0].shape[1], dtype=points[0].dtype)
+    there, back = (x.expand(len(points[0]), -1, -1) for _ in range(2))
+    with measuring(twin):
+        for layer, point in zip(layers_of(twin), points, strict=True):
+            at = layer.bijection.linearize(point)
+            there = dense(at.jv, point).to(x) @ there
+            back = back @ dense(at.inverse_jv, at.value).to(x)
+    return largest(there.double())[:, 0], 1 / largest(back.double())[:, 0]
+
+
+def couplings(n: int, size: float, seed: int, depth: int = 8) -> kf.Chain:
+    """Returns couplings with random weights of a size."""
+    core = kf.real_nvp(n, depth=depth, hidden=HIDDEN, scale_bound=BOUND).core
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in core.parameters():
+            inputs = 1 if parameter.dim() == 1 else parameter.shape[-1]
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(noise * size / inputs**0.5)
+    return core
+
+
+def with_linear(n: int, size: float, seed: int, form: str) -> kf.Chain:
+    """Returns couplings with an ill-conditioned linear layer between them."""
+    before, after = (couplings(n, size, s, depth=4) for s in (seed, seed + 1000))
+    return kf.Chain([before, linear(stretching(n, seed), form), after])
+
+
+def undone(n: int, size: float, seed: int) -> kf.Chain:
+    """Returns couplings between an ill-conditioned linear layer and its inverse."""
+    matrix = stretching(n, seed)
+    parts = linear(matrix, "plain"), linear(torch.linalg.inv(matrix), "plain")
+    return kf.Chain([parts[0], couplings(n, size, seed), parts[1]])
+
+
+def stretching(n: int, seed: int) -> Tensor:
+    """Returns a random matrix whose condition number is `LINEAR`, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    left, right = torch.randn(2, n, n, generator=generator, dtype=torch.float64)
+    values = torch.logspace(0.5, -0.5, n, base=LINEAR, dtype=torch.float64)
+    return torch.linalg.qr(left)[0] * values @ torch.linalg.qr(right)[0]
+
+
+def linear(matrix: Tensor, form: str) -> kf.Bijection:
+    """Returns a layer with a matrix, or with one of other signs for "lu", in float32."""
+    if form == "plain":
+        layer = kf.Linear(len(matrix))
+        layer.load_state_dict({"weight": matrix.float(), "shift": layer.shift.detach()})
+        return layer
+    layer = kf.LULinear(len(matrix))
+    order, lower, upper = torch.linalg.lu(matrix)
+    upper = upper * upper.diagonal().sign()
+    with torch.no_grad():
+        layer.permutation.index.copy_(order.argmax(1))
+        layer.triangles.copy_(lower.tril(-1) + upper.triu(1) + upper.diagonal().log().diag())
+    return layer
+
+
+CASES: dict[str, tuple[Make, float]] = {  # and the least condition number to ask for
+    "8 couplings": (couplings, 1.0),
+    "32 couplings": (lambda n, size, seed: couplings(n, size, seed, depth=32), 1.0),
+    "8 couplings, a dense layer of 1e6": (lambda *a: with_linear(*a, form="plain"), 1e7),
+    "8 couplings, an LU layer of 1e6": (lambda *a: with_linear(*a, form="lu"), 1e7),
+    "a dense layer of 1e6, 8 couplings, its inverse": (undone, 1.0),
+}
+
+
+def error_table(lines: Sequence[Line], end: str) -> str:
+    """Returns the largest errors of one end, by kind of flow and condition number asked for."""
+    rows = []
+    for (flow, wanted), group in grouped(lines, ("flow", "wanted")).items():
+        each = sorted(line["condition_number"] for line in group)
+        errors = (number(max(line[way][end] for line in group)) for way in HEADS)
+        rows.append([flow, f"{wanted:.0e}", f"{each[0]:.0e} to {each[-1]:.0e}", *errors])
+    return markdown(["flow", "condition number", "measured", *HEADS.values()], rows)
+
+
+def cost_table(costs: Sequence[Line]) -> str:
+    """Returns what float64 costs beside float32, by flow."""
+    head, rows = ["flow"], []
+    for measurement in ("spectrum", "profile"):
+        head += [f"`{measurement}` [s]", "times float32's", "peak [MB]", "times float32's"]
+    for line in costs:
+        cells = [line["flow"]]
+        for measurement in ("spectrum", "profile"):
+            one = line[measurement]
+            cells += [
+                number(one["time_s"]["float64"]),
+                number(one["time_ratio"]),
+                number(one["peak_bytes"]["float64"] / 1e6),
+                number(one["memory_ratio"]),
+            ]
+        rows.append(cells)
+    return markdown(head, rows)

@@ -1,0 +1,100 @@
+"""What it costs to measure singular values in float64 instead of the flow's float32."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from importlib import import_module
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+import kappaflow as kf
+from benchmarks.lines import Line
+from benchmarks.peak import peak_of_call
+from benchmarks.turns import in_turn, timed
+
+NOISE = 0.02  # added to all parameters
+ROUNDS = 5
+Case = tuple[Callable[[], kf.Flow], tuple[int, ...]]  # makes the flow; the shape of the points
+COSTS: dict[str, Case] = {
+    "8 couplings of 16 features, 64 points": (lambda: kf.real_nvp(16), (64, 16)),
+    "32 couplings of 64 features, 1 point": (lambda: kf.real_nvp(64, depth=32), (1, 64)),
+    "32 couplings of 64 features, 64 points": (lambda: kf.real_nvp(64, depth=32), (64, 64)),
+    "Glow of 3 x 16 x 16, 24 layers, 1 image": (
+        lambda: kf.glow((3, 16, 16), levels=2, steps=4, hidden=64),
+        (1, 3, 16, 16),
+    ),
+}
+
+
+def cost_of(name: str) -> Line:
+    """Returns times and peak memory of `spectrum` and `profile` in both types, and the ratios.
+
+    Args:
+        name: Which case of `COSTS`.
+
+    Returns:
+        By measurement "time_ratio", the median of float64 over that of float32, taken in turn, and
+        "memory_ratio" of the resident peaks above what was there before.
+    """
+    flow, x = _off_start(*COSTS[name])
+    calls: dict[str, Callable[[], Any]] = {
+        "spectrum": partial(kf.spectrum, flow.core, flow.units(x)[0]),
+        "profile": partial(kf.profile, flow, x),
+    }
+    line: Line = {"flow": name}
+    for measurement, call in calls.items():
+        ways = {"float64": call, "float32": partial(_in_own_type, call)}
+        for way in ways.values():
+            way()
+        found = in_turn({key: partial(timed, way) for key, way in ways.items()}, ROUNDS)
+        times = {key: median(values) for key, values in found.items()}
+        peaks = {key: peak_of_call(way) for key, way in ways.items()}
+        line[measurement] = {
+            "time_s": times,
+            "time_ratio": times["float64"] / times["float32"],
+            "peak_bytes": peaks,
+            "memory_ratio": peaks["float64"] / peaks["float32"],
+        }
+    return line
+
+
+def _in_own_type(call: Callable[[], Any]) -> None:
+    with _own_type():
+        call()
+
+
+@contextmanager
+def _own_type() -> Iterator[None]:
+    """Lets flows be measured in their own type."""
+    homes = [import_module(f"kappaflow.conditioning.{name}") for name in ("spectrum", "profile")]
+    with (
+        patch.object(homes[0], "in_float64", _plainly),
+        patch.object(homes[1], "in_float64", _plainly),
+    ):
+        yield
+
+
+def _plainly(
+    measure: Callable[..., Any],
+    module: Any,  # noqa: ANN401  a bijection or a flow
+    x: Tensor,
+    context: Tensor | None,
+    *,
+    wide: object = None,  # noqa: ARG001
+) -> Any:  # noqa: ANN401
+    return measure(module, x, context)
+
+
+def _off_start(make: Callable[[], kf.Flow], shape: tuple[int, ...]) -> tuple[kf.Flow, Tensor]:
+    """Returns a flow with noise on all its parameters, and points."""
+    torch.manual_seed(0)
+    flow, x = make(), torch.randn(shape)
+    with torch.no_grad():
+        flow.log_prob(x)  # starts the activation norms
+        for parameter in flow.parameters():
+            parameter += NOISE * torch.randn_like(parameter)
+    return flow.eval(), x
