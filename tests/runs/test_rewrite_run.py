@@ -9,7 +9,7 @@ import torch
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.runs import Model, Source, examine_run, fit_run, rewrite_run, score_run
-from kappaflow.runs import rewrite as module
+from kappaflow.runs import anew_folder as module
 
 SMALL = {"depth": 3, "hidden": (8,), "partition": "random"}
 
