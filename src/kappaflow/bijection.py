@@ -45,6 +45,9 @@ class Bijection(nn.Module, ABC):
     context_features: int = 0
     #: Whether the map is linear up to a shift, the same at each place behind the features.
     is_linear: bool = False
+    #: Whether the map is a change of units: where a flow begins with it, conditioning does not
+    #: count it.
+    is_units: bool = False
 
     def layer_name(self) -> str:
         """Returns what the map is called where layers are listed."""

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 import kappaflow as kf
 from diagnosis.faulty import FEATURES, SEEDS, findings, moved, points
@@ -44,3 +45,28 @@ def test_narrow_data_is_no_collapse():
     )
     assert "KF304" in findings(flow, points())
     assert findings(flow, math.exp(-9) * points()) == {}
+
+
+def scaled(features=48):
+    """A flow that changes units far apart and nothing else, and points in these units."""
+    scales = 10 ** torch.linspace(-8, 8, features)
+    x = torch.randn(64, features, generator=torch.Generator().manual_seed(0)) * scales
+    units = kf.Standardize(features)
+    units.fit(x)
+    order = tuple(reversed(range(features)))
+    return kf.Flow(kf.StandardNormal(features), kf.Chain([units, kf.Permutation(order)])), x
+
+
+def test_units_far_apart_round_the_log_det_as_they_may():
+    """No KF203: the sum of their logarithms is rounded, and that is no fault."""
+    assert "KF203" not in findings(*scaled())
+
+
+def test_a_wrong_log_det_of_a_change_of_units_is_found(monkeypatch):
+    """KF203, though conditioning does not count units."""
+    own = kf.Standardize._log_det
+    monkeypatch.setattr(kf.Standardize, "_log_det", lambda self, x: own(self, x) + 0.01)
+    flow = moved(0)
+    assert findings(flow, points(0))["KF203"].evidence["worst_nats"] == pytest.approx(
+        0.01, rel=1e-2
+    )

@@ -4,18 +4,34 @@ from typing import Any
 
 from torch import Tensor
 
-from kappaflow.adapters.parts import ForeignBase, ForeignLayer, Parts, event_shape_of
+from kappaflow.adapters.parts import (
+    ForeignBase,
+    ForeignLayer,
+    Parts,
+    Read,
+    as_given,
+    drawing_as,
+    event_shape_of,
+)
 
 
-def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
-    """Returns the transforms of a flow of nflows, the embedding of contexts in front of each."""
+def parts_of(
+    flow: Any,  # noqa: ANN401
+    x: Tensor | None,
+    context: Tensor | None,
+    read: Read = as_given,
+) -> Parts:
+    """Returns the transforms of a flow of nflows, the embedding of contexts in front of each.
+
+    A context is first what `read` makes of it.
+    """
     base = flow._distribution
     shape = getattr(base, "_shape", None)
     shape = event_shape_of(x, type(flow).__name__) if shape is None else tuple(shape)
     outer = shape if x is None else tuple(x.shape[1:])
 
     def embedded(given: Tensor | None) -> Tensor | None:
-        return None if given is None else flow._embedding_net(given)
+        return None if given is None else flow._embedding_net(read(given))
 
     def layer(transform: Any, shapes: tuple[tuple[int, ...], ...]) -> ForeignLayer:  # noqa: ANN401
         return ForeignLayer(
@@ -26,6 +42,10 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
             0 if context is None else context.shape[1],
         )
 
+    def drawn(call: Any, n: int, given: Tensor | None) -> Any:  # noqa: ANN401
+        with drawing_as(flow):  # a standard normal of nflows draws in torch's default type
+            return call(*_rows(n, given))
+
     transforms = _opened(flow._transform) if outer == shape else [flow._transform]
     return Parts(
         "nflows",
@@ -33,11 +53,11 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
         ForeignBase(
             shape,
             lambda z, given: base.log_prob(z, context=embedded(given)),
-            lambda n, given: base.sample(*_rows(n, embedded(given))),
+            lambda n, given: drawn(base.sample, n, embedded(given)),
         ),
         flow,
-        log_prob=lambda value, given: flow.log_prob(value, context=given),
-        sample=lambda n, given: flow.sample_and_log_prob(*_rows(n, given)),
+        log_prob=lambda value, given: flow.log_prob(value, context=read(given)),
+        sample=lambda n, given: drawn(flow.sample_and_log_prob, n, read(given)),
     )
 
 

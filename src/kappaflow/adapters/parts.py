@@ -14,6 +14,12 @@ from kappaflow.flows import Base
 
 Answer = tuple[Tensor, Any]  # a value and a log_det, as the library returns it
 Call = Callable[[Tensor, Tensor | None], Answer]
+Read = Callable[[Tensor | None], Tensor | None]
+
+
+def as_given(context: Tensor | None) -> Tensor | None:
+    """Returns a context as it is: how it is read where nothing stands in front of a flow."""
+    return context
 
 
 class ForeignLayer(Bijection):
@@ -160,6 +166,17 @@ def seeded(generator: torch.Generator | None) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def drawing_as(module: nn.Module) -> Iterator[None]:
+    """Makes what draws in torch's default type draw in that of a module instead."""
+    before, first = torch.get_default_dtype(), next(module.parameters(), None)
+    torch.set_default_dtype(before if first is None else first.dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What an adapter finds.
@@ -173,6 +190,7 @@ class Parts:
         sample: The library's own: takes n and the context (n rows, or None), and returns x and
             the log_prob that it gives for them, None if it gives none.
         like: Tells type and device where there is no module and no points are given.
+        flow: What was taken apart, where it is a part of what was given.
     """
 
     library: str
@@ -182,6 +200,7 @@ class Parts:
     log_prob: Callable[[Tensor, Tensor | None], Tensor] | None = None
     sample: Callable[[int, Tensor | None], tuple[Tensor, Tensor | None]] | None = None
     like: Tensor | None = None
+    flow: object = None
 
 
 def event_shape_of(x: Tensor | None, name: str) -> tuple[int, ...]:

@@ -21,6 +21,7 @@ ADAPTERS = {
     "normflows": "normflows",
     "FrEIA": "freia",
     "torchflows": "torchflows",
+    "sbi": "sbi",
     "pyro": "distributions",
     "torch.distributions": "distributions",
 }
@@ -30,11 +31,11 @@ Adapter = Callable[[Any, Tensor | None, Tensor | None], Parts]
 def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -> Flow:
     """Returns a flow of another library as a `Flow`, which shares its parameters.
 
-    Taken are flows of zuko, nflows, normflows, FrEIA and torchflows, `TransformedDistribution` of
-    torch and Pyro, conditional ones too, any object with `encode(x) -> (z, log_det)` and
-    `decode(z) -> (x, log_det)`, a pair of such functions, and bijections of ours. If an object has
-    `log_prob(x)` and `sample(n)` too, these are its own ways. Where a library has networks without
-    a base (FrEIA, functions), the base is a standard normal.
+    Taken are flows of zuko, nflows, normflows, FrEIA and torchflows, density estimators of sbi
+    that are flows, `TransformedDistribution` of torch and Pyro, conditional ones too, any object
+    with `encode(x) -> (z, log_det)` and `decode(z) -> (x, log_det)`, a pair of such functions, and
+    bijections of ours. If an object has `log_prob(x)` and `sample(n)` too, these are its own ways.
+    Where a library has networks without a base (FrEIA, functions), the base is a standard normal.
 
     Args:
         flow: The flow.
@@ -70,7 +71,7 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
     parts = _taken_apart(adapter, flow, x, context)
     width = 0 if context is None else context.shape[1]
     like = next((one for one in (parts.like, x, context) if one is not None), None)
-    return Wrapped(flow, parts, width, like)
+    return Wrapped(flow if parts.flow is None else parts.flow, parts, width, like)
 
 
 def _taken_apart(

@@ -5,17 +5,25 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kappaflow.adapters.parts import ForeignBase, ForeignLayer, Parts
+from kappaflow.adapters.parts import ForeignBase, ForeignLayer, Parts, Read, as_given
 
 Make = Callable[[Tensor | None], Any]
 
 
-def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
-    """Returns the transforms of a flow of zuko, whose direction is that of ours."""
+def parts_of(
+    flow: Any,  # noqa: ANN401
+    x: Tensor | None,  # noqa: ARG001
+    context: Tensor | None,
+    read: Read = as_given,
+) -> Parts:
+    """Returns the transforms of a flow of zuko, whose direction is that of ours.
+
+    A context is first what `read` makes of it.
+    """
     lazy = isinstance(flow, nn.Module)
 
     def made(thing: Any) -> Make:  # noqa: ANN401
-        return (lambda given: thing(given)) if lazy else (lambda given: thing)
+        return (lambda given: thing(read(given))) if lazy else (lambda given: thing)
 
     base, whole = made(flow.base), made(flow)
     shape = tuple(base(context).event_shape)

@@ -45,6 +45,7 @@ class Standardize(Bijection):
     """
 
     is_linear = True
+    is_units = True
 
     def __init__(self, features: int, *, padding: int = 0) -> None:
         super().__init__()

@@ -209,7 +209,7 @@ def _measure(
     paths = paths_at(flow, at, few, log_prob)
     drawn_log_prob = flow.joined_log_prob(drawn, few)
     progress("log_dets beside the Jacobian")
-    log_dets = log_dets_at(flow, points, few, shape)
+    log_dets = log_dets_at(flow, at, few, shape)
     progress("latents that are far out")
     tails = tails_of(flow, len(at), few)
     progress("the integral of the density")

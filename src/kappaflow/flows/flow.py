@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import MultiScale, Standardize
+from kappaflow.bijections import MultiScale
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.augment import Augmentation
 from kappaflow.flows.base import Base
@@ -94,7 +94,7 @@ class Flow(nn.Module):
 
     @property
     def units(self) -> Chain:
-        """The leading `Standardize` maps: a change of units, which conditioning does not count."""
+        """The leading changes of units (`Standardize`), which conditioning does not count."""
         return self._chain()[: self._leading()]
 
     @property
@@ -361,6 +361,4 @@ class Flow(nn.Module):
 
     def _leading(self) -> int:
         parts = list(self._chain())
-        return next(
-            (i for i, part in enumerate(parts) if not isinstance(part, Standardize)), len(parts)
-        )
+        return next((i for i, part in enumerate(parts) if not part.is_units), len(parts))

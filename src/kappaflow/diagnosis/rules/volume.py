@@ -13,7 +13,7 @@ CONSTANT = 1e-3  # relative spread over the points
 
 def volume_collapses(m: Measured) -> Iterator[Finding]:
     """KF304: draws fill hardly any of the volume that the data spreads over."""
-    log_det = m.log_dets.forward
+    log_det = m.log_dets.forward - m.log_dets.units
     side = (-log_det / m.dimensions).median().item() - m.log_spread
     if not (math.isfinite(side) and side < COLLAPSED):
         return
