@@ -23,6 +23,7 @@ from kappaflow.data.shipped import DataSet, data_sets, path_of, shipped_names
 from kappaflow.data.split import split
 from kappaflow.data.table import Table
 from kappaflow.data.toys import ToySet, toy, toy_log_prob, toy_names, toy_sets
+from kappaflow.data.weights import weighted
 from kappaflow.data.write import check_writable, write_table
 
 __all__ = [
@@ -54,5 +55,6 @@ __all__ = [
     "toy_log_prob",
     "toy_names",
     "toy_sets",
+    "weighted",
     "write_table",
 ]

@@ -92,7 +92,8 @@ def drop_duplicate_rows(table: Table) -> tuple[Table, int]:
         table: The table; values and context both count.
 
     Returns:
-        The first of each set of equal rows, in their order, and how many rows were dropped.
+        The first of each set of equal rows, in their order, and how many rows were dropped. With
+        weights all rows, since equal ones may count differently.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -100,5 +101,7 @@ def drop_duplicate_rows(table: Table) -> tuple[Table, int]:
         >>> len(table), dropped
         (18905, 115)
     """
+    if table.weights is not None:
+        return table, 0
     repeated = repeated_rows(table)
     return table.select(~repeated), int(repeated.sum())

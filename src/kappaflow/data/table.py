@@ -29,6 +29,8 @@ class Table:
         left_out: The columns of the source that are not used.
         source: Where the table came from, for messages.
         integer_columns: The modelled columns that held only whole numbers when they were loaded.
+        weights: How much each row counts in a likelihood, float64 (rows,), 0 or more; None where
+            all count alike.
 
     Example:
         >>> import numpy as np
@@ -46,6 +48,7 @@ class Table:
     left_out: tuple[str, ...]
     source: str
     integer_columns: tuple[str, ...]
+    weights: FloatArray | None = None
 
     def __post_init__(self) -> None:
         """Checks that the shapes agree with each other."""
@@ -60,6 +63,11 @@ class Table:
             raise ArgumentError(
                 f"'context' should have shape {wanted} for {rows} rows and "
                 f"{len(self.context_columns)} names in 'context_columns'."
+            )
+        if self.weights is not None and self.weights.shape != (rows,):
+            raise ArgumentError(
+                f"'weights' should have shape ({rows},), one for each row, got "
+                f"{self.weights.shape}."
             )
 
     def __len__(self) -> int:
@@ -97,7 +105,10 @@ class Table:
                 f"'keep' should hold positions among the {len(self)} rows: {error}."
             ) from None
         context = None if self.context is None else self.context[index]
-        return replace(self, values=self.values[index], context=context, rows=rows)
+        weights = None if self.weights is None else self.weights[index]
+        return replace(
+            self, values=self.values[index], context=context, rows=rows, weights=weights
+        )
 
     def without_columns(self, names: Iterable[str]) -> "Table":
         """Returns the table without the named modelled columns, which join `left_out`.
@@ -125,7 +136,7 @@ class Table:
         )
 
     def fingerprint(self) -> str:
-        """Returns the sha256, in hex, of the values, the context and the names of the columns.
+        """Returns the sha256, in hex, of the values, context, weights and names of columns.
 
         Returns:
             64 hex digits: the same for the same numbers under the same names, whatever file they
@@ -139,7 +150,8 @@ class Table:
         """
         context = np.empty((len(self), 0)) if self.context is None else self.context
         digest = hashlib.sha256(repr((self.columns, self.context_columns)).encode())
-        for part in (self.values, context):
+        weights = np.empty(0) if self.weights is None else self.weights
+        for part in (self.values, context, weights):
             digest.update(np.ascontiguousarray(part, dtype="<f8").tobytes())
         return digest.hexdigest()
 

@@ -11,7 +11,16 @@ from typing import Any, Literal
 import torch
 from lightning_fabric import Fabric
 
-from kappaflow.data import Images, Table, examine, is_images, load_images, prepare, split
+from kappaflow.data import (
+    Images,
+    Table,
+    examine,
+    is_images,
+    load_images,
+    prepare,
+    split,
+    weighted,
+)
 from kappaflow.data.images import split_images
 from kappaflow.errors import ArgumentError, DataError, DataWarning, NumericalError
 from kappaflow.files import describe_model
@@ -58,6 +67,7 @@ def fit(
     data: Any,  # noqa: ANN401
     *,
     validation: Any = None,  # noqa: ANN401
+    weights: Any = None,  # noqa: ANN401
     out: str | Path | None = None,
     device: str | torch.device | None = None,
     repair: Literal["drop", "jitter"] | None = None,
@@ -78,6 +88,8 @@ def fit(
         data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
             context). For a flow of images `Images`, or their path or name.
         validation: The same, for the rows to stop by; if left out, a tenth of `data`.
+        weights: How much each row of `data` counts in the likelihood, (N,), 0 or more; all alike
+            if left out. Tables only.
         out: A run folder to write and to resume from.
         device: Where to train, "cpu" or "cuda"; where the flow is if left out.
         repair: "drop" or "jitter": go on where the data has no density, see
@@ -106,8 +118,10 @@ def fit(
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     checked = checked_settings(**settings)
     if is_image_data(data):
+        if weights is not None:
+            raise ArgumentError("'weights' should be left out for images.")
         return _fit_any_images(flow, data, validation, checked, out, device, progress)
-    table, notes = prepare(as_table(data), repair=repair)
+    table, notes = prepare(weighted(as_table(data), weights), repair=repair)
     for note in notes:
         warnings.warn(note, DataWarning, stacklevel=2)
     if validation is None:

@@ -175,7 +175,7 @@ class Training:
         self.progress.step += 1
         self.optimizer.zero_grad()
         with self.fabric.autocast():  # Fabric's own wrapper covers `forward` alone
-            loss = -self.module.log_prob(batch.x, batch.context).mean()
+            loss = -batch.mean(self.module.log_prob(batch.x, batch.context))
         nll = loss.item()
         if nll - nll == 0:
             if self.budget is not None:

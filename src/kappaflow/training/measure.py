@@ -57,13 +57,14 @@ def units_log_det(flow: Flow) -> float:
 def likelihood_figures(flow: Flow, rows: AnyRows) -> dict[str, float]:
     """Returns the NLL of held-out rows, its mean and its worst quantiles, in nats a row."""
     nll = -log_prob_of(flow, rows)
-    standardised = nll + units_log_det(flow)
+    standardised, weights = nll + units_log_det(flow), getattr(rows, "weights", None)
+    mean = nll.mean().item() if weights is None else (weights.cpu() * nll).mean().item()
     figures = {
-        "validation_nll": nll.mean().item(),
-        "validation_nll_standardised": standardised.mean().item(),
+        "validation_nll": mean,
+        "validation_nll_standardised": mean + units_log_det(flow),
     }
     if has_bits(flow):
-        figures["validation_bits_per_dimension"] = bits_per_dimension(flow, nll.mean().item())
+        figures["validation_bits_per_dimension"] = bits_per_dimension(flow, mean)
     for name, level in (("p95", 0.95), ("p99", 0.99), ("max", 1.0)):
         figures[f"validation_nll_{name}"] = quantile(standardised, level)
     return figures

@@ -15,10 +15,14 @@ from kappaflow.flows import Flow
 
 @dataclass(frozen=True)
 class Rows:
-    """Points (N, D) and their contexts (N, C) or None, of the flow's type and device."""
+    """Points (N, D) and their contexts (N, C) or None, of the flow's type and device.
+
+    Where rows count differently, their weights (N,), of mean 1 over the table, in float64.
+    """
 
     x: Tensor
     context: Tensor | None
+    weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
@@ -26,7 +30,16 @@ class Rows:
     def at(self, index: Tensor | slice) -> "Rows":
         """Returns some of the rows; an index lies on the CPU."""
         where = index.to(self.x.device) if isinstance(index, Tensor) else index
-        return Rows(self.x[where], None if self.context is None else self.context[where])
+        context, weights = (
+            None if part is None else part[where] for part in (self.context, self.weights)
+        )
+        return Rows(self.x[where], context, weights)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Returns the mean of a number for each row, (N,), by their weights."""
+        if self.weights is None:
+            return values.mean()
+        return (values * self.weights.to(values)).mean()
 
 
 class AnyRows(Protocol):
@@ -85,7 +98,10 @@ def rows_of(table: Table, flow: Flow) -> Rows:
             f"{table.source} has {len(table.context_columns)}."
         )
     context = None if table.context is None else _tensor(table.context, flow)
-    return Rows(_tensor(table.values, flow), context)
+    weights = None
+    if table.weights is not None:
+        weights = torch.from_numpy(table.weights / table.weights.mean()).to(flow.device)
+    return Rows(_tensor(table.values, flow), context, weights)
 
 
 def refuse_collapsed(table: Table, flow: Flow) -> None:
