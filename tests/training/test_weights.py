@@ -33,7 +33,7 @@ def fitted(data, **settings):
     return torch.cat([parameter.detach().flatten() for parameter in flow.parameters()])
 
 
-@pytest.mark.filterwarnings("ignore:column")
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
 def test_a_weight_of_two_is_the_row_twice_and_of_zero_no_row():
     repeated = X[np.repeat(np.arange(60), TIMES)]
     by_weight = fitted(X, weights=TIMES)
