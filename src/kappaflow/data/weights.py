@@ -38,5 +38,5 @@ def weighted(table: Table, weights: object | None) -> Table:
             f"'weights' should have shape ({len(table)},), one for each row, got {given.shape}."
         )
     if not np.isfinite(given).all() or (given < 0).any() or not given.any():
-        raise ArgumentError("'weights' should be finite, 0 or more, and not all of them 0.")
+        raise ArgumentError("'weights' should be finite, 0 or more, and not all of them zero.")
     return replace(table, weights=given).select(given > 0)

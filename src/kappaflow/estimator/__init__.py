@@ -1,0 +1,6 @@
+"""The face that scikit-learn knows: densities and outlier detectors with fit and score_samples."""
+
+from kappaflow.estimator.density import FlowDensity
+from kappaflow.estimator.outliers import FlowOutlierDetector
+
+__all__ = ["FlowDensity", "FlowOutlierDetector"]

@@ -1,0 +1,195 @@
+"""What the estimators share: their parameters, a flow that is trained on rows, and pickling."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from kappaflow._checks import one_of
+from kappaflow.data import Table, load_table, prepare, split, weighted
+from kappaflow.diagnosis import Diagnosis, doctor
+from kappaflow.errors import ArgumentError, DataWarning
+from kappaflow.estimator.packed import packed, unpacked
+from kappaflow.flows import Flow
+from kappaflow.runs.fit import CONDITIONAL, RECIPES
+from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
+
+Floats = NDArray[np.float64]
+RandomState = int | np.random.RandomState | None
+# What the command gives to couplings, where they are not told otherwise.
+COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.1}
+
+
+class FlowEstimator(BaseEstimator):
+    """A flow of rows with the parameters of its recipe and of its training."""
+
+    def __init__(
+        self,
+        model: str = "real_nvp",
+        *,
+        depth: int = 16,
+        hidden: Sequence[int] = (128, 128),
+        options: Mapping[str, Any] | None = None,
+        max_epochs: int = 60,
+        max_time_s: float | None = None,
+        batch_size: int = 512,
+        learning_rate: float = 5e-3,
+        patience: int = 30,
+        validation_fraction: float = 0.1,
+        condition_budget: float | None = None,
+        repair: Literal["jitter"] | None = None,
+        device: str | None = None,
+        random_state: RandomState = None,
+        verbose: bool = False,
+    ) -> None:
+        self.model = model
+        self.depth = depth
+        self.hidden = hidden
+        self.options = options
+        self.max_epochs = max_epochs
+        self.max_time_s = max_time_s
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.condition_budget = condition_budget
+        self.repair = repair
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def diagnose(self, X: ArrayLike) -> Diagnosis:  # noqa: N803
+        """Returns what `kappaflow.doctor` says of the flow at rows.
+
+        Args:
+            X: (n, features), best rows that it was not trained on.
+
+        Returns:
+            The diagnosis.
+        """
+        x = torch.from_numpy(self._checked(X))
+        return doctor(self.flow_, x)
+
+    def _table(self, values: Floats, weights: ArrayLike | None = None) -> Table:
+        """Returns rows as a table that a density can be fitted to, and warns of what is odd."""
+        names = getattr(self, "feature_names_in_", None)
+        table = load_table(values)
+        if names is not None:
+            new = dict(zip(table.columns, map(str, names), strict=True))
+            whole = tuple(new[name] for name in table.integer_columns)
+            table = replace(table, columns=tuple(new.values()), integer_columns=whole)
+        table = weighted(table, weights)
+        one_of("repair", self.repair, (None, "jitter"))  # what drops columns has another density
+        if len(table) <= len(table.columns):
+            notes = (
+                f"{len(table)} rows are too few for {len(table.columns)} columns, which then "
+                "always depend on each other: the bounds of the flow decide what it makes of them",
+            )
+        else:
+            table, notes = prepare(table, repair="jitter" if self.repair else None)
+        for note in notes:
+            warnings.warn(note, DataWarning, stacklevel=4)
+        return table
+
+    def _train(self, table: Table, kept: tuple[float, ...] = ()) -> tuple[Table, ...]:
+        """Trains a flow on a part of a table, and returns parts that it has not seen.
+
+        Args:
+            table: All rows.
+            kept: The shares of the parts that are returned.
+
+        Returns:
+            As many parts.
+        """
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        held_out = self.validation_fraction
+        if not (isinstance(held_out, float | int) and 0 < held_out < 1 - sum(kept)):
+            raise ArgumentError(
+                "'validation_fraction' should be between 0 and the share that is left, "
+                f"{1 - sum(kept):g}, got {held_out!r}."
+            )
+        fractions = (1 - held_out - sum(kept), held_out, *kept)
+        train, validation, *others = split(table, fractions=fractions, seed=seed)
+        settings = checked_settings(
+            max_epochs=self.max_epochs,
+            max_time_s=self.max_time_s,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            patience=self.patience,
+            condition_budget=self.condition_budget,
+            seed=seed,
+        )
+        result = fit_tables(
+            self._built(table, seed),
+            train,
+            validation,
+            settings,
+            device=self.device,
+            progress=bool(self.verbose),
+        )
+        self.flow_ = result.flow.cpu().double()
+        self.history_ = result.history
+        self.validation_nll_ = result.validation_nll
+        self.n_iter_ = len(result.history)
+        return tuple(others)
+
+    def _built(self, table: Table, seed: int) -> Flow:
+        """Returns a flow for a table, freshly initialised from a seed alone."""
+        recipe = RECIPES[one_of("model", self.model, tuple(RECIPES))]
+        arguments: dict[str, Any] = {"depth": self.depth}
+        if self.model in CONDITIONAL:
+            arguments |= {"hidden": tuple(self.hidden), **COUPLINGS}
+            if table.context_columns:
+                arguments["context_features"] = len(table.context_columns)
+        elif table.context_columns:
+            raise ArgumentError(
+                f"'model' should be one of {', '.join(CONDITIONAL)}, which read a context, got "
+                f"{self.model!r}."
+            )
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                return recipe(len(table.columns), **{**arguments, **(self.options or {})})
+        except TypeError as error:
+            raise ArgumentError(
+                f"'options' should hold arguments of kappaflow.{self.model}: {error}."
+            ) from None
+
+    def _checked(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Returns rows of as many features as it was fitted to."""
+        check_is_fitted(self)
+        return self._rows(X, reset=False)
+
+    def _rows(self, X: ArrayLike, *, reset: bool = True, at_least: int = 1) -> Floats:  # noqa: N803
+        """Returns rows in float64, all finite; `reset` takes their number and names of columns."""
+        return validate_data(  # pyright: ignore[reportReturnType]
+            self,
+            X,  # pyright: ignore[reportArgumentType]
+            reset=reset,
+            dtype=np.float64,
+            ensure_min_samples=at_least,
+        )
+
+    def _log_prob(self, values: Floats) -> Floats:
+        """Returns log p of each row, in nats."""
+        rows = rows_of(load_table(values), self.flow_)
+        return log_prob_of(self.flow_, rows).numpy()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())  # pyright: ignore
+        if isinstance(state.get("flow_"), Flow):
+            state["flow_"] = packed(state["flow_"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        files = self.__dict__.get("flow_")
+        if isinstance(files, dict):
+            self.flow_ = unpacked(files)

@@ -1,0 +1,173 @@
+"""`FlowOutlierDetector`: rows of low density, with p-values that keep what they say."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import OutlierMixin
+
+from kappaflow.errors import ArgumentError
+from kappaflow.estimator.base import Floats, FlowEstimator, RandomState
+
+
+class FlowOutlierDetector(OutlierMixin, FlowEstimator):
+    """Rows whose density is lower than that of nearly all rows like those it was fitted to.
+
+    A flow is trained on a part of the rows, and its log p on a part that it has not seen makes the
+    p-values: of new rows like these no more than a share of `level` is called an outlier, whatever
+    the flow has learnt and whatever their law, in the mean over calibrations.
+
+    Args:
+        level: Largest share of false alarms.
+        calibration_fraction: Share of the rows that the p-values are made of; a p-value is never
+            below 1 over one more than their number.
+        model: As for `FlowDensity`; so are the arguments below.
+        depth: See there.
+        hidden: See there.
+        options: See there.
+        max_epochs: See there.
+        max_time_s: See there.
+        batch_size: See there.
+        learning_rate: See there.
+        patience: See there.
+        validation_fraction: See there.
+        condition_budget: See there.
+        repair: See there.
+        device: See there.
+        random_state: See there.
+        verbose: See there.
+
+    Attributes:
+        flow_: The trained `kappaflow.Flow`, in float64.
+        calibration_scores_: log p of the calibration rows, ascending.
+        offset_: The log p below which a row is an outlier.
+
+    Source:
+        Vovk, Gammerman, Shafer 2005: split conformal prediction. Bates, Candès, Lei, Romano,
+        Sesia 2023: outliers by p-values of this kind.
+
+    Example:
+        >>> import numpy as np
+        >>> X = np.random.default_rng(0).normal(size=(400, 2))
+        >>> settings = dict(depth=2, hidden=(8,), max_epochs=5, random_state=0)
+        >>> detector = FlowOutlierDetector(**settings).fit(X)
+        >>> detector.predict([[0.0, 0.0], [9.0, 9.0]])
+        array([ 1, -1])
+        >>> detector.p_values([[9.0, 9.0]]).round(3)
+        array([0.012])
+    """
+
+    def __init__(
+        self,
+        level: float = 0.05,
+        *,
+        calibration_fraction: float = 0.2,
+        model: str = "real_nvp",
+        depth: int = 16,
+        hidden: Sequence[int] = (128, 128),
+        options: Mapping[str, Any] | None = None,
+        max_epochs: int = 60,
+        max_time_s: float | None = None,
+        batch_size: int = 512,
+        learning_rate: float = 5e-3,
+        patience: int = 30,
+        validation_fraction: float = 0.1,
+        condition_budget: float | None = None,
+        repair: Literal["jitter"] | None = None,
+        device: str | None = None,
+        random_state: RandomState = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            model,
+            depth=depth,
+            hidden=hidden,
+            options=options,
+            max_epochs=max_epochs,
+            max_time_s=max_time_s,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            patience=patience,
+            validation_fraction=validation_fraction,
+            condition_budget=condition_budget,
+            repair=repair,
+            device=device,
+            random_state=random_state,
+            verbose=verbose,
+        )
+        self.level = level
+        self.calibration_fraction = calibration_fraction
+
+    def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: N803
+        """Trains the flow and makes the p-values.
+
+        Args:
+            X: Rows, (n, features), of which few are outliers.
+            y: Ignored.
+
+        Returns:
+            The estimator.
+
+        Raises:
+            ArgumentError: A parameter is wrong.
+            DataError: The rows have no density that a flow could fit.
+        """
+        for name in ("level", "calibration_fraction"):
+            value = getattr(self, name)
+            if not (isinstance(value, float | int) and 0 < value < 1):
+                raise ArgumentError(f"'{name}' should be between 0 and 1, got {value!r}.")
+        values = self._rows(X, at_least=3)
+        (calibration,) = self._train(self._table(values), kept=(self.calibration_fraction,))
+        scores = np.sort(self._log_prob(calibration.values))
+        self.calibration_scores_ = scores
+        lowest = math.floor(self.level * (len(scores) + 1))
+        self.offset_ = float(scores[lowest - 1]) if lowest else -math.inf
+        return self
+
+    def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Returns log p of each row, in nats: the lower, the more of an outlier.
+
+        Args:
+            X: (n, features).
+
+        Returns:
+            (n,).
+        """
+        return self._log_prob(self._checked(X))
+
+    def p_values(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Returns how likely a row like those of `fit` has a density so low, or lower.
+
+        Args:
+            X: (n, features).
+
+        Returns:
+            (n,), from 1 / (calibration rows + 1) to 1.
+        """
+        scores = self.score_samples(X)
+        below = np.searchsorted(self.calibration_scores_, scores, side="right")
+        return (1 + below) / (1 + len(self.calibration_scores_))
+
+    def decision_function(self, X: ArrayLike) -> Floats:  # noqa: N803
+        """Returns log p above what makes a row an outlier; negative for outliers.
+
+        Args:
+            X: (n, features).
+
+        Returns:
+            (n,).
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: ArrayLike) -> NDArray[np.int64]:  # noqa: N803
+        """Returns -1 for rows whose p-value is at most `level`, and 1 for the others.
+
+        Args:
+            X: (n, features).
+
+        Returns:
+            (n,).
+        """
+        return np.where(self.decision_function(X) < 0, -1, 1)

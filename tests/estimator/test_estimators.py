@@ -1,0 +1,188 @@
+"""Estimators as scikit-learn knows them, and what each promises."""
+
+import pickle
+import pickletools
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import kappaflow as kf
+from kappaflow.errors import ArgumentError, DataError
+from kappaflow.estimator import FlowDensity, FlowOutlierDetector
+
+SMALL = {"depth": 2, "hidden": (8,), "max_epochs": 3, "random_state": 0}
+DENSITY, DETECTOR = FlowDensity(**SMALL), FlowOutlierDetector(**SMALL)
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(300, 2)) * (1.0, 5.0) + (0.0, 30.0)
+
+
+@parametrize_with_checks([DENSITY, DETECTOR])
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learn_finds_nothing(estimator, check):
+    check(estimator)
+
+
+def test_scores_are_log_prob_in_the_units_of_the_rows():
+    density = clone(DENSITY).fit(X)
+    rows = X[:5]
+    import torch
+
+    expected = density.flow_.log_prob(torch.from_numpy(rows)).detach().numpy()
+    np.testing.assert_array_equal(density.score_samples(rows), expected)
+    assert density.score(rows) == pytest.approx(expected.mean())
+    assert density.flow_.dtype == torch.float64
+    moved = clone(DENSITY).fit(X * 1024)  # exact in floating point, so that the training is one
+    np.testing.assert_allclose(
+        moved.score_samples(rows * 1024), expected - 2 * np.log(1024), atol=1e-6
+    )
+
+
+def test_a_density_is_learnt_and_drawn_from():
+    rows = RNG.normal(size=(2000, 2))
+    rows[:, 1] += rows[:, 0] ** 2
+    density = FlowDensity(depth=4, hidden=(32,), max_epochs=30, random_state=0).fit(rows)
+    entropy = 1 + np.log(2 * np.pi)  # of the law: the map that bends it keeps volumes
+    assert density.score(rows) == pytest.approx(-entropy, abs=0.15)
+    drawn = density.sample(2000, random_state=1)
+    np.testing.assert_allclose(drawn.mean(0), rows.mean(0), atol=0.2)
+    np.testing.assert_array_equal(drawn, density.sample(2000, random_state=1))
+    assert not np.array_equal(drawn, density.sample(2000, random_state=2))
+
+
+def test_random_state_decides_everything():
+    first, again, other = (
+        clone(DENSITY).set_params(random_state=seed).fit(X).score_samples(X) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_it_stands_in_pipelines_and_searches():
+    pipeline = make_pipeline(StandardScaler(), clone(DENSITY)).fit(X)
+    assert pipeline.score_samples(X).shape == (300,)
+    search = GridSearchCV(clone(DENSITY), {"depth": [1, 3]}, cv=2).fit(X)
+    assert search.best_params_["depth"] in (1, 3)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+
+
+def test_names_of_columns_are_kept_and_checked():
+    frame = pl.DataFrame(X, schema=["a", "b"])
+    density = clone(DENSITY).fit(frame)
+    assert list(density.feature_names_in_) == ["a", "b"]
+    with pytest.raises(ValueError, match="feature names should match"):
+        density.score_samples(frame.rename({"a": "c"}))
+    copied = frame.with_columns(c=pl.col("a"))
+    with pytest.raises(DataError, match="'a' and 'c'|'c'"):
+        clone(DENSITY).fit(copied)
+    with pytest.warns(UserWarning, match="added Gaussian noise"):
+        clone(DENSITY).set_params(repair="jitter").fit(copied)
+
+
+def test_pickles_hold_a_model_file_and_no_code_of_torch():
+    density = clone(DENSITY).fit(X)
+    stored = pickle.dumps(density)
+    words = [str(argument) for _, argument, _ in pickletools.genops(stored)]
+    assert not [word for word in words if word.startswith(("torch", "kappaflow.flows"))]
+    assert "kappaflow.estimator.density" in words
+    again = pickle.loads(stored)
+    np.testing.assert_array_equal(again.score_samples(X), density.score_samples(X))
+    assert pickle.loads(pickle.dumps(DENSITY)).get_params() == DENSITY.get_params()
+
+
+def test_a_damaged_pickle_is_an_error():
+    density = clone(DENSITY).fit(X)
+    state = density.__getstate__()
+    weights = bytearray(state["flow_"]["model.safetensors"])
+    weights[-5] ^= 1
+    state["flow_"] = {**state["flow_"], "model.safetensors": bytes(weights)}
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        FlowDensity().__setstate__(state)
+
+
+def test_weights_count():
+    weights = np.where(X[:, 0] > 0, 1.0, 0.0)
+    density = FlowDensity(depth=2, hidden=(16,), max_epochs=20, random_state=0)
+    drawn = density.fit(X, sample_weight=weights).sample(500, random_state=0)
+    assert (drawn[:, 0] > -0.5).mean() > 0.9
+
+
+def test_the_doctor_examines_what_was_fitted():
+    assert clone(DENSITY).fit(X).diagnose(X).ok
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_false_alarms_stay_within_the_level(seed):
+    """Of rows like those of `fit`, in the mean over calibrations; here one, and its deviation."""
+    rng = np.random.default_rng(seed)
+    detector = FlowOutlierDetector(0.1, calibration_fraction=0.5, **SMALL)
+    detector.fit(rng.standard_t(3, size=(2000, 2)))
+    alarms = (detector.predict(rng.standard_t(3, size=(4000, 2))) == -1).mean()
+    assert alarms == pytest.approx(0.1, abs=4 * np.sqrt(0.1 * 0.9 / 1000))
+
+
+def test_p_values_are_uniform_and_agree_with_the_prediction():
+    rng = np.random.default_rng(5)
+    detector = FlowOutlierDetector(0.05, calibration_fraction=0.5, **SMALL)
+    detector.fit(rng.normal(size=(2000, 3)))
+    new = rng.normal(size=(5000, 3))
+    p = detector.p_values(new)
+    np.testing.assert_array_equal(detector.predict(new) == -1, p <= 0.05)
+    for share in (0.1, 0.5, 0.9):
+        assert (p <= share).mean() == pytest.approx(share, abs=0.06)
+    assert p.min() >= 1 / 1001
+    assert (detector.predict(new + 10) == -1).all()
+
+
+def test_too_few_rows_for_a_level_call_nothing_an_outlier():
+    detector = FlowOutlierDetector(0.05, **SMALL).fit(X[:40])
+    assert detector.offset_ == -np.inf
+    assert (detector.predict(X + 1000) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model": "nothing"}, "'model' should be"),
+        ({"validation_fraction": 1.5}, "'validation_fraction' should be"),
+        ({"options": {"nothing": 1}}, "'options' should hold arguments"),
+        ({"max_epochs": 0}, "'max_epochs' should be"),
+        ({"repair": "drop"}, "'repair' should be"),
+        ({"condition_budget": 0.5}, "'condition_budget' should be"),
+    ],
+)
+def test_wrong_parameters_are_said_in_a_sentence(changed, said):
+    with pytest.raises(ArgumentError, match=said):
+        clone(DENSITY).set_params(**changed).fit(X)
+
+
+def test_what_is_not_fitted_says_so():
+    for call in (DENSITY.score_samples, DENSITY.diagnose, DETECTOR.p_values):
+        with pytest.raises(NotFittedError):
+            call(X)
+    with pytest.raises(NotFittedError):
+        DENSITY.sample()
+
+
+def test_defaults_are_those_of_the_command():
+    from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE
+    from kappaflow.estimator.base import COUPLINGS
+
+    given = FlowDensity().get_params()
+    assert given["depth"] == DEFAULTS["depth"]
+    assert given["hidden"] == DEFAULTS["hidden"]
+    assert given["learning_rate"] == LEARNING_RATE
+    assert {name: DEFAULTS[name] for name in COUPLINGS} == COUPLINGS
+
+
+def test_other_recipes_train_too():
+    for model in ("nice", "planar", "radial", "invertible_network"):
+        density = clone(DENSITY).set_params(model=model).fit(X)
+        assert np.isfinite(density.score(X))
+    assert isinstance(density.flow_, kf.Flow)
