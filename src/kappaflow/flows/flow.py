@@ -11,6 +11,7 @@ from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import MultiScale
 from kappaflow.errors import ArgumentError
+from kappaflow.flows.as_torch import FlowDistribution, FlowTransform
 from kappaflow.flows.augment import Augmentation
 from kappaflow.flows.base import Base
 from kappaflow.registry import register
@@ -242,6 +243,53 @@ class Flow(nn.Module):
             return joined, log_prob
         x = self._dropped(joined)
         return x, self.log_prob(x, context, generator=generator)
+
+    def as_distribution(self, context: Tensor | None = None) -> FlowDistribution:
+        """Returns the density as a `torch.distributions.Distribution`, of the same parameters.
+
+        Args:
+            context: (*batch, C) for a conditional flow: a distribution for each.
+
+        Returns:
+            The distribution; its batch shape is that of the context.
+
+        Raises:
+            ArgumentError: log_prob is a bound or a joint density, or a context is missing or not
+                wanted.
+
+        Example:
+            >>> import kappaflow as kf
+            >>> density = kf.real_nvp(2, depth=2, hidden=(8,)).as_distribution()
+            >>> density.log_prob(density.rsample((3, 4))).shape
+            torch.Size([3, 4])
+        """
+        self._check_context(context)
+        return FlowDistribution(self, context)
+
+    def as_transform(self, context: Tensor | None = None, *, cache_size: int = 0) -> FlowTransform:
+        """Returns the map from latent to data as a `torch.distributions.Transform`.
+
+        It is a module with the parameters of the flow, for
+        `TransformedDistribution(base, [flow.as_transform()])` of torch or Pyro, and Pyro's guides.
+
+        Args:
+            context: (*batch, C) for a conditional flow.
+            cache_size: 1 to give back the very latent of the last value, as torch has it.
+
+        Returns:
+            The transform.
+
+        Raises:
+            ArgumentError: The flow has an augmentation, or a context is missing or not wanted.
+
+        Example:
+            >>> import kappaflow as kf
+            >>> transform = kf.real_nvp(2, depth=2, hidden=(8,)).as_transform()
+            >>> transform.inv(transform(torch.ones(5, 2))).shape
+            torch.Size([5, 2])
+        """
+        self._check_context(context)
+        return FlowTransform(self, context, cache_size)
 
     def latents(self, z: Tensor) -> tuple[Tensor, ...]:
         """Returns a latent scale by scale, the finest first, as (B, c, h, w) each.

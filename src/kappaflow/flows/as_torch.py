@@ -1,0 +1,134 @@
+"""A flow as `torch.distributions` knows densities and transforms, and with it Pyro."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Transform, constraints
+
+from kappaflow.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from kappaflow.flows.flow import Flow
+
+
+class FlowTransform(Transform, nn.Module):
+    """The map of a flow from latent to data, as a transform; see `Flow.as_transform`.
+
+    Its parameters are those of the flow. `log_abs_det_jacobian` goes through the flow once more,
+    whatever the cache: it is never that of other weights.
+    """
+
+    bijective = True
+
+    def __init__(self, flow: "Flow", context: Tensor | None = None, cache_size: int = 0) -> None:
+        super().__init__(cache_size=cache_size)
+        if flow.augment is not None:
+            raise ArgumentError(
+                "'flow' should have no padding and no noise of pixels to be a transform: it is "
+                "then none of the points alone."
+            )
+        self.flow, self.context = flow, context
+        latent = flow.base.event_shape
+        self.domain = constraints.independent(constraints.real, len(latent))
+        self.codomain = constraints.independent(constraints.real, len(flow.event_shape))
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self._through(self.flow.bijection.inverse, x, self.flow.base.event_shape)[0]
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self._through(self.flow.bijection, y, self.flow.event_shape)[0]
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Returns log|det| of the derivative of y at the latent x, in nats, (*batch,)."""
+        return self._through(self.flow.bijection.inverse, x, self.flow.base.event_shape)[1]
+
+    def with_cache(self, cache_size: int = 1) -> "FlowTransform":
+        """Returns the transform with a cache for values, as torch has it, or without."""
+        return FlowTransform(self.flow, self.context, cache_size)
+
+    def forward_shape(self, shape: tuple[int, ...]) -> torch.Size:
+        """Returns the shape of data for latents of a shape."""
+        return self._other(shape, self.flow.base.event_shape, self.flow.event_shape)
+
+    def inverse_shape(self, shape: tuple[int, ...]) -> torch.Size:
+        """Returns the shape of latents for data of a shape."""
+        return self._other(shape, self.flow.event_shape, self.flow.base.event_shape)
+
+    def _other(
+        self, shape: tuple[int, ...], event: tuple[int, ...], there: tuple[int, ...]
+    ) -> torch.Size:
+        lead = len(shape) - len(event)
+        if lead < 0 or tuple(shape[lead:]) != event:
+            raise ArgumentError(f"'shape' should end with {event}, got {tuple(shape)}.")
+        return torch.Size((*shape[:lead], *there))
+
+    def _through(self, call: Any, value: Tensor, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+        """Returns what a direction of the flow makes of values (*batch, *event)."""
+        batch = self._other(tuple(value.shape), event, ())
+        context = self.context
+        if context is not None:
+            batch = torch.broadcast_shapes(batch, context.shape[:-1])
+            context = context.expand(*batch, -1).reshape(-1, context.shape[-1])
+            value = value.expand(*batch, *event)
+        found, log_det = call(value.reshape(-1, *event), context)
+        return found.reshape(*batch, *found.shape[1:]), log_det.reshape(batch)
+
+
+class FlowDistribution(Distribution):
+    """The density of a flow as a distribution; see `Flow.as_distribution`.
+
+    Draws follow torch's global generator, and `rsample` carries gradients to the parameters and
+    the context.
+    """
+
+    arg_constraints = {}  # pyright: ignore
+    has_rsample = True
+
+    def __init__(self, flow: "Flow", context: Tensor | None = None) -> None:
+        if flow.likelihood != "exact":
+            raise ArgumentError(
+                "'flow' should have an exact log_prob to be a distribution: that of this one is "
+                f"{'a bound' if flow.likelihood == 'bound' else 'a joint density'}."
+            )
+        self.flow, self.context = flow, context
+        batch = torch.Size() if context is None else context.shape[:-1]
+        super().__init__(batch, torch.Size(flow.event_shape), validate_args=False)
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """All real points."""
+        return constraints.independent(constraints.real, len(self.event_shape))
+
+    def expand(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, batch_shape: tuple[int, ...], _instance: "FlowDistribution | None" = None
+    ) -> "FlowDistribution":
+        """Returns the distribution of a larger batch."""
+        context = self.context
+        if context is not None:
+            context = context.expand(*batch_shape, context.shape[-1])
+        made = FlowDistribution(self.flow, context)
+        made._batch_shape = torch.Size(batch_shape)
+        return made
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Returns log p in nats, (*sample, *batch), for values (*sample, *batch, *event)."""
+        event = len(self.event_shape)
+        lead = torch.broadcast_shapes(value.shape[: value.dim() - event], self.batch_shape)
+        return self.flow.log_prob(value.expand(*lead, *self.event_shape), self.context)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: ANN401, B008
+        """Returns draws (*sample, *batch, *event), with gradients."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        n = shape.numel()
+        context = self.context
+        if context is not None:
+            context = context.expand(*shape, context.shape[-1]).reshape(n, context.shape[-1])
+        drawn = self.flow.rsample(1 if context is not None else n, context)
+        return drawn.reshape(*shape, *self.event_shape)
