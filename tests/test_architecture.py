@@ -43,7 +43,7 @@ LAYOUT = [
     ("report",),
     ("runs",),
     ("experiments",),
-    ("estimator", "testing"),
+    ("estimator", "sbi", "testing"),
     ("demo",),
     ("cli",),
     ("__main__",),

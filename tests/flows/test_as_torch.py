@@ -168,9 +168,7 @@ def test_pyro_trains_a_guide_and_samples_in_its_coordinates():
     guide = pyro.infer.autoguide.AutoNormalizingFlow(
         model, lambda n: kf.real_nvp(n, depth=4, hidden=(16,)).as_transform(cache_size=1)
     )
-    loss = pyro.infer.Trace_ELBO(
-        num_particles=8, vectorize_particles=True, max_plate_nesting=0
-    )
+    loss = pyro.infer.Trace_ELBO(num_particles=8, vectorize_particles=True, max_plate_nesting=0)
     svi = pyro.infer.SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss)
     losses = [svi.step() for _ in range(150)]
     assert sum(losses[-20:]) / 20 < 0.5 < losses[0]  # 0 is exact

@@ -59,6 +59,7 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
         >>> kf.wrap((double, halve), torch.zeros(1, 1)).log_prob(torch.zeros(1, 1))
         tensor([-0.2258])
     """
+    flow = own_flow(flow)
     if isinstance(flow, Flow):
         return flow
     if isinstance(flow, Bijection):
@@ -72,6 +73,12 @@ def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -
     width = 0 if context is None else context.shape[1]
     like = next((one for one in (parts.like, x, context) if one is not None), None)
     return Wrapped(flow if parts.flow is None else parts.flow, parts, width, like)
+
+
+def own_flow(flow: object) -> object:
+    """Returns the flow of ours that something holds (an estimator, a distribution), or itself."""
+    held = getattr(flow, "posterior_estimator", flow)  # of a posterior of sbi
+    return getattr(held, "flow_to_examine", flow)
 
 
 def _taken_apart(

@@ -65,6 +65,12 @@ class FlowEstimator(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    @property
+    def flow_to_examine(self) -> Flow:
+        """The flow that `kappaflow.wrap` and `doctor` look at."""
+        check_is_fitted(self)
+        return self.flow_
+
     def diagnose(self, X: ArrayLike) -> Diagnosis:  # noqa: N803
         """Returns what `kappaflow.doctor` says of the flow at rows.
 

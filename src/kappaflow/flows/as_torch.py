@@ -33,6 +33,11 @@ class FlowTransform(Transform, nn.Module):
         self.domain = constraints.independent(constraints.real, len(latent))
         self.codomain = constraints.independent(constraints.real, len(flow.event_shape))
 
+    @property
+    def flow_to_examine(self) -> "Flow":
+        """The flow that `kappaflow.wrap` and `doctor` look at."""
+        return self.flow
+
     def __hash__(self) -> int:
         return id(self)
 
@@ -100,6 +105,11 @@ class FlowDistribution(Distribution):
         self.flow, self.context = flow, context
         batch = torch.Size() if context is None else context.shape[:-1]
         super().__init__(batch, torch.Size(flow.event_shape), validate_args=False)
+
+    @property
+    def flow_to_examine(self) -> "Flow":
+        """The flow that `kappaflow.wrap` and `doctor` look at."""
+        return self.flow
 
     @property
     def support(self) -> constraints.Constraint:
