@@ -47,7 +47,7 @@ class FlowEstimator(ConditionalDensityEstimator):
 
         Args:
             input: (samples, batch, D), or (batch, D).
-            condition: (batch, *condition), or with samples in front.
+            condition: (batch, condition shape), or with samples in front.
             **kwargs: Ignored.
         """
         input, condition, _ = self._broadcast_and_align(input, condition)  # noqa: A001
@@ -58,13 +58,13 @@ class FlowEstimator(ConditionalDensityEstimator):
         return -self.flow.log_prob(input, self._rows(condition))
 
     def sample(self, sample_shape: Shape, condition: Tensor, **kwargs: object) -> Tensor:
-        """Returns draws (*sample_shape, batch, D) for conditions (batch, *condition)."""
+        """Returns draws (sample_shape, batch, D) for conditions (batch, condition)."""
         return self.sample_and_log_prob(sample_shape, condition)[0].detach()
 
     def sample_and_log_prob(
         self, sample_shape: Shape, condition: Tensor, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Returns draws as `sample` does, and their log p in nats, (*sample_shape, batch)."""
+        """Returns draws as `sample` does, and their log p in nats, (sample_shape, batch)."""
         shape = torch.Size(sample_shape)
         rows = self._rows(condition)
         x, log_prob = self.flow.sample_and_log_prob(math.prod(shape), rows)
@@ -104,7 +104,7 @@ def density_estimator(
 
     Args:
         model: A recipe that reads contexts, such as "real_nvp".
-        embedding_net: A network from conditions (B, *condition) to rows (B, E).
+        embedding_net: A network from conditions (B, condition shape) to rows (B, E).
         depth: Number of couplings.
         hidden: Widths of the couplings' networks.
         **options: More arguments of the recipe.
