@@ -1,6 +1,7 @@
 """The log-determinants of both directions, and the Jacobian's."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.flows import Flow
 
 SPECTRA = 16  # points at which all singular values are kept
+NUDGES = 2  # by rounding, to see what it does to a log_det
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class LogDets:
         size: The square root of the number of layers, and a bound on the sum of |log s| over all
             singular values of all layers, (B,).
         units: What of `forward` is that of a change of units in front, (B,).
+        forward_moves: By how much `forward` moves when the points are rounded, (B,).
+        inverse_moves: By how much `inverse` moves when the latents are, (B,).
         singular_values: All behind the units at some of the points, descending, (b, n); None where
             the dimension is too large.
     """
@@ -34,6 +38,8 @@ class LogDets:
     true: Tensor | None
     size: Tensor
     units: Tensor
+    forward_moves: Tensor
+    inverse_moves: Tensor
     singular_values: Tensor | None = None
 
 
@@ -53,9 +59,9 @@ def log_dets_at(flow: Flow, x: Tensor, context: Tensor | None, shape: Profile) -
         The log_dets.
     """
     points, units = flow.units(x)
-    z, forward = flow.core(points, context)
-    forward = forward + units
-    inverse = flow.core.inverse(z, context)[1] + flow.units.inverse(points)[1]
+    z, core_forward = flow.core(points, context)
+    core_inverse = flow.core.inverse(z, context)[1]
+    forward, inverse = core_forward + units, core_inverse + flow.units.inverse(points)[1]
     scales = flow.units.linearize(x).jv(torch.ones_like(x)[None])[0].flatten(1)
     log_scales = scales.double().abs().log()
     true = values = None
@@ -76,5 +82,18 @@ def log_dets_at(flow: Flow, x: Tensor, context: Tensor | None, shape: Profile) -
         true=true,
         size=layers + log_scales.abs().sum(1),
         units=units.double(),
+        forward_moves=_moves(lambda at: flow.core(at, context)[1], points, core_forward),
+        inverse_moves=_moves(lambda at: flow.core.inverse(at, context)[1], z, core_inverse),
         singular_values=values,
     )
+
+
+def _moves(log_det: Callable[[Tensor], Tensor], at: Tensor, there: Tensor) -> Tensor:
+    """Returns by how much a log_det moves when its argument is rounded, (B,) in float64."""
+    generator = torch.Generator().manual_seed(0)
+    eps, most = torch.finfo(at.dtype).eps, torch.zeros_like(there, dtype=torch.float64)
+    for _ in range(NUDGES):
+        signs = torch.randint(0, 2, at.shape, generator=generator).to(at) * 2 - 1
+        moved = (log_det(at * (1 + eps * signs)) - there).double().abs()
+        most = torch.maximum(most, moved.nan_to_num(0, posinf=0))
+    return most

@@ -48,12 +48,13 @@ def _log_det_errors(m: Measured) -> dict[str, tuple[float, float] | None]:
     The tolerance is that of `kappaflow.testing`: 10 eps kappa (1 + sum |log s|), with the square
     root of the number of layers in place of 1, since each of them rounds, and with the worst
     condition number over the depth. The inverse is called at a latent, and where the round trip
-    misses by more than rounding, that is what its log_det may differ by.
+    misses by more than rounding, that is what its log_det may differ by. A log_det that turns
+    quickly (splines near a knot) may differ by what rounding of its argument does to it as well.
     """
     lost = m.profile.eps * m.profile.condition_number.amax(dim=0)
     missed = m.profile.round_trip_data[0] / m.norm_data.clamp_min(1)
-    there = SAFETY * lost * m.log_dets.size
-    back = SAFETY * torch.maximum(lost, missed) * m.log_dets.size
+    there = SAFETY * (lost * m.log_dets.size + m.log_dets.forward_moves)
+    back = SAFETY * (torch.maximum(lost, missed) * m.log_dets.size + m.log_dets.inverse_moves)
     judged, returned = lost < TRUSTED, (lost < TRUSTED) & (missed <= LOST)
     forward, inverse, true = m.log_dets.forward, m.log_dets.inverse, m.log_dets.true
     if true is None:
