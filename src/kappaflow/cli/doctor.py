@@ -80,7 +80,8 @@ def doctor(
     )
 
     of_code = is_code(run)
-    _check_fix(fix, into, epochs, of_code=of_code, alone=not (data or context or out))
+    alone = not (data or context or select or ignore or out)
+    _check_fix(fix, into, epochs, of_code=of_code, alone=alone)
     if fix is not None and not of_code:
         return _fixed(Path(run), fix, into, epochs, json=json)
     check_codes(select or (), ignore or ())
