@@ -129,11 +129,15 @@ def _said_in_a_sentence(flow: Flow, context: Tensor | None) -> Iterator[None]:
     except Exception as error:
         if not isinstance(flow, Wrapped):
             raise
-        hint = ": if it is conditional, give its 'context'" if context is None else ""
+        hint = (
+            "if it is conditional, give its 'context'"
+            if context is None
+            else "if it is not conditional, leave 'context' out"
+        )
         first = (str(error).splitlines() or [""])[0]
+        raised = type(error).__name__ + (f" ({first})" if first else "")
         raise ArgumentError(
-            f"the flow of {flow.library} cannot be examined, it raised {type(error).__name__} "
-            f"({first}){hint}."
+            f"the flow of {flow.library} cannot be examined, it raised {raised}: {hint}."
         ) from error
 
 

@@ -92,6 +92,7 @@ def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | No
         raise ArgumentError(f"{home} has no {name!r}.")
     found, make = getattr(module, name), None
     if inspect.isfunction(found) or inspect.isclass(found):
+        _refuse_arguments(target, found)
         start, function = time.monotonic(), found
         try:
             found = function()
@@ -108,6 +109,25 @@ def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | No
             f"tuple of {', '.join(type(one).__name__ for one in found)}."
         )
     return flow, tensors[0], tensors[1] if len(tensors) == 2 else None, make
+
+
+def _refuse_arguments(target: str, function: Maker) -> None:
+    """Refuses a function that cannot be called without arguments."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of some classes none is known
+        return
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [
+        repr(one.name)
+        for one in parameters
+        if one.default is inspect.Parameter.empty and one.kind not in variable
+    ]
+    if needed:
+        raise ArgumentError(
+            f"{target} should need no arguments, it asks for {', '.join(needed)}: give them in a "
+            "function of its own."
+        )
 
 
 def _without_points(function: Maker) -> Maker:
@@ -147,8 +167,12 @@ def _module(home: str) -> ModuleType:
 
 
 def _said(home: str, error: BaseException) -> ArgumentError:
-    """Returns what the code raised as one sentence, with its line."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
-    where = f" in line {lines[-1]}" if home.endswith(".py") and lines else ""
-    first = (str(error).splitlines() or [""])[0]
+    """Returns what the code raised as one sentence, with the line of the file, if it is one."""
+    file, message = str(Path(home).resolve()), str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    if isinstance(error, SyntaxError) and error.filename == file:
+        lines, message = [error.lineno], error.msg
+    where = f" in line {lines[-1]}" if lines else ""
+    first = (message.splitlines() or [""])[0]
     return ArgumentError(f"{home} raised {type(error).__name__}{where}: {first}")
