@@ -307,6 +307,22 @@ def test_the_rounding_of_many_layers_is_no_wrong_log_det():
     assert set(found(flow)) == {"KF203"}
 
 
+class Cancelling(Scaled):
+    """Its log_det is the difference of two large numbers."""
+
+    def _log_det(self, x):
+        return (1e4 + super()._log_det(x)) - 1e4
+
+
+def test_a_log_det_that_loses_digits_is_told_from_a_wrong_one():
+    """KF203 is a warning where the formula is right in float64, an error where it is not."""
+    finding = found(with_layer(Cancelling()))["KF203"]
+    assert finding.severity == "warning" and "in float64 by" in finding.message
+    assert finding.evidence["worst_nats"] > 1e-5
+    assert finding.evidence["worst_nats_in_float64"] < 1e-10
+    assert found(with_layer(Cancelling(forward_off=1e-3)))["KF203"].severity == "error"
+
+
 class Rippled(kf.Bijection):
     """x + sin(800 x) / 1600, of slopes from 1/2 to 3/2 that turn quickly; inverted in float64."""
 
