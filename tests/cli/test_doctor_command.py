@@ -167,6 +167,16 @@ def test_code_that_is_not_there_is_one_sentence(run, tmp_path):
     assert "No module named" in run("doctor", "nowhere.at_all:flow").err
 
 
+def test_data_of_another_width_is_one_sentence(run, code, tmp_path):
+    """It names the columns that it has, those that are no numbers, and the option for contexts."""
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b,kind\n1.5,2,x\n2.5,3,y\n")
+    done = run("doctor", f"{code}:double", path)
+    assert done.status == 2 and len(done.err.splitlines()) == 2  # one is what the code prints
+    assert "should have 3 columns of numbers for this flow beside those named with" in done.err
+    assert done.err.endswith("--context, it has 'a', 'b', and of no numbers 'kind'.\n")
+
+
 def test_code_that_python_cannot_read_is_one_sentence(run, tmp_path):
     """With the line of the file, said once."""
     path = tmp_path / "flows.py"

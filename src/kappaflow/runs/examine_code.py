@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
 import time
 import traceback
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.adapters import wrap
-from kappaflow.data import load_table
+from kappaflow.data import Table, load_table
 from kappaflow.diagnosis import Diagnosis, data_findings, doctor, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError
@@ -72,13 +73,26 @@ def examine_code(
         given = None if table.context is None else torch.from_numpy(table.context)
         # In the type of the flow; what has none of its own takes float32, as torch does.
         like = (None if value is None else value.float() for value in (x, given))
-        dtype = wrap(flow, *like).dtype
+        wrapped = wrap(flow, *like)
+        _refuse_other_width(table, data, math.prod(wrapped.event_shape))
+        dtype = wrapped.dtype
         x, given = x.to(dtype), None if given is None else given.to(dtype)
         found = examined(flow, x, given, make=make, progress=progress)
         return with_findings(found, data_findings(table)), f"rows of {data}", flow
     if context:
         raise ArgumentError("'context' should be left out without data: it names its columns.")
     return doctor(flow, x, given, make=make, progress=progress), words, flow
+
+
+def _refuse_other_width(table: Table, data: str, features: int) -> None:
+    """Refuses a table of more or fewer columns than a flow takes, and says which it has."""
+    if len(table.columns) == features:
+        return
+    out = f", and of no numbers {', '.join(map(repr, table.left_out))}" if table.left_out else ""
+    raise ArgumentError(
+        f"{data} should have {features} columns of numbers for this flow beside those named with "
+        f"--context, it has {', '.join(map(repr, table.columns)) or 'none'}{out}."
+    )
 
 
 Maker = Callable[[], object]
