@@ -57,6 +57,27 @@ def broken():
     raise ValueError("no such weights")
 
 
+def sized(features, depth=2, **more):
+    return kf.real_nvp(features, depth=depth, **more)
+
+
+def deeper():
+    return torch.nn.Sequential(3)
+
+
+class Choosing:
+    def encode(self, x, context=None):
+        if context is not None:
+            raise NotImplementedError
+        return x, torch.zeros(len(x))
+
+    decode = encode
+
+
+def unasked():
+    return Choosing(), torch.randn(64, 2), torch.randn(64, 1)
+
+
 nothing = (doubling, 3)
 """
 
@@ -124,6 +145,9 @@ def test_discrete_columns_are_named_as_in_the_table(run, code, tmp_path):
         ("missing", (), "has no 'missing'"),
         ("broken", (), "raised ValueError in line 47: no such weights"),
         ("leaving", (), "raised SystemExit in line 43"),
+        ("deeper", (), "raised TypeError in line 55: "),
+        ("sized", (), "should need no arguments, it asks for 'features': give them in a"),
+        ("unasked", (), "NotImplementedError: if it is not conditional, leave 'context'"),
         ("doubling", (), "'x' should be given, a few points"),
         ("nothing", (), "got a tuple of tuple, int"),
         ("math", (), "'flow' should be a Flow, a flow of zuko"),
@@ -141,6 +165,30 @@ def test_code_that_is_not_there_is_one_sentence(run, tmp_path):
     """A file, or a module."""
     assert "is not there" in run("doctor", f"{tmp_path}/none.py:flow").err
     assert "No module named" in run("doctor", "nowhere.at_all:flow").err
+
+
+def test_data_of_another_width_is_one_sentence(run, code, tmp_path):
+    """It names the columns that it has, those that are no numbers, and the option for contexts."""
+    path = tmp_path / "rows.csv"
+    path.write_text("a,b,kind\n1.5,2,x\n2.5,3,y\n")
+    done = run("doctor", f"{code}:double", path)
+    assert done.status == 2 and len(done.err.splitlines()) == 2  # one is what the code prints
+    assert "should have 3 columns of numbers for this flow beside those named with" in done.err
+    assert done.err.endswith("--context, it has 'a', 'b', and of no numbers 'kind'.\n")
+
+
+def test_code_that_python_cannot_read_is_one_sentence(run, tmp_path):
+    """With the line of the file, said once."""
+    path = tmp_path / "flows.py"
+    path.write_text("import torch\n\ndef make(:\n")
+    assert run("doctor", f"{path}:make").err.endswith("SyntaxError in line 3: invalid syntax\n")
+
+
+@pytest.mark.parametrize("end", ["", ":", ":my-flow"])
+def test_a_file_without_a_name_is_one_sentence(run, code, end):
+    """It is no run folder, and the sentence says how to name a flow in it."""
+    done = run("doctor", f"{code}{end}")
+    assert done.status == 2 and f"such as {code}:make" in done.err
 
 
 def test_a_page_is_written_beside_what_is_printed(run, code, tmp_path):

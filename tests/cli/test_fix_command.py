@@ -138,7 +138,9 @@ def test_padding_keeps_the_density_and_is_trained_on(run, finished, tmp_path):
         (("--fix", "drop", "fuse"), "alone"),
         (("--fix", "--out", "page.html"), "--into"),
         (("--fix", "--epochs", 0), "epochs"),
-        (("--fix", "--into", "."), "there already"),
+        (("--fix", "--select", "KF3"), "--into"),
+        (("--fix", "--ignore", "KF3"), "--into"),
+        (("--fix", "--into", "."), "'into' should be a new folder, . is there already"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(run, finished, words, said):
@@ -147,6 +149,37 @@ def test_what_cannot_be_done_is_one_sentence(run, finished, words, said):
     assert said in found.err
     assert "Traceback" not in found.err
     assert len(found.err.strip().splitlines()) == 1
+
+
+def test_a_run_has_no_new_run_in_it(run, finished):
+    """It stays byte for byte what it was."""
+    before = contents(finished)
+    found = run("doctor", finished, "--fix", "float64", "--into", finished / "new")
+    assert found.status == 2 and "'into' should be outside of" in found.err
+    assert contents(finished) == before
+
+
+def test_a_cure_without_training_leaves_a_training_that_goes_on(run, finished, tmp_path):
+    """What was begun by another cure is not written over, and the sentence says why."""
+    new = tmp_path / "padded"
+    assert run("doctor", finished, "--fix", "pad", "--into", new, "--epochs", 1).status == 0
+    (new / "result.json").unlink()
+    before = contents(new)
+    found = run("doctor", finished, "--fix", "float64", "--into", new)
+    assert found.status == 2 and "holds a training that goes on" in found.err
+    assert contents(new) == before
+
+
+def test_a_cure_that_finds_nothing_says_so(run, finished, tmp_path):
+    """That none is called for is said of none that was named, nor of a flow with an error."""
+    for cures, why in ((["bound"], "bound finds"), (["fuse", "bound"], "fuse and bound find")):
+        found = run("doctor", finished, "--fix", *cures)
+        assert f"Nothing was done: {why} nothing to change." in found.out
+    layer = kf.ElementwiseAffine(2, log_scale=[800.0, 0.0])
+    kf.save(kf.Flow(kf.StandardNormal(2), layer).double(), tmp_path / "model")
+    found = run("doctor", tmp_path / "model", "--fix")
+    assert "Nothing was done: no cure applies to what was found." in found.out
+    assert found.status == 1
 
 
 def test_cures_that_train_need_the_data(run, tmp_path):

@@ -65,6 +65,31 @@ def make():
     return flow, 2 * torch.randn(64, 4)
 """
 
+FREIA_NORMS = """
+import FrEIA.framework as Ff
+import FrEIA.modules as Fm
+import torch
+from torch import nn
+
+
+def subnet(a, b):
+    return nn.Sequential(nn.Linear(a, 16), nn.ReLU(), nn.Linear(16, b))
+
+
+def make():
+    x = torch.randn(64, 4)
+    inn = Ff.SequenceINN(4)
+    inn.append(Fm.ActNorm)
+    inn.append(Fm.AllInOneBlock, subnet_constructor=subnet)
+    return inn, x
+"""
+
+FREIA_NORMS_GIVEN = (
+    FREIA_NORMS.replace("subnet_constructor", "cond=0, cond_shape=(1,), subnet_constructor")
+    .replace("    inn = ", "    c = torch.randn(64, 1)\n    inn = ")
+    .replace("inn, x", "inn, x, c")
+)
+
 NORMS = """
 import normflows as nf
 import torch
@@ -140,9 +165,11 @@ def test_bounds_and_float64_cure_what_they_are_for(
     assert after["measured"]["dtype"] == dtype
 
 
-def test_norms_get_their_first_rows(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("source", [NORMS, FREIA_NORMS, FREIA_NORMS_GIVEN])
+def test_norms_get_their_first_rows(source, tmp_path, capsys, monkeypatch):
+    """By log_prob, or by a call where a network has none, as those of FrEIA."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "flows.py").write_text(NORMS)
+    (tmp_path / "flows.py").write_text(source)
     before = examined(tmp_path, capsys, "make", "--fix")
     assert "KF401" in [one["code"] for one in before["findings"]]
     subprocess.run(

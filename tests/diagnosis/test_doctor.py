@@ -307,6 +307,51 @@ def test_the_rounding_of_many_layers_is_no_wrong_log_det():
     assert set(found(flow)) == {"KF203"}
 
 
+class Cancelling(Scaled):
+    """Its log_det is the difference of two large numbers."""
+
+    def _log_det(self, x):
+        return (1e4 + super()._log_det(x)) - 1e4
+
+
+def test_a_log_det_that_loses_digits_is_told_from_a_wrong_one():
+    """KF203 is a warning where the formula is right in float64, an error where it is not."""
+    finding = found(with_layer(Cancelling()))["KF203"]
+    assert finding.severity == "warning" and "in float64 by" in finding.message
+    assert finding.evidence["worst_nats"] > 1e-5
+    assert finding.evidence["worst_nats_in_float64"] < 1e-10
+    assert found(with_layer(Cancelling(forward_off=1e-3)))["KF203"].severity == "error"
+
+
+class Rippled(kf.Bijection):
+    """x + sin(800 x) / 1600, of slopes from 1/2 to 3/2 that turn quickly; inverted in float64."""
+
+    def __init__(self, inverse_off=0.0):
+        super().__init__()
+        self.inverse_off = inverse_off
+
+    def forward(self, x, context=None):
+        wide = x.double()
+        slopes = 1 + (800 * wide).cos() / 2
+        return (wide + (800 * wide).sin() / 1600).to(x), slopes.log().sum(1).to(x)
+
+    def inverse(self, z, context=None):
+        low, high = z.double() - 1e-3, z.double() + 1e-3
+        for _ in range(50):
+            middle = (low + high) / 2
+            below = middle + (800 * middle).sin() / 1600 < z
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        log_det = (1 + (800 * low).cos() / 2).log().sum(1)
+        return low.to(z), (self.inverse_off - log_det).to(z)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_log_det_that_turns_within_rounding_is_no_wrong_one(seed):
+    """Rounding of the latent moves it by 1e-4 nats, though no condition number is above 3."""
+    assert "KF203" not in found(alone(Rippled()), points(seed))
+    assert "KF203" in found(alone(Rippled(inverse_off=0.02)), points(seed))
+
+
 def test_log_dets_that_do_not_add_up_are_found_in_any_dimension():
     """Where no Jacobian is formed, the two directions are compared with each other."""
     n = 501

@@ -25,8 +25,8 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
     shape = tuple(made.event_shape)
     if not shape:
         raise ArgumentError(
-            "'flow' should be over vectors: its events are numbers, so make the base one with "
-            "torch.distributions.Independent."
+            "'flow' should be over vectors: its events are numbers, so make its base "
+            "torch.distributions.Independent(base, 1)."
         )
     width = 0 if context is None else context.shape[1]
     modules = [one for one in getattr(flow, "transforms", []) if isinstance(one, nn.Module)]

@@ -80,7 +80,11 @@ def doctor(
     )
 
     of_code = is_code(run)
-    _check_fix(fix, into, epochs, of_code=of_code, alone=not (data or context or out))
+    home = run.rpartition(":")[0] or run
+    if not of_code and home.endswith(".py") and not Path(run).is_dir():
+        raise ArgumentError(f"{run} should name a flow in the file, such as {home}:make.")
+    alone = not (data or context or select or ignore or out)
+    _check_fix(fix, into, epochs, of_code=of_code, alone=alone)
     if fix is not None and not of_code:
         return _fixed(Path(run), fix, into, epochs, json=json)
     check_codes(select or (), ignore or ())

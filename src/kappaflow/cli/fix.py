@@ -39,20 +39,29 @@ def fix(
     if json:
         print_json(found.to_json())
     else:
-        _print(found)
+        _print(found, cures)
     return 0 if (found.after or found.before).diagnosis.ok else 1
 
 
-def _print(found: "CuredRun") -> None:
+def _print(found: "CuredRun", cures: Sequence[str]) -> None:
     """Prints for people what was done, the run before and after, and what is left to do."""
     if found.after is None:
-        print(f"{found.before.diagnosis.verdict}\n\nNothing was done: no cure is called for.")
+        why = _why_nothing(found.before.diagnosis, cures)
+        print(f"{found.before.diagnosis.verdict}\n\nNothing was done: {why}.")
     else:
         print("\n".join(found.done) + "\n")
         _compare(found.before, found.after)
         print(f"\n{found.after.diagnosis.verdict}\n\nThe new run is {found.folder}")
     for name, said in found.on_request.items():
         print(f"On request, --fix {name}: {said}")
+
+
+def _why_nothing(diagnosis: "Diagnosis", cures: Sequence[str]) -> str:
+    """Returns why a run was left alone, with the cures that were named or without."""
+    if cures:
+        return f"{' and '.join(cures)} {'find' if cures[1:] else 'finds'} nothing to change"
+    severe = any(one.severity != "note" for one in diagnosis.findings)
+    return "no cure applies to what was found" if severe else "no cure is called for"
 
 
 def _compare(before: "Health", after: "Health") -> None:

@@ -41,7 +41,7 @@ def lines_to_change(source: str, file: str, name: str, flow: object, found: Diag
     if isinstance(flow, nn.Module):
         for place in _places(text.tree, name):
             if any(one.code == STARTS for one in found.findings):
-                _start_norms(text, place)
+                _start_norms(text, place, flow)
             if asks_for_float64(found):
                 _in_float64(text, place, name)
     return text.diff(file)
@@ -155,7 +155,7 @@ def _in_float64(text: Text, place: Place, name: str) -> None:
         text.replace(part, f"{own}.double()" if plain else f"({own}).double()")
 
 
-def _start_norms(text: Text, place: Place) -> None:
+def _start_norms(text: Text, place: Place, made: nn.Module) -> None:
     """Calls a flow once on its points before it is returned with them."""
     value = place.value
     if not (isinstance(place, ast.Return) and isinstance(value, ast.Tuple)):
@@ -164,10 +164,16 @@ def _start_norms(text: Text, place: Place) -> None:
     named = all(word.isidentifier() for word in (flow, x, *context))
     if not named or "torch" not in _imported(text.tree):
         return
+    if hasattr(made, "log_prob"):
+        call = f"{flow}.log_prob({', '.join((x, *context))})"
+    elif "FrEIA" in _libraries(made):
+        call = f"{flow}({', '.join((x, *(f'[{one}]' for one in context)))})"
+    else:
+        return
     for line in (
         f"{flow}.train()",
         "with torch.no_grad():",
-        f"    {flow}.log_prob({', '.join((x, *context))})  # its norms start from these rows",
+        f"    {call}  # its norms start from these rows",
         f"{flow}.eval()",
     ):
         text.insert_line(place, line)

@@ -129,11 +129,15 @@ def _said_in_a_sentence(flow: Flow, context: Tensor | None) -> Iterator[None]:
     except Exception as error:
         if not isinstance(flow, Wrapped):
             raise
-        hint = ": if it is conditional, give its 'context'" if context is None else ""
+        hint = (
+            "if it is conditional, give its 'context'"
+            if context is None
+            else "if it is not conditional, leave 'context' out"
+        )
         first = (str(error).splitlines() or [""])[0]
+        raised = type(error).__name__ + (f" ({first})" if first else "")
         raise ArgumentError(
-            f"the flow of {flow.library} cannot be examined, it raised {type(error).__name__} "
-            f"({first}){hint}."
+            f"the flow of {flow.library} cannot be examined, it raised {raised}: {hint}."
         ) from error
 
 
@@ -195,11 +199,12 @@ def _measure(
     state = state_of(flow, at, few, make)  # the first calls, where points are given
     drawn = flow.bijection.inverse(z, few)[0]
     at = drawn if x is None else at
+    wide = another(flow, at, few, torch.float64)
     shape = profile_at(
         flow,
         at,
         few,
-        wide=another(flow, at, few, torch.float64),
+        wide=wide,
         progress=lambda layer: progress(f"conditioning over depth, {layer}"),
     )
     points, latents = flow.units(at)[0], latent_points(flow, len(at), few)
@@ -209,7 +214,7 @@ def _measure(
     paths = paths_at(flow, at, few, log_prob)
     drawn_log_prob = flow.joined_log_prob(drawn, few)
     progress("log_dets beside the Jacobian")
-    log_dets = log_dets_at(flow, at, few, shape)
+    log_dets = log_dets_at(flow, at, few, shape, wide)
     progress("latents that are far out")
     tails = tails_of(flow, len(at), few)
     progress("the integral of the density")

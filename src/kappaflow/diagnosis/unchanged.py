@@ -3,9 +3,11 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution, Transform
 
 from kappaflow.adapters import Wrapped, wrap
 from kappaflow.flows import Flow
@@ -63,16 +65,30 @@ def another(
         The copy; None where there cannot be one, or not in this type.
     """
     original = original_of(flow)
-    if dtype is not None and not isinstance(original, nn.Module):
+    if dtype is not None and not isinstance(original, nn.Module | Distribution):
         return None
     try:
         own = _copied(original)
-        if dtype is not None and isinstance(own, nn.Module):
-            own = own.to(dtype)
+        if dtype is not None:
+            own = _converted(own, dtype)
             x, context = x.to(dtype), None if context is None else context.to(dtype)
         return wrap(own, x, context).eval()
     except Exception:  # as above, and what cannot be converted
         return None
+
+
+def _converted(one: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    """Returns a module, a distribution or a part of one in another type, changed in place."""
+    if isinstance(one, nn.Module):
+        return one.to(dtype)
+    if isinstance(one, Tensor):
+        return one.to(dtype) if one.is_floating_point() else one
+    if isinstance(one, list):
+        return [_converted(part, dtype) for part in one]
+    if isinstance(one, Distribution | Transform):
+        for name, value in vars(one).items():
+            vars(one)[name] = _converted(value, dtype)
+    return one
 
 
 @contextmanager

@@ -84,7 +84,7 @@ class CuredRun:
 
 def cure_run(
     folder: str | Path,
-    out: str | Path,
+    into: str | Path,
     cures: Sequence[str] = (),
     *,
     epochs: int = EPOCHS,
@@ -102,7 +102,7 @@ def cure_run(
 
     Args:
         folder: A run folder, or any saved model. It is left as it is.
-        out: The new folder.
+        into: The new folder.
         cures: Names of cures; "drop" and "jitter" each alone.
         epochs: For how many epochs at most a flow is trained on.
         progress: Show a progress bar of trainings; on a terminal only if left out.
@@ -112,11 +112,11 @@ def cure_run(
         What was done, and the run before and after.
 
     Raises:
-        ArgumentError: `out` is there already, there is no such cure, or the flow or its data are
-            not such as the cure needs.
+        ArgumentError: `into` is there already or in the run, there is no such cure, or the flow or
+            its data are not such as the cure needs.
         FileError: A file cannot be read, or written.
     """  # noqa: DOC502 - raised by the calls below
-    old, new = Path(folder), Path(out)
+    old, new = Path(folder), Path(into)
     positive_int("epochs", epochs)
     for name in cures:
         one_of("fix", name, NAMES)
@@ -126,7 +126,9 @@ def cure_run(
             "fixed in its turn."
         )
     if os.path.lexists(new) and not _goes_on(new):
-        raise ArgumentError(f"'out' should be a new folder, {new} is there already.")
+        raise ArgumentError(f"'into' should be a new folder, {new} is there already.")
+    if old.resolve() in new.resolve().parents:
+        raise ArgumentError(f"'into' should be outside of {old}, which stays as it is, got {new}.")
     patient = _Patient(old, epochs, progress, show)
     if set(cures) & set(COLUMN_CURES):
         return patient.with_other_columns(new, cures[0])
@@ -185,6 +187,10 @@ class _Patient:
         if trains and self.data is not None:
             flow = self.train_on(flow, self.data, new, done)
         else:
+            if os.path.lexists(new):
+                raise ArgumentError(
+                    f"'into' should be a new folder, {new} holds a training that goes on."
+                )
             with whole_directory(new) as place:
                 write_anew(flow.eval(), self.run, place, f"from {self.folder}: {'; '.join(done)}")
         return self.written(new, done, self.health(flow, self.rows), self.on_request())

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
 import time
 import traceback
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.adapters import wrap
-from kappaflow.data import load_table
+from kappaflow.data import Table, load_table
 from kappaflow.diagnosis import Diagnosis, data_findings, doctor, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError
@@ -72,13 +73,26 @@ def examine_code(
         given = None if table.context is None else torch.from_numpy(table.context)
         # In the type of the flow; what has none of its own takes float32, as torch does.
         like = (None if value is None else value.float() for value in (x, given))
-        dtype = wrap(flow, *like).dtype
+        wrapped = wrap(flow, *like)
+        _refuse_other_width(table, data, math.prod(wrapped.event_shape))
+        dtype = wrapped.dtype
         x, given = x.to(dtype), None if given is None else given.to(dtype)
         found = examined(flow, x, given, make=make, progress=progress)
         return with_findings(found, data_findings(table)), f"rows of {data}", flow
     if context:
         raise ArgumentError("'context' should be left out without data: it names its columns.")
     return doctor(flow, x, given, make=make, progress=progress), words, flow
+
+
+def _refuse_other_width(table: Table, data: str, features: int) -> None:
+    """Refuses a table of more or fewer columns than a flow takes, and says which it has."""
+    if len(table.columns) == features:
+        return
+    out = f", and of no numbers {', '.join(map(repr, table.left_out))}" if table.left_out else ""
+    raise ArgumentError(
+        f"{data} should have {features} columns of numbers for this flow beside those named with "
+        f"--context, it has {', '.join(map(repr, table.columns)) or 'none'}{out}."
+    )
 
 
 Maker = Callable[[], object]
@@ -92,6 +106,7 @@ def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | No
         raise ArgumentError(f"{home} has no {name!r}.")
     found, make = getattr(module, name), None
     if inspect.isfunction(found) or inspect.isclass(found):
+        _refuse_arguments(target, found)
         start, function = time.monotonic(), found
         try:
             found = function()
@@ -108,6 +123,25 @@ def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | No
             f"tuple of {', '.join(type(one).__name__ for one in found)}."
         )
     return flow, tensors[0], tensors[1] if len(tensors) == 2 else None, make
+
+
+def _refuse_arguments(target: str, function: Maker) -> None:
+    """Refuses a function that cannot be called without arguments."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # of some classes none is known
+        return
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [
+        repr(one.name)
+        for one in parameters
+        if one.default is inspect.Parameter.empty and one.kind not in variable
+    ]
+    if needed:
+        raise ArgumentError(
+            f"{target} should need no arguments, it asks for {', '.join(needed)}: give them in a "
+            "function of its own."
+        )
 
 
 def _without_points(function: Maker) -> Maker:
@@ -147,8 +181,12 @@ def _module(home: str) -> ModuleType:
 
 
 def _said(home: str, error: BaseException) -> ArgumentError:
-    """Returns what the code raised as one sentence, with its line."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
-    where = f" in line {lines[-1]}" if home.endswith(".py") and lines else ""
-    first = (str(error).splitlines() or [""])[0]
+    """Returns what the code raised as one sentence, with the line of the file, if it is one."""
+    file, message = str(Path(home).resolve()), str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    if isinstance(error, SyntaxError) and error.filename == file:
+        lines, message = [error.lineno], error.msg
+    where = f" in line {lines[-1]}" if lines else ""
+    first = (message.splitlines() or [""])[0]
     return ArgumentError(f"{home} raised {type(error).__name__}{where}: {first}")

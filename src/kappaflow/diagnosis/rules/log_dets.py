@@ -1,6 +1,6 @@
 """The rule on log-determinants, against each other and against the Jacobian."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -8,11 +8,13 @@ from torch import Tensor
 from kappaflow.conditioning import TRUSTED
 from kappaflow.diagnosis.finding import Finding
 from kappaflow.diagnosis.measured import Measured
+from kappaflow.diagnosis.measures.log_dets import LogDets
 
 # Round trips above this share of |x| are visible in likelihoods and samples.
 LOST = 1e-3
 # Of a log_det, in units of rounding: as in kappaflow.testing, where right flows need 5.
 SAFETY = 10.0
+ROUNDED = 1e-3  # of an error is left in float64 where it was rounding
 
 
 def log_det_wrong(m: Measured) -> Iterator[Finding]:
@@ -28,6 +30,22 @@ def log_det_wrong(m: Measured) -> Iterator[Finding]:
         message = (
             f"The log_det of {blamed} is off log|det| of the Jacobian by up to {worst:.2g} nats."
         )
+    wide = _worst_in_float64(m.log_dets, off)
+    evidence: dict[str, float | int | str | None] = {
+        "worst_nats": worst,
+        "tolerance_nats": tolerance,
+    }
+    if wide is not None and wide < ROUNDED * worst:
+        yield Finding(
+            code="KF203",
+            severity="warning",
+            layer=None,
+            message=f"{message[:-1]}, and in float64 by {wide:.1g}.",
+            cause="The formula is right: digits are lost in it, where large numbers cancel.",
+            cure="Score and sample in float64, or rewrite the formula.",
+            evidence=evidence | {"worst_nats_in_float64": wide},
+        )
+        return
     yield Finding(
         code="KF203",
         severity="error",
@@ -35,8 +53,17 @@ def log_det_wrong(m: Measured) -> Iterator[Finding]:
         message=message,
         cause="A log_det with a wrong sign, without a term, or averaged where it should add.",
         cure="Check each layer with kappaflow.testing.check_bijection.",
-        evidence={"worst_nats": worst, "tolerance_nats": tolerance},
+        evidence=evidence,
     )
+
+
+def _worst_in_float64(log_dets: LogDets, off: Iterable[str]) -> float | None:
+    """Returns the largest error in float64 of the directions that are off, None without a copy."""
+    wide = log_dets.wide
+    if wide is None or wide.true is None:
+        return None
+    errors = {"forward": wide.forward - wide.true, "inverse": wide.inverse + wide.true}
+    return max(errors[which].abs().nan_to_num(torch.inf).max().item() for which in off)
 
 
 _DIRECTIONS = {"forward": "the forward direction", "inverse": "the inverse"}
@@ -48,12 +75,13 @@ def _log_det_errors(m: Measured) -> dict[str, tuple[float, float] | None]:
     The tolerance is that of `kappaflow.testing`: 10 eps kappa (1 + sum |log s|), with the square
     root of the number of layers in place of 1, since each of them rounds, and with the worst
     condition number over the depth. The inverse is called at a latent, and where the round trip
-    misses by more than rounding, that is what its log_det may differ by.
+    misses by more than rounding, that is what its log_det may differ by. A log_det that turns
+    quickly (splines near a knot) may differ by what rounding of its argument does to it as well.
     """
     lost = m.profile.eps * m.profile.condition_number.amax(dim=0)
     missed = m.profile.round_trip_data[0] / m.norm_data.clamp_min(1)
-    there = SAFETY * lost * m.log_dets.size
-    back = SAFETY * torch.maximum(lost, missed) * m.log_dets.size
+    there = SAFETY * (lost * m.log_dets.size + m.log_dets.forward_moves)
+    back = SAFETY * (torch.maximum(lost, missed) * m.log_dets.size + m.log_dets.inverse_moves)
     judged, returned = lost < TRUSTED, (lost < TRUSTED) & (missed <= LOST)
     forward, inverse, true = m.log_dets.forward, m.log_dets.inverse, m.log_dets.true
     if true is None:
