@@ -241,3 +241,23 @@ def test_words_are_shown_on_a_terminal_alone(capsys):
         show("layer 1 of [2]")
     captured = capsys.readouterr()
     assert captured.out == ""
+
+
+def test_a_run_says_what_its_own_diagnosis_says(run, tmp_path):
+    """A flow that is worse than a Gaussian on held-out rows, also when it is examined again."""
+    x = np.random.default_rng(0).normal(size=(400, 4)) @ np.diag([1.0, 1.0, 1.0, 1e-2])
+    x[:, 3] += x[:, 0] + x[:, 1]
+    np.savetxt(tmp_path / "x.csv", x, delimiter=",", header="a,b,c,d", comments="")
+    folder = tmp_path / "run"
+    words = ("--depth", 2, "--hidden", 8, "--max-epochs", 1, "--quiet")
+    assert run("fit", tmp_path / "x.csv", "--out", folder, *words).status == 0
+    stored = json.loads((folder / "diagnosis.json").read_text())
+    again = json.loads(run("doctor", folder, "--json").out)
+    assert "KF501" in [one["code"] for one in stored["findings"]]
+    said = [[(one["code"], one["message"]) for one in d["findings"]] for d in (again, stored)]
+    assert said[0] == said[1]
+    assert again["verdict"] == stored["verdict"]
+    fixed = json.loads(run("doctor", folder, "--fix", "float64", "--json").out)
+    assert "KF501" in [one["code"] for one in fixed["after"]["findings"]]
+    other = json.loads(run("doctor", folder, tmp_path / "x.csv", "--json").out)
+    assert "KF501" not in [one["code"] for one in other["findings"]]  # of other rows

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kappaflow._checks import one_of, positive_int
 from kappaflow.cures import CURES
-from kappaflow.diagnosis import Diagnosis, examined
+from kappaflow.diagnosis import Diagnosis, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.files import CONFIG, load, read_config
@@ -21,6 +21,7 @@ from kappaflow.runs.anew_table import TableRun
 from kappaflow.runs.cure_columns import COLUMN_CURES, near_relation, train_anew
 from kappaflow.runs.fit import training_facts, write_judgement
 from kappaflow.runs.stored import is_image_run
+from kappaflow.runs.stored_findings import stored_findings
 from kappaflow.runs.trainable import Trainable, trainable
 from kappaflow.storage import plain, whole_directory, write_bytes
 from kappaflow.training import Rows, fit_tables, log_prob_of, read_result
@@ -151,7 +152,7 @@ class _Patient:
         self.run = ImageRun(folder) if is_image_run(folder) else TableRun(folder)
         self.data = trainable(self.run) if isinstance(self.run, TableRun) else None
         self.rows, self.points = self.run.points(self.flow)
-        self.before = self.health(self.flow, self.rows)
+        self.before = _judged(self.health(self.flow, self.rows), folder)
 
     def health(self, flow: Flow, rows: Rows | None) -> Health:
         """Returns what the doctor says of a flow at points, and their likelihood."""
@@ -234,6 +235,7 @@ class _Patient:
         self, new: Path, done: list[str], after: Health, on_request: dict[str, str]
     ) -> CuredRun:
         """Returns what was done, and writes it to the new folder."""
+        after = _judged(after, new)
         found = CuredRun(new, tuple(done), self.before, after, self.points, on_request)
         text = json.dumps(found.to_json(), indent=2) + "\n"
         write_bytes(new / CURED, text.encode())
@@ -250,6 +252,13 @@ class _Patient:
         column, relation = found
         said = f"column {column!r} nearly follows from others, {relation}"
         return {name: said for name in COLUMN_CURES}
+
+
+def _judged(health: Health, folder: Path) -> Health:
+    """Returns a health with what the run's stored likelihood says."""
+    known = {finding.code for finding in health.diagnosis.findings}
+    more = [finding for finding in stored_findings(folder) if finding.code not in known]
+    return replace(health, diagnosis=with_findings(health.diagnosis, more))
 
 
 def _not_here(cure: str) -> ArgumentError:

@@ -8,13 +8,14 @@ import torch
 
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import Table, load_table
-from kappaflow.diagnosis import Diagnosis, examined
+from kappaflow.diagnosis import Diagnosis, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
 from kappaflow.flows import Flow
 from kappaflow.runs.job import refuse_gaps
 from kappaflow.runs.stored import read_finished, read_run, tables_again
+from kappaflow.runs.stored_findings import stored_findings
 from kappaflow.training import log_prob_of, rows_of
 
 Columns = dict[str, np.ndarray]
@@ -140,7 +141,7 @@ def examine_run(
         said = "samples of the flow (its data was not found as it was)"
         return examined(flow, progress=progress), said
     found = examined(flow, rows.x, rows.context, progress=progress)
-    return found, "held-out rows of the run"
+    return with_findings(found, stored_findings(folder)), "held-out rows of the run"
 
 
 def _table(data: str, columns: list[str], context: list[str]) -> Table:

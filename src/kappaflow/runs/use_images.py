@@ -8,7 +8,7 @@ import torch
 from kappaflow.data import Images, load_images
 from kappaflow.data.images.names import readable
 from kappaflow.data.images.origin import Files
-from kappaflow.diagnosis import Diagnosis, examined
+from kappaflow.diagnosis import Diagnosis, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
@@ -23,6 +23,7 @@ from kappaflow.runs.stored import (
     read_finished_images,
     read_image_run,
 )
+from kappaflow.runs.stored_findings import stored_findings
 from kappaflow.runs.use import Columns, check_draws, checked_quantiles, column_of, percentiles
 from kappaflow.training import Rows, log_prob_of
 from kappaflow.training.image_rows import ImageRows
@@ -128,7 +129,8 @@ def examine_image_run(
         rows = draws_of(flow, points_of(flow))
         said = "samples of the flow (its images were not found as they were)"
         return examined(flow, rows.x, rows.context, progress=progress), said
-    return _examined(flow, images, progress), "held-out images of the run"
+    found = _examined(flow, images, progress)
+    return with_findings(found, stored_findings(folder)), "held-out images of the run"
 
 
 def images_for(run: ImageRunConfig, flow: Flow, data: str) -> Images:
