@@ -331,3 +331,31 @@ def test_importing_nothing_of_theirs():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("conditional", [False, True])
+def test_a_batch_of_numbers_is_a_vector(conditional):
+    """As in Pyro's tutorial on flows: a base of two numbers, and a spline of each."""
+    dist = pytest.importorskip("pyro.distributions")
+    transforms = pytest.importorskip("pyro.distributions.transforms")
+    torch.manual_seed(0)
+    base = dist.Normal(torch.zeros(2).double(), torch.ones(2).double())
+    context = torch.randn(32, 3).double() if conditional else None
+    if conditional:
+        spline = transforms.conditional_spline(2, context_dim=3).double()
+        flow = dist.ConditionalTransformedDistribution(base, [spline])
+        whole = flow.condition(context)
+    else:
+        spline = transforms.Spline(2, count_bins=8).double()
+        whole = flow = dist.TransformedDistribution(base, [spline])
+    with torch.no_grad():
+        for parameter in spline.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape)
+    x = torch.randn(32, 2).double()
+    wrapped = kf.wrap(flow, x, context)
+    expected = whole.log_prob(x).sum(-1)
+    torch.testing.assert_close(wrapped.log_prob(x, context), expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(wrapped.own_log_prob(x, context), expected)
+    if not conditional:  # of which Pyro draws nothing itself from such a base
+        assert wrapped.own_sample(32)[0].shape == (32, 2)
+    assert not [one for one in kf.doctor(flow, x, context).findings if one.severity != "note"]
