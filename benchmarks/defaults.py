@@ -4,8 +4,10 @@ import json
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Literal
 
-SETTINGS: dict[str, dict[str, object]] = {
+Settings = dict[str, dict[str, object]]
+REAL_NVP: Settings = {
     "defaults": {},
     "depth 8": {"depth": 8},
     "bound 6": {"scale_bound": 6.0},
@@ -17,33 +19,61 @@ SETTINGS: dict[str, dict[str, object]] = {
     "learning rate 2e-3": {"learning_rate": 2e-3},
     "residual conditioners": {"residual": True},
 }
+SPLINE: Settings = {
+    "spline": {},
+    "bins of 0.001, slopes of 0.001": {"min_bin": 1e-3, "min_slope": 1e-3},
+    "bins of 0.03, slopes of 0.05": {"min_bin": 0.03, "min_slope": 0.05},
+    "bins of 0.05, slopes of 0.2": {"min_bin": 0.05, "min_slope": 0.2},
+    "4 couplings": {"depth": 4},
+    "16 couplings": {"depth": 16},
+    "box of 3": {"bound": 3.0},
+    "box of 10": {"bound": 10.0},
+    "16 bins": {"bins": 16},
+    "splines without dropout": {"dropout": 0.0},
+    "dropout 0.2": {"dropout": 0.2},
+    "splines, learning rate 2e-3": {"learning_rate": 2e-3},
+}
+SETTINGS = REAL_NVP | SPLINE
 DEFAULTS: dict[str, object] = {
     "depth": 16,
     "partition": "random-half",
     "dropout": 0.1,
     "learning_rate": 5e-3,
 }
+OF_SPLINES: dict[str, object] = DEFAULTS | {"depth": 8}
 
 
-def defaults(*, seeds: int = 3, epochs: int = 60, out: Path = Path("runs/defaults.jsonl")) -> None:
-    """Train every setting with every seed, two at a time, and print the table.
+def defaults(
+    *,
+    model: Literal["real_nvp", "spline"] = "real_nvp",
+    seeds: int = 3,
+    epochs: int = 60,
+    out: Path = Path("runs/defaults.jsonl"),
+    at_once: int = 2,
+) -> None:
+    """Train every setting of a model with every seed, and print the table.
 
     A line a training goes to a file, and what is in the file is not trained again.
 
     Parameters
     ----------
+    model
+        Whose defaults.
     seeds
         Trainings a setting; the seed decides weights and order of rows, the split stays.
     epochs
         Of each.
     out
         The file of results.
+    at_once
+        Trainings side by side, each on one thread.
     """
+    names = {"real_nvp": REAL_NVP, "spline": SPLINE}[model]
     out.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
     have = {(line["setting"], line["seed"], line["epochs"]) for line in done}
-    wanted = [(name, seed, epochs) for seed in range(seeds) for name in SETTINGS]
-    with ProcessPoolExecutor(2) as pool, out.open("a") as file:
+    wanted = [(name, seed, epochs) for seed in range(seeds) for name in names]
+    with ProcessPoolExecutor(at_once) as pool, out.open("a") as file:
         for line in pool.map(trained, [job for job in wanted if job not in have]):
             file.write(json.dumps(line) + "\n")
             file.flush()
@@ -55,20 +85,22 @@ def trained(job: tuple[str, int, int]) -> dict[str, object]:
     """Returns the figures of one training, on one thread."""
     import torch
 
-    from kappaflow import real_nvp
+    from kappaflow import real_nvp, spline
     from kappaflow.runs.job import Source, tables_of
     from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
     from kappaflow.training import units_log_det as units
 
     torch.set_num_threads(1)
     name, seed, epochs = job
-    arguments = {**DEFAULTS, **SETTINGS[name]}
+    of_splines = name in SPLINE
+    arguments = {**(OF_SPLINES if of_splines else DEFAULTS), **SETTINGS[name]}
     settings = checked_settings(
         max_epochs=epochs, seed=seed, learning_rate=arguments.pop("learning_rate")
     )
     tables = tables_of(Source("magic"))
     torch.manual_seed(seed)
-    flow = real_nvp(10, memory="store", seed=seed, **arguments)  # pyright: ignore[reportArgumentType]
+    recipe = spline if of_splines else real_nvp
+    flow = recipe(10, memory="store", seed=seed, **arguments)  # pyright: ignore[reportArgumentType]
     result = fit_tables(flow, tables.train, tables.validation, settings, progress=False)
     best = result.history[result.best_epoch - 1]
     test = -log_prob_of(flow, rows_of(tables.test, flow)).mean().item() + units(flow)
@@ -86,12 +118,12 @@ def trained(job: tuple[str, int, int]) -> dict[str, object]:
 
 def print_table(lines: list[dict]) -> None:
     """Prints mean and standard deviation over the seeds, in nats on standardised columns."""
-    print(f"{'setting':<24} validation       test             train   condition 95 %")
+    print(f"{'setting':<30} validation       test             train   condition 95 %")
     for name in SETTINGS:
         of = [line for line in lines if line["setting"] == name]
         if of:
             print(
-                f"{name:<24} {spread(of, 'validation')}  {spread(of, 'test')}  "
+                f"{name:<30} {spread(of, 'validation')}  {spread(of, 'test')}  "
                 f"{mean(line['train'] for line in of):.3f}   "
                 f"{mean(line['condition_number_p95'] for line in of):.0f}"
             )
