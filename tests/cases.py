@@ -402,13 +402,9 @@ BIJECTIONS = {
     "SplineCoupling, scattered": Case(lambda: splines(kf.Partition(6, (5, 0, 2))), (6,)),
     "SplineCoupling, narrow box": Case(lambda: splines(half(4), bound=0.7, min_slope=0.5), (4,)),
     "SplineCoupling, bent": Case(lambda: bent_splines(1.0), (4,)),
-    "SplineCoupling, bent far": Case(
-        lambda: bent_splines(30.0, min_bin=0.06, min_slope=0.2), (4,)
-    ),
+    "SplineCoupling, bent far": Case(lambda: bent_splines(30.0), (4,)),
     "SplineCoupling, context": Case(lambda: splines(half(4), context=3), (4,), 3),
-    "SplineCoupling, context only": Case(
-        lambda: splines(kf.Partition(3, ()), context=2), (3,), 2
-    ),
+    "SplineCoupling, context only": Case(lambda: splines(kf.Partition(3, ()), context=2), (3,), 2),
     "SplineCoupling, one feature, context": Case(lambda: splines(half(1), context=2), (1,), 2),
     "SplineCoupling, channels of images": Case(
         lambda: kf.SplineCoupling(half(3), Convolved(1, 16), bins=3), (3, 2, 3)

@@ -8,8 +8,8 @@ and the mean slope :math:`s = (y_1 - y_0) / (x_1 - x_0)`,
     y = y_0 + (y_1 - y_0) \frac{N}{N + M}, \quad N = u (s u + d_0 v), \; M = v (s v + d_1 u), \quad
     \frac{dy}{dx} = s^2 \, \frac{d_1 u^2 + 2 s u v + d_0 v^2}{(N + M)^2}.
 
-All of it is sums and products of positive numbers, in both directions, so nothing cancels. Outside
-of the bound the curve is the identity, which it joins with slope 1.
+All of it is sums, products and quotients of positive numbers, in both directions. Outside of the
+bound the curve is the identity, which it joins with slope 1.
 
 Source:
     Gregory, Delbourgo 1982; as layers of flows Durkan, Bekasov, Murray, Papamakarios 2019, Neural
@@ -27,7 +27,7 @@ from kappaflow._checks import finite_float, positive_float, positive_int
 from kappaflow.bijections.scaled import bounded
 from kappaflow.errors import ArgumentError
 
-LEAST = 1e-4  # of min_bin and min_slope: float32 resolves the knots to a thousandth of such a bin
+LEAST = {"min_bin": 0.01, "min_slope": 0.001}  # float32 resolves knots and slopes well above
 
 
 @dataclass(frozen=True)
@@ -37,45 +37,37 @@ class SplineShape:
     Args:
         bins: Number of bins K.
         bound: B: knots lie in [-B, B] on both axes, in units of x.
-        min_bin: Least width and height of a bin, as a share of 2 B.
+        min_bin: Least width and height of a bin, as a share of 2 B / K, what equal bins have.
         min_slope: Least slope at a knot; the largest is its reciprocal.
 
     Raises:
         ArgumentError: An argument is out of its range, or the bins do not fit.
 
     Example:
-        >>> SplineShape(8, min_bin=0.01, min_slope=0.01).parameters
+        >>> SplineShape(8).parameters
         23
     """
 
     bins: int = 8
     bound: float = 5.0
-    min_bin: float = 0.01
-    min_slope: float = 0.01
+    min_bin: float = 0.4
+    min_slope: float = 0.2
 
     def __post_init__(self) -> None:
         if positive_int("bins", self.bins) == 1:
             raise ArgumentError("'bins' should be at least 2, got 1: one bin is the identity.")
         positive_float("bound", self.bound)
-        if not LEAST <= finite_float("min_bin", self.min_bin) < 1 / self.bins:
-            raise ArgumentError(
-                f"'min_bin' should be at least {LEAST:g} and below 1 / bins = {1 / self.bins:.4g}, "
-                f"got {self.min_bin}: bins share the interval."
-            )
-        if not LEAST <= finite_float("min_slope", self.min_slope) < 1:
-            raise ArgumentError(
-                f"'min_slope' should be at least {LEAST:g} and below 1, got {self.min_slope}."
-            )
+        for name, least in LEAST.items():
+            value = getattr(self, name)
+            if not least <= finite_float(name, value) < 1:
+                raise ArgumentError(
+                    f"'{name}' should be at least {least} and below 1, got {value}."
+                )
 
     @property
     def parameters(self) -> int:
         """Numbers that make a spline: K widths, K heights, and the slopes at K - 1 knots."""
         return 3 * self.bins - 1
-
-    @property
-    def free(self) -> float:
-        """The share of the interval that no bin is sure of."""
-        return 1 - self.min_bin * self.bins
 
     @property
     def slope_bound(self) -> float:
@@ -86,11 +78,11 @@ class SplineShape:
     def slopes(self) -> tuple[float, float]:
         r"""The range in which all slopes lie, whatever the numbers.
 
-        Within a bin :math:`\min(d_0, d_1, s^2 / d_0, s^2 / d_1) \le dy/dx \le \max(d_0, d_1, 2 s)`,
-        and the mean slope s of a bin is at most the widest over the narrowest bin. The lower end
-        is missed by less than a factor of 2.
+        Within a bin :math:`\min(d_0, d_1, s^2 / d_0, s^2 / d_1) \le dy/dx` and
+        :math:`dy/dx \le \max(d_0, d_1, 2 s)`, and the mean slope s of a bin is at most the widest
+        over the narrowest bin. The upper end is reached, the lower one up to a factor of 2.
         """
-        steepest = (1 - (self.bins - 1) * self.min_bin) / self.min_bin
+        steepest = (self.bins - (self.bins - 1) * self.min_bin) / self.min_bin
         lowest = min(self.min_slope, self.min_slope / steepest**2)
         return lowest, max(1 / self.min_slope, 2 * steepest)
 
@@ -100,8 +92,8 @@ def splined(x: Tensor, raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor]
 
     Args:
         x: (B, C, ...), float32 or wider.
-        raw: (B, K + K + K - 1, C, ...), any finite numbers: of widths, of heights, of slopes at the
-            inner knots. Zeros make the identity, up to rounding.
+        raw: (B, K + K + K - 1, C, ...), any finite numbers: of widths, of heights, of slopes at
+            the inner knots. Zeros make the identity, up to rounding.
         shape: Of the splines.
 
     Returns:
@@ -146,7 +138,7 @@ class Pieces:
         self.shape, self._points = shape, points
         self.inside = points.abs() < shape.bound
         self.safe = torch.where(self.inside, points, 0)  # gradients of others stay finite
-        self.exponentials, self.totals, knots = _knots(raw, shape)
+        self.exponentials, self.totals, knots = spline_knots(raw, shape)
         along = knots[:, int(is_output), 1:-1]
         self.index = (self.safe.unsqueeze(1) >= along).sum(1, keepdim=True)
         ends = torch.cat((self.index, self.index + 1), 1)
@@ -173,9 +165,7 @@ class Pieces:
     @property
     def y(self) -> Tensor:
         """Behind the splines."""
-        return torch.where(
-            self.inside, self.y0 + self.height * (self.n / self.sum), self._points
-        )
+        return torch.where(self.inside, self.y0 + self.height * (self.n / self.sum), self._points)
 
     @property
     def slope(self) -> Tensor:
@@ -190,27 +180,25 @@ class Pieces:
     def _solved(self, x0: Tensor, x1: Tensor, y1: Tensor) -> Tensor:
         r"""Returns x of y, and sets u and v.
 
-        With :math:`\eta = (y - y_0) / (y_1 - y_0)` and :math:`\zeta = 1 - \eta` the coefficients of
-        :math:`a u^2 + b u + c = 0` are :math:`c = -s \eta`, :math:`b = p + 2 s \eta` and a = s - b,
-        where :math:`p = d_0 \zeta - d_1 \eta`; so that the discriminant
-        :math:`b^2 - 4 a c = p^2 + 4 s^2 \eta \zeta` is a sum of squares, and the root
-        :math:`-2 c / (b + \sqrt{b^2 - 4 a c})` has positive terms only where p is positive. Where
-        it is negative, so does the same root of the mirrored piece, which is v.
+        With :math:`\eta = (y - y_0) / (y_1 - y_0)` and :math:`\zeta = 1 - \eta` the coefficients
+        of :math:`a u^2 + b u + c = 0` are :math:`c = -s \eta`, :math:`b = p + 2 s \eta` and
+        a = s - b, where :math:`p = d_0 \zeta - d_1 \eta`; so that the discriminant
+        :math:`b^2 - 4 a c = p^2 + 4 s^2 \eta \zeta` is no less than zero, term by term, and the
+        root :math:`2 c / (-b - \sqrt{b^2 - 4 a c})` is one of positive terms where p is positive.
+        Where it is negative, that holds for the mirrored piece, whose root is v.
         """
         eta, zeta = (self.safe - self.y0) / self.height, (y1 - self.safe) / self.height
         p = self.d0 * zeta - self.d1 * eta
         mirrored = p < 0
         root = (p.square() + 4 * self.s.square() * eta * zeta).sqrt()
         c = 2 * self.s * torch.where(mirrored, zeta, eta)
-        near = c / (c + torch.where(mirrored, -p, p) + root)
-        self.u, self.v = (
-            torch.where(mirrored, 1 - near, near),
-            torch.where(mirrored, near, 1 - near),
-        )
+        rest = torch.where(mirrored, -p, p) + root
+        near, far = c / (c + rest), rest / (c + rest)
+        self.u, self.v = torch.where(mirrored, far, near), torch.where(mirrored, near, far)
         return torch.where(mirrored, x1 - self.width * near, x0 + self.width * near)
 
 
-def _knots(raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor, Tensor]:
+def spline_knots(raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the exponentials of a softmax, their totals, and the knots (B, 2, K + 1, C, ...)."""
     bins = shape.bins
     shares = raw[:, : 2 * bins].unflatten(1, (2, bins))
@@ -218,8 +206,8 @@ def _knots(raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor, Tensor]:
     sums = exponentials.cumsum(2)
     totals = sums[:, :, -1:]
     counted = torch.arange(1, bins, dtype=raw.dtype, device=raw.device)
-    least = counted.mul_(2 * shape.bound * shape.min_bin).sub_(shape.bound)
+    least = counted.mul_(2 * shape.bound * shape.min_bin / bins).sub_(shape.bound)
     least = least.view(-1, *(1,) * (raw.dim() - 2))
-    inner = sums[:, :, :-1] * ((2 * shape.bound * shape.free) / totals) + least
+    inner = sums[:, :, :-1] * (2 * shape.bound * (1 - shape.min_bin) / totals) + least
     end = torch.full_like(totals, shape.bound)
     return exponentials, totals, torch.cat((-end, inner, end), 2)

@@ -20,13 +20,14 @@ from kappaflow.trace import Trace
 
 @register("SplineCoupling")
 class SplineCoupling(Coupling):
-    r"""Each changed feature goes through a monotone spline whose knots and slopes are made from x_1.
+    r"""Changed features go through monotone splines, whose knots and slopes are made from x_1.
 
     Within [-B, B] the spline is rational-quadratic, outside of it the identity; with a conditioner
-    whose last layer is zero it is the identity everywhere, up to rounding. With K bins of at least
-    :math:`m` of the interval and slopes at knots from :math:`\delta` to :math:`1 / \delta`, all
-    slopes dz/dx lie between :math:`\delta / \sigma^2` and :math:`\max(1 / \delta, 2 \sigma)`,
-    where :math:`\sigma = (1 - (K - 1) m) / m`: that is `slopes`, by default from 1.2e-06 to 186.
+    whose last layer is zero it is the identity everywhere, up to rounding. With K bins whose
+    sides are at least m times those of equal bins, and slopes at knots from :math:`\delta` to
+    :math:`1 / \delta`, all slopes dz/dx lie between :math:`\delta / \sigma^2` and
+    :math:`\max(1 / \delta, 2 \sigma)`, where :math:`\sigma = (K - (K - 1) m) / m`: that is
+    `slopes`, by default from 0.0012 to 26.
     With :math:`l \le 1 \le h` these ends, and :math:`\mu` the norm of the derivative of what is
     changed by what is kept, the condition number of the layer is at most
     :math:`(h + \mu)(1 + \mu) / l`: h / l where the conditioner answers the same for all.
@@ -39,8 +40,8 @@ class SplineCoupling(Coupling):
             inner knots. Any finite numbers will do.
         bins: K, at least 2.
         bound: B, in units of x: of standard deviations in a flow that standardises.
-        min_bin: m, the least width and height of a bin as a share of 2 B; 1e-4 to 1 / K.
-        min_slope: :math:`\delta`, from 1e-4 to 1.
+        min_bin: m, the least width and height of a bin as a share of 2 B / K, from 0.01 to 1.
+        min_slope: :math:`\delta`, from 0.001 to 1.
         context_features: Width of the context; 0 for none.
         memory: "recompute" or "store": what is kept for the backward pass.
 
@@ -66,8 +67,8 @@ class SplineCoupling(Coupling):
         *,
         bins: int = 8,
         bound: float = 5.0,
-        min_bin: float = 0.01,
-        min_slope: float = 0.01,
+        min_bin: float = 0.4,
+        min_slope: float = 0.2,
         context_features: int = 0,
         memory: str = "recompute",
     ) -> None:

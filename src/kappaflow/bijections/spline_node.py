@@ -1,8 +1,7 @@
 """The derivative of splines by their points and by their numbers, written by hand.
 
-The definition is `splined`; `SplineNode` is the same as one autograd node. It keeps what is changed
-and the answer of the network, and its backward pass computes the rest again: a third of the time of
-plain autograd, and none of its memory.
+The definition is `splined`; `SplineNode` is the same as one autograd node. It keeps what is
+changed and the answer of the network, and its backward pass computes the rest again.
 """
 
 from typing import Any
@@ -65,9 +64,10 @@ def _by_shares(pieces: Pieces, before: Tensor, own: Tensor) -> Tensor:
     index = pieces.index.unsqueeze(1)
     by_size = before.unsqueeze(2) * (bins < index)
     by_size = by_size.scatter(2, index.expand(-1, 2, *index.shape[2:]), own.unsqueeze(2))
-    weights = pieces.exponentials * ((2 * shape.bound * shape.free) / pieces.totals)
+    free = 2 * shape.bound * (1 - shape.min_bin)
+    weights = pieces.exponentials * (free / pieces.totals)
     weighted = by_size * weights
-    mean = weighted.sum(2, keepdim=True) / (2 * shape.bound * shape.free)
+    mean = weighted.sum(2, keepdim=True) / free
     return (weighted - weights * mean).flatten(1, 2)
 
 

@@ -27,8 +27,8 @@ def spline(
     padding: int | Padding | None = None,
     context_features: int = 0,
     memory: str = "recompute",
-    min_bin: float = 0.01,
-    min_slope: float = 0.01,
+    min_bin: float = 0.4,
+    min_slope: float = 0.2,
     residual: bool = False,
     dropout: float = 0.0,
     seed: int = 0,
@@ -55,7 +55,7 @@ def spline(
             none. log_prob is then a bound, see `Flow`, and samples drop them.
         context_features: Width of the context; 0 for none.
         memory: "recompute", "store" or "invert": what is kept for the backward pass, see `Chain`.
-        min_bin: Least width and height of a piece, as a share of the side of the box.
+        min_bin: Least width and height of a piece, as a share of those of equal pieces.
         min_slope: Least slope where pieces meet; the largest is its reciprocal. Together these
             bound all slopes of a coupling, see `SplineCoupling`.
         residual: Add each hidden layer of the conditioners to the next of equal width.
