@@ -178,6 +178,20 @@ def test_the_derivative_by_hand_is_that_of_autograd(size):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12 * other.abs().max().item())
 
 
+@pytest.mark.parametrize("size", [0.0, 1.0])
+def test_the_derivative_of_the_inverse_is_that_of_the_implicit_function(size):
+    """At the middle of a piece too, where the mirrored root takes over."""
+    shape = SplineShape(5, 2.0)
+    raw = numbers(shape, size, 13, 500).requires_grad_()
+    y = points_on(raw.detach(), shape, 14, is_output=True)
+    y[:100] = 0  # where zeros have the middle of the third piece
+    x = unsplined(y, raw, shape)[0]
+    (found,) = torch.autograd.grad(x.sum(), raw)
+    pieces = Pieces(x.detach(), raw.detach(), shape)
+    wanted = -pulled_back(pieces, 1 / pieces.slope)[1]
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12)
+
+
 def test_the_node_can_be_differentiated_twice():
     """As numerical differences say."""
     shape = SplineShape(3, 2.0)
