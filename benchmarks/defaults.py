@@ -47,6 +47,7 @@ def defaults(
     *,
     model: Literal["real_nvp", "spline"] = "real_nvp",
     data: str = "magic",
+    only: list[str] | None = None,
     seeds: int = 3,
     epochs: int = 60,
     out: Path = Path("runs/defaults.jsonl"),
@@ -62,6 +63,8 @@ def defaults(
         Whose defaults.
     data
         A table that is shipped.
+    only
+        These settings instead of all.
     seeds
         Trainings a setting; the seed decides weights and order of rows, the split stays.
     epochs
@@ -77,7 +80,7 @@ def defaults(
     have = {
         (line["setting"], line["seed"], line["epochs"], line.get("data", "magic")) for line in done
     }
-    wanted = [(name, seed, epochs, data) for seed in range(seeds) for name in names]
+    wanted = [(name, seed, epochs, data) for seed in range(seeds) for name in only or names]
     with ProcessPoolExecutor(at_once) as pool, out.open("a") as file:
         for line in pool.map(trained, [job for job in wanted if job not in have]):
             file.write(json.dumps(line) + "\n")

@@ -394,7 +394,6 @@ BIJECTIONS = {
         (1, 2, 3),
     ),
     "SplineCoupling": Case(lambda: splines(half(4)), (4,)),
-    "SplineCoupling, fresh": Case(lambda: splines(half(3)), (3,), still=True),
     "SplineCoupling, two features, two bins": Case(lambda: splines(half(2), bins=2), (2,)),
     "SplineCoupling, odd width, swapped, store": Case(
         lambda: splines(half(5).swapped(), memory="store", bins=3), (5,)

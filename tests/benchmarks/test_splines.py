@@ -6,6 +6,7 @@ import pytest
 import torch
 
 
+@pytest.mark.filterwarnings("ignore:Inputs to the softmax:UserWarning")  # of nflows
 def test_rows_are_of_one_shape(benchmark):
     """Our networks are as large as those of zuko's couplings; each way comes back."""
     rows, shape = benchmark("splines_rows"), benchmark("splines").shape_of(2, 8, 4)
