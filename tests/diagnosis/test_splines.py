@@ -4,6 +4,10 @@ import pytest
 import torch
 
 import kappaflow as kf
+from cases import splines
+from kappaflow.bijections.spline import spline_knots
+from kappaflow.bijections.spline_node import numbers
+from kappaflow.diagnosis.measures.gradient import gradient_of
 from kappaflow.testing import assert_healthy
 
 KINDS = {
@@ -38,3 +42,17 @@ def test_healthy_spline_flows_are_left_alone_at_twenty_seeds(seed):
     """Of all kinds."""
     for kind in KINDS:
         examined(kind, seed)
+
+
+@torch.no_grad()
+def test_a_gradient_beside_a_knot_is_not_called_wrong():
+    """There log_prob has another derivative on the other side, and differences have the mean."""
+    torch.manual_seed(3)
+    coupling = splines(kf.Partition.half(1), context=1)
+    torch.nn.init.normal_(coupling.conditioner.layers[-1].bias)
+    flow, context = kf.Flow(kf.StandardNormal(1), coupling).double().eval(), torch.ones(16, 1)
+    answer = coupling.conditioner(torch.empty(16, 0).double(), context.double())
+    raw = numbers(answer, torch.empty(16, 1), coupling.shape)
+    x = spline_knots(raw, coupling.shape)[2][:, 0, 4] + 1e-10
+    found = gradient_of(flow, x, context.double())
+    assert found is not None and not found.is_wrong
