@@ -65,6 +65,10 @@ COMMANDS = {
         "converting:converting",
         "Time and weigh flows of other libraries beside what they are converted into.",
     ),
+    "splines": (
+        "splines:splines",
+        "Time and weigh flows of spline couplings beside those of other libraries.",
+    ),
     "mixing": (
         "mixing:mixing",
         "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",

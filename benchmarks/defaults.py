@@ -1,11 +1,13 @@
-"""What each default of `kappaflow fit` is worth on MAGIC: one thing changed at a time."""
+"""What each default of `kappaflow fit` is worth, on MAGIC: one thing changed at a time."""
 
 import json
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Literal
 
-SETTINGS: dict[str, dict[str, object]] = {
+Settings = dict[str, dict[str, object]]
+REAL_NVP: Settings = {
     "defaults": {},
     "depth 8": {"depth": 8},
     "bound 6": {"scale_bound": 6.0},
@@ -17,6 +19,22 @@ SETTINGS: dict[str, dict[str, object]] = {
     "learning rate 2e-3": {"learning_rate": 2e-3},
     "residual conditioners": {"residual": True},
 }
+SPLINE: Settings = {
+    "splines": {},
+    "bins of 0.01, slopes of 0.001": {"min_bin": 0.01, "min_slope": 0.001},
+    "bins of 0.1, slopes of 0.01": {"min_bin": 0.1, "min_slope": 0.01},
+    "bins of 0.2, slopes of 0.1": {"min_bin": 0.2, "min_slope": 0.1},
+    "bins of 0.6, slopes of 0.4": {"min_bin": 0.6, "min_slope": 0.4},
+    "box of 3": {"bound": 3.0},
+    "box of 10": {"bound": 10.0},
+    "4 bins": {"bins": 4},
+    "16 bins": {"bins": 16},
+    "8 couplings": {"depth": 8},
+    "dropout 0.2": {"dropout": 0.2},
+    "splines, no dropout": {"dropout": 0.0},
+    "splines, learning rate 2e-3": {"learning_rate": 2e-3},
+}
+SETTINGS = REAL_NVP | SPLINE
 DEFAULTS: dict[str, object] = {
     "depth": 16,
     "partition": "random-half",
@@ -25,55 +43,78 @@ DEFAULTS: dict[str, object] = {
 }
 
 
-def defaults(*, seeds: int = 3, epochs: int = 60, out: Path = Path("runs/defaults.jsonl")) -> None:
-    """Train every setting with every seed, two at a time, and print the table.
+def defaults(
+    *,
+    model: Literal["real_nvp", "spline"] = "real_nvp",
+    data: str = "magic",
+    only: list[str] | None = None,
+    seeds: int = 3,
+    epochs: int = 60,
+    out: Path = Path("runs/defaults.jsonl"),
+    at_once: int = 2,
+) -> None:
+    """Train every setting of a model with every seed, and print the table.
 
     A line a training goes to a file, and what is in the file is not trained again.
 
     Parameters
     ----------
+    model
+        Whose defaults.
+    data
+        A table that is shipped.
+    only
+        These settings instead of all.
     seeds
         Trainings a setting; the seed decides weights and order of rows, the split stays.
     epochs
         Of each.
     out
         The file of results.
+    at_once
+        Trainings side by side, each on one thread.
     """
+    names = {"real_nvp": REAL_NVP, "spline": SPLINE}[model]
     out.parent.mkdir(parents=True, exist_ok=True)
     done = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    have = {(line["setting"], line["seed"], line["epochs"]) for line in done}
-    wanted = [(name, seed, epochs) for seed in range(seeds) for name in SETTINGS]
-    with ProcessPoolExecutor(2) as pool, out.open("a") as file:
+    have = {
+        (line["setting"], line["seed"], line["epochs"], line.get("data", "magic")) for line in done
+    }
+    wanted = [(name, seed, epochs, data) for seed in range(seeds) for name in only or names]
+    with ProcessPoolExecutor(at_once) as pool, out.open("a") as file:
         for line in pool.map(trained, [job for job in wanted if job not in have]):
             file.write(json.dumps(line) + "\n")
             file.flush()
             done.append(line)
-    print_table([line for line in done if line["epochs"] == epochs])
+    kept = (epochs, data)
+    print_table([one for one in done if (one["epochs"], one.get("data", "magic")) == kept])
 
 
-def trained(job: tuple[str, int, int]) -> dict[str, object]:
+def trained(job: tuple[str, int, int, str]) -> dict[str, object]:
     """Returns the figures of one training, on one thread."""
     import torch
 
-    from kappaflow import real_nvp
+    from kappaflow import real_nvp, spline
     from kappaflow.runs.job import Source, tables_of
     from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
     from kappaflow.training import units_log_det as units
 
     torch.set_num_threads(1)
-    name, seed, epochs = job
+    name, seed, epochs, data = job
     arguments = {**DEFAULTS, **SETTINGS[name]}
     settings = checked_settings(
         max_epochs=epochs, seed=seed, learning_rate=arguments.pop("learning_rate")
     )
-    tables = tables_of(Source("magic"))
+    tables = tables_of(Source(data))
     torch.manual_seed(seed)
-    flow = real_nvp(10, memory="store", seed=seed, **arguments)  # pyright: ignore[reportArgumentType]
+    recipe = spline if name in SPLINE else real_nvp
+    flow = recipe(len(tables.train.columns), memory="store", seed=seed, **arguments)  # pyright: ignore[reportArgumentType]
     result = fit_tables(flow, tables.train, tables.validation, settings, progress=False)
     best = result.history[result.best_epoch - 1]
     test = -log_prob_of(flow, rows_of(tables.test, flow)).mean().item() + units(flow)
     return {
         "setting": name,
+        "data": data,
         "seed": seed,
         "epochs": epochs,
         "validation": best["validation_nll_standardised"],
@@ -86,12 +127,12 @@ def trained(job: tuple[str, int, int]) -> dict[str, object]:
 
 def print_table(lines: list[dict]) -> None:
     """Prints mean and standard deviation over the seeds, in nats on standardised columns."""
-    print(f"{'setting':<24} validation       test             train   condition 95 %")
+    print(f"{'setting':<30} validation       test             train   condition 95 %")
     for name in SETTINGS:
         of = [line for line in lines if line["setting"] == name]
         if of:
             print(
-                f"{name:<24} {spread(of, 'validation')}  {spread(of, 'test')}  "
+                f"{name:<30} {spread(of, 'validation')}  {spread(of, 'test')}  "
                 f"{mean(line['train'] for line in of):.3f}   "
                 f"{mean(line['condition_number_p95'] for line in of):.0f}"
             )

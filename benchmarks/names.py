@@ -4,4 +4,5 @@ WITHOUT_PLAYER = "kappaflow, {}, without the player"
 FLOOR = "conditioners alone (floor)"
 PRODUCTS = "matrix products alone"
 QUANTITIES = ("train_step", "forward_backward", "log_prob", "sample")
+ZUKO_SPLINES = "zuko, couplings"
 OWN_IMAGES = "kappaflow glow, {}"

@@ -15,6 +15,7 @@ from benchmarks.images_spectra_page import image_spectra_values
 from benchmarks.mixing_page import mixing_values
 from benchmarks.processes import ROOT, console
 from benchmarks.sigma_min import cost_table, error_table
+from benchmarks.splines import splines_values
 from benchmarks.suite import KEPT, RESULTS
 from benchmarks.tables import (
     failures,
@@ -35,6 +36,7 @@ FACTORIZATIONS = ("factor",)
 EXAMINATIONS = ("doctor",)
 CONVERTED = ("converting",)
 ENDS = ("sigma-min",)
+SPLINES = ("splines",)
 Results = dict[str, Any]
 
 
@@ -48,6 +50,7 @@ def write_page(
     doctor: Path = ROOT / "docs" / "benchmarks-doctor.md",
     converting: Path = ROOT / "docs" / "benchmarks-converting.md",
     ends: Path = ROOT / "docs" / "benchmarks-sigma-min.md",
+    splines: Path = ROOT / "docs" / "benchmarks-splines.md",
 ) -> None:
     """Write the pages of the documentation from the files of results.
 
@@ -70,6 +73,8 @@ def write_page(
         The page on converted flows.
     ends
         The page on both ends of spectra.
+    splines
+        The page on couplings by splines.
     """
     results = read_results(folder)
     factorizations = read_results(kept, FACTORIZATIONS)
@@ -77,7 +82,9 @@ def write_page(
     examinations = read_results(kept, EXAMINATIONS)
     of_converted = read_results(kept, CONVERTED)
     of_ends = read_results(kept, ENDS)
-    if not (results or factorizations or of_images or examinations or of_converted or of_ends):
+    of_splines = read_results(kept, SPLINES)
+    kept_ones = (factorizations, of_images, examinations, of_converted, of_ends, of_splines)
+    if not (results or any(kept_ones)):
         raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
     if results:
         _write(out, page(results))
@@ -91,6 +98,8 @@ def write_page(
         _write(converting, converting_page(of_converted))
     if of_ends:
         _write(ends, ends_page(of_ends))
+    if of_splines:
+        _write(splines, splines_page(of_splines))
 
 
 def _write(path: Path, text: str) -> None:
@@ -232,6 +241,19 @@ def ends_page(results: Results) -> str:
             for way in ("in_float32", "spectrum", "lanczos", "profile")
         },
     )
+
+
+def splines_page(results: Results) -> str:
+    """Returns the page on couplings by splines as Markdown.
+
+    Args:
+        results: By part: splines.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    values = splines_values(results["splines"])
+    return _template("splines.md.jinja").render(machines=_machines(results), splines=values)
 
 
 def _template(name: str) -> Template:

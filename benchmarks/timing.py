@@ -12,12 +12,17 @@ from torch import Tensor, nn
 
 from benchmarks.floor import Floor, Products
 from benchmarks.images_floor import ImageFloor
-from benchmarks.names import FLOOR, OWN_IMAGES, PRODUCTS, QUANTITIES
+from benchmarks.names import FLOOR, OWN_IMAGES, PRODUCTS, QUANTITIES, ZUKO_SPLINES
 from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.turns import in_turn, timed
 
 Call = Callable[[], object]
-BESIDE = {"to_floor": FLOOR, "to_products": PRODUCTS, "to_store": OWN_IMAGES.format("store")}
+BESIDE = {
+    "to_floor": FLOOR,
+    "to_products": PRODUCTS,
+    "to_store": OWN_IMAGES.format("store"),
+    "to_zuko": ZUKO_SPLINES,
+}
 
 
 @dataclass(frozen=True)

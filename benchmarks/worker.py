@@ -26,6 +26,7 @@ from benchmarks.peak import peak_of_step
 from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.rows import all_rows
 from benchmarks.sigma_min_cost import cost_of
+from benchmarks.splines import memory_at, times_at
 from benchmarks.timing import Budget, time_group, time_images
 
 
@@ -117,6 +118,8 @@ TASKS: dict[str, Callable[..., Any]] = {
     "mixing_training": mixing_training,
     "mixing_times": mixing_times,
     "sigma_min_cost": cost_of,
+    "spline_times": times_at,
+    "spline_memory": memory_at,
 }
 
 

@@ -71,6 +71,23 @@ def additive(partition: kf.Partition, hidden=(8,), context=0, **settings) -> kf.
     return kf.AdditiveCoupling(partition, net, context_features=context, **settings)
 
 
+def splines(
+    partition: kf.Partition, hidden=(8,), context=0, memory="recompute", **shape
+) -> kf.SplineCoupling:
+    """Returns a coupling by splines with a fully connected conditioner."""
+    numbers = (3 * shape.get("bins", 8) - 1) * len(partition.changed)
+    net = kf.MLP(len(partition.kept), numbers, hidden, context_features=context)
+    return kf.SplineCoupling(partition, net, context_features=context, memory=memory, **shape)
+
+
+def bent_splines(size: float, **shape) -> kf.SplineCoupling:
+    """Returns a coupling by splines of four features whose numbers are so large."""
+    coupling = splines(half(4), **shape)
+    with torch.no_grad():
+        torch.nn.init.normal_(coupling.conditioner.layers[-1].bias, std=size)
+    return coupling
+
+
 def linear(partition: kf.Partition) -> kf.LinearCoupling:
     """Returns a linear coupling with a negative number in its diagonal."""
     weight = torch.randn(len(partition.changed), len(partition.kept))
@@ -376,6 +393,24 @@ BIJECTIONS = {
         lambda: image_coupling(kf.SpatialPartition(1, "columns"), kind=kf.SigmoidCoupling),
         (1, 2, 3),
     ),
+    "SplineCoupling": Case(lambda: splines(half(4)), (4,)),
+    "SplineCoupling, two features, two bins": Case(lambda: splines(half(2), bins=2), (2,)),
+    "SplineCoupling, odd width, swapped, store": Case(
+        lambda: splines(half(5).swapped(), memory="store", bins=3), (5,)
+    ),
+    "SplineCoupling, scattered": Case(lambda: splines(kf.Partition(6, (5, 0, 2))), (6,)),
+    "SplineCoupling, narrow box": Case(lambda: splines(half(4), bound=0.7, min_slope=0.5), (4,)),
+    "SplineCoupling, bent": Case(lambda: bent_splines(1.0), (4,)),
+    "SplineCoupling, bent far": Case(lambda: bent_splines(30.0), (4,)),
+    "SplineCoupling, context": Case(lambda: splines(half(4), context=3), (4,), 3),
+    "SplineCoupling, context only": Case(lambda: splines(kf.Partition(3, ()), context=2), (3,), 2),
+    "SplineCoupling, one feature, context": Case(lambda: splines(half(1), context=2), (1,), 2),
+    "SplineCoupling, channels of images": Case(
+        lambda: kf.SplineCoupling(half(3), Convolved(1, 16), bins=3), (3, 2, 3)
+    ),
+    "SplineCoupling, checkerboard": Case(
+        lambda: kf.SplineCoupling(kf.SpatialPartition(1), Convolved(1, 8), bins=3), (1, 3, 4)
+    ),
     "Squeeze": Case(kf.Squeeze, (2, 4, 2)),
     "Squeeze by three": Case(lambda: kf.Squeeze(3), (1, 3, 3)),
     "Logit, padding": Case(
@@ -516,6 +551,35 @@ FLOWS = {
         ),
         (6,),
     ),
+    "spline": Case(lambda: kf.spline(4, depth=3, hidden=(8,)), (4,)),
+    "spline, fitted units, odd, context": Case(
+        lambda: fitted_flow(kf.spline(3, depth=3, hidden=(8,), bins=4, context_features=2)),
+        (3,),
+        2,
+    ),
+    "spline, one feature": Case(lambda: kf.spline(1), (1,)),
+    "spline, one feature, context": Case(
+        lambda: kf.spline(1, hidden=(8,), context_features=2), (1,), 2
+    ),
+    "spline, random, residual, invert": Case(
+        lambda: kf.spline(
+            5, depth=3, hidden=(8, 8), partition="random", residual=True, memory="invert"
+        ),
+        (5,),
+    ),
+    "spline, random halves, whitened, dropout, store": Case(
+        lambda: kf.spline(
+            5,
+            depth=3,
+            hidden=(8,),
+            partition="random-half",
+            start="whiten",
+            dropout=0.2,
+            memory="store",
+        ),
+        (5,),
+    ),
+    "spline, mixed": Case(lambda: kf.spline(4, depth=2, hidden=(8,), mixing="lu"), (4,)),
     "universal_flow": Case(lambda: universal_flow(Ring(), 0.6), (2,), still=True),
     "universal_flow, four features": Case(
         lambda: universal_flow(Banana(4), 0.9), (4,), still=True

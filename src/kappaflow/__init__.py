@@ -52,6 +52,7 @@ _HOMES = {
         "Radial",
         "SVDLinear",
         "SigmoidCoupling",
+        "SplineCoupling",
         "Squeeze",
         "Standardize",
     ),
@@ -88,6 +89,7 @@ _HOMES = {
         "real_nvp",
         "real_nvp_image",
         "reconstruct",
+        "spline",
     ),
     "files": ("load", "save"),
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
@@ -126,6 +128,7 @@ if TYPE_CHECKING:
         QRLinear,
         Radial,
         SigmoidCoupling,
+        SplineCoupling,
         Squeeze,
         Standardize,
         SVDLinear,
@@ -183,6 +186,7 @@ if TYPE_CHECKING:
         real_nvp,
         real_nvp_image,
         reconstruct,
+        spline,
     )
     from kappaflow.linearization import Linearization  # noqa: F401
     from kappaflow.nets import (  # noqa: F401

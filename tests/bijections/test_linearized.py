@@ -7,17 +7,21 @@ import torch
 from torch import nn
 
 import kappaflow as kf
-from cases import BIJECTIONS, additive, affine
+from cases import BIJECTIONS, additive, affine, splines
 from kappaflow.bijection import Bijection
-from kappaflow.bijections.linearized import AdditiveLinearization, AffineLinearization
+from kappaflow.bijections.linearized import (
+    AdditiveLinearization,
+    AffineLinearization,
+    SplineLinearization,
+)
 from kappaflow.linearization import AutogradLinearization
 from kappaflow.nets.recorded import RecordedNetwork
 from kappaflow.testing.contract import dense_jacobian, jittered
 
 PRODUCTS = ("jv", "vjp", "inverse_jv", "inverse_vjp")
-KINDS = ("AffineCoupling", "AdditiveCoupling")
+KINDS = ("AffineCoupling", "AdditiveCoupling", "SplineCoupling")
 COUPLINGS = [name for name in BIJECTIONS if name.split(",")[0] in KINDS]
-RECORDED = (AdditiveLinearization, AffineLinearization)
+RECORDED = (AdditiveLinearization, AffineLinearization, SplineLinearization)
 
 
 def matrices(coupling, x, context=None):
@@ -57,7 +61,7 @@ def test_products_are_those_of_the_dense_jacobians(name, dtype, vectors):
     require_products(found, coupling, x, context, vectors)
 
 
-@pytest.mark.parametrize("make", [affine, additive])
+@pytest.mark.parametrize("make", [affine, additive, splines])
 @pytest.mark.parametrize("kept", [(), (0,), (3, 1), (0, 2, 4), (2, 3, 4), (0, 1, 2)])
 @pytest.mark.parametrize("training", [True, False])
 def test_partitions_of_every_form(make, kept, training):

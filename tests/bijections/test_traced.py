@@ -7,14 +7,16 @@ import torch
 from torch import nn
 
 import kappaflow as kf
+from kappaflow.bijections.spline_node import SplineTrace
 from kappaflow.bijections.traced import AdditiveTrace, AffineTrace
 from kappaflow.testing.contract import jittered
 from kappaflow.trace import Trace, gradients
 
 half = kf.Partition.half
-KINDS = {
-    "affine": (kf.AffineCoupling, AffineTrace),
-    "additive": (kf.AdditiveCoupling, AdditiveTrace),
+KINDS = {  # and how many numbers they need for each changed feature
+    "affine": (kf.AffineCoupling, AffineTrace, 2),
+    "additive": (kf.AdditiveCoupling, AdditiveTrace, 1),
+    "spline": (kf.SplineCoupling, SplineTrace, 23),
 }
 PARTITIONS = {
     "half": half(5),
@@ -53,8 +55,8 @@ class Reading(nn.Module):
 def coupling_of(kind, partition, *, image=False, context=0, dtype=torch.float64, **settings):
     """Returns a coupling off its start."""
     torch.manual_seed(1)
-    made = KINDS[kind][0]
-    outputs = made.parameters_per_feature * len(partition.changed)
+    made, _, numbers = KINDS[kind]
+    outputs = numbers * len(partition.changed)
     net = Reading(len(partition.kept), outputs, image=image, context=context)
     coupling = made(partition, net, context_features=context, **settings)
     return jittered(coupling).to(dtype).train()
@@ -124,8 +126,10 @@ class Same(nn.Module):
     [
         ("affine", (1, 6), False),
         ("additive", (1, 3), False),
+        ("spline", (1, 69), False),
         ("affine", (1, 6, 1, 1), True),
         ("additive", (1, 3, 1, 2), True),
+        ("spline", (1, 69, 1, 1), True),
     ],
 )
 def test_an_answer_that_is_broadcast_gets_the_sum(kind, shape, image):
@@ -150,7 +154,7 @@ def test_a_network_without_a_gradient_passes_what_is_kept():
         def forward(self, x):
             return super().forward(x).detach()
 
-    for kind, outputs in (("affine", 6), ("additive", 3)):
+    for kind, outputs in (("affine", 6), ("additive", 3), ("spline", 69)):
         coupling = KINDS[kind][0](half(5), Blind(2, outputs).double())
         wanted, found = (
             pulled(t, coupling, None)

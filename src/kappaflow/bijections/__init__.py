@@ -13,6 +13,7 @@ from kappaflow.bijections.permutation import Permutation
 from kappaflow.bijections.planar import Planar
 from kappaflow.bijections.radial import Radial
 from kappaflow.bijections.sigmoid_coupling import SigmoidCoupling
+from kappaflow.bijections.spline_coupling import SplineCoupling
 from kappaflow.bijections.squeeze import Squeeze
 from kappaflow.bijections.tail import Flatten
 
@@ -35,6 +36,7 @@ __all__ = [
     "Radial",
     "SVDLinear",
     "SigmoidCoupling",
+    "SplineCoupling",
     "Squeeze",
     "Standardize",
 ]

@@ -120,6 +120,68 @@ class AffineLinearization(Linearization):
         )
 
 
+class SplineLinearization(Linearization):
+    r"""Of z_2 = f(x_2; r), entry by entry, where the conditioner answers all numbers r of a curve.
+
+    With C the derivative of the conditioner, f' the slopes and G those of f by its numbers,
+    :math:`J = (1, 0; G C, f')` and :math:`J^{-1} = (1, 0; -G C / f', 1 / f')`.
+
+    Args:
+        partition: What is kept (x_1) and changed (x_2).
+        conditioner: The recorded network, whose answer is r, (B, P changed, ...).
+        value: (B, features, ...).
+        log_det: (B,).
+        slope: f', (B, changed, ...), in the type in which log-dets add up.
+        by_numbers: G, (B, P, changed, ...), likewise.
+
+    Source:
+        Ours.
+    """
+
+    def __init__(
+        self,
+        partition: AnyPartition,
+        conditioner: RecordedConditioner,
+        value: Tensor,
+        log_det: Tensor,
+        slope: Tensor,
+        by_numbers: Tensor,
+    ) -> None:
+        self.value, self.log_det = value, log_det
+        self._features = 1 - value.dim()  # where they stand in vectors, seen from the end
+        self._conditioner, self._places = conditioner, _places(partition, value)
+        self._slope, self._by_numbers = slope, by_numbers
+
+    def jv(self, v: Tensor) -> Tensor:
+        kept, changed = self._places.split(v)
+        return self._places.merge(kept, changed * self._slope + self._pushed(kept), like=v)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        kept, changed = self._places.split(u)
+        return self._places.merge(kept + self._pulled(changed), changed * self._slope, like=u)
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        kept, changed = self._places.split(w)
+        return self._places.merge(kept, (changed - self._pushed(kept)) / self._slope, like=w)
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        kept, changed = self._places.split(y)
+        changed = changed / self._slope
+        return self._places.merge(kept - self._pulled(changed), changed, like=y)
+
+    def _pushed(self, kept: Tensor) -> Tensor:
+        """Returns G C v."""
+        shape = self._by_numbers.shape[1:3]
+        numbers = self._conditioner.jv(kept).unflatten(self._features, shape)
+        return (numbers * self._by_numbers).sum(self._features - 1)
+
+    def _pulled(self, changed: Tensor) -> Tensor:
+        """Returns C^T G^T u, computed in the type of the network as it computes itself."""
+        numbers = changed.unsqueeze(self._features - 1) * self._by_numbers
+        flat = numbers.flatten(self._features - 1, self._features)
+        return self._conditioner.vjp(flat.to(self._conditioner.value.dtype))
+
+
 class _ImagePlaces:
     """Where the parts of a partition lie in vectors (..., features, height, width)."""
 

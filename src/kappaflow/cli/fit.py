@@ -14,7 +14,7 @@ from kappaflow.cli.table_options import TableOptions
 from kappaflow.cli.whole import Whole, Wholes
 from kappaflow.errors import ArgumentError, FileError
 
-TABLES = ("real_nvp", "nice", "planar", "radial", "invertible_network")
+TABLES = ("real_nvp", "nice", "spline", "planar", "radial", "invertible_network")
 IMAGES = ("glow", "real_nvp_image", "jet")
 OF_TABLES = Group("Tables", sort_key=1)
 OF_IMAGES = Group("Images", sort_key=2)
@@ -28,6 +28,7 @@ def fit(
     model: Literal[
         "real_nvp",
         "nice",
+        "spline",
         "planar",
         "radial",
         "invertible_network",
@@ -71,9 +72,9 @@ def fit(
     out
         The run folder.
     model
-        Of tables real_nvp (affine couplings; the default), nice (additive couplings), planar,
-        radial or invertible_network (linear layers and leaky ReLU), of images glow (the default),
-        real_nvp_image or jet.
+        Of tables real_nvp (affine couplings; the default), nice (additive couplings), spline
+        (couplings by rational-quadratic splines), planar, radial or invertible_network (linear
+        layers and leaky ReLU), of images glow (the default), real_nvp_image or jet.
     depth
         Number of couplings (16; of jet too, 8 up to 16 x 16), of planar or radial maps (8), or of
         linear layers of an invertible_network (4).
@@ -84,7 +85,7 @@ def fit(
         Bound on the sum over depth of the log-scales.
     mixing
         Form of the 1x1 convolutions of glow (lu), or of linear maps in front of the couplings of
-        real_nvp (none).
+        real_nvp or spline (none).
     condition_bound
         With --mixing svd: the largest condition number of each such map.
     memory

@@ -80,6 +80,8 @@ def _arguments(model: str, recipe: dict[str, Any], options: TableOptions) -> dic
     given = given_of(model, {**recipe, **own}, OF_MODELS)
     if "partition" not in OF_MODELS[model]:
         return given
+    if "tail_bound" in given:
+        given["bound"] = given.pop("tail_bound")
     return {**DEFAULTS, **({"partition": "half"} if "mixing" in given else {}), **given}
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from kappaflow.cli.of_models import PADDING
+from kappaflow.cli.whole import Whole
 
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
 
@@ -20,6 +21,10 @@ class TableOptions:
         What each coupling keeps: the first half, the even features, a random half for each
         (random), or a random half for every two, which take turns (random-half, the default; half
         with --mixing, where all couplings keep the same).
+    bins
+        spline: pieces of each curve (8).
+    tail_bound
+        spline: where curves end and the identity begins, in standard deviations (5).
     linear
         invertible_network: svd (condition numbers stay bounded; the default) or plain.
     condition_number
@@ -57,6 +62,8 @@ class TableOptions:
     """
 
     partition: Literal["half", "alternating", "random", "random-half"] | None = None
+    bins: Whole | None = None
+    tail_bound: float | None = None
     linear: Literal["svd", "plain"] | None = None
     condition_number: float | None = None
     negative_slope: float | None = None
@@ -80,6 +87,7 @@ COUPLINGS = ("depth", "hidden", "memory", "partition", "start", "residual", "dro
 OF_MODELS = {
     "real_nvp": (*COUPLINGS, "scale_bound", "mixing", "condition_bound"),
     "nice": COUPLINGS,
+    "spline": (*COUPLINGS, "bins", "tail_bound", "mixing", "condition_bound"),
     "planar": ("depth",),
     "radial": ("depth",),
     "invertible_network": (

@@ -99,9 +99,10 @@ def _checked(flow: Flow) -> dict[str, Any]:
     said = describe(flow)
     arguments = said["arguments"]
     if said["name"] not in RECIPES:
+        by_hand = said["name"] == "Flow"
         raise ArgumentError(
-            "'flow' should be as real_nvp or nice made it to be padded, this one was put together "
-            "from its layers."
+            "'flow' should be as real_nvp or nice made it to be padded, this one was "
+            f"{'put together from its layers' if by_hand else 'made by ' + said['name']}."
         )
     plain = all(arguments.get(name, value) == value for name, value in DEFAULTS.items())
     if not plain or arguments["partition"] not in PARTITIONS or flow.joint_shape[0] == 1:

@@ -17,6 +17,7 @@ from kappaflow.flows.planar import planar
 from kappaflow.flows.radial import radial
 from kappaflow.flows.real_nvp import real_nvp
 from kappaflow.flows.real_nvp_image import real_nvp_image
+from kappaflow.flows.spline import spline
 from kappaflow.flows.variational import VariationalDequantize
 
 __all__ = [
@@ -46,4 +47,5 @@ __all__ = [
     "real_nvp",
     "real_nvp_image",
     "reconstruct",
+    "spline",
 ]

@@ -1,6 +1,6 @@
 """What the coupling recipes share: the run of couplings that they assemble."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -36,7 +36,9 @@ def coupling_flow(
     start: str,
     mixing: str | None = None,
     condition_bound: float | None = None,
+    memory: str = "recompute",
     last: Sequence[Bijection] = (),
+    run_of: Callable[..., CouplingStack | Chain] = CouplingStack,
     **couplings: Any,  # noqa: ANN401
 ) -> Flow:
     """Returns a flow of `depth` couplings, whose parts take turns, behind a `Standardize`.
@@ -55,8 +57,10 @@ def coupling_flow(
         start: "identity", or "whiten" for a `Whiten` in front of the couplings.
         mixing: Form of a linear map in front of each coupling; None for none.
         condition_bound: For mixing="svd": the largest condition number of each.
+        memory: What is kept for the backward pass.
         last: Bijections behind the couplings.
-        **couplings: What else `CouplingStack` is to be told.
+        run_of: Makes the run of couplings, of what `CouplingStack` takes for any kind.
+        **couplings: What else it is to be told.
 
     Returns:
         The flow: until it is fitted and trained the identity, or a rotation where it mixes.
@@ -81,16 +85,19 @@ def coupling_flow(
         run.append(Whiten(joint))
     if layers:
         turns = [layer if mixing is None else 0 for layer in layers]
-        stack = CouplingStack(
+        stack = run_of(
             [_turn(partition, features, extra, turn, seed) for turn in turns],
             context_features=context_features,
             permutations=permutations,
+            memory=memory,
             **couplings,
         )
         if mixing is None or joint == 1:
             run.append(stack)
         else:
-            run.append(_mixed(stack, mixing, condition_bound, seed))
+            plain = stack.to_chain() if isinstance(stack, CouplingStack) else stack
+            mixed = _mixed(plain, joint, mixing, condition_bound, seed)
+            run.append(Chain(mixed, memory=memory))
     before: dict[str, Any] = {}
     if context_features:
         before["embedding"] = StandardizeInputs(context_features)
@@ -99,15 +106,20 @@ def coupling_flow(
     return Flow(StandardNormal(joint), Chain([units, *run, *last], **before), added)
 
 
-def _mixed(stack: CouplingStack, mixing: str, condition_bound: float | None, seed: int) -> Chain:
-    """Returns the couplings of a stack, each with a linear map in front of it."""
+def _mixed(
+    couplings: Iterable[Bijection],
+    features: int,
+    mixing: str,
+    condition_bound: float | None,
+    seed: int,
+) -> list[Bijection]:
+    """Returns couplings, each with a linear map in front of it."""
     generator = torch.Generator().manual_seed(seed)
-    features = stack.partitions[0].features
     parts: list[Bijection] = []
-    for coupling in stack.to_chain():
+    for coupling in couplings:
         mix = mixing_layer(features, mixing, condition_bound=condition_bound, generator=generator)
         parts += [mix, coupling]
-    return Chain(parts, memory=stack.memory)
+    return parts
 
 
 def _turn(

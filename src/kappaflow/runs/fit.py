@@ -11,7 +11,7 @@ import kappaflow
 from kappaflow._checks import one_of
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
-from kappaflow.flows import Flow, invertible_network, nice, planar, radial, real_nvp
+from kappaflow.flows import Flow, invertible_network, nice, planar, radial, real_nvp, spline
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.job import Source, Tables, tables_of
@@ -29,7 +29,11 @@ from kappaflow.training import (
     write_result,
 )
 
-CONDITIONAL: dict[str, Callable[..., Flow]] = {"real_nvp": real_nvp, "nice": nice}
+CONDITIONAL: dict[str, Callable[..., Flow]] = {
+    "real_nvp": real_nvp,
+    "nice": nice,
+    "spline": spline,
+}
 RECIPES = {
     **CONDITIONAL,
     "planar": planar,

@@ -1,0 +1,157 @@
+"""Spline couplings of kappaflow and of other libraries, of one shape."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.names import ZUKO_SPLINES
+from benchmarks.ours import of_kappaflow
+from benchmarks.row import Model, Row, Shape
+from kappaflow import spline
+
+BINS, BOUND = 8, 5.0
+
+
+@dataclass(frozen=True)
+class SplineNetworks(Shape):
+    """What all rows have in common: halves of the features, and splines of `BINS` pieces."""
+
+    depth: int = 8
+    features: int = 16
+
+    @property
+    def widths(self) -> tuple[int, int, int, int]:
+        return (self.kept, *self.hidden, (3 * BINS - 1) * (self.features - self.kept))
+
+
+def spline_rows() -> list[Row]:
+    """Returns our rows by memory mode, and those of zuko and nflows."""
+    ours = [
+        Row(
+            f"kappaflow, {memory}",
+            "splines",
+            "kappaflow",
+            f'`kappaflow.spline(features, depth=depth, hidden=hidden, memory="{memory}")`',
+            partial(_ours, memory=memory),
+        )
+        for memory in ("recompute", "store", "invert")
+    ]
+    return [
+        *ours,
+        Row(
+            ZUKO_SPLINES,
+            "splines",
+            "zuko",
+            "`zuko.flows.NICE` whose couplings have `MonotonicRQSTransform` as their univariate: "
+            "networks as large as ours",
+            _zuko_couplings,
+        ),
+        Row(
+            "zuko, NSF of two passes",
+            "splines",
+            "zuko",
+            "`zuko.flows.NSF(features, transforms=depth, passes=2)`, as its documentation makes "
+            "couplings: networks with masks, of all features",
+            _zuko_nsf,
+        ),
+        Row(
+            "nflows",
+            "splines",
+            "nflows",
+            "`PiecewiseRationalQuadraticCouplingTransform` with `nflows.nn.nets.MLP`, and linear "
+            "tails",
+            _nflows,
+        ),
+    ]
+
+
+def _ours(shape: Shape, *, memory: str) -> Model:
+    flow = spline(
+        shape.features,
+        depth=shape.depth,
+        hidden=shape.hidden,
+        bins=BINS,
+        bound=BOUND,
+        memory=memory,
+    )
+    return of_kappaflow(flow)
+
+
+def _of_zuko(flow: Any) -> Model:  # noqa: ANN401
+    return Model(
+        flow,
+        lambda x: flow().log_prob(x),
+        lambda n: flow().sample((n,)),
+        lambda x: flow().transform(x),
+        lambda z: flow().transform.inv(z),
+    )
+
+
+def _zuko_couplings(shape: Shape) -> Model:
+    import zuko  # pyright: ignore[reportMissingImports]
+
+    flow = zuko.flows.NICE(
+        shape.features,
+        transforms=shape.depth,
+        hidden_features=shape.hidden,
+        univariate=partial(zuko.transforms.MonotonicRQSTransform, bound=BOUND),
+        shapes=[(BINS,), (BINS,), (BINS - 1,)],
+    )
+    return _of_zuko(flow)
+
+
+def _zuko_nsf(shape: Shape) -> Model:
+    import zuko  # pyright: ignore[reportMissingImports]
+
+    flow = zuko.flows.NSF(
+        shape.features,
+        transforms=shape.depth,
+        hidden_features=shape.hidden,
+        passes=2,
+        bins=BINS,
+    )
+    return _of_zuko(flow)
+
+
+def _nflows(shape: Shape) -> Model:
+    from nflows.distributions.normal import StandardNormal  # pyright: ignore[reportMissingImports]
+    from nflows.flows.base import Flow  # pyright: ignore[reportMissingImports]
+    from nflows.nn.nets import MLP  # pyright: ignore[reportMissingImports]
+    from nflows.transforms import (  # pyright: ignore[reportMissingImports]
+        CompositeTransform,
+        PiecewiseRationalQuadraticCouplingTransform,
+    )
+
+    class Network(MLP):
+        """Takes the context that couplings pass, which is None."""
+
+        def forward(self, inputs: torch.Tensor, context: object = None) -> torch.Tensor:
+            return super().forward(inputs)
+
+    def network(inputs: int, outputs: int) -> nn.Module:
+        return Network([inputs], [outputs], list(shape.hidden))
+
+    mask = torch.ones(shape.features)
+    mask[::2] = -1
+    couplings = [
+        PiecewiseRationalQuadraticCouplingTransform(
+            mask if layer % 2 == 0 else -mask,
+            network,
+            num_bins=BINS,
+            tails="linear",
+            tail_bound=BOUND,
+        )
+        for layer in range(shape.depth)
+    ]
+    flow = Flow(CompositeTransform(couplings), StandardNormal([shape.features]))
+    transform: Any = flow._transform
+    return Model(
+        flow,
+        flow.log_prob,
+        flow.sample,
+        lambda x: transform(x)[0],
+        lambda z: transform.inverse(z)[0],
+    )

@@ -1,0 +1,138 @@
+"""The recipe of neural spline flows by couplings."""
+
+from collections.abc import Sequence
+
+from kappaflow._checks import positive_int
+from kappaflow.bijection import Bijection, Chain
+from kappaflow.bijections import ElementwiseAffine, Permutation, SplineCoupling
+from kappaflow.bijections.spline import SplineShape
+from kappaflow.flows.couplings import coupling_flow
+from kappaflow.flows.flow import Flow
+from kappaflow.flows.pad import Padding
+from kappaflow.flows.pad_kinds import checked_padding, padding_features
+from kappaflow.nets import MLP
+from kappaflow.partition import Partition
+from kappaflow.registry import register
+
+
+@register("spline")
+def spline(
+    features: int,
+    *,
+    depth: int = 8,
+    hidden: Sequence[int] = (128, 128),
+    bins: int = 8,
+    bound: float = 5.0,
+    partition: str | Partition = "half",
+    padding: int | Padding | None = None,
+    context_features: int = 0,
+    memory: str = "recompute",
+    min_bin: float = 0.4,
+    min_slope: float = 0.2,
+    residual: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    start: str = "identity",
+    mixing: str | None = None,
+    condition_bound: float | None = None,
+) -> Flow:
+    """Returns a neural spline flow: couplings by rational-quadratic splines, standardised first.
+
+    A new flow is the identity up to rounding, or with `mixing` a rotation. Each coupling maps the
+    box of half-width `bound` onto itself, and leaves alone what lies outside of it.
+
+    Args:
+        features: Number of features D. One feature without padding leaves a coupling nothing to
+            read: the flow is then an affine map, or a spline of the context where there is one.
+        depth: Number of couplings.
+        hidden: Widths of the conditioners' hidden layers.
+        bins: Pieces of each spline, at least 2; a conditioner answers 3 bins - 1 numbers for each
+            feature that is changed.
+        bound: Half-width of the box, in standard deviations of the training rows.
+        partition: "half", "alternating", "random", "random-half", or a `Partition`; as for
+            `real_nvp`.
+        padding: How many Gaussian features are added behind those of x, or any `Padding`; None for
+            none. log_prob is then a bound, see `Flow`, and samples drop them.
+        context_features: Width of the context; 0 for none.
+        memory: "recompute", "store" or "invert": what is kept for the backward pass, see `Chain`.
+        min_bin: Least width and height of a piece, as a share of those of equal pieces.
+        min_slope: Least slope where pieces meet; the largest is its reciprocal. Together these
+            bound all slopes of a coupling, see `SplineCoupling`.
+        residual: Add each hidden layer of the conditioners to the next of equal width.
+        dropout: Share of the conditioners' hidden units that a training step leaves out.
+        seed: Draws the random partitions, and the rotations at which linear maps begin.
+        start: "identity", or "whiten", as for `real_nvp`.
+        mixing: Form of a learned linear map in front of each coupling, as for `real_nvp`.
+        condition_bound: For mixing="svd": the largest condition number of each map.
+
+    Returns:
+        A flow with `log_prob` and `sample`.
+
+    Raises:
+        ArgumentError: An argument is out of its range.
+
+    Source:
+        Durkan, Bekasov, Murray, Papamakarios 2019, Neural spline flows: there with a permutation
+        and a linear map, mixing="lu", in front of each coupling.
+
+    Example:
+        >>> spline(4, depth=2, hidden=(8,), bins=4).sample(3).shape
+        torch.Size([3, 4])
+    """
+    joint = positive_int("features", features) + padding_features(checked_padding(padding))
+    return coupling_flow(
+        features,
+        run_of=spline_couplings,
+        shape=SplineShape(bins, bound, min_bin, min_slope),
+        depth=depth,
+        hidden=hidden,
+        partition=partition,
+        padding=padding,
+        context_features=context_features,
+        memory=memory,
+        residual=residual,
+        dropout=dropout,
+        seed=seed,
+        start=start,
+        mixing=mixing,
+        condition_bound=condition_bound,
+        last=(ElementwiseAffine(joint),) if joint == 1 and not context_features else (),
+    )
+
+
+def spline_couplings(
+    partitions: Sequence[Partition],
+    hidden: Sequence[int],
+    *,
+    shape: SplineShape,
+    context_features: int,
+    permutations: Sequence[Sequence[int]] | None,
+    memory: str,
+    residual: bool,
+    dropout: float,
+) -> Chain:
+    """Returns couplings by splines of a shape, with permutations in front of them if there are."""
+    parts: list[Bijection] = []
+    for layer, partition in enumerate(partitions):
+        if permutations is not None:
+            parts.append(Permutation(permutations[layer]))
+        network = MLP(
+            len(partition.kept),
+            shape.parameters * len(partition.changed),
+            hidden,
+            context_features=context_features,
+            residual=residual,
+            dropout=dropout,
+        )
+        coupling = SplineCoupling(
+            partition,
+            network,
+            bins=shape.bins,
+            bound=shape.bound,
+            min_bin=shape.min_bin,
+            min_slope=shape.min_slope,
+            context_features=context_features,
+            memory="store" if memory == "store" else "recompute",
+        )
+        parts.append(coupling)
+    return Chain(parts, memory=memory)

@@ -1,0 +1,36 @@
+"""Spline couplings are measured beside those of others, and the page says what was found."""
+
+import json
+
+import pytest
+import torch
+
+
+@pytest.mark.filterwarnings("ignore:Inputs to the softmax:UserWarning")  # of nflows
+def test_rows_are_of_one_shape(benchmark):
+    """Our networks are as large as those of zuko's couplings; each way comes back."""
+    rows, shape = benchmark("splines_rows"), benchmark("splines").shape_of(2, 8, 4)
+    sizes = {}
+    for row in rows.spline_rows():
+        if not row.installed:
+            continue
+        model = row.build(shape)
+        sizes[row.name] = sum(p.numel() for p in model.module.parameters())
+        with torch.no_grad():
+            x = shape.data()
+            torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=1e-3, atol=1e-3)
+            assert model.log_prob(x).shape == (8,) and model.sample(3).shape == (3, 16)
+    ours, zuko = sizes["kappaflow, recompute"], sizes.get("zuko, couplings")
+    assert zuko is None or ours == zuko
+
+
+@pytest.mark.slow
+def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
+    """Two couplings, narrow networks, two rounds."""
+    file = tmp_path / "splines.json"
+    benchmark("splines").splines(widths=(8,), repetitions=2, depth=2, batch=16, file=file)
+    parts = {line["part"] for line in json.loads(file.read_text())["lines"]}
+    assert "times" in parts
+    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, splines=tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "2 couplings of 16 features" in text and "| kappaflow, recompute |" in text
