@@ -113,6 +113,16 @@ def test_weights_count():
     assert (drawn[:, 0] > -0.5).mean() > 0.9
 
 
+def test_a_row_twice_is_a_row_of_twice_the_weight():
+    """Whatever the order; and it is in one part of the split alone."""
+    twice = RNG.permutation(np.concatenate([X, X[:100]]))
+    weights = np.where(np.arange(300) < 100, 2.0, 1.0)
+    first = clone(DENSITY).fit(twice)
+    second = clone(DENSITY).fit(X, sample_weight=weights)
+    np.testing.assert_array_equal(first.score_samples(X), second.score_samples(X))
+    assert not np.array_equal(clone(DENSITY).fit(X).score_samples(X), first.score_samples(X))
+
+
 def test_the_doctor_examines_what_was_fitted():
     assert clone(DENSITY).fit(X).diagnose(X).ok
 

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.1}
 
 class FlowEstimator(BaseEstimator):
     """A flow of rows with the parameters of its recipe and of its training."""
+
+    _couplings: ClassVar = COUPLINGS
 
     def __init__(
         self,
@@ -83,14 +85,26 @@ class FlowEstimator(BaseEstimator):
         x = torch.from_numpy(self._checked(X))
         return doctor(self.flow_, x)
 
-    def _table(self, values: Floats, weights: ArrayLike | None = None) -> Table:
-        """Returns rows as a table that a density can be fitted to, and warns of what is odd."""
-        names = getattr(self, "feature_names_in_", None)
-        table = load_table(values)
-        if names is not None:
-            new = dict(zip(table.columns, map(str, names), strict=True))
-            whole = tuple(new[name] for name in table.integer_columns)
-            table = replace(table, columns=tuple(new.values()), integer_columns=whole)
+    def _table(
+        self, values: Floats, weights: ArrayLike | None = None, given: Floats | None = None
+    ) -> Table:
+        """Returns rows as a table that a density can be fitted to, and warns of what is odd.
+
+        Args:
+            values: What is modelled.
+            weights: Of the rows.
+            given: What it is conditioned on; the names of features are then those of it.
+        """
+        table, names = load_table(values), getattr(self, "feature_names_in_", None)
+        if given is not None:
+            columns = [f"y{i}" for i in range(values.shape[1])]
+            if names is None:
+                names = [f"x{i}" for i in range(given.shape[1])]
+            table = replace(
+                _renamed(table, columns), context=given, context_columns=tuple(map(str, names))
+            )
+        elif names is not None:
+            table = _renamed(table, list(map(str, names)))
         table = weighted(table, weights)
         one_of("repair", self.repair, (None, "jitter"))  # what drops columns has another density
         if len(table) <= len(table.columns):
@@ -151,7 +165,7 @@ class FlowEstimator(BaseEstimator):
         recipe = RECIPES[one_of("model", self.model, tuple(RECIPES))]
         arguments: dict[str, Any] = {"depth": self.depth}
         if self.model in CONDITIONAL:
-            arguments |= {"hidden": tuple(self.hidden), **COUPLINGS}
+            arguments |= {"hidden": tuple(self.hidden), **self._couplings}
             if table.context_columns:
                 arguments["context_features"] = len(table.context_columns)
         elif table.context_columns:
@@ -199,3 +213,39 @@ class FlowEstimator(BaseEstimator):
         files = self.__dict__.get("flow_")
         if isinstance(files, dict):
             self.flow_ = unpacked(files)
+
+
+def distinct(
+    values: Floats, weights: ArrayLike | None, given: Floats | None = None
+) -> tuple[Floats, Floats | None, Floats | None]:
+    """Returns rows each of which is there once, with their weights, and what they are given.
+
+    Rows that repeat are one with the sum of the weights: the likelihood is the same, and no row is
+    trained on and decides when to stop.
+
+    Args:
+        values: (n, d).
+        weights: (n,), or None where all count alike.
+        given: (n, c) or None.
+
+    Returns:
+        Values, weights (None where all still count alike) and what is given, in sorted order.
+
+    Raises:
+        ArgumentError: The weights are not one for each row, or not what weights are.
+    """
+    table = weighted(load_table(values), weights)
+    at = table.rows - 1
+    counts = np.ones(len(at)) if table.weights is None else table.weights
+    both = values[at] if given is None else np.hstack([values[at], given[at]])
+    _, first, which = np.unique(both, axis=0, return_index=True, return_inverse=True)
+    sums = np.bincount(which.reshape(-1), counts, minlength=len(first)).astype(np.float64)
+    alike = sums if np.ptp(sums) else None
+    return values[at][first], alike, None if given is None else given[at][first]
+
+
+def _renamed(table: Table, columns: Sequence[str]) -> Table:
+    """Returns a table whose columns have other names."""
+    new = dict(zip(table.columns, columns, strict=True))
+    whole = tuple(new[name] for name in table.integer_columns)
+    return replace(table, columns=tuple(columns), integer_columns=whole)

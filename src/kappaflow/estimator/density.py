@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from kappaflow._checks import positive_int
-from kappaflow.estimator.base import Floats, FlowEstimator, RandomState
+from kappaflow.estimator.base import Floats, FlowEstimator, RandomState, distinct
 
 
 class FlowDensity(DensityMixin, FlowEstimator):
@@ -58,7 +58,7 @@ class FlowDensity(DensityMixin, FlowEstimator):
         y: object = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
-        """Trains the flow.
+        """Trains the flow; rows that repeat are one row that counts as often.
 
         Args:
             X: Rows, (n, features).
@@ -73,7 +73,7 @@ class FlowDensity(DensityMixin, FlowEstimator):
             DataError: The rows have no density that a flow could fit.
         """
         values = self._rows(X, at_least=2)
-        self._train(self._table(values, sample_weight))
+        self._train(self._table(*distinct(values, sample_weight)))
         return self
 
     def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803
