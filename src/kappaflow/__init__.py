@@ -98,7 +98,7 @@ _HOMES = {
     "adapters": ("Wrapped", "wrap"),
     "converting": ("convert",),
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
-    "training": ("FitResult", "fit"),
+    "training": ("Callback", "FitResult", "fit"),
     "report": ("write_diagnosis",),
 }
 _MODULES = ("data", "errors", "registry", "testing", "theory")
@@ -208,7 +208,7 @@ if TYPE_CHECKING:
         rewrite_fixed_partition,
     )
     from kappaflow.stack import CouplingStack  # noqa: F401
-    from kappaflow.training import FitResult, fit  # noqa: F401
+    from kappaflow.training import Callback, FitResult, fit  # noqa: F401
 
 
 def __getattr__(name: str) -> object:

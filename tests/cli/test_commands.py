@@ -270,3 +270,12 @@ def test_the_flow_of_an_unfinished_run_is_not_passed_off_as_final(run, finished,
         assert outcome.status == 0
         assert "not finished" in outcome.err
     assert "not finished" not in run("sample", finished, "-n", 1).err
+
+
+def test_tensorboard_gets_the_figures_of_a_command(run, table, tmp_path):
+    pytest.importorskip("tensorboard")
+    words = ("--depth", 2, "--hidden", 8, "--max-epochs", 1, "--quiet")
+    board = tmp_path / "board"
+    found = run("fit", table, "--out", tmp_path / "run", *words, "--tensorboard", board)
+    assert found.status == 0, found.err
+    assert [path.name.startswith("events.") for path in board.iterdir()] == [True]

@@ -9,10 +9,10 @@ from PIL import Image
 
 import kappaflow as kf
 from kappaflow.runs.image_samples import (
+    SampleSheets,
     draw_pixels,
     is_shown,
     sample_sheet,
-    watch_samples,
     write_sheet,
 )
 from kappaflow.testing.contract import jittered
@@ -95,9 +95,9 @@ def test_samples_of_real_numbers_are_rounded_and_cut():
 
 def test_watching_writes_a_large_picture_at_the_epochs_that_are_shown(tmp_path):
     """At least 512 pixels wide, by a whole factor, under the number of the epoch."""
-    flow, watch = small(), watch_samples(tmp_path, (), 4)
+    flow, sheets = small(), SampleSheets(tmp_path, (), 4)
     for epoch in range(1, 5):
-        watch(flow, {"epoch": epoch})
+        sheets.on_epoch(flow, {"epoch": epoch})
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
     assert names == ["epoch-0001.png", "epoch-0002.png", "epoch-0004.png"]
     image = Image.open(io.BytesIO((tmp_path / "samples" / names[0]).read_bytes()))

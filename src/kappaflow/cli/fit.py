@@ -53,6 +53,7 @@ def fit(
     patience: Whole | None = None,
     precision: Literal["full", "bf16"] | None = None,
     seed: Whole = 0,
+    tensorboard: Path | None = None,
     quiet: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
     of_tables: Annotated[TableOptions | None, Parameter(name="*", group=OF_TABLES)] = None,
@@ -115,6 +116,8 @@ def fit(
         are in full precision all the same.
     seed
         Decides the initial weights, the order of rows and the split.
+    tensorboard
+        A folder for the figures of each epoch as TensorBoard reads them.
     quiet
         Show no progress and no notes.
     json
@@ -150,6 +153,7 @@ def fit(
         "seed": seed,
         "settings": {name: value for name, value in settings.items() if value is not None},
         "progress": False if quiet else None,
+        "callbacks": _listening(tensorboard),
         "say": (lambda text: None) if quiet else say,
         "json": json,
     }
@@ -157,6 +161,13 @@ def fit(
         fit_images(data, model or IMAGES[0], recipe, images, **common)
     else:
         fit_table(data, model or TABLES[0], recipe, tables, **common)
+
+
+def _listening(folder: Path | None) -> list[Any]:
+    """Returns what listens to the training."""
+    from kappaflow.training import TensorBoard
+
+    return [] if folder is None else [TensorBoard(folder)]
 
 
 def _refuse_missing(data: str) -> None:

@@ -24,6 +24,7 @@ def fit_images(
     settings: dict[str, Any],
     progress: bool | None,
     say: Callable[[str], None],
+    callbacks: list[Any],
     json: bool,
 ) -> None:
     """Fits a flow to images and prints what it came to."""
@@ -44,6 +45,7 @@ def fit_images(
         flip=options.flip,
         progress=progress,
         say=say,
+        callbacks=callbacks,
         seed=seed,
         **settings,
     )

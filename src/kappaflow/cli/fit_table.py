@@ -37,6 +37,7 @@ def fit_table(
     settings: dict[str, Any],
     progress: bool | None,
     say: Callable[[str], None],
+    callbacks: list[Any],
     json: bool,
 ) -> None:
     """Fits a flow to a table and prints what it came to."""
@@ -61,6 +62,7 @@ def fit_table(
         out,
         progress=progress,
         say=say,
+        callbacks=callbacks,
         seed=seed,
         **{"learning_rate": LEARNING_RATE, **settings},
     )

@@ -1,6 +1,6 @@
 """`fit_run`: from a data file to a run folder with a trained flow, its result and its report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from kappaflow.runs.padded import with_padding
 from kappaflow.runs.stored import Result, read_finished
 from kappaflow.storage import write_bytes
 from kappaflow.training import (
+    Callback,
     FitResult,
     Settings,
     checked_settings,
@@ -68,6 +69,7 @@ def fit_run(
     *,
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,  # noqa: ANN401
 ) -> RunSummary:
     """Trains a flow on a table and writes a run folder: model, metrics, result, diagnosis, report.
@@ -78,6 +80,7 @@ def fit_run(
         out: The run folder; an interrupted run goes on, a finished one is not repeated.
         progress: Show a progress bar; on a terminal only if left out.
         say: Is told what there is to know about the data, before training starts.
+        callbacks: Are told of each epoch.
         **settings: Fields of `kappaflow.training.Settings`.
 
     Returns:
@@ -97,7 +100,14 @@ def fit_run(
     flow = _build(model, tables, checked.seed)
     about = {"source": asdict(source)}
     result = fit_tables(
-        flow, tables.train, tables.validation, checked, out=folder, progress=progress, about=about
+        flow,
+        tables.train,
+        tables.validation,
+        checked,
+        out=folder,
+        progress=progress,
+        about=about,
+        callbacks=callbacks,
     )
     done = "test_nll" in read_result(folder)
     if not done:

@@ -1,6 +1,6 @@
 """`fit_image_run`: from images to a run folder with a flow, sample grids, result and report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,17 @@ from kappaflow.runs.image_job import (
     image_flow,
     image_parts,
 )
-from kappaflow.runs.image_samples import BEST, watch_samples, write_sheet
+from kappaflow.runs.image_samples import BEST, SampleSheets, write_sheet
 from kappaflow.runs.stored import ImageResult, read_finished_images
 from kappaflow.storage import write_bytes
-from kappaflow.training import FitResult, Settings, checked_settings, read_result, write_result
+from kappaflow.training import (
+    Callback,
+    FitResult,
+    Settings,
+    checked_settings,
+    read_result,
+    write_result,
+)
 from kappaflow.training.fit import fit_images
 
 DEFAULTS = {"max_epochs": 60, "batch_size": 64, "learning_rate": 2e-3}
@@ -49,6 +56,7 @@ def fit_image_run(
     flip: bool = False,
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,  # noqa: ANN401
 ) -> ImageRunSummary:
     """Trains a flow on images and writes a run folder, with grids of samples as it goes.
@@ -60,6 +68,7 @@ def fit_image_run(
         flip: Mirror training images at random.
         progress: Show a progress bar; on a terminal only if left out.
         say: Is told what there is to know about the images, before training starts.
+        callbacks: Are told of each epoch.
         **settings: Fields of `kappaflow.training.Settings`; 60 epochs, 64 images a step and a
             learning rate of 2e-3 where they are left out.
 
@@ -93,7 +102,7 @@ def fit_image_run(
         out=folder,
         progress=progress,
         about={"source": asdict(source), "classes": list(classes)},
-        watch=watch_samples(folder, classes, checked.max_epochs),
+        callbacks=[SampleSheets(folder, classes, checked.max_epochs), *callbacks],
     )
     stored = read_result(folder)
     done = "test_nll" in stored

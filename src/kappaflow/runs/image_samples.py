@@ -1,7 +1,6 @@
 """Samples of a flow of images as pixels, and grids of them while it trains."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.report.png import Pixels, enlarged, grid, png, shown
 from kappaflow.storage import make_directory, write_bytes
+from kappaflow.training import Callback
 
 FOLDER, BEST = "samples", "best.png"
 TEMPERATURE = 0.8
@@ -127,26 +127,22 @@ def is_shown(epoch: int, last: int) -> bool:
     return epoch == last or str(epoch).rstrip("0") in {"1", "2", "5"}
 
 
-def watch_samples(
-    folder: Path, classes: tuple[str, ...], max_epochs: int
-) -> Callable[[Flow, dict[str, Any]], None]:
-    """Returns what writes a grid of samples to a run folder after some of the epochs.
+class SampleSheets(Callback):
+    """Writes a grid of samples to a run folder after some of the epochs.
 
     Args:
         folder: The run folder.
         classes: The names of the classes.
         max_epochs: The last epoch, if nothing else ends the training.
-
-    Returns:
-        A function for `watch` of `kappaflow.training.fit.fit_images`.
     """
 
-    def watch(flow: Flow, figures: dict[str, Any]) -> None:
-        epoch = int(figures["epoch"])
-        if is_shown(epoch, max_epochs):
-            write_sheet(flow, classes, folder, f"epoch-{epoch:04d}.png")
+    def __init__(self, folder: Path, classes: tuple[str, ...], max_epochs: int) -> None:
+        self.folder, self.classes, self.max_epochs = folder, classes, max_epochs
 
-    return watch
+    def on_epoch(self, flow: Flow, figures: dict[str, Any]) -> None:
+        epoch = int(figures["epoch"])
+        if is_shown(epoch, self.max_epochs):
+            write_sheet(flow, self.classes, self.folder, f"epoch-{epoch:04d}.png")
 
 
 def write_sheet(flow: Flow, classes: tuple[str, ...], folder: Path, name: str) -> None:

@@ -1,6 +1,7 @@
 """Training by maximum likelihood: finite, resumable, and measured as it goes."""
 
 from kappaflow.training.budget import correlation_note
+from kappaflow.training.callbacks import Callback, TensorBoard
 from kappaflow.training.fit import FitResult, fit, fit_tables
 from kappaflow.training.measure import (
     log_prob_of,
@@ -13,9 +14,11 @@ from kappaflow.training.run_folder import read_metrics, read_result, write_resul
 from kappaflow.training.settings import Settings, checked_settings
 
 __all__ = [
+    "Callback",
     "FitResult",
     "Rows",
     "Settings",
+    "TensorBoard",
     "checked_settings",
     "correlation_note",
     "fit",

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from kappaflow.errors import ArgumentError, DataError, DataWarning, NumericalErr
 from kappaflow.files import describe_model
 from kappaflow.flows import Flow
 from kappaflow.training.budget import correlation_note
+from kappaflow.training.callbacks import Callback, Told
 from kappaflow.training.engine import engine
 from kappaflow.training.image_rows import ImageRows, check_pixels
 from kappaflow.training.loop import Figures, Training
@@ -36,8 +37,6 @@ from kappaflow.training.settings import Settings, checked_settings
 from kappaflow.training.units import fit_units
 
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
-
-Watch = Callable[[Flow, Figures], None]
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,7 @@ def fit(
     device: str | torch.device | None = None,
     repair: Literal["drop", "jitter"] | None = None,
     progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,  # noqa: ANN401
 ) -> FitResult:
     """Trains a flow by maximum likelihood, and returns it with its history.
@@ -95,6 +95,8 @@ def fit(
         repair: "drop" or "jitter": go on where the data has no density, see
             `kappaflow.data.prepare`.
         progress: Show a progress bar; on a terminal only if left out.
+        callbacks: Are told of each epoch: `Callback`, of which `kappaflow.training.TensorBoard`
+            is one.
         **settings: `max_epochs`, `max_time_s`, `batch_size`, `learning_rate`, `seed`,
             `condition_budget` and the other fields of `kappaflow.training.Settings`.
 
@@ -120,7 +122,7 @@ def fit(
     if is_image_data(data):
         if weights is not None:
             raise ArgumentError("'weights' should be left out for images.")
-        return _fit_any_images(flow, data, validation, checked, out, device, progress)
+        return _fit_any_images(flow, data, validation, checked, out, device, progress, callbacks)
     table, notes = prepare(weighted(as_table(data), weights), repair=repair)
     for note in notes:
         warnings.warn(note, DataWarning, stacklevel=2)
@@ -133,7 +135,16 @@ def fit(
         if said is not None:
             warnings.warn(said, DataWarning, stacklevel=2)
             notes = (*notes, said)
-    result = fit_tables(flow, train, held_out, checked, out=out, device=device, progress=progress)
+    result = fit_tables(
+        flow,
+        train,
+        held_out,
+        checked,
+        out=out,
+        device=device,
+        progress=progress,
+        callbacks=callbacks,
+    )
     return dataclasses.replace(result, notes=notes)
 
 
@@ -150,6 +161,7 @@ def _fit_any_images(
     out: str | Path | None,
     device: str | torch.device | None,
     progress: bool | None,
+    callbacks: Sequence[Callback],
 ) -> FitResult:
     """Returns what `fit` does for images of any kind, resized to the flow's shape if need be."""
     if len(flow.event_shape) != 3:
@@ -168,7 +180,16 @@ def _fit_any_images(
         train, held_out = split_images(images(data), fractions=(0.9, 0.1), seed=settings.seed)
     else:
         train, held_out = images(data), images(validation)
-    return fit_images(flow, train, held_out, settings, out=out, device=device, progress=progress)
+    return fit_images(
+        flow,
+        train,
+        held_out,
+        settings,
+        out=out,
+        device=device,
+        progress=progress,
+        callbacks=callbacks,
+    )
 
 
 def fit_tables(
@@ -181,6 +202,7 @@ def fit_tables(
     device: str | torch.device | None = None,
     progress: bool | None = None,
     about: dict[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> FitResult:
     """Does what `fit` does with tables that are prepared and split already.
 
@@ -193,6 +215,7 @@ def fit_tables(
         device: Where to train; where the flow is if left out.
         progress: Show a progress bar; on a terminal only if left out.
         about: What else config.json should say of the run: where the tables came from.
+        callbacks: Are told of each epoch.
 
     Returns:
         The result, without notes.
@@ -206,7 +229,16 @@ def fit_tables(
         "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
     }
     rows = rows_of(train, flow), rows_of(validation, flow)
-    return _fit_rows(flow, *rows, settings, fabric, out=out, progress=progress, asked=asked)
+    return _fit_rows(
+        flow,
+        *rows,
+        settings,
+        fabric,
+        out=out,
+        progress=progress,
+        asked=asked,
+        callbacks=callbacks,
+    )
 
 
 def fit_images(
@@ -220,7 +252,7 @@ def fit_images(
     device: str | torch.device | None = None,
     progress: bool | None = None,
     about: dict[str, Any] | None = None,
-    watch: Watch | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> FitResult:
     """Does what `fit` does with images that are split already.
 
@@ -234,7 +266,7 @@ def fit_images(
         device: Where to train; where the flow is if left out.
         progress: Show a progress bar; on a terminal only if left out.
         about: What else config.json should say of the run: where the images came from.
-        watch: Is shown the flow after each epoch, with the weights that are validated.
+        callbacks: Are told of each epoch.
 
     Returns:
         The result, without notes.
@@ -254,7 +286,14 @@ def fit_images(
     }
     rows = ImageRows(train, flow, flip=flip), ImageRows(validation, flow)
     return _fit_rows(
-        flow, *rows, settings, fabric, out=out, progress=progress, asked=asked, watch=watch
+        flow,
+        *rows,
+        settings,
+        fabric,
+        out=out,
+        progress=progress,
+        asked=asked,
+        callbacks=callbacks,
     )
 
 
@@ -268,10 +307,10 @@ def _fit_rows(
     out: str | Path | None,
     progress: bool | None,
     asked: dict[str, Any],
-    watch: Watch | None = None,
+    callbacks: Sequence[Callback],
 ) -> FitResult:
     """Returns what came of a training, also of one that is finished; `asked` is written down."""
-    folder = None
+    folder, told = None, Told(callbacks)
     if out is not None:
         run = {**asked, "training": settings.model_dump()}
         folder = RunFolder(out, describe_model(flow).model_copy(update={"run": run}))
@@ -285,7 +324,7 @@ def _fit_rows(
         folder.start(flow)
     with torch.inference_mode(False), torch.enable_grad():
         training = Training(flow, train, validation, settings, fabric)
-        return _train(training, folder, progress, watch)
+        return _train(training, folder, progress, told)
 
 
 def _held_out(validation: Table, train: Table) -> Table:
@@ -311,7 +350,7 @@ def _held_out(validation: Table, train: Table) -> Table:
 
 
 def _train(
-    training: Training, folder: RunFolder | None, progress: bool | None, watch: Watch | None
+    training: Training, folder: RunFolder | None, progress: bool | None, told: Told
 ) -> FitResult:
     if folder is not None:
         folder.resume(training)
@@ -324,9 +363,10 @@ def _train(
         def after_epoch(figures: Figures) -> None:
             nonlocal written
             show(figures)
-            if watch is not None:
-                with training.average.in_place():
-                    watch(training.flow, figures)
+            with training.average.in_place():
+                told.on_epoch(training.flow, figures)
+                if training.progress.best_epoch == figures["epoch"]:
+                    told.on_best(training.flow, figures)
             if folder is None:
                 return
             folder.log(figures)
@@ -334,6 +374,8 @@ def _train(
                 folder.checkpoint(training)
                 written = time.perf_counter()
 
+        with training.average.in_place():
+            told.on_start(training.flow, training.settings)
         try:
             reason = training.run(after_epoch)
         finally:
@@ -350,6 +392,7 @@ def _train(
     result = _result(training, reason)
     if folder is not None:
         folder.finish(_to_store(result))
+    told.on_end(result)
     return result
 
 

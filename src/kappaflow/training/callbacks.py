@@ -1,0 +1,118 @@
+"""What a training tells others: four moments, and TensorBoard as one of those who listen."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+from kappaflow.flows.evaluating import evaluation_mode
+from kappaflow.training.settings import Settings
+
+if TYPE_CHECKING:
+    from kappaflow.training.fit import FitResult
+
+Figures = dict[str, Any]
+
+
+class Callback:
+    """Is told of a training as it goes; each method does nothing until a subclass says what.
+
+    The flow has the weights that are validated, in evaluation mode, and stays as it is. What a
+    method raises ends the training, whose run folder can be gone on from. A finished run that is
+    fitted again tells nothing.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> class Shown(kf.Callback):
+        ...     def on_epoch(self, flow, figures):
+        ...         print(figures["epoch"], round(figures["validation_nll"]))
+        >>> flow, x = kf.real_nvp(2, depth=2, hidden=(8,)), torch.arange(40.0).reshape(20, 2)
+        >>> result = kf.fit(flow, x.sin() + 2, max_epochs=2, progress=False, callbacks=[Shown()])
+        1 2
+        2 2
+    """
+
+    def on_start(self, flow: Flow, settings: Settings) -> None:
+        """Is told before the first epoch, or before the next one of a run that goes on."""
+
+    def on_epoch(self, flow: Flow, figures: Figures) -> None:
+        """Is told after each epoch, with its figures as metrics.jsonl has them."""
+
+    def on_best(self, flow: Flow, figures: Figures) -> None:
+        """Is told after `on_epoch` where the weights are the best so far, and are kept."""
+
+    def on_end(self, result: "FitResult") -> None:
+        """Is told what the training came to."""
+
+
+class TensorBoard(Callback):
+    """Writes the figures of each epoch as scalars that TensorBoard shows.
+
+    Args:
+        folder: Where to; several runs side by side in one folder are compared.
+
+    Raises:
+        ArgumentError: tensorboard is not installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise ArgumentError(
+                "'tensorboard' needs a package: pip install \"kappaflow[tensorboard]\"."
+            ) from None
+        self._writer = SummaryWriter(str(folder))
+
+    def on_start(self, flow: Flow, settings: Settings) -> None:
+        self._writer.add_text("settings", settings.model_dump_json())
+        self._writer.add_text("flow", f"<pre>{flow!r}</pre>")
+
+    def on_epoch(self, flow: Flow, figures: Figures) -> None:
+        for name, value in figures.items():
+            if isinstance(value, int | float) and name != "epoch":
+                self._writer.add_scalar(name, value, figures["epoch"])
+        self._writer.flush()
+
+    def on_end(self, result: "FitResult") -> None:
+        self._writer.close()
+
+
+class Told(Callback):
+    """Callbacks as one.
+
+    Args:
+        callbacks: In the order in which they are told.
+
+    Raises:
+        ArgumentError: One of them is none.
+    """
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        for one in callbacks:
+            if not isinstance(one, Callback):
+                raise ArgumentError(
+                    f"'callbacks' should hold kappaflow.Callback, got {type(one).__name__}."
+                )
+        self._callbacks = tuple(callbacks)
+
+    def on_start(self, flow: Flow, settings: Settings) -> None:
+        for one in self._each(flow):
+            one.on_start(flow, settings)
+
+    def on_epoch(self, flow: Flow, figures: Figures) -> None:
+        for one in self._each(flow):
+            one.on_epoch(flow, figures)
+
+    def on_best(self, flow: Flow, figures: Figures) -> None:
+        for one in self._each(flow):
+            one.on_best(flow, figures)
+
+    def on_end(self, result: "FitResult") -> None:
+        for one in self._callbacks:
+            one.on_end(result)
+
+    def _each(self, flow: Flow) -> Iterator[Callback]:
+        with evaluation_mode(flow):
+            yield from self._callbacks
