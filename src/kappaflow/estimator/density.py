@@ -19,7 +19,7 @@ class FlowDensity(DensityMixin, FlowEstimator):
     with the rows (dependent columns, constant ones) is said before training.
 
     Args:
-        model: A recipe: "real_nvp", "nice", "planar", "radial" or "invertible_network".
+        model: A recipe: "real_nvp", "spline", "nice", "planar", "radial" or "invertible_network".
         depth: Number of couplings, or of what else the model is made of.
         hidden: Widths of the couplings' networks.
         options: More arguments of the recipe, by name; see `kappaflow.real_nvp`.
