@@ -389,3 +389,10 @@ def test_recipes_pass_the_mode_on():
     """A flow's memory mode is its stack's."""
     flow = kf.real_nvp(4, depth=3, hidden=(8,), memory="store")
     assert [m.memory for m in flow.modules() if isinstance(m, kf.CouplingStack)] == ["store"]
+
+
+def test_a_pass_whose_making_was_interrupted_goes_in_silence():
+    """Ctrl-C can come anywhere; what `__del__` raises would be printed with a traceback."""
+    from kappaflow.stack.execution import Pass
+
+    Pass.__new__(Pass).__del__()

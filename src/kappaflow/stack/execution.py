@@ -78,6 +78,8 @@ class Pass:
         seed: Decides which units are left out; None for none.
     """
 
+    chunks: Sequence[Chunk] = ()  # of a pass whose making was interrupted
+
     def __init__(
         self,
         shape: BlockShape,
