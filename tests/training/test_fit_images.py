@@ -77,13 +77,16 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     class Stopped(Exception):
         """Raised in the middle."""
 
-    def stop(flow, figures):
-        if figures["epoch"] == 2:
-            raise Stopped
+    class Stop(kf.Callback):
+        """Raises it."""
+
+        def on_epoch(self, flow, figures):
+            if figures["epoch"] == 2:
+                raise Stopped
 
     out = tmp_path / "parts"
     with pytest.raises(Stopped):
-        fit_images(small(), train, held_out, settings, flip=True, out=out, watch=stop)
+        fit_images(small(), train, held_out, settings, flip=True, out=out, callbacks=[Stop()])
     torch.rand(100)
     rest = fit_images(small(), train, held_out, settings, flip=True, out=out)
     assert [line["train_nll"] for line in rest.history] == [
@@ -98,14 +101,18 @@ def test_a_watcher_sees_the_weights_that_are_validated():
     train, held_out = split_images(digits(), fractions=(0.9, 0.1), seed=0)
     seen = []
 
-    def watch(flow, figures):
-        rows = ImageRows(held_out, flow).at(slice(0, len(held_out)))
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            nll = -flow.log_prob(rows.x, generator=generator).double().mean().item()
-        seen.append((nll, figures["validation_nll"]))
+    class Watcher(kf.Callback):
+        """Scores what is validated."""
 
-    fit_images(small(), train, held_out, checked_settings(**SETTINGS), watch=watch)
+        def on_epoch(self, flow, figures):
+            rows = ImageRows(held_out, flow).at(slice(0, len(held_out)))
+            generator = torch.Generator().manual_seed(0)
+            with torch.no_grad():
+                nll = -flow.log_prob(rows.x, generator=generator).double().mean().item()
+            seen.append((nll, figures["validation_nll"]))
+
+    settings = checked_settings(**SETTINGS)
+    fit_images(small(), train, held_out, settings, callbacks=[Watcher()])
     assert len(seen) == 2
     assert all(nll == pytest.approx(figure, rel=1e-6) for nll, figure in seen)
 
