@@ -194,6 +194,25 @@ def test_a_wrong_density_of_draws_is_asked_for_on_its_own():
     assert "+    x = flow.sample(9, return_log_prob=False)\n+    p = flow.log_prob(x)\n" in diff
 
 
+def test_an_import_comes_behind_those_of_the_future():
+    """And behind a docstring; where nothing is imported at the top, in front of the rest."""
+    import ast
+
+    from kappaflow.cures.lines import lines_to_change
+    from kappaflow.diagnosis import Diagnosis, Finding
+
+    zuko = pytest.importorskip("zuko")
+    found = Diagnosis((Finding("KF301", "error", None, "message", "cause", "cure"),), "verdict")
+    start = '"""Flows."""\nfrom __future__ import annotations\n'
+    plain = "from zuko.flows import MAF\n\n\ndef make():\n    return MAF(2)\n"
+    inside = "@print\ndef make():\n    from zuko.flows import MAF\n    return MAF(2)\n"
+    for rest in (plain, inside):
+        diff = lines_to_change(start + rest, "x.py", "make", zuko.flows.MAF(2), found)
+        changed = [line[1:] for line in diff.splitlines() if line[:1] in ("+", " ")][1:]
+        assert changed[:3] == [*start.splitlines(), "import zuko"]
+        ast.parse("\n".join(changed))
+
+
 def test_a_healthy_flow_needs_no_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flows.py").write_text(

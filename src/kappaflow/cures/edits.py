@@ -40,9 +40,16 @@ class Text:
         """Puts a text in the place of an expression."""
         self._edits.append(Edit(self._start(node), self._end(node), text))
 
+    def surround(self, node: ast.expr, before: str, behind: str) -> None:
+        """Puts texts in front of and behind an expression, within which there can be edits."""
+        for place, text in ((self._start(node), before), (self._end(node), behind)):
+            self._edits.append(Edit(place, place, text))
+
     def insert_line(self, before: ast.stmt, text: str) -> None:
         """Puts a line in front of a statement, as far to the right."""
-        start = self._lines[before.lineno - 1]
+        decorators = getattr(before, "decorator_list", ())
+        first = min([before.lineno, *(one.lineno for one in decorators)])
+        start = self._lines[first - 1]
         self._edits.append(Edit(start, start, f"{' ' * before.col_offset}{text}\n"))
 
     def insert_line_after(self, statement: ast.stmt, text: str) -> None:

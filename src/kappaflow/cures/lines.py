@@ -74,8 +74,17 @@ def _bound_scales(text: Text, libraries: set[str]) -> None:
                 if f"{library}." in value and known.get(library) != library:
                     needs_root.add(library)
     for library in sorted(needs_root):
-        first = next(s for s in text.tree.body if isinstance(s, ast.Import | ast.ImportFrom))
-        text.insert_line(first, f"import {library}")
+        text.insert_line(_first_statement(text.tree), f"import {library}")
+
+
+def _first_statement(tree: ast.Module) -> ast.stmt:
+    """Returns the first statement that an import may stand in front of."""
+
+    def comes_first(statement: ast.stmt) -> bool:
+        is_future = isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
+        return is_future or isinstance(statement, ast.Expr)  # a docstring
+
+    return next(one for one in tree.body if not comes_first(one))
 
 
 def _bounds_of(full_name: str) -> tuple[str, Arguments]:
@@ -150,9 +159,8 @@ def _in_float64(text: Text, place: Place, name: str) -> None:
         text.insert_line_after(place, f"{name} = {name}.double()")
         return
     for part in parts:
-        own = text.of(part)
         plain = isinstance(part, ast.Name | ast.Attribute | ast.Call | ast.Subscript)
-        text.replace(part, f"{own}.double()" if plain else f"({own}).double()")
+        text.surround(part, *(("", ".double()") if plain else ("(", ").double()")))
 
 
 def _start_norms(text: Text, place: Place, made: nn.Module) -> None:
