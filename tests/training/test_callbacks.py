@@ -95,6 +95,16 @@ def test_tensorboard_reads_the_figures(tmp_path):
     assert "condition_number_median" in read.Tags()["scalars"]
 
 
+def test_tensorboard_writes_nothing_for_a_training_that_is_refused(tmp_path):
+    pytest.importorskip("tensorboard")
+    with pytest.raises(ValueError, match="no density"):
+        kf.fit(kf.real_nvp(2, depth=2), X.mul(0), callbacks=[TensorBoard(tmp_path / "board")])
+    assert not (tmp_path / "board").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ArgumentError, match="is a file"):
+        TensorBoard(tmp_path / "file")
+
+
 def test_what_is_no_callback_is_refused():
     with pytest.raises(ArgumentError, match="'callbacks' should hold"):
         fitted(callbacks=[print])

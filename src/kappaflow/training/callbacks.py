@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.evaluating import evaluation_mode
+from kappaflow.storage import make_directory
 from kappaflow.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -18,9 +19,10 @@ Figures = dict[str, Any]
 class Callback:
     """Is told of a training as it goes; each method does nothing until a subclass says what.
 
-    The flow has the weights that are validated, in evaluation mode, and stays as it is. What a
-    method raises ends the training, whose run folder can be gone on from. A finished run that is
-    fitted again tells nothing.
+    The flow has the weights that are validated, in evaluation mode, and stays as it is; under a
+    condition budget figures can be those of weights that were moved to within it. What a method
+    raises ends the training, whose run folder can be gone on from. A finished run that is fitted
+    again tells nothing.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -53,7 +55,7 @@ class TensorBoard(Callback):
         folder: Where to; several runs side by side in one folder are compared.
 
     Raises:
-        ArgumentError: tensorboard is not installed.
+        ArgumentError: tensorboard is not installed, or the folder is a file.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -63,9 +65,14 @@ class TensorBoard(Callback):
             raise ArgumentError(
                 "'tensorboard' needs a package: pip install \"kappaflow[tensorboard]\"."
             ) from None
-        self._writer = SummaryWriter(str(folder))
+        self._folder = Path(folder)
+        if self._folder.exists() and not self._folder.is_dir():
+            raise ArgumentError(f"'tensorboard' should be a folder, {folder} is a file.")
+        self._make = SummaryWriter
 
     def on_start(self, flow: Flow, settings: Settings) -> None:
+        # Not before: a training that is refused leaves no folder behind.
+        self._writer = self._make(str(make_directory(self._folder)))
         self._writer.add_text("settings", settings.model_dump_json())
         self._writer.add_text("flow", f"<pre>{flow!r}</pre>")
 

@@ -26,6 +26,8 @@ class ImageRows:
             are classes.
     """
 
+    weights = None  # all images count alike
+
     def __init__(self, images: Images, flow: Flow, *, flip: bool = False) -> None:
         if images.shape != flow.event_shape:
             raise ArgumentError(

@@ -57,7 +57,7 @@ def units_log_det(flow: Flow) -> float:
 def likelihood_figures(flow: Flow, rows: AnyRows) -> dict[str, float]:
     """Returns the NLL of held-out rows, its mean and its worst quantiles, in nats a row."""
     nll = -log_prob_of(flow, rows)
-    standardised, weights = nll + units_log_det(flow), getattr(rows, "weights", None)
+    standardised, weights = nll + units_log_det(flow), rows.weights
     mean = nll.mean().item() if weights is None else (weights.cpu() * nll).mean().item()
     figures = {
         "validation_nll": mean,

@@ -45,6 +45,11 @@ class Rows:
 class AnyRows(Protocol):
     """What a training reads: so many points, some of them at a time."""
 
+    @property
+    def weights(self) -> Tensor | None:
+        """How much each of them counts, of mean 1; None where all count alike."""
+        ...
+
     def __len__(self) -> int:
         """Returns how many there are."""
         ...
