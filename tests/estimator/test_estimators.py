@@ -162,6 +162,7 @@ def test_too_few_rows_for_a_level_call_nothing_an_outlier():
         ({"model": "nothing"}, "'model' should be"),
         ({"validation_fraction": 1.5}, "'validation_fraction' should be"),
         ({"options": {"nothing": 1}}, "'options' should hold arguments"),
+        ({"options": {"padding": 1}}, "add no padding"),
         ({"max_epochs": 0}, "'max_epochs' should be"),
         ({"repair": "drop"}, "'repair' should be"),
         ({"condition_budget": 0.5}, "'condition_budget' should be"),

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -17,11 +17,11 @@ from kappaflow.data import Table, load_table, prepare, split, weighted
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.estimator.packed import packed, unpacked
+from kappaflow.estimator.rows import Floats, renamed
 from kappaflow.flows import Flow
-from kappaflow.runs.fit import CONDITIONAL, RECIPES
+from kappaflow.runs.fit import CONDITIONAL, Model, build_flow
 from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
 
-Floats = NDArray[np.float64]
 RandomState = int | np.random.RandomState | None
 # What the command gives to couplings, where they are not told otherwise.
 COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.1}
@@ -30,11 +30,12 @@ COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.1}
 class FlowEstimator(BaseEstimator):
     """A flow of rows with the parameters of its recipe and of its training."""
 
+    _default_model: ClassVar = "real_nvp"
     _couplings: ClassVar = COUPLINGS
 
     def __init__(
         self,
-        model: str = "real_nvp",
+        model: str | None = None,
         *,
         depth: int = 16,
         hidden: Sequence[int] = (128, 128),
@@ -101,10 +102,10 @@ class FlowEstimator(BaseEstimator):
             if names is None:
                 names = [f"x{i}" for i in range(given.shape[1])]
             table = replace(
-                _renamed(table, columns), context=given, context_columns=tuple(map(str, names))
+                renamed(table, columns), context=given, context_columns=tuple(map(str, names))
             )
         elif names is not None:
-            table = _renamed(table, list(map(str, names)))
+            table = renamed(table, list(map(str, names)))
         table = weighted(table, weights)
         one_of("repair", self.repair, (None, "jitter"))  # what drops columns has another density
         if len(table) <= len(table.columns):
@@ -162,25 +163,27 @@ class FlowEstimator(BaseEstimator):
 
     def _built(self, table: Table, seed: int) -> Flow:
         """Returns a flow for a table, freshly initialised from a seed alone."""
-        recipe = RECIPES[one_of("model", self.model, tuple(RECIPES))]
+        model = self._default_model if self.model is None else self.model
         arguments: dict[str, Any] = {"depth": self.depth}
-        if self.model in CONDITIONAL:
+        if model in CONDITIONAL:
             arguments |= {"hidden": tuple(self.hidden), **self._couplings}
-            if table.context_columns:
-                arguments["context_features"] = len(table.context_columns)
         elif table.context_columns:
             raise ArgumentError(
                 f"'model' should be one of {', '.join(CONDITIONAL)}, which read a context, got "
-                f"{self.model!r}."
+                f"{model!r}."
             )
         try:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
-                return recipe(len(table.columns), **{**arguments, **(self.options or {})})
+            flow = build_flow(Model(model, {**arguments, **(self.options or {})}), table, seed)
         except TypeError as error:
             raise ArgumentError(
-                f"'options' should hold arguments of kappaflow.{self.model}: {error}."
+                f"'options' should hold arguments of kappaflow.{model}: {error}."
             ) from None
+        if flow.likelihood != "exact":
+            raise ArgumentError(
+                "'options' should add no padding: scores would be bounds, or joint densities, and "
+                "no densities of rows."
+            )
+        return flow
 
     def _checked(self, X: ArrayLike) -> Floats:  # noqa: N803
         """Returns rows of as many features as it was fitted to."""
@@ -213,39 +216,3 @@ class FlowEstimator(BaseEstimator):
         files = self.__dict__.get("flow_")
         if isinstance(files, dict):
             self.flow_ = unpacked(files)
-
-
-def distinct(
-    values: Floats, weights: ArrayLike | None, given: Floats | None = None
-) -> tuple[Floats, Floats | None, Floats | None]:
-    """Returns rows each of which is there once, with their weights, and what they are given.
-
-    Rows that repeat are one with the sum of the weights: the likelihood is the same, and no row is
-    trained on and decides when to stop.
-
-    Args:
-        values: (n, d).
-        weights: (n,), or None where all count alike.
-        given: (n, c) or None.
-
-    Returns:
-        Values, weights (None where all still count alike) and what is given, in sorted order.
-
-    Raises:
-        ArgumentError: The weights are not one for each row, or not what weights are.
-    """
-    table = weighted(load_table(values), weights)
-    at = table.rows - 1
-    counts = np.ones(len(at)) if table.weights is None else table.weights
-    both = values[at] if given is None else np.hstack([values[at], given[at]])
-    _, first, which = np.unique(both, axis=0, return_index=True, return_inverse=True)
-    sums = np.bincount(which.reshape(-1), counts, minlength=len(first)).astype(np.float64)
-    alike = sums if np.ptp(sums) else None
-    return values[at][first], alike, None if given is None else given[at][first]
-
-
-def _renamed(table: Table, columns: Sequence[str]) -> Table:
-    """Returns a table whose columns have other names."""
-    new = dict(zip(table.columns, columns, strict=True))
-    whole = tuple(new[name] for name in table.integer_columns)
-    return replace(table, columns=tuple(columns), integer_columns=whole)

@@ -1,7 +1,7 @@
 """`ConditionalFlowDensity`: the density of targets given features."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Sequence
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from kappaflow._checks import positive_int
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError
-from kappaflow.estimator.base import Floats, FlowEstimator, RandomState, distinct
+from kappaflow.estimator.base import FlowEstimator, RandomState
+from kappaflow.estimator.rows import Floats, distinct
 from kappaflow.training import Rows, log_prob_of
 
 LEVELS = 200  # of quantiles, of which `predict` is the mean
@@ -27,8 +28,8 @@ class ConditionalFlowDensity(FlowEstimator):
     of features.
 
     Args:
-        model: "spline", "real_nvp" or "nice"; of one target the last two are a Gaussian whose
-            mean and deviation follow the features.
+        model: "spline" (if left out), "real_nvp" or "nice"; of one target the last two are a
+            Gaussian whose mean and deviation follow the features.
         depth: As for `FlowDensity`; so are the arguments below. One target takes one coupling.
         hidden: See there.
         options: See there.
@@ -59,45 +60,9 @@ class ConditionalFlowDensity(FlowEstimator):
         ((300,), (2, 2))
     """
 
+    _default_model: ClassVar = "spline"
     # Dropout blurs what a conditioner makes of the features, and quantiles with it.
     _couplings: ClassVar = {"partition": "random-half", "dropout": 0.0}
-
-    def __init__(
-        self,
-        model: str = "spline",
-        *,
-        depth: int = 16,
-        hidden: Sequence[int] = (128, 128),
-        options: Mapping[str, Any] | None = None,
-        max_epochs: int = 60,
-        max_time_s: float | None = None,
-        batch_size: int = 512,
-        learning_rate: float = 5e-3,
-        patience: int = 30,
-        validation_fraction: float = 0.1,
-        condition_budget: float | None = None,
-        repair: Literal["jitter"] | None = None,
-        device: str | None = None,
-        random_state: RandomState = None,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(
-            model,
-            depth=depth,
-            hidden=hidden,
-            options=options,
-            max_epochs=max_epochs,
-            max_time_s=max_time_s,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            patience=patience,
-            validation_fraction=validation_fraction,
-            condition_budget=condition_budget,
-            repair=repair,
-            device=device,
-            random_state=random_state,
-            verbose=verbose,
-        )
 
     def fit(
         self,

@@ -9,7 +9,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from kappaflow._checks import positive_int
-from kappaflow.estimator.base import Floats, FlowEstimator, RandomState, distinct
+from kappaflow.estimator.base import FlowEstimator, RandomState
+from kappaflow.estimator.rows import Floats, distinct
 
 
 class FlowDensity(DensityMixin, FlowEstimator):
@@ -19,7 +20,8 @@ class FlowDensity(DensityMixin, FlowEstimator):
     with the rows (dependent columns, constant ones) is said before training.
 
     Args:
-        model: A recipe: "real_nvp", "spline", "nice", "planar", "radial" or "invertible_network".
+        model: A recipe: "real_nvp" (if left out), "spline", "nice", "planar", "radial" or
+            "invertible_network".
         depth: Number of couplings, or of what else the model is made of.
         hidden: Widths of the couplings' networks.
         options: More arguments of the recipe, by name; see `kappaflow.real_nvp`.

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import OutlierMixin
 
 from kappaflow.errors import ArgumentError
-from kappaflow.estimator.base import Floats, FlowEstimator, RandomState
+from kappaflow.estimator.base import FlowEstimator, RandomState
+from kappaflow.estimator.rows import Floats
 
 
 class FlowOutlierDetector(OutlierMixin, FlowEstimator):
@@ -64,7 +65,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         level: float = 0.05,
         *,
         calibration_fraction: float = 0.2,
-        model: str = "real_nvp",
+        model: str | None = None,
         depth: int = 16,
         hidden: Sequence[int] = (128, 128),
         options: Mapping[str, Any] | None = None,

@@ -10,6 +10,7 @@ import torch
 import kappaflow
 from kappaflow._checks import one_of
 from kappaflow.conditioning import layers_of
+from kappaflow.data import Table
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow, invertible_network, nice, planar, radial, real_nvp, spline
 from kappaflow.report import About, write_report
@@ -97,7 +98,7 @@ def fit_run(
     tables = _with_note(model, tables_of(source), checked.condition_budget)
     for note in tables.notes:
         say(note)
-    flow = _build(model, tables, checked.seed)
+    flow = build_flow(model, tables.train, checked.seed)
     about = {"source": asdict(source)}
     result = fit_tables(
         flow,
@@ -135,9 +136,9 @@ def write_judgement(
     write_result(folder, stored)
 
 
-def _is_one_feature(model: Model, tables: Tables) -> bool:
-    """Returns whether a flow of the tables takes a single number."""
-    return len(tables.train.columns) == 1 and not model.arguments.get("padding")
+def _is_one_feature(model: Model, table: Table) -> bool:
+    """Returns whether a flow of a table takes a single number."""
+    return len(table.columns) == 1 and not model.arguments.get("padding")
 
 
 def _with_note(model: Model, tables: Tables, budget: float | None) -> Tables:
@@ -145,33 +146,46 @@ def _with_note(model: Model, tables: Tables, budget: float | None) -> Tables:
     said = None if budget is None else correlation_note(tables.train, budget)
     if said is not None:
         return replace(tables, notes=(*tables.notes, said))
-    couples = model.recipe in CONDITIONAL and _is_one_feature(model, tables)
+    couples = model.recipe in CONDITIONAL and _is_one_feature(model, tables.train)
     if not couples or tables.train.context_columns:
         return tables
     said = "one column leaves a coupling nothing to read: the flow is a Gaussian"
     return replace(tables, notes=(*tables.notes, said))
 
 
-def _build(model: Model, tables: Tables, seed: int) -> Flow:
-    """Returns a fresh flow for the tables, initialised from the seed alone."""
+def build_flow(model: Model, table: Table, seed: int) -> Flow:
+    """Returns a fresh flow for a table, initialised from the seed alone.
+
+    Args:
+        model: The recipe.
+        table: Of the columns, and of the context if it has one.
+        seed: Decides what the recipe draws.
+
+    Returns:
+        The flow.
+
+    Raises:
+        ArgumentError: There is no such recipe, it does not take an argument, it reads no context
+            where there is one, or the flow is too large.
+    """
     recipe = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
-    arguments = with_padding(model.arguments, (len(tables.train.columns),))
+    arguments = with_padding(model.arguments, (len(table.columns),))
     if model.recipe in CONDITIONAL:
-        arguments["context_features"] = len(tables.train.context_columns)
-    elif tables.train.context_columns:
+        arguments["context_features"] = len(table.context_columns)
+    elif table.context_columns:
         raise ArgumentError(
             f"'context' should be left out for {model.recipe}, which reads none: "
             f"{' and '.join(CONDITIONAL)} do."
         )
-    if model.arguments.get("start") == "whiten" and _is_one_feature(model, tables):
+    if model.arguments.get("start") == "whiten" and _is_one_feature(model, table):
         raise ArgumentError(
-            f"'start' should be 'identity' for one column, {tables.train.columns[0]!r}: whitening "
+            f"'start' should be 'identity' for one column, {table.columns[0]!r}: whitening "
             "takes out what several have in common."
         )
     try:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return recipe(len(tables.train.columns), **arguments)
+            return recipe(len(table.columns), **arguments)
     except (RuntimeError, MemoryError) as error:
         raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
 
