@@ -8,6 +8,7 @@ from cases import splines
 from kappaflow.bijections.spline import spline_knots
 from kappaflow.bijections.spline_node import numbers
 from kappaflow.diagnosis.measures.gradient import gradient_of
+from kappaflow.diagnosis.unchanged import another
 from kappaflow.testing import assert_healthy
 
 KINDS = {
@@ -54,5 +55,7 @@ def test_a_gradient_beside_a_knot_is_not_called_wrong():
     answer = coupling.conditioner(torch.empty(16, 0).double(), context.double())
     raw = numbers(answer, torch.empty(16, 1), coupling.shape)
     x = spline_knots(raw, coupling.shape)[2][:, 0, 4] + 1e-10
-    found = gradient_of(flow, x, context.double())
+    found = gradient_of(
+        flow, x, context.double(), another(flow, x, context.double(), torch.float64)
+    )
     assert found is not None and not found.is_wrong

@@ -6,6 +6,7 @@ import torch
 import kappaflow as kf
 from diagnosis.faulty import FEATURES, SEEDS, Right, findings, moved, points
 from kappaflow.diagnosis.measures.gradient import DIRECTIONS, _direction, gradient_of
+from kappaflow.diagnosis.unchanged import another
 
 
 class Detached(Right):
@@ -28,7 +29,7 @@ def test_the_derivatives_are_those_of_log_prob():
     """Against autograd on the flow, along the same direction."""
     flow = moved(3)
     with torch.no_grad():
-        found = gradient_of(flow, points(3), None)
+        found = gradient_of(flow, points(3), None, another(flow, points(3), None, torch.float64))
     flow.double()
     value = flow.log_prob(points(3)[:16].double()).mean()
     gradients = torch.autograd.grad(value, list(flow.parameters()), allow_unused=True)
@@ -94,7 +95,9 @@ def test_the_gradients_of_each_memory_mode_are_right(memory):
     flow = moved(1, memory=memory)
     assert findings(flow, points(1)) == {}
     with torch.no_grad():
-        found = gradient_of(flow.eval(), points(1), None)
+        found = gradient_of(
+            flow.eval(), points(1), None, another(flow, points(1), None, torch.float64)
+        )
     assert found.own == pytest.approx(found.difference, rel=1e-3)
 
 

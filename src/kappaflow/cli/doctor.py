@@ -1,15 +1,18 @@
 """`kappaflow doctor`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from json import loads
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
 from kappaflow.cli.show import print_json, say_if_unfinished, table
 from kappaflow.cli.table_options import Names
 from kappaflow.cli.whole import Whole
+
+if TYPE_CHECKING:
+    from kappaflow.diagnosis import Diagnosis
 
 Cures = Annotated[
     list[Literal["fuse", "bound", "float64", "pad", "drop", "jitter"]] | None,
@@ -67,9 +70,45 @@ def doctor(
     """
     from kappaflow.cli.progress import words_shown
     from kappaflow.diagnosis import check_codes, chosen
-    from kappaflow.errors import ArgumentError
     from kappaflow.report import write_diagnosis
     from kappaflow.report.places import check_place
+    from kappaflow.runs import is_code
+
+    of_code = is_code(run)
+    _check_target(run, context, of_code=of_code)
+    alone = not (data or context or select or ignore or out)
+    _check_fix(fix, into, epochs, of_code=of_code, alone=alone)
+    if fix is not None and not of_code:
+        return _fixed(Path(run), fix, into, epochs, json=json)
+    check_codes(select or (), ignore or ())
+    check_place("out", out, ".html")
+    if not of_code:
+        say_if_unfinished(Path(run))
+    with words_shown(visible=False if json else None) as show:
+        diagnosis, points, lines = _examined(
+            run, data, tuple(context or ()), wants_lines=fix is not None, show=show
+        )
+        diagnosis = chosen(diagnosis, select or (), ignore or ())
+        if out is not None:
+            show("drawing the page")
+            write_diagnosis(diagnosis, out, title=_title(run), points=points)
+    if json:
+        said = loads(diagnosis.to_json())
+        print_json(said if lines is None else {**said, "lines_to_change": lines})
+    else:
+        _print(diagnosis, points, out, lines)
+    return 0 if diagnosis.ok else 1
+
+
+def _examined(
+    run: str,
+    data: str | None,
+    context: tuple[str, ...],
+    *,
+    wants_lines: bool,
+    show: Callable[[str], None],
+) -> "tuple[Diagnosis, str, str | None]":
+    """Returns the diagnosis, the points in words, and of code the lines to change if wanted."""
     from kappaflow.runs import (
         examine_code,
         examine_image_run,
@@ -79,49 +118,37 @@ def doctor(
         lines_for,
     )
 
-    of_code = is_code(run)
-    home = run.rpartition(":")[0] or run
-    if not of_code and home.endswith(".py") and not Path(run).is_dir():
-        raise ArgumentError(f"{run} should name a flow in the file, such as {home}:make.")
-    alone = not (data or context or select or ignore or out)
-    _check_fix(fix, into, epochs, of_code=of_code, alone=alone)
-    if fix is not None and not of_code:
-        return _fixed(Path(run), fix, into, epochs, json=json)
-    check_codes(select or (), ignore or ())
-    check_place("out", out, ".html")
-    if context and not of_code:
-        raise ArgumentError("'context' should be left out: a run knows the columns of its own.")
-    if not of_code:
-        say_if_unfinished(Path(run))
-    lines = None
-    with words_shown(visible=False if json else None) as show:
-        if of_code:
-            given = tuple(context or ())
-            diagnosis, points, flow = examine_code(run, data, given, progress=show)
-            lines = None if fix is None else lines_for(run, flow, diagnosis)
-        else:
-            examine = examine_image_run if is_image_run(Path(run)) else examine_run
-            diagnosis, points = examine(Path(run), data, progress=show)
-        diagnosis = chosen(diagnosis, select or (), ignore or ())
-        if out is not None:
-            show("drawing the page")
-            write_diagnosis(diagnosis, out, title=_title(run), points=points)
-    if json:
-        said = loads(diagnosis.to_json())
-        print_json(said if lines is None else {**said, "lines_to_change": lines})
-        return 0 if diagnosis.ok else 1
+    if is_code(run):
+        diagnosis, points, flow = examine_code(run, data, context, progress=show)
+        return diagnosis, points, lines_for(run, flow, diagnosis) if wants_lines else None
+    examine = examine_image_run if is_image_run(Path(run)) else examine_run
+    return *examine(Path(run), data, progress=show), None
+
+
+def _print(diagnosis: "Diagnosis", points: str, page: Path | None, lines: str | None) -> None:
+    """Prints a diagnosis for people."""
     print(f"{diagnosis.verdict}\n")
     for finding in diagnosis.findings:
         where = f" in layer {finding.layer}" if finding.layer else ""
         print(f"{finding.severity} {finding.code}{where}: {finding.message}")
         print(f"  cause: {finding.cause}\n  cure:  {finding.cure}\n")
     measured = {"examined at": points, **diagnosis.measured}
-    if out is not None:
-        measured["page"] = str(out)
+    if page is not None:
+        measured["page"] = str(page)
     table((name.replace("_", " "), _short(value)) for name, value in measured.items())
     if lines is not None:
         print(f"\nLines to change:\n\n{lines}" if lines else "\nNo line to change is known.")
-    return 0 if diagnosis.ok else 1
+
+
+def _check_target(run: str, context: Sequence[str] | None, *, of_code: bool) -> None:
+    """Refuses a file of code without a name in it, and a context for a run."""
+    from kappaflow.errors import ArgumentError
+
+    home = run.rpartition(":")[0] or run
+    if not of_code and home.endswith(".py") and not Path(run).is_dir():
+        raise ArgumentError(f"{run} should name a flow in the file, such as {home}:make.")
+    if context and not of_code:
+        raise ArgumentError("'context' should be left out: a run knows the columns of its own.")
 
 
 def _check_fix(

@@ -68,12 +68,19 @@ def nearest_relation(values: FloatArray) -> tuple[Relation, float]:
         units of its standard deviation.
     """
     z, mean, std = standardised(values)
-    triangle = np.linalg.qr(z, mode="r") / np.sqrt(len(z))
-    _, strength, directions = np.linalg.svd(triangle, full_matrices=True)
+    directions, rms = _directions(z)
     row = directions[-1]
     pivot = _dependent(row[None])[0]
-    left = float(strength[-1]) if len(strength) == z.shape[1] else 0.0
-    return _relation(row / row[pivot], pivot, mean, std), left / abs(float(row[pivot]))
+    return _relation(row / row[pivot], pivot, mean, std), float(rms[-1] / abs(row[pivot]))
+
+
+def _directions(z: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Returns orthogonal unit directions, and the root mean square of z along each, descending."""
+    triangle = np.linalg.qr(z, mode="r") / np.sqrt(len(z))
+    _, strength, directions = np.linalg.svd(triangle, full_matrices=True)
+    rms = np.zeros(z.shape[1])
+    rms[: len(strength)] = strength
+    return directions, rms
 
 
 def _null_directions(z: FloatArray, rounding: FloatArray) -> FloatArray:
@@ -83,10 +90,7 @@ def _null_directions(z: FloatArray, rounding: FloatArray) -> FloatArray:
     makes: it takes over from RELATION_RMS where the offset of a column is large against its
     spread.
     """
-    triangle = np.linalg.qr(z, mode="r") / np.sqrt(len(z))
-    _, strength, directions = np.linalg.svd(triangle, full_matrices=True)
-    rms = np.zeros(z.shape[1])
-    rms[: len(strength)] = strength
+    directions, rms = _directions(z)
     explained = 4 * np.sqrt(directions**2 @ rounding**2)
     return directions[rms <= np.clip(explained, RELATION_RMS, LARGEST_RMS)]
 

@@ -1,6 +1,7 @@
 """`doctor`: measures a flow at points, asks the rules, and says the whole in words."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -189,8 +190,7 @@ def _measure(
     make: Callable[[], object] | None,
     progress: Progress,
 ) -> Measured:
-    n = math.prod(flow.joint_shape)
-    most = POINTS if n <= DENSE_UP_TO else LARGE_POINTS if n <= HUGE else HUGE_POINTS
+    most = _points_of(flow)
     few = None if context is None else context[:most]
     progress("drawing samples")
     z = latent_points(flow, most if few is None else len(few), few)
@@ -200,13 +200,8 @@ def _measure(
     drawn = flow.bijection.inverse(z, few)[0]
     at = drawn if x is None else at
     wide = another(flow, at, few, torch.float64)
-    shape = profile_at(
-        flow,
-        at,
-        few,
-        wide=wide,
-        progress=lambda layer: progress(f"conditioning over depth, {layer}"),
-    )
+    over_depth = functools.partial(_over_depth, progress)
+    shape = profile_at(flow, at, few, wide=wide, progress=over_depth)
     points, latents = flow.units(at)[0], latent_points(flow, len(at), few)
     layers = layers_of(flow.core, few)
     progress("log_prob by all ways")
@@ -220,7 +215,7 @@ def _measure(
     progress("the integral of the density")
     integral = integral_of(flow, drawn, few)
     progress("the gradient beside differences")
-    gradient = gradient_of(flow, at, few)
+    gradient = gradient_of(flow, at, few, wide)  # moves the weights of the copy
     progress("the law of samples")
     draws = draws_of(flow, few)
     progress("contexts, float types, points far out")
@@ -248,6 +243,16 @@ def _measure(
         fault_from_data=first_not_finite(layers, points),
         fault_from_latent=first_not_finite(layers, latents, from_latent=True),
     )
+
+
+def _points_of(flow: Flow) -> int:
+    """Returns at how many points a flow is measured."""
+    n = math.prod(flow.joint_shape)
+    return POINTS if n <= DENSE_UP_TO else LARGE_POINTS if n <= HUGE else HUGE_POINTS
+
+
+def _over_depth(progress: Progress, layer: str) -> None:
+    progress(f"conditioning over depth, {layer}")
 
 
 def _log_spread(flow: Flow, x: Tensor) -> float:

@@ -46,13 +46,16 @@ class Gradient:
         return abs(self.wide - self.difference) > WRONG * self.size
 
 
-def gradient_of(flow: Flow, x: Tensor, context: Tensor | None) -> Gradient | None:
+def gradient_of(
+    flow: Flow, x: Tensor, context: Tensor | None, wide: Flow | None
+) -> Gradient | None:
     """Returns the derivatives of log_prob at a few points.
 
     Args:
         flow: In evaluation mode.
         x: Points as its bijection takes them, (B, *event).
         context: (B, C) or None.
+        wide: A copy in float64 that nobody needs any more.
 
     Returns:
         The derivatives; None where the flow has no parameters to train or no copy in float64, or
@@ -60,7 +63,6 @@ def gradient_of(flow: Flow, x: Tensor, context: Tensor | None) -> Gradient | Non
     """
     x, context = x[:ROWS], None if context is None else context[:ROWS]
     same = another(flow, x, context)
-    wide = another(flow, x, context, torch.float64)
     if same is None or wide is None or not _trained(wide):
         return None
     x64, context64 = x.double(), None if context is None else context.double()
