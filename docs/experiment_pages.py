@@ -42,7 +42,7 @@ def block(report: StudyReport) -> str:
         lines += [f"{sentence}\n" for sentence in findings.differs]
     settings = "; ".join(f"{label} {value}" for label, value in report.settings)
     versions = "; ".join(value for _, value in report.versions)
-    command = f"kappaflow reproduce {report.name} --preset {report.preset}"
+    command = f"kappaflow reproduce {report.name} {_asked(report)}"
     lines += [
         f"Made by `{command}`: {report.cases:,} cases, {time_in_words(report.time_s)} of one "
         f"thread in all, seed {report.seed}. Settings: {settings}. {versions}. The raw results "
@@ -50,6 +50,13 @@ def block(report: StudyReport) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _asked(report: StudyReport) -> str:
+    """Returns the option that names the settings: a preset, or a file beside the results."""
+    if report.preset in ("minutes", "full"):
+        return f"--preset {report.preset}"
+    return f"--config docs/experiments/{report.name}/{report.preset}"
 
 
 def markdown(table: Table) -> str:
