@@ -68,6 +68,11 @@ def _zuko(shape: Shape, *, activation: type[nn.Module]) -> Model:
         hidden_features=shape.hidden,
         activation=activation,
     )
+    return of_zuko(flow)
+
+
+def of_zuko(flow: Any) -> Model:  # noqa: ANN401
+    """Returns a flow of zuko without a context, to be measured."""
     return Model(
         flow,
         lambda x: flow().log_prob(x),

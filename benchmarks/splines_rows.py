@@ -9,6 +9,7 @@ from torch import nn
 
 from benchmarks.names import ZUKO_SPLINES
 from benchmarks.ours import of_kappaflow
+from benchmarks.peers import of_zuko
 from benchmarks.row import Model, Row, Shape
 from kappaflow import spline
 
@@ -80,16 +81,6 @@ def _ours(shape: Shape, *, memory: str) -> Model:
     return of_kappaflow(flow)
 
 
-def _of_zuko(flow: Any) -> Model:  # noqa: ANN401
-    return Model(
-        flow,
-        lambda x: flow().log_prob(x),
-        lambda n: flow().sample((n,)),
-        lambda x: flow().transform(x),
-        lambda z: flow().transform.inv(z),
-    )
-
-
 def _zuko_couplings(shape: Shape) -> Model:
     import zuko  # pyright: ignore[reportMissingImports]
 
@@ -100,7 +91,7 @@ def _zuko_couplings(shape: Shape) -> Model:
         univariate=partial(zuko.transforms.MonotonicRQSTransform, bound=BOUND),
         shapes=[(BINS,), (BINS,), (BINS - 1,)],
     )
-    return _of_zuko(flow)
+    return of_zuko(flow)
 
 
 def _zuko_nsf(shape: Shape) -> Model:
@@ -113,7 +104,7 @@ def _zuko_nsf(shape: Shape) -> Model:
         passes=2,
         bins=BINS,
     )
-    return _of_zuko(flow)
+    return of_zuko(flow)
 
 
 def _nflows(shape: Shape) -> Model:
