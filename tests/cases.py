@@ -488,6 +488,11 @@ FLOWS = {
     "nice, random, context": Case(
         lambda: kf.nice(3, depth=3, hidden=(8,), partition="random", context_features=1), (3,), 1
     ),
+    "zuko_flow": Case(lambda: kf.zuko_flow(4, "maf", depth=2, hidden=(8,)), (4,)),
+    "zuko_flow, splines": Case(lambda: kf.zuko_flow(3, "nsf", depth=2, hidden=(8,)), (3,)),
+    "zuko_flow, context": Case(
+        lambda: kf.zuko_flow(3, "realnvp", depth=2, hidden=(8,), context_features=2), (3,), 2
+    ),
     "planar": Case(lambda: kf.planar(4), (4,)),
     "planar, odd": Case(lambda: kf.planar(5, depth=3), (5,)),
     "planar, one feature": Case(lambda: kf.planar(1, depth=2), (1,)),

@@ -6,6 +6,7 @@ import torch
 import kappaflow as kf
 from cases import BIJECTIONS, affine
 from kappaflow.bijection import zero_log_det
+from kappaflow.linearization import pushed_forward
 from kappaflow.testing.contract import dense_jacobian, jittered
 
 NAMES = ["jv", "vjp", "inverse_jv", "inverse_vjp"]
@@ -124,3 +125,43 @@ def test_the_inverse_of_a_linearization_exchanges_the_products():
     torch.testing.assert_close(back.log_det, -there.log_det)
     torch.testing.assert_close(back.jv(v), there.inverse_jv(v))
     torch.testing.assert_close(back.inverse_vjp(v), there.vjp(v))
+
+
+class Searched(torch.autograd.Function):
+    """A hand-written inverse of x + x^3 by bisection, which can be differentiated once only."""
+
+    @staticmethod
+    def forward(ctx, z):
+        low, high = -1 - z.abs(), 1 + z.abs()
+        for _ in range(60):
+            x = (low + high) / 2
+            left = x + x**3 < z
+            low, high = torch.where(left, x, low), torch.where(left, high, x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad / (1 + 3 * x**2)
+
+
+def searched(z, context=None):
+    """A map of which a part alone has a second derivative, which autograd takes for the whole."""
+    x = Searched.apply(z[:, :2])
+    return torch.cat([x.flip(1) + z[:, 2:], 2 * z[:, 2:]], 1), z.sum(1)
+
+
+@pytest.mark.parametrize("function", [lambda z, context: (Searched.apply(z), z.sum(1)), searched])
+@pytest.mark.parametrize("vectors", [None, 5])
+def test_a_map_that_is_differentiated_once_only_is_pushed_forward(function, vectors):
+    """Neither dual numbers nor a second pullback know it: the rows of the Jacobian do."""
+    z = torch.randn(6, 4, dtype=torch.float64)
+    v = torch.randn(z.shape if vectors is None else (vectors, *z.shape), dtype=torch.float64)
+    matrix = torch.stack([
+        torch.autograd.functional.jacobian(lambda one: function(one[None], None)[0][0], row)
+        for row in z
+    ])
+    wanted = torch.einsum("bij,...bj->...bi", matrix, v)
+    torch.testing.assert_close(pushed_forward(function, z, None, v), wanted)

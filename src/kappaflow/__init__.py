@@ -90,6 +90,7 @@ _HOMES = {
         "real_nvp_image",
         "reconstruct",
         "spline",
+        "zuko_flow",
     ),
     "files": ("load", "save"),
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
@@ -187,6 +188,7 @@ if TYPE_CHECKING:
         real_nvp_image,
         reconstruct,
         spline,
+        zuko_flow,
     )
     from kappaflow.linearization import Linearization  # noqa: F401
     from kappaflow.nets import (  # noqa: F401

@@ -10,6 +10,7 @@ from torch.autograd import forward_ad
 from kappaflow.memory import memory_modes_bypassed
 
 Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+ADJOINT_TOLERANCE = 1e-3  # relative: rounding is far below it, what is left out far above
 
 
 class Linearization(ABC):
@@ -191,7 +192,11 @@ def at_points(function: Callable[[Tensor], Tensor], vectors: Tensor, dims: int) 
 
 
 def pushed_forward(function: Map, x: Tensor, context: Tensor | None, v: Tensor) -> Tensor:
-    """Returns the derivative of `function` at x in the direction v, by dual numbers."""
+    """Returns the derivative of `function` at x in the direction v, by dual numbers.
+
+    Where a part of it has no forward mode, by the derivative of the pullback; where a part has
+    only one derivative, as an inverse that is searched for, from the rows of the Jacobian.
+    """
     rows, rows_context, vector, lead = _pair(x, context, v, x)
     try:
         with memory_modes_bypassed(), forward_ad.dual_level():
@@ -201,17 +206,51 @@ def pushed_forward(function: Map, x: Tensor, context: Tensor | None, v: Tensor) 
     except RuntimeError:
         # Some functions have no forward mode; a genuine error shows itself again on this path.
         result = _pushed_by_double_vjp(function, rows, rows_context, vector)
+        if result is None:
+            return _pushed_by_rows(function, x, context, v.reshape(-1, *x.shape), lead)
     return result.reshape(*lead, len(x), *result.shape[1:])
 
 
-def _pushed_by_double_vjp(function: Map, x: Tensor, context: Tensor | None, v: Tensor) -> Tensor:
-    """Returns J v as the derivative of u -> J^T u, which is linear, applied to v."""
+def _pushed_by_double_vjp(
+    function: Map, x: Tensor, context: Tensor | None, v: Tensor
+) -> Tensor | None:
+    """Returns J v as the derivative of u -> J^T u, which is linear, applied to v.
+
+    None where that is not J v: a derivative that autograd cannot differentiate again is missing
+    there without a word, and is found by comparing w . J v with v . J^T w for another w.
+    """
     with torch.enable_grad(), memory_modes_bypassed():
         point = x if x.requires_grad else x.detach().requires_grad_()
         value = function(point, context)[0]
         u = torch.zeros_like(value, requires_grad=True)
         pulled = torch.autograd.grad(value, point, u, create_graph=True)[0]
-        return torch.autograd.grad(pulled, u, v, create_graph=True)[0]
+        if not pulled.requires_grad:
+            return None
+        found = torch.autograd.grad(pulled, u, v, create_graph=True, allow_unused=True)[0]
+        if found is None:
+            return None
+        w = torch.linspace(-1, 1, value[0].numel(), dtype=value.dtype, device=value.device) + 0.1
+        w = w.reshape(value[0].shape).expand_as(value)
+        back = torch.autograd.grad(value, point, w, retain_graph=True)[0]
+    one, other = (w * found).flatten(1).detach(), (v * back).flatten(1)
+    size = one.abs().sum(1) + other.abs().sum(1)
+    agree = (one.sum(1) - other.sum(1)).abs() <= ADJOINT_TOLERANCE * size
+    return found if bool((agree | ~torch.isfinite(size)).all()) else None
+
+
+def _pushed_by_rows(
+    function: Map, x: Tensor, context: Tensor | None, v: Tensor, lead: torch.Size
+) -> Tensor:
+    """Returns J v for vectors v (K, B, *event), from the rows of J, one pullback for each."""
+    with torch.enable_grad(), memory_modes_bypassed():
+        point = x.detach().requires_grad_()
+        value = function(point, context)[0]
+        entries = value.flatten(1)
+        products = [
+            (v * torch.autograd.grad(entry.sum(), point, retain_graph=True)[0]).flatten(2).sum(2)
+            for entry in entries.unbind(1)
+        ]
+    return torch.stack(products, -1).reshape(*lead, *value.shape)
 
 
 def pulled_back(

@@ -13,7 +13,7 @@ from kappaflow.bijection import Chain
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.nets import StandardizeInputs
-from kappaflow.runs.fit import CONDITIONAL
+from kappaflow.runs.recipes import CONDITIONAL
 from kappaflow.training.rows import Rows
 from kappaflow.training.units import fit_units
 

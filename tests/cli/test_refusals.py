@@ -96,7 +96,7 @@ def refused(outcome, said):
         ),
         (
             ["fit", "magic", "--out", "run", "--model", "radial", "--context", "fLength"],
-            "'context' should be left out for radial, which reads none: real_nvp and",
+            "'context' should be left out for radial, which reads none: real_nvp, nice",
         ),
         (
             ["fit", "magic", "--out", "run", "--linear", "plain"],

@@ -183,17 +183,17 @@ def test_what_is_not_fitted_says_so():
 
 def test_defaults_are_those_of_the_command():
     from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE
-    from kappaflow.estimator.base import COUPLINGS
+    from kappaflow.estimator.base import COUPLED, OF_COUPLINGS
 
     given = FlowDensity().get_params()
-    assert given["depth"] == DEFAULTS["depth"]
+    assert given["depth"] is None and DEFAULTS["depth"] == COUPLED
     assert given["hidden"] == DEFAULTS["hidden"]
     assert given["learning_rate"] == LEARNING_RATE
-    assert {name: DEFAULTS[name] for name in COUPLINGS} == COUPLINGS
+    assert {name: DEFAULTS[name] for name in OF_COUPLINGS} == OF_COUPLINGS
 
 
 def test_other_recipes_train_too():
-    for model in ("nice", "planar", "radial", "invertible_network"):
+    for model in ("nice", "planar", "radial", "invertible_network", "zuko:maf"):
         density = clone(DENSITY).set_params(model=model).fit(X)
         assert np.isfinite(density.score(X))
     assert isinstance(density.flow_, kf.Flow)

@@ -10,11 +10,11 @@ from kappaflow.cli.fit_images import fit_images
 from kappaflow.cli.fit_table import fit_table
 from kappaflow.cli.image_options import ImageOptions
 from kappaflow.cli.show import say
-from kappaflow.cli.table_options import TableOptions
+from kappaflow.cli.table_options import OF_MODELS, TableOptions
 from kappaflow.cli.whole import Whole, Wholes
 from kappaflow.errors import ArgumentError, FileError
 
-TABLES = ("real_nvp", "nice", "spline", "planar", "radial", "invertible_network")
+TABLES = tuple(OF_MODELS)
 IMAGES = ("glow", "real_nvp_image", "jet")
 OF_TABLES = Group("Tables", sort_key=1)
 OF_IMAGES = Group("Images", sort_key=2)
@@ -32,11 +32,20 @@ def fit(
         "planar",
         "radial",
         "invertible_network",
+        "zuko:maf",
+        "zuko:nsf",
+        "zuko:naf",
+        "zuko:sospf",
+        "zuko:bpf",
+        "zuko:gf",
+        "zuko:cnf",
+        "zuko:realnvp",
         "glow",
         "real_nvp_image",
         "jet",
     ]
     | None = None,
+    pilot_s: float = 60.0,
     depth: Whole | None = None,
     hidden: Wholes | None = None,
     scale_bound: float | None = None,
@@ -52,6 +61,7 @@ def fit(
     learning_rate: float | None = None,
     patience: Whole | None = None,
     precision: Literal["full", "bf16"] | None = None,
+    device: str | None = None,
     seed: Whole = 0,
     tensorboard: Path | None = None,
     quiet: Annotated[bool, Parameter(negative=())] = False,
@@ -73,12 +83,18 @@ def fit(
     out
         The run folder.
     model
-        Of tables real_nvp (affine couplings; the default), nice (additive couplings), spline
-        (couplings by rational-quadratic splines), planar, radial or invertible_network (linear
-        layers and leaky ReLU), of images glow (the default), real_nvp_image or jet.
+        Of tables real_nvp (affine couplings), nice (additive couplings), spline (couplings by
+        rational-quadratic splines), planar, radial, invertible_network (linear layers and leaky
+        ReLU), or a flow of zuko; of images glow (the default), real_nvp_image or jet. For a table
+        real_nvp or spline, and the depth, are chosen by a pilot if nothing is said of the model;
+        if something is, such as --depth, it is real_nvp.
+    pilot_s
+        Seconds that the pilot may take before it begins no other training; 0 for none, and
+        real_nvp.
     depth
-        Number of couplings (16; of jet too, 8 up to 16 x 16), of planar or radial maps (8), or of
-        linear layers of an invertible_network (4).
+        Number of couplings (16; of jet too, 8 up to 16 x 16), of planar or radial maps (8), of
+        linear layers of an invertible_network (4), or of transforms of zuko (5 of maf and nsf, 3
+        of naf, sospf and bpf, 6 of gf, 8 of realnvp).
     hidden
         Widths of the hidden layers of the conditioners, such as: --hidden 128 128 (the default);
         of images one number of channels (64; 32 up to 16 x 16).
@@ -114,6 +130,8 @@ def fit(
     precision
         bf16 trains with the products of the conditioners in bfloat16; scores, samples and reports
         are in full precision all the same.
+    device
+        Where to train: cpu (the default) or cuda, also as cuda:1.
     seed
         Decides the initial weights, the order of rows and the split.
     tensorboard
@@ -150,6 +168,7 @@ def fit(
     }
     common: dict[str, Any] = {
         "out": out,
+        "device": device,
         "seed": seed,
         "settings": {name: value for name, value in settings.items() if value is not None},
         "progress": False if quiet else None,
@@ -160,7 +179,7 @@ def fit(
     if wants_images:
         fit_images(data, model or IMAGES[0], recipe, images, **common)
     else:
-        fit_table(data, model or TABLES[0], recipe, tables, **common)
+        fit_table(data, model, recipe, tables, pilot_s=pilot_s, **common)
 
 
 def _listening(folder: Path | None) -> list[Any]:

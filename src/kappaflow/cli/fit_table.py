@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 from kappaflow.cli.of_models import given_of
 from kappaflow.cli.show import JOINT, measured_rows, number, say, table
 from kappaflow.cli.table_options import (
+    DEFAULT,
     DEFAULTS,
     LEARNING_RATE,
+    OF_ANY,
     OF_MODELS,
     OF_SOURCE,
     OF_TRAINING,
     TableOptions,
 )
+from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from kappaflow.runs import RunSummary
+    from kappaflow.runs import Model, Pilot, RunSummary
     from kappaflow.runs.stored import Result
 
 WHAT = {
@@ -28,11 +31,13 @@ WHAT = {
 
 def fit_table(
     data: str,
-    model: str,
+    model: str | None,
     recipe: dict[str, Any],
     options: TableOptions,
     *,
+    pilot_s: float,
     out: Path,
+    device: str | None,
     seed: int,
     settings: dict[str, Any],
     progress: bool | None,
@@ -41,9 +46,8 @@ def fit_table(
     json: bool,
 ) -> None:
     """Fits a flow to a table and prints what it came to."""
-    from kappaflow.runs import Model, Source, fit_run
+    from kappaflow.runs import Source, fit_run
 
-    arguments = _arguments(model, recipe, options)
     given = vars(options)
     settings |= {name: given[name] for name in OF_TRAINING if given[name] is not None}
     summary = fit_run(
@@ -58,8 +62,9 @@ def fit_table(
             split_seed=seed,
             jitter=options.jitter,
         ),
-        Model(model, arguments),
+        _model(model, recipe, options, pilot_s),
         out,
+        device=device,
         progress=progress,
         say=say,
         callbacks=callbacks,
@@ -72,14 +77,32 @@ def fit_table(
         _print_summary(summary, options.against)
 
 
+def _model(
+    model: str | None, recipe: dict[str, Any], options: TableOptions, pilot_s: float
+) -> "Model | Pilot":
+    """Returns the model, or a pilot where nothing was said of it."""
+    from kappaflow.runs import Model, Pilot
+
+    if pilot_s < 0:
+        raise ArgumentError(f"'pilot_s' should be 0 or more seconds, got {pilot_s:g}.")
+    arguments = _arguments(model or DEFAULT, recipe, options)
+    own = {**recipe, **_own(options)}
+    said = [name for name, value in own.items() if value is not None and name not in OF_ANY]
+    if model is not None or said or not pilot_s:
+        return Model(model or DEFAULT, arguments)
+    del arguments["depth"]
+    return Pilot(arguments, pilot_s)
+
+
+def _own(options: TableOptions) -> dict[str, Any]:
+    """Returns the options that are a model's."""
+    others = (*OF_SOURCE, *OF_TRAINING)
+    return {name: value for name, value in vars(options).items() if name not in others}
+
+
 def _arguments(model: str, recipe: dict[str, Any], options: TableOptions) -> dict[str, Any]:
     """Returns the arguments of a recipe: those given, and what tables take for others."""
-    own = {
-        name: value
-        for name, value in vars(options).items()
-        if name not in (*OF_SOURCE, *OF_TRAINING)
-    }
-    given = given_of(model, {**recipe, **own}, OF_MODELS)
+    given = given_of(model, {**recipe, **_own(options)}, OF_MODELS)
     if "partition" not in OF_MODELS[model]:
         return given
     if "tail_bound" in given:

@@ -22,7 +22,7 @@ class TableOptions:
         (random), or a random half for every two, which take turns (random-half, the default; half
         with --mixing, where all couplings keep the same).
     bins
-        spline: pieces of each curve (8).
+        spline, zuko:nsf: pieces of each curve (8).
     tail_bound
         spline: where curves end and the identity begins, in standard deviations (5).
     linear
@@ -83,6 +83,10 @@ class TableOptions:
 
 OF_SOURCE = ("columns", "exclude", "context", "where", "against", "repair", "jitter")
 OF_TRAINING = ("condition_budget",)
+OF_ANY = ("memory",)  # what may be said and leave the model open
+ZUKO = tuple(
+    f"zuko:{kind}" for kind in ("maf", "nsf", "naf", "sospf", "bpf", "gf", "cnf", "realnvp")
+)
 COUPLINGS = ("depth", "hidden", "memory", "partition", "start", "residual", "dropout", *PADDING)
 OF_MODELS = {
     "real_nvp": (*COUPLINGS, "scale_bound", "mixing", "condition_bound"),
@@ -97,6 +101,9 @@ OF_MODELS = {
         "negative_slope",
         "smoothing",
     ),
+    **dict.fromkeys(ZUKO, ("depth", "hidden")),
+    "zuko:nsf": ("depth", "hidden", "bins"),
+    "zuko:cnf": ("hidden",),
 }
 DEFAULTS = {  # of couplings; other models take what their recipes do
     "depth": 16,
@@ -106,4 +113,5 @@ DEFAULTS = {  # of couplings; other models take what their recipes do
     "dropout": 0.1,
     "memory": "recompute",
 }
+DEFAULT = "real_nvp"
 LEARNING_RATE = 5e-3

@@ -19,25 +19,26 @@ from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.estimator.packed import packed, unpacked
 from kappaflow.estimator.rows import Floats, renamed
 from kappaflow.flows import Flow
-from kappaflow.runs.fit import CONDITIONAL, Model, build_flow
+from kappaflow.runs.recipes import CONDITIONAL, COUPLINGS, Model, build_flow
 from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
 
 RandomState = int | np.random.RandomState | None
 # What the command gives to couplings, where they are not told otherwise.
-COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.1}
+COUPLED = 16
+OF_COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.1}
 
 
 class FlowEstimator(BaseEstimator):
     """A flow of rows with the parameters of its recipe and of its training."""
 
     _default_model: ClassVar = "real_nvp"
-    _couplings: ClassVar = COUPLINGS
+    _couplings: ClassVar = OF_COUPLINGS
 
     def __init__(
         self,
         model: str | None = None,
         *,
-        depth: int = 16,
+        depth: int | None = None,
         hidden: Sequence[int] = (128, 128),
         options: Mapping[str, Any] | None = None,
         max_epochs: int = 60,
@@ -164,9 +165,11 @@ class FlowEstimator(BaseEstimator):
     def _built(self, table: Table, seed: int) -> Flow:
         """Returns a flow for a table, freshly initialised from a seed alone."""
         model = self._default_model if self.model is None else self.model
-        arguments: dict[str, Any] = {"depth": self.depth}
+        arguments: dict[str, Any] = {} if self.depth is None else {"depth": self.depth}
+        if model in COUPLINGS:
+            arguments = {"depth": COUPLED, **arguments, **self._couplings}
         if model in CONDITIONAL:
-            arguments |= {"hidden": tuple(self.hidden), **self._couplings}
+            arguments["hidden"] = tuple(self.hidden)
         elif table.context_columns:
             raise ArgumentError(
                 f"'model' should be one of {', '.join(CONDITIONAL)}, which read a context, got "

@@ -20,9 +20,10 @@ class FlowDensity(DensityMixin, FlowEstimator):
     with the rows (dependent columns, constant ones) is said before training.
 
     Args:
-        model: A recipe: "real_nvp" (if left out), "spline", "nice", "planar", "radial" or
-            "invertible_network".
-        depth: Number of couplings, or of what else the model is made of.
+        model: A recipe: "real_nvp" (if left out), "spline", "nice", "planar", "radial",
+            "invertible_network", or one of zuko as `kappaflow.zuko_flow` names them, "zuko:nsf".
+        depth: Number of couplings, or of what else the model is made of; 16 couplings, or what
+            the recipe takes, if left out.
         hidden: Widths of the couplings' networks.
         options: More arguments of the recipe, by name; see `kappaflow.real_nvp`.
         max_epochs: Passes over the rows, at most.

@@ -66,7 +66,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         *,
         calibration_fraction: float = 0.2,
         model: str | None = None,
-        depth: int = 16,
+        depth: int | None = None,
         hidden: Sequence[int] = (128, 128),
         options: Mapping[str, Any] | None = None,
         max_epochs: int = 60,

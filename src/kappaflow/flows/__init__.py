@@ -19,6 +19,7 @@ from kappaflow.flows.real_nvp import real_nvp
 from kappaflow.flows.real_nvp_image import real_nvp_image
 from kappaflow.flows.spline import spline
 from kappaflow.flows.variational import VariationalDequantize
+from kappaflow.flows.zuko_flow import zuko_flow
 
 __all__ = [
     "Augmentation",
@@ -48,4 +49,5 @@ __all__ = [
     "real_nvp_image",
     "reconstruct",
     "spline",
+    "zuko_flow",
 ]

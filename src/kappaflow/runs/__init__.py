@@ -3,11 +3,13 @@
 from kappaflow.runs.cure import CuredRun, Health, cure_run
 from kappaflow.runs.examine_code import examine_code, is_code
 from kappaflow.runs.factor import factor_file
-from kappaflow.runs.fit import Model, RunSummary, fit_run
+from kappaflow.runs.fit import RunSummary, fit_run
 from kappaflow.runs.fit_images import ImageRunSummary, fit_image_run
 from kappaflow.runs.fix_code import lines_for
 from kappaflow.runs.image_job import ImageSource
 from kappaflow.runs.job import Source
+from kappaflow.runs.pilot import Pilot
+from kappaflow.runs.recipes import Model
 from kappaflow.runs.rewrite import RewrittenRun, rewrite_run
 from kappaflow.runs.stored import is_image_run, is_unfinished_run
 from kappaflow.runs.use import examine_run, sample_run, score_run
@@ -20,6 +22,7 @@ __all__ = [
     "ImageRunSummary",
     "ImageSource",
     "Model",
+    "Pilot",
     "RewrittenRun",
     "RunSummary",
     "Source",

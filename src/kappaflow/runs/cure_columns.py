@@ -9,8 +9,9 @@ from kappaflow.data.repair import JITTER
 from kappaflow.errors import ArgumentError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.registry import build
-from kappaflow.runs.fit import RECIPES, Model, fit_run
+from kappaflow.runs.fit import fit_run
 from kappaflow.runs.job import Tables
+from kappaflow.runs.recipes import Model, named_recipe
 from kappaflow.runs.trainable import Trainable
 
 COLUMN_CURES = ("drop", "jitter")
@@ -69,14 +70,15 @@ def train_anew(folder: Path, out: Path, cure: str, data: Trainable, progress: bo
 def _model(folder: Path) -> Model:
     """Returns the recipe of a run's flow, with its arguments."""
     described: dict[str, Any] = read_config(folder / CONFIG).model
-    if described["name"] not in RECIPES:
+    named = named_recipe(described["name"], described["arguments"])
+    if named is None:
         raise ArgumentError(
             "'fix' should not be 'drop' or 'jitter': they train anew, and the flow of the run was "
             "put together from its layers."
         )
     arguments = {
         name: build(value) if isinstance(value, dict) else value
-        for name, value in described["arguments"].items()
+        for name, value in named[1].items()
         if name not in GIVEN
     }
-    return Model(described["name"], arguments)
+    return Model(named[0], arguments)

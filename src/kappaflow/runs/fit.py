@@ -1,23 +1,21 @@
 """`fit_run`: from a data file to a run folder with a trained flow, its result and its report."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import kappaflow
-from kappaflow._checks import one_of
 from kappaflow.conditioning import layers_of
-from kappaflow.data import Table
 from kappaflow.errors import ArgumentError
-from kappaflow.flows import Flow, invertible_network, nice, planar, radial, real_nvp, spline
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.job import Source, Tables, tables_of
 from kappaflow.runs.judged import judged
-from kappaflow.runs.padded import with_padding
+from kappaflow.runs.pilot import Pilot, chosen_before, pilot
+from kappaflow.runs.recipes import COUPLINGS, Model, build_flow, is_one_feature
 from kappaflow.runs.stored import Result, read_finished
 from kappaflow.storage import write_bytes
 from kappaflow.training import (
@@ -31,26 +29,7 @@ from kappaflow.training import (
     write_result,
 )
 
-CONDITIONAL: dict[str, Callable[..., Flow]] = {
-    "real_nvp": real_nvp,
-    "nice": nice,
-    "spline": spline,
-}
-RECIPES = {
-    **CONDITIONAL,
-    "planar": planar,
-    "radial": radial,
-    "invertible_network": invertible_network,
-}
 DIAGNOSIS = "diagnosis.json"
-
-
-@dataclass(frozen=True)
-class Model:
-    """Which recipe, with which arguments; what is left out takes the recipe's default."""
-
-    recipe: str = "real_nvp"
-    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,9 +44,10 @@ class RunSummary:
 
 def fit_run(
     source: Source,
-    model: Model,
+    model: Model | Pilot,
     out: str | Path,
     *,
+    device: str | None = None,
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
     callbacks: Sequence[Callback] = (),
@@ -77,8 +57,9 @@ def fit_run(
 
     Args:
         source: Where the rows come from.
-        model: The recipe.
+        model: The recipe, or a pilot, which chooses it; what it chose is kept in the folder.
         out: The run folder; an interrupted run goes on, a finished one is not repeated.
+        device: Where to train, "cpu" (if left out) or "cuda".
         progress: Show a progress bar; on a terminal only if left out.
         say: Is told what there is to know about the data, before training starts.
         callbacks: Are told of each epoch.
@@ -95,21 +76,29 @@ def fit_run(
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
     checked = checked_settings(**settings)
-    tables = _with_note(model, tables_of(source), checked.condition_budget)
+    tables, about = tables_of(source), {"source": asdict(source)}
+    if isinstance(model, Pilot):
+        choice = chosen_before(folder) or pilot(
+            tables, model, checked, device=device, progress=progress
+        )
+        model, about["pilot"] = choice.model, choice.model_dump(mode="json")
+        tables = replace(tables, notes=(*tables.notes, choice.in_words()))
+    tables = _with_note(model, tables, checked.condition_budget)
     for note in tables.notes:
         say(note)
     flow = build_flow(model, tables.train, checked.seed)
-    about = {"source": asdict(source)}
     result = fit_tables(
         flow,
         tables.train,
         tables.validation,
         checked,
         out=folder,
+        device=device,
         progress=progress,
         about=about,
         callbacks=callbacks,
     )
+    result.flow.cpu()  # where rows are measured, wherever it was trained
     done = "test_nll" in read_result(folder)
     if not done:
         about = _about(result, source, model, tables, checked)
@@ -136,58 +125,16 @@ def write_judgement(
     write_result(folder, stored)
 
 
-def _is_one_feature(model: Model, table: Table) -> bool:
-    """Returns whether a flow of a table takes a single number."""
-    return len(table.columns) == 1 and not model.arguments.get("padding")
-
-
 def _with_note(model: Model, tables: Tables, budget: float | None) -> Tables:
     """Returns the tables, with what is to be said where a coupling, or a budget, can do little."""
     said = None if budget is None else correlation_note(tables.train, budget)
     if said is not None:
         return replace(tables, notes=(*tables.notes, said))
-    couples = model.recipe in CONDITIONAL and _is_one_feature(model, tables.train)
+    couples = model.recipe in COUPLINGS and is_one_feature(model, tables.train)
     if not couples or tables.train.context_columns:
         return tables
     said = "one column leaves a coupling nothing to read: the flow is a Gaussian"
     return replace(tables, notes=(*tables.notes, said))
-
-
-def build_flow(model: Model, table: Table, seed: int) -> Flow:
-    """Returns a fresh flow for a table, initialised from the seed alone.
-
-    Args:
-        model: The recipe.
-        table: Of the columns, and of the context if it has one.
-        seed: Decides what the recipe draws.
-
-    Returns:
-        The flow.
-
-    Raises:
-        ArgumentError: There is no such recipe, it does not take an argument, it reads no context
-            where there is one, or the flow is too large.
-    """
-    recipe = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
-    arguments = with_padding(model.arguments, (len(table.columns),))
-    if model.recipe in CONDITIONAL:
-        arguments["context_features"] = len(table.context_columns)
-    elif table.context_columns:
-        raise ArgumentError(
-            f"'context' should be left out for {model.recipe}, which reads none: "
-            f"{' and '.join(CONDITIONAL)} do."
-        )
-    if model.arguments.get("start") == "whiten" and _is_one_feature(model, table):
-        raise ArgumentError(
-            f"'start' should be 'identity' for one column, {table.columns[0]!r}: whitening "
-            "takes out what several have in common."
-        )
-    try:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return recipe(len(table.columns), **arguments)
-    except (RuntimeError, MemoryError) as error:
-        raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
 
 
 def _about(

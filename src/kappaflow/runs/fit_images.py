@@ -13,7 +13,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.files import CONFIG
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate_images import evaluate_images, judged_images
-from kappaflow.runs.fit import DIAGNOSIS, Model, training_facts
+from kappaflow.runs.fit import DIAGNOSIS, training_facts
 from kappaflow.runs.image_job import (
     ImageParts,
     ImageSource,
@@ -23,6 +23,7 @@ from kappaflow.runs.image_job import (
     image_parts,
 )
 from kappaflow.runs.image_samples import BEST, SampleSheets, write_sheet
+from kappaflow.runs.recipes import Model
 from kappaflow.runs.stored import ImageResult, read_finished_images
 from kappaflow.storage import write_bytes
 from kappaflow.training import (
@@ -54,6 +55,7 @@ def fit_image_run(
     out: str | Path,
     *,
     flip: bool = False,
+    device: str | None = None,
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
     callbacks: Sequence[Callback] = (),
@@ -66,6 +68,7 @@ def fit_image_run(
         model: The recipe, "glow", "real_nvp_image" or "jet", and its arguments.
         out: The run folder; an interrupted run goes on, a finished one is not repeated.
         flip: Mirror training images at random.
+        device: Where to train, "cpu" (if left out) or "cuda".
         progress: Show a progress bar; on a terminal only if left out.
         say: Is told what there is to know about the images, before training starts.
         callbacks: Are told of each epoch.
@@ -99,6 +102,7 @@ def fit_image_run(
         parts.validation,
         checked,
         flip=flip,
+        device=device,
         out=folder,
         progress=progress,
         about={"source": asdict(source), "classes": list(classes)},

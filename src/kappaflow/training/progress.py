@@ -1,6 +1,6 @@
 """What a training shows while it runs, on a terminal: a bar, the loss and the time left."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -51,6 +51,28 @@ def progress_bar(
             bar.update(task, completed=figures["epoch"], text=_in_words(figures, name, budget))
 
         yield show
+
+
+@contextmanager
+def steps_shown(
+    title: str, steps: int, *, visible: bool | None
+) -> Iterator[Callable[[str], None]]:
+    """Shows a bar over steps that each have a name, for as long as it is entered.
+
+    Yields:
+        A function that is told the name of a step as it begins; it does nothing where there is no
+        terminal.
+    """
+    console = Console(stderr=True)
+    if not (console.is_terminal if visible is None else visible):
+        yield lambda text: None
+        return
+    columns = (TextColumn(title), MofNCompleteColumn(), BarColumn(bar_width=10))
+    with Progress(
+        *columns, TextColumn("{task.fields[text]}"), console=console, transient=True
+    ) as bar:
+        task = bar.add_task(title, total=steps, completed=-1, text="")
+        yield lambda text: bar.update(task, advance=1, text=text)
 
 
 def _in_words(figures: Figures, name: str = "nll", budget: float | None = None) -> str:

@@ -1,0 +1,126 @@
+"""The recipe of flows whose layers are those of zuko."""
+
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kappaflow._checks import layer_widths, natural_int, one_of, positive_int
+from kappaflow.bijection import Chain
+from kappaflow.bijections import Standardize
+from kappaflow.bijections.zuko_layer import ZukoLayer
+from kappaflow.errors import ArgumentError
+from kappaflow.flows.base import StandardNormal
+from kappaflow.flows.flow import Flow
+from kappaflow.nets import StandardizeInputs
+from kappaflow.registry import register
+
+# The class of zuko, and how many transforms are stacked where it is not said; a continuous flow is
+# one transform.
+KINDS: dict[str, tuple[str, int | None]] = {
+    "maf": ("MAF", 5),
+    "nsf": ("NSF", 5),
+    "naf": ("NAF", 3),
+    "sospf": ("SOSPF", 3),
+    "bpf": ("BPF", 3),
+    "gf": ("GF", 6),
+    "cnf": ("CNF", None),
+    "realnvp": ("RealNVP", 8),
+}
+
+
+OWN = {"context": "context_features", "transforms": "depth", "hidden_features": "hidden"}
+
+
+@register("zuko_flow")
+def zuko_flow(
+    features: int,
+    kind: str = "nsf",
+    *,
+    depth: int | None = None,
+    hidden: Sequence[int] = (128, 128),
+    context_features: int = 0,
+    **options: Any,  # noqa: ANN401
+) -> Flow:
+    """Returns a flow of zuko that is trained, saved and examined as ours are, standardised first.
+
+    Its layers are zuko's, with zuko's initial weights, which torch's global generator draws. zuko
+    has to be installed: pip install 'kappaflow[zuko]'.
+
+    Args:
+        features: Number of features.
+        kind: "maf" (masked autoregressive), "nsf" (neural spline), "naf" (neural autoregressive),
+            "sospf" (sums of squares of polynomials), "bpf" (Bernstein polynomials), "gf"
+            (Gaussianization), "cnf" (continuous) or "realnvp" (affine couplings).
+        depth: Number of transforms; if left out 5 of maf and nsf, 3 of naf, sospf and bpf, 6 of
+            gf, 8 of realnvp. To be left out for cnf, which is one.
+        hidden: Widths of the networks' hidden layers; gf has networks where there is a context.
+        context_features: Width of the context; 0 for none.
+        **options: More arguments of zuko's class: numbers, words and lists of these, such as
+            bins=16 of nsf, passes=2 for couplings of autoregressive kinds.
+
+    Returns:
+        A flow with `log_prob` and `sample`.
+
+    Raises:
+        ArgumentError: zuko is not installed, or an argument is not for this kind.
+
+    Note:
+        The inverse of autoregressive kinds takes as many passes as there are features, that of
+        naf, sospf, bpf and gf is a search among values up to 10, to 1e-6; cnf solves its equation
+        to tolerances, atol=1e-6 and rtol=1e-5. What that does to round trips is for
+        `kappaflow.doctor` to say.
+
+    Source:
+        Rozet and others, Zuko: normalizing flows in PyTorch, doi 10.5281/zenodo.7625672.
+
+    Example:
+        >>> zuko_flow(3, "maf", depth=2, hidden=(16,)).sample(4).shape
+        torch.Size([4, 3])
+    """
+    positive_int("features", features)
+    natural_int("context_features", context_features)
+    name, usual = KINDS[one_of("kind", kind, tuple(KINDS))]
+    arguments: dict[str, Any] = {"hidden_features": list(layer_widths(hidden))}
+    if usual is not None:
+        arguments["transforms"] = positive_int("depth", usual if depth is None else depth)
+    elif depth is not None:
+        raise ArgumentError(f"'depth' should be left out for {kind!r}, which is one transform.")
+    if kind == "gf" and not context_features:
+        del arguments["hidden_features"]
+    _refuse_others(options)
+    try:
+        made = getattr(_zuko_flows(), name)(features, context_features, **arguments, **options)
+    except (TypeError, ValueError, AssertionError) as error:
+        raise ArgumentError(
+            f"'kind' {kind!r} should be given arguments of zuko.flows.{name}: {error}."
+        ) from None
+    layers = getattr(made.transform, "transforms", [made.transform])
+    before: dict[str, Any] = {}
+    if context_features:
+        before["embedding"] = StandardizeInputs(context_features)
+        before["context_features"] = context_features
+    own = [ZukoLayer(one, context_features) for one in layers]
+    return Flow(StandardNormal(features), Chain([Standardize(features), *own], **before))
+
+
+def _refuse_others(options: Mapping[str, Any]) -> None:
+    """Refuses what has an argument of its own, and what a model file could not say."""
+    for name, value in options.items():
+        if name in OWN:
+            raise ArgumentError(f"{name!r} should be given as {OWN[name]!r}.")
+        parts = value if isinstance(value, list | tuple) else [value]
+        if not all(isinstance(one, bool | int | float | str | None) for one in parts):
+            raise ArgumentError(
+                f"{name!r} should be a number, a word or a list of these, got a "
+                f"{type(value).__name__}."
+            )
+
+
+def _zuko_flows() -> Any:  # noqa: ANN401
+    """Returns the module of zuko's flows."""
+    try:
+        return importlib.import_module("zuko.flows")
+    except ImportError:
+        raise ArgumentError(
+            "flows of zuko need zuko: install it with pip install 'kappaflow[zuko]'."
+        ) from None
