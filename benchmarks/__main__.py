@@ -69,6 +69,10 @@ COMMANDS = {
         "splines:splines",
         "Time and weigh flows of spline couplings beside those of other libraries.",
     ),
+    "densities": (
+        "densities:densities",
+        "Train flows of ours and of zuko for the same time on three tables, and compare them.",
+    ),
     "mixing": (
         "mixing:mixing",
         "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",

@@ -1,0 +1,258 @@
+"""Held-out likelihood and conditioning of flows that are given the same time to tune and train."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from pathlib import Path
+from statistics import mean, median, stdev
+from time import process_time
+from typing import Any
+
+from benchmarks.densities_tables import TABLES, entropy_of_bananas, parts_of
+from benchmarks.lines import Line, append_line, append_machine, read_lines
+from benchmarks.machine import machine
+from benchmarks.processes import console
+from benchmarks.suite import KEPT
+from benchmarks.tables import markdown
+
+WIDTHS = (128, 128)
+# What is tuned: one of two models of so many layers, and the learning rate.
+FAMILIES = {
+    "kappaflow": (("spline", 8), ("real_nvp", 16)),
+    "zuko RealNVP": (("zuko:realnvp", 8), ("zuko:realnvp", 16)),
+    "zuko MAF": (("zuko:maf", 5), ("zuko:maf", 10)),
+    "zuko NSF": (("zuko:nsf", 3), ("zuko:nsf", 5)),
+}
+RATES = (2e-3, 5e-3)
+TUNING = 0.25  # of the time of a training, for each of the four settings
+BATCH = 512
+KEY = ("table", "family", "model", "depth", "learning_rate", "seed", "seconds")
+
+
+def densities(
+    *,
+    seconds: float = 60.0,
+    seeds: int = 3,
+    only: list[str] | None = None,
+    at_once: int = 2,
+    file: Path = KEPT / "densities.jsonl",
+) -> None:
+    """Train our couplings, and three flows of zuko, for the same time on three tables.
+
+    Each family is tuned first: two models (of zuko two depths) and two learning rates, a quarter
+    of the time each; what validates best is trained with three seeds. All go through
+    `kappaflow.fit`, with the same schedule, average of weights and standardisation, so that the
+    flows alone differ. Time is that of the processor, on one thread: from the time of a step
+    follows how many epochs there are, and with them the schedule. A line a training goes to the
+    file, and what is there is not trained again.
+
+    Parameters
+    ----------
+    seconds
+        Of each training.
+    seeds
+        Trainings of what was tuned; a seed decides weights and order of rows, the split stays.
+    only
+        These tables instead of all.
+    at_once
+        Trainings side by side, each on one thread.
+    file
+        The file of results.
+    """
+    append_machine(file, {**machine(), "threads": 1})
+    cases = list(product(only or TABLES, FAMILIES))
+    tuning = [
+        _job(table, family, *model, rate, 0, TUNING * seconds)
+        for table, family in cases
+        for model, rate in product(FAMILIES[family], RATES)
+    ]
+    done = _measured(tuning, file, at_once)
+    finals = []
+    for table, family in cases:
+        best = _best(done, table, family, TUNING * seconds)
+        finals += [
+            {**{name: best[name] for name in KEY}, "seed": seed, "seconds": seconds}
+            for seed in range(seeds)
+        ]
+    done = _measured(finals, file, at_once)
+    for name, text in density_tables(done, seconds).items():
+        console.print(f"\n{name}\n{text}", markup=False, soft_wrap=True)
+
+
+def _job(*values: str | float) -> dict[str, Any]:
+    return dict(zip(KEY, values, strict=True))
+
+
+def _measured(jobs: list[dict[str, Any]], file: Path, at_once: int) -> list[Line]:
+    """Returns all results of a file, after those of jobs that were missing were added."""
+    have = {_key(line) for line in read_lines(file)[0]}
+    missing = [job for job in jobs if _key(job) not in have]
+    with ProcessPoolExecutor(at_once) as pool:
+        for line in pool.map(trained, missing):
+            append_line(file, line)
+            console.print(
+                f"{line['table']}, {line['model']} of {line['depth']}, "
+                f"{line['learning_rate']:g}: {line['validation']:.3f} nats, {line['epochs']} "
+                f"epochs in {line['time_s']:.0f} s"
+            )
+    return read_lines(file)[0]
+
+
+def _key(line: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(line[name] for name in KEY)
+
+
+def _best(lines: list[Line], table: str, family: str, seconds: float) -> Line:
+    """Returns the setting that validated best."""
+    of = [
+        line
+        for line in lines
+        if (line["table"], line["family"], line["seconds"]) == (table, family, seconds)
+    ]
+    return min(of, key=lambda line: line["validation"])
+
+
+def trained(job: dict[str, Any]) -> Line:
+    """Returns the figures of one training, on one thread."""
+    import torch
+
+    from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
+    from kappaflow.training import units_log_det as units
+    from kappaflow.training.measure import tested_condition
+
+    torch.set_num_threads(1)
+    train, validation, test = parts_of(job["table"])
+
+    def flow_of() -> Any:  # noqa: ANN401
+        torch.manual_seed(job["seed"])
+        return _flow(job["model"], len(train.columns), job["depth"], job["seed"])
+
+    epochs = _epochs(flow_of(), train, validation, job["seconds"])
+    settings = checked_settings(
+        max_epochs=epochs,
+        batch_size=BATCH,
+        learning_rate=job["learning_rate"],
+        patience=epochs,
+        conditioning_every=epochs,
+        seed=job["seed"],
+    )
+    flow, start = flow_of(), process_time()
+    result = fit_tables(flow, train, validation, settings, progress=False)
+    time_s = process_time() - start
+    rows = rows_of(test, flow)
+    nll, (middle, worst, points) = -log_prob_of(flow, rows), tested_condition(flow, rows)
+    return {
+        **job,
+        "epochs": epochs,
+        "time_s": round(time_s, 1),
+        "parameters": sum(p.numel() for p in flow.parameters()),
+        "validation": result.validation_nll + units(flow),
+        "test": nll.mean().item() + units(flow),
+        "test_error": nll.std().item() / len(nll) ** 0.5,
+        "condition_number_median": middle,
+        "condition_number_p95": worst,
+        "condition_rows": points,
+    }
+
+
+def _flow(model: str, features: int, depth: int, seed: int) -> Any:  # noqa: ANN401
+    """Returns a new flow, ours as `kappaflow fit` makes it."""
+    from kappaflow.runs.recipes import COUPLINGS, RECIPES
+
+    ours = {"partition": "random-half", "dropout": 0.1, "memory": "store", "seed": seed}
+    others = ours if model in COUPLINGS else {}
+    return RECIPES[model](features, depth=depth, hidden=WIDTHS, **others)
+
+
+def _epochs(flow: Any, train: Any, validation: Any, seconds: float) -> int:  # noqa: ANN401
+    """Returns how many epochs take so many seconds, from the time of a few steps of each kind."""
+    import torch
+
+    from kappaflow.training import log_prob_of, rows_of
+
+    rows, held_out = rows_of(train, flow), rows_of(validation, flow)
+    optimizer = torch.optim.AdamW(flow.parameters(), lr=1e-6)
+    flow.train()
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (-flow.log_prob(rows.x[:BATCH])).mean().backward()
+        optimizer.step()
+
+    steps = -(-len(rows.x) // BATCH)
+    one = steps * _median_time(step, 12)
+    flow.eval()
+    return max(1, int(seconds / (one + _median_time(lambda: log_prob_of(flow, held_out), 3))))
+
+
+def _median_time(call: Callable[[], object], repetitions: int) -> float:
+    """Returns the median processor time of a call, after two that do not count."""
+    times = []
+    for _ in range(repetitions + 2):
+        start = process_time()
+        call()
+        times.append(process_time() - start)
+    return median(times[2:])
+
+
+def density_tables(lines: list[Line], seconds: float | None = None) -> dict[str, str]:
+    """Returns a table for each set of rows: likelihood and conditioning of each family."""
+    longest = max(line["seconds"] for line in lines) if seconds is None else seconds
+    head = [
+        "",
+        "model, layers",
+        "learning rate",
+        "parameters",
+        "epochs",
+        "processor time [s]",
+        "held-out NLL [nats]",
+        "condition number, median",
+        "95 %",
+    ]
+    return {
+        table: markdown(head, list(_rows(lines, table, longest)))
+        for table in TABLES
+        if any(line["table"] == table and line["seconds"] == longest for line in lines)
+    }
+
+
+def _rows(lines: list[Line], table: str, seconds: float) -> Iterator[list[str]]:
+    for family in FAMILIES:
+        of = [
+            line
+            for line in lines
+            if (line["table"], line["family"], line["seconds"]) == (table, family, seconds)
+        ]
+        if of:
+            tests = [line["test"] for line in of]
+            yield [
+                family,
+                f"{of[0]['model']}, {of[0]['depth']}",
+                f"{of[0]['learning_rate']:g}",
+                f"{of[0]['parameters']:,}",
+                f"{median(line['epochs'] for line in of):.0f}",
+                f"{median(line['time_s'] for line in of):.0f}",
+                f"{mean(tests):.3f} ± {stdev(tests) if len(tests) > 1 else 0:.3f}",
+                f"{median(line['condition_number_median'] for line in of):.3g}",
+                f"{median(line['condition_number_p95'] for line in of):.3g}",
+            ]
+
+
+def densities_values(results: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the page says, from the results."""
+    lines = results["lines"]
+    tables = density_tables(lines)
+    return {
+        "tables": {
+            name: (TABLES[name].format(entropy=entropy_of_bananas()), text)
+            for name, text in tables.items()
+        },
+        "seconds": max(line["seconds"] for line in lines),
+        "error": {
+            name: max(line["test_error"] for line in lines if line["table"] == name)
+            for name in tables
+        },
+        "seeds": len({line["seed"] for line in lines}),
+        "batch": BATCH,
+        "widths": WIDTHS[0],
+    }
