@@ -8,6 +8,8 @@ from kappaflow.training.averaging import Average
 from kappaflow.training.checkpoint import FILE, read_checkpoint, write_checkpoint
 from kappaflow.training.loop import epoch_seed
 from kappaflow.training.progress import _in_words as in_words
+from kappaflow.training.progress import curves
+from kappaflow.training.sparkline import LEVELS, sparkline
 
 
 def test_the_average_is_the_one_computed_by_hand():
@@ -127,3 +129,30 @@ def test_the_line_of_progress_is_in_bits_per_dimension_for_images():
     assert in_words(figures).startswith("nll 3 train")
     figures |= {"condition_number_p95": None}  # not measured after each epoch
     assert in_words(figures) == "nll 3 train 4 held out"
+
+
+def test_a_sparkline_rises_and_falls_with_its_values():
+    """The least is the lowest block, the largest the highest, gaps are gaps."""
+    assert sparkline([0.0, 7.0, float("nan"), None, 3.5], 9) == "▁█  ▅"
+    assert sparkline([1.0, 10.0, 100.0, 0.0], 9, log=True) == "▁▅█ "
+    assert sparkline([2.0, 2.0], 9) == "▁▁" and sparkline([None], 9) == ""
+    long = sparkline([float(i) for i in range(100)], 20)
+    assert len(long) == 20 and long[-1] == LEVELS[-1] and sorted(long) == list(long)
+
+
+def test_curves_of_a_training_show_likelihood_conditioning_and_skipped_steps():
+    """As lines with the first and the last value; a curve of one number is left out."""
+    epochs = [
+        {"validation_nll_standardised": n, "condition_number_p95": c, "skipped_steps": k}
+        for n, c, k in ((6.5, 10.0, 0), (5.5, None, 0), (4.5, 1000.0, 2))
+    ]
+    assert curves(epochs[:1], 80) == []
+    assert curves(epochs, 80) == [
+        "held out              6.5 █▅▁ 4.5",
+        "condition 95 %         10 ▁ █ 1e+03",
+        "2 steps were not finite, and skipped",
+    ]
+    images = [
+        {"validation_bits_per_dimension": b, "condition_number_p95": 2.0} for b in (3.0, 2.0)
+    ]
+    assert curves(images, 80)[0] == "held out                3 █▁ 2"

@@ -1,13 +1,18 @@
 """What a training shows while it runs, on a terminal: a bar, the loss and the time left."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from kappaflow.training.sparkline import sparkline
 
 Figures = dict[str, Any]
+HELD_OUT = "validation_nll_standardised"
 
 
 class Show(Protocol):
@@ -26,7 +31,7 @@ def progress_bar(
     name: str = "nll",
     budget: float | None = None,
 ) -> Iterator[Show]:
-    """Shows a bar for as long as it is entered.
+    """Shows a bar, and below it the curves of likelihood and conditioning, while it is entered.
 
     `name` is what the loss is called, `budget` a condition number that is asked for.
 
@@ -44,13 +49,47 @@ def progress_bar(
         TextColumn("{task.fields[text]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("training", total=epochs, completed=done, text="")
+    bar, history = Progress(*columns, console=console), list[Figures]()
+    task = bar.add_task("training", total=epochs, completed=done, text="")
+    with Live(bar, console=console, transient=True, refresh_per_second=4) as live:
 
         def show(figures: Figures) -> None:
+            history.append(figures)
             bar.update(task, completed=figures["epoch"], text=_in_words(figures, name, budget))
+            live.update(Group(bar, *map(Text, curves(history, console.width))))
 
         yield show
+
+
+def curves(history: Sequence[Figures], width: int) -> list[str]:
+    """Returns likelihood and conditioning of all epochs as lines, and what went wrong.
+
+    Args:
+        history: The figures of each epoch so far.
+        width: Of the terminal, in characters.
+
+    Returns:
+        A line for each curve that has two numbers.
+    """
+    bits = "validation_bits_per_dimension" in history[-1]
+    lines = [
+        _curve("held out", "validation_bits_per_dimension" if bits else HELD_OUT, history, width),
+        _curve("condition 95 %", "condition_number_p95", history, width, log=True),
+    ]
+    skipped = history[-1].get("skipped_steps")
+    warning = [f"{skipped} steps were not finite, and skipped"] if skipped else []
+    return [line for line in lines if line] + warning
+
+
+def _curve(
+    title: str, name: str, history: Sequence[Figures], width: int, *, log: bool = False
+) -> str:
+    values = [figures.get(name) for figures in history]
+    there = [value for value in values if value is not None]
+    if len(there) < 2:
+        return ""
+    line = sparkline(values, max(10, width - 40), log=log)
+    return f"{title:<15}{_short(there[0]):>10} {line} {_short(there[-1])}"
 
 
 @contextmanager
