@@ -7,7 +7,7 @@ import kappaflow as kf
 from kappaflow.training.averaging import Average
 from kappaflow.training.checkpoint import FILE, read_checkpoint, write_checkpoint
 from kappaflow.training.loop import epoch_seed
-from kappaflow.training.progress import _in_words as in_words
+from kappaflow.training.progress import likelihood_in_words as in_words
 
 
 def test_the_average_is_the_one_computed_by_hand():
