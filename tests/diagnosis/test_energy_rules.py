@@ -86,6 +86,20 @@ def test_a_mode_without_mass_is_not_missed():
     )
 
 
+def test_a_spike_on_mass_that_is_covered_counts_for_its_own_mass():
+    """Narrower than what curvature is measured by, so that its proposal covers all of the flow."""
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    spike = torch.tensor([[0.3, 0.2]])
+
+    def log_density(x):
+        narrow = 8 - (x - spike).square().sum(1) / (2 * 1e-3**2)  # e^8 1e-6 of the other mass
+        return torch.logaddexp(-0.5 * x.square().sum(1), narrow)
+
+    measured = energy_of(flow, log_density, torch.cat((flow.sample(200), spike)))
+    assert measured.missed_by > 5 and measured.missed_mass < 0.01
+    assert not list(modes_missed(SimpleNamespace(energy=measured)))
+
+
 def test_given_points_are_climbed_from_and_counted():
     """A mode so narrow that no climb from afar reaches it is seen by points there alone."""
 

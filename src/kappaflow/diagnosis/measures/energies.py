@@ -16,6 +16,7 @@ MARGIN = 3.0  # nats above the largest weight of all draws: there the flow misse
 STARTS, FURTHEST = 64, 64.0  # of climbs, and how many deviations of the draws they begin out
 CLIMB, FIRST, LAST = 150, 0.2, 1e-4  # steps, and their lengths as shares of how far out one began
 MOST_REGIONS, DRAWS_OF_REGION = 16, 256
+DECISIVE = 5.0  # effective draws of an estimate, at least: of fewer it may be far too large
 APART = 0.5  # deviations of the draws, a coordinate: maxima that are closer are one region
 DIFFERENCE = 1e-2  # deviations of the draws
 WIDEST = 10.0  # deviations of the draws that a region is taken to be wide
@@ -31,7 +32,7 @@ class Energy:
         largest: The largest log weight of the draws.
         missed_mass: Share of the mass, of what is known, in regions where weights are `MARGIN`
             nats above that.
-        missed_by: By how many nats weights are larger at the most underrated maximum.
+        missed_by: By how many nats weights are larger at the highest underrated maximum.
         missed_at: That maximum, (D,); None where there is none.
         points: How many points were given.
         points_missed: At how many of them weights are `MARGIN` nats above the largest of the
@@ -109,7 +110,10 @@ def _maxima(
     largest: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, float]:
-    """Returns maxima that are far underrated, the most first, and by how many nats that one is."""
+    """Returns maxima that are far underrated, the highest first, and by how many nats that is.
+
+    Given points are among them as they are: a step of a climb leaves a region that is narrow.
+    """
     center, width = _place(samples.x)
     reach = torch.logspace(0, math.log2(FURTHEST), STARTS, base=2.0)
     noise = torch.randn((STARTS, *center.shape), generator=generator)
@@ -119,8 +123,10 @@ def _maxima(
         starts = torch.cat((given, starts))
         reach = torch.cat((torch.ones_like(reach[:1]).expand(len(given), *reach.shape[1:]), reach))
     found = _climbed(log_density, starts, reach * width)
+    found = found if given is None else torch.cat((found, given))
     above = _log_weights(flow, log_density, found) - largest
-    order = above.argsort(descending=True)
+    # The highest first: where a climb got stuck far out, the flow is smaller than at any mode.
+    order = log_density_at(log_density, found).nan_to_num(-math.inf).cpu().argsort(descending=True)
     order = order[above[order] > MARGIN]
     kept: list[int] = []
     for i in order.tolist():
@@ -180,7 +186,11 @@ def _mass(
     x = (draws * width).reshape(-1, *event).to(maxima.dtype)
     log_p = log_density_at(log_density, x).double().nan_to_num(-math.inf, posinf=-math.inf).cpu()
     missed = _log_weights(flow, log_density, x) > largest + MARGIN
-    log_mass = torch.where(missed, log_p - log_g, -math.inf).logsumexp(0) - math.log(len(x))
+    log_weights = torch.where(missed, log_p - log_g, -math.inf)
+    decisive = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+    if not decisive >= DECISIVE:
+        return 0.0
+    log_mass = log_weights.logsumexp(0) - math.log(len(x))
     return torch.sigmoid(log_mass - samples.log_normalizer).item()
 
 

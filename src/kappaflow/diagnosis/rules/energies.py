@@ -52,8 +52,8 @@ def modes_missed(m: Measured) -> Iterator[Finding]:
 
 def _missed(found: Energy) -> str:
     return (
-        f"About {found.missed_mass:.2g} of the mass lies where the flow has no draws, some of it "
-        f"around ({_in_words(found)}): weights are larger there by {found.missed_by:.3g} nats "
+        f"At least {found.missed_mass:.2g} or so of the mass lies where the flow has no draws, "
+        f"some around ({_in_words(found)}): weights are larger by {found.missed_by:.3g} nats "
         f"than at any of {len(found.samples)} draws."
     )
 
