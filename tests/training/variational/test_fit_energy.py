@@ -106,6 +106,8 @@ def test_a_seed_repeats_a_training_and_another_one_does_not():
     ]
     assert timeless[0] == timeless[1] != timeless[2]
     assert torch.equal(results[0].samples.x, results[1].samples.x)
+    first, other = (next(one.flow.parameters()) for one in results[1:])
+    assert not torch.allclose(first, other, atol=1e-4)
 
 
 def test_the_weights_are_those_that_are_measured_as_best():
@@ -143,19 +145,35 @@ def test_the_weights_are_those_that_are_measured_as_best():
         assert torch.equal(value, result.flow.state_dict()[name])
 
 
+def test_weights_of_a_flattened_target_are_not_kept_where_others_are():
+    """The flow is the target at first, and noise and heat lead away: the first is the best."""
+    how = {"steps": 8, "measure_every": 1, "learning_rate": 1e-3, "average": 0.0, "warmup": 0.0}
+    result = fitted(lambda x: -0.5 * x.square().sum(1), annealing=0.5, **how)
+    energy = [line["free_energy"] for line in result.history]
+    assert min(energy[:4]) < min(energy[4:])
+    assert result.best_epoch == 5 + energy[4:].index(min(energy[4:]))
+
+
 def test_a_listener_does_not_change_what_is_trained():
     with_it, without = fitted(callbacks=[kf.Callback()]), fitted()
     for one, other in zip(with_it.flow.parameters(), without.flow.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_steps_that_are_not_finite_are_skipped_and_counted():
-    """Batches whose first draw lies in a hole have no number; the rest trains."""
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("which", ["path", "total"])
+def test_steps_that_are_not_finite_are_skipped_and_counted(value, which):
+    """Batches whose first draw lies in a hole are no step; the rest trains.
+
+    The gradient is finite there, since a hole is constant.
+    """
 
     def holes(x):
-        return gaussian(x) * (math.nan if x[0, 0] > 1.5 and len(x) == 64 else 1.0)
+        if len(x) != 64 or x[0, 0] < 1.5:
+            return gaussian(x)
+        return torch.cat((x.new_full((1,), value), gaussian(x[1:])))
 
-    result = fitted(holes, steps=40)
+    result = fitted(holes, steps=40, gradient=which)
     last = result.history[-1]
     assert 1 <= last["skipped_steps"] <= 30 and last["blamed"] == "log_density"
     assert math.isfinite(result.samples.free_energy)

@@ -44,8 +44,8 @@ class EnergySettings(BaseModel):
     clip_norm: Positive = 5.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
     gradient: Literal["path", "total"] = "path"
-    annealing: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    inverse_temperature: Annotated[float, Field(gt=0, le=1)] = 0.1
+    annealing: Annotated[float, Field(ge=0, lt=1)] = 0.75
+    inverse_temperature: Annotated[float, Field(gt=0, le=1)] = 0.05
     measure_every: Count = 100
     measured_draws: Annotated[int, Field(ge=25)] = 1024
     most_skipped: Count = 20
