@@ -69,6 +69,10 @@ COMMANDS = {
         "splines:splines",
         "Time and weigh flows of spline couplings beside those of other libraries.",
     ),
+    "energies": (
+        "energies:energies",
+        "Train flows on energies: gradients, annealing, and a lattice field.",
+    ),
     "mixing": (
         "mixing:mixing",
         "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",
