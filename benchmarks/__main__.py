@@ -73,6 +73,10 @@ COMMANDS = {
         "densities:densities",
         "Train flows of ours and of zuko for the same time on three tables, and compare them.",
     ),
+    "energies": (
+        "energies:energies",
+        "Train flows on energies: gradients, annealing, and a lattice field.",
+    ),
     "mixing": (
         "mixing:mixing",
         "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",

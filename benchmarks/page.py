@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from benchmarks.converting_page import converting_values
 from benchmarks.doctor import doctor_table
+from benchmarks.energies import energies_values
 from benchmarks.factor_tables import goals_table
 from benchmarks.images_page import image_values
 from benchmarks.images_spectra_page import image_spectra_values
@@ -37,6 +38,7 @@ EXAMINATIONS = ("doctor",)
 CONVERTED = ("converting",)
 ENDS = ("sigma-min",)
 SPLINES = ("splines",)
+ENERGIES = ("energies",)
 Results = dict[str, Any]
 
 
@@ -51,6 +53,7 @@ def write_page(
     converting: Path = ROOT / "docs" / "benchmarks-converting.md",
     ends: Path = ROOT / "docs" / "benchmarks-sigma-min.md",
     splines: Path = ROOT / "docs" / "benchmarks-splines.md",
+    energies: Path = ROOT / "docs" / "benchmarks-energies.md",
 ) -> None:
     """Write the pages of the documentation from the files of results.
 
@@ -75,6 +78,8 @@ def write_page(
         The page on both ends of spectra.
     splines
         The page on couplings by splines.
+    energies
+        The page on flows trained on energies.
     """
     results = read_results(folder)
     factorizations = read_results(kept, FACTORIZATIONS)
@@ -83,8 +88,9 @@ def write_page(
     of_converted = read_results(kept, CONVERTED)
     of_ends = read_results(kept, ENDS)
     of_splines = read_results(kept, SPLINES)
-    kept_ones = (factorizations, of_images, examinations, of_converted, of_ends, of_splines)
-    if not (results or any(kept_ones)):
+    of_energies = read_results(kept, ENERGIES)
+    tables = (factorizations, of_images, examinations, of_converted, of_ends)
+    if not (results or of_splines or of_energies or any(tables)):
         raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
     if results:
         _write(out, page(results))
@@ -100,6 +106,8 @@ def write_page(
         _write(ends, ends_page(of_ends))
     if of_splines:
         _write(splines, splines_page(of_splines))
+    if of_energies:
+        _write(energies, energies_page(of_energies))
 
 
 def _write(path: Path, text: str) -> None:
@@ -254,6 +262,19 @@ def splines_page(results: Results) -> str:
     """
     values = splines_values(results["splines"])
     return _template("splines.md.jinja").render(machines=_machines(results), splines=values)
+
+
+def energies_page(results: Results) -> str:
+    """Returns the page on flows trained on energies as Markdown.
+
+    Args:
+        results: By part: energies.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    values = energies_values(results["energies"])
+    return _template("energies.md.jinja").render(machines=_machines(results), energies=values)
 
 
 def _template(name: str) -> Template:

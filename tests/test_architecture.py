@@ -32,6 +32,7 @@ LAYOUT = [
     ("flows",),
     ("files",),
     ("conditioning",),
+    ("energies",),
     ("rewrite",),
     ("theory",),
     ("data",),

@@ -94,12 +94,13 @@ _HOMES = {
     ),
     "files": ("load", "save"),
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
+    "energies": ("ImportanceSamples", "importance_sample"),
     "rewrite": ("Certificate", "MixedCoupling", "fuse", "rewrite_fixed_partition"),
     "data": ("load_images", "load_table"),
     "adapters": ("Wrapped", "wrap"),
     "converting": ("convert",),
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
-    "training": ("Callback", "FitResult", "fit"),
+    "training": ("Callback", "EnergyResult", "FitResult", "fit", "fit_energy"),
     "report": ("write_diagnosis",),
 }
 _MODULES = ("data", "errors", "registry", "testing", "theory")
@@ -145,6 +146,7 @@ if TYPE_CHECKING:
     from kappaflow.converting import convert  # noqa: F401
     from kappaflow.data import load_images, load_table  # noqa: F401
     from kappaflow.diagnosis import Diagnosis, Finding, doctor  # noqa: F401
+    from kappaflow.energies import ImportanceSamples, importance_sample  # noqa: F401
     from kappaflow.errors import (  # noqa: F401
         ArgumentError,
         ConversionError,
@@ -210,7 +212,13 @@ if TYPE_CHECKING:
         rewrite_fixed_partition,
     )
     from kappaflow.stack import CouplingStack  # noqa: F401
-    from kappaflow.training import Callback, FitResult, fit  # noqa: F401
+    from kappaflow.training import (  # noqa: F401
+        Callback,
+        EnergyResult,
+        FitResult,
+        fit,
+        fit_energy,
+    )
 
 
 def __getattr__(name: str) -> object:

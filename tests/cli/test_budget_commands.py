@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.cli.conftest import SMALL
 
-from kappaflow.training.progress import _in_words
+from kappaflow.training.progress import likelihood_in_words
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_the_line_of_progress_names_the_budget():
         "validation_nll_standardised": 2.0,
         "train_nll": 1.0,
     }
-    assert _in_words(figures, "nll", 100.0).endswith("cond 98.8 of 100")
-    assert _in_words(figures, "nll", None).endswith("cond 98.8")
+    assert likelihood_in_words(figures, "nll", 100.0).endswith("cond 98.8 of 100")
+    assert likelihood_in_words(figures, "nll", None).endswith("cond 98.8")
     unmeasured = {**figures, "condition_number_p95": None}
-    assert "cond" not in _in_words(unmeasured, "nll", 100.0)
+    assert "cond" not in likelihood_in_words(unmeasured, "nll", 100.0)

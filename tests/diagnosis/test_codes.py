@@ -47,7 +47,8 @@ def test_the_example_of_a_rule_makes_it_fire(code, example):
     torch.manual_seed(0)
     names = {}
     exec(example, names)  # noqa: S102 - our own page
-    diagnosis = kf.doctor(names["flow"], names["x"], names.get("context"), make=names.get("make"))
+    more = {name: names.get(name) for name in ("make", "log_density")}
+    diagnosis = kf.doctor(names["flow"], names["x"], names.get("context"), **more)
     assert code in {one.code for one in diagnosis.findings}
 
 

@@ -7,8 +7,8 @@ import kappaflow as kf
 from kappaflow.training.averaging import Average
 from kappaflow.training.checkpoint import FILE, read_checkpoint, write_checkpoint
 from kappaflow.training.loop import epoch_seed
-from kappaflow.training.progress import _in_words as in_words
 from kappaflow.training.progress import curves
+from kappaflow.training.progress import likelihood_in_words as in_words
 from kappaflow.training.sparkline import LEVELS, sparkline
 
 

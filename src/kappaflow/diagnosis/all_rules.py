@@ -6,6 +6,7 @@ from kappaflow.diagnosis.finding import Finding
 from kappaflow.diagnosis.measured import Measured
 from kappaflow.diagnosis.rules.contexts import context_ignored, context_ill_conditioned
 from kappaflow.diagnosis.rules.draws import draws_do_not_follow, draws_not_repeatable
+from kappaflow.diagnosis.rules.energies import modes_missed, weights_heavy
 from kappaflow.diagnosis.rules.gradient import gradient_wrong
 from kappaflow.diagnosis.rules.integral import not_normalised
 from kappaflow.diagnosis.rules.log_dets import log_det_wrong
@@ -63,4 +64,6 @@ RULES: tuple[Rule, ...] = (
     type_lost,
     autocast_leaks,
     draws_not_repeatable,
+    modes_missed,
+    weights_heavy,
 )

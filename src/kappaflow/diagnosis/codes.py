@@ -41,6 +41,8 @@ CODES = {
     "KF702": "a layer answers in another float type",
     "KF703": "under autocast a log_det falls below float32",
     "KF704": "samples do not follow torch's generator",
+    "KF801": "modes of the energy are missed",
+    "KF802": "a few draws decide the importance weights",
 }
 
 

@@ -26,6 +26,7 @@ from kappaflow.diagnosis.float_types import usable_in
 from kappaflow.diagnosis.measured import Measured
 from kappaflow.diagnosis.measures.contexts import contexts_of
 from kappaflow.diagnosis.measures.draws import draws_of
+from kappaflow.diagnosis.measures.energies import energy_of
 from kappaflow.diagnosis.measures.gradient import gradient_of
 from kappaflow.diagnosis.measures.integral import integral_of
 from kappaflow.diagnosis.measures.log_dets import log_dets_at
@@ -38,6 +39,7 @@ from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.diagnosis.rules.data import data_findings
 from kappaflow.diagnosis.tables import tables_of
 from kappaflow.diagnosis.unchanged import another, to_examine
+from kappaflow.energies import LogDensity, check_target
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 
@@ -52,6 +54,7 @@ def doctor(
     context: Tensor | None = None,
     *,
     make: Callable[[], object] | None = None,
+    log_density: LogDensity | None = None,
     progress: Progress = quietly,
 ) -> Diagnosis:
     """Returns what is wrong with a flow, where, why, and what to do about it.
@@ -67,6 +70,9 @@ def doctor(
         context: (B, C), for a conditional flow.
         make: Makes such a flow anew. The state_dict is loaded into one then, which shows what it
             does not hold.
+        log_density: Of points (n, *event) the logarithm of the density that the flow was to fit,
+            up to a constant, (n,), as for `kappaflow.fit_energy`. It is asked then at draws of the
+            flow, at x, and where no draw is.
         progress: Is told what is measured, before it is.
 
     Returns:
@@ -74,14 +80,15 @@ def doctor(
 
     Raises:
         ArgumentError: It is no flow, has no layer to measure, or x or context is not what it can
-            be measured at.
+            be measured at; or there is a log_density and the flow has a context or no exact
+            log_prob.
 
     Example:
         >>> import kappaflow as kf
         >>> kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.zeros(8, 4)).ok
         True
     """
-    found = examined(flow, x, context, make=make, progress=progress)
+    found = examined(flow, x, context, make=make, log_density=log_density, progress=progress)
     return found if x is None else with_findings(found, data_findings(x))
 
 
@@ -91,6 +98,7 @@ def examined(
     context: Tensor | None = None,
     *,
     make: Callable[[], object] | None = None,
+    log_density: LogDensity | None = None,
     progress: Progress = quietly,
 ) -> Diagnosis:
     """Returns what `doctor` says of a flow, without a look at the points as data.
@@ -100,6 +108,7 @@ def examined(
         x: As for `doctor`.
         context: As for `doctor`.
         make: As for `doctor`.
+        log_density: As for `doctor`.
         progress: As for `doctor`.
 
     Returns:
@@ -109,12 +118,14 @@ def examined(
         ArgumentError: As for `doctor`.
     """  # noqa: DOC502 - raised by the calls below
     with torch.random.fork_rng(devices=[]), to_examine(flow, x, context) as own:
+        if log_density is not None:
+            check_target(own, log_density)
         if x is None:
             context = checked_context(own, context)
         else:
             x, context = checked_points(own, x, context)
         with measuring(own), _said_in_a_sentence(own, context):
-            measured = _measure(own, x, context, make, progress)
+            measured = _measure(own, x, context, make, log_density, progress)
         findings = [finding for rule in RULES for finding in rule(measured)]
     whole = _diagnosis(findings, _figures(measured), measured.profile)
     return dataclasses.replace(whole, tables=tables_of(measured))
@@ -188,6 +199,7 @@ def _measure(
     x: Tensor | None,
     context: Tensor | None,
     make: Callable[[], object] | None,
+    log_density: LogDensity | None,
     progress: Progress,
 ) -> Measured:
     most = _points_of(flow)
@@ -218,6 +230,9 @@ def _measure(
     gradient = gradient_of(flow, at, few, wide)  # moves the weights of the copy
     progress("the law of samples")
     draws = draws_of(flow, few)
+    if log_density is not None:
+        progress("the energy, at draws and where none is")
+    energy = None if log_density is None else energy_of(flow, log_density, x)
     progress("contexts, float types, points far out")
     return Measured(
         flow=flow,
@@ -237,6 +252,7 @@ def _measure(
         contexts=contexts_of(flow, at if x is None else x, context),
         precision=precision_of(flow, at, few),
         outliers=None if x is None else outliers_of(flow, x, context, shape),
+        energy=energy,
         drawn=drawn,
         drawn_log_prob=drawn_log_prob,
         given=x is not None,

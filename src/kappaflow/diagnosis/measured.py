@@ -7,6 +7,7 @@ from torch import Tensor
 from kappaflow.conditioning import Profile
 from kappaflow.diagnosis.measures.contexts import Contexts
 from kappaflow.diagnosis.measures.draws import Draws
+from kappaflow.diagnosis.measures.energies import Energy
 from kappaflow.diagnosis.measures.gradient import Gradient
 from kappaflow.diagnosis.measures.integral import Integral
 from kappaflow.diagnosis.measures.log_dets import LogDets
@@ -41,6 +42,7 @@ class Measured:
         contexts: What contexts do; None for a flow without.
         precision: The types that layers answer in.
         outliers: The points that are far out; None where none were given.
+        energy: An unnormalized density beside the flow; None where none was given.
         drawn: What the flow makes of draws of the base, in the units of the data.
         drawn_log_prob: log p there.
         given: Whether the points were given; if not they are samples themselves.
@@ -66,6 +68,7 @@ class Measured:
     contexts: Contexts | None
     precision: Precision
     outliers: Outliers | None
+    energy: Energy | None
     drawn: Tensor
     drawn_log_prob: Tensor
     given: bool

@@ -1,4 +1,4 @@
-"""Training by maximum likelihood: finite, resumable, and measured as it goes."""
+"""Training by maximum likelihood or on an energy: finite, resumable, measured as it goes."""
 
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback, TensorBoard
@@ -12,9 +12,12 @@ from kappaflow.training.measure import (
 from kappaflow.training.rows import Rows, rows_of
 from kappaflow.training.run_folder import read_metrics, read_result, write_result
 from kappaflow.training.settings import Settings, checked_settings
+from kappaflow.training.variational import EnergyResult, EnergySettings, fit_energy
 
 __all__ = [
     "Callback",
+    "EnergyResult",
+    "EnergySettings",
     "FitResult",
     "Rows",
     "Settings",
@@ -22,6 +25,7 @@ __all__ = [
     "checked_settings",
     "correlation_note",
     "fit",
+    "fit_energy",
     "fit_tables",
     "log_prob_of",
     "quantile",

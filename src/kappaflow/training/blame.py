@@ -1,9 +1,13 @@
 """Which layer a value that is not finite comes from."""
 
-import torch
+from collections.abc import Sequence
 
-from kappaflow.conditioning import layers_of
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import Layer, layers_of
 from kappaflow.conditioning.points import joined_points
+from kappaflow.conditioning.round_trip import first_not_finite
 from kappaflow.flows import Flow
 from kappaflow.training.rows import Rows
 
@@ -23,6 +27,19 @@ def blame(flow: Flow, rows: Rows) -> str:
         x, log_det = layer.bijection(x, layer.context)
         if not (torch.isfinite(x).all() and torch.isfinite(log_det).all()):
             return f"layer {layer.name}"
+    return _blame_gradient(layers)
+
+
+@torch.no_grad()
+def blame_draws(flow: Flow, z: Tensor) -> str:
+    """Returns the same of a step at draws of the base, (B, *event), for a flow without context."""
+    layers = layers_of(flow.core)
+    fault = first_not_finite(layers, z, from_latent=True)
+    return _blame_gradient(layers) if fault is None else f"layer {fault}"
+
+
+def _blame_gradient(layers: Sequence[Layer]) -> str:
+    """Returns the last layer whose gradient is not finite, if there is one."""
     for layer in reversed(layers):
         gradients = [p.grad for p in layer.bijection.parameters() if p.grad is not None]
         if any(not torch.isfinite(gradient).all() for gradient in gradients):

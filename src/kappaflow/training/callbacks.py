@@ -12,6 +12,7 @@ from kappaflow.training.settings import Settings
 
 if TYPE_CHECKING:
     from kappaflow.training.fit import FitResult
+    from kappaflow.training.variational import EnergyResult, EnergySettings
 
 Figures = dict[str, Any]
 
@@ -22,7 +23,7 @@ class Callback:
     The flow has the weights that are validated, in evaluation mode, and stays as it is; under a
     condition budget figures can be those of weights that were moved to within it. What a method
     raises ends the training, whose run folder can be gone on from. A finished run that is fitted
-    again tells nothing.
+    again tells nothing. An interval of `kappaflow.fit_energy` is told as an epoch.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -35,7 +36,7 @@ class Callback:
         2 2
     """
 
-    def on_start(self, flow: Flow, settings: Settings) -> None:
+    def on_start(self, flow: Flow, settings: "Settings | EnergySettings") -> None:
         """Is told before the first epoch, or before the next one of a run that goes on."""
 
     def on_epoch(self, flow: Flow, figures: Figures) -> None:
@@ -44,7 +45,7 @@ class Callback:
     def on_best(self, flow: Flow, figures: Figures) -> None:
         """Is told after `on_epoch` where the weights are the best so far, and are kept."""
 
-    def on_end(self, result: "FitResult") -> None:
+    def on_end(self, result: "FitResult | EnergyResult") -> None:
         """Is told what the training came to."""
 
 
@@ -70,7 +71,7 @@ class TensorBoard(Callback):
             raise ArgumentError(f"'tensorboard' should be a folder, {folder} is a file.")
         self._make = SummaryWriter
 
-    def on_start(self, flow: Flow, settings: Settings) -> None:
+    def on_start(self, flow: Flow, settings: "Settings | EnergySettings") -> None:
         # Not before: a training that is refused leaves no folder behind.
         self._writer = self._make(str(make_directory(self._folder)))
         self._writer.add_text("settings", settings.model_dump_json())
@@ -82,7 +83,7 @@ class TensorBoard(Callback):
                 self._writer.add_scalar(name, value, figures["epoch"])
         self._writer.flush()
 
-    def on_end(self, result: "FitResult") -> None:
+    def on_end(self, result: "FitResult | EnergyResult") -> None:
         self._writer.close()
 
 
@@ -104,7 +105,7 @@ class Told(Callback):
                 )
         self._callbacks = tuple(callbacks)
 
-    def on_start(self, flow: Flow, settings: Settings) -> None:
+    def on_start(self, flow: Flow, settings: "Settings | EnergySettings") -> None:
         for one in self._each(flow):
             one.on_start(flow, settings)
 
@@ -116,7 +117,7 @@ class Told(Callback):
         for one in self._each(flow):
             one.on_best(flow, figures)
 
-    def on_end(self, result: "FitResult") -> None:
+    def on_end(self, result: "FitResult | EnergyResult") -> None:
         for one in self._callbacks:
             one.on_end(result)
 

@@ -1,6 +1,6 @@
 """The engine of a training: Lightning Fabric for a device and a type of numbers."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
@@ -8,14 +8,15 @@ from lightning_fabric.plugins import MixedPrecision
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
-from kappaflow.training.settings import Settings
 
 
-def engine(flow: Flow, device: str | torch.device | None, settings: Settings) -> Fabric:
+def engine(
+    flow: Flow, device: str | torch.device | None, precision: Literal["full", "bf16"] = "full"
+) -> Fabric:
     """Returns the engine, the flow where it trains; there has to be something to train."""
     if not any(parameter.requires_grad for parameter in flow.parameters()):
         raise ArgumentError("'flow' should have parameters that can be trained, it has none.")
-    fabric = _fabric(flow, device, settings.precision)
+    fabric = _fabric(flow, device, precision)
     flow.to(fabric.device)
     return fabric
 

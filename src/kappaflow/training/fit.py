@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from kappaflow.training.callbacks import Callback, Told
 from kappaflow.training.engine import engine
 from kappaflow.training.image_rows import ImageRows, check_pixels
 from kappaflow.training.loop import Figures, Training
-from kappaflow.training.progress import progress_bar
+from kappaflow.training.progress import likelihood_in_words, progress_bar
 from kappaflow.training.rows import AnyRows, as_table, refuse_collapsed, rows_of
 from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings, checked_settings
@@ -220,7 +221,7 @@ def fit_tables(
     Returns:
         The result, without notes.
     """
-    fabric = engine(flow, device, settings)
+    fabric = engine(flow, device, settings.precision)
     refuse_collapsed(train, flow)
     asked = {
         **(about or {}),
@@ -277,7 +278,7 @@ def fit_images(
             "dimensions takes longer to measure than the training does; that of a table can be "
             "asked for."
         )
-    fabric = engine(flow, device, settings)
+    fabric = engine(flow, device, settings.precision)
     check_pixels(train, flow)
     asked = {
         **(about or {}),
@@ -358,7 +359,8 @@ def _train(
     epochs, done = training.settings.max_epochs, training.progress.epoch
     name = "joint nll" if training.flow.likelihood == "joint" else "nll"
     budget = training.settings.condition_budget
-    with progress_bar(epochs, done, visible=progress, name=name, budget=budget) as show:
+    words = partial(likelihood_in_words, name=name, budget=budget)
+    with progress_bar(epochs, done, visible=progress, in_words=words) as show:
 
         def after_epoch(figures: Figures) -> None:
             nonlocal written

@@ -27,6 +27,7 @@ from kappaflow.training.measure import (
 )
 from kappaflow.training.rows import AnyRows, Rows
 from kappaflow.training.settings import Settings
+from kappaflow.training.stepping import clipped_step, optimizer_of
 from kappaflow.training.within import within_budget
 
 Figures = dict[str, Any]
@@ -78,16 +79,13 @@ class Training:
     ) -> None:
         self.flow, self.train, self.validation = flow, train, validation
         self.settings, self.fabric = settings, fabric
-        optimizer = torch.optim.AdamW(
-            flow.parameters(),
-            lr=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            fused=True,
+        optimizer = optimizer_of(
+            flow, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.module, self.optimizer = fabric.setup(flow, optimizer)
         self.module.mark_forward_method("log_prob")
         self.average = Average(flow, settings.average)
-        self.best = _copy(flow.state_dict())
+        self.best = copied(flow.state_dict())
         self.start = {} if settings.condition_budget is None else self.best
         self.progress = Progress()
         self.steps_per_epoch = -(-len(train) // settings.batch_size)
@@ -123,8 +121,8 @@ class Training:
         """Takes over a state that `state` returned, and the progress beside it."""
         self.flow.load_state_dict(groups["flow"])
         self.average.restore(groups["average"])
-        self.best = _copy(groups["best"])
-        self.start = _copy(groups.get("start", {}))
+        self.best = copied(groups["best"])
+        self.start = copied(groups.get("start", {}))
         entries: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups.get("optimizer", {}).items():
             index, _, key = name.partition(".")
@@ -180,12 +178,9 @@ class Training:
         if nll - nll == 0:
             if self.budget is not None:
                 loss = self.budget.loss(loss, batch, self.progress.step)
-            self.fabric.backward(loss)
-            trained = [p for p in self.flow.parameters() if p.grad is not None]
-            norm = torch.nn.utils.get_total_norm([p.grad for p in trained])  # pyright: ignore[reportArgumentType]
-            if torch.isfinite(norm):
-                torch.nn.utils.clip_grads_with_norm_(trained, self.settings.clip_norm, norm)
-                self.optimizer.step()
+            clip_norm = self.settings.clip_norm
+            norm = clipped_step(self.fabric, self.flow, self.optimizer, loss, clip_norm=clip_norm)
+            if norm is not None:
                 self.progress.updates += 1
                 self.average.update(self.progress.updates)
                 self.progress.skipped_in_row = 0
@@ -249,7 +244,7 @@ class Training:
                     figures, state = figures | moved[0], moved[1]
             if figures["validation_nll"] < progress.best_nll and self._is_within(figures):
                 progress.best_nll, progress.best_epoch = figures["validation_nll"], progress.epoch
-                self.best = _copy(state)
+                self.best = copied(state)
         progress.time_s += time.perf_counter() - started
         figures |= {
             "learning_rate": self.optimizer.param_groups[0]["lr"],
@@ -267,5 +262,6 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:8]) >> 1
 
 
-def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns a state that no step changes."""
     return {name: tensor.detach().clone() for name, tensor in state.items()}

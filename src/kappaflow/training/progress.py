@@ -28,12 +28,11 @@ def progress_bar(
     done: int,
     *,
     visible: bool | None,
-    name: str = "nll",
-    budget: float | None = None,
+    in_words: Callable[[Figures], str],
 ) -> Iterator[Show]:
     """Shows a bar, and below it the curves of likelihood and conditioning, while it is entered.
 
-    `name` is what the loss is called, `budget` a condition number that is asked for.
+    `in_words` is what it says of an epoch beside how many there were.
 
     Yields:
         A function that shows an epoch; it does nothing where there is no terminal.
@@ -55,7 +54,7 @@ def progress_bar(
 
         def show(figures: Figures) -> None:
             history.append(figures)
-            bar.update(task, completed=figures["epoch"], text=_in_words(figures, name, budget))
+            bar.update(task, completed=figures["epoch"], text=in_words(figures))
             live.update(Group(bar, *map(Text, curves(history, console.width))))
 
         yield show
@@ -89,7 +88,7 @@ def _curve(
     if len(there) < 2:
         return ""
     line = sparkline(values, max(10, width - 40), log=log)
-    return f"{title:<15}{_short(there[0]):>10} {line} {_short(there[-1])}"
+    return f"{title:<15}{short(there[0]):>10} {line} {short(there[-1])}"
 
 
 @contextmanager
@@ -114,19 +113,24 @@ def steps_shown(
         yield lambda text: bar.update(task, advance=1, text=text)
 
 
-def _in_words(figures: Figures, name: str = "nll", budget: float | None = None) -> str:
+def likelihood_in_words(figures: Figures, name: str = "nll", budget: float | None = None) -> str:
+    """Returns an epoch of a fit in words.
+
+    `name` is what the loss is called, `budget` a condition number that is asked for.
+    """
     measured = figures["condition_number_p95"]
-    condition = "" if measured is None else f", cond {_short(measured)}"
+    condition = "" if measured is None else f", cond {short(measured)}"
     condition += f" of {budget:g}" if budget is not None and condition else ""
     bits = figures.get("validation_bits_per_dimension")
     if bits is not None and figures["train_nll"] is not None:
         train = figures["train_nll"] * bits / figures["validation_nll"]
-        return f"bits/dim {_short(train)} train {_short(bits)} held out{condition}"
+        return f"bits/dim {short(train)} train {short(bits)} held out{condition}"
     return (
-        f"{name} {_short(figures['train_nll_standardised'])} train "
-        f"{_short(figures['validation_nll_standardised'])} held out{condition}"
+        f"{name} {short(figures['train_nll_standardised'])} train "
+        f"{short(figures['validation_nll_standardised'])} held out{condition}"
     )
 
 
-def _short(value: float | None) -> str:
+def short(value: float | None) -> str:
+    """Returns a figure with as many digits as a terminal needs."""
     return "not finite" if value is None else f"{value:.3g}"

@@ -1,13 +1,14 @@
 """The settings of a training: what `fit` takes, checks, and writes to config.json."""
 
-import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kappaflow.errors import ArgumentError
+from kappaflow.training.stepping import learning_rate_at
 
+Checked = TypeVar("Checked", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -63,28 +64,24 @@ class Settings(BaseModel):
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Returns the learning rate of a step: a linear rise, then half a cosine to zero."""
-        rise = max(1, round(self.warmup * steps))
-        if step < rise:
-            return self.learning_rate * (step + 1) / rise
-        return (
-            self.learning_rate
-            * 0.5
-            * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
-        )
+        return learning_rate_at(step, steps, highest=self.learning_rate, warmup=self.warmup)
 
 
 def checked_settings(**given: object) -> Settings:
     """Returns settings, or says in one sentence which argument is wrong."""
+    return checked_model(Settings, "a training", given)
+
+
+def checked_model(model: type[Checked], what: str, given: dict[str, object]) -> Checked:
+    """Returns a model of given settings, or says in one sentence which of them is wrong."""
     try:
         plain = {key: v.item() if isinstance(v, np.generic) else v for key, v in given.items()}
-        return Settings.model_validate(plain)
+        return model.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            known = ", ".join(Settings.model_fields)
-            raise ArgumentError(
-                f"'{name}' is no setting of a training; there are {known}."
-            ) from None
+            known = ", ".join(model.model_fields)
+            raise ArgumentError(f"'{name}' is no setting of {what}; there are {known}.") from None
         message = first["msg"].removeprefix("Input should be ")
         raise ArgumentError(f"'{name}' should be {message}, got {first['input']!r}.") from None

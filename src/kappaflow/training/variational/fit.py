@@ -1,0 +1,184 @@
+"""`fit_energy`: an unnormalized log-density and a flow in, a trained flow and its history out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kappaflow.energies import ImportanceSamples, LogDensity, check_target, importance_sample
+from kappaflow.errors import NumericalError
+from kappaflow.flows import Flow
+from kappaflow.training.callbacks import Callback, Told
+from kappaflow.training.engine import engine
+from kappaflow.training.loop import epoch_seed
+from kappaflow.training.progress import progress_bar, short
+from kappaflow.training.rows import Rows
+from kappaflow.training.units import fit_units
+from kappaflow.training.variational.loop import EnergyTraining, Figures
+from kappaflow.training.variational.objective import check_start
+from kappaflow.training.variational.settings import checked_energy_settings
+
+START_FROM = 256  # draws
+FINAL_DRAWS = 4096
+
+
+@dataclass(frozen=True)
+class EnergyResult:
+    """What a training on an energy came to.
+
+    Attributes:
+        flow: The flow that was given, with the best weights, in evaluation mode.
+        history: The figures of each measured interval: "epoch" (its number), "step",
+            "inverse_temperature" (of its last step), "free_energy", "reverse_kl",
+            "effective_sample_size", "pareto_k", "log_normalizer", "log_normalizer_error" (at
+            inverse temperature 1 throughout), "gradient_norm" (mean over its steps, before
+            clipping), "condition_number_median", "condition_number_p95", "round_trip_data",
+            "round_trip_latent", "learning_rate", "skipped_steps" and "blamed" (so far), "time_s".
+        samples: 4,096 draws of that flow, none of which it was chosen by, with their importance
+            weights: effective sample size, log Z and its error.
+        best_epoch: The interval whose weights were kept.
+        stopped_because: "steps" or "max_time_s".
+    """
+
+    flow: Flow
+    history: tuple[Figures, ...]
+    samples: ImportanceSamples
+    best_epoch: int
+    stopped_because: str
+
+
+def fit_energy(
+    flow: Flow,
+    log_density: LogDensity,
+    *,
+    device: str | torch.device | None = None,
+    progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,  # noqa: ANN401
+) -> EnergyResult:
+    r"""Trains a flow q on an unnormalized density p by the reverse KL divergence.
+
+    Minimized is the variational free energy, the mean of log q(x) - log p(x) over draws x of the
+    flow: :math:`\mathrm{KL}(q \| p / Z) - \log Z`. No data is needed, only the log-density and its
+    gradient. At first the target is flattened, p to a power that rises to 1, so that a flow finds
+    more than one mode. A step that is not finite is skipped and counted, and many in a row stop
+    the training. The averaged weights with the least free energy on the same draws are kept.
+
+    The flow starts where it is: a new one is a standard normal. Shift and scale the energy so that
+    its mass lies within a few units of the origin.
+
+    Args:
+        flow: Trained in place; with an exact log_prob and without a context.
+        log_density: Of points (n, *event) of the flow's type and device the logarithm of the
+            density in nats, up to a constant, (n,); differentiable, one point not depending on
+            another.
+        device: Where to train, "cpu" or "cuda"; where the flow is if left out.
+        progress: Show a progress bar; on a terminal only if left out.
+        callbacks: Are told of each interval as of an epoch of `kappaflow.fit`.
+        **settings: `steps`, `batch_size`, `learning_rate`, `annealing`, `gradient`, `seed`,
+            `max_time_s` and the other fields of `kappaflow.training.EnergySettings`.
+
+    Returns:
+        The result; its `flow` is the one that was given.
+
+    Raises:
+        ArgumentError: An argument is wrong, or the log-density has another shape or no gradient.
+        NumericalError: The log-density is not finite where the flow starts, many steps in a row
+            were not finite, or no interval had a free energy; the flow has its best weights.
+
+    Note:
+        The reverse divergence drops modes, and draws of the flow cannot tell: weights of a flow
+        that covers one of two modes look perfect. ``kappaflow.doctor(flow, log_density=...)``
+        looks for others.
+
+    Source:
+        Rezende, Mohamed 2015, Variational inference with normalizing flows; the gradient that is
+        the default: Roeder, Wu, Duvenaud 2017.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        >>> result = kf.fit_energy(flow, lambda x: -0.5 * x.square().sum(1), steps=20)
+        >>> round(result.samples.log_normalizer, 2)  # log of 2 pi
+        1.84
+    """
+    checked = checked_energy_settings(**settings)
+    check_target(flow, log_density)
+    told = Told(callbacks)
+    fabric = engine(flow, device)
+    with torch.inference_mode(False), torch.enable_grad():
+        check_start(flow.eval(), log_density, _draws_of_base(flow, checked.seed))
+        _fit_start(flow, checked.seed)
+        training = EnergyTraining(flow, log_density, checked, fabric)
+        return _train(training, progress, told)
+
+
+def _train(training: EnergyTraining, progress: bool | None, told: Told) -> EnergyResult:
+    settings = training.settings
+    intervals = -(-settings.steps // settings.measure_every)
+    with progress_bar(intervals, 0, visible=progress, in_words=energy_in_words) as show:
+
+        def after_interval(figures: Figures) -> None:
+            show(figures)
+            with training.average.in_place():
+                told.on_epoch(training.flow, figures)
+                if training.best_epoch == figures["epoch"]:
+                    told.on_best(training.flow, figures)
+
+        told.on_start(training.flow, settings)
+        reason = training.run(after_interval)
+    training.load_best()
+    if not training.best_epoch:
+        raise NumericalError(_why_none(training))
+    result = _result(training, reason)
+    told.on_end(result)
+    return result
+
+
+def _result(training: EnergyTraining, reason: str) -> EnergyResult:
+    generator = torch.Generator().manual_seed(epoch_seed(training.settings.seed, -2))
+    flow = training.flow
+    samples = importance_sample(flow, training.log_density, FINAL_DRAWS, generator=generator)
+    return EnergyResult(
+        flow=flow,
+        history=tuple(training.history),
+        samples=samples,
+        best_epoch=training.best_epoch,
+        stopped_because=reason,
+    )
+
+
+def _why_none(training: EnergyTraining) -> str:
+    """Returns why no interval of a training left weights to keep."""
+    return (
+        f"in {training.step} steps no free energy was finite at "
+        f"{training.settings.measured_draws} draws, and {training.skipped_steps} steps were "
+        "skipped: the flow is as it was. Look for points where log_density is not finite, and try "
+        f"a learning rate far below {training.settings.learning_rate:g}."
+    )
+
+
+def _draws_of_base(flow: Flow, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(epoch_seed(seed, -3))
+    return flow.base.sample(START_FROM, dtype=flow.dtype, device=flow.device, generator=generator)
+
+
+def _fit_start(flow: Flow, seed: int) -> None:
+    """Fits what a flow begins with to draws of its base of mean 0 and deviation 1.
+
+    There are no rows whose units could be taken: those of the energy are the units.
+    """
+    z = _draws_of_base(flow, seed)
+    z = torch.cat((z, -z))
+    fit_units(flow, Rows(z / z.square().mean(0).sqrt(), None))
+    flow.eval()
+
+
+def energy_in_words(figures: Figures) -> str:
+    """Returns a measured interval in words."""
+    measured = figures["condition_number_p95"]
+    condition = "" if measured is None else f", cond {short(measured)}"
+    ess = figures["effective_sample_size"]
+    share = "not finite" if ess is None else f"{ess:.0%}"
+    return f"free energy {short(figures['free_energy'])}, effective {share}{condition}"

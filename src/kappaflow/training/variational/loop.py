@@ -1,0 +1,199 @@
+"""The loop of a training on an energy: intervals of steps, each measured at the same latents."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from kappaflow.energies import ImportanceSamples, LogDensity, log_density_at
+from kappaflow.energies.target import with_gradient
+from kappaflow.errors import NumericalError
+from kappaflow.flows import Flow
+from kappaflow.storage import plain
+from kappaflow.training.averaging import Average
+from kappaflow.training.blame import blame_draws
+from kappaflow.training.loop import copied, epoch_seed
+from kappaflow.training.measure import conditioning_figures
+from kappaflow.training.rows import Rows
+from kappaflow.training.stepping import clipped_step, optimizer_of
+from kappaflow.training.variational.objective import reverse_kl_loss
+from kappaflow.training.variational.settings import EnergySettings
+
+Figures = dict[str, Any]
+
+
+class EnergyTraining:
+    """A flow, its optimizer and the energy, and how far they have come.
+
+    The flow is in evaluation mode throughout: there are no rows that dropout would keep it from
+    learning by heart, and the density has to be that of the draws.
+
+    Args:
+        flow: The flow; its units are fitted already.
+        log_density: Of the target, up to a constant.
+        settings: How.
+        fabric: The engine, which knows devices.
+    """
+
+    def __init__(
+        self, flow: Flow, log_density: LogDensity, settings: EnergySettings, fabric: Fabric
+    ) -> None:
+        self.flow, self.log_density = flow.eval(), log_density
+        self.settings, self.fabric = settings, fabric
+        optimizer = optimizer_of(
+            flow, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        _, self.optimizer = fabric.setup(flow, optimizer)
+        self.average = Average(flow, settings.average)
+        self.best = copied(flow.state_dict())
+        self.best_epoch, self._best_at = 0, (0.0, float("inf"))
+        self.step, self.updates = 0, 0
+        self.skipped_steps, self.skipped_in_row = 0, 0
+        self.blamed: str | None = None
+        self.time_s = 0.0
+        self.history: list[Figures] = []
+
+    def run(self, after_interval: Callable[[Figures], None]) -> str:
+        """Returns what ended the training: "steps" or "max_time_s"."""
+        most = self.settings.max_time_s
+        while self.step < self.settings.steps:
+            if most is not None and self.time_s >= most:
+                return "max_time_s"
+            started = time.perf_counter()
+            norms = self._interval()
+            after_interval(self._measured(norms, started))
+        return "steps"
+
+    def load_best(self) -> None:
+        """Puts the best weights into the flow."""
+        self.flow.load_state_dict(self.best)
+
+    def _interval(self) -> list[float]:
+        """Returns the norms of the gradients of the steps of an interval that were taken."""
+        settings, norms = self.settings, []
+        cuda = [self.flow.device] if self.flow.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(epoch_seed(settings.seed, len(self.history)))
+            for _ in range(min(settings.measure_every, settings.steps - self.step)):
+                norm = self._step(_latents(self.flow, settings.batch_size))
+                if norm is not None:
+                    norms.append(norm)
+        return norms
+
+    def _step(self, z: Tensor) -> float | None:
+        """Returns the norm of the gradient of a step, or None where it was skipped."""
+        settings = self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate_at(self.step)
+        beta = settings.inverse_temperature_at(self.step)
+        self.step += 1
+        self.optimizer.zero_grad()
+        loss, x = reverse_kl_loss(
+            self.flow,
+            self.log_density,
+            z,
+            inverse_temperature=beta,
+            gradient=settings.gradient,
+        )
+        if torch.isfinite(loss):
+            norm = clipped_step(
+                self.fabric, self.flow, self.optimizer, loss, clip_norm=settings.clip_norm
+            )
+            if norm is not None:
+                self.updates += 1
+                self.average.update(self.updates)
+                self.skipped_in_row = 0
+                return norm
+        self._skip(z, x)
+        return None
+
+    def _skip(self, z: Tensor, x: Tensor) -> None:
+        """Counts a step that was not finite; many in a row end the training."""
+        self.skipped_steps += 1
+        self.skipped_in_row += 1
+        self.blamed = self._blame(z, x)
+        if self.skipped_in_row < self.settings.most_skipped:
+            return
+        self.load_best()
+        raise NumericalError(
+            f"training stopped at step {self.step}: {self.skipped_in_row} steps in a row were not "
+            f"finite, from {self.blamed} on. The flow has the weights of interval "
+            f"{self.best_epoch}. Likely causes: (a) a log_density that overflows or has no value "
+            "where draws fall, bound it or smooth it there; (b) a learning rate too high, try "
+            f"learning_rate={self.settings.learning_rate / 10:.1g}; (c) log-scales too free, try "
+            "a smaller scale_bound. kappaflow.doctor(flow) tells what the flow itself does."
+        )
+
+    def _blame(self, z: Tensor, x: Tensor) -> str:
+        """Returns where a step went wrong, in words."""
+        if torch.isfinite(x).all():
+            value, slope = with_gradient(self.log_density, x)
+            if not torch.isfinite(value).all():
+                return "log_density"
+            if not torch.isfinite(slope).all():
+                return "the gradient of log_density"
+        return blame_draws(self.flow, z)
+
+    @torch.no_grad()
+    def _measured(self, norms: list[float], started: float) -> Figures:
+        """Returns the metrics of an interval, and keeps the weights if they are the best so far.
+
+        Weights that were trained at a temperature above 1 are kept only for want of others.
+        """
+        beta = self.settings.inverse_temperature_at(self.step - 1)
+        with self.average.in_place():
+            samples = samples_of(self.flow, self.log_density, self._test_latents())
+            figures = {
+                "epoch": len(self.history) + 1,
+                "step": self.step,
+                "inverse_temperature": beta,
+                **figures_of(samples),
+                "gradient_norm": sum(norms) / len(norms) if norms else float("nan"),
+                **conditioning_figures(self.flow, Rows(samples.x, None)),
+            }
+            at = (-beta, figures["free_energy"])
+            if at[1] < float("inf") and at < self._best_at:
+                self._best_at, self.best_epoch = at, figures["epoch"]
+                self.best = copied(self.flow.state_dict())
+        self.time_s += time.perf_counter() - started
+        figures |= {
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "skipped_steps": self.skipped_steps,
+            "blamed": self.blamed,
+            "time_s": self.time_s,
+        }
+        self.history.append(plain(figures))
+        return self.history[-1]
+
+    def _test_latents(self) -> Tensor:
+        generator = torch.Generator().manual_seed(epoch_seed(self.settings.seed, -1))
+        return _latents(self.flow, self.settings.measured_draws, generator)
+
+
+def samples_of(flow: Flow, log_density: LogDensity, z: Tensor) -> ImportanceSamples:
+    """Returns the draws of a flow at latents, with both densities."""
+    x, log_det = flow.bijection.inverse(z)
+    log_prob = flow.base.log_prob(z) - log_det
+    return ImportanceSamples(x, log_prob.double(), log_density_at(log_density, x).double())
+
+
+def figures_of(samples: ImportanceSamples) -> dict[str, float]:
+    """Returns what importance weights say of a fit."""
+    return {
+        name: getattr(samples, name)
+        for name in (
+            "free_energy",
+            "reverse_kl",
+            "effective_sample_size",
+            "pareto_k",
+            "log_normalizer",
+            "log_normalizer_error",
+        )
+    }
+
+
+def _latents(flow: Flow, n: int, generator: torch.Generator | None = None) -> Tensor:
+    return flow.base.sample(n, dtype=flow.dtype, device=flow.device, generator=generator)

@@ -1,0 +1,66 @@
+"""The settings of a training on an energy: what `fit_energy` takes and checks."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from kappaflow.training.settings import Count, Positive, checked_model
+from kappaflow.training.stepping import learning_rate_at
+
+
+class EnergySettings(BaseModel):
+    """How a flow is trained on an energy.
+
+    Attributes:
+        steps: How many; the learning rate falls to zero over these.
+        max_time_s: Wall time after which training stops at the end of an interval.
+        batch_size: Draws a step.
+        learning_rate: Highest learning rate of Adam.
+        warmup: Share of the steps over which the learning rate rises to it.
+        weight_decay: Decoupled weight decay (AdamW).
+        clip_norm: Largest norm of the gradient of a step.
+        average: Decay of the exponential moving average of the weights that is measured and kept;
+            0 keeps the weights themselves.
+        gradient: "path" (sticking the landing), whose noise vanishes where the flow fits, or
+            "total".
+        annealing: Share of the steps over which the inverse temperature of the target rises to 1;
+            0 for none.
+        inverse_temperature: Where it starts, above 0: the target is first p to this power, which
+            is flat enough to hold all modes.
+        measure_every: Steps of an interval, after which the flow is measured.
+        measured_draws: Draws that it is measured at, the same latents each time.
+        most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
+        seed: Decides the draws.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    steps: Count = 2000
+    max_time_s: Positive | None = None
+    batch_size: Annotated[int, Field(ge=2)] = 256
+    learning_rate: Positive = 2e-3
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    clip_norm: Positive = 5.0
+    average: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    gradient: Literal["path", "total"] = "path"
+    annealing: Annotated[float, Field(ge=0, lt=1)] = 0.75
+    inverse_temperature: Annotated[float, Field(gt=0, le=1)] = 0.05
+    measure_every: Count = 100
+    measured_draws: Annotated[int, Field(ge=25)] = 1024
+    most_skipped: Count = 20
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    def learning_rate_at(self, step: int) -> float:
+        """Returns the learning rate of a step: a linear rise, then half a cosine to zero."""
+        return learning_rate_at(step, self.steps, highest=self.learning_rate, warmup=self.warmup)
+
+    def inverse_temperature_at(self, step: int) -> float:
+        """Returns the inverse temperature of a step: by equal factors up to 1."""
+        rise = round(self.annealing * self.steps)
+        return 1.0 if step >= rise else self.inverse_temperature ** (1 - step / rise)
+
+
+def checked_energy_settings(**given: object) -> EnergySettings:
+    """Returns settings, or says in one sentence which argument is wrong."""
+    return checked_model(EnergySettings, "a training on an energy", given)

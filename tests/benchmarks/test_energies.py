@@ -1,0 +1,69 @@
+"""Flows are trained on energies, and the page says what was found."""
+
+import math
+
+import pytest
+import torch
+
+from abacus import MACHINE
+
+
+def line_of(part, kind, **more):
+    """Returns a line of a training."""
+    return {
+        "part": part,
+        "kind": kind,
+        "seed": 0,
+        "effective_sample_size": 0.912,
+        "pareto_k": 0.31,
+        "log_normalizer": 17.0004,
+        "log_normalizer_error": 0.0021,
+        "missed_mass": None,
+        "time_s": 9.4,
+        **more,
+    }
+
+
+RESULTS = {
+    "machine": MACHINE,
+    "steps": 300,
+    "lines": [
+        line_of("ring", "path", reached=8, log_z=0.0),
+        line_of("lattice", "free", positive=0.501, log_z=17.0, missed_mass=0.496),
+    ],
+}
+
+
+def test_the_page_has_a_row_for_each_training(benchmark):
+    text = benchmark("page").energies_page({"energies": RESULTS})
+    assert "300 steps" in text and "4 x 4 places" in text
+    assert "| path | 0 | 8 | 0.912 | 0.31 | 17.000 ± 0.002 | 0.000 | no | 9 |" in text
+    assert "| free | 0 | 0.501 | 0.912 | 0.31 | 17.000 ± 0.002 | 17.000 | 0.50 | 9 |" in text
+
+
+def test_the_free_field_has_the_log_z_of_its_matrix(benchmark):
+    """Minus the Hessian of the log-density at zero, by autograd, in float64."""
+    energies = benchmark("energies")
+    log_density = energies.lattice(0.7, 0.0, side=3)
+    zero = torch.zeros(9, dtype=torch.float64)
+    hessian = torch.autograd.functional.hessian(lambda x: -log_density(x[None])[0], zero)
+    wanted = 4.5 * math.log(2 * math.pi) - 0.5 * torch.logdet(hessian).item()
+    assert energies.free_log_normalizer(0.7, side=3) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_the_ring_has_mass_one(benchmark):
+    """By a sum over a fine grid."""
+    log_density, centers = benchmark("energies").ring()
+    grid = torch.linspace(-7, 7, 281, dtype=torch.float64)
+    x = torch.cartesian_prod(grid, grid)
+    mass = log_density(x).exp().sum().item() * (14 / 280) ** 2
+    assert mass == pytest.approx(1, abs=1e-6) and centers.shape == (8, 2)
+
+
+@pytest.mark.slow
+def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
+    """One seed, ten steps."""
+    benchmark("energies").energies(steps=10, seeds=1, file=tmp_path / "energies.json")
+    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, energies=tmp_path / "page.md")
+    text = (tmp_path / "page.md").read_text()
+    assert "10 steps" in text and "| broken, annealed |" in text

@@ -1,0 +1,195 @@
+"""What the doctor says of a flow beside the energy that it was to fit."""
+
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.diagnosis.measures.energies import energy_of
+from kappaflow.diagnosis.rules.energies import modes_missed, weights_heavy
+from kappaflow.errors import ArgumentError
+
+FEATURES = 4
+SEEDS = range(4)
+FAR = 12.0
+
+
+def curved(seed, features=FEATURES):
+    """A flow off its start: no Gaussian."""
+    torch.manual_seed(seed)
+    flow = kf.real_nvp(features, depth=2, hidden=(8,), scale_bound=3.0)
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return flow.eval()
+
+
+def nearby(flow, seed):
+    """A flow that fits another one nearly: effective sample size about nine tenths."""
+    torch.manual_seed(seed + 100)
+    other = kf.real_nvp(FEATURES, depth=2, hidden=(8,), scale_bound=3.0)
+    other.load_state_dict(flow.state_dict())
+    for parameter in other.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    return other.eval()
+
+
+def of_flow(flow):
+    """Its density times e^3, as an energy."""
+    return lambda x: flow.log_prob(x) + 3
+
+
+def two_of(flow, share):
+    """The same, and with a share of the mass once more far away."""
+
+    def log_density(x):
+        here, there = flow.log_prob(x), flow.log_prob(x - FAR)
+        return torch.logaddexp(math.log(1 - share) + here, math.log(share) + there) + 3
+
+    return log_density
+
+
+@torch.no_grad()
+def found(flow, log_density, x=None):
+    """The findings on the energy by code, without those on the flow itself."""
+    measured = SimpleNamespace(energy=energy_of(flow, log_density, x))
+    return {one.code: one for rule in (modes_missed, weights_heavy) for one in rule(measured)}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_dropped_mode_is_found_and_a_good_fit_is_not_blamed(seed):
+    """The flow fits one mode nearly; by its own draws it does as well beside a second one."""
+    target = curved(seed)
+    flow = nearby(target, seed)
+    assert found(flow, of_flow(target)) == {}
+    dropped = found(flow, two_of(target, 0.5))
+    assert set(dropped) == {"KF801"}
+    evidence = dropped["KF801"].evidence
+    assert evidence["missed_mass"] == pytest.approx(0.5, abs=0.15)
+    assert evidence["effective_sample_size"] > 0.7
+    assert dropped["KF801"].severity == "warning" and "no draws" in dropped["KF801"].message
+
+
+def test_samples_of_the_target_are_no_ground_for_blame_either():
+    target = curved(1)
+    assert found(nearby(target, 1), of_flow(target), target.sample(64)) == {}
+
+
+def test_a_mode_without_mass_is_not_missed():
+    """A thousandth is below what is said, a tenth above it."""
+    target = curved(0)
+    assert "KF801" not in found(target, two_of(target, 0.001))
+    assert found(target, two_of(target, 0.1))["KF801"].evidence["missed_mass"] == pytest.approx(
+        0.1, abs=0.05
+    )
+
+
+def test_a_spike_on_mass_that_is_covered_counts_for_its_own_mass():
+    """Narrower than what curvature is measured by, so that its proposal covers all of the flow."""
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    spike = torch.tensor([[0.3, 0.2]])
+
+    def log_density(x):
+        narrow = 8 - (x - spike).square().sum(1) / (2 * 1e-3**2)  # e^8 1e-6 of the other mass
+        return torch.logaddexp(-0.5 * x.square().sum(1), narrow)
+
+    measured = energy_of(flow, log_density, torch.cat((flow.sample(200), spike)))
+    assert measured.missed_by > 5 and measured.missed_mass < 0.01
+    assert not list(modes_missed(SimpleNamespace(energy=measured)))
+
+
+def test_given_points_are_climbed_from_and_counted():
+    """A mode so narrow that no climb from afar reaches it is seen by points there alone."""
+
+    def log_density(x):
+        wide = -0.5 * x.square().sum(1)
+        ripples = (20 * x).cos().sum(1).clamp_max(1.9) * 30 * ((x - 5).square().sum(1) < 4)
+        return torch.maximum(wide, ripples - 30)
+
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    x = torch.cat((torch.zeros(3, 2), torch.full((1, 2), 5.0265)))
+    finding = found(flow, log_density, x)["KF801"]
+    assert finding.evidence["points_missed"] == 1 and finding.evidence["worst_point"] == 3
+
+
+def test_points_alone_make_it_fire_where_little_mass_is_found():
+    """Samples of the target, a twentieth of them where the flow is not."""
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+
+    def log_density(x):
+        far = (x - 9).abs().sum(1)  # its maximum is a cusp of little mass
+        return torch.logaddexp(-0.5 * x.square().sum(1), -7 - 3 * far)
+
+    points = torch.cat((flow.sample(95), torch.full((5, 2), 9.0)))
+    finding = found(flow, log_density, points)["KF801"]
+    assert finding.message.startswith("5 of 100 points") and "row 9" in finding.message
+    assert "KF801" not in found(flow, log_density, points[:95])
+
+
+def test_many_dimensions_keep_a_mode_visible():
+    """Of 30, where the maximum of a density is far from its draws."""
+    flow = kf.Flow(kf.StandardNormal(30), kf.ElementwiseAffine(30))
+
+    def log_density(x, other=True):
+        here = -0.5 * x.square().sum(1)
+        there = -0.5 * (x - 3).square().sum(1)
+        return torch.logaddexp(here, there) if other else here
+
+    assert found(flow, log_density)["KF801"].evidence["missed_mass"] == pytest.approx(
+        0.5, abs=0.02
+    )
+    assert found(flow, lambda x: log_density(x, other=False)) == {}
+
+
+def test_heavy_weights_and_few_effective_draws_are_said():
+    narrow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[1.0, 1.0]))
+    finding = found(narrow, lambda x: -0.5 * x.square().sum(1))["KF802"]
+    assert finding.evidence["pareto_k"] > 0.7 and "Pareto k" in finding.message
+    wide = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[-4.0, -4.0]))
+    few = found(wide, lambda x: -0.5 * x.square().sum(1))["KF802"].evidence
+    assert few["effective_sample_size"] < 0.01
+
+
+def test_an_energy_without_a_number_at_draws_is_said():
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    finding = found(flow, lambda x: (x[:, 0] + 1).log() - x.square().sum(1))["KF802"]
+    assert finding.evidence["not_a_number"] > 100 and "no number" in finding.message
+
+
+def test_a_domain_with_an_end_is_no_fault():
+    """-inf is a density of zero."""
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+
+    def log_density(x):
+        return torch.where(x[:, 0] > -3, -0.5 * x.square().sum(1), -math.inf)
+
+    assert found(flow, log_density) == {}
+
+
+@pytest.mark.parametrize(
+    ("flow", "log_density", "message"),
+    [
+        (kf.real_nvp(2, depth=2, hidden=(4,), padding=1), lambda x: x.sum(1), "is a bound"),
+        (kf.real_nvp(2, depth=2, hidden=(4,)), lambda x: x.detach().sum(1), "differentiable"),
+        (kf.real_nvp(2, depth=2, hidden=(4,)), lambda x: x, r"shape \(2048,\)"),
+        (kf.real_nvp(2, depth=2, hidden=(4,)), "energy", "should be a function"),
+    ],
+)
+def test_what_is_no_energy_is_refused_in_a_sentence(flow, log_density, message):
+    with pytest.raises(ArgumentError, match=message):
+        kf.doctor(flow, log_density=log_density)
+
+
+def test_the_doctor_asks_the_energy_and_leaves_the_flow_as_it_is():
+    flow, log_density = curved(0).train(), two_of(curved(0), 0.5)
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    torch.manual_seed(1)
+    drawn = torch.rand(3)
+    torch.manual_seed(1)
+    diagnosis = kf.doctor(flow, log_density=log_density)
+    assert "KF801" in {one.code for one in diagnosis.findings}
+    assert json.loads(diagnosis.to_json())["verdict"].startswith("Believe this flow with care")
+    assert torch.equal(torch.rand(3), drawn) and flow.training
+    assert all(torch.equal(value, before[name]) for name, value in flow.state_dict().items())

@@ -1,0 +1,278 @@
+"""Training on energies: closed forms, modes, what is skipped, told, repeated and refused."""
+
+import math
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.training.variational.settings import checked_energy_settings
+
+MEAN, DEVIATION = torch.tensor([1.0, -0.5]), torch.tensor([0.5, 2.0])
+LOG_Z = math.log(2 * math.pi) + DEVIATION.log().sum().item()
+AWAY, WIDTH = 6.0, 0.5  # of two modes
+LOG_Z_OF_MODES = math.log(2 * math.pi * WIDTH**2)
+
+
+def gaussian(x):
+    """N(MEAN, DEVIATION^2), without its constant."""
+    return -0.5 * ((x - MEAN.to(x)) / DEVIATION.to(x)).square().sum(1)
+
+
+def modes(x):
+    """Two Gaussians, an equal share of the mass each."""
+    away = torch.tensor([AWAY, 0.0]).to(x)
+    here, there = (-0.5 * ((x + sign * away) / WIDTH).square().sum(1) for sign in (1, -1))
+    return torch.logaddexp(here, there) - math.log(2)
+
+
+def lattice(side, mass_squared):
+    """The free scalar field on a periodic square lattice, and its log Z in closed form."""
+
+    def log_density(x):
+        field = x.reshape(-1, side, side)
+        action = 0.5 * mass_squared * field.square()
+        for axis in (1, 2):
+            action = action + 0.5 * (field.roll(1, axis) - field).square()
+        return -action.flatten(1).sum(1)
+
+    wave = (2 * torch.sin(math.pi * torch.arange(side, dtype=torch.float64) / side)).square()
+    eigenvalues = mass_squared + wave[:, None] + wave
+    log_z = 0.5 * side**2 * math.log(2 * math.pi) - 0.5 * eigenvalues.log().sum().item()
+    return log_density, log_z
+
+
+def small(seed=0, features=2, hidden=16):
+    torch.manual_seed(seed)
+    return kf.real_nvp(features, depth=4, hidden=(hidden,), memory="store")
+
+
+def fitted(log_density=gaussian, flow=None, **more):
+    """Returns the result of a short training."""
+    settings = {"steps": 40, "measure_every": 20, "batch_size": 64, "progress": False}
+    return kf.fit_energy(flow or small(), log_density, **{**settings, **more})
+
+
+def test_a_gaussian_is_fitted_and_its_log_z_found():
+    result = fitted(steps=250, measure_every=50, learning_rate=0.02)
+    samples = result.samples
+    assert samples.reverse_kl < 0.01 and samples.effective_sample_size > 0.98
+    assert abs(samples.log_normalizer - LOG_Z) < 5 * samples.log_normalizer_error < 0.02
+    assert samples.free_energy == pytest.approx(-LOG_Z, abs=0.02)
+    first, last = result.history[0], result.history[-1]
+    assert last["free_energy"] < first["free_energy"]
+    assert last["gradient_norm"] < first["gradient_norm"]
+    assert last["condition_number_median"] == pytest.approx(4, rel=0.3)  # 2 / 0.5
+    assert len(result.history) == 5 and last["step"] == 250 and last["skipped_steps"] == 0
+    assert result.stopped_because == "steps" and not result.flow.training
+
+
+def test_the_free_field_has_its_log_z():
+    """On 3 x 3 places, by a flow that mixes them: exact to five standard errors."""
+    log_density, log_z = lattice(3, 1.0)
+    torch.manual_seed(0)
+    flow = kf.real_nvp(9, depth=6, hidden=(16,), memory="store")
+    samples = fitted(log_density, flow, steps=250, learning_rate=0.01, annealing=0.0).samples
+    assert samples.effective_sample_size > 0.7
+    assert abs(samples.log_normalizer - log_z) < 5 * samples.log_normalizer_error < 0.05
+
+
+def test_annealing_reaches_both_modes_where_none_drops_one():
+    """What is dropped is not seen by the draws, and log Z is short of a mode."""
+    how = {"steps": 400, "learning_rate": 0.003, "batch_size": 256, "measure_every": 200}
+    how["seed"] = 1
+    flows = [small(1, hidden=32) for _ in range(2)]
+    dropped = fitted(modes, flows[0], annealing=0.0, **how).samples
+    annealed = fitted(modes, flows[1], annealing=0.8, inverse_temperature=0.05, **how).samples
+    share = (dropped.x[:, 0] > 0).double().mean().item()
+    assert min(share, 1 - share) < 0.001 and dropped.effective_sample_size > 0.9
+    assert dropped.log_normalizer == pytest.approx(LOG_Z_OF_MODES - math.log(2), abs=0.02)
+    assert 0.1 < (annealed.x[:, 0] > 0).double().mean().item() < 0.9
+    assert annealed.log_normalizer == pytest.approx(LOG_Z_OF_MODES, abs=0.3)
+
+
+def test_a_seed_repeats_a_training_and_another_one_does_not():
+    """To the last bit; the generator of torch goes on as if nothing had been."""
+    torch.manual_seed(7)
+    drawn = torch.rand(2)
+    flows = [small(3) for _ in range(3)]
+    torch.manual_seed(7)
+    results = [fitted(flow=flow, seed=seed) for flow, seed in zip(flows, (1, 1, 2), strict=True)]
+    assert torch.equal(torch.rand(2), drawn)
+    timeless = [
+        [{k: v for k, v in line.items() if k != "time_s"} for line in one.history]
+        for one in results
+    ]
+    assert timeless[0] == timeless[1] != timeless[2]
+    assert torch.equal(results[0].samples.x, results[1].samples.x)
+    first, other = (next(one.flow.parameters()) for one in results[1:])
+    assert not torch.allclose(first, other, atol=1e-4)
+
+
+def test_the_weights_are_those_that_are_measured_as_best():
+    """Of the cold intervals; the final draws are none of those that chose."""
+
+    class Listener(kf.Callback):
+        told, states = [], {}
+
+        def on_start(self, flow, settings):
+            self.told.append(("start", settings.steps))
+
+        def on_epoch(self, flow, figures):
+            self.told.append(("epoch", figures["epoch"]))
+            self.states[figures["epoch"]] = {k: v.clone() for k, v in flow.state_dict().items()}
+
+        def on_best(self, flow, figures):
+            self.told.append(("best", figures["epoch"]))
+
+        def on_end(self, result):
+            self.told.append(("end", result.best_epoch))
+
+    listener = Listener()
+    result = fitted(steps=80, callbacks=[listener], learning_rate=0.05, annealing=0.5)
+    cold = [line for line in result.history if line["inverse_temperature"] == 1]
+    assert [line["epoch"] for line in cold] == [3, 4]
+    best = min(cold, key=lambda line: line["free_energy"])
+    assert result.best_epoch == best["epoch"]
+    assert [told for told in listener.told if told[0] in ("start", "end")] == [
+        ("start", 80),
+        ("end", result.best_epoch),
+    ]
+    assert [number for what, number in listener.told if what == "epoch"] == [1, 2, 3, 4]
+    assert [number for what, number in listener.told if what == "best"][-1] == result.best_epoch
+    for name, value in listener.states[result.best_epoch].items():
+        assert torch.equal(value, result.flow.state_dict()[name])
+
+
+def test_weights_of_a_flattened_target_are_not_kept_where_others_are():
+    """The flow is the target at first, and noise and heat lead away: the first is the best."""
+    how = {"steps": 8, "measure_every": 1, "learning_rate": 1e-3, "average": 0.0, "warmup": 0.0}
+    result = fitted(lambda x: -0.5 * x.square().sum(1), annealing=0.5, **how)
+    energy = [line["free_energy"] for line in result.history]
+    assert min(energy[:4]) < min(energy[4:])
+    assert result.best_epoch == 5 + energy[4:].index(min(energy[4:]))
+
+
+def test_a_listener_does_not_change_what_is_trained():
+    with_it, without = fitted(callbacks=[kf.Callback()]), fitted()
+    for one, other in zip(with_it.flow.parameters(), without.flow.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("which", ["path", "total"])
+def test_steps_that_are_not_finite_are_skipped_and_counted(value, which):
+    """Batches whose first draw lies in a hole are no step; the rest trains.
+
+    The gradient is finite there, since a hole is constant.
+    """
+
+    def holes(x):
+        if len(x) != 64 or x[0, 0] < 1.5:
+            return gaussian(x)
+        return torch.cat((x.new_full((1,), value), gaussian(x[1:])))
+
+    result = fitted(holes, steps=40, gradient=which)
+    last = result.history[-1]
+    assert 1 <= last["skipped_steps"] <= 30 and last["blamed"] == "log_density"
+    assert math.isfinite(result.samples.free_energy)
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "blamed"),
+    [
+        (lambda x: gaussian(x) * math.nan if len(x) == 64 else gaussian(x), "from log_density on"),
+        (
+            lambda x: gaussian(x) + (0 * x[:, 0].abs()).sqrt() if len(x) == 64 else gaussian(x),
+            "from the gradient of log_density on",
+        ),
+    ],
+)
+def test_many_in_a_row_end_the_training_with_a_diagnosis(spoiled, blamed):
+    flow = small()
+    before = [p.clone() for p in flow.parameters()]
+    with pytest.raises(NumericalError, match=f"20 steps in a row were not finite, {blamed}"):
+        fitted(spoiled, flow)
+    assert all(map(torch.equal, before, flow.parameters()))
+
+
+def test_a_flow_that_overflows_is_blamed_by_its_layer():
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[-100.0, -100.0]))
+    with pytest.raises(NumericalError, match="should be finite where training starts"):
+        fitted(lambda x: -x.square().sum(1), flow)
+    with pytest.raises(NumericalError, match="from layer 1 ElementwiseAffine on"):
+        fitted(lambda x: -(x.square().sum(1).clamp_max(1e30)), flow)
+
+
+def test_time_ends_a_training_before_its_steps():
+    result = fitted(max_time_s=1e-6)
+    assert result.stopped_because == "max_time_s" and len(result.history) == 1
+    assert result.best_epoch == 1  # at a temperature, for want of another
+
+
+def test_units_and_norms_that_wait_for_data_start_from_the_base():
+    """The doctor does not call the flow unfitted afterwards; its units are those of the energy."""
+    flow = small()
+    result = fitted(flow=flow, steps=1)
+    units = flow.bijection.bijections[0]
+    assert units.fitted and units.deviation.tolist() == pytest.approx([1, 1])
+    assert units.mean.tolist() == pytest.approx([0, 0], abs=1e-6)
+    normed = kf.Flow(kf.StandardNormal(2), kf.Chain([kf.ActNorm(2), kf.ElementwiseAffine(2)]))
+    assert math.isfinite(fitted(flow=normed, steps=1).samples.free_energy)
+    assert not any(one.code == "KF401" for one in kf.doctor(result.flow).findings)
+
+
+def test_the_total_gradient_and_float64_train_too():
+    result = fitted(flow=small().double(), gradient="total", steps=60, learning_rate=0.02)
+    assert result.samples.x.dtype == torch.float64
+    assert result.history[-1]["free_energy"] < result.history[0]["free_energy"]
+
+
+def test_progress_is_shown_when_asked_for(capsys):
+    from kappaflow.training.variational.fit import energy_in_words
+
+    fitted(progress=True)
+    line = {"condition_number_p95": 3.0, "effective_sample_size": 0.5, "free_energy": -1.2}
+    assert energy_in_words(line) == "free energy -1.2, effective 50%, cond 3"
+    lost = dict.fromkeys(line)
+    assert energy_in_words(lost) == "free energy not finite, effective not finite"
+
+
+def test_the_temperature_falls_by_equal_factors_and_ends_at_one():
+    settings = checked_energy_settings(steps=10, annealing=0.4, inverse_temperature=0.0625)
+    betas = [settings.inverse_temperature_at(step) for step in range(10)]
+    assert betas == pytest.approx([0.0625, 0.125, 0.25, 0.5, *[1.0] * 6])
+    none = checked_energy_settings(annealing=0.0)
+    assert none.inverse_temperature_at(0) == 1
+
+
+@pytest.mark.parametrize(
+    ("log_density", "more", "message"),
+    [
+        (lambda x: x.detach().sum(1), {}, "should be differentiable by its argument"),
+        (lambda x: torch.ones(len(x), requires_grad=True), {}, "should be differentiable by"),
+        (lambda x: x, {}, r"shape \(256,\), one number for each"),
+        (lambda x: x.sum(), {}, r"got \(\)"),
+        (lambda x: gaussian(x).numpy(force=True), {}, "got ndarray"),
+        (3.0, {}, "should be a function of points"),
+        (gaussian, {"flow": "real_nvp"}, "'flow' should be a Flow, got str"),
+        (gaussian, {"flow": kf.real_nvp(2, padding=1)}, "is a bound"),
+        (gaussian, {"flow": kf.real_nvp(2, context_features=1)}, "without a context"),
+        (gaussian, {"flow": kf.Flow(kf.StandardNormal(2), kf.Permutation((1, 0)))}, "be trained"),
+        (gaussian, {"steps": 0}, "'steps' should be greater than or equal to 1, got 0"),
+        (gaussian, {"gradient": "score"}, "'gradient' should be 'path' or 'total', got 'score'"),
+        (gaussian, {"inverse_temperature": 0.0}, "'inverse_temperature' should be greater than 0"),
+        (gaussian, {"max_epochs": 3}, "'max_epochs' is no setting of a training on an energy"),
+        (gaussian, {"callbacks": [print]}, "should hold kappaflow.Callback"),
+        (gaussian, {"device": "tpu"}, "'device' should be"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_a_sentence(log_density, more, message):
+    with pytest.raises(ArgumentError, match=message):
+        fitted(log_density, **more)
+
+
+def test_an_energy_that_is_no_number_at_the_start_is_refused():
+    with pytest.raises(NumericalError, match="got nan and other such numbers at all 256 draws"):
+        fitted(lambda x: (x.square().sum(1) * -1 - 1).log())
