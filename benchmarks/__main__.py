@@ -69,6 +69,10 @@ COMMANDS = {
         "splines:splines",
         "Time and weigh flows of spline couplings beside those of other libraries.",
     ),
+    "domains": (
+        "domains:domains",
+        "Train splines on bounded columns by each way to the line, beside the laws themselves.",
+    ),
     "mixing": (
         "mixing:mixing",
         "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",

@@ -57,6 +57,7 @@ def fit_table(
             repair=options.repair,
             split_seed=seed,
             jitter=options.jitter,
+            bounds=options.bounds,
         ),
         Model(model, arguments),
         out,

@@ -40,6 +40,7 @@ class ConditionalFlowDensity(FlowEstimator):
         patience: See there.
         validation_fraction: See there.
         condition_budget: See there.
+        bounds: See there; of targets, by place or as "y0", "y1", ...
         repair: See there.
         device: See there.
         random_state: See there.
@@ -87,6 +88,7 @@ class ConditionalFlowDensity(FlowEstimator):
         features, targets = self._both(X, y, reset=True)
         self._one_target = targets.ndim == 1
         rows = targets.reshape(len(targets), -1)
+        rows = self._within(rows, [f"y{i}" for i in range(rows.shape[1])])
         table = self._table(*distinct(rows, sample_weight, features))
         self.n_targets_ = len(table.columns)
         self._train(table)

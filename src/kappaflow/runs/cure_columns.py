@@ -14,7 +14,7 @@ from kappaflow.runs.job import Tables
 from kappaflow.runs.trainable import Trainable
 
 COLUMN_CURES = ("drop", "jitter")
-GIVEN = ("features", "context_features")  # by the table
+GIVEN = ("features", "context_features", "bounds")  # by the table
 
 
 def near_relation(tables: Tables) -> tuple[str, str] | None:

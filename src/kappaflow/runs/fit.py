@@ -11,6 +11,7 @@ import kappaflow
 from kappaflow._checks import one_of
 from kappaflow.conditioning import layers_of
 from kappaflow.data import Table
+from kappaflow.data.domains import Domains, bounds_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow, invertible_network, nice, planar, radial, real_nvp, spline
 from kappaflow.report import About, write_report
@@ -98,6 +99,7 @@ def fit_run(
     tables = _with_note(model, tables_of(source), checked.condition_budget)
     for note in tables.notes:
         say(note)
+    model = with_bounds(model, tables.domains, tables.train)
     flow = build_flow(model, tables.train, checked.seed)
     about = {"source": asdict(source)}
     result = fit_tables(
@@ -151,6 +153,14 @@ def _with_note(model: Model, tables: Tables, budget: float | None) -> Tables:
         return tables
     said = "one column leaves a coupling nothing to read: the flow is a Gaussian"
     return replace(tables, notes=(*tables.notes, said))
+
+
+def with_bounds(model: Model, domains: Domains, table: Table) -> Model:
+    """Returns a model that knows the domains of the columns of a table."""
+    bounds = bounds_of(domains, table.columns)
+    return (
+        model if bounds is None else replace(model, arguments=model.arguments | {"bounds": bounds})
+    )
 
 
 def build_flow(model: Model, table: Table, seed: int) -> Flow:
@@ -209,9 +219,13 @@ def _about(
     ]
     if source.where:
         data.insert(1, ("rows where", ", ".join(source.where)))
+    if tables.domains:
+        said = (f"{name} {domain.in_words}" for name, domain in tables.domains.items())
+        data.append(("domains", "; ".join(said)))
     if tables.train.context_columns:
         data.append(("given", ", ".join(tables.train.context_columns)))
     described = {"recipe": model.recipe, **model.arguments}
+    described.pop("bounds", None)  # said of the data, by name
     described["layers"] = len(layers_of(flow.core))
     described["parameters"] = f"{sum(p.numel() for p in flow.parameters()):,}"
     trained = [
