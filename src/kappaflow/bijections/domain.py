@@ -325,7 +325,7 @@ def _to_normal(
     from_low: Tensor, to_high: Tensor, length: Tensor | float, *, least: float = 0.0
 ) -> Tensor:
     """Returns the normal quantile of a share of at least `least`, from the nearer end."""
-    is_low = from_low < to_high
+    is_low = from_low <= to_high
     share = torch.where(is_low, from_low, to_high) / length
     share = share.clamp_min(least) if least else share
     z = torch.special.ndtri(share)
