@@ -41,6 +41,8 @@ def test_a_run_keeps_its_bounds(run, bounded, tmp_path, model):
     assert config["model"]["arguments"]["bounds"] == ["circular:0,360", "0,", "0,1", ",5", None]
     report = json.loads((folder / "report.json").read_text())
     said = dict(report["about"]["data"])["domains"]
+    notes = " ".join(report["about"]["notes"])
+    assert ("cuts the circle of 'angle'" in notes) == (model == "real_nvp")
     assert said.startswith("mass above 0; p between 0 and 1; angle on the circle from 0 to 360")
     again = run(*words)
     assert again.status == 0 and "finished already" in again.err

@@ -97,6 +97,7 @@ def fit_run(
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
     checked = checked_settings(**settings)
     tables = _with_note(model, tables_of(source), checked.condition_budget)
+    tables = replace(tables, notes=(*tables.notes, *_of_circles(model, tables.domains)))
     for note in tables.notes:
         say(note)
     model = with_bounds(model, tables.domains, tables.train)
@@ -153,6 +154,17 @@ def _with_note(model: Model, tables: Tables, budget: float | None) -> Tables:
         return tables
     said = "one column leaves a coupling nothing to read: the flow is a Gaussian"
     return replace(tables, notes=(*tables.notes, said))
+
+
+def _of_circles(model: Model, domains: Domains) -> tuple[str, ...]:
+    """Returns what is to be said of circles that a recipe does not keep."""
+    names = [repr(name) for name, domain in domains.items() if domain.circular]
+    if not names or model.recipe == "spline":
+        return ()
+    return (
+        f"{model.recipe} cuts the circle of {' and '.join(names)} where the training rows are "
+        "rarest, and its density has a seam there: spline has none",
+    )
 
 
 def with_bounds(model: Model, domains: Domains, table: Table) -> Model:
