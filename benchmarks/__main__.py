@@ -77,6 +77,10 @@ COMMANDS = {
         "energies:energies",
         "Train flows on energies: gradients, annealing, and a lattice field.",
     ),
+    "domains": (
+        "domains:domains",
+        "Train splines on bounded columns by each way to the line, beside the laws themselves.",
+    ),
     "mixing": (
         "mixing:mixing",
         "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",

@@ -117,6 +117,21 @@ def started(features: int) -> kf.ActNorm:
     return norm
 
 
+def turning(partition: kf.Partition, context: int = 0) -> kf.RotationCoupling:
+    """Returns a coupling that turns angles, of which it reads cosines and sines."""
+    kept, changed = len(partition.kept), len(partition.changed)
+    network = kf.MLP(2 * kept, 2 * changed, (8,), context_features=context)
+    net = kf.AnglesIn(network, range(kept), half_period=5.0) if kept else network
+    return kf.RotationCoupling(partition, net, half_period=5.0, context_features=context)
+
+
+def cut() -> kf.Domain:
+    """Returns a domain that has seen where its angles are rarest."""
+    domain = kf.Domain(["circular:0,3", (0, 3)])
+    domain.fit(torch.tensor([[0.1, 1.0], [0.5, 2.0], [2.6, 2.5], [2.9, 1.5]]))
+    return domain
+
+
 def fitted(features: int, **settings) -> kf.Standardize:
     """Returns a Standardize that has seen its rows."""
     units = kf.Standardize(features, **settings)
@@ -297,6 +312,22 @@ BIJECTIONS = {
     ),
     "InvertibleConv1x1, lu": Case(lambda: kf.InvertibleConv1x1(3), (3, 2, 2)),
     "InvertibleConv1x1, plain": Case(lambda: kf.InvertibleConv1x1(2, form="plain"), (2, 1, 3)),
+    "CircleToLine": Case(
+        lambda: kf.CircleToLine(3, [0, 2], half_period=5.0), (3,), interval=(-5.0, 5.0)
+    ),
+    "CircleToLine, one feature": Case(
+        lambda: kf.CircleToLine(1, [0], half_period=0.5), (1,), interval=(-0.5, 0.5)
+    ),
+    "Domain": Case(
+        lambda: kf.Domain([None, "positive", (0, 1), ",2", "-1,", "circular"]),
+        (6,),
+        interval=(0.0, 1.0),
+    ),
+    "Domain, one feature": Case(lambda: kf.Domain([(-2, 5)]), (1,), interval=(-2.0, 5.0)),
+    "Domain, circles stay circles": Case(
+        lambda: kf.Domain(["circular:0,360", None], circle=5.0), (2,), interval=(0.0, 360.0)
+    ),
+    "Domain, cut where rows are rarest": Case(lambda: cut(), (2,), interval=(0.0, 3.0)),
     "InvertibleConv1x1, qr": Case(lambda: kf.InvertibleConv1x1(3, form="qr"), (3, 2, 1)),
     "InvertibleConv1x1, svd": Case(
         lambda: kf.InvertibleConv1x1(4, form="svd", condition_bound=3.0), (4, 1, 2)
@@ -375,6 +406,10 @@ BIJECTIONS = {
     "Radial, one feature": Case(lambda: kf.Radial(1, seed=0), (1,)),
     "Radial, odd width, contracting": Case(lambda: drawn_in(kf.Radial(5), -3.0), (5,)),
     "Radial, stretching": Case(lambda: drawn_in(kf.Radial(2), 8.0), (2,)),
+    "RotationCoupling": Case(lambda: turning(half(4)), (4,), interval=(-5.0, 5.0)),
+    "RotationCoupling, context only": Case(
+        lambda: turning(kf.Partition(2, ()), context=2), (2,), 2, interval=(-5.0, 5.0)
+    ),
     "SVDLinear": Case(lambda: kf.SVDLinear(4), (4,)),
     "SVDLinear, one feature": Case(lambda: kf.SVDLinear(1), (1,)),
     "SVDLinear, odd width, channels": Case(lambda: kf.SVDLinear(3), (3, 2, 1)),
@@ -417,6 +452,7 @@ BIJECTIONS = {
         lambda: kf.Logit(0.0, 16.0, margin=0.05, padding=1), (3, 2), interval=(0.0, 16.0)
     ),
     "Standardize, padding": Case(lambda: fitted(3, padding=2), (3,)),
+    "Standardize, one feature left": Case(lambda: fitted(3, left=[1]), (3,)),
     "Standardize, images": Case(lambda: kf.Standardize(2), (2, 3, 1)),
     "Standardize, fresh": Case(lambda: kf.Standardize(2), (2,)),
     "Standardize, fitted": Case(lambda: fitted(3), (3,)),
@@ -480,6 +516,9 @@ FLOWS = {
         interval=(0.0, 1.0),
     ),
     "Flow, embedding": Case(lambda: kf.Flow(StandardNormal(3), embedded()), (3,), 5),
+    "invertible_network, bounds": Case(
+        lambda: kf.invertible_network(2, bounds=["positive", None]), (2,), interval=(0.0, 1.0)
+    ),
     "nice": Case(lambda: kf.nice(4, depth=3, hidden=(8,)), (4,)),
     "nice, one feature": Case(lambda: kf.nice(1), (1,)),
     "nice, one feature, context": Case(
@@ -493,15 +532,33 @@ FLOWS = {
     "zuko_flow, context": Case(
         lambda: kf.zuko_flow(3, "realnvp", depth=2, hidden=(8,), context_features=2), (3,), 2
     ),
+    "nice, bounds": Case(
+        lambda: kf.nice(3, depth=2, hidden=(8,), bounds=["2,", ",5", None]),
+        (3,),
+        interval=(2.0, 5.0),
+    ),
     "planar": Case(lambda: kf.planar(4), (4,)),
+    "planar, bounds": Case(
+        lambda: kf.planar(2, depth=2, bounds=["positive", None]), (2,), interval=(0.0, 3.0)
+    ),
     "planar, odd": Case(lambda: kf.planar(5, depth=3), (5,)),
     "planar, one feature": Case(lambda: kf.planar(1, depth=2), (1,)),
     "radial": Case(lambda: kf.radial(4), (4,)),
+    "radial, bounds": Case(
+        lambda: kf.radial(2, depth=2, bounds=[(0, 1), None]), (2,), interval=(0.0, 1.0)
+    ),
     "radial, odd": Case(lambda: kf.radial(3, depth=3), (3,)),
     "radial, one feature": Case(lambda: kf.radial(1, depth=2), (1,)),
     "real_nvp": Case(lambda: kf.real_nvp(4, depth=4, hidden=(8, 8)), (4,)),
     "real_nvp, fitted units": Case(
         lambda: fitted_flow(kf.real_nvp(3, depth=3, hidden=(8,), context_features=2)), (3,), 2
+    ),
+    "real_nvp, bounds, a circle that is cut": Case(
+        lambda: kf.real_nvp(
+            4, depth=3, hidden=(8,), bounds=["positive", None, (0, 1), "circular"], start="whiten"
+        ),
+        (4,),
+        interval=(0.0, 1.0),
     ),
     "real_nvp, one feature": Case(lambda: kf.real_nvp(1), (1,)),
     "real_nvp, one feature, context": Case(
@@ -555,6 +612,19 @@ FLOWS = {
             6, depth=3, hidden=(8,), partition=kf.Partition(6, (5, 1)), memory="store"
         ),
         (6,),
+    ),
+    "spline, bounds, circles": Case(
+        lambda: kf.spline(
+            4, depth=4, hidden=(8,), bounds=["circular", "positive", (0, 1), "circular:0,1"]
+        ),
+        (4,),
+        interval=(0.0, 1.0),
+    ),
+    "spline, a circle, context": Case(
+        lambda: kf.spline(2, depth=2, hidden=(8,), bounds=["circular", None], context_features=2),
+        (2,),
+        2,
+        interval=(-3.0, 3.0),
     ),
     "spline": Case(lambda: kf.spline(4, depth=3, hidden=(8,)), (4,)),
     "spline, fitted units, odd, context": Case(

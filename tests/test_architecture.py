@@ -15,6 +15,7 @@ LAYOUT = [
     ("errors",),
     ("_checks",),
     ("registry",),
+    ("domains",),
     ("storage",),
     ("replay",),
     ("memory",),

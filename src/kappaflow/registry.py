@@ -142,6 +142,11 @@ def describe(value: Any) -> Any:  # noqa: ANN401
     return {"name": name, "arguments": {key: describe(item) for key, item in arguments.items()}}
 
 
+def take_description(target: object, source: object) -> None:
+    """Makes an object be described as another one, of whose parts it now consists."""
+    object.__setattr__(target, _ATTRIBUTE, getattr(source, _ATTRIBUTE))
+
+
 def _register_own() -> None:
     """Imports the packages of this library that register names, which a program may not have."""
     for package in OWN:

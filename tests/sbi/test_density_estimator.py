@@ -119,6 +119,18 @@ def test_an_embedding_net_sees_conditions_as_they_are():
     assert kf.wrap(estimator) is estimator.flow
 
 
+def test_parameters_with_a_domain_are_drawn_inside():
+    """Bounds are arguments of the recipe; parameters outside have no density."""
+    theta, x = torch.stack([torch.randn(99), torch.randn(99).exp()], 1), torch.randn(99, 3)
+    theta[:, 0] = theta[:, 0].clamp(-3, 3)
+    build = density_estimator("spline", depth=2, hidden=(8,), bounds=["circular", "positive"])
+    estimator = build(theta, x)
+    assert estimator.log_prob(theta[None], x).isfinite().all()
+    drawn = estimator.sample((400,), x[:2])
+    assert (drawn[..., 1] > 0).all() and (drawn[..., 0].abs() <= torch.pi).all()
+    assert torch.isneginf(estimator.log_prob(-theta[None], x)).all()
+
+
 def test_what_a_flow_cannot_be_of_is_said():
     with pytest.raises(ArgumentError, match="'theta' should be rows"):
         density_estimator()(torch.randn(5, 2, 2), torch.randn(5, 3))

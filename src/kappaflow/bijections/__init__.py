@@ -3,6 +3,7 @@
 from kappaflow.bijections.actnorm import ActNorm
 from kappaflow.bijections.conv1x1 import InvertibleConv1x1
 from kappaflow.bijections.coupling import AdditiveCoupling, AffineCoupling
+from kappaflow.bijections.domain import CircleToLine, Domain
 from kappaflow.bijections.elementwise import ElementwiseAffine, Logit, Standardize
 from kappaflow.bijections.factored import LULinear, QRLinear, SVDLinear
 from kappaflow.bijections.image_chain import ImageChain
@@ -12,6 +13,7 @@ from kappaflow.bijections.multiscale import MultiScale
 from kappaflow.bijections.permutation import Permutation
 from kappaflow.bijections.planar import Planar
 from kappaflow.bijections.radial import Radial
+from kappaflow.bijections.rotation_coupling import RotationCoupling
 from kappaflow.bijections.sigmoid_coupling import SigmoidCoupling
 from kappaflow.bijections.spline_coupling import SplineCoupling
 from kappaflow.bijections.squeeze import Squeeze
@@ -21,6 +23,8 @@ __all__ = [
     "ActNorm",
     "AdditiveCoupling",
     "AffineCoupling",
+    "CircleToLine",
+    "Domain",
     "ElementwiseAffine",
     "Flatten",
     "ImageChain",
@@ -34,6 +38,7 @@ __all__ = [
     "Planar",
     "QRLinear",
     "Radial",
+    "RotationCoupling",
     "SVDLinear",
     "SigmoidCoupling",
     "SplineCoupling",

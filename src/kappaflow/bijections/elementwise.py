@@ -33,9 +33,10 @@ class Standardize(Bijection):
         features: Number of features: dimension 1 of the points.
         padding: The last so many of them are no data, and are left as they are: see
             `kappaflow.Pad`.
+        left: Features that are left as they are, such as angles in the units of their circle.
 
     Raises:
-        ArgumentError: No feature is left beside the padding.
+        ArgumentError: No feature is left beside the padding, or `left` names what is no feature.
 
     Example:
         >>> units = Standardize(1)
@@ -47,10 +48,15 @@ class Standardize(Bijection):
     is_linear = True
     is_units = True
 
-    def __init__(self, features: int, *, padding: int = 0) -> None:
+    def __init__(self, features: int, *, padding: int = 0, left: Sequence[int] = ()) -> None:
         super().__init__()
         self.features = positive_int("features", features)
         self.padding = natural_int("padding", padding)
+        self.left = list(left)
+        if not set(self.left) <= set(range(features)):
+            raise ArgumentError(
+                f"'left' should name features from 0 to {features - 1}, got {self.left}."
+            )
         if self.padding >= features:
             raise ArgumentError(
                 f"'padding' should be less than the {features} features, got {padding}: it is "
@@ -70,6 +76,7 @@ class Standardize(Bijection):
         mean, deviation = moments(feature_batch("x", x, self.features)[:, :own])
         self.mean[:own] = mean
         self.deviation[:own] = deviation
+        self.mean[self.left], self.deviation[self.left] = 0.0, 1.0
         self.fitted.fill_(True)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -94,7 +101,8 @@ class Standardize(Bijection):
 
     def extra_repr(self) -> str:
         padding = f", padding={self.padding}" if self.padding else ""
-        return f"features={self.features}{padding}, fitted={in_words(self.fitted)}"
+        left = f", left={self.left}" if self.left else ""
+        return f"features={self.features}{padding}{left}, fitted={in_words(self.fitted)}"
 
 
 @register("ElementwiseAffine")

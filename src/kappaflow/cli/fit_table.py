@@ -61,6 +61,7 @@ def fit_table(
             repair=options.repair,
             split_seed=seed,
             jitter=options.jitter,
+            bounds=options.bounds,
         ),
         _model(model, recipe, options, pilot_s),
         out,

@@ -19,9 +19,10 @@ def score(
     """Write the log-density of each row or image, and its percentile among those trained on.
 
     log_prob is in nats, in the units of the data; with padding that has no density there is only
-    joint_log_prob, of a row and its padding, which is no likelihood. A percentile of 1 means that
-    99 % of the training rows lie where the density is higher. Of images there are
-    bits_per_dimension too, and the name of the file, or its number from 0.
+    joint_log_prob, of a row and its padding, which is no likelihood. Outside of the bounds that a
+    column was given the density is 0, and log_prob -inf; how many rows lie there is said. A
+    percentile of 1 means that 99 % of the training rows lie where the density is higher. Of images
+    there are bits_per_dimension too, and the name of the file, or its number from 0.
 
     Parameters
     ----------
@@ -33,6 +34,8 @@ def score(
     out
         A csv, parquet, arrow, npy or npz file; - is csv on standard output.
     """
+    import numpy as np
+
     from kappaflow.data import check_writable, write_table
     from kappaflow.runs import is_image_run, score_image_run, score_run
 
@@ -47,6 +50,12 @@ def score(
         )
     if "joint_log_prob" in scores:
         say(JOINT)
+    without = int(np.isneginf(first).sum()) if first.dtype.kind == "f" else 0
+    if without:
+        say(
+            f"{without:,} of {len(first):,} rows have a log_prob of -inf: outside of the bounds "
+            "that columns were given the density is 0"
+        )
     write_table(scores, out)
     if out != "-":
         what = "images" if of_images else "rows"

@@ -59,6 +59,9 @@ class TableOptions:
     jitter
         Columns to add Gaussian noise of 1e-3 of their spread to, such as one that nearly follows
         from others.
+    bounds
+        Domains of columns, in which all samples then lie, such as: --bounds mass=positive p=0,1
+        x=2, angle=circular:0,360 (above 2; a circle of degrees; circular alone is one of radians).
     """
 
     partition: Literal["half", "alternating", "random", "random-half"] | None = None
@@ -79,9 +82,10 @@ class TableOptions:
     condition_budget: float | None = None
     repair: Literal["drop", "jitter"] | None = None
     jitter: Names = None
+    bounds: Names = None
 
 
-OF_SOURCE = ("columns", "exclude", "context", "where", "against", "repair", "jitter")
+OF_SOURCE = ("columns", "exclude", "context", "where", "against", "repair", "jitter", "bounds")
 OF_TRAINING = ("condition_budget",)
 OF_ANY = ("memory",)  # what may be said and leave the model open
 ZUKO = tuple(

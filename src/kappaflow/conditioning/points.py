@@ -61,7 +61,25 @@ def checked_points(
         raise ArgumentError(
             f"'context' should have a row for each of the {len(x)} points, got {len(context)}."
         )
-    return joined_points(module, x) if isinstance(module, Flow) else x, context
+    if not isinstance(module, Flow):
+        return x, context
+    joined = joined_points(module, x)
+    _check_domain(module, joined)
+    return joined, context
+
+
+def _check_domain(flow: Flow, joined: Tensor) -> None:
+    """Refuses points outside of the domain of a flow, which have no latent."""
+    if flow.domain is None:
+        return
+    outside = flow.domain.outside(joined).nonzero().flatten()
+    if len(outside):
+        domains = flow.domain.domains
+        said = ", ".join(f"x[{i}] {one.in_words}" for i, one in enumerate(domains) if one)
+        raise ArgumentError(
+            f"'x' should lie in the domain of the flow, {said}: row {int(outside[0])} does not"
+            f"{f', and {len(outside) - 1:,} more' if len(outside) > 1 else ''}."
+        )
 
 
 @torch.no_grad()

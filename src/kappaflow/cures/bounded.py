@@ -5,7 +5,7 @@ import torch
 
 from kappaflow._checks import finite_float
 from kappaflow.bijection import Bijection
-from kappaflow.bijections import Permutation, Standardize, SVDLinear
+from kappaflow.bijections import Permutation, SVDLinear
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.rewrite.affine import affine_map
@@ -48,7 +48,7 @@ def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[flo
         raise ArgumentError(f"'condition_bound' should be above 1, got {condition_bound}.")
     parts = parts_of(flow, stacks=True)
     units = 0
-    while units < len(parts) and isinstance(parts[units], Standardize):
+    while units < len(parts) and parts[units].is_units:
         units += 1
     replaced: list[float] = []
 

@@ -14,12 +14,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kappaflow._checks import one_of
 from kappaflow.data import Table, load_table, prepare, split, weighted
+from kappaflow.data.domains import Bounds, domains_of, put_back, within
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.estimator.packed import packed, unpacked
 from kappaflow.estimator.rows import Floats, renamed
 from kappaflow.flows import Flow
-from kappaflow.runs.recipes import CONDITIONAL, COUPLINGS, Model, build_flow
+from kappaflow.runs.recipes import CONDITIONAL, COUPLINGS, Model, build_flow, with_bounds
 from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
 
 RandomState = int | np.random.RandomState | None
@@ -48,6 +49,7 @@ class FlowEstimator(BaseEstimator):
         patience: int = 30,
         validation_fraction: float = 0.1,
         condition_budget: float | None = None,
+        bounds: Bounds | None = None,
         repair: Literal["jitter"] | None = None,
         device: str | None = None,
         random_state: RandomState = None,
@@ -64,6 +66,7 @@ class FlowEstimator(BaseEstimator):
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.condition_budget = condition_budget
+        self.bounds = bounds
         self.repair = repair
         self.device = device
         self.random_state = random_state
@@ -87,6 +90,22 @@ class FlowEstimator(BaseEstimator):
         x = torch.from_numpy(self._checked(X))
         return doctor(self.flow_, x)
 
+    def _names(self) -> Sequence[str] | None:
+        """Returns the names that columns were given with."""
+        return getattr(self, "feature_names_in_", None)
+
+    def _within(self, values: Floats, names: Sequence[str] | None = None) -> Floats:
+        """Returns rows whose values lie in the domains of their columns, or says which do not."""
+        one_of("repair", self.repair, (None, "jitter"))  # what drops rows has another density
+        table = load_table(values)
+        if names is not None:
+            table = renamed(table, list(map(str, names)))
+        domains = domains_of(self.bounds, table)
+        table, notes = within(table, domains, repair="jitter" if self.repair else None)
+        for note in notes:
+            warnings.warn(note, DataWarning, stacklevel=3)
+        return table.values
+
     def _table(
         self, values: Floats, weights: ArrayLike | None = None, given: Floats | None = None
     ) -> Table:
@@ -108,7 +127,6 @@ class FlowEstimator(BaseEstimator):
         elif names is not None:
             table = renamed(table, list(map(str, names)))
         table = weighted(table, weights)
-        one_of("repair", self.repair, (None, "jitter"))  # what drops columns has another density
         if len(table) <= len(table.columns):
             notes = (
                 f"{len(table)} rows are too few for {len(table.columns)} columns, which then "
@@ -118,7 +136,7 @@ class FlowEstimator(BaseEstimator):
             table, notes = prepare(table, repair="jitter" if self.repair else None)
         for note in notes:
             warnings.warn(note, DataWarning, stacklevel=4)
-        return table
+        return put_back(table, domains_of(self.bounds, table))
 
     def _train(self, table: Table, kept: tuple[float, ...] = ()) -> tuple[Table, ...]:
         """Trains a flow on a part of a table, and returns parts that it has not seen.
@@ -176,7 +194,9 @@ class FlowEstimator(BaseEstimator):
                 f"{model!r}."
             )
         try:
-            flow = build_flow(Model(model, {**arguments, **(self.options or {})}), table, seed)
+            asked = Model(model, {**arguments, **(self.options or {})})
+            asked = with_bounds(asked, domains_of(self.bounds, table), table)
+            flow = build_flow(asked, table, seed)
         except TypeError as error:
             raise ArgumentError(
                 f"'options' should hold arguments of kappaflow.{model}: {error}."

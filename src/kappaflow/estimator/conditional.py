@@ -40,6 +40,7 @@ class ConditionalFlowDensity(FlowEstimator):
         patience: See there.
         validation_fraction: See there.
         condition_budget: See there.
+        bounds: See there; of targets, by place or as "y0", "y1", ...
         repair: See there.
         device: See there.
         random_state: See there.
@@ -87,6 +88,7 @@ class ConditionalFlowDensity(FlowEstimator):
         features, targets = self._both(X, y, reset=True)
         self._one_target = targets.ndim == 1
         rows = targets.reshape(len(targets), -1)
+        rows = self._within(rows, [f"y{i}" for i in range(rows.shape[1])])
         table = self._table(*distinct(rows, sample_weight, features))
         self.n_targets_ = len(table.columns)
         self._train(table)
@@ -175,8 +177,15 @@ class ConditionalFlowDensity(FlowEstimator):
             (n,) for one level and (m, n) for several; with several targets (..., n, targets).
 
         Raises:
-            ArgumentError: A level is not between 0 and 1.
+            ArgumentError: A level is not between 0 and 1, or a target is circular.
         """
+        check_is_fitted(self)
+        domain = self.flow_.domain
+        if domain is not None and any(one and one.circular for one in domain.domains):
+            raise ArgumentError(
+                "'y' should not be circular for quantiles and means, which a circle does not "
+                "have: use sample or log_prob."
+            )
         levels = np.asarray(q, dtype=np.float64)
         if levels.ndim > 1 or not ((levels > 0) & (levels < 1)).all():
             raise ArgumentError(f"'q' should be one or more numbers between 0 and 1, got {q!r}.")

@@ -34,6 +34,8 @@ class FlowDensity(DensityMixin, FlowEstimator):
         validation_fraction: Share of the rows that decides when.
         condition_budget: Keeps the 95 % quantile of the condition number within this; None for no
             such request.
+        bounds: Domains of columns by name or place, in which all samples then lie, such as
+            {"mass": "positive", 1: (0, 1)}; a score outside of them is -inf.
         repair: "jitter" adds a little noise to columns that leave the rows without a density.
         device: Where to train, "cpu" or "cuda".
         random_state: Decides weights, splits and the order of rows.
@@ -75,7 +77,7 @@ class FlowDensity(DensityMixin, FlowEstimator):
             ArgumentError: A parameter or a weight is wrong.
             DataError: The rows have no density that a flow could fit.
         """
-        values = self._rows(X, at_least=2)
+        values = self._within(self._rows(X, at_least=2), self._names())
         self._train(self._table(*distinct(values, sample_weight)))
         return self
 

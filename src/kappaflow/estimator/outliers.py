@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import OutlierMixin
 
+from kappaflow.data.domains import Bounds
 from kappaflow.errors import ArgumentError
 from kappaflow.estimator.base import FlowEstimator, RandomState
 from kappaflow.estimator.rows import Floats
@@ -35,6 +36,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         patience: See there.
         validation_fraction: See there.
         condition_budget: See there.
+        bounds: See there.
         repair: See there.
         device: See there.
         random_state: See there.
@@ -76,6 +78,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         patience: int = 30,
         validation_fraction: float = 0.1,
         condition_budget: float | None = None,
+        bounds: Bounds | None = None,
         repair: Literal["jitter"] | None = None,
         device: str | None = None,
         random_state: RandomState = None,
@@ -93,6 +96,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
             patience=patience,
             validation_fraction=validation_fraction,
             condition_budget=condition_budget,
+            bounds=bounds,
             repair=repair,
             device=device,
             random_state=random_state,
@@ -119,7 +123,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
             value = getattr(self, name)
             if not (isinstance(value, float | int) and 0 < value < 1):
                 raise ArgumentError(f"'{name}' should be between 0 and 1, got {value!r}.")
-        values = self._rows(X, at_least=3)
+        values = self._within(self._rows(X, at_least=3), self._names())
         (calibration,) = self._train(self._table(values), kept=(self.calibration_fraction,))
         scores = np.sort(self._log_prob(calibration.values))
         self.calibration_scores_ = scores

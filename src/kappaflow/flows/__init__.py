@@ -2,6 +2,7 @@
 
 from kappaflow.flows.augment import Augmentation, Dequantize
 from kappaflow.flows.base import Base, StandardNormal
+from kappaflow.flows.bounded import set_bounds
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.glow import glow
 from kappaflow.flows.importance import importance_weighted_log_prob
@@ -48,6 +49,7 @@ __all__ = [
     "real_nvp",
     "real_nvp_image",
     "reconstruct",
+    "set_bounds",
     "spline",
     "zuko_flow",
 ]

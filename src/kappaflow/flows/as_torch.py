@@ -6,10 +6,31 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform, constraints
 
+from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
     from kappaflow.flows.flow import Flow
+
+
+def support_of(flow: "Flow") -> constraints.Constraint:
+    """Returns where the density of a flow can be above 0, as a constraint on its points."""
+    if flow.domain is None:
+        return constraints.independent(constraints.real, len(flow.event_shape))
+    own = [_constraint(domain) for domain in flow.domain.domains[: flow.event_shape[0]]]
+    return constraints.stack(own, dim=-1)  # pyright: ignore[reportCallIssue]
+
+
+def _constraint(domain: Interval | None) -> constraints.Constraint:
+    """Returns a domain as a constraint; torch has no open interval, so that ends are in one."""
+    if domain is None:
+        return constraints.real
+    if domain.high is None:
+        is_positive = domain.low == 0
+        return constraints.positive if is_positive else constraints.greater_than(domain.low)
+    if domain.low is None:
+        return constraints.less_than(domain.high)
+    return constraints.interval(domain.low, domain.high)
 
 
 class FlowTransform(Transform, nn.Module):
@@ -31,7 +52,7 @@ class FlowTransform(Transform, nn.Module):
         self.flow, self.context = flow, context
         latent = flow.base.event_shape
         self.domain = constraints.independent(constraints.real, len(latent))
-        self.codomain = constraints.independent(constraints.real, len(flow.event_shape))
+        self.codomain = support_of(flow)
 
     @property
     def flow_to_examine(self) -> "Flow":
@@ -113,8 +134,8 @@ class FlowDistribution(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """All real points."""
-        return constraints.independent(constraints.real, len(self.event_shape))
+        """All real points, or those of the domain of the flow."""
+        return support_of(self.flow)
 
     def expand(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, batch_shape: tuple[int, ...], _instance: "FlowDistribution | None" = None

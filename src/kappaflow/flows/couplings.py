@@ -7,13 +7,14 @@ import torch
 
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import Permutation, Standardize
+from kappaflow.bijections import Permutation
 from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.bijections.mixing import check_form, mixing_layer
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Whiten
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.leading import Bounds, leading
 from kappaflow.flows.pad import Padding
 from kappaflow.flows.pad_kinds import checked_padding, padding_features
 from kappaflow.nets import StandardizeInputs
@@ -34,6 +35,8 @@ def coupling_flow(
     context_features: int,
     seed: int,
     start: str,
+    bounds: Bounds = None,
+    circle: float | None = None,
     mixing: str | None = None,
     condition_bound: float | None = None,
     memory: str = "recompute",
@@ -55,6 +58,8 @@ def coupling_flow(
         context_features: Width of the context, 0 for none.
         seed: Draws the random partitions, and the rotations at which linear maps begin.
         start: "identity", or "whiten" for a `Whiten` in front of the couplings.
+        bounds: The domain of each feature, None for none.
+        circle: Half the length of circles that the couplings know; None to cut them.
         mixing: Form of a linear map in front of each coupling; None for none.
         condition_bound: For mixing="svd": the largest condition number of each.
         memory: What is kept for the backward pass.
@@ -102,8 +107,8 @@ def coupling_flow(
     if context_features:
         before["embedding"] = StandardizeInputs(context_features)
         before["context_features"] = context_features
-    units = Standardize(joint, padding=extra)
-    return Flow(StandardNormal(joint), Chain([units, *run, *last], **before), added)
+    units = leading(features, bounds, padding=extra, circle=circle)
+    return Flow(StandardNormal(joint), Chain([*units, *run, *last], **before), added)
 
 
 def _mixed(

@@ -1,7 +1,7 @@
 """A flow: a standard base, and the bijection that carries data to it."""
 
 import math
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Literal
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import MultiScale
+from kappaflow.bijections import Domain, MultiScale
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.as_torch import FlowDistribution, FlowTransform
 from kappaflow.flows.augment import Augmentation
@@ -99,6 +99,12 @@ class Flow(nn.Module):
         return self._chain()[: self._leading()]
 
     @property
+    def domain(self) -> Domain | None:
+        """The domain of the features, where some have one: the first of the `units`."""
+        leading = takewhile(lambda part: part.is_units, self._chain())
+        return next((part for part in leading if isinstance(part, Domain)), None)
+
+    @property
     def core(self) -> Chain:
         """The bijection without its `units`: what acts on standardised columns."""
         return self._chain()[self._leading() :]
@@ -113,8 +119,11 @@ class Flow(nn.Module):
     ) -> Tensor:
         """Returns log p(x | context) in nats, in the units of x; exact without an augmentation.
 
-        With one it is random: log p(x, e) - log q(e | x), whose mean is a lower bound; with more
-        samples their importance-weighted mean, a bound that is the tighter the more there are.
+        Of a point outside of the domain of its columns, or on an end of it, it is -inf.
+
+        With an augmentation it is random: log p(x, e) - log q(e | x), whose mean is a lower bound;
+        with more samples their importance-weighted mean, a bound that is the tighter the more
+        there are.
 
         Where e has no density (`ZeroPad`, copies without noise), this is log p(x, e), the joint
         density of the point and its padding: no likelihood of x, and not to be compared with one.
@@ -172,9 +181,17 @@ class Flow(nn.Module):
         return self.joined_log_prob(self.augment.join(x, e), context)
 
     def joined_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
-        """Returns the density (B,) of points as the bijection takes them; exact."""
+        """Returns the density (B,) of points as the bijection takes them; exact.
+
+        Outside of the `domain` of the flow it is 0, and its logarithm -inf.
+        """
+        domain = self.domain
+        outside = None if domain is None else domain.outside(joined)
+        if domain is not None and outside is not None:
+            joined = torch.where(outside[:, None], joined.new_tensor(domain.inside), joined)
         z, log_det = self.bijection(joined, context)
-        return self.base.log_prob(z, context) + log_det
+        log_prob = self.base.log_prob(z, context) + log_det
+        return log_prob if outside is None else log_prob.masked_fill(outside, -math.inf)
 
     def joined(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Returns points as the bijection takes them, joined with a draw."""

@@ -7,11 +7,12 @@ from numpy.polynomial.hermite_e import hermegauss
 
 from kappaflow._checks import finite_float, natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import LeakyReLU, Linear, Standardize, SVDLinear
+from kappaflow.bijections import LeakyReLU, Linear, SVDLinear
 from kappaflow.bijections.mixing import rotated
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.leading import Bounds, leading
 from kappaflow.registry import register
 
 NODES = 100  # of the quadrature
@@ -26,6 +27,7 @@ def invertible_network(
     condition_number: float = 10.0,
     negative_slope: float = 0.2,
     smoothing: float = 0.3,
+    bounds: Bounds = None,
     seed: int = 0,
 ) -> Flow:
     """Returns an invertible feed-forward network: square linear layers, leaky ReLU between them.
@@ -42,6 +44,9 @@ def invertible_network(
         negative_slope: Of the leaky ReLU, above 0.
         smoothing: Rounds its corner, see `LeakyReLU`; 0 for the corner itself, with which maximum
             likelihood trains badly.
+        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
+            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
+            where the training rows are rarest.
         seed: Draws the rotations.
 
     Returns:
@@ -61,7 +66,7 @@ def invertible_network(
         >>> invertible_network(4, depth=2).sample(3).shape
         torch.Size([3, 4])
     """
-    layers: list[Bijection] = [Standardize(features)]
+    layers: list[Bijection] = leading(features, bounds)
     positive_int("depth", depth, "depth counts linear layers.")
     one_of("linear", linear, ("svd", "plain"))
     if finite_float("condition_number", condition_number) < 1:

@@ -6,6 +6,7 @@ from kappaflow._checks import positive_int
 from kappaflow.bijections import ElementwiseAffine
 from kappaflow.flows.couplings import coupling_flow
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.leading import Bounds
 from kappaflow.flows.pad import Padding
 from kappaflow.flows.pad_kinds import checked_padding, padding_features
 from kappaflow.partition import Partition
@@ -21,6 +22,7 @@ def nice(
     partition: str | Partition = "half",
     padding: int | Padding | None = None,
     context_features: int = 0,
+    bounds: Bounds = None,
     memory: str = "recompute",
     residual: bool = False,
     dropout: float = 0.0,
@@ -44,6 +46,9 @@ def nice(
             `CouplingStack`.
         residual: Add each hidden layer of the conditioners to the next of equal width.
         dropout: Share of the conditioners' hidden units that a training step leaves out.
+        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
+            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
+            where the training rows are rarest.
         seed: Draws the random partitions.
         start: "identity", or "whiten": six linear couplings in front, which the first
             `kappaflow.fit` sets so that the training rows are uncorrelated, and which learn on.
@@ -67,6 +72,7 @@ def nice(
         partition=partition,
         padding=padding,
         context_features=context_features,
+        bounds=bounds,
         memory=memory,
         residual=residual,
         dropout=dropout,

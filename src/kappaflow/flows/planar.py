@@ -2,14 +2,15 @@
 
 from kappaflow._checks import natural_int, positive_int
 from kappaflow.bijection import Chain
-from kappaflow.bijections import Planar, Standardize
+from kappaflow.bijections import Planar
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.leading import Bounds, leading
 from kappaflow.registry import register
 
 
 @register("planar")
-def planar(features: int, *, depth: int = 8, seed: int = 0) -> Flow:
+def planar(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 0) -> Flow:
     """Returns a planar flow: maps that each move points along one direction.
 
     A new flow is the identity. Each map begins with a direction w of its own to look along, and
@@ -18,6 +19,9 @@ def planar(features: int, *, depth: int = 8, seed: int = 0) -> Flow:
     Args:
         features: Number of features.
         depth: Number of planar maps.
+        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
+            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
+            where the training rows are rarest.
         seed: Draws the directions.
 
     Returns:
@@ -33,8 +37,8 @@ def planar(features: int, *, depth: int = 8, seed: int = 0) -> Flow:
         >>> planar(4, depth=2).sample(3).shape
         torch.Size([3, 4])
     """
-    units = Standardize(features)
+    units = leading(features, bounds)
     positive_int("depth", depth, "depth counts planar maps.")
     natural_int("seed", seed)
     layers = [Planar(features, seed=seed + layer) for layer in range(depth)]
-    return Flow(StandardNormal(features), Chain([units, *layers]))
+    return Flow(StandardNormal(features), Chain([*units, *layers]))

@@ -1,16 +1,27 @@
 """The recipe of neural spline flows by couplings."""
 
+import functools
 from collections.abc import Sequence
+
+from torch import nn
 
 from kappaflow._checks import positive_int
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import ElementwiseAffine, Permutation, SplineCoupling
+from kappaflow.bijections import (
+    CircleToLine,
+    ElementwiseAffine,
+    Permutation,
+    RotationCoupling,
+    SplineCoupling,
+)
 from kappaflow.bijections.spline import SplineShape
+from kappaflow.errors import ArgumentError
 from kappaflow.flows.couplings import coupling_flow
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.leading import Bounds, angles_of
 from kappaflow.flows.pad import Padding
 from kappaflow.flows.pad_kinds import checked_padding, padding_features
-from kappaflow.nets import MLP
+from kappaflow.nets import MLP, AnglesIn
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 
@@ -26,6 +37,7 @@ def spline(
     partition: str | Partition = "half",
     padding: int | Padding | None = None,
     context_features: int = 0,
+    bounds: Bounds = None,
     memory: str = "recompute",
     min_bin: float = 0.4,
     min_slope: float = 0.2,
@@ -60,6 +72,10 @@ def spline(
             bound all slopes of a coupling, see `SplineCoupling`.
         residual: Add each hidden layer of the conditioners to the next of equal width.
         dropout: Share of the conditioners' hidden units that a training step leaves out.
+        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
+            such as ["positive", (0, 1), "circular", None]; None for none. Circular
+            features stay on their circle, on which the density has no seam: couplings read their
+            cosine and sine, turn them and put them through a spline.
         seed: Draws the random partitions, and the rotations at which linear maps begin.
         start: "identity", or "whiten", as for `real_nvp`.
         mixing: Form of a learned linear map in front of each coupling, as for `real_nvp`.
@@ -80,15 +96,20 @@ def spline(
         torch.Size([3, 4])
     """
     joint = positive_int("features", features) + padding_features(checked_padding(padding))
+    angles = angles_of(features, bounds)
+    _check_circles(angles, joint, context_features, partition, start, mixing)
+    to_line = [CircleToLine(joint, angles, half_period=bound)] if angles else []
     return coupling_flow(
         features,
-        run_of=spline_couplings,
+        run_of=functools.partial(spline_couplings, angles=angles),
         shape=SplineShape(bins, bound, min_bin, min_slope),
         depth=depth,
         hidden=hidden,
         partition=partition,
         padding=padding,
         context_features=context_features,
+        bounds=bounds,
+        circle=bound if angles else None,
         memory=memory,
         residual=residual,
         dropout=dropout,
@@ -96,8 +117,40 @@ def spline(
         start=start,
         mixing=mixing,
         condition_bound=condition_bound,
-        last=(ElementwiseAffine(joint),) if joint == 1 and not context_features else (),
+        last=(ElementwiseAffine(joint),) if joint == 1 and not context_features else to_line,
     )
+
+
+def _check_circles(
+    angles: Sequence[int],
+    joint: int,
+    context_features: int,
+    partition: str | Partition,
+    start: str,
+    mixing: str | None,
+) -> None:
+    """Refuses what would mix an angle with other features, or leave it nothing to be read from."""
+    if not angles:
+        return
+    for name, value, wanted in (
+        ("start", start, "identity"),
+        ("mixing", mixing, None),
+    ):
+        if value != wanted:
+            raise ArgumentError(
+                f"'{name}' should be {wanted!r} with circular columns, got {value!r}: a linear "
+                "map has no place on a circle."
+            )
+    if partition == "random":
+        raise ArgumentError(
+            "'partition' should be 'half', 'alternating', 'random-half' or a Partition with "
+            "circular columns, got 'random'."
+        )
+    if joint == 1 and not context_features:
+        raise ArgumentError(
+            "'bounds' should not be one circular column alone, of which a coupling has nothing to "
+            "read: give padding=1."
+        )
 
 
 def spline_couplings(
@@ -110,20 +163,42 @@ def spline_couplings(
     memory: str,
     residual: bool,
     dropout: float,
+    angles: Sequence[int] = (),
 ) -> Chain:
-    """Returns couplings by splines of a shape, with permutations in front of them if there are."""
-    parts: list[Bijection] = []
-    for layer, partition in enumerate(partitions):
-        if permutations is not None:
-            parts.append(Permutation(permutations[layer]))
+    """Returns couplings by splines of a shape, with permutations in front of them if there are.
+
+    A coupling that changes `angles` has a `RotationCoupling` in front, which reads all but these.
+    """
+
+    def network_of(partition: Partition, outputs: int) -> nn.Module:
+        read = [place for place, kept in enumerate(partition.kept) if kept in angles]
         network = MLP(
-            len(partition.kept),
-            shape.parameters * len(partition.changed),
+            len(partition.kept) + len(read),
+            outputs,
             hidden,
             context_features=context_features,
             residual=residual,
             dropout=dropout,
         )
+        return AnglesIn(network, read, half_period=shape.bound) if read else network
+
+    parts: list[Bijection] = []
+    for layer, partition in enumerate(partitions):
+        if permutations is not None:
+            parts.append(Permutation(permutations[layer]))
+        turned = sorted(set(partition.changed) & set(angles))
+        if turned:
+            others = Partition(partition.features, _without(partition.features, turned))
+            parts.append(
+                RotationCoupling(
+                    others,
+                    network_of(others, 2 * len(turned)),
+                    half_period=shape.bound,
+                    context_features=context_features,
+                    memory="store" if memory == "store" else "recompute",
+                )
+            )
+        network = network_of(partition, shape.parameters * len(partition.changed))
         coupling = SplineCoupling(
             partition,
             network,
@@ -136,3 +211,8 @@ def spline_couplings(
         )
         parts.append(coupling)
     return Chain(parts, memory=memory)
+
+
+def _without(features: int, some: Sequence[int]) -> tuple[int, ...]:
+    """Returns all features but some."""
+    return tuple(place for place in range(features) if place not in some)

@@ -6,11 +6,11 @@ from typing import Any
 
 from kappaflow._checks import layer_widths, natural_int, one_of, positive_int
 from kappaflow.bijection import Chain
-from kappaflow.bijections import Standardize
 from kappaflow.bijections.zuko_layer import ZukoLayer
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
+from kappaflow.flows.leading import Bounds, leading
 from kappaflow.nets import StandardizeInputs
 from kappaflow.registry import register
 
@@ -39,6 +39,7 @@ def zuko_flow(
     depth: int | None = None,
     hidden: Sequence[int] = (128, 128),
     context_features: int = 0,
+    bounds: Bounds = None,
     **options: Any,  # noqa: ANN401
 ) -> Flow:
     """Returns a flow of zuko that is trained, saved and examined as ours are, standardised first.
@@ -55,6 +56,7 @@ def zuko_flow(
             gf, 8 of realnvp. To be left out for cnf, which is one.
         hidden: Widths of the networks' hidden layers; gf has networks where there is a context.
         context_features: Width of the context; 0 for none.
+        bounds: The domain of each feature, as for `kappaflow.planar`.
         **options: More arguments of zuko's class: numbers, words and lists of these, such as
             bins=16 of nsf, passes=2 for couplings of autoregressive kinds.
 
@@ -100,7 +102,7 @@ def zuko_flow(
         before["embedding"] = StandardizeInputs(context_features)
         before["context_features"] = context_features
     own = [ZukoLayer(one, context_features) for one in layers]
-    return Flow(StandardNormal(features), Chain([Standardize(features), *own], **before))
+    return Flow(StandardNormal(features), Chain([*leading(features, bounds), *own], **before))
 
 
 def _refuse_others(options: Mapping[str, Any]) -> None:

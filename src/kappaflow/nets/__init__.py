@@ -1,5 +1,6 @@
 """Conditioner networks: they map tensors to tensors and know nothing of flows."""
 
+from kappaflow.nets.angles import AnglesIn
 from kappaflow.nets.conv import ConvNet
 from kappaflow.nets.mlp import MLP
 from kappaflow.nets.residual import ResidualConvNet
@@ -10,6 +11,7 @@ from kappaflow.nets.vit import VisionTransformer
 
 __all__ = [
     "MLP",
+    "AnglesIn",
     "ConvNet",
     "ResidualConvNet",
     "ResidualMLP",

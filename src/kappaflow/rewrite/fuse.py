@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from kappaflow.bijection import Bijection
-from kappaflow.bijections import Linear, Permutation, Standardize
+from kappaflow.bijections import Linear, Permutation
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.rewrite.affine import affine_map
@@ -52,7 +52,7 @@ def fuse(flow: Flow) -> Flow:
     """
     parts = parts_of(flow, stacks=True)
     units = 0
-    while units < len(parts) and isinstance(parts[units], Standardize):
+    while units < len(parts) and parts[units].is_units:
         units += 1
     change = functools.partial(_fused_run, flow=flow)
     found = changed_by_run(parts[units:], flow.joint_shape, change)

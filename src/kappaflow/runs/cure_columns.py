@@ -15,7 +15,7 @@ from kappaflow.runs.recipes import Model, named_recipe
 from kappaflow.runs.trainable import Trainable
 
 COLUMN_CURES = ("drop", "jitter")
-GIVEN = ("features", "context_features")  # by the table
+GIVEN = ("features", "context_features", "bounds")  # by the table
 
 
 def near_relation(tables: Tables) -> tuple[str, str] | None:

@@ -9,13 +9,14 @@ import torch
 
 import kappaflow
 from kappaflow.conditioning import layers_of
+from kappaflow.data.domains import Domains
 from kappaflow.errors import ArgumentError
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.job import Source, Tables, tables_of
 from kappaflow.runs.judged import judged
 from kappaflow.runs.pilot import Pilot, chosen_before, pilot
-from kappaflow.runs.recipes import COUPLINGS, Model, build_flow, is_one_feature
+from kappaflow.runs.recipes import COUPLINGS, Model, build_flow, is_one_feature, with_bounds
 from kappaflow.runs.stored import Result, read_finished
 from kappaflow.storage import write_bytes
 from kappaflow.training import (
@@ -84,8 +85,10 @@ def fit_run(
         model, about["pilot"] = choice.model, choice.model_dump(mode="json")
         tables = replace(tables, notes=(*tables.notes, choice.in_words()))
     tables = _with_note(model, tables, checked.condition_budget)
+    tables = replace(tables, notes=(*tables.notes, *_of_circles(model, tables.domains)))
     for note in tables.notes:
         say(note)
+    model = with_bounds(model, tables.domains, tables.train)
     flow = build_flow(model, tables.train, checked.seed)
     result = fit_tables(
         flow,
@@ -137,6 +140,17 @@ def _with_note(model: Model, tables: Tables, budget: float | None) -> Tables:
     return replace(tables, notes=(*tables.notes, said))
 
 
+def _of_circles(model: Model, domains: Domains) -> tuple[str, ...]:
+    """Returns what is to be said of circles that a recipe does not keep."""
+    names = [repr(name) for name, domain in domains.items() if domain.circular]
+    if not names or model.recipe == "spline":
+        return ()
+    return (
+        f"{model.recipe} cuts the circle of {' and '.join(names)} where the training rows are "
+        "rarest, and its density has a seam there: spline has none",
+    )
+
+
 def _about(
     result: FitResult,
     source: Source,
@@ -156,9 +170,13 @@ def _about(
     ]
     if source.where:
         data.insert(1, ("rows where", ", ".join(source.where)))
+    if tables.domains:
+        said = (f"{name} {domain.in_words}" for name, domain in tables.domains.items())
+        data.append(("domains", "; ".join(said)))
     if tables.train.context_columns:
         data.append(("given", ", ".join(tables.train.context_columns)))
     described = {"recipe": model.recipe, **model.arguments}
+    described.pop("bounds", None)  # said of the data, by name
     described["layers"] = len(layers_of(flow.core))
     described["parameters"] = f"{sum(p.numel() for p in flow.parameters()):,}"
     trained = [

@@ -6,7 +6,9 @@ from typing import Literal
 import numpy as np
 
 from kappaflow.data import Table, drop_duplicate_rows, load_table, prepare, split
+from kappaflow.data.domains import domains_of, put_back, within
 from kappaflow.data.repair import jitter_columns
+from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -26,6 +28,7 @@ class Source:
             score lower; None for no such comparison.
         repair: "drop" or "jitter" where the data has no density.
         jitter: Columns that are given Gaussian noise of 1e-3 of their standard deviation.
+        bounds: Domains of columns, such as "mass=positive" and "p=0,1".
         split_seed: Decides which rows train (80 %), validate (10 %) and test (10 %).
     """
 
@@ -38,6 +41,7 @@ class Source:
     repair: Literal["drop", "jitter"] | None = None
     split_seed: int = 0
     jitter: list[str] | None = None
+    bounds: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ class Tables:
     loaded: int
     duplicates: int
     notes: tuple[str, ...]
+    domains: dict[str, Interval] = field(default_factory=dict)
 
 
 def tables_of(source: Source) -> Tables:
@@ -75,18 +80,23 @@ def tables_of(source: Source) -> Tables:
     if against is not None:
         whole = whole.select(~np.isin(whole.rows, against.rows))
     table, duplicates = drop_duplicate_rows(whole)
+    domains = domains_of(source.bounds, table)
+    table, moved = within(table, domains, repair=source.repair)
     table, said = prepare(table, repair=source.repair)
+    said = moved + said
     if duplicates:
         notes += (f"{duplicates} rows that repeat earlier ones were dropped before the split",)
     if source.jitter:
         table = jitter_columns(table, source.jitter)
         notes += (f"added Gaussian noise of 1e-3 of the spread to {', '.join(source.jitter)}",)
+    table = put_back(table, domains)
     train, validation, test = split(table, fractions=FRACTIONS, seed=source.split_seed)
     if against is not None:
         against, _ = drop_duplicate_rows(against)
         against = against.without_columns(set(against.columns) - set(table.columns))
         refuse_gaps(against, source.data)
-    return Tables(train, validation, test, against, len(whole), duplicates, notes + said)
+        against = within(against, domains, repair=source.repair)[0]
+    return Tables(train, validation, test, against, len(whole), duplicates, notes + said, domains)
 
 
 def _against(source: Source, whole: Table) -> tuple[Table | None, tuple[str, ...]]:

@@ -21,7 +21,7 @@ from kappaflow.data import Table
 from kappaflow.errors import FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.runs.job import Tables
-from kappaflow.runs.recipes import Model, build_flow
+from kappaflow.runs.recipes import Model, build_flow, with_bounds
 from kappaflow.training import Settings, fit_tables, log_prob_of, rows_of
 from kappaflow.training.measure import units_log_det
 from kappaflow.training.progress import steps_shown
@@ -168,6 +168,7 @@ def pilot(
                     break
                 show(f"{recipe} of {depth} couplings")
                 model = Model(recipe, {**asked.arguments, "depth": depth})
+                model = with_bounds(model, tables.domains, train)
                 score = _score(model, train, held_out, settings, rows, device)
                 if score is not None:
                     scores[recipe, depth] = score

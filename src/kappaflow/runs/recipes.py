@@ -1,7 +1,7 @@
 """The recipes that a run of a table can have, by the names of the command line."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 
 from kappaflow._checks import one_of
 from kappaflow.data import Table
+from kappaflow.data.domains import Domains, bounds_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import (
     Flow,
@@ -65,6 +66,14 @@ def named_recipe(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str
 def is_one_feature(model: Model, table: Table) -> bool:
     """Returns whether a flow of a table takes a single number."""
     return len(table.columns) == 1 and not model.arguments.get("padding")
+
+
+def with_bounds(model: Model, domains: Domains, table: Table) -> Model:
+    """Returns a model that knows the domains of the columns of a table."""
+    bounds = bounds_of(domains, table.columns)
+    return (
+        model if bounds is None else replace(model, arguments=model.arguments | {"bounds": bounds})
+    )
 
 
 def build_flow(model: Model, table: Table, seed: int) -> Flow:

@@ -22,17 +22,25 @@ from kappaflow.data import (
     split,
     weighted,
 )
+from kappaflow.data.domains import Bounds, bounds_of, domains_of, put_back, within
 from kappaflow.data.images import split_images
 from kappaflow.errors import ArgumentError, DataError, DataWarning, NumericalError
 from kappaflow.files import describe_model
-from kappaflow.flows import Flow
+from kappaflow.flows import Flow, set_bounds
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback, Told
 from kappaflow.training.engine import engine
 from kappaflow.training.image_rows import ImageRows, check_pixels
 from kappaflow.training.loop import Figures, Training
 from kappaflow.training.progress import likelihood_in_words, progress_bar
-from kappaflow.training.rows import AnyRows, as_table, refuse_collapsed, rows_of
+from kappaflow.training.rows import (
+    AnyRows,
+    as_table,
+    domains_in,
+    refuse_collapsed,
+    refuse_outside,
+    rows_of,
+)
 from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings, checked_settings
 from kappaflow.training.units import fit_units
@@ -71,6 +79,7 @@ def fit(
     out: str | Path | None = None,
     device: str | torch.device | None = None,
     repair: Literal["drop", "jitter"] | None = None,
+    bounds: Bounds | None = None,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
     **settings: Any,  # noqa: ANN401
@@ -95,6 +104,9 @@ def fit(
         device: Where to train, "cpu" or "cuda"; where the flow is if left out.
         repair: "drop" or "jitter": go on where the data has no density, see
             `kappaflow.data.prepare`.
+        bounds: Domains of columns by name, in which all samples then lie, such as
+            {"mass": "positive", "p": (0, 1), "angle": "circular"}: the flow, one that a recipe
+            made and that is not fitted, becomes what its recipe makes with these `bounds`.
         progress: Show a progress bar; on a terminal only if left out.
         callbacks: Are told of each epoch: `Callback`, of which `kappaflow.training.TensorBoard`
             is one.
@@ -121,10 +133,17 @@ def fit(
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     checked = checked_settings(**settings)
     if is_image_data(data):
-        if weights is not None:
-            raise ArgumentError("'weights' should be left out for images.")
+        for name, value in (("weights", weights), ("bounds", bounds)):
+            if value is not None:
+                raise ArgumentError(f"'{name}' should be left out for images.")
         return _fit_any_images(flow, data, validation, checked, out, device, progress, callbacks)
-    table, notes = prepare(weighted(as_table(data), weights), repair=repair)
+    table = weighted(as_table(data), weights)
+    domains = domains_of(bounds, table) if bounds else domains_in(flow, table)
+    table, moved = within(table, domains, repair=repair)
+    table, notes = prepare(table, repair=repair)
+    table, notes = put_back(table, domains), moved + notes
+    if bounds:
+        set_bounds(flow, bounds_of(domains, table.columns) or (), seed=checked.seed)
     for note in notes:
         warnings.warn(note, DataWarning, stacklevel=2)
     if validation is None:
@@ -223,6 +242,8 @@ def fit_tables(
     """
     fabric = engine(flow, device, settings.precision)
     refuse_collapsed(train, flow)
+    for part in (train, validation):
+        refuse_outside(part, flow)
     asked = {
         **(about or {}),
         "columns": list(train.columns),

@@ -49,7 +49,13 @@ def quantile(values: Tensor, level: float) -> float:
 
 
 def units_log_det(flow: Flow) -> float:
-    """Returns log|det| of the change of units, in nats: an NLL plus this is standardised."""
+    """Returns log|det| of the change of units, in nats: an NLL plus this is standardised.
+
+    Where columns have a domain these units are the deviations of the columns as they are given, so
+    that flows with and without bounds can be compared.
+    """
+    if flow.domain is not None:
+        return -flow.domain.deviation.double().log().sum().item()
     point = torch.zeros(1, *flow.joint_shape, dtype=flow.dtype, device=flow.device)
     return flow.units(point)[1].double().item()
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from kappaflow.data import Table, load_table
+from kappaflow.data.domains import within
+from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 
@@ -118,6 +120,36 @@ def refuse_collapsed(table: Table, flow: Flow) -> None:
                 f"column {name!r} varies by {column.std():.3g} around {column.mean():.3g}, which "
                 f"{str(flow.dtype).removeprefix('torch.')} cannot tell apart: subtract an offset "
                 "from it, or use a float64 flow."
+            )
+
+
+def domains_in(flow: Flow, table: Table) -> dict[str, Interval]:
+    """Returns the domains that a flow has, by the columns of a table of as many."""
+    if flow.domain is None or flow.event_shape != (len(table.columns),):
+        return {}
+    pairs = zip(table.columns, flow.domain.domains, strict=False)
+    return {name: domain for name, domain in pairs if domain is not None}
+
+
+def refuse_outside(table: Table, flow: Flow) -> None:
+    """Refuses values outside of the domains of a flow, or on an end in the flow's float type."""
+    domains, domain = domains_in(flow, table), flow.domain
+    if domain is None:
+        return
+    within(table, domains)
+    for name, place in zip(table.columns, range(len(table.columns)), strict=True):
+        if name not in domains:
+            continue
+        x = torch.tensor(domain.inside, dtype=flow.dtype).repeat(len(table), 1)
+        x[:, place] = torch.from_numpy(table.values[:, place].copy()).to(flow.dtype)
+        outside = domain.outside(x.to(flow.device)).cpu().numpy()
+        if outside.any():
+            row = int(np.flatnonzero(outside)[0])
+            raise DataError(
+                f"column {name!r} should lie {domains[name].in_words}, and "
+                f"{str(flow.dtype).removeprefix('torch.')} rounds {int(outside.sum()):,} of its "
+                f"values to an end, such as {float(table.values[row, place])!r} in row "
+                f"{table.rows[row]}: give 1 - x where x is next to 1, or use a float64 flow."
             )
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from kappaflow.bijection import Chain
-from kappaflow.bijections import ActNorm, Standardize
+from kappaflow.bijections import ActNorm, Domain, Standardize
 from kappaflow.conditioning.points import joined_points
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
@@ -26,7 +26,7 @@ def fit_units(flow: Flow, train: AnyRows) -> None:
         flow.augment.fit(rows.x)
     x = joined_points(flow, rows.x)
     for part in flow.bijection if isinstance(flow.bijection, Chain) else ():
-        if not isinstance(part, Standardize | Whiten):
+        if not isinstance(part, Domain | Standardize | Whiten):
             break
         if not part.fitted:
             part.fit(x)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kappaflow.bijections import ActNorm, Standardize
+from kappaflow.bijections import ActNorm, Domain, Standardize
 from kappaflow.diagnosis.finding import Finding
 from kappaflow.diagnosis.measured import Measured
 from kappaflow.factor import Whiten
@@ -15,7 +15,10 @@ def not_started(m: Measured) -> Iterator[Finding]:
         name
         for name, module in m.flow.named_modules()
         if (isinstance(module, ActNorm) and not module.initialized)
-        or (isinstance(module, (Standardize, StandardizeInputs, Whiten)) and not module.fitted)
+        or (
+            isinstance(module, (Domain, Standardize, StandardizeInputs, Whiten))
+            and not module.fitted
+        )
     ]
     waiting += dict.fromkeys(name.rpartition(".")[0] or "the flow" for name in m.state.first)
     if waiting:

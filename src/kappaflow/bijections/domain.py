@@ -1,0 +1,360 @@
+"""Columns with a domain to the real line, and circles to the line."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kappaflow._checks import feature_batch, positive_float, positive_int
+from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow.domains import Bound, Interval, intervals
+from kappaflow.errors import ArgumentError
+from kappaflow.linearization import ElementwiseLinearization, Linearization
+from kappaflow.nets.standardize import in_words, moments
+from kappaflow.registry import register
+
+HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
+
+
+@register("Domain")
+class Domain(Bijection):
+    r"""Features with a domain go to the real line, each by itself; the others stay as they are.
+
+    Above an end a, z = log(x - a); below an end b, z = -log(b - x); between two ends
+    :math:`z = \Phi^{-1}((x - a) / (b - a))`, the quantile of the standard normal, to which a
+    uniform law becomes one. All increase, and know no scale but that of the ends. A circle is cut
+    where the rows that it is fitted to are rarest, and goes to the line as an interval does; or,
+    with `circle`, it stays a circle, of length 2 `circle` around 0.
+
+    Args:
+        bounds: The domain of each feature, None for none: "positive", "circular" (from -pi to pi),
+            "circular:0,360", "0,1" or (0, 1), "2," or (2, None) for above 2, ",5" for below 5.
+        circle: Half the length that circles get; None to cut them.
+
+    Raises:
+        ArgumentError: There is no bound, or one is no domain.
+
+    Note:
+        The value is exact to rounding next to either end, and the log_det is taken from z. Outside
+        of a domain there is no image: the value is nan, on an end itself infinite. `inverse`
+        answers from inside of the domain, whatever rounds to an end (or to infinity): with the
+        nearest number of the type that is inside, of a circle from the lower end to below the
+        upper one. Such a z is not found again by `forward`.
+
+    Source:
+        Logarithms: Box, Cox 1964. The normal quantile in place of a logit, which leaves tails
+        heavier than those of the base, is ours.
+
+    Example:
+        >>> domain = Domain(["positive", (0, 1), None])
+        >>> z, log_det = domain(torch.tensor([[1.0, 0.5, 7.0]]))
+        >>> z, round(log_det.item(), 4)
+        (tensor([[0., 0., 7.]]), 0.9189)
+    """
+
+    is_units = True
+
+    def __init__(self, bounds: Sequence[Bound], *, circle: float | None = None) -> None:
+        super().__init__()
+        self.features = len(bounds)
+        self.domains = intervals(bounds, self.features)
+        if not any(self.domains):
+            raise ArgumentError(f"'bounds' should hold a domain, got {bounds!r}.")
+        self.circle = None if circle is None else positive_float("circle", circle)
+        self._kinds: dict[str, list[int]] = {}
+        for place, domain in enumerate(self.domains):
+            self._kinds.setdefault(_kind(domain, self.circle), []).append(place)
+        listed = [place for places in self._kinds.values() for place in places]
+        self._order = sorted(range(self.features), key=listed.__getitem__)
+        self.deviation: Tensor
+        self.cut: Tensor
+        self.fitted: Tensor
+        low = [domain.low or 0.0 if domain else 0.0 for domain in self.domains]
+        self.register_buffer("deviation", torch.ones(self.features))
+        self.register_buffer("cut", torch.tensor(low))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Takes deviations of rows x (N, features), for reports, and where circles are cut."""
+        x = feature_batch("x", x, self.features)
+        self.deviation.copy_(moments(x)[1])
+        for place in self._kinds.get("cut", ()):
+            low, high = (ends[place] for ends in self._all_ends)
+            self.cut[place] = _rarest(x[:, place].double(), low, high)
+        self.fitted.fill_(True)
+
+    def outside(self, x: Tensor) -> Tensor:
+        """Returns which rows (B,) of x (B, features) are not inside: of a circle, beyond an end.
+
+        Missing values are not told apart from others.
+        """
+        lows, highs = self._all_ends
+        closed = [domain is not None and domain.circular for domain in self.domains]
+        low, high = (x.new_tensor(ends, dtype=torch.float64) for ends in (lows, highs))
+        on_circle = torch.tensor(closed, device=x.device)
+        wide = x.detach().double()
+        beyond = torch.where(
+            on_circle,  # whose end in the type of x may be rounded to beyond it
+            (wide < low.to(x.dtype)) | (wide > high.to(x.dtype)),
+            (wide <= low) | (wide >= high),
+        )
+        return beyond.any(1)
+
+    @property
+    def inside(self) -> tuple[float, ...]:
+        """Some point of the domain."""
+        return tuple(_some(domain) for domain in self.domains)
+
+    @property
+    def _all_ends(self) -> tuple[list[float], list[float]]:
+        lows = [-math.inf if d is None or d.low is None else d.low for d in self.domains]
+        highs = [math.inf if d is None or d.high is None else d.high for d in self.domains]
+        return lows, highs
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z = self._encoded(x)
+        return z.to(x.dtype), _summed(self._log_slope(z), x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self._decoded(z), -_summed(self._log_slope(z.double()), z)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        z = self._encoded(x)
+        slope = self._log_slope(z)
+        log_det = _summed(slope, x)
+        return ElementwiseLinearization(z.to(x.dtype), log_det, slope.exp(), (-slope).exp())
+
+    def _encoded(self, x: Tensor) -> Tensor:
+        """Returns z in float64, in which x is not rounded on to an end."""
+        wide = feature_batch("x", x, self.features).double()
+        parts = []
+        for kind, places in self._kinds.items():
+            own, (low, high) = wide[:, places], self._ends(places, wide)
+            if kind == "lower":
+                own = (own - low).log()
+            elif kind == "upper":
+                own = -(high - own).log()
+            elif kind == "interval":
+                own = _to_normal(own - low, high - own, high - low)
+            elif kind == "cut":
+                half = (high - low) / 2
+                away = wrapped(own - self.cut[places].to(own) - half, half)
+                own = _to_normal(away + half, half - away, 2 * half, least=_seam(x))
+            elif kind == "circle":
+                own = (own - (low + high) / 2) * (2 * (self.circle or 1.0) / (high - low))
+            parts.append(own)
+        return torch.cat(parts, 1)[:, self._order]
+
+    def _decoded(self, z: Tensor) -> Tensor:
+        """Returns x in the type of z, inside the domain."""
+        wide = feature_batch("z", z, self.features).double()
+        parts = []
+        for kind, places in self._kinds.items():
+            own, (low, high) = wide[:, places], self._ends(places, wide)
+            if kind == "lower":
+                own = low + own.exp()
+            elif kind == "upper":
+                own = high - (-own).exp()
+            elif kind == "interval":
+                own = _from_normal(own, low, high)
+            elif kind in {"cut", "circle"}:
+                half, middle = (high - low) / 2, (low + high) / 2
+                if kind == "cut":
+                    start = self.cut[places].to(own) + half - middle
+                    away = _from_normal(own, -half, half) + start
+                else:
+                    away = own * (half / (self.circle or 1.0))
+                own = middle + wrapped(away, half)
+                own = torch.where(own >= high, low, own)  # the ends are one place
+            own = own.to(z.dtype)
+            parts.append(own if kind == "real" else own.clamp(*self._innermost(places, z)))
+        return torch.cat(parts, 1)[:, self._order]
+
+    def _log_slope(self, z: Tensor) -> Tensor:
+        """Returns log dz/dx of each entry, from z."""
+        parts = []
+        for kind, places in self._kinds.items():
+            own, (low, high) = z[:, places], self._ends(places, z)
+            if kind == "lower":
+                own = -own
+            elif kind in {"interval", "cut"}:
+                own = 0.5 * own.square() + HALF_LOG_TAU - (high - low).log()
+            elif kind == "circle":
+                own = torch.zeros_like(own) + (2 * (self.circle or 1.0) / (high - low)).log()
+            elif kind == "real":
+                own = torch.zeros_like(own)
+            parts.append(own)
+        return torch.cat(parts, 1)[:, self._order]
+
+    def _ends(self, places: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns lower and upper ends, infinite where there is none."""
+        low, high = (like.new_tensor([ends[i] for i in places]) for ends in self._all_ends)
+        return low, high
+
+    def _innermost(self, places: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the lowest and the highest number of a type inside of each domain."""
+        lows, highs = self._all_ends
+        lowest = [_above(lows[i], like.dtype, self.domains[i]) for i in places]
+        highest = [-_above(-highs[i], like.dtype, None) for i in places]
+        return like.new_tensor(lowest), like.new_tensor(highest)
+
+    def extra_repr(self) -> str:
+        said = ", ".join("None" if d is None else repr(d.text) for d in self.domains)
+        circle = "" if self.circle is None else f", circle={self.circle:g}"
+        cuts = ""
+        if self._kinds.get("cut") and not self.cut.is_meta:
+            cuts = f", cut={[round(self.cut[i].item(), 4) for i in self._kinds['cut']]}"
+        return f"bounds=[{said}]{circle}{cuts}, fitted={in_words(self.fitted)}"
+
+
+@register("CircleToLine")
+class CircleToLine(Bijection):
+    r"""Features on a circle of length 2B around 0 go to the line: :math:`\Phi^{-1}(1/2 + x / 2B)`.
+
+    The uniform law on the circle becomes the standard normal, so that a flow of maps of the
+    circle, with this at its end, has a density without a seam.
+
+    Args:
+        features: Number of features.
+        angles: Which of them are on the circle.
+        half_period: B.
+
+    Raises:
+        ArgumentError: An argument is out of its range.
+
+    Note:
+        The seam itself goes where the number next to it goes, at some 5 deviations in float32.
+
+    Example:
+        >>> z, log_det = CircleToLine(1, [0], half_period=5.0)(torch.tensor([[0.0]]))
+        >>> z.item(), round(log_det.item(), 4)
+        (0.0, -1.3836)
+    """
+
+    def __init__(self, features: int, angles: Sequence[int], *, half_period: float) -> None:
+        super().__init__()
+        self.features = positive_int("features", features)
+        self.angles = angle_places(angles, self.features)
+        self.half_period = positive_float("half_period", half_period)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        half = self.half_period
+        own = wrapped(feature_batch("x", x, self.features)[:, self.angles].double(), half)
+        z = _to_normal(own + half, half - own, 2 * half, least=_seam(x))
+        return self._joined(x, z), _summed(self._log_slope(z), x)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        half = self.half_period
+        own = feature_batch("z", z, self.features)[:, self.angles].double()
+        angle = _from_normal(own, own.new_tensor(-half), own.new_tensor(half))
+        return self._joined(z, angle), -_summed(self._log_slope(own), z)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        value, log_det = self(x)
+        rate = self._log_slope(value[:, self.angles].double())
+        there = torch.ones_like(x, dtype=torch.float64).index_copy(1, self._index(x), rate.exp())
+        return ElementwiseLinearization(value, log_det, there, 1 / there)
+
+    def _joined(self, x: Tensor, changed: Tensor) -> Tensor:
+        return x.index_copy(1, self._index(x), changed.to(x.dtype))
+
+    def _index(self, like: Tensor) -> Tensor:
+        return torch.tensor(self.angles, device=like.device)
+
+    def _log_slope(self, z: Tensor) -> Tensor:
+        return 0.5 * z.square() + HALF_LOG_TAU - math.log(2 * self.half_period)
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, angles={self.angles}, half_period={self.half_period:g}"
+
+
+def wrapped(x: Tensor, half: Tensor | float) -> Tensor:
+    """Returns x on a circle from -half to half; what is inside stays as it is, to the last bit.
+
+    Example:
+        >>> wrapped(torch.tensor([0.25, 3.0]), 2.0)
+        tensor([ 0.2500, -1.0000])
+    """
+    return x - 2 * half * torch.round(x.detach() / (2 * half))
+
+
+def angle_places(angles: Sequence[int], features: int) -> list[int]:
+    """Returns which features are angles, or says what is wrong with them."""
+    places = sorted(set(angles))
+    if not places or len(places) != len(angles) or not 0 <= places[0] <= places[-1] < features:
+        raise ArgumentError(
+            f"'angles' should name some of the features 0 to {features - 1}, each once, got "
+            f"{angles!r}."
+        )
+    return places
+
+
+def _kind(domain: Interval | None, circle: float | None) -> str:
+    if domain is None:
+        return "real"
+    if domain.circular:
+        return "cut" if circle is None else "circle"
+    if domain.high is None:
+        return "lower"
+    return "upper" if domain.low is None else "interval"
+
+
+def _some(domain: Interval | None) -> float:
+    if domain is None:
+        return 0.0
+    if domain.low is not None and domain.high is not None:
+        return (domain.low + domain.high) / 2
+    return domain.low + 1.0 if domain.low is not None else (domain.high or 0.0) - 1.0
+
+
+def _above(end: float, dtype: torch.dtype, domain: Interval | None) -> float:
+    """Returns the least number of a type above an end, or from it on where it is of a circle."""
+    info = torch.finfo(dtype)
+    if end == -math.inf:
+        return info.min
+    nearest = torch.tensor(end, dtype=dtype).item()
+    if nearest > end or (nearest == end and domain is not None and domain.circular):
+        return nearest
+    step = torch.tensor(nearest + max(abs(nearest) * info.eps, info.tiny), dtype=dtype)
+    return step.item()
+
+
+def _to_normal(
+    from_low: Tensor, to_high: Tensor, length: Tensor | float, *, least: float = 0.0
+) -> Tensor:
+    """Returns the normal quantile of a share of at least `least`, from the nearer end."""
+    is_low = from_low <= to_high
+    share = torch.where(is_low, from_low, to_high) / length
+    share = share.clamp_min(least) if least else share
+    z = torch.special.ndtri(share)
+    return torch.where(is_low, z, -z)
+
+
+def _from_normal(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Returns the place of a normal quantile, from the end that is nearer."""
+    is_low = z < 0
+    share = 0.5 * torch.erfc(torch.where(is_low, -z, z) * math.sqrt(0.5)) * (high - low)
+    return torch.where(is_low, low + share, high - share)
+
+
+def _rarest(x: Tensor, low: float, high: float) -> float:
+    """Returns the middle of the widest arc that holds so many rows, a root of their number."""
+    length, n = high - low, len(x)
+    held = max(1, round(math.sqrt(n)))
+    angles = torch.remainder(x - low, length).sort().values
+    beyond = torch.cat((angles, angles + length))[held : n + held]
+    arcs = beyond - angles if n > held else angles.new_tensor([length])
+    widest = int(arcs.argmax())
+    return low + ((angles[widest] + arcs[widest] / 2) % length).item()
+
+
+def _seam(x: Tensor) -> float:
+    """Returns the share of a circle that a number of the type of x is from the seam at least."""
+    return torch.finfo(x.dtype).eps / 4
+
+
+def _summed(log_slope: Tensor, like: Tensor) -> Tensor:
+    """Returns the log_det (B,) in the type in which those of values of a type add up."""
+    return log_slope.sum(1).to(log_det_dtype(like.dtype))

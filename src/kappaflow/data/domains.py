@@ -1,0 +1,233 @@
+"""Columns with a domain: whose they are, and which values do not lie in them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from kappaflow.data.problem import first_rows, rows_in_words
+from kappaflow.data.raw import quoted
+from kappaflow.data.repair import JITTER, Repair
+from kappaflow.data.table import BoolArray, FloatArray, Table
+from kappaflow.domains import Interval, interval
+from kappaflow.errors import ArgumentError, DataError
+
+Bounds = Mapping[Any, Any] | Sequence[str]
+Domains = Mapping[str, Interval]
+STREAM = 31337  # noise must not repeat the draws of data made with default_rng(seed)
+TURN = 2 * np.pi
+
+
+def domains_of(bounds: Bounds | None, table: Table) -> dict[str, Interval]:
+    """Returns the domain of each column that has one.
+
+    A circle without ends is the one from -pi to pi, or from 0 to 2 pi where that is the one that
+    holds all values.
+
+    Args:
+        bounds: By column or its place, as `kappaflow.domains.interval` takes them; or texts such
+            as "angle=circular" and "p=0,1"; None for none.
+        table: Whose columns they are.
+
+    Returns:
+        Domains by column.
+
+    Raises:
+        ArgumentError: There is no such column, it is one of the context, or a domain is none.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> table = load_table(np.array([[0.5, 6.0], [1.5, 2.0]]))
+        >>> domains_of(["x0=positive", "x1=circular:0,2pi"], table)["x0"].in_words
+        'above 0'
+    """
+    found = {}
+    for name, value in _by_name(bounds, table).items():
+        if name in table.context_columns:
+            raise ArgumentError(
+                f"'bounds' should name modelled columns, {name!r} is one of the context: give its "
+                "logarithm, or cosine and sine of an angle, as context instead."
+            )
+        if name not in table.columns:
+            raise ArgumentError(
+                f"'bounds' names column {name!r}, which is not modelled: the columns are "
+                f"{quoted(table.columns)}."
+            )
+        domain = interval("bounds", value)
+        if isinstance(value, str) and value.strip() == "circular":
+            column = table.values[:, table.columns.index(name)]
+            from_zero = Interval(0.0, TURN, circular=True)
+            if domain and domain.outside(column).any() and not from_zero.outside(column).any():
+                domain = from_zero
+        if domain is not None:
+            found[name] = domain
+    return found
+
+
+def _by_name(bounds: Bounds | None, table: Table) -> Mapping[str, Any]:
+    """Returns bounds by column, those of texts such as "p=0,1" too."""
+    if bounds is None:
+        return {}
+    if isinstance(bounds, Mapping):
+        return {_name_of(key, table): value for key, value in bounds.items()}
+    if isinstance(bounds, str) or not isinstance(bounds, Sequence):
+        raise ArgumentError(
+            "'bounds' should map columns to domains, as in {'mass': 'positive', 'p': (0, 1)}, got "
+            f"{bounds!r}."
+        )
+    found = {}
+    for text in bounds:
+        name, sign, value = text.rpartition("=")
+        if not sign or not name:
+            raise ArgumentError(
+                "'bounds' should be like mass=positive, p=0,1, x=2, or angle=circular:0,360, got "
+                f"{text!r}."
+            )
+        if name in found:
+            raise ArgumentError(f"'bounds' should name a column once, {name!r} is there twice.")
+        found[name] = value
+    return found
+
+
+def _name_of(key: str | int, table: Table) -> str:
+    """Returns the name of a column that is called by it or by its place."""
+    if isinstance(key, int) and 0 <= key < len(table.columns):
+        return table.columns[key]
+    return str(key)
+
+
+def bounds_of(domains: Domains, columns: Sequence[str]) -> list[str | None] | None:
+    """Returns domains as a recipe takes them, one for each column; None where there are none."""
+    if not domains:
+        return None
+    return [domains[name].text if name in domains else None for name in columns]
+
+
+def within(
+    table: Table, domains: Domains, *, repair: Repair | None = None, seed: int = 0
+) -> tuple[Table, tuple[str, ...]]:
+    """Returns a table whose values lie in their domains, and a sentence for each thing done.
+
+    Args:
+        table: The table.
+        domains: By column; columns that it does not have are passed over.
+        repair: None to stop; "drop" leaves out the rows with a value beyond an end, or on an end;
+            "jitter" moves values that are on an end inside, by up to 1e-3 of the spread and not
+            beyond the nearest other value.
+        seed: Of the noise.
+
+    Returns:
+        The table, and the sentences.
+
+    Raises:
+        DataError: A value lies outside, or on an end, and no repair that helps was asked for.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> table = load_table(np.array([[0.5], [0.0], [1.5]]))
+        >>> within(table, {"x0": Interval(0.0, None)}, repair="drop")[1]
+        ("dropped 1 row with 'x0' on an end of its domain, above 0 (row 2)",)
+    """
+    notes: list[str] = []
+    for name, domain in domains.items():
+        if name not in table.columns:
+            continue
+        column = table.values[:, table.columns.index(name)]
+        beyond, on_end = domain.outside(column), domain.at_an_end(column)
+        if beyond.any() and repair != "drop":
+            raise DataError(_outside(table, name, domain, beyond))
+        if on_end.any() and repair is None:
+            raise DataError(_on_end(table, name, domain, on_end))
+        if on_end.any() and repair == "jitter":
+            table = _moved_in(table, name, domain, on_end, seed)
+            notes.append(
+                f"moved {_counted(on_end, 'value')} of {name!r} from an end of its domain, "
+                f"{domain.in_words}, inside, short of all others"
+            )
+        elif (beyond | on_end).any():
+            for gone, where in ((beyond, "outside of"), (on_end, "on an end of")):
+                if gone.any():
+                    rows = rows_in_words(first_rows(table, gone), int(gone.sum()))
+                    notes.append(
+                        f"dropped {_counted(gone, 'row')} with {name!r} {where} its domain, "
+                        f"{domain.in_words} ({rows})"
+                    )
+            table = table.select(~(beyond | on_end))
+    return table, tuple(notes)
+
+
+def put_back(table: Table, domains: Domains) -> Table:
+    """Returns a table in which values that noise has moved over an end are mirrored at it.
+
+    On a circle they are where they are, named by a number between its ends.
+    """
+    values = table.values.copy()
+    for name, domain in domains.items():
+        if name in table.columns:
+            place = table.columns.index(name)
+            values[:, place] = _mirrored(values[:, place], domain)
+    return replace(table, values=values)
+
+
+def _mirrored(column: FloatArray, domain: Interval) -> FloatArray:
+    low, high = domain.low, domain.high
+    if domain.circular and low is not None and high is not None:
+        return np.where(domain.outside(column), low + (column - low) % (high - low), column)
+    if low is not None:
+        column = np.where(column < low, 2 * low - column, column)
+    if high is not None:
+        column = np.where(column > high, 2 * high - column, column)
+    return column
+
+
+def _moved_in(table: Table, name: str, domain: Interval, on_end: BoolArray, seed: int) -> Table:
+    values, place = table.values.copy(), table.columns.index(name)
+    column = values[:, place]
+    inner = column[np.isfinite(column) & ~on_end & ~domain.outside(column)]
+    spread = JITTER * (float(np.std(inner)) if len(inner) > 1 else 1.0)
+    noise = np.random.default_rng((seed, STREAM, place)).uniform(0.01, 1.0, len(column))
+    inward = np.zeros(len(column))
+    for end, sign in ((domain.low, 1.0), (domain.high, -1.0)):
+        if end is not None:
+            room = min([spread, *np.abs(inner - end)])  # the order of values stays what it was
+            inward[column == end] = sign * room * noise[column == end]
+    values[:, place] = np.where(on_end, column + inward, column)
+    kept = tuple(other for other in table.integer_columns if other != name)
+    return replace(table, values=values, integer_columns=kept)
+
+
+def _outside(table: Table, name: str, domain: Interval, beyond: BoolArray) -> str:
+    first = int(np.flatnonzero(beyond)[0])
+    value = table.values[first, table.columns.index(name)]
+    total = int(beyond.sum())
+    more = f", as have {total - 1:,} more rows" if total > 1 else ""
+    cure = "repair='drop' (--repair drop) leaves out such rows, if the bounds are right"
+    if domain.circular:
+        length = (domain.high or 0.0) - (domain.low or 0.0)
+        cure = (
+            f"wrap the column first, modulo {length:.6g}, or name the ends that it is read "
+            "between, as in circular:0,360"
+        )
+    return (
+        f"column {name!r} of {table.source} should lie {domain.in_words}, row {table.rows[first]} "
+        f"has {value:.6g}{more}: {cure}."
+    )
+
+
+def _on_end(table: Table, name: str, domain: Interval, on_end: BoolArray) -> str:
+    first = int(np.flatnonzero(on_end)[0])
+    value = table.values[first, table.columns.index(name)]
+    total = int(on_end.sum())
+    held = "row" if total == 1 else "rows"
+    return (
+        f"column {name!r} of {table.source} should lie {domain.in_words}, and {total:,} {held} "
+        f"hold an end of that, {value:g} (first row {table.rows[first]}), where a density has no "
+        "value: repair='jitter' (--repair jitter) moves them inside, short of all others, "
+        "repair='drop' (--repair drop) leaves out the rows."
+    ).replace("1 row hold ", "1 row holds ")
+
+
+def _counted(mask: BoolArray, noun: str) -> str:
+    total = int(mask.sum())
+    return f"{total:,} {noun}{'' if total == 1 else 's'}"

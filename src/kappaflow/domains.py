@@ -1,0 +1,168 @@
+"""Where the values of a column can lie: above or below an end, between two, or on a circle."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kappaflow.errors import ArgumentError
+
+Bound = str | Sequence[object] | None
+_PI = re.compile(r"([-+]?)(\d*\.?\d*)\s*\*?\s*pi")
+_FORMS = (
+    "'positive', 'circular', 'circular:0,360', '0,1', '2,' (above 2), ',5' (below 5), or two ends "
+    "such as (0, 1) and (2, None)"
+)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An open interval, or a circle that is read off between two ends which are one place.
+
+    Attributes:
+        low: The lower end; None for none.
+        high: The upper end; None for none.
+        circular: Whether the ends are the same place.
+
+    Example:
+        >>> Interval(0.0, None).in_words, Interval(0.0, 360.0, circular=True).text
+        ('above 0', 'circular:0,360')
+    """
+
+    low: float | None
+    high: float | None
+    circular: bool = False
+
+    @property
+    def in_words(self) -> str:
+        """Where its values lie."""
+        if self.circular:
+            return f"on the circle from {_short(self.low)} to {_short(self.high)}"
+        if self.high is None:
+            return f"above {_short(self.low)}"
+        if self.low is None:
+            return f"below {_short(self.high)}"
+        return f"between {_short(self.low)} and {_short(self.high)}"
+
+    @property
+    def text(self) -> str:
+        """The same as `interval` reads it, to the last digit."""
+        ends = f"{_exact(self.low)},{_exact(self.high)}"
+        return f"circular:{ends}" if self.circular else ends
+
+    def outside(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Returns which values are beyond an end; missing values are not."""
+        low = -math.inf if self.low is None else self.low
+        high = math.inf if self.high is None else self.high
+        return (values < low) | (values > high)
+
+    def at_an_end(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Returns which values are on an end, where a density has no value; none of a circle."""
+        if self.circular:
+            return np.zeros(values.shape, dtype=np.bool_)
+        ends = [end for end in (self.low, self.high) if end is not None]
+        return np.isin(values, ends)
+
+
+def interval(name: str, value: object) -> Interval | None:
+    """Returns the domain that a word, a text or a pair of ends stands for, None for all numbers.
+
+    Args:
+        name: Of the argument, for messages.
+        value: None or "real"; "positive"; "circular", from -pi to pi, or "circular:0,360",
+            ("circular", 0, 360); "0,1", (0, 1); "2,", (2, None); ",5", (None, 5). An end may be a
+            multiple of pi, as in "circular:0,2pi".
+
+    Returns:
+        The domain.
+
+    Raises:
+        ArgumentError: It is none of these, or its ends are not in order.
+
+    Example:
+        >>> interval("bounds", "2,"), interval("bounds", (0, 1))
+        (Interval(low=2.0, high=None, circular=False), Interval(low=0.0, high=1.0, circular=False))
+    """
+    if value is None or isinstance(value, Interval):
+        return value
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, Sequence):
+        raise _not_a_domain(name, value)
+    first = parts[0] if parts else ""
+    circular = isinstance(first, str) and first.strip().partition(":")[0] == "circular"
+    if isinstance(value, str) and value.strip() in {"", "real"}:
+        return None
+    if isinstance(value, str) and value.strip() == "positive":
+        return Interval(0.0, None)
+    if circular:
+        rest = [first.strip().partition(":")[2], *parts[1:]] if isinstance(value, str) else []
+        parts = list(parts[1:]) if not isinstance(value, str) else rest
+        parts = [-math.pi, math.pi] if parts in ([""], []) else parts
+    if len(parts) != 2:
+        raise _not_a_domain(name, value)
+    low, high = (_end(name, value, part) for part in parts)
+    if (low is None and high is None) or (circular and (low is None or high is None)):
+        raise _not_a_domain(name, value)
+    if low is not None and high is not None and not low < high:
+        raise ArgumentError(
+            f"'{name}' should have a lower end below the upper one, got {value!r}."
+        )
+    return Interval(low, high, circular)
+
+
+def intervals(bounds: Sequence[Bound], features: int) -> tuple[Interval | None, ...]:
+    """Returns the domain of each feature, None for all numbers, or says what is wrong.
+
+    Args:
+        bounds: One for each feature, as `interval` takes it.
+        features: How many there are.
+
+    Returns:
+        As many domains.
+
+    Raises:
+        ArgumentError: There are more or fewer, or one is no domain.
+    """
+    if isinstance(bounds, str) or not isinstance(bounds, Sequence) or len(bounds) != features:
+        raise ArgumentError(
+            f"'bounds' should be a sequence of {features}, one for each feature, with None where "
+            f"there is no bound, got {bounds!r}."
+        )
+    return tuple(interval("bounds", bound) for bound in bounds)
+
+
+def _end(name: str, value: object, part: object) -> float | None:
+    """Returns an end as a number, None where there is none."""
+    if part is None:
+        return None
+    if isinstance(part, str):
+        text = part.strip()
+        if not text:
+            return None
+        found = _PI.fullmatch(text)
+        if found:
+            size = float(found[2] or 1) * math.pi
+            return -size if found[1] == "-" else size
+        part = text
+    try:
+        number = float(part)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        raise _not_a_domain(name, value) from None
+    if math.isnan(number) or isinstance(part, bool):
+        raise _not_a_domain(name, value)
+    return None if math.isinf(number) else number
+
+
+def _not_a_domain(name: str, value: object) -> ArgumentError:
+    return ArgumentError(f"'{name}' should be {_FORMS}, got {value!r}.")
+
+
+def _exact(end: float | None) -> str:
+    return "" if end is None else repr(end).removesuffix(".0")
+
+
+def _short(end: float | None) -> str:
+    return "" if end is None else f"{end:g}"

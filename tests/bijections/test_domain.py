@@ -1,0 +1,185 @@
+"""Columns with a domain on the way to the line: log-dets, ends, circles."""
+
+import math
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.bijections.domain import wrapped
+from kappaflow.domains import Interval, interval
+
+BOUNDS = ["positive", (0, 1), None, ",5", "2,", "circular:0,360", "-3,-1"]
+POINTS = [[1.3, 0.999, 7.0, 4.0, 3.0, 359.0, -1.01], [1e-5, 1e-6, -7.0, -400.0, 2.001, 0.1, -2.9]]
+
+
+def dense_log_det(bijection, x):
+    """log|det| of the Jacobian of each row, by autograd, in float64."""
+    rows = [torch.autograd.functional.jacobian(lambda a: bijection(a[None])[0][0], r) for r in x]
+    return torch.stack([torch.linalg.slogdet(row)[1] for row in rows])
+
+
+@pytest.mark.parametrize("circle", [None, 5.0])
+def test_log_dets_are_those_of_the_dense_jacobian(circle):
+    """In both directions, for each kind of domain."""
+    domain = kf.Domain(BOUNDS, circle=circle).double()
+    x = torch.tensor(POINTS, dtype=torch.float64)
+    z, log_det = domain(x)
+    back, back_log_det = domain.inverse(z)
+    torch.testing.assert_close(log_det, dense_log_det(domain, x), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(back, x, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(back_log_det, -log_det, rtol=1e-12, atol=1e-12)
+
+
+def test_the_middle_of_an_interval_has_a_slope():
+    """Where the nearer end changes, the derivative is that of both sides."""
+    domain = kf.Domain([(0, 1)]).double()
+    x = torch.tensor([[0.5]], dtype=torch.float64)
+    assert dense_log_det(domain, x).item() == pytest.approx(0.5 * math.log(2 * math.pi))
+    z = torch.zeros(1, 1, dtype=torch.float64)
+    slope = torch.autograd.functional.jacobian(lambda a: domain.inverse(a)[0], z).item()
+    assert slope == pytest.approx(1 / math.sqrt(2 * math.pi))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("circle", [None, 5.0])
+def test_the_inverse_never_leaves_the_domain(dtype, circle):
+    """Not even from latents that round to an end, to infinity, or wind round a circle."""
+    bounds = [*BOUNDS, (0.1, 0.3), "0.7,", "circular"]
+    domain = kf.Domain(bounds, circle=circle).to(dtype)
+    generator = torch.Generator().manual_seed(0)
+    shape, deviations = (20_000, len(bounds)), (1.0, 10.0, 1000.0)
+    for deviation in deviations:
+        z = deviation * torch.randn(shape, dtype=torch.float64, generator=generator)
+        x = domain.inverse(z.to(dtype))[0]
+        assert torch.isfinite(x).all() and not domain.outside(x).any()
+        for column, bound in zip(x.double().T, bounds, strict=True):
+            kind = interval("bounds", bound)
+            low, high = (-math.inf, math.inf) if kind is None else (kind.low, kind.high)
+            assert low is None or (column > low).all() or (kind and kind.circular)
+            assert high is None or (column < high).all()
+            assert low is None or (column >= low).all()
+
+
+def test_float32_is_exact_next_to_an_end_that_float32_cannot_hold():
+    """The end is the number that was given, not the one that it rounds to."""
+    domain = kf.Domain(["0.1,"])
+    x = torch.tensor([[0.1]])  # in float32 a little above 0.1
+    z = domain(x)[0]
+    assert not domain.outside(x).any()
+    assert z.item() == pytest.approx(math.log(x.double().item() - 0.1), rel=1e-6)
+
+
+def test_log_dets_of_float32_are_those_of_float64():
+    """To float32's rounding of x, deep in the tails too."""
+    x = torch.tensor([[1e-30, 1e-20], [1e30, 0.25]])
+    narrow, wide = kf.Domain(["positive", (0, 1)]), kf.Domain(["positive", (0, 1)]).double()
+    torch.testing.assert_close(narrow(x)[1].double(), wide(x.double())[1], rtol=1e-6, atol=1e-6)
+
+
+def test_a_circle_is_cut_where_rows_are_rarest():
+    """The cut is a fitted number that is shown; no row is near it."""
+    generator = torch.Generator().manual_seed(0)
+    angles = (0.3 * torch.randn(2000, 1, generator=generator)) % (2 * math.pi)
+    domain = kf.Domain(["circular:0,2pi"])
+    domain.fit(angles)
+    assert abs(domain.cut.item() - math.pi) < 1.0
+    assert f"cut=[{round(domain.cut.item(), 4)}]" in repr(domain)
+    z = domain(angles)[0]
+    assert z.std() < 0.5  # the bulk is in one piece
+
+
+def test_wrapping_leaves_what_is_inside_as_it_is():
+    """To the last bit; what is outside comes in by whole turns."""
+    x = torch.tensor([-4.999, 0.1, 4.999, 5.5, -25.5])
+    torch.testing.assert_close(wrapped(x, 5.0), torch.tensor([-4.999, 0.1, 4.999, -4.5, 4.5]))
+    assert torch.equal(wrapped(x[:3], 5.0), x[:3])
+
+
+def test_a_circle_that_is_uniform_is_normal_on_the_line():
+    """The log-density of the base and the log_det add up to that of the uniform law."""
+    layer, base = kf.CircleToLine(1, [0], half_period=5.0).double(), kf.StandardNormal(1)
+    x = torch.linspace(-4.9999, 4.9999, 101, dtype=torch.float64)[:, None]
+    z, log_det = layer(x)
+    expected = torch.full((101,), -math.log(10.0), dtype=torch.float64)
+    torch.testing.assert_close(base.log_prob(z) + log_det, expected)
+    torch.testing.assert_close(log_det, dense_log_det(layer, x))
+
+
+def test_a_rotation_can_wind_round_the_circle():
+    """A vector that goes round its origin turns by all angles: the shift is that of its angle."""
+    turn = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        turn.weight.copy_(torch.eye(2))
+        turn.bias.copy_(torch.tensor([-1.0, 0.0]))
+    network = kf.AnglesIn(turn, [0], half_period=5.0)
+    coupling = kf.RotationCoupling(kf.Partition.half(2), network, half_period=5.0)
+    x = torch.tensor([[-4.9, 0.0], [-1.0, 0.5], [2.0, 4.0], [4.9, -4.0]])
+    z, log_det = coupling(x)
+    torch.testing.assert_close(z[:, 1], wrapped(x[:, 1] + x[:, 0], 5.0))
+    assert not log_det.any()
+    torch.testing.assert_close(coupling.inverse(z)[0], x, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("positive", Interval(0.0, None)),
+        (",5", Interval(None, 5.0)),
+        ([0, None], Interval(0.0, None)),
+        ("circular", Interval(-math.pi, math.pi, circular=True)),
+        ("circular:0,2pi", Interval(0.0, 2 * math.pi, circular=True)),
+        (("circular", 0, 360), Interval(0.0, 360.0, circular=True)),
+        (("circular",), Interval(-math.pi, math.pi, circular=True)),
+        ((-math.inf, 2), Interval(None, 2.0)),
+        ("-pi, pi", Interval(-math.pi, math.pi)),
+        ("real", None),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_domains_are_read(value, found):
+    """From words, texts and pairs; what is written of one is read as the same."""
+    domain = interval("bounds", value)
+    assert domain == found
+    assert domain is None or interval("bounds", domain.text) == domain
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("above", "should be 'positive'"),
+        ((1, 1), "below the upper one"),
+        ((None, None), "should be"),
+        ("circular:0,", "should be"),
+        ("1,2,3", "should be"),
+        ("a,b", "should be"),
+        (3, "should be"),
+        ((0, float("nan")), "should be"),
+    ],
+    ids=str,
+)
+def test_what_is_no_domain_is_refused(value, said):
+    """In one sentence that names the forms."""
+    with pytest.raises(kf.ArgumentError, match=said):
+        interval("bounds", value)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: kf.Domain([None, None]), "should hold a domain"),
+        (lambda: kf.CircleToLine(2, [2], half_period=1.0), "'angles'"),
+        (lambda: kf.CircleToLine(2, [], half_period=1.0), "'angles'"),
+        (lambda: kf.Standardize(2, left=[2]), "'left'"),
+        (lambda: kf.real_nvp(2, bounds=["positive"]), "one for each feature"),
+        (lambda: kf.spline(2, bounds=["circular", None], start="whiten"), "'start'"),
+        (lambda: kf.spline(2, bounds=["circular", None], mixing="lu"), "'mixing'"),
+        (lambda: kf.spline(2, bounds=["circular", None], partition="random"), "'partition'"),
+        (lambda: kf.spline(1, bounds=["circular"]), "padding=1"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(make, said):
+    """In one sentence."""
+    with pytest.raises(kf.ArgumentError, match=said):
+        make()

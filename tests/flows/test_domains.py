@@ -1,0 +1,177 @@
+"""Flows of columns with a domain: densities on it and beside it, the seam, distributions."""
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Independent, Normal, TransformedDistribution
+
+import kappaflow as kf
+from kappaflow.flows import set_bounds
+from kappaflow.testing.contract import jittered
+
+BOUNDS = ["circular", "positive", (0, 1), None]
+RECIPES = {"spline": kf.spline, "real_nvp": kf.real_nvp, "nice": kf.nice}
+
+
+def flow_of(recipe=kf.spline, bounds=BOUNDS, **arguments):
+    """A flow off its start, in float64."""
+    arguments = {"depth": 4, "hidden": (8,), **arguments}
+    torch.manual_seed(0)
+    made = recipe(len(bounds), bounds=bounds, **arguments)
+    return jittered(made, seed=1).double().eval()
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_outside_of_the_domain_the_density_is_zero(recipe):
+    """Beyond an end and on it log_prob is -inf, without a nan in value or gradient."""
+    flow = flow_of(RECIPES[recipe])
+    inside = [1.0, 2.0, 0.5, 0.0]
+    x = torch.tensor([inside] * 7, dtype=torch.float64)
+    x[1, 0], x[2, 1], x[3, 1], x[4, 2], x[5, 2] = 3.2, 0.0, -1.0, 1.0, 1.5
+    x[6, 3] = float("nan")
+    x.requires_grad_()
+    log_prob = flow.log_prob(x)
+    assert torch.isneginf(log_prob).tolist() == [False] + [True] * 5 + [False]
+    assert log_prob[6].isnan() and log_prob[0].isfinite()
+    log_prob[:6].sum().backward()
+    assert x.grad[:6].isfinite().all() and not x.grad[1:6].any() and x.grad[0].any()
+
+
+def test_an_end_of_a_circle_that_float32_rounds_outward_is_on_it():
+    """Pi in float32 is above pi."""
+    flow = kf.spline(2, depth=2, hidden=(8,), bounds=["circular", None])
+    assert flow.log_prob(torch.tensor([[math.pi, 0.0], [-math.pi, 0.0]])).isfinite().all()
+
+
+def test_splines_on_a_circle_have_no_seam():
+    """Density and its slope are the same from both sides of every seam; where it is cut, not."""
+    step, other = 1e-6, [[1.5, 0.3, 0.2], [0.2, 0.9, -1.0]]
+    ends = [-math.pi, -math.pi + step, math.pi - step, math.pi]
+    x = torch.tensor([[end, *rest] for rest in other for end in ends], dtype=torch.float64)
+    log_p = flow_of(kf.spline).log_prob(x).reshape(2, 4)
+    assert (log_p[:, 0] - log_p[:, 3]).abs().max() < 1e-9
+    slopes = (log_p[:, 1] - log_p[:, 0]) / step, (log_p[:, 3] - log_p[:, 2]) / step
+    assert (slopes[0] - slopes[1]).abs().max() < 1e-3
+    assert slopes[0].abs().max() > 0.01  # there is something to be continuous
+    cut = flow_of(kf.real_nvp).log_prob(x).reshape(2, 4)
+    assert (cut[:, 1] - cut[:, 2]).abs().max() > 0.01
+
+
+def test_the_density_on_a_circle_integrates_to_one():
+    """By sums over the circle and over the share, whose normal quantiles are evenly spaced."""
+    flow = flow_of(kf.spline, ["circular", (0, 1)], depth=6)
+    angle = torch.linspace(-math.pi, math.pi, 161, dtype=torch.float64)[:-1]
+    t = torch.linspace(-7, 7, 141, dtype=torch.float64)
+    x = torch.cartesian_prod(angle, torch.special.ndtr(t))
+    widths = torch.exp(-0.5 * t**2) / math.sqrt(2 * math.pi) * 0.1 * (2 * math.pi / 160)
+    with torch.no_grad():
+        total = (flow.log_prob(x).exp().reshape(160, 141) * widths).sum().item()
+    assert total == pytest.approx(1.0, abs=2e-3)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_samples_never_leave_the_domain(recipe):
+    """100,000 of them in float32, from far out latents too."""
+    flow = flow_of(RECIPES[recipe]).float()
+    generator = torch.Generator().manual_seed(0)
+    for temperature in (1.0, 30.0):
+        drawn = flow.sample(50_000, temperature=temperature, generator=generator)
+        assert not flow.domain.outside(drawn).any() and drawn[:, :3].isfinite().all()
+
+
+def test_a_flow_is_saved_with_its_bounds(tmp_path):
+    """The configuration says them, and so does the repr."""
+    flow = flow_of()
+    kf.save(flow, tmp_path / "model")
+    loaded = kf.load(tmp_path / "model")
+    x = flow.sample(5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded.log_prob(x), flow.log_prob(x))
+    assert '"positive"' in (tmp_path / "model" / "config.json").read_text()
+    assert "'circular:-3.141592653589793,3.141592653589793', '0,', '0,1', None" in repr(loaded)
+
+
+def test_a_distribution_knows_its_support():
+    """And a transform its codomain: torch's own classes work with them."""
+    flow = flow_of(kf.real_nvp, ["positive", (0, 1), None, ",5", "2,"])
+    density, transform = flow.as_distribution(), flow.as_transform()
+    inside = torch.tensor([1.0, 0.5, 0.0, 4.0, 3.0], dtype=torch.float64)
+    assert density.support.event_dim == 1
+    for place, value in ((0, -1.0), (1, 1.5), (3, 6.0), (4, 1.0)):
+        outside = inside.clone()
+        outside[place] = value
+        both = density.support.check(torch.stack([inside, outside]))
+        assert both.reshape(2, -1).all(1).tolist() == [True, False]
+    assert transform.codomain.check(inside).all()
+    zero, one = torch.zeros(5, dtype=torch.float64), torch.ones(5, dtype=torch.float64)
+    other = TransformedDistribution(Independent(Normal(zero, one), 1), [transform])
+    x = density.sample((6,))
+    torch.testing.assert_close(other.log_prob(x), density.log_prob(x))
+    plain = kf.real_nvp(2, depth=2, hidden=(8,)).as_distribution()
+    assert str(plain.support) == "IndependentConstraint(Real(), 1)"
+
+
+def test_padding_stands_behind_columns_with_a_domain():
+    """A circle alone is read by way of its padding; bounds on log_prob are bounds still."""
+    flow = flow_of(kf.spline, ["circular"], padding=1)
+    x = flow.sample(100, generator=torch.Generator().manual_seed(0))
+    assert x.shape == (100, 1) and not (x.abs() > math.pi).any()
+    assert flow.log_prob(x).isfinite().all()
+    assert torch.isneginf(flow.log_prob(torch.full((1, 1), 4.0, dtype=torch.float64))).all()
+
+
+def test_bounds_are_given_to_a_flow_in_place_once():
+    """It becomes what its recipe makes; a second time nothing happens, others are refused."""
+    flow = kf.spline(2, depth=2, hidden=(8,)).double()
+    set_bounds(flow, ["circular", (0, 1)], seed=3)
+    torch.manual_seed(3)
+    same = kf.spline(2, depth=2, hidden=(8,), bounds=["circular", (0, 1)]).double()
+    state = flow.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in same.state_dict().items())
+    assert flow.dtype == torch.float64
+    set_bounds(flow, ["circular", "0,1"])
+    assert all(torch.equal(state[name], value) for name, value in flow.state_dict().items())
+    with pytest.raises(kf.ArgumentError, match="the flow has other ones"):
+        set_bounds(flow, ["circular", None])
+    by_hand = kf.Flow(kf.StandardNormal(2), kf.Permutation((1, 0)))
+    with pytest.raises(kf.ArgumentError, match=r"kappaflow.Domain in front"):
+        set_bounds(by_hand, ["positive", None])
+
+
+def test_points_outside_are_not_measured():
+    """They have no latent: one sentence names the row."""
+    flow = flow_of()
+    x = torch.tensor([[0.0, 1.0, 0.5, 0.0], [0.0, -1.0, 0.5, 0.0]], dtype=torch.float64)
+    for measure in (kf.doctor, kf.profile, kf.round_trip):
+        with pytest.raises(kf.ArgumentError, match=r"'x' should lie in .*: row 1 does not"):
+            measure(flow, x)
+
+
+def test_conditioning_is_that_of_standardised_columns():
+    """The profile is the same in any units of the ends: they are changes of units."""
+    x = torch.tensor([[0.3], [0.9], [0.5]], dtype=torch.float64).repeat(1, 2)
+    found = [
+        kf.profile(flow_of(kf.real_nvp, [(0, 1), (0, 1)]), x),
+        kf.profile(flow_of(kf.real_nvp, [(0, 1000), (0, 1)]), x * torch.tensor([1e3, 1])),
+    ]
+    torch.testing.assert_close(found[0].condition_number, found[1].condition_number)
+    assert "Domain" not in " ".join(found[0].layers)
+
+
+def test_rewriting_keeps_the_domain():
+    """A rewritten and a fused flow have the same density on it, and none beside it."""
+    flow = flow_of(kf.real_nvp, ["positive", (0, 1), None], depth=2, partition="random")
+    x = flow.sample(50, generator=torch.Generator().manual_seed(0))
+    outside = torch.tensor([[-1.0, 0.5, 0.0]], dtype=torch.float64)
+    for made in (kf.rewrite_fixed_partition(flow)[0], kf.fuse(flow)):
+        torch.testing.assert_close(made.log_prob(x), flow.log_prob(x))
+        assert torch.isneginf(made.log_prob(outside)).all()
+
+
+def test_angles_are_turned_in_front_of_each_spline_that_changes_them():
+    """By all other features: what a spline with fixed ends cannot do."""
+    flow = kf.spline(3, depth=4, hidden=(8,), bounds=["circular", None, "circular"])
+    splines = [part for part in flow.modules() if isinstance(part, kf.SplineCoupling)]
+    turns = [part for part in flow.modules() if isinstance(part, kf.RotationCoupling)]
+    changed = [sorted({0, 2} & set(part.partition.changed)) for part in splines]
+    assert [list(part.partition.changed) for part in turns] == [one for one in changed if one]
