@@ -38,14 +38,20 @@ def code_of(text: str, *, short: bool = False) -> str:
 
 def commands(text: str) -> str:
     """Returns Python that runs the commands of a block in its own process, line by line."""
-    lines = []
+    lines, begun = [], ""
     for line in text.splitlines():
-        words, status = shlex.split(line, comments=True), STATUS.search(line)
+        begun += line
+        if line.endswith("\\"):
+            begun = begun[:-1]
+            lines.append("\n")
+            continue
+        words, status = shlex.split(begun, comments=True), STATUS.search(begun)
         if words and words[0] != "kappaflow":
-            raise ValueError(f"a line of a block marked sh should be kappaflow's, got {line!r}")
+            raise ValueError(f"a block marked sh should hold kappaflow's commands, got {begun!r}")
         call = f"from kappaflow.cli.app import main; done = main({words[1:]})"
         wanted = int(status[1]) if status else 0
         lines.append(f"{call}; assert done == {wanted}, done\n" if words else "\n")
+        begun = ""
     return "".join(lines)
 
 

@@ -80,12 +80,12 @@ def test_the_blocks_of_a_page_run(document, tmp_path):
 def test_blocks_keep_the_lines_of_their_page():
     page = (
         "a\n\n```python\nx = 1\n```\n\nb\n\n```python\nfit(max_epochs=20)\n```\n"
-        "```sh\n# two\nkappaflow fit x --max-epochs 20  # exit status 2\n```\n"
+        "```sh\n# two\nkappaflow fit x \\\n    --max-epochs 20  # exit status 2\n```\n"
     )
     lines = run_page.code_of(page, short=True).splitlines()
     assert lines[3] == "x = 1"
     assert lines[9] == "fit(max_epochs=1)"
-    assert lines[13].endswith("main(['fit', 'x', '--max-epochs', '1']); assert done == 2, done")
+    assert lines[14].endswith("main(['fit', 'x', '--max-epochs', '1']); assert done == 2, done")
     assert "max_epochs=20" in run_page.code_of(page)
     assert len(PAGES) > 10
 
