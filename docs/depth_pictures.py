@@ -36,6 +36,7 @@ def write(figure: plt.Figure, path: Path) -> None:
 
 def ellipses(path: Path) -> None:
     """Draws small circles around points of two moons, and what the flow makes of them."""
+    torch.manual_seed(0)
     moons = kf.data.toy("two_moons", 4000, seed=0)
     flow = kf.real_nvp(2, depth=12, hidden=(64, 64))
     kf.fit(flow, moons, max_epochs=60, batch_size=256, progress=False)
