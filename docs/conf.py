@@ -14,6 +14,7 @@ extensions = [
     "sphinx-mathjax-offline",  # formulas without a request to anywhere
 ]
 myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 2  # pages link to the rules of the doctor, which are headings
 html_theme = "furo"
 html_title = "kappaflow"
 exclude_patterns = ["_build"]

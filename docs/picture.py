@@ -8,16 +8,17 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 
 DATA, SAMPLES, WORST = "#0072b2", "#b7470a", "#9b2226"
+COLUMNS = ("fLength", "fM3Trans", "fAlpha")
 
 
-def draw(report: dict, path: Path) -> None:
+def draw(report: dict, path: Path, shown: tuple[str, str, str] = COLUMNS) -> None:
     """Draws conditioning over depth, and three columns of data against samples."""
     mpl.rcParams.update({"svg.hashsalt": "kappaflow", "font.size": 9, "axes.spines.top": False})
     mpl.rcParams.update({"axes.spines.right": False, "figure.facecolor": "white"})
     figure, axes = plt.subplots(1, 4, figsize=(11, 2.9), width_ratios=(2.2, 1, 1, 1))
     conditioning(axes[0], report["profile"])
     columns = {marginal["column"]: marginal for marginal in report["marginals"]}
-    for axis, name in zip(axes[1:], ("fLength", "fM3Trans", "fAlpha"), strict=True):
+    for axis, name in zip(axes[1:], shown, strict=True):
         marginal_of(axis, columns[name])
     axes[1].legend(frameon=False, fontsize=8)
     figure.tight_layout()

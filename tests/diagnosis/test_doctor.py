@@ -112,6 +112,20 @@ def test_a_layer_that_is_not_its_own_inverse_is_blamed_on_both_sides():
         assert findings[code].layer == "3 Scaled" and "not its own inverse" in findings[code].cause
 
 
+@pytest.mark.parametrize(("std", "seed"), [(0.5, 1), (0.8, 6)])
+def test_where_rounding_leaves_no_digit_no_layer_is_said_to_be_no_inverse(std, seed):
+    """Such a round trip can miss by more than eps times the condition number: it is no bound."""
+    torch.manual_seed(seed)
+    flow = kf.real_nvp(FEATURES, depth=16, hidden=(16,), scale_bound=48.0)
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=std)
+    flow.bijection.bijections[0].fit(points(seed))
+    findings = found(flow, points(seed))
+    assert findings["KF202"].evidence["worst"] > 100 * findings["KF202"].evidence["predicted"]
+    for code in ("KF201", "KF202"):
+        assert findings[code].cause.startswith("Rounding, amplified")
+
+
 @pytest.mark.parametrize(("stretch", "severity"), [(30.0, None), (3e3, "warning"), (1e6, "error")])
 def test_an_ill_conditioned_layer_is_an_error_or_a_warning_by_its_size(stretch, severity):
     """KF301 follows eps times the condition number, and names the layer."""

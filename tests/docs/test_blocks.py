@@ -1,5 +1,6 @@
 """Every Python block of the documentation runs, page by page, in the order of the page."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -18,21 +19,32 @@ PAGES = [
     )
     if "```python" in page.read_text("utf-8") and page.name != "rules.md"  # each of its own, there
 ]
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-NEEDS = {"converting.md": "nflows", "distributions.md": "sbi", "scikit-learn.md": "sklearn"}
+NEEDS = {
+    "converting.md": ("zuko", "nflows", "normflows", "FrEIA"),
+    "distributions.md": ("pyro", "sbi"),
+    "from-freia.md": ("FrEIA",),
+    "from-nflows.md": ("nflows",),
+    "from-normflows.md": ("normflows",),
+    "from-zuko.md": ("zuko",),
+    "other-libraries.md": ("zuko", "sbi"),
+    "scikit-learn.md": ("sklearn",),
+    "tutorial-images.md": ("PIL", "sklearn"),
+    "tutorial-table.md": ("sklearn",),
+    "why-does-my-flow-explode.md": ("zuko", "nflows", "normflows", "FrEIA"),
+}
 # What a page has in front of its first block, for the shell.
 BEFORE = {"command-line.md": re.compile(r"^(?:python -c|kappaflow factor) .*$", re.MULTILINE)}
-EPOCHS = re.compile(r"max_epochs=\d+")
 
 
-def blocks_of(page):
-    """Returns the code of a page, a line for each of the page; trainings take one epoch."""
-    text, found, line = page.read_text("utf-8"), [], 0
-    for match in BLOCK.finditer(text):
-        start = text.count("\n", 0, match.start(1))
-        found.append("\n" * (start - line) + EPOCHS.sub("max_epochs=1", match[1]))
-        line = start + match[1].count("\n")
-    return "".join(found)
+def load_run_page():
+    """Returns docs/run_page.py as a module: how the blocks of a page become a program."""
+    spec = importlib.util.spec_from_file_location("run_page", ROOT / "docs" / "run_page.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+run_page = load_run_page()
 
 
 def run(command, folder):
@@ -55,18 +67,31 @@ def run(command, folder):
 @pytest.mark.parametrize("document", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page_run(document, tmp_path):
     """In a folder of their own, as a reader would run them: errors name the line of the page."""
-    pytest.importorskip(NEEDS.get(document.name, "torch"))
+    for package in NEEDS.get(document.name, ()):
+        pytest.importorskip(package)
     if document.name in BEFORE:
         for command in BEFORE[document.name].findall(document.read_text("utf-8"))[:2]:
             run(command, tmp_path)
     code = tmp_path / document.with_suffix(".py").name
-    code.write_text(blocks_of(document), "utf-8")
+    code.write_text(run_page.code_of(document.read_text("utf-8"), short=True), "utf-8")
     run([sys.executable, "-W", "ignore", code], tmp_path)
 
 
-def test_blocks_keep_the_lines_of_their_page(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("a\n\n```python\nx = 1\n```\n\nb\n\n```python\nfit(max_epochs=20)\n```\n")
-    assert blocks_of(page).splitlines()[3] == "x = 1"
-    assert blocks_of(page).splitlines()[9] == "fit(max_epochs=1)"
+def test_blocks_keep_the_lines_of_their_page():
+    page = (
+        "a\n\n```python\nx = 1\n```\n\nb\n\n```python\nfit(max_epochs=20)\n```\n"
+        "```sh\n# two\nkappaflow fit x \\\n    --max-epochs 20  # exit status 2\n```\n"
+    )
+    lines = run_page.code_of(page, short=True).splitlines()
+    assert lines[3] == "x = 1"
+    assert lines[9] == "fit(max_epochs=1)"
+    assert lines[14].endswith("main(['fit', 'x', '--max-epochs', '1']); assert done == 2, done")
+    assert "max_epochs=20" in run_page.code_of(page)
     assert len(PAGES) > 10
+
+
+def test_a_command_that_ends_otherwise_than_its_page_says_is_seen(tmp_path):
+    code = tmp_path / "page.py"
+    code.write_text(run_page.commands("kappaflow fit missing.csv --out run\n"), "utf-8")
+    with pytest.raises(AssertionError, match="AssertionError: 2"):
+        run([sys.executable, code], tmp_path)

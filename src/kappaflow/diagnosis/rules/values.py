@@ -102,7 +102,8 @@ def round_trip_lost(m: Measured) -> Iterator[Finding]:
         worst = _largest(errors / norms.clamp_min(1))
         if not worst > LOST:
             continue
-        rounding = math.isfinite(predicted) and worst <= 100 * predicted
+        # A prediction of 1 and more says that no digit is left, and bounds nothing any longer.
+        rounding = math.isfinite(predicted) and (worst <= 100 * predicted or predicted >= 1)
         yield Finding(
             code=code,
             severity="error",
