@@ -141,10 +141,11 @@ def test_what_is_wrong_with_a_text_is_said_in_the_same_words(tmp_path, name):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(KappaflowError) as whole:
         load_table(str(path), columns=["a", "b"], context=["c"])
+    found = open_pieces(str(path), ["a", "b"], ["c"])
+    assert (found is None) == (name == "open quote")  # which is read at once, as it always was
+    if found is None:
+        return
     with pytest.raises(KappaflowError) as in_pieces:
-        found = open_pieces(str(path), ["a", "b"], ["c"])
-        if found is None:  # all at once, as it always was
-            load_table(str(path), columns=["a", "b"], context=["c"])
         list(found.suspects(lambda more: None))
     assert str(in_pieces.value) == str(whole.value)
     assert type(in_pieces.value) is type(whole.value)
