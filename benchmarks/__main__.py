@@ -69,6 +69,10 @@ COMMANDS = {
         "splines:splines",
         "Time and weigh flows of spline couplings beside those of other libraries.",
     ),
+    "score-stream": (
+        "score_stream:score_stream",
+        "Time and weigh `kappaflow score` of a large table beside zuko and scikit-learn.",
+    ),
     "mixing": (
         "mixing:mixing",
         "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",

@@ -14,6 +14,7 @@ from benchmarks.images_page import image_values
 from benchmarks.images_spectra_page import image_spectra_values
 from benchmarks.mixing_page import mixing_values
 from benchmarks.processes import ROOT, console
+from benchmarks.score_stream import score_values
 from benchmarks.sigma_min import cost_table, error_table
 from benchmarks.splines import splines_values
 from benchmarks.suite import KEPT, RESULTS
@@ -37,6 +38,7 @@ EXAMINATIONS = ("doctor",)
 CONVERTED = ("converting",)
 ENDS = ("sigma-min",)
 SPLINES = ("splines",)
+SCORES = ("score",)
 Results = dict[str, Any]
 
 
@@ -51,6 +53,7 @@ def write_page(
     converting: Path = ROOT / "docs" / "benchmarks-converting.md",
     ends: Path = ROOT / "docs" / "benchmarks-sigma-min.md",
     splines: Path = ROOT / "docs" / "benchmarks-splines.md",
+    score: Path = ROOT / "docs" / "benchmarks-score.md",
 ) -> None:
     """Write the pages of the documentation from the files of results.
 
@@ -75,6 +78,8 @@ def write_page(
         The page on both ends of spectra.
     splines
         The page on couplings by splines.
+    score
+        The page on scores of large tables.
     """
     results = read_results(folder)
     factorizations = read_results(kept, FACTORIZATIONS)
@@ -83,7 +88,9 @@ def write_page(
     of_converted = read_results(kept, CONVERTED)
     of_ends = read_results(kept, ENDS)
     of_splines = read_results(kept, SPLINES)
+    of_scores = read_results(kept, SCORES)
     kept_ones = (factorizations, of_images, examinations, of_converted, of_ends, of_splines)
+    kept_ones += (of_scores,)
     if not (results or any(kept_ones)):
         raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
     if results:
@@ -100,6 +107,8 @@ def write_page(
         _write(ends, ends_page(of_ends))
     if of_splines:
         _write(splines, splines_page(of_splines))
+    if of_scores:
+        _write(score, score_page(of_scores))
 
 
 def _write(path: Path, text: str) -> None:
@@ -254,6 +263,19 @@ def splines_page(results: Results) -> str:
     """
     values = splines_values(results["splines"])
     return _template("splines.md.jinja").render(machines=_machines(results), splines=values)
+
+
+def score_page(results: Results) -> str:
+    """Returns the page on scores of large tables as Markdown.
+
+    Args:
+        results: By part: score.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    values = score_values(results["score"])
+    return _template("score.md.jinja").render(machines=_machines(results), score=values)
 
 
 def _template(name: str) -> Template:

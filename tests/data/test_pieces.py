@@ -178,7 +178,9 @@ def test_what_cannot_be_read_in_pieces_is_left_to_be_read_at_once(tmp_path, monk
     (tmp_path / "cut.parquet").write_bytes(content[: len(content) // 2])
     (tmp_path / "old.csv").write_text("\r".join(["a,c", *["1,2"] * ROWS]), newline="")
     (tmp_path / "wide.csv").write_bytes(frame().write_csv().encode("utf-16"))
-    for path in sorted(tmp_path.iterdir()):
+    paths = sorted(tmp_path.iterdir())
+    table.write_parquet(tmp_path / "t1.parquet")  # of which t[1].parquet is a pattern
+    for path in paths:
         assert open_pieces(str(path), ["a"], []) is None, path.name
     monkeypatch.chdir(tmp_path)
     for name in ("magic", "-", "none.parquet"):
