@@ -31,3 +31,10 @@ def test_the_page_says_what_the_results_say(benchmark):
     }  # fmt: skip
     table = benchmark("score_stream").score_table([line])
     assert table.splitlines()[-1] == "| a | 1,234 | 5,000 | 2,500 | 5,000 | 25 |"
+
+
+def test_a_rehearsal_tells_the_speed_of_each_quarter(benchmark):
+    """Nine parts of ten rows, the last four of which take twice as long."""
+    moments = [5.0, 6.0, 7.0, 8.0, 9.0, 11.0, 13.0, 15.0, 17.0]
+    table = benchmark("score_stream").rehearsed_table(moments, 90).splitlines()
+    assert [line.split("|")[2].strip() for line in table[2:]] == ["10", "10", "5", "5"]
