@@ -80,7 +80,7 @@ def score_rows(
     Returns:
         "rows" scored, and whether they are the "whole"; "time_s" and "cpu_s"; "peak_bytes", the
         most in memory beyond the imported libraries; "parameters"; of our command "parts", the
-        moment at which each was written.
+        moment at which each was written, and "parts_cpu_s", the CPU time until then.
     """
     score: Callable[[], dict[str, Any]]
     if kind in OURS:
@@ -109,12 +109,13 @@ def _ours(run: Path, data: str) -> dict[str, Any]:
     from kappaflow import load
     from kappaflow.cli.app import main
 
-    moments, write = [], parts.write_bytes
+    moments, cpu, write = [], [], parts.write_bytes
 
     def noted(path: Path, content: bytes) -> None:
         write(path, content)
         if path.suffix == ".parquet":
             moments.append(time.perf_counter())
+            cpu.append(time.process_time())
 
     parts.write_bytes = noted
     out, start = Path(data).with_name("ours.parquet"), time.perf_counter()
@@ -122,7 +123,8 @@ def _ours(run: Path, data: str) -> dict[str, Any]:
         raise SystemExit("the command failed")
     rows = pl.scan_parquet(out).select(pl.len()).collect().item()
     parameters = sum(p.numel() for p in load(run).parameters())
-    return {"rows": rows, "parameters": parameters, "parts": [m - start for m in moments]}
+    since = [moment - start for moment in moments]
+    return {"rows": rows, "parameters": parameters, "parts": since, "parts_cpu_s": cpu}
 
 
 def _others(

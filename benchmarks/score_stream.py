@@ -57,7 +57,7 @@ def score_stream(
         done = run(jobs, threads=1)
     if rehearsal:
         for one in filter(None, done):
-            console.print(rehearsed_table(one["result"]["parts"], one["result"]["rows"]))
+            console.print(rehearsed_table(one["result"]["parts_cpu_s"], one["result"]["rows"]))
         return
     found = [(job, one) for job, one in zip(jobs, done, strict=True) if one]
     lines: list[Line] = [{"kind": job.arguments["kind"], **one["result"]} for job, one in found]
@@ -74,12 +74,12 @@ def score_stream(
 
 
 def rehearsed_table(moments: list[float], rows: int) -> str:
-    """Returns rows per second of each quarter of the parts, from when the first was written."""
+    """Returns rows per second of CPU time of each quarter, from when the first part was there."""
     size, cuts = rows / len(moments), [i * (len(moments) - 1) // 4 for i in range(5)]
     quarters = zip(cuts, cuts[1:], strict=False)
     speeds = [(b - a) * size / (moments[b] - moments[a]) for a, b in quarters]
     return markdown(
-        ("quarter of the table", "rows/s"),
+        ("quarter of the table", "rows/s of CPU time"),
         [[str(i), f"{speed:,.0f}"] for i, speed in enumerate(speeds, 1)],
     )
 
