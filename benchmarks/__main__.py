@@ -81,6 +81,10 @@ COMMANDS = {
         "domains:domains",
         "Train splines on bounded columns by each way to the line, beside the laws themselves.",
     ),
+    "score-stream": (
+        "score_stream:score_stream",
+        "Time and weigh `kappaflow score` of a large table beside zuko and scikit-learn.",
+    ),
     "mixing": (
         "mixing:mixing",
         "Train a Glow with each form of 1x1 convolution: conditioning, bits, time of a step.",

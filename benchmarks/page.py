@@ -1,7 +1,7 @@
 """Turns the files of results into the page of the documentation."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from benchmarks.images_page import image_values
 from benchmarks.images_spectra_page import image_spectra_values
 from benchmarks.mixing_page import mixing_values
 from benchmarks.processes import ROOT, console
+from benchmarks.score_stream import score_values
 from benchmarks.sigma_min import cost_table, error_table
 from benchmarks.splines import splines_values
 from benchmarks.suite import KEPT, RESULTS
@@ -32,82 +33,30 @@ from benchmarks.tables import (
 from benchmarks.targets import targets_table
 
 PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
-IMAGES = ("images", "mixing", "image-spectra")
-FACTORIZATIONS = ("factor",)
-EXAMINATIONS = ("doctor",)
-CONVERTED = ("converting",)
-ENDS = ("sigma-min",)
-SPLINES = ("splines",)
-ENERGIES = ("energies",)
 Results = dict[str, Any]
 
 
-def write_page(
-    *,
-    folder: Path = RESULTS,
-    kept: Path = KEPT,
-    out: Path = ROOT / "docs" / "benchmarks.md",
-    images: Path = ROOT / "docs" / "benchmarks-images.md",
-    factor: Path = ROOT / "docs" / "benchmarks-factor.md",
-    doctor: Path = ROOT / "docs" / "benchmarks-doctor.md",
-    converting: Path = ROOT / "docs" / "benchmarks-converting.md",
-    ends: Path = ROOT / "docs" / "benchmarks-sigma-min.md",
-    splines: Path = ROOT / "docs" / "benchmarks-splines.md",
-    energies: Path = ROOT / "docs" / "benchmarks-energies.md",
-) -> None:
+def write_page(*, folder: Path = RESULTS, kept: Path = KEPT, docs: Path = ROOT / "docs") -> None:
     """Write the pages of the documentation from the files of results.
 
     Parameters
     ----------
     folder
-        Of the files of results; what is missing there is left out of the pages, and a page of
-        which nothing is there stays as it is.
+        Of the files of results on speed, memory and numerics; what is missing there is left out of
+        their page, and a page of which nothing is there stays as it is.
     kept
-        Of the files on images and of factorizations, which are kept with the code.
-    out
-        The page on speed, memory and numerics.
-    images
-        The page on flows of images.
-    factor
-        The page on factorizations.
-    doctor
-        The page on examinations.
-    converting
-        The page on converted flows.
-    ends
-        The page on both ends of spectra.
-    splines
-        The page on couplings by splines.
-    energies
-        The page on flows trained on energies.
+        Of all other files, which are kept with the code.
+    docs
+        The folder of the pages.
     """
-    results = read_results(folder)
-    factorizations = read_results(kept, FACTORIZATIONS)
-    of_images = read_results(kept, IMAGES)
-    examinations = read_results(kept, EXAMINATIONS)
-    of_converted = read_results(kept, CONVERTED)
-    of_ends = read_results(kept, ENDS)
-    of_splines = read_results(kept, SPLINES)
-    of_energies = read_results(kept, ENERGIES)
-    tables = (factorizations, of_images, examinations, of_converted, of_ends)
-    if not (results or of_splines or of_energies or any(tables)):
+    written = 0
+    for name, (parts, content) in PAGES.items():
+        results = read_results(folder if parts is PARTS else kept, parts)
+        if results:
+            _write(docs / name, content(results))
+            written += 1
+    if not written:
         raise SystemExit(f"No results in {folder}: run python -m benchmarks all first.")
-    if results:
-        _write(out, page(results))
-    if of_images:
-        _write(images, images_page(of_images))
-    if factorizations:
-        _write(factor, factor_page(factorizations))
-    if examinations:
-        _write(doctor, doctor_page(examinations))
-    if of_converted:
-        _write(converting, converting_page(of_converted))
-    if of_ends:
-        _write(ends, ends_page(of_ends))
-    if of_splines:
-        _write(splines, splines_page(of_splines))
-    if of_energies:
-        _write(energies, energies_page(of_energies))
 
 
 def _write(path: Path, text: str) -> None:
@@ -277,6 +226,19 @@ def energies_page(results: Results) -> str:
     return _template("energies.md.jinja").render(machines=_machines(results), energies=values)
 
 
+def score_page(results: Results) -> str:
+    """Returns the page on scores of large tables as Markdown.
+
+    Args:
+        results: By part: score.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    values = score_values(results["score"])
+    return _template("score.md.jinja").render(machines=_machines(results), score=values)
+
+
 def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -321,3 +283,17 @@ def _machine_text(machine: dict[str, Any]) -> str:
         f"{machine['processor']}, {machine['cores']} cores, torch on {threads}; "
         f"{machine['system']}; {versions}; {player}"
     )
+
+
+# A page, the files of results that it is made of, and how.
+PAGES: dict[str, tuple[Sequence[str], Callable[[Results], str]]] = {
+    "benchmarks.md": (PARTS, page),
+    "benchmarks-images.md": (("images", "mixing", "image-spectra"), images_page),
+    "benchmarks-factor.md": (("factor",), factor_page),
+    "benchmarks-doctor.md": (("doctor",), doctor_page),
+    "benchmarks-converting.md": (("converting",), converting_page),
+    "benchmarks-sigma-min.md": (("sigma-min",), ends_page),
+    "benchmarks-splines.md": (("splines",), splines_page),
+    "benchmarks-energies.md": (("energies",), energies_page),
+    "benchmarks-score.md": (("score",), score_page),
+}

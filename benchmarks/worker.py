@@ -25,6 +25,7 @@ from benchmarks.numerics import numerics_of
 from benchmarks.peak import peak_of_step
 from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.rows import all_rows
+from benchmarks.score_rows import score_rows
 from benchmarks.sigma_min_cost import cost_of
 from benchmarks.splines import memory_at, times_at
 from benchmarks.timing import Budget, time_group, time_images
@@ -118,6 +119,7 @@ TASKS: dict[str, Callable[..., Any]] = {
     "mixing_training": mixing_training,
     "mixing_times": mixing_times,
     "sigma_min_cost": cost_of,
+    "score_rows": score_rows,
     "spline_times": times_at,
     "spline_memory": memory_at,
 }

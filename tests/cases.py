@@ -325,7 +325,7 @@ BIJECTIONS = {
     ),
     "Domain, one feature": Case(lambda: kf.Domain([(-2, 5)]), (1,), interval=(-2.0, 5.0)),
     "Domain, circles stay circles": Case(
-        lambda: kf.Domain(["circular:0,360", None], circle=5.0), (2,), interval=(0.0, 360.0)
+        lambda: kf.Domain(["circular:0,360", "positive"], circle=5.0), (2,), interval=(0.0, 360.0)
     ),
     "Domain, cut where rows are rarest": Case(lambda: cut(), (2,), interval=(0.0, 3.0)),
     "InvertibleConv1x1, qr": Case(lambda: kf.InvertibleConv1x1(3, form="qr"), (3, 2, 1)),

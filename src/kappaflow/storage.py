@@ -39,6 +39,17 @@ def write_bytes(path: Path, content: bytes) -> None:
     _sync_directory(path.parent)
 
 
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Gives a file that has been written its name: fsync, rename, fsync of the directory."""
+    try:
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+    _sync_directory(path.parent)
+
+
 @contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
     """Yields a directory that becomes `path` when all is in it, and is removed if it does not."""

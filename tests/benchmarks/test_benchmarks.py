@@ -164,5 +164,5 @@ def test_a_tiny_benchmark_of_our_rows_runs_end_to_end(writer, tmp_path):
     row = line["rows"]["kappaflow, store"]
     assert row["parameters"] == line["rows"]["conditioners alone (floor)"]["parameters"]
     assert row["forward_backward"]["repetitions"] == 2
-    writer.write_page(folder=tmp_path, kept=tmp_path, out=tmp_path / "page.md")
-    assert "| kappaflow, store | 57,984 |" in (tmp_path / "page.md").read_text()
+    writer.write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
+    assert "| kappaflow, store | 57,984 |" in (tmp_path / "benchmarks.md").read_text()

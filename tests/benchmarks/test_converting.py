@@ -46,8 +46,8 @@ RESULTS = {
 def test_the_page_says_what_the_results_say(tmp_path):
     """Ratios, quartiles and sizes, and what was built."""
     (tmp_path / "converting.json").write_text(json.dumps(RESULTS))
-    page = tmp_path / "page.md"
-    write_page(folder=tmp_path, kept=tmp_path, converting=page)
+    page = tmp_path / "benchmarks-converting.md"
+    write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
     text = page.read_text()
     assert "| zuko RealNVP | 16 | 8 | 0.46 | 0.44 - 0.47 | 0.25 | 10.0 | 2.5 |" in text
     assert "*zuko RealNVP*: what it is" in text and "8e-06 nats" in text

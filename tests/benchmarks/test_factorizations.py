@@ -138,11 +138,9 @@ def test_draws_that_are_there_are_not_taken_again_and_have_their_page(benchmark,
     run("factor", "--rows=rotations", "--draws=1", f"--json={file}")
     assert {line["condition_number"]["worst"] for line in json.loads(file.read_text())["lines"]}
     there = file.with_suffix(".jsonl").read_text()
-    benchmark("page").write_page(
-        folder=tmp_path, kept=tmp_path, out=tmp_path / "page.md", factor=tmp_path / "factor.md"
-    )
-    assert not (tmp_path / "page.md").exists()
-    text = (tmp_path / "factor.md").read_text()
+    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
+    assert not (tmp_path / "benchmarks.md").exists()
+    text = (tmp_path / "benchmarks-factor.md").read_text()
     assert row_of(text, "orthogonal")[4] == "1"
     assert "An abacus, 2 cores, torch on 1 thread" in text
     assert there.count('"n": 64') == 2

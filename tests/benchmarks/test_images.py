@@ -238,5 +238,5 @@ def test_a_tiny_benchmark_of_our_rows_runs_end_to_end(benchmark, tmp_path):
     assert results["preset"] is None
     assert row["forward_backward"]["repetitions"] == 2
     assert row["forward_backward"]["to_store"] > 0
-    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, images=tmp_path / "page.md")
-    assert "in store" in (tmp_path / "page.md").read_text()
+    benchmark("page").write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
+    assert "in store" in (tmp_path / "benchmarks-images.md").read_text()

@@ -31,6 +31,9 @@ class ZukoLayer(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return _answer(z, lambda: self._made(context).inv.call_and_ladj(z))
 
+    def __repr__(self) -> str:  # that of zuko draws random numbers, and asks numbers of masks
+        return f"{type(self).__name__}({self.layer_name()})"
+
     def _made(self, context: Tensor | None) -> Any:  # noqa: ANN401
         """Returns the transform for contexts (B, C)."""
         return self.transform(context if self.context_features else None)

@@ -63,7 +63,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except KappaflowError as error:
         return _complain(str(error), USAGE)
     except KeyboardInterrupt:
-        return _complain("stopped; a fit goes on when the same command is given.", INTERRUPTED)
+        again = "a fit, or what is made in parts, goes on when the same command is given"
+        return _complain(f"stopped; {again}.", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone; nothing is wrong, and Python should not complain at
         # exit.

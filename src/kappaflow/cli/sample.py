@@ -23,6 +23,10 @@ def sample(
 ) -> None:
     """Draw samples from the flow of a run, in the units of its data.
 
+    More rows than fit in memory are drawn and written in parts. Stopped or killed, the same
+    command goes on, to the samples of a command left in peace: until all are drawn the parts are
+    in a hidden folder beside --out.
+
     Parameters
     ----------
     run
@@ -52,15 +56,14 @@ def sample(
             )
         _sample_images(run, n, out, class_name, temperature, seed)
         return
-    from kappaflow.data import check_writable, write_table
-    from kappaflow.runs import sample_run
+    from kappaflow.data import check_writable
+    from kappaflow.runs import write_samples
 
     check_writable(out)
     if class_name is not None:
         raise ArgumentError("'class' should be left out: this run is none of images.")
     say_if_unfinished(run)
-    drawn = sample_run(run, n, context=context, temperature=temperature, seed=seed)
-    write_table(drawn, out)
+    write_samples(run, n, out, context=context, temperature=temperature, seed=seed)
     if out != "-":
         say(f"{n:,} samples{' for each context' if context else ''} are in {out}")
 

@@ -24,6 +24,10 @@ def score(
     percentile of 1 means that 99 % of the training rows lie where the density is higher. Of images
     there are bits_per_dimension too, and the name of the file, or its number from 0.
 
+    A table larger than memory is read, scored and written in parts (parquet, arrow, npy, csv and
+    tsv files; not npz, gz or standard input). Stopped or killed, the same command goes on: until
+    all rows are scored the parts are in a hidden folder beside --out.
+
     Parameters
     ----------
     run
@@ -34,14 +38,30 @@ def score(
     out
         A csv, parquet, arrow, npy or npz file; - is csv on standard output.
     """
-    import numpy as np
-
-    from kappaflow.data import check_writable, write_table
-    from kappaflow.runs import is_image_run, score_image_run, score_run
+    from kappaflow.data import check_writable
+    from kappaflow.runs import is_image_run, write_scores
 
     check_writable(out)
-    of_images = is_image_run(run)
-    scores = (score_image_run if of_images else score_run)(run, data)
+    if is_image_run(run):
+        _score_images(run, data, out)
+        return
+    written = write_scores(run, data, out)
+    if "joint_log_prob" in written.columns:
+        say(JOINT)
+    if written.infinite:
+        say(
+            f"{written.infinite:,} of {written.rows:,} rows have a log_prob of -inf: outside of "
+            "the bounds that columns were given the density is 0"
+        )
+    if out != "-":
+        say(f"the scores of {written.rows:,} rows are in {out}")
+
+
+def _score_images(run: Path, data: str, out: str) -> None:
+    from kappaflow.data import write_table
+    from kappaflow.runs import score_image_run
+
+    scores = score_image_run(run, data)
     first = next(iter(scores.values()))
     if out.lower().endswith(".npy") and first.dtype.kind == "U":
         raise ArgumentError(
@@ -50,13 +70,6 @@ def score(
         )
     if "joint_log_prob" in scores:
         say(JOINT)
-    without = int(np.isneginf(first).sum()) if first.dtype.kind == "f" else 0
-    if without:
-        say(
-            f"{without:,} of {len(first):,} rows have a log_prob of -inf: outside of the bounds "
-            "that columns were given the density is 0"
-        )
     write_table(scores, out)
     if out != "-":
-        what = "images" if of_images else "rows"
-        say(f"the scores of {len(first):,} {what} are in {out}")
+        say(f"the scores of {len(first):,} images are in {out}")

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from kappaflow.data.raw import Column, Raw, collect
 from kappaflow.errors import DataError, FileError
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 MISSING = ("", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "NULL", "null", "None", "?")
+TRUTHS = ("true", "false")
+Kind = Literal["number", "truth", "text"]
 
 
 def read_delimited(data: bytes, source: str, subject: str, separator: str | None = None) -> Raw:
@@ -19,8 +22,8 @@ def read_delimited(data: bytes, source: str, subject: str, separator: str | None
 
     text = decoded(data, subject)
     separator = separator or separator_of(text)
-    header = _header(text, separator, subject)
-    frame = _strings(text, separator, header, subject)
+    header = header_of(text, separator, subject)
+    frame = strings_of(text, separator, header, subject)
     columns = []
     for name, series in zip(header, frame.get_columns(), strict=True):
         typed, stray = _typed(series)
@@ -32,23 +35,28 @@ def read_delimited(data: bytes, source: str, subject: str, separator: str | None
 
 def decoded(data: bytes, subject: str) -> str:
     """Returns UTF-8 as text with one kind of line end, or says what it is instead."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise FileError(f"{subject} is UTF-16 text: save it as UTF-8.")
-    if b"\0" in data:
-        raise FileError(f"{subject} holds binary data, not a table in text form.")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise FileError(
-            f"{subject} is not UTF-8 text (byte 0x{data[error.start]:02x} in line {line}): save "
-            "it as UTF-8."
-        ) from None
+    text = in_utf8(data, subject)
     if "\n" not in text:
         text = text.replace("\r", "\n")
     if not text.strip():
         raise FileError(f"{subject} is empty: it should hold a header line and rows of numbers.")
     return text.rstrip("\r\n") + "\n"
+
+
+def in_utf8(data: bytes, subject: str, *, lines_before: int = 0) -> str:
+    """Returns UTF-8 as text, or says what it is instead, and in which line of the whole file."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise FileError(f"{subject} is UTF-16 text: save it as UTF-8.")
+    if b"\0" in data:
+        raise FileError(f"{subject} holds binary data, not a table in text form.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = lines_before + data.count(b"\n", 0, error.start) + 1
+        raise FileError(
+            f"{subject} is not UTF-8 text (byte 0x{data[error.start]:02x} in line {line}): save "
+            "it as UTF-8."
+        ) from None
 
 
 def separator_of(text: str) -> str:
@@ -57,7 +65,8 @@ def separator_of(text: str) -> str:
     return next((mark for mark in ",;\t" if mark in header), ",")
 
 
-def _header(text: str, separator: str, subject: str) -> list[str]:
+def header_of(text: str, separator: str, subject: str) -> list[str]:
+    """Returns the names in the first line, or says why it is no header."""
     try:
         first = next(csv.reader(io.StringIO(text[: 10**6]), delimiter=separator))
     except csv.Error as error:
@@ -90,7 +99,10 @@ def consecutive(names: list[str]) -> bool:
     )
 
 
-def _strings(text: str, separator: str, header: list[str], subject: str) -> "pl.DataFrame":
+def strings_of(
+    text: str, separator: str, header: list[str], subject: str, *, lines_before: int = 0
+) -> "pl.DataFrame":
+    """Returns text with a header as columns of text; `lines_before` it are lines of the file."""
     import polars as pl
 
     try:
@@ -100,48 +112,107 @@ def _strings(text: str, separator: str, header: list[str], subject: str) -> "pl.
             infer_schema=False,
         )
     except pl.exceptions.PolarsError:
-        _refuse_ragged(text, separator, len(header), subject)
-        raise FileError(
-            f"{subject} cannot be read as a table in text form, most likely for a quote that is "
-            "never closed."
-        ) from None
+        _refuse_ragged(text, separator, len(header), subject, lines_before)
+        raise unclosed(subject) from None
     if frame.width != len(header) or (frame.height and frame.to_series(-1).null_count()):
-        _refuse_ragged(text, separator, len(header), subject)
+        _refuse_ragged(text, separator, len(header), subject, lines_before)
     if frame.height == 0:
         raise DataError(f"{subject} has a header but no rows: there is nothing to fit.")
     return frame
 
 
-def _refuse_ragged(text: str, separator: str, width: int, subject: str) -> None:
+def unclosed(subject: str) -> FileError:
+    """Returns what is said of text that does not fall into records."""
+    return FileError(
+        f"{subject} cannot be read as a table in text form, most likely for a quote that is "
+        "never closed."
+    )
+
+
+def _refuse_ragged(text: str, separator: str, width: int, subject: str, lines_before: int) -> None:
     """Raises FileError for the first row that has more or fewer fields than the header."""
     reader = csv.reader(io.StringIO(text), delimiter=separator)
     try:
         for row in reader:
             if row and len(row) != width:
                 fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
+                line = lines_before + reader.line_num
                 raise FileError(
-                    f"line {reader.line_num} of {subject} has {fields} where the header "
+                    f"line {line} of {subject} has {fields} where the header "
                     f"has {width}: mend that line, or quote the text that holds the separator "
                     f"'{separator}'."
                 )
     except csv.Error as error:
-        raise FileError(f"line {reader.line_num} of {subject} cannot be read: {error}.") from None
+        line = lines_before + reader.line_num
+        raise FileError(f"line {line} of {subject} cannot be read: {error}.") from None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What texts are, as numbers tell it that add up over the pieces of a column."""
+
+    rows: int = 0
+    present: int = 0
+    understood: int = 0
+    truths: int = 0
+    odd: tuple[int, str] | None = None  # the first that is no number, with its row from 1
+
+    def __add__(self, other: "Facts") -> "Facts":
+        odd = self.odd
+        if odd is None and other.odd is not None:
+            odd = self.rows + other.odd[0], other.odd[1]
+        return Facts(
+            self.rows + other.rows,
+            self.present + other.present,
+            self.understood + other.understood,
+            self.truths + other.truths,
+            odd,
+        )
+
+    @property
+    def kind(self) -> Kind:
+        """What the column is: of numbers or of truth values where all of it is, else of text."""
+        if self.understood == self.present:
+            return "number"
+        return "truth" if self.truths == self.present else "text"
+
+    @property
+    def stray(self) -> tuple[int, str] | None:
+        """The first text of a column that holds numbers for the most part."""
+        mostly = 2 * self.understood > self.present
+        return self.odd if self.kind == "text" and mostly else None
+
+
+def cleaned(series: "pl.Series") -> "pl.Series":
+    """Returns texts without blanks around them, and null for what stands for a missing value."""
+    text = series.str.strip_chars()
+    return text.set(text.is_in(MISSING), None)
+
+
+def facts_of(text: "pl.Series") -> tuple[Facts, "pl.Series"]:
+    """Returns what cleaned texts are, and the numbers that they are understood as."""
+    import polars as pl
+
+    numbers = text.cast(pl.Float64, strict=False)
+    present, understood = text.len() - text.null_count(), numbers.len() - numbers.null_count()
+    if understood == present:
+        return Facts(text.len(), present, understood), numbers
+    first = (numbers.is_null() & text.is_not_null()).arg_true()[0]
+    truths = int(text.str.to_lowercase().is_in(TRUTHS).sum())
+    return Facts(text.len(), present, understood, truths, (first + 1, text[first])), numbers
+
+
+def of_kind(text: "pl.Series", kind: Kind) -> "pl.Series":
+    """Returns cleaned texts as what their whole column is."""
+    import polars as pl
+
+    if kind == "number":
+        return text.cast(pl.Float64, strict=False)
+    return text.str.to_lowercase() == "true" if kind == "truth" else text
 
 
 def _typed(series: "pl.Series") -> tuple["pl.Series", tuple[int, str] | None]:
     """Returns texts as numbers or booleans where all are; else the first stray among numbers."""
-    import polars as pl
-
-    text = series.str.strip_chars()
-    text = text.set(text.is_in(MISSING), None)
-    numbers = text.cast(pl.Float64, strict=False)
-    present, understood = text.len() - text.null_count(), numbers.len() - numbers.null_count()
-    if understood == present:
-        return numbers, None
-    lower = text.str.to_lowercase()
-    if lower.drop_nulls().is_in(["true", "false"]).all():
-        return lower == "true", None
-    if 2 * understood <= present:
-        return text, None
-    first = (numbers.is_null() & text.is_not_null()).arg_true()[0]
-    return text, (first + 1, text[first])
+    text = cleaned(series)
+    facts, numbers = facts_of(text)
+    return numbers if facts.kind == "number" else of_kind(text, facts.kind), facts.stray

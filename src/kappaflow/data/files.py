@@ -30,7 +30,7 @@ def read_file(path: Path, source: str) -> Raw:
     if path.is_dir():
         raise FileError(f"{subject} is a folder: give a file in it.")
     reader = _reader(path, subject)
-    with _explained(path, subject):
+    with explained(path, subject):
         if path.stat().st_size == 0:
             raise FileError(f"{subject} is empty (0 bytes).")
         return reader(path, source, subject)
@@ -47,7 +47,7 @@ def _reader(path: Path, subject: str) -> Callable[[Path, str, str], Raw]:
 
 
 @contextmanager
-def _explained(path: Path, subject: str) -> Iterator[None]:
+def explained(path: Path, subject: str) -> Iterator[None]:
     """Turns whatever a reader raises on a damaged file into one sentence."""
     from polars.exceptions import PanicException
 

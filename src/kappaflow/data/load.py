@@ -56,7 +56,18 @@ def load_table(
         >>> table.values.shape
         (12332, 2)
     """
-    raw = _read(source)
+    return table_of(_read(source), columns=columns, exclude=exclude, context=context, where=where)
+
+
+def table_of(
+    raw: Raw,
+    *,
+    columns: Sequence[str] | None = None,
+    exclude: Iterable[str] = (),
+    context: Iterable[str] = (),
+    where: str | Iterable[str] | None = None,
+) -> Table:
+    """Returns what was asked for of a source that has been read, as `load_table` does."""
     if raw.row_count == 0:
         raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
     conditions = [parse_condition(text, raw) for text in _names(() if where is None else where)]

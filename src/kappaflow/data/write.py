@@ -4,15 +4,12 @@ import io
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.errors import ArgumentError, FileError
-
-if TYPE_CHECKING:
-    import polars as pl
 
 WRITTEN = (".csv", ".parquet", ".arrow", ".feather", ".ipc", ".npy", ".npz")
 
@@ -63,13 +60,14 @@ def write_table(columns: Mapping[str, NDArray[Any]], path: str) -> None:
     if path == "-":
         sys.stdout.write(pl.DataFrame(dict(columns)).write_csv())
         return
-    write_bytes(Path(path), _content(columns, Path(path).suffix.lower(), pl.DataFrame))
+    write_bytes(Path(path), table_bytes(columns, Path(path).suffix.lower()))
 
 
-def _content(
-    columns: Mapping[str, NDArray[Any]], suffix: str, frame: "type[pl.DataFrame]"
-) -> bytes:
-    buffer = io.BytesIO()
+def table_bytes(columns: Mapping[str, NDArray[Any]], suffix: str) -> bytes:
+    """Returns what a file of a kind has in it."""
+    import polars as pl
+
+    frame, buffer = pl.DataFrame, io.BytesIO()
     if suffix == ".npy":
         np.save(buffer, np.stack(list(columns.values()), axis=1), allow_pickle=False)
     elif suffix == ".npz":

@@ -14,6 +14,7 @@ from kappaflow.runs.rewrite import RewrittenRun, rewrite_run
 from kappaflow.runs.stored import is_image_run, is_unfinished_run
 from kappaflow.runs.use import examine_run, sample_run, score_run
 from kappaflow.runs.use_images import examine_image_run, sample_image_run, score_image_run
+from kappaflow.runs.use_in_parts import Written, write_samples, write_scores
 from kappaflow.runs.write_images import check_image_path, write_images
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "RewrittenRun",
     "RunSummary",
     "Source",
+    "Written",
     "check_image_path",
     "cure_run",
     "examine_code",
@@ -44,4 +46,6 @@ __all__ = [
     "score_image_run",
     "score_run",
     "write_images",
+    "write_samples",
+    "write_scores",
 ]

@@ -46,23 +46,55 @@ def sample_run(
         ArgumentError: An argument is out of its range, or a context is missing or not wanted.
     """
     check_draws(n, temperature, seed)
-    flow, run = load(folder), read_run(folder)
-    names = run.context_columns
-    if bool(names) != (context is not None):
-        wanted = f"name data with {', '.join(names)}" if names else "be left out: there is none"
-        raise ArgumentError(f"'context' should {wanted}.")
-    generator = torch.Generator().manual_seed(seed)
-    given = None if context is None else _table(context, names, []).values
-    rows = None if given is None else torch.from_numpy(given).to(flow.dtype)
-    at_once = max(1, ROWS_AT_ONCE // (1 if given is None else len(given)))
-    sizes = [min(at_once, n - start) for start in range(0, n, at_once)]
-    drawn = torch.cat([
-        flow.sample(size, rows, temperature=temperature, generator=generator) for size in sizes
-    ]).numpy()
-    if given is None:
-        return _by_column(run.columns, drawn)
-    drawn = drawn.reshape(-1, drawn.shape[-1])
-    return _by_column(run.columns, drawn) | _by_column(names, np.tile(given, (n, 1)))
+    draws = Draws(folder, context, temperature)
+    return draws.draw(n, torch.Generator().manual_seed(seed))
+
+
+class Draws:
+    """What is needed to draw from a run, as often as is asked for.
+
+    Args:
+        folder: The run folder.
+        context: Data with the context columns, for a conditional flow.
+        temperature: Deviation of the latents.
+
+    Attributes:
+        run: What was asked of the run.
+        contexts: How many rows each draw is made for.
+        at_once: How many draws are made at once: those of a generator come in this order, so
+            that draws in pieces of a multiple of it are those of one piece.
+        fingerprint: That of the context.
+    """
+
+    def __init__(self, folder: Path, context: str | None, temperature: float) -> None:
+        self._flow, self.run = load(folder), read_run(folder)
+        names = self.run.context_columns
+        if bool(names) != (context is not None):
+            wanted = (
+                f"name data with {', '.join(names)}" if names else "be left out: there is none"
+            )
+            raise ArgumentError(f"'context' should {wanted}.")
+        table = None if context is None else finite_table(context, names, [])
+        self._given = None if table is None else table.values
+        self._temperature = temperature
+        self.contexts = 1 if table is None else len(table)
+        self.at_once = max(1, ROWS_AT_ONCE // self.contexts)
+        self.fingerprint = None if table is None else table.fingerprint()
+
+    def draw(self, n: int, generator: torch.Generator) -> Columns:
+        """Returns n draws for each context, by column."""
+        given, run = self._given, self.run
+        rows = None if given is None else torch.from_numpy(given).to(self._flow.dtype)
+        sizes = [min(self.at_once, n - start) for start in range(0, n, self.at_once)]
+        drawn = torch.cat([
+            self._flow.sample(size, rows, temperature=self._temperature, generator=generator)
+            for size in sizes
+        ]).numpy()
+        if given is None:
+            return _by_column(run.columns, drawn)
+        drawn = drawn.reshape(-1, drawn.shape[-1])
+        behind = _by_column(run.context_columns, np.tile(given, (n, 1)))
+        return _by_column(run.columns, drawn) | behind
 
 
 def score_run(folder: Path, data: str) -> Columns:
@@ -81,11 +113,29 @@ def score_run(folder: Path, data: str) -> Columns:
     Returns:
         Two columns, a row for each row of the data.
     """
-    result, run, flow = read_finished(folder), read_run(folder), load(folder)
-    quantiles = checked_quantiles(result.train_log_prob_quantiles, folder)
-    table = _table(data, run.columns, run.context_columns)
-    scores = log_prob_of(flow, rows_of(table, flow)).numpy()
-    return {column_of(flow): scores, "percentile": percentiles(scores, quantiles)}
+    scores = Scores(folder)
+    return scores.of(finite_table(data, scores.run.columns, scores.run.context_columns))
+
+
+class Scores:
+    """What is needed to score rows by a finished run.
+
+    Args:
+        folder: The run folder.
+
+    Attributes:
+        run: What was asked of the run.
+        flow: Its flow.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        result, self.run, self.flow = read_finished(folder), read_run(folder), load(folder)
+        self._quantiles = checked_quantiles(result.train_log_prob_quantiles, folder)
+
+    def of(self, table: Table, *, generator: torch.Generator | None = None) -> Columns:
+        """Returns the scores of rows; a generator goes on from piece to piece of them."""
+        scores = log_prob_of(self.flow, rows_of(table, self.flow), generator=generator).numpy()
+        return {column_of(self.flow): scores, "percentile": percentiles(scores, self._quantiles)}
 
 
 def column_of(flow: Flow) -> str:
@@ -133,7 +183,7 @@ def examine_run(
     flow = load(folder)
     if data is not None:
         run = read_run(folder)
-        rows = rows_of(_table(data, run.columns, run.context_columns), flow)
+        rows = rows_of(finite_table(data, run.columns, run.context_columns), flow)
         return examined(flow, rows.x, rows.context, progress=progress), f"rows of {data}"
     try:
         rows = rows_of(tables_again(read_run(folder)).test, flow)
@@ -144,7 +194,7 @@ def examine_run(
     return with_findings(found, stored_findings(folder)), "held-out rows of the run"
 
 
-def _table(data: str, columns: list[str], context: list[str]) -> Table:
+def finite_table(data: str, columns: list[str], context: list[str]) -> Table:
     """Returns the named columns of some data, all finite."""
     table = load_table(data, columns=columns, context=context)
     refuse_gaps(table, data)

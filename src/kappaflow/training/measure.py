@@ -27,19 +27,31 @@ CONDITIONING = (
 
 
 @torch.no_grad()
-def log_prob_of(flow: Flow, rows: AnyRows) -> Tensor:
+def log_prob_of(flow: Flow, rows: AnyRows, *, generator: torch.Generator | None = None) -> Tensor:
     """Returns log p of each row in nats, in float64 on the CPU, in chunks of bounded memory.
 
-    Of a flow with an augmentation the bound (or the joint density), with the same draws each time.
+    Of a flow with an augmentation the bound (or the joint density), with the same draws each time,
+    or those that a generator is at.
     """
     parts = []
-    at_once = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // math.prod(flow.event_shape)))
-    generator = None if flow.augment is None else torch.Generator().manual_seed(0)
+    at_once = rows_at_once(flow)
+    if flow.augment is not None and generator is None:
+        generator = scoring_generator()
     for start in range(0, len(rows), at_once):
         part = rows.at(slice(start, start + at_once))
         found = flow.log_prob(part.x, part.context, generator=generator)
         parts.append(found.double().cpu())
     return torch.cat(parts)
+
+
+def rows_at_once(flow: Flow) -> int:
+    """Returns how many rows `log_prob_of` takes at once: rounding may depend on how many."""
+    return max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // math.prod(flow.event_shape)))
+
+
+def scoring_generator() -> torch.Generator:
+    """Returns the generator from which scores with an augmentation are drawn."""
+    return torch.Generator().manual_seed(0)
 
 
 def quantile(values: Tensor, level: float) -> float:

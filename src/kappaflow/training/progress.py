@@ -113,6 +113,32 @@ def steps_shown(
         yield lambda text: bar.update(task, advance=1, text=text)
 
 
+@contextmanager
+def rows_shown(
+    title: str, rows: int, done: int, *, visible: bool | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Shows a bar over rows for as long as it is entered, and how long the others will take.
+
+    Yields:
+        A function that is told how many rows more are done; it does nothing where there is no
+        terminal.
+    """
+    console = Console(stderr=True)
+    if not (console.is_terminal if visible is None else visible):
+        yield lambda more: None
+        return
+    columns = (TextColumn(title), BarColumn(bar_width=20), TextColumn("{task.fields[text]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task(title, total=rows, completed=done, text=f"{done:,} of {rows:,} rows")
+
+        def show(more: int) -> None:
+            nonlocal done
+            done += more
+            bar.update(task, completed=done, text=f"{done:,} of {rows:,} rows")
+
+        yield show
+
+
 def likelihood_in_words(figures: Figures, name: str = "nll", budget: float | None = None) -> str:
     """Returns an epoch of a fit in words.
 

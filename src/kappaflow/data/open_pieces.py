@@ -1,0 +1,50 @@
+"""`open_pieces`: a table on disk in pieces, where it has more than one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from kappaflow.data.load import table_names
+from kappaflow.data.pieces import ArrayPieces, FramePieces, Pieces
+from kappaflow.data.text_pieces import TextPieces
+
+OPENED: dict[str, type[FramePieces] | type[ArrayPieces] | type[TextPieces]] = {
+    ".parquet": FramePieces,
+    ".arrow": FramePieces,
+    ".feather": FramePieces,
+    ".ipc": FramePieces,
+    ".npy": ArrayPieces,
+    ".csv": TextPieces,
+    ".tsv": TextPieces,
+}
+
+
+def open_pieces(
+    source: str, columns: Sequence[str], context: Sequence[str] = (), *, multiple: int = 1
+) -> Pieces | None:
+    """Returns a table on disk that is to be read a piece at a time.
+
+    Args:
+        source: As for `load_table`.
+        columns: The columns to model, in that order.
+        context: The columns that the density is conditioned on.
+        multiple: All pieces but the last have a multiple of so many rows.
+
+    Returns:
+        The pieces; None where `load_table` is to read all at once: one piece holds all rows, the
+        kind of file allows nothing else (npz, gz, standard input, an Arrow stream), it is a table
+        that comes along, or something is wrong with the file, which `load_table` says.
+    """
+    from polars.exceptions import PanicException, PolarsError
+
+    path = Path(source).expanduser()
+    kind = OPENED.get(path.suffix.lower())
+    comes_along = source in table_names() and not path.is_file()
+    # polars takes such signs for patterns, of which several files may be one
+    is_pattern = kind is FramePieces and any(sign in str(path) for sign in "*?[")
+    if kind is None or comes_along or is_pattern or not path.is_file():
+        return None
+    try:
+        pieces = kind(path, source, columns, context, multiple=multiple)
+    except (OSError, ValueError, PolarsError, PanicException):
+        return None
+    return pieces if pieces.rows > pieces.size else None

@@ -1,0 +1,161 @@
+"""Tables on disk that are read a piece at a time, with the numbers that `load_table` reads."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kappaflow.data.files import explained
+from kappaflow.data.load import table_of
+from kappaflow.data.memory import array_columns
+from kappaflow.data.raw import Raw, collect, from_frame
+from kappaflow.data.table import Table
+
+if TYPE_CHECKING:
+    import polars as pl
+
+ROWS_OF_A_PIECE = 262_144
+NUMBERS_OF_A_PIECE = 2**24  # of all columns, so that pieces of wide tables have fewer rows
+
+Told = Callable[[int], None]
+
+
+def piece_size(width: int, multiple: int = 1) -> int:
+    """Returns how many rows a piece has: a multiple of what is computed at once, never none."""
+    rows = min(ROWS_OF_A_PIECE, NUMBERS_OF_A_PIECE // max(1, width))
+    return max(1, rows // multiple) * multiple
+
+
+class Pieces(ABC):
+    """A table on disk of several pieces; all but the last have `size` rows.
+
+    Law: the tables of all pieces, one below the other, are what `load_table` returns with the same
+    columns and context: values, names, and row numbers of the whole file.
+    """
+
+    def __init__(
+        self, path: Path, source: str, columns: Sequence[str], context: Sequence[str]
+    ) -> None:
+        self.path, self.source, self.subject = path, source, f"'{source}'"
+        self.columns, self.context = tuple(columns), tuple(context)
+        self.rows, self.size = 0, 0
+
+    def __len__(self) -> int:
+        """Returns the number of pieces."""
+        return -(-self.rows // self.size)
+
+    def rows_of(self, place: int) -> int:
+        """Returns how many rows a piece has, counted from 0."""
+        return min(self.size, self.rows - place * self.size)
+
+    def read(self, place: int) -> Table:
+        """Returns a piece, counted from 0."""
+        with explained(self.path, self.subject):
+            table = self._table_of(self._raw(place))
+        return replace(table, rows=table.rows + place * self.size)
+
+    def suspects(self, told: Told) -> Iterator[int]:
+        """Yields the pieces that may hold a value that is missing or infinite.
+
+        To be gone through before the first piece is used: what `load_table` has to say against the
+        columns is said here.
+
+        Args:
+            told: Is told how many rows more have been looked through.
+
+        Yields:
+            Numbers of pieces, ascending.
+        """
+        with explained(self.path, self.subject):
+            self._table_of(self._head())
+        for place in range(len(self)):
+            yield place
+            told(self.rows_of(place))
+
+    @abstractmethod
+    def _raw(self, place: int) -> Raw:
+        """Returns the columns of a piece that are wanted, and maybe others."""
+
+    @abstractmethod
+    def _head(self) -> Raw:
+        """Returns one row of all columns, which have the types of the whole table."""
+
+    def _table_of(self, raw: Raw) -> Table:
+        return table_of(raw, columns=self.columns, context=self.context)
+
+
+class FramePieces(Pieces):
+    """A parquet or Arrow file, of which polars reads rows without those before them."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: str,
+        columns: Sequence[str],
+        context: Sequence[str],
+        *,
+        multiple: int = 1,
+    ) -> None:
+        import polars as pl
+
+        super().__init__(path, source, columns, context)
+        parquet = path.suffix.lower() == ".parquet"
+        self._scan: pl.LazyFrame = (pl.scan_parquet if parquet else pl.scan_ipc)(path)
+        self.rows = int(self._scan.select(pl.len()).collect().item())
+        self.size = piece_size(len(self.columns) + len(self.context), multiple)
+
+    def _raw(self, place: int) -> Raw:
+        wanted = self._scan.select([*self.columns, *self.context])
+        return self._collected(wanted.slice(place * self.size, self.size))
+
+    def _head(self) -> Raw:
+        return self._collected(self._scan.head(1))
+
+    def _collected(self, scan: "pl.LazyFrame") -> Raw:
+        import narwhals as nw
+
+        return from_frame(nw.from_native(scan.collect()), self.source, self.subject)
+
+
+class ArrayPieces(Pieces):
+    """An npy file, mapped anew for each piece: what has been read does not stay in memory."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: str,
+        columns: Sequence[str],
+        context: Sequence[str],
+        *,
+        multiple: int = 1,
+    ) -> None:
+        super().__init__(path, source, columns, context)
+        self.rows = len(self._mapped())
+        self.size = piece_size(len(self.columns) + len(self.context), multiple)
+
+    def _mapped(self) -> np.memmap:
+        found = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(found, np.memmap) or found.ndim not in (1, 2):
+            raise ValueError("this is no array of rows")
+        return found
+
+    def _raw(self, place: int) -> Raw:
+        array = self._mapped()
+        rows = slice(place * self.size, (place + 1) * self.size)
+        names = [column.name for column in array_columns(array[:1], self.subject)]
+        places = [i for i, name in enumerate(names) if name in {*self.columns, *self.context}]
+        if array.ndim == 1:
+            return collect(array_columns(np.array(array[rows]), self.subject), *self._named)
+        found = array_columns(np.array(array[rows, places]), self.subject)
+        renamed = [replace(column, name=names[i]) for i, column in zip(places, found, strict=True)]
+        return collect(renamed, *self._named)
+
+    def _head(self) -> Raw:
+        return collect(array_columns(np.array(self._mapped()[:1]), self.subject), *self._named)
+
+    @property
+    def _named(self) -> tuple[str, str]:
+        return self.source, self.subject

@@ -1,0 +1,99 @@
+"""Real processes that score and sample, killed with SIGKILL at any moment, and started again."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import polars as pl
+import pytest
+
+from kappaflow.runs import Model, Source, fit_run
+
+PROGRAM = """
+import sys
+from kappaflow.cli.app import main
+from kappaflow.data import pieces
+from kappaflow.runs import use
+from kappaflow.training import measure
+pieces.ROWS_OF_A_PIECE = int(sys.argv[1])
+measure.ROWS_AT_ONCE = use.ROWS_AT_ONCE = 64
+sys.exit(main(sys.argv[2:]))
+"""
+ROWS = 4000
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on two columns, with ROWS rows to score beside it."""
+    folder = tmp_path_factory.mktemp("run")
+    x = np.random.default_rng(0).normal(size=(ROWS, 2))
+    pl.DataFrame({"a": x[:, 0], "b": x[:, 1]}).write_parquet(folder / "t.parquet")
+    model = Model("real_nvp", {"depth": 2, "hidden": (8,)})
+    source = Source(data=str(folder / "t.parquet"))
+    fit_run(source, model, folder / "run", progress=False, max_epochs=1)
+    return folder / "run"
+
+
+def started(rows, words):
+    """Starts a process whose pieces have so many rows."""
+    command = [sys.executable, "-c", PROGRAM, str(rows), *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+
+
+def finished(rows, words):
+    """Runs a process to its end."""
+    process = started(rows, words)
+    said = process.communicate(timeout=300)[1].decode()
+    assert process.returncode == 0, said
+
+
+def killed(words, folder, parts, delay_s):
+    """Kills a process a little after there are so many parts; returns how many it left."""
+    process = started(64, words)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if len(list(folder.glob("0*.parquet"))) >= parts:
+            time.sleep(delay_s)
+            break
+        time.sleep(0.0005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return len(list(folder.glob("0*.parquet")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["score", "sample"])
+def test_a_process_killed_at_random_moments_ends_with_the_same_file(run, tmp_path, command):
+    """Four kills, then to the end: the file of a process that made all at once."""
+    whole, out = tmp_path / "whole.csv", tmp_path / "out.csv"
+    words = [run, run.parent / "t.parquet"] if command == "score" else [run, "-n", ROWS]
+    finished(10 * ROWS, [command, *words, "--out", whole])
+    moments, folder, left = random.Random(0), tmp_path / ".out.csv.parts", []
+    for parts in (0, 2, 15, 40):
+        words_out = [command, *words, "--out", out]
+        left.append(killed(words_out, folder, parts, moments.uniform(0, 0.01)))
+        assert not out.exists(), "it was too quick to be killed"
+    assert left == sorted(left) and left[-1] >= 40  # no part is ever lost
+    finished(64, [command, *words, "--out", out])
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.csv", "whole.csv"]
+
+
+@pytest.mark.slow
+def test_control_c_says_how_to_go_on(run, tmp_path):
+    """Status 130 and one line; the parts stay."""
+    words = ["sample", run, "-n", 100 * ROWS, "--out", tmp_path / "out.csv"]
+    process, folder = started(64, words), tmp_path / ".out.csv.parts"
+    deadline = time.monotonic() + 120
+    while not len(list(folder.glob("0*.parquet"))) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 130
+    assert "goes on when the same command is given" in said and "Traceback" not in said
+    assert list(folder.glob("0*.parquet"))

@@ -1,0 +1,328 @@
+"""Scores and samples in parts: the same as at once, and going on where they stopped."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from kappaflow.data import pieces
+from kappaflow.errors import ArgumentError, DataError, FileError, WriteError
+from kappaflow.runs import (
+    Model,
+    Source,
+    fit_run,
+    parts,
+    sample_run,
+    score_run,
+    use,
+    use_in_parts,
+    write_samples,
+    write_scores,
+)
+from kappaflow.training import measure
+
+ROWS = 205
+SUFFIXES = [".csv", ".parquet", ".arrow", ".npy", ".npz"]
+
+
+def table(seed=0, rows=ROWS):
+    """Rows of three columns and one of text, of which the run models two."""
+    x = np.random.default_rng(seed).normal(size=(rows, 3))
+    return pl.DataFrame({"c": x[:, 0], "a": x[:, 1], "kind": ["x"] * rows, "b": x[:, 2]})
+
+
+def fitted(folder, context=(), **model):
+    """Returns a small finished run."""
+    source = folder.with_suffix(".csv")
+    table(1, 300).write_csv(source)
+    arguments = {"depth": 2, "hidden": (8,), **model}
+    source = Source(data=str(source), columns=["a", "b"], context=list(context))
+    fit_run(source, Model("real_nvp", arguments), folder, progress=False, max_epochs=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on two columns."""
+    return fitted(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """A run on two columns given a third."""
+    return fitted(tmp_path_factory.mktemp("runs") / "given", ("c",))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Pieces of 48 rows, computed 16 at a time, drawn 20 at a time; at once without."""
+    monkeypatch.setattr(measure, "ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(use, "ROWS_AT_ONCE", 20)
+
+    def in_parts(rows=50):
+        monkeypatch.setattr(pieces, "ROWS_OF_A_PIECE", rows)
+
+    return in_parts
+
+
+def content(path):
+    """What a file holds: its bytes, or where these depend on the layout its columns."""
+    if path.suffix in {".parquet", ".arrow"}:
+        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ipc(path)
+        return [(s.name, s.dtype, s.to_numpy().tobytes()) for s in frame.get_columns()]
+    return path.read_bytes()
+
+
+def written(folder, frame):
+    """Writes a table in all kinds that are read in pieces."""
+    frame.write_parquet(folder / "t.parquet")
+    frame.write_ipc(folder / "t.arrow")
+    frame.write_csv(folder / "t.csv")
+
+
+@pytest.mark.parametrize("data", ["t.parquet", "t.arrow", "t.csv"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_scores_in_parts_are_those_at_once(run, small, tmp_path, data, suffix):
+    """Bit for bit, whatever goes in and comes out; and nothing is left behind."""
+    written(tmp_path, table())
+    once, parted = tmp_path / f"once{suffix}", tmp_path / f"parted{suffix}"
+    write_scores(run, str(tmp_path / data), str(once))
+    small()
+    found = write_scores(run, str(tmp_path / data), str(parted))
+    assert (found.rows, found.columns) == (ROWS, ("log_prob", "percentile"))
+    assert content(parted) == content(once)
+    expected = score_run(run, str(tmp_path / data))["log_prob"]
+    assert len(expected) == ROWS
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_scores_of_an_array_in_parts_are_those_at_once(small, tmp_path):
+    """Columns of an npy file are x0, x1."""
+    np.save(tmp_path / "t.npy", np.random.default_rng(0).normal(size=(ROWS, 2)))
+    model = Model("spline", {"depth": 2, "hidden": (8,)})
+    source = Source(data=str(tmp_path / "t.npy"))
+    fit_run(source, model, tmp_path / "run", progress=False, max_epochs=1)
+    data = str(tmp_path / "t.npy")
+    expected = score_run(tmp_path / "run", data)
+    small()
+    write_scores(tmp_path / "run", data, str(tmp_path / "out.npy"))
+    assert (
+        np.load(tmp_path / "out.npy").tobytes()
+        == np.stack(list(expected.values()), axis=1).tobytes()
+    )
+
+
+def test_scores_given_a_context_are_those_at_once(conditional, small, tmp_path):
+    """The context is read with the columns."""
+    written(tmp_path, table())
+    expected = score_run(conditional, str(tmp_path / "t.csv"))["log_prob"]
+    small()
+    write_scores(conditional, str(tmp_path / "t.csv"), str(tmp_path / "out.npy"))
+    assert np.load(tmp_path / "out.npy")[:, 0].tobytes() == expected.tobytes()
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory):
+    """A run whose scores are drawn: bounds, with noise beside the rows."""
+    return fitted(tmp_path_factory.mktemp("runs") / "padded", padding=1, padding_kind="gaussian")
+
+
+class Killed(BaseException):
+    """What stands for the end of a process."""
+
+
+def stopped_after(count, monkeypatch, call, *words, **named):
+    """Calls what ends, as a process does, when it has written so many parts."""
+    write, seen = parts.write_bytes, []
+
+    def write_or_stop(path, content):
+        if path.suffix == ".parquet":
+            if len(seen) == count:
+                raise Killed
+            seen.append(path)
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parts, "write_bytes", write_or_stop)
+        with pytest.raises(Killed):
+            call(*words, **named)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("name", ["run", "padded"])
+def test_scores_go_on_where_they_stopped(request, small, tmp_path, monkeypatch, count, name):
+    """What was scored is not scored again; draws go on from where the generator was."""
+    run = request.getfixturevalue(name)
+    written(tmp_path, table())
+    data, once, out = (str(tmp_path / name) for name in ("t.parquet", "once.csv", "out.csv"))
+    write_scores(run, data, once)
+    small()
+    stopped_after(count, monkeypatch, write_scores, run, data, out)
+    assert not Path(out).exists()
+    scored = []
+    of = use.Scores.of
+    monkeypatch.setattr(use.Scores, "of", lambda *a, **k: scored.append(len(a[1])) or of(*a, **k))
+    write_scores(run, data, out)
+    assert scored == [48, 48, 48, 48, 13][count:]
+    assert Path(out).read_bytes() == Path(once).read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_samples_in_parts_are_those_at_once(run, small, tmp_path, suffix):
+    """For the same seed, bit for bit."""
+    once, parted = tmp_path / f"once{suffix}", tmp_path / f"parted{suffix}"
+    write_samples(run, 107, str(once), seed=3)
+    small()
+    found = write_samples(run, 107, str(parted), seed=3)
+    assert (found.rows, found.columns) == (107, ("a", "b"))
+    assert content(parted) == content(once)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize("name", ["run", "conditional", "padded"])
+def test_samples_go_on_where_they_stopped(request, small, tmp_path, monkeypatch, count, name):
+    """From the state of the generator behind the last part, with a context and without."""
+    run = request.getfixturevalue(name)
+    (tmp_path / "given.csv").write_text("c\n0.5\n-0.5\n1.5\n")
+    words = {"context": str(tmp_path / "given.csv")} if name == "conditional" else {}
+    expected = sample_run(run, 130, seed=5, temperature=0.7, **words)
+    small()
+    out = str(tmp_path / "out.npz")
+    words = {"seed": 5, "temperature": 0.7, **words}
+    stopped_after(count, monkeypatch, write_samples, run, 130, out, **words)
+    write_samples(run, 130, out, **words)
+    with np.load(out) as found:
+        assert {name: found[name].tobytes() for name in found} == {
+            name: values.tobytes() for name, values in expected.items()
+        }
+
+
+def test_standard_output_gets_each_part_as_it_is_made(run, small, tmp_path, capsys):
+    """One header, the same lines, and no parts on disk."""
+    written(tmp_path, table())
+    write_scores(run, str(tmp_path / "t.csv"), "-")
+    write_samples(run, 107, "-")
+    expected = capsys.readouterr().out
+    small()
+    write_scores(run, str(tmp_path / "t.csv"), "-")
+    write_samples(run, 107, "-")
+    assert capsys.readouterr().out == expected
+    assert not list(Path().glob(".-*")) and not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+@pytest.mark.parametrize("data", ["t.parquet", "t.arrow", "t.csv"])
+def test_a_value_that_is_missing_is_named_before_anything_is_scored(
+    run, small, tmp_path, monkeypatch, data, value
+):
+    """By its row in the whole file, in the words of a file that is read at once."""
+    frame = table()
+    b = frame["b"].to_list()
+    b[150], b[201] = value, None
+    written(tmp_path, frame.with_columns(pl.Series("b", b)))
+    with pytest.raises(DataError) as at_once:
+        score_run(run, str(tmp_path / data))
+    small()
+    monkeypatch.setattr(use.Scores, "of", None)
+    with pytest.raises(DataError, match="row 151 has (nan|inf)") as in_parts:
+        write_scores(run, str(tmp_path / data), str(tmp_path / "out.csv"))
+    assert str(in_parts.value) == str(at_once.value)
+    assert not list(tmp_path.glob(".*"))
+
+
+def begun(run, tmp_path, monkeypatch):
+    """Scores of which two parts are there."""
+    written(tmp_path, table())
+    data, out = str(tmp_path / "t.parquet"), str(tmp_path / "out.csv")
+    stopped_after(2, monkeypatch, write_scores, run, data, out)
+    return data, out
+
+
+def test_other_data_and_another_run_are_noticed(run, small, tmp_path, monkeypatch):
+    """The parts stay; one sentence says what differs, and which folder to remove."""
+    small()
+    data, out = begun(run, tmp_path, monkeypatch)
+    other = fitted(tmp_path / "other")
+    with pytest.raises(ArgumentError, match=r"out.csv.parts holds .* in: run; remove"):
+        write_scores(other, data, out)
+    small(20)
+    with pytest.raises(ArgumentError, match="in: rows of a part; remove"):
+        write_scores(run, data, out)
+    small()
+    with pytest.raises(ArgumentError, match="in: command, run, n, temperature, "):
+        write_samples(run, 500, out)
+    monkeypatch.setattr(use_in_parts, "_versions", lambda: "another")
+    with pytest.raises(ArgumentError, match="in: versions; remove"):
+        write_scores(run, data, out)
+    monkeypatch.undo()
+    small_again(monkeypatch)
+    table(2).write_parquet(data)
+    with pytest.raises(ArgumentError, match="in: data; remove"):
+        write_scores(run, data, out)
+    shutil.rmtree(tmp_path / ".out.csv.parts")
+    write_scores(run, data, out)
+    assert len(pl.read_csv(out)) == ROWS
+
+
+def small_again(monkeypatch):
+    """The pieces of `small`."""
+    monkeypatch.setattr(measure, "ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(pieces, "ROWS_OF_A_PIECE", 50)
+
+
+def test_data_that_changes_while_it_is_scored_is_noticed(run, small, tmp_path, monkeypatch):
+    """Scores of two tables are not mixed."""
+    small()
+    written(tmp_path, table())
+    of = use.Scores.of
+
+    def rewritten(*words, **named):
+        table(2).write_parquet(tmp_path / "t.parquet")
+        return of(*words, **named)
+
+    monkeypatch.setattr(use.Scores, "of", rewritten)
+    with pytest.raises(DataError, match="has changed while it was read"):
+        write_scores(run, str(tmp_path / "t.parquet"), str(tmp_path / "out.csv"))
+
+
+def test_a_folder_without_a_manifest_is_begun_anew(run, small, tmp_path, monkeypatch):
+    """As a process leaves it that is killed while it removes the parts; a damaged one is said."""
+    small()
+    data, out = begun(run, tmp_path, monkeypatch)
+    manifest = tmp_path / ".out.csv.parts/manifest.json"
+    assert json.loads(manifest.read_text())["data"]["columns"] == ["a", "b"]
+    manifest.write_text("{")
+    with pytest.raises(FileError, match=r"manifest.json is damaged: remove that folder\.$"):
+        write_scores(run, data, out)
+    manifest.unlink()
+    (manifest.parent / "000000.parquet").write_bytes(b"of something else")
+    write_scores(run, data, out)
+    assert len(pl.read_csv(out)) == ROWS
+
+
+def test_a_part_that_is_damaged_leaves_the_file_as_it_was(run, small, tmp_path, monkeypatch):
+    """The file is whole or not there at all."""
+    small()
+    data, out = begun(run, tmp_path, monkeypatch)
+    Path(out).write_text("before")
+    (tmp_path / ".out.csv.parts/000001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_scores(run, data, out)
+    assert Path(out).read_text() == "before"
+
+
+def test_a_terminal_shows_how_many_rows_are_done(run, small, tmp_path, monkeypatch, capsys):
+    """And a pipe shows nothing."""
+    small()
+    written(tmp_path, table())
+    write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
+    said = capsys.readouterr().err
+    assert "reading" in said and "scoring" in said and "205 of 205 rows" in said
