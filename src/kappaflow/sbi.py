@@ -9,10 +9,8 @@ from sbi.neural_nets.estimators.base import ConditionalDensityEstimator
 from torch import Tensor, nn
 
 from kappaflow._checks import one_of
-from kappaflow.bijection import Chain
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
-from kappaflow.nets import StandardizeInputs
 from kappaflow.runs.recipes import CONDITIONAL
 from kappaflow.training.rows import Rows
 from kappaflow.training.units import fit_units
@@ -131,21 +129,9 @@ def density_estimator(
         shape, rows = x.shape[1:], x.flatten(1)
         width = rows.shape[1]
         arguments = {"depth": depth, "hidden": hidden, **options}
-        if embedding_net is None:
-            flow = recipe(theta.shape[1], context_features=width, **arguments)
-        else:
-            embedding = _Embedding(embedding_net, shape)
-            with torch.no_grad():
-                embedded = embedding(rows[:2]).shape[1]
-            inner = recipe(theta.shape[1], context_features=embedded, **arguments)
-            flow = Flow(
-                inner.base,
-                Chain(
-                    list(inner.bijection),  # pyright: ignore[reportArgumentType]
-                    embedding=nn.Sequential(StandardizeInputs(width), embedding),
-                    context_features=width,
-                ),
-            )
+        if embedding_net is not None:
+            arguments["embedding"] = _Embedding(embedding_net, shape)
+        flow = recipe(theta.shape[1], context_features=width, **arguments)
         fit_units(flow, Rows(theta, rows))
         return FlowEstimator(flow, shape)
 

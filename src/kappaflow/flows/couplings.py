@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
@@ -17,7 +18,7 @@ from kappaflow.flows.flow import Flow
 from kappaflow.flows.leading import Bounds, leading
 from kappaflow.flows.pad import Padding
 from kappaflow.flows.pad_kinds import checked_padding, padding_features
-from kappaflow.nets import StandardizeInputs
+from kappaflow.flows.reading import reading
 from kappaflow.partition import Partition, shuffled
 from kappaflow.stack import CouplingStack
 
@@ -33,6 +34,7 @@ def coupling_flow(
     partition: str | Partition,
     padding: int | Padding | None,
     context_features: int,
+    embedding: nn.Module | None,
     seed: int,
     start: str,
     bounds: Bounds = None,
@@ -56,6 +58,7 @@ def coupling_flow(
             coupling.
         padding: A `Padding`, or how many Gaussian features are added; None for none.
         context_features: Width of the context, 0 for none.
+        embedding: A network that the context goes through first; None for none.
         seed: Draws the random partitions, and the rotations at which linear maps begin.
         start: "identity", or "whiten" for a `Whiten` in front of the couplings.
         bounds: The domain of each feature, None for none.
@@ -72,13 +75,13 @@ def coupling_flow(
     """
     positive_int("features", features)
     positive_int("depth", depth, "depth counts couplings.")
-    natural_int("context_features", context_features)
+    width, before = reading(context_features, embedding)
     natural_int("seed", seed)
     added = checked_padding(padding)
     joint, extra = features + padding_features(added), padding_features(added)
-    _check_partition(partition, joint, context_features)
+    _check_partition(partition, joint, width)
     _check_mixing(mixing, condition_bound, partition)
-    layers = range(useful_depth(joint, depth, context_features))
+    layers = range(useful_depth(joint, depth, width))
     permutations = None
     if partition == "random":
         permutations = [
@@ -92,7 +95,7 @@ def coupling_flow(
         turns = [layer if mixing is None else 0 for layer in layers]
         stack = run_of(
             [_turn(partition, features, extra, turn, seed) for turn in turns],
-            context_features=context_features,
+            context_features=width,
             permutations=permutations,
             memory=memory,
             **couplings,
@@ -103,10 +106,6 @@ def coupling_flow(
             plain = stack.to_chain() if isinstance(stack, CouplingStack) else stack
             mixed = _mixed(plain, joint, mixing, condition_bound, seed)
             run.append(Chain(mixed, memory=memory))
-    before: dict[str, Any] = {}
-    if context_features:
-        before["embedding"] = StandardizeInputs(context_features)
-        before["context_features"] = context_features
     units = leading(features, bounds, padding=extra, circle=circle)
     return Flow(StandardNormal(joint), Chain([*units, *run, *last], **before), added)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from torch import nn
+
 from kappaflow._checks import positive_int
 from kappaflow.bijections import ElementwiseAffine
 from kappaflow.flows.couplings import coupling_flow
@@ -22,6 +24,7 @@ def nice(
     partition: str | Partition = "half",
     padding: int | Padding | None = None,
     context_features: int = 0,
+    embedding: nn.Module | None = None,
     bounds: Bounds = None,
     memory: str = "recompute",
     residual: bool = False,
@@ -42,6 +45,9 @@ def nice(
             and of "random-half" is one of the data beside half of the padding; the other
             partitions are of all features, x first.
         context_features: Width of the context; 0 for none.
+        embedding: A network that the context goes through first, from (B, context_features) to
+            rows of any width; None for none. To be saved its class has to be registered, as
+            `MLP` is.
         memory: "recompute", "store" or "invert": what is kept for the backward pass, see
             `CouplingStack`.
         residual: Add each hidden layer of the conditioners to the next of equal width.
@@ -72,6 +78,7 @@ def nice(
         partition=partition,
         padding=padding,
         context_features=context_features,
+        embedding=embedding,
         bounds=bounds,
         memory=memory,
         residual=residual,

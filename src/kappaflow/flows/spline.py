@@ -37,6 +37,7 @@ def spline(
     partition: str | Partition = "half",
     padding: int | Padding | None = None,
     context_features: int = 0,
+    embedding: nn.Module | None = None,
     bounds: Bounds = None,
     memory: str = "recompute",
     min_bin: float = 0.4,
@@ -66,6 +67,9 @@ def spline(
         padding: How many Gaussian features are added behind those of x, or any `Padding`; None for
             none. log_prob is then a bound, see `Flow`, and samples drop them.
         context_features: Width of the context; 0 for none.
+        embedding: A network that the context goes through first, from (B, context_features) to
+            rows of any width; None for none. To be saved its class has to be registered, as
+            `MLP` is.
         memory: "recompute", "store" or "invert": what is kept for the backward pass, see `Chain`.
         min_bin: Least width and height of a piece, as a share of those of equal pieces.
         min_slope: Least slope where pieces meet; the largest is its reciprocal. Together these
@@ -108,6 +112,7 @@ def spline(
         partition=partition,
         padding=padding,
         context_features=context_features,
+        embedding=embedding,
         bounds=bounds,
         circle=bound if angles else None,
         memory=memory,

@@ -4,14 +4,16 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kappaflow._checks import layer_widths, natural_int, one_of, positive_int
+from torch import nn
+
+from kappaflow._checks import layer_widths, one_of, positive_int
 from kappaflow.bijection import Chain
 from kappaflow.bijections.zuko_layer import ZukoLayer
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.leading import Bounds, leading
-from kappaflow.nets import StandardizeInputs
+from kappaflow.flows.reading import reading
 from kappaflow.registry import register
 
 # The class of zuko, and how many transforms are stacked where it is not said; a continuous flow is
@@ -39,6 +41,7 @@ def zuko_flow(
     depth: int | None = None,
     hidden: Sequence[int] = (128, 128),
     context_features: int = 0,
+    embedding: nn.Module | None = None,
     bounds: Bounds = None,
     **options: Any,  # noqa: ANN401
 ) -> Flow:
@@ -56,6 +59,7 @@ def zuko_flow(
             gf, 8 of realnvp. To be left out for cnf, which is one.
         hidden: Widths of the networks' hidden layers; gf has networks where there is a context.
         context_features: Width of the context; 0 for none.
+        embedding: A network that the context goes through first, as for `kappaflow.spline`.
         bounds: The domain of each feature, as for `kappaflow.planar`.
         **options: More arguments of zuko's class: numbers, words and lists of these, such as
             bins=16 of nsf, passes=2 for couplings of autoregressive kinds.
@@ -80,7 +84,7 @@ def zuko_flow(
         torch.Size([4, 3])
     """
     positive_int("features", features)
-    natural_int("context_features", context_features)
+    width, before = reading(context_features, embedding)
     name, usual = KINDS[one_of("kind", kind, tuple(KINDS))]
     arguments: dict[str, Any] = {"hidden_features": list(layer_widths(hidden))}
     if usual is not None:
@@ -91,17 +95,13 @@ def zuko_flow(
         del arguments["hidden_features"]
     _refuse_others(options)
     try:
-        made = getattr(_zuko_flows(), name)(features, context_features, **arguments, **options)
+        made = getattr(_zuko_flows(), name)(features, width, **arguments, **options)
     except (TypeError, ValueError, AssertionError) as error:
         raise ArgumentError(
             f"'kind' {kind!r} should be given arguments of zuko.flows.{name}: {error}."
         ) from None
     layers = getattr(made.transform, "transforms", [made.transform])
-    before: dict[str, Any] = {}
-    if context_features:
-        before["embedding"] = StandardizeInputs(context_features)
-        before["context_features"] = context_features
-    own = [ZukoLayer(one, context_features) for one in layers]
+    own = [ZukoLayer(one, width) for one in layers]
     return Flow(StandardNormal(features), Chain([*leading(features, bounds), *own], **before))
 
 

@@ -1,0 +1,70 @@
+"""Embeddings of contexts in recipes: what layers see, what is saved, what is refused."""
+
+import pytest
+import torch
+from torch import nn
+
+import kappaflow as kf
+from kappaflow.errors import ArgumentError
+
+RECIPES = {
+    "real_nvp": lambda **more: kf.real_nvp(3, depth=2, hidden=(8,), **more),
+    "nice": lambda **more: kf.nice(3, depth=2, hidden=(8,), **more),
+    "spline": lambda **more: kf.spline(3, depth=2, hidden=(8,), **more),
+}
+
+
+def embedding():
+    """Returns a network from contexts of five numbers to two, with weights that are not zero."""
+    torch.manual_seed(5)
+    net = kf.MLP(5, 2, (8,))
+    nn.init.normal_(net.layers[-1].weight)
+    return net
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_layers_see_what_the_embedding_makes_of_a_context(recipe, tmp_path):
+    """The same flow without one, at the embedded context; and it is saved with its weights."""
+    flow = RECIPES[recipe](context_features=5, embedding=embedding())
+    plain = RECIPES[recipe](context_features=2)
+    x, context = torch.randn(6, 3), torch.randn(6, 5)
+    for of, of_plain in zip(flow.parameters(), plain.parameters(), strict=False):
+        assert of.shape == of_plain.shape
+    own = {n: p for n, p in flow.state_dict().items() if "embedding" not in n}
+    for name, tensor in own.items():
+        if tensor.is_floating_point() and name.startswith("bijection.bijections.1"):
+            nn.init.normal_(tensor, std=0.3)
+    plain.load_state_dict(own, strict=False)
+    wanted = plain.log_prob(x, embedding()(context))
+    torch.testing.assert_close(flow.log_prob(x, context), wanted)
+    kf.save(flow, tmp_path / "model")
+    assert torch.equal(kf.load(tmp_path / "model").log_prob(x, context), flow.log_prob(x, context))
+
+
+def test_an_embedding_learns():
+    """One of two numbers that only their difference matters of."""
+    generator = torch.Generator().manual_seed(1)
+    context = torch.randn(1500, 2, generator=generator)
+    x = 0.1 * torch.randn(1500, 1, generator=generator)
+    x += (context[:, :1] - context[:, 1:]).sign()
+    net = kf.MLP(2, 1, (16,))
+    flow = kf.spline(1, depth=1, hidden=(16,), context_features=2, embedding=net)
+    before = [p.clone() for p in net.parameters()]
+    result = kf.fit(flow, (x, context), max_epochs=15, learning_rate=1e-2, batch_size=128)
+    assert result.validation_nll < 0.4  # without a context: log of two bumps, above 0.5
+    assert all((a != b).any() for a, b in zip(before, net.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"embedding": embedding()}, "'context_features' should be given with an embedding"),
+        ({"context_features": 4, "embedding": embedding()}, "should take rows of 4 numbers"),
+        ({"context_features": 5, "embedding": "mlp"}, "should be a torch.nn.Module, got str"),
+        ({"context_features": 5, "embedding": nn.Flatten(0)}, r"should return rows \(B, width\)"),
+    ],
+)
+def test_what_is_no_embedding_of_such_contexts_is_refused(arguments, said):
+    """In one sentence."""
+    with pytest.raises(ArgumentError, match=said):
+        kf.real_nvp(3, depth=2, hidden=(8,), **arguments)
