@@ -14,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import kappaflow as kf
-from kappaflow.errors import ArgumentError, DataError
+from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.estimator import FlowDensity, FlowOutlierDetector
 
 SMALL = {"depth": 2, "hidden": (8,), "max_epochs": 3, "random_state": 0}
@@ -123,6 +123,19 @@ def test_a_row_twice_is_a_row_of_twice_the_weight():
     assert not np.array_equal(clone(DENSITY).fit(X).score_samples(X), first.score_samples(X))
 
 
+def test_a_refusal_names_no_repair_that_estimators_lack():
+    rows = np.column_stack([X, np.ones(len(X))])
+    with pytest.raises(DataError, match="; leave out the columns.*'jitter'") as raised:
+        clone(DENSITY).fit(rows)
+    assert "'x2' is constant" in str(raised.value) and "drop" not in str(raised.value)
+
+
+def test_rows_that_must_not_be_written_to_are_examined_without_a_warning():
+    rows = X.copy()
+    rows.flags.writeable = False  # as those of data frames of pandas 3 are
+    assert clone(DENSITY).fit(rows).diagnose(rows).ok
+
+
 def test_the_doctor_examines_what_was_fitted():
     assert clone(DENSITY).fit(X).diagnose(X).ok
 
@@ -151,7 +164,8 @@ def test_p_values_are_uniform_and_agree_with_the_prediction():
 
 
 def test_too_few_rows_for_a_level_call_nothing_an_outlier():
-    detector = FlowOutlierDetector(0.05, **SMALL).fit(X[:40])
+    with pytest.warns(DataWarning, match="level of 0.05 needs at least 19 calibration rows.*8"):
+        detector = FlowOutlierDetector(0.05, **SMALL).fit(X[:40])
     assert detector.offset_ == -np.inf
     assert (detector.predict(X + 1000) == 1).all()
 
@@ -164,6 +178,7 @@ def test_too_few_rows_for_a_level_call_nothing_an_outlier():
         ({"options": {"nothing": 1}}, "'options' should hold arguments"),
         ({"options": {"padding": 1}}, "add no padding"),
         ({"max_epochs": 0}, "'max_epochs' should be"),
+        ({"hidden": 16}, "'hidden' should be a sequence"),
         ({"repair": "drop"}, "'repair' should be"),
         ({"condition_budget": 0.5}, "'condition_budget' should be"),
     ],

@@ -153,6 +153,11 @@ def test_what_is_no_density_says_so(make, call, said):
         getattr(make(), call)()
 
 
+def test_values_of_another_shape_are_refused_in_a_sentence(plain):
+    with pytest.raises(ArgumentError, match=r"'value' should end with .*\(3,\).*got \(4, 2\)"):
+        plain.as_distribution().log_prob(torch.randn(4, 2).double())
+
+
 def test_pyro_trains_a_guide_and_samples_in_its_coordinates():
     """A banana: the guide finds it, and NUTS in the latent of the guide draws from it."""
     pyro = pytest.importorskip("pyro")

@@ -1,6 +1,6 @@
 """Columns with a domain: whose they are, and which values do not lie in them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from kappaflow.data.problem import first_rows, rows_in_words
 from kappaflow.data.raw import quoted
-from kappaflow.data.repair import JITTER, Repair
+from kappaflow.data.repair import JITTER, REPAIRS, Repair
 from kappaflow.data.table import BoolArray, FloatArray, Table
 from kappaflow.domains import Interval, interval
 from kappaflow.errors import ArgumentError, DataError
@@ -78,10 +78,11 @@ def _by_name(bounds: Bounds | None, table: Table) -> Mapping[str, Any]:
         )
     found = {}
     for text in bounds:
-        name, sign, value = text.rpartition("=")
+        name, sign, value = text.rpartition("=") if isinstance(text, str) else ("", "", "")
         if not sign or not name:
             raise ArgumentError(
-                "'bounds' should be like mass=positive, p=0,1, x=2, or angle=circular:0,360, got "
+                "'bounds' should be like mass=positive, p=0,1, x=2, or angle=circular:0,360, or "
+                "else map columns to domains, as in {'mass': 'positive', 'p': (0, 1)}, got "
                 f"{text!r}."
             )
         if name in found:
@@ -105,7 +106,12 @@ def bounds_of(domains: Domains, columns: Sequence[str]) -> list[str | None] | No
 
 
 def within(
-    table: Table, domains: Domains, *, repair: Repair | None = None, seed: int = 0
+    table: Table,
+    domains: Domains,
+    *,
+    repair: Repair | None = None,
+    seed: int = 0,
+    offered: Collection[Repair] = REPAIRS,
 ) -> tuple[Table, tuple[str, ...]]:
     """Returns a table whose values lie in their domains, and a sentence for each thing done.
 
@@ -116,6 +122,7 @@ def within(
             "jitter" moves values that are on an end inside, by up to 1e-3 of the spread and not
             beyond the nearest other value.
         seed: Of the noise.
+        offered: The repairs that the caller has, and a refusal may name.
 
     Returns:
         The table, and the sentences.
@@ -136,9 +143,9 @@ def within(
         column = table.values[:, table.columns.index(name)]
         beyond, on_end = domain.outside(column), domain.at_an_end(column)
         if beyond.any() and repair != "drop":
-            raise DataError(_outside(table, name, domain, beyond))
+            raise DataError(_outside(table, name, domain, beyond, offered))
         if on_end.any() and repair is None:
-            raise DataError(_on_end(table, name, domain, on_end))
+            raise DataError(_on_end(table, name, domain, on_end, offered))
         if on_end.any() and repair == "jitter":
             table = _moved_in(table, name, domain, on_end, seed)
             notes.append(
@@ -197,12 +204,16 @@ def _moved_in(table: Table, name: str, domain: Interval, on_end: BoolArray, seed
     return replace(table, values=values, integer_columns=kept)
 
 
-def _outside(table: Table, name: str, domain: Interval, beyond: BoolArray) -> str:
+def _outside(
+    table: Table, name: str, domain: Interval, beyond: BoolArray, offered: Collection[Repair]
+) -> str:
     first = int(np.flatnonzero(beyond)[0])
     value = table.values[first, table.columns.index(name)]
     total = int(beyond.sum())
     more = f", as have {total - 1:,} more rows" if total > 1 else ""
-    cure = "repair='drop' (--repair drop) leaves out such rows, if the bounds are right"
+    cure = "leave out such rows, if the bounds are right"
+    if "drop" in offered:
+        cure = "repair='drop' (--repair drop) leaves out such rows, if the bounds are right"
     if domain.circular:
         length = (domain.high or 0.0) - (domain.low or 0.0)
         cure = (
@@ -215,16 +226,19 @@ def _outside(table: Table, name: str, domain: Interval, beyond: BoolArray) -> st
     )
 
 
-def _on_end(table: Table, name: str, domain: Interval, on_end: BoolArray) -> str:
+def _on_end(
+    table: Table, name: str, domain: Interval, on_end: BoolArray, offered: Collection[Repair]
+) -> str:
     first = int(np.flatnonzero(on_end)[0])
     value = table.values[first, table.columns.index(name)]
     total = int(on_end.sum())
     held = "row" if total == 1 else "rows"
+    drop = "repair='drop' (--repair drop) leaves" if "drop" in offered else "or leave"
     return (
         f"column {name!r} of {table.source} should lie {domain.in_words}, and {total:,} {held} "
         f"hold an end of that, {value:g} (first row {table.rows[first]}), where a density has no "
         "value: repair='jitter' (--repair jitter) moves them inside, short of all others, "
-        "repair='drop' (--repair drop) leaves out the rows."
+        f"{drop} out the rows."
     ).replace("1 row hold ", "1 row holds ")
 
 

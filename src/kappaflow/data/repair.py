@@ -28,6 +28,7 @@ _REASONS = {
 }
 
 Repair = Literal["drop", "jitter"]
+REPAIRS: tuple[Repair, ...] = ("drop", "jitter")
 
 
 def repair(
@@ -61,7 +62,7 @@ def repair(
     """
     from kappaflow._checks import one_of
 
-    one_of("repair", how, ("drop", "jitter"))
+    one_of("repair", how, REPAIRS)
     generator = _noise(seed)
     notes: list[str] = []
     for _ in range(ROUNDS):

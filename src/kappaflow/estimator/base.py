@@ -1,7 +1,7 @@
 """What the estimators share: their parameters, a flow that is trained on rows, and pickling."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from kappaflow._checks import one_of
+from kappaflow._checks import layer_widths, one_of
 from kappaflow.data import Table, load_table, prepare, split, weighted
 from kappaflow.data.domains import Bounds, domains_of, put_back, within
 from kappaflow.diagnosis import Diagnosis, doctor
@@ -26,6 +26,7 @@ from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_o
 RandomState = int | np.random.RandomState | None
 # What the command gives to couplings, where they are not told otherwise.
 COUPLED = 16
+OFFERED: tuple[Literal["jitter"]] = ("jitter",)  # what drops rows has another density
 OF_COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.1}
 
 
@@ -87,7 +88,7 @@ class FlowEstimator(BaseEstimator):
         Returns:
             The diagnosis.
         """
-        x = torch.from_numpy(self._checked(X))
+        x = torch.tensor(self._checked(X))  # a copy: rows of a data frame may be read-only
         return doctor(self.flow_, x)
 
     def _names(self) -> Sequence[str] | None:
@@ -96,12 +97,13 @@ class FlowEstimator(BaseEstimator):
 
     def _within(self, values: Floats, names: Sequence[str] | None = None) -> Floats:
         """Returns rows whose values lie in the domains of their columns, or says which do not."""
-        one_of("repair", self.repair, (None, "jitter"))  # what drops rows has another density
+        one_of("repair", self.repair, (None, *OFFERED))
         table = load_table(values)
         if names is not None:
             table = renamed(table, list(map(str, names)))
         domains = domains_of(self.bounds, table)
-        table, notes = within(table, domains, repair="jitter" if self.repair else None)
+        repair = "jitter" if self.repair else None
+        table, notes = within(table, domains, repair=repair, offered=OFFERED)
         for note in notes:
             warnings.warn(note, DataWarning, stacklevel=3)
         return table.values
@@ -133,7 +135,8 @@ class FlowEstimator(BaseEstimator):
                 "always depend on each other: the bounds of the flow decide what it makes of them",
             )
         else:
-            table, notes = prepare(table, repair="jitter" if self.repair else None)
+            repair = "jitter" if self.repair else None
+            table, notes = prepare(table, repair=repair, offered=OFFERED)
         for note in notes:
             warnings.warn(note, DataWarning, stacklevel=4)
         return put_back(table, domains_of(self.bounds, table))
@@ -187,7 +190,8 @@ class FlowEstimator(BaseEstimator):
         if model in COUPLINGS:
             arguments = {"depth": COUPLED, **arguments, **self._couplings}
         if model in CONDITIONAL:
-            arguments["hidden"] = tuple(self.hidden)
+            hidden = tuple(self.hidden) if isinstance(self.hidden, Iterable) else self.hidden
+            arguments["hidden"] = layer_widths(hidden)
         elif table.context_columns:
             raise ArgumentError(
                 f"'model' should be one of {', '.join(CONDITIONAL)}, which read a context, got "

@@ -138,7 +138,7 @@ class ConditionalFlowDensity(FlowEstimator):
         """Returns targets and features as the flow takes them."""
         check_is_fitted(self)
         features, targets = self._both(X, y, reset=False)
-        return torch.from_numpy(self._rows_of(targets)), torch.from_numpy(features)
+        return torch.tensor(self._rows_of(targets)), torch.tensor(features)
 
     def sample(
         self,
@@ -156,7 +156,7 @@ class ConditionalFlowDensity(FlowEstimator):
         Returns:
             (n_samples, n), or (n_samples, n, targets) for several.
         """
-        context = torch.from_numpy(self._checked(X))
+        context = torch.tensor(self._checked(X))
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
         drawn = self.flow_.sample(
@@ -196,7 +196,7 @@ class ConditionalFlowDensity(FlowEstimator):
         z = np.repeat(ndtri(np.atleast_1d(levels)), len(features))[:, None]
         context = np.tile(features, (levels.size, 1))
         with torch.no_grad():
-            found = self.flow_.bijection.inverse(torch.from_numpy(z), torch.from_numpy(context))
+            found = self.flow_.bijection.inverse(torch.tensor(z), torch.tensor(context))
         values = found[0].numpy().reshape(*levels.shape, len(features))
         return values if self._one_target else values[..., None]
 

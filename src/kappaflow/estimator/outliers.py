@@ -1,6 +1,7 @@
 """`FlowOutlierDetector`: rows of low density, with p-values that keep what they say."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
@@ -9,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import OutlierMixin
 
 from kappaflow.data.domains import Bounds
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.estimator.base import FlowEstimator, RandomState
 from kappaflow.estimator.rows import Floats
 
@@ -128,6 +129,14 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         scores = np.sort(self._log_prob(calibration.values))
         self.calibration_scores_ = scores
         lowest = math.floor(self.level * (len(scores) + 1))
+        if not lowest:
+            warnings.warn(
+                f"no row will be called an outlier: a level of {self.level:g} needs at least "
+                f"{math.ceil(1 / self.level) - 1:,} calibration rows, and there are "
+                f"{len(scores):,}; give more rows, or a larger calibration_fraction or level",
+                DataWarning,
+                stacklevel=2,
+            )
         self.offset_ = float(scores[lowest - 1]) if lowest else -math.inf
         return self
 

@@ -223,6 +223,23 @@ def test_units_and_norms_that_wait_for_data_start_from_the_base():
     assert not any(one.code == "KF401" for one in kf.doctor(result.flow).findings)
 
 
+@pytest.mark.parametrize("make", [kf.real_nvp, kf.spline])
+def test_an_energy_on_a_domain_is_fitted(make):
+    """Of a gamma law, a uniform one and an angle; the flow starts normal behind the domain."""
+
+    def log_density(x):
+        return 3 * x[:, 0].log() - x[:, 0] + x[:, 2].cos()
+
+    torch.manual_seed(0)
+    bounds = ["positive", (0, 1), "circular"]
+    result = fitted(log_density, make(3, depth=4, hidden=(16,), bounds=bounds), steps=150)
+    samples = result.samples
+    assert samples.effective_sample_size > 0.3
+    bessel = torch.special.i0(torch.ones(())).item()
+    log_z = math.lgamma(4) + math.log(2 * math.pi * bessel)
+    assert samples.log_normalizer == pytest.approx(log_z, abs=4 * samples.log_normalizer_error)
+
+
 def test_the_total_gradient_and_float64_train_too():
     result = fitted(flow=small().double(), gradient="total", steps=60, learning_rate=0.02)
     assert result.samples.x.dtype == torch.float64

@@ -167,11 +167,16 @@ def _draws_of_base(flow: Flow, seed: int) -> torch.Tensor:
 def _fit_start(flow: Flow, seed: int) -> None:
     """Fits what a flow begins with to draws of its base of mean 0 and deviation 1.
 
-    There are no rows whose units could be taken: those of the energy are the units.
+    There are no rows whose units could be taken: those of the energy are the units. Columns with
+    a domain take these draws behind it.
     """
     z = _draws_of_base(flow, seed)
     z = torch.cat((z, -z))
-    fit_units(flow, Rows(z / z.square().mean(0).sqrt(), None))
+    x = z / z.square().mean(0).sqrt()
+    if flow.domain is not None:
+        with torch.no_grad():
+            x = flow.domain.inverse(x)[0]
+    fit_units(flow, Rows(x, None))
     flow.eval()
 
 
