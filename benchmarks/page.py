@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from benchmarks.converting_page import converting_values
+from benchmarks.densities import densities_values
 from benchmarks.doctor import doctor_table
 from benchmarks.energies import energies_values
 from benchmarks.factor_tables import goals_table
@@ -239,6 +240,19 @@ def score_page(results: Results) -> str:
     return _template("score.md.jinja").render(machines=_machines(results), score=values)
 
 
+def densities_page(results: Results) -> str:
+    """Returns the page on densities at equal time as Markdown.
+
+    Args:
+        results: By part: densities.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    values = densities_values(results["densities"])
+    return _template("densities.md.jinja").render(machines=_machines(results), densities=values)
+
+
 def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -296,4 +310,5 @@ PAGES: dict[str, tuple[Sequence[str], Callable[[Results], str]]] = {
     "benchmarks-splines.md": (("splines",), splines_page),
     "benchmarks-energies.md": (("energies",), energies_page),
     "benchmarks-score.md": (("score",), score_page),
+    "benchmarks-densities.md": (("densities",), densities_page),
 }
