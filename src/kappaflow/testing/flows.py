@@ -44,6 +44,7 @@ def check_flow(flow: Flow, x: Tensor, context: Tensor | None = None) -> None:
 
     Example:
         >>> import kappaflow as kf
+        >>> _ = torch.manual_seed(0)  # a unit that is off at both points has no gradient
         >>> x = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.25, -0.5]])
         >>> kf.testing.check_flow(kf.real_nvp(3, depth=2, hidden=(4,)), x)
     """
