@@ -27,7 +27,7 @@ test: setup
 	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m 'not slow'
 
 test-slow: setup
-	$(ONE_THREAD) $(BIN)/python -m pytest -m slow
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 -m slow
 
 lint: setup
 	$(BIN)/ruff check .
