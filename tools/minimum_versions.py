@@ -5,7 +5,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-EXTRAS = ("dev", "figures")
+EXTRAS = ("dev", "estimator", "figures", "zuko")
 
 if __name__ == "__main__":
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
