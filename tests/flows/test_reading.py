@@ -6,6 +6,7 @@ from torch import nn
 
 import kappaflow as kf
 from kappaflow.errors import ArgumentError
+from kappaflow.flows import set_bounds
 
 RECIPES = {
     "real_nvp": lambda **more: kf.real_nvp(3, depth=2, hidden=(8,), **more),
@@ -52,6 +53,21 @@ def test_an_embedding_learns():
     before = [p.clone() for p in net.parameters()]
     result = kf.fit(flow, (x, context), max_epochs=15, learning_rate=1e-2, batch_size=128)
     assert result.validation_nll < 0.4  # without a context: log of two bumps, above 0.5
+    assert all((a != b).any() for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_an_embedding_outlives_bounds():
+    """Of a flow that `fit` gives bounds: the same module with its weights, which then learns."""
+    net = embedding()
+    flow = kf.real_nvp(1, depth=2, hidden=(8,), context_features=5, embedding=net)
+    before = [p.clone() for p in net.parameters()]
+    set_bounds(flow, ["positive"])
+    assert flow.domain.domains[0].in_words == "above 0"
+    own = {id(parameter) for parameter in flow.parameters()}
+    assert all(id(parameter) in own for parameter in net.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+    x, context = torch.rand(300, 1) + 0.1, torch.randn(300, 5)
+    kf.fit(flow, (x, context), max_epochs=2, batch_size=64)
     assert all((a != b).any() for a, b in zip(before, net.parameters(), strict=True))
 
 

@@ -102,6 +102,8 @@ def test_a_flow_of_zuko_learns():
         ({"kind": "nsf", "transforms": 2}, "'transforms' should be given as 'depth'"),
         ({"kind": "nsf", "bin": 2}, "'kind' 'nsf' should be given arguments of zuko.flows.NSF"),
         ({"kind": "maf", "activation": torch.nn.ELU}, "'activation' should be a number, a word"),
+        ({"kind": "nsf", "bins": 0}, "'kind' 'nsf' should be given arguments of zuko.flows.NSF"),
+        ({"kind": "bpf", "degree": -1}, "'kind' 'bpf' should be given arguments of zuko.flows.BP"),
         ({"kind": "maf", "hidden": (0,)}, "'hidden' should be at least 1"),
     ],
 )

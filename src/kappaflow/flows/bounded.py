@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from kappaflow.bijection import Chain
 from kappaflow.domains import Bound, intervals
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
@@ -13,7 +14,8 @@ from kappaflow.registry import build, describe, take_description
 def set_bounds(flow: Flow, bounds: Sequence[Bound], *, seed: int = 0) -> None:
     """Makes a flow, in place, what its recipe makes with these bounds, freshly initialised.
 
-    A flow that has them already stays as it is.
+    A flow that has them already stays as it is. An embedding is the module that was given, with
+    its weights.
 
     Args:
         flow: As a recipe of tables made it, not fitted.
@@ -49,5 +51,12 @@ def set_bounds(flow: Flow, bounds: Sequence[Bound], *, seed: int = 0) -> None:
         torch.manual_seed(seed)
         made = build({**described, "arguments": arguments})
     made.to(flow.device, flow.dtype).train(flow.training)
+    _keep_embedding(flow.bijection, made.bijection)
     flow.base, flow.bijection, flow.augment = made.base, made.bijection, made.augment
     take_description(flow, made)
+
+
+def _keep_embedding(of: object, made: object) -> None:
+    """Lets a new chain read its context by what another one reads it by."""
+    if isinstance(of, Chain) and isinstance(made, Chain):
+        made.embedding = of.embedding

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from kappaflow._checks import layer_widths, one_of, positive_int
@@ -94,15 +95,23 @@ def zuko_flow(
     if kind == "gf" and not context_features:
         del arguments["hidden_features"]
     _refuse_others(options)
+    make = getattr(_zuko_flows(), name)
     try:
-        made = getattr(_zuko_flows(), name)(features, width, **arguments, **options)
-    except (TypeError, ValueError, AssertionError) as error:
+        made = _tried(make(features, width, **arguments, **options), features, width)
+    except (TypeError, ValueError, AssertionError, RuntimeError, IndexError) as error:
         raise ArgumentError(
             f"'kind' {kind!r} should be given arguments of zuko.flows.{name}: {error}."
         ) from None
     layers = getattr(made.transform, "transforms", [made.transform])
     own = [ZukoLayer(one, width) for one in layers]
     return Flow(StandardNormal(features), Chain([*leading(features, bounds), *own], **before))
+
+
+def _tried(made: Any, features: int, width: int) -> Any:  # noqa: ANN401
+    """Returns a flow that has a density: some arguments are looked at no earlier than there."""
+    with torch.no_grad():
+        made(torch.zeros(1, width) if width else None).log_prob(torch.zeros(1, features))
+    return made
 
 
 def _refuse_others(options: Mapping[str, Any]) -> None:
