@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, median, stdev
 from time import process_time
@@ -96,7 +97,8 @@ def _measured(jobs: list[dict[str, Any]], file: Path, at_once: int) -> list[Line
     """Returns all results of a file, after those of jobs that were missing were added."""
     have = {_key(line) for line in read_lines(file)[0]}
     missing = [job for job in jobs if _key(job) not in have]
-    with ProcessPoolExecutor(at_once) as pool:
+    # A fork of a process in which torch has run can wait for ever for threads it does not have.
+    with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
         for line in pool.map(trained, missing):
             append_line(file, line)
             console.print(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from benchmarks.targets import targets_table
 
 PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
 Results = dict[str, Any]
+Values = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def write_page(*, folder: Path = RESULTS, kept: Path = KEPT, docs: Path = ROOT / "docs") -> None:
@@ -164,19 +166,6 @@ def doctor_page(results: Results) -> str:
     )
 
 
-def converting_page(results: Results) -> str:
-    """Returns the page on converted flows as Markdown.
-
-    Args:
-        results: By part: converting.
-
-    Returns:
-        Text that is the same for the same results.
-    """
-    values = converting_values(results["converting"])
-    return _template("converting.md.jinja").render(machines=_machines(results), converting=values)
-
-
 def ends_page(results: Results) -> str:
     """Returns the page on both ends of spectra as Markdown.
 
@@ -201,56 +190,21 @@ def ends_page(results: Results) -> str:
     )
 
 
-def splines_page(results: Results) -> str:
-    """Returns the page on couplings by splines as Markdown.
+def page_of(part: str, values: Values, results: Results) -> str:
+    """Returns the page on one file of results as Markdown, by the template of its name.
 
     Args:
-        results: By part: splines.
+        part: Of the results; its page is told the values under this name.
+        values: What the page says, from the part.
+        results: By part: this one.
 
     Returns:
         Text that is the same for the same results.
     """
-    values = splines_values(results["splines"])
-    return _template("splines.md.jinja").render(machines=_machines(results), splines=values)
-
-
-def energies_page(results: Results) -> str:
-    """Returns the page on flows trained on energies as Markdown.
-
-    Args:
-        results: By part: energies.
-
-    Returns:
-        Text that is the same for the same results.
-    """
-    values = energies_values(results["energies"])
-    return _template("energies.md.jinja").render(machines=_machines(results), energies=values)
-
-
-def score_page(results: Results) -> str:
-    """Returns the page on scores of large tables as Markdown.
-
-    Args:
-        results: By part: score.
-
-    Returns:
-        Text that is the same for the same results.
-    """
-    values = score_values(results["score"])
-    return _template("score.md.jinja").render(machines=_machines(results), score=values)
-
-
-def densities_page(results: Results) -> str:
-    """Returns the page on densities at equal time as Markdown.
-
-    Args:
-        results: By part: densities.
-
-    Returns:
-        Text that is the same for the same results.
-    """
-    values = densities_values(results["densities"])
-    return _template("densities.md.jinja").render(machines=_machines(results), densities=values)
+    return _template(f"{part}.md.jinja").render({
+        "machines": _machines(results),
+        part: values(results[part]),
+    })
 
 
 def _template(name: str) -> Template:
@@ -299,16 +253,24 @@ def _machine_text(machine: dict[str, Any]) -> str:
     )
 
 
+# Pages of one file of results, by its name.
+ALONE: dict[str, Values] = {
+    "converting": converting_values,
+    "splines": splines_values,
+    "energies": energies_values,
+    "score": score_values,
+    "densities": densities_values,
+}
+
 # A page, the files of results that it is made of, and how.
 PAGES: dict[str, tuple[Sequence[str], Callable[[Results], str]]] = {
     "benchmarks.md": (PARTS, page),
     "benchmarks-images.md": (("images", "mixing", "image-spectra"), images_page),
     "benchmarks-factor.md": (("factor",), factor_page),
     "benchmarks-doctor.md": (("doctor",), doctor_page),
-    "benchmarks-converting.md": (("converting",), converting_page),
     "benchmarks-sigma-min.md": (("sigma-min",), ends_page),
-    "benchmarks-splines.md": (("splines",), splines_page),
-    "benchmarks-energies.md": (("energies",), energies_page),
-    "benchmarks-score.md": (("score",), score_page),
-    "benchmarks-densities.md": (("densities",), densities_page),
+    **{
+        f"benchmarks-{part}.md": ((part,), partial(page_of, part, values))
+        for part, values in ALONE.items()
+    },
 }

@@ -35,7 +35,8 @@ RESULTS = {
 
 
 def test_the_page_has_a_row_for_each_training(benchmark):
-    text = benchmark("page").energies_page({"energies": RESULTS})
+    page = benchmark("page")
+    text = page.page_of("energies", page.energies_values, {"energies": RESULTS})
     assert "300 steps" in text and "4 x 4 places" in text
     assert "| path | 0 | 8 | 0.912 | 0.31 | 17.000 ± 0.002 | 0.000 | no | 9 |" in text
     assert "| free | 0 | 0.501 | 0.912 | 0.31 | 17.000 ± 0.002 | 17.000 | 0.50 | 9 |" in text
