@@ -1,4 +1,4 @@
-"""Flows that are given the same time: what is tuned is trained, and the page says what was found."""
+"""Flows that are given the same time: what is tuned is trained, the page says what was found."""
 
 import json
 

@@ -1,7 +1,5 @@
 """Flows fitted to laws that have a domain: their likelihood, their samples, what is refused."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -158,7 +156,7 @@ def test_a_condition_budget_is_kept_behind_a_domain():
 
 def test_an_interrupted_run_goes_on_with_its_bounds(tmp_path, monkeypatch):
     """To the same weights, bit for bit, as one that was not interrupted."""
-    monkeypatch.setattr(sys.modules["kappaflow.training.fit"], "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     table, _ = sample(rows=300)
 
     def fit(out, **more):

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import math
-import sys
 import warnings
 
 import numpy as np
@@ -105,8 +104,7 @@ def interrupted(out, x, after, **settings):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "log", ended)
-        module = sys.modules["kappaflow.training.fit"]  # the function hides it
-        patch.setattr(module, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        patch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
         with contextlib.suppress(StopTraining):
             fitted(x, out=out, **settings)
     return (out / "result.json").exists()

@@ -117,10 +117,8 @@ def interrupted(monkeypatch, after, **arguments):
 @pytest.mark.parametrize("after", [1, 3])
 def test_an_interrupted_run_goes_on_to_the_same_losses_bit_for_bit(tmp_path, monkeypatch, after):
     """Losses and weights after a resume equal those of a run that was never stopped."""
-    import sys
-
     x, _ = gaussian(300)
-    monkeypatch.setattr(sys.modules["kappaflow.training.fit"], "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     whole = kf.fit(small(), x, max_epochs=5, out=tmp_path / "whole")
     interrupted(monkeypatch, after, data=x, max_epochs=5, out=tmp_path / "run")
     torch.manual_seed(99)
@@ -389,11 +387,9 @@ def test_the_flow_has_the_weights_of_its_best_epoch():
 
 def test_a_resumed_run_has_the_weights_of_its_best_epoch_too(tmp_path, monkeypatch):
     """Where the best epoch lies before the interruption."""
-    import sys
-
     from kappaflow.training.loop import Training
 
-    monkeypatch.setattr(sys.modules["kappaflow.training.fit"], "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     whole, held_out = overfitting(max_epochs=25)
     measured = Training._measured
 
@@ -418,7 +414,7 @@ def test_a_resume_with_dropout_draws_the_same_units(tmp_path, monkeypatch):
     import sys
 
     x, _ = gaussian(300)
-    monkeypatch.setattr(sys.modules["kappaflow.training.fit"], "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     whole = kf.fit(small(dropout=0.3), x, max_epochs=4, out=tmp_path / "whole")
     monkeypatch.setattr(sys.modules[__name__], "small", lambda: kf.real_nvp(
         3, depth=4, hidden=(16,), dropout=0.3

@@ -37,11 +37,18 @@ class Pieces(ABC):
     """
 
     def __init__(
-        self, path: Path, source: str, columns: Sequence[str], context: Sequence[str]
+        self,
+        path: Path,
+        source: str,
+        columns: Sequence[str],
+        context: Sequence[str],
+        *,
+        multiple: int = 1,
     ) -> None:
         self.path, self.source, self.subject = path, source, f"'{source}'"
         self.columns, self.context = tuple(columns), tuple(context)
-        self.rows, self.size = 0, 0
+        self.rows = self._open()
+        self.size = piece_size(len(self.columns) + len(self.context), multiple)
 
     def __len__(self) -> int:
         """Returns the number of pieces."""
@@ -76,6 +83,10 @@ class Pieces(ABC):
             told(self.rows_of(place))
 
     @abstractmethod
+    def _open(self) -> int:
+        """Returns the number of rows of the file, which is looked at once."""
+
+    @abstractmethod
     def _raw(self, place: int) -> Raw:
         """Returns the columns of a piece that are wanted, and maybe others."""
 
@@ -90,22 +101,12 @@ class Pieces(ABC):
 class FramePieces(Pieces):
     """A parquet or Arrow file, of which polars reads rows without those before them."""
 
-    def __init__(
-        self,
-        path: Path,
-        source: str,
-        columns: Sequence[str],
-        context: Sequence[str],
-        *,
-        multiple: int = 1,
-    ) -> None:
+    def _open(self) -> int:
         import polars as pl
 
-        super().__init__(path, source, columns, context)
-        parquet = path.suffix.lower() == ".parquet"
-        self._scan: pl.LazyFrame = (pl.scan_parquet if parquet else pl.scan_ipc)(path)
-        self.rows = int(self._scan.select(pl.len()).collect().item())
-        self.size = piece_size(len(self.columns) + len(self.context), multiple)
+        parquet = self.path.suffix.lower() == ".parquet"
+        self._scan: pl.LazyFrame = (pl.scan_parquet if parquet else pl.scan_ipc)(self.path)
+        return int(self._scan.select(pl.len()).collect().item())
 
     def _raw(self, place: int) -> Raw:
         wanted = self._scan.select([*self.columns, *self.context])
@@ -123,18 +124,8 @@ class FramePieces(Pieces):
 class ArrayPieces(Pieces):
     """An npy file, mapped anew for each piece: what has been read does not stay in memory."""
 
-    def __init__(
-        self,
-        path: Path,
-        source: str,
-        columns: Sequence[str],
-        context: Sequence[str],
-        *,
-        multiple: int = 1,
-    ) -> None:
-        super().__init__(path, source, columns, context)
-        self.rows = len(self._mapped())
-        self.size = piece_size(len(self.columns) + len(self.context), multiple)
+    def _open(self) -> int:
+        return len(self._mapped())
 
     def _mapped(self) -> np.memmap:
         found = np.load(self.path, mmap_mode="r", allow_pickle=False)

@@ -2,7 +2,7 @@
 
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback, TensorBoard
-from kappaflow.training.fit import FitResult, fit, fit_tables
+from kappaflow.training.fit import fit, fit_tables
 from kappaflow.training.measure import (
     log_prob_of,
     quantile,
@@ -12,6 +12,7 @@ from kappaflow.training.measure import (
 from kappaflow.training.rows import Rows, rows_of
 from kappaflow.training.run_folder import read_metrics, read_result, write_result
 from kappaflow.training.settings import Settings, checked_settings
+from kappaflow.training.trained import FitResult
 from kappaflow.training.variational import EnergyResult, EnergySettings, fit_energy
 
 __all__ = [

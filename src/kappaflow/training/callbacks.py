@@ -11,7 +11,7 @@ from kappaflow.storage import make_directory
 from kappaflow.training.settings import Settings
 
 if TYPE_CHECKING:
-    from kappaflow.training.fit import FitResult
+    from kappaflow.training.trained import FitResult
     from kappaflow.training.variational import EnergyResult, EnergySettings
 
 Figures = dict[str, Any]

@@ -1,16 +1,12 @@
 """`fit`: data and a flow in, a trained flow and its history out."""
 
 import dataclasses
-import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 
 from kappaflow.data import (
     Images,
@@ -24,50 +20,21 @@ from kappaflow.data import (
 )
 from kappaflow.data.domains import Bounds, bounds_of, domains_of, put_back, within
 from kappaflow.data.images import split_images
-from kappaflow.errors import ArgumentError, DataError, DataWarning, NumericalError
-from kappaflow.files import describe_model
+from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.flows import Flow, set_bounds
 from kappaflow.training.budget import correlation_note
-from kappaflow.training.callbacks import Callback, Told
+from kappaflow.training.callbacks import Callback
 from kappaflow.training.engine import engine
 from kappaflow.training.image_rows import ImageRows, check_pixels
-from kappaflow.training.loop import Figures, Training
-from kappaflow.training.progress import likelihood_in_words, progress_bar
 from kappaflow.training.rows import (
-    AnyRows,
     as_table,
     domains_in,
     refuse_collapsed,
     refuse_outside,
     rows_of,
 )
-from kappaflow.training.run_folder import RunFolder
 from kappaflow.training.settings import Settings, checked_settings
-from kappaflow.training.units import fit_units
-
-SECONDS_BETWEEN_CHECKPOINTS = 1.0
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What a training came to.
-
-    Attributes:
-        flow: The flow that was given, with the best weights, in evaluation mode.
-        history: The figures of each epoch, as in metrics.jsonl.
-        validation_nll: Mean negative log-likelihood of the validation rows, in nats, in the units
-            of x; what `Flow.log_prob` says, where that is a bound or a joint density.
-        best_epoch: The epoch whose weights were kept.
-        stopped_because: "max_epochs", "max_time_s" or "patience".
-        notes: What was said about the data, one sentence each.
-    """
-
-    flow: Flow
-    history: tuple[Figures, ...]
-    validation_nll: float
-    best_epoch: int
-    stopped_because: str
-    notes: tuple[str, ...] = ()
+from kappaflow.training.trained import FitResult, trained
 
 
 def fit(
@@ -251,7 +218,7 @@ def fit_tables(
         "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
     }
     rows = rows_of(train, flow), rows_of(validation, flow)
-    return _fit_rows(
+    return trained(
         flow,
         *rows,
         settings,
@@ -307,7 +274,7 @@ def fit_images(
         "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
     }
     rows = ImageRows(train, flow, flip=flip), ImageRows(validation, flow)
-    return _fit_rows(
+    return trained(
         flow,
         *rows,
         settings,
@@ -317,36 +284,6 @@ def fit_images(
         asked=asked,
         callbacks=callbacks,
     )
-
-
-def _fit_rows(
-    flow: Flow,
-    train: AnyRows,
-    validation: AnyRows,
-    settings: Settings,
-    fabric: Fabric,
-    *,
-    out: str | Path | None,
-    progress: bool | None,
-    asked: dict[str, Any],
-    callbacks: Sequence[Callback],
-) -> FitResult:
-    """Returns what came of a training, also of one that is finished; `asked` is written down."""
-    folder, told = None, Told(callbacks)
-    if out is not None:
-        run = {**asked, "training": settings.model_dump()}
-        folder = RunFolder(out, describe_model(flow).model_copy(update={"run": run}))
-    stored = None if folder is None else folder.finished(flow)
-    if stored is not None:
-        return _stored_result(flow, stored)
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        fit_units(flow, train)
-    if folder is not None:
-        folder.start(flow)
-    with torch.inference_mode(False), torch.enable_grad():
-        training = Training(flow, train, validation, settings, fabric)
-        return _train(training, folder, progress, told)
 
 
 def _held_out(validation: Table, train: Table) -> Table:
@@ -369,105 +306,3 @@ def _held_out(validation: Table, train: Table) -> Table:
     if bad:
         raise DataError(f"the validation rows cannot be scored: {bad[0]}.")
     return validation
-
-
-def _train(
-    training: Training, folder: RunFolder | None, progress: bool | None, told: Told
-) -> FitResult:
-    if folder is not None:
-        folder.resume(training)
-    written = time.perf_counter()
-    epochs, done = training.settings.max_epochs, training.progress.epoch
-    name = "joint nll" if training.flow.likelihood == "joint" else "nll"
-    budget = training.settings.condition_budget
-    words = partial(likelihood_in_words, name=name, budget=budget)
-    with progress_bar(epochs, done, visible=progress, in_words=words) as show:
-
-        def after_epoch(figures: Figures) -> None:
-            nonlocal written
-            show(figures)
-            with training.average.in_place():
-                told.on_epoch(training.flow, figures)
-                if training.progress.best_epoch == figures["epoch"]:
-                    told.on_best(training.flow, figures)
-            if folder is None:
-                return
-            folder.log(figures)
-            if time.perf_counter() - written >= SECONDS_BETWEEN_CHECKPOINTS:
-                folder.checkpoint(training)
-                written = time.perf_counter()
-
-        with training.average.in_place():
-            told.on_start(training.flow, training.settings)
-        try:
-            reason = training.run(after_epoch)
-        finally:
-            if folder is not None:
-                folder.keep_best(training)
-    if not training.progress.best_epoch:
-        training.load_best()
-        training.flow.eval()
-        raise NumericalError(_why_none(training))
-    if folder is not None:
-        folder.checkpoint(training)
-    training.load_best()
-    training.flow.eval()
-    result = _result(training, reason)
-    if folder is not None:
-        folder.finish(_to_store(result))
-    told.on_end(result)
-    return result
-
-
-def _why_none(training: Training) -> str:
-    """Returns why no epoch of a training left weights to keep."""
-    progress, settings = training.progress, training.settings
-    measured = [line["condition_number_p95"] for line in progress.history]
-    finite = [value for value in measured if value is not None]
-    if settings.condition_budget is not None and finite:
-        return (
-            f"in {progress.epoch} epochs no weights kept the condition budget of "
-            f"{settings.condition_budget:g}, the nearest had {min(finite):.4g}: the flow is as it "
-            "was. Try more epochs, a lower learning rate, a larger budget, or a flow that starts "
-            "as the identity."
-        )
-    return (
-        f"in {progress.epoch} epochs no validation likelihood was finite, and "
-        f"{progress.skipped_steps} steps were skipped: the flow is as it was. Try a learning rate "
-        f"far below {settings.learning_rate:g}, and look for extreme rows."
-    )
-
-
-def _result(training: Training, reason: str) -> FitResult:
-    progress = training.progress
-    return FitResult(
-        flow=training.flow,
-        history=tuple(progress.history),
-        validation_nll=progress.best_nll,
-        best_epoch=progress.best_epoch,
-        stopped_because=reason,
-    )
-
-
-def _to_store(result: FitResult) -> dict[str, Any]:
-    last = result.history[-1]
-    return {
-        "validation_nll": result.validation_nll,
-        "epochs": last["epoch"],
-        "best_epoch": result.best_epoch,
-        "stopped_because": result.stopped_because,
-        "skipped_steps": last["skipped_steps"],
-        "time_s": last["time_s"],
-        "history": list(result.history),
-    }
-
-
-def _stored_result(flow: Flow, stored: dict[str, Any]) -> FitResult:
-    flow.eval()
-    return FitResult(
-        flow=flow,
-        history=tuple(stored["history"]),
-        validation_nll=stored["validation_nll"],
-        best_epoch=stored["best_epoch"],
-        stopped_because=stored["stopped_because"],
-    )
