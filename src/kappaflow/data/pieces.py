@@ -47,8 +47,8 @@ class Pieces(ABC):
     ) -> None:
         self.path, self.source, self.subject = path, source, f"'{source}'"
         self.columns, self.context = tuple(columns), tuple(context)
-        self.rows = self._open()
         self.size = piece_size(len(self.columns) + len(self.context), multiple)
+        self.rows = self._open()
 
     def __len__(self) -> int:
         """Returns the number of pieces."""
@@ -84,7 +84,7 @@ class Pieces(ABC):
 
     @abstractmethod
     def _open(self) -> int:
-        """Returns the number of rows of the file, which is looked at once."""
+        """Returns the number of rows of the file; none for a file of one piece of text."""
 
     @abstractmethod
     def _raw(self, place: int) -> Raw:

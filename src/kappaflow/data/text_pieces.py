@@ -1,6 +1,6 @@
 """CSV and TSV a piece of whole records at a time: what a column holds is that of all of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from kappaflow.data.delimited import (
     unclosed,
 )
 from kappaflow.data.files import explained
-from kappaflow.data.pieces import Pieces, Told, piece_size
+from kappaflow.data.pieces import Pieces, Told
 from kappaflow.data.raw import Column, Raw, collect
 
 if TYPE_CHECKING:
@@ -85,29 +85,20 @@ def _end_of(path: Path) -> int:
 class TextPieces(Pieces):
     """A csv or tsv file, gone through once to learn what its columns hold."""
 
-    def __init__(
-        self,
-        path: Path,
-        source: str,
-        columns: Sequence[str],
-        context: Sequence[str],
-        *,
-        multiple: int = 1,
-    ) -> None:
-        super().__init__(path, source, columns, context)
-        self.size = piece_size(len(self.columns) + len(self.context), multiple)
-        if path.stat().st_size <= 2 * self.size:  # a row has a character and a line end
-            return
-        cuts = cuts_of(path, self.size)
+    def _open(self) -> int:
+        if self.path.stat().st_size <= 2 * self.size:  # a row has a character and a line end
+            return 0
+        cuts = cuts_of(self.path, self.size)
         if cuts is None or cuts.rows <= self.size:
-            return
-        self.rows, self._cuts = cuts.rows, cuts
+            return 0
+        self._cuts = cuts
         self._first = self._bytes(0, cuts.places[0])
         header = in_utf8(self._first, self.subject)
-        separator = "\t" if path.suffix.lower() == ".tsv" else None
+        separator = "\t" if self.path.suffix.lower() == ".tsv" else None
         self._separator = separator or separator_of(header)
         self._header = header_of(header, self._separator, self.subject)
         self._kept: list[tuple[int, Column, Facts]] = []
+        return cuts.rows
 
     def suspects(self, told: Told) -> Iterator[int]:
         wanted = {"", *self.columns, *self.context}
