@@ -20,18 +20,26 @@ from benchmarks.tables import markdown
 # layers and their width, and of ours with what `OPTIONS` has under a name.
 OPTIONS: dict[str, dict[str, object]] = {
     "": {},
-    "box of 8, dropout 0.05": {"bound": 8.0, "dropout": 0.05},
-    "no dropout": {"dropout": 0.0},
+    "box of 8, slopes from 0.05, bins from 0.1, dropout 0.05": {
+        "bound": 8.0,
+        "min_slope": 0.05,
+        "min_bin": 0.1,
+        "dropout": 0.05,
+    },
+    "whitening start": {"start": "whiten"},
 }
 FAMILIES = {
-    "kappaflow": (("spline", 8, 64, "box of 8, dropout 0.05"), ("real_nvp", 16, 64, "no dropout")),
+    "kappaflow": (
+        ("spline", 6, 64, "box of 8, slopes from 0.05, bins from 0.1, dropout 0.05"),
+        ("real_nvp", 24, 64, "whitening start"),
+    ),
     "zuko RealNVP": (("zuko:realnvp", 8, 128, ""), ("zuko:realnvp", 16, 128, "")),
     "zuko MAF": (("zuko:maf", 5, 128, ""), ("zuko:maf", 10, 128, "")),
     "zuko NSF": (("zuko:nsf", 3, 128, ""), ("zuko:nsf", 5, 128, "")),
 }
 RATES = (5e-3, 1e-2)
 OURS = "kappaflow"
-TUNING = 0.25  # of the time of a training, for each of the four settings
+TUNING = 0.5  # of the time of a training, for each of the four settings
 BATCH = 512
 OF_MODEL = ("model", "depth", "width", "options")
 KEY = ("table", "family", *OF_MODEL, "learning_rate", "seed", "seconds")
@@ -48,8 +56,8 @@ def densities(
     """Train our couplings, and three flows of zuko, for the same time on three tables.
 
     Each family is tuned first: two models (of zuko two depths, of ours splines and affine
-    couplings) and two learning rates, a quarter of the time each; what validates best is trained
-    with three seeds. All go through `kappaflow.fit`, with the same schedule, average of weights
+    couplings) and two learning rates, half of the time each; what validates best is trained with
+    three seeds. All go through `kappaflow.fit`, with the same schedule, average of weights
     and standardisation, so that the flows alone differ. Time is that of the processor, on one
     thread: from the time of a step follows how many epochs there are, and with them the schedule.
     A line a training goes to the file, and what is there is not trained again.
