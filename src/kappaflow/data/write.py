@@ -2,6 +2,7 @@
 
 import io
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def table_bytes(columns: Mapping[str, NDArray[Any]], suffix: str) -> bytes:
     if suffix == ".npy":
         np.save(buffer, np.stack(list(columns.values()), axis=1), allow_pickle=False)
     elif suffix == ".npz":
-        np.savez(buffer, allow_pickle=False, **dict(columns))
+        _write_archive(buffer, columns)
     elif suffix == ".csv":
         frame(dict(columns)).write_csv(buffer)
     elif suffix == ".parquet":
@@ -79,3 +80,11 @@ def table_bytes(columns: Mapping[str, NDArray[Any]], suffix: str) -> bytes:
     else:
         frame(dict(columns)).write_ipc(buffer)
     return buffer.getvalue()
+
+
+def _write_archive(buffer: io.BytesIO, columns: Mapping[str, NDArray[Any]]) -> None:
+    """Writes what `np.savez` writes, which takes a name such as "file" for its own argument."""
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, values in columns.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asarray(values), allow_pickle=False)

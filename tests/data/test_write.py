@@ -1,0 +1,19 @@
+"""Tables that are written come back, whatever their columns are called."""
+
+import numpy as np
+import pytest
+
+from kappaflow.data import load_table
+from kappaflow.data.write import WRITTEN, write_table
+
+NAMES = ("file", "allow_pickle", "kwds", "a b")
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in WRITTEN if suffix != ".npy"])
+def test_columns_may_have_any_name(suffix, tmp_path):
+    """Those that numpy has arguments of too."""
+    columns = {name: np.arange(4.0) + place for place, name in enumerate(NAMES)}
+    write_table(columns, str(tmp_path / f"t{suffix}"))
+    table = load_table(tmp_path / f"t{suffix}")
+    assert table.columns == NAMES
+    np.testing.assert_array_equal(table.values, np.stack(list(columns.values()), axis=1))
