@@ -27,7 +27,7 @@ KINDS: dict[str, tuple[str, int | None]] = {
     "bpf": ("BPF", 3),
     "gf": ("GF", 6),
     "cnf": ("CNF", None),
-    "realnvp": ("NICE", 8),  # affine couplings, under its older name
+    "realnvp": ("RealNVP", 8),
 }
 
 
