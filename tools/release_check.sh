@@ -26,6 +26,6 @@ echo "== the lowest versions that are promised"
 "$PYTHON" -m venv "$work/oldest"
 "$work/build/bin/python" tools/minimum_versions.py > "$work/constraints.txt"
 PIP_CONFIG_FILE=/dev/null "$work/oldest/bin/pip" install --quiet \
-    --constraint "$work/constraints.txt" -e '.[dev,estimator,figures,zuko]'
+    --constraint "$work/constraints.txt" -e '.[dev,estimator,figures,images,transport,zuko]'
 OMP_NUM_THREADS=1 "$work/oldest/bin/python" -m pytest -n 2 -m 'not slow' -q --ignore=tests/sbi \
     --ignore=tests/adapters/test_sbi.py --ignore=src/kappaflow/sbi.py

@@ -53,6 +53,15 @@ def test_grey_is_the_weighted_sum_of_the_colours(draw, tmp_path: Path) -> None:
     assert (only(tmp_path, grey=False) == RAMP).all()
 
 
+def need_to_be_read(path: Path) -> None:
+    """Skips a test of a file that the Pillow that wrote it cannot read, as older ones some TIFF."""
+    try:
+        with Image.open(path) as again:
+            again.load()
+    except OSError:
+        pytest.skip("this Pillow cannot read what it wrote")
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "PA", "CMYK", "YCbCr"])
 @pytest.mark.parametrize("grey", [None, True, False])
 def test_every_mode_of_pixels_is_read(tmp_path: Path, mode: str, grey) -> None:
@@ -60,6 +69,7 @@ def test_every_mode_of_pixels_is_read(tmp_path: Path, mode: str, grey) -> None:
     suffix = "tif" if mode in ("PA", "CMYK", "YCbCr") else "png"
     picture = Image.fromarray(COLOUR).convert(mode)
     picture.save(tmp_path / f"a.{suffix}")
+    need_to_be_read(tmp_path / f"a.{suffix}")
     channels = 1 if grey or (grey is None and mode in ("1", "L", "LA")) else 3
     wanted = picture.convert("L" if mode in ("1", "L", "LA") else "RGB")
     wanted = wanted.convert("L" if channels == 1 else "RGB")
