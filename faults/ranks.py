@@ -76,7 +76,7 @@ def ranks(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
 
 
 def kill(data: Path, run: Path, whole: Path, seed: str) -> Killed:
-    """Returns what came of one kill, of a rank and at a moment that a seed decides."""
+    """Returns what came of the kill of a rank, at a moment that a seed decides."""
     draws = random.Random(seed)
     chosen, epoch, delay_s = draws.randrange(2), draws.randrange(EPOCHS - 8), draws.random() / 4
     process = started(2, words(data, run))
@@ -96,7 +96,7 @@ def kill(data: Path, run: Path, whole: Path, seed: str) -> Killed:
 
 
 def write_rows(path: Path) -> Path:
-    """Writes a small table, and returns where."""
+    """Returns where a small table has been written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     x = np.random.default_rng(0).normal(size=(1500, 3))
     x[:, 1] += x[:, 0] ** 2
@@ -113,7 +113,7 @@ def words(data: Path, run: Path) -> list[str]:
 
 
 def started(count: int, words: Sequence[str]) -> "subprocess.Popen[str]":
-    """Starts Python with some words, by torchrun where there is more than one rank."""
+    """Returns a new process of Python, of torchrun where there is more than one rank."""
     together = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     return subprocess.Popen(
         [sys.executable, *(together if count > 1 else []), *words],
@@ -131,7 +131,7 @@ def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
 
 
 def finish(data: Path, run: Path, *, count: int) -> str:
-    """Brings a run to its end, and returns what was printed."""
+    """Returns what a run prints that is brought to its end."""
     status, said = ended(started(count, words(data, run)))
     if status:
         raise SystemExit(f"a training that was left in peace failed: {said}")

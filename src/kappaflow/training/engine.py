@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
+from lightning_fabric.plugins import DoublePrecision, MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -19,6 +19,24 @@ from kappaflow.training.agreement import lost_ranks_in_words
 from kappaflow.training.rows import AnyRows
 
 PATIENCE = timedelta(seconds=45)  # with the gradients of another rank
+
+
+class _AsGiven:
+    """Leaves points and log_probs as they are, which Fabric rounds on their way through ranks."""
+
+    def convert_input(self, data: Any) -> Any:  # noqa: ANN401
+        return data
+
+    def convert_output(self, data: Any) -> Any:  # noqa: ANN401
+        return data
+
+
+class _Double(_AsGiven, DoublePrecision):
+    pass
+
+
+class _Mixed(_AsGiven, MixedPrecision):
+    pass
 
 
 class Together(DDPStrategy):
@@ -126,13 +144,14 @@ def _together(kind: str, device: str | torch.device | None, told: dict[str, Any]
 
 def _precision(flow: Flow, wanted: str, device: str) -> dict[str, Any]:
     """Returns what Fabric is to be told of the types of numbers."""
-    kinds = {torch.float32: "32-true", torch.float64: "64-true"}
-    if flow.dtype not in kinds:
+    if flow.dtype not in {torch.float32, torch.float64}:
         raise ArgumentError(
             f"'flow' should be float32 or float64 to be trained, got {flow.dtype}."
         )
     if wanted == "full":
-        return {"precision": kinds[flow.dtype]}
+        if flow.dtype == torch.float64:
+            return {"plugins": _Double()}
+        return {"precision": "32-true"}
     if flow.dtype != torch.float32:
         raise ArgumentError(f"'flow' should be float32 for precision=\"bf16\", got {flow.dtype}.")
-    return {"plugins": MixedPrecision("bf16-mixed", device)}  # by its name it prints a line
+    return {"plugins": _Mixed("bf16-mixed", device)}  # by its name it prints a line

@@ -91,6 +91,10 @@ def trained(
         stored = folder.finished(flow)
         return None if stored is None else (stored, flow.state_dict())
 
+    def started() -> None:
+        if folder is not None:
+            folder.start(flow)
+
     finished = of_first(opened)
     if finished is not None:
         flow.load_state_dict(finished[1])
@@ -98,8 +102,7 @@ def trained(
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         fit_units(flow, train)
-    if folder is not None:
-        folder.start(flow)
+    of_first(started)
     with torch.inference_mode(False), torch.enable_grad(), lost_ranks_in_words():
         training = Training(flow, train, validation, settings, fabric)
         _resume(training, folder)
