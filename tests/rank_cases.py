@@ -14,6 +14,7 @@ import kappaflow as kf
 from kappaflow.data import load_images
 from kappaflow.ranks import rank
 from kappaflow.storage import write_tensors
+from kappaflow.training import trained
 
 ROWS, BATCH = 101, 25  # the last batch is one row: of two ranks one has none
 MARKED, MARKED_ROW = 37.0, 11
@@ -132,6 +133,26 @@ class Counted(kf.Callback):
         self.epochs += 1
 
 
+class Stopped(kf.Callback):
+    """Ends a training in its third epoch."""
+
+    def on_epoch(self, flow, figures):
+        if figures["epoch"] == 3:
+            raise kf.KappaflowError("stopped")
+
+
+def resumed(out, *, stop):
+    """Returns the losses of a training that is stopped, or goes on, each epoch being kept."""
+    settings = EPOCHS | {"max_epochs": 5}
+    callbacks = [Stopped()] if stop else []
+    trained.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+    try:
+        result = kf.fit(flow(), rows(), out=out, callbacks=callbacks, **settings)
+    except kf.KappaflowError:
+        return None
+    return [(line["train_nll"], line["validation_nll"]) for line in result.history]
+
+
 def refused():
     """Returns what is said of what ranks cannot do, by argument."""
     said = {}
@@ -152,6 +173,8 @@ def main(folder):
     """Writes what this rank came to."""
     for i, case in enumerate(CASES.values()):
         write_tensors(folder / f"{i}-{rank()}.safetensors", outcome(case()), {})
+    resumed(folder / "one then two", stop=False)
+    resumed(folder / "two then one", stop=True)
     counted, out = Counted(), folder / "run"
     first = kf.fit(flow(), rows(), out=out, callbacks=[counted], **EPOCHS)
     again = kf.fit(flow(), rows(), out=out, callbacks=[counted], **EPOCHS)

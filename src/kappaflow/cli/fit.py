@@ -122,7 +122,7 @@ def fit(
     max_time_s
         Seconds after which training ends.
     batch_size
-        Rows a step (512; 64 images).
+        Rows a step (512; 64 images), of all processes together where torchrun starts several.
     learning_rate
         Highest learning rate (5e-3; of images 2e-3).
     patience
