@@ -82,7 +82,8 @@ def some_idle(flow: Flow, rows: AnyRows) -> bool:
     """Returns whether parameters that could be trained have no part in the likelihood of rows."""
     few = rows.at(slice(0, 2))
     trained = [p for p in flow.parameters() if p.requires_grad]
-    with torch.random.fork_rng():
+    cuda = [flow.device] if flow.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
         found = flow.train().log_prob(few.x, few.context)
     gradients = torch.autograd.grad(found.sum(), trained, allow_unused=True)
     return any(gradient is None for gradient in gradients)
