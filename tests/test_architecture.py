@@ -14,6 +14,7 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYOUT = [
     ("errors",),
     ("_checks",),
+    ("ranks",),
     ("registry",),
     ("domains",),
     ("storage",),

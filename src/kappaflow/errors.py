@@ -51,6 +51,10 @@ class BuildError(KappaflowError, RuntimeError):
     """A compiled part cannot be built here; everything works without it."""
 
 
+class RankError(KappaflowError, RuntimeError):
+    """Another process of a training under torchrun has ended, or does not answer."""
+
+
 class DataWarning(UserWarning):
     """Something about the data that a flow can be fitted to, but that its user should know."""
 

@@ -18,7 +18,8 @@ from kappaflow.cli.rewrite import rewrite
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
 from kappaflow.cli.tradeoff import tradeoff
-from kappaflow.errors import BuildError, KappaflowError, NumericalError, WriteError
+from kappaflow.errors import BuildError, KappaflowError, NumericalError, RankError, WriteError
+from kappaflow.ranks import rank
 
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -58,7 +59,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
         )
     except CycloptsError as error:
         return _complain(str(error), USAGE)
-    except (BuildError, NumericalError, WriteError) as error:
+    except (BuildError, NumericalError, RankError, WriteError) as error:
         return _complain(str(error), FAILURE)
     except KappaflowError as error:
         return _complain(str(error), USAGE)
@@ -76,5 +77,6 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, status: int) -> int:
-    print(f"kappaflow: {' '.join(message.split())}", file=sys.stderr)
+    who = f"rank {rank()}: " if rank() else ""
+    print(f"kappaflow: {who}{' '.join(message.split())}", file=sys.stderr)
     return status

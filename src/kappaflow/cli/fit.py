@@ -9,7 +9,7 @@ from cyclopts import Group, Parameter
 from kappaflow.cli.fit_images import fit_images
 from kappaflow.cli.fit_table import fit_table
 from kappaflow.cli.image_options import ImageOptions
-from kappaflow.cli.show import say
+from kappaflow.cli.show import by_the_first, say
 from kappaflow.cli.table_options import OF_MODELS, TableOptions
 from kappaflow.cli.whole import Whole, Wholes
 from kappaflow.errors import ArgumentError, FileError
@@ -122,7 +122,7 @@ def fit(
     max_time_s
         Seconds after which training ends.
     batch_size
-        Rows a step (512; 64 images).
+        Rows a step (512; 64 images), of all processes together where torchrun starts several.
     learning_rate
         Highest learning rate (5e-3; of images 2e-3).
     patience
@@ -176,10 +176,11 @@ def fit(
         "say": (lambda text: None) if quiet else say,
         "json": json,
     }
-    if wants_images:
-        fit_images(data, model or IMAGES[0], recipe, images, **common)
-    else:
-        fit_table(data, model, recipe, tables, pilot_s=pilot_s, **common)
+    with by_the_first():
+        if wants_images:
+            fit_images(data, model or IMAGES[0], recipe, images, **common)
+        else:
+            fit_table(data, model, recipe, tables, pilot_s=pilot_s, **common)
 
 
 def _listening(folder: Path | None) -> list[Any]:

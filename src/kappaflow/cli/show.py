@@ -2,9 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+
+from kappaflow.ranks import is_first
 
 JOINT = (
     "The padding of this flow has no density: the NLL is that of the joint density of a point "
@@ -15,6 +18,16 @@ JOINT = (
 def say(text: str) -> None:
     """Prints a remark on stderr, where it is in nobody's way."""
     print(text, file=sys.stderr)
+
+
+@contextmanager
+def by_the_first() -> Iterator[None]:
+    """A context in which only the first of the processes that torchrun started prints."""
+    if is_first():
+        yield
+        return
+    with redirect_stdout(None), redirect_stderr(None):
+        yield
 
 
 def say_if_unfinished(run: Path) -> None:

@@ -11,6 +11,7 @@ import kappaflow
 from kappaflow.conditioning import layers_of
 from kappaflow.data.domains import Domains
 from kappaflow.errors import ArgumentError
+from kappaflow.ranks import ranks
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.job import Source, Tables, tables_of
@@ -29,6 +30,7 @@ from kappaflow.training import (
     read_result,
     write_result,
 )
+from kappaflow.training.agreement import of_first
 
 DIAGNOSIS = "diagnosis.json"
 
@@ -79,9 +81,13 @@ def fit_run(
     checked = checked_settings(**settings)
     tables, about = tables_of(source), {"source": asdict(source)}
     if isinstance(model, Pilot):
-        choice = chosen_before(folder) or pilot(
-            tables, model, checked, device=device, progress=progress
-        )
+        choice = chosen_before(folder)
+        if choice is None and ranks() > 1:
+            raise ArgumentError(
+                "'model' should be named under torchrun, such as --model spline: a pilot, which "
+                "chooses one, trains in one process."
+            )
+        choice = choice or pilot(tables, model, checked, device=device, progress=progress)
         model, about["pilot"] = choice.model, choice.model_dump(mode="json")
         tables = replace(tables, notes=(*tables.notes, choice.in_words()))
     tables = _with_note(model, tables, checked.condition_budget)
@@ -102,11 +108,16 @@ def fit_run(
         callbacks=callbacks,
     )
     result.flow.cpu()  # where rows are measured, wherever it was trained
-    done = "test_nll" in read_result(folder)
-    if not done:
-        about = _about(result, source, model, tables, checked)
-        write_judgement(result, tables, about, checked.condition_budget, folder)
-    return RunSummary(folder, read_finished(folder), tables.notes, done)
+
+    def judgement() -> tuple[Result, bool]:
+        done = "test_nll" in read_result(folder)
+        if not done:
+            about = _about(result, source, model, tables, checked)
+            write_judgement(result, tables, about, checked.condition_budget, folder)
+        return read_finished(folder), done
+
+    found, done = of_first(judgement)
+    return RunSummary(folder, found, tables.notes, done)
 
 
 def write_judgement(

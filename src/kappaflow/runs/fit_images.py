@@ -34,6 +34,7 @@ from kappaflow.training import (
     read_result,
     write_result,
 )
+from kappaflow.training.agreement import of_first
 from kappaflow.training.fit import fit_images
 
 DEFAULTS = {"max_epochs": 60, "batch_size": 64, "learning_rate": 2e-3}
@@ -108,18 +109,23 @@ def fit_image_run(
         about={"source": asdict(source), "classes": list(classes)},
         callbacks=[SampleSheets(folder, classes, checked.max_epochs), *callbacks],
     )
-    stored = read_result(folder)
-    done = "test_nll" in stored
-    if not done:
-        say("measuring the flow and drawing its report")
-        write_sheet(result.flow, classes, folder, BEST)
-        about = _about(result, source, model, parts, checked, flip=flip)
-        report, diagnosis = evaluate_images(result, parts, about)
-        stored |= judged_images(result, report, parts)
-        write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
-        write_report(report, folder)
-        write_result(folder, stored)
-    return ImageRunSummary(folder, read_finished_images(folder), parts.notes, done)
+
+    def judgement() -> tuple[ImageResult, bool]:
+        stored = read_result(folder)
+        done = "test_nll" in stored
+        if not done:
+            say("measuring the flow and drawing its report")
+            write_sheet(result.flow, classes, folder, BEST)
+            about = _about(result, source, model, parts, checked, flip=flip)
+            report, diagnosis = evaluate_images(result, parts, about)
+            stored |= judged_images(result, report, parts)
+            write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
+            write_report(report, folder)
+            write_result(folder, stored)
+        return read_finished_images(folder), done
+
+    found, done = of_first(judgement)
+    return ImageRunSummary(folder, found, parts.notes, done)
 
 
 def _about(

@@ -22,6 +22,7 @@ from kappaflow.data.domains import Bounds, bounds_of, domains_of, put_back, with
 from kappaflow.data.images import split_images
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.flows import Flow, set_bounds
+from kappaflow.ranks import is_first, ranks
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback
 from kappaflow.training.engine import engine
@@ -58,7 +59,8 @@ def fit(
     the weights with the best validation likelihood are kept. A step that is not finite is skipped
     and counted, and many in a row stop the training. With `out`, a run that was interrupted goes
     on where its last checkpoint stands, to the same losses, bit for bit on the same machine; a
-    finished one returns its stored result.
+    finished one returns its stored result. In a script that torchrun starts, all processes train
+    together, and the first writes.
 
     Args:
         flow: Trained in place.
@@ -111,7 +113,7 @@ def fit(
     table, notes = put_back(table, domains), moved + notes
     if bounds:
         set_bounds(flow, bounds_of(domains, table.columns) or (), seed=checked.seed)
-    for note in notes:
+    for note in notes if is_first() else ():
         warnings.warn(note, DataWarning, stacklevel=2)
     if validation is None:
         train, held_out = split(table, fractions=(0.9, 0.1), seed=checked.seed)
@@ -207,6 +209,11 @@ def fit_tables(
     Returns:
         The result, without notes.
     """
+    if settings.condition_budget is not None and ranks() > 1:
+        raise ArgumentError(
+            "'condition_budget' should be left out under torchrun: its price follows the rows of "
+            "one process; start the same training without torchrun."
+        )
     fabric = engine(flow, device, settings.precision)
     refuse_collapsed(train, flow)
     for part in (train, validation):

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from torch import Tensor
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.storage import plain
+from kappaflow.training.agreement import of_all, of_first
 from kappaflow.training.averaging import Average
 from kappaflow.training.blame import blame
 from kappaflow.training.budget import ConditionBudget, Price
 from kappaflow.training.checkpoint import Groups
+from kappaflow.training.engine import Together, mean_of_ranks, some_idle
 from kappaflow.training.measure import (
     CONDITIONING,
     budget_figures,
@@ -59,7 +62,8 @@ class Training:
     """A flow, its optimizer and its rows, and how far they have come.
 
     The order of the rows and what random layers draw follow from the seed and the epoch alone, so
-    that a training restored at an epoch goes on exactly as if it had never stopped.
+    that a training restored at an epoch goes on exactly as if it had never stopped. Of several
+    ranks each takes its share of each batch; the first measures, and all decide by its figures.
 
     Args:
         flow: The flow; its units are fitted already.
@@ -82,6 +86,8 @@ class Training:
         optimizer = optimizer_of(
             flow, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
         )
+        if isinstance(fabric.strategy, Together):
+            fabric.strategy.some_idle = some_idle(flow, train)
         self.module, self.optimizer = fabric.setup(flow, optimizer)
         self.module.mark_forward_method("log_prob")
         self.average = Average(flow, settings.average)
@@ -159,22 +165,38 @@ class Training:
         total, rows = 0.0, 0
         cuda = [self.flow.device] if self.flow.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seed)
+            torch.manual_seed(
+                epoch_seed(self.settings.seed, self.progress.epoch, self.fabric.global_rank)
+            )
             for index in order.split(self.settings.batch_size):
-                nll = self._step(self.train.at(index))
+                nll = self._step(*self._share(index))
                 if nll is not None:
                     total, rows = total + nll * len(index), rows + len(index)
         return total / rows if rows else float("nan")
 
-    def _step(self, batch: Rows) -> float | None:
-        """Returns the NLL of a step, or None where it was not finite and was skipped."""
+    def _share(self, index: Tensor) -> tuple[Rows, float]:
+        """Returns this rank's rows of a batch, and the weight of their mean in the mean of ranks.
+
+        Where there are fewer rows than ranks, some have the first once more, with no weight.
+        """
+        ranks = self.fabric.world_size
+        own = index.tensor_split(ranks)[self.fabric.global_rank]
+        return self.train.at(own if len(own) else index[:1]), len(own) * ranks / len(index)
+
+    def _step(self, batch: Rows, share: float) -> float | None:
+        """Returns the NLL of a step, or None where it was not finite and was skipped.
+
+        Args:
+            batch: The rows of this rank.
+            share: The weight of their mean; gradients and NLL are means over ranks.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate_at(self.progress.step, self.steps)
         self.progress.step += 1
         self.optimizer.zero_grad()
         with self.fabric.autocast():  # Fabric's own wrapper covers `forward` alone
-            loss = -batch.mean(self.module.log_prob(batch.x, batch.context))
-        nll = loss.item()
+            loss = -batch.mean(self.module.log_prob(batch.x, batch.context)) * share
+        nll = mean_of_ranks(self.fabric, loss)
         if nll - nll == 0:
             if self.budget is not None:
                 loss = self.budget.loss(loss, batch, self.progress.step)
@@ -185,15 +207,18 @@ class Training:
                 self.average.update(self.progress.updates)
                 self.progress.skipped_in_row = 0
                 return nll
-        self._skip(batch)
+        self._skip(batch, finite=bool(torch.isfinite(loss)))
         return None
 
-    def _skip(self, batch: Rows) -> None:
-        """Counts a step that was not finite; many in a row end the training."""
+    def _skip(self, batch: Rows, *, finite: bool) -> None:
+        """Counts a step that was not finite; many in a row end the training.
+
+        Where ranks differ, one whose own loss was not finite says where it comes from.
+        """
         progress = self.progress
         progress.skipped_steps += 1
         progress.skipped_in_row += 1
-        progress.blamed = blame(self.flow, batch)
+        progress.blamed = min(of_all((finite, blame(self.flow, batch))))[1]
         if progress.skipped_in_row < self.settings.most_skipped:
             return
         self.load_best()
@@ -228,38 +253,49 @@ class Training:
         progress = self.progress
         self.flow.eval()
         with self.average.in_place():
-            figures = {
-                "epoch": progress.epoch,
-                "train_nll": train_nll,
-                "train_nll_standardised": train_nll + units_log_det(self.flow),
-                **likelihood_figures(self.flow, self.validation),
-                **self._conditioning(),
-            }
-            state = self.flow.state_dict()
-            if self.settings.condition_budget is not None:
-                moved = within_budget(
-                    self.flow, self.start, self.validation, self.settings.condition_budget, figures
-                )
-                if moved is not None and moved[0]["validation_nll"] < progress.best_nll:
-                    figures, state = figures | moved[0], moved[1]
+            figures, moved = of_first(partial(self._validated, train_nll))
             if figures["validation_nll"] < progress.best_nll and self._is_within(figures):
                 progress.best_nll, progress.best_epoch = figures["validation_nll"], progress.epoch
-                self.best = copied(state)
-        progress.time_s += time.perf_counter() - started
+                self.best = copied(self.flow.state_dict() if moved is None else moved)
         figures |= {
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "skipped_steps": progress.skipped_steps,
             "blamed": progress.blamed,
-            "time_s": progress.time_s,
-            "memory_bytes": peak_memory_bytes(self.flow.device),
+            **of_first(partial(self._costs, started)),
         }
+        progress.time_s = figures["time_s"]
         progress.history.append(plain(figures))
         return progress.history[-1]
 
+    def _validated(self, train_nll: float) -> tuple[Figures, dict[str, Tensor] | None]:
+        """Returns what held-out rows say of the weights, or of others, which keep a budget."""
+        figures = {
+            "epoch": self.progress.epoch,
+            "train_nll": train_nll,
+            "train_nll_standardised": train_nll + units_log_det(self.flow),
+            **likelihood_figures(self.flow, self.validation),
+            **self._conditioning(),
+        }
+        asked = self.settings.condition_budget
+        if asked is None:
+            return figures, None
+        moved = within_budget(self.flow, self.start, self.validation, asked, figures)
+        if moved is None or not moved[0]["validation_nll"] < self.progress.best_nll:
+            return figures, None
+        return figures | moved[0], moved[1]
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Returns a seed for what is random in an epoch, of 63 bits."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest()[:8]) >> 1
+    def _costs(self, started: float) -> Figures:
+        """Returns the time since the first epoch, and the most memory so far."""
+        return {
+            "time_s": self.progress.time_s + time.perf_counter() - started,
+            "memory_bytes": peak_memory_bytes(self.flow.device),
+        }
+
+
+def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """Returns a seed, of 63 bits, for what is random in an epoch; each rank has its own draws."""
+    named = f"{seed} {epoch} {rank}" if rank else f"{seed} {epoch}"
+    return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8]) >> 1
 
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ class Settings(BaseModel):
         max_epochs: Passes over the training rows; the learning rate falls to zero over these.
         max_time_s: Wall time after which training stops at the end of an epoch, resumed time
             counted.
-        batch_size: Rows a step.
+        batch_size: Rows a step, of all ranks together.
         learning_rate: Highest learning rate of Adam.
         warmup: Share of all steps over which the learning rate rises to it.
         weight_decay: Decoupled weight decay (AdamW).

@@ -9,11 +9,15 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from kappaflow.errors import NumericalError
 from kappaflow.files import describe_model
 from kappaflow.flows import Flow
+from kappaflow.ranks import is_first
+from kappaflow.training.agreement import lost_ranks_in_words, of_first
 from kappaflow.training.callbacks import Callback, Told
+from kappaflow.training.checkpoint import Groups
 from kappaflow.training.loop import Figures, Training
 from kappaflow.training.progress import likelihood_in_words, progress_bar
 from kappaflow.training.rows import AnyRows
@@ -60,6 +64,8 @@ def trained(
 ) -> FitResult:
     """Returns what came of a training, also of one that is finished already.
 
+    Under torchrun the first rank alone has the folder, tells the callbacks and shows a bar.
+
     Args:
         flow: Trained in place; its units are fitted first.
         train: Rows to train on.
@@ -75,33 +81,61 @@ def trained(
         The result, without notes.
     """
     folder, told = None, Told(callbacks)
-    if out is not None:
+
+    def opened() -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        nonlocal folder
+        if out is None:
+            return None
         run = {**asked, "training": settings.model_dump()}
         folder = RunFolder(out, describe_model(flow).model_copy(update={"run": run}))
-    stored = None if folder is None else folder.finished(flow)
-    if stored is not None:
-        return _stored_result(flow, stored)
+        stored = folder.finished(flow)
+        return None if stored is None else (stored, flow.state_dict())
+
+    def started() -> None:
+        if folder is not None:
+            folder.start(flow)
+
+    finished = of_first(opened)
+    if finished is not None:
+        flow.load_state_dict(finished[1])
+        return _stored_result(flow, finished[0])
     with torch.random.fork_rng():
         torch.manual_seed(settings.seed)
         fit_units(flow, train)
-    if folder is not None:
-        folder.start(flow)
-    with torch.inference_mode(False), torch.enable_grad():
+    of_first(started)
+    with torch.inference_mode(False), torch.enable_grad(), lost_ranks_in_words():
         training = Training(flow, train, validation, settings, fabric)
+        _resume(training, folder)
         return _train(training, folder, progress, told)
+
+
+def _resume(training: Training, folder: RunFolder | None) -> None:
+    """Takes a training, on all ranks, to where the last checkpoint stands."""
+
+    def resumed() -> tuple[Groups, dict[str, Any]]:
+        if folder is not None:
+            folder.resume(training)
+        return training.state(), training.plain_progress()
+
+    groups, progress = of_first(resumed)
+    if not is_first():
+        training.restore(groups, progress)
 
 
 def _train(
     training: Training, folder: RunFolder | None, progress: bool | None, told: Told
 ) -> FitResult:
-    if folder is not None:
-        folder.resume(training)
     written = time.perf_counter()
     epochs, done = training.settings.max_epochs, training.progress.epoch
     name = "joint nll" if training.flow.likelihood == "joint" else "nll"
     budget = training.settings.condition_budget
     words = partial(likelihood_in_words, name=name, budget=budget)
-    with progress_bar(epochs, done, visible=progress, in_words=words) as show:
+    visible = progress if is_first() else False
+    with progress_bar(epochs, done, visible=visible, in_words=words) as show:
+
+        def started() -> None:
+            with training.average.in_place():
+                told.on_start(training.flow, training.settings)
 
         def after_epoch(figures: Figures) -> None:
             nonlocal written
@@ -117,10 +151,9 @@ def _train(
                 folder.checkpoint(training)
                 written = time.perf_counter()
 
-        with training.average.in_place():
-            told.on_start(training.flow, training.settings)
+        of_first(started)
         try:
-            reason = training.run(after_epoch)
+            reason = training.run(lambda figures: of_first(partial(after_epoch, figures)))
         finally:
             if folder is not None:
                 folder.keep_best(training)
@@ -133,9 +166,13 @@ def _train(
     training.load_best()
     training.flow.eval()
     result = _result(training, reason)
-    if folder is not None:
-        folder.finish(_to_store(result))
-    told.on_end(result)
+
+    def ended() -> None:
+        if folder is not None:
+            folder.finish(_to_store(result))
+        told.on_end(result)
+
+    of_first(ended)
     return result
 
 

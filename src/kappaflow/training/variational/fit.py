@@ -7,8 +7,9 @@ from typing import Any
 import torch
 
 from kappaflow.energies import ImportanceSamples, LogDensity, check_target, importance_sample
-from kappaflow.errors import NumericalError
+from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows import Flow
+from kappaflow.ranks import ranks
 from kappaflow.training.callbacks import Callback, Told
 from kappaflow.training.engine import engine
 from kappaflow.training.loop import epoch_seed
@@ -106,6 +107,8 @@ def fit_energy(
     checked = checked_energy_settings(**settings)
     check_target(flow, log_density)
     told = Told(callbacks)
+    if ranks() > 1:
+        raise ArgumentError("'fit_energy' trains in one process: start it without torchrun.")
     fabric = engine(flow, device)
     with torch.inference_mode(False), torch.enable_grad():
         check_start(flow.eval(), log_density, _draws_of_base(flow, checked.seed))

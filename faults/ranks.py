@@ -1,0 +1,188 @@
+"""The part of ranks: one of two that train together is killed, and the run goes on."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.lines import append_line, read_lines
+
+import kappaflow as kf
+from faults.outcome import Outcome
+from kappaflow.training.checkpoint import read_checkpoint
+from kappaflow.training.trained import SECONDS_BETWEEN_CHECKPOINTS
+
+EPOCHS = 30
+MOST_S = 120.0  # that anything is waited for
+ENDS_WITHIN_S = 60.0
+ROUNDING = 1e-5  # relative, of losses in float32 after all epochs: 2 ranks and 1 add up otherwise
+DONE = "ranks.jsonl"
+FAULT = "SIGKILL of one of two ranks at a random moment"
+
+
+@dataclass(frozen=True)
+class Killed:
+    """What came of a kill.
+
+    Attributes:
+        survived: Whether all was as it should be.
+        lost: Epochs lost beyond what is promised: those of a second, and one.
+        ended_s: From the kill until torchrun had ended.
+        said: What went wrong, or what the ranks said.
+    """
+
+    survived: bool
+    lost: int
+    ended_s: float
+    said: str
+
+
+def ranks(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
+    """Yields what came of kills of a rank.
+
+    Args:
+        long: 20 kills instead of 2.
+        seed: Decides the ranks, the moments, and how many go on.
+        folder: What is done is kept here, so that the same call goes on after an interruption.
+
+    Yields:
+        A row.
+    """
+    data = write_rows(folder / "rows.csv")
+    finish(data, folder / "whole", count=2)
+    times = 20 if long else 2
+    done = [line for line in read_lines(folder / DONE)[0] if line["seed"] == seed]
+    for number in range(len(done), times):
+        found = kill(data, folder / f"{seed}-{number}", folder / "whole", f"{seed} {number}")
+        done.append({"seed": seed, **asdict(found)})
+        append_line(folder / DONE, done[-1])
+    done = done[:times]
+    yield Outcome(
+        fault=FAULT,
+        unit="ranks",
+        tried=times,
+        survived=sum(line["survived"] for line in done),
+        lost=sum(line["lost"] for line in done),
+        recovery_s=max(line["ended_s"] for line in done),
+    )
+
+
+def kill(data: Path, run: Path, whole: Path, seed: str) -> Killed:
+    """Returns what came of the kill of a rank, at a moment that a seed decides."""
+    draws = random.Random(seed)
+    chosen, epoch, delay_s = draws.randrange(2), draws.randrange(EPOCHS - 8), draws.random() / 4
+    process = started(2, words(data, run))
+    victim = pid_of(process, chosen, epoch=epoch, run=run)
+    time.sleep(delay_s)
+    os.kill(victim, signal.SIGKILL)
+    begun = time.perf_counter()
+    status, said = ended(process)
+    took_s = time.perf_counter() - begun
+    lost = lost_epochs(run)
+    if (run / "config.json").exists():
+        kf.load(run)
+    finish(data, run, count=draws.choice([1, 2]))
+    clear = "another rank of this training has ended" in said or "SIGKILL" in said
+    ok = bool(status) and clear and took_s < ENDS_WITHIN_S and same(losses(run), losses(whole))
+    return Killed(ok, lost, round(took_s, 2), "" if ok else said[-2000:])
+
+
+def write_rows(path: Path) -> Path:
+    """Returns where a small table has been written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x = np.random.default_rng(0).normal(size=(1500, 3))
+    x[:, 1] += x[:, 0] ** 2
+    np.savetxt(path, x, delimiter=",", header="a,b,c", comments="")
+    return path
+
+
+def words(data: Path, run: Path) -> list[str]:
+    """Returns a training of some seconds, whose draws do not depend on ranks."""
+    shape = "--depth 2 --hidden 8 --dropout 0"
+    lasts = f"--max-epochs {EPOCHS} --patience {EPOCHS} --batch-size 64"
+    fit = ["-m", "kappaflow", "fit", str(data), "--out", str(run)]
+    return [*fit, *shape.split(), *lasts.split()]
+
+
+def started(count: int, words: Sequence[str]) -> "subprocess.Popen[str]":
+    """Returns a new process of Python, of torchrun where there is more than one rank."""
+    together = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    return subprocess.Popen(
+        [sys.executable, *(together if count > 1 else []), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Returns the exit status of a process and what it printed, when it has ended."""
+    said = process.communicate(timeout=MOST_S)[0]
+    return process.returncode, said
+
+
+def finish(data: Path, run: Path, *, count: int) -> str:
+    """Returns what a run prints that is brought to its end."""
+    status, said = ended(started(count, words(data, run)))
+    if status:
+        raise SystemExit(f"a training that was left in peace failed: {said}")
+    return said
+
+
+def pid_of(process: "subprocess.Popen[str]", chosen: int, *, epoch: int, run: Path) -> int:
+    """Returns the process of a rank, when all are there and so many epochs are over."""
+    begun = time.perf_counter()
+    while time.perf_counter() - begun < MOST_S:
+        found = pids(process)
+        if chosen in found and len(metrics(run)) >= epoch:
+            return found[chosen]
+        if process.poll() is not None:
+            break
+        time.sleep(0.005)
+    process.kill()
+    raise SystemExit(f"a training of two ranks did not begin: {ended(process)[1]}")
+
+
+def pids(process: "subprocess.Popen[str]") -> dict[int, int]:
+    """Returns the processes that a torchrun has started, by rank (Linux alone)."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    found = {}
+    for pid in children:
+        for entry in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if entry.startswith(b"RANK="):
+                found[int(entry.removeprefix(b"RANK="))] = int(pid)
+    return found
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Returns the whole lines of metrics.jsonl, also while it is written."""
+    path = run / "metrics.jsonl"
+    whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def losses(run: Path) -> list[tuple[float, float]]:
+    """Returns the losses of all epochs, of training and of held-out rows."""
+    return [(line["train_nll"], line["validation_nll"]) for line in metrics(run)]
+
+
+def same(one: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]]) -> bool:
+    """Returns whether losses are the same up to rounding."""
+    return len(one) == len(other) and bool(np.allclose(one, other, rtol=ROUNDING, atol=0))
+
+
+def lost_epochs(run: Path) -> int:
+    """Returns how many epochs of a run are lost beyond those of a second, and one."""
+    lines, checkpoint = metrics(run), read_checkpoint(run)
+    epoch = 0 if checkpoint is None else checkpoint[1]["epoch"]
+    times = [0.0, *(line["time_s"] for line in lines)]
+    return sum(t - times[epoch] > SECONDS_BETWEEN_CHECKPOINTS for t in times[epoch:-1])

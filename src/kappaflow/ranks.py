@@ -1,0 +1,23 @@
+"""The processes of one training, as torchrun starts them: how many, and which is this one."""
+
+import os
+
+
+def ranks() -> int:
+    """Returns how many processes torchrun started on all machines; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def ranks_here() -> int:
+    """Returns how many of them run on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if ranks() > 1 else 1
+
+
+def rank() -> int:
+    """Returns the number of this one, from 0."""
+    return int(os.environ["RANK"]) if ranks() > 1 else 0
+
+
+def is_first() -> bool:
+    """Returns whether this one writes and speaks for all."""
+    return rank() == 0

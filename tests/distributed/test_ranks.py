@@ -1,0 +1,90 @@
+"""Trainings shared by processes that torchrun started: real ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from faults.ranks import ended, finish, ranks, started, write_rows
+
+from kappaflow.cli.app import main
+from kappaflow.storage import read_tensors
+from kappaflow.training import read_metrics
+from rank_cases import CASES, outcome, resumed
+
+ROOT = Path(__file__).parents[2]
+EXACT = {"rtol": 1e-9, "atol": 1e-11}
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """A folder in which each of two ranks has written what it came to, and what they printed."""
+    folder = tmp_path_factory.mktemp("together")
+    assert resumed(folder / "one then two", stop=True) is None
+    status, said = ended(started(2, [str(ROOT / "tests" / "rank_cases.py"), str(folder)]))
+    assert not status, said
+    return folder, said
+
+
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_two_ranks_come_to_what_one_process_does(together, name):
+    """Gradients, weights, losses and skipped steps; and both ranks have the same bits."""
+    number = list(CASES).index(name)
+    one, other = (read_tensors(together[0] / f"{number}-{rank}.safetensors")[0] for rank in (0, 1))
+    alone = outcome(CASES[name]())
+    assert set(one) == set(alone) == set(other)
+    for key, value in alone.items():
+        assert torch.equal(one[key], other[key]), key
+        allowed = EXACT if name != "bfloat16" else {"rtol": 0.05, "atol": 0.05}
+        torch.testing.assert_close(one[key], value, **allowed, msg=key)
+    if name == "a row that is not finite":
+        assert one["skipped_steps"].tolist() == [1, 2]
+    else:
+        assert one["skipped_steps"].sum() == 0
+
+
+def test_the_first_rank_writes_and_speaks(together):
+    """Callbacks are told once, a finished run is the same on all, refusals are one sentence."""
+    folder, said = together
+    first, second = (json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert (first["epochs told"], second["epochs told"]) == (2, 0)
+    assert first["again"] and second["again"]
+    assert len(read_metrics(folder / "run")) == 2
+    assert first["refused"] == second["refused"]
+    assert set(first["refused"]) == {"condition_budget", "device", "fit_energy", "out"}
+    assert "Warning" not in said, said
+
+
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
+def test_a_run_goes_on_with_another_number_of_ranks(together, tmp_path):
+    """From one to two and from two to one, to the losses of a training left in peace."""
+    whole = resumed(tmp_path / "whole", stop=False)
+    assert len(read_metrics(together[0] / "two then one")) == 2
+    for name in ("one then two", "two then one"):
+        found = resumed(together[0] / name, stop=False)
+        torch.testing.assert_close(torch.tensor(found), torch.tensor(whole), rtol=1e-9, atol=0)
+
+
+def test_a_pilot_is_refused_and_each_rank_says_who_it_is(tmp_path, monkeypatch, capsys):
+    """Which process speaks is seen from the environment that torchrun makes."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["fit", "two_moons", "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("kappaflow: rank 1: 'model' should be named under torchrun")
+    assert not said.out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_command_prints_once_and_a_killed_rank_ends_it(tmp_path):
+    """A report by the first rank; after kills the same losses, by one rank or by two."""
+    data = write_rows(tmp_path / "rows.csv")
+    said = finish(data, tmp_path / "printed", count=2)
+    assert said.count("The report is") == said.count("held-out NLL, units") == 1, said
+    assert "Warning" not in said, said
+    assert (tmp_path / "printed" / "report.html").exists()
+    (found,) = ranks(long=False, seed=1, folder=tmp_path / "kills")
+    assert (found.tried, found.survived, found.lost) == (2, 2, 0)
+    assert found.recovery_s < 60
