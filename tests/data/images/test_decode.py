@@ -54,7 +54,7 @@ def test_grey_is_the_weighted_sum_of_the_colours(draw, tmp_path: Path) -> None:
 
 
 def need_to_be_read(path: Path) -> None:
-    """Skips a test of a file that the Pillow that wrote it cannot read, as older ones some TIFF."""
+    """Skips a test of a file that the Pillow that wrote it cannot read: older ones, some TIFF."""
     try:
         with Image.open(path) as again:
             again.load()
