@@ -31,7 +31,7 @@ OPTIONS: dict[str, dict[str, object]] = {
 FAMILIES = {
     "kappaflow": (
         ("spline", 6, 64, "box of 8, slopes from 0.05, bins from 0.1, dropout 0.05"),
-        ("real_nvp", 24, 64, "whitening start"),
+        ("real_nvp", 32, 96, "whitening start"),
     ),
     "zuko RealNVP": (("zuko:realnvp", 8, 128, ""), ("zuko:realnvp", 16, 128, "")),
     "zuko MAF": (("zuko:maf", 5, 128, ""), ("zuko:maf", 10, 128, "")),
@@ -82,15 +82,15 @@ def densities(
         for table, family in cases
         for model, rate in product(FAMILIES[family], RATES)
     ]
-    done = _measured(tuning, file, at_once)
+    tuned = _measured(tuning, file, at_once)
     finals = []
     for table, family in cases:
-        best = _best(done, table, family, TUNING * seconds)
+        best = _best(tuned, table, family, TUNING * seconds)
         finals += [
             {**{name: best[name] for name in KEY}, "seed": seed, "seconds": seconds}
             for seed in range(seeds)
         ]
-    done = _measured(finals, file, at_once)
+    done = tuned + _measured(finals, file, at_once)
     machines = read_lines(file)[1]
     write_results(file.with_suffix(".json"), {"machine": machines[-1], "lines": done})
     for name, text in density_tables(done, seconds).items():
@@ -102,19 +102,21 @@ def _job(*values: str | float) -> dict[str, Any]:
 
 
 def _measured(jobs: list[dict[str, Any]], file: Path, at_once: int) -> list[Line]:
-    """Returns all results of a file, after those of jobs that were missing were added."""
-    have = {_key(line) for line in read_lines(file)[0]}
+    """Returns the results of jobs, those of a file and those that were missing there."""
+    have = {_key(line): line for line in read_lines(file)[0]}
     missing = [job for job in jobs if _key(job) not in have]
     # A fork of a process in which torch has run can wait for ever for threads it does not have.
     with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
         for line in pool.map(trained, missing):
             append_line(file, line)
+            have[_key(line)] = line
+            found = "not finite" if line["failed"] else f"{line['validation']:.3f} nats"
             console.print(
                 f"{line['table']}, {line['model']} of {line['depth']}, "
-                f"{line['learning_rate']:g}: {line['validation']:.3f} nats, {line['epochs']} "
-                f"epochs in {line['time_s']:.0f} s"
+                f"{line['learning_rate']:g}: {found}, {line['epochs']} epochs in "
+                f"{line['time_s']:.0f} s"
             )
-    return read_lines(file)[0]
+    return [have[_key(job)] for job in jobs]
 
 
 def _key(line: dict[str, Any]) -> tuple[Any, ...]:
@@ -123,18 +125,15 @@ def _key(line: dict[str, Any]) -> tuple[Any, ...]:
 
 def _best(lines: list[Line], table: str, family: str, seconds: float) -> Line:
     """Returns the setting that validated best."""
-    of = [
-        line
-        for line in lines
-        if (line["table"], line["family"], line["seconds"]) == (table, family, seconds)
-    ]
+    of = [line for line in _of(lines, table, family, seconds) if not line["failed"]]
     return min(of, key=lambda line: line["validation"])
 
 
 def trained(job: dict[str, Any]) -> Line:
-    """Returns the figures of one training, on one thread."""
+    """Returns the figures of one training, on one thread, or why it failed."""
     import torch
 
+    from kappaflow.errors import NumericalError
     from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
     from kappaflow.training import units_log_det as units
     from kappaflow.training.measure import tested_condition
@@ -156,7 +155,12 @@ def trained(job: dict[str, Any]) -> Line:
         seed=job["seed"],
     )
     flow, start = flow_of(), process_time()
-    result = fit_tables(flow, train, validation, settings, progress=False)
+    size = sum(p.numel() for p in flow.parameters())
+    try:
+        result = fit_tables(flow, train, validation, settings, progress=False)
+    except NumericalError as error:
+        failed = {"failed": str(error), "time_s": round(process_time() - start, 1)}
+        return {**job, "epochs": epochs, "parameters": size, **failed}
     time_s = process_time() - start
     rows = rows_of(test, flow)
     nll, (middle, worst, points) = -log_prob_of(flow, rows), tested_condition(flow, rows)
@@ -164,7 +168,8 @@ def trained(job: dict[str, Any]) -> Line:
         **job,
         "epochs": epochs,
         "time_s": round(time_s, 1),
-        "parameters": sum(p.numel() for p in flow.parameters()),
+        "parameters": size,
+        "failed": None,
         "validation": result.validation_nll + units(flow),
         "test": nll.mean().item() + units(flow),
         "test_error": nll.std().item() / len(nll) ** 0.5,
@@ -239,13 +244,13 @@ def density_tables(lines: list[Line], seconds: float | None = None) -> dict[str,
 
 def _rows(lines: list[Line], table: str, seconds: float) -> Iterator[list[str]]:
     for family in FAMILIES:
-        of = [
-            line
-            for line in lines
-            if (line["table"], line["family"], line["seconds"]) == (table, family, seconds)
-        ]
+        tried = _of(lines, table, family, seconds)
+        of = [line for line in tried if not line["failed"]]
         if of:
             tests = [line["test"] for line in of]
+            nll = f"{mean(tests):.3f} ± {stdev(tests) if len(tests) > 1 else 0:.3f}"
+            if len(of) < len(tried):
+                nll += f" ({len(tried) - len(of)} of {len(tried)} seeds ended not finite)"
             yield [
                 family,
                 f"{of[0]['model']}, {of[0]['depth']} of {of[0]['width']}",
@@ -254,27 +259,33 @@ def _rows(lines: list[Line], table: str, seconds: float) -> Iterator[list[str]]:
                 f"{of[0]['parameters']:,}",
                 f"{median(line['epochs'] for line in of):.0f}",
                 f"{median(line['time_s'] for line in of):.0f}",
-                f"{mean(tests):.3f} ± {stdev(tests) if len(tests) > 1 else 0:.3f}",
+                nll,
                 f"{median(line['condition_number_median'] for line in of):.3g}",
                 f"{median(line['condition_number_p95'] for line in of):.3g}",
             ]
+
+
+def _of(lines: list[Line], table: str, family: str, seconds: float) -> list[Line]:
+    """Returns the trainings of a family on a table for a time, those that failed too."""
+    wanted = (table, family, seconds)
+    return [line for line in lines if (line["table"], line["family"], line["seconds"]) == wanted]
 
 
 def found_in_words(lines: list[Line], seconds: float) -> list[str]:
     """Returns a sentence for each table: how ours compares with the best of zuko's."""
     said = []
     for table in TABLES:
-        of = [line for line in lines if (line["table"], line["seconds"]) == (table, seconds)]
-        if not of:
-            continue
-        tests = {
-            family: [line["test"] for line in of if line["family"] == family]
+        of = {
+            family: [line for line in _of(lines, table, family, seconds) if not line["failed"]]
             for family in FAMILIES
         }
+        if not all(of.values()):
+            continue
+        tests = {family: [line["test"] for line in of[family]] for family in FAMILIES}
         best = min((one for one in FAMILIES if one != OURS), key=lambda one: mean(tests[one]))
         behind = mean(tests[OURS]) - mean(tests[best])
         kappa = {
-            family: median(line["condition_number_p95"] for line in of if line["family"] == family)
+            family: median(line["condition_number_p95"] for line in of[family])
             for family in (OURS, best)
         }
         said.append(
@@ -297,7 +308,11 @@ def densities_values(results: dict[str, Any]) -> dict[str, Any]:
         "seconds": max(line["seconds"] for line in lines),
         "found": found_in_words(lines, max(line["seconds"] for line in lines)),
         "error": {
-            name: max(line["test_error"] for line in lines if line["table"] == name)
+            name: max(
+                line["test_error"]
+                for line in lines
+                if line["table"] == name and not line["failed"]
+            )
             for name in tables
         },
         "seeds": len({line["seed"] for line in lines}),

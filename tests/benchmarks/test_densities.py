@@ -23,6 +23,7 @@ def line_of(family, test, *, seed=0, validation=1.0, seconds=60.0, condition=100
         "epochs": 12,
         "time_s": 59.2,
         "parameters": 12_345,
+        "failed": None,
         "validation": validation,
         "test": test,
         "test_error": 0.031,
@@ -53,6 +54,15 @@ def test_the_page_says_what_each_family_reached(benchmark):
 def test_worse_is_called_worse(benchmark):
     said = benchmark("densities").found_in_words(finals(ours=4.5), 60.0)
     assert said[0].startswith("Magic: ours is 0.500 nats worse than the best of zuko's, RealNVP")
+
+
+def test_a_training_that_failed_is_counted_and_nothing_else(benchmark):
+    lines = finals()
+    failed = {**lines[1], "seed": 2, "failed": "20 steps in a row were not finite"}
+    for name in ("validation", "test", "test_error", "condition_number_p95"):
+        del failed[name]
+    text = benchmark("densities").density_tables([*lines, failed], 60.0)["magic"]
+    assert "4.100 ± 0.141 (1 of 3 seeds ended not finite)" in text
 
 
 def test_what_validated_best_is_trained(benchmark):
