@@ -17,6 +17,7 @@ LAYOUT = [
     ("registry",),
     ("domains",),
     ("storage",),
+    ("locking",),
     ("replay",),
     ("memory",),
     ("linearization",),

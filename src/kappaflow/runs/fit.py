@@ -11,6 +11,7 @@ import kappaflow
 from kappaflow.conditioning import layers_of
 from kappaflow.data.domains import Domains
 from kappaflow.errors import ArgumentError
+from kappaflow.locking import locked
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.job import Source, Tables, tables_of
@@ -72,41 +73,43 @@ def fit_run(
     Raises:
         ArgumentError: An argument is wrong, or `out` was made with other data or arguments.
         DataError: The data has no density that a flow could fit.
+        WriteError: There is no room, or another process is at this run.
     """  # noqa: DOC502 - raised by the calls below
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
     checked = checked_settings(**settings)
     tables, about = tables_of(source), {"source": asdict(source)}
-    if isinstance(model, Pilot):
-        choice = chosen_before(folder) or pilot(
-            tables, model, checked, device=device, progress=progress
+    with locked(folder):
+        if isinstance(model, Pilot):
+            choice = chosen_before(folder) or pilot(
+                tables, model, checked, device=device, progress=progress
+            )
+            model, about["pilot"] = choice.model, choice.model_dump(mode="json")
+            tables = replace(tables, notes=(*tables.notes, choice.in_words()))
+        tables = _with_note(model, tables, checked.condition_budget)
+        tables = replace(tables, notes=(*tables.notes, *_of_circles(model, tables.domains)))
+        for note in tables.notes:
+            say(note)
+        model = with_bounds(model, tables.domains, tables.train)
+        flow = build_flow(model, tables.train, checked.seed)
+        result = fit_tables(
+            flow,
+            tables.train,
+            tables.validation,
+            checked,
+            out=folder,
+            device=device,
+            progress=progress,
+            about=about,
+            callbacks=callbacks,
         )
-        model, about["pilot"] = choice.model, choice.model_dump(mode="json")
-        tables = replace(tables, notes=(*tables.notes, choice.in_words()))
-    tables = _with_note(model, tables, checked.condition_budget)
-    tables = replace(tables, notes=(*tables.notes, *_of_circles(model, tables.domains)))
-    for note in tables.notes:
-        say(note)
-    model = with_bounds(model, tables.domains, tables.train)
-    flow = build_flow(model, tables.train, checked.seed)
-    result = fit_tables(
-        flow,
-        tables.train,
-        tables.validation,
-        checked,
-        out=folder,
-        device=device,
-        progress=progress,
-        about=about,
-        callbacks=callbacks,
-    )
-    result.flow.cpu()  # where rows are measured, wherever it was trained
-    done = "test_nll" in read_result(folder)
-    if not done:
-        about = _about(result, source, model, tables, checked)
-        write_judgement(result, tables, about, checked.condition_budget, folder)
-    return RunSummary(folder, read_finished(folder), tables.notes, done)
+        result.flow.cpu()  # where rows are measured, wherever it was trained
+        done = "test_nll" in read_result(folder)
+        if not done:
+            about = _about(result, source, model, tables, checked)
+            write_judgement(result, tables, about, checked.condition_budget, folder)
+        return RunSummary(folder, read_finished(folder), tables.notes, done)
 
 
 def write_judgement(

@@ -11,6 +11,7 @@ import kappaflow
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
 from kappaflow.files import CONFIG
+from kappaflow.locking import locked
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate_images import evaluate_images, judged_images
 from kappaflow.runs.fit import DIAGNOSIS, training_facts
@@ -82,44 +83,46 @@ def fit_image_run(
         ArgumentError: An argument is wrong, or `out` was made with other images or arguments.
         DataError: The images have different sizes, or there are too few.
         FileError: An image cannot be read.
+        WriteError: There is no room, or another process is at this run.
     """  # noqa: DOC502 - raised by the calls below
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
     checked = checked_settings(**{**DEFAULTS, **settings})
     parts = image_parts(source)
-    for note in parts.notes:
-        say(note)
-    flow = image_flow(
-        model.recipe, model.arguments, parts.train, by_class=source.by_class, seed=checked.seed
-    )
-    classes = parts.classes if source.by_class else ()
-    if not (folder / CONFIG).exists():
-        decode_all(parts)
-    result = fit_images(
-        flow,
-        parts.train,
-        parts.validation,
-        checked,
-        flip=flip,
-        device=device,
-        out=folder,
-        progress=progress,
-        about={"source": asdict(source), "classes": list(classes)},
-        callbacks=[SampleSheets(folder, classes, checked.max_epochs), *callbacks],
-    )
-    stored = read_result(folder)
-    done = "test_nll" in stored
-    if not done:
-        say("measuring the flow and drawing its report")
-        write_sheet(result.flow, classes, folder, BEST)
-        about = _about(result, source, model, parts, checked, flip=flip)
-        report, diagnosis = evaluate_images(result, parts, about)
-        stored |= judged_images(result, report, parts)
-        write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
-        write_report(report, folder)
-        write_result(folder, stored)
-    return ImageRunSummary(folder, read_finished_images(folder), parts.notes, done)
+    with locked(folder):
+        for note in parts.notes:
+            say(note)
+        flow = image_flow(
+            model.recipe, model.arguments, parts.train, by_class=source.by_class, seed=checked.seed
+        )
+        classes = parts.classes if source.by_class else ()
+        if not (folder / CONFIG).exists():
+            decode_all(parts)
+        result = fit_images(
+            flow,
+            parts.train,
+            parts.validation,
+            checked,
+            flip=flip,
+            device=device,
+            out=folder,
+            progress=progress,
+            about={"source": asdict(source), "classes": list(classes)},
+            callbacks=[SampleSheets(folder, classes, checked.max_epochs), *callbacks],
+        )
+        stored = read_result(folder)
+        done = "test_nll" in stored
+        if not done:
+            say("measuring the flow and drawing its report")
+            write_sheet(result.flow, classes, folder, BEST)
+            about = _about(result, source, model, parts, checked, flip=flip)
+            report, diagnosis = evaluate_images(result, parts, about)
+            stored |= judged_images(result, report, parts)
+            write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
+            write_report(report, folder)
+            write_result(folder, stored)
+        return ImageRunSummary(folder, read_finished_images(folder), parts.notes, done)
 
 
 def _about(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from lightning_fabric import Fabric
 from kappaflow.errors import NumericalError
 from kappaflow.files import describe_model
 from kappaflow.flows import Flow
+from kappaflow.locking import locked
 from kappaflow.training.callbacks import Callback, Told
 from kappaflow.training.loop import Figures, Training
 from kappaflow.training.progress import likelihood_in_words, progress_bar
@@ -66,7 +68,8 @@ def trained(
         validation: Rows to stop by.
         settings: How.
         fabric: Where, and in which precision.
-        out: A run folder to write and to resume from; None for none.
+        out: A run folder to write and to resume from, which no other process may be writing to;
+            None for none.
         progress: Show a progress bar; on a terminal only if None.
         asked: What else config.json says of the run, which a run that goes on has to have alike.
         callbacks: Are told of each epoch.
@@ -81,14 +84,15 @@ def trained(
     stored = None if folder is None else folder.finished(flow)
     if stored is not None:
         return _stored_result(flow, stored)
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        fit_units(flow, train)
-    if folder is not None:
-        folder.start(flow)
-    with torch.inference_mode(False), torch.enable_grad():
-        training = Training(flow, train, validation, settings, fabric)
-        return _train(training, folder, progress, told)
+    with nullcontext() if folder is None else locked(folder.path):
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            fit_units(flow, train)
+        if folder is not None:
+            folder.start(flow)
+        with torch.inference_mode(False), torch.enable_grad():
+            training = Training(flow, train, validation, settings, fabric)
+            return _train(training, folder, progress, told)
 
 
 def _train(
@@ -116,14 +120,16 @@ def _train(
             if time.perf_counter() - written >= SECONDS_BETWEEN_CHECKPOINTS:
                 folder.checkpoint(training)
                 written = time.perf_counter()
+            else:
+                folder.hold(training)
 
         with training.average.in_place():
             told.on_start(training.flow, training.settings)
         try:
             reason = training.run(after_epoch)
-        finally:
-            if folder is not None:
-                folder.keep_best(training)
+        except BaseException as stopped:
+            _leave(training, folder, stopped)
+            raise
     if not training.progress.best_epoch:
         training.load_best()
         training.flow.eval()
@@ -137,6 +143,18 @@ def _train(
         folder.finish(_to_store(result))
     told.on_end(result)
     return result
+
+
+def _leave(training: Training, folder: RunFolder | None, stopped: BaseException) -> None:
+    """Keeps what a training that was stopped has come to: the last epoch, the best weights."""
+    training.load_best()
+    training.flow.eval()
+    if folder is None:
+        return
+    folder.keep(training)
+    if isinstance(stopped, KeyboardInterrupt):
+        epoch = training.progress.epoch + 1
+        stopped.add_note(f"interrupted in epoch {epoch}: the same command goes on from there.")
 
 
 def _why_none(training: Training) -> str:
