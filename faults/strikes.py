@@ -103,7 +103,7 @@ def told(number: signal.Signals, job: Job, moments: random.Random) -> Struck:
     else:
         in_words = found is not None and int(found[1]) == kept + 1
     good = status == 128 + number and in_words and _loads(job)
-    return Struck(True, good, STEPS * (made - kept), took)
+    return Struck(True, good, STEPS * max(0, made - kept), took)
 
 
 def shut_out(job: Job, moments: random.Random) -> Struck:

@@ -120,7 +120,7 @@ def steps_beyond_promise(run: Path) -> int:
 
     Lost may be what was done in a second after the last checkpoint, and an epoch.
     """
-    lines, epoch = metrics(run), checkpoint_epoch(run)
-    times = [0.0, *(line["time_s"] for line in lines)]
-    late = [t for t in times[epoch:-1] if t - times[epoch] > SECONDS_BETWEEN_CHECKPOINTS]
+    times = [0.0, *(line["time_s"] for line in metrics(run))]
+    later = times[checkpoint_epoch(run) :]
+    late = [t for t in later[:-1] if t - later[0] > SECONDS_BETWEEN_CHECKPOINTS]
     return STEPS * len(late)

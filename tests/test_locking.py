@@ -89,3 +89,12 @@ def test_a_folder_that_was_there_stays(tmp_path):
     with locked(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_process_left_of_a_write_is_removed(tmp_path):
+    """Whatever it was killed in: a folder that is finished is not written to again."""
+    (tmp_path / "sub").mkdir()
+    for path in (tmp_path / ".report.html.12ab.tmp", tmp_path / "sub" / ".state.12ab.tmp"):
+        path.write_text("half")
+    with locked(tmp_path):
+        assert sorted(path.name for path in tmp_path.rglob("*")) == [LOCK, "sub"]

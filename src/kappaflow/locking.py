@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kappaflow.errors import WriteError
-from kappaflow.storage import make_directory
+from kappaflow.storage import make_directory, remove_unfinished
 
 LOCK = ".lock"
 
@@ -20,7 +20,8 @@ LOCK = ".lock"
 def locked(folder: str | Path) -> Iterator[None]:
     """Keeps other processes from writing to a folder for as long as it is entered.
 
-    The folder is made if it is missing, and removed if nothing was written to it. Where a file
+    The folder is made if it is missing, and removed if nothing was written to it; what was left in
+    it by a process that was killed in the middle of a write is removed. Where a file
     system has no locks, or nothing can be written, there is nothing to be kept from. The thread
     that has entered may enter again.
 
@@ -45,6 +46,7 @@ def locked(folder: str | Path) -> Iterator[None]:
     try:
         if lock.lock_counter == 1:
             _sign(place / LOCK)
+            remove_unfinished(place)
         yield
     finally:
         if lock.lock_counter == 1:  # removed first: who waits for this file looks for a new one

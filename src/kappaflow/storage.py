@@ -80,6 +80,17 @@ def is_unfinished(path: Path) -> bool:
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes left in a folder, and in those below, in the middle of writes.
+
+    Nobody else may be writing there.
+    """
+    for left in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
+        if left.is_file():
+            with suppress(OSError):
+                left.unlink()
+
+
 def make_directory(path: str | Path) -> Path:
     """Returns the directory, made if it is missing."""
     folder = Path(path)

@@ -37,6 +37,7 @@ class RunFolder:
     def __init__(self, path: str | Path, config: ModelConfig) -> None:
         self.path, self.config = Path(path), config
         self._written_best = -1
+        self.epoch = 0  # at whose end the checkpoint stands
         self._held: tuple[Groups, dict[str, Any]] | None = None
         if (self.path / CONFIG).exists():
             _same(self.path, read_config(self.path / CONFIG), config)
@@ -48,8 +49,6 @@ class RunFolder:
     def start(self, flow: Flow) -> None:
         """Writes what the run is, before it starts; from here on the folder can be loaded."""
         make_directory(self.path)
-        for left in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
-            left.unlink(missing_ok=True)
         if not ((self.path / CONFIG).exists() and (self.path / WEIGHTS).exists()):
             write_weights(self.path / WEIGHTS, flow.state_dict(), self.config)
             write_config(self.path / CONFIG, self.config)
@@ -59,6 +58,7 @@ class RunFolder:
         found = read_checkpoint(self.path)
         if found is not None:
             training.restore(*found)
+            self.epoch = training.progress.epoch
         lines = [
             json.dumps(figures, allow_nan=False) + "\n" for figures in training.progress.history
         ]
@@ -77,7 +77,7 @@ class RunFolder:
     def checkpoint(self, training: Training) -> None:
         """Writes the state of the training, at the end of an epoch, and the best weights."""
         write_checkpoint(self.path, training.state(), training.plain_progress())
-        self._held = None
+        self.epoch, self._held = training.progress.epoch, None
         self.keep_best(training)
 
     def hold(self, training: Training) -> None:
@@ -89,7 +89,7 @@ class RunFolder:
         """Writes what is held of the last epoch that has ended, and the best weights."""
         if self._held is not None:
             write_checkpoint(self.path, *self._held)
-            self._held = None
+            self.epoch, self._held = self._held[1]["epoch"], None
         self.keep_best(training)
 
     def keep_best(self, training: Training) -> None:

@@ -116,12 +116,12 @@ def _train(
                     told.on_best(training.flow, figures)
             if folder is None:
                 return
-            folder.log(figures)
             if time.perf_counter() - written >= SECONDS_BETWEEN_CHECKPOINTS:
                 folder.checkpoint(training)
                 written = time.perf_counter()
             else:
                 folder.hold(training)
+            folder.log(figures)
 
         with training.average.in_place():
             told.on_start(training.flow, training.settings)
@@ -153,8 +153,8 @@ def _leave(training: Training, folder: RunFolder | None, stopped: BaseException)
         return
     folder.keep(training)
     if isinstance(stopped, KeyboardInterrupt):
-        epoch = training.progress.epoch + 1
-        stopped.add_note(f"interrupted in epoch {epoch}: the same command goes on from there.")
+        said = f"interrupted in epoch {folder.epoch + 1}: the same command goes on from there."
+        stopped.add_note(said)
 
 
 def _why_none(training: Training) -> str:
