@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Small products are quicker on one thread, and tests run in one process a core.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow lint types docs bench release-check clean
+.PHONY: setup demo test test-slow lint types docs bench faults faults-short release-check clean
 
 setup: $(VENV)/.ready
 
@@ -44,6 +44,13 @@ PRESET ?= minutes
 bench: setup
 	$(BIN)/python -m benchmarks all --preset $(PRESET)
 	@echo "Results are in runs/benchmarks; $(BIN)/python -m benchmarks write-page makes the page of them"
+
+# All faults of docs/reliability.md, in hours; what was interrupted goes on. The short ones take minutes.
+faults: setup
+	$(ONE_THREAD) $(BIN)/python -m faults --long
+
+faults-short: setup
+	$(ONE_THREAD) $(BIN)/python -m faults
 
 release-check:
 	PYTHON=$(PYTHON) tools/release_check.sh

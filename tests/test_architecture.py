@@ -18,6 +18,7 @@ LAYOUT = [
     ("registry",),
     ("domains",),
     ("storage",),
+    ("locking",),
     ("replay",),
     ("memory",),
     ("linearization",),

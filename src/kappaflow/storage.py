@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ def write_bytes(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_directory(path.parent)
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
     finally:
-        temporary.unlink(missing_ok=True)
-    _sync_directory(path.parent)
+        with suppress(OSError):  # a file system that became read-only refuses this too
+            temporary.unlink(missing_ok=True)
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
@@ -45,9 +46,9 @@ def put_in_place(temporary: Path, path: Path) -> None:
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_directory(path.parent)
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
-    _sync_directory(path.parent)
 
 
 @contextmanager
@@ -58,11 +59,11 @@ def whole_directory(path: Path) -> Iterator[Path]:
         yield place
         try:
             place.replace(path)
+            _sync_directory(path.parent)
         except OSError as error:
             raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
     finally:
         shutil.rmtree(place, ignore_errors=True)
-    _sync_directory(path.parent)
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401
@@ -77,6 +78,17 @@ def plain(value: Any) -> Any:  # noqa: ANN401
 def is_unfinished(path: Path) -> bool:
     """Returns whether a file is what a process that was killed in the middle of a write left."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes left in a folder, and in those below, in the middle of writes.
+
+    Nobody else may be writing there.
+    """
+    for left in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
+        if left.is_file():
+            with suppress(OSError):
+                left.unlink()
 
 
 def make_directory(path: str | Path) -> Path:

@@ -592,3 +592,49 @@ def test_bf16_is_for_float32_flows():
     flow = kf.real_nvp(2, depth=2, hidden=(4,)).double()
     with pytest.raises(kf.ArgumentError, match='float32 for precision="bf16", got torch.float64'):
         kf.fit(flow, torch.randn(50, 2).double(), max_epochs=1, precision="bf16")
+
+
+@pytest.mark.parametrize("moment", ["_step", "_measured"])
+def test_control_c_keeps_the_last_epoch_and_the_best_weights(tmp_path, monkeypatch, moment):
+    """Within a second of the last checkpoint too; the exception goes on, with a note."""
+    from kappaflow.training.checkpoint import read_checkpoint
+    from kappaflow.training.loop import Training
+
+    x, _ = gaussian(300)
+    original = getattr(Training, moment)
+
+    def interrupted(self, *arguments):
+        done = original(self, *arguments)
+        if len(self.progress.history) == (3 if moment == "_step" else 4):
+            raise KeyboardInterrupt
+        return done
+
+    monkeypatch.setattr(Training, moment, interrupted)
+    flow = small()
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        kf.fit(flow, x, max_epochs=9, out=tmp_path / "run")
+    assert stopped.value.__notes__ == [
+        "interrupted in epoch 4: the same command goes on from there."
+    ]
+    assert read_checkpoint(tmp_path / "run")[1]["epoch"] == 3
+    assert torch.equal(flow.log_prob(x), kf.load(tmp_path / "run").log_prob(x))
+    assert not flow.training
+    monkeypatch.undo()
+    resumed = kf.fit(small(), x, max_epochs=9, out=tmp_path / "run").history
+    whole = kf.fit(small(), x, max_epochs=9).history
+    assert figures_without_clock(resumed) == figures_without_clock(whole)
+
+
+def test_a_kill_between_the_first_two_files_leaves_a_folder_that_can_be_started(tmp_path):
+    """Weights without config.json are ours, and nobody can load them; others' weights stay."""
+    x, _ = gaussian(100)
+    kf.fit(small(), x, max_epochs=1, out=tmp_path / "run")
+    for left in ("killed", "theirs"):
+        (tmp_path / left).mkdir()
+    weights = (tmp_path / "run/model.safetensors").read_bytes()
+    (tmp_path / "killed/model.safetensors").write_bytes(weights)
+    assert kf.fit(small(), x, max_epochs=1, out=tmp_path / "killed").history
+    (tmp_path / "theirs/model.safetensors").write_bytes(b"precious")
+    with pytest.raises(kf.ArgumentError, match="holds other files"):
+        kf.fit(small(), x, max_epochs=1, out=tmp_path / "theirs")
+    assert (tmp_path / "theirs/model.safetensors").read_bytes() == b"precious"

@@ -1,8 +1,11 @@
 """The command `kappaflow`: its commands, and what an error looks like on a terminal."""
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from cyclopts import App, CycloptsError
 
@@ -21,7 +24,8 @@ from kappaflow.cli.tradeoff import tradeoff
 from kappaflow.errors import BuildError, KappaflowError, NumericalError, RankError, WriteError
 from kappaflow.ranks import rank
 
-USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+GO_ON = "stopped; a fit, or what is made in parts, goes on when the same command is given."
 
 app = App(
     name="kappaflow",
@@ -48,24 +52,24 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
     Returns:
         0 for success, 1 for a failure, 2 for an argument or a file that cannot be used, 130 for
-        Ctrl-C.
+        Ctrl-C, 143 for SIGTERM.
     """
     # Products this small gain little from a second thread, and on a busy machine two threads wait
     # for each other: see docs/decisions. It must be set before torch is loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    words = sys.argv[1:] if tokens is None else tokens
     try:
-        done = app(
-            sys.argv[1:] if tokens is None else tokens, exit_on_error=False, print_error=False
-        )
+        with _stopped_by_sigterm():
+            done = app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _complain(str(error), USAGE)
     except (BuildError, NumericalError, RankError, WriteError) as error:
         return _complain(str(error), FAILURE)
     except KappaflowError as error:
         return _complain(str(error), USAGE)
-    except KeyboardInterrupt:
-        again = "a fit, or what is made in parts, goes on when the same command is given"
-        return _complain(f"stopped; {again}.", INTERRUPTED)
+    except KeyboardInterrupt as stopped:
+        said = getattr(stopped, "__notes__", [GO_ON])[0]
+        return _complain(said, TERMINATED if isinstance(stopped, _Terminated) else INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone; nothing is wrong, and Python should not complain at
         # exit.
@@ -74,6 +78,27 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _complain(f"{error.filename or 'a file'}: {error.strerror or error}.", FAILURE)
     return done if isinstance(done, int) else 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which stops a command as Ctrl-C does."""
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM an exception, where this is the thread that signals reach."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _complain(message: str, status: int) -> int:

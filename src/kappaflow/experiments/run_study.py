@@ -20,6 +20,7 @@ from kappaflow.experiments.kept import Measured, append_measured, key_of, read_m
 from kappaflow.experiments.pool import measured
 from kappaflow.experiments.presets import settings_of
 from kappaflow.experiments.study import Case, S, Study, StudySettings, frame_of
+from kappaflow.locking import locked
 from kappaflow.report.charts import NO_STILLS, figures_of, write_stills
 from kappaflow.report.study_content import Findings, StudyReport
 from kappaflow.report.study_page import render_study
@@ -73,16 +74,17 @@ def run_study(
         raise ArgumentError(f"the settings of {study.name} should come to a case, they do not.")
     place = _folder(Path(out), study.name)
     described = {"experiment": study.name, "seed": seed, "settings": settings.model_dump()}
-    write_bytes(place / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
-    have = read_measured(place / CASES)
-    missing = [case for case in cases if key_of(case) not in have]
-    if missing and len(missing) < len(cases):
-        say(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
-    with _bar(study.name, len(cases), len(cases) - len(missing), visible=progress) as advance:
-        for case, rows, time_s in measured(study.measure, missing, processes=workers):
-            append_measured(place / CASES, case, rows, time_s)
-            have[key_of(case)] = (case, rows, time_s)
-            advance()
+    with locked(place):
+        write_bytes(place / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
+        have = read_measured(place / CASES)
+        missing = [case for case in cases if key_of(case) not in have]
+        if missing and len(missing) < len(cases):
+            say(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
+        with _bar(study.name, len(cases), len(cases) - len(missing), visible=progress) as advance:
+            for case, rows, time_s in measured(study.measure, missing, processes=workers):
+                append_measured(place / CASES, case, rows, time_s)
+                have[key_of(case)] = (case, rows, time_s)
+                advance()
     name = preset if config is None else Path(config).name
     done = [have[key_of(case)] for case in cases]
     return _written(study, place, settings, done, preset=name, seed=seed, say=say)

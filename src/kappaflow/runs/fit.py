@@ -11,6 +11,7 @@ import kappaflow
 from kappaflow.conditioning import layers_of
 from kappaflow.data.domains import Domains
 from kappaflow.errors import ArgumentError
+from kappaflow.locking import locked
 from kappaflow.ranks import ranks
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
@@ -80,44 +81,45 @@ def fit_run(
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
     checked = checked_settings(**settings)
     tables, about = tables_of(source), {"source": asdict(source)}
-    if isinstance(model, Pilot):
-        choice = chosen_before(folder)
-        if choice is None and ranks() > 1:
-            raise ArgumentError(
-                "'model' should be named under torchrun, such as --model spline: a pilot, which "
-                "chooses one, trains in one process."
-            )
-        choice = choice or pilot(tables, model, checked, device=device, progress=progress)
-        model, about["pilot"] = choice.model, choice.model_dump(mode="json")
-        tables = replace(tables, notes=(*tables.notes, choice.in_words()))
-    tables = _with_note(model, tables, checked.condition_budget)
-    tables = replace(tables, notes=(*tables.notes, *_of_circles(model, tables.domains)))
-    for note in tables.notes:
-        say(note)
-    model = with_bounds(model, tables.domains, tables.train)
-    flow = build_flow(model, tables.train, checked.seed)
-    result = fit_tables(
-        flow,
-        tables.train,
-        tables.validation,
-        checked,
-        out=folder,
-        device=device,
-        progress=progress,
-        about=about,
-        callbacks=callbacks,
-    )
-    result.flow.cpu()  # where rows are measured, wherever it was trained
+    with locked(folder):
+        if isinstance(model, Pilot):
+            choice = chosen_before(folder)
+            if choice is None and ranks() > 1:
+                raise ArgumentError(
+                    "'model' should be named under torchrun, such as --model spline: a pilot, "
+                    "which chooses one, trains in one process."
+                )
+            choice = choice or pilot(tables, model, checked, device=device, progress=progress)
+            model, about["pilot"] = choice.model, choice.model_dump(mode="json")
+            tables = replace(tables, notes=(*tables.notes, choice.in_words()))
+        tables = _with_note(model, tables, checked.condition_budget)
+        tables = replace(tables, notes=(*tables.notes, *_of_circles(model, tables.domains)))
+        for note in tables.notes:
+            say(note)
+        model = with_bounds(model, tables.domains, tables.train)
+        flow = build_flow(model, tables.train, checked.seed)
+        result = fit_tables(
+            flow,
+            tables.train,
+            tables.validation,
+            checked,
+            out=folder,
+            device=device,
+            progress=progress,
+            about=about,
+            callbacks=callbacks,
+        )
+        result.flow.cpu()  # where rows are measured, wherever it was trained
 
-    def judgement() -> tuple[Result, bool]:
-        done = "test_nll" in read_result(folder)
-        if not done:
-            about = _about(result, source, model, tables, checked)
-            write_judgement(result, tables, about, checked.condition_budget, folder)
-        return read_finished(folder), done
+        def judgement() -> tuple[Result, bool]:
+            done = "test_nll" in read_result(folder)
+            if not done:
+                about = _about(result, source, model, tables, checked)
+                write_judgement(result, tables, about, checked.condition_budget, folder)
+            return read_finished(folder), done
 
-    found, done = of_first(judgement)
-    return RunSummary(folder, found, tables.notes, done)
+        found, done = of_first(judgement)
+        return RunSummary(folder, found, tables.notes, done)
 
 
 def write_judgement(

@@ -11,6 +11,7 @@ import kappaflow
 from kappaflow.conditioning import layers_of
 from kappaflow.errors import ArgumentError
 from kappaflow.files import CONFIG
+from kappaflow.locking import locked
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate_images import evaluate_images, judged_images
 from kappaflow.runs.fit import DIAGNOSIS, training_facts
@@ -89,43 +90,44 @@ def fit_image_run(
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
     checked = checked_settings(**{**DEFAULTS, **settings})
     parts = image_parts(source)
-    for note in parts.notes:
-        say(note)
-    flow = image_flow(
-        model.recipe, model.arguments, parts.train, by_class=source.by_class, seed=checked.seed
-    )
-    classes = parts.classes if source.by_class else ()
-    if not (folder / CONFIG).exists():
-        decode_all(parts)
-    result = fit_images(
-        flow,
-        parts.train,
-        parts.validation,
-        checked,
-        flip=flip,
-        device=device,
-        out=folder,
-        progress=progress,
-        about={"source": asdict(source), "classes": list(classes)},
-        callbacks=[SampleSheets(folder, classes, checked.max_epochs), *callbacks],
-    )
+    with locked(folder):
+        for note in parts.notes:
+            say(note)
+        flow = image_flow(
+            model.recipe, model.arguments, parts.train, by_class=source.by_class, seed=checked.seed
+        )
+        classes = parts.classes if source.by_class else ()
+        if not (folder / CONFIG).exists():
+            decode_all(parts)
+        result = fit_images(
+            flow,
+            parts.train,
+            parts.validation,
+            checked,
+            flip=flip,
+            device=device,
+            out=folder,
+            progress=progress,
+            about={"source": asdict(source), "classes": list(classes)},
+            callbacks=[SampleSheets(folder, classes, checked.max_epochs), *callbacks],
+        )
 
-    def judgement() -> tuple[ImageResult, bool]:
-        stored = read_result(folder)
-        done = "test_nll" in stored
-        if not done:
-            say("measuring the flow and drawing its report")
-            write_sheet(result.flow, classes, folder, BEST)
-            about = _about(result, source, model, parts, checked, flip=flip)
-            report, diagnosis = evaluate_images(result, parts, about)
-            stored |= judged_images(result, report, parts)
-            write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
-            write_report(report, folder)
-            write_result(folder, stored)
-        return read_finished_images(folder), done
+        def judgement() -> tuple[ImageResult, bool]:
+            stored = read_result(folder)
+            done = "test_nll" in stored
+            if not done:
+                say("measuring the flow and drawing its report")
+                write_sheet(result.flow, classes, folder, BEST)
+                about = _about(result, source, model, parts, checked, flip=flip)
+                report, diagnosis = evaluate_images(result, parts, about)
+                stored |= judged_images(result, report, parts)
+                write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
+                write_report(report, folder)
+                write_result(folder, stored)
+            return read_finished_images(folder), done
 
-    found, done = of_first(judgement)
-    return ImageRunSummary(folder, found, parts.notes, done)
+        found, done = of_first(judgement)
+        return ImageRunSummary(folder, found, parts.notes, done)
 
 
 def _about(

@@ -14,7 +14,8 @@ import torch
 from kappaflow.data.join import join_parts
 from kappaflow.data.write import table_bytes
 from kappaflow.errors import ArgumentError, FileError
-from kappaflow.storage import make_directory, put_in_place, write_bytes
+from kappaflow.locking import LOCK, locked
+from kappaflow.storage import put_in_place, write_bytes
 from kappaflow.training.progress import rows_shown
 
 MANIFEST = "manifest.json"
@@ -84,10 +85,17 @@ def write_in_parts(work: Work, out: str) -> Written:
     Raises:
         ArgumentError: The parts that are there were made of something else. They may have taken
             hours, so that it is for the user to remove them.
+        WriteError: There is no room, or another process makes the same file.
     """
     if out == "-":
         return _to_standard_output(work)
     folder = parts_folder(Path(out))
+    with locked(folder):
+        return _to_file(work, Path(out), folder)
+
+
+def _to_file(work: Work, out: Path, folder: Path) -> Written:
+    """Returns what was written of the parts, when those that were missing are made."""
     _begin(folder, work.made_of)
     places = range(len(work.rows))
     missing = [place for place in places if not _part(folder, place).exists()]
@@ -104,7 +112,7 @@ def write_in_parts(work: Work, out: str) -> Written:
             write_bytes(_part(folder, place), table_bytes(columns, ".parquet"))
             ready = place + 1
             told(work.rows[place])
-    return _put_together([_part(folder, place) for place in places], Path(out), folder)
+    return _put_together([_part(folder, place) for place in places], out, folder)
 
 
 def _put_together(parts: Sequence[Path], out: Path, folder: Path) -> Written:
@@ -144,8 +152,9 @@ def _begin(folder: Path, made_of: Mapping[str, Any]) -> None:
     try:
         stored = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        shutil.rmtree(folder, ignore_errors=True)
-        make_directory(folder)
+        for left in folder.iterdir():
+            if left.name != LOCK:
+                left.unlink()
         write_bytes(folder / MANIFEST, json.dumps(dict(made_of), indent=1).encode())
         return
     except (OSError, ValueError):

@@ -27,6 +27,8 @@ def blame(flow: Flow, rows: Rows) -> str:
         x, log_det = layer.bijection(x, layer.context)
         if not (torch.isfinite(x).all() and torch.isfinite(log_det).all()):
             return f"layer {layer.name}"
+    if not torch.isfinite(flow.base.log_prob(x)).all():
+        return "the log-density of the latents"
     return _blame_gradient(layers)
 
 
@@ -40,8 +42,10 @@ def blame_draws(flow: Flow, z: Tensor) -> str:
 
 def _blame_gradient(layers: Sequence[Layer]) -> str:
     """Returns the last layer whose gradient is not finite, if there is one."""
+    there = False
     for layer in reversed(layers):
         gradients = [p.grad for p in layer.bijection.parameters() if p.grad is not None]
         if any(not torch.isfinite(gradient).all() for gradient in gradients):
             return f"the gradient of layer {layer.name}"
-    return "the sum over the batch"
+        there = there or bool(gradients)
+    return "the sum over the batch" if there else "an answer that is finite when asked for again"

@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -140,7 +140,8 @@ class Training:
 
     def plain_progress(self) -> dict[str, Any]:
         """Returns the progress in plain numbers, as `restore` takes it."""
-        return asdict(self.progress)
+        history = list(self.progress.history)  # of lines that no epoch changes
+        return {**asdict(replace(self.progress, history=[])), "history": history}
 
     def _budget(self) -> ConditionBudget | None:
         """Returns what holds the condition number down, where that is asked for."""

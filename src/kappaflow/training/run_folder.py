@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from kappaflow.errors import ArgumentError, FileError
+from kappaflow.errors import ArgumentError, FileError, WriteError
 from kappaflow.files import (
     CONFIG,
+    DESCRIBES,
     WEIGHTS,
     ModelConfig,
     load_tensors,
@@ -16,9 +17,10 @@ from kappaflow.files import (
     write_weights,
 )
 from kappaflow.flows import Flow
-from kappaflow.storage import is_unfinished, make_directory, plain, write_bytes
-from kappaflow.training.checkpoint import read_checkpoint, write_checkpoint
-from kappaflow.training.loop import Training
+from kappaflow.locking import LOCK
+from kappaflow.storage import is_unfinished, make_directory, plain, read_tensors, write_bytes
+from kappaflow.training.checkpoint import Groups, read_checkpoint, write_checkpoint
+from kappaflow.training.loop import Training, copied
 
 METRICS, RESULT = "metrics.jsonl", "result.json"
 
@@ -35,9 +37,11 @@ class RunFolder:
     def __init__(self, path: str | Path, config: ModelConfig) -> None:
         self.path, self.config = Path(path), config
         self._written_best = -1
+        self.epoch = 0  # at whose end the checkpoint stands
+        self._held: tuple[Groups, dict[str, Any]] | None = None
         if (self.path / CONFIG).exists():
             _same(self.path, read_config(self.path / CONFIG), config)
-        elif self.path.is_dir() and not all(map(is_unfinished, self.path.iterdir())):
+        elif self.path.is_dir() and not all(map(_is_beginning, self.path.iterdir())):
             raise ArgumentError(
                 f"'out' should be a new folder or one of a run, {self.path} holds other files."
             )
@@ -45,17 +49,16 @@ class RunFolder:
     def start(self, flow: Flow) -> None:
         """Writes what the run is, before it starts; from here on the folder can be loaded."""
         make_directory(self.path)
-        for left in [*self.path.glob(".*.tmp"), *self.path.glob("*/.*.tmp")]:
-            left.unlink(missing_ok=True)
-        write_config(self.path / CONFIG, self.config)
-        if not (self.path / WEIGHTS).exists():
+        if not ((self.path / CONFIG).exists() and (self.path / WEIGHTS).exists()):
             write_weights(self.path / WEIGHTS, flow.state_dict(), self.config)
+            write_config(self.path / CONFIG, self.config)
 
     def resume(self, training: Training) -> None:
         """Takes the training to where the last checkpoint stands, and the metrics with it."""
         found = read_checkpoint(self.path)
         if found is not None:
             training.restore(*found)
+            self.epoch = training.progress.epoch
         lines = [
             json.dumps(figures, allow_nan=False) + "\n" for figures in training.progress.history
         ]
@@ -63,12 +66,30 @@ class RunFolder:
 
     def log(self, figures: dict[str, Any]) -> None:
         """Appends a line of metrics."""
-        with (self.path / METRICS).open("a") as file:
-            file.write(json.dumps(figures, allow_nan=False) + "\n")
+        try:
+            with (self.path / METRICS).open("a") as file:
+                file.write(json.dumps(figures, allow_nan=False) + "\n")
+        except OSError as error:
+            raise WriteError(
+                f"{self.path / METRICS} cannot be written: {error.strerror}."
+            ) from None
 
     def checkpoint(self, training: Training) -> None:
         """Writes the state of the training, at the end of an epoch, and the best weights."""
         write_checkpoint(self.path, training.state(), training.plain_progress())
+        self.epoch, self._held = training.progress.epoch, None
+        self.keep_best(training)
+
+    def hold(self, training: Training) -> None:
+        """Holds in memory what `checkpoint` would write, until `keep`."""
+        state = {name: copied(tensors) for name, tensors in training.state().items()}
+        self._held = state, training.plain_progress()
+
+    def keep(self, training: Training) -> None:
+        """Writes what is held of the last epoch that has ended, and the best weights."""
+        if self._held is not None:
+            write_checkpoint(self.path, *self._held)
+            self.epoch, self._held = self._held[1]["epoch"], None
         self.keep_best(training)
 
     def keep_best(self, training: Training) -> None:
@@ -120,6 +141,16 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise FileError(f"{path} should hold a JSON object.")
     return content
+
+
+def _is_beginning(path: Path) -> bool:
+    """Returns whether a file is one of a run that was killed before it had a config.json."""
+    if path.name != WEIGHTS:
+        return is_unfinished(path) or path.name == LOCK
+    try:
+        return DESCRIBES in read_tensors(path)[1]
+    except FileError:
+        return False
 
 
 def _same(folder: Path, there: ModelConfig, here: ModelConfig) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 from kappaflow.errors import NumericalError
 from kappaflow.files import describe_model
 from kappaflow.flows import Flow
+from kappaflow.locking import locked
 from kappaflow.ranks import is_first
 from kappaflow.training.agreement import lost_ranks_in_words, of_first
 from kappaflow.training.callbacks import Callback, Told
@@ -72,7 +74,8 @@ def trained(
         validation: Rows to stop by.
         settings: How.
         fabric: Where, and in which precision.
-        out: A run folder to write and to resume from; None for none.
+        out: A run folder to write and to resume from, which no other process may be writing to;
+            None for none.
         progress: Show a progress bar; on a terminal only if None.
         asked: What else config.json says of the run, which a run that goes on has to have alike.
         callbacks: Are told of each epoch.
@@ -99,14 +102,15 @@ def trained(
     if finished is not None:
         flow.load_state_dict(finished[1])
         return _stored_result(flow, finished[0])
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        fit_units(flow, train)
-    of_first(started)
-    with torch.inference_mode(False), torch.enable_grad(), lost_ranks_in_words():
-        training = Training(flow, train, validation, settings, fabric)
-        _resume(training, folder)
-        return _train(training, folder, progress, told)
+    with nullcontext() if out is None else locked(out):
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            fit_units(flow, train)
+        of_first(started)
+        with torch.inference_mode(False), torch.enable_grad(), lost_ranks_in_words():
+            training = Training(flow, train, validation, settings, fabric)
+            _resume(training, folder)
+            return _train(training, folder, progress, told)
 
 
 def _resume(training: Training, folder: RunFolder | None) -> None:
@@ -146,17 +150,19 @@ def _train(
                     told.on_best(training.flow, figures)
             if folder is None:
                 return
-            folder.log(figures)
             if time.perf_counter() - written >= SECONDS_BETWEEN_CHECKPOINTS:
                 folder.checkpoint(training)
                 written = time.perf_counter()
+            else:
+                folder.hold(training)
+            folder.log(figures)
 
         of_first(started)
         try:
             reason = training.run(lambda figures: of_first(partial(after_epoch, figures)))
-        finally:
-            if folder is not None:
-                folder.keep_best(training)
+        except BaseException as stopped:
+            _leave(training, folder, stopped)
+            raise
     if not training.progress.best_epoch:
         training.load_best()
         training.flow.eval()
@@ -174,6 +180,18 @@ def _train(
 
     of_first(ended)
     return result
+
+
+def _leave(training: Training, folder: RunFolder | None, stopped: BaseException) -> None:
+    """Keeps what a training that was stopped has come to: the last epoch, the best weights."""
+    training.load_best()
+    training.flow.eval()
+    if folder is None:
+        return
+    folder.keep(training)
+    if isinstance(stopped, KeyboardInterrupt):
+        said = f"interrupted in epoch {folder.epoch + 1}: the same command goes on from there."
+        stopped.add_note(said)
 
 
 def _why_none(training: Training) -> str:

@@ -1,0 +1,126 @@
+"""Trainings of the command, each a process of its own, for faults to be done to."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kappaflow.training.checkpoint import read_checkpoint
+from kappaflow.training.trained import SECONDS_BETWEEN_CHECKPOINTS
+
+ROWS, BATCH, EPOCHS = 600, 64, 60
+STEPS = -(-int(0.8 * ROWS) // BATCH)  # of an epoch; four rows of five are trained on
+MOST_S = 120.0  # that anything is waited for
+CLOCK = ("time_s", "memory_bytes")
+
+
+def write_rows(path: Path) -> Path:
+    """Returns the path of a small table, which is written."""
+    x = np.random.default_rng(0).normal(size=(ROWS, 3))
+    x[:, 1] += x[:, 0] ** 2
+    np.savetxt(path, x, delimiter=",", header="a,b,c", comments="")
+    return path
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training that takes a few seconds.
+
+    Attributes:
+        data: Its table.
+        run: Its run folder.
+        whole: The losses that it has when it is left in peace.
+    """
+
+    data: Path
+    run: Path
+    whole: list[dict[str, Any]]
+
+    @property
+    def words(self) -> list[str]:
+        """The words of its command."""
+        lasts = f"--max-epochs {EPOCHS} --patience {EPOCHS} --batch-size {BATCH} --quiet"
+        shape = "--depth 2 --hidden 8"
+        return ["fit", str(self.data), "--out", str(self.run), *shape.split(), *lasts.split()]
+
+
+def started(words: list[str], program: list[str] | None = None) -> "subprocess.Popen[str]":
+    """Returns a process of the command, or of a program that is given its words."""
+    return subprocess.Popen(
+        [sys.executable, *(program or ["-m", "kappaflow"]), *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Returns the exit status of a process and what it said, when it has ended."""
+    said = process.communicate(timeout=MOST_S)[1]
+    return process.returncode, said
+
+
+def trained_whole(data: Path, run: Path) -> list[dict[str, Any]]:
+    """Returns the losses of a training that is left in peace."""
+    status, said = ended(started(Job(data, run, []).words))
+    if status:
+        raise SystemExit(f"a training that was left in peace failed: {said}")
+    return losses(run)
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """Returns the whole lines of metrics.jsonl, also while it is written."""
+    path = run / "metrics.jsonl"
+    whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def losses(run: Path) -> list[dict[str, Any]]:
+    """Returns the metrics of a run without the clock."""
+    return [{k: v for k, v in line.items() if k not in CLOCK} for line in metrics(run)]
+
+
+def is_finished(run: Path) -> bool:
+    """Returns whether a run has come to its end, and has been judged."""
+    path = run / "result.json"
+    return path.exists() and "test_nll" in json.loads(path.read_bytes())
+
+
+def wait_for_epoch(process: "subprocess.Popen[str]", run: Path) -> float:
+    """Returns after how many seconds a process has ended an epoch, or has ended itself."""
+    begun, epoch = time.perf_counter(), checkpoint_epoch(run)
+    wanted, before = epoch + 1, _written_at(run)
+    while process.poll() is None and time.perf_counter() - begun < MOST_S:
+        if _written_at(run) != before and len(metrics(run)) >= wanted:
+            break
+        time.sleep(0.005)
+    return time.perf_counter() - begun
+
+
+def _written_at(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def checkpoint_epoch(run: Path) -> int:
+    """Returns the epoch at whose end the checkpoint of a run stands, 0 if there is none."""
+    found = read_checkpoint(run)
+    return 0 if found is None else found[1]["epoch"]
+
+
+def steps_beyond_promise(run: Path) -> int:
+    """Returns how many steps of a run that was killed are lost beyond what is promised.
+
+    Lost may be what was done in a second after the last checkpoint, and an epoch.
+    """
+    times = [0.0, *(line["time_s"] for line in metrics(run))]
+    later = times[checkpoint_epoch(run) :]
+    late = [t for t in later[:-1] if t - later[0] > SECONDS_BETWEEN_CHECKPOINTS]
+    return STEPS * len(late)
