@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import polars as pl
@@ -16,6 +16,7 @@ from torch import Tensor
 
 import kappaflow as kf
 from faults.outcome import Outcome
+from kappaflow.errors import DataWarning
 from kappaflow.runs import Model, Source, fit_run, write_scores
 from kappaflow.runs.parts import parts_folder
 
@@ -128,11 +129,11 @@ def survives(planted: Planted, seed: int) -> bool:
     held_out = torch.randn(100, FEATURES, generator=generator)
     torch.manual_seed(seed)
     flow = kf.real_nvp(FEATURES, depth=3, hidden=(8,))
-    flow = kf.Flow(flow.base, kf.Chain([*flow.bijection, Faulty(planted.answers)]))
+    flow = kf.Flow(flow.base, kf.Chain([*cast(kf.Chain, flow.bijection), Faulty(planted.answers)]))
     kept = Kept()
     settings = {"batch_size": BATCH, "max_epochs": EPOCHS, "seed": seed, **planted.settings}
     try:
-        with warnings.catch_warnings(action="ignore", category=kf.DataWarning):
+        with warnings.catch_warnings(action="ignore", category=DataWarning):
             result = kf.fit(
                 flow, x, validation=held_out, progress=False, callbacks=[kept], **settings
             )
