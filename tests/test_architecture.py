@@ -14,8 +14,10 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYOUT = [
     ("errors",),
     ("_checks",),
+    ("allowance",),
     ("registry",),
     ("domains",),
+    ("reading",),
     ("storage",),
     ("replay",),
     ("memory",),

@@ -14,6 +14,7 @@ import torch
 from kappaflow.data.join import join_parts
 from kappaflow.data.write import table_bytes
 from kappaflow.errors import ArgumentError, FileError
+from kappaflow.reading import parse_json, read_small
 from kappaflow.storage import make_directory, put_in_place, write_bytes
 from kappaflow.training.progress import rows_shown
 
@@ -141,14 +142,14 @@ def _together(parts: Sequence[Written]) -> Written:
 
 def _begin(folder: Path, made_of: Mapping[str, Any]) -> None:
     """Makes the folder of parts, or makes sure that those in it are of the same."""
-    try:
-        stored = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (folder / MANIFEST).exists():
         shutil.rmtree(folder, ignore_errors=True)
         make_directory(folder)
         write_bytes(folder / MANIFEST, json.dumps(dict(made_of), indent=1).encode())
         return
-    except (OSError, ValueError):
+    try:
+        stored = dict(parse_json(read_small(folder / MANIFEST)))
+    except (TypeError, ValueError):
         raise FileError(f"{folder / MANIFEST} is damaged: remove that folder.") from None
     other = [word for word, value in made_of.items() if stored.get(word) != value]
     if other:
