@@ -12,6 +12,7 @@ from kappaflow.cli.doctor import doctor
 from kappaflow.cli.factor import factor
 from kappaflow.cli.fit import fit
 from kappaflow.cli.native import native
+from kappaflow.cli.printable import tell
 from kappaflow.cli.report import report
 from kappaflow.cli.reproduce import reproduce
 from kappaflow.cli.rewrite import rewrite
@@ -76,5 +77,5 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
 
 def _complain(message: str, status: int) -> int:
-    print(f"kappaflow: {' '.join(message.split())}", file=sys.stderr)
+    tell(f"kappaflow: {' '.join(message.split())}", file=sys.stderr)
     return status
