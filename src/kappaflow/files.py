@@ -15,8 +15,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
+from kappaflow.allowance import allowed
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
+from kappaflow.reading import parse_json, read_small
 from kappaflow.registry import build, describe
 from kappaflow.storage import make_directory, read_tensors, write_bytes, write_tensors
 
@@ -82,7 +84,7 @@ def load(path: str | Path) -> Flow:
     folder = Path(path)
     config = read_config(folder / CONFIG)
     tensors = read_weights(folder / WEIGHTS, config)
-    flow = build_model(config, folder / CONFIG)
+    flow = build_model(config, folder / CONFIG, tensors)
     load_tensors(flow, tensors, folder / WEIGHTS)
     return flow.eval()
 
@@ -126,15 +128,16 @@ def _answers(flow: Flow) -> list[bytes]:
     return [part.double().numpy().tobytes() for part in answer]
 
 
-def build_model(config: ModelConfig, source: Path) -> Flow:
-    """Returns the flow that a configuration describes, freshly initialised."""
+def build_model(config: ModelConfig, source: Path, weights: dict[str, Tensor]) -> Flow:
+    """Returns the flow that a configuration describes, if it is in proportion to its weights."""
     dtype = getattr(torch, config.dtype, None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise FileError(
             f"{source} asks for the type {config.dtype!r}, which is no floating-point type."
         )
     try:
-        flow = build(config.model)
+        with allowed(weights):
+            flow = build(config.model)
     except FileError as error:
         raise FileError(f"{source}: {error}") from None
     if not isinstance(flow, Flow):
@@ -158,6 +161,10 @@ def load_tensors(flow: nn.Module, tensors: dict[str, Tensor], source: Path) -> N
             raise FileError(
                 f"{source} holds {name!r} of shape {tuple(tensor.shape)}, "
                 f"the model wants {tuple(wanted[name].shape)}."
+            )
+        if tensor.dtype != wanted[name].dtype:
+            raise FileError(
+                f"{source} holds {name!r} in {tensor.dtype}, the model wants {wanted[name].dtype}."
             )
     try:
         flow.load_state_dict(tensors)
@@ -202,8 +209,8 @@ def read_config(path: Path) -> ModelConfig:
     if not path.is_file():
         raise FileError(f"{path} is missing: {path.parent} holds no model.")
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+        content = parse_json(read_small(path))
+    except ValueError as error:
         raise FileError(f"{path} is not JSON ({error}).") from None
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:

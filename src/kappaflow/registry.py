@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from kappaflow.allowance import charge
 from kappaflow.errors import ArgumentError, FileError
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -84,6 +85,7 @@ def _record_class(name: str, cls: type) -> type:
             return
         # What can be read only once would be empty by the time that it is described.
         args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
+        charge(signature, self, *args, **kwargs)
         initialize(self, *args, **kwargs)
         _remember(self, name, signature.bind(self, *args, **kwargs), skip_first=True)
 
@@ -96,6 +98,7 @@ def _record_function(name: str, function: Callable[..., Any]) -> Callable[..., A
 
     @functools.wraps(function)
     def made(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        charge(signature, *args, **kwargs)
         result = function(*args, **kwargs)
         _remember(result, name, signature.bind(*args, **kwargs), skip_first=False)
         return result
@@ -190,5 +193,7 @@ def build(description: Any) -> Any:  # noqa: ANN401
         raise FileError(f"'{name}' does not take these arguments: {error}.") from None
     try:
         return _CONSTRUCTORS[name](**arguments)
-    except (ArgumentError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except FileError:
+        raise
+    except Exception as error:  # whatever a constructor has against arguments of a stranger
         raise FileError(f"'{name}' cannot be built from its arguments: {error}") from None

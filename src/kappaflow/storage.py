@@ -17,6 +17,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
 from kappaflow.errors import FileError, WriteError
+from kappaflow.reading import parse_json
 
 NOTES = "kappaflow"
 DIGEST = "digest"
@@ -130,7 +131,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             notes = (file.metadata() or {}).get(NOTES)
-            metadata = dict(json.loads(notes or "{}"))
+            metadata = dict(parse_json(notes or "{}"))
     except (SafetensorError, OSError, TypeError, ValueError, RuntimeError) as error:
         raise FileError(f"{path} is damaged or cut short ({error}).") from None
     if notes is None:

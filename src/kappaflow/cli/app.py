@@ -15,6 +15,7 @@ from kappaflow.cli.doctor import doctor
 from kappaflow.cli.factor import factor
 from kappaflow.cli.fit import fit
 from kappaflow.cli.native import native
+from kappaflow.cli.printable import tell
 from kappaflow.cli.report import report
 from kappaflow.cli.reproduce import reproduce
 from kappaflow.cli.rewrite import rewrite
@@ -103,5 +104,5 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 def _complain(message: str, status: int) -> int:
     who = f"rank {rank()}: " if rank() else ""
-    print(f"kappaflow: {who}{' '.join(message.split())}", file=sys.stderr)
+    tell(f"kappaflow: {who}{' '.join(message.split())}", file=sys.stderr)
     return status

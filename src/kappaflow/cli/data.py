@@ -5,6 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from kappaflow.cli.printable import tell
 from kappaflow.cli.show import print_json
 
 
@@ -26,14 +27,14 @@ def data(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
         print_json([*tables, *drawn, *map(asdict, images)])
         return
     for one in sets:
-        print(f"{one.name}: {one.description}")
-        print(f"  {one.rows:,} rows; columns {', '.join(one.columns)}")
-        print(f"  {one.citation}; {one.licence}\n")
+        tell(f"{one.name}: {one.description}")
+        tell(f"  {one.rows:,} rows; columns {', '.join(one.columns)}")
+        tell(f"  {one.citation}; {one.licence}\n")
     for one in toy_sets():
-        print(f"{one.name}: {one.description}")
-    print(f"  {ROWS:,} points each, drawn when they are asked for; columns x0, x1\n")
+        tell(f"{one.name}: {one.description}")
+    tell(f"  {ROWS:,} points each, drawn when they are asked for; columns x0, x1\n")
     for one in images:
-        print(f"{one.name}: {one.description}")
-        print(f"  comes with {one.package}; {one.citation}\n")
-    print("A csv, tsv, parquet, arrow, npy or npz file will do: kappaflow fit FILE --out RUN")
-    print("A folder of images will do: kappaflow fit FOLDER --size 32 --out RUN")
+        tell(f"{one.name}: {one.description}")
+        tell(f"  comes with {one.package}; {one.citation}\n")
+    tell("A csv, tsv, parquet, arrow, npy or npz file will do: kappaflow fit FILE --out RUN")
+    tell("A folder of images will do: kappaflow fit FOLDER --size 32 --out RUN")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
+from kappaflow.cli.printable import tell
 from kappaflow.cli.show import print_json, say_if_unfinished, table
 from kappaflow.cli.table_options import Names
 from kappaflow.cli.whole import Whole
@@ -127,17 +128,17 @@ def _examined(
 
 def _print(diagnosis: "Diagnosis", points: str, page: Path | None, lines: str | None) -> None:
     """Prints a diagnosis for people."""
-    print(f"{diagnosis.verdict}\n")
+    tell(f"{diagnosis.verdict}\n")
     for finding in diagnosis.findings:
         where = f" in layer {finding.layer}" if finding.layer else ""
-        print(f"{finding.severity} {finding.code}{where}: {finding.message}")
-        print(f"  cause: {finding.cause}\n  cure:  {finding.cure}\n")
+        tell(f"{finding.severity} {finding.code}{where}: {finding.message}")
+        tell(f"  cause: {finding.cause}\n  cure:  {finding.cure}\n")
     measured = {"examined at": points, **diagnosis.measured}
     if page is not None:
         measured["page"] = str(page)
     table((name.replace("_", " "), _short(value)) for name, value in measured.items())
     if lines is not None:
-        print(f"\nLines to change:\n\n{lines}" if lines else "\nNo line to change is known.")
+        tell(f"\nLines to change:\n\n{lines}" if lines else "\nNo line to change is known.")
 
 
 def _check_target(run: str, context: Sequence[str] | None, *, of_code: bool) -> None:

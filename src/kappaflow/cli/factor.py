@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from kappaflow.cli.printable import tell
 from kappaflow.cli.show import columns, print_json, say, table
 from kappaflow.cli.whole import Count, FirstPart, Whole
 
@@ -76,7 +77,7 @@ def _print(found: "Factorization", files: dict[str, Path | None]) -> None:
         for number, condition in enumerate(found.condition_numbers, start=1)
     ]
     columns([("coupling", "changes", "condition number"), *lines])
-    print()
+    tell()
     table([
         ("residual", f"{found.residual:.1e}"),
         ("largest condition number", f"{found.condition_number:.3g}"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kappaflow.cli.image_options import OF_MODELS, OF_SOURCE, ImageOptions
 from kappaflow.cli.of_models import given_of
+from kappaflow.cli.printable import tell
 from kappaflow.cli.show import JOINT, measured_rows, number, say, table
 from kappaflow.errors import ArgumentError
 
@@ -52,7 +53,7 @@ def fit_images(
         **settings,
     )
     if json:
-        print(summary.result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
+        tell(summary.result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
     else:
         _print_summary(summary)
 
@@ -87,7 +88,7 @@ def _print_summary(summary: "ImageRunSummary") -> None:
     nll = f"{number(result.test_nll, '.1f')} +- {nll_error} nats an image"
     if result.likelihood == "joint":
         table([("joint NLL of images and padding", nll), *measured_rows(result)])
-        print(f"\n{JOINT}")
+        tell(f"\n{JOINT}")
     else:
         table([
             ("held-out bits per dimension", f"{bits} +- {bits_error}"),
@@ -95,7 +96,7 @@ def _print_summary(summary: "ImageRunSummary") -> None:
             ("held-out NLL", nll),
             *measured_rows(result),
         ])
-    print(
+    tell(
         f"\n{result.verdict}\n\nSamples are in {out / 'samples'}\n"
         f"The report is {out / 'report.html'}"
     )

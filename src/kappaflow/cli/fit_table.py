@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kappaflow.cli.of_models import given_of
+from kappaflow.cli.printable import tell
 from kappaflow.cli.show import JOINT, measured_rows, number, say, table
 from kappaflow.cli.table_options import (
     DEFAULT,
@@ -73,7 +74,7 @@ def fit_table(
         **{"learning_rate": LEARNING_RATE, **settings},
     )
     if json:
-        print(summary.result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
+        tell(summary.result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
     else:
         _print_summary(summary, options.against)
 
@@ -138,8 +139,8 @@ def _print_summary(summary: "RunSummary", against: str | None) -> None:
         rows.append((f"AUC against {against}", auc))
     table(rows)
     if result.likelihood == "joint":
-        print(f"\n{JOINT}")
-    print(f"\n{result.verdict}\n\nThe report is {out / 'report.html'}")
+        tell(f"\n{JOINT}")
+    tell(f"\n{result.verdict}\n\nThe report is {out / 'report.html'}")
 
 
 def _weighted_rows(result: "Result") -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kappaflow.cli.printable import tell
 from kappaflow.cli.show import columns, number, print_json
 
 if TYPE_CHECKING:
@@ -47,13 +48,13 @@ def _print(found: "CuredRun", cures: Sequence[str]) -> None:
     """Prints for people what was done, the run before and after, and what is left to do."""
     if found.after is None:
         why = _why_nothing(found.before.diagnosis, cures)
-        print(f"{found.before.diagnosis.verdict}\n\nNothing was done: {why}.")
+        tell(f"{found.before.diagnosis.verdict}\n\nNothing was done: {why}.")
     else:
-        print("\n".join(found.done) + "\n")
+        tell("\n".join(found.done) + "\n")
         _compare(found.before, found.after)
-        print(f"\n{found.after.diagnosis.verdict}\n\nThe new run is {found.folder}")
+        tell(f"\n{found.after.diagnosis.verdict}\n\nThe new run is {found.folder}")
     for name, said in found.on_request.items():
-        print(f"On request, --fix {name}: {said}")
+        tell(f"On request, --fix {name}: {said}")
 
 
 def _why_nothing(diagnosis: "Diagnosis", cures: Sequence[str]) -> str:

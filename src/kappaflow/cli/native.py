@@ -1,5 +1,7 @@
 """`kappaflow native`."""
 
+from kappaflow.cli.printable import tell
+
 
 def native() -> None:
     """Build the native player of coupling stacks, for more from several threads.
@@ -9,4 +11,4 @@ def native() -> None:
     """
     from kappaflow.stack.native import build
 
-    print(build())
+    tell(build())

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from kappaflow.cli.printable import tell
+
 
 def report(run: Path, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> None:
     """Draw the report of a finished run anew, from its numbers.
@@ -20,7 +22,7 @@ def report(run: Path, /, *, json: Annotated[bool, Parameter(negative=())] = Fals
 
     content = read_report(run)
     if json:
-        print(content.model_dump_json(indent=2))
+        tell(content.model_dump_json(indent=2))
         return
     write_report(content, run)
-    print(run / "report.html")
+    tell(run / "report.html")

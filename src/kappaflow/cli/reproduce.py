@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from kappaflow.cli.printable import tell
 from kappaflow.cli.show import print_json, say, table
 from kappaflow.cli.whole import Whole
 from kappaflow.errors import ArgumentError
@@ -78,12 +79,12 @@ def reproduce(
             print_json({name: one.report.model_dump(mode="json") for name, one in done.items()})
             return
         for name, one in done.items():
-            print("\n".join([f"{name}:", *one.found, ""]))
+            tell("\n".join([f"{name}:", *one.found, ""]))
     else:
         one = experiment_named(experiment).run(place, config=config, **arguments)
         if json:
-            print(one.report.model_dump_json(indent=2))
+            tell(one.report.model_dump_json(indent=2))
             return
-        print("\n".join([*one.found, ""]))
+        tell("\n".join([*one.found, ""]))
         page = one.page
-    print(f"The page is {page}")
+    tell(f"The page is {page}")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from kappaflow.cli.printable import tell
 from kappaflow.cli.show import columns, print_json, say_if_unfinished, table
 from kappaflow.cli.whole import Count, FirstPart, Whole
 
@@ -70,7 +71,7 @@ def _print(done: "RewrittenRun") -> None:
         ("left as they were", ", ".join(said.left) or "none"),
     ])
     if said.replaced:
-        print()
+        tell()
         columns([
             ("linear map", "couplings", "largest condition number", "residual"),
             *(
@@ -83,7 +84,7 @@ def _print(done: "RewrittenRun") -> None:
                 for one in said.replaced
             ),
         ])
-    print()
+    tell()
     columns([
         ("largest difference", *said.differences),
         *(
@@ -95,4 +96,4 @@ def _print(done: "RewrittenRun") -> None:
             )
         ),
     ])
-    print(f"\nCompared on {said.points:,} {done.points}.\nThe new run is {done.folder}")
+    tell(f"\nCompared on {said.points:,} {done.points}.\nThe new run is {done.folder}")

@@ -7,6 +7,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+from kappaflow.cli.printable import tell
 from kappaflow.ranks import is_first
 
 JOINT = (
@@ -17,7 +18,7 @@ JOINT = (
 
 def say(text: str) -> None:
     """Prints a remark on stderr, where it is in nobody's way."""
-    print(text, file=sys.stderr)
+    tell(text, file=sys.stderr)
 
 
 @contextmanager
@@ -43,7 +44,7 @@ def table(rows: Iterable[tuple[str, str]]) -> None:
     rows = list(rows)
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
-        print(f"{label:<{width}}  {value}")
+        tell(f"{label:<{width}}  {value}")
 
 
 def columns(rows: Iterable[Sequence[str]]) -> None:
@@ -51,7 +52,7 @@ def columns(rows: Iterable[Sequence[str]]) -> None:
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(f"{word:<{w}}" for word, w in zip(row, widths, strict=True)).rstrip())
+        tell("  ".join(f"{word:<{w}}" for word, w in zip(row, widths, strict=True)).rstrip())
 
 
 def number(value: float | None, form: str) -> str:
@@ -82,4 +83,4 @@ def measured_rows(result: Any) -> list[tuple[str, str]]:  # noqa: ANN401
 
 def print_json(value: Any) -> None:  # noqa: ANN401
     """Prints a value as JSON."""
-    print(json.dumps(value, indent=2))
+    tell(json.dumps(value, indent=2))

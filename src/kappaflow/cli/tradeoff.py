@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
+from kappaflow.cli.printable import tell
 from kappaflow.cli.show import columns, say
 from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE, Names
 from kappaflow.cli.whole import Whole, Wholes
@@ -110,7 +111,7 @@ def tradeoff(
         **{name: value for name, value in settings.items() if value is not None},
     )
     if json:
-        print(report.model_dump_json(indent=2))
+        tell(report.model_dump_json(indent=2))
         return
     columns(trade_off_rows(report))
-    print("\n" + "\n".join(found_in_words(report)) + f"\n\nThe page is {out / 'index.html'}")
+    tell("\n" + "\n".join(found_in_words(report)) + f"\n\nThe page is {out / 'index.html'}")

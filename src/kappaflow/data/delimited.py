@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from kappaflow.data.raw import Column, Raw, collect
+from kappaflow.data.room import refuse_wide
 from kappaflow.errors import DataError, FileError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def header_of(text: str, separator: str, subject: str) -> list[str]:
         first = next(csv.reader(io.StringIO(text[: 10**6]), delimiter=separator))
     except csv.Error as error:
         raise FileError(f"the header of {subject} cannot be read: {error}.") from None
+    refuse_wide(len(first), subject)
     names = [name.strip() for name in first]
     if all_numbers(names) and not consecutive(names):
         raise DataError(

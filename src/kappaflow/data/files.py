@@ -1,19 +1,31 @@
 """Tables from files, by suffix; nothing is ever unpickled."""
 
 import gzip
+import io
+import math
 import sys
 import textwrap
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
+from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
+from numpy.typing import NDArray
 
 from kappaflow.data.delimited import read_delimited
 from kappaflow.data.memory import array_columns
 from kappaflow.data.raw import Column, Raw, collect, from_frame
+from kappaflow.data.room import refuse_large, refuse_wide, unpacked
 from kappaflow.errors import FileError, KappaflowError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_OF_A_VALUE = 16  # bytes in memory: a number has 8, a text 16 and more
 
 
 def read_standard_input() -> Raw:
@@ -76,7 +88,8 @@ def _tsv(path: Path, source: str, subject: str) -> Raw:
 
 def _csv_gz(path: Path, source: str, subject: str) -> Raw:
     try:
-        data = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            data = unpacked(file, subject)
     except (gzip.BadGzipFile, EOFError, zlib.error):
         raise FileError(
             f"{subject} is no complete gzip file: compress or copy it again."
@@ -97,7 +110,17 @@ def _parquet(path: Path, source: str, subject: str) -> Raw:
         raise FileError(f"{subject} is no parquet file, whatever its suffix says.")
     if end != b"PAR1":
         raise FileError(f"{subject} is cut off: its end is missing, so copy or write it again.")
-    return from_frame(nw.from_native(pl.read_parquet(path)), source, subject)
+    _refuse_large_frame(pl.scan_parquet(path, glob=False), subject)
+    return from_frame(nw.from_native(pl.read_parquet(path, glob=False)), source, subject)
+
+
+def _refuse_large_frame(frame: "pl.LazyFrame", subject: str) -> None:
+    """Raises FileError for more rows, as the file counts them, than there is room for."""
+    import polars as pl
+
+    width = len(frame.collect_schema())
+    refuse_wide(width, subject)
+    refuse_large(frame.select(pl.len()).collect().item() * width * _OF_A_VALUE, subject)
 
 
 def _ipc(path: Path, source: str, subject: str) -> Raw:
@@ -107,6 +130,7 @@ def _ipc(path: Path, source: str, subject: str) -> Raw:
     with path.open("rb") as file:
         start = file.read(6)
     if start == b"ARROW1":
+        _refuse_large_frame(pl.scan_ipc(path, glob=False), subject)
         frame = pl.read_ipc(path)
     elif start.startswith(b"\xff\xff\xff\xff"):
         frame = pl.read_ipc_stream(path)
@@ -130,10 +154,10 @@ def _array_file_columns(path: Path, subject: str) -> list[Column]:
     try:
         # numpy leaves a damaged file open if it is given the path
         with path.open("rb") as file:
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return array_columns(loaded, subject)
-            arrays = {name: loaded[name] for name in loaded.files}
+            if file.read(2) == b"PK":
+                arrays = _arrays_of(file, subject)
+            else:
+                return array_columns(_array(file, path.stat().st_size, subject), subject)
     except ValueError as error:
         if "allow_pickle" not in str(error):
             raise
@@ -150,6 +174,36 @@ def _array_file_columns(path: Path, subject: str) -> list[Column]:
         array_columns(array, f"'{name}' in {subject}", name) for name, array in arrays.items()
     ]
     return [column for part in parts for column in part]
+
+
+def _array(file: BinaryIO, size: int, subject: str) -> NDArray[Any]:
+    """Returns the array of an open npy file of so many bytes, if that is what its header says."""
+    file.seek(0)
+    major, _ = read_magic(file)
+    shape, _, dtype = (read_array_header_1_0 if major == 1 else read_array_header_2_0)(file)
+    if not dtype.hasobject and math.prod(shape) * max(1, dtype.itemsize) > size - file.tell():
+        raise FileError(
+            f"{subject} is damaged or cut off: it promises an array of shape {shape} and holds "
+            f"{size - file.tell()} bytes."
+        )
+    refuse_wide(shape[1] if len(shape) > 1 else len(dtype.names or ()), subject)
+    file.seek(0)
+    return np.load(file, allow_pickle=False)
+
+
+def _arrays_of(file: BinaryIO, subject: str) -> dict[str, NDArray[Any]]:
+    """Returns the arrays of an npz file; its names are keys, and no file is ever made of them."""
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        refuse_wide(len(entries), subject)
+        refuse_large(sum(entry.file_size for entry in entries), subject)
+        arrays = {}
+        for entry in entries:
+            with archive.open(entry) as member:
+                content = unpacked(member, subject, entry.file_size)
+            name = entry.filename.removesuffix(".npy")
+            arrays[name] = _array(io.BytesIO(content), len(content), subject)
+        return arrays
 
 
 _READERS: dict[str, Callable[[Path, str, str], Raw]] = {

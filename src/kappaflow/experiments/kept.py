@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kappaflow.errors import FileError, WriteError
+from kappaflow.reading import parse_json, read_small
 
 Measured = tuple[dict[str, Any], list[dict[str, Any]], float]
 
@@ -37,14 +38,16 @@ def read_measured(path: Path) -> dict[str, Measured]:
     if not path.exists():
         return {}
     try:
-        whole, newline, cut_short = path.read_bytes().rpartition(b"\n")
+        whole, newline, cut_short = read_small(path).rpartition(b"\n")
         if cut_short:
             with path.open("r+b") as file:
                 file.truncate(len(whole) + len(newline))
         found = {}
         for line in whole.splitlines():
-            entry = json.loads(line)
+            entry = parse_json(line)
             found[key_of(entry["case"])] = (entry["case"], entry["rows"], entry["time_s"])
+    except FileError:
+        raise
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError):

@@ -10,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.experiments.study import Study, StudySettings
+from kappaflow.reading import parse_json, read_small
 
 S = TypeVar("S", bound=StudySettings)
 PRESETS = ("minutes", "full")
@@ -39,11 +40,9 @@ def settings_of(study: Study[S], preset: str, config: str | Path | None) -> S:
 
 def _read(path: Path, name: str) -> dict:
     try:
-        text = path.read_text("utf-8")
-        found = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError as error:  # of JSON, of TOML, of UTF-8
+        text = read_small(path).decode()
+        found = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # of JSON, of TOML, of UTF-8
         raise FileError(f"{path} is neither TOML nor JSON: {error}.") from None
     if isinstance(found, dict) and "experiment" in found:
         if found["experiment"] != name:

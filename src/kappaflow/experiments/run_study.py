@@ -21,6 +21,7 @@ from kappaflow.experiments.pool import measured
 from kappaflow.experiments.presets import settings_of
 from kappaflow.experiments.study import Case, S, Study, StudySettings, frame_of
 from kappaflow.locking import locked
+from kappaflow.reading import parse_json, read_small
 from kappaflow.report.charts import NO_STILLS, figures_of, write_stills
 from kappaflow.report.study_content import Findings, StudyReport
 from kappaflow.report.study_page import render_study
@@ -141,8 +142,8 @@ def _folder(place: Path, name: str) -> Path:
         raise ArgumentError(f"'out' should be a folder, {place} is a file.")
     if (place / CONFIG).exists():
         try:
-            held = json.loads((place / CONFIG).read_bytes()).get("experiment")
-        except (OSError, ValueError, AttributeError):
+            held = parse_json(read_small(place / CONFIG)).get("experiment")
+        except (ValueError, AttributeError):
             raise FileError(f"{place / CONFIG} cannot be read: 'out' should be new.") from None
         if held != name:
             raise ArgumentError(

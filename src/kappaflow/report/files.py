@@ -1,12 +1,12 @@
 """Reports on disk: report.json, the numbers, and report.html, the page made from them."""
 
-import json
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
 from kappaflow.errors import FileError
+from kappaflow.reading import parse_json, read_small
 from kappaflow.report.content import Report
 from kappaflow.report.image_content import ImageReport
 from kappaflow.report.image_page import render_images
@@ -51,19 +51,16 @@ def read_report(folder: str | Path) -> AnyReport:
         FileError: report.json is missing, no JSON, or no report.
     """
     path = Path(folder) / NUMBERS
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise FileError(f"{path} is missing: {path.parent} holds no report.") from None
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror}.") from None
+    if not path.exists():
+        raise FileError(f"{path} is missing: {path.parent} holds no report.")
+    content = read_small(path)
     try:
         return from_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the whole"
         raise FileError(f"{path} is no report: {key!r} is wrong: {first['msg']}.") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise FileError(f"{path} is damaged or cut short: not JSON ({error}).") from None
 
 
@@ -104,6 +101,6 @@ def from_json(text: str | bytes) -> AnyReport:
     Raises:
         ValueError: The text is no JSON; a `pydantic.ValidationError` if it is no report.
     """
-    content = json.loads(text)
+    content = parse_json(text)
     is_of_images = isinstance(content, dict) and content.get("kind") == "images"
     return (ImageReport if is_of_images else Report).model_validate(content)

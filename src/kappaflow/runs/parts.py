@@ -15,6 +15,7 @@ from kappaflow.data.join import join_parts
 from kappaflow.data.write import table_bytes
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.locking import LOCK, locked
+from kappaflow.reading import parse_json, read_small
 from kappaflow.storage import put_in_place, write_bytes
 from kappaflow.training.progress import rows_shown
 
@@ -149,15 +150,15 @@ def _together(parts: Sequence[Written]) -> Written:
 
 def _begin(folder: Path, made_of: Mapping[str, Any]) -> None:
     """Makes the folder of parts, or makes sure that those in it are of the same."""
-    try:
-        stored = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (folder / MANIFEST).exists():
         for left in folder.iterdir():
             if left.name != LOCK:
                 left.unlink()
         write_bytes(folder / MANIFEST, json.dumps(dict(made_of), indent=1).encode())
         return
-    except (OSError, ValueError):
+    try:
+        stored = dict(parse_json(read_small(folder / MANIFEST)))
+    except (TypeError, ValueError):
         raise FileError(f"{folder / MANIFEST} is damaged: remove that folder.") from None
     other = [word for word, value in made_of.items() if stored.get(word) != value]
     if other:

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from kappaflow.errors import FileError
+from kappaflow.reading import parse_json
 from kappaflow.storage import make_directory, read_tensors, write_tensors
 
 FILE = Path("checkpoint") / "state.safetensors"
@@ -37,6 +38,6 @@ def read_checkpoint(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = tensor
     try:
-        return groups, json.loads(metadata["progress"])
-    except (KeyError, ValueError):
+        return groups, parse_json(metadata["progress"])
+    except (KeyError, TypeError, ValueError, AttributeError):
         raise FileError(f"{folder / FILE} is damaged: its header holds no progress.") from None

@@ -18,6 +18,7 @@ from kappaflow.files import (
 )
 from kappaflow.flows import Flow
 from kappaflow.locking import LOCK
+from kappaflow.reading import parse_json, read_small
 from kappaflow.storage import is_unfinished, make_directory, plain, read_tensors, write_bytes
 from kappaflow.training.checkpoint import Groups, read_checkpoint, write_checkpoint
 from kappaflow.training.loop import Training, copied
@@ -56,12 +57,19 @@ class RunFolder:
     def resume(self, training: Training) -> None:
         """Takes the training to where the last checkpoint stands, and the metrics with it."""
         found = read_checkpoint(self.path)
-        if found is not None:
-            training.restore(*found)
-            self.epoch = training.progress.epoch
-        lines = [
-            json.dumps(figures, allow_nan=False) + "\n" for figures in training.progress.history
-        ]
+        try:
+            if found is not None:
+                training.restore(*found)
+                self.epoch = training.progress.epoch
+            lines = [
+                json.dumps(figures, allow_nan=False) + "\n"
+                for figures in training.progress.history
+            ]
+        except Exception as error:  # whatever a state of another training does not fit
+            raise FileError(
+                f"the checkpoint in {self.path} is not of this training ({error}): give another "
+                "'out'."
+            ) from None
         write_bytes(self.path / METRICS, "".join(lines).encode())
 
     def log(self, figures: dict[str, Any]) -> None:
@@ -112,6 +120,8 @@ class RunFolder:
         lacking = {"history", "validation_nll", "best_epoch", "stopped_because"} - set(stored)
         if lacking:
             raise FileError(f"{self.path / RESULT} lacks {min(lacking)!r}: it was changed.")
+        if not isinstance(stored["history"], list):
+            raise FileError(f"{self.path / RESULT} holds no list under 'history'.")
         return stored
 
 
@@ -128,15 +138,15 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """Returns the lines of metrics.jsonl."""
     try:
-        return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    except (OSError, ValueError) as error:
+        return [parse_json(line) for line in read_small(folder / METRICS).splitlines()]
+    except ValueError as error:
         raise FileError(f"{folder / METRICS} cannot be read ({error}).") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = parse_json(read_small(path))
+    except ValueError as error:
         raise FileError(f"{path} cannot be read ({error}).") from None
     if not isinstance(content, dict):
         raise FileError(f"{path} should hold a JSON object.")

@@ -67,7 +67,8 @@ def _classes(path: Path, count: int) -> tuple[str, ...]:
     """Returns the names of the classes that lie beside the batches, or their numbers."""
     names = _read(path).get("label_names") if os.path.isfile(path) else None
     if isinstance(names, list) and len(names) >= count:
-        return tuple(_text(name) for name in names)
+        with explained(path):
+            return tuple(_text(name) for name in names)
     return tuple(str(label) for label in range(count))
 
 
@@ -87,4 +88,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    if not isinstance(value, str | bytes):
+        raise ValueError("a text is missing")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

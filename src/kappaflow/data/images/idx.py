@@ -5,7 +5,6 @@ import math
 import os
 import re
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +13,11 @@ from kappaflow.data.images.form import Request
 from kappaflow.data.images.images import Images, of_array
 from kappaflow.data.images.names import shown
 from kappaflow.data.images.trouble import explained
+from kappaflow.data.room import unpacked
 from kappaflow.data.table import IntArray
 from kappaflow.errors import DataError, FileError
 
 _IMAGES = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?", re.IGNORECASE)
-_CHUNK = 2**20
-
-
-class _Stream(Protocol):
-    """What bytes are read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """Returns up to `size` bytes."""
-        ...
 
 
 def is_idx_name(name: str) -> bool:
@@ -111,7 +102,7 @@ def _read(path: Path, axes: int) -> NDArray[np.uint8]:
         header = stream.read(4 + 4 * axes)
         _check_header(path, header, axes)
         shape = tuple(int(side) for side in np.frombuffer(header, ">u4", offset=4))
-        content = _content(stream, math.prod(shape) + 1)
+        content = unpacked(stream, shown(path), math.prod(shape) + 1)
     if len(content) != math.prod(shape):
         missing = len(content) < math.prod(shape)
         raise FileError(
@@ -130,12 +121,3 @@ def _check_header(path: Path, header: bytes, axes: int) -> None:
         f"{shown(path)} is no idx file of {'images' if axes == 3 else 'labels'}: it should begin "
         f"with the bytes {magic.hex(' ')} and {axes} sizes."
     )
-
-
-def _content(file: _Stream, most: int) -> bytes:
-    """Returns what a file still holds, up to `most` bytes, whatever its header promises."""
-    parts = []
-    while most > 0 and (part := file.read(min(most, _CHUNK))):
-        parts.append(part)
-        most -= len(part)
-    return b"".join(parts)

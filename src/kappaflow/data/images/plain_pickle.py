@@ -75,7 +75,7 @@ def read_plain_pickle(content: bytes) -> object:
 
     Raises Refused where it asks for anything else, and any error of Python where it is damaged.
     """
-    machine = _Machine()
+    machine = _Machine(2 * len(content))
     for instruction, argument, _ in pickletools.genops(io.BytesIO(content)):
         machine.execute(instruction.name, argument)
     (value,) = machine.stack
@@ -85,7 +85,8 @@ def read_plain_pickle(content: bytes) -> object:
 class _Machine:
     """The stack, and the values that a pickle refers back to by number."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self.left = most
         self.stack: list[Any] = []
         self.memory: dict[int, Any] = {}
 
@@ -119,6 +120,8 @@ class _Machine:
             _only(list, self.stack[-1]).extend(values)
         elif name in ("SETITEM", "SETITEMS"):
             pairs = self._take(2) if name == "SETITEM" else self._take_to_mark()
+            for key in pairs[::2]:
+                _only(bytes if type(key) is bytes else str, key)  # others take long to compare
             _only(dict, self.stack[-1]).update(zip(pairs[::2], pairs[1::2], strict=True))
         elif name == "GLOBAL":
             self.stack.append(_function(argument.replace(" ", ".", 1)))
@@ -126,12 +129,20 @@ class _Machine:
             self.stack.append(_function(".".join(self._take(2))))
         elif name == "REDUCE":
             function, arguments = self._take(2)
-            self.stack.append(_called(function, arguments))
+            made = _called(function, _only(tuple, arguments))
+            self._pay(len(made) if type(made) is bytes else 0)
+            self.stack.append(made)
         elif name == "BUILD":
             (state,) = self._take(1)
             _fill(self.stack[-1], state)
         else:
             raise Refused(f"the instruction {name}")
+
+    def _pay(self, made: int) -> None:
+        """Counts bytes made, of which there are no more than the pickle has itself, twice over."""
+        self.left -= made
+        if self.left < 0:
+            raise ValueError("it repeats its bytes over and over")
 
     def _take(self, count: int) -> list[Any]:
         """Returns the topmost values, which leave the stack."""
@@ -143,7 +154,9 @@ class _Machine:
 
     def _take_to_mark(self) -> list[Any]:
         """Returns the values above the topmost mark, which leave the stack with it."""
-        place = len(self.stack) - 1 - self.stack[::-1].index(_MARK)
+        place = len(self.stack) - 1
+        while self.stack[place] is not _MARK:
+            place -= 1  # a mark that is missing ends in an IndexError
         taken = self.stack[place + 1 :]
         del self.stack[place:]
         return taken
@@ -177,7 +190,7 @@ def _called(function: object, arguments: tuple[Any, ...]) -> object:
         array = _Array()
         array.value = _shaped(content, shape, order)
         return array
-    raise Refused(f"'{kind}' with {arguments[:1]!r:.60}")
+    raise Refused(f"'{kind}' with other arguments than an array of bytes has")
 
 
 def _fill(target: object, state: tuple[Any, ...]) -> None:

@@ -1,0 +1,70 @@
+"""Small files and JSON, read from anybody: regular files, of a bounded size and depth."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kappaflow.errors import FileError
+
+MOST_BYTES = 2**28
+DEPTH = 64  # lists and objects in each other; a model of many parts has about ten
+
+
+def read_small(path: Path) -> bytes:
+    """Returns a file of at most 256 MiB.
+
+    Raises:
+        FileError: It is missing, larger, no regular file, or may not be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise FileError(f"{path} is no regular file.")
+        if path.stat().st_size > MOST_BYTES:
+            raise FileError(f"{path} is larger than {MOST_BYTES >> 20} MiB, too large to be read.")
+        return path.read_bytes()
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def parse_json(content: bytes | str) -> Any:  # noqa: ANN401
+    """Returns what JSON in UTF-8 says; NaN and Infinity count as numbers.
+
+    Raises:
+        ValueError: It is no JSON, not UTF-8, says a thing twice, is deeper than 64, or holds half
+            a character.
+    """
+    text = content if isinstance(content, str) else content.decode()
+    try:
+        found = json.loads(text, object_pairs_hook=_object)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if "\\ud" in text.lower():
+        json.dumps(found, ensure_ascii=False).encode()
+    _refuse_deep(found)
+    return found
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("it has two values for one key")
+    return found
+
+
+def _refuse_deep(value: Any) -> None:  # noqa: ANN401
+    """Raises ValueError for what would exhaust the stack of whoever walks through it."""
+    level = [value]
+    for _ in range(DEPTH):
+        level = [item for one in level for item in _items(one)]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
+
+
+def _items(value: Any) -> Iterable[Any]:  # noqa: ANN401
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()

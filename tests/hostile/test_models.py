@@ -1,0 +1,249 @@
+"""Model folders of strangers: each attack is one sentence, soon, and takes no memory."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import kappaflow as kf
+from kappaflow.allowance import Allowance
+from kappaflow.files import CONFIG, WEIGHTS, ModelConfig, read_config, write_weights
+from kappaflow.registry import build
+from kappaflow.report import read_report
+from kappaflow.storage import read_tensors
+from kappaflow.testing.contract import jittered
+from kappaflow.training import read_metrics, read_result
+from kappaflow.training.checkpoint import read_checkpoint
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """The folder of a small flow."""
+    kf.save(jittered(kf.real_nvp(3, depth=2, hidden=(4,))), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def described(saved, model):
+    """Makes a folder describe another model, with a digest that is right."""
+    config = json.loads((saved / CONFIG).read_text()) | {"model": model}
+    (saved / CONFIG).write_text(json.dumps(config))
+    tensors, _ = read_tensors(saved / WEIGHTS)
+    write_weights(saved / WEIGHTS, tensors, read_config(saved / CONFIG))
+
+
+def recipe(name="real_nvp", **arguments):
+    """Returns a description by name and arguments."""
+    return {"name": name, "arguments": arguments}
+
+
+def nested(depth):
+    """Returns a flow of chains, each in another."""
+    chain = recipe("Chain", bijections=[])
+    for _ in range(depth):
+        chain = recipe("Chain", bijections=[chain])
+    return recipe("Flow", base=recipe("StandardNormal", event_shape=2), bijection=chain)
+
+
+ABSURD = {
+    "a million million features": recipe(features=10**12),
+    "a depth of a thousand million": recipe(features=3, depth=10**9),
+    "layers of a thousand million": recipe(features=3, depth=2, hidden=[10**9]),
+    "moderate numbers, whose product is terabytes": recipe(
+        features=1000, depth=1000, hidden=[30_000, 30_000]
+    ),
+    "a depth that takes long alone": recipe(features=2, depth=10**6, hidden=[1]),
+    "many partitions of many features": recipe(
+        "Chain",
+        bijections=[recipe("Permutation", index=list(range(1000)))] * 1000
+        + [recipe("Partition", features=3 * 10**6, kept=[0])] * 10,
+    ),
+    "an image of a thousand million pixels": recipe(
+        "glow", shape=[3, 2**15, 2**15], levels=1, steps=1
+    ),
+    "a grid of a flow written down": recipe(
+        "zuko_flow", features=3, kind="nsf", depth=1, hidden=[8], bins=10**9
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ABSURD)
+def test_absurd_sizes_are_refused_before_they_are_made(name, saved):
+    """What is built is in proportion to the weights beside it."""
+    described(saved, ABSURD[name])
+    with pytest.raises(kf.FileError, match="out of all proportion to its weights"):
+        kf.load(saved)
+
+
+def test_sizes_are_paid_for_before_they_are_made():
+    """The operation that would be too large is never run: no memory of that size is touched."""
+    with pytest.raises(kf.FileError, match="out of all proportion"), Allowance(10, 1000):
+        torch.ones(2**50)
+    with pytest.raises(kf.FileError, match="out of all proportion"), Allowance(10, 1000):
+        torch.ones(40)[:, None] @ torch.ones(40)[None]
+    with Allowance(10, 1000) as allowance:
+        torch.ones(40).expand(10**9, 40)  # a view, which takes no memory
+    assert (allowance.steps, allowance.numbers) == (8, 960)
+
+
+@pytest.mark.parametrize("depth", [40, 20_000])
+def test_chains_in_chains_without_end_are_refused(depth, saved):
+    """Before anything walks through them; six in each other are a model as any."""
+    config = json.loads((saved / CONFIG).read_text())
+    text = json.dumps({**config, "model": nested(6)})
+    deep = text.replace('{"name": "Chain", "arguments": {"bijections": []}}', "DEEP")
+    start, end = '{"name": "Chain", "arguments": {"bijections": [', "]}}"
+    (saved / CONFIG).write_text(deep.replace("DEEP", start * depth + end * depth))
+    with pytest.raises(kf.FileError, match="nested too deeply"):
+        kf.load(saved)
+    (saved / CONFIG).write_text(text)
+    described(saved, nested(6))
+    with pytest.raises(kf.FileError, match="has an unknown"):
+        kf.load(saved)
+
+
+TEXTS = {
+    "a byte order mark": (b"\xef\xbb\xbf{}", "is not JSON"),
+    "no UTF-8": (b'{"format": "\xe4"}', "is not JSON .*utf-8"),
+    "UTF-16": ('{"format": 1}'.encode("utf-16"), "is not JSON"),
+    "half a character": (b'{"format_version": 1, "dtype": "\\ud800"}', "is not JSON .*surrogate"),
+    "a key with two values": (b'{"format_version": 1, "format_version": 1}', "two values for one"),
+    "a number of a million digits": (b'{"format_version": ' + b"9" * 10**6 + b"}", "is not JSON"),
+    "an infinite version": (b'{"format_version": Infinity}', "has format version inf"),
+    "a million brackets": (b"[" * 10**6, "nested too deeply"),
+    "binary": (bytes(range(256)), "is not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_a_config_that_is_no_plain_json_is_refused(name, saved):
+    """Each with what is wrong with it."""
+    content, message = TEXTS[name]
+    (saved / CONFIG).write_bytes(content)
+    with pytest.raises(kf.FileError, match=message):
+        kf.load(saved)
+
+
+def test_numbers_that_no_float_can_hold_are_refused(saved):
+    """A whole number of 400 digits, where a bound is a float."""
+    described(saved, recipe(features=3, depth=2, hidden=[4], scale_bound=10**400))
+    with pytest.raises(kf.FileError, match="out of all proportion"):
+        kf.load(saved)
+    with pytest.raises(kf.FileError, match="'LeakyReLU' cannot be built from"):
+        build(recipe("LeakyReLU", negative_slope=10**400))
+
+
+def test_names_are_names_and_no_paths(saved):
+    """Neither a path nor a module is looked up by the name of a part."""
+    for name in ("../../etc/passwd", "os.system", "kappaflow.load", "__class__", "\x1b[31m"):
+        described(saved, recipe(name))
+        with pytest.raises(kf.FileError, match="is not registered"):
+            kf.load(saved)
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS, "result.json", "metrics.jsonl", "report.json"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder", "link in a circle"])
+def test_what_is_no_regular_file_is_not_read(name, kind, saved):
+    """A pipe would be waited for without end, a device read without end."""
+    path = saved / name
+    path.unlink(missing_ok=True)
+    make = {
+        "pipe": os.mkfifo,
+        "device": lambda path: path.symlink_to("/dev/zero"),
+        "folder": os.mkdir,
+        "link in a circle": lambda path: path.symlink_to(path.name),
+    }
+    make[kind](path)
+    reader = {"result.json": read_result, "metrics.jsonl": read_metrics}
+    reader |= {"report.json": read_report}
+    with pytest.raises(kf.FileError):
+        reader.get(name, kf.load)(saved)
+
+
+def test_a_file_that_is_linked_to_is_read_and_never_written(saved, tmp_path):
+    """Stores of models link to their files; a link to somewhere else is replaced by a file."""
+    elsewhere = tmp_path / "elsewhere"
+    (saved / WEIGHTS).rename(elsewhere)
+    (saved / WEIGHTS).symlink_to(elsewhere)
+    before = elsewhere.read_bytes()
+    kf.save(kf.load(saved), saved)
+    kf.save(kf.nice(2, depth=1, hidden=(4,)), saved)
+    assert elsewhere.read_bytes() == before
+    assert not (saved / WEIGHTS).is_symlink()
+
+
+HEADERS = {
+    "longer than the file": (2**62).to_bytes(8, "little") + b"{}",
+    "of nothing": bytes(8),
+    "of a tensor larger than the file": b'{"a":{"dtype":"F32","shape":[1000000000000],'
+    b'"data_offsets":[0,4000000000000]}}',
+    "of a size that wraps round": b'{"a":{"dtype":"F32","shape":[4294967296,4294967296,2],'
+    b'"data_offsets":[0,0]}}',
+    "of two tensors in one place": b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},'
+    b'"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+    "deep": b'{"a":' + b"[" * 10**5,
+}
+
+
+@pytest.mark.parametrize("name", HEADERS)
+def test_headers_that_lie_are_refused(name, saved):
+    """By safetensors, which holds every size to that of the file."""
+    header = HEADERS[name]
+    if header.startswith(b"{"):
+        header = len(header).to_bytes(8, "little") + header + bytes(4)
+    (saved / WEIGHTS).write_bytes(header)
+    with pytest.raises(kf.FileError, match="is damaged or cut short"):
+        kf.load(saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.complex64, torch.bool, torch.float64])
+def test_tensors_of_another_type_are_refused(dtype, saved):
+    """They would be converted without a word."""
+    tensors, _ = read_tensors(saved / WEIGHTS)
+    name = next(key for key, tensor in tensors.items() if tensor.is_floating_point())
+    tensors[name] = tensors[name].to(dtype)
+    write_weights(saved / WEIGHTS, tensors, read_config(saved / CONFIG))
+    with pytest.raises(kf.FileError, match=f"in {dtype}, the model wants torch.float32"):
+        kf.load(saved)
+
+
+@pytest.mark.parametrize("notes", ["[" * 10**5, "[1]", '"a"', '{"digest": 1, "digest": 1}', "{}"])
+def test_notes_that_are_none_are_refused(notes, saved):
+    """What the header says beside tensors is JSON of a stranger too."""
+    save_file({"a": torch.zeros(1)}, saved / WEIGHTS, {"kappaflow": notes})
+    with pytest.raises(kf.FileError):
+        kf.load(saved)
+
+
+def test_a_large_config_is_not_read(saved):
+    """256 MiB are more than any model says of itself; this file is a hole, of no size on disk."""
+    with (saved / CONFIG).open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(kf.FileError, match="larger than 256 MiB"):
+        kf.load(saved)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    """Whole and with a right digest, but of nothing that this training knows."""
+    from kappaflow.training.checkpoint import write_checkpoint
+
+    flow, x = kf.real_nvp(2, depth=2, hidden=(4,)), torch.randn(60, 2)
+    kf.fit(flow, x, max_epochs=1, out=tmp_path)
+    (tmp_path / "result.json").unlink()
+    groups, progress = read_checkpoint(tmp_path)
+    for wrong in (
+        ({}, progress),
+        ({**groups, "optimizer": {"x.y": torch.zeros(1)}}, progress),
+        (groups, {"epoch": "one"} | {"other": 1}),
+        (groups, {**progress, "history": [float("nan")]}),
+    ):
+        write_checkpoint(tmp_path, *wrong)
+        with pytest.raises(kf.FileError, match="is not of this training"):
+            kf.fit(kf.real_nvp(2, depth=2, hidden=(4,)), x, max_epochs=1, out=tmp_path)
+
+
+def test_what_a_model_says_has_one_digest():
+    """The digest is over what was read, so that what is written again is the same."""
+    config = ModelConfig(dtype="float32", model=recipe(features=2, depth=2))
+    assert ModelConfig.model_validate(json.loads(config.model_dump_json())) == config
