@@ -4,6 +4,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+collect_ignore = ["rank_cases.py"]  # a program: it registers names that are registered once
 
 
 @pytest.fixture(autouse=True)

@@ -21,10 +21,11 @@ LOCK = ".lock"
 def locked(folder: str | Path) -> Iterator[None]:
     """Keeps other processes from writing to a folder for as long as it is entered.
 
-    The folder is made if it is missing, and removed if nothing was written to it; what was left in
-    it by a process that was killed in the middle of a write is removed. Where a file
-    system has no locks, or nothing can be written, there is nothing to be kept from. The thread
-    that has entered may enter again. Under torchrun the first rank has the lock for all.
+    The folder is made if it is missing, with its parents, and these are removed if nothing was
+    written to it; what was left in it by a process that was killed in the middle of a write is
+    removed. Where a file system has no locks, or nothing can be written, there is nothing to be
+    kept from. The thread that has entered may enter again. Under torchrun the first rank has the
+    lock for all.
 
     Args:
         folder: For those who ask for a lock; others read and write as they like.
@@ -35,8 +36,9 @@ def locked(folder: str | Path) -> Iterator[None]:
     if not is_first():
         yield
         return
-    missing = not Path(folder).exists()
-    place = make_directory(folder).resolve()
+    place = Path(folder).resolve()
+    missing = [one for one in (place, *place.parents) if not one.exists()]
+    make_directory(folder)
     lock = FileLock(place / LOCK, timeout=0, is_singleton=True)
     try:
         lock.acquire()
@@ -57,9 +59,9 @@ def locked(folder: str | Path) -> Iterator[None]:
             with suppress(OSError):
                 (place / LOCK).unlink(missing_ok=True)
         lock.release()
-        if missing:
+        for one in missing:
             with suppress(OSError):
-                place.rmdir()
+                one.rmdir()
 
 
 def _sign(path: Path) -> None:

@@ -12,7 +12,7 @@ from kappaflow.conditioning import layers_of
 from kappaflow.testing.contract import dense_jacobian
 
 ATTAINED = 1e-6  # where a hundredth was asked for
-LOST = 3e-3  # what products in float32 miss by at the least, in the cases here
+LOST = 2e-3  # what products in float32 miss by at the least, in the cases here
 
 
 def stretching(n, condition_number, seed=0):

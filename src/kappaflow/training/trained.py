@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -96,13 +96,14 @@ def trained(
 
     def started() -> None:
         if folder is not None:
+            kept.enter_context(locked(folder.path))
             folder.start(flow)
 
     finished = of_first(opened)
     if finished is not None:
         flow.load_state_dict(finished[1])
         return _stored_result(flow, finished[0])
-    with nullcontext() if out is None else locked(out):
+    with ExitStack() as kept:
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             fit_units(flow, train)

@@ -14,6 +14,7 @@ from kappaflow.diagnosis.measures.log_dets import LogDets
 LOST = 1e-3
 # Of a log_det, in units of rounding: as in kappaflow.testing, where right flows need 5.
 SAFETY = 10.0
+UNSEEN = 1e-12  # nats: the last digits of float64, which differ from processor to processor
 ROUNDED = 1e-3  # of an error is left in float64 where it was rounding
 
 
@@ -77,6 +78,7 @@ def _log_det_errors(m: Measured) -> dict[str, tuple[float, float] | None]:
     condition number over the depth. The inverse is called at a latent, and where the round trip
     misses by more than rounding, that is what its log_det may differ by. A log_det that turns
     quickly (splines near a knot) may differ by what rounding of its argument does to it as well.
+    Below `UNSEEN` nothing is an error.
     """
     lost = m.profile.eps * m.profile.condition_number.amax(dim=0)
     missed = m.profile.round_trip_data[0] / m.norm_data.clamp_min(1)
@@ -96,7 +98,7 @@ def _log_det_errors(m: Measured) -> dict[str, tuple[float, float] | None]:
 def _worst_above(error: Tensor, tolerance: Tensor, judged: Tensor) -> tuple[float, float] | None:
     """Returns the largest error above its tolerance among the points that can be judged."""
     error = error.abs().nan_to_num(torch.inf)
-    above = judged & (error > tolerance)
+    above = judged & (error > tolerance.clamp_min(UNSEEN))
     if not above.any():
         return None
     row = int((error * above).nan_to_num(0).argmax())
