@@ -19,7 +19,7 @@ from kappaflow.data.matrix import load_matrix
 from kappaflow.data.open_pieces import open_pieces
 from kappaflow.errors import KappaflowError
 from kappaflow.files import CONFIG, WEIGHTS, read_config, write_weights
-from kappaflow.report import read_report, render
+from kappaflow.report import draw_again
 from kappaflow.runs.stored import read_finished, read_run
 from kappaflow.storage import read_tensors
 from kappaflow.training import read_metrics, read_result
@@ -100,7 +100,7 @@ def _run(path: Path) -> object:
 
 
 def _report(path: Path) -> object:
-    return render(read_report(path.parent))  # pyright: ignore[reportArgumentType]
+    return draw_again(path.parent)
 
 
 def _metrics(path: Path) -> object:

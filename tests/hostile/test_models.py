@@ -2,20 +2,25 @@
 
 import json
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 import kappaflow as kf
 from kappaflow.allowance import Allowance
+from kappaflow.data.matrix import load_matrix
 from kappaflow.files import CONFIG, WEIGHTS, ModelConfig, read_config, write_weights
 from kappaflow.registry import build
-from kappaflow.report import read_report
+from kappaflow.report import draw_again, read_report
 from kappaflow.storage import read_tensors
 from kappaflow.testing.contract import jittered
 from kappaflow.training import read_metrics, read_result
 from kappaflow.training.checkpoint import read_checkpoint
+
+GOLD = Path(__file__).parents[1] / "report" / "gold" / "report.json"
 
 
 @pytest.fixture
@@ -247,3 +252,23 @@ def test_what_a_model_says_has_one_digest():
     """The digest is over what was read, so that what is written again is the same."""
     config = ModelConfig(dtype="float32", model=recipe(features=2, depth=2))
     assert ModelConfig.model_validate(json.loads(config.model_dump_json())) == config
+
+
+def test_a_report_whose_numbers_do_not_fit_each_other_is_not_drawn(tmp_path):
+    """Each of them is a number, and the rows of the pairs are too short."""
+    content = json.loads(GOLD.read_text())
+    content["pairs"]["data"][0] = []
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(kf.FileError, match="its numbers do not fit each other"):
+        draw_again(tmp_path)
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_an_archive_of_another_age_is_no_matrix(tmp_path):
+    """Its version is one that nobody can read."""
+    np.savez(tmp_path / "t.npz", x=np.eye(2))
+    content = (tmp_path / "t.npz").read_bytes()
+    place = content.index(b"PK\x01\x02") + 6
+    (tmp_path / "t.npz").write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    with pytest.raises(kf.FileError, match="is damaged"):
+        load_matrix(str(tmp_path / "t.npz"))

@@ -18,11 +18,9 @@ def report(run: Path, /, *, json: Annotated[bool, Parameter(negative=())] = Fals
     json
         Print the numbers as JSON instead.
     """
-    from kappaflow.report import read_report, write_report
+    from kappaflow.report import draw_again, read_report
 
-    content = read_report(run)
     if json:
-        tell(content.model_dump_json(indent=2))
+        tell(read_report(run).model_dump_json(indent=2))
         return
-    write_report(content, run)
-    tell(run / "report.html")
+    tell(draw_again(run))

@@ -25,7 +25,7 @@ from kappaflow.report.diagnosis_page import render_diagnosis, write_diagnosis
 from kappaflow.report.faces_content import FacesReport, FacesRun, FacesSize
 from kappaflow.report.faces_page import render_faces
 from kappaflow.report.factors import render_factors
-from kappaflow.report.files import AnyReport, read_report, read_report_on, write_report
+from kappaflow.report.files import AnyReport, draw_again, read_report, read_report_on, write_report
 from kappaflow.report.image_content import (
     ImageLikelihood,
     ImageReport,
@@ -60,6 +60,7 @@ __all__ = [
     "Spread",
     "Weighted",
     "encoded",
+    "draw_again",
     "read_report",
     "read_report_on",
     "render",

@@ -84,6 +84,28 @@ def read_report_on(folder: str | Path, kind: type[R]) -> R:
     return report
 
 
+def draw_again(folder: str | Path) -> Path:
+    """Draws the page of the report that `write_report` left in a folder anew.
+
+    Args:
+        folder: The folder with report.json.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        FileError: As for `read_report`, or the numbers do not fit each other.
+    """
+    report = read_report(folder)
+    try:
+        return write_report(report, folder)
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
+        raise FileError(
+            f"{Path(folder) / NUMBERS} cannot be drawn, its numbers do not fit each other: "
+            f"{error}."
+        ) from None
+
+
 def to_json(report: AnyReport) -> str:
     """Returns a report as JSON text, nan and infinities as the strings "NaN" and "Infinity"."""
     return report.model_dump_json(indent=2) + "\n"

@@ -1,0 +1,18 @@
+"""The part of the fault suite that mutates files, with few of them."""
+
+import pytest
+from faults.hostile import hostile, made
+
+
+@pytest.mark.slow
+def test_mutated_files_are_results_or_sentences_and_work_goes_on(tmp_path):
+    """Two of each kind; asked again nothing is loaded twice, and inputs are the same ones."""
+    found = list(hostile(long=False, seed=3, folder=tmp_path, total=52))
+    assert len(found) == 26
+    assert all(one.tried == one.survived == 2 and one.lost == 0 for one in found)
+    done = (tmp_path / "hostile.jsonl").read_bytes()
+    assert list(hostile(long=False, seed=3, folder=tmp_path, total=52)) == found
+    assert (tmp_path / "hostile.jsonl").read_bytes() == done
+    assert (
+        made(tmp_path, "npz", 1, 3) == made(tmp_path, "npz", 1, 3) != made(tmp_path, "npz", 0, 3)
+    )

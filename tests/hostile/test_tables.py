@@ -1,0 +1,172 @@
+"""Tables of strangers: what is small on disk is neither large in memory nor long in time."""
+
+import gzip
+import pickletools
+import re
+import struct
+import zipfile
+
+import numpy as np
+import polars as pl
+import pytest
+
+from kappaflow.data import load_images, load_table, room
+from kappaflow.errors import FileError, KappaflowError
+
+ROOM = 2**22
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """A machine of 4 MiB, so that bombs can be small."""
+    monkeypatch.setattr(room, "memory_bytes", lambda: ROOM)
+
+
+def bomb_npz(path):
+    np.savez_compressed(path, x=np.zeros(ROOM))
+
+
+def bomb_gz(path):
+    path.write_bytes(gzip.compress(b"a,b\n" + b"1,2\n" * ROOM))
+
+
+def bomb_parquet(path):
+    pl.DataFrame({"a": np.zeros(ROOM)}).write_parquet(path)
+
+
+def bomb_arrow(path):
+    pl.DataFrame({"a": np.zeros(ROOM)}).write_ipc(path, compression="zstd")
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [("t.npz", bomb_npz), ("t.csv.gz", bomb_gz), ("t.parquet", bomb_parquet)]
+    + [("t.arrow", bomb_arrow)],
+)
+def test_a_bomb_is_refused_by_the_size_that_it_unpacks_to(name, write, narrow, tmp_path):
+    """A file of some KB that would need more than there is."""
+    write(tmp_path / name)
+    assert (tmp_path / name).stat().st_size < ROOM // 16
+    with pytest.raises(FileError, match="would unpack to .* more than the .* room for"):
+        load_table(tmp_path / name)
+
+
+def test_a_gzipped_bomb_of_images_is_refused(narrow, tmp_path):
+    """Its header promises what it holds."""
+    header = struct.pack(">IIII", 0x803, ROOM, 2, 2)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(header + bytes(4 * ROOM)))
+    with pytest.raises(FileError, match="would unpack to"):
+        load_images(path)
+
+
+def test_an_archive_that_lies_about_its_sizes_is_refused(tmp_path):
+    """The directory says ten bytes of what has thousands."""
+    path = tmp_path / "t.npz"
+    np.savez_compressed(path, x=np.arange(1000.0))
+    content, size = path.read_bytes(), zipfile.ZipFile(path).infolist()[0].file_size
+    said = struct.pack("<I", size)
+    assert content.count(said) >= 1
+    path.write_bytes(content.replace(said, struct.pack("<I", 10)))
+    with pytest.raises(FileError, match="is damaged"):
+        load_table(path)
+
+
+def test_names_in_an_archive_are_names_of_columns(tmp_path):
+    """Nothing is unpacked to a place that the archive names."""
+    np.savez(tmp_path / "in.npz", x=np.arange(3.0))
+    with zipfile.ZipFile(tmp_path / "in.npz") as archive:
+        content = archive.read("x.npy")
+    with zipfile.ZipFile(tmp_path / "t.npz", "w") as archive:
+        archive.writestr("../../escaped.npy", content)
+        archive.writestr("/etc/escaped.npy", content)
+    assert load_table(tmp_path / "t.npz").columns == ("../../escaped", "/etc/escaped")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["in.npz", "t.npz"]
+
+
+def npy(shape, descr="<f8"):
+    """Returns an npy file of a shape, and 64 bytes of numbers."""
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    padded = header + b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (npy((10**12,)), "promises an array of shape"),
+        (npy((10**12,), "|S0"), "promises an array of shape"),
+        (npy((2**40, 2**40)), "promises an array of shape"),
+        (npy((0, 10**9)), "has 1,000,000,000 columns"),
+        (npy((8,), "|O"), "holds pickled objects"),
+        (npy((-8,)), "is damaged"),
+        (npy("eval('1')"), "is damaged"),
+        (npy("[" * 5000), "is damaged"),
+    ],
+)
+def test_an_array_whose_header_lies_is_refused(content, message, tmp_path):
+    """Before anything of the size that it promises is made."""
+    (tmp_path / "t.npy").write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        load_table(tmp_path / "t.npy")
+
+
+def test_a_million_columns_are_refused(tmp_path):
+    """Each takes its time."""
+    text = ",".join(f"c{i}" for i in range(150_000)) + "\n" + ",".join(["1"] * 150_000)
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(FileError, match="columns, more than the 100,000"):
+        load_table(tmp_path / "t.csv")
+
+
+TEXTS = {
+    "a NUL byte": b"a,b\n1,\x002\n",
+    "Latin 1": b"a,b\n1,\xe4\n",
+    "a quote that stays open": b'a,b\n"1,2\n' * 3,
+    "ragged rows": b"a,b\n1,2,3\n",
+    "nothing but separators": b"," * 1000,
+    "a field of 20 MB": b"a,b\n1," + b"x" * (20 * 2**20) + b"\n",
+    "one line of 20 MB": b"1" * (20 * 2**20),
+    "mixed line ends": b"a,b\r1,2\n3,4\r\n",
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_text_that_is_no_table_is_one_sentence(name, tmp_path):
+    """Or a table, where one can be made of it; never another exception."""
+    (tmp_path / "t.csv").write_bytes(TEXTS[name])
+    try:
+        said = f"{len(load_table(tmp_path / 't.csv').values)} rows"
+    except KappaflowError as error:
+        said = str(error)
+    assert said and "\n" not in said
+
+
+def number(name):
+    """Returns the byte of an instruction of pickles."""
+    return next(one.code for one in pickletools.opcodes if one.name == name).encode("latin-1")
+
+
+def test_a_batch_that_asks_for_much_is_refused(tmp_path):
+    """Bytes made over and over, and keys of tuples in tuples, whose comparison has no end."""
+    text = b"X" + struct.pack("<I", 2**16) + b"a" * 2**16
+    given = text + b"X\x06\x00\x00\x00latin1" + number("TUPLE2") + b"q\x00" + number("POP")
+    encode = b"c_codecs\nencode\nq\x01"
+    over = b"\x80\x02" + encode + given.replace(number("POP"), b"") + number("REDUCE")
+    over += (b"h\x01h\x00" + number("REDUCE")) * 10_000 + b"."
+    (tmp_path / "data_batch_1").write_bytes(over)
+    with pytest.raises(FileError, match="repeats its bytes"):
+        load_images(tmp_path / "data_batch_1")
+    twice = b"q\x00h\x00" + number("TUPLE2")
+    deep = b"\x80\x02}" + b")" + twice * 60 + b"K\x01" + number("SETITEM") + b"."
+    (tmp_path / "data_batch_1").write_bytes(deep)
+    with pytest.raises(FileError, match=re.escape("a str is missing")):
+        load_images(tmp_path / "data_batch_1")
+
+
+def test_many_marks_on_a_deep_stack_take_no_square_of_time(tmp_path):
+    """300,000 values, then as many empty tuples: each mark is found from the top."""
+    content = b"\x80\x02" + b"N" * 300_000 + b"(t" * 300_000 + b"."
+    (tmp_path / "data_batch_1").write_bytes(content)
+    with pytest.raises(FileError, match="is damaged"):
+        load_images(tmp_path / "data_batch_1")
