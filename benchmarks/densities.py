@@ -225,15 +225,15 @@ def density_tables(lines: list[Line], seconds: float | None = None) -> dict[str,
     longest = max(line["seconds"] for line in lines) if seconds is None else seconds
     head = [
         "",
+        "held-out NLL [nats]",
+        "condition number, median",
+        "95 %",
         "model, layers of width",
         "options",
         "learning rate",
         "parameters",
         "epochs",
         "processor time [s]",
-        "held-out NLL [nats]",
-        "condition number, median",
-        "95 %",
     ]
     return {
         table: markdown(head, list(_rows(lines, table, longest)))
@@ -253,15 +253,15 @@ def _rows(lines: list[Line], table: str, seconds: float) -> Iterator[list[str]]:
                 nll += f" ({len(tried) - len(of)} of {len(tried)} seeds ended not finite)"
             yield [
                 family,
+                nll,
+                f"{median(line['condition_number_median'] for line in of):.3g}",
+                f"{median(line['condition_number_p95'] for line in of):.3g}",
                 f"{of[0]['model']}, {of[0]['depth']} of {of[0]['width']}",
                 of[0]["options"],
                 f"{of[0]['learning_rate']:g}",
                 f"{of[0]['parameters']:,}",
                 f"{median(line['epochs'] for line in of):.0f}",
                 f"{median(line['time_s'] for line in of):.0f}",
-                nll,
-                f"{median(line['condition_number_median'] for line in of):.3g}",
-                f"{median(line['condition_number_p95'] for line in of):.3g}",
             ]
 
 
