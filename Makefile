@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Small products are quicker on one thread, and tests run in one process a core.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test test-slow lint types docs bench faults faults-short release-check clean
+.PHONY: setup demo test test-slow lint types docs bench faults faults-short release-check lock clean
 
 setup: $(VENV)/.ready
 
@@ -54,6 +54,12 @@ faults-short: setup
 
 release-check:
 	PYTHON=$(PYTHON) tools/release_check.sh
+
+# The exact versions that CI installs. Versions for one kind of processor (+cpu) are taken as those for any.
+lock: setup
+	@{ echo '# What CI installs, exactly: made by `make lock` in a new environment. A constraint for pip; users have ranges.'; \
+		$(BIN)/pip freeze --all --exclude-editable | sed '/^pip==/d; s/+[a-z0-9.]*$$//'; } > .ci/constraints.txt
+	@git diff --stat -- .ci/constraints.txt
 
 clean:
 	rm -rf $(VENV) docs/_build runs

@@ -1,12 +1,39 @@
 """What a package says of itself is the same in each place that says it."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import kappaflow
 
 ROOT = Path(__file__).parents[1]
+PART_OF = {"pydantic-core": "pydantic"}  # one version of it for each of pydantic's
+PACKAGE = ROOT / "src" / "kappaflow"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name != "all"}
+
+
+def names(lines):
+    """Returns the packages that requirements name."""
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def imported(path):
+    """Returns the packages that a file imports, from other places than this project and Python."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"kappaflow"}
 
 
 def test_the_citation_and_the_changelog_have_the_version():
@@ -24,10 +51,47 @@ def test_types_are_announced():
 
 def test_all_has_every_extra_that_users_meet():
     """`pip install 'kappaflow[all]'` leaves nothing out, whatever extra is added."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
-    (line,) = extras["all"]
+    (line,) = PROJECT["optional-dependencies"]["all"]
     named = set(re.search(r"\[(.*)\]", line)[1].split(","))
-    assert set(extras) - named - {"all"} <= {"tune", "zuko"}
-    assert set(extras["zuko"]) <= set(extras["bench"])
+    assert set(EXTRAS) - named <= {"tune", "zuko"}
+    assert set(EXTRAS["zuko"]) <= set(EXTRAS["bench"])
+
+
+def test_what_is_imported_is_declared():
+    """A package that merely comes along with another one may be gone tomorrow."""
+    declared = names([
+        *PROJECT["dependencies"],
+        *(line for more in EXTRAS.values() for line in more),
+    ])
+    known = packages_distributions()
+    for path in PACKAGE.rglob("*.py"):
+        for name in imported(path):
+            came = {canonicalize_name(one) for one in known.get(name, [name])}
+            came = {PART_OF.get(one, one) for one in came}
+            assert came & declared, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_what_ci_installs_is_within_the_ranges():
+    """A constraint that no range allows would stop an installation, a missing one is a draw."""
+    lines = (ROOT / ".ci" / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pinned = {canonicalize_name(name): version for name, version in pinned.items()}
+    installed = [name for name in EXTRAS if name not in ("tune", "zuko")]
+    wanted = [*PROJECT["dependencies"], *(line for name in installed for line in EXTRAS[name])]
+    for line in wanted:
+        requirement = Requirement(line)
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{line}, but {version}"
+
+
+@pytest.mark.parametrize("extra", [None, *EXTRAS])
+def test_the_documentation_names_each_dependency(extra):
+    """The page says what each is for."""
+    page = (ROOT / "docs" / "dependencies.md").read_text()
+    if extra is None:
+        table = page[: page.index("| extra |")]
+        listed = set(re.findall(r"^\| ([a-z0-9-]+) \|", table, re.MULTILINE)) - {"package"}
+        assert listed == names(PROJECT["dependencies"])
+    else:
+        (row,) = re.findall(rf"^\| {extra} \| (.*) \| .* \|$", page, re.MULTILINE)
+        assert {canonicalize_name(name) for name in row.split(", ")} == names(EXTRAS[extra])
