@@ -3,11 +3,13 @@
 import ast
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from kappaflow.cli import app
 from kappaflow.cli.app import main
 
 COMMANDS = Path(__file__).parents[2] / "src" / "kappaflow" / "cli"
@@ -33,6 +35,17 @@ def test_names_of_columns_send_no_commands_to_a_terminal(tmp_path, capsys):
     said = capsys.readouterr()
     assert "\\x1b]0;owned\\x07\\x9b31m" in said.err
     assert not {"\x1b", "\x07", "\x9b"} & set(said.err + said.out)
+
+
+def test_a_warning_is_a_line_without_commands(capfd, monkeypatch):
+    """Python's own way shows a line of our code, and passes names on as they are."""
+    monkeypatch.setattr(
+        app, "app", lambda *words, **how: warnings.warn("of \x1b[31mred", UserWarning)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main([]) == 0
+    assert capfd.readouterr().err == "kappaflow: warning: of \\x1b[31mred\n"
 
 
 def test_all_commands_print_in_one_way():

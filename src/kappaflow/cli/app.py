@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -60,7 +61,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     words = sys.argv[1:] if tokens is None else tokens
     try:
-        with _stopped_by_sigterm():
+        with _stopped_by_sigterm(), _warnings_in_words():
             done = app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         return _complain(str(error), USAGE)
@@ -102,7 +103,19 @@ def _stopped_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextmanager
+def _warnings_in_words() -> Iterator[None]:
+    """Makes a warning a line like any other of ours: without a line of code, and printable."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *where, **how: _say(f"warning: {message}")
+        yield
+
+
 def _complain(message: str, status: int) -> int:
+    _say(message)
+    return status
+
+
+def _say(message: str) -> None:
     who = f"rank {rank()}: " if rank() else ""
     tell(f"kappaflow: {who}{' '.join(message.split())}", file=sys.stderr)
-    return status

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from kappaflow.cli.printable import printable
+
 
 @contextmanager
 def words_shown(*, visible: bool | None = None) -> Iterator[Callable[[str], None]]:
@@ -28,4 +30,4 @@ def words_shown(*, visible: bool | None = None) -> Iterator[Callable[[str], None
     )
     with Progress(*columns, console=console, transient=True) as shown:
         task = shown.add_task("", total=None)
-        yield lambda text: shown.update(task, description=text)
+        yield lambda text: shown.update(task, description=printable(text))
