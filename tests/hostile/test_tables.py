@@ -100,6 +100,7 @@ def npy(shape, descr="<f8"):
         (npy((0, 10**9)), "has 1,000,000,000 columns"),
         (npy((8,), "|O"), "holds pickled objects"),
         (npy((-8,)), "is damaged"),
+        (npy((-2, -4)), "is damaged"),
         (npy("eval('1')"), "is damaged"),
         (npy("[" * 5000), "is damaged"),
     ],

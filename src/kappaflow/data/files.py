@@ -181,7 +181,9 @@ def _array(file: BinaryIO, size: int, subject: str) -> NDArray[Any]:
     file.seek(0)
     major, _ = read_magic(file)
     shape, _, dtype = (read_array_header_1_0 if major == 1 else read_array_header_2_0)(file)
-    if not dtype.hasobject and math.prod(shape) * max(1, dtype.itemsize) > size - file.tell():
+    promised = math.prod(shape) * max(1, dtype.itemsize)
+    negative = any(length < 0 for length in shape)
+    if negative or (not dtype.hasobject and promised > size - file.tell()):
         raise FileError(
             f"{subject} is damaged or cut off: it promises an array of shape {shape} and holds "
             f"{size - file.tell()} bytes."
