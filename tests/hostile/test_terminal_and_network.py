@@ -39,9 +39,11 @@ def test_names_of_columns_send_no_commands_to_a_terminal(tmp_path, capsys):
 
 def test_a_warning_is_a_line_without_commands(capfd, monkeypatch):
     """Python's own way shows a line of our code, and passes names on as they are."""
-    monkeypatch.setattr(
-        app, "app", lambda *words, **how: warnings.warn("of \x1b[31mred", UserWarning)
-    )
+
+    def warns(*words, **how):
+        warnings.warn("of \x1b[31mred", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(app, "app", warns)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         assert main([]) == 0
