@@ -106,9 +106,9 @@ def marked():
     return kf.fit(kf.Flow(kf.StandardNormal(3), chain), x, validation=rows(40), **EPOCHS)
 
 
-def in_bfloat16():
-    """Trains in float32, with products in bfloat16."""
-    return kf.fit(flow().float(), rows(), precision="bf16", **EPOCHS)
+def narrow(precision):
+    """Trains in float32, with products in a narrow type."""
+    return kf.fit(flow().float(), rows(), precision=precision, **EPOCHS)
 
 
 CASES = {
@@ -120,7 +120,8 @@ CASES = {
     "recompute": lambda: in_mode("recompute"),
     "invert": lambda: in_mode("invert"),
     "a row that is not finite": marked,
-    "bfloat16": in_bfloat16,
+    "bfloat16": lambda: narrow("bf16"),
+    "float16": lambda: narrow("fp16"),
 }
 
 

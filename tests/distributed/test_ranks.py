@@ -36,11 +36,11 @@ def test_two_ranks_come_to_what_one_process_does(together, name):
     assert set(one) == set(alone) == set(other)
     for key, value in alone.items():
         assert torch.equal(one[key], other[key]), key
-        allowed = EXACT if name != "bfloat16" else {"rtol": 0.05, "atol": 0.05}
+        allowed = EXACT if name not in {"bfloat16", "float16"} else {"rtol": 0.05, "atol": 0.05}
         torch.testing.assert_close(one[key], value, **allowed, msg=key)
     if name == "a row that is not finite":
         assert one["skipped_steps"].tolist() == [1, 2]
-    else:
+    elif name != "float16":  # where a scale that was too large is found by skipping a step
         assert one["skipped_steps"].sum() == 0
 
 

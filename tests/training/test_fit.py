@@ -10,7 +10,6 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.stack import CouplingStack
 from kappaflow.training.settings import Settings
 
 ENTROPY_1 = 0.5 * math.log(2 * math.pi * math.e)  # of N(0, 1), nats
@@ -559,39 +558,6 @@ def test_a_result_without_its_history_is_no_result(tmp_path):
     (tmp_path / "run/result.json").write_text('{"validation_nll": 1.0}')
     with pytest.raises(kf.FileError, match="lacks 'best_epoch'"):
         kf.fit(small(), x, max_epochs=1, out=tmp_path / "run")
-
-
-def test_bf16_narrows_the_products_of_training_steps_only(monkeypatch):
-    """Validation, weights and log_dets stay in float32, and the likelihood hardly moves."""
-    kinds = set()
-    original = CouplingStack._kind_of_products
-
-    def watched(stack, x, direction):
-        kind = original(stack, x, direction)
-        kinds.add((kind, torch.is_grad_enabled()))
-        return kind
-
-    monkeypatch.setattr(CouplingStack, "_kind_of_products", watched)
-    x = torch.randn(600, 3, generator=torch.Generator().manual_seed(0))
-    x[:, 1] += x[:, 0] ** 2
-    found = {}
-    for precision in ("full", "bf16"):
-        kinds.clear()
-        torch.manual_seed(0)
-        flow = kf.real_nvp(3, depth=4, hidden=(16,))
-        found[precision] = kf.fit(flow, x, max_epochs=4, precision=precision).validation_nll
-        narrow = torch.float32 if precision == "full" else torch.bfloat16
-        assert kinds == {(narrow, True), (torch.float32, False)}
-        assert {p.dtype for p in flow.parameters()} == {torch.float32}
-    assert found["bf16"] != found["full"]
-    assert found["bf16"] == pytest.approx(found["full"], abs=0.03)
-
-
-def test_bf16_is_for_float32_flows():
-    """A flow in float64 was made for its digits."""
-    flow = kf.real_nvp(2, depth=2, hidden=(4,)).double()
-    with pytest.raises(kf.ArgumentError, match='float32 for precision="bf16", got torch.float64'):
-        kf.fit(flow, torch.randn(50, 2).double(), max_epochs=1, precision="bf16")
 
 
 @pytest.mark.parametrize("moment", ["_step", "_measured"])

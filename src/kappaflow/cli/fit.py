@@ -60,7 +60,7 @@ def fit(
     batch_size: Whole | None = None,
     learning_rate: float | None = None,
     patience: Whole | None = None,
-    precision: Literal["full", "bf16"] | None = None,
+    precision: Literal["full", "bf16", "fp16"] | None = None,
     device: str | None = None,
     seed: Whole = 0,
     tensorboard: Path | None = None,
@@ -128,8 +128,8 @@ def fit(
     patience
         Epochs without improvement after which training ends.
     precision
-        bf16 trains with the products of the conditioners in bfloat16; scores, samples and reports
-        are in full precision all the same.
+        bf16 or fp16 trains with the products of the conditioners in bfloat16 or float16; scores,
+        samples and reports are in full precision all the same.
     device
         Where to train: cpu (the default) or cuda, also as cuda:1.
     seed

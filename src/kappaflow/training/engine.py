@@ -3,11 +3,10 @@
 import logging
 import warnings
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins import DoublePrecision, MixedPrecision
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -16,27 +15,10 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.ranks import ranks, ranks_here
 from kappaflow.training.agreement import lost_ranks_in_words
+from kappaflow.training.precision import numbers_of
 from kappaflow.training.rows import AnyRows
 
 PATIENCE = timedelta(seconds=45)  # with the gradients of another rank
-
-
-class _AsGiven:
-    """Leaves points and log_probs as they are, which Fabric rounds on their way through ranks."""
-
-    def convert_input(self, data: Any) -> Any:  # noqa: ANN401
-        return data
-
-    def convert_output(self, data: Any) -> Any:  # noqa: ANN401
-        return data
-
-
-class _Double(_AsGiven, DoublePrecision):
-    pass
-
-
-class _Mixed(_AsGiven, MixedPrecision):
-    pass
 
 
 class Together(DDPStrategy):
@@ -58,9 +40,7 @@ class Together(DDPStrategy):
         )
 
 
-def engine(
-    flow: Flow, device: str | torch.device | None, precision: Literal["full", "bf16"] = "full"
-) -> Fabric:
+def engine(flow: Flow, device: str | torch.device | None, precision: str = "full") -> Fabric:
     """Returns the engine, the flow where it trains; there has to be something to train.
 
     Under torchrun it is that of all ranks, which have found each other when it is returned.
@@ -97,7 +77,7 @@ def _fabric(flow: Flow, device: str | torch.device | None, precision: str) -> Fa
         wanted = torch.device("meta")
     if wanted.type not in {"cpu", "cuda"}:
         raise ArgumentError(f'\'device\' should be "cpu" or "cuda", got {device!r}.')
-    told = _precision(flow, precision, wanted.type)
+    told = numbers_of(flow.dtype, precision, wanted.type)
     if ranks() > 1:
         return _together(wanted.type, device, told)
     if wanted.type == "cpu":
@@ -141,18 +121,3 @@ def _together(kind: str, device: str | torch.device | None, told: dict[str, Any]
     with lost_ranks_in_words():
         fabric.launch()
     return fabric
-
-
-def _precision(flow: Flow, wanted: str, device: str) -> dict[str, Any]:
-    """Returns what Fabric is to be told of the types of numbers."""
-    if flow.dtype not in {torch.float32, torch.float64}:
-        raise ArgumentError(
-            f"'flow' should be float32 or float64 to be trained, got {flow.dtype}."
-        )
-    if wanted == "full":
-        if flow.dtype == torch.float64:
-            return {"plugins": _Double()}
-        return {"precision": "32-true"}
-    if flow.dtype != torch.float32:
-        raise ArgumentError(f"'flow' should be float32 for precision=\"bf16\", got {flow.dtype}.")
-    return {"plugins": _Mixed("bf16-mixed", device)}  # by its name it prints a line

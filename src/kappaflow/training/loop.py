@@ -28,6 +28,7 @@ from kappaflow.training.measure import (
     peak_memory_bytes,
     units_log_det,
 )
+from kappaflow.training.precision import lowered_scale, restore_scale, scale_state
 from kappaflow.training.rows import AnyRows, Rows
 from kappaflow.training.settings import Settings
 from kappaflow.training.stepping import clipped_step, optimizer_of
@@ -51,6 +52,7 @@ class Progress:
     time_s: float = 0.0
     history: list[Figures] = field(default_factory=list)
     price: Price = field(default_factory=Price)
+    scale: dict[str, float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Progress":
@@ -137,6 +139,7 @@ class Training:
         self.optimizer.load_state_dict({**current, "state": entries})
         self.progress = Progress.of(progress)
         self.budget = self._budget()
+        restore_scale(self.fabric, self.progress.scale)
 
     def plain_progress(self) -> dict[str, Any]:
         """Returns the progress in plain numbers, as `restore` takes it."""
@@ -208,18 +211,20 @@ class Training:
                 self.average.update(self.progress.updates)
                 self.progress.skipped_in_row = 0
                 return nll
-        self._skip(batch, finite=bool(torch.isfinite(loss)))
+            scale = lowered_scale(self.fabric)
+            if scale is not None:
+                self._skip(f"gradients in float16 at a scale of {scale:g}")
+                return None
+        # Where ranks differ, one whose own loss was not finite says where it comes from.
+        self._skip(min(of_all((bool(torch.isfinite(loss)), blame(self.flow, batch))))[1])
         return None
 
-    def _skip(self, batch: Rows, *, finite: bool) -> None:
-        """Counts a step that was not finite; many in a row end the training.
-
-        Where ranks differ, one whose own loss was not finite says where it comes from.
-        """
+    def _skip(self, blamed: str) -> None:
+        """Counts a step that was not finite; many in a row end the training."""
         progress = self.progress
         progress.skipped_steps += 1
         progress.skipped_in_row += 1
-        progress.blamed = min(of_all((finite, blame(self.flow, batch))))[1]
+        progress.blamed = blamed
         if progress.skipped_in_row < self.settings.most_skipped:
             return
         self.load_best()
@@ -264,7 +269,7 @@ class Training:
             "blamed": progress.blamed,
             **of_first(partial(self._costs, started)),
         }
-        progress.time_s = figures["time_s"]
+        progress.time_s, progress.scale = figures["time_s"], scale_state(self.fabric)
         progress.history.append(plain(figures))
         return progress.history[-1]
 

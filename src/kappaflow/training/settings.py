@@ -33,9 +33,10 @@ class Settings(BaseModel):
             than an epoch.
         most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
         seed: Decides the order of the rows, and what random layers draw.
-        precision: "full", or "bf16": the products of the conditioners in bfloat16 while training.
-            Couplings, log_dets and weights stay as they are, and validation, scoring and sampling
-            are always in full precision.
+        precision: "full", or "bf16" or "fp16": the products of the conditioners in bfloat16 or
+            float16 while training. Couplings, log_dets and weights stay as they are, and
+            validation, scoring and sampling are always in full precision. The gradients of float16
+            are scaled; a step at which they overflow is skipped, and the scale is halved.
         condition_budget: What the 95 % quantile of the condition number on held-out rows is to
             stay within, above 1; None for no such request. Tables only, and only the weights of
             epochs after which the conditioning is measured are kept. See `ConditionBudget`.
@@ -55,7 +56,7 @@ class Settings(BaseModel):
     conditioning_every: Count = 1
     most_skipped: Count = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    precision: Literal["full", "bf16"] = "full"
+    precision: Literal["full", "bf16", "fp16"] = "full"
     condition_budget: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
 
     def measures_conditioning(self, epoch: int) -> bool:

@@ -37,6 +37,7 @@ def clipped_step(
         The norm before it was clipped; None where it is not finite, and nothing was moved.
     """
     fabric.backward(loss)
+    fabric.strategy.precision.unscale_gradients(optimizer)
     trained = [p for p in module.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in trained])  # pyright: ignore[reportArgumentType]
     if not torch.isfinite(norm):
