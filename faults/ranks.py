@@ -1,27 +1,23 @@
 """The part of ranks: one of two that train together is killed, and the run goes on."""
 
-import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from benchmarks.lines import append_line, read_lines
 
 import kappaflow as kf
 from faults.outcome import Outcome
-from kappaflow.training.checkpoint import read_checkpoint
+from faults.trainings import MOST_S, checkpoint_epoch, ended, metrics, started, write_rows
 from kappaflow.training.trained import SECONDS_BETWEEN_CHECKPOINTS
 
-EPOCHS = 30
-MOST_S = 120.0  # that anything is waited for
+ROWS, EPOCHS = 1500, 30
 ENDS_WITHIN_S = 60.0
 ROUNDING = 1e-5  # relative, of losses in float32 after all epochs: 2 ranks and 1 add up otherwise
 DONE = "ranks.jsonl"
@@ -56,7 +52,7 @@ def ranks(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
     Yields:
         A row.
     """
-    data = write_rows(folder / "rows.csv")
+    data = write_rows(folder / "rows.csv", ROWS)
     finish(data, folder / "whole", count=2)
     times = 20 if long else 2
     done = [line for line in read_lines(folder / DONE)[0] if line["seed"] == seed]
@@ -79,7 +75,7 @@ def kill(data: Path, run: Path, whole: Path, seed: str) -> Killed:
     """Returns what came of the kill of a rank, at a moment that a seed decides."""
     draws = random.Random(seed)
     chosen, epoch, delay_s = draws.randrange(2), draws.randrange(EPOCHS - 8), draws.random() / 4
-    process = started(2, words(data, run))
+    process = started_by(2, words(data, run))
     victim = pid_of(process, chosen, epoch=epoch, run=run)
     time.sleep(delay_s)
     os.kill(victim, signal.SIGKILL)
@@ -91,48 +87,38 @@ def kill(data: Path, run: Path, whole: Path, seed: str) -> Killed:
         kf.load(run)
     finish(data, run, count=draws.choice([1, 2]))
     clear = "another rank of this training has ended" in said or "SIGKILL" in said
-    ok = bool(status) and clear and took_s < ENDS_WITHIN_S and same(losses(run), losses(whole))
+    ok = (
+        bool(status)
+        and clear
+        and took_s < ENDS_WITHIN_S
+        and same(both_losses(run), both_losses(whole))
+    )
     return Killed(ok, lost, round(took_s, 2), "" if ok else said[-2000:])
-
-
-def write_rows(path: Path) -> Path:
-    """Returns where a small table has been written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    x = np.random.default_rng(0).normal(size=(1500, 3))
-    x[:, 1] += x[:, 0] ** 2
-    np.savetxt(path, x, delimiter=",", header="a,b,c", comments="")
-    return path
 
 
 def words(data: Path, run: Path) -> list[str]:
     """Returns a training of some seconds, whose draws do not depend on ranks."""
     shape = "--depth 2 --hidden 8 --dropout 0"
     lasts = f"--max-epochs {EPOCHS} --patience {EPOCHS} --batch-size 64"
-    fit = ["-m", "kappaflow", "fit", str(data), "--out", str(run)]
-    return [*fit, *shape.split(), *lasts.split()]
+    return ["fit", str(data), "--out", str(run), *shape.split(), *lasts.split()]
 
 
-def started(count: int, words: Sequence[str]) -> "subprocess.Popen[str]":
-    """Returns a new process of Python, of torchrun where there is more than one rank."""
-    together = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    return subprocess.Popen(
-        [sys.executable, *(together if count > 1 else []), *words],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+def started_by(count: int, words: list[str]) -> "subprocess.Popen[str]":
+    """Returns a process of the command, by torchrun where there is more than one rank."""
+    program = ["-m", "kappaflow"]
+    return started(
+        words, [*by_torchrun(count), *program] if count > 1 else program, output=subprocess.PIPE
     )
 
 
-def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    """Returns the exit status of a process and what it printed, when it has ended."""
-    said = process.communicate(timeout=MOST_S)[0]
-    return process.returncode, said
+def by_torchrun(count: int) -> list[str]:
+    """Returns the words that start a program, or a module by -m, as so many ranks."""
+    return ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
 
 
 def finish(data: Path, run: Path, *, count: int) -> str:
     """Returns what a run prints that is brought to its end."""
-    status, said = ended(started(count, words(data, run)))
+    status, said = ended(started_by(count, words(data, run)))
     if status:
         raise SystemExit(f"a training that was left in peace failed: {said}")
     return said
@@ -163,14 +149,7 @@ def pids(process: "subprocess.Popen[str]") -> dict[int, int]:
     return found
 
 
-def metrics(run: Path) -> list[dict[str, Any]]:
-    """Returns the whole lines of metrics.jsonl, also while it is written."""
-    path = run / "metrics.jsonl"
-    whole = path.read_text().rpartition("\n")[0] if path.exists() else ""
-    return [json.loads(line) for line in whole.splitlines()]
-
-
-def losses(run: Path) -> list[tuple[float, float]]:
+def both_losses(run: Path) -> list[tuple[float, float]]:
     """Returns the losses of all epochs, of training and of held-out rows."""
     return [(line["train_nll"], line["validation_nll"]) for line in metrics(run)]
 
@@ -182,7 +161,6 @@ def same(one: Sequence[tuple[float, float]], other: Sequence[tuple[float, float]
 
 def lost_epochs(run: Path) -> int:
     """Returns how many epochs of a run are lost beyond those of a second, and one."""
-    lines, checkpoint = metrics(run), read_checkpoint(run)
-    epoch = 0 if checkpoint is None else checkpoint[1]["epoch"]
+    lines, epoch = metrics(run), checkpoint_epoch(run)
     times = [0.0, *(line["time_s"] for line in lines)]
     return sum(t - times[epoch] > SECONDS_BETWEEN_CHECKPOINTS for t in times[epoch:-1])

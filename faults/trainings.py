@@ -20,9 +20,10 @@ MOST_S = 120.0  # that anything is waited for
 CLOCK = ("time_s", "memory_bytes")
 
 
-def write_rows(path: Path) -> Path:
+def write_rows(path: Path, rows: int = ROWS) -> Path:
     """Returns the path of a small table, which is written."""
-    x = np.random.default_rng(0).normal(size=(ROWS, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x = np.random.default_rng(0).normal(size=(rows, 3))
     x[:, 1] += x[:, 0] ** 2
     np.savetxt(path, x, delimiter=",", header="a,b,c", comments="")
     return path
@@ -50,12 +51,14 @@ class Job:
         return ["fit", str(self.data), "--out", str(self.run), *shape.split(), *lasts.split()]
 
 
-def started(words: list[str], program: list[str] | None = None) -> "subprocess.Popen[str]":
+def started(
+    words: list[str], program: list[str] | None = None, *, output: int = subprocess.DEVNULL
+) -> "subprocess.Popen[str]":
     """Returns a process of the command, or of a program that is given its words."""
     return subprocess.Popen(
         [sys.executable, *(program or ["-m", "kappaflow"]), *words],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
+        stdout=output,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -63,8 +66,8 @@ def started(words: list[str], program: list[str] | None = None) -> "subprocess.P
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
     """Returns the exit status of a process and what it said, when it has ended."""
-    said = process.communicate(timeout=MOST_S)[1]
-    return process.returncode, said
+    said = process.communicate(timeout=MOST_S)
+    return process.returncode, "".join(text or "" for text in said)
 
 
 def trained_whole(data: Path, run: Path) -> list[dict[str, Any]]:

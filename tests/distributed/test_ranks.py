@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults.ranks import ended, finish, ranks, started, write_rows
+from faults.ranks import by_torchrun, finish, ranks
+from faults.trainings import ended, started, write_rows
 
 from kappaflow.cli.app import main
 from kappaflow.storage import read_tensors
@@ -21,7 +22,9 @@ def together(tmp_path_factory):
     """A folder in which each of two ranks has written what it came to, and what they printed."""
     folder = tmp_path_factory.mktemp("together")
     assert resumed(folder / "one then two", stop=True) is None
-    status, said = ended(started(2, [str(ROOT / "tests" / "rank_cases.py"), str(folder)]))
+    status, said = ended(
+        started([str(folder)], [*by_torchrun(2), str(ROOT / "tests" / "rank_cases.py")])
+    )
     assert not status, said
     return folder, said
 
