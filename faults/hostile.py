@@ -173,7 +173,7 @@ def load_inputs(kind: str, start: int, count: int, seed: int, folder: Path) -> N
     from kappaflow.errors import KappaflowError
 
     warnings.simplefilter("ignore")
-    place = _own_copy(folder, KINDS[kind].file)
+    place = own_copy(folder, KINDS[kind].file)
     pristine = {path: path.read_bytes() for path in place.parent.rglob("*") if path.is_file()}
     KINDS[kind].load(place)  # imports whatever it needs
     _limit_memory()
@@ -204,7 +204,7 @@ def _too_late(*_: object) -> None:
     raise Late
 
 
-def _own_copy(folder: Path, file: str) -> Path:
+def own_copy(folder: Path, file: str) -> Path:
     """Returns a file of a kind in a copy of its folder that this process may change."""
     top = Path(file).parts[0]
     own = folder / "work" / str(os.getpid())

@@ -53,7 +53,7 @@ def test_all_has_every_extra_that_users_meet():
     """`pip install 'kappaflow[all]'` leaves nothing out, whatever extra is added."""
     (line,) = PROJECT["optional-dependencies"]["all"]
     named = set(re.search(r"\[(.*)\]", line)[1].split(","))
-    assert set(EXTRAS) - named <= {"tune", "zuko"}
+    assert set(EXTRAS) - named <= {"fuzz", "tune", "zuko"}
     assert set(EXTRAS["zuko"]) <= set(EXTRAS["bench"])
 
 
@@ -76,7 +76,7 @@ def test_what_ci_installs_is_within_the_ranges():
     lines = (ROOT / ".ci" / "constraints.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     pinned = {canonicalize_name(name): version for name, version in pinned.items()}
-    installed = [name for name in EXTRAS if name not in ("tune", "zuko")]
+    installed = [name for name in EXTRAS if name not in ("fuzz", "tune", "zuko")]
     wanted = [*PROJECT["dependencies"], *(line for name in installed for line in EXTRAS[name])]
     for line in wanted:
         requirement = Requirement(line)
