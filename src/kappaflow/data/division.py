@@ -65,6 +65,25 @@ def division(rows: int, width: int, fractions: tuple[float, ...], seed: int) -> 
     held_out = [min(size, most) for size in wanted[1:]]
     sample = min(rows - sum(held_out), piece_size(width))
     generator = np.random.Generator(np.random.PCG64((seed, STREAM)))
-    drawn = generator.choice(rows, sum(held_out) + sample, replace=False)
-    *parts, few = np.split(drawn, np.cumsum(held_out, dtype=np.int64))
-    return Division(rows, tuple(parts), few)
+    drawn = generator.choice(rows, sum(held_out), replace=False)
+    parts = np.split(drawn, np.cumsum(held_out, dtype=np.int64))[:-1]
+    few = generator.choice(rows - len(drawn), sample, replace=False)
+    return Division(rows, tuple(parts), places_of(few, np.sort(drawn)))
+
+
+def places_of(numbers: IntArray, held_out: IntArray) -> IntArray:
+    """Returns where rows that are trained on are among all.
+
+    Args:
+        numbers: Which of the rows that are trained on, from 0.
+        held_out: Places of the others, ascending.
+
+    Returns:
+        Their places from 0.
+
+    Example:
+        >>> places_of(np.array([0, 1, 2]), held_out=np.array([1, 2])).tolist()
+        [0, 3, 4]
+    """
+    before = held_out - np.arange(len(held_out))  # rows trained on before each that is not
+    return numbers + np.searchsorted(before, numbers, side="right")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kappaflow.data.division import places_of
 from kappaflow.data.pieces import piece_size
 from kappaflow.data.table import IntArray, Table
 from kappaflow.errors import FileError
@@ -64,26 +65,25 @@ class MappedTable:
         Returns:
             The rows, of the type of the file.
         """
-        return np.array(self._mapped[index])
+        return np.array(self.mapped[index])
 
     def blocks(self) -> Iterator[Table]:
         """Yields all rows as tables, some at a time, with their numbers in the source."""
         width = len(self.columns)
         size = piece_size(width + len(self.context_columns))
-        # As many rows are held out before the i-th that is not as there are with a place below.
-        before = self.held_out - np.arange(len(self.held_out))
         for start in range(0, self.length, size):
             found = self.at(slice(start, start + size)).astype(np.float64)
-            places = np.arange(start, start + len(found))
+            numbers = np.arange(start, start + len(found))
             yield replace(
                 self.sample,
                 values=found[:, :width],
                 context=found[:, width:] if self.context_columns else None,
-                rows=places + np.searchsorted(before, places, side="right") + 1,
+                rows=places_of(numbers, self.held_out) + 1,
             )
 
     @functools.cached_property
-    def _mapped(self) -> NDArray[Any]:
+    def mapped(self) -> NDArray[Any]:
+        """The file as an array, (rows, columns and context), or what is wrong with it."""
         width = len(self.columns) + len(self.context_columns)
         try:
             found = np.load(self.path, mmap_mode="r", allow_pickle=False)

@@ -105,10 +105,11 @@ def read_divided(folder: Path, asked: Asked) -> Divided | None:
     try:
         notes = dict(parse_json(read_small(folder / NOTES)))
         kept = np.load(folder / KEPT, allow_pickle=False)
-        if notes.pop("made_of") != asked.made_of() or not (folder / TRAIN).is_file():
+        if notes.pop("made_of") != asked.made_of():
             return None
-        return _put_together(asked, folder, kept, **notes)
-    except (OSError, ValueError, TypeError, KeyError):
+        found = _put_together(asked, folder, kept, **notes)
+        return found if found.train.mapped.dtype == asked.dtype else None
+    except (OSError, EOFError, ValueError, TypeError, KeyError):
         return None
 
 

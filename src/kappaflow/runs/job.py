@@ -178,7 +178,7 @@ def _asked(source: Source) -> Asked:
 
 def _divided(source: Source, found: Divided) -> Tables:
     """Returns the rows of a table on disk as those of a run, if a density can be fitted."""
-    sample, notes = looked_at(found)
+    sample, notes, warned = looked_at(found)
     domains = domains_of(source.bounds, sample)
     for part in (sample, *found.held_out):
         within(part, domains, offered=())
@@ -188,7 +188,7 @@ def _divided(source: Source, found: Divided) -> Tables:
         against=None,
         loaded=found.rows,
         duplicates=None,
-        notes=notes,
+        notes=notes + warned,
         domains=domains,
         in_file=found.train,
     )

@@ -50,7 +50,7 @@ def fit_on_disk(
             dtype=str(flow.dtype).removeprefix("torch."),
         )
         found = divided_for(asked, out=folder, device=device or flow.device, progress=progress)
-        sample, notes = looked_at(found)
+        sample, notes, warned = looked_at(found)
         if bounds:
             domains = domains_of(bounds, sample)
             within(sample, domains, offered=())
@@ -58,8 +58,8 @@ def fit_on_disk(
         held_out = _held_out(found, validation)
         if settings.condition_budget is not None:
             said = correlation_note(sample, settings.condition_budget)
-            notes += () if said is None else (said,)
-        for note in notes if is_first() else ():
+            warned += () if said is None else (said,)
+        for note in warned if is_first() else ():
             warnings.warn(note, DataWarning, stacklevel=3)
         result = fit_tables(
             flow,
@@ -71,7 +71,7 @@ def fit_on_disk(
             progress=progress,
             callbacks=callbacks,
         )
-    return dataclasses.replace(result, notes=notes)
+    return dataclasses.replace(result, notes=notes + warned)
 
 
 def _held_out(found: Divided, validation: Any) -> Table:  # noqa: ANN401

@@ -97,14 +97,15 @@ def divided(asked: Asked, folder: Path | None, progress: bool | None) -> Divided
         return divide(pieces, asked, folder, told)
 
 
-def looked_at(found: Divided) -> tuple[Table, Notes]:
-    """Returns the sample of the training rows if a density can be fitted to them, and notes.
+def looked_at(found: Divided) -> tuple[Table, Notes, Notes]:
+    """Returns the sample of the training rows, if a density can be fitted to them, and notes.
 
     Args:
         found: The rows.
 
     Returns:
-        The sample, and what there is to know of it, one sentence each.
+        The sample; what was done with the table, and what there is to know of the sample, one
+        sentence each.
 
     Raises:
         DataError: There is no density.
@@ -123,7 +124,7 @@ def looked_at(found: Divided) -> tuple[Table, Notes]:
     )
     if counts:
         notes += (f"rows held out in memory: {' and '.join(counts)} of {found.rows:,}",)
-    return sample, notes + said
+    return sample, notes, said
 
 
 def _own_name() -> str:
