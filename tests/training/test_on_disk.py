@@ -89,7 +89,7 @@ def test_units_are_those_of_a_random_sample_of_the_training_rows(tmp_path, path)
 
 
 def test_an_interrupted_training_goes_on_with_the_rows_that_are_there(tmp_path, path, monkeypatch):
-    """To the same losses; the table is not gone through again, and the rows are gone at the end."""
+    """To the same losses; nothing is read again, and the rows are gone at the end."""
     table, out = TableOnDisk(path, context="c"), tmp_path / "run"
     whole = kf.fit(flow(), table, out=tmp_path / "whole", **EPOCHS)
     with pytest.raises(KeyboardInterrupt):
