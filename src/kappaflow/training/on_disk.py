@@ -1,7 +1,7 @@
 """Tables larger than memory: rows that all ranks of a machine read from one file."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -135,3 +135,6 @@ def _own_name() -> str:
 def _remove(out: Path) -> None:
     if is_first_here():
         clear_rows(out / _own_name())
+        if machine():  # where nothing else of the run may be
+            with suppress(OSError):
+                out.rmdir()
