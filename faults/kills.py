@@ -112,8 +112,7 @@ def _chain(strike: Strike, most: int, job: Job, moments: random.Random) -> dict[
     struck = []
     while len(struck) < most and (one := strike(job, moments)) != MISSED:
         struck.append(one)
-    if not is_finished(job.run):
-        ended(started(job.words))
+    ended(started(job.words))  # also where it is finished: what was left behind is removed
     alike = is_finished(job.run) and losses(job.run) == job.whole
     clean = not list(job.run.rglob(".*"))
     return {

@@ -18,6 +18,16 @@ def rank() -> int:
     return int(os.environ["RANK"]) if ranks() > 1 else 0
 
 
+def machine() -> int:
+    """Returns the number of this machine, from 0."""
+    return int(os.environ["GROUP_RANK"]) if ranks() > 1 else 0
+
+
+def is_first_here() -> bool:
+    """Returns whether this one writes what each machine needs on a disk of its own."""
+    return ranks() == 1 or int(os.environ["LOCAL_RANK"]) == 0
+
+
 def is_first() -> bool:
     """Returns whether this one writes and speaks for all."""
     return rank() == 0

@@ -67,6 +67,12 @@ def whole_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def as_of(path: Path) -> dict[str, Any]:
+    """Returns what shows that a file is no longer what it was: path, size and time of change."""
+    found = path.stat()
+    return {"path": str(path.resolve()), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
 def plain(value: Any) -> Any:  # noqa: ANN401
     """Returns a value that JSON can hold: a number that is not finite becomes None."""
     if isinstance(value, dict):

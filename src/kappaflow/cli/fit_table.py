@@ -63,6 +63,7 @@ def fit_table(
             split_seed=seed,
             jitter=options.jitter,
             bounds=options.bounds,
+            on_disk=options.on_disk,
         ),
         _model(model, recipe, options, pilot_s),
         out,

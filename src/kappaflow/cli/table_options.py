@@ -62,6 +62,10 @@ class TableOptions:
     bounds
         Domains of columns, in which all samples then lie, such as: --bounds mass=positive p=0,1
         x=2, angle=circular:0,360 (above 2; a circle of degrees; circular alone is one of radians).
+    on_disk
+        Train on a table larger than memory: parquet, arrow, npy, csv or tsv, read a piece at a
+        time. The rows to train on are in a file in the run folder for as long; 100,000 at most
+        validate, and as many test. Rows that repeat others are kept.
     """
 
     partition: Literal["half", "alternating", "random", "random-half"] | None = None
@@ -83,9 +87,20 @@ class TableOptions:
     repair: Literal["drop", "jitter"] | None = None
     jitter: Names = None
     bounds: Names = None
+    on_disk: Annotated[bool | None, Parameter(negative=())] = None
 
 
-OF_SOURCE = ("columns", "exclude", "context", "where", "against", "repair", "jitter", "bounds")
+OF_SOURCE = (
+    "columns",
+    "exclude",
+    "context",
+    "where",
+    "against",
+    "repair",
+    "jitter",
+    "bounds",
+    "on_disk",
+)
 OF_TRAINING = ("condition_budget",)
 OF_ANY = ("memory",)  # what may be said and leave the model open
 ZUKO = tuple(

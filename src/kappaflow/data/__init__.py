@@ -14,7 +14,9 @@ from kappaflow.data.images import (
     split_images,
 )
 from kappaflow.data.load import load_table, table_names
+from kappaflow.data.mapped import MappedTable
 from kappaflow.data.matrix import load_matrix
+from kappaflow.data.on_disk import TableOnDisk
 from kappaflow.data.prepare import prepare
 from kappaflow.data.problem import Problem
 from kappaflow.data.repair import repair
@@ -30,8 +32,10 @@ __all__ = [
     "DataSet",
     "ImageSet",
     "Images",
+    "MappedTable",
     "Problem",
     "Table",
+    "TableOnDisk",
     "ToySet",
     "atom_rows",
     "check_writable",

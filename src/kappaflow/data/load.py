@@ -70,9 +70,9 @@ def table_of(
     """Returns what was asked for of a source that has been read, as `load_table` does."""
     if raw.row_count == 0:
         raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
-    conditions = [parse_condition(text, raw) for text in _names(() if where is None else where)]
-    behind = [_given(raw, name, "context") for name in _names(context)]
-    modelled = _modelled(raw, columns, _names(exclude), [c.name for c in behind], conditions)
+    conditions = [parse_condition(text, raw) for text in as_names(() if where is None else where)]
+    behind = [_given(raw, name, "context") for name in as_names(context)]
+    modelled = _modelled(raw, columns, as_names(exclude), [c.name for c in behind], conditions)
     keep = _kept_rows(raw, conditions)
     values = _stack(modelled, keep)
     names, behind_names = tuple(c.name for c in modelled), tuple(c.name for c in behind)
@@ -88,7 +88,7 @@ def table_of(
     )
 
 
-def _names(given: str | Iterable[str]) -> tuple[str, ...]:
+def as_names(given: str | Iterable[str]) -> tuple[str, ...]:
     """Returns one name or several as a tuple: a string is one name, not its letters."""
     return (given,) if isinstance(given, str) else tuple(given)
 
@@ -161,7 +161,9 @@ def _modelled(
     excluded = {find_column(raw, name, "exclude").name for name in exclude}
     filtered = {find_column(raw, c.column, "where").name for c in conditions}
     fixed = {condition.column for condition in conditions if condition.is_equality}
-    asked = None if columns is None else [_given(raw, name, "columns") for name in _names(columns)]
+    asked = (
+        None if columns is None else [_given(raw, name, "columns") for name in as_names(columns)]
+    )
     _refuse_clashes([c.name for c in asked or []], excluded, context)
     if asked is None:
         idle = excluded | set(context) | fixed

@@ -7,7 +7,8 @@ from kappaflow.data.load import table_names
 from kappaflow.data.pieces import ArrayPieces, FramePieces, Pieces
 from kappaflow.data.text_pieces import TextPieces
 
-OPENED: dict[str, type[FramePieces] | type[ArrayPieces] | type[TextPieces]] = {
+Kind = type[FramePieces] | type[ArrayPieces] | type[TextPieces]
+OPENED: dict[str, Kind] = {
     ".parquet": FramePieces,
     ".arrow": FramePieces,
     ".feather": FramePieces,
@@ -18,15 +19,26 @@ OPENED: dict[str, type[FramePieces] | type[ArrayPieces] | type[TextPieces]] = {
 }
 
 
+def kind_of(path: Path) -> Kind | None:
+    """Returns how a file of this name is read a piece at a time; None where it is not."""
+    return OPENED.get(path.suffix.lower())
+
+
 def open_pieces(
-    source: str, columns: Sequence[str], context: Sequence[str] = (), *, multiple: int = 1
+    source: str,
+    columns: Sequence[str] | None,
+    context: Sequence[str] = (),
+    *,
+    exclude: Sequence[str] = (),
+    multiple: int = 1,
 ) -> Pieces | None:
     """Returns a table on disk that is to be read a piece at a time.
 
     Args:
         source: As for `load_table`.
-        columns: The columns to model, in that order.
+        columns: The columns to model, in that order; all columns of numbers if None.
         context: The columns that the density is conditioned on.
+        exclude: Columns to leave out.
         multiple: All pieces but the last have a multiple of so many rows.
 
     Returns:
@@ -37,14 +49,14 @@ def open_pieces(
     from polars.exceptions import PanicException, PolarsError
 
     path = Path(source).expanduser()
-    kind = OPENED.get(path.suffix.lower())
+    kind = kind_of(path)
     comes_along = source in table_names() and not path.is_file()
     # polars takes such signs for patterns, of which several files may be one
     is_pattern = kind is FramePieces and any(sign in str(path) for sign in "*?[")
     if kind is None or comes_along or is_pattern or not path.is_file():
         return None
     try:
-        pieces = kind(path, source, columns, context, multiple=multiple)
+        pieces = kind(path, source, columns, context, exclude=exclude, multiple=multiple)
     except (OSError, ValueError, PolarsError, PanicException):
         return None
     return pieces if pieces.rows > pieces.size else None

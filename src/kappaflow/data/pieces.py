@@ -1,5 +1,6 @@
 """Tables on disk that are read a piece at a time, with the numbers that `load_table` reads."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -34,20 +35,31 @@ class Pieces(ABC):
 
     Law: the tables of all pieces, one below the other, are what `load_table` returns with the same
     columns and context: values, names, and row numbers of the whole file.
+
+    Attributes:
+        columns: The columns to model; where all of numbers are asked for, which those are is known
+            once `suspects` has begun.
+        left_out: The columns that are not used, from then on.
+        rows: How many rows there are.
+        size: How many of them a piece has.
     """
 
     def __init__(
         self,
         path: Path,
         source: str,
-        columns: Sequence[str],
+        columns: Sequence[str] | None,
         context: Sequence[str],
         *,
+        exclude: Sequence[str] = (),
         multiple: int = 1,
     ) -> None:
         self.path, self.source, self.subject = path, source, f"'{source}'"
-        self.columns, self.context = tuple(columns), tuple(context)
-        self.size = piece_size(len(self.columns) + len(self.context), multiple)
+        self.asked = None if columns is None else tuple(columns)
+        self.columns, self.context, self.exclude = self.asked or (), tuple(context), exclude
+        self.left_out: tuple[str, ...] = ()
+        width = self._width() if columns is None else len(self.columns) + len(self.context)
+        self.size = piece_size(width, multiple)
         self.rows = self._open()
 
     def __len__(self) -> int:
@@ -61,7 +73,7 @@ class Pieces(ABC):
     def read(self, place: int) -> Table:
         """Returns a piece, counted from 0."""
         with explained(self.path, self.subject):
-            table = self._table_of(self._raw(place))
+            table = table_of(self._raw(place), columns=self.columns, context=self.context)
         return replace(table, rows=table.rows + place * self.size)
 
     def suspects(self, told: Told) -> Iterator[int]:
@@ -77,7 +89,7 @@ class Pieces(ABC):
             Numbers of pieces, ascending.
         """
         with explained(self.path, self.subject):
-            self._table_of(self._head())
+            self._settle()
         for place in range(len(self)):
             yield place
             told(self.rows_of(place))
@@ -87,6 +99,10 @@ class Pieces(ABC):
         """Returns the number of rows of the file; none for a file of one piece of text."""
 
     @abstractmethod
+    def _width(self) -> int:
+        """Returns the number of columns of the file, more or less."""
+
+    @abstractmethod
     def _raw(self, place: int) -> Raw:
         """Returns the columns of a piece that are wanted, and maybe others."""
 
@@ -94,8 +110,12 @@ class Pieces(ABC):
     def _head(self) -> Raw:
         """Returns one row of all columns, which have the types of the whole table."""
 
-    def _table_of(self, raw: Raw) -> Table:
-        return table_of(raw, columns=self.columns, context=self.context)
+    def _settle(self) -> None:
+        """Settles which columns are modelled, or says what is wrong with those asked for."""
+        head = table_of(
+            self._head(), columns=self.asked, exclude=self.exclude, context=self.context
+        )
+        self.columns, self.left_out = head.columns, head.left_out
 
 
 class FramePieces(Pieces):
@@ -104,9 +124,17 @@ class FramePieces(Pieces):
     def _open(self) -> int:
         import polars as pl
 
-        parquet = self.path.suffix.lower() == ".parquet"
-        self._scan: pl.LazyFrame = (pl.scan_parquet if parquet else pl.scan_ipc)(self.path)
         return int(self._scan.select(pl.len()).collect().item())
+
+    def _width(self) -> int:
+        return len(self._scan.collect_schema())
+
+    @functools.cached_property
+    def _scan(self) -> "pl.LazyFrame":
+        import polars as pl
+
+        parquet = self.path.suffix.lower() == ".parquet"
+        return (pl.scan_parquet if parquet else pl.scan_ipc)(self.path)
 
     def _raw(self, place: int) -> Raw:
         wanted = self._scan.select([*self.columns, *self.context])
@@ -126,6 +154,9 @@ class ArrayPieces(Pieces):
 
     def _open(self) -> int:
         return len(self._mapped())
+
+    def _width(self) -> int:
+        return len(array_columns(self._mapped()[:1], self.subject))
 
     def _mapped(self) -> np.memmap:
         found = np.load(self.path, mmap_mode="r", allow_pickle=False)

@@ -35,20 +35,20 @@ def split(
     """
     from kappaflow._checks import natural_int
 
-    shares = _shares(fractions)
+    sizes = sizes_of_parts(len(table), fractions)
     generator = np.random.Generator(np.random.PCG64(natural_int("seed", seed)))
-    if len(table) < len(shares):
-        raise DataError(
-            f"a table of {len(table)} {'row' if len(table) == 1 else 'rows'} cannot be split into "
-            f"{len(shares)} parts: give at least {len(shares)} rows."
-        )
     order = generator.permutation(len(table))
-    sizes = _sizes(len(table), shares)
     return tuple(table.select(part) for part in np.split(order, np.cumsum(sizes)[:-1]))
 
 
-def _sizes(rows: int, shares: list[float]) -> list[int]:
+def sizes_of_parts(rows: int, fractions: tuple[float, ...]) -> list[int]:
     """Returns the rounded sizes of the parts, the rest to the first, at least a row to each."""
+    shares = _shares(fractions)
+    if rows < len(shares):
+        raise DataError(
+            f"a table of {rows} {'row' if rows == 1 else 'rows'} cannot be split into "
+            f"{len(shares)} parts: give at least {len(shares)} rows."
+        )
     sizes = [max(1, round(rows * share)) for share in shares[1:]]
     while sum(sizes) >= rows:
         sizes[sizes.index(max(sizes))] -= 1

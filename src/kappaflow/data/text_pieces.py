@@ -94,14 +94,22 @@ class TextPieces(Pieces):
         self._cuts = cuts
         self._first = self._bytes(0, cuts.places[0])
         header = in_utf8(self._first, self.subject)
-        separator = "\t" if self.path.suffix.lower() == ".tsv" else None
-        self._separator = separator or separator_of(header)
+        self._separator = "\t" if self._is_tsv else separator_of(header)
         self._header = header_of(header, self._separator, self.subject)
         self._kept: list[tuple[int, Column, Facts]] = []
         return cuts.rows
 
+    def _width(self) -> int:
+        with self.path.open("rb") as file:
+            line = file.readline(BYTES_AT_ONCE).decode(errors="replace")
+        return line.count("\t" if self._is_tsv else separator_of(line)) + 1
+
+    @property
+    def _is_tsv(self) -> bool:
+        return self.path.suffix.lower() == ".tsv"
+
     def suspects(self, told: Told) -> Iterator[int]:
-        wanted = {"", *self.columns, *self.context}
+        wanted = {"", *(self.asked or self._header), *self.context} - {*self.exclude}
         facts = {place: Facts() for place, name in enumerate(self._header) if name in wanted}
         found = []
         for piece in range(len(self)):
@@ -115,7 +123,7 @@ class TextPieces(Pieces):
             found += [piece] if gaps else []
             told(self.rows_of(piece))
         self._kept = list(self._columns(facts))
-        self._table_of(self._head())
+        self._settle()
         yield from found
 
     def _columns(self, facts: dict[int, Facts]) -> Iterator[tuple[int, Column, Facts]]:

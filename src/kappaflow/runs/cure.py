@@ -264,5 +264,5 @@ def _judged(health: Health, folder: Path) -> Health:
 def _not_here(cure: str) -> ArgumentError:
     return ArgumentError(
         f"'fix' should not be {cure!r} here: the flow has to be trained after it, which a run on "
-        "a table can be whose data is found as it was."
+        "a table can be whose data is found as it was, and was not left on disk."
     )

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from kappaflow.adapters import wrap
 from kappaflow.data import Table, load_table
+from kappaflow.data.gaps import refuse_gaps
 from kappaflow.diagnosis import Diagnosis, data_findings, doctor, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError
-from kappaflow.runs.job import refuse_gaps
 
 MODULE_NAME = "_examined_by_kappaflow"
 QUICK_S = 5.0  # code that takes longer, a training say, is not run a second time

@@ -15,7 +15,7 @@ from kappaflow.locking import locked
 from kappaflow.ranks import ranks
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
-from kappaflow.runs.job import Source, Tables, tables_of
+from kappaflow.runs.job import Source, Tables, tables_for
 from kappaflow.runs.judged import judged
 from kappaflow.runs.pilot import Pilot, chosen_before, pilot
 from kappaflow.runs.recipes import COUPLINGS, Model, build_flow, is_one_feature, with_bounds
@@ -80,15 +80,16 @@ def fit_run(
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
     checked = checked_settings(**settings)
-    tables, about = tables_of(source), {"source": asdict(source)}
-    with locked(folder):
+    choice, about = None, {"source": asdict(source)}
+    if isinstance(model, Pilot):
+        choice = chosen_before(folder)
+        if choice is None and ranks() > 1:
+            raise ArgumentError(
+                "'model' should be named under torchrun, such as --model spline: a pilot, which "
+                "chooses one, trains in one process."
+            )
+    with locked(folder), tables_for(source, folder, device, progress) as tables:
         if isinstance(model, Pilot):
-            choice = chosen_before(folder)
-            if choice is None and ranks() > 1:
-                raise ArgumentError(
-                    "'model' should be named under torchrun, such as --model spline: a pilot, "
-                    "which chooses one, trains in one process."
-                )
             choice = choice or pilot(tables, model, checked, device=device, progress=progress)
             model, about["pilot"] = choice.model, choice.model_dump(mode="json")
             tables = replace(tables, notes=(*tables.notes, choice.in_words()))
@@ -100,7 +101,7 @@ def fit_run(
         flow = build_flow(model, tables.train, checked.seed)
         result = fit_tables(
             flow,
-            tables.train,
+            tables.trained_on,
             tables.validation,
             checked,
             out=folder,
@@ -172,11 +173,12 @@ def _about(
     settings: Settings,
 ) -> About:
     flow = result.flow
-    parts = (tables.train, tables.validation, tables.test)
+    parts = (tables.trained_on, tables.validation, tables.test)
+    repeated = "not looked for" if tables.duplicates is None else f"{tables.duplicates:,}"
     data = [
         ("source", source.data),
         ("rows read", f"{tables.loaded:,}"),
-        ("duplicate rows dropped", f"{tables.duplicates:,}"),
+        ("duplicate rows dropped", repeated),
         ("rows to train / validate / test", " / ".join(f"{len(part):,}" for part in parts)),
         ("columns", ", ".join(tables.train.columns)),
         ("columns left out", ", ".join(tables.train.left_out) or "none"),

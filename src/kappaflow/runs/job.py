@@ -1,15 +1,30 @@
 """What a run is asked to do, and the tables that follow from it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 
-from kappaflow.data import Table, drop_duplicate_rows, load_table, prepare, split
+from kappaflow.data import (
+    MappedTable,
+    Table,
+    TableOnDisk,
+    drop_duplicate_rows,
+    load_table,
+    prepare,
+    split,
+)
 from kappaflow.data.domains import domains_of, put_back, within
+from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.repair import jitter_columns
+from kappaflow.data.rows_folder import Asked, Divided
 from kappaflow.domains import Interval
-from kappaflow.errors import ArgumentError, DataError
+from kappaflow.errors import ArgumentError
+from kappaflow.training.on_disk import divided, divided_for, looked_at, rows_while
 
 FRACTIONS = (0.8, 0.1, 0.1)
 
@@ -30,6 +45,8 @@ class Source:
         jitter: Columns that are given Gaussian noise of 1e-3 of their standard deviation.
         bounds: Domains of columns, such as "mass=positive" and "p=0,1".
         split_seed: Decides which rows train (80 %), validate (10 %) and test (10 %).
+        on_disk: True to leave the rows to train on in a file; 100,000 rows at most are then held
+            out to validate, and as many to test.
     """
 
     data: str
@@ -42,20 +59,39 @@ class Source:
     split_seed: int = 0
     jitter: list[str] | None = None
     bounds: list[str] | None = None
+    on_disk: bool | None = None
 
 
 @dataclass(frozen=True)
 class Tables:
-    """The rows of a run, by what they are for, and what was said about them."""
+    """The rows of a run, by what they are for, and what was said about them.
+
+    Attributes:
+        train: Rows to train on: all, or a sample of those in a file.
+        validation: Rows to stop by.
+        test: Rows to judge by.
+        against: Rows that should score lower.
+        loaded: How many rows there were.
+        duplicates: How many of them were dropped; None where they were not looked for.
+        notes: What there is to know, one sentence each.
+        domains: By column, of those that have one.
+        in_file: Rows to train on in a file; None where they are in memory.
+    """
 
     train: Table
     validation: Table
     test: Table
     against: Table | None
     loaded: int
-    duplicates: int
+    duplicates: int | None
     notes: tuple[str, ...]
     domains: dict[str, Interval] = field(default_factory=dict)
+    in_file: MappedTable | None = None
+
+    @property
+    def trained_on(self) -> Table | MappedTable:
+        """All rows to train on, in memory or in a file."""
+        return self.train if self.in_file is None else self.in_file
 
 
 def tables_of(source: Source) -> Tables:
@@ -65,8 +101,11 @@ def tables_of(source: Source) -> Tables:
         source: Where they come from.
 
     Returns:
-        Training, validation and test rows; no two of them are equal.
+        Training, validation and test rows; no two of them are equal. Of a source on disk the table
+        is gone through, and the training rows are not to be had.
     """
+    if source.on_disk:
+        return _divided(source, divided(_asked(source), None, progress=False))
     if source.against is not None and source.data == "-":
         raise ArgumentError("'against' needs data that can be read twice, not standard input.")
     whole = load_table(
@@ -99,6 +138,62 @@ def tables_of(source: Source) -> Tables:
     return Tables(train, validation, test, against, len(whole), duplicates, notes + said, domains)
 
 
+@contextmanager
+def tables_for(
+    source: Source, out: Path, device: str | None, progress: bool | None
+) -> Iterator[Tables]:
+    """Yields the rows of a run to be trained on; those in a file are there for as long.
+
+    Args:
+        source: Where they come from.
+        out: The run folder, which no other process may be writing to.
+        device: Where to train.
+        progress: Show a progress bar; on a terminal only if left out.
+
+    Yields:
+        The rows.
+    """
+    if not source.on_disk:
+        yield tables_of(source)
+        return
+    asked = _asked(source)
+    with rows_while(out):
+        yield _divided(source, divided_for(asked, out=out, device=device, progress=progress))
+
+
+def _asked(source: Source) -> Asked:
+    """Returns what is to be made of a table on disk, if nothing needs all of it in memory."""
+    needs = {"where": source.where, "against": source.against, "repair": source.repair}
+    for name, value in (needs | {"jitter": source.jitter}).items():
+        if value:
+            raise ArgumentError(
+                f"'{name}' should be left out with 'on_disk', which reads each row once: write a "
+                "file of the rows to train on first."
+            )
+    columns = None if source.columns is None else tuple(source.columns)
+    table = TableOnDisk(source.data, columns, tuple(source.exclude), tuple(source.context))
+    dtype = str(torch.get_default_dtype()).removeprefix("torch.")  # of all recipes
+    return Asked(table, FRACTIONS, source.split_seed, dtype)
+
+
+def _divided(source: Source, found: Divided) -> Tables:
+    """Returns the rows of a table on disk as those of a run, if a density can be fitted."""
+    sample, notes, warned = looked_at(found)
+    domains = domains_of(source.bounds, sample)
+    for part in (sample, *found.held_out):
+        within(part, domains, offered=())
+    return Tables(
+        sample,
+        *found.held_out,
+        against=None,
+        loaded=found.rows,
+        duplicates=None,
+        notes=notes + warned,
+        domains=domains,
+        in_file=found.train,
+    )
+
+
 def _against(source: Source, whole: Table) -> tuple[Table | None, tuple[str, ...]]:
     """Returns the rows to compare with, and what to say where training would have seen them."""
     if source.against is None:
@@ -112,16 +207,3 @@ def _against(source: Source, whole: Table) -> tuple[Table | None, tuple[str, ...
     both = int(np.isin(whole.rows, against.rows).sum())
     said = (f"{both} rows that meet {source.against!r} are compared with, and not trained on",)
     return against, said if both else ()
-
-
-def refuse_gaps(table: Table, data: str) -> None:
-    """Refuses a table with a value that is missing or infinite, and names the first."""
-    parts = table.values if table.context is None else np.hstack([table.values, table.context])
-    bad = ~np.isfinite(parts)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        name = [*table.columns, *table.context_columns][column]
-        raise DataError(
-            f"column {name!r} of {data} should hold finite numbers, row {table.rows[row]} has "
-            f"{parts[row, column]}."
-        )

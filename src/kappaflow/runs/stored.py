@@ -151,7 +151,7 @@ def tables_again(run: RunConfig) -> Tables:
     if run.source is None or run.source.data == "-":
         raise FileError("the data of the run cannot be read again.")
     tables = tables_of(run.source)
-    if tables.train.fingerprint() != run.fingerprints.get("train"):
+    if tables.trained_on.fingerprint() != run.fingerprints.get("train"):
         raise FileError("the data of the run has changed.")
     return tables
 

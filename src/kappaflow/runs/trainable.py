@@ -25,8 +25,11 @@ class Trainable:
 
 
 def trainable(run: TableRun) -> Trainable | None:
-    """Returns what it takes to train a run again, None where its data is not found as it was."""
-    if run.tables is None:
+    """Returns what it takes to train a run again, None where its rows are not in memory.
+
+    They are there if its data is found as it was, and was not left on disk.
+    """
+    if run.tables is None or run.tables.in_file is not None:
         return None
     source, asked = read_run(run.folder).source, read_config(run.folder / CONFIG).run
     if source is None or asked is None:

@@ -8,12 +8,12 @@ import torch
 
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import Table, load_table
+from kappaflow.data.gaps import refuse_gaps
 from kappaflow.diagnosis import Diagnosis, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
 from kappaflow.flows import Flow
-from kappaflow.runs.job import refuse_gaps
 from kappaflow.runs.stored import read_finished, read_run, tables_again
 from kappaflow.runs.stored_findings import stored_findings
 from kappaflow.training import log_prob_of, rows_of

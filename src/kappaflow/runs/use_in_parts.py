@@ -3,19 +3,19 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from kappaflow import __version__
 from kappaflow.data import check_writable, write_table
+from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.open_pieces import open_pieces
 from kappaflow.data.pieces import Pieces, piece_size
 from kappaflow.errors import DataError
 from kappaflow.files import CONFIG, WEIGHTS
-from kappaflow.runs.job import refuse_gaps
 from kappaflow.runs.parts import Columns, Work, Written, write_in_parts, written
 from kappaflow.runs.use import Draws, Scores, check_draws, finite_table
+from kappaflow.storage import as_of
 from kappaflow.training.measure import rows_at_once, scoring_generator
 from kappaflow.training.progress import rows_shown
 
@@ -50,12 +50,12 @@ def write_scores(folder: Path, data: str, out: str) -> Written:
         table = finite_table(data, run.columns, run.context_columns)
         return _written_whole(scores.of(table), out)
     generator = None if scores.flow.augment is None else scoring_generator()
-    before = _as_of(pieces.path)
+    before = as_of(pieces.path)
     _look_through(pieces, data)
 
     def make(place: int) -> Columns:
         found = scores.of(pieces.read(place), generator=generator)
-        if _as_of(pieces.path) != before:
+        if as_of(pieces.path) != before:
             raise DataError(f"{data} has changed while it was read: score it when it is whole.")
         return found
 
@@ -142,11 +142,6 @@ def _look_through(pieces: Pieces, data: str) -> None:
     with rows_shown("reading", pieces.rows, 0) as told:
         for place in pieces.suspects(told):
             refuse_gaps(pieces.read(place), data)
-
-
-def _as_of(path: Path) -> dict[str, Any]:
-    found = path.stat()
-    return {"path": str(path.resolve()), "size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
 def _digest(folder: Path, names: Sequence[str]) -> str:

@@ -2,7 +2,8 @@
 
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback, TensorBoard
-from kappaflow.training.fit import fit, fit_tables
+from kappaflow.training.fit import fit
+from kappaflow.training.fit_tables import fit_tables
 from kappaflow.training.measure import (
     log_prob_of,
     quantile,

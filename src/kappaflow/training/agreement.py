@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from kappaflow.errors import KappaflowError, RankError
-from kappaflow.ranks import is_first, ranks
+from kappaflow.ranks import is_first, is_first_here, machine, ranks
 
 T = TypeVar("T")
 PATIENCE = timedelta(days=7)  # with a rank that works alone: one that is dead is noticed anyway
@@ -43,6 +43,32 @@ def of_first(make: Callable[[], T]) -> T:
     if error is not None:
         raise error
     return made
+
+
+def of_machine(make: Callable[[], T]) -> T:
+    """Returns what the first rank of this machine makes; all wait until each machine has made it.
+
+    Args:
+        make: Called on one rank of each machine; what it returns can be sent to the others.
+
+    Returns:
+        The same on every rank of a machine.
+
+    Raises:
+        KappaflowError: It was raised on a machine, and now is on every rank.
+        RankError: A rank is gone.
+    """  # noqa: DOC502 - raised by what is called
+    made, error = None, None
+    if is_first_here():
+        try:
+            made = make()
+        except KappaflowError as raised:
+            error = raised
+    found = of_all((machine() if is_first_here() else None, made, error))
+    for _, _, raised in found:
+        if raised is not None:
+            raise raised
+    return next(made for place, made, _ in found if place == machine())  # pyright: ignore[reportReturnType]
 
 
 def of_all(value: T) -> list[T]:

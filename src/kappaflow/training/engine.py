@@ -52,6 +52,12 @@ def engine(flow: Flow, device: str | torch.device | None, precision: str = "full
     return fabric
 
 
+def meet(device: str | torch.device | None) -> None:
+    """Lets the ranks find each other, where they have to agree before there is a flow."""
+    if ranks() > 1:
+        _together(torch.device(device or "cpu").type, device, {})
+
+
 def mean_of_ranks(fabric: Fabric, value: Tensor) -> float:
     """Returns the mean over ranks of a number that each has."""
     mean = fabric.all_reduce(value.detach().clone(), reduce_op="mean")

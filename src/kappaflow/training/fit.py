@@ -10,8 +10,7 @@ import torch
 
 from kappaflow.data import (
     Images,
-    Table,
-    examine,
+    TableOnDisk,
     is_images,
     load_images,
     prepare,
@@ -20,20 +19,16 @@ from kappaflow.data import (
 )
 from kappaflow.data.domains import Bounds, bounds_of, domains_of, put_back, within
 from kappaflow.data.images import split_images
-from kappaflow.errors import ArgumentError, DataError, DataWarning
+from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.flows import Flow, set_bounds
-from kappaflow.ranks import is_first, ranks
+from kappaflow.ranks import is_first
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback
 from kappaflow.training.engine import engine
+from kappaflow.training.fit_on_disk import fit_on_disk
+from kappaflow.training.fit_tables import fit_tables
 from kappaflow.training.image_rows import ImageRows, check_pixels
-from kappaflow.training.rows import (
-    as_table,
-    domains_in,
-    refuse_collapsed,
-    refuse_outside,
-    rows_of,
-)
+from kappaflow.training.rows import as_table, domains_in, held_out_like
 from kappaflow.training.settings import Settings, checked_settings
 from kappaflow.training.trained import FitResult, trained
 
@@ -65,8 +60,10 @@ def fit(
     Args:
         flow: Trained in place.
         data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
-            context). For a flow of images `Images`, or their path or name.
-        validation: The same, for the rows to stop by; if left out, a tenth of `data`.
+            context); a `TableOnDisk`, which is not read into memory. For a flow of images
+            `Images`, or their path or name.
+        validation: The same, for the rows to stop by; if left out, a tenth of `data`, of a
+            `TableOnDisk` 100,000 rows at most.
         weights: How much each row of `data` counts in the likelihood, (N,), 0 or more; all alike
             if left out. Tables only.
         out: A run folder to write and to resume from.
@@ -106,6 +103,21 @@ def fit(
             if value is not None:
                 raise ArgumentError(f"'{name}' should be left out for images.")
         return _fit_any_images(flow, data, validation, checked, out, device, progress, callbacks)
+    if isinstance(data, TableOnDisk):
+        for name, value in (("weights", weights), ("repair", repair)):
+            if value is not None:
+                raise ArgumentError(f"'{name}' should be left out for a TableOnDisk.")
+        return fit_on_disk(
+            flow,
+            data,
+            validation,
+            checked,
+            bounds=bounds,
+            out=out,
+            device=device,
+            progress=progress,
+            callbacks=callbacks,
+        )
     table = weighted(as_table(data), weights)
     domains = domains_of(bounds, table) if bounds else domains_in(flow, table)
     table, moved = within(table, domains, repair=repair)
@@ -118,7 +130,7 @@ def fit(
     if validation is None:
         train, held_out = split(table, fractions=(0.9, 0.1), seed=checked.seed)
     else:
-        train, held_out = table, _held_out(as_table(validation), table)
+        train, held_out = table, held_out_like(as_table(validation), table)
     if checked.condition_budget is not None:
         said = correlation_note(train, checked.condition_budget)
         if said is not None:
@@ -181,62 +193,6 @@ def _fit_any_images(
     )
 
 
-def fit_tables(
-    flow: Flow,
-    train: Table,
-    validation: Table,
-    settings: Settings,
-    *,
-    out: str | Path | None = None,
-    device: str | torch.device | None = None,
-    progress: bool | None = None,
-    about: dict[str, Any] | None = None,
-    callbacks: Sequence[Callback] = (),
-) -> FitResult:
-    """Does what `fit` does with tables that are prepared and split already.
-
-    Args:
-        flow: Trained in place.
-        train: Rows to train on.
-        validation: Rows to stop by.
-        settings: How.
-        out: A run folder to write and to resume from.
-        device: Where to train; where the flow is if left out.
-        progress: Show a progress bar; on a terminal only if left out.
-        about: What else config.json should say of the run: where the tables came from.
-        callbacks: Are told of each epoch.
-
-    Returns:
-        The result, without notes.
-    """
-    if settings.condition_budget is not None and ranks() > 1:
-        raise ArgumentError(
-            "'condition_budget' should be left out under torchrun: its price follows the rows of "
-            "one process; start the same training without torchrun."
-        )
-    fabric = engine(flow, device, settings.precision)
-    refuse_collapsed(train, flow)
-    for part in (train, validation):
-        refuse_outside(part, flow)
-    asked = {
-        **(about or {}),
-        "columns": list(train.columns),
-        "context_columns": list(train.context_columns),
-        "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
-    }
-    rows = rows_of(train, flow), rows_of(validation, flow)
-    return trained(
-        flow,
-        *rows,
-        settings,
-        fabric,
-        out=out,
-        progress=progress,
-        asked=asked,
-        callbacks=callbacks,
-    )
-
-
 def fit_images(
     flow: Flow,
     train: Images,
@@ -291,25 +247,3 @@ def fit_images(
         asked=asked,
         callbacks=callbacks,
     )
-
-
-def _held_out(validation: Table, train: Table) -> Table:
-    """Returns the given validation rows, with the columns that are trained on, all finite."""
-    lacking = [name for name in train.columns if name not in validation.columns]
-    if lacking or validation.context_columns != train.context_columns:
-        raise DataError(
-            f"the validation rows should have the columns of the training rows, "
-            f"{', '.join(train.columns + train.context_columns)}; they have "
-            f"{', '.join(validation.columns + validation.context_columns)}."
-        )
-    order = [validation.columns.index(name) for name in train.columns]
-    validation = dataclasses.replace(
-        validation,
-        values=validation.values[:, order],
-        columns=train.columns,
-        integer_columns=(),
-    )
-    bad = [p.message for p in examine(validation) if p.code in {"missing", "infinite"}]
-    if bad:
-        raise DataError(f"the validation rows cannot be scored: {bad[0]}.")
-    return validation

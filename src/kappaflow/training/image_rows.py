@@ -11,6 +11,8 @@ from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 from kappaflow.training.rows import Rows
 
+EXAMPLES = 4096  # to take means and deviations of
+
 
 class ImageRows:
     """Images with their classes as contexts, in the type and on the device of a flow.
@@ -58,6 +60,10 @@ class ImageRows:
         labels = torch.from_numpy(self.images.labels[chosen])  # pyright: ignore[reportOptionalSubscript]
         context = one_hot(labels, flow.context_features)
         return Rows(x, context.to(flow.device, flow.dtype))
+
+    def examples(self) -> Rows:
+        """Returns the first images, which are in random order."""
+        return self.at(slice(0, EXAMPLES))
 
 
 def check_pixels(images: Images, flow: Flow) -> None:

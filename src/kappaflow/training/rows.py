@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kappaflow.data import Table, load_table
+from kappaflow.data import Table, examine, load_table
 from kappaflow.data.domains import within
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
@@ -37,6 +37,10 @@ class Rows:
         )
         return Rows(self.x[where], context, weights)
 
+    def examples(self) -> "Rows":
+        """Returns all rows."""
+        return self
+
     def mean(self, values: Tensor) -> Tensor:
         """Returns the mean of a number for each row, (N,), by their weights."""
         if self.weights is None:
@@ -58,6 +62,10 @@ class AnyRows(Protocol):
 
     def at(self, index: Tensor | slice) -> Rows:
         """Returns some of the points; an index lies on the CPU."""
+        ...
+
+    def examples(self) -> Rows:
+        """Returns points to fit to what a flow begins with: all, or some of many."""
         ...
 
 
@@ -89,6 +97,28 @@ def as_table(data: Any) -> Table:  # noqa: ANN401
         )
     names = tuple(f"context_{name}" for name in context.columns)
     return dataclasses.replace(table, context=context.values, context_columns=names)
+
+
+def held_out_like(validation: Table, train: Table) -> Table:
+    """Returns the given validation rows, with the columns that are trained on, all finite."""
+    lacking = [name for name in train.columns if name not in validation.columns]
+    if lacking or validation.context_columns != train.context_columns:
+        raise DataError(
+            f"the validation rows should have the columns of the training rows, "
+            f"{', '.join(train.columns + train.context_columns)}; they have "
+            f"{', '.join(validation.columns + validation.context_columns)}."
+        )
+    order = [validation.columns.index(name) for name in train.columns]
+    validation = dataclasses.replace(
+        validation,
+        values=validation.values[:, order],
+        columns=train.columns,
+        integer_columns=(),
+    )
+    bad = [p.message for p in examine(validation) if p.code in {"missing", "infinite"}]
+    if bad:
+        raise DataError(f"the validation rows cannot be scored: {bad[0]}.")
+    return validation
 
 
 def rows_of(table: Table, flow: Flow) -> Rows:

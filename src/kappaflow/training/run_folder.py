@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kappaflow.data.rows_folder import holds_only_rows
 from kappaflow.errors import ArgumentError, FileError, WriteError
 from kappaflow.files import (
     CONFIG,
@@ -24,6 +25,7 @@ from kappaflow.training.checkpoint import Groups, read_checkpoint, write_checkpo
 from kappaflow.training.loop import Training, copied
 
 METRICS, RESULT = "metrics.jsonl", "result.json"
+ROWS = "rows"  # of a table on disk, while it is trained on
 
 
 class RunFolder:
@@ -42,10 +44,8 @@ class RunFolder:
         self._held: tuple[Groups, dict[str, Any]] | None = None
         if (self.path / CONFIG).exists():
             _same(self.path, read_config(self.path / CONFIG), config)
-        elif self.path.is_dir() and not all(map(_is_beginning, self.path.iterdir())):
-            raise ArgumentError(
-                f"'out' should be a new folder or one of a run, {self.path} holds other files."
-            )
+        else:
+            refuse_other_files(self.path)
 
     def start(self, flow: Flow) -> None:
         """Writes what the run is, before it starts; from here on the folder can be loaded."""
@@ -125,6 +125,16 @@ class RunFolder:
         return stored
 
 
+def refuse_other_files(folder: Path) -> None:
+    """Refuses a folder that is there and is not one of a run."""
+    if (folder / CONFIG).exists() or not folder.is_dir():
+        return
+    if not all(map(_is_beginning, folder.iterdir())):
+        raise ArgumentError(
+            f"'out' should be a new folder or one of a run, {folder} holds other files."
+        )
+
+
 def read_result(folder: Path) -> dict[str, Any]:
     """Returns what a finished run left in result.json."""
     return _read_json(folder / RESULT)
@@ -155,6 +165,8 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _is_beginning(path: Path) -> bool:
     """Returns whether a file is one of a run that was killed before it had a config.json."""
+    if path.name == ROWS:
+        return holds_only_rows(path)
     if path.name != WEIGHTS:
         return is_unfinished(path) or path.name == LOCK
     try:

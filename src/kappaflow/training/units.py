@@ -8,20 +8,18 @@ from kappaflow.conditioning.points import joined_points
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
 from kappaflow.nets import StandardizeInputs
-from kappaflow.training.rows import AnyRows, Rows
+from kappaflow.training.rows import AnyRows
 
-UNITS_FROM = 4096  # images, to take means and deviations of
-START_FROM = 256  # of these, for what starts from a batch
+START_FROM = 256  # examples, for what starts from a batch
 
 
 def fit_units(flow: Flow, train: AnyRows) -> None:
     """Fits what a flow begins with, and what its context begins with, to rows; once only.
 
-    Rows of images are some of them, and an `ActNorm` behind starts from a batch of these here, so
-    that averages of the weights begin where the training does.
+    An `ActNorm` behind starts from a batch of them here, so that averages of the weights begin
+    where the training does.
     """
-    few = len(train) if isinstance(train, Rows) else UNITS_FROM
-    rows = train.at(slice(0, few))
+    rows = train.examples()
     if flow.augment is not None:
         flow.augment.fit(rows.x)
     x = joined_points(flow, rows.x)

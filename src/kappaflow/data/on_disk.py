@@ -1,0 +1,90 @@
+"""`TableOnDisk`: a table that is trained on without being read into memory."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kappaflow.data.files import read_file
+from kappaflow.data.load import as_names, no_such_file
+from kappaflow.data.open_pieces import OPENED, kind_of, open_pieces
+from kappaflow.data.pieces import Pieces
+from kappaflow.data.raw import Raw
+from kappaflow.errors import ArgumentError, FileError
+
+
+@dataclass(frozen=True)
+class TableOnDisk:
+    """A table in a file, which `kappaflow.fit` reads a piece at a time.
+
+    Args:
+        source: A path to a parquet, arrow, feather, ipc, npy, csv or tsv file.
+        columns: The columns to model, in that order; all columns of numbers if None.
+        exclude: Columns to leave out.
+        context: Columns of numbers that the density is conditioned on.
+
+    Example:
+        >>> import pathlib, tempfile
+        >>> import kappaflow as kf
+        >>> from kappaflow.data import toy, write_table
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "moons.parquet"
+        ...     x = toy("two_moons", 1000).values
+        ...     write_table({"a": x[:, 0], "b": x[:, 1]}, str(path))
+        ...     flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        ...     out = path.with_name("run")
+        ...     kf.fit(flow, TableOnDisk(path), out=out, max_epochs=1).stopped_because
+        'max_epochs'
+    """
+
+    source: str | os.PathLike[str]
+    columns: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    context: Sequence[str] = ()
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return Path(self.source).expanduser()
+
+    def pieces(self) -> Pieces:
+        """Returns the pieces of the file; one that is small is one piece.
+
+        Returns:
+            The pieces.
+
+        Raises:
+            ArgumentError: A file of this kind cannot be read a piece at a time.
+            FileError: There is no such file, or it is damaged.
+        """
+        path, source = self.path, str(self.source)
+        if kind_of(path) is None:
+            raise ArgumentError(
+                f"'on_disk' should be given for a file that can be read a piece at a time, "
+                f"{', '.join(OPENED)}, got {source!r}: write it as one of these, or have it read "
+                "into memory."
+            )
+        if not path.exists():
+            raise FileError(f"{no_such_file(path)}: give the path of a table.")
+        columns = None if self.columns is None else as_names(self.columns)
+        context, exclude = as_names(self.context), as_names(self.exclude)
+        found = open_pieces(source, columns, context, exclude=exclude)
+        return found or _Whole(path, source, columns, context, exclude=exclude)
+
+
+class _Whole(Pieces):
+    """A file that is read at once: it is small, or `read_file` says what is wrong with it."""
+
+    def _open(self) -> int:
+        self._read: Raw = read_file(self.path, self.source)
+        self.size = max(self.size, self._read.row_count)
+        return self._read.row_count
+
+    def _width(self) -> int:
+        return 1
+
+    def _raw(self, place: int) -> Raw:
+        return self._read
+
+    def _head(self) -> Raw:
+        return self._read

@@ -1,0 +1,269 @@
+"""A table on disk, gone through once: rows to train on in a file, those held out in memory."""
+
+import hashlib
+import io
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kappaflow.data.division import Division, division
+from kappaflow.data.gaps import refuse_gaps
+from kappaflow.data.mapped import MappedTable
+from kappaflow.data.on_disk import TableOnDisk
+from kappaflow.data.pieces import Pieces, Told
+from kappaflow.data.table import FloatArray, IntArray, Table, whole_columns
+from kappaflow.errors import DataError, KappaflowError, WriteError
+from kappaflow.reading import parse_json, read_small
+from kappaflow.storage import as_of, is_unfinished, make_directory, put_in_place, write_bytes
+
+TRAIN, KEPT, NOTES = "train.npy", "kept.npy", "rows.json"
+Take = Callable[[NDArray[Any]], object]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be made of a table on disk.
+
+    Attributes:
+        table: Which.
+        fractions: As for `division`.
+        seed: Of the draw which rows are for what.
+        dtype: Of the rows to train on, as numpy calls it.
+    """
+
+    table: TableOnDisk
+    fractions: tuple[float, ...]
+    seed: int
+    dtype: str
+
+    def made_of(self) -> dict[str, Any]:
+        """Returns what the rows follow from, in plain values; other rows follow from others."""
+        table = self.table
+        return {
+            "data": as_of(table.path),
+            "columns": None if table.columns is None else list(table.columns),
+            "exclude": list(table.exclude),
+            "context": list(table.context),
+            "fractions": list(self.fractions),
+            "seed": self.seed,
+            "dtype": self.dtype,
+            "numpy": np.__version__,
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Divided:
+    """A table by what its rows are for; each row is in one part.
+
+    Attributes:
+        train: The rows to train on.
+        held_out: The other parts, in memory, each in random order.
+        rows: How many rows the table has.
+    """
+
+    train: MappedTable
+    held_out: tuple[Table, ...]
+    rows: int
+
+
+def clear_rows(folder: Path) -> None:
+    """Removes what `divide` writes to a folder, and the folder if nothing else is in it."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            if _is_ours(path):
+                path.unlink()
+        folder.rmdir()
+
+
+def holds_only_rows(folder: Path) -> bool:
+    """Returns whether a folder holds nothing but what `divide` writes."""
+    return folder.is_dir() and all(map(_is_ours, folder.iterdir()))
+
+
+def _is_ours(path: Path) -> bool:
+    return path.name in (TRAIN, KEPT, NOTES) or is_unfinished(path)
+
+
+def read_divided(folder: Path, asked: Asked) -> Divided | None:
+    """Returns what `divide` has left in a folder; None where it was asked for something else.
+
+    Args:
+        folder: Where it was told to write.
+        asked: What is to be made.
+
+    Returns:
+        The rows, or None too where something is missing or damaged.
+    """
+    try:
+        notes = dict(parse_json(read_small(folder / NOTES)))
+        kept = np.load(folder / KEPT, allow_pickle=False)
+        if notes.pop("made_of") != asked.made_of():
+            return None
+        found = _put_together(asked, folder, kept, **notes)
+        return found if found.train.mapped.dtype == asked.dtype else None
+    except (OSError, EOFError, ValueError, TypeError, KeyError):
+        return None
+
+
+def divide(pieces: Pieces, asked: Asked, folder: Path | None, told: Told) -> Divided:
+    """Returns a table by what its rows are for, and writes those to train on to a folder.
+
+    What it has written there before is removed first. The notes are written last.
+
+    Args:
+        pieces: Of the table, whose columns are settled.
+        asked: What is to be made.
+        folder: Where to write; None to write nothing, for what tells these rows from others.
+        told: Is told how many rows more are done.
+
+    Returns:
+        The rows.
+
+    Raises:
+        DataError: A value is missing or infinite, or the table changed while it was read.
+        WriteError: There is no room.
+    """  # noqa: DOC502 - raised by the calls below
+    made_of, source = asked.made_of(), str(asked.table.source)
+    columns, context = pieces.columns, pieces.context
+    width = len(columns) + len(context)
+    plan = division(pieces.rows, width, asked.fractions, asked.seed)
+    shape, dtype = (plan.train, width), np.dtype(asked.dtype)
+    sha = hashlib.sha256(repr((columns, context)).encode())
+    with _rows_file(folder, shape, dtype) as write:
+
+        def take(rows: NDArray[Any]) -> None:
+            sha.update(rows.data)
+            write(rows)
+
+        kept = _gone_through(pieces, plan, dtype, source, take, told)
+        if asked.made_of() != made_of:
+            raise DataError(f"{source} has changed while it was read: fit it when it is whole.")
+    notes = {
+        "rows": pieces.rows,
+        "columns": list(columns),
+        "context_columns": list(context),
+        "left_out": list(pieces.left_out),
+        "digest": sha.hexdigest(),
+    }
+    if folder is not None:
+        array = io.BytesIO()
+        np.save(array, kept)
+        write_bytes(folder / KEPT, array.getvalue())
+        write_bytes(folder / NOTES, json.dumps({"made_of": made_of, **notes}, indent=1).encode())
+    return _put_together(asked, folder, kept, **notes)
+
+
+def _gone_through(
+    pieces: Pieces, plan: Division, dtype: np.dtype[Any], source: str, take: Take, told: Told
+) -> FloatArray:
+    """Returns the rows that stay in memory, and has the others taken, in their order."""
+    order = np.argsort(plan.kept)
+    places = plan.kept[order]
+    held_out = plan.not_trained_on
+    kept = np.empty((len(places), len(pieces.columns) + len(pieces.context)))
+    for piece in range(len(pieces)):
+        table, start = pieces.read(piece), piece * pieces.size
+        refuse_gaps(table, source)
+        numbers = table.values
+        if table.context is not None:
+            numbers = np.hstack([numbers, table.context])
+        ends = start, start + len(numbers)
+        here = slice(*np.searchsorted(places, ends))
+        kept[order[here]] = numbers[places[here] - start]
+        trained = np.ones(len(numbers), dtype=np.bool_)
+        trained[held_out[slice(*np.searchsorted(held_out, ends))] - start] = False
+        with np.errstate(over="ignore"):  # as for a table in memory
+            take(numbers[trained].astype(dtype))
+        told(len(numbers))
+    return kept
+
+
+@contextmanager
+def _rows_file(
+    folder: Path | None, shape: tuple[int, int], dtype: np.dtype[Any]
+) -> Iterator[Take]:
+    """Yields what writes rows to a file of a folder, which is there when all are written."""
+    if folder is None:
+        yield lambda rows: None
+        return
+    clear_rows(folder)
+    _refuse_without_room(make_directory(folder), shape, dtype)
+    path = folder / TRAIN
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    try:
+        with temporary.open("xb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            yield lambda rows: file.write(rows.data)
+        put_in_place(temporary, path)
+    except KappaflowError:
+        raise
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _refuse_without_room(folder: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    needed, room = shape[0] * shape[1] * dtype.itemsize, shutil.disk_usage(folder).free
+    if needed > room:
+        raise WriteError(
+            f"{folder} cannot hold the rows to train on: they take {needed / 2**30:.2f} GiB, and "
+            f"its disk has {room / 2**30:.2f} GiB left."
+        )
+
+
+def _put_together(
+    asked: Asked,
+    folder: Path | None,
+    kept: FloatArray,
+    *,
+    rows: int,
+    columns: list[str],
+    context_columns: list[str],
+    left_out: list[str],
+    digest: str,
+) -> Divided:
+    """Returns the parts of a table, of rows that were kept and what was noted."""
+    width = len(columns)
+    plan = division(rows, width + len(context_columns), asked.fractions, asked.seed)
+    if kept.shape != (len(plan.kept), width + len(context_columns)):
+        raise ValueError("these are rows of another table")
+
+    def table(source: str, start: int, places: IntArray) -> Table:
+        numbers = kept[start : start + len(places)]
+        values = np.ascontiguousarray(numbers[:, :width])
+        return Table(
+            values=values,
+            columns=tuple(columns),
+            context=np.ascontiguousarray(numbers[:, width:]) if context_columns else None,
+            context_columns=tuple(context_columns),
+            rows=places + 1,
+            left_out=tuple(left_out),
+            source=source,
+            integer_columns=whole_columns(values, tuple(columns)),
+        )
+
+    source = str(asked.table.source)
+    starts = np.cumsum([0, *map(len, plan.held_out)]).tolist()
+    sample = table(source, starts[-1], plan.sample)
+    held_out = [
+        table(source, start, places) for start, places in zip(starts, plan.held_out, strict=False)
+    ]
+    train = MappedTable(
+        path=(folder or Path()) / TRAIN,
+        length=plan.train,
+        sample=sample,
+        digest=digest,
+        held_out=plan.not_trained_on,
+    )
+    return Divided(train, tuple(held_out), rows)

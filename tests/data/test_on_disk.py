@@ -1,0 +1,202 @@
+"""A table on disk is divided: each row is for one thing, and none is read into memory for good."""
+
+import json
+import re
+
+import numpy as np
+import polars as pl
+import pytest
+
+from kappaflow.data import TableOnDisk, load_table, pieces, rows_folder
+from kappaflow.data.division import MOST_HELD_OUT, division
+from kappaflow.data.rows_folder import KEPT, NOTES, TRAIN, Asked, divide, read_divided
+from kappaflow.errors import DataError, KappaflowError, WriteError
+
+ROWS = 157
+FRACTIONS = (0.8, 0.1, 0.1)
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Pieces of ten rows."""
+    monkeypatch.setattr(pieces, "ROWS_OF_A_PIECE", 10)
+
+
+def frame(rows=ROWS):
+    """A table of three columns of numbers and one of text."""
+    x = np.random.default_rng(0).normal(size=(rows, 3))
+    return pl.DataFrame({"a": x[:, 0], "text": ["word"] * rows, "b": x[:, 1], "c": x[:, 2]})
+
+
+WRITERS = {
+    "t.parquet": lambda f, path: f.write_parquet(path),
+    "t.arrow": lambda f, path: f.write_ipc(path),
+    "t.csv": lambda f, path: f.write_csv(path),
+    "t.tsv": lambda f, path: f.write_csv(path, separator="\t"),
+    "t.npy": lambda f, path: np.save(path, f.drop("text").to_numpy()),
+}
+
+
+def divided(asked, folder):
+    """Returns what is divided, whatever was there before."""
+    found = asked.table.pieces()
+    list(found.suspects(lambda more: None))
+    return divide(found, asked, folder, lambda more: None)
+
+
+def asked_of(path, *, fractions=FRACTIONS, seed=0, dtype="float64", **table):
+    """Returns what to make of a file."""
+    return Asked(TableOnDisk(path, **table), fractions, seed, dtype)
+
+
+@pytest.mark.parametrize("rows", [7, 10, ROWS])
+@pytest.mark.parametrize("name", WRITERS)
+def test_each_row_of_the_table_is_for_one_thing(tmp_path, name, rows):
+    """With its numbers and its row number; the file has the others in their order."""
+    WRITERS[name](frame(rows), tmp_path / name)
+    context = "x2" if name == "t.npy" else "c"
+    found = divided(asked_of(tmp_path / name, context=context), tmp_path / "rows")
+    whole = load_table(str(tmp_path / name), context=context)
+    parts = [*found.train.blocks(), *found.held_out]
+    numbers = np.concatenate([part.rows for part in parts])
+    assert sorted(numbers) == list(range(1, rows + 1)) and found.rows == rows
+    for part in (*parts, found.train.sample):
+        assert part.columns == whole.columns and part.left_out == whole.left_out
+        assert part.values.tobytes() == whole.values[part.rows - 1].tobytes()
+        assert part.context.tobytes() == whole.context[part.rows - 1].tobytes()
+    trained = np.concatenate([part.rows for part in found.train.blocks()])
+    assert (np.diff(trained) > 0).all() and set(found.train.sample.rows) <= set(trained)
+    assert len(set(found.train.sample.rows)) == min(10, len(trained))
+    some = np.array([len(trained) - 1, 0, 2])
+    both = np.hstack([whole.values, whole.context])
+    assert found.train.at(some).tobytes() == both[trained[some] - 1].tobytes()
+
+
+def test_the_draw_depends_on_rows_and_seed_alone(tmp_path, monkeypatch):
+    """Not on the kind of file, nor on its pieces; another seed draws others."""
+    WRITERS["t.csv"](frame(), tmp_path / "t.csv")
+    WRITERS["t.parquet"](frame(), tmp_path / "t.parquet")
+    one = divided(asked_of(tmp_path / "t.csv"), tmp_path / "one")
+    other = divided(asked_of(tmp_path / "t.parquet"), None)
+    assert one.train.fingerprint() == other.train.fingerprint()
+    assert [part.fingerprint() for part in one.held_out] == [
+        part.fingerprint() for part in other.held_out
+    ]
+    seeded = divided(asked_of(tmp_path / "t.csv", seed=1), None)
+    assert seeded.train.fingerprint() != one.train.fingerprint()
+    monkeypatch.setattr(pieces, "ROWS_OF_A_PIECE", 1000)
+    whole = divided(asked_of(tmp_path / "t.parquet", fractions=(0.9, 0.1)), None)
+    monkeypatch.setattr(pieces, "ROWS_OF_A_PIECE", 50)
+    some = divided(asked_of(tmp_path / "t.parquet", fractions=(0.9, 0.1)), None)
+    assert whole.held_out[0].fingerprint() == some.held_out[0].fingerprint()
+
+
+def test_parts_held_out_are_no_larger_than_memory_should_hold(monkeypatch):
+    """However many rows there are; what is over is trained on."""
+    monkeypatch.setattr(pieces, "ROWS_OF_A_PIECE", 262_144)
+    found = division(10**9, 8, FRACTIONS, seed=0)
+    assert [len(part) for part in found.held_out] == [MOST_HELD_OUT] * 2
+    assert (len(found.sample), found.train) == (262_144, 10**9 - 2 * MOST_HELD_OUT)
+    assert len(np.unique(found.kept)) == len(found.kept)
+    assert [len(part) for part in division(10**7, 2**20, FRACTIONS, seed=0).held_out] == [16, 16]
+    assert division(30, 2, (), seed=0).held_out == ()
+
+
+def test_rows_are_used_again_where_they_were_made_of_the_same(tmp_path):
+    """And not if the file has changed, something else is asked for, or one is damaged."""
+    path, folder = tmp_path / "t.parquet", tmp_path / "rows"
+    frame().write_parquet(path)
+    asked = asked_of(path)
+    assert read_divided(folder, asked) is None
+    made, again = divided(asked, folder), read_divided(folder, asked)
+    assert again.train.fingerprint() == made.train.fingerprint()
+    assert again.train.sample.fingerprint() == made.train.sample.fingerprint()
+    assert [part.rows.tolist() for part in again.held_out] == [
+        part.rows.tolist() for part in made.held_out
+    ]
+    for other in ({"seed": 1}, {"dtype": "float32"}, {"exclude": "a"}, {"fractions": (0.9, 0.1)}):
+        assert read_divided(folder, asked_of(path, **other)) is None, other
+    for name in (TRAIN, KEPT, NOTES):
+        content = (folder / name).read_bytes()
+        for damaged in (content[:40], b"", None):
+            if damaged is None:
+                (folder / name).unlink()
+            else:
+                (folder / name).write_bytes(damaged)
+            assert read_divided(folder, asked) is None, (name, damaged)
+        (folder / name).write_bytes(content)
+    notes = json.loads((folder / NOTES).read_text())
+    (folder / NOTES).write_text(json.dumps(notes | {"rows": ROWS + 1}))
+    assert read_divided(folder, asked) is None
+    (folder / NOTES).write_text(json.dumps(notes))
+    assert read_divided(folder, asked) is not None
+    frame(ROWS + 1).write_parquet(path)
+    assert read_divided(folder, asked) is None
+
+
+def test_a_value_that_is_missing_is_said_with_its_row(tmp_path):
+    """Of a column, or of the context; nothing is left of the rows."""
+    for name, row, value in (("b", 123, None), ("c", 5, float("inf"))):
+        values = frame()[name].to_list()
+        values[row - 1] = value
+        frame().with_columns(pl.Series(name, values)).write_parquet(tmp_path / "t.parquet")
+        with pytest.raises(DataError, match=f"column '{name}' of .*, row {row} has (nan|inf)"):
+            divided(asked_of(tmp_path / "t.parquet", context="c"), tmp_path / "rows")
+        assert list((tmp_path / "rows").iterdir()) == []
+
+
+def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path):
+    """Rows of two tables would be one."""
+    path = tmp_path / "t.csv"
+    frame().write_csv(path)
+    asked = asked_of(path)
+    found = asked.table.pieces()
+    list(found.suspects(lambda more: None))
+    told = []
+
+    def tell(more):
+        told.append(more)
+        if len(told) == 3:
+            path.touch()
+
+    with pytest.raises(DataError, match="has changed while it was read"):
+        divide(found, asked, tmp_path / "rows", tell)
+    assert list((tmp_path / "rows").iterdir()) == []
+
+
+def test_too_little_room_is_said_before_a_row_is_written(tmp_path, monkeypatch):
+    """With how much it takes; so is a folder that cannot be made."""
+    frame().write_parquet(tmp_path / "t.parquet")
+    asked = asked_of(tmp_path / "t.parquet")
+    usage = rows_folder.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(rows_folder.shutil, "disk_usage", lambda path: usage._replace(free=3023))
+    with pytest.raises(WriteError, match=re.escape("its disk has 0.00 GiB left")):
+        divided(asked, tmp_path / "rows")
+    monkeypatch.undo()
+    with pytest.raises(WriteError, match="cannot be made a directory"):
+        divided(asked, tmp_path / "t.parquet" / "rows")
+
+
+REFUSED = {
+    "t.npz": "should be given for a file that can be read a piece at a time",
+    "-": "should be given for a file that can be read a piece at a time",
+    "magic": "should be given for a file that can be read a piece at a time",
+    "none.parquet": "there is no file",
+    "empty.csv": "is empty",
+    "cut.parquet": "is cut off",
+    "text.csv": "has no numeric column",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_table_on_disk_is_refused_in_a_sentence(tmp_path, monkeypatch, name):
+    """In the words that `load_table` has for it, where the file is the trouble."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("t.npz", np.zeros((ROWS, 3)))
+    frame().write_parquet("cut.parquet")
+    content = (tmp_path / "cut.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "text.csv").write_text("word\n" + "yes, it is\n".replace(",", "") * ROWS)
+    with pytest.raises(KappaflowError, match=REFUSED[name]):
+        divided(asked_of(name), None)

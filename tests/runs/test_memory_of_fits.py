@@ -1,0 +1,116 @@
+"""Training on a table on disk in less memory than the table takes, and after kills."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kappaflow.data.rows_folder import NOTES, TRAIN
+from kappaflow.training import read_metrics
+
+LIMITED = """
+import resource, sys
+from kappaflow.cli.app import main
+resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]), int(sys.argv[1])))
+sys.exit(main(sys.argv[2:]))
+"""
+SMALL_PIECES = """
+import sys
+from kappaflow.cli.app import main
+from kappaflow.data import pieces
+pieces.ROWS_OF_A_PIECE = 500
+sys.exit(main(sys.argv[1:]))
+"""
+MODEL = "--model real_nvp --depth 2 --hidden 8 --quiet --on-disk"
+ROWS, COLUMNS = 7_000_000, 16
+ALLOWED = 850_000_000  # bytes that are no file: Python with torch and polars takes most of them
+
+
+def started(program, *words):
+    """Starts a program in a process of one thread."""
+    alone = {"OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, words)],
+        env={**os.environ, **alone}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def finished(process):
+    """Waits until a process has ended well."""
+    said = process.communicate(timeout=500)[1]
+    assert process.returncode == 0, said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="no other system limits what is no file")
+def test_a_table_larger_than_memory_is_trained_on(tmp_path):
+    """And refused in a sentence where it is to be read into memory."""
+    path = tmp_path / "t.npy"
+    generator, size = np.random.default_rng(0), ROWS // 28
+    table = np.lib.format.open_memmap(path, "w+", np.float64, (ROWS, COLUMNS))
+    for start in range(0, ROWS, size):
+        table[start : start + size] = generator.normal(size=(size, COLUMNS))
+    del table
+    assert path.stat().st_size > ALLOWED
+    words = [ALLOWED, "fit", path, *MODEL.split(), "--max-epochs", 1, "--batch-size", 20_000]
+    finished(started(LIMITED, *words, "--out", tmp_path / "run"))
+    words.remove("--on-disk")
+    process = started(LIMITED, *words, "--out", tmp_path / "other")
+    said = process.communicate(timeout=500)[1]
+    assert process.returncode in (1, 2) and "does not fit in memory" in said, said
+
+
+def written_until(folder, size):
+    """Waits until so many bytes of rows to train on are written."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if sum(path.stat().st_size for path in folder.glob("rows/.train.npy.*")) >= size:
+            return
+        time.sleep(0.0005)
+    raise AssertionError("no rows were written")
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_writes_rows_or_trains_goes_on(tmp_path):
+    """To the losses of one that was left in peace; nothing of the rows is left."""
+    data, run, whole = tmp_path / "t.npy", tmp_path / "run", tmp_path / "whole"
+    np.save(data, np.random.default_rng(0).normal(size=(400_000, 4)))
+    words = ["fit", data, *MODEL.split(), "--max-epochs", 12, "--batch-size", 20_000, "--out"]
+    finished(started(SMALL_PIECES, *words, whole))
+    for size in (1, 1_000_000):
+        process = started(SMALL_PIECES, *words, run)
+        written_until(run, size)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (run / "rows" / NOTES).exists(), "it was too quick to be killed"
+    process = started(SMALL_PIECES, *words, run)
+    while not (run / "metrics.jsonl").exists() or len(read_lines(run)) < 3:
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    before = (run / "rows" / TRAIN).stat()
+    process = started(SMALL_PIECES, *words, run)
+    while not (run / "metrics.jsonl").exists() or len(read_lines(run)) < 4:
+        assert process.poll() is None
+        time.sleep(0.001)
+    assert (run / "rows" / TRAIN).stat().st_ino == before.st_ino  # it was used again
+    finished(process)
+    found, expected = (
+        [(line["train_nll"], line["validation_nll"]) for line in read_metrics(folder)]
+        for folder in (run, whole)
+    )
+    assert found == expected and len(found) == 12
+    assert sorted(path.name for path in run.iterdir()) == sorted(
+        path.name for path in whole.iterdir()
+    )
+
+
+def read_lines(run: Path) -> list[str]:
+    """Returns the lines of metrics that are whole."""
+    return (run / "metrics.jsonl").read_text().rpartition("\n")[0].splitlines()
