@@ -24,6 +24,7 @@ from faults.strikes import (
 )
 from faults.trainings import Job, ended, is_finished, losses, started, trained_whole, write_rows
 
+MISSES = 20  # in a row; something else is wrong then
 DONE = "kills.jsonl"  # what has been done already, a line for each training
 
 
@@ -94,6 +95,8 @@ def repeated(
         tried = sum(line["tried"] for line in chains)
         if tried >= times:
             break
+        if len(chains) >= MISSES and not sum(line["tried"] for line in chains[-MISSES:]):
+            raise SystemExit(f"{fault}: {MISSES} trainings came to their end before it was done.")
         moments = random.Random(f"{seed} {fault} {len(chains)}")
         append_line(file, {**key, **_chain(strike, times - tried, job, moments)})
     return Outcome(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,7 +62,13 @@ def started(
         stdout=output,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=_hears_control_c,
     )
+
+
+def _hears_control_c() -> None:
+    """Undoes what a shell does to a job in the background, whose children would ignore it too."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
