@@ -65,6 +65,10 @@ COMMANDS = {
         "converting:converting",
         "Time and weigh flows of other libraries beside what they are converted into.",
     ),
+    "on-disk": (
+        "on_disk:on_disk",
+        "Train on a table on disk and in memory, and compare times and memory.",
+    ),
     "splines": (
         "splines:splines",
         "Time and weigh flows of spline couplings beside those of other libraries.",
