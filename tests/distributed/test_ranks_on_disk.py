@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from faults.ranks import EPOCHS, ended, losses, same, started, words, write_rows
+from faults.ranks import EPOCHS, ROWS, both_losses, same, started_by, words
+from faults.trainings import ended, write_rows
 
 
 def on_disk(data, run):
@@ -17,13 +18,13 @@ def on_disk(data, run):
 @pytest.mark.slow
 def test_two_ranks_read_one_file_to_the_losses_of_one(tmp_path):
     """Up to rounding; the notes are said once, and no rows are left."""
-    data = write_rows(tmp_path / "rows.csv")
+    data = write_rows(tmp_path / "rows.csv", ROWS)
     for count in (1, 2):
-        status, said = ended(started(count, on_disk(data, tmp_path / f"{count}")))
+        status, said = ended(started_by(count, on_disk(data, tmp_path / f"{count}")))
         assert not status, said
         assert said.count("rows held out in memory") == 1 and "Warning" not in said, said
-    assert same(losses(tmp_path / "1"), losses(tmp_path / "2"))
-    assert len(losses(tmp_path / "2")) == EPOCHS
+    assert same(both_losses(tmp_path / "1"), both_losses(tmp_path / "2"))
+    assert len(both_losses(tmp_path / "2")) == EPOCHS
     names = [sorted(path.name for path in (tmp_path / one).iterdir()) for one in "12"]
     assert names[0] == names[1] and "rows" not in names[1]
 
@@ -31,9 +32,9 @@ def test_two_ranks_read_one_file_to_the_losses_of_one(tmp_path):
 @pytest.mark.slow
 def test_what_is_wrong_with_a_table_ends_all_ranks(tmp_path):
     """With the sentence of one process."""
-    data = write_rows(tmp_path / "rows.csv")
+    data = write_rows(tmp_path / "rows.csv", ROWS)
     data.write_text(data.read_text() + "1,,3\n")
-    status, said = ended(started(2, on_disk(data, tmp_path / "run")))
+    status, said = ended(started_by(2, on_disk(data, tmp_path / "run")))
     assert status and "should hold finite numbers, row 1501 has nan" in said, said
     assert not (tmp_path / "run").exists()
 
@@ -48,13 +49,13 @@ def test_machines_that_share_no_disk_have_a_file_each(tmp_path, differ):
     meeting = f"--nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-endpoint={place}"
     processes = []
     for machine in ("one", "other"):  # each has its own folders under the same names
-        data = write_rows(tmp_path / machine / "rows.csv")
+        data = write_rows(tmp_path / machine / "rows.csv", ROWS)
         if differ and machine == "other":
             data.write_text(data.read_text() + "1,2,3\n")
         processes.append(
             subprocess.Popen(
-                [sys.executable, "-m", "torch.distributed.run", *meeting.split()]
-                + on_disk("rows.csv", "run"),
+                [sys.executable, "-m", "torch.distributed.run", *meeting.split(), "-m"]
+                + ["kappaflow", *on_disk("rows.csv", "run")],
                 cwd=tmp_path / machine,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
@@ -70,5 +71,5 @@ def test_machines_that_share_no_disk_have_a_file_each(tmp_path, differ):
     assert not any(status for status, _ in found), found
     written = [place for place in ("one", "other") if (tmp_path / place / "run").exists()]
     assert len(written) == 1, "rows of the other machine are left"
-    assert len(losses(tmp_path / written[0] / "run")) == EPOCHS
+    assert len(both_losses(tmp_path / written[0] / "run")) == EPOCHS
     assert not list((tmp_path / written[0] / "run").glob("rows*"))
