@@ -31,7 +31,7 @@ GUIDED = (
     "idx",
     "CIFAR-10 batch",
 )
-LONG_S, SHORT_S = 60, 2
+LONG_S, SHORT_S = 30, 2
 LIMIT_S, MEMORY_MB = 30, 4096
 COUNT = re.compile(r"^(?:Done |stat::number_of_executed_units: +)(\d+)", re.MULTILINE)
 
@@ -39,22 +39,24 @@ COUNT = re.compile(r"^(?:Done |stat::number_of_executed_units: +)(\d+)", re.MULT
 def guided(
     *, long: bool, seed: int, folder: Path, seconds: int | None = None
 ) -> Iterator[Outcome]:
-    """Yields a row for each kind of file; none where atheris is not installed.
+    """Yields a row for all kinds of files; none where atheris is not installed.
 
     Args:
-        long: A minute for each kind, else two seconds.
+        long: Half a minute for each kind, else two seconds.
         seed: Of libFuzzer.
         folder: Originals, what was found to be new, and an input that did not survive.
         seconds: For each kind instead.
 
     Yields:
-        What came of a kind.
+        What came of them.
     """
     from faults.loaders import write_originals
 
     if importlib.util.find_spec("atheris") is None:
         return
+    (folder / "kept").mkdir(parents=True, exist_ok=True)
     write_originals(folder / "originals")
+    tried, lost = 0, 0
     for kind in GUIDED:
         lasts = seconds or (LONG_S if long else SHORT_S)
         words = [kind, str(lasts), str(seed), str(folder)]
@@ -65,12 +67,13 @@ def guided(
             text=True,
             errors="replace",
         )
-        tried = max(map(int, COUNT.findall(done.stderr)), default=1)
-        lost = int(done.returncode != 0)
-        if lost:
+        tried += max(map(int, COUNT.findall(done.stderr)), default=1)
+        if done.returncode:
+            lost += 1
             (folder / "kept" / f"{_named(kind)}.txt").write_text(done.stderr[-20_000:])
         shutil.rmtree(folder / "work", ignore_errors=True)
-        yield Outcome(f"{kind}, changed on by what it reaches", "files", tried, tried - lost, lost)
+    fault = f"files of {len(GUIDED)} kinds, changed on by what code they reach"
+    yield Outcome(fault, "files", tried, tried - lost, lost)
 
 
 def load_guided(kind: str, seconds: int, seed: int, folder: Path) -> None:

@@ -105,7 +105,7 @@ def repeated(
         tried=tried,
         survived=sum(line["survived"] for line in chains),
         lost=sum(line["lost"] for line in chains),
-        recovery_s=max(line["recovery_s"] for line in chains),
+        recovery_s=max(line["recovery_s"] for line in chains) or None,
     )
 
 
