@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kappaflow.data import load_images, load_table, room
+from kappaflow.data import load_images, load_matrix, load_table, room
 from kappaflow.errors import FileError, KappaflowError
 
 ROOM = 2**22
@@ -110,6 +110,16 @@ def test_an_array_whose_header_lies_is_refused(content, message, tmp_path):
     (tmp_path / "t.npy").write_bytes(content)
     with pytest.raises(FileError, match=message):
         load_table(tmp_path / "t.npy")
+
+
+def test_a_name_in_an_archive_that_is_no_text_is_refused(tmp_path):
+    """The list of names of an npz is read before its arrays are."""
+    path = tmp_path / "t.npz"
+    np.savez(path, **{"é": np.eye(2)})
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xfe\xfe"))
+    for load in (load_matrix, load_table):
+        with pytest.raises(FileError, match="is damaged"):
+            load(str(path))
 
 
 def test_a_million_columns_are_refused(tmp_path):
