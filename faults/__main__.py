@@ -28,6 +28,7 @@ def run(
     folder: Path = Path("runs/faults"),
     seed: int = 0,
     soak_minutes: float | None = None,
+    inputs: int | None = None,
 ) -> int:
     """Do faults to real processes, files and numbers, and count what survives.
 
@@ -44,12 +45,17 @@ def run(
         Decides what is random.
     soak_minutes
         How long the soak trains: 120 in a long run, a third in a short one, if left out.
+    inputs
+        How many files of strangers: 100,000 in a long run, 1,500 in a short one, if left out.
 
     Returns:
     -------
         0 if all survived and nothing was lost, else 1.
     """
-    given = {"soak": {} if soak_minutes is None else {"minutes": soak_minutes}}
+    given = {
+        "soak": {} if soak_minutes is None else {"minutes": soak_minutes},
+        "hostile": {} if inputs is None else {"total": inputs},
+    }
     file = RESULTS if long else folder / "outcomes.jsonl"
     done: list[Outcome] = []
     for part in only or PARTS:

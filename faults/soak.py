@@ -1,7 +1,9 @@
 """The part of the soak: a long training holds at its end what it held when it was warm."""
 
+import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from faults.outcome import Outcome
@@ -21,7 +23,7 @@ def soak(
     Args:
         long: For two hours instead of a third of a minute.
         seed: Of the training.
-        folder: The run, which goes on after an interruption.
+        folder: The run, which goes on after an interruption; what it held is kept beside it.
         minutes: For how long, if not so.
 
     Yields:
@@ -40,6 +42,8 @@ def soak(
         time.sleep(EVERY_S)
     status, _ = ended(process)
     grew = grown(looks)
+    kept = {"grew": grew, "looks": [asdict(one) for one in looks[:: max(1, len(looks) // 200)]]}
+    (folder / f"held-{lasts_s:g}.json").write_text(json.dumps(kept))
     yield Outcome(
         f"a training for {lasts_s / 60:g} minutes: memory, open files, threads",
         "quantities",
