@@ -136,3 +136,12 @@ def test_a_gzipped_file_cut_off_anywhere_is_damaged(refused, tmp_path: Path) -> 
         path.write_bytes(content)
         with refused(FileError, "ubyte.gz' is damaged"):
             load_images(path)
+
+
+@pytest.mark.parametrize("shape", [(0, 28, 28), (0, 3587429055, 3199381949)])
+def test_no_images_of_any_size_are_no_pixels(tmp_path, shape):
+    """A size that no array can have is not even looked at."""
+    header = bytes([0, 0, 8, 3]) + np.array(shape, ">u4").tobytes()
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(header)
+    with pytest.raises(FileError, match=rf"holds no pixels: its shape is \(0, {shape[1]}, "):
+        load_images(tmp_path / "train-images-idx3-ubyte")

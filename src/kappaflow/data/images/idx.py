@@ -45,8 +45,6 @@ def load_idx(
                 f"the images have different sizes, {_size(parts[0])} in {shown(files[0])} and "
                 f"{_size(part)} in {shown(path)}: load one of the files."
             )
-        if 0 in part.shape:
-            raise FileError(f"{shown(path)} holds no pixels: its shape is {part.shape}.")
     labels = _labels(files, [len(part) for part in parts])
     if labels is not None and not classes:
         classes = tuple(str(label) for label in range(int(labels.max()) + 1))
@@ -102,6 +100,8 @@ def _read(path: Path, axes: int) -> NDArray[np.uint8]:
         header = stream.read(4 + 4 * axes)
         _check_header(path, header, axes)
         shape = tuple(int(side) for side in np.frombuffer(header, ">u4", offset=4))
+        if 0 in shape and axes == 3:
+            raise FileError(f"{shown(path)} holds no pixels: its shape is {shape}.")
         content = unpacked(stream, shown(path), math.prod(shape) + 1)
     if len(content) != math.prod(shape):
         missing = len(content) < math.prod(shape)
