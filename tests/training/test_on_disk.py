@@ -181,6 +181,20 @@ def test_a_disk_that_is_full_is_said_in_a_sentence(tmp_path, path, monkeypatch):
     assert kf.fit(flow(), table, out=out, **EPOCHS).stopped_because == "max_epochs"
 
 
+def test_a_type_that_cannot_be_trained_is_refused_before_anything_is_read(tmp_path, path):
+    """And numpy has no name for one of them."""
+    with pytest.raises(ArgumentError, match="to be trained, got torch.bfloat16"):
+        kf.fit(flow(torch.bfloat16), TableOnDisk(path, context="c"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.boundary
+def test_a_table_on_disk_has_a_path():
+    """Anything else would be read as one later."""
+    with pytest.raises(ArgumentError, match="'source' should be the path of a file, got int"):
+        TableOnDisk(3)
+
+
 def test_rows_to_stop_by_may_be_given(tmp_path, path):
     """Then all of the table is trained on."""
     kept, held_out = Kept(tmp_path / "run"), frame().head(50)

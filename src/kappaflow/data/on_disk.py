@@ -42,6 +42,13 @@ class TableOnDisk:
     exclude: Sequence[str] = ()
     context: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        """Checks that there can be such a file."""
+        if not isinstance(self.source, str | os.PathLike):
+            raise ArgumentError(
+                f"'source' should be the path of a file, got {type(self.source).__name__}."
+            )
+
     @property
     def path(self) -> Path:
         """Where the file is."""

@@ -48,8 +48,7 @@ def numbers_of(dtype: torch.dtype, wanted: str, device: str) -> dict[str, Any]:
     Returns:
         Keywords of `Fabric`.
     """
-    if dtype not in {torch.float32, torch.float64}:
-        raise ArgumentError(f"'flow' should be float32 or float64 to be trained, got {dtype}.")
+    check_trained(dtype)
     if wanted == "full":
         if dtype == torch.float64:
             return {"plugins": _Double()}
@@ -57,6 +56,12 @@ def numbers_of(dtype: torch.dtype, wanted: str, device: str) -> dict[str, Any]:
     if dtype != torch.float32:
         raise ArgumentError(f"'flow' should be float32 for precision=\"{wanted}\", got {dtype}.")
     return {"plugins": _Mixed(NARROW[wanted], device)}  # by its name it prints a line
+
+
+def check_trained(dtype: torch.dtype) -> None:
+    """Refuses a type whose steps would be lost in its rounding."""
+    if dtype not in {torch.float32, torch.float64}:
+        raise ArgumentError(f"'flow' should be float32 or float64 to be trained, got {dtype}.")
 
 
 def scale_state(fabric: Fabric) -> dict[str, float]:
