@@ -8,7 +8,7 @@ import torch
 import kappaflow as kf
 from kappaflow.data import load_images, split_images
 from kappaflow.training import checked_settings
-from kappaflow.training.fit import fit_images
+from kappaflow.training.fit_images import fit_images
 from kappaflow.training.image_rows import ImageRows
 
 SETTINGS = {"max_epochs": 2, "batch_size": 64, "learning_rate": 2e-3}

@@ -10,7 +10,8 @@ from kappaflow.experiments.sets import Parts
 from kappaflow.experiments.study import Case, Row
 from kappaflow.flows import Flow
 from kappaflow.training import Rows, checked_settings, log_prob_of, rows_of, units_log_det
-from kappaflow.training.fit import fit_images, fit_tables
+from kappaflow.training.fit_images import fit_images
+from kappaflow.training.fit_tables import fit_tables
 from kappaflow.training.image_rows import ImageRows
 
 FAILED = "failed"  # the column of why a training stopped

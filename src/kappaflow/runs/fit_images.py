@@ -36,7 +36,7 @@ from kappaflow.training import (
     write_result,
 )
 from kappaflow.training.agreement import of_first
-from kappaflow.training.fit import fit_images
+from kappaflow.training.fit_images import fit_images
 
 DEFAULTS = {"max_epochs": 60, "batch_size": 64, "learning_rate": 2e-3}
 

@@ -24,13 +24,12 @@ from kappaflow.flows import Flow, set_bounds
 from kappaflow.ranks import is_first
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback
-from kappaflow.training.engine import engine
+from kappaflow.training.fit_images import fit_images
 from kappaflow.training.fit_on_disk import fit_on_disk
 from kappaflow.training.fit_tables import fit_tables
-from kappaflow.training.image_rows import ImageRows, check_pixels
 from kappaflow.training.rows import as_table, domains_in, held_out_like
 from kappaflow.training.settings import Settings, checked_settings
-from kappaflow.training.trained import FitResult, trained
+from kappaflow.training.trained import FitResult
 
 
 def fit(
@@ -62,8 +61,8 @@ def fit(
         data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
             context); a `TableOnDisk`, which is not read into memory. For a flow of images
             `Images`, or their path or name.
-        validation: The same, for the rows to stop by; if left out, a tenth of `data`, of a
-            `TableOnDisk` 100,000 rows at most.
+        validation: Rows to stop by, in memory, of the same kinds; if left out, a tenth of `data`,
+            of a `TableOnDisk` 100,000 rows at most.
         weights: How much each row of `data` counts in the likelihood, (N,), 0 or more; all alike
             if left out. Tables only.
         out: A run folder to write and to resume from.
@@ -189,61 +188,5 @@ def _fit_any_images(
         out=out,
         device=device,
         progress=progress,
-        callbacks=callbacks,
-    )
-
-
-def fit_images(
-    flow: Flow,
-    train: Images,
-    validation: Images,
-    settings: Settings,
-    *,
-    flip: bool = False,
-    out: str | Path | None = None,
-    device: str | torch.device | None = None,
-    progress: bool | None = None,
-    about: dict[str, Any] | None = None,
-    callbacks: Sequence[Callback] = (),
-) -> FitResult:
-    """Does what `fit` does with images that are split already.
-
-    Args:
-        flow: Trained in place.
-        train: Images to train on.
-        validation: Images to stop by.
-        settings: How.
-        flip: Mirror training images at random.
-        out: A run folder to write and to resume from.
-        device: Where to train; where the flow is if left out.
-        progress: Show a progress bar; on a terminal only if left out.
-        about: What else config.json should say of the run: where the images came from.
-        callbacks: Are told of each epoch.
-
-    Returns:
-        The result, without notes.
-    """
-    if settings.condition_budget is not None:
-        raise ArgumentError(
-            "'condition_budget' should be left out for images: the condition number of so many "
-            "dimensions takes longer to measure than the training does; that of a table can be "
-            "asked for."
-        )
-    fabric = engine(flow, device, settings.precision)
-    check_pixels(train, flow)
-    asked = {
-        **(about or {}),
-        "flip": flip,
-        "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
-    }
-    rows = ImageRows(train, flow, flip=flip), ImageRows(validation, flow)
-    return trained(
-        flow,
-        *rows,
-        settings,
-        fabric,
-        out=out,
-        progress=progress,
-        asked=asked,
         callbacks=callbacks,
     )
