@@ -26,6 +26,7 @@ WORKERS = 2
 LIMIT_S = 30.0
 MEMORY = 3 * 2**30  # beyond what a process has when it has imported everything
 DONE = "hostile.jsonl"
+TOO_LONG = "took too long"
 
 
 def hostile(*, long: bool, seed: int, folder: Path, total: int | None = None) -> Iterator[Outcome]:
@@ -126,12 +127,12 @@ class _Worker:
             for line in lines:
                 self._count(*json.loads(line))
         process.kill()
-        return "took too long"
+        return TOO_LONG
 
     def _failed(self, why: str) -> None:
         kind, start, _, seed = self.chunk
         keep(self.folder, kind, start + self.found["tried"], seed, why)
-        self._count(False, LIMIT_S)
+        self._count(False, LIMIT_S if why == TOO_LONG else 0.0)
 
     def _count(self, survived: bool, time_s: float) -> None:
         self.found["tried"] += 1
