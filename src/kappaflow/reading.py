@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterable
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from kappaflow.errors import FileError
 
 MOST_BYTES = 2**28
+MOST_BYTES_OF_A_LINE = 2**20
 DEPTH = 64  # lists and objects in each other; a model of many parts has about ten
 
 
@@ -18,8 +21,7 @@ def read_small(path: Path) -> bytes:
         FileError: It is missing, larger, no regular file, or may not be read.
     """
     try:
-        if path.exists() and not path.is_file():
-            raise FileError(f"{path} is no regular file.")
+        _refuse_irregular(path)
         if path.stat().st_size > MOST_BYTES:
             raise FileError(f"{path} is larger than {MOST_BYTES >> 20} MiB, too large to be read.")
         return path.read_bytes()
@@ -27,6 +29,25 @@ def read_small(path: Path) -> bytes:
         raise
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}.") from None
+
+
+def read_json_lines(path: Path, most: int | None = None) -> list[Any]:
+    """Returns what the lines of a file say, or its first so many, each of at most 1 MiB.
+
+    Raises:
+        FileError: It is missing, no regular file, or may not be read, or a line is no JSON.
+    """
+    try:
+        _refuse_irregular(path)
+        with path.open("rb") as file:
+            lines = iter(partial(file.readline, MOST_BYTES_OF_A_LINE), b"")
+            return [parse_json(line) for line in islice(lines, most)]
+    except FileError:
+        raise
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
+        raise FileError(f"{path} cannot be read ({error}).") from None
 
 
 def parse_json(content: bytes | str) -> Any:  # noqa: ANN401
@@ -45,6 +66,11 @@ def parse_json(content: bytes | str) -> Any:  # noqa: ANN401
         json.dumps(found, ensure_ascii=False).encode()
     _refuse_deep(found)
     return found
+
+
+def _refuse_irregular(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise FileError(f"{path} is no regular file.")
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -41,11 +41,27 @@ def write_bytes(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def append_bytes(path: Path, content: bytes) -> None:
+    """Appends to a file, which is made if it is missing; `sync_file` sees it to the disk."""
+    try:
+        with path.open("ab") as file:
+            file.write(content)
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def sync_file(path: Path) -> None:
+    """Waits until what was written to a file is on the disk."""
+    try:
+        _sync(path)
+    except OSError as error:
+        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+
+
 def put_in_place(temporary: Path, path: Path) -> None:
     """Gives a file that has been written its name: fsync, rename, fsync of the directory."""
     try:
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _sync(temporary)
         temporary.replace(path)
         _sync_directory(path.parent)
     except OSError as error:
@@ -155,6 +171,11 @@ def _digest(tensors: dict[str, Tensor], metadata: dict[str, str]) -> str:
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _sync_directory(folder: Path) -> None:

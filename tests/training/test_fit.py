@@ -571,7 +571,7 @@ def test_control_c_keeps_the_last_epoch_and_the_best_weights(tmp_path, monkeypat
 
     def interrupted(self, *arguments):
         done = original(self, *arguments)
-        if len(self.progress.history) == (3 if moment == "_step" else 4):
+        if len(self.history) == (3 if moment == "_step" else 4):
             raise KeyboardInterrupt
         return done
 

@@ -38,6 +38,9 @@ def read_checkpoint(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
         group, _, name = key.partition("/")
         groups.setdefault(group, {})[name] = tensor
     try:
-        return groups, parse_json(metadata["progress"])
+        progress = parse_json(metadata["progress"])
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise FileError(f"{folder / FILE} is damaged: its header holds no progress.") from None
+        progress = None
+    if not isinstance(progress, dict):
+        raise FileError(f"{folder / FILE} is damaged: its header holds no progress.")
+    return groups, progress

@@ -3,12 +3,13 @@
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from kappaflow.errors import NumericalError
@@ -50,14 +51,21 @@ class Progress:
     skipped_in_row: int = 0
     blamed: str | None = None
     time_s: float = 0.0
-    history: list[Figures] = field(default_factory=list)
     price: Price = field(default_factory=Price)
-    scale: dict[str, float] = field(default_factory=dict)
+    scale: dict[str, int | float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Progress":
-        """Returns the progress that `asdict` made plain, one from before there were prices too."""
-        return cls(**{**plain, "price": Price(**plain.get("price", {}))})
+        """Returns the progress that `asdict` made plain.
+
+        Raises:
+            ValueError: It is none.
+        """
+        try:
+            return TypeAdapter(cls).validate_python(plain)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
 class Training:
@@ -95,7 +103,7 @@ class Training:
         self.average = Average(flow, settings.average)
         self.best = copied(flow.state_dict())
         self.start = {} if settings.condition_budget is None else self.best
-        self.progress = Progress()
+        self.progress, self.history = Progress(), list[Figures]()
         self.steps_per_epoch = -(-len(train) // settings.batch_size)
         self.steps = self.steps_per_epoch * settings.max_epochs
         self.budget = self._budget()
@@ -125,8 +133,8 @@ class Training:
             "optimizer": optimizer,
         }
 
-    def restore(self, groups: Groups, progress: dict[str, Any]) -> None:
-        """Takes over a state that `state` returned, and the progress beside it."""
+    def restore(self, groups: Groups, progress: dict[str, Any], history: list[Figures]) -> None:
+        """Takes over a state that `state` returned, the progress beside it, and the epochs."""
         self.flow.load_state_dict(groups["flow"])
         self.average.restore(groups["average"])
         self.best = copied(groups["best"])
@@ -137,14 +145,13 @@ class Training:
             entries.setdefault(int(index), {})[key] = tensor
         current = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**current, "state": entries})
-        self.progress = Progress.of(progress)
+        self.progress, self.history = Progress.of(progress), history
         self.budget = self._budget()
         restore_scale(self.fabric, self.progress.scale)
 
     def plain_progress(self) -> dict[str, Any]:
         """Returns the progress in plain numbers, as `restore` takes it."""
-        history = list(self.progress.history)  # of lines that no epoch changes
-        return {**asdict(replace(self.progress, history=[])), "history": history}
+        return asdict(self.progress)
 
     def _budget(self) -> ConditionBudget | None:
         """Returns what holds the condition number down, where that is asked for."""
@@ -270,8 +277,8 @@ class Training:
             **of_first(partial(self._costs, started)),
         }
         progress.time_s, progress.scale = figures["time_s"], scale_state(self.fabric)
-        progress.history.append(plain(figures))
-        return progress.history[-1]
+        self.history.append(plain(figures))
+        return self.history[-1]
 
     def _validated(self, train_nll: float) -> tuple[Figures, dict[str, Tensor] | None]:
         """Returns what held-out rows say of the weights, or of others, which keep a budget."""

@@ -64,12 +64,12 @@ def check_trained(dtype: torch.dtype) -> None:
         raise ArgumentError(f"'flow' should be float32 or float64 to be trained, got {dtype}.")
 
 
-def scale_state(fabric: Fabric) -> dict[str, float]:
+def scale_state(fabric: Fabric) -> dict[str, int | float]:
     """Returns the scale of gradients and when it will grow, to go on with; nothing without one."""
     return fabric.strategy.precision.state_dict()
 
 
-def restore_scale(fabric: Fabric, state: dict[str, float]) -> None:
+def restore_scale(fabric: Fabric, state: dict[str, int | float]) -> None:
     """Takes over what `scale_state` returned."""
     if state:
         fabric.strategy.precision.load_state_dict(state)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from kappaflow.data.rows_folder import holds_only_rows
-from kappaflow.errors import ArgumentError, FileError, WriteError
+from kappaflow.errors import ArgumentError, FileError
 from kappaflow.files import (
     CONFIG,
     DESCRIBES,
@@ -19,8 +19,16 @@ from kappaflow.files import (
 )
 from kappaflow.flows import Flow
 from kappaflow.locking import LOCK
-from kappaflow.reading import parse_json, read_small
-from kappaflow.storage import is_unfinished, make_directory, plain, read_tensors, write_bytes
+from kappaflow.reading import parse_json, read_json_lines, read_small
+from kappaflow.storage import (
+    append_bytes,
+    is_unfinished,
+    make_directory,
+    plain,
+    read_tensors,
+    sync_file,
+    write_bytes,
+)
 from kappaflow.training.checkpoint import Groups, read_checkpoint, write_checkpoint
 from kappaflow.training.loop import Training, copied
 
@@ -56,36 +64,28 @@ class RunFolder:
 
     def resume(self, training: Training) -> None:
         """Takes the training to where the last checkpoint stands, and the metrics with it."""
-        found = read_checkpoint(self.path)
-        try:
-            if found is not None:
-                training.restore(*found)
-                self.epoch = training.progress.epoch
-            lines = [
-                json.dumps(figures, allow_nan=False) + "\n"
-                for figures in training.progress.history
-            ]
-        except Exception as error:  # whatever a state of another training does not fit
-            raise FileError(
-                f"the checkpoint in {self.path} is not of this training ({error}): give another "
-                "'out'."
-            ) from None
-        write_bytes(self.path / METRICS, "".join(lines).encode())
+        found, history = read_checkpoint(self.path), []
+        if found is not None:
+            try:
+                history = _epochs_until(self.path, found[1].get("epoch"))
+                training.restore(*found, history)
+            except FileError:
+                raise
+            except Exception as error:  # whatever a state of another training does not fit
+                raise FileError(
+                    f"the checkpoint in {self.path} is not of this training ({error}): give "
+                    "another 'out'."
+                ) from None
+            self.epoch = training.progress.epoch
+        write_bytes(self.path / METRICS, "".join(map(_line, history)).encode())
 
     def log(self, figures: dict[str, Any]) -> None:
-        """Appends a line of metrics."""
-        try:
-            with (self.path / METRICS).open("a") as file:
-                file.write(json.dumps(figures, allow_nan=False) + "\n")
-        except OSError as error:
-            raise WriteError(
-                f"{self.path / METRICS} cannot be written: {error.strerror}."
-            ) from None
+        """Appends a line of metrics; that of an epoch comes before its checkpoint."""
+        append_bytes(self.path / METRICS, _line(figures).encode())
 
     def checkpoint(self, training: Training) -> None:
         """Writes the state of the training, at the end of an epoch, and the best weights."""
-        write_checkpoint(self.path, training.state(), training.plain_progress())
-        self.epoch, self._held = training.progress.epoch, None
+        self._write(training.state(), training.plain_progress())
         self.keep_best(training)
 
     def hold(self, training: Training) -> None:
@@ -96,9 +96,14 @@ class RunFolder:
     def keep(self, training: Training) -> None:
         """Writes what is held of the last epoch that has ended, and the best weights."""
         if self._held is not None:
-            write_checkpoint(self.path, *self._held)
-            self.epoch, self._held = self._held[1]["epoch"], None
+            self._write(*self._held)
         self.keep_best(training)
+
+    def _write(self, groups: Groups, progress: dict[str, Any]) -> None:
+        """Writes a checkpoint, once the metrics of all its epochs are on the disk."""
+        sync_file(self.path / METRICS)
+        write_checkpoint(self.path, groups, progress)
+        self.epoch, self._held = progress["epoch"], None
 
     def keep_best(self, training: Training) -> None:
         """Writes the best weights so far, where they are new."""
@@ -145,12 +150,27 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
     write_bytes(folder / RESULT, (json.dumps(plain(result), indent=2) + "\n").encode())
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Returns the lines of metrics.jsonl."""
-    try:
-        return [parse_json(line) for line in read_small(folder / METRICS).splitlines()]
-    except ValueError as error:
-        raise FileError(f"{folder / METRICS} cannot be read ({error}).") from None
+def read_metrics(folder: Path, epochs: int | None = None) -> list[dict[str, Any]]:
+    """Returns the lines of metrics.jsonl, or the first so many."""
+    return read_json_lines(folder / METRICS, epochs)
+
+
+def _epochs_until(folder: Path, epoch: object) -> list[dict[str, Any]]:
+    """Returns the metrics up to a checkpoint; what was logged after it will be done again."""
+    if type(epoch) is not int or epoch < 1:
+        raise ValueError("it stands at no epoch")
+    lines = plain(read_metrics(folder, epoch))
+    found = [line.get("epoch") if isinstance(line, dict) else None for line in lines]
+    if len(found) != epoch or found != list(range(1, len(found) + 1)):
+        raise FileError(
+            f"{folder / METRICS} lacks epochs of the checkpoint beside it: it was changed. "
+            "Give another 'out'."
+        )
+    return lines
+
+
+def _line(figures: dict[str, Any]) -> str:
+    return json.dumps(figures, allow_nan=False) + "\n"
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -117,14 +117,14 @@ def trained(
 def _resume(training: Training, folder: RunFolder | None) -> None:
     """Takes a training, on all ranks, to where the last checkpoint stands."""
 
-    def resumed() -> tuple[Groups, dict[str, Any]]:
+    def resumed() -> tuple[Groups, dict[str, Any], list[Figures]]:
         if folder is not None:
             folder.resume(training)
-        return training.state(), training.plain_progress()
+        return training.state(), training.plain_progress(), training.history
 
-    groups, progress = of_first(resumed)
+    state = of_first(resumed)
     if not is_first():
-        training.restore(groups, progress)
+        training.restore(*state)
 
 
 def _train(
@@ -151,12 +151,12 @@ def _train(
                     told.on_best(training.flow, figures)
             if folder is None:
                 return
+            folder.log(figures)
             if time.perf_counter() - written >= SECONDS_BETWEEN_CHECKPOINTS:
                 folder.checkpoint(training)
                 written = time.perf_counter()
             else:
                 folder.hold(training)
-            folder.log(figures)
 
         of_first(started)
         try:
@@ -198,7 +198,7 @@ def _leave(training: Training, folder: RunFolder | None, stopped: BaseException)
 def _why_none(training: Training) -> str:
     """Returns why no epoch of a training left weights to keep."""
     progress, settings = training.progress, training.settings
-    measured = [line["condition_number_p95"] for line in progress.history]
+    measured = [line["condition_number_p95"] for line in training.history]
     finite = [value for value in measured if value is not None]
     if settings.condition_budget is not None and finite:
         return (
@@ -218,7 +218,7 @@ def _result(training: Training, reason: str) -> FitResult:
     progress = training.progress
     return FitResult(
         flow=training.flow,
-        history=tuple(progress.history),
+        history=tuple(training.history),
         validation_nll=progress.best_nll,
         best_epoch=progress.best_epoch,
         stopped_because=reason,

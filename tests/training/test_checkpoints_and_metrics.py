@@ -1,0 +1,155 @@
+"""A checkpoint and the metrics beside it: what is where, and what is made of them together."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.training.checkpoint import FILE, read_checkpoint, write_checkpoint
+from kappaflow.training.loop import Training
+
+
+def small():
+    """A flow that trains in no time."""
+    torch.manual_seed(0)
+    return kf.real_nvp(2, depth=2, hidden=(4,))
+
+
+@pytest.fixture
+def x():
+    """Some rows."""
+    return torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def stopped(tmp_path, x, monkeypatch):
+    """The folder of a run of five epochs that was stopped in its fourth."""
+    monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    measured = Training._measured
+
+    def dying(self, train_nll, started):
+        if self.progress.epoch == 4:
+            raise ZeroDivisionError
+        return measured(self, train_nll, started)
+
+    monkeypatch.setattr(Training, "_measured", dying)
+    with pytest.raises(ZeroDivisionError):
+        kf.fit(small(), x, max_epochs=5, out=tmp_path / "run")
+    monkeypatch.setattr(Training, "_measured", measured)
+    return tmp_path / "run"
+
+
+def losses(run):
+    """The losses of the epochs, in the order of metrics.jsonl."""
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    return [(line["epoch"], line["train_nll"]) for line in lines]
+
+
+def test_a_checkpoint_does_not_grow_with_the_epochs(tmp_path, x):
+    """Its size after forty epochs is that after four, but for digits of numbers."""
+    sizes = []
+    for epochs in (4, 40):
+        run = tmp_path / f"{epochs}"
+        kf.fit(small(), x, max_epochs=epochs, patience=epochs, out=run)
+        sizes.append((run / FILE).stat().st_size)
+    assert abs(sizes[1] - sizes[0]) < 50
+
+
+def test_lines_after_the_checkpoint_are_done_again(stopped, tmp_path, x):
+    """A kill between line and checkpoint leaves a line more, one inside a line a part of it."""
+    whole = kf.fit(small(), x, max_epochs=5, out=tmp_path / "whole")
+    with (stopped / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "train_nll": 7.0}\n{"epo')
+    resumed = kf.fit(small(), x, max_epochs=5, out=stopped)
+    assert losses(stopped) == losses(tmp_path / "whole") and len(losses(stopped)) == 5
+    assert [h["train_nll"] for h in resumed.history] == [h["train_nll"] for h in whole.history]
+
+
+def test_the_line_of_an_epoch_is_on_the_disk_before_its_checkpoint(tmp_path, x, monkeypatch):
+    """Whenever a checkpoint is written there are as many lines, and they have been synced."""
+    from kappaflow.training import run_folder
+
+    monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    synced, seen = [], []
+    sync, write = run_folder.sync_file, run_folder.write_checkpoint
+
+    def syncing(path):
+        sync(path)
+        synced.append(path.read_text().count("\n"))
+
+    def writing(folder, groups, progress):
+        seen.append((progress["epoch"], synced[-1]))
+        write(folder, groups, progress)
+
+    monkeypatch.setattr(run_folder, "sync_file", syncing)
+    monkeypatch.setattr(run_folder, "write_checkpoint", writing)
+    kf.fit(small(), x, max_epochs=3, out=tmp_path / "run")
+    assert seen == [(1, 1), (2, 2), (3, 3), (3, 3)]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "",
+        '{"epoch": 1}\n{"epoch": 3}\n{"epoch": 3}\n',
+        '{"epoch": 1}\n{"epoch": 2}\n',
+        '{"epoch": 1}\n{"epoch": 2}\n[3]\n',
+        '{"epoch": 1}\n{"epoch": 2}\n{"epo',
+        None,
+    ],
+)
+def test_metrics_that_were_changed_are_no_history(stopped, x, changed):
+    """One sentence that names the file; nothing is written."""
+    path = stopped / "metrics.jsonl"
+    path.unlink() if changed is None else path.write_text(changed)
+    before = (stopped / FILE).read_bytes()
+    with pytest.raises(kf.FileError, match=r"metrics\.jsonl (lacks epochs|cannot be read)"):
+        kf.fit(small(), x, max_epochs=5, out=stopped)
+    assert (stopped / FILE).read_bytes() == before
+    assert not path.exists() if changed is None else path.read_text() == changed
+
+
+@pytest.mark.parametrize("epoch", [10**12, 10**30, -1, True, "3", None])
+def test_a_checkpoint_of_an_absurd_epoch_is_refused(stopped, x, epoch):
+    """Before anything of its size is made."""
+    groups, progress = read_checkpoint(stopped)
+    write_checkpoint(stopped, groups, {**progress, "epoch": epoch})
+    with pytest.raises(kf.FileError):
+        kf.fit(small(), x, max_epochs=5, out=stopped)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"step": "one"}, {"best_nll": None}, {"price": {"shift": []}}]
+)
+def test_a_checkpoint_whose_progress_is_of_other_types_is_refused(stopped, x, changed):
+    """The sentence names the key."""
+    groups, progress = read_checkpoint(stopped)
+    write_checkpoint(stopped, groups, progress | changed)
+    with pytest.raises(kf.FileError, match=rf"not of this training \({next(iter(changed))}"):
+        kf.fit(small(), x, max_epochs=5, out=stopped)
+
+
+def test_a_number_that_json_does_not_have_is_none_in_the_history(stopped, x):
+    """As it is where it comes out of a training."""
+    path = stopped / "metrics.jsonl"
+    first = json.loads(path.read_text().splitlines()[0])
+    rest = path.read_text().split("\n", 1)[1]
+    path.write_text(json.dumps({**first, "train_nll": float("nan")}) + "\n" + rest)
+    assert kf.fit(small(), x, max_epochs=5, out=stopped).history[0]["train_nll"] is None
+
+
+def test_progress_that_is_no_object_is_no_checkpoint(stopped, x):
+    """The digest is right; what it says is a list."""
+    groups, _ = read_checkpoint(stopped)
+    write_checkpoint(stopped, groups, [1])
+    with pytest.raises(kf.FileError, match="holds no progress"):
+        kf.fit(small(), x, max_epochs=5, out=stopped)
+
+
+def test_a_run_that_ended_needs_no_checkpoint(stopped, x, tmp_path):
+    """The result has the history."""
+    done = kf.fit(small(), x, max_epochs=5, out=stopped)
+    shutil.rmtree(stopped / "checkpoint")
+    assert kf.fit(small(), x, max_epochs=5, out=stopped).history == done.history
