@@ -15,7 +15,7 @@ from faults.outcome import Outcome
 from faults.page import RESULTS, outcome_table, write_page
 
 # Imported when they are run; each is a module with a function of its name.
-PARTS = ("kills", "numbers", "soak", "stream", "ranks", "hostile", "guided")
+PARTS = ("kills", "numbers", "soak", "stream", "ranks", "cables", "hostile", "guided")
 
 app = App(name="python -m faults", help=__doc__, result_action="return_value")
 
