@@ -69,6 +69,10 @@ COMMANDS = {
         "on_disk:on_disk",
         "Train on a table on disk and in memory, and compare times and memory.",
     ),
+    "compiling": (
+        "compiling:compiling",
+        "Time training steps with and without torch.compile.",
+    ),
     "splines": (
         "splines:splines",
         "Time and weigh flows of spline couplings beside those of other libraries.",
