@@ -1,18 +1,20 @@
 """The part of cables: two machines that train together no longer hear of each other."""
 
+import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from selectors import EVENT_READ, DefaultSelector
 
 from benchmarks.lines import append_line, read_lines
 
 import kappaflow as kf
-from faults.machines import can_part, two_machines
+from faults.machines import Machine, can_part, two_machines
 from faults.outcome import Outcome
 from faults.ranks import (
     ENDS_WITHIN_S,
@@ -28,57 +30,57 @@ from faults.ranks import (
 from faults.trainings import MOST_S, metrics, write_rows
 
 DONE = "cables.jsonl"
-SAID = "another rank of this training has ended, or does not answer"
+SAID, WAITS = "another rank of this training has ended, or does not answer", "waits"
 
 
 def cables(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
     """Yields what came of pulling the cable between two machines.
 
     Args:
-        long: 10 times; not at all in a short run, since each is a minute of waiting.
+        long: 10 times in a training, and 3 times while one waits; not at all in a short run, since
+            each is a minute of waiting.
         seed: Decides the moments, the ends, and how many ranks go on.
         folder: What is done is kept here, so that the same call goes on after an interruption.
 
     Yields:
-        A row, where this process may make machines; `recovery_s` is until both have said why.
+        Rows, where this process may make machines; `recovery_s` is until those who are to be told
+        have said why they end.
     """
     if not long or not can_part(folder / "probe"):
         return
-    data, times = write_rows(folder / "rows.csv", ROWS), 10
+    data = write_rows(folder / "rows.csv", ROWS)
     finish(data, folder / "whole", count=2)
-    done = [line for line in read_lines(folder / DONE)[0] if line["seed"] == seed]
-    for number in range(len(done), times):
-        found = pull(data, folder / f"{seed}-{number}", folder / "whole", f"{seed} {number}")
-        done.append({"seed": seed, **asdict(found)})
-        append_line(folder / DONE, done[-1])
-    yield Outcome(
-        fault="the cable between two machines pulled at a random moment",
-        unit="cables",
-        tried=times,
-        survived=sum(line["survived"] for line in done[:times]),
-        lost=sum(line["lost"] for line in done[:times]),
-        recovery_s=max(line["ended_s"] for line in done[:times]),
-    )
+    whole = partial(pull, data=data, whole=folder / "whole")
+    for fault, strike, times in (
+        ("the cable between two machines pulled at a random moment", whole, 10),
+        ("the cable pulled while a rank waits for the other", pull_while_one_waits, 3),
+    ):
+        key = {"fault": fault, "seed": seed}
+        done = [line for line in read_lines(folder / DONE)[0] if key.items() <= line.items()]
+        for number in range(len(done), times):
+            found = strike(folder / f"{len(fault)}-{seed}-{number}", seed=f"{seed} {number}")
+            done.append(key | asdict(found))
+            append_line(folder / DONE, done[-1])
+        yield Outcome(
+            fault=fault,
+            unit="cables",
+            tried=times,
+            survived=sum(line["survived"] for line in done[:times]),
+            lost=sum(line["lost"] for line in done[:times]),
+            recovery_s=max(line["ended_s"] for line in done[:times]),
+        )
 
 
-def pull(data: Path, run: Path, whole: Path, seed: str) -> Killed:
+def pull(run: Path, *, seed: str, data: Path, whole: Path) -> Killed:
     """Returns what came of pulling a cable, at a moment that a seed decides."""
     draws = random.Random(seed)
     epoch, delay_s, end = draws.randrange(EPOCHS - 8), draws.random() / 4, draws.randrange(2)
     with two_machines(run.with_name(f"{run.name}-machines")) as machines, ExitStack() as kept:
-        command = ["kappaflow", *words(data, run)]
-        processes = [kept.enter_context(one.torchrun(command)) for one in machines]
+        processes = _started(["kappaflow", *words(data, run)], machines, kept)
         _wait_for(epoch, run, processes)
         time.sleep(delay_s)
         machines[end].pull()
-        begun = time.perf_counter()
-        with ThreadPoolExecutor(2) as pool:
-            heard = [pool.submit(_said, process) for process in processes]
-            wait(heard, MOST_S)
-            took_s = time.perf_counter() - begun
-            for process in processes:  # torchrun itself may wait for minutes
-                process.kill()
-    said = [one.result() for one in heard]
+        said, took_s = _heard(processes, SAID)
     lost = lost_epochs(run)
     if (run / "config.json").exists():
         kf.load(run)
@@ -86,6 +88,29 @@ def pull(data: Path, run: Path, whole: Path, seed: str) -> Killed:
     alike = same(both_losses(run), both_losses(whole))
     ok = all(SAID in text for text in said) and took_s < ENDS_WITHIN_S and alike
     return Killed(ok, lost, round(took_s, 2), "" if ok else "\n".join(said)[-2000:])
+
+
+def pull_while_one_waits(place: Path, *, seed: str) -> Killed:
+    """Returns what came of pulling a cable while the first rank works alone."""
+    end = random.Random(seed).randrange(2)
+    with two_machines(place) as machines, ExitStack() as kept:
+        processes = _started(["faults.waiting"], machines, kept)
+        _heard(processes, WAITS)
+        machines[end].pull()
+        said, took_s = _heard(processes, SAID, enough=1)
+    ok = any(SAID in text for text in said) and took_s < ENDS_WITHIN_S
+    return Killed(ok, 0, round(took_s, 2), "" if ok else "\n".join(said)[-2000:])
+
+
+def _started(
+    words: list[str], machines: Sequence[Machine], kept: ExitStack
+) -> list["subprocess.Popen[str]"]:
+    """Returns torchrun on each machine, which is killed in the end: it may wait for minutes."""
+    processes = []
+    for machine in machines:
+        processes.append(kept.enter_context(machine.torchrun(words)))
+        kept.callback(processes[-1].kill)
+    return processes
 
 
 def _wait_for(epoch: int, run: Path, processes: list["subprocess.Popen[str]"]) -> None:
@@ -99,11 +124,22 @@ def _wait_for(epoch: int, run: Path, processes: list["subprocess.Popen[str]"]) -
         time.sleep(0.005)
 
 
-def _said(process: "subprocess.Popen[str]") -> str:
-    """Returns what a process says until it has said why it ends."""
-    said = ""
-    for line in process.stdout or ():
-        said += line
-        if SAID in line:
-            break
-    return said
+def _heard(
+    processes: Sequence["subprocess.Popen[str]"], wanted: str, enough: int = 2
+) -> tuple[list[str], float]:
+    """Returns what processes say until so many have said a thing, and how long that took."""
+    begun, said = time.perf_counter(), [""] * len(processes)
+    with DefaultSelector() as selector:
+        for number, process in enumerate(processes):
+            if process.stdout is not None:
+                selector.register(process.stdout, EVENT_READ, number)
+        while sum(wanted in text for text in said) < enough and selector.get_map():
+            left_s = MOST_S - (time.perf_counter() - begun)
+            if left_s < 0:
+                break
+            for key, _ in selector.select(left_s):
+                content = os.read(key.fd, 2**16)
+                said[key.data] += content.decode(errors="replace")
+                if not content:
+                    selector.unregister(key.fileobj)
+    return said, time.perf_counter() - begun

@@ -10,9 +10,10 @@ import torch.distributed as dist
 
 from kappaflow.errors import KappaflowError, RankError
 from kappaflow.ranks import is_first, is_first_here, machine, ranks
+from kappaflow.training.connections import kept_alive
 
 T = TypeVar("T")
-PATIENCE = timedelta(days=7)  # with a rank that works alone: one that is dead is noticed anyway
+PATIENCE = timedelta(days=7)  # with a rank that works alone; one that is gone is noticed anyway
 LOST = ("gloo", "pair closure", "Connection")  # in what torch says then
 
 
@@ -102,4 +103,5 @@ def lost_ranks_in_words() -> Iterator[None]:
 @functools.cache
 def _patient() -> dist.ProcessGroup:
     """Returns all ranks, as a group that waits."""
-    return dist.new_group(backend="gloo", timeout=PATIENCE)  # pyright: ignore[reportReturnType]
+    with kept_alive():
+        return dist.new_group(backend="gloo", timeout=PATIENCE)  # pyright: ignore[reportReturnType]
