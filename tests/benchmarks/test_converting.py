@@ -57,10 +57,11 @@ def test_the_page_says_what_the_results_say(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_measures_and_writes(tmp_path):
-    """Two couplings of four features, twice."""
-    file = tmp_path / "converting.json"
-    converting(features=[4], depths=[2], repetitions=2, file=file)
+    """Two couplings of four features, twice, of one library."""
+    file, rows = tmp_path / "converting.json", ["zuko RealNVP"]
+    converting(features=[4], depths=[2], rows=rows, repetitions=2, file=file)
     lines = json.loads(file.read_text())["lines"]
+    assert {line["row"] for line in lines} == set(rows)
     times = [line for line in lines if line["part"] == "times"]
     assert times and all(line["ratio"] > 0 for line in times)
     errors = [line for line in lines if line["part"] == "errors"]

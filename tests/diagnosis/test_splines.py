@@ -38,8 +38,8 @@ def test_a_healthy_spline_flow_is_left_alone(kind):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(20))
-def test_healthy_spline_flows_are_left_alone_at_twenty_seeds(seed):
+@pytest.mark.parametrize("seed", range(5))
+def test_healthy_spline_flows_are_left_alone_at_more_seeds(seed):
     """Of all kinds."""
     for kind in KINDS:
         examined(kind, seed)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults.ranks import by_torchrun, finish, ranks
+from faults.ranks import by_torchrun, finish
 from faults.trainings import ended, started, write_rows
 
 from kappaflow.cli.app import main
@@ -81,13 +81,10 @@ def test_a_pilot_is_refused_and_each_rank_says_who_it_is(tmp_path, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_the_command_prints_once_and_a_killed_rank_ends_it(tmp_path):
-    """A report by the first rank; after kills the same losses, by one rank or by two."""
+def test_the_command_prints_once(tmp_path):
+    """The first rank makes the report and speaks; `make faults-short` kills ranks."""
     data = write_rows(tmp_path / "rows.csv")
     said = finish(data, tmp_path / "printed", count=2)
     assert said.count("The report is") == said.count("held-out NLL, units") == 1, said
     assert "Warning" not in said, said
     assert (tmp_path / "printed" / "report.html").exists()
-    (found,) = ranks(long=False, seed=1, folder=tmp_path / "kills")
-    assert (found.tried, found.survived, found.lost) == (2, 2, 0)
-    assert found.recovery_s < 60
