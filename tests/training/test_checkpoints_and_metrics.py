@@ -153,3 +153,28 @@ def test_a_run_that_ended_needs_no_checkpoint(stopped, x, tmp_path):
     done = kf.fit(small(), x, max_epochs=5, out=stopped)
     shutil.rmtree(stopped / "checkpoint")
     assert kf.fit(small(), x, max_epochs=5, out=stopped).history == done.history
+
+
+@pytest.mark.parametrize("moment", ["write_checkpoint", "write_result"])
+def test_control_c_while_the_end_is_written_loses_no_epoch(tmp_path, x, monkeypatch, moment):
+    """The last checkpoint is written again, and the same command has only to finish."""
+    from kappaflow.training import run_folder
+
+    monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 1e9)
+    write, calls = getattr(run_folder, moment), []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return write(*arguments)
+
+    monkeypatch.setattr(run_folder, moment, interrupted)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        kf.fit(small(), x, max_epochs=5, out=tmp_path / "run")
+    assert stopped.value.__notes__ == [
+        "interrupted in epoch 6: the same command goes on from there."
+    ]
+    assert read_checkpoint(tmp_path / "run")[1]["epoch"] == 5
+    monkeypatch.setattr(Training, "_step", None)  # nothing is trained again
+    assert len(kf.fit(small(), x, max_epochs=5, out=tmp_path / "run").history) == 5

@@ -161,13 +161,18 @@ def _train(
         of_first(started)
         try:
             reason = training.run(lambda figures: of_first(partial(after_epoch, figures)))
+            if training.progress.best_epoch:
+                return _ended(training, folder, told, reason)
         except BaseException as stopped:
             _leave(training, folder, stopped)
             raise
-    if not training.progress.best_epoch:
-        training.load_best()
-        training.flow.eval()
-        raise NumericalError(_why_none(training))
+    training.load_best()
+    training.flow.eval()
+    raise NumericalError(_why_none(training))
+
+
+def _ended(training: Training, folder: RunFolder | None, told: Told, reason: str) -> FitResult:
+    """Returns the result of a training that has come to its end, and keeps it."""
     if folder is not None:
         folder.checkpoint(training)
     training.load_best()
