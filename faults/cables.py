@@ -6,12 +6,9 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from selectors import EVENT_READ, DefaultSelector
-
-from benchmarks.lines import append_line, read_lines
 
 import kappaflow as kf
 from faults.machines import Machine, can_part, two_machines
@@ -20,13 +17,13 @@ from faults.ranks import (
     ENDS_WITHIN_S,
     EPOCHS,
     ROWS,
-    Killed,
     both_losses,
     finish,
     lost_epochs,
     same,
     words,
 )
+from faults.repeated import Ended, repeated
 from faults.trainings import MOST_S, metrics, write_rows
 
 DONE = "cables.jsonl"
@@ -55,23 +52,10 @@ def cables(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
         ("the cable between two machines pulled at a random moment", whole, 10),
         ("the cable pulled while a rank waits for the other", pull_while_one_waits, 3),
     ):
-        key = {"fault": fault, "seed": seed}
-        done = [line for line in read_lines(folder / DONE)[0] if key.items() <= line.items()]
-        for number in range(len(done), times):
-            found = strike(folder / f"{len(fault)}-{seed}-{number}", seed=f"{seed} {number}")
-            done.append(key | asdict(found))
-            append_line(folder / DONE, done[-1])
-        yield Outcome(
-            fault=fault,
-            unit="cables",
-            tried=times,
-            survived=sum(line["survived"] for line in done[:times]),
-            lost=sum(line["lost"] for line in done[:times]),
-            recovery_s=max(line["ended_s"] for line in done[:times]),
-        )
+        yield repeated(fault, "cables", strike, times, seed=seed, file=folder / DONE)
 
 
-def pull(run: Path, *, seed: str, data: Path, whole: Path) -> Killed:
+def pull(run: Path, seed: str, *, data: Path, whole: Path) -> Ended:
     """Returns what came of pulling a cable, at a moment that a seed decides."""
     draws = random.Random(seed)
     epoch, delay_s, end = draws.randrange(EPOCHS - 8), draws.random() / 4, draws.randrange(2)
@@ -87,10 +71,10 @@ def pull(run: Path, *, seed: str, data: Path, whole: Path) -> Killed:
     finish(data, run, count=draws.choice([1, 2]))
     alike = same(both_losses(run), both_losses(whole))
     ok = all(SAID in text for text in said) and took_s < ENDS_WITHIN_S and alike
-    return Killed(ok, lost, round(took_s, 2), "" if ok else "\n".join(said)[-2000:])
+    return Ended(ok, lost, round(took_s, 2), "" if ok else "\n".join(said)[-2000:])
 
 
-def pull_while_one_waits(place: Path, *, seed: str) -> Killed:
+def pull_while_one_waits(place: Path, seed: str) -> Ended:
     """Returns what came of pulling a cable while the first rank works alone."""
     end = random.Random(seed).randrange(2)
     with two_machines(place) as machines, ExitStack() as kept:
@@ -99,7 +83,7 @@ def pull_while_one_waits(place: Path, *, seed: str) -> Killed:
         machines[end].pull()
         said, took_s = _heard(processes, SAID, enough=1)
     ok = any(SAID in text for text in said) and took_s < ENDS_WITHIN_S
-    return Killed(ok, 0, round(took_s, 2), "" if ok else "\n".join(said)[-2000:])
+    return Ended(ok, 0, round(took_s, 2), "" if ok else "\n".join(said)[-2000:])
 
 
 def _started(

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]  # where the modules of this suite are found
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
 PORT = 29500
 ALONE = "unshare --net --uts --mount --pid --fork --kill-child --mount-proc".split()
@@ -33,11 +34,12 @@ class Machine:
 
     def torchrun(self, words: Sequence[str]) -> "subprocess.Popen[str]":
         """Returns torchrun of a module as one rank, which meets that of the other machine."""
+        path = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         meeting = "--nnodes=2 --nproc-per-node=1 --rdzv-backend=c10d --rdzv-id=1 --rdzv-endpoint"
         return subprocess.Popen(
             [*self.there, sys.executable, "-m", "torch.distributed.run"]
             + [*meeting.split(), f"{ADDRESSES[0]}:{PORT}", "-m", *words],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -6,14 +6,14 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from benchmarks.lines import append_line, read_lines
 
 import kappaflow as kf
 from faults.outcome import Outcome
+from faults.repeated import Ended, repeated
 from faults.trainings import MOST_S, checkpoint_epoch, ended, metrics, started, write_rows
 from kappaflow.training.trained import SECONDS_BETWEEN_CHECKPOINTS
 
@@ -22,23 +22,6 @@ ENDS_WITHIN_S = 60.0
 ROUNDING = 1e-5  # relative, of losses in float32 after all epochs: 2 ranks and 1 add up otherwise
 DONE = "ranks.jsonl"
 FAULT = "SIGKILL of one of two ranks at a random moment"
-
-
-@dataclass(frozen=True)
-class Killed:
-    """What came of a kill.
-
-    Attributes:
-        survived: Whether all was as it should be.
-        lost: Epochs lost beyond what is promised: those of a second, and one.
-        ended_s: From the kill until torchrun had ended.
-        said: What went wrong, or what the ranks said.
-    """
-
-    survived: bool
-    lost: int
-    ended_s: float
-    said: str
 
 
 def ranks(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
@@ -54,24 +37,11 @@ def ranks(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
     """
     data = write_rows(folder / "rows.csv", ROWS)
     finish(data, folder / "whole", count=2)
-    times = 20 if long else 2
-    done = [line for line in read_lines(folder / DONE)[0] if line["seed"] == seed]
-    for number in range(len(done), times):
-        found = kill(data, folder / f"{seed}-{number}", folder / "whole", f"{seed} {number}")
-        done.append({"seed": seed, **asdict(found)})
-        append_line(folder / DONE, done[-1])
-    done = done[:times]
-    yield Outcome(
-        fault=FAULT,
-        unit="ranks",
-        tried=times,
-        survived=sum(line["survived"] for line in done),
-        lost=sum(line["lost"] for line in done),
-        recovery_s=max(line["ended_s"] for line in done),
-    )
+    strike = partial(kill, data=data, whole=folder / "whole")
+    yield repeated(FAULT, "ranks", strike, 20 if long else 2, seed=seed, file=folder / DONE)
 
 
-def kill(data: Path, run: Path, whole: Path, seed: str) -> Killed:
+def kill(run: Path, seed: str, *, data: Path, whole: Path) -> Ended:
     """Returns what came of the kill of a rank, at a moment that a seed decides."""
     draws = random.Random(seed)
     chosen, epoch, delay_s = draws.randrange(2), draws.randrange(EPOCHS - 8), draws.random() / 4
@@ -93,7 +63,7 @@ def kill(data: Path, run: Path, whole: Path, seed: str) -> Killed:
         and took_s < ENDS_WITHIN_S
         and same(both_losses(run), both_losses(whole))
     )
-    return Killed(ok, lost, round(took_s, 2), "" if ok else said[-2000:])
+    return Ended(ok, lost, round(took_s, 2), "" if ok else said[-2000:])
 
 
 def words(data: Path, run: Path) -> list[str]:

@@ -2,15 +2,14 @@
 
 import pytest
 from faults.hostile import hostile, made
-
-from faults import loaders
+from faults.loaders import KINDS
 
 
 @pytest.mark.slow
 def test_mutated_files_are_results_or_sentences_and_work_goes_on(tmp_path, monkeypatch):
     """Two of three kinds; asked again nothing is loaded twice, and inputs are the same ones."""
-    kinds = {kind: loaders.KINDS[kind] for kind in ("config.json", "csv", "npz")}
-    monkeypatch.setattr(loaders, "KINDS", kinds)
+    kinds = {kind: KINDS[kind] for kind in ("config.json", "csv", "npz")}
+    monkeypatch.setattr("faults.loaders.KINDS", kinds)
     found = list(hostile(long=False, seed=3, folder=tmp_path, total=6))
     assert len(found) == 3
     assert all(one.tried == one.survived == 2 and one.lost == 0 for one in found)
