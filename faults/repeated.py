@@ -1,5 +1,6 @@
 """A fault that is done so often: what is done is kept, and what came of all is one row."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,6 +53,7 @@ def repeated(
     done = [line for line in read_lines(file)[0] if key.items() <= line.items()]
     for number in range(len(done), times):
         place = file.parent / f"{fault.replace(' ', '-')}-{seed}-{number}"
+        shutil.rmtree(place, ignore_errors=True)  # of a call that was interrupted
         done.append(key | asdict(strike(place, f"{seed} {number}")))
         append_line(file, done[-1])
     done = done[:times]
