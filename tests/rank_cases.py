@@ -1,6 +1,7 @@
 """Small trainings whose results do not depend on how many ranks share them.
 
-As a program, for torchrun, it is given a folder, into which each rank writes what it came to.
+As a program, for torchrun, it is given a folder, into which each rank writes what it came to; and
+"compiled" for those cases.
 """
 
 import json
@@ -12,6 +13,7 @@ from torch import nn
 
 import kappaflow as kf
 from kappaflow.data import load_images
+from kappaflow.memory import MEMORY_MODES
 from kappaflow.ranks import rank
 from kappaflow.storage import write_tensors
 from kappaflow.training import trained
@@ -125,6 +127,16 @@ CASES = {
 }
 
 
+def splines(memory, **settings):
+    """Trains splines, of which whole batches can be compiled."""
+    torch.manual_seed(0)
+    made = kf.spline(3, depth=2, hidden=(8,), bins=4, memory=memory).double()
+    return kf.fit(made, rows(), **EPOCHS | settings)
+
+
+COMPILED = {memory: lambda memory=memory: splines(memory, compile=True) for memory in MEMORY_MODES}
+
+
 class Counted(kf.Callback):
     """Counts the epochs that it is told of."""
 
@@ -170,10 +182,15 @@ def refused():
     return said
 
 
+def outcomes(folder, cases):
+    """Writes what this rank came to in some cases."""
+    for i, case in enumerate(cases.values()):
+        write_tensors(folder / f"{i}-{rank()}.safetensors", outcome(case()), {})
+
+
 def main(folder):
     """Writes what this rank came to."""
-    for i, case in enumerate(CASES.values()):
-        write_tensors(folder / f"{i}-{rank()}.safetensors", outcome(case()), {})
+    outcomes(folder, CASES)
     resumed(folder / "one then two", stop=False)
     resumed(folder / "two then one", stop=True)
     counted, out = Counted(), folder / "run"
@@ -191,4 +208,7 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[2:] == ["compiled"]:
+        outcomes(Path(sys.argv[1]), COMPILED)
+    else:
+        main(Path(sys.argv[1]))

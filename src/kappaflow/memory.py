@@ -8,7 +8,7 @@ memory. `invert`, which a chain of layers has, keeps no inputs either: `kappaflo
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +19,8 @@ from kappaflow.replay import Replay, owners_of
 
 LAYER_MODES = ("recompute", "store")
 MEMORY_MODES = (*LAYER_MODES, "invert")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _bypassed: ContextVar[bool] = ContextVar("kappaflow_memory_bypassed", default=False)
 
@@ -48,7 +50,14 @@ def is_transformed() -> bool:
 
 def runs_plainly() -> bool:
     """Returns whether calls are plain autograd's at this moment, whatever the mode."""
+    if torch.compiler.is_compiling():  # it cannot follow the variable below
+        return True
     return _bypassed.get() or not torch.is_grad_enabled() or is_transformed()
+
+
+def not_compiled(function: Function) -> Function:
+    """Returns a function that runs as it is also where `torch.compile` compiles its caller."""
+    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
 
 
 def run_layer(
@@ -70,6 +79,9 @@ def run_layer(
     Returns:
         What the function returns.
     """
+    if torch.compiler.is_compiling() and memory == "recompute":
+        # Repeats random numbers and buffers by itself; it cannot see that a caller stores.
+        return checkpoint(function, *inputs, use_reentrant=False)
     if memory == "store" or runs_plainly() or (module is not None and _borrows(module)):
         return function(*inputs)
     owners = [] if module is None else owners_of(module)

@@ -11,7 +11,7 @@ from faults.trainings import ended, started, write_rows
 from kappaflow.cli.app import main
 from kappaflow.storage import read_tensors
 from kappaflow.training import read_metrics
-from rank_cases import CASES, outcome, resumed
+from rank_cases import CASES, COMPILED, outcome, resumed, splines
 
 ROOT = Path(__file__).parents[2]
 EXACT = {"rtol": 1e-9, "atol": 1e-11}
@@ -78,6 +78,24 @@ def test_a_pilot_is_refused_and_each_rank_says_who_it_is(tmp_path, monkeypatch, 
     assert said.err.startswith("kappaflow: rank 1: 'model' should be named under torchrun")
     assert not said.out
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_compiled_ranks_come_to_what_one_process_does_without(tmp_path):
+    """In each memory mode."""
+    words = [str(tmp_path), "compiled"]
+    program = [*by_torchrun(2), str(ROOT / "tests" / "rank_cases.py")]
+    status, said = ended(started(words, program))
+    assert not status, said
+    for number, memory in enumerate(COMPILED):
+        one, other = (
+            read_tensors(tmp_path / f"{number}-{rank}.safetensors")[0] for rank in (0, 1)
+        )
+        alone = outcome(splines(memory))
+        assert set(one) == set(alone) == set(other)
+        for key, value in alone.items():
+            assert torch.equal(one[key], other[key]), key
+            torch.testing.assert_close(one[key], value, **EXACT, msg=f"{memory}: {key}")
 
 
 @pytest.mark.slow

@@ -61,6 +61,7 @@ def fit(
     learning_rate: float | None = None,
     patience: Whole | None = None,
     precision: Literal["full", "bf16", "fp16"] | None = None,
+    compile: Annotated[bool, Parameter(negative=())] = False,
     device: str | None = None,
     seed: Whole = 0,
     tensorboard: Path | None = None,
@@ -130,6 +131,9 @@ def fit(
     precision
         bf16 or fp16 trains with the products of the conditioners in bfloat16 or float16; scores,
         samples and reports are in full precision all the same.
+    compile
+        Compile the steps with torch.compile: a first one that takes long, and shorter ones after
+        it, of splines above all. Needs a C++ compiler.
     device
         Where to train: cpu (the default) or cuda, also as cuda:1.
     seed
@@ -165,6 +169,7 @@ def fit(
         "learning_rate": learning_rate,
         "patience": patience,
         "precision": precision,
+        "compile": compile or None,
     }
     common: dict[str, Any] = {
         "out": out,

@@ -212,7 +212,12 @@ def _score(
     """Returns log p of held-out rows after a short training; None where it failed."""
     epochs = max(1, round(rows / len(train)))
     short = settings.model_copy(
-        update={"max_epochs": epochs, "max_time_s": None, "conditioning_every": epochs}
+        update={
+            "max_epochs": epochs,
+            "max_time_s": None,
+            "conditioning_every": epochs,
+            "compile": False,  # which takes longer than all these epochs
+        }
     )
     train = _few(train, rows)
     try:

@@ -12,7 +12,7 @@ from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.bijections.scales import SCALES
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
-from kappaflow.memory import MEMORY_MODES, is_transformed
+from kappaflow.memory import MEMORY_MODES, is_transformed, not_compiled
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 from kappaflow.stack.block import Block
@@ -211,6 +211,7 @@ class CouplingStack(Bijection):
         x, context = self._checked("x", x, context)
         return self.plain().linearize(x, context)
 
+    @not_compiled  # which would take the stack apart, into more operations
     def _through(
         self, blocks: list[Block], x: Tensor, context: Tensor | None, direction: int
     ) -> tuple[Tensor, Tensor]:
@@ -265,7 +266,6 @@ class CouplingStack(Bijection):
             )
             or x.is_meta
             or is_transformed()
-            or torch.compiler.is_compiling()
         )
 
     def _like(self) -> Tensor:

@@ -95,7 +95,8 @@ def fit(
         ('max_epochs', 3)
     """
     if not isinstance(flow, Flow):
-        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
+        hint = ": give what it was made of, and compile=True" if hasattr(flow, "_orig_mod") else ""
+        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}{hint}.")
     checked = checked_settings(**settings)
     if is_image_data(data):
         for name, value in (("weights", weights), ("bounds", bounds)):

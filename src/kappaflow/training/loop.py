@@ -21,6 +21,7 @@ from kappaflow.training.blame import blame
 from kappaflow.training.budget import ConditionBudget, Price
 from kappaflow.training.checkpoint import Groups
 from kappaflow.training.engine import Together, mean_of_ranks, some_idle
+from kappaflow.training.likelihood import Likelihood
 from kappaflow.training.measure import (
     CONDITIONING,
     budget_figures,
@@ -98,7 +99,8 @@ class Training:
         )
         if isinstance(fabric.strategy, Together):
             fabric.strategy.some_idle = some_idle(flow, train)
-        self.module, self.optimizer = fabric.setup(flow, optimizer)
+        self.likelihood = Likelihood(flow, compiled=settings.compile)
+        self.module, self.optimizer = fabric.setup(self.likelihood, optimizer)
         self.module.mark_forward_method("log_prob")
         self.average = Average(flow, settings.average)
         self.best = copied(flow.state_dict())
@@ -179,11 +181,21 @@ class Training:
             torch.manual_seed(
                 epoch_seed(self.settings.seed, self.progress.epoch, self.fabric.global_rank)
             )
-            for index in order.split(self.settings.batch_size):
-                nll = self._step(*self._share(index))
+            batches = order.split(self.settings.batch_size)
+            if self.settings.compile:
+                self._check_compiled(batches[0])
+            for index in batches:
+                is_whole = len(index) == len(batches[0])
+                nll = self._step(*self._share(index), is_whole=is_whole)
                 if nll is not None:
                     total, rows = total + nll * len(index), rows + len(index)
         return total / rows if rows else float("nan")
+
+    def _check_compiled(self, index: Tensor) -> None:
+        """Compares gradients with those of the flow as it is; an error where they differ."""
+        batch, _ = self._share(index)
+        with self.fabric.autocast():
+            self.likelihood.check(batch.x, batch.context, self.progress.epoch + 1)
 
     def _share(self, index: Tensor) -> tuple[Rows, float]:
         """Returns this rank's rows of a batch, and the weight of their mean in the mean of ranks.
@@ -194,19 +206,21 @@ class Training:
         own = index.tensor_split(ranks)[self.fabric.global_rank]
         return self.train.at(own if len(own) else index[:1]), len(own) * ranks / len(index)
 
-    def _step(self, batch: Rows, share: float) -> float | None:
+    def _step(self, batch: Rows, share: float, *, is_whole: bool) -> float | None:
         """Returns the NLL of a step, or None where it was not finite and was skipped.
 
         Args:
             batch: The rows of this rank.
             share: The weight of their mean; gradients and NLL are means over ranks.
+            is_whole: Whether the batch of all ranks has as many rows as others.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate_at(self.progress.step, self.steps)
         self.progress.step += 1
         self.optimizer.zero_grad()
         with self.fabric.autocast():  # Fabric's own wrapper covers `forward` alone
-            loss = -batch.mean(self.module.log_prob(batch.x, batch.context)) * share
+            log_prob = self.module.log_prob(batch.x, batch.context, is_whole)
+            loss = -batch.mean(log_prob) * share
         nll = mean_of_ranks(self.fabric, loss)
         if nll - nll == 0:
             if self.budget is not None:

@@ -29,10 +29,11 @@ def progress_bar(
     *,
     visible: bool | None,
     in_words: Callable[[Figures], str],
+    begins: str = "",
 ) -> Iterator[Show]:
     """Shows a bar, and below it the curves of likelihood and conditioning, while it is entered.
 
-    `in_words` is what it says of an epoch beside how many there were.
+    `in_words` is what it says of an epoch beside how many there were, `begins` before the first.
 
     Yields:
         A function that shows an epoch; it does nothing where there is no terminal.
@@ -49,7 +50,7 @@ def progress_bar(
         TimeRemainingColumn(),
     )
     bar, history = Progress(*columns, console=console), list[Figures]()
-    task = bar.add_task("training", total=epochs, completed=done, text="")
+    task = bar.add_task("training", total=epochs, completed=done, text=begins)
     with Live(bar, console=console, transient=True, refresh_per_second=4) as live:
 
         def show(figures: Figures) -> None:

@@ -37,6 +37,10 @@ class Settings(BaseModel):
             float16 while training. Couplings, log_dets and weights stay as they are, and
             validation, scoring and sampling are always in full precision. The gradients of float16
             are scaled; a step at which they overflow is skipped, and the scale is halved.
+        compile: Whether whole batches go through `torch.compile`: a first step that takes long,
+            then shorter ones of splines and of planar maps. A `CouplingStack`, and what is
+            inverted to save memory, run as they are. It needs a C++ compiler. Its gradients are
+            compared with those without it, and the training stops where they differ.
         condition_budget: What the 95 % quantile of the condition number on held-out rows is to
             stay within, above 1; None for no such request. Tables only, and only the weights of
             epochs after which the conditioning is measured are kept. See `ConditionBudget`.
@@ -57,6 +61,7 @@ class Settings(BaseModel):
     most_skipped: Count = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Literal["full", "bf16", "fp16"] = "full"
+    compile: bool = False
     condition_budget: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
 
     def measures_conditioning(self, epoch: int) -> bool:

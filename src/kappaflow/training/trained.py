@@ -136,7 +136,8 @@ def _train(
     budget = training.settings.condition_budget
     words = partial(likelihood_in_words, name=name, budget=budget)
     visible = progress if is_first() else False
-    with progress_bar(epochs, done, visible=visible, in_words=words) as show:
+    begins = "compiling" if training.settings.compile else ""
+    with progress_bar(epochs, done, visible=visible, in_words=words, begins=begins) as show:
 
         def started() -> None:
             with training.average.in_place():

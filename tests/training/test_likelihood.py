@@ -1,0 +1,280 @@
+"""Compiled steps: the gradients of those without, in each memory mode, or a stop."""
+
+import functools
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from faults.trainings import ended, started, write_rows
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+
+import kappaflow as kf
+from kappaflow.training import Callback
+from kappaflow.training.likelihood import Likelihood
+
+EPOCHS = {"max_epochs": 4, "batch_size": 50, "validation": torch.randn(40, 3)}
+# Said by torch of itself while it compiles, and kept from users by it.
+compiling = pytest.mark.filterwarnings(
+    "ignore:.*autograd.function.Function.* should not be instantiated:DeprecationWarning",
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning",
+)
+
+
+class Net(nn.Module):
+    """A conditioner that draws, and that counts batches."""
+
+    def __init__(self, kept, changed):
+        super().__init__()
+        self.first, self.last = nn.Linear(kept, 16), nn.Linear(16, changed)
+        self.norm, self.drop = nn.BatchNorm1d(16), nn.Dropout(0.3)
+
+    def forward(self, x):
+        return self.last(self.drop(self.norm(self.first(x)).tanh()))
+
+
+def rows(n=175):
+    """Three columns; three batches of 50, and 25 rows over."""
+    x = torch.randn(n, 3, generator=torch.Generator().manual_seed(1))
+    return torch.stack([x[:, 0], x[:, 1] + x[:, 0] ** 2, 3 * x[:, 2] + 5], dim=1)
+
+
+def shaken(flow):
+    """Returns a flow no map of which is the identity any more."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return flow
+
+
+def drawing(memory):
+    """Returns a flow whose conditioners draw and count, with the same weights each time."""
+    torch.manual_seed(0)
+    half = kf.Partition.half(4)
+    parts = [
+        kf.SplineCoupling(each, Net(2, 2 * 11), bins=4, memory="store")
+        for each in (half, half.swapped())
+    ]
+    return kf.Flow(kf.StandardNormal(4), kf.Chain(parts, memory=memory)).train()
+
+
+FLOWS = {
+    "planar": lambda: kf.planar(3, depth=2),
+    "real_nvp": lambda: kf.real_nvp(3, depth=2, hidden=(8,)),
+    "real_nvp, invert": lambda: kf.real_nvp(3, depth=2, hidden=(8,), memory="invert"),
+    "spline, store": lambda: kf.spline(3, depth=2, hidden=(8,), bins=4, memory="store"),
+    "spline, recompute": lambda: kf.spline(3, depth=2, hidden=(8,), bins=4, memory="recompute"),
+    "spline, invert": lambda: kf.spline(3, depth=2, hidden=(8,), bins=4, memory="invert"),
+}
+
+
+def as_compiled_by(compiled, monkeypatch):
+    """Puts a function of another in the place of `torch.compile`."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: compiled(function))
+
+
+def longer(factor):
+    """Returns a compiler whose gradients are longer by a factor; the values are right."""
+
+    def compiled(function):
+        def run(x, context):
+            found = function(x, context)
+            return found.detach() + factor * (found - found.detach())
+
+        return run
+
+    return compiled
+
+
+def test_wrong_gradients_stop_the_training(monkeypatch):
+    """With the parameter at which they are worst; the flow is as it was."""
+    as_compiled_by(longer(1.05), monkeypatch)
+    flow = shaken(FLOWS["planar"]())
+    before = {name: t.clone() for name, t in flow.state_dict().items() if "bijections.1" in name}
+    said = (
+        r"compile=True: torch.compile makes gradients of this flow that are wrong, off by 0.0\d+"
+    )
+    with pytest.raises(kf.errors.BuildError, match=said + r" of their length at bijection\.\S+; "):
+        kf.fit(flow, rows(), compile=True, **EPOCHS)
+    assert before
+    assert all(torch.equal(t, flow.state_dict()[name]) for name, t in before.items())
+
+
+def test_gradients_that_are_not_finite_where_those_of_the_flow_are(monkeypatch):
+    """Are wrong as well."""
+    as_compiled_by(longer(math.nan), monkeypatch)
+    with pytest.raises(kf.errors.BuildError, match="off by inf of their length"):
+        kf.fit(shaken(FLOWS["planar"]()), rows(), compile=True, **EPOCHS)
+
+
+def test_rounding_is_not_wrong(monkeypatch):
+    """Nor what a step that is not finite for both has: that step is skipped."""
+    as_compiled_by(longer(1.001), monkeypatch)
+    assert len(kf.fit(FLOWS["planar"](), rows(), compile=True, **EPOCHS).history) == 4
+    fault = Likelihood(shaken(FLOWS["planar"]()), compiled=True)
+    fault.check(rows() * math.nan, None, 1)
+
+
+def test_a_compiler_that_fails_is_one_sentence(monkeypatch):
+    """With the first line of what it said."""
+
+    def failing(function):
+        def run(x, context):
+            raise OSError("no g++ here\nand much more")
+
+        return run
+
+    as_compiled_by(failing, monkeypatch)
+    with pytest.raises(kf.errors.BuildError, match=r"g\+\+, failed here \(no g\+\+ here\); leave"):
+        kf.fit(FLOWS["planar"](), rows(), compile=True, **EPOCHS)
+
+
+def test_whole_batches_are_compiled_and_comparing_changes_nothing(monkeypatch):
+    """Neither random numbers nor statistics of batches: the same losses, bit for bit."""
+    seen = []
+
+    def noting(function):
+        def run(x, context):
+            seen.append(len(x))
+            return function(x, context)
+
+        return run
+
+    as_compiled_by(noting, monkeypatch)
+    x = torch.randn(175, 4, generator=torch.Generator().manual_seed(2))
+    settings = EPOCHS | {"validation": x[:40]}
+    plain = kf.fit(drawing("store"), x, **settings)
+    assert not seen
+    compiled = kf.fit(drawing("store"), x, compile=True, **settings)
+    for key in ("train_nll", "validation_nll"):
+        assert [a[key] for a in plain.history] == [b[key] for b in compiled.history]
+    assert set(seen) == {50}
+    assert len(seen) == 4 * 3 + 3  # compared in epochs 1, 2 and 4
+
+
+def test_a_training_that_goes_on_compares_at_once(tmp_path, monkeypatch):
+    """Whatever its epoch; and a run without compiling is another one."""
+
+    class Stopped(Callback):
+        def on_epoch(self, flow, figures):
+            if figures["epoch"] == 2:
+                raise kf.KappaflowError("stopped")
+
+    checked = []
+    original = Likelihood._fault
+    monkeypatch.setattr(
+        Likelihood, "_fault", lambda self, x, context: checked.append(original(self, x, context))
+    )
+    as_compiled_by(lambda function: function, monkeypatch)
+    monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    out, settings = tmp_path / "run", EPOCHS | {"compile": True}
+    with pytest.raises(kf.KappaflowError, match="stopped"):
+        kf.fit(FLOWS["planar"](), rows(), out=out, callbacks=[Stopped()], **settings)
+    assert len(checked) == 2
+    with pytest.raises(kf.errors.ArgumentError, match="was made with compile true, not false"):
+        kf.fit(FLOWS["planar"](), rows(), out=out, **EPOCHS)
+    kf.fit(FLOWS["planar"](), rows(), out=out, **settings)
+    assert len(checked) == 2 + 2  # epochs 3, where it went on, and 4
+
+
+def test_every_flow_of_a_process_is_compiled(monkeypatch):
+    """Also after as many others as torch compiles of one function."""
+    counter = CompileCounter()
+    compiled = functools.partial(torch.compile, backend=counter)
+    as_compiled_by(compiled, monkeypatch)
+    for depth in range(1, 12):
+        Likelihood(kf.planar(2, depth=depth), compiled=True).check(torch.randn(7, 2), None, 1)
+    assert counter.frame_count == 11
+
+
+def test_a_compiled_flow_is_refused_with_advice():
+    """What torch.compile returns is no flow."""
+    with pytest.raises(
+        kf.errors.ArgumentError, match="got OptimizedModule: give what it was made"
+    ):
+        kf.fit(torch.compile(FLOWS["planar"]()), rows())
+
+
+@pytest.mark.slow
+@compiling
+@pytest.mark.parametrize("name", FLOWS)
+def test_compiled_gradients_are_those_without(name):
+    """Up to rounding; the same bits of what is left as it is."""
+    flow = shaken(FLOWS[name]())
+    kf.fit(flow, rows(), max_epochs=1)  # its units
+    trained, found = flow.train(), []
+    model = Likelihood(trained, compiled=True)
+    for is_whole in (False, True):
+        log_prob = model.log_prob(rows(), None, is_whole)
+        found.append([log_prob.detach(), *torch.autograd.grad(log_prob.mean(), flow.parameters())])
+    is_left = "real_nvp" in name or "invert" in name
+    for plain, compiled in zip(*found, strict=True):
+        if is_left:
+            assert torch.equal(plain, compiled)
+        else:
+            torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
+    if not is_left:
+        assert not all(map(torch.equal, *found))  # it was compiled
+        torch.compiler.reset()
+        assert torch._dynamo.explain(flow.log_prob)(rows()).graph_break_count == 0
+
+
+@pytest.mark.slow
+@compiling
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_compiled_conditioners_draw_and_count_as_those_without(memory):
+    """Dropout leaves out the same units, and no batch is counted twice."""
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(2))
+    flows, found = [drawing(memory) for _ in range(2)], []
+    for is_whole, flow in enumerate(flows):
+        model = Likelihood(flow, compiled=True)
+        for _ in range(2):
+            torch.manual_seed(5)
+            log_prob = model.log_prob(x, None, bool(is_whole))
+            gradients = torch.autograd.grad(log_prob.mean(), flow.parameters())
+        found.append([log_prob.detach(), *gradients, *flow.buffers()])
+    for plain, compiled in zip(*found, strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-4, atol=1e-5)
+    assert [b.item() for name, b in flows[1].named_buffers() if "num_batches" in name] == [2, 2]
+
+
+@pytest.mark.slow
+@compiling
+def test_compiled_recompute_keeps_less():
+    """Between the two passes of a step."""
+
+    def kept(memory):
+        flow = kf.spline(4, depth=4, hidden=(64, 64), memory=memory).train()
+        model, kept = Likelihood(flow, compiled=True), []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda t: kept.append(t.numel()) or t, lambda t: t
+        ):
+            model.log_prob(torch.randn(1000, 4), None, True)
+        return sum(kept) - sum(p.numel() for p in flow.parameters())
+
+    assert kept("recompute") < kept("store") / 3
+
+
+@pytest.mark.slow
+@compiling
+def test_two_processes_compile_to_the_same_bits(tmp_path):
+    """Of the command; and where there is no compiler it is one sentence."""
+    data = write_rows(tmp_path / "rows.csv", 300)
+    words = ["fit", str(data), "--model", "planar", "--depth", "2", "--compile", "--quiet"]
+    words += ["--batch-size", "100", "--max-epochs", "3"]
+    weights = []
+    for name in ("one", "other"):
+        status, said = ended(started([*words, "--out", str(tmp_path / name)]))
+        assert status == 0, said
+        weights.append((tmp_path / name / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+    none = os.environ | {"CXX": "/nowhere", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "kappaflow", *words, "--out", str(tmp_path / "none")]
+    failed = subprocess.run(command, env=none, capture_output=True, text=True, check=False)
+    assert failed.returncode == 1
+    assert failed.stderr.count("\n") == 1, failed.stderr
+    assert "which needs a C++ compiler such as g++, failed here (" in failed.stderr
