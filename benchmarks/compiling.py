@@ -1,4 +1,4 @@
-"""What `torch.compile` does to a training step of our flows."""
+"""What `torch.compile` does to a training step of our flows, and of one of zuko."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,17 +12,24 @@ import kappaflow as kf
 from benchmarks.processes import console
 from benchmarks.tables import markdown
 from benchmarks.turns import in_turn, timed
+from kappaflow.training.likelihood import Likelihood
 
-FLOWS: dict[str, Callable[..., kf.Flow]] = {"real_nvp": kf.real_nvp, "spline": kf.spline}
-HEAD = ("flow", "memory", "first step, compiled [s]", "later steps, compiled / not")
+HEAD = (
+    "flow",
+    "memory",
+    "first step [s]",
+    "later steps, compiled / not",
+    "gradients off by",
+)
 
 
 def compiling(
     *, rows: int = 512, features: int = 10, depth: int = 8, width: int = 64, repetitions: int = 40
 ) -> None:
-    """Print how long the first compiled step takes, and the ratio of later ones, interleaved.
+    """Print what compiling costs at the first step, and what it changes in later ones.
 
-    One thread. A step is log_prob and gradients.
+    One thread. A step is log_prob and gradients, as `fit` takes it. The first one is short where
+    torch has compiled the same before: TORCHINDUCTOR_CACHE_DIR may name an empty folder.
 
     Parameters
     ----------
@@ -31,30 +38,53 @@ def compiling(
     features
         Its columns.
     depth
-        Couplings of a flow.
+        Couplings of a flow; zuko's have a quarter, of all features each.
     width
         Units of each of the two layers of its conditioners.
     repetitions
-        Of each step; medians are compared.
+        Of each step, in turn; medians are compared.
     """
     torch.set_num_threads(1)
     x, table = torch.randn(rows, features), []
-    shape: dict[str, Any] = {"depth": depth, "hidden": (width, width)}
-    for name, make in FLOWS.items():
-        for memory in ("store", "recompute"):
-            torch.compiler.reset()
-            flow = make(features, **shape, memory=memory)
-            compiled = torch.compile(flow.log_prob)
-            first_s = timed(partial(_step, flow, compiled, x))
-            calls = {"not": flow.log_prob, "compiled": compiled}
-            takes = {key: partial(timed, partial(_step, flow, f, x)) for key, f in calls.items()}
-            times = {key: median(taken) for key, taken in in_turn(takes, repetitions).items()}
-            ratio = times["compiled"] / times["not"]
-            table.append([name, memory, f"{first_s:.1f}", f"{ratio:.2f}"])
-            console.print(f"{name}, {memory}: {first_s:.1f} s, {times}")
+    for name, (memory, make) in _flows(features, depth, width):
+        torch.manual_seed(0)
+        steps = Likelihood(make(), compiled=True)
+        steps.log_prob(x, None, False)  # data-dependent starts
+        first_s = timed(partial(_step, steps, x, is_whole=True))
+        takes = {
+            key: partial(timed, partial(_step, steps, x, is_whole=key == "compiled"))
+            for key in ("not", "compiled")
+        }
+        times = {key: median(taken) for key, taken in in_turn(takes, repetitions).items()}
+        plain, compiled = (_gradient(steps, x, is_whole=is_whole) for is_whole in (False, True))
+        off = ((compiled - plain).norm() / plain.norm()).item()
+        ratio = times["compiled"] / times["not"]
+        table.append([name, memory, f"{first_s:.0f}", f"{ratio:.2f}", f"{off:.1g}"])
+        console.print(f"{table[-1]}, {times}")
     print(f"{rows} rows of {features} columns, {depth} couplings\n\n{markdown(HEAD, table)}")
 
 
-def _step(flow: kf.Flow, log_prob: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    flow.zero_grad()
-    (-log_prob(x).mean()).backward()
+def _flows(
+    features: int, depth: int, width: int
+) -> list[tuple[str, tuple[str, Callable[[], kf.Flow]]]]:
+    shape: dict[str, Any] = {"depth": depth, "hidden": (width, width)}
+    of_memory = {"real_nvp": kf.real_nvp, "spline": kf.spline}
+    found = [
+        (name, (memory, partial(make, features, **shape, memory=memory)))
+        for name, make in of_memory.items()
+        for memory in ("store", "recompute", "invert")
+    ]
+    zuko = partial(kf.zuko_flow, features, "nsf", depth=max(1, depth // 4), hidden=(width, width))
+    others = {"planar": partial(kf.planar, features, depth=depth), "zuko NSF": zuko}
+    return found + [(name, ("", make)) for name, make in others.items()]
+
+
+def _step(steps: Likelihood, x: Tensor, *, is_whole: bool) -> None:
+    steps.zero_grad()
+    (-steps.log_prob(x, None, is_whole).mean()).backward()
+
+
+def _gradient(steps: Likelihood, x: Tensor, *, is_whole: bool) -> Tensor:
+    """Returns the gradients of all parameters, one after the other."""
+    _step(steps, x, is_whole=is_whole)
+    return torch.cat([p.grad.flatten() for p in steps.parameters() if p.grad is not None])

@@ -509,7 +509,8 @@ def kept_bytes(chain, x):
 
     def alive():
         gc.collect()
-        tensors = [o for o in gc.get_objects() if issubclass(type(o), torch.Tensor)]
+        kinds = torch.Tensor, torch.nn.Parameter  # and not those of a compiler, without numbers
+        tensors = [o for o in gc.get_objects() if type(o) in kinds]
         return {t.untyped_storage().data_ptr(): t.untyped_storage() for t in tensors}
 
     saved = {}

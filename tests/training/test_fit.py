@@ -569,8 +569,8 @@ def test_control_c_keeps_the_last_epoch_and_the_best_weights(tmp_path, monkeypat
     x, _ = gaussian(300)
     original = getattr(Training, moment)
 
-    def interrupted(self, *arguments):
-        done = original(self, *arguments)
+    def interrupted(self, *arguments, **named):
+        done = original(self, *arguments, **named)
         if len(self.history) == (3 if moment == "_step" else 4):
             raise KeyboardInterrupt
         return done
