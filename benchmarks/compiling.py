@@ -12,6 +12,7 @@ import kappaflow as kf
 from benchmarks.processes import console
 from benchmarks.tables import markdown
 from benchmarks.turns import in_turn, timed
+from kappaflow.memory import LAYER_MODES, MEMORY_MODES
 from kappaflow.training.likelihood import Likelihood
 
 HEAD = (
@@ -72,9 +73,11 @@ def _flows(
     found = [
         (name, (memory, partial(make, features, **shape, memory=memory)))
         for name, make in of_memory.items()
-        for memory in ("store", "recompute", "invert")
+        for memory in MEMORY_MODES
     ]
     zuko = partial(kf.zuko_flow, features, "nsf", depth=max(1, depth // 4), hidden=(width, width))
+    drawing = partial(kf.spline, features, **shape, dropout=0.1)
+    found += [("spline, dropout 0.1", (m, partial(drawing, memory=m))) for m in LAYER_MODES]
     others = {"planar": partial(kf.planar, features, depth=depth), "zuko NSF": zuko}
     return found + [(name, ("", make)) for name, make in others.items()]
 

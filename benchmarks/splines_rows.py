@@ -1,17 +1,18 @@
 """Spline couplings of kappaflow and of other libraries, of one shape."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.names import ZUKO_SPLINES
 from benchmarks.ours import of_kappaflow
 from benchmarks.peers import of_zuko
 from benchmarks.row import Model, Row, Shape
-from kappaflow import spline
+from kappaflow import Flow, spline
+from kappaflow.training.likelihood import Likelihood
 
 BINS, BOUND = 8, 5.0
 
@@ -29,7 +30,7 @@ class SplineNetworks(Shape):
 
 
 def spline_rows() -> list[Row]:
-    """Returns our rows by memory mode, and those of zuko and nflows."""
+    """Returns our rows by memory mode, compiled as well, and those of zuko and nflows."""
     ours = [
         Row(
             f"kappaflow, {memory}",
@@ -40,8 +41,19 @@ def spline_rows() -> list[Row]:
         )
         for memory in ("recompute", "store", "invert")
     ]
+    compiled = [
+        Row(
+            f"kappaflow, {memory}, compiled",
+            "splines",
+            "kappaflow",
+            "the same, its training steps as those of `kappaflow.fit(..., compile=True)`",
+            partial(_compiled, memory=memory),
+        )
+        for memory in ("recompute", "store")
+    ]
     return [
         *ours,
+        *compiled,
         Row(
             ZUKO_SPLINES,
             "splines",
@@ -70,7 +82,11 @@ def spline_rows() -> list[Row]:
 
 
 def _ours(shape: Shape, *, memory: str) -> Model:
-    flow = spline(
+    return of_kappaflow(_flow(shape, memory))
+
+
+def _flow(shape: Shape, memory: str) -> Flow:
+    return spline(
         shape.features,
         depth=shape.depth,
         hidden=shape.hidden,
@@ -78,7 +94,19 @@ def _ours(shape: Shape, *, memory: str) -> Model:
         bound=BOUND,
         memory=memory,
     )
-    return of_kappaflow(flow)
+
+
+def _compiled(shape: Shape, *, memory: str) -> Model:
+    """Returns a flow whose steps are compiled already: what compiling needs is no part of them."""
+    flow = _flow(shape, memory)
+    steps = Likelihood(flow, compiled=True)
+
+    def log_prob(x: Tensor) -> Tensor:
+        return steps.log_prob(x, None, torch.is_grad_enabled())
+
+    log_prob(shape.data()).mean().backward()
+    flow.zero_grad()
+    return replace(of_kappaflow(flow), log_prob=log_prob)
 
 
 def _zuko_couplings(shape: Shape) -> Model:

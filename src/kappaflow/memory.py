@@ -13,7 +13,11 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 from torch.autograd import forward_ad
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 from kappaflow.replay import Replay, owners_of
 
@@ -80,8 +84,7 @@ def run_layer(
         What the function returns.
     """
     if torch.compiler.is_compiling() and memory == "recompute":
-        # Repeats random numbers and buffers by itself; it cannot see that a caller stores.
-        return checkpoint(function, *inputs, use_reentrant=False)
+        return checkpoint(function, *inputs, use_reentrant=False, context_fn=_but_what_is_drawn)
     if memory == "store" or runs_plainly() or (module is not None and _borrows(module)):
         return function(*inputs)
     owners = [] if module is None else owners_of(module)
@@ -98,6 +101,20 @@ def run_layer(
     )
     replay.called()
     return result
+
+
+def _but_what_is_drawn() -> tuple[Any, Any]:
+    """Returns the contexts in which a compiler runs a layer, and again but for random numbers.
+
+    It would draw them in another order, which is that of no step without it.
+    """
+    return create_selective_checkpoint_contexts(_policy)
+
+
+def _policy(_: object, operation: Any, *__: object, **___: object) -> CheckpointPolicy:  # noqa: ANN401
+    if torch.Tag.nondeterministic_seeded in operation.tags:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def _borrows(module: nn.Module) -> bool:

@@ -30,9 +30,16 @@ def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
     left_out = levels_of(share)
     if not training or not left_out:
         return x
-    words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
-    numbers = words.random_(-(2**63), None).view(torch.uint8)[: x.numel()].view(x.shape)
-    return x * ((numbers >= left_out).to(x.dtype) * (LEVELS / (LEVELS - left_out)))
+    numbers = _words(-(-x.numel() // 8), x.device).view(torch.uint8)[: x.numel()].view(x.shape)
+    return x * ((numbers.to(x.dtype) >= left_out).to(x.dtype) * (LEVELS / (LEVELS - left_out)))
+
+
+def _words(count: int, device: torch.device) -> Tensor:
+    """Returns so many random words of 64 bits; the same where a compiler draws them."""
+    if torch.compiler.is_compiling():  # it knows nothing that draws into a tensor
+        words = torch.randint(-(2**63), 2**63 - 1, (count,), dtype=torch.int64, device=device)
+        return words ^ -(2**63)
+    return torch.empty(count, dtype=torch.int64, device=device).random_(-(2**63), None)
 
 
 def levels_of(share: float) -> int:

@@ -76,10 +76,19 @@ class MLP(nn.Module):
         """Returns (B, outputs) for inputs (B, inputs) and contexts (B, context_features)."""
         h = x if context is None else torch.cat((x, context), dim=1)
         for layer in self.layers[:-1]:
-            activated = self._activate(layer(h))
-            activated = drop_out(activated, self.dropout, training=self.training)
+            activated = self._activated(layer(h))
             h = h + activated if self.residual and h.shape == activated.shape else activated
         return self.layers[-1](h)
+
+    def _activated(self, h: Tensor) -> Tensor:
+        """Returns the activation of h, some units left out in training.
+
+        The factors of dropout are 0 or more, and relu(f h) is f relu(h): with the factors first,
+        what the next layer reads is all that relu needs for its derivative.
+        """
+        if self.activation == "relu":
+            return self._activate(drop_out(h, self.dropout, training=self.training))
+        return drop_out(self._activate(h), self.dropout, training=self.training)
 
     def extra_repr(self) -> str:
         activation = "" if self.activation == "relu" else f", activation={self.activation!r}"

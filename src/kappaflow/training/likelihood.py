@@ -5,6 +5,7 @@ are off on a CPU, with the right values (`python -m benchmarks compiling`). So w
 compared with the flow as it is, at a batch of the first epoch and of the epochs 2, 4, 8, ...
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,8 @@ class Likelihood(nn.Module):
         self.flow = flow
         self._compiled = None
         if compiled:
+            # It warns of operations in place, which the comparison of gradients would find.
+            logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
             self._compiled = torch.compile(_own_code(flow), dynamic=False, options=AS_DRAWN)
         self._checked = False
 
