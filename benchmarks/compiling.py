@@ -88,6 +88,7 @@ def _step(steps: Likelihood, x: Tensor, *, is_whole: bool) -> None:
 
 
 def _gradient(steps: Likelihood, x: Tensor, *, is_whole: bool) -> Tensor:
-    """Returns the gradients of all parameters, one after the other."""
+    """Returns the gradients of all parameters, one after the other; each call draws the same."""
+    torch.manual_seed(0)
     _step(steps, x, is_whole=is_whole)
     return torch.cat([p.grad.flatten() for p in steps.parameters() if p.grad is not None])
