@@ -3,6 +3,7 @@
 import functools
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 import kappaflow as kf
-from kappaflow.training import Callback
+from kappaflow.training import Callback, read_metrics
 from kappaflow.training.likelihood import Likelihood
 
 EPOCHS = {"max_epochs": 4, "batch_size": 50, "validation": torch.randn(40, 3)}
@@ -164,7 +165,7 @@ def test_whole_batches_are_compiled_and_comparing_changes_nothing(monkeypatch):
 
 
 def test_a_training_that_goes_on_compares_at_once(tmp_path, monkeypatch):
-    """Whatever its epoch; and a run without compiling is another one."""
+    """Whatever its epoch; and it may go on without compiling, where that fails."""
 
     class Stopped(Callback):
         def on_epoch(self, flow, figures):
@@ -182,10 +183,12 @@ def test_a_training_that_goes_on_compares_at_once(tmp_path, monkeypatch):
     with pytest.raises(kf.KappaflowError, match="stopped"):
         kf.fit(FLOWS["planar"](), rows(), out=out, callbacks=[Stopped()], **settings)
     assert len(checked) == 2
-    with pytest.raises(kf.errors.ArgumentError, match="was made with compile true, not false"):
-        kf.fit(FLOWS["planar"](), rows(), out=out, **EPOCHS)
+    shutil.copytree(out, tmp_path / "without")
     kf.fit(FLOWS["planar"](), rows(), out=out, **settings)
     assert len(checked) == 2 + 2  # epochs 3, where it went on, and 4
+    kf.fit(FLOWS["planar"](), rows(), out=tmp_path / "without", **EPOCHS)
+    assert len(checked) == 2 + 2
+    assert len(read_metrics(tmp_path / "without")) == 4
 
 
 def test_every_flow_of_a_process_is_compiled(monkeypatch):

@@ -40,7 +40,8 @@ class Settings(BaseModel):
         compile: Whether whole batches go through `torch.compile`: a first step that takes long,
             then shorter ones of splines and of planar maps. A `CouplingStack`, and what is
             inverted to save memory, run as they are. It needs a C++ compiler. Its gradients are
-            compared with those without it, and the training stops where they differ.
+            compared with those without it, and the training stops where they differ. A run may go
+            on with or without it.
         condition_budget: What the 95 % quantile of the condition number on held-out rows is to
             stay within, above 1; None for no such request. Tables only, and only the weights of
             epochs after which the conditioning is measured are kept. See `ConditionBudget`.

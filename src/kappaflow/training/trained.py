@@ -89,7 +89,8 @@ def trained(
         nonlocal folder
         if out is None:
             return None
-        run = {**asked, "training": settings.model_dump()}
+        # As with ranks and devices, a run may go on otherwise, to the same losses up to rounding.
+        run = {**asked, "training": settings.model_dump(exclude={"compile"})}
         folder = RunFolder(out, describe_model(flow).model_copy(update={"run": run}))
         stored = folder.finished(flow)
         return None if stored is None else (stored, flow.state_dict())
