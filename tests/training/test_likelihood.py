@@ -266,7 +266,7 @@ def test_compiled_recompute_keeps_less():
     """Between the two passes of a step."""
 
     def kept(memory):
-        flow = kf.spline(4, depth=4, hidden=(64, 64), memory=memory).train()
+        flow = kf.spline(4, depth=2, hidden=(64, 64), memory=memory).train()
         model, kept = Likelihood(flow, compiled=True), []
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t: kept.append(t.numel()) or t, lambda t: t
