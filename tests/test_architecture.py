@@ -22,6 +22,7 @@ LAYOUT = [
     ("storage",),
     ("locking",),
     ("replay",),
+    ("uncompiled",),
     ("memory",),
     ("linearization",),
     ("fingerprints",),
@@ -145,6 +146,15 @@ def test_every_public_name_can_be_had():
         "print(set(kf.__all__) <= set(dir(kf)))"
     )
     assert run_python(code) == "True"
+
+
+def test_a_flow_is_used_without_loading_the_compiler():
+    """Which takes torch a second."""
+    code = (
+        "import sys, torch, kappaflow as kf; flows = [kf.real_nvp(2, depth=2), kf.spline(2)]; "
+        "[flow.log_prob(flow.sample(3)) for flow in flows]; print('torch._dynamo' in sys.modules)"
+    )
+    assert run_python(code) == "False"
 
 
 def test_an_unknown_name_is_an_attribute_error():

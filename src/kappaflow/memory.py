@@ -8,7 +8,7 @@ memory. `invert`, which a chain of layers has, keeps no inputs either: `kappaflo
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,8 +23,6 @@ from kappaflow.replay import Replay, owners_of
 
 LAYER_MODES = ("recompute", "store")
 MEMORY_MODES = (*LAYER_MODES, "invert")
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 _bypassed: ContextVar[bool] = ContextVar("kappaflow_memory_bypassed", default=False)
 
@@ -59,9 +57,13 @@ def runs_plainly() -> bool:
     return _bypassed.get() or not torch.is_grad_enabled() or is_transformed()
 
 
-def not_compiled(function: Function) -> Function:
-    """Returns a function that runs as it is also where `torch.compile` compiles its caller."""
-    return torch.compiler.disable(function)  # pyright: ignore[reportReturnType]
+def as_it_is(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+    """Returns what a function returns, which a compiler of its caller leaves alone."""
+    if torch.compiler.is_compiling():
+        from kappaflow.uncompiled import call
+
+        return call(function, *arguments)
+    return function(*arguments)
 
 
 def run_layer(

@@ -33,7 +33,7 @@ from kappaflow.fingerprints import (
     fingerprint_errors,
     relative_error,
 )
-from kappaflow.memory import memory_modes_bypassed, not_compiled, run_layer, runs_plainly
+from kappaflow.memory import as_it_is, memory_modes_bypassed, run_layer, runs_plainly
 from kappaflow.replay import Precision, Replay
 from kappaflow.steps import Run, Step
 from kappaflow.trace import Map, Trace, gradients, hooks_set_aside, reads_others
@@ -94,7 +94,7 @@ def run_steps(
     """
     if torch.compiler.is_compiling():
         if memory == "invert":
-            return _left_alone(memory, steps, contexts, x, log_det, record)
+            return as_it_is(run_steps, memory, steps, contexts, x, log_det, record)
         for step, context in zip(steps, contexts, strict=True):
             x, part = run_layer(memory, step.run, x, context)
             log_det = log_det + part
@@ -109,9 +109,6 @@ def run_steps(
         own, theirs = steps[start : start + LONGEST_RUN], contexts[start : start + LONGEST_RUN]
         x, log_det = _run(own, theirs, x, log_det, record if memory == "invert" else None)
     return x, log_det
-
-
-_left_alone = not_compiled(run_steps)
 
 
 def _run(

@@ -12,7 +12,7 @@ from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.bijections.scales import SCALES
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
-from kappaflow.memory import MEMORY_MODES, is_transformed, not_compiled
+from kappaflow.memory import MEMORY_MODES, as_it_is, is_transformed
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 from kappaflow.stack.block import Block
@@ -199,19 +199,19 @@ class CouplingStack(Bijection):
         x, context = self._checked("x", x, context)
         if self._only_readable(x, context):
             return self.plain()(x, context)
-        return self._through(list(self._blocks()), x, context, 1)
+        # A compiler would take the blocks apart, into more operations.
+        return as_it_is(self._through, list(self._blocks()), x, context, 1)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, context = self._checked("z", z, context)
         if self._only_readable(z, context):
             return self.plain().inverse(z, context)
-        return self._through(list(self._blocks())[::-1], z, context, -1)
+        return as_it_is(self._through, list(self._blocks())[::-1], z, context, -1)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         x, context = self._checked("x", x, context)
         return self.plain().linearize(x, context)
 
-    @not_compiled  # which would take the stack apart, into more operations
     def _through(
         self, blocks: list[Block], x: Tensor, context: Tensor | None, direction: int
     ) -> tuple[Tensor, Tensor]:
