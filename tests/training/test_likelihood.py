@@ -290,6 +290,8 @@ def test_two_processes_compile_to_the_same_bits(tmp_path):
         assert status == 0, said
         weights.append((tmp_path / name / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]
+    for file in ("config.json", "report.json"):  # what a stored run could not say rightly
+        assert '"compile"' not in (tmp_path / "one" / file).read_text()
     none = os.environ | {"CXX": "/nowhere", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     command = [sys.executable, "-m", "kappaflow", *words, "--out", str(tmp_path / "none")]
     failed = subprocess.run(command, env=none, capture_output=True, text=True, check=False)

@@ -62,7 +62,8 @@ class Settings(BaseModel):
     most_skipped: Count = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Literal["full", "bf16", "fp16"] = "full"
-    compile: bool = False
+    # Kept nowhere: as with ranks and devices, a run may go on otherwise, up to rounding.
+    compile: Annotated[bool, Field(exclude=True)] = False
     condition_budget: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
 
     def measures_conditioning(self, epoch: int) -> bool:

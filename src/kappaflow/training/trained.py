@@ -89,8 +89,7 @@ def trained(
         nonlocal folder
         if out is None:
             return None
-        # As with ranks and devices, a run may go on otherwise, to the same losses up to rounding.
-        run = {**asked, "training": settings.model_dump(exclude={"compile"})}
+        run = {**asked, "training": settings.model_dump()}
         folder = RunFolder(out, describe_model(flow).model_copy(update={"run": run}))
         stored = folder.finished(flow)
         return None if stored is None else (stored, flow.state_dict())
