@@ -18,7 +18,7 @@ BANANAS, FEATURES = 20_000, 8
 
 def parts_of(name: str) -> tuple[Table, Table, Table]:
     """Returns rows to train, to validate and to test on, without repeated rows."""
-    source = {"magic": lambda: "magic", "patches": _patches, "bananas": _bananas}[name]()
+    source = {"magic": lambda: "magic", "patches": patches, "bananas": _bananas}[name]()
     table, _ = drop_duplicate_rows(load_table(source))
     table, _ = prepare(table)
     train, validation, test = split(table, fractions=(0.8, 0.1, 0.1), seed=0)
@@ -30,7 +30,7 @@ def entropy_of_bananas() -> float:
     return 0.5 * FEATURES * float(np.log(2 * np.pi * np.e))
 
 
-def _patches() -> np.ndarray:
+def patches() -> np.ndarray:
     """Returns patches that do not overlap, each number with noise within its grey value."""
     from skimage import data
     from skimage.color import rgb2gray

@@ -1,0 +1,1 @@
+"""Real tables on which density estimators are compared at equal processor time."""
