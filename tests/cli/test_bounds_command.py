@@ -69,8 +69,8 @@ def test_a_run_keeps_its_bounds(run, bounded, tmp_path, model):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--bounds", "mass=1,"), "column 'mass' of .* should lie above 1, row"),
-        (("--bounds", "p=0,0.5"), "should lie between 0 and 0.5, row"),
+        (("--bounds", "mass=1,"), "column 'mass' of .* should lie above 1, line"),
+        (("--bounds", "p=0,0.5"), "should lie between 0 and 0.5, line"),
         (("--bounds", "angle=circular"), "wrap the column first"),
         (("--bounds", "p"), "'bounds' should be like mass=positive"),
         (("--bounds", "q=positive"), "'bounds' names column 'q'"),

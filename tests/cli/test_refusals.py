@@ -37,7 +37,7 @@ def files(tmp_path):
         ("binary", "table"),
         ("text", "no numeric column"),
         ("one_row", "row"),
-        ("missing", "column 'b' has a missing value at row 7"),
+        ("missing", "column 'b' has a missing value at line 8"),
         ("infinite", "column 'a'"),
         ("constant", "column 'b'"),
         ("dependent", "'c'"),
@@ -149,7 +149,7 @@ def test_scoring_rows_with_a_missing_value_names_row_and_column(run, finished, t
     bad = tmp_path / "bad.csv"
     bad.write_text("a,b,c\n1,2,3\n1,,3\n")
     outcome = run("score", finished, bad, "--out", tmp_path / "scores.csv")
-    refused(outcome, "row 2")
+    refused(outcome, "line 3")
     assert "'b'" in outcome.err and not (tmp_path / "scores.csv").exists()
 
 

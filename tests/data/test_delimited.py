@@ -50,12 +50,12 @@ def test_truth_values_count_as_one_and_zero(write: Write) -> None:
     assert table.integer_columns == ("b",)
 
 
-def test_a_late_word_among_numbers_is_named_with_its_row(write: Write) -> None:
-    """The word stands far beyond any sample of the file; its row counts data rows from 1."""
+def test_a_late_word_among_numbers_is_named_with_its_line(write: Write) -> None:
+    """The word stands far beyond any sample of the file; its line counts the header."""
     lines = [f"{place},{place / 2}" for place in range(1, 20_001)]
     lines[15_006] = "15007,n.a."
     path = write("t.csv", "a,b\n" + "\n".join(lines))
-    with pytest.raises(DataError, match=r"column 'b' .*holds text at row 15007: 'n.a.'"):
+    with pytest.raises(DataError, match=r"column 'b' .*holds text at line 15008: 'n.a.'"):
         load_table(path)
     assert load_table(path, exclude="b").columns == ("a",)
     kept = load_table(path, where="b!=n.a.")

@@ -28,9 +28,9 @@ def whole_and_pieces(path, columns, context=()):
 
 
 def assert_same(whole, parts):
-    """Checks values, context, names and row numbers."""
+    """Checks values, context, names, row numbers and lines."""
     assert [len(part) for part in parts[:-1]] == [10] * (len(parts) - 1)
-    for name in ("values", "context", "rows"):
+    for name in ("values", "context", "rows", "lines"):
         expected = getattr(whole, name)
         if expected is not None:
             found = np.concatenate([getattr(part, name) for part in parts])

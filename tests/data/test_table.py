@@ -1,6 +1,7 @@
 """The table: selections, fingerprints and the shapes it insists on."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from kappaflow.data import Table, load_table
-from kappaflow.errors import ArgumentError
+from kappaflow.data import Table, examine, load_table
+from kappaflow.data.domains import domains_of, within
+from kappaflow.data.gaps import refuse_gaps
+from kappaflow.data.problem import describe_rows
+from kappaflow.errors import ArgumentError, DataError
 
 
 def table_with_context() -> Table:
@@ -110,3 +114,32 @@ def test_parts_of_different_shapes_are_no_table(change: dict[str, None]) -> None
     """Names without columns, and columns without names, are refused at once."""
     with pytest.raises(ArgumentError, match="should have shape"):
         replace(table_with_context(), **change)
+
+
+def test_rows_of_a_text_file_are_named_by_their_line(tmp_path: Path) -> None:
+    """The header, blank lines and line ends within quotes all count; the order may change."""
+    path = tmp_path / "t.csv"
+    path.write_text('"a","b\nin m",text\n1.5,2,"x\ny"\n\n2.5,3,x\n3.5,7,"x"\n')
+    table = load_table(path)
+    assert describe_rows(table, [0, 1, 2, 3]) == ["line 3", "line 5", "line 6", "line 7"]
+    assert describe_rows(table.select(table.values[:, 0] > 2), [0]) == ["line 6"]
+    assert describe_rows(load_table(path, where="a>3"), [0]) == ["line 7"]
+
+
+def test_rows_of_other_sources_are_named_by_their_number() -> None:
+    """An array has no lines."""
+    assert describe_rows(load_table(np.eye(3)), [2, 0]) == ["row 3", "row 1"]
+
+
+def test_messages_about_rows_of_a_text_file_name_lines(tmp_path: Path) -> None:
+    """A missing value, repeated rows, and a value outside its bounds."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1.5,2\n,3\n1.5,2\n-3.5,7\n1.5,2\n")
+    table = load_table(path)
+    messages = [problem.message for problem in examine(table)]
+    assert "column 'a' has a missing value at line 3" in messages
+    assert any("repeat earlier rows (lines 4, 6)" in message for message in messages)
+    with pytest.raises(DataError, match="line 5 has -3.5"):
+        within(table, domains_of(["a=positive"], table))
+    with pytest.raises(DataError, match="line 3 has nan"):
+        refuse_gaps(table, "t.csv")

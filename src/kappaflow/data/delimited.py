@@ -5,14 +5,18 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from kappaflow.data.raw import Column, Raw, collect
 from kappaflow.data.room import refuse_wide
+from kappaflow.data.table import IntArray
 from kappaflow.errors import DataError, FileError
 
 if TYPE_CHECKING:
     import polars as pl
 
 MISSING = ("", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "NULL", "null", "None", "?")
+NEWLINE, QUOTE = b'\n"'
 TRUTHS = ("true", "false")
 Kind = Literal["number", "truth", "text"]
 
@@ -25,13 +29,15 @@ def read_delimited(data: bytes, source: str, subject: str, separator: str | None
     separator = separator or separator_of(text)
     header = header_of(text, separator, subject)
     frame = strings_of(text, separator, header, subject)
+    lines = lines_of_rows(text, frame.height)
     columns = []
     for name, series in zip(header, frame.get_columns(), strict=True):
-        typed, stray = _typed(series)
+        typed, odd = _typed(series)
         if name or typed.null_count() < len(typed):
             label = name or f"column_{len(columns) + 1}"
+            stray = None if odd is None else (name_of_row(odd[0], lines), odd[1])
             columns.append(Column(label, nw.from_native(typed, series_only=True), stray))
-    return collect(columns, source, subject)
+    return collect(columns, source, subject, lines)
 
 
 def decoded(data: bytes, subject: str) -> str:
@@ -99,6 +105,23 @@ def consecutive(names: list[str]) -> bool:
         or len(names) > 1
         and all(int(b) - int(a) == 1 for a, b in zip(names, names[1:], strict=False))
     )
+
+
+def lines_of_rows(text: str, rows: int, *, lines_before: int = 0) -> IntArray | None:
+    """Returns the line on which each row after the header starts, counted from 1.
+
+    A line end within quotes ends no row. `lines_before` lines of the file come before the text.
+    None where rows cannot be told apart.
+    """
+    read = np.frombuffer(text.encode(), np.uint8)
+    newlines, quotes = np.flatnonzero(read == NEWLINE), np.flatnonzero(read == QUOTE)
+    ends = np.flatnonzero(np.searchsorted(quotes, newlines) % 2 == 0)
+    return ends[:-1] + 2 + lines_before if len(ends) == rows + 1 else None
+
+
+def name_of_row(row: int, lines: IntArray | None) -> str:
+    """Returns "line 4" where the lines of rows are known, else "row 3", of a row from 1."""
+    return f"row {row}" if lines is None else f"line {lines[row - 1]}"
 
 
 def strings_of(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kappaflow.data.problem import first_rows, rows_in_words
+from kappaflow.data.problem import describe_rows, rows_in_words
 from kappaflow.data.raw import quoted
 from kappaflow.data.repair import JITTER, REPAIRS, Repair
 from kappaflow.data.table import BoolArray, FloatArray, Table
@@ -155,7 +155,7 @@ def within(
         elif (beyond | on_end).any():
             for gone, where in ((beyond, "outside of"), (on_end, "on an end of")):
                 if gone.any():
-                    rows = rows_in_words(first_rows(table, gone), int(gone.sum()))
+                    rows = rows_in_words(table, gone)
                     notes.append(
                         f"dropped {_counted(gone, 'row')} with {name!r} {where} its domain, "
                         f"{domain.in_words} ({rows})"
@@ -221,8 +221,8 @@ def _outside(
             "between, as in circular:0,360"
         )
     return (
-        f"column {name!r} of {table.source} should lie {domain.in_words}, row {table.rows[first]} "
-        f"has {value:.6g}{more}: {cure}."
+        f"column {name!r} of {table.source} should lie {domain.in_words}, "
+        f"{describe_rows(table, [first])[0]} has {value:.6g}{more}: {cure}."
     )
 
 
@@ -231,12 +231,12 @@ def _on_end(
 ) -> str:
     first = int(np.flatnonzero(on_end)[0])
     value = table.values[first, table.columns.index(name)]
-    total = int(on_end.sum())
+    total, place = int(on_end.sum()), describe_rows(table, [first])[0]
     held = "row" if total == 1 else "rows"
     drop = "repair='drop' (--repair drop) leaves" if "drop" in offered else "or leave"
     return (
         f"column {name!r} of {table.source} should lie {domain.in_words}, and {total:,} {held} "
-        f"hold an end of that, {value:g} (first row {table.rows[first]}), where a density has no "
+        f"hold an end of that, {value:g} (first {place}), where a density has no "
         "value: repair='jitter' (--repair jitter) moves them inside, short of all others, "
         f"{drop} out the rows."
     ).replace("1 row hold ", "1 row holds ")

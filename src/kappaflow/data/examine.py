@@ -99,7 +99,7 @@ def _incomplete_column(
                 if total == 1
                 else f"{total:,} {words}s"
             )
-            message = f"{subject} has {count} at {rows_in_words(rows, total)}"
+            message = f"{subject} has {count} at {rows_in_words(table, mask)}"
             problems.append(Problem(code, "stop", message, (name,), rows, gone))
     return problems
 
@@ -239,7 +239,7 @@ def _duplicate_rows(table: Table) -> list[Problem]:
     rows = first_rows(table, mask)
     verb = "repeats an earlier row" if total == 1 else "repeat earlier rows"
     message = (
-        f"{total:,} {'row' if total == 1 else 'rows'} {verb} ({rows_in_words(rows, total)}): the "
+        f"{total:,} {'row' if total == 1 else 'rows'} {verb} ({rows_in_words(table, mask)}): the "
         "same row could be trained on and tested"
     )
     return [Problem("duplicate-rows", "warning", message, (), rows)]

@@ -1,7 +1,8 @@
-"""Numbers that are missing or infinite, refused with column and row."""
+"""Numbers that are missing or infinite, refused with column and line."""
 
 import numpy as np
 
+from kappaflow.data.problem import describe_rows
 from kappaflow.data.table import Table
 from kappaflow.errors import DataError
 
@@ -14,6 +15,6 @@ def refuse_gaps(table: Table, data: str) -> None:
         row, column = np.argwhere(bad)[0]
         name = [*table.columns, *table.context_columns][column]
         raise DataError(
-            f"column {name!r} of {data} should hold finite numbers, row {table.rows[row]} has "
-            f"{parts[row, column]}."
+            f"column {name!r} of {data} should hold finite numbers, "
+            f"{describe_rows(table, [row])[0]} has {parts[row, column]}."
         )

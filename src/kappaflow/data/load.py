@@ -82,6 +82,7 @@ def table_of(
         context=_stack(behind, keep) if behind else None,
         context_columns=behind_names,
         rows=np.flatnonzero(keep).astype(np.int64) + 1,
+        lines=None if raw.lines is None else raw.lines[keep],
         left_out=tuple(name for name in raw.columns if name not in {*names, *behind_names}),
         source=raw.source,
         integer_columns=whole_columns(values, names),
@@ -143,10 +144,10 @@ def _given(raw: Raw, name: str, argument: str) -> Column:
 
 def _refuse_stray(raw: Raw, column: Column) -> None:
     if column.stray is not None:
-        row, value = column.stray
+        where, text = column.stray
         raise DataError(
-            f"column '{column.name}' of {raw.subject} holds text at row {row}: {value!r}; mend "
-            f"it, leave it empty, or leave the column out (exclude='{column.name}')."
+            f"column '{column.name}' of {raw.subject} holds text at {where}: {text!r}; mend it, "
+            f"leave it empty, or leave the column out (exclude='{column.name}')."
         )
 
 

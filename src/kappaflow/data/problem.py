@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from kappaflow.data.table import BoolArray, Table
+from kappaflow.data.table import BoolArray, IntArray, Table
 
 SHOWN_ROWS = 5
 SHOWN_PROBLEMS = 5
@@ -38,14 +38,40 @@ def first_rows(table: Table, mask: BoolArray) -> tuple[int, ...]:
     return tuple(int(row) for row in table.rows[np.flatnonzero(mask)[:SHOWN_ROWS]])
 
 
-def rows_in_words(rows: tuple[int, ...], total: int) -> str:
-    """Returns "row 7", or "rows 7, 9, 12" with how many more there are."""
-    if total == 1:
-        return f"row {rows[0]}"
-    shown = ", ".join(map(str, rows))
-    return (
-        f"rows {shown}" if total <= len(rows) else f"rows {shown} and {total - len(rows):,} more"
-    )
+def describe_rows(table: Table, index: Sequence[int] | IntArray) -> list[str]:
+    """Returns names of rows that a user can look up in the source.
+
+    Args:
+        table: The table.
+        index: Positions in the table, counted from 0.
+
+    Returns:
+        "line 4" for each row of a text file, "row 3" for each row of another source, both counted
+        from 1; the header is line 1 of a text file.
+
+    Example:
+        >>> import dataclasses
+        >>> from kappaflow.data import load_table
+        >>> table = load_table(np.eye(2))
+        >>> describe_rows(table, [0, 1])
+        ['row 1', 'row 2']
+        >>> describe_rows(dataclasses.replace(table, lines=np.array([2, 5])), [0, 1])
+        ['line 2', 'line 5']
+    """
+    word, numbers = ("row", table.rows) if table.lines is None else ("line", table.lines)
+    return [f"{word} {number}" for number in numbers[np.asarray(index, dtype=np.int64)]]
+
+
+def rows_in_words(table: Table, mask: BoolArray) -> str:
+    """Returns "line 7", or "lines 7, 9, 12" with how many more there are; "row" if no text."""
+    places = np.flatnonzero(mask)
+    named = describe_rows(table, places[:SHOWN_ROWS])
+    if len(named) == 1:
+        return named[0]
+    word = named[0].split()[0]
+    shown = ", ".join(name.split()[1] for name in named)
+    more = len(places) - len(named)
+    return f"{word}s {shown} and {more:,} more" if more else f"{word}s {shown}"
 
 
 def listed(problems: Sequence[Problem]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kappaflow.data.table import FloatArray
+from kappaflow.data.table import FloatArray, IntArray
 from kappaflow.errors import DataError
 
 if TYPE_CHECKING:
@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a source; `stray` is the first text (row, value) where most are numbers."""
+    """One column of a source; `stray` is the first text where most are numbers.
+
+    A stray is its place and itself: ("line 4", "n.a.").
+    """
 
     name: str
     series: "nw.Series[Any]"
-    stray: tuple[int, str] | None = None
+    stray: tuple[str, str] | None = None
 
     @property
     def is_number(self) -> bool:
@@ -48,11 +51,15 @@ class Column:
 
 @dataclass(frozen=True)
 class Raw:
-    """The columns of a source, of one length; `subject` names the source in a sentence."""
+    """The columns of a source, of one length; `subject` names the source in a sentence.
+
+    `lines` holds the line of a text file on which each row starts, counted from 1.
+    """
 
     columns: dict[str, Column]
     source: str
     subject: str
+    lines: IntArray | None = None
 
     @property
     def row_count(self) -> int:
@@ -60,7 +67,9 @@ class Raw:
         return len(next(iter(self.columns.values())).series)
 
 
-def collect(columns: list[Column], source: str, subject: str) -> Raw:
+def collect(
+    columns: list[Column], source: str, subject: str, lines: IntArray | None = None
+) -> Raw:
     """Returns the columns under their names, or says which names come twice."""
     if not columns:
         raise DataError(f"{subject} has no columns: give a table with at least one column.")
@@ -70,7 +79,7 @@ def collect(columns: list[Column], source: str, subject: str) -> Raw:
             f"{subject} has more than one column named {quoted(twice)}: rename them, so that "
             "each name stands for one column."
         )
-    return Raw({column.name: column for column in columns}, source, subject)
+    return Raw({column.name: column for column in columns}, source, subject, lines)
 
 
 def from_frame(frame: "nw.DataFrame[Any]", source: str, subject: str) -> Raw:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from kappaflow.data.examine import complete_rows, examine
-from kappaflow.data.problem import Problem, first_rows, listed, rows_in_words
+from kappaflow.data.problem import Problem, listed, rows_in_words
 from kappaflow.data.raw import quoted
 from kappaflow.data.table import Table, whole_columns
 from kappaflow.errors import DataError
@@ -95,7 +95,7 @@ def _mend(
             notes.append(f"added Gaussian noise of {size} to {subject}: {reason}")
     incomplete = ~complete_rows(table)
     if total := int(incomplete.sum()):
-        where = rows_in_words(first_rows(table, incomplete), total)
+        where = rows_in_words(table, incomplete)
         count = "1 row" if total == 1 else f"{total:,} rows"
         notes.append(f"dropped {count} with missing or infinite values ({where})")
         table = table.select(~incomplete)

@@ -31,6 +31,8 @@ class Table:
         integer_columns: The modelled columns that held only whole numbers when they were loaded.
         weights: How much each row counts in a likelihood, float64 (rows,), 0 or more; None where
             all count alike.
+        lines: The line of the text file on which each row starts, counted from 1, int64 (rows,);
+            None where the rows do not come from a text file.
 
     Example:
         >>> import numpy as np
@@ -49,6 +51,7 @@ class Table:
     source: str
     integer_columns: tuple[str, ...]
     weights: FloatArray | None = None
+    lines: IntArray | None = None
 
     def __post_init__(self) -> None:
         """Checks that the shapes agree with each other."""
@@ -106,8 +109,14 @@ class Table:
             ) from None
         context = None if self.context is None else self.context[index]
         weights = None if self.weights is None else self.weights[index]
+        lines = None if self.lines is None else self.lines[index]
         return replace(
-            self, values=self.values[index], context=context, rows=rows, weights=weights
+            self,
+            values=self.values[index],
+            context=context,
+            rows=rows,
+            weights=weights,
+            lines=lines,
         )
 
     def without_columns(self, names: Iterable[str]) -> "Table":

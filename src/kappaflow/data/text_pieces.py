@@ -13,6 +13,8 @@ from kappaflow.data.delimited import (
     facts_of,
     header_of,
     in_utf8,
+    lines_of_rows,
+    name_of_row,
     of_kind,
     separator_of,
     strings_of,
@@ -142,9 +144,19 @@ class TextPieces(Pieces):
             column = Column(
                 name or f"column_{count}",
                 nw.from_native(series, series_only=True),
-                of_this.stray,
+                self._place_of(of_this.stray),
             )
             yield place, column, of_this
+
+    def _place_of(self, stray: tuple[int, str] | None) -> tuple[str, str] | None:
+        """Returns a stray with its line instead of its row."""
+        if stray is None:
+            return None
+        piece, row = divmod(stray[0] - 1, self.size)
+        lines = lines_of_rows(
+            self._text(piece), self.rows_of(piece), lines_before=self._lines_before(piece)
+        )
+        return name_of_row(row + 1, lines), stray[1]
 
     def _head(self) -> Raw:
         return collect([column for _, column, _ in self._kept], self.source, self.subject)
@@ -155,37 +167,46 @@ class TextPieces(Pieces):
 
         wanted = {*self.columns, *self.context}
         kept = [one for one in self._kept if one[1].name in wanted]
+        text = self._text(place)
         frame = pl.read_csv(
-            self._text(place).encode(),
+            text.encode(),
             separator=self._separator,
             infer_schema=False,
             columns=[at for at, _, _ in kept],
         )
         series = [
-            of_kind(cleaned(text), facts.kind)
-            for text, (_, _, facts) in zip(frame.get_columns(), kept, strict=True)
+            of_kind(cleaned(one), facts.kind)
+            for one, (_, _, facts) in zip(frame.get_columns(), kept, strict=True)
         ]
         columns = [
             Column(column.name, nw.from_native(one, series_only=True))
             for one, (_, column, _) in zip(series, kept, strict=True)
         ]
-        return collect(columns, self.source, self.subject)
+        lines = lines_of_rows(text, frame.height, lines_before=self._lines_before(place))
+        return collect(columns, self.source, self.subject, lines)
 
     def _strings(self, place: int) -> "pl.DataFrame":
         """Returns all columns of a piece as text, or says which line of the file is wrong."""
-        before = self._cuts.lines[place] - self._cuts.lines[0]
         frame = strings_of(
-            self._text(place), self._separator, self._header, self.subject, lines_before=before
+            self._text(place),
+            self._separator,
+            self._header,
+            self.subject,
+            lines_before=self._lines_before(place),
         )
         if frame.height != self.rows_of(place):
             raise unclosed(self.subject)
         return frame
 
     def _text(self, place: int) -> str:
-        before = self._cuts.lines[place] - self._cuts.lines[0]
+        before = self._lines_before(place)
         body = self._bytes(self._cuts.places[place], self._cuts.places[place + 1])
         text = in_utf8(self._first + body, self.subject, lines_before=before)
         return text if text.endswith("\n") else text + "\n"
+
+    def _lines_before(self, place: int) -> int:
+        """Returns how many lines of the file lie between the header and a piece."""
+        return self._cuts.lines[place] - self._cuts.lines[0]
 
     def _bytes(self, start: int, end: int) -> bytes:
         with self.path.open("rb") as file:

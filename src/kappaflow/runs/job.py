@@ -27,6 +27,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.training.on_disk import divided, divided_for, looked_at, rows_while
 
 FRACTIONS = (0.8, 0.1, 0.1)
+FEW_ROWS = 50  # rows to train on, below which no verdict is green
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Tables:
         notes: What there is to know, one sentence each.
         domains: By column, of those that have one.
         in_file: Rows to train on in a file; None where they are in memory.
+        warnings: The notes that keep the verdict of a run from being green, however good the fit
+            looks.
     """
 
     train: Table
@@ -87,6 +90,7 @@ class Tables:
     notes: tuple[str, ...]
     domains: dict[str, Interval] = field(default_factory=dict)
     in_file: MappedTable | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def trained_on(self) -> Table | MappedTable:
@@ -135,7 +139,28 @@ def tables_of(source: Source) -> Tables:
         against = against.without_columns(set(against.columns) - set(table.columns))
         refuse_gaps(against, source.data)
         against = within(against, domains, repair=source.repair)[0]
-    return Tables(train, validation, test, against, len(whole), duplicates, notes + said, domains)
+    warnings = _warnings(len(train))
+    return Tables(
+        train,
+        validation,
+        test,
+        against,
+        loaded=len(whole),
+        duplicates=duplicates,
+        notes=notes + said + warnings,
+        domains=domains,
+        warnings=warnings,
+    )
+
+
+def _warnings(train_rows: int) -> tuple[str, ...]:
+    """Returns the notes that keep a verdict from being green."""
+    if train_rows >= FEW_ROWS:
+        return ()
+    return (
+        f"{train_rows} rows are left to train on, fewer than {FEW_ROWS}: too few to tell a good "
+        "fit from chance",
+    )
 
 
 @contextmanager
@@ -179,7 +204,7 @@ def _asked(source: Source) -> Asked:
 def _divided(source: Source, found: Divided) -> Tables:
     """Returns the rows of a table on disk as those of a run, if a density can be fitted."""
     sample, notes, warned = looked_at(found)
-    domains = domains_of(source.bounds, sample)
+    domains, warnings = domains_of(source.bounds, sample), _warnings(len(found.train))
     for part in (sample, *found.held_out):
         within(part, domains, offered=())
     return Tables(
@@ -188,9 +213,10 @@ def _divided(source: Source, found: Divided) -> Tables:
         against=None,
         loaded=found.rows,
         duplicates=None,
-        notes=notes + warned,
+        notes=notes + warned + warnings,
         domains=domains,
         in_file=found.train,
+        warnings=warnings,
     )
 
 

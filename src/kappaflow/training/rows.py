@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kappaflow.data import Table, examine, load_table
 from kappaflow.data.domains import within
+from kappaflow.data.problem import describe_rows
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
@@ -178,8 +179,9 @@ def refuse_outside(table: Table, flow: Flow) -> None:
             raise DataError(
                 f"column {name!r} should lie {domains[name].in_words}, and "
                 f"{str(flow.dtype).removeprefix('torch.')} rounds {int(outside.sum()):,} of its "
-                f"values to an end, such as {float(table.values[row, place])!r} in row "
-                f"{table.rows[row]}: give 1 - x where x is next to 1, or use a float64 flow."
+                f"values to an end, such as {float(table.values[row, place])!r} in "
+                f"{describe_rows(table, [row])[0]}: give 1 - x where x is next to 1, or use a "
+                "float64 flow."
             )
 
 
