@@ -81,6 +81,10 @@ COMMANDS = {
         "densities:densities",
         "Train flows of ours and of zuko for the same time on three tables, and compare them.",
     ),
+    "tables": (
+        "tables_suite.command:tables",
+        "Compare kappaflow's default, flows of zuko and mixtures on real tables at equal time.",
+    ),
     "energies": (
         "energies:energies",
         "Train flows on energies: gradients, annealing, and a lattice field.",

@@ -32,6 +32,7 @@ from benchmarks.tables import (
     reference_table,
     spectra_table,
 )
+from benchmarks.tables_suite.report import tables_values
 from benchmarks.targets import targets_table
 
 PARTS = ("speed", "memory", "numerics", "gradients", "spectra")
@@ -207,6 +208,20 @@ def page_of(part: str, values: Values, results: Results) -> str:
     })
 
 
+def tables_page(results: Results) -> str:
+    """Returns the page on densities of real tables as Markdown.
+
+    Args:
+        results: By part: tables-development, tables-judged; one may be missing.
+
+    Returns:
+        Text that is the same for the same results.
+    """
+    return _template("tables.md.jinja").render(
+        machines=list(_machines(results)), **tables_values(results)
+    )
+
+
 def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -269,6 +284,7 @@ PAGES: dict[str, tuple[Sequence[str], Callable[[Results], str]]] = {
     "benchmarks-factor.md": (("factor",), factor_page),
     "benchmarks-doctor.md": (("doctor",), doctor_page),
     "benchmarks-sigma-min.md": (("sigma-min",), ends_page),
+    "benchmarks-tables.md": (("tables-development", "tables-judged"), tables_page),
     **{
         f"benchmarks-{part}.md": ((part,), partial(page_of, part, values))
         for part, values in ALONE.items()

@@ -1,0 +1,196 @@
+"""The command that compares density estimators on real tables at equal processor time."""
+
+import datetime
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from benchmarks.lines import Line, append_line, append_machine, read_lines, write_results
+from benchmarks.machine import machine
+from benchmarks.processes import ROOT, console
+from benchmarks.suite import KEPT
+from benchmarks.tables_suite import data
+from benchmarks.tables_suite.report import OURS, key_of, npz_of, summary, tables_text
+
+CACHE = ROOT / "runs/tables"
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+MODELS = (  # in the order in which they are trained; see peers.py
+    OURS,
+    *("Gaussian", "mixture", "zuko NSF, fair", "zuko MAF, fair"),
+    *("zuko NSF coupling, fair", "zuko RealNVP, fair", "zuko NSF, tutorial"),
+    *("zuko MAF, tutorial", "zuko NSF coupling, tutorial", "zuko RealNVP, tutorial"),
+)
+
+
+def tables(
+    *,
+    part: data.Part = "development",
+    seconds: float = 60.0,
+    seeds: int = 1,
+    only: list[str] | None = None,
+    models: list[str] | None = None,
+    again: list[str] | None = None,
+    at_once: int = 1,
+    show: bool = False,
+    results: Path = KEPT,
+    cache: Path = CACHE,
+) -> None:
+    """Compare densities on real tables: kappaflow's default, flows of zuko, Gaussian mixtures.
+
+    Every model gets the same rows and the same processor time on one thread, any tuning or search
+    included. One line for each training goes to the file of results; trainings that are in the
+    file are not repeated. Then the comparison is printed and written beside it, for `write-page`.
+
+    Parameters
+    ----------
+    part
+        "development" or "judged". Each use of the judged tables is logged.
+    seconds
+        Processor time of each training.
+    seeds
+        Trainings of each model on each table. A seed decides weights and batches, not the split.
+    only
+        Train on these tables instead of all in the part.
+    models
+        Train these models instead of all.
+    again
+        Train these models again although the file has their results.
+    at_once
+        Trainings side by side, each on one thread.
+    show
+        Print the comparison of the results that are there, without training.
+    results
+        Folder of the files of results.
+    cache
+        Folder of the log-likelihoods of all test rows, which paired differences need.
+    """
+    _check("only", only, data.names(part))
+    _check("models", models, MODELS)
+    _check("again", again, MODELS)
+    if part == "judged":
+        compared = "results so far" if show else f"training {models or 'all models'}"
+        log_look(results / "judged-looks.jsonl", f"{compared}, {seconds:g} s, {seeds} seeds")
+    file = results / f"tables-{part}.jsonl"
+    if not show:
+        os.environ |= ONE_THREAD  # of the processes that train, before numpy is loaded there
+        jobs = [
+            {"table": table, "model": model, "seed": seed, "seconds": seconds}
+            for seed, model, table in product(
+                range(seeds), models or again or MODELS, only or data.names(part)
+            )
+        ]
+        append_machine(file, {**machine(), "threads": 1})
+        train_missing(jobs, file, cache, at_once, set(again or ()))
+    lines, machines = read_lines(file)
+    found = summary(lines, cache, seconds)
+    if found is None:
+        raise SystemExit(f"{file} has no results of {seconds:g} seconds.")
+    write_results(file.with_suffix(".json"), {"machine": machines[-1], **found})
+    console.print(tables_text(found), markup=False, soft_wrap=True)
+
+
+def _check(name: str, given: list[str] | None, known: tuple[str, ...]) -> None:
+    for one in given or ():
+        if one not in known:
+            raise SystemExit(f"'{name}' should be among {', '.join(known)}; got {one!r}.")
+
+
+def log_look(file: Path, compared: str) -> None:
+    """Appends to the log that the judged tables are used: when, with which code, for what."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    append_line(
+        file, {"date": now, "commit": commit.stdout.strip() or "unknown", "compared": compared}
+    )
+
+
+def train_missing(
+    jobs: list[Line], file: Path, cache: Path, at_once: int, again: set[str]
+) -> None:
+    """Trains what the file has no result of, and appends one line for each training."""
+    have = {key_of(line) for line in read_lines(file)[0] if line["model"] not in again}
+    missing = [job for job in jobs if key_of(job) not in have]
+    for line in _measured(missing, cache, at_once):
+        append_line(file, line)
+        nll = "not finite" if line["test"] is None else f"{line['test']:.3f} nats"
+        console.print(
+            f"{line['table']}, {line['model']}: {nll}, {line['processor_s']:.0f} s", markup=False
+        )
+
+
+def _measured(jobs: list[Line], cache: Path, at_once: int) -> Iterator[Line]:
+    # A fork of a process in which torch has run can wait for ever for threads it does not have.
+    with ProcessPoolExecutor(
+        at_once, mp_context=get_context("spawn"), max_tasks_per_child=1
+    ) as pool:
+        yield from pool.map(measured, jobs, [cache] * len(jobs))
+
+
+def measured(job: Line, cache: Path) -> Line:
+    """Trains one model on one table and measures it on the test rows.
+
+    Args:
+        job: Table, model, seed and seconds.
+        cache: Folder for the log-likelihood of each test row.
+
+    Returns:
+        The job with its figures: NLL in nats on columns standardized by the training rows.
+    """
+    import numpy as np
+    import torch
+
+    from benchmarks.tables_suite.fitted import condition_numbers, standardized
+
+    torch.set_num_threads(1)
+    parts, fit = data.load(job["table"]), _fitter(job["model"])
+    rows = standardized(parts).test
+    processor, wall = time.process_time(), time.perf_counter()
+    fitted = fit(parts, job["seconds"], job["seed"])
+    processor, wall = time.process_time() - processor, time.perf_counter() - wall
+    log_p = fitted.log_prob(rows)
+    path = npz_of(cache, job)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, log_p=log_p.astype(np.float32))
+    finite = bool(np.isfinite(log_p).all())
+    conditions = condition_numbers(fitted, rows)
+    return {
+        **job,
+        "rows": len(parts.train),
+        "columns": len(parts.columns),
+        "test": -float(log_p.mean()) if finite else None,
+        "test_error": float(log_p.std(ddof=1)) / len(log_p) ** 0.5 if finite else None,
+        "not_finite_rows": int((~np.isfinite(log_p)).sum()),
+        "condition_median": _quantile(conditions, 0.5),
+        "condition_p95": _quantile(conditions, 0.95),
+        "processor_s": round(processor, 1),
+        "wall_s": round(wall, 1),
+        **fitted.details,
+    }
+
+
+def _quantile(values: Any, level: float) -> float | None:  # noqa: ANN401
+    """Returns a quantile, None where there are no values or it is not finite."""
+    import numpy as np
+
+    if values is None:
+        return None
+    found = float(np.quantile(values, level, method="higher"))
+    return found if np.isfinite(found) else None
+
+
+def _fitter(model: str) -> Any:  # noqa: ANN401
+    """Returns the function that fits a model; its imports are not part of the measured time."""
+    if model == OURS:
+        from benchmarks.tables_suite.ours import kappaflow_default
+
+        return kappaflow_default
+    from benchmarks.tables_suite.peers import PEERS
+
+    return PEERS[model]

@@ -1,0 +1,328 @@
+"""The densities that kappaflow is compared with: flows of zuko, a Gaussian and a mixture.
+
+Nothing of kappaflow takes part in their training.
+"""
+
+import copy
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from time import process_time
+from typing import Any
+
+import numpy as np
+import torch
+import zuko
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from torch import nn
+
+from benchmarks.tables_suite.data import Parts
+from benchmarks.tables_suite.fitted import Fitted, in_chunks, in_float64, standardized
+
+Peer = Callable[[Parts, float, int], Fitted]
+Size = tuple[int, int]  # number of transformations, width of the two hidden layers
+TUNING_SHARE = 0.25  # of the time goes to the choice of a learning rate and a size
+RATES = (1e-3, 3e-3, 1e-2)
+VALIDATED = 4096  # rows, at most
+VALIDATIONS = 40  # in the time of a training, evenly spaced
+AVERAGE = 0.999  # largest decay of the moving average of the weights
+CLIP_NORM = 5.0
+WARMUP = 0.05
+RESTARTS = 4
+COMPONENTS = (1, 2, 4, 8, 16, 32, 64, 128)
+FLOORS = (1e-6, 1e-4)  # added to the variances of a mixture of standardized columns
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of flow in zuko.
+
+    Attributes:
+        kind: Name of its class in `zuko.flows`.
+        sizes: Two sizes to choose from; zuko's own default is three of 64.
+        options: Further arguments of the class.
+    """
+
+    kind: str
+    sizes: tuple[Size, Size]
+    options: tuple[tuple[str, Any], ...] = ()
+
+
+FAMILIES = {
+    "zuko NSF": Family("NSF", ((3, 64), (5, 128))),
+    "zuko MAF": Family("MAF", ((3, 64), (6, 128))),
+    "zuko NSF coupling": Family("NSF", ((4, 64), (8, 128)), (("passes", 2),)),
+    "zuko RealNVP": Family("RealNVP", ((6, 64), (12, 128))),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a flow is trained.
+
+    Attributes:
+        learning_rate: The highest one.
+        batch: Rows a step.
+        tutorial: Adam at a constant rate, as in zuko's tutorials. Otherwise AdamW with warmup,
+            a cosine schedule that ends with the time, clipped gradients, averaged weights.
+    """
+
+    learning_rate: float
+    batch: int
+    tutorial: bool
+
+
+@dataclass
+class Outcome:
+    """What a training came to.
+
+    Attributes:
+        flow: With the weights that validated best.
+        validation: Mean negative log-likelihood of validation rows; inf if never finite.
+        steps: Steps, of all restarts together.
+        restarts: How often the training became non-finite.
+    """
+
+    flow: nn.Module
+    validation: float
+    steps: int
+    restarts: int
+
+
+def zuko_flow(family: str, recipe: str, parts: Parts, seconds: float, seed: int) -> Fitted:
+    """Trains a flow of zuko.
+
+    Args:
+        family: One of `FAMILIES`.
+        recipe: "tutorial", or "fair": learning rate and size are tuned within a quarter of the
+            time, and the rest trains what validated best. If a short training of the tuning
+            validates better than that, as can be on small tables, it is kept instead.
+        parts: Standardized rows; test rows are not used.
+        seconds: Limit of processor time, tuning included.
+        seed: Of weights and batches.
+
+    Returns:
+        The density.
+    """
+    start, kind = process_time(), FAMILIES[family]
+    size, plan, tuned = (3, 64), Plan(1e-3, 256, tutorial=True), {}
+    if recipe == "fair":
+        tuned = _tuned(kind, parts, TUNING_SHARE * seconds, seed)
+        size, rate = min(tuned, key=lambda choice: tuned[choice].validation)
+        plan = Plan(rate, 512, tutorial=False)
+    left = seconds - (process_time() - start)
+    final = _train(kind, size, plan, parts, left, seed)
+    found = min((final, *tuned.values()), key=lambda one: one.validation)
+    flow = found.flow.eval()
+    exact = in_float64(flow)
+    details = {
+        "transforms": size[0],
+        "width": size[1],
+        "learning_rate": plan.learning_rate,
+        "tuning": {
+            f"{depth} of {width} at {rate:g}": _finite(one.validation)
+            for ((depth, width), rate), one in tuned.items()
+        },
+        "from_tuning": found is not final,
+        "steps": found.steps,
+        "restarts": found.restarts,
+        "validation": _finite(found.validation),
+        "parameters": sum(weights.numel() for weights in flow.parameters()),
+    }
+    return Fitted(
+        lambda rows: in_chunks(lambda x: flow().log_prob(x), rows),
+        lambda x: exact().transform(x),
+        details,
+    )
+
+
+def _tuned(
+    family: Family, parts: Parts, seconds: float, seed: int
+) -> dict[tuple[Size, float], Outcome]:
+    """Returns short trainings of equal time, by size and learning rate."""
+    choices = list(product(family.sizes, RATES))
+    start, found = process_time(), {}
+    for number, (size, rate) in enumerate(choices):
+        left = seconds - (process_time() - start)
+        plan = Plan(rate, 512, tutorial=False)
+        found[size, rate] = _train(family, size, plan, parts, left / (len(choices) - number), seed)
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def _train(
+    family: Family, size: Size, plan: Plan, parts: Parts, seconds: float, seed: int
+) -> Outcome:
+    """Returns the best weights within the time, at a lower rate again after non-finite steps."""
+    start, best, steps = process_time(), None, 0
+    for restarts in range(RESTARTS + 1):
+        left = seconds - (process_time() - start)
+        if best is not None and left <= 0:
+            break
+        found, finite = _train_once(family, size, plan, parts, left, seed)
+        steps += found.steps
+        if best is None or found.validation < best.validation:
+            best = found
+        best.steps, best.restarts = steps, restarts
+        if finite:
+            break
+        plan = Plan(plan.learning_rate / 3, plan.batch, plan.tutorial)
+    if best is None:
+        raise ValueError(f"'seconds' should be above 0, got {seconds}.")
+    return best
+
+
+def _train_once(
+    family: Family, size: Size, plan: Plan, parts: Parts, seconds: float, seed: int
+) -> tuple[Outcome, bool]:
+    """Returns the best weights of a training, and whether it stayed finite."""
+    start = process_time()
+    torch.manual_seed(seed)
+    flow = _build(family, size, parts.train.shape[1])
+    average = copy.deepcopy(flow)
+    rows = torch.as_tensor(parts.train, dtype=torch.float32)
+    held_out = parts.validation[:VALIDATED]
+    optimizer = (torch.optim.Adam if plan.tutorial else torch.optim.AdamW)(
+        flow.parameters(), lr=plan.learning_rate
+    )
+    best, best_score, step, looks = copy.deepcopy(flow), math.inf, 0, 0
+    batches = _batches(len(rows), plan.batch)
+    while True:
+        done = min((process_time() - start) / seconds, 1.0) if seconds > 0 else 1.0
+        if done * VALIDATIONS >= looks or done == 1:
+            looks = math.floor(done * VALIDATIONS) + 1
+            kept = flow if plan.tutorial else average
+            score = _validation(kept, held_out)
+            if score < best_score:
+                best_score = score
+                best.load_state_dict(kept.state_dict())
+        if done == 1:
+            return Outcome(best, best_score, step, 0), True
+        if not plan.tutorial:
+            for group in optimizer.param_groups:
+                group["lr"] = plan.learning_rate * _schedule(done)
+        loss = -flow().log_prob(rows[next(batches)]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(
+            flow.parameters(), math.inf if plan.tutorial else CLIP_NORM
+        )
+        if not bool(torch.isfinite(loss)) or not bool(torch.isfinite(norm)):
+            return Outcome(best, best_score, step, 0), False
+        optimizer.step()
+        step += 1
+        _update(average, flow, step)
+
+
+def _build(family: Family, size: Size, features: int) -> nn.Module:
+    transforms, width = size
+    kind = getattr(zuko.flows, family.kind)
+    options = {"transforms": transforms, "hidden_features": (width, width)}
+    return kind(features, **options, **dict(family.options))
+
+
+def _batches(rows: int, size: int) -> Any:  # noqa: ANN401
+    """Yields batches of row numbers for ever, in a new order in every epoch."""
+    while True:
+        yield from torch.randperm(rows).split(size)
+
+
+def _schedule(done: float) -> float:
+    """Returns the share of the highest learning rate: a linear rise, then half a cosine."""
+    return min(done / WARMUP, 1.0) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@torch.no_grad()
+def _update(average: nn.Module, flow: nn.Module, step: int) -> None:
+    decay = min(AVERAGE, (1 + step) / (10 + step))
+    for mean, weights in zip(average.parameters(), flow.parameters(), strict=True):
+        mean.lerp_(weights, 1 - decay)
+
+
+def _validation(flow: nn.Module, rows: np.ndarray) -> float:
+    """Returns the mean negative log-likelihood, inf where it is not finite."""
+    nll = -float(in_chunks(lambda x: flow().log_prob(x), rows).mean())
+    return nll if math.isfinite(nll) else math.inf
+
+
+def gaussian(parts: Parts, seconds: float, seed: int) -> Fitted:
+    """Returns the Gaussian with the mean and the covariance of the training rows."""
+    model = GaussianMixture(1, reg_covar=0).fit(parts.train)
+    size = parts.train.shape[1]
+    return Fitted(model.score_samples, None, {"parameters": size + size * (size + 1) // 2})
+
+
+def mixture(parts: Parts, seconds: float, seed: int) -> Fitted:
+    """Fits mixtures of Gaussians with full covariances, and keeps the one with the lowest BIC.
+
+    Args:
+        parts: Standardized rows; only training rows are used.
+        seconds: Limit of processor time. Larger mixtures are left out when it is over.
+        seed: Of the starts.
+
+    Returns:
+        The density.
+    """
+    start, tried = process_time(), {}
+    best, best_score, longest = None, math.inf, 0.0
+    for number in COMPONENTS:
+        for floor in FLOORS:
+            before = process_time()
+            left = seconds - (before - start)
+            if best is not None and (2 * longest > left or number > len(parts.train) // 2):
+                continue
+            model = _mixture_within(parts.train, number, floor, left, seed)
+            score = model.bic(parts.train)
+            longest = process_time() - before
+            tried[f"{number} at {floor:g}"] = round(score)
+            if score < best_score:
+                best, best_score = model, score
+    if best is None:
+        raise ValueError("no mixture could be fitted.")
+    details = {
+        "components": best.n_components,
+        "reg_covar": best.reg_covar,
+        "converged": bool(best.converged_),
+        "bic": tried,
+    }
+    return Fitted(best.score_samples, None, details)
+
+
+def _mixture_within(rows: np.ndarray, number: int, floor: float, seconds: float, seed: int) -> Any:  # noqa: ANN401
+    """Returns a fitted mixture, stopped after some iterations where the time is over."""
+    start = process_time()
+    model = GaussianMixture(
+        number, reg_covar=floor, random_state=seed, warm_start=True, max_iter=10
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for _ in range(50):
+            model.fit(rows)
+            if model.converged_ or process_time() - start > 0.5 * seconds:
+                break
+    return model
+
+
+def _peer(fit: Callable[..., Fitted], *arguments: str) -> Peer:
+    """Returns a function of a table in its own units, which standardizes it first."""
+
+    def fitted(parts: Parts, seconds: float, seed: int) -> Fitted:
+        return fit(*arguments, standardized(parts), seconds, seed)
+
+    return fitted
+
+
+PEERS: dict[str, Peer] = {
+    "Gaussian": _peer(gaussian),
+    "mixture": _peer(mixture),
+    **{
+        f"{family}, {recipe}": _peer(zuko_flow, family, recipe)
+        for family, recipe in product(FAMILIES, ("fair", "tutorial"))
+    },
+}
