@@ -9,7 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from benchmarks.lines import Line, append_line, append_machine, read_lines, write_results
 from benchmarks.machine import machine
@@ -37,7 +39,7 @@ def tables(
     models: list[str] | None = None,
     again: list[str] | None = None,
     at_once: int = 1,
-    show: bool = False,
+    show: Annotated[bool, Parameter(name="--print", negative=())] = False,
     results: Path = KEPT,
     cache: Path = CACHE,
 ) -> None:
