@@ -245,6 +245,71 @@ def linearized(wrong, *, several=False):
     return Made()
 
 
+def detached(direction, rows=None):
+    """Returns a mutant whose log_det has the right value, and no gradient for some rows."""
+
+    def without(x, value, log_det):
+        kept = torch.arange(len(log_det)) >= (len(log_det) if rows is None else rows)
+        return value, torch.where(kept, log_det, log_det.detach())
+
+    return mutant(**{direction: without})
+
+
+class DetachedScale(Mutant):
+    """The log_det of one of two features is computed without a graph."""
+
+    def forward(self, x, context=None):
+        kept, changed = self.right.partition.split(x)
+        log_scale, _ = self.right._log_scale_and_shift(kept, context, exact=True)
+        z, log_det = super().forward(x, context)
+        return z, log_det - log_scale[:, -1] + log_scale[:, -1].detach()
+
+
+class DetachedByParameters(kf.Bijection):
+    """A scale that depends on a parameter only, and a log_det that does not."""
+
+    def __init__(self):
+        super().__init__()
+        self.right = kf.ElementwiseAffine(4, log_scale=[0.5, 0.3, 0.1, 0.2])
+
+    def forward(self, x, context=None):
+        z, log_det = self.right(x)
+        return z, log_det.detach()
+
+    def inverse(self, z, context=None):
+        return self.right.inverse(z)
+
+
+class OneDerivative(torch.autograd.Function):
+    """x + x^3 with a derivative that cannot be differentiated again."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x + x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, cotangent):
+        return cotangent * (1 + 3 * ctx.saved_tensors[0] ** 2)
+
+
+class Cubic(kf.Bijection):
+    """z = x + x^3, whose inverse is found by a search and has one derivative."""
+
+    def forward(self, x, context=None):
+        return x + x**3, (1 + 3 * x**2).log().sum(1)
+
+    def inverse(self, z, context=None):
+        with torch.no_grad():
+            x = z.clone()
+            for _ in range(100):
+                x = x - (x + x**3 - z) / (1 + 3 * x**2)
+            slope = 1 + 3 * x**2
+        x = x - (x + x**3 - z) / slope  # the value of x, and the derivative by z
+        return x, -(1 + 3 * x**2).log().sum(1)
+
+
 @kf.register("test.HiddenScale")
 class HiddenScale(kf.Bijection):
     """Keeps a number that its description does not have, and uses it in the unit cube only."""
@@ -372,6 +437,23 @@ MUTANTS = {
         CountingLinearizations,
         "measuring should change no state and no mode",
     ),
+    "log_det detached": (
+        lambda: detached("forward"),
+        "the log_det of forward should have the gradient of log.* with respect to x",
+    ),
+    "log_det of inverse detached": (
+        lambda: detached("inverse"),
+        "the log_det of inverse should have the gradient of log.* with respect to x",
+    ),
+    "log_det of one row detached": (
+        lambda: detached("forward", rows=1),
+        "the log_det of forward should have the gradient of log",
+    ),
+    "one log-scale detached": (DetachedScale, "the log_det of forward should have the gradient"),
+    "log_det detached from a parameter": (
+        DetachedByParameters,
+        "the log_det of forward should have the gradient .* with respect to right.log_scale",
+    ),
     "parameter not reached": (Unreached, "gradients through forward .* reach \\['unused'\\]"),
     "inverse without gradients": (DetachedInverse, "gradients through inverse should reach"),
     "file of another function": (hidden_scale, "saved and loaded should be the same function"),
@@ -395,6 +477,28 @@ def test_what_the_mutants_are_made_from_is_right(base):
     """Without the mutation nothing is raised."""
     x = torch.rand(4, 4, dtype=torch.float64)
     check_bijection(base().double(), x, torch.randn(4, 2, dtype=torch.float64))
+
+
+class OnceDifferentiable(Cubic):
+    """The same, with a forward that is differentiable once."""
+
+    def forward(self, x, context=None):
+        return OneDerivative.apply(x), (1 + 3 * x**2).log().sum(1)
+
+
+@pytest.mark.parametrize("kind", [Cubic, OnceDifferentiable])
+@pytest.mark.parametrize("turn", [kf.Chain, lambda parts: kf.Inverse(*parts)])
+def test_a_direction_with_one_derivative_is_no_breach(kind, turn):
+    """A search has no second derivatives, and its log_det has the gradient all the same."""
+    check_bijection(turn([kind()]), torch.rand(4, 3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_a_detached_log_det_of_a_search_is_caught(direction):
+    """The other direction is the reference where the dense Jacobian is none."""
+    made = mutant(**{direction: lambda x, z, log_det: (z, log_det.detach())}, base=Cubic)
+    with pytest.raises(ContractError, match=f"log_det of {direction} should have the gradient"):
+        check_bijection(made, torch.rand(4, 3, dtype=torch.float64))
 
 
 class FlowMutant(kf.Flow):

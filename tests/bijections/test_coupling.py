@@ -270,3 +270,86 @@ def names_of(node):
         for other, _ in node.next_functions:
             yield from names_of(other)
         return
+
+
+def spline(partition, conditioner, **settings):
+    """Returns a coupling by splines of 2 bins: 5 numbers a feature."""
+    return kf.SplineCoupling(partition, conditioner, bins=2, **settings)
+
+
+def rotation(partition, conditioner, **settings):
+    """Returns a coupling that turns angles."""
+    return kf.RotationCoupling(partition, conditioner, half_period=5.0, **settings)
+
+
+WIDTHS = {
+    "AffineCoupling": (kf.AffineCoupling, 8, "a log-scale and a shift"),
+    "SigmoidCoupling": (kf.SigmoidCoupling, 8, "a log-scale and a shift"),
+    "AdditiveCoupling": (kf.AdditiveCoupling, 4, "a shift"),
+    "SplineCoupling": (spline, 20, "5 spline parameters"),
+    "RotationCoupling": (rotation, 8, "two numbers, which give an angle,"),
+}
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+@pytest.mark.parametrize("returned", [1, 7])
+@pytest.mark.parametrize("name", WIDTHS)
+def test_a_conditioner_of_the_wrong_width_is_refused_with_both_numbers(name, returned, memory):
+    """A width of 1 would broadcast; each way to call a coupling says what is wrong."""
+    make, width, meaning = WIDTHS[name]
+    coupling = make(half(8), kf.MLP(4, returned, ()), memory=memory)
+    x = torch.randn(3, 8)
+    expected = (
+        f"{name}: the conditioner should return {width} numbers per row ({meaning} for each of "
+        f"4 features), got {returned}."
+    )
+    for call in (coupling, coupling.inverse, coupling.linearize, coupling.trace, coupling.rewind):
+        with pytest.raises(kf.ArgumentError) as caught:
+            call(x)
+        assert str(caught.value) == expected
+    with torch.no_grad(), pytest.raises(kf.ArgumentError, match="numbers per row"):
+        coupling(x)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (torch.nn.Conv2d(2, 5, 1), r"return 4 channels \(.* for each of 2 channels\), got 5\."),
+        (torch.nn.Conv2d(2, 4, 3), r"tensor of shape \(3, 4, 6, 6\) .*, got shape \(3, 4, 4, 4\)"),
+        (torch.nn.MaxPool2d(1, return_indices=True), "got tuple"),
+    ],
+)
+def test_a_conditioner_of_images_returns_channels_of_their_size(net, message):
+    """Smaller maps and other objects are refused too."""
+    with pytest.raises(kf.ArgumentError, match=message):
+        kf.AffineCoupling(half(4), net)(torch.randn(3, 4, 6, 6))
+
+
+def test_a_step_of_an_image_chain_refuses_the_wrong_width_too():
+    """Its steps run a network by its weights, without a call."""
+    coupling = kf.AffineCoupling(half(4), kf.ConvNet(2, 3, 8), memory="store")
+    chain = kf.ImageChain([kf.InvertibleConv1x1(4), coupling])
+    with pytest.raises(kf.ArgumentError, match=r"should return 4 channels .*, got 3"):
+        chain(torch.randn(2, 4, 6, 6))
+
+
+@pytest.mark.parametrize("partition", [half(2), kf.SpatialPartition(2)])
+@pytest.mark.parametrize("memory", ["store", "recompute"])
+def test_a_conditioner_may_return_the_same_numbers_for_all_rows_and_places(partition, memory):
+    """Value and log_det are those of the expanded numbers: each place counts."""
+    width, image = 2 * len(partition.changed), torch.randn(3, 2, 4, 4)
+
+    class Same(torch.nn.Module):
+        def __init__(self, *expanded):
+            super().__init__()
+            self.expanded = expanded
+
+        def forward(self, x):
+            return torch.arange(1.0, width + 1).view(1, width, 1, 1).expand(*self.expanded)
+
+    found, expected = (
+        kf.AffineCoupling(partition, Same(*shape), memory=memory)(image)
+        for shape in ((1, width, 1, 1), (3, width, 4, 4))
+    )
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])

@@ -40,6 +40,8 @@ class Coupling(Bijection):
     """
 
     parameters_per_feature: int
+    #: What these numbers are, for the error about a conditioner of the wrong width.
+    parameters_of_a_feature: str
 
     def __init__(
         self,
@@ -108,7 +110,43 @@ class Coupling(Bijection):
                 answer = self.conditioner(*inputs)
         else:
             answer = self.conditioner(*inputs)
+        answer = self._full_width(answer, kept)
         return self.partition.answer(answer.to(log_det_dtype(kept.dtype)))
+
+    def _full_width(self, answer: Tensor, kept: Tensor) -> Tensor:
+        """Returns what a conditioner returned, in the shape that this coupling needs.
+
+        Numbers for all rows, or all places, are expanded; an error says which width is wrong.
+        """
+        wanted = (
+            kept.shape[0],
+            self.parameters_per_feature * len(self.partition.changed),
+            *kept.shape[2:],
+        )
+        if not isinstance(answer, Tensor) or answer.shape[1:2] != wanted[1:2]:
+            raise ArgumentError(self._width_message(answer, wanted))
+        if answer.shape == wanted:
+            return answer
+        try:
+            return answer.expand(wanted)
+        except RuntimeError:
+            raise ArgumentError(self._width_message(answer, wanted)) from None
+
+    def _width_message(self, answer: object, wanted: tuple[int, ...]) -> str:
+        """Returns what a conditioner should return, and what this one did return."""
+        per_row, changed = len(wanted) == 2, len(self.partition.changed)
+        feature = "feature" if per_row else "channel"
+        which = f"each of {changed} {feature}s" if changed > 1 else f"one {feature}"
+        expected, got = f"a tensor of shape {wanted}", type(answer).__name__
+        if isinstance(answer, Tensor):
+            got = f"shape {tuple(answer.shape)}"
+            if answer.dim() == len(wanted) and answer.shape[1] != wanted[1]:
+                expected = f"{wanted[1]} {'numbers per row' if per_row else 'channels'}"
+                got = str(answer.shape[1])
+        return (
+            f"{type(self).__name__}: the conditioner should return {expected} "
+            f"({self.parameters_of_a_feature} for {which}), got {got}."
+        )
 
     def _recorded(
         self, kind: type["Coupling"], x: Tensor, context: Tensor | None
@@ -121,10 +159,14 @@ class Coupling(Bijection):
         if torch.is_autocast_enabled(x.device.type) or not is_exactly(self, kind):
             return None
         if is_plain(net) and x.dim() == 2:
-            return LinearizedMLP(net, kept, self.own_context(context))
+            linearized = LinearizedMLP(net, kept, self.own_context(context))
+            self._full_width(linearized.value, kept)
+            return linearized
         answers_all = isinstance(self.partition, Partition) and x.dtype == log_det_dtype(x.dtype)
         if answers_all and isinstance(net, ConvNet) and is_plain_conv(net, kept):
-            return LinearizedConvNet(net, kept, self.own_context(context))
+            linearized = LinearizedConvNet(net, kept, self.own_context(context))
+            self._full_width(linearized.value, kept)
+            return linearized
         answer = functools.partial(self.parameters_from, exact=True)
         return RecordedNetwork(answer, kept, self.own_context(context))
 
@@ -172,6 +214,7 @@ class ScaledCoupling(Coupling):
     """
 
     parameters_per_feature = 2
+    parameters_of_a_feature = "a log-scale and a shift"
 
     def __init__(
         self,
@@ -269,8 +312,7 @@ class AffineCoupling(ScaledCoupling):
         if runs_plainly() or type(self) is not AffineCoupling or self.scale != "tanh":
             return super().change(kept, changed, context)
         answer = self.parameters_from(kept, context, exact=False)
-        pairs = answer.shape[0], answer.shape[1] // 2, *answer.shape[2:]
-        if pairs == changed.shape and answer.dtype == changed.dtype:
+        if answer.dtype == changed.dtype:
             return ScaledNode.apply(changed, answer, self.scale_bound)
         raw, shift = answer.chunk(2, dim=1)
         return scaled(changed, self.log_scale(raw), shift)
@@ -311,6 +353,7 @@ class AdditiveCoupling(Coupling):
     """
 
     parameters_per_feature = 1
+    parameters_of_a_feature = "a shift"
 
     def change(
         self, kept: Tensor, changed: Tensor, context: Tensor | None

@@ -125,6 +125,7 @@ def _is_coupling(part: Bijection, x: Tensor) -> bool:
         and isinstance(part.partition, Partition)
         and part.partition.keeps_first
         and is_as_made(part.conditioner, ConvNet)
+        and part.conditioner.outputs == 2 * len(part.partition.changed)
         and part.conditioner.is_plain(x)
         and part.conditioner.middle.weight.dtype == x.dtype
     )

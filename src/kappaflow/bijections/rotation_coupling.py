@@ -45,6 +45,7 @@ class RotationCoupling(Coupling):
     """
 
     parameters_per_feature = 2
+    parameters_of_a_feature = "two numbers, which give an angle,"
 
     def __init__(
         self,

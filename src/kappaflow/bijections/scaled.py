@@ -43,7 +43,7 @@ class Scales:
     """The log-scales of an answer (r, t): s = 2 c sigmoid(2 r / c) - c, and what derivatives need.
 
     Args:
-        answer: (B, 2 n, ...), or (1, 2 n, ...), without a graph.
+        answer: (B, 2 n, ...), without a graph.
         bound: c.
     """
 
@@ -62,13 +62,9 @@ class Scales:
     ) -> tuple[Tensor, Tensor]:
         """Returns the cotangents of the changed features and of the answer."""
         slope, rows = (cotangent * changed).mul_(self.factor), log_det_cotangent
-        by_shift = cotangent
-        if slope.shape != self.gate.shape:  # a conditioner may answer with one row for all
-            slope, by_shift = (t.sum_to_size(self.gate.shape) for t in (slope, by_shift))
-            rows = rows.sum_to_size(self.gate.shape[:1])
         slope.add_(rows.view(-1, *(1,) * (slope.dim() - 1))).mul_(2 * self.bound)
         slope = torch.ops.aten.sigmoid_backward.default(slope, self.gate).mul_(2 / self.bound)
-        return cotangent * self.factor, torch.cat((slope, by_shift), dim=1)
+        return cotangent * self.factor, torch.cat((slope, cotangent), dim=1)
 
 
 class ScaledNode(torch.autograd.Function):

@@ -75,6 +75,7 @@ class SplineCoupling(Coupling):
         super().__init__(partition, conditioner, context_features=context_features, memory=memory)
         self.shape = SplineShape(bins, bound, min_bin, min_slope)
         self.parameters_per_feature = self.shape.parameters
+        self.parameters_of_a_feature = f"{self.shape.parameters} spline parameters"
 
     @property
     def slopes(self) -> tuple[float, float]:

@@ -150,10 +150,9 @@ class SplineTrace(CouplingTrace):
         rows = for_all(log_det_cotangent, changed)
         changed, seed = pulled_back(self._pieces, changed, rows)
         self._cotangents = (kept, changed)
-        return (seed.flatten(1, 2).sum_to_size(self.outputs[0].shape),)
+        return (seed.flatten(1, 2),)
 
 
 def numbers(answer: Tensor, changed: Tensor, shape: SplineShape) -> Tensor:
-    """Returns an answer (B, (3 K - 1) C, ...), or one for all, as the numbers of each entry."""
-    raw = answer.unflatten(1, (shape.parameters, changed.shape[1]))
-    return raw.expand(len(changed), shape.parameters, *changed.shape[1:])
+    """Returns an answer (B, (3 K - 1) C, ...) as the numbers of each entry."""
+    return answer.unflatten(1, (shape.parameters, changed.shape[1]))

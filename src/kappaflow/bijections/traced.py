@@ -101,4 +101,4 @@ class AdditiveTrace(CouplingTrace):
 
     def seeds(self, cotangent: Tensor, log_det_cotangent: Tensor) -> Sequence[Tensor]:
         self._cotangents = self._partition.split(cotangent)
-        return (self._cotangents[1].sum_to_size(self.outputs[0].shape),)
+        return (self._cotangents[1],)

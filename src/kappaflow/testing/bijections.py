@@ -1,8 +1,10 @@
 """The laws of a bijection, one function a law."""
 
 import copy
+import functools
 import math
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +23,7 @@ from kappaflow.testing.contract import (
     Reference,
     fingerprint,
     gradient,
+    jacobian_of,
     jittered,
     reference,
     require,
@@ -34,7 +37,7 @@ def check_bijection(bijection: Bijection, x: Tensor, context: Tensor | None = No
     Round trips on both sides (from x, and from draws of N(0, I) as latents), log_det against the
     dense Jacobian in both directions, types and shapes, rows that do not depend on each other, no
     hidden state, the declared width of the context, the four products of `linearize`, gradients to
-    every parameter, and saving. The
+    every parameter, the gradient of log_det by the points and the parameters, and saving. The
     tolerance follows the conditioning: with s the singular values and :math:`\kappa` their ratio,
     round trips hold within :math:`10 \epsilon \kappa |x|` and log_det within
     :math:`10 \epsilon \kappa (1 + \sum |\log s|)`; where a shift takes x to a far z, the former
@@ -84,6 +87,7 @@ def check_bijection(bijection: Bijection, x: Tensor, context: Tensor | None = No
     check_measuring(twin, x, context)
     check_directions(twin, x, z, context)
     check_gradients(twin, x, z, context)
+    check_log_det_gradients(twin, x, context)
     check_files(Flow(StandardNormal(twin.latent_shape(x.shape[1:])), twin).to(x), x, context)
 
 
@@ -310,6 +314,122 @@ def reached(module: nn.Module, loss: Tensor) -> set[str]:
         key
         for key, grad in zip(wanted, found, strict=True)
         if grad is not None and torch.isfinite(grad).all() and grad.any()
+    }
+
+
+def check_log_det_gradients(twin: Bijection, x: Tensor, context: Tensor | None) -> None:
+    """A log_det has the gradient of log|det J| by points and parameters: it is not detached.
+
+    The log_det of each direction is compared with minus that of the other one, and with the dense
+    Jacobian. A direction that is computed by a search may have no second derivatives: the dense
+    Jacobian of one direction has to agree, where there is any.
+    """
+    moved, x, context = widened(jittered(copy.deepcopy(twin)), x, context)
+    forward = LogDetGradients(moved, "forward", "inverse", x, context)
+    inverse = LogDetGradients(moved, "inverse", "forward", forward.value.detach(), context)
+    values = torch.linalg.svdvals(forward.jacobian.detach())
+    kappa = (values[:, 0] / values[:, -1]).nan_to_num(torch.inf).max().item()
+    allowed = kappa * torch.finfo(x.dtype).eps ** 0.5
+    both = (forward, inverse)
+    unlike = [breach for one in both if (breach := one.breach(one.by_other, allowed))]
+    if not unlike and forward.dense and not forward.breach(forward.dense, allowed):
+        return
+    dense = [one.breach(one.dense, allowed) for one in both if one.dense]
+    breaches = [breach for breach in dense if breach]
+    if unlike and not breaches:
+        less = min(both, key=lambda one: one.own["x"].norm())
+        breaches = [less.breach(less.by_other, allowed) or unlike[0]]
+    agrees = not unlike and len(breaches) < len(dense)
+    require(agrees or not breaches, "".join(breaches[:1]))
+
+
+def widened(
+    bijection: Bijection, x: Tensor, context: Tensor | None
+) -> tuple[Bijection, Tensor, Tensor | None]:
+    """Returns the arguments in float64, or as given if the bijection cannot compute in it."""
+    wide, wide_x = copy.deepcopy(bijection).double(), x.double()
+    wide_context = None if context is None else context.double()
+    try:
+        with torch.no_grad():
+            z, _ = wide(wide_x, wide_context)
+            back, _ = wide.inverse(z, wide_context)
+    except RuntimeError:  # a constant of the given type
+        return bijection, x, context
+    if z.dtype != torch.float64 or back.dtype != torch.float64:
+        return bijection, x, context
+    return wide, wide_x, wide_context
+
+
+class LogDetGradients:
+    """The gradients of the log_det of one direction, and two references for them.
+
+    Attributes:
+        value: What the direction returns, (B, *event), with its graph.
+        own: Gradients by name, of the points "x" and of each parameter.
+        by_other: The same of minus the log_det of the other direction, at the value.
+
+    Args:
+        bijection: Off its start.
+        name: "forward" or "inverse".
+        other: The other one.
+        points: (B, *event).
+        context: (B, C), or None.
+    """
+
+    @torch.enable_grad()
+    def __init__(
+        self, bijection: Bijection, name: str, other: str, points: Tensor, context: Tensor | None
+    ) -> None:
+        self._name, self._x = name, points.detach().clone().requires_grad_()
+        parameters = {k: v for k, v in bijection.named_parameters() if v.requires_grad}
+        self._leaves = {"x": self._x, **parameters}
+        self.value, log_det = getattr(bijection, name)(self._x, context)
+        self.own = gradients_by(self._leaves, log_det)
+        back_log_det = getattr(bijection, other)(self.value, context)[1]
+        self.by_other = gradients_by(self._leaves, -back_log_det)
+
+    @functools.cached_property
+    def jacobian(self) -> Tensor:
+        """The dense Jacobian (B, n, n), with its graph where there is one."""
+        with torch.enable_grad():
+            return jacobian_of(self.value, self._x, differentiable=True)
+
+    @functools.cached_property
+    def dense(self) -> dict[str, Tensor] | None:
+        """Gradients of log|det| of the dense Jacobian; None if it has no derivative."""
+        if not self.jacobian.requires_grad:
+            return None
+        try:
+            with torch.enable_grad():
+                log_det = torch.linalg.slogdet(self.jacobian).logabsdet
+                return gradients_by(self._leaves, log_det)
+        except RuntimeError:  # a function that is differentiable once
+            return None
+
+    def breach(self, reference: dict[str, Tensor], allowed: float) -> str:
+        """Returns how the gradients differ from a reference; empty if they do not."""
+        for leaf, expected in reference.items():
+            error = (self.own[leaf] - expected).double().norm().item()
+            limit = allowed * (1 + expected.double().norm().item())
+            if not error <= limit:
+                return (
+                    f"the log_det of {self._name} should have the gradient of log|det| of its "
+                    f"Jacobian with respect to {leaf}: off by {error:.3g}, where {limit:.3g} is "
+                    "allowed. A log_det that is detached, or computed under no_grad, has none"
+                )
+        return ""
+
+
+def gradients_by(leaves: dict[str, Tensor], output: Tensor) -> dict[str, Tensor]:
+    """Returns the gradients of the sum of an output, zero where there is no path."""
+    found: Sequence[Tensor | None] = [None] * len(leaves)
+    if output.requires_grad:
+        found = torch.autograd.grad(
+            output.sum(), list(leaves.values()), retain_graph=True, allow_unused=True
+        )
+    return {
+        name: torch.zeros_like(leaf) if grad is None else grad
+        for (name, leaf), grad in zip(leaves.items(), found, strict=True)
     }
 
 

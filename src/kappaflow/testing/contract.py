@@ -119,16 +119,23 @@ def dense_jacobian(function: Map, points: Tensor, context: Tensor | None) -> Ten
     """Returns the matrices (B, n, n) in float64, a row at a time, by plain autograd."""
     with torch.enable_grad():
         x = points.detach().clone().requires_grad_()
-        outputs = function(x, context)[0].flatten(1).sum(0)
-        rows = [gradient(output, x).flatten(1).double() for output in outputs]
+        return jacobian_of(function(x, context)[0], x).double()
+
+
+def jacobian_of(value: Tensor, x: Tensor, *, differentiable: bool = False) -> Tensor:
+    """Returns the matrices (B, n, n) of a value by x, whose rows do not depend on each other."""
+    outputs = value.flatten(1).sum(0)
+    rows = [gradient(output, x, differentiable=differentiable).flatten(1) for output in outputs]
     return torch.stack(rows, 1)
 
 
-def gradient(output: Tensor, x: Tensor) -> Tensor:
+def gradient(output: Tensor, x: Tensor, *, differentiable: bool = False) -> Tensor:
     """Returns d output / d x, zero where there is no path."""
     if not output.requires_grad:
         return torch.zeros_like(x)
-    found = torch.autograd.grad(output, x, retain_graph=True, allow_unused=True)[0]
+    found = torch.autograd.grad(
+        output, x, retain_graph=True, create_graph=differentiable, allow_unused=True
+    )[0]
     return torch.zeros_like(x) if found is None else found
 
 
