@@ -317,4 +317,4 @@ def test_the_example_of_the_page_runs(capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exec(compile(code, str(PAGE), "exec"), {})
-    assert "Nothing speaks against this flow" in capsys.readouterr().out
+    assert "Nothing found that speaks against this flow" in capsys.readouterr().out

@@ -34,8 +34,8 @@ def test_a_context_that_is_not_read_is_noted(seed):
     """KF210; one that is read is right."""
     x = points(seed, 300)
     found = findings(Given(seed, reads=False), x, CONTEXT)
-    assert set(found) == {"KF210"} and found["KF210"].severity == "note"
-    assert findings(Given(seed), x, CONTEXT) == {}
+    assert set(found) - {"KF501"} == {"KF210"} and found["KF210"].severity == "note"
+    assert set(findings(Given(seed), x, CONTEXT)) <= {"KF501"}  # it is not trained
 
 
 def test_contexts_that_are_all_equal_say_nothing():

@@ -17,9 +17,9 @@ def points(seed, n=300):
 
 
 def found(x):
-    """The findings on a flow that does nothing, by code."""
+    """The findings on a flow that does nothing, by code, without those on its likelihood."""
     flow = kf.Flow(kf.StandardNormal(x.shape[1]), kf.ElementwiseAffine(x.shape[1]))
-    return {one.code: one for one in kf.doctor(flow, x).findings}
+    return {one.code: one for one in kf.doctor(flow, x).findings if not one.code.startswith("KF5")}
 
 
 def dependent(x, generator):

@@ -77,7 +77,7 @@ def test_layers_that_take_some_back_count_as_not_growing():
     found = growth_of(with_condition_numbers([10.0], [1e3], [10.0], [1e3], [100.0]))
     assert (found.growing, found.in_one) == (3, False)
     assert found.a_layer == pytest.approx(100**0.2)
-    assert "by 2.5 a layer over 5 layers, in 3 of which" in found.in_words(given=True)
+    assert "by 2.5 a layer over 5 layers, in 3 of which" in found.in_words("row 0")
 
 
 def test_draws_are_no_rows():

@@ -127,11 +127,7 @@ def _print_summary(summary: "RunSummary", against: str | None) -> None:
             (f"  {name}", f"{number(value, '.3f')} nats")
             for name, value in result.test_nll_standardised_by_part.items()
         ),
-        *(
-            [("  of a Gaussian", f"{number(result.gaussian_nll_standardised, '.3f')} nats")]
-            if result.likelihood != "joint"
-            else []
-        ),
+        *_reference_rows(result),
         (f"{what}, units of the data", f"{number(result.test_nll, '.3f')} nats"),
         *measured_rows(result),
     ]
@@ -142,6 +138,25 @@ def _print_summary(summary: "RunSummary", against: str | None) -> None:
     if result.likelihood == "joint":
         tell(f"\n{JOINT}")
     tell(f"\n{result.verdict}\n\nThe report is {out / 'report.html'}")
+
+
+def _reference_rows(result: "Result") -> list[tuple[str, str]]:
+    """Returns the likelihood of a Gaussian and of a mixture, and how the flow compares."""
+    if result.likelihood == "joint":
+        return []
+    if not result.references:
+        return [("  of a Gaussian", f"{number(result.gaussian_nll_standardised, '.3f')} nats")]
+    rows = []
+    for one in result.references:
+        name = "of a linear-Gaussian regression" if one.conditional else "of a Gaussian"
+        if one.kind != "Gaussian":
+            count = f"{one.components} component{'s' if one.components > 1 else ''}"
+            noise = "of one with noise of a" if one.conditional else "of a"
+            name = f"{noise} Gaussian mixture ({count})"
+        paired = f"{number(one.difference, '+.3f')} +- {number(one.standard_error, '.3f')}"
+        value = f"{number(one.nll_standardised, '.3f')} nats (the flow: {paired})"
+        rows.append((f"  {name}", value))
+    return rows
 
 
 def _weighted_rows(result: "Result") -> list[tuple[str, str]]:

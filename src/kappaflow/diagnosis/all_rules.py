@@ -9,8 +9,9 @@ from kappaflow.diagnosis.rules.draws import draws_do_not_follow, draws_not_repea
 from kappaflow.diagnosis.rules.energies import modes_missed, weights_heavy
 from kappaflow.diagnosis.rules.gradient import gradient_wrong
 from kappaflow.diagnosis.rules.integral import not_normalised
+from kappaflow.diagnosis.rules.likelihood import worse_than_a_reference
 from kappaflow.diagnosis.rules.log_dets import log_det_wrong
-from kappaflow.diagnosis.rules.outliers import tail_explodes
+from kappaflow.diagnosis.rules.outliers import other_units, tail_explodes
 from kappaflow.diagnosis.rules.paths import (
     drawn_log_prob_differs,
     own_log_prob_differs,
@@ -39,6 +40,7 @@ Rule = Callable[[Measured], Iterator[Finding]]
 RULES: tuple[Rule, ...] = (
     not_finite,
     random_answers,
+    other_units,
     round_trip_not_finite,
     round_trip_lost,
     log_det_wrong,
@@ -66,4 +68,27 @@ RULES: tuple[Rule, ...] = (
     draws_not_repeatable,
     modes_missed,
     weights_heavy,
+    worse_than_a_reference,
 )
+
+
+def checks_of(m: Measured) -> list[str]:
+    """Returns the names of the checks that could be made of what was measured."""
+    made = {
+        "finite values": True,
+        "round trips": True,
+        "log_dets": True,
+        "log_prob by other ways": True,
+        "the integral of the density": m.integral is not None,
+        "samples against the density": m.draws is not None,
+        "gradients": m.gradient is not None,
+        "parameters and state": True,
+        "conditioning": True,
+        "latents far out": True,
+        "contexts": m.contexts is not None,
+        "float types": True,
+        "units of the data": m.outliers is not None,
+        "an unnormalized density": m.energy is not None,
+    }
+    names = [name for name, was_made in made.items() if was_made]
+    return names + [f"the likelihood of {one.name}" for one in m.comparisons]

@@ -19,7 +19,7 @@ from kappaflow.conditioning.points import (
 from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.round_trip import first_not_finite, latent_points
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
-from kappaflow.diagnosis.all_rules import RULES
+from kappaflow.diagnosis.all_rules import RULES, checks_of
 from kappaflow.diagnosis.codes import check_codes, is_chosen
 from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
 from kappaflow.diagnosis.float_types import usable_in
@@ -33,6 +33,7 @@ from kappaflow.diagnosis.measures.log_dets import log_dets_at
 from kappaflow.diagnosis.measures.outliers import outliers_of
 from kappaflow.diagnosis.measures.paths import paths_at
 from kappaflow.diagnosis.measures.precision import precision_of
+from kappaflow.diagnosis.measures.references import Comparison, TrainRows, comparisons_of
 from kappaflow.diagnosis.measures.state import state_of
 from kappaflow.diagnosis.measures.tails import tails_of
 from kappaflow.diagnosis.progress import Progress, quietly
@@ -46,6 +47,9 @@ from kappaflow.flows import Flow
 POINTS, LARGE_POINTS, HUGE_POINTS = 64, 8, 4  # up to 500 dimensions, up to 2000, and above
 HUGE = 2000
 SPREAD_OF = 32  # points at least, for deviations of columns
+# Findings on data, likelihood and training are in the verdict after the most severe one.
+IN_THE_VERDICT, MOST_IN_THE_VERDICT = ("KF5", "KF6"), 4
+Compare = Callable[[Flow, Tensor, Tensor | None], tuple[Comparison, ...]]
 
 
 def doctor(
@@ -53,6 +57,7 @@ def doctor(
     x: Tensor | None = None,
     context: Tensor | None = None,
     *,
+    train: TrainRows | None = None,
     make: Callable[[], object] | None = None,
     log_density: LogDensity | None = None,
     progress: Progress = quietly,
@@ -64,10 +69,15 @@ def doctor(
 
     Args:
         flow: A flow, of ours or as `kappaflow.wrap` takes it, of which a copy is examined.
-        x: Points from the data, (B, *event); the flow is measured at the first 64 (8 above 500
-            dimensions, 4 above 2000), and all are looked at as data. Its own samples if left out,
-            which shows less: a flow is rarely bad where it puts its own mass.
+        x: Rows of the data, (B, *event), held out if there are such; the flow is measured at the
+            first 64 (8 above 500 dimensions, 4 above 2000), and all are looked at as data. Its own
+            samples if left out, which shows less: a flow is rarely bad where it puts its own mass.
         context: (B, C), for a conditional flow.
+        train: Rows that the flow was trained on, (N, D), with a context (rows, context). A
+            Gaussian and a Gaussian mixture are fitted to them, and the likelihood of `x`, which
+            should then be held-out rows, is compared row by row. Left out, both are fitted to a
+            random half of `x` and compared on the other, from 200 rows on: then only "the flow is
+            worse" is a sound conclusion, and the only one drawn.
         make: Makes such a flow anew. The state_dict is loaded into one then, which shows what it
             does not hold.
         log_density: Of points (n, *event) the logarithm of the density that the flow was to fit,
@@ -79,8 +89,8 @@ def doctor(
         The findings, with a verdict in words and the profile that they were made from.
 
     Raises:
-        ArgumentError: It is no flow, has no layer to measure, or x or context is not what it can
-            be measured at; or there is a log_density and the flow has a context or no exact
+        ArgumentError: It is no flow, has no layer to measure, or x, context or train is not what
+            it can be measured at; or there is a log_density and the flow has a context or no exact
             log_prob.
 
     Example:
@@ -88,7 +98,17 @@ def doctor(
         >>> kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.zeros(8, 4)).ok
         True
     """
-    found = examined(flow, x, context, make=make, log_density=log_density, progress=progress)
+    if train is not None and x is None:
+        raise ArgumentError("'train' should come with 'x', held-out rows to compare on.")
+    found = examined(
+        flow,
+        x,
+        context,
+        make=make,
+        log_density=log_density,
+        progress=progress,
+        compare=lambda own, rows, given: comparisons_of(own, rows, given, train, progress),
+    )
     return found if x is None else with_findings(found, data_findings(x))
 
 
@@ -100,6 +120,8 @@ def examined(
     make: Callable[[], object] | None = None,
     log_density: LogDensity | None = None,
     progress: Progress = quietly,
+    compare: Compare | None = None,
+    names: Callable[[int], str] | None = None,
 ) -> Diagnosis:
     """Returns what `doctor` says of a flow, without a look at the points as data.
 
@@ -110,6 +132,8 @@ def examined(
         make: As for `doctor`.
         log_density: As for `doctor`.
         progress: As for `doctor`.
+        compare: Compares the flow with references at the rows; None for no comparison.
+        names: Names a row in a message, by its index; None for "row" and the index.
 
     Returns:
         The findings on the flow alone.
@@ -120,14 +144,23 @@ def examined(
     with torch.random.fork_rng(devices=[]), to_examine(flow, x, context) as own:
         if log_density is not None:
             check_target(own, log_density)
+        plain = x
         if x is None:
             context = checked_context(own, context)
         else:
             x, context = checked_points(own, x, context)
         with measuring(own), _said_in_a_sentence(own, context):
             measured = _measure(own, x, context, make, log_density, progress)
+            if compare is not None and plain is not None:
+                measured = dataclasses.replace(
+                    measured, comparisons=compare(own, plain.detach(), context)
+                )
+            measured = dataclasses.replace(measured, names=names)
         findings = [finding for rule in RULES for finding in rule(measured)]
-    whole = _diagnosis(findings, _figures(measured), measured.profile)
+    figures = _figures(measured)
+    figures["rows"] = 0 if x is None else len(x)
+    figures["checked"] = ", ".join(checks_of(measured))
+    whole = _diagnosis(findings, figures, measured.profile)
     return dataclasses.replace(whole, tables=tables_of(measured))
 
 
@@ -153,8 +186,24 @@ def _said_in_a_sentence(flow: Flow, context: Tensor | None) -> Iterator[None]:
         ) from error
 
 
-def with_findings(diagnosis: Diagnosis, more: Iterable[Finding]) -> Diagnosis:
-    """Returns a diagnosis with findings from elsewhere, and the verdict that follows from all."""
+def with_findings(
+    diagnosis: Diagnosis, more: Iterable[Finding], checked: Sequence[str] = ()
+) -> Diagnosis:
+    """Returns a diagnosis with findings from elsewhere, and the verdict that follows from all.
+
+    Args:
+        diagnosis: The diagnosis.
+        more: The findings.
+        checked: The names of the checks that they come from.
+
+    Returns:
+        The diagnosis of both.
+    """
+    if checked:
+        names = f"{diagnosis.measured['checked']}, {', '.join(checked)}"
+        diagnosis = dataclasses.replace(
+            diagnosis, measured={**diagnosis.measured, "checked": names}
+        )
     return _of_findings(diagnosis, [*diagnosis.findings, *more])
 
 
@@ -302,13 +351,11 @@ def _verdict(figures: dict[str, float | int | str | None], findings: list[Findin
     """Returns whether to believe the flow, and the figures behind that, in two sentences."""
     severe = [finding for finding in findings if finding.severity != "note"]
     if any(finding.severity == "error" for finding in severe):
-        opening = f"Do not believe this flow yet: {_continued(severe[0].message)}"
+        opening = f"Do not believe this flow yet: {_messages(severe)}"
     elif severe:
-        opening = f"Believe this flow with care: {_continued(severe[0].message)}"
+        opening = f"Believe this flow with care: {_messages(severe)}"
     else:
-        opening = (
-            f"Nothing speaks against this flow at the points examined, in {figures['dtype']}."
-        )
+        opening = _nothing_found(figures)
     numbers = [value for value in figures.values() if isinstance(value, float)]
     if not all(map(math.isfinite, numbers)):
         return opening
@@ -317,6 +364,26 @@ def _verdict(figures: dict[str, float | int | str | None], findings: list[Findin
         f"median and {figures['condition_number_max']:.3g} at worst; round trips miss by at most "
         f"{figures['round_trip_data_max']:.1e} on the data and "
         f"{figures['round_trip_latent_max']:.1e} on draws of the base, in standardised units."
+    )
+
+
+def _messages(severe: list[Finding]) -> str:
+    """Returns the first message, and those on data, likelihood and training that follow."""
+    others = [one.message for one in severe[1:] if one.code.startswith(IN_THE_VERDICT)]
+    more = len(others) - MOST_IN_THE_VERDICT
+    shown = [_continued(severe[0].message), *others[:MOST_IN_THE_VERDICT]]
+    return " ".join([*shown, f"And {more} more of the kind."] if more > 0 else shown)
+
+
+def _nothing_found(figures: dict[str, float | int | str | None]) -> str:
+    """Returns what was checked and on how many rows, where nothing was found."""
+    points, rows = figures["points"], figures["rows"]
+    where = f"{points} of {rows:,} rows" if rows else f"{points} samples of the flow"
+    if rows == points:
+        where = f"{rows} rows"
+    return (
+        f"Nothing found that speaks against this flow, at {where} in {figures['dtype']}. Checked: "
+        f"{figures['checked']}."
     )
 
 

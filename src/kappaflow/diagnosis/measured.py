@@ -1,5 +1,6 @@
 """What is measured of a flow before any rule is asked."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from kappaflow.diagnosis.measures.log_dets import LogDets
 from kappaflow.diagnosis.measures.outliers import Outliers
 from kappaflow.diagnosis.measures.paths import Paths
 from kappaflow.diagnosis.measures.precision import Precision
+from kappaflow.diagnosis.measures.references import Comparison
 from kappaflow.diagnosis.measures.state import State
 from kappaflow.diagnosis.measures.tails import Tails
 from kappaflow.flows import Flow
@@ -49,6 +51,9 @@ class Measured:
         fault_from_data: The layer that is first to make a value that is not finite on the way
             data, latent, data; None if all are finite.
         fault_from_latent: The same on the way latent, data, latent.
+        comparisons: With a Gaussian and a Gaussian mixture, at rows that neither was fitted to;
+            none where the rows are too few or no table.
+        names: Names a row in a message, by its index; None for "row" and the index.
     """
 
     flow: Flow
@@ -74,3 +79,11 @@ class Measured:
     given: bool
     fault_from_data: str | None
     fault_from_latent: str | None
+    comparisons: tuple[Comparison, ...] = ()
+    names: Callable[[int], str] | None = None
+
+    def name_row(self, index: int) -> str:
+        """Returns a name for one of the rows in a message."""
+        if not self.given:
+            return f"draw {index}"
+        return f"row {index}" if self.names is None else self.names(index)

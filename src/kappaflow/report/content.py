@@ -62,6 +62,33 @@ class Likelihood(Part):
     quantiles: dict[str, float]
 
 
+class ReferenceView(Part):
+    """A simple density fitted to the training rows, beside the flow on the same held-out rows.
+
+    Attributes:
+        name: Which density, as part of a sentence.
+        kind: "Gaussian" or "Gaussian mixture".
+        components: How many Gaussians it is made of, chosen by the BIC.
+        conditional: Whether it is a density given a context: of the residuals of a regression.
+        rows: How many held-out rows.
+        nll: Mean negative log-likelihood, in nats a row, in the units of the data as given.
+        nll_standardised: The same on standardised columns.
+        difference: Mean over the rows of the flow's NLL minus this one's; below 0 the flow is
+            better.
+        standard_error: Of the difference, from the paired differences.
+    """
+
+    name: str
+    kind: Literal["Gaussian", "Gaussian mixture"]
+    components: int
+    conditional: bool
+    rows: int
+    nll: float
+    nll_standardised: float
+    difference: float
+    standard_error: float
+
+
 class Weighted(Part):
     """Importance-weighted negative log-likelihood of held-out rows of a padded flow.
 
@@ -317,6 +344,8 @@ class Report(Part):
             nothing.
         gaussian_nll: The test rows under a Gaussian fitted to the training rows, in input units.
         gaussian_nll_standardised: The same on standardised columns.
+        references: A Gaussian and a Gaussian mixture, compared with the flow row by row; empty
+            where no such density exists, or in a report of an earlier version.
         separations: Where another kind of rows was scored too; often empty.
         marginals: Data against samples, a column each.
         pairs: Data against samples, two columns at a time.
@@ -335,6 +364,7 @@ class Report(Part):
     padding: PaddingView | None = None
     gaussian_nll: float
     gaussian_nll_standardised: float
+    references: list[ReferenceView] = Field(default_factory=list)
     separations: list[Separation]
     marginals: list[Marginal]
     pairs: Pairs

@@ -6,12 +6,18 @@ import numpy as np
 import torch
 from scipy.stats import mannwhitneyu
 from torch import Tensor
-from torch.distributions import MultivariateNormal
 
 from kappaflow.conditioning import profile
 from kappaflow.conditioning.points import joined_points
 from kappaflow.data import Table, atom_rows
-from kappaflow.diagnosis import Diagnosis, examined, likelihood_findings, with_findings
+from kappaflow.diagnosis import (
+    Comparison,
+    Diagnosis,
+    compare,
+    examined,
+    references,
+    with_findings,
+)
 from kappaflow.flows import Flow
 from kappaflow.report import (
     About,
@@ -22,11 +28,13 @@ from kappaflow.report import (
     Marginal,
     Pairs,
     ProfileView,
+    ReferenceView,
     Report,
     Separation,
 )
 from kappaflow.runs.job import Tables
 from kappaflow.runs.padded import padding_view
+from kappaflow.runs.stored_findings import run_findings
 from kappaflow.training import (
     FitResult,
     Rows,
@@ -40,7 +48,6 @@ from kappaflow.training import (
 POINTS = 64  # rows at which conditioning is profiled
 PAIRED_COLUMNS, PAIRED_ROWS = 5, 400
 BINS = 40
-DEPENDENT = 1e-6  # of a standard deviation: as for linearly dependent columns
 CURVES = (
     "epoch",
     "train_nll_standardised",
@@ -66,7 +73,8 @@ def evaluate(
 
     Args:
         result: What training came to.
-        tables: The rows of the run; of the training rows only the Gaussian and the atoms are made.
+        tables: The rows of the run; a Gaussian and a Gaussian mixture are fitted to the training
+            rows, and compared with the flow on the test rows.
         about: What was trained on what.
         budget: The condition number that was asked for, if one was.
 
@@ -78,16 +86,23 @@ def evaluate(
     few = test.at(slice(0, POINTS))
     samples = _samples(flow, test)
     nll = -log_prob_of(flow, test)
-    gaussian_nll = _gaussian_nll(tables)
     diagnosis = examined(flow, test.x, test.context)
     depth = diagnosis.profile or profile(flow, few.x, context=few.context)
     likelihoods = _likelihoods(flow, nll, tables)
-    padding = padding_view(flow, test)
-    nearest = padding.weighted if padding and padding.weighted else likelihoods[0]
-    if flow.likelihood != "joint":
-        diagnosis = with_findings(
-            diagnosis, likelihood_findings(nearest.nll, nearest.standard_error, gaussian_nll)
-        )
+    padding, weighted = padding_view(flow, test)
+    compared = comparisons_on(tables, (nll if weighted is None else weighted).numpy())
+    diagnosis = with_findings(
+        diagnosis,
+        *run_findings(
+            None if flow.likelihood == "joint" else compared,
+            standard_error=likelihoods[0].standard_error,
+            test_rows=likelihoods[0].rows,
+            history=result.history,
+            stopped_because=result.stopped_because,
+            warnings=tables.warnings,
+        ),
+    )
+    gaussian_nll = compared[0].nll if compared else math.nan
     report = Report(
         about=about,
         curves=[{key: line[key] for key in CURVES} for line in result.history],
@@ -96,6 +111,7 @@ def evaluate(
         padding=padding,
         gaussian_nll=gaussian_nll,
         gaussian_nll_standardised=gaussian_nll + units_log_det(flow),
+        references=[_reference(one, flow) for one in compared],
         separations=_separations(flow, nll, tables),
         marginals=_marginals(tables.test, samples),
         pairs=_pairs(tables.test, samples),
@@ -148,23 +164,36 @@ def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
     )
 
 
-def _gaussian_nll(tables: Tables) -> float:
-    """Returns the mean NLL of the test rows under a Gaussian fitted to the training rows.
+def comparisons_on(tables: Tables, nll: np.ndarray) -> tuple[Comparison, ...]:
+    """Compares a flow with a Gaussian and a mixture fitted to the training rows, on test rows.
 
-    nan where a column is constant among them or follows from others: there is no such density.
+    Args:
+        tables: The rows of the run.
+        nll: Negative log-likelihood of the first so many test rows under the flow.
+
+    Returns:
+        The comparisons; none where a column is constant among the training rows or follows from
+        others: there is no such density.
     """
-    train, test = (torch.from_numpy(part.values) for part in (tables.train, tables.test))
-    mean, deviation = train.mean(0), train.std(0)
-    if (train.amin(0) == train.amax(0)).any():
-        return math.nan
-    standardised, tested = (train - mean) / deviation, (test - mean) / deviation
-    correlation = standardised.T.cov().reshape(train.shape[1], -1)
-    factor, failed = torch.linalg.cholesky_ex(correlation)
-    # A pivot is what is left of a column's deviation once the columns before it are known.
-    if failed or factor.diagonal().min() < DEPENDENT:
-        return math.nan
-    gaussian = MultivariateNormal(torch.zeros_like(mean), scale_tril=factor)
-    return -gaussian.log_prob(tested).mean().item() + deviation.log().sum().item()
+    train, test = tables.train, tables.test
+    rows = len(nll)
+    context = None if test.context is None else test.context[:rows]
+    found = references(train.values, test.values[:rows], train.context, context)
+    return compare(nll, found, conditional=context is not None)
+
+
+def _reference(one: Comparison, flow: Flow) -> ReferenceView:
+    return ReferenceView(
+        name=one.name,
+        kind=one.kind,
+        components=one.components,
+        conditional=one.conditional,
+        rows=one.rows,
+        nll=one.nll,
+        nll_standardised=one.nll + units_log_det(flow),
+        difference=one.difference,
+        standard_error=one.standard_error,
+    )
 
 
 def _separations(flow: Flow, nll: Tensor, tables: Tables) -> list[Separation]:

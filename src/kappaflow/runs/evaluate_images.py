@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kappaflow.conditioning import layers_of, profile
-from kappaflow.diagnosis import Diagnosis, examined, image_likelihood_findings, with_findings
+from kappaflow.diagnosis import Diagnosis, examined, with_findings
 from kappaflow.flows import Flow, Padding, padding_in
 from kappaflow.report import About, FindingView, ImageLikelihood, ImageReport, ProfileView
 from kappaflow.runs.image_job import ImageParts
@@ -19,6 +19,7 @@ from kappaflow.runs.image_pictures import (
 )
 from kappaflow.runs.independent_pixels import independent_bits
 from kappaflow.runs.judged import PERCENTILES, judged_alone
+from kappaflow.runs.stored_findings import image_run_findings
 from kappaflow.training import FitResult, log_prob_of, quantile
 from kappaflow.training.image_rows import ImageRows
 from kappaflow.training.measure import bits_per_dimension, has_bits
@@ -64,10 +65,12 @@ def evaluate_images(
     depth = diagnosis.profile or profile(flow, few.x, context=few.context)
     diagnosis = with_findings(
         diagnosis,
-        image_likelihood_findings(
+        *image_run_findings(
             likelihood.bits_per_dimension,
             likelihood.bits_standard_error,
             likelihood.independent_bits,
+            history=result.history,
+            stopped_because=result.stopped_because,
         ),
     )
     report = ImageReport(

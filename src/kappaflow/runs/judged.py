@@ -19,6 +19,7 @@ def judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]:
     scores = log_prob_of(flow, rows_of(tables.train, flow))
     with np.errstate(invalid="ignore"):  # between infinities there is no number
         quantiles = np.quantile(scores.numpy(), np.linspace(0, 1, PERCENTILES + 1))
+    mixture = next((one for one in report.references if one.kind == "Gaussian mixture"), None)
     separation = report.separations[0] if report.separations else None
     weighted = None if report.padding is None else report.padding.weighted
     return {
@@ -31,6 +32,9 @@ def judged(result: FitResult, report: Report, tables: Tables) -> dict[str, Any]:
         "weighted_nll_standardised": None if weighted is None else weighted.nll_standardised,
         "weighted_monte_carlo_error": None if weighted is None else weighted.monte_carlo_error,
         "gaussian_nll_standardised": report.gaussian_nll_standardised,
+        "mixture_nll_standardised": None if mixture is None else mixture.nll_standardised,
+        "mixture_components": None if mixture is None else mixture.components,
+        "references": [one.model_dump() for one in report.references],
         **judged_alone(report),
         "auc": None if separation is None else separation.auc,
         "auc_standard_error": None if separation is None else separation.auc_standard_error,

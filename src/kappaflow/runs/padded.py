@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow, importance_weighted_log_prob, padding_in, padding_of_kind
@@ -44,7 +45,7 @@ def with_padding(arguments: dict[str, Any], event_shape: Sequence[int]) -> dict[
     return given
 
 
-def padding_view(flow: Flow, test: Rows) -> PaddingView | None:
+def padding_view(flow: Flow, test: Rows) -> tuple[PaddingView | None, Tensor | None]:
     """Returns what a report says of the padding of a flow, None where there is none.
 
     Args:
@@ -52,26 +53,29 @@ def padding_view(flow: Flow, test: Rows) -> PaddingView | None:
         test: Held-out rows, some of which are weighted.
 
     Returns:
-        The padding, with an importance-weighted likelihood where it has a density.
+        The padding, with an importance-weighted likelihood where it has a density; and that
+        negative log-likelihood of each of the first 2,000 rows at most.
     """
     padding = padding_in(flow.augment)
     if padding is None:
-        return None
+        return None, None
     few = test.at(slice(0, WEIGHTED_ROWS))
-    return PaddingView(
+    weighted, nll = _weighted(flow, few) if padding.has_density else (None, None)
+    view = PaddingView(
         features=padding.features,
         in_words=padding.in_words,
         has_density=padding.has_density,
-        weighted=_weighted(flow, few) if padding.has_density else None,
+        weighted=weighted,
     )
+    return view, nll
 
 
-def _weighted(flow: Flow, rows: Rows) -> Weighted:
+def _weighted(flow: Flow, rows: Rows) -> tuple[Weighted, Tensor]:
     estimate, error = importance_weighted_log_prob(
         flow, rows.x, DRAWS, context=rows.context, generator=torch.Generator().manual_seed(0)
     )
     nll, error = -estimate.double().cpu(), error.double().cpu()
-    return Weighted(
+    weighted = Weighted(
         draws=DRAWS,
         rows=len(nll),
         nll=nll.mean().item(),
@@ -79,3 +83,4 @@ def _weighted(flow: Flow, rows: Rows) -> Weighted:
         standard_error=nll.std(correction=0).item() / math.sqrt(len(nll)),
         monte_carlo_error=error.square().sum().sqrt().item() / len(nll),
     )
+    return weighted, nll

@@ -36,6 +36,21 @@ class ImageRunConfig(BaseModel):
     fingerprints: dict[str, str]
 
 
+class StoredReference(BaseModel):
+    """A density fitted to the training rows, compared with the flow; see `Comparison`."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    kind: Literal["Gaussian", "Gaussian mixture"]
+    components: int
+    conditional: bool
+    rows: int
+    nll: float | None
+    nll_standardised: float | None
+    difference: float | None
+    standard_error: float | None
+
+
 class Result(BaseModel):
     """What result.json says of a run that the command finished; None is a number not finite."""
 
@@ -49,10 +64,14 @@ class Result(BaseModel):
     test_nll_standardised: float | None
     test_nll_standard_error: float | None
     test_nll_standardised_by_part: dict[str, float | None]
+    test_rows: int = 0
     likelihood: Literal["exact", "bound", "joint"] = "exact"
     weighted_nll_standardised: float | None = None
     weighted_monte_carlo_error: float | None = None
     gaussian_nll_standardised: float | None
+    mixture_nll_standardised: float | None = None
+    mixture_components: int | None = None
+    references: tuple[StoredReference, ...] = ()
     condition_number_median: float | None
     condition_number_p95: float | None
     condition_budget: float | None = None

@@ -186,12 +186,14 @@ def examine_run(
         rows = rows_of(finite_table(data, run.columns, run.context_columns), flow)
         return examined(flow, rows.x, rows.context, progress=progress), f"rows of {data}"
     try:
-        rows = rows_of(tables_again(read_run(folder)).test, flow)
+        tables = tables_again(read_run(folder))
     except KappaflowError:
         said = "samples of the flow (its data was not found as it was)"
         return examined(flow, progress=progress), said
+    rows = rows_of(tables.test, flow)
     found = examined(flow, rows.x, rows.context, progress=progress)
-    return with_findings(found, stored_findings(folder)), "held-out rows of the run"
+    more = stored_findings(folder, tables.warnings)
+    return with_findings(found, *more), "held-out rows of the run"
 
 
 def finite_table(data: str, columns: list[str], context: list[str]) -> Table:

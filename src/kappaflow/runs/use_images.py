@@ -130,7 +130,7 @@ def examine_image_run(
         said = "samples of the flow (its images were not found as they were)"
         return examined(flow, rows.x, rows.context, progress=progress), said
     found = _examined(flow, images, progress)
-    return with_findings(found, stored_findings(folder)), "held-out images of the run"
+    return with_findings(found, *stored_findings(folder)), "held-out images of the run"
 
 
 def images_for(run: ImageRunConfig, flow: Flow, data: str) -> Images:

@@ -1,4 +1,4 @@
-"""Points that a flow puts further out than any draw of its base."""
+"""Rows that a flow puts further out than any draw of its base, and rows in other units."""
 
 from dataclasses import dataclass
 
@@ -11,6 +11,7 @@ from kappaflow.flows import Flow
 
 MOST, LARGE = 4096, 64  # rows of flows up to 500 dimensions, and of larger ones
 FAR = 30.0  # nats below the least density of all draws
+SPREAD_OF = 32  # rows at least, for a standard deviation
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class Outliers:
             standardised units, over the length of the furthest draw of the base: a map that takes
             a draw there is at least that steep somewhere.
         slope_measured: The largest singular value of the way to the data at the points examined.
+        median_below: Median over the rows of how many nats their latents are less likely than any
+            draw.
+        latent_spread: Largest standard deviation of a coordinate of the latents; nan for fewer
+            than 32 rows.
+        means: Means of the standardized columns, (D,).
+        spreads: Their standard deviations, (D,); nan for fewer than 32 rows.
     """
 
     rows: int
@@ -38,6 +45,10 @@ class Outliers:
     mean_without: float
     slope_needed: float
     slope_measured: float
+    median_below: float
+    latent_spread: float
+    means: Tensor
+    spreads: Tensor
 
 
 def outliers_of(flow: Flow, x: Tensor, context: Tensor | None, shape: Profile) -> Outliers:
@@ -82,4 +93,13 @@ def outliers_of(flow: Flow, x: Tensor, context: Tensor | None, shape: Profile) -
         mean_without=log_prob[near].mean().item(),
         slope_needed=(away[far].max() / reach).item() if len(far) else 0.0,
         slope_measured=(1 / finite.min()).item() if len(finite) else float("nan"),
+        median_below=below.median().item(),
+        latent_spread=_spreads(z.flatten(1).double()).max().item(),
+        means=points.mean(0),
+        spreads=_spreads(points),
     )
+
+
+def _spreads(rows: Tensor) -> Tensor:
+    """Returns the standard deviation of each column, nan for few rows."""
+    return rows.std(0) if len(rows) >= SPREAD_OF else torch.full_like(rows[0], torch.nan)

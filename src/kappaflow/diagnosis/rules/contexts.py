@@ -41,8 +41,8 @@ def context_ill_conditioned(m: Measured) -> Iterator[Finding]:
         severity="warning" if worst * m.profile.eps > TRUSTED / 10 else "note",
         layer=None,
         message=(
-            f"Under the context of row {row} the condition number is {worst:.1e}, where it is "
-            f"{middle:.1e} under the median one."
+            f"Under the context of {m.name_row(row)} the condition number is {worst:.1e}, where "
+            f"it is {middle:.1e} under the median one."
         ),
         cause="The context is far from those that were trained on, or scales follow it unbounded.",
         cure="Standardise contexts, bound the log-scales, and look at the rows of this context.",

@@ -30,9 +30,9 @@ class Growth:
     layer: str
     in_one: bool
 
-    def in_words(self, *, given: bool) -> str:
-        """Returns where it grows, as half a sentence; `given` says what the point is a row of."""
-        where = f"at {'row' if given else 'draw'} {self.point}, the worst,"
+    def in_words(self, row: str) -> str:
+        """Returns where it grows, as half a sentence; `row` names the point."""
+        where = f"at {row}, the worst,"
         if self.in_one:
             return f"{where} most of it in layer {self.layer}, by a factor of {self.largest:.3g}"
         return (

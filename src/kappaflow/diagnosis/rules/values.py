@@ -148,7 +148,7 @@ def ill_conditioned(m: Measured) -> Iterator[Finding]:
         ),
         cause=(
             "Some directions are stretched and others squeezed by much: "
-            f"{growth.in_words(given=m.given)}."
+            f"{growth.in_words(m.name_row(growth.point))}."
         ),
         cure=(
             "Score and sample in float64, and train with a smaller scale_bound."
