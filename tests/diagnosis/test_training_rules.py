@@ -5,6 +5,7 @@ import torch
 
 import kappaflow as kf
 from diagnosis.faulty import FEATURES, SEEDS, Right, findings, moved, points
+from kappaflow.diagnosis import training_findings, warning_findings
 from kappaflow.diagnosis.measures.gradient import DIRECTIONS, _direction, gradient_of
 from kappaflow.diagnosis.unchanged import another
 
@@ -128,3 +129,66 @@ def test_the_slope_that_heavy_tails_need_is_that_of_the_furthest_point():
     found = findings(flow, x)["KF503"].evidence
     assert found["slope_measured"] == pytest.approx(1)
     assert 6 < found["slope_needed"] < 10 and found["worst_row"] == 17
+
+
+def epochs(nll, **more):
+    """The figures of epochs with these validation NLLs, and flat tails."""
+    tails = {"p99": [3.0] * len(nll), "max": [5.0] * len(nll), **more}
+    return [
+        {
+            "epoch": i + 1,
+            "validation_nll": value,
+            "validation_nll_standardised": value,
+            "validation_bits_per_dimension": value,
+            "validation_nll_p99": tails["p99"][i],
+            "validation_nll_max": tails["max"][i],
+        }
+        for i, value in enumerate(nll)
+    ]
+
+
+@pytest.mark.parametrize("stopped", ["max_epochs", "max_time_s"])
+def test_a_training_cut_short_by_a_limit_is_a_warning(stopped):
+    """KF506: its last tenth still gained; the setting to raise is named."""
+    (finding,) = training_findings(epochs([3.0, 2.5, 2.2]), stopped)
+    assert finding.code == "KF506" and finding.severity == "warning"
+    assert stopped in finding.cure and "the last one of which still gained 0.3 nats" in (
+        finding.message
+    )
+    (one,) = training_findings(epochs([3.0]), stopped)
+    assert one.message == f"Training was cut short by {stopped} after 1 epoch."
+
+
+def test_a_training_that_had_settled_is_not_cut_short():
+    """The gain of the last tenth is small, patience ended it, or nothing was measured."""
+    settled = [3.0, 2.0, *(1.5 - 0.01 * i for i in range(30))]
+    assert not list(training_findings(epochs(settled), "max_epochs"))
+    assert not list(training_findings(epochs([3.0, 2.5, 2.2]), "patience"))
+    assert not list(training_findings(epochs([None, None]), "max_epochs"))
+    assert not list(training_findings([], "max_epochs"))
+
+
+def test_images_are_judged_in_bits_per_dimension():
+    """0.02 bits are much, and their unit is named."""
+    (finding,) = training_findings(epochs([3.0, 2.98]), "max_epochs", of_images=True)
+    assert "0.02 bits per dimension" in finding.message
+    assert not list(training_findings(epochs([3.0, 2.999]), "max_epochs", of_images=True))
+
+
+def test_tails_that_grow_while_the_mean_falls_are_a_warning():
+    """KF507: by more than a nat in the 99 % quantile, or ten in the maximum."""
+    mean = [3.0, 2.5, 2.4, 2.39, 2.6]
+    (finding,) = training_findings(epochs(mean, p99=[6.0, 5.0, 6.0, 7.5, 9.0]), "patience")
+    assert finding.code == "KF507"
+    assert "From epoch 2 to 4 the 99 % quantile" in finding.message
+    assert "rose from 5.00 to 7.50 nats while the mean fell by 0.11" in finding.message
+    (finding,) = training_findings(epochs(mean, max=[9.0, 9.0, 30.0, 40.0, 9.0]), "patience")
+    assert "the maximum of the validation NLL rose from 9.00 to 40.00" in finding.message
+    assert not list(training_findings(epochs(mean, p99=[6.0, 5.0, 5.0, 5.9, 9.0]), "patience"))
+    assert not list(training_findings(epochs(mean, p99=[6.0, 5.0, 5.0, None, 9.0]), "patience"))
+
+
+def test_warnings_about_the_data_are_findings():
+    """KF607, a sentence each."""
+    (finding,) = warning_findings(["48 rows are left to train on"])
+    assert (finding.code, finding.message) == ("KF607", "48 rows are left to train on.")

@@ -18,6 +18,7 @@ from kappaflow.report import (
     Likelihood,
     Marginal,
     Pairs,
+    ReferenceView,
     Report,
     Separation,
 )
@@ -108,6 +109,7 @@ def build_report(
         "likelihoods": _likelihoods(),
         "gaussian_nll": 31.415,
         "gaussian_nll_standardised": 12.914,
+        "references": _references(),
         "separations": [_separation(rng)],
         "marginals": [_marginal(n, data[:, i], samples[:, i]) for i, n in enumerate(names)],
         "pairs": Pairs(
@@ -123,6 +125,17 @@ def build_report(
         "findings": _findings(layers),
     }
     return Report(**(content | parts))
+
+
+def _references() -> list[ReferenceView]:
+    """Returns a Gaussian and a mixture of four."""
+    made = {"conditional": False, "rows": 600, "standard_error": 0.12}
+    gaussian = {"kind": "Gaussian", "components": 1, "nll": 31.415, "nll_standardised": 12.914}
+    mixture = {"kind": "Gaussian mixture", "components": 4, "nll": 29.5, "nll_standardised": 11.0}
+    return [
+        ReferenceView(name="a Gaussian", difference=-2.5, **made, **gaussian),
+        ReferenceView(name="a Gaussian mixture (4 components)", difference=0.5, **made, **mixture),
+    ]
 
 
 def _about(columns: int, layers: int, epochs: int) -> About:

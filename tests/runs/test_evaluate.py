@@ -7,7 +7,7 @@ from scipy.stats import multivariate_normal
 
 import kappaflow as kf
 from kappaflow.report import read_report
-from kappaflow.runs import Model, Source, fit_run
+from kappaflow.runs import Model, Source, examine_run, fit_run
 from kappaflow.runs.evaluate import auc_of
 from kappaflow.runs.job import tables_of
 
@@ -226,3 +226,55 @@ def test_one_column_is_told_to_be_a_gaussian(tmp_path):
         fit_run(source, model, tmp_path / f"{padding}", say=said[padding].append, max_epochs=1)
     assert any("the flow is a Gaussian" in note for note in said[None])
     assert not said[1]
+
+
+def test_a_flow_worse_than_a_mixture_says_so_in_its_verdict(tmp_path):
+    """Three clusters of 600 rows: the numbers are in result.json, report and summary."""
+    random = np.random.default_rng(0)
+    x = 0.05 * random.normal(size=(600, 2)) + random.integers(0, 3, (600, 1)) * [[3.0, -2.0]]
+    run = fit_run(
+        Source(_written(tmp_path, x)),
+        Model(arguments={"depth": 2, "hidden": (4,)}),
+        tmp_path / "run",
+        max_epochs=2,
+    )
+    assert "worse than a Gaussian mixture (4 components)" in run.result.verdict or (
+        "worse than a Gaussian mixture (2 components)" in run.result.verdict
+    )
+    gaussian, mixture = run.result.references
+    assert mixture.rows == run.result.test_rows == 60
+    assert run.result.mixture_components == mixture.components > 1
+    assert run.result.mixture_nll_standardised == mixture.nll_standardised
+    flow_nll = run.result.test_nll_standardised
+    assert flow_nll - mixture.nll_standardised == pytest.approx(mixture.difference)
+    shown = read_report(run.folder).references
+    assert [one.name for one in shown][0] == "a Gaussian"
+    assert (
+        "Compared row by row with a Gaussian mixture" in (run.folder / "report.html").read_text()
+    )
+    again, _ = examine_run(run.folder)
+    assert again.verdict == run.result.verdict
+
+
+def test_few_rows_and_a_training_cut_short_are_in_the_verdict(tmp_path):
+    """Forty rows and two epochs: no green light, also when the run is examined again."""
+    x = np.random.default_rng(0).normal(size=(40, 2))
+    run = fit_run(
+        Source(_written(tmp_path, x)),
+        Model(arguments={"depth": 2, "hidden": (4,)}),
+        tmp_path / "run",
+        max_epochs=1,
+    )
+    assert "32 rows are left to train on" in run.result.verdict
+    assert "Training was cut short by max_epochs after 1 epoch" in run.result.verdict
+    codes = {finding.code for finding in read_report(run.folder).findings}
+    assert {"KF505", "KF506", "KF607"} <= codes | {"KF505"} and codes & {"KF501", "KF505"}
+    assert examine_run(run.folder)[0].verdict == run.result.verdict
+
+
+def test_a_verdict_without_findings_says_what_was_checked(summary):
+    """The doctor's checks and those of the run, with the number of rows."""
+    checked = examine_run(summary.folder)[0].measured["checked"]
+    assert checked.startswith("finite values, round trips, log_dets")
+    assert "the likelihood of a Gaussian on 88 rows" in checked
+    assert checked.endswith("the course of the training, warnings about the data")

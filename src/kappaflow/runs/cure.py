@@ -255,10 +255,11 @@ class _Patient:
 
 
 def _judged(health: Health, folder: Path) -> Health:
-    """Returns a health with what the run's stored likelihood says."""
+    """Returns a health with the findings on the run as a whole, from what it has stored."""
     known = {finding.code for finding in health.diagnosis.findings}
-    more = [finding for finding in stored_findings(folder) if finding.code not in known]
-    return replace(health, diagnosis=with_findings(health.diagnosis, more))
+    found, checked = stored_findings(folder)
+    more = [finding for finding in found if finding.code not in known]
+    return replace(health, diagnosis=with_findings(health.diagnosis, more, checked))
 
 
 def _not_here(cure: str) -> ArgumentError:

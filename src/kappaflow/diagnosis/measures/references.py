@@ -4,7 +4,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import Literal
 
 import numpy as np
 import torch
@@ -147,25 +147,25 @@ def comparisons_of(
     Raises:
         ArgumentError: The training rows do not fit the rows.
     """
-    if train is not None:
-        train = _checked_train(x, context, train)
-    if x.dim() != 2 or flow.likelihood == "joint" or (train is None and len(x) < HALVED_ROWS):
+    fitted = None if train is None else _checked_train(x, context, train)
+    if x.dim() != 2 or flow.likelihood == "joint" or (fitted is None and len(x) < HALVED_ROWS):
         return ()
     progress("a Gaussian and a Gaussian mixture")
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
-    half = 0 if train is not None else len(x) // 2
-    tested = order[half:][:COMPARED_ROWS]
-    at, given = x[tested], None if context is None else context[tested]
-    if train is None:
-        train = x[order[:half]], None if context is None else context[order[:half]]
-        fair = False
-    else:
-        fair = True
-    fitted = references(
-        *(_plain(rows) for rows in (train[0], at)), _plain(train[1]), _plain(given)
+    half = len(x) // 2 if fitted is None else 0
+    at, given = _rows(x, context, order[half:][:COMPARED_ROWS])
+    rows, rows_given = _rows(x, context, order[:half]) if fitted is None else fitted
+    found = references(_plain(rows), _plain(at), _optional(rows_given), _optional(given))
+    return compare(
+        -_log_prob(flow, at, given),
+        found,
+        conditional=given is not None,
+        fair=fitted is not None,
     )
-    nll = -_log_prob(flow, at, given)
-    return compare(nll, fitted, conditional=given is not None, fair=fair)
+
+
+def _rows(x: Tensor, context: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor | None]:
+    return x[index], None if context is None else context[index]
 
 
 def _checked_train(
@@ -193,25 +193,21 @@ def _checked_train(
 
 
 def _log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> FloatArray:
-    generator = torch.Generator().manual_seed(0)
-    augmented = {} if flow.augment is None else {"generator": generator}
-    found = [
-        flow.log_prob(rows, None if given is None else given, **augmented)
-        for rows, given in zip(
-            x.split(ROWS_AT_ONCE),
-            [None] * len(x) if context is None else context.split(ROWS_AT_ONCE),
-            strict=False,
-        )
-    ]
-    return torch.cat(found).double().cpu().numpy()
+    generator = None if flow.augment is None else torch.Generator().manual_seed(0)
+    found = []
+    for start in range(0, len(x), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        given = None if context is None else context[part]
+        found.append(flow.log_prob(x[part], given, generator=generator))
+    return _plain(torch.cat(found))
 
 
-@overload
-def _plain(values: Tensor) -> FloatArray: ...
-@overload
-def _plain(values: None) -> None: ...
-def _plain(values: Tensor | None) -> FloatArray | None:
-    return None if values is None else values.detach().double().cpu().numpy()
+def _plain(values: Tensor) -> FloatArray:
+    return values.detach().double().cpu().numpy()
+
+
+def _optional(values: Tensor | None) -> FloatArray | None:
+    return None if values is None else _plain(values)
 
 
 def compare(

@@ -161,7 +161,7 @@ def _cut_short(
     whatever happens; a gain of so many nats in the last tenth is more than that explains.
     """
     name = "validation_bits_per_dimension" if of_images else "validation_nll"
-    values = _finite([line.get(name) for line in history])
+    values = [value for value in _column(history, name) if math.isfinite(value)]
     limit = RAISE.get(stopped_because)
     if limit is None or not values:
         return
@@ -191,20 +191,15 @@ def _cut_short(
 
 def _tails_grow(history: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """KF507: the worst validation rows became worse while the mean improved."""
-    means = [line.get("validation_nll_standardised") for line in history]
-    known = [i for i, value in enumerate(means) if value is not None and math.isfinite(value)]
-    if not known:
+    means = _column(history, "validation_nll_standardised")
+    if not any(map(math.isfinite, means)):
         return
-    best = min(known, key=lambda i: means[i] or 0.0)
+    best = min(range(len(means)), key=means.__getitem__)
     for name, words, least in (("p99", "99 % quantile", P99_ROSE), ("max", "maximum", MAX_ROSE)):
-        tail = [line.get(f"validation_nll_{name}") for line in history]
-        before = [i for i in known if i <= best and tail[i] is not None]
-        end = tail[best]
-        if not before or end is None:
-            continue
-        start = min(before, key=lambda i: tail[i])
-        low, fell = tail[start], means[start] - means[best]
-        if low is None or not end - low > least or not fell > 0:
+        tail = _column(history, f"validation_nll_{name}")
+        start = min(range(best + 1), key=tail.__getitem__)
+        low, high, fell = tail[start], tail[best], means[start] - means[best]
+        if not math.isfinite(high) or high - low <= least or not fell > 0:
             continue
         yield Finding(
             code="KF507",
@@ -212,21 +207,23 @@ def _tails_grow(history: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
             layer=None,
             message=(
                 f"From epoch {history[start]['epoch']} to {history[best]['epoch']} the {words} of "
-                f"the validation NLL rose from {low:.2f} to {end:.2f} nats while the mean fell by "
-                f"{fell:.2f}: a few rows pay for the others."
+                f"the validation NLL rose from {low:.2f} to {high:.2f} nats while the mean fell "
+                f"by {fell:.2f}: a few rows pay for the others."
             ),
             cause="The flow gives rows in the tails less and less density, as when it overfits.",
             cure=(
                 "Look at these rows; bound the log-scales (scale_bound), train for fewer epochs, "
                 "or transform columns with heavy tails."
             ),
-            evidence={"quantile": name, "before": low, "after": end, "mean_fell": fell},
+            evidence={"quantile": name, "before": low, "after": high, "mean_fell": fell},
         )
         return
 
 
-def _finite(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None and math.isfinite(value)]
+def _column(history: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    """Returns a figure of each epoch, infinite where it was not measured or not finite."""
+    values = (line.get(name) for line in history)
+    return [math.inf if value is None or value - value != 0 else value for value in values]
 
 
 def warning_findings(warnings: Sequence[str]) -> Iterator[Finding]:
