@@ -20,6 +20,8 @@ from kappaflow.report import (
     Pairs,
     ReferenceView,
     Report,
+    RowsView,
+    RowView,
     Separation,
 )
 
@@ -110,6 +112,7 @@ def build_report(
         "gaussian_nll": 31.415,
         "gaussian_nll_standardised": 12.914,
         "references": _references(),
+        "worst_rows": _worst_rows(names, data),
         "separations": [_separation(rng)],
         "marginals": [_marginal(n, data[:, i], samples[:, i]) for i, n in enumerate(names)],
         "pairs": Pairs(
@@ -125,6 +128,17 @@ def build_report(
         "findings": _findings(layers),
     }
     return Report(**(content | parts))
+
+
+def _worst_rows(names: list[str], data: np.ndarray) -> RowsView:
+    """Returns three rows of a text file, with twelve columns at most."""
+    rows = [
+        RowView(
+            name=f"line {17 + i}", values=_rounded(data[i : i + 1, :12])[0], log_prob=-90.5 + i
+        )
+        for i in range(3)
+    ]
+    return RowsView(columns=names[:12], left_out=max(0, len(names) - 12), rows=rows)
 
 
 def _references() -> list[ReferenceView]:

@@ -311,3 +311,26 @@ def test_a_flow_worse_than_a_gaussian_is_told_so(make_report):
     )
     html = render(make_report(likelihoods=[part], gaussian_nll_standardised=3.0))
     assert "2.00 nats a row worse than a Gaussian" in html
+
+
+def test_the_test_rows_with_the_lowest_density_are_named_with_their_values(make_report):
+    """Line of the file, log_prob, and the values of the columns; none in an older report."""
+    html = render(make_report(columns=14))
+    table = html[html.index('id="worst-rows"') :]
+    table = table[: table.index("</table>")]
+    assert re.findall(r'<th scope="row">(.*?)</th>', table) == ["line 17", "line 18", "line 19"]
+    assert '<td data-name="log_prob">−90.50</td>' in table or "-90.50" in table
+    assert table.count('<th scope="col">') == 2 + 12
+    assert "2 more columns are not shown" in html
+    assert 'id="worst-rows"' not in render(make_report(worst_rows=None))
+
+
+def test_the_flow_is_compared_with_each_reference(make_report):
+    """Paired differences in words, and a line of the table each."""
+    html = render(make_report())
+    assert (
+        "Compared row by row with a Gaussian mixture (4 components), it is 0.50 ± 0.12 nats"
+        in (" ".join(html.split()))
+    )
+    assert "for comparison: a Gaussian mixture (4 components)" in html
+    assert "for comparison: a Gaussian" in render(make_report(references=[]))

@@ -1,5 +1,7 @@
 """The numbers of a report against independent computations."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -278,3 +280,29 @@ def test_a_verdict_without_findings_says_what_was_checked(summary):
     assert checked.startswith("finite values, round trips, log_dets")
     assert "the likelihood of a Gaussian on 88 rows" in checked
     assert checked.endswith("the course of the training, warnings about the data")
+
+
+def test_the_test_rows_with_the_lowest_density_have_their_line_and_values(summary, table):
+    """The ten least likely, as they stand in the file."""
+    worst = read_report(summary.folder).worst_rows
+    lines = Path(table).read_text().splitlines()
+    assert worst.columns == ["a", "b", "c"] and worst.left_out == 0 and len(worst.rows) == 10
+    log_probs = [row.log_prob for row in worst.rows]
+    assert log_probs == sorted(log_probs)
+    for row in worst.rows:
+        line = lines[int(row.name.removeprefix("line ")) - 1]
+        assert [float(value) for value in line.split(",")[:3]] == row.values
+    flow = kf.load(summary.folder)
+    with torch.no_grad():
+        first = flow.log_prob(torch.tensor([worst.rows[0].values]))
+    assert worst.rows[0].log_prob == pytest.approx(first.item(), abs=1e-4)
+
+
+def test_a_finding_on_a_row_names_line_and_values(summary, tmp_path):
+    """KF503 of the doctor on a table with one row far out."""
+    x = np.random.default_rng(5).normal(size=(600, 3))
+    x[10] = 60.0
+    path = tmp_path / "x.csv"
+    np.savetxt(path, x, delimiter=",", header="a,b,c", comments="")
+    found = {one.code: one for one in examine_run(summary.folder, str(path))[0].findings}
+    assert "the worst, line 12 (a = 60, b = 60, c = 60)," in found["KF503"].message

@@ -10,6 +10,7 @@ from kappaflow.data.table import BoolArray, IntArray, Table
 
 SHOWN_ROWS = 5
 SHOWN_PROBLEMS = 5
+SHOWN_VALUES = 6
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,30 @@ def describe_rows(table: Table, index: Sequence[int] | IntArray) -> list[str]:
     """
     word, numbers = ("row", table.rows) if table.lines is None else ("line", table.lines)
     return [f"{word} {number}" for number in numbers[np.asarray(index, dtype=np.int64)]]
+
+
+def describe_values(table: Table, index: int) -> str:
+    """Returns a row with its values, so that a user finds it and sees what is unusual in it.
+
+    Args:
+        table: The table.
+        index: Position in the table, counted from 0.
+
+    Returns:
+        The row as `describe_rows` names it, and its first six values.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> describe_values(load_table(np.array([[0.5, 1234567.0], [1.5, 2.0]])), 0)
+        'row 1 (x0 = 0.5, x1 = 1.23457e+06)'
+    """
+    names = [*table.columns, *table.context_columns]
+    context = [] if table.context is None else table.context[index].tolist()
+    values = [*table.values[index].tolist(), *context]
+    pairs = zip(names[:SHOWN_VALUES], values[:SHOWN_VALUES], strict=True)
+    shown = ", ".join(f"{name} = {value:.6g}" for name, value in pairs)
+    more = ", ..." if len(names) > SHOWN_VALUES else ""
+    return f"{describe_rows(table, [index])[0]} ({shown}{more})"
 
 
 def rows_in_words(table: Table, mask: BoolArray) -> str:

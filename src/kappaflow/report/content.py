@@ -150,6 +150,34 @@ class Separation(Part):
     density_out: list[float]
 
 
+class RowView(Part):
+    """One test row.
+
+    Attributes:
+        name: Where it is in the source: "line 17" or "row 16".
+        values: Its values, in the order of the columns of the table of rows.
+        log_prob: Its log-density, in nats, in the units of the data as given.
+    """
+
+    name: str
+    values: list[float]
+    log_prob: float
+
+
+class RowsView(Part):
+    """Some test rows with their values.
+
+    Attributes:
+        columns: The names of the columns, of context last; the first few of many.
+        left_out: How many columns are not shown.
+        rows: The rows, the least likely first.
+    """
+
+    columns: list[str]
+    left_out: int
+    rows: list[RowView]
+
+
 class Marginal(Part):
     """One column, data against samples: densities over common bins, in the units of the data."""
 
@@ -346,6 +374,7 @@ class Report(Part):
         gaussian_nll_standardised: The same on standardised columns.
         references: A Gaussian and a Gaussian mixture, compared with the flow row by row; empty
             where no such density exists, or in a report of an earlier version.
+        worst_rows: The test rows with the lowest density; None in a report of an earlier version.
         separations: Where another kind of rows was scored too; often empty.
         marginals: Data against samples, a column each.
         pairs: Data against samples, two columns at a time.
@@ -365,6 +394,7 @@ class Report(Part):
     gaussian_nll: float
     gaussian_nll_standardised: float
     references: list[ReferenceView] = Field(default_factory=list)
+    worst_rows: RowsView | None = None
     separations: list[Separation]
     marginals: list[Marginal]
     pairs: Pairs

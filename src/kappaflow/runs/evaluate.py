@@ -10,6 +10,7 @@ from torch import Tensor
 from kappaflow.conditioning import profile
 from kappaflow.conditioning.points import joined_points
 from kappaflow.data import Table, atom_rows
+from kappaflow.data.problem import describe_rows, describe_values
 from kappaflow.diagnosis import (
     Comparison,
     Diagnosis,
@@ -30,6 +31,8 @@ from kappaflow.report import (
     ProfileView,
     ReferenceView,
     Report,
+    RowsView,
+    RowView,
     Separation,
 )
 from kappaflow.runs.job import Tables
@@ -48,6 +51,7 @@ from kappaflow.training import (
 POINTS = 64  # rows at which conditioning is profiled
 PAIRED_COLUMNS, PAIRED_ROWS = 5, 400
 BINS = 40
+WORST_ROWS, WORST_COLUMNS = 10, 12
 CURVES = (
     "epoch",
     "train_nll_standardised",
@@ -86,7 +90,9 @@ def evaluate(
     few = test.at(slice(0, POINTS))
     samples = _samples(flow, test)
     nll = -log_prob_of(flow, test)
-    diagnosis = examined(flow, test.x, test.context)
+    diagnosis = examined(
+        flow, test.x, test.context, names=lambda i: describe_values(tables.test, i)
+    )
     depth = diagnosis.profile or profile(flow, few.x, context=few.context)
     likelihoods = _likelihoods(flow, nll, tables)
     padding, weighted = padding_view(flow, test)
@@ -112,6 +118,7 @@ def evaluate(
         gaussian_nll=gaussian_nll,
         gaussian_nll_standardised=gaussian_nll + units_log_det(flow),
         references=[_reference(one, flow) for one in compared],
+        worst_rows=_worst_rows(tables.test, nll),
         separations=_separations(flow, nll, tables),
         marginals=_marginals(tables.test, samples),
         pairs=_pairs(tables.test, samples),
@@ -193,6 +200,21 @@ def _reference(one: Comparison, flow: Flow) -> ReferenceView:
         nll_standardised=one.nll + units_log_det(flow),
         difference=one.difference,
         standard_error=one.standard_error,
+    )
+
+
+def _worst_rows(test: Table, nll: Tensor) -> RowsView:
+    """Returns the test rows with the lowest density, and their values."""
+    worst = nll.nan_to_num(torch.inf, posinf=torch.inf).argsort(descending=True, stable=True)
+    index = worst[:WORST_ROWS].numpy()
+    context = [] if test.context is None else [test.context]
+    values = np.hstack([test.values, *context])[index, :WORST_COLUMNS]
+    names = [*test.columns, *test.context_columns]
+    shown = zip(describe_rows(test, index), values.tolist(), nll[index].tolist(), strict=True)
+    return RowsView(
+        columns=names[:WORST_COLUMNS],
+        left_out=max(0, len(names) - WORST_COLUMNS),
+        rows=[RowView(name=name, values=row, log_prob=-each) for name, row, each in shown],
     )
 
 

@@ -18,7 +18,9 @@ from torch import Tensor
 from kappaflow.adapters import wrap
 from kappaflow.data import Table, load_table
 from kappaflow.data.gaps import refuse_gaps
+from kappaflow.data.problem import describe_values
 from kappaflow.diagnosis import Diagnosis, data_findings, doctor, examined, with_findings
+from kappaflow.diagnosis.measures.references import comparisons_of
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError
 
@@ -77,7 +79,15 @@ def examine_code(
         _refuse_other_width(table, data, math.prod(wrapped.event_shape))
         dtype = wrapped.dtype
         x, given = x.to(dtype), None if given is None else given.to(dtype)
-        found = examined(flow, x, given, make=make, progress=progress)
+        found = examined(
+            flow,
+            x,
+            given,
+            make=make,
+            progress=progress,
+            compare=lambda own, rows, context: comparisons_of(own, rows, context, None, progress),
+            names=lambda i: describe_values(table, i),
+        )
         return with_findings(found, data_findings(table)), f"rows of {data}", flow
     if context:
         raise ArgumentError("'context' should be left out without data: it names its columns.")

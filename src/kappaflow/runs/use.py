@@ -9,6 +9,7 @@ import torch
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import Table, load_table
 from kappaflow.data.gaps import refuse_gaps
+from kappaflow.data.problem import describe_values
 from kappaflow.diagnosis import Diagnosis, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
@@ -183,17 +184,29 @@ def examine_run(
     flow = load(folder)
     if data is not None:
         run = read_run(folder)
-        rows = rows_of(finite_table(data, run.columns, run.context_columns), flow)
-        return examined(flow, rows.x, rows.context, progress=progress), f"rows of {data}"
+        return _examined_at(
+            flow, finite_table(data, run.columns, run.context_columns), progress
+        ), f"rows of {data}"
     try:
         tables = tables_again(read_run(folder))
     except KappaflowError:
         said = "samples of the flow (its data was not found as it was)"
         return examined(flow, progress=progress), said
-    rows = rows_of(tables.test, flow)
-    found = examined(flow, rows.x, rows.context, progress=progress)
+    found = _examined_at(flow, tables.test, progress)
     more = stored_findings(folder, tables.warnings)
     return with_findings(found, *more), "held-out rows of the run"
+
+
+def _examined_at(flow: Flow, table: Table, progress: Progress) -> Diagnosis:
+    """Returns the diagnosis at the rows of a table, which findings name with their values."""
+    rows = rows_of(table, flow)
+    return examined(
+        flow,
+        rows.x,
+        rows.context,
+        progress=progress,
+        names=lambda i: describe_values(table, i),
+    )
 
 
 def finite_table(data: str, columns: list[str], context: list[str]) -> Table:
