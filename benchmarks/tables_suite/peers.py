@@ -33,6 +33,8 @@ CLIP_NORM = 5.0
 WARMUP = 0.05
 RESTARTS = 4
 COMPONENTS = (1, 2, 4, 8, 16, 32, 64, 128)
+MIXTURE_ROWS = 20_000  # at most, for the choice among mixtures
+MIXTURE_SEARCH = 0.6  # of the time, where there are more rows
 FLOORS = (1e-6, 1e-4)  # added to the variances of a mixture of standardized columns
 
 
@@ -261,30 +263,52 @@ def gaussian(parts: Parts, seconds: float, seed: int) -> Fitted:
 def mixture(parts: Parts, seconds: float, seed: int) -> Fitted:
     """Fits mixtures of Gaussians with full covariances, and keeps the one with the lowest BIC.
 
+    Each number of components gets a share of the time in proportion to it, since that is how the
+    cost grows; what a converged fit leaves goes to the larger ones. Of many rows, the choice is
+    made on some, and the chosen mixture is then fitted to all.
+
     Args:
         parts: Standardized rows; only training rows are used.
-        seconds: Limit of processor time. Larger mixtures are left out when it is over.
+        seconds: Limit of processor time.
         seed: Of the starts.
 
     Returns:
         The density.
     """
-    start, tried = process_time(), {}
-    best, best_score, longest = None, math.inf, 0.0
-    for number in COMPONENTS:
-        for floor in FLOORS:
-            before = process_time()
-            left = seconds - (before - start)
-            if best is not None and (2 * longest > left or number > len(parts.train) // 2):
-                continue
-            model = _mixture_within(parts.train, number, floor, left, seed)
-            score = model.bic(parts.train)
-            longest = process_time() - before
-            tried[f"{number} at {floor:g}"] = round(score)
-            if score < best_score:
-                best, best_score = model, score
+    start, rows = process_time(), parts.train
+    some = rows[:MIXTURE_ROWS]
+    searching = seconds if len(some) == len(rows) else MIXTURE_SEARCH * seconds
+    choices = [
+        (number, floor)
+        for number, floor in product(COMPONENTS, FLOORS)
+        if number <= len(some) // 2
+    ]
+    best, best_score, tried = None, math.inf, {}
+    for place, (number, floor) in enumerate(choices):
+        now = process_time()
+        left = start + searching - now
+        if best is not None and left < 0.02 * searching:
+            break
+        share = left * number / sum(other for other, _ in choices[place:])
+        model = GaussianMixture(
+            number, reg_covar=floor, random_state=seed, warm_start=True, max_iter=4
+        )
+        _iterate(model, some, now + share)
+        score = _bic(model, some, len(rows))
+        tried[f"{number} at {floor:g}"] = round(score)
+        if best is None or score < best_score:
+            best, best_score = model, score
     if best is None:
         raise ValueError("no mixture could be fitted.")
+    if len(some) < len(rows):
+        before = process_time()
+        best.score(some)
+        step = (
+            6 * (process_time() - before) * len(rows) / len(some)
+        )  # an E, an M and a last E step
+        best.set_params(max_iter=1)
+        if process_time() + step < start + seconds:
+            _iterate(best, rows, start + seconds)
     details = {
         "components": best.n_components,
         "reg_covar": best.reg_covar,
@@ -294,19 +318,23 @@ def mixture(parts: Parts, seconds: float, seed: int) -> Fitted:
     return Fitted(best.score_samples, None, details)
 
 
-def _mixture_within(rows: np.ndarray, number: int, floor: float, seconds: float, seed: int) -> Any:  # noqa: ANN401
-    """Returns a fitted mixture, stopped after some iterations where the time is over."""
-    start = process_time()
-    model = GaussianMixture(
-        number, reg_covar=floor, random_state=seed, warm_start=True, max_iter=10
-    )
+def _bic(model: GaussianMixture, some: np.ndarray, rows: int) -> float:
+    """Returns the BIC of all rows, where the likelihood of some stands for that of all."""
+    fitted = -2 * model.score(some) * rows
+    penalty = model.bic(some) + 2 * model.score(some) * len(some)
+    return fitted + penalty * math.log(rows) / math.log(len(some))
+
+
+def _iterate(model: GaussianMixture, rows: np.ndarray, until: float) -> None:
+    """Fits until it converges, or until the processor time of this process reaches a limit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for _ in range(50):
+        for _ in range(100):
+            before = process_time()
             model.fit(rows)
-            if model.converged_ or process_time() - start > 0.5 * seconds:
+            now = process_time()
+            if model.converged_ or now + (now - before) > until:
                 break
-    return model
 
 
 def _peer(fit: Callable[..., Fitted], *arguments: str) -> Peer:
