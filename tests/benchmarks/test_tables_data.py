@@ -41,6 +41,7 @@ def test_magic_is_split_the_same_way_in_every_call(data):
     assert digest[:16] == "a3cbd954bf78d2a0"
 
 
+@pytest.mark.slow
 @needs_packages
 def test_every_table_is_fit_for_densities(data):
     """Sizes are as promised, no column is constant, dependent or repeats a value often."""

@@ -191,3 +191,25 @@ def test_a_small_comparison_runs_end_to_end_and_resumes(benchmark, tmp_path, mon
     before = file.read_text()
     command.tables(**options)
     assert file.read_text() == before
+
+
+def test_our_density_is_that_of_standardized_rows(benchmark, monkeypatch):
+    """Means, deviations and the log-determinant of the change of units are right."""
+    import kappaflow as kf
+
+    ours, fitted = benchmark("tables_suite.ours"), benchmark("tables_suite.fitted")
+    data = benchmark("tables_suite.data")
+    mean, deviation = np.array([5.0, -300.0]), np.array([0.1, 40.0])
+    rows = np.random.default_rng(0).normal(size=(300, 2))
+    rows = mean + deviation * (rows - rows.mean(0)) / rows.std(0)
+    scale, shift = (-np.log(deviation)).tolist(), (-mean / deviation).tolist()
+    affine = kf.ElementwiseAffine(2, log_scale=scale, shift=shift)
+    default = benchmark("tables_suite.default_flow").Default
+    found = default(kf.Flow(kf.StandardNormal(2), affine), steps=0, chosen="affine")
+    monkeypatch.setattr(ours, "default_flow", lambda *given: found)
+    parts = data.Parts(rows, rows[:100], rows[100:200], ("a", "b"))
+    density = ours.kappaflow_default(parts, 1.0, 0)
+    z = fitted.standardized(parts).test
+    expected = -0.5 * (z**2).sum(1) - np.log(2 * np.pi)
+    assert density.log_prob(z) == pytest.approx(expected, abs=1e-3)
+    assert fitted.condition_numbers(density, z) == pytest.approx(1.0, abs=1e-5)
