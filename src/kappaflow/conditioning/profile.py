@@ -182,7 +182,7 @@ def profile_at(
     """
 
     def measure(flow: Flow, x: Tensor, context: Tensor | None) -> Extremes:
-        x = flow.units(x)[0]
+        x = flow.standardization(x)[0]
         parts = _linearize(layers_of(flow.core, context), x)
         extremes = _dense_extremes if _forms_matrices(x, len(parts)) else _lanczos_extremes
         return extremes(parts, x, progress)
@@ -193,7 +193,7 @@ def profile_at(
             raise ArgumentError(
                 "'flow' should have a layer behind its standardisation to measure."
             )
-        at, x = x, flow.units(x)[0]
+        at, x = x, flow.standardization(x)[0]
         found = None if _forms_matrices(x, len(layers)) else measure(flow, at, context)
         if found is None or _is_lost(found, x.dtype):
             found = in_float64(measure, flow, at, context, wide=wide)

@@ -57,7 +57,7 @@ def round_trip(
     """
     x, context = checked_points(checked_flow(flow), x, context)
     with measuring(flow):
-        standardised = flow.units(x)[0]
+        standardised = flow.standardization(x)[0]
         layers = layers_of(flow.core, context)
         latent = latent_points(flow, len(x), context, generator)
         there, back = there_and_back(layers, standardised), back_and_there(layers, latent)

@@ -43,7 +43,7 @@ def set_bounds(flow: Flow, bounds: Sequence[Bound], *, seed: int = 0) -> None:
             f"'bounds' should be left out for a flow made by {described['name']!r}: put a "
             "kappaflow.Domain in front of its chain."
         )
-    if any(bool(getattr(part, "fitted", False)) for part in flow.units):
+    if any(bool(getattr(part, "fitted", False)) for part in flow.standardization):
         raise ArgumentError("'bounds' should be given before a flow is fitted; this one is.")
     texts = [None if domain is None else domain.text for domain in wanted]
     arguments = {**described["arguments"], "bounds": texts}

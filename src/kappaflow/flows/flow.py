@@ -14,6 +14,8 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows.as_torch import FlowDistribution, FlowTransform
 from kappaflow.flows.augment import Augmentation
 from kappaflow.flows.base import Base
+from kappaflow.flows.leading import Standardization, check_first_batch
+from kappaflow.memory import is_transformed
 from kappaflow.registry import register
 
 
@@ -40,6 +42,9 @@ class Flow(nn.Module):
         >>> round(flow.log_prob(torch.zeros(1, 2)).item(), 4)
         -1.8379
     """
+
+    #: Whether no training batch has been looked at yet, for `check_first_batch`.
+    unchecked: bool = True
 
     def __init__(
         self, base: Base, bijection: Bijection, augment: Augmentation | None = None
@@ -94,20 +99,28 @@ class Flow(nn.Module):
         return "bound" if self.augment.has_density else "joint"
 
     @property
-    def units(self) -> Chain:
-        """The leading changes of units (`Standardize`), which conditioning does not count."""
-        return self._chain()[: self._leading()]
+    def standardization(self) -> Standardization:
+        """The first layers, which bring data to mean 0 and deviation 1.
+
+        `flow.standardization.fit(x)` fits them, before a training loop of your own.
+        """
+        return Standardization(self)
+
+    @property
+    def units(self) -> Standardization:
+        """Another name of `standardization`."""
+        return self.standardization
 
     @property
     def domain(self) -> Domain | None:
-        """The domain of the features, where some have one: the first of the `units`."""
+        """The domain of the features, where some have one: the first layer."""
         leading = takewhile(lambda part: part.is_units, self._chain())
         return next((part for part in leading if isinstance(part, Domain)), None)
 
     @property
     def core(self) -> Chain:
-        """The bijection without its `units`: what acts on standardised columns."""
-        return self._chain()[self._leading() :]
+        """The bijection without its `standardization`: what acts on standardized columns."""
+        return self._chain()[len(self.standardization) :]
 
     def log_prob(
         self,
@@ -120,6 +133,9 @@ class Flow(nn.Module):
         """Returns log p(x | context) in nats, in the units of x; exact without an augmentation.
 
         Of a point outside of the domain of its columns, or on an end of it, it is -inf.
+
+        In training mode, a first batch that is far from standardized, or has an absurd log_prob,
+        gives a `DataWarning` with the way out: `flow.standardization.fit(x)` before training.
 
         With an augmentation it is random: log p(x, e) - log q(e | x), whose mean is a lower bound;
         with more samples their importance-weighted mean, a bound that is the tighter the more
@@ -148,13 +164,16 @@ class Flow(nn.Module):
         self._check_samples(samples)
         batch_shape, x, context = self._rows(x, context)
         if self.augment is None:
-            return self.joined_log_prob(x, context).reshape(batch_shape)
-        draws = []
-        for _ in range(samples):
-            e, log_q = self.augment.draw(x, generator=generator)
-            draws.append(self.joined_log_prob(self.augment.join(x, e), context) - log_q)
-        mean = torch.stack(draws).logsumexp(0) - math.log(samples)
-        return mean.reshape(batch_shape)
+            log_prob = self.joined_log_prob(x, context)
+        else:
+            draws = []
+            for _ in range(samples):
+                e, log_q = self.augment.draw(x, generator=generator)
+                draws.append(self.joined_log_prob(self.augment.join(x, e), context) - log_q)
+            log_prob = torch.stack(draws).logsumexp(0) - math.log(samples)
+        if self.unchecked and self.training and log_prob.requires_grad:
+            self._check_first_batch(x, context, log_prob)
+        return log_prob.reshape(batch_shape)
 
     def joint_log_prob(self, x: Tensor, e: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns log p(x, e | context) of points and their augmentations, in nats; exact.
@@ -363,6 +382,13 @@ class Flow(nn.Module):
         log_prob = self.base.log_prob(z, context) - log_det
         return x.reshape(*batch_shape, *self.joint_shape), log_prob.reshape(batch_shape)
 
+    def _check_first_batch(self, x: Tensor, context: Tensor | None, log_prob: Tensor) -> None:
+        """Warns of a first training batch whose log_prob is absurd, where it can be looked at."""
+        if torch.compiler.is_compiling() or is_transformed() or x.is_meta:
+            return
+        self.unchecked = False
+        check_first_batch(self, x, context, log_prob, stacklevel=3)
+
     def _rows(self, x: Tensor, context: Tensor | None) -> tuple[torch.Size, Tensor, Tensor | None]:
         """Returns the batch shape, and x and context as rows of it."""
         event = self.event_shape
@@ -423,7 +449,3 @@ class Flow(nn.Module):
 
     def _chain(self) -> Chain:
         return self.bijection if isinstance(self.bijection, Chain) else Chain([self.bijection])
-
-    def _leading(self) -> int:
-        parts = list(self._chain())
-        return next((i for i, part in enumerate(parts) if not part.is_units), len(parts))

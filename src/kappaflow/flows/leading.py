@@ -1,12 +1,239 @@
-"""What a flow of tables begins with: columns with a domain to the line, then units."""
+"""The first layers of a flow, which bring its data to mean 0 and deviation 1.
 
-from collections.abc import Sequence
+`leading` makes them for a flow of tables. `Standardization` fits them to data, and
+`check_first_batch` warns of a training loop that has forgotten to.
+"""
 
-from kappaflow.bijection import Bijection
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Domain, Standardize
 from kappaflow.domains import Bound, intervals
+from kappaflow.errors import DataError, DataWarning
+from kappaflow.factor import Whiten
+from kappaflow.nets import StandardizeInputs
+
+if TYPE_CHECKING:
+    from kappaflow.flows.flow import Flow
 
 Bounds = Sequence[Bound] | None
+Fitted = Domain | Standardize | StandardizeInputs | Whiten
+
+FAR_MEAN = 10.0  # a batch beyond it, or outside of these deviations, is not standardized
+FAR_DEVIATIONS = 0.05, 20.0
+ABSURD = 50.0  # nats a feature: a point 10 standard deviations from its Gaussian has 51
+
+
+class Standardization(Chain):
+    """The first layers of a flow, which bring its data to mean 0 and deviation 1.
+
+    They are part of the bijection: log_prob is in the units of x as given, fitted or not.
+    Diagnostics leave them out, since a change of units says nothing about conditioning.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        >>> x = 1000 + 5 * torch.randn(256, 2)
+        >>> flow.standardization.fit(x)
+        >>> flow.standardization(x)[0].mean().abs().item() < 1e-4
+        True
+    """
+
+    def __init__(self, flow: "Flow") -> None:
+        chain = flow.bijection if isinstance(flow.bijection, Chain) else [flow.bijection]
+        layers = list(chain)
+        count = next((i for i, part in enumerate(layers) if not part.is_units), len(layers))
+        super().__init__(layers[:count])
+        self._flow = (flow,)  # in a tuple: the flow is no part of its own part
+
+    @property
+    def fitted(self) -> bool:
+        """Whether every layer that takes something from the data has been fitted."""
+        return all(bool(layer.fitted) for layer in self._layers())
+
+    def fit(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Takes means and deviations from training rows; call it before the first step.
+
+        It also fits what else a flow takes from its data: `Whiten` of a flow with
+        start="whiten", padding that follows the data, and the standardization of a context.
+        `kappaflow.fit` does all of this. In a flow that is trained, it changes the density.
+
+        Args:
+            x: Rows, (N, *event), of the flow's type and device: all that there are, or some
+                thousands.
+            context: (N, C) for a conditional flow.
+
+        Raises:
+            ArgumentError: A shape, type or device does not fit.
+            DataError: There are no rows, some are not finite or outside of the domain of their
+                column, or some combination of columns does not vary and cannot be whitened.
+
+        Example:
+            >>> import kappaflow as kf
+            >>> flow = kf.real_nvp(1, context_features=1)
+            >>> flow.standardization.fit(torch.randn(64, 1), 100 + torch.randn(64, 1))
+            >>> flow.standardization.fitted
+            True
+        """
+        (flow,) = self._flow
+        _, x, context = flow._rows(x, context)
+        _check_rows(flow, x, context)
+        for layer in self._layers():
+            layer.fitted.fill_(False)
+        self.fit_new(x, context)
+
+    @torch.no_grad()
+    def fit_new(self, x: Tensor, context: Tensor | None = None) -> None:
+        """Fits what is not fitted yet to rows (N, *event), as `fit` does."""
+        (flow,) = self._flow
+        if flow.augment is not None:
+            flow.augment.fit(x)
+        points = _joined(flow, x)
+        for layer in _first_layers(flow):
+            if not layer.fitted:
+                layer.fit(points)
+            points = layer(points)[0]
+        reading = _context_layer(flow)
+        if reading is not None and context is not None and not reading.fitted:
+            reading.fit(context)
+
+    def _layers(self) -> Iterator[Fitted]:
+        (flow,) = self._flow
+        yield from _first_layers(flow)
+        if flow.augment is not None:
+            yield from (part for part in flow.augment.modules() if isinstance(part, Standardize))
+        reading = _context_layer(flow)
+        if reading is not None:
+            yield reading
+
+
+def _first_layers(flow: "Flow") -> Iterator[Domain | Standardize | Whiten]:
+    for part in flow.bijection if isinstance(flow.bijection, Chain) else [flow.bijection]:
+        if not isinstance(part, Domain | Standardize | Whiten):
+            return
+        yield part
+
+
+def _context_layer(flow: "Flow") -> StandardizeInputs | None:
+    """Returns the layer that standardizes the context, if there is one."""
+    first = flow.bijection.embedding if isinstance(flow.bijection, Chain) else None
+    if isinstance(first, nn.Sequential) and len(first):
+        first = first[0]
+    return first if isinstance(first, StandardizeInputs) else None
+
+
+def _joined(flow: "Flow", x: Tensor) -> Tensor:
+    """Returns points as the bijection takes them; torch's global generator is left alone."""
+    return flow.joined(x, generator=torch.Generator().manual_seed(0))
+
+
+def _check_rows(flow: "Flow", x: Tensor, context: Tensor | None) -> None:
+    """Refuses rows that have no mean and deviation."""
+    for name, rows in (("x", x), ("context", context)):
+        if rows is None:
+            continue
+        if not len(rows):
+            raise DataError(f"'{name}' should hold at least one row to fit to, got none.")
+        bad = ~rows.flatten(1).isfinite().all(1)
+        if bad.any():
+            raise DataError(
+                f"'{name}' should hold finite numbers to fit to, got nan or inf in "
+                f"{int(bad.sum()):,} of {len(rows):,} rows."
+            )
+    if flow.domain is not None:
+        outside = flow.domain.outside(_joined(flow, x))
+        if outside.any():
+            raise DataError(
+                f"'x' should lie in the domain of its columns, got {int(outside.sum()):,} of "
+                f"{len(x):,} rows outside of it."
+            )
+
+
+def check_first_batch(
+    flow: "Flow", x: Tensor, context: Tensor | None, log_prob: Tensor, stacklevel: int
+) -> None:
+    """Warns if a first training batch shows that the standardization was forgotten.
+
+    Args:
+        flow: In training mode.
+        x: The batch, (B, *event).
+        context: (B, C), or None.
+        log_prob: What the flow makes of it, (B,).
+        stacklevel: As `warnings.warn` takes it, from here.
+    """
+    if not len(x):
+        return
+    with torch.no_grad():
+        message = None if flow.standardization.fitted else _far(flow, x, context)
+        message = message or _absurd(flow, log_prob)
+    if message is not None:
+        warnings.warn(message, DataWarning, stacklevel=stacklevel + 1)
+
+
+def _far(flow: "Flow", x: Tensor, context: Tensor | None) -> str | None:
+    """Returns which column of a batch is far from standardized, if one is."""
+    points = _joined(flow, x)
+    for layer in _first_layers(flow):
+        if isinstance(layer, Standardize) and not layer.fitted:
+            found = _far_column(points[:, : layer.features - layer.padding], set(layer.left))
+            if found is not None:
+                return _forgotten("column", found, conditional=context is not None)
+        points = layer(points)[0]
+    reading = _context_layer(flow)
+    if reading is None or reading.fitted or context is None:
+        return None
+    found = _far_column(context, set())
+    return None if found is None else _forgotten("context column", found, conditional=True)
+
+
+def _far_column(x: Tensor, left: set[int]) -> tuple[int, float, float] | None:
+    """Returns number, mean and deviation of the first column that is far from standardized."""
+    rows = x.double().movedim(1, -1).flatten(0, -2)
+    means, deviations = rows.mean(0).tolist(), rows.std(0, correction=0).tolist()
+    low, high = FAR_DEVIATIONS
+    for i, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
+        if i in left or not math.isfinite(mean):
+            continue
+        # A batch may hold one value of a column only, which says nothing about its scale.
+        if abs(mean) > FAR_MEAN or (deviation > 0 and not low <= deviation <= high):
+            return i, mean, deviation
+    return None
+
+
+def _forgotten(what: str, found: tuple[int, float, float], *, conditional: bool) -> str:
+    number, mean, deviation = found
+    call = "flow.standardization.fit(x, context)" if conditional else "flow.standardization.fit(x)"
+    return (
+        f"the standardization of this flow is not fitted, and {what} {number} (counted from 0) of "
+        f"the first training batch has mean {mean:.3g} and standard deviation {deviation:.3g}: "
+        f"call {call} with the training rows before the first step, or train with kappaflow.fit."
+    )
+
+
+def _absurd(flow: "Flow", log_prob: Tensor) -> str | None:
+    """Returns what is wrong with the log_prob of a first batch, if something is."""
+    bad = int((~log_prob.isfinite()).sum())
+    if bad:
+        outside = " and for values outside of their domain" if flow.domain is not None else ""
+        return (
+            f"log_prob is not finite in {bad:,} of the {len(log_prob):,} rows of the first "
+            f"training batch: look for missing or infinite values{outside}."
+        )
+    mean = log_prob.double().mean().item()
+    each = mean / math.prod(flow.event_shape)
+    if each >= -ABSURD:
+        return None
+    return (
+        f"log_prob of the first training batch is {mean:.3g} nats on average, {each:.3g} a "
+        "feature, which is absurdly low: compare the batch with the rows that "
+        "flow.standardization.fit was called with, and look for outliers."
+    )
 
 
 def leading(

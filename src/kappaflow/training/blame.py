@@ -19,7 +19,7 @@ def blame(flow: Flow, rows: Rows) -> str:
     The first layer that turns finite values into others; if the values are finite, the last layer
     whose gradient is not, since gradients travel from the latent to the data.
     """
-    x = flow.units(joined_points(flow, rows.x))[0]
+    x = flow.standardization(joined_points(flow, rows.x))[0]
     if not torch.isfinite(x).all():
         return "the data"
     layers = layers_of(flow.core, rows.context)

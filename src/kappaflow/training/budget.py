@@ -96,7 +96,7 @@ class ConditionBudget:
         aim = self.log_budget + self.price.shift
         with evaluation_mode(self.flow):
             with torch.no_grad():
-                x = self.flow.units(self.flow.joined(few.x))[0]
+                x = self.flow.standardization(self.flow.joined(few.x))[0]
                 found = stretched(self.flow.core.linearize(x, few.context), x)
             self._follow(found.log_condition_number - aim)
             near = found.log_condition_number > aim - REACH * SOFTNESS

@@ -69,7 +69,7 @@ def units_log_det(flow: Flow) -> float:
     if flow.domain is not None:
         return -flow.domain.deviation.double().log().sum().item()
     point = torch.zeros(1, *flow.joint_shape, dtype=flow.dtype, device=flow.device)
-    return flow.units(point)[1].double().item()
+    return flow.standardization(point)[1].double().item()
 
 
 def likelihood_figures(flow: Flow, rows: AnyRows) -> dict[str, float]:
@@ -117,7 +117,7 @@ def conditioning_figures(
     spent on measuring. Condition numbers that are measured already are taken as they are.
     """
     few = rows.at(slice(0, max(4, min(64, 2048 // math.prod(flow.event_shape)))))
-    standardised = flow.units(joined_points(flow, few.x))[0]
+    standardised = flow.standardization(joined_points(flow, few.x))[0]
     finite = torch.isfinite(standardised).flatten(1).all(dim=1)
     if not finite.any():
         return dict.fromkeys(CONDITIONING, float("nan")) | (condition or {})
@@ -144,7 +144,7 @@ def condition_numbers(flow: Flow, rows: AnyRows) -> Tensor:
     at_once = max(1, NUMBERS_OF_MATRICES // math.prod(flow.joint_shape))
     for start in range(0, len(rows), at_once):
         part = rows.at(slice(start, start + at_once))
-        x = flow.units(joined_points(flow, part.x))[0]
+        x = flow.standardization(joined_points(flow, part.x))[0]
         finite = torch.isfinite(x).flatten(1).all(dim=1)
         found = torch.full((len(x),), torch.nan, dtype=torch.float64)
         if finite.any():

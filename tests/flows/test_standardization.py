@@ -1,0 +1,198 @@
+"""A flow's standardization: fitted by hand, and a warning for a loop that has forgotten it."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.errors import DataWarning
+
+
+def raw(n=256, features=3):
+    """Returns rows in raw units: means of 1000 and deviations from 0.01 to 1000."""
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.tensor([1e-2, 1.0, 1e3])[:features]
+    return 1000 + torch.randn(n, features, generator=generator) * scales
+
+
+def flow_of(features=3, **options):
+    """Returns a small flow in training mode."""
+    return kf.real_nvp(features, **{"depth": 2, "hidden": (4,), **options})
+
+
+def losses(flow, x, context=None):
+    """Returns the losses of a loop of a user's own."""
+    optimizer, found = torch.optim.Adam(flow.parameters(), lr=1e-3), []
+    for at in range(0, len(x), 64):
+        rows = slice(at, at + 64)
+        loss = -flow.log_prob(x[rows], None if context is None else context[rows]).mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(loss.item())
+    return found
+
+
+def test_a_forgotten_standardization_is_warned_of_once_with_the_way_out():
+    """The warning names column, mean and call at the user's line; the next batch is quiet."""
+    flow, x = flow_of(), raw()
+    with pytest.warns(DataWarning) as caught:
+        losses(flow, x)
+    assert len(caught) == 1
+    assert caught[0].filename == __file__
+    assert str(caught[0].message) == (
+        "the standardization of this flow is not fitted, and column 0 (counted from 0) of the "
+        "first training batch has mean 1e+03 and standard deviation "
+        f"{x[:64, 0].double().std(correction=0):.3g}: call flow.standardization.fit(x) with the "
+        "training rows before the first step, or train with kappaflow.fit."
+    )
+
+
+def test_a_loop_after_fit_is_quiet_and_starts_at_the_loss_of_a_gaussian():
+    """The way out of the warning works: the start is that of standardized data."""
+    flow, x = flow_of(), raw()
+    assert not flow.standardization.fitted
+    flow.standardization.fit(x)
+    assert flow.standardization.fitted
+    z = flow.standardization(x)[0].detach().double()
+    torch.testing.assert_close(z.mean(0), torch.zeros(3).double(), atol=1e-2, rtol=0)
+    torch.testing.assert_close(z.std(0), torch.ones(3).double(), atol=1e-2, rtol=0)
+    assert losses(flow, x)[0] < 10
+    assert type(flow.units) is type(flow.standardization)
+
+
+def test_other_rows_fitted_again_replace_the_first_ones():
+    """`fit` is explicit, so that a second call counts; `kf.fit` keeps what is fitted."""
+    flow = flow_of(1)
+    flow.standardization.fit(torch.tensor([[0.0], [2.0]]))
+    flow.standardization.fit(torch.tensor([[10.0], [30.0]]))
+    assert flow.standardization(torch.tensor([[40.0]]))[0].item() == 2.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kf.fit(flow, 20 + torch.randn(64, 1), max_epochs=1)
+    assert flow.standardization(torch.tensor([[40.0]]))[0].item() == 2.0
+
+
+WITH_MORE = {
+    "padding": {"padding": 1},
+    "copies as padding": {"padding": kf.CopyPad(3, 2)},
+    "bounds": {"bounds": ["positive", None, None]},
+    "circle": {"bounds": [None, None, "circular:-1e5,1e5"]},
+    "whiten": {"start": "whiten"},
+    "whiten and padding": {"start": "whiten", "padding": 2},
+}
+
+
+@pytest.mark.parametrize("name", WITH_MORE)
+def test_every_kind_of_start_warns_until_it_is_fitted(name):
+    """Padding, domains and whitening are fitted by the same call."""
+    flow, x = flow_of(**WITH_MORE[name]), raw()
+    other = copy.deepcopy(flow)
+    with pytest.warns(DataWarning, match=r"standardization.fit\(x\)"):
+        losses(flow, x)
+    other.standardization.fit(x)
+    assert all(bool(part.fitted) for part in other.modules() if hasattr(part, "fitted"))
+    assert losses(other, x)[0] < 15
+
+
+def test_the_context_is_part_of_it():
+    """Rows that are standardized with a context that is not: the call has both arguments."""
+    x, context = torch.randn(256, 2), 1e4 + torch.randn(256, 1)
+    flow = flow_of(2, context_features=1)
+    fitted = copy.deepcopy(flow)
+    with pytest.warns(DataWarning, match=r"context column 0 .*flow.standardization.fit\(x, context\)"):
+        losses(flow, x, context)
+    fitted.standardization.fit(x, context)
+    losses(fitted, x, context)
+    with pytest.raises(kf.ArgumentError, match="'context' should be given, with 1 columns"):
+        fitted.standardization.fit(x)
+
+
+def test_an_absurd_log_prob_after_fit_is_warned_of():
+    """Other rows than those that were fitted to, missing values, and points outside a domain."""
+    for rows, message in (
+        (torch.randn(64, 3) * 100, "log_prob of the first .* nats on average, .* a feature"),
+        (torch.full((64, 3), torch.nan), "not finite in 64 of the 64 rows .* missing"),
+    ):
+        flow = flow_of()
+        flow.standardization.fit(torch.randn(64, 3))
+        with pytest.warns(DataWarning, match=message):
+            losses(flow, rows)
+    flow, x = flow_of(bounds=["positive", None, None]), torch.rand(64, 3)
+    flow.standardization.fit(x)
+    with pytest.warns(DataWarning, match="not finite in 64 .* outside of their domain"):
+        losses(flow, -x)
+
+
+def test_nothing_is_warned_of_where_there_is_no_training():
+    """Scoring, evaluation mode, and standardized data are quiet; so are constant columns."""
+    flow = flow_of()
+    with torch.no_grad():
+        flow.log_prob(raw())
+    flow.eval().log_prob(raw())
+    flow.train()
+    losses(flow, torch.cat((torch.randn(64, 2), torch.zeros(64, 1)), 1))
+    assert not flow.unchecked
+    flow_of().log_prob(torch.zeros(0, 3)).sum().backward()
+
+
+def test_functional_transforms_leave_the_batch_alone():
+    """Values under `torch.func` cannot be looked at."""
+    flow = flow_of()
+    parameters = dict(flow.named_parameters())
+
+    def loss(values, row):
+        return torch.func.functional_call(
+            Scored(flow), {f"flow.{k}": v for k, v in values.items()}, row
+        )
+
+    grads = torch.func.vmap(torch.func.grad(loss), (None, 0))(parameters, raw(8))
+    assert all(grad.shape[0] == 8 for grad in grads.values())
+
+
+class Scored(torch.nn.Module):
+    """The negative log_prob of one row, as a module."""
+
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, row):
+        return -self.flow.log_prob(row[None])[0]
+
+
+def test_a_compiled_or_exported_log_prob_has_no_check():
+    """The check branches on values, which no graph can do."""
+    couplings = [kf.AffineCoupling(kf.Partition.half(3), kf.MLP(1, 4, (4,)), memory="store")]
+    flow = kf.Flow(kf.StandardNormal(3), kf.Chain([kf.Standardize(3), *couplings]))
+    program = torch.export.export(Scored(flow), (torch.randn(3),))
+    assert program.module()(torch.zeros(3)).shape == ()
+    compiled = torch.compile(flow.log_prob, backend="eager", fullgraph=True)
+    compiled(raw(8)).sum().backward()
+    assert flow.unchecked
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (torch.zeros(0, 3), "at least one row to fit to, got none"),
+        (torch.tensor([[0.0, 1.0, torch.inf]]), "finite numbers to fit to, .* in 1 of 1 rows"),
+        (torch.zeros(4, 2), r"shape \(..., 3\), got \(4, 2\)"),
+        (torch.zeros(4, 3, dtype=torch.float64), r"convert it with x.to\(flow.dtype\)"),
+    ],
+)
+def test_rows_without_mean_and_deviation_are_refused(rows, message):
+    """Each with one sentence, and the flow stays as it was."""
+    flow = flow_of()
+    with pytest.raises(kf.KappaflowError, match=message):
+        flow.standardization.fit(rows)
+    assert not flow.standardization.fitted
+
+
+def test_rows_outside_of_a_domain_are_refused():
+    """As kf.fit refuses them."""
+    flow = flow_of(bounds=["positive", None, None])
+    with pytest.raises(kf.DataError, match="domain of its columns, got 2 of 2 rows outside"):
+        flow.standardization.fit(-torch.ones(2, 3))
