@@ -1,10 +1,27 @@
 """The processes of one training, as torchrun starts them: how many, and which is this one."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_working_alone = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """A context in which this process works as if torchrun had started no other."""
+    global _working_alone
+    before, _working_alone = _working_alone, True
+    try:
+        yield
+    finally:
+        _working_alone = before
 
 
 def ranks() -> int:
     """Returns how many processes torchrun started on all machines; 1 without it."""
+    if _working_alone:
+        return 1
     return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
 
 

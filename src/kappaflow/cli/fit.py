@@ -45,7 +45,7 @@ def fit(
         "jet",
     ]
     | None = None,
-    pilot_s: float = 60.0,
+    search_time: float = 60.0,
     depth: Whole | None = None,
     hidden: Wholes | None = None,
     scale_bound: float | None = None,
@@ -55,7 +55,7 @@ def fit(
     padding: Whole | None = None,
     padding_kind: Literal["gaussian", "uniform", "zero", "copy", "learned"] | None = None,
     padding_scale: float | None = None,
-    max_epochs: Whole = 60,
+    max_epochs: Whole | None = None,
     max_time_s: float | None = None,
     batch_size: Whole | None = None,
     learning_rate: float | None = None,
@@ -87,11 +87,11 @@ def fit(
         Of tables real_nvp (affine couplings), nice (additive couplings), spline (couplings by
         rational-quadratic splines), planar, radial, invertible_network (linear layers and leaky
         ReLU), or a flow of zuko; of images glow (the default), real_nvp_image or jet. For a table
-        real_nvp or spline, and the depth, are chosen by a pilot if nothing is said of the model;
-        if something is, such as --depth, it is real_nvp.
-    pilot_s
-        Seconds that the pilot may take before it begins no other training; 0 for none, and
-        real_nvp.
+        the default is to search: short trainings of affine and spline couplings race, and the
+        winner trains on. Any option of the model, such as --depth, gives real_nvp instead.
+    search_time
+        Time budget of the model search, in seconds of the processor; 0 skips it. A search never
+        takes more than a quarter of --max-time-s or of --max-epochs.
     depth
         Number of couplings (16; of jet too, 8 up to 16 x 16), of planar or radial maps (8), of
         linear layers of an invertible_network (4), or of transforms of zuko (5 of maf and nsf, 3
@@ -119,15 +119,17 @@ def fit(
         Standard deviation of gaussian (1) and of the noise of copy (0.1; with 0 there is no
         likelihood), half the width of uniform (1).
     max_epochs
-        Most passes over the training rows.
+        Most passes over the training rows, the search included (as many as make 2,000 to 12,000
+        steps; images 60).
     max_time_s
-        Seconds after which training ends.
+        Seconds after which training ends, the search included. The learning rate falls to zero
+        at whichever limit comes first.
     batch_size
         Rows a step (512; 64 images), of all processes together where torchrun starts several.
     learning_rate
         Highest learning rate (5e-3; of images 2e-3).
     patience
-        Epochs without improvement after which training ends.
+        Epochs without improvement after which training ends (30, or 500 steps if that is more).
     precision
         bf16 or fp16 trains with the products of the conditioners in bfloat16 or float16; scores,
         samples and reports are in full precision all the same.
@@ -185,7 +187,7 @@ def fit(
         if wants_images:
             fit_images(data, model or IMAGES[0], recipe, images, **common)
         else:
-            fit_table(data, model, recipe, tables, pilot_s=pilot_s, **common)
+            fit_table(data, model, recipe, tables, search_time=search_time, **common)
 
 
 def _listening(folder: Path | None) -> list[Any]:

@@ -20,7 +20,7 @@ from kappaflow.cli.table_options import (
 from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from kappaflow.runs import Model, Pilot, RunSummary
+    from kappaflow.runs import Model, ModelSearch, RunSummary
     from kappaflow.runs.stored import Result
 
 WHAT = {
@@ -36,7 +36,7 @@ def fit_table(
     recipe: dict[str, Any],
     options: TableOptions,
     *,
-    pilot_s: float,
+    search_time: float,
     out: Path,
     device: str | None,
     seed: int,
@@ -65,7 +65,7 @@ def fit_table(
             bounds=options.bounds,
             on_disk=options.on_disk,
         ),
-        _model(model, recipe, options, pilot_s),
+        _model(model, recipe, options, search_time),
         out,
         device=device,
         progress=progress,
@@ -81,20 +81,19 @@ def fit_table(
 
 
 def _model(
-    model: str | None, recipe: dict[str, Any], options: TableOptions, pilot_s: float
-) -> "Model | Pilot":
-    """Returns the model, or a pilot where nothing was said of it."""
-    from kappaflow.runs import Model, Pilot
+    model: str | None, recipe: dict[str, Any], options: TableOptions, search_time: float
+) -> "Model | ModelSearch":
+    """Returns the model, or a search where no option names anything of the model."""
+    from kappaflow.runs import Model, ModelSearch
 
-    if pilot_s < 0:
-        raise ArgumentError(f"'pilot_s' should be 0 or more seconds, got {pilot_s:g}.")
+    if search_time < 0:
+        raise ArgumentError(f"'search_time' should be 0 or more seconds, got {search_time:g}.")
     arguments = _arguments(model or DEFAULT, recipe, options)
     own = {**recipe, **_own(options)}
     said = [name for name, value in own.items() if value is not None and name not in OF_ANY]
-    if model is not None or said or not pilot_s:
+    if model is not None or said:
         return Model(model or DEFAULT, arguments)
-    del arguments["depth"]
-    return Pilot(arguments, pilot_s)
+    return ModelSearch(given_of(DEFAULT, own, OF_MODELS), search_time)
 
 
 def _own(options: TableOptions) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import Permutation
+from kappaflow.bijections import Gaussianize, Permutation
 from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.bijections.mixing import check_form, mixing_layer
 from kappaflow.errors import ArgumentError
@@ -22,7 +22,7 @@ from kappaflow.flows.reading import reading
 from kappaflow.partition import Partition, shuffled
 from kappaflow.stack import CouplingStack
 
-STARTS = ("identity", "whiten")
+STARTS = ("identity", "whiten", "gaussianize")
 PARTITIONS = ("half", "alternating", "random", "random-half")
 UNMIXED = ("random", "random-half")  # these mix by themselves
 
@@ -88,7 +88,9 @@ def coupling_flow(
             Permutation.random(joint, seed=seed + layer).index.tolist() for layer in layers
         ]
     run: list[Bijection] = []
-    if one_of("start", start, STARTS) == "whiten" and joint > 1:
+    if one_of("start", start, STARTS) == "gaussianize":
+        run.append(Gaussianize(joint, padding=extra))
+    if start != "identity" and joint > 1:
         _check_varies(added)
         run.append(Whiten(joint))
     if layers:

@@ -8,7 +8,7 @@ from kappaflow.runs.fit_images import ImageRunSummary, fit_image_run
 from kappaflow.runs.fix_code import lines_for
 from kappaflow.runs.image_job import ImageSource
 from kappaflow.runs.job import Source
-from kappaflow.runs.pilot import Pilot
+from kappaflow.runs.model_search import ModelSearch
 from kappaflow.runs.recipes import Model
 from kappaflow.runs.rewrite import RewrittenRun, rewrite_run
 from kappaflow.runs.stored import is_image_run, is_unfinished_run
@@ -23,7 +23,7 @@ __all__ = [
     "ImageRunSummary",
     "ImageSource",
     "Model",
-    "Pilot",
+    "ModelSearch",
     "RewrittenRun",
     "RunSummary",
     "Source",

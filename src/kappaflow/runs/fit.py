@@ -12,12 +12,11 @@ from kappaflow.conditioning import layers_of
 from kappaflow.data.domains import Domains
 from kappaflow.errors import ArgumentError
 from kappaflow.locking import locked
-from kappaflow.ranks import ranks
 from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.job import Source, Tables, tables_for
 from kappaflow.runs.judged import judged
-from kappaflow.runs.pilot import Pilot, chosen_before, pilot
+from kappaflow.runs.model_search import ModelSearch, chosen_before, search_model
 from kappaflow.runs.recipes import COUPLINGS, Model, build_flow, is_one_feature, with_bounds
 from kappaflow.runs.stored import Result, read_finished
 from kappaflow.storage import write_bytes
@@ -48,7 +47,7 @@ class RunSummary:
 
 def fit_run(
     source: Source,
-    model: Model | Pilot,
+    model: Model | ModelSearch,
     out: str | Path,
     *,
     device: str | None = None,
@@ -61,7 +60,7 @@ def fit_run(
 
     Args:
         source: Where the rows come from.
-        model: The recipe, or a pilot, which chooses it; what it chose is kept in the folder.
+        model: The recipe, or a search that chooses one; its choice is stored in the folder.
         out: The run folder; an interrupted run goes on, a finished one is not repeated.
         device: Where to train, "cpu" (if left out) or "cuda".
         progress: Show a progress bar; on a terminal only if left out.
@@ -80,19 +79,16 @@ def fit_run(
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
     checked = checked_settings(**settings)
-    choice, about = None, {"source": asdict(source)}
-    if isinstance(model, Pilot):
-        choice = chosen_before(folder)
-        if choice is None and ranks() > 1:
-            raise ArgumentError(
-                "'model' should be named under torchrun, such as --model spline: a pilot, which "
-                "chooses one, trains in one process."
-            )
+    start, about = None, {"source": asdict(source)}
     with locked(folder), tables_for(source, folder, device, progress) as tables:
-        if isinstance(model, Pilot):
-            choice = choice or pilot(tables, model, checked, device=device, progress=progress)
-            model, about["pilot"] = choice.model, choice.model_dump(mode="json")
-            tables = replace(tables, notes=(*tables.notes, choice.in_words()))
+        if isinstance(model, ModelSearch):
+            choice = of_first(lambda: chosen_before(folder))
+            if choice is None:
+                choice, start = search_model(
+                    tables, model, checked, device=device, progress=progress
+                )
+            model, about["model_search"] = choice.model, choice.model_dump(mode="json")
+            tables = replace(tables, notes=(*tables.notes, str(choice)))
         tables = _with_note(model, tables, checked.condition_budget)
         tables = replace(tables, notes=(*tables.notes, *_of_circles(model, tables.domains)))
         for note in tables.notes:
@@ -109,6 +105,7 @@ def fit_run(
             progress=progress,
             about=about,
             callbacks=callbacks,
+            start=start,
         )
         result.flow.cpu()  # where rows are measured, wherever it was trained
 

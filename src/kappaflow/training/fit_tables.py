@@ -15,7 +15,7 @@ from kappaflow.training.engine import engine
 from kappaflow.training.mapped_rows import MappedRows
 from kappaflow.training.rows import refuse_collapsed, refuse_outside, rows_of
 from kappaflow.training.settings import Settings
-from kappaflow.training.trained import FitResult, trained
+from kappaflow.training.trained import FitResult, State, trained
 
 
 def fit_tables(
@@ -29,6 +29,7 @@ def fit_tables(
     progress: bool | None = None,
     about: dict[str, Any] | None = None,
     callbacks: Sequence[Callback] = (),
+    start: State | None = None,
 ) -> FitResult:
     """Does what `fit` does with tables that are prepared and split already.
 
@@ -42,6 +43,7 @@ def fit_tables(
         progress: Show a progress bar; on a terminal only if left out.
         about: What else config.json should say of the run: where the tables came from.
         callbacks: Are told of each epoch.
+        start: Where a training without a checkpoint begins, as a model search leaves it.
 
     Returns:
         The result, without notes.
@@ -73,4 +75,5 @@ def fit_tables(
         progress=progress,
         asked=asked,
         callbacks=callbacks,
+        start=start,
     )

@@ -32,11 +32,13 @@ from kappaflow.training.measure import (
 )
 from kappaflow.training.precision import lowered_scale, restore_scale, scale_state
 from kappaflow.training.rows import AnyRows, Rows
-from kappaflow.training.settings import Settings
-from kappaflow.training.stepping import clipped_step, optimizer_of
+from kappaflow.training.settings import MEASUREMENTS, Settings
+from kappaflow.training.stepping import clipped_step, learning_rate_at, optimizer_of
 from kappaflow.training.within import within_budget
 
 Figures = dict[str, Any]
+CLOCK_EVERY = 10  # steps between two looks at the clock, where there is a time limit
+RISE = 100  # steps over which the learning rate rises where models race
 
 
 @dataclass
@@ -45,6 +47,10 @@ class Progress:
 
     epoch: int = 0
     step: int = 0
+    start_epoch: int = 0
+    start_step: int = 0
+    start_s: float = 0.0
+    steps_of_others: int = 0
     updates: int = 0
     best_nll: float = float("inf")
     best_epoch: int = 0
@@ -107,17 +113,45 @@ class Training:
         self.start = {} if settings.condition_budget is None else self.best
         self.progress, self.history = Progress(), list[Figures]()
         self.steps_per_epoch = -(-len(train) // settings.batch_size)
-        self.steps = self.steps_per_epoch * settings.max_epochs
+        self.epochs = settings.epochs(self.steps_per_epoch)
+        self.patience = settings.epochs_of_patience(self.steps_per_epoch)
+        self.steps = self.steps_per_epoch * self.epochs
+        self.racing = False
+        self._measured_at = 0.0
+        self._epoch_started, self._time_used = time.perf_counter(), 0.0
         self.budget = self._budget()
 
     def run(self, after_epoch: Callable[[Figures], None]) -> str:
         """Returns what ended the training: "max_epochs", "max_time_s" or "patience"."""
         while (reason := self._finished()) is None:
-            started = time.perf_counter()
+            self._epoch_started = time.perf_counter()
             train_nll = self._epoch()
             self.progress.epoch += 1
-            after_epoch(self._measured(train_nll, started))
+            after_epoch(self._measured(train_nll))
+            self._epoch_started = time.perf_counter()
         return reason
+
+    def race(self, seconds: float) -> float:
+        """Trains for so many seconds of processor time, at the highest learning rate.
+
+        Args:
+            seconds: At least one step is taken, and at most `patience` epochs without improvement.
+
+        Returns:
+            The validation NLL of the best weights so far, in the units of the data.
+        """
+        self.racing, started = True, time.process_time()
+        progress = self.progress
+        while progress.epoch - progress.best_epoch < self.patience:
+            self._epoch_started = time.perf_counter()
+            train_nll = self._epoch(until=started + seconds)
+            progress.epoch += 1
+            self._measured(train_nll)
+            self._epoch_started = time.perf_counter()
+            if time.process_time() - started >= seconds:
+                break
+        self.racing = False
+        return progress.best_nll
 
     def load_best(self) -> None:
         """Puts the best weights into the flow."""
@@ -163,15 +197,55 @@ class Training:
         return ConditionBudget(asked, self.flow, self.progress.price, self.steps)
 
     def _finished(self) -> str | None:
-        progress, settings = self.progress, self.settings
-        if progress.epoch - progress.best_epoch >= settings.patience:
+        progress = self.progress
+        if progress.epoch - max(progress.best_epoch, progress.start_epoch) >= self.patience:
             return "patience"
-        if settings.max_time_s is not None and progress.time_s >= settings.max_time_s:
+        if of_first(self._time_share) >= 1:
             return "max_time_s"
-        return "max_epochs" if progress.epoch >= settings.max_epochs else None
+        used = progress.steps_of_others // self.steps_per_epoch
+        return "max_epochs" if progress.epoch + used >= self.epochs else None
 
-    def _epoch(self) -> float:
-        """Returns the mean training NLL of the steps of an epoch, skipped ones left out."""
+    def _time_share(self) -> float:
+        """Returns the share of `max_time_s` that is used up; 0 without such a limit."""
+        if self.settings.max_time_s is None:
+            return 0.0
+        progress, limit = self.progress, self.settings.max_time_s
+        elapsed = progress.time_s + time.perf_counter() - self._epoch_started
+        left = max(limit - progress.start_s, 1e-9)
+        return max(0.0, min(1.0, (elapsed - progress.start_s) / left))
+
+    def share_done(self) -> float:
+        """Returns the share of the training that is done, by steps or by time."""
+        return min(1.0, self._steps_done() / self._steps_planned())
+
+    def _steps_planned(self) -> int:
+        """Returns the steps from the start, or from the end of a model search, to the end."""
+        progress = self.progress
+        return max(1, self.steps - progress.start_step - progress.steps_of_others)
+
+    def _steps_done(self) -> float:
+        """Returns how many of them are done; where a time limit comes first, those in its share."""
+        progress = self.progress
+        return max(progress.step - progress.start_step, self._time_used * self._steps_planned())
+
+    def _learning_rate(self) -> float:
+        """Returns the rate of the next step: a linear rise, then half a cosine to zero.
+
+        While models race the rate stays at its highest; the cosine of the one that wins begins
+        where its race ended.
+        """
+        progress, highest = self.progress, self.settings.learning_rate
+        if self.racing:
+            return highest * min(1.0, (progress.step + 1) / RISE)
+        warmup = 0.0 if progress.start_step else self.settings.warmup
+        done, planned = self._steps_done(), self._steps_planned()
+        return learning_rate_at(done, planned, highest=highest, warmup=warmup)
+
+    def _epoch(self, until: float | None = None) -> float:
+        """Returns the mean training NLL of the steps of an epoch, skipped ones left out.
+
+        A time limit ends an epoch before all of its steps; so does `until`, in processor time.
+        """
         self.flow.train()
         seed = epoch_seed(self.settings.seed, self.progress.epoch)
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
@@ -184,7 +258,12 @@ class Training:
             batches = order.split(self.settings.batch_size)
             if self.settings.compile:
                 self._check_compiled(batches[0])
-            for index in batches:
+            for i, index in enumerate(batches):
+                if i % CLOCK_EVERY == 0:
+                    self._time_used = of_first(self._time_share)
+                late = until is not None and time.process_time() >= until
+                if i > 0 and (late or self._time_used >= 1):
+                    break
                 is_whole = len(index) == len(batches[0])
                 nll = self._step(*self._share(index), is_whole=is_whole)
                 if nll is not None:
@@ -214,8 +293,9 @@ class Training:
             share: The weight of their mean; gradients and NLL are means over ranks.
             is_whole: Whether the batch of all ranks has as many rows as others.
         """
+        rate = self._learning_rate()
         for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate_at(self.progress.step, self.steps)
+            group["lr"] = rate
         self.progress.step += 1
         self.optimizer.zero_grad()
         with self.fabric.autocast():  # Fabric's own wrapper covers `forward` alone
@@ -260,7 +340,7 @@ class Training:
 
     def _conditioning(self) -> Figures:
         """Returns the conditioning after this epoch, or None for each figure of it."""
-        if not self.settings.measures_conditioning(self.progress.epoch):
+        if not self._measures_conditioning():
             return dict.fromkeys(CONDITIONING)
         if self.budget is None:
             return conditioning_figures(self.flow, self.validation)
@@ -270,12 +350,22 @@ class Training:
         figures = conditioning_figures(self.flow, self.validation, condition)
         return figures | {"condition_price": price}
 
+    def _measures_conditioning(self) -> bool:
+        """Returns whether the conditioning is measured after this epoch."""
+        epoch, every = self.progress.epoch, self.settings.conditioning_every
+        if self.racing:
+            return False
+        if every is not None:
+            return epoch in (1, self.epochs) or epoch % every == 0
+        before, self._measured_at = self._measured_at, self.share_done() * MEASUREMENTS
+        return self.history[-1:] == [] or int(before) < int(self._measured_at)
+
     def _is_within(self, figures: Figures) -> bool:
         """Returns whether the figures of an epoch keep the budget, where there is one."""
         p95, asked = figures["condition_number_p95"], self.settings.condition_budget
         return asked is None or (p95 is not None and p95 <= asked)
 
-    def _measured(self, train_nll: float, started: float) -> Figures:
+    def _measured(self, train_nll: float) -> Figures:
         """Returns the metrics of the epoch, and keeps the weights if they are the best so far."""
         progress = self.progress
         self.flow.eval()
@@ -288,7 +378,7 @@ class Training:
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "skipped_steps": progress.skipped_steps,
             "blamed": progress.blamed,
-            **of_first(partial(self._costs, started)),
+            **of_first(self._costs),
         }
         progress.time_s, progress.scale = figures["time_s"], scale_state(self.fabric)
         self.history.append(plain(figures))
@@ -311,10 +401,10 @@ class Training:
             return figures, None
         return figures | moved[0], moved[1]
 
-    def _costs(self, started: float) -> Figures:
+    def _costs(self) -> Figures:
         """Returns the time since the first epoch, and the most memory so far."""
         return {
-            "time_s": self.progress.time_s + time.perf_counter() - started,
+            "time_s": self.progress.time_s + time.perf_counter() - self._epoch_started,
             "memory_bytes": peak_memory_bytes(self.flow.device),
         }
 

@@ -24,8 +24,7 @@ class Show(Protocol):
 
 @contextmanager
 def progress_bar(
-    epochs: int,
-    done: int,
+    share_done: Callable[[], float],
     *,
     visible: bool | None,
     in_words: Callable[[Figures], str],
@@ -33,7 +32,8 @@ def progress_bar(
 ) -> Iterator[Show]:
     """Shows a bar, and below it the curves of likelihood and conditioning, while it is entered.
 
-    `in_words` is what it says of an epoch beside how many there were, `begins` before the first.
+    `share_done` returns how much of the training is done, from 0 to 1; `in_words` describes an
+    epoch, and `begins` is shown before the first.
 
     Yields:
         A function that shows an epoch; it does nothing where there is no terminal.
@@ -43,19 +43,19 @@ def progress_bar(
         yield lambda figures: None
         return
     columns = (
-        TextColumn("epoch"),
-        MofNCompleteColumn(),
+        TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(bar_width=10),
         TextColumn("{task.fields[text]}"),
         TimeRemainingColumn(),
     )
     bar, history = Progress(*columns, console=console), list[Figures]()
-    task = bar.add_task("training", total=epochs, completed=done, text=begins)
+    task = bar.add_task("training", total=1, completed=share_done(), text=begins, epoch=1)
     with Live(bar, console=console, transient=True, refresh_per_second=4) as live:
 
         def show(figures: Figures) -> None:
             history.append(figures)
-            bar.update(task, completed=figures["epoch"], text=in_words(figures))
+            epoch, text = figures["epoch"], in_words(figures)
+            bar.update(task, completed=share_done(), epoch=epoch, text=text)
             live.update(Group(bar, *map(Text, curves(history, console.width))))
 
         yield show

@@ -6,20 +6,24 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kappaflow.errors import ArgumentError
-from kappaflow.training.stepping import learning_rate_at
 
 Checked = TypeVar("Checked", bound=BaseModel)
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+# How long a training is where nobody limits it.
+LEAST_STEPS, MOST_STEPS, EPOCHS = 2_000, 12_000, 200
+PATIENT_EPOCHS, PATIENT_STEPS = 30, 500
+MEASUREMENTS = 40  # of the conditioning, over a whole training
 
 
 class Settings(BaseModel):
     """How a flow is trained.
 
     Attributes:
-        max_epochs: Passes over the training rows; the learning rate falls to zero over these.
-        max_time_s: Wall time after which training stops at the end of an epoch, resumed time
-            counted.
+        max_epochs: Passes over the training rows. If left out, as many as make at least 2,000
+            steps and at most 12,000, 200 where both hold; with `max_time_s` five times as many.
+        max_time_s: Wall time after which training stops, resumed time counted. The learning rate
+            falls to zero at whichever limit comes first.
         batch_size: Rows a step, of all ranks together.
         learning_rate: Highest learning rate of Adam.
         warmup: Share of all steps over which the learning rate rises to it.
@@ -27,10 +31,11 @@ class Settings(BaseModel):
         clip_norm: Largest norm of the gradient of a step.
         average: Decay of the exponential moving average of the weights that is validated and kept;
             0 keeps the weights themselves.
-        patience: Epochs without a better validation NLL after which training stops.
+        patience: Epochs without a better validation NLL after which training stops. If left out,
+            30 epochs or 500 steps, whichever is more.
         conditioning_every: Epochs from one measurement of the conditioning to the next; the first
-            and the last of `max_epochs` are measured too. Of few, large images it takes longer
-            than an epoch.
+            and the last of `max_epochs` are measured too. If left out, about 40 measurements
+            are spread over the training.
         most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
         seed: Decides the order of the rows, and what random layers draw.
         precision: "full", or "bf16" or "fp16": the products of the conditioners in bfloat16 or
@@ -49,7 +54,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    max_epochs: Count = 200
+    max_epochs: Count | None = None
     max_time_s: Positive | None = None
     batch_size: Count = 512
     learning_rate: Positive = 2e-3
@@ -57,8 +62,8 @@ class Settings(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
     clip_norm: Positive = 5.0
     average: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    patience: Count = 30
-    conditioning_every: Count = 1
+    patience: Count | None = None
+    conditioning_every: Count | None = None
     most_skipped: Count = 20
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     precision: Literal["full", "bf16", "fp16"] = "full"
@@ -66,13 +71,19 @@ class Settings(BaseModel):
     compile: Annotated[bool, Field(exclude=True)] = False
     condition_budget: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
 
-    def measures_conditioning(self, epoch: int) -> bool:
-        """Returns whether the conditioning is measured after an epoch, counted from 1."""
-        return epoch in (1, self.max_epochs) or epoch % self.conditioning_every == 0
+    def epochs(self, steps_per_epoch: int) -> int:
+        """Returns the number of epochs of a whole training, if no other limit ends it before."""
+        if self.max_epochs is not None:
+            return self.max_epochs
+        longer = 1 if self.max_time_s is None else 5
+        steps = max(LEAST_STEPS, min(MOST_STEPS, EPOCHS * steps_per_epoch)) * longer
+        return -(-steps // steps_per_epoch)
 
-    def learning_rate_at(self, step: int, steps: int) -> float:
-        """Returns the learning rate of a step: a linear rise, then half a cosine to zero."""
-        return learning_rate_at(step, steps, highest=self.learning_rate, warmup=self.warmup)
+    def epochs_of_patience(self, steps_per_epoch: int) -> int:
+        """Returns after how many epochs without improvement training stops."""
+        if self.patience is not None:
+            return self.patience
+        return max(PATIENT_EPOCHS, -(-PATIENT_STEPS // steps_per_epoch))
 
 
 def checked_settings(**given: object) -> Settings:

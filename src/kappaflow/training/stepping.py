@@ -47,7 +47,7 @@ def clipped_step(
     return norm.item()
 
 
-def learning_rate_at(step: int, steps: int, *, highest: float, warmup: float) -> float:
+def learning_rate_at(step: float, steps: int, *, highest: float, warmup: float) -> float:
     """Returns the learning rate of a step: a linear rise, then half a cosine to zero."""
     rise = max(1, round(warmup * steps))
     if step < rise:

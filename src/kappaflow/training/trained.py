@@ -30,6 +30,9 @@ from kappaflow.training.units import fit_units
 SECONDS_BETWEEN_CHECKPOINTS = 1.0
 
 
+State = tuple[Groups, dict[str, Any], list[Figures]]  # of a training: tensors, progress, history
+
+
 @dataclass(frozen=True)
 class FitResult:
     """What a training came to.
@@ -63,6 +66,7 @@ def trained(
     progress: bool | None,
     asked: dict[str, Any],
     callbacks: Sequence[Callback],
+    start: State | None = None,
 ) -> FitResult:
     """Returns what came of a training, also of one that is finished already.
 
@@ -79,6 +83,7 @@ def trained(
         progress: Show a progress bar; on a terminal only if None.
         asked: What else config.json says of the run, which a run that goes on has to have alike.
         callbacks: Are told of each epoch.
+        start: Where a training that has no checkpoint yet begins: weights, progress, history.
 
     Returns:
         The result, without notes.
@@ -110,16 +115,22 @@ def trained(
         of_first(started)
         with torch.inference_mode(False), torch.enable_grad(), lost_ranks_in_words():
             training = Training(flow, train, validation, settings, fabric)
-            _resume(training, folder)
+            _resume(training, folder, start)
             return _train(training, folder, progress, told)
 
 
-def _resume(training: Training, folder: RunFolder | None) -> None:
-    """Takes a training, on all ranks, to where the last checkpoint stands."""
+def _resume(training: Training, folder: RunFolder | None, start: State | None) -> None:
+    """Takes a training, on all ranks, to where the last checkpoint or `start` stands."""
 
-    def resumed() -> tuple[Groups, dict[str, Any], list[Figures]]:
+    def resumed() -> State:
         if folder is not None:
             folder.resume(training)
+        if start is not None and not training.progress.step:
+            training.restore(*start)
+            if folder is not None:
+                for figures in training.history:
+                    folder.log(figures)
+                folder.checkpoint(training)
         return training.state(), training.plain_progress(), training.history
 
     state = of_first(resumed)
@@ -131,13 +142,12 @@ def _train(
     training: Training, folder: RunFolder | None, progress: bool | None, told: Told
 ) -> FitResult:
     written = time.perf_counter()
-    epochs, done = training.settings.max_epochs, training.progress.epoch
     name = "joint nll" if training.flow.likelihood == "joint" else "nll"
     budget = training.settings.condition_budget
     words = partial(likelihood_in_words, name=name, budget=budget)
     visible = progress if is_first() else False
     begins = "compiling" if training.settings.compile else ""
-    with progress_bar(epochs, done, visible=visible, in_words=words, begins=begins) as show:
+    with progress_bar(training.share_done, visible=visible, in_words=words, begins=begins) as show:
 
         def started() -> None:
             with training.average.in_place():

@@ -1,0 +1,233 @@
+r"""`Gaussianize`: each column through a smooth monotone curve, so that it is about standard normal.
+
+The curve of a column is a rational-quadratic spline through quantiles of the training rows,
+placed at the normal scores of their levels. Beyond the outermost knots it continues as
+
+.. math::
+    z = z_K + a \log(1 + d (x - x_K) / a),
+
+with the slope d at the knot and a scale a that follows how heavy the tail is: a large a is a
+straight line, as a Gaussian or a lighter tail asks for; a small one bends it as a power law asks.
+"""
+
+import math
+
+import numpy as np
+import torch
+from scipy.special import ndtr
+from torch import Tensor
+
+from kappaflow._checks import feature_batch, natural_int, positive_int
+from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow.linearization import ElementwiseLinearization, Linearization
+from kappaflow.nets.standardize import in_words
+from kappaflow.registry import register
+
+MOST_STEEP = 50.0  # slope of a curve, in normal scores per unit of x
+LEAST_STEEP = 0.02
+PER_BIN = 40  # training rows for each bin, at least
+BEYOND = 12  # training rows beyond the outermost knots, at least
+WIDEST = 2.75  # the normal score of the outermost knots, at most
+TAILS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 1000.0)  # scales that a tail can have
+SLOPES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # of a tail, times that of its last bin
+
+
+@register("Gaussianize")
+class Gaussianize(Bijection):
+    """Maps each feature to about a standard normal; fitted once to training rows, not learned.
+
+    The identity until `kappaflow.fit` fits it. Couplings after it have no heavy tails, and no
+    marginal modes, left to learn.
+
+    Args:
+        features: Number of features D.
+        bins: Bins of each spline; with few rows some of them have no width.
+        padding: The last so many features are not data, and stay unchanged.
+
+    Source:
+        Marginal Gaussianization: Chen, Gopinath 2000. The splines are those of Gregory and
+        Delbourgo 1982; the tails are ours.
+
+    Example:
+        >>> x = torch.linspace(-3, 3, 999)[:, None].exp()
+        >>> curve = Gaussianize(1)
+        >>> curve.fit(x)
+        >>> z = curve(x)[0]
+        >>> abs(z.mean()).item() < 0.05, abs(z.std() - 1).item() < 0.05
+        (True, True)
+    """
+
+    def __init__(self, features: int, *, bins: int = 24, padding: int = 0) -> None:
+        super().__init__()
+        self.features = positive_int("features", features)
+        self.bins = positive_int("bins", bins)
+        self.padding = natural_int("padding", padding)
+        line = torch.linspace(-1, 1, bins + 1).repeat(features, 1)
+        self.knots: Tensor
+        self.scores: Tensor
+        self.slopes: Tensor
+        self.tails: Tensor
+        self.fitted: Tensor
+        self.register_buffer("knots", line)
+        self.register_buffer("scores", line.clone())
+        self.register_buffer("slopes", torch.ones(features, bins + 1))
+        self.register_buffer("tails", torch.full((features, 2), math.inf))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    @torch.no_grad()
+    def fit(self, x: Tensor) -> None:
+        """Takes the curves from x (N, features)."""
+        rows = feature_batch("x", x, self.features).double().cpu().numpy()
+        for i in range(self.features - self.padding):
+            knots, scores, slopes, tails = _curve(np.sort(rows[:, i]), self.bins)
+            for buffer, values in (
+                (self.knots, knots),
+                (self.scores, scores),
+                (self.slopes, slopes),
+                (self.tails, tails),
+            ):
+                buffer[i] = torch.from_numpy(values).to(buffer)
+        self.fitted.fill_(True)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        z, log_slope = self._mapped(feature_batch("x", x, self.features))
+        return z.to(x.dtype), log_slope.to(log_det_dtype(x.dtype)).sum(1)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        feature_batch("z", z, self.features)
+        x0, x1, z0, z1, d0, d1 = self._bins(z, self.scores)
+        inside = z.clamp(z0, z1)
+        s = (z1 - z0) / (x1 - x0)
+        eta, zeta = (inside - z0) / (z1 - z0), (z1 - inside) / (z1 - z0)
+        p = d0 * zeta - d1 * eta
+        mirrored = p < 0
+        root = (p.square() + 4 * s.square() * eta * zeta).sqrt()
+        c = 2 * s * torch.where(mirrored, zeta, eta)
+        near = c / (c + torch.where(mirrored, -p, p) + root)
+        width = x1 - x0
+        x = torch.where(mirrored, x1 - width * near, x0 + width * near)
+        for side, sign in ((0, -1.0), (-1, 1.0)):
+            scale, slope = self._tail(side)
+            beyond = (sign * (z - self.scores[:, side])).clamp_min(0)
+            far = torch.where(
+                scale.isfinite(), scale * torch.expm1(beyond / scale), beyond
+            ) / slope
+            x = torch.where(beyond > 0, self.knots[:, side] + sign * far, x)
+        return x.to(z.dtype), -self._mapped(x)[1].to(log_det_dtype(z.dtype)).sum(1)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        value, log_slope = self._mapped(feature_batch("x", x, self.features))
+        slope = log_slope.exp()
+        log_det = log_slope.to(log_det_dtype(x.dtype)).sum(1)
+        return ElementwiseLinearization(value, log_det, slope, 1 / slope)
+
+    def _mapped(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns z and the logarithms of the slopes, both (B, features)."""
+        x0, x1, z0, z1, d0, d1 = self._bins(x, self.knots)
+        inside = x.clamp(x0, x1)
+        width, height = x1 - x0, z1 - z0
+        u, v, s = (inside - x0) / width, (x1 - inside) / width, height / width
+        n, m = u * (s * u + d0 * v), v * (s * v + d1 * u)
+        z = z0 + height * n / (n + m)
+        slope = (s / (n + m)).square() * (d1 * u.square() + 2 * s * u * v + d0 * v.square())
+        log_slope = slope.log()
+        for side, sign in ((0, -1.0), (-1, 1.0)):
+            scale, tail_slope = self._tail(side)
+            beyond = (sign * (x - self.knots[:, side])).clamp_min(0) * tail_slope
+            bent = torch.where(scale.isfinite(), scale * torch.log1p(beyond / scale), beyond)
+            z = torch.where(beyond > 0, self.scores[:, side] + sign * bent, z)
+            log_slope = torch.where(
+                beyond > 0, tail_slope.log() - torch.log1p(beyond / scale), log_slope
+            )
+        return z, log_slope
+
+    def _tail(self, side: int) -> tuple[Tensor, Tensor]:
+        """Returns the scale and the slope (features,) of a tail: 0 for the left, -1 the right."""
+        return self.tails[:, side], self.slopes[:, side]
+
+    def _bins(self, values: Tensor, along: Tensor) -> tuple[Tensor, ...]:
+        """Returns the ends, scores and slopes, (B, features) each, of the bins of values."""
+        index = torch.searchsorted(along[:, 1:-1].contiguous(), values.T.contiguous(), right=True)
+        found = []
+        for buffer in (self.knots, self.scores, self.slopes):
+            found += [buffer.gather(1, index).T, buffer.gather(1, index + 1).T]
+        return tuple(found)
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, bins={self.bins}, fitted={in_words(self.fitted)}"
+
+
+def _curve(ordered: np.ndarray, bins: int) -> tuple[np.ndarray, ...]:
+    """Returns knots, normal scores and slopes (bins + 1,), and the scales of both tails (2,)."""
+    n = len(ordered)
+    share = min(0.1, max(BEYOND / n, float(ndtr(-WIDEST))))
+    used = max(1, min(bins, n // PER_BIN))
+    reach = -_normal_score(share)
+    scores = np.linspace(-reach, reach, used + 1)
+    # A quantile is the mean of the values around it, which is smoother than one of them.
+    half = scores[1] - scores[0] if used > 1 else 0.5
+    places = n * ndtr(scores[:, None] + half * np.linspace(-0.4, 0.4, 33)) - 0.5
+    knots = np.interp(places, np.arange(n), ordered).mean(1)
+    knots = _apart(knots, scores)
+    slopes = _slopes(knots, scores)
+    tails = np.full(2, math.inf)
+    for side, sign in ((0, -1.0), (-1, 1.0)):
+        beyond = sign * (ordered - knots[side])
+        scale, slope = _tail_of(beyond[beyond > 0], reach, slopes[side])
+        tails[side], slopes[side] = scale, slope
+    more = bins - used  # bins that few rows leave over continue the left tail in a straight line
+    if more:
+        extra = np.arange(1, more + 1) * 1e-2
+        knots = np.concatenate([knots[0] - extra[::-1] / slopes[0], knots])
+        scores = np.concatenate([scores[0] - extra[::-1], scores])
+        slopes = np.concatenate([np.full(more, slopes[0]), slopes])
+    return knots, scores, slopes, tails
+
+
+def _normal_score(level: float) -> float:
+    return float(torch.special.ndtri(torch.tensor(level, dtype=torch.float64)))
+
+
+def _apart(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Returns knots far enough from each other that no slope is above the largest."""
+    least = np.diff(scores) / MOST_STEEP
+    middle = len(knots) // 2
+    moved = knots.copy()
+    for k in range(middle + 1, len(knots)):
+        moved[k] = max(moved[k], moved[k - 1] + least[k - 1])
+    for k in range(middle - 1, -1, -1):
+        moved[k] = min(moved[k], moved[k + 1] - least[k])
+    return moved
+
+
+def _slopes(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Returns a slope at each knot: the geometric mean of those of the bins next to it."""
+    secants = np.clip(np.diff(scores) / np.diff(knots), LEAST_STEEP / 10, MOST_STEEP)
+    logs = np.log(secants)
+    return np.exp(np.concatenate([logs[:1], (logs[1:] + logs[:-1]) / 2, logs[-1:]]))
+
+
+def _tail_of(beyond: np.ndarray, score: float, slope: float) -> tuple[float, float]:
+    """Returns the scale and the slope of a tail that are the most likely, of a few.
+
+    Args:
+        beyond: Distances of rows beyond the knot.
+        score: The normal score of the knot, without its sign.
+        slope: The slope of the last bin.
+
+    Returns:
+        Both; the density of a distance is that of the curve beyond the knot.
+    """
+    slope = float(np.clip(slope, LEAST_STEEP, MOST_STEEP))
+    if len(beyond) < 4:
+        return 2.0, slope
+    best = (-math.inf, 2.0, slope)
+    for scale in TAILS:
+        for factor in SLOPES:
+            steep = slope * factor
+            inner = steep * beyond / scale
+            z = score + scale * np.log1p(inner)
+            fit = float((-(z**2) / 2 + np.log(steep) - np.log1p(inner)).mean())
+            if fit > best[0]:
+                best = (fit, scale, steep)
+    return best[1], best[2]

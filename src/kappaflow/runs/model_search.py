@@ -1,0 +1,374 @@
+"""Model search: short trainings of a few models race for a table, and the winner trains on.
+
+All models begin from the same seed and see the same rows, in the same order. Each is trained for
+the same processor time at a constant learning rate; the better half goes on, until one is left
+(successive halving). Nothing of the winner's training is lost: its weights, its optimizer and its
+history are where the training of the run begins.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from kappaflow.data import Table
+from kappaflow.errors import ArgumentError, FileError, NumericalError
+from kappaflow.files import CONFIG, read_config
+from kappaflow.ranks import alone
+from kappaflow.runs.job import Tables
+from kappaflow.runs.recipes import Model, build_flow, with_bounds
+from kappaflow.training import Settings, log_prob_of, rows_of, units_log_det
+from kappaflow.training.agreement import of_first
+from kappaflow.training.checkpoint import FILE as CHECKPOINT
+from kappaflow.training.engine import engine
+from kappaflow.training.loop import Training
+from kappaflow.training.progress import steps_shown
+from kappaflow.training.trained import State
+from kappaflow.training.units import fit_units
+
+SHARE = 0.25  # of the limits of a run that a search may use
+OF_TRAINING = 1 / 3  # of the time of the training after it
+HELD_OUT = 10_000  # validation rows to compare on
+CALIBRATION = 8  # steps of each model, by which its speed is known
+LEAST_STEPS = 40  # of a model in the first round, or fewer models race
+FEW_ROWS, MANY_ROWS = 3_000, 40_000  # below: strong dropout; above: none
+
+
+@dataclass(frozen=True)
+class ModelSearch:
+    """How to choose a model.
+
+    Attributes:
+        arguments: What all recipes are given.
+        seconds: Time budget, of the processor.
+    """
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 60.0
+
+
+class Trial(BaseModel):
+    """What a model reached in its race.
+
+    Attributes:
+        recipe: Its recipe.
+        arguments: Of the recipe.
+        round: The last round that it took part in, from 1.
+        steps: Steps of its training.
+        seconds: Processor time of its training.
+        nll: Mean negative log-likelihood of validation rows, in nats on standardized columns.
+        behind: Difference to the best of its round, in nats, row by row.
+        error: Standard error of that difference.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str
+    arguments: dict[str, Any]
+    round: int
+    steps: int
+    seconds: float
+    nll: float
+    behind: float
+    error: float
+
+    def __str__(self) -> str:
+        a = self.arguments
+        kind = {"real_nvp": "affine", "spline": "spline"}.get(self.recipe, self.recipe)
+        start = {"gaussianize": "gaussianized", "whiten": "whitened"}.get(a["start"], "standard")
+        return f"{a['depth']} {kind} couplings, {start} start, dropout {a['dropout']:g}"
+
+
+class Choice(BaseModel):
+    """The model that a search chose, and why.
+
+    Attributes:
+        model: Recipe and arguments of the winner.
+        trials: All models, the best first.
+        seconds: Processor time of the search.
+        reason: Why there was no race, if there was none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str
+    arguments: dict[str, Any]
+    trials: tuple[Trial, ...] = ()
+    seconds: float = 0.0
+    reason: str | None = None
+
+    @property
+    def model(self) -> Model:
+        """The model that was chosen."""
+        return Model(self.recipe, dict(self.arguments))
+
+    def __str__(self) -> str:
+        if not self.trials:
+            return f"model: {self.recipe}, without a search: {self.reason}"
+        best, *others = self.trials
+        text = (
+            f"chose {best}: after a search of {self.seconds:.0f} s it has {best.nll:.3f} nats on "
+            "validation rows"
+        )
+        if others:
+            second = others[0]
+            text += f", {second.behind:.3f} ± {second.error:.3f} better than {second}"
+        return text
+
+
+Candidate = tuple[str, dict[str, Any]]
+
+
+def candidates(table: Table, arguments: dict[str, Any]) -> list[Candidate]:
+    """Returns the models that race for a table, the most promising first.
+
+    Args:
+        table: Training rows.
+        arguments: What all of them are given; where it names one of theirs, it wins.
+
+    Returns:
+        Recipes and their arguments.
+    """
+    rows = len(table)
+    first, second = (
+        (0.3, 0.1) if rows < FEW_ROWS else (0.1, 0.0) if rows < MANY_ROWS else (0.0, 0.1)
+    )
+    narrow = {"hidden": (96, 96), "partition": "random-half"}
+    affine, deep = {"depth": 16, **narrow}, {"depth": 32, **narrow}
+    splines = {"depth": 8, **narrow, "hidden": (64, 64)}
+    bent, straight = {"start": "gaussianize"}, {"start": "whiten"}
+    found: list[Candidate] = [
+        ("spline", {**splines, **bent, "dropout": first}),
+        ("real_nvp", {**affine, **bent, "dropout": first}),
+        ("real_nvp", {**deep, **straight, "dropout": first}),
+        ("spline", {**splines, **straight, "dropout": first}),
+        ("real_nvp", {**deep, **bent, "dropout": second}),
+        ("spline", {**splines, **bent, "dropout": second}),
+    ]
+    return [(recipe, {**own, **arguments}) for recipe, own in found]
+
+
+class _Racer:
+    """A model in a race: its flow in training, and what that took."""
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        tables: Tables,
+        validation: Table,
+        settings: Settings,
+        device: str | None,
+    ) -> None:
+        self.recipe, self.arguments = candidate
+        model = with_bounds(Model(*candidate), tables.domains, tables.train)
+        flow = build_flow(model, tables.train, settings.seed)
+        fabric = engine(flow, device, settings.precision)
+        train, self.held_out = rows_of(tables.train, flow), rows_of(validation, flow)
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            fit_units(flow, train)
+        self.training = Training(flow, train, self.held_out, settings, fabric)
+        self.seconds, self.round, self.failed = 0.0, 0, False
+
+    def race(self, seconds: float) -> None:
+        """Trains for so many seconds more."""
+        started = time.process_time()
+        try:
+            self.training.race(seconds)
+        except NumericalError:
+            self.failed = True
+        self.seconds += time.process_time() - started
+        self.round += 1
+
+    @property
+    def step_s(self) -> float:
+        """Seconds for each step so far."""
+        return self.seconds / max(1, self.training.progress.step)
+
+    @property
+    def nll(self) -> float:
+        """The best validation NLL so far; infinite where none is finite."""
+        best = self.training.progress.best_nll
+        return math.inf if self.failed or not math.isfinite(best) else best
+
+    def scores(self) -> Tensor:
+        """Returns log p of the validation rows on standardized columns, by the best weights."""
+        flow = self.training.flow
+        held = {name: value.clone() for name, value in flow.state_dict().items()}
+        self.training.load_best()
+        flow.eval()
+        found = log_prob_of(flow, self.held_out) - units_log_det(flow)
+        flow.load_state_dict(held)
+        return found
+
+
+def chosen_before(folder: Path) -> Choice | None:
+    """Returns what the search of an interrupted run chose, if its training has a checkpoint."""
+    if not (folder / CONFIG).exists() or not (folder / CHECKPOINT).exists():
+        return None
+    stored = (read_config(folder / CONFIG).run or {}).get("model_search")
+    try:
+        return None if stored is None else Choice.model_validate(stored)
+    except ValidationError as error:
+        place = ".".join(map(str, error.errors()[0]["loc"]))
+        raise FileError(
+            f"{folder / CONFIG} does not hold the choice of a model search ({place})."
+        ) from None
+
+
+def search_model(
+    tables: Tables,
+    search: ModelSearch,
+    settings: Settings,
+    *,
+    device: str | None = None,
+    progress: bool | None = None,
+) -> tuple[Choice, State | None]:
+    """Chooses a model for a table by short trainings.
+
+    Under torchrun the first process searches, and all get the same answer.
+
+    Args:
+        tables: The rows; test rows are not used.
+        search: What all models have in common, and the time budget.
+        settings: Of the training that follows. Its limits bind the search too.
+        device: Where to train.
+        progress: Show what is being trained; on a terminal only if left out.
+
+    Returns:
+        The choice, and the state at which the winner's training goes on; None where there was no
+        race.
+
+    Raises:
+        NumericalError: None of the models could be trained.
+    """
+
+    def searched() -> tuple[Choice, State | None]:
+        with alone():
+            return _search(tables, search, settings, device, progress)
+
+    return of_first(searched)
+
+
+def _search(
+    tables: Tables,
+    search: ModelSearch,
+    settings: Settings,
+    device: str | None,
+    progress: bool | None,
+) -> tuple[Choice, State | None]:
+    entrants = candidates(tables.train, search.arguments)
+    if not search.seconds:
+        return _first(entrants, "the search time is 0"), None
+    passes = None if settings.max_epochs is None else SHARE * settings.max_epochs
+    steps = len(tables.train) * (passes or math.inf) / settings.batch_size
+    if steps < 2 * LEAST_STEPS:
+        return _first(entrants, f"{settings.max_epochs} epochs leave no time for one"), None
+    validation = tables.validation.select(slice(0, HELD_OUT))
+    raced = settings.model_copy(update={"compile": False})
+    started = time.process_time()
+    with steps_shown("model search", 3, visible=progress) as show:
+        racers = []
+        for candidate in entrants:
+            racer = _entered(candidate, tables, validation, raced, device)
+            if racer is not None:
+                racers.append(racer)
+        if not racers:
+            raise NumericalError("none of the models could be trained: choose one by --model.")
+        seconds = _budget(racers, search.seconds, settings, steps)
+        spent = time.process_time() - started
+        racers, rounds = _raced(racers, seconds - spent, show)
+    total = time.process_time() - started
+    trials = _trials(rounds)
+    winner = racers[0]
+    choice = Choice(
+        recipe=winner.recipe, arguments=winner.arguments, trials=trials, seconds=round(total, 1)
+    )
+    others = sum(racer.training.progress.step for racer in rounds[1:])
+    return choice, _state(winner, total, others if settings.max_epochs is not None else 0)
+
+
+def _first(entrants: list[Candidate], reason: str) -> Choice:
+    recipe, arguments = entrants[0]
+    return Choice(recipe=recipe, arguments=arguments, reason=reason)
+
+
+def _entered(
+    candidate: Candidate, tables: Tables, validation: Table, settings: Settings, device: str | None
+) -> _Racer | None:
+    """Returns a model after a few steps; None where it cannot be built for this table."""
+    try:
+        racer = _Racer(candidate, tables, validation, settings, device)
+    except ArgumentError:
+        return None
+    racer.race(1e-3)
+    return racer
+
+
+def _budget(
+    racers: list[_Racer], seconds: float, settings: Settings, most_steps: float
+) -> float:
+    """Returns the processor time of a search, by the limits and by how long a training takes."""
+    step_s = float(np.median([racer.step_s for racer in racers]))
+    training = racers[0].training
+    whole = training.steps * step_s
+    if settings.max_time_s is not None:
+        whole = min(whole, settings.max_time_s)
+        seconds = min(seconds, SHARE * settings.max_time_s)
+    return min(seconds, OF_TRAINING * whole, most_steps * step_s)
+
+
+def _raced(
+    racers: list[_Racer], seconds: float, show: Callable[[str], None]
+) -> tuple[list[_Racer], list[_Racer]]:
+    """Returns the racers that are left after all rounds, and all, the best first."""
+    out: list[_Racer] = []
+    rounds = max(1, math.ceil(math.log2(len(racers))))
+    for number in range(rounds):
+        show(f"round {number + 1} of {rounds}: {len(racers)} models")
+        each = max(0.0, seconds) / rounds / len(racers)
+        for racer in racers:
+            racer.race(each)
+        racers = sorted(racers, key=lambda racer: racer.nll)
+        keep = max(1, math.ceil(len(racers) / 2))
+        racers, out = racers[:keep], racers[keep:] + out
+    return racers, racers + out
+
+
+def _trials(ranked: list[_Racer]) -> tuple[Trial, ...]:
+    best = ranked[0].scores()
+    found = []
+    for racer in ranked:
+        if math.isinf(racer.nll):
+            continue
+        difference = best - racer.scores()
+        found.append(
+            Trial(
+                recipe=racer.recipe,
+                arguments=racer.arguments,
+                round=racer.round,
+                steps=racer.training.progress.step,
+                seconds=round(racer.seconds, 2),
+                nll=(difference - best).mean().item(),
+                behind=difference.mean().item(),
+                error=difference.std().item() / math.sqrt(len(difference)),
+            )
+        )
+    return tuple(found)
+
+
+def _state(winner: _Racer, seconds: float, others: int) -> State:
+    """Returns where the winner's training goes on; the time, and `others` steps, count as used."""
+    training = winner.training
+    progress = training.progress
+    progress.start_step, progress.start_epoch = progress.step, progress.epoch
+    progress.start_s = progress.time_s = seconds
+    progress.steps_of_others = others
+    return training.state(), training.plain_progress(), training.history
