@@ -36,7 +36,7 @@ from kappaflow.training.units import fit_units
 SHARE = 0.25  # of the limits of a run that a search may use
 OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 10_000  # validation rows to compare on
-CALIBRATION = 8  # steps of each model, by which its speed is known
+CALIBRATION_S = 0.15  # training of each model, by which its speed is known
 LEAST_STEPS = 40  # of a model in the first round, or fewer models race
 FEW_ROWS, MANY_ROWS = 3_000, 40_000  # below: strong dropout; above: none
 
@@ -268,7 +268,7 @@ def _search(
     if not search.seconds:
         return _first(entrants, "the search time is 0"), None
     passes = None if settings.max_epochs is None else SHARE * settings.max_epochs
-    steps = len(tables.train) * (passes or math.inf) / settings.batch_size
+    steps = len(tables.train) * (passes or math.inf) / settings.rows_a_step(len(tables.train))
     if steps < 2 * LEAST_STEPS:
         return _first(entrants, f"{settings.max_epochs} epochs leave no time for one"), None
     validation = tables.validation.select(slice(0, HELD_OUT))
@@ -308,7 +308,7 @@ def _entered(
         racer = _Racer(candidate, tables, validation, settings, device)
     except ArgumentError:
         return None
-    racer.race(1e-3)
+    racer.race(CALIBRATION_S)
     return racer
 
 

@@ -112,7 +112,8 @@ class Training:
         self.best = copied(flow.state_dict())
         self.start = {} if settings.condition_budget is None else self.best
         self.progress, self.history = Progress(), list[Figures]()
-        self.steps_per_epoch = -(-len(train) // settings.batch_size)
+        self.batch_size = settings.rows_a_step(len(train))
+        self.steps_per_epoch = -(-len(train) // self.batch_size)
         self.epochs = settings.epochs(self.steps_per_epoch)
         self.patience = settings.epochs_of_patience(self.steps_per_epoch)
         self.steps = self.steps_per_epoch * self.epochs
@@ -255,7 +256,7 @@ class Training:
             torch.manual_seed(
                 epoch_seed(self.settings.seed, self.progress.epoch, self.fabric.global_rank)
             )
-            batches = order.split(self.settings.batch_size)
+            batches = order.split(self.batch_size)
             if self.settings.compile:
                 self._check_compiled(batches[0])
             for i, index in enumerate(batches):

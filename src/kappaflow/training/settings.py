@@ -1,5 +1,6 @@
 """The settings of a training: what `fit` takes, checks, and writes to config.json."""
 
+import math
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 # How long a training is where nobody limits it.
 LEAST_STEPS, MOST_STEPS, EPOCHS = 2_000, 12_000, 200
+LEAST_BATCH, MOST_BATCH, STEPS_AN_EPOCH = 128, 512, 16
 PATIENT_EPOCHS, PATIENT_STEPS = 30, 500
 MEASUREMENTS = 40  # of the conditioning, over a whole training
 
@@ -24,7 +26,8 @@ class Settings(BaseModel):
             steps and at most 12,000, 200 where both hold; with `max_time_s` five times as many.
         max_time_s: Wall time after which training stops, resumed time counted. The learning rate
             falls to zero at whichever limit comes first.
-        batch_size: Rows a step, of all ranks together.
+        batch_size: Rows a step, of all ranks together. If left out, 512, and down to 128 for
+            tables of few rows, so that an epoch has at least 16 steps where it can.
         learning_rate: Highest learning rate of Adam.
         warmup: Share of all steps over which the learning rate rises to it.
         weight_decay: Decoupled weight decay (AdamW).
@@ -56,7 +59,7 @@ class Settings(BaseModel):
 
     max_epochs: Count | None = None
     max_time_s: Positive | None = None
-    batch_size: Count = 512
+    batch_size: Count | None = None
     learning_rate: Positive = 2e-3
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1e-4
@@ -70,6 +73,13 @@ class Settings(BaseModel):
     # Kept nowhere: as with ranks and devices, a run may go on otherwise, up to rounding.
     compile: Annotated[bool, Field(exclude=True)] = False
     condition_budget: Annotated[float, Field(gt=1, allow_inf_nan=False)] | None = None
+
+    def rows_a_step(self, rows: int) -> int:
+        """Returns the batch size for a number of training rows."""
+        if self.batch_size is not None:
+            return self.batch_size
+        wanted = 2 ** int(math.log2(max(1, rows / STEPS_AN_EPOCH)))
+        return max(LEAST_BATCH, min(MOST_BATCH, wanted))
 
     def epochs(self, steps_per_epoch: int) -> int:
         """Returns the number of epochs of a whole training, if no other limit ends it before."""
