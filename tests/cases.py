@@ -132,6 +132,14 @@ def cut() -> kf.Domain:
     return domain
 
 
+def gaussianized(features: int, **settings) -> kf.Gaussianize:
+    """Returns a Gaussianize that was fitted to heavy-tailed rows."""
+    curves = kf.Gaussianize(features, **settings)
+    normal = torch.randn(2000, features, generator=torch.Generator().manual_seed(0))
+    curves.fit(normal.sinh())
+    return curves
+
+
 def fitted(features: int, **settings) -> kf.Standardize:
     """Returns a Standardize that has seen its rows."""
     units = kf.Standardize(features, **settings)
@@ -456,6 +464,9 @@ BIJECTIONS = {
     "Standardize, images": Case(lambda: kf.Standardize(2), (2, 3, 1)),
     "Standardize, fresh": Case(lambda: kf.Standardize(2), (2,)),
     "Standardize, fitted": Case(lambda: fitted(3), (3,)),
+    "Gaussianize, fresh": Case(lambda: kf.Gaussianize(3), (3,)),
+    "Gaussianize, fitted": Case(lambda: gaussianized(3), (3,)),
+    "Gaussianize, padding": Case(lambda: gaussianized(3, padding=1), (3,)),
     "Whiten": Case(lambda: kf.Whiten(4), (4,)),
     "Whiten, odd": Case(lambda: kf.Whiten(5), (5,)),
 }

@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.cli.conftest import SMALL
 
-from kappaflow.runs import pilot as module
+from kappaflow.runs import model_search as module
 
 FEW = ("--max-epochs", 1, "--quiet")
 
@@ -39,36 +39,46 @@ def test_depth_is_not_for_a_continuous_flow(run, table, tmp_path):
     assert outcome.status == 2 and "'depth' should be left out for zuko:cnf" in outcome.err
 
 
-def test_without_a_word_of_the_model_a_pilot_chooses(run, table, tmp_path, monkeypatch):
-    """What it chose is said before training starts; --memory leaves the choice open."""
-    monkeypatch.setattr(module, "CANDIDATES", (("real_nvp", 1), ("spline", 1)))
-    monkeypatch.setattr(module, "ROWS", (500, 1000))
-    words = ("fit", table, "--memory", "store", "--max-epochs", 1)
+def test_without_an_option_of_the_model_it_is_searched(run, table, tmp_path, monkeypatch):
+    """The choice is printed before training starts; --memory leaves it open."""
+    tiny = {"hidden": (8,), "partition": "half", "start": "identity", "dropout": 0.0}
+    entrants = [("real_nvp", {"depth": 1, **tiny}), ("spline", {"depth": 1, **tiny})]
+    monkeypatch.setattr(
+        module, "candidates", lambda table, given: [(name, own | given) for name, own in entrants]
+    )
+    words = ("fit", table, "--memory", "store", "--max-time-s", 2)
     outcome = run(*words, "--out", tmp_path / "run")
     assert outcome.status == 0
-    assert "by a pilot of" in outcome.err
-    run_of = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert run_of["model"]["arguments"]["memory"] == "store"
-    assert "pilot" in run_of["run"]
+    assert "chose 1 " in outcome.err and "after a search of" in outcome.err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["model"]["arguments"]["memory"] == "store"
+    assert len(config["run"]["model_search"]["trials"]) == 2
 
 
-@pytest.mark.parametrize("more", [("--depth", 1, "--hidden", 8), ("--pilot-s", 0)])
-def test_a_word_of_the_model_or_no_time_leaves_real_nvp(run, table, tmp_path, more):
-    """Nothing is tried then."""
-    folder = tmp_path / "run"
+def test_without_search_time_the_first_candidate_is_taken(run, table, tmp_path):
+    """The message says why nothing was compared."""
+    outcome = run(
+        "fit", table, "--out", tmp_path / "run", "--max-epochs", 1, "--search-time", 0
+    )
+    assert outcome.status == 0 and "model: spline, without a search" in outcome.err
+
+
+def test_an_option_of_the_model_gives_real_nvp(run, table, tmp_path):
+    """Nothing is searched then."""
+    folder, more = tmp_path / "run", ("--depth", 1, "--hidden", 8)
     assert run("fit", table, "--out", folder, *FEW, *more).status == 0
     config = json.loads((folder / "config.json").read_text())
-    assert config["model"]["name"] == "real_nvp" and "pilot" not in config["run"]
+    assert config["model"]["name"] == "real_nvp" and "model_search" not in config["run"]
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--pilot-s", -1), "'pilot_s' should be 0 or more"),
+        (("--search-time", -1), "'search_time' should be 0 or more"),
         (("--device", "tpu"), "'device' should be"),
     ],
 )
-def test_a_wrong_pilot_or_device_is_refused(run, table, tmp_path, words, said):
+def test_a_wrong_search_time_or_device_is_refused(run, table, tmp_path, words, said):
     """Before anything is written."""
     outcome = run("fit", table, "--out", tmp_path / "run", *words)
     assert outcome.status == 2 and said in outcome.err

@@ -29,10 +29,10 @@ def stopped(tmp_path, x, monkeypatch):
     monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     measured = Training._measured
 
-    def dying(self, train_nll, started):
+    def dying(self, train_nll):
         if self.progress.epoch == 4:
             raise ZeroDivisionError
-        return measured(self, train_nll, started)
+        return measured(self, train_nll)
 
     monkeypatch.setattr(Training, "_measured", dying)
     with pytest.raises(ZeroDivisionError):

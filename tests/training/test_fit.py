@@ -11,6 +11,7 @@ import torch
 
 import kappaflow as kf
 from kappaflow.training.settings import Settings
+from kappaflow.training.stepping import learning_rate_at
 
 ENTROPY_1 = 0.5 * math.log(2 * math.pi * math.e)  # of N(0, 1), nats
 
@@ -101,11 +102,11 @@ def interrupted(monkeypatch, after, **arguments):
 
     measured, seen = Training._measured, []
 
-    def dying(self, train_nll, started):
+    def dying(self, train_nll):
         if len(seen) == after:
             raise StopTraining
         seen.append(train_nll)
-        return measured(self, train_nll, started)
+        return measured(self, train_nll)
 
     monkeypatch.setattr(Training, "_measured", dying)
     with pytest.raises(StopTraining):
@@ -351,10 +352,31 @@ def test_float64_flows_train_in_float64():
 
 def test_the_learning_rate_rises_then_falls_to_zero():
     """The schedule starts low, peaks at the setting, and ends near zero."""
-    settings = Settings(max_epochs=10, learning_rate=1.0, warmup=0.1)
-    rates = [settings.learning_rate_at(step, 100) for step in range(100)]
+    rates = [learning_rate_at(step, 100, highest=1.0, warmup=0.1) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and max(rates) == pytest.approx(1.0)
     assert rates.index(max(rates)) in {9, 10} and rates[-1] < 1e-3
+
+
+def test_a_time_limit_ends_the_schedule_too():
+    """The learning rate falls to zero where time is short, and the epoch ends before its steps."""
+    x, _ = gaussian(20_000)
+    result = kf.fit(small(), x, max_epochs=10_000, max_time_s=1.5, batch_size=32)
+    assert result.stopped_because == "max_time_s"
+    assert result.history[-1]["learning_rate"] < 0.1 * 2e-3
+    assert result.history[-1]["time_s"] < 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch", "steps"),
+    [(500, 128, 2_000), (1_000, 128, 2_000), (15_000, 512, 6_000), (200_000, 512, 12_000)],
+)
+def test_a_training_without_limits_has_steps_enough(rows, batch, steps):
+    """A small table has many epochs of small batches, and a large one does not take for ever."""
+    settings = Settings()
+    assert settings.rows_a_step(rows) == batch
+    per_epoch = -(-rows // batch)
+    assert settings.epochs(per_epoch) * per_epoch == pytest.approx(steps, rel=0.04)
+    assert settings.epochs_of_patience(per_epoch) * per_epoch >= 500
 
 
 def test_no_warning_escapes_from_a_healthy_fit():
@@ -392,10 +414,10 @@ def test_a_resumed_run_has_the_weights_of_its_best_epoch_too(tmp_path, monkeypat
     whole, held_out = overfitting(max_epochs=25)
     measured = Training._measured
 
-    def dying(self, train_nll, started):
+    def dying(self, train_nll):
         if self.progress.epoch == 22:
             raise StopTraining
-        return measured(self, train_nll, started)
+        return measured(self, train_nll)
 
     monkeypatch.setattr(Training, "_measured", dying)
     with pytest.raises(StopTraining):

@@ -107,11 +107,9 @@ class Gaussianize(Bijection):
         width = x1 - x0
         x = torch.where(mirrored, x1 - width * near, x0 + width * near)
         for side, sign in ((0, -1.0), (-1, 1.0)):
-            scale, slope = self._tail(side)
+            scale, slope, straight = self._tail(side)
             beyond = (sign * (z - self.scores[:, side])).clamp_min(0)
-            far = torch.where(
-                scale.isfinite(), scale * torch.expm1(beyond / scale), beyond
-            ) / slope
+            far = torch.where(straight, beyond, scale * torch.expm1(beyond / scale)) / slope
             x = torch.where(beyond > 0, self.knots[:, side] + sign * far, x)
         return x.to(z.dtype), -self._mapped(x)[1].to(log_det_dtype(z.dtype)).sum(1)
 
@@ -132,18 +130,21 @@ class Gaussianize(Bijection):
         slope = (s / (n + m)).square() * (d1 * u.square() + 2 * s * u * v + d0 * v.square())
         log_slope = slope.log()
         for side, sign in ((0, -1.0), (-1, 1.0)):
-            scale, tail_slope = self._tail(side)
+            scale, tail_slope, straight = self._tail(side)
             beyond = (sign * (x - self.knots[:, side])).clamp_min(0) * tail_slope
-            bent = torch.where(scale.isfinite(), scale * torch.log1p(beyond / scale), beyond)
-            z = torch.where(beyond > 0, self.scores[:, side] + sign * bent, z)
-            log_slope = torch.where(
-                beyond > 0, tail_slope.log() - torch.log1p(beyond / scale), log_slope
-            )
+            bend = torch.where(straight, 0, torch.log1p(beyond / scale))
+            away = torch.where(straight, beyond, scale * bend)
+            z = torch.where(beyond > 0, self.scores[:, side] + sign * away, z)
+            log_slope = torch.where(beyond > 0, tail_slope.log() - bend, log_slope)
         return z, log_slope
 
-    def _tail(self, side: int) -> tuple[Tensor, Tensor]:
-        """Returns the scale and the slope (features,) of a tail: 0 for the left, -1 the right."""
-        return self.tails[:, side], self.slopes[:, side]
+    def _tail(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the scale and slope of a tail, and whether it is straight, each (features,).
+
+        `side` is 0 for the left tails and -1 for the right ones.
+        """
+        straight = self.tails[:, side].isinf()
+        return torch.where(straight, 1, self.tails[:, side]), self.slopes[:, side], straight
 
     def _bins(self, values: Tensor, along: Tensor) -> tuple[Tensor, ...]:
         """Returns the ends, scores and slopes, (B, features) each, of the bins of values."""

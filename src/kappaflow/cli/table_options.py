@@ -34,12 +34,14 @@ class TableOptions:
     smoothing
         invertible_network: rounds the corner of the leaky ReLU (0.3; 0 for the corner itself).
     start
-        whiten puts six linear couplings in front, which make the training rows uncorrelated
-        before the first step and learn on; identity (the default) puts none.
+        What is set from the training rows before the first step: whiten, six linear couplings
+        that make the rows uncorrelated and learn on; gaussianize, a curve for each column that
+        makes it about normal, then whiten; whiten-gaussianize, the curves after whitening;
+        identity (the default), nothing.
     residual
         Add each hidden layer to the next of equal width.
     dropout
-        Share of the hidden units that a training step leaves out (0.1).
+        Share of the hidden units that a training step leaves out (0).
     columns
         Columns to model; all columns of numbers if left out.
     exclude
@@ -75,7 +77,7 @@ class TableOptions:
     condition_number: float | None = None
     negative_slope: float | None = None
     smoothing: float | None = None
-    start: Literal["identity", "whiten"] | None = None
+    start: Literal["identity", "whiten", "gaussianize", "whiten-gaussianize"] | None = None
     residual: Annotated[bool | None, Parameter(negative=())] = None
     dropout: float | None = None
     columns: Names = None
@@ -129,7 +131,7 @@ DEFAULTS = {  # of couplings; other models take what their recipes do
     "hidden": (128, 128),
     "partition": "random-half",
     "residual": False,
-    "dropout": 0.1,
+    "dropout": 0.0,
     "memory": "recompute",
 }
 DEFAULT = "real_nvp"

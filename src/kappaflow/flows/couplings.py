@@ -22,7 +22,7 @@ from kappaflow.flows.reading import reading
 from kappaflow.partition import Partition, shuffled
 from kappaflow.stack import CouplingStack
 
-STARTS = ("identity", "whiten", "gaussianize")
+STARTS = ("identity", "whiten", "gaussianize", "whiten-gaussianize")
 PARTITIONS = ("half", "alternating", "random", "random-half")
 UNMIXED = ("random", "random-half")  # these mix by themselves
 
@@ -60,7 +60,8 @@ def coupling_flow(
         context_features: Width of the context, 0 for none.
         embedding: A network that the context goes through first; None for none.
         seed: Draws the random partitions, and the rotations at which linear maps begin.
-        start: "identity", or "whiten" for a `Whiten` in front of the couplings.
+        start: "identity", "whiten" for a `Whiten` before the couplings, "gaussianize" for a
+            `Gaussianize` and a `Whiten`, or "whiten-gaussianize" for the two in that order.
         bounds: The domain of each feature, None for none.
         circle: Half the length of circles that the couplings know; None to cut them.
         mixing: Form of a linear map in front of each coupling; None for none.
@@ -93,6 +94,8 @@ def coupling_flow(
     if start != "identity" and joint > 1:
         _check_varies(added)
         run.append(Whiten(joint))
+    if start == "whiten-gaussianize":
+        run.append(Gaussianize(joint, padding=extra))
     if layers:
         turns = [layer if mixing is None else 0 for layer in layers]
         stack = run_of(

@@ -56,7 +56,7 @@ def nice(
             such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
             where the training rows are rarest.
         seed: Draws the random partitions.
-        start: "identity", or "whiten": six linear couplings in front, which the first
+        start: As for `real_nvp`. "whiten": six linear couplings in front, which the first
             `kappaflow.fit` sets so that the training rows are uncorrelated, and which learn on.
 
     Returns:

@@ -69,8 +69,10 @@ def real_nvp(
             such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
             where the training rows are rarest.
         seed: Draws the random partitions, and the rotations at which linear maps begin.
-        start: "identity", or "whiten": six linear couplings in front, which the first
-            `kappaflow.fit` sets so that the training rows are uncorrelated, and which learn on.
+        start: What the first `kappaflow.fit` sets before the couplings, from the training rows.
+            "identity": nothing. "whiten": six linear couplings that make the rows uncorrelated,
+            and learn on. "gaussianize": a curve for each feature that makes it about normal, then
+            "whiten". "whiten-gaussianize": the curves after whitening.
         mixing: Form of a learned linear map with a shift in front of each coupling, "lu", "plain",
             "qr", "svd" or "orthogonal", as in `InvertibleConv1x1`; None for none. All couplings
             then keep and change the same features: `partition` is "half", "alternating" or any

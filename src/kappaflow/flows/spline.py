@@ -81,7 +81,7 @@ def spline(
             features stay on their circle, on which the density has no seam: couplings read their
             cosine and sine, turn them and put them through a spline.
         seed: Draws the random partitions, and the rotations at which linear maps begin.
-        start: "identity", or "whiten", as for `real_nvp`.
+        start: "identity", "whiten", "gaussianize" or "whiten-gaussianize", as for `real_nvp`.
         mixing: Form of a learned linear map in front of each coupling, as for `real_nvp`.
         condition_bound: For mixing="svd": the largest condition number of each map.
 

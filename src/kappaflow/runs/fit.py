@@ -145,6 +145,7 @@ def _with_note(model: Model, tables: Tables, budget: float | None) -> Tables:
     if said is not None:
         return replace(tables, notes=(*tables.notes, said))
     couples = model.recipe in COUPLINGS and is_one_feature(model, tables.train)
+    couples = couples and "gaussianize" not in model.arguments.get("start", "identity")
     if not couples or tables.train.context_columns:
         return tables
     said = "one column leaves a coupling nothing to read: the flow is a Gaussian"

@@ -21,6 +21,7 @@ from torch import Tensor
 from kappaflow.data import Table
 from kappaflow.errors import ArgumentError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
+from kappaflow.flows import Flow
 from kappaflow.ranks import alone
 from kappaflow.runs.job import Tables
 from kappaflow.runs.recipes import Model, build_flow, with_bounds
@@ -38,7 +39,8 @@ OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 10_000  # validation rows to compare on
 CALIBRATION_S = 0.15  # training of each model, by which its speed is known
 LEAST_STEPS = 40  # of a model in the first round, or fewer models race
-FEW_ROWS, MANY_ROWS = 3_000, 40_000  # below: strong dropout; above: none
+FEW_ROWS = 3_000  # below, a model with more dropout races too
+DROPOUT = ((FEW_ROWS, 0.1), (60_000, 0.05), (math.inf, 0.0))  # by training rows
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class Trial(BaseModel):
     def __str__(self) -> str:
         a = self.arguments
         kind = {"real_nvp": "affine", "spline": "spline"}.get(self.recipe, self.recipe)
-        start = {"gaussianize": "gaussianized", "whiten": "whitened"}.get(a["start"], "standard")
-        return f"{a['depth']} {kind} couplings, {start} start, dropout {a['dropout']:g}"
+        text = f"{a['depth']} {kind} couplings of {'x'.join(map(str, a['hidden']))}"
+        return f"{text}, start {a['start']}, dropout {a['dropout']:g}"
 
 
 class Choice(BaseModel):
@@ -136,22 +138,16 @@ def candidates(table: Table, arguments: dict[str, Any]) -> list[Candidate]:
     Returns:
         Recipes and their arguments.
     """
-    rows = len(table)
-    first, second = (
-        (0.3, 0.1) if rows < FEW_ROWS else (0.1, 0.0) if rows < MANY_ROWS else (0.0, 0.1)
-    )
-    narrow = {"hidden": (96, 96), "partition": "random-half"}
-    affine, deep = {"depth": 16, **narrow}, {"depth": 32, **narrow}
-    splines = {"depth": 8, **narrow, "hidden": (64, 64)}
-    bent, straight = {"start": "gaussianize"}, {"start": "whiten"}
+    dropout = next(share for rows, share in DROPOUT if len(table) < rows)
+    affine = {"depth": 32, "hidden": (96, 96), "partition": "random-half", "memory": "store"}
+    spline = {"depth": 8, "hidden": (64, 64), "partition": "random-half", "memory": "store"}
     found: list[Candidate] = [
-        ("spline", {**splines, **bent, "dropout": first}),
-        ("real_nvp", {**affine, **bent, "dropout": first}),
-        ("real_nvp", {**deep, **straight, "dropout": first}),
-        ("spline", {**splines, **straight, "dropout": first}),
-        ("real_nvp", {**deep, **bent, "dropout": second}),
-        ("spline", {**splines, **bent, "dropout": second}),
+        ("spline", {**spline, "start": "gaussianize", "dropout": dropout}),
+        ("real_nvp", {**affine, "start": "whiten", "dropout": dropout}),
+        ("spline", {**spline, "start": "whiten-gaussianize", "dropout": dropout}),
     ]
+    if len(table) < FEW_ROWS:
+        found.append(("spline", {**spline, "start": "gaussianize", "dropout": 3 * dropout}))
     return [(recipe, {**own, **arguments}) for recipe, own in found]
 
 
@@ -161,14 +157,13 @@ class _Racer:
     def __init__(
         self,
         candidate: Candidate,
+        flow: Flow,
         tables: Tables,
         validation: Table,
         settings: Settings,
         device: str | None,
     ) -> None:
         self.recipe, self.arguments = candidate
-        model = with_bounds(Model(*candidate), tables.domains, tables.train)
-        flow = build_flow(model, tables.train, settings.seed)
         fabric = engine(flow, device, settings.precision)
         train, self.held_out = rows_of(tables.train, flow), rows_of(validation, flow)
         with torch.random.fork_rng():
@@ -303,13 +298,15 @@ def _first(entrants: list[Candidate], reason: str) -> Choice:
 def _entered(
     candidate: Candidate, tables: Tables, validation: Table, settings: Settings, device: str | None
 ) -> _Racer | None:
-    """Returns a model after a few steps; None where it cannot be built for this table."""
+    """Returns a model after a few steps; None where it cannot be built or is not finite."""
     try:
-        racer = _Racer(candidate, tables, validation, settings, device)
+        model = with_bounds(Model(*candidate), tables.domains, tables.train)
+        flow = build_flow(model, tables.train, settings.seed)
     except ArgumentError:
         return None
+    racer = _Racer(candidate, flow, tables, validation, settings, device)
     racer.race(CALIBRATION_S)
-    return racer
+    return None if math.isinf(racer.nll) else racer
 
 
 def _budget(

@@ -182,7 +182,7 @@ class Training:
             entries.setdefault(int(index), {})[key] = tensor
         current = self.optimizer.state_dict()
         self.optimizer.load_state_dict({**current, "state": entries})
-        self.progress, self.history = Progress.of(progress), history
+        self.progress, self.history = Progress.of(progress), list(history)
         self.budget = self._budget()
         restore_scale(self.fabric, self.progress.scale)
 
@@ -201,7 +201,7 @@ class Training:
         progress = self.progress
         if progress.epoch - max(progress.best_epoch, progress.start_epoch) >= self.patience:
             return "patience"
-        if of_first(self._time_share) >= 1:
+        if progress.epoch and of_first(self._time_share) >= 1:
             return "max_time_s"
         used = progress.steps_of_others // self.steps_per_epoch
         return "max_epochs" if progress.epoch + used >= self.epochs else None

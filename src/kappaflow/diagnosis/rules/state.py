@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from kappaflow.bijections import ActNorm, Domain, Standardize
+from kappaflow.bijections import ActNorm, Domain, Gaussianize, Standardize
 from kappaflow.diagnosis.finding import Finding
 from kappaflow.diagnosis.measured import Measured
 from kappaflow.factor import Whiten
@@ -16,7 +16,7 @@ def not_started(m: Measured) -> Iterator[Finding]:
         for name, module in m.flow.named_modules()
         if (isinstance(module, ActNorm) and not module.initialized)
         or (
-            isinstance(module, (Domain, Standardize, StandardizeInputs, Whiten))
+            isinstance(module, (Domain, Gaussianize, Standardize, StandardizeInputs, Whiten))
             and not module.fitted
         )
     ]

@@ -119,8 +119,11 @@ def fit_energy(
 
 def _train(training: EnergyTraining, progress: bool | None, told: Told) -> EnergyResult:
     settings = training.settings
-    intervals = -(-settings.steps // settings.measure_every)
-    with progress_bar(intervals, 0, visible=progress, in_words=energy_in_words) as show:
+
+    def share_done() -> float:
+        return training.step / settings.steps
+
+    with progress_bar(share_done, visible=progress, in_words=energy_in_words) as show:
 
         def after_interval(figures: Figures) -> None:
             show(figures)

@@ -1,0 +1,191 @@
+"""Model search: who wins, what is kept of the winner's training, and which limits bind it."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from kappaflow.data import load_table
+from kappaflow.errors import FileError, NumericalError
+from kappaflow.ranks import alone, is_first, ranks
+from kappaflow.runs import model_search as module
+from kappaflow.runs.fit import fit_run
+from kappaflow.runs.job import Source, tables_of
+from kappaflow.runs.model_search import (
+    Choice,
+    ModelSearch,
+    candidates,
+    chosen_before,
+    search_model,
+)
+from kappaflow.runs.recipes import build_flow
+from kappaflow.training import Callback, checked_settings, fit_tables
+from kappaflow.training.run_folder import read_metrics
+
+TINY = {"hidden": (8,), "partition": "half", "dropout": 0.0, "start": "identity"}
+SEARCH = ModelSearch({}, 2.0)
+SETTINGS = checked_settings(learning_rate=1e-2, batch_size=64)
+
+
+@pytest.fixture(autouse=True)
+def tiny_candidates(monkeypatch):
+    """Two small models race."""
+    entrants = [("real_nvp", {"depth": 1, **TINY}), ("spline", {"depth": 2, **TINY})]
+    monkeypatch.setattr(
+        module,
+        "candidates",
+        lambda table, given: [(recipe, {**own, **given}) for recipe, own in entrants],
+    )
+
+
+@pytest.fixture(scope="module")
+def uniform(tmp_path_factory):
+    """A table whose density has jumps: splines fit it, and affine maps do not."""
+    path = tmp_path_factory.mktemp("uniform") / "uniform.npy"
+    np.save(path, np.random.default_rng(0).uniform(-1, 1, (1500, 2)))
+    return Source(str(path))
+
+
+def test_the_best_model_wins_and_trains_on(uniform):
+    """The training starts at the winner's weights, optimizer state, steps and history."""
+    tables = tables_of(uniform)
+    settings = SETTINGS.model_copy(update={"max_epochs": 120})
+    choice, start = search_model(tables, SEARCH, settings, progress=False)
+    assert choice.recipe == "spline" and choice.trials[0].behind == 0
+    assert choice.trials[1].behind > 2 * choice.trials[1].error
+    assert str(choice).startswith("chose 2 spline couplings")
+    groups, progress, history = start
+    assert progress["step"] == choice.trials[0].steps > 0 and groups["optimizer"]
+    flow = build_flow(choice.model, tables.train, settings.seed)
+    result = fit_tables(
+        flow, tables.train, tables.validation, settings, progress=False, start=start
+    )
+    assert list(result.history[: len(history)]) == history
+    assert result.validation_nll <= progress["best_nll"]
+    rates = [line["learning_rate"] for line in result.history]
+    assert rates[len(history) - 1] == pytest.approx(1e-2) and rates[-1] < 5e-4
+
+
+def test_epochs_of_all_models_count(uniform):
+    """A search takes at most a quarter of them, and the training the rest."""
+    tables = tables_of(uniform)
+    settings = SETTINGS.model_copy(update={"max_epochs": 40, "patience": 40})
+    choice, start = search_model(tables, SEARCH, settings, progress=False)
+    flow = build_flow(choice.model, tables.train, settings.seed)
+    result = fit_tables(
+        flow, tables.train, tables.validation, settings, progress=False, start=start
+    )
+    steps = sum(trial.steps for trial in choice.trials)
+    assert steps <= 0.4 * 40 * 19  # rounds end with whole epochs, or later than they should
+    own = start[1]["step"]
+    later = len(result.history) - len(start[2])
+    assert later * 19 <= 40 * 19 - steps + 19 and own < steps
+
+
+def test_the_time_limit_binds_the_search(uniform):
+    """Search and training together take the seconds that were given."""
+    tables = tables_of(uniform)
+    settings = SETTINGS.model_copy(update={"max_time_s": 4.0})
+    choice, start = search_model(tables, ModelSearch({}, 60.0), settings, progress=False)
+    assert choice.seconds < 2.5 and start[1]["time_s"] < 2.5
+    flow = build_flow(choice.model, tables.train, settings.seed)
+    result = fit_tables(
+        flow, tables.train, tables.validation, settings, progress=False, start=start
+    )
+    assert result.stopped_because == "max_time_s"
+    assert result.history[-1]["learning_rate"] < 5e-4
+
+
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "reason"),
+    [(60.0, 2, "2 epochs leave no time for one"), (0.0, 200, "the search time is 0")],
+)
+def test_without_time_the_first_model_is_taken(uniform, seconds, epochs, reason):
+    """The choice says why nothing was compared."""
+    settings = SETTINGS.model_copy(update={"max_epochs": epochs})
+    choice, start = search_model(
+        tables_of(uniform), ModelSearch({}, seconds), settings, progress=False
+    )
+    assert (choice.recipe, choice.reason, start) == ("real_nvp", reason, None)
+    assert reason in str(choice)
+
+
+def test_models_that_cannot_be_trained_are_left_out(uniform, monkeypatch):
+    """Where none is left the error names the option that chooses one."""
+    build = module.build_flow
+    failing = {"real_nvp"}
+
+    def broken(model, table, seed):
+        flow = build(model, table, seed)
+        if model.recipe in failing:
+            for parameter in flow.parameters():
+                parameter.data.fill_(float("nan"))
+        return flow
+
+    monkeypatch.setattr(module, "build_flow", broken)
+    tables = tables_of(uniform)
+    choice, _ = search_model(tables, ModelSearch({}, 0.5), SETTINGS, progress=False)
+    assert [trial.recipe for trial in choice.trials] == ["spline"]
+    failing.add("spline")
+    with pytest.raises(NumericalError, match="choose one by --model"):
+        search_model(tables, ModelSearch({}, 0.5), SETTINGS, progress=False)
+
+
+class Stop(Callback):
+    """Interrupts a training after its first epoch."""
+
+    def on_epoch(self, flow, figures):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_keeps_its_choice(uniform, tmp_path):
+    """The same command resumes the winner; nothing is searched again."""
+    folder, settings = tmp_path / "run", {"max_epochs": 60, "learning_rate": 1e-2}
+    with pytest.raises(KeyboardInterrupt):
+        fit_run(uniform, SEARCH, folder, progress=False, callbacks=[Stop()], **settings)
+    kept = chosen_before(folder)
+    raced = len(read_metrics(folder))
+    assert kept is not None and kept.recipe == "spline" and raced > 0
+    summary = fit_run(uniform, SEARCH, folder, progress=False, **settings)
+    assert summary.notes[-1] == str(kept)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["run"]["model_search"] == kept.model_dump(mode="json")
+    assert len(read_metrics(folder)) > raced
+    assert str(kept) in (folder / "report.html").read_text()
+    assert fit_run(uniform, SEARCH, folder, progress=False, **settings).was_finished
+    del config["run"]["model_search"]["recipe"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(FileError, match="does not hold the choice of a model search"):
+        chosen_before(folder)
+
+
+def test_a_choice_without_a_checkpoint_is_made_again(tmp_path):
+    """A run that was killed before its first checkpoint has lost the winner's weights."""
+    assert chosen_before(tmp_path) is None
+    (tmp_path / "config.json").write_text("{}")
+    assert chosen_before(tmp_path) is None
+
+
+def test_one_process_of_several_can_search_alone(monkeypatch):
+    """The first searches as if there were no other, and the rest wait for it."""
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert ranks() == 2 and not is_first()
+    with alone():
+        assert ranks() == 1 and is_first()
+    assert ranks() == 2
+
+
+@pytest.mark.parametrize("rows", [40, 5_000, 70_000])
+def test_candidates_fit_tables_of_any_size(rows):
+    """Few rows get more dropout; an argument that the user names is every model's."""
+    table = load_table(np.random.default_rng(0).normal(size=(rows, 3)))
+    found = candidates(table, {"memory": "store"})
+    assert all(arguments["memory"] == "store" for _, arguments in found)
+    least = min(arguments["dropout"] for _, arguments in found)
+    assert least == {40: 0.1, 5_000: 0.05, 70_000: 0.0}[rows]
+    for recipe, arguments in found:
+        torch.manual_seed(0)
+        flow = build_flow(Choice(recipe=recipe, arguments=arguments).model, table, 0)
+        assert flow.event_shape == (3,)
