@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from kappaflow import Flow
 from kappaflow.data import Table
 from kappaflow.runs.job import Tables
-from kappaflow.runs.pilot import Pilot, pilot
+from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import build_flow
-from kappaflow.training import checked_settings, fit_tables
-
-SEARCH_SHARE = 0.25  # of the time goes to the choice of a model
+from kappaflow.training import checked_settings, fit_tables, loop
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,15 @@ def default_flow(train: Table, validation: Table, seconds: float, seed: int) -> 
     Returns:
         The trained flow.
     """
-    from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE
+    from kappaflow.cli.table_options import LEARNING_RATE
 
-    start = time.perf_counter()
-    settings = checked_settings(learning_rate=LEARNING_RATE, seed=seed)
-    arguments = {key: value for key, value in DEFAULTS.items() if key != "depth"}
+    loop.clock = time.process_time  # what all models of the suite are given as much of
+    settings = checked_settings(learning_rate=LEARNING_RATE, seed=seed, max_time_s=seconds)
     tables = Tables(
         train, validation, validation, None, loaded=len(train), duplicates=None, notes=()
     )
-    choice = pilot(tables, Pilot(arguments, SEARCH_SHARE * seconds), settings, progress=False)
-    left = seconds - (time.perf_counter() - start)
-    settings = settings.model_copy(update={"max_time_s": max(left, 0.1)})
+    choice, start = search_model(tables, ModelSearch(), settings, progress=False)
     flow = build_flow(choice.model, train, seed)
-    result = fit_tables(flow, train, validation, settings, progress=False)
-    steps = len(result.history) * -(-len(train) // settings.batch_size)
-    return Default(result.flow, steps, choice.taken.named())
+    result = fit_tables(flow, train, validation, settings, progress=False, start=start)
+    steps = len(result.history) * -(-len(train) // settings.rows_a_step(len(train)))
+    return Default(result.flow, steps, str(choice))

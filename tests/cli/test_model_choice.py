@@ -57,9 +57,7 @@ def test_without_an_option_of_the_model_it_is_searched(run, table, tmp_path, mon
 
 def test_without_search_time_the_first_candidate_is_taken(run, table, tmp_path):
     """The message says why nothing was compared."""
-    outcome = run(
-        "fit", table, "--out", tmp_path / "run", "--max-epochs", 1, "--search-time", 0
-    )
+    outcome = run("fit", table, "--out", tmp_path / "run", "--max-epochs", 1, "--search-time", 0)
     assert outcome.status == 0 and "model: spline, without a search" in outcome.err
 
 

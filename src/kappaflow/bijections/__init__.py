@@ -5,8 +5,8 @@ from kappaflow.bijections.conv1x1 import InvertibleConv1x1
 from kappaflow.bijections.coupling import AdditiveCoupling, AffineCoupling
 from kappaflow.bijections.domain import CircleToLine, Domain
 from kappaflow.bijections.elementwise import ElementwiseAffine, Logit, Standardize
-from kappaflow.bijections.gaussianize import Gaussianize
 from kappaflow.bijections.factored import LULinear, QRLinear, SVDLinear
+from kappaflow.bijections.gaussianize import Gaussianize
 from kappaflow.bijections.image_chain import ImageChain
 from kappaflow.bijections.leaky_relu import LeakyReLU
 from kappaflow.bijections.linear import Linear

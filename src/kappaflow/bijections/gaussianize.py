@@ -1,4 +1,4 @@
-r"""`Gaussianize`: each column through a smooth monotone curve, so that it is about standard normal.
+r"""`Gaussianize`: a smooth monotone curve for each column, which makes it about standard normal.
 
 The curve of a column is a rational-quadratic spline through quantiles of the training rows,
 placed at the normal scores of their levels. Beyond the outermost knots it continues as

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections import Domain, Standardize
+from kappaflow.bijections import Domain, Gaussianize, Standardize
 from kappaflow.domains import Bound, intervals
 from kappaflow.errors import DataError, DataWarning
 from kappaflow.factor import Whiten
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kappaflow.flows.flow import Flow
 
 Bounds = Sequence[Bound] | None
-Fitted = Domain | Standardize | StandardizeInputs | Whiten
+Fitted = Domain | Gaussianize | Standardize | StandardizeInputs | Whiten
 
 FAR_MEAN = 10.0  # a batch beyond it, or outside of these deviations, is not standardized
 FAR_DEVIATIONS = 0.05, 20.0
@@ -113,9 +113,9 @@ class Standardization(Chain):
             yield reading
 
 
-def _first_layers(flow: "Flow") -> Iterator[Domain | Standardize | Whiten]:
+def _first_layers(flow: "Flow") -> Iterator[Domain | Gaussianize | Standardize | Whiten]:
     for part in flow.bijection if isinstance(flow.bijection, Chain) else [flow.bijection]:
-        if not isinstance(part, Domain | Standardize | Whiten):
+        if not isinstance(part, Domain | Gaussianize | Standardize | Whiten):
             return
         yield part
 

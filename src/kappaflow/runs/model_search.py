@@ -309,9 +309,7 @@ def _entered(
     return None if math.isinf(racer.nll) else racer
 
 
-def _budget(
-    racers: list[_Racer], seconds: float, settings: Settings, most_steps: float
-) -> float:
+def _budget(racers: list[_Racer], seconds: float, settings: Settings, most_steps: float) -> float:
     """Returns the processor time of a search, by the limits and by how long a training takes."""
     step_s = float(np.median([racer.step_s for racer in racers]))
     training = racers[0].training
