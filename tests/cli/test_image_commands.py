@@ -441,7 +441,7 @@ def test_a_table_takes_what_it_took_before(run, table, tmp_path):
     assert config["model"]["arguments"]["depth"] == 16
     assert config["model"]["arguments"]["partition"] == "random-half"
     assert config["run"]["training"]["learning_rate"] == 5e-3
-    assert config["run"]["training"]["batch_size"] == 512
+    assert config["run"]["training"]["batch_size"] is None
 
 
 def test_data_lists_the_sets_of_images_with_whom_to_cite(run):

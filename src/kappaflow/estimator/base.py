@@ -27,7 +27,7 @@ RandomState = int | np.random.RandomState | None
 # What the command gives to couplings, where they are not told otherwise.
 COUPLED = 16
 OFFERED: tuple[Literal["jitter"]] = ("jitter",)  # what drops rows has another density
-OF_COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.1}
+OF_COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.0}
 
 
 class FlowEstimator(BaseEstimator):
