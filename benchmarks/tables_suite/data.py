@@ -336,7 +336,7 @@ SOURCES: dict[str, Source] = {
         "bokeh-sampledata",
         "bokeh_sampledata",
         "a trading day of one of five shares: logarithms of price ratios and of the volume",
-        "Bokeh sample data, BSD-3-Clause",
+        "Quandl WIKI prices, public domain, Bokeh sample data",
         _stocks,
         _grid(0.01, "Previous Open High Low Close"),
         derive=_log_ratios,
@@ -345,7 +345,7 @@ SOURCES: dict[str, Source] = {
         "bokeh-sampledata",
         "bokeh_sampledata",
         "six readings of one person's blood glucose within an hour, in mg/dl",
-        "Bokeh sample data, BSD-3-Clause",
+        "given by an acquaintance of a maintainer, public domain, Bokeh sample data",
         _glucose,
         _grid(1, "after_0 after_5 after_10 after_15 after_30 after_60"),
     ),
@@ -353,7 +353,7 @@ SOURCES: dict[str, Source] = {
         "bokeh-sampledata",
         "bokeh_sampledata",
         "a city of the world: latitude and longitude",
-        "GeoNames, CC BY 4.0, Bokeh sample data",
+        "GeoNames, CC BY 3.0, Bokeh sample data",
         lambda: _columns(_bokeh("world_cities"), "lat", "lng"),
     ),
     "yeast": Source(
@@ -405,7 +405,8 @@ SOURCES: dict[str, Source] = {
     "patches": Source(
         "scikit-image",
         "skimage",
-        "4 x 4 grey pixels of a photograph, less their mean, without the last",
+        "4 x 4 grey pixels of a photograph with noise within a grey value, less their mean, "
+        "without the last",
         "photographs of scikit-image, public domain or CC0",
         _patches,  # dequantized where it is made
     ),
