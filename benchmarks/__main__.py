@@ -31,6 +31,10 @@ COMMANDS = {
         "Take the condition numbers of factors in closed form.",
     ),
     "fusing": ("fusing:fusing", "Time a flow as it was, rewritten, and fused."),
+    "starts": (
+        "starts:starts",
+        "Train from each start on development tables, for the same processor time.",
+    ),
     "whitening": (
         "whitening:whitening",
         "Train on MAGIC from the identity and from whitened data, and compare by epoch.",

@@ -33,6 +33,8 @@ class About(Part):
         model: Facts on the model: recipe, depth, partition, parameters.
         training: Facts on the training: epochs, time, why it stopped, settings, versions.
         notes: Warnings about the data, and what was repaired or dropped, one sentence each.
+        trials: The models that raced in a search, the best first: each its name, round, steps,
+            validation nats on standardized columns, and difference to the best with its error.
     """
 
     title: str
@@ -40,6 +42,7 @@ class About(Part):
     model: list[tuple[str, str]]
     training: list[tuple[str, str]]
     notes: list[str]
+    trials: list[tuple[str, int, int, float, float, float]] = []
 
 
 class Likelihood(Part):

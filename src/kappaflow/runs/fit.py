@@ -79,7 +79,7 @@ def fit_run(
     if folder.exists() and not folder.is_dir():
         raise ArgumentError(f"'out' should be a folder, {folder} is a file.")
     checked = checked_settings(**settings)
-    start, about = None, {"source": asdict(source)}
+    choice, start, about = None, None, {"source": asdict(source)}
     with locked(folder), tables_for(source, folder, device, progress) as tables:
         if isinstance(model, ModelSearch):
             choice = of_first(lambda: chosen_before(folder))
@@ -113,6 +113,8 @@ def fit_run(
             done = "test_nll" in read_result(folder)
             if not done:
                 about = _about(result, source, model, tables, checked)
+                if choice is not None:
+                    about = about.model_copy(update={"trials": choice.rows()})
                 write_judgement(result, tables, about, checked.condition_budget, folder)
             return read_finished(folder), done
 

@@ -111,6 +111,13 @@ class Choice(BaseModel):
         """The model that was chosen."""
         return Model(self.recipe, dict(self.arguments))
 
+    def rows(self) -> list[tuple[str, int, int, float, float, float]]:
+        """Returns a row for each trial, as a report shows it."""
+        return [
+            (str(one), one.round, one.steps, one.nll, one.behind, one.error)
+            for one in self.trials
+        ]
+
     def __str__(self) -> str:
         if not self.trials:
             return f"model: {self.recipe}, without a search: {self.reason}"
