@@ -39,8 +39,7 @@ OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 10_000  # validation rows to compare on
 CALIBRATION_S = 0.15  # training of each model, by which its speed is known
 LEAST_STEPS = 40  # of a model in the first round, or fewer models race
-FEW_ROWS = 3_000  # below, a model with more dropout races too
-DROPOUT = ((FEW_ROWS, 0.1), (60_000, 0.05), (math.inf, 0.0))  # by training rows
+DROPOUT = ((60, 0.3), (500, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training rows a column
 
 
 @dataclass(frozen=True)
@@ -145,7 +144,8 @@ def candidates(table: Table, arguments: dict[str, Any]) -> list[Candidate]:
     Returns:
         Recipes and their arguments.
     """
-    dropout = next(share for rows, share in DROPOUT if len(table) < rows)
+    rows = len(table) / len(table.columns)
+    dropout = next(share for below, share in DROPOUT if rows < below)
     affine = {"depth": 32, "hidden": (96, 96), "partition": "random-half", "memory": "store"}
     spline = {"depth": 8, "hidden": (64, 64), "partition": "random-half", "memory": "store"}
     found: list[Candidate] = [
@@ -153,8 +153,6 @@ def candidates(table: Table, arguments: dict[str, Any]) -> list[Candidate]:
         ("real_nvp", {**affine, "start": "whiten", "dropout": dropout}),
         ("spline", {**spline, "start": "whiten-gaussianize", "dropout": dropout}),
     ]
-    if len(table) < FEW_ROWS:
-        found.append(("spline", {**spline, "start": "gaussianize", "dropout": 3 * dropout}))
     return [(recipe, {**own, **arguments}) for recipe, own in found]
 
 
