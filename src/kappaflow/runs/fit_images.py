@@ -109,7 +109,10 @@ def fit_image_run(
             out=folder,
             progress=progress,
             about={"source": asdict(source), "classes": list(classes)},
-            callbacks=[SampleSheets(folder, classes, checked.max_epochs), *callbacks],
+            callbacks=[
+                SampleSheets(folder, classes, checked.max_epochs or DEFAULTS["max_epochs"]),
+                *callbacks,
+            ],
         )
 
         def judgement() -> tuple[ImageResult, bool]:

@@ -113,8 +113,7 @@ class Choice(BaseModel):
     def rows(self) -> list[tuple[str, int, int, float, float, float]]:
         """Returns a row for each trial, as a report shows it."""
         return [
-            (str(one), one.round, one.steps, one.nll, one.behind, one.error)
-            for one in self.trials
+            (str(one), one.round, one.steps, one.nll, one.behind, one.error) for one in self.trials
         ]
 
     def __str__(self) -> str:

@@ -13,6 +13,7 @@ from kappaflow.training.sparkline import sparkline
 
 Figures = dict[str, Any]
 HELD_OUT = "validation_nll_standardised"
+PARTS = 1000  # of a bar
 
 
 class Show(Protocol):
@@ -49,13 +50,16 @@ def progress_bar(
         TimeRemainingColumn(),
     )
     bar, history = Progress(*columns, console=console), list[Figures]()
-    task = bar.add_task("training", total=1, completed=share_done(), text=begins, epoch=1)
+    task = bar.add_task(
+        "training", total=PARTS, completed=int(PARTS * share_done()), text=begins, epoch=1
+    )
     with Live(bar, console=console, transient=True, refresh_per_second=4) as live:
 
         def show(figures: Figures) -> None:
             history.append(figures)
             epoch, text = figures["epoch"], in_words(figures)
-            bar.update(task, completed=share_done(), epoch=epoch, text=text)
+            completed = int(PARTS * share_done())
+            bar.update(task, completed=completed, epoch=epoch, text=text)
             live.update(Group(bar, *map(Text, curves(history, console.width))))
 
         yield show
