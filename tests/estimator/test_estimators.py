@@ -212,3 +212,11 @@ def test_other_recipes_train_too():
         density = clone(DENSITY).set_params(model=model).fit(X)
         assert np.isfinite(density.score(X))
     assert isinstance(density.flow_, kf.Flow)
+
+
+@pytest.mark.parametrize("rows", [2, 20])
+def test_rows_that_are_all_the_same_are_refused(rows):
+    """They are one row that counts as often, which has no density."""
+    X = np.full((rows, 2), 3.5)
+    with pytest.raises(kf.DataError, match="all rows are the same: .* at least 2 different ones"):
+        FlowDensity(depth=2, hidden=(4,), max_epochs=1).fit(X)

@@ -161,7 +161,7 @@ def _dependent(table: Table) -> list[Problem]:
         message = (
             f"{len(table)} rows are too few for {len(names)} columns, which then always depend "
             f"on each other linearly: give more rows than columns, or leave out {len(drop)} "
-            "columns"
+            f"column{'s' if len(drop) > 1 else ''}"
         )
         return [Problem("dependent-columns", "stop", message, drop, drop=drop)]
     problems = []

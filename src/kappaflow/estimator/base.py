@@ -16,7 +16,7 @@ from kappaflow._checks import layer_widths, one_of
 from kappaflow.data import Table, load_table, prepare, split, weighted
 from kappaflow.data.domains import Bounds, domains_of, put_back, within
 from kappaflow.diagnosis import Diagnosis, doctor
-from kappaflow.errors import ArgumentError, DataWarning
+from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.estimator.packed import packed, unpacked
 from kappaflow.estimator.rows import Floats, renamed
 from kappaflow.flows import Flow
@@ -128,11 +128,13 @@ class FlowEstimator(BaseEstimator):
             )
         elif names is not None:
             table = renamed(table, list(map(str, names)))
+        if len(table) < 2:
+            raise DataError("all rows are the same: a density needs at least 2 different ones.")
         table = weighted(table, weights)
         if len(table) <= len(table.columns):
             notes = (
                 f"{len(table)} rows are too few for {len(table.columns)} columns, which then "
-                "always depend on each other: the bounds of the flow decide what it makes of them",
+                "always depend on each other: the bounds of the flow decide the density",
             )
         else:
             repair = "jitter" if self.repair else None

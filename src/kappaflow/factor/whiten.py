@@ -73,11 +73,17 @@ class Whiten(Bijection):
                 "the rows cannot be whitened: their covariance is not finite. Likely causes: (a) "
                 "nan or inf among them, see x.isfinite(); (b) no rows; (c) numbers beyond 1e150."
             )
+        if len(wide) <= self.features:
+            raise DataError(
+                f"{len(wide)} row{'s are' if len(wide) > 1 else ' is'} too few to whiten "
+                f"{self.features} columns: give at least {self.features + 1} training rows, or "
+                "start='identity' (--start identity)."
+            )
         variances, directions = torch.linalg.eigh(covariance)
         if not variances[0] > DEPENDENT * variances[-1]:
             raise DataError(
                 "the rows cannot be whitened: some combination of the columns has next to no "
-                f"variance ({variances[0]:.1e} beside {variances[-1]:.1e})."
+                f"variance ({variances[0]:.1e} compared with {variances[-1]:.1e})."
             )
         root = directions * variances.rsqrt() @ directions.mT
         found = list(factor_linear(root, couplings=COUPLINGS).couplings)[::-1]

@@ -23,7 +23,7 @@ from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.repair import jitter_columns
 from kappaflow.data.rows_folder import Asked, Divided
 from kappaflow.domains import Interval
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, DataError
 from kappaflow.training.on_disk import divided, divided_for, looked_at, rows_while
 
 FRACTIONS = (0.8, 0.1, 0.1)
@@ -123,6 +123,7 @@ def tables_of(source: Source) -> Tables:
     if against is not None:
         whole = whole.select(~np.isin(whole.rows, against.rows))
     table, duplicates = drop_duplicate_rows(whole)
+    _refuse_few_different(table, duplicates)
     domains = domains_of(source.bounds, table)
     table, moved = within(table, domains, repair=source.repair)
     table, said = prepare(table, repair=source.repair)
@@ -151,6 +152,17 @@ def tables_of(source: Source) -> Tables:
         domains=domains,
         warnings=warnings,
     )
+
+
+def _refuse_few_different(table: Table, duplicates: int) -> None:
+    """Refuses rows that are nearly all the same, before their number is called too small."""
+    different = len(table)
+    if duplicates and different < len(FRACTIONS) and np.isfinite(table.values).all():
+        raise DataError(
+            f"'{table.source}' holds only {different} different row{'s' if different > 1 else ''} "
+            f"among {different + duplicates:,}: give at least {len(FRACTIONS)} different ones, to "
+            "train on, to stop by and to test with."
+        )
 
 
 def _warnings(train_rows: int) -> tuple[str, ...]:

@@ -109,7 +109,12 @@ def looked_at(found: Divided) -> tuple[Table, Notes, Notes]:
 
     Raises:
         DataError: There is no density.
-    """  # noqa: DOC502 - raised by `prepare`
+    """
+    if len(found.train) < 2:
+        raise DataError(
+            f"'{found.train.sample.source}' has {found.rows:,} rows, of which only "
+            f"{len(found.train)} is left to train on: give more rows."
+        )
     sample, few = found.train.sample, len(found.train.sample) < len(found.train)
     if few:
         named = f"{len(sample):,} random rows of {sample.source}"

@@ -143,14 +143,21 @@ def rows_of(table: Table, flow: Flow) -> Rows:
 
 
 def refuse_collapsed(table: Table, flow: Flow) -> None:
-    """Refuses a column that varies by less than the flow's float type can tell apart."""
+    """Refuses a column whose values the flow's float type cannot hold or tell apart."""
     for name, column in zip(table.columns, table.values.T, strict=True):
         cast = torch.from_numpy(column.copy()).to(flow.dtype).double().numpy()
-        if np.ptp(column) and np.abs(cast - column).max() > 0.05 * column.std():
+        dtype = str(flow.dtype).removeprefix("torch.")
+        if not np.isfinite(cast).all():
             raise DataError(
-                f"column {name!r} varies by {column.std():.3g} around {column.mean():.3g}, which "
-                f"{str(flow.dtype).removeprefix('torch.')} cannot tell apart: subtract an offset "
-                "from it, or use a float64 flow."
+                f"column {name!r} holds values up to {np.abs(column).max():.3g}, which {dtype} "
+                "cannot hold: measure it in another unit."
+            )
+        with np.errstate(over="ignore"):
+            spread = column.std()
+        if np.ptp(column) and np.abs(cast - column).max() > 0.05 * spread:
+            raise DataError(
+                f"column {name!r} varies by {spread:.3g} around {column.mean():.3g}, which "
+                f"{dtype} cannot tell apart: subtract an offset from it, or use a float64 flow."
             )
 
 

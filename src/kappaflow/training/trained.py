@@ -224,10 +224,14 @@ def _why_none(training: Training) -> str:
             "as the identity."
         )
     return (
-        f"in {progress.epoch} epochs no validation likelihood was finite, and "
-        f"{progress.skipped_steps} steps were skipped: the flow is as it was. Try a learning rate "
-        f"far below {settings.learning_rate:g}, and look for extreme rows."
+        f"no validation likelihood was finite in {_counted(progress.epoch, 'epoch')}, with "
+        f"{_counted(progress.skipped_steps, 'skipped step')}: the flow is unchanged. Try a "
+        f"learning rate far below {settings.learning_rate:g}, and look for extreme rows."
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _result(training: Training, reason: str) -> FitResult:

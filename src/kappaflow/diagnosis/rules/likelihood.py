@@ -78,14 +78,16 @@ def _worse(one: Comparison) -> Finding:
 
 def _undecided(one: Comparison) -> Finding:
     better = "better" if one.difference < 0 else "worse"
+    known = f": it is {abs(one.difference):.2f} ± {one.standard_error:.2f} nats a row {better}"
+    if not math.isfinite(one.standard_error):  # one row, of which no error is known
+        known = ""
     return Finding(
         code="KF505",
         severity="warning",
         layer=None,
         message=(
             f"There are too few held-out rows ({one.rows:,}) to tell whether the flow is better "
-            f"than {one.name}: it is {abs(one.difference):.2f} ± {one.standard_error:.2f} nats a "
-            f"row {better}."
+            f"than {one.name}{known}."
         ),
         cause="The difference is within two standard errors of zero.",
         cure="Give more rows, or use the simpler density.",
