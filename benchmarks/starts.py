@@ -94,9 +94,7 @@ def starts_table(lines: list[dict[str, Any]], seconds: float) -> str:
     """Returns test nats by table and start."""
     found = {(line["table"], line["model"]): line for line in lines if line["seconds"] == seconds}
     tables = [name for name in TABLES if any(table == name for table, _ in found)]
-    rows = [
-        [model, *(_nats(found.get((table, model))) for table in tables)] for model in MODELS
-    ]
+    rows = [[model, *(_nats(found.get((table, model))) for table in tables)] for model in MODELS]
     return markdown(["couplings, start", *tables], rows)
 
 

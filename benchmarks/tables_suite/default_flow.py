@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from kappaflow import Flow
 from kappaflow.data import Table
-from kappaflow.runs.job import Tables
 from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import build_flow
 from kappaflow.training import checked_settings, fit_tables, loop
@@ -42,10 +41,7 @@ def default_flow(train: Table, validation: Table, seconds: float, seed: int) -> 
 
     loop.clock = time.process_time  # what all models of the suite are given as much of
     settings = checked_settings(learning_rate=LEARNING_RATE, seed=seed, max_time_s=seconds)
-    tables = Tables(
-        train, validation, validation, None, loaded=len(train), duplicates=None, notes=()
-    )
-    choice, start = search_model(tables, ModelSearch(), settings, progress=False)
+    choice, start = search_model(train, validation, ModelSearch(), settings, progress=False)
     flow = build_flow(choice.model, train, seed)
     result = fit_tables(flow, train, validation, settings, progress=False, start=start)
     steps = len(result.history) * -(-len(train) // settings.rows_a_step(len(train)))

@@ -51,7 +51,7 @@ def test_the_best_model_wins_and_trains_on(uniform):
     """The training starts at the winner's weights, optimizer state, steps and history."""
     tables = tables_of(uniform)
     settings = SETTINGS.model_copy(update={"max_epochs": 120})
-    choice, start = search_model(tables, SEARCH, settings, progress=False)
+    choice, start = search_model(tables.train, tables.validation, SEARCH, settings, progress=False)
     assert choice.recipe == "spline" and choice.trials[0].behind == 0
     assert choice.trials[1].behind > 2 * choice.trials[1].error
     assert str(choice).startswith("chose 2 spline couplings")
@@ -71,7 +71,7 @@ def test_epochs_of_all_models_count(uniform):
     """A search takes at most a quarter of them, and the training the rest."""
     tables = tables_of(uniform)
     settings = SETTINGS.model_copy(update={"max_epochs": 40, "patience": 40})
-    choice, start = search_model(tables, SEARCH, settings, progress=False)
+    choice, start = search_model(tables.train, tables.validation, SEARCH, settings, progress=False)
     flow = build_flow(choice.model, tables.train, settings.seed)
     result = fit_tables(
         flow, tables.train, tables.validation, settings, progress=False, start=start
@@ -87,7 +87,9 @@ def test_the_time_limit_binds_the_search(uniform):
     """Search and training together take the seconds that were given."""
     tables = tables_of(uniform)
     settings = SETTINGS.model_copy(update={"max_time_s": 4.0})
-    choice, start = search_model(tables, ModelSearch({}, 60.0), settings, progress=False)
+    choice, start = search_model(
+        tables.train, tables.validation, ModelSearch({}, 60.0), settings, progress=False
+    )
     assert choice.seconds < 2.5 and start[1]["time_s"] < 2.5
     flow = build_flow(choice.model, tables.train, settings.seed)
     result = fit_tables(
@@ -104,8 +106,9 @@ def test_the_time_limit_binds_the_search(uniform):
 def test_without_time_the_first_model_is_taken(uniform, seconds, epochs, reason):
     """The choice says why nothing was compared."""
     settings = SETTINGS.model_copy(update={"max_epochs": epochs})
+    tables = tables_of(uniform)
     choice, start = search_model(
-        tables_of(uniform), ModelSearch({}, seconds), settings, progress=False
+        tables.train, tables.validation, ModelSearch({}, seconds), settings, progress=False
     )
     assert (choice.recipe, choice.reason, start) == ("real_nvp", reason, None)
     assert reason in str(choice)
@@ -125,11 +128,15 @@ def test_models_that_cannot_be_trained_are_left_out(uniform, monkeypatch):
 
     monkeypatch.setattr(module, "build_flow", broken)
     tables = tables_of(uniform)
-    choice, _ = search_model(tables, ModelSearch({}, 0.5), SETTINGS, progress=False)
+    choice, _ = search_model(
+        tables.train, tables.validation, ModelSearch({}, 0.5), SETTINGS, progress=False
+    )
     assert [trial.recipe for trial in choice.trials] == ["spline"]
     failing.add("spline")
     with pytest.raises(NumericalError, match="choose one by --model"):
-        search_model(tables, ModelSearch({}, 0.5), SETTINGS, progress=False)
+        search_model(
+            tables.train, tables.validation, ModelSearch({}, 0.5), SETTINGS, progress=False
+        )
 
 
 class Stop(Callback):

@@ -85,7 +85,13 @@ def fit_run(
             choice = of_first(lambda: chosen_before(folder))
             if choice is None:
                 choice, start = search_model(
-                    tables, model, checked, device=device, progress=progress
+                    tables.train,
+                    tables.validation,
+                    model,
+                    checked,
+                    domains=tables.domains,
+                    device=device,
+                    progress=progress,
                 )
             model, about["model_search"] = choice.model, choice.model_dump(mode="json")
             tables = replace(tables, notes=(*tables.notes, str(choice)))

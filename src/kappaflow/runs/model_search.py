@@ -19,11 +19,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from kappaflow.data import Table
+from kappaflow.data.domains import Domains
 from kappaflow.errors import ArgumentError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.flows import Flow
 from kappaflow.ranks import alone
-from kappaflow.runs.job import Tables
 from kappaflow.runs.recipes import Model, build_flow, with_bounds
 from kappaflow.training import Settings, log_prob_of, rows_of, units_log_det
 from kappaflow.training.agreement import of_first
@@ -38,6 +38,7 @@ SHARE = 0.25  # of the limits of a run that a search may use
 OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 10_000  # validation rows to compare on
 CALIBRATION_S = 0.15  # training of each model, by which its speed is known
+ROUNDS = 2  # that a bar shows
 LEAST_STEPS = 40  # of a model in the first round, or fewer models race
 DROPOUT = ((60, 0.3), (500, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training rows a column
 
@@ -162,18 +163,18 @@ class _Racer:
         self,
         candidate: Candidate,
         flow: Flow,
-        tables: Tables,
+        train: Table,
         validation: Table,
         settings: Settings,
-        device: str | None,
+        device: str | torch.device | None,
     ) -> None:
         self.recipe, self.arguments = candidate
         fabric = engine(flow, device, settings.precision)
-        train, self.held_out = rows_of(tables.train, flow), rows_of(validation, flow)
+        rows, self.held_out = rows_of(train, flow), rows_of(validation, flow)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            fit_units(flow, train)
-        self.training = Training(flow, train, self.held_out, settings, fabric)
+            fit_units(flow, rows)
+        self.training = Training(flow, rows, self.held_out, settings, fabric)
         self.seconds, self.round, self.failed = 0.0, 0, False
 
     def race(self, seconds: float) -> None:
@@ -223,11 +224,13 @@ def chosen_before(folder: Path) -> Choice | None:
 
 
 def search_model(
-    tables: Tables,
+    train: Table,
+    validation: Table,
     search: ModelSearch,
     settings: Settings,
     *,
-    device: str | None = None,
+    domains: Domains | None = None,
+    device: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> tuple[Choice, State | None]:
     """Chooses a model for a table by short trainings.
@@ -235,9 +238,11 @@ def search_model(
     Under torchrun the first process searches, and all get the same answer.
 
     Args:
-        tables: The rows; test rows are not used.
+        train: Rows to train on.
+        validation: Rows to compare by.
         search: What all models have in common, and the time budget.
         settings: Of the training that follows. Its limits bind the search too.
+        domains: By column, of those that have one.
         device: Where to train.
         progress: Show what is being trained; on a terminal only if left out.
 
@@ -251,47 +256,74 @@ def search_model(
 
     def searched() -> tuple[Choice, State | None]:
         with alone():
-            return _search(tables, search, settings, device, progress)
+            with steps_shown("model search", ROUNDS, visible=progress) as show:
+                race = _Race(train, validation.select(slice(0, HELD_OUT)), domains or {}, settings)
+                return race.run(search, device, show)
 
     return of_first(searched)
 
 
-def _search(
-    tables: Tables,
-    search: ModelSearch,
-    settings: Settings,
-    device: str | None,
-    progress: bool | None,
-) -> tuple[Choice, State | None]:
-    entrants = candidates(tables.train, search.arguments)
-    if not search.seconds:
-        return _first(entrants, "the search time is 0"), None
-    passes = None if settings.max_epochs is None else SHARE * settings.max_epochs
-    steps = len(tables.train) * (passes or math.inf) / settings.rows_a_step(len(tables.train))
-    if steps < 2 * LEAST_STEPS:
-        return _first(entrants, f"{settings.max_epochs} epochs leave no time for one"), None
-    validation = tables.validation.select(slice(0, HELD_OUT))
-    raced = settings.model_copy(update={"compile": False})
-    started = time.process_time()
-    with steps_shown("model search", 3, visible=progress) as show:
-        racers = []
-        for candidate in entrants:
-            racer = _entered(candidate, tables, validation, raced, device)
-            if racer is not None:
-                racers.append(racer)
+@dataclass(frozen=True)
+class _Race:
+    """The rows on which models race, and the settings of the training that follows."""
+
+    train: Table
+    validation: Table
+    domains: Domains
+    settings: Settings
+
+    def run(
+        self, search: ModelSearch, device: str | torch.device | None, show: Callable[[str], None]
+    ) -> tuple[Choice, State | None]:
+        """Returns the choice, and where the training of the winner goes on."""
+        settings, started = self.settings, time.process_time()
+        entrants = candidates(self.train, search.arguments)
+        steps = self._most_steps()
+        if not search.seconds:
+            return _first(entrants, "the search time is 0"), None
+        if steps < 2 * LEAST_STEPS:
+            return _first(entrants, f"{settings.max_epochs} epochs leave no time for one"), None
+        entered = [self._entered(candidate, device) for candidate in entrants]
+        racers = [racer for racer in entered if racer is not None]
         if not racers:
             raise NumericalError("none of the models could be trained: choose one by --model.")
-        seconds = _budget(racers, search.seconds, settings, steps)
-        spent = time.process_time() - started
-        racers, rounds = _raced(racers, seconds - spent, show)
-    total = time.process_time() - started
-    trials = _trials(rounds)
-    winner = racers[0]
-    choice = Choice(
-        recipe=winner.recipe, arguments=winner.arguments, trials=trials, seconds=round(total, 1)
-    )
-    others = sum(racer.training.progress.step for racer in rounds[1:])
-    return choice, _state(winner, total, others if settings.max_epochs is not None else 0)
+        seconds = self._budget(racers, search.seconds, steps) - (time.process_time() - started)
+        ranked = _raced(racers, seconds, show)
+        winner, total = ranked[0], time.process_time() - started
+        choice = Choice(
+            recipe=winner.recipe,
+            arguments=winner.arguments,
+            trials=_trials(ranked),
+            seconds=round(total, 1),
+        )
+        others = sum(racer.training.progress.step for racer in ranked[1:])
+        return choice, _state(winner, total, others if settings.max_epochs is not None else 0)
+
+    def _most_steps(self) -> float:
+        """Returns the steps of all models together that a limit on epochs allows."""
+        most, rows = self.settings.max_epochs, len(self.train)
+        if most is None:
+            return math.inf
+        return SHARE * most * rows / self.settings.rows_a_step(rows)
+
+    def _entered(self, candidate: Candidate, device: str | torch.device | None) -> _Racer | None:
+        """Returns a model after a few steps; None if it cannot be built or is not finite."""
+        settings = self.settings.model_copy(update={"compile": False})
+        try:
+            model = with_bounds(Model(*candidate), self.domains, self.train)
+            flow = build_flow(model, self.train, settings.seed)
+        except ArgumentError:
+            return None
+        racer = _Racer(candidate, flow, self.train, self.validation, settings, device)
+        racer.race(CALIBRATION_S)
+        return None if math.isinf(racer.nll) else racer
+
+    def _budget(self, racers: list[_Racer], seconds: float, most_steps: float) -> float:
+        """Returns the processor time of the search: by its limits, and by the training's time."""
+        limit = self.settings.max_time_s or math.inf
+        step_s = float(np.median([racer.step_s for racer in racers]))
+        training = min(limit, racers[0].training.steps * step_s)
+        return min(seconds, SHARE * limit, OF_TRAINING * training, most_steps * step_s)
 
 
 def _first(entrants: list[Candidate], reason: str) -> Choice:
@@ -299,35 +331,8 @@ def _first(entrants: list[Candidate], reason: str) -> Choice:
     return Choice(recipe=recipe, arguments=arguments, reason=reason)
 
 
-def _entered(
-    candidate: Candidate, tables: Tables, validation: Table, settings: Settings, device: str | None
-) -> _Racer | None:
-    """Returns a model after a few steps; None where it cannot be built or is not finite."""
-    try:
-        model = with_bounds(Model(*candidate), tables.domains, tables.train)
-        flow = build_flow(model, tables.train, settings.seed)
-    except ArgumentError:
-        return None
-    racer = _Racer(candidate, flow, tables, validation, settings, device)
-    racer.race(CALIBRATION_S)
-    return None if math.isinf(racer.nll) else racer
-
-
-def _budget(racers: list[_Racer], seconds: float, settings: Settings, most_steps: float) -> float:
-    """Returns the processor time of a search, by the limits and by how long a training takes."""
-    step_s = float(np.median([racer.step_s for racer in racers]))
-    training = racers[0].training
-    whole = training.steps * step_s
-    if settings.max_time_s is not None:
-        whole = min(whole, settings.max_time_s)
-        seconds = min(seconds, SHARE * settings.max_time_s)
-    return min(seconds, OF_TRAINING * whole, most_steps * step_s)
-
-
-def _raced(
-    racers: list[_Racer], seconds: float, show: Callable[[str], None]
-) -> tuple[list[_Racer], list[_Racer]]:
-    """Returns the racers that are left after all rounds, and all, the best first."""
+def _raced(racers: list[_Racer], seconds: float, show: Callable[[str], None]) -> list[_Racer]:
+    """Returns all models, the best first: each round ends for the worse half of those left."""
     out: list[_Racer] = []
     rounds = max(1, math.ceil(math.log2(len(racers))))
     for number in range(rounds):
@@ -338,7 +343,7 @@ def _raced(
         racers = sorted(racers, key=lambda racer: racer.nll)
         keep = max(1, math.ceil(len(racers) / 2))
         racers, out = racers[:keep], racers[keep:] + out
-    return racers, racers + out
+    return racers + out
 
 
 def _trials(ranked: list[_Racer]) -> tuple[Trial, ...]:
