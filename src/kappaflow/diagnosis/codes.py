@@ -30,7 +30,7 @@ CODES = {
     "KF402": "calling the flow changes its state",
     "KF403": "the data is not in the units that the flow expects",
     "KF501": "on held-out rows the flow is not better than a Gaussian",
-    "KF502": "on held-out images the flow is worse than histograms of pixels",
+    "KF502": "on held-out images the flow is not better than histograms of pixels",
     "KF503": "a few points lie further out than any sample",
     "KF504": "on held-out rows the flow is not better than a Gaussian mixture",
     "KF505": "the held-out rows are too few to tell",

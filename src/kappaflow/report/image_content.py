@@ -77,6 +77,8 @@ class ImageLikelihood(Part):
             "median", "p95", "max".
         independent_bits: Bits per dimension of the same images with each pixel on its own, by its
             histogram among the training images; None without bits.
+        independent_standard_error: Of the difference of the two means, from the differences image
+            by image; None without bits, or in a report of an earlier version.
     """
 
     images: int
@@ -89,6 +91,7 @@ class ImageLikelihood(Part):
     standard_error: float
     quantiles: dict[str, float]
     independent_bits: float | None
+    independent_standard_error: float | None = None
 
 
 class Neighbours(Part):

@@ -67,7 +67,7 @@ def evaluate_images(
         diagnosis,
         *image_run_findings(
             likelihood.bits_per_dimension,
-            likelihood.bits_standard_error,
+            likelihood.independent_standard_error,
             likelihood.independent_bits,
             history=result.history,
             stopped_because=result.stopped_because,
@@ -101,6 +101,7 @@ def judged_images(result: FitResult, report: ImageReport, parts: ImageParts) -> 
         "test_bits_per_dimension": whole.bits_per_dimension,
         "test_bits_per_dimension_standard_error": whole.bits_standard_error,
         "independent_bits_per_dimension": whole.independent_bits,
+        "independent_bits_standard_error": whole.independent_standard_error,
         "test_nll": whole.nll,
         "test_nll_standard_error": whole.standard_error,
         "test_images": whole.images,
@@ -123,6 +124,7 @@ def _likelihood(flow: Flow, parts: ImageParts) -> ImageLikelihood:
     scale = bits_per_dimension(flow, 1.0) if counted else 1.0
     levels = {"median": 0.5, "p95": 0.95, "max": 1.0}
     padding = padding_in(flow.augment)
+    independent, paired_error = _independent(parts, (nll * scale).numpy() if counted else None)
     return ImageLikelihood(
         images=len(nll),
         **({} if padding is None else _of_padding(padding)),
@@ -131,10 +133,19 @@ def _likelihood(flow: Flow, parts: ImageParts) -> ImageLikelihood:
         nll=mean,
         standard_error=error,
         quantiles={name: quantile(nll * scale, level) for name, level in levels.items()},
-        independent_bits=(
-            independent_bits(parts.train, parts.validation, parts.test) if counted else None
-        ),
+        independent_bits=independent,
+        independent_standard_error=paired_error,
     )
+
+
+def _independent(parts: ImageParts, bits: np.ndarray | None) -> tuple[float | None, float | None]:
+    """Returns the bits of independent pixels, and the error of the difference to the flow's."""
+    if bits is None:
+        return None, None
+    alone = independent_bits(parts.train, parts.validation, parts.test)
+    with np.errstate(invalid="ignore"):
+        error = (bits - alone).std() / math.sqrt(len(bits))
+    return float(alone.mean()), float(error)
 
 
 def _of_padding(padding: Padding) -> dict[str, Any]:

@@ -97,6 +97,7 @@ class ImageResult(BaseModel):
     test_bits_per_dimension: float | None
     test_bits_per_dimension_standard_error: float | None
     independent_bits_per_dimension: float | None
+    independent_bits_standard_error: float | None = None
     test_nll: float | None
     test_nll_standard_error: float | None
     test_images: int

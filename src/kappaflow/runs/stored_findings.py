@@ -62,7 +62,7 @@ def image_run_findings(
 
     Args:
         bits: Mean bits per dimension of the test images; None where there are none.
-        standard_error: Of that mean.
+        standard_error: Of the difference of the two over the images.
         independent: The same with each pixel on its own.
         history: The figures of each epoch.
         stopped_because: What ended the training.
@@ -124,7 +124,7 @@ def _of_images(folder: Path) -> Found:
     result = read_finished_images(folder)
     return image_run_findings(
         result.test_bits_per_dimension,
-        result.test_bits_per_dimension_standard_error,
+        result.independent_bits_standard_error or result.test_bits_per_dimension_standard_error,
         result.independent_bits_per_dimension,
         history=_history(folder),
         stopped_because=result.stopped_because,

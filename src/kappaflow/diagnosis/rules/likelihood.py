@@ -252,7 +252,7 @@ def warning_findings(warnings: Sequence[str]) -> Iterator[Finding]:
 def image_likelihood_findings(
     bits: float | None, standard_error: float | None, independent: float | None
 ) -> Iterator[Finding]:
-    """KF502: the flow is no better than the histograms of single pixels on held-out images.
+    """KF502: the flow is not better than the histograms of single pixels on held-out images.
 
     Args:
         bits: Mean bits per dimension of held-out images; None where there are none.
@@ -261,20 +261,23 @@ def image_likelihood_findings(
         independent: The same images with each pixel on its own.
 
     Yields:
-        The finding, where the flow is worse by more than twice the standard error.
+        The finding, where the flow is not better by more than twice the standard error.
     """
     if bits is None or independent is None or math.isnan(bits):
         return
-    worse = bits - independent
-    if worse <= 2 * (standard_error or 0.0):
+    worse, error = bits - independent, standard_error or 0.0
+    if not worse > -2 * error:
         return
+    amount = f"needs {worse:.2f} bits per dimension more than"
+    if worse <= 2 * error:
+        amount = f"is no better ({worse:.3f} ± {error:.3f} bits per dimension) than"
     yield Finding(
         code="KF502",
         severity="warning",
         layer=None,
         message=(
-            f"On held-out images the flow needs {worse:.2f} bits per dimension more than the "
-            "histograms of single pixels, which know nothing of images."
+            f"On held-out images the flow {amount} the histograms of single pixels, which know "
+            "nothing of images."
         ),
         cause="Too little training, or so few images that they were learnt by heart.",
         cure="Train longer, give more images, or take a smaller model (steps, hidden).",
