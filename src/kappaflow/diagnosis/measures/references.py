@@ -23,7 +23,7 @@ DEPENDENT = 1e-6  # of a standard deviation: as for linearly dependent columns
 HALVED_ROWS = 200  # at least, to fit a reference to one half and compare on the other
 COMPARED_ROWS, ROWS_AT_ONCE = 5_000, 1_000
 COMPONENTS = (2, 4, 8, 16, 32)  # tried after 1, while the BIC improves
-FIT_ROWS, ITERATIONS = 5_000, 30  # bound the time of all fits: some 3 s at 10 columns
+FIT_ROWS, ITERATIONS = 5_000, 30  # bound the time of all fits: some seconds
 FLOOR = 1e-4  # added to the variances of a component, in units of the Gaussian's
 
 
