@@ -53,7 +53,7 @@ def test_all_has_every_extra_that_users_meet():
     """`pip install 'kappaflow[all]'` leaves nothing out, whatever extra is added."""
     (line,) = PROJECT["optional-dependencies"]["all"]
     named = set(re.search(r"\[(.*)\]", line)[1].split(","))
-    assert set(EXTRAS) - named <= {"fuzz", "tune", "zuko"}
+    assert set(EXTRAS) - named <= {"fuzz", "tables", "tune", "zuko"}
     assert set(EXTRAS["zuko"]) <= set(EXTRAS["bench"])
 
 
