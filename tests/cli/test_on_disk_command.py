@@ -24,7 +24,7 @@ def run(tmp_path_factory):
 
 
 def test_a_run_on_disk_is_reported_and_examined_on_its_held_out_rows(run, capsys):
-    """Which are drawn again from the table; the report says what was not looked for."""
+    """Which are drawn again from the table; the report says how many rows repeat others."""
     tables = tables_again(read_run(run))
     assert [len(part) for part in (tables.trained_on, tables.validation, tables.test)] == [
         480,
@@ -33,7 +33,7 @@ def test_a_run_on_disk_is_reported_and_examined_on_its_held_out_rows(run, capsys
     ]
     result = json.loads((run / "result.json").read_text())
     assert result["test_rows"] == 60
-    assert ["duplicate rows dropped", "not looked for"] in json.loads(
+    assert ["rows that repeat earlier ones", "none"] in json.loads(
         (run / "report.json").read_text()
     )["about"]["data"]
     assert main(["doctor", str(run)]) == 0
@@ -60,6 +60,24 @@ def test_what_needs_all_rows_is_refused(run, tmp_path, capsys, words):
     said = capsys.readouterr().err
     assert said.startswith(f"kappaflow: '{words[0][2:]}' should be left out with 'on_disk'")
     assert not out.exists()
+
+
+def test_rows_that_repeat_are_in_one_part_or_dropped(run, tmp_path, capsys):
+    """By the choice of --duplicates; weights are not kept for a file."""
+    x = np.repeat(np.random.default_rng(0).normal(size=(300, 2)), 2, axis=0)
+    data = str(tmp_path / "t.npy")
+    np.save(data, x)
+    sizes = {}
+    for how in ("keep", "drop"):
+        out = tmp_path / how
+        words = ["fit", data, "--on-disk", "--duplicates", how, *MODEL, "--out", str(out)]
+        assert main(words) == 0
+        tables = tables_again(read_run(out))
+        sizes[how] = [len(p) for p in (tables.trained_on, tables.validation, tables.test)]
+    assert sizes == {"keep": [480, 60, 60], "drop": [240, 30, 30]}
+    words[4] = "weigh"
+    assert main(words) == 2
+    assert "'duplicates' should be 'keep' or 'drop'" in capsys.readouterr().err
 
 
 def test_images_and_standard_input_are_refused(tmp_path, capsys):

@@ -121,7 +121,7 @@ def test_a_table_without_columns_stops(healthy: Array) -> None:
 
 
 def test_whole_numbers_warn(healthy: Array) -> None:
-    """Counts do, measurements with one fraction among them do not, and counts are no atoms."""
+    """Counts do, measurements with one fraction among them do not."""
     healthy[:, 1] = np.rint(healthy[:, 1] * 3)
     healthy[:, 3] = np.rint(healthy[:, 3] * 1e6)
     healthy[0, 3] += 0.5
@@ -144,29 +144,52 @@ def test_duplicate_rows_warn(healthy: Array) -> None:
     problem = only(examine(load_table(healthy)))
     assert (problem.code, problem.severity) == ("duplicate-rows", "warning")
     assert problem.rows == (11, 21, 22)
-    assert problem.message.startswith("3 rows repeat earlier rows (rows 11, 21, 22)")
+    assert problem.message == (
+        "3 rows repeat earlier rows, and rounding predicts none (rows 11, 21, 22)"
+    )
     context = np.column_stack([healthy, np.arange(400.0)])
     assert examine(load_table(context, context=["x4"])) == ()
 
 
-def test_an_atom_warns(healthy: Array) -> None:
-    """A value that 3 of 400 rows share, not one that 2 share."""
-    healthy[[5, 50], 2] = 0.25
+def test_a_point_mass_warns(healthy: Array) -> None:
+    """With column, value, count, expected count and rows; 4 rows of 400 are too few to tell."""
+    healthy[[5, 50, 60, 70], 2] = 0.25
     assert examine(load_table(healthy)) == ()
     healthy[300, 2] = 0.25
     problem = only(examine(load_table(healthy)))
     assert (problem.code, problem.severity) == ("atom", "warning")
-    assert (problem.columns, problem.rows) == (("x2",), (6, 51, 301))
-    assert "the value 0.25 in 3 of 400 rows" in problem.message
+    assert (problem.columns, problem.rows) == (("x2",), (6, 51, 61, 71, 301))
+    assert problem.message == (
+        "column 'x2' holds the value 0.25 in 5 of 400 rows (rows 6, 51, 61, 71, 301), where its "
+        "neighbours predict 0.06: a density can grow without bound there"
+    )
 
 
-def test_an_atom_holds_more_than_one_row_in_a_thousand() -> None:
-    """10 of 10,000 rows are no atom, 11 are."""
+def test_three_equal_values_of_750_rows_are_no_point_mass() -> None:
+    """Of a continuous column: hardly any likelihood can be gained on them."""
+    x = np.random.default_rng(0).standard_normal((750, 2))
+    x[:3, 0] = x[0, 0]
+    assert examine(load_table(x)) == ()
+
+
+def test_a_point_mass_holds_more_than_one_row_in_a_thousand() -> None:
+    """10 of 10,000 rows are none, 11 are."""
     x = np.random.default_rng(0).standard_normal((10_000, 1))
     x[:10] = 0.5
     assert [p.code for p in examine(load_table(x))] == ["duplicate-rows"]
     x[10] = 0.5
     assert [p.code for p in examine(load_table(x))] == ["atom", "duplicate-rows"]
+
+
+def test_a_rounded_column_warns_where_a_flow_can_resolve_its_steps(healthy: Array) -> None:
+    """With the width of noise; rounding to a thousandth of the spread says nothing."""
+    wide = np.tile(healthy, (5, 1)) + np.random.default_rng(0).normal(size=(2000, 4))
+    wide[:, 1] = wide[:, 1].round(1)
+    wide[:, 2] = wide[:, 2].round(3)
+    problem = only(examine(load_table(wide)))
+    assert (problem.code, problem.severity, problem.columns) == ("rounded", "warning", ("x1",))
+    assert "is rounded to 0.1" in problem.message
+    assert "noise of width 0.1 (--repair dequantize)" in problem.message
 
 
 def test_few_rows_warn(healthy: Array) -> None:
@@ -201,7 +224,7 @@ def test_values_whose_squares_leave_float32_warn(healthy: Array, scale: float) -
 
 def test_what_stops_comes_first(healthy: Array) -> None:
     """Warnings after, however they were found."""
-    healthy[:3, 0] = 0.5
+    healthy[:6, 0] = 0.5
     healthy[4, 2] = np.nan
     healthy[:, 3] = 2 * healthy[:, 1] + 1
     severities = [problem.severity for problem in examine(load_table(healthy))]

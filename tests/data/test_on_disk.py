@@ -8,8 +8,17 @@ import polars as pl
 import pytest
 
 from kappaflow.data import TableOnDisk, load_table, pieces, rows_folder
-from kappaflow.data.division import MOST_HELD_OUT, division
-from kappaflow.data.rows_folder import KEPT, NOTES, TRAIN, Asked, divide, read_divided
+from kappaflow.data.division import MOST_HELD_OUT, Copies, division
+from kappaflow.data.rows_folder import (
+    COPIES,
+    KEPT,
+    NOTES,
+    TRAIN,
+    Asked,
+    copies_in,
+    divide,
+    read_divided,
+)
 from kappaflow.errors import DataError, KappaflowError, WriteError
 
 ROWS = 157
@@ -41,7 +50,8 @@ def divided(asked, folder):
     """Returns what is divided, whatever was there before."""
     found = asked.table.pieces()
     list(found.suspects(lambda more: None))
-    return divide(found, asked, folder, lambda more: None)
+    copies = copies_in(found, lambda more: None)
+    return divide(found, asked, folder, lambda more: None, copies)
 
 
 def asked_of(path, *, fractions=FRACTIONS, seed=0, dtype="float64", **table):
@@ -102,6 +112,42 @@ def test_parts_held_out_are_no_larger_than_memory_should_hold(monkeypatch):
     assert division(30, 2, (), seed=0).held_out == ()
 
 
+@pytest.mark.parametrize("duplicates", ["keep", "drop"])
+def test_copies_of_a_row_are_in_one_part_or_dropped(tmp_path, duplicates):
+    """Of a file in pieces that copies are scattered over."""
+    x = np.random.default_rng(0).normal(size=(400, 2)).round(1)
+    pl.DataFrame(x, schema=["a", "b"], orient="row").write_parquet(tmp_path / "t.parquet")
+    table = TableOnDisk(tmp_path / "t.parquet")
+    asked = Asked(table, FRACTIONS, 0, "float64", duplicates)
+    found = divided(asked, tmp_path / "rows")
+    parts = [*found.held_out]
+    trained = np.concatenate([block.values for block in found.train.blocks()])
+    rows = np.concatenate([block.rows for block in found.train.blocks()])
+    np.testing.assert_array_equal(trained, x[rows - 1])
+    sets = [set(map(tuple, values)) for values in (trained, *(part.values for part in parts))]
+    assert sum(map(len, sets)) == len(np.unique(x, axis=0))
+    distinct = len(x) - found.repeats
+    assert distinct == len(np.unique(x, axis=0)) < 370
+    total = len(trained) + sum(map(len, parts))
+    assert total == (len(x) if duplicates == "keep" else distinct)
+    for part in parts:
+        assert abs(len(part) - 10) <= 4  # no more than a piece has
+    again = read_divided(tmp_path / "rows", asked)
+    assert again.repeats == found.repeats
+    assert again.train.fingerprint() == found.train.fingerprint()
+
+
+def test_rows_with_more_copies_than_a_part_has_rows_are_trained_on():
+    """However many they are, so that a part stays small; too few different rows are refused."""
+    copies = Copies(np.arange(100, 1000), np.zeros(900, np.int64))
+    for seed in range(5):
+        found = division(1000, 2, FRACTIONS, seed, copies)
+        assert [len(part) for part in found.held_out] == [49, 50] or found.train >= 901
+        assert 0 not in found.not_trained_on
+    with pytest.raises(DataError, match="equal rows stay in one part"):
+        division(1000, 2, FRACTIONS, 0, Copies(np.arange(2, 1000), np.zeros(998, np.int64)))
+
+
 def test_rows_are_used_again_where_they_were_made_of_the_same(tmp_path):
     """And not if the file has changed, something else is asked for, or one is damaged."""
     path, folder = tmp_path / "t.parquet", tmp_path / "rows"
@@ -116,7 +162,7 @@ def test_rows_are_used_again_where_they_were_made_of_the_same(tmp_path):
     ]
     for other in ({"seed": 1}, {"dtype": "float32"}, {"exclude": "a"}, {"fractions": (0.9, 0.1)}):
         assert read_divided(folder, asked_of(path, **other)) is None, other
-    for name in (TRAIN, KEPT, NOTES):
+    for name in (TRAIN, KEPT, COPIES, NOTES):
         content = (folder / name).read_bytes()
         for damaged in (content[:40], b"", None):
             if damaged is None:

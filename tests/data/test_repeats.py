@@ -1,4 +1,4 @@
-"""Duplicate rows and atoms, and the facts about them that MAGIC has."""
+"""Rows that repeat earlier ones: counted, predicted, kept together, dropped or weighed."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kappaflow.data import atom_rows, drop_duplicate_rows, examine, load_table, split
-from kappaflow.errors import ArgumentError
+from kappaflow.data import (
+    drop_duplicate_rows,
+    examine,
+    load_table,
+    split,
+    weigh_duplicate_rows,
+    weighted,
+)
+from kappaflow.data.prepare import prepare_table
+from kappaflow.data.repeats import repeats_of
+from kappaflow.errors import ArgumentError, DataError
 
 
 @settings(deadline=None)
@@ -49,73 +58,128 @@ def test_magic_has_115_duplicate_rows() -> None:
         0,
         115,
     ]
-    assert [p.code for p in examine(clean)] == ["atom"] * 5
 
 
-def test_magic_has_atoms_at_exact_zeros_and_no_problem_that_stops() -> None:
-    """The counts of zeros its description gives; five zeros of fAlpha are too few for an atom."""
-    table = load_table("magic")
-    zeros = {name: int((table.values[:, j] == 0).sum()) for j, name in enumerate(table.columns)}
-    counted = {name: count for name, count in zeros.items() if count}
-    assert counted == {"fWidth": 98, "fAsym": 41, "fM3Long": 39, "fM3Trans": 59, "fAlpha": 5}
-    problems = examine(table)
-    assert {problem.severity for problem in problems} == {"warning"}
-    atoms = {p.columns[0]: p.message for p in problems if p.code == "atom"}
-    for name in ("fWidth", "fAsym", "fM3Long", "fM3Trans"):
-        assert f"the value 0 in {zeros[name]} of 19,020 rows" in atoms[name]
-    # fSize is written with four decimals, so that its most frequent values come up to 27 times.
-    assert set(atoms) == {"fWidth", "fAsym", "fM3Long", "fM3Trans", "fSize"}
+def rounded(seed: int, rows: int = 20_000) -> np.ndarray:
+    """Returns normal rows of two columns, rounded to 2 and 1 decimals."""
+    x = np.random.default_rng(seed).normal(size=(rows, 2))
+    return np.stack([x[:, 0].round(2), x[:, 1].round(1)], axis=1)
 
 
-def test_magic_rows_with_an_atom_hold_a_frequent_value() -> None:
-    """Counted by hand, column by column."""
-    table = load_table("magic")
-    expected = np.zeros(len(table), dtype=bool)
-    for column in table.values.T:
-        values, counts = np.unique(column, return_counts=True)
-        expected |= np.isin(column, values[counts > 0.001 * len(table)])
-    mask = atom_rows(table)
-    np.testing.assert_array_equal(mask, expected)
-    zero = (table.values[:, [1, 5, 6, 7]] == 0).any(axis=1)
-    assert mask[zero].all()
+def test_rounding_predicts_the_repeats_of_rounded_rows() -> None:
+    """Of 20,000 normal rows that are rounded 9,000 repeat others, and nothing warns of them."""
+    for seed in range(3):
+        found = repeats_of(load_table(rounded(seed)))
+        assert found.expected == pytest.approx(found.total, rel=0.02)
+        assert not found.unexpected
+    table = load_table(rounded(0))
+    assert "duplicate-rows" not in {p.code for p in examine(table)}
+    prepared = prepare_table(table)
+    assert prepared.notes == (
+        "9,035 rows repeat earlier rows, about as many as rounding to 0.01 and 0.1 predicts "
+        "(8,970): all are kept, and copies stay in one part of the split",
+    )
+    assert not any("repeat" in said for said in prepared.warnings)
 
 
-def test_atoms_are_counted_in_the_reference() -> None:
-    """A value frequent in training marks a test row; one frequent among the test rows does not."""
-    generator = np.random.default_rng(0)
-    x = generator.standard_normal((100, 2))
-    y = generator.standard_normal((50, 2))
-    x[:5, 0] = 0.25
-    y[7, 0] = 0.25
-    y[:9, 1] = 0.75
-    mask = atom_rows(load_table(y), load_table(x))
-    assert np.flatnonzero(mask).tolist() == [7]
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda g: g.exponential(size=(5000, 2)).round(1),
+        lambda g: g.poisson(40, (5000, 2)).astype(float),
+        lambda g: (g.normal(size=(5000, 1)) + 0.01 * g.normal(size=(5000, 2))).round(2),
+        lambda g: np.hstack([g.integers(0, 3, (9000, 1)), g.normal(size=(9000, 1)).round(3)]),
+        lambda g: g.integers(0, 3, (900, 3)).astype(float),
+        lambda g: g.normal(size=(20_000, 1)).astype(np.float32),
+    ],
+)
+def test_repeats_that_rounding_explains_do_not_warn(make) -> None:  # noqa: ANN001
+    """At an edge, in counts, near a line, with labels, in float32."""
+    for seed in range(5):
+        assert not repeats_of(load_table(make(np.random.default_rng(seed)))).unexpected
 
 
-def test_columns_of_whole_numbers_have_no_atoms() -> None:
-    """Whether a column is whole is decided where the table was loaded, not in the part."""
-    x = np.random.default_rng(0).standard_normal((300, 2))
-    x[:, 1] = np.arange(300) % 3
-    assert not atom_rows(load_table(x)).any()
-    x[0, 1] = 0.5
-    train, _, _ = split(load_table(x))
-    rest = train.select(train.rows > 1)
-    assert atom_rows(rest).all()
+def test_pasted_rows_warn_with_their_number() -> None:
+    """1 % of the rows: of a continuous table, and of a rounded one more than rounding predicts."""
+    x = np.random.default_rng(0).normal(size=(20_000, 3))
+    x[-200:] = x[:200]
+    found = repeats_of(load_table(x))
+    assert (found.total, found.unexpected) == (200, True)
+    assert found.in_words() == "200 rows repeat earlier rows, and rounding predicts none"
+    found = repeats_of(load_table(x.round(2)))
+    assert found.unexpected
+    assert found.total - (found.expected or 0) == pytest.approx(200, abs=15)
+    assert f"{found.total - (found.expected or 0):,.0f} more than rounding to 0.01" in (
+        found.in_words()
+    )
+    both = x[:, :2].round(2)
+    both[-400:] = np.repeat(both[:200], 2, axis=0)
+    found = repeats_of(load_table(both))
+    assert found.unexpected and (found.expected or 0) > 1000
+    assert found.total - (found.expected or 0) == pytest.approx(350, abs=120)
 
 
-def test_a_value_shared_by_two_rows_of_a_small_table_is_no_atom() -> None:
-    """Three rows at least."""
-    x = np.random.default_rng(0).standard_normal((20, 1))
-    x[:2] = 0.5
-    assert not atom_rows(load_table(x)).any()
-    x[2] = 0.5
-    assert np.flatnonzero(atom_rows(load_table(x))).tolist() == [0, 1, 2]
+@settings(deadline=None, max_examples=60)
+@given(
+    arrays(np.float64, st.tuples(st.integers(4, 60), st.integers(1, 2)),
+           elements=st.sampled_from([0.0, -0.0, 0.5, 1.5, 2.5, 3.5])),
+    st.integers(0, 100),
+    st.sampled_from([(0.8, 0.1, 0.1), (0.9, 0.1), (0.5, 0.5)]),
+)  # fmt: skip
+def test_copies_of_a_row_never_straddle_a_split(
+    x: np.ndarray, seed: int, fractions: tuple[float, ...]
+) -> None:
+    """Every row is in one part with all its copies; parts are as large as that allows."""
+    table = load_table(x)
+    sets = [set(map(tuple, (x + 0.0).tolist()))]
+    if len(sets[0]) < len(fractions):
+        with pytest.raises(DataError, match="equal rows stay in one part"):
+            split(table, fractions=fractions, seed=seed)
+        return
+    parts = split(table, fractions=fractions, seed=seed)
+    assert sorted(np.concatenate([part.rows for part in parts])) == list(range(1, len(x) + 1))
+    sets = [set(map(tuple, (part.values + 0.0).tolist())) for part in parts]
+    assert sum(map(len, sets)) == len(set.union(*sets)) and all(sets)
+    again = split(table, fractions=fractions, seed=seed)
+    assert [p.rows.tolist() for p in again] == [p.rows.tolist() for p in parts]
 
 
-def test_a_reference_with_other_columns_is_refused() -> None:
-    """Positions without names would compare what does not belong together."""
-    x = np.random.default_rng(0).standard_normal((20, 2))
-    with pytest.raises(
-        ArgumentError, match="'reference' should have the columns of 'table', x0, x1"
-    ):
-        atom_rows(load_table(x), load_table(x, columns=["x1", "x0"]))
+def test_parts_with_copies_have_the_sizes_that_were_asked_for() -> None:
+    """To half of the largest group of copies."""
+    table = load_table(rounded(0))
+    largest = np.unique(table.values, axis=0, return_counts=True)[1].max()
+    for seed in range(5):
+        sizes = np.array([len(part) for part in split(table, seed=seed)])
+        assert np.abs(sizes - [16_000, 2000, 2000]).max() <= largest
+
+
+def test_noise_after_the_copies_were_marked_does_not_part_them() -> None:
+    """Jitter and dequantisation make them different."""
+    table = prepare_table(load_table(rounded(1, 500)), repair="dequantize").table
+    before = load_table(rounded(1, 500)).values
+    parts = [set(map(tuple, before[part.rows - 1])) for part in split(table)]
+    assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+
+
+def test_weighed_rows_have_the_moments_of_all_rows() -> None:
+    """Weights that were there are summed; without repeats there are none."""
+    table = load_table(rounded(0, 500))
+    found, counted = weigh_duplicate_rows(table)
+    assert len(found) + counted == 500 and found.weights is not None
+    np.testing.assert_allclose(
+        np.average(found.values, axis=0, weights=found.weights), table.values.mean(0)
+    )
+    assert weigh_duplicate_rows(load_table(np.arange(5.0)))[0].weights is None
+    given = weighted(load_table(np.array([1.0, 2.0, 1.0])), [1.0, 2.0, 4.0])
+    assert weigh_duplicate_rows(given)[0].weights.tolist() == [5.0, 2.0]  # pyright: ignore
+
+
+def test_what_cannot_be_done_with_repeats_is_refused() -> None:
+    """In a sentence that names the argument and the way out."""
+    table = load_table(rounded(0, 50))
+    with pytest.raises(ArgumentError, match="'duplicates' should be one of 'keep', 'drop', 'wei"):
+        prepare_table(table, duplicates="forget")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ArgumentError, match="'duplicates' should be 'keep' with repair='dequant"):
+        prepare_table(table, duplicates="weigh", repair="dequantize")
+    with pytest.raises(ArgumentError, match="'duplicates' should be 'keep' or 'weigh' with wei"):
+        prepare_table(weighted(table, np.arange(50.0)), duplicates="drop")

@@ -39,14 +39,49 @@ def summary(table, tmp_path_factory):
     )
 
 
-def test_no_row_is_in_two_parts_and_duplicates_are_dropped(table):
-    """80, 10 and 10 per cent of the distinct rows, the same for the same seed."""
+def test_no_row_is_in_two_parts_and_all_are_kept(table):
+    """80, 10 and 10 per cent of the rows, the same for the same seed."""
     tables = tables_of(Source(table))
     parts = [set(map(tuple, t.values)) for t in (tables.train, tables.validation, tables.test)]
-    assert tables.duplicates == 20 and sum(map(len, parts)) == 880
+    lengths = [len(part) for part in (tables.train, tables.validation, tables.test)]
+    assert tables.repeats == 20 and sum(map(len, parts)) == 880 and sum(lengths) == 900
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
-    assert [len(part) for part in parts] == [704, 88, 88]
+    assert np.abs(np.array(lengths) - [720, 90, 90]).max() <= 1
     assert np.array_equal(tables_of(Source(table)).test.values, tables.test.values)
+
+
+def test_duplicates_are_dropped_on_request(table):
+    """As all runs did before there was a choice: the same rows in the same parts."""
+    tables = tables_of(Source(table, duplicates="drop"))
+    assert [len(t) for t in (tables.train, tables.validation, tables.test)] == [704, 88, 88]
+    clean, _ = kf.data.drop_duplicate_rows(kf.load_table(table))
+    for part, same in zip(
+        (tables.train, tables.validation, tables.test), kf.data.split(clean), strict=True
+    ):
+        assert part.fingerprint() == same.fingerprint()
+
+
+def test_weighed_duplicates_train_on_the_rows_that_are_kept_otherwise(table):
+    """Once each, with a weight; held-out rows are the same."""
+    kept, weighed = (tables_of(Source(table, duplicates=how)) for how in ("keep", "weigh"))
+    assert weighed.test.fingerprint() == kept.test.fingerprint()
+    rows = weighed.trained_on
+    assert rows.weights.sum() == len(kept.trained_on) > len(rows)
+    np.testing.assert_allclose(
+        np.average(rows.values, axis=0, weights=rows.weights), kept.train.values.mean(0)
+    )
+
+
+def test_a_run_stored_before_there_was_a_choice_dropped_its_duplicates(table, summary):
+    """Its rows are found again; those of a run on disk were kept."""
+    from kappaflow.runs.stored import RunConfig, read_run
+
+    stored = read_run(summary.folder).model_dump()
+    assert stored["source"]["duplicates"] == "keep"
+    del stored["source"]["duplicates"]
+    assert RunConfig.model_validate(stored).source.duplicates == "drop"
+    stored["source"]["on_disk"] = True
+    assert RunConfig.model_validate(stored).source.duplicates == "keep"
 
 
 def test_the_test_likelihood_is_that_of_the_loaded_flow(summary, table):

@@ -72,9 +72,9 @@ def fit(
 ) -> None:
     """Train a flow on a table or on images; write a run folder with model, figures and report.
 
-    Rows, or images, are split into 80 % to train on, 10 % to stop by and 10 % to judge by. Of a
-    table duplicate rows are dropped first, and columns of text are left out. A run that was
-    interrupted goes on where it stopped when the same command is given again.
+    Rows, or images, are split into 80 % to train on, 10 % to stop by and 10 % to judge by; copies
+    of a row are in one part. Columns of text are left out. A run that was interrupted goes on
+    where it stopped when the same command is given again.
 
     Parameters
     ----------

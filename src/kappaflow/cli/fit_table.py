@@ -59,6 +59,7 @@ def fit_table(
             context=options.context or [],
             where=options.where or [],
             against=options.against,
+            duplicates=options.duplicates or "keep",
             repair=options.repair,
             split_seed=seed,
             jitter=options.jitter,

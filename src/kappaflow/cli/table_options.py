@@ -55,9 +55,13 @@ class TableOptions:
     condition_budget
         Keep the 95 % quantile of the condition number on held-out rows within this number: what
         that costs in likelihood is shown by kappaflow tradeoff.
+    duplicates
+        What to do with rows that repeat earlier ones: keep them, with all copies in one part of
+        the split (the default); drop them; or weigh each row by the number of its copies.
     repair
         Go on where the data has no density: drop the rows or columns concerned, or jitter the
-        columns.
+        columns. Or dequantize: add uniform noise to rounded columns, exactly as wide as a step
+        of their values.
     jitter
         Columns to add Gaussian noise of 1e-3 of their spread to, such as one that nearly follows
         from others.
@@ -67,7 +71,7 @@ class TableOptions:
     on_disk
         Train on a table larger than memory: parquet, arrow, npy, csv or tsv, read a piece at a
         time. The rows to train on are in a file in the run folder for as long; 100,000 at most
-        validate, and as many test. Rows that repeat others are kept.
+        validate, and as many test.
     """
 
     partition: Literal["half", "alternating", "random", "random-half"] | None = None
@@ -86,7 +90,8 @@ class TableOptions:
     where: Names = None
     against: str | None = None
     condition_budget: float | None = None
-    repair: Literal["drop", "jitter"] | None = None
+    duplicates: Literal["keep", "drop", "weigh"] | None = None
+    repair: Literal["drop", "jitter", "dequantize"] | None = None
     jitter: Names = None
     bounds: Names = None
     on_disk: Annotated[bool | None, Parameter(negative=())] = None
@@ -98,6 +103,7 @@ OF_SOURCE = (
     "context",
     "where",
     "against",
+    "duplicates",
     "repair",
     "jitter",
     "bounds",

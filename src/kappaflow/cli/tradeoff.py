@@ -29,7 +29,7 @@ def tradeoff(
     exclude: Names = None,
     context: Names = None,
     where: Names = None,
-    repair: Literal["drop", "jitter"] | None = None,
+    repair: Literal["drop", "jitter", "dequantize"] | None = None,
     seed: Whole = 0,
     processes: Whole = 1,
     quiet: Annotated[bool, Flag] = False,
@@ -68,7 +68,8 @@ def tradeoff(
         Take the rows that meet a condition, such as: --where class=g
     repair
         Go on where the data has no density: drop the rows or columns concerned, or jitter the
-        columns.
+        columns. Or dequantize: add uniform noise to rounded columns, exactly as wide as a step
+        of their values.
     seed
         Decides the initial weights, the order of rows and the split, of all flows alike.
     processes

@@ -20,7 +20,8 @@ from kappaflow.data.on_disk import TableOnDisk
 from kappaflow.data.prepare import prepare
 from kappaflow.data.problem import Problem
 from kappaflow.data.repair import repair
-from kappaflow.data.repeats import atom_rows, drop_duplicate_rows
+from kappaflow.data.repeats import drop_duplicate_rows, weigh_duplicate_rows
+from kappaflow.data.rounding import atom_rows, dequantize, resolutions
 from kappaflow.data.shipped import DataSet, data_sets, path_of, shipped_names
 from kappaflow.data.split import split
 from kappaflow.data.table import Table
@@ -40,6 +41,7 @@ __all__ = [
     "atom_rows",
     "check_writable",
     "data_sets",
+    "dequantize",
     "drop_duplicate_rows",
     "examine",
     "flipped",
@@ -51,6 +53,7 @@ __all__ = [
     "path_of",
     "prepare",
     "repair",
+    "resolutions",
     "shipped_names",
     "split",
     "split_images",
@@ -59,6 +62,7 @@ __all__ = [
     "toy_log_prob",
     "toy_names",
     "toy_sets",
+    "weigh_duplicate_rows",
     "weighted",
     "write_table",
 ]

@@ -112,6 +112,7 @@ def within(
     repair: Repair | None = None,
     seed: int = 0,
     offered: Collection[Repair] = REPAIRS,
+    rounded: Collection[str] = (),
 ) -> tuple[Table, tuple[str, ...]]:
     """Returns a table whose values lie in their domains, and a sentence for each thing done.
 
@@ -123,6 +124,8 @@ def within(
             beyond the nearest other value.
         seed: Of the noise.
         offered: The repairs that the caller has, and a refusal may name.
+        rounded: Columns that are given noise as wide as a step later, whose values may be on an
+            end until then.
 
     Returns:
         The table, and the sentences.
@@ -142,9 +145,11 @@ def within(
             continue
         column = table.values[:, table.columns.index(name)]
         beyond, on_end = domain.outside(column), domain.at_an_end(column)
+        if name in rounded:
+            on_end = np.zeros(len(table), dtype=np.bool_)
         if beyond.any() and repair != "drop":
             raise DataError(_outside(table, name, domain, beyond, offered))
-        if on_end.any() and repair is None:
+        if on_end.any() and repair not in {"drop", "jitter"}:
             raise DataError(_on_end(table, name, domain, on_end, offered))
         if on_end.any() and repair == "jitter":
             table = _moved_in(table, name, domain, on_end, seed)

@@ -6,7 +6,8 @@ from kappaflow.data.dependence import relations
 from kappaflow.data.moments import standardised
 from kappaflow.data.problem import Problem, first_rows, rows_in_words
 from kappaflow.data.raw import quoted
-from kappaflow.data.repeats import Atoms, atoms_of, repeated_rows
+from kappaflow.data.repeats import repeated_rows, repeats_of
+from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
 from kappaflow.data.table import BoolArray, FloatArray, Table
 
 ROWS_PER_COLUMN = 10
@@ -18,9 +19,9 @@ def examine(table: Table) -> tuple[Problem, ...]:
     """Returns what is wrong with a table, what stops first.
 
     Missing or infinite values, constant, duplicated or linearly dependent columns, fewer than
-    two rows and no column at all are "stop"; whole numbers, duplicate rows, atoms, few rows and
-    offsets that float32 cannot hold are "warning". Columns are compared on the rows that are
-    complete.
+    two rows and no column at all are "stop"; whole numbers, coarse rounding, more repeated rows
+    and values than rounding predicts, few rows and offsets that float32 cannot hold are "warning".
+    Columns are compared on the rows that are complete.
 
     Args:
         table: The table; it is not changed.
@@ -114,8 +115,11 @@ def _between_columns(table: Table) -> list[Problem]:
     if distinct.columns:
         problems += _dependent(distinct)
         problems += _badly_scaled(distinct)
-        problems += _whole_numbers(distinct)
-        problems += [_atom(distinct, name, atoms) for name, atoms in atoms_of(distinct).items()]
+        problems += _rounded(distinct)
+        problems += [
+            _point_mass(distinct, name, masses)
+            for name, masses in point_masses_of(distinct).items()
+        ]
     return problems + _duplicate_rows(table) + _few_rows(table)
 
 
@@ -202,46 +206,47 @@ def _badly_scaled(table: Table) -> list[Problem]:
     ]
 
 
-def _whole_numbers(table: Table) -> list[Problem]:
-    return [
-        Problem(
-            "integer-valued",
-            "warning",
-            f"column '{name}' holds whole numbers only, and a density can grow without bound on "
-            "them: add uniform noise of width 1, or leave it out or use it as context",
-            (name,),
-        )
-        for name in table.integer_columns
-    ]
+def _rounded(table: Table) -> list[Problem]:
+    """Returns the columns of whole numbers, and those rounded to steps that a flow resolves."""
+    problems = []
+    for name, step in coarse_columns(table).items():
+        whole = name in table.integer_columns
+        noise = f"add uniform noise of width {step:.6g} (--repair dequantize)"
+        if whole:
+            message = (
+                f"column '{name}' holds whole numbers only, and a density can grow without bound "
+                f"on them: {noise}, or leave it out or use it as context"
+            )
+        else:
+            message = (
+                f"column '{name}' is rounded to {step:.6g}, and a density can grow without bound "
+                f"on its values: {noise}"
+            )
+        code = "integer-valued" if whole else "rounded"
+        problems.append(Problem(code, "warning", message, (name,)))
+    return problems
 
 
-def _atom(table: Table, name: str, atoms: Atoms) -> Problem:
-    most, count, total = float(atoms.values[0]), int(atoms.counts[0]), len(atoms.values)
-    column = table.values[:, table.columns.index(name)]
-    rows = first_rows(table, np.isin(column, atoms.values))
-    several = (
-        f"{total} values that each stand in more than 0.1 % of rows, most often "
-        if total > 1
-        else ""
-    )
+def _point_mass(table: Table, name: str, masses: PointMasses) -> Problem:
+    most, count, total = float(masses.values[0]), int(masses.counts[0]), len(masses.values)
+    mask = np.isin(table.values[:, table.columns.index(name)], masses.values)
+    rows = first_rows(table, mask)
+    several = f"{total} values more often than predicted, most often " if total > 1 else ""
     message = (
-        f"column '{name}' holds {several}the value {most:.6g} in {count:,} of {len(table):,} "
-        "rows, where a density can grow without bound"
+        f"column '{name}' holds {several}the value {most:.6g} in {count:,} of {len(table):,} rows "
+        f"({rows_in_words(table, mask)}), where its neighbours predict "
+        f"{masses.expected[0]:,.2g}: a density can grow without bound there"
     )
     return Problem("atom", "warning", message, (name,), rows)
 
 
 def _duplicate_rows(table: Table) -> list[Problem]:
-    mask = repeated_rows(table)
-    total = int(mask.sum())
-    if not total:
+    repeats = repeats_of(table)
+    if not repeats.unexpected:
         return []
+    mask = repeated_rows(table)
     rows = first_rows(table, mask)
-    verb = "repeats an earlier row" if total == 1 else "repeat earlier rows"
-    message = (
-        f"{total:,} {'row' if total == 1 else 'rows'} {verb} ({rows_in_words(table, mask)}): the "
-        "same row could be trained on and tested"
-    )
+    message = f"{repeats.in_words()} ({rows_in_words(table, mask)})"
     return [Problem("duplicate-rows", "warning", message, (), rows)]
 
 

@@ -1,14 +1,131 @@
-"""`prepare`, the call between a table and a flow: examine, then stop, repair or go on."""
+"""Between a table and a flow: examine, then stop, repair or go on; and what becomes of repeats."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
-from kappaflow.data.examine import examine
-from kappaflow.data.problem import Problem, listed
+from kappaflow.data.domains import Bounds, Domains, domains_of, put_back, within
+from kappaflow.data.examine import complete_rows, examine
+from kappaflow.data.problem import Problem, listed, rows_in_words
 from kappaflow.data.raw import quoted
-from kappaflow.data.repair import REPAIRS, Repair
-from kappaflow.data.repair import repair as mend
+from kappaflow.data.repair import REPAIRS, Repair, jitter_columns, repaired
+from kappaflow.data.repeats import (
+    Duplicates,
+    Repeats,
+    repeated_rows,
+    repeats_of,
+    settle_duplicates,
+)
+from kappaflow.data.rounding import dequantize, resolutions
 from kappaflow.data.table import Table
-from kappaflow.errors import DataError
+from kappaflow.domains import Interval
+from kappaflow.errors import ArgumentError, DataError
+
+DONE: dict[Duplicates, str] = {
+    "keep": "all are kept, and copies stay in one part of the split",
+    "drop": "they are dropped",
+    "weigh": "copies stay in one part of the split, and count by a weight",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedTable:
+    """A table that a flow can be fitted to, and what was done to get there.
+
+    Attributes:
+        table: The table, which is not split yet.
+        domains: By column, of those that have one.
+        widths: By column, the width of the uniform noise that was added to rounded values.
+        repeats: The rows that repeat earlier ones, before any were dropped.
+        notes: What is worth knowing, one sentence each.
+        warnings: What was repaired, and what may be wrong, one sentence each.
+    """
+
+    table: Table
+    domains: dict[str, Interval]
+    widths: dict[str, float]
+    repeats: Repeats
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def prepare_table(
+    table: Table,
+    *,
+    bounds: Bounds | None = None,
+    domains: Domains | None = None,
+    repair: Repair | None = None,
+    jitter: Sequence[str] = (),
+    duplicates: Duplicates = "keep",
+    offered: Collection[Repair] = REPAIRS,
+) -> PreparedTable:
+    """Returns a table ready to be split: repeats settled, examined, repaired, in its domains.
+
+    Args:
+        table: The table as loaded.
+        bounds: Domains of columns, as `domains_of` takes them.
+        domains: The same by column, where they are known already.
+        repair: None to stop at what is wrong, or a name that `repair` takes.
+        jitter: Columns to add Gaussian noise of 1e-3 of their standard deviation to.
+        duplicates: "keep", "drop" or "weigh" rows that repeat earlier ones, see
+            `settle_duplicates`.
+        offered: The repairs that the caller has, and a refusal may name.
+
+    Returns:
+        The table.
+
+    Raises:
+        ArgumentError: An argument is wrong.
+        DataError: The table has no density and no repair that helps was asked for.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> prepared = prepare_table(load_table("magic"), duplicates="drop")
+        >>> len(prepared.table), prepared.repeats.total
+        (18905, 115)
+    """  # noqa: DOC502 - raised by the calls below
+    if duplicates == "weigh" and repair == "dequantize":
+        raise ArgumentError(
+            "'duplicates' should be 'keep' with repair='dequantize', whose noise makes copies "
+            "different, got 'weigh'."
+        )
+    settled = settle_duplicates(table, duplicates)
+    complete = table.select(complete_rows(table))
+    repeats = repeats_of(complete)
+    found = domains_of(bounds, settled) if domains is None else dict(domains)
+    rounded = resolutions(settled) if repair == "dequantize" else ()
+    moved, done = within(settled, found, repair=repair, offered=offered, rounded=rounded)
+    result, widths, repaired_notes, problems = _prepared(moved, repair, 0, offered)
+    notes: tuple[str, ...] = ()
+    warnings = [problem.message for problem in problems if problem.code != "duplicate-rows"]
+    if repeats.total:
+        said = f"{repeats.in_words()}{_which(complete, repeats)}: {DONE[duplicates]}"
+        if repeats.unexpected and duplicates == "keep":
+            warnings.append(said)
+        else:
+            notes += (said,)
+    if jitter:
+        result = jitter_columns(result, jitter)
+        notes += (f"added Gaussian noise of 1e-3 of the spread to {', '.join(jitter)}",)
+    return PreparedTable(
+        table=put_back(result, found),
+        domains=found,
+        widths=widths,
+        repeats=repeats,
+        notes=notes,
+        warnings=(*done, *repaired_notes, *warnings),
+    )
+
+
+def _which(table: Table, repeats: Repeats) -> str:
+    """Returns the first rows that repeat others in brackets, where rounding does not say why."""
+    if not repeats.unexpected:
+        return ""
+    return f" ({rows_in_words(table, repeated_rows(table))})"
+
+
+def noisy(table: Table, widths: dict[str, float], domains: Domains) -> Table:
+    """Returns other rows for a prepared table, with noise of the same widths in its columns."""
+    return put_back(dequantize(table, widths), domains) if widths else table
 
 
 def prepare(
@@ -22,8 +139,9 @@ def prepare(
 
     Args:
         table: The table as loaded.
-        repair: None to stop at what is wrong, "drop" or "jitter" to go on as `repair` does.
-        seed: Seed of the noise of "jitter".
+        repair: None to stop at what is wrong; "drop", "jitter" or "dequantize" to go on as
+            `repair` does.
+        seed: Seed of the noise of "jitter" and "dequantize".
         offered: The repairs that the caller has, and a refusal may name.
 
     Returns:
@@ -39,20 +157,27 @@ def prepare(
         >>> table, notes = prepare(load_table(np.stack([x, np.sqrt(x), 2 * x], 1)), repair="drop")
         >>> table.columns, notes
         (('x0', 'x1'), ("left out column 'x2': it follows linearly from other columns",))
-    """
+    """  # noqa: DOC502 - raised by `_prepared`
+    table, _, notes, problems = _prepared(table, repair, seed, offered)
+    return table, notes + tuple(problem.message for problem in problems)
+
+
+def _prepared(
+    table: Table, repair: Repair | None, seed: int, offered: Collection[Repair]
+) -> tuple[Table, dict[str, float], tuple[str, ...], tuple[Problem, ...]]:
+    """Returns the table, widths of noise, what was done, and the problems that are left."""
     from kappaflow._checks import one_of
 
     if repair is not None:
         one_of("repair", repair, REPAIRS)
     problems = examine(table)
     stops = [problem for problem in problems if problem.severity == "stop"]
-    notes: tuple[str, ...] = ()
-    if stops:
-        if repair is None:
+    if repair is None or not (stops or repair == "dequantize"):
+        if stops:
             raise DataError(_refusal(table, stops, offered))
-        table, notes = mend(table, problems, repair, seed=seed)
-        problems = examine(table)
-    return table, notes + tuple(problem.message for problem in problems)
+        return table, {}, (), problems
+    table, notes, widths = repaired(table, problems, repair, seed=seed)
+    return table, widths, notes, examine(table)
 
 
 def _refusal(table: Table, stops: list[Problem], offered: Collection[Repair]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from kappaflow.data.examine import complete_rows, examine
 from kappaflow.data.problem import Problem, listed, rows_in_words
 from kappaflow.data.raw import quoted
+from kappaflow.data.rounding import dequantize, resolutions
 from kappaflow.data.table import Table, whole_columns
 from kappaflow.errors import DataError
 
@@ -27,8 +28,8 @@ _REASONS = {
     ),
 }
 
-Repair = Literal["drop", "jitter"]
-REPAIRS: tuple[Repair, ...] = ("drop", "jitter")
+Repair = Literal["drop", "jitter", "dequantize"]
+REPAIRS: tuple[Repair, ...] = ("drop", "jitter", "dequantize")
 
 
 def repair(
@@ -36,7 +37,7 @@ def repair(
 ) -> tuple[Table, tuple[str, ...]]:
     """Returns the table without what stops it, and a sentence for each thing done.
 
-    Rows with missing or infinite values are dropped either way, as is a column that holds
+    Rows with missing or infinite values are dropped in any case, as is a column that holds
     nothing else.
 
     Args:
@@ -44,7 +45,9 @@ def repair(
         problems: What `examine` found in it; warnings are left alone.
         how: "drop" leaves out constant columns, all but the first of equal columns, and the
             fewest columns whose removal ends linear dependence; "jitter" keeps them and adds
-            Gaussian noise of 1e-3 of their standard deviation (1e-3 to a constant column).
+            Gaussian noise of 1e-3 of their standard deviation (1e-3 to a constant column);
+            "dequantize" adds uniform noise to all columns that are rounded, exactly as wide as a
+            step of their values, and leaves other columns as they are.
         seed: Seed of the noise.
 
     Returns:
@@ -59,7 +62,15 @@ def repair(
         >>> table = load_table(np.array([[0.5, 1.5], [np.nan, 2.5], [2.5, 0.25], [1.25, 3.5]]))
         >>> repair(table, examine(table), "drop")[1]
         ('dropped 1 row with missing or infinite values (row 2)',)
-    """
+    """  # noqa: DOC502 - raised by `repaired`
+    table, notes, _ = repaired(table, problems, how, seed=seed)
+    return table, notes
+
+
+def repaired(
+    table: Table, problems: Sequence[Problem], how: Repair, *, seed: int = 0
+) -> tuple[Table, tuple[str, ...], dict[str, float]]:
+    """Returns what `repair` does, and by column the width of the noise of "dequantize"."""
     from kappaflow._checks import one_of
 
     one_of("repair", how, REPAIRS)
@@ -68,14 +79,22 @@ def repair(
     for _ in range(ROUNDS):
         stops = [problem for problem in problems if problem.severity == "stop"]
         if not stops:
-            return table, tuple(notes)
+            break
         table, said = _mend(table, stops, how, generator)
         notes += said
         problems = examine(table)
     left = [problem for problem in problems if problem.severity == "stop"]
     if left:
         raise DataError(_no_way_out(table, left, how))
-    return table, tuple(notes)
+    widths = resolutions(table) if how == "dequantize" else {}
+    if widths:
+        table = dequantize(table, widths, seed=seed)
+        noise = ", ".join(f"{name!r} ({width:.6g})" for name, width in widths.items())
+        notes.append(
+            f"added uniform noise as wide as a step of their values to {noise}: the likelihood is "
+            "a bound on that of the rounded values, in the units of the columns"
+        )
+    return table, tuple(notes), widths
 
 
 def _mend(
@@ -84,6 +103,8 @@ def _mend(
     """Returns the table with columns left out or given noise, and incomplete rows dropped."""
     notes = []
     for code, names in _concerned(table, stops).items():
+        if how == "dequantize" and code not in {"missing", "infinite"}:
+            continue
         subject = f"column{'s' if len(names) > 1 else ''} {quoted(names)}"
         reason = _REASONS[code][len(names) > 1]
         if how == "drop" or code in {"missing", "infinite"}:
@@ -157,7 +178,7 @@ def _jitter(
 
 
 def _no_way_out(table: Table, left: list[Problem], how: Repair) -> str:
-    other = " (repair='drop' can)" if how == "jitter" and any(p.drop for p in left) else ""
+    other = " (repair='drop' can)" if how != "drop" and any(p.drop for p in left) else ""
     return (
         f"repair='{how}' cannot make {quoted([table.source])} fit for a density{other}: "
         f"{listed(left)}."

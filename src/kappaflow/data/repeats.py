@@ -1,92 +1,96 @@
-"""Values and rows that come again: atoms, where a density has none, and duplicate rows."""
+"""Rows that repeat earlier rows: how many there are, how many rounding predicts, what to do."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
+from kappaflow.data.rounding import listed_steps, mixed, resolution
 from kappaflow.data.table import BoolArray, FloatArray, IntArray, Table
 from kappaflow.errors import ArgumentError
 
-ATOM_SHARE = 0.001
-ATOM_ROWS = 3
+Duplicates = Literal["keep", "drop", "weigh"]
+DUPLICATES: tuple[Duplicates, ...] = ("keep", "drop", "weigh")
+DEVIATIONS = 4  # repeats above the expected number by so many standard deviations are no chance
+SHIFTED_COLUMNS = 4  # in which rows are moved by a step, to see how many meet others by chance
+FEWEST_VALUES = 20  # of a column in which a step is a small change
 
 
 @dataclass(frozen=True)
-class Atoms:
-    """The values of one column that more than 0.1 % of the rows hold, the most frequent first."""
+class Repeats:
+    """The rows of a table that repeat earlier rows.
 
-    values: FloatArray
-    counts: IntArray
+    Attributes:
+        total: How many there are.
+        expected: How many rounding alone predicts; None where the columns have so few values that
+            most rows repeat others.
+        unexpected: Whether there are more than rounding alone explains.
+        steps: Resolutions of the columns that are rounded.
+    """
+
+    total: int
+    expected: float | None
+    unexpected: bool
+    steps: tuple[float, ...]
+
+    def in_words(self) -> str:
+        """Returns the number of repeats, compared with what rounding predicts."""
+        verb = "row repeats an earlier row" if self.total == 1 else "rows repeat earlier rows"
+        found = f"{self.total:,} {verb}"
+        if self.expected is None:
+            return f"{found}, as rows of columns with few different values do"
+        rounding = f"rounding to {listed_steps(self.steps)}" if self.steps else "rounding"
+        if not self.unexpected:
+            return f"{found}, about as many as {rounding} predicts ({self.expected:,.0f})"
+        if self.expected < 0.5:
+            return f"{found}, and rounding predicts none"
+        more = self.total - self.expected
+        return f"{found}, {more:,.0f} more than {rounding} predicts ({self.expected:,.0f})"
 
 
-def atoms_of(table: Table) -> dict[str, Atoms]:
-    """Returns the atoms of every column that has some, those of whole numbers passed over."""
-    found = {}
-    for name, column in zip(table.columns, table.values.T, strict=True):
-        if name not in table.integer_columns:
-            atoms = _atoms(column)
-            if len(atoms.values):
-                found[name] = atoms
-    return found
+def groups_of(table: Table) -> IntArray:
+    """Returns for each row the place of the first row that equals it, counted from 0.
 
-
-def _atoms(column: FloatArray) -> Atoms:
-    finite = np.sort(column[np.isfinite(column)])
-    starts = np.flatnonzero(np.diff(finite, prepend=np.nan) != 0)
-    counts = np.diff(starts, append=len(finite))
-    often = np.flatnonzero((counts > ATOM_SHARE * len(column)) & (counts >= ATOM_ROWS))
-    often = often[np.argsort(-counts[often], kind="stable")]
-    return Atoms(finite[starts[often]], counts[often].astype(np.int64))
-
-
-def atom_rows(table: Table, reference: Table | None = None) -> BoolArray:
-    """Returns which rows hold an atom: a value in more than 0.1 % of the rows, and in at least 3.
-
-    At such a value the data have probability, not density, and a log-likelihood says little;
-    columns of whole numbers are not looked at.
+    Values and context both count; NaN equals NaN, and 0.0 equals -0.0.
 
     Args:
-        table: The rows to mark.
-        reference: The table in which values are counted, the training rows say; `table` itself
-            if None.
+        table: The table.
 
     Returns:
-        A mask (rows,).
-
-    Raises:
-        ArgumentError: If the two tables have different columns.
+        Places (rows,); a row that repeats none has its own.
 
     Example:
         >>> from kappaflow.data import load_table
-        >>> bool(atom_rows(load_table("magic", columns=["fWidth"])).sum() == 98)
-        True
+        >>> groups_of(load_table(np.array([[0.5], [1.5], [0.5]])))
+        array([0, 1, 0])
     """
-    counted = table if reference is None else reference
-    if counted.columns != table.columns:
-        raise ArgumentError(
-            f"'reference' should have the columns of 'table', {', '.join(table.columns)}, got "
-            f"{', '.join(counted.columns)}."
-        )
-    mask = np.zeros(len(table), dtype=np.bool_)
-    for name, atoms in atoms_of(counted).items():
-        mask |= np.isin(table.values[:, table.columns.index(name)], atoms.values)
-    return mask
+    import polars as pl
+
+    parts = _values_and_context(table)
+    places = np.arange(len(table))
+    if not parts.shape[1] or not len(parts):
+        return places
+    frame = pl.from_numpy(np.ascontiguousarray(parts), orient="row")
+    first = pl.col("place").first().over(frame.columns)
+    grouped = frame.with_columns(pl.Series("place", places)).select(first)
+    return grouped.to_series().to_numpy().astype(np.int64)
+
+
+def _values_and_context(table: Table) -> FloatArray:
+    return table.values if table.context is None else np.hstack([table.values, table.context])
 
 
 def repeated_rows(table: Table) -> BoolArray:
     """Returns which rows equal an earlier one, context included; NaN equals NaN."""
-    import polars as pl
-
-    parts = table.values if table.context is None else np.hstack([table.values, table.context])
-    if not parts.shape[1] or not len(parts):
-        return np.zeros(len(table), dtype=np.bool_)
-    frame = pl.from_numpy(np.ascontiguousarray(parts), orient="row")
-    first = frame.select(pl.struct(pl.all()).is_first_distinct()).to_series().to_numpy()
-    return ~first
+    return groups_of(table) != np.arange(len(table))
 
 
 def drop_duplicate_rows(table: Table) -> tuple[Table, int]:
     """Returns the table without rows that repeat an earlier one.
+
+    The samples of a flow that is fitted to it are too wide where rounding makes rows equal: keep
+    such rows (`split` keeps equal rows in one part).
 
     Args:
         table: The table; values and context both count.
@@ -105,3 +109,152 @@ def drop_duplicate_rows(table: Table) -> tuple[Table, int]:
         return table, 0
     repeated = repeated_rows(table)
     return table.select(~repeated), int(repeated.sum())
+
+
+def weigh_duplicate_rows(table: Table) -> tuple[Table, int]:
+    """Returns the table with one row of each set of equal rows, weighted by their number.
+
+    Args:
+        table: The table; values and context both count.
+
+    Returns:
+        The first of each set of equal rows, in their order, with the sum of their weights (None
+        where all still count alike), and how many rows are counted by such a weight.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> table, counted = weigh_duplicate_rows(load_table(np.array([[0.5], [1.5], [0.5]])))
+        >>> table.rows, table.weights, counted
+        (array([1, 2]), array([2., 1.]), 1)
+    """
+    groups = groups_of(table)
+    first = groups == np.arange(len(table))
+    counts = np.ones(len(table)) if table.weights is None else table.weights
+    sums = np.bincount(groups, counts, minlength=len(table))[first]
+    alike = table.weights is None and len(sums) and np.ptp(sums) == 0
+    found = replace(table.select(first), weights=None if alike else sums)
+    return found, int((~first).sum())
+
+
+def settle_duplicates(table: Table, how: Duplicates = "keep") -> Table:
+    """Returns a table in which equal rows are marked or dropped.
+
+    Args:
+        table: The table as loaded, before noise makes equal rows different.
+        how: "keep" and "weigh" mark the equal rows, which `split` then leaves in one part (and
+            `weigh_duplicate_rows` counts by a weight in the rows to train on); "drop" keeps the
+            first of them only.
+
+    Returns:
+        The table.
+
+    Raises:
+        ArgumentError: `how` is something else, or "drop" with weights, by which equal rows may
+            count differently.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> table = load_table(np.array([[0.5], [1.5], [0.5]]))
+        >>> [len(settle_duplicates(table, how)) for how in ("keep", "drop", "weigh")]
+        [3, 2, 3]
+    """
+    from kappaflow._checks import one_of
+
+    if one_of("duplicates", how, DUPLICATES) == "drop":
+        if table.weights is not None:
+            raise ArgumentError(
+                "'duplicates' should be 'keep' or 'weigh' with weights, by which equal rows may "
+                "count differently, got 'drop'."
+            )
+        return drop_duplicate_rows(table)[0]
+    return replace(table, groups=groups_of(table))
+
+
+def repeats_of(table: Table) -> Repeats:
+    """Returns how many rows of a table repeat earlier ones, and how many rounding predicts.
+
+    The prediction moves every row by one step of a column's resolution, up or down, and counts the
+    rows that then meet an earlier one: as many as meet by chance, where the density changes little
+    over a step. No model of the density is needed.
+
+    Args:
+        table: Finite numbers.
+
+    Returns:
+        The numbers.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> x = np.random.default_rng(0).normal(size=(20_000, 2))
+        >>> x = np.stack([x[:, 0].round(2), x[:, 1].round(1)], axis=1)
+        >>> found = repeats_of(load_table(x))
+        >>> found.total, found.expected, found.unexpected
+        (9035, 8970.5, False)
+    """
+    groups = groups_of(table)
+    total = int((groups != np.arange(len(table))).sum())
+    if not total:
+        return Repeats(0, 0.0, unexpected=False, steps=())
+    parts = _values_and_context(table)
+    codes, steps = zip(*(_codes(column) for column in parts.T), strict=True)
+    rounded = tuple(step for step in steps if step is not None)
+    by_chance = _repeats_by_chance(np.stack(codes, axis=1))
+    if by_chance is None:
+        return Repeats(total, None, unexpected=False, steps=rounded)
+    expected, most = by_chance
+    alone = int((np.bincount(groups, minlength=len(table)) == 1).sum())
+    # The number of occupied cells has no larger variance than either, for any density.
+    variance = min(2 * expected, alone * (1 - alone / len(table)))
+    unexpected = total > most + DEVIATIONS * math.sqrt(variance)
+    return Repeats(total, expected, unexpected, rounded)
+
+
+def _codes(column: FloatArray) -> tuple[IntArray, float | None]:
+    """Returns whole numbers that differ by 1 between neighbouring values, and the resolution.
+
+    Neighbours are a step apart, or without a resolution neighbouring numbers of the float type.
+    """
+    step = resolution(column)
+    if step is not None:
+        return np.rint((column - column.min()) / step).astype(np.int64), step
+    column = column + 0.0  # -0.0 becomes 0.0
+    with np.errstate(over="ignore"):
+        single = column.astype(np.float32)
+    if np.array_equal(single, column):
+        bits = single.view(np.int32).astype(np.int64)
+        return np.where(bits < 0, -(bits & 0x7FFFFFFF), bits), None
+    bits = column.view(np.int64)
+    return np.where(bits < 0, -(bits & 0x7FFFFFFFFFFFFFFF), bits), None
+
+
+def _repeats_by_chance(codes: IntArray) -> tuple[float, float] | None:
+    """Returns how many rows meet an earlier one after a step in one column, and a larger number.
+
+    The largest number of a few columns counts: in a column that follows from the others a step
+    leads away from all rows. The second number extrapolates two steps and one step to none, for
+    densities with an edge or a ridge, which a step leaves.
+    """
+    values = np.array([len(np.unique(column)) for column in codes.T])
+    columns = np.argsort(-values, kind="stable")[:SHIFTED_COLUMNS]
+    columns = columns[values[columns] >= FEWEST_VALUES]
+    if not len(columns):
+        return None
+    # A sum with odd random factors is a hash in which a step is an addition.
+    odd = mixed(np.arange(1, codes.shape[1] + 1)) | np.uint64(1)
+    hashes = (codes.astype(np.uint64) * odd).sum(axis=1, dtype=np.uint64)
+    known, first = np.unique(hashes, return_index=True)
+
+    def after(step: np.ndarray) -> float:
+        both = (_meet(moved, known, first) for moved in (hashes + step, hashes - step))
+        return sum(both) / 2
+
+    steps = odd[columns][:, None]
+    one = np.array([after(step) for step in steps])
+    two = np.array([after(2 * step) for step in steps])
+    return float(one.max()), float(max(one.max(), (2 * one - two).max()))
+
+
+def _meet(moved: np.ndarray, known: np.ndarray, first: IntArray) -> int:
+    """Returns how many moved rows meet an earlier row; `first` is the earliest of each `known`."""
+    place = np.searchsorted(known, moved).clip(max=len(known) - 1)
+    return int(((known[place] == moved) & (first[place] < np.arange(len(moved)))).sum())

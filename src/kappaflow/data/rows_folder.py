@@ -1,4 +1,4 @@
-"""A table on disk, gone through once: rows to train on in a file, those held out in memory."""
+"""A table on disk, read twice: rows to train on in a file, those held out in memory."""
 
 import hashlib
 import io
@@ -14,17 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.division import Division, division
+from kappaflow.data.division import NO_COPIES, Copies, Division, copies_of, division, row_hashes
 from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.mapped import MappedTable
 from kappaflow.data.on_disk import TableOnDisk
 from kappaflow.data.pieces import Pieces, Told
+from kappaflow.data.repeats import Duplicates
 from kappaflow.data.table import FloatArray, IntArray, Table, whole_columns
-from kappaflow.errors import DataError, KappaflowError, WriteError
+from kappaflow.errors import ArgumentError, DataError, KappaflowError, WriteError
 from kappaflow.reading import parse_json, read_small
 from kappaflow.storage import as_of, is_unfinished, make_directory, put_in_place, write_bytes
 
-TRAIN, KEPT, NOTES = "train.npy", "kept.npy", "rows.json"
+TRAIN, KEPT, COPIES, NOTES = "train.npy", "kept.npy", "copies.npy", "rows.json"
 Take = Callable[[NDArray[Any]], object]
 
 
@@ -37,12 +38,22 @@ class Asked:
         fractions: As for `division`.
         seed: Of the draw which rows are for what.
         dtype: Of the rows to train on, as numpy calls it.
+        duplicates: "keep" rows that repeat others, in the same part, or "drop" them.
     """
 
     table: TableOnDisk
     fractions: tuple[float, ...]
     seed: int
     dtype: str
+    duplicates: Duplicates = "keep"
+
+    def __post_init__(self) -> None:
+        """Checks what is done with rows that repeat others."""
+        if self.duplicates not in {"keep", "drop"}:
+            raise ArgumentError(
+                f"'duplicates' should be 'keep' or 'drop' for a table on disk, got "
+                f"{self.duplicates!r}: with 'keep' rows count as often as they are there."
+            )
 
     def made_of(self) -> dict[str, Any]:
         """Returns what the rows follow from, in plain values; other rows follow from others."""
@@ -55,6 +66,7 @@ class Asked:
             "fractions": list(self.fractions),
             "seed": self.seed,
             "dtype": self.dtype,
+            "duplicates": self.duplicates,
             "numpy": np.__version__,
         }
 
@@ -67,11 +79,13 @@ class Divided:
         train: The rows to train on.
         held_out: The other parts, in memory, each in random order.
         rows: How many rows the table has.
+        repeats: How many of them repeat earlier ones.
     """
 
     train: MappedTable
     held_out: tuple[Table, ...]
     rows: int
+    repeats: int
 
 
 def clear_rows(folder: Path) -> None:
@@ -89,7 +103,7 @@ def holds_only_rows(folder: Path) -> bool:
 
 
 def _is_ours(path: Path) -> bool:
-    return path.name in (TRAIN, KEPT, NOTES) or is_unfinished(path)
+    return path.name in (TRAIN, KEPT, COPIES, NOTES) or is_unfinished(path)
 
 
 def read_divided(folder: Path, asked: Asked) -> Divided | None:
@@ -107,13 +121,45 @@ def read_divided(folder: Path, asked: Asked) -> Divided | None:
         kept = np.load(folder / KEPT, allow_pickle=False)
         if notes.pop("made_of") != asked.made_of():
             return None
-        found = _put_together(asked, folder, kept, **notes)
+        copies = Copies(*np.load(folder / COPIES, allow_pickle=False))
+        found = _put_together(asked, folder, kept, copies, **notes)
         return found if found.train.mapped.dtype == asked.dtype else None
     except (OSError, EOFError, ValueError, TypeError, KeyError):
         return None
 
 
-def divide(pieces: Pieces, asked: Asked, folder: Path | None, told: Told) -> Divided:
+def copies_in(pieces: Pieces, told: Told) -> Copies:
+    """Returns the rows of a table that repeat earlier ones.
+
+    Rows are compared by hashes of 64 bits, which take 16 bytes a row of memory.
+
+    Args:
+        pieces: Of the table, whose columns are settled.
+        told: Is told how many rows more are done.
+
+    Returns:
+        The copies.
+    """
+    hashes = np.empty(pieces.rows, dtype=np.uint64)
+    for piece in range(len(pieces)):
+        numbers = _numbers(pieces.read(piece))
+        hashes[piece * pieces.size :][: len(numbers)] = row_hashes(numbers)
+        told(len(numbers))
+    return copies_of(hashes)
+
+
+def _numbers(table: Table) -> FloatArray:
+    """Returns values and context of a table, one next to the other."""
+    return table.values if table.context is None else np.hstack([table.values, table.context])
+
+
+def divide(
+    pieces: Pieces,
+    asked: Asked,
+    folder: Path | None,
+    told: Told,
+    copies: Copies = NO_COPIES,
+) -> Divided:
     """Returns a table by what its rows are for, and writes those to train on to a folder.
 
     What it has written there before is removed first. The notes are written last.
@@ -123,6 +169,7 @@ def divide(pieces: Pieces, asked: Asked, folder: Path | None, told: Told) -> Div
         asked: What is to be made.
         folder: Where to write; None to write nothing, for what tells these rows from others.
         told: Is told how many rows more are done.
+        copies: The rows that repeat earlier ones.
 
     Returns:
         The rows.
@@ -134,7 +181,7 @@ def divide(pieces: Pieces, asked: Asked, folder: Path | None, told: Told) -> Div
     made_of, source = asked.made_of(), str(asked.table.source)
     columns, context = pieces.columns, pieces.context
     width = len(columns) + len(context)
-    plan = division(pieces.rows, width, asked.fractions, asked.seed)
+    plan = _plan(asked, pieces.rows, width, copies)
     shape, dtype = (plan.train, width), np.dtype(asked.dtype)
     sha = hashlib.sha256(repr((columns, context)).encode())
     with _rows_file(folder, shape, dtype) as write:
@@ -154,11 +201,12 @@ def divide(pieces: Pieces, asked: Asked, folder: Path | None, told: Told) -> Div
         "digest": sha.hexdigest(),
     }
     if folder is not None:
-        array = io.BytesIO()
-        np.save(array, kept)
-        write_bytes(folder / KEPT, array.getvalue())
+        for name, numbers in ((KEPT, kept), (COPIES, np.stack([copies.places, copies.first]))):
+            array = io.BytesIO()
+            np.save(array, numbers)
+            write_bytes(folder / name, array.getvalue())
         write_bytes(folder / NOTES, json.dumps({"made_of": made_of, **notes}, indent=1).encode())
-    return _put_together(asked, folder, kept, **notes)
+    return _put_together(asked, folder, kept, copies, **notes)
 
 
 def _gone_through(
@@ -172,9 +220,7 @@ def _gone_through(
     for piece in range(len(pieces)):
         table, start = pieces.read(piece), piece * pieces.size
         refuse_gaps(table, source)
-        numbers = table.values
-        if table.context is not None:
-            numbers = np.hstack([numbers, table.context])
+        numbers = _numbers(table)
         ends = start, start + len(numbers)
         here = slice(*np.searchsorted(places, ends))
         kept[order[here]] = numbers[places[here] - start]
@@ -222,10 +268,17 @@ def _refuse_without_room(folder: Path, shape: tuple[int, int], dtype: np.dtype[A
         )
 
 
+def _plan(asked: Asked, rows: int, width: int, copies: Copies) -> Division:
+    """Returns which rows of a table are for what."""
+    drop = asked.duplicates == "drop"
+    return division(rows, width, asked.fractions, asked.seed, copies, drop=drop)
+
+
 def _put_together(
     asked: Asked,
     folder: Path | None,
     kept: FloatArray,
+    copies: Copies,
     *,
     rows: int,
     columns: list[str],
@@ -235,7 +288,7 @@ def _put_together(
 ) -> Divided:
     """Returns the parts of a table, of rows that were kept and what was noted."""
     width = len(columns)
-    plan = division(rows, width + len(context_columns), asked.fractions, asked.seed)
+    plan = _plan(asked, rows, width + len(context_columns), copies)
     if kept.shape != (len(plan.kept), width + len(context_columns)):
         raise ValueError("these are rows of another table")
 
@@ -266,4 +319,4 @@ def _put_together(
         digest=digest,
         held_out=plan.not_trained_on,
     )
-    return Divided(train, tuple(held_out), rows)
+    return Divided(train, tuple(held_out), rows, len(copies))

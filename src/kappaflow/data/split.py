@@ -1,10 +1,12 @@
 """`split`: a table into rows to train on, rows to stop by, and rows to judge by."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from kappaflow.data.table import Table
+from kappaflow.data.repeats import groups_of
+from kappaflow.data.table import IntArray, Table
 from kappaflow.errors import ArgumentError, DataError
 
 
@@ -13,12 +15,14 @@ def split(
 ) -> tuple[Table, ...]:
     """Returns parts of a table that share no row and leave none out.
 
-    The rows are permuted by a PCG64 generator with the given seed; no part is empty.
+    Rows that are equal (values and context), or that have the same number in `table.groups`, stay
+    in one part. A PCG64 generator with the given seed permutes the groups of rows; no part is
+    empty.
 
     Args:
-        table: At least a row for each part; drop duplicate rows first, or a row can be in two
-            parts.
-        fractions: The shares of the parts, positive numbers that sum to 1.
+        table: At least as many different rows as parts.
+        fractions: The shares of the rows, positive numbers that sum to 1. Parts differ from them
+            by rounding, and by half of the largest group at most.
         seed: Seed of the permutation.
 
     Returns:
@@ -26,7 +30,7 @@ def split(
 
     Raises:
         ArgumentError: If the fractions are not positive numbers that sum to 1.
-        DataError: If the table has fewer rows than parts are asked for.
+        DataError: If the table has fewer different rows than there are parts.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -36,9 +40,46 @@ def split(
     from kappaflow._checks import natural_int
 
     sizes = sizes_of_parts(len(table), fractions)
+    groups = groups_of(table) if table.groups is None else table.groups
+    _, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    if len(counts) < len(sizes):
+        raise DataError(
+            f"a table with {len(counts)} different {'row' if len(counts) == 1 else 'rows'} cannot "
+            f"be split into {len(sizes)} parts: equal rows stay in one part."
+        )
     generator = np.random.Generator(np.random.PCG64(natural_int("seed", seed)))
-    order = generator.permutation(len(table))
-    return tuple(table.select(part) for part in np.split(order, np.cumsum(sizes)[:-1]))
+    order = generator.permutation(len(counts))
+    if len(counts) == len(table):
+        return tuple(table.select(part) for part in np.split(order, np.cumsum(sizes)[:-1]))
+    ends = ends_of_parts(counts[order], sizes)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    rows = generator.permutation(len(table))  # so that equal rows are not neighbours
+    part_of = np.searchsorted(ends, rank[group[rows]], side="right")
+    return tuple(table.select(rows[part_of == part]) for part in range(len(sizes)))
+
+
+def ends_of_parts(counts: IntArray, sizes: Sequence[int]) -> IntArray:
+    """Returns where to cut a sequence of groups so that parts have about the wanted sizes.
+
+    Args:
+        counts: Rows of each group, in order; at least as many groups as parts.
+        sizes: Rows of each part.
+
+    Returns:
+        The first group after each part but the last: the nearest cut, with a group in each part.
+
+    Example:
+        >>> ends_of_parts(np.array([1, 1, 5, 1, 1, 1]), [2, 6, 2]).tolist()
+        [2, 4]
+    """
+    rows = np.concatenate([[0], np.cumsum(counts)])
+    wanted = np.cumsum(sizes)[:-1]
+    ends = np.searchsorted(rows, wanted)
+    ends -= wanted - rows[ends - 1] < rows[ends] - wanted
+    fewest = np.arange(1, len(sizes))  # groups before each cut
+    ends = np.maximum.accumulate(np.maximum(ends, fewest) - fewest) + fewest
+    return np.minimum(ends, len(counts) - len(sizes) + fewest)
 
 
 def sizes_of_parts(rows: int, fractions: tuple[float, ...]) -> list[int]:

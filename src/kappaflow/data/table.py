@@ -33,6 +33,8 @@ class Table:
             all count alike.
         lines: The line of the text file on which each row starts, counted from 1, int64 (rows,);
             None where the rows do not come from a text file.
+        groups: Rows with the same number stay in one part of a split, int64 (rows,); None where
+            these are the rows that are equal.
 
     Example:
         >>> import numpy as np
@@ -52,6 +54,7 @@ class Table:
     integer_columns: tuple[str, ...]
     weights: FloatArray | None = None
     lines: IntArray | None = None
+    groups: IntArray | None = None
 
     def __post_init__(self) -> None:
         """Checks that the shapes agree with each other."""
@@ -67,11 +70,12 @@ class Table:
                 f"'context' should have shape {wanted} for {rows} rows and "
                 f"{len(self.context_columns)} names in 'context_columns'."
             )
-        if self.weights is not None and self.weights.shape != (rows,):
-            raise ArgumentError(
-                f"'weights' should have shape ({rows},), one for each row, got "
-                f"{self.weights.shape}."
-            )
+        for name in ("weights", "groups"):
+            given = getattr(self, name)
+            if given is not None and given.shape != (rows,):
+                raise ArgumentError(
+                    f"'{name}' should have shape ({rows},), one for each row, got {given.shape}."
+                )
 
     def __len__(self) -> int:
         """Returns the number of rows."""
@@ -110,6 +114,7 @@ class Table:
         context = None if self.context is None else self.context[index]
         weights = None if self.weights is None else self.weights[index]
         lines = None if self.lines is None else self.lines[index]
+        groups = None if self.groups is None else self.groups[index]
         return replace(
             self,
             values=self.values[index],
@@ -117,6 +122,7 @@ class Table:
             rows=rows,
             weights=weights,
             lines=lines,
+            groups=groups,
         )
 
     def without_columns(self, names: Iterable[str]) -> "Table":

@@ -13,8 +13,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kappaflow._checks import layer_widths, one_of
-from kappaflow.data import Table, load_table, prepare, split, weighted
+from kappaflow.data import Table, load_table, resolutions, split, weighted
 from kappaflow.data.domains import Bounds, domains_of, put_back, within
+from kappaflow.data.prepare import noisy, prepare_table
+from kappaflow.data.repeats import DUPLICATES, Duplicates, settle_duplicates
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.estimator.packed import packed, unpacked
@@ -22,11 +24,13 @@ from kappaflow.estimator.rows import Floats, renamed
 from kappaflow.flows import Flow
 from kappaflow.runs.recipes import CONDITIONAL, COUPLINGS, Model, build_flow, with_bounds
 from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
+from kappaflow.training.rows import domains_in
 
 RandomState = int | np.random.RandomState | None
 # What the command gives to couplings, where they are not told otherwise.
 COUPLED = 16
-OFFERED: tuple[Literal["jitter"]] = ("jitter",)  # what drops rows has another density
+Repair = Literal["jitter", "dequantize"]
+OFFERED: tuple[Repair, ...] = ("jitter", "dequantize")  # what drops rows has another density
 OF_COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.0}
 
 
@@ -51,7 +55,8 @@ class FlowEstimator(BaseEstimator):
         validation_fraction: float = 0.1,
         condition_budget: float | None = None,
         bounds: Bounds | None = None,
-        repair: Literal["jitter"] | None = None,
+        repair: Repair | None = None,
+        duplicates: Duplicates | None = None,
         device: str | None = None,
         random_state: RandomState = None,
         verbose: bool = False,
@@ -68,7 +73,8 @@ class FlowEstimator(BaseEstimator):
         self.validation_fraction = validation_fraction
         self.condition_budget = condition_budget
         self.bounds = bounds
-        self.repair = repair
+        self.repair: Repair | None = repair
+        self.duplicates = duplicates
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -88,7 +94,7 @@ class FlowEstimator(BaseEstimator):
         Returns:
             The diagnosis.
         """
-        x = torch.tensor(self._checked(X))  # a copy: rows of a data frame may be read-only
+        x = torch.tensor(self._noisy(self._checked(X)))
         return doctor(self.flow_, x)
 
     def _names(self) -> Sequence[str] | None:
@@ -102,8 +108,8 @@ class FlowEstimator(BaseEstimator):
         if names is not None:
             table = renamed(table, list(map(str, names)))
         domains = domains_of(self.bounds, table)
-        repair = "jitter" if self.repair else None
-        table, notes = within(table, domains, repair=repair, offered=OFFERED)
+        rounded = resolutions(table) if self.repair == "dequantize" else ()
+        table, notes = within(table, domains, repair=self.repair, offered=OFFERED, rounded=rounded)
         for note in notes:
             warnings.warn(note, DataWarning, stacklevel=3)
         return table.values
@@ -131,17 +137,34 @@ class FlowEstimator(BaseEstimator):
         if len(table) < 2:
             raise DataError("all rows are the same: a density needs at least 2 different ones.")
         table = weighted(table, weights)
+        how = "drop" if self.duplicates == "drop" else "keep"
+        widths: dict[str, float] = {}
         if len(table) <= len(table.columns):
+            table = settle_duplicates(table, how)
             notes = (
                 f"{len(table)} rows are too few for {len(table.columns)} columns, which then "
                 "always depend on each other: the bounds of the flow decide the density",
             )
         else:
-            repair = "jitter" if self.repair else None
-            table, notes = prepare(table, repair=repair, offered=OFFERED)
+            prepared = prepare_table(
+                table, domains={}, repair=self.repair, duplicates=how, offered=OFFERED
+            )
+            table, widths, notes = prepared.table, prepared.widths, prepared.warnings
+        self._widths = {table.columns.index(name): width for name, width in widths.items()}
         for note in notes:
             warnings.warn(note, DataWarning, stacklevel=4)
         return put_back(table, domains_of(self.bounds, table))
+
+    def _merges_copies(self) -> bool:
+        """Returns whether rows that repeat are one row with their number as weight."""
+        how = one_of("duplicates", self.duplicates, (None, *DUPLICATES))
+        return how == "weigh" or (how is None and self.repair != "dequantize")
+
+    def _noisy(self, values: Floats) -> Floats:
+        """Returns rows with noise in the columns that were given some when the flow was fitted."""
+        table = load_table(values)
+        widths = {table.columns[place]: width for place, width in self._widths.items()}
+        return noisy(table, widths, domains_in(self.flow_, table)).values
 
     def _train(self, table: Table, kept: tuple[float, ...] = ()) -> tuple[Table, ...]:
         """Trains a flow on a part of a table, and returns parts that it has not seen.
@@ -231,7 +254,7 @@ class FlowEstimator(BaseEstimator):
 
     def _log_prob(self, values: Floats) -> Floats:
         """Returns log p of each row, in nats."""
-        rows = rows_of(load_table(values), self.flow_)
+        rows = rows_of(load_table(self._noisy(values)), self.flow_)
         return log_prob_of(self.flow_, rows).numpy()
 
     def __getstate__(self) -> dict[str, Any]:

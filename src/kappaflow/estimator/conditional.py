@@ -42,6 +42,7 @@ class ConditionalFlowDensity(FlowEstimator):
         condition_budget: See there.
         bounds: See there; of targets, by place or as "y0", "y1", ...
         repair: See there.
+        duplicates: See there.
         device: See there.
         random_state: See there.
         verbose: See there.
@@ -71,7 +72,7 @@ class ConditionalFlowDensity(FlowEstimator):
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
-        """Trains the flow; rows that repeat are one row that counts as often.
+        """Trains the flow.
 
         Args:
             X: Features, (n, features).
@@ -89,7 +90,10 @@ class ConditionalFlowDensity(FlowEstimator):
         self._one_target = targets.ndim == 1
         rows = targets.reshape(len(targets), -1)
         rows = self._within(rows, [f"y{i}" for i in range(rows.shape[1])])
-        table = self._table(*distinct(rows, sample_weight, features))
+        if self._merges_copies():
+            rows, sample_weight, given = distinct(rows, sample_weight, features)
+            features = features if given is None else given
+        table = self._table(rows, sample_weight, features)
         self.n_targets_ = len(table.columns)
         self._train(table)
         return self
@@ -138,7 +142,7 @@ class ConditionalFlowDensity(FlowEstimator):
         """Returns targets and features as the flow takes them."""
         check_is_fitted(self)
         features, targets = self._both(X, y, reset=False)
-        return torch.tensor(self._rows_of(targets)), torch.tensor(features)
+        return torch.tensor(self._noisy(self._rows_of(targets))), torch.tensor(features)
 
     def sample(
         self,

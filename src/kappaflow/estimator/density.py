@@ -36,7 +36,12 @@ class FlowDensity(DensityMixin, FlowEstimator):
             such request.
         bounds: Domains of columns by name or place, in which all samples then lie, such as
             {"mass": "positive", 1: (0, 1)}; a score outside of them is -inf.
-        repair: "jitter" adds a little noise to columns that leave the rows without a density.
+        repair: "jitter" adds a little noise to columns that leave the rows without a density;
+            "dequantize" adds uniform noise to rounded columns, exactly as wide as a step of their
+            values, also to the rows that are scored: a score is then a bound.
+        duplicates: What to do with rows that repeat earlier ones: "weigh" each row by the number
+            of its copies (if left out, but not with "dequantize"), so that a weight of two is the
+            row twice; "keep" them, with all copies in one part of the split; or "drop" them.
         device: Where to train, "cpu" or "cuda".
         random_state: Decides weights, splits and the order of rows.
         verbose: Show a progress bar.
@@ -63,7 +68,7 @@ class FlowDensity(DensityMixin, FlowEstimator):
         y: object = None,
         sample_weight: ArrayLike | None = None,
     ) -> Self:
-        """Trains the flow; rows that repeat are one row that counts as often.
+        """Trains the flow.
 
         Args:
             X: Rows, (n, features).
@@ -78,7 +83,9 @@ class FlowDensity(DensityMixin, FlowEstimator):
             DataError: The rows have no density that a flow could fit.
         """
         values = self._within(self._rows(X, at_least=2), self._names())
-        self._train(self._table(*distinct(values, sample_weight)))
+        if self._merges_copies():
+            values, sample_weight, _ = distinct(values, sample_weight)
+        self._train(self._table(values, sample_weight))
         return self
 
     def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803

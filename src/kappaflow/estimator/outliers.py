@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import OutlierMixin
 
+from kappaflow._checks import one_of
 from kappaflow.data.domains import Bounds
 from kappaflow.errors import ArgumentError, DataWarning
-from kappaflow.estimator.base import FlowEstimator, RandomState
+from kappaflow.estimator.base import FlowEstimator, RandomState, Repair
 from kappaflow.estimator.rows import Floats
+from kappaflow.training import log_prob_of, rows_of
 
 
 class FlowOutlierDetector(OutlierMixin, FlowEstimator):
@@ -39,6 +41,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         condition_budget: See there.
         bounds: See there.
         repair: See there.
+        duplicates: See there; "keep" if left out, since p-values count rows, and not "weigh".
         device: See there.
         random_state: See there.
         verbose: See there.
@@ -80,7 +83,8 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         validation_fraction: float = 0.1,
         condition_budget: float | None = None,
         bounds: Bounds | None = None,
-        repair: Literal["jitter"] | None = None,
+        repair: Repair | None = None,
+        duplicates: Literal["keep", "drop"] | None = None,
         device: str | None = None,
         random_state: RandomState = None,
         verbose: bool = False,
@@ -99,6 +103,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
             condition_budget=condition_budget,
             bounds=bounds,
             repair=repair,
+            duplicates=duplicates,
             device=device,
             random_state=random_state,
             verbose=verbose,
@@ -124,9 +129,11 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
             value = getattr(self, name)
             if not (isinstance(value, float | int) and 0 < value < 1):
                 raise ArgumentError(f"'{name}' should be between 0 and 1, got {value!r}.")
+        one_of("duplicates", self.duplicates, (None, "keep", "drop"))
         values = self._within(self._rows(X, at_least=3), self._names())
         (calibration,) = self._train(self._table(values), kept=(self.calibration_fraction,))
-        scores = np.sort(self._log_prob(calibration.values))
+        rows = rows_of(calibration, self.flow_)  # which have their noise already
+        scores = np.sort(log_prob_of(self.flow_, rows).numpy())
         self.calibration_scores_ = scores
         lowest = math.floor(self.level * (len(scores) + 1))
         if not lowest:

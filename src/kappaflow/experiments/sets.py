@@ -49,7 +49,8 @@ def table_parts(name: str, rows: int, seed: int) -> Parts:
     features = banana_features(name)
     if features is not None:
         return _bananas(name, features, rows, seed)
-    tables = tables_of(Source(name, split_seed=seed))
+    # Copies are dropped: the stored measurements were made of such rows.
+    tables = tables_of(Source(name, split_seed=seed, duplicates="drop"))
     held_out = slice(0, HELD_OUT)
     return Parts(
         tables.train.select(slice(0, rows)),

@@ -205,12 +205,16 @@ class _Patient:
         )
         result = fit_tables(
             flow,
-            tables.train,
+            tables.trained_on,
             tables.validation,
             settings,
             out=new,
             progress=self.progress,
-            about={"source": asdict(data.source), "cured": {"from": str(self.folder), "by": done}},
+            about={
+                "source": asdict(data.source),
+                **({"widths": tables.widths} if tables.widths else {}),
+                "cured": {"from": str(self.folder), "by": done},
+            },
         )
         done.append(f"trained on for {len(result.history)} epochs")
         old = read_report_on(self.folder, Report).about

@@ -33,6 +33,7 @@ from kappaflow.training import (
 from kappaflow.training.agreement import of_first
 
 DIAGNOSIS = "diagnosis.json"
+HANDLED = {"keep": "kept", "drop": "dropped", "weigh": "counted by weights"}
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def fit_run(
             tables = replace(tables, notes=(*tables.notes, str(choice)))
         tables = _with_note(model, tables, checked.condition_budget)
         tables = replace(tables, notes=(*tables.notes, *_of_circles(model, tables.domains)))
+        if tables.widths:
+            about["widths"] = tables.widths
         for note in tables.notes:
             say(note)
         model = with_bounds(model, tables.domains, tables.train)
@@ -180,11 +183,11 @@ def _about(
 ) -> About:
     flow = result.flow
     parts = (tables.trained_on, tables.validation, tables.test)
-    repeated = "not looked for" if tables.duplicates is None else f"{tables.duplicates:,}"
+    repeats = f"{tables.repeats:,}, {HANDLED[source.duplicates]}" if tables.repeats else "none"
     data = [
         ("source", source.data),
         ("rows read", f"{tables.loaded:,}"),
-        ("duplicate rows dropped", repeated),
+        ("rows that repeat earlier ones", repeats),
         ("rows to train / validate / test", " / ".join(f"{len(part):,}" for part in parts)),
         ("columns", ", ".join(tables.train.columns)),
         ("columns left out", ", ".join(tables.train.left_out) or "none"),

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -13,14 +12,19 @@ from kappaflow.data import (
     MappedTable,
     Table,
     TableOnDisk,
-    drop_duplicate_rows,
     load_table,
-    prepare,
     split,
 )
-from kappaflow.data.domains import domains_of, put_back, within
+from kappaflow.data.domains import domains_of, within
 from kappaflow.data.gaps import refuse_gaps
-from kappaflow.data.repair import jitter_columns
+from kappaflow.data.prepare import noisy, prepare_table
+from kappaflow.data.repair import Repair
+from kappaflow.data.repeats import (
+    Duplicates,
+    drop_duplicate_rows,
+    repeated_rows,
+    weigh_duplicate_rows,
+)
 from kappaflow.data.rows_folder import Asked, Divided
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
@@ -42,12 +46,15 @@ class Source:
         where: Conditions on the rows, such as "class=g".
         against: A condition on other rows of the same data, which are never trained on and should
             score lower; None for no such comparison.
-        repair: "drop" or "jitter" where the data has no density.
+        repair: "drop" or "jitter" where the data has no density, "dequantize" where values are
+            rounded.
         jitter: Columns that are given Gaussian noise of 1e-3 of their standard deviation.
         bounds: Domains of columns, such as "mass=positive" and "p=0,1".
         split_seed: Decides which rows train (80 %), validate (10 %) and test (10 %).
         on_disk: True to leave the rows to train on in a file; 100,000 rows at most are then held
             out to validate, and as many to test.
+        duplicates: "keep" rows that repeat earlier ones, "drop" them, or "weigh" each row by the
+            number of its copies.
     """
 
     data: str
@@ -56,11 +63,12 @@ class Source:
     context: list[str] = field(default_factory=list)
     where: list[str] = field(default_factory=list)
     against: str | None = None
-    repair: Literal["drop", "jitter"] | None = None
+    repair: Repair | None = None
     split_seed: int = 0
     jitter: list[str] | None = None
     bounds: list[str] | None = None
     on_disk: bool | None = None
+    duplicates: Duplicates = "keep"
 
 
 @dataclass(frozen=True)
@@ -73,12 +81,14 @@ class Tables:
         test: Rows to judge by.
         against: Rows that should score lower.
         loaded: How many rows there were.
-        duplicates: How many of them were dropped; None where they were not looked for.
+        repeats: How many of them repeat earlier ones.
         notes: What there is to know, one sentence each.
         domains: By column, of those that have one.
         in_file: Rows to train on in a file; None where they are in memory.
         warnings: The notes that keep the verdict of a run from being green, however good the fit
             looks.
+        widths: By column, the width of the uniform noise that was added to rounded values.
+        weighed: Whether training counts equal rows by a weight.
     """
 
     train: Table
@@ -86,27 +96,31 @@ class Tables:
     test: Table
     against: Table | None
     loaded: int
-    duplicates: int | None
+    repeats: int
     notes: tuple[str, ...]
     domains: dict[str, Interval] = field(default_factory=dict)
     in_file: MappedTable | None = None
     warnings: tuple[str, ...] = ()
+    widths: dict[str, float] = field(default_factory=dict)
+    weighed: bool = False
 
     @property
     def trained_on(self) -> Table | MappedTable:
         """All rows to train on, in memory or in a file."""
-        return self.train if self.in_file is None else self.in_file
+        if self.in_file is not None:
+            return self.in_file
+        return weigh_duplicate_rows(self.train)[0] if self.weighed else self.train
 
 
 def tables_of(source: Source) -> Tables:
-    """Returns the rows of a run: loaded, examined, without duplicate rows, split.
+    """Returns the rows of a run: loaded, examined, repaired, split.
 
     Args:
         source: Where they come from.
 
     Returns:
-        Training, validation and test rows; no two of them are equal. Of a source on disk the table
-        is gone through, and the training rows are not to be had.
+        Training, validation and test rows; equal rows are in the same part. A table on disk is
+        read, but its training rows are not written.
     """
     if source.on_disk:
         return _divided(source, divided(_asked(source), None, progress=False))
@@ -122,24 +136,23 @@ def tables_of(source: Source) -> Tables:
     against, notes = _against(source, whole)
     if against is not None:
         whole = whole.select(~np.isin(whole.rows, against.rows))
-    table, duplicates = drop_duplicate_rows(whole)
-    _refuse_few_different(table, duplicates)
-    domains = domains_of(source.bounds, table)
-    table, moved = within(table, domains, repair=source.repair)
-    table, said = prepare(table, repair=source.repair)
-    said = moved + said
-    if duplicates:
-        notes += (f"{duplicates} rows that repeat earlier ones were dropped before the split",)
-    if source.jitter:
-        table = jitter_columns(table, source.jitter)
-        notes += (f"added Gaussian noise of 1e-3 of the spread to {', '.join(source.jitter)}",)
-    table = put_back(table, domains)
+    _refuse_few_different(whole)
+    prepared = prepare_table(
+        whole,
+        bounds=source.bounds,
+        repair=source.repair,
+        jitter=source.jitter or (),
+        duplicates=source.duplicates,
+    )
+    table, domains = prepared.table, prepared.domains
     train, validation, test = split(table, fractions=FRACTIONS, seed=source.split_seed)
     if against is not None:
-        against, _ = drop_duplicate_rows(against)
+        if source.duplicates != "keep":
+            against, _ = drop_duplicate_rows(against)
         against = against.without_columns(set(against.columns) - set(table.columns))
         refuse_gaps(against, source.data)
-        against = within(against, domains, repair=source.repair)[0]
+        against, _ = within(against, domains, repair=source.repair, rounded=tuple(prepared.widths))
+        against = noisy(against, prepared.widths, domains)
     warnings = _warnings(len(train))
     return Tables(
         train,
@@ -147,22 +160,26 @@ def tables_of(source: Source) -> Tables:
         test,
         against,
         loaded=len(whole),
-        duplicates=duplicates,
-        notes=notes + said + warnings,
+        repeats=prepared.repeats.total,
+        notes=notes + prepared.notes + prepared.warnings + warnings,
         domains=domains,
+        widths=prepared.widths,
         warnings=warnings,
+        weighed=source.duplicates == "weigh",
     )
 
 
-def _refuse_few_different(table: Table, duplicates: int) -> None:
+def _refuse_few_different(table: Table) -> None:
     """Refuses rows that are nearly all the same, before their number is called too small."""
-    different = len(table)
-    if duplicates and different < len(FRACTIONS) and np.isfinite(table.values).all():
-        raise DataError(
-            f"'{table.source}' holds only {different} different row{'s' if different > 1 else ''} "
-            f"among {different + duplicates:,}: give at least {len(FRACTIONS)} different ones, to "
-            "train on, to stop by and to test with."
-        )
+    for rows in (table.select(slice(0, FEW_ROWS)), table):  # the first few nearly always do
+        different = len(rows) - int(repeated_rows(rows).sum())
+        if different >= min(len(FRACTIONS), len(table)) or not np.isfinite(rows.values).all():
+            return
+    raise DataError(
+        f"'{table.source}' holds only {different} different row{'s' if different > 1 else ''} "
+        f"among {len(table):,}: give at least {len(FRACTIONS)} different ones, to train on, to "
+        "stop by and to test with."
+    )
 
 
 def _warnings(train_rows: int) -> tuple[str, ...]:
@@ -210,12 +227,12 @@ def _asked(source: Source) -> Asked:
     columns = None if source.columns is None else tuple(source.columns)
     table = TableOnDisk(source.data, columns, tuple(source.exclude), tuple(source.context))
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")  # of all recipes
-    return Asked(table, FRACTIONS, source.split_seed, dtype)
+    return Asked(table, FRACTIONS, source.split_seed, dtype, source.duplicates)
 
 
 def _divided(source: Source, found: Divided) -> Tables:
     """Returns the rows of a table on disk as those of a run, if a density can be fitted."""
-    sample, notes, warned = looked_at(found)
+    sample, notes, warned = looked_at(found, source.duplicates)
     domains, warnings = domains_of(source.bounds, sample), _warnings(len(found.train))
     for part in (sample, *found.held_out):
         within(part, domains, offered=())
@@ -224,7 +241,7 @@ def _divided(source: Source, found: Divided) -> Tables:
         *found.held_out,
         against=None,
         loaded=found.rows,
-        duplicates=None,
+        repeats=found.repeats,
         notes=notes + warned + warnings,
         domains=domains,
         in_file=found.train,

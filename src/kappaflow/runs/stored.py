@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from kappaflow.errors import FileError
 from kappaflow.files import CONFIG, read_config
@@ -15,7 +15,10 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class RunConfig(BaseModel):
-    """What config.json says under `run`; `source` is missing where `kappaflow.fit` wrote it."""
+    """What config.json says under `run`; `source` is missing where `kappaflow.fit` wrote it.
+
+    `widths` are those of the noise that rounded columns of the rows were given.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -23,6 +26,15 @@ class RunConfig(BaseModel):
     columns: list[str]
     context_columns: list[str]
     fingerprints: dict[str, str]
+    widths: dict[str, float] = Field(default_factory=dict)
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _of_runs_before(cls, source: object) -> object:
+        """Returns a source with what runs did before there was a choice: drop, or keep on disk."""
+        if isinstance(source, dict) and "duplicates" not in source:
+            return source | {"duplicates": "keep" if source.get("on_disk") else "drop"}
+        return source
 
 
 class ImageRunConfig(BaseModel):

@@ -10,6 +10,7 @@ from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import Table, load_table
 from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.problem import describe_values
+from kappaflow.data.prepare import noisy
 from kappaflow.diagnosis import Diagnosis, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
@@ -18,6 +19,7 @@ from kappaflow.flows import Flow
 from kappaflow.runs.stored import read_finished, read_run, tables_again
 from kappaflow.runs.stored_findings import stored_findings
 from kappaflow.training import log_prob_of, rows_of
+from kappaflow.training.rows import domains_in
 
 Columns = dict[str, np.ndarray]
 ROWS_AT_ONCE = 65_536
@@ -134,7 +136,11 @@ class Scores:
         self._quantiles = checked_quantiles(result.train_log_prob_quantiles, folder)
 
     def of(self, table: Table, *, generator: torch.Generator | None = None) -> Columns:
-        """Returns the scores of rows; a generator goes on from piece to piece of them."""
+        """Returns the scores of rows; a generator goes on from piece to piece of them.
+
+        Columns that were rounded are given the same noise as the rows of the run.
+        """
+        table = noisy(table, self.run.widths, domains_in(self.flow, table))
         scores = log_prob_of(self.flow, rows_of(table, self.flow), generator=generator).numpy()
         return {column_of(self.flow): scores, "percentile": percentiles(scores, self._quantiles)}
 
@@ -184,9 +190,9 @@ def examine_run(
     flow = load(folder)
     if data is not None:
         run = read_run(folder)
-        return _examined_at(
-            flow, finite_table(data, run.columns, run.context_columns), progress
-        ), f"rows of {data}"
+        table = finite_table(data, run.columns, run.context_columns)
+        table = noisy(table, run.widths, domains_in(flow, table))
+        return _examined_at(flow, table, progress), f"rows of {data}"
     try:
         tables = tables_again(read_run(folder))
     except KappaflowError:

@@ -4,7 +4,7 @@ import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -13,12 +13,15 @@ from kappaflow.data import (
     TableOnDisk,
     is_images,
     load_images,
-    prepare,
     split,
+    weigh_duplicate_rows,
     weighted,
 )
-from kappaflow.data.domains import Bounds, bounds_of, domains_of, put_back, within
+from kappaflow.data.domains import Bounds, bounds_of, domains_of
 from kappaflow.data.images import split_images
+from kappaflow.data.prepare import noisy, prepare_table
+from kappaflow.data.repair import Repair
+from kappaflow.data.repeats import Duplicates
 from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.flows import Flow, set_bounds
 from kappaflow.ranks import is_first
@@ -40,7 +43,8 @@ def fit(
     weights: Any = None,  # noqa: ANN401
     out: str | Path | None = None,
     device: str | torch.device | None = None,
-    repair: Literal["drop", "jitter"] | None = None,
+    repair: Repair | None = None,
+    duplicates: Duplicates = "keep",
     bounds: Bounds | None = None,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
@@ -68,7 +72,11 @@ def fit(
         out: A run folder to write and to resume from.
         device: Where to train, "cpu" or "cuda"; where the flow is if left out.
         repair: "drop" or "jitter": go on where the data has no density, see
-            `kappaflow.data.prepare`.
+            `kappaflow.data.prepare`. "dequantize": add uniform noise to rounded columns, exactly
+            as wide as a step of their values; log_prob at such noisy rows is then a bound on that
+            of rounded ones.
+        duplicates: What to do with rows that repeat earlier ones: "keep" them, with all copies in
+            one part of the split; "drop" them; or "weigh" each row by the number of its copies.
         bounds: Domains of columns by name, in which all samples then lie, such as
             {"mass": "positive", "p": (0, 1), "angle": "circular"}: the flow, one that a recipe
             made and that is not fitted, becomes what its recipe makes with these `bounds`.
@@ -99,7 +107,8 @@ def fit(
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}{hint}.")
     checked = checked_settings(**settings)
     if is_image_data(data):
-        for name, value in (("weights", weights), ("bounds", bounds)):
+        other = None if duplicates == "keep" else duplicates
+        for name, value in (("weights", weights), ("bounds", bounds), ("duplicates", other)):
             if value is not None:
                 raise ArgumentError(f"'{name}' should be left out for images.")
         return _fit_any_images(flow, data, validation, checked, out, device, progress, callbacks)
@@ -112,6 +121,7 @@ def fit(
             data,
             validation,
             checked,
+            duplicates=duplicates,
             bounds=bounds,
             out=out,
             device=device,
@@ -120,17 +130,19 @@ def fit(
         )
     table = weighted(as_table(data), weights)
     domains = domains_of(bounds, table) if bounds else domains_in(flow, table)
-    table, moved = within(table, domains, repair=repair)
-    table, notes = prepare(table, repair=repair)
-    table, notes = put_back(table, domains), moved + notes
+    prepared = prepare_table(table, domains=domains, repair=repair, duplicates=duplicates)
+    table, notes = prepared.table, prepared.notes + prepared.warnings
     if bounds:
         set_bounds(flow, bounds_of(domains, table.columns) or (), seed=checked.seed)
-    for note in notes if is_first() else ():
+    for note in prepared.warnings if is_first() else ():
         warnings.warn(note, DataWarning, stacklevel=2)
     if validation is None:
         train, held_out = split(table, fractions=(0.9, 0.1), seed=checked.seed)
     else:
-        train, held_out = table, held_out_like(as_table(validation), table)
+        given = held_out_like(as_table(validation), table)
+        train, held_out = table, noisy(given, prepared.widths, domains)
+    if duplicates == "weigh":
+        train, _ = weigh_duplicate_rows(train)
     if checked.condition_budget is not None:
         said = correlation_note(train, checked.condition_budget)
         if said is not None:

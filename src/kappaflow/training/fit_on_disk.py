@@ -10,6 +10,7 @@ import torch
 
 from kappaflow.data import Table, TableOnDisk
 from kappaflow.data.domains import Bounds, bounds_of, domains_of, within
+from kappaflow.data.repeats import Duplicates
 from kappaflow.data.rows_folder import Asked, Divided
 from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.flows import Flow, set_bounds
@@ -31,6 +32,7 @@ def fit_on_disk(
     validation: Any,  # noqa: ANN401
     settings: Settings,
     *,
+    duplicates: Duplicates,
     bounds: Bounds | None,
     out: str | Path | None,
     device: str | torch.device | None,
@@ -50,9 +52,10 @@ def fit_on_disk(
             fractions=(0.9, 0.1) if validation is None else (),
             seed=settings.seed,
             dtype=str(flow.dtype).removeprefix("torch."),
+            duplicates=duplicates,
         )
         found = divided_for(asked, out=folder, device=device or flow.device, progress=progress)
-        sample, notes, warned = looked_at(found)
+        sample, notes, warned = looked_at(found, duplicates)
         if bounds:
             domains = domains_of(bounds, sample)
             within(sample, domains, offered=())

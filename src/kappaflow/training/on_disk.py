@@ -8,7 +8,16 @@ from pathlib import Path
 import torch
 
 from kappaflow.data import Table, prepare
-from kappaflow.data.rows_folder import Asked, Divided, clear_rows, divide, read_divided
+from kappaflow.data.prepare import DONE
+from kappaflow.data.repeats import Duplicates
+from kappaflow.data.rows_folder import (
+    Asked,
+    Divided,
+    clear_rows,
+    copies_in,
+    divide,
+    read_divided,
+)
 from kappaflow.errors import DataError
 from kappaflow.files import CONFIG
 from kappaflow.ranks import is_first, is_first_here, machine
@@ -94,14 +103,17 @@ def divided(asked: Asked, folder: Path | None, progress: bool | None) -> Divided
     with rows_shown("reading", pieces.rows, 0, visible=progress) as told:
         list(pieces.suspects(told))
     with rows_shown("reading", pieces.rows, 0, visible=progress) as told:
-        return divide(pieces, asked, folder, told)
+        copies = copies_in(pieces, told)
+    with rows_shown("reading", pieces.rows, 0, visible=progress) as told:
+        return divide(pieces, asked, folder, told, copies)
 
 
-def looked_at(found: Divided) -> tuple[Table, Notes, Notes]:
+def looked_at(found: Divided, duplicates: Duplicates) -> tuple[Table, Notes, Notes]:
     """Returns the sample of the training rows, if a density can be fitted to them, and notes.
 
     Args:
         found: The rows.
+        duplicates: What was done with those that repeat earlier ones.
 
     Returns:
         The sample; what was done with the table, and what there is to know of the sample, one
@@ -124,9 +136,12 @@ def looked_at(found: Divided) -> tuple[Table, Notes, Notes]:
         said = tuple(f"{sample.source}: {one}" for one in said)
     counts = [f"{len(part):,}" for part in found.held_out]
     notes = (
-        "read from disk: rows that repeat others are kept, and columns were examined on "
-        f"{len(sample):,} random rows of {len(found.train):,}",
+        f"read from disk: columns were examined on {len(sample):,} random rows of "
+        f"{len(found.train):,}",
     )
+    if found.repeats:
+        done = DONE[duplicates]
+        notes += (f"{found.repeats:,} of {found.rows:,} rows repeat earlier rows: {done}",)
     if counts:
         notes += (f"rows held out in memory: {' and '.join(counts)} of {found.rows:,}",)
     return sample, notes, said

@@ -36,12 +36,18 @@ KINDS: dict[str, tuple[str, Severity, str, str]] = {
         "KF603",
         "note",
         "Discrete values have no density: a flow can put spikes of any height on them.",
-        "Add noise of the width of a step (dequantize), or use the column as context.",
+        "Add noise of the width of a step (--repair dequantize), or use the column as context.",
+    ),
+    "rounded": (
+        "KF603",
+        "note",
+        "Rounded values have no density: a flow that resolves their steps can put spikes on them.",
+        "Add noise of the width of a step (--repair dequantize).",
     ),
     "atom": (
         "KF603",
         "note",
-        "Values that come again and again have no density.",
+        "A value that holds a point mass has no density.",
         "Add noise to them, leave these rows out, or use the column as context.",
     ),
     "large-offset": (
@@ -59,8 +65,10 @@ KINDS: dict[str, tuple[str, Severity, str, str]] = {
     "duplicate-rows": (
         "KF604",
         "note",
-        "Rows are repeated: held-out rows may be rows that were trained on.",
-        "Leave repeated rows out before splitting (kappaflow.data.drop_duplicate_rows).",
+        "More rows are repeated than rounding explains: held-out rows may be rows that were "
+        "trained on, and rows pasted twice count twice.",
+        "Find out where they come from, and keep copies in one part of a split, as "
+        "kappaflow.data.split does.",
     ),
 }
 

@@ -1,0 +1,330 @@
+"""The resolution that the values of a column are rounded to, and values that hold a point mass."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.stats import poisson
+
+from kappaflow.data.table import BoolArray, FloatArray, IntArray, Table, whole_columns
+from kappaflow.errors import ArgumentError
+
+POINT_MASS_SHARE = 0.001  # of the rows: the likelihood of fewer hardly shows
+POINT_MASS_ROWS = 5
+POINT_MASS_FACTOR = 2.0  # times the expected count: densities are not flat between neighbours
+FALSE_ALARM = 1e-3  # of a column in which no value holds a point mass
+NEIGHBOURS = 50  # rows on each side of a value that estimate the density there
+SMALLEST_STEP = 100  # float errors: a finer grid cannot be told from none
+FLOAT_ERRORS = 4  # units in the last place that a value may be off its grid
+COARSE = 0.005  # of the standard deviation: a flow resolves steps of this width
+STREAM = 0xD1B54A32D192ED03  # noise must not repeat the draws of data made with a small seed
+
+
+@dataclass(frozen=True)
+class PointMasses:
+    """Values of one column that hold a point mass, the most frequent first.
+
+    Attributes:
+        values: The values.
+        counts: How many rows hold each.
+        expected: How many would, by the resolution and the density around each.
+    """
+
+    values: FloatArray
+    counts: IntArray
+    expected: FloatArray
+
+
+def resolution(column: FloatArray) -> float | None:
+    """Returns the step of the grid that all values of a column lie on.
+
+    Any step is found, such as 0.1, 0.25 or 1/3, also where values were computed, or stored as
+    float32.
+
+    Args:
+        column: (rows,); values that are not finite are ignored.
+
+    Returns:
+        The largest step of which all differences of values are multiples, up to float rounding;
+        None where there is none that is well above the float rounding.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=1000)
+        >>> resolution(x), resolution(x.round(1)), resolution(x.round(2).astype(np.float32))
+        (None, 0.1, 0.01)
+    """
+    values = np.unique(np.asarray(column[np.isfinite(column)], dtype=np.float64))
+    if len(values) < 2 or not np.isfinite(values[-1] - values[0]):
+        return None
+    if len(values) == 2:  # lie on a grid whatever they are
+        step = values[1] - values[0]
+        return float(step) if np.array_equal(values, np.rint(values)) else None
+    size = float(max(abs(values[0]), abs(values[-1])))
+    exact = _step_of(values, FLOAT_ERRORS * float(np.spacing(size)))
+    if not _is_float32(values):
+        return exact
+    single = float(np.spacing(np.float32(size)))
+    if exact is not None and exact > single:
+        return exact
+    return _step_of(values, single)
+
+
+def _is_float32(values: FloatArray) -> bool:
+    with np.errstate(over="ignore", under="ignore"):
+        return np.array_equal(values, values.astype(np.float32))
+
+
+def _step_of(values: FloatArray, error: float) -> float | None:
+    """Returns the common step of distinct, ascending values, each off its grid by `error` at most.
+
+    Euclid's algorithm on the gaps between neighbours, then a check of all values.
+    """
+    gaps = np.diff(values)
+    gaps = gaps[gaps > 2 * error]
+    step = float(gaps.min()) if len(gaps) else 0.0
+    while step > SMALLEST_STEP * error:
+        multiples = np.rint(gaps / step)
+        allowed = 2 * error * (1 + multiples)
+        left = np.abs(gaps - multiples * step)
+        off = (left > allowed) & (allowed < step / 4)  # the others decide nothing
+        if not off.any():
+            return _checked_step(values, step, float(multiples.sum()), error)
+        step = float(left[off].min())
+    return None
+
+
+def _checked_step(values: FloatArray, step: float, steps: float, error: float) -> float | None:
+    """Returns the step, refined by the range of all values, if all of them lie on its grid."""
+    refined = float(values[-1] - values[0]) / steps
+    for candidate in (*(float(f"{refined:.{digits}g}") for digits in range(1, 10)), refined):
+        places = (values - values[0]) / candidate
+        if candidate > 0 and (np.abs(places - np.rint(places)) * candidate <= 2 * error).all():
+            return candidate
+    return None
+
+
+def resolutions(table: Table) -> dict[str, float]:
+    """Returns the resolution of every modelled column that has one.
+
+    Args:
+        table: The table.
+
+    Returns:
+        Steps by column, in the units of the column.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> resolutions(load_table("magic", columns=["fWidth", "fConc", "fConc1"]))
+        {'fConc': 0.0001, 'fConc1': 0.0001}
+    """
+    found = {
+        name: resolution(column)
+        for name, column in zip(table.columns, table.values.T, strict=True)
+    }
+    return {name: step for name, step in found.items() if step is not None}
+
+
+def coarse_columns(table: Table) -> dict[str, float]:
+    """Returns the resolution of the columns whose steps a flow can resolve, or that are whole.
+
+    These are columns of whole numbers, and columns in which a step is above 0.5 % of the standard
+    deviation and values are shared by two rows on average.
+    """
+    found = {}
+    for name, step in resolutions(table).items():
+        column = table.values[:, table.columns.index(name)]
+        column = column[np.isfinite(column)]
+        spread = float(np.std(column / step))
+        shared = len(column) >= 2 * len(np.unique(column))
+        if name in table.integer_columns or (shared and COARSE * spread < 1):
+            found[name] = step
+    return found
+
+
+def point_masses(column: FloatArray) -> PointMasses:
+    """Returns the values that more rows hold than resolution and density of a column predict.
+
+    A value is compared with the rows on each side of it: how many of them there are per step of
+    the resolution, extrapolated where their density rises towards the value, and how often their
+    values repeat. A point mass is in at least 0.1 % of the rows and in 5, in twice as many as
+    expected, and its count is beyond chance (Poisson; 0.1 % for all values of the column).
+
+    Args:
+        column: (rows,); values that are not finite are ignored.
+
+    Returns:
+        The point masses.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=2000).round(2)
+        >>> x[:60] = 1.5
+        >>> point_masses(x).values
+        array([1.5])
+    """
+    finite = column[np.isfinite(column)]
+    values, counts = np.unique(finite, return_counts=True)
+    often = np.flatnonzero((counts > POINT_MASS_SHARE * len(column)) & (counts >= POINT_MASS_ROWS))
+    none = PointMasses(np.empty(0), np.empty(0, np.int64), np.empty(0))
+    if not len(often):
+        return none
+    step = resolution(finite)
+    before = np.concatenate([[0], np.cumsum(counts)])
+    widths = _widths(values[often], step, single=_is_float32(values))
+    expected = np.array([
+        _expected_count(values, before, place, width)
+        for place, width in zip(often.tolist(), widths.tolist(), strict=True)
+    ])
+    chance = poisson.sf(counts[often] - 2, expected) * len(values)
+    beyond = (chance < FALSE_ALARM) & (counts[often] > POINT_MASS_FACTOR * expected)
+    order = np.argsort(-counts[often[beyond]], kind="stable")
+    found = often[beyond][order]
+    return PointMasses(values[found], counts[found].astype(np.int64), expected[beyond][order])
+
+
+def _widths(values: FloatArray, step: float | None, *, single: bool) -> FloatArray:
+    """Returns the width of the interval that is rounded to each value."""
+    if step is not None:
+        return np.full(len(values), step)
+    size = np.abs(values)
+    return np.spacing(size.astype(np.float32) if single else size).astype(np.float64)
+
+
+def _expected_count(values: FloatArray, before: IntArray, place: int, width: float) -> float:
+    """Returns how many rows should hold a value by the rows on either side of it.
+
+    Args:
+        values: Distinct, ascending.
+        before: How many rows hold a lower value than each, and the number of rows at the end.
+        place: Which value.
+        width: Of the interval that is rounded to it.
+    """
+    right = _expected_by_side(values - values[place], before, place, width)
+    mirrored = before[-1] - before[::-1]
+    left = _expected_by_side(
+        values[place] - values[::-1], mirrored, len(values) - 1 - place, width
+    )
+    return max(3 / NEIGHBOURS, left, right)  # fewer repeats could go unseen among neighbours
+
+
+def _expected_by_side(away: FloatArray, before: IntArray, place: int, width: float) -> float:
+    """Returns the count that the rows above a value predict; `away` are distances to the value."""
+    start = place + 1
+    if start >= len(away):
+        return 0.0
+    end = min(len(away), int(np.searchsorted(before, before[start] + NEIGHBOURS)))
+    near, reach = int(before[end] - before[start]), float(away[end - 1])
+    further = int(np.searchsorted(away, 2 * reach + width / 2)) if np.isfinite(reach) else end
+    beyond = int(before[max(further, end)] - before[end])
+    rise = max(1.0, near / max(1, beyond)) ** ((1 + width / reach) / 2)
+    repeats = (near - (end - start)) / (end - start)
+    return max(repeats, width / reach * near * rise)
+
+
+def point_masses_of(table: Table) -> dict[str, PointMasses]:
+    """Returns the point masses of every column that has some."""
+    found = {
+        name: point_masses(column)
+        for name, column in zip(table.columns, table.values.T, strict=True)
+    }
+    return {name: masses for name, masses in found.items() if len(masses.values)}
+
+
+def atom_rows(table: Table, reference: Table | None = None) -> BoolArray:
+    """Returns which rows hold a point mass: a value in more rows than its neighbours predict.
+
+    At such a value the data have probability, not density, and a log-likelihood says little.
+
+    Args:
+        table: The rows to mark.
+        reference: The table in which values are counted, such as the training rows; `table`
+            itself if None.
+
+    Returns:
+        A mask (rows,).
+
+    Raises:
+        ArgumentError: If the two tables have different columns.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> bool(atom_rows(load_table("magic", columns=["fWidth"])).sum() == 98)
+        True
+    """
+    counted = table if reference is None else reference
+    if counted.columns != table.columns:
+        raise ArgumentError(
+            f"'reference' should have the columns of 'table', {', '.join(table.columns)}, got "
+            f"{', '.join(counted.columns)}."
+        )
+    mask = np.zeros(len(table), dtype=np.bool_)
+    for name, masses in point_masses_of(counted).items():
+        mask |= np.isin(table.values[:, table.columns.index(name)], masses.values)
+    return mask
+
+
+def dequantize(table: Table, widths: dict[str, float], *, seed: int = 0) -> Table:
+    """Returns a table with uniform noise, as wide as a step, on columns that are rounded.
+
+    The values become continuous. The mean of log p at them is a lower bound on the mean logarithm
+    of the probability of a step divided by its width, so that fits compare in the units of the
+    columns, however these are rounded.
+
+    Args:
+        table: The table.
+        widths: Steps by column, such as `resolutions` returns; other columns stay.
+        seed: Seed of the noise, which depends on the row number and the position of the column
+            alone: the same row gets the same noise, whichever other rows there are.
+
+    Returns:
+        A new table.
+
+    Raises:
+        ArgumentError: A column is missing, or a width is not a positive number.
+
+    Source:
+        Theis, van den Oord, Bethge 2016, A note on the evaluation of generative models, 3.1.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> table = load_table(np.array([[1.0], [2.0], [2.0]]))
+        >>> noisy = dequantize(table, {"x0": 1.0})
+        >>> bool((abs(noisy.values - table.values) <= 0.5).all()), noisy.integer_columns
+        (True, ())
+    """
+    values = table.values.copy()
+    for name, width in widths.items():
+        if name not in table.columns:
+            raise ArgumentError(f"'widths' names column {name!r}, which is not modelled.")
+        if not (math.isfinite(width) and width > 0):
+            raise ArgumentError(f"'widths' should be positive, got {width!r} for {name!r}.")
+        place = table.columns.index(name)
+        values[:, place] += width * (_uniform(table.rows, place, seed) - 0.5)
+    whole = whole_columns(values, table.columns)
+    kept = tuple(name for name in table.integer_columns if name not in widths or name in whole)
+    return replace(table, values=values, integer_columns=kept)
+
+
+def _uniform(rows: IntArray, place: int, seed: int) -> FloatArray:
+    """Returns a number in (0, 1) for each row number: SplitMix64 (Steele, Lea, Flood 2014)."""
+    with np.errstate(over="ignore"):
+        key = np.uint64(STREAM) * np.uint64(seed + 1) + np.uint64(place)
+        bits = mixed(rows.astype(np.uint64) + mixed(np.array([key])))
+    return ((bits >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def mixed(bits: np.ndarray) -> np.ndarray:
+    """Returns 64-bit integers scrambled one to one: the finalizer of SplitMix64."""
+    with np.errstate(over="ignore"):
+        bits = bits.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return bits ^ (bits >> np.uint64(31))
+
+
+def listed_steps(steps: Sequence[float]) -> str:
+    """Returns steps as text, such as "0.01 and 0.1", each once and ascending."""
+    texts = list(dict.fromkeys(f"{step:.6g}" for step in sorted(steps)))
+    if len(texts) > 4:
+        return f"steps of {texts[0]} to {texts[-1]}"
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"

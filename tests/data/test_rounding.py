@@ -1,0 +1,225 @@
+"""Resolutions of columns, point masses, and noise as wide as a step."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import kstest, norm
+
+import kappaflow as kf
+from kappaflow.data import (
+    atom_rows,
+    dequantize,
+    examine,
+    load_table,
+    repair,
+    resolutions,
+    split,
+)
+from kappaflow.data.prepare import prepare_table
+from kappaflow.data.rounding import point_masses, resolution
+from kappaflow.errors import ArgumentError, DataError
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.sampled_from([0.001, 0.01, 0.1, 0.25, 0.5, 1.0, 2.5, 20.0, 1 / 3, 1 / 64]),
+    st.integers(30, 500),
+    st.floats(-100, 100),
+    st.booleans(),
+    st.integers(0, 1000),
+)
+def test_the_step_of_a_grid_is_found(
+    step: float, rows: int, offset: float, single: bool, seed: int
+) -> None:
+    """Whatever the step and the offset, also after rounding to float32."""
+    x = np.rint(np.random.default_rng(seed).normal(size=rows) * 20) * step + offset
+    if single and step * 2**15 > abs(offset) + 100 * step:
+        x = x.astype(np.float32).astype(np.float64)
+        assert resolution(x) == pytest.approx(step, rel=1e-3)
+    else:
+        assert resolution(x) == pytest.approx(step, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "far away", "uniform", "large"])
+@pytest.mark.parametrize("rows", [5, 40, 3000])
+def test_a_continuous_column_has_no_resolution(kind: str, rows: int) -> None:
+    """The float type itself is no rounding."""
+    generator = np.random.default_rng(rows)
+    x = generator.standard_normal(rows)
+    column = {
+        "float64": x,
+        "float32": x.astype(np.float32).astype(np.float64),
+        "far away": x + 1e9,
+        "uniform": generator.random(rows, dtype=np.float32).astype(np.float64),
+        "large": np.rint(x * 1e17),
+    }[kind]
+    assert resolution(column) is None
+
+
+def test_one_value_off_the_grid_leaves_no_resolution() -> None:
+    """All values have to lie on it; missing ones do not count."""
+    x = np.random.default_rng(0).normal(size=200).round(1)
+    x[3] = np.nan
+    assert resolution(x) == 0.1
+    x[4] = 0.123456789012
+    assert resolution(x) is None
+
+
+SMOOTH = {
+    "one decimal": lambda g: g.normal(size=20_000).round(1),
+    "two decimals": lambda g: g.normal(size=20_000).round(2),
+    "float32": lambda g: g.normal(size=20_000).astype(np.float32).astype(float),
+    "exponential": lambda g: g.exponential(size=5000).round(1),
+    "heavy tails": lambda g: g.standard_cauchy(4000).round(1),
+    "log-normal": lambda g: np.exp(g.normal(size=5000)).round(1),
+    "counts": lambda g: g.poisson(5, 3000).astype(float),
+    "few counts": lambda g: g.poisson(0.5, 3000).astype(float),
+    "two values": lambda g: g.integers(0, 2, 500).astype(float),
+    "bootstrap": lambda g: g.choice(g.normal(size=1000), 1000),
+    "uniform": lambda g: g.uniform(size=9000).round(2),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_a_smooth_density_has_no_point_mass(name: str) -> None:
+    """However it is rounded, in the tails too."""
+    for seed in range(5):
+        assert not len(point_masses(SMOOTH[name](np.random.default_rng(seed))).values)
+
+
+@pytest.mark.parametrize("name", ["one decimal", "two decimals", "counts", "exponential"])
+def test_a_point_mass_is_found_among_rounded_values(name: str) -> None:
+    """With its count, and how many rows the values around it predict."""
+    x = SMOOTH[name](np.random.default_rng(0))
+    value = float(np.unique(x)[10])
+    plain = int((x == value).sum())
+    x[: 3 * plain + 100] = value
+    found = point_masses(x)
+    assert found.values.tolist() == [value]
+    assert found.counts[0] == (x == value).sum()
+    assert plain / 2 - 10 < found.expected[0] < 3 * plain + 10
+
+
+def test_magic_has_point_masses_at_exact_zeros_and_no_problem_that_stops() -> None:
+    """The counts of zeros its description gives; five zeros of fAlpha are too few."""
+    table = load_table("magic")
+    zeros = {name: int((table.values[:, j] == 0).sum()) for j, name in enumerate(table.columns)}
+    counted = {name: count for name, count in zeros.items() if count}
+    assert counted == {"fWidth": 98, "fAsym": 41, "fM3Long": 39, "fM3Trans": 59, "fAlpha": 5}
+    problems = examine(table)
+    assert {problem.severity for problem in problems} == {"warning"}
+    masses = {p.columns[0]: p.message for p in problems if p.code == "atom"}
+    for name in ("fWidth", "fAsym", "fM3Long", "fM3Trans"):
+        assert f"the value 0 in {zeros[name]} of 19,020 rows" in masses[name]
+    # fSize is a logarithm of rounded values: some values come up to 27 times, five times as often
+    # as those around them.
+    assert set(masses) == {"fWidth", "fAsym", "fM3Long", "fM3Trans", "fSize"}
+    mask = atom_rows(table)
+    assert mask[(table.values[:, [1, 5, 6, 7]] == 0).any(axis=1)].all()
+    assert mask.mean() < 0.02
+
+
+def test_point_masses_are_counted_in_the_reference() -> None:
+    """A value frequent in training marks a test row; one frequent among the test rows does not."""
+    generator = np.random.default_rng(0)
+    x = generator.standard_normal((100, 2))
+    y = generator.standard_normal((50, 2))
+    x[:5, 0] = 0.25
+    y[7, 0] = 0.25
+    y[:9, 1] = 0.75
+    mask = atom_rows(load_table(y), load_table(x))
+    assert np.flatnonzero(mask).tolist() == [7]
+
+
+def test_evenly_spread_whole_numbers_hold_no_point_mass() -> None:
+    """Also in a part of the table; zeros that are far too many do."""
+    x = np.random.default_rng(0).standard_normal((300, 2))
+    x[:, 1] = np.arange(300) % 30
+    table = load_table(x)
+    assert not atom_rows(table).any()
+    assert not atom_rows(split(table)[0]).any()
+    x[:100, 1] = 0
+    assert np.array_equal(atom_rows(load_table(x)), x[:, 1] == 0)
+
+
+def test_a_reference_with_other_columns_is_refused() -> None:
+    """Positions without names would compare what does not belong together."""
+    x = np.random.default_rng(0).standard_normal((20, 2))
+    with pytest.raises(
+        ArgumentError, match="'reference' should have the columns of 'table', x0, x1"
+    ):
+        atom_rows(load_table(x), load_table(x, columns=["x1", "x0"]))
+
+
+def test_noise_is_uniform_and_exactly_as_wide_as_a_step() -> None:
+    """It depends on the row number and the column, not on the other rows."""
+    x = np.random.default_rng(0).normal(size=(4000, 2)).round(1)
+    table = load_table(x)
+    found = dequantize(table, {"x0": 0.1, "x1": 0.1})
+    noise = (found.values - x) / 0.1
+    assert np.abs(noise).max() <= 0.5
+    for column in noise.T:
+        assert kstest(column + 0.5, "uniform").pvalue > 0.01
+    assert abs(np.corrcoef(noise.T)[0, 1]) < 0.06
+    some = np.array([5, 77, 3999])
+    part = dequantize(table.select(some), {"x0": 0.1, "x1": 0.1})
+    np.testing.assert_array_equal(part.values, found.values[some])
+    assert (dequantize(table, {"x0": 0.1}, seed=1).values != found.values)[:, 0].all()
+
+
+def test_repair_dequantizes_rounded_columns_only() -> None:
+    """And says so; rows with holes are dropped as in other repairs, relations still stop."""
+    x = np.random.default_rng(0).normal(size=(300, 3))
+    x[:, 0] = x[:, 0].round(1)
+    x[:, 2] = np.rint(5 * x[:, 2])
+    x[4, 1] = np.nan
+    table = load_table(x)
+    found, notes = repair(table, examine(table), "dequantize")
+    assert notes[0] == "dropped 1 row with missing or infinite values (row 5)"
+    assert notes[1].startswith("added uniform noise as wide as a step of their values to 'x0' (0")
+    assert resolutions(found) == {} and examine(found) == ()
+    np.testing.assert_array_equal(found.values[:, 1], np.delete(x[:, 1], 4))
+    dependent = load_table(np.hstack([x[:, :1], 2 * x[:, :1]]))
+    with pytest.raises(DataError, match=r"repair='dequantize' cannot .* \(repair='drop' can\)"):
+        repair(dependent, examine(dependent), "dequantize")
+
+
+def test_the_mean_log_density_of_noisy_rows_bounds_that_of_the_steps() -> None:
+    """Of a known density: below the mean log-probability of a step over its width, and near it."""
+    x = np.random.default_rng(0).normal(size=(20_000, 1)).round(1)
+    table = load_table(x)
+    noisy = dequantize(table, resolutions(table)).values
+    exact = np.log((norm.cdf(x + 0.05) - norm.cdf(x - 0.05)) / 0.1).mean()
+    bound = norm.logpdf(noisy).mean()
+    assert bound < exact + 0.003 and bound > exact - 0.01
+
+
+def test_noise_stays_in_the_domain_of_a_column() -> None:
+    """Zeros of a positive column may be on its end if they were rounded to it."""
+    x = np.random.default_rng(0).exponential(size=(500, 1)).round(1)
+    assert (x == 0).any()
+    prepared = prepare_table(load_table(x), bounds={"x0": "positive"}, repair="dequantize")
+    assert (prepared.table.values > 0).all() and prepared.widths == {"x0": 0.1}
+
+
+@pytest.mark.parametrize("widths", [{"x1": 1.0}, {"x0": 0.0}, {"x0": float("nan")}])
+def test_widths_of_other_columns_or_not_positive_are_refused(widths: dict[str, float]) -> None:
+    """In a sentence that names the argument."""
+    with pytest.raises(ArgumentError, match="'widths'"):
+        dequantize(load_table(np.eye(3)[:, :1]), widths)
+
+
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
+def test_samples_of_a_flow_of_rounded_normals_have_their_moments() -> None:
+    """With all rows kept; without repeats the samples of these were 15 % too wide."""
+    import torch
+
+    x = np.random.default_rng(0).normal(size=(20_000, 2))
+    x = np.stack([x[:, 0].round(2), x[:, 1].round(1)], axis=1)
+    torch.manual_seed(0)
+    flow = kf.real_nvp(2, depth=2, hidden=(8,))
+    kf.fit(flow, x, max_epochs=6, batch_size=500, learning_rate=1e-2, progress=False)
+    samples = flow.sample(20_000, generator=torch.Generator().manual_seed(0)).numpy()
+    np.testing.assert_allclose(samples.mean(0), 0, atol=0.04)
+    np.testing.assert_allclose(samples.std(0), 1, atol=0.04)
