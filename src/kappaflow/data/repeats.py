@@ -14,7 +14,7 @@ Duplicates = Literal["keep", "drop", "weigh"]
 DUPLICATES: tuple[Duplicates, ...] = ("keep", "drop", "weigh")
 DEVIATIONS = 4  # repeats above the expected number by so many standard deviations are no chance
 SHIFTED_COLUMNS = 4  # in which rows are moved by a step, to see how many meet others by chance
-FEWEST_VALUES = 20  # of a column in which a step is a small change
+FEWEST_VALUES = 20  # of a rounded column in which a step is a small change
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,8 @@ def repeats_of(table: Table) -> Repeats:
     parts = _values_and_context(table)
     codes, steps = zip(*(_codes(column) for column in parts.T), strict=True)
     rounded = tuple(step for step in steps if step is not None)
-    by_chance = _repeats_by_chance(np.stack(codes, axis=1))
+    on_grid = np.array([step is not None for step in steps])
+    by_chance = _repeats_by_chance(np.stack(codes, axis=1), on_grid)
     if by_chance is None:
         return Repeats(total, None, unexpected=False, steps=rounded)
     expected, most = by_chance
@@ -227,7 +228,7 @@ def _codes(column: FloatArray) -> tuple[IntArray, float | None]:
     return np.where(bits < 0, -(bits & 0x7FFFFFFFFFFFFFFF), bits), None
 
 
-def _repeats_by_chance(codes: IntArray) -> tuple[float, float] | None:
+def _repeats_by_chance(codes: IntArray, on_grid: BoolArray) -> tuple[float, float] | None:
     """Returns how many rows meet an earlier one after a step in one column, and a larger number.
 
     The largest number of a few columns counts: in a column that follows from the others a step
@@ -236,7 +237,7 @@ def _repeats_by_chance(codes: IntArray) -> tuple[float, float] | None:
     """
     values = np.array([len(np.unique(column)) for column in codes.T])
     columns = np.argsort(-values, kind="stable")[:SHIFTED_COLUMNS]
-    columns = columns[values[columns] >= FEWEST_VALUES]
+    columns = columns[(values[columns] >= FEWEST_VALUES) | ~on_grid[columns]]
     if not len(columns):
         return None
     # A sum with odd random factors is a hash in which a step is an addition.
