@@ -1,0 +1,130 @@
+"""A run on rounded columns: the same rows, noise and notes wherever they are asked for."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.data import load_table, pieces, split
+from kappaflow.estimator import FlowDensity, FlowOutlierDetector
+from kappaflow.files import CONFIG
+from kappaflow.runs import Model, Source, fit_run, score_run
+from kappaflow.runs.job import tables_of
+from kappaflow.runs.use import examine_run
+from kappaflow.runs.use_in_parts import write_scores
+
+MODEL = Model("real_nvp", {"depth": 2, "hidden": (8,)})
+SETTINGS = {"progress": False, "max_epochs": 2, "batch_size": 200}
+
+
+@pytest.fixture(scope="module")
+def x():
+    """Rows of a column with one decimal and one of whole numbers from 0 on."""
+    g = np.random.default_rng(0)
+    return np.stack([g.normal(size=1500).round(1), g.poisson(3, 1500).astype(float)], axis=1)
+
+
+@pytest.fixture(scope="module")
+def path(x, tmp_path_factory):
+    """A file of them."""
+    path = tmp_path_factory.mktemp("rounded") / "t.npy"
+    np.save(path, x)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(path):
+    """A run on them, with noise in both columns."""
+    source = Source(str(path), repair="dequantize", bounds=["x1=positive"])
+    return fit_run(source, MODEL, path.parent / "run", **SETTINGS)
+
+
+def test_the_widths_of_the_noise_are_stored_and_the_likelihood_is_a_bound(run):
+    """In config.json, result.json and the notes of the report."""
+    stored = json.loads((run.folder / CONFIG).read_text())["run"]
+    assert stored["widths"] == {"x0": 0.1, "x1": 1.0}
+    assert run.result.likelihood == "bound"
+    notes = json.loads((run.folder / "report.json").read_text())["about"]["notes"]
+    assert any(
+        "noise as wide as a step of their values to 'x0' (0.1), 'x1' (1)" in n for n in notes
+    )
+
+
+def test_scores_of_the_data_are_those_of_the_rows_that_were_trained_on(run, path, tmp_path):
+    """Each row has the noise that it had in training, also where the file is read in pieces."""
+    scores = score_run(run.folder, str(path))["log_prob"]
+    tables = tables_of(Source(str(path), repair="dequantize", bounds=["x1=positive"]))
+    flow = kf.load(run.folder)
+    with torch.no_grad():
+        expected = flow.log_prob(torch.from_numpy(tables.test.values).float()).numpy()
+    np.testing.assert_allclose(scores[tables.test.rows - 1], expected, atol=1e-5)
+    assert np.isfinite(scores).all()
+    assert -scores[tables.test.rows - 1].mean() == pytest.approx(run.result.test_nll, abs=1e-5)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pieces, "ROWS_OF_A_PIECE", 400)
+        write_scores(run.folder, str(path), str(tmp_path / "scores.npy"))
+    table = load_table(tmp_path / "scores.npy")
+    np.testing.assert_allclose(table.values[:, 0], scores, atol=1e-5)
+
+
+def test_the_doctor_examines_the_noisy_rows(run, path):
+    """Held-out rows of the run, or others that are given: none of them is called rounded."""
+    for data, points in ((None, "held-out rows of the run"), (str(path), f"rows of {path}")):
+        diagnosis, where = examine_run(run.folder, data)
+        assert where == points
+        assert not {"KF603", "KF604"} & {finding.code for finding in diagnosis.findings}
+
+
+def test_the_command_and_python_keep_the_same_rows(x, path):
+    """And say the same of those that repeat others, without a warning."""
+    tables = tables_of(Source(str(path)))
+    torch.manual_seed(0)
+    flow = kf.real_nvp(2, depth=2, hidden=(8,))
+    with pytest.warns(kf.DataWarning) as caught:
+        result = kf.fit(flow, x, **SETTINGS)
+    (said,) = [note for note in result.notes if "repeat" in note]
+    assert said in tables.notes and said.endswith("copies stay in one part of the split")
+    assert not any("repeat" in str(warning.message) for warning in caught)
+    parts = split(load_table(x), fractions=(0.9, 0.1))
+    assert sum(map(len, parts)) == len(x)
+    rows = np.vstack([t.values for t in (tables.train, tables.validation, tables.test)])
+    np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(x, axis=0))
+
+
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
+def test_validation_rows_are_given_the_noise_of_the_training_rows(x):
+    """Else their likelihood would be that of other columns."""
+    torch.manual_seed(0)
+    flow = kf.real_nvp(2, depth=2, hidden=(8,), bounds=(None, "positive"))
+    result = kf.fit(flow, x[:1000], validation=x[1000:], repair="dequantize", **SETTINGS)
+    assert np.isfinite(result.validation_nll)
+
+
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
+@pytest.mark.parametrize("make", [FlowDensity, FlowOutlierDetector])
+def test_an_estimator_adds_noise_to_the_rows_that_it_scores(x, make):
+    """A score is then that of a row with noise: equal rows have different ones."""
+    settings = {"depth": 2, "hidden": (8,), "max_epochs": 2, "random_state": 0}
+    noisy = make(repair="dequantize", **settings).fit(x)
+    scores = noisy.score_samples(x[[3, 3, 3]])
+    assert len(set(scores)) == 3
+    plain = make(**settings).fit(x)
+    assert len(set(plain.score_samples(x[[3, 3, 3]]))) == 1
+
+
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
+def test_an_estimator_keeps_drops_or_weighs_repeats(x):
+    """By the option that the command has; weights are what repeats are counted by."""
+    settings = {"depth": 2, "hidden": (8,), "max_epochs": 1, "random_state": 0}
+    means = {
+        how: FlowDensity(duplicates=how, **settings).fit(x).flow_.units.bijections[0].mean[1].item()
+        for how in ("keep", "drop", "weigh")
+    }
+    assert means["keep"] == pytest.approx(x[:, 1].mean(), abs=0.1)
+    assert means["drop"] > x[:, 1].mean() + 0.3
+    with pytest.raises(kf.ArgumentError, match="'duplicates' should be one of"):
+        FlowDensity(duplicates="forget", **settings).fit(x)
+    with pytest.raises(kf.ArgumentError, match="'duplicates' should be one of"):
+        FlowOutlierDetector(duplicates="weigh", **settings).fit(x)
