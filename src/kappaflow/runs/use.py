@@ -9,8 +9,8 @@ import torch
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import Table, load_table
 from kappaflow.data.gaps import refuse_gaps
-from kappaflow.data.problem import describe_values
 from kappaflow.data.prepare import noisy
+from kappaflow.data.problem import describe_values
 from kappaflow.diagnosis import Diagnosis, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
