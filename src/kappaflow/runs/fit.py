@@ -9,6 +9,7 @@ import torch
 
 import kappaflow
 from kappaflow.conditioning import layers_of
+from kappaflow.data import Table
 from kappaflow.data.domains import Domains
 from kappaflow.errors import ArgumentError
 from kappaflow.locking import locked
@@ -86,7 +87,7 @@ def fit_run(
             choice = of_first(lambda: chosen_before(folder))
             if choice is None:
                 choice, start = search_model(
-                    tables.train,
+                    _raced(tables),
                     tables.validation,
                     model,
                     checked,
@@ -148,6 +149,12 @@ def write_judgement(
     write_bytes(folder / DIAGNOSIS, diagnosis.to_json().encode())
     write_report(report, folder)
     write_result(folder, stored)
+
+
+def _raced(tables: Tables) -> Table:
+    """Returns the rows that a model search trains on: those of the run, or a sample of a file."""
+    rows = tables.trained_on
+    return rows if isinstance(rows, Table) else tables.train
 
 
 def _with_note(model: Model, tables: Tables, budget: float | None) -> Tables:
