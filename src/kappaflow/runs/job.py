@@ -187,8 +187,8 @@ def _warnings(train_rows: int) -> tuple[str, ...]:
     if train_rows >= FEW_ROWS:
         return ()
     return (
-        f"{train_rows} rows are left to train on, fewer than {FEW_ROWS}: too few to tell a good "
-        "fit from chance",
+        f"{train_rows} {'row is' if train_rows == 1 else 'rows are'} left to train on, fewer than "
+        f"{FEW_ROWS}: too few to tell a good fit from chance",
     )
 
 
