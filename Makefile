@@ -17,10 +17,10 @@ $(VENV)/.ready: pyproject.toml
 	@touch $@
 
 demo: setup
-	$(BIN)/kappaflow fit magic --model real_nvp --memory store --out runs/magic
+	$(BIN)/kappaflow fit magic --max-time-s 60 --out runs/magic
 	$(BIN)/kappaflow sample runs/magic -n 1000 --out runs/samples.csv
 	$(BIN)/kappaflow score runs/magic magic --out runs/scores.csv
-	$(BIN)/kappaflow fit magic --where class=g --against class=h --hidden 64 64 --max-epochs 30 --memory store --out runs/gamma
+	$(BIN)/kappaflow fit magic --where class=g --against class=h --max-time-s 40 --out runs/gamma
 	@echo "Open runs/magic/report.html"
 
 test: setup

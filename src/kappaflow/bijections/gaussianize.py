@@ -23,7 +23,7 @@ from kappaflow.linearization import ElementwiseLinearization, Linearization
 from kappaflow.nets.standardize import in_words
 from kappaflow.registry import register
 
-MOST_STEEP = 50.0  # slope of a curve, in normal scores per unit of x
+MOST_STEEP = 10.0  # slope of a curve, in normal scores per unit of x
 LEAST_STEEP = 0.02
 PER_BIN = 40  # training rows for each bin, at least
 BEYOND = 12  # training rows beyond the outermost knots, at least
@@ -225,7 +225,7 @@ def _tail_of(beyond: np.ndarray, score: float, slope: float) -> tuple[float, flo
     best = (-math.inf, 2.0, slope)
     for scale in TAILS:
         for factor in SLOPES:
-            steep = slope * factor
+            steep = min(slope * factor, MOST_STEEP)
             inner = steep * beyond / scale
             z = score + scale * np.log1p(inner)
             fit = float((-(z**2) / 2 + np.log(steep) - np.log1p(inner)).mean())
