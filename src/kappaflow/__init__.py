@@ -105,6 +105,7 @@ _HOMES = {
     "adapters": ("Wrapped", "wrap"),
     "converting": ("convert",),
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
+    "runs": ("fit_auto",),
     "training": ("Callback", "EnergyResult", "FitResult", "fit", "fit_energy"),
     "report": ("write_diagnosis",),
 }
@@ -221,6 +222,7 @@ if TYPE_CHECKING:
         fuse,
         rewrite_fixed_partition,
     )
+    from kappaflow.runs import fit_auto  # noqa: F401
     from kappaflow.stack import CouplingStack  # noqa: F401
     from kappaflow.training import (  # noqa: F401
         Callback,

@@ -141,4 +141,4 @@ DEFAULTS = {  # of couplings; other models take what their recipes do
     "memory": "recompute",
 }
 DEFAULT = "real_nvp"
-LEARNING_RATE = 5e-3
+LEARNING_RATE = 5e-3  # as of `kappaflow.fit_auto`

@@ -8,7 +8,7 @@ from kappaflow.runs.fit_images import ImageRunSummary, fit_image_run
 from kappaflow.runs.fix_code import lines_for
 from kappaflow.runs.image_job import ImageSource
 from kappaflow.runs.job import Source
-from kappaflow.runs.model_search import ModelSearch
+from kappaflow.runs.model_search import ModelSearch, fit_auto
 from kappaflow.runs.recipes import Model
 from kappaflow.runs.rewrite import RewrittenRun, rewrite_run
 from kappaflow.runs.stored import is_image_run, is_unfinished_run
@@ -24,6 +24,7 @@ __all__ = [
     "ImageSource",
     "Model",
     "ModelSearch",
+    "fit_auto",
     "RewrittenRun",
     "RunSummary",
     "Source",

@@ -8,8 +8,8 @@ history are where the training of the run begins.
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,36 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from kappaflow.data import Table
-from kappaflow.data.domains import Domains
+from kappaflow.data import Table, weighted
+from kappaflow.data.domains import Bounds, Domains, domains_of
+from kappaflow.data.repair import Repair
+from kappaflow.data.repeats import Duplicates
 from kappaflow.errors import ArgumentError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.flows import Flow
 from kappaflow.ranks import alone
 from kappaflow.runs.recipes import Model, build_flow, with_bounds
-from kappaflow.training import Settings, log_prob_of, rows_of, units_log_det
+from kappaflow.training import (
+    Callback,
+    FitResult,
+    Settings,
+    checked_settings,
+    fit_tables,
+    log_prob_of,
+    rows_of,
+    units_log_det,
+)
 from kappaflow.training.agreement import of_first
 from kappaflow.training.checkpoint import FILE as CHECKPOINT
 from kappaflow.training.engine import engine
+from kappaflow.training.fit import is_image_data, split_rows
 from kappaflow.training.loop import Training
 from kappaflow.training.progress import steps_shown
+from kappaflow.training.rows import as_table
 from kappaflow.training.trained import State
 from kappaflow.training.units import fit_units
 
+LEARNING_RATE = 5e-3  # the highest, of tables
 SHARE = 0.25  # of the limits of a run that a search may use
 OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 10_000  # validation rows to compare on
@@ -221,6 +235,96 @@ def chosen_before(folder: Path) -> Choice | None:
         raise FileError(
             f"{folder / CONFIG} does not hold the choice of a model search ({place})."
         ) from None
+
+
+def fit_auto(
+    data: Any,  # noqa: ANN401
+    *,
+    validation: Any = None,  # noqa: ANN401
+    weights: Any = None,  # noqa: ANN401
+    out: str | Path | None = None,
+    device: str | torch.device | None = None,
+    repair: Repair | None = None,
+    duplicates: Duplicates = "keep",
+    bounds: Bounds | None = None,
+    search_time: float = 60.0,
+    progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
+    **settings: Any,  # noqa: ANN401
+) -> FitResult:
+    """Chooses a model for a table, trains it, and returns it with its history.
+
+    Short trainings of a few models race, and the winner trains on: what `kappaflow fit DATA` does,
+    without a report. `kappaflow.fit` trains a flow of your own.
+
+    Args:
+        data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
+            context).
+        validation: Rows to stop by; a tenth of `data` if left out.
+        weights: How much each row of `data` counts in the likelihood, (N,), 0 or more.
+        out: A folder to write to and to resume from, as for `kappaflow.fit`.
+        device: Where to train, "cpu" or "cuda".
+        repair: As for `kappaflow.fit`.
+        duplicates: As for `kappaflow.fit`.
+        bounds: Domains of columns by name, such as {"mass": "positive"}.
+        search_time: Time budget of the search, in seconds of the processor; 0 skips it. A search
+            takes at most a quarter of `max_time_s` or of `max_epochs`.
+        progress: Show what is being trained; on a terminal only if left out.
+        callbacks: Called after each epoch, as for `kappaflow.fit`.
+        **settings: `max_time_s`, `max_epochs`, `seed` and the other fields of
+            `kappaflow.training.Settings`. The learning rate is 5e-3 if left out.
+
+    Returns:
+        The result. `flow` is the trained flow, and the last of `notes` says what was chosen.
+
+    Raises:
+        ArgumentError: An argument is wrong, or `out` was made with other data or arguments.
+        DataError: The data has no density that a flow could fit.
+        NumericalError: None of the models could be trained.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0)).exp()
+        >>> result = kf.fit_auto(x, max_epochs=3)
+        >>> result.flow.sample(5).shape
+        torch.Size([5, 2])
+    """  # noqa: DOC502 - raised by the calls below
+    if is_image_data(data):
+        raise ArgumentError(
+            "'data' should be a table: for images choose a recipe, such as kappaflow.glow, and "
+            "train it by kappaflow.fit."
+        )
+    checked = checked_settings(**{"learning_rate": LEARNING_RATE, **settings})
+    table = weighted(as_table(data), weights)
+    domains = domains_of(bounds, table)
+    rows = split_rows(
+        table, validation, domains, checked, repair=repair, duplicates=duplicates, stacklevel=3
+    )
+    choice, start = None if out is None else of_first(lambda: chosen_before(Path(out))), None
+    if choice is None:
+        search = ModelSearch(seconds=search_time)
+        choice, start = search_model(
+            rows.train,
+            rows.validation,
+            search,
+            checked,
+            domains=domains,
+            device=device,
+            progress=progress,
+        )
+    result = fit_tables(
+        build_flow(with_bounds(choice.model, domains, rows.train), rows.train, checked.seed),
+        rows.train,
+        rows.validation,
+        checked,
+        out=out,
+        device=device,
+        progress=progress,
+        about={"model_search": choice.model_dump(mode="json")},
+        callbacks=callbacks,
+        start=start,
+    )
+    return replace(result, notes=(*rows.notes, str(choice)))
 
 
 def search_model(

@@ -3,6 +3,7 @@
 import dataclasses
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from kappaflow.data import (
     Images,
+    Table,
     TableOnDisk,
     is_images,
     load_images,
@@ -17,7 +19,7 @@ from kappaflow.data import (
     weigh_duplicate_rows,
     weighted,
 )
-from kappaflow.data.domains import Bounds, bounds_of, domains_of
+from kappaflow.data.domains import Bounds, Domains, bounds_of, domains_of
 from kappaflow.data.images import split_images
 from kappaflow.data.prepare import noisy, prepare_table
 from kappaflow.data.repair import Repair
@@ -130,35 +132,74 @@ def fit(
         )
     table = weighted(as_table(data), weights)
     domains = domains_of(bounds, table) if bounds else domains_in(flow, table)
-    prepared = prepare_table(table, domains=domains, repair=repair, duplicates=duplicates)
-    table, notes = prepared.table, prepared.notes + prepared.warnings
+    rows = split_rows(
+        table, validation, domains, checked, repair=repair, duplicates=duplicates, stacklevel=3
+    )
     if bounds:
-        set_bounds(flow, bounds_of(domains, table.columns) or (), seed=checked.seed)
-    for note in prepared.warnings if is_first() else ():
-        warnings.warn(note, DataWarning, stacklevel=2)
-    if validation is None:
-        train, held_out = split(table, fractions=(0.9, 0.1), seed=checked.seed)
-    else:
-        given = held_out_like(as_table(validation), table)
-        train, held_out = table, noisy(given, prepared.widths, domains)
-    if duplicates == "weigh":
-        train, _ = weigh_duplicate_rows(train)
-    if checked.condition_budget is not None:
-        said = correlation_note(train, checked.condition_budget)
-        if said is not None:
-            warnings.warn(said, DataWarning, stacklevel=2)
-            notes = (*notes, said)
+        set_bounds(flow, bounds_of(domains, rows.train.columns) or (), seed=checked.seed)
     result = fit_tables(
         flow,
-        train,
-        held_out,
+        rows.train,
+        rows.validation,
         checked,
         out=out,
         device=device,
         progress=progress,
         callbacks=callbacks,
     )
-    return dataclasses.replace(result, notes=notes)
+    return dataclasses.replace(result, notes=rows.notes)
+
+
+@dataclass(frozen=True)
+class SplitRows:
+    """Rows to train on and rows to stop by, and what is worth knowing about them."""
+
+    train: Table
+    validation: Table
+    notes: tuple[str, ...]
+
+
+def split_rows(
+    table: Table,
+    validation: Any,  # noqa: ANN401
+    domains: Domains,
+    settings: Settings,
+    *,
+    repair: Repair | None,
+    duplicates: Duplicates,
+    stacklevel: int,
+) -> SplitRows:
+    """Returns a table prepared and split, and warns of what may be wrong with it.
+
+    Args:
+        table: All rows.
+        validation: Rows to stop by; None to take a tenth of the table.
+        domains: By column, of those that have one.
+        settings: Of the training.
+        repair: See `fit`.
+        duplicates: See `fit`.
+        stacklevel: Of the warnings: 2 is the caller of this function.
+
+    Returns:
+        The rows.
+    """
+    prepared = prepare_table(table, domains=domains, repair=repair, duplicates=duplicates)
+    table, notes = prepared.table, prepared.notes + prepared.warnings
+    for note in prepared.warnings if is_first() else ():
+        warnings.warn(note, DataWarning, stacklevel=stacklevel)
+    if validation is None:
+        train, held_out = split(table, fractions=(0.9, 0.1), seed=settings.seed)
+    else:
+        given = held_out_like(as_table(validation), table)
+        train, held_out = table, noisy(given, prepared.widths, domains)
+    if duplicates == "weigh":
+        train, _ = weigh_duplicate_rows(train)
+    if settings.condition_budget is not None:
+        note = correlation_note(train, settings.condition_budget)
+        if note is not None:
+            warnings.warn(note, DataWarning, stacklevel=stacklevel)
+            notes = (*notes, note)
+    return SplitRows(train, held_out, notes)
 
 
 def is_image_data(data: Any) -> bool:  # noqa: ANN401
