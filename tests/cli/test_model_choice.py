@@ -44,7 +44,9 @@ def test_without_an_option_of_the_model_it_is_searched(run, table, tmp_path, mon
     tiny = {"hidden": (8,), "partition": "half", "start": "identity", "dropout": 0.0}
     entrants = [("real_nvp", {"depth": 1, **tiny}), ("spline", {"depth": 1, **tiny})]
     monkeypatch.setattr(
-        module, "candidates", lambda table, given: [(name, own | given) for name, own in entrants]
+        module,
+        "candidates",
+        lambda table, given, **more: [(name, own | given) for name, own in entrants],
     )
     words = ("fit", table, "--memory", "store", "--max-time-s", 2)
     outcome = run(*words, "--out", tmp_path / "run")

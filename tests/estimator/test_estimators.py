@@ -198,13 +198,20 @@ def test_what_is_not_fitted_says_so():
 
 def test_defaults_are_those_of_the_command():
     from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE
-    from kappaflow.estimator.base import COUPLED, OF_COUPLINGS
+    from kappaflow.estimator.base import COUPLED, HIDDEN, OF_COUPLINGS
 
     given = FlowDensity().get_params()
     assert given["depth"] is None and DEFAULTS["depth"] == COUPLED
-    assert given["hidden"] == DEFAULTS["hidden"]
+    assert given["hidden"] is None and DEFAULTS["hidden"] == HIDDEN
     assert given["learning_rate"] == LEARNING_RATE
     assert {name: DEFAULTS[name] for name in OF_COUPLINGS} == OF_COUPLINGS
+
+
+def test_without_a_model_it_searches():
+    """The choice is text, and an estimator that names a model has none."""
+    density = FlowDensity(max_time_s=2.0, random_state=0).fit(X)
+    assert density.choice_.startswith("chose ") and len(density.score_samples(X)) == len(X)
+    assert not hasattr(clone(DENSITY).fit(X), "choice_")
 
 
 def test_other_recipes_train_too():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import kappaflow as kf
 from kappaflow.data import load_table
 from kappaflow.errors import FileError, NumericalError
 from kappaflow.ranks import alone, is_first, ranks
@@ -35,7 +36,7 @@ def tiny_candidates(monkeypatch):
     monkeypatch.setattr(
         module,
         "candidates",
-        lambda table, given: [(recipe, {**own, **given}) for recipe, own in entrants],
+        lambda table, given, **more: [(recipe, {**own, **given}) for recipe, own in entrants],
     )
 
 
@@ -196,3 +197,32 @@ def test_candidates_fit_tables_of_any_size(rows):
         torch.manual_seed(0)
         flow = build_flow(Choice(recipe=recipe, arguments=arguments).model, table, 0)
         assert flow.event_shape == (3,)
+
+
+def test_columns_on_a_circle_get_splines_that_keep_it(tmp_path):
+    """A start would bend the circle, so that the one model without is taken."""
+    table = load_table(np.random.default_rng(0).uniform(-3, 3, (400, 2)))
+    ((recipe, arguments),) = candidates(table, {}, circles=True)
+    assert (recipe, arguments["start"]) == ("spline", "identity")
+
+
+def test_fit_auto_is_the_command_in_python():
+    """It searches, trains, and says what it chose; images are refused."""
+    x = np.random.default_rng(0).uniform(-1, 1, (800, 2))
+    result = kf.fit_auto(x, max_time_s=3, progress=False)
+    assert result.notes[-1].startswith("chose 2 spline couplings")
+    assert result.flow.sample(3).shape == (3, 2)
+    again = kf.fit_auto(x, search_time=0, max_epochs=1, progress=False)
+    assert "without a search" in again.notes[-1]
+    with pytest.raises(kf.errors.ArgumentError, match="should be a table"):
+        kf.fit_auto("digits")
+
+
+def test_fit_auto_resumes_what_it_chose(tmp_path):
+    """The same call finishes the training of the winner."""
+    x = np.random.default_rng(0).uniform(-1, 1, (800, 2))
+    settings = {"max_epochs": 100, "progress": False, "out": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt):
+        kf.fit_auto(x, callbacks=[Stop()], **settings)
+    kept = chosen_before(tmp_path / "run")
+    assert kf.fit_auto(x, **settings).notes[-1] == str(kept)

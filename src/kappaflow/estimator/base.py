@@ -22,13 +22,15 @@ from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.estimator.packed import packed, unpacked
 from kappaflow.estimator.rows import Floats, renamed
 from kappaflow.flows import Flow
+from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import CONDITIONAL, COUPLINGS, Model, build_flow, with_bounds
-from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
+from kappaflow.training import Settings, checked_settings, fit_tables, log_prob_of, rows_of
 from kappaflow.training.rows import domains_in
+from kappaflow.training.trained import State
 
 RandomState = int | np.random.RandomState | None
 # What the command gives to couplings, where they are not told otherwise.
-COUPLED = 16
+COUPLED, HIDDEN = 16, (128, 128)
 Repair = Literal["jitter", "dequantize"]
 OFFERED: tuple[Repair, ...] = ("jitter", "dequantize")  # what drops rows has another density
 OF_COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.0}
@@ -39,19 +41,21 @@ class FlowEstimator(BaseEstimator):
 
     _default_model: ClassVar = "real_nvp"
     _couplings: ClassVar = OF_COUPLINGS
+    _searches: ClassVar = True  # for a model, where nothing of it is named
 
     def __init__(
         self,
         model: str | None = None,
         *,
         depth: int | None = None,
-        hidden: Sequence[int] = (128, 128),
+        hidden: Sequence[int] | None = None,
         options: Mapping[str, Any] | None = None,
-        max_epochs: int = 60,
+        search_time: float = 60.0,
+        max_epochs: int | None = None,
         max_time_s: float | None = None,
-        batch_size: int = 512,
+        batch_size: int | None = None,
         learning_rate: float = 5e-3,
-        patience: int = 30,
+        patience: int | None = None,
         validation_fraction: float = 0.1,
         condition_budget: float | None = None,
         bounds: Bounds | None = None,
@@ -65,6 +69,7 @@ class FlowEstimator(BaseEstimator):
         self.depth = depth
         self.hidden = hidden
         self.options = options
+        self.search_time = search_time
         self.max_epochs = max_epochs
         self.max_time_s = max_time_s
         self.batch_size = batch_size
@@ -194,19 +199,42 @@ class FlowEstimator(BaseEstimator):
             condition_budget=self.condition_budget,
             seed=seed,
         )
+        flow, start = self._started(table, train, validation, settings)
         result = fit_tables(
-            self._built(table, seed),
+            flow,
             train,
             validation,
             settings,
             device=self.device,
             progress=bool(self.verbose),
+            start=start,
         )
         self.flow_ = result.flow.cpu().double()
         self.history_ = result.history
         self.validation_nll_ = result.validation_nll
         self.n_iter_ = len(result.history)
         return tuple(others)
+
+    def _started(
+        self, table: Table, train: Table, validation: Table, settings: Settings
+    ) -> tuple[Flow, State | None]:
+        """Returns a new flow, and where its training starts if a search has chosen it."""
+        named = (self.model, self.depth, self.hidden, self.options or None)
+        if not self._searches or any(value is not None for value in named):
+            return self._built(table, settings.seed), None
+        domains = domains_of(self.bounds, table)
+        choice, start = search_model(
+            train,
+            validation,
+            ModelSearch(seconds=self.search_time),
+            settings,
+            domains=domains,
+            device=self.device,
+            progress=bool(self.verbose),
+        )
+        self.choice_ = str(choice)
+        model = with_bounds(choice.model, domains, train)
+        return build_flow(model, train, settings.seed), start
 
     def _built(self, table: Table, seed: int) -> Flow:
         """Returns a flow for a table, freshly initialised from a seed alone."""
@@ -215,7 +243,8 @@ class FlowEstimator(BaseEstimator):
         if model in COUPLINGS:
             arguments = {"depth": COUPLED, **arguments, **self._couplings}
         if model in CONDITIONAL:
-            hidden = tuple(self.hidden) if isinstance(self.hidden, Iterable) else self.hidden
+            wanted = HIDDEN if self.hidden is None else self.hidden
+            hidden = tuple(wanted) if isinstance(wanted, Iterable) else wanted
             arguments["hidden"] = layer_widths(hidden)
         elif table.context_columns:
             raise ArgumentError(

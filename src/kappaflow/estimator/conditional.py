@@ -33,6 +33,7 @@ class ConditionalFlowDensity(FlowEstimator):
         depth: As for `FlowDensity`; so are the arguments below. One target takes one coupling.
         hidden: See there.
         options: See there.
+        search_time: Not used: nothing is searched.
         max_epochs: See there.
         max_time_s: See there.
         batch_size: See there.
@@ -64,6 +65,7 @@ class ConditionalFlowDensity(FlowEstimator):
 
     _default_model: ClassVar = "spline"
     # Dropout blurs what a conditioner makes of the features, and quantiles with it.
+    _searches: ClassVar = False
     _couplings: ClassVar = {"partition": "random-half", "dropout": 0.0}
 
     def fit(

@@ -20,13 +20,16 @@ class FlowDensity(DensityMixin, FlowEstimator):
     with the rows (dependent columns, constant ones) is said before training.
 
     Args:
-        model: A recipe: "real_nvp" (if left out), "spline", "nice", "planar", "radial",
-            "invertible_network", or one of zuko as `kappaflow.zuko_flow` names them, "zuko:nsf".
+        model: A recipe: "real_nvp", "spline", "nice", "planar", "radial", "invertible_network",
+            or one of zuko as `kappaflow.zuko_flow` names them, "zuko:nsf". If this and the next
+            three are left out, a search chooses the model, as `kappaflow.fit_auto` does; it
+            measures time, so that two fits may choose differently.
         depth: Number of couplings, or of what else the model is made of; 16 couplings, or what
             the recipe takes, if left out.
-        hidden: Widths of the couplings' networks.
+        hidden: Widths of the couplings' networks; (128, 128) if left out.
         options: More arguments of the recipe, by name; see `kappaflow.real_nvp`.
-        max_epochs: Passes over the rows, at most.
+        search_time: Time budget of the search, in seconds of the processor; 0 skips it.
+        max_epochs: Passes over the rows, at most; see `kappaflow.training.Settings`.
         max_time_s: Seconds of training, at most; None for no limit.
         batch_size: Rows a step.
         learning_rate: Of Adam, at its highest.
@@ -47,6 +50,7 @@ class FlowDensity(DensityMixin, FlowEstimator):
         verbose: Show a progress bar.
 
     Attributes:
+        choice_: What a search chose, and why, as text.
         flow_: The trained `kappaflow.Flow`, in float64.
         history_: The figures of each epoch.
         validation_nll_: Mean negative log-likelihood of the validation rows, in nats.

@@ -32,6 +32,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         depth: See there.
         hidden: See there.
         options: See there.
+        search_time: See there.
         max_epochs: See there.
         max_time_s: See there.
         batch_size: See there.
@@ -73,13 +74,14 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         calibration_fraction: float = 0.2,
         model: str | None = None,
         depth: int | None = None,
-        hidden: Sequence[int] = (128, 128),
+        hidden: Sequence[int] | None = None,
         options: Mapping[str, Any] | None = None,
-        max_epochs: int = 60,
+        search_time: float = 60.0,
+        max_epochs: int | None = None,
         max_time_s: float | None = None,
-        batch_size: int = 512,
+        batch_size: int | None = None,
         learning_rate: float = 5e-3,
-        patience: int = 30,
+        patience: int | None = None,
         validation_fraction: float = 0.1,
         condition_budget: float | None = None,
         bounds: Bounds | None = None,
@@ -94,6 +96,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
             depth=depth,
             hidden=hidden,
             options=options,
+            search_time=search_time,
             max_epochs=max_epochs,
             max_time_s=max_time_s,
             batch_size=batch_size,

@@ -148,12 +148,15 @@ class Choice(BaseModel):
 Candidate = tuple[str, dict[str, Any]]
 
 
-def candidates(table: Table, arguments: dict[str, Any]) -> list[Candidate]:
+def candidates(
+    table: Table, arguments: dict[str, Any], *, circles: bool = False
+) -> list[Candidate]:
     """Returns the models that race for a table, the most promising first.
 
     Args:
         table: Training rows.
         arguments: What all of them are given; where it names one of theirs, it wins.
+        circles: Whether some columns are circular. Splines without a start keep these whole.
 
     Returns:
         Recipes and their arguments.
@@ -167,6 +170,8 @@ def candidates(table: Table, arguments: dict[str, Any]) -> list[Candidate]:
         ("real_nvp", {**affine, "start": "whiten", "dropout": dropout}),
         ("spline", {**spline, "start": "whiten-gaussianize", "dropout": dropout}),
     ]
+    if circles:
+        found = [("spline", {**spline, "start": "identity", "dropout": dropout})]
     return [(recipe, {**own, **arguments}) for recipe, own in found]
 
 
@@ -381,7 +386,8 @@ class _Race:
     ) -> tuple[Choice, State | None]:
         """Returns the choice, and where the training of the winner goes on."""
         settings, started = self.settings, time.process_time()
-        entrants = candidates(self.train, search.arguments)
+        circles = any(domain.circular for domain in self.domains.values())
+        entrants = candidates(self.train, search.arguments, circles=circles)
         steps = self._most_steps()
         if not search.seconds:
             return _first(entrants, "the search time is 0"), None
