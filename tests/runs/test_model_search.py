@@ -102,7 +102,7 @@ def test_the_time_limit_binds_the_search(uniform):
 
 @pytest.mark.parametrize(
     ("seconds", "epochs", "reason"),
-    [(60.0, 2, "2 epochs leave no time for one"), (0.0, 200, "the search time is 0")],
+    [(60.0, 2, "max_epochs=2 leaves no time for one"), (0.0, 200, "the search time is 0")],
 )
 def test_without_time_the_first_model_is_taken(uniform, seconds, epochs, reason):
     """The choice says why nothing was compared."""
@@ -199,11 +199,12 @@ def test_candidates_fit_tables_of_any_size(rows):
         assert flow.event_shape == (3,)
 
 
-def test_columns_on_a_circle_get_splines_that_keep_it(tmp_path):
-    """A start would bend the circle, so that the one model without is taken."""
+def test_circles_and_tables_of_few_rows_get_no_start():
+    """It would bend a circle, and be fitted to noise where there are five rows."""
     table = load_table(np.random.default_rng(0).uniform(-3, 3, (400, 2)))
-    ((recipe, arguments),) = candidates(table, {}, circles=True)
-    assert (recipe, arguments["start"]) == ("spline", "identity")
+    for rows, circles in ((400, True), (5, False)):
+        ((recipe, arguments),) = candidates(table.select(slice(0, rows)), {}, circles=circles)
+        assert (recipe, arguments["start"]) == ("spline", "identity")
 
 
 def test_fit_auto_is_the_command_in_python():

@@ -232,5 +232,9 @@ def training_facts(result: FitResult, settings: Settings) -> list[tuple[str, str
         ("time", f"{last['time_s']:.0f} s"),
         ("peak memory of the process", f"{last['memory_bytes'] / 2**20:.0f} MiB"),
         ("steps skipped", str(last["skipped_steps"])),
-        *((name.replace("_", " "), str(value)) for name, value in settings.model_dump().items()),
+        *(
+            (name.replace("_", " "), str(value))
+            for name, value in settings.model_dump().items()
+            if value is not None
+        ),
     ]

@@ -54,6 +54,7 @@ HELD_OUT = 10_000  # validation rows to compare on
 CALIBRATION_S = 0.15  # training of each model, by which its speed is known
 ROUNDS = 2  # that a bar shows
 LEAST_STEPS = 40  # of a model in the first round, or fewer models race
+ROWS_A_COLUMN = 3  # for a start
 DROPOUT = ((60, 0.3), (500, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training rows a column
 
 
@@ -156,7 +157,8 @@ def candidates(
     Args:
         table: Training rows.
         arguments: What all of them are given; where it names one of theirs, it wins.
-        circles: Whether some columns are circular. Splines without a start keep these whole.
+        circles: Whether some columns are circular. Splines without a start keep these whole, and
+            are what a table of very few rows gets: a start would be fitted to noise.
 
     Returns:
         Recipes and their arguments.
@@ -170,7 +172,7 @@ def candidates(
         ("real_nvp", {**affine, "start": "whiten", "dropout": dropout}),
         ("spline", {**spline, "start": "whiten-gaussianize", "dropout": dropout}),
     ]
-    if circles:
+    if circles or len(table) < ROWS_A_COLUMN * len(table.columns):
         found = [("spline", {**spline, "start": "identity", "dropout": dropout})]
     return [(recipe, {**own, **arguments}) for recipe, own in found]
 
@@ -392,7 +394,7 @@ class _Race:
         if not search.seconds:
             return _first(entrants, "the search time is 0"), None
         if steps < 2 * LEAST_STEPS:
-            return _first(entrants, f"{settings.max_epochs} epochs leave no time for one"), None
+            return _first(entrants, f"max_epochs={settings.max_epochs} leaves no time for one"), None
         entered = [self._entered(candidate, device) for candidate in entrants]
         racers = [racer for racer in entered if racer is not None]
         if not racers:
