@@ -394,7 +394,9 @@ class _Race:
         if not search.seconds:
             return _first(entrants, "the search time is 0"), None
         if steps < 2 * LEAST_STEPS:
-            return _first(entrants, f"max_epochs={settings.max_epochs} leaves no time for one"), None
+            return _first(
+                entrants, f"max_epochs={settings.max_epochs} leaves no time for one"
+            ), None
         entered = [self._entered(candidate, device) for candidate in entrants]
         racers = [racer for racer in entered if racer is not None]
         if not racers:
