@@ -43,19 +43,21 @@ def test_usual_spellings_of_nothing_are_missing(write: Write, word: str) -> None
     np.testing.assert_array_equal(np.isnan(table.values), [[0, 0], [1, 0], [0, 1]])
 
 
-def test_truth_values_count_as_one_and_zero(write: Write) -> None:
-    """In any case of letters, missing ones staying missing."""
-    table = load_table(write("t.csv", "a,b\n1.5,true\n2.5,FALSE\n3.5,\n4.5,True\n"))
+def test_truth_values_count_as_one_and_zero_where_they_are_named(write: Write) -> None:
+    """In any case of letters, missing ones staying missing; they are left out otherwise."""
+    path = write("t.csv", "a,b\n1.5,true\n2.5,FALSE\n3.5,\n4.5,True\n")
+    assert load_table(path).left_out == ("b",)
+    table = load_table(path, columns=["a", "b"])
     np.testing.assert_array_equal(table.values[:, 1], [1, 0, np.nan, 1])
     assert table.integer_columns == ("b",)
 
 
 def test_a_late_word_among_numbers_is_named_with_its_line(write: Write) -> None:
     """The word stands far beyond any sample of the file; its line counts the header."""
-    lines = [f"{place},{place / 2}" for place in range(1, 20_001)]
-    lines[15_006] = "15007,n.a."
+    lines = [f"{place / 4},{place / 2}" for place in range(1, 20_001)]
+    lines[15_006] = "3751.75,n.a."
     path = write("t.csv", "a,b\n" + "\n".join(lines))
-    with pytest.raises(DataError, match=r"column 'b' .*holds text at line 15008: 'n.a.'"):
+    with pytest.raises(DataError, match=r"column 'b' .* a text 'n.a.' at line 15008"):
         load_table(path)
     assert load_table(path, exclude="b").columns == ("a",)
     kept = load_table(path, where="b!=n.a.")
@@ -122,7 +124,8 @@ def test_two_columns_of_one_name_are_refused(write: Write) -> None:
 
 def test_a_column_without_a_name_is_called_by_its_place(write: Write) -> None:
     """As a written index has it; the empty column of a trailing comma is passed over."""
-    assert load_table(write("t.csv", ",a\n0,1.5\n1,2.5\n")).columns == ("column_1", "a")
+    path = write("t.csv", ",a\n0.5,1.5\n1,2.5\n")
+    assert load_table(path).columns == ("column_1", "a")
     assert load_table(write("u.csv", "a,b,\n1.5,2,\n2.5,3,\n")).columns == ("a", "b")
 
 

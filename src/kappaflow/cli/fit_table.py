@@ -65,6 +65,8 @@ def fit_table(
             jitter=options.jitter,
             bounds=options.bounds,
             on_disk=options.on_disk,
+            decimal=options.decimal,
+            missing=options.missing or [],
         ),
         _model(model, recipe, options, search_time),
         out,

@@ -68,6 +68,12 @@ class TableOptions:
     bounds
         Domains of columns, in which all samples then lie, such as: --bounds mass=positive p=0,1
         x=2, angle=circular:0,360 (above 2; a circle of degrees; circular alone is one of radians).
+    decimal
+        Decimal sign of a text file, such as: --decimal , (recognised if left out; needed where
+        1,234 can be 1.234 or 1234).
+    missing
+        Values that mean a missing one, such as: --missing -999 n.a. (rows with one are left out by
+        --repair drop; none says that numbers such as -999 are measurements).
     on_disk
         Train on a table larger than memory: parquet, arrow, npy, csv or tsv, read a piece at a
         time. The rows to train on are in a file in the run folder for as long; 100,000 at most
@@ -94,6 +100,8 @@ class TableOptions:
     repair: Literal["drop", "jitter", "dequantize"] | None = None
     jitter: Names = None
     bounds: Names = None
+    decimal: Literal[".", ","] | None = None
+    missing: Names = None
     on_disk: Annotated[bool | None, Parameter(negative=())] = None
 
 
@@ -107,6 +115,8 @@ OF_SOURCE = (
     "repair",
     "jitter",
     "bounds",
+    "decimal",
+    "missing",
     "on_disk",
 )
 OF_TRAINING = ("condition_budget",)

@@ -30,6 +30,8 @@ def tradeoff(
     context: Names = None,
     where: Names = None,
     repair: Literal["drop", "jitter", "dequantize"] | None = None,
+    decimal: Literal[".", ","] | None = None,
+    missing: Names = None,
     seed: Whole = 0,
     processes: Whole = 1,
     quiet: Annotated[bool, Flag] = False,
@@ -70,6 +72,10 @@ def tradeoff(
         Go on where the data has no density: drop the rows or columns concerned, or jitter the
         columns. Or dequantize: add uniform noise to rounded columns, exactly as wide as a step
         of their values.
+    decimal
+        Decimal sign of a text file, such as: --decimal ,
+    missing
+        Values that mean a missing one, such as: --missing -999 n.a.
     seed
         Decides the initial weights, the order of rows and the split, of all flows alike.
     processes
@@ -98,6 +104,8 @@ def tradeoff(
         where=where or [],
         repair=repair,
         split_seed=seed,
+        decimal=decimal,
+        missing=missing or [],
     )
     report = trade_off(
         source,

@@ -1,43 +1,226 @@
-"""CSV and TSV, read as text first, so that a late word among numbers has a row number."""
+"""CSV and TSV, read as text first, so that a late word among numbers can be named by its line."""
 
 import csv
 import io
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kappaflow.data.raw import Column, Raw, collect
+from kappaflow.data.raw import (
+    AS_USUAL,
+    INDEX_NAMES,
+    Column,
+    Raw,
+    ReadOptions,
+    collect,
+    missing_note,
+    shortened,
+)
 from kappaflow.data.room import refuse_wide
 from kappaflow.data.table import IntArray
+from kappaflow.data.text_numbers import (
+    Facts,
+    Kind,
+    Spot,
+    cleaned,
+    facts_of,
+    kinds_of,
+    named_missing,
+    of_kind,
+)
 from kappaflow.errors import DataError, FileError
 
 if TYPE_CHECKING:
+    import narwhals as nw
     import polars as pl
 
-MISSING = ("", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "NULL", "null", "None", "?")
 NEWLINE, QUOTE = b'\n"'
-TRUTHS = ("true", "false")
-Kind = Literal["number", "truth", "text"]
+SEPARATORS = ",;\t"
+LINES_TRIED = 5  # lines by which the separator is found
 
 
-def read_delimited(data: bytes, source: str, subject: str, separator: str | None = None) -> Raw:
-    """Returns the columns of text with a header line, off which the separator is read."""
-    import narwhals as nw
-
+def read_delimited(
+    data: bytes,
+    source: str,
+    subject: str,
+    separator: str | None = None,
+    options: ReadOptions = AS_USUAL,
+) -> Raw:
+    """Returns the columns of text with a header line; the separator is recognised if not given."""
     text = decoded(data, subject)
     separator = separator or separator_of(text)
     header = header_of(text, separator, subject)
     frame = strings_of(text, separator, header, subject)
     lines = lines_of_rows(text, frame.height)
+    texts = [cleaned(series, options) for series in frame.get_columns()]
+    facts = [facts_of(one)[0] for one in texts]
     columns = []
-    for name, series in zip(header, frame.get_columns(), strict=True):
-        typed, odd = _typed(series)
-        if name or typed.null_count() < len(typed):
-            label = name or f"column_{len(columns) + 1}"
-            stray = None if odd is None else (name_of_row(odd[0], lines), odd[1])
-            columns.append(Column(label, nw.from_native(typed, series_only=True), stray))
+    kinds = kinds_of(facts, options.decimal)
+    for name, series, one, known, kind in zip(header, frame, texts, facts, kinds, strict=True):
+        if name or known.counts["present"]:
+            column = text_column(
+                name or f"column_{len(columns) + 1}",
+                known,
+                kind,
+                subject=subject,
+                decimal=options.decimal,
+                name_row=lambda row: name_of_row(row, lines),
+                is_first=not name and not columns,
+            )
+            notes = column.notes + _missing_note(column.name, series, options, lines)
+            columns.append(replace(column, series=in_narwhals(of_kind(one, kind)), notes=notes))
     return collect(columns, source, subject, lines)
+
+
+def _missing_note(
+    name: str, series: "pl.Series", options: ReadOptions, lines: IntArray | None
+) -> tuple[str, ...]:
+    """Returns a sentence about values that the user named as missing, if there are any."""
+    if not options.missing:
+        return ()
+    hit = named_missing(series.str.strip_chars(), options)
+    if not hit.any():
+        return ()
+    first = name_of_row(hit.arg_true()[0] + 1, lines)
+    return (missing_note(name, int(hit.sum()), options, first),)
+
+
+def in_narwhals(series: "pl.Series") -> "nw.Series[Any]":
+    """Returns a polars series as a narwhals series."""
+    import narwhals as nw
+
+    return nw.from_native(series, series_only=True)
+
+
+def text_column(
+    name: str,
+    facts: Facts,
+    kind: Kind,
+    *,
+    subject: str,
+    decimal: str | None,
+    name_row: Callable[[int], str],
+    is_first: bool = False,
+) -> Column:
+    """Returns a column with what there is to say about it, and one empty value of its type.
+
+    Args:
+        name: Its name.
+        facts: Facts about its texts.
+        kind: What it is.
+        subject: The file, for messages.
+        decimal: The decimal sign that the user named.
+        name_row: Returns the name of a row that is counted from 1, such as "line 4".
+        is_first: Whether it is the first column and has no name.
+
+    Returns:
+        The column.
+    """
+    import polars as pl
+
+    types = {"truth": pl.Boolean, "text": pl.String, "ambiguous": pl.String}
+    series = in_narwhals(pl.Series([None], dtype=types.get(kind, pl.Float64)))
+    unnamed = is_first or name in INDEX_NAMES
+    whole = facts.counts["present"] == facts.counts["whole"] == facts.rows
+    said = _About(f"column '{name}'", facts, subject, decimal, name_row)
+    return Column(
+        name,
+        series,
+        problem=said.problem(name, kind),
+        notes=said.notes(kind),
+        what=said.what() if kind == "text" else None,
+        is_index=unnamed and whole and kind == "plain",
+    )
+
+
+def _series(text: str) -> "pl.Series":
+    import polars as pl
+
+    return pl.Series([text])
+
+
+@dataclass(frozen=True)
+class _About:
+    """What there is to say about the texts of a column."""
+
+    column: str
+    facts: Facts
+    subject: str
+    decimal: str | None
+    name_row: Callable[[int], str]
+
+    def notes(self, kind: Kind) -> tuple[str, ...]:
+        """Returns how numbers that are not plain were read."""
+        if kind not in {"point", "comma"}:
+            return ()
+        row, text = self._spot("not plain", "split")
+        number = of_kind(_series(text), kind)[0]
+        count = self.facts.counts["present"]
+        return (
+            f"{self.column} holds numbers written like {text!r} ({self.name_row(row)}), which is "
+            f"read as {number:.10g} ({count:,} {'value' if count == 1 else 'values'})",
+        )
+
+    def problem(self, name: str, kind: Kind) -> str | None:
+        """Returns why the column cannot be used, with the way out."""
+        if kind == "ambiguous":
+            row, text = self._spot("split")
+            point, comma = (of_kind(_series(text), one)[0] for one in ("point", "comma"))
+            return (
+                f"{self.column} of {self.subject} holds {text!r} at {self.name_row(row)}, which "
+                f"is {point:.10g} with a decimal point and {comma:.10g} with a decimal comma: say "
+                "which with decimal='.' or decimal=',' (--decimal . or --decimal ,)"
+            )
+        best = self._best
+        present, counts = self.facts.counts["present"], self.facts.counts
+        others = present - counts[best]
+        if kind != "text" or not others or 2 * max(counts["point"], counts["comma"]) <= present:
+            return None
+        row, text = self._spot(f"not {best}")
+        out = f"leave the column out (exclude={name!r}, --exclude {shlex.quote(name)})"
+        if self.decimal is not None and max(counts["point"], counts["comma"]) == present:
+            return (
+                f"{self.column} of {self.subject} holds {text!r} at {self.name_row(row)}, which "
+                f"is no number with a decimal {best}: do not name 'decimal' (--decimal), or {out}"
+            )
+        counted = "a text" if others == 1 else f"{others:,} texts, first"
+        shown = shlex.quote(text)
+        option = f"--missing={shown}" if text.startswith("-") else f"--missing {shown}"
+        return (
+            f"{self.column} of {self.subject} holds numbers and {counted} {text!r} at "
+            f"{self.name_row(row)}: correct it, read it as missing (missing=[{text!r}], {option}),"
+            f" or {out}"
+        )
+
+    def what(self) -> str:
+        """Returns what the column holds instead of numbers."""
+        facts, present = self.facts, self.facts.counts["present"]
+        if not present:
+            return "nothing"
+        row, text = self._spot("present")
+        counted = "1 value" if present == 1 else f"{present:,} values"
+        example = f"such as {shortened(text)!r} at {self.name_row(row)} ({counted})"
+        if facts.counts["date"] == present:
+            return f"dates or times, {example}"
+        if facts.counts[self._best] == present:
+            named = [f"{one!r} at {self.name_row(at)}" for at, one in sorted(facts.units.values())]
+            return f"numbers in several units, {' and '.join(named[:2])}: convert them to one unit"
+        return f"text, {example}"
+
+    @property
+    def _best(self) -> str:
+        """The decimal sign with which most texts are numbers."""
+        if self.decimal is not None:
+            return "point" if self.decimal == "." else "comma"
+        return max(("point", "comma"), key=self.facts.counts.__getitem__)
+
+    def _spot(self, *names: str) -> Spot:
+        """Returns the first text of one of these sorts."""
+        return next(self.facts.firsts[name] for name in names if name in self.facts.firsts)
 
 
 def decoded(data: bytes, subject: str) -> str:
@@ -67,9 +250,27 @@ def in_utf8(data: bytes, subject: str, *, lines_before: int = 0) -> str:
 
 
 def separator_of(text: str) -> str:
-    """Returns the comma, or what stands in the header where no comma does: semicolon, tab."""
+    """Returns the separator that gives the first lines the most fields, as many each.
+
+    If none does, it is the first of comma, semicolon and tab in the header.
+    """
+    start = text[: 10**6]
+    widths = {mark: _width(start, mark) for mark in SEPARATORS}
+    best = max(SEPARATORS, key=widths.__getitem__)
+    if widths[best] > 1:
+        return best
     header = text.split("\n", 1)[0]
-    return next((mark for mark in ",;\t" if mark in header), ",")
+    return next((mark for mark in SEPARATORS if mark in header), ",")
+
+
+def _width(text: str, separator: str) -> int:
+    """Returns the number of fields that the first lines have with a separator, 0 if it varies."""
+    reader = csv.reader(io.StringIO(text), delimiter=separator)
+    try:
+        widths = {len(row) for row in islice(reader, LINES_TRIED) if row}
+    except csv.Error:
+        return 0
+    return widths.pop() if len(widths) == 1 else 0
 
 
 def header_of(text: str, separator: str, subject: str) -> list[str]:
@@ -170,74 +371,3 @@ def _refuse_ragged(text: str, separator: str, width: int, subject: str, lines_be
     except csv.Error as error:
         line = lines_before + reader.line_num
         raise FileError(f"line {line} of {subject} cannot be read: {error}.") from None
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What texts are, as numbers tell it that add up over the pieces of a column."""
-
-    rows: int = 0
-    present: int = 0
-    understood: int = 0
-    truths: int = 0
-    odd: tuple[int, str] | None = None  # the first that is no number, with its row from 1
-
-    def __add__(self, other: "Facts") -> "Facts":
-        odd = self.odd
-        if odd is None and other.odd is not None:
-            odd = self.rows + other.odd[0], other.odd[1]
-        return Facts(
-            self.rows + other.rows,
-            self.present + other.present,
-            self.understood + other.understood,
-            self.truths + other.truths,
-            odd,
-        )
-
-    @property
-    def kind(self) -> Kind:
-        """What the column is: of numbers or of truth values where all of it is, else of text."""
-        if self.understood == self.present:
-            return "number"
-        return "truth" if self.truths == self.present else "text"
-
-    @property
-    def stray(self) -> tuple[int, str] | None:
-        """The first text of a column that holds numbers for the most part."""
-        mostly = 2 * self.understood > self.present
-        return self.odd if self.kind == "text" and mostly else None
-
-
-def cleaned(series: "pl.Series") -> "pl.Series":
-    """Returns texts without blanks around them, and null for what stands for a missing value."""
-    text = series.str.strip_chars()
-    return text.set(text.is_in(MISSING), None)
-
-
-def facts_of(text: "pl.Series") -> tuple[Facts, "pl.Series"]:
-    """Returns what cleaned texts are, and the numbers that they are understood as."""
-    import polars as pl
-
-    numbers = text.cast(pl.Float64, strict=False)
-    present, understood = text.len() - text.null_count(), numbers.len() - numbers.null_count()
-    if understood == present:
-        return Facts(text.len(), present, understood), numbers
-    first = (numbers.is_null() & text.is_not_null()).arg_true()[0]
-    truths = int(text.str.to_lowercase().is_in(TRUTHS).sum())
-    return Facts(text.len(), present, understood, truths, (first + 1, text[first])), numbers
-
-
-def of_kind(text: "pl.Series", kind: Kind) -> "pl.Series":
-    """Returns cleaned texts as what their whole column is."""
-    import polars as pl
-
-    if kind == "number":
-        return text.cast(pl.Float64, strict=False)
-    return text.str.to_lowercase() == "true" if kind == "truth" else text
-
-
-def _typed(series: "pl.Series") -> tuple["pl.Series", tuple[int, str] | None]:
-    """Returns texts as numbers or booleans where all are; else the first stray among numbers."""
-    text = cleaned(series)
-    facts, numbers = facts_of(text)
-    return numbers if facts.kind == "number" else of_kind(text, facts.kind), facts.stray

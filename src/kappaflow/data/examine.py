@@ -4,10 +4,11 @@ import numpy as np
 
 from kappaflow.data.dependence import relations
 from kappaflow.data.moments import standardised
-from kappaflow.data.problem import Problem, first_rows, rows_in_words
-from kappaflow.data.raw import quoted
+from kappaflow.data.problem import Problem, describe_rows, first_rows, rows_in_words
+from kappaflow.data.raw import COUNTED, progression, quoted
 from kappaflow.data.repeats import repeated_rows, repeats_of
 from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
+from kappaflow.data.sentinels import Sentinel, sentinels_of
 from kappaflow.data.table import BoolArray, FloatArray, Table
 
 ROWS_PER_COLUMN = 10
@@ -116,9 +117,13 @@ def _between_columns(table: Table) -> list[Problem]:
         problems += _dependent(distinct)
         problems += _badly_scaled(distinct)
         problems += _rounded(distinct)
+        sentinels = sentinels_of(distinct)
+        problems += [_sentinel(distinct, found) for found in sentinels]
+        named = {found.column for found in sentinels}
         problems += [
             _point_mass(distinct, name, masses)
             for name, masses in point_masses_of(distinct).items()
+            if name not in named
         ]
     return problems + _duplicate_rows(table) + _few_rows(table)
 
@@ -223,8 +228,39 @@ def _rounded(table: Table) -> list[Problem]:
                 f"on its values: {noise}"
             )
         code = "integer-valued" if whole else "rounded"
+        special = _special(name, table.values[:, table.columns.index(name)]) if whole else None
+        code, message = special or (code, message)
         problems.append(Problem(code, "warning", message, (name,)))
     return problems
+
+
+def _special(name: str, column: FloatArray) -> tuple[str, str] | None:
+    """Returns code and message of whole numbers of two values, or that count the rows."""
+    out = f"leave it out (exclude='{name}', --exclude {name})"
+    distinct = np.unique(column)
+    if len(distinct) == 2:
+        return "two-values", (
+            f"column '{name}' holds only {distinct[0]:g} and {distinct[1]:g}, on which a density "
+            f"can grow without bound: {out} or use it as context"
+        )
+    running = progression(column) if len(column) >= COUNTED else None
+    if running is None:
+        return None
+    return "counts-rows", (
+        f"column '{name}' counts the rows, from {running.first:.10g} to {running.last:.10g}: "
+        f"{out} if it says nothing else"
+    )
+
+
+def _sentinel(table: Table, found: Sentinel) -> Problem:
+    count = int(found.mask.sum())
+    first = describe_rows(table, np.flatnonzero(found.mask)[:1])[0]
+    message = (
+        f"column '{found.column}' holds {found.value:g} in {count:,} of {len(table):,} rows, "
+        f"first at {first}, far from its other values: if it stands for a missing value, "
+        f"say so by missing=['{found.value:g}'] (--missing {found.value:g})"
+    )
+    return Problem("sentinel", "warning", message, (found.column,), first_rows(table, found.mask))
 
 
 def _point_mass(table: Table, name: str, masses: PointMasses) -> Problem:

@@ -18,25 +18,34 @@ from numpy.typing import NDArray
 
 from kappaflow.data.delimited import read_delimited
 from kappaflow.data.memory import array_columns
-from kappaflow.data.raw import Column, Raw, collect, from_frame
+from kappaflow.data.raw import (
+    AS_USUAL,
+    Column,
+    Raw,
+    ReadOptions,
+    collect,
+    from_frame,
+    without_missing,
+)
 from kappaflow.data.room import refuse_large, refuse_wide, unpacked
 from kappaflow.errors import FileError, KappaflowError
 
 if TYPE_CHECKING:
     import polars as pl
 
+Reader = Callable[[Path, str, str, ReadOptions], Raw]
 _OF_A_VALUE = 16  # bytes in memory: a number has 8, a text 16 and more
 
 
-def read_standard_input() -> Raw:
+def read_standard_input(options: ReadOptions = AS_USUAL) -> Raw:
     """Returns the columns of the CSV that comes through the pipe."""
     data = sys.stdin.buffer.read()
     if not data:
         raise FileError("standard input is empty: pipe a CSV with a header line into it.")
-    return read_delimited(data, "standard input", "standard input")
+    return read_delimited(data, "standard input", "standard input", options=options)
 
 
-def read_file(path: Path, source: str) -> Raw:
+def read_file(path: Path, source: str, options: ReadOptions = AS_USUAL) -> Raw:
     """Returns the columns of a file, or says in one sentence why it is no table."""
     subject = f"'{source}'"
     if path.is_dir():
@@ -45,10 +54,10 @@ def read_file(path: Path, source: str) -> Raw:
     with explained(path, subject):
         if path.stat().st_size == 0:
             raise FileError(f"{subject} is empty (0 bytes).")
-        return reader(path, source, subject)
+        return reader(path, source, subject, options)
 
 
-def _reader(path: Path, subject: str) -> Callable[[Path, str, str], Raw]:
+def _reader(path: Path, subject: str) -> Reader:
     name = path.name.lower()
     found = next((suffix for suffix in _READERS if name.endswith(suffix)), None)
     if found is None:
@@ -78,15 +87,15 @@ def explained(path: Path, subject: str) -> Iterator[None]:
         ) from None
 
 
-def _csv(path: Path, source: str, subject: str) -> Raw:
-    return read_delimited(path.read_bytes(), source, subject)
+def _csv(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
+    return read_delimited(path.read_bytes(), source, subject, options=options)
 
 
-def _tsv(path: Path, source: str, subject: str) -> Raw:
-    return read_delimited(path.read_bytes(), source, subject, "\t")
+def _tsv(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
+    return read_delimited(path.read_bytes(), source, subject, "\t", options)
 
 
-def _csv_gz(path: Path, source: str, subject: str) -> Raw:
+def _csv_gz(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
     try:
         with gzip.open(path) as file:
             data = unpacked(file, subject)
@@ -95,10 +104,10 @@ def _csv_gz(path: Path, source: str, subject: str) -> Raw:
             f"{subject} is no complete gzip file: compress or copy it again."
         ) from None
     separator = "\t" if path.name.lower().endswith(".tsv.gz") else None
-    return read_delimited(data, source, subject, separator)
+    return read_delimited(data, source, subject, separator, options)
 
 
-def _parquet(path: Path, source: str, subject: str) -> Raw:
+def _parquet(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
     import narwhals as nw
     import polars as pl
 
@@ -111,7 +120,8 @@ def _parquet(path: Path, source: str, subject: str) -> Raw:
     if end != b"PAR1":
         raise FileError(f"{subject} is cut off: its end is missing, so copy or write it again.")
     _refuse_large_frame(pl.scan_parquet(path, glob=False), subject)
-    return from_frame(nw.from_native(pl.read_parquet(path, glob=False)), source, subject)
+    frame = nw.from_native(pl.read_parquet(path, glob=False))
+    return without_missing(from_frame(frame, source, subject), options)
 
 
 def _refuse_large_frame(frame: "pl.LazyFrame", subject: str) -> None:
@@ -123,7 +133,7 @@ def _refuse_large_frame(frame: "pl.LazyFrame", subject: str) -> None:
     refuse_large(frame.select(pl.len()).collect().item() * width * _OF_A_VALUE, subject)
 
 
-def _ipc(path: Path, source: str, subject: str) -> Raw:
+def _ipc(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
     import narwhals as nw
     import polars as pl
 
@@ -136,17 +146,17 @@ def _ipc(path: Path, source: str, subject: str) -> Raw:
         frame = pl.read_ipc_stream(path)
     else:
         raise FileError(f"{subject} is no Arrow file, whatever its suffix says.")
-    return from_frame(nw.from_native(frame), source, subject)
+    return without_missing(from_frame(nw.from_native(frame), source, subject), options)
 
 
-def _numpy(path: Path, source: str, subject: str) -> Raw:
+def _numpy(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
     with path.open("rb") as file:
         start = file.read(6)
     if start != b"\x93NUMPY" and not start.startswith(b"PK"):
         raise FileError(
             f"{subject} is no numpy file, whatever its suffix says (pickles are never read)."
         )
-    return collect(_array_file_columns(path, subject), source, subject)
+    return without_missing(collect(_array_file_columns(path, subject), source, subject), options)
 
 
 def _array_file_columns(path: Path, subject: str) -> list[Column]:
@@ -208,7 +218,7 @@ def _arrays_of(file: BinaryIO, subject: str) -> dict[str, NDArray[Any]]:
         return arrays
 
 
-_READERS: dict[str, Callable[[Path, str, str], Raw]] = {
+_READERS: dict[str, Reader] = {
     ".csv": _csv,
     ".csv.gz": _csv_gz,
     ".tsv": _tsv,

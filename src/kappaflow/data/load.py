@@ -4,17 +4,27 @@ import difflib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
+from kappaflow.data.columns import choose_columns
 from kappaflow.data.files import read_file, read_standard_input
 from kappaflow.data.memory import array_columns, read_memory
-from kappaflow.data.raw import Column, Raw, collect, quoted
+from kappaflow.data.raw import (
+    AS_USUAL,
+    Column,
+    Raw,
+    ReadOptions,
+    collect,
+    quoted,
+    without_missing,
+)
 from kappaflow.data.shipped import path_of, shipped_names
 from kappaflow.data.table import BoolArray, FloatArray, Table, whole_columns
 from kappaflow.data.toys import toy, toy_names
-from kappaflow.data.where import Condition, find_column, matches, parse_condition
-from kappaflow.errors import ArgumentError, DataError, FileError
+from kappaflow.data.where import Condition, matches, parse_condition
+from kappaflow.errors import DataError, FileError
 
 
 def load_table(
@@ -24,23 +34,31 @@ def load_table(
     exclude: Iterable[str] = (),
     context: Iterable[str] = (),
     where: str | Iterable[str] | None = None,
+    decimal: Literal[".", ","] | None = None,
+    missing: str | Iterable[str] = (),
 ) -> Table:
-    """Returns the numbers of a source as a table, text columns left out.
+    """Returns the numbers of a source as a table.
 
-    Booleans count as 0 and 1, decimals become float64, missing values NaN (`examine` reports
-    them); text, dates and times are left out. Arrays and tensors name their columns x0, x1, ...
+    Text, dates, booleans, the index of a data frame and numbers that count the rows are left out;
+    `Table.notes` names each such column, and says how numbers with a decimal comma, separators
+    between thousands, or a unit were read. Missing values become NaN (`examine` reports them).
+    Arrays and tensors name their columns x0, x1, ...; none of these is left out.
 
     Args:
         source: A path to a csv, csv.gz, tsv, parquet, arrow, feather, ipc, npy or npz file; "-"
             for CSV on standard input; the name of a shipped data set or of one that `toy` draws,
             where no file of that name exists; a data frame of any library, a numpy array, or a
             torch tensor. Pickles are never read.
-        columns: The columns to model, in that order; all columns of numbers if None.
+        columns: The columns to model, in that order; all columns of numbers if None. Booleans that
+            are named here count as 0 and 1.
         exclude: Columns to leave out.
         context: Columns of numbers that the density is conditioned on; they are not modelled.
         where: A condition that rows have to meet, or several: "class=g", "class!=g",
             "fAlpha<45". A missing value meets none. A text column used here is not modelled, nor
             is one that "=" has made constant.
+        decimal: The decimal sign of a text file, "." or ","; recognised if None, where the file
+            leaves no doubt.
+        missing: A value that means a missing one, or several, as text: "-999", "n.a.".
 
     Returns:
         The table, its row numbers counted from 1 in the source.
@@ -48,7 +66,8 @@ def load_table(
     Raises:
         ArgumentError: If a column or a condition does not fit the source, or the source is of no
             usable type.
-        DataError: If there is no numeric column, no row, or text in a column of numbers.
+        DataError: If there is no numeric column, no row, text in a column of numbers, or a number
+            that means another with a decimal comma than with a decimal point.
         FileError: If the file is missing, damaged, of an unknown kind, or no table.
 
     Example:
@@ -56,7 +75,13 @@ def load_table(
         >>> table.values.shape
         (12332, 2)
     """
-    return table_of(_read(source), columns=columns, exclude=exclude, context=context, where=where)
+    raw = _read(source, ReadOptions(decimal, as_names(missing)))
+    return table_of(raw, columns=columns, exclude=exclude, context=context, where=where)
+
+
+def load_every_column(source: object) -> Table:
+    """Returns all columns of numbers and booleans of a source, such as those of a context."""
+    return table_of(_read(source, AS_USUAL), every=True)
 
 
 def table_of(
@@ -66,26 +91,39 @@ def table_of(
     exclude: Iterable[str] = (),
     context: Iterable[str] = (),
     where: str | Iterable[str] | None = None,
+    every: bool = False,
 ) -> Table:
-    """Returns what was asked for of a source that has been read, as `load_table` does."""
+    """Returns the table of a source that has been read, as `load_table` does.
+
+    `every` leaves out no column of numbers or booleans.
+    """
     if raw.row_count == 0:
         raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
     conditions = [parse_condition(text, raw) for text in as_names(() if where is None else where)]
-    behind = [_given(raw, name, "context") for name in as_names(context)]
-    modelled = _modelled(raw, columns, as_names(exclude), [c.name for c in behind], conditions)
+    choice = choose_columns(
+        raw,
+        None if columns is None else as_names(columns),
+        as_names(exclude),
+        as_names(context),
+        conditions,
+        every=every,
+    )
     keep = _kept_rows(raw, conditions)
-    values = _stack(modelled, keep)
-    names, behind_names = tuple(c.name for c in modelled), tuple(c.name for c in behind)
+    values = _stack(choice.modelled, keep)
+    names = tuple(column.name for column in choice.modelled)
+    behind = tuple(column.name for column in choice.context)
     return Table(
         values=values,
         columns=names,
-        context=_stack(behind, keep) if behind else None,
-        context_columns=behind_names,
+        context=_stack(choice.context, keep) if behind else None,
+        context_columns=behind,
         rows=np.flatnonzero(keep).astype(np.int64) + 1,
         lines=None if raw.lines is None else raw.lines[keep],
-        left_out=tuple(name for name in raw.columns if name not in {*names, *behind_names}),
+        left_out=tuple(name for name in raw.columns if name not in {*names, *behind}),
         source=raw.source,
         integer_columns=whole_columns(values, names),
+        notes=choice.notes,
+        warnings=choice.warnings,
     )
 
 
@@ -94,24 +132,24 @@ def as_names(given: str | Iterable[str]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def _read(source: object) -> Raw:
+def _read(source: object, options: ReadOptions) -> Raw:
     if not isinstance(source, (str, os.PathLike)):
-        return read_memory(source)
+        return without_missing(read_memory(source), options)
     if source == "-":
-        return read_standard_input()
+        return read_standard_input(options)
     text = os.fspath(source)
     path = Path(os.fsdecode(text)).expanduser()
     if isinstance(source, str) and source in table_names() and not path.is_file():
         if source in toy_names():
             return collect(array_columns(toy(source).values, source), source, source)
-        return read_file(path_of(source), source)
+        return read_file(path_of(source), source, options)
     if not path.exists():
         missing = no_such_file(path, table_names())
         raise FileError(
             f"{missing}: give a path, or the name of a shipped data set "
             f"({', '.join(table_names())})."
         )
-    return read_file(path, os.fsdecode(text))
+    return read_file(path, os.fsdecode(text), options)
 
 
 def table_names() -> tuple[str, ...]:
@@ -128,75 +166,6 @@ def no_such_file(path: Path, names: Sequence[str] = ()) -> str:
     close = difflib.get_close_matches(path.name, [*nearby, *names], n=1)
     hint = f" (did you mean '{close[0]}'?)" if close else ""
     return f"there is no file '{path}'{hint}"
-
-
-def _given(raw: Raw, name: str, argument: str) -> Column:
-    """Returns a column that was asked for by name, or says why it cannot serve as numbers."""
-    column = find_column(raw, name, argument)
-    _refuse_stray(raw, column)
-    if not column.is_number:
-        raise ArgumentError(
-            f"'{argument}' names column '{name}', which holds text: only numbers can be used "
-            f"there (rows can be chosen by text, as in where='{name}=...')."
-        )
-    return column
-
-
-def _refuse_stray(raw: Raw, column: Column) -> None:
-    if column.stray is not None:
-        where, text = column.stray
-        raise DataError(
-            f"column '{column.name}' of {raw.subject} holds text at {where}: {text!r}; mend it, "
-            f"leave it empty, or leave the column out (exclude='{column.name}')."
-        )
-
-
-def _modelled(
-    raw: Raw,
-    columns: Sequence[str] | None,
-    exclude: tuple[str, ...],
-    context: list[str],
-    conditions: list[Condition],
-) -> list[Column]:
-    """Returns the columns to model: those asked for, or all numbers without another role."""
-    excluded = {find_column(raw, name, "exclude").name for name in exclude}
-    filtered = {find_column(raw, c.column, "where").name for c in conditions}
-    fixed = {condition.column for condition in conditions if condition.is_equality}
-    asked = (
-        None if columns is None else [_given(raw, name, "columns") for name in as_names(columns)]
-    )
-    _refuse_clashes([c.name for c in asked or []], excluded, context)
-    if asked is None:
-        idle = excluded | set(context) | fixed
-        left = [column for name, column in raw.columns.items() if name not in idle]
-        for column in left:
-            if column.name not in filtered:
-                _refuse_stray(raw, column)
-        asked = [column for column in left if column.is_number]
-    if columns is not None and not asked:
-        raise ArgumentError("'columns' names no column: name one at least, or give None for all.")
-    if not asked:
-        raise DataError(
-            f"{raw.subject} has no numeric column to model: its columns are "
-            f"{quoted(tuple(raw.columns))}, and text, context and excluded columns do not count."
-        )
-    return asked
-
-
-def _refuse_clashes(asked: list[str], excluded: set[str], context: list[str]) -> None:
-    """Raises ArgumentError where a column is asked for in two roles, or twice in one."""
-    for argument, names in (("columns", asked), ("context", context)):
-        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-        if twice:
-            raise ArgumentError(f"'{argument}' names {quoted(twice)} twice: name it once.")
-    pairs = (("columns", "context", set(asked) & set(context)),)
-    pairs += (("columns", "exclude", set(asked) & excluded),)
-    pairs += (("context", "exclude", set(context) & excluded),)
-    for one, other, both in pairs:
-        if both:
-            raise ArgumentError(
-                f"'{one}' and '{other}' both name {quoted(sorted(both))}: a column has one role."
-            )
 
 
 def _kept_rows(raw: Raw, conditions: list[Condition]) -> BoolArray:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from kappaflow.data.delimited import MISSING, all_numbers, consecutive, decoded, separator_of
+from kappaflow.data.delimited import all_numbers, consecutive, decoded, separator_of
 from kappaflow.data.files import read_file
 from kappaflow.data.load import no_such_file
 from kappaflow.data.raw import quoted
 from kappaflow.data.table import FloatArray
+from kappaflow.data.text_numbers import MISSING
 from kappaflow.errors import DataError, FileError
 
 TEXT = (".csv", ".tsv")

@@ -84,7 +84,7 @@ def _column(name: str, values: NDArray[Any], subject: str) -> Column:
     if values.dtype.kind in "SMm":
         values = values.astype(str)
     series = pl.Series(name, np.ascontiguousarray(values))
-    return Column(name, nw.from_native(series, series_only=True))
+    return Column(name, nw.from_native(series, series_only=True), origin="array")
 
 
 def _kind(values: NDArray[Any]) -> str:

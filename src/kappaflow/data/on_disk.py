@@ -4,12 +4,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from kappaflow.data.files import read_file
 from kappaflow.data.load import as_names, no_such_file
 from kappaflow.data.open_pieces import OPENED, kind_of, open_pieces
 from kappaflow.data.pieces import Pieces
-from kappaflow.data.raw import Raw
+from kappaflow.data.raw import Raw, ReadOptions
 from kappaflow.errors import ArgumentError, FileError
 
 
@@ -22,6 +23,8 @@ class TableOnDisk:
         columns: The columns to model, in that order; all columns of numbers if None.
         exclude: Columns to leave out.
         context: Columns of numbers that the density is conditioned on.
+        decimal: The decimal sign of a text file, "." or ","; recognised if None.
+        missing: Values that mean a missing one, as text.
 
     Example:
         >>> import pathlib, tempfile
@@ -41,6 +44,8 @@ class TableOnDisk:
     columns: Sequence[str] | None = None
     exclude: Sequence[str] = ()
     context: Sequence[str] = ()
+    decimal: Literal[".", ","] | None = None
+    missing: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Checks that there can be such a file."""
@@ -48,6 +53,11 @@ class TableOnDisk:
             raise ArgumentError(
                 f"'source' should be the path of a file, got {type(self.source).__name__}."
             )
+
+    @property
+    def options(self) -> ReadOptions:
+        """How the values are read."""
+        return ReadOptions(self.decimal, as_names(self.missing))
 
     @property
     def path(self) -> Path:
@@ -75,15 +85,16 @@ class TableOnDisk:
             raise FileError(f"{no_such_file(path)}: give the path of a table.")
         columns = None if self.columns is None else as_names(self.columns)
         context, exclude = as_names(self.context), as_names(self.exclude)
-        found = open_pieces(source, columns, context, exclude=exclude)
-        return found or _Whole(path, source, columns, context, exclude=exclude)
+        options = self.options
+        found = open_pieces(source, columns, context, exclude=exclude, options=options)
+        return found or _Whole(path, source, columns, context, exclude=exclude, options=options)
 
 
 class _Whole(Pieces):
     """A file that is read at once: it is small, or `read_file` says what is wrong with it."""
 
     def _open(self) -> int:
-        self._read: Raw = read_file(self.path, self.source)
+        self._read: Raw = read_file(self.path, self.source, self.options)
         self.size = max(self.size, self._read.row_count)
         return self._read.row_count
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kappaflow.data.load import table_names
 from kappaflow.data.pieces import ArrayPieces, FramePieces, Pieces
+from kappaflow.data.raw import AS_USUAL, ReadOptions
 from kappaflow.data.text_pieces import TextPieces
 
 Kind = type[FramePieces] | type[ArrayPieces] | type[TextPieces]
@@ -31,6 +32,7 @@ def open_pieces(
     *,
     exclude: Sequence[str] = (),
     multiple: int = 1,
+    options: ReadOptions = AS_USUAL,
 ) -> Pieces | None:
     """Returns a table on disk that is to be read a piece at a time.
 
@@ -40,6 +42,7 @@ def open_pieces(
         context: The columns that the density is conditioned on.
         exclude: Columns to leave out.
         multiple: All pieces but the last have a multiple of so many rows.
+        options: How the values are read.
 
     Returns:
         The pieces; None where `load_table` is to read all at once: one piece holds all rows, the
@@ -56,7 +59,15 @@ def open_pieces(
     if kind is None or comes_along or is_pattern or not path.is_file():
         return None
     try:
-        pieces = kind(path, source, columns, context, exclude=exclude, multiple=multiple)
+        pieces = kind(
+            path,
+            source,
+            columns,
+            context,
+            exclude=exclude,
+            multiple=multiple,
+            options=options,
+        )
     except (OSError, ValueError, PolarsError, PanicException):
         return None
     return pieces if pieces.rows > pieces.size else None

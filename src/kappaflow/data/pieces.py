@@ -12,7 +12,17 @@ import numpy as np
 from kappaflow.data.files import explained
 from kappaflow.data.load import table_of
 from kappaflow.data.memory import array_columns
-from kappaflow.data.raw import Raw, collect, from_frame
+from kappaflow.data.raw import (
+    AS_USUAL,
+    COUNTED,
+    Progression,
+    Raw,
+    ReadOptions,
+    collect,
+    from_frame,
+    progression,
+    without_missing,
+)
 from kappaflow.data.table import Table
 
 if TYPE_CHECKING:
@@ -40,6 +50,8 @@ class Pieces(ABC):
         columns: The columns to model; where all of numbers are asked for, which those are is known
             once `suspects` has begun.
         left_out: The columns that are not used, from then on.
+        notes: What there is to know about the columns, one sentence each, from then on.
+        warnings: The notes that keep the verdict on a fit from being green.
         rows: How many rows there are.
         size: How many of them a piece has.
     """
@@ -53,11 +65,15 @@ class Pieces(ABC):
         *,
         exclude: Sequence[str] = (),
         multiple: int = 1,
+        options: ReadOptions = AS_USUAL,
     ) -> None:
         self.path, self.source, self.subject = path, source, f"'{source}'"
         self.asked = None if columns is None else tuple(columns)
         self.columns, self.context, self.exclude = self.asked or (), tuple(context), exclude
         self.left_out: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
+        self.warnings: tuple[str, ...] = ()
+        self.options = options
         width = self._width() if columns is None else len(self.columns) + len(self.context)
         self.size = piece_size(width, multiple)
         self.rows = self._open()
@@ -73,8 +89,9 @@ class Pieces(ABC):
     def read(self, place: int) -> Table:
         """Returns a piece, counted from 0."""
         with explained(self.path, self.subject):
-            table = table_of(self._raw(place), columns=self.columns, context=self.context)
-        return replace(table, rows=table.rows + place * self.size)
+            raw = without_missing(self._raw(place), self.options)
+            table = table_of(raw, columns=self.columns, context=self.context)
+        return replace(table, rows=table.rows + place * self.size, notes=())
 
     def suspects(self, told: Told) -> Iterator[int]:
         """Yields the pieces that may hold a value that is missing or infinite.
@@ -116,6 +133,7 @@ class Pieces(ABC):
             self._head(), columns=self.asked, exclude=self.exclude, context=self.context
         )
         self.columns, self.left_out = head.columns, head.left_out
+        self.notes, self.warnings = head.notes, head.warnings
 
 
 class FramePieces(Pieces):
@@ -141,7 +159,32 @@ class FramePieces(Pieces):
         return self._collected(wanted.slice(place * self.size, self.size))
 
     def _head(self) -> Raw:
-        return self._collected(self._scan.head(1))
+        head = self._collected(self._scan.head(1))
+        columns = head.columns.values()
+        if self.asked is None:
+            gone = {*self.exclude, *self.context}
+            columns = [
+                one if one.name in gone else replace(one, progression=self._running(one.name))
+                for one in columns
+            ]
+        return collect(list(columns), self.source, self.subject)
+
+    def _running(self, name: str) -> Progression | None:
+        """Returns the progression that a column of integers forms; None if it forms none."""
+        if not self._scan.collect_schema()[name].is_integer():
+            return None
+        column = self._scan.select(name)
+
+        def of_rows(start: int, count: int) -> Progression | None:
+            numbers = column.slice(start, count).collect().to_series().to_numpy()
+            return progression(np.asarray(numbers, dtype=np.float64))
+
+        found = of_rows(0, COUNTED) and of_rows(0, self.size)
+        for place in range(1, len(self)):
+            if found is None:
+                return None
+            found = found.then(of_rows(place * self.size, self.rows_of(place)))
+        return found
 
     def _collected(self, scan: "pl.LazyFrame") -> Raw:
         import narwhals as nw

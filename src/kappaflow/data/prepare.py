@@ -1,7 +1,7 @@
 """Between a table and a flow: examine, then stop, repair or go on; and what becomes of repeats."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kappaflow.data.domains import Bounds, Domains, domains_of, put_back, within
 from kappaflow.data.examine import complete_rows, examine
@@ -20,6 +20,7 @@ from kappaflow.data.table import Table
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 
+NEVER_GREEN = ("sentinel", "two-values")  # problems with which no verdict is green
 DONE: dict[Duplicates, str] = {
     "keep": "all are kept, and copies stay in one part of the split",
     "drop": "they are dropped",
@@ -95,7 +96,7 @@ def prepare_table(
     rounded = resolutions(settled) if repair == "dequantize" else ()
     moved, done = within(settled, found, repair=repair, offered=offered, rounded=rounded)
     result, widths, repaired_notes, problems = _prepared(moved, repair, 0, offered)
-    notes: tuple[str, ...] = ()
+    notes = table.notes
     warnings = [problem.message for problem in problems if problem.code != "duplicate-rows"]
     if repeats.total:
         said = f"{repeats.in_words()}{_which(complete, repeats)}: {DONE[duplicates]}"
@@ -159,7 +160,7 @@ def prepare(
         (('x0', 'x1'), ("left out column 'x2': it follows linearly from other columns",))
     """  # noqa: DOC502 - raised by `_prepared`
     table, _, notes, problems = _prepared(table, repair, seed, offered)
-    return table, notes + tuple(problem.message for problem in problems)
+    return table, (*table.notes, *notes, *(problem.message for problem in problems))
 
 
 def _prepared(
@@ -175,9 +176,16 @@ def _prepared(
     if repair is None or not (stops or repair == "dequantize"):
         if stops:
             raise DataError(_refusal(table, stops, offered))
-        return table, {}, (), problems
+        return _with_warnings(table, problems), {}, (), problems
     table, notes, widths = repaired(table, problems, repair, seed=seed)
-    return table, widths, notes, examine(table)
+    problems = examine(table)
+    return _with_warnings(table, problems), widths, notes, problems
+
+
+def _with_warnings(table: Table, problems: Sequence[Problem]) -> Table:
+    """Returns a table with the problems that keep a verdict from being green as warnings."""
+    grave = tuple(problem.message for problem in problems if problem.code in NEVER_GREEN)
+    return replace(table, warnings=table.warnings + grave) if grave else table
 
 
 def _refusal(table: Table, stops: list[Problem], offered: Collection[Repair]) -> str:

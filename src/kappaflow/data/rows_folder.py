@@ -63,6 +63,8 @@ class Asked:
             "columns": None if table.columns is None else list(table.columns),
             "exclude": list(table.exclude),
             "context": list(table.context),
+            "decimal": table.decimal,
+            "missing": list(table.missing),
             "fractions": list(self.fractions),
             "seed": self.seed,
             "dtype": self.dtype,
@@ -199,6 +201,8 @@ def divide(
         "context_columns": list(context),
         "left_out": list(pieces.left_out),
         "digest": sha.hexdigest(),
+        "notes": list(pieces.notes),
+        "warnings": list(pieces.warnings),
     }
     if folder is not None:
         for name, numbers in ((KEPT, kept), (COPIES, np.stack([copies.places, copies.first]))):
@@ -285,6 +289,8 @@ def _put_together(
     context_columns: list[str],
     left_out: list[str],
     digest: str,
+    notes: list[str],
+    warnings: list[str],
 ) -> Divided:
     """Returns the parts of a table, of rows that were kept and what was noted."""
     width = len(columns)
@@ -304,6 +310,8 @@ def _put_together(
             left_out=tuple(left_out),
             source=source,
             integer_columns=whole_columns(values, tuple(columns)),
+            notes=tuple(notes),
+            warnings=tuple(warnings),
         )
 
     source = str(asked.table.source)

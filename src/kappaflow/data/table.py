@@ -35,6 +35,8 @@ class Table:
             None where the rows do not come from a text file.
         groups: Rows with the same number stay in one part of a split, int64 (rows,); None where
             these are the rows that are equal.
+        notes: What is to know about how the source was read, one sentence each.
+        warnings: The sentences that keep the verdict on a fit to this table from being green.
 
     Example:
         >>> import numpy as np
@@ -55,6 +57,8 @@ class Table:
     weights: FloatArray | None = None
     lines: IntArray | None = None
     groups: IntArray | None = None
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Checks that the shapes agree with each other."""

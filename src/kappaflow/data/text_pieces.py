@@ -1,33 +1,34 @@
 """CSV and TSV a piece of whole records at a time: what a column holds is that of all of them."""
 
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from kappaflow.data.delimited import (
-    Facts,
-    cleaned,
-    facts_of,
     header_of,
+    in_narwhals,
     in_utf8,
     lines_of_rows,
     name_of_row,
-    of_kind,
     separator_of,
     strings_of,
+    text_column,
     unclosed,
 )
 from kappaflow.data.files import explained
 from kappaflow.data.pieces import Pieces, Told
-from kappaflow.data.raw import Column, Raw, collect
+from kappaflow.data.raw import COUNTED, Column, Progression, Raw, collect, progression
+from kappaflow.data.text_numbers import Facts, Kind, cleaned, facts_of, kinds_of, of_kind
 
 if TYPE_CHECKING:
     import polars as pl
 
 BYTES_AT_ONCE = 2**22
+BYTES_OF_START = 10**6  # in which the separator is found
 NEWLINE, QUOTE, RETURN = b'\n"\r'
 
 
@@ -84,6 +85,18 @@ def _end_of(path: Path) -> int:
     return end
 
 
+def _continued(
+    before: Progression | None, facts: Facts, numbers: "pl.Series", *, is_first: bool
+) -> Progression | None:
+    """Returns the progression of a column up to the end of a piece; None if it forms none."""
+    if facts.counts["plain"] < facts.rows or not (is_first or before):
+        return None
+    if progression(numbers.head(COUNTED).to_numpy()) is None:
+        return None
+    new = progression(numbers.to_numpy())
+    return new if before is None else before.then(new)
+
+
 class TextPieces(Pieces):
     """A csv or tsv file, gone through once to learn what its columns hold."""
 
@@ -96,73 +109,77 @@ class TextPieces(Pieces):
         self._cuts = cuts
         self._first = self._bytes(0, cuts.places[0])
         header = in_utf8(self._first, self.subject)
-        self._separator = "\t" if self._is_tsv else separator_of(header)
         self._header = header_of(header, self._separator, self.subject)
-        self._kept: list[tuple[int, Column, Facts]] = []
+        self._kept: list[tuple[int, Column, Kind]] = []
         return cuts.rows
 
     def _width(self) -> int:
         with self.path.open("rb") as file:
             line = file.readline(BYTES_AT_ONCE).decode(errors="replace")
-        return line.count("\t" if self._is_tsv else separator_of(line)) + 1
+        return line.count(self._separator) + 1
 
-    @property
-    def _is_tsv(self) -> bool:
-        return self.path.suffix.lower() == ".tsv"
+    @functools.cached_property
+    def _separator(self) -> str:
+        if self.path.suffix.lower() == ".tsv":
+            return "\t"
+        return separator_of(self._bytes(0, BYTES_OF_START).decode("utf-8-sig", errors="replace"))
 
     def suspects(self, told: Told) -> Iterator[int]:
         wanted = {"", *(self.asked or self._header), *self.context} - {*self.exclude}
-        facts = {place: Facts() for place, name in enumerate(self._header) if name in wanted}
+        facts = dict.fromkeys(range(len(self._header)), Facts())  # of all: see `kinds_of`
+        running: dict[int, Progression | None] = {}
         found = []
         for piece in range(len(self)):
             with explained(self.path, self.subject):
                 frame = self._strings(piece)
             gaps = False
             for place in facts:
-                new, numbers = facts_of(cleaned(frame.to_series(place)))
+                new, numbers = facts_of(cleaned(frame.to_series(place), self.options))
                 facts[place] += new
-                gaps |= new.understood < new.rows or not numbers.is_finite().all()
+                if self._header[place] in wanted:
+                    gaps |= new.counts["plain"] < new.rows or not numbers.is_finite().all()
+                first = piece == 0
+                running[place] = _continued(running.get(place), new, numbers, is_first=first)
             found += [piece] if gaps else []
             told(self.rows_of(piece))
-        self._kept = list(self._columns(facts))
+        self._kept = list(self._columns(facts, running))
         self._settle()
         yield from found
 
-    def _columns(self, facts: dict[int, Facts]) -> Iterator[tuple[int, Column, Facts]]:
-        """Yields the place of each column, what it is, and the facts that make it that."""
-        import narwhals as nw
-        import polars as pl
-
-        kinds = {"number": pl.Float64, "truth": pl.Boolean, "text": pl.String}
+    def _columns(
+        self, facts: dict[int, Facts], running: dict[int, Progression | None]
+    ) -> Iterator[tuple[int, Column, Kind]]:
+        """Yields the place of each column, what is known of it, and its kind."""
+        of_all = list(facts.values())
+        kinds = kinds_of(of_all, self.options.decimal)
         count = 0
-        for place, name in enumerate(self._header):
-            of_this = facts.get(place, Facts())
-            if not (name or of_this.present):
+        for place, (name, known, kind) in enumerate(zip(self._header, of_all, kinds, strict=True)):
+            if not (name or known.counts["present"]):
                 continue
             count += 1
-            series = pl.Series([None], dtype=kinds[of_this.kind])
-            column = Column(
+            column = text_column(
                 name or f"column_{count}",
-                nw.from_native(series, series_only=True),
-                self._place_of(of_this.stray),
+                known,
+                kind,
+                subject=self.subject,
+                decimal=self.options.decimal,
+                name_row=self._name_of_row,
+                is_first=not name and count == 1,
             )
-            yield place, column, of_this
+            yield place, replace(column, progression=running.get(place)), kind
 
-    def _place_of(self, stray: tuple[int, str] | None) -> tuple[str, str] | None:
-        """Returns a stray with its line instead of its row."""
-        if stray is None:
-            return None
-        piece, row = divmod(stray[0] - 1, self.size)
+    def _name_of_row(self, row: int) -> str:
+        """Returns "line 4" for a row that is counted from 1."""
+        piece, row = divmod(row - 1, self.size)
         lines = lines_of_rows(
             self._text(piece), self.rows_of(piece), lines_before=self._lines_before(piece)
         )
-        return name_of_row(row + 1, lines), stray[1]
+        return name_of_row(row + 1, lines)
 
     def _head(self) -> Raw:
         return collect([column for _, column, _ in self._kept], self.source, self.subject)
 
     def _raw(self, place: int) -> Raw:
-        import narwhals as nw
         import polars as pl
 
         wanted = {*self.columns, *self.context}
@@ -175,11 +192,11 @@ class TextPieces(Pieces):
             columns=[at for at, _, _ in kept],
         )
         series = [
-            of_kind(cleaned(one), facts.kind)
-            for one, (_, _, facts) in zip(frame.get_columns(), kept, strict=True)
+            of_kind(cleaned(one, self.options), kind)
+            for one, (_, _, kind) in zip(frame.get_columns(), kept, strict=True)
         ]
         columns = [
-            Column(column.name, nw.from_native(one, series_only=True))
+            Column(column.name, in_narwhals(one))
             for one, (_, column, _) in zip(series, kept, strict=True)
         ]
         lines = lines_of_rows(text, frame.height, lines_before=self._lines_before(place))

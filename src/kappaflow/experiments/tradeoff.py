@@ -26,7 +26,7 @@ from kappaflow.training import (
     tested_condition,
 )
 
-OF_SOURCE = ("columns", "exclude", "context", "where", "repair")
+OF_SOURCE = ("columns", "exclude", "context", "where", "repair", "decimal", "missing")
 NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"
 
 

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,12 +13,15 @@ from kappaflow.data import (
     MappedTable,
     Table,
     TableOnDisk,
+    examine,
     load_table,
     split,
 )
 from kappaflow.data.domains import domains_of, within
 from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.prepare import noisy, prepare_table
+from kappaflow.data.problem import listed
+from kappaflow.data.raw import ReadOptions
 from kappaflow.data.repair import Repair
 from kappaflow.data.repeats import (
     Duplicates,
@@ -31,6 +35,7 @@ from kappaflow.errors import ArgumentError, DataError
 from kappaflow.training.on_disk import divided, divided_for, looked_at, rows_while
 
 FRACTIONS = (0.8, 0.1, 0.1)
+NO_MISSING = "none"
 FEW_ROWS = 50  # rows to train on, below which no verdict is green
 
 
@@ -50,6 +55,8 @@ class Source:
             rounded.
         jitter: Columns that are given Gaussian noise of 1e-3 of their standard deviation.
         bounds: Domains of columns, such as "mass=positive" and "p=0,1".
+        decimal: The decimal sign of a text file; None to recognise it.
+        missing: Values that mean a missing one, such as "-999"; "none" where each number is one.
         split_seed: Decides which rows train (80 %), validate (10 %) and test (10 %).
         on_disk: True to leave the rows to train on in a file; 100,000 rows at most are then held
             out to validate, and as many to test.
@@ -69,6 +76,12 @@ class Source:
     bounds: list[str] | None = None
     on_disk: bool | None = None
     duplicates: Duplicates = "keep"
+    decimal: Literal[".", ","] | None = None
+    missing: list[str] = field(default_factory=list)
+
+    def reading(self) -> ReadOptions:
+        """Returns how the values are read."""
+        return ReadOptions(self.decimal, tuple(self.missing))
 
 
 @dataclass(frozen=True)
@@ -132,11 +145,14 @@ def tables_of(source: Source) -> Tables:
         exclude=source.exclude,
         context=source.context,
         where=source.where or None,
+        **asdict(source.reading()),
     )
     against, notes = _against(source, whole)
     if against is not None:
         whole = whole.select(~np.isin(whole.rows, against.rows))
     _refuse_few_different(whole)
+    if NO_MISSING not in source.missing:
+        _refuse_sentinels(whole)
     prepared = prepare_table(
         whole,
         bounds=source.bounds,
@@ -153,7 +169,7 @@ def tables_of(source: Source) -> Tables:
         refuse_gaps(against, source.data)
         against, _ = within(against, domains, repair=source.repair, rounded=tuple(prepared.widths))
         against = noisy(against, prepared.widths, domains)
-    warnings = _warnings(len(train))
+    warnings = train.warnings + _few_rows(len(train))
     return Tables(
         train,
         validation,
@@ -161,7 +177,7 @@ def tables_of(source: Source) -> Tables:
         against,
         loaded=len(whole),
         repeats=prepared.repeats.total,
-        notes=notes + prepared.notes + prepared.warnings + warnings,
+        notes=notes + prepared.notes + prepared.warnings + _few_rows(len(train)),
         domains=domains,
         widths=prepared.widths,
         warnings=warnings,
@@ -182,8 +198,18 @@ def _refuse_few_different(table: Table) -> None:
     )
 
 
-def _warnings(train_rows: int) -> tuple[str, ...]:
-    """Returns the notes that keep a verdict from being green."""
+def _refuse_sentinels(table: Table) -> None:
+    """Refuses numbers that most likely stand for missing values."""
+    problems = [one for one in examine(table) if one.code == "sentinel"]
+    if problems:
+        raise DataError(
+            f"{listed(problems)}, and --repair drop to leave out its rows; if it is a "
+            f"measurement, say --missing {NO_MISSING}."
+        )
+
+
+def _few_rows(train_rows: int) -> tuple[str, ...]:
+    """Returns a warning where there are too few rows to train on."""
     if train_rows >= FEW_ROWS:
         return ()
     return (
@@ -225,7 +251,14 @@ def _asked(source: Source) -> Asked:
                 "file of the rows to train on first."
             )
     columns = None if source.columns is None else tuple(source.columns)
-    table = TableOnDisk(source.data, columns, tuple(source.exclude), tuple(source.context))
+    table = TableOnDisk(
+        source.data,
+        columns,
+        tuple(source.exclude),
+        tuple(source.context),
+        decimal=source.decimal,
+        missing=tuple(source.missing),
+    )
     dtype = str(torch.get_default_dtype()).removeprefix("torch.")  # of all recipes
     return Asked(table, FRACTIONS, source.split_seed, dtype, source.duplicates)
 
@@ -233,7 +266,10 @@ def _asked(source: Source) -> Asked:
 def _divided(source: Source, found: Divided) -> Tables:
     """Returns the rows of a table on disk as those of a run, if a density can be fitted."""
     sample, notes, warned = looked_at(found, source.duplicates)
-    domains, warnings = domains_of(source.bounds, sample), _warnings(len(found.train))
+    if NO_MISSING not in source.missing:
+        _refuse_sentinels(sample)
+    domains = domains_of(source.bounds, sample)
+    few = _few_rows(len(found.train))
     for part in (sample, *found.held_out):
         within(part, domains, offered=())
     return Tables(
@@ -242,10 +278,10 @@ def _divided(source: Source, found: Divided) -> Tables:
         against=None,
         loaded=found.rows,
         repeats=found.repeats,
-        notes=notes + warned + warnings,
+        notes=notes + warned + few,
         domains=domains,
         in_file=found.train,
-        warnings=warnings,
+        warnings=sample.warnings + few,
     )
 
 
@@ -258,6 +294,7 @@ def _against(source: Source, whole: Table) -> tuple[Table | None, tuple[str, ...
         columns=list(whole.columns),
         context=source.context,
         where=source.against,
+        **asdict(source.reading()),
     )
     both = int(np.isin(whole.rows, against.rows).sum())
     said = (f"{both} rows that meet {source.against!r} are compared with, and not trained on",)

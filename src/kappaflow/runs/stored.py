@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from kappaflow.data.raw import ReadOptions
 from kappaflow.errors import FileError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.runs.image_job import ImageParts, ImageSource, image_parts
@@ -35,6 +36,10 @@ class RunConfig(BaseModel):
         if isinstance(source, dict) and "duplicates" not in source:
             return source | {"duplicates": "keep" if source.get("on_disk") else "drop"}
         return source
+
+    def reading(self) -> ReadOptions:
+        """Returns how the data of the run was read, for other data of its kind."""
+        return ReadOptions() if self.source is None else self.source.reading()
 
 
 class ImageRunConfig(BaseModel):

@@ -1,5 +1,6 @@
 """What a finished run is used for: to sample, to score rows, to be examined again."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from kappaflow.data import Table, load_table
 from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.prepare import noisy
 from kappaflow.data.problem import describe_values
+from kappaflow.data.raw import ReadOptions
 from kappaflow.diagnosis import Diagnosis, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
@@ -77,7 +79,7 @@ class Draws:
                 f"name data with {', '.join(names)}" if names else "be left out: there is none"
             )
             raise ArgumentError(f"'context' should {wanted}.")
-        table = None if context is None else finite_table(context, names, [])
+        table = None if context is None else finite_table(context, names, [], self.run.reading())
         self._given = None if table is None else table.values
         self._temperature = temperature
         self.contexts = 1 if table is None else len(table)
@@ -116,8 +118,8 @@ def score_run(folder: Path, data: str) -> Columns:
     Returns:
         Two columns, a row for each row of the data.
     """
-    scores = Scores(folder)
-    return scores.of(finite_table(data, scores.run.columns, scores.run.context_columns))
+    scores, run = Scores(folder), read_run(folder)
+    return scores.of(finite_table(data, run.columns, run.context_columns, run.reading()))
 
 
 class Scores:
@@ -190,7 +192,7 @@ def examine_run(
     flow = load(folder)
     if data is not None:
         run = read_run(folder)
-        table = finite_table(data, run.columns, run.context_columns)
+        table = finite_table(data, run.columns, run.context_columns, run.reading())
         table = noisy(table, run.widths, domains_in(flow, table))
         return _examined_at(flow, table, progress), f"rows of {data}"
     try:
@@ -215,9 +217,9 @@ def _examined_at(flow: Flow, table: Table, progress: Progress) -> Diagnosis:
     )
 
 
-def finite_table(data: str, columns: list[str], context: list[str]) -> Table:
+def finite_table(data: str, columns: list[str], context: list[str], options: ReadOptions) -> Table:
     """Returns the named columns of some data, all finite."""
-    table = load_table(data, columns=columns, context=context)
+    table = load_table(data, columns=columns, context=context, **asdict(options))
     refuse_gaps(table, data)
     return table
 

@@ -45,9 +45,12 @@ def write_scores(folder: Path, data: str, out: str) -> Written:
     check_writable(out)
     scores = Scores(folder)
     run, multiple = scores.run, rows_at_once(scores.flow)
-    pieces = open_pieces(data, run.columns, run.context_columns, multiple=multiple)
+    options = run.reading()
+    pieces = open_pieces(
+        data, run.columns, run.context_columns, multiple=multiple, options=options
+    )
     if pieces is None:
-        table = finite_table(data, run.columns, run.context_columns)
+        table = finite_table(data, run.columns, run.context_columns, options)
         return _written_whole(scores.of(table), out)
     generator = None if scores.flow.augment is None else scoring_generator()
     before = as_of(pieces.path)

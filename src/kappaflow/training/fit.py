@@ -183,14 +183,16 @@ def split_rows(
     Returns:
         The rows.
     """
+    read = table.notes
     prepared = prepare_table(table, domains=domains, repair=repair, duplicates=duplicates)
     table, notes = prepared.table, prepared.notes + prepared.warnings
-    for note in prepared.warnings if is_first() else ():
+    said = (*read, *prepared.warnings)
+    for note in said if is_first() else ():
         warnings.warn(note, DataWarning, stacklevel=stacklevel)
     if validation is None:
         train, held_out = split(table, fractions=(0.9, 0.1), seed=settings.seed)
     else:
-        given = held_out_like(as_table(validation), table)
+        given = held_out_like(as_table(validation, every=True), table)
         train, held_out = table, noisy(given, prepared.widths, domains)
     if duplicates == "weigh":
         train, _ = weigh_duplicate_rows(train)

@@ -83,4 +83,4 @@ def _held_out(found: Divided, validation: Any) -> Table:  # noqa: ANN401
     """Returns the rows to stop by, those that were given or those that were held out."""
     if validation is None:
         return found.held_out[0]
-    return held_out_like(as_table(validation), found.train.sample)
+    return held_out_like(as_table(validation, every=True), found.train.sample)

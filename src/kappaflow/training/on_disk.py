@@ -131,11 +131,12 @@ def looked_at(found: Divided, duplicates: Duplicates) -> tuple[Table, Notes, Not
     if few:
         named = f"{len(sample):,} random rows of {sample.source}"
         sample = replace(sample, source=named)
-    _, said = prepare(sample, offered=())
+    sample, said = prepare(replace(sample, notes=()), offered=())
     if few:
         said = tuple(f"{sample.source}: {one}" for one in said)
     counts = [f"{len(part):,}" for part in found.held_out]
     notes = (
+        *found.train.sample.notes,
         f"read from disk: columns were examined on {len(sample):,} random rows of "
         f"{len(found.train):,}",
     )

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from kappaflow.data import Table, examine, load_table
 from kappaflow.data.domains import within
+from kappaflow.data.load import load_every_column
 from kappaflow.data.problem import describe_rows
+from kappaflow.data.raw import quoted
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
@@ -70,12 +72,13 @@ class AnyRows(Protocol):
         ...
 
 
-def as_table(data: Any) -> Table:  # noqa: ANN401
+def as_table(data: Any, *, every: bool = False) -> Table:  # noqa: ANN401
     """Returns data of any accepted kind as a table.
 
     Args:
         data: A table, tensor, array, data frame, path or shipped name; with a context, a pair (x,
             context).
+        every: Leave out no column of numbers or booleans, as for a pair.
 
     Returns:
         The table.
@@ -86,12 +89,12 @@ def as_table(data: Any) -> Table:  # noqa: ANN401
     if isinstance(data, Table):
         return data
     if not isinstance(data, tuple):
-        return load_table(data)
+        return load_every_column(data) if every else load_table(data)
     if len(data) != 2:
         raise ArgumentError(
             f"'data' should be x or a pair (x, context), got a tuple of {len(data)}."
         )
-    table, context = load_table(data[0]), load_table(data[1])
+    table, context = load_every_column(data[0]), load_every_column(data[1])
     if len(table) != len(context):
         raise ArgumentError(
             f"'context' should have as many rows as 'x', {len(table)}, got {len(context)}."
@@ -126,9 +129,11 @@ def rows_of(table: Table, flow: Flow) -> Rows:
     """Returns a table as rows for a flow, or says how their widths differ."""
     wanted = flow.event_shape
     if wanted != (len(table.columns),):
+        left = f"; left out: {quoted(table.left_out)}" if table.left_out else ""
         raise ArgumentError(
             f"'data' should have {' x '.join(map(str, wanted))} columns, as the flow has "
-            f"features; {table.source} has {len(table.columns)}: {', '.join(table.columns[:12])}."
+            f"features; {table.source} has {len(table.columns)}: "
+            f"{', '.join(table.columns[:12])}{left}."
         )
     if len(table.context_columns) != flow.context_features:
         raise ArgumentError(

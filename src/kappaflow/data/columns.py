@@ -1,0 +1,213 @@
+"""Which columns of a source are modelled, and a sentence for each one that is left out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kappaflow.data.raw import Column, Raw, quoted, shortened
+from kappaflow.data.where import Condition, find_column
+from kappaflow.errors import ArgumentError, DataError
+
+ROW_NUMBERS = ("it is the index", "it counts the rows")
+SHOWN_EACH = 20  # columns that are left out for one reason, a sentence each; more share one
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The columns of a source by their role.
+
+    Attributes:
+        modelled: The columns to model.
+        context: The columns that the density is conditioned on.
+        notes: What there is to know about the columns, one sentence each.
+        warnings: The notes that keep the verdict on a fit from being green.
+    """
+
+    modelled: list[Column]
+    context: list[Column]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def choose_columns(
+    raw: Raw,
+    columns: Sequence[str] | None,
+    exclude: tuple[str, ...],
+    context: tuple[str, ...],
+    conditions: Sequence[Condition],
+    *,
+    every: bool = False,
+) -> Choice:
+    """Returns the columns to model and to condition on.
+
+    Without `columns` these are all columns of numbers, but for booleans, the index of a data frame
+    and a number that counts the rows.
+
+    Args:
+        raw: The source.
+        columns: The columns to model, in that order; None to choose them.
+        exclude: Columns to leave out.
+        context: Columns to condition on.
+        conditions: Conditions that choose rows.
+        every: Leave out no column of numbers or booleans.
+
+    Returns:
+        The choice.
+
+    Raises:
+        ArgumentError: A name does not fit the source, or has two roles.
+        DataError: No column can be modelled, or one cannot be read.
+    """
+    behind = [_given(raw, name, "context") for name in context]
+    excluded = {find_column(raw, name, "exclude").name for name in exclude}
+    for condition in conditions:
+        find_column(raw, condition.column, "where")
+    named = None if columns is None else [_given(raw, name, "columns") for name in columns]
+    _refuse_clashes([one.name for one in named or []], excluded, [one.name for one in behind])
+    if named is not None:
+        if not named:
+            raise ArgumentError(
+                "'columns' names no column: name one at least, or give None for all."
+            )
+        return Choice(named, behind, _read_notes(raw, [*named, *behind]), ())
+    fixed = {condition.column for condition in conditions if condition.is_equality}
+    idle = excluded | {one.name for one in behind} | fixed
+    left = [column for name, column in raw.columns.items() if name not in idle]
+    filtered = {condition.column for condition in conditions}
+    for column in left:
+        if column.name not in filtered:
+            _refuse_unusable(column)
+    reasons = {column.name: _reason(raw, column, every=every) for column in left}
+    modelled = [column for column in left if reasons[column.name] is None]
+    gone = {name: reason for name, reason in reasons.items() if reason is not None}
+    if not modelled:
+        raise DataError(_no_column(raw, gone))
+    possible = sum(not (reason or "").startswith(ROW_NUMBERS) for reason in reasons.values())
+    warnings = _few_columns(len(modelled), possible)
+    notes = (
+        *_read_notes(raw, [*modelled, *behind]),
+        *_sentences(gone),
+        *_as_asked(excluded, "exclude"),
+        *_as_asked(fixed - excluded, "where"),
+        *warnings,
+    )
+    return Choice(modelled, behind, notes, warnings)
+
+
+def _given(raw: Raw, name: str, argument: str) -> Column:
+    """Returns a column that was named, or says why it cannot serve as numbers."""
+    column = find_column(raw, name, argument)
+    _refuse_unusable(column)
+    if not column.is_number:
+        raise ArgumentError(
+            f"'{argument}' names column '{name}', which holds "
+            f"{_what(raw, column).partition(',')[0]}: only numbers "
+            f"can be used there (rows can be chosen by text, as in where='{name}=...')."
+        )
+    return column
+
+
+def _refuse_unusable(column: Column) -> None:
+    if column.problem is not None:
+        raise DataError(f"{column.problem}.")
+
+
+def _refuse_clashes(named: list[str], excluded: set[str], context: list[str]) -> None:
+    """Raises ArgumentError where a column is named in two roles, or twice in one."""
+    for argument, names in (("columns", named), ("context", context)):
+        twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+        if twice:
+            raise ArgumentError(f"'{argument}' names {quoted(twice)} twice: name it once.")
+    pairs = (("columns", "context", set(named) & set(context)),)
+    pairs += (("columns", "exclude", set(named) & excluded),)
+    pairs += (("context", "exclude", set(context) & excluded),)
+    for one, other, both in pairs:
+        if both:
+            raise ArgumentError(
+                f"'{one}' and '{other}' both name {quoted(sorted(both))}: a column has one role."
+            )
+
+
+def _reason(raw: Raw, column: Column, *, every: bool) -> str | None:
+    """Returns why a column is left out, None if it is modelled."""
+    if not column.is_number:
+        return f"it holds {_what(raw, column)}; 'where' (--where) can choose rows by it"
+    if every or column.origin == "array":
+        return None
+    if column.is_truth:
+        return (
+            "it holds true and false, on which a density can grow without bound; name it in "
+            "'columns' (--columns) to model it as 1 and 0, or in 'context' (--context)"
+        )
+    if column.is_index:
+        return f"{ROW_NUMBERS[0]} of the rows; name it in 'columns' (--columns) to model it"
+    running = column.running()
+    if running is not None:
+        return (
+            f"{ROW_NUMBERS[1]}, from {running.first:.10g} to {running.last:.10g}; name it in "
+            "'columns' (--columns) to model it"
+        )
+    return None
+
+
+def _what(raw: Raw, column: Column) -> str:
+    """Returns what a column holds that holds no numbers, with the first value."""
+    if column.what is not None:
+        return column.what
+    kind = "dates or times" if column.series.dtype.is_temporal() else "text"
+    present = (~column.series.is_null()).to_numpy()
+    if not present.any():
+        return kind
+    row, count = int(present.argmax()), int(present.sum())
+    place = f"row {row + 1}" if raw.lines is None else f"line {raw.lines[row]}"
+    counted = f" ({count:,} values)" if count > 1 else ""
+    return f"{kind}, such as {shortened(str(column.series[row]))!r} at {place}{counted}"
+
+
+def _no_column(raw: Raw, gone: dict[str, str]) -> str:
+    reasons = "; ".join(f"'{name}': {reason}" for name, reason in list(gone.items())[:3])
+    return (
+        f"{raw.subject} has no numeric column to model: its columns are "
+        f"{quoted(tuple(raw.columns))}, and text, context and excluded columns do not count"
+        f"{' (' if reasons else ''}{reasons}{')' if reasons else ''}."
+    )
+
+
+def _read_notes(raw: Raw, used: list[Column]) -> tuple[str, ...]:
+    """Returns how the values of columns were read, where that is not plain."""
+    return tuple(note for column in used for note in raw.columns[column.name].notes)
+
+
+def _sentences(gone: dict[str, str]) -> tuple[str, ...]:
+    """Returns a sentence for each column that is left out; one for many of one sort."""
+    sorts: dict[str, list[str]] = {}
+    for name, reason in gone.items():
+        sorts.setdefault(reason.partition(",")[0], []).append(name)
+    notes = []
+    for sort, names in sorts.items():
+        if len(names) <= SHOWN_EACH:
+            notes += [f"column '{name}' is left out: {gone[name]}" for name in names]
+        else:
+            they = sort.replace("it holds", "they hold").replace("it counts", "they count")
+            notes.append(f"columns {quoted(names, len(names))} are left out: {they}")
+    return tuple(notes)
+
+
+def _as_asked(names: set[str], argument: str) -> tuple[str, ...]:
+    """Returns a sentence about columns that an argument leaves out."""
+    if not names:
+        return ()
+    subject = "columns" if len(names) > 1 else "column"
+    verb = "are" if len(names) > 1 else "is"
+    listed = quoted(sorted(names), len(names))
+    return (f"{subject} {listed} {verb} left out, as '{argument}' (--{argument}) asks",)
+
+
+def _few_columns(modelled: int, possible: int) -> tuple[str, ...]:
+    """Returns a warning where most columns are left out that nobody has asked to leave out."""
+    if 2 * modelled >= possible:
+        return ()
+    return (
+        f"only {modelled} of {possible} columns {'is' if modelled == 1 else 'are'} modelled: name "
+        "the columns to model in 'columns' (--columns), or leave out the others with 'exclude' "
+        "(--exclude), if that is right",
+    )
