@@ -17,7 +17,7 @@ from kappaflow.report import About, write_report
 from kappaflow.runs.evaluate import evaluate
 from kappaflow.runs.job import Source, Tables, tables_for
 from kappaflow.runs.judged import judged
-from kappaflow.runs.model_search import ModelSearch, chosen_before, search_model
+from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import COUPLINGS, Model, build_flow, is_one_feature, with_bounds
 from kappaflow.runs.stored import Result, read_finished
 from kappaflow.storage import write_bytes
@@ -84,17 +84,16 @@ def fit_run(
     choice, start, about = None, None, {"source": asdict(source)}
     with locked(folder), tables_for(source, folder, device, progress) as tables:
         if isinstance(model, ModelSearch):
-            choice = of_first(lambda: chosen_before(folder))
-            if choice is None:
-                choice, start = search_model(
-                    _raced(tables),
-                    tables.validation,
-                    model,
-                    checked,
-                    domains=tables.domains,
-                    device=device,
-                    progress=progress,
-                )
+            choice, start = search_model(
+                _raced(tables),
+                tables.validation,
+                model,
+                checked,
+                folder=folder,
+                domains=tables.domains,
+                device=device,
+                progress=progress,
+            )
             model, about["model_search"] = choice.model, choice.model_dump(mode="json")
             tables = replace(tables, notes=(*tables.notes, str(choice)))
         tables = _with_note(model, tables, checked.condition_budget)

@@ -39,7 +39,7 @@ from kappaflow.training import (
 )
 from kappaflow.training.agreement import of_first
 from kappaflow.training.checkpoint import FILE as CHECKPOINT
-from kappaflow.training.engine import engine
+from kappaflow.training.engine import engine, meet
 from kappaflow.training.fit import is_image_data, split_rows
 from kappaflow.training.loop import Training
 from kappaflow.training.progress import steps_shown
@@ -147,6 +147,7 @@ class Choice(BaseModel):
 
 
 Candidate = tuple[str, dict[str, Any]]
+Searched = tuple["Choice", State | None]  # and where the training of the winner starts
 
 
 def candidates(
@@ -307,18 +308,16 @@ def fit_auto(
     rows = split_rows(
         table, validation, domains, checked, repair=repair, duplicates=duplicates, stacklevel=3
     )
-    choice, start = None if out is None else of_first(lambda: chosen_before(Path(out))), None
-    if choice is None:
-        search = ModelSearch(seconds=search_time)
-        choice, start = search_model(
-            rows.train,
-            rows.validation,
-            search,
-            checked,
-            domains=domains,
-            device=device,
-            progress=progress,
-        )
+    choice, start = search_model(
+        rows.train,
+        rows.validation,
+        ModelSearch(seconds=search_time),
+        checked,
+        folder=None if out is None else Path(out),
+        domains=domains,
+        device=device,
+        progress=progress,
+    )
     result = fit_tables(
         build_flow(with_bounds(choice.model, domains, rows.train), rows.train, checked.seed),
         rows.train,
@@ -340,10 +339,11 @@ def search_model(
     search: ModelSearch,
     settings: Settings,
     *,
+    folder: Path | None = None,
     domains: Domains | None = None,
     device: str | torch.device | None = None,
     progress: bool | None = None,
-) -> tuple[Choice, State | None]:
+) -> Searched:
     """Chooses a model for a table by short trainings.
 
     Under torchrun the first process searches, and all get the same answer.
@@ -353,6 +353,7 @@ def search_model(
         validation: Rows to compare by.
         search: What all models have in common, and the time budget.
         settings: Of the training that follows. Its limits bind the search too.
+        folder: A run folder: the choice of an interrupted run is taken from it.
         domains: By column, of those that have one.
         device: Where to train.
         progress: Show what is being trained; on a terminal only if left out.
@@ -364,12 +365,15 @@ def search_model(
     Raises:
         NumericalError: None of the models could be trained.
     """
+    meet(device)
 
-    def searched() -> tuple[Choice, State | None]:
-        with alone():
-            with steps_shown("model search", ROUNDS, visible=progress) as show:
-                race = _Race(train, validation.select(slice(0, HELD_OUT)), domains or {}, settings)
-                return race.run(search, device, show)
+    def searched() -> Searched:
+        stored = None if folder is None else chosen_before(folder)
+        if stored is not None:
+            return stored, None
+        with alone(), steps_shown("model search", ROUNDS, visible=progress) as show:
+            race = _Race(train, validation.select(slice(0, HELD_OUT)), domains or {}, settings)
+            return race.run(search, device, show)
 
     return of_first(searched)
 
