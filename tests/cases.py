@@ -464,7 +464,6 @@ BIJECTIONS = {
     "Standardize, images": Case(lambda: kf.Standardize(2), (2, 3, 1)),
     "Standardize, fresh": Case(lambda: kf.Standardize(2), (2,)),
     "Standardize, fitted": Case(lambda: fitted(3), (3,)),
-    "Gaussianize, fresh": Case(lambda: kf.Gaussianize(3), (3,)),
     "Gaussianize, fitted": Case(lambda: gaussianized(3), (3,)),
     "Gaussianize, padding": Case(lambda: gaussianized(3, padding=1), (3,)),
     "Whiten": Case(lambda: kf.Whiten(4), (4,)),
