@@ -53,7 +53,7 @@ def test_a_run_keeps_its_bounds(run, bounded, tmp_path, model):
     outside = tmp_path / "outside.csv"
     pl.read_csv(bounded).head(3).with_columns(mass=pl.Series([1.0, -1.0, 0.0])).write_csv(outside)
     scored = run("score", folder, outside)
-    values = [float(line.split(",")[0]) for line in scored.out.splitlines()[1:]]
+    values = [float(line.split(",")[1]) for line in scored.out.splitlines()[1:]]
     assert np.isneginf(values).tolist() == [False, True, True]
     assert "2 of 3 rows have a log_prob of -inf" in scored.err
     assert run("doctor", folder).status == 0

@@ -89,7 +89,7 @@ def test_scores_are_the_log_prob_of_each_row_and_its_percentile(run, table, fini
     scores = pl.read_parquet(out)
     x = torch.from_numpy(kf.load_table(table).values).float()
     expected = kf.load(finished).log_prob(x).detach().double().numpy()
-    assert scores.columns == ["log_prob", "percentile"]
+    assert scores.columns == ["row", "log_prob", "percentile"]
     assert np.allclose(scores["log_prob"], expected, atol=1e-5)
     order = np.argsort(expected)
     percentile = scores["percentile"].to_numpy()[order]
@@ -102,7 +102,7 @@ def test_the_median_training_row_has_percentile_fifty(run, finished, tmp_path, t
     quantiles = np.array(result["train_log_prob_quantiles"])
     assert len(quantiles) == 1001 and (np.diff(quantiles) >= 0).all()
     scores = run("score", finished, table)
-    rows = [tuple(map(float, line.split(","))) for line in scores.out.splitlines()[1:]]
+    rows = [tuple(map(float, line.split(",")[1:])) for line in scores.out.splitlines()[1:]]
     near = min(rows, key=lambda row: abs(row[0] - quantiles[500]))
     assert abs(near[1] - 50) < 2
 
@@ -121,7 +121,7 @@ def test_standard_input_and_output_work_as_a_dash(finished):
         check=True,
         env=environment,
     )
-    assert scored.stdout.decode().splitlines()[0] == "log_prob,percentile"
+    assert scored.stdout.decode().splitlines()[0] == "row,log_prob,percentile"
     assert len(scored.stdout.decode().splitlines()) == 6
 
 

@@ -95,7 +95,7 @@ def test_without_a_density_no_number_passes_for_a_likelihood(run, table, padded,
     assert "for comparison: a Gaussian" not in page and "Held-out NLL" not in page
     assert "KF501" not in page
     scored = run("score", folder, table)
-    assert scored.out.splitlines()[0] == "joint_log_prob,percentile" and JOINT in scored.err
+    assert scored.out.splitlines()[0] == "row,joint_log_prob,percentile" and JOINT in scored.err
     out = tmp_path / "scores.parquet"
     assert run("score", folder, table, "--out", out).status == 0
     x = torch.from_numpy(kf.load_table(table).values).float()

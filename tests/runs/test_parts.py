@@ -1,6 +1,7 @@
 """Scores and samples in parts: the same as at once, and going on where they stopped."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -72,7 +73,10 @@ def content(path):
     """What a file holds: its bytes, or where these depend on the layout its columns."""
     if path.suffix in {".parquet", ".arrow"}:
         frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ipc(path)
-        return [(s.name, s.dtype, s.to_numpy().tobytes()) for s in frame.get_columns()]
+        return [
+            (s.name, s.dtype, s.to_list() if s.dtype == pl.String else s.to_numpy().tobytes())
+            for s in frame.get_columns()
+        ]
     return path.read_bytes()
 
 
@@ -92,7 +96,7 @@ def test_scores_in_parts_are_those_at_once(run, small, tmp_path, data, suffix):
     write_scores(run, str(tmp_path / data), str(once))
     small()
     found = write_scores(run, str(tmp_path / data), str(parted))
-    assert (found.rows, found.columns) == (ROWS, ("log_prob", "percentile"))
+    assert (found.rows, found.columns) == (ROWS, ("row", "log_prob", "percentile"))
     assert content(parted) == content(once)
     expected = score_run(run, str(tmp_path / data))["log_prob"]
     assert len(expected) == ROWS
@@ -121,7 +125,7 @@ def test_scores_given_a_context_are_those_at_once(conditional, small, tmp_path):
     expected = score_run(conditional, str(tmp_path / "t.csv"))["log_prob"]
     small()
     write_scores(conditional, str(tmp_path / "t.csv"), str(tmp_path / "out.npy"))
-    assert np.load(tmp_path / "out.npy")[:, 0].tobytes() == expected.tobytes()
+    assert np.load(tmp_path / "out.npy")[:, 1].tobytes() == expected.tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -215,24 +219,93 @@ def test_standard_output_gets_each_part_as_it_is_made(run, small, tmp_path, caps
     assert not list(Path().glob(".-*")) and not list(tmp_path.glob(".*"))
 
 
-@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
-@pytest.mark.parametrize("data", ["t.parquet", "t.arrow", "t.csv"])
-def test_a_value_that_is_missing_is_named_before_anything_is_scored(
-    run, small, tmp_path, monkeypatch, data, value
-):
-    """By its row in the whole file, in the words of a file that is read at once."""
+def with_gaps():
+    """The table with five values that cannot be scored, and whole numbers that name the rows."""
     frame = table()
     b = frame["b"].to_list()
-    b[150], b[201] = value, None
-    written(tmp_path, frame.with_columns(pl.Series("b", b)))
-    with pytest.raises(DataError) as at_once:
-        score_run(run, str(tmp_path / data))
+    b[3], b[100], b[150], b[201], b[202] = 1e39, -math.inf, None, math.nan, None
+    names = [f"0{i:03}" for i in range(ROWS)]
+    return frame.with_columns(pl.Series("b", b), pl.Series("event", names))
+
+
+GAPS = [4, 101, 151, 202, 203]  # rows, counted from 1
+
+
+@pytest.mark.parametrize("data", ["t.parquet", "t.arrow", "t.csv"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow"])
+def test_rows_that_cannot_be_scored_have_an_empty_value(run, small, tmp_path, data, suffix):
+    """And are counted; the others score as without them, at once and in chunks."""
+    written(tmp_path, with_gaps())
+    once, parted = tmp_path / f"once{suffix}", tmp_path / f"parted{suffix}"
+    found = write_scores(run, str(tmp_path / data), str(once), identifier="event")
+    assert (found.rows, found.empty, found.first_empty) == (ROWS, 5, 4)
     small()
-    monkeypatch.setattr(use.Scores, "of", None)
-    with pytest.raises(DataError, match="(row 151|line 152) has (nan|inf)") as in_parts:
-        write_scores(run, str(tmp_path / data), str(tmp_path / "out.csv"))
-    assert str(in_parts.value) == str(at_once.value)
-    assert not list(tmp_path.glob(".*"))
+    again = write_scores(run, str(tmp_path / data), str(parted), identifier="event")
+    assert again == found and content(parted) == content(once)
+    scores = read_scores(once)
+    assert scores.columns == ["row", "event", "log_prob", "percentile"]
+    assert scores["row"].to_list() == list(range(1, ROWS + 1))
+    assert scores["event"].to_list() == [f"0{i:03}" for i in range(ROWS)]
+    for name in ("log_prob", "percentile"):
+        assert scores.filter(pl.col(name).is_null())["row"].to_list() == GAPS
+    written(tmp_path, table())
+    whole = score_run(run, str(tmp_path / data))["log_prob"]
+    kept = scores["log_prob"].is_not_null().to_numpy()
+    assert np.allclose(scores["log_prob"].drop_nulls(), whole[kept], rtol=1e-6)
+
+
+def read_scores(path):
+    """A file of scores, identifiers as text."""
+    if path.suffix == ".csv":
+        return pl.read_csv(path, schema_overrides={"event": pl.String})
+    return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ipc(path)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+def test_rows_that_cannot_be_scored_can_be_left_out(run, small, tmp_path, suffix):
+    """With repair="drop"; files of arrays have NaN otherwise."""
+    written(tmp_path, with_gaps())
+    data, once, parted = (str(tmp_path / name) for name in ("t.csv", "o" + suffix, "p" + suffix))
+    for options, rows in (({}, ROWS), ({"repair": "drop"}, ROWS - 5)):
+        small(10**6)
+        found = write_scores(run, data, once, **options)
+        assert (found.rows, found.dropped) == (rows, ROWS - rows)
+        small()
+        assert write_scores(run, data, parted, **options) == found
+        assert Path(parted).read_bytes() == Path(once).read_bytes()
+    if suffix == ".npy":
+        assert np.isfinite(np.load(once)).all() and len(np.load(once)) == ROWS - 5
+
+
+def test_text_among_numbers_cannot_be_scored(run, small, tmp_path):
+    """A row of it is empty, in chunks too."""
+    lines = table().write_csv().splitlines()
+    fields = lines[60].split(",")
+    lines[60] = ",".join([fields[0], "broken", *fields[2:]])
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    for _ in range(2):
+        found = write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
+        assert (found.empty, found.first_empty) == (1, 60)
+        small()
+
+
+def test_identifiers_go_to_files_that_hold_text(run, tmp_path):
+    """And name a column of the data."""
+    written(tmp_path, with_gaps())
+    with pytest.raises(ArgumentError, match="'out' should be a csv, parquet or arrow file"):
+        write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "o.npy"), identifier="event")
+    with pytest.raises(ArgumentError, match="'id' names column 'evnt'.*did you mean 'event'"):
+        write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "o.csv"), identifier="evnt")
+
+
+def test_another_identifier_is_another_call(run, small, tmp_path, monkeypatch):
+    """The chunks that are there are not mixed with others."""
+    small()
+    data, out = begun(run, tmp_path, monkeypatch)
+    with pytest.raises(ArgumentError, match="in: id; remove"):
+        write_scores(run, data, out, identifier="kind")
+    with pytest.raises(ArgumentError, match="in: repair; remove"):
+        write_scores(run, data, out, repair="drop")
 
 
 def begun(run, tmp_path, monkeypatch):

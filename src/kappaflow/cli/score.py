@@ -1,7 +1,7 @@
 """`kappaflow score`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -15,18 +15,25 @@ def score(
     /,
     *,
     out: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
+    id: str | None = None,
+    repair: Literal["drop"] | None = None,
 ) -> None:
     """Write the log-density of each row or image, and its percentile among those trained on.
 
+    row is the number of the row in the table, counted from 1. A row with a value that is missing,
+    text, or outside of the range of the flow's numbers has no score: its log_prob and percentile
+    are empty, and how many there are is printed on stderr.
+
     log_prob is in nats, in the units of the data; with padding that has no density there is only
     joint_log_prob, of a row and its padding, which is no likelihood. Outside of the bounds that a
-    column was given the density is 0, and log_prob -inf; how many rows lie there is said. A
-    percentile of 1 means that 99 % of the training rows lie where the density is higher. Of images
-    there are bits_per_dimension too, and the name of the file, or its number from 0.
+    column was given the density is 0, and log_prob -inf; how many rows lie there is printed on
+    stderr. A percentile of 1 means that 99 % of the training rows lie where the density is higher.
+    For images there is also bits_per_dimension, and instead of row the name of the file, or its
+    number from 0.
 
     A table larger than memory is read, scored and written in parts (parquet, arrow, npy, csv and
-    tsv files; not npz, gz or standard input). Stopped or killed, the same command goes on: until
-    all rows are scored the parts are in a hidden folder beside --out.
+    tsv files; not npz, gz or standard input). If the command is stopped or killed, run it again:
+    it resumes. Until all rows are scored the parts are in a hidden folder next to --out.
 
     Parameters
     ----------
@@ -37,15 +44,22 @@ def score(
         a run on images a folder of images or the name of a set.
     out
         A csv, parquet, arrow, npy or npz file; - is csv on standard output.
+    id
+        A column of the table to copy, such as the name of an event; not to npy or npz.
+    repair
+        drop: leave out the rows that cannot be scored, instead of writing them without a score.
     """
     from kappaflow.data import check_writable
     from kappaflow.runs import is_image_run, write_scores
 
     check_writable(out)
     if is_image_run(run):
+        if id is not None or repair is not None:
+            name = "id" if id is not None else "repair"
+            raise ArgumentError(f"'{name}' should be left out for images: it is for tables.")
         _score_images(run, data, out)
         return
-    written = write_scores(run, data, out)
+    written = write_scores(run, data, out, identifier=id, repair=repair)
     if "joint_log_prob" in written.columns:
         say(JOINT)
     if written.infinite:
@@ -53,6 +67,14 @@ def score(
             f"{written.infinite:,} of {written.rows:,} rows have a log_prob of -inf: outside of "
             "the bounds that columns were given the density is 0"
         )
+    if written.empty:
+        say(
+            f"{written.empty:,} of {written.rows:,} rows could not be scored and have an empty "
+            f"log_prob, the first is row {written.first_empty}: a value is missing, is text, or "
+            "is too large for the flow's numbers"
+        )
+    if written.dropped:
+        say(f"{written.dropped:,} rows could not be scored and were left out")
     if out != "-":
         say(f"the scores of {written.rows:,} rows are in {out}")
 

@@ -28,7 +28,7 @@ from kappaflow.data.text_numbers import (
     Spot,
     cleaned,
     facts_of,
-    kinds_of,
+    kinds_to_read,
     named_missing,
     of_kind,
 )
@@ -56,10 +56,13 @@ def read_delimited(
     header = header_of(text, separator, subject)
     frame = strings_of(text, separator, header, subject)
     lines = lines_of_rows(text, frame.height)
-    texts = [cleaned(series, options) for series in frame.get_columns()]
+    texts = [
+        series if name in options.texts else cleaned(series, options)
+        for name, series in zip(header, frame.get_columns(), strict=True)
+    ]
     facts = [facts_of(one)[0] for one in texts]
     columns = []
-    kinds = kinds_of(facts, options.decimal)
+    kinds = kinds_to_read(header, facts, options)
     for name, series, one, known, kind in zip(header, frame, texts, facts, kinds, strict=True):
         if name or known.counts["present"]:
             column = text_column(

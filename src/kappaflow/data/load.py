@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kappaflow.data.columns import choose_columns
 from kappaflow.data.files import read_file, read_standard_input
@@ -23,7 +24,7 @@ from kappaflow.data.raw import (
 from kappaflow.data.shipped import path_of, shipped_names
 from kappaflow.data.table import BoolArray, FloatArray, Table, whole_columns
 from kappaflow.data.toys import toy, toy_names
-from kappaflow.data.where import Condition, matches, parse_condition
+from kappaflow.data.where import Condition, find_column, matches, parse_condition
 from kappaflow.errors import DataError, FileError
 
 
@@ -84,6 +85,27 @@ def load_every_column(source: object) -> Table:
     return table_of(_read(source, AS_USUAL), every=True)
 
 
+def load_to_score(
+    source: object, columns: Sequence[str], context: Sequence[str], options: ReadOptions
+) -> Table:
+    """Returns named columns of a source, missing where one holds no number.
+
+    Args:
+        source: As for `load_table`.
+        columns: The columns to score, in that order.
+        context: The columns that the density is conditioned on.
+        options: How the values are read, and which columns are kept as text.
+
+    Returns:
+        The table, with the columns that are kept as text.
+
+    Raises:
+        ArgumentError: A column is not in the source, or a name has two roles.
+    """
+    raw = _read(source, options)
+    return table_of(raw, columns=columns, context=context, texts=options.texts)
+
+
 def table_of(
     raw: Raw,
     *,
@@ -92,10 +114,11 @@ def table_of(
     context: Iterable[str] = (),
     where: str | Iterable[str] | None = None,
     every: bool = False,
+    texts: Sequence[str] = (),
 ) -> Table:
     """Returns the table of a source that has been read, as `load_table` does.
 
-    `every` leaves out no column of numbers or booleans.
+    `every` leaves out no column of numbers or booleans; `texts` are columns to keep as text.
     """
     if raw.row_count == 0:
         raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
@@ -124,7 +147,13 @@ def table_of(
         integer_columns=whole_columns(values, names),
         notes=choice.notes,
         warnings=choice.warnings,
+        texts={name: _texts(raw, name, keep) for name in texts},
     )
+
+
+def _texts(raw: Raw, name: str, keep: BoolArray) -> NDArray[np.str_]:
+    found = find_column(raw, name, "id").texts()
+    return np.array(["" if text is None else text for text in found], dtype=np.str_)[keep]
 
 
 def as_names(given: str | Iterable[str]) -> tuple[str, ...]:

@@ -90,7 +90,9 @@ class Pieces(ABC):
         """Returns a piece, counted from 0."""
         with explained(self.path, self.subject):
             raw = without_missing(self._raw(place), self.options)
-            table = table_of(raw, columns=self.columns, context=self.context)
+            table = table_of(
+                raw, columns=self.columns, context=self.context, texts=self.options.texts
+            )
         return replace(table, rows=table.rows + place * self.size, notes=())
 
     def suspects(self, told: Told) -> Iterator[int]:
@@ -130,7 +132,11 @@ class Pieces(ABC):
     def _settle(self) -> None:
         """Settles which columns are modelled, or says what is wrong with those asked for."""
         head = table_of(
-            self._head(), columns=self.asked, exclude=self.exclude, context=self.context
+            self._head(),
+            columns=self.asked,
+            exclude=self.exclude,
+            context=self.context,
+            texts=self.options.texts,
         )
         self.columns, self.left_out = head.columns, head.left_out
         self.notes, self.warnings = head.notes, head.warnings
@@ -155,7 +161,7 @@ class FramePieces(Pieces):
         return (pl.scan_parquet if parquet else pl.scan_ipc)(self.path)
 
     def _raw(self, place: int) -> Raw:
-        wanted = self._scan.select([*self.columns, *self.context])
+        wanted = self._scan.select([*self.columns, *self.context, *self.options.texts])
         return self._collected(wanted.slice(place * self.size, self.size))
 
     def _head(self) -> Raw:
@@ -211,7 +217,7 @@ class ArrayPieces(Pieces):
         array = self._mapped()
         rows = slice(place * self.size, (place + 1) * self.size)
         names = [column.name for column in array_columns(array[:1], self.subject)]
-        places = [i for i, name in enumerate(names) if name in {*self.columns, *self.context}]
+        places = [i for i, name in enumerate(names) if name in self._wanted]
         if array.ndim == 1:
             return collect(array_columns(np.array(array[rows]), self.subject), *self._named)
         found = array_columns(np.array(array[rows, places]), self.subject)
@@ -220,6 +226,10 @@ class ArrayPieces(Pieces):
 
     def _head(self) -> Raw:
         return collect(array_columns(np.array(self._mapped()[:1]), self.subject), *self._named)
+
+    @property
+    def _wanted(self) -> set[str]:
+        return {*self.columns, *self.context, *self.options.texts}
 
     @property
     def _named(self) -> tuple[str, str]:

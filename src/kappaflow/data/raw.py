@@ -23,10 +23,15 @@ class ReadOptions:
     Attributes:
         decimal: The decimal sign of text files, "." or ","; None to recognise it.
         missing: Values that mean a missing value, as text: "-999", "n.a.".
+        texts: Columns whose values are kept as text, such as the names of rows.
+        lenient: Whether a text in a column of numbers of a text file is a missing value instead of
+            an error.
     """
 
     decimal: Literal[".", ","] | None = None
     missing: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    lenient: bool = False
 
     def __post_init__(self) -> None:
         """Checks the decimal sign."""

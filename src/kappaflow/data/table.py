@@ -1,8 +1,8 @@
 """The table a flow is fitted to: numbers, their names, and where each row came from."""
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ class Table:
             these are the rows that are equal.
         notes: What is to know about how the source was read, one sentence each.
         warnings: The sentences that keep the verdict on a fit to this table from being green.
+        texts: Columns of text that were asked for, by name, (rows,) each.
 
     Example:
         >>> import numpy as np
@@ -59,6 +60,7 @@ class Table:
     groups: IntArray | None = None
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    texts: Mapping[str, NDArray[np.str_]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks that the shapes agree with each other."""
@@ -127,6 +129,7 @@ class Table:
             weights=weights,
             lines=lines,
             groups=groups,
+            texts={name: values[index] for name, values in self.texts.items()},
         )
 
     def without_columns(self, names: Iterable[str]) -> "Table":

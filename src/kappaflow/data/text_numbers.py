@@ -184,6 +184,37 @@ def kinds_of(columns: Sequence[Facts], decimal: Decimal | None = None) -> list[K
     return [_kind(facts, decimal, common) for facts in columns]
 
 
+def kinds_to_read(
+    names: Sequence[str], columns: Sequence[Facts], options: ReadOptions
+) -> list[Kind]:
+    """Returns as what the columns of a file are read.
+
+    Args:
+        names: Of the columns.
+        columns: Facts about each.
+        options: Which columns are kept as text, and whether texts among numbers are missing.
+
+    Returns:
+        A kind for each column.
+    """
+    kinds = kinds_of(columns, options.decimal)
+    if options.lenient:
+        kinds = [
+            _best_kind(facts, options.decimal) if kind == "text" else kind
+            for facts, kind in zip(columns, kinds, strict=True)
+        ]
+    pairs = zip(names, kinds, strict=True)
+    return ["text" if name in options.texts else kind for name, kind in pairs]
+
+
+def _best_kind(facts: Facts, decimal: Decimal | None) -> Kind:
+    """Returns the kind of number that most texts of a column are, "text" if none is a number."""
+    spelled: dict[Decimal | None, Kind] = {".": "point", ",": "comma"}
+    numbers: tuple[Kind, ...] = ("plain", "point", "comma")
+    best = spelled.get(decimal) or max(numbers, key=lambda kind: facts.counts[kind])
+    return best if facts.counts[best] else "text"
+
+
 def _only_decimal(facts: Facts) -> Decimal | None:
     """Returns the decimal sign of a column that can be read with one of them only."""
     point, comma = facts.is_all("point"), facts.is_all("comma")

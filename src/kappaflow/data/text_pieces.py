@@ -22,7 +22,7 @@ from kappaflow.data.delimited import (
 from kappaflow.data.files import explained
 from kappaflow.data.pieces import Pieces, Told
 from kappaflow.data.raw import COUNTED, Column, Progression, Raw, collect, progression
-from kappaflow.data.text_numbers import Facts, Kind, cleaned, facts_of, kinds_of, of_kind
+from kappaflow.data.text_numbers import Facts, Kind, cleaned, facts_of, kinds_to_read, of_kind
 
 if TYPE_CHECKING:
     import polars as pl
@@ -151,7 +151,7 @@ class TextPieces(Pieces):
     ) -> Iterator[tuple[int, Column, Kind]]:
         """Yields the place of each column, what is known of it, and its kind."""
         of_all = list(facts.values())
-        kinds = kinds_of(of_all, self.options.decimal)
+        kinds = kinds_to_read(self._header, of_all, self.options)
         count = 0
         for place, (name, known, kind) in enumerate(zip(self._header, of_all, kinds, strict=True)):
             if not (name or known.counts["present"]):
@@ -182,7 +182,7 @@ class TextPieces(Pieces):
     def _raw(self, place: int) -> Raw:
         import polars as pl
 
-        wanted = {*self.columns, *self.context}
+        wanted = {*self.columns, *self.context, *self.options.texts}
         kept = [one for one in self._kept if one[1].name in wanted]
         text = self._text(place)
         frame = pl.read_csv(
@@ -192,8 +192,8 @@ class TextPieces(Pieces):
             columns=[at for at, _, _ in kept],
         )
         series = [
-            of_kind(cleaned(one, self.options), kind)
-            for one, (_, _, kind) in zip(frame.get_columns(), kept, strict=True)
+            one if column.name in self.options.texts else of_kind(cleaned(one, self.options), kind)
+            for one, (_, column, kind) in zip(frame.get_columns(), kept, strict=True)
         ]
         columns = [
             Column(column.name, in_narwhals(one))

@@ -5,12 +5,15 @@ import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.errors import ArgumentError, FileError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 WRITTEN = (".csv", ".parquet", ".arrow", ".feather", ".ipc", ".npy", ".npz")
 
@@ -43,7 +46,8 @@ def write_table(columns: Mapping[str, NDArray[Any]], path: str) -> None:
     """Writes columns of equal length to a file of the kind that its suffix names.
 
     Args:
-        columns: Values by name; an npy file holds them side by side, without names.
+        columns: Values by name; an npy file holds them side by side, without names. The masked
+            values of a masked array are empty, or NaN where a file has arrays.
         path: Ends in .csv, .parquet, .arrow, .feather, .ipc, .npy or .npz; "-" is CSV on standard
             output.
 
@@ -53,33 +57,43 @@ def write_table(columns: Mapping[str, NDArray[Any]], path: str) -> None:
         1.5
         2.5
     """
-    import polars as pl
-
     from kappaflow.storage import write_bytes
 
     check_writable(path)
     if path == "-":
-        sys.stdout.write(pl.DataFrame(dict(columns)).write_csv())
+        sys.stdout.write(frame_of(columns).write_csv())
         return
     write_bytes(Path(path), table_bytes(columns, Path(path).suffix.lower()))
 
 
 def table_bytes(columns: Mapping[str, NDArray[Any]], suffix: str) -> bytes:
     """Returns what a file of a kind has in it."""
-    import polars as pl
-
-    frame, buffer = pl.DataFrame, io.BytesIO()
+    buffer = io.BytesIO()
     if suffix == ".npy":
-        np.save(buffer, np.stack(list(columns.values()), axis=1), allow_pickle=False)
+        arrays = [_filled(values) for values in columns.values()]
+        np.save(buffer, np.stack(arrays, axis=1), allow_pickle=False)
     elif suffix == ".npz":
         _write_archive(buffer, columns)
     elif suffix == ".csv":
-        frame(dict(columns)).write_csv(buffer)
+        frame_of(columns).write_csv(buffer)
     elif suffix == ".parquet":
-        frame(dict(columns)).write_parquet(buffer)
+        frame_of(columns).write_parquet(buffer)
     else:
-        frame(dict(columns)).write_ipc(buffer)
+        frame_of(columns).write_ipc(buffer)
     return buffer.getvalue()
+
+
+def frame_of(columns: Mapping[str, NDArray[Any]]) -> "pl.DataFrame":
+    """Returns columns as a frame; masked values are null."""
+    import polars as pl
+
+    frame = pl.DataFrame({name: _filled(values) for name, values in columns.items()})
+    gaps = [name for name, values in columns.items() if isinstance(values, np.ma.MaskedArray)]
+    return frame.with_columns(pl.col(gaps).fill_nan(None)) if gaps else frame
+
+
+def _filled(values: NDArray[Any]) -> NDArray[Any]:
+    return values.filled(np.nan) if isinstance(values, np.ma.MaskedArray) else values
 
 
 def _write_archive(buffer: io.BytesIO, columns: Mapping[str, NDArray[Any]]) -> None:
@@ -87,4 +101,4 @@ def _write_archive(buffer: io.BytesIO, columns: Mapping[str, NDArray[Any]]) -> N
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, values in columns.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.asarray(values), allow_pickle=False)
+                np.lib.format.write_array(file, _filled(values), allow_pickle=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -145,7 +145,8 @@ def tables_of(source: Source) -> Tables:
         exclude=source.exclude,
         context=source.context,
         where=source.where or None,
-        **asdict(source.reading()),
+        decimal=source.decimal,
+        missing=source.missing,
     )
     against, notes = _against(source, whole)
     if against is not None:
@@ -294,7 +295,8 @@ def _against(source: Source, whole: Table) -> tuple[Table | None, tuple[str, ...
         columns=list(whole.columns),
         context=source.context,
         where=source.against,
-        **asdict(source.reading()),
+        decimal=source.decimal,
+        missing=source.missing,
     )
     both = int(np.isin(whole.rows, against.rows).sum())
     said = (f"{both} rows that meet {source.against!r} are compared with, and not trained on",)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from kappaflow.data.join import join_parts
-from kappaflow.data.write import table_bytes
+from kappaflow.data.write import frame_of, table_bytes
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.locking import LOCK, locked
 from kappaflow.reading import parse_json, read_small
@@ -20,6 +20,7 @@ from kappaflow.storage import put_in_place, write_bytes
 from kappaflow.training.progress import rows_shown
 
 MANIFEST = "manifest.json"
+SCORES = ("log_prob", "joint_log_prob")  # whose infinite and empty values are counted
 Columns = dict[str, np.ndarray]
 
 
@@ -54,19 +55,29 @@ class Written:
     Attributes:
         rows: How many.
         columns: Their names.
-        infinite: How many numbers of the first column are -inf.
+        infinite: How many numbers of `SCORES` are -inf.
+        empty: How many of them are empty.
+        first_empty: The first value of the column "row" where one is; None for none.
+        dropped: How many rows were left out.
     """
 
     rows: int
     columns: tuple[str, ...]
     infinite: int
+    empty: int = 0
+    first_empty: int | None = None
+    dropped: int = 0
 
 
 def written(columns: Mapping[str, np.ndarray]) -> Written:
-    """Returns what has been written when it is these columns."""
-    first = next(iter(columns.values()))
-    infinite = int(np.isneginf(first).sum()) if first.dtype.kind == "f" else 0
-    return Written(len(first), tuple(columns), infinite)
+    """Returns what has been written when it is these columns; NaN counts as empty."""
+    count = len(next(iter(columns.values())))
+    scores = next((np.ma.getdata(columns[name]) for name in SCORES if name in columns), None)
+    if scores is None:
+        return Written(count, tuple(columns), 0)
+    empty = np.flatnonzero(np.isnan(scores))
+    first = int(columns["row"][empty[0]]) if len(empty) and "row" in columns else None
+    return Written(count, tuple(columns), int(np.isneginf(scores).sum()), len(empty), first)
 
 
 def write_in_parts(work: Work, out: str) -> Written:
@@ -130,22 +141,26 @@ def _put_together(parts: Sequence[Path], out: Path, folder: Path) -> Written:
 
 
 def _to_standard_output(work: Work) -> Written:
-    import polars as pl
-
     found = []
     with rows_shown(work.title, sum(work.rows), 0) as told:
         for place, rows in enumerate(work.rows):
             columns = work.make(place)
             found.append(written(columns))
-            sys.stdout.write(pl.DataFrame(columns).write_csv(include_header=place == 0))
+            sys.stdout.write(frame_of(columns).write_csv(include_header=place == 0))
             told(rows)
     return _together(found)
 
 
 def _together(parts: Sequence[Written]) -> Written:
     """Returns what parts come to."""
-    rows, infinite = sum(one.rows for one in parts), sum(one.infinite for one in parts)
-    return Written(rows, parts[0].columns, infinite)
+    first = next((one.first_empty for one in parts if one.first_empty is not None), None)
+    return Written(
+        rows=sum(one.rows for one in parts),
+        columns=parts[0].columns,
+        infinite=sum(one.infinite for one in parts),
+        empty=sum(one.empty for one in parts),
+        first_empty=first,
+    )
 
 
 def _begin(folder: Path, made_of: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """What a finished run is used for: to sample, to score rows, to be examined again."""
 
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import Table, load_table
 from kappaflow.data.gaps import refuse_gaps
+from kappaflow.data.load import load_to_score
 from kappaflow.data.prepare import noisy
 from kappaflow.data.problem import describe_values
 from kappaflow.data.raw import ReadOptions
@@ -102,8 +103,11 @@ class Draws:
         return _by_column(run.columns, drawn) | behind
 
 
-def score_run(folder: Path, data: str) -> Columns:
+def score_run(folder: Path, data: str, *, identifier: str | None = None) -> Columns:
     """Returns log_prob (nats, in the units of the data) and percentile of each row of some data.
+
+    A row with a value that is missing, text, or outside of the range of the flow's float type
+    cannot be scored: both are NaN.
 
     Of a flow whose padding has no density there is no log_prob of a row; the first column is then
     joint_log_prob, of a row and its padding.
@@ -114,12 +118,15 @@ def score_run(folder: Path, data: str) -> Columns:
     Args:
         folder: The run folder.
         data: A path or a shipped name, with the columns of the run.
+        identifier: A column of the data that is copied, as text.
 
     Returns:
-        Two columns, a row for each row of the data.
+        The columns row (1-based number in the data), the identifier if one is named, log_prob and
+        percentile, a row for each row of the data.
     """
-    scores, run = Scores(folder), read_run(folder)
-    return scores.of(finite_table(data, run.columns, run.context_columns, run.reading()))
+    scores = Scores(folder)
+    run, options = scores.run, scores.reading(identifier)
+    return scores.of(load_to_score(data, run.columns, run.context_columns, options))
 
 
 class Scores:
@@ -137,14 +144,62 @@ class Scores:
         result, self.run, self.flow = read_finished(folder), read_run(folder), load(folder)
         self._quantiles = checked_quantiles(result.train_log_prob_quantiles, folder)
 
+    def reading(self, identifier: str | None) -> ReadOptions:
+        """Returns how data to score is read, with a column that names the rows if there is one.
+
+        Raises:
+            ArgumentError: The identifier is one of the columns of the run.
+        """
+        if identifier in (*self.run.columns, *self.run.context_columns):
+            raise ArgumentError(
+                f"'id' should name a column that the run does not use, got {identifier!r}."
+            )
+        texts = () if identifier is None else (identifier,)
+        return replace(self.run.reading(), texts=texts, lenient=True)
+
     def of(self, table: Table, *, generator: torch.Generator | None = None) -> Columns:
-        """Returns the scores of rows; a generator goes on from piece to piece of them.
+        """Returns the scores of rows, NaN where a row cannot be scored.
 
         Columns that were rounded are given the same noise as the rows of the run.
+
+        Args:
+            table: The rows.
+            generator: Draws what is random; continues from chunk to chunk of a table.
+
+        Returns:
+            The columns of `score_run`.
         """
-        table = noisy(table, self.run.widths, domains_in(self.flow, table))
-        scores = log_prob_of(self.flow, rows_of(table, self.flow), generator=generator).numpy()
-        return {column_of(self.flow): scores, "percentile": percentiles(scores, self._quantiles)}
+        filled, gaps = _without_gaps(table, self.flow.dtype)
+        filled = noisy(filled, self.run.widths, domains_in(self.flow, filled))
+        scores = log_prob_of(self.flow, rows_of(filled, self.flow), generator=generator).numpy()
+        scores[gaps] = np.nan
+        return {
+            "row": table.rows,
+            **table.texts,
+            column_of(self.flow): scores,
+            "percentile": percentiles(scores, self._quantiles),
+        }
+
+
+def _without_gaps(table: Table, dtype: torch.dtype) -> tuple[Table, np.ndarray]:
+    """Returns a table whose rows can all be scored, and which of them hold other values.
+
+    Such a row has the values of the first row without gaps, so that a batch keeps its size, on
+    which the rounding of its other rows depends.
+    """
+    parts = [part for part in (table.values, table.context) if part is not None]
+    most = torch.finfo(dtype).max
+    gaps = ~np.logical_and.reduce([(np.abs(part) <= most).all(axis=1) for part in parts])
+    if not gaps.any():
+        return table, gaps
+    first = int(np.argmin(gaps))
+
+    def filled(part: np.ndarray) -> np.ndarray:
+        other = np.zeros_like(part[0]) if gaps[first] else part[first]
+        return np.where(gaps[:, None], other, part)
+
+    context = None if table.context is None else filled(table.context)
+    return replace(table, values=filled(table.values), context=context), gaps
 
 
 def column_of(flow: Flow) -> str:
@@ -219,7 +274,9 @@ def _examined_at(flow: Flow, table: Table, progress: Progress) -> Diagnosis:
 
 def finite_table(data: str, columns: list[str], context: list[str], options: ReadOptions) -> Table:
     """Returns the named columns of some data, all finite."""
-    table = load_table(data, columns=columns, context=context, **asdict(options))
+    table = load_table(
+        data, columns=columns, context=context, decimal=options.decimal, missing=options.missing
+    )
     refuse_gaps(table, data)
     return table
 

@@ -2,19 +2,22 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 
 from kappaflow import __version__
 from kappaflow.data import check_writable, write_table
-from kappaflow.data.gaps import refuse_gaps
+from kappaflow.data.load import load_to_score
 from kappaflow.data.open_pieces import open_pieces
-from kappaflow.data.pieces import Pieces, piece_size
-from kappaflow.errors import DataError
+from kappaflow.data.pieces import piece_size
+from kappaflow.errors import ArgumentError, DataError
 from kappaflow.files import CONFIG, WEIGHTS
-from kappaflow.runs.parts import Columns, Work, Written, write_in_parts, written
-from kappaflow.runs.use import Draws, Scores, check_draws, finite_table
+from kappaflow.runs.parts import SCORES, Columns, Work, Written, write_in_parts, written
+from kappaflow.runs.use import Draws, Scores, check_draws
 from kappaflow.storage import as_of
 from kappaflow.training.measure import rows_at_once, scoring_generator
 from kappaflow.training.progress import rows_shown
@@ -22,45 +25,67 @@ from kappaflow.training.progress import rows_shown
 RESULT = "result.json"
 
 
-def write_scores(folder: Path, data: str, out: str) -> Written:
+def write_scores(
+    folder: Path,
+    data: str,
+    out: str,
+    *,
+    identifier: str | None = None,
+    repair: Literal["drop"] | None = None,
+) -> Written:
     """Writes what `score_run` returns, to a file or to standard output.
 
-    A parquet, Arrow, npy, csv or tsv file of more rows than one piece has is read, scored and
-    written a piece at a time, to the same numbers; all of it is looked through first, so that a
-    value that is missing is said at once. The same call goes on where a killed process stopped,
-    if neither run nor data has changed.
+    A parquet, Arrow, npy, csv or tsv file of more rows than one chunk has is read, scored and
+    written a chunk at a time, to the same numbers. If the process is killed, the same call
+    resumes, if neither run nor data has changed. A score that is NaN is written as empty.
 
     Args:
         folder: The run folder.
         data: A path or a shipped name, with the columns of the run.
         out: As for `write_table`.
+        identifier: A column of the data that is copied, as text.
+        repair: "drop" leaves out the rows that cannot be scored; None writes them without a
+            score.
 
     Returns:
         What was written.
 
     Raises:
-        ArgumentError: Parts of `out` are there that another call left.
-        DataError: A value is missing or infinite; or the data changed while it was read.
+        ArgumentError: Parts of `out` exist that another call left; or the file cannot hold the
+            text of an identifier.
+        DataError: The data changed while it was read.
     """
     check_writable(out)
+    if identifier is not None and Path(out).suffix.lower() in (".npy", ".npz"):
+        raise ArgumentError(
+            f"'out' should be a csv, parquet or arrow file where 'id' names a column, got "
+            f"{out!r}: identifiers are text, and such a file holds numbers."
+        )
     scores = Scores(folder)
     run, multiple = scores.run, rows_at_once(scores.flow)
-    options = run.reading()
+    options = scores.reading(identifier)
     pieces = open_pieces(
-        data, run.columns, run.context_columns, multiple=multiple, options=options
+        data,
+        run.columns,
+        run.context_columns,
+        multiple=multiple,
+        options=options,
     )
     if pieces is None:
-        table = finite_table(data, run.columns, run.context_columns, options)
-        return _written_whole(scores.of(table), out)
+        table = load_to_score(data, run.columns, run.context_columns, options)
+        found = _written_whole(_repaired(scores.of(table), repair), out)
+        return replace(found, dropped=len(table) - found.rows)
     generator = None if scores.flow.augment is None else scoring_generator()
     before = as_of(pieces.path)
-    _look_through(pieces, data)
+    with rows_shown("reading", pieces.rows, 0) as told:
+        for _ in pieces.suspects(told):  # settles what the columns of a text file hold
+            pass
 
     def make(place: int) -> Columns:
         found = scores.of(pieces.read(place), generator=generator)
         if as_of(pieces.path) != before:
             raise DataError(f"{data} has changed while it was read: score it when it is whole.")
-        return found
+        return _repaired(found, repair)
 
     made_of = {
         "command": "score",
@@ -70,11 +95,14 @@ def write_scores(folder: Path, data: str, out: str) -> Written:
             "rows": pieces.rows,
             "columns": [*pieces.columns, *pieces.context],
         },
+        "id": identifier,
+        "repair": repair,
         "rows of a part": pieces.size,
         "versions": _versions(),
     }
     rows = [pieces.rows_of(place) for place in range(len(pieces))]
-    return write_in_parts(Work("scoring", made_of, rows, make, generator), out)
+    found = write_in_parts(Work("scoring", made_of, rows, make, generator), out)
+    return replace(found, dropped=pieces.rows - found.rows)
 
 
 def write_samples(
@@ -140,11 +168,18 @@ def _written_whole(columns: Columns, out: str) -> Written:
     return written(columns)
 
 
-def _look_through(pieces: Pieces, data: str) -> None:
-    """Refuses data with columns that do not serve, or with a value missing, before any work."""
-    with rows_shown("reading", pieces.rows, 0) as told:
-        for place in pieces.suspects(told):
-            refuse_gaps(pieces.read(place), data)
+def _repaired(columns: Columns, repair: Literal["drop"] | None) -> Columns:
+    """Returns scores with NaN masked, or without the rows that have NaN."""
+    scores = next(columns[name] for name in SCORES if name in columns)
+    gaps = np.isnan(scores)
+    if not gaps.any():
+        return columns
+    if repair == "drop":
+        return {name: values[~gaps] for name, values in columns.items()}
+    return {
+        name: np.ma.masked_array(values, gaps) if name in (*SCORES, "percentile") else values
+        for name, values in columns.items()
+    }
 
 
 def _digest(folder: Path, names: Sequence[str]) -> str:
