@@ -96,6 +96,27 @@ def test_scores_are_the_log_prob_of_each_row_and_its_percentile(run, table, fini
     assert (np.diff(percentile) >= -1e-9).all() and 0 <= percentile[0] and percentile[-1] <= 100
 
 
+def test_scores_name_rows_and_count_those_without_one(run, table, finished, tmp_path):
+    """--id copies a column; a gap or a text leaves the score empty, --repair drop the row out."""
+    lines = table.read_text().splitlines()[:31]
+    names = ["name", *(f"e{i:04}" for i in range(30))]
+    lines[5] = "," + lines[5].split(",", 1)[1]
+    lines[9] = "broken," + lines[9].split(",", 1)[1]
+    data = tmp_path / "events.csv"
+    data.write_text("\n".join(f"{a},{b}" for a, b in zip(lines, names, strict=True)) + "\n")
+    scored = run("score", finished, data, "--id", "name")
+    rows = [line.split(",") for line in scored.out.splitlines()]
+    assert scored.status == 0 and rows[0] == ["row", "name", "log_prob", "percentile"]
+    assert [row[:2] for row in rows[1:]] == [[str(i + 1), f"e{i:04}"] for i in range(30)]
+    assert [row[0] for row in rows[1:] if row[2] == "" and row[3] == ""] == ["5", "9"]
+    assert "2 of 30 rows could not be scored" in scored.err and "row 5" in scored.err
+    dropped = run("score", finished, data, "--repair", "drop")
+    assert len(dropped.out.splitlines()) == 29
+    assert "2 rows could not be scored and were left out" in dropped.err
+    wrong = run("score", finished, data, "--id", "a")
+    assert wrong.status == 2 and "'id' should name a column that the run does not use" in wrong.err
+
+
 def test_the_median_training_row_has_percentile_fifty(run, finished, tmp_path, table):
     """The percentile is against the training rows' own scores."""
     result = json.loads((finished / "result.json").read_text())

@@ -203,8 +203,9 @@ def kinds_to_read(
             _best_kind(facts, options.decimal) if kind == "text" else kind
             for facts, kind in zip(columns, kinds, strict=True)
         ]
+    text: Kind = "text"
     pairs = zip(names, kinds, strict=True)
-    return ["text" if name in options.texts else kind for name, kind in pairs]
+    return [text if name in options.texts else kind for name, kind in pairs]
 
 
 def _best_kind(facts: Facts, decimal: Decimal | None) -> Kind:
