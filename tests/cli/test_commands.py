@@ -109,7 +109,7 @@ def test_scores_name_rows_and_count_those_without_one(run, table, finished, tmp_
     assert scored.status == 0 and rows[0] == ["row", "name", "log_prob", "percentile"]
     assert [row[:2] for row in rows[1:]] == [[str(i + 1), f"e{i:04}"] for i in range(30)]
     assert [row[0] for row in rows[1:] if row[2] == "" and row[3] == ""] == ["5", "9"]
-    assert "2 of 30 rows could not be scored" in scored.err and "row 5" in scored.err
+    assert "2 of 30 rows could not be scored" in scored.err and "line 6:" in scored.err
     dropped = run("score", finished, data, "--repair", "drop")
     assert len(dropped.out.splitlines()) == 29
     assert "2 rows could not be scored and were left out" in dropped.err

@@ -239,6 +239,7 @@ def test_rows_that_cannot_be_scored_have_an_empty_value(run, small, tmp_path, da
     once, parted = tmp_path / f"once{suffix}", tmp_path / f"parted{suffix}"
     found = write_scores(run, str(tmp_path / data), str(once), identifier="event")
     assert (found.rows, found.empty, found.first_empty) == (ROWS, 5, 4)
+    assert found.first_name == ("line 5" if data == "t.csv" else "row 4")
     small()
     again = write_scores(run, str(tmp_path / data), str(parted), identifier="event")
     assert again == found and content(parted) == content(once)

@@ -70,7 +70,7 @@ def score(
     if written.empty:
         say(
             f"{written.empty:,} of {written.rows:,} rows could not be scored and have an empty "
-            f"log_prob, the first is row {written.first_empty}: a value is missing, is text, or "
+            f"log_prob, the first is {written.first_name}: a value is missing, is text, or "
             "is too large for the flow's numbers"
         )
     if written.dropped:

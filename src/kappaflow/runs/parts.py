@@ -58,6 +58,7 @@ class Written:
         infinite: How many numbers of `SCORES` are -inf.
         empty: How many of them are empty.
         first_empty: The first value of the column "row" where one is; None for none.
+        first_name: A name for that row, such as "line 4"; empty for none.
         dropped: How many rows were left out.
     """
 
@@ -66,6 +67,7 @@ class Written:
     infinite: int
     empty: int = 0
     first_empty: int | None = None
+    first_name: str = ""
     dropped: int = 0
 
 

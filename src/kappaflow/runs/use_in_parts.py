@@ -1,7 +1,7 @@
 """Scores and samples of a run in a file, in bounded memory however many rows there are."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from kappaflow.data import check_writable, write_table
 from kappaflow.data.load import load_to_score
 from kappaflow.data.open_pieces import open_pieces
 from kappaflow.data.pieces import piece_size
+from kappaflow.data.problem import describe_rows
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.files import CONFIG, WEIGHTS
 from kappaflow.runs.parts import SCORES, Columns, Work, Written, write_in_parts, written
@@ -74,7 +75,7 @@ def write_scores(
     if pieces is None:
         table = load_to_score(data, run.columns, run.context_columns, options)
         found = _written_whole(_repaired(scores.of(table), repair), out)
-        return replace(found, dropped=len(table) - found.rows)
+        return _named(found, len(table), lambda row: describe_rows(table, [row - 1])[0])
     generator = None if scores.flow.augment is None else scoring_generator()
     before = as_of(pieces.path)
     with rows_shown("reading", pieces.rows, 0) as told:
@@ -102,7 +103,12 @@ def write_scores(
     }
     rows = [pieces.rows_of(place) for place in range(len(pieces))]
     found = write_in_parts(Work("scoring", made_of, rows, make, generator), out)
-    return replace(found, dropped=pieces.rows - found.rows)
+
+    def name(row: int) -> str:
+        place, index = divmod(row - 1, pieces.size)
+        return describe_rows(pieces.read(place), [index])[0]
+
+    return _named(found, pieces.rows, name)
 
 
 def write_samples(
@@ -166,6 +172,12 @@ def write_samples(
 def _written_whole(columns: Columns, out: str) -> Written:
     write_table(columns, out)
     return written(columns)
+
+
+def _named(found: Written, rows: int, name: Callable[[int], str]) -> Written:
+    """Returns what was written of so many rows, with a name of the first one without a score."""
+    first = "" if found.first_empty is None else name(found.first_empty)
+    return replace(found, first_name=first, dropped=rows - found.rows)
 
 
 def _repaired(columns: Columns, repair: Literal["drop"] | None) -> Columns:
