@@ -197,7 +197,7 @@ def kinds_to_read(
     Returns:
         A kind for each column.
     """
-    kinds = kinds_of(columns, options.decimal)
+    kinds: list[Kind] = kinds_of(columns, options.decimal)
     if options.lenient:
         kinds = [
             _best_kind(facts, options.decimal) if kind == "text" else kind
