@@ -85,6 +85,10 @@ COMMANDS = {
         "densities:densities",
         "Train flows of ours and of zuko for the same time on three tables, and compare them.",
     ),
+    "known-densities": (
+        "known_densities:known_densities",
+        "Fit tables of known density by default, and compare densities and samples with them.",
+    ),
     "tables": (
         "tables_suite.command:tables",
         "Compare kappaflow's default, flows of zuko and mixtures on real tables at equal time.",

@@ -15,6 +15,7 @@ from benchmarks.energies import energies_values
 from benchmarks.factor_tables import goals_table
 from benchmarks.images_page import image_values
 from benchmarks.images_spectra_page import image_spectra_values
+from benchmarks.known_densities import known_values
 from benchmarks.mixing_page import mixing_values
 from benchmarks.processes import ROOT, console
 from benchmarks.score_stream import score_values
@@ -195,16 +196,17 @@ def page_of(part: str, values: Values, results: Results) -> str:
     """Returns the page on one file of results as Markdown, by the template of its name.
 
     Args:
-        part: Of the results; its page is told the values under this name.
+        part: Of the results; the template and its variable have this name, with underscores.
         values: What the page says, from the part.
         results: By part: this one.
 
     Returns:
         Text that is the same for the same results.
     """
-    return _template(f"{part}.md.jinja").render({
+    name = part.replace("-", "_")
+    return _template(f"{name}.md.jinja").render({
         "machines": _machines(results),
-        part: values(results[part]),
+        name: values(results[part]),
     })
 
 
@@ -275,6 +277,7 @@ ALONE: dict[str, Values] = {
     "energies": energies_values,
     "score": score_values,
     "densities": densities_values,
+    "known-densities": known_values,
 }
 
 # A page, the files of results that it is made of, and how.
