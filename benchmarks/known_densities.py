@@ -43,6 +43,7 @@ FRESH = 100_000  # rows to estimate the divergence and to compare samples with
 CELL_ROWS = 20_000  # rows to compare probabilities of cells on
 CELL_POINTS = 4  # in each direction of a cell, at which a density is averaged
 NOISE_PAIRS = 10  # pairs of sets of true rows, whose differences are averaged
+TRAINED_ON = ROWS * 8 // 10  # rows that a run trains on
 LEVELS = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 FILE = "known-densities"
 KEY = ("table", "seed", "seconds")
@@ -296,7 +297,6 @@ def measured(name: str, seconds: float, seed: int) -> Line:
     target = known.target()
     truth = target.sample(FRESH, rng)
     samples = flow.sample(FRESH, generator=torch.Generator().manual_seed(seed)).double().numpy()
-    pairs = [(target.sample(FRESH, rng), target.sample(FRESH, rng)) for _ in range(NOISE_PAIRS)]
     return {
         "table": name,
         "seed": seed,
@@ -305,7 +305,8 @@ def measured(name: str, seconds: float, seed: int) -> Line:
         "repeated_rows": len(rows) - len(np.unique(rows, axis=0)),
         **_divergence(known, flow, rows, truth),
         "differences": differences(samples, truth),
-        "noise": _mean_of([differences(*pair) for pair in pairs]),
+        "noise": noise(target, FRESH, rng),
+        "noise_of_training": noise(target, TRAINED_ON, rng),
         "not_finite_samples": int((~np.isfinite(samples)).any(1).sum()),
         "verdict": summary.result.verdict,
         "notes": list(summary.notes),
@@ -385,7 +386,20 @@ def differences(one: Rows, truth: Rows) -> dict[str, float]:
     return {name: float(np.max(value)) for name, value in zip(FIGURES, found, strict=True)}
 
 
-def _mean_of(found: list[dict[str, float]]) -> dict[str, float]:
+def noise(density: KnownDensity, n: int, rng: np.random.Generator) -> dict[str, float]:
+    """Returns the differences that sampling error alone gives, on average.
+
+    Args:
+        density: The truth.
+        n: True rows that are compared with `FRESH` other true rows.
+        rng: Source of the rows.
+
+    Returns:
+        By figure, the average over `NOISE_PAIRS` pairs.
+    """
+    found = [
+        differences(density.sample(n, rng), density.sample(FRESH, rng)) for _ in range(NOISE_PAIRS)
+    ]
     return {name: float(np.mean([one[name] for one in found])) for name in FIGURES}
 
 
@@ -397,6 +411,7 @@ def known_values(found: dict[str, Any]) -> dict[str, Any]:
         "seconds": lines[0]["seconds"],
         "rows": ROWS,
         "fresh": FRESH,
+        "trained_on": TRAINED_ON,
         "pairs": NOISE_PAIRS,
         "divergences": markdown(
             [*head, "repeated rows"],
@@ -413,18 +428,34 @@ def known_values(found: dict[str, Any]) -> dict[str, Any]:
             ),
         ),
         "samples": markdown(
-            ["flow (sampling error alone)", *(line["table"] for line in lines)],
-            (
-                [
-                    name,
-                    *(f"{_of(line, name):.4f} ({line['noise'][name]:.4f})" for line in lines),
-                ]
-                for name in FIGURES
-            ),
+            ["difference", *(line["table"] for line in lines)],
+            ([name, *(_difference(line, name) for line in lines)] for name in FIGURES),
         ),
-        "tables": {line["table"]: (KNOWN[line["table"]].about, line["verdict"]) for line in lines},
+        "beyond": ", ".join(_beyond(lines)) or "none",
+        "tables": {
+            line["table"]: {
+                "about": KNOWN[line["table"]].about,
+                "verdict": line["verdict"]
+                .partition(" Checked:")[0]
+                .partition(" Its condition")[0],
+            }
+            for line in lines
+        },
     }
 
 
-def _of(line: Line, name: str) -> float:
-    return line["differences"][name]
+def _beyond(lines: list[Line]) -> list[str]:
+    """Returns the differences above twice what training rows alone give, as text."""
+    return [
+        f"{line['table']}: {name} ({line['differences'][name]:.3f})"
+        for line in lines
+        for name in FIGURES
+        if line["differences"][name] > 2 * line["noise_of_training"][name]
+    ]
+
+
+def _difference(line: Line, name: str) -> str:
+    found, fresh, trained = (
+        line[key][name] for key in ("differences", "noise", "noise_of_training")
+    )
+    return f"{found:.3f} ({fresh:.3f}, {trained:.3f})"
