@@ -99,6 +99,19 @@ def test_two_compiled_ranks_come_to_what_one_process_does_without(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_first_rank_searches_for_all(tmp_path):
+    """The others wait for its choice, and the winner trains on in all of them."""
+    data, run = write_rows(tmp_path / "rows.csv"), tmp_path / "run"
+    words = ["fit", str(data), "--out", str(run), "--max-time-s", "6"]
+    status, printed = ended(started(words, [*by_torchrun(2), "-m", "kappaflow"]))
+    assert not status, printed
+    assert printed.count("after a search of") == 1
+    trials = json.loads((run / "config.json").read_text())["run"]["model_search"]["trials"]
+    assert len(trials) == 3
+    assert read_metrics(run)[-1]["learning_rate"] < 1e-3
+
+
+@pytest.mark.slow
 def test_the_command_prints_once(tmp_path):
     """The first rank makes the report and speaks; `make faults-short` kills ranks."""
     data = write_rows(tmp_path / "rows.csv")
