@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-LENGTHS = re.compile(r"(max_epochs=|--max-epochs |--steps )\d+")
+LENGTHS = re.compile(r"(max_epochs=|--max-epochs |--steps |max_time_s=)\d+")
 STATUS = re.compile(r"# exit status (\d)$")
 
 

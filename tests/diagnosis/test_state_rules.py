@@ -36,11 +36,14 @@ class Cached(Right):
 
 @SEEDS
 def test_a_value_that_outlives_a_step_is_found(seed):
-    """KF211; one that is let go of when training begins is right."""
+    """KF211; one that is let go of when training begins is right.
+
+    The flows are not trained on the points, which may therefore lie far out (KF403).
+    """
     found = findings(Cached(seed, lets_go=False), points(seed))
-    assert set(found) == {"KF211"} and found["KF211"].severity == "error"
+    assert set(found) - {"KF403"} == {"KF211"} and found["KF211"].severity == "error"
     assert found["KF211"].evidence["worst"] > 1e-3
-    assert findings(Cached(seed, lets_go=True), points(seed)) == {}
+    assert set(findings(Cached(seed, lets_go=True), points(seed))) <= {"KF403"}
 
 
 def test_the_layer_of_a_stale_value_is_named():
