@@ -1,6 +1,7 @@
 """`kappaflow fit` on a table."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from kappaflow.cli.table_options import (
     OF_TRAINING,
     TableOptions,
 )
-from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
     from kappaflow.runs import Model, ModelSearch, RunSummary
@@ -89,14 +89,13 @@ def _model(
     """Returns the model, or a search where no option names anything of the model."""
     from kappaflow.runs import Model, ModelSearch
 
-    if search_time < 0:
-        raise ArgumentError(f"'search_time' should be 0 or more seconds, got {search_time:g}.")
+    search = ModelSearch(seconds=search_time)
     arguments = _arguments(model or DEFAULT, recipe, options)
     own = {**recipe, **_own(options)}
     said = [name for name, value in own.items() if value is not None and name not in OF_ANY]
     if model is not None or said:
         return Model(model or DEFAULT, arguments)
-    return ModelSearch(given_of(DEFAULT, own, OF_MODELS), search_time)
+    return replace(search, arguments=given_of(DEFAULT, own, OF_MODELS))
 
 
 def _own(options: TableOptions) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from kappaflow._checks import finite_float
 from kappaflow.data import Table, weighted
 from kappaflow.data.domains import Bounds, Domains, domains_of
 from kappaflow.data.repair import Repair
@@ -34,11 +35,11 @@ from kappaflow.training import (
     checked_settings,
     fit_tables,
     log_prob_of,
+    loop,
     rows_of,
     units_log_det,
 )
 from kappaflow.training.agreement import of_first
-from kappaflow.training.checkpoint import FILE as CHECKPOINT
 from kappaflow.training.engine import engine, meet
 from kappaflow.training.fit import is_image_data, split_rows
 from kappaflow.training.loop import Training
@@ -52,6 +53,7 @@ SHARE = 0.25  # of the limits of a run that a search may use
 OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 10_000  # validation rows to compare on
 CALIBRATION_S = 0.15  # training of each model, by which its speed is known
+NONE_TRAINED = "none of the models could be trained: choose one by --model."
 ROUNDS = 2  # that a bar shows
 LEAST_STEPS = 40  # of a model in the first round, or fewer models race
 ROWS_A_COLUMN = 3  # for a start
@@ -64,11 +66,20 @@ class ModelSearch:
 
     Attributes:
         arguments: What all recipes are given.
-        seconds: Time budget, of the processor.
+        seconds: Time budget, of the processor; 0 for no search.
+
+    Raises:
+        ArgumentError: The budget is negative or not finite.
     """
 
     arguments: dict[str, Any] = field(default_factory=dict)
     seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if finite_float("search_time", self.seconds) < 0:
+            raise ArgumentError(
+                f"'search_time' should be 0 or more seconds, got {self.seconds:g}."
+            )
 
 
 class Trial(BaseModel):
@@ -150,16 +161,15 @@ Candidate = tuple[str, dict[str, Any]]
 Searched = tuple["Choice", State | None]  # and where the training of the winner starts
 
 
-def candidates(
-    table: Table, arguments: dict[str, Any], *, circles: bool = False
-) -> list[Candidate]:
+def candidates(table: Table, arguments: dict[str, Any], *, plain: bool = False) -> list[Candidate]:
     """Returns the models that race for a table, the most promising first.
 
     Args:
         table: Training rows.
         arguments: What all of them are given; where it names one of theirs, it wins.
-        circles: Whether some columns are circular. Splines without a start keep these whole, and
-            are what a table of very few rows gets: a start would be fitted to noise.
+        plain: Take splines without a start alone: they keep circular columns whole, and begin
+            within any condition budget. Tables of very few rows get them too, since a start
+            would be fitted to noise.
 
     Returns:
         Recipes and their arguments.
@@ -173,7 +183,7 @@ def candidates(
         ("real_nvp", {**affine, "start": "whiten", "dropout": dropout}),
         ("spline", {**spline, "start": "whiten-gaussianize", "dropout": dropout}),
     ]
-    if circles or len(table) < ROWS_A_COLUMN * len(table.columns):
+    if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
         found = [("spline", {**spline, "start": "identity", "dropout": dropout})]
     return [(recipe, {**own, **arguments}) for recipe, own in found]
 
@@ -199,11 +209,11 @@ class _Racer:
         self.training = Training(flow, rows, self.held_out, settings, fabric)
         self.seconds, self.round, self.failed = 0.0, 0, False
 
-    def race(self, seconds: float) -> None:
-        """Trains for so many seconds more."""
+    def race(self, seconds: float, steps: float = math.inf) -> None:
+        """Trains for so many seconds more, and for at most so many steps."""
         started = time.process_time()
         try:
-            self.training.race(seconds)
+            self.training.race(seconds, steps)
         except NumericalError:
             self.failed = True
         self.seconds += time.process_time() - started
@@ -232,8 +242,11 @@ class _Racer:
 
 
 def chosen_before(folder: Path) -> Choice | None:
-    """Returns what the search of an interrupted run chose, if its training has a checkpoint."""
-    if not (folder / CONFIG).exists() or not (folder / CHECKPOINT).exists():
+    """Returns what the search of an interrupted run chose.
+
+    A run that was killed before its first checkpoint trains the same model from its first step.
+    """
+    if not (folder / CONFIG).exists():
         return None
     stored = (read_config(folder / CONFIG).run or {}).get("model_search")
     try:
@@ -302,6 +315,7 @@ def fit_auto(
             "'data' should be a table: for images choose a recipe, such as kappaflow.glow, and "
             "train it by kappaflow.fit."
         )
+    search = ModelSearch(seconds=search_time)
     checked = checked_settings(**{"learning_rate": LEARNING_RATE, **settings})
     table = weighted(as_table(data), weights)
     domains = domains_of(bounds, table)
@@ -311,7 +325,7 @@ def fit_auto(
     choice, start = search_model(
         rows.train,
         rows.validation,
-        ModelSearch(seconds=search_time),
+        search,
         checked,
         folder=None if out is None else Path(out),
         domains=domains,
@@ -391,12 +405,15 @@ class _Race:
         self, search: ModelSearch, device: str | torch.device | None, show: Callable[[str], None]
     ) -> tuple[Choice, State | None]:
         """Returns the choice, and where the training of the winner goes on."""
-        settings, started = self.settings, time.process_time()
+        settings, started, begun = self.settings, time.process_time(), loop.clock()
         circles = any(domain.circular for domain in self.domains.values())
-        entrants = candidates(self.train, search.arguments, circles=circles)
+        budget = settings.condition_budget is not None
+        entrants = candidates(self.train, search.arguments, plain=circles or budget)
         steps = self._most_steps()
         if not search.seconds:
             return _first(entrants, "the search time is 0"), None
+        if budget:
+            return _first(entrants, "nothing races with a condition budget"), None
         if steps < 2 * LEAST_STEPS:
             return _first(
                 entrants, f"max_epochs={settings.max_epochs} leaves no time for one"
@@ -404,18 +421,21 @@ class _Race:
         entered = [self._entered(candidate, device) for candidate in entrants]
         racers = [racer for racer in entered if racer is not None]
         if not racers:
-            raise NumericalError("none of the models could be trained: choose one by --model.")
+            raise NumericalError(NONE_TRAINED)
         seconds = self._budget(racers, search.seconds, steps) - (time.process_time() - started)
-        ranked = _raced(racers, seconds, show)
-        winner, total = ranked[0], time.process_time() - started
+        ranked = _raced(racers, seconds, steps, show)
+        winner = ranked[0]
+        if math.isinf(winner.nll):
+            raise NumericalError(NONE_TRAINED)
         choice = Choice(
             recipe=winner.recipe,
             arguments=winner.arguments,
             trials=_trials(ranked),
-            seconds=round(total, 1),
+            seconds=round(time.process_time() - started, 1),
         )
         others = sum(racer.training.progress.step for racer in ranked[1:])
-        return choice, _state(winner, total, others if settings.max_epochs is not None else 0)
+        others = 0 if settings.max_epochs is None else others
+        return choice, _state(winner, loop.clock() - begun, others)
 
     def _most_steps(self) -> float:
         """Returns the steps of all models together that a limit on epochs allows."""
@@ -449,15 +469,17 @@ def _first(entrants: list[Candidate], reason: str) -> Choice:
     return Choice(recipe=recipe, arguments=arguments, reason=reason)
 
 
-def _raced(racers: list[_Racer], seconds: float, show: Callable[[str], None]) -> list[_Racer]:
+def _raced(
+    racers: list[_Racer], seconds: float, steps: float, show: Callable[[str], None]
+) -> list[_Racer]:
     """Returns all models, the best first: each round ends for the worse half of those left."""
     out: list[_Racer] = []
     rounds = max(1, math.ceil(math.log2(len(racers))))
     for number in range(rounds):
         show(f"round {number + 1} of {rounds}: {len(racers)} models")
-        each = max(0.0, seconds) / rounds / len(racers)
+        share = rounds * len(racers)
         for racer in racers:
-            racer.race(each)
+            racer.race(max(0.0, seconds) / share, steps / share)
         racers = sorted(racers, key=lambda racer: racer.nll)
         keep = max(1, math.ceil(len(racers) / 2))
         racers, out = racers[:keep], racers[keep:] + out
@@ -480,7 +502,7 @@ def _trials(ranked: list[_Racer]) -> tuple[Trial, ...]:
                 seconds=round(racer.seconds, 2),
                 nll=(difference - best).mean().item(),
                 behind=difference.mean().item(),
-                error=difference.std().item() / math.sqrt(len(difference)),
+                error=difference.std(correction=0).item() / math.sqrt(len(difference)),
             )
         )
     return tuple(found)

@@ -1,6 +1,7 @@
 """The training loop: epochs of steps on Lightning Fabric, with a state that can be restored."""
 
 import hashlib
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -133,24 +134,26 @@ class Training:
             self._epoch_started = clock()
         return reason
 
-    def race(self, seconds: float) -> float:
+    def race(self, seconds: float, steps: float = math.inf) -> float:
         """Trains for so many seconds of processor time, at the highest learning rate.
 
         Args:
             seconds: At least one step is taken, and at most `patience` epochs without improvement.
+            steps: Steps that may be taken, if more than one.
 
         Returns:
             The validation NLL of the best weights so far, in the units of the data.
         """
         self.racing, started = True, time.process_time()
         progress = self.progress
+        last = progress.step + steps
         while progress.epoch - progress.best_epoch < self.patience:
             self._epoch_started = clock()
-            train_nll = self._epoch(until=started + seconds)
+            train_nll = self._epoch(until=started + seconds, last=last)
             progress.epoch += 1
             self._measured(train_nll)
             self._epoch_started = clock()
-            if time.process_time() - started >= seconds:
+            if time.process_time() - started >= seconds or progress.step >= last:
                 break
         self.racing = False
         return progress.best_nll
@@ -243,10 +246,11 @@ class Training:
         done, planned = self._steps_done(), self._steps_planned()
         return learning_rate_at(done, planned, highest=highest, warmup=warmup)
 
-    def _epoch(self, until: float | None = None) -> float:
+    def _epoch(self, until: float = math.inf, last: float = math.inf) -> float:
         """Returns the mean training NLL of the steps of an epoch, skipped ones left out.
 
-        A time limit ends an epoch before all of its steps; so does `until`, in processor time.
+        A time limit ends an epoch before all of its steps; so do `until`, in processor time, and
+        `last`, the number of a step.
         """
         self.flow.train()
         seed = epoch_seed(self.settings.seed, self.progress.epoch)
@@ -263,7 +267,7 @@ class Training:
             for i, index in enumerate(batches):
                 if i % CLOCK_EVERY == 0:
                     self._time_used = of_first(self._time_share)
-                late = until is not None and time.process_time() >= until
+                late = time.process_time() >= until or self.progress.step >= last
                 if i > 0 and (late or self._time_used >= 1):
                     break
                 is_whole = len(index) == len(batches[0])
@@ -360,7 +364,7 @@ class Training:
         if every is not None:
             return epoch in (1, self.epochs) or epoch % every == 0
         before, self._measured_at = self._measured_at, self.share_done() * MEASUREMENTS
-        return self.history[-1:] == [] or int(before) < int(self._measured_at)
+        return not self.history or int(before) < int(self._measured_at)
 
     def _is_within(self, figures: Figures) -> bool:
         """Returns whether the figures of an epoch keep the budget, where there is one."""
