@@ -211,6 +211,11 @@ def _about(
     described["parameters"] = f"{sum(p.numel() for p in flow.parameters()):,}"
     trained = [
         *training_facts(result, settings),
+        *(
+            []
+            if settings.batch_size
+            else [("batch size", str(settings.rows_a_step(len(tables.trained_on))))]
+        ),
         ("versions", f"kappaflow {kappaflow.__version__}, torch {torch.__version__}"),
     ]
     return About(

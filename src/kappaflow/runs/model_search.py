@@ -454,6 +454,7 @@ class _Race:
             return None
         racer = _Racer(candidate, flow, self.train, self.validation, settings, device)
         racer.race(CALIBRATION_S)
+        racer.round = 0  # that was none
         return None if math.isinf(racer.nll) else racer
 
     def _budget(self, racers: list[_Racer], seconds: float, most_steps: float) -> float:

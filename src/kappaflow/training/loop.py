@@ -207,8 +207,8 @@ class Training:
             return "patience"
         if progress.epoch and of_first(self._time_share) >= 1:
             return "max_time_s"
-        used = progress.steps_of_others // self.steps_per_epoch
-        return "max_epochs" if progress.epoch + used >= self.epochs else None
+        used = progress.epoch + self._epochs_of_others()
+        return "max_epochs" if used >= self.epochs else None
 
     def _time_share(self) -> float:
         """Returns the share of `max_time_s` that is used up; 0 without such a limit."""
@@ -225,8 +225,12 @@ class Training:
 
     def _steps_planned(self) -> int:
         """Returns the steps from the start, or from the end of a model search, to the end."""
-        progress = self.progress
-        return max(1, self.steps - progress.start_step - progress.steps_of_others)
+        left = self.epochs - self.progress.start_epoch - self._epochs_of_others()
+        return max(1, left * self.steps_per_epoch)
+
+    def _epochs_of_others(self) -> int:
+        """Returns the epochs that other models of a search have used up."""
+        return self.progress.steps_of_others // self.steps_per_epoch
 
     def _steps_done(self) -> float:
         """Returns how many of them are done; with a time limit, at least its share of them."""
