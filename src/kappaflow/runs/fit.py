@@ -209,13 +209,9 @@ def _about(
     described.pop("bounds", None)  # said of the data, by name
     described["layers"] = len(layers_of(flow.core))
     described["parameters"] = f"{sum(p.numel() for p in flow.parameters()):,}"
+    batch_size = settings.rows_a_step(len(tables.trained_on))
     trained = [
-        *training_facts(result, settings),
-        *(
-            []
-            if settings.batch_size
-            else [("batch size", str(settings.rows_a_step(len(tables.trained_on))))]
-        ),
+        *training_facts(result, settings.model_copy(update={"batch_size": batch_size})),
         ("versions", f"kappaflow {kappaflow.__version__}, torch {torch.__version__}"),
     ]
     return About(
