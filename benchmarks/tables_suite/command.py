@@ -40,6 +40,7 @@ def tables(
     again: list[str] | None = None,
     at_once: int = 1,
     show: Annotated[bool, Parameter(name="--print", negative=())] = False,
+    blind: Annotated[bool, Parameter(negative=())] = False,
     results: Path = KEPT,
     cache: Path = CACHE,
 ) -> None:
@@ -67,6 +68,8 @@ def tables(
         Trainings side by side, each on one thread.
     show
         Print the comparison of the results that are there, without training.
+    blind
+        Train peers without showing any result; this is not a look at the judged tables.
     results
         Folder of the files of results.
     cache
@@ -75,7 +78,9 @@ def tables(
     _check("only", only, data.names(part))
     _check("models", models, MODELS)
     _check("again", again, MODELS)
-    if part == "judged":
+    if blind and (show or models is None or OURS in models):
+        raise SystemExit("'blind' trains peers only: name them with --models.")
+    if part == "judged" and not blind:
         compared = "results so far" if show else f"training {models or 'all models'}"
         log_look(results / "judged-looks.jsonl", f"{compared}, {seconds:g} s, {seeds} seeds")
     file = results / f"tables-{part}.jsonl"
@@ -88,7 +93,9 @@ def tables(
             )
         ]
         append_machine(file, {**machine(), "threads": 1})
-        train_missing(jobs, file, cache, at_once, set(again or ()))
+        train_missing(jobs, file, cache, at_once, set(again or ()), blind=blind)
+    if blind:
+        return
     lines, machines = read_lines(file)
     found = summary(lines, cache, seconds)
     if found is None:
@@ -114,7 +121,13 @@ def log_look(file: Path, compared: str) -> None:
 
 
 def train_missing(
-    jobs: list[Line], file: Path, cache: Path, at_once: int, again: set[str]
+    jobs: list[Line],
+    file: Path,
+    cache: Path,
+    at_once: int,
+    again: set[str],
+    *,
+    blind: bool = False,
 ) -> None:
     """Trains what the file has no result of, and appends one line for each training."""
     have = {key_of(line) for line in read_lines(file)[0] if line["model"] not in again}
@@ -122,8 +135,9 @@ def train_missing(
     for line in _measured(missing, cache, at_once):
         append_line(file, line)
         nll = "not finite" if line["test"] is None else f"{line['test']:.3f} nats"
+        shown = "trained" if blind else nll
         console.print(
-            f"{line['table']}, {line['model']}: {nll}, {line['processor_s']:.0f} s", markup=False
+            f"{line['table']}, {line['model']}: {shown}, {line['processor_s']:.0f} s", markup=False
         )
 
 
