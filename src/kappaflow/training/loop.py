@@ -60,6 +60,7 @@ class Progress:
     skipped_in_row: int = 0
     blamed: str | None = None
     time_s: float = 0.0
+    measured: int = 0  # times that a measurement of the conditioning was due
     price: Price = field(default_factory=Price)
     scale: dict[str, int | float] = field(default_factory=dict)
 
@@ -120,7 +121,6 @@ class Training:
         self.patience = settings.epochs_of_patience(self.steps_per_epoch)
         self.steps = self.steps_per_epoch * self.epochs
         self.racing = False
-        self._measured_at = 0.0
         self._epoch_started, self._time_used = clock(), 0.0
         self.budget = self._budget()
 
@@ -362,13 +362,13 @@ class Training:
 
     def _measures_conditioning(self) -> bool:
         """Returns whether the conditioning is measured after this epoch."""
-        epoch, every = self.progress.epoch, self.settings.conditioning_every
+        progress, every = self.progress, self.settings.conditioning_every
         if self.racing:
             return False
         if every is not None:
-            return epoch in (1, self.epochs) or epoch % every == 0
-        before, self._measured_at = self._measured_at, self.share_done() * MEASUREMENTS
-        return not self.history or int(before) < int(self._measured_at)
+            return progress.epoch in (1, self.epochs) or progress.epoch % every == 0
+        before, progress.measured = progress.measured, int(self.share_done() * MEASUREMENTS)
+        return not self.history or before < progress.measured
 
     def _is_within(self, figures: Figures) -> bool:
         """Returns whether the figures of an epoch keep the budget, where there is one."""
