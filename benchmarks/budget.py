@@ -60,8 +60,8 @@ def table(lines: list[Line]) -> str:
 def _of_depth(depth: int, budgets: Sequence[float], epochs: int, out: Path) -> list[Line]:
     """Returns a line for each budget at a depth."""
     from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE
-    from kappaflow.experiments.tradeoff import trade_off
     from kappaflow.runs import Model, Source
+    from kappaflow.runs.tradeoff import trade_off
     from kappaflow.training import read_result
 
     report = trade_off(

@@ -3,9 +3,9 @@
 import numpy as np
 
 from kappaflow import factor_linear
-from kappaflow.experiments.ensembles import draw
 from kappaflow.factor.coupling import two_by_two_condition
 from kappaflow.factor.rotation import factor_rotation
+from kappaflow_studies.ensembles import draw
 
 SIZES = (4, 16, 64, 256)
 COUNTS = (11, 13, 15, 17, 19)

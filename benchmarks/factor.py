@@ -12,7 +12,7 @@ from benchmarks.lines import Line, grouped, key_of, parts_by_machine, read_lines
 from benchmarks.presets import PresetName
 from benchmarks.processes import Job, console, run
 from benchmarks.suite import KEPT, JsonFile
-from kappaflow.experiments import ensembles
+from kappaflow_studies import ensembles
 
 KEY = ("row", "ensemble", "n", "couplings", "threads", "draw")
 LARGEST = {"minutes": 256, "full": 2048}

@@ -12,7 +12,7 @@ import kappaflow as kf
 from benchmarks.goals import GOALS, REWRITE, Goal
 from benchmarks.lines import Line, append_line
 from kappaflow.data import load_table, prepare, split
-from kappaflow.experiments import ensembles
+from kappaflow_studies import ensembles
 
 SMALL = 8
 

@@ -14,7 +14,7 @@ class Goal:
 
     Attributes:
         row: Name of the row of the table, which takes a few of these.
-        ensemble: Of `kappaflow.experiments.ensembles`.
+        ensemble: Of `kappaflow_studies.ensembles`.
         n: Size of the matrices.
         couplings: How many.
         method: Of `factor_linear`.

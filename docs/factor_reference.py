@@ -9,8 +9,8 @@ from pathlib import Path
 
 import polars as pl
 
-from kappaflow.experiments.factor_tradeoff.findings import title
 from kappaflow.factor.reference import FILE
+from kappaflow_studies.factor_tradeoff.findings import title
 
 RESULTS = Path(__file__).parent / "experiments" / "factor-tradeoff" / "results.parquet"
 ENOUGH = 5  # draws for quartiles that mean something

@@ -14,7 +14,8 @@ import kappaflow as kf
 from kappaflow.bijections.scales import SCALES
 from kappaflow.flows.base import StandardNormal
 from kappaflow.testing.contract import jittered
-from kappaflow.theory import Banana, Ring, universal_flow
+from kappaflow_studies.universal.construction import universal_flow
+from kappaflow_studies.universal.targets import Banana, Ring
 
 POINTS = 4
 

@@ -7,63 +7,30 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src" / "kappaflow"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src" / "kappaflow"
 FILES = sorted(SOURCE.rglob("*.py"))
+STUDIES = sorted((ROOT / "src" / "kappaflow_studies").rglob("*.py"))
+WIDTH = 31  # of the column of names in ARCHITECTURE.md
 
-# A file imports only from lines above its own, or from its own package.
-LAYOUT = [
-    ("errors",),
-    ("_checks",),
-    ("ranks",),
-    ("allowance",),
-    ("registry",),
-    ("domains",),
-    ("reading",),
-    ("storage",),
-    ("locking",),
-    ("replay",),
-    ("uncompiled",),
-    ("memory",),
-    ("linearization",),
-    ("fingerprints",),
-    ("trace",),
-    ("steps",),
-    ("reversible",),
-    ("bijection",),
-    ("nets",),
-    ("partition",),
-    ("bijections",),
-    ("stack",),
-    ("factor",),
-    ("flows",),
-    ("files",),
-    ("conditioning",),
-    ("energies",),
-    ("rewrite",),
-    ("theory",),
-    ("data",),
-    ("adapters",),
-    ("converting",),
-    ("diagnosis", "doctor"),
-    ("cures",),
-    ("training",),
-    ("report",),
-    ("runs",),
-    ("experiments",),
-    ("estimator", "sbi", "testing"),
-    ("demo",),
-    ("cli",),
-    ("__main__",),
-]
-PLACE = {name: i for i, names in enumerate(LAYOUT) for name in names}
+
+def _layout():
+    """Returns the names of ARCHITECTURE.md's import order, in order."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    block = text.partition("## Import order")[2].split("```")[1].strip("\n")
+    return [name for line in block.splitlines() for name in line[:WIDTH].split()]
+
+
+LAYOUT = _layout()
+PLACE = {name: i for i, name in enumerate([*LAYOUT, "__main__"])}
 LOADERS = {"eval", "exec", "compile", "__import__", "torch.load", "torch.save", "torch.jit.load"}
 LOADERS |= {"torch.hub.load", "yaml.load", "pd.read_pickle", "pandas.read_pickle"}
 UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
 def name_of(path):
-    """Returns a file's path below the package."""
-    return str(path.relative_to(SOURCE))
+    """Returns a file's path below src."""
+    return str(path.relative_to(ROOT / "src"))
 
 
 def tree_of(path):
@@ -110,7 +77,7 @@ def test_a_file_imports_only_from_lines_above_its_own(path):
         assert allowed, f"{name_of(path)} should not import {module}: it is not above {home!r}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
+@pytest.mark.parametrize("path", [*FILES, *STUDIES], ids=name_of)
 def test_no_file_unpickles_evaluates_or_asserts(path):
     """No code runs from data, and users never meet an assert."""
     for module in imported_modules(path):
@@ -155,6 +122,33 @@ def test_a_flow_is_used_without_loading_the_compiler():
         "[flow.log_prob(flow.sample(3)) for flow in flows]; print('torch._dynamo' in sys.modules)"
     )
     assert run_python(code) == "False"
+
+
+def test_the_import_order_names_what_there_is():
+    """ARCHITECTURE.md lists every module and package, once, and no other."""
+    assert sorted(LAYOUT) == sorted({home_of(path) for path in FILES} - {"__init__", "__main__"})
+
+
+def test_only_two_places_of_the_library_import_the_studies():
+    """Both inside a function: the library works without them."""
+    importing = [
+        path
+        for path in FILES
+        if any(name.startswith("kappaflow_studies") for name in imported_modules(path))
+    ]
+    assert [name_of(path) for path in importing] == ["kappaflow/cli/reproduce.py"]
+    for node in tree_of(importing[0]).body:
+        assert not (isinstance(node, ast.ImportFrom) and "studies" in str(node.module))
+
+
+def test_the_library_works_without_the_studies():
+    """All public names load, and an unknown name in a model file is reported as ever."""
+    code = (
+        "import sys; sys.modules['kappaflow_studies'] = None; import kappaflow as kf; "
+        "[getattr(kf, name) for name in kf.__all__]; "
+        "print(set(kf.__all__) <= set(dir(kf)))"
+    )
+    assert run_python(code) == "True"
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -15,7 +15,7 @@ import kappaflow
 
 ROOT = Path(__file__).parents[1]
 PART_OF = {"pydantic-core": "pydantic"}  # one version of it for each of pydantic's
-PACKAGE = ROOT / "src" / "kappaflow"
+SOURCE = ROOT / "src"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name != "all"}
 
@@ -33,7 +33,7 @@ def imported(path):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
             found.add(node.module.partition(".")[0])
-    return found - set(sys.stdlib_module_names) - {"kappaflow"}
+    return found - set(sys.stdlib_module_names) - {"kappaflow", "kappaflow_studies"}
 
 
 def test_the_citation_and_the_changelog_have_the_version():
@@ -46,7 +46,8 @@ def test_the_citation_and_the_changelog_have_the_version():
 
 def test_types_are_announced():
     """Type checkers read the annotations of an installed package only where it says so."""
-    assert (Path(kappaflow.__file__).parent / "py.typed").exists()
+    for package in ("kappaflow", "kappaflow_studies"):
+        assert (SOURCE / package / "py.typed").exists()
 
 
 def test_all_has_every_extra_that_users_meet():
@@ -64,7 +65,7 @@ def test_what_is_imported_is_declared():
         *(line for more in EXTRAS.values() for line in more),
     ])
     known = packages_distributions()
-    for path in PACKAGE.rglob("*.py"):
+    for path in SOURCE.rglob("*.py"):
         for name in imported(path):
             came = {canonicalize_name(one) for one in known.get(name, [name])}
             came = {PART_OF.get(one, one) for one in came}

@@ -13,11 +13,18 @@ echo "== the sdist and its wheel, in an empty environment"
 "$work/build/bin/python" -m build --outdir "$work/dist" . >/dev/null
 "$PYTHON" -m venv "$work/wheel"
 "$work/wheel/bin/pip" install --quiet "$work"/dist/*.whl
+cat > "$work/factor-tradeoff.toml" <<'TOML'
+ensembles = ["Gaussian", "orthogonal"]
+sizes = [8]
+draws = [2]
+couplings = [6, 8]
+TOML
 (
     cd "$work"
     wheel/bin/kappaflow fit magic --out run --depth 4 --hidden 16 --max-epochs 2 --quiet
     wheel/bin/kappaflow sample run -n 3
     wheel/bin/kappaflow doctor run
+    wheel/bin/kappaflow reproduce factor-tradeoff --config factor-tradeoff.toml --out factors --quiet
     wheel/bin/python -c 'import pathlib, kappaflow as k; assert (pathlib.Path(k.__file__).parent / "py.typed").exists()'
 )
 "$work/wheel/bin/pip" install --quiet --dry-run "$(echo "$work"/dist/*.whl)[all]"

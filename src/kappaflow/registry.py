@@ -7,6 +7,7 @@ registered names alone: an import path never appears in a file, and no code is e
 
 import functools
 import importlib
+import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -20,7 +21,9 @@ from kappaflow.errors import ArgumentError, FileError
 C = TypeVar("C", bound=Callable[..., Any])
 
 _CONSTRUCTORS: dict[str, Callable[..., Any]] = {}
-OWN = ("bijections", "stack", "factor", "flows", "rewrite", "theory")  # they register names
+# The modules that register names. The studies are optional.
+OWN = tuple(f"kappaflow.{name}" for name in ("bijections", "stack", "factor", "flows", "rewrite"))
+STUDIES = "kappaflow_studies"
 _ATTRIBUTE = "_kappaflow_description"
 
 
@@ -151,9 +154,11 @@ def take_description(target: object, source: object) -> None:
 
 
 def _register_own() -> None:
-    """Imports the packages of this library that register names, which a program may not have."""
-    for package in OWN:
-        importlib.import_module(f"kappaflow.{package}")
+    """Imports the modules that register names, in case the program has not imported them."""
+    for module in OWN:
+        importlib.import_module(module)
+    if importlib.util.find_spec(STUDIES):
+        importlib.import_module(STUDIES)
 
 
 def build(description: Any) -> Any:  # noqa: ANN401

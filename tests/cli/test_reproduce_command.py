@@ -6,8 +6,8 @@ import re
 import pytest
 from tests.cli.test_refusals import refused
 
-from kappaflow.experiments import EXPERIMENTS, FacesPreset, OneSize
-from kappaflow.experiments import faces as module
+from kappaflow_studies import EXPERIMENTS, FacesPreset, OneSize
+from kappaflow_studies.faces import study as module
 
 TINY = FacesPreset((
     OneSize(4, {"levels": 1, "steps": 1, "hidden": 2, "memory": "store"}, {"max_epochs": 1}),
@@ -83,7 +83,7 @@ def test_an_experiment_of_cases_takes_settings_from_a_file(run, tmp_path):
 
 def test_all_of_them_make_one_page(run, tmp_path, monkeypatch):
     """A section each, with a link to its own page; settings are for one of them."""
-    import kappaflow.experiments as package
+    import kappaflow_studies as package
 
     monkeypatch.setitem(module.PRESETS, "minutes", TINY)
     monkeypatch.setattr(package, "EXPERIMENTS", {"faces": EXPERIMENTS["faces"]})

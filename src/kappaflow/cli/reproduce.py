@@ -52,7 +52,7 @@ def reproduce(
     json
         Print the numbers as JSON.
     """
-    from kappaflow.experiments import EXPERIMENTS, experiment_named, reproduce_all
+    from kappaflow_studies import EXPERIMENTS, experiment_named, reproduce_all
 
     if list and json:
         print_json([{"name": one.name, "about": one.about} for one in EXPERIMENTS.values()])

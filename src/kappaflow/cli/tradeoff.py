@@ -86,9 +86,9 @@ def tradeoff(
         Print the numbers as JSON.
     """
     from kappaflow.data import is_images
-    from kappaflow.experiments.tradeoff import trade_off
     from kappaflow.report.tradeoff import found_in_words, trade_off_rows
     from kappaflow.runs import Model, Source
+    from kappaflow.runs.tradeoff import trade_off
 
     if is_images(data):
         raise ArgumentError(

@@ -25,8 +25,6 @@ from kappaflow.report.content import (
     Weighted,
 )
 from kappaflow.report.diagnosis_page import render_diagnosis, write_diagnosis
-from kappaflow.report.faces_content import FacesReport, FacesRun, FacesSize
-from kappaflow.report.faces_page import render_faces
 from kappaflow.report.factors import render_factors
 from kappaflow.report.files import AnyReport, draw_again, read_report, read_report_on, write_report
 from kappaflow.report.image_content import (
@@ -43,9 +41,6 @@ __all__ = [
     "About",
     "AnyReport",
     "Budget",
-    "FacesReport",
-    "FacesRun",
-    "FacesSize",
     "FindingView",
     "ImageLikelihood",
     "ImageReport",
@@ -71,7 +66,6 @@ __all__ = [
     "read_report_on",
     "render",
     "render_diagnosis",
-    "render_faces",
     "render_factors",
     "render_images",
     "write_diagnosis",

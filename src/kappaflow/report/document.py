@@ -15,11 +15,14 @@ from kappaflow.report.figures import Figure
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def document(template: str, drawn: Mapping[str, Iterable[Figure]], **content: object) -> str:
+def document(
+    template: str | Path, drawn: Mapping[str, Iterable[Figure]], **content: object
+) -> str:
     """Returns a template that extends base.html.jinja, filled in.
 
     Args:
-        template: Its name.
+        template: Its name among the templates of this package, or the path of a template
+            elsewhere.
         drawn: The figures of each section.
         **content: What else the template asks for.
 
@@ -28,9 +31,10 @@ def document(template: str, drawn: Mapping[str, Iterable[Figure]], **content: ob
         Content-Security-Policy forbids them, and lets no script run but its own two.
     """
     scripts = [_plotly(), _template_text("page.js")]
+    path = TEMPLATES / template
     return (
-        _environment()
-        .get_template(template)
+        _environment(path.parent)
+        .get_template(path.name)
         .render(
             drawn=drawn,
             figure_data=_figure_data(drawn),
@@ -52,9 +56,10 @@ def _figure_data(drawn: Mapping[str, Iterable[Figure]]) -> dict[str, Any]:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def _environment(folder: Path) -> jinja2.Environment:
+    """Returns what renders the templates of a folder, which may extend those of this package."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
+        loader=jinja2.FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -118,3 +118,17 @@ def _times_power(number: float, digits: int) -> str:
 
 def _minus(text: str) -> str:
     return text.replace("-", "−")
+
+
+def time_in_words(time_s: float) -> str:
+    """Returns a duration.
+
+    Example:
+        >>> time_in_words(8.2), time_in_words(400.0), time_in_words(9000.0)
+        ('8 seconds', '7 minutes', '2.5 hours')
+    """
+    if time_s < 100:
+        return f"{time_s:.0f} seconds"
+    if time_s < 6000:
+        return f"{time_s / 60:.0f} minutes"
+    return f"{time_s / 3600:.1f} hours"

@@ -5,8 +5,14 @@ from collections.abc import Sequence
 from kappaflow.report.charts import Chart, Panel, Series, figures_of
 from kappaflow.report.content import Part
 from kappaflow.report.document import document
-from kappaflow.report.numbers import NOT_MEASURED, fixed, is_finite, significant, with_error
-from kappaflow.report.study_page import time_in_words
+from kappaflow.report.numbers import (
+    NOT_MEASURED,
+    fixed,
+    is_finite,
+    significant,
+    time_in_words,
+    with_error,
+)
 
 LEAST = 1e-6  # nats: a smaller cost is called none
 OVER = 1.1  # times the budget: above, it is called exceeded

@@ -1,0 +1,89 @@
+"""Cases side by side, each in a process of its own and on one thread."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from kappaflow.errors import KappaflowError, NumericalError
+
+Case = dict[str, Any]
+Row = dict[str, Any]
+Measure = Callable[[Case], Sequence[Row]]
+Done = tuple[Case, list[Row], float]
+
+
+def measured(measure: Measure, cases: Sequence[Case], *, processes: int) -> Iterator[Done]:
+    """Yields each case with its rows and its seconds, as they are done.
+
+    Args:
+        measure: A function of a module.
+        cases: In the order in which they are begun.
+        processes: How many at once; 1 is this process itself.
+
+    Yields:
+        Case, rows, seconds.
+
+    Raises:
+        KappaflowError: What a case raised, or a process was killed.
+    """
+    if processes == 1 or len(cases) <= 1:
+        for case in cases:
+            yield _one(measure, case)
+        return
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    workers = min(processes, len(cases))
+    with ProcessPoolExecutor(workers, context, initializer=_start) as pool:
+        try:
+            waiting = [pool.submit(_one, measure, case) for case in cases]
+            for future in as_completed(waiting):
+                yield future.result()
+        except BrokenProcessPool:
+            raise NumericalError(
+                "a process was killed while it measured, perhaps for want of memory: the same "
+                "command goes on where it stopped, with --processes 1 it needs less."
+            ) from None
+        except BaseException:  # Ctrl-C, a failure: nobody waits for what is under way
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+
+
+def _one(measure: Measure, case: Case) -> Done:
+    """Returns a case with its rows, measured on one thread."""
+    threads, started = torch.get_num_threads(), time.perf_counter()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            rows = [dict(row) for row in measure(case)]
+    except KappaflowError as error:
+        raise type(error)(f"the case {_in_words(case)} failed: {error}") from None
+    finally:
+        torch.set_num_threads(threads)
+    return case, rows, time.perf_counter() - started
+
+
+def _start() -> None:
+    """Makes a process leave Ctrl-C to its parent, and end when the parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:  # noqa: ANN401
+    parent.join()
+    os._exit(1)
+
+
+def _in_words(case: Case) -> str:
+    return ", ".join(f"{key} {value}" for key, value in case.items())

@@ -1,0 +1,234 @@
+"""What a condition number costs: a flow trained for each budget, and one without."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from kappaflow._checks import positive_int
+from kappaflow.errors import ArgumentError, KappaflowError, NumericalError
+from kappaflow.files import CONFIG, load
+from kappaflow.report.charts import NO_STILLS, write_stills
+from kappaflow.report.tradeoff import Budgeted, TradeOff, render_trade_off, trade_off_chart
+from kappaflow.runs import Model, Source, fit_run
+from kappaflow.runs.job import Tables, tables_of
+from kappaflow.runs.pool import Case, Row, measured
+from kappaflow.runs.stored import read_finished
+from kappaflow.storage import is_unfinished, make_directory, write_bytes
+from kappaflow.training import (
+    checked_settings,
+    log_prob_of,
+    rows_of,
+    tested_condition,
+)
+
+OF_SOURCE = ("columns", "exclude", "context", "where", "repair", "decimal", "missing")
+NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"
+
+
+def trade_off(
+    source: Source,
+    model: Model,
+    budgets: Sequence[float],
+    out: str | Path,
+    *,
+    processes: int = 1,
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    **settings: Any,  # noqa: ANN401
+) -> TradeOff:
+    """Trains a flow for each budget and one without, and writes what the budgets cost.
+
+    The folder has a run folder for each flow, report.json, index.html and figures/. A run that was
+    interrupted goes on, a finished one is not trained again.
+
+    Args:
+        source: Where the rows come from; no standard input.
+        model: The recipe, the same for all.
+        budgets: Condition numbers to ask for, above 1.
+        out: The folder.
+        processes: How many trainings side by side, each on one thread.
+        progress: Show the progress of trainings that take turns; on a terminal only if left out.
+        say: Is told what there is to know, and which training is done.
+        **settings: Fields of `kappaflow.training.Settings`, the same for all.
+
+    Returns:
+        The numbers.
+
+    Raises:
+        ArgumentError: An argument is wrong, or the folder holds something else.
+        DataError: The data has no density that a flow could fit.
+    """  # noqa: DOC502 - raised by the calls below
+    asked = _checked(budgets, settings)
+    workers = positive_int("processes", processes)
+    if source.data == "-":
+        raise ArgumentError(
+            "'data' should be a file or the name of a set, not standard input: it is read once "
+            "for each budget."
+        )
+    place = _folder(Path(out))
+    tables = tables_of(source)
+    for note in tables.notes:
+        say(note)
+    order: list[float | None] = [None, *asked]  # the one that all others are compared with first
+    cases = [
+        {
+            "budget": budget,
+            "folder": str(place / _name(budget)),
+            "source": asdict(source),
+            "model": asdict(model),
+            "settings": settings,
+            "progress": progress if workers == 1 else False,
+        }
+        for budget in order
+    ]
+    failed = _trained(cases, workers, say)
+    flows = _compared(order, place, tables, failed)
+    report = TradeOff(
+        data=source.data,
+        model=_in_words(source, model, settings, tables),
+        flows=[*flows[1:], flows[0]],
+        notes=list(tables.notes),
+    )
+    if not write_stills(trade_off_chart(report), make_directory(place / FIGURES)):
+        say(NO_STILLS)
+    write_bytes(place / NUMBERS, (report.model_dump_json(indent=2) + "\n").encode())
+    write_bytes(place / PAGE, render_trade_off(report).encode())
+    return report
+
+
+def train_one(case: Case) -> list[Row]:
+    """Trains the flow of a case into its folder.
+
+    Returns:
+        A row with the error, if there is one: it is for the process that asked.
+    """
+    settings = dict(case["settings"])
+    if case["budget"] is not None:
+        settings["condition_budget"] = case["budget"]
+    try:
+        fit_run(
+            Source(**case["source"]),
+            Model(**case["model"]),
+            case["folder"],
+            progress=case["progress"],
+            **settings,
+        )
+    except NumericalError as error:
+        return [{"failed": str(error)}]
+    except KappaflowError as error:
+        return [{"refused": str(error), "kind": type(error)}]
+    return [{}]
+
+
+def _trained(
+    cases: Sequence[Case], processes: int, say: Callable[[str], None]
+) -> dict[float | None, str]:
+    """Returns why flows were not trained, by their budgets; trains all others."""
+    failed: dict[float | None, str] = {}
+    for number, (case, rows, _) in enumerate(
+        measured(train_one, cases, processes=processes), start=1
+    ):
+        budget, row = case["budget"], rows[0]
+        if "refused" in row:
+            raise row["kind"](row["refused"])
+        if "failed" in row:
+            failed[budget] = row["failed"]
+        asked = "no budget" if budget is None else f"budget {budget:g}"
+        say(f"{asked}: {'failed' if budget in failed else 'done'} ({number} of {len(cases)})")
+    return failed
+
+
+def _compared(
+    budgets: Sequence[float | None],
+    place: Path,
+    tables: Tables,
+    failed: dict[float | None, str],
+) -> list[Budgeted]:
+    """Returns the numbers of each flow, the one without a budget first."""
+    found: list[Budgeted] = []
+    free: Tensor | None = None
+    for budget in budgets:
+        folder = place / _name(budget)
+        if budget in failed:
+            found.append(Budgeted(budget=budget, folder=folder.name, failed=failed[budget]))
+            continue
+        result, flow = read_finished(folder), load(folder)
+        test = rows_of(tables.test, flow)
+        nll = -log_prob_of(flow, test)
+        free = nll if budget is None else free
+        more = None if free is None else nll - free
+        median, p95, rows = tested_condition(flow, test)
+        one = Budgeted(
+            budget=budget,
+            folder=folder.name,
+            condition_number_p95=p95,
+            condition_number_median=median,
+            rows=rows,
+            epochs=result.epochs,
+            time_s=result.time_s,
+            nll=result.test_nll_standardised,
+            standard_error=result.test_nll_standard_error,
+            cost=None if more is None else more.mean().item(),
+            cost_error=None if more is None else _error(more),
+        )
+        found.append(one)
+    return found
+
+
+def _error(values: Tensor) -> float:
+    return values.std(correction=0).item() / math.sqrt(len(values))
+
+
+def _checked(budgets: Sequence[float], settings: dict[str, Any]) -> list[float]:
+    """Returns the budgets in their order, each once."""
+    if not budgets:
+        raise ArgumentError("'budgets' should be at least one condition number, got none.")
+    if "condition_budget" in settings:
+        raise ArgumentError("'condition_budget' should be left out: 'budgets' has them.")
+    for budget in budgets:
+        try:
+            checked_settings(condition_budget=budget)
+        except ArgumentError as error:
+            raise ArgumentError(str(error).replace("condition_budget", "budgets")) from None
+    checked_settings(**settings)
+    return sorted(set(map(float, budgets)))
+
+
+def _folder(place: Path) -> Path:
+    """Returns the folder; it is new, or one of a trade-off."""
+    if place.exists() and not place.is_dir():
+        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
+    if (place / CONFIG).exists():
+        raise ArgumentError(f"'out' should be a new folder, {place} is one of a run.")
+    there = list(place.iterdir()) if place.exists() else []
+    if not all(map(is_unfinished, there)) and not any(place.glob(f"budget-*/{CONFIG}")):
+        raise ArgumentError(
+            f"'out' should be a new folder or one of a trade-off, {place} holds other files."
+        )
+    return place
+
+
+def _name(budget: float | None) -> str:
+    """Returns the name of the folder of a run, its own for each number."""
+    return "budget-" + ("none" if budget is None else repr(budget).removesuffix(".0"))
+
+
+def _in_words(
+    source: Source, model: Model, settings: dict[str, Any], tables: Tables
+) -> list[tuple[str, str]]:
+    asked = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
+    described = {"recipe": model.recipe, **model.arguments, **settings, **asked}
+    described["rows to train / validate / test"] = " / ".join(
+        f"{len(part):,}" for part in (tables.train, tables.validation, tables.test)
+    )
+    return [(name.replace("_", " "), _words(value)) for name, value in described.items()]
+
+
+def _words(value: Any) -> str:  # noqa: ANN401
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

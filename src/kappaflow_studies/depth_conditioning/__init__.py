@@ -1,0 +1,40 @@
+"""`depth-conditioning`: what depth does to conditioning and likelihood, here and elsewhere."""
+
+from pathlib import Path
+
+from kappaflow_studies.depth_conditioning.cases import DepthConditioningSettings, cases
+from kappaflow_studies.depth_conditioning.findings import findings
+from kappaflow_studies.depth_conditioning.ideal_couplings import (
+    after_ideal_coupling,
+    expected_non_standardness,
+    last_whitening_factor,
+    non_standardness,
+    whitening_factor,
+)
+from kappaflow_studies.depth_conditioning.measure import measure
+from kappaflow_studies.engine.study import Study
+
+DEPTH_CONDITIONING = Study(
+    name="depth-conditioning",
+    title="Depth and conditioning, before and after training",
+    about="RealNVPs of five libraries, 2 to 64 couplings deep, and ideal layers that whiten",
+    claim=(
+        "Flows that make good samples tend to be very deep, with gradients that vanish or "
+        "explode, and ill-conditioned, since data are nearly low-dimensional: the extreme "
+        "singular values of a composition are products of those of its layers."
+    ),
+    settings=DepthConditioningSettings,
+    presets=Path(__file__).with_name("presets.toml"),
+    cases=cases,
+    measure=measure,
+    findings=findings,
+)
+
+__all__ = [
+    "DEPTH_CONDITIONING",
+    "after_ideal_coupling",
+    "expected_non_standardness",
+    "last_whitening_factor",
+    "non_standardness",
+    "whitening_factor",
+]

@@ -1,0 +1,1 @@
+"""The engine of the studies: cases, measurements that resume, results and pages."""

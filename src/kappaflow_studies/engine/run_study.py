@@ -1,0 +1,196 @@
+"""Runs an experiment made of cases, or goes on with it, and writes its folder."""
+
+import json
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kappaflow._checks import natural_int, positive_int
+from kappaflow.data.images.parallel import core_count
+from kappaflow.errors import ArgumentError, FileError
+from kappaflow.locking import locked
+from kappaflow.reading import parse_json, read_small
+from kappaflow.report.charts import NO_STILLS, figures_of, write_stills
+from kappaflow.runs.pool import measured
+from kappaflow.storage import make_directory, write_bytes
+from kappaflow_studies.engine.experiment import Reproduced
+from kappaflow_studies.engine.kept import Measured, append_measured, key_of, read_measured
+from kappaflow_studies.engine.presets import settings_of
+from kappaflow_studies.engine.study import Case, S, Study, StudySettings, frame_of
+from kappaflow_studies.engine.study_content import Findings, StudyReport
+from kappaflow_studies.engine.study_page import render_study
+
+CONFIG, CASES, RESULTS = "config.json", "cases.jsonl", "results.parquet"
+NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"
+PACKAGES = ("kappaflow", "torch", "numpy", "scipy", "zuko", "nflows", "normflows", "FrEIA", "POT")
+
+
+def run_study(
+    study: Study[S],
+    out: str | Path,
+    *,
+    preset: str = "minutes",
+    config: str | Path | None = None,
+    seed: int = 0,
+    processes: int | None = None,
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Reproduced:
+    """Measures the cases of an experiment that are not measured yet, and writes its folder.
+
+    The folder has config.json (the settings), cases.jsonl (each case as it is done), and when all
+    are done results.parquet (a row for each measurement), figures/ (SVG and PNG), report.json and
+    index.html.
+
+    Args:
+        study: The experiment.
+        out: The folder.
+        preset: "minutes" or "full".
+        config: A file with settings, instead of a preset.
+        seed: Of all of it.
+        processes: How many cases side by side, each on one thread; one for each core if left out.
+        progress: Show a progress bar; on a terminal only if left out.
+        say: Is told what is done.
+
+    Returns:
+        Its report, its page and what was found.
+
+    Raises:
+        ArgumentError: An argument is wrong, or the folder holds another experiment.
+        FileError: A file cannot be read or written.
+        NumericalError: A case failed, or its process was killed; what is measured is kept.
+    """  # noqa: DOC502 - raised by the calls below
+    settings = settings_of(study, preset, config)
+    natural_int("seed", seed)
+    workers = core_count() if processes is None else positive_int("processes", processes)
+    cases = _distinct(study.cases(settings, seed))
+    if not cases:
+        raise ArgumentError(f"the settings of {study.name} should come to a case, they do not.")
+    place = _folder(Path(out), study.name)
+    described = {"experiment": study.name, "seed": seed, "settings": settings.model_dump()}
+    with locked(place):
+        write_bytes(place / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
+        have = read_measured(place / CASES)
+        missing = [case for case in cases if key_of(case) not in have]
+        if missing and len(missing) < len(cases):
+            say(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
+        with _bar(study.name, len(cases), len(cases) - len(missing), visible=progress) as advance:
+            for case, rows, time_s in measured(study.measure, missing, processes=workers):
+                append_measured(place / CASES, case, rows, time_s)
+                have[key_of(case)] = (case, rows, time_s)
+                advance()
+    name = preset if config is None else Path(config).name
+    done = [have[key_of(case)] for case in cases]
+    return _written(study, place, settings, done, preset=name, seed=seed, say=say)
+
+
+def _written(
+    study: Study[S],
+    place: Path,
+    settings: S,
+    done: Sequence[Measured],
+    *,
+    preset: str,
+    seed: int,
+    say: Callable[[str], None],
+) -> Reproduced:
+    """Returns what all cases come to, when it is written."""
+    frame = frame_of(done)
+    findings: Findings = study.findings(frame, settings)
+    report = StudyReport(
+        name=study.name,
+        title=study.title,
+        claim=study.claim,
+        findings=findings,
+        preset=preset,
+        settings=_in_words(settings),
+        seed=seed,
+        cases=len(done),
+        time_s=sum(time_s for _, _, time_s in done),
+        versions=_versions(),
+    )
+    table = BytesIO()
+    frame.write_parquet(table)
+    write_bytes(place / RESULTS, table.getvalue())
+    folder = make_directory(place / FIGURES)
+    files = [path for chart in findings.charts for path in write_stills(chart, folder)]
+    if findings.charts and not files:
+        say(NO_STILLS)
+    write_bytes(place / NUMBERS, (report.model_dump_json() + "\n").encode())
+    write_bytes(place / PAGE, render_study(report).encode())
+    first = findings.charts[0] if findings.charts else None
+    return Reproduced(
+        report,
+        place / PAGE,
+        tuple(findings.found),
+        differs=tuple(findings.differs),
+        chart=first,
+        figures=tuple(figures_of(first)) if first else (),
+    )
+
+
+def _folder(place: Path, name: str) -> Path:
+    """Returns the folder, made if need be; it must not hold something else."""
+    if place.exists() and not place.is_dir():
+        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
+    if (place / CONFIG).exists():
+        try:
+            held = parse_json(read_small(place / CONFIG)).get("experiment")
+        except (ValueError, AttributeError):
+            raise FileError(f"{place / CONFIG} cannot be read: 'out' should be new.") from None
+        if held != name:
+            raise ArgumentError(
+                f"'out' should be new or a folder of {name}, {place} is one of {held or 'a fit'}."
+            )
+    return make_directory(place)
+
+
+def _distinct(cases: Sequence[Case]) -> list[Case]:
+    return list({key_of(case): case for case in cases}.values())
+
+
+def _in_words(settings: StudySettings) -> list[tuple[str, str]]:
+    """Returns the settings as words, lists without their brackets."""
+
+    def words(value: Any) -> str:  # noqa: ANN401
+        if isinstance(value, list | tuple):
+            return ", ".join(words(item) for item in value)
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return [(name.replace("_", " "), words(value)) for name, value in settings]
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = [("Python", platform.python_version())]
+    for package in PACKAGES:
+        try:
+            found.append((package, version(package)))
+        except PackageNotFoundError:
+            continue
+    return [("versions", ", ".join(f"{name} {number}" for name, number in found))]
+
+
+@contextmanager
+def _bar(
+    name: str, total: int, done: int, *, visible: bool | None
+) -> Iterator[Callable[[], None]]:
+    """Shows a bar for as long as it is entered.
+
+    Yields:
+        A function that moves it on.
+    """
+    console = Console(stderr=True)
+    if not (console.is_terminal if visible is None else visible):
+        yield lambda: None
+        return
+    columns = (TextColumn(name), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(name, total=total, completed=done)
+        yield lambda: bar.advance(task)

@@ -1,0 +1,1 @@
+"""Faces, with and without padding."""

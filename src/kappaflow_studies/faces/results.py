@@ -1,0 +1,120 @@
+"""The numbers and the picture files of the experiment on faces, from its run folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from kappaflow.files import load
+from kappaflow.flows import Flow
+from kappaflow.report import ImageReport, read_report_on
+from kappaflow.report.png import Pixels, enlarged, grid, png, shown
+from kappaflow.runs.image_job import ImageParts
+from kappaflow.runs.image_pictures import nearest_images
+from kappaflow.runs.image_samples import TEMPERATURE, draw_pixels, values_of
+from kappaflow.runs.stored import images_again, read_finished_images, read_image_run
+from kappaflow.storage import write_bytes
+from kappaflow.training import log_prob_of
+from kappaflow.training.image_rows import ImageRows
+from kappaflow.training.measure import bits_per_dimension
+from kappaflow_studies.faces.content import FacesRun, FacesSize
+
+DRAWN = 64  # samples whose distances to the training faces are measured
+COLUMNS, ROWS = 8, 2  # of each band of a picture file
+PICTURED_AT = 0.7
+BETWEEN = 6  # pixels from a band to the next
+CURVES = ("epoch", "condition_number_median", "condition_number_p95")
+
+
+def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
+    """Returns what came of a pair of runs.
+
+    Args:
+        size: Sides of the images.
+        plain: The finished run without padding.
+        padded: The one with.
+
+    Returns:
+        Its numbers.
+    """
+    parts = images_again(read_image_run(plain))
+    counts = [len(part) for part in (parts.train, parts.validation, parts.test)]
+    report = read_report_on(plain, ImageReport)
+    more = _bits(load(padded), parts) - _bits(load(plain), parts)
+    return FacesSize(
+        size=size,
+        images=counts,
+        independent_bits=report.likelihood.independent_bits,
+        bits_more=more.mean().item(),
+        bits_more_standard_error=more.std(correction=0).item() / len(more) ** 0.5,
+        of_held_out=_distances(_all(parts), parts, load(plain)),
+        plain=_run(plain, parts),
+        padded=_run(padded, parts),
+    )
+
+
+def write_picture(path: Path, plain: Path, padded: Path, *, seed: int = 0) -> None:
+    """Writes held-out faces above samples of two flows, a band each, enlarged.
+
+    Args:
+        path: Of the PNG file.
+        plain: The run whose samples stand in the middle.
+        padded: The run whose samples stand below.
+        seed: Of the samples.
+    """
+    count = COLUMNS * ROWS
+    bands = [_all(images_again(read_image_run(plain)))[:count]]
+    for folder in (plain, padded):
+        flow = load(folder)
+        drawn = draw_pixels(flow, count, temperature=PICTURED_AT, seed=seed)
+        bands.append(shown(drawn, values_of(flow)))
+    write_bytes(path, png(enlarged(_stacked([grid(band, COLUMNS) for band in bands]))))
+
+
+def _run(folder: Path, parts: ImageParts) -> FacesRun:
+    flow, result = load(folder), read_finished_images(folder)
+    report = read_report_on(folder, ImageReport)
+    kept = report.profile.condition_number
+    drawn = draw_pixels(flow, DRAWN, temperature=TEMPERATURE, seed=1)
+    return FacesRun(
+        padding=report.likelihood.padding,
+        folder=folder.name,
+        parameters=sum(p.numel() for p in flow.parameters()),
+        epochs=result.epochs,
+        best_epoch=report.best_epoch,
+        time_s=result.time_s,
+        bits_per_dimension=result.test_bits_per_dimension,
+        bits_standard_error=result.test_bits_per_dimension_standard_error,
+        round_trip_data=result.round_trip_data,
+        kept_condition_number=kept.median[-1],
+        kept_points=report.profile.points,
+        curve=[
+            {key: line[key] for key in CURVES}
+            for line in report.curves
+            if line["condition_number_median"] is not None
+        ],
+        drawn_at=TEMPERATURE,
+        of_samples=_distances(shown(drawn, values_of(flow)), parts, flow),
+    )
+
+
+def _bits(flow: Flow, parts: ImageParts) -> Tensor:
+    """Returns the bits per dimension of each held-out face."""
+    return -log_prob_of(flow, ImageRows(parts.test, flow)) * bits_per_dimension(flow, 1.0)
+
+
+def _all(parts: ImageParts) -> Pixels:
+    """Returns the held-out images on the scale of a picture."""
+    return shown(parts.test.batch(range(len(parts.test))).numpy(), parts.test.values)
+
+
+def _distances(images: Pixels, parts: ImageParts, flow: Flow) -> list[float]:
+    return nearest_images(images, parts.train, values_of(flow))[0]
+
+
+def _stacked(bands: Sequence[Pixels]) -> Pixels:
+    """Returns pictures of one width above each other, with white between them."""
+    white = np.full((bands[0].shape[0], BETWEEN, bands[0].shape[2]), 255, np.uint8)
+    pieces = [piece for band in bands for piece in (band, white)]
+    return np.concatenate(pieces[:-1], axis=1)

@@ -1,0 +1,189 @@
+"""`faces`: a Glow of the ORL faces at two sizes, each with and without Gaussian channels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kappaflow._checks import natural_int
+from kappaflow.errors import ArgumentError
+from kappaflow.report import ImageReport, read_report_on
+from kappaflow.runs import ImageSource, Model, fit_image_run
+from kappaflow.storage import write_bytes
+from kappaflow_studies.engine.experiment import Reproduced
+from kappaflow_studies.faces.content import FacesReport
+from kappaflow_studies.faces.figures import condition_over_training
+from kappaflow_studies.faces.page import found_in_words, render_faces
+from kappaflow_studies.faces.results import faces_size, write_picture
+
+NUMBERS, PAGE = "faces.json", "index.html"
+
+
+@dataclass(frozen=True)
+class OneSize:
+    """A pair of trainings, equal in all but the padding.
+
+    Attributes:
+        size: Sides of the images.
+        model: Arguments of `kappaflow.glow`.
+        settings: Fields of `kappaflow.training.Settings`.
+    """
+
+    size: int
+    model: dict[str, Any]
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FacesPreset:
+    """What is trained.
+
+    Attributes:
+        sizes: A pair of trainings for each size.
+        padding: Gaussian channels of the second of each pair.
+    """
+
+    sizes: tuple[OneSize, ...]
+    padding: int = 1
+
+
+@dataclass(frozen=True)
+class OneRun:
+    """One training and its folder."""
+
+    size: OneSize
+    padding: int
+    folder: Path = field(repr=False)
+
+    @property
+    def in_words(self) -> str:
+        """Returns what it is."""
+        side = self.size.size
+        return f"{side} x {side}, {padding_in_words(self.padding)}"
+
+
+def padding_in_words(padding: int) -> str:
+    """Returns how many Gaussian channels there are.
+
+    Example:
+        >>> padding_in_words(0), padding_in_words(1), padding_in_words(2)
+        ('no padding', '1 padding channel', '2 padding channels')
+    """
+    channels = "channel" if padding == 1 else "channels"
+    return f"{padding} padding {channels}" if padding else "no padding"
+
+
+# Levels go down to a single place, where a 1x1 convolution mixes the whole face: with 3 of them at
+# 32 x 32 samples are patches of skin. 320 faces are learnt by heart after some 300 steps at this
+# learning rate; it falls to zero by then.
+MINUTES = FacesPreset((
+    OneSize(
+        32,
+        {"levels": 5, "steps": 4, "hidden": 64, "memory": "store"},
+        {"max_epochs": 16, "batch_size": 16, "learning_rate": 2e-3, "conditioning_every": 4},
+    ),
+    OneSize(
+        64,
+        {"levels": 6, "steps": 3, "hidden": 64, "memory": "store"},
+        {"max_epochs": 8, "batch_size": 8, "learning_rate": 2e-3, "conditioning_every": 4},
+    ),
+))
+SLOWLY = {"max_epochs": 120, "batch_size": 16, "learning_rate": 3e-4, "conditioning_every": 20}
+FULL = FacesPreset((
+    OneSize(32, {"levels": 5, "steps": 12, "hidden": 128, "memory": "recompute"}, SLOWLY),
+    OneSize(64, {"levels": 6, "steps": 12, "hidden": 128, "memory": "recompute"}, SLOWLY),
+))
+PRESETS = {"minutes": MINUTES, "full": FULL}
+
+
+def reproduce_faces(
+    out: str | Path,
+    *,
+    preset: str | FacesPreset = "minutes",
+    config: str | Path | None = None,
+    seed: int = 0,
+    processes: int | None = None,  # noqa: ARG001 - its trainings take turns
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Reproduced:
+    """Trains the flows, each into a run folder of its own, and writes a page that compares them.
+
+    What was interrupted goes on where it stopped, and what is finished is taken as it is.
+
+    Args:
+        out: The folder of the runs, of index.html, of faces.json and of the pictures.
+        preset: "minutes", "full", or what to train.
+        config: Not taken: the settings of each training are those of its preset.
+        seed: Of the weights, of the order of the images and of their split.
+        processes: Of no effect: one training after the other, each on the threads of torch.
+        progress: Show progress bars; on a terminal only if left out.
+        say: Is told which training it is.
+
+    Returns:
+        The numbers, the page, and what was found.
+
+    Raises:
+        ArgumentError: There is no such preset, `out` is a file, or a folder holds another run.
+        FileError: The set of faces cannot be loaded.
+    """  # noqa: DOC502 - raised by the calls below
+    if config is not None:
+        raise ArgumentError("'config' should be left out: faces has presets only.")
+    asked = _preset(preset)
+    natural_int("seed", seed)
+    place = Path(out)
+    if place.exists() and not place.is_dir():
+        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
+    runs = runs_of(asked, place)
+    for number, run in enumerate(runs, start=1):
+        say(f"{run.in_words} ({number} of {len(runs)})")
+        _fit(run, seed, progress, say)
+    say("comparing them")
+    pairs = list(zip(runs[::2], runs[1::2], strict=True))
+    report = FacesReport(
+        preset=preset if isinstance(preset, str) else "of your own",
+        seed=seed,
+        sizes=[faces_size(one.size.size, one.folder, two.folder) for one, two in pairs],
+    )
+    for one, two in pairs:
+        picture = place / f"faces-{one.size.size}.png"
+        write_picture(picture, one.folder, two.folder, seed=seed)
+    reports = {run.folder.name: read_report_on(run.folder, ImageReport) for run in runs}
+    write_bytes(place / NUMBERS, (report.model_dump_json(indent=2) + "\n").encode())
+    write_bytes(place / PAGE, render_faces(report, reports).encode())
+    return Reproduced(
+        report,
+        place / PAGE,
+        tuple(found_in_words(size) for size in report.sizes),
+        figures=tuple(condition_over_training(size) for size in report.sizes),
+    )
+
+
+def runs_of(preset: FacesPreset, out: Path) -> list[OneRun]:
+    """Returns the trainings of a preset in their order, the one without padding first."""
+    return [
+        OneRun(one, padding, out / f"{one.size}-{'padded' if padding else 'plain'}")
+        for one in preset.sizes
+        for padding in (0, preset.padding)
+    ]
+
+
+def _preset(given: str | FacesPreset) -> FacesPreset:
+    if isinstance(given, FacesPreset):
+        return given
+    if given not in PRESETS:
+        raise ArgumentError(f"'preset' should be one of {', '.join(PRESETS)}, got {given!r}.")
+    return PRESETS[given]
+
+
+def _fit(run: OneRun, seed: int, progress: bool | None, say: Callable[[str], None]) -> None:
+    padding = {"padding": run.padding} if run.padding else {}
+    fit_image_run(
+        ImageSource("faces", size=run.size.size, grey=True, split_seed=seed),
+        Model("glow", {**run.size.model, **padding}),
+        run.folder,
+        flip=True,
+        progress=progress,
+        say=say,
+        seed=seed,
+        **run.size.settings,
+    )

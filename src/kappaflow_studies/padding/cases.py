@@ -1,0 +1,122 @@
+"""What is trained: the settings of the experiment, and the cases that they come to."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from kappaflow_studies.engine.study import Case, StudySettings
+from kappaflow_studies.fields import Count, Counts, ImagesName, PlanarSet, Positive, checked
+from kappaflow_studies.padding.spec import spec_of
+
+MOST_SEEDS = 1000  # of one seed of the experiment, so that those of another are different ones
+MODELLED = ("rows", "epochs", "batch_size", "learning_rate", "depth", "hidden", "measured_every")
+JUDGED = ("points", "draws", "drawn")
+IMAGES = ("image_epochs", "image_batch_size", "image_hidden", "image_levels", "image_blocks")
+IMAGES_JUDGED = ("image_points", "image_draws", "image_drawn", "image_measured_every")
+Seeds = Annotated[int, Field(ge=1, le=MOST_SEEDS)]
+PaddingName = Annotated[str, AfterValidator(checked(spec_of))]
+
+
+class PaddingSettings(StudySettings):
+    """What is trained on what, and how it is judged.
+
+    Attributes:
+        sets: Of `kappaflow.data.toy_names`.
+        compared: Paddings that are trained with each of `seeds`: none, KIND:WIDTH or
+            KIND:WIDTH:SCALE.
+        others: Paddings that are trained with the first `other_seeds` of these.
+        seeds: How many seeds, each of its own points and weights.
+        other_seeds: How many of them for `others`.
+        rows: Points to train on.
+        epochs: Passes over them.
+        batch_size: Points a step.
+        learning_rate: The highest.
+        depth: Couplings of a `real_nvp`.
+        hidden: Widths of their hidden layers.
+        measured_every: Epochs from one measurement of the conditioning to the next.
+        points: At how many held-out points the conditioning is measured at the end.
+        draws: Of the padding, for the importance-weighted likelihood of each held-out point.
+        drawn: Samples that are held against as many held-out points.
+        image_sets: Of `kappaflow.data.image_sets`.
+        image_paddings: As for `compared`; the width counts channels.
+        image_seeds: How many seeds.
+        image_epochs: Passes over the images of each set.
+        image_batch_size: Images a step.
+        image_hidden: Channels of the networks of a `real_nvp_image`.
+        image_levels: Its scales.
+        image_blocks: Residual blocks of each network.
+        image_points: At how many held-out images the conditioning is measured.
+        image_draws: Of noise and padding, for the likelihood of each held-out image.
+        image_drawn: Samples that are held against as many held-out images, at most.
+        image_measured_every: Epochs from one measurement to the next.
+    """
+
+    sets: tuple[PlanarSet, ...]
+    compared: tuple[PaddingName, ...]
+    others: tuple[PaddingName, ...]
+    seeds: Seeds
+    other_seeds: Count
+    rows: Count
+    epochs: Count
+    batch_size: Count
+    learning_rate: Positive
+    depth: Count
+    hidden: Counts
+    measured_every: Count
+    points: Count
+    draws: Count
+    drawn: Count
+    image_sets: tuple[ImagesName, ...]
+    image_paddings: tuple[PaddingName, ...]
+    image_seeds: Seeds
+    image_epochs: tuple[Count, ...]
+    image_batch_size: Count
+    image_hidden: Count
+    image_levels: Count
+    image_blocks: Count
+    image_points: Count
+    image_draws: Count
+    image_drawn: Count
+    image_measured_every: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> "PaddingSettings":
+        if len(self.image_sets) != len(self.image_epochs):
+            raise ValueError("'image_epochs' should have a number for each of 'image_sets'")
+        return self
+
+
+def cases(settings: PaddingSettings, seed: int) -> list[Case]:
+    """Returns a case for each training, images first, and one for each two-sample floor."""
+    first = MOST_SEEDS * seed
+    return [*_of_images(settings, first), *_of_planes(settings, first)]
+
+
+def _of_images(settings: PaddingSettings, first: int) -> list[Case]:
+    found: list[Case] = []
+    for name, epochs in zip(settings.image_sets, settings.image_epochs, strict=True):
+        values = {key: getattr(settings, key) for key in (*IMAGES, *IMAGES_JUDGED)}
+        shared = {"set": name, **values, "image_epochs": epochs}
+        for seed in range(first, first + settings.image_seeds):
+            for padding in settings.image_paddings:
+                one = {"kind": "images", "padding": padding, "seed": seed, **shared}
+                found.append(one | {"pictured": seed == first})
+            floor = {"kind": "image floor", "set": name, "seed": seed}
+            found.append(floor | {"image_drawn": settings.image_drawn})
+    return found
+
+
+def _of_planes(settings: PaddingSettings, first: int) -> list[Case]:
+    found: list[Case] = []
+    trained = [(padding, settings.seeds) for padding in settings.compared]
+    trained += [(padding, settings.other_seeds) for padding in settings.others]
+    values = {key: getattr(settings, key) for key in (*MODELLED, *JUDGED)}
+    values["hidden"] = list(settings.hidden)
+    for seed in range(first, first + settings.seeds):
+        for name in settings.sets:
+            shared = {"set": name, "seed": seed, "pictured": seed == first}
+            for padding, seeds in trained:
+                if seed < first + seeds:
+                    found.append({"kind": "plane", "padding": padding, **shared, **values})
+            found.append({"kind": "plane floor", **shared, "drawn": settings.drawn})
+    return found

@@ -1,0 +1,26 @@
+"""`partition`: which features change, what maps between couplings buy, and what twins cost."""
+
+from pathlib import Path
+
+from kappaflow_studies.engine.study import Study
+from kappaflow_studies.partition.cases import PartitionSettings, cases
+from kappaflow_studies.partition.findings import findings
+from kappaflow_studies.partition.measure import measure
+
+PARTITION = Study(
+    name="partition",
+    title="Which features change: partitions and the maps between",
+    about="halves, permutations, LU and orthogonal maps, at equal parameters, and their twins",
+    claim=(
+        "A learned linear map between couplings, a 1x1 convolution of images, makes a flow better "
+        "than a fixed partition of the same depth; yet it buys no more than a constant factor in "
+        "depth, since each such map is a constant number of couplings of the fixed partition."
+    ),
+    settings=PartitionSettings,
+    presets=Path(__file__).with_name("presets.toml"),
+    cases=cases,
+    measure=measure,
+    findings=findings,
+)
+
+__all__ = ["PARTITION"]

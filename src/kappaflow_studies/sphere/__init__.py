@@ -1,0 +1,59 @@
+"""`sphere`: the mixture of the depth bound, its generator, and flows of growing depth."""
+
+from pathlib import Path
+
+from kappaflow_studies.engine.study import Study
+from kappaflow_studies.sphere.cases import SphereSettings, cases
+from kappaflow_studies.sphere.depth_bound import DepthBound, LayerClass, least_depth, least_numbers
+from kappaflow_studies.sphere.distances import RandomFamily, random_family, wasserstein_bounds
+from kappaflow_studies.sphere.findings import findings
+from kappaflow_studies.sphere.generator import MixtureGenerator
+from kappaflow_studies.sphere.geometry import cap_share, code_size, gaussian_norm, nearest_distance
+from kappaflow_studies.sphere.lipschitz_bounds import (
+    divergence_at_least,
+    tearing_bound,
+    volume_bound,
+)
+from kappaflow_studies.sphere.measure import measure
+from kappaflow_studies.sphere.mixture import SphereMixture
+from kappaflow_studies.sphere.monte_carlo import Estimate
+from kappaflow_studies.sphere.packing import FarApart, mixtures_far_apart
+
+SPHERE = Study(
+    name="sphere",
+    title="Depth against parameters: mixtures on a sphere",
+    about="a mixture of Gaussians on a sphere: its shallow generator, and flows of depth 1 to 32",
+    claim=(
+        "A generator of constant depth makes a mixture of k Gaussians around random points of a "
+        "sphere; flows made of few Lipschitz layers with few parameters each miss some such "
+        "mixture: with p parameters a layer they need a depth of the order of k / p."
+    ),
+    settings=SphereSettings,
+    presets=Path(__file__).with_name("presets.toml"),
+    cases=cases,
+    measure=measure,
+    findings=findings,
+)
+
+__all__ = [
+    "SPHERE",
+    "DepthBound",
+    "Estimate",
+    "FarApart",
+    "LayerClass",
+    "MixtureGenerator",
+    "RandomFamily",
+    "SphereMixture",
+    "cap_share",
+    "code_size",
+    "divergence_at_least",
+    "gaussian_norm",
+    "least_depth",
+    "least_numbers",
+    "mixtures_far_apart",
+    "nearest_distance",
+    "random_family",
+    "tearing_bound",
+    "volume_bound",
+    "wasserstein_bounds",
+]

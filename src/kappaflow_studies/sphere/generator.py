@@ -1,0 +1,174 @@
+"""The generator without constraints: three linear layers with ReLU that make a sphere mixture."""
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from torch import Tensor, nn
+
+from kappaflow._checks import batch, positive_float, positive_int
+from kappaflow.errors import ArgumentError
+from kappaflow.theory.exact import Array
+from kappaflow_studies.sphere.mixture import SphereMixture
+
+NARROWEST = 16 * np.finfo(np.float64).eps  # of a ramp, relative to where it is
+
+
+class MixtureGenerator(nn.Module):
+    r"""A ReLU network R^(d+1) -> R^d that turns a standard Gaussian into a sphere mixture.
+
+    The first coordinate chooses the component: it is compared with the quantiles of 1/k, 2/k, ...,
+    each time by a ramp :math:`r_j` from 0 to 1 instead of a step. The other coordinates, scaled,
+    pass through as :math:`x = \max(x, 0) - \max(-x, 0)`:
+
+    .. math:: g(z_0, z) = \mu_1 + \sum_{j=1}^{k-1} (\mu_{j+1} - \mu_j)\, r_j(z_0) + \sigma z .
+
+    Depth 3 for any k, :math:`2 (k - 1) + 4 d` hidden units, and :math:`O(k d)` numbers that are
+    not zero: no fewer can do, since the means alone are k d numbers. Where no ramp is under way g
+    is exact, so that the only error is that of the ramps: see `wasserstein_bound`.
+
+    Args:
+        mixture: What is to be generated. Neighbours in the order of its means share a ramp.
+        accuracy: Probability that the first coordinate lies on a ramp.
+
+    Raises:
+        ArgumentError: `accuracy` is not above 0, so large that ramps meet, or so small that they
+            are narrower than float64 resolves.
+
+    Note:
+        The network is in float64. A ramp is min(1, max(0, s)), made of two layers as
+        1 - max(0, 1 - max(0, s)): it is exactly 1 where it has ended. The difference of two ReLUs
+        would need one layer less, but loses in float32 what the steepness multiplies.
+
+    Source:
+        Koehler, Mehta, Risteski 2021 state that a network of constant depth and linear size does
+        it; this one is ours.
+
+    Example:
+        >>> generator = MixtureGenerator(SphereMixture.random(256, 32), accuracy=0.01)
+        >>> generator.hidden_units, generator.numbers
+        (638, 9404)
+        >>> generator.wasserstein_bound() < 0.003 * generator.mixture.mean_distance()
+        True
+    """
+
+    def __init__(self, mixture: SphereMixture, *, accuracy: float = 0.01) -> None:
+        super().__init__()
+        self.mixture = mixture
+        self.accuracy = positive_float("accuracy", accuracy)
+        self.thresholds, self.starts, self.ends = _ramps(mixture.components, self.accuracy)
+        d, ramps = mixture.features, mixture.components - 1
+        hidden = ramps + 2 * d
+        first, second, last = (
+            nn.Linear(a, b, dtype=torch.float64)
+            for a, b in ((d + 1, hidden), (hidden, hidden), (hidden, d))
+        )
+        slopes = torch.from_numpy(1 / (self.ends - self.starts))
+        with torch.no_grad():
+            for layer in (first, second, last):
+                layer.weight.zero_()
+                layer.bias.zero_()
+            first.weight[:ramps, 0] = slopes
+            first.bias[:ramps] = -slopes * torch.from_numpy(self.starts)
+            first.weight[ramps:, 1:] = torch.cat((torch.eye(d), -torch.eye(d)))
+            second.weight[:ramps, :ramps] = -torch.eye(ramps)
+            second.bias[:ramps] = 1.0
+            second.weight[ramps:, ramps:] = torch.eye(2 * d)
+            steps = mixture.means.diff(dim=0).T
+            noise = mixture.sigma * torch.eye(d, dtype=torch.float64)
+            # A unit of the second layer is 1 - r, so that all ramps have ended where all are 0.
+            last.weight.copy_(torch.cat((-steps, noise, -noise), dim=1))
+            last.bias.copy_(mixture.means[-1])
+        self.network = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Returns points (B, d) for standard Gaussian z (B, d + 1), in the network's type."""
+        return self.network(batch("z", z, (self.mixture.features + 1,)))
+
+    def coupled(self, z: Tensor) -> Tensor:
+        r"""Returns the point of the mixture that the same input makes: :math:`\mu_c + \sigma z`.
+
+        Args:
+            z: (B, d + 1). The component c is the cell of the first coordinate between quantiles.
+
+        Returns:
+            (B, d) in float64, distributed exactly as the mixture if z is standard Gaussian.
+        """
+        wide = batch("z", z, (self.mixture.features + 1,)).double()
+        chosen = torch.bucketize(wide[:, 0].contiguous(), torch.from_numpy(self.thresholds))
+        return self.mixture.means[chosen] + self.mixture.sigma * wide[:, 1:]
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Returns n draws, (n, d) in the network's type."""
+        dtype = next(self.parameters()).dtype
+        size = positive_int("n", n), self.mixture.features + 1
+        with torch.no_grad():
+            return self(torch.randn(size, generator=generator, dtype=dtype))
+
+    def wasserstein_bound(self) -> float:
+        r"""Returns a bound on :math:`W_1` from the generator's distribution to the mixture.
+
+        The same input makes a point of each, which differ on ramps only: there by a part of the
+        step from a mean to the next. The expectation of the difference is
+
+        .. math:: \sum_j |\mu_{j+1} - \mu_j| \Bigl( \int_{a_j}^{t_j} r_j\, \varphi
+                  + \int_{t_j}^{b_j} (1 - r_j)\, \varphi \Bigr) ,
+
+        with the ramp from :math:`a_j` to :math:`b_j` around the quantile :math:`t_j`: close to a
+        quarter of `accuracy` times the mean step.
+
+        Returns:
+            The expectation, in the units of the means, by quadrature exact to rounding.
+        """
+        steps = self.mixture.means.diff(dim=0).norm(dim=1).numpy()
+        width = self.ends - self.starts
+        below = _mean_over(self.starts, self.thresholds, self.starts) / width
+        above = -_mean_over(self.thresholds, self.ends, self.ends) / width
+        return float(steps @ (below + above))
+
+    @property
+    def hidden_units(self) -> int:
+        """Returns the number of ReLUs."""
+        return 2 * (self.mixture.components - 1) + 4 * self.mixture.features
+
+    @property
+    def numbers(self) -> int:
+        """Returns how many weights and biases are not zero."""
+        return sum(int(p.count_nonzero()) for p in self.parameters())
+
+    def extra_repr(self) -> str:
+        return f"{self.mixture}, accuracy={self.accuracy:g}"
+
+
+def _ramps(components: int, accuracy: float) -> tuple[Array, Array, Array]:
+    """Returns the k - 1 quantiles, and where the ramps around them start and end."""
+    if components == 1:
+        return np.empty(0), np.empty(0), np.empty(0)
+    if accuracy >= (most := 1 - 1 / components):
+        raise ArgumentError(
+            f"'accuracy' should be below 1 - 1/k = {most:.6g}, got {accuracy}: "
+            "the ramps would meet."
+        )
+    j = np.arange(1, components)
+    half = accuracy / (components - 1) / 2
+    thresholds, starts, ends = (_quantile(j, components, by) for by in (0.0, -half, half))
+    if (ends - starts < NARROWEST * np.maximum(1, abs(thresholds))).any():
+        raise ArgumentError(
+            f"'accuracy' should be larger, got {accuracy} for {components} components: "
+            "the ramps would be narrower than float64 can tell."
+        )
+    return thresholds, starts, ends
+
+
+def _quantile(j: Array, components: int, by: float) -> Array:
+    """Returns the quantile of j / k + by, computed from the nearer end of (0, 1)."""
+    lower, upper = ndtri(j / components + by), -ndtri((components - j) / components - by)
+    return np.where(2 * j <= components, lower, upper)
+
+
+def _mean_over(left: Array, right: Array, origin: Array) -> Array:
+    """Returns the integral of (x - origin) times the Gaussian density from left to right."""
+    nodes, weights = np.polynomial.legendre.leggauss(24)
+    half = (right - left)[:, None] / 2
+    x = left[:, None] + half * (nodes + 1)
+    density = np.exp(-x * x / 2) / np.sqrt(2 * np.pi)
+    return ((x - origin[:, None]) * density * half) @ weights

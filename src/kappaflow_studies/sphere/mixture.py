@@ -1,0 +1,145 @@
+"""The mixture that the depth bound is about: equal Gaussians around points of a sphere."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from kappaflow._checks import batch, natural_int, positive_float, positive_int
+from kappaflow.errors import ArgumentError
+from kappaflow_studies.sphere.monte_carlo import Estimate
+
+ROUND = 1e-6  # the norms of the means may differ by so much, relative to the radius
+
+
+class SphereMixture:
+    r"""The mixture :math:`\frac1k \sum_i N(\mu_i, \sigma^2 I)` with all means on one sphere.
+
+    Args:
+        means: (k, d), of one norm; kept in float64.
+        sigma: Standard deviation of each component in each direction, in the units of the means.
+
+    Raises:
+        ArgumentError: The means are no table of finite numbers of one norm above 0, or `sigma` is
+            not above 0.
+
+    Note:
+        `log_prob` is exact, and accurate far from all means too. Draws need a generator of torch.
+
+    Source:
+        Koehler, Mehta, Risteski 2021, whose theorem on depth is about such mixtures.
+
+    Example:
+        >>> mixture = SphereMixture(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 0.5)
+        >>> mixture
+        SphereMixture(components=2, features=2, radius=1, sigma=0.5)
+        >>> round(mixture.log_prob(torch.zeros(1, 2)).item(), 4)
+        -2.4516
+    """
+
+    def __init__(self, means: Tensor, sigma: float) -> None:
+        wide = batch("means", means).detach().double()
+        if wide.dim() != 2 or not wide.numel() or not wide.isfinite().all():
+            raise ArgumentError("'means' should be a table (k, d) of finite numbers.")
+        norms = wide.norm(dim=1)
+        self.radius = positive_float("the norm of the means", norms.mean().item())
+        if (norms - self.radius).abs().max() > ROUND * self.radius:
+            raise ArgumentError(
+                f"'means' should have one norm, got {norms.min().item():.6g} to "
+                f"{norms.max().item():.6g}."
+            )
+        self.means = wide
+        self.sigma = positive_float("sigma", sigma)
+        self.components, self.features = wide.shape
+
+    @classmethod
+    def random(
+        cls,
+        components: int,
+        features: int,
+        *,
+        radius: float = 1.0,
+        sigma: float = 0.05,
+        seed: int = 0,
+    ) -> "SphereMixture":
+        """Returns one whose means are drawn uniformly from the sphere.
+
+        Args:
+            components: k.
+            features: d.
+            radius: Of the sphere.
+            sigma: Standard deviation of the components.
+            seed: Of the draw.
+
+        Returns:
+            The mixture.
+
+        Example:
+            >>> SphereMixture.random(256, 32).means.shape
+            torch.Size([256, 32])
+        """
+        shape = positive_int("components", components), positive_int("features", features)
+        generator = torch.Generator().manual_seed(natural_int("seed", seed))
+        directions = torch.randn(shape, generator=generator, dtype=torch.float64)
+        directions /= directions.norm(dim=1, keepdim=True)
+        return cls(positive_float("radius", radius) * directions, sigma)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Returns log p(x) in nats, (B,) in float64, for points x (B, d)."""
+        wide = batch("x", x, (self.features,)).to(self.means)
+        # Differences first: |x|^2 - 2 x.m + |m|^2 would lose what counts near a narrow mean.
+        distance = torch.cdist(wide, self.means, compute_mode="donot_use_mm_for_euclid_dist")
+        exponents = -0.5 * (distance / self.sigma) ** 2
+        scale = self.features * math.log(self.sigma * math.sqrt(2 * math.pi))
+        return exponents.logsumexp(dim=1) - scale - math.log(self.components)
+
+    def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """Returns n draws, (n, d) in float64; from torch's global generator if none is given."""
+        count = positive_int("n", n)
+        chosen = torch.randint(self.components, (count,), generator=generator)
+        noise = torch.randn(count, self.features, generator=generator, dtype=torch.float64)
+        return self.means[chosen] + self.sigma * noise
+
+    def entropy(self, n: int, *, generator: torch.Generator | None = None) -> Estimate:
+        """Returns -E log p in nats, averaged over n draws."""
+        return Estimate.of(-self.log_prob(self.sample(n, generator=generator)))
+
+    def divergence_to(
+        self,
+        log_prob: Callable[[Tensor], Tensor],
+        n: int,
+        *,
+        dtype: torch.dtype = torch.float64,
+        generator: torch.Generator | None = None,
+    ) -> Estimate:
+        """Returns the Kullback-Leibler divergence KL(mixture, q) in nats, averaged over n draws.
+
+        Args:
+            log_prob: log q of points (n, d), for example `flow.log_prob`.
+            n: How many points of the mixture are drawn.
+            dtype: In which `log_prob` gets the points.
+            generator: Of the draws.
+
+        Returns:
+            The average of log p - log q; it may be below 0 by a few standard errors.
+
+        Example:
+            >>> mixture = SphereMixture.random(4, 8)
+            >>> mixture.divergence_to(mixture.log_prob, 100).value
+            0.0
+        """
+        x = self.sample(n, generator=generator)
+        with torch.no_grad():
+            return Estimate.of(self.log_prob(x) - log_prob(x.to(dtype)).double())
+
+    def mean_distance(self) -> float:
+        """Returns the mean distance of two different means; nan for a single one."""
+        pairs = torch.pdist(self.means)
+        return pairs.mean().item()
+
+    def __repr__(self) -> str:
+        return (
+            f"SphereMixture(components={self.components}, features={self.features}, "
+            f"radius={self.radius:g}, sigma={self.sigma:g})"
+        )

@@ -1,0 +1,46 @@
+"""Runs an experiment of slow cases in two processes: what the tests of the engine kill."""
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from kappaflow.errors import NumericalError
+from kappaflow_studies import Study, StudySettings, run_study
+from kappaflow_studies.engine.study_content import Findings
+
+
+class Slow(StudySettings):
+    """How many cases, where each says who it is."""
+
+    count: int
+    place: str
+
+
+def cases(settings, seed):
+    """Returns a case for each number."""
+    return [{"number": n, "place": settings.place, "seed": seed} for n in range(settings.count)]
+
+
+def measure(case):
+    """Takes a while, and leaves a file with the number of its process."""
+    Path(case["place"], f"pid-{os.getpid()}").touch()
+    time.sleep(0.4)
+    return [{"square": case["number"] ** 2}]
+
+
+def findings(frame, settings):
+    """Returns nothing to look at."""
+    return Findings(found=[], differs=[], charts=[])
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    presets = out.parent / "presets.toml"
+    presets.write_text(f'[minutes]\ncount = 8\nplace = "{out.parent}"\n')
+    slow = Study("slow", "Slow", "slow", "Slow.", Slow, presets, cases, measure, findings)
+    try:
+        run_study(slow, out, processes=2, progress=False)
+    except NumericalError as error:
+        print(error, file=sys.stderr)
+        sys.exit(3)

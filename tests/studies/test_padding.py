@@ -1,0 +1,383 @@
+"""Padding compared: what is measured, the sign tests, and what is said of them."""
+
+import json
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from scipy.stats import binom
+
+import kappaflow as kf
+from kappaflow.data import toy
+from kappaflow.errors import ArgumentError
+from kappaflow.testing.contract import jittered
+from kappaflow_studies import run_study
+from kappaflow_studies.engine.presets import settings_of
+from kappaflow_studies.padding import PADDING
+from kappaflow_studies.padding.images import SIDE, sheet
+from kappaflow_studies.padding.judged import conditioning, distances, likelihood, sliced_w2
+from kappaflow_studies.padding.measure import measure
+from kappaflow_studies.padding.order import Signs, claimed_order, ordered, signs
+from kappaflow_studies.padding.plane import CELLS, picture, points, span, truth
+from kappaflow_studies.padding.spec import Spec, spec_of
+from kappaflow_studies.universal.wasserstein import two_sample_w2
+
+TINY = {
+    "sets": ["eight_gaussians"],
+    "compared": ["none", "zero:2", "gaussian:2"],
+    "others": ["gaussian:2:0.1", "gaussian:1", "gaussian:2:3"],
+    "seeds": 1,
+    "other_seeds": 1,
+    "rows": 128,
+    "epochs": 1,
+    "batch_size": 128,
+    "learning_rate": 5e-3,
+    "depth": 2,
+    "hidden": [4],
+    "measured_every": 1,
+    "points": 8,
+    "draws": 4,
+    "drawn": 40,
+    "image_sets": [],
+    "image_paddings": ["none", "zero:1", "gaussian:1"],
+    "image_seeds": 1,
+    "image_epochs": [],
+    "image_batch_size": 256,
+    "image_hidden": 2,
+    "image_levels": 1,
+    "image_blocks": 1,
+    "image_points": 2,
+    "image_draws": 2,
+    "image_drawn": 20,
+    "image_measured_every": 1,
+}
+
+
+def write(folder, **others):
+    """Returns the path of a file of settings."""
+    path = folder / "mine.json"
+    path.write_text(json.dumps({**TINY, **others}))
+    return path
+
+
+def settings(folder, **others):
+    """Returns small settings, some of them changed."""
+    return settings_of(PADDING, "minutes", write(folder, **others))
+
+
+def seeded(seed=0):
+    """Returns a generator."""
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "words"),
+    [
+        ("none", Spec("none"), "no padding"),
+        ("zero:2", Spec("zero", 2), "2 zeros"),
+        ("gaussian:8", Spec("gaussian", 8), "8 Gaussian"),
+        ("gaussian:2:0.3", Spec("gaussian", 2, 0.3), "2 Gaussian of scale 0.3"),
+        ("copy:1:0", Spec("copy", 1, 0.0), "1 copy of scale 0"),
+        ("learned:2", Spec("learned", 2), "2 learned"),
+    ],
+)
+def test_a_padding_is_named_by_kind_width_and_scale(text, spec, words):
+    """And is made of the same."""
+    assert spec_of(text) == spec and spec.in_words == words
+    made = spec.padding((2,))
+    assert (made is None) == (text == "none")
+    assert made is None or made.features == spec.width
+    assert spec.scale is None or made.scale == spec.scale
+
+
+@pytest.mark.parametrize("text", ["", "none:2", "zero", "zero:0", "noise:2", "zero:x", "a:1:2:3"])
+def test_other_names_are_refused(text):
+    """In one sentence."""
+    with pytest.raises(ArgumentError, match="a padding should be none or KIND:WIDTH"):
+        spec_of(text)
+
+
+@pytest.mark.parametrize("preset", ["minutes", "full"])
+def test_the_presets_make_cases_that_differ(preset):
+    """Each of a kind; the full one has seven sets and ten seeds of what is claimed."""
+    chosen = settings_of(PADDING, preset, None)
+    cases = PADDING.cases(chosen, 0)
+    assert len({json.dumps(case) for case in cases}) == len(cases)
+    assert claimed_order(chosen.compared) == ["zero:2", "none", "gaussian:2"]
+    assert claimed_order(chosen.image_paddings) == ["zero:1", "none", "gaussian:1"]
+    kinds = [case["kind"] for case in cases]
+    assert kinds.count("plane floor") == len(chosen.sets) * chosen.seeds
+    trained = [case for case in cases if case["kind"] == "plane"]
+    many = len(chosen.compared) * chosen.seeds + len(chosen.others) * chosen.other_seeds
+    assert len(trained) == len(chosen.sets) * many
+    assert (len(chosen.sets), chosen.seeds) == ((3, 2) if preset == "minutes" else (7, 10))
+    assert {case["seed"] for case in PADDING.cases(chosen, 3)} >= {3000}
+
+
+def test_sliced_distances_are_exact_on_a_line_and_below_in_the_plane():
+    """A shift by t costs |t| exactly, and |t| / sqrt(n) along all directions of n dimensions."""
+    a = torch.randn(300, 1, generator=seeded()).double()
+    b = 2 * torch.randn(300, 1, generator=seeded(1)).double()
+    assert sliced_w2(a, b) == pytest.approx(two_sample_w2(a, b), rel=1e-9)
+    a = torch.randn(200, 5, generator=seeded()).double()
+    shift = torch.tensor([3.0, 0.0, 0.0, 4.0, 0.0]).double()
+    assert distances(a, a + shift)["w2"] == pytest.approx(5)
+    assert sliced_w2(a, a + shift, 20_000) == pytest.approx(5 / math.sqrt(5), rel=0.02)
+    other = torch.randn(200, 5, generator=seeded(2)).double()
+    found = distances(a, other)
+    assert 0 < found["sliced_w2"] < found["w2"] / math.sqrt(5) * 1.1
+    assert sliced_w2(a, other) == sliced_w2(a, other)
+
+
+def test_exact_distances_are_those_of_pot():
+    """Where that package is installed."""
+    ot = pytest.importorskip("ot")
+    a, b = (torch.randn(60, 3, generator=seeded(s)).double().numpy() for s in (0, 1))
+    wanted = math.sqrt(ot.emd2([], [], ot.dist(a, b)))
+    found = distances(torch.from_numpy(a), torch.from_numpy(b))["w2"]
+    assert found == pytest.approx(wanted, rel=1e-9)
+
+
+def test_samples_that_are_not_finite_have_no_distance():
+    """They are not left out: the rest would look better than it is."""
+    a = torch.zeros(3, 2)
+    found = distances(torch.tensor([[0.0, math.inf]]).expand(3, 2), a)
+    assert math.isnan(found["w2"]) and math.isnan(found["sliced_w2"])
+    with pytest.raises(ArgumentError, match="'a' and 'b' should have one shape"):
+        sliced_w2(a, a[:2])
+
+
+def test_conditioning_is_that_of_the_standardised_map():
+    """A change of units is left out, and quantiles are over the points."""
+    stretch = kf.ElementwiseAffine(2, log_scale=[math.log(4.0), math.log(0.5)])
+    units = kf.Standardize(2)
+    units.fit(torch.tensor([[0.0, 0.0], [2000.0, 1.0]]))
+    flow = kf.Flow(kf.StandardNormal(2), kf.Chain([units, stretch]))
+    found = conditioning(flow, torch.randn(5, 2))
+    assert found["kappa_median"] == pytest.approx(8, rel=1e-5)
+    assert found["kappa_p05"] == found["kappa_p95"] == found["kappa_median"]
+    assert found["sigma_max"] == pytest.approx(4, rel=1e-5)
+    assert found["sigma_min"] == pytest.approx(0.5, rel=1e-5)
+    flow = jittered(kf.real_nvp(2, depth=4, hidden=(8,), padding=1)).eval()
+    x = 50 + 9 * torch.randn(20, 2, generator=seeded())
+    flow.units.bijections[0].fit(flow.joined(x, generator=seeded()))
+    whole = kf.profile(flow, x).condition_number[-1]
+    found = conditioning(flow, x)
+    for name, level in (("median", 0.5), ("p95", 0.95)):
+        assert found[f"kappa_{name}"] == pytest.approx(whole.quantile(level).item(), rel=1e-5)
+
+
+def test_likelihoods_are_exact_weighted_or_none():
+    """With the divergence from the truth where it is known; zero for the truth itself."""
+    x = torch.randn(400, 2, generator=seeded())
+    flow = kf.Flow(kf.StandardNormal(2), kf.Chain([]))
+    exact = likelihood(flow, x, 3, truth=flow.log_prob(x))
+    assert exact["likelihood"] == "exact" and exact["weighted_error"] == 0
+    assert exact["nll"] == exact["weighted_nll"] == pytest.approx(-flow.log_prob(x).mean().item())
+    assert exact["kl"] == pytest.approx(0, abs=1e-6) and exact["kl_error"] < 1e-6
+    wide = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[-math.log(2.0)] * 2))
+    off = likelihood(wide, x, 3, truth=flow.log_prob(x))
+    wanted = 2 * math.log(2.0) + 1 / 4 - 1  # of N(0, 1) from N(0, 4), twice
+    assert abs(off["kl"] - wanted) < 5 * off["kl_error"]
+    mix = kf.LinearCoupling(kf.Partition(2, (1,)), torch.tensor([[0.8]]))
+    padded = kf.Flow(kf.StandardNormal(2), mix, kf.Pad(1))
+    bound = likelihood(padded, x[:, :1], 64)
+    _, errors = kf.importance_weighted_log_prob(padded, x[:, :1], 64, generator=seeded(2))
+    wanted = math.sqrt((errors.double() ** 2).sum()) / len(x)
+    assert bound["weighted_error"] == pytest.approx(wanted, rel=1e-4)
+    assert bound["likelihood"] == "bound" and bound["weighted_nll"] < bound["nll"]
+    true = torch.distributions.Normal(0.0, math.sqrt(1 + 0.8**2)).log_prob(x[:, 0]).mean().item()
+    assert abs(bound["weighted_nll"] + true) < 5 * bound["weighted_error"] + 0.01
+    joint = likelihood(kf.Flow(kf.StandardNormal(3), kf.Chain([]), kf.ZeroPad(1)), x, 64)
+    assert set(joint) == {"likelihood", "nll", "nll_error"} and joint["likelihood"] == "joint"
+
+
+def test_a_picture_counts_points_where_they_are():
+    """Rows from below, columns from the left; what is not finite is nowhere."""
+    end = span("two_moons")
+    low = -end + end / CELLS
+    drawn = torch.tensor([[end * 0.99, low], [end * 0.99, low], [low, end * 0.99], [math.nan, 0]])
+    counts = np.array(picture("two_moons", drawn)).reshape(CELLS, CELLS)
+    assert counts.sum() == 3 and counts[0, -1] == 2 and counts[-1, 0] == 1
+    assert np.abs(toy("two_moons", 5000, seed=9).values).max() < 1.3 * end
+
+
+def test_a_sheet_holds_images_side_by_side():
+    """The first at the top left, upright, with gaps between."""
+    drawn = torch.zeros(SIDE * SIDE, 1, 2, 3)
+    drawn[0, 0, 0, 0], drawn[1, 0, 1, 2] = 5, 7
+    flat = sheet(drawn)
+    rows = [flat[i : i + SIDE * 4] for i in range(0, len(flat), SIDE * 4)][::-1]
+    assert rows[0][0] == 5 and rows[1][6] == 7 and len(rows) == SIDE * 3
+    assert rows[0][3] is None and rows[2] == [None] * SIDE * 4
+
+
+def test_parts_of_a_set_are_independent_and_repeat():
+    """Training, validation and test rows come from seeds of their own."""
+    parts = [points("rings", 50, seed, part) for seed in (0, 1) for part in ("train", "test")]
+    assert all(
+        not torch.equal(a, b) for i, a in enumerate(parts) for b in parts[:i]
+    ) and torch.equal(parts[0], points("rings", 50, 0, "train"))
+    x = points("rings", 5, 0, "test")
+    assert truth("rings", x).isfinite().all() and truth("two_moons", x) is None
+
+
+@pytest.mark.parametrize("padding", ["none", "zero:2", "gaussian:2", "learned:1"])
+def test_a_training_of_the_plane_is_measured(padding, tmp_path):
+    """The same numbers each time; no likelihood where there is none."""
+    chosen = settings(tmp_path, compared=[padding], others=[])
+    (case,) = (c for c in PADDING.cases(chosen, 0) if c["kind"] == "plane")
+    (row,), (again,) = measure(case), measure(case)
+    assert {k: v for k, v in row.items() if k != "time_s"} == {
+        k: v for k, v in again.items() if k != "time_s"
+    }
+    assert row["kappa_p05"] <= row["kappa_median"] <= row["kappa_p95"]
+    assert row["epochs_measured"] == [1] and len(row["kappa_over_training"]) == 1
+    assert row["sliced_w2"] < row["w2"] and len(row["picture"]) == CELLS**2
+    assert ("weighted_nll" in row) == ("kl" in row) == (padding != "zero:2")
+
+
+def test_floors_are_between_samples_of_the_data(tmp_path):
+    """Of the plane as many points as are drawn."""
+    (case,) = (c for c in PADDING.cases(settings(tmp_path), 0) if c["kind"] == "plane floor")
+    (row,) = measure(case)
+    one, other = (points("eight_gaussians", 40, 0, part) for part in ("test", "other test"))
+    assert row["w2"] == two_sample_w2(one, other)
+    assert sum(row["picture"]) > 39_000
+
+
+@pytest.mark.parametrize("padding", ["none", "zero:1", "gaussian:1"])
+def test_a_training_of_images_is_measured(padding, tmp_path):
+    """Of the digits, with a floor between training and held-out ones."""
+    pytest.importorskip("sklearn")
+    chosen = settings(
+        tmp_path, sets=[], image_sets=["digits"], image_epochs=[1], image_paddings=[padding]
+    )
+    case, floor = PADDING.cases(chosen, 0)
+    (row,), (apart,) = measure(case), measure(floor)
+    assert row["kappa_median"] >= 1
+    assert 8 > row["w2"] > apart["w2"] > 0  # 64 pixels from 0 to 1 are at most 8 apart
+    assert len(row["picture"]) == 6 * 9 * row["picture_side"] and row["picture_side"] == 54
+    assert row["likelihood"] == ("joint" if padding == "zero:1" else "bound")
+
+
+def test_a_sign_test_is_paired_by_seed_and_exact():
+    """The binomial tails; what is not finite, or failed, is above all."""
+    rows = [("a", s, k) for s, k in enumerate([2.0, 3.0, math.nan, 5.0, 1.0])]
+    rows += [("b", s, k) for s, k in enumerate([1.0, 2.0, 4.0, 5.0, None])]
+    frame = pl.DataFrame(rows, schema=["padding", "seed", "value"], orient="row")
+    found = signs(frame, "a", "b", "value")
+    assert found == Signs(3, 4)  # equal in seed 3; in 2 a is nan, in 4 b failed
+    assert found.p_value == pytest.approx(2 * binom.sf(2, 4, 0.5))
+    assert Signs(10, 10).p_value == pytest.approx(2 / 1024)
+    assert [Signs(n, 10).verdict for n in (0, 1, 2, 5, 8, 9, 10)] == [-1, -1, 0, 0, 0, 1, 1]
+    assert Signs(0, 0).p_value == 1 and Signs(0, 0).verdict == 0
+    assert ordered([Signs(10, 10), Signs(8, 10)]) == 0
+    assert ordered([Signs(8, 10), Signs(0, 10)]) == -1
+
+
+def rows_of(kappas, sets=("a", "b", "c"), seeds=10, **others):
+    """Returns rows of the plane whose condition numbers are functions of set and seed."""
+    found = []
+    for name in sets:
+        for seed in range(seeds):
+            for padding, kappa in kappas.items():
+                row = {"kind": "plane", "set": name, "padding": padding, "seed": seed}
+                row |= {"kappa_median": kappa(name, seed), "w2": 2.0, "likelihood": "exact"}
+                row |= {"weighted_nll": 1.0 + seed + (padding == "gaussian:2") * 0.25}
+                found.append(row | others)
+            found.append({"kind": "plane floor", "set": name, "seed": seed, "w2": 0.5})
+    return pl.DataFrame(found, infer_schema_length=None)
+
+
+def judged(tmp_path, kappas, **given):
+    """Returns the findings on made-up trainings."""
+    sets = ("eight_gaussians", "two_moons", "rings")
+    frame = rows_of(kappas, sets, **given)
+    chosen = settings(tmp_path, sets=list(sets), seeds=given.get("seeds", 10), others=[])
+    return PADDING.findings(frame, chosen)
+
+
+CASES = {
+    "confirmed": (lambda s, i: 1.0 + i, "confirmed on 3 of 3 sets, refuted on 0, open on 0; so the"
+                  " ordering of the source is confirmed"),
+    "refuted": (lambda s, i: 20.0, "confirmed on 0 of 3 sets, refuted on 3, open on 0; so the"
+                " ordering of the source is refuted"),
+    "open": (lambda s, i: 20.0 if i % 2 else 5.0, "confirmed on 0 of 3 sets, refuted on 0, open on"
+             " 3; so the ordering of the source is neither"),
+    "mixed": (lambda s, i: 20.0 if s == "rings" else 5.0, "confirmed on 2 of 3 sets, refuted on 1,"
+              " open on 0; so the ordering of the source is neither"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_order_is_judged_by_sign_tests(tmp_path, name):
+    """Confirmed, refuted, open, or one on some sets and another on others."""
+    gaussian, said = CASES[name]
+    kappas = {"zero:2": lambda s, i: 900.0, "none": lambda s, i: 12.0 + i / 100}
+    found = judged(tmp_path, kappas | {"gaussian:2": gaussian})
+    words = " ".join(found.found)
+    assert said in words
+    assert "Zero padding is worse conditioned than none on 3 of 3 planar sets" in words
+    assert "900 (2 zeros)" in words
+    assert "costs likelihood on 3 of 3 sets and gains it on 0" in words
+    assert "differ by 0.25 to 0.25 nats" in words
+    assert "4.0 (no padding), 4.0 (2 zeros), 4.0 (2 Gaussian)" in words
+    verdicts = [row[-1] for row in found.tables[0].rows]
+    wanted = {"mixed": ["confirmed", "confirmed", "refuted"]}.get(name, [name] * 3)
+    assert verdicts == wanted
+    assert found.tables[0].rows[0][1] == "10 of 10, p = 0.002"
+
+
+def test_few_seeds_are_no_sign_test(tmp_path):
+    """Pairs are counted, and the page says that they are too few."""
+    kappas = {"zero:2": lambda s, i: 900.0, "none": lambda s, i: 12.0}
+    kappas["gaussian:2"] = lambda s, i: 5.0 + 10 * i
+    found = judged(tmp_path, kappas, seeds=2)
+    assert "in 6 of 6 pairs" in found.found[0] and "in 3 of 6" in found.found[0]
+    assert "too few seeds" in found.found[0] and "sign tests)" not in " ".join(found.found)
+
+
+def test_trainings_that_stopped_are_named(tmp_path):
+    """And count as the worst conditioned."""
+    kappas = {
+        "zero:2": lambda s, i: None,
+        "none": lambda s, i: 12.0,
+        "gaussian:2": lambda s, i: 5.0,
+    }
+    frame = rows_of(kappas, ("rings",))
+    error = pl.when(pl.col("padding") == "zero:2").then(pl.lit("stopped")).alias("error")
+    chosen = settings(tmp_path, sets=["rings"], seeds=10, others=[])
+    found = PADDING.findings(frame.with_columns(error), chosen)
+    assert (
+        "10 trainings stopped because steps were not finite: rings with 2 zeros" in found.found[-1]
+    )
+    assert found.tables[0].rows[0][1] == "10 of 10, p = 0.002"
+
+
+def test_a_small_study_is_run_and_drawn(tmp_path):
+    """End to end: each chart, each table, floors in the tables and as dotted lines."""
+    out = tmp_path / "out"
+    done = run_study(PADDING, out, config=write(tmp_path), processes=1, progress=False)
+    findings = done.report.findings
+    assert [chart.name for chart in findings.charts] == [
+        "conditioning", "densities-eight-gaussians", "conditioning-width", "distance-width",
+        "conditioning-scale", "distance-scale",
+    ]  # fmt: skip
+    titles = [panel.title for panel in findings.charts[1].panels]
+    assert titles == ["the data", "no padding", "2 zeros", "2 Gaussian"]
+    width, scale = findings.charts[3].panels[0], findings.charts[5].panels[0]
+    assert width.series[0].x == [0.0, 1.0, 2.0] and scale.series[0].x == [0.1, 1.0, 3.0]
+    for panel in (width, scale):
+        assert panel.series[-1].name == "two samples of the data"
+        assert panel.series[-1].dash == "dot"
+    tables = {table.title: table for table in findings.tables}
+    assert tables["Likelihood, planar sets"].rows[1] == ["2 zeros", "none"]
+    assert "±" in tables["Divergence, planar sets"].rows[0][1]
+    assert tables["Distance of samples, planar sets"].rows[-1][0] == "two samples of the data"
+    page = (out / "index.html").read_text()
+    assert "What padding does to a flow" in page and "Eight Gaussians" in page
+    frame = pl.read_parquet(out / "results.parquet")
+    assert frame.filter(pl.col("kind") == "plane").height == 6

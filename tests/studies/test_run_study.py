@@ -1,0 +1,287 @@
+"""The engine of experiments: cases that are kept, side by side, interrupted, and their folder."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from kappaflow.errors import ArgumentError, FileError, NumericalError
+from kappaflow.report.charts import Chart, Heat, Panel, Series
+from kappaflow_studies import Study, StudySettings, run_study
+from kappaflow_studies.engine.kept import key_of, read_measured
+from kappaflow_studies.engine.study_content import Findings, StudyReport, Table
+
+WORKER = Path(__file__).with_name("slow_study.py")
+
+
+class Powers(StudySettings):
+    """Which powers of which numbers."""
+
+    numbers: tuple[int, ...]
+    exponents: tuple[float, ...] = (2.0,)
+
+
+MEASURED = []
+
+
+def measure(case):
+    """Returns a power, and remembers that it was asked for."""
+    MEASURED.append(case)
+    if case["number"] == 13:
+        raise NumericalError("thirteen is no number to take powers of.")
+    return [{"power": float(case["number"]) ** case["exponent"], "parts": [1.0, 2.0]}]
+
+
+def cases(settings, seed):
+    """Returns a case for each pair."""
+    return [
+        {"number": n, "exponent": e, "seed": seed}
+        for n in settings.numbers
+        for e in settings.exponents
+    ]
+
+
+def findings(frame, settings):
+    """Returns a chart of lines, one of pictures, and a table."""
+    y = frame["power"].to_list()
+    series = Series(name="<b>power</b>", x=frame["number"].to_list(), y=y, low=y, high=y)
+    heat = Heat(values=[[0.0, 1.0], [2.0, None]], x=(0, 1), y=(0, 1))
+    return Findings(
+        found=[f"The largest power is {frame['power'].max():g}."],
+        differs=["Nothing <i>differs</i>."],
+        charts=[
+            Chart(
+                name="powers",
+                title="Powers",
+                caption="Of numbers.",
+                panels=[Panel(x="number", y="power", y_log=True, series=[series])],
+            ),
+            Chart(name="heat", title="Heat", caption="A picture.", panels=[Panel(heat=heat)]),
+        ],
+        tables=[Table(title="All", columns=["number", "power"], rows=[["2", "4"]])],
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A study of powers, with presets in a file."""
+    presets = tmp_path / "presets.toml"
+    presets.write_text("[minutes]\nnumbers = [2, 3]\n[full]\nnumbers = [2, 3, 5]\n")
+    MEASURED.clear()
+    return Study(
+        name="powers",
+        title="Powers of numbers",
+        about="powers",
+        claim="Powers grow.",
+        settings=Powers,
+        presets=presets,
+        cases=cases,
+        measure=measure,
+        findings=findings,
+    )
+
+
+def test_a_folder_has_results_figures_numbers_and_a_page(study, tmp_path):
+    """The raw results carry the columns of their case."""
+    out = tmp_path / "out"
+    done = run_study(study, out, processes=1, progress=False)
+    assert {path.name for path in out.iterdir()} == {
+        "config.json", "cases.jsonl", "results.parquet", "report.json", "index.html", "figures",
+    }  # fmt: skip
+    frame = pl.read_parquet(out / "results.parquet")
+    assert frame.drop("case_time_s").rows() == [
+        (2, 2.0, 0, 4.0, [1.0, 2.0]),
+        (3, 2.0, 0, 9.0, [1.0, 2.0]),
+    ]
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        "powers.svg", "powers.png", "heat.svg", "heat.png",
+    }  # fmt: skip
+    report = StudyReport.model_validate_json((out / "report.json").read_text())
+    assert report == done.report
+    assert report.cases == 2 and ("numbers", "2, 3") in report.settings
+    assert done.found == ("The largest power is 9.",)
+    page = (out / "index.html").read_text()
+    body = page[: page.index("<script>")]
+    assert set(re.findall(r'data-figure="([^"]+)"', body)) == {"powers-1", "heat-1"}
+    assert "Nothing &lt;i&gt;differs&lt;/i&gt;." in body and "<b>power" not in page
+    assert "Powers grow." in body and not re.search(r'(src|href)="(?!data:|#)', body)
+
+
+def test_the_pictures_are_the_same_bytes_each_time(study, tmp_path):
+    """No clock and no random name is in them."""
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        run_study(study, folder, processes=1, progress=False)
+    for name in ("powers.svg", "powers.png", "heat.svg", "heat.png"):
+        one, two = (folder / "figures" / name for folder in folders)
+        assert one.read_bytes() == two.read_bytes()
+
+
+def test_what_is_measured_is_not_measured_again(study, tmp_path):
+    """A larger preset goes on from a smaller one; another seed is another case."""
+    out = tmp_path / "out"
+    said = []
+    run_study(study, out, processes=1, progress=False)
+    MEASURED.clear()
+    run_study(study, out, preset="full", processes=1, progress=False, say=said.append)
+    assert [case["number"] for case in MEASURED] == [5]
+    assert said == ["2 of 3 cases are there already"]
+    assert pl.read_parquet(out / "results.parquet")["number"].to_list() == [2, 3, 5]
+    MEASURED.clear()
+    run_study(study, out, seed=1, processes=1, progress=False)
+    assert [case["seed"] for case in MEASURED] == [1, 1]
+    assert pl.read_parquet(out / "results.parquet")["seed"].to_list() == [1, 1]
+
+
+def test_a_failure_names_the_case_and_keeps_what_was_done(study, tmp_path):
+    """The same command goes on there."""
+    config = tmp_path / "mine.toml"
+    config.write_text("numbers = [2, 13, 3]")
+    out = tmp_path / "out"
+    with pytest.raises(NumericalError, match="the case number 13, exponent 2.0, seed 0 failed"):
+        run_study(study, out, config=config, processes=1, progress=False)
+    assert len(read_measured(out / "cases.jsonl")) == 1
+    assert not (out / "results.parquet").exists()
+
+
+def test_a_line_that_was_cut_short_is_measured_again(study, tmp_path):
+    """A damaged one is refused, and left as it is."""
+    out = tmp_path / "out"
+    run_study(study, out, processes=1, progress=False)
+    path = out / "cases.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    MEASURED.clear()
+    run_study(study, out, processes=1, progress=False)
+    assert [case["number"] for case in MEASURED] == [3]
+    assert [json.loads(line)["case"]["number"] for line in path.read_text().splitlines()] == [2, 3]
+    path.write_bytes(b"nonsense\n" + whole)
+    with pytest.raises(FileError, match="damaged"):
+        run_study(study, out, processes=1, progress=False)
+    assert path.read_bytes() == b"nonsense\n" + whole
+
+
+def test_settings_come_from_a_file_or_from_an_earlier_folder(study, tmp_path):
+    """TOML with the fields, or config.json."""
+    config = tmp_path / "mine.toml"
+    config.write_text("numbers = [7]\nexponents = [3.0]")
+    done = run_study(study, tmp_path / "one", config=config, processes=1, progress=False)
+    assert done.found == ("The largest power is 343.",)
+    earlier = tmp_path / "one" / "config.json"
+    again = run_study(study, tmp_path / "two", config=earlier, processes=1, progress=False)
+    assert again.found == done.found and again.report.preset == "config.json"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("numbers = [1.5]", "'numbers.0' is wrong"),
+        ("exponents = [1.5]", "'numbers' is wrong (field required)"),
+        ("numbers = [1]\nroots = 3", "'roots' is wrong"),
+        ("numbers = ", "neither TOML nor JSON"),
+        ("numbers = [1979-05-27]", "plain values"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(study, tmp_path, text, said):
+    """In one sentence, and nothing is written."""
+    config = tmp_path / "mine.toml"
+    config.write_text(text)
+    with pytest.raises((ArgumentError, FileError)) as caught:
+        run_study(study, tmp_path / "out", config=config, progress=False)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_something_else_is_refused(study, tmp_path):
+    """Of another experiment, of a run of fit; a file is no folder."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "config.json").write_text('{"experiment": "roots"}')
+    with pytest.raises(ArgumentError, match="is one of roots"):
+        run_study(study, out, progress=False)
+    (out / "config.json").write_text('{"model": 3}')
+    with pytest.raises(ArgumentError, match="is one of a fit"):
+        run_study(study, out, progress=False)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ArgumentError, match="is a file"):
+        run_study(study, tmp_path / "file", progress=False)
+    with pytest.raises(ArgumentError, match="'preset' should be one of minutes, full"):
+        run_study(study, tmp_path / "new", preset="hours", progress=False)
+    with pytest.raises(ArgumentError, match="'processes'"):
+        run_study(study, tmp_path / "new", processes=0, progress=False)
+
+
+def test_the_key_of_a_case_is_its_values():
+    """Whatever their order; another value is another case."""
+    assert key_of({"a": 1, "b": [2]}) == key_of({"b": [2], "a": 1})
+    assert key_of({"a": 1}) != key_of({"a": 2})
+
+
+def started(out):
+    """Returns a process that measures slow cases in two others; what it says goes to a file."""
+    with (out.parent / "said").open("w") as said:
+        return subprocess.Popen([sys.executable, WORKER, out], stderr=said)
+
+
+def wait_for(condition, seconds=60):
+    """Waits until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+
+
+def lines_of(out):
+    """Returns how many cases are kept."""
+    path = out / "cases.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def pids_of(out):
+    """Returns the processes that measured, by what they wrote down."""
+    return [int(path.name.partition("-")[2]) for path in out.parent.glob("pid-*")]
+
+
+def is_alive(pid):
+    """Returns whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_an_experiment_that_is_killed_goes_on_and_leaves_no_process_behind(tmp_path):
+    """By a kill, then by Ctrl-C: what was measured stays measured."""
+    out = tmp_path / "out"
+    for number, kill in enumerate((signal.SIGKILL, signal.SIGINT), 1):
+        process, least = started(out), lines_of(out) + 1
+        wait_for(lambda least=least: lines_of(out) >= least)
+        process.send_signal(kill)
+        process.wait(30)
+        assert least <= lines_of(out) < 8 and len(pids_of(out)) == 2 * number
+        wait_for(lambda: not any(map(is_alive, pids_of(out))))
+    again = started(out)
+    assert again.wait(120) == 0, (tmp_path / "said").read_text()
+    assert lines_of(out) == 8
+    numbers = pl.read_parquet(out / "results.parquet")["number"].to_list()
+    assert numbers == list(range(8))
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_said(tmp_path):
+    """With the way out; what was measured is kept."""
+    out = tmp_path / "out"
+    process = started(out)
+    wait_for(lambda: lines_of(out) >= 1)
+    os.kill(pids_of(out)[0], signal.SIGKILL)
+    assert process.wait(60) == 3
+    assert "a process was killed while it measured" in (tmp_path / "said").read_text()
+    assert lines_of(out) >= 1

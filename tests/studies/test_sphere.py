@@ -1,0 +1,254 @@
+"""Mixtures on a sphere: flows of a budget, what is measured of them, and what is said."""
+
+import json
+from math import log
+
+import polars as pl
+import pytest
+import torch
+
+from kappaflow import CouplingStack
+from kappaflow.errors import ArgumentError
+from kappaflow_studies.engine.presets import settings_of
+from kappaflow_studies.engine.study import frame_of
+from kappaflow_studies.sphere import SPHERE
+from kappaflow_studies.sphere.budget import flow_of_budget
+from kappaflow_studies.sphere.depth_bound import LayerClass, least_depth, least_numbers
+from kappaflow_studies.sphere.measure import measure
+from kappaflow_studies.sphere.packing import mixtures_far_apart
+
+FLOW = {
+    "kind": "flow",
+    "components": 1,
+    "features": 2,
+    "sigma": 0.05,
+    "depth": 2,
+    "budget": 200,
+    "seed": 0,
+    "steps": 60,
+    "batch_size": 128,
+    "learning_rate": 5e-3,
+    "points": 200,
+}
+SMALL = {
+    "mixtures": ((4, 2),),
+    "budgets": (100, 200),
+    "depths": (1, 2),
+    "seeds": 1,
+    "steps": 4,
+    "batch_size": 32,
+    "points": 50,
+    "components": (4,),
+    "features": (2,),
+    "family_components": (3,),
+    "tuples": 5,
+    "bound_components": (8, 16),
+    "bound_features": (16,),
+}
+
+
+def settings(**changed):
+    """Returns the settings of the short preset, but for these."""
+    return settings_of(SPHERE, "minutes", None).model_copy(update=SMALL | changed)
+
+
+@pytest.mark.parametrize("features", [2, 5, 32])
+@pytest.mark.parametrize("depth", [1, 3, 16])
+def test_a_flow_of_a_budget_uses_nearly_all_of_it(features, depth):
+    """Never more; the depth is what was asked for."""
+    flow = flow_of_budget(features, depth, 5000)
+    assert 4700 < sum(p.numel() for p in flow.parameters()) <= 5000
+    stacks = [part for part in flow.bijection if isinstance(part, CouplingStack)]
+    assert sum(len(stack.to_chain()) for stack in stacks) == depth
+
+
+def test_a_budget_below_one_hidden_unit_is_refused():
+    """With the least that it takes."""
+    least = sum(p.numel() for p in flow_of_budget(8, 4, 400).parameters())
+    with pytest.raises(ArgumentError, match="'budgets' should be larger, got 10: 4 couplings of"):
+        flow_of_budget(8, 4, 10)
+    assert least <= 400
+
+
+def test_a_flow_learns_a_single_gaussian():
+    """Standardised, it starts close to it: all distances are near 0 or the floor, and exact."""
+    (row,) = measure(FLOW)
+    assert abs(row["divergence"]) < 0.05 and row["total_variation"] < 0.1
+    assert row["two_sample"] == pytest.approx(row["floor"], rel=0.5)
+    assert row["stretch_to_data"] == pytest.approx(0.05, rel=0.3)
+    assert row["stretch_to_latent"] == pytest.approx(20, rel=0.3)
+    assert row["tearing_bound"] == 0 and row["volume_bound"] <= row["total_variation"]
+    assert row["parameters"] <= 200
+
+
+def test_a_flow_that_is_hardly_trained_is_far_from_a_mixture():
+    """It is a Gaussian, whose divergence from separate modes is large; bounds stay below."""
+    case = {**FLOW, "components": 8, "features": 4, "steps": 1, "learning_rate": 1e-6}
+    (row,) = measure(case)
+    spread = (1 / 4 + 0.05**2) / 0.05**2  # of the variances of flow and component
+    assert row["divergence"] == pytest.approx(2 * log(spread) - log(8), rel=0.25)
+    assert row["total_variation"] > 0.9
+    assert row["two_sample"] > 2 * row["floor"] > 0
+    assert 0 < row["tearing_bound"] < row["total_variation"]
+
+
+def test_more_steps_are_more_training(monkeypatch):
+    """Two passes over the draws bring two modes closer than one does."""
+    monkeypatch.setitem(measure.__globals__, "EPOCH", 80)
+    case = {**FLOW, "components": 2, "batch_size": 32, "learning_rate": 3e-3}
+    once, twice = (measure(case | {"steps": steps})[0]["divergence"] for steps in (80, 160))
+    assert twice < once - 0.2
+
+
+def test_a_case_measured_again_has_the_same_rows():
+    """Of every kind, whatever was drawn in between."""
+    for case in SPHERE.cases(settings(depths=(2,), budgets=(100,)), 3):
+        rows = measure(case)
+        torch.randn(3)
+        assert measure(case) == rows
+
+
+def test_a_training_that_fails_is_a_row_that_says_so():
+    """The experiment goes on."""
+    (row,) = measure({**FLOW, "learning_rate": 1e30, "steps": 200})
+    assert "divergence" not in row and row["failed"]
+
+
+def test_a_generator_is_level_with_the_floor():
+    """And float32 moves its points by rounding only."""
+    case = {**FLOW, "kind": "generator", "components": 16, "features": 8, "accuracy": 0.01}
+    (row,) = measure(case)
+    assert row["two_sample"] == pytest.approx(row["floor"], rel=0.3)
+    assert 0 < row["wasserstein_bound"] < 0.004 * row["mean_distance"]
+    assert 0 < row["float32_gap"] < 1e-5
+    assert row["numbers"] == 15 * 12 + 56
+
+
+def test_a_family_is_measured_over_all_pairs():
+    """The smallest is below the mean, and above what is predicted of it."""
+    case = {"kind": "family", "components": 8, "features": 16, "sigma": 0.01, "seed": 1}
+    (row,) = measure({**case, "tuples": 6})
+    assert row["predicted"] < row["smallest"] < row["mean"]
+    assert row["nearest"] < row["mean"]
+    assert row["smallest"] - 2 * 0.01 * 4 - 0.01 < row["smallest_of_mixtures"] < row["smallest"]
+
+
+def test_the_bound_is_that_of_the_theory():
+    """A row for each size of layers; none where there is no family."""
+    case = {"kind": "bound", "components": 64, "features": 32, "sigma": 0.05, "distance": 0.1}
+    layers = {"layer_parameters": [1, 8], "layer_lipschitz": 2.0, "whole_lipschitz": 50.0}
+    rows = measure(case | layers)
+    family = mixtures_far_apart(64, 32, distance=0.1, sigma=0.05)
+    assert [row["least_depth"] for row in rows] == [
+        least_depth(family, LayerClass(p, 2.0, 2.0, 50.0), 32).layers for p in (1, 8)
+    ]
+    assert rows[0]["least_depth"] > rows[1]["least_depth"] > 1
+    assert rows[0]["least_numbers"] == least_numbers(family)
+    assert measure(case | layers | {"distance": 1.5}) == []
+
+
+@pytest.mark.parametrize("preset", ["minutes", "full"])
+def test_the_presets_make_cases_that_differ(preset):
+    """Seeds of one run are not those of another; three budgets, depths of 1 to 32."""
+    found = settings_of(SPHERE, preset, None)
+    cases = SPHERE.cases(found, 0)
+    assert len({str(case) for case in cases}) == len(cases)
+    flows, others = (
+        [case for case in some if case["kind"] == "flow"]
+        for some in (cases, SPHERE.cases(found, 1))
+    )
+    assert not {case["seed"] for case in flows} & {case["seed"] for case in others}
+    assert len({case["budget"] for case in flows}) == 3
+    assert (flows[0]["depth"], flows[-1]["depth"]) == (32, 1)
+    made = {(c["components"], c["features"]) for c in cases if c["kind"] == "generator"}
+    assert (256, 32) in made and set(found.mixtures) <= made
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("depths", []), ("seeds", 0), ("mixtures", [[4, 1]]), ("sigma", -1.0), ("accuracy", 0.5)],
+)
+def test_settings_that_cannot_be_are_refused(name, value, tmp_path):
+    """In one sentence that names the field."""
+    config = tmp_path / "own.json"
+    config.write_text(json.dumps(settings().model_dump() | {name: value}))
+    with pytest.raises(ArgumentError, match=f"'{name}"):
+        settings_of(SPHERE, "minutes", config)
+
+
+def flow_row(depth, budget, divergence, **more):
+    """Returns a row of a flow as it is measured."""
+    numbers = {"total_variation": 0.5, "tearing_bound": 0.1, "volume_bound": 0.0}
+    numbers |= {"two_sample": 0.3, "floor": 0.2, "stretch_to_data": float(depth), "parameters": 99}
+    numbers |= {"condition_number_median": 9.0}
+    place = {"kind": "flow", "components": 4, "features": 2, "depth": depth, "budget": budget}
+    return {**place, **numbers, "divergence": divergence, **more}
+
+
+def test_what_is_said_follows_the_numbers():
+    """The best depth, the floor, the bounds; medians over seeds."""
+    frame = pl.DataFrame(
+        [
+            *(flow_row(1, 100, x) for x in (4.0, 3.0, 9.0)),
+            flow_row(2, 100, 2.5, two_sample=0.25, tearing_bound=0.25),
+            flow_row(1, 200, 2.0),
+            flow_row(2, 200, 3.0, tearing_bound=0.6),
+            {"kind": "flow", "components": 4, "features": 2, "depth": 2, "budget": 200},
+            {"kind": "generator", "components": 4, "features": 2, "numbers": 41, "hidden_units": 9}
+            | {"two_sample": 0.21, "floor": 0.2, "wasserstein_bound": 0.01, "mean_distance": 0.5}
+            | {"float32_gap": 1e-7},
+            {"kind": "family", "components": 3, "features": 2, "smallest": 0.5, "mean": 1.0}
+            | {"predicted": 0.25, "nearest": 0.9, "smallest_of_mixtures": 0.4},
+            {"kind": "bound", "components": 8, "features": 16, "layer_size": 8, "least_depth": 5}
+            | {"least_numbers": 12.0, "generator_numbers": 1234},
+        ],
+        infer_schema_length=None,
+    )
+    found = SPHERE.findings(frame, settings())
+    said = " ".join(found.found)
+    assert "within 2.0 % of the mean distance of two centres" in said
+    assert "100 parameters: 4.00 at depth 1, least 2.50 at depth 2" in said
+    assert "200 parameters: 2.00 at depth 1, least 2.00 at depth 1" in said
+    assert "with its 41 numbers are 0.210" in said and "two samples of the mixture 0.200" in said
+    assert "samples of the best flow 0.250" in said
+    assert "in 5 of 6 flows: 20 to 120 % of it. All of them can concentrate" in said
+    assert "1.00 at depth 1 and 2.00 at depth 2" in said
+    assert "no two are closer than 50 % of their mean distance" in said
+    assert "in 1 of 1 families" in said and "predicted 0.250" in said
+    assert "12.0 numbers of 32 bits, where the generator has 1,234" in said
+    assert "5 with 8" in said and "The smallest flow trained here has 100 numbers" in said
+    generators, flows = found.tables
+    assert generators.rows[0][:4] == ["4 components, 2 features", "9", "41", "2.0 %"]
+    assert [row[:2] for row in flows.rows] == [
+        ["4 components, 2 features, 100", "2"],
+        ["4 components, 2 features, 200", "1"],
+    ]
+    charts = {chart.name: chart for chart in found.charts}
+    names = [series.name for series in charts["wasserstein"].panels[0].series]
+    assert names == ["100 parameters", "200 parameters", "the generator", "two samples of it"]
+    assert [series.y for series in charts["wasserstein"].panels[0].series[2:]] == [
+        [0.21, 0.21],
+        [0.2, 0.2],
+    ]
+    assert charts["divergence"].panels[0].series[0].y == [4.0, 2.5]
+    assert charts["variation"].panels[0].series[2].y == [0.1, 0.25]
+    assert charts["family"].panels[0].series[2].y == [0.25]
+
+
+def test_a_kind_without_results_is_not_spoken_of():
+    """As where the bound finds no family at all, or every training failed."""
+    frame = pl.DataFrame({"kind": ["generator"], "components": [4], "features": [2]})
+    found = SPHERE.findings(frame, settings())
+    assert found.found == [] and len(found.charts) == 6
+
+
+def test_all_kinds_are_measured_and_spoken_of():
+    """With few steps: each case has its rows, each chart its lines."""
+    small = settings()
+    measured = [(case, measure(case), 0.1) for case in SPHERE.cases(small, 0)]
+    assert all(rows for _, rows, _ in measured)
+    found = SPHERE.findings(frame_of(measured), small)
+    assert len(found.found) == 7
+    for chart in found.charts:
+        for panel in chart.panels:
+            assert panel.series and all(series.y for series in panel.series)
