@@ -339,7 +339,7 @@ def test_a_column_that_float32_cannot_tell_apart_is_refused(run, tmp_path):
     rows = [f"{1.7e12 + i * i},{x.normal():.4f}" for i in range(300)]
     path = tmp_path / "unix.csv"
     path.write_text("ts,v\n" + "\n".join(rows) + "\n")
-    refused(run("fit", path, "--out", tmp_path / "run", *SMALL), "subtract an offset")
+    refused(run("fit", path, "--out", tmp_path / "run", *SMALL), "store the difference from")
     assert not (tmp_path / "run").exists()
 
 

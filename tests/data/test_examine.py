@@ -207,6 +207,7 @@ def test_an_offset_that_float32_cannot_hold_warns(healthy: Array, single: bool) 
     table = load_table(healthy.astype(np.float32) if single else healthy)
     problem = next(p for p in examine(table) if p.code == "large-offset")
     assert (problem.severity, problem.columns) == ("warning", ("x0",))
+    assert "store the difference from" in problem.message and "--exclude x0" in problem.message
     assert not [p for p in examine(table) if p.severity == "stop"]
 
 

@@ -15,7 +15,7 @@ from kappaflow.data import (
     weighted,
 )
 from kappaflow.data.prepare import prepare_table
-from kappaflow.data.repeats import repeats_of
+from kappaflow.data.repeats import PastedBlock, groups_of, pasted_block, repeats_of
 from kappaflow.errors import ArgumentError, DataError
 
 
@@ -77,7 +77,7 @@ def test_rounding_predicts_the_repeats_of_rounded_rows() -> None:
     prepared = prepare_table(table)
     assert prepared.notes == (
         "9,035 rows repeat earlier rows, about as many as rounding to 0.01 and 0.1 predicts "
-        "(8,970): all are kept, and copies stay in one part of the split",
+        "(8,998): all are kept, and copies stay in one part of the split",
     )
     assert not any("repeat" in said for said in prepared.warnings)
 
@@ -117,6 +117,58 @@ def test_pasted_rows_warn_with_their_number() -> None:
     found = repeats_of(load_table(both))
     assert found.unexpected and (found.expected or 0) > 1000
     assert found.total - (found.expected or 0) == pytest.approx(350, abs=120)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_the_order_of_rows_does_not_change_what_rounding_predicts(columns: int) -> None:
+    """A sorted table has as many repeats by chance as a shuffled one, and no pasted rows."""
+    x = rounded(1)[:, 2 - columns :]
+    found = repeats_of(load_table(x))
+    sorted_rows = repeats_of(load_table(x[np.lexsort(x.T)]))
+    assert sorted_rows.expected == pytest.approx(found.expected)
+    assert (sorted_rows.unexpected, sorted_rows.pasted) == (False, None)
+    assert not found.unexpected
+
+
+@pytest.mark.parametrize("rows", [12, 100])
+def test_a_block_that_was_pasted_among_chance_repeats_is_named(rows: int) -> None:
+    """The number of repeats is within chance, and their order is not."""
+    x = rounded(2)
+    table = load_table(np.concatenate([x[:10_000], x[500 : 500 + rows], x[10_000:]]))
+    found = repeats_of(table)
+    assert found.pasted == PastedBlock(10_000, 500, rows)
+    assert found.total < found.expected + 4 * np.sqrt(found.expected)
+    warned = [one for one in examine(table) if one.code == "duplicate-rows"]
+    assert (
+        f"rows 10001 to {10_000 + rows} repeat rows 501 to {500 + rows} in the same order"
+        in warned[0].message
+    )
+    assert any("pasted twice: all are kept" in text for text in prepare_table(table).warnings)
+
+
+def _autoregressive(g: np.random.Generator) -> np.ndarray:
+    x = np.zeros(4000)
+    for i, step in enumerate(g.normal(size=3999)):
+        x[i + 1] = 0.99 * x[i] + 0.14 * step
+    return x.round(1)[:, None]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda g: g.normal(size=(4000, 1)).round(1),
+        lambda g: np.sort(g.normal(size=(4000, 1)).round(1), axis=0),
+        lambda g: np.cumsum(g.choice([-1.0, 1.0], 4000))[:, None],
+        lambda g: np.repeat(g.normal(size=(400, 2)).round(1), 10, axis=0),
+        lambda g: g.integers(0, 2, (4000, 2)).astype(float),
+        lambda g: np.indices((5, 6, 7)).reshape(3, -1).T[np.arange(4000) % 210].astype(float),
+        _autoregressive,
+    ],
+)
+def test_rows_in_an_order_that_chance_explains_are_not_called_pasted(make) -> None:  # noqa: ANN001
+    """Independent rows, sorted ones, walks, stretches, few values, and a grid gone through."""
+    for seed in range(10):
+        assert pasted_block(groups_of(load_table(make(np.random.default_rng(seed))))) is None
 
 
 @settings(deadline=None, max_examples=60)

@@ -1,5 +1,6 @@
 """Scores and samples in parts: the same as at once, and going on where they stopped."""
 
+import inspect
 import json
 import math
 import shutil
@@ -9,11 +10,15 @@ import numpy as np
 import polars as pl
 import pytest
 
+from kappaflow.cli.doctor import doctor
+from kappaflow.cli.sample import sample
+from kappaflow.cli.score import score
 from kappaflow.data import pieces
 from kappaflow.errors import ArgumentError, DataError, FileError, WriteError
 from kappaflow.runs import (
     Model,
     Source,
+    examine_run,
     fit_run,
     parts,
     sample_run,
@@ -288,6 +293,46 @@ def test_text_among_numbers_cannot_be_scored(run, small, tmp_path):
         found = write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
         assert (found.empty, found.first_empty) == (1, 60)
         small()
+
+
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_the_decimal_sign_of_data_to_score_can_be_named(run, small, tmp_path, decimal):
+    """A file that leaves it open is refused, and read with the option that the refusal names."""
+    rows, data = 120, str(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("a;b\n" + "1,234;5,678\n" * rows)
+    for _ in range(2):
+        with pytest.raises(DataError, match="--decimal . or --decimal ,"):
+            write_scores(run, data, str(tmp_path / "out.csv"))
+        write_scores(run, data, str(tmp_path / "out.npy"), decimal=decimal)
+        found = np.load(tmp_path / "out.npy")[:, 1]
+        same = (1.234, 5.678) if decimal == "," else (1234, 5678)
+        np.save(tmp_path / "t.npy", np.array([same] * rows))
+        plain = pl.DataFrame(np.load(tmp_path / "t.npy"), schema=["a", "b"])
+        plain.write_csv(tmp_path / "plain.csv")
+        assert (score_run(run, str(tmp_path / "plain.csv"))["log_prob"] == found).all()
+        small()
+
+
+@pytest.mark.parametrize("command", [score, doctor, sample])
+def test_every_command_that_reads_a_table_has_the_option_that_a_refusal_names(command):
+    """The sentence on an ambiguous column names --decimal."""
+    assert "decimal" in inspect.signature(command).parameters
+
+
+def test_samples_and_the_doctor_read_data_with_a_decimal_sign(conditional, run, tmp_path):
+    """Contexts and rows to examine are read as the option says."""
+    (tmp_path / "c.csv").write_text("c\n" + '"1,234"\n' * 3)
+    with pytest.raises(DataError, match="--decimal"):
+        sample_run(conditional, 2, context=str(tmp_path / "c.csv"))
+    drawn = sample_run(conditional, 2, context=str(tmp_path / "c.csv"), decimal=",")
+    assert set(drawn["c"]) == {1.234}
+    (tmp_path / "t.csv").write_text("a;b\n" + "1,234;0,678\n0,500;-1,250\n" * 9)
+    (tmp_path / "u.csv").write_text("a;b\n" + "1.234;0.678\n0.500;-1.250\n" * 9)
+    named, plain = (
+        examine_run(run, str(tmp_path / name), decimal=decimal)[0]
+        for name, decimal in (("t.csv", ","), ("u.csv", "."))
+    )
+    assert named.verdict == plain.verdict
 
 
 def test_identifiers_go_to_files_that_hold_text(run, tmp_path):

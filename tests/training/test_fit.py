@@ -629,3 +629,17 @@ def test_a_kill_between_the_first_two_files_leaves_a_folder_that_can_be_started(
     with pytest.raises(kf.ArgumentError, match="holds other files"):
         kf.fit(small(), x, max_epochs=1, out=tmp_path / "theirs")
     assert (tmp_path / "theirs/model.safetensors").read_bytes() == b"precious"
+
+
+def test_weighed_copies_standardize_as_kept_ones_do():
+    """The standardization is that of all rows, whether copies are rows or weights."""
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0)).double()
+    x = torch.cat((x, x[x[:, 0] > 0].repeat(3, 1)))
+    means = []
+    for duplicates in ("keep", "weigh"):
+        flow = kf.real_nvp(2, depth=2, hidden=(4,)).double()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of repeated rows, with "keep"
+            kf.fit(flow, x, duplicates=duplicates, max_epochs=1)
+        means.append(next(iter(flow.standardization)).mean)
+    torch.testing.assert_close(means[0], means[1])

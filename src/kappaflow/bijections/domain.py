@@ -76,10 +76,13 @@ class Domain(Bijection):
         self.register_buffer("fitted", torch.tensor(False))
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Takes deviations of rows x (N, features), for reports, and where circles are cut."""
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Takes deviations of rows x (N, features), for reports, and where circles are cut.
+
+        Rows count by `weights`, (N,), or all alike, in the deviations.
+        """
         x = feature_batch("x", x, self.features)
-        self.deviation.copy_(moments(x)[1])
+        self.deviation.copy_(moments(x, weights)[1])
         for place in self._kinds.get("cut", ()):
             low, high = (ends[place] for ends in self._all_ends)
             self.cut[place] = _rarest(x[:, place].double(), low, high)

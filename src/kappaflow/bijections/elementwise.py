@@ -70,10 +70,13 @@ class Standardize(Bijection):
         self.register_buffer("fitted", torch.tensor(False))
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Takes mean and deviation of x (N, features, ...); a constant feature is only shifted."""
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Takes mean and deviation of x (N, features, ...); a constant feature is only shifted.
+
+        Rows count by `weights`, (N,), or all alike.
+        """
         own = self.features - self.padding
-        mean, deviation = moments(feature_batch("x", x, self.features)[:, :own])
+        mean, deviation = moments(feature_batch("x", x, self.features)[:, :own], weights)
         self.mean[:own] = mean
         self.deviation[:own] = deviation
         self.mean[self.left], self.deviation[self.left] = 0.0, 1.0

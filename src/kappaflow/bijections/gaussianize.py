@@ -75,11 +75,14 @@ class Gaussianize(Bijection):
         self.register_buffer("fitted", torch.tensor(False))
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Takes the curves from x (N, features)."""
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Takes the curves from x (N, features), whose rows count by `weights`, (N,), or alike."""
         rows = feature_batch("x", x, self.features).double().cpu().numpy()
+        counts = np.ones(len(rows)) if weights is None else weights.double().cpu().numpy()
+        counts = counts * (len(rows) / counts.sum())
         for i in range(self.features - self.padding):
-            knots, scores, slopes, tails = _curve(np.sort(rows[:, i]), self.bins)
+            order = np.argsort(rows[:, i], kind="stable")
+            knots, scores, slopes, tails = _curve(rows[order, i], counts[order], self.bins)
             for buffer, values in (
                 (self.knots, knots),
                 (self.scores, scores),
@@ -158,8 +161,14 @@ class Gaussianize(Bijection):
         return f"features={self.features}, bins={self.bins}, fitted={in_words(self.fitted)}"
 
 
-def _curve(ordered: np.ndarray, bins: int) -> tuple[np.ndarray, ...]:
-    """Returns knots, normal scores and slopes (bins + 1,), and the scales of both tails (2,)."""
+def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarray, ...]:
+    """Returns knots, normal scores and slopes (bins + 1,), and the scales of both tails (2,).
+
+    Args:
+        ordered: Values, ascending.
+        counts: How much each counts, of mean 1.
+        bins: The number of bins.
+    """
     n = len(ordered)
     share = min(0.1, max(BEYOND / n, float(ndtr(-WIDEST))))
     used = max(1, min(bins, n // PER_BIN))
@@ -167,14 +176,15 @@ def _curve(ordered: np.ndarray, bins: int) -> tuple[np.ndarray, ...]:
     scores = np.linspace(-reach, reach, used + 1)
     # A quantile is the mean of the values around it, which is smoother than one of them.
     half = scores[1] - scores[0] if used > 1 else 0.5
-    places = n * ndtr(scores[:, None] + half * np.linspace(-0.4, 0.4, 33)) - 0.5
-    knots = np.interp(places, np.arange(n), ordered).mean(1)
+    places = n * ndtr(scores[:, None] + half * np.linspace(-0.4, 0.4, 33))
+    knots = np.interp(places, np.cumsum(counts) - counts / 2, ordered).mean(1)
     knots = _apart(knots, scores)
     slopes = _slopes(knots, scores)
     tails = np.full(2, math.inf)
     for side, sign in ((0, -1.0), (-1, 1.0)):
         beyond = sign * (ordered - knots[side])
-        scale, slope = _tail_of(beyond[beyond > 0], reach, slopes[side])
+        out = beyond > 0
+        scale, slope = _tail_of(beyond[out], counts[out], reach, slopes[side])
         tails[side], slopes[side] = scale, slope
     more = bins - used  # bins that few rows leave over continue the left tail in a straight line
     if more:
@@ -208,11 +218,14 @@ def _slopes(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.exp(np.concatenate([logs[:1], (logs[1:] + logs[:-1]) / 2, logs[-1:]]))
 
 
-def _tail_of(beyond: np.ndarray, score: float, slope: float) -> tuple[float, float]:
+def _tail_of(
+    beyond: np.ndarray, counts: np.ndarray, score: float, slope: float
+) -> tuple[float, float]:
     """Returns the scale and the slope of a tail that are the most likely, of a few.
 
     Args:
         beyond: Distances of rows beyond the knot.
+        counts: How much each row counts.
         score: The normal score of the knot, without its sign.
         slope: The slope of the last bin.
 
@@ -228,7 +241,7 @@ def _tail_of(beyond: np.ndarray, score: float, slope: float) -> tuple[float, flo
             steep = min(slope * factor, MOST_STEEP)
             inner = steep * beyond / scale
             z = score + scale * np.log1p(inner)
-            fit = float((-(z**2) / 2 + np.log(steep) - np.log1p(inner)).mean())
+            fit = float(np.average(-(z**2) / 2 + np.log(steep) - np.log1p(inner), weights=counts))
             if fit > best[0]:
                 best = (fit, scale, steep)
     return best[1], best[2]

@@ -11,6 +11,7 @@ from kappaflow.cli.printable import tell
 from kappaflow.cli.show import print_json, say_if_unfinished, table
 from kappaflow.cli.table_options import Names
 from kappaflow.cli.whole import Whole
+from kappaflow.errors import ArgumentError
 
 if TYPE_CHECKING:
     from kappaflow.diagnosis import Diagnosis
@@ -34,6 +35,7 @@ def doctor(
     into: Path | None = None,
     epochs: Whole | None = None,
     json: Annotated[bool, Parameter(negative=())] = False,
+    decimal: Literal[".", ","] | None = None,
 ) -> int:
     """Say what is wrong with a flow: in which layer, why, and what to do about it.
 
@@ -68,6 +70,8 @@ def doctor(
         For how many epochs at most --fix trains on (20).
     json
         Print the diagnosis as JSON.
+    decimal
+        Decimal sign of the data in text form; if left out, that of the run, or recognised.
     """
     from kappaflow.cli.progress import words_shown
     from kappaflow.diagnosis import check_codes, chosen
@@ -77,7 +81,7 @@ def doctor(
 
     of_code = is_code(run)
     _check_target(run, context, of_code=of_code)
-    alone = not (data or context or select or ignore or out)
+    alone = not (data or context or select or ignore or out or decimal)
     _check_fix(fix, into, epochs, of_code=of_code, alone=alone)
     if fix is not None and not of_code:
         return _fixed(Path(run), fix, into, epochs, json=json)
@@ -87,7 +91,7 @@ def doctor(
         say_if_unfinished(Path(run))
     with words_shown(visible=False if json else None) as show:
         diagnosis, points, lines = _examined(
-            run, data, tuple(context or ()), wants_lines=fix is not None, show=show
+            run, data, tuple(context or ()), decimal, wants_lines=fix is not None, show=show
         )
         diagnosis = chosen(diagnosis, select or (), ignore or ())
         if out is not None:
@@ -105,6 +109,7 @@ def _examined(
     run: str,
     data: str | None,
     context: tuple[str, ...],
+    decimal: Literal[".", ","] | None,
     *,
     wants_lines: bool,
     show: Callable[[str], None],
@@ -120,10 +125,13 @@ def _examined(
     )
 
     if is_code(run):
-        diagnosis, points, flow = examine_code(run, data, context, progress=show)
+        diagnosis, points, flow = examine_code(run, data, context, progress=show, decimal=decimal)
         return diagnosis, points, lines_for(run, flow, diagnosis) if wants_lines else None
-    examine = examine_image_run if is_image_run(Path(run)) else examine_run
-    return *examine(Path(run), data, progress=show), None
+    if not is_image_run(Path(run)):
+        return *examine_run(Path(run), data, progress=show, decimal=decimal), None
+    if decimal is not None:
+        raise ArgumentError("'decimal' should be left out for images: it is for tables.")
+    return *examine_image_run(Path(run), data, progress=show), None
 
 
 def _print(diagnosis: "Diagnosis", points: str, page: Path | None, lines: str | None) -> None:
@@ -143,8 +151,6 @@ def _print(diagnosis: "Diagnosis", points: str, page: Path | None, lines: str | 
 
 def _check_target(run: str, context: Sequence[str] | None, *, of_code: bool) -> None:
     """Refuses a file of code without a name in it, and a context for a run."""
-    from kappaflow.errors import ArgumentError
-
     home = run.rpartition(":")[0] or run
     if not of_code and home.endswith(".py") and not Path(run).is_dir():
         raise ArgumentError(f"{run} should name a flow in the file, such as {home}:make.")
@@ -156,8 +162,6 @@ def _check_fix(
     fix: Sequence[str] | None, into: Path | None, epochs: int | None, *, of_code: bool, alone: bool
 ) -> None:
     """Refuses options that do not go with what is examined."""
-    from kappaflow.errors import ArgumentError
-
     if (of_code or fix is None) and (into is not None or epochs is not None):
         name = "into" if into is not None else "epochs"
         raise ArgumentError(f"'{name}' should be left out: it is of --fix for a run.")

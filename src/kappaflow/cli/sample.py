@@ -1,7 +1,7 @@
 """`kappaflow sample`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -20,6 +20,7 @@ def sample(
     class_name: Annotated[str | None, Parameter(name="--class")] = None,
     temperature: float = 1.0,
     seed: Whole = 0,
+    decimal: Literal[".", ","] | None = None,
 ) -> None:
     """Draw samples from the flow of a run, in the units of its data.
 
@@ -46,6 +47,8 @@ def sample(
         draws of the density that was trained.
     seed
         Of the draws.
+    decimal
+        Decimal sign of a --context in text form; if left out, that of the run, or recognised.
     """
     from kappaflow.runs import is_image_run
 
@@ -54,6 +57,8 @@ def sample(
             raise ArgumentError(
                 "'context' should be left out: this run is one of images, name a class instead."
             )
+        if decimal is not None:
+            raise ArgumentError("'decimal' should be left out for images: it is for tables.")
         _sample_images(run, n, out, class_name, temperature, seed)
         return
     from kappaflow.data import check_writable
@@ -63,7 +68,9 @@ def sample(
     if class_name is not None:
         raise ArgumentError("'class' should be left out: this run is none of images.")
     say_if_unfinished(run)
-    write_samples(run, n, out, context=context, temperature=temperature, seed=seed)
+    write_samples(
+        run, n, out, context=context, temperature=temperature, seed=seed, decimal=decimal
+    )
     if out != "-":
         say(f"{n:,} samples{' for each context' if context else ''} are in {out}")
 

@@ -17,6 +17,7 @@ def score(
     out: Annotated[str, Parameter(allow_leading_hyphen=True)] = "-",
     id: str | None = None,
     repair: Literal["drop"] | None = None,
+    decimal: Literal[".", ","] | None = None,
 ) -> None:
     """Write the log-density of each row or image, and its percentile among those trained on.
 
@@ -48,18 +49,21 @@ def score(
         A column of the table to copy, such as the name of an event; not to npy or npz.
     repair
         drop: leave out the rows that cannot be scored, instead of writing them without a score.
+    decimal
+        Decimal sign of a text file; if left out, that of the run, or recognised.
     """
     from kappaflow.data import check_writable
     from kappaflow.runs import is_image_run, write_scores
 
     check_writable(out)
     if is_image_run(run):
-        if id is not None or repair is not None:
-            name = "id" if id is not None else "repair"
+        given = {"id": id, "repair": repair, "decimal": decimal}
+        name = next((name for name, value in given.items() if value is not None), None)
+        if name is not None:
             raise ArgumentError(f"'{name}' should be left out for images: it is for tables.")
         _score_images(run, data, out)
         return
-    written = write_scores(run, data, out, identifier=id, repair=repair)
+    written = write_scores(run, data, out, identifier=id, repair=repair, decimal=decimal)
     if "joint_log_prob" in written.columns:
         say(JOINT)
     if written.infinite:

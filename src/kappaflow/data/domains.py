@@ -1,5 +1,7 @@
-"""Columns with a domain: whose they are, and which values do not lie in them."""
+"""Columns with a domain: which columns have one, and which values lie outside."""
 
+import math
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +19,9 @@ Bounds = Mapping[Any, Any] | Sequence[str]
 Domains = Mapping[str, Interval]
 STREAM = 31337  # noise must not repeat the draws of data made with default_rng(seed)
 TURN = 2 * np.pi
+HINT_ROWS = 100  # rows from which on the shape of a column is known
+SKEWED = 0.25  # nats by which a normal distribution fits the logarithms better
+NEAR_ZERO = 0.2  # standard deviations, within which 5 % of the values lie above 0
 
 
 def domains_of(bounds: Bounds | None, table: Table) -> dict[str, Interval]:
@@ -167,6 +172,54 @@ def within(
                     )
             table = table.select(~(beyond | on_end))
     return table, tuple(notes)
+
+
+def bounds_hint(table: Table, domains: Domains) -> tuple[str, ...]:
+    """Returns a sentence about positive columns whose values pile up near 0, if there are any.
+
+    A flow without bounds draws samples below 0 there, and has a long tail to learn. A column is
+    named where the normal distribution fits its logarithms better, by 0.25 nats, and its 5 %
+    quantile is less than a fifth of its standard deviation above 0.
+
+    Args:
+        table: Finite numbers.
+        domains: By column; these are not named.
+
+    Returns:
+        The sentence, or nothing.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> x = np.random.default_rng(0).exponential(size=(500, 1))
+        >>> bounds_hint(load_table(x), {})[0][:55]
+        "column 'x0' holds positive values that pile up near 0: "
+    """
+    columns = zip(table.columns, table.values.T, strict=True)
+    names = [name for name, column in columns if name not in domains and _piles_up(column)]
+    if not names:
+        return ()
+    one = len(names) == 1
+    options = " ".join(shlex.quote(f"{name}=positive") for name in names)
+    given = ", ".join(f"{name!r}: 'positive'" for name in names)
+    return (
+        f"{'column' if one else 'columns'} {quoted(names)} {'holds' if one else 'hold'} positive "
+        f"values that pile up near 0: --bounds {options} (bounds={{{given}}}) keeps samples above "
+        "0, and often fits better",
+    )
+
+
+def _piles_up(column: FloatArray) -> bool:
+    """Returns whether a column is positive, skewed, and has many values near 0."""
+    if len(column) < HINT_ROWS or not column.min() > 0:
+        return False
+    scaled = column / column.max()
+    if not scaled.min() > 0:
+        return False
+    logs, deviation = np.log(scaled), scaled.std()
+    if not (deviation > 0 and logs.std() > 0):
+        return False
+    gain = math.log(deviation) - math.log(logs.std()) - logs.mean()
+    return bool(gain > SKEWED and np.quantile(scaled, 0.05) < NEAR_ZERO * deviation)
 
 
 def put_back(table: Table, domains: Domains) -> Table:

@@ -1,12 +1,14 @@
 """`examine`: what stops a table from having a density, and what to know before fitting one."""
 
+import shlex
+
 import numpy as np
 
 from kappaflow.data.dependence import relations
 from kappaflow.data.moments import standardised
 from kappaflow.data.problem import Problem, describe_rows, first_rows, rows_in_words
 from kappaflow.data.raw import COUNTED, progression, quoted
-from kappaflow.data.repeats import repeated_rows, repeats_of
+from kappaflow.data.repeats import describe_repeats, repeated_rows, repeats_of
 from kappaflow.data.rounding import PointMasses, coarse_columns, point_masses_of
 from kappaflow.data.sentinels import Sentinel, sentinels_of
 from kappaflow.data.table import BoolArray, FloatArray, Table
@@ -204,7 +206,9 @@ def _badly_scaled(table: Table) -> list[Problem]:
             "large-offset",
             "warning",
             f"column '{table.columns[j]}' varies by {std[j]:.3g} around {mean[j]:.6g}, of which "
-            f"float32 keeps too few digits: subtract {mean[j]:.6g} from it first",
+            f"float32 keeps too few digits: store the difference from {mean[j]:.6g} in the data, "
+            f"or leave the column out (exclude='{table.columns[j]}', --exclude "
+            f"{shlex.quote(table.columns[j])})",
             (table.columns[j],),
         )
         for j in np.flatnonzero(np.abs(mean) / LARGE_OFFSET > std)
@@ -280,9 +284,8 @@ def _duplicate_rows(table: Table) -> list[Problem]:
     repeats = repeats_of(table)
     if not repeats.unexpected:
         return []
-    mask = repeated_rows(table)
-    rows = first_rows(table, mask)
-    message = f"{repeats.in_words()} ({rows_in_words(table, mask)})"
+    rows = first_rows(table, repeated_rows(table))
+    message = describe_repeats(table, repeats)
     return [Problem("duplicate-rows", "warning", message, (), rows)]
 
 

@@ -3,15 +3,15 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from kappaflow.data.domains import Bounds, Domains, domains_of, put_back, within
+from kappaflow.data.domains import Bounds, Domains, bounds_hint, domains_of, put_back, within
 from kappaflow.data.examine import complete_rows, examine
-from kappaflow.data.problem import Problem, listed, rows_in_words
+from kappaflow.data.problem import Problem, listed
 from kappaflow.data.raw import quoted
 from kappaflow.data.repair import REPAIRS, Repair, jitter_columns, repaired
 from kappaflow.data.repeats import (
     Duplicates,
     Repeats,
-    repeated_rows,
+    describe_repeats,
     repeats_of,
     settle_duplicates,
 )
@@ -96,10 +96,10 @@ def prepare_table(
     rounded = resolutions(settled) if repair == "dequantize" else ()
     moved, done = within(settled, found, repair=repair, offered=offered, rounded=rounded)
     result, widths, repaired_notes, problems = _prepared(moved, repair, 0, offered)
-    notes = table.notes
+    notes = table.notes + bounds_hint(result, found)
     warnings = [problem.message for problem in problems if problem.code != "duplicate-rows"]
     if repeats.total:
-        said = f"{repeats.in_words()}{_which(complete, repeats)}: {DONE[duplicates]}"
+        said = f"{describe_repeats(complete, repeats)}: {DONE[duplicates]}"
         if repeats.unexpected and duplicates == "keep":
             warnings.append(said)
         else:
@@ -115,13 +115,6 @@ def prepare_table(
         notes=notes,
         warnings=(*done, *repaired_notes, *warnings),
     )
-
-
-def _which(table: Table, repeats: Repeats) -> str:
-    """Returns the first rows that repeat others in brackets, where rounding does not say why."""
-    if not repeats.unexpected:
-        return ""
-    return f" ({rows_in_words(table, repeated_rows(table))})"
 
 
 def noisy(table: Table, widths: dict[str, float], domains: Domains) -> Table:

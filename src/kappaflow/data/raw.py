@@ -12,6 +12,8 @@ from kappaflow.errors import ArgumentError, DataError
 if TYPE_CHECKING:
     import narwhals as nw
 
+Decimal = Literal[".", ","]
+
 COUNTED = 20  # rows from which on a progression is no accident
 INDEX_NAMES = ("Unnamed: 0", "__index_level_0__")  # as pandas reads and writes an index
 
@@ -28,7 +30,7 @@ class ReadOptions:
             an error.
     """
 
-    decimal: Literal[".", ","] | None = None
+    decimal: Decimal | None = None
     missing: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
     lenient: bool = False

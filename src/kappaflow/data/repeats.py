@@ -1,4 +1,8 @@
-"""Rows that repeat earlier rows: how many there are, how many rounding predicts, what to do."""
+"""Rows that repeat earlier rows: how many there are, how many rounding predicts, what to do.
+
+A block of rows that was pasted twice can hide among the repeats that rounding makes. It is found
+by its order: its rows repeat the rows of another block one after the other.
+"""
 
 import math
 from dataclasses import dataclass, replace
@@ -6,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from kappaflow.data.problem import describe_rows, rows_in_words
 from kappaflow.data.rounding import listed_steps, mixed, resolution
 from kappaflow.data.table import BoolArray, FloatArray, IntArray, Table
 from kappaflow.errors import ArgumentError
@@ -14,7 +19,24 @@ Duplicates = Literal["keep", "drop", "weigh"]
 DUPLICATES: tuple[Duplicates, ...] = ("keep", "drop", "weigh")
 DEVIATIONS = 4  # repeats above the expected number by so many standard deviations are no chance
 SHIFTED_COLUMNS = 4  # in which rows are moved by a step, to see how many meet others by chance
+CHANCE = 1e-3  # that a table without pasted rows is said to have some
+LONGEST_WINDOW = 1000  # rows that are compared in order
 FEWEST_VALUES = 20  # of a rounded column in which a step is a small change
+
+
+@dataclass(frozen=True)
+class PastedBlock:
+    """Rows that repeat other rows of a table in the same order.
+
+    Attributes:
+        first: Place of the first row of the later block, counted from 0.
+        source: Place of the first row of the earlier block.
+        rows: The number of rows in each.
+    """
+
+    first: int
+    source: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -27,12 +49,15 @@ class Repeats:
             most rows repeat others.
         unexpected: Whether there are more than rounding alone explains.
         steps: Resolutions of the columns that are rounded.
+        pasted: The first block of rows that repeats an earlier block in the same order, longer
+            than chance explains; None if there is none.
     """
 
     total: int
     expected: float | None
     unexpected: bool
     steps: tuple[float, ...]
+    pasted: PastedBlock | None = None
 
     def in_words(self) -> str:
         """Returns the number of repeats, compared with what rounding predicts."""
@@ -41,12 +66,37 @@ class Repeats:
         if self.expected is None:
             return f"{found}, as rows of columns with few different values do"
         rounding = f"rounding to {listed_steps(self.steps)}" if self.steps else "rounding"
-        if not self.unexpected:
+        if not self.unexpected or self.total <= self.expected:
             return f"{found}, about as many as {rounding} predicts ({self.expected:,.0f})"
         if self.expected < 0.5:
             return f"{found}, and rounding predicts none"
         more = self.total - self.expected
         return f"{found}, {more:,.0f} more than {rounding} predicts ({self.expected:,.0f})"
+
+
+def describe_repeats(table: Table, repeats: Repeats) -> str:
+    """Returns the repeats as text, with the rows where rounding does not explain them.
+
+    Args:
+        table: The table that `repeats` is about.
+        repeats: Its repeats.
+
+    Returns:
+        A sentence without a full stop.
+    """
+    text, block = repeats.in_words(), repeats.pasted
+    if block is not None:
+        ends = np.array([block.first, block.source])[:, None] + [0, block.rows - 1]
+        names = describe_rows(table, ends.ravel())
+        word = f"{names[0].split()[0]}s"
+        first, last, source, end = (name.split()[1] for name in names)
+        return (
+            f"{text}; {word} {first} to {last} repeat {word} {source} to {end} in the same order, "
+            "as rows do that were pasted twice"
+        )
+    if not repeats.unexpected:
+        return text
+    return f"{text} ({rows_in_words(table, repeated_rows(table))})"
 
 
 def groups_of(table: Table) -> IntArray:
@@ -188,8 +238,8 @@ def repeats_of(table: Table) -> Repeats:
         >>> x = np.random.default_rng(0).normal(size=(20_000, 2))
         >>> x = np.stack([x[:, 0].round(2), x[:, 1].round(1)], axis=1)
         >>> found = repeats_of(load_table(x))
-        >>> found.total, found.expected, found.unexpected
-        (9035, 8970.5, False)
+        >>> found.total, round(found.expected), found.unexpected
+        (9035, 8998, False)
     """
     groups = groups_of(table)
     total = int((groups != np.arange(len(table))).sum())
@@ -200,14 +250,78 @@ def repeats_of(table: Table) -> Repeats:
     rounded = tuple(step for step in steps if step is not None)
     on_grid = np.array([step is not None for step in steps])
     by_chance = _repeats_by_chance(np.stack(codes, axis=1), on_grid)
+    pasted = pasted_block(groups)
     if by_chance is None:
-        return Repeats(total, None, unexpected=False, steps=rounded)
+        return Repeats(total, None, pasted is not None, rounded, pasted)
     expected, most = by_chance
     alone = int((np.bincount(groups, minlength=len(table)) == 1).sum())
     # The number of occupied cells has no larger variance than either, for any density.
     variance = min(2 * expected, alone * (1 - alone / len(table)))
-    unexpected = total > most + DEVIATIONS * math.sqrt(variance)
-    return Repeats(total, expected, unexpected, rounded)
+    unexpected = pasted is not None or total > most + DEVIATIONS * math.sqrt(variance)
+    return Repeats(total, expected, unexpected, rounded, pasted)
+
+
+def pasted_block(groups: IntArray) -> PastedBlock | None:
+    """Returns the first block of rows that repeats an earlier one in the same order.
+
+    Chance makes such blocks too, but they become rarer with each row by the share of equal pairs
+    of rows that are followed by another equal pair. A block counts from the length on that is in
+    a thousand tables at most. Rows that equal the row before them are passed over, so that sorted
+    rows and constant stretches are no copies.
+
+    Args:
+        groups: For each row a number that equal rows share, (rows,), as `groups_of` returns them.
+
+    Returns:
+        The block; None if there is none.
+
+    Example:
+        >>> rows = np.random.default_rng(0).integers(100, size=2000)
+        >>> pasted_block(rows)
+        >>> pasted_block(np.concatenate([rows, rows[300:340]]))
+        PastedBlock(first=2000, source=300, rows=40)
+    """
+    kept = np.flatnonzero(np.diff(groups, prepend=groups[0] - 1)) if len(groups) else groups
+    rows = groups[kept]
+    pairs, in_order = (_equal_pairs(_windows(rows, length)) for length in (1, 2))
+    if not in_order:
+        return None
+    share = in_order / pairs
+    if share >= 1:
+        return None
+    length = max(3, 1 + math.ceil(math.log(pairs / CHANCE) / -math.log(share)))
+    if length > min(LONGEST_WINDOW, len(rows) // 2):
+        return None
+    hashes = _windows(rows, length)
+    _, earliest, which = np.unique(hashes, return_index=True, return_inverse=True)
+    source = earliest[which]
+    later = np.flatnonzero(source + length <= np.arange(len(hashes)))
+    if not len(later):
+        return None
+    start = int(later[0])
+    other = int(source[start])
+    same = rows[other : other + len(rows) - start] == rows[start:]
+    longest = int(np.argmin(same)) if not same.all() else len(same)
+    longest = min(longest, start - other)
+    last = min(kept[start + longest - 1] - kept[start], kept[other + longest - 1] - kept[other])
+    return PastedBlock(int(kept[start]), int(kept[other]), int(last) + 1)
+
+
+def _windows(rows: IntArray, length: int) -> np.ndarray:
+    """Returns a hash of the rows from each place on, as many as `length`."""
+    count = max(0, len(rows) - length + 1)
+    factors = mixed(np.arange(1, length + 1)) | np.uint64(1)
+    codes, hashes = mixed(rows), np.zeros(count, np.uint64)
+    with np.errstate(over="ignore"):
+        for place, factor in enumerate(factors):
+            hashes += factor * codes[place : place + count]
+    return hashes
+
+
+def _equal_pairs(hashes: np.ndarray) -> float:
+    """Returns how many pairs of the numbers are equal."""
+    counts = np.unique(hashes, return_counts=True)[1].astype(float)
+    return float((counts * (counts - 1) / 2).sum())
 
 
 def _codes(column: FloatArray) -> tuple[IntArray, float | None]:
@@ -243,10 +357,10 @@ def _repeats_by_chance(codes: IntArray, on_grid: BoolArray) -> tuple[float, floa
     # A sum with odd random factors is a hash in which a step is an addition.
     odd = mixed(np.arange(1, codes.shape[1] + 1)) | np.uint64(1)
     hashes = (codes.astype(np.uint64) * odd).sum(axis=1, dtype=np.uint64)
-    known, first = np.unique(hashes, return_index=True)
+    known, counts = np.unique(hashes, return_counts=True)
 
     def after(step: np.ndarray) -> float:
-        both = (_meet(moved, known, first) for moved in (hashes + step, hashes - step))
+        both = (_meet(moved, known, counts) for moved in (hashes + step, hashes - step))
         return sum(both) / 2
 
     steps = odd[columns][:, None]
@@ -255,7 +369,11 @@ def _repeats_by_chance(codes: IntArray, on_grid: BoolArray) -> tuple[float, floa
     return float(one.max()), float(max(one.max(), (2 * one - two).max()))
 
 
-def _meet(moved: np.ndarray, known: np.ndarray, first: IntArray) -> int:
-    """Returns how many moved rows meet an earlier row; `first` is the earliest of each `known`."""
+def _meet(moved: np.ndarray, known: np.ndarray, counts: IntArray) -> float:
+    """Returns how many moved rows meet an earlier row, on average over all orders of the rows.
+
+    A row that meets m others is the first of them with probability 1 / (m + 1).
+    """
     place = np.searchsorted(known, moved).clip(max=len(known) - 1)
-    return int(((known[place] == moved) & (first[place] < np.arange(len(moved)))).sum())
+    met = np.where(known[place] == moved, counts[place], 0)
+    return float((met / (met + 1)).sum())

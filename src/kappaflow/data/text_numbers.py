@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from kappaflow.data.raw import AS_USUAL, ReadOptions
+from kappaflow.data.raw import AS_USUAL, Decimal, ReadOptions
 
 if TYPE_CHECKING:
     import polars as pl
@@ -30,7 +30,6 @@ SPELLED = (
 UNITS_KEPT = 3  # different units of a column that are told apart
 TRIED = 100  # texts with a decimal point that are first tried as numbers with a decimal comma
 
-Decimal = Literal[".", ","]
 Kind = Literal["plain", "point", "comma", "truth", "text", "ambiguous"]
 Spot = tuple[int, str]  # a row, counted from 1, and its text
 

@@ -59,15 +59,22 @@ class Whiten(Bijection):
         return half if number % 2 else half.swapped()
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
         """Sets the couplings so that these rows (N, features) have the unit covariance.
+
+        Args:
+            x: The rows.
+            weights: How much each row counts, (N,); None where all count alike.
 
         Raises:
             DataError: Some combination of the features does not vary, or the covariance is not
                 finite.
         """
         wide = batch("x", x, (self.features,)).double()
-        covariance = torch.cov(wide.T, correction=0) if len(wide) else torch.tensor(torch.nan)
+        counts = None if weights is None else weights.to(wide)
+        covariance = torch.tensor(torch.nan)
+        if len(wide):
+            covariance = torch.cov(wide.T, correction=0, aweights=counts)
         if not covariance.isfinite().all():
             raise DataError(
                 "the rows cannot be whitened: their covariance is not finite. Likely causes: (a) "

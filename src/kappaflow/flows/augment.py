@@ -40,8 +40,11 @@ class Augmentation(nn.Module, ABC):
     def log_prob(self, e: Tensor, x: Tensor) -> Tensor:
         """Returns log q(e | x) in nats, (B,)."""
 
-    def fit(self, x: Tensor) -> None:
-        """Takes the units of training points (N, *event), once, where the draws depend on x."""
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Takes the scale of training rows (N, *event), once, where the padding depends on x.
+
+        Rows count by `weights`, (N,), or all alike.
+        """
 
     @abstractmethod
     def join(self, x: Tensor, e: Tensor) -> Tensor:

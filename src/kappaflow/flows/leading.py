@@ -89,19 +89,21 @@ class Standardization(Chain):
         self.fit_new(x, context)
 
     @torch.no_grad()
-    def fit_new(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Fits what is not fitted yet to rows (N, *event), as `fit` does."""
+    def fit_new(
+        self, x: Tensor, context: Tensor | None = None, weights: Tensor | None = None
+    ) -> None:
+        """Fits what is not fitted yet to rows (N, *event) with their weights (N,), as `fit`."""
         (flow,) = self._flow
         if flow.augment is not None:
-            flow.augment.fit(x)
+            flow.augment.fit(x, weights)
         points = _joined(flow, x)
         for layer in _first_layers(flow):
             if not layer.fitted:
-                layer.fit(points)
+                layer.fit(points, weights)
             points = layer(points)[0]
         reading = _context_layer(flow)
         if reading is not None and context is not None and not reading.fitted:
-            reading.fit(context)
+            reading.fit(context, weights)
 
     def _layers(self) -> Iterator[Fitted]:
         (flow,) = self._flow

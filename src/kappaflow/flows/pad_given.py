@@ -31,9 +31,9 @@ class PaddingGiven(Padding):
         self.inputs = positive_int("inputs", inputs)
         self.units = Standardize(inputs)
 
-    def fit(self, x: Tensor) -> None:
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
         if not self.units.fitted:
-            self.units.fit(x)
+            self.units.fit(x, weights)
 
     def standardised(self, x: Tensor) -> Tensor:
         """Returns x in the units of its training points."""

@@ -56,9 +56,9 @@ class DequantizeAndPad(Augmentation):
         """How many values a pixel may have."""
         return self.filling.values
 
-    def fit(self, x: Tensor) -> None:
-        self.filling.fit(x)
-        self.padding.fit(x)
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
+        self.filling.fit(x, weights)
+        self.padding.fit(x, weights)
 
     def draw(
         self, x: Tensor, *, generator: torch.Generator | None = None

@@ -26,9 +26,12 @@ class StandardizeInputs(nn.Module):
         self.register_buffer("fitted", torch.tensor(False))
 
     @torch.no_grad()
-    def fit(self, x: Tensor) -> None:
-        """Takes mean and deviation of rows x (N, features); a constant column is only shifted."""
-        mean, deviation = moments(x)
+    def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
+        """Takes mean and deviation of rows x (N, features); a constant column is only shifted.
+
+        Rows count by `weights`, (N,), or all alike.
+        """
+        mean, deviation = moments(x, weights)
         self.shift.copy_(mean)
         self.scale.copy_(deviation)
         self.fitted.fill_(True)
@@ -46,10 +49,19 @@ def in_words(flag: Tensor) -> str:
     return "unknown" if flag.is_meta else str(bool(flag))
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns mean and deviation (1 for a constant) of the features of x (N, C, ...), float64."""
+def moments(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Returns mean and deviation (1 for a constant) of the features of x (N, C, ...), float64.
+
+    Rows count by `weights`, (N,), or all alike.
+    """
     wide = x.double().movedim(1, -1).flatten(0, -2)
-    mean, deviation = wide.mean(0), wide.std(0, correction=0)
+    if weights is None:
+        mean, deviation = wide.mean(0), wide.std(0, correction=0)
+    else:
+        shares = weights.to(wide).repeat_interleave(len(wide) // len(x))
+        shares = shares / shares.sum()
+        mean = shares @ wide
+        deviation = (shares @ (wide - mean).square()).sqrt()
     # A constant column has a deviation of rounding size only; dividing by it would be noise.
     constant = deviation <= 8 * torch.finfo(x.dtype).eps * mean.abs()
     return mean, torch.where(constant, torch.ones_like(deviation), deviation)

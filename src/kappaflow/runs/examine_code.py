@@ -19,6 +19,7 @@ from kappaflow.adapters import wrap
 from kappaflow.data import Table, load_table
 from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.problem import describe_values
+from kappaflow.data.raw import Decimal
 from kappaflow.diagnosis import Diagnosis, data_findings, doctor, examined, with_findings
 from kappaflow.diagnosis.measures.references import comparisons_of
 from kappaflow.diagnosis.progress import Progress, quietly
@@ -46,6 +47,7 @@ def examine_code(
     context: tuple[str, ...] = (),
     *,
     progress: Progress = quietly,
+    decimal: Decimal | None = None,
 ) -> tuple[Diagnosis, str, object]:
     """Returns the doctor's diagnosis of a flow that code makes, at which points, and the flow.
 
@@ -58,6 +60,7 @@ def examine_code(
         data: A table to take the points from instead, in the units that the flow expects.
         context: Columns of it that are the context.
         progress: Is told what is measured, before it is.
+        decimal: The decimal sign of the table, if it is a text file; recognised if None.
 
     Returns:
         The diagnosis, the points in words, and what the code made.
@@ -69,7 +72,7 @@ def examine_code(
         flow, x, given, make = _made(target)
     words = "points that the code gives" if x is not None else "samples of the flow"
     if data is not None:
-        table = load_table(data, context=list(context))
+        table = load_table(data, context=list(context), decimal=decimal)
         refuse_gaps(table, data)
         x = torch.from_numpy(table.values)
         given = None if table.context is None else torch.from_numpy(table.context)

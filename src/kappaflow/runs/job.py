@@ -17,7 +17,7 @@ from kappaflow.data import (
     load_table,
     split,
 )
-from kappaflow.data.domains import domains_of, within
+from kappaflow.data.domains import bounds_hint, domains_of, within
 from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.prepare import noisy, prepare_table
 from kappaflow.data.problem import listed
@@ -279,7 +279,7 @@ def _divided(source: Source, found: Divided) -> Tables:
         against=None,
         loaded=found.rows,
         repeats=found.repeats,
-        notes=notes + warned + few,
+        notes=notes + bounds_hint(sample, domains) + warned + few,
         domains=domains,
         in_file=found.train,
         warnings=sample.warnings + few,

@@ -1,11 +1,12 @@
 """What is stored of a run, read back and checked: what was asked for, and what came out."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from kappaflow.data.raw import ReadOptions
+from kappaflow.data.raw import Decimal, ReadOptions
 from kappaflow.errors import FileError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.runs.image_job import ImageParts, ImageSource, image_parts
@@ -37,9 +38,10 @@ class RunConfig(BaseModel):
             return source | {"duplicates": "keep" if source.get("on_disk") else "drop"}
         return source
 
-    def reading(self) -> ReadOptions:
-        """Returns how the data of the run was read, for other data of its kind."""
-        return ReadOptions() if self.source is None else self.source.reading()
+    def reading(self, decimal: Decimal | None = None) -> ReadOptions:
+        """Returns how other data for the run is read: as its own, or with this decimal sign."""
+        options = ReadOptions() if self.source is None else self.source.reading()
+        return options if decimal is None else replace(options, decimal=decimal)
 
 
 class ImageRunConfig(BaseModel):

@@ -13,7 +13,7 @@ from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.load import load_to_score
 from kappaflow.data.prepare import noisy
 from kappaflow.data.problem import describe_values
-from kappaflow.data.raw import ReadOptions
+from kappaflow.data.raw import Decimal, ReadOptions
 from kappaflow.diagnosis import Diagnosis, examined, with_findings
 from kappaflow.diagnosis.progress import Progress, quietly
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
@@ -35,6 +35,7 @@ def sample_run(
     context: str | None = None,
     temperature: float = 1.0,
     seed: int = 0,
+    decimal: Decimal | None = None,
 ) -> Columns:
     """Returns n samples of a run's flow, by column, in the units of the data.
 
@@ -44,6 +45,7 @@ def sample_run(
         context: Data with the context columns, for a conditional flow.
         temperature: Deviation of the latents.
         seed: Of the draws.
+        decimal: The decimal sign of the context; as in the run's data if None.
 
     Returns:
         The modelled columns, and the context columns beside them.
@@ -52,7 +54,7 @@ def sample_run(
         ArgumentError: An argument is out of its range, or a context is missing or not wanted.
     """
     check_draws(n, temperature, seed)
-    draws = Draws(folder, context, temperature)
+    draws = Draws(folder, context, temperature, decimal)
     return draws.draw(n, torch.Generator().manual_seed(seed))
 
 
@@ -63,6 +65,7 @@ class Draws:
         folder: The run folder.
         context: Data with the context columns, for a conditional flow.
         temperature: Deviation of the latents.
+        decimal: The decimal sign of the context; as in the run's data if None.
 
     Attributes:
         run: What was asked of the run.
@@ -72,7 +75,13 @@ class Draws:
         fingerprint: That of the context.
     """
 
-    def __init__(self, folder: Path, context: str | None, temperature: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        context: str | None,
+        temperature: float,
+        decimal: Decimal | None = None,
+    ) -> None:
         self._flow, self.run = load(folder), read_run(folder)
         names = self.run.context_columns
         if bool(names) != (context is not None):
@@ -80,7 +89,8 @@ class Draws:
                 f"name data with {', '.join(names)}" if names else "be left out: there is none"
             )
             raise ArgumentError(f"'context' should {wanted}.")
-        table = None if context is None else finite_table(context, names, [], self.run.reading())
+        options = self.run.reading(decimal)
+        table = None if context is None else finite_table(context, names, [], options)
         self._given = None if table is None else table.values
         self._temperature = temperature
         self.contexts = 1 if table is None else len(table)
@@ -103,7 +113,13 @@ class Draws:
         return _by_column(run.columns, drawn) | behind
 
 
-def score_run(folder: Path, data: str, *, identifier: str | None = None) -> Columns:
+def score_run(
+    folder: Path,
+    data: str,
+    *,
+    identifier: str | None = None,
+    decimal: Decimal | None = None,
+) -> Columns:
     """Returns log_prob (nats, in the units of the data) and percentile of each row of some data.
 
     A row with a value that is missing, text, or outside of the range of the flow's float type
@@ -119,13 +135,14 @@ def score_run(folder: Path, data: str, *, identifier: str | None = None) -> Colu
         folder: The run folder.
         data: A path or a shipped name, with the columns of the run.
         identifier: A column of the data that is copied, as text.
+        decimal: The decimal sign of the data; as in the run's data if None.
 
     Returns:
         The columns row (1-based number in the data), the identifier if one is named, log_prob and
         percentile, a row for each row of the data.
     """
     scores = Scores(folder)
-    run, options = scores.run, scores.reading(identifier)
+    run, options = scores.run, scores.reading(identifier, decimal)
     return scores.of(load_to_score(data, run.columns, run.context_columns, options))
 
 
@@ -144,8 +161,15 @@ class Scores:
         result, self.run, self.flow = read_finished(folder), read_run(folder), load(folder)
         self._quantiles = checked_quantiles(result.train_log_prob_quantiles, folder)
 
-    def reading(self, identifier: str | None) -> ReadOptions:
+    def reading(self, identifier: str | None, decimal: Decimal | None = None) -> ReadOptions:
         """Returns how data to score is read, with a column that names the rows if there is one.
+
+        Args:
+            identifier: The column, which is kept as text; None for no such column.
+            decimal: The decimal sign of the data; as in the run's data if None.
+
+        Returns:
+            The options.
 
         Raises:
             ArgumentError: The identifier is one of the columns of the run.
@@ -155,7 +179,7 @@ class Scores:
                 f"'id' should name a column that the run does not use, got {identifier!r}."
             )
         texts = () if identifier is None else (identifier,)
-        return replace(self.run.reading(), texts=texts, lenient=True)
+        return replace(self.run.reading(decimal), texts=texts, lenient=True)
 
     def of(self, table: Table, *, generator: torch.Generator | None = None) -> Columns:
         """Returns the scores of rows, NaN where a row cannot be scored.
@@ -231,7 +255,11 @@ def percentiles(scores: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
 
 
 def examine_run(
-    folder: Path, data: str | None = None, *, progress: Progress = quietly
+    folder: Path,
+    data: str | None = None,
+    *,
+    progress: Progress = quietly,
+    decimal: Decimal | None = None,
 ) -> tuple[Diagnosis, str]:
     """Returns the doctor's diagnosis of a run's flow, and at which points it was made, in words.
 
@@ -240,6 +268,7 @@ def examine_run(
         data: Data with the columns of the run; its held-out test rows if left out and still to be
             found, else samples of the flow.
         progress: Is told what is measured, before it is.
+        decimal: The decimal sign of the data; as in the run's data if None.
 
     Returns:
         The diagnosis and the points.
@@ -247,7 +276,7 @@ def examine_run(
     flow = load(folder)
     if data is not None:
         run = read_run(folder)
-        table = finite_table(data, run.columns, run.context_columns, run.reading())
+        table = finite_table(data, run.columns, run.context_columns, run.reading(decimal))
         table = noisy(table, run.widths, domains_in(flow, table))
         return _examined_at(flow, table, progress), f"rows of {data}"
     try:

@@ -15,6 +15,7 @@ from kappaflow.data.load import load_to_score
 from kappaflow.data.open_pieces import open_pieces
 from kappaflow.data.pieces import piece_size
 from kappaflow.data.problem import describe_rows
+from kappaflow.data.raw import Decimal
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.files import CONFIG, WEIGHTS
 from kappaflow.runs.parts import SCORES, Columns, Work, Written, write_in_parts, written
@@ -33,6 +34,7 @@ def write_scores(
     *,
     identifier: str | None = None,
     repair: Literal["drop"] | None = None,
+    decimal: Decimal | None = None,
 ) -> Written:
     """Writes what `score_run` returns, to a file or to standard output.
 
@@ -47,6 +49,7 @@ def write_scores(
         identifier: A column of the data that is copied, as text.
         repair: "drop" leaves out the rows that cannot be scored; None writes them without a
             score.
+        decimal: The decimal sign of the data; as in the run's data if None.
 
     Returns:
         What was written.
@@ -64,7 +67,7 @@ def write_scores(
         )
     scores = Scores(folder)
     run, multiple = scores.run, rows_at_once(scores.flow)
-    options = scores.reading(identifier)
+    options = scores.reading(identifier, decimal)
     pieces = open_pieces(
         data,
         run.columns,
@@ -98,6 +101,7 @@ def write_scores(
         },
         "id": identifier,
         "repair": repair,
+        "decimal": options.decimal,
         "rows of a part": pieces.size,
         "versions": _versions(),
     }
@@ -119,6 +123,7 @@ def write_samples(
     context: str | None = None,
     temperature: float = 1.0,
     seed: int = 0,
+    decimal: Decimal | None = None,
 ) -> Written:
     """Writes what `sample_run` returns, to a file or to standard output.
 
@@ -132,6 +137,7 @@ def write_samples(
         context: Data with the context columns, for a conditional flow.
         temperature: Deviation of the latents.
         seed: Of the draws.
+        decimal: The decimal sign of the context; as in the run's data if None.
 
     Returns:
         What was written.
@@ -142,7 +148,7 @@ def write_samples(
     """
     check_writable(out)
     check_draws(n, temperature, seed)
-    draws = Draws(folder, context, temperature)
+    draws = Draws(folder, context, temperature, decimal)
     generator = torch.Generator().manual_seed(seed)
     width, contexts = len(draws.run.columns) + len(draws.run.context_columns), draws.contexts
     size = piece_size(width, draws.at_once * contexts) // contexts

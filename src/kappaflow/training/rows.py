@@ -162,7 +162,8 @@ def refuse_collapsed(table: Table, flow: Flow) -> None:
         if np.ptp(column) and np.abs(cast - column).max() > 0.05 * spread:
             raise DataError(
                 f"column {name!r} varies by {spread:.3g} around {column.mean():.3g}, which "
-                f"{dtype} cannot tell apart: subtract an offset from it, or use a float64 flow."
+                f"{dtype} cannot tell apart: store the difference from {column.mean():.6g} in "
+                "the data, leave the column out, or in Python give a float64 flow."
             )
 
 

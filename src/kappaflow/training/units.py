@@ -16,7 +16,7 @@ def fit_units(flow: Flow, train: AnyRows) -> None:
     training does.
     """
     rows = train.examples()
-    flow.standardization.fit_new(rows.x, rows.context)
+    flow.standardization.fit_new(rows.x, rows.context, rows.weights)
     flow.unchecked = False
     if any(isinstance(part, ActNorm) and not part.initialized for part in flow.modules()):
         few = rows.at(slice(0, START_FROM))
