@@ -250,18 +250,19 @@ def repeats_of(table: Table) -> Repeats:
     rounded = tuple(step for step in steps if step is not None)
     on_grid = np.array([step is not None for step in steps])
     by_chance = _repeats_by_chance(np.stack(codes, axis=1), on_grid)
-    pasted = pasted_block(groups)
     if by_chance is None:
+        pasted = pasted_block(groups)
         return Repeats(total, None, pasted is not None, rounded, pasted)
     expected, most = by_chance
     alone = int((np.bincount(groups, minlength=len(table)) == 1).sum())
     # The number of occupied cells has no larger variance than either, for any density.
     variance = min(2 * expected, alone * (1 - alone / len(table)))
-    unexpected = pasted is not None or total > most + DEVIATIONS * math.sqrt(variance)
-    return Repeats(total, expected, unexpected, rounded, pasted)
+    unexpected = total > most + DEVIATIONS * math.sqrt(variance)
+    pasted = pasted_block(groups, independent=unexpected)
+    return Repeats(total, expected, unexpected or pasted is not None, rounded, pasted)
 
 
-def pasted_block(groups: IntArray) -> PastedBlock | None:
+def pasted_block(groups: IntArray, *, independent: bool = False) -> PastedBlock | None:
     """Returns the first block of rows that repeats an earlier one in the same order.
 
     Chance makes such blocks too, but they become rarer with each row by the share of equal pairs
@@ -271,6 +272,8 @@ def pasted_block(groups: IntArray) -> PastedBlock | None:
 
     Args:
         groups: For each row a number that equal rows share, (rows,), as `groups_of` returns them.
+        independent: Take a row to say nothing about the next one, where a table is known to have
+            more repeats than chance makes: the share would follow from the block itself.
 
     Returns:
         The block; None if there is none.
@@ -287,6 +290,8 @@ def pasted_block(groups: IntArray) -> PastedBlock | None:
     if not in_order:
         return None
     share = in_order / pairs
+    if independent:
+        share = min(share, pairs / (len(rows) * (len(rows) - 1) / 2))
     if share >= 1:
         return None
     length = max(3, 1 + math.ceil(math.log(pairs / CHANCE) / -math.log(share)))
