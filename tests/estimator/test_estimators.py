@@ -163,6 +163,7 @@ def test_p_values_are_uniform_and_agree_with_the_prediction():
     assert (detector.predict(new + 10) == -1).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*left to train on:kappaflow.errors.DataWarning")
 def test_too_few_rows_for_a_level_call_nothing_an_outlier():
     with pytest.warns(DataWarning, match="level of 0.05 needs at least 19 calibration rows.*8"):
         detector = FlowOutlierDetector(0.05, **SMALL).fit(X[:40])
@@ -227,3 +228,23 @@ def test_rows_that_are_all_the_same_are_refused(rows):
     X = np.full((rows, 2), 3.5)
     with pytest.raises(kf.DataError, match="all rows are the same: .* at least 2 different ones"):
         FlowDensity(depth=2, hidden=(4,), max_epochs=1).fit(X)
+
+
+def test_notes_say_what_there_is_to_know_about_the_rows():
+    """Pasted rows and positive columns too, of which nothing warns."""
+    rows = np.c_[X, np.random.default_rng(1).exponential(size=len(X))]
+    density = clone(DENSITY).fit(np.concatenate([rows, rows[:40]]))
+    repeated, hint = density.notes_
+    assert "rows 301 to 340 repeat rows 1 to 40 in the same order" in repeated
+    assert repeated.endswith("count by a weight")
+    assert "--bounds x2=positive" in hint
+    bounded = clone(DENSITY).set_params(bounds={2: "positive"}).fit(rows)
+    assert bounded.notes_ == ()
+
+
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")  # of few calibration rows
+@pytest.mark.parametrize("make", [FlowDensity, FlowOutlierDetector])
+def test_few_rows_warn(make):
+    """As the command does, whose verdict is never green with fewer than 50."""
+    with pytest.warns(DataWarning, match="rows are left to train on, fewer than 50"):
+        make(**SMALL).fit(X[:45])

@@ -643,3 +643,11 @@ def test_weighed_copies_standardize_as_kept_ones_do():
             kf.fit(flow, x, duplicates=duplicates, max_epochs=1)
         means.append(next(iter(flow.standardization)).mean)
     torch.testing.assert_close(means[0], means[1])
+
+
+def test_fewer_than_fifty_rows_to_train_on_warn():
+    """The result has the sentence too."""
+    x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
+    with pytest.warns(kf.DataWarning, match="45 rows are left to train on, fewer than 50") as got:
+        result = kf.fit(kf.real_nvp(2, depth=2, hidden=(4,)), x, max_epochs=1)
+    assert result.notes == tuple(str(one.message) for one in got)

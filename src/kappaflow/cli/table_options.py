@@ -61,7 +61,7 @@ class TableOptions:
     repair
         Go on where the data has no density: drop the rows or columns concerned, or jitter the
         columns. Or dequantize: add uniform noise to rounded columns, exactly as wide as a step
-        of their values.
+        of their values; each row gets its noise once, by its number and the column.
     jitter
         Columns to add Gaussian noise of 1e-3 of their spread to, such as one that nearly follows
         from others.

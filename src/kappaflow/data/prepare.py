@@ -20,6 +20,7 @@ from kappaflow.data.table import Table
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 
+FEW_ROWS = 50  # rows to train on, below which no verdict is green
 NEVER_GREEN = ("sentinel", "two-values")  # problems with which no verdict is green
 DONE: dict[Duplicates, str] = {
     "keep": "all are kept, and copies stay in one part of the split",
@@ -114,6 +115,22 @@ def prepare_table(
         repeats=repeats,
         notes=notes,
         warnings=(*done, *repaired_notes, *warnings),
+    )
+
+
+def describe_merged(table: Table) -> tuple[str, ...]:
+    """Returns a sentence about rows that repeat others and are to be counted by a weight."""
+    repeats = repeats_of(table)
+    return (f"{describe_repeats(table, repeats)}: {DONE['weigh']}",) if repeats.total else ()
+
+
+def few_to_train_on(rows: int) -> tuple[str, ...]:
+    """Returns a warning where so many rows are too few to train on."""
+    if rows >= FEW_ROWS:
+        return ()
+    return (
+        f"{rows} {'row is' if rows == 1 else 'rows are'} left to train on, fewer than {FEW_ROWS}: "
+        "too few to tell a good fit from chance",
     )
 
 

@@ -15,12 +15,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from kappaflow._checks import layer_widths, one_of
 from kappaflow.data import Table, load_table, resolutions, split, weighted
 from kappaflow.data.domains import Bounds, domains_of, put_back, within
-from kappaflow.data.prepare import noisy, prepare_table
+from kappaflow.data.prepare import describe_merged, few_to_train_on, noisy, prepare_table
 from kappaflow.data.repeats import DUPLICATES, Duplicates, settle_duplicates
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.estimator.packed import packed, unpacked
-from kappaflow.estimator.rows import Floats, renamed
+from kappaflow.estimator.rows import Floats, distinct, renamed
 from kappaflow.flows import Flow
 from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import CONDITIONAL, COUPLINGS, Model, build_flow, with_bounds
@@ -120,7 +120,12 @@ class FlowEstimator(BaseEstimator):
         return table.values
 
     def _table(
-        self, values: Floats, weights: ArrayLike | None = None, given: Floats | None = None
+        self,
+        values: Floats,
+        weights: ArrayLike | None = None,
+        given: Floats | None = None,
+        *,
+        merges: bool = False,
     ) -> Table:
         """Returns rows as a table that a density can be fitted to, and warns of what is odd.
 
@@ -128,37 +133,47 @@ class FlowEstimator(BaseEstimator):
             values: What is modelled.
             weights: Of the rows.
             given: What it is conditioned on; the names of features are then those of it.
+            merges: Make rows that repeat one row with the sum of their weights.
         """
-        table, names = load_table(values), getattr(self, "feature_names_in_", None)
-        if given is not None:
-            columns = [f"y{i}" for i in range(values.shape[1])]
-            if names is None:
-                names = [f"x{i}" for i in range(given.shape[1])]
-            table = replace(
-                renamed(table, columns), context=given, context_columns=tuple(map(str, names))
-            )
-        elif names is not None:
-            table = renamed(table, list(map(str, names)))
-        if len(table) < 2:
+        repeated: tuple[str, ...] = ()
+        if merges:
+            repeated = describe_merged(self._named(values, given))
+            values, weights, given = distinct(values, weights, given)
+        if len(values) < 2:
             raise DataError("all rows are the same: a density needs at least 2 different ones.")
-        table = weighted(table, weights)
+        table = weighted(self._named(values, given), weights)
         how = "drop" if self.duplicates == "drop" else "keep"
+        domains = domains_of(self.bounds, table)
         widths: dict[str, float] = {}
         if len(table) <= len(table.columns):
-            table = settle_duplicates(table, how)
-            notes = (
+            table = put_back(settle_duplicates(table, how), domains)
+            notes = warned = (
                 f"{len(table)} rows are too few for {len(table.columns)} columns, which then "
                 "always depend on each other: the bounds of the flow decide the density",
             )
         else:
             prepared = prepare_table(
-                table, domains={}, repair=self.repair, duplicates=how, offered=OFFERED
+                table, domains=domains, repair=self.repair, duplicates=how, offered=OFFERED
             )
-            table, widths, notes = prepared.table, prepared.widths, prepared.warnings
+            table, widths, warned = prepared.table, prepared.widths, prepared.warnings
+            notes = prepared.notes + prepared.warnings
         self._widths = {table.columns.index(name): width for name, width in widths.items()}
-        for note in notes:
+        self.notes_ = (*repeated, *notes)
+        for note in warned:
             warnings.warn(note, DataWarning, stacklevel=4)
-        return put_back(table, domains_of(self.bounds, table))
+        return table
+
+    def _named(self, values: Floats, given: Floats | None) -> Table:
+        """Returns rows, and what they are given, as a table with the names of the features."""
+        table, names = load_table(values), self._names()
+        if given is None:
+            return table if names is None else renamed(table, list(map(str, names)))
+        columns = [f"y{i}" for i in range(values.shape[1])]
+        if names is None:
+            names = [f"x{i}" for i in range(given.shape[1])]
+        return replace(
+            renamed(table, columns), context=given, context_columns=tuple(map(str, names))
+        )
 
     def _merges_copies(self) -> bool:
         """Returns whether rows that repeat are one row with their number as weight."""
@@ -190,6 +205,9 @@ class FlowEstimator(BaseEstimator):
             )
         fractions = (1 - held_out - sum(kept), held_out, *kept)
         train, validation, *others = split(table, fractions=fractions, seed=seed)
+        for note in few_to_train_on(len(train)):
+            self.notes_ = (*self.notes_, note)
+            warnings.warn(note, DataWarning, stacklevel=3)
         settings = checked_settings(
             max_epochs=self.max_epochs,
             max_time_s=self.max_time_s,

@@ -14,7 +14,7 @@ from kappaflow._checks import positive_int
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError
 from kappaflow.estimator.base import FlowEstimator, RandomState
-from kappaflow.estimator.rows import Floats, distinct
+from kappaflow.estimator.rows import Floats
 from kappaflow.training import Rows, log_prob_of
 
 LEVELS = 200  # of quantiles, of which `predict` is the mean
@@ -92,10 +92,7 @@ class ConditionalFlowDensity(FlowEstimator):
         self._one_target = targets.ndim == 1
         rows = targets.reshape(len(targets), -1)
         rows = self._within(rows, [f"y{i}" for i in range(rows.shape[1])])
-        if self._merges_copies():
-            rows, sample_weight, given = distinct(rows, sample_weight, features)
-            features = features if given is None else given
-        table = self._table(rows, sample_weight, features)
+        table = self._table(rows, sample_weight, features, merges=self._merges_copies())
         self.n_targets_ = len(table.columns)
         self._train(table)
         return self

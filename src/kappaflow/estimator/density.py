@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from kappaflow._checks import positive_int
 from kappaflow.estimator.base import FlowEstimator, RandomState
-from kappaflow.estimator.rows import Floats, distinct
+from kappaflow.estimator.rows import Floats
 
 
 class FlowDensity(DensityMixin, FlowEstimator):
@@ -41,7 +41,8 @@ class FlowDensity(DensityMixin, FlowEstimator):
             {"mass": "positive", 1: (0, 1)}; a score outside of them is -inf.
         repair: "jitter" adds a little noise to columns that leave the rows without a density;
             "dequantize" adds uniform noise to rounded columns, exactly as wide as a step of their
-            values, also to the rows that are scored: a score is then a bound.
+            values, also to the rows that are scored: a score is then a bound. Each row gets its
+            noise once, by its place and the column.
         duplicates: What to do with rows that repeat earlier ones: "weigh" each row by the number
             of its copies (if left out, but not with "dequantize"), so that a weight of two is the
             row twice; "keep" them, with all copies in one part of the split; or "drop" them.
@@ -55,6 +56,7 @@ class FlowDensity(DensityMixin, FlowEstimator):
         history_: The figures of each epoch.
         validation_nll_: Mean negative log-likelihood of the validation rows, in nats.
         n_iter_: Number of epochs.
+        notes_: What there is to know about the rows, one sentence each.
         n_features_in_: Number of columns.
         feature_names_in_: Their names, where rows were given with names.
 
@@ -87,9 +89,7 @@ class FlowDensity(DensityMixin, FlowEstimator):
             DataError: The rows have no density that a flow could fit.
         """
         values = self._within(self._rows(X, at_least=2), self._names())
-        if self._merges_copies():
-            values, sample_weight, _ = distinct(values, sample_weight)
-        self._train(self._table(values, sample_weight))
+        self._train(self._table(values, sample_weight, merges=self._merges_copies()))
         return self
 
     def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803

@@ -19,7 +19,7 @@ from kappaflow.data import (
 )
 from kappaflow.data.domains import bounds_hint, domains_of, within
 from kappaflow.data.gaps import refuse_gaps
-from kappaflow.data.prepare import noisy, prepare_table
+from kappaflow.data.prepare import FEW_ROWS, few_to_train_on, noisy, prepare_table
 from kappaflow.data.problem import listed
 from kappaflow.data.raw import ReadOptions
 from kappaflow.data.repair import Repair
@@ -36,7 +36,6 @@ from kappaflow.training.on_disk import divided, divided_for, looked_at, rows_whi
 
 FRACTIONS = (0.8, 0.1, 0.1)
 NO_MISSING = "none"
-FEW_ROWS = 50  # rows to train on, below which no verdict is green
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def tables_of(source: Source) -> Tables:
         refuse_gaps(against, source.data)
         against, _ = within(against, domains, repair=source.repair, rounded=tuple(prepared.widths))
         against = noisy(against, prepared.widths, domains)
-    warnings = train.warnings + _few_rows(len(train))
+    warnings = train.warnings + few_to_train_on(len(train))
     return Tables(
         train,
         validation,
@@ -178,7 +177,7 @@ def tables_of(source: Source) -> Tables:
         against,
         loaded=len(whole),
         repeats=prepared.repeats.total,
-        notes=notes + prepared.notes + prepared.warnings + _few_rows(len(train)),
+        notes=notes + prepared.notes + prepared.warnings + few_to_train_on(len(train)),
         domains=domains,
         widths=prepared.widths,
         warnings=warnings,
@@ -207,16 +206,6 @@ def _refuse_sentinels(table: Table) -> None:
             f"{listed(problems)}, and --repair drop to leave out its rows; if it is a "
             f"measurement, say --missing {NO_MISSING}."
         )
-
-
-def _few_rows(train_rows: int) -> tuple[str, ...]:
-    """Returns a warning where there are too few rows to train on."""
-    if train_rows >= FEW_ROWS:
-        return ()
-    return (
-        f"{train_rows} {'row is' if train_rows == 1 else 'rows are'} left to train on, fewer than "
-        f"{FEW_ROWS}: too few to tell a good fit from chance",
-    )
 
 
 @contextmanager
@@ -270,7 +259,7 @@ def _divided(source: Source, found: Divided) -> Tables:
     if NO_MISSING not in source.missing:
         _refuse_sentinels(sample)
     domains = domains_of(source.bounds, sample)
-    few = _few_rows(len(found.train))
+    few = few_to_train_on(len(found.train))
     for part in (sample, *found.held_out):
         within(part, domains, offered=())
     return Tables(

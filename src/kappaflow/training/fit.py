@@ -21,7 +21,7 @@ from kappaflow.data import (
 )
 from kappaflow.data.domains import Bounds, Domains, bounds_of, domains_of
 from kappaflow.data.images import split_images
-from kappaflow.data.prepare import noisy, prepare_table
+from kappaflow.data.prepare import few_to_train_on, noisy, prepare_table
 from kappaflow.data.repair import Repair
 from kappaflow.data.repeats import Duplicates
 from kappaflow.errors import ArgumentError, DataWarning
@@ -76,7 +76,7 @@ def fit(
         repair: "drop" or "jitter": go on where the data has no density, see
             `kappaflow.data.prepare`. "dequantize": add uniform noise to rounded columns, exactly
             as wide as a step of their values; log_prob at such noisy rows is then a bound on that
-            of rounded ones.
+            of rounded ones. Each row gets its noise once, by its number and the column.
         duplicates: What to do with rows that repeat earlier ones: "keep" them, with all copies in
             one part of the split; "drop" them; or "weigh" each row by the number of its copies.
         bounds: Domains of columns by name, in which all samples then lie, such as
@@ -185,23 +185,21 @@ def split_rows(
     """
     read = table.notes
     prepared = prepare_table(table, domains=domains, repair=repair, duplicates=duplicates)
-    table, notes = prepared.table, prepared.notes + prepared.warnings
-    said = (*read, *prepared.warnings)
-    for note in said if is_first() else ():
-        warnings.warn(note, DataWarning, stacklevel=stacklevel)
+    table = prepared.table
     if validation is None:
         train, held_out = split(table, fractions=(0.9, 0.1), seed=settings.seed)
     else:
         given = held_out_like(as_table(validation, every=True), table)
         train, held_out = table, noisy(given, prepared.widths, domains)
+    few = few_to_train_on(len(train))
     if duplicates == "weigh":
         train, _ = weigh_duplicate_rows(train)
-    if settings.condition_budget is not None:
-        note = correlation_note(train, settings.condition_budget)
-        if note is not None:
-            warnings.warn(note, DataWarning, stacklevel=stacklevel)
-            notes = (*notes, note)
-    return SplitRows(train, held_out, notes)
+    budget = settings.condition_budget
+    note = None if budget is None else correlation_note(train, budget)
+    more = few if note is None else (*few, note)
+    for warning in (*read, *prepared.warnings, *more) if is_first() else ():
+        warnings.warn(warning, DataWarning, stacklevel=stacklevel)
+    return SplitRows(train, held_out, (*prepared.notes, *prepared.warnings, *more))
 
 
 def is_image_data(data: Any) -> bool:  # noqa: ANN401
