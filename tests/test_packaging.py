@@ -4,7 +4,7 @@ import ast
 import re
 import sys
 import tomllib
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PART_OF = {"pydantic-core": "pydantic"}  # one version of it for each of pydantic's
 SOURCE = ROOT / "src"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+HTTP_CLIENTS = {"aiohttp", "httplib2", "httpx", "niquests", "requests", "urllib3"}
 EXTRAS = {name: lines for name, lines in PROJECT["optional-dependencies"].items() if name != "all"}
 
 
@@ -54,7 +55,7 @@ def test_all_has_every_extra_that_users_meet():
     """`pip install 'kappaflow[all]'` leaves nothing out, whatever extra is added."""
     (line,) = PROJECT["optional-dependencies"]["all"]
     named = set(re.search(r"\[(.*)\]", line)[1].split(","))
-    assert set(EXTRAS) - named <= {"fuzz", "tables", "tune", "zuko"}
+    assert set(EXTRAS) - named <= {"fuzz", "tables", "zuko"}
     assert set(EXTRAS["zuko"]) <= set(EXTRAS["bench"])
 
 
@@ -72,12 +73,26 @@ def test_what_is_imported_is_declared():
             assert came & declared, f"{path.relative_to(ROOT)} imports {name}"
 
 
+def test_no_dependency_brings_an_http_client():
+    """The product opens no connection, so it installs nothing that could; extras may."""
+    needed, new = set(), {Requirement(line) for line in PROJECT["dependencies"]}
+    while new:
+        one = new.pop()
+        needed.add((canonicalize_name(one.name), *sorted(one.extras)))
+        for extra in ("", *one.extras):
+            brought = map(Requirement, requires(one.name) or ())
+            new |= {r for r in brought if r.marker is None or r.marker.evaluate({"extra": extra})}
+        new = {r for r in new if (canonicalize_name(r.name), *sorted(r.extras)) not in needed}
+    assert "torch" in {name for name, *_ in needed}
+    assert not {name for name, *_ in needed} & HTTP_CLIENTS
+
+
 def test_what_ci_installs_is_within_the_ranges():
     """A constraint that no range allows would stop an installation, a missing one is a draw."""
     lines = (ROOT / ".ci" / "constraints.txt").read_text().splitlines()
     pinned = dict(line.split("==") for line in lines if not line.startswith("#"))
     pinned = {canonicalize_name(name): version for name, version in pinned.items()}
-    installed = [name for name in EXTRAS if name not in ("fuzz", "tables", "tune", "zuko")]
+    installed = [name for name in EXTRAS if name not in ("fuzz", "tables", "zuko")]
     wanted = [*PROJECT["dependencies"], *(line for name in installed for line in EXTRAS[name])]
     for line in wanted:
         requirement = Requirement(line)

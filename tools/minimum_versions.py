@@ -5,7 +5,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-EXTRAS = ("dev", "estimator", "figures", "images", "transport", "zuko")
+EXTRAS = ("dev", "estimator", "figures", "images", "zuko")
 
 if __name__ == "__main__":
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]

@@ -40,9 +40,14 @@ def machine() -> int:
     return int(os.environ["GROUP_RANK"]) if ranks() > 1 else 0
 
 
+def rank_here() -> int:
+    """Returns the number of this process among those of its machine, from 0."""
+    return int(os.environ["LOCAL_RANK"]) if ranks() > 1 else 0
+
+
 def is_first_here() -> bool:
-    """Returns whether this one writes what each machine needs on a disk of its own."""
-    return ranks() == 1 or int(os.environ["LOCAL_RANK"]) == 0
+    """Returns whether this process writes what its machine needs on its own disk."""
+    return rank_here() == 0
 
 
 def is_first() -> bool:

@@ -40,7 +40,7 @@ from kappaflow.training import (
     units_log_det,
 )
 from kappaflow.training.agreement import of_first
-from kappaflow.training.engine import engine, meet
+from kappaflow.training.distributed import connect_ranks, make_engine
 from kappaflow.training.fit import is_image_data, split_rows
 from kappaflow.training.loop import Training
 from kappaflow.training.progress import steps_shown
@@ -201,12 +201,12 @@ class _Racer:
         device: str | torch.device | None,
     ) -> None:
         self.recipe, self.arguments = candidate
-        fabric = engine(flow, device, settings.precision)
+        engine = make_engine(flow, device, settings.precision)
         rows, self.held_out = rows_of(train, flow), rows_of(validation, flow)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             fit_units(flow, rows)
-        self.training = Training(flow, rows, self.held_out, settings, fabric)
+        self.training = Training(flow, rows, self.held_out, settings, engine)
         self.seconds, self.round, self.failed = 0.0, 0, False
 
     def race(self, seconds: float, steps: float = math.inf) -> None:
@@ -379,7 +379,7 @@ def search_model(
     Raises:
         NumericalError: None of the models could be trained.
     """
-    meet(device)
+    connect_ranks(device or "cpu")
 
     def searched() -> Searched:
         stored = None if folder is None else chosen_before(folder)

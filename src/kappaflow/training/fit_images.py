@@ -10,7 +10,7 @@ from kappaflow.data import Images
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.training.callbacks import Callback
-from kappaflow.training.engine import engine
+from kappaflow.training.distributed import make_engine
 from kappaflow.training.image_rows import ImageRows, check_pixels
 from kappaflow.training.settings import Settings
 from kappaflow.training.trained import FitResult, trained
@@ -52,7 +52,7 @@ def fit_images(
             "dimensions takes longer to measure than the training does; that of a table can be "
             "asked for."
         )
-    fabric = engine(flow, device, settings.precision)
+    engine = make_engine(flow, device, settings.precision)
     check_pixels(train, flow)
     asked = {
         **(about or {}),
@@ -64,7 +64,7 @@ def fit_images(
         flow,
         *rows,
         settings,
-        fabric,
+        engine,
         out=out,
         progress=progress,
         asked=asked,

@@ -18,9 +18,9 @@ from kappaflow.locking import locked
 from kappaflow.ranks import is_first
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback
+from kappaflow.training.distributed import check_trainable
 from kappaflow.training.fit_tables import fit_tables
 from kappaflow.training.on_disk import divided_for, looked_at, rows_while
-from kappaflow.training.precision import check_trained
 from kappaflow.training.rows import as_table, held_out_like
 from kappaflow.training.settings import Settings
 from kappaflow.training.trained import FitResult
@@ -44,7 +44,7 @@ def fit_on_disk(
         raise ArgumentError(
             "'out' should be given for a TableOnDisk: the rows to train on are written there."
         )
-    check_trained(flow.dtype)
+    check_trainable(flow.dtype)
     folder = Path(out)
     with locked(folder), rows_while(folder):
         asked = Asked(

@@ -11,7 +11,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.ranks import ranks
 from kappaflow.training.callbacks import Callback
-from kappaflow.training.engine import engine
+from kappaflow.training.distributed import make_engine
 from kappaflow.training.mapped_rows import MappedRows
 from kappaflow.training.rows import refuse_collapsed, refuse_outside, rows_of
 from kappaflow.training.settings import Settings
@@ -53,7 +53,7 @@ def fit_tables(
             "'condition_budget' should be left out under torchrun: its price follows the rows of "
             "one process; start the same training without torchrun."
         )
-    fabric = engine(flow, device, settings.precision)
+    engine = make_engine(flow, device, settings.precision)
     mapped = isinstance(train, MappedTable)
     refuse_collapsed(train.sample if mapped else train, flow)
     if flow.domain is not None:
@@ -70,7 +70,7 @@ def fit_tables(
         MappedRows(train, flow) if mapped else rows_of(train, flow),
         rows_of(validation, flow),
         settings,
-        fabric,
+        engine,
         out=out,
         progress=progress,
         asked=asked,

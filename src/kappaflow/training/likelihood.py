@@ -42,7 +42,7 @@ class Likelihood(nn.Module):
             self._compiled = torch.compile(_own_code(flow), dynamic=False, options=AS_DRAWN)
         self._checked = False
 
-    def log_prob(self, x: Tensor, context: Tensor | None, is_whole: bool) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None, is_whole: bool) -> Tensor:
         """Returns the log_prob (B,) of a batch, which is whole or the rest of an epoch."""
         if self._compiled is None or not is_whole:
             return self.flow.log_prob(x, context)
@@ -72,7 +72,7 @@ class Likelihood(nn.Module):
 
         def gradients(*, is_whole: bool) -> list[Tensor]:
             with replay:
-                mean = self.log_prob(x, context, is_whole).mean()
+                mean = self(x, context, is_whole).mean()
                 found = torch.autograd.grad(mean, trained, allow_unused=True)
             return [
                 p.new_zeros(()) if g is None else g for p, g in zip(trained, found, strict=True)

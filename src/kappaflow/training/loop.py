@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps on Lightning Fabric, with a state that can be restored."""
+"""The training loop: epochs of steps, with a state that can be restored."""
 
 import hashlib
 import math
@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -21,7 +20,7 @@ from kappaflow.training.averaging import Average
 from kappaflow.training.blame import blame
 from kappaflow.training.budget import ConditionBudget, Price
 from kappaflow.training.checkpoint import Groups
-from kappaflow.training.engine import Together, mean_of_ranks, some_idle
+from kappaflow.training.distributed import Engine, has_unused_parameters
 from kappaflow.training.likelihood import Likelihood
 from kappaflow.training.measure import (
     CONDITIONING,
@@ -31,7 +30,6 @@ from kappaflow.training.measure import (
     peak_memory_bytes,
     units_log_det,
 )
-from kappaflow.training.precision import lowered_scale, restore_scale, scale_state
 from kappaflow.training.rows import AnyRows, Rows
 from kappaflow.training.settings import MEASUREMENTS, Settings
 from kappaflow.training.stepping import clipped_step, learning_rate_at, optimizer_of
@@ -90,7 +88,7 @@ class Training:
         train: Rows to train on.
         validation: Rows to stop by.
         settings: How.
-        fabric: The engine, which knows devices and precision.
+        engine: Where, and in which precision.
     """
 
     def __init__(
@@ -99,18 +97,16 @@ class Training:
         train: AnyRows,
         validation: AnyRows,
         settings: Settings,
-        fabric: Fabric,
+        engine: Engine,
     ) -> None:
         self.flow, self.train, self.validation = flow, train, validation
-        self.settings, self.fabric = settings, fabric
-        optimizer = optimizer_of(
+        self.settings, self.engine = settings, engine
+        self.optimizer = optimizer_of(
             flow, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        if isinstance(fabric.strategy, Together):
-            fabric.strategy.some_idle = some_idle(flow, train)
+        some_unused = engine.world_size > 1 and has_unused_parameters(flow, train)
         self.likelihood = Likelihood(flow, compiled=settings.compile)
-        self.module, self.optimizer = fabric.setup(self.likelihood, optimizer)
-        self.module.mark_forward_method("log_prob")
+        self.module = engine.parallel(self.likelihood, some_unused=some_unused)
         self.average = Average(flow, settings.average)
         self.best = copied(flow.state_dict())
         self.start = {} if settings.condition_budget is None else self.best
@@ -188,7 +184,7 @@ class Training:
         self.optimizer.load_state_dict({**current, "state": entries})
         self.progress, self.history = Progress.of(progress), list(history)
         self.budget = self._budget()
-        restore_scale(self.fabric, self.progress.scale)
+        self.engine.restore_scaler(self.progress.scale)
 
     def plain_progress(self) -> dict[str, Any]:
         """Returns the progress in plain numbers, as `restore` takes it."""
@@ -263,7 +259,7 @@ class Training:
         cuda = [self.flow.device] if self.flow.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
             torch.manual_seed(
-                epoch_seed(self.settings.seed, self.progress.epoch, self.fabric.global_rank)
+                epoch_seed(self.settings.seed, self.progress.epoch, self.engine.rank)
             )
             batches = order.split(self.batch_size)
             if self.settings.compile:
@@ -283,7 +279,7 @@ class Training:
     def _check_compiled(self, index: Tensor) -> None:
         """Compares gradients with those of the flow as it is; an error where they differ."""
         batch, _ = self._share(index)
-        with self.fabric.autocast():
+        with self.engine.autocast():
             self.likelihood.check(batch.x, batch.context, self.progress.epoch + 1)
 
     def _share(self, index: Tensor) -> tuple[Rows, float]:
@@ -291,8 +287,8 @@ class Training:
 
         Where there are fewer rows than ranks, some have the first once more, with no weight.
         """
-        ranks = self.fabric.world_size
-        own = index.tensor_split(ranks)[self.fabric.global_rank]
+        ranks = self.engine.world_size
+        own = index.tensor_split(ranks)[self.engine.rank]
         return self.train.at(own if len(own) else index[:1]), len(own) * ranks / len(index)
 
     def _step(self, batch: Rows, share: float, *, is_whole: bool) -> float | None:
@@ -308,21 +304,21 @@ class Training:
             group["lr"] = rate
         self.progress.step += 1
         self.optimizer.zero_grad()
-        with self.fabric.autocast():  # Fabric's own wrapper covers `forward` alone
-            log_prob = self.module.log_prob(batch.x, batch.context, is_whole)
+        with self.engine.autocast():
+            log_prob = self.module(batch.x, batch.context, is_whole)
             loss = -batch.mean(log_prob) * share
-        nll = mean_of_ranks(self.fabric, loss)
+        nll = self.engine.mean_over_ranks(loss)
         if nll - nll == 0:
             if self.budget is not None:
                 loss = self.budget.loss(loss, batch, self.progress.step)
             clip_norm = self.settings.clip_norm
-            norm = clipped_step(self.fabric, self.flow, self.optimizer, loss, clip_norm=clip_norm)
+            norm = clipped_step(self.engine, self.flow, self.optimizer, loss, clip_norm=clip_norm)
             if norm is not None:
                 self.progress.updates += 1
                 self.average.update(self.progress.updates)
                 self.progress.skipped_in_row = 0
                 return nll
-            scale = lowered_scale(self.fabric)
+            scale = self.engine.lower_scale()
             if scale is not None:
                 self._skip(f"gradients in float16 at a scale of {scale:g}")
                 return None
@@ -390,7 +386,7 @@ class Training:
             "blamed": progress.blamed,
             **of_first(self._costs),
         }
-        progress.time_s, progress.scale = figures["time_s"], scale_state(self.fabric)
+        progress.time_s, progress.scale = figures["time_s"], self.engine.scaler_state()
         self.history.append(plain(figures))
         return self.history[-1]
 

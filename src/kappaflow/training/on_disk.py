@@ -22,7 +22,7 @@ from kappaflow.errors import DataError
 from kappaflow.files import CONFIG
 from kappaflow.ranks import is_first, is_first_here, machine
 from kappaflow.training.agreement import of_first, of_machine
-from kappaflow.training.engine import meet
+from kappaflow.training.distributed import connect_ranks
 from kappaflow.training.progress import rows_shown
 from kappaflow.training.run_folder import RESULT, ROWS, refuse_other_files
 
@@ -69,7 +69,7 @@ def divided_for(
         DataError: A value is missing or infinite; or machines have different tables.
         WriteError: There is no room.
     """  # noqa: DOC502 - raised by what is called
-    meet(device)
+    connect_ranks(device or "cpu")
 
     def made(folder: Path | None) -> Divided:
         found = None if folder is None else read_divided(folder, asked)

@@ -1,10 +1,11 @@
-"""One step of an optimizer: what every training does with a loss, whatever it is the loss of."""
+"""The optimizer of all trainings: its clipped steps and its learning rates."""
 
 import math
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
+
+from kappaflow.training.distributed import Engine
 
 
 def optimizer_of(
@@ -17,33 +18,32 @@ def optimizer_of(
 
 
 def clipped_step(
-    fabric: Fabric,
+    engine: Engine,
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
     loss: Tensor,
     *,
     clip_norm: float,
 ) -> float | None:
-    """Takes a step down the gradient of a loss, which is clipped to a norm.
+    """Takes a step along the gradient of a loss, clipped to a norm.
 
     Args:
-        fabric: The engine.
-        module: Whose parameters the optimizer moves; their gradients are zero.
-        optimizer: Takes the step.
+        engine: Where the training runs, and in which precision.
+        module: The module that is trained; its gradients are zero.
+        optimizer: The optimizer of its parameters.
         loss: A finite number with a graph.
         clip_norm: Largest norm of the gradient.
 
     Returns:
-        The norm before it was clipped; None where it is not finite, and nothing was moved.
+        The norm before clipping; None if it is not finite, and then there was no step.
     """
-    fabric.backward(loss)
-    fabric.strategy.precision.unscale_gradients(optimizer)
+    engine.backward(loss, optimizer)
     trained = [p for p in module.parameters() if p.grad is not None]
     norm = torch.nn.utils.get_total_norm([p.grad for p in trained])  # pyright: ignore[reportArgumentType]
     if not torch.isfinite(norm):
         return None
     torch.nn.utils.clip_grads_with_norm_(trained, clip_norm, norm)
-    optimizer.step()
+    engine.step(optimizer)
     return norm.item()
 
 

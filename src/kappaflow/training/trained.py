@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from kappaflow.errors import NumericalError
@@ -20,6 +19,7 @@ from kappaflow.ranks import is_first
 from kappaflow.training.agreement import lost_ranks_in_words, of_first
 from kappaflow.training.callbacks import Callback, Told
 from kappaflow.training.checkpoint import Groups
+from kappaflow.training.distributed import Engine
 from kappaflow.training.loop import Figures, Training
 from kappaflow.training.progress import likelihood_in_words, progress_bar
 from kappaflow.training.rows import AnyRows
@@ -60,7 +60,7 @@ def trained(
     train: AnyRows,
     validation: AnyRows,
     settings: Settings,
-    fabric: Fabric,
+    engine: Engine,
     *,
     out: str | Path | None,
     progress: bool | None,
@@ -77,7 +77,7 @@ def trained(
         train: Rows to train on.
         validation: Rows to stop by.
         settings: How.
-        fabric: Where, and in which precision.
+        engine: Where, and in which precision.
         out: A run folder to write and to resume from, which no other process may be writing to;
             None for none.
         progress: Show a progress bar; on a terminal only if None.
@@ -114,7 +114,7 @@ def trained(
             fit_units(flow, train)
         of_first(started)
         with torch.inference_mode(False), torch.enable_grad(), lost_ranks_in_words():
-            training = Training(flow, train, validation, settings, fabric)
+            training = Training(flow, train, validation, settings, engine)
             _resume(training, folder, start)
             return _train(training, folder, progress, told)
 

@@ -11,7 +11,7 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows import Flow
 from kappaflow.ranks import ranks
 from kappaflow.training.callbacks import Callback, Told
-from kappaflow.training.engine import engine
+from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import epoch_seed
 from kappaflow.training.progress import progress_bar, short
 from kappaflow.training.rows import Rows
@@ -109,11 +109,11 @@ def fit_energy(
     told = Told(callbacks)
     if ranks() > 1:
         raise ArgumentError("'fit_energy' trains in one process: start it without torchrun.")
-    fabric = engine(flow, device)
+    engine = make_engine(flow, device)
     with torch.inference_mode(False), torch.enable_grad():
         check_start(flow.eval(), log_density, _draws_of_base(flow, checked.seed))
         _fit_start(flow, checked.seed)
-        training = EnergyTraining(flow, log_density, checked, fabric)
+        training = EnergyTraining(flow, log_density, checked, engine)
         return _train(training, progress, told)
 
 

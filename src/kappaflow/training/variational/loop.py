@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from kappaflow.energies import ImportanceSamples, LogDensity, log_density_at
@@ -15,6 +14,7 @@ from kappaflow.flows import Flow
 from kappaflow.storage import plain
 from kappaflow.training.averaging import Average
 from kappaflow.training.blame import blame_draws
+from kappaflow.training.distributed import Engine
 from kappaflow.training.loop import copied, epoch_seed
 from kappaflow.training.measure import conditioning_figures
 from kappaflow.training.rows import Rows
@@ -35,18 +35,17 @@ class EnergyTraining:
         flow: The flow; its units are fitted already.
         log_density: Of the target, up to a constant.
         settings: How.
-        fabric: The engine, which knows devices.
+        engine: Where it is trained.
     """
 
     def __init__(
-        self, flow: Flow, log_density: LogDensity, settings: EnergySettings, fabric: Fabric
+        self, flow: Flow, log_density: LogDensity, settings: EnergySettings, engine: Engine
     ) -> None:
         self.flow, self.log_density = flow.eval(), log_density
-        self.settings, self.fabric = settings, fabric
-        optimizer = optimizer_of(
+        self.settings, self.engine = settings, engine
+        self.optimizer = optimizer_of(
             flow, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        _, self.optimizer = fabric.setup(flow, optimizer)
         self.average = Average(flow, settings.average)
         self.best = copied(flow.state_dict())
         self.best_epoch, self._best_at = 0, (0.0, float("inf"))
@@ -100,7 +99,7 @@ class EnergyTraining:
         )
         if torch.isfinite(loss):
             norm = clipped_step(
-                self.fabric, self.flow, self.optimizer, loss, clip_norm=settings.clip_norm
+                self.engine, self.flow, self.optimizer, loss, clip_norm=settings.clip_norm
             )
             if norm is not None:
                 self.updates += 1

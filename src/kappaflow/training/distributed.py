@@ -1,0 +1,241 @@
+"""The device, the processes and the precision of a training.
+
+`torchrun` starts one process, a rank, for each processor. `DistributedDataParallel` averages the
+gradients over the ranks, by nccl on CUDA and by gloo on the CPU.
+
+float16 ends at 65,504 and begins at 6e-8, and many gradients are smaller. So its loss is
+multiplied by a scale, and the gradients are divided by it before a step. If one of them overflowed
+there is no step, and the scale is halved.
+"""
+
+import atexit
+import warnings
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
+
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+from kappaflow.ranks import rank, rank_here, ranks, ranks_here
+from kappaflow.training.agreement import lost_ranks_in_words
+from kappaflow.training.rows import AnyRows
+
+GRADIENT_TIMEOUT = timedelta(seconds=45)  # how long a rank waits for the gradients of another
+NARROW_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where a training runs and in which precision; takes its gradients and its steps.
+
+    Attributes:
+        device: The device of this rank.
+        rank: The number of this rank, from 0.
+        world_size: The number of ranks.
+        narrow_type: The type of the conditioners' products in training steps, bfloat16 or
+            float16; None for that of the flow.
+        scaler: Scales the loss in float16; None in other types.
+    """
+
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    narrow_type: torch.dtype | None = None
+    scaler: GradScaler | None = None
+
+    def autocast(self) -> AbstractContextManager:
+        """Returns a context in which products are in the narrow type, if there is one."""
+        if self.narrow_type is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.narrow_type)
+
+    def parallel(self, module: nn.Module, *, some_unused: bool) -> nn.Module:
+        """Returns a module whose gradients are averaged over the ranks.
+
+        Args:
+            module: Any module; returned as is if there is one rank.
+            some_unused: Whether some parameters receive no gradient. torch then looks for them in
+                each step, and warns if there are none.
+        """  # noqa: DOC201 - in the first line
+        if self.world_size == 1:
+            return module
+        # torch compares strides of dimensions of size 1 as well, which do not matter.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        return DistributedDataParallel(
+            module,
+            device_ids=[self.device.index] if self.device.type == "cuda" else None,
+            find_unused_parameters=some_unused,
+        )
+
+    def mean_over_ranks(self, value: Tensor) -> float:
+        """Returns the mean over the ranks of a number that each has."""
+        mean = value.detach().clone()
+        if self.world_size > 1:
+            dist.all_reduce(mean)  # a sum: gloo has no mean
+            mean /= self.world_size
+        return mean.item()
+
+    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """Computes the gradients of a loss, for the parameters of an optimizer."""
+        if self.scaler is None:
+            loss.backward()
+        else:
+            self.scaler.scale(loss).backward()
+            self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Takes the step of an optimizer; its gradients are finite."""
+        if self.scaler is None:
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+
+    def lower_scale(self) -> float | None:
+        """Halves the scale of the loss after a gradient that was not finite.
+
+        Returns:
+            The scale before; None if there is none, or if it is at most 1: then the scale is not
+            the cause.
+        """
+        if self.scaler is None:
+            return None
+        scale = self.scaler.get_scale()
+        self.scaler.update()
+        return scale if scale > 1 else None
+
+    def scaler_state(self) -> dict[str, int | float]:
+        """Returns the scale, and when it will grow, for a checkpoint; {} if there is none."""
+        return {} if self.scaler is None else self.scaler.state_dict()
+
+    def restore_scaler(self, state: dict[str, int | float]) -> None:
+        """Restores what `scaler_state` returned."""
+        if self.scaler is not None and state:
+            self.scaler.load_state_dict(state)
+
+
+def make_engine(flow: Flow, device: str | torch.device | None, precision: str = "full") -> Engine:
+    """Returns the engine of a training, and moves the flow to its device.
+
+    Under torchrun, waits until all ranks are connected.
+
+    Args:
+        flow: The flow to train.
+        device: "cpu", "cuda" or "cuda:1"; the device of the flow if None.
+        precision: "full", "bf16" or "fp16".
+
+    Returns:
+        The engine.
+
+    Raises:
+        ArgumentError: The flow has nothing to train, or cannot be trained there or in this
+            precision.
+        RankError: Another rank has ended.
+    """  # noqa: DOC502 - raised by what is called
+    if not any(parameter.requires_grad for parameter in flow.parameters()):
+        raise ArgumentError("'flow' should have parameters that can be trained, it has none.")
+    check_trainable(flow.dtype)
+    if precision != "full" and flow.dtype != torch.float32:
+        raise ArgumentError(
+            f"'flow' should be float32 for precision=\"{precision}\", got {flow.dtype}."
+        )
+    if device is None:
+        device = flow.device.type if ranks() > 1 else flow.device
+    here = connect_ranks(device)
+    flow.to(here)
+    scaler = GradScaler(here.type) if precision == "fp16" else None
+    return Engine(here, rank(), ranks(), NARROW_TYPES.get(precision), scaler)
+
+
+def connect_ranks(device: str | torch.device) -> torch.device:
+    """Connects the ranks that torchrun started, if it started several.
+
+    Args:
+        device: "cpu", "cuda", or without torchrun "cuda:1".
+
+    Returns:
+        The device of this rank.
+
+    Raises:
+        ArgumentError: There is no such device, or there are fewer than ranks.
+        RankError: Another rank has ended.
+    """  # noqa: DOC502 - raised by what is called
+    chosen = _device_of_this_rank(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if ranks() == 1 or dist.is_initialized():
+        return chosen
+    with lost_ranks_in_words():
+        if chosen.type == "cpu":
+            dist.init_process_group("gloo", timeout=GRADIENT_TIMEOUT)
+        else:
+            dist.init_process_group("nccl", timeout=GRADIENT_TIMEOUT, device_id=chosen)
+            atexit.register(_disconnect)  # nccl warns at the end of the process otherwise
+    return chosen
+
+
+def check_trainable(dtype: torch.dtype) -> None:
+    """Raises an error for a type in which rounding would swallow the steps."""
+    if dtype not in {torch.float32, torch.float64}:
+        raise ArgumentError(f"'flow' should be float32 or float64 to be trained, got {dtype}.")
+
+
+def has_unused_parameters(flow: Flow, rows: AnyRows) -> bool:
+    """Returns whether the likelihood of rows does not depend on some trainable parameters."""
+    few = rows.at(slice(0, 2))
+    trained = [p for p in flow.parameters() if p.requires_grad]
+    cuda = [flow.device] if flow.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        log_prob = flow.train().log_prob(few.x, few.context)
+    gradients = torch.autograd.grad(log_prob.sum(), trained, allow_unused=True)
+    return any(gradient is None for gradient in gradients)
+
+
+def _device_of_this_rank(device: str | torch.device) -> torch.device:
+    """Returns a device by its name; under torchrun each rank has its own CUDA device."""
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError):
+        chosen = torch.device("meta")
+    if chosen.type not in {"cpu", "cuda"}:
+        raise ArgumentError(f'\'device\' should be "cpu" or "cuda", got {str(device)!r}.')
+    if ranks() > 1:
+        _check_ranks(chosen)
+    if chosen.type == "cpu":
+        return chosen
+    index = rank_here() if ranks() > 1 else (chosen.index or 0)
+    if index >= torch.cuda.device_count():
+        raise ArgumentError(
+            f"'device' should be one that is here, got {chosen}; "
+            f"there are {torch.cuda.device_count()} CUDA devices."
+        )
+    return torch.device("cuda", index)
+
+
+def _check_ranks(device: torch.device) -> None:
+    """Raises an error where ranks cannot share a device, or are spread unevenly."""
+    if device.index is not None:
+        raise ArgumentError(
+            f'\'device\' should be "cpu" or "cuda" under torchrun, which assigns the devices '
+            f"itself, got {str(device)!r}."
+        )
+    if device.type == "cuda" and ranks_here() > torch.cuda.device_count():
+        raise ArgumentError(
+            f"'device' should be \"cpu\", or each of the {ranks_here()} ranks of a machine needs "
+            f"its own CUDA device; there are {torch.cuda.device_count()}."
+        )
+    if ranks() % ranks_here():
+        raise ArgumentError(
+            "each machine should run the same number of ranks: use one --nproc-per-node for all."
+        )
+
+
+def _disconnect() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

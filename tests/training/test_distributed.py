@@ -1,0 +1,88 @@
+"""The engine of a training: devices, ranks, and what it costs to import."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import kappaflow as kf
+from kappaflow.training.distributed import connect_ranks, make_engine
+
+COMPILER = {"torch._dynamo", "torch._inductor", "sympy"}
+
+
+def loaded(code):
+    """Returns which modules of COMPILER a new process has loaded after some code."""
+    program = (
+        f"{code}\nimport json, sys\nprint(json.dumps([n for n in {COMPILER} if n in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.fixture
+def three_ranks(monkeypatch):
+    """The environment of torchrun in the second of three processes, two on each machine."""
+    here = {"RANK": 1, "WORLD_SIZE": 3, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", **here}.items():
+        monkeypatch.setenv(name, str(value))
+
+
+def test_importing_fit_does_not_load_the_compiler_of_torch():
+    """It takes more than a second, and is needed for compile=True only."""
+    assert not loaded("import kappaflow as kf\nkf.fit\nkf.fit_energy")
+
+
+def test_one_process_has_one_rank_and_no_scale():
+    """In full precision nothing is scaled, and a checkpoint holds no scale."""
+    engine = make_engine(kf.real_nvp(2, depth=2, hidden=(4,)), None)
+    assert (engine.device, engine.rank, engine.world_size) == (torch.device("cpu"), 0, 1)
+    assert engine.scaler_state() == {} and engine.lower_scale() is None
+    assert engine.mean_over_ranks(torch.tensor(2.5)) == 2.5
+
+
+def test_the_scale_is_halved_until_it_is_not_the_cause():
+    """A scale of at most 1 cannot make a gradient overflow."""
+    engine = make_engine(kf.real_nvp(2, depth=2, hidden=(4,)), "cpu", "fp16")
+    other = make_engine(kf.real_nvp(2, depth=2, hidden=(4,)), "cpu", "fp16")
+    parameter = torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([parameter])
+    scales = []
+    for _ in range(3):
+        engine.restore_scaler({**engine.scaler_state(), "scale": 2.0 ** (1 - len(scales))})
+        engine.backward((parameter * torch.inf).sum(), optimizer)
+        scales.append(engine.lower_scale())
+        assert engine.scaler_state()["scale"] == 2.0 ** (1 - len(scales))
+    assert scales == [2.0, None, None]
+    other.restore_scaler(engine.scaler_state())
+    assert other.scaler_state() == engine.scaler_state()
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("tpu", "'device' should be \"cpu\" or \"cuda\", got 'tpu'"),
+        ("cuda:1", "under torchrun, which assigns the devices itself, got 'cuda:1'"),
+        ("cuda", "each of the 2 ranks of a machine needs its own CUDA device; there are 0"),
+        ("cpu", "each machine should run the same number of ranks"),
+    ],
+)
+def test_ranks_that_cannot_train_together_are_refused_before_they_connect(
+    three_ranks, monkeypatch, device, message
+):
+    """Each for its own reason."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(kf.ArgumentError, match=message):
+        connect_ranks(device)
+    with pytest.raises(kf.ArgumentError, match=message):
+        make_engine(kf.real_nvp(2, depth=2, hidden=(4,)), device)
+
+
+def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch):
+    """The message says how many there are."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(kf.ArgumentError, match="got cuda:3; there are 1 CUDA devices"):
+        make_engine(kf.real_nvp(2, depth=2, hidden=(4,)), "cuda:3")
