@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.training.optimizer import learning_rate_at
 from kappaflow.training.settings import Settings
-from kappaflow.training.stepping import learning_rate_at
 
 ENTROPY_1 = 0.5 * math.log(2 * math.pi * math.e)  # of N(0, 1), nats
 

@@ -24,6 +24,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.ranks import rank, rank_here, ranks, ranks_here
 from kappaflow.training.agreement import lost_ranks_in_words
+from kappaflow.training.optimizer import AdamW
 from kappaflow.training.rows import AnyRows
 
 GRADIENT_TIMEOUT = timedelta(seconds=45)  # how long a rank waits for the gradients of another
@@ -81,21 +82,37 @@ class Engine:
             mean /= self.world_size
         return mean.item()
 
-    def backward(self, loss: Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Computes the gradients of a loss, for the parameters of an optimizer."""
+    def clipped_step(self, optimizer: AdamW, loss: Tensor, *, clip_norm: float) -> float | None:
+        """Takes a step along the gradient of a loss, clipped to a norm.
+
+        Args:
+            optimizer: The optimizer; its gradients are zero.
+            loss: A finite number with a graph.
+            clip_norm: Largest norm of the gradient.
+
+        Returns:
+            The norm before clipping; None if it is not finite, and then there was no step.
+        """
+        self._backward(loss, optimizer)
+        trained = [p for p in optimizer.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in trained])  # pyright: ignore[reportArgumentType]
+        if not torch.isfinite(norm):
+            return None
+        torch.nn.utils.clip_grads_with_norm_(trained, clip_norm, norm)
+        if self.scaler is None:
+            optimizer.step()
+        else:
+            self.scaler.step(optimizer)  # pyright: ignore[reportArgumentType]
+            self.scaler.update()
+        return norm.item()
+
+    def _backward(self, loss: Tensor, optimizer: AdamW) -> None:
+        """Computes the gradients of a loss; those of a scaled loss are divided by the scale."""
         if self.scaler is None:
             loss.backward()
         else:
             self.scaler.scale(loss).backward()
-            self.scaler.unscale_(optimizer)
-
-    def step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Takes the step of an optimizer; its gradients are finite."""
-        if self.scaler is None:
-            optimizer.step()
-        else:
-            self.scaler.step(optimizer)
-            self.scaler.update()
+            self.scaler.unscale_(optimizer)  # pyright: ignore[reportArgumentType]
 
     def lower_scale(self) -> float | None:
         """Halves the scale of the loss after a gradient that was not finite.

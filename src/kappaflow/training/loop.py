@@ -30,9 +30,9 @@ from kappaflow.training.measure import (
     peak_memory_bytes,
     units_log_det,
 )
+from kappaflow.training.optimizer import AdamW, learning_rate_at
 from kappaflow.training.rows import AnyRows, Rows
 from kappaflow.training.settings import MEASUREMENTS, Settings
-from kappaflow.training.stepping import clipped_step, learning_rate_at, optimizer_of
 from kappaflow.training.within import within_budget
 
 Figures = dict[str, Any]
@@ -101,8 +101,8 @@ class Training:
     ) -> None:
         self.flow, self.train, self.validation = flow, train, validation
         self.settings, self.engine = settings, engine
-        self.optimizer = optimizer_of(
-            flow, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+        self.optimizer = AdamW(
+            flow.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         some_unused = engine.world_size > 1 and has_unused_parameters(flow, train)
         self.likelihood = Likelihood(flow, compiled=settings.compile)
@@ -160,7 +160,7 @@ class Training:
 
     def state(self) -> Groups:
         """Returns every tensor that the training needs to go on."""
-        entries = self.optimizer.state_dict()["state"]
+        entries = self.optimizer.state_dict()
         optimizer = {f"{i}.{key}": t for i, entry in entries.items() for key, t in entry.items()}
         return {
             "flow": self.flow.state_dict(),
@@ -180,8 +180,7 @@ class Training:
         for name, tensor in groups.get("optimizer", {}).items():
             index, _, key = name.partition(".")
             entries.setdefault(int(index), {})[key] = tensor
-        current = self.optimizer.state_dict()
-        self.optimizer.load_state_dict({**current, "state": entries})
+        self.optimizer.load_state_dict(entries)
         self.progress, self.history = Progress.of(progress), list(history)
         self.budget = self._budget()
         self.engine.restore_scaler(self.progress.scale)
@@ -312,7 +311,7 @@ class Training:
             if self.budget is not None:
                 loss = self.budget.loss(loss, batch, self.progress.step)
             clip_norm = self.settings.clip_norm
-            norm = clipped_step(self.engine, self.flow, self.optimizer, loss, clip_norm=clip_norm)
+            norm = self.engine.clipped_step(self.optimizer, loss, clip_norm=clip_norm)
             if norm is not None:
                 self.progress.updates += 1
                 self.average.update(self.progress.updates)

@@ -17,8 +17,8 @@ from kappaflow.training.blame import blame_draws
 from kappaflow.training.distributed import Engine
 from kappaflow.training.loop import copied, epoch_seed
 from kappaflow.training.measure import conditioning_figures
+from kappaflow.training.optimizer import AdamW
 from kappaflow.training.rows import Rows
-from kappaflow.training.stepping import clipped_step, optimizer_of
 from kappaflow.training.variational.objective import reverse_kl_loss
 from kappaflow.training.variational.settings import EnergySettings
 
@@ -43,8 +43,8 @@ class EnergyTraining:
     ) -> None:
         self.flow, self.log_density = flow.eval(), log_density
         self.settings, self.engine = settings, engine
-        self.optimizer = optimizer_of(
-            flow, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+        self.optimizer = AdamW(
+            flow.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         self.average = Average(flow, settings.average)
         self.best = copied(flow.state_dict())
@@ -98,9 +98,7 @@ class EnergyTraining:
             gradient=settings.gradient,
         )
         if torch.isfinite(loss):
-            norm = clipped_step(
-                self.engine, self.flow, self.optimizer, loss, clip_norm=settings.clip_norm
-            )
+            norm = self.engine.clipped_step(self.optimizer, loss, clip_norm=settings.clip_norm)
             if norm is not None:
                 self.updates += 1
                 self.average.update(self.updates)

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kappaflow.training.optimizer import learning_rate_at
 from kappaflow.training.settings import Count, Positive, checked_model
-from kappaflow.training.stepping import learning_rate_at
 
 
 class EnergySettings(BaseModel):

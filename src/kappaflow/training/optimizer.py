@@ -1,0 +1,99 @@
+"""The optimizer of all trainings, and its learning rates."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
+
+BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # torch's defaults
+
+
+class AdamW:
+    """Takes the steps of `torch.optim.AdamW(..., fused=True)`, bit for bit.
+
+    The constructors of torch's optimizers import its compiler, which takes longer than a small
+    training. This class calls the same function without it.
+
+    Args:
+        parameters: The parameters to move; those without a gradient stay.
+        lr: Learning rate.
+        weight_decay: Decoupled weight decay.
+
+    Attributes:
+        param_groups: One group with "params" and "lr", as in torch.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], *, lr: float, weight_decay: float
+    ) -> None:
+        self.param_groups: list[dict[str, Any]] = [{"params": list(parameters), "lr": lr}]
+        self.weight_decay = weight_decay
+        self._state: dict[int, dict[str, Tensor]] = {}
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The parameters, in the order of `state_dict`."""
+        return self.param_groups[0]["params"]
+
+    def zero_grad(self) -> None:
+        """Removes all gradients."""
+        for parameter in self.parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Moves the parameters that have a gradient."""
+        indices = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        moved = [self.parameters[i] for i in indices]
+        states = [self._state_of(i) for i in indices]
+        adamw(
+            moved,  # pyright: ignore[reportArgumentType]
+            [p.grad for p in moved],  # pyright: ignore[reportArgumentType]
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=BETA_1,
+            beta2=BETA_2,
+            lr=self.param_groups[0]["lr"],
+            weight_decay=self.weight_decay,
+            eps=EPSILON,
+            maximize=False,
+        )
+
+    def _state_of(self, index: int) -> dict[str, Tensor]:
+        if index not in self._state:
+            self._state[index] = _new_state(self.parameters[index])
+        return self._state[index]
+
+    def state_dict(self) -> dict[int, dict[str, Tensor]]:
+        """Returns "step", "exp_avg" and "exp_avg_sq" of each parameter that was moved."""
+        return self._state
+
+    def load_state_dict(self, state: dict[int, dict[str, Tensor]]) -> None:
+        """Restores what `state_dict` returned."""
+        self._state = {}
+        for i, entries in state.items():
+            like = _new_state(self.parameters[i])
+            self._state[i] = {name: tensor.to(like[name]) for name, tensor in entries.items()}
+
+
+def learning_rate_at(step: float, steps: int, *, highest: float, warmup: float) -> float:
+    """Returns the learning rate of a step: a linear rise, then half a cosine to zero."""
+    rise = max(1, round(warmup * steps))
+    if step < rise:
+        return highest * (step + 1) / rise
+    return highest * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def _new_state(parameter: nn.Parameter) -> dict[str, Tensor]:
+    return {
+        "step": torch.zeros((), dtype=torch.float32, device=parameter.device),
+        "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+        "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
+    }

@@ -1,0 +1,61 @@
+"""Our AdamW takes the steps of torch's."""
+
+import pytest
+import torch
+
+from kappaflow.training.optimizer import AdamW
+
+
+def trained(make, steps, *, dtype=torch.float32, start=None):
+    """Returns parameters and the optimizer after some steps, of which one has no gradient."""
+    torch.manual_seed(0)
+    values = [torch.randn(shape, dtype=dtype) for shape in ((3, 4), (5,), (2,), ())]
+    parameters = [torch.nn.Parameter(value) for value in values]
+    optimizer = make(parameters, lr=1e-2, weight_decay=0.1)
+    if start is not None:
+        start(parameters, optimizer)
+    for step in range(*steps):
+        optimizer.param_groups[0]["lr"] = 1e-2 / (step + 1)
+        optimizer.zero_grad()
+        loss = sum((p.sin() * (p + step)).sum() for p in parameters[: 2 + (step > 1)])
+        loss.backward()
+        optimizer.step()
+    return [p.detach().clone() for p in parameters], optimizer
+
+
+def torchs(parameters, **settings):
+    """Returns torch's own optimizer, fused."""
+    return torch.optim.AdamW(parameters, fused=True, **settings)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_steps_and_states_are_those_of_torch_bit_for_bit(dtype):
+    """With a changing rate, a parameter that gets its gradient late and one that has none."""
+    ours, our = trained(AdamW, (0, 6), dtype=dtype)
+    theirs, their = trained(torchs, (0, 6), dtype=dtype)
+    assert all(map(torch.equal, ours, theirs))
+    state = their.state_dict()["state"]
+    assert our.state_dict().keys() == state.keys() == {0, 1, 2}
+    for index, entries in our.state_dict().items():
+        assert entries.keys() == state[index].keys()
+        for name, tensor in entries.items():
+            assert torch.equal(tensor, state[index][name]), name
+            assert tensor.dtype == state[index][name].dtype, name
+
+
+def test_a_restored_optimizer_takes_the_same_steps():
+    """From a state whose numbers come in another type, as from a file."""
+    whole, _ = trained(AdamW, (0, 6))
+    half, optimizer = trained(AdamW, (0, 3))
+    state = {
+        i: {name: tensor.double() for name, tensor in entries.items()}
+        for i, entries in optimizer.state_dict().items()
+    }
+
+    def start(parameters, restored):
+        for parameter, value in zip(parameters, half, strict=True):
+            parameter.data.copy_(value)
+        restored.load_state_dict(state)
+
+    resumed, _ = trained(AdamW, (3, 6), start=start)
+    assert all(map(torch.equal, resumed, whole))
