@@ -37,12 +37,10 @@ def default_flow(train: Table, validation: Table, seconds: float, seed: int) -> 
     Returns:
         The trained flow.
     """
-    from kappaflow.cli.table_options import LEARNING_RATE
-
     loop.clock = time.process_time  # what all models of the suite are given as much of
-    settings = checked_settings(learning_rate=LEARNING_RATE, seed=seed, max_time_s=seconds)
+    settings = checked_settings(seed=seed, max_time_s=seconds)
     choice, start = search_model(train, validation, ModelSearch(), settings, progress=False)
-    flow = build_flow(choice.model, train, seed)
+    flow, settings = build_flow(choice.model, train, seed), choice.settings(settings)
     result = fit_tables(flow, train, validation, settings, progress=False, start=start)
     steps = len(result.history) * -(-len(train) // settings.rows_a_step(len(train)))
     return Default(result.flow, steps, str(choice))

@@ -46,7 +46,9 @@ def test_without_an_option_of_the_model_it_is_searched(run, table, tmp_path, mon
     monkeypatch.setattr(
         module,
         "candidates",
-        lambda table, given, **more: [(name, own | given) for name, own in entrants],
+        lambda table, search, **more: [
+            (name, own | search.arguments, 5e-3) for name, own in entrants
+        ],
     )
     words = ("fit", table, "--memory", "store", "--max-time-s", 2)
     outcome = run(*words, "--out", tmp_path / "run")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -21,12 +22,12 @@ from kappaflow.runs.model_search import (
     chosen_before,
     search_model,
 )
-from kappaflow.runs.recipes import build_flow
-from kappaflow.training import Callback, checked_settings, fit_tables
+from kappaflow.runs.recipes import Model, build_flow
+from kappaflow.training import Callback, checked_settings, fit_tables, loop
 from kappaflow.training.run_folder import read_metrics
 
 TINY = {"hidden": (8,), "partition": "half", "dropout": 0.0, "start": "identity"}
-SEARCH = ModelSearch({}, 2.0)
+SEARCH = ModelSearch({}, 2.0, learning_rate=1e-2)
 SETTINGS = checked_settings(learning_rate=1e-2, batch_size=64)
 
 
@@ -37,7 +38,10 @@ def tiny_candidates(monkeypatch):
     monkeypatch.setattr(
         module,
         "candidates",
-        lambda table, given, **more: [(recipe, {**own, **given}) for recipe, own in entrants],
+        lambda table, search, **more: [
+            (recipe, {**own, **search.arguments}, search.learning_rate or 5e-3)
+            for recipe, own in entrants
+        ],
     )
 
 
@@ -85,8 +89,9 @@ def test_epochs_of_all_models_count(uniform):
     assert later * 19 <= 40 * 19 - steps + 19 and own < steps
 
 
-def test_the_time_limit_binds_the_search(uniform):
-    """Search and training together take the seconds that were given."""
+def test_the_time_limit_binds_the_search(uniform, monkeypatch):
+    """Search and training together take the seconds that were given, here of the processor."""
+    monkeypatch.setattr(loop, "clock", time.process_time)
     tables = tables_of(uniform)
     settings = SETTINGS.model_copy(update={"max_time_s": 4.0})
     choice, start = search_model(
@@ -220,13 +225,12 @@ def test_one_process_of_several_can_search_alone(monkeypatch):
 def test_candidates_fit_tables_of_any_size(rows):
     """Few rows get more dropout; an argument that the user names is every model's."""
     table = load_table(np.random.default_rng(0).normal(size=(rows, 3)))
-    found = candidates(table, {"memory": "store"})
-    assert all(arguments["memory"] == "store" for _, arguments in found)
-    least = min(arguments["dropout"] for _, arguments in found)
+    found = candidates(table, ModelSearch({"memory": "store"}))
+    assert all(arguments["memory"] == "store" for _, arguments, _ in found)
+    least = min(arguments["dropout"] for _, arguments, _ in found)
     assert least == {40: 0.3, 5_000: 0.05, 70_000: 0.0}[rows]
-    for recipe, arguments in found:
-        torch.manual_seed(0)
-        flow = build_flow(Choice(recipe=recipe, arguments=arguments).model, table, 0)
+    for candidate in found:
+        flow = build_flow(Model(*candidate[:2]), table, 0)
         assert flow.event_shape == (3,)
 
 
@@ -234,8 +238,54 @@ def test_circles_and_tables_of_few_rows_get_no_start():
     """It would bend a circle, and be fitted to noise where there are five rows."""
     table = load_table(np.random.default_rng(0).uniform(-3, 3, (400, 2)))
     for rows, circles in ((400, True), (5, False)):
-        ((recipe, arguments),) = candidates(table.select(slice(0, rows)), {}, plain=circles)
+        some = table.select(slice(0, rows))
+        ((recipe, arguments, _),) = candidates(some, ModelSearch(), plain=circles)
         assert (recipe, arguments["start"]) == ("spline", "identity")
+
+
+def test_few_rows_in_clusters_get_a_model_with_a_mixture_as_its_base():
+    """Not a single cluster, and not where the rows are many."""
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(800, 2)), rng.normal(size=(8_000, 2))
+    apart = one + 9 * rng.integers(0, 2, (800, 1))
+    for rows, count in ((one, 1), (apart, 2), (two + 9 * (two > 0), 1)):
+        found = candidates(load_table(rows), ModelSearch())
+        assert max(arguments.get("components", 1) for _, arguments, _ in found) == count
+
+
+def test_of_models_as_good_as_each_other_the_best_conditioned_wins():
+    """A model that is better by more than a standard error wins whatever its conditioning."""
+
+    class Racer:
+        def __init__(self, nll, scores, condition, last=2):
+            self.nll, self._scores, self._condition = nll, torch.tensor(scores), condition
+            self.round, self.condition = last, None
+
+        def scores(self):
+            return self._scores
+
+        def measure_condition(self):
+            self.condition = self._condition
+
+    noisy = Racer(1.0, [-3.0, 1.0, -1.0, -1.0], 500.0)
+    close = Racer(1.1, [-1.1, -1.1, -1.1, -1.1], 3.0)
+    worse = Racer(9.0, [-9.0, -9.0, -9.0, -9.0], 1.0)
+    early = Racer(1.1, [-1.1, -1.1, -1.1, -1.1], 2.0, last=1)
+    assert module._preferred([noisy, close, early]) == [close, noisy, early]
+    assert module._preferred([noisy, worse]) == [noisy, worse]
+    assert worse.condition is None
+
+
+def test_each_model_has_its_learning_rate_unless_the_search_names_one():
+    """A flow with a mixture as its base learns more slowly, and is trained on as it raced."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 2)) + 9 * rng.integers(0, 2, (400, 1))
+    rates = {rate for _, _, rate in candidates(load_table(x), ModelSearch())}
+    assert rates == {1e-3, 5e-3}
+    named = candidates(load_table(x), ModelSearch(learning_rate=0.01))
+    assert {rate for _, _, rate in named} == {0.01}
+    choice = Choice(recipe="spline", arguments={}, learning_rate=1e-3)
+    assert choice.settings(SETTINGS).learning_rate == 1e-3
 
 
 def test_fit_auto_is_the_command_in_python():

@@ -47,10 +47,13 @@ def fit_table(
     json: bool,
 ) -> None:
     """Fits a flow to a table and prints what it came to."""
-    from kappaflow.runs import Source, fit_run
+    from kappaflow.runs import Model, Source, fit_run
 
     given = vars(options)
     settings |= {name: given[name] for name in OF_TRAINING if given[name] is not None}
+    chosen = _model(model, recipe, options, search_time, settings.get("learning_rate"))
+    if isinstance(chosen, Model):
+        settings = {"learning_rate": LEARNING_RATE, **settings}
     summary = fit_run(
         Source(
             data,
@@ -68,14 +71,14 @@ def fit_table(
             decimal=options.decimal,
             missing=options.missing or [],
         ),
-        _model(model, recipe, options, search_time),
+        chosen,
         out,
         device=device,
         progress=progress,
         say=say,
         callbacks=callbacks,
         seed=seed,
-        **{"learning_rate": LEARNING_RATE, **settings},
+        **settings,
     )
     if json:
         tell(summary.result.model_dump_json(indent=2, exclude={"train_log_prob_quantiles"}))
@@ -84,12 +87,16 @@ def fit_table(
 
 
 def _model(
-    model: str | None, recipe: dict[str, Any], options: TableOptions, search_time: float
+    model: str | None,
+    recipe: dict[str, Any],
+    options: TableOptions,
+    search_time: float,
+    learning_rate: float | None,
 ) -> "Model | ModelSearch":
     """Returns the model, or a search where no option names anything of the model."""
     from kappaflow.runs import Model, ModelSearch
 
-    search = ModelSearch(seconds=search_time)
+    search = ModelSearch(seconds=search_time, learning_rate=learning_rate)
     arguments = _arguments(model or DEFAULT, recipe, options)
     own = {**recipe, **_own(options)}
     said = [name for name, value in own.items() if value is not None and name not in OF_ANY]

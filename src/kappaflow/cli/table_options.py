@@ -38,6 +38,9 @@ class TableOptions:
         that make the rows uncorrelated and learn on; gaussianize, a curve for each column that
         makes it about normal, then whiten; whiten-gaussianize, the curves after whitening;
         identity (the default), nothing.
+    components
+        Components of the base: 1 (the default) for a standard normal, more for a mixture of
+        normal distributions, fitted to the training rows and trained with the flow.
     residual
         Add each hidden layer to the next of equal width.
     dropout
@@ -88,6 +91,7 @@ class TableOptions:
     negative_slope: float | None = None
     smoothing: float | None = None
     start: Literal["identity", "whiten", "gaussianize", "whiten-gaussianize"] | None = None
+    components: int | None = None
     residual: Annotated[bool | None, Parameter(negative=())] = None
     dropout: float | None = None
     columns: Names = None
@@ -124,7 +128,10 @@ OF_ANY = ("memory",)  # what may be said and leave the model open
 ZUKO = tuple(
     f"zuko:{kind}" for kind in ("maf", "nsf", "naf", "sospf", "bpf", "gf", "cnf", "realnvp")
 )
-COUPLINGS = ("depth", "hidden", "memory", "partition", "start", "residual", "dropout", *PADDING)
+COUPLINGS = (
+    *("depth", "hidden", "memory", "partition", "start", "components", "residual", "dropout"),
+    *PADDING,
+)
 OF_MODELS = {
     "real_nvp": (*COUPLINGS, "scale_bound", "mixing", "condition_bound"),
     "nice": COUPLINGS,

@@ -22,7 +22,7 @@ from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.estimator.packed import packed, unpacked
 from kappaflow.estimator.rows import Floats, distinct, renamed
 from kappaflow.flows import Flow
-from kappaflow.runs.model_search import ModelSearch, search_model
+from kappaflow.runs.model_search import LEARNING_RATE, ModelSearch, search_model
 from kappaflow.runs.recipes import CONDITIONAL, COUPLINGS, Model, build_flow, with_bounds
 from kappaflow.training import Settings, checked_settings, fit_tables, log_prob_of, rows_of
 from kappaflow.training.rows import domains_in
@@ -54,7 +54,7 @@ class FlowEstimator(BaseEstimator):
         max_epochs: int | None = None,
         max_time_s: float | None = None,
         batch_size: int | None = None,
-        learning_rate: float = 5e-3,
+        learning_rate: float | None = None,
         patience: int | None = None,
         validation_fraction: float = 0.1,
         condition_budget: float | None = None,
@@ -212,12 +212,12 @@ class FlowEstimator(BaseEstimator):
             max_epochs=self.max_epochs,
             max_time_s=self.max_time_s,
             batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
+            learning_rate=self.learning_rate or LEARNING_RATE,
             patience=self.patience,
             condition_budget=self.condition_budget,
             seed=seed,
         )
-        flow, start = self._started(table, train, validation, settings)
+        flow, start, settings = self._started(table, train, validation, settings)
         result = fit_tables(
             flow,
             train,
@@ -235,16 +235,16 @@ class FlowEstimator(BaseEstimator):
 
     def _started(
         self, table: Table, train: Table, validation: Table, settings: Settings
-    ) -> tuple[Flow, State | None]:
-        """Returns a new flow, and where its training starts if a search has chosen it."""
+    ) -> tuple[Flow, State | None, Settings]:
+        """Returns a new flow, where its training starts if a search chose it, and settings."""
         named = (self.model, self.depth, self.hidden, self.options or None)
         if not self._searches or any(value is not None for value in named):
-            return self._built(table, settings.seed), None
+            return self._built(table, settings.seed), None, settings
         domains = domains_of(self.bounds, table)
         choice, start = search_model(
             train,
             validation,
-            ModelSearch(seconds=self.search_time),
+            ModelSearch(seconds=self.search_time, learning_rate=self.learning_rate),
             settings,
             domains=domains,
             device=self.device,
@@ -252,7 +252,8 @@ class FlowEstimator(BaseEstimator):
         )
         self.choice_ = str(choice)
         model = with_bounds(choice.model, domains, train)
-        return build_flow(model, train, settings.seed), start
+        flow = build_flow(model, train, settings.seed)
+        return flow, start, choice.settings(settings)
 
     def _built(self, table: Table, seed: int) -> Flow:
         """Returns a flow for a table, freshly initialised from a seed alone."""

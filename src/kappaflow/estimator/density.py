@@ -32,7 +32,8 @@ class FlowDensity(DensityMixin, FlowEstimator):
         max_epochs: Passes over the rows, at most; see `kappaflow.training.Settings`.
         max_time_s: Seconds of training, at most; None for no limit.
         batch_size: Rows a step.
-        learning_rate: Of Adam, at its highest.
+        learning_rate: The highest of Adam. If left out, that of the model which a search chose;
+            5e-3 without a search.
         patience: Epochs without a better validation likelihood after which training stops.
         validation_fraction: Share of the rows that decides when.
         condition_budget: Keeps the 95 % quantile of the condition number within this; None for no

@@ -80,7 +80,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         max_epochs: int | None = None,
         max_time_s: float | None = None,
         batch_size: int | None = None,
-        learning_rate: float = 5e-3,
+        learning_rate: float | None = None,
         patience: int | None = None,
         validation_fraction: float = 0.1,
         condition_budget: float | None = None,

@@ -1,7 +1,7 @@
 """Flows, and the recipes that assemble them: functions, never subclasses."""
 
 from kappaflow.flows.augment import Augmentation, Dequantize
-from kappaflow.flows.base import Base, StandardNormal
+from kappaflow.flows.base import Base, NormalMixture, StandardNormal
 from kappaflow.flows.bounded import set_bounds
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.glow import glow
@@ -30,6 +30,7 @@ __all__ = [
     "DequantizeAndPad",
     "Flow",
     "LearnedPad",
+    "NormalMixture",
     "Pad",
     "Padding",
     "StandardNormal",

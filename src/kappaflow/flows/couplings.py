@@ -13,7 +13,7 @@ from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.bijections.mixing import check_form, mixing_layer
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Whiten
-from kappaflow.flows.base import StandardNormal
+from kappaflow.flows.base import NormalMixture, StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.leading import Bounds, leading
 from kappaflow.flows.pad import Padding
@@ -37,6 +37,7 @@ def coupling_flow(
     embedding: nn.Module | None,
     seed: int,
     start: str,
+    components: int = 1,
     bounds: Bounds = None,
     circle: float | None = None,
     mixing: str | None = None,
@@ -62,6 +63,7 @@ def coupling_flow(
         seed: Draws the random partitions, and the rotations at which linear maps begin.
         start: "identity", "whiten" for a `Whiten` before the couplings, "gaussianize" for a
             `Gaussianize` and a `Whiten`, or "whiten-gaussianize" for the two in that order.
+        components: Components of the base: 1 for a standard normal, more for a `NormalMixture`.
         bounds: The domain of each feature, None for none.
         circle: Half the length of circles that the couplings know; None to cut them.
         mixing: Form of a linear map in front of each coupling; None for none.
@@ -112,7 +114,9 @@ def coupling_flow(
             mixed = _mixed(plain, joint, mixing, condition_bound, seed)
             run.append(Chain(mixed, memory=memory))
     units = leading(features, bounds, padding=extra, circle=circle)
-    return Flow(StandardNormal(joint), Chain([*units, *run, *last], **before), added)
+    count = positive_int("components", components)
+    base = StandardNormal(joint) if count == 1 else NormalMixture(joint, components=count)
+    return Flow(base, Chain([*units, *run, *last], **before), added)
 
 
 def _mixed(

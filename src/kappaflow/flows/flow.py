@@ -232,8 +232,8 @@ class Flow(nn.Module):
         Args:
             n: Draws for each context.
             context: (M, C) for a conditional flow.
-            temperature: Deviation of the latents, 0 or more: below 1 draws come from nearer the
-                mode, and are no longer draws of p.
+            temperature: Factor on the spread of the latents, 0 or more: below 1 samples come from
+                nearer the mode, and no longer follow p.
             generator: Source of randomness; torch's global one if left out.
 
         Returns:
@@ -377,7 +377,7 @@ class Flow(nn.Module):
             device=self.device,
             generator=generator,
         )
-        z = z if temperature == 1 else z * temperature
+        z = z if temperature == 1 else self.base.tempered(z, temperature)
         x, log_det = self.bijection.inverse(z, context)
         log_prob = self.base.log_prob(z, context) - log_det
         return x.reshape(*batch_shape, *self.joint_shape), log_prob.reshape(batch_shape)

@@ -17,13 +17,15 @@ from kappaflow.bijections import Domain, Gaussianize, Standardize
 from kappaflow.domains import Bound, intervals
 from kappaflow.errors import DataError, DataWarning
 from kappaflow.factor import Whiten
+from kappaflow.flows.base import NormalMixture, sample_of
+from kappaflow.flows.evaluating import evaluation_mode
 from kappaflow.nets import StandardizeInputs
 
 if TYPE_CHECKING:
     from kappaflow.flows.flow import Flow
 
 Bounds = Sequence[Bound] | None
-Fitted = Domain | Gaussianize | Standardize | StandardizeInputs | Whiten
+Fitted = Domain | Gaussianize | NormalMixture | Standardize | StandardizeInputs | Whiten
 
 FAR_MEAN = 10.0  # a batch beyond it, or outside of these deviations, is not standardized
 FAR_DEVIATIONS = 0.05, 20.0
@@ -61,7 +63,8 @@ class Standardization(Chain):
         """Takes means and deviations from training rows; call it before the first step.
 
         It also fits what else a flow takes from its data: `Whiten` of a flow with
-        start="whiten", padding that follows the data, and the standardization of a context.
+        start="whiten", a `NormalMixture`, padding that follows the data, and the standardization
+        of a context.
         `kappaflow.fit` does all of this. In a flow that is trained, it changes the density.
 
         Args:
@@ -104,6 +107,8 @@ class Standardization(Chain):
         reading = _context_layer(flow)
         if reading is not None and context is not None and not reading.fitted:
             reading.fit(context, weights)
+        if isinstance(flow.base, NormalMixture) and not flow.base.fitted:
+            flow.base.fit(_latents(flow, x, context, weights))
 
     def _layers(self) -> Iterator[Fitted]:
         (flow,) = self._flow
@@ -113,6 +118,17 @@ class Standardization(Chain):
         reading = _context_layer(flow)
         if reading is not None:
             yield reading
+        if isinstance(flow.base, NormalMixture):
+            yield flow.base
+
+
+def _latents(flow: "Flow", x: Tensor, context: Tensor | None, weights: Tensor | None) -> Tensor:
+    """Returns the latents of some thousand rows, drawn by their weights if they have any."""
+    some = sample_of(len(x), weights).to(x.device)
+    with evaluation_mode(flow):
+        return flow.bijection(_joined(flow, x[some]), None if context is None else context[some])[
+            0
+        ]
 
 
 def _first_layers(flow: "Flow") -> Iterator[Domain | Gaussianize | Standardize | Whiten]:

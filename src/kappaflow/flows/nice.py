@@ -31,6 +31,7 @@ def nice(
     dropout: float = 0.0,
     seed: int = 0,
     start: str = "identity",
+    components: int = 1,
 ) -> Flow:
     """Returns a NICE: additive couplings, which preserve volume, and one learned scale a feature.
 
@@ -58,6 +59,7 @@ def nice(
         seed: Draws the random partitions.
         start: As for `real_nvp`. "whiten": six linear couplings in front, which the first
             `kappaflow.fit` sets so that the training rows are uncorrelated, and which learn on.
+        components: Components of the base, as for `real_nvp`.
 
     Returns:
         A flow with `log_prob` and `sample`, the identity until it is trained.
@@ -85,5 +87,6 @@ def nice(
         dropout=dropout,
         seed=seed,
         start=start,
+        components=components,
         last=(ElementwiseAffine(joint),),
     )

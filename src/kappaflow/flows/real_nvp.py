@@ -32,6 +32,7 @@ def real_nvp(
     dropout: float = 0.0,
     seed: int = 0,
     start: str = "identity",
+    components: int = 1,
     mixing: str | None = None,
     condition_bound: float | None = None,
 ) -> Flow:
@@ -73,6 +74,8 @@ def real_nvp(
             "identity": nothing. "whiten": six linear couplings that make the rows uncorrelated,
             and learn on. "gaussianize": a curve for each feature that makes it about normal, then
             "whiten". "whiten-gaussianize": the curves after whitening.
+        components: Components of the base: 1 for a standard normal; more for a `NormalMixture`,
+            which the first `kappaflow.fit` fits to the latents, and which then learns on.
         mixing: Form of a learned linear map with a shift in front of each coupling, "lu", "plain",
             "qr", "svd" or "orthogonal", as in `InvertibleConv1x1`; None for none. All couplings
             then keep and change the same features: `partition` is "half", "alternating" or any
@@ -115,6 +118,7 @@ def real_nvp(
         dropout=dropout,
         seed=seed,
         start=start,
+        components=components,
         mixing=mixing,
         condition_bound=condition_bound,
         last=(ElementwiseAffine(joint),) if joint == 1 and not context_features else (),

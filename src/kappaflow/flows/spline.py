@@ -46,6 +46,7 @@ def spline(
     dropout: float = 0.0,
     seed: int = 0,
     start: str = "identity",
+    components: int = 1,
     mixing: str | None = None,
     condition_bound: float | None = None,
 ) -> Flow:
@@ -82,6 +83,7 @@ def spline(
             cosine and sine, turn them and put them through a spline.
         seed: Draws the random partitions, and the rotations at which linear maps begin.
         start: "identity", "whiten", "gaussianize" or "whiten-gaussianize", as for `real_nvp`.
+        components: Components of the base, as for `real_nvp`.
         mixing: Form of a learned linear map in front of each coupling, as for `real_nvp`.
         condition_bound: For mixing="svd": the largest condition number of each map.
 
@@ -120,6 +122,7 @@ def spline(
         dropout=dropout,
         seed=seed,
         start=start,
+        components=components,
         mixing=mixing,
         condition_bound=condition_bound,
         last=(ElementwiseAffine(joint),) if joint == 1 and not context_features else to_line,

@@ -95,6 +95,7 @@ def fit_run(
                 progress=progress,
             )
             model, about["model_search"] = choice.model, choice.model_dump(mode="json")
+            checked = choice.settings(checked)
             tables = replace(tables, notes=(*tables.notes, str(choice)))
         tables = _with_note(model, tables, checked.condition_budget)
         tables = replace(tables, notes=(*tables.notes, *_of_circles(model, tables.domains)))

@@ -8,7 +8,8 @@ history are where the training of the run begins.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from kappaflow.data.repeats import Duplicates
 from kappaflow.errors import ArgumentError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.flows import Flow
+from kappaflow.flows.base import best_components
 from kappaflow.ranks import alone
 from kappaflow.runs.recipes import Model, build_flow, with_bounds
 from kappaflow.training import (
@@ -43,12 +45,14 @@ from kappaflow.training.agreement import of_first
 from kappaflow.training.distributed import connect_ranks, make_engine
 from kappaflow.training.fit import is_image_data, split_rows
 from kappaflow.training.loop import Training
+from kappaflow.training.measure import conditioning_figures
 from kappaflow.training.progress import steps_shown
 from kappaflow.training.rows import as_table
 from kappaflow.training.trained import State
 from kappaflow.training.units import fit_units
 
 LEARNING_RATE = 5e-3  # the highest, of tables
+SLOWER = 1e-3  # the same, of a flow whose base is a mixture: its components are narrow
 SHARE = 0.25  # of the limits of a run that a search may use
 OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 10_000  # validation rows to compare on
@@ -56,7 +60,9 @@ CALIBRATION_S = 0.15  # training of each model, by which its speed is known
 NONE_TRAINED = "none of the models could be trained: choose one by --model."
 ROUNDS = 2  # that a bar shows
 LEAST_STEPS = 40  # of a model in the first round, or fewer models race
+OF_MIXTURE = 0.3  # of the time of the search that choosing and fitting a mixture may take
 ROWS_A_COLUMN = 3  # for a start
+FEW_ROWS = 500  # a column, below which a model has a mixture as its base
 DROPOUT = ((60, 0.3), (500, 0.1), (5_000, 0.05), (math.inf, 0.0))  # by training rows a column
 
 
@@ -67,6 +73,7 @@ class ModelSearch:
     Attributes:
         arguments: What all recipes are given.
         seconds: Time budget, of the processor; 0 for no search.
+        learning_rate: The highest of all models; if left out, each model has its own.
 
     Raises:
         ArgumentError: The budget is negative or not finite.
@@ -74,6 +81,7 @@ class ModelSearch:
 
     arguments: dict[str, Any] = field(default_factory=dict)
     seconds: float = 60.0
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         if finite_float("search_time", self.seconds) < 0:
@@ -88,37 +96,46 @@ class Trial(BaseModel):
     Attributes:
         recipe: Its recipe.
         arguments: Of the recipe.
+        learning_rate: The highest of its training.
         round: The last round that it took part in, from 1.
         steps: Steps of its training.
         seconds: Processor time of its training.
         nll: Mean negative log-likelihood of validation rows, in nats on standardized columns.
         behind: Difference to the best of its round, in nats, row by row.
         error: Standard error of that difference.
+        condition: The 95 % condition number, where it decided between models as good as each
+            other.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: str
     arguments: dict[str, Any]
+    learning_rate: float
     round: int
     steps: int
     seconds: float
     nll: float
     behind: float
     error: float
+    condition: float | None = None
 
     def __str__(self) -> str:
         a = self.arguments
         kind = {"real_nvp": "affine", "spline": "spline"}.get(self.recipe, self.recipe)
         text = f"{a['depth']} {kind} couplings of {'x'.join(map(str, a['hidden']))}"
-        return f"{text}, start {a['start']}, dropout {a['dropout']:g}"
+        text += f", start {a['start']}, dropout {a['dropout']:g}"
+        count = a.get("components", 1)
+        return text if count == 1 else f"{text}, base a mixture of {count} normals"
 
 
 class Choice(BaseModel):
     """The model that a search chose, and why.
 
     Attributes:
-        model: Recipe and arguments of the winner.
+        recipe: The winner's.
+        arguments: Of the recipe.
+        learning_rate: The highest of the training.
         trials: All models, the best first.
         seconds: Processor time of the search.
         reason: Why there was no race, if there was none.
@@ -128,6 +145,7 @@ class Choice(BaseModel):
 
     recipe: str
     arguments: dict[str, Any]
+    learning_rate: float
     trials: tuple[Trial, ...] = ()
     seconds: float = 0.0
     reason: str | None = None
@@ -136,6 +154,10 @@ class Choice(BaseModel):
     def model(self) -> Model:
         """The model that was chosen."""
         return Model(self.recipe, dict(self.arguments))
+
+    def settings(self, given: Settings) -> Settings:
+        """Returns the settings with which the model that was chosen is trained."""
+        return given.model_copy(update={"learning_rate": self.learning_rate})
 
     def rows(self) -> list[tuple[str, int, int, float, float, float]]:
         """Returns a row for each trial, as a report shows it."""
@@ -153,23 +175,35 @@ class Choice(BaseModel):
         )
         if others:
             second = others[0]
+            if best.condition is not None and second.condition is not None:
+                return (
+                    f"{text}, as good as {second} up to one standard error "
+                    f"({second.behind:+.3f} ± {second.error:.3f}), and better conditioned: "
+                    f"{best.condition:.3g}, not {second.condition:.3g}"
+                )
             text += f", {second.behind:.3f} ± {second.error:.3f} better than {second}"
         return text
 
 
-Candidate = tuple[str, dict[str, Any]]
+Candidate = tuple[str, dict[str, Any], float]  # recipe, arguments, highest learning rate
 Searched = tuple["Choice", State | None]  # and where the training of the winner starts
 
 
-def candidates(table: Table, arguments: dict[str, Any], *, plain: bool = False) -> list[Candidate]:
+def candidates(
+    table: Table, search: ModelSearch, *, plain: bool = False, seconds: float = math.inf
+) -> list[Candidate]:
     """Returns the models that race for a table, the most promising first.
+
+    With few rows one of them has a mixture of normals as its base, if that fits better than a
+    single normal: flows that start without one overfit first.
 
     Args:
         table: Training rows.
-        arguments: What all of them are given; where it names one of theirs, it wins.
+        search: Its arguments and its learning rate take the place of those that models have.
         plain: Take splines without a start alone: they keep circular columns whole, and begin
             within any condition budget. Tables of very few rows get them too, since a start
             would be fitted to noise.
+        seconds: Processor time for the choice of the number of components, about.
 
     Returns:
         Recipes and their arguments.
@@ -179,13 +213,21 @@ def candidates(table: Table, arguments: dict[str, Any], *, plain: bool = False) 
     affine = {"depth": 32, "hidden": (96, 96), "partition": "random-half", "memory": "store"}
     spline = {"depth": 8, "hidden": (64, 64), "partition": "random-half", "memory": "store"}
     found: list[Candidate] = [
-        ("spline", {**spline, "start": "gaussianize", "dropout": dropout}),
-        ("real_nvp", {**affine, "start": "whiten", "dropout": dropout}),
-        ("spline", {**spline, "start": "whiten-gaussianize", "dropout": dropout}),
+        ("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE),
+        ("real_nvp", {**affine, "start": "whiten"}, LEARNING_RATE),
+        ("spline", {**spline, "start": "whiten-gaussianize"}, LEARNING_RATE),
     ]
     if plain or len(table) < ROWS_A_COLUMN * len(table.columns):
-        found = [("spline", {**spline, "start": "identity", "dropout": dropout})]
-    return [(recipe, {**own, **arguments}) for recipe, own in found]
+        found = [("spline", {**spline, "start": "identity"}, LEARNING_RATE)]
+    elif rows < FEW_ROWS and not table.context_columns and seconds > 0:
+        components = best_components(table.values, seconds)
+        if components > 1:
+            of_mixture = {**spline, "start": "identity", "components": components}
+            found.insert(1, ("spline", of_mixture, SLOWER))
+    return [
+        (recipe, {**own, "dropout": dropout, **search.arguments}, search.learning_rate or rate)
+        for recipe, own, rate in found
+    ]
 
 
 class _Racer:
@@ -200,7 +242,8 @@ class _Racer:
         settings: Settings,
         device: str | torch.device | None,
     ) -> None:
-        self.recipe, self.arguments = candidate
+        self.recipe, self.arguments, self.learning_rate = candidate
+        settings = settings.model_copy(update={"learning_rate": self.learning_rate})
         engine = make_engine(flow, device, settings.precision)
         rows, self.held_out = rows_of(train, flow), rows_of(validation, flow)
         with torch.random.fork_rng():
@@ -208,6 +251,7 @@ class _Racer:
             fit_units(flow, rows)
         self.training = Training(flow, rows, self.held_out, settings, engine)
         self.seconds, self.round, self.failed = 0.0, 0, False
+        self.condition: float | None = None
 
     def race(self, seconds: float, steps: float = math.inf) -> None:
         """Trains for so many seconds more, and for at most so many steps."""
@@ -232,13 +276,29 @@ class _Racer:
 
     def scores(self) -> Tensor:
         """Returns log p of the validation rows on standardized columns, by the best weights."""
+        with self._best_weights() as flow:
+            return log_prob_of(flow, self.held_out) - units_log_det(flow)
+
+    def measure_condition(self) -> None:
+        """Measures the 95 % condition number on validation rows, of the best weights."""
+        with self._best_weights() as flow:
+            self.condition = conditioning_figures(flow, self.held_out)["condition_number_p95"]
+
+    @contextmanager
+    def _best_weights(self) -> Iterator[Flow]:
+        """Puts the best weights into the flow for as long as it is entered.
+
+        Yields:
+            The flow, in evaluation mode.
+        """
         flow = self.training.flow
         held = {name: value.clone() for name, value in flow.state_dict().items()}
         self.training.load_best()
         flow.eval()
-        found = log_prob_of(flow, self.held_out) - units_log_det(flow)
-        flow.load_state_dict(held)
-        return found
+        try:
+            yield flow
+        finally:
+            flow.load_state_dict(held)
 
 
 def chosen_before(folder: Path) -> Choice | None:
@@ -315,8 +375,8 @@ def fit_auto(
             "'data' should be a table: for images choose a recipe, such as kappaflow.glow, and "
             "train it by kappaflow.fit."
         )
-    search = ModelSearch(seconds=search_time)
-    checked = checked_settings(**{"learning_rate": LEARNING_RATE, **settings})
+    search = ModelSearch(seconds=search_time, learning_rate=settings.get("learning_rate"))
+    checked = checked_settings(**settings)
     table = weighted(as_table(data), weights)
     domains = domains_of(bounds, table)
     rows = split_rows(
@@ -336,7 +396,7 @@ def fit_auto(
         build_flow(with_bounds(choice.model, domains, rows.train), rows.train, checked.seed),
         rows.train,
         rows.validation,
-        checked,
+        choice.settings(checked),
         out=out,
         device=device,
         progress=progress,
@@ -408,8 +468,14 @@ class _Race:
         settings, started, begun = self.settings, time.process_time(), loop.clock()
         circles = any(domain.circular for domain in self.domains.values())
         budget = settings.condition_budget is not None
-        entrants = candidates(self.train, search.arguments, plain=circles or budget)
         steps = self._most_steps()
+        limited = search.seconds == 0 or steps < 2 * LEAST_STEPS
+        entrants = candidates(
+            self.train,
+            search,
+            plain=circles or budget,
+            seconds=0 if limited else OF_MIXTURE * self._limit(search.seconds),
+        )
         if not search.seconds:
             return _first(entrants, "the search time is 0"), None
         if budget:
@@ -423,13 +489,14 @@ class _Race:
         if not racers:
             raise NumericalError(NONE_TRAINED)
         seconds = self._budget(racers, search.seconds, steps) - (time.process_time() - started)
-        ranked = _raced(racers, seconds, steps, show)
+        ranked = _preferred(_raced(racers, seconds, steps, show))
         winner = ranked[0]
         if math.isinf(winner.nll):
             raise NumericalError(NONE_TRAINED)
         choice = Choice(
             recipe=winner.recipe,
             arguments=winner.arguments,
+            learning_rate=winner.learning_rate,
             trials=_trials(ranked),
             seconds=round(time.process_time() - started, 1),
         )
@@ -448,7 +515,7 @@ class _Race:
         """Returns a model after a few steps; None if it cannot be built or is not finite."""
         settings = self.settings.model_copy(update={"compile": False})
         try:
-            model = with_bounds(Model(*candidate), self.domains, self.train)
+            model = with_bounds(Model(*candidate[:2]), self.domains, self.train)
             flow = build_flow(model, self.train, settings.seed)
         except ArgumentError:
             return None
@@ -462,12 +529,16 @@ class _Race:
         limit = self.settings.max_time_s or math.inf
         step_s = float(np.median([racer.step_s for racer in racers]))
         training = min(limit, racers[0].training.steps * step_s)
-        return min(seconds, SHARE * limit, OF_TRAINING * training, most_steps * step_s)
+        return min(self._limit(seconds), OF_TRAINING * training, most_steps * step_s)
+
+    def _limit(self, seconds: float) -> float:
+        """Returns the processor time of the search by the limits that were given."""
+        return min(seconds, SHARE * (self.settings.max_time_s or math.inf))
 
 
 def _first(entrants: list[Candidate], reason: str) -> Choice:
-    recipe, arguments = entrants[0]
-    return Choice(recipe=recipe, arguments=arguments, reason=reason)
+    recipe, arguments, rate = entrants[0]
+    return Choice(recipe=recipe, arguments=arguments, learning_rate=rate, reason=reason)
 
 
 def _raced(
@@ -487,6 +558,33 @@ def _raced(
     return racers + out
 
 
+def _preferred(ranked: list[_Racer]) -> list[_Racer]:
+    """Returns the models with the winner first.
+
+    Of the models in the last round that are as good as the best, up to one standard error of the
+    difference, the best conditioned wins.
+    """
+    last = [one for one in ranked if one.round == ranked[0].round and not math.isinf(one.nll)]
+    if len(last) < 2:
+        return ranked
+    best = last[0].scores()
+    tied = [one for one in last if _behind(best - one.scores()) <= 0]
+    for racer in tied if len(tied) > 1 else ():
+        racer.measure_condition()
+    winner = min(tied, key=lambda racer: racer.condition or math.inf)
+    return [winner, *(racer for racer in ranked if racer is not winner)]
+
+
+def _behind(difference: Tensor) -> float:
+    """Returns by how much a mean difference exceeds its standard error."""
+    return (difference.mean() - standard_error(difference)).item()
+
+
+def standard_error(values: Tensor) -> Tensor:
+    """Returns the standard error of the mean of values (N,)."""
+    return values.std(correction=0) / math.sqrt(len(values))
+
+
 def _trials(ranked: list[_Racer]) -> tuple[Trial, ...]:
     best = ranked[0].scores()
     found = []
@@ -498,12 +596,14 @@ def _trials(ranked: list[_Racer]) -> tuple[Trial, ...]:
             Trial(
                 recipe=racer.recipe,
                 arguments=racer.arguments,
+                learning_rate=racer.learning_rate,
                 round=racer.round,
                 steps=racer.training.progress.step,
                 seconds=round(racer.seconds, 2),
                 nll=(difference - best).mean().item(),
                 behind=difference.mean().item(),
-                error=difference.std(correction=0).item() / math.sqrt(len(difference)),
+                error=standard_error(difference).item(),
+                condition=racer.condition,
             )
         )
     return tuple(found)
