@@ -263,8 +263,9 @@ def sample_of(count: int, weights: Tensor | None = None) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     if weights is None:
         return torch.randperm(count, generator=generator)[:EM_ROWS]
-    some = min(count, EM_ROWS)
-    return torch.multinomial(weights.double().cpu(), some, replacement=True, generator=generator)
+    cumulative = weights.double().cpu().cumsum(0)
+    uniform = torch.rand(min(count, EM_ROWS), generator=generator, dtype=torch.float64)
+    return torch.searchsorted(cumulative, uniform * cumulative[-1], right=True)
 
 
 def normal_mixture(rows: np.ndarray, components: int) -> Any:  # noqa: ANN401
