@@ -86,13 +86,13 @@ def describe_repeats(table: Table, repeats: Repeats) -> str:
     """
     text, block = repeats.in_words(), repeats.pasted
     if block is not None:
-        ends = np.array([block.first, block.source])[:, None] + [0, block.rows - 1]
-        names = describe_rows(table, ends.ravel())
+        first, source, further = block.first, block.source, block.rows - 1
+        names = describe_rows(table, [first, first + further, source, source + further])
         word = f"{names[0].split()[0]}s"
-        first, last, source, end = (name.split()[1] for name in names)
+        numbers = [name.split()[1] for name in names]
         return (
-            f"{text}; {word} {first} to {last} repeat {word} {source} to {end} in the same order, "
-            "as rows do that were pasted twice"
+            f"{text}; {word} {' to '.join(numbers[:2])} repeat {word} {' to '.join(numbers[2:])} "
+            "in the same order, as rows do that were pasted twice"
         )
     if not repeats.unexpected:
         return text
