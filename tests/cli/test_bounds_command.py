@@ -77,7 +77,15 @@ def test_a_run_keeps_its_bounds(run, bounded, tmp_path, model):
         (("--bounds", "mass=big"), "'bounds' should be 'positive'"),
         (("--context", "mass", "--bounds", "mass=positive"), "is one of the context"),
         (
-            ("--model", "spline", "--start", "whiten", "--bounds", "angle=circular:0,360"),
+            (
+                "--model",
+                "spline",
+                "--start",
+                "whiten",
+                "--bounds",
+                "angle=circular:0,360",
+                "mass=positive",
+            ),
             "'start' should be 'identity' with circular columns",
         ),
     ],
