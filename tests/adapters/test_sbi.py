@@ -311,10 +311,10 @@ def test_training_a_wrapped_estimator_trains_it():
 
 
 def test_the_example_of_the_page_runs(capsys):
-    """As it stands there; the doctor says that nothing speaks against the flow."""
+    """As it stands there; the doctor finds no problem."""
     section = PAGE.read_text(encoding="utf-8").partition("## Density estimators of sbi")[2]
     (code,) = re.findall(r"```python\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exec(compile(code, str(PAGE), "exec"), {})
-    assert "Nothing found that speaks against this flow" in capsys.readouterr().out
+    assert "The doctor found no problem" in capsys.readouterr().out

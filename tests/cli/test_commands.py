@@ -149,11 +149,11 @@ def test_standard_input_and_output_work_as_a_dash(finished):
 def test_doctor_gives_a_verdict_and_names_the_points(run, table, finished):
     """Healthy: status 0, a sentence, and the figures; as JSON too."""
     healthy = run("doctor", finished)
-    assert healthy.status == 0 and "Believe this flow with care: " in healthy.out
+    assert healthy.status == 0 and "Use this flow with care: " in healthy.out
     assert "held-out rows of the run" in healthy.out
     on_table = run("doctor", finished, table)
     assert on_table.status == 0
-    assert "Nothing found that speaks against this flow, at 64 of 600 rows" in on_table.out
+    assert "The doctor found no problem at 64 of 600 rows" in on_table.out
     assert json.loads(run("doctor", finished, table, "--json").out)["ok"] is True
 
 

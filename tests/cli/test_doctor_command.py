@@ -93,8 +93,8 @@ def code(tmp_path):
 def test_a_flow_of_code_is_examined(run, code):
     """A function that returns flow and points, or flow, points and contexts."""
     done = run("doctor", f"{code}:healthy")
-    assert done.status == 0 and "Nothing found that speaks against this flow" in done.out
-    assert "points that the code gives" in done.out
+    assert done.status == 0 and "The doctor found no problem" in done.out
+    assert "points of the code" in done.out
     assert run("doctor", f"{code}:conditional").status == 0
 
 
@@ -146,13 +146,14 @@ def test_discrete_columns_are_named_as_in_the_table(run, code, tmp_path):
         ("broken", (), "raised ValueError in line 47: no such weights"),
         ("leaving", (), "raised SystemExit in line 43"),
         ("deeper", (), "raised TypeError in line 55: "),
-        ("sized", (), "should need no arguments, it asks for 'features': give them in a"),
-        ("unasked", (), "NotImplementedError: if it is not conditional, leave 'context'"),
+        ("sized", (), "should need no arguments, but it requires 'features': write a"),
+        ("unasked", (), "NotImplementedError. If it is not conditional, leave 'context'"),
         ("doubling", (), "'x' should be given, a few points"),
         ("nothing", (), "got a tuple of tuple, int"),
         ("math", (), "'flow' should be a Flow, a flow of zuko"),
-        ("healthy", ("--select", "KF9"), "'select' should name findings"),
-        ("healthy", ("--context", "c"), "'context' should be left out without data"),
+        ("healthy", ("--select", "KF9"), "'select' should be codes or prefixes"),
+        ("healthy", ("--context", "c"), "'context' names columns of DATA"),
+        ("healthy", ("--fix",), "'fix' changes runs only"),
     ],
 )
 def test_what_cannot_be_examined_is_one_sentence(run, code, name, words, why):
@@ -163,7 +164,7 @@ def test_what_cannot_be_examined_is_one_sentence(run, code, name, words, why):
 
 def test_code_that_is_not_there_is_one_sentence(run, tmp_path):
     """A file, or a module."""
-    assert "is not there" in run("doctor", f"{tmp_path}/none.py:flow").err
+    assert "does not exist" in run("doctor", f"{tmp_path}/none.py:flow").err
     assert "No module named" in run("doctor", "nowhere.at_all:flow").err
 
 
@@ -173,8 +174,8 @@ def test_data_of_another_width_is_one_sentence(run, code, tmp_path):
     path.write_text("a,b,kind\n1.5,2,x\n2.5,3,y\n")
     done = run("doctor", f"{code}:double", path)
     assert done.status == 2 and len(done.err.splitlines()) == 2  # one is what the code prints
-    assert "should have 3 columns of numbers for this flow beside those named with" in done.err
-    assert done.err.endswith("--context, it has 'a', 'b', and of no numbers 'kind'.\n")
+    assert "should have 3 columns of numbers for this flow, in addition to those of" in done.err
+    assert done.err.endswith("--context, and has 'a', 'b', and without numbers 'kind'.\n")
 
 
 def test_code_that_python_cannot_read_is_one_sentence(run, tmp_path):
@@ -188,7 +189,7 @@ def test_code_that_python_cannot_read_is_one_sentence(run, tmp_path):
 def test_a_file_without_a_name_is_one_sentence(run, code, end):
     """It is no run folder, and the sentence says how to name a flow in it."""
     done = run("doctor", f"{code}{end}")
-    assert done.status == 2 and f"such as {code}:make" in done.err
+    assert done.status == 2 and f"{code}:NAME" in done.err
 
 
 def test_a_page_is_written_beside_what_is_printed(run, code, tmp_path):
@@ -199,7 +200,7 @@ def test_a_page_is_written_beside_what_is_printed(run, code, tmp_path):
     text = page.read_text(encoding="utf-8")
     assert done.status == 1 and f"page                      {page}" in done.out
     assert "<h1>flows.py:faulty</h1>" in text and "KF203" in text
-    assert "points that the code gives" in text and done.err == ""
+    assert "points of the code" in text and done.err == ""
     left = run("doctor", f"{code}:faulty", "--ignore", "KF203", "--out", page, "--json")
     assert left.status == 0 and json.loads(left.out)["findings"] == [] and left.err == ""
     assert "<span>KF203</span>" not in page.read_text(encoding="utf-8")

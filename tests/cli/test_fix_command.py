@@ -61,12 +61,12 @@ def test_a_nearly_singular_layer_gets_a_bound_and_the_flow_is_trained_on(run, sq
     said = json.loads(found.out)
     assert "KF305" in [one["code"] for one in said["before"]["findings"]]
     assert "KF305" not in [one["code"] for one in said["after"]["findings"]]
-    assert [word.split(":")[0] for word in said["done"]] == ["bound", "trained on for 3 epochs"]
+    assert [word.split(":")[0] for word in said["done"]] == ["bound", "trained for 3 more epochs"]
     assert said["after"]["measured"]["condition_number_max"] < 1e4
     assert said["before"]["measured"]["condition_number_max"] > 1e4
     assert contents(squeezed) == before
     assert (new / "report.html").exists()
-    assert json.loads((new / "cures.json").read_text()) == said
+    assert json.loads((new / "fixes.json").read_text()) == said
     assert run("score", new, read_config(new / "config.json").run["source"]["data"]).status == 0
     assert run("report", new).status == 0
 
@@ -75,7 +75,7 @@ def test_float64_is_what_rounding_asks_for(run, squeezed, tmp_path):
     new = tmp_path / "new"
     found = run("doctor", squeezed, "--fix", "float64", "--into", new)
     assert found.status == 0, found.err
-    assert "float64: scored and sampled in float64, not in float32" in found.out
+    assert "float64: converted from float32 to float64" in found.out
     assert "condition number max" in found.out
     flow, old = kf.load(new), kf.load(squeezed)
     assert flow.dtype == torch.float64
@@ -89,7 +89,7 @@ def test_neighbouring_linear_layers_become_one_on_a_saved_model(run, tmp_path):
     layers = [there, kf.Linear.of(torch.linalg.inv(there.matrix().double()).float())]
     kf.save(kf.Flow(kf.StandardNormal(2), kf.Chain([kf.ActNorm(2), *layers])), tmp_path / "model")
     found = run("doctor", tmp_path / "model", "--fix", "fuse")
-    assert "neighbouring linear layers became one" in found.out
+    assert "merged neighboring linear layers" in found.out
     fused = kf.load(tmp_path / "model-fixed")
     assert len(fused.bijection) < 3
 
@@ -98,17 +98,17 @@ def test_a_column_that_nearly_follows_is_left_out_or_jittered(run, near, tmp_pat
     folder = tmp_path / "run"
     assert run("fit", near, "--depth", 2, "--out", folder, *SMALL).status == 0
     found = run("doctor", folder, "--fix")
-    assert "Nothing was done" in found.out
-    assert "On request, --fix drop: column 'd' nearly follows from others" in found.out
-    for cure in ("drop", "jitter"):
-        new = tmp_path / cure
-        found = run("doctor", folder, "--fix", cure, "--into", new)
+    assert "Nothing changed" in found.out
+    assert "Available on request, --fix drop: column 'd' nearly follows from others" in found.out
+    for fix in ("drop", "jitter"):
+        new = tmp_path / fix
+        found = run("doctor", folder, "--fix", fix, "--into", new)
         assert found.status == 0, found.err
-        assert "On request" not in found.out
+        assert "Available on request" not in found.out
         asked = read_config(new / "config.json").run
-        assert ("d" in asked["columns"]) == (cure == "jitter")
-        assert asked["source"]["jitter"] == (["d"] if cure == "jitter" else None)
-        assert ("NLL" in found.out) == (cure == "jitter")  # of other columns it compares with none
+        assert ("d" in asked["columns"]) == (fix == "jitter")
+        assert asked["source"]["jitter"] == (["d"] if fix == "jitter" else None)
+        assert ("NLL" in found.out) == (fix == "jitter")  # of other columns it compares with none
     jittered = run("doctor", tmp_path / "jitter", "--fix", "jitter")
     assert "no column of the run follows" in jittered.err
 
@@ -140,7 +140,7 @@ def test_padding_keeps_the_density_and_is_trained_on(run, finished, tmp_path):
         (("--fix", "--epochs", 0), "epochs"),
         (("--fix", "--select", "KF3"), "--into"),
         (("--fix", "--ignore", "KF3"), "--into"),
-        (("--fix", "--into", "."), "'into' should be a new folder, . is there already"),
+        (("--fix", "--into", "."), "'into' should be a new folder, . exists already"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(run, finished, words, said):
@@ -159,32 +159,32 @@ def test_a_run_has_no_new_run_in_it(run, finished):
     assert contents(finished) == before
 
 
-def test_a_cure_without_training_leaves_a_training_that_goes_on(run, finished, tmp_path):
-    """What was begun by another cure is not written over, and the sentence says why."""
+def test_a_fix_without_training_keeps_an_unfinished_training(run, finished, tmp_path):
+    """It does not overwrite the training of another fix, and says why."""
     new = tmp_path / "padded"
     assert run("doctor", finished, "--fix", "pad", "--into", new, "--epochs", 1).status == 0
     (new / "result.json").unlink()
     before = contents(new)
     found = run("doctor", finished, "--fix", "float64", "--into", new)
-    assert found.status == 2 and "holds a training that goes on" in found.err
+    assert found.status == 2 and "holds an unfinished training" in found.err
     assert contents(new) == before
 
 
-def test_a_cure_that_finds_nothing_says_so(run, finished, tmp_path):
-    """That none is called for is said of none that was named, nor of a flow with an error."""
-    for cures, why in ((["bound"], "bound finds"), (["fuse", "bound"], "fuse and bound find")):
-        found = run("doctor", finished, "--fix", *cures)
-        assert f"Nothing was done: {why} nothing to change." in found.out
+def test_a_fix_without_effect_says_so(run, finished, tmp_path):
+    """The reason differs for named fixes and for findings without an automatic fix."""
+    for fixes, why in ((["bound"], "bound finds"), (["fuse", "bound"], "fuse and bound find")):
+        found = run("doctor", finished, "--fix", *fixes)
+        assert f"Nothing changed: {why} nothing to change." in found.out
     layer = kf.ElementwiseAffine(2, log_scale=[800.0, 0.0])
     kf.save(kf.Flow(kf.StandardNormal(2), layer).double(), tmp_path / "model")
     found = run("doctor", tmp_path / "model", "--fix")
-    assert "Nothing was done: no cure applies to what was found." in found.out
+    assert "Nothing changed: no automatic fix applies to these findings." in found.out
     assert found.status == 1
 
 
-def test_cures_that_train_need_the_data(run, tmp_path):
+def test_fixes_that_train_need_the_data(run, tmp_path):
     kf.save(kf.real_nvp(3, depth=2, hidden=(8,)), tmp_path / "model")
-    for cure in ("pad", "drop"):
-        found = run("doctor", tmp_path / "model", "--fix", cure)
-        assert "whose data is found as it was" in found.err
+    for fix in ("pad", "drop"):
+        found = run("doctor", tmp_path / "model", "--fix", fix)
+        assert "whose original data still exists" in found.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]

@@ -62,7 +62,7 @@ def test_a_few_rows_make_a_run_that_every_command_can_read(name, tmp_path, run):
     fitted = run("fit", table, "--out", folder, *SMALL, *options)
     checked(fitted)
     assert fitted.status == 0
-    assert "Believe this flow with care" in fitted.out or "Do not" in fitted.out
+    assert "Use this flow with care" in fitted.out or "Do not" in fitted.out
     for words in (
         ("doctor", folder),
         ("report", folder),

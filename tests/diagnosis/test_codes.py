@@ -1,6 +1,7 @@
-"""The codes: each that a rule yields is listed, and the documentation has all."""
+"""The codes of the checks, the page that documents them, and the options that select them."""
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -8,26 +9,44 @@ import torch
 
 import kappaflow as kf
 from kappaflow.diagnosis import CODES
-from kappaflow.diagnosis.codes import is_chosen
+from kappaflow.diagnosis.check import CHECKS
+from kappaflow.diagnosis.checks import checks_of_flows, is_selected
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_each_code_of_a_rule_is_listed_and_each_listed_one_is_a_rules():
-    """In the order of their numbers."""
+def test_every_code_in_the_source_is_the_code_of_a_check():
+    """And the codes are listed in the order of their numbers."""
     source = "".join(
-        path.read_text("utf-8")
-        for path in (ROOT / "src/kappaflow/diagnosis").rglob("*.py")
-        if path.name != "codes.py"
+        path.read_text("utf-8") for path in (ROOT / "src/kappaflow/diagnosis").rglob("*.py")
     )
     assert set(re.findall(r'"(KF\d{3})"', source)) == set(CODES)
     assert list(CODES) == sorted(CODES)
+    assert set(CODES.values()) == {one.title for one in CHECKS.values()}
 
 
-def test_the_page_of_rules_has_each_code_once_as_a_heading():
-    """With what the list says of it."""
+def test_no_two_functions_check_the_same_code():
+    """A second function would replace the first silently."""
+    source = "".join(
+        path.read_text("utf-8") for path in (ROOT / "src/kappaflow/diagnosis/checks").glob("*.py")
+    )
+    decorators = re.findall(r'^@check\(\n    "(KF\d{3})"', source, re.MULTILINE)
+    assert sorted(decorators) == list(CODES)
+
+
+def test_the_page_of_rules_is_generated_from_the_checks():
+    """Run `python docs/rules_page.py` after a change of a check."""
     page = (ROOT / "docs/rules.md").read_text("utf-8")
+    assert runpy.run_path(str(ROOT / "docs/rules_page.py"))["render"](page) == page
     assert re.findall(r"^## (KF\d+): (.*)$", page, re.MULTILINE) == list(CODES.items())
+
+
+def test_a_check_that_explains_others_comes_before_them():
+    """KF403 (wrong scale) before the reconstruction errors that it causes; the rest by code."""
+    codes = [one.code for one in checks_of_flows()]
+    assert codes[codes.index("KF403") + 1] == "KF201"
+    codes.remove("KF403")
+    assert codes == sorted(codes)
 
 
 def examples():
@@ -59,7 +78,7 @@ def test_each_rule_of_the_doctor_has_an_example():
 
 
 @pytest.mark.parametrize(
-    ("select", "ignore", "chosen"),
+    ("select", "ignore", "selected"),
     [
         ((), (), True),
         ((), ("KF2",), False),
@@ -69,6 +88,6 @@ def test_each_rule_of_the_doctor_has_an_example():
         (("KF2",), ("KF2",), False),
     ],
 )
-def test_the_longer_beginning_decides(select, ignore, chosen):
+def test_the_longer_beginning_decides(select, ignore, selected):
     """As linters do it."""
-    assert is_chosen("KF203", select, ignore) is chosen
+    assert is_selected("KF203", select, ignore) is selected

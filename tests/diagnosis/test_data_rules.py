@@ -91,7 +91,7 @@ def test_columns_of_which_the_same_can_be_said_are_one_finding():
     x = points(0)
     x[:, 0], x[:, 3] = x[:, 0].round(), x[:, 3].round()
     finding = found(x)["KF603"]
-    assert "so it is with 'x3'" in finding.message and finding.evidence["columns"] == "x0, x3"
+    assert "the same holds for 'x3'" in finding.message and finding.evidence["columns"] == "x0, x3"
     frame = pl.DataFrame(x.numpy(), schema=["a", "b", "c", "d", "e"])
     (named,) = data_findings(load_table(frame))
     assert named.evidence["columns"] == "a, d"

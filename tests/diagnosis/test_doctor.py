@@ -123,7 +123,7 @@ def test_where_rounding_leaves_no_digit_no_layer_is_said_to_be_no_inverse(std, s
     findings = found(flow, points(seed))
     assert findings["KF202"].evidence["worst"] > 2 * findings["KF202"].evidence["predicted"]
     for code in ("KF201", "KF202"):
-        assert findings[code].cause.startswith("Rounding, amplified")
+        assert findings[code].cause.endswith("amplifies rounding.")
 
 
 @pytest.mark.parametrize(("stretch", "severity"), [(30.0, None), (3e3, "warning"), (1e6, "error")])
@@ -202,12 +202,12 @@ def test_a_diagnosis_is_valid_json_even_where_nothing_is_finite():
 
 
 def test_the_most_severe_finding_comes_first_and_leads_the_verdict():
-    """Errors before warnings before notes; the verdict says not to believe."""
+    """Errors before warnings before notes; the verdict says not to trust it."""
     layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(1e7), 0.0, 0.0, 0.0])
     diagnosis = kf.doctor(with_layer(layer), points())
     order = [("error", "warning", "note").index(f.severity) for f in diagnosis.findings]
     assert order == sorted(order) and not diagnosis.ok
-    assert diagnosis.verdict.startswith("Do not believe this flow yet")
+    assert diagnosis.verdict.startswith("Do not trust this flow yet")
 
 
 def test_without_points_a_flow_is_examined_at_its_own_samples():
@@ -289,10 +289,10 @@ def test_one_value_that_is_not_finite_hides_no_other_fault():
 @pytest.mark.parametrize(
     ("wrong", "blamed"),
     [
-        ({"inverse_off": 0.5}, "of the inverse is"),
-        ({"forward_off": 0.5}, "of the forward direction is"),
-        ({"inverse_off": 0.5, "forward_off": 0.25}, "of both directions is"),
-        ({"inverse_off": -0.5, "forward_off": 0.5}, "of both directions is"),
+        ({"inverse_off": 0.5}, "of the inverse differs"),
+        ({"forward_off": 0.5}, "of the forward direction differs"),
+        ({"inverse_off": 0.5, "forward_off": 0.25}, "of both directions differs"),
+        ({"inverse_off": -0.5, "forward_off": 0.5}, "of both directions differs"),
     ],
 )
 def test_a_wrong_log_det_is_found_in_either_direction(wrong, blamed):
@@ -445,18 +445,18 @@ def verdict(flow, x=None):
 
 
 FIGURES = (
-    " Its condition number is # in the median and # at worst; round trips miss by at most # on "
-    "the data and # on draws of the base, in standardised units."
+    " Its condition number has a median of # and reaches #. The reconstruction error is at most # "
+    "from data and # from latents, in standardized units."
 )
 
 
 def test_verdicts_read_as_sentences():
     """Healthy, with care, not to be believed, and not finite."""
     assert verdict(healthy()) == (
-        "Nothing found that speaks against this flow, at # rows in float#. Checked: finite "
-        "values, round trips, log_dets, log_prob by other ways, samples against the density, "
-        "gradients, parameters and state, conditioning, latents far out, float types, units of "
-        "the data." + FIGURES
+        "The doctor found no problem at # rows in float#. It checked: finite values, "
+        "reconstruction, conditioning, parameters and state, log_prob in several ways, scale of "
+        "the data, log_dets, samples against the density, gradients, dtypes, latents far out."
+        + FIGURES
     )
     stretched = [
         kf.ElementwiseAffine(FEATURES, log_scale=[math.log(size), 0.0, 0.0, 0.0])
@@ -465,23 +465,23 @@ def test_verdicts_read_as_sentences():
     narrow = with_layer(stretched[0])
     own = narrow.sample(64, generator=torch.Generator().manual_seed(0))
     assert verdict(narrow, own) == (
-        "Believe this flow with care: the condition number reaches #, which leaves about # "
+        "Use this flow with care: the condition number reaches #, which leaves about # "
         "digits of a result at the worst point." + FIGURES
     )
     assert verdict(with_layer(Scaled(log_det_sign=-1.0))) == (
-        "Do not believe this flow yet: the log_det of both directions is off log|det| of the "
+        "Do not trust this flow yet: the log_det of both directions differs from log|det| of the "
         "Jacobian by up to # nats." + FIGURES
     )
     assert verdict(alone(Broken("inverse")), with_one_point_at_6()) == (
-        "Do not believe this flow yet: the round trip data -> latent -> data is not finite at # "
-        "of the # points."
+        "Do not trust this flow yet: the reconstruction (data to latent to data) is not finite at "
+        "# of the # points."
     )
     sick = healthy()
     sick.bijection.bijections[1].plain().bijections[3].conditioner.layers[-1].bias.data[0] = (
         math.nan
     )
     assert verdict(sick) == (
-        "Do not believe this flow yet: log_prob is not finite at # of the # points."
+        "Do not trust this flow yet: log_prob is not finite at # of the # points."
     )
 
 
@@ -528,7 +528,9 @@ def test_a_flow_better_than_a_gaussian_and_worse_than_a_mixture_is_found():
     gaussian = compared(-1.0, 0.1)
     (finding,) = comparison_findings([gaussian, compared(0.5, 0.1, components=4)])
     assert finding.code == "KF504" and "a Gaussian mixture (4 components)" in finding.message
-    assert "0.50 ± 0.10 nats a row worse" in finding.message and "500 held-out" in finding.message
+    assert (
+        "0.50 ± 0.10 nats per row worse" in finding.message and "500 held-out" in finding.message
+    )
     same = Comparison("Gaussian mixture", 1, False, 500, 4.0, 1.0, 0.1)
     assert [one.code for one in comparison_findings([compared(1.0, 0.1), same])] == ["KF501"]
 
@@ -545,9 +547,9 @@ def test_few_rows_leave_the_likelihood_uncertain():
 def test_a_finding_from_elsewhere_changes_the_verdict():
     """The verdict follows from all findings, and the worst comes first."""
     diagnosis = kf.doctor(healthy(), points())
-    assert diagnosis.verdict.startswith("Nothing found")
+    assert diagnosis.verdict.startswith("The doctor found no problem")
     more = with_findings(diagnosis, comparison_findings([compared(1.0, 0.1)]), ["a Gaussian"])
-    assert more.verdict.startswith("Believe this flow with care: on 500 held-out rows")
+    assert more.verdict.startswith("Use this flow with care: on 500 held-out rows")
     assert more.measured["checked"].endswith(", a Gaussian")
     assert more.ok
     assert more.profile is diagnosis.profile

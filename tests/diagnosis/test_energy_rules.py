@@ -2,14 +2,13 @@
 
 import json
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.diagnosis.measures.energies import energy_of
-from kappaflow.diagnosis.rules.energies import modes_missed, weights_heavy
+from kappaflow.diagnosis.check import Measurements
+from kappaflow.diagnosis.checks.energies import energy, modes_missed, weights_heavy
 from kappaflow.errors import ArgumentError
 
 FEATURES = 4
@@ -54,8 +53,8 @@ def two_of(flow, share):
 @torch.no_grad()
 def found(flow, log_density, x=None):
     """The findings on the energy by code, without those on the flow itself."""
-    measured = SimpleNamespace(energy=energy_of(flow, log_density, x))
-    return {one.code: one for rule in (modes_missed, weights_heavy) for one in rule(measured)}
+    m = Measurements(flow, x, log_density=log_density)
+    return {one.code: one for check in (modes_missed, weights_heavy) for one in check(m)}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -69,7 +68,7 @@ def test_a_dropped_mode_is_found_and_a_good_fit_is_not_blamed(seed):
     evidence = dropped["KF801"].evidence
     assert evidence["missed_mass"] == pytest.approx(0.5, abs=0.15)
     assert evidence["effective_sample_size"] > 0.7
-    assert dropped["KF801"].severity == "warning" and "no draws" in dropped["KF801"].message
+    assert dropped["KF801"].severity == "warning" and "no samples" in dropped["KF801"].message
 
 
 def test_samples_of_the_target_are_no_ground_for_blame_either():
@@ -95,9 +94,9 @@ def test_a_spike_on_mass_that_is_covered_counts_for_its_own_mass():
         narrow = 8 - (x - spike).square().sum(1) / (2 * 1e-3**2)  # e^8 1e-6 of the other mass
         return torch.logaddexp(-0.5 * x.square().sum(1), narrow)
 
-    measured = energy_of(flow, log_density, torch.cat((flow.sample(200), spike)))
-    assert measured.missed_by > 5 and measured.missed_mass < 0.01
-    assert not list(modes_missed(SimpleNamespace(energy=measured)))
+    m = Measurements(flow, torch.cat((flow.sample(200), spike)), log_density=log_density)
+    assert energy(m).missed_by > 5 and energy(m).missed_mass < 0.01
+    assert not modes_missed(m)
 
 
 def test_given_points_are_climbed_from_and_counted():
@@ -124,7 +123,7 @@ def test_points_alone_make_it_fire_where_little_mass_is_found():
 
     points = torch.cat((flow.sample(95), torch.full((5, 2), 9.0)))
     finding = found(flow, log_density, points)["KF801"]
-    assert finding.message.startswith("5 of 100 points") and "row 9" in finding.message
+    assert finding.message.startswith("5 of 100 rows") and "row 9" in finding.message
     assert "KF801" not in found(flow, log_density, points[:95])
 
 
@@ -155,7 +154,7 @@ def test_heavy_weights_and_few_effective_draws_are_said():
 def test_an_energy_without_a_number_at_draws_is_said():
     flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
     finding = found(flow, lambda x: (x[:, 0] + 1).log() - x.square().sum(1))["KF802"]
-    assert finding.evidence["not_a_number"] > 100 and "no number" in finding.message
+    assert finding.evidence["not_a_number"] > 100 and "not a number" in finding.message
 
 
 def test_a_domain_with_an_end_is_no_fault():
@@ -190,6 +189,6 @@ def test_the_doctor_asks_the_energy_and_leaves_the_flow_as_it_is():
     torch.manual_seed(1)
     diagnosis = kf.doctor(flow, log_density=log_density)
     assert "KF801" in {one.code for one in diagnosis.findings}
-    assert json.loads(diagnosis.to_json())["verdict"].startswith("Believe this flow with care")
+    assert json.loads(diagnosis.to_json())["verdict"].startswith("Use this flow with care")
     assert torch.equal(torch.rand(3), drawn) and flow.training
     assert all(torch.equal(value, before[name]) for name, value in flow.state_dict().items())

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.diagnosis.rules.growth import growth_of
+from kappaflow.diagnosis.checks.conditioning import growth_of
 
 
 def stretched(*factors, features=2):
@@ -40,10 +40,8 @@ def finding(flow, x=None):
 def test_growth_that_is_spread_out_is_a_factor_a_layer():
     """Eight layers of 5 each: their geometric mean, and all of them grow."""
     found = finding(stretched(*[5.0] * 8))
-    assert "at row " in found.cause
-    assert found.cause.endswith(
-        ", the worst, by 5 a layer over 8 layers, in 8 of which the condition number grows."
-    )
+    assert "At row " in found.cause
+    assert found.cause.endswith("the condition number grows by 5 per layer: in 8 of 8 layers.")
     assert found.evidence["factor_a_layer"] == pytest.approx(5, rel=1e-5)
     assert found.evidence["layers_growing"] == 8
 
@@ -52,7 +50,7 @@ def test_growth_in_one_layer_names_it():
     """The third of five has most of it."""
     found = finding(stretched(2.0, 2.0, 3e5, 2.0, 2.0))
     assert found.cause.endswith(
-        "the worst, most of it in layer 3 ElementwiseAffine, by a factor of 3e+05."
+        "the worst, most of the growth is in layer 3 ElementwiseAffine: a factor of 3e+05."
     )
     assert found.evidence["largest_factor_layer"] == "3 ElementwiseAffine"
     assert found.evidence["largest_factor"] == pytest.approx(3e5, rel=1e-5)
@@ -62,7 +60,7 @@ def test_the_worst_point_is_that_of_the_whole_flow():
     """Not the one that is worst in between; and its own growth counts, not another's."""
     found = growth_of(with_condition_numbers([1e9, 2.0, 3.0], [10.0, 30.0, 5.0]))
     assert (found.point, found.layers, found.growing) == (1, 2, 2)
-    assert found.a_layer == pytest.approx(30**0.5)
+    assert found.per_layer == pytest.approx(30**0.5)
     assert (found.largest, found.layer) == (pytest.approx(15), "2 ElementwiseAffine")
 
 
@@ -76,15 +74,15 @@ def test_layers_that_take_some_back_count_as_not_growing():
     """What goes up and comes down again is no growth over all, nor most of it in one layer."""
     found = growth_of(with_condition_numbers([10.0], [1e3], [10.0], [1e3], [100.0]))
     assert (found.growing, found.in_one) == (3, False)
-    assert found.a_layer == pytest.approx(100**0.2)
-    assert "by 2.5 a layer over 5 layers, in 3 of which" in found.in_words("row 0")
+    assert found.per_layer == pytest.approx(100**0.2)
+    assert "grows by 2.5 per layer: in 3 of 5 layers" in found.sentence("row 0")
 
 
 def test_draws_are_no_rows():
     """Without points the doctor looks at draws of its own."""
     flow = stretched(1e-3, 1e-3, 1e-3)
     causes = [one.cause for one in kf.doctor(flow).findings if one.code == "KF301"]
-    assert len(causes) == 1 and ": at draw " in causes[0]
+    assert len(causes) == 1 and " At sample " in causes[0]
 
 
 def test_the_worst_row_is_found_where_it_was_put():
@@ -96,4 +94,4 @@ def test_the_worst_row_is_found_where_it_was_put():
     x[13, 0] = 20.0
     found = finding(kf.Flow(kf.StandardNormal(2), kf.Chain([coupling])), x)
     assert found.evidence["worst_point"] == 13
-    assert "at row 13, the worst" in found.cause
+    assert "At row 13, the worst" in found.cause

@@ -36,7 +36,7 @@ def test_values_of_another_type_are_found(seed):
     assert found.severity == "warning" and found.evidence["got"] == "float64"
     found = findings(Typed(seed, value=torch.float32), points(seed))
     assert set(found) == {"KF702"} and found["KF702"].severity == "note"
-    assert found["KF702"].message.startswith("In a copy in float64, its forward direction")
+    assert found["KF702"].message.startswith("In a float64 copy, the forward direction")
 
 
 class Multiplied(Right):

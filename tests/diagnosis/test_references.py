@@ -134,5 +134,5 @@ def test_training_rows_that_do_not_fit_are_refused(train, words):
 
 def test_training_rows_need_rows_to_compare_on():
     """Samples of the flow say nothing of its likelihood."""
-    with pytest.raises(ArgumentError, match="'train' should come with 'x'"):
+    with pytest.raises(ArgumentError, match="'train' needs 'x'"):
         kf.doctor(plain_flow(), train=torch.randn(64, 2))

@@ -6,8 +6,9 @@ import torch
 
 import kappaflow as kf
 from diagnosis.faulty import FEATURES, SEEDS, Right, findings, moved, points
-from kappaflow.diagnosis.measures import draws
-from kappaflow.diagnosis.measures.draws import draws_of
+from kappaflow.diagnosis.check import Measurements
+from kappaflow.diagnosis.checks import samples
+from kappaflow.diagnosis.checks.samples import sample_distribution
 
 
 class Sampling(Right):
@@ -94,7 +95,7 @@ def test_samples_under_the_context_of_another_row_are_found(seed):
 def test_the_significance_is_that_of_equal_laws(seed):
     """Right draws are as unlikely as chance has it: far above what makes a finding."""
     with torch.no_grad():
-        found = draws_of(moved(seed).eval(), None)
+        found = sample_distribution(Measurements(moved(seed).eval()))
     assert found.significance > 1e-4 and found.repeated == 0 and found.number == 512
 
 
@@ -103,12 +104,12 @@ def test_right_draws_are_no_finding_in_any_dimension(features):
     """The same seeds make other draws in each: none of them is called wrong."""
     flow = kf.Flow(kf.StandardNormal(features), kf.ElementwiseAffine(features))
     with torch.no_grad():
-        assert draws_of(flow, None).significance > 1e-3
+        assert sample_distribution(Measurements(flow)).significance > 1e-3
 
 
 def test_what_is_rare_is_looked_at_twice(monkeypatch):
     """Chance does not come again: of two significances the larger one counts."""
     found = iter([(0.3, 1e-9), (0.1, 0.5)])
-    monkeypatch.setattr(draws, "_law", lambda *_: next(found))
+    monkeypatch.setattr(samples, "_distance_to_base", lambda *_: next(found))
     with torch.no_grad():
-        assert draws_of(moved(0).eval(), None).significance == 0.5
+        assert sample_distribution(Measurements(moved(0).eval())).significance == 0.5

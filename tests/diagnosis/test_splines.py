@@ -7,8 +7,8 @@ import kappaflow as kf
 from cases import splines
 from kappaflow.bijections.spline import spline_knots
 from kappaflow.bijections.spline_node import numbers
-from kappaflow.diagnosis.measures.gradient import gradient_of
-from kappaflow.diagnosis.unchanged import another
+from kappaflow.diagnosis.check import Measurements
+from kappaflow.diagnosis.checks.gradient import gradient
 from kappaflow.testing import assert_healthy
 
 KINDS = {
@@ -18,7 +18,7 @@ KINDS = {
 }
 
 
-def examined(kind, seed):
+def train_and_diagnose(kind, seed):
     """Trains a flow on a ring with a long side and asks the doctor."""
     generator = torch.Generator().manual_seed(seed)
     angle = 6.283 * torch.rand(1200, generator=generator)
@@ -34,7 +34,7 @@ def examined(kind, seed):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_healthy_spline_flow_is_left_alone(kind):
     """A seed for each kind."""
-    examined(kind, list(KINDS).index(kind))
+    train_and_diagnose(kind, list(KINDS).index(kind))
 
 
 @pytest.mark.slow
@@ -42,12 +42,12 @@ def test_a_healthy_spline_flow_is_left_alone(kind):
 def test_healthy_spline_flows_are_left_alone_at_more_seeds(seed):
     """Of all kinds."""
     for kind in KINDS:
-        examined(kind, seed)
+        train_and_diagnose(kind, seed)
 
 
 @torch.no_grad()
 def test_a_gradient_beside_a_knot_is_not_called_wrong():
-    """There log_prob has another derivative on the other side, and differences have the mean."""
+    """At a knot the two sides have different derivatives; central differences average them."""
     torch.manual_seed(3)
     coupling = splines(kf.Partition.half(1), context=1)
     torch.nn.init.normal_(coupling.conditioner.layers[-1].bias)
@@ -55,7 +55,5 @@ def test_a_gradient_beside_a_knot_is_not_called_wrong():
     answer = coupling.conditioner(torch.empty(16, 0).double(), context.double())
     raw = numbers(answer, torch.empty(16, 1), coupling.shape)
     x = spline_knots(raw, coupling.shape)[2][:, 0, 4] + 1e-10
-    found = gradient_of(
-        flow, x, context.double(), another(flow, x, context.double(), torch.float64)
-    )
+    found = gradient(Measurements(flow, x, context.double()))
     assert found is not None and not found.is_wrong

@@ -6,8 +6,8 @@ import torch
 import kappaflow as kf
 from diagnosis.faulty import FEATURES, SEEDS, Right, findings, moved, points
 from kappaflow.diagnosis import training_findings, warning_findings
-from kappaflow.diagnosis.measures.gradient import DIRECTIONS, _direction, gradient_of
-from kappaflow.diagnosis.unchanged import another
+from kappaflow.diagnosis.check import Measurements
+from kappaflow.diagnosis.checks.gradient import DIRECTIONS, _direction, gradient
 
 
 class Detached(Right):
@@ -30,7 +30,7 @@ def test_the_derivatives_are_those_of_log_prob():
     """Against autograd on the flow, along the same direction."""
     flow = moved(3)
     with torch.no_grad():
-        found = gradient_of(flow, points(3), None, another(flow, points(3), None, torch.float64))
+        found = gradient(Measurements(flow, points(3)))
     flow.double()
     value = flow.log_prob(points(3)[:16].double()).mean()
     gradients = torch.autograd.grad(value, list(flow.parameters()), allow_unused=True)
@@ -42,10 +42,10 @@ def test_the_derivatives_are_those_of_log_prob():
         )
         for seed in range(DIRECTIONS)
     ]
-    wanted = min(along, key=lambda one: abs(one - found.wide))
-    assert found.wide == pytest.approx(wanted, rel=1e-9)
+    wanted = min(along, key=lambda one: abs(one - found.autograd64))
+    assert found.autograd64 == pytest.approx(wanted, rel=1e-9)
     assert found.difference == pytest.approx(wanted, rel=1e-5)
-    assert found.own == pytest.approx(wanted, rel=1e-3) and found.layer is None
+    assert found.autograd == pytest.approx(wanted, rel=1e-3) and found.layer is None
 
 
 def test_the_layer_without_gradient_is_named():
@@ -96,10 +96,8 @@ def test_the_gradients_of_each_memory_mode_are_right(memory):
     flow = moved(1, memory=memory)
     assert findings(flow, points(1)) == {}
     with torch.no_grad():
-        found = gradient_of(
-            flow.eval(), points(1), None, another(flow, points(1), None, torch.float64)
-        )
-    assert found.own == pytest.approx(found.difference, rel=1e-3)
+        found = gradient(Measurements(flow.eval(), points(1)))
+    assert found.autograd == pytest.approx(found.difference, rel=1e-3)
 
 
 @SEEDS
@@ -152,11 +150,9 @@ def test_a_training_cut_short_by_a_limit_is_a_warning(stopped):
     """KF506: its last tenth still gained; the setting to raise is named."""
     (finding,) = training_findings(epochs([3.0, 2.5, 2.2]), stopped)
     assert finding.code == "KF506" and finding.severity == "warning"
-    assert stopped in finding.cure and "the last one of which still gained 0.3 nats" in (
-        finding.message
-    )
+    assert stopped in finding.cure and "the last 1 still gained 0.3 nats" in (finding.message)
     (one,) = training_findings(epochs([3.0]), stopped)
-    assert one.message == f"Training was cut short by {stopped} after 1 epoch."
+    assert one.message == f"Training stopped at {stopped} after 1 epoch."
 
 
 def test_a_training_that_had_settled_is_not_cut_short():

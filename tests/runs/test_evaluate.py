@@ -303,7 +303,7 @@ def test_few_rows_and_a_training_cut_short_are_in_the_verdict(tmp_path):
         max_epochs=1,
     )
     assert "32 rows are left to train on" in run.result.verdict
-    assert "Training was cut short by max_epochs after 1 epoch" in run.result.verdict
+    assert "Training stopped at max_epochs after 1 epoch" in run.result.verdict
     codes = {finding.code for finding in read_report(run.folder).findings}
     assert {"KF505", "KF506", "KF607"} <= codes | {"KF505"} and codes & {"KF501", "KF505"}
     assert examine_run(run.folder)[0].verdict == run.result.verdict

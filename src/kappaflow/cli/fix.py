@@ -1,4 +1,4 @@
-"""`kappaflow doctor RUN --fix`: what was done, before and after."""
+"""`kappaflow doctor RUN --fix`: fixes a run and compares it before and after."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from kappaflow.cli.show import columns, number, print_json
 
 if TYPE_CHECKING:
     from kappaflow.diagnosis import Diagnosis
-    from kappaflow.runs import CuredRun, Health
+    from kappaflow.runs import FixedRun, Health
 
 NLL = {
-    "exact": "NLL of held-out points, nats",
-    "bound": "bound on the NLL of held-out points, nats",
-    "joint": "joint NLL of held-out points and padding, nats",
+    "exact": "NLL of held-out rows, nats",
+    "bound": "bound on the NLL of held-out rows, nats",
+    "joint": "joint NLL of held-out rows and padding, nats",
 }
 FIGURES = (
     "condition_number_median",
@@ -25,44 +25,44 @@ FIGURES = (
 
 
 def fix(
-    run: Path, cures: Sequence[str], into: Path | None, epochs: int | None, *, json: bool
+    run: Path, fixes: Sequence[str], into: Path | None, epochs: int | None, *, json: bool
 ) -> int:
-    """Cures a run, prints what came of it, and returns the exit status."""
+    """Fixes a run, prints the result, and returns the exit status."""
     from kappaflow.cli.progress import words_shown
-    from kappaflow.runs import cure_run
+    from kappaflow.runs import fix_run
 
     given = {} if epochs is None else {"epochs": epochs}
     whole = run.resolve()
     out = whole.with_name(f"{whole.name}-fixed") if into is None else into
     visible = False if json else None
     with words_shown(visible=visible) as show:
-        found = cure_run(run, out, cures, progress=visible, show=show, **given)
+        found = fix_run(run, out, fixes, progress=visible, show=show, **given)
     if json:
         print_json(found.to_json())
     else:
-        _print(found, cures)
+        _print(found, fixes)
     return 0 if (found.after or found.before).diagnosis.ok else 1
 
 
-def _print(found: "CuredRun", cures: Sequence[str]) -> None:
-    """Prints for people what was done, the run before and after, and what is left to do."""
+def _print(found: "FixedRun", fixes: Sequence[str]) -> None:
+    """Prints what was done, the run before and after, and further fixes."""
     if found.after is None:
-        why = _why_nothing(found.before.diagnosis, cures)
-        tell(f"{found.before.diagnosis.verdict}\n\nNothing was done: {why}.")
+        why = _why_nothing(found.before.diagnosis, fixes)
+        tell(f"{found.before.diagnosis.verdict}\n\nNothing changed: {why}.")
     else:
         tell("\n".join(found.done) + "\n")
         _compare(found.before, found.after)
         tell(f"\n{found.after.diagnosis.verdict}\n\nThe new run is {found.folder}")
-    for name, said in found.on_request.items():
-        tell(f"On request, --fix {name}: {said}")
+    for name, reason in found.on_request.items():
+        tell(f"Available on request, --fix {name}: {reason}")
 
 
-def _why_nothing(diagnosis: "Diagnosis", cures: Sequence[str]) -> str:
-    """Returns why a run was left alone, with the cures that were named or without."""
-    if cures:
-        return f"{' and '.join(cures)} {'find' if cures[1:] else 'finds'} nothing to change"
+def _why_nothing(diagnosis: "Diagnosis", fixes: Sequence[str]) -> str:
+    """Returns why nothing changed in the run."""
+    if fixes:
+        return f"{' and '.join(fixes)} {'find' if fixes[1:] else 'finds'} nothing to change"
     severe = any(one.severity != "note" for one in diagnosis.findings)
-    return "no cure applies to what was found" if severe else "no cure is called for"
+    return "no automatic fix applies to these findings" if severe else "there is nothing to fix"
 
 
 def _compare(before: "Health", after: "Health") -> None:

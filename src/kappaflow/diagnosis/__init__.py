@@ -1,30 +1,31 @@
-"""The doctor: measurements of a flow become findings with a code, a layer, a cause and a cure."""
+"""The doctor: checks of a flow, whose findings name a layer, a cause and a fix."""
 
-from kappaflow.diagnosis.codes import CODES, check_codes
-from kappaflow.diagnosis.examination import chosen, doctor, examined, with_findings
-from kappaflow.diagnosis.finding import Diagnosis, Finding
-from kappaflow.diagnosis.measures.references import Comparison, compare, references
-from kappaflow.diagnosis.rules.data import data_findings
-from kappaflow.diagnosis.rules.likelihood import (
-    comparison_findings,
-    image_likelihood_findings,
-    training_findings,
-    warning_findings,
-)
+from kappaflow.diagnosis.check import Progress, quietly
+from kappaflow.diagnosis.checks import CODES, check_codes
+from kappaflow.diagnosis.checks.data import data_findings, warning_findings
+from kappaflow.diagnosis.checks.likelihood import comparison_findings, image_likelihood_findings
+from kappaflow.diagnosis.checks.training import training_findings
+from kappaflow.diagnosis.doctor import diagnose_flow, doctor, filter_findings, with_findings
+from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Finding
+from kappaflow.diagnosis.references import Comparison, compare, comparisons_of, references
 
 __all__ = [
     "CODES",
+    "SEVERITIES",
     "Comparison",
     "Diagnosis",
     "Finding",
+    "Progress",
     "check_codes",
-    "chosen",
     "compare",
     "comparison_findings",
+    "comparisons_of",
     "data_findings",
+    "diagnose_flow",
     "doctor",
-    "examined",
+    "filter_findings",
     "image_likelihood_findings",
+    "quietly",
     "references",
     "training_findings",
     "warning_findings",

@@ -1,4 +1,4 @@
-"""What an examination yields: findings, and the diagnosis that they make together."""
+"""What the doctor returns: findings, and the diagnosis that they form together."""
 
 import dataclasses
 import json
@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from kappaflow.conditioning import Profile
 
+Evidence = dict[str, float | int | str | None]
 Table = dict[str, list[float | int | str | None]]
 Tables = dict[str, Table]
 Severity = Literal["error", "warning", "note"]
@@ -15,15 +16,15 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a flow, or worth knowing.
+    """One problem of a flow, or one fact worth knowing.
 
     Attributes:
-        code: The rule that found it, such as "KF201"; stable across versions.
-        severity: "error" (a returned number is wrong or not finite on the points examined),
-            "warning" (it will be, elsewhere or in the next float type), "note" (worth knowing).
-        layer: Name of the layer to blame, or None where no single one is.
-        message: What is the matter, in one sentence with its numbers.
-        cause: Why it is likely so.
+        code: The check that found it, such as "KF201"; stable across versions.
+        severity: "error" (a returned number is wrong or not finite at the examined points),
+            "warning" (it will be elsewhere, or in a narrower dtype), "note" (worth knowing).
+        layer: Name of the layer to blame, or None where it is no single one.
+        message: What is wrong, in one sentence with its numbers.
+        cause: Why it probably happens.
         cure: What to do about it.
         evidence: The numbers behind it, by name.
     """
@@ -34,7 +35,7 @@ class Finding:
     message: str
     cause: str
     cure: str
-    evidence: dict[str, float | int | str | None] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,23 @@ class Diagnosis:
     """All findings on one flow, the most severe first.
 
     Attributes:
-        findings: In the order of severity.
-        verdict: The whole in a sentence or two.
-        measured: What was looked at: points, type, and the main figures by name.
-        profile: The conditioning over depth that the findings were made from; it has a `to_dict`
-            of its own and is left out of this one's.
-        tables: The numbers behind the findings, point by point: by name a table, by name a column.
+        findings: Sorted by severity.
+        verdict: The summary, in two or three sentences.
+        measured: The number of points, the dtype and the main figures, by name.
+        profile: The conditioning over depth that the findings rest on. It has its own `to_dict`
+            and is left out of this one.
+        tables: The numbers behind the findings, point by point: tables by name, columns by name.
     """
 
     findings: tuple[Finding, ...]
     verdict: str
-    measured: dict[str, float | int | str | None] = field(default_factory=dict)
+    measured: Evidence = field(default_factory=dict)
     profile: Profile | None = field(default=None, repr=False, compare=False)
     tables: Tables = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def ok(self) -> bool:
-        """Whether there is no finding of severity "error"."""
+        """Whether no finding is an error."""
         return all(finding.severity != "error" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,12 +69,12 @@ class Diagnosis:
         return {"ok": self.ok, **plain}
 
     def to_json(self) -> str:
-        """Returns the diagnosis as JSON text; what is not finite is written as a string."""
+        """Returns the diagnosis as JSON text; nan and infinities become strings."""
         return json.dumps(_finite(self.to_dict()), indent=2, allow_nan=False)
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401
-    """Returns the value with nan and infinities as strings, which JSON has no numbers for."""
+    """Returns the value with nan and infinities as strings, because JSON has no such numbers."""
     if isinstance(value, float) and value - value != 0:
         return str(value)
     if isinstance(value, dict):

@@ -1,11 +1,10 @@
 """Run folders from end to end: what the commands do, as functions."""
 
-from kappaflow.runs.cure import CuredRun, Health, cure_run
 from kappaflow.runs.examine_code import examine_code, is_code
 from kappaflow.runs.factor import factor_file
 from kappaflow.runs.fit import RunSummary, fit_run
 from kappaflow.runs.fit_images import ImageRunSummary, fit_image_run
-from kappaflow.runs.fix_code import lines_for
+from kappaflow.runs.fix import FixedRun, Health, fix_run
 from kappaflow.runs.image_job import ImageSource
 from kappaflow.runs.job import Source
 from kappaflow.runs.model_search import ModelSearch, fit_auto
@@ -18,7 +17,7 @@ from kappaflow.runs.use_in_parts import Written, write_samples, write_scores
 from kappaflow.runs.write_images import check_image_path, write_images
 
 __all__ = [
-    "CuredRun",
+    "FixedRun",
     "Health",
     "ImageRunSummary",
     "ImageSource",
@@ -30,17 +29,16 @@ __all__ = [
     "Source",
     "Written",
     "check_image_path",
-    "cure_run",
     "examine_code",
     "examine_image_run",
     "examine_run",
     "factor_file",
     "fit_image_run",
     "fit_run",
+    "fix_run",
     "is_code",
     "is_image_run",
     "is_unfinished_run",
-    "lines_for",
     "rewrite_run",
     "sample_image_run",
     "sample_run",

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from kappaflow.conditioning import profile
-from kappaflow.diagnosis import Diagnosis, examined
+from kappaflow.diagnosis import Diagnosis, diagnose_flow
 from kappaflow.errors import KappaflowError
 from kappaflow.flows import Flow
 from kappaflow.report import ImageReport, read_report_on
@@ -54,7 +54,7 @@ class ImageRun:
             new, diagnosis = evaluate_images(result, self.parts, about)
             return new, diagnosis, judged_images(result, new, self.parts)
         rows = draws_of(flow, points_of(flow))
-        diagnosis = examined(flow, rows.x, rows.context)
+        diagnosis = diagnose_flow(flow, rows.x, rows.context)
         depth = diagnosis.profile or profile(flow, rows.x, context=rows.context)
         new = on_samples(report, about, diagnosis, depth)
         return new, diagnosis, judged_alone(new)

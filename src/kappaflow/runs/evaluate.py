@@ -15,7 +15,7 @@ from kappaflow.diagnosis import (
     Comparison,
     Diagnosis,
     compare,
-    examined,
+    diagnose_flow,
     references,
     with_findings,
 )
@@ -90,7 +90,7 @@ def evaluate(
     few = test.at(slice(0, POINTS))
     samples = _samples(flow, test)
     nll = -log_prob_of(flow, test)
-    diagnosis = examined(
+    diagnosis = diagnose_flow(
         flow, test.x, test.context, names=lambda i: describe_values(tables.test, i)
     )
     depth = diagnosis.profile or profile(flow, few.x, context=few.context)

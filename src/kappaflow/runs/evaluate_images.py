@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from kappaflow.conditioning import layers_of, profile
-from kappaflow.diagnosis import Diagnosis, examined, with_findings
+from kappaflow.diagnosis import Diagnosis, diagnose_flow, with_findings
 from kappaflow.flows import Flow, Padding, padding_in
 from kappaflow.report import About, FindingView, ImageLikelihood, ImageReport, ProfileView
 from kappaflow.runs.image_job import ImageParts
@@ -61,7 +61,7 @@ def evaluate_images(
     test = ImageRows(parts.test, flow)
     few = test.at(slice(0, points_of(flow)))
     likelihood = _likelihood(flow, parts)
-    diagnosis = examined(flow, few.x, few.context)
+    diagnosis = diagnose_flow(flow, few.x, few.context)
     depth = diagnosis.profile or profile(flow, few.x, context=few.context)
     diagnosis = with_findings(
         diagnosis,

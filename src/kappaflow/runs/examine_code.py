@@ -1,4 +1,4 @@
-"""Flows that Python code of the reader's own makes: FILE.py:NAME or MODULE:NAME."""
+"""Diagnoses a flow that the user's Python code makes: FILE.py:NAME or MODULE:NAME."""
 
 import importlib
 import importlib.util
@@ -20,9 +20,16 @@ from kappaflow.data import Table, load_table
 from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.problem import describe_values
 from kappaflow.data.raw import Decimal
-from kappaflow.diagnosis import Diagnosis, data_findings, doctor, examined, with_findings
-from kappaflow.diagnosis.measures.references import comparisons_of
-from kappaflow.diagnosis.progress import Progress, quietly
+from kappaflow.diagnosis import (
+    Diagnosis,
+    Progress,
+    comparisons_of,
+    data_findings,
+    diagnose_flow,
+    doctor,
+    quietly,
+    with_findings,
+)
 from kappaflow.errors import ArgumentError
 
 MODULE_NAME = "_examined_by_kappaflow"
@@ -48,41 +55,41 @@ def examine_code(
     *,
     progress: Progress = quietly,
     decimal: Decimal | None = None,
-) -> tuple[Diagnosis, str, object]:
-    """Returns the doctor's diagnosis of a flow that code makes, at which points, and the flow.
+) -> tuple[Diagnosis, str]:
+    """Returns the diagnosis of a flow that code makes, and a description of the points.
 
-    The code is run: give none that you would not run yourself.
+    The doctor runs the code, so only use it on code that you trust.
 
     Args:
         target: FILE.py:NAME or MODULE:NAME. NAME is a flow, as `kappaflow.wrap` takes it, or a
             function without arguments that returns one; or one with points, (flow, x), or with
             points and contexts, (flow, x, context).
-        data: A table to take the points from instead, in the units that the flow expects.
+        data: A table to take the points from instead, on the scale that the flow expects.
         context: Columns of it that are the context.
-        progress: Is told what is measured, before it is.
-        decimal: The decimal sign of the table, if it is a text file; recognised if None.
+        progress: Receives the name of each measurement before it starts.
+        decimal: The decimal sign of the table, if it is a text file; detected if None.
 
     Returns:
-        The diagnosis, the points in words, and what the code made.
+        The diagnosis, and a description of the points.
 
     Raises:
-        ArgumentError: The code cannot be run, has no such name, or what it makes is no flow.
+        ArgumentError: The code fails, lacks the name, or makes no flow.
     """
-    with redirect_stdout(sys.stderr):  # what the code prints is no part of the diagnosis
+    with redirect_stdout(sys.stderr):  # keep what the code prints out of the diagnosis
         flow, x, given, make = _made(target)
-    words = "points that the code gives" if x is not None else "samples of the flow"
+    words = "points of the code" if x is not None else "samples of the flow"
     if data is not None:
         table = load_table(data, context=list(context), decimal=decimal)
         refuse_gaps(table, data)
         x = torch.from_numpy(table.values)
         given = None if table.context is None else torch.from_numpy(table.context)
-        # In the type of the flow; what has none of its own takes float32, as torch does.
+        # In the dtype of the flow; a flow without parameters takes float32, as torch does.
         like = (None if value is None else value.float() for value in (x, given))
         wrapped = wrap(flow, *like)
         _refuse_other_width(table, data, math.prod(wrapped.event_shape))
         dtype = wrapped.dtype
         x, given = x.to(dtype), None if given is None else given.to(dtype)
-        found = examined(
+        found = diagnose_flow(
             flow,
             x,
             given,
@@ -91,20 +98,20 @@ def examine_code(
             compare=lambda own, rows, context: comparisons_of(own, rows, context, None, progress),
             names=lambda i: describe_values(table, i),
         )
-        return with_findings(found, data_findings(table)), f"rows of {data}", flow
+        return with_findings(found, data_findings(table)), f"rows of {data}"
     if context:
-        raise ArgumentError("'context' should be left out without data: it names its columns.")
-    return doctor(flow, x, given, make=make, progress=progress), words, flow
+        raise ArgumentError("'context' names columns of DATA: give a table, or leave it out.")
+    return doctor(flow, x, given, make=make, progress=progress), words
 
 
 def _refuse_other_width(table: Table, data: str, features: int) -> None:
-    """Refuses a table of more or fewer columns than a flow takes, and says which it has."""
+    """Raises an error for a table with another number of columns than the flow takes."""
     if len(table.columns) == features:
         return
-    out = f", and of no numbers {', '.join(map(repr, table.left_out))}" if table.left_out else ""
+    out = f", and without numbers {', '.join(map(repr, table.left_out))}" if table.left_out else ""
     raise ArgumentError(
-        f"{data} should have {features} columns of numbers for this flow beside those named with "
-        f"--context, it has {', '.join(map(repr, table.columns)) or 'none'}{out}."
+        f"{data} should have {features} columns of numbers for this flow, in addition to those of "
+        f"--context, and has {', '.join(map(repr, table.columns)) or 'none'}{out}."
     )
 
 
@@ -112,7 +119,7 @@ Maker = Callable[[], object]
 
 
 def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | None]:
-    """Returns a flow, its points and its contexts, as the code says, and what makes it anew."""
+    """Returns a flow, its points and its contexts, and a function that builds it again."""
     home, _, name = target.rpartition(":")
     module = _module(home)
     if not hasattr(module, name):
@@ -124,7 +131,7 @@ def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | No
         try:
             found = function()
         except (Exception, SystemExit) as error:
-            raise _said(home, error) from error
+            raise _failure(home, error) from error
         if time.monotonic() - start < QUICK_S:
             make = _without_points(function)
     if not isinstance(found, tuple) or all(map(callable, found)):  # of encode and decode
@@ -139,7 +146,7 @@ def _made(target: str) -> tuple[object, Tensor | None, Tensor | None, Maker | No
 
 
 def _refuse_arguments(target: str, function: Maker) -> None:
-    """Refuses a function that cannot be called without arguments."""
+    """Raises an error for a function that needs arguments."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # of some classes none is known
@@ -152,13 +159,13 @@ def _refuse_arguments(target: str, function: Maker) -> None:
     ]
     if needed:
         raise ArgumentError(
-            f"{target} should need no arguments, it asks for {', '.join(needed)}: give them in a "
-            "function of its own."
+            f"{target} should need no arguments, but it requires {', '.join(needed)}: write a "
+            "function that passes them."
         )
 
 
 def _without_points(function: Maker) -> Maker:
-    """Returns what makes the flow alone, and prints beside the diagnosis."""
+    """Returns a function that builds the flow alone, and prints to stderr."""
 
     def make() -> object:
         with redirect_stdout(sys.stderr):
@@ -169,15 +176,15 @@ def _without_points(function: Maker) -> Maker:
 
 
 def _module(home: str) -> ModuleType:
-    """Returns the module of a file or of a name, imported."""
+    """Returns the module of a file or of a name."""
     if not home.endswith(".py"):
         try:
             return importlib.import_module(home)
         except (Exception, SystemExit) as error:
-            raise _said(home, error) from error
+            raise _failure(home, error) from error
     path = Path(home).resolve()
     if not path.is_file():
-        raise ArgumentError(f"{home} is not there.")
+        raise ArgumentError(f"{home} does not exist.")
     spec = importlib.util.spec_from_file_location(MODULE_NAME, path)
     if spec is None or spec.loader is None:
         raise ArgumentError(f"{home} cannot be imported.")
@@ -187,14 +194,14 @@ def _module(home: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise _said(home, error) from error
+        raise _failure(home, error) from error
     finally:
         sys.path.remove(str(path.parent))
     return module
 
 
-def _said(home: str, error: BaseException) -> ArgumentError:
-    """Returns what the code raised as one sentence, with the line of the file, if it is one."""
+def _failure(home: str, error: BaseException) -> ArgumentError:
+    """Returns what the code raised as one sentence, with the line of the file."""
     file, message = str(Path(home).resolve()), str(error)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == file]

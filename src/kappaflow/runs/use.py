@@ -14,8 +14,7 @@ from kappaflow.data.load import load_to_score
 from kappaflow.data.prepare import noisy
 from kappaflow.data.problem import describe_values
 from kappaflow.data.raw import Decimal, ReadOptions
-from kappaflow.diagnosis import Diagnosis, examined, with_findings
-from kappaflow.diagnosis.progress import Progress, quietly
+from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
 from kappaflow.flows import Flow
@@ -283,7 +282,7 @@ def examine_run(
         tables = tables_again(read_run(folder))
     except KappaflowError:
         said = "samples of the flow (its data was not found as it was)"
-        return examined(flow, progress=progress), said
+        return diagnose_flow(flow, progress=progress), said
     found = _examined_at(flow, tables.test, progress)
     more = stored_findings(folder, tables.warnings)
     return with_findings(found, *more), "held-out rows of the run"
@@ -292,7 +291,7 @@ def examine_run(
 def _examined_at(flow: Flow, table: Table, progress: Progress) -> Diagnosis:
     """Returns the diagnosis at the rows of a table, which findings name with their values."""
     rows = rows_of(table, flow)
-    return examined(
+    return diagnose_flow(
         flow,
         rows.x,
         rows.context,

@@ -8,8 +8,7 @@ import torch
 from kappaflow.data import Images, load_images
 from kappaflow.data.images.names import readable
 from kappaflow.data.images.origin import Files
-from kappaflow.diagnosis import Diagnosis, examined, with_findings
-from kappaflow.diagnosis.progress import Progress, quietly
+from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
 from kappaflow.flows import Flow
@@ -128,7 +127,7 @@ def examine_image_run(
     except KappaflowError:
         rows = draws_of(flow, points_of(flow))
         said = "samples of the flow (its images were not found as they were)"
-        return examined(flow, rows.x, rows.context, progress=progress), said
+        return diagnose_flow(flow, rows.x, rows.context, progress=progress), said
     found = _examined(flow, images, progress)
     return with_findings(found, *stored_findings(folder)), "held-out images of the run"
 
@@ -176,4 +175,4 @@ def draws_of(flow: Flow, count: int) -> Rows:
 
 def _examined(flow: Flow, images: Images, progress: Progress) -> Diagnosis:
     rows = ImageRows(images, flow).at(slice(0, points_of(flow)))
-    return examined(flow, rows.x, rows.context, progress=progress)
+    return diagnose_flow(flow, rows.x, rows.context, progress=progress)

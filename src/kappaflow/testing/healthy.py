@@ -6,8 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from kappaflow._checks import one_of
-from kappaflow.diagnosis import check_codes, chosen, doctor
-from kappaflow.diagnosis.finding import SEVERITIES
+from kappaflow.diagnosis import SEVERITIES, check_codes, doctor, filter_findings
 from kappaflow.testing.contract import ContractError
 
 
@@ -43,7 +42,7 @@ def assert_healthy(
     passing = one_of("allow", allow, ("nothing", "note", "warning"))
     severe = SEVERITIES if passing == "nothing" else SEVERITIES[: SEVERITIES.index(passing)]
     check_codes(select, ignore)
-    diagnosis = chosen(doctor(flow, x, context), select, ignore)
+    diagnosis = filter_findings(doctor(flow, x, context), select, ignore)
     lines = [
         f"{one.severity} {one.code}{f' in layer {one.layer}' if one.layer else ''}: {one.message} "
         f"{one.cause} {one.cure}"

@@ -1,0 +1,352 @@
+"""What every check of the doctor is written with: `@check`, `@measurement`, `@table`."""
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import Profile
+from kappaflow.conditioning.profile import profile_at
+from kappaflow.conditioning.round_trip import latent_points
+from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.diagnosis.finding import Evidence, Finding, Severity, Table
+from kappaflow.diagnosis.isolation import isolated_copy
+from kappaflow.energies import LogDensity
+from kappaflow.flows import Flow
+
+POINTS, LARGE_POINTS, HUGE_POINTS = 64, 8, 4  # up to 500 dimensions, up to 2000, and above
+HUGE = 2000
+TABLE_ROWS, DIGITS = 64, 7
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Progress(Protocol):
+    """Receives the name of each measurement before it starts; an exception stops the doctor."""
+
+    def __call__(self, text: str, /) -> None:
+        """Shows a short text, such as "conditioning over depth, layer 3 of 32"."""
+
+
+def quietly(text: str) -> None:
+    """Shows nothing."""
+
+
+class Measurements:
+    """A flow, the rows to examine it on, and everything measured so far.
+
+    Checks read the attributes below, and the functions decorated with `measurement`, which run
+    once for each flow.
+
+    Args:
+        flow: An isolated copy in evaluation mode.
+        rows: All rows as the bijection takes them, (B, *event); None to use samples of the flow.
+        contexts: The context of each row, (B, C), or None.
+        make: Builds an untrained flow of the same kind.
+        log_density: The unnormalized density that the flow was fitted to.
+        progress: Receives the name of each measurement before it starts.
+        describe: Names a row in a message, by its index.
+    """
+
+    def __init__(
+        self,
+        flow: Flow,
+        rows: Tensor | None = None,
+        contexts: Tensor | None = None,
+        *,
+        make: Callable[[], object] | None = None,
+        log_density: LogDensity | None = None,
+        progress: Progress = quietly,
+        describe: Callable[[int], str] | None = None,
+    ) -> None:
+        self.flow, self.rows, self.contexts = flow, rows, contexts
+        self.make, self.log_density = make, log_density
+        self.progress, self.describe = progress, describe
+        self.context = None if contexts is None else contexts[: self._most]
+        self.results: dict[Callable[..., Any], Any] = {}
+
+    @property
+    def _most(self) -> int:
+        n = math.prod(self.flow.joint_shape)
+        return POINTS if n <= DENSE_UP_TO else LARGE_POINTS if n <= HUGE else HUGE_POINTS
+
+    @property
+    def given(self) -> bool:
+        """Whether the user gave rows; otherwise the points are samples of the flow."""
+        return self.rows is not None
+
+    @functools.cached_property
+    def points(self) -> Tensor:
+        """The first rows, at which the flow is measured, (n, *event); `context` is theirs."""
+        return self.samples if self.rows is None else self.rows[: self._most]
+
+    @functools.cached_property
+    def sample_latents(self) -> Tensor:
+        """Draws of the base, (n, *event)."""
+        n = self._most if self.context is None else len(self.context)
+        return latent_points(self.flow, n, self.context)
+
+    @functools.cached_property
+    def samples(self) -> Tensor:
+        """The decoded draws of the base, in data units."""
+        return self.flow.bijection.inverse(self.sample_latents, self.context)[0]
+
+    @functools.cached_property
+    def standardized(self) -> Tensor:
+        """The points in standardized units, as the core of the flow takes them."""
+        return self.flow.units(self.points)[0]
+
+    @functools.cached_property
+    def latents(self) -> Tensor:
+        """One draw of the base for each point."""
+        return latent_points(self.flow, len(self.points), self.context)
+
+    @functools.cached_property
+    def wide(self) -> Flow | None:
+        """A copy of the flow in float64; None where the flow cannot be converted."""
+        return isolated_copy(self.flow, self.points, self.context, torch.float64)
+
+    @functools.cached_property
+    def profile(self) -> Profile:
+        """The conditioning over depth at the points."""
+
+        def show(layer: str) -> None:
+            self.progress(f"conditioning over depth, {layer}")
+
+        return profile_at(self.flow, self.points, self.context, wide=self.wide, progress=show)
+
+    @functools.cached_property
+    def log_prob(self) -> Tensor:
+        """Log-density at the points, (n,)."""
+        return self.flow.joined_log_prob(self.points, self.context)
+
+    @functools.cached_property
+    def sample_log_prob(self) -> Tensor:
+        """Log-density at the samples, (n,)."""
+        return self.flow.joined_log_prob(self.samples, self.context)
+
+    @property
+    def data_errors(self) -> Tensor:
+        """Reconstruction error of each point (data to latent to data), as a share of |x|."""
+        return self.profile.round_trip_data[0] / lengths(self.standardized)
+
+    @property
+    def latent_errors(self) -> Tensor:
+        """Reconstruction error of each latent (latent to data to latent), as a share of |z|."""
+        return self.profile.round_trip_latent[-1] / lengths(self.latents)
+
+    def name_row(self, index: int) -> str:
+        """Returns a name for one of the points in a message."""
+        if not self.given:
+            return f"sample {index}"
+        return f"row {index}" if self.describe is None else self.describe(index)
+
+
+def measurement(
+    shown: str, *, checked: str = ""
+) -> Callable[[Callable[[Measurements], T]], Callable[[Measurements], T]]:
+    """Makes a function of `Measurements` run once for each flow; checks call it freely.
+
+    Args:
+        shown: What the progress line says while it runs.
+        checked: How the verdict lists it under "Checked"; left out if empty, and where the
+            function returns None because the flow does not allow the measurement.
+
+    Returns:
+        The decorator.
+    """
+
+    def decorate(function: Callable[[Measurements], T]) -> Callable[[Measurements], T]:
+        @functools.wraps(function)
+        def measured(m: Measurements) -> T:
+            if measured not in m.results:
+                m.progress(shown)
+                m.results[measured] = function(m)
+            return m.results[measured]
+
+        CHECKED[measured] = checked
+        return measured
+
+    return decorate
+
+
+CHECKED: dict[Callable[..., Any], str] = {}
+
+
+@dataclass(frozen=True)
+class Symptom:
+    """What a check observed on one flow.
+
+    Attributes:
+        message: What is wrong, in one sentence with its numbers.
+        evidence: The numbers behind it, by name.
+        layer: The layer to blame; None where it is no single one.
+        severity: In place of the severity of the check.
+        cause: In place of the cause of the check.
+        fix: In place of the fix of the check.
+    """
+
+    message: str
+    evidence: Evidence = field(default_factory=dict)
+    layer: str | None = None
+    severity: Severity | None = None
+    cause: str | None = None
+    fix: str | None = None
+
+
+Subject = Literal["flow", "data", "run"]
+
+
+@dataclass(frozen=True)
+class Check(Generic[P]):
+    """A check with its texts; calling it returns the findings.
+
+    Attributes:
+        code: Such as "KF204".
+        title: What the code means, in a few words.
+        observe: The decorated function; its docstring documents the check.
+        severity: Unless a symptom says otherwise.
+        cause: Why it usually happens.
+        fix: What to do about it.
+        subject: "flow" checks run on `Measurements`, "data" checks on `ExaminedData`; "run"
+            checks take what a training has recorded.
+        before: The code that this check precedes; its own place if empty.
+    """
+
+    code: str
+    title: str
+    observe: Callable[P, Iterable[Symptom]]
+    severity: Severity
+    cause: str
+    fix: str
+    subject: Subject = "flow"
+    before: str = ""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> tuple[Finding, ...]:
+        return tuple(map(self.finding, self.observe(*args, **kwargs)))
+
+    def finding(self, symptom: Symptom) -> Finding:
+        """Returns a symptom with the code and the texts of this check."""
+        return Finding(
+            code=self.code,
+            severity=symptom.severity or self.severity,
+            layer=symptom.layer,
+            message=symptom.message,
+            cause=symptom.cause or self.cause,
+            cure=symptom.fix or self.fix,
+            evidence=symptom.evidence,
+        )
+
+
+CHECKS: dict[str, Check[Any]] = {}
+
+
+def check(
+    code: str,
+    title: str,
+    *,
+    severity: Severity = "error",
+    cause: str,
+    fix: str,
+    subject: Subject = "flow",
+    before: str = "",
+) -> Callable[[Callable[P, Iterable[Symptom]]], Check[P]]:
+    """Registers a function that yields symptoms as the check of a code.
+
+    The docstring of the function becomes the section of the code in docs/rules.md. Its "Example:"
+    is code that makes a `flow` and points `x` (with `context`, `make` or `log_density` where the
+    check needs one) on which the check fires; a test runs it.
+
+    Args:
+        code: Such as "KF204"; a new one that is never reused.
+        title: What the code means, in a few words.
+        severity: "error", "warning" or "note"; a symptom may replace it.
+        cause: Why it usually happens; a symptom may replace it.
+        fix: What to do about it; a symptom may replace it.
+        subject: What the function takes, see `Check`.
+        before: The code that this check precedes, because it explains that one.
+
+    Returns:
+        The decorator.
+    """
+
+    def decorate(observe: Callable[P, Iterable[Symptom]]) -> Check[P]:
+        made = Check(code, title, observe, severity, cause, fix, subject, before)
+        CHECKS[code] = made
+        return made
+
+    return decorate
+
+
+TABLES: dict[str, Callable[[Measurements], Table]] = {}
+
+
+def table(name: str) -> Callable[[Callable[[Measurements], Table]], Callable[..., Table]]:
+    """Returns the decorator of a function that makes a table, which the page draws."""
+
+    def decorate(function: Callable[[Measurements], Table]) -> Callable[..., Table]:
+        TABLES[name] = function
+        return function
+
+    return decorate
+
+
+def columns(**values: Tensor | None) -> Table:
+    """Returns a table with a column for each tensor, of 64 rows at most."""
+    return {
+        name: plain(column[:TABLE_ROWS]) for name, column in values.items() if column is not None
+    }
+
+
+def quantiles(values: Tensor, prefix: str = "") -> Table:
+    """Returns quantiles over the points of (S, B); a value that is no number counts as infinite.
+
+    A quantile between a finite number and an infinite one is infinite.
+    """
+    known = values.detach().double().nan_to_num(torch.inf, posinf=torch.inf)
+    levels = (("p05", 0.05), ("median", 0.5), ("p95", 0.95), ("max", 1.0))
+    return {
+        prefix + name: plain(known.quantile(level, dim=1, interpolation="higher"))
+        for name, level in levels
+    }
+
+
+def plain(values: Tensor) -> list[float | int | str | None]:
+    """Returns numbers with as many digits as a figure shows."""
+    return [float(f"{value:.{DIGITS}g}") for value in values.detach().cpu().double().tolist()]
+
+
+def lengths(points: Tensor) -> Tensor:
+    """Returns the length of each point, at least 1, (B,) in float64."""
+    return points.flatten(1).double().norm(dim=1).clamp_min(1)
+
+
+def largest(values: Tensor) -> float:
+    """Returns the largest finite value; nan if there is none."""
+    finite = values[torch.isfinite(values)]
+    return finite.max().item() if len(finite) else math.nan
+
+
+def count_not_finite(values: Tensor) -> tuple[int, int]:
+    """Returns at how many points a value is not finite, and how many points there are."""
+    finite = torch.isfinite(values.reshape(len(values), -1)).all(dim=1)
+    return int((~finite).sum()), len(finite)
+
+
+def differ(a: Tensor, b: Tensor) -> bool:
+    """Returns whether two results differ by more than a different order of summation explains."""
+    eps = torch.finfo(a.dtype).eps
+    size = 1 + torch.maximum(a.abs(), b.abs()).nan_to_num(0, posinf=0)
+    return bool(((a - b).abs().nan_to_num(0) > 1e3 * eps * size).any())
+
+
+def largest_difference(a: Tensor, b: Tensor) -> float:
+    """Returns the largest difference where both are finite; 0 if nowhere."""
+    difference = (a.double() - b.double()).abs()
+    finite = difference[torch.isfinite(difference)]
+    return finite.max().item() if len(finite) else 0.0

@@ -1,0 +1,55 @@
+"""The checks of the doctor, by code. A new check is a new function in one of these files.
+
+Every file of this folder is imported, so that its checks register themselves; see
+`kappaflow.diagnosis.check` for the three decorators they are written with.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from typing import Any
+
+from kappaflow.diagnosis.check import CHECKS, Check
+from kappaflow.errors import ArgumentError
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+CODES = {code: CHECKS[code].title for code in sorted(CHECKS)}
+
+
+def checks_of_flows() -> list[Check[Any]]:
+    """Returns the checks that run on a flow; one that explains another comes before it."""
+    of_flows = [one for one in CHECKS.values() if one.subject == "flow"]
+    return sorted(of_flows, key=lambda one: (one.before or one.code, not one.before, one.code))
+
+
+def is_selected(code: str, select: Sequence[str] = (), ignore: Sequence[str] = ()) -> bool:
+    """Returns whether the options keep a code; the longest matching prefix decides.
+
+    Args:
+        code: Such as "KF203".
+        select: Codes or prefixes of codes to keep, such as "KF2"; all if empty.
+        ignore: Codes or prefixes of codes to drop.
+
+    Returns:
+        Whether the code is kept.
+
+    Example:
+        >>> [code for code in ("KF201", "KF203", "KF301") if is_selected(code, ["KF2"], ["KF203"])]
+        ['KF201']
+    """
+    selected = max((len(one) for one in select if code.startswith(one)), default=-1)
+    ignored = max((len(one) for one in ignore if code.startswith(one)), default=-1)
+    return selected > ignored if select else ignored < 0
+
+
+def check_codes(select: Sequence[str] = (), ignore: Sequence[str] = ()) -> None:
+    """Raises an ArgumentError for a code, or a prefix of one, that no check has."""
+    for name, codes in (("select", select), ("ignore", ignore)):
+        for one in codes:
+            if not one or not any(code.startswith(one) for code in CODES):
+                raise ArgumentError(
+                    f"'{name}' should be codes or prefixes of codes, such as KF203 or KF2, got "
+                    f"{one!r}. The codes are {', '.join(CODES)}."
+                )

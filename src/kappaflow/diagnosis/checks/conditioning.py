@@ -1,0 +1,244 @@
+"""KF301, KF302, KF304, KF305: how far the flow stretches and squeezes, over depth and by layer."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from kappaflow.conditioning import TRUSTED, Profile
+from kappaflow.diagnosis.advice import FLOAT64, bound_scales
+from kappaflow.diagnosis.check import Measurements, Symptom, check, largest, quantiles, table
+from kappaflow.diagnosis.checks.log_dets import log_dets
+from kappaflow.diagnosis.finding import Table
+
+NOTHING = 1e-3  # a growth, as a logarithm, that counts as none
+MOST = 0.5  # share of all growth, in logarithms, from which one layer has most of it
+COLLAPSED = math.log(1e-3)  # width of the flow over width of the data, in nats per dimension
+SINGULAR = 1e-3  # eps times the condition number
+CONSTANT = 1e-3  # relative spread of a layer's condition number over the points
+SPREAD_ROWS = 32  # at least, for the standard deviations of columns
+WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
+
+
+def usable_dtype(profile: Profile, dtype: str) -> str:
+    """Returns "float32 safe", "decode in float64", or "unusable in float32".
+
+    Args:
+        profile: The conditioning of the flow.
+        dtype: The dtype of the flow, such as "float32".
+
+    Returns:
+        The advice that follows from rounding times the worst condition number.
+    """
+    lost = profile.eps * profile.condition_number[-1].max().item()
+    if math.isnan(lost) or lost > TRUSTED:
+        return f"unusable in {dtype}"
+    if lost <= TRUSTED / 10:
+        return f"{dtype} safe"
+    return f"decode in {WIDER[dtype]}" if dtype in WIDER else f"{dtype} with care"
+
+
+@table("depth")
+def over_depth(m: Measurements) -> Table:
+    """Returns quantiles of the condition numbers of each layer, and of all up to it."""
+    return {
+        "layer": list(m.profile.layers),
+        **quantiles(m.profile.layer_condition_number, "layer_condition_number_"),
+        **quantiles(m.profile.condition_number, "condition_number_"),
+    }
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How the condition number of the first layers grows with each layer, at one point.
+
+    Attributes:
+        point: The point with the largest finite condition number.
+        layers: How many layers there are.
+        growing: In how many of them it grows.
+        per_layer: The factor per layer, as a geometric mean.
+        largest: The largest factor.
+        layer: The name of the layer with the largest factor.
+        in_one: Whether that layer alone has most of all growth.
+    """
+
+    point: int
+    layers: int
+    growing: int
+    per_layer: float
+    largest: float
+    layer: str
+    in_one: bool
+
+    def sentence(self, row: str) -> str:
+        """Returns where the condition number grows; `row` names the point."""
+        if self.in_one:
+            return (
+                f"At {row}, the worst, most of the growth is in layer {self.layer}: a factor of "
+                f"{self.largest:.3g}."
+            )
+        return (
+            f"At {row}, the worst, the condition number grows by {self.per_layer:.2g} per layer: "
+            f"in {self.growing} of {self.layers} layers."
+        )
+
+
+def growth_of(profile: Profile) -> Growth:
+    """Returns the growth at the worst of the points that have a finite condition number."""
+    numbers = profile.condition_number
+    point = int(numbers[-1].nan_to_num(0.0, posinf=0.0).argmax())
+    logs = numbers[:, point].log()
+    steps = logs.diff(prepend=logs.new_zeros(1)).nan_to_num(0.0, posinf=0.0, neginf=0.0)
+    worst, up = int(steps.argmax()), steps.clamp_min(0)
+    return Growth(
+        point=point,
+        layers=len(steps),
+        growing=int((steps > NOTHING).sum()),
+        per_layer=(logs[-1] / len(steps)).exp().item(),
+        largest=steps[worst].exp().item(),
+        layer=profile.layers[worst],
+        in_one=bool(up[worst] >= MOST * up.sum()),
+    )
+
+
+@check(
+    "KF301",
+    "the condition number is too large for the dtype",
+    cause="Some directions are stretched and others squeezed.",
+    fix="Score and sample in float64, and train with bounded log-scales.",
+)
+def ill_conditioned(m: Measurements) -> Iterator[Symptom]:
+    """It is an error where rounding times the condition number exceeds 0.01, and a warning from
+    0.001. The cause names the worst row, counted from 0, and where the condition number grows: by
+    how much per layer, or in which layer, where one alone has most of the growth.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[12.0, -2.0]))
+        x = 1e-6 * torch.randn(64, 2)
+    """
+    kappa = largest(m.profile.condition_number[-1])
+    lost = m.profile.eps * kappa
+    if not math.isfinite(kappa) or lost <= TRUSTED / 10:
+        return
+    is_error = lost > TRUSTED
+    digits = max(0, round(-math.log10(lost)))
+    left = ("no digit", "about 1 digit")[digits] if digits < 2 else f"about {digits} digits"
+    growth = growth_of(m.profile)
+    where = growth.sentence(m.name_row(growth.point))
+    yield Symptom(
+        f"The condition number reaches {kappa:.1e}, which leaves {left} of a result at the worst "
+        "point.",
+        {
+            "condition_number_max": kappa,
+            "eps_times_it": lost,
+            "worst_point": growth.point,
+            "layers_growing": growth.growing,
+            "factor_a_layer": growth.per_layer,
+            "largest_factor": growth.largest,
+            "largest_factor_layer": growth.layer,
+        },
+        layer=m.profile.layers[m.profile.worst_layer],
+        severity="error" if is_error else "warning",
+        cause=f"Some directions are stretched and others squeezed. {where}",
+        fix=f"Score and sample in float64: {FLOAT64}. Train with bounded log-scales: "
+        f"{bound_scales(m.flow)}."
+        if is_error
+        else "Watch it during training, because it can be worse far from the data. float64 has "
+        f"room: {FLOAT64}. To bound the log-scales, {bound_scales(m.flow)}.",
+    )
+
+
+@check(
+    "KF302",
+    "one layer is much worse conditioned than the others",
+    severity="warning",
+    cause="It alone makes a change of scale that several layers could share.",
+    fix="Bound its log-scales, or standardize the data before it.",
+)
+def one_layer_dominates(m: Measurements) -> Iterator[Symptom]:
+    """Its condition number is 100 times the median of the others.
+
+    Example:
+        layers = [kf.ElementwiseAffine(2, log_scale=[scale, 0.0]) for scale in (0.1, 6.0, 0.1)]
+        flow = kf.Flow(kf.StandardNormal(2), kf.Chain(layers))
+        x = torch.randn(64, 2)
+    """
+    each = m.profile.layer_condition_number.median(dim=1).values
+    worst = m.profile.worst_layer
+    others = torch.cat((each[:worst], each[worst + 1 :]))
+    if len(others) < 2 or not each[worst] > 1e2 * others.median():
+        return
+    yield Symptom(
+        f"One layer has a condition number of {each[worst].item():.1e}; the median of the others "
+        f"is {others.median().item():.1e}.",
+        {"layer": each[worst].item(), "others_median": others.median().item()},
+        layer=m.profile.layers[worst],
+        severity="note" if each[worst] * m.profile.eps < 1e-4 else "warning",
+        fix=f"Bound its log-scales, or standardize the data before it: {bound_scales(m.flow)}.",
+    )
+
+
+@check(
+    "KF304",
+    "the flow covers almost none of the data's volume",
+    severity="warning",
+    cause="The data lies near a surface, or the flow memorized single rows: the likelihood grows "
+    "without bound as the volume shrinks.",
+    fix="Look for dependent columns, add noise of a known width, or stop training earlier.",
+)
+def volume_collapses(m: Measurements) -> Iterator[Symptom]:
+    """The singular values of the map from latent to data are below a thousandth of the data's
+    width (the geometric mean over directions, the median over points). The likelihood then grows
+    with every training step and means nothing.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[8.0, 8.0]))
+        x = torch.randn(64, 2)
+    """
+    log_det = log_dets(m).forward - log_dets(m).units
+    side = (-log_det / m.standardized[0].numel()).median().item() - _log_spread(m)
+    if math.isfinite(side) and side < COLLAPSED:
+        yield Symptom(
+            f"Around a point, the flow covers {math.exp(side):.1e} of the width of the data "
+            "(geometric mean over all directions).",
+            {"share_of_width": math.exp(side), "nats_a_dimension": side},
+        )
+
+
+def _log_spread(m: Measurements) -> float:
+    """Returns the mean log standard deviation of the standardized columns; nan for few rows."""
+    if m.rows is None or len(m.rows) < SPREAD_ROWS:
+        return math.nan
+    columns = m.flow.units(m.rows)[0].flatten(1).double()
+    return columns.std(dim=0).clamp_min(torch.finfo(torch.float64).tiny).log().mean().item()
+
+
+@check(
+    "KF305",
+    "a linear layer is nearly singular",
+    severity="warning",
+    cause="Its matrix is unconstrained, and training has squeezed one direction.",
+    fix="Use a bounded form (svd or orthogonal), or penalize its singular values.",
+)
+def linear_layer_singular(m: Measurements) -> Iterator[Symptom]:
+    """A layer with the same Jacobian at all points has a condition number that leaves three
+    digits or fewer of its dtype.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[6.0, -6.0]))
+        x = torch.randn(64, 2)
+    """
+    each = m.profile.layer_condition_number
+    low, high = each.amin(dim=1), each.amax(dim=1)
+    constant = (high - low) <= CONSTANT * low
+    bad = constant & (m.profile.eps * low > SINGULAR)
+    if not bad.any() or each.shape[1] < 2:
+        return
+    layer = int((high * bad).argmax())
+    kappa = high[layer].item()
+    yield Symptom(
+        f"A linear layer is nearly singular: its condition number is {kappa:.1e}.",
+        {"condition_number": kappa},
+        layer=m.profile.layers[layer],
+    )

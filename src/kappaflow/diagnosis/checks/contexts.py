@@ -1,0 +1,115 @@
+"""KF210, KF306: the effect of the context on the density and on the conditioning."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import TRUSTED
+from kappaflow.conditioning.profile import profile_at
+from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.diagnosis.check import Measurements, Symptom, check, differ, measurement
+
+MOST, LARGE = 256, 4  # rows of flows up to 500 dimensions, and of larger ones
+TIMES = 100.0  # the median, for one context to be much worse than the others
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """The flow under the contexts of many rows.
+
+    Attributes:
+        matters: Whether the density of a point changes with its context.
+        vary: Whether any two contexts differ.
+        condition_number: At each measured row, (R,).
+        rows: The indices of these rows, (R,).
+    """
+
+    matters: bool
+    vary: bool
+    condition_number: Tensor
+    rows: Tensor
+
+
+@measurement("contexts", checked="contexts")
+def contexts(m: Measurements) -> Contexts | None:
+    """Measures points spread over all rows; None for a flow without a context."""
+    context, x = m.contexts, m.points if m.rows is None else m.rows
+    if context is None:
+        return None
+    most = min(MOST if x[0].numel() <= DENSE_UP_TO else LARGE, len(x))
+    rows = torch.linspace(0, len(x) - 1, most).round().long().unique()
+    x, context = x[rows], context[rows]
+    others = context.roll(1, 0)
+    log_prob, shifted = m.flow.joined_log_prob(x, context), m.flow.joined_log_prob(x, others)
+    return Contexts(
+        differ(log_prob, shifted),
+        bool((context != others).any()),
+        profile_at(m.flow, x, context).condition_number[-1],
+        rows,
+    )
+
+
+@check(
+    "KF210",
+    "the context has no effect",
+    severity="note",
+    cause="The flow is not trained, or the context does not reach its networks.",
+    fix="Check that each layer receives the context, and train.",
+)
+def context_ignored(m: Measurements) -> Iterator[Symptom]:
+    """The doctor gives each row the context of its neighbour, and no density changes. This is
+    normal before training, where networks end in zeros. After training, the context is not passed
+    on, or its columns are constant.
+
+    Example:
+        flow = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1)
+        x, context = torch.randn(64, 2), torch.randn(64, 1)
+    """
+    found = contexts(m)
+    if found is not None and found.vary and not found.matters:
+        yield Symptom(
+            "log_prob does not change with the context at any of the points.",
+            {"rows": len(found.rows)},
+        )
+
+
+@check(
+    "KF306",
+    "the conditioning is much worse for some contexts",
+    severity="warning",
+    cause="The context is far from the training contexts, or scales follow it without bound.",
+    fix="Standardize contexts, bound the log-scales, and look at the rows with this context.",
+)
+def context_ill_conditioned(m: Measurements) -> Iterator[Symptom]:
+    """The doctor measures up to 256 rows, each with its own context. The worst condition number is
+    100 times the median, and the finding names the row.
+
+    Example:
+        def scale(context):
+            return torch.cat((context, -context), 1)
+
+
+        flow = (
+            lambda x, context: (x * scale(context).exp(), torch.zeros(len(x))),
+            lambda z, context: (z * (-scale(context)).exp(), torch.zeros(len(z))),
+        )
+        x, context = torch.randn(64, 2), torch.zeros(64, 1)
+        context[-1] = 4
+    """
+    found = contexts(m)
+    if found is None or not found.matters:
+        return
+    kappa = found.condition_number
+    finite = kappa[torch.isfinite(kappa)]
+    if not len(finite) or not finite.max() > TIMES * finite.median():
+        return
+    row = int(found.rows.to(kappa.device)[int(kappa.nan_to_num(0, posinf=0).argmax())])
+    worst, median = finite.max().item(), finite.median().item()
+    yield Symptom(
+        f"The condition number is {worst:.1e} for the context of {m.name_row(row)}; the median "
+        f"over contexts is {median:.1e}.",
+        {"row": row, "condition_number": worst, "median": median},
+        severity="warning" if worst * m.profile.eps > TRUSTED / 10 else "note",
+    )

@@ -1,0 +1,248 @@
+"""KF601 to KF607: data without a density, or with one that a flow cannot follow."""
+
+import functools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from kappaflow.data import Problem, Table, examine, load_table
+from kappaflow.data.heavy_tails import tail_of
+from kappaflow.data.raw import quoted
+from kappaflow.diagnosis.check import CHECKS, Symptom, check
+from kappaflow.diagnosis.finding import Finding
+
+ROWS = 32  # fewer rows are points to measure at, not data
+NO_DENSITY = (
+    "The data lies in a subspace and has no density: the likelihood can grow without bound"
+)
+
+
+class ExaminedData:
+    """A table and the problems that `kappaflow.data.examine` finds in it.
+
+    Args:
+        table: The table.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    @functools.cached_property
+    def problems(self) -> list[Problem]:
+        """All problems of the table."""
+        return list(examine(self.table))
+
+    def symptoms(
+        self, kind: str, cause: str | None = None, fix: str | None = None
+    ) -> list[Symptom]:
+        """Returns one symptom for all problems of a kind, none if there are none."""
+        problems = [one for one in self.problems if one.code == kind]
+        if not problems:
+            return []
+        columns = list(dict.fromkeys(name for one in problems for name in one.columns))
+        first = problems[0].message
+        others = [one for one in columns if one not in problems[0].columns]
+        also = f"; the same holds for {quoted(others)}" if others else ""
+        evidence = {"columns": ", ".join(columns), "rows": len(self.table)}
+        message = f"{first[0].upper()}{first[1:]}{also}."
+        return [Symptom(message, evidence, cause=cause, fix=fix)]
+
+
+def data_findings(data: Tensor | Table) -> Iterator[Finding]:
+    """Runs the checks of data, KF601 to KF606.
+
+    Args:
+        data: Rows, (B, n), or a table, of at least 32 rows; shorter data has no findings.
+
+    Yields:
+        The findings, one for all columns with the same problem.
+    """
+    if len(data) < ROWS or (isinstance(data, Tensor) and data.dim() != 2):
+        return
+    table = load_table(data.detach().cpu().double().numpy()) if isinstance(data, Tensor) else data
+    examined = ExaminedData(table)
+    for one in sorted(CHECKS.values(), key=lambda one: one.code):
+        if one.subject == "data":
+            yield from one(examined)
+
+
+@check(
+    "KF601",
+    "columns of the data depend on each other",
+    subject="data",
+    severity="warning",
+    cause="The data lies in a subspace and has no density: the likelihood can grow without bound, "
+    "and some direction can be squeezed without end.",
+    fix="Drop the column, or add noise to it (kappaflow fit --repair).",
+)
+def columns_depend(data: ExaminedData) -> Iterator[Symptom]:
+    """The rows lie in a subspace: they have no density, and a likelihood can grow without bound.
+    The finding names the column and its relation to others. This and the next checks examine all
+    given rows, from 32 on.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
+        x = torch.randn(64, 3)
+        x[:, 2] = x[:, 0] - 2 * x[:, 1]
+    """
+    yield from data.symptoms("dependent-columns")
+    yield from data.symptoms(
+        "duplicated-column", "Two columns are equal: the data has no density.", "Drop one of them."
+    )
+
+
+@check(
+    "KF602",
+    "a column of the data is constant",
+    subject="data",
+    severity="warning",
+    cause="A column without spread has no density.",
+    fix="Drop it.",
+)
+def column_constant(data: ExaminedData) -> Iterator[Symptom]:
+    """It has no spread, and therefore no density.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
+        x = torch.randn(64, 3)
+        x[:, 1] = 7.5
+    """
+    yield from data.symptoms("constant")
+
+
+@check(
+    "KF603",
+    "a column of the data is discrete or repeats values",
+    subject="data",
+    severity="note",
+    cause="Discrete values have no density: a flow can put spikes of any height on them.",
+    fix="Add noise of the width of a step (--repair dequantize), or use the column as context.",
+)
+def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
+    """Whole numbers, values rounded to steps of more than 0.5 % of the standard deviation, or a
+    point mass: a value in more rows than the resolution of the column and the density around it
+    predict. A flow can put spikes of any height on them.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
+        x = torch.randn(64, 3)
+        x[:, 0] = (3 * x[:, 0]).round()
+    """
+    yield from data.symptoms("integer-valued")
+    yield from data.symptoms(
+        "rounded",
+        "Rounded values have no density: a flow that resolves their steps can put spikes on them.",
+        "Add noise of the width of a step (--repair dequantize).",
+    )
+    yield from data.symptoms(
+        "atom",
+        "A point mass has no density.",
+        "Add noise to these values, drop the rows, or use the column as context.",
+    )
+
+
+@check(
+    "KF604",
+    "the data repeats rows",
+    subject="data",
+    severity="note",
+    cause="More rows are repeated than rounding explains: held-out rows may be training rows, and "
+    "rows that were pasted twice count twice.",
+    fix="Find out where they come from, and keep copies in one part of a split, as "
+    "kappaflow.data.split does.",
+)
+def rows_repeated(data: ExaminedData) -> Iterator[Symptom]:
+    """More rows repeat earlier ones than rounding predicts, and the message says how many more.
+    Held-out rows may be training rows, unless the split keeps copies together, as kappaflow's
+    does.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
+        x = torch.randn(64, 3)
+        x[32:] = x[:32]
+    """
+    yield from data.symptoms("duplicate-rows")
+
+
+@check(
+    "KF605",
+    "float32 cannot hold a column of the data",
+    subject="data",
+    severity="warning",
+    cause="float32 keeps too few digits of values that vary little around a large one.",
+    fix="Subtract the mean first, in float64.",
+)
+def column_exceeds_float32(data: ExaminedData) -> Iterator[Symptom]:
+    """It varies little around a large value, or its squares overflow.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
+        x = torch.randn(64, 3)
+        x[:, 0] = 1e7 + x[:, 0]
+    """
+    yield from data.symptoms("large-offset")
+    yield from data.symptoms(
+        "extreme-scale",
+        "Squares of such values overflow or vanish in float32.",
+        "Measure the column in another unit.",
+    )
+
+
+@check(
+    "KF606",
+    "a column of the data has heavy tails",
+    subject="data",
+    severity="note",
+    cause="A map with bounded slopes turns a Gaussian into a distribution with Gaussian tails: "
+    "either such rows are farther out than any sample, or some slope grows without bound.",
+    fix="Take logarithms or ranks of the column, or use a base with heavier tails.",
+)
+def column_heavy_tailed(data: ExaminedData) -> Iterator[Symptom]:
+    """In 1,000 rows or more, the outermost 5 % fall like a power of the distance: the
+    extreme-value index (after Dekkers, Einmahl and de Haan) exceeds 0.1 by three standard errors.
+    The image of a Gaussian under a map with bounded slopes has Gaussian tails, whatever the depth.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+        x = torch.distributions.StudentT(1.5).sample((4000, 2))
+    """
+    table = data.table
+    whole = table.values[np.isfinite(table.values).all(axis=1)]
+    tails = {
+        name: tail
+        for name, column in zip(table.columns, whole.T, strict=True)
+        if (tail := tail_of(column)) is not None and tail.is_heavy
+    }
+    if not tails:
+        return
+    heaviest = max(tails, key=lambda name: tails[name].index)
+    tail = tails[heaviest]
+    others = [name for name in tails if name != heaviest]
+    also = f"; so do those of {quoted(others)}" if others else ""
+    yield Symptom(
+        f"The tails of column '{heaviest}' fall like a power of the distance, with an index of "
+        f"{tail.index:.2f} ± {tail.standard_error:.2f}{also}.",
+        {
+            "columns": ", ".join(tails),
+            "index": tail.index,
+            "standard_error": tail.standard_error,
+        },
+    )
+
+
+@check(
+    "KF607",
+    "loading the data raised a warning",
+    subject="run",
+    severity="warning",
+    cause="The data has a problem that can make its likelihood meaningless.",
+    fix="Inspect the rows or columns named, and correct the data or drop them.",
+)
+def warning_findings(warnings: Sequence[str]) -> Iterator[Symptom]:
+    """A problem that loading found and did not repair, such as too few rows to train on. The
+    verdict repeats it, so that a good likelihood on doubtful data does not pass for success.
+    """
+    for text in warnings:
+        sentence = text.strip().rstrip(".")
+        yield Symptom(f"{sentence[:1].upper()}{sentence[1:]}.")

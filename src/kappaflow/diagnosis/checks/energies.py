@@ -1,0 +1,337 @@
+"""KF801, KF802: a flow compared with the unnormalized density that it was fitted to."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
+from kappaflow.diagnosis.finding import Evidence
+from kappaflow.energies import ImportanceSamples, LogDensity, importance_sample, with_gradient
+from kappaflow.energies.target import log_density_at
+from kappaflow.flows import Flow
+
+SAMPLES = 2048
+MARGIN = 3.0  # nats above the largest weight of all samples: there the flow misses mass
+STARTS, FURTHEST = 64, 64.0  # of searches, and how many deviations of the samples they start out
+CLIMB, FIRST, LAST = 150, 0.2, 1e-4  # steps, and their lengths as shares of the start's distance
+MOST_REGIONS, DRAWS_OF_REGION = 16, 256
+DECISIVE = 5.0  # effective draws of an estimate, at least: fewer can overestimate it badly
+APART = 0.5  # deviations of the samples, per coordinate: closer maxima are one region
+DIFFERENCE = 1e-2  # deviations of the samples
+WIDEST = 10.0  # deviations of the samples, as the largest width of a region
+SHARE = 0.01  # of the mass, or of the rows
+HEAVY = 0.7  # shape of a tail above which means of weights are unreliable
+NEARLY_ALL = 0.9  # effective sample size, as a share, above which a tail changes no mean
+FEW = 0.01  # effective sample size, as a share, that is too small whatever the tail
+COORDINATES = 6  # of a place that a message names
+
+
+@dataclass(frozen=True)
+class Energy:
+    """A flow compared with an unnormalized density.
+
+    Attributes:
+        samples: Samples of the flow with their importance weights.
+        not_a_number: How many of the samples have no log-density.
+        missed_mass: Share of the known mass in regions where weights are `MARGIN` nats above the
+            largest weight of the samples.
+        missed_by: How many nats weights are larger at the highest missed maximum.
+        missed_at: That maximum, (D,); None where there is none.
+        points: How many rows were given.
+        points_missed: At how many rows weights are `MARGIN` nats above the largest of the samples.
+        worst_point: Index of the row with the largest weight.
+        worst_by: How many nats it is above the largest of the samples.
+    """
+
+    samples: ImportanceSamples
+    not_a_number: int
+    missed_mass: float
+    missed_by: float
+    missed_at: Tensor | None
+    points: int
+    points_missed: int
+    worst_point: int
+    worst_by: float
+
+
+@measurement("the unnormalized density", checked="the unnormalized density")
+def energy(m: Measurements) -> Energy | None:
+    """Compares weights at samples, at the rows, and where the flow has no samples.
+
+    It searches regions without samples by climbing the log-density from points around the
+    samples, up to far outside, and from the rows. Importance sampling from Gaussians with the
+    curvature at the maxima estimates the mass of regions where the flow is far too small.
+    """
+    if m.log_density is None:
+        return None
+    flow, log_density, x = m.flow, m.log_density, m.rows
+    generator = torch.Generator().manual_seed(5)
+    samples = importance_sample(flow, log_density, SAMPLES, generator=generator)
+    known = samples.log_weights[torch.isfinite(samples.log_weights)]
+    largest = known.max().item() if len(known) else -math.inf
+    above = torch.zeros(0) if x is None else _log_weights(flow, log_density, x) - largest
+    missed = above > MARGIN
+    mass, by, at = 0.0, 0.0, None
+    if len(known) and samples.x[0].numel() <= DENSE_UP_TO:
+        given = None if x is None else x[missed.to(x.device)][:STARTS]
+        maxima, by = _maxima(flow, log_density, samples, given, largest, generator)
+        if len(maxima):
+            at = maxima[0].flatten()
+            mass = _mass(flow, log_density, samples, maxima, largest, generator)
+    return Energy(
+        samples=samples,
+        not_a_number=int((samples.log_density.isnan() | (samples.log_density == math.inf)).sum()),
+        missed_mass=mass,
+        missed_by=by,
+        missed_at=at,
+        points=len(above),
+        points_missed=int(missed.sum()),
+        worst_point=int(above.argmax()) if len(above) else -1,
+        worst_by=above.max().item() if len(above) else 0.0,
+    )
+
+
+@check(
+    "KF801",
+    "the flow misses modes of the energy",
+    severity="warning",
+    cause="The reverse divergence does not penalize regions without samples.",
+    fix="Train with a longer annealing from a lower inverse_temperature (kappaflow.fit_energy), "
+    "or start from a flow that kappaflow.fit trained on rows of all modes.",
+)
+def modes_missed(m: Measurements) -> Iterator[Symptom]:
+    """For flows that were fitted to an unnormalized density: `doctor(flow, x,
+    log_density=log_density)`, see [Energies](energies.md). The reverse divergence drops modes, and
+    samples of the flow cannot show it. The doctor climbs the log-density from 64 points, up to 64
+    standard deviations outside of the samples, and from the given rows. Around maxima where
+    importance weights are more than 3 nats above those of all samples, it estimates how much mass
+    the flow misses: a warning from 0.01 on. It is also a warning if more than 0.01 of the rows lie
+    at such places. A region that no search and no row reaches stays unseen.
+
+    Example:
+        def log_density(x):
+            return torch.logaddexp(-0.5 * x.square().sum(1), -0.5 * (x - 6).square().sum(1))
+
+
+        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+        x = None
+    """
+    found = energy(m)
+    if found is None:
+        return
+    by_rows = found.points_missed > SHARE * found.points
+    if found.missed_mass < SHARE and not by_rows:
+        return
+    share = found.samples.effective_sample_size
+    yield Symptom(
+        _missed_mass(found) if found.missed_mass >= SHARE else _missed_rows(found),
+        {
+            "missed_mass": found.missed_mass,
+            "missed_by_nats": found.missed_by,
+            "missed_at": None if found.missed_at is None else _place_text(found),
+            "points": found.points,
+            "points_missed": found.points_missed,
+            "worst_point": found.worst_point if found.points else None,
+            "worst_point_by_nats": found.worst_by if found.points else None,
+            "effective_sample_size": share,
+            "log_normalizer": found.samples.log_normalizer,
+        },
+        cause="The reverse divergence does not penalize regions without samples, and the "
+        "importance weights of samples do not show it: the effective sample size is "
+        f"{share:.2g} of the samples.",
+    )
+
+
+@check(
+    "KF802",
+    "a few samples dominate the importance weights",
+    severity="warning",
+    cause="The density has more mass than the flow where the flow has little: heavier tails, or a "
+    "shape that the flow did not learn. Above a Pareto k of 0.7, estimates of log Z and of means "
+    "have no reliable error.",
+    fix="Train longer, use a deeper flow, or use the samples as proposals of a Markov chain "
+    "instead of weighting them.",
+)
+def weights_heavy(m: Measurements) -> Iterator[Symptom]:
+    """The tail of the weights of 2,048 samples has a Pareto k above 0.7 (and the effective sample
+    size is below 0.9), or the effective sample size is below 0.01: estimates of log Z and of means
+    have no reliable error. Or the log-density is not a number at some samples.
+
+    Example:
+        def log_density(x):
+            return -x.abs().sum(1)
+
+
+        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[0.7, 0.7]))
+        x = None
+    """
+    found = energy(m)
+    if found is None:
+        return
+    samples, lost = found.samples, found.not_a_number
+    effective = samples.effective_sample_size
+    evidence: Evidence = {
+        "not_a_number": lost,
+        "effective_sample_size": effective,
+        "pareto_k": samples.pareto_k,
+        "log_normalizer": samples.log_normalizer,
+        "log_normalizer_error": samples.log_normalizer_error,
+    }
+    if lost:
+        yield Symptom(
+            f"log_density is not a number at {lost} of {len(samples)} samples.",
+            evidence,
+            cause="The energy is not defined where the flow has samples.",
+            fix="Let log_density return -inf, or a finite number, outside of its domain.",
+        )
+    elif effective < FEW or (samples.pareto_k > HEAVY and effective < NEARLY_ALL):
+        yield Symptom(
+            f"A few of {len(samples)} samples dominate the importance weights: the effective "
+            f"sample size is {effective:.2g} of the samples, and the tail of the weights has a "
+            f"Pareto k of {samples.pareto_k:.2f}.",
+            evidence,
+        )
+
+
+def _missed_mass(found: Energy) -> str:
+    return (
+        f"At least about {found.missed_mass:.2g} of the mass lies where the flow has no samples, "
+        f"some around ({_place_text(found)}): weights there are {found.missed_by:.3g} nats larger "
+        f"than at any of {len(found.samples)} samples."
+    )
+
+
+def _missed_rows(found: Energy) -> str:
+    return (
+        f"{found.points_missed} of {found.points} rows lie where the flow has no samples. The "
+        f"worst is row {found.worst_point}: its weight is {found.worst_by:.3g} nats larger than "
+        f"that of any of {len(found.samples)} samples."
+    )
+
+
+def _place_text(found: Energy) -> str:
+    place = [] if found.missed_at is None else found.missed_at.tolist()
+    more = ", ..." if len(place) > COORDINATES else ""
+    return ", ".join(f"{value:.3g}" for value in place[:COORDINATES]) + more
+
+
+def _log_weights(flow: Flow, log_density: LogDensity, x: Tensor) -> Tensor:
+    """Returns log p - log q, (n,), float64; infinite where the flow has no density, -inf for p."""
+    log_p = log_density_at(log_density, x).double().nan_to_num(-math.inf, posinf=-math.inf)
+    log_q = flow.log_prob(x).double().nan_to_num(-math.inf)
+    return torch.where(log_p == -math.inf, log_p, log_p - log_q).cpu()
+
+
+def _maxima(
+    flow: Flow,
+    log_density: LogDensity,
+    samples: ImportanceSamples,
+    given: Tensor | None,
+    largest: float,
+    generator: torch.Generator,
+) -> tuple[Tensor, float]:
+    """Returns the maxima that the flow misses, the highest first, and by how many nats.
+
+    Given rows are among them unchanged, because a step of a climb leaves a narrow region.
+    """
+    center, width = _place(samples.x)
+    reach = torch.logspace(0, math.log2(FURTHEST), STARTS, base=2.0)
+    noise = torch.randn((STARTS, *center.shape), generator=generator)
+    reach = reach.reshape(-1, *[1] * center.dim()).to(center)
+    starts = center + reach * width * noise.to(center)
+    if given is not None and len(given):
+        starts = torch.cat((given, starts))
+        reach = torch.cat((torch.ones_like(reach[:1]).expand(len(given), *reach.shape[1:]), reach))
+    found = _climb(log_density, starts, reach * width)
+    found = found if given is None else torch.cat((found, given))
+    above = _log_weights(flow, log_density, found) - largest
+    # The highest first: a climb that got stuck far out has a larger weight than any mode.
+    order = log_density_at(log_density, found).nan_to_num(-math.inf).cpu().argsort(descending=True)
+    order = order[above[order] > MARGIN]
+    kept: list[int] = []
+    for i in order.tolist():
+        away = ((found[i] - found[kept]) / width).square().flatten(1).mean(1).sqrt()
+        if not (away < APART).any():
+            kept.append(i)
+        if len(kept) == MOST_REGIONS:
+            break
+    return found[kept], above[kept[0]].item() if kept else 0.0
+
+
+def _place(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation of each coordinate of the samples."""
+    deviation = draws.std(dim=0)
+    return draws.mean(dim=0), deviation.clamp_min(1e-6 * deviation.max().clamp_min(1e-30))
+
+
+def _climb(log_density: LogDensity, starts: Tensor, scale: Tensor) -> Tensor:
+    """Climbs from each start with Adam in shrinking steps, and returns where it ends."""
+    way = torch.zeros_like(starts)
+    optimizer = torch.optim.Adam([way], lr=FIRST, betas=(0.8, 0.95))
+    for step in range(CLIMB):
+        optimizer.param_groups[0]["lr"] = FIRST * (LAST / FIRST) ** (step / CLIMB)
+        _, slope = with_gradient(log_density, starts + scale * way)
+        way.grad = -(slope * scale).nan_to_num(0.0, 0.0, 0.0)
+        optimizer.step()
+    return starts + scale * way.detach()
+
+
+def _mass(
+    flow: Flow,
+    log_density: LogDensity,
+    samples: ImportanceSamples,
+    maxima: Tensor,
+    largest: float,
+    generator: torch.Generator,
+) -> float:
+    """Returns the share of the mass near the maxima, where the flow is far too small.
+
+    The estimate is unbiased for any positive proposal; a poor one misses some of the mass.
+    """
+    _, width = _place(samples.x)
+    event, width = maxima.shape[1:], width.flatten().double()
+    values, axes, slope = _curvatures(log_density, maxima, width)
+    step = ((slope[:, None] @ axes) / values[:, None]) @ axes.mT  # Newton's, uphill
+    centers = maxima.flatten(1).double() / width + step[:, 0].clamp(-1, 1)
+    noise = torch.randn((len(maxima), DRAWS_OF_REGION, len(width)), generator=generator)
+    noise = noise.double().to(centers.device)
+    draws = centers[:, None] + (noise / values.sqrt()[:, None]) @ axes.mT
+    draws = draws.flatten(0, 1)
+    along = torch.einsum("nmd,mde->nme", draws[:, None] - centers, axes)
+    log_each = -0.5 * (along.square() * values).sum(2) + 0.5 * values.log().sum(1)
+    log_g = (
+        log_each.logsumexp(1) - math.log(len(maxima)) - 0.5 * len(width) * math.log(2 * math.pi)
+    )
+    log_g = (log_g - width.log().sum()).cpu()
+    x = (draws * width).reshape(-1, *event).to(maxima.dtype)
+    log_p = log_density_at(log_density, x).double().nan_to_num(-math.inf, posinf=-math.inf).cpu()
+    missed = _log_weights(flow, log_density, x) > largest + MARGIN
+    log_weights = torch.where(missed, log_p - log_g, -math.inf)
+    decisive = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+    if not decisive >= DECISIVE:
+        return 0.0
+    log_mass = log_weights.logsumexp(0) - math.log(len(x))
+    return torch.sigmoid(log_mass - samples.log_normalizer).item()
+
+
+def _curvatures(
+    log_density: LogDensity, maxima: Tensor, width: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns eigenvalues (m, D) and axes (m, D, D) of minus the Hessian, and the slope (m, D).
+
+    In units of the deviations, by differences of gradients. Values are made positive, and at
+    least those of `WIDEST`.
+    """
+    count, dimensions = len(maxima), len(width)
+    shift = torch.diag(DIFFERENCE * width)
+    at = maxima.flatten(1).double()[:, None, None] + torch.stack((shift, -shift))
+    rows = at.reshape(-1, *maxima.shape[1:]).to(maxima.dtype)
+    slope = with_gradient(log_density, rows)[1].double().nan_to_num(0.0, 0.0, 0.0)
+    slope = slope.reshape(count, 2, dimensions, dimensions) * width
+    hessian = (slope[:, 1] - slope[:, 0]) / (2 * DIFFERENCE)
+    values, axes = torch.linalg.eigh((hessian + hessian.mT) / 2)
+    return values.abs().clamp_min(WIDEST**-2), axes, slope.mean(dim=(1, 2))

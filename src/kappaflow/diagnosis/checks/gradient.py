@@ -1,0 +1,263 @@
+"""KF209: the gradient of log_prob by autograd, compared with finite differences."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kappaflow.adapters import Wrapped
+from kappaflow.conditioning import TRUSTED, layers_of
+from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
+from kappaflow.diagnosis.checks.dtypes import dtypes
+from kappaflow.diagnosis.checks.state import state
+from kappaflow.diagnosis.finding import Evidence
+from kappaflow.diagnosis.isolation import isolated_copy
+from kappaflow.flows import Flow
+
+ROWS = 16
+DIRECTIONS, SETTLE = 4, 2  # and on how many the differences must converge
+STEP = 1e-5  # of the size of a parameter
+SETTLED = 1e-4  # of the size of a derivative: allowed between two step lengths
+WRONG = 1e-3  # of the size of a derivative: allowed between autograd and differences
+LOST = 0.1  # of the size of a derivative, from which rounding is reported
+Function = Callable[[Flow], Tensor]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Derivatives of the mean log_prob along one direction of all parameters, in nats.
+
+    Of several directions, it is the one with the largest error.
+
+    Attributes:
+        autograd: In the dtype of the flow.
+        autograd64: In float64.
+        difference: Central differences in float64.
+        size: The root of the sum of squares of the contributions of single parameters.
+        layer: The first layer with a wrong derivative.
+    """
+
+    autograd: float
+    autograd64: float
+    difference: float
+    size: float
+    layer: str | None
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether autograd and differences disagree in float64."""
+        return abs(self.autograd64 - self.difference) > WRONG * self.size
+
+
+@measurement("gradients", checked="gradients")
+def gradient(m: Measurements) -> Gradient | None:
+    """Differentiates log_prob at a few points.
+
+    None where the flow has no trainable parameters or no copy in float64, or where differences do
+    not converge.
+    """
+    x, context = m.points[:ROWS], None if m.context is None else m.context[:ROWS]
+    same = isolated_copy(m.flow, x, context)
+    wide = isolated_copy(m.flow, x, context, torch.float64)
+    if same is None or wide is None or not _trained(wide):
+        return None
+    x64, context64 = x.double(), None if context is None else context.double()
+    try:
+        found = _compare(wide, lambda one: _mean_log_prob(one, x64, context64))
+        if found is None:
+            return None
+        seed, in_float64, difference, size = found
+        own = _derivatives(same, lambda one: _mean_log_prob(one, x, context), [seed])[0][0]
+        measured = Gradient(own, in_float64, difference, size, None)
+        if measured.is_wrong:
+            return dataclasses.replace(measured, layer=_wrong_layer(wide, x64, context64))
+    except Exception:  # a library that mixes float64 and float32, or forbids derivatives
+        return None
+    return measured
+
+
+@check(
+    "KF209",
+    "the gradient does not match log_prob",
+    cause="A log_det or a value is detached, or a custom backward pass is wrong.",
+    fix="Check the layer with torch.autograd.gradcheck in float64.",
+)
+def gradient_wrong(m: Measurements) -> Iterator[Symptom]:
+    """The doctor compares the derivative of log_prob by autograd with central differences in
+    float64. A log_det that is detached, or computed under `no_grad`, silently trains something
+    else than the likelihood. The finding names the first layer with a wrong derivative. It is a
+    warning if the formula is right but the backward pass loses digits, for example by inverting
+    layers in float32.
+
+    Example:
+        class Detached(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.log_scale = torch.nn.Parameter(torch.zeros(2))
+
+            def encode(self, x):
+                return x * self.log_scale.exp(), self.log_scale.detach().sum().expand(len(x))
+
+            def decode(self, z):
+                return z * (-self.log_scale).exp(), -self.log_scale.detach().sum().expand(len(z))
+
+
+        flow = Detached()
+        x = torch.randn(64, 2)
+    """
+    found = gradient(m)
+    if found is None or state(m).stale or dtypes(m).changed or dtypes(m).changed_in_float64:
+        return  # KF211 and KF702 explain more: without float64, differences are noise
+    evidence: Evidence = {
+        "autograd": found.autograd,
+        "autograd_in_float64": found.autograd64,
+        "differences_in_float64": found.difference,
+    }
+    if found.is_wrong:
+        yield Symptom(
+            f"Along one direction of the parameters, the gradient of log_prob is "
+            f"{found.autograd64:.3g}, but log_prob changes by {found.difference:.3g}.",
+            evidence,
+            layer=found.layer,
+        )
+    elif abs(found.autograd - found.autograd64) > LOST * found.size and _is_well_conditioned(m):
+        yield Symptom(
+            f"Along one direction of the parameters, the gradient of log_prob is "
+            f"{found.autograd:.3g}, and {found.autograd64:.3g} in float64.",
+            evidence,
+            severity="warning",
+            cause="The backward pass loses digits: it inverts layers, or subtracts large numbers.",
+            fix="Store activations instead of inverting layers, or train in float64.",
+        )
+
+
+def _is_well_conditioned(m: Measurements) -> bool:
+    """Returns whether KF301 is no better explanation."""
+    return m.profile.eps * m.profile.condition_number.amax().item() <= TRUSTED
+
+
+def _mean_log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
+    own = flow.own_log_prob(x, context) if isinstance(flow, Wrapped) else None
+    return (flow.joined_log_prob(x, context) if own is None else own).mean()
+
+
+def _trained(flow: Flow) -> list[Tensor]:
+    return [one for one in flow.parameters() if one.requires_grad and one.is_floating_point()]
+
+
+def _direction(flow: Flow, seed: int) -> list[Tensor]:
+    """Returns a direction with the size of each parameter, the same in every dtype."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (
+            torch.randn(one.shape, generator=generator, dtype=torch.float64)
+            * (one.detach().double().square().mean().sqrt().item() + 1e-2)
+        ).to(one)
+        for one in _trained(flow)
+    ]
+
+
+def _compare(flow: Flow, function: Function) -> tuple[int, float, float, float] | None:
+    """Returns the direction with the largest error, both derivatives along it, and their size.
+
+    None where differences converge along too few directions.
+    """
+    found = []
+    for seed, (derived, size) in enumerate(_derivatives(flow, function, range(DIRECTIONS))):
+        fine, coarse = (_difference(flow, function, seed, step) for step in (STEP, 4 * STEP))
+        scale = max(size, abs(fine))
+        if abs(fine - coarse) <= SETTLED * scale + 1e-9:
+            if abs(derived - fine) > WRONG * scale:
+                fine = _one_sided(flow, function, seed, derived, fine, scale)
+            found.append((seed, derived, fine, scale))
+    if len(found) < SETTLE:
+        return None
+    return max(found, key=lambda one: abs(one[1] - one[2]) / max(one[3], 1e-12))
+
+
+def _derivatives(
+    flow: Flow, function: Function, seeds: Iterable[int]
+) -> list[tuple[float, float]]:
+    """Returns the derivatives by autograd along each direction, and their sizes."""
+    parameters = _trained(flow)
+    _clear_caches(flow)
+    with torch.enable_grad():
+        value = function(flow)
+        if not value.requires_grad:
+            return [(0.0, 0.0) for _ in seeds]
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True)
+    found = []
+    for seed in seeds:
+        pairs = zip(gradients, _direction(flow, seed), strict=True)
+        products = [
+            gradient.double() * direction.double()
+            for gradient, direction in pairs
+            if gradient is not None
+        ]
+        value = sum(one.sum().item() for one in products)
+        found.append((value, sum(one.square().sum().item() for one in products) ** 0.5))
+    return found
+
+
+def _difference(flow: Flow, function: Function, seed: int, step: float) -> float:
+    """Returns the derivative along a direction by central differences."""
+    ahead, behind = _values(flow, function, seed, (step, -step))
+    return (ahead - behind) / (2 * step)
+
+
+def _one_sided(
+    flow: Flow, function: Function, seed: int, derived: float, central: float, scale: float
+) -> float:
+    """Returns a one-sided difference where log_prob has a kink, as autograd does.
+
+    Splines and ReLU have kinks, where a central difference is the average of both sides. Without
+    a kink both sides are practically equal.
+    """
+    ahead, here, behind = _values(flow, function, seed, (STEP, 0.0, -STEP))
+    sides = (ahead - here) / STEP, (here - behind) / STEP
+    nearest = min(sides, key=lambda side: abs(side - derived))
+    return nearest if abs(sides[0] - sides[1]) > SETTLED * scale else central
+
+
+def _values(flow: Flow, function: Function, seed: int, steps: Iterable[float]) -> list[float]:
+    """Returns the function after steps along a direction, and restores the flow."""
+    parameters, direction = _trained(flow), _direction(flow, seed)
+    kept = [one.detach().clone() for one in parameters]
+    found = []
+    for step in steps:
+        for one, was, along in zip(parameters, kept, direction, strict=True):
+            one.copy_(was + step * along)
+        _clear_caches(flow)
+        found.append(function(flow).item())
+    for one, was in zip(parameters, kept, strict=True):
+        one.copy_(was)
+    _clear_caches(flow)
+    return found
+
+
+def _clear_caches(flow: Flow) -> None:
+    """Makes a flow clear what it caches in evaluation mode, as training does."""
+    flow.train()
+    flow.eval()
+
+
+def _wrong_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
+    """Returns the first layer whose value and log_det have a wrong derivative at fixed points."""
+    generator = torch.Generator().manual_seed(1)
+    state = x
+    for i, layer in enumerate(layers_of(flow.bijection, context)):
+        value = layer.bijection(state, layer.context)[0]
+        weights = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
+
+        def weighted(one: Flow, i: int = i, at: Tensor = state, by: Tensor = weights) -> Tensor:
+            same = layers_of(one.bijection, context)[i]
+            z, log_det = same.bijection(at, same.context)
+            return (by * z).sum() + log_det.sum()
+
+        found = _compare(flow, weighted)
+        if found is not None and abs(found[1] - found[2]) > WRONG * max(found[3], 1e-9):
+            return layer.name
+        state = value
+    return None

@@ -1,0 +1,142 @@
+"""KF207: the integral of the density, by importance sampling in few dimensions."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kappaflow.adapters import Wrapped
+from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement, table
+from kappaflow.diagnosis.checks.log_dets import log_det_wrong
+from kappaflow.diagnosis.finding import Table
+
+DIMENSIONS = 3  # above, proposals match no density well enough
+CENTRES, DRAWS = 256, 8192
+WIDTH = 0.3  # of a kernel, in standard deviations of the samples
+FAR, FREEDOM = 0.3, 3.0  # share of the proposals from Student's t, and its degrees of freedom
+LEAST, ERRORS, WORTH = 0.05, 6.0, 200.0  # off one by this; standard errors; effective draws
+
+
+@dataclass(frozen=True)
+class Integral:
+    """An estimate of the integral of a density.
+
+    Attributes:
+        value: Mean of p / q over draws of a proposal q.
+        standard_error: Of that mean.
+        effective: How many draws of p these are worth: (sum w)^2 / sum w^2.
+    """
+
+    value: float
+    standard_error: float
+    effective: float
+
+
+@measurement("integral of the density", checked="integral of the density")
+def integral(m: Measurements) -> Integral | None:
+    """Estimates the integral; None above three dimensions.
+
+    Proposals are kernels around samples of the flow, and Student's t around all of them for what
+    the samples do not reach. With contexts, the density is the one of the first context.
+    """
+    flow = m.flow
+    if len(flow.joint_shape) != 1 or flow.joint_shape[0] > DIMENSIONS or flow.augment is not None:
+        return None
+    samples = m.samples[torch.isfinite(m.samples).all(1)].cpu().double()[:CENTRES]
+    if len(samples) < 8:
+        return None
+    x, log_q = _proposals(samples, torch.Generator().manual_seed(0))
+    context = None if m.context is None else m.context[:1].expand(DRAWS, -1)
+    points = x.to(flow.dtype).to(flow.device)
+    own = flow.own_log_prob(points, context) if isinstance(flow, Wrapped) else None
+    log_p = flow.joined_log_prob(points, context) if own is None else own
+    weights = (log_p.cpu().double() - log_q).exp().nan_to_num(0, posinf=0)
+    value, error = weights.mean().item(), weights.std().item() / math.sqrt(DRAWS)
+    effective = weights.sum().square() / weights.square().sum().clamp_min(1e-300)
+    return Integral(value, error, effective.item())
+
+
+def _evidence(found: Integral) -> dict[str, float]:
+    return {
+        "integral": found.value,
+        "standard_error": found.standard_error,
+        "effective_draws": found.effective,
+    }
+
+
+@table("integral")
+def integral_table(m: Measurements) -> Table:
+    """Returns the estimate as a table of one row."""
+    found = integral(m)
+    return {} if found is None else {name: [one] for name, one in _evidence(found).items()}
+
+
+@check(
+    "KF207",
+    "the density does not integrate to one",
+    cause="The base is not normalized, or the map is not one-to-one, or not onto.",
+    fix="Integrate the base alone, and check that each layer is one-to-one and onto.",
+)
+def not_normalized(m: Measurements) -> Iterator[Symptom]:
+    """In up to three dimensions, the doctor estimates the integral by importance sampling. It is
+    off one by more than 0.05 and by six standard errors.
+
+    Example:
+        class Folded:
+            def encode(self, x):
+                return x.abs(), torch.zeros(len(x))
+
+            def decode(self, z):
+                return z.abs(), torch.zeros(len(z))
+
+            def log_prob(self, x):
+                return 1 + torch.distributions.Normal(0, 1).log_prob(x).sum(1)
+
+
+        flow = Folded()
+        x = torch.rand(64, 2)
+    """
+    found = integral(m)
+    if found is None or found.effective < WORTH or log_det_wrong(m):
+        return
+    if abs(found.value - 1) > max(LEAST, ERRORS * found.standard_error):
+        yield Symptom(
+            f"The density integrates to {found.value:.3g} ± {found.standard_error:.1g}.",
+            {**_evidence(found)},
+        )
+
+
+def _proposals(centres: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Returns draws of the proposal and its log-density there, (N, n) and (N,)."""
+    n = centres.shape[1]
+    middle, spread = centres.mean(0), centres.std(0).clamp_min(1e-12)
+    noise = torch.randn(DRAWS, n, generator=generator, dtype=torch.float64)
+    chosen = torch.randint(len(centres), (DRAWS,), generator=generator)
+    near = centres[chosen] + WIDTH * spread * noise
+    chi = torch.randn(DRAWS, int(FREEDOM), generator=generator, dtype=torch.float64)
+    far = middle + spread * noise / (chi.square().sum(1, keepdim=True) / FREEDOM).sqrt()
+    is_far = torch.rand(DRAWS, generator=generator) < FAR
+    x = torch.where(is_far[:, None], far, near)
+    return x, torch.logaddexp(
+        math.log(1 - FAR) + _kernels(x, centres, WIDTH * spread),
+        math.log(FAR) + _student(x, middle, spread),
+    )
+
+
+def _kernels(x: Tensor, centres: Tensor, width: Tensor) -> Tensor:
+    away = ((x[:, None] - centres) / width).square().sum(2)
+    constant = width.log().sum() + 0.5 * x.shape[1] * math.log(2 * math.pi)
+    return torch.logsumexp(-0.5 * away, 1) - math.log(len(centres)) - constant
+
+
+def _student(x: Tensor, middle: Tensor, spread: Tensor) -> Tensor:
+    n = x.shape[1]
+    away = ((x - middle) / spread).square().sum(1)
+    constant = (
+        math.lgamma((FREEDOM + n) / 2)
+        - math.lgamma(FREEDOM / 2)
+        - 0.5 * n * math.log(FREEDOM * math.pi)
+    )
+    return constant - spread.log().sum() - 0.5 * (FREEDOM + n) * torch.log1p(away / FREEDOM)

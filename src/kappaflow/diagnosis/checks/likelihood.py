@@ -1,0 +1,200 @@
+"""KF501, KF502, KF504, KF505: the held-out likelihood, compared with simple densities."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from kappaflow.diagnosis.check import Symptom, check
+from kappaflow.diagnosis.finding import Evidence, Finding
+from kappaflow.diagnosis.references import Comparison
+
+KNOWN = 0.1  # nats per row: two standard errors below this decide a comparison
+FEW_ROWS, UNCERTAIN = 100, 0.2  # rows, and nats of standard error of the mean of so few
+
+
+def comparison_findings(
+    comparisons: Sequence[Comparison],
+    standard_error: float | None = None,
+    rows: int = FEW_ROWS,
+) -> Iterator[Finding]:
+    """Runs the checks KF501, KF504 and KF505 on the comparisons of a flow with references.
+
+    Args:
+        comparisons: The Gaussian first, then the mixture; none for no comparison.
+        standard_error: Of the flow's own mean NLL; None where it is not known.
+        rows: How many held-out rows that mean is over.
+
+    Yields:
+        A warning for each reference that the flow is worse than by more than two standard errors
+        of the paired difference, a warning where the rows are too few to tell, and a note where
+        the flow is not better.
+    """
+    decided = False
+    for one in comparisons:
+        if math.isnan(one.nll) or (one.kind != "Gaussian" and one.components == 1):
+            continue  # a mixture of one component is the Gaussian
+        reach = 2 * one.standard_error
+        worse = not math.isfinite(one.difference) or one.difference > reach
+        if worse or (one.fair and not decided and one.difference > -reach):
+            decided = True
+            if not worse and not reach <= KNOWN:
+                yield from too_few_rows(one)
+            elif one.kind == "Gaussian":
+                yield from no_better_than_gaussian(one, worse=worse)
+            else:
+                yield from no_better_than_mixture(one, worse=worse)
+    if not decided and standard_error is not None and rows < FEW_ROWS:
+        yield from uncertain_likelihood(rows, standard_error)
+
+
+@check(
+    "KF501",
+    "the flow is no better than a Gaussian on held-out rows",
+    subject="run",
+    severity="warning",
+    cause="The flow was trained too little, or memorized too few training rows.",
+    fix="Train longer, give more rows, or use fewer and smaller layers (depth, hidden).",
+)
+def no_better_than_gaussian(one: Comparison, *, worse: bool) -> Iterator[Symptom]:
+    """A Gaussian (with a context: a linear-Gaussian regression) is fitted to the training rows.
+    Both are compared on the same held-out rows: the mean of the differences row by row, and its
+    standard error. It is a warning if the flow is worse by more than two standard errors, and a
+    note if it is neither better nor worse and the difference is known to 0.1 nats. `kappaflow fit`
+    and `kappaflow doctor RUN` compare on the test rows of the run, `kappaflow.doctor(flow, x,
+    train=rows)` on `x`. Without `train`, and from 200 rows on, the Gaussian is fitted to a random
+    half of `x` and compared on the other; the doctor then concludes only "worse".
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+        x = 3 * torch.randn(400, 2)
+    """
+    yield _worse(one) if worse else _no_better(one)
+
+
+@check(
+    "KF504",
+    "the flow is no better than a Gaussian mixture on held-out rows",
+    subject="run",
+    severity="warning",
+    cause="The flow was trained too little, or memorized too few training rows.",
+    fix="Train longer, give more rows, or use fewer and smaller layers (depth, hidden).",
+)
+def no_better_than_mixture(one: Comparison, *, worse: bool) -> Iterator[Symptom]:
+    """As KF501, with a mixture of 1, 2, 4, 8, 16 or 32 Gaussians with full covariances; the BIC
+    chooses how many (Schwarz 1978). It is fitted to 5,000 training rows at most, which takes
+    seconds.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+        x = 0.1 * torch.randn(600, 2)
+        x[:300] += 1
+        x[300:] -= 1
+    """
+    yield _worse(one) if worse else _no_better(one)
+
+
+def _worse(one: Comparison) -> Symptom:
+    fitted = "" if one.fair else " fitted to the other half of them"
+    amount = f"{one.difference:.2f} ± {one.standard_error:.2f} nats per row worse than"
+    if not math.isfinite(one.difference):
+        amount = "without a finite likelihood on some rows, and so worse than"
+    return Symptom(
+        f"On {one.rows:,} held-out rows the flow is {amount} {one.name}{fitted}.", _evidence(one)
+    )
+
+
+def _no_better(one: Comparison) -> Symptom:
+    return Symptom(
+        f"On {one.rows:,} held-out rows the flow is no better than {one.name}: the difference is "
+        f"{one.difference:.2f} ± {one.standard_error:.2f} nats per row.",
+        _evidence(one),
+        severity="note",
+        cause="The data is as simple as that density, or the flow has not learned more than it.",
+        fix="Use the simpler density, or train longer.",
+    )
+
+
+def _evidence(one: Comparison) -> Evidence:
+    return {
+        "nll": one.nll + one.difference,
+        "reference_nll": one.nll,
+        "difference": one.difference,
+        "standard_error": one.standard_error,
+        "components": one.components,
+        "rows": one.rows,
+    }
+
+
+@check(
+    "KF505",
+    "too few held-out rows to decide",
+    subject="run",
+    severity="warning",
+    cause="The difference is within two standard errors of zero.",
+    fix="Give more rows, or use the simpler density.",
+)
+def too_few_rows(one: Comparison) -> Iterator[Symptom]:
+    """The difference between the flow and a Gaussian or a mixture is within two standard errors of
+    zero, and known to no better than 0.1 nats per row. Or there are fewer than 100 held-out rows,
+    and the standard error of the mean NLL is above 0.2 nats.
+    """
+    better = "better" if one.difference < 0 else "worse"
+    known = f": it is {abs(one.difference):.2f} ± {one.standard_error:.2f} nats per row {better}"
+    if not math.isfinite(one.standard_error):  # a single row has no standard error
+        known = ""
+    yield Symptom(
+        f"There are too few held-out rows ({one.rows:,}) to tell whether the flow is better than "
+        f"{one.name}{known}.",
+        _evidence(one),
+    )
+
+
+def uncertain_likelihood(rows: int, standard_error: float) -> Iterator[Finding]:
+    """Yields KF505 for a mean over few rows with a large standard error."""
+    if not standard_error <= UNCERTAIN:
+        yield too_few_rows.finding(
+            Symptom(
+                f"There are too few held-out rows ({rows:,}) to tell the likelihood: its standard "
+                f"error is {standard_error:.2f} nats per row.",
+                {"rows": rows, "standard_error": standard_error},
+                cause="The mean of few rows depends on which rows were held out.",
+                fix="Give more rows.",
+            )
+        )
+
+
+@check(
+    "KF502",
+    "the flow is no better than pixel histograms on held-out images",
+    subject="run",
+    severity="warning",
+    cause="The flow was trained too little, or memorized too few images.",
+    fix="Train longer, give more images, or use a smaller model (steps, hidden).",
+)
+def image_likelihood_findings(
+    bits: float | None, standard_error: float | None, independent: float | None
+) -> Iterator[Symptom]:
+    """The same for images. The reference treats each pixel independently, with its histogram among
+    the training images. The differences are taken image by image.
+
+    Args:
+        bits: Mean bits per dimension of held-out images; None where there are none.
+        standard_error: Of the difference of the two over the images; of `bits` where that of the
+            difference is not known.
+        independent: The same images under independent pixels.
+    """
+    if bits is None or independent is None or math.isnan(bits):
+        return
+    worse, error = bits - independent, standard_error or 0.0
+    if not worse > -2 * error:
+        return
+    amount = f"needs {worse:.2f} bits per dimension more than"
+    if worse <= 2 * error:
+        amount = f"is no better ({worse:.3f} ± {error:.3f} bits per dimension) than"
+    yield Symptom(
+        f"On held-out images the flow {amount} the histograms of single pixels.",
+        {
+            "bits_per_dimension": bits,
+            "independent_bits_per_dimension": independent,
+            "standard_error": standard_error,
+        },
+    )

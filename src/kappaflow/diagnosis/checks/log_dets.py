@@ -1,0 +1,235 @@
+"""KF203: the log_det of each direction, compared with the Jacobian."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import TRUSTED, Profile
+from kappaflow.conditioning.jacobian import all_of_both, dense
+from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.diagnosis.check import (
+    Measurements,
+    Symptom,
+    check,
+    columns,
+    measurement,
+    quantiles,
+    table,
+)
+from kappaflow.diagnosis.finding import Evidence, Table
+from kappaflow.flows import Flow
+
+TOLERATED = 1e-3  # reconstruction errors above this share of |x| are visible in results
+SAFETY = 10.0  # units of rounding, as in kappaflow.testing, where correct flows need 5
+SMALLEST = 1e-12  # nats: the last digits of float64, which differ between processors
+ROUNDED = 1e-3  # share of an error that is left in float64 if rounding caused it
+SPECTRA = 16  # points at which all singular values are kept
+NUDGES = 2  # times the argument is rounded differently, to see what that does to a log_det
+VISIBLE = 1e-5  # nats off the Jacobian from which float64 is measured too
+TABLE_VALUES = 64  # singular values in a table
+DIRECTIONS = {"forward": "the forward direction", "inverse": "the inverse"}
+
+
+@dataclass(frozen=True)
+class LogDets:
+    """The log-determinants of a flow at the points, in nats and in float64.
+
+    Attributes:
+        forward: As `forward` returns it, (n,).
+        inverse: As `inverse` returns it at the latent that `forward` returned, (n,).
+        true: log|det| of the dense Jacobian, (n,); None where the dimension is too large.
+        size: The square root of the number of layers, plus a bound on the sum of |log s| over
+            all singular values of all layers, (n,).
+        units: The share of `forward` that belongs to the standardization, (n,).
+        forward_moves: How much `forward` changes when the points are rounded, (n,).
+        inverse_moves: How much `inverse` changes when the latents are rounded, (n,).
+        wide: The same in float64, where they differ from the Jacobian; None where they agree, or
+            there is no copy in float64.
+        singular_values: All after the standardization at some points, descending, (b, n); None
+            where the dimension is too large.
+    """
+
+    forward: Tensor
+    inverse: Tensor
+    true: Tensor | None
+    size: Tensor
+    units: Tensor
+    forward_moves: Tensor
+    inverse_moves: Tensor
+    wide: "LogDets | None" = None
+    singular_values: Tensor | None = None
+
+
+@measurement("log_dets and the Jacobian", checked="log_dets")
+def log_dets(m: Measurements) -> LogDets:
+    """Measures the log_dets of both directions, and the Jacobian's where it can be formed."""
+    found = _measure(m.flow, m.points, m.context, m.profile)
+    if m.wide is None or found.true is None:
+        return found
+    off = torch.stack((found.forward - found.true, found.inverse + found.true)).abs()
+    if not (off > VISIBLE).any():
+        return found
+    try:
+        context = None if m.context is None else m.context.double()
+        return replace(found, wide=_measure(m.wide, m.points.double(), context, m.profile))
+    except Exception:  # a library that mixes float64 and float32
+        return found
+
+
+@table("log_dets")
+def log_det_table(m: Measurements) -> Table:
+    """Returns the log_dets at the points; that of the inverse with its sign changed."""
+    found = log_dets(m)
+    true = {} if found.true is None else {"jacobian": found.true}
+    return columns(**true, forward=found.forward, inverse=-found.inverse)
+
+
+@table("singular_values")
+def singular_value_table(m: Measurements) -> Table:
+    """Returns quantiles over the points, the largest first; of many values some of all sizes."""
+    values = log_dets(m).singular_values
+    if values is None:
+        return {}
+    count = values.shape[1]
+    kept = torch.linspace(0, count - 1, min(TABLE_VALUES, count)).round().long()
+    return {"number": (kept + 1).tolist(), **quantiles(values[:, kept].T)}
+
+
+@check(
+    "KF203",
+    "a log_det does not match the Jacobian",
+    cause="The log_det has the wrong sign, lacks a term, or averages where it should sum.",
+    fix="Check each layer with kappaflow.testing.check_bijection.",
+)
+def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
+    """Up to 500 dimensions, the doctor compares each direction with log|det| of the Jacobian;
+    above, the two directions with each other. The tolerance covers what rounding of the point and
+    of the sum does to a log_det. If a float64 copy removes 99.9 % of the error, the formula only
+    loses digits, and the finding is a warning.
+
+    Example:
+        flow = (
+            lambda x: (2 * x, torch.full((len(x),), 0.6931)),  # of one feature; there are two
+            lambda z: (z / 2, torch.full((len(z),), -1.3863)),
+        )
+        x = torch.randn(64, 2)
+    """
+    off = {which: one for which, one in _errors(m).items() if one is not None}
+    if not off:
+        return
+    worst, tolerance = max(off.values())
+    if "sum" in off:
+        message = f"The log_dets of the two directions add up to {worst:.2g} nats instead of 0."
+    else:
+        blamed = DIRECTIONS[next(iter(off))] if len(off) == 1 else "both directions"
+        message = (
+            f"The log_det of {blamed} differs from log|det| of the Jacobian by up to "
+            f"{worst:.2g} nats."
+        )
+    wide = _worst_in_float64(log_dets(m), off)
+    evidence: Evidence = {"worst_nats": worst, "tolerance_nats": tolerance}
+    if wide is None or wide >= ROUNDED * worst:
+        yield Symptom(message, evidence)
+    else:
+        yield Symptom(
+            f"{message[:-1]}, and in float64 by {wide:.1g}.",
+            evidence | {"worst_nats_in_float64": wide},
+            severity="warning",
+            cause="The formula is correct, but it loses digits where large numbers cancel.",
+            fix="Score and sample in float64, or rewrite the formula.",
+        )
+
+
+def _errors(m: Measurements) -> dict[str, tuple[float, float] | None]:
+    """Returns for each comparison the worst error above its tolerance, and that tolerance.
+
+    The tolerance is that of `kappaflow.testing`: 10 eps kappa (1 + sum |log s|), with the square
+    root of the number of layers in place of 1, since each of them rounds, and with the worst
+    condition number over the depth. The inverse is called at a latent, so that its log_det may
+    also differ by the reconstruction error. A log_det that changes quickly (splines near a knot)
+    may differ by what rounding of its argument does to it. Nothing below `SMALLEST` is an error.
+    """
+    found, missed = log_dets(m), m.data_errors
+    lost = m.profile.eps * m.profile.condition_number.amax(dim=0)
+    forward_limit = SAFETY * (lost * found.size + found.forward_moves)
+    inverse_limit = SAFETY * (torch.maximum(lost, missed) * found.size + found.inverse_moves)
+    usable = lost < TRUSTED
+    returned = usable & (missed <= TOLERATED)
+    if found.true is None:
+        return {"sum": _worst_above(found.forward + found.inverse, inverse_limit, returned)}
+    known = torch.isfinite(found.true)
+    return {
+        "forward": _worst_above(found.forward - found.true, forward_limit, usable & known),
+        "inverse": _worst_above(found.inverse + found.true, inverse_limit, returned & known),
+    }
+
+
+def _worst_above(error: Tensor, tolerance: Tensor, usable: Tensor) -> tuple[float, float] | None:
+    """Returns the largest error above its tolerance among the usable points, and the tolerance."""
+    error = error.abs().nan_to_num(torch.inf)
+    above = usable & (error > tolerance.clamp_min(SMALLEST))
+    if not above.any():
+        return None
+    row = int((error * above).nan_to_num(0).argmax())
+    return error[row].item(), tolerance[row].item()
+
+
+def _worst_in_float64(found: LogDets, off: Iterable[str]) -> float | None:
+    """Returns the largest error in float64 of the directions that are off; None without a copy."""
+    wide = found.wide
+    if wide is None or wide.true is None:
+        return None
+    errors = {"forward": wide.forward - wide.true, "inverse": wide.inverse + wide.true}
+    return max(errors[which].abs().nan_to_num(torch.inf).max().item() for which in off)
+
+
+def _measure(flow: Flow, x: Tensor, context: Tensor | None, profile: Profile) -> LogDets:
+    """Returns the log_dets in the dtype of the flow.
+
+    A standardization treats each feature separately: one product with ones has its whole
+    Jacobian, and scales however far apart cost the others no digits.
+    """
+    points, units = flow.units(x)
+    z, core_forward = flow.core(points, context)
+    core_inverse = flow.core.inverse(z, context)[1]
+    forward, inverse = core_forward + units, core_inverse + flow.units.inverse(points)[1]
+    scales = flow.units.linearize(x).jv(torch.ones_like(x)[None])[0].flatten(1)
+    log_scales = scales.double().abs().log()
+    true = values = None
+    if points[0].numel() <= DENSE_UP_TO:
+        matrices = dense(flow.core.linearize(points, context).jv, points)
+        few = flow.core.linearize(points[:SPECTRA], None if context is None else context[:SPECTRA])
+        values = all_of_both(matrices[:SPECTRA], dense(few.inverse_jv, few.value))
+        finite = torch.isfinite(matrices).all(dim=(1, 2))
+        true = torch.full_like(forward, torch.nan, dtype=torch.float64)
+        true[finite] = torch.linalg.slogdet(matrices[finite])[1] + log_scales.sum(1)[finite]
+    # Horn: sum |log s| of a product is at most the sum of those of its factors. The rounding
+    # errors of the layers add up like a random walk.
+    stretch = torch.maximum(
+        profile.layer_sigma_max.log().abs(), profile.layer_sigma_min.log().abs()
+    )
+    layers = math.sqrt(len(stretch)) + points[0].numel() * stretch.sum(0)
+    return LogDets(
+        forward=forward.double(),
+        inverse=inverse.double(),
+        true=true,
+        size=layers + log_scales.abs().sum(1),
+        units=units.double(),
+        forward_moves=_moves(lambda at: flow.core(at, context)[1], points, core_forward),
+        inverse_moves=_moves(lambda at: flow.core.inverse(at, context)[1], z, core_inverse),
+        singular_values=values,
+    )
+
+
+def _moves(log_det: Callable[[Tensor], Tensor], at: Tensor, value: Tensor) -> Tensor:
+    """Returns how much a log_det changes when its argument is rounded, (n,) in float64."""
+    generator = torch.Generator().manual_seed(0)
+    eps, most = torch.finfo(at.dtype).eps, torch.zeros_like(value, dtype=torch.float64)
+    for _ in range(NUDGES):
+        signs = torch.randint(0, 2, at.shape, generator=generator).to(at) * 2 - 1
+        moved = (log_det(at * (1 + eps * signs)) - value).double().abs()
+        most = torch.maximum(most, moved.nan_to_num(0, posinf=0))
+    return most

@@ -1,0 +1,248 @@
+"""KF101, KF104, KF204, KF205: log_prob, computed in every way that should give the same number."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kappaflow.adapters import Wrapped
+from kappaflow.conditioning import Profile, layers_of
+from kappaflow.diagnosis.advice import bound_scales
+from kappaflow.diagnosis.check import (
+    Measurements,
+    Symptom,
+    check,
+    columns,
+    count_not_finite,
+    differ,
+    largest_difference,
+    measurement,
+    table,
+)
+from kappaflow.diagnosis.finding import Table
+from kappaflow.flows import Flow
+
+NATS, ROUNDINGS = 1e-2, 1e2  # allowed between two correct ways: nats, and a multiple of rounding
+ROUNDED = 4  # units of rounding by which points are moved to see what rounding does
+
+
+@dataclass(frozen=True)
+class LogProbs:
+    """Log-densities of the points in nats, (n,), computed in several ways.
+
+    Attributes:
+        again: Through the layers a second time.
+        in_halves: Through the layers with the batch cut in two; None for a single point.
+        mixing: The first layer whose values change when the batch is cut; None if none does.
+        library: By the library's own log_prob; None where it has none.
+        rounding: How much the log-density changes when the point is rounded differently.
+    """
+
+    again: Tensor
+    in_halves: Tensor | None
+    mixing: str | None
+    library: Tensor | None
+    rounding: Tensor
+
+
+@measurement("log_prob in several ways", checked="log_prob in several ways")
+def log_probs(m: Measurements) -> LogProbs:
+    """Computes log_prob again, in halves, and as the library does."""
+    flow, x, context = m.flow, m.points, m.context
+    again = flow.joined_log_prob(x, context)
+    in_halves = mixing = None
+    if len(x) > 1:
+        in_halves = torch.cat([flow.joined_log_prob(*half) for half in _halves(x, context)])
+        if differ(in_halves, m.log_prob):
+            mixing = _first_mixing_layer(flow, x, context)
+    library = flow.own_log_prob(x, context) if isinstance(flow, Wrapped) else None
+    return LogProbs(
+        again, in_halves, mixing, library, effect_of_rounding(flow, x, context, m.log_prob)
+    )
+
+
+@table("densities")
+def densities(m: Measurements) -> Table:
+    """Returns log_prob at the points, a column for each way."""
+    found = log_probs(m)
+    return columns(
+        layers=m.log_prob,
+        again=found.again,
+        in_halves=found.in_halves,
+        library=found.library,
+    )
+
+
+@table("log_prob")
+def log_prob_of_data_and_samples(m: Measurements) -> Table:
+    """Returns log_prob at the points and at samples."""
+    return columns(data=m.log_prob, samples=m.sample_log_prob) if m.given else {}
+
+
+@check(
+    "KF101",
+    "log_prob is not finite",
+    cause="A scale or a shift overflowed, or parameters are not finite.",
+    fix="Bound the log-scales and train again.",
+)
+def log_prob_not_finite(m: Measurements) -> Iterator[Symptom]:
+    """The doctor blames the first layer whose log_det is not finite. The fix names the arguments
+    that bound scales in the library of the flow.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[200.0, 0.0]))
+        x = torch.randn(64, 2)
+    """
+    bad, points = count_not_finite(m.log_prob)
+    if bad:
+        yield Symptom(
+            f"log_prob is not finite at {bad} of the {points} points.",
+            {"finite_share": 1 - bad / points},
+            layer=_first_not_finite(m.profile),
+            fix=f"Bound the log-scales and train again: {bound_scales(m.flow)}.",
+        )
+
+
+@check(
+    "KF104",
+    "log_prob changes from call to call",
+    severity="note",
+    cause="A layer uses random numbers in evaluation mode: an estimate of a trace, or noise.",
+    fix="Average several calls, and report log_prob as an estimate.",
+)
+def log_prob_random(m: Measurements) -> Iterator[Symptom]:
+    """The checks that compare two ways to a density then stay silent, because noise looks like a
+    fault.
+
+    Example:
+        def encode(x):
+            return x, 0.1 * torch.randn(len(x))
+
+
+        flow = (encode, lambda z: (z, torch.zeros(len(z))))
+        x = torch.randn(64, 2)
+    """
+    worst = largest_difference(log_probs(m).again, m.log_prob)
+    if worst > ROUNDINGS * m.profile.eps * (1 + _size(m.log_prob)):  # sums in another order
+        yield Symptom(
+            f"log_prob changes by up to {worst:.2g} nats from call to call.",
+            {"worst_nats": worst},
+        )
+
+
+@check(
+    "KF204",
+    "log_prob of a row depends on the other rows of the batch",
+    cause="A layer computes statistics of the batch, or a log_det is summed over rows.",
+    fix="Use running statistics in evaluation mode, and reduce over features only.",
+)
+def rows_depend(m: Measurements) -> Iterator[Symptom]:
+    """The doctor cuts the batch in two and compares log_prob. It names the first layer whose
+    values change.
+
+    Example:
+        def encode(x):
+            return x - x.mean(0), torch.zeros(len(x))
+
+
+        flow = (encode, lambda z: (z, torch.zeros(len(z))))
+        x = torch.randn(64, 2)
+    """
+    found = log_probs(m)
+    if found.in_halves is None or log_prob_random(m):
+        return
+    worst, tolerance = compare_densities(m, found.in_halves, m.log_prob, found.rounding)
+    if worst > tolerance:
+        yield Symptom(
+            f"log_prob of a row changes by up to {worst:.2g} nats with the other rows of the "
+            "batch.",
+            {"worst_nats": worst},
+            layer=found.mixing,
+        )
+
+
+@check(
+    "KF205",
+    "log_prob does not match the base and the layers",
+    cause="log_prob leaves out a log_det or a term of the base, or uses a stale value.",
+    fix="Compare log_prob(x) with base.log_prob(z) + log_det at the same points.",
+)
+def log_prob_inconsistent(m: Measurements) -> Iterator[Symptom]:
+    """The library's own `log_prob` differs from the density of the base plus the log_dets of the
+    layers.
+
+    Example:
+        class Doubling:
+            def encode(self, x):
+                return 2 * x, torch.full((len(x),), 1.3863)
+
+            def decode(self, z):
+                return z / 2, torch.full((len(z),), -1.3863)
+
+            def log_prob(self, x):
+                return torch.distributions.Normal(0, 1).log_prob(2 * x).sum(1)
+
+
+        flow = Doubling()
+        x = torch.randn(64, 2)
+    """
+    found = log_probs(m)
+    if found.library is None or log_prob_random(m):
+        return
+    worst, tolerance = compare_densities(m, found.library, m.log_prob, found.rounding)
+    if worst > tolerance:
+        yield Symptom(
+            "log_prob differs from the density of the base plus the log_dets of the layers by up "
+            f"to {worst:.2g} nats.",
+            {"worst_nats": worst, "tolerance_nats": tolerance},
+        )
+
+
+def compare_densities(
+    m: Measurements, a: Tensor, b: Tensor, rounding: Tensor
+) -> tuple[float, float]:
+    """Returns the largest difference of two ways and the tolerance, in nats.
+
+    Points at which rounding alone changes the density visibly are left out.
+    """
+    stable = ROUNDINGS * rounding <= NATS
+    tolerance = NATS + ROUNDINGS * m.profile.eps * _size(b[stable])
+    return largest_difference(a[stable], b[stable]), tolerance
+
+
+def effect_of_rounding(flow: Flow, x: Tensor, context: Tensor | None, log_prob: Tensor) -> Tensor:
+    """Returns how much log_prob changes when the points move by a few roundings, (n,)."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
+    moved = x * (1 + ROUNDED * torch.finfo(x.dtype).eps * signs)
+    return (flow.joined_log_prob(moved, context) - log_prob).abs()
+
+
+def _halves(x: Tensor, context: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:
+    cut = len(x) // 2
+    halves = (slice(0, cut), slice(cut, None))
+    return [(x[half], None if context is None else context[half]) for half in halves]
+
+
+def _first_mixing_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
+    """Returns the first layer whose value or log_det changes for half of the batch."""
+    half = len(x) // 2
+    state = x
+    for layer in layers_of(flow.bijection, context):
+        few_contexts = None if layer.context is None else layer.context[:half]
+        value, log_det = layer.bijection(state, layer.context)
+        few, few_log_det = layer.bijection(state[:half], few_contexts)
+        if differ(value[:half], few) or differ(log_det[:half], few_log_det):
+            return layer.name
+        state = value
+    return None
+
+
+def _first_not_finite(profile: Profile) -> str | None:
+    bad = ~torch.isfinite(profile.layer_log_det).all(dim=1)
+    return profile.layers[int(bad.int().argmax())] if bad.any() else None
+
+
+def _size(log_prob: Tensor) -> float:
+    return max(log_prob.abs().nan_to_num(0, posinf=0).tolist(), default=0.0)

@@ -1,0 +1,214 @@
+"""KF403, KF503: rows that the flow would never generate, and rows on another scale."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kappaflow.bijections import Domain, Standardize
+from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
+
+MOST, LARGE = 4096, 64  # rows of flows up to 500 dimensions, and of larger ones
+FAR = 30.0  # nats below the lowest density of all draws
+SPREAD_ROWS = 32  # at least, for a standard deviation
+FEW = 0.05  # share of the rows: if more are far out, the flow was trained on other data
+TAIL_ROWS = 500  # fewer rows say too little about a tail
+ABSURD, SEVERAL = 30.0, 8  # nats per coordinate (some 8 standard deviations), and rows at least
+COLLAPSED = 0.05  # standard deviation of the latents, where draws have 1
+# Means and standard deviations of columns that nobody would call standardized.
+OFF_MEAN, OFF_SPREADS = 3.0, (0.2, 5.0)
+
+
+@dataclass(frozen=True)
+class Outliers:
+    """The likelihood of the rows with and without those that are far out.
+
+    Attributes:
+        rows: How many rows.
+        far: Indices of the rows whose latents are `FAR` nats less likely than any draw.
+        worst: Index of the least likely row.
+        below: How many nats its latent is less likely than any draw.
+        mean: Mean log_prob over all rows.
+        mean_without: The same without the far rows.
+        slope_needed: Distance of the furthest row from the median in standardized units, divided
+            by the length of the longest draw of the base: a map that takes a draw there is at
+            least that steep somewhere.
+        slope_measured: The largest singular value of the map from latent to data at the points.
+        median_below: Median over the rows of how many nats their latents are less likely than any
+            draw.
+        latent_spread: Largest standard deviation of a coordinate of the latents; nan for fewer
+            than 32 rows.
+        means: Means of the standardized columns, (D,).
+        spreads: Their standard deviations, (D,); nan for fewer than 32 rows.
+    """
+
+    rows: int
+    far: Tensor
+    worst: int
+    below: float
+    mean: float
+    mean_without: float
+    slope_needed: float
+    slope_measured: float
+    median_below: float
+    latent_spread: float
+    means: Tensor
+    spreads: Tensor
+
+
+@measurement("rows far out", checked="scale of the data")
+def outliers(m: Measurements) -> Outliers | None:
+    """Compares the latents of the rows with draws of the base; None where no rows were given."""
+    if m.rows is None:
+        return None
+    flow, most = m.flow, MOST if m.rows[0].numel() <= DENSE_UP_TO else LARGE
+    x, context = m.rows[:most], None if m.contexts is None else m.contexts[:most]
+    z, log_det = flow.bijection(x, context)
+    base_log_prob = flow.base.log_prob(z, context).double()
+    log_prob = base_log_prob + log_det.double()
+    draws = flow.base.sample(
+        len(x) if context is not None else most,
+        context=context,
+        dtype=flow.dtype,
+        device=flow.device,
+        generator=torch.Generator().manual_seed(4),
+    )
+    draws_log_prob = flow.base.log_prob(draws, context).double()
+    least = draws_log_prob.nan_to_num(torch.inf).min()  # infinite if no draw has a density
+    below = (least - base_log_prob).nan_to_num(0, posinf=0)
+    far = (below > FAR).nonzero().flatten()
+    near = torch.isfinite(log_prob).index_fill(0, far, False)
+    standardized = flow.units(x)[0].flatten(1).double()
+    away = (standardized - standardized.median(dim=0).values).norm(dim=1)
+    reach = draws.flatten(1).double().norm(dim=1).max()
+    positive = m.profile.sigma_min[-1][m.profile.sigma_min[-1] > 0]
+    return Outliers(
+        rows=len(x),
+        far=far,
+        worst=int(below.argmax()),
+        below=below.max().item(),
+        mean=log_prob[torch.isfinite(log_prob)].mean().item(),
+        mean_without=log_prob[near].mean().item(),
+        slope_needed=(away[far].max() / reach).item() if len(far) else 0.0,
+        slope_measured=(1 / positive.min()).item() if len(positive) else float("nan"),
+        median_below=below.median().item(),
+        latent_spread=_spreads(z.flatten(1).double()).max().item(),
+        means=standardized.mean(0),
+        spreads=_spreads(standardized),
+    )
+
+
+@check(
+    "KF403",
+    "the data is not on the scale that the flow expects",
+    before="KF201",
+    cause="The rows are on another scale than the training rows, or the flow is not trained.",
+    fix="Give the rows the scale and the transformations of the training rows, or train the flow "
+    "on such rows.",
+)
+def wrong_scale(m: Measurements) -> Iterator[Symptom]:
+    """One of three signs. The standardization was never fitted, and the rows are not
+    standardized. Or the median row lies far outside of what the flow generates: its latent is 30
+    nats per coordinate less likely than the least likely of 4,096 draws of the base, some 8
+    standard deviations in each. Or all rows lie close together in the latent space. The check
+    looks only at latents, and so works for the flows of any library.
+
+    Example:
+        flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        x = 100 + 10 * torch.randn(64, 2)
+    """
+    found = outliers(m)
+    if found is None:
+        return
+    evidence = {
+        "rows": found.rows,
+        "far": len(found.far),
+        "median_nats_below": found.median_below,
+        "latent_spread": found.latent_spread,
+    }
+    column = _unstandardized_column(found)
+    unfitted = [part for part in m.flow.units if not getattr(part, "fitted", True)]
+    if column is not None and any(isinstance(part, (Domain, Standardize)) for part in unfitted):
+        spread = found.spreads[column]
+        also = "" if spread.isnan() else f" and standard deviation {spread:.3g}"
+        yield Symptom(
+            "The flow's standardization was never fitted, and the rows are not standardized: "
+            f"column {column} has mean {found.means[column]:.3g}{also}.",
+            evidence,
+            cause="The flow was not trained, and does not know the mean and the standard "
+            "deviation of its columns.",
+            fix="Call kappaflow.fit, or flow.standardization.fit(x) with the training rows.",
+        )
+    elif found.rows >= SEVERAL and found.median_below > ABSURD * m.standardized[0].numel():
+        yield Symptom(
+            f"{len(found.far):,} of {found.rows:,} rows lie farther out than any draw of the base "
+            f"(median: {found.median_below:.3g} nats): the flow would never generate such rows.",
+            evidence,
+        )
+    elif 0 < found.latent_spread < COLLAPSED:
+        yield Symptom(
+            f"All {found.rows:,} rows lie close together in the latent space: no coordinate has a "
+            f"standard deviation above {found.latent_spread:.2g}, where draws of the base have 1.",
+            evidence,
+        )
+
+
+@check(
+    "KF503",
+    "a few rows lie farther out than any sample",
+    severity="warning",
+    cause="The flow was not trained on such rows, and extrapolates.",
+    fix="Transform the columns with heavy tails (a logarithm, ranks), use a base with heavier "
+    "tails, or also report the median.",
+)
+def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
+    """Of 500 rows or more, some (at most one in twenty) have latents that are 30 nats less likely
+    than the least likely of 4,096 draws of the base. These rows dominate the mean of log_prob, but
+    not its median. If no measured slope is as steep as a map must be that takes a draw there, the
+    tails of the data are heavier than those of the flow ([Verine and others](theory/index.md)
+    bound what a map with given slopes can do).
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+        x = torch.randn(1000, 2)
+        x[17] = 40
+    """
+    found = outliers(m)
+    if found is None or not 0 < len(found.far) <= FEW * found.rows or found.rows < TAIL_ROWS:
+        return
+    is_steep = found.slope_needed > found.slope_measured
+    yield Symptom(
+        f"{len(found.far)} of {found.rows} rows lie farther out than any draw of the base; the "
+        f"worst, {m.name_row(found.worst)}, by {found.below:.3g} nats. The mean of log_prob is "
+        f"{found.mean:.4g}, and {found.mean_without:.4g} without them.",
+        {
+            "far": len(found.far),
+            "rows": found.rows,
+            "worst_row": found.worst,
+            "nats_below": found.below,
+            "mean": found.mean,
+            "mean_without": found.mean_without,
+            "slope_needed": found.slope_needed,
+            "slope_measured": found.slope_measured,
+        },
+        cause=f"The tails of the data are heavier than those of the flow: a map that reaches "
+        f"these rows needs a slope of {found.slope_needed:.2g}, and the largest measured slope is "
+        f"{found.slope_measured:.2g}."
+        if is_steep
+        else None,
+    )
+
+
+def _spreads(rows: Tensor) -> Tensor:
+    """Returns the standard deviation of each column, nan for few rows."""
+    return rows.std(0) if len(rows) >= SPREAD_ROWS else torch.full_like(rows[0], torch.nan)
+
+
+def _unstandardized_column(found: Outliers) -> int | None:
+    """Returns the first column that is not even roughly standardized, None where all are."""
+    low, high = OFF_SPREADS
+    off = found.means.abs() > OFF_MEAN
+    off |= (found.spreads > high) | ((found.spreads < low) & (found.spreads > 0))
+    return int(off.nonzero()[0]) if off.any() else None

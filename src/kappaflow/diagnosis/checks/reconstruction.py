@@ -1,0 +1,279 @@
+"""KF201, KF202, KF303: is the flow its own inverse, from data, from latents and far out?"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import Profile, layers_of
+from kappaflow.conditioning.layers import Layer
+from kappaflow.conditioning.round_trip import distance, first_not_finite, latent_points
+from kappaflow.diagnosis.advice import FLOAT64, bound_scales
+from kappaflow.diagnosis.check import (
+    Measurements,
+    Symptom,
+    check,
+    count_not_finite,
+    largest,
+    lengths,
+    measurement,
+    quantiles,
+    table,
+)
+from kappaflow.diagnosis.checks.log_dets import TOLERATED
+from kappaflow.diagnosis.checks.log_prob import log_prob_not_finite
+from kappaflow.diagnosis.checks.samples import samples_not_finite
+from kappaflow.diagnosis.finding import Table
+
+EXPLAINED = 100  # times the predicted rounding error
+SIGMAS = (0, 2, 4, 6, 8, 10)
+NEAR, MANY = 2, 0.1  # sigmas and share: a few samples in a hundred lie there
+VISIBLE = 1e-3  # relative error from which the layer to blame is searched
+CHECK_THERE = "Check the layer with kappaflow.testing.check_bijection at such values."
+
+
+@check(
+    "KF201",
+    "reconstruction error (data to latent to data)",
+    cause="A layer is not its own inverse.",
+    fix="Check the layer with kappaflow.testing.check_bijection.",
+)
+def data_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
+    """The error exceeds a thousandth of |x|, or is not finite. If rounding, amplified by the
+    condition number, explains the error, the finding names the worst-conditioned layer, and
+    float64 helps. If not, a layer is not its own inverse, and the finding names the one with the
+    largest error.
+
+    Example:
+        def decode(z):
+            return z / 2 + 0.1, torch.full((len(z),), -1.3863)
+
+
+        flow = (lambda x: (2 * x, torch.full((len(x),), 1.3863)), decode)
+        x = torch.randn(64, 2)
+    """
+    yield from _not_finite(m, from_latent=False)
+    if m.profile.status == "not finite" and not _explained(m):
+        yield _singular_values_not_finite(m.profile)
+    yield from _too_large(m, from_latent=False)
+
+
+@check(
+    "KF202",
+    "reconstruction error (latent to data to latent)",
+    cause="A layer is not its own inverse.",
+    fix="Check the layer with kappaflow.testing.check_bijection.",
+)
+def latents_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
+    """The same from the other side. One side can be accurate while the other fails: the data may
+    lie where the flow contracts, and the samples where it expands.
+
+    Example:
+        def decode(z):
+            return torch.where(z > 1, z + 0.5, z), torch.zeros(len(z))
+
+
+        flow = (lambda x: (x, torch.zeros(len(x))), decode)
+        x = torch.zeros(64, 2)
+    """
+    yield from _not_finite(m, from_latent=True)
+    yield from _too_large(m, from_latent=True)
+
+
+def _not_finite(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
+    """Yields the points whose reconstruction is not finite although log_prob and samples are."""
+    if log_prob_not_finite(m) or samples_not_finite(m):
+        return  # these explain more
+    bad, points = count_not_finite(m.latent_errors if from_latent else m.data_errors)
+    if bad:
+        start = m.latents if from_latent else m.standardized
+        layers = layers_of(m.flow.core, m.context)
+        yield Symptom(
+            f"The reconstruction ({_way(from_latent)}) is not finite at {bad} of the {points} "
+            "points.",
+            {"finite_share": 1 - bad / points},
+            layer=first_not_finite(layers, start, from_latent=from_latent),
+            cause="A layer is not defined at values that the other direction produces.",
+            fix=CHECK_THERE,
+        )
+
+
+def _explained(m: Measurements) -> bool:
+    """Returns whether values that are not finite explain singular values that are not."""
+    values = (m.log_prob, m.samples, m.data_errors, m.latent_errors)
+    return any(count_not_finite(one)[0] for one in values)
+
+
+def _singular_values_not_finite(profile: Profile) -> Symptom:
+    """Returns KF201 for values that are finite but whose derivatives are not."""
+    layers = torch.stack((profile.layer_sigma_max, profile.layer_sigma_min))
+    whole = torch.stack((profile.sigma_max, profile.sigma_min))
+    values = torch.cat((layers, whole)).permute(2, 0, 1)  # (n, 4, layers)
+    usable = torch.where(values > 0, values, torch.nan)
+    bad, points = count_not_finite(usable)
+    faulty = (~torch.isfinite(usable)).any(dim=0).any(dim=0)
+    return Symptom(
+        f"The singular values of the Jacobian are not finite and positive at {bad} of the "
+        f"{points} points.",
+        {"finite_share": 1 - bad / points},
+        layer=profile.layers[int(faulty.int().argmax())],
+        cause="A derivative is zero, infinite or not a number where the values are finite.",
+        fix=CHECK_THERE,
+    )
+
+
+def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
+    """Yields a finite reconstruction error above a thousandth of the length of a point."""
+    worst = largest(m.latent_errors if from_latent else m.data_errors)
+    if not worst > TOLERATED:
+        return
+    predicted = largest(m.profile.predicted_round_trip / lengths(m.standardized))
+    # A prediction of 1 and more says that no digit is left, and bounds nothing any longer.
+    rounding = math.isfinite(predicted) and (worst <= EXPLAINED * predicted or predicted >= 1)
+    message = (
+        f"The reconstruction error ({_way(from_latent)}) reaches {worst:.1e} of the length of a "
+        "point."
+    )
+    evidence = {"worst": worst, "predicted": predicted, "tolerance": TOLERATED}
+    if rounding:
+        condition_number = largest(m.profile.condition_number[-1])
+        yield Symptom(
+            message,
+            evidence,
+            layer=m.profile.layers[m.profile.worst_layer],
+            cause=f"A condition number of {condition_number:.1e} amplifies rounding.",
+            fix=f"Score and sample in float64: {FLOAT64}. Or train with bounded log-scales: "
+            f"{bound_scales(m.flow)}.",
+        )
+    else:
+        yield Symptom(
+            message,
+            evidence,
+            layer=_least_inverse_layer(m.profile),
+            cause=f"A layer is not its own inverse: rounding explains only {predicted:.1e}.",
+        )
+
+
+def _way(from_latent: bool) -> str:
+    return "latent to data to latent" if from_latent else "data to latent to data"
+
+
+def _least_inverse_layer(profile: Profile) -> str:
+    """Returns the single layer with the largest reconstruction error."""
+    missed = profile.layer_round_trip.nan_to_num(0, posinf=0)
+    return profile.layers[int(missed.amax(dim=1).argmax())]
+
+
+@dataclass(frozen=True)
+class Tails:
+    """Reconstruction of latents at growing distances, and of the points they are decoded to.
+
+    Attributes:
+        sigmas: How many standard deviations beyond the draws of the base: those of a standard
+            normal in n dimensions lie at a distance of about sqrt(n), give or take 1.
+        latent_errors: Relative errors of latents, (S, n); nan where not finite.
+        data_errors: Relative errors of the decoded points, (S, n).
+        faults: The first layer that produces a value that is not finite, at each distance.
+    """
+
+    sigmas: tuple[int, ...]
+    latent_errors: Tensor
+    data_errors: Tensor
+    faults: tuple[str | None, ...]
+
+
+@measurement("latents far out", checked="latents far out")
+def tails(m: Measurements) -> Tails:
+    """Moves draws of the base away from their mean, decodes them and encodes them again."""
+    n = len(m.points)
+    drawn = latent_points(m.flow, n, m.context)
+    center = drawn.mean(0) if n > 1 else torch.zeros_like(drawn[0])
+    layers = layers_of(m.flow.core, m.context)
+    latent_errors, data_errors, faults = [], [], []
+    for sigma in SIGMAS:
+        z = center + (drawn - center) * (1 + sigma / drawn[0].numel() ** 0.5)
+        x = _decode(layers, z)
+        again = _encode(layers, x)
+        latent_errors.append(distance(again, z) / lengths(z))
+        data_errors.append(distance(_decode(layers, again), x) / lengths(x))
+        is_fine = bool((latent_errors[-1] <= VISIBLE).all())
+        faults.append(None if is_fine else first_not_finite(layers, z, from_latent=True))
+    return Tails(SIGMAS, torch.stack(latent_errors), torch.stack(data_errors), tuple(faults))
+
+
+@table("far_out")
+def far_out(m: Measurements) -> Table:
+    """Returns quantiles of the errors at each distance."""
+    found = tails(m)
+    return {
+        "sigma": list(found.sigmas),
+        **quantiles(found.latent_errors, "latent_"),
+        **quantiles(found.data_errors, "data_"),
+    }
+
+
+@check(
+    "KF303",
+    "far-out latents are not reconstructed",
+    severity="note",
+    cause="Scales grow or shrink without bound where the networks were not trained.",
+    fix="Bound the log-scales, or sample in float64 and inspect the largest of many samples.",
+)
+def tails_lost(m: Measurements) -> Iterator[Symptom]:
+    """The doctor moves draws of the base out by 2 to 10 standard deviations. It is a warning if
+    more than a tenth is lost at 2 already, where a few samples in a hundred lie, and a note
+    otherwise. Scales that grow without bound where no data was seen are the usual cause; absurd
+    samples come from there.
+
+    Example:
+        def growth(z):
+            return (z.abs().amax(1, keepdim=True) - 4).clamp_min(0) * 8
+
+
+        def decode(z):
+            return z * growth(z).exp(), 2 * growth(z)[:, 0]
+
+
+        def encode(x):
+            far = x.abs().amax(1, keepdim=True) > 4
+            return torch.where(far, 4 * x.sign(), x), torch.zeros(len(x))
+
+
+        flow = (encode, decode)
+        x = torch.rand(64, 2)
+    """
+    if data_not_reconstructed(m) or latents_not_reconstructed(m):
+        return  # these explain more
+    found = tails(m)
+    lost = (~(found.latent_errors <= TOLERATED)).double().mean(1).tolist()
+    if lost[0]:
+        return  # so does KF102
+    for sigma, share, fault in zip(found.sigmas, lost, found.faults, strict=True):
+        if share:
+            yield Symptom(
+                f"{100 * share:.0f} % of the latents {sigma} sigma beyond the draws of the base "
+                "are not reconstructed.",
+                {
+                    f"lost_at_{one}_sigma": value
+                    for one, value in zip(found.sigmas, lost, strict=True)
+                },
+                layer=fault,
+                severity="warning" if sigma <= NEAR and share > MANY else None,
+                fix=f"Bound the log-scales: {bound_scales(m.flow)}. Or sample in float64 and "
+                "inspect the largest of many samples.",
+            )
+            return
+
+
+def _decode(layers: Sequence[Layer], z: Tensor) -> Tensor:
+    for layer in reversed(layers):
+        z = layer.bijection.inverse(z, layer.context)[0]
+    return z
+
+
+def _encode(layers: Sequence[Layer], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer.bijection(x, layer.context)[0]
+    return x

@@ -1,0 +1,315 @@
+"""KF102, KF206, KF208, KF704: the samples of a flow, and the log_prob returned with them."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy.stats import ks_2samp
+from torch import Tensor
+
+from kappaflow.adapters import Wrapped
+from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.diagnosis.advice import bound_scales
+from kappaflow.diagnosis.check import (
+    Measurements,
+    Symptom,
+    check,
+    columns,
+    count_not_finite,
+    measurement,
+    table,
+)
+from kappaflow.diagnosis.checks.log_dets import TOLERATED, log_det_wrong
+from kappaflow.diagnosis.checks.log_prob import (
+    ROUNDINGS,
+    compare_densities,
+    effect_of_rounding,
+    log_prob_not_finite,
+    log_prob_random,
+)
+from kappaflow.diagnosis.finding import Table
+from kappaflow.flows import Flow
+
+SAMPLES, LARGE_SAMPLES = 512, 64  # of flows up to 500 dimensions, and of larger ones
+DIRECTIONS = 4
+SEEDS = (0x5851F42D4C957F2D, 0x2545F4914F6CDD1D)  # far apart: streams of small seeds are alike
+DOUBTFUL = 1e-3  # below this significance, the comparison is repeated with other samples
+UNLIKELY = 1e-7  # significance at which the samples of a correct flow would be reported
+
+
+@dataclass(frozen=True)
+class SampledLogProbs:
+    """Log-densities of samples, (n,), in nats.
+
+    Attributes:
+        layers: At the samples, through the layers.
+        returned: As the flow returned them with the samples.
+        rounding: How much `layers` changes when the samples are rounded differently.
+    """
+
+    layers: Tensor
+    returned: Tensor
+    rounding: Tensor
+
+
+@measurement("log_prob returned with samples")
+def sampled_log_probs(m: Measurements) -> SampledLogProbs | None:
+    """Draws samples with their log_prob; None where the flow returns none with them."""
+    flow, context = m.flow, m.context
+    generator = torch.Generator().manual_seed(1)
+    if isinstance(flow, Wrapped):
+        sampled = flow.own_sample(len(m.points), context, generator=generator)
+        x, returned = sampled or (None, None)
+        if x is None or returned is None:
+            return None
+    elif flow.augment is None and context is None:
+        x, returned = flow.sample_and_log_prob(len(m.points), generator=generator)
+    else:
+        return None
+    x = x.to(flow.dtype)
+    layers = flow.joined_log_prob(x, context)
+    return SampledLogProbs(layers, returned, effect_of_rounding(flow, x, context, layers))
+
+
+@table("sample_densities")
+def sample_densities(m: Measurements) -> Table:
+    """Returns log_prob at samples, and what the flow returned with them."""
+    found = sampled_log_probs(m)
+    return {} if found is None else columns(layers=found.layers, with_samples=found.returned)
+
+
+@dataclass(frozen=True)
+class SampleDistribution:
+    """The latents of the flow's own samples, compared with draws of its base.
+
+    Attributes:
+        number: How many samples.
+        distance: The largest Kolmogorov-Smirnov distance of the two, over the log_prob of the
+            base and over projections on random directions.
+        significance: The probability of at least this distance for equal distributions, times
+            the number of comparisons.
+        repeated: The largest difference between samples drawn twice with one seed; not finite
+            where these differ in values that are not finite.
+    """
+
+    number: int
+    distance: float
+    significance: float
+    repeated: float
+
+
+@measurement("the distribution of samples", checked="samples against the density")
+def sample_distribution(m: Measurements) -> SampleDistribution | None:
+    """Compares the latents of samples with draws of the base; needs no histogram.
+
+    None for a flow that cannot sample, and for an augmented flow, whose samples are only a part
+    of what its layers take.
+    """
+    flow, context = m.flow, m.context
+    large = flow.base.sample(1, context=None if context is None else context[:1]).numel()
+    n = SAMPLES if large <= DENSE_UP_TO else LARGE_SAMPLES
+    if context is not None:
+        context = context[torch.arange(n) % len(context)]
+    x, again = (_sample(flow, n, context, SEEDS[0]) for _ in range(2))
+    if x is None or again is None:
+        return None
+    distance, significance = _distance_to_base(flow, x, context, SEEDS[0])
+    if significance < DOUBTFUL:  # chance does not repeat itself
+        other = _sample(flow, n, context, SEEDS[1])
+        second = (0.0, 1.0)
+        if other is not None:
+            second = _distance_to_base(flow, other, context, SEEDS[1])
+        distance, significance = min(distance, second[0]), max(significance, second[1])
+    same = (x == again) | (x.isnan() & again.isnan())
+    off = (x - again).abs().nan_to_num(torch.inf).max().item()
+    return SampleDistribution(n, distance, significance, 0.0 if bool(same.all()) else off)
+
+
+@check(
+    "KF102",
+    "samples are not finite",
+    cause="The inverse divides by scales that became too small.",
+    fix="Bound the log-scales and train again.",
+)
+def samples_not_finite(m: Measurements) -> Iterator[Symptom]:
+    """The samples are decoded draws of the base.
+
+    Example:
+        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[-100.0, 0.0]))
+        x = torch.randn(64, 2)
+    """
+    bad, samples = count_not_finite(m.samples)
+    if bad:
+        yield Symptom(
+            f"{bad} of {samples} samples are not finite.",
+            {"finite_share": 1 - bad / samples},
+            fix=f"Bound the log-scales and train again: {bound_scales(m.flow)}.",
+        )
+
+
+@check(
+    "KF206",
+    "the log_prob returned with samples is wrong",
+    cause="The log_det of the inverse is added where it should be subtracted, or left out.",
+    fix="Until the sampling path is fixed, score samples again: "
+    "x = flow.sample(n); log_prob = flow.log_prob(x).",
+)
+def sampled_log_prob_wrong(m: Measurements) -> Iterator[Symptom]:
+    """`sample(return_log_prob=True)` of torchflows 1.2.1 is such a case.
+
+    Example:
+        class Sampling(kf.Flow):
+            def sample_and_log_prob(self, n, context=None, *, generator=None):
+                x, log_prob = super().sample_and_log_prob(n, context, generator=generator)
+                return x, log_prob - 2 * self.bijection(x, context)[1]
+
+
+        flow = Sampling(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[1.0, 0.0]))
+        x = torch.randn(64, 2)
+    """
+    found = sampled_log_probs(m)
+    if found is None or log_prob_random(m) or log_det_wrong(m):
+        return  # these explain more
+    missed = m.latent_errors.max().item()
+    if not missed <= TOLERATED:
+        return  # KF202: the latent of a sample is not the one it was decoded from
+    worst, tolerance = compare_densities(m, found.returned, found.layers, found.rounding)
+    tolerance += ROUNDINGS * missed * math.prod(m.flow.joint_shape)
+    if worst > tolerance:
+        yield Symptom(
+            f"The log_prob that {_owner(m)} returns with its samples differs from log_prob at "
+            f"these samples by up to {worst:.2g} nats.",
+            {"worst_nats": worst, "tolerance_nats": tolerance},
+        )
+
+
+@check(
+    "KF208",
+    "samples do not follow the density",
+    cause="sample skips a layer or applies layers in the wrong order, scales the base, or uses "
+    "the context of another row.",
+    fix="Sample with base.sample, followed by the inverse of each layer in reverse order.",
+)
+def samples_do_not_follow(m: Measurements) -> Iterator[Symptom]:
+    """In any dimension, the samples of a correct flow become draws of the base when they are
+    encoded. The doctor compares the distributions of the base's log_prob and of four projections
+    (Kolmogorov-Smirnov) at a significance of one in ten million.
+
+    Example:
+        class Colder:
+            def encode(self, x):
+                return 2 * x, torch.full((len(x),), 1.3863)
+
+            def decode(self, z):
+                return z / 2, torch.full((len(z),), -1.3863)
+
+            def sample(self, n):
+                return 0.7 * torch.randn(n, 2) / 2
+
+
+        flow = Colder()
+        x = torch.randn(64, 2)
+    """
+    found = sample_distribution(m)
+    if found is None or not found.significance <= UNLIKELY:
+        return
+    if log_prob_not_finite(m) or samples_not_finite(m):
+        return
+    if not m.latent_errors.max().item() <= TOLERATED:
+        return  # KF202: the latent of a sample is not the one it was decoded from
+    yield Symptom(
+        f"The latents of {found.number} samples of {_owner(m)} do not follow the base: the "
+        f"Kolmogorov-Smirnov distance is {found.distance:.2f}, which equal distributions reach "
+        f"with a probability of {found.significance:.0e}.",
+        {
+            "kolmogorov_smirnov": found.distance,
+            "significance": found.significance,
+            "samples": found.number,
+        },
+    )
+
+
+@check(
+    "KF704",
+    "samples ignore torch's random seed",
+    severity="warning",
+    cause="They come from numpy, from a private generator, or from another device.",
+    fix="Sample with torch's generator, or with one that the caller passes.",
+)
+def samples_not_repeatable(m: Measurements) -> Iterator[Symptom]:
+    """`torch.manual_seed` does not reproduce the samples.
+
+    Example:
+        import numpy as np
+
+
+        class Numpy:
+            def encode(self, x):
+                return x, torch.zeros(len(x))
+
+            def decode(self, z):
+                return z, torch.zeros(len(z))
+
+            def sample(self, n):
+                return torch.from_numpy(np.random.standard_normal((n, 2))).float()
+
+
+        flow = Numpy()
+        x = torch.randn(64, 2)
+    """
+    found = sample_distribution(m)
+    if found is not None and found.repeated:
+        yield Symptom(
+            f"Samples of {_owner(m)} differ although torch's generator has the same seed.",
+            {"worst": found.repeated},
+        )
+
+
+def _owner(m: Measurements) -> str:
+    return m.flow.library if isinstance(m.flow, Wrapped) else "the flow"
+
+
+def _distance_to_base(
+    flow: Flow, x: Tensor, context: Tensor | None, seed: int
+) -> tuple[float, float]:
+    """Returns how far the latents of samples are from draws of the base, and how rare that is."""
+    z = flow.bijection(x, context)[0]
+    generator = torch.Generator().manual_seed(seed + 1)
+    base = flow.base.sample(
+        len(x),
+        context=context,
+        dtype=flow.dtype,
+        device=flow.device,
+        generator=torch.Generator().manual_seed(seed >> 1),
+    )
+    pairs = [(flow.base.log_prob(z, context), flow.base.log_prob(base, context))]
+    if context is None:  # projections of rows with different contexts mix their distributions
+        directions = torch.randn(
+            DIRECTIONS, z[0].numel(), generator=generator, dtype=torch.float64
+        )
+        latents, draws = z.flatten(1).cpu().double(), base.flatten(1).cpu().double()
+        pairs += [(latents @ one, draws @ one) for one in directions]
+    found = [_kolmogorov_smirnov(a, b) for a, b in pairs]
+    significance = min(1.0, len(found) * min(one for _, one in found))
+    return max(distance for distance, _ in found), significance
+
+
+def _sample(flow: Flow, n: int, context: Tensor | None, seed: int) -> Tensor | None:
+    """Returns samples by the flow's own method, in the dtype of the flow."""
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(flow, Wrapped):
+        sampled = flow.own_sample(n, context, generator=generator)
+        return None if sampled is None else sampled[0].to(flow.dtype)
+    if flow.augment is not None:
+        return None
+    if context is None:
+        return flow.sample(n, generator=generator)
+    return flow.sample(1, context, generator=generator)[0]
+
+
+def _kolmogorov_smirnov(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """Returns the distance of two samples, and its p-value."""
+    found: Any = ks_2samp(a.double().cpu().numpy(), b.double().cpu().numpy())
+    return float(found.statistic), float(found.pvalue)

@@ -1,0 +1,317 @@
+"""KF211, KF212, KF401, KF402: what a flow stores, and what calling it or loading it changes."""
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow.adapters import Wrapped
+from kappaflow.bijections import ActNorm, Domain, Gaussianize, Standardize
+from kappaflow.conditioning import layers_of
+from kappaflow.diagnosis.check import (
+    Measurements,
+    Symptom,
+    check,
+    differ,
+    largest_difference,
+    measurement,
+)
+from kappaflow.diagnosis.isolation import isolated_copy, original_of
+from kappaflow.factor import Whiten
+from kappaflow.flows import Flow
+from kappaflow.nets import StandardizeInputs
+
+MOVED = 0.05  # of the size of a parameter, to see whether results follow
+Stored = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class State:
+    """What calls and changes do to a flow.
+
+    Attributes:
+        first: Parameters and buffers that the first calls changed and the second did not.
+        later: Parameters and buffers that the second calls changed.
+        stale: How far log_prob or a sample is off after the parameters changed, if the flow was
+            called before; 0 if it is right, None where it cannot be measured.
+        stale_layer: The first layer with stale results.
+        reloaded: How much log_prob changes, in nats, when a new flow loads the state; None where
+            there is no new flow.
+        refused: Why the state could not be loaded, in one line.
+    """
+
+    first: tuple[str, ...]
+    later: tuple[str, ...]
+    stale: float | None
+    stale_layer: str | None
+    reloaded: float | None
+    refused: str | None
+
+
+@measurement("changes by calls", checked="parameters and state")
+def state(m: Measurements) -> State:
+    """Calls the flow for the first time, and compares its state before and after.
+
+    The doctor measures it before anything else; what the calls change stays changed.
+    """
+    flow, context = m.flow, m.context
+    x = flow.bijection.inverse(m.sample_latents, context)[0] if m.rows is None else m.points
+    fresh = isolated_copy(flow, x, context)
+    before = _stored(flow)
+    _call(flow, x, context)
+    once = _stored(flow)
+    _call(flow, x, context)
+    first, later = _changed(before, once), _changed(once, _stored(flow))
+    stale, layer = None, None
+    if fresh is not None and not first and not later:
+        stale, layer = _stale(isolated_copy(flow, x, context), fresh, x, context)
+    reloaded, refused = _reload(m, x)
+    first = tuple(name for name in first if name not in later)
+    return State(first, later, stale, layer, reloaded, refused)
+
+
+@check(
+    "KF211",
+    "results are stale after the parameters change",
+    cause="A layer keeps a cached matrix, inverse or log_det when the weights change.",
+    fix="Clear the cache in train() and load_state_dict(), or do not cache.",
+)
+def results_stale(m: Measurements) -> Iterator[Symptom]:
+    """The doctor takes two copies of the flow, calls one, and then moves the parameters of both
+    like a training step does (between `train()` and `eval()`, which may clear caches). The copies
+    give different results.
+
+    Example:
+        class Caching(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.log_scale = torch.nn.Parameter(torch.zeros(2))
+                self.cached = None
+
+            def encode(self, x):
+                if self.cached is None:
+                    self.cached = self.log_scale.exp()
+                return x * self.cached, self.cached.log().sum().expand(len(x))
+
+            def decode(self, z):
+                return z * (-self.log_scale).exp(), -self.log_scale.sum().expand(len(z))
+
+
+        flow = Caching()
+        x = torch.randn(64, 2)
+    """
+    worst = state(m).stale
+    if worst:
+        yield Symptom(
+            f"After the parameters change, results are off by up to {worst:.2g} if the flow was "
+            "called before.",
+            {"worst": worst},
+            layer=state(m).stale_layer,
+        )
+
+
+@check(
+    "KF212",
+    "the state_dict does not hold the whole flow",
+    cause="The flow draws or sets a mask, a permutation or a flag that is no parameter or buffer.",
+    fix="Register it (register_buffer), so that it is saved with the weights.",
+)
+def state_incomplete(m: Measurements) -> Iterator[Symptom]:
+    """The doctor needs a function that builds a new flow (`doctor(flow, x, make=make)`, or
+    `kappaflow doctor FILE.py:make` with a function that takes less than five seconds). It loads
+    the state_dict into the new flow and compares log_prob.
+
+    Example:
+        class Shuffled(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.log_scale = torch.nn.Parameter(torch.linspace(-1, 1, 8))
+                self.order = torch.randperm(8)
+
+            def encode(self, x):
+                return x[:, self.order] * self.log_scale.exp(), self.log_scale.sum().expand(len(x))
+
+            def decode(self, z):
+                x = z * (-self.log_scale).exp()
+                return x[:, self.order.argsort()], -self.log_scale.sum().expand(len(z))
+
+
+        make = Shuffled
+        flow = make()
+        x = torch.randn(64, 8)
+    """
+    off, refused = state(m).reloaded, state(m).refused
+    if refused is not None:
+        yield Symptom(
+            f"A new flow cannot load the state_dict of this one: {refused}", {"worst_nats": off}
+        )
+    elif off:
+        yield Symptom(
+            f"A new flow that loads the state_dict differs in log_prob by up to {off:.2g} nats.",
+            {"worst_nats": off},
+        )
+
+
+@check(
+    "KF401",
+    "a layer is not initialized from data yet",
+    severity="note",
+    cause="The flow is not trained.",
+    fix="Train it, or call it once on data before you save or compare it: "
+    "flow.train(); flow.log_prob(x); flow.eval().",
+)
+def not_initialized(m: Measurements) -> Iterator[Symptom]:
+    """Activation norms and the standardization of the columns start from the first rows.
+
+    Example:
+        flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        x = torch.randn(64, 2)
+    """
+    waiting = [
+        name
+        for name, module in m.flow.named_modules()
+        if (isinstance(module, ActNorm) and not module.initialized)
+        or (
+            isinstance(module, (Domain, Gaussianize, Standardize, StandardizeInputs, Whiten))
+            and not module.fitted
+        )
+    ]
+    waiting += dict.fromkeys(name.rpartition(".")[0] or "the flow" for name in state(m).first)
+    if waiting:
+        subject = "1 layer waits" if len(waiting) == 1 else f"{len(waiting)} layers wait"
+        yield Symptom(
+            f"{subject} for data to initialize from; the first is {waiting[0]}.",
+            {"layers": len(waiting)},
+            layer=waiting[0],
+        )
+
+
+@check(
+    "KF402",
+    "calling the flow changes its state",
+    severity="warning",
+    cause="A normalization layer updates its statistics in evaluation mode, or a counter counts "
+    "calls.",
+    fix="Change state only in training mode; otherwise the density depends on earlier calls.",
+)
+def calls_change_state(m: Measurements) -> Iterator[Symptom]:
+    """Each call in evaluation mode changes parameters or buffers, such as running statistics.
+
+    Example:
+        class Running(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer("mean", torch.zeros(2))
+
+            def encode(self, x):
+                self.mean.mul_(0.9).add_(0.1 * x.mean(0))
+                return x - self.mean, torch.zeros(len(x))
+
+            def decode(self, z):
+                return z + self.mean, torch.zeros(len(z))
+
+
+        flow = Running()
+        x = torch.randn(64, 2) + 3
+    """
+    names = state(m).later
+    if names:
+        also = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield Symptom(
+            f"Each call of the flow in evaluation mode changes {names[0]}{also}.",
+            {"changed": ", ".join(names)},
+        )
+
+
+def _stored(flow: Flow) -> Stored:
+    """Returns copies of the tensors of a state, by the names that the user's module has."""
+    return {
+        name.removeprefix("source."): value.detach().clone()
+        for name, value in flow.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _changed(before: Stored, after: Stored) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, value in after.items()
+        if name not in before
+        or (before[name].shape, before[name].dtype) != (value.shape, value.dtype)
+        or not torch.allclose(before[name], value, rtol=0, atol=0, equal_nan=True)
+    )
+
+
+def _call(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
+    """Calls every direction of the flow once, and returns log_prob by the layers."""
+    z = flow.bijection(x, context)[0]
+    flow.bijection.inverse(z, context)
+    if isinstance(flow, Wrapped):
+        flow.own_log_prob(x, context)
+    return flow.joined_log_prob(x, context)
+
+
+def _stale(
+    called: Flow | None, fresh: Flow, x: Tensor, context: Tensor | None
+) -> tuple[float | None, str | None]:
+    """Returns how far a called flow is off a fresh one with the same parameters, and the layer."""
+    if called is None or not any(True for _ in called.parameters()):
+        return None, None
+    for one in (called, fresh):
+        _move_parameters(one)
+    pairs = zip(
+        layers_of(called.bijection, context), layers_of(fresh.bijection, context), strict=True
+    )
+    worst, blamed, at = 0.0, None, x
+    for old, new in pairs:
+        value, log_det = new.bijection(at, new.context)
+        results = [
+            (old.bijection(at, old.context), (value, log_det)),
+            (old.bijection.inverse(value, old.context), new.bijection.inverse(value, new.context)),
+        ]
+        for one, other in results:
+            for a, b in zip(one, other, strict=True):
+                if differ(a, b):
+                    worst = max(worst, largest_difference(a, b))
+                    blamed = blamed or new.name
+        at = value
+    if isinstance(called, Wrapped) and isinstance(fresh, Wrapped):
+        a, b = called.own_log_prob(x, context), fresh.own_log_prob(x, context)
+        if a is not None and b is not None and differ(a, b):
+            worst = max(worst, largest_difference(a, b))
+    return worst, blamed
+
+
+def _move_parameters(flow: Flow) -> None:
+    """Moves the parameters as a training step does, in training mode."""
+    generator = torch.Generator().manual_seed(0)
+    flow.train()
+    for parameter in flow.parameters():
+        if parameter.requires_grad and parameter.is_floating_point():
+            size = parameter.detach().square().mean().sqrt().item() + 0.1
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_((MOVED * size * noise).to(parameter))
+    flow.eval()
+
+
+def _reload(m: Measurements, x: Tensor) -> tuple[float | None, str | None]:
+    """Returns how much log_prob changes in a new flow with the same state, or why it refuses."""
+    original = original_of(m.flow)
+    try:
+        made = None if m.make is None else m.make()
+    except Exception:  # it worked before: what it needs may be used up
+        return None, None
+    if not isinstance(original, nn.Module) or not isinstance(made, nn.Module):
+        return None, None
+    try:
+        made.to(dtype=m.flow.dtype, device=m.flow.device)
+        made.load_state_dict(copy.deepcopy(original.state_dict()))
+    except RuntimeError as error:
+        return None, " ".join(str(error).split())
+    new = isolated_copy(made, x, m.context)
+    if new is None:
+        return None, None
+    a, b = m.flow.joined_log_prob(x, m.context), _call(new, x, m.context)
+    return (largest_difference(a, b) if differ(a, b) else 0.0), None

@@ -1,0 +1,108 @@
+"""KF506, KF507: what the validation likelihood did during training."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from kappaflow.diagnosis.check import Symptom, check
+from kappaflow.diagnosis.finding import Finding
+
+LAST = 0.1  # share of the epochs whose gain shows whether the training had converged
+STILL_GAINED, STILL_GAINED_BITS = 0.05, 0.005  # nats per row, bits per dimension of an image
+P99_ROSE, MAX_ROSE = 1.0, 10.0  # nats
+RAISE = {"max_epochs": "max_epochs (--max-epochs)", "max_time_s": "max_time_s (--max-time-s)"}
+History = Sequence[Mapping[str, Any]]
+
+
+def training_findings(
+    history: History, stopped_because: str, *, of_images: bool = False
+) -> Iterator[Finding]:
+    """Runs the checks of a training, KF506 and KF507.
+
+    Args:
+        history: The figures of each epoch, as in metrics.jsonl.
+        stopped_because: What ended the training.
+        of_images: Whether the likelihood is one of images, in bits per dimension.
+
+    Yields:
+        The findings.
+    """
+    yield from cut_short(history, stopped_because, of_images=of_images)
+    if not of_images:
+        yield from tails_grow(history)
+
+
+@check(
+    "KF506",
+    "training stopped at a limit while still improving",
+    subject="run",
+    severity="warning",
+    cause="The limit came before the validation likelihood had converged.",
+    fix="Raise the limit and train again in a new folder.",
+)
+def cut_short(history: History, stopped_because: str, *, of_images: bool) -> Iterator[Symptom]:
+    """`max_epochs` or `max_time_s` ended the training, and the last tenth of its epochs still
+    gained more than 0.05 nats per row on the validation rows (0.005 bits per dimension on images).
+    The learning rate falls to zero towards the limit, so that the best epoch is nearly always
+    among the last; such a gain is more than this explains.
+    """
+    name = "validation_bits_per_dimension" if of_images else "validation_nll"
+    values = [value for value in _column(history, name) if math.isfinite(value)]
+    limit = RAISE.get(stopped_because)
+    if limit is None or not values:
+        return
+    last = max(1, round(LAST * len(values)))
+    gain = min(values[:-last], default=math.inf) - min(values)
+    least, unit = (
+        (STILL_GAINED_BITS, "bits per dimension") if of_images else (STILL_GAINED, "nats per row")
+    )
+    if not gain > least:
+        return
+    ended = f"Training stopped at {stopped_because} after"
+    message = f"{ended} {len(values):,} epochs; the last {last} still gained {gain:.2g} {unit}."
+    if len(values) == 1:
+        message = f"{ended} 1 epoch."
+    yield Symptom(
+        message,
+        {"epochs": len(values), "gain": gain if math.isfinite(gain) else None},
+        fix=f"Raise {limit} and train again in a new folder.",
+    )
+
+
+@check(
+    "KF507",
+    "the worst validation rows got worse while the mean improved",
+    subject="run",
+    severity="warning",
+    cause="The flow gives rows in the tails ever less density, as it does when it overfits.",
+    fix="Look at these rows; bound the log-scales (scale_bound), train for fewer epochs, or "
+    "transform columns with heavy tails.",
+)
+def tails_grow(history: History) -> Iterator[Symptom]:
+    """Between its lowest point and the best epoch, the 99 % quantile of the validation NLL rose by
+    more than one nat, or its maximum by more than ten, while the mean fell: a few rows pay for the
+    others. The report lists the test rows of lowest density.
+    """
+    means = _column(history, "validation_nll_standardised")
+    if not any(map(math.isfinite, means)):
+        return
+    best = min(range(len(means)), key=means.__getitem__)
+    for name, words, least in (("p99", "99 % quantile", P99_ROSE), ("max", "maximum", MAX_ROSE)):
+        tail = _column(history, f"validation_nll_{name}")
+        start = min(range(best + 1), key=tail.__getitem__)
+        low, high, fell = tail[start], tail[best], means[start] - means[best]
+        if not math.isfinite(high) or high - low <= least or not fell > 0:
+            continue
+        yield Symptom(
+            f"From epoch {history[start]['epoch']} to {history[best]['epoch']} the {words} of the "
+            f"validation NLL rose from {low:.2f} to {high:.2f} nats while the mean fell by "
+            f"{fell:.2f}.",
+            {"quantile": name, "before": low, "after": high, "mean_fell": fell},
+        )
+        return
+
+
+def _column(history: History, name: str) -> list[float]:
+    """Returns a figure of each epoch, infinite where it is missing or not finite."""
+    values = (line.get(name) for line in history)
+    return [math.inf if value is None or value - value != 0 else value for value in values]

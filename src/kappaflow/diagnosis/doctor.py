@@ -1,0 +1,300 @@
+"""`doctor`: isolates a flow, runs the checks on it, and writes the verdict."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from kappaflow.adapters import Wrapped
+from kappaflow.conditioning import Profile
+from kappaflow.conditioning.points import checked_context, checked_points, measuring
+from kappaflow.diagnosis.check import CHECKED, TABLES, Measurements, Progress, quietly
+from kappaflow.diagnosis.checks import check_codes, checks_of_flows, is_selected
+from kappaflow.diagnosis.checks.conditioning import usable_dtype
+from kappaflow.diagnosis.checks.data import data_findings
+from kappaflow.diagnosis.checks.likelihood import comparison_findings
+from kappaflow.diagnosis.checks.state import state
+from kappaflow.diagnosis.finding import SEVERITIES, Diagnosis, Evidence, Finding, Tables
+from kappaflow.diagnosis.isolation import isolated
+from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
+from kappaflow.energies import LogDensity, check_target
+from kappaflow.errors import ArgumentError, KappaflowError
+from kappaflow.flows import Flow
+
+# The verdict adds findings on data, likelihood and training to the most severe one.
+IN_THE_VERDICT, MOST_IN_THE_VERDICT = ("KF5", "KF6"), 4
+Compare = Callable[[Flow, Tensor, Tensor | None], tuple[Comparison, ...]]
+
+
+def doctor(
+    flow: object,
+    x: Tensor | None = None,
+    context: Tensor | None = None,
+    *,
+    train: TrainRows | None = None,
+    make: Callable[[], object] | None = None,
+    log_density: LogDensity | None = None,
+    progress: Progress = quietly,
+) -> Diagnosis:
+    """Finds what is wrong with a flow, in which layer, why, and what to do about it.
+
+    The doctor examines a copy of the flow in evaluation mode, at rows of data and at draws of the
+    base. Conditioning is measured from the standardized columns on. The flow, its mode and the
+    random generators stay unchanged.
+
+    Args:
+        flow: A flow of kappaflow, or anything that `kappaflow.wrap` takes.
+        x: Rows of data, (B, *event), held-out rows if possible. The flow is measured at the first
+            64 (8 above 500 dimensions, 4 above 2000); checks of the data use all rows. Without x,
+            the doctor uses samples of the flow, which shows less: a flow is rarely bad where it
+            puts its own mass.
+        context: Context of each row, (B, C), for a conditional flow.
+        train: Rows that the flow was trained on, (N, D), with a context (rows, context). The
+            doctor fits a Gaussian and a Gaussian mixture to them, and compares their likelihood
+            with the flow's on `x`, which should be held-out rows. Without train, and from 200
+            rows on, it fits both to a random half of `x` and compares on the other half; it then
+            only concludes that the flow is worse.
+        make: Builds a new flow of the same kind. The doctor loads the state_dict into it, which
+            shows what the state_dict lacks.
+        log_density: The unnormalized log-density that the flow was fitted to, from points
+            (n, *event) to (n,), as for `kappaflow.fit_energy`.
+        progress: Receives the name of each measurement before it starts.
+
+    Returns:
+        The findings, with a verdict and the profile that they rest on.
+
+    Raises:
+        ArgumentError: flow is not a flow or has no layer; x, context or train does not fit it; or
+            log_density is given for a conditional flow or one without an exact log_prob.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.zeros(8, 4)).ok
+        True
+    """
+    if train is not None and x is None:
+        raise ArgumentError("'train' needs 'x', held-out rows to compare the likelihoods on.")
+    found = diagnose_flow(
+        flow,
+        x,
+        context,
+        make=make,
+        log_density=log_density,
+        progress=progress,
+        compare=lambda own, rows, given: comparisons_of(own, rows, given, train, progress),
+    )
+    return found if x is None else with_findings(found, data_findings(x))
+
+
+def diagnose_flow(
+    flow: object,
+    x: Tensor | None = None,
+    context: Tensor | None = None,
+    *,
+    make: Callable[[], object] | None = None,
+    log_density: LogDensity | None = None,
+    progress: Progress = quietly,
+    compare: Compare | None = None,
+    names: Callable[[int], str] | None = None,
+) -> Diagnosis:
+    """Runs the checks on a flow, without the checks on the rows as data.
+
+    Args:
+        flow: As for `doctor`.
+        x: As for `doctor`.
+        context: As for `doctor`.
+        make: As for `doctor`.
+        log_density: As for `doctor`.
+        progress: As for `doctor`.
+        compare: Compares the flow with references at the rows; None for no comparison.
+        names: Names a row in a message, by its index; None for "row" and the index.
+
+    Returns:
+        The findings on the flow alone.
+
+    Raises:
+        ArgumentError: As for `doctor`.
+    """  # noqa: DOC502 - raised by the calls below
+    with torch.random.fork_rng(devices=[]), isolated(flow, x, context) as own:
+        if log_density is not None:
+            check_target(own, log_density)
+        raw = x
+        if x is None:
+            context = checked_context(own, context)
+        else:
+            x, context = checked_points(own, x, context)
+        with measuring(own), _one_sentence_errors(own, context):
+            m = Measurements(
+                own,
+                x,
+                context,
+                make=make,
+                log_density=log_density,
+                progress=progress,
+                describe=names,
+            )
+            state(m)  # first, because its calls have to be the first
+            findings = [finding for check in checks_of_flows() for finding in check(m)]
+            comparisons: tuple[Comparison, ...] = ()
+            if compare is not None and raw is not None:
+                comparisons = compare(own, raw.detach(), context)
+                findings += comparison_findings(comparisons)
+            tables = _tables(m)
+            figures = _figures(m, comparisons)
+    return dataclasses.replace(_diagnosis(findings, figures, m.profile), tables=tables)
+
+
+@contextmanager
+def _one_sentence_errors(flow: Flow, context: Tensor | None) -> Iterator[None]:
+    """Turns an exception of another library into an ArgumentError of one sentence."""
+    try:
+        yield
+    except KappaflowError:
+        raise
+    except Exception as error:
+        if not isinstance(flow, Wrapped):
+            raise
+        hint = (
+            "If it is conditional, pass its 'context'."
+            if context is None
+            else "If it is not conditional, leave 'context' out."
+        )
+        first = (str(error).splitlines() or [""])[0]
+        raised = type(error).__name__ + (f" ({first})" if first else "")
+        raise ArgumentError(
+            f"The doctor cannot examine this flow of {flow.library}, because it raised {raised}. "
+            f"{hint}"
+        ) from error
+
+
+def with_findings(
+    diagnosis: Diagnosis, more: Iterable[Finding], checked: Sequence[str] = ()
+) -> Diagnosis:
+    """Returns a diagnosis with further findings and the verdict that follows from all.
+
+    Args:
+        diagnosis: The diagnosis.
+        more: Findings from elsewhere.
+        checked: The names of the checks that they come from.
+
+    Returns:
+        The diagnosis with all findings.
+    """
+    if checked:
+        names = f"{diagnosis.measured['checked']}, {', '.join(checked)}"
+        measured = {**diagnosis.measured, "checked": names}
+        diagnosis = dataclasses.replace(diagnosis, measured=measured)
+    return _replace_findings(diagnosis, [*diagnosis.findings, *more])
+
+
+def filter_findings(
+    diagnosis: Diagnosis, select: Sequence[str] = (), ignore: Sequence[str] = ()
+) -> Diagnosis:
+    """Returns a diagnosis with some of its findings and the verdict that follows from them.
+
+    Args:
+        diagnosis: The diagnosis with all findings.
+        select: Codes or prefixes of codes to keep, such as "KF2"; all if empty.
+        ignore: Codes or prefixes of codes to drop.
+
+    Returns:
+        The diagnosis.
+
+    Raises:
+        ArgumentError: No check has such a code.
+    """  # noqa: DOC502 - raised by the call below
+    check_codes(select, ignore)
+    findings = [one for one in diagnosis.findings if is_selected(one.code, select, ignore)]
+    return _replace_findings(diagnosis, findings)
+
+
+def _replace_findings(diagnosis: Diagnosis, findings: list[Finding]) -> Diagnosis:
+    other = _diagnosis(findings, diagnosis.measured, diagnosis.profile)
+    return dataclasses.replace(other, tables=diagnosis.tables)
+
+
+def _diagnosis(findings: list[Finding], figures: Evidence, profile: Profile | None) -> Diagnosis:
+    ordered = sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
+    return Diagnosis(tuple(ordered), _verdict(figures, ordered), figures, profile)
+
+
+def _tables(m: Measurements) -> Tables:
+    """Returns the registered tables that have more than one column of numbers."""
+    tables = {name: make(m) for name, make in TABLES.items()}
+    return {name: table for name, table in tables.items() if len(table) > 1}
+
+
+def _checked(m: Measurements, comparisons: Sequence[Comparison]) -> str:
+    """Returns the names of the checks that this flow and these rows allowed."""
+    names = ["finite values", "reconstruction", "conditioning"]
+    names += [
+        CHECKED[one] for one, result in m.results.items() if CHECKED[one] and result is not None
+    ]
+    return ", ".join([*names, *(f"the likelihood of {one.name}" for one in comparisons)])
+
+
+def _figures(m: Measurements, comparisons: Sequence[Comparison]) -> Evidence:
+    condition = m.profile.condition_number[-1]
+    dtype = str(m.flow.dtype).removeprefix("torch.")
+    return {
+        "points": m.profile.sigma_max.shape[1],
+        "layers": len(m.profile.layers),
+        "dtype": dtype,
+        "precision": usable_dtype(m.profile, dtype),
+        "condition_number_median": condition.quantile(0.5).item(),
+        "condition_number_p95": condition.quantile(0.95).item(),
+        "condition_number_max": condition.max().item(),
+        "round_trip_data_max": m.profile.round_trip_data[0].max().item(),
+        "round_trip_latent_max": m.profile.round_trip_latent[-1].max().item(),
+        "predicted_round_trip_max": m.profile.predicted_round_trip.max().item(),
+        "worst_layer": m.profile.layers[m.profile.worst_layer],
+        "status": m.profile.status,
+        "rows": 0 if m.rows is None else len(m.rows),
+        "checked": _checked(m, comparisons),
+    }
+
+
+def _verdict(figures: Evidence, findings: list[Finding]) -> str:
+    """Returns whether to trust the flow, and the figures behind that."""
+    severe = [finding for finding in findings if finding.severity != "note"]
+    if any(finding.severity == "error" for finding in severe):
+        opening = f"Do not trust this flow yet: {_messages(severe)}"
+    elif severe:
+        opening = f"Use this flow with care: {_messages(severe)}"
+    else:
+        opening = _no_problem(figures)
+    numbers = [value for value in figures.values() if isinstance(value, float)]
+    if not all(map(math.isfinite, numbers)):
+        return opening
+    return (
+        f"{opening} Its condition number has a median of {figures['condition_number_median']:.3g} "
+        f"and reaches {figures['condition_number_max']:.3g}. The reconstruction error is at most "
+        f"{figures['round_trip_data_max']:.1e} from data and "
+        f"{figures['round_trip_latent_max']:.1e} from latents, in standardized units."
+    )
+
+
+def _messages(severe: list[Finding]) -> str:
+    """Returns the first message, and those on data, likelihood and training that follow."""
+    first = severe[0].message
+    others = [one.message for one in severe[1:] if one.code.startswith(IN_THE_VERDICT)]
+    shown = [first[:1].lower() + first[1:], *others[:MOST_IN_THE_VERDICT]]
+    more = len(others) - MOST_IN_THE_VERDICT
+    if more > 0:
+        shown.append(f"There {'is' if more == 1 else 'are'} {more} more of these.")
+    return " ".join(shown)
+
+
+def _no_problem(figures: Evidence) -> str:
+    """Returns what was checked and on how many rows, where nothing was found."""
+    points, rows = figures["points"], figures["rows"]
+    where = f"{points} of {rows:,} rows" if rows else f"{points} samples of the flow"
+    if rows == points:
+        where = f"{rows} rows"
+    return (
+        f"The doctor found no problem at {where} in {figures['dtype']}. It checked: "
+        f"{figures['checked']}."
+    )

@@ -1,0 +1,299 @@
+"""Fixes: what the doctor can change in a flow of kappaflow without a decision of the user."""
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kappaflow._checks import finite_float, positive_int
+from kappaflow.bijection import Bijection, Chain
+from kappaflow.bijections import AdditiveCoupling, AffineCoupling, Permutation, SVDLinear
+from kappaflow.conditioning import layers_of
+from kappaflow.diagnosis.checks.reconstruction import EXPLAINED
+from kappaflow.diagnosis.finding import Diagnosis, Finding
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+from kappaflow.registry import build, describe
+from kappaflow.rewrite import fuse
+from kappaflow.rewrite.affine import affine_map
+from kappaflow.rewrite.items import elementwise_if_any
+from kappaflow.rewrite.opened import flow_of, is_frozen, is_linear, parts_of
+from kappaflow.rewrite.runs import changed_by_run
+from kappaflow.rewrite.stacked import stacked
+from kappaflow.stack import CouplingStack
+
+BOUND = 1e3
+ROUND_TRIPS = ("KF201", "KF202")
+RECIPES = ("real_nvp", "nice")
+PARTITIONS = ("half", "alternating", "random-half")
+Plain = AffineCoupling | AdditiveCoupling
+DEFAULTS = {"padding": None, "start": "identity", "mixing": None}
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A flow after a fix.
+
+    Attributes:
+        flow: The new flow.
+        note: What the fix did, in one clause.
+    """
+
+    flow: Flow
+    note: str
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A change of a flow.
+
+    Attributes:
+        name: The name for `--fix NAME`.
+        codes: The findings, errors or warnings, to which it applies.
+        trains: Whether the flow has to be trained afterwards, because the fix changes its density
+            or adds unused capacity.
+        apply: Returns the fixed flow, None where there is nothing to do.
+    """
+
+    name: str
+    codes: tuple[str, ...]
+    trains: bool
+    apply: Callable[[Flow], Fixed | None]
+
+    def applies_to(self, diagnosis: Diagnosis) -> bool:
+        """Returns whether it applies to an error or a warning of a diagnosis."""
+        return any(
+            finding.code in self.codes
+            and finding.severity != "note"
+            and (finding.code not in ROUND_TRIPS or _is_rounding(finding))
+            for finding in diagnosis.findings
+        )
+
+
+def _is_rounding(finding: Finding) -> bool:
+    """Returns whether rounding explains a reconstruction error."""
+    worst, predicted = (finding.evidence.get(name) for name in ("worst", "predicted"))
+    if not isinstance(worst, float) or not isinstance(predicted, float):
+        return False
+    return math.isfinite(predicted) and worst <= EXPLAINED * predicted
+
+
+def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[float, ...]]:
+    """Returns a flow whose linear layers cannot exceed a condition number, even when trained.
+
+    A layer above the bound becomes an `SVDLinear` with its smallest singular values raised. A
+    fixed scale precedes it, and a permutation where the determinant is negative. The density
+    changes wherever a squeezed direction mattered, so train the flow afterwards. Layers within
+    the bound and the standardization of the data stay unchanged.
+
+    Args:
+        flow: A flow of rows, or of images, whose channels are the features.
+        condition_bound: The largest condition number of a linear layer, above 1.
+
+    Returns:
+        The flow, and the condition numbers of the replaced layers.
+
+    Raises:
+        ArgumentError: condition_bound is not above 1, or flow cannot be split into layers.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> squeezed = kf.Linear.of([[1.0, 1.0], [1.0, 1.0001]])
+        >>> flow = kf.Flow(kf.StandardNormal(2), kf.Chain([squeezed]))
+        >>> fixed, before = bounded(flow)
+        >>> after = kf.spectrum(fixed.bijection, torch.zeros(1, 2)).condition_number
+        >>> f"{before[0]:.0f}", f"{after.item():.0f}"
+        ('39995', '708')
+    """
+    if not finite_float("condition_bound", condition_bound) > 1:
+        raise ArgumentError(f"'condition_bound' should be above 1, got {condition_bound}.")
+    parts = parts_of(flow, stacks=True)
+    units = 0
+    while units < len(parts) and parts[units].is_units:
+        units += 1
+    replaced: list[float] = []
+
+    def change(run: list[Bijection], features: int) -> list[Bijection]:
+        found: list[Bijection] = []
+        for part in run:
+            within = None
+            if is_linear(part):
+                within = _replacement(part, features, condition_bound, flow.dtype, replaced)
+            found += [part] if within is None else within
+        return stacked(found, flow)
+
+    found = changed_by_run(parts[units:], flow.joint_shape, change)
+    if not replaced:
+        return flow, ()
+    made = flow_of(flow, [part.to(flow.dtype) for part in (*parts[:units], *found)])
+    return made, tuple(replaced)
+
+
+def _replacement(
+    part: Bijection, features: int, bound: float, dtype: torch.dtype, replaced: list[float]
+) -> list[Bijection] | None:
+    """Returns layers in place of a linear one above the bound; None for one within it."""
+    matrix, shift = affine_map([part], features)
+    values = np.linalg.svd(matrix, compute_uv=False)
+    condition_number = float(values[0] / values[-1]) if values[-1] > 0 else np.inf
+    if not condition_number > bound:
+        return None
+    replaced.append(condition_number)
+    smallest = values[0] * bound**-0.95
+    middle = np.sqrt(values[0] * max(values[-1], smallest))
+    layers = elementwise_if_any(np.full(features, middle), np.zeros(features), frozen=True)
+    if np.linalg.slogdet(matrix)[0] < 0:
+        exchanged = [1, 0, *range(2, features)]
+        layers.append(Permutation(exchanged))
+        matrix = matrix[:, exchanged]
+    weight, start = (torch.from_numpy(numbers).to(dtype) for numbers in (matrix / middle, shift))
+    layer = SVDLinear.of(weight, start, condition_bound=bound)
+    return [*layers, layer.requires_grad_(not is_frozen([part]))]
+
+
+@torch.no_grad()
+def padded(flow: Flow, features: int | None = None) -> Flow:
+    """Returns a flow with the same density and Gaussian padding that training can use.
+
+    Each coupling also reads and changes half of the padding, with zero weights at first, so that
+    log_prob of the data stays the same.
+
+    Args:
+        flow: A flow by `real_nvp` or `nice` of two features or more, without padding, linear maps
+            between its couplings, a whitening start or random permutations.
+        features: How many features to add; as many as there are if left out.
+
+    Returns:
+        The flow.
+
+    Raises:
+        ArgumentError: flow is another flow, or features is not a whole number above 0.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        >>> x = torch.ones(3, 2)
+        >>> torch.allclose(padded(flow).log_prob(x), flow.log_prob(x))
+        True
+    """
+    described = _describe(flow)
+    added = flow.joint_shape[0] if features is None else positive_int("features", features)
+    with torch.random.fork_rng(devices=[]):
+        wide = build({**described, "arguments": {**described["arguments"], "padding": added}})
+    wide.to(flow.dtype)
+    outer, inner = _as_chain(wide), _as_chain(flow)
+    if outer.embedding is not None and inner.embedding is not None:
+        outer.embedding.load_state_dict(inner.embedding.state_dict())
+    for new, old in zip(outer, inner, strict=True):
+        if isinstance(new, CouplingStack) and isinstance(old, CouplingStack):
+            # The weights of its plain couplings are those of the stack: writing changes both.
+            for coupling, own in zip(_couplings(new), _couplings(old), strict=True):
+                _widen(coupling, own)
+        else:
+            _copy_elementwise(new, old)
+    return wide.to(flow.device).train(flow.training)
+
+
+def _widen(new: Plain, old: Plain) -> None:
+    """Copies a coupling of the data into one of data and padding."""
+    wide, narrow = _linear_layers(new), _linear_layers(old)
+    for tensor in (wide[0].weight, wide[-1].weight, wide[-1].bias):
+        tensor.zero_()
+    for layer, own in zip(wide[1:-1], narrow[1:-1], strict=True):
+        layer.weight.copy_(own.weight)
+        layer.bias.copy_(own.bias)
+    wide[0].bias.copy_(narrow[0].bias)
+    kept = len(old.partition.kept)
+    wide[0].weight[:, :kept] = narrow[0].weight[:, :kept]
+    wide[0].weight[:, len(new.partition.kept) :] = narrow[0].weight[:, kept:]  # the context
+    parts = new.parameters_per_feature
+    for name in ("weight", "bias"):
+        tensor, own = (getattr(layers[-1], name) for layers in (wide, narrow))
+        for part, of_data in zip(tensor.chunk(parts), own.chunk(parts), strict=True):
+            part[: len(of_data)] = of_data
+
+
+def _linear_layers(coupling: Plain) -> list[nn.Linear]:
+    return [layer for layer in coupling.conditioner.modules() if isinstance(layer, nn.Linear)]
+
+
+def _copy_elementwise(new: Bijection, old: Bijection) -> None:
+    """Copies an elementwise map of the data; the values of the padding stay."""
+    there = new.state_dict()
+    for name, tensor in old.state_dict().items():
+        own = there[name][: len(tensor)] if tensor.dim() else there[name]
+        own.copy_(tensor)
+
+
+def _describe(flow: Flow) -> dict[str, Any]:
+    """Returns the description of a flow, or raises an error where it cannot be padded."""
+    described = describe(flow)
+    arguments = described["arguments"]
+    if described["name"] not in RECIPES:
+        by_hand = described["name"] == "Flow"
+        raise ArgumentError(
+            "'flow' should come from real_nvp or nice to be padded, this one was "
+            f"{'assembled from layers' if by_hand else 'made by ' + described['name']}."
+        )
+    plain = all(arguments.get(name, value) == value for name, value in DEFAULTS.items())
+    if not plain or arguments["partition"] not in PARTITIONS or flow.joint_shape[0] == 1:
+        raise ArgumentError(
+            "'flow' should have two features or more to be padded, and no padding, linear maps, "
+            "whitening start or random permutations."
+        )
+    return described
+
+
+def _as_chain(flow: Flow) -> Chain:
+    return flow.bijection if isinstance(flow.bijection, Chain) else Chain([flow.bijection])
+
+
+def _couplings(stack: CouplingStack) -> Iterator[Plain]:
+    return (part for part in stack.plain() if isinstance(part, Plain))
+
+
+def _fused(flow: Flow) -> Fixed | None:
+    made = fuse(flow)
+    before, after = len(layers_of(flow.core)), len(layers_of(made.core))
+    if after >= before:
+        return None
+    return Fixed(made, f"merged neighboring linear layers: {before} layers before, {after} now")
+
+
+def _bounded(flow: Flow) -> Fixed | None:
+    made, replaced = bounded(flow)
+    if not replaced:
+        return None
+    listed = ", ".join(f"{value:.2g}" for value in replaced)
+    return Fixed(
+        made, f"bounded the condition number of linear layers by {BOUND:g}; it was {listed}"
+    )
+
+
+def _widened(flow: Flow) -> Fixed | None:
+    if flow.dtype == torch.float64:
+        return None
+    before = str(flow.dtype).removeprefix("torch.")
+    return Fixed(copy.deepcopy(flow).double(), f"converted from {before} to float64")
+
+
+def _padded(flow: Flow) -> Fixed | None:
+    made = padded(flow)
+    added = made.joint_shape[0] - flow.joint_shape[0]
+    return Fixed(made, f"added {added} features of Gaussian padding to the {flow.joint_shape[0]}")
+
+
+FIXES = {
+    fix.name: fix
+    for fix in (  # in the order in which they are applied
+        Fix("pad", (), trains=True, apply=_padded),
+        Fix("fuse", ("KF301", "KF302", "KF305"), trains=False, apply=_fused),
+        Fix("bound", ("KF305",), trains=True, apply=_bounded),
+        Fix("float64", ("KF301", "KF303", *ROUND_TRIPS), trains=False, apply=_widened),
+    )
+}

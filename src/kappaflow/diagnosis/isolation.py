@@ -1,0 +1,110 @@
+"""Isolation: the doctor works on a copy of a flow, or restores the state of the original."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Transform
+
+from kappaflow.adapters import Wrapped, wrap
+from kappaflow.flows import Flow
+
+
+@contextmanager
+def isolated(flow: object, x: Tensor | None, context: Tensor | None) -> Iterator[Flow]:
+    """Yields a flow that the doctor may call without changing the original.
+
+    It is a copy, wrapped if another library made it. A flow that cannot be copied is used itself,
+    and its state is restored at the end.
+
+    Args:
+        flow: A flow, or what `kappaflow.wrap` takes.
+        x: As for `kappaflow.wrap`.
+        context: As for `kappaflow.wrap`.
+
+    Yields:
+        The flow.
+    """
+    original = original_of(flow)
+    try:
+        own = _copied(original)
+    except Exception:  # tensors with a graph, files, locks, or a class that forbids copies
+        own = original
+    wrapped = wrap(own, x, context)
+    with _restored(wrapped if own is original else None):
+        yield wrapped
+
+
+def _copied(original: object) -> object:
+    """Returns a copy, of inference tensors where the original holds such."""
+    state = original.state_dict().values() if isinstance(original, nn.Module) else ()
+    with torch.inference_mode(any(isinstance(x, Tensor) and x.is_inference() for x in state)):
+        return copy.deepcopy(original)
+
+
+def original_of(flow: object) -> object:
+    """Returns the wrapped object of another library, or the flow itself."""
+    return flow.original[0] if isinstance(flow, Wrapped) else flow
+
+
+def isolated_copy(
+    flow: object, x: Tensor, context: Tensor | None, dtype: torch.dtype | None = None
+) -> Flow | None:
+    """Returns a copy of a flow in evaluation mode, converted to a dtype if one is given.
+
+    Args:
+        flow: As for `isolated`.
+        x: As for `kappaflow.wrap`.
+        context: As for `kappaflow.wrap`.
+        dtype: The dtype of the copy; unchanged if left out.
+
+    Returns:
+        The copy; None where the flow cannot be copied or converted.
+    """
+    original = original_of(flow)
+    if dtype is not None and not isinstance(original, nn.Module | Distribution):
+        return None
+    try:
+        own = _copied(original)
+        if dtype is not None:
+            own = _converted(own, dtype)
+            x, context = x.to(dtype), None if context is None else context.to(dtype)
+        return wrap(own, x, context).eval()
+    except Exception:  # the same reasons, or a failed conversion
+        return None
+
+
+def _converted(one: Any, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    """Returns a module, a distribution or a part of one after converting it in place."""
+    if isinstance(one, nn.Module):
+        return one.to(dtype)
+    if isinstance(one, Tensor):
+        return one.to(dtype) if one.is_floating_point() else one
+    if isinstance(one, list):
+        return [_converted(part, dtype) for part in one]
+    if isinstance(one, Distribution | Transform):
+        for name, value in vars(one).items():
+            vars(one)[name] = _converted(value, dtype)
+    return one
+
+
+@contextmanager
+def _restored(module: nn.Module | None) -> Iterator[None]:
+    if module is None:
+        yield
+        return
+    before = {
+        name: value.detach().clone()
+        for name, value in module.state_dict().items()
+        if isinstance(value, Tensor)
+    }
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in module.state_dict().items():
+                if name in before:
+                    value.copy_(before[name])

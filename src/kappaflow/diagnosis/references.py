@@ -1,0 +1,330 @@
+"""Simple densities fitted to training rows, and how a flow compares with them row by row."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
+from torch import Tensor
+
+from kappaflow.diagnosis.check import Progress, quietly
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+
+FloatArray = NDArray[np.float64]
+Kind = Literal["Gaussian", "Gaussian mixture"]
+
+DEPENDENT = 1e-6  # of a standard deviation: as for linearly dependent columns
+HALVED_ROWS = 200  # at least, to fit a reference to one half and compare on the other
+COMPARED_ROWS, ROWS_AT_ONCE = 5_000, 1_000
+COMPONENTS = (2, 4, 8, 16, 32)  # tried after 1, while the BIC improves
+FIT_ROWS, ITERATIONS = 5_000, 30  # bound the time of all fits: some seconds
+FLOOR = 1e-4  # added to the variances of a component, in units of the Gaussian's
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A density fitted to training rows, at held-out rows.
+
+    Attributes:
+        kind: Which density. With a context it is that of the residuals of a linear regression.
+        components: How many Gaussians it is made of.
+        nll: Negative log-likelihood of each held-out row, (rows,), in nats.
+    """
+
+    kind: Kind
+    components: int
+    nll: FloatArray
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A flow compared with a reference on the same held-out rows.
+
+    Attributes:
+        kind: Which reference.
+        components: How many Gaussians it is made of.
+        conditional: Whether both are densities given a context.
+        rows: How many rows were compared.
+        nll: Mean negative log-likelihood under the reference, in nats a row.
+        difference: Mean over the rows of the flow's minus the reference's; below 0 the flow is
+            better.
+        standard_error: Of that difference, from the paired differences.
+        fair: False where the reference was fitted to fewer rows than the flow may have seen: then
+            only "worse" is a sound conclusion.
+    """
+
+    kind: Kind
+    components: int
+    conditional: bool
+    rows: int
+    nll: float
+    difference: float
+    standard_error: float
+    fair: bool = True
+
+    @property
+    def name(self) -> str:
+        """The reference as part of a sentence."""
+        if self.kind == "Gaussian":
+            return "a linear-Gaussian regression" if self.conditional else "a Gaussian"
+        if self.conditional:
+            return f"a linear regression with noise of {self.components} Gaussians"
+        return f"a Gaussian mixture ({self.components} components)"
+
+
+def references(
+    train: FloatArray,
+    test: FloatArray,
+    train_context: FloatArray | None = None,
+    test_context: FloatArray | None = None,
+) -> tuple[Reference, ...]:
+    """Fits a Gaussian and a Gaussian mixture to training rows and evaluates both at test rows.
+
+    With a context both are fitted to the residuals of a linear regression on it. The number of
+    components is chosen by the BIC among 1, 2, 4, 8, 16 and 32, on 5,000 rows at most; 1 gives the
+    Gaussian itself.
+
+    Args:
+        train: Training rows, (n, columns).
+        test: Held-out rows, (m, columns).
+        train_context: (n, c) or None.
+        test_context: (m, c) or None.
+
+    Returns:
+        The Gaussian and the mixture; none where a column is constant among the training rows or
+        follows from others, so that no such density exists.
+
+    Source:
+        Schwarz 1978 (BIC); the mixtures are scikit-learn's.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(300, 2))
+        >>> [one.components for one in references(x[:200], x[200:])]
+        [1, 1]
+    """
+    train, test = _residuals(train, test, train_context, test_context)
+    whitened = _whitened(train, test)
+    if whitened is None:
+        return ()
+    fitted, tested, log_scale = whitened
+    gaussian = Reference("Gaussian", 1, _normal_nll(tested) + log_scale)
+    components, nll = _mixture(fitted, tested)
+    return gaussian, Reference("Gaussian mixture", components, nll + log_scale)
+
+
+TrainRows = Tensor | tuple[Tensor, Tensor]
+
+
+def comparisons_of(
+    flow: Flow,
+    x: Tensor,
+    context: Tensor | None,
+    train: TrainRows | None,
+    progress: Progress = quietly,
+) -> tuple[Comparison, ...]:
+    """Compares a flow with references at rows of a table, on 5,000 of them at most.
+
+    Without training rows the references are fitted to one half of the rows and compared on the
+    other, which puts them at a disadvantage.
+
+    Args:
+        flow: In evaluation mode.
+        x: Rows as `Flow.log_prob` takes them; (B, D), or nothing is compared.
+        context: (B, C) or None.
+        train: Rows that the flow was trained on, with a context (rows, context).
+        progress: Is told when rows are compared.
+
+    Returns:
+        The comparisons; none for fewer than 200 rows without training rows, or a flow without a
+        likelihood.
+
+    Raises:
+        ArgumentError: The training rows do not fit the rows.
+    """
+    fitted = None if train is None else _checked_train(x, context, train)
+    if x.dim() != 2 or flow.likelihood == "joint" or (fitted is None and len(x) < HALVED_ROWS):
+        return ()
+    progress("a Gaussian and a Gaussian mixture")
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(0)).to(x.device)
+    half = len(x) // 2 if fitted is None else 0
+    at, given = _rows(x, context, order[half:][:COMPARED_ROWS])
+    rows, rows_given = _rows(x, context, order[:half]) if fitted is None else fitted
+    found = references(_plain(rows), _plain(at), _optional(rows_given), _optional(given))
+    return compare(
+        -_log_prob(flow, at, given),
+        found,
+        conditional=given is not None,
+        fair=fitted is not None,
+    )
+
+
+def _rows(x: Tensor, context: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor | None]:
+    return x[index], None if context is None else context[index]
+
+
+def _checked_train(
+    x: Tensor, context: Tensor | None, train: TrainRows
+) -> tuple[Tensor, Tensor | None]:
+    """Returns training rows and their context, or says how they do not fit the rows."""
+    rows, given = train if isinstance(train, tuple) else (train, None)
+    if not isinstance(rows, Tensor) or rows.dim() != 2 or rows.shape[1:] != x.shape[1:]:
+        got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+        raise ArgumentError(
+            f"'train' should hold rows of a table like 'x', (N, {x[0].numel()}), got {got}."
+        )
+    if (given is None) != (context is None) or (
+        given is not None
+        and context is not None
+        and given.shape != (len(rows), *context.shape[1:])
+    ):
+        raise ArgumentError(
+            "'train' should be rows alone for a flow without a context, and (rows, context), with "
+            "as many rows each, for one with a context."
+        )
+    if not all(bool(torch.isfinite(part).all()) for part in (rows, given) if part is not None):
+        raise ArgumentError("'train' should hold finite numbers only.")
+    return rows, given
+
+
+def _log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> FloatArray:
+    generator = None if flow.augment is None else torch.Generator().manual_seed(0)
+    found = []
+    for start in range(0, len(x), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        given = None if context is None else context[part]
+        found.append(flow.log_prob(x[part], given, generator=generator))
+    return _plain(torch.cat(found))
+
+
+def _plain(values: Tensor) -> FloatArray:
+    return values.detach().double().cpu().numpy()
+
+
+def _optional(values: Tensor | None) -> FloatArray | None:
+    return None if values is None else _plain(values)
+
+
+def compare(
+    nll: FloatArray,
+    found: Sequence[Reference],
+    *,
+    conditional: bool = False,
+    fair: bool = True,
+) -> tuple[Comparison, ...]:
+    """Compares a flow with references on the same rows.
+
+    Args:
+        nll: Negative log-likelihood of each row under the flow, (rows,), in nats.
+        found: The references at the same rows.
+        conditional: Whether the densities are given a context.
+        fair: As in `Comparison`.
+
+    Returns:
+        A comparison for each reference.
+
+    Example:
+        >>> one = compare(np.array([1.0, 2.0]), [Reference("Gaussian", 1, np.array([3.0, 3.0]))])
+        >>> one[0].difference, one[0].standard_error
+        (-1.5, 0.5)
+    """
+    return tuple(
+        _compared(nll, reference, conditional=conditional, fair=fair) for reference in found
+    )
+
+
+def _compared(
+    nll: FloatArray, reference: Reference, *, conditional: bool, fair: bool
+) -> Comparison:
+    rows = len(nll)
+    with np.errstate(invalid="ignore"):
+        paired = nll - reference.nll
+        error = paired.std(ddof=1) / math.sqrt(rows) if rows > 1 else math.inf
+    return Comparison(
+        kind=reference.kind,
+        components=reference.components,
+        conditional=conditional,
+        rows=rows,
+        nll=float(reference.nll.mean()),
+        difference=float(paired.mean()),
+        standard_error=float(error),
+        fair=fair,
+    )
+
+
+def _residuals(
+    train: FloatArray,
+    test: FloatArray,
+    train_context: FloatArray | None,
+    test_context: FloatArray | None,
+) -> tuple[FloatArray, FloatArray]:
+    """Returns what a linear regression on the context leaves of the rows."""
+    if train_context is None or test_context is None:
+        return train, test
+    mean, spread = train_context.mean(0), train_context.std(0)
+    spread = np.where(spread > 0, spread, 1.0)
+
+    def design(context: FloatArray) -> FloatArray:
+        return np.hstack([np.ones((len(context), 1)), (context - mean) / spread])
+
+    weights = np.linalg.lstsq(design(train_context), train, rcond=None)[0]
+    return train - design(train_context) @ weights, test - design(test_context) @ weights
+
+
+def _whitened(train: FloatArray, test: FloatArray) -> tuple[FloatArray, FloatArray, float] | None:
+    """Returns both in coordinates in which the training rows have covariance 1, and the log-scale.
+
+    None where a column is constant among the training rows or follows from others.
+    """
+    if len(train) < 2 or (train.min(0) == train.max(0)).any():
+        return None
+    mean, spread = train.mean(0), train.std(0, ddof=1)
+    standardized = (train - mean) / spread
+    correlation = np.atleast_2d(np.cov(standardized.T))
+    try:
+        factor = np.linalg.cholesky(correlation)
+    except np.linalg.LinAlgError:
+        return None
+    # A pivot is what is left of a column's deviation once the columns before it are known.
+    if not factor.diagonal().min() >= DEPENDENT:
+        return None
+    fitted, tested = (
+        solve_triangular(factor, rows.T, lower=True).T
+        for rows in (standardized, (test - mean) / spread)
+    )
+    return fitted, tested, float(np.log(spread).sum() + np.log(factor.diagonal()).sum())
+
+
+def _normal_nll(z: FloatArray) -> FloatArray:
+    return 0.5 * (z**2).sum(1) + 0.5 * z.shape[1] * math.log(2 * math.pi)
+
+
+def _mixture(fitted: FloatArray, tested: FloatArray) -> tuple[int, FloatArray]:
+    """Returns the number of components with the least BIC, and the NLL of the tested rows."""
+    from sklearn.mixture import GaussianMixture
+
+    generator = np.random.default_rng(0)
+    if len(fitted) > FIT_ROWS:
+        fitted = fitted[generator.choice(len(fitted), FIT_ROWS, replace=False)]
+    rows, width = fitted.shape
+    parameters = width * (width + 3) / 2
+    best, components = 2 * _normal_nll(fitted).sum() + parameters * math.log(rows), 1
+    nll = _normal_nll(tested)
+    for count in COMPONENTS:
+        if count * parameters > rows:
+            break
+        mixture = GaussianMixture(
+            count, reg_covar=FLOOR, max_iter=ITERATIONS, random_state=0, init_params="kmeans"
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it has not converged: it is a density anyway
+            bic = mixture.fit(fitted).bic(fitted)
+        if bic >= best:
+            break
+        best, components, nll = bic, count, -mixture.score_samples(tested)
+    return components, nll

@@ -1,0 +1,272 @@
+"""`fix_run`: applies the doctor's automatic fixes to a run, and writes a new run."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from kappaflow._checks import one_of, positive_int
+from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
+from kappaflow.diagnosis.fixes import FIXES
+from kappaflow.errors import ArgumentError, KappaflowError
+from kappaflow.files import CONFIG, load, read_config
+from kappaflow.flows import Flow
+from kappaflow.report import Report, read_report_on
+from kappaflow.runs.anew import about_anew
+from kappaflow.runs.anew_folder import RESULT, write_anew
+from kappaflow.runs.anew_images import ImageRun
+from kappaflow.runs.anew_table import TableRun
+from kappaflow.runs.fit import training_facts, write_judgement
+from kappaflow.runs.fix_columns import COLUMN_FIXES, near_relation, train_anew
+from kappaflow.runs.stored import is_image_run
+from kappaflow.runs.stored_findings import stored_findings
+from kappaflow.runs.trainable import Trainable, trainable
+from kappaflow.storage import plain, whole_directory, write_bytes
+from kappaflow.training import Rows, fit_tables, log_prob_of, read_result
+
+NAMES = (*FIXES, *COLUMN_FIXES)
+EPOCHS, SLOWER = 20, 0.3  # more epochs, and at which share of the run's learning rate
+FIXED = "fixes.json"
+
+
+@dataclass(frozen=True)
+class Health:
+    """The diagnosis and the likelihood of a run.
+
+    Attributes:
+        diagnosis: The findings.
+        nll: Mean NLL of the held-out rows in nats, None where the rows are missing.
+        likelihood: "exact", "bound" or "joint".
+    """
+
+    diagnosis: Diagnosis
+    nll: float | None
+    likelihood: str
+
+    def to_json(self) -> dict[str, object]:
+        """Returns plain values for JSON."""
+        return {"nll": self.nll, "likelihood": self.likelihood, **self.diagnosis.to_dict()}
+
+
+@dataclass(frozen=True)
+class FixedRun:
+    """The result of fixing a run.
+
+    Attributes:
+        folder: The new run, None where nothing was done.
+        done: What was done, one clause per fix.
+        before: The run before.
+        after: The new run; None where nothing was done.
+        points: A description of the examined points.
+        on_request: Fixes that only run when named, by name.
+    """
+
+    folder: Path | None
+    done: tuple[str, ...]
+    before: Health
+    after: Health | None
+    points: str
+    on_request: dict[str, str]
+
+    def to_json(self) -> dict[str, object]:
+        """Returns plain values for JSON."""
+        said: dict[str, object] = plain({
+            "folder": None if self.folder is None else str(self.folder),
+            "done": list(self.done),
+            "points": self.points,
+            "on_request": self.on_request,
+            "before": self.before.to_json(),
+            "after": None if self.after is None else self.after.to_json(),
+        })
+        return said
+
+
+def fix_run(
+    folder: str | Path,
+    into: str | Path,
+    fixes: Sequence[str] = (),
+    *,
+    epochs: int = EPOCHS,
+    progress: bool | None = None,
+    show: Progress = quietly,
+) -> FixedRun:
+    """Fixes what the doctor found in a run, and writes the result to a new folder.
+
+    Without names, the errors and warnings decide among "fuse" (merge neighboring linear layers),
+    "bound" (bound the condition number of nearly singular linear layers) and "float64". Other
+    fixes change the model or the data, and only run when named: "pad" (Gaussian padding), "drop"
+    and "jitter" (of a column that nearly follows from others; the run is trained again). After
+    "bound" and "pad" the flow is trained further on the rows of the run. If that is interrupted,
+    the same call resumes it.
+
+    Args:
+        folder: A run folder, or any saved model. It stays unchanged.
+        into: The new folder.
+        fixes: Names of fixes; "drop" and "jitter" each alone.
+        epochs: The maximum number of epochs of further training.
+        progress: Show a progress bar of trainings; by default on a terminal only.
+        show: Receives the name of each step before it starts.
+
+    Returns:
+        What was done, and the run before and after.
+
+    Raises:
+        ArgumentError: into exists or is inside the run, a fix does not exist, or the flow or its
+            data do not allow it.
+        FileError: A file cannot be read, or written.
+    """  # noqa: DOC502 - raised by the calls below
+    old, new = Path(folder), Path(into)
+    positive_int("epochs", epochs)
+    for name in fixes:
+        one_of("fix", name, NAMES)
+    if len(fixes) > 1 and set(fixes) & set(COLUMN_FIXES):
+        raise ArgumentError(
+            "'fix' should name 'drop' or 'jitter' alone: they train the run again. Fix the new "
+            "run afterwards."
+        )
+    if os.path.lexists(new) and not _can_resume(new):
+        raise ArgumentError(f"'into' should be a new folder, {new} exists already.")
+    if old.resolve() in new.resolve().parents:
+        raise ArgumentError(f"'into' should be outside of {old}, got {new}.")
+    under_repair = _RunUnderRepair(old, epochs, progress, show)
+    if set(fixes) & set(COLUMN_FIXES):
+        return under_repair.with_other_columns(new, fixes[0])
+    return under_repair.with_another_flow(new, tuple(fixes))
+
+
+def _can_resume(folder: Path) -> bool:
+    """Returns whether a folder holds an unfinished training."""
+    if not (folder / CONFIG).is_file() or read_config(folder / CONFIG).run is None:
+        return False
+    return not (folder / RESULT).is_file() or "test_nll" not in read_result(folder)
+
+
+class _RunUnderRepair:
+    """A run, its flow, and the points at which the doctor examines it."""
+
+    def __init__(self, folder: Path, epochs: int, progress: bool | None, show: Progress) -> None:
+        self.folder, self.epochs, self.progress, self.show = folder, epochs, progress, show
+        self.flow = load(folder)
+        self.run = ImageRun(folder) if is_image_run(folder) else TableRun(folder)
+        self.data = trainable(self.run) if isinstance(self.run, TableRun) else None
+        self.rows, self.points = self.run.points(self.flow)
+        self.before = _judged(self.health(self.flow, self.rows), folder)
+
+    def health(self, flow: Flow, rows: Rows | None) -> Health:
+        """Returns the diagnosis of a flow at the points, and their likelihood."""
+        if rows is None:
+            return Health(diagnose_flow(flow, progress=self.show), None, flow.likelihood)
+        rows = Rows(
+            rows.x.to(flow.dtype), None if rows.context is None else rows.context.to(flow.dtype)
+        )
+        found = diagnose_flow(flow, rows.x, rows.context, progress=self.show)
+        nll = -log_prob_of(flow, rows).mean().item()
+        return Health(found, nll, flow.likelihood)
+
+    def with_another_flow(self, new: Path, names: tuple[str, ...]) -> FixedRun:
+        """Returns the run with fixes applied to its flow, trained further where necessary."""
+        flow, now, done, trains = self.flow, self.before, [], False
+        for name, fix in FIXES.items():
+            if name not in names and (names or not fix.applies_to(now.diagnosis)):
+                continue
+            if fix.trains and self.data is None:
+                if not names:
+                    continue
+                raise _needs_data(name)
+            fixed = fix.apply(flow)
+            if fixed is None:
+                continue
+            self.show(fixed.note)
+            flow, trains = fixed.flow, trains or fix.trains
+            done.append(f"{name}: {fixed.note}")
+            if not names:
+                now = self.health(flow, self.rows)
+        if not done:
+            return FixedRun(None, (), self.before, None, self.points, self.on_request())
+        if trains and self.data is not None:
+            flow = self.train_on(flow, self.data, new, done)
+        else:
+            if os.path.lexists(new):
+                raise ArgumentError(
+                    f"'into' should be a new folder, {new} holds an unfinished training."
+                )
+            with whole_directory(new) as place:
+                write_anew(flow.eval(), self.run, place, f"from {self.folder}: {'; '.join(done)}")
+        return self.written(new, done, self.health(flow, self.rows), self.on_request())
+
+    def train_on(self, flow: Flow, data: Trainable, new: Path, done: list[str]) -> Flow:
+        """Returns a flow trained further on the rows of the run, and writes its folder."""
+        tables = data.tables
+        rate = SLOWER * data.settings.learning_rate
+        settings = data.settings.model_copy(
+            update={"max_epochs": self.epochs, "learning_rate": rate}
+        )
+        result = fit_tables(
+            flow,
+            tables.trained_on,
+            tables.validation,
+            settings,
+            out=new,
+            progress=self.progress,
+            about={
+                "source": asdict(data.source),
+                **({"widths": tables.widths} if tables.widths else {}),
+                "fixed": {"from": str(self.folder), "by": done},
+            },
+        )
+        done.append(f"trained for {len(result.history)} more epochs")
+        old = read_report_on(self.folder, Report).about
+        about = about_anew(old, result.flow, "; ".join(done))
+        facts = training_facts(result, settings)
+        about = about.model_copy(update={"training": facts, "notes": list(tables.notes)})
+        write_judgement(result, tables, about, settings.condition_budget, new)
+        return result.flow
+
+    def with_other_columns(self, new: Path, fix: str) -> FixedRun:
+        """Returns the run trained again without a column, or with noise added to it."""
+        if self.data is None:
+            raise _needs_data(fix)
+        said = train_anew(self.folder, new, fix, self.data, self.progress)
+        fixed = _RunUnderRepair(new, self.epochs, self.progress, self.show)
+        after = fixed.before
+        if fix == "drop":  # likelihoods of different columns cannot be compared
+            after = replace(after, nll=None)
+        return self.written(new, [f"{fix}: {said}"], after, fixed.on_request())
+
+    def written(
+        self, new: Path, done: list[str], after: Health, on_request: dict[str, str]
+    ) -> FixedRun:
+        """Returns the result, and writes it to the new folder."""
+        after = _judged(after, new)
+        found = FixedRun(new, tuple(done), self.before, after, self.points, on_request)
+        text = json.dumps(found.to_json(), indent=2) + "\n"
+        write_bytes(new / FIXED, text.encode())
+        return found
+
+    def on_request(self) -> dict[str, str]:
+        """Returns the fixes that only run when named, with their reasons."""
+        try:
+            found = None if self.data is None else near_relation(self.data.tables)
+        except KappaflowError:
+            return {}
+        if found is None:
+            return {}
+        column, relation = found
+        said = f"column {column!r} nearly follows from others, {relation}"
+        return {name: said for name in COLUMN_FIXES}
+
+
+def _judged(health: Health, folder: Path) -> Health:
+    """Returns a health with the findings on likelihood and training that the run stores."""
+    known = {finding.code for finding in health.diagnosis.findings}
+    found, checked = stored_findings(folder)
+    more = [finding for finding in found if finding.code not in known]
+    return replace(health, diagnosis=with_findings(health.diagnosis, more, checked))
+
+
+def _needs_data(fix: str) -> ArgumentError:
+    return ArgumentError(
+        f"'fix' should not be {fix!r} here: this fix trains the flow, and needs a run on a table "
+        "in memory whose original data still exists."
+    )

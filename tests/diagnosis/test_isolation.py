@@ -1,0 +1,35 @@
+"""Copies to examine: in another type too, and what they were made of stays."""
+
+import pytest
+import torch
+from torch.distributions import Independent, Normal, TransformedDistribution
+from torch.distributions.transforms import AffineTransform, ComposeTransform, TanhTransform
+
+from kappaflow.diagnosis.isolation import isolated_copy
+
+
+def affine():
+    """Two transforms of tensors, one inside of another."""
+    inner = AffineTransform(torch.ones(2), torch.tensor([2.0, 3.0]), event_dim=1)
+    return [ComposeTransform([inner, TanhTransform()])]
+
+
+def spline():
+    """A transform that is a module."""
+    pyro_transforms = pytest.importorskip("pyro.distributions.transforms")
+    return [pyro_transforms.Spline(2, count_bins=4)]
+
+
+@pytest.mark.parametrize("transforms", [affine, spline])
+def test_a_distribution_has_a_copy_in_float64(transforms):
+    """With all of its tensors, so that what rounding does to it can be seen."""
+    base = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
+    flow = TransformedDistribution(base, transforms())
+    x = flow.sample((8,)).detach()
+    wide = isolated_copy(flow, x, None, torch.float64)
+    assert wide is not None and wide.dtype == torch.float64
+    near = wide.log_prob(x.double()).detach()
+    assert near.dtype == torch.float64
+    torch.testing.assert_close(near.float(), flow.log_prob(x).detach(), rtol=1e-3, atol=1e-3)
+    assert flow.base_dist.base_dist.loc.dtype == torch.float32
+    assert flow.log_prob(x).dtype == torch.float32
