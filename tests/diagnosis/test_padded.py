@@ -67,7 +67,10 @@ def test_the_flow_itself_is_left_alone():
         (lambda: kf.real_nvp(3, depth=2, hidden=(8,), partition="random"), "random permutations"),
         (lambda: kf.real_nvp(3, depth=2, hidden=(8,), start="whiten"), "whitening"),
         (lambda: kf.real_nvp(1, depth=2, hidden=(8,)), "two features"),
-        (lambda: kf.Flow(kf.StandardNormal(2), kf.Chain([kf.ActNorm(2)])), "put together"),
+        (
+            lambda: kf.Flow(kf.StandardNormal(2), kf.Chain([kf.ActNorm(2)])),
+            "assembled from layers",
+        ),
         (lambda: kf.spline(2), "made by spline"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Simple densities fitted to training rows, and how a flow compares with them row by row."""
+"""References: simple densities fitted to training rows, compared with a flow row by row."""
 
 import math
 import warnings
@@ -29,11 +29,11 @@ FLOOR = 1e-4  # added to the variances of a component, in units of the Gaussian'
 
 @dataclass(frozen=True)
 class Reference:
-    """A density fitted to training rows, at held-out rows.
+    """A density fitted to training rows, evaluated at held-out rows.
 
     Attributes:
-        kind: Which density. With a context it is that of the residuals of a linear regression.
-        components: How many Gaussians it is made of.
+        kind: Which density. With a context, the residuals of a linear regression have it.
+        components: The number of Gaussians.
         nll: Negative log-likelihood of each held-out row, (rows,), in nats.
     """
 
@@ -48,14 +48,14 @@ class Comparison:
 
     Attributes:
         kind: Which reference.
-        components: How many Gaussians it is made of.
+        components: The number of Gaussians.
         conditional: Whether both are densities given a context.
         rows: How many rows were compared.
-        nll: Mean negative log-likelihood under the reference, in nats a row.
-        difference: Mean over the rows of the flow's minus the reference's; below 0 the flow is
+        nll: Mean negative log-likelihood of the reference, in nats per row.
+        difference: Mean NLL of the flow minus that of the reference; negative if the flow is
             better.
-        standard_error: Of that difference, from the paired differences.
-        fair: False where the reference was fitted to fewer rows than the flow may have seen: then
+        standard_error: Standard error of the difference, from the paired differences.
+        fair: False if the reference was fitted to fewer rows than the flow may have seen. Then
             only "worse" is a sound conclusion.
     """
 
@@ -70,7 +70,7 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        """The reference as part of a sentence."""
+        """The name of the reference in a sentence."""
         if self.kind == "Gaussian":
             return "a linear-Gaussian regression" if self.conditional else "a Gaussian"
         if self.conditional:
@@ -86,9 +86,8 @@ def references(
 ) -> tuple[Reference, ...]:
     """Fits a Gaussian and a Gaussian mixture to training rows and evaluates both at test rows.
 
-    With a context both are fitted to the residuals of a linear regression on it. The number of
-    components is chosen by the BIC among 1, 2, 4, 8, 16 and 32, on 5,000 rows at most; 1 gives the
-    Gaussian itself.
+    With a context, both are fitted to the residuals of a linear regression on it. The BIC chooses
+    1, 2, 4, 8, 16 or 32 components, on 5,000 rows at most; 1 gives the Gaussian itself.
 
     Args:
         train: Training rows, (n, columns).
@@ -97,8 +96,8 @@ def references(
         test_context: (m, c) or None.
 
     Returns:
-        The Gaussian and the mixture; none where a column is constant among the training rows or
-        follows from others, so that no such density exists.
+        The Gaussian and the mixture; nothing if a column is constant among the training rows or
+        follows from others, because no such density exists then.
 
     Source:
         Schwarz 1978 (BIC); the mixtures are scikit-learn's.
@@ -128,21 +127,21 @@ def comparisons_of(
     train: TrainRows | None,
     progress: Progress = quietly,
 ) -> tuple[Comparison, ...]:
-    """Compares a flow with references at rows of a table, on 5,000 of them at most.
+    """Compares a flow with references at the rows of a table, on 5,000 of them at most.
 
-    Without training rows the references are fitted to one half of the rows and compared on the
-    other, which puts them at a disadvantage.
+    Without training rows, the references are fitted to one half of the rows and compared on the
+    other half, which puts them at a disadvantage.
 
     Args:
         flow: In evaluation mode.
-        x: Rows as `Flow.log_prob` takes them; (B, D), or nothing is compared.
+        x: Rows as `Flow.log_prob` takes them, (B, D); other shapes are not compared.
         context: (B, C) or None.
         train: Rows that the flow was trained on, with a context (rows, context).
-        progress: Is told when rows are compared.
+        progress: Receives a text before the comparison starts.
 
     Returns:
-        The comparisons; none for fewer than 200 rows without training rows, or a flow without a
-        likelihood.
+        The comparisons; none for fewer than 200 rows without training rows, and none for a flow
+        without a likelihood.
 
     Raises:
         ArgumentError: The training rows do not fit the rows.
@@ -171,7 +170,7 @@ def _rows(x: Tensor, context: Tensor | None, index: Tensor) -> tuple[Tensor, Ten
 def _checked_train(
     x: Tensor, context: Tensor | None, train: TrainRows
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns training rows and their context, or says how they do not fit the rows."""
+    """Returns training rows and their context, or raises an error where they do not fit x."""
     rows, given = train if isinstance(train, tuple) else (train, None)
     if not isinstance(rows, Tensor) or rows.dim() != 2 or rows.shape[1:] != x.shape[1:]:
         got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
@@ -263,7 +262,7 @@ def _residuals(
     train_context: FloatArray | None,
     test_context: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray]:
-    """Returns what a linear regression on the context leaves of the rows."""
+    """Returns the residuals of a linear regression on the context."""
     if train_context is None or test_context is None:
         return train, test
     mean, spread = train_context.mean(0), train_context.std(0)
@@ -277,9 +276,9 @@ def _residuals(
 
 
 def _whitened(train: FloatArray, test: FloatArray) -> tuple[FloatArray, FloatArray, float] | None:
-    """Returns both in coordinates in which the training rows have covariance 1, and the log-scale.
+    """Returns both, whitened by the covariance of the training rows, and the log-scale.
 
-    None where a column is constant among the training rows or follows from others.
+    None if a column is constant among the training rows or follows from others.
     """
     if len(train) < 2 or (train.min(0) == train.max(0)).any():
         return None
@@ -290,7 +289,7 @@ def _whitened(train: FloatArray, test: FloatArray) -> tuple[FloatArray, FloatArr
         factor = np.linalg.cholesky(correlation)
     except np.linalg.LinAlgError:
         return None
-    # A pivot is what is left of a column's deviation once the columns before it are known.
+    # A pivot is the standard deviation of a column that earlier columns do not explain.
     if not factor.diagonal().min() >= DEPENDENT:
         return None
     fitted, tested = (
@@ -322,7 +321,7 @@ def _mixture(fitted: FloatArray, tested: FloatArray) -> tuple[int, FloatArray]:
             count, reg_covar=FLOOR, max_iter=ITERATIONS, random_state=0, init_params="kmeans"
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it has not converged: it is a density anyway
+            warnings.simplefilter("ignore")  # a mixture that has not converged is a density too
             bic = mixture.fit(fitted).bic(fitted)
         if bic >= best:
             break
