@@ -312,7 +312,7 @@ def test_few_rows_and_a_training_cut_short_are_in_the_verdict(tmp_path):
 def test_a_verdict_without_findings_says_what_was_checked(summary):
     """The doctor's checks and those of the run, with the number of rows."""
     checked = examine_run(summary.folder)[0].measured["checked"]
-    assert checked.startswith("finite values, round trips, log_dets")
+    assert checked.startswith("finite values, reconstruction, conditioning")
     assert "the likelihood of a Gaussian on 89 rows" in checked
     assert checked.endswith("the course of the training, warnings about the data")
 
