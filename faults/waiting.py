@@ -5,7 +5,7 @@ import time
 import torch.distributed as dist
 
 from kappaflow.errors import RankError
-from kappaflow.training.agreement import of_first
+from kappaflow.training.collectives import from_rank_zero
 
 WORKS_S = 600.0
 
@@ -13,10 +13,10 @@ WORKS_S = 600.0
 def wait() -> None:
     """Says when the ranks know each other, and how it ends."""
     dist.init_process_group("gloo")
-    of_first(lambda: None)
+    from_rank_zero(lambda: None)
     print("waits", flush=True)
     try:
-        of_first(lambda: time.sleep(WORKS_S))
+        from_rank_zero(lambda: time.sleep(WORKS_S))
     except RankError as error:
         print(error, flush=True)
 

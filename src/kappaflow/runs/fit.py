@@ -31,7 +31,7 @@ from kappaflow.training import (
     read_result,
     write_result,
 )
-from kappaflow.training.agreement import of_first
+from kappaflow.training.collectives import from_rank_zero
 
 DIAGNOSIS = "diagnosis.json"
 HANDLED = {"keep": "kept", "drop": "dropped", "weigh": "counted by weights"}
@@ -128,7 +128,7 @@ def fit_run(
                 write_judgement(result, tables, about, checked.condition_budget, folder)
             return read_finished(folder), done
 
-        found, done = of_first(judgement)
+        found, done = from_rank_zero(judgement)
         return RunSummary(folder, found, tables.notes, done)
 
 

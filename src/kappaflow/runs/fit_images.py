@@ -35,7 +35,7 @@ from kappaflow.training import (
     read_result,
     write_result,
 )
-from kappaflow.training.agreement import of_first
+from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.fit_images import fit_images
 
 DEFAULTS = {"max_epochs": 60, "batch_size": 64, "learning_rate": 2e-3}
@@ -129,7 +129,7 @@ def fit_image_run(
                 write_result(folder, stored)
             return read_finished_images(folder), done
 
-        found, done = of_first(judgement)
+        found, done = from_rank_zero(judgement)
         return ImageRunSummary(folder, found, parts.notes, done)
 
 

@@ -41,7 +41,7 @@ from kappaflow.training import (
     rows_of,
     units_log_det,
 )
-from kappaflow.training.agreement import of_first
+from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.distributed import connect_ranks, make_engine
 from kappaflow.training.fit import is_image_data, split_rows
 from kappaflow.training.loop import Training
@@ -449,7 +449,7 @@ def search_model(
             race = _Race(train, validation.select(slice(0, HELD_OUT)), domains or {}, settings)
             return race.run(search, device, show)
 
-    return of_first(searched)
+    return from_rank_zero(searched)
 
 
 @dataclass(frozen=True)

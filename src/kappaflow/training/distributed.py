@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.ranks import rank, rank_here, ranks, ranks_here
-from kappaflow.training.agreement import lost_ranks_in_words
+from kappaflow.training.collectives import lost_ranks_as_errors
 from kappaflow.training.optimizer import AdamW
 from kappaflow.training.rows import AnyRows
 
@@ -188,7 +188,7 @@ def connect_ranks(device: str | torch.device) -> torch.device:
         torch.cuda.set_device(chosen)
     if ranks() == 1 or dist.is_initialized():
         return chosen
-    with lost_ranks_in_words():
+    with lost_ranks_as_errors():
         if chosen.type == "cpu":
             dist.init_process_group("gloo", timeout=GRADIENT_TIMEOUT)
         else:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kappaflow.errors import BuildError
 from kappaflow.flows import Flow
 from kappaflow.replay import Replay, owners_of
-from kappaflow.training.agreement import of_all
+from kappaflow.training.collectives import all_gather
 
 AS_DRAWN: dict[str, Any] = {"fallback_random": True}  # by torch's own generator, as without it
 LARGEST_ERROR = 0.01  # of a gradient; a compiler reorders sums, which is far below
@@ -62,7 +62,7 @@ class Likelihood(nn.Module):
         if self._compiled is None or (self._checked and epoch & (epoch - 1)):
             return
         self._checked = True
-        for fault in of_all(self._fault(x, context)):
+        for fault in all_gather(self._fault(x, context)):
             if fault is not None:
                 raise BuildError(f"compile=True: {fault}; leave it out.")
 

@@ -15,11 +15,11 @@ from torch import Tensor
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.storage import plain
-from kappaflow.training.agreement import of_all, of_first
 from kappaflow.training.averaging import Average
 from kappaflow.training.blame import blame
 from kappaflow.training.budget import ConditionBudget, Price
 from kappaflow.training.checkpoint import Groups
+from kappaflow.training.collectives import all_gather, from_rank_zero
 from kappaflow.training.distributed import Engine, has_unused_parameters
 from kappaflow.training.likelihood import Likelihood
 from kappaflow.training.measure import (
@@ -200,7 +200,7 @@ class Training:
         progress = self.progress
         if progress.epoch - max(progress.best_epoch, progress.start_epoch) >= self.patience:
             return "patience"
-        if progress.epoch and of_first(self._time_share) >= 1:
+        if progress.epoch and from_rank_zero(self._time_share) >= 1:
             return "max_time_s"
         used = progress.epoch + self._epochs_of_others()
         return "max_epochs" if used >= self.epochs else None
@@ -265,7 +265,7 @@ class Training:
                 self._check_compiled(batches[0])
             for i, index in enumerate(batches):
                 if i % CLOCK_EVERY == 0:
-                    self._time_used = of_first(self._time_share)
+                    self._time_used = from_rank_zero(self._time_share)
                 late = time.process_time() >= until or self.progress.step >= last
                 if i > 0 and (late or self._time_used >= 1):
                     break
@@ -322,7 +322,7 @@ class Training:
                 self._skip(f"gradients in float16 at a scale of {scale:g}")
                 return None
         # Where ranks differ, one whose own loss was not finite says where it comes from.
-        self._skip(min(of_all((bool(torch.isfinite(loss)), blame(self.flow, batch))))[1])
+        self._skip(min(all_gather((bool(torch.isfinite(loss)), blame(self.flow, batch))))[1])
         return None
 
     def _skip(self, blamed: str) -> None:
@@ -375,7 +375,7 @@ class Training:
         progress = self.progress
         self.flow.eval()
         with self.average.in_place():
-            figures, moved = of_first(partial(self._validated, train_nll))
+            figures, moved = from_rank_zero(partial(self._validated, train_nll))
             if figures["validation_nll"] < progress.best_nll and self._is_within(figures):
                 progress.best_nll, progress.best_epoch = figures["validation_nll"], progress.epoch
                 self.best = copied(self.flow.state_dict() if moved is None else moved)
@@ -383,7 +383,7 @@ class Training:
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "skipped_steps": progress.skipped_steps,
             "blamed": progress.blamed,
-            **of_first(self._costs),
+            **from_rank_zero(self._costs),
         }
         progress.time_s, progress.scale = figures["time_s"], self.engine.scaler_state()
         self.history.append(plain(figures))

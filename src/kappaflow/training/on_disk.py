@@ -21,7 +21,7 @@ from kappaflow.data.rows_folder import (
 from kappaflow.errors import DataError
 from kappaflow.files import CONFIG
 from kappaflow.ranks import is_first, is_first_here, machine
-from kappaflow.training.agreement import of_first, of_machine
+from kappaflow.training.collectives import from_rank_zero, per_machine
 from kappaflow.training.distributed import connect_ranks
 from kappaflow.training.progress import rows_shown
 from kappaflow.training.run_folder import RESULT, ROWS, refuse_other_files
@@ -88,10 +88,10 @@ def divided_for(
                 return folder, digest
         return own, made(own).train.digest
 
-    digest, own = of_first(of_the_first), out / _own_name()
+    digest, own = from_rank_zero(of_the_first), out / _own_name()
     if digest is None:
         return made(None)
-    folder, here = of_machine(of_this_machine)
+    folder, here = per_machine(of_this_machine)
     if here != digest:
         raise DataError(f"{asked.table.source} should be the same table on all machines.")
     return made(folder)

@@ -16,9 +16,9 @@ from kappaflow.files import describe_model
 from kappaflow.flows import Flow
 from kappaflow.locking import locked
 from kappaflow.ranks import is_first
-from kappaflow.training.agreement import lost_ranks_in_words, of_first
 from kappaflow.training.callbacks import Callback, Told
 from kappaflow.training.checkpoint import Groups
+from kappaflow.training.collectives import from_rank_zero, lost_ranks_as_errors
 from kappaflow.training.distributed import Engine
 from kappaflow.training.loop import Figures, Training
 from kappaflow.training.progress import likelihood_in_words, progress_bar
@@ -104,7 +104,7 @@ def trained(
             kept.enter_context(locked(folder.path))
             folder.start(flow)
 
-    finished = of_first(opened)
+    finished = from_rank_zero(opened)
     if finished is not None:
         flow.load_state_dict(finished[1])
         return _stored_result(flow, finished[0])
@@ -112,8 +112,8 @@ def trained(
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
             fit_units(flow, train)
-        of_first(started)
-        with torch.inference_mode(False), torch.enable_grad(), lost_ranks_in_words():
+        from_rank_zero(started)
+        with torch.inference_mode(False), torch.enable_grad(), lost_ranks_as_errors():
             training = Training(flow, train, validation, settings, engine)
             _resume(training, folder, start)
             return _train(training, folder, progress, told)
@@ -133,7 +133,7 @@ def _resume(training: Training, folder: RunFolder | None, start: State | None) -
                 folder.checkpoint(training)
         return training.state(), training.plain_progress(), training.history
 
-    state = of_first(resumed)
+    state = from_rank_zero(resumed)
     if not is_first():
         training.restore(*state)
 
@@ -169,9 +169,9 @@ def _train(
             else:
                 folder.hold(training)
 
-        of_first(started)
+        from_rank_zero(started)
         try:
-            reason = training.run(lambda figures: of_first(partial(after_epoch, figures)))
+            reason = training.run(lambda figures: from_rank_zero(partial(after_epoch, figures)))
             if training.progress.best_epoch:
                 return _ended(training, folder, told, reason)
         except BaseException as stopped:
@@ -195,7 +195,7 @@ def _ended(training: Training, folder: RunFolder | None, told: Told, reason: str
             folder.finish(_to_store(result))
         told.on_end(result)
 
-    of_first(ended)
+    from_rank_zero(ended)
     return result
 
 

@@ -5,8 +5,8 @@ import socket
 
 import pytest
 
-from kappaflow.training import connections
-from kappaflow.training.connections import kept_alive
+from kappaflow.training import collectives
+from kappaflow.training.collectives import heartbeat
 
 
 def connected():
@@ -21,10 +21,10 @@ def is_asked(connection):
     return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
 
-def test_connections_made_inside_are_kept_alive_and_no_others():
+def test_connections_made_inside_are_heartbeat_and_no_others():
     """Both ends; those from before and after, and what is no TCP connection, are left alone."""
     before = connected()
-    with kept_alive():
+    with heartbeat():
         inside, pair = connected(), socket.socketpair()
     after = connected()
     assert all(map(is_asked, inside))
@@ -36,7 +36,7 @@ def test_connections_made_inside_are_kept_alive_and_no_others():
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="of Linux")
 def test_silence_of_three_quarters_of_a_minute_is_the_end():
     """Where nothing is sent, and where what was sent is not received."""
-    with kept_alive():
+    with heartbeat():
         one, other = connected()
     found = {
         name: one.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
@@ -49,10 +49,10 @@ def test_silence_of_three_quarters_of_a_minute_is_the_end():
 
 def test_connections_stay_open_and_no_descriptor_is_left():
     """What is set on a copy of a descriptor holds for the connection; the copy is closed."""
-    with kept_alive():
+    with heartbeat():
         one, other = connected()
     count = len(os.listdir("/dev/fd"))
-    with kept_alive():
+    with heartbeat():
         pass
     assert len(os.listdir("/dev/fd")) == count
     one.sendall(b"still there")
@@ -62,8 +62,8 @@ def test_connections_stay_open_and_no_descriptor_is_left():
 
 def test_a_system_that_does_not_list_descriptors_changes_nothing(monkeypatch, tmp_path):
     """No error either."""
-    monkeypatch.setattr(connections, "DESCRIPTORS", tmp_path / "none")
-    with kept_alive():
+    monkeypatch.setattr(collectives, "DESCRIPTORS", tmp_path / "none")
+    with heartbeat():
         one, other = connected()
     assert not is_asked(one)
     one.close(), other.close()

@@ -1,0 +1,160 @@
+"""What the ranks send each other apart from gradients, and how a lost rank is noticed.
+
+A rank waits without a time limit for one that works alone, so no time limit can tell that the
+other machine has lost its power or its network. The system asks for signs of life instead: TCP
+keepalive, on the connections of this group.
+"""
+
+import functools
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from kappaflow.errors import KappaflowError, RankError
+from kappaflow.ranks import is_first, is_first_here, machine, ranks
+
+T = TypeVar("T")
+TIMEOUT = timedelta(days=7)  # for a rank that works alone; the heartbeat notices a lost one
+LOST_RANK_WORDS = ("gloo", "pair closure", "Connection")  # in torch's messages
+
+SILENT_S, QUESTIONS, EVERY_S = 15, 3, 10  # 15 s of silence, then three questions, 10 s apart
+HEARTBEAT = {
+    "TCP_KEEPIDLE": SILENT_S,
+    "TCP_KEEPALIVE": SILENT_S,  # the name on macOS
+    "TCP_KEEPINTVL": EVERY_S,
+    "TCP_KEEPCNT": QUESTIONS,
+    "TCP_USER_TIMEOUT": 1000 * (SILENT_S + QUESTIONS * EVERY_S),  # for data not acknowledged
+}
+DESCRIPTORS = Path("/dev/fd")
+
+
+def from_rank_zero(make: Callable[[], T]) -> T:
+    """Returns what the first rank makes; the others wait for it, however long it takes.
+
+    Args:
+        make: Called on the first rank alone. Its result is pickled for the other ranks.
+
+    Returns:
+        The same on every rank.
+
+    Raises:
+        KappaflowError: The first rank raised it; all ranks raise it.
+        RankError: Another rank has ended.
+    """  # noqa: DOC502 - raised by what is called
+    if ranks() == 1:
+        return make()
+    message: list[Any] = [None, None]
+    if is_first():
+        try:
+            message[0] = make()
+        except KappaflowError as error:
+            message[1] = error
+    with lost_ranks_as_errors():
+        dist.broadcast_object_list(message, group=_patient_group())
+    made, error = message
+    if error is not None:
+        raise error
+    return made
+
+
+def per_machine(make: Callable[[], T]) -> T:
+    """Returns what the first rank of this machine makes, after every machine has made it.
+
+    Args:
+        make: Called on one rank of each machine. Its result is pickled for the other ranks.
+
+    Returns:
+        The same on every rank of a machine.
+
+    Raises:
+        KappaflowError: A machine raised it; all ranks raise it.
+        RankError: Another rank has ended.
+    """  # noqa: DOC502 - raised by what is called
+    made, error = None, None
+    if is_first_here():
+        try:
+            made = make()
+        except KappaflowError as raised:
+            error = raised
+    outcomes = all_gather((machine() if is_first_here() else None, made, error))
+    for _, _, raised in outcomes:
+        if raised is not None:
+            raise raised
+    return next(made for place, made, _ in outcomes if place == machine())  # pyright: ignore[reportReturnType]
+
+
+def all_gather(value: T) -> list[T]:
+    """Returns the value of each rank, in the order of the ranks."""
+    if ranks() == 1:
+        return [value]
+    values: list[Any] = [None] * ranks()
+    with lost_ranks_as_errors():
+        dist.all_gather_object(values, value, group=_patient_group())
+    return values
+
+
+@contextmanager
+def lost_ranks_as_errors() -> Iterator[None]:
+    """Turns torch's own errors about a lost rank into a `RankError`."""
+    try:
+        yield
+    except KappaflowError:
+        raise
+    except RuntimeError as error:
+        if ranks() == 1 or not (
+            isinstance(error, dist.DistError)
+            or any(word in str(error) for word in LOST_RANK_WORDS)
+        ):
+            raise
+        raise RankError(
+            "another rank of this training has ended, or does not answer. Run the same command "
+            "again: it resumes from the last checkpoint, also with another number of ranks."
+        ) from None
+
+
+@functools.cache
+def _patient_group() -> dist.ProcessGroup:
+    """Returns the group of all ranks that waits without a practical time limit."""
+    with heartbeat():
+        return dist.new_group(backend="gloo", timeout=TIMEOUT)  # pyright: ignore[reportReturnType]
+
+
+@contextmanager
+def heartbeat() -> Iterator[None]:
+    """Sets keepalive on the TCP connections made inside: they fail after 45 s of silence.
+
+    This works for connections of any library. Where the system does not offer these settings, the
+    connections stay unchanged.
+    """
+    before = _sockets()
+    yield
+    for descriptor in _sockets() - before:
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connection:
+            _keep_alive(connection)
+
+
+def _sockets() -> set[int]:
+    """Returns the descriptors of this process that are sockets."""
+    descriptors = set()
+    with suppress(OSError):
+        for name in os.listdir(DESCRIPTORS):
+            with suppress(OSError):  # the descriptor of the listing itself is closed by now
+                if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                    descriptors.add(int(name))
+    return descriptors
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in HEARTBEAT.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
