@@ -50,7 +50,7 @@ def compiling(
     for name, (memory, make) in _flows(features, depth, width):
         torch.manual_seed(0)
         steps = Likelihood(make(), compiled=True)
-        steps.log_prob(x, None, False)  # data-dependent starts
+        steps(x, None, False)  # data-dependent starts
         first_s = timed(partial(_step, steps, x, is_whole=True))
         takes = {
             key: partial(timed, partial(_step, steps, x, is_whole=key == "compiled"))
@@ -84,7 +84,7 @@ def _flows(
 
 def _step(steps: Likelihood, x: Tensor, *, is_whole: bool) -> None:
     steps.zero_grad()
-    (-steps.log_prob(x, None, is_whole).mean()).backward()
+    (-steps(x, None, is_whole).mean()).backward()
 
 
 def _gradient(steps: Likelihood, x: Tensor, *, is_whole: bool) -> Tensor:

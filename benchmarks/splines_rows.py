@@ -102,7 +102,7 @@ def _compiled(shape: Shape, *, memory: str) -> Model:
     steps = Likelihood(flow, compiled=True)
 
     def log_prob(x: Tensor) -> Tensor:
-        return steps.log_prob(x, None, torch.is_grad_enabled())
+        return steps(x, None, torch.is_grad_enabled())
 
     log_prob(shape.data()).mean().backward()
     flow.zero_grad()

@@ -220,7 +220,7 @@ def test_compiled_gradients_are_those_without(name):
     trained, found = flow.train(), []
     model = Likelihood(trained, compiled=True)
     for is_whole in (False, True):
-        log_prob = model.log_prob(rows(), None, is_whole)
+        log_prob = model(rows(), None, is_whole)
         found.append([log_prob.detach(), *torch.autograd.grad(log_prob.mean(), flow.parameters())])
     is_left = "real_nvp" in name or "invert" in name
     for plain, compiled in zip(*found, strict=True):
@@ -250,7 +250,7 @@ def test_compiled_conditioners_draw_and_count_as_those_without(make, memory):
         model = Likelihood(flow, compiled=True)
         for _ in range(2):
             torch.manual_seed(5)
-            log_prob = model.log_prob(x, None, bool(is_whole))
+            log_prob = model(x, None, bool(is_whole))
             gradients = torch.autograd.grad(log_prob.mean(), flow.parameters())
         found.append([log_prob.detach(), *gradients, *flow.buffers()])
     for plain, compiled in zip(*found, strict=True):
@@ -272,7 +272,7 @@ def test_compiled_recompute_keeps_less():
         with torch.autograd.graph.saved_tensors_hooks(
             lambda t: kept.append(t.numel()) or t, lambda t: t
         ):
-            model.log_prob(torch.randn(1000, 4), None, True)
+            model(torch.randn(1000, 4), None, True)
         return sum(kept) - sum(p.numel() for p in flow.parameters())
 
     assert kept("recompute") < kept("store") / 3
