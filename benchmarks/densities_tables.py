@@ -49,6 +49,6 @@ def patches() -> np.ndarray:
 def _bananas() -> np.ndarray:
     import torch
 
-    from kappaflow_studies.bananas import bananas
+    from kappaflow_studies.data import bananas
 
     return bananas(BANANAS, FEATURES, torch.Generator().manual_seed(0))[0].numpy()

@@ -8,7 +8,7 @@ the words around it are written by hand.
 from pathlib import Path
 
 from kappaflow.report.numbers import time_in_words
-from kappaflow_studies.engine.study_content import StudyReport, Table
+from kappaflow_studies.engine.report import StudyReport, Table
 
 HERE = Path(__file__).parent / "experiments"
 BEGIN = "<!-- what was found: made by docs/experiment_pages.py -->"

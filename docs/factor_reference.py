@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from kappaflow.factor.reference import FILE
-from kappaflow_studies.factor_tradeoff.findings import title
+from kappaflow_studies.factor_tradeoff import title
 
 RESULTS = Path(__file__).parent / "experiments" / "factor-tradeoff" / "results.parquet"
 ENOUGH = 5  # draws for quartiles that mean something

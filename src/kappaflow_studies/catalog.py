@@ -1,13 +1,17 @@
-"""The experiments by their names."""
+"""The studies by name, and all of them in turn."""
 
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 from kappaflow.errors import ArgumentError
+from kappaflow.storage import make_directory, write_bytes
 from kappaflow_studies.depth_conditioning import DEPTH_CONDITIONING
 from kappaflow_studies.depth_factor import DEPTH_FACTOR
-from kappaflow_studies.engine.experiment import Experiment
-from kappaflow_studies.engine.run_study import run_study
-from kappaflow_studies.engine.study import Study
+from kappaflow_studies.engine.report import Claim, render_claims
+from kappaflow_studies.engine.run import run_study
+from kappaflow_studies.engine.study import Experiment, Reproduced, Study
 from kappaflow_studies.faces.study import reproduce_faces
 from kappaflow_studies.factor_tradeoff import FACTOR_TRADEOFF
 from kappaflow_studies.linear_depth import LINEAR_DEPTH
@@ -55,3 +59,68 @@ def experiment_named(name: str) -> Experiment:
             f"'experiment' should be one of {', '.join(EXPERIMENTS)} or all, got {name!r}."
         )
     return EXPERIMENTS[name]
+
+
+PAGE = "index.html"
+
+
+def reproduce_all(
+    experiments: Mapping[str, Experiment],
+    out: str | Path,
+    *,
+    preset: str = "minutes",
+    seed: int = 0,
+    processes: int | None = None,
+    progress: bool | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Path, dict[str, Reproduced]]:
+    """Runs experiments, each in a folder of its name, and writes index.html over them.
+
+    What was interrupted goes on where it stopped, and what is finished is taken as it is.
+
+    Args:
+        experiments: By their names, in the order of the page.
+        out: The folder.
+        preset: "minutes" or "full".
+        seed: Of all of them.
+        processes: As for `run_study`.
+        progress: Show progress bars; on a terminal only if left out.
+        say: Is told which experiment it is.
+
+    Returns:
+        The page, and what came of each.
+
+    Raises:
+        ArgumentError: `out` is a file, or an experiment refuses an argument.
+    """  # noqa: DOC502 - raised by the experiments too
+    place, started = Path(out), time.perf_counter()
+    if place.exists() and not place.is_dir():
+        raise ArgumentError(f"'out' should be a folder, {place} is a file.")
+    done: dict[str, Reproduced] = {}
+    for number, (name, one) in enumerate(experiments.items(), start=1):
+        say(f"{name} ({number} of {len(experiments)}): {one.about}")
+        done[name] = one.run(
+            place / name,
+            preset=preset,
+            seed=seed,
+            processes=processes,
+            progress=progress,
+            say=say,
+        )
+    claims = [_claim(experiments[name], found, place) for name, found in done.items()]
+    page = render_claims(claims, preset=preset, seed=seed, time_s=time.perf_counter() - started)
+    write_bytes(make_directory(place) / PAGE, page.encode())
+    return place / PAGE, done
+
+
+def _claim(one: Experiment, found: Reproduced, place: Path) -> Claim:
+    return Claim(
+        name=one.name,
+        title=one.title,
+        text=one.claim,
+        found=found.found,
+        differs=found.differs,
+        page=found.page.relative_to(place).as_posix(),
+        chart=found.chart,
+        figures=found.figures,
+    )

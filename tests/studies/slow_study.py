@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kappaflow.errors import NumericalError
 from kappaflow_studies import Study, StudySettings, run_study
-from kappaflow_studies.engine.study_content import Findings
+from kappaflow_studies.engine.report import Findings
 
 
 class Slow(StudySettings):

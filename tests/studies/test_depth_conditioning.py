@@ -10,11 +10,17 @@ import torch
 from kappaflow.testing import check_bijection
 from kappaflow.testing.contract import jittered
 from kappaflow_studies.depth_conditioning import DEPTH_CONDITIONING
-from kappaflow_studies.depth_conditioning.laws import Gaussian, law_named
-from kappaflow_studies.depth_conditioning.measure import measure, opened
+from kappaflow_studies.depth_conditioning.distributions import Gaussian, distribution_named
+from kappaflow_studies.depth_conditioning.measure import (
+    ROTATIONS,
+    SCHEMES,
+    gradient_norms,
+    measure,
+    opened,
+    train,
+    whitened,
+)
 from kappaflow_studies.depth_conditioning.peers import LIBRARIES, flow_of, installed
-from kappaflow_studies.depth_conditioning.training import gradient_norms, train
-from kappaflow_studies.depth_conditioning.whitening import ROTATIONS, SCHEMES, whitened
 from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.engine.study import frame_of
 
@@ -53,7 +59,7 @@ def tiny(tmp_path):
 @pytest.mark.parametrize("name", LAWS)
 def test_a_law_has_the_density_of_its_exact_map(name):
     """Log p = log N(z) + log|det|, by automatic differentiation, at draws and away from them."""
-    law = law_named(name, 8, LAWS[name], 3)
+    law = distribution_named(name, 8, LAWS[name], 3)
     x = law.sample(20, seeded()) + torch.randn(20, 8, dtype=torch.float64)
     jacobian = torch.func.vmap(torch.func.jacrev(lambda one: law.whiten(one[None])[0]))(x)
     normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), 1.0)
@@ -64,7 +70,7 @@ def test_a_law_has_the_density_of_its_exact_map(name):
 @pytest.mark.parametrize("name", LAWS)
 def test_draws_of_a_law_are_its_own(name):
     """The exact map makes them standard normal, and their features have variance 1."""
-    law = law_named(name, 8, LAWS[name], 3)
+    law = distribution_named(name, 8, LAWS[name], 3)
     x = law.sample(20_000, seeded(1))
     z = law.whiten(x)
     assert (torch.cov(z.T) - torch.eye(8)).abs().max() < 0.06  # five standard errors

@@ -3,8 +3,7 @@
 import polars as pl
 import pytest
 
-from kappaflow_studies.depth_factor import DEPTH_FACTOR
-from kappaflow_studies.depth_factor.measure import measure
+from kappaflow_studies.depth_factor import DEPTH_FACTOR, measure
 from kappaflow_studies.engine.presets import settings_of
 
 SMALL = {"hidden": 8, "epochs": 1, "batch_size": 64, "learning_rate": 5e-3, "points": 4}

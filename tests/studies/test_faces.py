@@ -13,8 +13,8 @@ from kappaflow.report.png import size_of
 from kappaflow.runs.image_job import image_parts
 from kappaflow.runs.stored import read_image_run
 from kappaflow_studies import EXPERIMENTS, FacesPreset, OneSize, experiment_named, reproduce_faces
-from kappaflow_studies.faces.content import FacesReport
 from kappaflow_studies.faces.page import in_words, likelihood_in_words
+from kappaflow_studies.faces.results import FacesReport
 from kappaflow_studies.faces.study import FULL, MINUTES, runs_of
 
 MODEL = {"levels": 1, "steps": 1, "hidden": 2, "memory": "store"}

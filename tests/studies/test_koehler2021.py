@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 
 from kappaflow.errors import ArgumentError
-from kappaflow_studies.koehler2021.permutations import (
+from kappaflow_studies.koehler2021 import (
+    PAPER,
     across,
+    eigenvectors,
+    koehler_route,
     merged,
     permutation_couplings,
     swap_couplings,
+    triangular_couplings,
     two_involutions,
 )
-from kappaflow_studies.koehler2021.route import PAPER, paper_route
-from kappaflow_studies.koehler2021.triangular import eigenvectors, triangular_couplings
 
 
 def product(couplings, n):
@@ -149,7 +151,7 @@ def test_eigenvectors_of_a_triangle_follow_its_diagonal(lower):
 def test_the_route_takes_nineteen_at_most(n):
     """Thirteen and four and four, two of which merge; the product is T to its conditioning."""
     T = random_matrix(n, seed=n)
-    route = paper_route(T)
+    route = koehler_route(T)
     assert len(route.couplings) <= 19 < sum(PAPER.values())
     assert word(route.couplings) in "LU" * 10
     np.testing.assert_allclose(product(route.couplings, n), T, atol=1e-3 / 2**n + 1e-8)
@@ -159,19 +161,19 @@ def test_the_route_takes_nineteen_at_most(n):
 
 def test_the_route_is_the_badly_conditioned_one():
     """The price of triangular parts, at 32 features: a thousand times what six couplings have."""
-    assert max(paper_route(random_matrix(32)).condition_numbers) > 1e4
+    assert max(koehler_route(random_matrix(32)).condition_numbers) > 1e4
 
 
 def test_the_paper_sums_to_47():
     """The one number that the source states, beside ours."""
     assert sum(PAPER.values()) == 47
-    text = str(paper_route(random_matrix(8)))
+    text = str(koehler_route(random_matrix(8)))
     assert "47" in text and "13     21" in text and "together              19" in text
 
 
 def test_negative_numbers_in_diagonals_are_counted():
     """A swap of two features: one -1, or the determinant would be 1."""
-    route = paper_route([[0, 1], [1, 0]])
+    route = koehler_route([[0, 1], [1, 0]])
     assert route.negative == 1 and len(route.couplings) == 3
     assert route.residual == 0
 
@@ -191,14 +193,14 @@ def test_negative_numbers_in_diagonals_are_counted():
 def test_what_has_no_such_factors_is_refused(matrix, message):
     """With the reason."""
     with pytest.raises(ArgumentError, match=message):
-        paper_route(matrix)
+        koehler_route(matrix)
 
 
 @pytest.mark.parametrize("ratio", [1.0, 0.0, -1.3, float("nan"), float("inf")])
 def test_eigenvalues_that_would_not_be_distinct_are_refused(ratio):
     """Equal, zero, of both signs, or no numbers."""
     with pytest.raises(ArgumentError, match="'ratio' should"):
-        paper_route(np.ones((4, 4)) + np.eye(4), ratio=ratio)
+        koehler_route(np.ones((4, 4)) + np.eye(4), ratio=ratio)
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,7 @@ import torch
 import kappaflow as kf
 from kappaflow_studies import ensembles
 from kappaflow_studies.engine.presets import settings_of
-from kappaflow_studies.linear_depth import LINEAR_DEPTH
-from kappaflow_studies.linear_depth.measure import measure
-from kappaflow_studies.linear_depth.regression import Regression, by_adam, by_lbfgs
+from kappaflow_studies.linear_depth import LINEAR_DEPTH, Regression, by_adam, by_lbfgs, measure
 
 CASE = {"ensemble": "orthogonal", "n": 6, "draws": 2, "seed": 0}
 

@@ -16,13 +16,23 @@ from kappaflow.testing.contract import jittered
 from kappaflow_studies import run_study
 from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.padding import PADDING
-from kappaflow_studies.padding.images import SIDE, sheet
-from kappaflow_studies.padding.judged import conditioning, distances, likelihood, sliced_w2
-from kappaflow_studies.padding.measure import measure
-from kappaflow_studies.padding.order import Signs, claimed_order, ordered, signs
-from kappaflow_studies.padding.plane import CELLS, picture, points, span, truth
-from kappaflow_studies.padding.spec import Spec, spec_of
-from kappaflow_studies.universal.wasserstein import two_sample_w2
+from kappaflow_studies.padding.cases import Spec, spec_of
+from kappaflow_studies.padding.comparisons import Signs, claimed_order, ordered, signs
+from kappaflow_studies.padding.measure import (
+    CELLS,
+    SIDE,
+    conditioning,
+    distances,
+    likelihood,
+    measure,
+    picture,
+    points,
+    sheet,
+    sliced_w2,
+    span,
+    truth,
+)
+from kappaflow_studies.universal.approximation import two_sample_w2
 
 TINY = {
     "sets": ["eight_gaussians"],

@@ -8,17 +8,17 @@ import kappaflow as kf
 from kappaflow.testing.contract import jittered
 from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.partition import PARTITION
-from kappaflow_studies.partition.flows import (
+from kappaflow_studies.partition.measure import (
     HALVES,
     OF_IMAGES,
     OF_TABLES,
     ONE,
     image_flow,
+    measure,
     parameters,
     table_flow,
     widths,
 )
-from kappaflow_studies.partition.measure import measure
 
 FEATURES = {"magic": 10, "bananas-8": 8}
 SMALL = {"hidden": 8, "epochs": 1, "batch_size": 64, "learning_rate": 5e-3, "points": 4, "seed": 0}

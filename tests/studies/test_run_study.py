@@ -15,8 +15,8 @@ import pytest
 from kappaflow.errors import ArgumentError, FileError, NumericalError
 from kappaflow.report.charts import Chart, Heat, Panel, Series
 from kappaflow_studies import Study, StudySettings, run_study
-from kappaflow_studies.engine.kept import key_of, read_measured
-from kappaflow_studies.engine.study_content import Findings, StudyReport, Table
+from kappaflow_studies.engine.report import Findings, StudyReport, Table
+from kappaflow_studies.engine.run import key_of, read_measured
 
 WORKER = Path(__file__).with_name("slow_study.py")
 

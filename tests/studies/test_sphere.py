@@ -12,10 +12,9 @@ from kappaflow.errors import ArgumentError
 from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.engine.study import frame_of
 from kappaflow_studies.sphere import SPHERE
-from kappaflow_studies.sphere.budget import flow_of_budget
-from kappaflow_studies.sphere.depth_bound import LayerClass, least_depth, least_numbers
-from kappaflow_studies.sphere.measure import measure
-from kappaflow_studies.sphere.packing import mixtures_far_apart
+from kappaflow_studies.sphere.bounds import LayerClass, min_depth, min_parameters
+from kappaflow_studies.sphere.measure import flow_of_budget, measure
+from kappaflow_studies.sphere.packing import mixture_packing
 
 FLOW = {
     "kind": "flow",
@@ -138,12 +137,12 @@ def test_the_bound_is_that_of_the_theory():
     case = {"kind": "bound", "components": 64, "features": 32, "sigma": 0.05, "distance": 0.1}
     layers = {"layer_parameters": [1, 8], "layer_lipschitz": 2.0, "whole_lipschitz": 50.0}
     rows = measure(case | layers)
-    family = mixtures_far_apart(64, 32, distance=0.1, sigma=0.05)
-    assert [row["least_depth"] for row in rows] == [
-        least_depth(family, LayerClass(p, 2.0, 2.0, 50.0), 32).layers for p in (1, 8)
+    family = mixture_packing(64, 32, distance=0.1, sigma=0.05)
+    assert [row["min_depth"] for row in rows] == [
+        min_depth(family, LayerClass(p, 2.0, 2.0, 50.0), 32).layers for p in (1, 8)
     ]
-    assert rows[0]["least_depth"] > rows[1]["least_depth"] > 1
-    assert rows[0]["least_numbers"] == least_numbers(family)
+    assert rows[0]["min_depth"] > rows[1]["min_depth"] > 1
+    assert rows[0]["min_parameters"] == min_parameters(family)
     assert measure(case | layers | {"distance": 1.5}) == []
 
 
@@ -199,8 +198,8 @@ def test_what_is_said_follows_the_numbers():
             | {"float32_gap": 1e-7},
             {"kind": "family", "components": 3, "features": 2, "smallest": 0.5, "mean": 1.0}
             | {"predicted": 0.25, "nearest": 0.9, "smallest_of_mixtures": 0.4},
-            {"kind": "bound", "components": 8, "features": 16, "layer_size": 8, "least_depth": 5}
-            | {"least_numbers": 12.0, "generator_numbers": 1234},
+            {"kind": "bound", "components": 8, "features": 16, "layer_size": 8, "min_depth": 5}
+            | {"min_parameters": 12.0, "generator_numbers": 1234},
         ],
         infer_schema_length=None,
     )

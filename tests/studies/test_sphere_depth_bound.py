@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from kappaflow.errors import ArgumentError
-from kappaflow_studies.sphere.depth_bound import LayerClass, least_depth, least_numbers
-from kappaflow_studies.sphere.geometry import gaussian_norm
-from kappaflow_studies.sphere.packing import FarApart, mixtures_far_apart
+from kappaflow_studies.sphere.bounds import LayerClass, min_depth, min_parameters
+from kappaflow_studies.sphere.packing import Packing, gaussian_norm, mixture_packing
 
-FAMILY = mixtures_far_apart(256, 64, distance=0.1)
+FAMILY = mixture_packing(256, 64, distance=0.1)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3, 7])
@@ -73,7 +72,7 @@ def test_the_net_has_a_flow_for_each_cell():
 def test_the_bound_is_where_the_net_outgrows_the_family(parameters, whole):
     """One layer less has a net that is too small for what stays a quarter away."""
     flows = LayerClass(parameters, lipschitz=2.0, parameter_lipschitz=1.0, whole_lipschitz=whole)
-    bound = least_depth(FAMILY, flows, 64)
+    bound = min_depth(FAMILY, flows, 64)
     assert bound.missed == FAMILY.distance / 4
     assert flows.log_net(bound.layers, 64, bound.missed) >= FAMILY.log_count
     assert bound.layers > 1
@@ -82,10 +81,10 @@ def test_the_bound_is_where_the_net_outgrows_the_family(parameters, whole):
 
 def test_depth_is_inverse_to_the_parameters_of_a_layer_for_smooth_flows():
     """Up to the logarithm; where only layers are Lipschitz, to their root."""
-    big = FarApart(1e6, 0.1, 1e9, 0.5, 10)
+    big = Packing(1e6, 0.1, 1e9, 0.5, 10)
 
     def depths(whole):
-        return [least_depth(big, LayerClass(p, 2.0, 1.0, whole), 64).layers for p in (10, 1000)]
+        return [min_depth(big, LayerClass(p, 2.0, 1.0, whole), 64).layers for p in (10, 1000)]
 
     smooth, rough = depths(10.0), depths(float("inf"))
     assert 50 < smooth[0] / smooth[1] < 100
@@ -94,16 +93,16 @@ def test_depth_is_inverse_to_the_parameters_of_a_layer_for_smooth_flows():
 
 def test_where_the_net_is_large_at_once_nothing_is_said():
     """A layer with as many parameters as the mixture has numbers may be enough."""
-    bound = least_depth(FAMILY, LayerClass(256 * 64, 2.0, 1.0), 64)
+    bound = min_depth(FAMILY, LayerClass(256 * 64, 2.0, 1.0), 64)
     assert bound.layers == 1
     assert "as far as counting can tell" in str(bound)
 
 
 def test_numbers_of_32_bits_name_that_many_flows():
     """2^(32 n) at least as many as the family has mixtures, without any other assumption."""
-    numbers = least_numbers(FAMILY)
+    numbers = min_parameters(FAMILY)
     assert 32 * log(2) * numbers == pytest.approx(FAMILY.log_count)
-    assert least_numbers(FAMILY, bits=16) == pytest.approx(2 * numbers)
+    assert min_parameters(FAMILY, bits=16) == pytest.approx(2 * numbers)
 
 
 @pytest.mark.parametrize(
@@ -127,4 +126,4 @@ def test_constants_out_of_range_are_refused(arguments, match):
 def test_a_depth_beyond_all_depths_is_refused():
     """Rather than searched for."""
     with pytest.raises(ArgumentError, match="'family' is too large"):
-        least_depth(FarApart(1e12, 0.1, 1e9, 0.5, 10), LayerClass(1, 2.0, 1.0, 10.0), 64)
+        min_depth(Packing(1e12, 0.1, 1e9, 0.5, 10), LayerClass(1, 2.0, 1.0, 10.0), 64)

@@ -9,8 +9,8 @@ import torch
 
 from kappaflow.errors import ArgumentError
 from kappaflow_studies.sphere.distances import matching_distance, random_family, wasserstein_bounds
-from kappaflow_studies.sphere.geometry import gaussian_norm, nearest_distance
 from kappaflow_studies.sphere.mixture import SphereMixture
+from kappaflow_studies.sphere.packing import gaussian_norm, nearest_distance
 
 
 def test_the_matching_is_the_best_of_all():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kappaflow.errors import ArgumentError
-from kappaflow_studies.sphere.geometry import cap_share, code_size, gaussian_norm, nearest_distance
+from kappaflow_studies.sphere.packing import cap_share, code_size, gaussian_norm, nearest_distance
 
 COSINES = [-0.99, -0.4, 0.0, 0.2, 0.7, 0.999]
 

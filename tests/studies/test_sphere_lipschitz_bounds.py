@@ -10,7 +10,7 @@ from scipy.special import ndtr, ndtri
 from scipy.stats import chi, norm
 
 from kappaflow.errors import ArgumentError
-from kappaflow_studies.sphere.lipschitz_bounds import (
+from kappaflow_studies.sphere.bounds import (
     divergence_at_least,
     most_in_cells,
     tearing_bound,

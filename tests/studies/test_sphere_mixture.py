@@ -8,8 +8,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from kappaflow import real_nvp
 from kappaflow.errors import ArgumentError
-from kappaflow_studies.sphere.mixture import SphereMixture
-from kappaflow_studies.sphere.monte_carlo import Estimate
+from kappaflow_studies.sphere.mixture import Estimate, SphereMixture
 
 
 def generator(seed=0):

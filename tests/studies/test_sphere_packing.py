@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from kappaflow.errors import ArgumentError
-from kappaflow_studies.sphere.geometry import cap_share, code_size
 from kappaflow_studies.sphere.mixture import SphereMixture
-from kappaflow_studies.sphere.packing import _log_sets, mixtures_far_apart
+from kappaflow_studies.sphere.packing import _log_sets, cap_share, code_size, mixture_packing
 
 
 @pytest.mark.parametrize(("code", "k", "different"), [(9, 3, 2), (12, 4, 3), (9, 4, 1), (8, 4, 4)])
@@ -36,7 +35,7 @@ def test_a_code_as_small_as_the_sets_has_one_set():
 
 def test_the_parts_of_the_family_belong_together():
     """The distance is (a / k) (r (1 - s) - sigma sqrt(2 log k)); the code is that of s."""
-    family = mixtures_far_apart(64, 24, distance=0.3, radius=2.0, sigma=0.1)
+    family = mixture_packing(64, 24, distance=0.3, radius=2.0, sigma=0.1)
     room = 2 * (1 - family.cosine) - 0.1 * sqrt(2 * log(64))
     assert family.different / 64 * room == pytest.approx(0.3)
     assert family.code == code_size(family.cosine, 24)
@@ -46,7 +45,7 @@ def test_the_parts_of_the_family_belong_together():
 
 def test_no_other_number_of_different_means_gives_more():
     """For every a, by hand."""
-    family = mixtures_far_apart(16, 16, distance=0.1)
+    family = mixture_packing(16, 16, distance=0.1)
     for different in range(1, 17):
         cosine = 1 - 0.1 * 16 / different - 0.05 * sqrt(2 * log(16))
         if cosine > -1 and code_size(cosine, 16) >= 16:
@@ -80,23 +79,23 @@ def test_two_such_mixtures_are_so_far_apart():
 def test_its_logarithm_is_proportional_to_k_d():
     """Between 0.06 and 0.15 times k d while log k is well below d."""
     for k, d in ((32, 64), (64, 64), (128, 96), (256, 128)):
-        assert 0.06 < mixtures_far_apart(k, d, distance=0.1).log_count / (k * d) < 0.15
+        assert 0.06 < mixture_packing(k, d, distance=0.1).log_count / (k * d) < 0.15
 
 
 def test_units_do_not_matter():
     """Radius, sigma and distance in metres or in feet."""
-    one = mixtures_far_apart(32, 16, distance=0.1, radius=1.0, sigma=0.05)
-    two = mixtures_far_apart(32, 16, distance=0.3, radius=3.0, sigma=0.15)
+    one = mixture_packing(32, 16, distance=0.1, radius=1.0, sigma=0.05)
+    two = mixture_packing(32, 16, distance=0.3, radius=3.0, sigma=0.15)
     assert one.log_count == pytest.approx(two.log_count)
 
 
 def test_farther_apart_there_are_fewer():
     """Down to none that the argument could show."""
-    counts = [mixtures_far_apart(16, 16, distance=w).log_count for w in (0.05, 0.1, 0.15, 0.2)]
+    counts = [mixture_packing(16, 16, distance=w).log_count for w in (0.05, 0.1, 0.15, 0.2)]
     assert counts == sorted(counts, reverse=True) and counts[0] > 5 * counts[-1] > 0
     for beyond in (0.3, 1.9):  # a single mixture is no family, and no cosine is below -1
         with pytest.raises(ArgumentError, match=f"'distance' should be smaller, got {beyond}"):
-            mixtures_far_apart(16, 16, distance=beyond)
+            mixture_packing(16, 16, distance=beyond)
 
 
 def test_the_codes_are_covered_by_their_caps():

@@ -3,8 +3,7 @@
 import pytest
 
 from kappaflow import ArgumentError
-from kappaflow_studies.universal.approximation import approximate
-from kappaflow_studies.universal.power import power_law
+from kappaflow_studies.universal.approximation import approximate, power_law
 from kappaflow_studies.universal.targets import Ring
 
 

@@ -9,10 +9,10 @@ from torch import nn
 
 import kappaflow as kf
 from kappaflow.conditioning.layers import layers_of
+from kappaflow_studies.universal.approximation import transport_error
 from kappaflow_studies.universal.construction import FARTHEST, Scales, universal_flow, write_flow
 from kappaflow_studies.universal.quantizer import Grid
 from kappaflow_studies.universal.targets import TARGETS, UniformCube
-from kappaflow_studies.universal.wasserstein import transport_error
 
 CUBE = TARGETS["square"]
 
@@ -202,7 +202,7 @@ def too_much_left(third, second, first):
 
 
 def wide_ramps(third, second, first):
-    """The first staircase is a slope on a tenth of each cell."""
+    """The first quantizer_network is a slope on a tenth of each cell."""
     grid = Scales.of(CUBE, 0.05).input_grid
     for layer in list(first.conditioner.layers)[0:-1:2]:
         layer.weight[3] *= grid.ramp / 0.1

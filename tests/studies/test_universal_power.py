@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kappaflow import ArgumentError
-from kappaflow_studies.universal.power import power_law
+from kappaflow_studies.universal.approximation import power_law
 
 
 def test_an_exact_law_is_found():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kappaflow import MLP, ArgumentError
-from kappaflow_studies.universal.quantizer import Grid, staircase
+from kappaflow_studies.universal.quantizer import Grid, quantizer_network
 
 GRIDS = [
     Grid(0.3, 1, 1e-3),
@@ -36,7 +36,7 @@ def allowed(grid):
 def test_it_rounds_as_floor_does(grid):
     """Off the ramps it is the step function, up to one rounding a digit, however steep it is."""
     x = points_off_ramps(grid)
-    found = staircase(1, grid, [(1.0, 0.0)])(x)
+    found = quantizer_network(1, grid, [(1.0, 0.0)])(x)
     torch.testing.assert_close(found, cell_middles(x, grid), rtol=0, atol=allowed(grid))
 
 
@@ -44,7 +44,7 @@ def test_it_rounds_as_floor_does(grid):
 def test_the_rest_is_what_rounding_leaves(grid):
     """Magnified by the inverse of the width it is exact to rounding: no large numbers cancel."""
     x = points_off_ramps(grid)
-    found = staircase(1, grid, [(0.0, 1 / grid.width)])(x)
+    found = quantizer_network(1, grid, [(0.0, 1 / grid.width)])(x)
     wanted = (x - cell_middles(x, grid)) / grid.width
     torch.testing.assert_close(found, wanted, rtol=0, atol=allowed(grid) / grid.width)
 
@@ -53,8 +53,8 @@ def test_features_are_rounded_each_for_itself():
     """A network for three features answers as three networks do, a block for each pair."""
     grid, answers = Grid(0.5, 3, 1e-4), [(1.0, 0.0), (-2.0, 3.0), (0.0, 0.0)]
     x = torch.randn(50, 3, dtype=torch.float64)
-    together = staircase(3, grid, answers)(x).reshape(50, len(answers), 3)
-    single = staircase(1, grid, answers)
+    together = quantizer_network(3, grid, answers)(x).reshape(50, len(answers), 3)
+    single = quantizer_network(1, grid, answers)
     for i in range(3):
         torch.testing.assert_close(together[:, :, i], single(x[:, i : i + 1]), rtol=0, atol=4e-15)
 
@@ -63,7 +63,7 @@ def test_on_a_ramp_it_is_never_farther_than_half_a_cell():
     """Between two cells the rounding is some number near by, and no grid point."""
     grid = Grid(0.25, 4, 0.3)
     x = torch.linspace(-1.99, 1.99, 20001, dtype=torch.float64)[:, None]
-    found = staircase(1, grid, [(1.0, 0.0)])(x)
+    found = quantizer_network(1, grid, [(1.0, 0.0)])(x)
     off = (x - found).abs().max().item()
     assert off <= grid.width / 2 * (1 + 1e-12)
     assert (found[:, 0] - cell_middles(x, grid)[:, 0]).abs().max() > 0.3 * grid.width
@@ -71,7 +71,7 @@ def test_on_a_ramp_it_is_never_farther_than_half_a_cell():
 
 def test_it_is_an_ordinary_network_of_the_promised_size():
     """Linear and ReLU in turn, four units a feature, two layers a digit."""
-    net = staircase(2, Grid(0.1, 5, 1e-3), [(1.0, 0.0)])
+    net = quantizer_network(2, Grid(0.1, 5, 1e-3), [(1.0, 0.0)])
     assert type(net) is MLP and not net.residual
     assert [layer.out_features for layer in net.layers] == [8] * 10 + [2]
 

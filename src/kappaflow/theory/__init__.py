@@ -6,8 +6,8 @@ from kappaflow.theory.bounds import (
     rotation_bound,
     unit_condition_number,
 )
-from kappaflow.theory.cannot import Verdict, check_count, check_word, fewest_couplings
 from kappaflow.theory.counts import Bounds, CouplingsNeeded, couplings_needed
+from kappaflow.theory.impossibility import Verdict, check_count, check_word, fewest_couplings
 
 __all__ = [
     "Bounds",

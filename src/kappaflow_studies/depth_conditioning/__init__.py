@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from kappaflow_studies.depth_conditioning.cases import DepthConditioningSettings, cases
 from kappaflow_studies.depth_conditioning.findings import findings
 from kappaflow_studies.depth_conditioning.ideal_couplings import (
     after_ideal_coupling,
@@ -11,7 +10,7 @@ from kappaflow_studies.depth_conditioning.ideal_couplings import (
     non_standardness,
     whitening_factor,
 )
-from kappaflow_studies.depth_conditioning.measure import measure
+from kappaflow_studies.depth_conditioning.measure import DepthConditioningSettings, cases, measure
 from kappaflow_studies.engine.study import Study
 
 DEPTH_CONDITIONING = Study(

@@ -6,9 +6,12 @@ import polars as pl
 
 from kappaflow.report.charts import Chart, Panel, Series
 from kappaflow.report.charts.chart import Numbers
-from kappaflow_studies.depth_conditioning.cases import DepthConditioningSettings
 from kappaflow_studies.depth_conditioning.ideal_couplings import last_whitening_factor
-from kappaflow_studies.depth_conditioning.whitening import ROTATIONS, SCHEMES
+from kappaflow_studies.depth_conditioning.measure import (
+    ROTATIONS,
+    SCHEMES,
+    DepthConditioningSettings,
+)
 
 TIMES = {"start": "at the start", "trained": "trained"}
 TONES = {"kappaflow": 0, "zuko": 1, "nflows": 2, "normflows": 3, "FrEIA": 7}
@@ -19,14 +22,14 @@ SHOWN = 1e-3  # nats: what ideal layers leave is drawn down to this
 Dash = Literal["solid", "dash", "dot", "none"]
 COUPLINGS, CONDITION = "couplings", "condition number"
 OF_CONDITION = (
-    "Of the map from data to latent, over points of the law: median, and the quantiles of 5 % and "
-    "95 % as a band. The dotted line is that of a map that makes the law standard normal exactly: "
-    f"no need, but what the data suggest. {ABOVE}"
+    "The map from data to latent, over points of the distribution: the median, and the quantiles "
+    "of 5 % and 95 % as a band. The dotted line is a map that makes the distribution standard "
+    f"normal exactly: not necessary, but what the data suggest. {ABOVE}"
 )
 OF_LIKELIHOOD = (
-    "Nats a point below the law's own density, on the same test points, with two standard errors "
-    "as a band. Dotted: the Gaussian behind as many ideal layers with random rotations, each the "
-    f"best for itself, down to {SHOWN:g}. {ABOVE}"
+    "Nats per point below the distribution's own density, on the same test points, with two "
+    "standard errors as a band. Dotted: the Gaussian after as many ideal layers with random "
+    f"rotations, each optimal on its own, down to {SHOWN:g}. {ABOVE}"
 )
 OF_PRODUCTS = (
     "Trained flows, medians over points: what is measured, and dashed the product over the "
@@ -44,14 +47,18 @@ def charts(
         whitening: A row for each draw and layer of ideal couplings.
         settings: Of the experiment.
     """
-    laws, libraries = list(settings.laws), _libraries(flows)
+    distributions, libraries = list(settings.distributions), _libraries(flows)
     ideal = whitening.filter(pl.col("scheme") == ROTATIONS)
     return [
         Chart(
             name="condition",
             title="Condition number against depth",
             caption=OF_CONDITION,
-            panels=[_condition(flows, law, when, libraries) for law in laws for when in TIMES],
+            panels=[
+                _condition(flows, distribution, when, libraries)
+                for distribution in distributions
+                for when in TIMES
+            ],
             columns=2,
             share_y=True,
         ),
@@ -59,7 +66,10 @@ def charts(
             name="likelihood",
             title="What the likelihood lacks",
             caption=OF_LIKELIHOOD,
-            panels=[_likelihood(flows, ideal, law, libraries) for law in laws],
+            panels=[
+                _likelihood(flows, ideal, distribution, libraries)
+                for distribution in distributions
+            ],
             columns=2,
         ),
         Chart(
@@ -67,17 +77,19 @@ def charts(
             title="Singular values of the whole, and products of the layers'",
             caption=OF_PRODUCTS,
             panels=[
-                _products(flows, law, end, libraries) for law in laws for end in ("max", "min")
+                _products(flows, distribution, end, libraries)
+                for distribution in distributions
+                for end in ("max", "min")
             ],
             columns=2,
         ),
-        _gradients_chart(flows, laws, libraries, max(settings.depths)),
+        _gradients_chart(flows, distributions, libraries, max(settings.depths)),
         _whitening_chart(whitening, ideal, settings),
     ]
 
 
 def _gradients_chart(
-    flows: pl.DataFrame, laws: list[str], libraries: list[str], depth: int
+    flows: pl.DataFrame, distributions: list[str], libraries: list[str], depth: int
 ) -> Chart:
     return Chart(
         name="gradients",
@@ -86,7 +98,11 @@ def _gradients_chart(
             "Norm of the gradient of the mean loss by the weights of a layer, of flows with "
             f"{depth} couplings; a block of FrEIA has two of them. {ABOVE}"
         ),
-        panels=[_gradients(flows, law, when, libraries, depth) for law in laws for when in TIMES],
+        panels=[
+            _gradients(flows, distribution, when, libraries, depth)
+            for distribution in distributions
+            for when in TIMES
+        ],
         columns=2,
         share_y=True,
     )
@@ -114,8 +130,10 @@ def _libraries(flows: pl.DataFrame) -> list[str]:
     return [name for name in reversed(TONES) if name in there]
 
 
-def _of(flows: pl.DataFrame, law: str, when: str, library: str) -> pl.DataFrame:
-    chosen = (pl.col("law") == law) & (pl.col("when") == when) & (pl.col("library") == library)
+def _of(flows: pl.DataFrame, distribution: str, when: str, library: str) -> pl.DataFrame:
+    chosen = (
+        (pl.col("law") == distribution) & (pl.col("when") == when) & (pl.col("library") == library)
+    )
     return flows.filter(chosen)
 
 
@@ -147,10 +165,10 @@ def _medians(table: pl.DataFrame, name: str) -> pl.DataFrame:
     return table.group_by("depth").agg(*ends).sort("depth")
 
 
-def _condition(flows: pl.DataFrame, law: str, when: str, libraries: list[str]) -> Panel:
+def _condition(flows: pl.DataFrame, distribution: str, when: str, libraries: list[str]) -> Panel:
     series = [
         _line(
-            _medians(_of(flows, law, when, library), "condition"),
+            _medians(_of(flows, distribution, when, library), "condition"),
             "depth",
             "condition_median",
             name=library,
@@ -160,10 +178,10 @@ def _condition(flows: pl.DataFrame, law: str, when: str, libraries: list[str]) -
         )
         for library in libraries
     ]
-    here = flows.filter(pl.col("law") == law)
+    here = flows.filter(pl.col("law") == distribution)
     exact = here.group_by("depth").agg(pl.col("reference").median()).sort("depth")
     series.append(_line(exact, "depth", "reference", name="exact map", tone=INK, dash="dot"))
-    title = f"{law}, {TIMES[when]}"
+    title = f"{distribution}, {TIMES[when]}"
     return Panel(
         title=title,
         x=COUPLINGS,
@@ -175,11 +193,13 @@ def _condition(flows: pl.DataFrame, law: str, when: str, libraries: list[str]) -
     )
 
 
-def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: list[str]) -> Panel:
+def _likelihood(
+    flows: pl.DataFrame, ideal: pl.DataFrame, distribution: str, libraries: list[str]
+) -> Panel:
     series = []
     error = 2 * pl.col("gap_error").mean() / pl.len().sqrt()
     for library in libraries:
-        table = _of(flows, law, "trained", library).group_by("depth")
+        table = _of(flows, distribution, "trained", library).group_by("depth")
         found = table.agg(pl.col("gap").mean(), error.alias("error")).sort("depth")
         found = found.with_columns(
             low=pl.col("gap") - pl.col("error"), high=pl.col("gap") + pl.col("error")
@@ -188,7 +208,7 @@ def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: l
         series.append(
             _line(found, "depth", "gap", name=library, tone=tone, low="low", high="high")
         )
-    if law == "Gaussian":
+    if distribution == "Gaussian":
         depths = flows["depth"].unique().to_list()
         means = _means(ideal, "loss").filter(
             pl.col("layer").is_in(depths) & (pl.col("loss") > SHOWN)
@@ -196,7 +216,7 @@ def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: l
         series.append(_line(means, "layer", "loss", name="ideal layers", tone=INK, dash="dot"))
     y = "nats a point"
     return Panel(
-        title=law,
+        title=distribution,
         x=COUPLINGS,
         y=y,
         x_log=True,
@@ -206,10 +226,10 @@ def _likelihood(flows: pl.DataFrame, ideal: pl.DataFrame, law: str, libraries: l
     )
 
 
-def _products(flows: pl.DataFrame, law: str, end: str, libraries: list[str]) -> Panel:
+def _products(flows: pl.DataFrame, distribution: str, end: str, libraries: list[str]) -> Panel:
     series = []
     for library in libraries:
-        table, tone = _of(flows, law, "trained", library), TONES[library]
+        table, tone = _of(flows, distribution, "trained", library), TONES[library]
         whole, product = (_medians(table, f"{name}_{end}") for name in ("sigma", "product"))
         series += [
             _line(whole, "depth", f"sigma_{end}_median", name=library, tone=tone),
@@ -222,7 +242,7 @@ def _products(flows: pl.DataFrame, law: str, end: str, libraries: list[str]) -> 
                 dash="dash",
             ),
         ]
-    title = f"{law}, {'largest' if end == 'max' else 'smallest'}"
+    title = f"{distribution}, {'largest' if end == 'max' else 'smallest'}"
     y = "singular value"
     return Panel(
         title=title,
@@ -235,12 +255,12 @@ def _products(flows: pl.DataFrame, law: str, end: str, libraries: list[str]) -> 
 
 
 def _gradients(
-    flows: pl.DataFrame, law: str, when: str, libraries: list[str], depth: int
+    flows: pl.DataFrame, distribution: str, when: str, libraries: list[str], depth: int
 ) -> Panel:
     series = []
     for library in libraries:
         norms = (
-            _of(flows, law, when, library)
+            _of(flows, distribution, when, library)
             .filter(pl.col("depth") == depth)
             .select(pl.col("gradient_norms").alias("norm"))
             .with_row_index("draw")
@@ -251,7 +271,7 @@ def _gradients(
         couplings = depth / max(1, len(each))  # of a layer
         each = each.with_columns(pl.col("place") * couplings)
         series.append(_line(each, "place", "norm", name=library, tone=TONES[library]))
-    title = f"{law}, {TIMES[when]}"
+    title = f"{distribution}, {TIMES[when]}"
     x = "coupling, from the data"
     return Panel(title=title, x=x, y="norm", y_log=True, y_most=HIGHEST, series=series)
 

@@ -5,12 +5,11 @@ import math
 import polars as pl
 
 from kappaflow.report.numbers import fixed, significant, with_error
-from kappaflow_studies.depth_conditioning.cases import DepthConditioningSettings
 from kappaflow_studies.depth_conditioning.charts import TIMES, charts
 from kappaflow_studies.depth_conditioning.ideal_couplings import last_whitening_factor
+from kappaflow_studies.depth_conditioning.measure import ROTATIONS, DepthConditioningSettings
 from kappaflow_studies.depth_conditioning.peers import OURS
-from kappaflow_studies.depth_conditioning.whitening import ROTATIONS
-from kappaflow_studies.engine.study_content import Findings, Table
+from kappaflow_studies.engine.report import Findings, Table
 
 GONE = 1e-9  # nats: as good as none
 
@@ -69,22 +68,25 @@ def _on_condition(deepest: pl.DataFrame, settings: DepthConditioningSettings) ->
     condition = pl.col("condition_median")
     start, trained = (
         {
-            law: _by_library(
-                deepest.filter((pl.col("law") == law) & (pl.col("when") == when)), condition
+            distribution: _by_library(
+                deepest.filter((pl.col("law") == distribution) & (pl.col("when") == when)),
+                condition,
             )
-            for law in settings.laws
+            for distribution in settings.distributions
         }
         for when in TIMES
     )
     ends = []
-    for law, values in trained.items():
-        exact = deepest.filter(pl.col("law") == law)["reference"].median()
+    for distribution, values in trained.items():
+        exact = deepest.filter(pl.col("law") == distribution)["reference"].median()
         low, high = min(values.values()), max(values.values())
         ends.append(
-            f"{significant(low, 2)} to {significant(high, 2)} on the {law}, where an exact map "
-            f"has {significant(exact, 2)}"
+            f"{significant(low, 2)} to {significant(high, 2)} on the {distribution}, where an "
+            f"exact map has {significant(exact, 2)}"
         )
-    at_start = "; ".join(f"on the {law} {_beside(values)}" for law, values in start.items())
+    at_start = "; ".join(
+        f"on the {distribution} {_beside(values)}" for distribution, values in start.items()
+    )
     return [
         f"Median condition number of {max(settings.depths)} couplings at the start, ours and the "
         f"least and the most of the others: {at_start}.",
@@ -118,16 +120,16 @@ def _on_gradients(deepest: pl.DataFrame) -> str:
 def _on_likelihood(flows: pl.DataFrame, settings: DepthConditioningSettings) -> str:
     trained = flows.filter(pl.col("when") == "trained")
     parts = []
-    for law in settings.laws:
+    for distribution in settings.distributions:
         best = (
-            trained.filter(pl.col("law") == law)
+            trained.filter(pl.col("law") == distribution)
             .group_by("library", "depth", maintain_order=True)
             .agg(pl.col("gap").mean())
         )
         least: dict[str, float] = {}
         for library, gap in best.select("library", "gap").iter_rows():
             least[library] = min(gap, least.get(library, math.inf))
-        parts.append(f"on the {law} {_beside(least)}")
+        parts.append(f"on the {distribution} {_beside(least)}")
     stopped = trained["failed_at"].count()
     failed = f" {stopped} trainings met a loss that is not finite." if stopped else ""
     return f"What the likelihood lacks at the best depth, in nats: {'; '.join(parts)}.{failed}"
@@ -160,10 +162,10 @@ def _on_whitening(whitening: pl.DataFrame, settings: DepthConditioningSettings) 
 
 def _table(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> Table:
     rows = []
-    for law in settings.laws:
+    for distribution in settings.distributions:
         for library in deepest["library"].unique(maintain_order=True):
-            cells = [f"{law}, {library}"]
-            here = deepest.filter((pl.col("law") == law) & (pl.col("library") == library))
+            cells = [f"{distribution}, {library}"]
+            here = deepest.filter((pl.col("law") == distribution) & (pl.col("library") == library))
             start, trained = (here.filter(pl.col("when") == when) for when in TIMES)
             for table in (start, trained):
                 cells.append(significant(table["condition_median"].median()))
@@ -174,7 +176,7 @@ def _table(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> Table:
     return Table(
         title=f"Flows with {max(settings.depths)} couplings",
         columns=[
-            "law, library",
+            "distribution, library",
             "condition number at the start",
             "product of the layers'",
             "condition number trained",

@@ -1,21 +1,227 @@
-"""One case: a flow at its start and when it is trained, or ideal layers that whiten."""
+"""The cases of `depth-conditioning`, and one of them measured."""
 
 import copy
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from kappaflow.bijection import Chain
 from kappaflow.conditioning import Profile, profile
+from kappaflow.conditioning.layers import layers_of
 from kappaflow.flows import Flow, StandardNormal
 from kappaflow.stack import CouplingStack
-from kappaflow_studies.depth_conditioning.laws import Law, law_named
-from kappaflow_studies.depth_conditioning.peers import flow_of
-from kappaflow_studies.depth_conditioning.training import gradient_norms, train
-from kappaflow_studies.depth_conditioning.whitening import whitened
-from kappaflow_studies.engine.study import Case, Row
+from kappaflow_studies.depth_conditioning.distributions import (
+    Distribution,
+    Gaussian,
+    distribution_named,
+    random_rotation,
+)
+from kappaflow_studies.depth_conditioning.ideal_couplings import (
+    after_ideal_coupling,
+    expected_non_standardness,
+    non_standardness,
+    whitening_factor,
+)
+from kappaflow_studies.depth_conditioning.peers import LIBRARIES, flow_of, installed
+from kappaflow_studies.engine.presets import Count, Counts, Even, Many, NotEmpty, Positive, one_of
+from kappaflow_studies.engine.study import Case, Row, StudySettings
+
+
+def train(
+    flow: Flow,
+    distribution: Distribution,
+    *,
+    steps: int,
+    batch: int,
+    rate: float,
+    generator: torch.Generator,
+) -> int | None:
+    """Trains a flow in place, in the type of its numbers.
+
+    Args:
+        flow: With a plain `log_prob`.
+        distribution: Draws are made at each step: nothing can be learnt by heart.
+        steps: Of Adam.
+        batch: Draws of a step.
+        rate: Learning rate at the start; it falls to zero as half a cosine.
+        generator: Of the draws.
+
+    Returns:
+        The step at which a loss or a gradient was not finite, where training ended; None for none.
+    """
+    parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    flow.train()
+    for step in range(steps):
+        optimizer.zero_grad()
+        loss = -flow.log_prob(distribution.sample(batch, generator).to(flow.dtype)).mean()
+        loss.backward()
+        if not _finite(loss, parameters):
+            return step
+        optimizer.step()
+        schedule.step()
+    return None
+
+
+def gradient_norms(flow: Flow, x: Tensor) -> list[float]:
+    """Returns the norm of the gradient of -log p by the parameters of each layer that has some."""
+    flow.zero_grad()
+    (-flow.log_prob(x).mean()).backward()
+    norms = []
+    for layer in layers_of(flow.bijection):
+        parts = [p.grad.square().sum() for p in layer.bijection.parameters() if p.grad is not None]
+        if parts:
+            norms.append(torch.stack(parts).sum().sqrt().item())
+    flow.zero_grad()
+    return norms
+
+
+def _finite(loss: Tensor, parameters: list[torch.nn.Parameter]) -> bool:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return bool(torch.isfinite(loss)) and all(bool(g.isfinite().all()) for g in gradients)
+
+
+ROTATIONS = "random rotations"
+SCHEMES = (ROTATIONS, "random permutations", "binary digits", "one partition")
+
+
+def whitened(
+    scheme: str, features: int, condition_number: float, layers: int, seed: int
+) -> list[dict[str, float | None]]:
+    """Returns how far a Gaussian is from the standard normal behind each layer.
+
+    Args:
+        scheme: Among `SCHEMES`: what turns the features in front of each coupling, or which ones
+            it keeps. "binary digits": layer by layer, those whose number has a zero in the first
+            digit, the second and so on.
+        features: n, even.
+        condition_number: As for `Gaussian`.
+        layers: How many.
+        seed: Of the distribution and of what turns it.
+
+    Returns:
+        For 0 to `layers` layers: the loss in nats; for rotations the bound on its expectation
+        given the spectrum in front of the layer; and that from the loss at the start alone.
+    """
+    distribution, half = Gaussian(features, condition_number, seed), features // 2
+    generator = torch.Generator().manual_seed(seed)
+    covariance, start = distribution.covariance, distribution.loss
+    factor = whitening_factor(start, features, half)
+    rows: list[dict[str, float | None]] = [
+        {"layer": 0, "loss": start, "expected": start, "guaranteed": start}
+    ]
+    for layer in range(1, layers + 1):
+        row: dict[str, float | None] = {"layer": layer}
+        if scheme == ROTATIONS:
+            turn = random_rotation(features, generator)
+            covariance = turn @ covariance @ turn.T
+            spectrum = torch.linalg.eigvalsh(covariance)
+            row["expected"] = max(0.0, expected_non_standardness(spectrum, half).item())
+            row["guaranteed"] = start * factor**layer
+            kept = torch.arange(half)
+        else:
+            kept = _kept(scheme, features, layer, generator)
+        covariance = _after_coupling(covariance, kept)
+        row["loss"] = max(0.0, non_standardness(covariance).item())
+        rows.append(row)
+    return rows
+
+
+def _kept(scheme: str, n: int, layer: int, generator: torch.Generator) -> Tensor:
+    """Returns the features that a coupling keeps."""
+    numbers = torch.arange(n)
+    if scheme == "random permutations":
+        return torch.randperm(n, generator=generator)[: n // 2]
+    if scheme == "binary digits":
+        digit = (layer - 1) % (n - 1).bit_length()
+        return numbers[(numbers >> digit) % 2 == 0]
+    return numbers[: n // 2] if layer % 2 else numbers[n // 2 :]
+
+
+def _after_coupling(covariance: Tensor, kept: Tensor) -> Tensor:
+    """Returns the covariance behind the ideal coupling, the features in their old order."""
+    is_kept = torch.zeros(len(covariance), dtype=torch.bool)
+    is_kept[kept] = True
+    order = torch.cat((is_kept.nonzero()[:, 0], (~is_kept).nonzero()[:, 0]))
+    found = torch.empty_like(covariance)
+    found[order[:, None], order] = after_ideal_coupling(covariance[order][:, order], len(kept))
+    return found
+
+
+MOST_DRAWS = 1000  # of one seed of the experiment, so that those of another are different ones
+Library = Annotated[str, one_of("library", lambda: LIBRARIES)]
+AboveOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
+
+
+class DepthConditioningSettings(StudySettings):
+    """What a preset says.
+
+    Attributes:
+        libraries: Names; what is not installed is left out, and the page says so.
+        depths: Even numbers of couplings.
+        features: D, an even number of at least 4.
+        hidden: Widths of the networks' hidden layers.
+        condition_number: Of the Gaussian.
+        thickness: Of the sheet.
+        draws: Distributions of each kind, and flows of each depth.
+        steps: Of Adam.
+        batch: Draws of the distribution in a step.
+        learning_rate: At the start.
+        points: At which Jacobians are taken.
+        test_points: For the likelihood, and for gradients.
+        whitening_draws: Gaussians that ideal layers whiten.
+        whitening_layers: How many layers.
+    """
+
+    libraries: Annotated[tuple[Library, ...], NotEmpty]
+    depths: Annotated[tuple[Even, ...], NotEmpty]  # a block of FrEIA is two couplings
+    features: Annotated[int, Field(ge=4, multiple_of=2)]
+    hidden: Counts
+    condition_number: AboveOne
+    thickness: Positive
+    draws: Annotated[int, Field(ge=1, le=MOST_DRAWS)]
+    steps: Count
+    batch: Count
+    learning_rate: Positive
+    points: Count
+    test_points: Many
+    whitening_draws: Count
+    whitening_layers: Many
+
+    @property
+    def distributions(self) -> dict[str, float]:
+        """The distributions with what makes them hard."""
+        return {"Gaussian": self.condition_number, "sheet": self.thickness}
+
+
+def cases(settings: DepthConditioningSettings, seed: int) -> list[Case]:
+    """Returns a case for each distribution, depth, library and draw, and the whitening."""
+    found: list[Case] = []
+    common = settings.model_dump(
+        include={"features", "steps", "batch", "learning_rate", "points", "test_points"}
+    )
+    for depth in sorted(settings.depths, reverse=True):
+        for library in filter(installed, settings.libraries):
+            for distribution, hardness in settings.distributions.items():
+                for draw in range(settings.draws):
+                    case = {
+                        "what": "flow",
+                        "library": library,
+                        "law": distribution,
+                        "hardness": hardness,
+                    }
+                    case |= {"depth": depth, "hidden": list(settings.hidden), **common}
+                    found.append({**case, "seed": seed * MOST_DRAWS + draw})
+    for scheme in SCHEMES:
+        case = {"what": "whitening", "scheme": scheme, "features": settings.features}
+        case |= {"hardness": settings.condition_number, "layers": settings.whitening_layers}
+        found.append({**case, "draws": settings.whitening_draws, "seed": seed})
+    return found
+
 
 LEVELS = {"low": 0.05, "median": 0.5, "high": 0.95}
 
@@ -29,38 +235,40 @@ def measure(case: Case) -> list[Row]:
             for draw in range(case["draws"])
             for row in whitened(*arguments, seed=case["seed"] * 1000 + draw)
         ]
-    law = law_named(case["law"], case["features"], case["hardness"], case["seed"])
+    distribution = distribution_named(
+        case["law"], case["features"], case["hardness"], case["seed"]
+    )
     torch.manual_seed(case["seed"])
     flow = flow_of(case["library"], case["features"], case["depth"], case["hidden"])
     generator = torch.Generator().manual_seed(case["seed"])
-    test = law.sample(case["test_points"], generator)
-    rows = [{"when": "start", **_measured(flow, law, test, case["points"])}]
+    test = distribution.sample(case["test_points"], generator)
+    rows = [{"when": "start", **_measured(flow, distribution, test, case["points"])}]
     failed = train(
         flow,
-        law,
+        distribution,
         steps=case["steps"],
         batch=case["batch"],
         rate=case["learning_rate"],
         generator=generator,
     )
     trained = {"when": "trained", "failed_at": failed}
-    return [*rows, {**trained, **_measured(flow, law, test, case["points"])}]
+    return [*rows, {**trained, **_measured(flow, distribution, test, case["points"])}]
 
 
-def _measured(flow: Flow, law: Law, test: Tensor, points: int) -> Row:
+def _measured(flow: Flow, distribution: Distribution, test: Tensor, points: int) -> Row:
     """Returns likelihood, conditioning and gradients of a flow, in float64."""
     with torch.no_grad():
         in_its_type = torch.isfinite(flow.log_prob(test.to(flow.dtype)))
     wide = opened(flow)
     with torch.no_grad():
-        missed = law.log_prob(test) - wide.log_prob(test)
+        missed = distribution.log_prob(test) - wide.log_prob(test)
     found = profile(wide, test[:points])
     return {
         "gap": missed.mean().item(),
         "gap_error": missed.std().item() / math.sqrt(len(missed)),
         "finite_share": in_its_type.double().mean().item(),
         "gradient_norms": gradient_norms(wide, test),
-        "reference": _reference(law, test[:points]),
+        "reference": _reference(distribution, test[:points]),
         **_conditioning(found),
     }
 
@@ -86,9 +294,9 @@ def _conditioning(found: Profile) -> Row:
     return {**row, "within_products": within.double().mean().item()}
 
 
-def _reference(law: Law, x: Tensor) -> float:
-    """Returns the median condition number of a map that makes the law standard normal exactly."""
-    jacobian = torch.func.vmap(torch.func.jacrev(lambda one: law.whiten(one[None])[0]))(x)
+def _reference(distribution: Distribution, x: Tensor) -> float:
+    """Returns the median condition number of a map that whitens the distribution exactly."""
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda one: distribution.whiten(one[None])[0]))(x)
     return torch.linalg.cond(jacobian).median().item()
 
 

@@ -1,16 +1,75 @@
-"""The settings of an experiment: from its presets, or from a file of the reader's own."""
+"""The settings of a study: their fields, from a preset or from a file of the user."""
 
 import json
 import tomllib
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from kappaflow.data import image_sets, shipped_names, toy_names
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.reading import parse_json, read_small
-from kappaflow_studies.engine.study import Study, StudySettings
+from kappaflow_studies.data import banana_features
+from kappaflow_studies.engine.study import Case, Study, StudySettings
+from kappaflow_studies.ensembles import ENSEMBLES
+
+Count = Annotated[int, Field(ge=1)]
+Many = Annotated[int, Field(ge=2)]
+Even = Annotated[int, Field(ge=2, multiple_of=2)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotEmpty = Field(min_length=1)
+Counts = Annotated[tuple[Count, ...], NotEmpty]
+
+
+def checked(read: Callable[[str], object]) -> Callable[[str], str]:
+    """Returns a check of a name by a function that raises what is wrong with it."""
+
+    def check(name: str) -> str:
+        try:
+            read(name)
+        except ArgumentError as error:
+            raise ValueError(str(error).rstrip(".")) from None
+        return name
+
+    return check
+
+
+def one_of(what: str, known: Callable[[], Collection[str]]) -> AfterValidator:
+    """Returns a check that a name is a known one, for `Annotated[str, ...]`."""
+
+    def check(name: str) -> str:
+        if name not in known():
+            raise ValueError(f"there is no {what} {name!r}, choose from {', '.join(known())}")
+        return name
+
+    return AfterValidator(check)
+
+
+def _table(name: str) -> None:
+    known = (*shipped_names(), "bananas-N of N features")
+    if banana_features(name) is None and name not in known and not Path(name).is_file():
+        raise ArgumentError(
+            f"there is no table {name!r}, choose from {', '.join(known)}, or name a file."
+        )
+
+
+def _images(name: str) -> None:
+    known = [one.name for one in image_sets()]
+    if name not in known and not Path(name).exists():
+        raise ArgumentError(
+            f"there are no images {name!r}, choose from {', '.join(known)}, or name a file or a "
+            "folder."
+        )
+
+
+Ensemble = Annotated[str, one_of("ensemble", lambda: ENSEMBLES)]
+PlanarSet = Annotated[str, one_of("planar set", toy_names)]
+TableName = Annotated[str, AfterValidator(checked(_table))]
+ImagesName = Annotated[str, AfterValidator(checked(_images))]
+
 
 S = TypeVar("S", bound=StudySettings)
 PRESETS = ("minutes", "full")
@@ -75,3 +134,58 @@ def _said(error: ErrorDetails) -> str:
     """Returns what is wrong with a field, as part of a sentence."""
     said = error["msg"].removeprefix("Value error, ")
     return said[0].lower() + said[1:]
+
+
+class TrainingSettings(StudySettings):
+    """How flows of tables, and of images, are trained and measured.
+
+    Attributes:
+        hidden: Width of the two hidden layers, on tables.
+        channels: Of the networks of images.
+        rows: Of a table, to train on.
+        epochs: Over a table.
+        image_epochs: Over the images.
+        batch_size: Rows a step.
+        image_batch_size: Images a step.
+        learning_rate: The highest one, on tables.
+        image_learning_rate: The highest one, on images.
+        seeds: How often each is trained.
+        points: At which the conditioning of flows of tables is measured.
+        image_points: The same of images.
+    """
+
+    hidden: Count
+    channels: Count
+    rows: Count
+    epochs: Count
+    image_epochs: Count
+    batch_size: Count
+    image_batch_size: Count
+    learning_rate: Positive
+    image_learning_rate: Positive
+    seeds: Count
+    points: Count
+    image_points: Count
+
+    def of_tables(self) -> Case:
+        """Returns what each case of a table has."""
+        return {
+            "what": "table",
+            "hidden": self.hidden,
+            "rows": self.rows,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "points": self.points,
+        }
+
+    def of_images(self) -> Case:
+        """Returns what each case of images has."""
+        return {
+            "what": "image",
+            "hidden": self.channels,
+            "epochs": self.image_epochs,
+            "batch_size": self.image_batch_size,
+            "learning_rate": self.image_learning_rate,
+            "points": self.image_points,
+        }

@@ -1,4 +1,4 @@
-"""An experiment that is made of cases: measured one by one, kept, and drawn when all are there."""
+"""What a study is: settings, cases, measurements, findings; and what comes out of one."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,8 +8,51 @@ from typing import Any, Generic, TypeVar
 import polars as pl
 from pydantic import BaseModel, ConfigDict
 
+from kappaflow.report.charts import Chart
+from kappaflow.report.content import Part
+from kappaflow.report.figures import Figure
 from kappaflow.runs.pool import Case, Row
-from kappaflow_studies.engine.study_content import Findings
+from kappaflow_studies.engine.report import Findings
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What an experiment came to.
+
+    Attributes:
+        report: Its numbers.
+        page: The page of them.
+        found: What was found, a sentence or two each.
+        differs: Where that differs from the source.
+        chart: The most telling one, where it is a chart.
+        figures: What is drawn of it.
+    """
+
+    report: Part
+    page: Path
+    found: tuple[str, ...]
+    differs: tuple[str, ...] = ()
+    chart: Chart | None = None
+    figures: tuple[Figure, ...] = ()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment that can be repeated.
+
+    Attributes:
+        name: What it is called on the command line.
+        title: A few words.
+        about: What is compared, in one line.
+        claim: The claim of the source that it is about, in our own words.
+        run: Takes the folder, and as keywords preset, config, seed, processes, progress and say.
+    """
+
+    name: str
+    title: str
+    about: str
+    claim: str
+    run: Callable[..., Reproduced]
 
 
 class StudySettings(BaseModel):

@@ -10,11 +10,9 @@ from kappaflow.errors import ArgumentError
 from kappaflow.report import ImageReport, read_report_on
 from kappaflow.runs import ImageSource, Model, fit_image_run
 from kappaflow.storage import write_bytes
-from kappaflow_studies.engine.experiment import Reproduced
-from kappaflow_studies.faces.content import FacesReport
-from kappaflow_studies.faces.figures import condition_over_training
-from kappaflow_studies.faces.page import found_in_words, render_faces
-from kappaflow_studies.faces.results import faces_size, write_picture
+from kappaflow_studies.engine.study import Reproduced
+from kappaflow_studies.faces.page import condition_over_training, found_in_words, render_faces
+from kappaflow_studies.faces.results import FacesReport, faces_size, write_picture
 
 NUMBERS, PAGE = "faces.json", "index.html"
 

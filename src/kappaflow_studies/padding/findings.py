@@ -3,18 +3,16 @@
 import polars as pl
 
 from kappaflow.report.numbers import significant
-from kappaflow_studies.engine.study_content import Findings
-from kappaflow_studies.padding.cases import PaddingSettings
-from kappaflow_studies.padding.charts import charts
-from kappaflow_studies.padding.order import (
+from kappaflow_studies.engine.report import Findings
+from kappaflow_studies.padding.cases import PaddingSettings, spec_of
+from kappaflow_studies.padding.charts import charts, tables
+from kappaflow_studies.padding.comparisons import (
     Signs,
     claimed_order,
     claimed_steps,
     ordered,
     signs,
 )
-from kappaflow_studies.padding.spec import spec_of
-from kappaflow_studies.padding.tables import tables
 
 FEWEST = 6  # seeds, from which a sign test can reach 5 %
 ENOUGH = 5 / 7  # of the sets, for an ordering to be called one

@@ -1,8 +1,301 @@
-"""One case: a training and what came of it, or how far apart two samples of the data are."""
+"""One case of `padding`: a flow of the plane or of images is trained and evaluated."""
 
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import spectrum
+from kappaflow.data import Images, load_images, split_images, toy, toy_log_prob, toy_sets
+from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.flows import Flow, importance_weighted_log_prob, real_nvp, real_nvp_image
+from kappaflow.training import fit
+from kappaflow.training.image_rows import ImageRows
 from kappaflow_studies.engine.study import Case, Row
-from kappaflow_studies.padding.images import image_floor, trained_on_images
-from kappaflow_studies.padding.plane import plane_floor, trained_on_plane
+from kappaflow_studies.padding.cases import spec_of
+from kappaflow_studies.universal.approximation import two_sample_w2
+
+QUANTILES = {"p05": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
+DIRECTIONS = 200
+ROWS_AT_ONCE = 500
+
+
+def conditioning(flow: Flow, x: Tensor) -> Row:
+    """Returns quantiles over points of the condition number, and medians of its two parts."""
+    joined = flow.joined(x, generator=torch.Generator().manual_seed(0))
+    found = spectrum(flow.core, flow.units(joined)[0])
+    kappa = found.condition_number.double().nan_to_num(math.inf)
+    levels = {f"kappa_{name}": kappa.quantile(level).item() for name, level in QUANTILES.items()}
+    ends = {"sigma_max": found.sigma_max, "sigma_min": found.sigma_min}
+    return levels | {name: value.median().item() for name, value in ends.items()}
+
+
+def likelihood(flow: Flow, x: Tensor, draws: int, truth: Tensor | None = None) -> Row:
+    """Returns the mean NLL of points, in nats, as far as there is one.
+
+    Args:
+        flow: The flow.
+        x: Held-out points.
+        draws: For importance weights, where log_prob is a bound.
+        truth: The log-density that the points come from, where it is known.
+
+    Returns:
+        likelihood (exact, bound or joint), nll, nll_error (over the points); weighted_nll,
+        weighted_error (over the draws); kl and kl_error (over the points) from the truth.
+    """
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        parts = [flow.log_prob(part, generator=generator) for part in x.split(ROWS_AT_ONCE)]
+    log_prob = torch.cat(parts).double()
+    found: Row = {"likelihood": flow.likelihood, **_mean("nll", -log_prob)}
+    if flow.likelihood == "joint":
+        return found
+    error = torch.zeros_like(log_prob)
+    if flow.likelihood == "bound":
+        log_prob, error = _weighted(flow, x, draws)
+    found["weighted_nll"] = -log_prob.mean().item()
+    found["weighted_error"] = error.square().sum().sqrt().item() / len(error)
+    if truth is not None:
+        found |= _mean("kl", truth.double() - log_prob)
+    return found
+
+
+def _mean(name: str, values: Tensor) -> Row:
+    error = values.std(correction=0).item() / math.sqrt(len(values))
+    return {name: values.mean().item(), f"{name}_error": error}
+
+
+def _weighted(flow: Flow, x: Tensor, draws: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(2)
+    pairs = [
+        importance_weighted_log_prob(flow, part, draws, generator=generator)
+        for part in x.split(ROWS_AT_ONCE)
+    ]
+    estimate, error = (torch.cat(part).double() for part in zip(*pairs, strict=True))
+    return estimate, error
+
+
+def distances(a: Tensor, b: Tensor) -> Row:
+    """Returns W2 between two samples of as many points, exact and sliced; nan where not finite."""
+    a, b = a.flatten(1).double(), b.flatten(1).double()
+    if not (a.isfinite().all() and b.isfinite().all()):
+        return {"w2": math.nan, "sliced_w2": math.nan}
+    return {"w2": two_sample_w2(a, b), "sliced_w2": sliced_w2(a, b)}
+
+
+def sliced_w2(a: Tensor, b: Tensor, directions: int = DIRECTIONS) -> float:
+    """Returns the root mean square of W2 along random directions, the same ones each time.
+
+    Args:
+        a: (B, n).
+        b: (B, n).
+        directions: How many.
+
+    Returns:
+        At most W2 / sqrt(n) for n directions at right angles; 0 for equal samples.
+
+    Raises:
+        ArgumentError: The shapes differ.
+
+    Source:
+        Rabin, Peyre, Delon, Bernot 2012, Wasserstein barycenter and its application to texture
+        mixing. On a line the sorted points are the best pairing.
+
+    Example:
+        >>> sliced_w2(torch.zeros(3, 1), torch.full((3, 1), 2.0))
+        2.0
+    """
+    if a.shape != b.shape:
+        raise ArgumentError(
+            f"'a' and 'b' should have one shape, got {tuple(a.shape)} and {tuple(b.shape)}."
+        )
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(a.shape[1], directions, dtype=a.dtype, generator=generator)
+    along = drawn / drawn.norm(dim=0)
+    one, other = ((points @ along).sort(dim=0).values for points in (a, b))
+    return (one - other).square().mean().sqrt().item()
+
+
+def curve(history: Iterable[Mapping[str, Any]]) -> Row:
+    """Returns the condition numbers over the training, where they were measured."""
+    measured = [line for line in history if line["condition_number_median"] is not None]
+    return {
+        "epochs_measured": [line["epoch"] for line in measured],
+        "kappa_over_training": [line["condition_number_median"] for line in measured],
+        "kappa_p95_over_training": [line["condition_number_p95"] for line in measured],
+    }
+
+
+PARTS = ("train", "validation", "test", "other test")  # each from a seed of its own
+HELD_OUT = 2000
+PICTURED, CELLS = 40_000, 48
+MARGIN = 1.15
+
+
+def trained_on_plane(case: Case) -> Row:
+    """Returns what a flow of a set with a padding came to."""
+    spec, seed, name = spec_of(case["padding"]), case["seed"], case["set"]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        flow = real_nvp(
+            2,
+            depth=case["depth"],
+            hidden=case["hidden"],
+            padding=spec.padding((2,)),
+            memory="store",
+        )
+    try:
+        result = fit(
+            flow,
+            table(name, case["rows"], seed, "train"),
+            validation=table(name, HELD_OUT, seed, "validation"),
+            max_epochs=case["epochs"],
+            patience=case["epochs"],
+            batch_size=case["batch_size"],
+            learning_rate=case["learning_rate"],
+            conditioning_every=case["measured_every"],
+            seed=seed,
+            progress=False,
+        )
+    except NumericalError as error:
+        return {"error": str(error)}
+    x = points(name, HELD_OUT, seed, "test")
+    drawn = flow.sample(case["drawn"], generator=torch.Generator().manual_seed(seed))
+    found = {
+        **curve(result.history),
+        **conditioning(flow, x[: case["points"]]),
+        **likelihood(flow, x, case["draws"], truth(name, x)),
+        **distances(drawn, points(name, case["drawn"], seed, "test")),
+        "best_epoch": result.best_epoch,
+        "time_s": result.history[-1]["time_s"],
+    }
+    if case["pictured"]:
+        many = flow.sample(PICTURED, generator=torch.Generator().manual_seed(seed + 1))
+        found["picture"] = picture(name, many)
+    return found
+
+
+def plane_floor(case: Case) -> Row:
+    """Returns how far apart two independent samples of a set are."""
+    name, seed, count = case["set"], case["seed"], case["drawn"]
+    one, other = (points(name, count, seed, part) for part in PARTS[2:])
+    found = distances(one, other)
+    if case["pictured"]:
+        found["picture"] = picture(name, points(name, PICTURED, seed, "other test"))
+    return found
+
+
+def table(name: str, count: int, seed: int, part: str) -> Tensor:
+    """Returns points of a set for a purpose, in float64."""
+    return torch.from_numpy(toy(name, count, seed=len(PARTS) * seed + PARTS.index(part)).values)
+
+
+def points(name: str, count: int, seed: int, part: str) -> Tensor:
+    """Returns the same in the type of a flow."""
+    return table(name, count, seed, part).float()
+
+
+def truth(name: str, x: Tensor) -> Tensor | None:
+    """Returns the log-density of a set at points, None where it has no closed form."""
+    closed = {one.name for one in toy_sets() if one.log_prob is not None}
+    return torch.from_numpy(toy_log_prob(name, x.double().numpy())) if name in closed else None
+
+
+def span(name: str) -> float:
+    """Returns how far pictures of a set go, from its centre."""
+    return MARGIN * float(abs(toy(name, HELD_OUT, seed=0).values).max())
+
+
+def picture(name: str, drawn: Tensor) -> list[int]:
+    """Returns how many of some points lie in each cell of a grid, row by row from below."""
+    end = span(name)
+    edges = torch.linspace(-end, end, CELLS + 1).double()
+    finite = drawn[drawn.isfinite().all(1)].double()
+    counts = torch.histogramdd(finite.flip(1), [edges, edges]).hist
+    return counts.flatten().int().tolist()
+
+
+FRACTIONS = (0.7, 0.1, 0.2)
+LEARNING_RATE = 2e-3
+SIDE = 6  # of a sheet of samples
+
+
+def trained_on_images(case: Case) -> Row:
+    """Returns what a flow of a set of images with a padding came to."""
+    seed = case["seed"]
+    train, validation, test = parts(case["set"], seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        flow = real_nvp_image(
+            train.shape,
+            levels=case["image_levels"],
+            hidden=case["image_hidden"],
+            blocks=case["image_blocks"],
+            dequantize="uniform",
+            values=train.values,
+            padding=spec_of(case["padding"]).padding(train.shape),
+            memory="store",
+        )
+    try:
+        result = fit(
+            flow,
+            train,
+            validation=validation,
+            max_epochs=case["image_epochs"],
+            patience=case["image_epochs"],
+            batch_size=case["image_batch_size"],
+            learning_rate=LEARNING_RATE,
+            conditioning_every=case["image_measured_every"],
+            seed=seed,
+            progress=False,
+        )
+    except NumericalError as error:
+        return {"error": str(error)}
+    x = ImageRows(test, flow).at(slice(0, len(test))).x
+    count = min(case["image_drawn"], len(test))
+    drawn = flow.sample(count, generator=torch.Generator().manual_seed(seed))
+    found = {
+        **curve(result.history),
+        **conditioning(flow, x[: case["image_points"]]),
+        **likelihood(flow, x, case["image_draws"]),
+        **distances(drawn / (train.values - 1), _scaled(test, count)),
+        "best_epoch": result.best_epoch,
+        "time_s": result.history[-1]["time_s"],
+    }
+    if case["pictured"]:
+        generator = torch.Generator().manual_seed(seed + 1)
+        found["picture"] = sheet(flow.sample(SIDE * SIDE, generator=generator))
+        found["picture_side"] = SIDE * (train.shape[2] + 1)
+    return found
+
+
+def image_floor(case: Case) -> Row:
+    """Returns how far held-out images are from as many of those to train on."""
+    train, _, test = parts(case["set"], case["seed"])
+    count = min(case["image_drawn"], len(test))
+    return distances(_scaled(train, count), _scaled(test, count))
+
+
+def parts(name: str, seed: int) -> tuple[Images, ...]:
+    """Returns images to train on, to stop by, and to judge by."""
+    return split_images(load_images(name), fractions=FRACTIONS, seed=seed)
+
+
+def _scaled(images: Images, count: int) -> Tensor:
+    """Returns the first of some images, from 0 to 1."""
+    return images.batch(range(count)).float() / (images.values - 1)
+
+
+def sheet(drawn: Tensor) -> list[int | None]:
+    """Returns SIDE x SIDE samples as one picture, row by row from below, None between them."""
+    first = drawn.mean(1).nan_to_num(0).round().int()
+    framed = torch.nn.functional.pad(first, (0, 1, 0, 1), value=-1)
+    grid = framed.reshape(SIDE, SIDE, *framed.shape[1:]).transpose(1, 2)
+    flat = grid.reshape(SIDE * framed.shape[1], -1).flip(0).flatten().tolist()
+    return [None if value < 0 else value for value in flat]
+
 
 MEASURES = {
     "plane": trained_on_plane,

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from kappaflow_studies.engine.study import Study
-from kappaflow_studies.partition.cases import PartitionSettings, cases
 from kappaflow_studies.partition.findings import findings
-from kappaflow_studies.partition.measure import measure
+from kappaflow_studies.partition.measure import PartitionSettings, cases, measure
 
 PARTITION = Study(
     name="partition",

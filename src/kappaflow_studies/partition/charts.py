@@ -5,8 +5,8 @@ from polars.selectors import numeric
 
 from kappaflow.report.charts import Chart, Panel, Series
 from kappaflow.report.numbers import fixed
-from kappaflow_studies.engine.curves import quantile_series
-from kappaflow_studies.partition.flows import HALVES, OF_IMAGES, OF_TABLES, ONE
+from kappaflow_studies.engine.report import quantile_series
+from kappaflow_studies.partition.measure import HALVES, OF_IMAGES, OF_TABLES, ONE
 
 KINDS = tuple(dict.fromkeys((*OF_TABLES, *OF_IMAGES)))
 TONES = {kind: tone for tone, kind in enumerate(KINDS)}

@@ -3,8 +3,7 @@
 import polars as pl
 
 from kappaflow.report.numbers import fixed, significant
-from kappaflow_studies.engine.study_content import Findings, Table
-from kappaflow_studies.partition.cases import PartitionSettings
+from kappaflow_studies.engine.report import Findings, Table
 from kappaflow_studies.partition.charts import (
     DECIMALS,
     KINDS,
@@ -15,8 +14,8 @@ from kappaflow_studies.partition.charts import (
     unit,
     with_twins,
 )
-from kappaflow_studies.partition.flows import HALVES, ONE
-from kappaflow_studies.trained import that_ended
+from kappaflow_studies.partition.measure import HALVES, ONE, PartitionSettings
+from kappaflow_studies.training import that_ended
 
 
 def findings(frame: pl.DataFrame, settings: PartitionSettings) -> Findings:

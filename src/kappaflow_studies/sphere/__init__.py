@@ -3,21 +3,28 @@
 from pathlib import Path
 
 from kappaflow_studies.engine.study import Study
-from kappaflow_studies.sphere.cases import SphereSettings, cases
-from kappaflow_studies.sphere.depth_bound import DepthBound, LayerClass, least_depth, least_numbers
-from kappaflow_studies.sphere.distances import RandomFamily, random_family, wasserstein_bounds
-from kappaflow_studies.sphere.findings import findings
-from kappaflow_studies.sphere.generator import MixtureGenerator
-from kappaflow_studies.sphere.geometry import cap_share, code_size, gaussian_norm, nearest_distance
-from kappaflow_studies.sphere.lipschitz_bounds import (
+from kappaflow_studies.sphere.bounds import (
+    DepthBound,
+    LayerClass,
     divergence_at_least,
+    min_depth,
+    min_parameters,
     tearing_bound,
     volume_bound,
 )
-from kappaflow_studies.sphere.measure import measure
-from kappaflow_studies.sphere.mixture import SphereMixture
-from kappaflow_studies.sphere.monte_carlo import Estimate
-from kappaflow_studies.sphere.packing import FarApart, mixtures_far_apart
+from kappaflow_studies.sphere.distances import RandomFamily, random_family, wasserstein_bounds
+from kappaflow_studies.sphere.findings import findings
+from kappaflow_studies.sphere.generator import MixtureGenerator
+from kappaflow_studies.sphere.measure import SphereSettings, cases, measure
+from kappaflow_studies.sphere.mixture import Estimate, SphereMixture
+from kappaflow_studies.sphere.packing import (
+    Packing,
+    cap_share,
+    code_size,
+    gaussian_norm,
+    mixture_packing,
+    nearest_distance,
+)
 
 SPHERE = Study(
     name="sphere",
@@ -39,7 +46,7 @@ __all__ = [
     "SPHERE",
     "DepthBound",
     "Estimate",
-    "FarApart",
+    "Packing",
     "LayerClass",
     "MixtureGenerator",
     "RandomFamily",
@@ -48,9 +55,9 @@ __all__ = [
     "code_size",
     "divergence_at_least",
     "gaussian_norm",
-    "least_depth",
-    "least_numbers",
-    "mixtures_far_apart",
+    "min_depth",
+    "min_parameters",
+    "mixture_packing",
     "nearest_distance",
     "random_family",
     "tearing_bound",

@@ -7,8 +7,8 @@ from typing import Literal
 import polars as pl
 
 from kappaflow.report.charts import Chart, Panel, Series
-from kappaflow_studies.engine.curves import quantile_series
-from kappaflow_studies.sphere.cases import SphereSettings
+from kappaflow_studies.engine.report import quantile_series
+from kappaflow_studies.sphere.measure import SphereSettings
 
 Dash = Literal["solid", "dash", "dot", "none"]
 GENERATOR, FLOOR = 6, 7  # tones; the budgets have those from 0 on
@@ -175,14 +175,14 @@ def bound_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
         by_size = [
             _plain(
                 here.filter(pl.col("layer_size") == p),
-                "least_depth",
+                "min_depth",
                 f"{p} parameters a layer",
                 tone,
             )
             for tone, p in enumerate(settings.layer_parameters)
         ]
         numbers = [
-            _plain(here, "least_numbers", "asked for by counting", 3),
+            _plain(here, "min_parameters", "asked for by counting", 3),
             _plain(here, "generator_numbers", "of the generator", GENERATOR, "dash"),
         ]
         for title, series in (("depth", by_size), ("numbers", numbers)):

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kappaflow._checks import positive_float, positive_int
 from kappaflow.errors import ArgumentError
-from kappaflow_studies.sphere.geometry import gaussian_norm, nearest_distance, sphere_features
 from kappaflow_studies.sphere.mixture import SphereMixture
+from kappaflow_studies.sphere.packing import gaussian_norm, nearest_distance, sphere_features
 
 
 def wasserstein_bounds(one: SphereMixture, other: SphereMixture) -> tuple[float, float]:

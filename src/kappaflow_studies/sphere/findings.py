@@ -5,8 +5,7 @@ from typing import Any
 import polars as pl
 
 from kappaflow.report.numbers import significant
-from kappaflow_studies.engine.study_content import Findings, Table
-from kappaflow_studies.sphere.cases import SphereSettings
+from kappaflow_studies.engine.report import Findings, Table
 from kappaflow_studies.sphere.charts import (
     bound_chart,
     divergence_chart,
@@ -16,6 +15,7 @@ from kappaflow_studies.sphere.charts import (
     variation_chart,
     wasserstein_chart,
 )
+from kappaflow_studies.sphere.measure import SphereSettings
 
 
 def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
@@ -149,23 +149,23 @@ def _on_families(frame: pl.DataFrame, settings: SphereSettings) -> list[str]:
 
 def _on_counting(frame: pl.DataFrame, settings: SphereSettings) -> list[str]:
     """Returns what the depth bound asks for with its constants, and of whom."""
-    bounds = of_kind(frame, "bound").drop_nulls("least_depth")
+    bounds = of_kind(frame, "bound").drop_nulls("min_depth")
     if bounds.is_empty():
         return []
-    most = bounds.sort("least_numbers").row(-1, named=True)
+    most = bounds.sort("min_parameters").row(-1, named=True)
     k, d = most["components"], most["features"]
     here = bounds.filter((pl.col("components") == k) & (pl.col("features") == d))
     depths = ", ".join(
-        f"{int(row['least_depth'])} with {int(row['layer_size'])}"
+        f"{int(row['min_depth'])} with {int(row['layer_size'])}"
         for row in here.sort("layer_size").to_dicts()
     )
     said = [
         f"With its constants the count asks most for {k:,} components in {d} features: "
-        f"{significant(most['least_numbers'])} numbers of 32 bits, where the generator has "
+        f"{significant(most['min_parameters'])} numbers of 32 bits, where the generator has "
         f"{int(most['generator_numbers']):,}. By the parameters of a layer it asks for these "
         f"depths: {depths}."
     ]
-    if most["least_numbers"] < min(settings.budgets):
+    if most["min_parameters"] < min(settings.budgets):
         said.append(
             f"The smallest flow trained here has {min(settings.budgets):,} numbers: the theorem "
             "separates layers that are much smaller than the mixture, not flows of such a size."
@@ -293,7 +293,7 @@ COLUMNS = {
         "float32_gap",
     ),
     "family": ("smallest", "mean", "smallest_of_mixtures", "nearest", "predicted"),
-    "bound": ("least_depth", "least_numbers", "layer_size", "generator_numbers"),
+    "bound": ("min_depth", "min_parameters", "layer_size", "generator_numbers"),
 }
 
 

@@ -1,21 +1,211 @@
-"""One case: a trained flow, a generator, a family of tuples, or the depth bound."""
+"""The cases of `sphere`, and one of them measured."""
+
+from itertools import product
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from kappaflow.conditioning import spectrum
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.flows import Flow
+from kappaflow.flows import Flow, real_nvp
 from kappaflow.training import fit
-from kappaflow_studies.engine.study import Case, Row
-from kappaflow_studies.sphere.budget import flow_of_budget
-from kappaflow_studies.sphere.depth_bound import LayerClass, least_depth, least_numbers
+from kappaflow_studies.engine.presets import Count, Counts, Many, NotEmpty, Positive
+from kappaflow_studies.engine.study import Case, Row, StudySettings
+from kappaflow_studies.sphere.bounds import (
+    LayerClass,
+    min_depth,
+    min_parameters,
+    tearing_bound,
+    volume_bound,
+)
 from kappaflow_studies.sphere.distances import matching_distance, random_family, wasserstein_bounds
 from kappaflow_studies.sphere.generator import MixtureGenerator
-from kappaflow_studies.sphere.lipschitz_bounds import tearing_bound, volume_bound
-from kappaflow_studies.sphere.mixture import SphereMixture
-from kappaflow_studies.sphere.monte_carlo import Estimate
-from kappaflow_studies.sphere.packing import mixtures_far_apart
+from kappaflow_studies.sphere.mixture import Estimate, SphereMixture
+from kappaflow_studies.sphere.packing import mixture_packing
+
+MOST_SEEDS = 1000  # of one seed of the experiment, so that those of another are different ones
+
+
+class SphereSettings(StudySettings):
+    """What is trained, made and counted.
+
+    Attributes:
+        mixtures: (k, d) of the mixtures that flows are trained to.
+        budgets: Parameters of a flow, all of its couplings together.
+        depths: Numbers of couplings.
+        seeds: Of each training; each has a mixture of its own.
+        steps: Of each training.
+        batch_size: Draws from the mixture in each step.
+        learning_rate: Of Adam, where it starts.
+        sigma: Standard deviation of the components, on a sphere of radius 1.
+        points: Of each of two samples that are compared.
+        components: k of the generators.
+        features: d of the generators and of the families.
+        family_components: k of the families.
+        tuples: Sets of means in a family.
+        accuracy: Of the generators: probability of a ramp.
+        bound_components: k of the depth bound.
+        bound_features: d of the depth bound.
+        distance: W1 between any two mixtures of its family.
+        layer_parameters: p of its layers.
+        layer_lipschitz: Their L, in the input and in the parameters.
+        whole_lipschitz: W, of the whole flow.
+    """
+
+    mixtures: Annotated[tuple[tuple[Many, Many], ...], NotEmpty]
+    budgets: Counts
+    depths: Counts
+    seeds: Annotated[int, Field(ge=1, le=MOST_SEEDS)]
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    sigma: Positive
+    points: Count
+    components: Annotated[tuple[Many, ...], NotEmpty]
+    features: Annotated[tuple[Many, ...], NotEmpty]
+    family_components: Annotated[tuple[Many, ...], NotEmpty]
+    tuples: Many
+    accuracy: Annotated[float, Field(gt=0, lt=0.5)]
+    bound_components: Annotated[tuple[Many, ...], NotEmpty]
+    bound_features: Annotated[tuple[Many, ...], NotEmpty]
+    distance: Positive
+    layer_parameters: Counts
+    layer_lipschitz: Annotated[float, Field(ge=1, allow_inf_nan=False)]
+    whole_lipschitz: Annotated[float, Field(ge=1)]
+
+
+def cases(settings: SphereSettings, seed: int) -> list[Case]:
+    """Returns the cases, deep flows of many parameters first."""
+    return [
+        *_flows(settings, seed),
+        *_families(settings, seed),
+        *_generators(settings, seed),
+        *_bounds(settings),
+    ]
+
+
+def _flows(settings: SphereSettings, seed: int) -> list[Case]:
+    how = {
+        "steps": settings.steps,
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
+        "points": settings.points,
+    }
+    return [
+        {
+            "kind": "flow",
+            "components": k,
+            "features": d,
+            "sigma": settings.sigma,
+            "depth": depth,
+            "budget": budget,
+            "seed": seed * MOST_SEEDS + one,
+            **how,
+        }
+        for depth in sorted(settings.depths, reverse=True)
+        for budget in sorted(settings.budgets, reverse=True)
+        for k, d in settings.mixtures
+        for one in range(settings.seeds)
+    ]
+
+
+def _families(settings: SphereSettings, seed: int) -> list[Case]:
+    return [
+        {
+            "kind": "family",
+            "components": k,
+            "features": d,
+            "sigma": settings.sigma,
+            "tuples": settings.tuples,
+            "seed": seed,
+        }
+        for k, d in product(sorted(settings.family_components, reverse=True), settings.features)
+    ]
+
+
+def _generators(settings: SphereSettings, seed: int) -> list[Case]:
+    made = {*product(settings.components, settings.features), *settings.mixtures}
+    return [
+        {
+            "kind": "generator",
+            "components": k,
+            "features": d,
+            "sigma": settings.sigma,
+            "accuracy": settings.accuracy,
+            "points": settings.points,
+            "seed": seed * MOST_SEEDS + one,
+        }
+        for k, d in sorted(made, reverse=True)
+        for one in range(settings.seeds)
+    ]
+
+
+def _bounds(settings: SphereSettings) -> list[Case]:
+    return [
+        {
+            "kind": "bound",
+            "components": k,
+            "features": d,
+            "sigma": settings.sigma,
+            "distance": settings.distance,
+            "layer_parameters": list(settings.layer_parameters),
+            "layer_lipschitz": settings.layer_lipschitz,
+            "whole_lipschitz": settings.whole_lipschitz,
+        }
+        for k, d in product(settings.bound_components, settings.bound_features)
+    ]
+
+
+def flow_of_budget(features: int, depth: int, parameters: int) -> Flow:
+    """Returns a RealNVP of this depth whose two hidden layers are as wide as its budget allows.
+
+    Args:
+        features: d.
+        depth: Couplings.
+        parameters: Of all couplings together, at most.
+
+    Returns:
+        The flow, new.
+
+    Raises:
+        ArgumentError: Hidden layers of one unit have more parameters already.
+
+    Example:
+        >>> flow = flow_of_budget(8, 4, 16000)
+        >>> sum(p.numel() for p in flow.parameters())
+        15980
+    """
+    best, hidden = 0, (0, 0)
+    for first in range(1, parameters):
+        smallest = _parameters(features, depth, (first, max(1, first // 2)))
+        if smallest > parameters:
+            break
+        for second in range(max(1, first // 2), 2 * first + 1):
+            count = _parameters(features, depth, (first, second))
+            if best < count <= parameters:
+                best, hidden = count, (first, second)
+    if not best:
+        raise ArgumentError(
+            f"'budgets' should be larger, got {parameters}: {depth} couplings of {features} "
+            f"features have at least {_parameters(features, depth, (1, 1))} parameters."
+        )
+    return real_nvp(features, depth=depth, hidden=hidden)
+
+
+def _parameters(features: int, depth: int, hidden: tuple[int, int]) -> int:
+    """Returns how many a RealNVP has; the halves take turns in being read."""
+    first, second = hidden
+    inner = first * second + second
+    total = 0
+    for number in range(depth):
+        smaller = features // 2
+        kept = smaller if number % 2 == 0 else features - smaller
+        changed = features - kept
+        total += (kept + 1) * first + inner + (second + 1) * 2 * changed
+    return total
+
 
 HELD_OUT = 4096  # draws for divergences
 VALIDATED = 1024  # draws that decide which weights are kept
@@ -167,7 +357,7 @@ def _bound(case: Case) -> list[Row]:
     """Returns a row for each p: the depth that the counting asks for, if it asks for any."""
     k, d, distance = case["components"], case["features"], case["distance"]
     try:
-        family = mixtures_far_apart(k, d, distance=distance, sigma=case["sigma"])
+        family = mixture_packing(k, d, distance=distance, sigma=case["sigma"])
     except ArgumentError:
         return []
     rows = []
@@ -178,12 +368,12 @@ def _bound(case: Case) -> list[Row]:
             parameter_lipschitz=case["layer_lipschitz"],
             whole_lipschitz=case["whole_lipschitz"],
         )
-        bound = least_depth(family, layers, d)
+        bound = min_depth(family, layers, d)
         rows.append({
             "layer_size": p,
-            "least_depth": bound.layers,
+            "min_depth": bound.layers,
             "missed": bound.missed,
-            "least_numbers": least_numbers(family),
+            "min_parameters": min_parameters(family),
             "log_count": family.log_count,
             "generator_numbers": (k - 1) * (d + 4) + 7 * d,  # of `MixtureGenerator`, as if made
         })

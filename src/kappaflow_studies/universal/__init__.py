@@ -1,15 +1,21 @@
-"""`universal`: any law by three affine couplings, and what it costs in conditioning."""
+"""`universal`: any distribution by three affine couplings, and what it costs in conditioning."""
 
 from pathlib import Path
 
 from kappaflow_studies.engine.study import Study
-from kappaflow_studies.universal.approximation import Approximation, approximate
-from kappaflow_studies.universal.cases import UniversalSettings, cases
+from kappaflow_studies.universal.approximation import (
+    Approximation,
+    PowerLaw,
+    TransportError,
+    approximate,
+    power_law,
+    transport_error,
+    two_sample_w2,
+)
 from kappaflow_studies.universal.construction import Recoding, Scales, universal_flow
 from kappaflow_studies.universal.findings import findings
-from kappaflow_studies.universal.measure import measure
-from kappaflow_studies.universal.power import PowerLaw, power_law
-from kappaflow_studies.universal.quantizer import Grid, staircase
+from kappaflow_studies.universal.measure import UniversalSettings, cases, measure
+from kappaflow_studies.universal.quantizer import Grid, quantizer_network
 from kappaflow_studies.universal.targets import (
     TARGETS,
     Banana,
@@ -19,16 +25,15 @@ from kappaflow_studies.universal.targets import (
     TruncatedMixture,
     UniformCube,
 )
-from kappaflow_studies.universal.wasserstein import TransportError, transport_error, two_sample_w2
 
 UNIVERSAL = Study(
     name="universal",
-    title="Any law by three couplings, and the price",
+    title="Any distribution by three couplings, and its price",
     about="the explicit construction with three couplings: its error in W2, its singular values",
     claim=(
         "Three affine couplings on one partition bring a normal distribution as close as one "
-        "likes, in W2, to any law on a bounded set that has a density, provided that the Jacobian "
-        "may come close to singular."
+        "likes, in W2, to any distribution on a bounded set that has a density, provided that the "
+        "Jacobian may come close to singular."
     ),
     settings=UniversalSettings,
     presets=Path(__file__).with_name("presets.toml"),
@@ -54,7 +59,7 @@ __all__ = [
     "UniformCube",
     "approximate",
     "power_law",
-    "staircase",
+    "quantizer_network",
     "transport_error",
     "two_sample_w2",
     "universal_flow",

@@ -1,16 +1,183 @@
-"""What three couplings reach for one error, and what it costs in conditioning."""
+"""How close the construction comes to its target in W2, and at what condition number."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.stats import linregress, t
+from torch import Tensor
 
-from kappaflow._checks import natural_int, positive_int
+from kappaflow._checks import batch, natural_int, positive_int
 from kappaflow.bijection import Chain, Inverse
 from kappaflow.conditioning import spectrum
 from kappaflow.conditioning.layers import layers_of
-from kappaflow_studies.universal.construction import Scales, universal_flow
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow
+from kappaflow_studies.universal.construction import FARTHEST, Scales, universal_flow
 from kappaflow_studies.universal.targets import Target
-from kappaflow_studies.universal.wasserstein import TransportError, transport_error, two_sample_w2
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """y = factor * x^exponent, fitted on logarithms.
+
+    Attributes:
+        exponent: The slope.
+        low: Lower end of its interval of 95 % confidence.
+        high: Upper end.
+        factor: y at x = 1.
+    """
+
+    exponent: float
+    low: float
+    high: float
+    factor: float
+
+
+def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
+    """Returns the power law nearest to points in the mean square of logarithms.
+
+    Args:
+        x: Positive numbers, at least three different ones.
+        y: Positive numbers, as many.
+
+    Returns:
+        Exponent, its interval, and factor. The interval takes deviations from a line as noise; a
+        curve has no exponent, and its interval only says how straight it is.
+
+    Raises:
+        ArgumentError: A number is not positive, or there are too few.
+
+    Example:
+        >>> round(power_law([0.5, 1.0, 2.0], [0.25, 1.0, 4.0]).exponent, 12)
+        2.0
+    """
+    across, up = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if across.ndim != 1 or across.shape != up.shape or len(set(across.tolist())) < 3:
+        raise ArgumentError("'x' and 'y' should hold as many numbers, at least three different x.")
+    if not (np.isfinite([across, up]).all() and across.min() > 0 and up.min() > 0):
+        raise ArgumentError("'x' and 'y' should be positive: they are compared on log axes.")
+    slope, intercept, _, _, error = map(float, linregress(np.log(across), np.log(up)))
+    slack = float(t.ppf((1 + CONFIDENCE) / 2, len(across) - 2)) * error
+    return PowerLaw(slope, slope - slack, slope + slack, math.exp(intercept))
+
+
+AT_ONCE = 20_000  # points in memory
+
+
+@dataclass(frozen=True)
+class TransportError:
+    r"""An upper bound on W2 between a flow g and a target: both take the same normal z.
+
+    Attributes:
+        bound: :math:`\sqrt{E |g(z) - \phi(z)|^2}`, with what is `unseen` in it.
+        standard_error: Of the bound, by the number of samples.
+        unseen: The part of the mean square that is not estimated but bounded: of the rare points
+            on ramps and in tails, of which a sample holds next to none.
+    """
+
+    bound: float
+    standard_error: float
+    unseen: float
+
+
+@torch.no_grad()
+def transport_error(
+    flow: Flow,
+    target: Target,
+    scales: Scales | None = None,
+    *,
+    samples: int = 100_000,
+    seed: int = 0,
+) -> TransportError:
+    r"""Returns how far draws of a flow are from the target's, in the mean square, for the same z.
+
+    Args:
+        flow: Such as `universal_flow` makes, in float64.
+        target: The distribution that it should have.
+        scales: Of the construction: its `rare` points count with their bound in addition. None:
+            only what the sample shows.
+        samples: Normal draws, at least two.
+        seed: Of these draws.
+
+    Returns:
+        The bound on W2, with its standard error.
+
+    Raises:
+        ArgumentError: The numbers of features differ, or `samples` is below two.
+
+    Source:
+        W2 is the minimum over all couplings of the two distributions; z is one of them.
+
+    Example:
+        >>> from kappaflow_studies.universal import UniformCube, universal_flow
+        >>> error = transport_error(universal_flow(UniformCube(), 0.1), UniformCube())
+        >>> 0.05 < error.bound < 0.1
+        True
+    """
+    if flow.event_shape != (target.features,):
+        raise ArgumentError(
+            f"'flow' should have the target's {target.features} features, got events of shape "
+            f"{flow.event_shape}."
+        )
+    if positive_int("samples", samples) < 2:
+        raise ArgumentError(f"'samples' should be at least 2, got {samples}.")
+    generator = torch.Generator().manual_seed(natural_int("seed", seed))
+    squares = []
+    for start in range(0, samples, AT_ONCE):
+        shape = min(AT_ONCE, samples - start), target.features
+        z = torch.randn(shape, dtype=flow.dtype, generator=generator)
+        missed = flow.bijection.inverse(z)[0] - target.transport(z)
+        squares.append(missed.square().sum(1))
+    found = torch.cat(squares)
+    unseen = 0.0
+    if scales is not None:
+        unseen = scales.rare * target.features * (FARTHEST * scales.output_bound) ** 2
+    bound = math.sqrt(found.mean().item() + unseen)
+    spread = found.std().item() / math.sqrt(samples)
+    return TransportError(bound, spread / (2 * bound) if bound else 0.0, unseen)
+
+
+def two_sample_w2(a: Tensor, b: Tensor) -> float:
+    """Returns W2 between two equally large samples, each point of the same weight.
+
+    Args:
+        a: (B, n).
+        b: (B, n).
+
+    Returns:
+        The root of the least mean square distance of points that are paired one to one. It is
+        above zero for two samples of one distribution: compare it with that floor.
+
+    Raises:
+        ArgumentError: The shapes differ.
+
+    Note:
+        A matrix of B x B numbers, and about a second for 2,000 points.
+
+    Source:
+        The assignment problem, by `scipy.optimize.linear_sum_assignment`: an optimal transport
+        plan between samples of equal weights is a pairing (Birkhoff).
+
+    Example:
+        >>> two_sample_w2(torch.tensor([[0.0], [1.0]]), torch.tensor([[4.0], [3.0]]))
+        3.0
+    """
+    a, b = batch("a", a).double(), batch("b", b).double()
+    if a.dim() != 2 or a.shape != b.shape:
+        raise ArgumentError(
+            f"'a' and 'b' should have one shape (batch, features), got {tuple(a.shape)} and "
+            f"{tuple(b.shape)}."
+        )
+    costs = torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square().numpy()
+    rows, columns = linear_sum_assignment(costs)
+    return math.sqrt(costs[rows, columns].mean())
+
 
 LEVELS = (0.05, 0.5, 0.95)
 
@@ -53,7 +220,7 @@ def approximate(
     """Returns what `universal_flow` reaches for a target and an error.
 
     Args:
-        target: The law.
+        target: The distribution to approximate.
         epsilon: The error that is allowed.
         samples: Normal draws for the bound on W2.
         points: Normal draws at which the singular values are taken.

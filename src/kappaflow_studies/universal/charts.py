@@ -3,23 +3,23 @@
 import polars as pl
 
 from kappaflow.report.charts import Chart, Heat, Panel, Series
-from kappaflow_studies.universal.cases import UniversalSettings
-from kappaflow_studies.universal.power import PowerLaw
+from kappaflow_studies.universal.approximation import PowerLaw
+from kappaflow_studies.universal.measure import UniversalSettings
 from kappaflow_studies.universal.targets import TARGETS
 
 ERROR = "allowed error, data units"
 Tables = dict[str, pl.DataFrame]
-Laws = dict[str, dict[str, PowerLaw]]
+Powers = dict[str, dict[str, PowerLaw]]
 
 
 def charts(
-    tables: Tables, laws: Laws, pictures: pl.DataFrame, settings: UniversalSettings
+    tables: Tables, powers: Powers, pictures: pl.DataFrame, settings: UniversalSettings
 ) -> list[Chart]:
     """Returns the charts.
 
     Args:
-        tables: The errors of each law, ascending.
-        laws: The powers of the error that were fitted, by law and column.
+        tables: The errors of each distribution, ascending.
+        powers: The powers of the error that were fitted, by distribution and column.
         pictures: Histograms of draws.
         settings: Of the experiment.
     """
@@ -31,7 +31,7 @@ def charts(
                 "Of the map from latent to data, over normal draws: median, and the quantiles "
                 "of 5 % and 95 % as a band. The dashed line is the fitted power of the error."
             ),
-            panels=[_conditioning(name, tables[name], laws.get(name)) for name in tables],
+            panels=[_conditioning(name, tables[name], powers.get(name)) for name in tables],
             share_y=True,
         ),
         Chart(
@@ -40,7 +40,7 @@ def charts(
             caption=(
                 "The bound, by the same normal draw on both sides, with what a sample cannot "
                 f"show added; and between two samples of {settings.draws:,} draws, beside the "
-                "floor of two samples of the law itself."
+                "floor of two samples of the distribution itself."
             ),
             panels=[_error(name, tables[name]) for name in tables],
             share_y=True,
@@ -79,7 +79,7 @@ def _series(table: pl.DataFrame, column: str, name: str, tone: int, **settings: 
     )
 
 
-def _conditioning(name: str, table: pl.DataFrame, law: dict[str, PowerLaw] | None) -> Panel:
+def _conditioning(name: str, table: pl.DataFrame, power: dict[str, PowerLaw] | None) -> Panel:
     series = [
         _series(
             table,
@@ -91,8 +91,8 @@ def _conditioning(name: str, table: pl.DataFrame, law: dict[str, PowerLaw] | Non
         )
         for end, title, tone in (("sigma_max", "largest", 2), ("sigma_min", "smallest", 3))
     ]
-    if law is not None:
-        line = law["sigma_min"]
+    if power is not None:
+        line = power["sigma_min"]
         x = table["epsilon"].to_list()
         fitted = [line.factor * error**line.exponent for error in x]
         series.append(Series(name="fitted power", x=x, y=fitted, tone=6, dash="dash"))

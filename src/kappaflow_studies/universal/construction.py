@@ -1,7 +1,7 @@
-r"""Any bounded law by three affine couplings on one partition: the construction, without training.
+r"""Any bounded distribution by three affine couplings on one partition, without training.
 
 With x_1, x_2 the halves of a normal draw, [.] the rounding to a grid of width D (or D'), and
-:math:`\phi = (\phi_1, \phi_2)` a map that makes the law Q of a normal, the couplings are
+:math:`\phi = (\phi_1, \phi_2)` a map that makes the distribution Q of a normal, the couplings are
 
 1. :math:`x_2 \leftarrow \frac{D}{4R} x_2 + [x_1]`: all of x stands in x_2, in two sorts of digits;
 2. :math:`x_1 \leftarrow \eta x_1 + [\phi_1(y)]' + \frac{D'}{4R'} \phi_2(y)`, y read off x_2;
@@ -25,7 +25,7 @@ from kappaflow.flows import Flow, StandardNormal
 from kappaflow.nets import MLP
 from kappaflow.partition import Partition
 from kappaflow.registry import register
-from kappaflow_studies.universal.quantizer import Grid, staircase
+from kappaflow_studies.universal.quantizer import Grid, quantizer_network
 from kappaflow_studies.universal.targets import Target
 
 FARTHEST = 4.0  # where the rounding fails, no feature is off by more than this many R'
@@ -110,7 +110,7 @@ class Recoding(nn.Module):
     Args:
         target: Whose map :math:`\phi` is written.
         decode: A network that reads y, (B, 2 d), from the digits of a half, (B, d). It does not
-            learn: through the steps of a staircase no gradient comes.
+            learn: through the steps of a quantizer_network no gradient comes.
         encode: A network that makes raw log-scales and the upper digits, (B, 2 d), of
             :math:`\phi_1(y)`.
         lower: The scale of :math:`\phi_2(y)` beside them.
@@ -132,14 +132,14 @@ class Recoding(nn.Module):
 
 
 def universal_flow(target: Target, epsilon: float) -> Flow:
-    r"""Returns three affine couplings whose draws are within `epsilon` of a law, in W2.
+    r"""Returns three affine couplings whose draws are within `epsilon` of a distribution, in W2.
 
     Nothing is trained: every weight is written down. The couplings keep the first half, the
     second, and the first again; their log-scales are constant and their shifts are ReLU networks,
     in the second one around the target's own map.
 
     Args:
-        target: The law, with an even number of features.
+        target: The distribution, with an even number of features.
         epsilon: The error that is allowed, at most the target's `reach`. To first order: where the
             target's map is not smooth on the scale of the grid, ask `transport_error`.
 
@@ -172,7 +172,7 @@ def write_flow(target: Target, scales: Scales) -> Flow:
     eta, eta_prime = scales.eta, scales.eta_prime
     recoding = Recoding(
         target,
-        decode=staircase(half, inputs, [(1.0, 0.0), (0.0, 1 / down)]),
+        decode=quantizer_network(half, inputs, [(1.0, 0.0), (0.0, 1 / down)]),
         encode=_shifts(half, outputs, upper=1.0, lower=0.0, scale=eta),
         lower=-down_prime / eta,
     )
@@ -209,7 +209,7 @@ def _shifts(half: int, grid: Grid, *, upper: float, lower: float, scale: float) 
     Data to latent it subtracts that and divides by the scale. The log-scale is bounded by
     c = -2 log(scale), and c tanh(r / c) is half of c at r = c log(3) / 2.
     """
-    net = staircase(half, grid, [(0.0, 0.0), (-upper / scale, -lower / scale)])
+    net = quantizer_network(half, grid, [(0.0, 0.0), (-upper / scale, -lower / scale)])
     raw = net.layers[-1].get_parameter("bias")[:half]
     raw.fill_(-math.log(scale) * math.log(3))
     return net

@@ -1,14 +1,71 @@
-"""What the constructions came to, in sentences."""
+"""What was measured, as sentences and tables."""
 
 import polars as pl
 
-from kappaflow.report.numbers import fixed, significant
-from kappaflow_studies.engine.study_content import Findings
-from kappaflow_studies.universal.cases import UniversalSettings
-from kappaflow_studies.universal.charts import Laws, Tables, charts
-from kappaflow_studies.universal.power import PowerLaw, power_law
-from kappaflow_studies.universal.tables import exponents, numbers
+from kappaflow.report.numbers import fixed, significant, with_error
+from kappaflow_studies.engine.report import Findings, Table
+from kappaflow_studies.universal.approximation import PowerLaw, power_law
+from kappaflow_studies.universal.charts import Powers, Tables, charts
+from kappaflow_studies.universal.measure import UniversalSettings
 from kappaflow_studies.universal.targets import TARGETS
+
+
+def exponents(tables: Tables, powers: Powers) -> Table:
+    """Returns the fitted exponents, a row for each law."""
+    rows = []
+    for name in tables:
+        if name not in powers:
+            continue
+        smallest, largest, bound = (powers[name][c] for c in ("sigma_min", "sigma_max", "bound"))
+        rows.append([name, _interval(smallest), _interval(largest), _interval(bound)])
+    return Table(
+        title="Exponents of the allowed error",
+        columns=["target", "smallest singular value", "largest singular value", "bound on W2"],
+        rows=rows,
+        caption="Least squares on logarithms, with the interval of 95 %.",
+    )
+
+
+def _interval(power: PowerLaw) -> str:
+    middle, low, high = (
+        fixed(round(v, 2) + 0.0, 2) for v in (power.exponent, power.low, power.high)
+    )
+    return f"{middle} ({low} to {high})"
+
+
+def numbers(errors: pl.DataFrame) -> Table:
+    """Returns what was measured, a row for each distribution and error."""
+    rows = []
+    for row in errors.sort("target", "epsilon", descending=[False, True]).iter_rows(named=True):
+        rows.append([
+            f"{row['target']}, {row['epsilon']:g}",
+            with_error(row["bound"], row["standard_error"])
+            if row["bound"] > 1e-3
+            else significant(row["bound"], 2),
+            significant(row["unseen"], 2),
+            significant(row["two_sample_w2"], 2),
+            significant(row["floor"], 2),
+            significant(row["sigma_min"], 2),
+            significant(row["sigma_max"], 2),
+            significant(int(row["hidden_layers"])),
+        ])
+    return Table(
+        title="All numbers",
+        columns=[
+            "target, allowed error",
+            "bound on W2",
+            "of it unseen",
+            "two samples",
+            "their floor",
+            "smallest singular value",
+            "largest",
+            "hidden layers",
+        ],
+        rows=rows,
+        caption="Unseen: the root of what a sample cannot show, and the bound contains. Singular "
+        "values are medians. Hidden layers are those of the network that rounds the input.",
+    )
+
 
 GOAL = 0.02  # of the bound on W2
 FOUND_AGAIN = 1e-2  # distance of a normal draw from itself, there and back
@@ -19,29 +76,29 @@ def findings(frame: pl.DataFrame, settings: UniversalSettings) -> Findings:
     errors = frame.filter(pl.col("what") == "error").sort("epsilon")
     pictures = frame.filter(pl.col("what") == "picture")
     tables = {name: errors.filter(pl.col("target") == name) for name in settings.targets}
-    laws = {name: _laws(table) for name, table in tables.items() if len(table) >= 3}
+    powers = {name: _powers(table) for name, table in tables.items() if len(table) >= 3}
     return Findings(
         found=[
             _on_error(errors),
-            *_on_exponent(laws),
+            *_on_exponent(powers),
             *_on_two_samples(errors),
             *_on_float64(tables),
         ],
         differs=[
             "The source proves that such couplings exist, and has no experiment with them. The "
             "construction follows its sketch; its sizes are ours.",
-            "The shifts are ReLU networks but for the map that makes the law of a normal, which "
-            "is the law's own formula here, where the source has one more ReLU network.",
+            "The shifts are ReLU networks, except for the map from a normal to the target: here "
+            "it is the target's own formula, and one more ReLU network in the source.",
             "The bound takes the same normal draw on both sides, so that it has no noise floor. "
             "The two-sample distance stands beside it as a check only: it is the exact optimal "
-            "pairing of two samples, and cannot fall below that of two samples of one law.",
+            "pairing of two samples, and cannot fall below that of two samples of one target.",
         ],
-        charts=charts(tables, laws, pictures, settings),
-        tables=[exponents(tables, laws), numbers(errors)],
+        charts=charts(tables, powers, pictures, settings),
+        tables=[exponents(tables, powers), numbers(errors)],
     )
 
 
-def _laws(table: pl.DataFrame) -> dict[str, PowerLaw]:
+def _powers(table: pl.DataFrame) -> dict[str, PowerLaw]:
     """Returns the power of the error that each column is nearest to."""
     x = table["epsilon"].to_list()
     columns = ("sigma_min", "sigma_max", "bound")
@@ -55,7 +112,7 @@ def _on_error(errors: pl.DataFrame) -> str:
     kept = errors.filter(pl.col("bound") < pl.col("epsilon"))
     least = max(kept.group_by("target").agg(pl.col("epsilon").min())["epsilon"], default=None)
     return (
-        f"The bound on W2 falls below {GOAL:g} for {planar} planar laws and "
+        f"The bound on W2 falls below {GOAL:g} for {planar} planar targets and "
         f"{len(below) - planar} in four or more dimensions, of {errors['target'].n_unique()} in "
         f"all{_share(errors, least)}."
     )
@@ -73,18 +130,18 @@ def _share(errors: pl.DataFrame, least: float | None) -> str:
     )
 
 
-def _on_exponent(laws: Laws) -> list[str]:
-    if not laws:
+def _on_exponent(powers: Powers) -> list[str]:
+    if not powers:
         return []
-    smallest = [law["sigma_min"] for law in laws.values()]
-    largest = [abs(law["sigma_max"].exponent) for law in laws.values()]
-    low, high = min(law.low for law in smallest), max(law.high for law in smallest)
+    smallest = [power["sigma_min"] for power in powers.values()]
+    largest = [abs(power["sigma_max"].exponent) for power in powers.values()]
+    low, high = min(power.low for power in smallest), max(power.high for power in smallest)
     return [
         "The smallest singular value falls like the error to the power a, with a from "
-        f"{fixed(min(law.exponent for law in smallest), 2)} to "
-        f"{fixed(max(law.exponent for law in smallest), 2)} over the laws; the intervals of 95 % "
-        f"lie between {fixed(low, 2)} and {fixed(high, 2)}. The derivation says 4, and a little "
-        "more for the logarithm in the bound on the inputs.",
+        f"{fixed(min(power.exponent for power in smallest), 2)} to "
+        f"{fixed(max(power.exponent for power in smallest), 2)} over the targets; the intervals "
+        f"of 95 % lie between {fixed(low, 2)} and {fixed(high, 2)}. The derivation says 4, and a "
+        "little more for the logarithm in the bound on the inputs.",
         "The largest one hardly moves: its exponents are within "
         f"{fixed(max(largest), 2)} of zero. The condition number has the exponent of the "
         "smallest.",
@@ -116,7 +173,7 @@ def _on_float64(tables: Tables) -> list[str]:
         return []
     return [
         f"In float64 the inverse is lost, and with it the density: for {len(lost)} of "
-        f"{len(tables)} laws draws are not found again at an error of "
+        f"{len(tables)} targets, samples are not recovered at an error of "
         f"{significant(max(lost), 1)}, or less. Drawing goes on: the bound is below the allowed "
-        f"error still at {significant(max(drawn), 1)} for each law."
+        f"error still at {significant(max(drawn), 1)} for each target."
     ]

@@ -1,12 +1,59 @@
-"""One case: the error and the singular values of one construction, or a picture of its draws."""
+"""The cases of `universal`, and one of them measured."""
+
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from kappaflow_studies.engine.study import Case, Row
+from kappaflow_studies.engine.presets import Count, Many, NotEmpty, Positive, one_of
+from kappaflow_studies.engine.study import Case, Row, StudySettings
 from kappaflow_studies.universal.approximation import approximate
 from kappaflow_studies.universal.construction import universal_flow
 from kappaflow_studies.universal.targets import TARGETS, Target
+
+TargetName = Annotated[str, one_of("target", lambda: TARGETS)]
+
+
+class UniversalSettings(StudySettings):
+    """What a preset says.
+
+    Attributes:
+        targets: Names of targets.
+        errors: That are allowed, in W2.
+        samples: Normal draws for the bound on W2.
+        points: At which singular values are taken.
+        draws: Points of a sample of which the two-sample W2 is taken.
+        two_sample_down_to: The least error for which it is.
+        pictured: Errors of which draws are shown.
+        picture_draws: How many draws of each.
+        bins: Of a picture, along each axis.
+    """
+
+    targets: Annotated[tuple[TargetName, ...], NotEmpty]
+    errors: Annotated[tuple[Positive, ...], NotEmpty]
+    samples: Many
+    points: Count
+    draws: Many
+    two_sample_down_to: Positive
+    pictured: tuple[Positive, ...]
+    picture_draws: Count
+    bins: Many
+
+
+def cases(settings: UniversalSettings, seed: int) -> list[Case]:
+    """Returns a case for each target and error, and one for each picture."""
+    found: list[Case] = []
+    for name in settings.targets:
+        for error in settings.errors:
+            draws = settings.draws if error >= settings.two_sample_down_to else 0
+            counts = {"samples": settings.samples, "points": settings.points, "draws": draws}
+            found.append({"what": "error", "target": name, "epsilon": error, **counts})
+        if TARGETS[name].features == 2:
+            counts = {"draws": settings.picture_draws, "bins": settings.bins}
+            for error in (0.0, *settings.pictured):
+                found.append({"what": "picture", "target": name, "epsilon": error, **counts})
+    return [{**case, "seed": seed} for case in found]
+
 
 INVERTED = 200  # points that are taken to the data and back
 
@@ -48,7 +95,7 @@ def measure(case: Case) -> list[Row]:
 
 
 def _draws(target: Target, case: Case) -> Tensor:
-    """Returns draws of the construction; an error of zero stands for the law itself."""
+    """Returns draws of the construction; an error of zero stands for the distribution itself."""
     generator = torch.Generator().manual_seed(case["seed"])
     if not case["epsilon"]:
         return target.sample(case["draws"], generator=generator)

@@ -47,7 +47,7 @@ class Grid:
         return self.width * 2.0 ** (self.digits - 1)
 
 
-def staircase(features: int, grid: Grid, answers: list[tuple[float, float]]) -> MLP:
+def quantizer_network(features: int, grid: Grid, answers: list[tuple[float, float]]) -> MLP:
     r"""Returns a ReLU network that splits each feature into its rounding and what is left.
 
     With :math:`[x]` the middle of the cell of x, it answers :math:`a [x] + b (x - [x])` for each
@@ -72,7 +72,8 @@ def staircase(features: int, grid: Grid, answers: list[tuple[float, float]]) -> 
         form: ours.
 
     Example:
-        >>> net = staircase(1, Grid(width=1.0, digits=3, ramp=0.01), [(1.0, 0.0), (0.0, 1.0)])
+        >>> grid = Grid(width=1.0, digits=3, ramp=0.01)
+        >>> net = quantizer_network(1, grid, [(1.0, 0.0), (0.0, 1.0)])
         >>> net(torch.tensor([[0.25], [-3.75], [99.0]], dtype=torch.float64)).tolist()
         [[0.5, -0.25], [-3.5, -0.25], [3.5, 95.5]]
     """

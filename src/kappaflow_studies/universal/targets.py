@@ -1,4 +1,4 @@
-"""Laws on bounded sets, each as what an explicit map makes of a standard normal."""
+"""Distributions on bounded sets, each as what an explicit map makes of a standard normal."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ STRETCH_POINTS = 4096
 
 
 class Target(ABC):
-    r"""A law Q on :math:`[-R', R']^n`, given by a map :math:`\phi` with :math:`\phi(z) \sim Q`.
+    r"""A distribution Q on :math:`[-R', R']^n`, the image of a normal z under a map :math:`\phi`.
 
     z is standard normal. Any such map will do, Brenier's or another. It may jump where one of the
     features of the second half crosses a value, and where one of the first half crosses zero.
@@ -32,7 +32,7 @@ class Target(ABC):
 
     @abstractmethod
     def transport(self, z: Tensor) -> Tensor:
-        """Returns the points (B, n) of the law that belong to standard normal ones (B, n)."""
+        """Maps standard normal points (B, n) to points (B, n) of the distribution."""
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """Returns n draws (n, features) in float64."""
@@ -60,7 +60,7 @@ class Target(ABC):
 @register("UniformCube")
 @dataclass(frozen=True)
 class UniformCube(Target):
-    r"""The uniform law on :math:`[-1, 1]^n`.
+    r"""The uniform distribution on :math:`[-1, 1]^n`.
 
     Args:
         features: n.
@@ -104,7 +104,7 @@ class Banana(Target):
 @register("Ring")
 @dataclass(frozen=True)
 class Ring(Target):
-    """The uniform law between two circles, the outer one of radius 1.
+    """The uniform distribution between two circles, the outer one of radius 1.
 
     The first feature of the normal becomes the angle, which is cut where nobody sees it, at
     infinity; the second one becomes the radius.
@@ -129,7 +129,7 @@ class Ring(Target):
 @register("Checkerboard")
 @dataclass(frozen=True)
 class Checkerboard(Target):
-    """The uniform law on the eight dark squares of a board of four by four.
+    """The uniform distribution on the eight dark squares of a board of four by four.
 
     The second feature is uniform and tells the row; the first one is uniform on the two dark
     squares of that row, and jumps from one to the other at zero.

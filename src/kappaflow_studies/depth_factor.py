@@ -1,14 +1,121 @@
-"""What it costs to do without linear maps, in sentences, charts and a table."""
+"""`depth-factor`: how many couplings replace the linear maps of a trained flow."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
 import polars as pl
+import torch
+from pydantic import Field, model_validator
 
+from kappaflow.data import Images
+from kappaflow.errors import NumericalError
+from kappaflow.flows import Flow, glow, real_nvp
 from kappaflow.report.charts import Chart, Panel, Series
 from kappaflow.report.numbers import significant
-from kappaflow_studies.depth_factor.cases import DepthFactorSettings
-from kappaflow_studies.engine.study_content import Findings, Table
-from kappaflow_studies.trained import that_ended
+from kappaflow_studies.data import Parts, image_parts, table_parts
+from kappaflow_studies.engine.presets import Count, ImagesName, TableName, TrainingSettings
+from kappaflow_studies.engine.report import Findings, Table
+from kappaflow_studies.engine.study import Case, Row, Study
+from kappaflow_studies.training import (
+    FAILED,
+    conditioning,
+    held_out,
+    points,
+    that_ended,
+    times_in_turns,
+    trained,
+    twin_of,
+)
+
+
+class DepthFactorSettings(TrainingSettings):
+    """What a preset says.
+
+    Attributes:
+        tables: Data sets of tables; "bananas-N" is one of N features.
+        depths: Couplings of the flows of tables, an LU map in front of each.
+        images: Sets of grey images.
+        sizes: Sides that they are brought to, place by place; 0 for their own.
+        levels: Of the Glow of each, place by place.
+        steps: In each level.
+        repeats: Of a measurement of time.
+    """
+
+    tables: tuple[TableName, ...]
+    depths: tuple[Count, ...]
+    images: tuple[ImagesName, ...]
+    sizes: tuple[Annotated[int, Field(ge=0)], ...]
+    levels: tuple[Count, ...]
+    steps: tuple[Count, ...]
+    repeats: Count
+
+    @model_validator(mode="after")
+    def _check(self) -> "DepthFactorSettings":
+        if not len(self.images) == len(self.sizes) == len(self.levels):
+            raise ValueError("'images', 'sizes' and 'levels' should be equally long lists")
+        return self
+
+
+def cases(settings: DepthFactorSettings, seed: int) -> list[Case]:
+    """Returns a case for each flow and seed, large images first."""
+    table = settings.of_tables() | {"repeats": settings.repeats}
+    image = settings.of_images() | {"repeats": settings.repeats}
+    found: list[Case] = []
+    sets = zip(settings.images, settings.sizes, settings.levels, strict=True)
+    for name, size, levels in sorted(sets, key=lambda one: -one[1]):
+        for steps in sorted(settings.steps, reverse=True):
+            found.append({**image, "data": name, "size": size, "levels": levels, "depth": steps})
+    for name in settings.tables:
+        for depth in sorted(settings.depths, reverse=True):
+            found.append({**table, "data": name, "depth": depth})
+    return [{**case, "seed": seed + i} for case in found for i in range(settings.seeds)]
+
+
+TWIN = "twin_"
+
+
+def measure(case: Case) -> list[Row]:
+    """Returns one row: the flow, and its twin, whose columns begin with "twin_"."""
+    parts = (
+        table_parts(case["data"], case["rows"], case["seed"])
+        if case["what"] == "table"
+        else image_parts(case["data"], case["size"] or None, case["seed"])
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(case["seed"])
+        flow = _flow(case, parts)
+        try:
+            trained(flow, parts, case)
+        except NumericalError as error:
+            return [{FAILED: str(error)}]
+    few = points(flow, parts, case["points"])
+    shape = " x ".join(map(str, flow.event_shape))
+    row = {"shape": shape, **held_out(flow, parts), **conditioning(flow, few)}
+    twin, said = twin_of(flow, few)
+    row |= said
+    if twin is None:
+        return [row]
+    batch = points(flow, parts, case["batch_size"])
+    times = times_in_turns({"time_s": flow, f"{TWIN}time_s": twin}, batch, case["repeats"])
+    of_twin = {**held_out(twin.eval(), parts), **conditioning(twin, few)}
+    return [{**row, **{f"{TWIN}{name}": value for name, value in of_twin.items()}, **times}]
+
+
+def _flow(case: Case, parts: Parts) -> Flow:
+    """Returns a new RealNVP with LU maps between its couplings, or a new Glow."""
+    if not isinstance(parts.train, Images):
+        hidden = (case["hidden"], case["hidden"])
+        features = len(parts.train.columns)
+        return real_nvp(features, depth=case["depth"], hidden=hidden, mixing="lu")
+    return glow(
+        parts.train.shape,
+        levels=case["levels"],
+        steps=case["depth"],
+        hidden=case["hidden"],
+        dequantize="uniform",
+        values=parts.train.values,
+    )
+
 
 LEAST, MOST = 5, 47  # times, as the source says
 LINES: tuple[tuple[int, Literal["dash", "dot"]], ...] = ((LEAST, "dash"), (MOST, "dot"))
@@ -177,3 +284,20 @@ def _table(frame: pl.DataFrame) -> Table:
         caption="Couplings of the twin are linear and nonlinear ones together. The difference is "
         "the largest of log_prob, in float64.",
     )
+
+
+DEPTH_FACTOR = Study(
+    name="depth-factor",
+    title="How much smaller: from 1x1 convolutions to couplings",
+    about="trained flows with linear maps between couplings, and what they are without",
+    claim=(
+        "Flows with 1x1 convolutions can be between 5 and 47 times smaller than flows of fixed "
+        "partitions that compute the same: at least five couplings, and at most 47, for each "
+        "linear layer that is replaced."
+    ),
+    settings=DepthFactorSettings,
+    presets=Path(__file__).with_suffix(".toml"),
+    cases=cases,
+    measure=measure,
+    findings=findings,
+)

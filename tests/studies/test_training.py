@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow_studies.sets import image_parts, table_parts
-from kappaflow_studies.trained import held_out, points, trained
+from kappaflow_studies.data import image_parts, table_parts
+from kappaflow_studies.training import held_out, points, trained
 
 
 def test_tables_are_judged_on_standardised_columns():

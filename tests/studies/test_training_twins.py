@@ -5,7 +5,7 @@ import torch
 
 import kappaflow as kf
 from kappaflow.testing.contract import jittered
-from kappaflow_studies import twins
+from kappaflow_studies import training as twins
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Data whose density is known, so that it can be said how far a flow is from it."""
+"""The distributions that flows are trained on: a Gaussian, and a thin bent sheet."""
 
 import math
 from abc import ABC, abstractmethod
@@ -11,8 +11,8 @@ from kappaflow_studies.depth_conditioning.ideal_couplings import non_standardnes
 STANDARDIZED_ON = 20_000  # draws
 
 
-class Law(ABC):
-    """A law of x in R^D with features of variance 1.
+class Distribution(ABC):
+    """A distribution of x in R^D with features of variance 1.
 
     Attributes:
         features: D.
@@ -33,7 +33,7 @@ class Law(ABC):
         """Returns what an exact map makes standard normal, (n, D)."""
 
 
-class Gaussian(Law):
+class Gaussian(Distribution):
     """A centred Gaussian whose correlations stretch directions unequally.
 
     Args:
@@ -71,7 +71,7 @@ class Gaussian(Law):
         return x @ self._inverse_root
 
 
-class Sheet(Law):
+class Sheet(Distribution):
     r"""A thin, bent sheet: :math:`(u, W \sin(2 u) + \sigma e)`, turned, with features scaled.
 
     u and e are standard normal, and u has a quarter of the features.
@@ -111,8 +111,8 @@ class Sheet(Law):
         return (2 * along).sin() @ self._mix
 
 
-def law_named(name: str, features: int, hardness: float, seed: int) -> Law:
-    """Returns a law: "Gaussian" of this condition number, or "sheet" of this thickness."""
+def distribution_named(name: str, features: int, hardness: float, seed: int) -> Distribution:
+    """Returns "Gaussian" with this condition number, or "sheet" with this thickness."""
     return {"Gaussian": Gaussian, "sheet": Sheet}[name](features, hardness, seed)
 
 

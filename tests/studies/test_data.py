@@ -8,8 +8,7 @@ import torch
 
 from kappaflow.errors import ArgumentError
 from kappaflow_studies import ensembles
-from kappaflow_studies.bananas import bananas
-from kappaflow_studies.sets import table_parts
+from kappaflow_studies.data import bananas, table_parts
 
 
 def test_the_density_of_bananas_is_that_of_what_made_them():

@@ -1,11 +1,11 @@
-"""Whether one padding is above another on a set: paired over seeds, by a sign test."""
+"""Which padding is better, case by case, with sign tests."""
 
 from dataclasses import dataclass
 
 import polars as pl
 from scipy.stats import binomtest
 
-from kappaflow_studies.padding.spec import spec_of
+from kappaflow_studies.padding.cases import spec_of
 
 LEVEL = 0.05
 CLAIMED = ("zero", "none", "gaussian")  # from the worst conditioned to the best

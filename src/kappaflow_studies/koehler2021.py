@@ -1,0 +1,389 @@
+"""The route of Koehler, Mehta and Risteski (2021) from a linear map to couplings."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from scipy.linalg import lu, solve_triangular
+
+from kappaflow._checks import positive_float
+from kappaflow.errors import ArgumentError
+from kappaflow.factor.matrices import square_floats
+from kappaflow.theory.exact import Array
+
+Pairs = list[tuple[int, int]]
+
+
+def two_involutions(index: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Returns two involutions, first a then b, with b[a[i]] = index[i] for every i.
+
+    A cycle is a rotation of a polygon, and a rotation is the product of two reflections.
+
+    Args:
+        index: Each of 0 to n - 1, once.
+
+    Returns:
+        The involutions, as lists like `index`. As matrices M(index) = M(a) M(b).
+
+    Source:
+        Classical.
+
+    Example:
+        >>> two_involutions([1, 2, 3, 0])
+        ([0, 3, 2, 1], [1, 0, 3, 2])
+    """
+    first, second = list(range(len(index))), list(range(len(index)))
+    seen: set[int] = set()
+    for start in range(len(index)):
+        cycle: list[int] = []
+        at = start
+        while at not in seen:
+            seen.add(at)
+            cycle.append(at)
+            at = index[at]
+        for k, element in enumerate(cycle):
+            first[element] = cycle[-k % len(cycle)]
+            second[element] = cycle[(1 - k) % len(cycle)]
+    return first, second
+
+
+def across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
+    """Returns swaps E and M across the halves, each of disjoint pairs, with E M E the involution.
+
+    Couplings swap only across. A pair inside a half is carried over: E exchanges one of the two
+    with a feature of the other half, M swaps across, E takes it back. That feature is of a
+    pair inside the other half, which also gets across so, or a fixed point: if pairs are left
+    over, the other half has twice as many more of those.
+
+    Args:
+        involution: Each of 0 to n - 1, once, each its own image's image; n even.
+
+    Returns:
+        The pairs (of the first half, of the second half) that E swaps, and those that M swaps.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> across([1, 0, 3, 2])
+        ([(1, 2)], [(0, 2), (1, 3)])
+        >>> across([1, 0, 2, 3])
+        ([(1, 2)], [(0, 2)])
+    """
+    half = len(involution) // 2
+    swapped = [(i, j) for i, j in enumerate(involution) if i < j]
+    carried, moved = [], [(i, j) for i, j in swapped if i < half <= j]
+    inside_first = [(i, j) for i, j in swapped if j < half]
+    inside_second = [(i, j) for i, j in swapped if i >= half]
+    fixed = [i for i, j in enumerate(involution) if i == j]
+    fixed_first = iter([i for i in fixed if i < half])
+    fixed_second = iter([i for i in fixed if i >= half])
+    both = min(len(inside_first), len(inside_second))
+    for (i, j), (k, m) in zip(inside_first, inside_second, strict=False):
+        carried.append((j, k))
+        moved += [(i, k), (j, m)]
+    for i, j in inside_first[both:]:
+        k = next(fixed_second)
+        carried.append((j, k))
+        moved.append((i, k))
+    for k, m in inside_second[both:]:
+        i = next(fixed_first)
+        carried.append((i, m))
+        moved.append((i, k))
+    return carried, moved
+
+
+def swap_couplings(pairs: Iterable[tuple[int, int]], features: int) -> list[Array]:
+    """Returns three couplings L, U, L whose product swaps the pairs, all at once.
+
+    Args:
+        pairs: Disjoint pairs (of the first half, of the second half).
+        features: How many there are in all.
+
+    Returns:
+        Matrices; the first has -1 in its diagonal for each pair, since a swap has determinant -1.
+        None for no pairs.
+
+    Source:
+        Classical: the swap of two numbers by additions and subtractions.
+
+    Example:
+        >>> first, second, third = swap_couplings([(0, 1)], 2)
+        >>> (first @ second @ third).tolist()
+        [[0.0, 1.0], [1.0, 0.0]]
+    """
+    couplings = [np.eye(features) for _ in range(3)]
+    pairs = list(pairs)
+    for i, j in pairs:
+        couplings[0][j, i], couplings[0][j, j] = 1, -1
+        couplings[1][i, j] = 1
+        couplings[2][j, i] = -1
+    return couplings if pairs else []
+
+
+def permutation_couplings(index: Sequence[int]) -> list[Array]:
+    """Returns at most thirteen couplings whose product is a permutation of an even number.
+
+    Args:
+        index: The product maps x to x[index].
+
+    Returns:
+        Matrices, in the order of the product; neighbours that change the same half are one.
+
+    Raises:
+        ArgumentError: It is no permutation of an even number.
+
+    Note:
+        All entries are 0 or 1 in size but where two merge, whose blocks, of norm at most 2 beside
+        diagonals of 1 and -1, give condition numbers of at most 3 + 2 sqrt(2) = 5.83 in any
+        dimension. Six couplings do too, with positive diagonals; their proved bound is 13.6.
+
+    Source:
+        Koehler, Mehta, Risteski 2021 (two involutions of parallel swaps, 21 there); ours.
+
+    Example:
+        >>> import numpy as np
+        >>> couplings = permutation_couplings([1, 2, 3, 0])
+        >>> np.linalg.multi_dot(couplings).astype(int).argmax(axis=1).tolist()
+        [1, 2, 3, 0]
+    """
+    if sorted(index) != list(range(len(index))) or len(index) % 2:
+        raise ArgumentError(
+            "'index' should hold each of 0 to n - 1 once, n even, got another list of "
+            f"{len(index)}."
+        )
+    couplings: list[Array] = []
+    for involution in two_involutions(index):
+        carried, moved = across(involution)
+        for pairs in (carried, moved, carried):
+            couplings += swap_couplings(pairs, len(index))
+    return merged(couplings)
+
+
+def merged(couplings: Sequence[Array]) -> list[Array]:
+    """Returns couplings with the same product: neighbours on one half are one, identities none."""
+    kept: list[tuple[bool, Array]] = []
+    for matrix in couplings:
+        half = len(matrix) // 2
+        lower = not (matrix[:half] != np.eye(half, len(matrix))).any()
+        if kept and kept[-1][0] == lower:
+            matrix = kept.pop()[1] @ matrix
+        if (matrix != np.eye(len(matrix))).any():
+            kept.append((lower, matrix))
+    return [matrix for _, matrix in kept]
+
+
+RATIO = 1.3  # of neighbouring eigenvalues; see triangular_couplings
+
+
+def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) -> list[Array]:
+    r"""Returns four couplings whose product is a triangular matrix with an even number of rows.
+
+    With diagonals C and B split off, what is left is L U L U if :math:`C^{-1} T_{11}` and
+    :math:`T_{22}^{-1} B` are similar. Both are triangular: C and B put the same distinct numbers
+    on their diagonals, and matrices with the same distinct eigenvalues are similar. Eigenvectors
+    of triangular matrices grow fast with their size, and so do these couplings.
+
+    Args:
+        matrix: Triangular, without a zero on its diagonal.
+        lower: Whether it is lower triangular (L U L U) or upper triangular (U L U L).
+        ratio: Of each of the chosen eigenvalues to the next. Near 1 the eigenvectors blow up, far
+            from it the diagonals do; 1.3 is about best for random matrices of 8 to 64 rows.
+
+    Returns:
+        Matrices, in the order of the product; two if the matrix is diagonal.
+
+    Raises:
+        ArgumentError: The matrix is not of that kind, or the ratio not above 0 and apart from 1.
+
+    Source:
+        Ours; the source paper takes 13, in a way unknown to us.
+
+    Example:
+        >>> import numpy as np
+        >>> T = np.tril(np.arange(1.0, 17.0).reshape(4, 4))
+        >>> bool(np.allclose(np.linalg.multi_dot(triangular_couplings(T, lower=True)), T))
+        True
+    """
+    if positive_float("ratio", ratio) == 1:
+        raise ArgumentError("'ratio' should not be 1: the chosen eigenvalues must be distinct.")
+    matrix = _triangular(matrix, lower=lower)
+    n = len(matrix)
+    half = n // 2
+    if not (matrix != np.diag(np.diag(matrix))).any():
+        ones, diagonal = np.ones(half), np.diag(matrix)
+        return [
+            np.diag(np.concatenate((ones, diagonal[half:]))),
+            np.diag(np.concatenate((diagonal[:half], ones))),
+        ]
+    if lower:
+        return _four(matrix, lower_blocks=True, ratio=ratio)
+    order = np.roll(np.arange(n), half)  # exchanging the halves makes it block lower triangular
+    exchanged = matrix[np.ix_(order, order)]
+    couplings = _four(exchanged, lower_blocks=False, ratio=ratio)
+    return [coupling[np.ix_(order, order)] for coupling in couplings]
+
+
+def _triangular(matrix: object, *, lower: bool) -> Array:
+    """Returns the matrix as floats, or says why it has no such factors."""
+    given = square_floats(matrix)
+    triangle = np.tril(given) if lower else np.triu(given)
+    if len(given) % 2 or (given != triangle).any() or not np.diag(given).all():
+        raise ArgumentError(
+            f"'matrix' should be {'lower' if lower else 'upper'} triangular, of an even number of "
+            "rows, without a zero on its diagonal."
+        )
+    return given
+
+
+def _four(matrix: Array, *, lower_blocks: bool, ratio: float) -> list[Array]:
+    """Returns L, U, L, U of [[F, 0], [R, G]] with triangular F and G, by Theorem A."""
+    half = len(matrix) // 2
+    F, R, G = matrix[:half, :half], matrix[half:, :half], matrix[half:, half:]
+    wanted = ratio ** (np.arange(half)[::-1] - (half - 1) / 2)
+    if not lower_blocks:
+        wanted = wanted[::-1]
+    C, B = np.diag(F) / wanted, np.diag(G) * wanted
+    K = F / C[:, None]
+    goal = solve_triangular(G, np.diag(B), lower=lower_blocks)
+    here, there = (eigenvectors(M, lower=lower_blocks) for M in (K, goal))
+    Z = there @ solve_triangular(here, np.eye(half), lower=lower_blocks)
+    X1 = solve_triangular(Z, np.eye(half), lower=lower_blocks)
+    A2 = Z @ (K - np.eye(half))
+    X2 = -solve_triangular(K, X1, lower=lower_blocks)
+    A1 = solve_triangular(K, (R / B[:, None] - A2).T, lower=lower_blocks, trans=1).T
+    eye, zero = np.eye(half), np.zeros((half, half))
+    return [
+        np.block([[eye, zero], [B[:, None] * A1 / C, np.diag(B)]]),
+        np.block([[np.diag(C), C[:, None] * X1], [zero, eye]]),
+        np.block([[eye, zero], [A2, eye]]),
+        np.block([[eye, X2], [zero, eye]]),
+    ]
+
+
+def eigenvectors(matrix: Array, *, lower: bool) -> Array:
+    """Returns the eigenvectors, in columns with ones on the diagonal, of a triangular matrix.
+
+    Args:
+        matrix: Triangular, with distinct numbers on its diagonal.
+        lower: Which triangle.
+
+    Returns:
+        A triangular matrix V with `matrix @ V = V @ diag(matrix)`, in the order of the diagonal.
+
+    Source:
+        Forward substitution.
+
+    Example:
+        >>> eigenvectors(np.array([[1.0, 0.0], [3.0, 2.0]]), lower=True).tolist()
+        [[1.0, 0.0], [-3.0, 1.0]]
+    """
+    if not lower:
+        return eigenvectors(matrix[::-1, ::-1], lower=True)[::-1, ::-1]
+    vectors = np.eye(len(matrix))
+    for j in range(len(matrix) - 1):
+        rest = matrix[j + 1 :, j + 1 :] - matrix[j, j] * np.eye(len(matrix) - j - 1)
+        vectors[j + 1 :, j] = -solve_triangular(rest, matrix[j + 1 :, j], lower=True)
+    return vectors
+
+
+PAPER = {"permutation": 21, "lower triangular": 13, "upper triangular": 13}
+"""The parts of the paper's 47. How it finds them is unknown to us but for this outline."""
+
+
+@dataclass(frozen=True)
+class KoehlerRoute:
+    """Couplings of T = P L U, and how many each part took.
+
+    Args:
+        matrix: T.
+        couplings: Matrices, in the order of the product; lower and upper ones alternate.
+        counts: The number of couplings of each part, before the parts were joined.
+        negative: How many -1's and other negative numbers stand in the diagonals.
+    """
+
+    matrix: Array
+    couplings: tuple[Array, ...]
+    counts: dict[str, int]
+    negative: int
+
+    @property
+    def residual(self) -> float:
+        """Returns |product - T| / |T| in Frobenius norms; the product has 64 bits of mantissa."""
+        product = np.eye(len(self.matrix), dtype=np.longdouble)
+        for coupling in self.couplings:
+            product = product @ coupling
+        off = ((product - self.matrix) ** 2).sum() / (self.matrix.astype(np.longdouble) ** 2).sum()
+        return float(np.sqrt(off))
+
+    @property
+    def condition_numbers(self) -> tuple[float, ...]:
+        """Returns the condition number of each coupling."""
+        return tuple(float(np.linalg.cond(coupling)) for coupling in self.couplings)
+
+    def __str__(self) -> str:
+        lines = [f"{'part':<18}{'here':>6}{'paper':>7}"]
+        lines += [f"{part:<18}{self.counts[part]:>6}{PAPER[part]:>7}" for part in PAPER]
+        joined = sum(self.counts.values()) - len(self.couplings)
+        lines.append(f"{'merged':<18}{-joined:>6}{'':>7}")
+        lines.append(f"{'together':<18}{len(self.couplings):>6}{sum(PAPER.values()):>7}")
+        worst = max(self.condition_numbers, default=1.0)
+        lines.append(f"largest condition number {worst:.3g}, residual {self.residual:.1e}")
+        return "\n".join(lines)
+
+
+def koehler_route(matrix: object, *, ratio: float = RATIO) -> KoehlerRoute:
+    r"""Returns couplings on two halves whose product is T, along the outline of the source paper.
+
+    T = P L U with a permutation, at most thirteen couplings, a unit lower triangular matrix, four,
+    and an upper triangular one, four. Where the parts meet, two couplings on one half are one:
+    nineteen. The baseline that six couplings are compared with.
+
+    Args:
+        matrix: T, invertible, with an even number of rows.
+        ratio: Of neighbouring eigenvalues of the triangular parts, see `triangular_couplings`.
+
+    Returns:
+        The couplings, with the count of each part beside the paper's.
+
+    Raises:
+        ArgumentError: T is not square with an even number of rows, not finite, or singular; or
+            the ratio cannot be used.
+
+    Note:
+        The diagonals are nonzero, of any sign: a swap has determinant -1. The condition numbers
+        grow fast with n, through the eigenvectors of triangular matrices.
+
+    Source:
+        Koehler, Mehta, Risteski 2021, whose outline (two involutions of parallel swaps, two
+        triangular matrices; 21 + 13 + 13 = 47) is all that we know of it. No match is claimed.
+
+    Example:
+        >>> route = koehler_route([[0, 2, 1, 1], [1, 0, 3, 0], [2, 1, 1, 0], [0, 1, 0, 1]])
+        >>> route.counts
+        {'permutation': 9, 'lower triangular': 4, 'upper triangular': 4}
+        >>> len(route.couplings), sum(PAPER.values())
+        (15, 47)
+    """
+    given = _even_invertible(matrix)
+    permutation, lower, upper = cast(tuple[Array, Array, Array], lu(given))
+    parts = {
+        "permutation": permutation_couplings(permutation.argmax(axis=1).tolist()),
+        "lower triangular": merged(triangular_couplings(lower, lower=True, ratio=ratio)),
+        "upper triangular": merged(triangular_couplings(upper, lower=False, ratio=ratio)),
+    }
+    couplings = merged([coupling for part in parts.values() for coupling in part])
+    counts = {name: len(part) for name, part in parts.items()}
+    negative = sum(int((np.diag(coupling) < 0).sum()) for coupling in couplings)
+    return KoehlerRoute(given, tuple(couplings), counts, negative)
+
+
+def _even_invertible(matrix: object) -> Array:
+    """Returns the matrix as floats, or says why it has no such factors."""
+    given = square_floats(matrix).copy()
+    if len(given) % 2:
+        raise ArgumentError(f"'matrix' should have an even number of rows, got {len(given)}.")
+    if np.linalg.matrix_rank(given) < len(given):
+        raise ArgumentError("'matrix' should be invertible, as every product of couplings is.")
+    return given
