@@ -20,7 +20,7 @@ from kappaflow_studies.partition import PARTITION
 from kappaflow_studies.sphere import SPHERE
 from kappaflow_studies.universal import UNIVERSAL
 
-# In the order of the source.
+# In the order of the source paper.
 STUDIES: tuple[Study, ...] = (
     LINEAR_DEPTH,
     FACTOR_TRADEOFF,
@@ -38,7 +38,7 @@ FACES = Experiment(
     about="a Glow of faces of 32 x 32 and 64 x 64 pixels, with and without Gaussian channels",
     claim=(
         "Flows of images are better conditioned when channels of Gaussian noise are trained "
-        "beside those of the image, and their samples are no worse."
+        "together with those of the image, and their samples are no worse."
     ),
     run=reproduce_faces,
 )
@@ -53,7 +53,11 @@ EXPERIMENTS = {one.name: one for one in (*map(_experiment, STUDIES), FACES)}
 
 
 def experiment_named(name: str) -> Experiment:
-    """Returns an experiment, or says which ones there are."""
+    """Returns a study by name.
+
+    Raises:
+        ArgumentError: No study has this name; the message lists those there are.
+    """
     if name not in EXPERIMENTS:
         raise ArgumentError(
             f"'experiment' should be one of {', '.join(EXPERIMENTS)} or all, got {name!r}."
@@ -74,25 +78,25 @@ def reproduce_all(
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Path, dict[str, Reproduced]]:
-    """Runs experiments, each in a folder of its name, and writes index.html over them.
+    """Runs studies, each in a folder with its name, and writes index.html over all of them.
 
-    What was interrupted goes on where it stopped, and what is finished is taken as it is.
+    An interrupted study resumes where it stopped; a finished one is not measured again.
 
     Args:
-        experiments: By their names, in the order of the page.
+        experiments: The studies by name, in the order of the page.
         out: The folder.
         preset: "minutes" or "full".
-        seed: Of all of them.
+        seed: The random seed of all studies.
         processes: As for `run_study`.
-        progress: Show progress bars; on a terminal only if left out.
-        say: Is told which experiment it is.
+        progress: Show progress bars; by default only on a terminal.
+        say: Receives a message as each study starts.
 
     Returns:
-        The page, and what came of each.
+        The path of the page, and the result of each study.
 
     Raises:
-        ArgumentError: `out` is a file, or an experiment refuses an argument.
-    """  # noqa: DOC502 - raised by the experiments too
+        ArgumentError: `out` is a file, or a study refuses an argument.
+    """  # noqa: DOC502 - raised by the studies too
     place, started = Path(out), time.perf_counter()
     if place.exists() and not place.is_dir():
         raise ArgumentError(f"'out' should be a folder, {place} is a file.")

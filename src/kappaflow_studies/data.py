@@ -17,7 +17,7 @@ BEND = 1.0  # of each banana
 
 
 def bananas(n: int, features: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    r"""Returns points and their log-density, in float64.
+    r"""Samples points and their log-density, in float64.
 
     Pairs of features are bananas, :math:`(a, b + a^2 - 1)` of normal a and b, and all together are
     turned by one random rotation, the same for so many features.
@@ -49,13 +49,13 @@ HELD_OUT = 2000  # rows of a table, to stop by and to judge by
 
 @dataclass(frozen=True)
 class Parts:
-    """Rows or images by what they are for.
+    """Rows or images, split.
 
     Attributes:
-        train: To train on.
-        validation: To stop by.
-        test: To judge by.
-        log_prob: The true log-density of the rows to judge by, in nats, where it is known.
+        train: For training.
+        validation: For early stopping.
+        test: For evaluation.
+        log_prob: The true log-density of the test rows in nats, where it is known.
     """
 
     train: Table | Images
@@ -65,23 +65,23 @@ class Parts:
 
 
 def table_parts(name: str, rows: int, seed: int) -> Parts:
-    """Returns a table in three parts.
+    """Loads a table and splits it.
 
     Args:
-        name: "bananas-8", with any even number of features, or a data set that comes along.
-        rows: To train on, at most.
-        seed: Of the split, or of the draws.
+        name: "bananas-8", or another even number of features, or a shipped data set.
+        rows: Maximal number of training rows.
+        seed: The random seed of the split or of the samples.
 
     Returns:
-        The parts.
+        The split table.
 
     Raises:
-        ArgumentError: There is no such table.
+        ArgumentError: The table is unknown.
     """
     features = banana_features(name)
     if features is not None:
         return _bananas(name, features, rows, seed)
-    # Copies are dropped: the stored measurements were made of such rows.
+    # The stored measurements were made without duplicate rows.
     tables = tables_of(Source(name, split_seed=seed, duplicates="drop"))
     held_out = slice(0, HELD_OUT)
     return Parts(
@@ -92,23 +92,23 @@ def table_parts(name: str, rows: int, seed: int) -> Parts:
 
 
 def image_parts(name: str, size: int | None, seed: int) -> Parts:
-    """Returns grey images in three parts, all brought to a size if one is given."""
+    """Returns grey images, resized if `size` is given, and split."""
     images = load_images(name, size=size, grey=True)
     train, validation, test = split_images(images, fractions=FRACTIONS, seed=seed)
     return Parts(train, validation, test)
 
 
 def banana_features(name: str) -> int | None:
-    """Returns the features of a table of bananas by its name, None if it is another table.
+    """Returns the number of features of a table of bananas, None for other names.
 
     Args:
-        name: "bananas-8", or a name of another table.
+        name: "bananas-8", or the name of another table.
 
     Returns:
-        How many features.
+        The number of features.
 
     Raises:
-        ArgumentError: It is a name of bananas without an even number.
+        ArgumentError: The number is missing, odd or too small.
     """
     kind, _, number = name.partition("-")
     if kind != "bananas":

@@ -33,7 +33,7 @@ class DepthFactorSettings(TrainingSettings):
 
     Attributes:
         tables: Data sets of tables; "bananas-N" is one of N features.
-        depths: Couplings of the flows of tables, an LU map in front of each.
+        depths: Couplings of the flows of tables, with an LU map before each.
         images: Sets of grey images.
         sizes: Sides that they are brought to, place by place; 0 for their own.
         levels: Of the Glow of each, place by place.
@@ -91,8 +91,8 @@ def measure(case: Case) -> list[Row]:
     few = points(flow, parts, case["points"])
     shape = " x ".join(map(str, flow.event_shape))
     row = {"shape": shape, **held_out(flow, parts), **conditioning(flow, few)}
-    twin, said = twin_of(flow, few)
-    row |= said
+    twin, certificate = twin_of(flow, few)
+    row |= certificate
     if twin is None:
         return [row]
     batch = points(flow, parts, case["batch_size"])
@@ -128,14 +128,14 @@ def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> Findings:
     found = ended.drop_nulls("couplings_after") if there else ended.clear()
     return Findings(
         found=[
-            f"{len(found)} of {len(ended)} trained flows were written anew on one partition.",
+            f"{len(found)} of {len(ended)} trained flows were rewritten with one partition.",
             *stopped,
             *([] if found.is_empty() else _sentences(found)),
         ],
         differs=[
             "The source's bounds count layers for one linear map. Here whole trained flows are "
             "counted: their own couplings, and what is left of each map after its ends have "
-            "joined the couplings beside it.",
+            "joined the neighbouring couplings.",
             "Six couplings for a map are a theorem found since; 47 were the source's proof.",
         ],
         charts=[] if found.is_empty() else _charts(found),
@@ -205,13 +205,13 @@ def _charts(found: pl.DataFrame) -> list[Chart]:
             name="price",
             title="Conditioning and time, with and without",
             caption=(
-                "Condition numbers are medians over points of the largest of one layer. Times are "
-                "of log_prob, medians of measurements in turns. The line is equality."
+                "Condition numbers: median over points of the largest of a layer. Times: "
+                "log_prob, median of measurements in turns. The line marks equality."
             ),
             panels=[
-                _beside(rows, "worst_layer", "worst layer", "condition number"),
-                _beside(rows, "peak", "worst on the way", "condition number"),
-                _beside(rows, "time_s", "log_prob", "seconds"),
+                _against_twin(rows, "worst_layer", "worst layer", "condition number"),
+                _against_twin(rows, "peak", "worst on the way", "condition number"),
+                _against_twin(rows, "time_s", "log_prob", "seconds"),
             ],
         ),
     ]
@@ -230,8 +230,8 @@ def _points(rows: dict[str, pl.DataFrame], x: str, y: str) -> list[Series]:
     ]
 
 
-def _beside(rows: dict[str, pl.DataFrame], column: str, title: str, unit: str) -> Panel:
-    """Returns a panel of a column of the flows and of their twins."""
+def _against_twin(rows: dict[str, pl.DataFrame], column: str, title: str, unit: str) -> Panel:
+    """Returns a panel that plots a column of the twins against that of the flows."""
     every = sorted(value for part in rows.values() for value in part[column].drop_nulls())
     equal = Series(name="equal", x=every[:1] + every[-1:], y=every[:1] + every[-1:], tone=7)
     return Panel(

@@ -135,7 +135,7 @@ def permutation_couplings(index: Sequence[int]) -> list[Array]:
         ArgumentError: It is no permutation of an even number.
 
     Note:
-        All entries are 0 or 1 in size but where two merge, whose blocks, of norm at most 2 beside
+        All entries are 0 or 1 in size but where two merge, whose blocks, of norm at most 2 next to
         diagonals of 1 and -1, give condition numbers of at most 3 + 2 sqrt(2) = 5.83 in any
         dimension. Six couplings do too, with positive diagonals; their proved bound is 13.6.
 
@@ -345,7 +345,7 @@ def koehler_route(matrix: object, *, ratio: float = RATIO) -> KoehlerRoute:
         ratio: Of neighbouring eigenvalues of the triangular parts, see `triangular_couplings`.
 
     Returns:
-        The couplings, with the count of each part beside the paper's.
+        The couplings, with the count of each part next to that of the paper.
 
     Raises:
         ArgumentError: T is not square with an even number of rows, not finite, or singular; or

@@ -386,7 +386,7 @@ def _first_depths(frame: pl.DataFrame, settings: LinearDepthSettings) -> Table:
 LINEAR_DEPTH = Study(
     name="linear-depth",
     title="How many couplings a linear map takes",
-    about="linear couplings of depth 1 to 48, fitted by descent, beside the exact factorization",
+    about="linear couplings of depth 1 to 48, fitted by descent, against the exact factorization",
     claim=(
         "Alternating affine couplings of a fixed partition represent every invertible linear map "
         "with a constant number of layers, at most 47 whatever the dimension, and some maps need "

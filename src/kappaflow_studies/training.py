@@ -23,22 +23,22 @@ from kappaflow.training.image_rows import ImageRows
 from kappaflow_studies.data import Parts
 from kappaflow_studies.engine.study import Case, Row
 
-FAILED = "failed"  # the column of why a training stopped
+FAILED = "failed"  # the column with the reason why a training stopped
 
 
 def trained(flow: Flow, parts: Parts, case: Case) -> Flow:
-    """Returns the flow, trained in place by maximum likelihood, in evaluation mode.
+    """Trains a flow in place by maximum likelihood, and returns it in evaluation mode.
 
     Args:
-        flow: Of tables or of images.
-        parts: Of the same.
-        case: Says "epochs", "batch_size", "learning_rate" and "seed".
+        flow: A flow of tables or of images.
+        parts: The data.
+        case: A case with "epochs", "batch_size", "learning_rate" and "seed".
 
     Returns:
-        The flow.
+        The same flow.
 
     Raises:
-        NumericalError: Steps were not finite, many in a row.
+        NumericalError: Too many consecutive steps were not finite.
     """  # noqa: DOC502 - raised by the calls below
     settings = checked_settings(
         max_epochs=case["epochs"],
@@ -57,13 +57,13 @@ def trained(flow: Flow, parts: Parts, case: Case) -> Flow:
 
 
 def that_ended(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
-    """Returns the rows of trainings that ended, and a sentence on the others if there are any.
+    """Separates trainings that completed from those that stopped.
 
     Args:
-        frame: Raw results; a training that stopped has why in the column "failed".
+        frame: Raw results; the column "failed" has the reason why a training stopped.
 
     Returns:
-        Rows, and none or one sentence.
+        The rows of completed trainings, and a list with at most one sentence about the others.
 
     Example:
         >>> raw = pl.DataFrame({"loss": [1.0, None], "failed": [None, "a loss is not finite."]})
@@ -82,10 +82,10 @@ def that_ended(frame: pl.DataFrame) -> tuple[pl.DataFrame, list[str]]:
 
 
 def held_out(flow: Flow, parts: Parts) -> Row:
-    """Returns how a flow does on the part to judge by, and the error of that.
+    """Returns the test loss of a flow and its standard error.
 
-    Tables of known density have their KL divergence from the flow as "loss", others the negative
-    log-likelihood of standardised columns, both in nats; images have bits per dimension.
+    The loss is the KL divergence for tables of known density and the negative log-likelihood of
+    standardized columns for others, both in nats; for images it is in bits per dimension.
     """
     log_prob = log_prob_of(flow, rows_to_judge(flow, parts)).double()
     if isinstance(parts.test, Images):
@@ -98,12 +98,12 @@ def held_out(flow: Flow, parts: Parts) -> Row:
 
 
 def points(flow: Flow, parts: Parts, count: int) -> Tensor:
-    """Returns the first rows or images to judge by, to measure at."""
+    """Returns the first test rows or images."""
     return rows_to_judge(flow, parts).at(slice(0, count)).x
 
 
 def rows_to_judge(flow: Flow, parts: Parts) -> Rows | ImageRows:
-    """Returns what the flow is judged by, in its type."""
+    """Returns the test rows or images, in the dtype of the flow."""
     if isinstance(parts.test, Images):
         return ImageRows(parts.test, flow)
     return rows_of(parts.test, flow)
@@ -113,16 +113,17 @@ LEVELS = {"low": 0.05, "middle": 0.5, "high": 0.95}
 
 
 def conditioning(flow: Flow, x: Tensor) -> Row:
-    """Returns the condition numbers of a flow over points.
+    """Measures the condition numbers of a flow.
 
     Args:
         flow: The flow, in evaluation mode.
         x: Points (B, *event).
 
     Returns:
-        "condition_low", "condition_middle" and "condition_high" are quantiles over the points of
-        that of the whole; "worst_layer" is the median of the largest of one layer, and "peak"
-        that of the largest of all layers up to one, None above 128 dimensions.
+        "condition_low", "condition_middle" and "condition_high" are quantiles of the condition
+        number of the whole flow over the points. "worst_layer" is the median over the points of
+        the largest condition number of a layer, "peak" that of the largest condition number of
+        the first layers together; it is None above 128 dimensions.
     """
     small = x[0].numel() <= MATRIX_FREE_ABOVE
     whole, layers, peak = (_by_profile if small else _one_by_one)(flow, x)
@@ -143,7 +144,7 @@ def _by_profile(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 
 @torch.no_grad()
 def _one_by_one(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Returns the same without the last: a profile takes a time that grows with depth squared."""
+    """Returns the same without the last: the time of a profile grows with depth squared."""
     joined = flow.joined(x, generator=torch.Generator().manual_seed(0))
     point = flow.units(joined)[0]
     whole, layers = spectrum(flow.core, point).condition_number, []
@@ -156,39 +157,41 @@ def _one_by_one(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 def twin_of(
     flow: Flow, x: Tensor, *, partition: str | Partition = "half", couplings: int | None = 6
 ) -> tuple[Flow | None, Row]:
-    """Returns the twin of a flow, and what became of it; None where it was not found.
+    """Returns the twin of a flow, with one partition, and its row; None if there is no twin.
 
     Args:
         flow: The flow.
-        x: Points on which the two are compared.
-        partition: Of the twin.
-        couplings: How many one linear map may take.
+        x: Points at which the two are compared.
+        partition: Partition of the twin.
+        couplings: Maximal number of couplings for a linear map.
     """
     try:
-        twin, said = rewrite_fixed_partition(flow, x, partition=partition, couplings=couplings)
+        twin, certificate = rewrite_fixed_partition(
+            flow, x, partition=partition, couplings=couplings
+        )
     except KappaflowError as error:
         return None, {"why_not": str(error)}
     return twin, {
-        "couplings_before": said.couplings_before,
-        "maps": said.mixing_before,
-        "couplings_after": said.couplings_after,
-        "map_condition": said.condition_number,
-        "difference_float64": said.differences["float64"].log_prob,
-        "difference_float32": said.differences["float32"].log_prob,
+        "couplings_before": certificate.couplings_before,
+        "maps": certificate.mixing_before,
+        "couplings_after": certificate.couplings_after,
+        "map_condition": certificate.condition_number,
+        "difference_float64": certificate.differences["float64"].log_prob,
+        "difference_float32": certificate.differences["float32"].log_prob,
     }
 
 
 @torch.no_grad()
 def times_in_turns(flows: dict[str, Flow], x: Tensor, repeats: int) -> dict[str, float]:
-    """Returns the median seconds of the density of some points, the flows taking turns.
+    """Measures the time of `log_prob`, with the flows taking turns.
 
     Args:
         flows: By name, in evaluation mode.
         x: Points (B, *event).
-        repeats: How often each is timed, after once that does not count.
+        repeats: Number of timings of each flow, after one warm-up.
 
     Returns:
-        Seconds by name.
+        Median seconds by name.
     """
     taken: dict[str, list[float]] = {name: [] for name in flows}
     first = next(iter(flows.values()))

@@ -52,7 +52,7 @@ def read(rows, settings):
 def test_it_says_how_much_deeper_twins_are(settings):
     """The range, what lies within the bounds of the source, what each map cost, and the price."""
     found = read([made_up(4, 24), made_up(8, 32), made_up(2, 100)], settings).found
-    assert found[0] == "3 of 3 trained flows were written anew on one partition."
+    assert found[0] == "3 of 3 trained flows were rewritten with one partition."
     assert "4.00 to 50.0 times as deep, 6.00 in the median: 1 of 3 between 5 and 47" in found[1]
     assert "For each map 3.00 to 49.0 couplings came on top" in found[1]
     assert "3.00 to 3.00 times as badly conditioned" in found[3]
@@ -71,7 +71,7 @@ def test_a_flow_without_a_twin_is_named(settings):
     """In the table, with all others; where none has one that is what is said."""
     lost = {name: None for name in made_up(4, 24) if name.startswith(("coupl", "twin", "map"))}
     findings = read([made_up(4, 24), made_up(8, 40, **lost)], settings)
-    assert findings.found[0] == "1 of 2 trained flows were written anew on one partition."
+    assert findings.found[0] == "1 of 2 trained flows were rewritten with one partition."
     assert findings.tables[0].rows[1][:2] == ["magic, 10, 8 couplings", "none found"]
     nothing = read([made_up(8, 40, **lost)], settings)
     assert len(nothing.found) == 1 and nothing.charts == []

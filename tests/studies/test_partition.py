@@ -164,7 +164,7 @@ def test_it_says_what_maps_buy_and_what_training_misses():
     assert found[0].startswith(
         "magic, 4 couplings, held-out NLL, nats: LU maps 6.000, fixed halves 7.000"
     )
-    assert "3 of 3 trained flows were written anew" in found[1]
+    assert "3 of 3 trained flows were rewritten" in found[1]
     assert "at most 1.0\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10⁻¹³ nats in float64" in found[1]
     assert "2.0 to 2.0 times as badly conditioned" in found[1]
     assert "costs 5.0 to 5.0 couplings more" in found[2]

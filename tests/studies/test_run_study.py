@@ -132,7 +132,7 @@ def test_what_is_measured_is_not_measured_again(study, tmp_path):
     MEASURED.clear()
     run_study(study, out, preset="full", processes=1, progress=False, say=said.append)
     assert [case["number"] for case in MEASURED] == [5]
-    assert said == ["2 of 3 cases are there already"]
+    assert said == ["2 of 3 cases are already measured"]
     assert pl.read_parquet(out / "results.parquet")["number"].to_list() == [2, 3, 5]
     MEASURED.clear()
     run_study(study, out, seed=1, processes=1, progress=False)

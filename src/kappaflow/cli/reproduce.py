@@ -26,25 +26,25 @@ def reproduce(
     quiet: Annotated[bool, Flag] = False,
     json: Annotated[bool, Flag] = False,
 ) -> None:
-    """Repeat an experiment: measure it, and write its raw results, its charts and one page.
+    """Reproduce a claim of the source paper: measure it, and write raw results, charts and a page.
 
-    "all" runs each in turn and writes one page over them: the source, claim by claim. What was
-    interrupted goes on where it stopped when the same command is given again.
+    "all" runs every experiment and writes one page over them: the source, claim by claim. To
+    resume an interrupted experiment, run the same command again.
 
     Parameters
     ----------
     experiment
-        Its name, or all; --list says which there are.
+        Name of the experiment, or all; --list lists the names.
     preset
-        minutes to see it, full for the figures of the documentation.
+        minutes for a quick look, full for the figures of the documentation.
     out
-        The folder of the results and of the page; runs/NAME if left out.
+        Folder for the results and the page; default runs/NAME.
     seed
-        Decides all that is random.
+        Random seed.
     config
-        A file of settings instead of a preset: TOML, or an edited config.json of a folder.
+        File of settings to use instead of a preset: TOML, or an edited config.json.
     processes
-        How many cases at once, each on one thread; one for each core if left out.
+        Number of cases measured at the same time, each on one thread; default one per core.
     list
         List the experiments.
     quiet
@@ -73,7 +73,9 @@ def reproduce(
     place = Path("runs") / experiment if out is None else out
     if experiment == "all":
         if config is not None:
-            raise ArgumentError("'config' should be left out: it is for one experiment.")
+            raise ArgumentError(
+                "'config' should be left out for all: its settings are those of one experiment."
+            )
         page, done = reproduce_all(EXPERIMENTS, place, **arguments)
         if json:
             print_json({name: one.report.model_dump(mode="json") for name, one in done.items()})

@@ -17,7 +17,7 @@ TIMES = {"start": "at the start", "trained": "trained"}
 TONES = {"kappaflow": 0, "zuko": 1, "nflows": 2, "normflows": 3, "FrEIA": 7}
 INK = 6
 HIGHEST = 1e9  # of what is drawn: some flows of 64 couplings reach 1e94
-ABOVE = f"What is above {HIGHEST:.0e} goes on beyond the edge."
+ABOVE = f"Values above {HIGHEST:.0e} are beyond the edge."
 SHOWN = 1e-3  # nats: what ideal layers leave is drawn down to this
 Dash = Literal["solid", "dash", "dot", "none"]
 COUPLINGS, CONDITION = "couplings", "condition number"
@@ -117,7 +117,7 @@ def _whitening_chart(
         caption=(
             f"{settings.whitening_draws} Gaussians with {settings.features} features: mean, "
             "and quartiles as a band. Binary digits and permutations end at rounding. Dashed: "
-            "the bound on the mean behind a rotated layer, given the spectrum in front of it."
+            "the bound on the mean after a rotated layer, given the spectrum before it."
         ),
         panels=[_whitening(whitening), _factors(ideal, settings.features)],
         columns=2,
@@ -309,7 +309,7 @@ def _factors(ideal: pl.DataFrame, features: int) -> Panel:
     return Panel(
         title="factor of a rotated layer",
         x="layers",
-        y="mean loss behind / in front",
+        y="mean loss after / before",
         series=[
             _line(table, "layer", "measured", name=ROTATIONS, tone=0),
             _line(table, "layer", "bound", name="bound for rotations", tone=0, dash="dash"),

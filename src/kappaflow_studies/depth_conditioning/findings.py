@@ -55,7 +55,7 @@ def _by_library(table: pl.DataFrame, value: pl.Expr) -> dict[str, float]:
     return dict(found.select("library", "value").iter_rows())
 
 
-def _beside(values: dict[str, float], digits: int = 2) -> str:
+def _compared(values: dict[str, float], digits: int = 2) -> str:
     """Returns our number, and those of the others that are smallest and largest."""
     said = [f"kappaflow {significant(values[OURS], digits)}"] if OURS in values else []
     others = sorted((value, name) for name, value in values.items() if name != OURS)
@@ -85,7 +85,7 @@ def _on_condition(deepest: pl.DataFrame, settings: DepthConditioningSettings) ->
             f"exact map has {significant(exact, 2)}"
         )
     at_start = "; ".join(
-        f"on the {distribution} {_beside(values)}" for distribution, values in start.items()
+        f"on the {distribution} {_compared(values)}" for distribution, values in start.items()
     )
     return [
         f"Median condition number of {max(settings.depths)} couplings at the start, ours and the "
@@ -102,7 +102,7 @@ def _on_products(flows: pl.DataFrame, deepest: pl.DataFrame) -> str:
     return (
         f"The products over the layers bound the singular values, {where}, and say little of "
         "them: when the deepest flows are trained, the product of the layers' condition numbers "
-        f"is so many times that of the whole: {_beside(_by_library(trained, excess))}."
+        f"is so many times that of the whole: {_compared(_by_library(trained, excess))}."
     )
 
 
@@ -111,9 +111,9 @@ def _on_gradients(deepest: pl.DataFrame) -> str:
     start, trained = (deepest.filter(pl.col("when") == when) for when in TIMES)
     return (
         "The largest gradient by a layer of the deepest flows at the start: "
-        f"{_beside(_by_library(start, norms.max()))}; the largest over the smallest "
-        f"{_beside(_by_library(start, norms.max() / norms.min()))}. When they are trained, the "
-        f"largest is {_beside(_by_library(trained, norms.max()))}."
+        f"{_compared(_by_library(start, norms.max()))}; the largest over the smallest "
+        f"{_compared(_by_library(start, norms.max() / norms.min()))}. When they are trained, the "
+        f"largest is {_compared(_by_library(trained, norms.max()))}."
     )
 
 
@@ -129,7 +129,7 @@ def _on_likelihood(flows: pl.DataFrame, settings: DepthConditioningSettings) -> 
         least: dict[str, float] = {}
         for library, gap in best.select("library", "gap").iter_rows():
             least[library] = min(gap, least.get(library, math.inf))
-        parts.append(f"on the {distribution} {_beside(least)}")
+        parts.append(f"on the {distribution} {_compared(least)}")
     stopped = trained["failed_at"].count()
     failed = f" {stopped} trainings met a loss that is not finite." if stopped else ""
     return f"What the likelihood lacks at the best depth, in nats: {'; '.join(parts)}.{failed}"
@@ -147,15 +147,15 @@ def _on_whitening(whitening: pl.DataFrame, settings: DepthConditioningSettings) 
     fixed_one = of["one partition"]["loss"]
     digits = of["binary digits"].filter(pl.col("worst") < GONE)["layer"].min()
     permuted = of["random permutations"].filter(pl.col("worst") < GONE)["layer"].min()
-    done = f"behind {permuted} layers" if permuted is not None else "not within these layers"
+    done = f"after {permuted} layers" if permuted is not None else "not within these layers"
     return [
         "Ideal layers with random rotations take the loss of a Gaussian down by a factor of "
         f"{fixed(ratios[0], 2)} at first and {fixed(ratios[-1], 2)} at last, where the bound says "
         f"{fixed(bounds[0], 2)} and {fixed(bounds[-1], 2)}, and the exact limit is "
         f"{fixed(exact, 2)}.",
         f"On one partition the second layer has nothing left to do: {significant(fixed_one[1])} "
-        f"nats behind one layer, {significant(fixed_one[-1])} behind {len(fixed_one) - 1}. "
-        f"Partitions by binary digits whiten exactly, behind {digits} layers for each of the "
+        f"nats after one layer, {significant(fixed_one[-1])} after {len(fixed_one) - 1}. "
+        f"Partitions by binary digits whiten exactly, after {digits} layers for each of the "
         f"draws; random permutations do so {done}.",
     ]
 

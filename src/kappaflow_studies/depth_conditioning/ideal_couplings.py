@@ -42,7 +42,7 @@ def non_standardness(covariance: Tensor) -> Tensor:
 
 
 def after_ideal_coupling(covariance: Tensor, kept: int) -> Tensor:
-    r"""Returns the covariance behind the affine coupling that brings it nearest to the identity.
+    r"""Returns the covariance after the affine coupling that brings it nearest to the identity.
 
     The shift takes off what the kept part predicts of the changed part, which leaves the Schur
     complement, and the two are uncorrelated then. The scale gives each changed feature unit
@@ -76,7 +76,7 @@ def after_ideal_coupling(covariance: Tensor, kept: int) -> Tensor:
 
 
 def expected_non_standardness(eigenvalues: Tensor, kept: int) -> Tensor:
-    r"""Returns a bound on what S is expected to be behind a random rotation and an ideal coupling.
+    r"""Returns a bound on what S is expected to be after a random rotation and an ideal coupling.
 
     For eigenvalues of mean 1 and variance v, with p features kept and q changed,
 
@@ -94,7 +94,7 @@ def expected_non_standardness(eigenvalues: Tensor, kept: int) -> Tensor:
         ArgumentError: An eigenvalue is not positive, or their mean is not 1.
 
     Source:
-        Draxler, Schnoerr, Koethe 2022; derived anew on the page about whitening.
+        Draxler, Schnoerr, Koethe 2022; derived again on the page about whitening.
 
     Example:
         >>> bound = expected_non_standardness(torch.tensor([0.5, 1.5]), 1)
@@ -130,7 +130,7 @@ def whitening_factor(loss: float, features: int, kept: int) -> float:
         ArgumentError: `loss` is not positive.
 
     Source:
-        Draxler, Schnoerr, Koethe 2022; derived anew on the page about whitening.
+        Draxler, Schnoerr, Koethe 2022; derived again on the page about whitening.
 
     Example:
         >>> round(whitening_factor(1e-6, 16, 8), 4), round(whitening_factor(5.0, 16, 8), 4)

@@ -92,10 +92,10 @@ SCHEMES = (ROTATIONS, "random permutations", "binary digits", "one partition")
 def whitened(
     scheme: str, features: int, condition_number: float, layers: int, seed: int
 ) -> list[dict[str, float | None]]:
-    """Returns how far a Gaussian is from the standard normal behind each layer.
+    """Returns how far a Gaussian is from the standard normal after each layer.
 
     Args:
-        scheme: Among `SCHEMES`: what turns the features in front of each coupling, or which ones
+        scheme: Among `SCHEMES`: what turns the features before each coupling, or which ones
             it keeps. "binary digits": layer by layer, those whose number has a zero in the first
             digit, the second and so on.
         features: n, even.
@@ -105,7 +105,7 @@ def whitened(
 
     Returns:
         For 0 to `layers` layers: the loss in nats; for rotations the bound on its expectation
-        given the spectrum in front of the layer; and that from the loss at the start alone.
+        given the spectrum before the layer; and that from the loss at the start alone.
     """
     distribution, half = Gaussian(features, condition_number, seed), features // 2
     generator = torch.Generator().manual_seed(seed)
@@ -143,7 +143,7 @@ def _kept(scheme: str, n: int, layer: int, generator: torch.Generator) -> Tensor
 
 
 def _after_coupling(covariance: Tensor, kept: Tensor) -> Tensor:
-    """Returns the covariance behind the ideal coupling, the features in their old order."""
+    """Returns the covariance after the ideal coupling, the features in their old order."""
     is_kept = torch.zeros(len(covariance), dtype=torch.bool)
     is_kept[kept] = True
     order = torch.cat((is_kept.nonzero()[:, 0], (~is_kept).nonzero()[:, 0]))

@@ -25,7 +25,7 @@ Counts = Annotated[tuple[Count, ...], NotEmpty]
 
 
 def checked(read: Callable[[str], object]) -> Callable[[str], str]:
-    """Returns a check of a name by a function that raises what is wrong with it."""
+    """Returns a pydantic check made of a function that raises `ArgumentError`."""
 
     def check(name: str) -> str:
         try:
@@ -38,7 +38,7 @@ def checked(read: Callable[[str], object]) -> Callable[[str], str]:
 
 
 def one_of(what: str, known: Callable[[], Collection[str]]) -> AfterValidator:
-    """Returns a check that a name is a known one, for `Annotated[str, ...]`."""
+    """Returns a validator that accepts the known names, for `Annotated[str, ...]`."""
 
     def check(name: str) -> str:
         if name not in known():
@@ -76,18 +76,18 @@ PRESETS = ("minutes", "full")
 
 
 def settings_of(study: Study[S], preset: str, config: str | Path | None) -> S:
-    """Returns the settings of a preset, or of a file.
+    """Reads the settings of a preset or of a file.
 
     Args:
-        study: The experiment.
+        study: The study.
         preset: "minutes" or "full".
-        config: A file instead: TOML with the fields, or the config.json of an earlier run.
+        config: A file to read instead: TOML with the fields, or config.json of an earlier run.
 
     Returns:
         The settings.
 
     Raises:
-        ArgumentError: There is no such preset, or a field is wrong or missing.
+        ArgumentError: The preset is unknown, or a field is wrong or missing.
         FileError: The file cannot be read.
     """
     if config is not None:
@@ -101,22 +101,23 @@ def _read(path: Path, name: str) -> dict:
     try:
         text = read_small(path).decode()
         found = parse_json(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # of JSON, of TOML, of UTF-8
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path} is neither TOML nor JSON: {error}.") from None
     if isinstance(found, dict) and "experiment" in found:
         if found["experiment"] != name:
             raise ArgumentError(
-                f"'config' should be of {name}, {path} is of {found['experiment']}."
+                f"'config' should hold settings of {name}, but {path} holds those of "
+                f"{found['experiment']}."
             )
         found = found.get("settings")
     if not isinstance(found, dict):
-        raise FileError(f"{path} should hold the fields of the settings, it does not.")
+        raise FileError(f"{path} should hold the fields of the settings, but it does not.")
     return found
 
 
 def _checked(study: Study[S], values: dict, source: str) -> S:
     try:
-        # As JSON, in which a list may stand for a tuple and nothing else is converted.
+        # Validating JSON turns lists into tuples and converts nothing else.
         return study.settings.model_validate_json(json.dumps(values))
     except (ValidationError, TypeError) as error:
         if isinstance(error, TypeError):
@@ -125,33 +126,33 @@ def _checked(study: Study[S], values: dict, source: str) -> S:
         name = ".".join(map(str, first["loc"])) or "the whole"
         known = ", ".join(study.settings.model_fields)
         raise ArgumentError(
-            f"{source}: '{name}' is wrong ({_said(first)}); the settings of {study.name} "
+            f"{source}: '{name}' is wrong ({_reason(first)}); the settings of {study.name} "
             f"are {known}."
         ) from None
 
 
-def _said(error: ErrorDetails) -> str:
+def _reason(error: ErrorDetails) -> str:
     """Returns what is wrong with a field, as part of a sentence."""
-    said = error["msg"].removeprefix("Value error, ")
-    return said[0].lower() + said[1:]
+    reason = error["msg"].removeprefix("Value error, ")
+    return reason[0].lower() + reason[1:]
 
 
 class TrainingSettings(StudySettings):
-    """How flows of tables, and of images, are trained and measured.
+    """Settings for training and measuring flows of tables and of images.
 
     Attributes:
-        hidden: Width of the two hidden layers, on tables.
-        channels: Of the networks of images.
-        rows: Of a table, to train on.
-        epochs: Over a table.
-        image_epochs: Over the images.
-        batch_size: Rows a step.
-        image_batch_size: Images a step.
-        learning_rate: The highest one, on tables.
-        image_learning_rate: The highest one, on images.
-        seeds: How often each is trained.
-        points: At which the conditioning of flows of tables is measured.
-        image_points: The same of images.
+        hidden: Width of the two hidden layers, for tables.
+        channels: Channels of the networks, for images.
+        rows: Training rows of a table.
+        epochs: Epochs for tables.
+        image_epochs: Epochs for images.
+        batch_size: Rows per step.
+        image_batch_size: Images per step.
+        learning_rate: Peak learning rate for tables.
+        image_learning_rate: Peak learning rate for images.
+        seeds: How many times each flow is trained.
+        points: Number of rows at which the conditioning is measured.
+        image_points: Number of images at which the conditioning is measured.
     """
 
     hidden: Count
@@ -168,7 +169,7 @@ class TrainingSettings(StudySettings):
     image_points: Count
 
     def of_tables(self) -> Case:
-        """Returns what each case of a table has."""
+        """Returns the part that all cases on tables share."""
         return {
             "what": "table",
             "hidden": self.hidden,
@@ -180,7 +181,7 @@ class TrainingSettings(StudySettings):
         }
 
     def of_images(self) -> Case:
-        """Returns what each case of images has."""
+        """Returns the part that all cases on images share."""
         return {
             "what": "image",
             "hidden": self.channels,

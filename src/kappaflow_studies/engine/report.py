@@ -15,13 +15,13 @@ from kappaflow.report.numbers import time_in_words
 
 
 class Table(Part):
-    """Numbers that are better read than looked at.
+    """A table of numbers.
 
     Attributes:
-        title: A few words.
-        columns: Their names; the first one names the rows.
-        rows: Words for each column, numbers written out.
-        caption: What they are.
+        title: A short title.
+        columns: Names of the columns; the first column names the rows.
+        rows: For each row the text of each column.
+        caption: An explanation.
     """
 
     title: str
@@ -31,13 +31,13 @@ class Table(Part):
 
 
 class Findings(Part):
-    """What is read from the raw results of an experiment.
+    """What the raw results of a study say.
 
     Attributes:
-        found: What was found, a sentence or two each, with its numbers.
-        differs: Where that, or the way there, differs from the source, a sentence or two each.
-        charts: The most telling one first.
-        tables: Behind the charts.
+        found: What was found, in sentences with numbers.
+        differs: Where the result or the method differs from the source, in sentences.
+        charts: The charts, the most informative one first.
+        tables: The tables.
     """
 
     found: list[str]
@@ -47,19 +47,19 @@ class Findings(Part):
 
 
 class StudyReport(Part):
-    """An experiment: what is claimed, what was done, what was found.
+    """The report of a study: what is claimed, what was done, what was found.
 
     Attributes:
-        name: What it is called on the command line.
-        title: A few words.
-        claim: The claim of the source, in our own words.
+        name: Its name on the command line.
+        title: A short title.
+        claim: The claim of the source paper, paraphrased.
         findings: What was found.
-        preset: "minutes", "full", or the file of the settings.
-        settings: Them, (label, value).
-        seed: Of all of it.
-        cases: How many were measured.
-        time_s: Of all of them, each on one thread.
-        versions: Of what measured: Python, torch, this library, the processor.
+        preset: "minutes", "full", or the name of the file of settings.
+        settings: The settings as (label, value).
+        seed: The random seed.
+        cases: Number of cases.
+        time_s: Total time of all cases, each on one thread.
+        versions: Versions of Python and of the libraries.
     """
 
     name: str
@@ -87,17 +87,16 @@ def quantile_series(
     """Returns the median of a column at each value of another, with two quantiles as a band.
 
     Args:
-        frame: Raw results; rows whose y is missing have no part, those that are nan count as
-            the largest.
+        frame: Raw results; rows without y are left out, and nan counts as the largest value.
         x: Column of the horizontal axis.
         y: Column of the vertical axis.
-        name: Of the series.
-        tone: Its colour.
-        dash: How the line is drawn.
-        spread: Levels of the band; None for none.
+        name: Name of the series.
+        tone: Number of its colour.
+        dash: Style of the line.
+        spread: Quantiles of the band; None for no band.
 
     Returns:
-        The series, x ascending.
+        The series, sorted by x.
 
     Example:
         >>> raw = pl.DataFrame({"depth": [1, 1, 1, 2], "loss": [3.0, 1.0, 2.0, 5.0]})
@@ -126,17 +125,17 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the source on the page of all.
+    """One claim of the source, on the page of all studies.
 
     Attributes:
-        name: Of the experiment.
-        title: A few words.
-        text: The claim, in our own words.
-        found: What was found.
-        differs: Where that differs from the source.
-        page: The experiment's own page, relative to that of all.
-        chart: The most telling one, if it is a chart.
-        figures: What is drawn of it.
+        name: Name of the study.
+        title: A short title.
+        text: The claim, paraphrased.
+        found: What was found, in sentences.
+        differs: Where the result differs from the source, in sentences.
+        page: Path of the page of the study, relative to the page of all studies.
+        chart: The most informative chart, if there is one.
+        figures: The figures of that chart.
     """
 
     name: str
@@ -150,13 +149,13 @@ class Claim:
 
 
 def render_study(report: StudyReport) -> str:
-    """Returns the page of an experiment.
+    """Renders the page of a study.
 
     Args:
-        report: What it came to.
+        report: Its report.
 
     Returns:
-        One HTML document that makes no request.
+        One HTML document that makes no network request.
     """
     drawn = {chart.name: figures_of(chart) for chart in report.findings.charts}
     return document(
@@ -165,16 +164,16 @@ def render_study(report: StudyReport) -> str:
 
 
 def render_claims(claims: Sequence[Claim], *, preset: str, seed: int, time_s: float) -> str:
-    """Returns the page of all experiments.
+    """Renders the page of all studies.
 
     Args:
-        claims: In the order of the page.
-        preset: Of all.
-        seed: Of all.
-        time_s: Of all.
+        claims: The claims, in the order of the page.
+        preset: The preset of all studies.
+        seed: The random seed of all studies.
+        time_s: Total time.
 
     Returns:
-        One HTML document that makes no request.
+        One HTML document that makes no network request.
     """
     return document(
         TEMPLATES / "claims.html.jinja",

@@ -28,7 +28,7 @@ Measured = tuple[dict[str, Any], list[dict[str, Any]], float]
 
 
 def key_of(case: Mapping[str, Any]) -> str:
-    """Returns what tells a case from all others: its values, whatever their order.
+    """Returns a string that identifies a case: its values, in any order.
 
     Example:
         >>> key_of({"depth": 1, "seed": 0}) == key_of({"seed": 0, "depth": 1})
@@ -38,18 +38,18 @@ def key_of(case: Mapping[str, Any]) -> str:
 
 
 def read_measured(path: Path) -> dict[str, Measured]:
-    """Returns what is in a file, by `key_of` its case; nothing if there is no file.
+    """Reads the measured cases of a file, keyed by `key_of`; empty if the file does not exist.
 
-    A line that was cut short when its writer was killed is taken out of the file.
+    Removes a last line that is incomplete because its writer was killed.
 
     Args:
         path: The file.
 
     Returns:
-        Each case with its rows and its seconds.
+        For each case its rows and its time in seconds.
 
     Raises:
-        FileError: A whole line cannot be read.
+        FileError: A complete line cannot be read.
     """
     if not path.exists():
         return {}
@@ -68,7 +68,8 @@ def read_measured(path: Path) -> dict[str, Measured]:
         raise FileError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError):
         raise FileError(
-            f"{path} is damaged: a line of it is no measured case. Move it away to start anew."
+            f"{path} is damaged: one of its lines is not a measured case. Move the file away to "
+            "start over."
         ) from None
     return found
 
@@ -76,7 +77,7 @@ def read_measured(path: Path) -> dict[str, Measured]:
 def append_measured(
     path: Path, case: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], time_s: float
 ) -> None:
-    """Appends a case, which is in the file when this returns."""
+    """Appends a measured case to a file."""
     line = json.dumps({"case": case, "rows": list(rows), "time_s": time_s}) + "\n"
     try:
         with path.open("ab") as file:
@@ -101,36 +102,39 @@ def run_study(
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Reproduced:
-    """Measures the cases of an experiment that are not measured yet, and writes its folder.
+    """Measures those cases of a study that have not been measured, and writes its folder.
 
-    The folder has config.json (the settings), cases.jsonl (each case as it is done), and when all
-    are done results.parquet (a row for each measurement), figures/ (SVG and PNG), report.json and
-    index.html.
+    The folder holds config.json (the settings) and cases.jsonl (each case as soon as it is
+    measured); at the end also results.parquet (a row for each measurement), figures/ (SVG and
+    PNG), report.json and index.html. To resume an interrupted study, run it again.
 
     Args:
-        study: The experiment.
+        study: The study.
         out: The folder.
         preset: "minutes" or "full".
         config: A file with settings, instead of a preset.
-        seed: Of all of it.
-        processes: How many cases side by side, each on one thread; one for each core if left out.
-        progress: Show a progress bar; on a terminal only if left out.
-        say: Is told what is done.
+        seed: The random seed.
+        processes: Number of cases measured at the same time, each on one thread; by default one
+            per core.
+        progress: Show a progress bar; by default only on a terminal.
+        say: Receives messages.
 
     Returns:
-        Its report, its page and what was found.
+        The report, the page and the findings.
 
     Raises:
-        ArgumentError: An argument is wrong, or the folder holds another experiment.
+        ArgumentError: An argument is wrong, or the folder holds another study.
         FileError: A file cannot be read or written.
-        NumericalError: A case failed, or its process was killed; what is measured is kept.
+        NumericalError: A case failed, or its process was killed. Measured cases are kept.
     """  # noqa: DOC502 - raised by the calls below
     settings = settings_of(study, preset, config)
     natural_int("seed", seed)
     workers = core_count() if processes is None else positive_int("processes", processes)
     cases = _distinct(study.cases(settings, seed))
     if not cases:
-        raise ArgumentError(f"the settings of {study.name} should come to a case, they do not.")
+        raise ArgumentError(
+            f"the settings of {study.name} should come to a case, but their lists leave none."
+        )
     place = _folder(Path(out), study.name)
     described = {"experiment": study.name, "seed": seed, "settings": settings.model_dump()}
     with locked(place):
@@ -138,7 +142,7 @@ def run_study(
         have = read_measured(place / CASES)
         missing = [case for case in cases if key_of(case) not in have]
         if missing and len(missing) < len(cases):
-            say(f"{len(cases) - len(missing)} of {len(cases)} cases are there already")
+            say(f"{len(cases) - len(missing)} of {len(cases)} cases are already measured")
         with _bar(study.name, len(cases), len(cases) - len(missing), visible=progress) as advance:
             for case, rows, time_s in measured(study.measure, missing, processes=workers):
                 append_measured(place / CASES, case, rows, time_s)
@@ -159,7 +163,7 @@ def _written(
     seed: int,
     say: Callable[[str], None],
 ) -> Reproduced:
-    """Returns what all cases come to, when it is written."""
+    """Returns the results of all cases, after writing them."""
     frame = frame_of(done)
     findings: Findings = study.findings(frame, settings)
     report = StudyReport(
@@ -168,7 +172,7 @@ def _written(
         claim=study.claim,
         findings=findings,
         preset=preset,
-        settings=_in_words(settings),
+        settings=_as_text(settings),
         seed=seed,
         cases=len(done),
         time_s=sum(time_s for _, _, time_s in done),
@@ -195,14 +199,16 @@ def _written(
 
 
 def _folder(place: Path, name: str) -> Path:
-    """Returns the folder, made if need be; it must not hold something else."""
+    """Returns the folder, created if necessary; refuses one that holds something else."""
     if place.exists() and not place.is_dir():
         raise ArgumentError(f"'out' should be a folder, {place} is a file.")
     if (place / CONFIG).exists():
         try:
             held = parse_json(read_small(place / CONFIG)).get("experiment")
         except (ValueError, AttributeError):
-            raise FileError(f"{place / CONFIG} cannot be read: 'out' should be new.") from None
+            raise FileError(
+                f"{place / CONFIG} cannot be read: 'out' should be a new folder."
+            ) from None
         if held != name:
             raise ArgumentError(
                 f"'out' should be new or a folder of {name}, {place} is one of {held or 'a fit'}."
@@ -214,8 +220,8 @@ def _distinct(cases: Sequence[Case]) -> list[Case]:
     return list({key_of(case): case for case in cases}.values())
 
 
-def _in_words(settings: StudySettings) -> list[tuple[str, str]]:
-    """Returns the settings as words, lists without their brackets."""
+def _as_text(settings: StudySettings) -> list[tuple[str, str]]:
+    """Returns the settings as text, lists without brackets."""
 
     def words(value: Any) -> str:  # noqa: ANN401
         if isinstance(value, list | tuple):
@@ -239,10 +245,10 @@ def _versions() -> list[tuple[str, str]]:
 def _bar(
     name: str, total: int, done: int, *, visible: bool | None
 ) -> Iterator[Callable[[], None]]:
-    """Shows a bar for as long as it is entered.
+    """Shows a progress bar.
 
     Yields:
-        A function that moves it on.
+        A function that advances it by one.
     """
     console = Console(stderr=True)
     if not (console.is_terminal if visible is None else visible):

@@ -17,15 +17,15 @@ from kappaflow_studies.engine.report import Findings
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What an experiment came to.
+    """The result of a study.
 
     Attributes:
-        report: Its numbers.
-        page: The page of them.
-        found: What was found, a sentence or two each.
-        differs: Where that differs from the source.
-        chart: The most telling one, where it is a chart.
-        figures: What is drawn of it.
+        report: The numbers.
+        page: Path of the HTML page.
+        found: What was found, in sentences.
+        differs: Where the result or the method differs from the source, in sentences.
+        chart: The most informative chart, if there is one.
+        figures: The figures of that chart.
     """
 
     report: Part
@@ -38,14 +38,15 @@ class Reproduced:
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment that can be repeated.
+    """A study as the command line sees it.
 
     Attributes:
-        name: What it is called on the command line.
-        title: A few words.
+        name: Its name on the command line.
+        title: A short title.
         about: What is compared, in one line.
-        claim: The claim of the source that it is about, in our own words.
-        run: Takes the folder, and as keywords preset, config, seed, processes, progress and say.
+        claim: The claim of the source paper, paraphrased.
+        run: Function of the folder, with the keywords preset, config, seed, processes, progress
+            and say.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Experiment:
 
 
 class StudySettings(BaseModel):
-    """What a preset of an experiment says; a subclass names the fields."""
+    """Base class of the settings of a study; a subclass declares the fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -66,24 +67,25 @@ S = TypeVar("S", bound=StudySettings)
 
 @dataclass(frozen=True)
 class Study(Generic[S]):
-    """An experiment that is made of cases.
+    """A study: a list of cases, a function that measures one, and a function that reads them all.
 
-    A case is a dictionary of plain values that holds all that its measurement depends on: its
-    seed, sizes, numbers of steps. What was measured once is never measured again, whatever else
-    the settings ask for.
+    A case is a dictionary of plain values with everything that its measurement depends on: seed,
+    sizes, numbers of steps. A case that has been measured is not measured again, even when other
+    settings change.
 
     Attributes:
-        name: On the command line, and of its folder.
-        title: A few words.
+        name: Its name on the command line, and of its folder.
+        title: A short title.
         about: What is compared, in one line.
-        claim: The claim of the source, in our own words.
-        settings: Their fields.
+        claim: The claim of the source paper, paraphrased.
+        settings: The class of the settings.
         presets: A TOML file with the tables [minutes] and [full].
-        cases: Takes settings and a seed, and returns the cases; slow ones first.
-        measure: Takes a case and returns its rows, dictionaries of numbers, words and lists of
-            numbers. Runs on one thread, in another process: a function of a module. Failures that
-            are part of the experiment are rows too; what it raises stops the experiment.
-        findings: Takes all rows, each with the columns of its case, and the settings.
+        cases: Returns the cases for settings and a seed, slow ones first.
+        measure: Returns the rows of a case: dictionaries of numbers, strings and lists of
+            numbers. It runs on one thread in another process, so it must be a function of a
+            module. Return expected failures as rows; an exception stops the study.
+        findings: Returns the findings for all rows, each with the columns of its case, and the
+            settings.
     """
 
     name: str
@@ -98,13 +100,13 @@ class Study(Generic[S]):
 
 
 def frame_of(measured: Sequence[tuple[Case, Sequence[Row], float]]) -> pl.DataFrame:
-    """Returns a row for each measurement, with the columns of its case and the time it took.
+    """Returns a table with a row for each measurement: its case, its values and its time.
 
     Args:
-        measured: Each case with its rows and its seconds.
+        measured: For each case its rows and its time in seconds.
 
     Returns:
-        The table; null where a row has no such column.
+        The table, with nulls where a row lacks a column.
 
     Example:
         >>> frame_of([({"depth": 1}, [{"loss": 0.5}, {"loss": 0.25}], 2.0)]).columns

@@ -127,7 +127,7 @@ def found_in_words(size: FacesSize) -> str:
 
 
 def likelihood_in_words(size: FacesSize) -> str:
-    """Returns what padding did to the bits per dimension, beside the error of the difference."""
+    """Returns the change of the bits per dimension by padding, with its standard error."""
     more, error = size.bits_more, size.bits_more_standard_error
     if not is_finite(more):
         return "A likelihood is not finite, so that the two cannot be compared."
@@ -171,7 +171,7 @@ def _pictures(size: FacesSize, reports: Mapping[str, ImageReport]) -> dict[str, 
     """Returns the pictures of a pair of runs, those without padding on the left."""
     plain, padded = (reports[run.folder] for run in size.runs)
 
-    def beside(one: Picture, other: Picture) -> list[Shown]:
+    def side_by_side(one: Picture, other: Picture) -> list[Shown]:
         return [
             _large(picture.model_copy(update={"title": f"{picture.title}, {name_of(run)}"}))
             for picture, run in zip((one, other), size.runs, strict=True)
@@ -180,12 +180,12 @@ def _pictures(size: FacesSize, reports: Mapping[str, ImageReport]) -> dict[str, 
     samples = zip(plain.samples, padded.samples, strict=True)
     return {
         "held_out": [_large(plain.held_out)],
-        "samples": [shown for pair in samples for shown in beside(*pair)],
+        "samples": [shown for pair in samples for shown in side_by_side(*pair)],
         "latent": [
-            *beside(plain.reconstructions, padded.reconstructions),
-            *beside(plain.interpolations, padded.interpolations),
+            *side_by_side(plain.reconstructions, padded.reconstructions),
+            *side_by_side(plain.interpolations, padded.interpolations),
         ],
-        "neighbours": beside(plain.neighbours.picture, padded.neighbours.picture),
+        "neighbours": side_by_side(plain.neighbours.picture, padded.neighbours.picture),
     }
 
 

@@ -25,7 +25,7 @@ class FacesRun(Part):
     """One training.
 
     Attributes:
-        padding: Gaussian channels beside that of the image.
+        padding: Gaussian channels in addition to that of the image.
         folder: Name of its run folder.
         parameters: How many numbers were trained.
         epochs: How many there were.
@@ -64,7 +64,7 @@ class FacesSize(Part):
         size: Sides of the images.
         images: How many to train on, to stop by, and to judge by.
         independent_bits: Bits per dimension of held-out faces with each pixel on its own.
-        bits_more: By how many bits per dimension the training with padding is worse, in the mean
+        bits_more: By how many bits per dimension the training with padding is worse, on average
             over held-out faces; negative where it is better.
         bits_more_standard_error: Of that mean: both flows saw the same faces.
         of_held_out: The distance of each held-out face to its nearest training face: the root mean

@@ -104,9 +104,9 @@ def reproduce_faces(
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Reproduced:
-    """Trains the flows, each into a run folder of its own, and writes a page that compares them.
+    """Trains the flows, each in its own run folder, and writes a page that compares them.
 
-    What was interrupted goes on where it stopped, and what is finished is taken as it is.
+    An interrupted study resumes where it stopped; finished runs are not trained again.
 
     Args:
         out: The folder of the runs, of index.html, of faces.json and of the pictures.
@@ -115,7 +115,7 @@ def reproduce_faces(
         seed: Of the weights, of the order of the images and of their split.
         processes: Of no effect: one training after the other, each on the threads of torch.
         progress: Show progress bars; on a terminal only if left out.
-        say: Is told which training it is.
+        say: Receives a message as each training starts.
 
     Returns:
         The numbers, the page, and what was found.
@@ -126,12 +126,12 @@ def reproduce_faces(
     """  # noqa: DOC502 - raised by the calls below
     if config is not None:
         raise ArgumentError("'config' should be left out: faces has presets only.")
-    asked = _preset(preset)
+    chosen = _preset(preset)
     natural_int("seed", seed)
     place = Path(out)
     if place.exists() and not place.is_dir():
         raise ArgumentError(f"'out' should be a folder, {place} is a file.")
-    runs = runs_of(asked, place)
+    runs = runs_of(chosen, place)
     for number, run in enumerate(runs, start=1):
         say(f"{run.in_words} ({number} of {len(runs)})")
         _fit(run, seed, progress, say)

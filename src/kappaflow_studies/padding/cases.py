@@ -115,7 +115,7 @@ class PaddingSettings(StudySettings):
         compared: Paddings that are trained with each of `seeds`: none, KIND:WIDTH or
             KIND:WIDTH:SCALE.
         others: Paddings that are trained with the first `other_seeds` of these.
-        seeds: How many seeds, each of its own points and weights.
+        seeds: How many seeds, each with separate points and weights.
         other_seeds: How many of them for `others`.
         rows: Points to train on.
         epochs: Passes over them.

@@ -1,4 +1,4 @@
-"""What the trainings came to, in sentences; the charts and tables stand beside."""
+"""What was measured, as sentences."""
 
 import polars as pl
 

@@ -128,7 +128,7 @@ def curve(history: Iterable[Mapping[str, Any]]) -> Row:
     }
 
 
-PARTS = ("train", "validation", "test", "other test")  # each from a seed of its own
+PARTS = ("train", "validation", "test", "other test")  # each with a separate seed
 HELD_OUT = 2000
 PICTURED, CELLS = 40_000, 48
 MARGIN = 1.15

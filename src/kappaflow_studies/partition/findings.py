@@ -74,8 +74,8 @@ def _on_loss(name: str, part: pl.DataFrame, seeds: int) -> list[str]:
 
 
 def _on_twins(frame: pl.DataFrame) -> list[str]:
-    asked = frame.filter(pl.col("kind") != HALVES)
-    twins = with_twins(asked)
+    mixed = frame.filter(pl.col("kind") != HALVES)
+    twins = with_twins(mixed)
     if twins.is_empty():
         return []
     halves = twins.filter((pl.col("kind") != ONE) & (pl.col("twin_maps") > 0))
@@ -84,7 +84,7 @@ def _on_twins(frame: pl.DataFrame) -> list[str]:
     ).to_list()
     worse = (twins["twin_worst_layer"] / twins["worst_layer"]).to_list()
     said = [
-        f"{len(twins)} of {len(asked)} trained flows were written anew on one partition. Their "
+        f"{len(twins)} of {len(mixed)} trained flows were rewritten with one partition. Their "
         f"log_prob differs by at most {significant(twins['twin_difference_float64'].max(), 2)} "
         f"nats in float64, {significant(twins['twin_difference_float32'].max(), 2)} in float32; "
         f"the worst conditioned layer of a twin is {significant(min(worse), 2)} to "

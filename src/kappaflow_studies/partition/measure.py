@@ -163,7 +163,7 @@ TWIN = "twin_"
 
 
 def measure(case: Case) -> list[Row]:
-    """Returns one row: the flow, and beside it its twin, whose columns begin with "twin_"."""
+    """Returns one row: the flow, and its twin in columns that begin with "twin_"."""
     of_table = case["what"] == "table"
     parts = (
         table_parts(case["data"], case["rows"], case["seed"])
@@ -182,13 +182,13 @@ def measure(case: Case) -> list[Row]:
     if case["kind"] == HALVES:  # its own twin
         return [row]
     alone = case["kind"] == ONE
-    twin, said = twin_of(
+    twin, certificate = twin_of(
         flow,
         x,
         partition=changes_one(flow.event_shape[0]) if alone else "half",
         couplings=None if alone else 6,
     )
-    row |= {f"{TWIN}{name}": value for name, value in said.items()}
+    row |= {f"{TWIN}{name}": value for name, value in certificate.items()}
     if twin is not None:
         of_twin = {**held_out(twin.eval(), parts), **conditioning(twin, x)}
         row |= {f"{TWIN}{name}": value for name, value in of_twin.items()}

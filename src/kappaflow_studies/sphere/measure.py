@@ -35,7 +35,7 @@ class SphereSettings(StudySettings):
         mixtures: (k, d) of the mixtures that flows are trained to.
         budgets: Parameters of a flow, all of its couplings together.
         depths: Numbers of couplings.
-        seeds: Of each training; each has a mixture of its own.
+        seeds: Of each training; each with a separate mixture.
         steps: Of each training.
         batch_size: Draws from the mixture in each step.
         learning_rate: Of Adam, where it starts.

@@ -32,7 +32,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Tensor) -> "Estimate":
-        """Returns the average of these values, (n,), each from a draw of its own."""
+        """Returns the average of these values, (n,), each from a separate draw."""
         wide = values.detach().double().flatten()
         n = len(wide)
         error = wide.std().item() / n**0.5 if n > 1 else float("nan")

@@ -40,7 +40,7 @@ class PowerLaw:
 
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
-    """Returns the power law nearest to points in the mean square of logarithms.
+    """Fits a power law to points by least squares of logarithms, and returns it.
 
     Args:
         x: Positive numbers, at least three different ones.

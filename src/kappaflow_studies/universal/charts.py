@@ -39,7 +39,7 @@ def charts(
             title="W2 against the error that is allowed",
             caption=(
                 "The bound, by the same normal draw on both sides, with what a sample cannot "
-                f"show added; and between two samples of {settings.draws:,} draws, beside the "
+                f"show added; and between two samples of {settings.draws:,} samples, next to the "
                 "floor of two samples of the distribution itself."
             ),
             panels=[_error(name, tables[name]) for name in tables],

@@ -90,7 +90,7 @@ def findings(frame: pl.DataFrame, settings: UniversalSettings) -> Findings:
             "The shifts are ReLU networks, except for the map from a normal to the target: here "
             "it is the target's own formula, and one more ReLU network in the source.",
             "The bound takes the same normal draw on both sides, so that it has no noise floor. "
-            "The two-sample distance stands beside it as a check only: it is the exact optimal "
+            "The two-sample distance is a check only: it is the exact optimal "
             "pairing of two samples, and cannot fall below that of two samples of one target.",
         ],
         charts=charts(tables, powers, pictures, settings),
@@ -174,6 +174,6 @@ def _on_float64(tables: Tables) -> list[str]:
     return [
         f"In float64 the inverse is lost, and with it the density: for {len(lost)} of "
         f"{len(tables)} targets, samples are not recovered at an error of "
-        f"{significant(max(lost), 1)}, or less. Drawing goes on: the bound is below the allowed "
-        f"error still at {significant(max(drawn), 1)} for each target."
+        f"{significant(max(lost), 1)}, or less. Sampling still works: the bound is below the "
+        f"allowed error even at {significant(max(drawn), 1)} for each target."
     ]

@@ -11,7 +11,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.nets import MLP
 
 # A hidden layer has four units a feature: the positive and the negative part of the rest, what
-# has been counted, and the unit that decides on a digit. The offset of a form stands behind them.
+# has been counted, and the unit that decides on a digit. The offset of a form is the last entry.
 AFTER_THE_RAMP = torch.tensor(
     [[1.0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, -1, 1]], dtype=torch.float64
 )
@@ -55,7 +55,7 @@ def quantizer_network(features: int, grid: Grid, answers: list[tuple[float, floa
 
     The network finds the cell by halving, with two layers a digit: is the rest r positive? The
     unit :math:`p = \mathrm{relu}(r / w + 1/2)` grows across a ramp of width w around zero, and
-    :math:`\mathrm{relu}(1 - p)` is exactly 1 before the ramp and exactly 0 behind it: however
+    :math:`\mathrm{relu}(1 - p)` is exactly 1 before the ramp and exactly 0 after it: however
     steep it is, no large numbers cancel.
 
     Args:

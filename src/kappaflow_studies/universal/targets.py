@@ -78,7 +78,7 @@ class UniformCube(Target):
 @register("Banana")
 @dataclass(frozen=True)
 class Banana(Target):
-    """Each feature is a parabola of the one before it, and some uniform noise beside it.
+    """Each feature is a parabola of the one before it, plus some uniform noise.
 
     Args:
         features: n.
