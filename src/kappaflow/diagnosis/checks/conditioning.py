@@ -175,7 +175,7 @@ def one_layer_dominates(m: Measurements) -> Iterator[Symptom]:
         {"layer": each[worst].item(), "others_median": others.median().item()},
         layer=m.profile.layers[worst],
         severity="note" if each[worst] * m.profile.eps < 1e-4 else "warning",
-        fix=f"Bound its log-scales, or standardize the data before it: {bound_scales(m.flow)}.",
+        fix=f"Standardize the data before it, or bound its log-scales: {bound_scales(m.flow)}.",
     )
 
 
