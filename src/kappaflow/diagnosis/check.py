@@ -243,7 +243,7 @@ class Check(Generic[P]):
         )
 
 
-CHECKS: dict[str, Check[Any]] = {}
+CHECKS: dict[str, Check[...]] = {}
 
 
 def check(

@@ -7,7 +7,6 @@ Every file of this folder is imported, so that its checks register themselves; s
 import importlib
 import pkgutil
 from collections.abc import Sequence
-from typing import Any
 
 from kappaflow.diagnosis.check import CHECKS, Check
 from kappaflow.errors import ArgumentError
@@ -18,7 +17,7 @@ for _module in pkgutil.iter_modules(__path__):
 CODES = {code: CHECKS[code].title for code in sorted(CHECKS)}
 
 
-def checks_of_flows() -> list[Check[Any]]:
+def checks_of_flows() -> list[Check[...]]:
     """Returns the checks that run on a flow; one that explains another comes before it."""
     of_flows = [one for one in CHECKS.values() if one.subject == "flow"]
     return sorted(of_flows, key=lambda one: (one.before or one.code, not one.before, one.code))
