@@ -25,7 +25,7 @@ from kappaflow.diagnosis.check import (
 from kappaflow.diagnosis.checks.log_dets import TOLERATED
 from kappaflow.diagnosis.checks.log_prob import log_prob_not_finite
 from kappaflow.diagnosis.checks.samples import samples_not_finite
-from kappaflow.diagnosis.finding import Table
+from kappaflow.diagnosis.finding import Evidence, Table
 
 EXPLAINED = 100  # times the predicted rounding error
 SIGMAS = (0, 2, 4, 6, 8, 10)
@@ -136,7 +136,7 @@ def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
         f"The reconstruction error ({_way(from_latent)}) reaches {worst:.1e} of the length of a "
         "point."
     )
-    evidence = {"worst": worst, "predicted": predicted, "tolerance": TOLERATED}
+    evidence: Evidence = {"worst": worst, "predicted": predicted, "tolerance": TOLERATED}
     if rounding:
         condition_number = largest(m.profile.condition_number[-1])
         yield Symptom(

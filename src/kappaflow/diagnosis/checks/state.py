@@ -217,7 +217,7 @@ def calls_change_state(m: Measurements) -> Iterator[Symptom]:
         x = torch.randn(64, 2) + 3
     """
     names = state(m).later
-    if names:
+    if len(names) > 0:
         also = f" and {len(names) - 1} more" if len(names) > 1 else ""
         yield Symptom(
             f"Each call of the flow in evaluation mode changes {names[0]}{also}.",
