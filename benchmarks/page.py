@@ -287,7 +287,7 @@ PAGES: dict[str, tuple[Sequence[str], Callable[[Results], str]]] = {
     "benchmarks-factor.md": (("factor",), factor_page),
     "benchmarks-doctor.md": (("doctor",), doctor_page),
     "benchmarks-sigma-min.md": (("sigma-min",), ends_page),
-    "benchmarks-tables.md": (("tables-development", "tables-judged"), tables_page),
+    "benchmarks-tables.md": (("tables-judged", "tables-development"), tables_page),
     **{
         f"benchmarks-{part}.md": ((part,), partial(page_of, part, values))
         for part, values in ALONE.items()
