@@ -125,6 +125,5 @@ def _claim(one: Experiment, found: Reproduced, place: Path) -> Claim:
         found=found.found,
         differs=found.differs,
         page=found.page.relative_to(place).as_posix(),
-        chart=found.chart,
-        figures=found.figures,
+        charts=found.charts,
     )

@@ -37,7 +37,7 @@ def test_fit_shows_the_condition_number_that_was_asked_for(run, correlated, tmp_
     assert "(2 asked for, 50 rows)" in done.out
     report = json.loads((out / "report.json").read_text())
     assert report["budget"]["p95"] == result["condition_number_p95"]
-    assert "(2.00 asked for)" in (out / "report.html").read_text()
+    assert "(budget 2.00)" in (out / "report.html").read_text()
     config = json.loads((out / "config.json").read_text())
     assert config["run"]["training"]["condition_budget"] == 2.0
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -86,7 +86,7 @@ def test_the_page_is_written_and_its_progress_goes_to_stderr(run, matrix, tmp_pa
     assert outcome.status == 0
     assert outcome.err.splitlines() == [f"looking for {n} couplings" for n in (8, 11, 12, 16)]
     text = page.read_text()
-    assert '"factor-6"' in text and '"trade-off"' in text and "map.npy as 6 couplings" in text
+    assert '"factors-6"' in text and '"trade-off"' in text and "map.npy as 6 couplings" in text
 
 
 def test_a_permutation_comes_through_the_pipe_in_as_few_couplings_as_work(

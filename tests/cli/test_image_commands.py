@@ -14,7 +14,7 @@ from tests.cli.test_refusals import refused
 import kappaflow as kf
 from kappaflow.cli.app import main
 from kappaflow.data import toy_names
-from kappaflow.report.png import size_of
+from kappaflow.report.pictures import size_of
 
 TINY = ("--levels", 1, "--steps", 1, "--hidden", 4, "--quiet")
 
@@ -162,10 +162,10 @@ def test_channels_of_noise_are_added_by_an_option(run, pictures, tmp_path):
         result["test_nll"] / (3 * 4 * 4 * np.log(2))
     )
     page = (folder / "report.html").read_text()
-    assert "The noise in the pixels and in the padding is drawn once" in page
+    assert "Each image gets one sample of the noise in the pixels and in the padding" in page
     assert (
         "upper bound on the bits" in page
-        and "2 channels, drawn from N(0, 1), stand beside" in page
+        and "2 channels, drawn from N(0, 1), were added to each image" in page
     )
     for used in (
         ("sample", folder, "-n", 3, "--out", tmp_path / "drawn.npy"),

@@ -56,9 +56,9 @@ def test_a_bound_is_called_one_and_weighted(run, table, padded, kind):
     assert said["features"] == 2 and said["has_density"] is True
     assert said["weighted"]["nll_standardised"] == stored["weighted_nll_standardised"]
     page = (folder / "report.html").read_text()
-    assert f"2 features, {said['in_words']}, stand beside each row" in page
+    assert f"2 features, {said['in_words']}, were added to each row" in page
     assert "the mean of an upper bound" in page and "Monte Carlo error of" in page
-    assert "Bound on the held-out NLL, standardised" in page and JOINT not in page
+    assert "Bound on the held-out NLL, standardized" in page and JOINT not in page
 
 
 def test_the_weighted_likelihood_is_that_of_the_stored_flow(table, padded):
@@ -90,8 +90,8 @@ def test_without_a_density_no_number_passes_for_a_likelihood(run, table, padded,
     stored = json.loads((folder / "result.json").read_text())
     assert stored["likelihood"] == "joint" and stored["weighted_nll_standardised"] is None
     page = (folder / "report.html").read_text()
-    assert "There is none: 2 features, all zero, stand beside each row" in page
-    assert "Joint NLL at the padding, standardised" in page and JOINT in page
+    assert "This flow has no likelihood: 2 features, all zero, were added to each row" in page
+    assert "Joint NLL with the padding, standardized" in page and JOINT in page
     assert "for comparison: a Gaussian" not in page and "Held-out NLL" not in page
     assert "KF501" not in page
     scored = run("score", folder, table)
@@ -158,9 +158,9 @@ def test_images_with_zeros_beside_them_have_no_bits(run, tmp_path):
     assert "joint NLL of images and padding" in done.out and JOINT in done.out
     assert "bits" not in done.out and "held-out" not in done.out
     page = (folder / "report.html").read_text()
-    assert "There is none: the padding of this flow has no density" in page
-    assert "1 channel, all zero, stands beside each image" in page
-    assert "Joint NLL at the padding" in page and "Bits per dimension over" not in page
+    assert "This flow has no likelihood, because its padding has no density" in page
+    assert "1 channel, all zero, was added to each image" in page
+    assert "Joint NLL with the padding" in page and "Bits per dimension over" not in page
     stored = json.loads((folder / "result.json").read_text())
     assert stored["likelihood"] == "joint" and stored["test_bits_per_dimension"] is None
     scored = run("score", folder, "digits")

@@ -1,4 +1,4 @@
-"""The page of a diagnosis: findings as cards, what was measured drawn where there are numbers."""
+"""The page of a diagnosis: findings as cards, with charts of what was measured."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from kappaflow.report import render_diagnosis
 
 
 def figures_of(html):
-    """Returns the figures that the page's script draws, by name."""
+    """Returns the figures that the script of a page draws, by name."""
     text = re.search(r'id="figure-data">(.*?)</script>', html, re.DOTALL)[1]
     return json.loads(text)
 
@@ -24,7 +24,7 @@ def card_of(html, code):
 
 
 def finding(code="KF999", **parts):
-    """Returns a finding of a rule that the page knows nothing of."""
+    """Returns a finding of a check that the page does not know."""
     content = {
         "severity": "warning",
         "layer": None,
@@ -46,19 +46,20 @@ def finding(code="KF999", **parts):
     ],
 )
 def test_a_finding_has_the_figure_that_explains_it(make, code, figures):
-    """In its card and nowhere else, beside layer, cause, cure, and the name of its rule."""
+    """In its card and nowhere else, with layer, cause, fix, and the title of its check."""
     diagnosis = make()
     html = render_diagnosis(diagnosis, title="flows.py:make", points="some points")
     card = card_of(html, code)
     assert re.findall(r'data-figure="([^"]+)"', card) == figures
     assert all(html.count(f'data-figure="{name}"') == 1 for name in figures_of(html))
-    assert f"“{code}: " in card and "<dt>Cause</dt>" in card and "<dt>Cure</dt>" in card
+    assert f"<dt>Check</dt><dd>{code}: " in card
+    assert "<dt>Cause</dt>" in card and "<dt>Fix</dt>" in card
     assert "<h1>flows.py:make</h1>" in html and "some points" in html
-    assert "Do not trust it yet" in html
+    assert "Do not trust this flow yet" in html
 
 
 def test_marks_lie_where_the_numbers_say():
-    """What came with samples against log_prob there, from the same table as the JSON has."""
+    """The density returned with samples against log_prob, from the table that JSON has too."""
     diagnosis = diagnoses.with_wrong_samples()
     figure = figures_of(render_diagnosis(diagnosis))["with-samples"]
     marks = figure["data"][-1]
@@ -69,7 +70,7 @@ def test_marks_lie_where_the_numbers_say():
 
 
 def test_a_small_difference_is_drawn_as_a_difference():
-    """0.01 nats on a scale of several would be hidden by the size of the marks."""
+    """The size of the marks would hide 0.01 nats on a scale of several."""
     figure = figures_of(render_diagnosis(diagnoses.with_small_error()))["log-dets"]
     for trace in figure["data"]:
         assert trace["y"] == pytest.approx([0.01] * 64, abs=1e-4)
@@ -77,15 +78,19 @@ def test_a_small_difference_is_drawn_as_a_difference():
 
 
 def test_a_healthy_flow_has_a_page_that_says_so():
-    """With everything that was measured below it, the float type among it."""
+    """And shows everything that was measured, including the float type."""
     html = render_diagnosis(kf.doctor(kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))))
-    assert "No problem found" in html and "has nothing to say" in html and "float32 safe" in html
+    assert (
+        "No problem found" in html
+        and "found no error, no warning" in html
+        and "float32 safe" in html
+    )
     expected = {"condition", "envelope", "round-trips", "far-out", "log-dets", "integral"}
     assert expected <= set(figures_of(html))
 
 
 def test_only_what_was_measured_is_drawn():
-    """No samples' densities, no integral, no profile: no figure, no empty section."""
+    """Without tables and profile there is no figure and no empty section."""
     whole = diagnoses.healthy()
     bare = dataclasses.replace(whole, tables={}, profile=None)
     html = render_diagnosis(bare)
@@ -94,8 +99,8 @@ def test_only_what_was_measured_is_drawn():
     assert "integral" not in figures_of(render_diagnosis(dataclasses.replace(whole, tables={})))
 
 
-def test_an_unknown_rule_and_an_unknown_table_are_shown():
-    """Rules that are added later need no change of the page."""
+def test_an_unknown_check_and_an_unknown_table_are_shown():
+    """The page needs no change for checks that users add."""
     tables = {
         "gradient_error": {"depth": [1, 2, 3], "by_inversion": [1e-6, 1e-3, 0.5]},
         "words": {"name": ["a", "b"], "kind": ["c", "d"]},
@@ -104,14 +109,14 @@ def test_an_unknown_rule_and_an_unknown_table_are_shown():
     html = render_diagnosis(made)
     card = card_of(html, "KF999")
     assert "Something new is the matter." in card and "the tail" in card and "0.25" in card
-    assert "<dt>Rule</dt>" not in card
+    assert "<dt>Check</dt>" not in card
     figures = figures_of(html)
     assert figures["table-gradient_error"]["data"][0]["y"] == [1e-6, 1e-3, 0.5]
     assert "table-words" not in figures and "Gradient error" in html
 
 
-def test_what_others_wrote_is_escaped():
-    """A layer, a message, a title may hold markup."""
+def test_text_from_users_is_escaped():
+    """A layer, a message or a title may contain markup."""
     markup = "<script>alert(1)</script>"
     made = dataclasses.replace(
         diagnoses.healthy(), findings=(finding(layer=markup, message=markup, cause=markup),)
@@ -120,16 +125,16 @@ def test_what_others_wrote_is_escaped():
     assert markup not in html and "&lt;script&gt;alert(1)" in html
 
 
-def test_numbers_that_are_not_finite_are_left_out_with_a_word():
-    """The page is made, and says how many."""
+def test_numbers_that_are_not_finite_are_left_out_and_counted():
+    """The page says how many are missing."""
     html = render_diagnosis(diagnoses.not_finite())
     assert "are not finite and are left out" in html
     assert "unusable in float32" in html
-    assert "off it by an amount that is not finite" in html
+    assert "The largest distance from it is an amount that is not finite" in html
 
 
 def test_a_page_is_written_whole_and_replaces_another(tmp_path):
-    """As other pages are; nothing is left beside it."""
+    """No other file is left in the folder."""
     path = tmp_path / "page.html"
     path.write_text("old")
     assert kf.write_diagnosis(diagnoses.healthy(), path, title="mine") == path
@@ -145,15 +150,15 @@ def test_a_page_is_written_whole_and_replaces_another(tmp_path):
         ("folder.html", "'path' should be a file"),
     ],
 )
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, place, why):
-    """Before anything is drawn."""
+def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path, place, why):
+    """The path is checked before anything is drawn."""
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(kf.KappaflowError, match=re.escape(why)):
         kf.write_diagnosis(diagnoses.healthy(), tmp_path / place)
 
 
 def test_a_flow_in_place_of_its_diagnosis_is_one_sentence(tmp_path):
-    """And what was there stays."""
+    """And no file is written."""
     flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
     with pytest.raises(kf.ArgumentError, match="what kappaflow.doctor returns, got Flow"):
         kf.write_diagnosis(flow, tmp_path / "page.html")

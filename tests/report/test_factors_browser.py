@@ -30,11 +30,11 @@ def test_a_browser_draws_the_factors_and_asks_for_nothing(open_page, width, sche
     )
     assert page.locator("[data-figure]").count() == 9
     colours = page.evaluate(
-        "document.querySelector('[data-figure=factor-1]').data[0].colorscale.map((c) => c[1])"
+        "document.querySelector('[data-figure=factors-1]').data[0].colorscale.map((c) => c[1])"
     )
     paper = "#ffffff" if scheme == "light" else "#1b1e22"
     assert colours[1] == paper and not any("var(" in colour for colour in colours)
-    assert page.locator("[data-figure=factor-1] .heatmaplayer image").count() == 1
+    assert page.locator("[data-figure=factors-1] .heatmaplayer image").count() == 1
 
 
 def test_long_names_and_large_maps_do_not_widen_a_phone(open_page):

@@ -1,4 +1,4 @@
-"""The page of a factorization says what the factorization says."""
+"""The page of a factorization shows the numbers of the factorization."""
 
 import json
 import re
@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 import kappaflow as kf
+from kappaflow.factor.reference import Reference
 from kappaflow.factor.trade_off import Trial, trade_off
 from kappaflow.report import render_factors
-from kappaflow.report.factors import changes
-from kappaflow.report.figures.factors import (
+from kappaflow.report.charts import figures_of
+from kappaflow.report.factors import (
     MOST_CELLS,
-    Reference,
-    heat_map_of_the_map,
-    heat_maps_of_factors,
+    changes,
+    factors_chart,
+    map_chart,
     trade_off_curve,
 )
 
@@ -28,7 +29,7 @@ def found():
 
 
 def drawn(page):
-    """Returns what the script of a page draws."""
+    """Returns the figures that the script of a page draws."""
     text = re.search(r'id="figure-data">(.*?)</script>', page, re.DOTALL).group(1)
     return json.loads(text)
 
@@ -36,10 +37,10 @@ def drawn(page):
 def test_the_page_shows_the_map_and_each_factor(found):
     """Heat maps of T and of all couplings, and a bar each, with their own numbers."""
     figures = drawn(render_factors(found, "map.npy"))
-    assert set(figures) == {"map", "condition-bars", *(f"factor-{i}" for i in range(1, 7))}
+    assert set(figures) == {"map", "condition-bars", *(f"factors-{i}" for i in range(1, 7))}
     assert np.allclose(figures["map"]["data"][0]["z"], found.matrix, rtol=5e-3)
     for number, coupling in enumerate(found.couplings, start=1):
-        shown = figures[f"factor-{number}"]["data"][0]["z"]
+        shown = figures[f"factors-{number}"]["data"][0]["z"]
         assert np.allclose(shown, coupling.matrix(), rtol=5e-3)
     bars = figures["condition-bars"]["data"][0]
     assert bars["x"] == [1, 2, 3, 4, 5, 6] and bars["y"] == list(found.condition_numbers)
@@ -47,39 +48,38 @@ def test_the_page_shows_the_map_and_each_factor(found):
 
 def test_factors_share_one_scale_of_colours_that_is_even_about_zero(found):
     """The paler of two factors is the smaller one."""
-    scales = {
-        (figure.traces[0]["zmin"], figure.traces[0]["zmax"])
-        for figure in heat_maps_of_factors(found)
-    }
+    figures = figures_of(factors_chart(found))
+    ends = {(figure.traces[0]["zmin"], figure.traces[0]["zmax"]) for figure in figures}
     largest = max(coupling.matrix().abs().max().item() for coupling in found.couplings)
-    assert scales == {(-largest, largest)}
+    assert ends == {(-largest, largest)}
 
 
 def test_a_large_map_is_drawn_in_tiles_that_keep_a_lone_entry():
-    """Each cell is the entry of the largest size, with its sign; the page says so."""
+    """Each cell is the entry of largest absolute value, with its sign; the page says so."""
     matrix = np.eye(2 * MOST_CELLS)
     matrix[5, 150] = -7.0
     found = kf.factor_linear(matrix, couplings=2)
-    cells = np.array(heat_map_of_the_map(found).traces[0]["z"])
+    cells = np.array(map_chart(found).panels[0].heat.values)
     assert cells.shape == (MOST_CELLS, MOST_CELLS)
     assert cells[2, 75] == -7 and (cells.diagonal() == 1).all() and (cells != 0).sum() == 97
     assert "2 by 2 entries" in render_factors(found, "map.npy")
 
 
 def test_the_curve_has_the_map_and_the_reference_where_there_is_one(found):
-    """A hook that draws nothing when it is None."""
+    """Without a reference, nothing is drawn for it."""
     trials = trade_off(found.matrix, counts=(6, 8), known={6: found})
     plain = trade_off_curve(found, trials)
-    names = [trace["name"] for trace in plain.traces]
-    assert names == ["no factorization lies below", "this map", "this page"]
-    mine = plain.traces[1]
-    assert mine["x"] == [6, 8]
-    assert mine["y"] == [trial.found.condition_number for trial in trials]
-    least = np.array(plain.traces[0]["y"])
+    least, mine, page = plain.panels[0].series
+    names = [series.name for series in (least, mine, page)]
+    assert names == ["no factorization is below", "this map", "this page"]
+    assert mine.x == [6, 8]
+    assert mine.y == [trial.found.condition_number for trial in trials]
+    least = np.array(least.y)
     assert np.allclose(least, np.linalg.cond(found.matrix) ** (1 / np.array([6, 7, 8])))
     both = trade_off_curve(found, trials, REFERENCE)
-    assert [trace.get("name") for trace in both.traces][1:2] == ["other maps"]
-    assert len(both.traces) == len(plain.traces) + 2
+    assert both.panels[0].series[0].name == "other maps"
+    assert both.panels[0].series[0].low == REFERENCE.low
+    assert both.panels[0].series[1:] == plain.panels[0].series
 
 
 def test_a_count_that_was_not_found_has_a_line_and_no_point(found):
@@ -91,17 +91,17 @@ def test_a_count_that_was_not_found_has_a_line_and_no_point(found):
 
 
 def test_the_identity_has_a_page_without_factors():
-    """Nothing to draw is no error."""
+    """An identity has no couplings to draw."""
     page = render_factors(kf.factor_linear(np.eye(3)), "identity.csv", trials=[])
     assert "The identity has no factors." in page and set(drawn(page)) == {"map"}
 
 
 def test_the_identity_has_a_row_for_each_count():
-    """No coupling is as many as it takes."""
+    """It needs no couplings, whatever is allowed."""
     page = render_factors(
         (found := kf.factor_linear(np.eye(3))), "identity.csv", trials=[Trial(6, found)]
     )
-    assert '<th scope="row">6</th><td data-name="Taken">0</td>' in page
+    assert '<th scope="row">6</th> <td data-name="Used">0</td>' in " ".join(page.split())
 
 
 def test_names_are_escaped(found):
@@ -119,9 +119,9 @@ def test_names_are_escaped(found):
         (2, "half", "feature 1"),
     ],
 )
-def test_what_a_coupling_changes_is_said_in_words(features, partition, words):
+def test_what_a_coupling_changes_is_written_as_text(features, partition, words):
     """A range, a list, or the beginning of one."""
     rotation = np.eye(features)[[1, 0, *range(2, features)]] * -1.0
     found = kf.factor_linear(rotation, partition=partition)
-    said = {changes(found, number) for number in range(1, len(found) + 1)}
-    assert words in said
+    texts = {changes(found, number) for number in range(1, len(found) + 1)}
+    assert words in texts

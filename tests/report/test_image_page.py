@@ -22,10 +22,10 @@ from kappaflow.report import (
     render_images,
     write_report,
 )
-from kappaflow.report.figures import scales_of
+from kappaflow.report.conditioning import scale_rows
 from kappaflow.report.files import from_json, to_json
-from kappaflow.report.image_page import NARROW, Shown
-from kappaflow.report.png import grid
+from kappaflow.report.numbers import significant
+from kappaflow.report.pictures import NARROW, Shown, grid
 
 SECTIONS = [
     "findings", "samples", "latent-section", "neighbours", "curves", "likelihood", "depth",
@@ -96,25 +96,25 @@ def usual(make):
 
 
 def test_the_sections_stand_in_the_order_of_reading(usual):
-    """The verdict comes first, then what the flow draws."""
+    """The verdict comes first, then the samples."""
     assert [a["id"] for tag, a in usual.tags if tag == "section"] == SECTIONS
     links = [a["href"] for tag, a in usual.tags if tag == "a"]
     ids = {a.get("id") for _, a in usual.tags}
     assert links and all(link.removeprefix("#") in ids for link in links)
 
 
-def test_the_headline_is_in_bits_beside_what_a_pixel_alone_has(usual):
+def test_the_headline_is_in_bits_next_to_those_of_independent_pixels(usual):
     """With its standard error; the table repeats it with the quantiles."""
     text = " ".join(" ".join(usual.text).split())
     top = text[: text.index("Findings of the doctor")]
-    assert "2.231 ± 0.021" in top and "each pixel on its own has 2.41" in top
+    assert "2.231 ± 0.021" in top and "2.41 with independent pixels" in top
     assert "99.12 ± 0.95" in top
     assert "2.408" in text and "3.400" in text
-    assert "2.50 from their nearest training image in the median, held-out images 2.25" in text
+    assert "is 2.50 for these samples and 2.25 for held-out images" in text
 
 
-def test_every_picture_is_in_the_page_with_words_for_those_who_cannot_see_it(usual, make):
-    """PNG files as data URIs, nothing from outside; captions as many as figures."""
+def test_every_picture_is_in_the_page_with_a_description(usual, make):
+    """Pictures are PNG files in data URIs, and each figure has a caption."""
     report = make()
     pictures = [a for tag, a in usual.tags if tag == "img"]
     assert len(pictures) == 1 + 4 + 3
@@ -132,14 +132,14 @@ def test_every_picture_is_in_the_page_with_words_for_those_who_cannot_see_it(usu
 
 
 def test_the_words_are_finite(usual):
-    """No nan, no None, no braces of a template in what is read."""
+    """The text has no nan, no None and no braces of a template."""
     text = " ".join(usual.text)
     assert not re.search(r"\bnan\b|\binf\b|\{\{|\}\}", text, re.IGNORECASE)
 
 
 @pytest.mark.parametrize("value", [NAN, INF, 1e300])
 def test_numbers_that_are_not_finite_do_not_break_the_page(make, value):
-    """They are said to be so, in words, and the figures are JSON."""
+    """The page says that they are not finite, and its figures are JSON."""
     report = make()
     profile = report.profile.model_dump()
     spoilt = {
@@ -159,16 +159,16 @@ def test_numbers_that_are_not_finite_do_not_break_the_page(make, value):
 
 
 def test_a_flow_of_real_pixels_has_nats_instead_of_bits(make):
-    """The headline and the table say so."""
+    """In the headline and in the table."""
     given = {"bits_per_dimension": None, "bits_standard_error": None, "independent_bits": None}
     likelihood = make().likelihood.model_copy(update=given)
     text = " ".join(Page(render_images(make(likelihood=likelihood))).text)
-    assert "takes pixels for real numbers" in text
-    assert "Held-out bits per dimension" not in text and "on its own" not in text
+    assert "treats pixels as real numbers" in text
+    assert "Held-out bits per dimension" not in text and "independent" not in text
 
 
 def test_names_with_script_tags_stay_text(make):
-    """Words of classes, titles and captions never become markup."""
+    """Names of classes, titles and captions never become markup."""
     hostile = picture(2, 2, title=EVIL, alt=EVIL, caption=EVIL, rows=[EVIL] * 2, under=[EVIL] * 2)
     report = make()
     neighbours = report.neighbours.model_copy(update={"picture": hostile, "unit": EVIL})
@@ -179,14 +179,14 @@ def test_names_with_script_tags_stay_text(make):
 
 
 @pytest.mark.parametrize("text", ["", 'x" onload="alert(1)', "aGVsbG8=", "iVBORw0KGgo="])
-def test_what_is_no_picture_does_not_come_into_a_page(text):
-    """A damaged report.json is refused, and no attribute can be broken out of."""
+def test_only_pictures_get_into_a_page(text):
+    """A damaged report.json is refused, and its text cannot leave an attribute."""
     with pytest.raises(ValidationError, match="PNG"):
         picture(1, 1, png=text)
 
 
 def test_pixels_stay_squares_where_they_are_enlarged():
-    """By a whole factor that fits; large images are shown as they are, smoothed if shrunk."""
+    """A whole factor enlarges them; large images keep their size, and are smoothed if shrunk."""
     small, large = picture(8, 8), picture(8, 8, side=64, channels=3)
     assert (small.width, small.height) == (71, 71)
     assert Shown(small, NARROW).width == 284 and Shown(small, NARROW).is_enlarged
@@ -194,30 +194,29 @@ def test_pixels_stay_squares_where_they_are_enlarged():
 
 
 def test_the_scales_share_the_digits_of_the_condition_number(make):
-    """Products of the layers' own condition numbers, and shares that add up to one."""
+    """The table has products of the layers' condition numbers, and shares of their logarithm."""
     profile = make(layers=6).profile
-    found = scales_of(profile)
-    own = profile.layer_condition_number.median
-    assert [scale.name for scale in found] == ["scale 1", "scale 2"]
-    assert [scale.layers for scale in found] == [3, 3]
-    assert found[0].product == pytest.approx(np.prod(own[:3]))
-    assert sum(scale.share for scale in found) == pytest.approx(1)
-    assert found[1].share == pytest.approx(np.log(own[3:]).sum() / np.log(own).sum())
-    assert found[1].worst == "5 AffineCoupling, scale 2" and found[1].worst_value == own[4]
+    median = profile.layer_condition_number.median
+    first, second = scale_rows(profile)
+    shares = [np.log(part).sum() / np.log(median).sum() for part in (median[:3], median[3:])]
+    assert first[:3] == ["scale 1", "3", f"{100 * shares[0]:.0f} %"]
+    assert second[:3] == ["scale 2", "3", f"{100 * shares[1]:.0f} %"]
+    assert first[3] == significant(np.prod(median[:3]))
+    assert second[4:] == ["5 AffineCoupling, scale 2", significant(median[4])]
 
 
 def test_a_flow_without_scales_has_no_table_of_them(make, make_report):
-    """Then the section is left out."""
+    """The section is left out."""
     plain = make_report(layers=3).profile
-    assert scales_of(plain) == []
+    assert scale_rows(plain) == []
     sections = [
         a["id"] for tag, a in Page(render_images(make(profile=plain))).tags if tag == "section"
     ]
     assert sections == [name for name in SECTIONS if name != "scales"]
 
 
-def test_a_report_reads_back_as_it_was_written(make, tmp_path):
-    """The numbers and the pictures, and the page is made from these alone."""
+def test_a_report_reads_back_unchanged(make, tmp_path):
+    """With numbers and pictures, from which alone the page is made."""
     report = make()
     page = write_report(report, tmp_path)
     assert read_report(tmp_path) == report
@@ -248,8 +247,8 @@ def test_the_page_opens_in_a_browser_and_fits_its_width(make, open_page, scheme,
             assert rendering == ("pixelated" if natural <= 230 else "auto")
 
 
-def test_the_form_of_the_run_s_own_pictures_can_be_read(make, tmp_path):
-    """What the page shows is what a picture viewer would show."""
+def test_other_programs_can_read_the_pictures(make, tmp_path):
+    """An independent reader finds the same mode and size."""
     path = Path(tmp_path / "picture.png")
     path.write_bytes(base64.b64decode(make(channels=3).held_out.png))
     with Image.open(path) as image:

@@ -1,3 +1,5 @@
+"""Reports on disk."""
+
 import json
 import math
 from pathlib import Path
@@ -32,7 +34,7 @@ def test_the_json_file_keeps_its_form(make_report):
 
 
 def test_numbers_that_are_not_finite_stay_what_they_are(make_report, tmp_path):
-    """The file is JSON without bare NaN, and nan, infinity and names survive it."""
+    """The file is JSON without a bare NaN; nan, infinity and names come back unchanged."""
     report = make_report(columns=1, layers=2, epochs=2)
     bad = [float("nan"), float("-inf")]
     evidence = {"worst": float("inf"), "name": "NaN", "digits": "1e3", "whole": 3, "real": 3.0}
@@ -59,7 +61,7 @@ def test_numbers_that_are_not_finite_stay_what_they_are(make_report, tmp_path):
     assert to_json(again) == text
 
 
-def test_a_folder_without_a_report_says_so(tmp_path):
+def test_a_folder_without_a_report_is_one_sentence(tmp_path):
     """One sentence names the missing file."""
     with pytest.raises(FileError, match=r"report\.json is missing: .* holds no report\.$"):
         read_report(tmp_path)
@@ -74,15 +76,15 @@ def test_a_folder_without_a_report_says_so(tmp_path):
         (b'{"about": {', "damaged or cut short"),
         (b"\xff\xfe\x00", "damaged or cut short"),
         (b"[" * 200_000, "damaged or cut short"),
-        (b"[]", "is no report"),
-        (b"{}", "is no report: 'about' is wrong"),
-        (b'{"findings": [3], "profile": 4}', "is no report"),
-        (b'{"findings": 7}', "is no report"),
+        (b"[]", "is not a report"),
+        (b"{}", "is not a report: 'about' is wrong"),
+        (b'{"findings": [3], "profile": 4}', "is not a report"),
+        (b'{"findings": 7}', "is not a report"),
     ],
     ids=["empty", "cut", "binary", "deep", "list", "object", "wrong", "number"],
 )
 def test_a_damaged_report_is_one_clear_sentence(tmp_path, content, words):
-    """No traceback of a parser reaches the reader."""
+    """Users never see a traceback of a parser."""
     (tmp_path / "report.json").write_bytes(content)
     with pytest.raises(FileError, match=words) as caught:
         read_report(tmp_path)
@@ -90,7 +92,7 @@ def test_a_damaged_report_is_one_clear_sentence(tmp_path, content, words):
 
 
 def test_an_unknown_key_is_an_error(report, tmp_path):
-    """A report of another version is not half understood."""
+    """A report of another version is refused, not half read."""
     content = json.loads(to_json(report)) | {"extra": 1}
     (tmp_path / "report.json").write_text(json.dumps(content))
     with pytest.raises(FileError, match="'extra' is wrong"):
@@ -98,7 +100,7 @@ def test_an_unknown_key_is_an_error(report, tmp_path):
 
 
 def test_evidence_tells_a_number_that_is_not_finite_from_its_name(make_report):
-    """A text "NaN" and a number nan are written apart, and each comes back as what it was."""
+    """Text "NaN" and the number nan are written differently, and each comes back unchanged."""
     finding = make_report(layers=2).findings[0].model_dump()
     finding = FindingView(**(finding | {"evidence": {"text": "NaN", "number": float("nan")}}))
     written = json.loads(finding.model_dump_json())["evidence"]
@@ -112,19 +114,19 @@ def test_evidence_tells_a_number_that_is_not_finite_from_its_name(make_report):
     "value", [True, [1.0], {"number": 1.0}, {"number": "one"}, {"number": []}, {}]
 )
 def test_evidence_is_a_number_or_a_text(make_report, value):
-    """Truth values, lists and objects are none."""
+    """Booleans, lists and objects are refused."""
     finding = make_report(layers=2).findings[0].model_dump()
     with pytest.raises(ValidationError, match="evidence"):
         FindingView(**(finding | {"evidence": {"a": value}}))
 
 
 def without(key):
-    """Returns a damage that takes a key away."""
+    """Returns a function that removes a key."""
     return lambda profile: profile.pop(key)
 
 
 def with_value(key, value, inside=None):
-    """Returns a damage that puts another value in."""
+    """Returns a function that sets another value."""
     return lambda profile: (profile[inside] if inside else profile).update({key: value})
 
 
@@ -134,7 +136,7 @@ def with_value(key, value, inside=None):
         (without("condition_number"), "'profile.condition_number' is wrong: Field required"),
         (without("layers"), "'profile.layers' is wrong: Field required"),
         (with_value("layers", []), "'profile.layers' is wrong"),
-        (with_value("layers", ["one"]), "should hold 1 numbers, one a layer, got 16"),
+        (with_value("layers", ["one"]), "should hold 1 numbers, one per layer, got 16"),
         (
             with_value("median", [1.0] * 15, "round_trip_data"),
             "'profile' is wrong: round_trip_data.median should hold 16 numbers, .* got 15",
@@ -150,7 +152,7 @@ def with_value(key, value, inside=None):
     ],
 )
 def test_a_damaged_profile_is_found_on_reading(report, tmp_path, damage, words):
-    """What `render` would stumble over never gets so far."""
+    """Nothing that `render` cannot draw is read."""
     content = json.loads(to_json(report))
     damage(content["profile"])
     (tmp_path / "report.json").write_text(json.dumps(content))
@@ -160,7 +162,7 @@ def test_a_damaged_profile_is_found_on_reading(report, tmp_path, damage, words):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_profile_of_a_flow_fills_that_of_a_report(make_report, dtype):
-    """`Profile.to_dict` has exactly the keys that a report wants, and its values survive."""
+    """`Profile.to_dict` has exactly the keys of a report, and its values come back unchanged."""
     flow = jittered(kf.real_nvp(3, depth=2, hidden=(4,))).to(dtype)
     measured = kf.profile(flow, torch.randn(6, 3, dtype=dtype)).to_dict()
     report = make_report(profile=measured)

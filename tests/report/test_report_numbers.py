@@ -1,6 +1,11 @@
+"""Numbers as text and on axes."""
+
+import math
+
 import pytest
 
-from kappaflow.report.figures.base import band, log_axis, steps
+from kappaflow.report.charts import Chart, Panel, Series, figures_of, histogram
+from kappaflow.report.charts.chart import log_scale
 from kappaflow.report.numbers import drawable, fixed, significant, what_is_not_drawn, with_error
 
 NBSP = "\N{NO-BREAK SPACE}"
@@ -24,7 +29,7 @@ NBSP = "\N{NO-BREAK SPACE}"
     ],
 )
 def test_numbers_read_well(value, text):
-    """Three digits, true minus signs, powers of ten, and words for what is no number."""
+    """Three digits, true minus signs, powers of ten, and text for what is not a number."""
     assert significant(value) == text
 
 
@@ -49,8 +54,8 @@ def test_fixed_decimals_survive_huge_numbers():
     assert fixed(1e300, 2) == f"1.00{NBSP}×{NBSP}10³⁰⁰"
 
 
-def test_what_an_axis_cannot_show_becomes_a_gap_and_is_told():
-    """Zeros leave a log axis, what is not finite leaves both; the never measured is no loss."""
+def test_what_an_axis_cannot_show_becomes_a_gap_and_is_counted():
+    """A log axis drops zeros, both axes drop what is not finite; missing values do not count."""
     values = [1.0, 0.0, float("nan"), None, "Infinity"]
     assert drawable(values) == [1.0, 0.0, None, None, None]
     assert drawable(values, log=True) == [1.0, None, None, None, None]
@@ -62,18 +67,24 @@ def test_what_an_axis_cannot_show_becomes_a_gap_and_is_told():
 @pytest.mark.parametrize("values", [[1.0], [1e-12, 1e12], [3.0, 4.0], [1e-99, 1e99], [], [0.0]])
 def test_log_axes_have_a_few_ticks_inside_their_range(values):
     """From one value to two hundred decades, an axis has two to ten ticks."""
-    axis = log_axis("x", [values])
-    assert 1 <= len(axis["tickvals"]) <= 10
-    assert len(axis["tickvals"]) == len(axis["ticktext"])
+    scale = log_scale([values])
+    assert 1 <= len(scale.ticks) <= 10
+    assert len(scale.ticks) == len(scale.labels)
+    assert all(scale.low <= math.log10(tick) <= scale.high for tick in scale.ticks)
 
 
 def test_a_band_falls_apart_where_a_bound_is_missing():
     """A gap splits the polygon instead of drawing across it."""
-    trace = band([1, 2, 3, 4], [1.0, 1.0, None, 1.0], [2.0, 2.0, 2.0, 2.0], "red")
+    ends = {"low": [1.0, 1.0, None, 1.0], "high": [2.0] * 4}
+    series = Series(name="a", x=[1, 2, 3, 4], y=[1.5] * 4, **ends)
+    (figure,) = figures_of(Chart(name="c", title="", caption="", panels=[Panel(series=[series])]))
+    trace = figure.traces[0]
     assert trace["x"] == [1, 2, 2, 1, None, 4, 4]
     assert trace["y"] == [1.0, 1.0, 2.0, 2.0, None, 1.0, 2.0]
 
 
 def test_a_histogram_has_corners_and_ends_on_the_axis():
     """Two bins make six corners."""
-    assert steps([0, 1, 2], [3.0, 4.0]) == ([0, 0, 1, 1, 2, 2], [0.0, 3.0, 3.0, 4.0, 4.0, 0.0])
+    series = histogram("a", [0, 1, 2], [3.0, 4.0], 0, filled=True)
+    assert series.x == [0, 0, 1, 1, 2, 2]
+    assert series.y == [0.0, 3.0, 3.0, 4.0, 4.0, 0.0]

@@ -173,7 +173,7 @@ def test_budgets_that_nothing_kept_are_no_numbers_that_are_not_finite():
     failed = [Budgeted(budget=2.0, folder="x", failed="none."), flow_of(None, 25.0, 4.0, 0.0)]
     report = TradeOff(data="x", model=[], flows=failed, notes=[])
     (panel,) = trade_off_chart(report).panels
-    assert [series.name for series in panel.series] == ["without"]
+    assert [series.name for series in panel.series] == ["without a budget"]
     html = render_trade_off(report)
     assert '<td data-name="Time">–</td>' in html and '<td data-name="Time">1.00 s</td>' in html
     alone = TradeOff(data="x", model=[], flows=failed[:1], notes=[])

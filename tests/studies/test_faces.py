@@ -9,7 +9,7 @@ from PIL import Image
 
 import kappaflow as kf
 from kappaflow.errors import ArgumentError
-from kappaflow.report.png import size_of
+from kappaflow.report.pictures import size_of
 from kappaflow.runs.image_job import image_parts
 from kappaflow.runs.stored import read_image_run
 from kappaflow_studies import EXPERIMENTS, FacesPreset, OneSize, experiment_named, reproduce_faces

@@ -109,7 +109,7 @@ def test_a_folder_has_results_figures_numbers_and_a_page(study, tmp_path):
     assert done.found == ("The largest power is 9.",)
     page = (out / "index.html").read_text()
     body = page[: page.index("<script>")]
-    assert set(re.findall(r'data-figure="([^"]+)"', body)) == {"powers-1", "heat-1"}
+    assert set(re.findall(r'data-figure="([^"]+)"', body)) == {"powers", "heat"}
     assert "Nothing &lt;i&gt;differs&lt;/i&gt;." in body and "<b>power" not in page
     assert "Powers grow." in body and not re.search(r'(src|href)="(?!data:|#)', body)
 

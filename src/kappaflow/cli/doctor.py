@@ -76,7 +76,7 @@ def doctor(
     from kappaflow.cli.progress import words_shown
     from kappaflow.diagnosis import check_codes, filter_findings
     from kappaflow.report import write_diagnosis
-    from kappaflow.report.places import check_place
+    from kappaflow.report.files import check_output_path
     from kappaflow.runs import is_code
 
     of_code = is_code(run)
@@ -86,7 +86,7 @@ def doctor(
     if fix is not None:
         return _fixed(Path(run), fix, into, epochs, json=json)
     check_codes(select or (), ignore or ())
-    check_place("out", out, ".html")
+    check_output_path("out", out, ".html")
     if not of_code:
         say_if_unfinished(Path(run))
     with words_shown(visible=False if json else None) as show:

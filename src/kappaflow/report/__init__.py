@@ -1,8 +1,8 @@
-"""Reports: what a training run yielded and whether to believe it, as JSON and as one HTML page.
+"""Reports: what a training run found and how far to trust it, as JSON and as one HTML page.
 
-`Report` holds plain numbers and knows nothing of HTML; `render` turns it into a page that needs no
-network, `write_report` and `read_report` keep it in a folder. Nothing here trains, measures or
-judges.
+`Report` and `ImageReport` hold plain numbers and text; `write_report` and `read_report` keep them
+in a folder, with the page made from them. A page is a list of sections filled into one template. A
+chart is drawn by plotly on pages and by matplotlib in files. Nothing here trains or measures.
 """
 
 from kappaflow.report.content import (
@@ -24,18 +24,12 @@ from kappaflow.report.content import (
     Spread,
     Weighted,
 )
-from kappaflow.report.diagnosis_page import render_diagnosis, write_diagnosis
+from kappaflow.report.diagnosis import render_diagnosis, write_diagnosis
 from kappaflow.report.factors import render_factors
 from kappaflow.report.files import AnyReport, draw_again, read_report, read_report_on, write_report
-from kappaflow.report.image_content import (
-    ImageLikelihood,
-    ImageReport,
-    Neighbours,
-    Picture,
-    encoded,
-)
-from kappaflow.report.image_page import render_images
-from kappaflow.report.page import render
+from kappaflow.report.images import ImageLikelihood, ImageReport, Neighbours, render_images
+from kappaflow.report.pictures import Picture, encoded
+from kappaflow.report.tables import render
 
 __all__ = [
     "About",

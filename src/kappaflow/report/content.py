@@ -1,4 +1,4 @@
-"""What a report says, as plain numbers: the page and the JSON file are two views of it."""
+"""The content of a report on a table, as plain numbers: report.json and the page both show it."""
 
 import math
 from collections.abc import Iterator
@@ -19,22 +19,23 @@ from pydantic_core import PydanticCustomError
 
 
 class Part(BaseModel):
-    """A frozen part of a report; unknown keys are errors, nan and infinity are written as such."""
+    """A frozen part of a report; unknown keys are errors, nan and infinity are written as text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class About(Part):
-    """What was trained on what.
+    """The data, the model and its training.
 
     Attributes:
         title: A short name: the data set and the model.
-        data: Facts on the data, (label, value): source, rows, columns, split.
-        model: Facts on the model: recipe, depth, partition, parameters.
-        training: Facts on the training: epochs, time, why it stopped, settings, versions.
+        data: Facts about the data, (label, value): source, rows, columns, split.
+        model: Facts about the model: recipe, depth, partition, parameters.
+        training: Facts about the training: epochs, time, why it stopped, settings, versions.
         notes: Warnings about the data, and what was repaired or dropped, one sentence each.
-        trials: The models that raced in a search, the best first: each its name, round, steps,
-            validation nats on standardized columns, and difference to the best with its error.
+        trials: The models of a model search, the best first: name, rounds, steps, validation NLL
+            in nats on standardized columns, its difference from the best, and the standard error
+            of that difference.
     """
 
     title: str
@@ -46,15 +47,15 @@ class About(Part):
 
 
 class Likelihood(Part):
-    """Held-out negative log-likelihood on some rows, in nats a row.
+    """Negative log-likelihood of held-out rows, in nats per row.
 
     Attributes:
         name: Which rows: "test", "test without atoms", ...
-        rows: How many.
-        nll: Mean, in the units of the data as given.
-        nll_standardised: Mean, on standardised columns (for comparing).
-        standard_error: Of both means.
-        quantiles: Of the standardised NLL by name: "median", "p95", "p99", "max".
+        rows: Number of rows.
+        nll: Mean, in the units of the data.
+        nll_standardised: Mean on standardized columns, for comparison.
+        standard_error: Standard error of both means.
+        quantiles: Quantiles of the standardized NLL by name: "median", "p95", "p99", "max".
     """
 
     name: str
@@ -66,19 +67,19 @@ class Likelihood(Part):
 
 
 class ReferenceView(Part):
-    """A simple density fitted to the training rows, beside the flow on the same held-out rows.
+    """A simple density, fitted to the training rows and compared with the flow on held-out rows.
 
     Attributes:
         name: Which density, as part of a sentence.
         kind: "Gaussian" or "Gaussian mixture".
-        components: How many Gaussians it is made of, chosen by the BIC.
-        conditional: Whether it is a density given a context: of the residuals of a regression.
-        rows: How many held-out rows.
-        nll: Mean negative log-likelihood, in nats a row, in the units of the data as given.
-        nll_standardised: The same on standardised columns.
-        difference: Mean over the rows of the flow's NLL minus this one's; below 0 the flow is
-            better.
-        standard_error: Of the difference, from the paired differences.
+        components: Number of Gaussians, chosen by the BIC.
+        conditional: Whether it is a density given a context: that of a regression's residuals.
+        rows: Number of held-out rows.
+        nll: Mean negative log-likelihood in nats per row, in the units of the data.
+        nll_standardised: The same on standardized columns.
+        difference: Mean over the rows of the flow's NLL minus that of this density; below 0 the
+            flow is better.
+        standard_error: Standard error of the difference, from paired differences.
     """
 
     name: str
@@ -96,12 +97,12 @@ class Weighted(Part):
     """Importance-weighted negative log-likelihood of held-out rows of a padded flow.
 
     Attributes:
-        draws: How often the padding was drawn for each row.
-        rows: How many rows.
-        nll: Mean, in nats a row, in the units of the data as given.
-        nll_standardised: Mean, on standardised columns.
-        standard_error: Of both means, over the rows.
-        monte_carlo_error: Of both means, over the draws of the padding.
+        draws: Samples of the padding for each row.
+        rows: Number of rows.
+        nll: Mean in nats per row, in the units of the data.
+        nll_standardised: Mean on standardized columns.
+        standard_error: Standard error of both means, over the rows.
+        monte_carlo_error: Error of both means from the samples of the padding.
     """
 
     draws: int
@@ -113,14 +114,14 @@ class Weighted(Part):
 
 
 class PaddingView(Part):
-    """The features that stand beside each point, see `kappaflow.flows.pad.Padding`.
+    """Features added to each row, see `kappaflow.flows.pad.Padding`.
 
     Attributes:
-        features: How many.
-        in_words: What they hold.
-        has_density: Whether the NLL of the report is a bound in the mean; if not it is that of
-            the joint density of a row and its padding, and no likelihood of the row.
-        weighted: A nearer estimate of the NLL, where there is a likelihood.
+        features: Number of features.
+        in_words: What they contain.
+        has_density: Whether the NLL of the report is an upper bound on average. If not, it belongs
+            to the joint density of a row and its padding, and is not a likelihood of the row.
+        weighted: A closer estimate of the NLL, where there is a likelihood.
     """
 
     features: int
@@ -130,17 +131,17 @@ class PaddingView(Part):
 
 
 class Separation(Part):
-    """How well log_prob tells held-out rows like the training data from others.
+    """How well log_prob separates held-out rows like the training data from other rows.
 
     Attributes:
         name: What is compared with what.
-        rows_in: Rows of the first kind, which should score higher.
-        rows_out: Rows of the second kind.
-        auc: Probability that one of the first scores above one of the second.
-        auc_standard_error: Of the AUC (Hanley, McNeil 1982).
-        edges: Edges of the bins of log_prob, both kinds.
-        density_in: Density of the first kind in each bin.
-        density_out: Density of the second.
+        rows_in: Number of rows like the training data, which should score higher.
+        rows_out: Number of other rows.
+        auc: Probability that a row like the training data scores above another row.
+        auc_standard_error: Standard error of the AUC (Hanley, McNeil 1982).
+        edges: Edges of the bins of log_prob.
+        density_in: Density of rows like the training data in each bin.
+        density_out: Density of other rows in each bin.
     """
 
     name: str
@@ -157,9 +158,9 @@ class RowView(Part):
     """One test row.
 
     Attributes:
-        name: Where it is in the source: "line 17" or "row 16".
+        name: Where the source has it: "line 17" or "row 16".
         values: Its values, in the order of the columns of the table of rows.
-        log_prob: Its log-density, in nats, in the units of the data as given.
+        log_prob: Its log-density in nats, in the units of the data.
     """
 
     name: str
@@ -171,8 +172,8 @@ class RowsView(Part):
     """Some test rows with their values.
 
     Attributes:
-        columns: The names of the columns, of context last; the first few of many.
-        left_out: How many columns are not shown.
+        columns: Names of the columns, those of the context last; the first few of many.
+        left_out: Number of columns that are not shown.
         rows: The rows, the least likely first.
     """
 
@@ -182,7 +183,7 @@ class RowsView(Part):
 
 
 class Marginal(Part):
-    """One column, data against samples: densities over common bins, in the units of the data."""
+    """Histograms of one column, held-out data and samples, in the units of the data."""
 
     column: str
     edges: list[float]
@@ -191,7 +192,7 @@ class Marginal(Part):
 
 
 class Pairs(Part):
-    """Some columns against each other: rows of held-out data and as many samples."""
+    """Rows of held-out data and as many samples, in a few columns."""
 
     columns: list[str]
     data: list[list[float]]
@@ -199,14 +200,14 @@ class Pairs(Part):
 
 
 class Latent(Part):
-    """Held-out data carried to the latent: all coordinates pooled, over bins, beside N(0, 1).
+    """Latents of held-out rows: a histogram of all coordinates, compared with N(0, 1).
 
     Attributes:
         edges: Edges of the bins.
         density: Density in each bin.
         normal: Density of N(0, 1) in each bin.
         coordinates: Mean and standard deviation of each latent coordinate.
-        beyond_four: Share of coordinates beyond 4 standard deviations; a Gaussian has 6.3e-5.
+        beyond_four: Share of coordinates beyond 4 standard deviations; 6.3e-5 for a Gaussian.
     """
 
     edges: list[float]
@@ -217,7 +218,7 @@ class Latent(Part):
 
 
 class Quantiles(Part):
-    """A quantity over depth: quantiles over the points, a number for each layer."""
+    """A quantity over depth: quantiles over the rows, one number per layer."""
 
     min: list[float]
     p05: list[float]
@@ -227,12 +228,12 @@ class Quantiles(Part):
 
     @property
     def band(self) -> tuple[list[float], list[float], list[float]]:
-        """The middle 90 % of the points: 5 %, median, 95 %."""
+        """The middle 90 % of the rows: 5 %, median, 95 %."""
         return self.p05, self.median, self.p95
 
 
 class Spread(Part):
-    """A quantity of the whole flow: quantiles over the points."""
+    """A quantity of the whole flow: quantiles over the rows."""
 
     min: float
     p05: float
@@ -242,28 +243,28 @@ class Spread(Part):
 
 
 class ProfileView(Part):
-    """Conditioning over the L layers of a flow; see `kappaflow.Profile`, whose `to_dict` fills it.
+    """Conditioning over the layers of a flow, filled by `kappaflow.Profile.to_dict`.
 
-    "Layer" is one layer alone, the others are everything up to it.
+    Quantities named `layer_...` belong to one layer alone, the others to all layers up to it.
 
     Attributes:
         layers: Names of the layers, data side first; at least one.
-        points: How many points were measured.
+        points: Number of rows at which they were measured.
         eps: Spacing of the flow's floating-point type.
-        status: How the singular values were found.
-        worst_layer: Index of the layer whose own condition number is largest.
-        predicted_round_trip: What rounding alone explains, of the whole flow.
+        status: How the singular values were computed.
+        worst_layer: Index of the layer with the largest condition number.
+        predicted_round_trip: Round-trip error of the whole flow that rounding alone explains.
         layer_condition_number: A pure number, as all condition numbers are.
         layer_sigma_max: Latent units per data unit, as all singular values are.
-        layer_sigma_min: The smallest stretch of each layer.
+        layer_sigma_min: Smallest singular value of each layer.
         layer_log_det: In nats.
-        layer_round_trip: In standardised units, as all round trips are.
-        condition_number: The last one is that of the whole flow.
-        sigma_max: The largest stretch from the data on.
-        sigma_min: The smallest stretch from the data on.
+        layer_round_trip: In standardized units, as all round trips are.
+        condition_number: The last one belongs to the whole flow.
+        sigma_max: Largest singular value from the data on.
+        sigma_min: Smallest singular value from the data on.
         log_det: In nats.
-        round_trip_data: The first one is that of the whole flow.
-        round_trip_latent: The last one is that of the whole flow.
+        round_trip_data: The first one belongs to the whole flow.
+        round_trip_latent: The last one belongs to the whole flow.
     """
 
     layers: Annotated[list[str], Field(min_length=1)]
@@ -286,13 +287,13 @@ class ProfileView(Part):
 
     @model_validator(mode="after")
     def _fits_its_layers(self) -> "ProfileView":
-        """Returns itself, if each list has a number a layer and the worst layer is one of them."""
+        """Returns itself if each list has one number per layer and the worst layer exists."""
         count = len(self.layers)
         for name, values in self._lists():
             if len(values) != count:
                 raise PydanticCustomError(
                     "length",
-                    "{name} should hold {count} numbers, one a layer, got {got}",
+                    "{name} should hold {count} numbers, one per layer, got {got}",
                     {"name": name, "count": count, "got": len(values)},
                 )
         if not 0 <= self.worst_layer < count:
@@ -311,20 +312,20 @@ class ProfileView(Part):
 
 
 def _tagged(value: object) -> object:
-    """Returns a number that JSON lacks as {"number": "NaN"}: "NaN" alone is a text."""
+    """Returns nan or infinity as {"number": "NaN"}: JSON has neither, and "NaN" alone is text."""
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return {"number": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
 
 
 def _untagged(value: object) -> object:
-    """Returns the number that `_tagged` wrote, and anything else as it is."""
+    """Returns the number that `_tagged` wrote, and anything else unchanged."""
     return next((n for n in _NOT_FINITE if value == _tagged(n)), value)
 
 
 _NOT_FINITE = (math.nan, math.inf, -math.inf)
 
-# Strict, so that a text of digits stays a text.
+# Strict, so that text made of digits stays text.
 Evidence = Annotated[
     StrictInt | StrictFloat | StrictStr | None,
     BeforeValidator(_untagged),
@@ -345,13 +346,13 @@ class FindingView(Part):
 
 
 class Budget(Part):
-    """A condition number that was asked for.
+    """A condition budget of a training, and what the flow has.
 
     Attributes:
-        asked: What the 95 % quantile was to stay within.
-        median: Over held-out rows, from the standardised columns on.
-        p95: The same.
-        rows: How many.
+        asked: The budget of the 95 % quantile.
+        median: Median over held-out rows, from the standardized columns on.
+        p95: 95 % quantile over the same rows.
+        rows: Number of rows.
     """
 
     asked: float
@@ -361,30 +362,30 @@ class Budget(Part):
 
 
 class Report(Part):
-    """Everything on the page.
+    """The content of a report on a table.
 
     Attributes:
-        about: What was trained on what.
-        curves: The lines of metrics.jsonl, one an epoch: epoch, train_nll_standardised,
+        about: The data, the model and its training.
+        curves: The lines of metrics.jsonl, one per epoch: epoch, train_nll_standardised,
             validation_nll_standardised, validation_nll_p95/_p99/_max,
             condition_number_median/_p95, round_trip_data, round_trip_latent, learning_rate,
-            time_s, memory_bytes, skipped_steps. NLL on standardised columns.
+            time_s, memory_bytes, skipped_steps. NLL on standardized columns.
         best_epoch: The epoch whose weights were kept.
-        likelihoods: Held-out likelihood, on all test rows and on parts of them.
-        padding: What stands beside each row, and what that makes of the likelihoods; None for
-            nothing.
-        gaussian_nll: The test rows under a Gaussian fitted to the training rows, in input units.
-        gaussian_nll_standardised: The same on standardised columns.
+        likelihoods: Held-out likelihood, of all test rows and of parts of them.
+        padding: Features added to each row; None for none.
+        gaussian_nll: NLL of the test rows under a Gaussian fitted to the training rows, in the
+            units of the data.
+        gaussian_nll_standardised: The same on standardized columns.
         references: A Gaussian and a Gaussian mixture, compared with the flow row by row; empty
-            where no such density exists, or in a report of an earlier version.
-        worst_rows: The test rows with the lowest density; None in a report of an earlier version.
-        separations: Where another kind of rows was scored too; often empty.
-        marginals: Data against samples, a column each.
+            where there is no such density.
+        worst_rows: The test rows with the lowest density; None if they were not collected.
+        separations: Scores of other kinds of rows; often empty.
+        marginals: Data against samples, one per column.
         pairs: Data against samples, two columns at a time.
-        profile: Conditioning over depth, on held-out rows; `kappaflow.Profile.to_dict()` fills it.
-        budget: The condition number that was asked for; None where none was.
-        latent: Held-out data in the latent.
-        verdict: The doctor in words.
+        profile: Conditioning over depth, at held-out rows.
+        budget: The condition budget of the training; None for none.
+        latent: Latents of held-out rows.
+        verdict: The doctor's verdict in full.
         ok: Whether the doctor found no error.
         findings: The doctor's findings.
     """
@@ -410,5 +411,5 @@ class Report(Part):
 
     @property
     def is_joint(self) -> bool:
-        """Whether the NLL is that of rows and their padding, and no likelihood of the rows."""
+        """Whether the NLL belongs to rows and their padding, and is not a likelihood of rows."""
         return self.padding is not None and not self.padding.has_density

@@ -1,27 +1,44 @@
-"""The page of a factorization: the map, its factors, and what more couplings would buy."""
+"""The page of a factorization: the map, its factors, and what more couplings bring."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from kappaflow.factor import Factorization, LinearCoupling
+from kappaflow.factor.reference import Reference
 from kappaflow.factor.trade_off import Trial
-from kappaflow.report.document import document
-from kappaflow.report.figures.factors import (
-    MOST_FACTORS,
-    Reference,
-    condition_bars,
-    factor_matrices,
-    heat_map_of_the_map,
-    heat_maps_of_factors,
-    largest_entry,
-    tile_of,
-    trade_off_curve,
+from kappaflow.report.charts import (
+    DATA,
+    INK,
+    MUTED,
+    SAMPLES,
+    WORST,
+    Chart,
+    Heat,
+    Numbers,
+    Panel,
+    band,
+    line,
+    single_chart,
 )
-from kappaflow.report.headline import KeyFigure
-from kappaflow.report.numbers import significant
+from kappaflow.report.numbers import count, significant
+from kappaflow.report.page import (
+    Block,
+    Charts,
+    KeyFigure,
+    Page,
+    Panels,
+    Section,
+    Table,
+    Text,
+    glossary_section,
+    render_page,
+)
 
-WRITTEN_OUT = 8  # features of a list before it is cut short
+MOST_FEATURES_LISTED = 8
+MOST_CELLS = 96  # on a side: more are too small to see
+MOST_FACTORS = 24
+MOST_TICKS = 16
 
 
 def render_factors(
@@ -35,43 +52,39 @@ def render_factors(
 
     Args:
         found: The map and its couplings.
-        source: Where the matrix came from, as the page calls it.
-        trials: What was found for other counts; without any there is no curve.
-        reference: The curve of other maps, to compare with.
+        source: Name of the matrix on the page.
+        trials: Factorizations with other numbers of couplings; without any there is no curve.
+        reference: The curve of other maps, for comparison.
 
     Returns:
         One HTML document that makes no request.
     """
-    curve = trade_off_curve(found, trials, reference)
-    return document(
-        "factors.html.jinja",
-        {
-            "map": [heat_map_of_the_map(found)],
-            "factors": heat_maps_of_factors(found),
-            "bars": [condition_bars(found)] if len(found) else [],
-            "curve": [] if curve is None else [curve],
-        },
-        found=found,
-        source=source,
-        trials=trials,
-        key_figures=_key_figures(found),
-        rows=[
-            (number, changes(found, number), coupling.condition_number, _diagonal(coupling))
-            for number, coupling in enumerate(found.couplings, start=1)
-        ],
-        map_scale=largest_entry([found.matrix.numpy()]),
-        factor_scale=largest_entry(factor_matrices(found)),
-        tile=tile_of(len(found.matrix)),
-        MOST_FACTORS=MOST_FACTORS,
+    sections = [_map_section(found)]
+    if len(found):
+        sections.append(_couplings_section(found))
+    if trials:
+        sections.append(_trials_section(found, trials, reference))
+    sections.append(glossary_section(TERMS))
+    why = [Text(f"Why so many: {found.note}.", style="quiet")] if found.note else []
+    return render_page(
+        Page(
+            command="kappaflow factor",
+            title=f"{source} as {count(len(found), 'coupling')}",
+            key_figures=_key_figures(found),
+            intro=why,
+            without_script="The tables do not.",
+            sections=sections,
+            has_links=False,
+        )
     )
 
 
 def changes(found: Factorization, number: int) -> str:
-    """Returns which features a coupling changes, in words.
+    """Returns which features a coupling changes, as text.
 
     Args:
         found: The factorization.
-        number: Of the coupling, from 1.
+        number: Number of the coupling, from 1.
 
     Returns:
         "features 2 to 5", or a list, counted from 0.
@@ -86,41 +99,267 @@ def changes(found: Factorization, number: int) -> str:
         return f"feature {features[0]}"
     if features == tuple(range(features[0], features[-1] + 1)):
         return f"features {features[0]} to {features[-1]}"
-    listed = ", ".join(map(str, features[:WRITTEN_OUT]))
-    more = f", ... ({len(features)})" if len(features) > WRITTEN_OUT else ""
+    listed = ", ".join(map(str, features[:MOST_FEATURES_LISTED]))
+    more = f", ... ({len(features)})" if len(features) > MOST_FEATURES_LISTED else ""
     return f"features {listed}{more}"
 
 
+def map_chart(found: Factorization) -> Chart:
+    """Returns the heat map of the matrix T."""
+    matrix = found.matrix.numpy()
+    size = f"{matrix.shape[0]} by {matrix.shape[1]}"
+    alt = (
+        f"Heat map of the {size} matrix T. Its entries lie between {significant(matrix.min())} "
+        f"and {significant(matrix.max())}."
+    )
+    panel = _heat_map(matrix, "The map T", alt, _largest_entry([matrix]))
+    return Chart(name="map", title="The map T", caption="", panels=[panel], height=None)
+
+
+def factors_chart(found: Factorization) -> Chart | None:
+    """Returns a heat map of each coupling, all with the same colours; of many, the first ones."""
+    if not len(found):
+        return None
+    couplings = found.couplings[:MOST_FACTORS]
+    matrices = [coupling.matrix().numpy() for coupling in couplings]
+    limit = _largest_entry(matrices)
+    panels = [
+        _heat_map(
+            matrix,
+            f"Coupling {number}",
+            f"Heat map of coupling {number} of {len(found)}, with condition number "
+            f"{significant(coupling.condition_number)}.",
+            limit,
+        )
+        for number, (matrix, coupling) in enumerate(zip(matrices, couplings, strict=True), start=1)
+    ]
+    left_out = ""
+    if len(found) > MOST_FACTORS:
+        left_out = f" The page shows the first {MOST_FACTORS} of {len(found)}."
+    return Chart(
+        name="factors",
+        title="Its factors",
+        caption="All factors use the same colours. Pale blocks are better: one factor has to undo "
+        f"the large entries of another.{left_out}",
+        panels=panels,
+        small=True,
+        height=None,
+    )
+
+
+def condition_bars(found: Factorization) -> Chart:
+    """Returns the condition number of each coupling as a bar, with the bound for so many."""
+    values, least = list(found.condition_numbers), _least(found, len(found))
+    places = list(range(1, len(values) + 1))
+    dotted = {"kind": "outline", "dash": "dot", "width": 1.5}
+    return single_chart(
+        "condition-bars",
+        "Condition number of each factor",
+        "The bars should be equally high and close to the dotted line. Condition numbers "
+        "multiply, so the factors of T cannot all be below the root of its condition number.",
+        height=380,
+        **_count_axis("coupling, in the order of the product", places),
+        y="condition number (pure number)",
+        y_log=True,
+        y_range=(1.0, 1.3 * max(*values, least, 5.0)),
+        series=[
+            line("condition number", places, values, DATA, kind="bars"),
+            line("not all can be smaller", [0.4, len(values) + 0.6], [least] * 2, INK, **dotted),
+        ],
+        alt=f"Bars of the condition numbers of {count(len(values), 'coupling')}. The largest is "
+        f"{significant(found.condition_number)}.",
+    )
+
+
+def trade_off_curve(
+    found: Factorization, trials: Sequence[Trial], reference: Reference | None = None
+) -> Chart | None:
+    """Returns the largest condition number of a factor over the number of couplings.
+
+    Args:
+        found: The factorization on the page.
+        trials: Factorizations with other numbers of couplings.
+        reference: Other maps to compare with.
+
+    Returns:
+        The chart; None where no trial found a factorization.
+    """
+    done = [(trial.couplings, trial.found) for trial in trials if trial.found is not None]
+    if not done or not len(found):
+        return None
+    counts, values = [n for n, _ in done], [one.condition_number for _, one in done]
+    every = range(min(counts), max(counts) + 1)
+    dotted = {"kind": "outline", "dash": "dot", "width": 1.5}
+    diamond = {"dash": "none", "mark": "diamond", "mark_size": 13}
+    series = [
+        line(
+            "no factorization is below", every, [_least(found, n) for n in every], MUTED, **dotted
+        ),
+        line("this map", counts, values, DATA),
+        line("this page", [len(found)], [found.condition_number], WORST, **diamond),
+    ]
+    shown, others = {*counts, len(found)}, ""
+    if reference is not None:
+        quantiles = (reference.low, reference.median, reference.high)
+        series.insert(
+            0, band(reference.name, reference.couplings, quantiles, SAMPLES, dash="dash")
+        )
+        shown |= set(reference.couplings)
+        others = "The dashed line and its quartiles show random maps similar to T. "
+    pairs = zip(counts, values, strict=True)
+    points = ", ".join(f"{n} couplings: {significant(value)}" for n, value in pairs)
+    return single_chart(
+        "trade-off",
+        "Largest condition number of a factor against the number of couplings",
+        "The best factorization found with at most so many couplings. The diamond is the "
+        f"factorization of this page. {others}The dotted line is the root of the condition number "
+        "of T: with so many factors, the largest cannot be below it.",
+        height=380,
+        **_count_axis("couplings", sorted(shown)),
+        y="largest condition number (pure number)",
+        y_log=True,
+        series=series,
+        alt=f"Largest condition number of a factor. {points}.",
+    )
+
+
+def _count_axis(title: str, values: Sequence[int]) -> dict:
+    pad = max(0.6, 0.04 * (max(values) - min(values)))
+    ticks = values if len(values) <= MOST_TICKS else None
+    return {"x": title, "x_range": (min(values) - pad, max(values) + pad), "x_ticks": ticks}
+
+
+def _map_section(found: Factorization) -> Section:
+    tile = _tile_size(len(found.matrix))
+    text = (
+        "T = M₁ M₂ …: the last factor acts first. Each factor is a coupling: it keeps some of the "
+        "features, and scales the others and adds a combination of the kept ones to them. One "
+        "subtraction and one division invert it."
+    )
+    if tile > 1:
+        text += (
+            f" Each cell stands for {tile} by {tile} entries and shows the one with the largest "
+            "absolute value."
+        )
+    factors = factors_chart(found)
+    charts = Charts([map_chart(found), condition_bars(found)] if factors else [map_chart(found)])
+    last = Panels(factors) if factors else Text("The identity has no factors.")
+    return Section("map", "The map and its factors", [Text(text), charts, last])
+
+
+def _couplings_section(found: Factorization) -> Section:
+    rows = [
+        [
+            str(number), changes(found, number), significant(coupling.condition_number),
+            _diagonal(coupling),
+        ]
+        for number, coupling in enumerate(found.couplings, start=1)
+    ]  # fmt: skip
+    table = Table(("Coupling", "Changes", "Condition number", "Diagonal"), rows)
+    note = Text("Features are counted from 0.", style="quiet")
+    return Section("couplings", "The couplings in numbers", [table, note])
+
+
+def _trials_section(
+    found: Factorization, trials: Sequence[Trial], reference: Reference | None
+) -> Section:
+    curve = trade_off_curve(found, trials, reference)
+    blocks: list[Block] = [
+        Text("The same map with other numbers of couplings: more depth for better conditioning.")
+    ]
+    if curve is not None:
+        blocks.append(Charts([curve], wide=True))
+    rows = [
+        [
+            str(trial.couplings), str(len(one)), significant(one.condition_number),
+            significant(one.residual, 2), one.method,
+        ]
+        for trial in trials
+        if (one := trial.found) is not None
+    ]  # fmt: skip
+    columns = ("Allowed", "Used", "Largest condition number", "Residual", "Method")
+    blocks.append(Table(columns, rows))
+    blocks += [
+        Text(f"{count(trial.couplings, 'coupling')}: {trial.why_not}", style="quiet")
+        for trial in trials
+        if trial.why_not
+    ]
+    return Section("trade-off", "What more couplings bring", blocks)
+
+
 def _key_figures(found: Factorization) -> list[KeyFigure]:
-    own = float(np.linalg.cond(found.matrix.numpy()))
+    condition = float(np.linalg.cond(found.matrix.numpy()))
+    least = significant(condition ** (1 / max(1, len(found))))
+    sign = "none" if found.flipped is None else f"in coupling {found.flipped + 1}"
     return [
-        KeyFigure("Couplings", str(len(found)), "", f"by {found.method}"),
+        KeyFigure("Couplings", str(len(found)), "", f"method: {found.method}"),
         KeyFigure(
-            "Largest condition number",
+            "Largest condition number of a factor",
             significant(found.condition_number),
             "",
-            f"of a factor; {significant(own ** (1 / max(1, len(found))))} is the least for so "
-            "many",
+            f"{least} is the lower bound for so many factors",
         ),
-        KeyFigure("Condition number of T", significant(own), "", "1 is perfect"),
+        KeyFigure("Condition number of T", significant(condition), "", "1 is perfect"),
         KeyFigure(
             "Residual",
             significant(found.residual, 2),
             "",
-            "of the product of the couplings, relative to T",
+            "difference between the product of the couplings and T, relative to T",
         ),
         KeyFigure("Features", str(len(found.matrix)), "", "rows and columns of T"),
-        KeyFigure(
-            "Sign",
-            "none" if found.flipped is None else f"in coupling {found.flipped + 1}",
-            "",
-            "a negative entry in a diagonal, where det T is negative",
-        ),
+        KeyFigure("Negative entry", sign, "", "one diagonal has it where det T is negative"),
     ]
 
 
 def _diagonal(coupling: LinearCoupling) -> str:
-    """Returns the entries of a diagonal, or their range."""
+    """Returns the range of the entries of a diagonal."""
     values = coupling.diagonal.detach()
     low, high = significant(values.min().item()), significant(values.max().item())
     return low if low == high else f"{low} to {high}"
+
+
+def _least(found: Factorization, couplings: int) -> float:
+    """Returns the root of cond(T): the product of the condition numbers is at least cond(T)."""
+    return float(np.linalg.cond(found.matrix.numpy()) ** (1 / max(1, couplings)))
+
+
+def _heat_map(matrix: np.ndarray, title: str, alt: str, limit: float) -> Panel:
+    tile = _tile_size(len(matrix))
+    cells = _tiled(matrix, tile)
+    first = (tile - 1) / 2
+    ends = (first, first + tile * (len(cells) - 1))
+    # Three digits are more than a colour shows.
+    values: list[Numbers] = [[float(f"{value:.3g}") for value in row] for row in cells]
+    heat = Heat(values=values, x=ends, y=ends, limit=limit)
+    return Panel(title=title, x="column", y="row", heat=heat, alt=alt)
+
+
+def _largest_entry(matrices: Sequence[np.ndarray]) -> float:
+    """Returns the largest absolute value of an entry, where the colours end."""
+    return max((float(np.abs(matrix).max()) for matrix in matrices), default=1.0)
+
+
+def _tile_size(size: int) -> int:
+    """Returns how many entries on a side one cell stands for."""
+    return -(-size // MOST_CELLS)
+
+
+def _tiled(matrix: np.ndarray, tile: int) -> np.ndarray:
+    """Returns the entry of largest absolute value of each tile: a mean would hide a lone one."""
+    if tile == 1:
+        return matrix
+    cells = -(-len(matrix) // tile)
+    padded = np.zeros((cells * tile, cells * tile))
+    padded[: len(matrix), : len(matrix)] = matrix
+    tiles = padded.reshape(cells, tile, cells, tile).swapaxes(1, 2).reshape(cells, cells, -1)
+    largest = np.abs(tiles).argmax(-1, keepdims=True)
+    return np.take_along_axis(tiles, largest, -1)[..., 0]
+
+
+TERMS = (
+    "Coupling",
+    "Singular values",
+    "Condition number",
+    "Residual",
+    "Method",
+)

@@ -1,16 +1,15 @@
-"""Reports on disk: report.json, the numbers, and report.html, the page made from them."""
+"""Reports on disk: report.json has the numbers, report.html is the page made from them."""
 
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from kappaflow.errors import FileError
+from kappaflow.errors import ArgumentError, FileError
 from kappaflow.reading import parse_json, read_small
 from kappaflow.report.content import Report
-from kappaflow.report.image_content import ImageReport
-from kappaflow.report.image_page import render_images
-from kappaflow.report.page import render
+from kappaflow.report.images import ImageReport, render_images
+from kappaflow.report.tables import render
 from kappaflow.storage import make_directory, write_bytes
 
 AnyReport = Report | ImageReport
@@ -19,11 +18,11 @@ R = TypeVar("R", Report, ImageReport)
 
 
 def write_report(report: AnyReport, folder: str | Path) -> Path:
-    """Writes report.json and report.html to a folder, each whole or not at all.
+    """Writes report.json and report.html to a folder; neither is ever half written.
 
     Args:
-        report: What is written.
-        folder: Made if it is missing.
+        report: The content.
+        folder: Created if it is missing.
 
     Returns:
         The path of the page.
@@ -39,7 +38,7 @@ def write_report(report: AnyReport, folder: str | Path) -> Path:
 
 
 def read_report(folder: str | Path) -> AnyReport:
-    """Returns the report that `write_report` left in a folder.
+    """Returns the report that `write_report` wrote to a folder.
 
     Args:
         folder: The folder with report.json; the page is not needed.
@@ -48,7 +47,7 @@ def read_report(folder: str | Path) -> AnyReport:
         The report, equal to the one that was written.
 
     Raises:
-        FileError: report.json is missing, no JSON, or no report.
+        FileError: report.json is missing, is not JSON, or is not a report.
     """
     path = Path(folder) / NUMBERS
     if not path.exists():
@@ -59,13 +58,13 @@ def read_report(folder: str | Path) -> AnyReport:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "the whole"
-        raise FileError(f"{path} is no report: {key!r} is wrong: {first['msg']}.") from None
+        raise FileError(f"{path} is not a report: {key!r} is wrong: {first['msg']}.") from None
     except ValueError as error:
         raise FileError(f"{path} is damaged or cut short: not JSON ({error}).") from None
 
 
 def read_report_on(folder: str | Path, kind: type[R]) -> R:
-    """Returns `read_report` if it is on what it should be on.
+    """Returns the report in a folder if it has the right kind.
 
     Args:
         folder: The folder with report.json.
@@ -75,7 +74,7 @@ def read_report_on(folder: str | Path, kind: type[R]) -> R:
         The report.
 
     Raises:
-        FileError: As for `read_report`, or it is one of the other kind.
+        FileError: As for `read_report`, or the report has the other kind.
     """  # noqa: DOC502 - raised by `read_report` too
     report = read_report(folder)
     if not isinstance(report, kind):
@@ -85,7 +84,7 @@ def read_report_on(folder: str | Path, kind: type[R]) -> R:
 
 
 def draw_again(folder: str | Path) -> Path:
-    """Draws the page of the report that `write_report` left in a folder anew.
+    """Writes the page of a report again, from its report.json.
 
     Args:
         folder: The folder with report.json.
@@ -107,7 +106,7 @@ def draw_again(folder: str | Path) -> Path:
 
 
 def to_json(report: AnyReport) -> str:
-    """Returns a report as JSON text, nan and infinities as the strings "NaN" and "Infinity"."""
+    """Returns a report as JSON, with nan and infinity as the strings "NaN" and "Infinity"."""
     return report.model_dump_json(indent=2) + "\n"
 
 
@@ -115,14 +114,37 @@ def from_json(text: str | bytes) -> AnyReport:
     """Returns the report that `to_json` wrote.
 
     Args:
-        text: What `to_json` returned.
+        text: The result of `to_json`.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: The text is no JSON; a `pydantic.ValidationError` if it is no report.
+        ValueError: The text is not JSON; a `pydantic.ValidationError` if it is not a report.
     """
     content = parse_json(text)
     is_of_images = isinstance(content, dict) and content.get("kind") == "images"
     return (ImageReport if is_of_images else Report).model_validate(content)
+
+
+def check_output_path(name: str, path: str | Path | None, suffix: str) -> None:
+    """Raises an error if a page cannot be written to a path, before any work is done.
+
+    Args:
+        name: Name of the argument.
+        path: The file; None is accepted.
+        suffix: The ending it should have.
+
+    Raises:
+        ArgumentError: The path has another ending, or is a folder.
+        FileError: Its folder does not exist.
+    """
+    if path is None:
+        return
+    target = Path(path)
+    if target.suffix.lower() != suffix:
+        raise ArgumentError(f"'{name}' should end in {suffix}, got '{path}'.")
+    if target.is_dir():
+        raise ArgumentError(f"'{name}' should be a file, {path} is a folder.")
+    if not target.parent.is_dir():
+        raise FileError(f"{path} cannot be written: there is no folder {target.parent}.")

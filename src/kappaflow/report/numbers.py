@@ -1,4 +1,4 @@
-"""How numbers are written on the page, and which of them can be drawn."""
+"""Numbers as text, and which numbers an axis can show."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def as_float(value: object) -> float | None:
-    """Returns a value as a float, `nan` if it is no number, None if it was not measured."""
+    """Returns a value as a float: None if it was not measured, `nan` if it is not a number."""
     if value is None:
         return None
     if not isinstance(value, (int, float, str)):
@@ -37,7 +37,7 @@ def drawable(values: Iterable[object], *, log: bool = False) -> list[float | Non
 
 
 def what_is_not_drawn(series: Iterable[Iterable[object]], *, log: bool = False) -> str:
-    """Returns a sentence on the values that `drawable` leaves out, or nothing."""
+    """Returns a sentence that counts the values left out by `drawable`, or an empty text."""
     numbers = [as_float(value) for values in series for value in values]
     measured = [n for n in numbers if n is not None]
     large = sum(not abs(n) < TOO_LARGE_TO_DRAW for n in measured)
@@ -53,7 +53,7 @@ def what_is_not_drawn(series: Iterable[Iterable[object]], *, log: bool = False) 
 
 
 def significant(value: object, digits: int = 3) -> str:
-    """Returns a number with so many significant digits, powers of ten where they read better.
+    """Returns a number with a number of significant digits, as a power of ten where shorter.
 
     Example:
         >>> significant(0.01234), significant(123456.0), significant(12), significant("NaN")
@@ -76,7 +76,7 @@ def significant(value: object, digits: int = 3) -> str:
 
 
 def with_error(value: object, error: object) -> str:
-    """Returns a mean and its standard error, both to the error's second digit.
+    """Returns a mean and its standard error, both rounded to the second digit of the error.
 
     Example:
         >>> with_error(9.31249, 0.0431)
@@ -94,7 +94,7 @@ def with_error(value: object, error: object) -> str:
 
 
 def fixed(value: object, decimals: int) -> str:
-    """Returns a number with so many decimals."""
+    """Returns a number with a fixed number of decimals."""
     number = as_float(value)
     if number is None or not math.isfinite(number) or abs(number) >= 1e9:
         return significant(value)
@@ -106,22 +106,23 @@ def quantile(values: Sequence[float], level: float) -> float:
     return sorted(values)[int(level * (len(values) - 1))]
 
 
+def count(number: int, noun: str) -> str:
+    """Returns a number and its noun.
+
+    Example:
+        >>> count(1, "row"), count(12340, "row")
+        ('1 row', '12,340 rows')
+    """
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def power_of_ten(exponent: int) -> str:
     """Returns ten to a power as text."""
     return "10" + str(exponent).translate(_SUPERSCRIPTS)
 
 
-def _times_power(number: float, digits: int) -> str:
-    mantissa, exponent = f"{number:.{digits - 1}e}".split("e")
-    return _minus(mantissa) + "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}" + power_of_ten(int(exponent))
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
-
-
 def time_in_words(time_s: float) -> str:
-    """Returns a duration.
+    """Returns a duration as text.
 
     Example:
         >>> time_in_words(8.2), time_in_words(400.0), time_in_words(9000.0)
@@ -132,3 +133,12 @@ def time_in_words(time_s: float) -> str:
     if time_s < 6000:
         return f"{time_s / 60:.0f} minutes"
     return f"{time_s / 3600:.1f} hours"
+
+
+def _times_power(number: float, digits: int) -> str:
+    mantissa, exponent = f"{number:.{digits - 1}e}".split("e")
+    return _minus(mantissa) + "\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}" + power_of_ten(int(exponent))
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")

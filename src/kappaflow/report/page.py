@@ -1,66 +1,313 @@
-"""The page of a report."""
+"""Every page: sections made of a few kinds of blocks, in one HTML file that loads nothing.
 
-from kappaflow.report import figures, headline, numbers
-from kappaflow.report.content import Report
-from kappaflow.report.document import document
-from kappaflow.report.figures import Depth, Figure
-from kappaflow.report.image_content import ImageReport
+A page is data: text, charts, tables, pictures, findings. `render_page` fills the one template with
+it. All text is escaped, scripts and style are inside the file, and its Content-Security-Policy
+forbids requests.
+"""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import jinja2
+
+from kappaflow.diagnosis import Finding
+from kappaflow.report import numbers
+from kappaflow.report.charts import Chart, Figure, colour, figures_of
+from kappaflow.report.content import FindingView
+from kappaflow.report.pictures import Shown
+
+TEMPLATES = Path(__file__).parent / "templates"
+LOADS_NOTHING = "This page makes no network requests."
+NO_FINDINGS = "The doctor found no error, no warning and nothing worth a note."
 
 
-def render(report: Report) -> str:
-    """Returns the page of a report.
+@dataclass(frozen=True)
+class KeyFigure:
+    """A number at the top of a page, as text, and what to compare it with."""
+
+    label: str
+    value: str
+    unit: str
+    note: str
+    finite: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The box at the top of a page; the level sets its colour, "note" is for results."""
+
+    kind: ClassVar[str] = "verdict"
+    level: Literal["ok", "warning", "error", "note"]
+    heading: str
+    sentences: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Link:
+    """Text that links to a file next to the page."""
+
+    text: str
+    href: str
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph, with bold words before it; "small" and "quiet" (grey) are for details."""
+
+    kind: ClassVar[str] = "text"
+    text: str | Link
+    style: Literal["", "small", "quiet"] = ""
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    kind: ClassVar[str] = "heading"
+    text: str
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Items:
+    """A bulleted list."""
+
+    kind: ClassVar[str] = "items"
+    texts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Charts with one panel each, two in a row or, if wide, one."""
+
+    kind: ClassVar[str] = "charts"
+    charts: Sequence[Chart]
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A chart with several panels in one frame, with or without its title."""
+
+    kind: ClassVar[str] = "panels"
+    chart: Chart
+    heading: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose first column names the rows; None is a cell without a value.
+
+    On a narrow screen each row becomes a card. A table with very many columns scrolls sideways.
+    """
+
+    kind: ClassVar[str] = "table"
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | Link | None]]
+    title: str = ""
+    scrolls: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Tables of names and values, side by side: (title, [(name, value), ...])."""
+
+    kind: ClassVar[str] = "facts"
+    tables: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures, one, two or three in a row where there is room."""
+
+    kind: ClassVar[str] = "pictures"
+    pictures: Sequence[Shown]
+    columns: int = 2
+
+
+@dataclass(frozen=True)
+class Card:
+    """A finding of the doctor, with the title of its check and the charts that explain it."""
+
+    finding: Finding | FindingView
+    check: str | None = None
+    charts: Sequence[Chart] = ()
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The findings of the doctor."""
+
+    kind: ClassVar[str] = "findings"
+    cards: Sequence[Card]
+
+
+@dataclass(frozen=True)
+class Glossary:
+    """Terms and their meanings."""
+
+    kind: ClassVar[str] = "glossary"
+    terms: Sequence[tuple[str, str]]
+
+
+Plain = Verdict | Text | Heading | Items | Glossary
+Block = Plain | Charts | Panels | Table | Facts | Pictures | Findings
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page.
+
+    Attributes:
+        id: Its anchor.
+        title: Its heading.
+        blocks: Its content, in order.
+        link: Text of the link at the top of the page; the title if left out.
+        is_sub: Whether it continues the section before it: a smaller heading and no link.
+    """
+
+    id: str
+    title: str
+    blocks: Sequence[Block]
+    link: str = ""
+    is_sub: bool = False
+
+
+@dataclass(frozen=True)
+class Page:
+    """A whole page.
+
+    Attributes:
+        command: The command that wrote it, such as "kappaflow report".
+        title: Its heading.
+        sections: Its content.
+        verdict: The box below the title.
+        key_figures: The numbers below that.
+        intro: Paragraphs before the first section.
+        without_script: Where the content of the charts is if the browser runs no scripts.
+        files: A sentence about the files next to the page.
+        has_links: Whether links to the sections stand at the top.
+    """
+
+    command: str
+    title: str
+    sections: Sequence[Section]
+    verdict: Verdict | None = None
+    key_figures: Sequence[KeyFigure] = ()
+    intro: Sequence[Text] = ()
+    without_script: str = ""
+    files: str = ""
+    has_links: bool = True
+
+
+@dataclass
+class _Drawn:
+    """The figures of a page, collected while the template places them."""
+
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, chart: Chart) -> list[Figure]:
+        """Returns the figures of a chart; the script of the page will draw them."""
+        figures = figures_of(chart)
+        for one in figures:
+            content = {"data": one.traces, "layout": one.layout, "height": one.height}
+            self.figures[one.name] = content
+        return figures
+
+
+def render_page(page: Page) -> str:
+    """Returns a page as one HTML document.
 
     Args:
-        report: What it says. Values that are not finite are shown as such.
+        page: Its content.
 
     Returns:
-        One HTML document, about 5 MB, nearly all of it plotly.js. It makes no request: its
-        Content-Security-Policy forbids them, and lets no script run but its own two.
+        About 5 MB of text, nearly all of it plotly.js. The document makes no request: its
+        Content-Security-Policy forbids them, and runs no script but its own two.
     """
-    return document(
-        "report.html.jinja",
-        _figures(report),
-        report=report,
-        depth=Depth(report.profile),
-        points_in_words=_points_in_words(report),
-        level=headline.level(report),
-        level_in_words=headline.level_in_words(report),
-        key_figures=headline.key_figures(report),
-        gain=headline.gain_over_gaussian(report),
-        skipped_steps=skipped_steps(report),
-        worst_layers=figures.worst_layers,
-        MOST_MARGINALS=figures.MOST_MARGINALS,
-        MOST_PAIRED_COLUMNS=figures.MOST_PAIRED_COLUMNS,
+    scripts = [_plotly(), _file("page.js")]
+    return _template().render(
+        page=page,
+        footer=f"{page.files} {LOADS_NOTHING}",
+        drawn=_Drawn(),
+        style=_file("page.css"),
+        scripts=scripts,
+        policy=_policy(scripts),
     )
 
 
-def _points_in_words(report: Report) -> str:
-    beside = ", padding beside them" if report.padding else ""
-    return f"held-out rows, from the standardised columns on{beside}"
+def findings_section(cards: Sequence[Card], title: str = "Findings of the doctor") -> Section:
+    """Returns the section with the findings of the doctor."""
+    blocks = [Findings(cards)] if cards else [Text(NO_FINDINGS)]
+    return Section("findings", title, blocks, link="Findings")
 
 
-def _figures(report: Report) -> dict[str, list[Figure]]:
-    """Returns the figures of each section; a list is empty where there is nothing to draw."""
-    depth = Depth(report.profile)
-    latent = (
-        figures.latent_histogram(report.latent),
-        figures.latent_coordinates(report.latent),
+def glossary_section(terms: Sequence[str]) -> Section:
+    """Returns the section that explains some terms of templates/glossary.txt."""
+    lines = (line.split(": ", 1) for line in _file("glossary.txt").splitlines())
+    meanings = {term: meaning for term, meaning in lines}
+    return Section("glossary", "Glossary", [Glossary([(term, meanings[term]) for term in terms])])
+
+
+def verdict_of(ok: bool, findings: Iterable[Finding | FindingView], text: str) -> Verdict:
+    """Returns the verdict of the doctor as a box: red for errors, yellow for warnings, or green.
+
+    Args:
+        ok: Whether there is no error.
+        findings: All findings.
+        text: The verdict in full.
+    """
+    severities = Counter(finding.severity for finding in findings)
+    if not ok:
+        errors = numbers.count(severities["error"], "error")
+        return Verdict("error", f"Do not trust this flow yet: {errors}", [text])
+    if severities["warning"]:
+        warnings = numbers.count(severities["warning"], "warning")
+        return Verdict("warning", f"Usable, with {warnings}", [text])
+    return Verdict("ok", "No problem found", [text])
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return {
-        "curves": figures.learning_curves(report),
-        "separations": [figures.separation(s, i) for i, s in enumerate(report.separations)],
-        "marginals": figures.marginals(report.marginals),
-        "pairs": figures.pairs(report.pairs),
-        "depth": [draw(depth) for draw in OVER_DEPTH],
-        "latent": [figure for figure in latent if figure is not None],
-    }
+    # A bare nan is not JSON: an error here is better than one in the browser.
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    environment.globals["colour"] = colour
+    environment.filters["significant"] = numbers.significant
+    return environment.get_template("page.html.jinja")
 
 
-OVER_DEPTH = (figures.envelope, figures.condition, figures.round_trips)
+def _policy(scripts: list[str]) -> str:
+    """Returns a Content-Security-Policy: no requests, and no script but these."""
+    hashes = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in hashes)
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
-def skipped_steps(report: Report | ImageReport) -> int:
-    """Returns how many steps of the training were skipped."""
-    counts = (numbers.as_float(row.get("skipped_steps")) for row in report.curves)
-    finite = [count for count in counts if count is not None and numbers.is_finite(count)]
-    return int(max(finite, default=0))  # the lines of metrics count from the start
+@cache
+def _file(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@cache
+def _plotly() -> str:
+    """Returns the text of plotly.js; imported late, for those who never draw."""
+    from plotly.offline import get_plotlyjs
+
+    return get_plotlyjs()

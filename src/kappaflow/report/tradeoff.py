@@ -1,38 +1,49 @@
-"""The page of what a condition number costs: likelihood against the budget that was asked for."""
+"""The page of a trade-off: likelihood against condition budgets."""
 
 from collections.abc import Sequence
 
-from kappaflow.report.charts import Chart, Panel, Series, figures_of
+from kappaflow.report.charts import DATA, MUTED, SQUEEZE, Chart, Panel, Series, band, line
 from kappaflow.report.content import Part
-from kappaflow.report.document import document
 from kappaflow.report.numbers import (
     NOT_MEASURED,
+    count,
     fixed,
     is_finite,
     significant,
     time_in_words,
     with_error,
 )
+from kappaflow.report.page import (
+    Link,
+    Page,
+    Panels,
+    Section,
+    Table,
+    Text,
+    Verdict,
+    render_page,
+)
 
-LEAST = 1e-6  # nats: a smaller cost is called none
-OVER = 1.1  # times the budget: above, it is called exceeded
+LEAST = 1e-6  # nats: a smaller cost counts as 0
+OVER = 1.1  # a flow above this multiple of its budget exceeds it
+FILES = "figures/, next to this page, has the charts as SVG and PNG."
 
 
 class Budgeted(Part):
-    """A flow and the condition number that was asked of it.
+    """A flow trained with a condition budget, or without one.
 
     Attributes:
-        budget: What was asked for; None where nothing was.
-        folder: Of its run.
-        condition_number_p95: The 95 % quantile over held-out rows, from standardised columns on.
-        condition_number_median: The median.
-        rows: How many rows that is of.
-        nll: Mean negative log-likelihood of all held-out rows, nats on standardised columns.
-        standard_error: Of that.
-        cost: By how much it is above that of the flow without a budget, row by row.
-        cost_error: The standard error of the difference.
-        epochs: Of the training.
-        time_s: Of the training.
+        budget: The budget; None for the flow without one.
+        folder: Its run folder.
+        condition_number_p95: 95 % quantile over held-out rows, from the standardized columns on.
+        condition_number_median: Median over the same rows.
+        rows: Number of these rows.
+        nll: Mean negative log-likelihood of all held-out rows, nats on standardized columns.
+        standard_error: Standard error of that mean.
+        cost: How much higher it is than without a budget, row by row.
+        cost_error: Standard error of the difference.
+        epochs: Epochs of the training.
+        time_s: Seconds of the training.
         failed: Why there is no flow; None where there is one.
     """
 
@@ -51,25 +62,25 @@ class Budgeted(Part):
 
     @property
     def name(self) -> str:
-        """What it is called in a table."""
+        """The budget as text."""
         return "none" if self.budget is None else f"{self.budget:g}"
 
     @property
     def cost_in_words(self) -> str:
-        """What the budget costs, in nats a row."""
+        """The cost of the budget as text, in nats per row."""
         if self.budget is None or self.cost is None:
             return NOT_MEASURED
         return "0" if abs(self.cost) < LEAST else with_error(self.cost, self.cost_error)
 
 
 class TradeOff(Part):
-    """What budgets cost on one table.
+    """The costs of condition budgets on one table.
 
     Attributes:
         data: The table.
-        model: What was trained, (label, value).
-        flows: One for each budget, the smallest first, and last the one without.
-        notes: What is to be known of the data.
+        model: Settings of the trainings, (label, value).
+        flows: One for each budget, the smallest first, and last the one without a budget.
+        notes: Notes on the data.
     """
 
     data: str
@@ -87,34 +98,56 @@ def render_trade_off(report: TradeOff) -> str:
     Returns:
         One HTML document that makes no request.
     """
-    chart = trade_off_chart(report)
-    return document(
-        "tradeoff.html.jinja",
-        {chart.name: figures_of(chart)},
-        report=report,
-        chart=chart,
-        found=found_in_words(report),
-        time=time_in_words(sum(flow.time_s or 0.0 for flow in report.flows)),
+    time = time_in_words(sum(flow.time_s or 0.0 for flow in report.flows))
+    settings = Table(("Setting", "Value"), [list(pair) for pair in report.model])
+    trainings = Text(f"{count(len(report.flows), 'training')}, {time} in total.")
+    return render_page(
+        Page(
+            command="kappaflow tradeoff",
+            title=f"What a condition number costs on {report.data}",
+            verdict=Verdict("note", "Results", found_in_words(report)),
+            intro=[Text(ABOUT), *(Text(note, style="quiet") for note in report.notes)],
+            without_script=f"{FILES} report.json has the numbers.",
+            files=FILES,
+            sections=[
+                Section("charts", "The curve", [Panels(trade_off_chart(report), heading=False)]),
+                Section("table", "In numbers", [_table(report), Text(NOTE, style="quiet")]),
+                Section("settings", "Settings", [trainings, settings]),
+            ],
+            has_links=False,
+        )
     )
+
+
+ABOUT = (
+    "The same flow is trained once for each budget, with the same seed, on the same rows in the "
+    "same order. A budget limits the 95 % quantile of the condition number over held-out rows, "
+    "from the standardized columns on. The condition number is the largest factor by which the "
+    "flow stretches a small step, divided by the smallest."
+)
+NOTE = (
+    "NLL is on standardized columns; lower is better. ± is one standard error over held-out rows. "
+    "The cost is the difference from the flow without a budget, row by row, so its error is "
+    "smaller than that of either NLL. Each budget has one training, so the cost also contains the "
+    "chance of a training. Each budget links to the report of its run."
+)
 
 
 def trade_off_chart(report: TradeOff) -> Chart:
-    """Returns the curve: likelihood against the condition number that was measured."""
-    there = [flow for flow in report.flows if flow.failed is None]
-    asked = [flow for flow in there if flow.budget is not None]
-    free = [flow for flow in there if flow.budget is None]
+    """Returns the likelihood against the measured condition number, and budgets against it."""
+    done = [flow for flow in report.flows if flow.failed is None]
+    bound = [flow for flow in done if flow.budget is not None]
+    free = [flow for flow in done if flow.budget is None]
+    curves = [_curve(bound, "with a budget", DATA)] if bound else []
+    curves += [_curve(free, "without a budget", SQUEEZE, dash="none")] if free else []
     likelihood = Panel(
         title="Likelihood",
         x="95 % condition number",
-        y="held-out NLL, nats (standardised)",
+        y="held-out NLL, nats (standardized)",
         x_log=True,
-        series=[
-            *([_curve(asked, "with a budget", 0)] if asked else []),
-            *([_curve(free, "without", 3).model_copy(update={"dash": "none"})] if free else []),
-        ],
+        series=curves,
     )
-    budgets = [flow.budget for flow in asked]
-    measured = [flow.condition_number_p95 for flow in asked]
+    budgets = [flow.budget for flow in bound]
     kept = Panel(
         title="Budgets",
         x="budget",
@@ -122,77 +155,80 @@ def trade_off_chart(report: TradeOff) -> Chart:
         x_log=True,
         y_log=True,
         series=[
-            Series(name="measured", x=budgets, y=measured, tone=0),
-            Series(name="as asked for", x=budgets, y=budgets, tone=7, dash="dot"),
+            line("measured", budgets, [flow.condition_number_p95 for flow in bound], DATA),
+            line("equal to the budget", budgets, budgets, MUTED, dash="dot"),
         ],
     )
-    said = "Likelihood: of held-out rows against the 95 % condition number over them, the band is "
-    said += "one standard error of the mean over these rows."
-    if asked:
-        said += " Budgets: what was measured beside what was asked for; below the dotted line the "
-        said += "flow did not need as much."
+    caption = (
+        "Likelihood: the NLL of held-out rows against their 95 % condition number. The band is "
+        "one standard error of the mean over these rows."
+    )
+    if bound:
+        caption += (
+            " Budgets: the measured condition number against the budget. Below the dotted line, "
+            "the flow did not use its whole budget."
+        )
     return Chart(
         name="trade-off",
         title="What a condition number costs",
-        caption=said,
-        panels=[likelihood, kept] if asked else [likelihood],
+        caption=caption,
+        panels=[likelihood, kept] if bound else [likelihood],
         columns=2,
     )
 
 
-def _curve(flows: Sequence[Budgeted], name: str, tone: int) -> Series:
+def _curve(flows: Sequence[Budgeted], name: str, tone: int, dash: str = "solid") -> Series:
+    """Returns the NLL over the condition number, with a band of one standard error."""
     ordered = sorted(flows, key=lambda flow: flow.condition_number_p95 or 0.0)
-    pairs = [(flow.nll, flow.standard_error or 0.0) for flow in ordered]
-    return Series(
-        name=name,
-        x=[flow.condition_number_p95 for flow in ordered],
-        y=[nll for nll, _ in pairs],
-        low=[None if nll is None else nll - error for nll, error in pairs],
-        high=[None if nll is None else nll + error for nll, error in pairs],
-        tone=tone,
-    )
+    errors = [(flow.nll, flow.standard_error or 0.0) for flow in ordered]
+    quantiles = [
+        [None if nll is None else nll + sign * error for nll, error in errors]
+        for sign in (-1, 0, 1)
+    ]
+    places = [flow.condition_number_p95 for flow in ordered]
+    return band(name, places, quantiles, tone, dash=dash)
 
 
 def found_in_words(report: TradeOff) -> list[str]:
-    """Returns what was found, a sentence or two each."""
-    there = [flow for flow in report.flows if flow.failed is None]
-    said = [f"Budget {flow.name}: {flow.failed}" for flow in report.flows if flow.failed]
-    free = next((flow for flow in there if flow.budget is None), None)
+    """Returns the results as text, one or two sentences for each flow."""
+    done = [flow for flow in report.flows if flow.failed is None]
+    texts = [f"Budget {flow.name}: {flow.failed}" for flow in report.flows if flow.failed]
+    free = next((flow for flow in done if flow.budget is None), None)
     if free is not None:
         nll = with_error(free.nll, free.standard_error)
-        said.append(
-            "Left alone, the flow has a 95 % condition number of "
-            f"{significant(free.condition_number_p95)}, and {nll} nats a held-out row."
+        texts.append(
+            "Without a budget, the flow has a 95 % condition number of "
+            f"{significant(free.condition_number_p95)} and a held-out NLL of {nll} nats per row."
         )
-    for flow in there:
+    for flow in done:
         if flow.budget is not None and is_finite(flow.condition_number_p95):
-            said.append(_one_in_words(flow))
-    return said
+            texts.append(_one_in_words(flow))
+    return texts
 
 
 def _one_in_words(flow: Budgeted) -> str:
     p95 = flow.condition_number_p95 or 0.0
     over = p95 / (flow.budget or 1.0)
     kept = "kept" if over <= 1 else "kept within 10 %" if over <= OVER else "exceeded"
-    words = f"A budget of {flow.name} is {kept}, with {significant(p95)} on held-out rows"
+    start = f"The budget of {flow.name} is {kept}, with {significant(p95)} on held-out rows"
     if flow.cost is None or not is_finite(flow.cost):
-        return f"{words}."
+        return f"{start}."
     if abs(flow.cost) < max(LEAST, 2 * (flow.cost_error or 0.0)):
-        return f"{words}; what it costs is within two standard errors of nothing."
+        return f"{start}; its cost is within two standard errors of zero."
     if flow.cost < 0:
-        return f"{words}; the likelihood is better by {with_error(-flow.cost, flow.cost_error)}."
-    return f"{words}; it costs {with_error(flow.cost, flow.cost_error)} nats a row."
+        return f"{start}; the likelihood is better by {with_error(-flow.cost, flow.cost_error)}."
+    return f"{start}; it costs {with_error(flow.cost, flow.cost_error)} nats per row."
 
 
 def trade_off_rows(report: TradeOff) -> list[list[str]]:
-    """Returns the table in words, its names first."""
+    """Returns the table of a terminal as text, its header first."""
     head = ["budget", "95 % condition number", "held-out NLL", "cost", "time"]
-    return [head, *(_words(flow) for flow in report.flows)]
+    return [head, *(_terminal_row(flow) for flow in report.flows)]
 
 
-def _words(flow: Budgeted) -> list[str]:
+def _terminal_row(flow: Budgeted) -> list[str]:
     if flow.failed is not None:
-        return [flow.name, "none kept it", "", "", ""]
+        return [flow.name, "not kept", "", "", ""]
     return [
         flow.name,
         significant(flow.condition_number_p95),
@@ -200,3 +236,23 @@ def _words(flow: Budgeted) -> list[str]:
         flow.cost_in_words,
         f"{fixed(flow.time_s, 0)} s",
     ]
+
+
+def _table(report: TradeOff) -> Table:
+    columns = (
+        "Budget", "95 % condition number", "Median condition number", "Held-out NLL (nats)",
+        "Cost (nats per row)", "Epochs", "Time",
+    )  # fmt: skip
+    rows = [
+        [
+            flow.name if flow.failed else Link(flow.name, f"{flow.folder}/report.html"),
+            significant(flow.condition_number_p95),
+            significant(flow.condition_number_median),
+            with_error(flow.nll, flow.standard_error),
+            flow.cost_in_words,
+            significant(flow.epochs),
+            NOT_MEASURED if flow.time_s is None else f"{significant(flow.time_s)} s",
+        ]
+        for flow in report.flows
+    ]
+    return Table(columns, rows)

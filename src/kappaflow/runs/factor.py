@@ -11,7 +11,7 @@ from kappaflow.factor.couplings_file import save_couplings
 from kappaflow.factor.reference import nearest_reference
 from kappaflow.factor.trade_off import trade_off
 from kappaflow.report import render_factors
-from kappaflow.report.places import check_place
+from kappaflow.report.files import check_output_path
 from kappaflow.storage import write_bytes
 
 
@@ -46,7 +46,7 @@ def factor_file(
         FileError: A file cannot be read, or written.
     """  # noqa: DOC502 - raised by the calls below
     for name, path, suffix in (("out", out, ".safetensors"), ("report", report, ".html")):
-        check_place(name, path, suffix)
+        check_output_path(name, path, suffix)
     matrix = load_matrix(source)
     found = factor_linear(
         matrix, couplings=couplings, partition=partition, method=method, seed=seed

@@ -9,7 +9,7 @@ from torch import Tensor
 from kappaflow.data import Images
 from kappaflow.flows import Flow, interpolate, reconstruct
 from kappaflow.report import Neighbours, Picture, encoded
-from kappaflow.report.png import Pixels, grid, shown
+from kappaflow.report.pictures import Pixels, grid, shown
 from kappaflow.runs.image_job import ImageParts
 from kappaflow.runs.image_samples import (
     MOST_ROWS,

@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
-from kappaflow.report.png import Pixels, enlarged, grid, png, shown
+from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
 from kappaflow.storage import make_directory, write_bytes
 from kappaflow.training import Callback
 

@@ -12,7 +12,7 @@ from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, wit
 from kappaflow.errors import ArgumentError, FileError, KappaflowError
 from kappaflow.files import load
 from kappaflow.flows import Flow
-from kappaflow.report.png import Pixels
+from kappaflow.report.pictures import Pixels
 from kappaflow.runs.evaluate_images import points_of
 from kappaflow.runs.image_job import with_classes
 from kappaflow.runs.image_samples import context_of, draw_pixels, values_of

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kappaflow.errors import ArgumentError, FileError
-from kappaflow.report.png import Pixels, enlarged, grid, png, shown
+from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
 from kappaflow.storage import whole_directory, write_bytes
 
 PICTURE, ARRAY = ".png", ".npy"

@@ -1,16 +1,14 @@
 """What a study found, as plain numbers and as one page; and the page of all studies."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
 
-from kappaflow.report.charts import Chart, Series, figures_of
+from kappaflow.report import page
+from kappaflow.report.charts import Chart, Series
 from kappaflow.report.content import Part
-from kappaflow.report.document import document
-from kappaflow.report.figures import Figure
 from kappaflow.report.numbers import time_in_words
 
 
@@ -112,30 +110,36 @@ def quantile_series(
         .agg(*(value.quantile(level, "linear").alias(end) for end, level in levels.items()))
         .sort(x)
     )
-    columns = {end: _floats(found[end]) for end in levels}
-    return Series(name=name, x=_floats(found[x]), tone=tone, dash=dash, **columns)
+    low, high = (_floats(found[end]) if spread else None for end in ("low", "high"))
+    across, up = _floats(found[x]), _floats(found["y"])
+    return Series(name=name, x=across, y=up, low=low, high=high, tone=tone, dash=dash)
 
 
 def _floats(values: Iterable[float]) -> list[float | None]:
     return [float(value) for value in values]
 
 
-TEMPLATES = Path(__file__).parent / "templates"
+FILES = "figures/, next to this page, has the charts as SVG and PNG."
+SOURCE = (
+    "F. Koehler, V. Mehta, A. Risteski, Representational aspects of depth and conditioning in "
+    "normalizing flows, ICML 2021: each claim in our own words, what was measured, what was "
+    "found, and what differs. The settings differ from those of the paper, so no chart here "
+    "should match one of its figures."
+)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim of the source, on the page of all studies.
+    """One claim of the source on the page of all studies.
 
     Attributes:
         name: Name of the study.
-        title: A short title.
-        text: The claim, paraphrased.
-        found: What was found, in sentences.
-        differs: Where the result differs from the source, in sentences.
-        page: Path of the page of the study, relative to the page of all studies.
-        chart: The most informative chart, if there is one.
-        figures: The figures of that chart.
+        title: A few words.
+        text: The claim, in our own words.
+        found: What was found.
+        differs: Where that differs from the source.
+        page: The page of the study, relative to that of all.
+        charts: The most telling charts.
     """
 
     name: str
@@ -144,42 +148,93 @@ class Claim:
     found: Sequence[str]
     differs: Sequence[str]
     page: str
-    chart: Chart | None = None
-    figures: Sequence[Figure] = field(default=())
+    charts: Sequence[Chart] = ()
 
 
 def render_study(report: StudyReport) -> str:
-    """Renders the page of a study.
+    """Returns the page of a study.
 
     Args:
-        report: Its report.
+        report: Its content.
 
     Returns:
-        One HTML document that makes no network request.
+        One HTML document that makes no request.
     """
-    drawn = {chart.name: figures_of(chart) for chart in report.findings.charts}
-    return document(
-        TEMPLATES / "study.html.jinja", drawn, report=report, time_in_words=time_in_words
+    findings = report.findings
+    sections = [
+        page.Section("charts", "Charts", [page.Panels(chart) for chart in findings.charts])
+    ]
+    if findings.tables:
+        tables: list[page.Block] = []
+        for table in findings.tables:
+            tables += [page.Heading(table.title), page.Table(table.columns, table.rows)]
+            tables += [page.Text(table.caption, "quiet")] if table.caption else []
+        sections.append(page.Section("tables", "Tables", tables))
+    if findings.differs:
+        differs = [page.Text(text) for text in findings.differs]
+        sections.append(page.Section("differs", "Differences from the source", differs))
+    return page.render_page(
+        page.Page(
+            command=f"kappaflow reproduce {report.name}",
+            title=report.title,
+            verdict=page.Verdict("note", "Results", findings.found),
+            intro=[page.Text(report.claim, lead="The claim.")],
+            without_script=f"{FILES} results.parquet has the numbers.",
+            files=FILES,
+            sections=[*sections, _settings_section(report)],
+            has_links=False,
+        )
+    )
+
+
+def _settings_section(report: StudyReport) -> page.Section:
+    text = (
+        f"{report.cases:,} cases took {time_in_words(report.time_s)} of one thread in total, "
+        f"with preset “{report.preset}” and seed {report.seed}. results.parquet, next to this "
+        "page, has the raw results, one row for each measurement with all of its settings. To "
+        "run the study with other settings, edit config.json and pass it to the same command "
+        "with --config."
+    )
+    rows = [list(pair) for pair in report.settings + report.versions]
+    return page.Section(
+        "settings", "Settings", [page.Text(text), page.Table(("Setting", "Value"), rows)]
     )
 
 
 def render_claims(claims: Sequence[Claim], *, preset: str, seed: int, time_s: float) -> str:
-    """Renders the page of all studies.
+    """Returns the page of all studies.
 
     Args:
-        claims: The claims, in the order of the page.
-        preset: The preset of all studies.
-        seed: The random seed of all studies.
-        time_s: Total time.
+        claims: In the order of the page.
+        preset: Preset of all studies.
+        seed: Seed of all studies.
+        time_s: Seconds of all studies.
 
     Returns:
-        One HTML document that makes no network request.
+        One HTML document that makes no request.
     """
-    return document(
-        TEMPLATES / "claims.html.jinja",
-        {claim.name: claim.figures for claim in claims},
-        claims=claims,
-        preset=preset,
-        seed=seed,
-        time=time_in_words(time_s),
+    about = f"{SOURCE} Preset “{preset}”, seed {seed}, {time_in_words(time_s)}."
+    return page.render_page(
+        page.Page(
+            command="kappaflow reproduce all",
+            title="The source, claim by claim",
+            intro=[page.Text(about)],
+            without_script="The folders of the studies have them as SVG and PNG.",
+            files="Its links lead to the folders next to it.",
+            sections=[_claim_section(claim) for claim in claims],
+        )
+    )
+
+
+def _claim_section(claim: Claim) -> page.Section:
+    return page.Section(
+        claim.name,
+        claim.title,
+        [
+            page.Text(claim.text, lead="The claim."),
+            page.Verdict("note", "Results", claim.found),
+            *(page.Panels(chart) for chart in claim.charts),
+            *(page.Text(text, "small") for text in claim.differs),
+            page.Text(page.Link(f"The whole study {claim.name}", claim.page), "small"),
+        ],
     )

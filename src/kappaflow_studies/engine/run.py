@@ -17,7 +17,7 @@ from kappaflow.data.images.parallel import core_count
 from kappaflow.errors import ArgumentError, FileError, WriteError
 from kappaflow.locking import locked
 from kappaflow.reading import parse_json, read_small
-from kappaflow.report.charts import NO_STILLS, figures_of, write_stills
+from kappaflow.report.charts import NO_STILLS, write_stills
 from kappaflow.runs.pool import measured
 from kappaflow.storage import make_directory, write_bytes
 from kappaflow_studies.engine.presets import settings_of
@@ -187,14 +187,12 @@ def _written(
         say(NO_STILLS)
     write_bytes(place / NUMBERS, (report.model_dump_json() + "\n").encode())
     write_bytes(place / PAGE, render_study(report).encode())
-    first = findings.charts[0] if findings.charts else None
     return Reproduced(
         report,
         place / PAGE,
         tuple(findings.found),
         differs=tuple(findings.differs),
-        chart=first,
-        figures=tuple(figures_of(first)) if first else (),
+        charts=tuple(findings.charts[:1]),
     )
 
 

@@ -10,7 +10,6 @@ from pydantic import BaseModel, ConfigDict
 
 from kappaflow.report.charts import Chart
 from kappaflow.report.content import Part
-from kappaflow.report.figures import Figure
 from kappaflow.runs.pool import Case, Row
 from kappaflow_studies.engine.report import Findings
 
@@ -24,16 +23,14 @@ class Reproduced:
         page: Path of the HTML page.
         found: What was found, in sentences.
         differs: Where the result or the method differs from the source, in sentences.
-        chart: The most informative chart, if there is one.
-        figures: The figures of that chart.
+        charts: The most informative charts.
     """
 
     report: Part
     page: Path
     found: tuple[str, ...]
     differs: tuple[str, ...] = ()
-    chart: Chart | None = None
-    figures: tuple[Figure, ...] = ()
+    charts: tuple[Chart, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,29 +2,25 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from kappaflow.report.document import document
-from kappaflow.report.figures.base import (
-    DATA,
-    SAMPLES,
-    Figure,
-    axis,
-    empty_note,
-    layout,
-    line,
-    log_axis,
-    nothing_to_draw,
+from kappaflow.report.charts import DATA, SAMPLES, Chart, line, single_chart
+from kappaflow.report.images import ImageReport
+from kappaflow.report.numbers import count, fixed, is_finite, significant, with_error
+from kappaflow.report.page import (
+    Block,
+    Charts,
+    Heading,
+    Link,
+    Page,
+    Pictures,
+    Section,
+    Table,
+    Text,
+    Verdict,
+    glossary_section,
+    render_page,
 )
-from kappaflow.report.image_content import ImageReport, Picture
-from kappaflow.report.image_page import NARROW, WIDE, Shown
-from kappaflow.report.numbers import (
-    drawable,
-    is_finite,
-    significant,
-    what_is_not_drawn,
-    with_error,
-)
+from kappaflow.report.pictures import NARROW, WIDE, Picture, Shown
 from kappaflow_studies.faces.results import FacesReport, FacesRun, FacesSize
 
 QUANTILES = (
@@ -33,63 +29,147 @@ QUANTILES = (
 )
 
 
-def condition_over_training(size: FacesSize) -> Figure:
-    """Returns the median and the 95 % quantile of both trainings of a size, on one log axis."""
-    traces, series = [], []
-    for run, name, colour in zip(
-        size.runs, ("without padding", "with padding"), (DATA, SAMPLES), strict=True
-    ):
-        epochs = drawable(point["epoch"] for point in run.curve)
-        for key, word, dash in QUANTILES:
-            values = [point[key] for point in run.curve]
-            series.append(values)
-            traces.append(
-                line(epochs, drawable(values, log=True), f"{name}, {word}", colour, dash=dash)
-            )
-    marks = {"annotations": [empty_note()]} if nothing_to_draw(traces) else {}
+def condition_over_training(size: FacesSize) -> Chart:
+    """Returns the median and the 95 % quantile of both trainings of a size."""
+    series = [
+        line(
+            f"{name}, {quantile}",
+            [point["epoch"] for point in run.curve],
+            [point[key] for point in run.curve],
+            tone,
+            dash=dash,
+        )
+        for run, name, tone in zip(
+            size.runs, ("without padding", "with padding"), (DATA, SAMPLES), strict=True
+        )
+        for key, quantile, dash in QUANTILES
+    ]
     ends = [
         significant(run.curve[-1]["condition_number_median"]) if run.curve else "not measured"
         for run in size.runs
     ]
-    return Figure(
-        name=f"condition-{size.size}",
-        title=f"Condition number over training, {size.size} x {size.size}",
-        alt="Median and 95 % quantile of the condition number over the epochs; the medians end at "
+    return single_chart(
+        f"condition-{size.size}",
+        f"Condition number over training, {size.size} x {size.size}",
+        "The condition number from the standardized channels, padding included, to the latent, at "
+        "a few validation faces with the averaged weights of the epoch. Lower is better: each "
+        "factor of ten costs the inverse one digit.",
+        x="epoch",
+        x_whole=True,
+        y="condition number (pure number)",
+        y_log=True,
+        series=series,
+        alt="Median and 95 % quantile of the condition number over the epochs. The medians end at "
         f"{ends[0]} without padding and {ends[1]} with padding.",
-        caption="Of the map from the standardised channels, the padding among them, to the "
-        "latent, at a few validation faces, with the averaged weights of the epoch. Lower is "
-        "better: each factor of ten costs a digit on the way back.",
-        traces=traces,
-        layout=layout(
-            axis("epoch", nticks=8), log_axis("condition number (pure number)", series), **marks
-        ),
-        remark=what_is_not_drawn(series, log=True),
     )
 
 
-TEMPLATE = Path(__file__).parent / "faces.html.jinja"
 ALIKE = 1.1  # condition numbers whose ratio is below this are called about the same
 
 
+FILES = "faces.json, next to this page, has all of its numbers."
+TERMS = ("Glow", "Padding", "Condition number", "Bits per dimension", "Temperature", "Held out")
+COLUMNS = (
+    "Flow", "Bits per dimension", "Condition number, kept weights", "Largest round trip",
+    "Parameters", "Epochs (kept)", "Time",
+)  # fmt: skip
+
+
 def render_faces(report: FacesReport, reports: Mapping[str, ImageReport]) -> str:
-    """Returns the page of the experiment.
+    """Returns the page of the study.
 
     Args:
         report: Its numbers.
-        reports: The report of each run, whose pictures are shown, by the name of its folder.
+        reports: The report of each run, with its pictures, by the name of its folder.
 
     Returns:
         One HTML document that makes no request.
     """
-    return document(
-        TEMPLATE,
-        {str(size.size): [condition_over_training(size)] for size in report.sizes},
-        report=report,
-        pictures={size.size: _pictures(size, reports) for size in report.sizes},
-        found_in_words=found_in_words,
-        distances_in_words=distances_in_words,
-        held_out_in_words=held_out_in_words,
-        name_of=name_of,
+    about = (
+        "For each size, the same flow is trained twice on the same images, with the same "
+        "settings and seed: once on the images alone, and once with added channels of Gaussian "
+        f"noise, which give it more freedom. Preset “{report.preset}”, seed {report.seed}. Each "
+        "flow is trained once, so small differences may be chance."
+    )
+    return render_page(
+        Page(
+            command="kappaflow reproduce faces",
+            title="A Glow of faces, with and without padding",
+            verdict=Verdict("note", "Results", [found_in_words(size) for size in report.sizes]),
+            intro=[Text(about)],
+            without_script=f"The pictures do not. {FILES}",
+            files=FILES,
+            sections=[
+                *(_size_section(size, _pictures(size, reports)) for size in report.sizes),
+                glossary_section([*TERMS, "Faces"]),
+            ],
+        )
+    )
+
+
+def _size_section(size: FacesSize, pictures: Mapping[str, list[Shown]]) -> Section:
+    sides = f"{size.size} x {size.size}"
+    train, validation, test = size.images
+    parts = f"{train} training, {validation} validation and {test} test faces."
+    distances = [*(distances_in_words(run) for run in size.runs), held_out_in_words(size)]
+    blocks: list[Block] = [
+        Text(parts),
+        Charts([condition_over_training(size)], wide=True),
+        Table(COLUMNS, _rows(size)),
+        Text(_table_note(size), "quiet"),
+        Heading("Held-out faces, and samples at four temperatures"),
+        Text(
+            "A lower temperature samples closer to the mode: cleaner faces, but less variety.",
+            "small",
+        ),
+        Pictures(pictures["held_out"]),
+        Pictures(pictures["samples"]),
+        Heading("Through the latent"),
+        Text(
+            "A round trip shows what rounding costs. A path from one latent to another shows the "
+            "faces between.",
+            "small",
+        ),
+        Pictures(pictures["latent"]),
+        Heading("Nearest training faces"),
+        Text(
+            "A distance is the root mean square over the pixels, which go from 0 to 255. "
+            f"{' '.join(distances)} Held-out faces are other photographs of the people in the "
+            "training set, so they have near neighbours too. A sample much nearer than they are "
+            "would be a copy.",
+            "small",
+        ),
+        Pictures(pictures["neighbours"]),
+    ]
+    return Section(f"size-{size.size}", f"Faces of {sides} pixels", blocks, link=sides)
+
+
+def _rows(size: FacesSize) -> list[list[str | Link | None]]:
+    rows: list[list[str | Link | None]] = [
+        [
+            Link(name_of(run), f"{run.folder}/report.html"),
+            with_error(run.bits_per_dimension, run.bits_standard_error),
+            significant(run.kept_condition_number),
+            significant(run.round_trip_data, 2),
+            f"{run.parameters:,}",
+            f"{run.epochs} ({run.best_epoch})",
+            f"{significant(run.time_s)} s",
+        ]
+        for run in size.runs
+    ]
+    if size.independent_bits is not None:
+        rows.append(["independent pixels", fixed(size.independent_bits, 3), *[None] * 5])
+    return rows
+
+
+def _table_note(size: FacesSize) -> str:
+    faces = count(size.plain.kept_points, "held-out face")
+    return (
+        "Bits are the mean of an upper bound over held-out faces, with one sample of the noise "
+        "per face, and count only the numbers of the image. ± is one standard error. The "
+        f"condition number of the kept weights is the median over {faces} without padding and "
+        f"over {size.padded.kept_points} with padding. A round trip goes from the data to the "
+        "latent and back, in standardized units. Each name links to the report of its run."
     )
 
 

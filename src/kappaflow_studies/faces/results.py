@@ -10,7 +10,7 @@ from kappaflow.files import load
 from kappaflow.flows import Flow
 from kappaflow.report import ImageReport, read_report_on
 from kappaflow.report.content import Part
-from kappaflow.report.png import Pixels, enlarged, grid, png, shown
+from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
 from kappaflow.runs.image_job import ImageParts
 from kappaflow.runs.image_pictures import nearest_images
 from kappaflow.runs.image_samples import TEMPERATURE, draw_pixels, values_of

@@ -152,7 +152,7 @@ def reproduce_faces(
         report,
         place / PAGE,
         tuple(found_in_words(size) for size in report.sizes),
-        figures=tuple(condition_over_training(size) for size in report.sizes),
+        charts=tuple(condition_over_training(size) for size in report.sizes),
     )
 
 

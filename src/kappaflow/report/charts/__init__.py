@@ -1,7 +1,52 @@
-"""Charts: what is drawn, in numbers and words; on a page with plotly, as files with matplotlib."""
+"""Charts: plain numbers and text, drawn by plotly on pages and by matplotlib in files."""
 
-from kappaflow.report.charts.chart import Chart, Heat, Panel, Series
-from kappaflow.report.charts.interactive import figures_of
-from kappaflow.report.charts.still import NO_STILLS, write_stills
+from kappaflow.report.charts.chart import (
+    DATA,
+    INK,
+    MUTED,
+    SAMPLES,
+    SQUEEZE,
+    STRETCH,
+    WARNING,
+    WORST,
+    Chart,
+    Heat,
+    Numbers,
+    Panel,
+    Rule,
+    Series,
+    band,
+    histogram,
+    line,
+    single_chart,
+)
+from kappaflow.report.charts.matplotlib import NO_STILLS, draw_panel, to_matplotlib, write_stills
+from kappaflow.report.charts.plotly import Figure, colour, figures_of
 
-__all__ = ["NO_STILLS", "Chart", "Heat", "Panel", "Series", "figures_of", "write_stills"]
+__all__ = [
+    "DATA",
+    "INK",
+    "MUTED",
+    "NO_STILLS",
+    "SAMPLES",
+    "SQUEEZE",
+    "STRETCH",
+    "WARNING",
+    "WORST",
+    "Chart",
+    "Figure",
+    "Heat",
+    "Numbers",
+    "Panel",
+    "Rule",
+    "Series",
+    "band",
+    "colour",
+    "draw_panel",
+    "figures_of",
+    "histogram",
+    "line",
+    "single_chart",
+    "to_matplotlib",
+    "write_stills",
+]

@@ -1,25 +1,48 @@
-"""What a chart shows, as plain numbers and words: both ways of drawing it read this."""
+"""What a chart shows, as plain numbers and text; plotly.py and matplotlib.py draw it."""
 
-from typing import Literal
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from pydantic import model_validator
 
 from kappaflow.report.content import Part
+from kappaflow.report.numbers import (
+    NOT_FINITE,
+    as_float,
+    drawable,
+    power_of_ten,
+    what_is_not_drawn,
+)
 
 Numbers = list[float | None]
+Range = tuple[float, float]
+
+# Tones: colours by meaning. Pages resolve them for light and dark, files for white paper.
+DATA, SAMPLES, STRETCH, SQUEEZE, WORST, WARNING, INK, MUTED = range(8)
 
 
 class Series(Part):
-    """One line of a panel, or points.
+    """One line of a panel, or points, bars, or a histogram.
 
     Attributes:
-        name: Its entry in the legend; equal names in a chart are the same thing.
-        x: Along the horizontal axis; None makes a gap.
-        y: Along the vertical one; None, and what an axis cannot show, makes a gap.
-        low: Lower ends of a band around y, where there is one: quantiles, or an error.
+        name: Entry in the legend; series of one chart with equal names share an entry.
+        x: Horizontal positions; None makes a gap.
+        y: Vertical positions; None, and what the axis cannot show, makes a gap.
+        low: Lower ends of a band around y, or of whiskers.
         high: Upper ends.
-        tone: Its colour: 0 to 7, the same in each panel for the same thing.
-        dash: How the line is drawn; "none" draws points alone.
+        tone: Colour, from 0 to 7: `DATA`, `SAMPLES`, ...
+        dash: How the line is drawn; "none" draws points only.
+        kind: "line"; "hold" keeps a value until the next x; "area" fills down to zero; "outline"
+            is a line without marks; "bars".
+        whiskers: The axis along which low and high are drawn as whiskers; None draws a band.
+        labels: Text for each point, shown on hover.
+        mark: Symbol of a point.
+        mark_size: Size of a point, in CSS pixels.
+        width: Width of the line, in CSS pixels.
+        bridge_gaps: Whether the line connects the points on both sides of a gap.
+        in_legend: Whether the legend names it.
     """
 
     name: str
@@ -27,8 +50,16 @@ class Series(Part):
     y: Numbers
     low: Numbers | None = None
     high: Numbers | None = None
-    tone: int = 0
+    tone: int = DATA
     dash: Literal["solid", "dash", "dot", "none"] = "solid"
+    kind: Literal["line", "hold", "area", "outline", "bars"] = "line"
+    whiskers: Literal["x", "y"] | None = None
+    labels: list[str] | None = None
+    mark: Literal["circle", "open diamond", "diamond"] = "circle"
+    mark_size: float = 7
+    width: float = 2
+    bridge_gaps: bool = False
+    in_legend: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> "Series":
@@ -37,34 +68,79 @@ class Series(Part):
             raise ValueError(f"'{self.name}' should have x, y, low and high of one length")
         return self
 
+    @property
+    def is_marked(self) -> bool:
+        """Whether its points are marked: where there is no line, or where there are few points."""
+        if self.dash == "none":
+            return True
+        known = sum(value is not None for value in self.y)
+        return self.kind == "line" and known <= 12
+
+    @property
+    def bounds(self) -> list[Numbers]:
+        """The lists of numbers along the vertical axis."""
+        ends = () if self.whiskers == "x" else (self.low, self.high)
+        return [values for values in (self.y, *ends) if values is not None]
+
 
 class Heat(Part):
-    """A picture of numbers on a grid: a density, or an image.
+    """Numbers on a grid as colours: a density, an image, or a matrix.
 
     Attributes:
-        values: A list for each row, the lowest row first.
-        x: From and to, along the horizontal axis.
-        y: From and to, along the vertical one.
+        values: A list for each row: the lowest row first, or the top row of a matrix first.
+        x: Positions of the first and the last column.
+        y: Positions of the first and the last row.
+        limit: Makes it a matrix, with axes and with colours that run from -limit to limit.
     """
 
     values: list[Numbers]
-    x: tuple[float, float]
-    y: tuple[float, float]
+    x: Range
+    y: Range
+    limit: float | None = None
+
+
+class Rule(Part):
+    """A reference line across a panel.
+
+    Attributes:
+        at: Position.
+        axis: "x" for a vertical line at a position of the horizontal axis, "y" for a horizontal.
+        text: A few words at the line.
+        dash: How it is drawn.
+        tone: Colour.
+    """
+
+    at: float
+    axis: Literal["x", "y"] = "y"
+    text: str = ""
+    dash: Literal["dash", "dot"] = "dot"
+    tone: int = MUTED
 
 
 class Panel(Part):
     """One pair of axes.
 
     Attributes:
-        title: Above it.
-        x: What the horizontal axis counts, with its unit.
-        y: What the vertical axis counts, with its unit.
+        title: Text above it.
+        x: Title of the horizontal axis, with its unit.
+        y: Title of the vertical axis, with its unit.
         x_log: Whether the horizontal axis is logarithmic.
-        y_log: Whether the vertical axis is.
-        y_most: Where the vertical axis ends at the latest: larger values go on above its edge, and
+        y_log: Whether the vertical axis is logarithmic.
+        y_most: Upper end of the vertical axis. Larger values leave the panel at its upper edge, so
             the caption should say so.
         series: What is drawn.
-        heat: Or a picture, without axes.
+        heat: A grid of colours, in place of series.
+        rules: Reference lines.
+        x_range: Ends of the horizontal axis; chosen from the numbers if left out.
+        y_range: Ends of the vertical axis; chosen from the numbers if left out.
+        x_whole: Whether only whole numbers are marked on the horizontal axis.
+        x_ticks: The numbers marked on the horizontal axis; chosen if left out.
+        y_from_zero: Whether the vertical axis starts at zero.
+        y_hidden: Whether the vertical axis is left out.
+        place: Row and column in the grid of the chart, from 1; in reading order if left out.
+        alt: What it shows, with its main numbers, for readers who cannot see it.
+        remark: What could not be drawn, in addition to values that are not finite.
+        empty: Text in place of a panel without a single value.
     """
 
     title: str = ""
@@ -75,19 +151,50 @@ class Panel(Part):
     y_most: float | None = None
     series: list[Series] = []
     heat: Heat | None = None
+    rules: list[Rule] = []
+    x_range: Range | None = None
+    y_range: Range | None = None
+    x_whole: bool = False
+    x_ticks: list[float] | None = None
+    y_from_zero: bool = False
+    y_hidden: bool = False
+    place: tuple[int, int] | None = None
+    alt: str = ""
+    remark: str = ""
+    empty: str = NOT_FINITE
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no value that its axes can show."""
+        lines = (drawable(one.y, log=self.y_log) for one in self.series)
+        return self.heat is None and all(value is None for line in lines for value in line)
+
+    @property
+    def is_histogram(self) -> bool:
+        """Whether it shows densities, whose single corners mean nothing."""
+        return any(one.kind == "area" for one in self.series)
+
+    @property
+    def remarks(self) -> str:
+        """Sentences about what could not be drawn."""
+        numbers = [values for one in self.series for values in one.bounds]
+        remarks = (what_is_not_drawn(numbers, log=self.y_log), self.remark)
+        return " ".join(remark for remark in remarks if remark)
 
 
 class Chart(Part):
     """Panels that are looked at together.
 
     Attributes:
-        name: Of its files, and of its place on the page.
+        name: Name of its files and of its place on a page.
         title: A few words.
         caption: What to look for, and what is drawn: "median and quartiles over 20 draws".
-        panels: Drawn in rows from the left.
-        columns: How many stand beside each other where there is room.
-        wide: Whether a panel wants the width of the page.
-        share_y: Whether the vertical axes go equally far, so that panels can be compared.
+        panels: Drawn in rows, from left to right.
+        columns: How many panels stand in a row where there is room.
+        wide: Whether a panel takes the full width of a page.
+        share_y: Whether all vertical axes have the same range.
+        small: Whether its panels are small multiples: no legend in each, no numbers on hover.
+        height: Height of a panel on a page, in CSS pixels; None makes it square.
     """
 
     name: str
@@ -97,12 +204,14 @@ class Chart(Part):
     columns: int = 3
     wide: bool = False
     share_y: bool = False
+    small: bool = False
+    height: int | None = 330
 
     def vertical(self, panel: Panel) -> list[Numbers]:
-        """Returns all numbers that the vertical axis of a panel has to show."""
+        """Returns the numbers that set the range of the vertical axis of a panel."""
         panels = self.panels if self.share_y else [panel]
-        series = [one for each in panels for one in each.series]
-        found = [ys for one in series for ys in (one.y, one.low, one.high) if ys is not None]
+        found = [values for each in panels for one in each.series for values in one.bounds]
+        found.append([rule.at for each in panels for rule in each.rules if rule.axis == "y"])
         most = panel.y_most
         if most is None:
             return found
@@ -110,5 +219,103 @@ class Chart(Part):
 
     @property
     def is_pictures(self) -> bool:
-        """Whether its panels are pictures."""
-        return all(panel.heat is not None for panel in self.panels)
+        """Whether its panels are pictures without axes."""
+        return all(panel.heat is not None and panel.heat.limit is None for panel in self.panels)
+
+    @property
+    def entries(self) -> list[Series]:
+        """A series for each entry of the legend."""
+        named = {s.name: s for panel in self.panels for s in panel.series if s.in_legend}
+        return list(named.values())
+
+
+@dataclass(frozen=True)
+class LogScale:
+    """Range and ticks of a logarithmic axis.
+
+    Attributes:
+        low: Logarithm to base 10 of the lower end.
+        high: Logarithm to base 10 of the upper end.
+        ticks: Numbers that are marked.
+        labels: Their text.
+    """
+
+    low: float
+    high: float
+    ticks: list[float]
+    labels: list[str]
+
+
+def log_scale(numbers: Iterable[Iterable[object]]) -> LogScale:
+    """Returns the scale that shows all numbers a log axis can show, and at least a decade."""
+    values = [v for line in numbers for v in drawable(line, log=True) if v is not None]
+    low, high = (math.log10(min(values)), math.log10(max(values))) if values else (0.0, 1.0)
+    pad = max(0.0, 1 - (high - low)) / 2 + 0.05 * max(1.0, high - low)
+    low, high = low - pad, high + pad
+    ticks = _log_ticks(low, high)
+    return LogScale(low, high, ticks, [_tick_label(tick) for tick in ticks])
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Returns powers of ten: only some of many, and with 2 and 5 between few of them."""
+    step = max(1, math.ceil((high - low) / 8))
+    first = math.ceil(math.floor(low) / step) * step
+    decades = range(first, math.floor(high) + 1, step)
+    narrow, plain = high - low < 1.3, low > -2.1 and high < 4.3  # "5 × 10⁻⁷" takes much room
+    mantissas = (1, 2, 5) if narrow or (plain and high - low < 2.3) else (1,)
+    ticks = [mantissa * 10.0**decade for decade in decades for mantissa in mantissas]
+    return [tick for tick in ticks if low <= math.log10(tick) <= high]
+
+
+def _tick_label(value: float) -> str:
+    if 0.009 < value < 20_000:
+        return f"{value:,.6g}"
+    exponent = math.floor(math.log10(value) + 1e-9)
+    mantissa = round(value / 10.0**exponent)
+    power = power_of_ten(exponent)
+    return power if mantissa == 1 else f"{mantissa} × {power}"
+
+
+def line(
+    name: str,
+    x: Iterable[object],
+    y: Iterable[object],
+    tone: int = DATA,
+    **more: Any,  # noqa: ANN401
+) -> Series:
+    """Returns a series; keywords are further fields of `Series`."""
+    numbers = ([as_float(v) for v in values] for values in (x, y))
+    return Series(**dict(zip(("x", "y"), numbers, strict=True)), name=name, tone=tone, **more)
+
+
+def band(
+    name: str,
+    x: Iterable[object],
+    bands: Sequence[Iterable[object]],
+    tone: int,
+    **more: Any,  # noqa: ANN401
+) -> Series:
+    """Returns a line with a band or whiskers; `bands` are its low, middle and high values."""
+    low, middle, high = ([as_float(v) for v in values] for values in bands)
+    return line(name, x, middle, tone, low=low, high=high, **more)
+
+
+def single_chart(name: str, title: str, caption: str, *, height: int = 330, **panel: Any) -> Chart:  # noqa: ANN401
+    """Returns a chart with one panel; keywords are fields of `Panel`."""
+    panels = [Panel(**panel)]
+    return Chart(name=name, title=title, caption=caption, panels=panels, height=height)
+
+
+def histogram(
+    name: str, edges: Sequence[object], density: Sequence[object], tone: int, *, filled: bool
+) -> Series:
+    """Returns a histogram as an area or an outline; bins that cannot be drawn are left out."""
+    xs, ys = drawable(edges), drawable(density)
+    bins = list(zip(xs[:-1], xs[1:], ys, strict=False))
+    kept = [(a, b, y) for a, b, y in bins if a is not None and b is not None and y is not None]
+    x: Numbers = [corner for a, b, _ in kept for corner in (a, b)]
+    y: Numbers = [height for _, _, height in kept for _ in (0, 1)]
+    if kept:
+        x, y = [kept[0][0], *x, kept[-1][1]], [0.0, *y, 0.0]
+    kind, width = ("area", 1) if filled else ("outline", 2)
+    return line(name, x, y, tone, kind=kind, width=width)

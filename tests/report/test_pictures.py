@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kappaflow.report.png import enlarged, grid, png, shown, size_of
+from kappaflow.report.pictures import enlarged, grid, png, shown, size_of
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])

@@ -1,0 +1,262 @@
+"""A chart drawn by matplotlib on white paper: as SVG and PNG files, or on axes of a notebook."""
+
+import io
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from kappaflow.report.charts.chart import Chart, Heat, LogScale, Panel, Rule, Series, log_scale
+from kappaflow.report.numbers import drawable
+from kappaflow.storage import write_bytes
+
+NO_STILLS = 'no SVG and PNG files: they need matplotlib, pip install "kappaflow[figures]"'
+DOTS_PER_INCH = 150
+WIDTH, HEIGHT, SIDE = 3.3, 2.7, 1.7  # inches of a panel, and of a picture
+ON_WHITE = (
+    "#0072b2", "#c2500a", "#00795a", "#8b3f86", "#a8201a", "#7a5200", "#1d2126", "#5b636d",
+)  # fmt: skip
+STYLES = {"solid": "-", "dash": "--", "dot": ":", "none": ""}
+MARKS = {"circle": "o", "open diamond": "D", "diamond": "D"}
+LONGEST_TITLE, LONGEST_OF_PICTURE = 34, 20
+LOOK: dict[Any, Any] = {
+    "svg.hashsalt": "kappaflow",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+}
+
+
+def write_stills(chart: Chart, folder: Path) -> list[Path]:
+    """Writes NAME.svg and NAME.png of a chart, the same bytes for the same chart.
+
+    Args:
+        chart: What is drawn.
+        folder: An existing folder.
+
+    Returns:
+        The files; none where matplotlib is not installed (`pip install "kappaflow[figures]"`).
+
+    Raises:
+        FileError: A file cannot be written.
+    """
+    try:
+        figure = to_matplotlib(chart)
+    except ImportError:
+        return []
+    import matplotlib as mpl
+
+    written = []
+    with mpl.rc_context(LOOK):
+        for kind in ("svg", "png"):
+            buffer = io.BytesIO()
+            metadata = {"Date": None} if kind == "svg" else {"Software": None}
+            figure.savefig(buffer, format=kind, dpi=DOTS_PER_INCH, metadata=metadata)
+            path = folder / f"{chart.name}.{kind}"
+            write_bytes(path, buffer.getvalue())
+            written.append(path)
+    return written
+
+
+def to_matplotlib(chart: Chart) -> Any:  # noqa: ANN401 - matplotlib is optional
+    """Returns a `matplotlib.figure.Figure` of a chart, with a legend below its panels.
+
+    Args:
+        chart: What is drawn.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """  # noqa: DOC502 - raised by the import
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(LOOK):
+        rows, columns = _grid(chart)
+        width, height = (SIDE, SIDE + 0.35) if chart.is_pictures else (WIDTH, HEIGHT)
+        of_legend = max(1, min(4, columns + 1))
+        legend = -(-len(chart.entries) // of_legend)
+        size = (max(columns * width, 4.0), rows * height + 0.22 * legend)
+        figure = Figure(figsize=size, layout="constrained")
+        cells = figure.subplots(rows, columns, squeeze=False)
+        _fill(cells, chart, columns)
+        if legend:
+            _add_legend(figure, of_legend)
+        return figure
+
+
+def draw_panel(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
+    """Draws a panel of a chart on matplotlib's axes.
+
+    Args:
+        cell: A `matplotlib.axes.Axes`.
+        panel: One of the panels of the chart.
+        chart: Sets the range of axes that are shared.
+    """
+    longest = LONGEST_OF_PICTURE if chart.is_pictures else LONGEST_TITLE
+    cell.set_title(textwrap.fill(panel.title, longest), fontsize=8 if chart.is_pictures else 9)
+    if panel.heat is not None:
+        _draw_heat(cell, panel, panel.heat)
+        return
+    for series in panel.series:
+        _draw_series(cell, series, panel)
+    for rule in panel.rules:
+        _draw_rule(cell, rule)
+    if panel.is_empty:
+        cell.text(0.5, 0.5, panel.empty, ha="center", va="center", transform=cell.transAxes)
+    cell.set(xlabel=panel.x, ylabel=panel.y)
+    _scale_axes(cell, panel, chart)
+    cell.grid(axis="y", color="#dddddd", linewidth=0.6)
+
+
+def _grid(chart: Chart) -> tuple[int, int]:
+    """Returns how many rows and columns of panels a chart has."""
+    places = [panel.place for panel in chart.panels if panel.place is not None]
+    if places:
+        return max(row for row, _ in places), max(column for _, column in places)
+    columns = min(chart.columns, len(chart.panels))
+    return -(-len(chart.panels) // columns), columns
+
+
+def _fill(cells: Any, chart: Chart, columns: int) -> None:  # noqa: ANN401
+    """Draws each panel in its cell; cells without a panel stay empty."""
+    one_label = len({panel.y for panel in chart.panels}) == 1
+    empty = set(cells.flat)
+    for number, panel in enumerate(chart.panels):
+        row, column = panel.place or (number // columns + 1, number % columns + 1)
+        cell = cells[row - 1, column - 1]
+        empty.discard(cell)
+        draw_panel(cell, panel, chart)
+        if one_label and column > 1:
+            cell.set_ylabel("")
+    for cell in empty:
+        cell.axis("off")
+
+
+def _add_legend(figure: Any, columns: int) -> None:  # noqa: ANN401
+    handles = {
+        name: handle
+        for cell in figure.axes
+        for handle, name in zip(*cell.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(
+        list(handles.values()),
+        list(handles),
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=8,
+    )
+
+
+def _scale_axes(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
+    """Gives both axes the range and the ticks that they have on a page."""
+    if panel.x_log:
+        cell.set_xscale("log")
+        _set_log_axis(cell.xaxis, log_scale([series.x for series in panel.series]))
+    if panel.y_log:
+        cell.set_yscale("log")
+        _set_log_axis(cell.yaxis, log_scale(chart.vertical(panel)))
+    elif chart.share_y:
+        shown = [v for ys in chart.vertical(panel) for v in drawable(ys) if v is not None]
+        low, high = min(shown, default=0.0), max(shown, default=1.0)
+        margin = 0.05 * (high - low or 1.0)
+        cell.set_ylim(low - margin, high + margin)
+    if panel.y_from_zero:
+        cell.set_ylim(bottom=0)
+    if panel.x_range is not None:
+        cell.set_xlim(*panel.x_range)
+    if panel.y_range is not None:
+        cell.set_ylim(*panel.y_range)
+    if panel.x_ticks is not None:
+        cell.set_xticks(panel.x_ticks)
+    elif panel.x_whole and not panel.x_log:
+        cell.xaxis.get_major_locator().set_params(integer=True)
+    if panel.y_hidden:
+        cell.yaxis.set_visible(False)
+
+
+def _set_log_axis(axis: Any, scale: LogScale) -> None:  # noqa: ANN401
+    axis.axes.set(**{f"{axis.axis_name}lim": (10**scale.low, 10**scale.high)})
+    axis.set_ticks(scale.ticks, scale.labels)
+    axis.set_ticks([], minor=True)
+
+
+def _draw_series(cell: Any, series: Series, panel: Panel) -> None:  # noqa: ANN401
+    tone = ON_WHITE[series.tone % len(ON_WHITE)]
+    x, y = (_numbers(series.x, log=panel.x_log), _numbers(series.y, log=panel.y_log))
+    name = series.name if series.in_legend else None
+    if series.kind == "bars":
+        cell.bar(x, y, width=0.65, color=tone, label=name)
+        return
+    if series.low is not None and series.high is not None:
+        log = panel.x_log if series.whiskers == "x" else panel.y_log
+        low, high = (_numbers(end, log=log) for end in (series.low, series.high))
+        if series.whiskers is None:
+            cell.fill_between(x, low, high, color=tone, alpha=0.18, linewidth=0)
+        elif series.whiskers == "x":
+            cell.hlines(y, low, high, color=tone, linewidth=1.4)
+        else:
+            cell.vlines(x, low, high, color=tone, linewidth=0.8)
+    if series.kind == "area":
+        cell.fill_between(x, y, color=tone, alpha=0.22, linewidth=0, label=name)
+        return
+    cell.plot(
+        x,
+        y,
+        linestyle=STYLES[series.dash],
+        marker=MARKS[series.mark] if series.is_marked else "",
+        markersize=3 if series.mark_size == 7 else 0.6 * series.mark_size,
+        markerfacecolor="none" if series.mark == "open diamond" else tone,
+        drawstyle="steps-post" if series.kind == "hold" else "default",
+        linewidth=0.7 * series.width,
+        color=tone,
+        label=name,
+    )
+
+
+def _draw_rule(cell: Any, rule: Rule) -> None:  # noqa: ANN401
+    across = cell.axvline if rule.axis == "x" else cell.axhline
+    tone = ON_WHITE[rule.tone % len(ON_WHITE)]
+    across(rule.at, color=tone, linewidth=1, linestyle=STYLES[rule.dash], zorder=1)
+    if rule.text and rule.axis == "x":
+        cell.annotate(
+            rule.text, (rule.at, 1), xycoords=cell.get_xaxis_transform(), ha="center",
+            va="bottom", fontsize=7, color=tone,
+        )  # fmt: skip
+    elif rule.text:
+        cell.annotate(
+            rule.text, (1, rule.at), xycoords=cell.get_yaxis_transform(), ha="right",
+            va="bottom", fontsize=7, color=tone,
+        )  # fmt: skip
+
+
+def _draw_heat(cell: Any, panel: Panel, heat: Heat) -> None:  # noqa: ANN401
+    rows = [_numbers(row) for row in heat.values]
+    if heat.limit is None:
+        cell.imshow(
+            rows, origin="lower", extent=(*heat.x, *heat.y), aspect="equal", cmap="viridis",
+            interpolation="nearest",
+        )  # fmt: skip
+        cell.axis("off")
+        return
+    from matplotlib.colors import LinearSegmentedColormap
+
+    colours = LinearSegmentedColormap.from_list("", [ON_WHITE[1], "white", ON_WHITE[0]])
+    half = 0.5 * (heat.x[1] - heat.x[0]) / max(1, len(rows) - 1) or 0.5
+    left, right, top, bottom = (
+        heat.x[0] - half,
+        heat.x[1] + half,
+        heat.y[0] - half,
+        heat.y[1] + half,
+    )
+    cell.imshow(
+        rows, extent=(left, right, bottom, top), cmap=colours, vmin=-heat.limit, vmax=heat.limit,
+        interpolation="nearest",
+    )  # fmt: skip
+    cell.set(xlabel=panel.x, ylabel=panel.y)
+
+
+def _numbers(values: Iterable[object], *, log: bool = False) -> list[float]:
+    """Returns values with nan for what an axis cannot show."""
+    return [float("nan") if v is None else v for v in drawable(values, log=log)]

@@ -1,0 +1,283 @@
+"""Conditioning on a page: charts over depth, tables of layers and scales, and key figures."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from kappaflow.report.charts import (
+    DATA,
+    INK,
+    MUTED,
+    SAMPLES,
+    SQUEEZE,
+    STRETCH,
+    WORST,
+    Chart,
+    Rule,
+    band,
+    line,
+    single_chart,
+)
+from kappaflow.report.content import Budget, ProfileView
+from kappaflow.report.numbers import count, drawable, is_finite, significant
+from kappaflow.report.page import Charts, KeyFigure, Section, Table, Text
+
+# eps * condition number above this is an error of the doctor: `kappaflow.conditioning.TRUSTED`,
+# which is not imported, since reports know nothing of what measures.
+TRUSTED_LOSS = 1e-2
+LONGEST_NAME = 30  # characters of a layer's name in a legend
+SCALE = re.compile(r", scale (\d+)$")
+NO_SCALE = "other layers"
+
+
+def limit_of(profile: ProfileView) -> float | None:
+    """Returns the condition number at which the flow's float type keeps two digits, if known."""
+    eps = profile.eps
+    return TRUSTED_LOSS / eps if eps and math.isfinite(eps) else None
+
+
+def depth_charts(profile: ProfileView) -> list[Chart]:
+    """Returns the charts of a profile: singular values, condition numbers, round trips."""
+    return [singular_value_chart(profile), condition_chart(profile), round_trip_chart(profile)]
+
+
+def singular_value_chart(profile: ProfileView) -> Chart:
+    """Returns the largest and the smallest singular value up to each depth, with bands."""
+    series, ends = [], []
+    for quantity, size, tone, dash in (
+        (profile.sigma_max, "largest", STRETCH, "solid"),
+        (profile.sigma_min, "smallest", SQUEEZE, "dash"),
+    ):
+        values = [[1.0, *quantile] for quantile in quantity.band]
+        labels = ["the data", *profile.layers]
+        name = f"{size} singular value"
+        series.append(band(name, range(len(labels)), values, tone, dash=dash, labels=labels))
+        ends.append(significant(quantity.median[-1]))
+    return single_chart(
+        "envelope",
+        "Stretching of small steps, from the data to each depth",
+        "The two lines should open slowly and end at most two or three decades apart. Lines that "
+        "keep moving apart mean that every layer makes the flow worse. Bands hold 90 % of the "
+        "rows.",
+        height=360,
+        **_depth_axis(profile),
+        y="singular value (latent per standardized unit)",
+        y_log=True,
+        series=series,
+        alt="Largest and smallest singular value from the data to each depth. After the last "
+        f"layer their medians are {ends[0]} and {ends[1]}.",
+    )
+
+
+def condition_chart(profile: ProfileView) -> Chart:
+    """Returns the condition number of each layer and of all up to it, with the worst marked."""
+    total, alone = profile.condition_number, profile.layer_condition_number
+    layers, worst = profile.layers, profile.worst_layer
+    places = range(1, len(layers) + 1)
+    name, value = layers[worst], alone.median[worst]
+    series = [
+        band("all layers so far", places, total.band, DATA, labels=layers),
+        band(
+            "each layer alone", places, alone.band, MUTED, labels=layers, dash="none", whiskers="y"
+        ),
+    ]
+    mark = "its condition number is not finite"
+    if drawable([value], log=True)[0] is not None:
+        mark = "the diamond marks it"
+        short = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+        diamond = {"dash": "none", "mark": "diamond", "mark_size": 13}
+        series.append(line(f"worst: {short}", [worst + 1], [value], WORST, **diamond))
+    limit = limit_of(profile)
+    text = f", {significant(limit, 1)}" if limit else ""
+    return single_chart(
+        "condition",
+        "Condition number of each layer and of all layers so far",
+        "The layers should be alike, with none far above the others. The line should stay far "
+        f"below the limit of the float type{text}. Look at layer “{name}” first: {mark}.",
+        height=400,
+        **_depth_axis(profile),
+        y="condition number (pure number)",
+        y_log=True,
+        series=series,
+        rules=_limit_rule(profile, limit),
+        alt=f"Condition numbers over {count(len(layers), 'layer')}. The median of the whole flow "
+        f"is {significant(total.median[-1])}. The worst layer is {name} with "
+        f"{significant(value)}.",
+    )
+
+
+def round_trip_chart(profile: ProfileView) -> Chart:
+    """Returns the round-trip errors over depth from both sides, and the predicted error."""
+    labels, layers = profile.layers, len(profile.layers)
+    data, latent = profile.round_trip_data, profile.round_trip_latent
+    ways = ("data → latent → data", "latent → data → latent")
+    series = [
+        band(ways[0], range(layers), data.band, DATA, labels=labels),
+        band(ways[1], range(1, layers + 1), latent.band, SAMPLES, labels=labels, dash="dash"),
+    ]
+    expected = drawable([profile.predicted_round_trip.median], log=True)[0]
+    if expected is not None:
+        name, dotted = "predicted from the condition number", {"dash": "dot", "width": 1.5}
+        series.append(line(name, [0, layers], [expected] * 2, INK, kind="outline", **dotted))
+    return single_chart(
+        "round-trips",
+        "Round-trip error from either side",
+        "Read the solid line at its left end (data to latent to data) and the dashed line at its "
+        "right end (latent to data to latent). Both should end near or below the dotted "
+        "prediction. An error far above it has another cause than rounding.",
+        height=360,
+        **_depth_axis(profile),
+        y="error (standardized units)",
+        y_log=True,
+        series=series,
+        alt=f"Round-trip errors over depth. The median is {significant(data.median[0])} from data "
+        f"to latent and back, and {significant(latent.median[-1])} from latent to data and back; "
+        f"the prediction is {significant(expected)}.",
+    )
+
+
+def _depth_axis(profile: ProfileView) -> dict:
+    layers = len(profile.layers)
+    pad = max(0.2, 0.02 * layers)
+    title = "depth (number of layers from the data)"
+    return {"x": title, "x_range": (-pad, layers + pad), "x_whole": True}
+
+
+def _limit_rule(profile: ProfileView, limit: float | None) -> list[Rule]:
+    """Returns the limit of the float type, unless it would flatten everything else."""
+    lists = (*profile.condition_number.band, *profile.layer_condition_number.band)
+    values = [v for numbers in lists for v in drawable(numbers, log=True) if v is not None]
+    if limit is None or not values or limit > 1e4 * max(values):
+        return []
+    text = "above: too few digits left in this float type"
+    return [Rule(at=limit, text=text, dash="dash", tone=INK)]
+
+
+def depth_section(profile: ProfileView, where: str, charts: Sequence[Chart]) -> Section:
+    """Returns the section of a page about conditioning.
+
+    Args:
+        profile: What was measured.
+        where: At which rows, as part of a sentence: "held-out rows".
+        charts: The charts of the profile that are not elsewhere on the page.
+
+    Returns:
+        The section, with a table of the worst layers.
+    """
+    limit = limit_of(profile)
+    digits = "the limit of this flow's float type"
+    if limit:
+        digits = f"{significant(limit, 1)}, where this flow's float type has too few digits left"
+    text = (
+        "A flow stretches a small step away from a row in some directions and shrinks it in "
+        "others. The largest and the smallest factor are its largest and smallest singular value. "
+        "Their ratio is the condition number: it tells how many digits the inverse loses. It "
+        f"should stay far below {digits}, and no layer should stand out."
+    )
+    measured = (
+        f"Measured at {significant(profile.points)} {where}. Singular values: {profile.status}."
+    )
+    blocks = [
+        Text(text),
+        Text(measured, "quiet"),
+        Charts(charts, wide=True),
+        _worst_table(profile),
+    ]
+    return Section("depth", "Conditioning over depth", blocks, link="Conditioning")
+
+
+def _worst_table(profile: ProfileView, most: int = 5) -> Table:
+    """Returns the worst-conditioned layers, the worst first."""
+    median = profile.layer_condition_number.median
+    worst = sorted(
+        range(len(median)), key=lambda i: -median[i] if is_finite(median[i]) else -math.inf
+    )[:most]
+    title = "The layer" if len(worst) == 1 else f"The {len(worst)} worst-conditioned layers"
+    columns = ("Layer", "Condition number, median", "Condition number, 95 %")
+    columns += ("Round trip, median (standardized units)",)
+    p95, trips = profile.layer_condition_number.p95, profile.layer_round_trip.median
+    rows = [
+        [profile.layers[i], significant(median[i]), significant(p95[i]), significant(trips[i], 2)]
+        for i in worst
+    ]
+    return Table(columns, rows, title=title)
+
+
+def conditioning_figures(profile: ProfileView, budget: Budget | None = None) -> list[KeyFigure]:
+    """Returns the numbers at the top of a page: condition number and both round trips.
+
+    Args:
+        profile: What was measured.
+        budget: The condition budget of the training, with numbers from more rows.
+    """
+    limit = limit_of(profile)
+    median, p95 = profile.condition_number.median[-1], profile.condition_number.p95[-1]
+    of_budget = ""
+    if budget is not None:
+        median, p95 = budget.median, budget.p95
+        of_budget = f" (budget {significant(budget.asked)})"
+    too_much = f", {significant(limit, 1)} is too much" if limit else ""
+    note = f"95 %: {significant(p95)}{of_budget}; 1 is perfect{too_much}"
+    finite = is_finite(median) and is_finite(p95)
+    found = [KeyFigure("Condition number", significant(median), "median", note, finite)]
+    data, latent = profile.round_trip_data, profile.round_trip_latent
+    for name, middle, high in (
+        ("Round trip from data", data.median[0], data.p95[0]),
+        ("Round trip from latent", latent.median[-1], latent.p95[-1]),
+    ):
+        note = f"95 %: {significant(high, 2)}; standardized units"
+        finite = is_finite(middle) and is_finite(high)
+        found.append(KeyFigure(name, significant(middle, 2), "median", note, finite))
+    return found
+
+
+def scales_section(profile: ProfileView) -> Section | None:
+    """Returns a table of the scales of a flow of images; None for a flow without scales.
+
+    Args:
+        profile: Its layers have the number of their scale in their names.
+    """
+    rows = scale_rows(profile)
+    if not rows:
+        return None
+    columns = ("Scale", "Layers", "Share of the digits", "Product of its layers", "Worst layer")
+    columns += ("Condition number of that layer",)
+    text = (
+        "The condition numbers of the layers multiply to an upper bound on that of the flow, so "
+        "their logarithms add up. The table shows the share of each scale in the sum, the finest "
+        "scale first."
+    )
+    blocks = [Text(text, "small"), Table(columns, rows)]
+    return Section("scales", "Condition number by scale", blocks, is_sub=True)
+
+
+def scale_rows(profile: ProfileView) -> list[list[str]]:
+    """Returns a row of text for each scale, and last one for layers without a scale."""
+    groups: dict[str, list[int]] = {}
+    for place, name in enumerate(profile.layers):
+        found = SCALE.search(name)
+        groups.setdefault(f"scale {found[1]}" if found else NO_SCALE, []).append(place)
+    if set(groups) == {NO_SCALE}:
+        return []
+    values = profile.layer_condition_number.median
+    total = _digits(values)
+    order = sorted(groups, key=lambda name: (name == NO_SCALE, groups[name][0]))
+    return [_scale_row(name, groups[name], profile, total) for name in order]
+
+
+def _scale_row(name: str, places: Sequence[int], profile: ProfileView, total: float) -> list[str]:
+    values = profile.layer_condition_number.median
+    digits = _digits([values[place] for place in places])
+    known = math.isfinite(digits) and math.isfinite(total) and total > 0
+    product = math.inf if digits >= 300 else 10**digits
+    worst = max(places, key=lambda i: values[i] if is_finite(values[i]) else math.inf)
+    share = f"{100 * digits / total:.0f} %" if known else "–"
+    numbers = [share, significant(product), profile.layers[worst], significant(values[worst])]
+    return [name, str(len(places)), *numbers]
+
+
+def _digits(values: Sequence[float]) -> float:
+    """Returns the sum of the logarithms to base 10; nan if one of them is not finite."""
+    if not all(is_finite(value) and value > 0 for value in values):
+        return math.nan
+    return sum(math.log10(value) for value in values)

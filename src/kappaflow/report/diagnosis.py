@@ -1,0 +1,252 @@
+"""The page of a diagnosis: findings as cards, with charts of what the doctor measured."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kappaflow.diagnosis import CODES, Diagnosis
+from kappaflow.errors import ArgumentError
+from kappaflow.report.charts import Chart
+from kappaflow.report.conditioning import (
+    condition_chart,
+    conditioning_figures,
+    depth_section,
+    round_trip_chart,
+    singular_value_chart,
+)
+from kappaflow.report.content import ProfileView
+from kappaflow.report.diagnosis_charts import (
+    Table as Measured,
+)
+from kappaflow.report.diagnosis_charts import (
+    Values,
+    agreement_chart,
+    all_singular_values_chart,
+    far_out_chart,
+    integral_chart,
+    log_dets_chart,
+    log_probs_chart,
+    table_chart,
+)
+from kappaflow.report.files import check_output_path
+from kappaflow.report.numbers import count, significant
+from kappaflow.report.page import (
+    Card,
+    Charts,
+    KeyFigure,
+    Page,
+    Section,
+    Table,
+    Text,
+    findings_section,
+    glossary_section,
+    render_page,
+    verdict_of,
+)
+from kappaflow.storage import write_bytes
+
+WITHOUT_SCRIPT = "kappaflow doctor --json prints all of their numbers."
+
+
+class Evidence(NamedTuple):
+    """A chart of the page, and the codes, or their beginnings, of the findings it explains."""
+
+    codes: tuple[str, ...]
+    chart: Chart
+    is_over_depth: bool = False  # belongs to the section on conditioning if it explains no finding
+
+
+def write_diagnosis(
+    diagnosis: Diagnosis, path: str | Path, *, title: str = "A flow", points: str = ""
+) -> Path:
+    """Writes the page of a diagnosis: one HTML file that needs no network.
+
+    Args:
+        diagnosis: The result of `kappaflow.doctor`.
+        path: The file, ending in .html. An existing file is replaced, never half written.
+        title: Name of the flow.
+        points: The rows at which it was diagnosed, as text; left out if empty.
+
+    Returns:
+        The path.
+
+    Raises:
+        ArgumentError: `diagnosis` is not a diagnosis, or the path does not end in .html or is a
+            folder.
+        FileError: The file cannot be written.
+
+    Example:
+        >>> import tempfile, torch, kappaflow as kf
+        >>> diagnosis = kf.doctor(kf.real_nvp(4, depth=2, hidden=(8,)), torch.randn(64, 4))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     kf.write_diagnosis(diagnosis, f"{folder}/page.html").name
+        'page.html'
+    """  # noqa: DOC502 - raised by the calls below
+    if not isinstance(diagnosis, Diagnosis):
+        raise ArgumentError(
+            f"'diagnosis' should be what kappaflow.doctor returns, got {type(diagnosis).__name__}."
+        )
+    check_output_path("path", path, ".html")
+    page = render_diagnosis(diagnosis, title=title, points=points)
+    write_bytes(Path(path), page.encode())
+    return Path(path)
+
+
+def render_diagnosis(diagnosis: Diagnosis, *, title: str = "A flow", points: str = "") -> str:
+    """Returns the page of a diagnosis.
+
+    Args:
+        diagnosis: The result of `kappaflow.doctor`.
+        title: Name of the flow.
+        points: The rows at which it was diagnosed, as text.
+
+    Returns:
+        One HTML document that makes no request.
+    """
+    profile = _profile_of(diagnosis)
+    cards, over_depth, others = _place_charts(diagnosis)
+    sections = [findings_section(cards, "Findings")]
+    if profile is not None:
+        sections.append(depth_section(profile, points or "rows", over_depth))
+    if others:
+        text = Text("No finding above depends on these numbers.")
+        sections.append(Section("others", "Other measurements", [text, Charts(others)]))
+    sections += [
+        _measured_section(diagnosis, points),
+        glossary_section(TERMS),
+    ]
+    return render_page(
+        Page(
+            command="kappaflow doctor",
+            title=title,
+            verdict=verdict_of(diagnosis.ok, diagnosis.findings, diagnosis.verdict),
+            key_figures=_key_figures(diagnosis, profile),
+            without_script=WITHOUT_SCRIPT,
+            sections=sections,
+        )
+    )
+
+
+def _key_figures(diagnosis: Diagnosis, profile: ProfileView | None) -> list[KeyFigure]:
+    """Returns counts of findings, the float type to use, conditioning, and round trips."""
+    severities = Counter(finding.severity for finding in diagnosis.findings)
+    kinds = [count(severities[k], k) for k in ("error", "warning", "note") if severities[k]]
+    found = [KeyFigure("Findings", ", ".join(kinds) or "none", "", "the most severe come first")]
+    precision = diagnosis.measured.get("precision")
+    if isinstance(precision, str):
+        note = "from the largest condition number at the rows"
+        found.append(KeyFigure("Float type", precision, "", note, "unusable" not in precision))
+    return found if profile is None else [*found, *conditioning_figures(profile)]
+
+
+def _measured_section(diagnosis: Diagnosis, points: str) -> Section:
+    facts: list[tuple[str, str]] = [("rows", points)] if points else []
+    facts += [
+        (name.replace("_", " "), value if isinstance(value, str) else significant(value))
+        for name, value in diagnosis.measured.items()
+    ]
+    rows = [[name, value] for name, value in facts]
+    table = Table(("Quantity", "Value"), rows)
+    return Section("measured", "How it was diagnosed", [table], "Settings")
+
+
+def _profile_of(diagnosis: Diagnosis) -> ProfileView | None:
+    if diagnosis.profile is None:
+        return None
+    return ProfileView.model_validate(diagnosis.profile.to_dict())
+
+
+def _place_charts(diagnosis: Diagnosis) -> tuple[list[Card], list[Chart], list[Chart]]:
+    """Returns cards with the charts that explain them, charts over depth, and other charts."""
+    codes = [finding.code for finding in diagnosis.findings]
+    explaining: dict[int, list[Chart]] = {}
+    over_depth: list[Chart] = []
+    others: list[Chart] = []
+    for evidence in _evidence(diagnosis, codes):
+        place = next((i for i, code in enumerate(codes) if code.startswith(evidence.codes)), None)
+        if place is not None:
+            explaining.setdefault(place, []).append(evidence.chart)
+        else:
+            (over_depth if evidence.is_over_depth else others).append(evidence.chart)
+    cards = [
+        Card(finding, CODES.get(finding.code), explaining.get(place, ()))
+        for place, finding in enumerate(diagnosis.findings)
+    ]
+    return cards, over_depth, others
+
+
+def _evidence(diagnosis: Diagnosis, codes: Sequence[str]) -> Iterator[Evidence]:
+    """Yields the charts of all that was measured, in the order of the page."""
+    profile, tables = _profile_of(diagnosis), diagnosis.tables
+    if profile is not None:
+        yield Evidence(("KF301", "KF302"), condition_chart(profile), is_over_depth=True)
+        yield Evidence((), singular_value_chart(profile), is_over_depth=True)
+        yield Evidence(("KF201", "KF202"), round_trip_chart(profile), is_over_depth=True)
+    for name, (of, draw) in CHARTS.items():
+        if name in tables:
+            yield Evidence(of, draw(tables[name]))
+    if "log_dets" in tables:
+        yield Evidence(("KF203",), log_dets_chart(tables["log_dets"], is_found="KF203" in codes))
+    for one in AGREEMENTS:
+        columns, is_found = tables.get(one.table, {}), one.code in codes
+        if "layers" in columns and one.column in columns and (one.always or is_found):
+            expected = Values(one.expected, columns["layers"])
+            others = [Values(one.other, columns[one.column])]
+            chart = agreement_chart(one.name, one.title, expected, others, is_found=is_found)
+            yield Evidence((one.code,), chart)
+    for name, table in tables.items():
+        if name not in KNOWN_TABLES and len(table) > 1:
+            chart = table_chart(name, table)
+            if chart is not None:
+                yield Evidence((), chart)
+
+
+class Agreement(NamedTuple):
+    """A column of a table that should equal its column "layers"."""
+
+    code: str
+    table: str
+    column: str
+    name: str
+    title: str
+    other: str
+    expected: str = "log_prob through the layers"
+    always: bool = True  # drawn even if the doctor found no difference
+
+
+AGREEMENTS = (
+    Agreement(
+        "KF204", "densities", "in_halves", "in-halves",
+        "log_prob of the same rows in another batch", "log_prob in half a batch", always=False,
+    ),
+    Agreement(
+        "KF104", "densities", "again", "again", "log_prob of the same rows in a second call",
+        "log_prob in a second call", always=False,
+    ),
+    Agreement(
+        "KF205", "densities", "library", "library",
+        "log_prob of the library against base and layers", "log_prob of the library",
+    ),
+    Agreement(
+        "KF206", "sample_densities", "with_samples", "with-samples",
+        "Density returned with samples", "density returned with the sample",
+        "log_prob of the sample",
+    ),
+)  # fmt: skip
+CHARTS: dict[str, tuple[tuple[str, ...], Callable[[Measured], Chart]]] = {
+    "singular_values": (("KF301",), all_singular_values_chart),
+    "far_out": (("KF303",), far_out_chart),
+    "integral": (("KF207",), integral_chart),
+    "log_prob": (("KF101", "KF102", "KF5"), log_probs_chart),
+}
+KNOWN_TABLES = {*CHARTS, "log_dets", "depth", *(one.table for one in AGREEMENTS)}
+TERMS = (
+    "Error, warning, note",
+    "Latent",
+    "log_det",
+    "Singular values",
+    "Condition number",
+    "Round trip",
+    "Quantile, band",
+)

@@ -1,0 +1,316 @@
+"""The report on a flow of images: its content and its page."""
+
+import statistics
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from kappaflow.report.conditioning import (
+    conditioning_figures,
+    depth_charts,
+    depth_section,
+    scales_section,
+)
+from kappaflow.report.content import About, FindingView, Part, ProfileView
+from kappaflow.report.numbers import count, fixed, is_finite, significant, with_error
+from kappaflow.report.page import (
+    Card,
+    KeyFigure,
+    Page,
+    Pictures,
+    Section,
+    Table,
+    Text,
+    findings_section,
+    glossary_section,
+    render_page,
+    verdict_of,
+)
+from kappaflow.report.pictures import NARROW, WIDE, Picture, Shown
+from kappaflow.report.tables import NO_LIKELIHOOD
+from kappaflow.report.training import about_section, curves_section, image_learning_curves
+
+LARGEST_NARROW = 2 * NARROW // 3  # pixels; wider sheets stand two in a row
+ROOM_OF_LABELS = 60  # CSS pixels of the labels next to the rows of a sheet
+FILES = "report.json, next to this page, has all of its numbers and pictures."
+
+
+class ImageLikelihood(Part):
+    """Likelihood of held-out images.
+
+    Attributes:
+        images: Number of images.
+        padding: Channels added to those of the images.
+        padding_in_words: What they contain.
+        is_joint: Whether the NLL belongs to images and their padding, and is not a likelihood of
+            the images, because the padding has no density; there are no bits then.
+        bits_per_dimension: Mean, in bits per number of an image; None if the flow treats pixels
+            as real numbers.
+        bits_standard_error: Standard error of that mean, over the images.
+        nll: Mean negative log-likelihood, in nats per image.
+        standard_error: Standard error of that mean.
+        quantiles: Quantiles over the images of the bits, or of the nats where there are no bits,
+            by name: "median", "p95", "max".
+        independent_bits: Bits per dimension of the same images with independent pixels, each with
+            its histogram among the training images; None without bits.
+        independent_standard_error: Standard error of the difference of the two means, from
+            differences image by image; None without bits, or if it was not measured.
+    """
+
+    images: int
+    padding: int = 0
+    padding_in_words: str = "drawn from N(0, 1)"
+    is_joint: bool = False
+    bits_per_dimension: float | None
+    bits_standard_error: float | None
+    nll: float
+    standard_error: float
+    quantiles: dict[str, float]
+    independent_bits: float | None
+    independent_standard_error: float | None = None
+
+
+class Neighbours(Part):
+    """Samples and the training images nearest to them.
+
+    Attributes:
+        picture: Samples above, their nearest training images below.
+        of_samples: Distance of each sample shown to its nearest training image.
+        of_held_out: The same for as many held-out images.
+        unit: The unit of a distance, as part of a sentence.
+    """
+
+    picture: Picture
+    of_samples: list[float]
+    of_held_out: list[float]
+    unit: str
+
+
+class ImageReport(Part):
+    """The content of a report on a flow of images.
+
+    Attributes:
+        kind: Distinguishes it from a report on a table.
+        about: The data, the model and its training.
+        curves: Figures of each epoch: epoch, train_bits_per_dimension,
+            validation_bits_per_dimension, train_nll, validation_nll, condition_number_median/_p95,
+            round_trip_data, round_trip_latent, learning_rate, time_s, memory_bytes, skipped_steps.
+        best_epoch: The epoch whose weights were kept.
+        likelihood: Likelihood of held-out images.
+        held_out: Some of these images, in the same grid as the samples.
+        samples: Grids of samples, one for each temperature.
+        reconstructions: Held-out images above, below what came back from their latents.
+        interpolations: From one held-out image to another through the latent, one per row.
+        neighbours: Nearest training images.
+        profile: Conditioning over depth, at held-out images.
+        verdict: The doctor's verdict in full.
+        ok: Whether the doctor found no error.
+        findings: The doctor's findings.
+    """
+
+    kind: Literal["images"] = "images"
+    about: About
+    curves: list[dict[str, float | int | None]]
+    best_epoch: int
+    likelihood: ImageLikelihood
+    held_out: Picture
+    samples: Annotated[list[Picture], Field(min_length=1)]
+    reconstructions: Picture
+    interpolations: Picture
+    neighbours: Neighbours
+    profile: ProfileView
+    verdict: str
+    ok: bool
+    findings: list[FindingView]
+
+
+def render_images(report: ImageReport) -> str:
+    """Returns the page of a report on a flow of images.
+
+    Args:
+        report: Its content. Values that are not finite are shown as such.
+
+    Returns:
+        One HTML document that contains its pictures and makes no request.
+    """
+    charts = image_learning_curves(report.curves, report.best_epoch)
+    scales = scales_section(report.profile)
+    return render_page(
+        Page(
+            command="kappaflow report",
+            title=report.about.title,
+            verdict=verdict_of(report.ok, report.findings, report.verdict),
+            key_figures=[
+                *_likelihood_figures(report.likelihood),
+                *conditioning_figures(report.profile),
+            ],
+            without_script=f"The pictures do not. {FILES}",
+            files=FILES,
+            sections=[
+                findings_section([Card(finding) for finding in report.findings]),
+                _samples_section(report),
+                _latent_section(report),
+                _neighbours_section(report.neighbours),
+                curves_section(charts, report.curves, report.best_epoch, _curves_note(report)),
+                _likelihood_section(report.likelihood),
+                depth_section(
+                    report.profile, _where(report.profile), depth_charts(report.profile)
+                ),
+                *([scales] if scales else []),
+                about_section(report.about),
+                glossary_section(TERMS),
+            ],
+        )
+    )
+
+
+def _likelihood_figures(part: ImageLikelihood) -> list[KeyFigure]:
+    nll = KeyFigure(
+        "Joint NLL with the padding" if part.is_joint else "Held-out NLL",
+        with_error(part.nll, part.standard_error),
+        "nats per image",
+        NO_LIKELIHOOD if part.is_joint else f"mean over {count(part.images, 'held-out image')}",
+        is_finite(part.nll),
+    )
+    if part.bits_per_dimension is None:
+        return [nll]
+    bits = KeyFigure(
+        "Held-out bits per dimension",
+        with_error(part.bits_per_dimension, part.bits_standard_error),
+        "bits",
+        f"{fixed(part.independent_bits, 2)} with independent pixels; lower is better",
+        is_finite(part.bits_per_dimension),
+    )
+    return [bits, nll]
+
+
+def _samples_section(report: ImageReport) -> Section:
+    sheets = [report.held_out, *reversed(report.samples)]
+    is_narrow = max(sheet.width for sheet in sheets) <= LARGEST_NARROW
+    shown = [Shown(sheet, NARROW if is_narrow else WIDE) for sheet in sheets]
+    text = (
+        "Samples of the flow at several temperatures, and images that the training never used. A "
+        "lower temperature samples closer to the mode: cleaner images, but less variety."
+    )
+    pictures = Pictures(shown, columns=3 if is_narrow else 2)
+    return Section("samples", "Samples and held-out images", [Text(text), pictures], "Samples")
+
+
+def _latent_section(report: ImageReport) -> Section:
+    text = (
+        "Each image has one latent and each latent has one image. A round trip shows what "
+        "rounding costs. A path from one latent to another shows the images between."
+    )
+    pictures = [
+        Shown(report.reconstructions, WIDE - ROOM_OF_LABELS),
+        Shown(report.interpolations, WIDE),
+    ]
+    return Section("latent-section", "Through the latent", [Text(text), Pictures(pictures)])
+
+
+def _neighbours_section(neighbours: Neighbours) -> Section:
+    text = f"Distances are the {neighbours.unit}."
+    if neighbours.of_samples and neighbours.of_held_out:
+        samples = significant(statistics.median(neighbours.of_samples))
+        held_out = significant(statistics.median(neighbours.of_held_out))
+        text += (
+            " The median distance to the nearest training image is "
+            f"{samples} for these samples and {held_out} for held-out images."
+        )
+    pictures = Pictures([Shown(neighbours.picture, WIDE)], columns=1)
+    title = "Nearest training images"
+    return Section("neighbours", title, [Text(text), pictures], "Nearest images")
+
+
+def _curves_note(report: ImageReport) -> str:
+    if not report.likelihood.is_joint:
+        return ""
+    return (
+        "The NLL in these charts belongs to the joint density of an image and its padding. It is "
+        "not a likelihood of the image."
+    )
+
+
+def _where(profile: ProfileView) -> str:
+    has_logit = profile.layers[0].endswith(" Logit")
+    return f"held-out images, from the {'pixels' if has_logit else 'standardized channels'} on"
+
+
+def _likelihood_section(part: ImageLikelihood) -> Section:
+    blocks = [
+        Text(_likelihood_text(part)),
+        _likelihood_table(part),
+        Text(_likelihood_note(part), style="quiet"),
+    ]
+    return Section("likelihood", "Held-out likelihood", blocks, link="Likelihood")
+
+
+def _likelihood_text(part: ImageLikelihood) -> str:
+    images = count(part.images, "image")
+    if part.bits_per_dimension is not None:
+        return (
+            "The bits that the flow needs for each number of an image that the training never "
+            f"used, on average over {images}. Lower is better. The table compares it with "
+            "independent pixels: a code that knows how often each value occurs at each place "
+            "among the training images, and nothing about how pixels depend on each other."
+        )
+    if part.is_joint:
+        return (
+            "This flow has no likelihood, because its padding has no density. The table shows "
+            "minus the logarithm of the joint density of an image and its padding, in nats, over "
+            f"{images} that the training never used. A flow can lower it without bound by "
+            "squeezing the padding, so do not compare it with any other number."
+        )
+    return (
+        f"The negative log-likelihood of {images} that the training never used, in nats per "
+        "image. This flow treats pixels as real numbers, so it has no bits per dimension."
+    )
+
+
+def _likelihood_table(part: ImageLikelihood) -> Table:
+    unit, mean, error = "Nats per image", part.nll, part.standard_error
+    if part.bits_per_dimension is not None:
+        unit, mean, error = "Bits per dimension", part.bits_per_dimension, part.bits_standard_error
+    quantiles = [fixed(part.quantiles.get(key), 3) for key in ("median", "p95", "max")]
+    rows: list[list[str | None]] = [["the flow", with_error(mean, error), *quantiles]]
+    if part.independent_bits is not None:
+        alone = fixed(part.independent_bits, 3)
+        rows.append(["for comparison: independent pixels", alone, None, None, None])
+    return Table((unit, "Mean", "Median image", "95 % quantile", "Worst image"), rows)
+
+
+def _likelihood_note(part: ImageLikelihood) -> str:
+    texts = ["± is one standard error over the images."]
+    noise = ["the pixels"] if part.bits_per_dimension is not None else []
+    noise += ["the padding"] if part.padding else []
+    if noise and not part.is_joint:
+        bits = " on the bits" if part.bits_per_dimension is not None else ""
+        texts.append(
+            f"Each image gets one sample of the noise in {' and in '.join(noise)}, so the mean is "
+            f"that of an upper bound{bits}."
+        )
+    if part.padding:
+        were = "was" if part.padding == 1 else "were"
+        texts.append(
+            f"{count(part.padding, 'channel')}, {part.padding_in_words}, {were} added to each "
+            "image. Only the numbers of the image count as dimensions."
+        )
+    return " ".join(texts)
+
+
+TERMS = (
+    "Flow",
+    "Latent",
+    "Bits per dimension",
+    "Temperature",
+    "Dequantized",
+    "Scale",
+    "Held out",
+    "NLL, nat",
+    "Standardized",
+    "Singular values",
+    "Condition number",
+    "Round trip",
+    "Predicted error",
+    "Quantile, band",
+)

@@ -1,0 +1,191 @@
+"""Pictures: whole numbers as PNG files, and the pictures of a page."""
+
+import base64
+import binascii
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator
+
+from kappaflow.report.content import Part
+
+Pixels = NDArray[np.uint8]
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, COLOUR = 0, 2  # colour types of the format
+
+# Width in CSS pixels of a sheet of images on a page: one of three columns, and one of two.
+NARROW, WIDE = 290, 460
+
+
+def png(pixels: Pixels) -> bytes:
+    """Returns a picture as the bytes of a PNG file.
+
+    Args:
+        pixels: (1, height, width) for grey or (3, height, width) for colour.
+
+    Returns:
+        The file, with 8 bits per channel.
+
+    Source:
+        ISO/IEC 15948, Portable Network Graphics.
+
+    Example:
+        >>> png(np.zeros((1, 2, 2), np.uint8))[1:4]
+        b'PNG'
+    """
+    channels, height, width = pixels.shape
+    rows = np.ascontiguousarray(pixels.transpose(1, 2, 0)).reshape(height, width * channels)
+    unfiltered = np.zeros((height, 1), np.uint8)
+    kind = GREY if channels == 1 else COLOUR
+    header = struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 0)
+    content = zlib.compress(np.hstack([unfiltered, rows]).tobytes(), 9)
+    chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", content) + _chunk(b"IEND", b"")
+    return SIGNATURE + chunks
+
+
+def encoded(pixels: Pixels) -> str:
+    """Returns a picture, (channels, height, width), as a PNG file in base64."""
+    return base64.b64encode(png(pixels)).decode()
+
+
+def size_of(content: bytes) -> tuple[int, int]:
+    """Returns the width and height written in a PNG file; raises ValueError for other bytes."""
+    if not content.startswith(SIGNATURE) or len(content) < 24:
+        raise ValueError("these are not the bytes of a PNG file")
+    width, height = struct.unpack(">II", content[16:24])
+    return width, height
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    check = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+
+def shown(pixels: Pixels, values: int) -> Pixels:
+    """Returns pixels with whole numbers from 0 to `values` - 1 on the scale 0 to 255.
+
+    Example:
+        >>> shown(np.array([0, 8, 16], np.uint8), 17)
+        array([  0, 128, 255], dtype=uint8)
+    """
+    if values == 256:
+        return pixels
+    return np.rint(pixels * (255 / max(1, values - 1))).astype(np.uint8)
+
+
+def grid(images: Pixels, columns: int, *, gap: int = 1, ground: int = 128) -> Pixels:
+    """Returns images side by side, row by row, with grey lines between them.
+
+    Args:
+        images: (N, channels, height, width).
+        columns: How many stand in a row; the last row may have empty places.
+        gap: Width of the lines, in pixels; there are none around the whole.
+        ground: Their grey.
+
+    Returns:
+        The sheet, (channels, height, width).
+
+    Example:
+        >>> grid(np.zeros((5, 1, 8, 8), np.uint8), 3).shape
+        (1, 17, 26)
+    """
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    tall, wide = rows * (height + gap) - gap, columns * (width + gap) - gap
+    whole = np.full((channels, tall, wide), ground, np.uint8)
+    for place, image in enumerate(images):
+        top, left = place // columns * (height + gap), place % columns * (width + gap)
+        whole[:, top : top + height, left : left + width] = image
+    return whole
+
+
+def enlarged(pixels: Pixels, least: int = 512) -> Pixels:
+    """Returns a picture enlarged by the smallest whole factor that reaches a width.
+
+    Each pixel becomes a square of one colour: nothing is smoothed.
+
+    Example:
+        >>> enlarged(np.zeros((1, 17, 26), np.uint8)).shape
+        (1, 340, 520)
+    """
+    factor = max(1, -(-least // pixels.shape[2]))
+    return pixels.repeat(factor, axis=1).repeat(factor, axis=2)
+
+
+def _check_png(text: str) -> str:
+    """Returns text if it is a PNG file in base64: the page contains it unchanged."""
+    try:
+        size_of(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        raise ValueError("it should hold a PNG file in base64") from None
+    return text
+
+
+class Picture(Part):
+    """A picture of a page: a sheet of images.
+
+    Attributes:
+        title: A few words above it.
+        alt: What it shows, for readers who cannot see it.
+        caption: What to look for, in one or two sentences.
+        columns: How many images stand in a row.
+        rows: Text for each row, from the top; may be empty.
+        under: Text below each column; may be empty.
+        png: The PNG file in base64, with one pixel for each pixel of the images.
+    """
+
+    title: str
+    alt: str
+    caption: str
+    columns: int
+    rows: list[str] = []
+    under: list[str] = []
+    png: Annotated[str, AfterValidator(_check_png)]
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return size_of(base64.b64decode(self.png))[0]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return size_of(base64.b64decode(self.png))[1]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture with its size on a page: enlarged by the largest whole factor that fits.
+
+    Attributes:
+        content: The picture.
+        room: Width that is available, in CSS pixels.
+    """
+
+    content: Picture
+    room: int
+
+    @property
+    def factor(self) -> int:
+        """By how much it is enlarged."""
+        return max(1, self.room // self.content.width)
+
+    @property
+    def width(self) -> int:
+        """Width in CSS pixels."""
+        return self.factor * self.content.width
+
+    @property
+    def height(self) -> int:
+        """Height in CSS pixels."""
+        return self.factor * self.content.height
+
+    @property
+    def is_enlarged(self) -> bool:
+        """Whether each pixel should stay a square of one colour."""
+        return self.factor > 1

@@ -1,0 +1,347 @@
+"""The page of a report on a table."""
+
+from collections.abc import Sequence
+
+from kappaflow.report.conditioning import (
+    conditioning_figures,
+    depth_charts,
+    depth_section,
+)
+from kappaflow.report.content import PaddingView, Report, RowsView
+from kappaflow.report.numbers import count, fixed, is_finite, significant, with_error
+from kappaflow.report.page import (
+    Block,
+    Card,
+    Charts,
+    Heading,
+    KeyFigure,
+    Page,
+    Panels,
+    Section,
+    Table,
+    Text,
+    findings_section,
+    glossary_section,
+    render_page,
+    verdict_of,
+)
+from kappaflow.report.table_charts import (
+    latent_charts,
+    marginals_chart,
+    pairs_chart,
+    separation_chart,
+)
+from kappaflow.report.training import about_section, curves_section, learning_curves
+
+NO_LIKELIHOOD = "the padding has no density: this is not a likelihood, so do not compare it"
+FILES = "report.json, next to this page, has all of its numbers."
+
+
+def render(report: Report) -> str:
+    """Returns the page of a report on a table.
+
+    Args:
+        report: Its content. Values that are not finite are shown as such.
+
+    Returns:
+        One HTML document that makes no request.
+    """
+    charts = learning_curves(report.curves, report.best_epoch)
+    return render_page(
+        Page(
+            command="kappaflow report",
+            title=report.about.title,
+            verdict=verdict_of(report.ok, report.findings, report.verdict),
+            key_figures=key_figures(report),
+            without_script=FILES,
+            files=FILES,
+            sections=[
+                findings_section([Card(finding) for finding in report.findings]),
+                about_section(report.about),
+                curves_section(charts, report.curves, report.best_epoch, _curves_note(report)),
+                _likelihood_section(report),
+                _samples_section(report),
+                depth_section(report.profile, _where(report), depth_charts(report.profile)),
+                _latent_section(report),
+                glossary_section(TERMS),
+            ],
+        )
+    )
+
+
+def key_figures(report: Report) -> list[KeyFigure]:
+    """Returns four to seven numbers: likelihood, conditioning, round trips, separation."""
+    return [
+        *_likelihood_figures(report),
+        *conditioning_figures(report.profile, report.budget),
+        *_separation_figures(report),
+    ]
+
+
+def _likelihood_figures(report: Report) -> list[KeyFigure]:
+    if not report.likelihoods:
+        return []
+    first = report.likelihoods[0]
+    name = "Held-out NLL" if report.padding is None else "Bound on the held-out NLL"
+    note = f"{fixed(report.gaussian_nll_standardised, 2)} for a Gaussian; lower is better"
+    if report.is_joint:
+        name, note = "Joint NLL with the padding", NO_LIKELIHOOD
+    return [
+        KeyFigure(
+            f"{name}, standardized",
+            with_error(first.nll_standardised, first.standard_error),
+            "nats per row",
+            note,
+            is_finite(first.nll_standardised),
+        ),
+        *_weighted_figures(report.padding),
+        KeyFigure(
+            f"{name}, input units",
+            with_error(first.nll, first.standard_error),
+            "nats per row",
+            f"{count(first.rows, 'row')} of “{first.name}”",
+            is_finite(first.nll),
+        ),
+    ]
+
+
+def _weighted_figures(padding: PaddingView | None) -> list[KeyFigure]:
+    """Returns the importance-weighted likelihood, where there is one."""
+    if padding is None or padding.weighted is None:
+        return []
+    found = padding.weighted
+    error = significant(found.monte_carlo_error, 2)
+    return [
+        KeyFigure(
+            "Held-out NLL, importance-weighted",
+            with_error(found.nll_standardised, found.standard_error),
+            "nats per row",
+            f"standardized; {found.draws} samples per row, Monte Carlo error {error}",
+            is_finite(found.nll_standardised),
+        )
+    ]
+
+
+def _separation_figures(report: Report) -> list[KeyFigure]:
+    if not report.separations:
+        return []
+    first = report.separations[0]
+    return [
+        KeyFigure(
+            "Separation (AUC)",
+            f"{fixed(first.auc, 3)} ± {fixed(first.auc_standard_error, 3)}",
+            "",
+            f"{first.name}; 0.5 is a coin toss, 1 is perfect",
+            is_finite(first.auc),
+        )
+    ]
+
+
+def _where(report: Report) -> str:
+    padding = ", with their padding" if report.padding else ""
+    return f"held-out rows, from the standardized columns on{padding}"
+
+
+def _curves_note(report: Report) -> str:
+    if report.is_joint:
+        return (
+            "The NLL in these charts belongs to the joint density of a row and its padding. It is "
+            "not a likelihood of the row."
+        )
+    if report.padding:
+        return "The NLL in these charts is a bound, with one sample of the padding per row."
+    return ""
+
+
+def _likelihood_section(report: Report) -> Section:
+    blocks: list[Block] = [Text(text) for text in _likelihood_texts(report)]
+    if report.likelihoods:
+        blocks += [
+            _likelihood_table(report),
+            Text(
+                "Median, quantiles and worst row are on standardized columns. ± is one standard "
+                "error.",
+                style="quiet",
+            ),
+        ]
+    else:
+        blocks.append(Text("No rows were held out."))
+    if report.worst_rows and report.worst_rows.rows:
+        blocks += _worst_rows(report.worst_rows, is_joint=report.is_joint)
+    if report.separations:
+        blocks.append(Charts([separation_chart(s, i) for i, s in enumerate(report.separations)]))
+    return Section("likelihood", "Held-out likelihood", blocks, link="Likelihood")
+
+
+def _likelihood_texts(report: Report) -> list[str]:
+    padding = report.padding
+    if padding is not None and report.is_joint:
+        return [
+            f"This flow has no likelihood: {_padding_text(padding)} Such padding has no density. "
+            "The NLL on this page is minus the logarithm of the joint density of a row and its "
+            "padding. A flow can lower it without bound by squeezing the padding, so do not "
+            "compare it with any other number. Judge this flow by its samples and its "
+            "conditioning."
+        ]
+    texts = [
+        " ".join([
+            "The negative log-likelihood (NLL) of rows that the training never used, in nats per "
+            "row. Lower is better.",
+            *_comparisons(report),
+        ])
+    ]
+    if padding is not None:
+        texts.append(f"{_padding_text(padding)} {_bound_text(padding)}")
+    return texts
+
+
+def _comparisons(report: Report) -> list[str]:
+    """Returns a sentence for each density that the flow is compared with."""
+    texts = []
+    gain = gain_over_gaussian(report)
+    if gain is not None and gain >= 0:
+        texts.append(
+            f"The flow is {fixed(gain, 2)} nats per row better than a Gaussian with the mean and "
+            "covariance of the training rows."
+        )
+    elif gain is not None:
+        texts.append(
+            f"The flow is {fixed(-gain, 2)} nats per row worse than a Gaussian with the mean and "
+            "covariance of the training rows, so it has learned nothing beyond them."
+        )
+    for one in report.references:
+        better = "better" if one.difference < 0 else "worse"
+        texts.append(
+            f"Compared row by row with {one.name}, it is {fixed(abs(one.difference), 2)} ± "
+            f"{fixed(one.standard_error, 2)} nats per row {better} ({count(one.rows, 'row')})."
+        )
+    return texts
+
+
+def gain_over_gaussian(report: Report) -> float | None:
+    """Returns by how many nats per row the flow beats a Gaussian, if both are finite."""
+    if not report.likelihoods or report.is_joint:
+        return None
+    flow, gaussian = report.likelihoods[0].nll_standardised, report.gaussian_nll_standardised
+    return gaussian - flow if is_finite(flow) and is_finite(gaussian) else None
+
+
+def _padding_text(padding: PaddingView) -> str:
+    features = count(padding.features, "feature")
+    were = "was" if padding.features == 1 else "were"
+    return f"{features}, {padding.in_words}, {were} added to each row."
+
+
+def _bound_text(padding: PaddingView) -> str:
+    text = (
+        "The NLL in the table is therefore the mean of an upper bound, with one sample of the "
+        "padding per row."
+    )
+    found = padding.weighted
+    if found is None:
+        return text
+    standardised = with_error(found.nll_standardised, found.standard_error)
+    return (
+        f"{text} Importance weights are closer: with {found.draws} samples of the padding for "
+        f"each of {count(found.rows, 'row')} the NLL is {standardised} on standardized columns "
+        f"and {with_error(found.nll, found.standard_error)} in input units. ± is the error over "
+        "the rows; the samples add a Monte Carlo error of "
+        f"{significant(found.monte_carlo_error, 2)}."
+    )
+
+
+def _likelihood_table(report: Report) -> Table:
+    rows: list[list[str | None]] = []
+    for part in report.likelihoods:
+        quantiles = [fixed(part.quantiles.get(key), 2) for key in ("median", "p95", "p99", "max")]
+        rows.append([
+            part.name,
+            f"{part.rows:,}",
+            with_error(part.nll_standardised, part.standard_error),
+            with_error(part.nll, part.standard_error),
+            *quantiles,
+        ])
+    for name, number, standardised, nll in _references(report):
+        means = [fixed(standardised, 2), fixed(nll, 2)]
+        rows.append([name, f"{number:,}", *means, None, None, None, None])
+    columns = (
+        "Rows", "Count", "Mean, standardized", "Mean, input units", "Median", "95 % quantile",
+        "99 % quantile", "Worst row",
+    )  # fmt: skip
+    return Table(columns, rows)
+
+
+def _references(report: Report) -> list[tuple[str, int, float, float]]:
+    """Returns name, number of rows, and both NLLs of each density that is compared."""
+    if report.is_joint:
+        return []
+    first = report.likelihoods[0]
+    where = f", on “{first.name}”" if len(report.likelihoods) > 1 else ""
+    gaussian = (report.gaussian_nll_standardised, report.gaussian_nll)
+    found = [
+        (one.name, one.rows, one.nll_standardised, one.nll)
+        for one in report.references
+        if one.components > 1 or one.kind == "Gaussian"
+    ] or [("a Gaussian", first.rows, *gaussian)]
+    return [
+        (f"for comparison: {name}{where}", rows, standardised, nll)
+        for name, rows, standardised, nll in found
+    ]
+
+
+def _worst_rows(rows: RowsView, *, is_joint: bool) -> list[Block]:
+    joint = " of a row and its padding" if is_joint else ""
+    note = (
+        f"log_prob{joint} is in nats, in input units. Line 1 of a file is its header; rows are "
+        "counted from 1."
+    )
+    if rows.left_out:
+        verb = "is" if rows.left_out == 1 else "are"
+        note += f" {count(rows.left_out, 'more column')} {verb} not shown."
+    cells = [
+        [row.name, fixed(row.log_prob, 2), *(significant(value, 6) for value in row.values)]
+        for row in rows.rows
+    ]
+    return [
+        Heading("Test rows with the lowest density", id="worst-rows"),
+        Table(["Row", "log_prob", *rows.columns], cells, scrolls=True),
+        Text(note, style="quiet"),
+    ]
+
+
+def _samples_section(report: Report) -> Section:
+    charts = [marginals_chart(report.marginals), pairs_chart(report.pairs)]
+    text = (
+        "Samples of the flow and held-out rows, in the units of the columns."
+        if charts[0]
+        else "No column was compared."
+    )
+    panels = [Panels(chart) for chart in charts if chart is not None]
+    return Section("samples", "Samples against data", [Text(text), *panels], link="Samples")
+
+
+def _latent_section(report: Report) -> Section:
+    share = significant(report.latent.beyond_four, 2)
+    text = (
+        "The flow should turn held-out rows into samples of a standard normal distribution. A "
+        f"share of {share} of their coordinates lies beyond 4 standard deviations; a Gaussian has "
+        "6.3\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10⁻⁵."
+    )
+    charts = latent_charts(report.latent)
+    blocks: Sequence[Block] = [Text(text), Charts(charts)] if charts else [Text(text)]
+    return Section("latent-section", "Latent", blocks)
+
+
+TERMS = (
+    "Flow",
+    "Latent",
+    "NLL, nat",
+    "Standardized",
+    "Held out",
+    "Singular values",
+    "Condition number",
+    "Round trip",
+    "Predicted error",
+    "Quantile, band",
+    "AUC",
+)

@@ -1,0 +1,220 @@
+"""The training on a page: data, model and settings, and learning curves."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from kappaflow.report.charts import (
+    DATA,
+    MUTED,
+    SAMPLES,
+    Chart,
+    Rule,
+    Series,
+    line,
+    single_chart,
+)
+from kappaflow.report.content import About
+from kappaflow.report.numbers import as_float, count, drawable, is_finite, quantile, significant
+from kappaflow.report.page import Block, Charts, Facts, Heading, Items, Section, Table, Text
+
+Curves = Sequence[dict[str, float | int | None]]
+
+
+class CurveChart(NamedTuple):
+    """Which figures of the epochs a chart shows."""
+
+    name: str
+    title: str
+    y: str  # title of the vertical axis
+    caption: str
+    lines: Sequence[tuple[str, str, int, str]]  # name in the legend, key, tone, dash
+    log: bool = True
+    unit: str = ""  # of the second line, whose value at the best epoch goes into the alt text
+    height: int = 280
+    kind: str = "line"
+
+
+def _likelihood(name: str, title: str, y: str, key: str, unit: str) -> CurveChart:
+    caption = (
+        "Both lines should fall and flatten together. A validation line that rises while the "
+        "training line still falls is overfitting. The report uses the weights of the best epoch."
+    )
+    lines = [("training", f"train_{key}", MUTED, "solid")]
+    lines.append(("validation", f"validation_{key}", DATA, "solid"))
+    return CurveChart(name, title, y, caption, lines, log=False, unit=unit)
+
+
+LIKELIHOOD, ROW_NLL = "Likelihood over the epochs", "NLL (nats per row, standardized)"
+NLL = _likelihood("curve-nll", LIKELIHOOD, ROW_NLL, "nll_standardised", "nats per row")
+IMAGE_NLL = _likelihood("curve-nll", LIKELIHOOD, "NLL (nats per image)", "nll", "nats per image")
+BITS = _likelihood(
+    "curve-bits", "Bits per dimension over the epochs", "bits per dimension",
+    "bits_per_dimension", "bits per dimension",
+)  # fmt: skip
+TAIL = CurveChart(
+    "curve-tail",
+    "Least likely rows over the epochs",
+    ROW_NLL,
+    "Both lines should fall with the mean. If they rise while the mean falls, the flow is making "
+    "a few rows nearly impossible.",
+    [
+        ("95 % quantile", "validation_nll_p95", DATA, "solid"),
+        ("99 % quantile", "validation_nll_p99", DATA, "dash"),
+    ],
+    log=False,
+)
+CONDITION = CurveChart(
+    "curve-condition",
+    "Condition number over the epochs",
+    "condition number (pure number)",
+    "The lines should rise at first and then level off. If a line still climbs steadily at the "
+    "end, longer training will cost the flow its inverse.",
+    [
+        ("median", "condition_number_median", DATA, "solid"),
+        ("95 % quantile", "condition_number_p95", DATA, "dash"),
+    ],
+)
+ROUND_TRIP = CurveChart(
+    "curve-round-trip",
+    "Round-trip error over the epochs",
+    "error (standardized units)",
+    "Both lines should stay flat and small, near 10⁻⁶ in single precision. Densities need the "
+    "first, samples the second, and one can fail while the other looks fine.",
+    [
+        ("data → latent → data", "round_trip_data", DATA, "solid"),
+        ("latent → data → latent", "round_trip_latent", SAMPLES, "dash"),
+    ],
+)
+RATE = CurveChart(
+    "curve-rate",
+    "Learning rate",
+    "learning rate (pure number)",
+    "Sudden changes in the other curves often coincide with a drop here.",
+    [("learning rate", "learning_rate", MUTED, "solid")],
+    height=200,
+    kind="hold",
+)
+
+
+def learning_curves(curves: Curves, best_epoch: int) -> list[Chart]:
+    """Returns the charts over the epochs of a report on a table, where there are values."""
+    every = (NLL, TAIL, CONDITION, ROUND_TRIP, RATE)
+    made = (curve_chart(one, curves, best_epoch) for one in every)
+    return [chart for chart in made if chart is not None]
+
+
+def image_learning_curves(curves: Curves, best_epoch: int) -> list[Chart]:
+    """Returns the same for images; their likelihood is in bits per dimension where possible."""
+    likelihood = curve_chart(BITS, curves, best_epoch) or curve_chart(
+        IMAGE_NLL, curves, best_epoch
+    )
+    rest = (curve_chart(one, curves, best_epoch) for one in (CONDITION, ROUND_TRIP, RATE))
+    return [chart for chart in (likelihood, *rest) if chart is not None]
+
+
+def curve_chart(what: CurveChart, curves: Curves, best_epoch: int) -> Chart | None:
+    """Returns a chart over the epochs, or None if none of its figures was measured.
+
+    Args:
+        what: What it shows.
+        curves: The figures of each epoch.
+        best_epoch: The epoch marked by a dotted line.
+    """
+    epochs = drawable(row.get("epoch") for row in curves)
+    columns = [
+        (name, [row.get(key) for row in curves], tone, dash)
+        for name, key, tone, dash in what.lines
+    ]
+    series = [
+        line(name, epochs, values, tone, dash=dash, kind=what.kind, bridge_gaps=True)
+        for name, values, tone, dash in columns
+        if any(value is not None for value in values)
+    ]
+    if not series:
+        return None
+    known = [epoch for epoch in epochs if epoch is not None] or [0.0]
+    pad = max(0.5, 0.03 * (max(known) - min(known)))
+    alt = f"{what.title}: {' and '.join(one.name for one in series)} over {len(curves)} epochs."
+    if what.unit:
+        key = what.lines[1][1]
+        best = next((row.get(key) for row in curves if row.get("epoch") == best_epoch), None)
+        alt += (
+            f" Best: epoch {best_epoch} with {significant(best)} {what.unit} on validation data."
+        )
+    return single_chart(
+        what.name,
+        what.title,
+        what.caption,
+        height=what.height,
+        x="epoch",
+        x_range=(min(known) - pad, max(known) + pad),
+        x_whole=True,
+        y=what.y,
+        y_log=what.log,
+        y_range=None if what.log else _usual_range(series),
+        series=series,
+        rules=[Rule(at=best_epoch, axis="x", text="best")],
+        alt=alt,
+    )
+
+
+def _usual_range(series: Sequence[Series]) -> tuple[float, float] | None:
+    """Returns a range that the high values of the first epochs do not flatten."""
+    values = [value for one in series for value in drawable(one.y) if value is not None]
+    if not values:
+        return None
+    low, high, usual = min(values), max(values), quantile(values, 0.9)
+    if high - low > 3 * (usual - low) > 0:
+        high = usual + (usual - low)
+    pad = 0.06 * (high - low) or 0.5
+    return low - pad, high + pad
+
+
+def curves_section(charts: Sequence[Chart], curves: Curves, best_epoch: int, note: str) -> Section:
+    """Returns the section with the learning curves.
+
+    Args:
+        charts: What is drawn.
+        curves: The figures of each epoch.
+        best_epoch: The epoch whose weights were kept.
+        note: What is special about the likelihood that is drawn; may be empty.
+    """
+    if not charts:
+        return Section("curves", "Learning curves", [Text("No epoch was recorded.")])
+    text = (
+        "The training, epoch by epoch. The dotted line marks the epoch whose weights were kept: "
+        f"epoch {best_epoch}."
+    )
+    skipped = skipped_steps(curves)
+    if skipped:
+        were = "was" if skipped == 1 else "were"
+        steps = count(skipped, "training step")
+        text += f" {steps} {were} skipped because a gradient was not finite."
+    return Section("curves", "Learning curves", [Text(f"{text} {note}"), Charts(charts)])
+
+
+def skipped_steps(curves: Curves) -> int:
+    """Returns how many steps of the training were skipped."""
+    counts = (as_float(row.get("skipped_steps")) for row in curves)
+    finite = [number for number in counts if number is not None and is_finite(number)]
+    return int(max(finite, default=0))  # the lines of metrics count from the start
+
+
+def about_section(about: About) -> Section:
+    """Returns the section about data, model and training."""
+    tables = [("Data", about.data), ("Model", about.model), ("Training", about.training)]
+    blocks: list[Block] = [Facts(tables)]
+    if about.trials:
+        blocks += [Heading("Model search"), _trials_table(about)]
+    if about.notes:
+        blocks += [Heading("Notes on the data"), Items(about.notes)]
+    return Section("about", "Data, model and training", blocks)
+
+
+def _trials_table(about: About) -> Table:
+    rows = []
+    for name, rounds, steps, nll, behind, error in about.trials:
+        difference = f"{behind:.3f} ± {error:.3f}" if rows else "chosen"
+        rows.append([name, str(rounds), f"{steps:,}", f"{nll:.3f}", difference])
+    columns = ("Model", "Rounds", "Steps", "Validation NLL (nats)", "Difference from the best")
+    return Table(columns, rows)
