@@ -167,7 +167,7 @@ class Kept(kf.Callback):
 def refuses_float16() -> bool:
     """Returns whether a flow in a type that overflows at 65,504 is refused before it trains."""
     try:
-        kf.fit(kf.real_nvp(FEATURES, depth=2, hidden=(4,)).half(), torch.randn(50, FEATURES))
+        kf.fit(kf.real_nvp(FEATURES, depth=2, hidden=(4,)).half(), torch.randn(ROWS, FEATURES))
     except kf.ArgumentError as error:
         return "float32 or float64" in str(error)
     return False

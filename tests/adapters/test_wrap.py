@@ -295,7 +295,7 @@ def test_parts_of_flows_are_no_flows(make):
 def test_what_a_library_raises_is_one_sentence():
     """A context that was forgotten, above all."""
     flow = foreign.zuko_flow("MAF", foreign.CONTEXT)
-    with pytest.raises(ArgumentError, match="flow of zuko .* RuntimeError .* give its 'context'"):
+    with pytest.raises(ArgumentError, match="flow of zuko.* RuntimeError .* pass its 'context'"):
         kf.doctor(flow, points())
     assert kf.doctor(flow, points(), contexts()).ok
 

@@ -329,13 +329,13 @@ def test_what_is_worth_knowing_about_the_data_is_warned_of_and_returned():
 def test_a_wrong_argument_is_named(arguments, message):
     """Every refusal is an ArgumentError that names the argument."""
     with pytest.raises(kf.ArgumentError, match=message):
-        kf.fit(small(), gaussian(50)[0], **arguments)
+        kf.fit(small(), gaussian(100)[0], **arguments)
 
 
 @pytest.mark.boundary
 def test_a_flow_of_another_width_or_kind_is_refused():
     """Width, context and type of the flow are checked before training."""
-    x = gaussian(50)[0]
+    x = gaussian(100)[0]
     with pytest.raises(kf.ArgumentError, match="4 columns"):
         kf.fit(small(4), x)
     with pytest.raises(kf.ArgumentError, match="1 context columns"):
@@ -560,7 +560,7 @@ def test_training_starts_where_the_caller_has_switched_gradients_off():
 def test_a_device_that_is_not_there_is_refused_by_name(device):
     """One sentence, before anything is trained."""
     with pytest.raises(kf.ArgumentError, match="'device' should be"):
-        kf.fit(small(), gaussian(50)[0], device=device)
+        kf.fit(small(), gaussian(100)[0], device=device)
 
 
 def test_a_flow_with_nothing_to_train_is_refused():
@@ -568,7 +568,7 @@ def test_a_flow_with_nothing_to_train_is_refused():
     flow = small()
     flow.requires_grad_(False)
     with pytest.raises(kf.ArgumentError, match="parameters that can be trained"):
-        kf.fit(flow, gaussian(50)[0])
+        kf.fit(flow, gaussian(100)[0])
 
 
 def test_numpy_numbers_are_numbers():

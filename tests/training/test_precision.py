@@ -85,7 +85,7 @@ def test_narrow_products_are_for_float32_flows(named):
     """A flow in float64 was made for its digits."""
     flow = kf.real_nvp(2, depth=2, hidden=(4,)).double()
     with pytest.raises(kf.ArgumentError, match=f'precision="{named}", got torch.float64'):
-        kf.fit(flow, torch.randn(50, 2).double(), max_epochs=1, precision=named)
+        kf.fit(flow, torch.randn(100, 2).double(), max_epochs=1, precision=named)
 
 
 def test_gradients_that_overflow_in_float16_lower_their_scale_and_training_goes_on():

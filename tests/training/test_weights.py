@@ -41,6 +41,7 @@ def test_a_weight_of_two_is_the_row_twice_and_of_zero_no_row():
     assert (by_weight - fitted(X)).abs().max() > 1e-3
 
 
+@pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")
 def test_only_ratios_of_weights_count():
     torch.testing.assert_close(
         fitted(X, weights=TIMES), fitted(X, weights=TIMES * 1e-6), atol=1e-12, rtol=1e-10

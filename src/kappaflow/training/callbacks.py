@@ -30,7 +30,7 @@ class Callback:
         >>> class Shown(kf.Callback):
         ...     def on_epoch(self, flow, figures):
         ...         print(figures["epoch"], round(figures["validation_nll"]))
-        >>> flow, x = kf.real_nvp(2, depth=2, hidden=(8,)), torch.arange(40.0).reshape(20, 2)
+        >>> flow, x = kf.real_nvp(2, depth=2, hidden=(8,)), torch.arange(160.0).reshape(80, 2)
         >>> result = kf.fit(flow, x.sin() + 2, max_epochs=2, progress=False, callbacks=[Shown()])
         1 2
         2 2
