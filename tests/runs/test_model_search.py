@@ -154,20 +154,25 @@ class Stop(Callback):
 
 
 def test_an_interrupted_run_keeps_its_choice(uniform, tmp_path):
-    """The same command resumes the winner; nothing is searched again."""
+    """The same command resumes the winner; nothing is searched again.
+
+    A learning rate that is named takes the place of those that models have.
+    """
+    search = ModelSearch({}, 2.0)
     folder, settings = tmp_path / "run", {"max_epochs": 60, "learning_rate": 1e-2}
     with pytest.raises(KeyboardInterrupt):
-        fit_run(uniform, SEARCH, folder, progress=False, callbacks=[Stop()], **settings)
+        fit_run(uniform, search, folder, progress=False, callbacks=[Stop()], **settings)
     kept = chosen_before(folder)
     raced = len(read_metrics(folder))
     assert kept is not None and kept.recipe == "spline" and raced > 0
-    summary = fit_run(uniform, SEARCH, folder, progress=False, **settings)
+    summary = fit_run(uniform, search, folder, progress=False, **settings)
     assert summary.notes[-1] == str(kept)
     config = json.loads((folder / "config.json").read_text())
     assert config["run"]["model_search"] == kept.model_dump(mode="json")
+    assert config["run"]["training"]["learning_rate"] == kept.learning_rate == 1e-2
     assert len(read_metrics(folder)) > raced
     assert str(kept) in (folder / "report.html").read_text()
-    assert fit_run(uniform, SEARCH, folder, progress=False, **settings).was_finished
+    assert fit_run(uniform, search, folder, progress=False, **settings).was_finished
     del config["run"]["model_search"]["recipe"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(FileError, match="does not hold the choice of a model search"):

@@ -51,7 +51,7 @@ def fit_table(
 
     given = vars(options)
     settings |= {name: given[name] for name in OF_TRAINING if given[name] is not None}
-    chosen = _model(model, recipe, options, search_time, settings.get("learning_rate"))
+    chosen = _model(model, recipe, options, search_time)
     if isinstance(chosen, Model):
         settings = {"learning_rate": LEARNING_RATE, **settings}
     summary = fit_run(
@@ -87,16 +87,12 @@ def fit_table(
 
 
 def _model(
-    model: str | None,
-    recipe: dict[str, Any],
-    options: TableOptions,
-    search_time: float,
-    learning_rate: float | None,
+    model: str | None, recipe: dict[str, Any], options: TableOptions, search_time: float
 ) -> "Model | ModelSearch":
     """Returns the model, or a search where no option names anything of the model."""
     from kappaflow.runs import Model, ModelSearch
 
-    search = ModelSearch(seconds=search_time, learning_rate=learning_rate)
+    search = ModelSearch(seconds=search_time)
     arguments = _arguments(model or DEFAULT, recipe, options)
     own = {**recipe, **_own(options)}
     said = [name for name, value in own.items() if value is not None and name not in OF_ANY]

@@ -87,7 +87,7 @@ def fit_run(
             choice, start = search_model(
                 _raced(tables),
                 tables.validation,
-                model,
+                replace(model, learning_rate=settings.get("learning_rate", model.learning_rate)),
                 checked,
                 folder=folder,
                 domains=tables.domains,
