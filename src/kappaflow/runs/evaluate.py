@@ -153,8 +153,8 @@ def _likelihoods(flow: Flow, nll: Tensor, tables: Tables) -> list[Likelihood]:
     found = [_likelihood("test", flow, nll)]
     on_atom = torch.from_numpy(atom_rows(tables.test, tables.train))
     if on_atom.any() and not on_atom.all():
-        found.append(_likelihood("test, rows on no atom", flow, nll[~on_atom]))
-        found.append(_likelihood("test, rows on an atom", flow, nll[on_atom]))
+        found.append(_likelihood("test, rows on no point mass", flow, nll[~on_atom]))
+        found.append(_likelihood("test, rows on a point mass", flow, nll[on_atom]))
     return found
 
 
