@@ -4,144 +4,167 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import Group, Parameter
+from cyclopts import Parameter
 
 from kappaflow.cli.fit_images import fit_images
 from kappaflow.cli.fit_table import fit_table
 from kappaflow.cli.image_options import ImageOptions
 from kappaflow.cli.show import by_the_first, say
-from kappaflow.cli.table_options import OF_MODELS, TableOptions
+from kappaflow.cli.table_options import (
+    COMMON,
+    CONDITIONING,
+    MODEL,
+    OF_MODELS,
+    OUTPUT,
+    TRAINING,
+    TableOptions,
+)
+from kappaflow.cli.table_options import IMAGES as OF_IMAGES
 from kappaflow.cli.whole import Whole, Wholes
 from kappaflow.errors import ArgumentError, FileError
 
 TABLES = tuple(OF_MODELS)
 IMAGES = ("glow", "real_nvp_image", "jet")
-OF_TABLES = Group("Tables", sort_key=1)
-OF_IMAGES = Group("Images", sort_key=2)
 
 
 def fit(
     data: Annotated[str, Parameter(allow_leading_hyphen=True)],
     /,
     *,
-    out: Path,
-    model: Literal[
-        "real_nvp",
-        "nice",
-        "spline",
-        "planar",
-        "radial",
-        "invertible_network",
-        "zuko:maf",
-        "zuko:nsf",
-        "zuko:naf",
-        "zuko:sospf",
-        "zuko:bpf",
-        "zuko:gf",
-        "zuko:cnf",
-        "zuko:realnvp",
-        "glow",
-        "real_nvp_image",
-        "jet",
-    ]
-    | None = None,
-    search_time: float = 60.0,
-    depth: Whole | None = None,
-    hidden: Wholes | None = None,
-    scale_bound: float | None = None,
-    mixing: Literal["lu", "plain", "qr", "svd", "orthogonal"] | None = None,
-    condition_bound: float | None = None,
-    memory: Literal["recompute", "store", "invert"] | None = None,
-    padding: Whole | None = None,
-    padding_kind: Literal["gaussian", "uniform", "zero", "copy", "learned"] | None = None,
-    padding_scale: float | None = None,
-    max_epochs: Whole | None = None,
-    max_time_s: float | None = None,
-    batch_size: Whole | None = None,
-    learning_rate: float | None = None,
-    patience: Whole | None = None,
-    precision: Literal["full", "bf16", "fp16"] | None = None,
-    compile: Annotated[bool, Parameter(negative=())] = False,
-    device: str | None = None,
-    seed: Whole = 0,
-    tensorboard: Path | None = None,
-    quiet: Annotated[bool, Parameter(negative=())] = False,
-    json: Annotated[bool, Parameter(negative=())] = False,
-    of_tables: Annotated[TableOptions | None, Parameter(name="*", group=OF_TABLES)] = None,
+    out: Annotated[Path, Parameter(group=COMMON)],
+    model: Annotated[
+        Literal[
+            "real_nvp",
+            "nice",
+            "spline",
+            "planar",
+            "radial",
+            "invertible_network",
+            "zuko:maf",
+            "zuko:nsf",
+            "zuko:naf",
+            "zuko:sospf",
+            "zuko:bpf",
+            "zuko:gf",
+            "zuko:cnf",
+            "zuko:realnvp",
+            "glow",
+            "real_nvp_image",
+            "jet",
+        ]
+        | None,
+        Parameter(group=COMMON),
+    ] = None,
+    search_time: Annotated[float, Parameter(group=MODEL)] = 60.0,
+    depth: Annotated[Whole | None, Parameter(group=MODEL)] = None,
+    hidden: Annotated[Wholes | None, Parameter(group=MODEL)] = None,
+    scale_bound: Annotated[float | None, Parameter(group=CONDITIONING)] = None,
+    mixing: Annotated[
+        Literal["lu", "plain", "qr", "svd", "orthogonal"] | None, Parameter(group=MODEL)
+    ] = None,
+    condition_bound: Annotated[float | None, Parameter(group=CONDITIONING)] = None,
+    memory: Annotated[
+        Literal["recompute", "store", "invert"] | None, Parameter(group=TRAINING)
+    ] = None,
+    padding: Annotated[Whole | None, Parameter(group=MODEL)] = None,
+    padding_kind: Annotated[
+        Literal["gaussian", "uniform", "zero", "copy", "learned"] | None, Parameter(group=MODEL)
+    ] = None,
+    padding_scale: Annotated[float | None, Parameter(group=MODEL)] = None,
+    max_epochs: Annotated[Whole | None, Parameter(group=COMMON)] = None,
+    max_time_s: Annotated[float | None, Parameter(group=COMMON)] = None,
+    batch_size: Annotated[Whole | None, Parameter(group=TRAINING)] = None,
+    learning_rate: Annotated[float | None, Parameter(group=TRAINING)] = None,
+    patience: Annotated[Whole | None, Parameter(group=TRAINING)] = None,
+    precision: Annotated[Literal["full", "bf16", "fp16"] | None, Parameter(group=TRAINING)] = None,
+    compile: Annotated[bool, Parameter(negative=(), group=TRAINING)] = False,
+    device: Annotated[str | None, Parameter(group=TRAINING)] = None,
+    seed: Annotated[Whole, Parameter(group=COMMON)] = 0,
+    tensorboard: Annotated[Path | None, Parameter(group=OUTPUT)] = None,
+    quiet: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
+    json: Annotated[bool, Parameter(negative=(), group=OUTPUT)] = False,
+    of_tables: Annotated[TableOptions | None, Parameter(name="*", group=MODEL)] = None,
     of_images: Annotated[ImageOptions | None, Parameter(name="*", group=OF_IMAGES)] = None,
 ) -> None:
-    """Train a flow on a table or on images; write a run folder with model, figures and report.
+    """Train a flow on a table or on images, and write its model, figures and report to a folder.
 
-    Rows, or images, are split into 80 % to train on, 10 % to stop by and 10 % to judge by; copies
-    of a row are in one part. Columns of text are left out. A run that was interrupted goes on
-    where it stopped when the same command is given again.
+    For a table without options of the model, short trainings of several models race, and the
+    winner trains on. If training is interrupted, run the same command again: it resumes.
+
+    For example:
+
+    kappaflow fit events.csv --out runs/events --max-time-s 60
+
+    kappaflow fit photos --size 32 --out runs/photos
 
     Parameters
     ----------
     data
-        A csv, tsv, parquet, arrow, npy or npz file, - for csv on standard input, a folder of
-        images, idx files or CIFAR-10 batches, or the name of a data set (see kappaflow data).
+        A csv, tsv, parquet, arrow, npy or npz file; - for csv on standard input; a folder of
+        images, idx files or CIFAR-10 batches; or the name of a data set (see kappaflow data).
+        80 % of the rows or images are for training, 10 % for validation, 10 % for the test.
     out
         The run folder.
     model
-        Of tables real_nvp (affine couplings), nice (additive couplings), spline (couplings by
-        rational-quadratic splines), planar, radial, invertible_network (linear layers and leaky
-        ReLU), or a flow of zuko; of images glow (the default), real_nvp_image or jet. For a table
-        the default is to search: short trainings of affine and spline couplings race, and the
-        winner trains on. Any option of the model, such as --depth, gives real_nvp instead.
+        For tables: real_nvp (affine couplings), nice (additive couplings), spline
+        (rational-quadratic splines), planar, radial, invertible_network (linear layers and leaky
+        ReLU), or a flow of zuko. For images: glow (the default), real_nvp_image or jet. Default
+        for tables: a search, or real_nvp if an option of the model such as --depth is given.
     search_time
-        Time budget of the model search, in seconds of the processor; 0 skips it. A search never
-        takes more than a quarter of --max-time-s or of --max-epochs.
+        Time budget of the model search in seconds of processor time; 0 skips it. A search takes
+        at most a quarter of --max-time-s or of --max-epochs.
     depth
-        Number of couplings (16; of jet too, 8 up to 16 x 16), of planar or radial maps (8), of
-        linear layers of an invertible_network (4), or of transforms of zuko (5 of maf and nsf, 3
-        of naf, sospf and bpf, 6 of gf, 8 of realnvp).
+        Number of couplings (16; jet: 16, or 8 for images up to 16 x 16), of planar or radial maps
+        (8), of linear layers of an invertible_network (4), or of transforms of zuko (5 for maf
+        and nsf, 3 for naf, sospf and bpf, 6 for gf, 8 for realnvp).
     hidden
-        Widths of the hidden layers of the conditioners, such as: --hidden 128 128 (the default);
-        of images one number of channels (64; 32 up to 16 x 16).
+        Widths of the hidden layers of the conditioners, such as --hidden 128 128 (the default).
+        For images a single number of channels (64; 32 for images up to 16 x 16).
     scale_bound
-        Bound on the sum over depth of the log-scales.
+        Bound on the sum of the log-scales over depth.
     mixing
-        Form of the 1x1 convolutions of glow (lu), or of linear maps in front of the couplings of
+        Form of the 1x1 convolutions of glow (lu), or of linear maps before the couplings of
         real_nvp or spline (none).
     condition_bound
-        With --mixing svd: the largest condition number of each such map.
+        With --mixing svd: the largest condition number of each of these maps.
     memory
-        What is kept for the backward pass: the half that each coupling reads (recompute, the
-        default), everything (store, the default for images up to 32 x 32), or the points at every
-        32nd coupling, from which the others are found by inversion (invert).
+        What is stored for the backward pass: the half that each coupling reads (recompute, the
+        default), everything (store, the default for images up to 32 x 32), or the input of every
+        32nd coupling, from which the others are recomputed by inversion (invert).
     padding
-        Features, of images channels, added beside the data; the likelihood is then a bound.
+        Number of features, for images channels, added to the data. The likelihood is then a bound.
     padding_kind
-        What they hold: gaussian, N(0, 1) (the default); uniform, on [-1, 1]; zero, which leaves no
-        likelihood; copy, the standardised data again with noise; learned, a normal given the data.
+        Distribution of the padding: gaussian, N(0, 1) (the default); uniform on [-1, 1]; zero,
+        which leaves no likelihood; copy, a noisy copy of the standardized data; learned, a normal
+        distribution given the data.
     padding_scale
-        Standard deviation of gaussian (1) and of the noise of copy (0.1; with 0 there is no
-        likelihood), half the width of uniform (1).
+        Standard deviation for gaussian (1) and for the noise of copy (0.1; with 0 there is no
+        likelihood), half the width for uniform (1).
     max_epochs
-        Most passes over the training rows, the search included (as many as make 2,000 to 12,000
-        steps; images 60).
+        Maximum number of passes over the training rows, search included (tables: enough for 2,000
+        to 12,000 steps; images: 60).
     max_time_s
-        Seconds after which training ends, the search included. The learning rate falls to zero
-        at whichever limit comes first.
+        Time limit in seconds, search included. The learning rate falls to zero at whichever limit
+        comes first.
     batch_size
-        Rows a step (512; 64 images), of all processes together where torchrun starts several.
+        Rows for each step (tables: 128 to 512; images: 64), over all processes of torchrun.
     learning_rate
-        Highest learning rate (5e-3; of images 2e-3).
+        Maximum learning rate (tables: 5e-3, or that of the model chosen by the search; images:
+        2e-3).
     patience
-        Epochs without improvement after which training ends (30, or 500 steps if that is more).
+        Epochs without improvement after which training stops (30, or 500 steps if that is more).
     precision
-        bf16 or fp16 trains with the products of the conditioners in bfloat16 or float16; scores,
-        samples and reports are in full precision all the same.
+        bf16 or fp16 compute the matrix products of the conditioners in bfloat16 or float16 during
+        training. Scores, samples and reports always use full precision.
     compile
-        Compile the steps with torch.compile: a first one that takes long, and shorter ones after
-        it, of splines above all. Needs a C++ compiler.
+        Compile training steps with torch.compile: the first step takes long, later ones are
+        shorter, mostly for splines. Needs a C++ compiler.
     device
-        Where to train: cpu (the default) or cuda, also as cuda:1.
+        Where to train: cpu (the default), cuda, or cuda:1.
     seed
-        Decides the initial weights, the order of rows and the split.
+        Seed of the initial weights, the order of the rows and the split.
     tensorboard
-        A folder for the figures of each epoch as TensorBoard reads them.
+        Folder for TensorBoard logs of each epoch.
     quiet
         Show no progress and no notes.
     json

@@ -13,35 +13,35 @@ Flag = Parameter(negative=())
 
 @dataclass(frozen=True)
 class ImageOptions:
-    """What to make of images, and the models of images.
+    """How to read images, and options of models of images.
 
     Parameters
     ----------
     size
-        Bring all images to this height and width, such as: --size 32, or --size 48 32
+        Resize all images to this height and width, such as --size 32 or --size 48 32.
     grey
-        One channel; --no-grey makes it three. What is there if left out.
+        Convert to one channel; --no-grey converts to three. Default: the channels of the images.
     crop
-        Cut images of another aspect ratio to their central part before they are resized;
-        --no-crop squeezes them.
+        Crop images of another aspect ratio to their center before resizing; --no-crop squeezes
+        them instead.
     flip
         Mirror training images at random.
     by_class
-        A density given the class of the image: the folder that it lies in.
+        Fit a density given the class of an image, which is the name of its folder.
     levels
-        glow, real_nvp_image: scales; as many as the sides can be halved if left out, at most 3.
+        glow, real_nvp_image: number of scales (as often as the sides can be halved, at most 3).
     steps
         glow: steps in each level (8).
     coupling
         glow: affine or additive (affine).
     dequantize
-        What fills the steps between the values of a pixel (uniform).
+        Noise between the values of a pixel: uniform (the default) or variational (learned).
     logit
-        A margin, such as 0.05, puts a logit of the pixels in front.
+        Apply a logit to the pixels first, with this margin, such as 0.05.
     patch
-        jet: side of a patch; 4, or less for small images.
+        jet: side of a patch (4, or less for small images).
     width
-        jet: width of the transformers (64; 32 up to 16 x 16).
+        jet: width of the transformers (64; 32 for images up to 16 x 16).
     """
 
     size: Wholes | None = None

@@ -3,110 +3,121 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from kappaflow.cli.of_models import PADDING
 from kappaflow.cli.whole import Whole
 
-Names = Annotated[list[str] | None, Parameter(consume_multiple=True)]
+Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
+
+# The order in which `kappaflow fit --help` shows the options.
+COMMON = Group("Common options", sort_key=1)
+MODEL = Group("Model", sort_key=2)
+TRAINING = Group("Training", sort_key=3)
+DATA = Group("Data", sort_key=4)
+CONDITIONING = Group("Conditioning", sort_key=5)
+IMAGES = Group("Images", sort_key=6)
+OUTPUT = Group("Output", sort_key=7)
 
 
 @dataclass(frozen=True)
 class TableOptions:
-    """What to make of a table, and the models of tables.
+    """How to read a table, and options of models of tables.
 
     Parameters
     ----------
     partition
-        What each coupling keeps: the first half, the even features, a random half for each
-        (random), or a random half for every two, which take turns (random-half, the default; half
-        with --mixing, where all couplings keep the same).
+        Features that each coupling keeps: the first half (half), the even ones (alternating), a
+        random half for each coupling (random), or a random half for each pair of couplings, which
+        keep and change it in turn (random-half, the default). With --mixing the default is half.
     bins
-        spline, zuko:nsf: pieces of each curve (8).
+        spline, zuko:nsf: number of bins of each spline (8).
     tail_bound
-        spline: where curves end and the identity begins, in standard deviations (5).
+        spline: distance, in standard deviations, beyond which the spline is the identity (5).
     linear
-        invertible_network: svd (condition numbers stay bounded; the default) or plain.
+        invertible_network: svd (bounded condition numbers, the default) or plain.
     condition_number
-        invertible_network: the largest condition number of a linear layer (10).
+        invertible_network: largest condition number of a linear layer (10).
     negative_slope
         invertible_network: slope of the leaky ReLU below zero (0.2).
     smoothing
-        invertible_network: rounds the corner of the leaky ReLU (0.3; 0 for the corner itself).
+        invertible_network: how much the corner of the leaky ReLU is rounded (0.3; 0: not at all).
     start
-        What is set from the training rows before the first step: whiten, six linear couplings
-        that make the rows uncorrelated and learn on; gaussianize, a curve for each column that
-        makes it about normal, then whiten; whiten-gaussianize, the curves after whitening;
-        identity (the default), nothing.
+        What is fitted to the training rows before the first step: identity (nothing, the
+        default); whiten (six linear couplings that make the columns uncorrelated and keep
+        learning); gaussianize (a curve for each column that makes it about normal, then whiten);
+        whiten-gaussianize (whiten, then the curves).
     components
-        Components of the base: 1 (the default) for a standard normal, more for a mixture of
+        Components of the base: 1 for a standard normal (the default), more for a mixture of
         normal distributions, fitted to the training rows and trained with the flow.
     residual
-        Add each hidden layer to the next of equal width.
+        Add each hidden layer to the next layer of the same width.
     dropout
-        Share of the hidden units that a training step leaves out (0).
+        Share of the hidden units that each training step leaves out (0).
     columns
-        Columns to model; all columns of numbers if left out.
+        Columns to model. Default: all numeric columns.
     exclude
         Columns to leave out, such as a target.
     context
         Columns that the density is conditioned on.
     where
-        Train on the rows that meet a condition, such as: --where class=g
+        Train on rows that meet a condition, such as --where class=g.
     against
-        Score the rows that meet this condition too, and report how well log_prob tells them apart.
+        Also score the rows that meet this condition, and report how well log_prob separates them.
     condition_budget
-        Keep the 95 % quantile of the condition number on held-out rows within this number: what
-        that costs in likelihood is shown by kappaflow tradeoff.
+        Keep the 95 % quantile of the condition number on held-out rows below this number.
+        kappaflow tradeoff shows what that costs in likelihood.
     duplicates
-        What to do with rows that repeat earlier ones: keep them, with all copies in one part of
-        the split (the default); drop them; or weigh each row by the number of its copies.
+        Rows that repeat earlier ones: keep them, with all copies in one part of the split (the
+        default), drop them, or weigh each row by the number of its copies.
     repair
-        Go on where the data has no density: drop the rows or columns concerned, or jitter the
-        columns. Or dequantize: add uniform noise to rounded columns, exactly as wide as a step
-        of their values; each row gets its noise once, by its number and the column.
+        Fix data that has no density: drop the rows or columns concerned, jitter the columns, or
+        dequantize rounded columns. dequantize adds uniform noise exactly as wide as one step of
+        the values; the noise of a row follows from its number and the column.
     jitter
-        Columns to add Gaussian noise of 1e-3 of their spread to, such as one that nearly follows
-        from others.
+        Columns to add Gaussian noise to, 1e-3 of their spread, such as a column that nearly
+        follows from others.
     bounds
-        Domains of columns, in which all samples then lie, such as: --bounds mass=positive p=0,1
-        x=2, angle=circular:0,360 (above 2; a circle of degrees; circular alone is one of radians).
+        Domains of columns, which all samples respect, such as --bounds mass=positive p=0,1 x=2,
+        angle=circular:0,360 (x above 2; angle in degrees; circular alone means radians).
     decimal
-        Decimal sign of a text file, such as: --decimal , (recognised if left out; needed where
-        1,234 can be 1.234 or 1234).
+        Decimal sign of a text file, such as --decimal , for a comma. Default: detected; needed
+        where 1,234 can be 1.234 or 1234.
     missing
-        Values that mean a missing one, such as: --missing -999 n.a. (rows with one are left out by
-        --repair drop; none says that numbers such as -999 are measurements).
+        Values that mean "missing", such as --missing -999 n.a. Use --repair drop to leave such
+        rows out. none says that numbers such as -999 are measurements.
     on_disk
-        Train on a table larger than memory: parquet, arrow, npy, csv or tsv, read a piece at a
-        time. The rows to train on are in a file in the run folder for as long; 100,000 at most
-        validate, and as many test.
+        Train on a table larger than memory (parquet, arrow, npy, csv or tsv), read in chunks. The
+        training rows are kept in a file in the run folder until training ends. At most 100,000
+        rows are for validation, and as many for the test.
     """
 
     partition: Literal["half", "alternating", "random", "random-half"] | None = None
     bins: Whole | None = None
     tail_bound: float | None = None
     linear: Literal["svd", "plain"] | None = None
-    condition_number: float | None = None
+    condition_number: Annotated[float | None, Parameter(group=CONDITIONING)] = None
     negative_slope: float | None = None
     smoothing: float | None = None
     start: Literal["identity", "whiten", "gaussianize", "whiten-gaussianize"] | None = None
     components: int | None = None
     residual: Annotated[bool | None, Parameter(negative=())] = None
     dropout: float | None = None
-    columns: Names = None
-    exclude: Names = None
-    context: Names = None
-    where: Names = None
-    against: str | None = None
-    condition_budget: float | None = None
-    duplicates: Literal["keep", "drop", "weigh"] | None = None
-    repair: Literal["drop", "jitter", "dequantize"] | None = None
-    jitter: Names = None
-    bounds: Names = None
-    decimal: Literal[".", ","] | None = None
-    missing: Names = None
-    on_disk: Annotated[bool | None, Parameter(negative=())] = None
+    columns: Annotated[Names, Parameter(group=COMMON)] = None
+    exclude: Annotated[Names, Parameter(group=COMMON)] = None
+    context: Annotated[Names, Parameter(group=COMMON)] = None
+    where: Annotated[Names, Parameter(group=COMMON)] = None
+    against: Annotated[str | None, Parameter(group=DATA)] = None
+    condition_budget: Annotated[float | None, Parameter(group=CONDITIONING)] = None
+    duplicates: Annotated[Literal["keep", "drop", "weigh"] | None, Parameter(group=DATA)] = None
+    repair: Annotated[Literal["drop", "jitter", "dequantize"] | None, Parameter(group=COMMON)] = (
+        None
+    )
+    jitter: Annotated[Names, Parameter(group=DATA)] = None
+    bounds: Annotated[Names, Parameter(group=COMMON)] = None
+    decimal: Annotated[Literal[".", ","] | None, Parameter(group=DATA)] = None
+    missing: Annotated[Names, Parameter(group=DATA)] = None
+    on_disk: Annotated[bool | None, Parameter(negative=(), group=DATA)] = None
 
 
 OF_SOURCE = (

@@ -37,6 +37,8 @@ def _word_or_whole(text: str, words: tuple[str, ...]) -> int | str:
 
 
 Whole = Annotated[int, Parameter(converter=_whole)]
-Wholes = Annotated[tuple[int, ...], Parameter(converter=_wholes, consume_multiple=True)]
+Wholes = Annotated[
+    tuple[int, ...], Parameter(converter=_wholes, consume_multiple=True, negative=())
+]
 Count = Annotated[int | Literal["fewest"], Parameter(converter=_count)]
 FirstPart = Annotated[int | Literal["half", "alternating"], Parameter(converter=_first_part)]
