@@ -270,7 +270,18 @@ def test_help_of_a_command_does_not_import_torch_or_polars(command):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"kappaflow {command}" in done.stdout
+    examples = done.stdout.partition("For example:")[2].partition("╭")[0]
+    assert examples.count(f"kappaflow {command}") >= (1 if command in ("data", "native") else 2)
+
+
+def test_help_of_fit_shows_the_common_options_first(run):
+    """The other options follow in groups."""
+    text = run("fit", "--help").out
+    groups = ("Common options", "Model", "Training", "Data", "Conditioning", "Images", "Output")
+    places = [text.index(f"─ {name} ─") for name in groups]
+    assert places == sorted(places) and "─ Parameters ─" not in text
+    common = text[places[0] : places[1]]
+    assert common.count("--") < 25 and "--max-time-s" in common and "--bins" not in common
 
 
 def test_python_dash_m_is_the_command():

@@ -10,7 +10,13 @@ from kappaflow.cli.show import print_json
 
 
 def data(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
-    """List the data sets that come along or with other packages, with their sources.
+    """List the data sets that are shipped or come with other packages, and their sources.
+
+    For example:
+
+    kappaflow data
+
+    kappaflow fit digits --out runs/digits
 
     Parameters
     ----------

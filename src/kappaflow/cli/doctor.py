@@ -37,7 +37,13 @@ def doctor(
     json: Annotated[bool, Parameter(negative=())] = False,
     decimal: Literal[".", ","] | None = None,
 ) -> int:
-    """Find what is wrong with a flow, in which layer, why, and what to do about it.
+    """Find what is wrong with a flow, in which layer, why, and how to fix it.
+
+    For example:
+
+    kappaflow doctor runs/magic
+
+    kappaflow doctor flows.py:make events.csv --out page.html
 
     The exit status is 1 if a finding is an error.
 

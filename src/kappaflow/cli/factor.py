@@ -25,10 +25,16 @@ def factor(
     report: Path | None = None,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Write an invertible matrix as a product of a few well-conditioned couplings.
+    """Factor an invertible matrix into a few well-conditioned couplings.
 
-    The couplings take turns in what they change; the last one of the product acts first. Six are
-    enough for any matrix of even size.
+    For example:
+
+    kappaflow factor matrix.npy
+
+    kappaflow factor matrix.csv --report factors.html
+
+    Couplings alternate in the part that they change; the last one of the product acts first. Six
+    are enough for any matrix of even size.
 
     Parameters
     ----------

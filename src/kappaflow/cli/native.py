@@ -4,10 +4,11 @@ from kappaflow.cli.printable import tell
 
 
 def native() -> None:
-    """Build the native player of coupling stacks, for more from several threads.
+    """Build the native backend of coupling stacks, which is faster on several threads.
 
-    It needs a C++ compiler, ninja and setuptools (pip install 'kappaflow[native]'), and half a
-    minute. From then on it is used with this torch; KAPPAFLOW_NATIVE=0 turns it off.
+    For example:
+
+    kappaflow native
     """
     from kappaflow.stack.native import build
 

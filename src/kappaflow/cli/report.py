@@ -9,7 +9,13 @@ from kappaflow.cli.printable import tell
 
 
 def report(run: Path, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> None:
-    """Draw the report of a finished run anew, from its numbers.
+    """Write the report of a finished run again, from its stored results.
+
+    For example:
+
+    kappaflow report runs/magic
+
+    kappaflow report runs/digits
 
     Parameters
     ----------

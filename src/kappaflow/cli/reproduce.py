@@ -28,8 +28,14 @@ def reproduce(
 ) -> None:
     """Reproduce a claim of the source paper: measure it, and write raw results, charts and a page.
 
-    "all" runs every experiment and writes one page over them: the source, claim by claim. To
-    resume an interrupted experiment, run the same command again.
+    For example:
+
+    kappaflow reproduce linear-depth
+
+    kappaflow reproduce all
+
+    "all" runs every experiment and writes one page: the paper, claim by claim. To resume an
+    interrupted experiment, run the same command again.
 
     Parameters
     ----------

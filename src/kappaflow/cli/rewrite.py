@@ -23,11 +23,17 @@ def rewrite(
     seed: Whole = 0,
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
-    """Write a run anew, with a flow of the same function whose couplings have one partition.
+    """Rewrite a flow to use one fixed partition, without changing what it computes.
 
-    Permutations, other partitions and linear layers become couplings too, of which some join
-    their neighbours. The new folder is a run like the old one, and certificate.json in it says how
-    equal the two flows are.
+    For example:
+
+    kappaflow rewrite runs/magic --out runs/half
+
+    kappaflow rewrite runs/magic --out runs/few --couplings fewest
+
+    Permutations, other partitions and linear layers become couplings; some merge with their
+    neighbors. The new folder is a run like the old one. Its certificate.json says how equal the
+    two flows are.
 
     Parameters
     ----------

@@ -22,11 +22,17 @@ def sample(
     seed: Whole = 0,
     decimal: Literal[".", ","] | None = None,
 ) -> None:
-    """Draw samples from the flow of a run, in the units of its data.
+    """Sample from the flow of a run, in the units of its data.
 
-    More rows than fit in memory are drawn and written in parts. Stopped or killed, the same
-    command goes on, to the samples of a command left in peace: until all are drawn the parts are
-    in a hidden folder beside --out.
+    For example:
+
+    kappaflow sample runs/magic -n 1000 --out samples.csv
+
+    kappaflow sample runs/digits -n 64 --temperature 0.8 --out grid.png
+
+    More rows than fit in memory are sampled and written in chunks. If the command is stopped or
+    killed, run it again: it resumes and writes the same samples. Until all are there, the chunks
+    are in a hidden folder next to --out.
 
     Parameters
     ----------

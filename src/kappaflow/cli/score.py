@@ -19,22 +19,28 @@ def score(
     repair: Literal["drop"] | None = None,
     decimal: Literal[".", ","] | None = None,
 ) -> None:
-    """Write the log-density of each row or image, and its percentile among those trained on.
+    """Write the log-density of each row or image, and its percentile among the training rows.
+
+    For example:
+
+    kappaflow score runs/magic events.csv --out scores.csv
+
+    kappaflow score runs/digits photos --out scores.csv
 
     row is the number of the row in the table, counted from 1. A row with a value that is missing,
-    text, or outside of the range of the flow's numbers has no score: its log_prob and percentile
-    are empty, and how many there are is printed on stderr.
+    text, or outside the range of float32 or float64 gets no score: its log_prob and percentile are
+    empty. The number of such rows is printed on stderr.
 
-    log_prob is in nats, in the units of the data; with padding that has no density there is only
-    joint_log_prob, of a row and its padding, which is no likelihood. Outside of the bounds that a
-    column was given the density is 0, and log_prob -inf; how many rows lie there is printed on
-    stderr. A percentile of 1 means that 99 % of the training rows lie where the density is higher.
-    For images there is also bits_per_dimension, and instead of row the name of the file, or its
-    number from 0.
+    log_prob is in nats, in the units of the data. With padding that has no density there is only
+    joint_log_prob, the density of a row together with its padding, which is not a likelihood.
+    Outside the bounds of a column the density is 0 and log_prob is -inf; the number of such rows
+    is printed on stderr. A percentile of 1 means that 99 % of the training rows have a higher
+    density. For images there is also bits_per_dimension, and the name of the file, or its number
+    from 0, instead of row.
 
-    A table larger than memory is read, scored and written in parts (parquet, arrow, npy, csv and
+    A table larger than memory is read, scored and written in chunks (parquet, arrow, npy, csv and
     tsv files; not npz, gz or standard input). If the command is stopped or killed, run it again:
-    it resumes. Until all rows are scored the parts are in a hidden folder next to --out.
+    it resumes. Until all rows are scored, the chunks are in a hidden folder next to --out.
 
     Parameters
     ----------

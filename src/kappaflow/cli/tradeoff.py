@@ -39,9 +39,15 @@ def tradeoff(
 ) -> None:
     """Show what well-conditioned flows of a table cost in likelihood.
 
-    Trains a flow for each budget of the condition number and one without, all from the same seed,
-    into run folders, and writes one page with the curve. What was interrupted goes on where it
-    stopped when the same command is given again, and what is finished is not trained again.
+    For example:
+
+    kappaflow tradeoff events.csv --out runs/tradeoff
+
+    kappaflow tradeoff magic --out runs/tradeoff
+
+    Trains a flow for each budget of the condition number and one without a budget, all from the
+    same seed, and writes one page with the curve. If it is interrupted, run the same command
+    again: it resumes, and finished trainings are not repeated.
 
     Parameters
     ----------
