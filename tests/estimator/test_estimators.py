@@ -198,13 +198,14 @@ def test_what_is_not_fitted_says_so():
 
 
 def test_defaults_are_those_of_the_command():
-    from kappaflow.cli.table_options import DEFAULTS
+    from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE
     from kappaflow.estimator.base import COUPLED, HIDDEN, OF_COUPLINGS
+    from kappaflow.runs import model_search
 
     given = FlowDensity().get_params()
     assert given["depth"] is None and DEFAULTS["depth"] == COUPLED
     assert given["hidden"] is None and DEFAULTS["hidden"] == HIDDEN
-    assert given["learning_rate"] is None
+    assert given["learning_rate"] is None and LEARNING_RATE == model_search.LEARNING_RATE
     assert {name: DEFAULTS[name] for name in OF_COUPLINGS} == OF_COUPLINGS
 
 

@@ -8,6 +8,7 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 import kappaflow as kf
+from kappaflow.diagnosis.fixes import padded
 from kappaflow.flows.base import best_components
 
 CENTERS = torch.tensor([[3.0, 0.0], [-3.0, 1.0]])
@@ -121,3 +122,48 @@ def test_a_mixture_counts_rows_by_their_weights():
     flow.standardization.fit_new(x, weights=(x[:, 0] > 0).float())
     means = flow.bijection.inverse(flow.base.means.detach())[0]
     assert (means[:, 0] > 2).all()
+
+
+def test_log_prob_is_in_full_precision_under_autocast():
+    base, z = kf.NormalMixture(2, components=2), two_clusters()
+    base.fit(z)
+    expected = base.log_prob(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = base.log_prob(z)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_samples_of_a_float64_base_have_its_digits():
+    z = kf.NormalMixture(1, components=1).double().sample(50, dtype=torch.float64)
+    assert not torch.equal(z, z.float().double())
+
+
+def test_gradients_that_samples_do_not_carry_are_refused():
+    """The weights of the components get none."""
+    flow = kf.real_nvp(2, depth=2, hidden=(4,), components=2)
+    with pytest.raises(kf.ArgumentError, match="got NormalMixture: leave 'components' out"):
+        flow.rsample(3)
+    with pytest.raises(kf.ArgumentError, match="leave 'components' out"):
+        kf.fit_energy(flow, lambda x: -x.square().sum(1), steps=1)
+    density = flow.as_distribution()
+    assert not density.has_rsample and density.sample((3,)).shape == (3, 2)
+
+
+@pytest.mark.parametrize("rows", range(1, 8))
+def test_tiny_tables_get_one_component(rows):
+    assert best_components(np.random.default_rng(0).normal(size=(rows, 1))) == 1
+
+
+def test_rows_that_no_mixture_fits_are_refused_in_one_sentence():
+    base = kf.NormalMixture(2, components=2)
+    with pytest.raises(kf.DataError, match="finite rows, got 0"):
+        base.fit(torch.full((5, 2), math.nan))
+    with pytest.raises(kf.ArgumentError, match="'z' should"):
+        base.fit(torch.randn(5, 3))
+
+
+def test_padding_is_not_added_to_a_flow_with_a_mixture():
+    """Its base would need more features."""
+    flow = kf.real_nvp(2, depth=2, hidden=(4,), components=2)
+    with pytest.raises(kf.ArgumentError, match="mixture as the base"):
+        padded(flow, 1)

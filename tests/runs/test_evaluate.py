@@ -127,6 +127,23 @@ def test_latent_shares_and_moments_are_those_of_the_latent(summary, table):
     assert latent.beyond_four == (np.abs(z) > 4).mean()
 
 
+def test_latents_are_compared_with_the_base_that_the_flow_has(tmp_path):
+    """Latents of a flow on a mixture have two modes, and so has its base."""
+    x = np.random.default_rng(0).normal(size=(600, 2))
+    x[:, 0] += 12 * (np.arange(600) % 2)
+    np.save(tmp_path / "clusters.npy", x)
+    model = Model("real_nvp", {"depth": 2, "hidden": (4,), "components": 2})
+    source = Source(str(tmp_path / "clusters.npy"))
+    folder = fit_run(source, model, tmp_path / "run", progress=False, max_epochs=1).folder
+    latent = read_report(folder).latent
+    assert latent.base == "mixture of 2 normals"
+    assert np.abs(np.array(latent.coordinates) - [0, 1]).max() < 0.3
+    middle = len(latent.density) // 2
+    assert max(latent.normal[middle - 1 : middle + 1]) < 0.5 * max(latent.normal)
+    assert np.abs(np.subtract(latent.normal, latent.density)).mean() < 0.05
+    assert "its base, a mixture of 2 normals" in (folder / "report.html").read_text()
+
+
 def test_rows_to_compare_with_are_never_trained_on(table, tmp_path):
     """With --where and --against the other rows are scored, and only these."""
     source = Source(table, where=["kind=near"], against="kind=far")

@@ -32,7 +32,7 @@ ROUND_TRIPS = ("KF201", "KF202")
 RECIPES = ("real_nvp", "nice")
 PARTITIONS = ("half", "alternating", "random-half")
 Plain = AffineCoupling | AdditiveCoupling
-DEFAULTS = {"padding": None, "start": "identity", "mixing": None}
+DEFAULTS = {"padding": None, "start": "identity", "components": 1, "mixing": None}
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def _describe(flow: Flow) -> dict[str, Any]:
     if not plain or arguments["partition"] not in PARTITIONS or flow.joint_shape[0] == 1:
         raise ArgumentError(
             "'flow' should have two features or more to be padded, and no padding, linear maps, "
-            "whitening start or random permutations."
+            "whitening start, mixture as the base or random permutations."
         )
     return described
 

@@ -212,7 +212,7 @@ class FlowEstimator(BaseEstimator):
             max_epochs=self.max_epochs,
             max_time_s=self.max_time_s,
             batch_size=self.batch_size,
-            learning_rate=self.learning_rate or LEARNING_RATE,
+            learning_rate=LEARNING_RATE if self.learning_rate is None else self.learning_rate,
             patience=self.patience,
             condition_budget=self.condition_budget,
             seed=seed,

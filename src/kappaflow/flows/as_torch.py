@@ -1,5 +1,6 @@
 """A flow as `torch.distributions` knows densities and transforms, and with it Pyro."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -115,7 +116,6 @@ class FlowDistribution(Distribution):
     """
 
     arg_constraints = {}  # pyright: ignore
-    has_rsample = True
 
     def __init__(self, flow: "Flow", context: Tensor | None = None) -> None:
         if flow.likelihood != "exact":
@@ -159,12 +159,25 @@ class FlowDistribution(Distribution):
         lead = torch.broadcast_shapes(value.shape[: value.dim() - event], self.batch_shape)
         return self.flow.log_prob(value.expand(*lead, *self.event_shape), self.context)
 
+    @property
+    def has_rsample(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether `rsample` is available: it is not with a `NormalMixture` as the base."""
+        return self.flow.base.has_rsample
+
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: ANN401, B008
-        """Returns draws (*sample, *batch, *event), with gradients."""
+        """Returns samples (*sample, *batch, *event), with gradients."""
+        return self._sampled(sample_shape, self.flow.rsample)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Any = torch.Size()) -> Tensor:  # noqa: ANN401, B008
+        """Returns samples (*sample, *batch, *event)."""
+        return self._sampled(sample_shape, self.flow.sample)
+
+    def _sampled(self, sample_shape: Any, sample: Callable[..., Tensor]) -> Tensor:  # noqa: ANN401
         shape = torch.Size(sample_shape) + self.batch_shape
         n = shape.numel()
         context = self.context
         if context is not None:
             context = context.expand(*shape, context.shape[-1]).reshape(n, context.shape[-1])
-        drawn = self.flow.rsample(1 if context is not None else n, context)
+        drawn = sample(1 if context is not None else n, context)
         return drawn.reshape(*shape, *self.event_shape)

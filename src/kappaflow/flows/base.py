@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import positive_int
+from kappaflow._checks import feature_batch, positive_int
 from kappaflow.bijection import log_det_dtype
-from kappaflow.errors import DataError
+from kappaflow.errors import ArgumentError, DataError
 from kappaflow.registry import register
 
-EM_ROWS, EM_STEPS = 10_000, 20  # that a mixture is fitted with, at most
-GROWTH = 2.2  # of the time that twice as many components take
-WORTH = 0.005  # nats a row that twice as many components have to gain
+EM_ROWS, EM_STEPS = 10_000, 20  # limits of fitting a mixture
+GROWTH = 2.2  # time of twice as many components, relative
+WORTH = 0.005  # nats for each row that twice as many components have to gain
 FLOOR = 1e-6  # added to the variances
 MOST_COMPONENTS = 128
-TINY = 1e-12  # a deviation below it is none
+LEAST_ROWS = 20  # for a comparison of numbers of components
+TINY = 1e-12  # smallest standard deviation to divide by
 
 
 class Base(nn.Module, ABC):
@@ -29,9 +30,11 @@ class Base(nn.Module, ABC):
 
     Attributes:
         event_shape: Shape of one event.
+        has_rsample: Whether samples carry gradients to all parameters of the base.
     """
 
     event_shape: tuple[int, ...]
+    has_rsample: bool = True
 
     @abstractmethod
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -67,7 +70,7 @@ class Base(nn.Module, ABC):
         """
 
     def tempered(self, z: Tensor, temperature: float) -> Tensor:
-        """Returns samples with their spread multiplied by a temperature: nearer the mode below 1.
+        """Returns samples whose spread is multiplied by a temperature.
 
         Args:
             z: Samples of this base, (n, *event).
@@ -142,6 +145,8 @@ class NormalMixture(Base):
         [5.0, 5.0]
     """
 
+    has_rsample = False  # not to the weights of the components
+
     def __init__(self, features: int, *, components: int) -> None:
         super().__init__()
         self.event_shape = (positive_int("features", features),)
@@ -156,15 +161,24 @@ class NormalMixture(Base):
         """Fits the components to latents z (N, features) by EM, to `EM_ROWS` of them at most.
 
         Raises:
-            DataError: There are fewer rows than components.
+            ArgumentError: z has another shape.
+            DataError: There are fewer rows than components, some are not finite, or a component
+                cannot be fitted.
         """
-        if len(z) < self.components:
+        z = feature_batch("z", z, self.event_shape[0])
+        if len(z) < self.components or not z.isfinite().all():
             raise DataError(
-                f"a mixture of {self.components} components needs at least as many rows, got "
-                f"{len(z)}: choose fewer 'components'."
+                f"a mixture of {self.components} components needs at least as many finite rows, "
+                f"got {int(z.isfinite().all(1).sum())}: choose fewer 'components'."
             )
         rows = z[sample_of(len(z)).to(z.device)].detach().double().cpu().numpy()
-        found = normal_mixture(rows, self.components)
+        try:
+            found = normal_mixture(rows, self.components)
+        except ValueError as error:
+            raise DataError(
+                f"a mixture of {self.components} components cannot be fitted to these rows "
+                f"({error}): choose fewer 'components'."
+            ) from None
         lower = np.linalg.inv(np.linalg.cholesky(found.covariances_))
         factors = np.tril(lower, -1)
         diagonal = np.arange(len(z[0]))
@@ -192,12 +206,12 @@ class NormalMixture(Base):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         there, own = device if generator is None else generator.device, self.logits.device
-        noise = torch.randn((n, *self.event_shape), device=there, generator=generator)
+        wide = log_det_dtype(dtype)
+        noise = torch.randn((n, *self.event_shape), dtype=wide, device=there, generator=generator)
         weights = self.logits.detach().to(noise.device).softmax(0)
         which = torch.multinomial(weights, max(n, 1), replacement=True, generator=generator)[:n]
-        lower = self._lower(log_det_dtype(dtype))[0][which.to(own)]
-        noise = noise.to(own, lower.dtype)[..., None]
-        away = torch.linalg.solve_triangular(lower, noise, upper=False)[..., 0]
+        lower = self._lower(wide)[0][which.to(own)]
+        away = torch.linalg.solve_triangular(lower, noise.to(own)[..., None], upper=False)[..., 0]
         z = (self.means[which.to(own)] + away).to(dtype)
         return z if device is None else z.to(device)
 
@@ -212,7 +226,8 @@ class NormalMixture(Base):
         wide = log_det_dtype(z.dtype)
         lower, log_diagonal = self._lower(wide)
         away = z.to(wide) - self.means.to(wide)[:, None]
-        squares = (away @ lower.mT).square().sum(2)
+        with torch.autocast(z.device.type, enabled=False):  # components can be narrow
+            squares = (away @ lower.mT).square().sum(2)
         constants = log_diagonal + self.logits.to(wide).log_softmax(0)
         constants = constants - 0.5 * z.shape[1] * math.log(2 * math.pi)
         return constants[:, None] - 0.5 * squares
@@ -227,6 +242,15 @@ class NormalMixture(Base):
         return f"features={self.event_shape[0]}, components={self.components}"
 
 
+def check_has_rsample(base: Base) -> None:
+    """Refuses a base whose samples carry no gradients to all of its parameters."""
+    if not base.has_rsample:
+        raise ArgumentError(
+            f"'flow' should have a base whose samples carry gradients, got {type(base).__name__}: "
+            "leave 'components' out."
+        )
+
+
 def best_components(rows: np.ndarray, seconds: float = math.inf) -> int:
     """Returns the number of components with which a mixture fits rows best, a power of 2.
 
@@ -239,6 +263,8 @@ def best_components(rows: np.ndarray, seconds: float = math.inf) -> int:
             numbers than the time allows are not tried.
     """
     started, step = time.process_time(), 0.0
+    if len(rows) < LEAST_ROWS:
+        return 1
     some = rows[sample_of(len(rows)).numpy()]
     some = (some - some.mean(0)) / np.maximum(some.std(0), TINY)
     held_out, fitted = some[: len(some) // 5], some[len(some) // 5 :]
@@ -247,7 +273,10 @@ def best_components(rows: np.ndarray, seconds: float = math.inf) -> int:
         begun = time.process_time()
         if begun - started + 2 * GROWTH * step > seconds:
             break
-        found = float(normal_mixture(fitted, count).score(held_out))
+        try:
+            found = float(normal_mixture(fitted, count).score(held_out))
+        except ValueError:  # a component of so few different rows has no covariance
+            break
         if found < score + WORTH:
             break
         best, score, count = count, found, 2 * count

@@ -13,7 +13,7 @@ from kappaflow.bijections import Domain, MultiScale
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.as_torch import FlowDistribution, FlowTransform
 from kappaflow.flows.augment import Augmentation
-from kappaflow.flows.base import Base
+from kappaflow.flows.base import Base, check_has_rsample
 from kappaflow.flows.leading import Standardization, check_first_batch
 from kappaflow.memory import is_transformed
 from kappaflow.registry import register
@@ -251,7 +251,13 @@ class Flow(nn.Module):
     def rsample(
         self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Returns what `sample` does, with gradients to the parameters and the context."""
+        """Returns what `sample` does, with gradients to the parameters and the context.
+
+        Raises:
+            ArgumentError: As for `sample`, or samples of the base carry no gradients to all of its
+                parameters.
+        """
+        check_has_rsample(self.base)
         if self.augment is None:
             return self.sample_and_log_prob(n, context, generator=generator)[0]
         return self._dropped(self._drawn(n, context, 1.0, generator)[0])
@@ -261,6 +267,7 @@ class Flow(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Returns draws and their log p in nats, from one pass; both carry gradients.
 
+        With a `NormalMixture` as the base, samples carry none to the weights of its components.
         With an augmentation the log p is that of `log_prob`, of which a new e is drawn.
 
         Args:

@@ -125,10 +125,9 @@ class Standardization(Chain):
 def _latents(flow: "Flow", x: Tensor, context: Tensor | None, weights: Tensor | None) -> Tensor:
     """Returns the latents of some thousand rows, drawn by their weights if they have any."""
     some = sample_of(len(x), weights).to(x.device)
+    given = None if context is None else context[some]
     with evaluation_mode(flow):
-        return flow.bijection(_joined(flow, x[some]), None if context is None else context[some])[
-            0
-        ]
+        return flow.bijection(_joined(flow, x[some]), given)[0]
 
 
 def _first_layers(flow: "Flow") -> Iterator[Domain | Gaussianize | Standardize | Whiten]:

@@ -200,14 +200,18 @@ class Pairs(Part):
 
 
 class Latent(Part):
-    """Latents of held-out rows: a histogram of all coordinates, compared with N(0, 1).
+    """Latents of held-out rows: a histogram of all coordinates, compared with the base.
+
+    With a base other than N(0, 1) each coordinate is standardized by samples of the base first.
 
     Attributes:
         edges: Edges of the bins.
         density: Density in each bin.
-        normal: Density of N(0, 1) in each bin.
+        normal: Density of the base in each bin.
         coordinates: Mean and standard deviation of each latent coordinate.
-        beyond_four: Share of coordinates beyond 4 standard deviations; 6.3e-5 for a Gaussian.
+        beyond_four: Share of coordinates beyond 4 standard deviations.
+        base: Name of the base.
+        base_beyond_four: The same share for the base.
     """
 
     edges: list[float]
@@ -215,6 +219,8 @@ class Latent(Part):
     normal: list[float]
     coordinates: list[tuple[float, float]]
     beyond_four: float
+    base: str = "N(0, 1)"
+    base_beyond_four: float = 6.3e-5
 
 
 class Quantiles(Part):

@@ -190,11 +190,11 @@ def _latent_histogram(latent: Latent) -> Chart:
         y_from_zero=True,
         series=[
             histogram("held-out rows", edges, latent.density, DATA, filled=True),
-            line("N(0, 1)", middles, latent.normal, INK, **style),
+            line(latent.base, middles, latent.normal, INK, **style),
         ],
         remark=what_is_not_drawn([latent.density]),
-        alt="Histogram of all latent coordinates of held-out rows, with the standard normal "
-        f"density. {significant(latent.beyond_four)} of them lie beyond 4 standard deviations.",
+        alt="Histogram of all latent coordinates of held-out rows, with the density of "
+        f"the base. {significant(latent.beyond_four)} of them lie beyond 4 standard deviations.",
     )
 
 
@@ -208,7 +208,7 @@ def _latent_coordinates(latent: Latent) -> Chart:
         "latent-coordinates",
         "Each latent coordinate",
         "Filled points should lie on the line at 1 and open ones on the line at 0. A coordinate "
-        "far from both is not Gaussian yet.",
+        "far from both does not follow the base yet.",
         height=300,
         x="latent coordinate (number)",
         x_range=(0, len(numbers) + 1),

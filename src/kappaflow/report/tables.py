@@ -322,10 +322,12 @@ def _samples_section(report: Report) -> Section:
 
 def _latent_section(report: Report) -> Section:
     share = significant(report.latent.beyond_four, 2)
+    base = report.latent.base
+    what = "a standard normal distribution" if base == "N(0, 1)" else f"its base, a {base}"
     text = (
-        "The flow should turn held-out rows into samples of a standard normal distribution. A "
-        f"share of {share} of their coordinates lies beyond 4 standard deviations; a Gaussian has "
-        "6.3\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}10⁻⁵."
+        f"The flow should turn held-out rows into samples of {what}. A share of {share} of their "
+        "coordinates lies beyond 4 standard deviations; the share for the base is "
+        f"{significant(report.latent.base_beyond_four, 2)}."
     )
     charts = latent_charts(report.latent)
     blocks: Sequence[Block] = [Text(text), Charts(charts)] if charts else [Text(text)]

@@ -1,6 +1,7 @@
 """A trained flow on held-out rows: the numbers of its report."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from kappaflow.diagnosis import (
     references,
     with_findings,
 )
-from kappaflow.flows import Flow
+from kappaflow.flows import Flow, NormalMixture
 from kappaflow.report import (
     About,
     Budget,
@@ -51,6 +52,7 @@ from kappaflow.training import (
 POINTS = 64  # rows at which conditioning is profiled
 PAIRED_COLUMNS, PAIRED_ROWS = 5, 400
 BINS = 40
+BASE_SAMPLES = 20_000  # that latents are compared with, where the base is not N(0, 1)
 WORST_ROWS, WORST_COLUMNS = 10, 12
 CURVES = (
     "epoch",
@@ -318,10 +320,23 @@ def _latent(flow: Flow, rows: Rows) -> Latent:
     )
     edges = np.linspace(-5, 5, BINS + 1)
     centres = (edges[1:] + edges[:-1]) / 2
+    about_base: dict[str, Any] = {}
+    normal = (np.exp(-(centres**2) / 2) / math.sqrt(2 * math.pi)).tolist()
+    if isinstance(flow.base, NormalMixture):
+        generator = torch.Generator().manual_seed(0)
+        of_base = flow.base.sample(BASE_SAMPLES, generator=generator).double().numpy()
+        mean, deviation = of_base.mean(0), of_base.std(0)
+        z, of_base = (z - mean) / deviation, (of_base - mean) / deviation
+        normal = _density(of_base.ravel(), edges)
+        about_base = {
+            "base": f"mixture of {flow.base.components} normals",
+            "base_beyond_four": float((np.abs(of_base) > 4).mean()),
+        }
     return Latent(
         edges=edges.tolist(),
         density=_density(z.ravel(), edges),
-        normal=(np.exp(-(centres**2) / 2) / math.sqrt(2 * math.pi)).tolist(),
+        normal=normal,
         coordinates=list(zip(z.mean(0).tolist(), z.std(0).tolist(), strict=True)),
         beyond_four=float((np.abs(z) > 4).mean()),
+        **about_base,
     )

@@ -52,7 +52,7 @@ from kappaflow.training.trained import State
 from kappaflow.training.units import fit_units
 
 LEARNING_RATE = 5e-3  # the highest, of tables
-SLOWER = 1e-3  # the same, of a flow whose base is a mixture: its components are narrow
+SLOWER = 1e-3  # the same, for a flow whose base is a mixture, which has narrow components
 SHARE = 0.25  # of the limits of a run that a search may use
 OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 10_000  # validation rows to compare on

@@ -9,6 +9,7 @@ import torch
 from kappaflow.energies import ImportanceSamples, LogDensity, check_target, importance_sample
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows import Flow
+from kappaflow.flows.base import check_has_rsample
 from kappaflow.ranks import ranks
 from kappaflow.training.callbacks import Callback, Told
 from kappaflow.training.distributed import make_engine
@@ -106,6 +107,7 @@ def fit_energy(
     """
     checked = checked_energy_settings(**settings)
     check_target(flow, log_density)
+    check_has_rsample(flow.base)
     told = Told(callbacks)
     if ranks() > 1:
         raise ArgumentError("'fit_energy' trains in one process: start it without torchrun.")
