@@ -22,6 +22,7 @@ from kappaflow.runs.model_search import (
     chosen_before,
     search_model,
 )
+from kappaflow.runs.race import preferred
 from kappaflow.runs.recipes import Model, build_flow
 from kappaflow.training import Callback, checked_settings, fit_tables, loop
 from kappaflow.training.run_folder import read_metrics
@@ -276,8 +277,8 @@ def test_of_models_as_good_as_each_other_the_best_conditioned_wins():
     close = Racer(1.1, [-1.1, -1.1, -1.1, -1.1], 3.0)
     worse = Racer(9.0, [-9.0, -9.0, -9.0, -9.0], 1.0)
     early = Racer(1.1, [-1.1, -1.1, -1.1, -1.1], 2.0, last=1)
-    assert module._preferred([noisy, close, early]) == [close, noisy, early]
-    assert module._preferred([noisy, worse]) == [noisy, worse]
+    assert preferred([noisy, close, early]) == [close, noisy, early]
+    assert preferred([noisy, worse]) == [noisy, worse]
     assert worse.condition is None
 
 

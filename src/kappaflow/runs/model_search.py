@@ -8,8 +8,7 @@ history are where the training of the run begins.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
 
 from kappaflow._checks import finite_float
 from kappaflow.data import Table, weighted
@@ -26,9 +24,9 @@ from kappaflow.data.repair import Repair
 from kappaflow.data.repeats import Duplicates
 from kappaflow.errors import ArgumentError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
-from kappaflow.flows import Flow
 from kappaflow.flows.base import best_components
 from kappaflow.ranks import alone
+from kappaflow.runs.race import Candidate, Racer, Trial, preferred, raced, state_of, trials_of
 from kappaflow.runs.recipes import Model, build_flow, with_bounds
 from kappaflow.training import (
     Callback,
@@ -36,20 +34,14 @@ from kappaflow.training import (
     Settings,
     checked_settings,
     fit_tables,
-    log_prob_of,
     loop,
-    rows_of,
-    units_log_det,
 )
 from kappaflow.training.collectives import from_rank_zero
-from kappaflow.training.distributed import connect_ranks, make_engine
+from kappaflow.training.distributed import connect_ranks
 from kappaflow.training.fit import is_image_data, split_rows
-from kappaflow.training.loop import Training
-from kappaflow.training.measure import conditioning_figures
 from kappaflow.training.progress import steps_shown
 from kappaflow.training.rows import as_table
 from kappaflow.training.trained import State
-from kappaflow.training.units import fit_units
 
 LEARNING_RATE = 5e-3  # the highest, of tables
 SLOWER = 1e-3  # the same, for a flow whose base is a mixture, which has narrow components
@@ -59,7 +51,7 @@ HELD_OUT = 10_000  # validation rows to compare on
 CALIBRATION_S = 0.15  # training of each model, by which its speed is known
 NONE_TRAINED = "none of the models could be trained: choose one by --model."
 ROUNDS = 2  # that a bar shows
-LEAST_STEPS = 40  # of a model in the first round, or fewer models race
+LEAST_STEPS = 40  # for each of two models, or nothing races
 OF_MIXTURE = 0.3  # of the time of the search that choosing and fitting a mixture may take
 ROWS_A_COLUMN = 3  # for a start
 FEW_ROWS = 500  # a column, below which a model has a mixture as its base
@@ -88,45 +80,6 @@ class ModelSearch:
             raise ArgumentError(
                 f"'search_time' should be 0 or more seconds, got {self.seconds:g}."
             )
-
-
-class Trial(BaseModel):
-    """What a model reached in its race.
-
-    Attributes:
-        recipe: Its recipe.
-        arguments: Of the recipe.
-        learning_rate: The highest of its training.
-        round: The last round that it took part in, from 1.
-        steps: Steps of its training.
-        seconds: Processor time of its training.
-        nll: Mean negative log-likelihood of validation rows, in nats on standardized columns.
-        behind: Difference to the best of its round, in nats, row by row.
-        error: Standard error of that difference.
-        condition: The 95 % condition number, where it decided between models as good as each
-            other.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    recipe: str
-    arguments: dict[str, Any]
-    learning_rate: float
-    round: int
-    steps: int
-    seconds: float
-    nll: float
-    behind: float
-    error: float
-    condition: float | None = None
-
-    def __str__(self) -> str:
-        a = self.arguments
-        kind = {"real_nvp": "affine", "spline": "spline"}.get(self.recipe, self.recipe)
-        text = f"{a['depth']} {kind} couplings of {'x'.join(map(str, a['hidden']))}"
-        text += f", start {a['start']}, dropout {a['dropout']:g}"
-        count = a.get("components", 1)
-        return text if count == 1 else f"{text}, base a mixture of {count} normals"
 
 
 class Choice(BaseModel):
@@ -185,7 +138,6 @@ class Choice(BaseModel):
         return text
 
 
-Candidate = tuple[str, dict[str, Any], float]  # recipe, arguments, highest learning rate
 Searched = tuple["Choice", State | None]  # and where the training of the winner starts
 
 
@@ -228,77 +180,6 @@ def candidates(
         (recipe, {**own, "dropout": dropout, **search.arguments}, search.learning_rate or rate)
         for recipe, own, rate in found
     ]
-
-
-class _Racer:
-    """A model in a race: its flow in training, and what that took."""
-
-    def __init__(
-        self,
-        candidate: Candidate,
-        flow: Flow,
-        train: Table,
-        validation: Table,
-        settings: Settings,
-        device: str | torch.device | None,
-    ) -> None:
-        self.recipe, self.arguments, self.learning_rate = candidate
-        settings = settings.model_copy(update={"learning_rate": self.learning_rate})
-        engine = make_engine(flow, device, settings.precision)
-        rows, self.held_out = rows_of(train, flow), rows_of(validation, flow)
-        with torch.random.fork_rng():
-            torch.manual_seed(settings.seed)
-            fit_units(flow, rows)
-        self.training = Training(flow, rows, self.held_out, settings, engine)
-        self.seconds, self.round, self.failed = 0.0, 0, False
-        self.condition: float | None = None
-
-    def race(self, seconds: float, steps: float = math.inf) -> None:
-        """Trains for so many seconds more, and for at most so many steps."""
-        started = time.process_time()
-        try:
-            self.training.race(seconds, steps)
-        except NumericalError:
-            self.failed = True
-        self.seconds += time.process_time() - started
-        self.round += 1
-
-    @property
-    def step_s(self) -> float:
-        """Seconds for each step so far."""
-        return self.seconds / max(1, self.training.progress.step)
-
-    @property
-    def nll(self) -> float:
-        """The best validation NLL so far; infinite where none is finite."""
-        best = self.training.progress.best_nll
-        return math.inf if self.failed or not math.isfinite(best) else best
-
-    def scores(self) -> Tensor:
-        """Returns log p of the validation rows on standardized columns, by the best weights."""
-        with self._best_weights() as flow:
-            return log_prob_of(flow, self.held_out) - units_log_det(flow)
-
-    def measure_condition(self) -> None:
-        """Measures the 95 % condition number on validation rows, of the best weights."""
-        with self._best_weights() as flow:
-            self.condition = conditioning_figures(flow, self.held_out)["condition_number_p95"]
-
-    @contextmanager
-    def _best_weights(self) -> Iterator[Flow]:
-        """Puts the best weights into the flow for as long as it is entered.
-
-        Yields:
-            The flow, in evaluation mode.
-        """
-        flow = self.training.flow
-        held = {name: value.clone() for name, value in flow.state_dict().items()}
-        self.training.load_best()
-        flow.eval()
-        try:
-            yield flow
-        finally:
-            flow.load_state_dict(held)
 
 
 def chosen_before(folder: Path) -> Choice | None:
@@ -489,7 +370,7 @@ class _Race:
         if not racers:
             raise NumericalError(NONE_TRAINED)
         seconds = self._budget(racers, search.seconds, steps) - (time.process_time() - started)
-        ranked = _preferred(_raced(racers, seconds, steps, show))
+        ranked = preferred(raced(racers, seconds, steps, show))
         winner = ranked[0]
         if math.isinf(winner.nll):
             raise NumericalError(NONE_TRAINED)
@@ -497,12 +378,12 @@ class _Race:
             recipe=winner.recipe,
             arguments=winner.arguments,
             learning_rate=winner.learning_rate,
-            trials=_trials(ranked),
+            trials=trials_of(ranked),
             seconds=round(time.process_time() - started, 1),
         )
         others = sum(racer.training.progress.step for racer in ranked[1:])
         others = 0 if settings.max_epochs is None else others
-        return choice, _state(winner, loop.clock() - begun, others)
+        return choice, state_of(winner, loop.clock() - begun, others)
 
     def _most_steps(self) -> float:
         """Returns the steps of all models together that a limit on epochs allows."""
@@ -511,7 +392,7 @@ class _Race:
             return math.inf
         return SHARE * most * rows / self.settings.rows_a_step(rows)
 
-    def _entered(self, candidate: Candidate, device: str | torch.device | None) -> _Racer | None:
+    def _entered(self, candidate: Candidate, device: str | torch.device | None) -> Racer | None:
         """Returns a model after a few steps; None if it cannot be built or is not finite."""
         settings = self.settings.model_copy(update={"compile": False})
         try:
@@ -519,12 +400,12 @@ class _Race:
             flow = build_flow(model, self.train, settings.seed)
         except ArgumentError:
             return None
-        racer = _Racer(candidate, flow, self.train, self.validation, settings, device)
+        racer = Racer(candidate, flow, self.train, self.validation, settings, device)
         racer.race(CALIBRATION_S)
         racer.round = 0  # that was none
         return None if math.isinf(racer.nll) else racer
 
-    def _budget(self, racers: list[_Racer], seconds: float, most_steps: float) -> float:
+    def _budget(self, racers: list[Racer], seconds: float, most_steps: float) -> float:
         """Returns the processor time of the search: by its limits, and by the training's time."""
         limit = self.settings.max_time_s or math.inf
         step_s = float(np.median([racer.step_s for racer in racers]))
@@ -539,81 +420,3 @@ class _Race:
 def _first(entrants: list[Candidate], reason: str) -> Choice:
     recipe, arguments, rate = entrants[0]
     return Choice(recipe=recipe, arguments=arguments, learning_rate=rate, reason=reason)
-
-
-def _raced(
-    racers: list[_Racer], seconds: float, steps: float, show: Callable[[str], None]
-) -> list[_Racer]:
-    """Returns all models, the best first: each round ends for the worse half of those left."""
-    out: list[_Racer] = []
-    rounds = max(1, math.ceil(math.log2(len(racers))))
-    for number in range(rounds):
-        show(f"round {number + 1} of {rounds}: {len(racers)} models")
-        share = rounds * len(racers)
-        for racer in racers:
-            racer.race(max(0.0, seconds) / share, steps / share)
-        racers = sorted(racers, key=lambda racer: racer.nll)
-        keep = max(1, math.ceil(len(racers) / 2))
-        racers, out = racers[:keep], racers[keep:] + out
-    return racers + out
-
-
-def _preferred(ranked: list[_Racer]) -> list[_Racer]:
-    """Returns the models with the winner first.
-
-    Of the models in the last round that are as good as the best, up to one standard error of the
-    difference, the best conditioned wins.
-    """
-    last = [one for one in ranked if one.round == ranked[0].round and not math.isinf(one.nll)]
-    if len(last) < 2:
-        return ranked
-    best = last[0].scores()
-    tied = [one for one in last if _behind(best - one.scores()) <= 0]
-    for racer in tied if len(tied) > 1 else ():
-        racer.measure_condition()
-    winner = min(tied, key=lambda racer: racer.condition or math.inf)
-    return [winner, *(racer for racer in ranked if racer is not winner)]
-
-
-def _behind(difference: Tensor) -> float:
-    """Returns by how much a mean difference exceeds its standard error."""
-    return (difference.mean() - standard_error(difference)).item()
-
-
-def standard_error(values: Tensor) -> Tensor:
-    """Returns the standard error of the mean of values (N,)."""
-    return values.std(correction=0) / math.sqrt(len(values))
-
-
-def _trials(ranked: list[_Racer]) -> tuple[Trial, ...]:
-    best = ranked[0].scores()
-    found = []
-    for racer in ranked:
-        if math.isinf(racer.nll):
-            continue
-        difference = best - racer.scores()
-        found.append(
-            Trial(
-                recipe=racer.recipe,
-                arguments=racer.arguments,
-                learning_rate=racer.learning_rate,
-                round=racer.round,
-                steps=racer.training.progress.step,
-                seconds=round(racer.seconds, 2),
-                nll=(difference - best).mean().item(),
-                behind=difference.mean().item(),
-                error=standard_error(difference).item(),
-                condition=racer.condition,
-            )
-        )
-    return tuple(found)
-
-
-def _state(winner: _Racer, seconds: float, others: int) -> State:
-    """Returns where the winner's training goes on; the time, and `others` steps, count as used."""
-    training = winner.training
-    progress = training.progress
-    progress.start_step, progress.start_epoch = progress.step, progress.epoch
-    progress.start_s = progress.time_s = seconds
-    progress.steps_of_others = others
-    return training.state(), training.plain_progress(), training.history

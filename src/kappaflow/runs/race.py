@@ -1,0 +1,212 @@
+"""The race of a model search: models in training, who wins a round, and what is stored of it."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from kappaflow.data import Table
+from kappaflow.errors import NumericalError
+from kappaflow.flows import Flow
+from kappaflow.training import Settings, log_prob_of, rows_of, units_log_det
+from kappaflow.training.distributed import make_engine
+from kappaflow.training.loop import Training
+from kappaflow.training.measure import conditioning_figures
+from kappaflow.training.trained import State
+from kappaflow.training.units import fit_units
+
+Candidate = tuple[str, dict[str, Any], float]  # recipe, arguments, highest learning rate
+
+
+class Trial(BaseModel):
+    """What a model reached in its race.
+
+    Attributes:
+        recipe: Its recipe.
+        arguments: Of the recipe.
+        learning_rate: The highest of its training.
+        round: The last round that it took part in, from 1.
+        steps: Steps of its training.
+        seconds: Processor time of its training.
+        nll: Mean negative log-likelihood of validation rows, in nats on standardized columns.
+        behind: Difference to the best of its round, in nats, row by row.
+        error: Standard error of that difference.
+        condition: The 95 % condition number, where it decided between models as good as each
+            other.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: str
+    arguments: dict[str, Any]
+    learning_rate: float
+    round: int
+    steps: int
+    seconds: float
+    nll: float
+    behind: float
+    error: float
+    condition: float | None = None
+
+    def __str__(self) -> str:
+        a = self.arguments
+        kind = {"real_nvp": "affine", "spline": "spline"}.get(self.recipe, self.recipe)
+        text = f"{a['depth']} {kind} couplings of {'x'.join(map(str, a['hidden']))}"
+        text += f", start {a['start']}, dropout {a['dropout']:g}"
+        count = a.get("components", 1)
+        return text if count == 1 else f"{text}, base a mixture of {count} normals"
+
+
+class Racer:
+    """A model in a race: its flow in training, and what that took."""
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        flow: Flow,
+        train: Table,
+        validation: Table,
+        settings: Settings,
+        device: str | torch.device | None,
+    ) -> None:
+        self.recipe, self.arguments, self.learning_rate = candidate
+        settings = settings.model_copy(update={"learning_rate": self.learning_rate})
+        engine = make_engine(flow, device, settings.precision)
+        rows, self.held_out = rows_of(train, flow), rows_of(validation, flow)
+        with torch.random.fork_rng():
+            torch.manual_seed(settings.seed)
+            fit_units(flow, rows)
+        self.training = Training(flow, rows, self.held_out, settings, engine)
+        self.seconds, self.round, self.failed = 0.0, 0, False
+        self.condition: float | None = None
+
+    def race(self, seconds: float, steps: float = math.inf) -> None:
+        """Trains for so many seconds more, and for at most so many steps."""
+        started = time.process_time()
+        try:
+            self.training.race(seconds, steps)
+        except NumericalError:
+            self.failed = True
+        self.seconds += time.process_time() - started
+        self.round += 1
+
+    @property
+    def step_s(self) -> float:
+        """Seconds for each step so far."""
+        return self.seconds / max(1, self.training.progress.step)
+
+    @property
+    def nll(self) -> float:
+        """The best validation NLL so far; infinite where none is finite."""
+        best = self.training.progress.best_nll
+        return math.inf if self.failed or not math.isfinite(best) else best
+
+    def scores(self) -> Tensor:
+        """Returns log p of the validation rows on standardized columns, by the best weights."""
+        with self._best_weights() as flow:
+            return log_prob_of(flow, self.held_out) - units_log_det(flow)
+
+    def measure_condition(self) -> None:
+        """Measures the 95 % condition number on validation rows, of the best weights."""
+        with self._best_weights() as flow:
+            self.condition = conditioning_figures(flow, self.held_out)["condition_number_p95"]
+
+    @contextmanager
+    def _best_weights(self) -> Iterator[Flow]:
+        """Puts the best weights into the flow for as long as it is entered.
+
+        Yields:
+            The flow, in evaluation mode.
+        """
+        flow = self.training.flow
+        held = {name: value.clone() for name, value in flow.state_dict().items()}
+        self.training.load_best()
+        flow.eval()
+        try:
+            yield flow
+        finally:
+            flow.load_state_dict(held)
+
+
+def raced(
+    racers: list[Racer], seconds: float, steps: float, show: Callable[[str], None]
+) -> list[Racer]:
+    """Returns all models, the best first: each round ends for the worse half of those left."""
+    out: list[Racer] = []
+    rounds = max(1, math.ceil(math.log2(len(racers))))
+    for number in range(rounds):
+        show(f"round {number + 1} of {rounds}: {len(racers)} models")
+        share = rounds * len(racers)
+        for racer in racers:
+            racer.race(max(0.0, seconds) / share, steps / share)
+        racers = sorted(racers, key=lambda racer: racer.nll)
+        keep = max(1, math.ceil(len(racers) / 2))
+        racers, out = racers[:keep], racers[keep:] + out
+    return racers + out
+
+
+def preferred(ranked: list[Racer]) -> list[Racer]:
+    """Returns the models with the winner first.
+
+    Of the models in the last round that are as good as the best, up to one standard error of the
+    difference, the best conditioned wins.
+    """
+    last = [one for one in ranked if one.round == ranked[0].round and not math.isinf(one.nll)]
+    if len(last) < 2:
+        return ranked
+    best = last[0].scores()
+    tied = [one for one in last if _behind(best - one.scores()) <= 0]
+    for racer in tied if len(tied) > 1 else ():
+        racer.measure_condition()
+    winner = min(tied, key=lambda racer: racer.condition or math.inf)
+    return [winner, *(racer for racer in ranked if racer is not winner)]
+
+
+def _behind(difference: Tensor) -> float:
+    """Returns by how much a mean difference exceeds its standard error."""
+    return (difference.mean() - _standard_error(difference)).item()
+
+
+def _standard_error(values: Tensor) -> Tensor:
+    """Returns the standard error of the mean of values (N,)."""
+    return values.std(correction=0) / math.sqrt(len(values))
+
+
+def trials_of(ranked: list[Racer]) -> tuple[Trial, ...]:
+    """Returns what is stored of each model, compared row by row with the first one."""
+    best = ranked[0].scores()
+    found = []
+    for racer in ranked:
+        if math.isinf(racer.nll):
+            continue
+        difference = best - racer.scores()
+        found.append(
+            Trial(
+                recipe=racer.recipe,
+                arguments=racer.arguments,
+                learning_rate=racer.learning_rate,
+                round=racer.round,
+                steps=racer.training.progress.step,
+                seconds=round(racer.seconds, 2),
+                nll=(difference - best).mean().item(),
+                behind=difference.mean().item(),
+                error=_standard_error(difference).item(),
+                condition=racer.condition,
+            )
+        )
+    return tuple(found)
+
+
+def state_of(winner: Racer, seconds: float, others: int) -> State:
+    """Returns where the winner's training goes on; the time, and `others` steps, count as used."""
+    training = winner.training
+    progress = training.progress
+    progress.start_step, progress.start_epoch = progress.step, progress.epoch
+    progress.start_s = progress.time_s = seconds
+    progress.steps_of_others = others
+    return training.state(), training.plain_progress(), training.history
