@@ -34,10 +34,10 @@ class Trial(BaseModel):
         steps: Steps of its training.
         seconds: Processor time of its training.
         nll: Mean negative log-likelihood of validation rows, in nats on standardized columns.
-        behind: Difference to the best of its round, in nats, row by row.
+        behind: Mean difference to the winner on the same rows, in nats; below 0 for a model that
+            is better than the winner, by no more than one standard error.
         error: Standard error of that difference.
-        condition: The 95 % condition number, where it decided between models as good as each
-            other.
+        condition: The 95 % condition number, if it decided between two models.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
