@@ -105,6 +105,8 @@ def test_a_column_that_nearly_follows_is_left_out_or_jittered(run, near, tmp_pat
         found = run("doctor", folder, "--fix", fix, "--into", new)
         assert found.status == 0, found.err
         assert "Available on request" not in found.out
+        checked = json.loads((new / "fixes.json").read_text())["after"]["measured"]["checked"]
+        assert checked.count("the course of the training") == 1
         asked = read_config(new / "config.json").run
         assert ("d" in asked["columns"]) == (fix == "jitter")
         assert asked["source"]["jitter"] == (["d"] if fix == "jitter" else None)

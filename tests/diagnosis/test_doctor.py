@@ -458,6 +458,7 @@ def test_verdicts_read_as_sentences():
         "the data, log_dets, samples against the density, gradients, dtypes, latents far out."
         + FIGURES
     )
+    assert "found no problem at 1 row in" in kf.doctor(healthy(), points()[:1]).verdict
     stretched = [
         kf.ElementwiseAffine(FEATURES, log_scale=[math.log(size), 0.0, 0.0, 0.0])
         for size in (3e4, 3e5)

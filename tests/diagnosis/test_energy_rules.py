@@ -167,6 +167,34 @@ def test_a_domain_with_an_end_is_no_fault():
     assert found(flow, log_density) == {}
 
 
+def test_a_density_without_mass_at_the_samples_is_an_error():
+    """Rows outside of the domain have no weight either; those inside are missed."""
+    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+
+    def log_density(x):
+        return torch.where(x[:, 0] > 40, -0.5 * (x - 50).square().sum(1), -math.inf)
+
+    (finding,) = found(flow, log_density).values()
+    assert finding.code == "KF802" and finding.severity == "error"
+    assert finding.message == "The importance weights of all 2048 samples are zero."
+    rows = torch.cat((flow.sample(38), torch.full((2, 2), 50.0)))
+    missed = found(flow, log_density, rows)["KF801"]
+    assert missed.message == "2 of 40 rows lie where the flow has no samples, such as row 38."
+    assert "nan" not in missed.cause
+    assert "KF801" not in found(flow, log_density, rows[:38])
+
+
+def test_weights_that_are_not_finite_are_counted():
+    class Overflowing(kf.ElementwiseAffine):
+        def inverse(self, z, context=None):
+            x, log_det = super().inverse(z, context)
+            return x, torch.where(z[:, 0] > 2, torch.nan, log_det)
+
+    flow = kf.Flow(kf.StandardNormal(2), Overflowing(2))
+    finding = found(flow, lambda x: -0.5 * x.square().sum(1))["KF802"]
+    assert finding.severity == "error" and "of 2048 samples are not finite" in finding.message
+
+
 @pytest.mark.parametrize(
     ("flow", "log_density", "message"),
     [

@@ -1,9 +1,13 @@
 """Which fixes apply to which findings."""
 
+from typing import get_args
+
 import pytest
 
+from kappaflow.cli.doctor import Fixes
 from kappaflow.diagnosis import Diagnosis, Finding
 from kappaflow.diagnosis.fixes import FIXES
+from kappaflow.runs.fix import NAMES
 
 WORST = {"worst": 1e-2, "predicted": 1e-3}
 
@@ -29,6 +33,12 @@ def diagnosis(code, severity="error", **evidence):
 )
 def test_fixes_apply_to_their_findings(found, applied):
     assert {name for name, fix in FIXES.items() if fix.applies_to(found)} == applied
+
+
+def test_the_command_offers_every_fix():
+    """The option lists the names again, so that its help loads without torch."""
+    names = get_args(get_args(get_args(get_args(Fixes)[0])[0])[0])
+    assert sorted(names) == sorted(NAMES)
 
 
 def test_every_code_is_one_of_the_doctors():

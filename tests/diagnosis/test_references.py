@@ -124,6 +124,7 @@ def test_a_conditional_flow_is_compared_with_a_regression():
         (torch.zeros(5, 3), "should hold rows of a table like 'x', .N, 2., got .5, 3."),
         ((torch.zeros(5, 2), torch.zeros(5, 1)), "should be rows alone for a flow without"),
         (torch.full((5, 2), math.nan), "should hold finite numbers only"),
+        ((torch.zeros(5, 2),) * 3, "should be rows or .rows, context., got 3 values"),
     ],
 )
 def test_training_rows_that_do_not_fit_are_refused(train, words):

@@ -12,7 +12,7 @@ class Cached(Right):
 
     def __init__(self, seed, *, lets_go):
         super().__init__(seed)
-        self.log_scale = torch.nn.Parameter(torch.full((FEATURES,), 0.1 * seed))
+        self.log_scale = torch.nn.Parameter(torch.full((FEATURES,), 0.1))
         self.kept, self.lets_go = None, lets_go
 
     def train(self, mode=True):
@@ -36,14 +36,11 @@ class Cached(Right):
 
 @SEEDS
 def test_a_value_that_outlives_a_step_is_found(seed):
-    """KF211; one that is let go of when training begins is right.
-
-    The flows are not trained on the points, which may therefore lie far out (KF403).
-    """
+    """KF211; a cache that is cleared when training begins is right."""
     found = findings(Cached(seed, lets_go=False), points(seed))
-    assert set(found) - {"KF403"} == {"KF211"} and found["KF211"].severity == "error"
+    assert set(found) == {"KF211"} and found["KF211"].severity == "error"
     assert found["KF211"].evidence["worst"] > 1e-3
-    assert set(findings(Cached(seed, lets_go=True), points(seed))) <= {"KF403"}
+    assert findings(Cached(seed, lets_go=True), points(seed)) == {}
 
 
 def test_the_layer_of_a_stale_value_is_named():

@@ -293,7 +293,7 @@ def _no_problem(figures: Evidence) -> str:
     points, rows = figures["points"], figures["rows"]
     where = f"{points} of {rows:,} rows" if rows else f"{points} samples of the flow"
     if rows == points:
-        where = f"{rows} rows"
+        where = "1 row" if rows == 1 else f"{rows} rows"
     return (
         f"The doctor found no problem at {where} in {figures['dtype']}. It checked: "
         f"{figures['checked']}."

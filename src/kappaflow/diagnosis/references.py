@@ -171,6 +171,8 @@ def _checked_train(
     x: Tensor, context: Tensor | None, train: TrainRows
 ) -> tuple[Tensor, Tensor | None]:
     """Returns training rows and their context, or raises an error where they do not fit x."""
+    if isinstance(train, tuple) and len(train) != 2:
+        raise ArgumentError(f"'train' should be rows or (rows, context), got {len(train)} values.")
     rows, given = train if isinstance(train, tuple) else (train, None)
     if not isinstance(rows, Tensor) or rows.dim() != 2 or rows.shape[1:] != x.shape[1:]:
         got = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__

@@ -193,7 +193,8 @@ class _RunUnderRepair:
                 )
             with whole_directory(new) as place:
                 write_anew(flow.eval(), self.run, place, f"from {self.folder}: {'; '.join(done)}")
-        return self.written(new, done, self.health(flow, self.rows), self.on_request())
+        after = _judged(self.health(flow, self.rows), new)
+        return self.written(new, done, after, self.on_request())
 
     def train_on(self, flow: Flow, data: Trainable, new: Path, done: list[str]) -> Flow:
         """Returns a flow trained further on the rows of the run, and writes its folder."""
@@ -238,7 +239,6 @@ class _RunUnderRepair:
         self, new: Path, done: list[str], after: Health, on_request: dict[str, str]
     ) -> FixedRun:
         """Returns the result, and writes it to the new folder."""
-        after = _judged(after, new)
         found = FixedRun(new, tuple(done), self.before, after, self.points, on_request)
         text = json.dumps(found.to_json(), indent=2) + "\n"
         write_bytes(new / FIXED, text.encode())

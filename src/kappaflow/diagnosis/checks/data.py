@@ -13,9 +13,6 @@ from kappaflow.diagnosis.check import CHECKS, Symptom, check
 from kappaflow.diagnosis.finding import Finding
 
 ROWS = 32  # fewer rows are points to measure at, not data
-NO_DENSITY = (
-    "The data lies in a subspace and has no density: the likelihood can grow without bound"
-)
 
 
 class ExaminedData:

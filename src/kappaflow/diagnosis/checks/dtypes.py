@@ -10,7 +10,6 @@ from kappaflow.adapters.parts import ForeignLayer
 from kappaflow.bijection import Bijection
 from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
-from kappaflow.diagnosis.isolation import isolated_copy
 from kappaflow.flows import Flow
 
 ROWS = 2
@@ -80,10 +79,8 @@ def dtypes(m: Measurements) -> Dtypes:
     flow, x, context = m.flow, m.points[:ROWS], None if m.context is None else m.context[:ROWS]
     values, log_dets = _results(flow, x, context)
     in_float64 = cast = None
-    if flow.dtype != torch.float64:
-        wide = isolated_copy(flow, x, context, torch.float64)
-        if wide is not None and wide.dtype == torch.float64:
-            in_float64 = _try(wide, x.double(), None if context is None else context.double())
+    if flow.dtype != torch.float64 and m.wide is not None and m.wide.dtype == torch.float64:
+        in_float64 = _try(m.wide, x.double(), None if context is None else context.double())
     if flow.dtype == torch.float32:
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
             cast = _try(flow, x, context)

@@ -74,6 +74,7 @@ def energy(m: Measurements) -> Energy | None:
     known = samples.log_weights[torch.isfinite(samples.log_weights)]
     largest = known.max().item() if len(known) else -math.inf
     above = torch.zeros(0) if x is None else _log_weights(flow, log_density, x) - largest
+    above = above.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf)  # no weight anywhere
     missed = above > MARGIN
     mass, by, at = 0.0, 0.0, None
     if len(known) and samples.x[0].numel() <= DENSE_UP_TO:
@@ -142,7 +143,9 @@ def modes_missed(m: Measurements) -> Iterator[Symptom]:
         },
         cause="The reverse divergence does not penalize regions without samples, and the "
         "importance weights of samples do not show it: the effective sample size is "
-        f"{share:.2g} of the samples.",
+        f"{share:.2g} of the samples."
+        if math.isfinite(share)
+        else None,
     )
 
 
@@ -159,7 +162,8 @@ def modes_missed(m: Measurements) -> Iterator[Symptom]:
 def weights_heavy(m: Measurements) -> Iterator[Symptom]:
     """The tail of the weights of 2,048 samples has a Pareto k above 0.7 (and the effective sample
     size is below 0.9), or the effective sample size is below 0.01: estimates of log Z and of means
-    have no reliable error. Or the log-density is not a number at some samples.
+    have no reliable error. Or the log-density is not a number at some samples, or all weights are
+    zero, which is an error.
 
     Example:
         def log_density(x):
@@ -188,6 +192,8 @@ def weights_heavy(m: Measurements) -> Iterator[Symptom]:
             cause="The energy is not defined where the flow has samples.",
             fix="Let log_density return -inf, or a finite number, outside of its domain.",
         )
+    elif not math.isfinite(effective):
+        yield _no_weights(samples, evidence)
     elif effective < FEW or (samples.pareto_k > HEAVY and effective < NEARLY_ALL):
         yield Symptom(
             f"A few of {len(samples)} samples dominate the importance weights: the effective "
@@ -195,6 +201,27 @@ def weights_heavy(m: Measurements) -> Iterator[Symptom]:
             f"Pareto k of {samples.pareto_k:.2f}.",
             evidence,
         )
+
+
+def _no_weights(samples: ImportanceSamples, evidence: Evidence) -> Symptom:
+    """Returns KF802 for weights that are all zero, or of which some are not finite."""
+    bad = int((samples.log_weights.isnan() | (samples.log_weights == math.inf)).sum())
+    if bad:
+        return Symptom(
+            f"The importance weights of {bad} of {len(samples)} samples are not finite.",
+            evidence,
+            severity="error",
+            cause="log_prob of the flow is not finite at these samples.",
+            fix="Bound the log-scales and train again.",
+        )
+    return Symptom(
+        f"The importance weights of all {len(samples)} samples are zero.",
+        evidence,
+        severity="error",
+        cause="log_density is -inf wherever the flow has samples.",
+        fix="Check log_density at samples of the flow, and train again from a flow with samples "
+        "in its domain.",
+    )
 
 
 def _missed_mass(found: Energy) -> str:
@@ -206,10 +233,12 @@ def _missed_mass(found: Energy) -> str:
 
 
 def _missed_rows(found: Energy) -> str:
+    missed = f"{found.points_missed} of {found.points} rows lie where the flow has no samples"
+    if not math.isfinite(found.worst_by):
+        return f"{missed}, such as row {found.worst_point}."
     return (
-        f"{found.points_missed} of {found.points} rows lie where the flow has no samples. The "
-        f"worst is row {found.worst_point}: its weight is {found.worst_by:.3g} nats larger than "
-        f"that of any of {len(found.samples)} samples."
+        f"{missed}. The worst is row {found.worst_point}: its weight is {found.worst_by:.3g} nats "
+        f"larger than that of any of {len(found.samples)} samples."
     )
 
 
@@ -221,9 +250,15 @@ def _place_text(found: Energy) -> str:
 
 def _log_weights(flow: Flow, log_density: LogDensity, x: Tensor) -> Tensor:
     """Returns log p - log q, (n,), float64; infinite where the flow has no density, -inf for p."""
-    log_p = log_density_at(log_density, x).double().nan_to_num(-math.inf, posinf=-math.inf)
-    log_q = flow.log_prob(x).double().nan_to_num(-math.inf)
+    log_p = _finite_or_zero(log_density_at(log_density, x))
+    log_q = flow.log_prob(x).double()
+    log_q = log_q.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf)
     return torch.where(log_p == -math.inf, log_p, log_p - log_q).cpu()
+
+
+def _finite_or_zero(log_density: Tensor) -> Tensor:
+    """Returns a log-density in float64, -inf where it is not finite."""
+    return log_density.double().nan_to_num(-math.inf, posinf=-math.inf, neginf=-math.inf)
 
 
 def _maxima(
@@ -308,7 +343,7 @@ def _mass(
     )
     log_g = (log_g - width.log().sum()).cpu()
     x = (draws * width).reshape(-1, *event).to(maxima.dtype)
-    log_p = log_density_at(log_density, x).double().nan_to_num(-math.inf, posinf=-math.inf).cpu()
+    log_p = _finite_or_zero(log_density_at(log_density, x)).cpu()
     missed = _log_weights(flow, log_density, x) > largest + MARGIN
     log_weights = torch.where(missed, log_p - log_g, -math.inf)
     decisive = (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
