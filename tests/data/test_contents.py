@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 from kappaflow.data import examine, load_table, prepare, toy
+from kappaflow.data.load import load_to_score
 from kappaflow.data.open_pieces import open_pieces
+from kappaflow.data.raw import ReadOptions
 from kappaflow.data.sentinels import sentinels_of
 from kappaflow.errors import ArgumentError, DataError
 
@@ -236,6 +238,53 @@ def test_values_named_as_missing_are_missing_in_any_source(tmp_path):
         np.testing.assert_array_equal(table.values, [[1.5, 2], [np.nan, 3], [np.nan, 4]])
         place = "line 3" if source is path else "row 2"
         assert table.notes[0].endswith(f"2 values -999, read as missing: the first at {place}")
+
+
+def test_only_the_values_named_as_missing_are_missing():
+    """-99999999 is the float32 number -100000000, and 1e300 is none."""
+    table = load_table(np.array([[-100000000], [5]]), missing=["-99999999", "1e300"])
+    np.testing.assert_array_equal(table.values, [[-1e8], [5]])
+    single = load_table(np.array([[-999.9], [5]], dtype=np.float32), missing="-999.9")
+    np.testing.assert_array_equal(single.values, [[np.nan], [5]])
+
+
+@pytest.mark.parametrize("missing", [-999, [-999]])
+def test_missing_values_that_are_no_text_are_refused(missing):
+    with pytest.raises(ArgumentError, match="'missing' should be text, such as '-999', got -999"):
+        load_table(np.eye(3), missing=missing)
+
+
+@pytest.mark.parametrize(
+    ("texts", "other", "decimal", "numbers"),
+    [
+        (("abc", "1,234.5", "2,345.5"), "0.5", None, [np.nan, 1234.5, 2345.5]),
+        (("1,234", "abc", "5,678"), "0,5", None, [1.234, np.nan, 5.678]),
+        (("abc", "3", "4,5"), "0,5", ",", [np.nan, 3, 4.5]),
+    ],
+)
+def test_a_text_among_the_numbers_to_score_changes_no_number(
+    tmp_path, texts, other, decimal, numbers
+):
+    """With thousands, with the decimal sign of the other column, and with one that is named."""
+    path = tmp_path / "t.csv"
+    path.write_text("a;b\n" + "".join(f"{one};{other}\n" for one in texts))
+    table = load_to_score(path, ["a"], [], ReadOptions(decimal, lenient=True))
+    np.testing.assert_array_equal(table.values[:, 0], numbers)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (("12.5 kg", "3 g", "4 g"), "'a', which holds numbers in several units, '12.5 kg' at"),
+        (("1,234", "abc", "5,678"), "'1,234' at line 2, which is 1234 with a decimal point"),
+    ],
+)
+def test_numbers_to_score_that_can_be_others_are_refused(tmp_path, texts, message):
+    """In several units, or with a sign between thousands or before decimals."""
+    path = tmp_path / "t.csv"
+    path.write_text("a;b\n" + "".join(f"{one};5\n" for one in texts))
+    with pytest.raises((ArgumentError, DataError), match=message):
+        load_to_score(path, ["a"], [], ReadOptions(lenient=True))
 
 
 def test_frames_go_by_the_same_rules():

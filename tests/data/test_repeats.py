@@ -171,6 +171,16 @@ def test_rows_in_an_order_that_chance_explains_are_not_called_pasted(make) -> No
         assert pasted_block(groups_of(load_table(make(np.random.default_rng(seed))))) is None
 
 
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (1 / 3, 1 / 3, 1 / 3), (0.5, 0.3, 0.15, 0.05)])
+def test_draws_of_a_few_rows_are_not_called_pasted(shares: tuple[float, ...]) -> None:
+    """Rounding predicts no repeats here, and rows in a random order repeat in runs by chance."""
+    for seed in range(10):
+        g = np.random.default_rng(seed)
+        few = g.normal(size=(len(shares), 3))
+        found = repeats_of(load_table(few[g.choice(len(shares), 5000, p=shares)]))
+        assert found.unexpected and found.pasted is None
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     arrays(np.float64, st.tuples(st.integers(4, 60), st.integers(1, 2)),

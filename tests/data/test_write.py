@@ -9,6 +9,12 @@ from kappaflow.data.write import WRITTEN, write_table
 NAMES = ("file", "allow_pickle", "kwds", "a b")
 
 
+@pytest.mark.parametrize("suffix", WRITTEN)
+def test_lists_are_written_as_arrays_are(suffix, tmp_path):
+    write_table({"x0": [1.5, 2.5]}, str(tmp_path / f"t{suffix}"))
+    np.testing.assert_array_equal(load_table(tmp_path / f"t{suffix}").values, [[1.5], [2.5]])
+
+
 @pytest.mark.parametrize("suffix", [suffix for suffix in WRITTEN if suffix != ".npy"])
 def test_columns_may_have_any_name(suffix, tmp_path):
     """Those that numpy has arguments of too."""

@@ -179,6 +179,7 @@ def test_too_few_rows_for_a_level_call_nothing_an_outlier():
         ({"options": {"nothing": 1}}, "'options' should hold arguments"),
         ({"options": {"padding": 1}}, "add no padding"),
         ({"max_epochs": 0}, "'max_epochs' should be"),
+        ({"learning_rate": 0}, "'learning_rate' should be"),
         ({"hidden": 16}, "'hidden' should be a sequence"),
         ({"repair": "drop"}, "'repair' should be"),
         ({"condition_budget": 0.5}, "'condition_budget' should be"),

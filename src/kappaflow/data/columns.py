@@ -1,4 +1,4 @@
-"""Which columns of a source are modelled, and a sentence for each one that is left out."""
+"""Chooses the columns of a source to model, with a sentence for each one that is left out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Choice:
     Attributes:
         modelled: The columns to model.
         context: The columns that the density is conditioned on.
-        notes: What there is to know about the columns, one sentence each.
+        notes: How columns were read and which are left out, one sentence each.
         warnings: The notes that keep the verdict on a fit from being green.
     """
 
@@ -94,13 +94,13 @@ def choose_columns(
 
 
 def _given(raw: Raw, name: str, argument: str) -> Column:
-    """Returns a column that was named, or says why it cannot serve as numbers."""
+    """Returns a column that the user named; raises an error if it holds no numbers."""
     column = find_column(raw, name, argument)
     _refuse_unusable(column)
     if not column.is_number:
         raise ArgumentError(
             f"'{argument}' names column '{name}', which holds "
-            f"{_what(raw, column).partition(',')[0]}: only numbers "
+            f"{_what(raw, column).partition(', such as ')[0]}; only numbers "
             f"can be used there (rows can be chosen by text, as in where='{name}=...')."
         )
     return column
@@ -150,7 +150,7 @@ def _reason(raw: Raw, column: Column, *, every: bool) -> str | None:
 
 
 def _what(raw: Raw, column: Column) -> str:
-    """Returns what a column holds that holds no numbers, with the first value."""
+    """Returns what a column without numbers holds, with the first value."""
     if column.what is not None:
         return column.what
     kind = "dates or times" if column.series.dtype.is_temporal() else "text"
@@ -203,7 +203,7 @@ def _as_asked(names: set[str], argument: str) -> tuple[str, ...]:
 
 
 def _few_columns(modelled: int, possible: int) -> tuple[str, ...]:
-    """Returns a warning where most columns are left out that nobody has asked to leave out."""
+    """Returns a warning if fewer than half of the columns are modelled."""
     if 2 * modelled >= possible:
         return ()
     return (

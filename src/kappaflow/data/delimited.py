@@ -1,4 +1,4 @@
-"""CSV and TSV, read as text first, so that a late word among numbers can be named by its line."""
+"""CSV and TSV, read as text first, so that messages can name the line of a text among numbers."""
 
 import csv
 import io
@@ -25,7 +25,6 @@ from kappaflow.data.table import IntArray
 from kappaflow.data.text_numbers import (
     Facts,
     Kind,
-    Spot,
     cleaned,
     facts_of,
     kinds_to_read,
@@ -109,7 +108,7 @@ def text_column(
     name_row: Callable[[int], str],
     is_first: bool = False,
 ) -> Column:
-    """Returns a column with what there is to say about it, and one empty value of its type.
+    """Returns a column with its notes and its problem, and one empty value of its type.
 
     Args:
         name: Its name.
@@ -129,13 +128,13 @@ def text_column(
     series = in_narwhals(pl.Series([None], dtype=types.get(kind, pl.Float64)))
     unnamed = is_first or name in INDEX_NAMES
     whole = facts.counts["present"] == facts.counts["whole"] == facts.rows
-    said = _About(f"column '{name}'", facts, subject, decimal, name_row)
+    messages = _Messages(f"column '{name}'", facts, subject, decimal, name_row)
     return Column(
         name,
         series,
-        problem=said.problem(name, kind),
-        notes=said.notes(kind),
-        what=said.what() if kind == "text" else None,
+        problem=messages.problem(name, kind),
+        notes=messages.notes(kind),
+        what=messages.content() if kind == "text" else None,
         is_index=unnamed and whole and kind == "plain",
     )
 
@@ -147,8 +146,8 @@ def _series(text: str) -> "pl.Series":
 
 
 @dataclass(frozen=True)
-class _About:
-    """What there is to say about the texts of a column."""
+class _Messages:
+    """The messages about a column of texts."""
 
     column: str
     facts: Facts
@@ -157,12 +156,14 @@ class _About:
     name_row: Callable[[int], str]
 
     def notes(self, kind: Kind) -> tuple[str, ...]:
-        """Returns how numbers that are not plain were read."""
-        if kind not in {"point", "comma"}:
+        """Returns how numbers that are not plain were read, with an example."""
+        names = {"point": ("point",), "comma": ("comma", "split")}.get(kind, ())
+        examples = [self.facts.firsts[name] for name in names if name in self.facts.firsts]
+        if not examples:
             return ()
-        row, text = self._spot("not plain", "split")
+        row, text = examples[0]
         number = of_kind(_series(text), kind)[0]
-        count = self.facts.counts["present"]
+        count = self.facts.counts[kind]
         return (
             f"{self.column} holds numbers written like {text!r} ({self.name_row(row)}), which is "
             f"read as {number:.10g} ({count:,} {'value' if count == 1 else 'values'})",
@@ -171,7 +172,7 @@ class _About:
     def problem(self, name: str, kind: Kind) -> str | None:
         """Returns why the column cannot be used, with the way out."""
         if kind == "ambiguous":
-            row, text = self._spot("split")
+            row, text = self.facts.firsts["split"]
             point, comma = (of_kind(_series(text), one)[0] for one in ("point", "comma"))
             return (
                 f"{self.column} of {self.subject} holds {text!r} at {self.name_row(row)}, which "
@@ -183,7 +184,7 @@ class _About:
         others = present - counts[best]
         if kind != "text" or not others or 2 * max(counts["point"], counts["comma"]) <= present:
             return None
-        row, text = self._spot(f"not {best}")
+        row, text = self.facts.firsts[f"not {best}"]
         out = f"leave the column out (exclude={name!r}, --exclude {shlex.quote(name)})"
         if self.decimal is not None and max(counts["point"], counts["comma"]) == present:
             return (
@@ -199,12 +200,12 @@ class _About:
             f" or {out}"
         )
 
-    def what(self) -> str:
+    def content(self) -> str:
         """Returns what the column holds instead of numbers."""
         facts, present = self.facts, self.facts.counts["present"]
         if not present:
             return "nothing"
-        row, text = self._spot("present")
+        row, text = facts.firsts["present"]
         counted = "1 value" if present == 1 else f"{present:,} values"
         example = f"such as {shortened(text)!r} at {self.name_row(row)} ({counted})"
         if facts.counts["date"] == present:
@@ -220,10 +221,6 @@ class _About:
         if self.decimal is not None:
             return "point" if self.decimal == "." else "comma"
         return max(("point", "comma"), key=self.facts.counts.__getitem__)
-
-    def _spot(self, *names: str) -> Spot:
-        """Returns the first text of one of these sorts."""
-        return next(self.facts.firsts[name] for name in names if name in self.facts.firsts)
 
 
 def decoded(data: bytes, subject: str) -> str:
@@ -351,10 +348,10 @@ def strings_of(
 
 
 def unclosed(subject: str) -> FileError:
-    """Returns what is said of text that does not fall into records."""
+    """Returns the error for text that cannot be split into rows."""
     return FileError(
-        f"{subject} cannot be read as a table in text form, most likely for a quote that is "
-        "never closed."
+        f"{subject} cannot be read as a table in text form, most likely because a "
+        "quote is never closed."
     )
 
 
@@ -368,7 +365,7 @@ def _refuse_ragged(text: str, separator: str, width: int, subject: str, lines_be
                 line = lines_before + reader.line_num
                 raise FileError(
                     f"line {line} of {subject} has {fields} where the header "
-                    f"has {width}: mend that line, or quote the text that holds the separator "
+                    f"has {width}: correct that line, or quote the text that holds the separator "
                     f"'{separator}'."
                 )
     except csv.Error as error:

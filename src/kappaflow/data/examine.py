@@ -207,7 +207,7 @@ def _badly_scaled(table: Table) -> list[Problem]:
             "warning",
             f"column '{table.columns[j]}' varies by {std[j]:.3g} around {mean[j]:.6g}, of which "
             f"float32 keeps too few digits: store the difference from {mean[j]:.6g} in the data, "
-            f"or leave the column out (exclude='{table.columns[j]}', --exclude "
+            f"or leave the column out (exclude={table.columns[j]!r}, --exclude "
             f"{shlex.quote(table.columns[j])})",
             (table.columns[j],),
         )
@@ -240,7 +240,7 @@ def _rounded(table: Table) -> list[Problem]:
 
 def _special(name: str, column: FloatArray) -> tuple[str, str] | None:
     """Returns code and message of whole numbers of two values, or that count the rows."""
-    out = f"leave it out (exclude='{name}', --exclude {name})"
+    out = f"leave it out (exclude={name!r}, --exclude {shlex.quote(name)})"
     distinct = np.unique(column)
     if len(distinct) == 2:
         return "two-values", (

@@ -158,7 +158,9 @@ def _texts(raw: Raw, name: str, keep: BoolArray) -> NDArray[np.str_]:
 
 def as_names(given: str | Iterable[str]) -> tuple[str, ...]:
     """Returns one name or several as a tuple: a string is one name, not its letters."""
-    return (given,) if isinstance(given, str) else tuple(given)
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        return (given,)
+    return tuple(given)
 
 
 def _read(source: object, options: ReadOptions) -> Raw:

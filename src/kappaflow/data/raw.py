@@ -36,9 +36,12 @@ class ReadOptions:
     lenient: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the decimal sign."""
+        """Checks the decimal sign and the missing values."""
         if self.decimal not in {None, ".", ","}:
             raise ArgumentError(f"'decimal' should be '.' or ',', got {self.decimal!r}.")
+        wrong = next((one for one in self.missing if not isinstance(one, str)), None)
+        if wrong is not None:
+            raise ArgumentError(f"'missing' should be text, such as '{wrong}', got {wrong!r}.")
 
     @property
     def missing_numbers(self) -> list[float]:
@@ -198,7 +201,10 @@ def _without_missing(column: Column, options: ReadOptions) -> Column:
     if column.series.dtype.is_numeric():
         numbers = column.numbers().copy()
         named = np.array(options.missing_numbers)
-        hit = np.isin(numbers, np.concatenate([named, named.astype(np.float32)]))
+        if column.is_single:
+            with np.errstate(over="ignore"):
+                named = named.astype(np.float32)
+        hit = np.isin(numbers, named)
         numbers[hit] = np.nan
         series = pl.Series(numbers)
     elif column.series.dtype == nw.String:

@@ -21,6 +21,7 @@ DEVIATIONS = 4  # repeats above the expected number by so many standard deviatio
 SHIFTED_COLUMNS = 4  # in which rows are moved by a step, to see how many meet others by chance
 CHANCE = 1e-3  # that a table without pasted rows is said to have some
 LONGEST_WINDOW = 1000  # rows that are compared in order
+SHARE_STEPS = 20  # rows after which the share of equal pairs hardly changes
 FEWEST_VALUES = 20  # of a rounded column in which a step is a small change
 
 
@@ -48,7 +49,7 @@ class Repeats:
         expected: How many rounding alone predicts; None where the columns have so few values that
             most rows repeat others.
         unexpected: Whether there are more than rounding alone explains.
-        steps: Resolutions of the columns that are rounded.
+        steps: Resolutions of the rounded columns.
         pasted: The first block of rows that repeats an earlier block in the same order, longer
             than chance explains; None if there is none.
     """
@@ -272,8 +273,8 @@ def pasted_block(groups: IntArray, *, independent: bool = False) -> PastedBlock 
 
     Args:
         groups: For each row a number that equal rows share, (rows,), as `groups_of` returns them.
-        independent: Take a row to say nothing about the next one, where a table is known to have
-            more repeats than chance makes: the share would follow from the block itself.
+        independent: Assume that a row says nothing about the next one. This is for tables with
+            more repeats than chance makes, where the block itself raises the share.
 
     Returns:
         The block; None if there is none.
@@ -291,7 +292,7 @@ def pasted_block(groups: IntArray, *, independent: bool = False) -> PastedBlock 
         return None
     share = in_order / pairs
     if independent:
-        share = min(share, pairs / (len(rows) * (len(rows) - 1) / 2))
+        share = min(share, _share_by_chance(groups))
     if share >= 1:
         return None
     length = max(3, 1 + math.ceil(math.log(pairs / CHANCE) / -math.log(share)))
@@ -310,6 +311,20 @@ def pasted_block(groups: IntArray, *, independent: bool = False) -> PastedBlock 
     longest = min(longest, start - other)
     last = min(kept[start + longest - 1] - kept[start], kept[other + longest - 1] - kept[other])
     return PastedBlock(int(kept[start]), int(kept[other]), int(last) + 1)
+
+
+def _share_by_chance(groups: IntArray) -> float:
+    """Returns the share of equal pairs followed by another one, in rows drawn independently.
+
+    Rows that equal the row before them are passed over, so the next row differs from this one.
+    """
+    chances = np.unique(groups, return_counts=True)[1] / len(groups)
+    pairs, share = (chances * (1 - chances)) ** 2, 1.0
+    for _ in range(SHARE_STEPS):
+        ahead = pairs / (1 - chances) ** 2
+        following = chances**2 * (ahead.sum() - ahead)
+        pairs, share = following / following.sum(), float(following.sum() / pairs.sum())
+    return share
 
 
 def _windows(rows: IntArray, length: int) -> np.ndarray:

@@ -7,7 +7,7 @@ chunks of a file, so that a file read in chunks is understood exactly as one rea
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from kappaflow.data.raw import AS_USUAL, Decimal, ReadOptions
@@ -42,8 +42,9 @@ class Facts:
         rows: The number of texts, missing ones included.
         counts: How many texts are "present", "plain" numbers, numbers with a decimal "point" or
             "comma" (thousands and units allowed), "truth" values, a "date".
-        firsts: The first text that is "present", and the first that is "not plain", "not point",
-            "not comma"; "split" is the first that is a different number with point and comma.
+        firsts: The first text that is "present", "not point", "not comma"; the first that is no
+            plain number, but one with a decimal "point" or "comma"; "split" is the first that is
+            a different number with point and comma.
         units: The first text with each unit; the unit is "" where there is none.
     """
 
@@ -99,8 +100,10 @@ def facts_of(text: "pl.Series") -> tuple[Facts, "pl.Series"]:
         return Facts(text.len(), counts, firsts, units), numbers
     parts = _parts(text)
     point, comma = numbers.fill_null(_number(parts, ".")), _number(parts, ",")
-    for name, read in (("plain", numbers), ("point", point), ("comma", comma)):
+    counts["plain"] = plain
+    for name, read in (("point", point), ("comma", comma)):
         counts[name] = read.len() - read.null_count()
+        _note_first(firsts, name, text, read.is_not_null() & numbers.is_null())
         _note_first(firsts, f"not {name}", text, read.is_null() & text.is_not_null())
     _note_first(firsts, "split", text, (point != comma).fill_null(value=False))
     counts["truth"] = int(text.str.to_lowercase().is_in(TRUTHS).sum())
@@ -162,7 +165,9 @@ def _units(
     return found
 
 
-def kinds_of(columns: Sequence[Facts], decimal: Decimal | None = None) -> list[Kind]:
+def kinds_of(
+    columns: Sequence[Facts], decimal: Decimal | None = None, *, lenient: bool = False
+) -> list[Kind]:
     """Returns what the columns of a file are.
 
     A column that can be read with a decimal point and with a decimal comma, as other numbers, is
@@ -171,6 +176,7 @@ def kinds_of(columns: Sequence[Facts], decimal: Decimal | None = None) -> list[K
     Args:
         columns: Facts about each column.
         decimal: The decimal sign, if the user named it.
+        lenient: Whether a column with texts among its numbers is what its numbers are.
 
     Returns:
         A kind for each column.
@@ -180,39 +186,45 @@ def kinds_of(columns: Sequence[Facts], decimal: Decimal | None = None) -> list[K
         vote = _only_decimal(facts)
         votes |= set() if vote is None else {vote}
     common = votes.pop() if decimal is None and len(votes) == 1 else decimal
-    return [_kind(facts, decimal, common) for facts in columns]
+    kinds: list[Kind] = [_kind(facts, decimal, common) for facts in columns]
+    if not lenient:
+        return kinds
+    for place, facts in enumerate(columns):
+        if kinds[place] == "text":
+            kinds[place] = _kind(_numbers_only(facts, decimal), decimal, common)
+    return kinds
 
 
 def kinds_to_read(
     names: Sequence[str], columns: Sequence[Facts], options: ReadOptions
 ) -> list[Kind]:
-    """Returns as what the columns of a file are read.
+    """Returns the kind that each column of a file is read as.
 
     Args:
-        names: Of the columns.
-        columns: Facts about each.
+        names: Names of the columns.
+        columns: Facts about each column.
         options: Which columns are kept as text, and whether texts among numbers are missing.
 
     Returns:
         A kind for each column.
     """
-    kinds: list[Kind] = kinds_of(columns, options.decimal)
-    if options.lenient:
-        kinds = [
-            _best_kind(facts, options.decimal) if kind == "text" else kind
-            for facts, kind in zip(columns, kinds, strict=True)
-        ]
+    kinds = kinds_of(columns, options.decimal, lenient=options.lenient)
     text: Kind = "text"
     pairs = zip(names, kinds, strict=True)
     return [text if name in options.texts else kind for name, kind in pairs]
 
 
-def _best_kind(facts: Facts, decimal: Decimal | None) -> Kind:
-    """Returns the kind of number that most texts of a column are, "text" if none is a number."""
-    spelled: dict[Decimal | None, Kind] = {".": "point", ",": "comma"}
-    numbers: tuple[Kind, ...] = ("plain", "point", "comma")
-    best = spelled.get(decimal) or max(numbers, key=lambda kind: facts.counts[kind])
-    return best if facts.counts[best] else "text"
+def _numbers_only(facts: Facts, decimal: Decimal | None) -> Facts:
+    """Returns facts as if the texts that are no numbers were missing; as they are without numbers.
+
+    Numbers are those with the decimal sign that the user named, or else with the more common one.
+    """
+    counts = Counter(facts.counts)
+    if decimal is None:
+        counts["present"] = max(counts["point"], counts["comma"])
+    else:  # a plain number can have the other decimal sign
+        counts["present"], counts["plain"] = counts["point" if decimal == "." else "comma"], 0
+    return replace(facts, counts=counts) if counts["present"] else facts
 
 
 def _only_decimal(facts: Facts) -> Decimal | None:
@@ -224,7 +236,7 @@ def _only_decimal(facts: Facts) -> Decimal | None:
 def _kind(facts: Facts, decimal: Decimal | None, common: Decimal | None) -> Kind:
     """Returns what a column is, where `common` is the decimal sign of the other columns."""
     point, comma = facts.is_all("point"), facts.is_all("comma")
-    if decimal is not None:  # the user's word excludes the other reading
+    if decimal is not None:  # the user excludes the other reading
         point, comma = point and decimal == ".", comma and decimal == ","
     if len(facts.units) > 1 or not (point or comma):
         return "truth" if facts.counts["present"] and facts.is_all("truth") else "text"
@@ -238,7 +250,7 @@ def _kind(facts: Facts, decimal: Decimal | None, common: Decimal | None) -> Kind
 
 
 def of_kind(text: "pl.Series", kind: Kind) -> "pl.Series":
-    """Returns cleaned texts as what their whole column is."""
+    """Returns cleaned texts as values of a kind, null where one is no such value."""
     import polars as pl
 
     plain = text.cast(pl.Float64, strict=False)

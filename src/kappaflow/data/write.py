@@ -93,7 +93,8 @@ def frame_of(columns: Mapping[str, NDArray[Any]]) -> "pl.DataFrame":
 
 
 def _filled(values: NDArray[Any]) -> NDArray[Any]:
-    return values.filled(np.nan) if isinstance(values, np.ma.MaskedArray) else values
+    """Returns an array with NaN for its masked values."""
+    return values.filled(np.nan) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
 
 
 def _write_archive(buffer: io.BytesIO, columns: Mapping[str, NDArray[Any]]) -> None:

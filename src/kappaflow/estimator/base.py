@@ -127,13 +127,13 @@ class FlowEstimator(BaseEstimator):
         *,
         merges: bool = False,
     ) -> Table:
-        """Returns rows as a table that a density can be fitted to, and warns of what is odd.
+        """Returns rows as a table that a density can be fitted to, and warns about problems.
 
         Args:
             values: What is modelled.
             weights: Of the rows.
             given: What it is conditioned on; the names of features are then those of it.
-            merges: Make rows that repeat one row with the sum of their weights.
+            merges: Merge equal rows into one row with the sum of their weights.
         """
         repeated: tuple[str, ...] = ()
         if merges:
