@@ -215,7 +215,7 @@ def kinds_to_read(
 
 
 def _numbers_only(facts: Facts, decimal: Decimal | None) -> Facts:
-    """Returns facts as if the texts that are no numbers were missing; as they are without numbers.
+    """Returns facts as if texts that are no numbers were missing; unchanged without numbers.
 
     Numbers are those with the decimal sign that the user named, or else with the more common one.
     """
