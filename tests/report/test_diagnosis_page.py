@@ -89,6 +89,14 @@ def test_a_healthy_flow_has_a_page_that_says_so():
     assert expected <= set(figures_of(html))
 
 
+def test_the_rows_of_a_diagnosis_are_named_once():
+    """Where they come from is a fact with its own name, next to their number."""
+    html = render_diagnosis(diagnoses.healthy(), points="held-out rows of the run")
+    facts = html.split('id="measured"')[1].split("</section>")[0]
+    names = re.findall(r'<th scope="row">(.*?)</th>', facts)
+    assert names[0] == "measured at" and len(names) == len(set(names))
+
+
 def test_only_what_was_measured_is_drawn():
     """Without tables and profile there is no figure and no empty section."""
     whole = diagnoses.healthy()
@@ -104,6 +112,7 @@ def test_an_unknown_check_and_an_unknown_table_are_shown():
     tables = {
         "gradient_error": {"depth": [1, 2, 3], "by_inversion": [1e-6, 1e-3, 0.5]},
         "words": {"name": ["a", "b"], "kind": ["c", "d"]},
+        "wide": {"row": [1, 2], **{f"column_{i}": [0.5, i] for i in range(7)}},
     }
     made = dataclasses.replace(diagnoses.healthy(), findings=(finding(),), tables=tables)
     html = render_diagnosis(made)
@@ -113,6 +122,7 @@ def test_an_unknown_check_and_an_unknown_table_are_shown():
     figures = figures_of(html)
     assert figures["table-gradient_error"]["data"][0]["y"] == [1e-6, 1e-3, 0.5]
     assert "table-words" not in figures and "Gradient error" in html
+    assert len(figures["table-wide"]["data"]) == 5 and "2 more columns not drawn." in html
 
 
 def test_text_from_users_is_escaped():

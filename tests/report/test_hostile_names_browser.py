@@ -1,4 +1,4 @@
-"""Names that strangers choose, in each page that a command writes, in a real browser."""
+"""Names with markup, in each page that a command writes, in a real browser."""
 
 import numpy as np
 import polars as pl
@@ -13,20 +13,21 @@ pytestmark = [
     pytest.mark.skipif(not CHROMIUM.exists(), reason="no Chromium; set KAPPAFLOW_CHROMIUM"),
 ]
 
-# No "/", so that files and folders may be called so too.
+# No "/": they are names of files and folders too.
 RUNS = "document.documentElement.dataset.ran=1"
 NAMES = (
     f"<img src=x onerror={RUNS}>",
     f'"><svg onload={RUNS}>',
     f"'-{RUNS}-'<script>{RUNS}",
     f"<a href=javascript:{RUNS}>%{{x}} $\\href{{javascript:{RUNS}}}{{x}}$",
+    "$x_$",
 )
 SMALL = ["--depth", "2", "--hidden", "4", "--max-epochs", "2", "--quiet"]
 
 
 @pytest.fixture
 def hostile_table(tmp_path):
-    """Returns a table whose columns, and whose file, are named by a stranger."""
+    """Returns a table with markup in the names of its columns and its file."""
     numbers = np.random.default_rng(0).normal(size=(300, len(NAMES))).round(4)
     path = tmp_path / f"{NAMES[0]}.csv"
     pl.DataFrame(numbers, schema=list(NAMES)).write_csv(path)
@@ -35,12 +36,12 @@ def hostile_table(tmp_path):
 
 @pytest.fixture
 def shows(open_page):
-    """Returns a function that opens a page, and says what it shows when it was touched."""
+    """Returns a function that opens a page, hovers over its charts and returns its HTML."""
 
     def show(path):
         page = open_page(path.read_text(encoding="utf-8"))
         for box in page.locator("[data-figure]").all():
-            box.hover()  # labels are drawn at last
+            box.hover()  # draws the labels
         page.wait_for_timeout(200)
         assert page.evaluate("document.documentElement.dataset.ran") is None
         assert page.locator("a[href^='javascript'], [onerror], [onload], svg a").count() == 0
@@ -50,7 +51,7 @@ def shows(open_page):
 
 
 def test_the_report_of_a_table(hostile_table, tmp_path, shows):
-    """Columns stand in tables, in titles of figures and in their labels."""
+    """Names of columns are in tables, in titles of figures and in their labels."""
     run = tmp_path / "run"
     fit = ["fit", str(hostile_table), "--out", str(run), "--model", "real_nvp", *SMALL]
     assert main(fit) == 0
@@ -61,7 +62,7 @@ def test_the_report_of_a_table(hostile_table, tmp_path, shows):
 
 
 def test_the_page_of_a_tradeoff(hostile_table, tmp_path, shows):
-    """The table is named in it."""
+    """Its title has the name of the table."""
     tradeoff = ["tradeoff", str(hostile_table), "--out", str(tmp_path / "many"), "--couplings"]
     small = ["2", "--budgets", "100", "--hidden", "4", "--max-epochs", "2", "--quiet"]
     assert main([*tradeoff, *small]) == 0
@@ -85,7 +86,7 @@ def test_the_report_of_images(tmp_path, shows):
 
 
 def test_the_page_of_factors(tmp_path, shows):
-    """A matrix is called by its file."""
+    """Its title has the name of the file."""
     matrix = tmp_path / f"{NAMES[0]}.npy"
     np.save(matrix, np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0])
     page = tmp_path / "factors.html"

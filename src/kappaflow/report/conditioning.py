@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 
+from kappaflow.conditioning import TRUSTED
 from kappaflow.report.charts import (
     DATA,
     INK,
@@ -22,9 +23,6 @@ from kappaflow.report.content import Budget, ProfileView
 from kappaflow.report.numbers import count, drawable, is_finite, significant
 from kappaflow.report.page import Charts, KeyFigure, Section, Table, Text
 
-# eps * condition number above this is an error of the doctor: `kappaflow.conditioning.TRUSTED`,
-# which is not imported, since reports know nothing of what measures.
-TRUSTED_LOSS = 1e-2
 LONGEST_NAME = 30  # characters of a layer's name in a legend
 SCALE = re.compile(r", scale (\d+)$")
 NO_SCALE = "other layers"
@@ -33,7 +31,7 @@ NO_SCALE = "other layers"
 def limit_of(profile: ProfileView) -> float | None:
     """Returns the condition number at which the flow's float type keeps two digits, if known."""
     eps = profile.eps
-    return TRUSTED_LOSS / eps if eps and math.isfinite(eps) else None
+    return TRUSTED / eps if eps and math.isfinite(eps) else None
 
 
 def depth_charts(profile: ProfileView) -> list[Chart]:

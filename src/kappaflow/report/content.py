@@ -50,7 +50,7 @@ class Likelihood(Part):
     """Negative log-likelihood of held-out rows, in nats per row.
 
     Attributes:
-        name: Which rows: "test", "test without atoms", ...
+        name: Which rows: "test", "test, rows on a point mass", ...
         rows: Number of rows.
         nll: Mean, in the units of the data.
         nll_standardised: Mean on standardized columns, for comparison.

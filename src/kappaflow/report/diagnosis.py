@@ -17,9 +17,7 @@ from kappaflow.report.conditioning import (
 )
 from kappaflow.report.content import ProfileView
 from kappaflow.report.diagnosis_charts import (
-    Table as Measured,
-)
-from kappaflow.report.diagnosis_charts import (
+    Table,
     Values,
     agreement_chart,
     all_singular_values_chart,
@@ -34,10 +32,10 @@ from kappaflow.report.numbers import count, significant
 from kappaflow.report.page import (
     Card,
     Charts,
+    Facts,
     KeyFigure,
     Page,
     Section,
-    Table,
     Text,
     findings_section,
     glossary_section,
@@ -105,7 +103,7 @@ def render_diagnosis(diagnosis: Diagnosis, *, title: str = "A flow", points: str
         One HTML document that makes no request.
     """
     profile = _profile_of(diagnosis)
-    cards, over_depth, others = _place_charts(diagnosis)
+    cards, over_depth, others = _place_charts(diagnosis, profile)
     sections = [findings_section(cards, "Findings")]
     if profile is not None:
         sections.append(depth_section(profile, points or "rows", over_depth))
@@ -141,14 +139,12 @@ def _key_figures(diagnosis: Diagnosis, profile: ProfileView | None) -> list[KeyF
 
 
 def _measured_section(diagnosis: Diagnosis, points: str) -> Section:
-    facts: list[tuple[str, str]] = [("rows", points)] if points else []
+    facts: list[tuple[str, str]] = [("measured at", points)] if points else []
     facts += [
         (name.replace("_", " "), value if isinstance(value, str) else significant(value))
         for name, value in diagnosis.measured.items()
     ]
-    rows = [[name, value] for name, value in facts]
-    table = Table(("Quantity", "Value"), rows)
-    return Section("measured", "How it was diagnosed", [table], "Settings")
+    return Section("measured", "How it was diagnosed", [Facts([("", facts)])], "Settings")
 
 
 def _profile_of(diagnosis: Diagnosis) -> ProfileView | None:
@@ -157,13 +153,15 @@ def _profile_of(diagnosis: Diagnosis) -> ProfileView | None:
     return ProfileView.model_validate(diagnosis.profile.to_dict())
 
 
-def _place_charts(diagnosis: Diagnosis) -> tuple[list[Card], list[Chart], list[Chart]]:
+def _place_charts(
+    diagnosis: Diagnosis, profile: ProfileView | None
+) -> tuple[list[Card], list[Chart], list[Chart]]:
     """Returns cards with the charts that explain them, charts over depth, and other charts."""
     codes = [finding.code for finding in diagnosis.findings]
     explaining: dict[int, list[Chart]] = {}
     over_depth: list[Chart] = []
     others: list[Chart] = []
-    for evidence in _evidence(diagnosis, codes):
+    for evidence in _evidence(diagnosis, profile, codes):
         place = next((i for i, code in enumerate(codes) if code.startswith(evidence.codes)), None)
         if place is not None:
             explaining.setdefault(place, []).append(evidence.chart)
@@ -176,9 +174,11 @@ def _place_charts(diagnosis: Diagnosis) -> tuple[list[Card], list[Chart], list[C
     return cards, over_depth, others
 
 
-def _evidence(diagnosis: Diagnosis, codes: Sequence[str]) -> Iterator[Evidence]:
+def _evidence(
+    diagnosis: Diagnosis, profile: ProfileView | None, codes: Sequence[str]
+) -> Iterator[Evidence]:
     """Yields the charts of all that was measured, in the order of the page."""
-    profile, tables = _profile_of(diagnosis), diagnosis.tables
+    tables = diagnosis.tables
     if profile is not None:
         yield Evidence(("KF301", "KF302"), condition_chart(profile), is_over_depth=True)
         yield Evidence((), singular_value_chart(profile), is_over_depth=True)
@@ -234,7 +234,7 @@ AGREEMENTS = (
         "log_prob of the sample",
     ),
 )  # fmt: skip
-CHARTS: dict[str, tuple[tuple[str, ...], Callable[[Measured], Chart]]] = {
+CHARTS: dict[str, tuple[tuple[str, ...], Callable[[Table], Chart]]] = {
     "singular_values": (("KF301",), all_singular_values_chart),
     "far_out": (("KF303",), far_out_chart),
     "integral": (("KF207",), integral_chart),

@@ -21,6 +21,7 @@ from kappaflow.report.charts import (
 from kappaflow.report.numbers import (
     NOT_FINITE,
     as_float,
+    count,
     drawable,
     is_finite,
     significant,
@@ -64,7 +65,7 @@ def far_out_chart(table: Table) -> Chart:
         "lost digits are visible in samples. Where a line climbs or ends, the flow stops being "
         "invertible in this float type. Bands hold 90 % of the samples; thin lines show the "
         "largest error.",
-        x="distance beyond the samples of the base (standard deviations)",
+        x="distance beyond the base samples (std. dev.)",
         x_whole=True,
         y="error (share of the length)",
         y_log=True,
@@ -231,6 +232,7 @@ def table_chart(name: str, table: Table) -> Chart | None:
         return None
     labels = [str(value) for value in table[first]] if is_named else None
     tones = (DATA, SAMPLES, INK, MUTED, WORST)
+    left_out = len(rest) - len(tones)
     series = [
         line(_spaced(column), x, table[column], tone, labels=labels)
         for column, tone in zip(rest, tones, strict=False)
@@ -244,6 +246,7 @@ def table_chart(name: str, table: Table) -> Chart | None:
         y="value",
         y_log=min(numbers) > 0 and max(numbers) > 100 * min(numbers),
         series=series,
+        remark=f"{count(left_out, 'more column')} not drawn." if left_out > 0 else "",
         alt=f"{title}: {', '.join(one.name for one in series)} over {_spaced(first)}.",
     )
 
@@ -280,4 +283,4 @@ def _density(values: Sequence[float], edges: Sequence[float]) -> list[float]:
         place = round((value - edges[0]) / width, 6)
         if 0 <= place <= BINS:
             counts[min(int(place), BINS - 1)] += 1
-    return [count / (len(values) * width) for count in counts]
+    return [number / (len(values) * width) for number in counts]

@@ -149,7 +149,8 @@ def factors_chart(found: Factorization) -> Chart | None:
 
 def condition_bars(found: Factorization) -> Chart:
     """Returns the condition number of each coupling as a bar, with the bound for so many."""
-    values, least = list(found.condition_numbers), _least(found, len(found))
+    values = list(found.condition_numbers)
+    least = _least(_condition_of_map(found), len(found))
     places = list(range(1, len(values) + 1))
     dotted = {"kind": "outline", "dash": "dot", "width": 1.5}
     return single_chart(
@@ -188,12 +189,16 @@ def trade_off_curve(
     if not done or not len(found):
         return None
     counts, values = [n for n, _ in done], [one.condition_number for _, one in done]
-    every = range(min(counts), max(counts) + 1)
+    every, condition = range(min(counts), max(counts) + 1), _condition_of_map(found)
     dotted = {"kind": "outline", "dash": "dot", "width": 1.5}
     diamond = {"dash": "none", "mark": "diamond", "mark_size": 13}
     series = [
         line(
-            "no factorization is below", every, [_least(found, n) for n in every], MUTED, **dotted
+            "no factorization is below",
+            every,
+            [_least(condition, n) for n in every],
+            MUTED,
+            **dotted,
         ),
         line("this map", counts, values, DATA),
         line("this page", [len(found)], [found.condition_number], WORST, **diamond),
@@ -288,8 +293,8 @@ def _trials_section(
 
 
 def _key_figures(found: Factorization) -> list[KeyFigure]:
-    condition = float(np.linalg.cond(found.matrix.numpy()))
-    least = significant(condition ** (1 / max(1, len(found))))
+    condition = _condition_of_map(found)
+    least = significant(_least(condition, len(found)))
     sign = "none" if found.flipped is None else f"in coupling {found.flipped + 1}"
     return [
         KeyFigure("Couplings", str(len(found)), "", f"method: {found.method}"),
@@ -318,9 +323,13 @@ def _diagonal(coupling: LinearCoupling) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _least(found: Factorization, couplings: int) -> float:
+def _condition_of_map(found: Factorization) -> float:
+    return float(np.linalg.cond(found.matrix.numpy()))
+
+
+def _least(condition: float, couplings: int) -> float:
     """Returns the root of cond(T): the product of the condition numbers is at least cond(T)."""
-    return float(np.linalg.cond(found.matrix.numpy()) ** (1 / max(1, couplings)))
+    return condition ** (1 / max(1, couplings))
 
 
 def _heat_map(matrix: np.ndarray, title: str, alt: str, limit: float) -> Panel:

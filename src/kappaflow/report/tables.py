@@ -325,8 +325,8 @@ def _latent_section(report: Report) -> Section:
     base = report.latent.base
     what = "a standard normal distribution" if base == "N(0, 1)" else f"its base, a {base}"
     text = (
-        f"The flow should turn held-out rows into samples of {what}. A share of {share} of their "
-        "coordinates lies beyond 4 standard deviations; the share for the base is "
+        f"The flow should turn held-out rows into samples of {what}. The share of their "
+        f"coordinates beyond 4 standard deviations is {share}; for the base it is "
         f"{significant(report.latent.base_beyond_four, 2)}."
     )
     charts = latent_charts(report.latent)

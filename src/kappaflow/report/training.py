@@ -98,18 +98,19 @@ RATE = CurveChart(
 
 def learning_curves(curves: Curves, best_epoch: int) -> list[Chart]:
     """Returns the charts over the epochs of a report on a table, where there are values."""
-    every = (NLL, TAIL, CONDITION, ROUND_TRIP, RATE)
-    made = (curve_chart(one, curves, best_epoch) for one in every)
-    return [chart for chart in made if chart is not None]
+    return _measured((NLL, TAIL, CONDITION, ROUND_TRIP, RATE), curves, best_epoch)
 
 
 def image_learning_curves(curves: Curves, best_epoch: int) -> list[Chart]:
     """Returns the same for images; their likelihood is in bits per dimension where possible."""
-    likelihood = curve_chart(BITS, curves, best_epoch) or curve_chart(
-        IMAGE_NLL, curves, best_epoch
-    )
-    rest = (curve_chart(one, curves, best_epoch) for one in (CONDITION, ROUND_TRIP, RATE))
-    return [chart for chart in (likelihood, *rest) if chart is not None]
+    likelihood = _measured((BITS, IMAGE_NLL), curves, best_epoch)[:1]
+    return [*likelihood, *_measured((CONDITION, ROUND_TRIP, RATE), curves, best_epoch)]
+
+
+def _measured(charts: Sequence[CurveChart], curves: Curves, best_epoch: int) -> list[Chart]:
+    """Returns the charts that have values."""
+    made = (curve_chart(one, curves, best_epoch) for one in charts)
+    return [chart for chart in made if chart is not None]
 
 
 def curve_chart(what: CurveChart, curves: Curves, best_epoch: int) -> Chart | None:

@@ -27,7 +27,7 @@ def chart(**changes):
 
 
 def test_each_panel_is_a_figure_of_the_page():
-    """Numbered; bands belong to their lines, names are shown as they are."""
+    """Figures are numbered, bands belong to their lines, and names are shown literally."""
     left, right = figures_of(chart())
     assert (left.name, right.name) == ("one-1", "one-2")
     band, line = left.traces
@@ -37,16 +37,34 @@ def test_each_panel_is_a_figure_of_the_page():
     assert "1 of 2 values are zero" in right.remark
 
 
-def test_panels_share_an_axis_where_they_are_asked_to():
-    """Each goes as far as all."""
+def test_panels_share_a_logarithmic_axis():
+    """Each panel has the range of all panels."""
     own = [figure.layout["yaxis"]["range"] for figure in figures_of(chart())]
     shared = [figure.layout["yaxis"]["range"] for figure in figures_of(chart(share_y=True))]
     assert own[0] != own[1] and shared[0] == shared[1]
     assert shared[0][1] >= own[0][1]
 
 
+def test_panels_share_a_linear_axis():
+    """A page has the same ranges as the files."""
+    panels = [Panel(series=[Series(name="a", x=[1, 2], y=[0.0, top])]) for top in (10.0, 20.0)]
+    figures = figures_of(chart(panels=panels, share_y=True))
+    assert [figure.layout["yaxis"]["range"] for figure in figures] == [[-1.0, 21.0]] * 2
+    from_zero = [panel.model_copy(update={"y_from_zero": True}) for panel in panels]
+    (first, _) = figures_of(chart(panels=from_zero, share_y=True))
+    assert first.layout["yaxis"]["range"] == [0.0, 21.0]
+
+
+def test_a_file_shows_dollar_signs_literally(tmp_path):
+    """A name such as "$x_$" is not a formula, and a broken formula is no error."""
+    panel = Panel(title="$x_$", x="a $\\frac$ b", series=[Series(name="$^$", x=[1], y=[1.0])])
+    svg, _ = write_stills(chart(panels=[panel]), tmp_path)
+    comments = re.findall(r"<!-- (.*?) -->", svg.read_text())
+    assert {"$x_$", "a $\\frac$ b", "$^$"} <= set(comments)
+
+
 def test_files_are_drawn_from_the_same_numbers(tmp_path):
-    """SVG with the words in it, PNG that opens; no name of the legend twice."""
+    """The SVG file contains the words, the PNG file opens, and the legend names nothing twice."""
     written = write_stills(chart(share_y=True), tmp_path)
     assert [path.name for path in written] == ["one.svg", "one.png"]
     svg = written[0].read_text()
@@ -59,7 +77,7 @@ def test_files_are_drawn_from_the_same_numbers(tmp_path):
 
 
 def test_a_picture_has_its_lowest_row_below(tmp_path):
-    """As data has it, not as a screen does."""
+    """The vertical axis of data points up, that of a screen points down."""
     heat = Heat(values=[[0.0, 0.0], [1.0, 1.0]], x=(-1, 1), y=(-2, 2))
     one = chart(name="heat", panels=[Panel(title="density", heat=heat)])
     (figure,) = figures_of(one)
@@ -73,23 +91,23 @@ def test_a_picture_has_its_lowest_row_below(tmp_path):
     assert upper[0] > lower[0] and upper[1] > lower[1]  # yellow above violet
 
 
-def test_a_series_has_as_many_values_as_places():
-    """Or it says which one has not."""
+def test_a_series_with_lists_of_two_lengths_is_an_error():
+    """The error names the series."""
     with pytest.raises(ValueError, match="'a' should have x, y, low and high of one length"):
         Series(name="a", x=[1, 2], y=[1.0])
     with pytest.raises(ValueError, match="'a' should have"):
         Series(name="a", x=[1], y=[1.0], low=[0.5])
 
 
-def test_nothing_to_draw_is_said():
-    """A panel whose values are all missing has words instead."""
+def test_a_panel_without_values_says_so():
+    """It shows a text in place of the values."""
     empty = Panel(title="none", x="x", y="y", series=[Series(name="a", x=[1], y=[None])])
     (figure,) = figures_of(chart(panels=[empty]))
     assert figure.layout["annotations"][0]["text"] == "not finite"
 
 
-def test_an_axis_ends_where_it_is_told_to():
-    """What is larger goes on above its edge, on the page and in files."""
+def test_an_axis_ends_at_its_upper_limit():
+    """Larger values leave the panel at its upper edge, on the page and in files."""
     line = Series(name="loss", x=[1, 2, 3], y=[1.0, 10.0, 1e90], low=[1, 1, 1], high=[2, 20, 1e95])
     panel = Panel(y="nats", y_log=True, y_most=1e9, series=[line])
     shown = Chart(name="c", title="t", caption="", panels=[panel])

@@ -20,7 +20,7 @@ from kappaflow.report.charts.chart import (
     line,
     single_chart,
 )
-from kappaflow.report.charts.matplotlib import NO_STILLS, draw_panel, to_matplotlib, write_stills
+from kappaflow.report.charts.matplotlib import NO_STILLS, write_stills
 from kappaflow.report.charts.plotly import Figure, colour, figures_of
 
 __all__ = [
@@ -42,11 +42,9 @@ __all__ = [
     "Series",
     "band",
     "colour",
-    "draw_panel",
     "figures_of",
     "histogram",
     "line",
     "single_chart",
-    "to_matplotlib",
     "write_stills",
 ]

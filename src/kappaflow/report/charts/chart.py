@@ -217,6 +217,15 @@ class Chart(Part):
             return found
         return [[None if y is None else min(y, most) for y in ys] for ys in found]
 
+    def vertical_range(self, panel: Panel) -> Range | None:
+        """Returns the ends of the vertical axis of a panel; None to choose them when drawing."""
+        if panel.y_range is not None or panel.y_log or not self.share_y:
+            return panel.y_range
+        shown = [v for ys in self.vertical(panel) for v in drawable(ys) if v is not None]
+        low, high = min(shown, default=0.0), max(shown, default=1.0)
+        margin = 0.05 * (high - low or 1.0)
+        return 0.0 if panel.y_from_zero else low - margin, high + margin
+
     @property
     def is_pictures(self) -> bool:
         """Whether its panels are pictures without axes."""

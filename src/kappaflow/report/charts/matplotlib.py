@@ -1,4 +1,4 @@
-"""A chart drawn by matplotlib on white paper: as SVG and PNG files, or on axes of a notebook."""
+"""A chart drawn by matplotlib on white paper, as SVG and PNG files."""
 
 import io
 import textwrap
@@ -25,6 +25,7 @@ LOOK: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "figure.facecolor": "white",
+    "text.parse_math": False,  # a "$" in a name is a "$"
 }
 
 
@@ -85,14 +86,8 @@ def to_matplotlib(chart: Chart) -> Any:  # noqa: ANN401 - matplotlib is optional
         return figure
 
 
-def draw_panel(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
-    """Draws a panel of a chart on matplotlib's axes.
-
-    Args:
-        cell: A `matplotlib.axes.Axes`.
-        panel: One of the panels of the chart.
-        chart: Sets the range of axes that are shared.
-    """
+def _draw_panel(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
+    """Draws a panel of a chart on matplotlib's axes; the chart sets the range of shared axes."""
     longest = LONGEST_OF_PICTURE if chart.is_pictures else LONGEST_TITLE
     cell.set_title(textwrap.fill(panel.title, longest), fontsize=8 if chart.is_pictures else 9)
     if panel.heat is not None:
@@ -126,7 +121,7 @@ def _fill(cells: Any, chart: Chart, columns: int) -> None:  # noqa: ANN401
         row, column = panel.place or (number // columns + 1, number % columns + 1)
         cell = cells[row - 1, column - 1]
         empty.discard(cell)
-        draw_panel(cell, panel, chart)
+        _draw_panel(cell, panel, chart)
         if one_label and column > 1:
             cell.set_ylabel("")
     for cell in empty:
@@ -157,17 +152,13 @@ def _scale_axes(cell: Any, panel: Panel, chart: Chart) -> None:  # noqa: ANN401
     if panel.y_log:
         cell.set_yscale("log")
         _set_log_axis(cell.yaxis, log_scale(chart.vertical(panel)))
-    elif chart.share_y:
-        shown = [v for ys in chart.vertical(panel) for v in drawable(ys) if v is not None]
-        low, high = min(shown, default=0.0), max(shown, default=1.0)
-        margin = 0.05 * (high - low or 1.0)
-        cell.set_ylim(low - margin, high + margin)
-    if panel.y_from_zero:
+    y_range = chart.vertical_range(panel)
+    if y_range is not None:
+        cell.set_ylim(*y_range)
+    elif panel.y_from_zero:
         cell.set_ylim(bottom=0)
     if panel.x_range is not None:
         cell.set_xlim(*panel.x_range)
-    if panel.y_range is not None:
-        cell.set_ylim(*panel.y_range)
     if panel.x_ticks is not None:
         cell.set_xticks(panel.x_ticks)
     elif panel.x_whole and not panel.x_log:

@@ -118,7 +118,7 @@ def _layout(panel: Panel, chart: Chart) -> dict[str, Any]:
     of_x, of_y = label(panel.x, longest), label(panel.y, longest)
     x = _axis(of_x, panel.x_range, [one.x for one in panel.series], log=panel.x_log)
     x |= {"spikecolor": MUTED_LINE, "spikethickness": 1, "spikedash": "dot"}
-    y = _axis(of_y, panel.y_range, chart.vertical(panel), log=panel.y_log)
+    y = _axis(of_y, chart.vertical_range(panel), chart.vertical(panel), log=panel.y_log)
     if panel.x_ticks is not None:
         x["tickvals"] = panel.x_ticks
     elif panel.x_whole:

@@ -5,7 +5,7 @@
   const figures = JSON.parse(document.getElementById("figure-data").textContent);
   const boxes = Array.from(document.querySelectorAll("[data-figure]"));
   const mouse = window.matchMedia("(pointer: fine)").matches;
-  const config = { displayModeBar: false, displaylogo: false, doubleClick: "reset" };
+  const config = { displayModeBar: false, displaylogo: false, doubleClick: "reset", typesetMath: false };
 
   // Returns a copy of a figure with "var(--name)" replaced by the value of that CSS variable.
   function coloured(value, styles) {
