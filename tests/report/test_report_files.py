@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 import kappaflow as kf
 from kappaflow.errors import FileError
-from kappaflow.report import FindingView, ProfileView, read_report, write_report
+from kappaflow.report import FindingView, ProfileView, draw_again, read_report, write_report
 from kappaflow.report.files import from_json, to_json
 from kappaflow.testing.contract import jittered
 
@@ -168,3 +168,12 @@ def test_the_profile_of_a_flow_fills_that_of_a_report(make_report, dtype):
     report = make_report(profile=measured)
     assert report.profile.model_dump() == measured
     assert from_json(to_json(report)).profile == report.profile
+
+
+def test_a_row_with_more_values_than_columns_is_found_on_reading(report, tmp_path):
+    """Its last cell would have no column on the page."""
+    content = json.loads(to_json(report))
+    content["worst_rows"]["rows"][1]["values"].append(0.0)
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    with pytest.raises(FileError, match="should hold 10 values, one per column, got 11"):
+        draw_again(tmp_path)

@@ -181,6 +181,18 @@ class RowsView(Part):
     left_out: int
     rows: list[RowView]
 
+    @model_validator(mode="after")
+    def _fits_its_columns(self) -> "RowsView":
+        """Returns itself if each row has one value per column."""
+        for row in self.rows:
+            if len(row.values) != len(self.columns):
+                raise PydanticCustomError(
+                    "length",
+                    "{name} should hold {count} values, one per column, got {got}",
+                    {"name": row.name, "count": len(self.columns), "got": len(row.values)},
+                )
+        return self
+
 
 class Marginal(Part):
     """Histograms of one column, held-out data and samples, in the units of the data."""
