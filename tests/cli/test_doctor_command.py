@@ -65,6 +65,17 @@ def deeper():
     return torch.nn.Sequential(3)
 
 
+class Failing(kf.Bijection):
+    def forward(self, x, context=None):
+        return x[:, :5] @ torch.ones(5, 2), x.new_zeros(len(x))
+
+    inverse = forward
+
+
+def failing():
+    return kf.Flow(kf.StandardNormal(2), kf.Chain([Failing()]))
+
+
 class Choosing:
     def encode(self, x, context=None):
         if context is not None:
@@ -98,6 +109,13 @@ def test_a_flow_of_code_is_examined(run, code):
     assert run("doctor", f"{code}:conditional").status == 0
 
 
+def test_what_the_code_raises_in_the_middle_is_one_sentence(run, code):
+    """With the line of the file; a bijection of the user's own is not wrapped."""
+    done = run("doctor", f"{code}:failing")
+    assert done.status == 2 and done.err.count("\n") == 1
+    assert "flows.py raised RuntimeError in line" in done.err
+
+
 def test_a_fault_is_found_with_exit_status_1(run, code):
     """And can be left out, by its code or by the beginning of it."""
     done = run("doctor", f"{code}:faulty", "--json")
@@ -105,7 +123,9 @@ def test_a_fault_is_found_with_exit_status_1(run, code):
     assert {one["code"] for one in json.loads(done.out)["findings"]} == {"KF203"}
     for words in (("--ignore", "KF203"), ("--select", "KF1", "KF3"), ("--ignore", "KF2")):
         left = run("doctor", f"{code}:faulty", "--json", *words)
-        assert left.status == 0 and json.loads(left.out)["findings"] == []
+        diagnosis = json.loads(left.out)
+        assert left.status == 0 and diagnosis["findings"] == []
+        assert diagnosis["verdict"].endswith("1 finding of another code is hidden.")
     kept = run("doctor", f"{code}:faulty", "--select", "KF203", "--ignore", "KF2")
     assert kept.status == 1
 

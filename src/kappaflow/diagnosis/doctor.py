@@ -208,7 +208,11 @@ def filter_findings(
     """  # noqa: DOC502 - raised by the call below
     check_codes(select, ignore)
     findings = [one for one in diagnosis.findings if is_selected(one.code, select, ignore)]
-    return _replace_findings(diagnosis, findings)
+    found, hidden = _replace_findings(diagnosis, findings), len(diagnosis.findings) - len(findings)
+    if not hidden:
+        return found
+    are = "finding of another code is" if hidden == 1 else "findings of other codes are"
+    return dataclasses.replace(found, verdict=f"{found.verdict} {hidden} {are} hidden.")
 
 
 def _replace_findings(diagnosis: Diagnosis, findings: list[Finding]) -> Diagnosis:

@@ -7,8 +7,8 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
@@ -30,7 +30,7 @@ from kappaflow.diagnosis import (
     quietly,
     with_findings,
 )
-from kappaflow.errors import ArgumentError
+from kappaflow.errors import ArgumentError, KappaflowError
 
 MODULE_NAME = "_examined_by_kappaflow"
 QUICK_S = 5.0  # code that takes longer, a training say, is not run a second time
@@ -77,31 +77,58 @@ def examine_code(
     """
     with redirect_stdout(sys.stderr):  # keep what the code prints out of the diagnosis
         flow, x, given, make = _made(target)
-    words = "points of the code" if x is not None else "samples of the flow"
-    if data is not None:
-        table = load_table(data, context=list(context), decimal=decimal)
-        refuse_gaps(table, data)
-        x = torch.from_numpy(table.values)
-        given = None if table.context is None else torch.from_numpy(table.context)
-        # In the dtype of the flow; a flow without parameters takes float32, as torch does.
-        like = (None if value is None else value.float() for value in (x, given))
-        wrapped = wrap(flow, *like)
-        _refuse_other_width(table, data, math.prod(wrapped.event_shape))
-        dtype = wrapped.dtype
-        x, given = x.to(dtype), None if given is None else given.to(dtype)
-        found = diagnose_flow(
-            flow,
-            x,
-            given,
-            make=make,
-            progress=progress,
-            compare=lambda own, rows, context: comparisons_of(own, rows, context, None, progress),
-            names=lambda i: describe_values(table, i),
-        )
-        return with_findings(found, data_findings(table)), f"rows of {data}"
-    if context:
-        raise ArgumentError("'context' names columns of DATA: give a table, or leave it out.")
-    return doctor(flow, x, given, make=make, progress=progress), words
+    with _one_sentence_errors(target.rpartition(":")[0]):
+        words = "points of the code" if x is not None else "samples of the flow"
+        if data is not None:
+            table = load_table(data, context=list(context), decimal=decimal)
+            refuse_gaps(table, data)
+            x = torch.from_numpy(table.values)
+            given = None if table.context is None else torch.from_numpy(table.context)
+            # In the dtype of the flow; a flow without parameters takes float32, as torch does.
+            like = (None if value is None else value.float() for value in (x, given))
+            wrapped = wrap(flow, *like)
+            _refuse_other_width(table, data, math.prod(wrapped.event_shape))
+            dtype = wrapped.dtype
+            x, given = x.to(dtype), None if given is None else given.to(dtype)
+            found = diagnose_flow(
+                flow,
+                x,
+                given,
+                make=make,
+                progress=progress,
+                compare=lambda own, rows, context: comparisons_of(
+                    own, rows, context, None, progress
+                ),
+                names=lambda i: describe_values(table, i),
+            )
+            return with_findings(found, data_findings(table)), f"rows of {data}"
+        if context:
+            raise ArgumentError("'context' names columns of DATA: give a table, or leave it out.")
+        return doctor(flow, x, given, make=make, progress=progress), words
+
+
+@contextmanager
+def _one_sentence_errors(home: str) -> Iterator[None]:
+    """Turns an exception from the user's code into an ArgumentError of one sentence.
+
+    Yields:
+        Nothing.
+    """
+    try:
+        yield
+    except KappaflowError:
+        raise
+    except Exception as error:
+        file = _file_of(home)
+        if any(one.filename == file for one in traceback.extract_tb(error.__traceback__)):
+            raise _failure(home, error) from error
+        raise
+
+
+def _file_of(home: str) -> str:
+    """Returns the path of a file, or the file of a module that is loaded."""
+    module = None if home.endswith(".py") else sys.modules.get(home)
+    return getattr(module, "__file__", None) or str(Path(home).resolve())
 
 
 def _refuse_other_width(table: Table, data: str, features: int) -> None:
@@ -202,7 +229,7 @@ def _module(home: str) -> ModuleType:
 
 def _failure(home: str, error: BaseException) -> ArgumentError:
     """Returns what the code raised as one sentence, with the line of the file."""
-    file, message = str(Path(home).resolve()), str(error)
+    file, message = _file_of(home), str(error)
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == file]
     if isinstance(error, SyntaxError) and error.filename == file:
