@@ -264,7 +264,7 @@ def test_help_of_a_command_does_not_import_torch_or_polars(command):
     code = (
         "import sys\nfrom kappaflow.cli.app import main\n"
         f"status = main([{command!r}, '--help'])\n"
-        "heavy = {'torch', 'polars', 'plotly', 'scipy', 'rich.progress'}\n"
+        "heavy = {'torch', 'polars', 'plotly', 'matplotlib', 'scipy', 'rich.progress'}\n"
         "heavy &= set(sys.modules)\n"
         "sys.exit(status or len(heavy))"
     )
