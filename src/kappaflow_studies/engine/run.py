@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from kappaflow._checks import natural_int, positive_int
 from kappaflow.data.images.parallel import core_count
-from kappaflow.errors import ArgumentError, FileError, WriteError
+from kappaflow.errors import ArgumentError, FileError
 from kappaflow.locking import locked
 from kappaflow.reading import parse_json, read_small
 from kappaflow.report.charts import NO_STILLS, write_stills
 from kappaflow.runs.pool import measured
-from kappaflow.storage import make_directory, write_bytes
+from kappaflow.storage import append_bytes, make_directory, write_bytes
 from kappaflow_studies.engine.presets import settings_of
 from kappaflow_studies.engine.report import Findings, StudyReport, render_study
 from kappaflow_studies.engine.study import Case, Reproduced, S, Study, StudySettings, frame_of
@@ -79,11 +79,7 @@ def append_measured(
 ) -> None:
     """Appends a measured case to a file."""
     line = json.dumps({"case": case, "rows": list(rows), "time_s": time_s}) + "\n"
-    try:
-        with path.open("ab") as file:
-            file.write(line.encode())
-    except OSError as error:
-        raise WriteError(f"{path} cannot be written: {error.strerror}.") from None
+    append_bytes(path, line.encode())
 
 
 CONFIG, CASES, RESULTS = "config.json", "cases.jsonl", "results.parquet"
