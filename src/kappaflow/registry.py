@@ -153,12 +153,14 @@ def take_description(target: object, source: object) -> None:
     object.__setattr__(target, _ATTRIBUTE, getattr(source, _ATTRIBUTE))
 
 
-def _register_own() -> None:
-    """Imports the modules that register names, in case the program has not imported them."""
-    for module in OWN:
-        importlib.import_module(module)
-    if importlib.util.find_spec(STUDIES):
-        importlib.import_module(STUDIES)
+def _find(name: str) -> None:
+    """Imports the modules that register names, in order, until `name` is registered.
+
+    The list is fixed: a name in a file never decides what is imported.
+    """
+    for module in (*OWN, STUDIES):
+        if name not in _CONSTRUCTORS and importlib.util.find_spec(module):
+            importlib.import_module(module)
 
 
 def build(description: Any) -> Any:  # noqa: ANN401
@@ -184,8 +186,8 @@ def build(description: Any) -> Any:  # noqa: ANN401
             f"a description should have a name and arguments, got the keys {sorted(description)}."
         )
     name = description["name"]
-    if isinstance(name, str) and name not in _CONSTRUCTORS:
-        _register_own()
+    if isinstance(name, str):
+        _find(name)
     if not isinstance(name, str) or name not in _CONSTRUCTORS:
         raise FileError(
             f"'{name}' is not registered: "
