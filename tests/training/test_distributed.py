@@ -89,6 +89,15 @@ def test_ranks_that_cannot_train_together_are_refused_before_they_connect(
         make_engine(kf.real_nvp(2, depth=2, hidden=(4,)), device)
 
 
+def test_ranks_that_are_connected_for_cuda_do_not_train_on_the_cpu(three_ranks, monkeypatch):
+    """As after a first training on CUDA in the same process."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
+    with pytest.raises(kf.ArgumentError, match="connected by nccl already"):
+        connect_ranks("cpu")
+
+
 def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch):
     """The message says how many there are."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

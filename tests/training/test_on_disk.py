@@ -54,6 +54,21 @@ class Kept(kf.Callback):
             raise KeyboardInterrupt
 
 
+def test_ranks_connect_on_the_kind_of_device_of_the_flow(tmp_path, path, monkeypatch):
+    """Without its number, which torchrun assigns."""
+    connected = []
+
+    def connecting(device):
+        connected.append(device)
+        raise InterruptedError
+
+    monkeypatch.setattr(on_disk, "connect_ranks", connecting)
+    monkeypatch.setattr(kf.Flow, "device", torch.device("cuda", 1))
+    with pytest.raises(InterruptedError):
+        kf.fit(flow(), TableOnDisk(path, context=["c"]), out=tmp_path / "run")
+    assert connected == ["cuda"]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_losses_are_bit_for_bit_those_of_the_same_rows_in_memory(tmp_path, path, dtype):
     """With units that are fitted already: of a sample, or of all rows, they differ."""

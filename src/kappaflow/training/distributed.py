@@ -180,13 +180,21 @@ def connect_ranks(device: str | torch.device) -> torch.device:
         The device of this rank.
 
     Raises:
-        ArgumentError: There is no such device, or there are fewer than ranks.
+        ArgumentError: There is no such device, there are fewer than ranks, or the ranks are
+            connected already, and only for CUDA.
         RankError: Another rank has ended.
     """  # noqa: DOC502 - raised by what is called
     chosen = _device_of_this_rank(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if ranks() == 1 or dist.is_initialized():
+    if ranks() == 1:
+        return chosen
+    if dist.is_initialized():
+        if chosen.type == "cpu" and dist.get_backend() == "nccl":
+            raise ArgumentError(
+                "'device' should be \"cuda\" here: the ranks are connected by nccl already, which "
+                "has no CPU tensors. Train on the CPU in another process."
+            )
         return chosen
     with lost_ranks_as_errors():
         if chosen.type == "cpu":

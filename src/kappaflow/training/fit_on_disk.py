@@ -54,7 +54,9 @@ def fit_on_disk(
             dtype=str(flow.dtype).removeprefix("torch."),
             duplicates=duplicates,
         )
-        found = divided_for(asked, out=folder, device=device or flow.device, progress=progress)
+        found = divided_for(
+            asked, out=folder, device=device or flow.device.type, progress=progress
+        )
         sample, notes, warned = looked_at(found, duplicates)
         if bounds:
             domains = domains_of(bounds, sample)
