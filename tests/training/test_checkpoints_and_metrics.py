@@ -131,6 +131,32 @@ def test_a_checkpoint_whose_progress_is_of_other_types_is_refused(stopped, x, ch
         kf.fit(small(), x, max_epochs=5, out=stopped)
 
 
+@pytest.mark.parametrize(
+    ("group", "name", "tensor"),
+    [
+        ("optimizer", "0.exp_avg", torch.zeros(1)),
+        ("optimizer", "0.step", torch.zeros(3)),
+        ("optimizer", "0.max", torch.zeros(1)),
+        ("optimizer", "99.step", torch.zeros(())),
+        ("optimizer", "-1.step", torch.zeros(())),
+        ("optimizer", "0.exp_avg", None),
+        ("average", None, torch.zeros(1)),
+        ("best", None, torch.zeros(7)),
+        ("best", None, None),
+        ("start", "0", torch.zeros(1)),
+    ],
+)
+def test_a_checkpoint_with_other_tensors_is_refused(stopped, x, group, name, tensor):
+    """The kernel of the optimizer would write past the end of a tensor that is too short."""
+    groups, progress = read_checkpoint(stopped)
+    changed = dict(groups.get(group, {}))
+    changed[name or next(iter(changed))] = tensor
+    changed = {key: value for key, value in changed.items() if value is not None}
+    write_checkpoint(stopped, {**groups, group: changed}, progress)
+    with pytest.raises(kf.FileError, match="is not of this training"):
+        kf.fit(small(), x, max_epochs=5, out=stopped)
+
+
 def test_a_number_that_json_does_not_have_is_none_in_the_history(stopped, x):
     """As it is where it comes out of a training."""
     path = stopped / "metrics.jsonl"

@@ -21,7 +21,7 @@ def is_asked(connection):
     return bool(connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
 
 
-def test_connections_made_inside_are_heartbeat_and_no_others():
+def test_only_connections_made_inside_have_keepalive():
     """Both ends; those from before and after, and what is no TCP connection, are left alone."""
     before = connected()
     with heartbeat():

@@ -1,4 +1,4 @@
-"""Our AdamW takes the steps of torch's."""
+"""`AdamW` against that of torch."""
 
 import pytest
 import torch
@@ -7,9 +7,10 @@ from kappaflow.training.optimizer import AdamW
 
 
 def trained(make, steps, *, dtype=torch.float32, start=None):
-    """Returns parameters and the optimizer after some steps, of which one has no gradient."""
+    """Returns parameters and the optimizer after some steps; one parameter has no gradient."""
     torch.manual_seed(0)
     values = [torch.randn(shape, dtype=dtype) for shape in ((3, 4), (5,), (2,), ())]
+    values[0] = values[0].mT  # not contiguous
     parameters = [torch.nn.Parameter(value) for value in values]
     optimizer = make(parameters, lr=1e-2, weight_decay=0.1)
     if start is not None:
@@ -44,11 +45,11 @@ def test_steps_and_states_are_those_of_torch_bit_for_bit(dtype):
 
 
 def test_a_restored_optimizer_takes_the_same_steps():
-    """From a state whose numbers come in another type, as from a file."""
+    """From a state of another type, and contiguous, as from a file."""
     whole, _ = trained(AdamW, (0, 6))
     half, optimizer = trained(AdamW, (0, 3))
     state = {
-        i: {name: tensor.double() for name, tensor in entries.items()}
+        i: {name: tensor.double().contiguous() for name, tensor in entries.items()}
         for i, entries in optimizer.state_dict().items()
     }
 
@@ -59,3 +60,19 @@ def test_a_restored_optimizer_takes_the_same_steps():
 
     resumed, _ = trained(AdamW, (3, 6), start=start)
     assert all(map(torch.equal, resumed, whole))
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {0: {"step": torch.zeros(()), "exp_avg": torch.zeros(1), "exp_avg_sq": torch.zeros(4, 3)}},
+        {0: {"step": torch.zeros(()), "exp_avg": torch.zeros(4, 3)}},
+        {4: {}},
+        {-1: {}},
+    ],
+)
+def test_a_state_of_other_parameters_is_refused(state):
+    """The kernel does not check shapes and would write past the end of a tensor."""
+    _, optimizer = trained(AdamW, (0, 1))
+    with pytest.raises(ValueError, match="exp_avg|has no parameter"):
+        optimizer.load_state_dict(state)

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from kappaflow.training.checkpoint import copied_as
+
 
 class Average:
     """Averages of the parameters of a module, with a memory that is short at first.
@@ -42,11 +44,9 @@ class Average:
         """Returns the averages by parameter name."""
         return self.averages
 
-    @torch.no_grad()
     def restore(self, state: dict[str, Tensor]) -> None:
         """Takes over averages that `state` returned."""
-        for name, average in self.averages.items():
-            average.copy_(state[name])
+        self.averages = copied_as(state, self.averages)
 
     @torch.no_grad()
     def _swap(self) -> None:

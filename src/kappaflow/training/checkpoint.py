@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kappaflow.errors import FileError
@@ -44,3 +45,30 @@ def read_checkpoint(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
     if not isinstance(progress, dict):
         raise FileError(f"{folder / FILE} is damaged: its header holds no progress.")
     return groups, progress
+
+
+@torch.no_grad()
+def copied_as(state: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies stored tensors to the types, devices and strides of others.
+
+    The kernels of optimizers do not check shapes: a tensor that is too short would let them write
+    past its end.
+
+    Args:
+        state: Tensors by name.
+        like: Tensors of the same names and shapes.
+
+    Returns:
+        The copies.
+
+    Raises:
+        ValueError: The names or the shapes differ.
+    """
+    different = sorted(state.keys() ^ like.keys())
+    if different:
+        raise ValueError(f"{different[0]!r} is missing or unknown")
+    for name, tensor in state.items():
+        if tensor.shape != like[name].shape:
+            shapes = f"{tuple(tensor.shape)}, not {tuple(like[name].shape)}"
+            raise ValueError(f"{name!r} has the shape {shapes}")
+    return {name: torch.empty_like(tensor).copy_(state[name]) for name, tensor in like.items()}

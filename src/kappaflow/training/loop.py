@@ -18,7 +18,7 @@ from kappaflow.storage import plain
 from kappaflow.training.averaging import Average
 from kappaflow.training.blame import blame
 from kappaflow.training.budget import ConditionBudget, Price
-from kappaflow.training.checkpoint import Groups
+from kappaflow.training.checkpoint import Groups, copied_as
 from kappaflow.training.collectives import all_gather, from_rank_zero
 from kappaflow.training.distributed import Engine, has_unused_parameters
 from kappaflow.training.likelihood import Likelihood
@@ -174,8 +174,8 @@ class Training:
         """Takes over a state that `state` returned, the progress beside it, and the epochs."""
         self.flow.load_state_dict(groups["flow"])
         self.average.restore(groups["average"])
-        self.best = copied(groups["best"])
-        self.start = copied(groups.get("start", {}))
+        self.best = copied_as(groups["best"], self.best)
+        self.start = copied_as(groups.get("start", {}), self.start)
         entries: dict[int, dict[str, Tensor]] = {}
         for name, tensor in groups.get("optimizer", {}).items():
             index, _, key = name.partition(".")

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
+from kappaflow.training.checkpoint import copied_as
+
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # torch's defaults
 
 
@@ -76,11 +78,17 @@ class AdamW:
         return self._state
 
     def load_state_dict(self, state: dict[int, dict[str, Tensor]]) -> None:
-        """Restores what `state_dict` returned."""
-        self._state = {}
-        for i, entries in state.items():
-            like = _new_state(self.parameters[i])
-            self._state[i] = {name: tensor.to(like[name]) for name, tensor in entries.items()}
+        """Restores what `state_dict` returned.
+
+        Raises:
+            ValueError: It is the state of other parameters.
+        """
+        unknown = state.keys() - set(range(len(self.parameters)))
+        if unknown:
+            raise ValueError(f"the optimizer has no parameter {min(unknown)}")
+        self._state = {
+            i: copied_as(entries, _new_state(self.parameters[i])) for i, entries in state.items()
+        }
 
 
 def learning_rate_at(step: float, steps: int, *, highest: float, warmup: float) -> float:
