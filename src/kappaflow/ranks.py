@@ -1,4 +1,4 @@
-"""The processes of one training, as torchrun starts them: how many, and which is this one."""
+"""The processes of a training that torchrun started: their number, and the rank of this one."""
 
 import os
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ _working_alone = False
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """A context in which this process works as if torchrun had started no other."""
+    """A context in which this process behaves as if torchrun had started no other."""
     global _working_alone
     before, _working_alone = _working_alone, True
     try:
@@ -26,12 +26,12 @@ def ranks() -> int:
 
 
 def ranks_here() -> int:
-    """Returns how many of them run on this machine."""
+    """Returns the number of ranks on this machine."""
     return int(os.environ["LOCAL_WORLD_SIZE"]) if ranks() > 1 else 1
 
 
 def rank() -> int:
-    """Returns the number of this one, from 0."""
+    """Returns the number of this rank, from 0."""
     return int(os.environ["RANK"]) if ranks() > 1 else 0
 
 
@@ -51,5 +51,5 @@ def is_first_here() -> bool:
 
 
 def is_first() -> bool:
-    """Returns whether this one writes and speaks for all."""
+    """Returns whether this rank writes files and messages for all ranks."""
     return rank() == 0
