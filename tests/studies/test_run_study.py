@@ -262,11 +262,11 @@ def test_an_experiment_that_is_killed_goes_on_and_leaves_no_process_behind(tmp_p
     """By a kill, then by Ctrl-C: what was measured stays measured."""
     out = tmp_path / "out"
     for number, kill in enumerate((signal.SIGKILL, signal.SIGINT), 1):
-        process, least = started(out), lines_of(out) + 1
-        wait_for(lambda least=least: lines_of(out) >= least)
+        process, least, both = started(out), lines_of(out) + 1, 2 * number
+        wait_for(lambda n=least, m=both: lines_of(out) >= n and len(pids_of(out)) == m)
         process.send_signal(kill)
         process.wait(30)
-        assert least <= lines_of(out) < 8 and len(pids_of(out)) == 2 * number
+        assert least <= lines_of(out) < 8 and len(pids_of(out)) == both
         wait_for(lambda: not any(map(is_alive, pids_of(out))))
     again = started(out)
     assert again.wait(120) == 0, (tmp_path / "said").read_text()
