@@ -84,10 +84,29 @@ def test_epochs_of_all_models_count(uniform):
         flow, tables.train, tables.validation, settings, progress=False, start=start
     )
     steps = sum(trial.steps for trial in choice.trials)
-    assert steps <= 0.25 * 40 * 19 + 40  # and some steps that measure their speed
+    assert steps <= 0.25 * 40 * 19 + 4  # each of two models rounds up, twice
     own = start[1]["step"]
     later = len(result.history) - len(start[2])
     assert later * 19 <= 40 * 19 - steps + 19 and own < steps
+
+
+def test_steps_that_measure_the_speed_of_models_count(uniform, monkeypatch):
+    """A machine that takes many steps in that time exceeds no limit."""
+    monkeypatch.setattr(module, "CALIBRATION_S", 30.0)
+    tables = tables_of(uniform)
+    settings = SETTINGS.model_copy(update={"max_epochs": 20, "patience": 20})
+    search = ModelSearch({}, 60.0)
+    choice, _ = search_model(tables.train, tables.validation, search, settings, progress=False)
+    assert sum(trial.steps for trial in choice.trials) <= 0.25 * 20 * 19 + 4
+
+
+def test_a_mixture_that_does_not_fit_leaves_the_other_models(uniform, monkeypatch):
+    entrants = [("spline", {"depth": 1, **TINY}, 5e-3), ("real_nvp", {"depth": 1, **TINY}, 5e-3)]
+    entrants[1][1]["components"] = 100_000
+    monkeypatch.setattr(module, "candidates", lambda *given, **more: entrants)
+    tables = tables_of(uniform)
+    choice, _ = search_model(tables.train, tables.validation, SEARCH, SETTINGS, progress=False)
+    assert choice.recipe == "spline" and len(choice.trials) == 1
 
 
 def test_the_time_limit_binds_the_search(uniform, monkeypatch):

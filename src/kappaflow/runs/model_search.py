@@ -22,7 +22,7 @@ from kappaflow.data import Table, weighted
 from kappaflow.data.domains import Bounds, Domains, domains_of
 from kappaflow.data.repair import Repair
 from kappaflow.data.repeats import Duplicates
-from kappaflow.errors import ArgumentError, FileError, NumericalError
+from kappaflow.errors import ArgumentError, DataError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.flows.base import best_components
 from kappaflow.ranks import alone
@@ -365,12 +365,14 @@ class _Race:
             return _first(
                 entrants, f"max_epochs={settings.max_epochs} leaves no time for one"
             ), None
-        entered = [self._entered(candidate, device) for candidate in entrants]
+        to_calibrate = steps / 2 / len(entrants)
+        entered = [self._entered(candidate, device, to_calibrate) for candidate in entrants]
         racers = [racer for racer in entered if racer is not None]
         if not racers:
             raise NumericalError(NONE_TRAINED)
         seconds = self._budget(racers, search.seconds, steps) - (time.process_time() - started)
-        ranked = preferred(raced(racers, seconds, steps, show))
+        left = max(0.0, steps - sum(racer.training.progress.step for racer in racers))
+        ranked = preferred(raced(racers, seconds, left, show))
         winner = ranked[0]
         if math.isinf(winner.nll):
             raise NumericalError(NONE_TRAINED)
@@ -392,17 +394,23 @@ class _Race:
             return math.inf
         return SHARE * most * rows / self.settings.rows_a_step(rows)
 
-    def _entered(self, candidate: Candidate, device: str | torch.device | None) -> Racer | None:
+    def _entered(
+        self, candidate: Candidate, device: str | torch.device | None, steps: float
+    ) -> Racer | None:
         """Returns a model after a few steps; None if it cannot be built or is not finite."""
         settings = self.settings.model_copy(update={"compile": False})
         try:
             model = with_bounds(Model(*candidate[:2]), self.domains, self.train)
             flow = build_flow(model, self.train, settings.seed)
+            racer = Racer(candidate, flow, self.train, self.validation, settings, device)
         except ArgumentError:
             return None
-        racer = Racer(candidate, flow, self.train, self.validation, settings, device)
-        racer.race(CALIBRATION_S)
-        racer.round = 0  # that was none
+        except DataError:
+            if "components" in candidate[1]:  # a mixture that does not fit; the others may
+                return None
+            raise
+        racer.race(CALIBRATION_S, steps)
+        racer.round = 0  # the calibration is not a round
         return None if math.isinf(racer.nll) else racer
 
     def _budget(self, racers: list[Racer], seconds: float, most_steps: float) -> float:
