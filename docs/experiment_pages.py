@@ -1,22 +1,26 @@
-"""Writes what experiments found into their pages: python docs/experiment_pages.py.
+"""Writes the results of experiments into their pages: python docs/experiment_pages.py.
 
-Each docs/experiments/NAME.md has a block between two markers, made of NAME/report.json and
-NAME/figures, which `kappaflow reproduce NAME --preset full --out docs/experiments/NAME` writes;
-the words around it are written by hand.
+Each docs/experiments/NAME.md has a block between two markers, made from NAME/report.json and
+NAME/figures, which `kappaflow reproduce NAME --preset full --out docs/experiments/NAME` writes.
+The text around the block is written by hand. A long table becomes a CSV file that the page links.
 """
 
+import csv
+import io
+import re
 from pathlib import Path
 
 from kappaflow.report.numbers import time_in_words
 from kappaflow_studies.engine.report import StudyReport, Table
 
 HERE = Path(__file__).parent / "experiments"
-BEGIN = "<!-- what was found: made by docs/experiment_pages.py -->"
-END = "<!-- until here -->"
+BEGIN = "<!-- results: made by docs/experiment_pages.py -->"
+END = "<!-- end of the results -->"
+LONGEST = 10  # rows of a table that a page shows
 
 
 def pages() -> dict[Path, str]:
-    """Returns the text of each page of which there are results, as it should be."""
+    """Returns what each page with results, and each CSV file of a long table, should hold."""
     found = {}
     for place in sorted(HERE.glob("*/report.json")):
         page = HERE / f"{place.parent.name}.md"
@@ -24,36 +28,57 @@ def pages() -> dict[Path, str]:
         after = rest.split(END)[1]
         report = StudyReport.model_validate_json(place.read_bytes())
         found[page] = f"{before}{BEGIN}\n\n{block(report)}\n{END}{after}"
+        for table in report.findings.tables:
+            if len(table.rows) > LONGEST:
+                found[place.parent / csv_name(table)] = as_csv(table)
     return found
 
 
+def csv_name(table: Table) -> str:
+    """Returns the name of the CSV file of a table, made from its title."""
+    return "-".join(re.findall(r"[a-z0-9]+", table.title.lower())) + ".csv"
+
+
+def as_csv(table: Table) -> str:
+    """Returns a table as CSV."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([table.columns, *table.rows])
+    return text.getvalue()
+
+
 def block(report: StudyReport) -> str:
-    """Returns what a report says, as Markdown."""
+    """Returns the results of a report, as Markdown."""
     findings = report.findings
-    parts = ["**What was found.**", *(f"- {sentence}" for sentence in findings.found)]
+    parts = ["**Results.**", *(f"- {sentence}" for sentence in findings.found)]
     lines = ["\n\n".join(parts[:1]) + "\n", "\n".join(parts[1:]), ""]
+    captions = set()
     for chart in findings.charts:
+        caption = "" if chart.caption in captions else chart.caption
+        captions.add(chart.caption)
         lines += [f"![{chart.title}]({report.name}/figures/{chart.name}.svg)", ""]
-        lines += [f"*{chart.title}.* {chart.caption}", ""]
+        lines += [f"*{chart.title}.* {caption}".rstrip(), ""]
     for table in findings.tables:
-        lines += [f"**{table.title}.** {table.caption}", "", markdown(table), ""]
+        title = f"**{table.title}.** {table.caption}".rstrip()
+        if len(table.rows) > LONGEST:
+            link = f"[{len(table.rows)} rows, CSV]({report.name}/{csv_name(table)})"
+            lines += [f"{title} {link}", ""]
+        else:
+            lines += [title, "", markdown(table), ""]
     if findings.differs:
-        lines += ["**What differs from the source.**", ""]
+        lines += ["**Differences from the source.**", ""]
         lines += [f"{sentence}\n" for sentence in findings.differs]
-    settings = "; ".join(f"{label} {value}" for label, value in report.settings)
-    versions = "; ".join(value for _, value in report.versions)
-    command = f"kappaflow reproduce {report.name} {_asked(report)}"
     lines += [
-        f"Made by `{command}`: {report.cases:,} cases, {time_in_words(report.time_s)} of one "
-        f"thread in all, seed {report.seed}. Settings: {settings}. {versions}. The raw results "
-        f"are in `docs/experiments/{report.name}/results.parquet`.",
+        f"Made by `kappaflow reproduce {report.name} {_options(report)}`: {report.cases:,} cases, "
+        f"{time_in_words(report.time_s)} on one thread, seed {report.seed}. Settings and versions "
+        f"are in [report.json]({report.name}/report.json), all measurements in "
+        f"[results.parquet]({report.name}/results.parquet).",
         "",
     ]
     return "\n".join(lines)
 
 
-def _asked(report: StudyReport) -> str:
-    """Returns the option that names the settings: a preset, or a file beside the results."""
+def _options(report: StudyReport) -> str:
+    """Returns the option that names the settings: a preset, or a file next to the results."""
     if report.preset in ("minutes", "full"):
         return f"--preset {report.preset}"
     return f"--config docs/experiments/{report.name}/{report.preset}"
