@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from kappaflow.stack.native import executor
-from kappaflow.stack.programs import PlayingExecutor
+from kappaflow.stack.tape import NativeExecutor
 
 PACKAGES = ("torch", "kappaflow", "zuko", "normflows", "nflows", "FrEIA")
 _INSTRUCTIONS = ("avx2", "avx512f", "amx_tile")  # what the speed of products depends on
@@ -24,7 +24,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "player": isinstance(executor("cpu"), PlayingExecutor),
+        "backend": isinstance(executor("cpu"), NativeExecutor),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(names)},
     }

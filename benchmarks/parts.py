@@ -10,7 +10,7 @@ from torch import nn
 from benchmarks.turns import in_turn, timed
 from kappaflow.stack import native
 from kappaflow.stack.operations import Operations
-from kappaflow.stack.programs import Executor, Job, PlayingExecutor, Programs
+from kappaflow.stack.tape import Executor, Job, NativeExecutor, TapeCache
 
 SHAPES = ((128, 32), (128,), (128, 128), (128,), (64, 128), (64,))
 DEPTH, BLOCK, CHANGED, COLUMNS = 128, 32, 32, 256
@@ -22,7 +22,7 @@ def parts(*, repetitions: int = 41) -> None:
     """Print median times, interleaved, on one thread.
 
     Weights are those of 128 conditioners 32-128-128-64, entries those of 32 features at 256
-    points. The native player is timed where it has been built.
+    points. The native backend is timed where it has been built.
 
     Parameters
     ----------
@@ -56,13 +56,13 @@ def parts(*, repetitions: int = 41) -> None:
         {name: lambda f=f: f(x, out=out) for name, f in functions.items()},
         20 * repetitions,
     )
-    ways = {"Python": Executor("cpu"), "player": native.executor("cpu")}
+    ways = {"Python": Executor("cpu"), "backend": native.executor("cpu")}
     _compare(
         "affine couplings of 32 x 256 numbers",
         {
             f"{name}, {way}": call
             for way, executor in ways.items()
-            if way == "Python" or isinstance(executor, PlayingExecutor)
+            if way == "Python" or isinstance(executor, NativeExecutor)
             for name, call in _couplings(executor).items()
         },
         20 * repetitions,
@@ -96,14 +96,14 @@ def _couplings(executor: Executor) -> dict[str, Call]:
     def forward(do: Operations) -> None:
         do.affine(x, answer, offset, 10.0, 0.2, sigmoid, factor, total, y)
 
-    def back(do: Operations) -> None:
+    def backward(do: Operations) -> None:
         do.affine_pull(x, factor, sigmoid, answer, log_det, 4.0, y, slope)
 
     def call(describe: Callable[[Operations], None]) -> Call:
-        job = Job(describe, Programs(), "always the same")
+        job = Job(describe, TapeCache(), "always the same")
         return lambda: executor.run([[lambda: iter([job])]])
 
-    return {"affine": call(forward), "its gradient": call(back)}
+    return {"affine": call(forward), "its gradient": call(backward)}
 
 
 def _compare(title: str, calls: dict[str, Call], repetitions: int) -> None:

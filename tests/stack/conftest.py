@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from kappaflow.stack import execution
-from kappaflow.stack.buffers import POOL
+from kappaflow.stack import block_pass
+from kappaflow.stack.block_pass import POOL
 
 
 @pytest.fixture
 def chunked(monkeypatch):
     """Cuts batches into chunks of about 16 rows, which takes 256 and wide networks otherwise."""
-    monkeypatch.setattr(execution, "MOST_ROWS", 16)
-    monkeypatch.setattr(execution, "LEAST_ROWS", 16)
-    monkeypatch.setattr(execution, "LEAST_WORK", 0.0)
+    monkeypatch.setattr(block_pass, "MOST_ROWS", 16)
+    monkeypatch.setattr(block_pass, "LEAST_ROWS", 16)
+    monkeypatch.setattr(block_pass, "LEAST_WORK", 0.0)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import kappaflow as kf
 from kappaflow.bijections.scales import SCALES
-from kappaflow.stack import execution
+from kappaflow.stack import block_pass
 from kappaflow.testing.contract import jittered
 from stack.examples import (
     MEMORY,
@@ -104,8 +104,8 @@ SHAPES = {
 @pytest.fixture
 def _chunks_of_256(monkeypatch):
     """Cuts into chunks of about 256 rows, however narrow the networks are."""
-    monkeypatch.setattr(execution, "MOST_ROWS", 256)
-    monkeypatch.setattr(execution, "LEAST_WORK", 0.0)
+    monkeypatch.setattr(block_pass, "MOST_ROWS", 256)
+    monkeypatch.setattr(block_pass, "LEAST_WORK", 0.0)
 
 
 @pytest.mark.usefixtures("_chunks_of_256")

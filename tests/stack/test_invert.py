@@ -11,8 +11,8 @@ import kappaflow as kf
 from kappaflow.errors import NumericalWarning
 from kappaflow.fingerprints import LARGEST_ERROR
 from kappaflow.stack import arithmetic
-from kappaflow.stack.marks import Marks
-from kappaflow.stack.operations import AT_ONCE
+from kappaflow.stack.chunk import Fingerprints
+from kappaflow.stack.operations import EAGER
 from stack.examples import (
     WAYS,
     assert_alike,
@@ -40,8 +40,8 @@ def corrupted(monkeypatch, kind, wrong):
     monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
     undo, calls = kind.undo, []
 
-    def mutant(self, do, found, y):
-        undo(self, do, found, y)
+    def mutant(self, ops, found, y):
+        undo(self, ops, found, y)
         wrong(len(calls), y)
         calls.append(y.shape)
 
@@ -292,9 +292,9 @@ def test_marks_see_errors_of_any_kind():
     }
     found = {}
     for name, wrong in errors.items():
-        marks = Marks()
-        marks.keep(AT_ONCE, 3, x)
-        marks.compare(AT_ONCE, 3, wrong)
+        marks = Fingerprints()
+        marks.keep(EAGER, 3, x)
+        marks.compare(EAGER, 3, wrong)
         found[name] = marks.errors()[3]
     assert found.pop("none") == 0.0
     assert min(found.values()) > LARGEST_ERROR

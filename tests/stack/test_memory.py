@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.stack import buffers
+from kappaflow.stack import block_pass
 from stack.examples import MEMORY, WAYS, loss_of, points, result_of, same, stack_of
 
 ROWS, FEATURES = 64, 16
@@ -31,11 +31,11 @@ def kept_bytes(rows, depth, memory, partition="half"):
     )
     x, _ = points(stack, rows, dtype=torch.float32)
     stack(x)  # what is made once for all
-    buffers.POOL.forget()
+    block_pass.POOL.forget()
     gc.collect()
     before = live_bytes()
     result = stack(x)
-    buffers.POOL.forget()
+    block_pass.POOL.forget()
     after = live_bytes()
     del result
     return after - before
@@ -82,10 +82,10 @@ def test_scoring_keeps_nothing():
     x, _ = points(stack, ROWS, dtype=torch.float32)
     with torch.no_grad():
         stack(x)
-        buffers.POOL.forget()
+        block_pass.POOL.forget()
         before = live_bytes()
         result = stack(x)
-        buffers.POOL.forget()
+        block_pass.POOL.forget()
         after = live_bytes()
     assert after - before == ROWS * (FEATURES + 1) * 4
     del result
@@ -180,8 +180,8 @@ def test_a_pass_holds_its_buffers(pool):
 
 def test_idle_buffers_are_given_up(pool, monkeypatch):
     """Buffers that nobody has taken for a while are let go of."""
-    monkeypatch.setattr(buffers, "IDLE_S", 0.05)
-    own = buffers.Pool()
+    monkeypatch.setattr(block_pass, "IDLE_S", 0.05)
+    own = block_pass.Pool()
     own.give("key", 7, object())
     assert own.idle() == 1
     deadline = time.monotonic() + 20
@@ -194,8 +194,8 @@ def test_idle_buffers_are_given_up(pool, monkeypatch):
 
 def test_buffers_in_use_are_not_given_up(monkeypatch):
     """As long as somebody takes and gives, what lies idle stays."""
-    monkeypatch.setattr(buffers, "IDLE_S", 1e9)
-    own = buffers.Pool()
+    monkeypatch.setattr(block_pass, "IDLE_S", 1e9)
+    own = block_pass.Pool()
     first = own.take("key", 7, object)
     own.give("key", 7, first)
     own.give("key", 7, own.take("key", 7, object))
@@ -216,7 +216,7 @@ def test_buffers_in_use_are_not_given_up(monkeypatch):
 
 def test_buffers_of_many_sizes_do_not_pile_up():
     """Of each kind two sizes stay: a third one takes the place of the one not used for longest."""
-    own = buffers.Pool()
+    own = block_pass.Pool()
     made = {size: own.take("kind", size, object) for size in (1, 2)}
     other = own.take("other kind", 1, object)
     for size, item in made.items():
@@ -237,7 +237,7 @@ def test_garbage_may_be_collected_while_a_buffer_is_taken():
     """
     stack = stack_of(4, 2)
     x, _ = points(stack, 6)
-    pool = buffers.Pool()
+    pool = block_pass.Pool()
 
     class Key:
         def __hash__(self):
@@ -396,6 +396,6 @@ def test_recipes_pass_the_mode_on():
 
 def test_a_pass_whose_making_was_interrupted_goes_in_silence():
     """Ctrl-C can come anywhere; what `__del__` raises would be printed with a traceback."""
-    from kappaflow.stack.execution import Pass
+    from kappaflow.stack.block_pass import BlockPass
 
-    Pass.__new__(Pass).__del__()
+    BlockPass.__new__(BlockPass).__del__()

@@ -1,4 +1,4 @@
-"""The native player does what Python does: bit for bit where asked to, else to rounding."""
+"""The native backend does what Python does: bit for bit where asked to, else to rounding."""
 
 import copy
 import os
@@ -16,10 +16,10 @@ from kappaflow.bijections.scales import SCALES
 from kappaflow.errors import BuildError, NumericalWarning
 from kappaflow.stack import native
 from kappaflow.stack.operations import NAMES
-from kappaflow.stack.programs import MOST, Executor, Job, PlayingExecutor, Programs
+from kappaflow.stack.tape import MOST, Executor, Job, NativeExecutor, TapeCache
 from stack.examples import MEMORY, WAYS, assert_alike, points, result_of, same, stack_of
 
-pytestmark = pytest.mark.slow  # the player is built first
+pytestmark = pytest.mark.slow  # the backend is built first
 
 SETTINGS = {
     "plain": {"hidden": (8, 8)},
@@ -46,7 +46,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """Returns where compiled modules lie for this session's tests, with the player built."""
+    """Returns where compiled modules lie for this session's tests, with the backend built."""
     if shutil.which("c++") is None:
         pytest.skip("there is no C++ compiler")  # ninja comes with the development extras
     folder = tmp_path_factory.mktemp("extensions")
@@ -58,17 +58,17 @@ def built(tmp_path_factory):
 
 
 @pytest.fixture
-def player(built, monkeypatch):
-    """Has the player used, whatever the environment says."""
+def backend(built, monkeypatch):
+    """Has the backend used, whatever the environment says."""
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(built))
     monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
     native._known.cache_clear()
-    yield native._player(must=False)
+    yield native._backend(must=False)
     native._known.cache_clear()
 
 
 def both(monkeypatch, stack, way, x, context, *, narrow=False):
-    """Returns the results of Python and of the player, from the same seed."""
+    """Returns the results of Python and of the backend, from the same seed."""
     results = []
     for wanted in ("0", ""):
         monkeypatch.setenv("KAPPAFLOW_NATIVE", wanted)
@@ -84,7 +84,7 @@ def both(monkeypatch, stack, way, x, context, *, narrow=False):
     return results
 
 
-@pytest.mark.usefixtures("chunked", "player")
+@pytest.mark.usefixtures("chunked", "backend")
 @pytest.mark.parametrize("kind", ["float32", "float64", "bfloat16"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("memory", MEMORY)
@@ -100,7 +100,7 @@ def test_an_exact_player_has_the_same_bits(threads, monkeypatch, name, memory, w
     assert same(found, wanted)
 
 
-@pytest.mark.usefixtures("chunked", "player")
+@pytest.mark.usefixtures("chunked", "backend")
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("name", SETTINGS)
@@ -113,7 +113,7 @@ def test_loops_are_equal_to_rounding(threads, monkeypatch, name, memory, way):
     assert_alike(found, wanted, 1e-5)
 
 
-@pytest.mark.usefixtures("chunked", "player")
+@pytest.mark.usefixtures("chunked", "backend")
 def test_evaluation_is_equal_to_rounding(monkeypatch):
     """So are scores and samples, under `inference_mode`, whose tensors nobody may write later."""
     stack = stack_of(5, 6, (8, 8), dtype=torch.float32).eval()
@@ -129,7 +129,7 @@ def test_evaluation_is_equal_to_rounding(monkeypatch):
 
 
 @pytest.mark.parametrize("columns", [1, 3, 8, 16, 19, 40])
-def test_operations_are_those_of_python(player, columns):
+def test_operations_are_those_of_python(backend, columns):
     """Each operation with a loop, on columns that fill registers or do not, with nan and inf."""
     generator = torch.Generator()
 
@@ -139,7 +139,7 @@ def test_operations_are_those_of_python(player, columns):
         made[rows - 1, columns - 1] = torch.inf
         return made
 
-    def outcome(do):
+    def outcome(ops):
         bias, weight = torch.arange(6.0)[:, None] - 3, torch.randn(6, 4, generator=generator)
         finite = filled(4, 1).nan_to_num(0.5, 0.25)
         h, low, back, on = (filled(6, seed) for seed in range(2, 6))
@@ -147,22 +147,22 @@ def test_operations_are_those_of_python(player, columns):
         sigmoid, factor, to_x, there, back_again = (torch.zeros(3, columns) for _ in range(5))
         sums, x, log_det = filled(3, 8), filled(3, 9), filled(1, 10)[0]
         other = slope.clone()
-        do.linear(bias, weight, finite, None, None, True, h)
-        do.linear(bias, weight, finite, weight, finite, False, low)
+        ops.linear(bias, weight, finite, None, None, True, h)
+        ops.linear(bias, weight, finite, weight, finite, False, low)
         offset = torch.tensor(-1.5)
-        do.scale(answer, offset, 0.5, 3.0, sigmoid, to_x)
-        do.affine(x, answer, offset, 0.5, -3.0, sigmoid, to_x, sums, there)
-        do.affine(x, answer, offset, 0.5, 3.0, sigmoid, factor, sums, back_again)
-        do.affine_pull(x, factor, sigmoid, answer, log_det, 4.0, to_x, slope)
-        do.affine_pull(x, factor, sigmoid, answer, log_det, -4.0, to_x, other)
-        do.layer_pull(weight.T.contiguous().T, finite, filled(6, 11), 1.25, on, on, back)
+        ops.scale(answer, offset, 0.5, 3.0, sigmoid, to_x)
+        ops.affine(x, answer, offset, 0.5, -3.0, sigmoid, to_x, sums, there)
+        ops.affine(x, answer, offset, 0.5, 3.0, sigmoid, factor, sums, back_again)
+        ops.affine_pull(x, factor, sigmoid, answer, log_det, 4.0, to_x, slope)
+        ops.affine_pull(x, factor, sigmoid, answer, log_det, -4.0, to_x, other)
+        ops.layer_pull(weight.T.contiguous().T, finite, filled(6, 11), 1.25, on, on, back)
         return h, low, sigmoid, factor, there, back_again, sums, slope, other, to_x, back, on
 
     state = torch.get_rng_state()
     results = []
-    for executor in (Executor("cpu"), PlayingExecutor(*player)):
+    for executor in (Executor("cpu"), NativeExecutor(*backend)):
         generator.manual_seed(0)
-        execute(executor, lambda do: results.append(outcome(do)))
+        execute(executor, lambda ops: results.append(outcome(ops)))
     for wanted, found in zip(*results, strict=True):
         assert torch.allclose(found, wanted, rtol=2e-6, atol=2e-6, equal_nan=True)
     assert torch.equal(torch.get_rng_state(), state)
@@ -170,11 +170,11 @@ def test_operations_are_those_of_python(player, columns):
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Returns the programs that are made from now on."""
+    """Returns the tapes that are made from now on."""
     made = []
-    record = PlayingExecutor._record
+    record = NativeExecutor._record
     monkeypatch.setattr(
-        PlayingExecutor, "_record", lambda self, job: made.append(job) or record(self, job)
+        NativeExecutor, "_record", lambda self, job: made.append(job) or record(self, job)
     )
     return made
 
@@ -188,7 +188,7 @@ def step(stack, x):
     return found
 
 
-@pytest.mark.usefixtures("chunked", "player")
+@pytest.mark.usefixtures("chunked", "backend")
 @pytest.mark.parametrize("memory", ["store", "recompute"])
 def test_a_program_is_recorded_once(threads, recorded, memory):
     """The first step records a program for each chunk and way; those behind it play the same."""
@@ -206,7 +206,7 @@ def test_a_program_is_recorded_once(threads, recorded, memory):
     assert len(recorded) == warm
 
 
-@pytest.mark.usefixtures("chunked", "player", "pool")
+@pytest.mark.usefixtures("chunked", "backend", "pool")
 def test_a_program_follows_the_weights(threads, monkeypatch):
     """Weights changed in place, other points and weights in other memory are all noticed."""
     threads(2)
@@ -228,7 +228,7 @@ def test_a_program_follows_the_weights(threads, monkeypatch):
         assert same(one, other)
 
 
-@pytest.mark.usefixtures("chunked", "player", "pool")
+@pytest.mark.usefixtures("chunked", "backend", "pool")
 def test_programs_of_two_stacks_are_kept_apart(threads, monkeypatch):
     """Stacks of one shape share buffers, and neither plays the other's program."""
     threads(2)
@@ -244,14 +244,14 @@ def test_programs_of_two_stacks_are_kept_apart(threads, monkeypatch):
 
 def test_what_a_program_depends_on_is_remembered():
     """A key of its own is recorded once, the oldest is forgotten, and None is never known."""
-    programs, made = Programs(), []
+    tapes, made = TapeCache(), []
 
     def program(key, kind="played"):
         def record(job):
             made.append(job.key)
             return len(made)
 
-        return programs.get(kind, Job(print, programs, key), record)
+        return tapes.get(kind, Job(print, tapes, key), record)
 
     assert program("first") == program("first") == 1
     assert program("first", kind="at once") == 2
@@ -263,27 +263,27 @@ def test_what_a_program_depends_on_is_remembered():
 
 def execute(executor, *describe):
     """Executes what functions call, all at the same time."""
-    jobs = [Job(one, Programs(), None) for one in describe]
+    jobs = [Job(one, TapeCache(), None) for one in describe]
     executor.run([[lambda job=job: iter([job])] for job in jobs])
 
 
-def test_all_operations_are_known(player):
-    """The player knows each operation of Python, and no other."""
-    assert sorted(player[0].names()) == sorted(NAMES)
+def test_all_operations_are_known(backend):
+    """The backend knows each operation of Python, and no other."""
+    assert sorted(backend[0].names()) == sorted(NAMES)
 
 
-def test_the_interpreter_runs_on(player):
+def test_the_interpreter_runs_on(backend):
     """While a program is played another thread of Python can do something."""
     a, target = torch.ones(700, 700), torch.empty(700, 700)
     started, counted = threading.Event(), []
 
-    def describe(do):
+    def describe(ops):
         for _ in range(300):
-            do.add_product(a, a, 0, target)
+            ops.add_product(a, a, 0, target)
         started.set()
 
     def play():
-        execute(PlayingExecutor(*player), describe)
+        execute(NativeExecutor(*backend), describe)
 
     other = threading.Thread(target=play)
     other.start()
@@ -293,17 +293,17 @@ def test_the_interpreter_runs_on(player):
     assert len(counted) > 1000
 
 
-def test_an_error_in_a_program_is_raised(player):
+def test_an_error_in_a_program_is_raised(backend):
     """Operands that do not fit are an error of Python, as they are at once."""
     wide = torch.ones(2, 3)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        execute(PlayingExecutor(*player), lambda do: do.add_product(wide, wide, 1, wide))
+        execute(NativeExecutor(*backend), lambda ops: ops.add_product(wide, wide, 1, wide))
 
 
-def test_the_environment_decides(player, monkeypatch):
-    """KAPPAFLOW_NATIVE=0 turns the player off; other devices never have it."""
-    assert player is not None
-    assert type(native.executor("cpu")) is PlayingExecutor
+def test_the_environment_decides(backend, monkeypatch):
+    """KAPPAFLOW_NATIVE=0 turns the backend off; other devices never have it."""
+    assert backend is not None
+    assert type(native.executor("cpu")) is NativeExecutor
     assert type(native.executor("meta")) is Executor
     monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
     assert type(native.executor("cpu")) is Executor
@@ -336,7 +336,7 @@ def test_without_a_player_all_is_done_in_python(monkeypatch):
 
 @pytest.mark.usefixtures("_unbuilt")
 def test_a_file_that_is_no_player_is_left_alone(monkeypatch):
-    """What cannot be loaded is taken for no player at all."""
+    """What cannot be loaded is taken for no backend at all."""
     monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
     native.path().parent.mkdir()
     native.path().write_text("not a module")
@@ -354,22 +354,23 @@ def test_threads_load_one_player(monkeypatch):
     def slowly(target):
         calls.append(target)
         time.sleep(0.1)
-        return "player"
+        return "backend"
 
     monkeypatch.setattr(native, "_loaded", slowly)
     callers = [
-        threading.Thread(target=lambda: found.append(native._player(must=False))) for _ in range(4)
+        threading.Thread(target=lambda: found.append(native._backend(must=False)))
+        for _ in range(4)
     ]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join()
-    assert found == ["player"] * 4
+    assert found == ["backend"] * 4
     assert len(calls) == 1
 
 
 def test_a_build_without_a_compiler_says_what_is_needed(tmp_path):
-    """One sentence says what is missing, and no half of a player is left behind."""
+    """One sentence says what is missing, and no half of a backend is left behind."""
     environment = {**os.environ, "PATH": "", "TORCH_EXTENSIONS_DIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-m", "kappaflow", "native"],
@@ -378,5 +379,5 @@ def test_a_build_without_a_compiler_says_what_is_needed(tmp_path):
         env=environment,
     )
     assert done.returncode == 1
-    assert "the native player could not be built" in done.stderr
+    assert "the native backend could not be built" in done.stderr
     assert not list(tmp_path.rglob("*.so"))

@@ -9,11 +9,11 @@ FORK = """
 import os, sys, torch, warnings
 warnings.simplefilter("ignore")  # Python 3.12 warns of forks with threads
 import kappaflow as kf
-from kappaflow.stack import execution
-from kappaflow.stack.buffers import POOL
+from kappaflow.stack import block_pass
+from kappaflow.stack.block_pass import POOL
 
-execution.MOST_ROWS = execution.LEAST_ROWS = 16
-execution.LEAST_WORK = 0.0
+block_pass.MOST_ROWS = block_pass.LEAST_ROWS = 16
+block_pass.LEAST_WORK = 0.0
 torch.set_num_threads(2)
 torch.set_default_dtype(torch.float64)  # the parent may play, the child never does
 torch.manual_seed(0)
@@ -54,10 +54,10 @@ WORKERS = """
 import torch, warnings
 warnings.simplefilter("ignore")
 import kappaflow as kf
-from kappaflow.stack import execution
+from kappaflow.stack import block_pass
 
-execution.MOST_ROWS = execution.LEAST_ROWS = 16
-execution.LEAST_WORK = 0.0
+block_pass.MOST_ROWS = block_pass.LEAST_ROWS = 16
+block_pass.LEAST_WORK = 0.0
 torch.set_num_threads(2)
 half = kf.Partition.half(4)
 stack = kf.CouplingStack([half, half.swapped()], (8,))
@@ -81,10 +81,10 @@ for place, batch in enumerate(loader):
 
 END = """
 import torch, kappaflow as kf
-from kappaflow.stack import execution
+from kappaflow.stack import block_pass
 
-execution.MOST_ROWS = execution.LEAST_ROWS = 16
-execution.LEAST_WORK = 0.0
+block_pass.MOST_ROWS = block_pass.LEAST_ROWS = 16
+block_pass.LEAST_WORK = 0.0
 torch.set_num_threads(2)
 half = kf.Partition.half(4)
 stack = kf.CouplingStack([half, half.swapped()], (8,))

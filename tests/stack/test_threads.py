@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from kappaflow.stack import execution
+from kappaflow.stack import block_pass
 from kappaflow.stack import threads as stack_threads
 from stack.examples import (
     MEMORY,
@@ -131,8 +131,8 @@ def test_the_round_trip_survives_another_batch(monkeypatch, way):
     Products of another width round otherwise, which conditioners pass on: the error may be that
     of a few roundings, times the condition number, and no more.
     """
-    monkeypatch.setattr(execution, "MOST_ROWS", 256)
-    monkeypatch.setattr(execution, "LEAST_WORK", 0.0)
+    monkeypatch.setattr(block_pass, "MOST_ROWS", 256)
+    monkeypatch.setattr(block_pass, "LEAST_WORK", 0.0)
     stack = stack_of(6, 24, (32, 32), dtype=torch.float32, total_bound=6.0)
     x, _ = points(stack, 600, dtype=torch.float32)
     there, back = (stack, stack.inverse) if way == "forward" else (stack.inverse, stack)
@@ -166,14 +166,14 @@ def test_an_error_in_a_thread_is_raised(threads, monkeypatch):
     stack = stack_of(4, 2)
     x, _ = points(stack, 64)
     main = threading.current_thread()
-    evaluate = execution.Run.there
+    evaluate = block_pass.ChunkKernel.forward
 
     def fails(*arguments, **named):
         if threading.current_thread() is not main:
             raise ArithmeticError("in a thread")
         return evaluate(*arguments, **named)
 
-    monkeypatch.setattr(execution.Run, "there", fails)
+    monkeypatch.setattr(block_pass.ChunkKernel, "forward", fails)
     with pytest.raises(ArithmeticError, match="in a thread"):
         stack(x)
     assert torch.get_num_threads() == 2
@@ -235,15 +235,15 @@ def test_several_callers_do_not_meet(threads, memory):
 def test_threads_are_those_of_the_caller(threads, monkeypatch):
     """A batch of many chunks uses as many threads as torch, or the environment, has set."""
     monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")  # its threads are not Python's
-    monkeypatch.setattr(execution, "LEAST_WORK", 0.0)
+    monkeypatch.setattr(block_pass, "LEAST_WORK", 0.0)
     seen = set()
-    evaluate = execution.Run.there
+    evaluate = block_pass.ChunkKernel.forward
 
     def watched(*arguments, **named):
         seen.add(threading.current_thread().name)
         return evaluate(*arguments, **named)
 
-    monkeypatch.setattr(execution.Run, "there", watched)
+    monkeypatch.setattr(block_pass.ChunkKernel, "forward", watched)
     stack = stack_of(4, 2)
 
     def used(number, rows):

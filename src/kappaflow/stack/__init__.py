@@ -1,27 +1,20 @@
-"""Runs of couplings with stacked weights, executed as few autograd nodes.
+"""Stacks: consecutive couplings with stacked weights, executed as few autograd nodes.
 
-The plain couplings of `kappaflow.bijections` remain the definition, and the reference in tests.
-From the inside out:
+The plain couplings of `kappaflow.bijections` are the definition, and the reference in tests. From
+the inside out:
 
-    route        in which order, and where the halves are moved
-    shape        what a block looks like, without its weights
-    weights      stacked tensors, and their slices as products want them
-    prepared     weights as a pass wants them
-    operations   what a chunk consists of
+    shape        conditioners and route of a block, without weights
+    weights      stacked weights, and their views for matrix products
+    operations   the elementary operations on buffers
     network      a conditioner on columns: products and gradients
-    arithmetic   what a coupling does with the answer: affine, additive
-    marks        fingerprints of states that are not kept
-    threads      chunks at the same time
-    programs     operations executed at once, or recorded and played
-    native       a player of programs, if it has been built
-    chunk        a block on a chunk of rows, there and back
-    buffers      memory that is kept from step to step
-    execution    a batch through a block
-    plain        the readable couplings that read stacked weights
-    block        a module: at most 32 couplings
-    node         its autograd node
-    state        names of the plain chain in state dictionaries
-    origin       plain couplings read as arguments of a stack
+    arithmetic   what a coupling does with the conditioner's output: affine, additive
+    tape         operations executed eagerly, or recorded once and executed again
+    native       the backend that executes tapes, if it has been built
+    threads      chunks of rows in parallel
+    chunk        a block on a chunk of rows, forward and backward
+    block_pass   a batch through a block, with buffers kept from step to step
+    block        at most 32 couplings as a module and an autograd node
+    plain        plain couplings and stacks, converted into each other
     couplings    `CouplingStack`
 """
 

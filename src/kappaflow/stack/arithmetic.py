@@ -12,13 +12,12 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from kappaflow.stack.curves import CURVES
 from kappaflow.stack.network import Activations
-from kappaflow.stack.operations import Operations
+from kappaflow.stack.operations import CURVES, Operations
 from kappaflow.stack.shape import BlockShape
 
 
-class Found:
+class CouplingState:
     """What is known of one coupling at a chunk of columns.
 
     Attributes:
@@ -45,23 +44,23 @@ class Arithmetic(ABC):
 
     @abstractmethod
     def apply(
-        self, do: Operations, found: Found, x: Tensor, y: Tensor, log_scales: Tensor
+        self, ops: Operations, state: CouplingState, x: Tensor, y: Tensor, log_scales: Tensor
     ) -> None:
         """Writes y, which may be x, and adds log2 of the factor to `log_scales`."""
 
     @abstractmethod
-    def prepare(self, do: Operations, found: Found) -> None:
+    def prepare(self, ops: Operations, state: CouplingState) -> None:
         """Makes ready what the way back needs, and `apply` has left behind."""
 
     @abstractmethod
-    def undo(self, do: Operations, found: Found, y: Tensor) -> None:
+    def invert(self, ops: Operations, state: CouplingState, y: Tensor) -> None:
         """Turns y back into x, in place."""
 
     @abstractmethod
     def pull(
         self,
-        do: Operations,
-        found: Found,
+        ops: Operations,
+        state: CouplingState,
         x: Tensor,
         log_det: Tensor,
         slope: Tensor,
@@ -70,8 +69,8 @@ class Arithmetic(ABC):
         """Takes the gradient of y, which stands in the last rows of `slope`, back.
 
         Args:
-            do: Executes, or records.
-            found: As `apply` or `prepare` left it.
+            ops: Executes, or records.
+            state: As `apply` or `prepare` left it.
             x: What was changed, (changed, columns).
             log_det: `weight` times the gradient of the log_det, (columns,).
             slope: The gradient of the answer is written over that of y.
@@ -89,36 +88,36 @@ class Affine(Arithmetic):
         self.offset = torch.full((), -bits, dtype=like.dtype, device=like.device)
 
     def apply(
-        self, do: Operations, found: Found, x: Tensor, y: Tensor, log_scales: Tensor
+        self, ops: Operations, state: CouplingState, x: Tensor, y: Tensor, log_scales: Tensor
     ) -> None:
         curve = self.offset, self.steepness, self.width
-        do.affine(x, found.answer, *curve, found.sigmoid, found.factor, log_scales, y)
+        ops.affine(x, state.answer, *curve, state.sigmoid, state.factor, log_scales, y)
 
-    def prepare(self, do: Operations, found: Found) -> None:
+    def prepare(self, ops: Operations, state: CouplingState) -> None:
         curve = self.offset, self.steepness, self.width
-        do.scale(found.answer, *curve, found.sigmoid, found.factor)
+        ops.scale(state.answer, *curve, state.sigmoid, state.factor)
 
-    def undo(self, do: Operations, found: Found, y: Tensor) -> None:
-        do.affine_back(found.factor, found.answer, self.direction, y)
+    def invert(self, ops: Operations, state: CouplingState, y: Tensor) -> None:
+        ops.affine_back(state.factor, state.answer, self.direction, y)
 
     def pull(
         self,
-        do: Operations,
-        found: Found,
+        ops: Operations,
+        state: CouplingState,
         x: Tensor,
         log_det: Tensor,
         slope: Tensor,
         back: Tensor,
     ) -> None:
-        do.affine_pull(
-            x, found.factor, found.sigmoid, found.answer, log_det, self.weight, back, slope
+        ops.affine_pull(
+            x, state.factor, state.sigmoid, state.answer, log_det, self.weight, back, slope
         )
 
 
 class Curved(Affine):
     """Scales and shifts as `Affine` does, with log-scales on another curve than tanh.
 
-    `Found.sigmoid` holds the slope of the curve.
+    `CouplingState.sigmoid` holds the slope of the curve.
     """
 
     def __init__(self, scale: str, bound: float, direction: int) -> None:
@@ -126,25 +125,25 @@ class Curved(Affine):
         self._curve = CURVES.index(scale), float(bound), direction
 
     def apply(
-        self, do: Operations, found: Found, x: Tensor, y: Tensor, log_scales: Tensor
+        self, ops: Operations, state: CouplingState, x: Tensor, y: Tensor, log_scales: Tensor
     ) -> None:
-        slope, factor = found.sigmoid, found.factor
-        do.curve_affine(x, found.answer, *self._curve, slope, factor, log_scales, y)
+        slope, factor = state.sigmoid, state.factor
+        ops.curve_affine(x, state.answer, *self._curve, slope, factor, log_scales, y)
 
-    def prepare(self, do: Operations, found: Found) -> None:
-        do.curve(found.answer, *self._curve, found.sigmoid, found.factor)
+    def prepare(self, ops: Operations, state: CouplingState) -> None:
+        ops.curve(state.answer, *self._curve, state.sigmoid, state.factor)
 
     def pull(
         self,
-        do: Operations,
-        found: Found,
+        ops: Operations,
+        state: CouplingState,
         x: Tensor,
         log_det: Tensor,
         slope: Tensor,
         back: Tensor,
     ) -> None:
-        curve, weight = found.sigmoid, self.weight
-        do.curve_pull(x, found.factor, curve, found.answer, log_det, weight, back, slope)
+        curve, weight = state.sigmoid, self.weight
+        ops.curve_pull(x, state.factor, curve, state.answer, log_det, weight, back, slope)
 
 
 class Additive(Arithmetic):
@@ -154,32 +153,32 @@ class Additive(Arithmetic):
         self.direction = direction
 
     def apply(
-        self, do: Operations, found: Found, x: Tensor, y: Tensor, log_scales: Tensor
+        self, ops: Operations, state: CouplingState, x: Tensor, y: Tensor, log_scales: Tensor
     ) -> None:
-        do.shift(x, found.answer, self.direction, y)
+        ops.shift(x, state.answer, self.direction, y)
 
-    def prepare(self, do: Operations, found: Found) -> None:
+    def prepare(self, ops: Operations, state: CouplingState) -> None:
         pass
 
-    def undo(self, do: Operations, found: Found, y: Tensor) -> None:
-        do.shift(y, found.answer, -self.direction, y)
+    def invert(self, ops: Operations, state: CouplingState, y: Tensor) -> None:
+        ops.shift(y, state.answer, -self.direction, y)
 
     def pull(
         self,
-        do: Operations,
-        found: Found,
+        ops: Operations,
+        state: CouplingState,
         x: Tensor,
         log_det: Tensor,
         slope: Tensor,
         back: Tensor,
     ) -> None:
-        do.copy(slope, back)
+        ops.copy(slope, back)
         if self.direction < 0:
-            do.negate(slope)
+            ops.negate(slope)
 
 
 def arithmetic_of(shape: BlockShape, direction: int, like: Tensor) -> Arithmetic:
-    """Returns what the couplings of a block do, in one direction, to tensors of a type."""
+    """Returns what the couplings of a block ops, in one direction, to tensors of a type."""
     if not shape.affine:
         return Additive(direction)
     if shape.scale == "tanh":

@@ -1,6 +1,6 @@
-"""A run of couplings on a chunk of rows: there, and back with gradients.
+"""A block of couplings on a chunk of rows: forward, and backward with gradients.
 
-Inside, features come first: a chunk is (features, columns), a column being a row of the batch.
+Inside, features come first: a chunk is (features, columns), and a column is a row of the batch.
 """
 
 import functools
@@ -13,40 +13,76 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from kappaflow.stack.arithmetic import Found, arithmetic_of
-from kappaflow.stack.marks import Marks
-from kappaflow.stack.network import Activations, Draws, Pull, Slopes, evaluate
-from kappaflow.stack.operations import AT_ONCE, Operations
-from kappaflow.stack.prepared import (
+from kappaflow.fingerprints import fingerprint_errors, random_direction
+from kappaflow.stack.arithmetic import CouplingState, arithmetic_of
+from kappaflow.stack.network import Activations, DropoutMasks, NetworkBackward, Slopes, evaluate
+from kappaflow.stack.operations import EAGER, Operations
+from kappaflow.stack.shape import BlockShape, CouplingStep, NetworkShape, Order, Route
+from kappaflow.stack.tape import Job, TapeCache
+from kappaflow.stack.weights import (
     GradientSet,
-    prepared_transposes,
-    prepared_weights,
-    where_they_lie,
+    Transposes,
+    Views,
+    layer_transposes,
+    layer_weights,
+    storage_key,
 )
-from kappaflow.stack.programs import Job, Programs
-from kappaflow.stack.route import Order, Route, Step
-from kappaflow.stack.shape import BlockShape, NetworkShape
-from kappaflow.stack.weights import Transposes, Views
+
+
+class Fingerprints:
+    """A fingerprint of each state of a chunk: one random projection for each row."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Tensor] = {}
+        self._replayed: dict[int, Tensor] = {}
+
+    def keep(self, ops: Operations, layer: int, x: Tensor) -> None:
+        """Stores the fingerprint of what a layer changes, (changed, columns)."""
+        self._kept[layer] = _fingerprint(ops, x)
+
+    def compare(self, ops: Operations, layer: int, x: Tensor) -> None:
+        """Stores the fingerprint of the same features as recomputed from the output."""
+        self._replayed[layer] = _fingerprint(ops, x)
+
+    def errors(self) -> dict[int, float]:
+        """Returns the relative error of the worst row, by layer."""
+        if not self._replayed:
+            return {}
+        kept = torch.stack([self._kept[layer] for layer in self._replayed])
+        worst = fingerprint_errors(torch.stack(list(self._replayed.values())), kept)
+        return dict(zip(self._replayed, worst.tolist(), strict=True))
+
+
+def _fingerprint(ops: Operations, x: Tensor) -> Tensor:
+    with torch.inference_mode(False):
+        projection = x.new_empty(x.shape[1])
+        ops.project(x, random_direction(len(x), x.dtype, x.device), projection)
+        return projection
+
 
 Keep = Literal["nothing", "states", "everything"]
 
 
-class Move:
-    """An index move between two splits of the features into halves."""
+class Gather:
+    """Moves the features from one split into halves to the next."""
 
     def __init__(self, gather: Order | None, device: torch.device) -> None:
-        self._there = self._back = None
+        self._forward = self._backward = None
         if gather is not None:
-            self._there = torch.tensor(gather, device=device)
-            self._back = self._there.argsort()
+            self._forward = torch.tensor(gather, device=device)
+            self._backward = self._forward.argsort()
 
-    def there(self, do: Operations, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+    def forward(
+        self, ops: Operations, sources: Sequence[Tensor], targets: Sequence[Tensor]
+    ) -> None:
         """Writes the features of the sources into the targets, in the order of the targets."""
-        do.move(self._there, *_two(sources), *_two(targets))
+        ops.move(self._forward, *_two(sources), *_two(targets))
 
-    def back(self, do: Operations, sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
-        """Undoes `there`: from what were its targets to what were its sources."""
-        do.move(self._back, *_two(sources), *_two(targets))
+    def backward(
+        self, ops: Operations, sources: Sequence[Tensor], targets: Sequence[Tensor]
+    ) -> None:
+        """Undoes `forward`: copies its targets to its sources."""
+        ops.move(self._backward, *_two(sources), *_two(targets))
 
 
 def _two(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
@@ -54,33 +90,33 @@ def _two(parts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a step finds the half that it reads, and the other one before and after."""
+class StepBuffers:
+    """The half that a coupling reads, and the other half before and after it."""
 
-    step: Step
+    step: CouplingStep
     kept: Tensor
     x: Tensor
     y: Tensor
 
 
-class Track:
-    """The states of a chunk on its route, as far as they are kept.
+class SavedStates:
+    """The intermediate states of a chunk, as far as they are kept.
 
     Args:
         shape: The couplings.
         route: Their order.
         columns: How many rows of the batch.
-        like: A tensor of the type and on the device of the states.
-        keep: "nothing": each state takes the place of the one before; "states": all are kept;
-            "everything": what the couplings compute on the way, too.
-        kind: The type of the products.
+        like: A tensor with the dtype and the device of the states.
+        keep: "nothing": each state overwrites the one before; "states": all are kept;
+            "everything": also what the conditioners compute.
+        product_dtype: The dtype of the conditioners' products.
 
     Attributes:
-        moves: In front of each segment, and behind the last.
+        moves: Before each segment, and after the last.
         entries: The features at the start of each segment, (features, columns).
-        places: Where each step of a segment reads and writes.
+        step_buffers: What each coupling of a segment reads and writes.
         ends: The two halves at the end of each segment.
-        found: What each layer computes; empty if that is not kept.
+        states: What each coupling computes; empty unless everything is kept.
     """
 
     def __init__(
@@ -90,67 +126,73 @@ class Track:
         columns: int,
         like: Tensor,
         keep: Keep,
-        kind: torch.dtype,
+        product_dtype: torch.dtype,
     ) -> None:
         gathers = [*(segment.gather for segment in route.segments), route.gather]
-        self.moves = [Move(gather, like.device) for gather in gathers]
+        self.moves = [Gather(gather, like.device) for gather in gathers]
         self.entries: list[Tensor] = []
-        self.places: list[list[Place]] = []
+        self.step_buffers: list[list[StepBuffers]] = []
         self.ends: list[list[Tensor]] = []
-        self.found: dict[int, Found] = {}
+        self.states: dict[int, CouplingState] = {}
         for i, segment in enumerate(route.segments):
             reuse = keep == "nothing" and i >= 2  # two take turns: one is read, one is written
             entry = self.entries[i - 2] if reuse else like.new_empty(shape.features, columns)
             self.entries.append(entry)
-            halves, places = list(entry.split(segment.sizes)), []
+            halves, step_buffers = list(entry.split(segment.sizes)), []
             for step in segment.steps:
                 kept, x = halves[step.reads], halves[1 - step.reads]
                 y = x if keep == "nothing" else torch.empty_like(x)
                 halves[1 - step.reads] = y
-                places.append(Place(step, kept, x, y))
+                step_buffers.append(StepBuffers(step, kept, x, y))
                 if keep == "everything":
                     network = shape.networks[shape.network_of[step.layer]]
-                    self.found[step.layer] = found_for(network, columns, like, kind, shape.affine)
-            self.places.append(places)
+                    self.states[step.layer] = new_state(
+                        network, columns, like, product_dtype, shape.affine
+                    )
+            self.step_buffers.append(step_buffers)
             self.ends.append(halves)
 
 
-def found_for(
-    network: NetworkShape, columns: int, like: Tensor, kind: torch.dtype, affine: bool
-) -> Found:
-    """Returns buffers for what one coupling computes."""
-    return Found(Activations(network, columns, like, kind), affine=affine)
+def new_state(
+    network: NetworkShape, columns: int, like: Tensor, product_dtype: torch.dtype, affine: bool
+) -> CouplingState:
+    """Returns empty buffers for what one coupling computes."""
+    return CouplingState(Activations(network, columns, like, product_dtype), affine=affine)
 
 
 @dataclass(frozen=True)
-class Undo:
-    """What a way back needs where no states were kept.
+class InverseReplay:
+    """What the backward pass needs where no states were kept.
 
     Attributes:
-        z: What came out, (features, columns).
-        x: Where what comes back is written, (features, columns).
-        marks: The fingerprints of the states, which are compared.
+        z: The output, (features, columns).
+        x: Where the recomputed input is written, (features, columns).
+        fingerprints: Those of the states, for comparison.
     """
 
     z: Tensor
     x: Tensor
-    marks: Marks
+    fingerprints: Fingerprints
 
 
-class Scratch:
-    """Buffers that one chunk needs while it runs.
+class Workspace:
+    """Buffers that a chunk needs only while it runs.
 
     Attributes:
-        context: (context, columns), in the type of the products.
-        context_gradient: The same in the type of the states.
+        context: (context, columns), in the dtype of the products.
+        context_gradient: The same in the dtype of the states.
         log_det_gradient: (columns,).
         x_gradient: (features, columns).
-        programs: Those that were recorded on these buffers, and on those of each track.
+        tapes: Tapes recorded on these buffers and on those of each `SavedStates`.
     """
 
-    def __init__(self, shape: BlockShape, columns: int, like: Tensor, kind: torch.dtype) -> None:
-        self.found = [found_for(n, columns, like, kind, shape.affine) for n in shape.networks]
-        self.draws = [Draws(n, columns, like.device) for n in shape.networks]
+    def __init__(
+        self, shape: BlockShape, columns: int, like: Tensor, product_dtype: torch.dtype
+    ) -> None:
+        self.states = [
+            new_state(n, columns, like, product_dtype, shape.affine) for n in shape.networks
+        ]
+        self.masks = [DropoutMasks(n, columns, like.device) for n in shape.networks]
         sizes = {size for s in shape.encode.segments for size in s.sizes}
         sizes |= {size for s in shape.decode.segments for size in s.sizes}
         self.log_scales = {size: like.new_empty(size, columns) for size in sizes}
@@ -159,23 +201,23 @@ class Scratch:
         buffers = [like.new_empty(rows, columns) for _ in range(3)]
         self.slopes = [[Slopes(n, buffer) for n in shape.networks] for buffer in buffers]
         self.halves = [{size: buffer[rows - size :] for size in sizes} for buffer in buffers]
-        self.pulls = [Pull(n, columns, like, kind) for n in shape.networks]
-        self.context = like.new_empty(shape.context_features, columns, dtype=kind)
+        self.pulls = [NetworkBackward(n, columns, like, product_dtype) for n in shape.networks]
+        self.context = like.new_empty(shape.context_features, columns, dtype=product_dtype)
         self.context_gradient = like.new_empty(shape.context_features, columns)
         self.log_det_gradient = like.new_empty(columns)
         self.x_gradient = like.new_empty(shape.features, columns)
-        self.programs: WeakKeyDictionary[Track, Programs] = WeakKeyDictionary()
+        self.tapes: WeakKeyDictionary[SavedStates, TapeCache] = WeakKeyDictionary()
 
 
-class Run:
-    """A run of couplings in one direction, with its weights, on chunks.
+class ChunkKernel:
+    """Runs the couplings of a block, in one direction, on chunks of rows.
 
     Args:
         shape: The couplings.
-        direction: 1 from data to latent, -1 back.
+        direction: 1 from data to latent, -1 from latent to data.
         tensors: Their weights and biases.
-        kind: The type of the products.
-        like: A tensor of the type and on the device of the states.
+        product_dtype: The dtype of the conditioners' products.
+        like: A tensor with the dtype and the device of the states.
     """
 
     def __init__(
@@ -183,65 +225,65 @@ class Run:
         shape: BlockShape,
         direction: int,
         tensors: Sequence[Tensor],
-        kind: torch.dtype,
+        product_dtype: torch.dtype,
         like: Tensor,
     ) -> None:
-        self.shape, self._tensors, self._kind = shape, tensors, kind
+        self.shape, self._tensors, self._product_dtype = shape, tensors, product_dtype
         self.route = shape.encode if direction > 0 else shape.decode
         self.arithmetic = arithmetic_of(shape, direction, like)
 
     @functools.cached_property
     def views(self) -> list[Views]:
-        """Weights of the couplings, by layer."""
-        return prepared_weights(self.shape, self._tensors, self._kind)
+        """Weights of the conditioners, one entry for each coupling."""
+        return layer_weights(self.shape, self._tensors, self._product_dtype)
 
     @functools.cached_property
     def transposes(self) -> list[Transposes]:
         """The same, transposed."""
-        return prepared_transposes(self.shape, self._tensors, self._kind)
+        return layer_transposes(self.shape, self._tensors, self._product_dtype)
 
-    def there(
+    def forward(
         self,
-        track: Track,
-        scratch: Scratch,
+        saved: SavedStates,
+        workspace: Workspace,
         x: Tensor,
         z: Tensor,
         context: Tensor,
         seeds: Sequence[int] | None,
         log_det: Tensor,
-        marks: Marks | None = None,
+        fingerprints: Fingerprints | None = None,
     ) -> Iterator[Job]:
         """Writes z (features, columns) and the log_det (columns,) for x (features, columns).
 
         Args:
-            track: Takes the states.
-            scratch: Buffers.
-            x: What comes in.
-            z: What goes out.
+            saved: Receives the states.
+            workspace: Buffers.
+            x: The input.
+            z: Receives the output.
             context: (context, columns).
-            seeds: Of the dropout of each layer, or None for no dropout.
-            log_det: Written.
-            marks: Takes a fingerprint of each state, if any is wanted.
+            seeds: Dropout seed of each coupling, or None for no dropout.
+            log_det: Receives the log-determinant.
+            fingerprints: Receives a fingerprint of each state; None to take none.
 
         Yields:
-            What is to be executed, between what comes before and after it.
+            The operations to execute.
         """
-        scratch.context.copy_(context)
-        for log_scales in scratch.log_scales.values():
+        workspace.context.copy_(context)
+        for log_scales in workspace.log_scales.values():
             log_scales.zero_()
-        track.moves[0].there(AT_ONCE, [x], [track.entries[0]])
+        saved.moves[0].forward(EAGER, [x], [saved.entries[0]])
         yield Job(
-            functools.partial(self._there, track, scratch, seeds, marks),
-            scratch.programs.setdefault(track, Programs()),
-            None if marks else self._key(seeds, "there"),
+            functools.partial(self._forward, saved, workspace, seeds, fingerprints),
+            workspace.tapes.setdefault(saved, TapeCache()),
+            None if fingerprints else self._key(seeds, "forward"),
         )
-        track.moves[-1].there(AT_ONCE, track.ends[-1], [z])
-        log_det.copy_(sum_of(scratch.log_scales))
+        saved.moves[-1].forward(EAGER, saved.ends[-1], [z])
+        log_det.copy_(sum_of(workspace.log_scales))
 
-    def back(
+    def backward(
         self,
-        track: Track,
-        scratch: Scratch,
+        saved: SavedStates,
+        workspace: Workspace,
         z_gradient: Tensor,
         log_det_gradient: Tensor,
         x_gradient: Tensor,
@@ -250,149 +292,152 @@ class Run:
         seeds: Sequence[int] | None,
         gradients: GradientSet,
         beta: int,
-        undo: Undo | None = None,
+        replay: InverseReplay | None = None,
     ) -> Iterator[Job]:
-        """Takes gradients back over the track.
+        """Computes gradients from the saved states.
 
         Args:
-            track: As `there` left it.
-            scratch: Buffers.
+            saved: As `forward` left it.
+            workspace: Buffers.
             z_gradient: (features, columns).
             log_det_gradient: (columns,).
             x_gradient: (features, columns), written.
             context: (context, columns).
             context_gradient: (context, columns), written.
-            seeds: As for `there`.
-            gradients: Of the weights; added to with `beta` 1, overwritten with 0.
-            beta: 0 or 1.
-            undo: Where nothing was kept: what comes out, from which the states come back.
+            seeds: As for `forward`.
+            gradients: Gradients of the weights.
+            beta: 1 adds to the gradients of the weights, 0 overwrites them.
+            replay: Where nothing was kept: the output to recompute the states from.
 
         Yields:
-            What is to be executed, between what comes before and after it.
+            The operations to execute.
         """
-        scratch.context.copy_(context)
-        scratch.context_gradient.zero_()
-        torch.mul(log_det_gradient, self.arithmetic.weight, out=scratch.log_det_gradient)
-        track.moves[-1].back(AT_ONCE, [z_gradient], self._halves(scratch, [0, 1], -1))
-        if undo is not None:
-            track.moves[-1].back(AT_ONCE, [undo.z], track.ends[-1])
+        workspace.context.copy_(context)
+        workspace.context_gradient.zero_()
+        torch.mul(log_det_gradient, self.arithmetic.weight, out=workspace.log_det_gradient)
+        saved.moves[-1].backward(EAGER, [z_gradient], self._halves(workspace, [0, 1], -1))
+        if replay is not None:
+            saved.moves[-1].backward(EAGER, [replay.z], saved.ends[-1])
         yield Job(
-            functools.partial(self._back, track, scratch, seeds, gradients, beta, undo),
-            scratch.programs.setdefault(track, Programs()),
-            None if undo else self._key(seeds, "back", gradients, beta),
+            functools.partial(self._backward, saved, workspace, seeds, gradients, beta, replay),
+            workspace.tapes.setdefault(saved, TapeCache()),
+            None if replay else self._key(seeds, "backward", gradients, beta),
         )
-        x_gradient.copy_(scratch.x_gradient)
-        if undo is not None:
-            track.moves[0].back(AT_ONCE, [track.entries[0]], [undo.x])
-        context_gradient.copy_(scratch.context_gradient)
+        x_gradient.copy_(workspace.x_gradient)
+        if replay is not None:
+            saved.moves[0].backward(EAGER, [saved.entries[0]], [replay.x])
+        context_gradient.copy_(workspace.context_gradient)
 
     def _key(self, seeds: object, *parts: Hashable) -> Hashable:
-        """Returns what a program depends on, besides buffers; None if it changes every time."""
-        if seeds is not None or self._tensors[0].dtype != self._kind:
+        """Returns what a tape depends on besides buffers; None if it changes every time."""
+        if seeds is not None or self._tensors[0].dtype != self._product_dtype:
             return None
-        return where_they_lie(self._tensors), *parts
+        return storage_key(self._tensors), *parts
 
-    def _there(
+    def _forward(
         self,
-        track: Track,
-        scratch: Scratch,
+        saved: SavedStates,
+        workspace: Workspace,
         seeds: Sequence[int] | None,
-        marks: Marks | None,
-        do: Operations,
+        fingerprints: Fingerprints | None,
+        ops: Operations,
     ) -> None:
-        for i, places in enumerate(track.places):
+        for i, step_buffers in enumerate(saved.step_buffers):
             if i:
-                track.moves[i].there(do, track.ends[i - 1], [track.entries[i]])
-            for place in places:
-                found = self._evaluate(do, place, track, scratch, seeds)
-                if marks is not None:
-                    marks.keep(do, place.step.layer, place.x)
-                log_scales = scratch.log_scales[len(place.x)]
-                self.arithmetic.apply(do, found, place.x, place.y, log_scales)
+                saved.moves[i].forward(ops, saved.ends[i - 1], [saved.entries[i]])
+            for buffers in step_buffers:
+                state = self._evaluate(ops, buffers, saved, workspace, seeds)
+                if fingerprints is not None:
+                    fingerprints.keep(ops, buffers.step.layer, buffers.x)
+                log_scales = workspace.log_scales[len(buffers.x)]
+                self.arithmetic.apply(ops, state, buffers.x, buffers.y, log_scales)
 
-    def _back(
+    def _backward(
         self,
-        track: Track,
-        scratch: Scratch,
+        saved: SavedStates,
+        workspace: Workspace,
         seeds: Sequence[int] | None,
         gradients: GradientSet,
         beta: int,
-        undo: Undo | None,
-        do: Operations,
+        replay: InverseReplay | None,
+        ops: Operations,
     ) -> None:
-        holds, free = [0, 1], 2  # buffers: of the gradient of each half, and of what comes next
-        for i in range(len(track.places) - 1, -1, -1):
-            for place in reversed(track.places[i]):
-                layer = place.step.layer
+        holds, free = (
+            [0, 1],
+            2,
+        )  # buffers: the gradient of each half, and the next to write
+        for i in range(len(saved.step_buffers) - 1, -1, -1):
+            for buffers in reversed(saved.step_buffers[i]):
+                layer = buffers.step.layer
                 network = self.shape.network_of[layer]
-                kept, changed = holds[place.step.reads], holds[1 - place.step.reads]
-                found = track.found.get(layer)
-                if found is None:
-                    found = self._evaluate(do, place, track, scratch, seeds)
-                    self.arithmetic.prepare(do, found)
-                if undo is not None:
-                    self.arithmetic.undo(do, found, place.x)
-                    undo.marks.compare(do, layer, place.x)
-                slopes = scratch.slopes[changed][network]
-                back = scratch.halves[free][len(place.x)]
+                kept, changed = holds[buffers.step.reads], holds[1 - buffers.step.reads]
+                state = saved.states.get(layer)
+                if state is None:
+                    state = self._evaluate(ops, buffers, saved, workspace, seeds)
+                    self.arithmetic.prepare(ops, state)
+                if replay is not None:
+                    self.arithmetic.invert(ops, state, buffers.x)
+                    replay.fingerprints.compare(ops, layer, buffers.x)
+                slopes = workspace.slopes[changed][network]
+                back = workspace.halves[free][len(buffers.x)]
                 self.arithmetic.pull(
-                    do, found, place.x, scratch.log_det_gradient, slopes.answer, back
+                    ops, state, buffers.x, workspace.log_det_gradient, slopes.answer, back
                 )
-                scratch.pulls[network](
-                    do,
+                workspace.pulls[network](
+                    ops,
                     self.transposes[layer],
-                    place.kept,
-                    scratch.context,
-                    found.network,
+                    buffers.kept,
+                    workspace.context,
+                    state.network,
                     slopes,
                     gradients.layers[layer],
-                    scratch.halves[kept][len(place.kept)],
-                    scratch.context_gradient,
+                    workspace.halves[kept][len(buffers.kept)],
+                    workspace.context_gradient,
                     beta,
-                    1.0 if seeds is None else scratch.draws[network].scale,
+                    1.0 if seeds is None else workspace.masks[network].scale,
                 )
-                holds[1 - place.step.reads], free = free, changed
+                holds[1 - buffers.step.reads], free = free, changed
             if i:
-                before = self._halves(scratch, holds, i - 1)
-                track.moves[i].back(do, self._halves(scratch, holds, i), before)
-                if undo is not None:
-                    track.moves[i].back(do, [track.entries[i]], track.ends[i - 1])
-        track.moves[0].back(do, self._halves(scratch, holds, 0), [scratch.x_gradient])
+                before = self._halves(workspace, holds, i - 1)
+                saved.moves[i].backward(ops, self._halves(workspace, holds, i), before)
+                if replay is not None:
+                    saved.moves[i].backward(ops, [saved.entries[i]], saved.ends[i - 1])
+        saved.moves[0].backward(ops, self._halves(workspace, holds, 0), [workspace.x_gradient])
 
-    def _halves(self, scratch: Scratch, holds: Sequence[int], segment: int) -> list[Tensor]:
-        """Returns the gradients of the halves of a segment, from the buffers that hold them."""
+    def _halves(self, workspace: Workspace, holds: Sequence[int], segment: int) -> list[Tensor]:
+        """Returns the gradients of the two halves of a segment."""
         sizes = self.route.segments[segment].sizes
-        return [scratch.halves[b][n] for b, n in zip(holds, sizes, strict=True)]
+        return [workspace.halves[b][n] for b, n in zip(holds, sizes, strict=True)]
 
     def _evaluate(
         self,
-        do: Operations,
-        place: Place,
-        track: Track,
-        scratch: Scratch,
+        ops: Operations,
+        buffers: StepBuffers,
+        saved: SavedStates,
+        workspace: Workspace,
         seeds: Sequence[int] | None,
-    ) -> Found:
-        layer = place.step.layer
+    ) -> CouplingState:
+        layer = buffers.step.layer
         network = self.shape.network_of[layer]
-        found = track.found.get(layer, scratch.found[network])
-        draws = None
+        state = saved.states.get(layer, workspace.states[network])
+        masks = None
         if seeds is not None:
-            draws = scratch.draws[network]
-            draws.start(do, seeds[layer])
+            masks = workspace.masks[network]
+            masks.start(ops, seeds[layer])
         evaluate(
-            do,
+            ops,
             self.shape.networks[network],
             self.views[layer],
-            place.kept,
-            scratch.context,
-            found.network,
-            draws,
+            buffers.kept,
+            workspace.context,
+            state.network,
+            masks,
         )
-        return found
+        return state
 
 
 def sum_of(log_scales: dict[int, Tensor]) -> Tensor:
-    """Returns the log_det (columns,) of log-scales in bits (changed, columns), by their number."""
+    """Returns the log_det (columns,) from log-scales in bits, (changed, columns) by width."""
     first, *others = (part.sum(0) for part in log_scales.values())
     for other in others:
         first += other

@@ -15,14 +15,10 @@ from kappaflow.linearization import Linearization
 from kappaflow.memory import MEMORY_MODES, as_it_is, is_transformed
 from kappaflow.partition import Partition
 from kappaflow.registry import register
-from kappaflow.stack.block import Block
-from kappaflow.stack.execution import Manner
-from kappaflow.stack.node import run_block
-from kappaflow.stack.origin import origin_of
-from kappaflow.stack.plain import coupling, network
-from kappaflow.stack.route import Order
-from kappaflow.stack.shape import block_shape
-from kappaflow.stack.state import use_plain_names
+from kappaflow.stack.block import Block, run_block
+from kappaflow.stack.block_pass import ExecutionMode
+from kappaflow.stack.plain import coupling, network, origin_of, use_plain_names
+from kappaflow.stack.shape import Order, block_shape
 
 LARGEST_BLOCK = 32
 
@@ -218,11 +214,11 @@ class CouplingStack(Bijection):
         # One draw a call, so that the two directions leave out the same units after the same seed.
         drops = self.training and next(self._blocks()).shape.dropout > 0
         seed = int(torch.randint(2**62, ())) if drops else None
-        manner = Manner(direction, self.memory, self._kind_of_products(x, direction), seed)
+        mode = ExecutionMode(direction, self.memory, self._kind_of_products(x, direction), seed)
         log_det = zero_log_det(x)
         context = x.new_empty(len(x), 0) if context is None else context
         for block in blocks:
-            x, part = run_block(block, x, context, manner)
+            x, part = run_block(block, x, context, mode)
             log_det = log_det + part
         return x, log_det
 

@@ -1,9 +1,8 @@
-"""A player of recorded operations without the interpreter, where one has been built.
+"""The native backend, which executes recorded operations without the interpreter.
 
-Two threads of Python share one interpreter lock, which they would hand over at each of the small
-operations that a chunk consists of. The player executes a whole chunk without it. It is built once
-by `python -m kappaflow native`, with a C++ compiler and ninja, and found from then on; without
-one everything works in the same way, in Python.
+Threads of Python share one interpreter lock, which they hand over at each of the small operations
+of a chunk. The native backend executes a whole chunk without it. `python -m kappaflow native`
+builds it once, with a C++ compiler and ninja; without it the same operations run in Python.
 """
 
 import functools
@@ -24,36 +23,36 @@ import torch
 
 from kappaflow.errors import BuildError
 from kappaflow.stack.operations import NAMES
-from kappaflow.stack.programs import Executor, Player, PlayingExecutor
+from kappaflow.stack.tape import Executor, NativeBackend, NativeExecutor
 
 SOURCE = Path(__file__).with_name("native.cpp")
-# Never more than torch itself makes use of on this processor.
+# At most the instructions that torch itself uses on this processor.
 INSTRUCTIONS = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma"],
 }
 
-# Whether results are to be bit for bit those in Python; tests say so.
+# Whether results must equal those of Python bit for bit, as in tests.
 EXACT = False
 _forked = False
-_lock = threading.RLock()  # a build by KAPPAFLOW_NATIVE=1 is made under it
+_lock = threading.RLock()  # also held while KAPPAFLOW_NATIVE=1 builds
 
 
 def executor(device_type: str) -> Executor:
-    """Returns what executes chunks: with the player, if there is one.
+    """Returns the executor of chunks: the native backend if it is built.
 
-    The environment variable KAPPAFLOW_NATIVE says whether it is used: 0 never, 1 always, building
-    it where it is missing; otherwise where it has been built.
+    The environment variable KAPPAFLOW_NATIVE overrides this: 0 never uses it, 1 builds it if it
+    is missing.
     """
     wanted = os.environ.get("KAPPAFLOW_NATIVE", "")
     found = None
     if wanted != "0" and device_type == "cpu" and not _forked:
-        found = _player(wanted == "1")
-    return Executor(device_type) if found is None else PlayingExecutor(*found, exact=EXACT)
+        found = _backend(wanted == "1")
+    return Executor(device_type) if found is None else NativeExecutor(*found, exact=EXACT)
 
 
 def path() -> Path:
-    """Returns where the player for this source, torch, Python and processor lies once built."""
+    """Returns the file of the backend for this source, torch, Python and processor."""
     parts = (
         SOURCE.read_bytes(),
         torch.__version__.encode(),
@@ -67,10 +66,10 @@ def path() -> Path:
 
 
 def build(*, verbose: bool = False) -> Path:
-    """Builds the player, which takes about half a minute, and returns where it lies.
+    """Builds the backend, which takes about half a minute, and returns its file.
 
     Args:
-        verbose: Let the compiler speak.
+        verbose: Show the output of the compiler.
 
     Returns:
         The compiled module.
@@ -83,7 +82,7 @@ def build(*, verbose: bool = False) -> Path:
         from torch.utils import cpp_extension
 
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Elsewhere first: what lies under the name is whole, and nobody waits for a killed build.
+        # Built elsewhere and moved, so a killed build leaves no partial file.
         with tempfile.TemporaryDirectory(dir=target.parent) as folder, _own_tools_found():
             cpp_extension.load(
                 target.stem,
@@ -97,7 +96,7 @@ def build(*, verbose: bool = False) -> Path:
     except (ImportError, OSError, RuntimeError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise BuildError(
-            f"the native player could not be built ({said[0].rstrip('.:')}): it needs a C++ "
+            f"the native backend could not be built ({said[0].rstrip('.:')}): it needs a C++ "
             "compiler, ninja and setuptools, pip install 'kappaflow[native]'; everything works "
             "without it."
         ) from error
@@ -107,7 +106,7 @@ def build(*, verbose: bool = False) -> Path:
 
 @contextmanager
 def _own_tools_found() -> Iterator[None]:
-    """Lets torch find the ninja of this environment, also where that has not been activated."""
+    """Lets torch find the ninja of this environment, even if it is not activated."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join((sysconfig.get_path("scripts"), before))
     try:
@@ -117,14 +116,14 @@ def _own_tools_found() -> Iterator[None]:
 
 
 def _flags(capability: str) -> list[str]:
-    """Returns what the compiler is told, for a processor that torch has found to be so capable."""
+    """Returns compiler flags for the capability that torch reports."""
     names = [f"-DCPU_CAPABILITY={capability}", f"-DCPU_CAPABILITY_{capability}"]
     threads = ["-fopenmp"] if torch.backends.openmp.is_available() else []
     return ["-O3", *threads, *names, *INSTRUCTIONS.get(capability, [])]
 
 
 @functools.lru_cache(maxsize=2)
-def _known(must: bool) -> tuple[Player, dict[str, int]] | None:
+def _known(must: bool) -> tuple[NativeBackend, dict[str, int]] | None:
     target = path()
     if must and not target.exists():
         try:
@@ -134,13 +133,13 @@ def _known(must: bool) -> tuple[Player, dict[str, int]] | None:
     return _loaded(target) if target.exists() else None
 
 
-def _player(must: bool) -> tuple[Player, dict[str, int]] | None:
-    """Returns the player and the number of each operation; None, for this process, without one."""
-    with _lock:  # a module that another thread is just loading is a half of one
+def _backend(must: bool) -> tuple[NativeBackend, dict[str, int]] | None:
+    """Returns the backend and the number of each operation, or None."""
+    with _lock:  # another thread may be loading the module
         return _known(must)
 
 
-def _loaded(target: Path) -> tuple[Player, dict[str, int]] | None:
+def _loaded(target: Path) -> tuple[NativeBackend, dict[str, int]] | None:
     try:
         loader = importlib.machinery.ExtensionFileLoader(target.stem, str(target))
         spec = importlib.util.spec_from_loader(target.stem, loader)
@@ -153,10 +152,7 @@ def _loaded(target: Path) -> tuple[Player, dict[str, int]] | None:
 
 
 def _after_fork() -> None:
-    """A forked process has none of the threads that held the lock, or that the player would use.
-
-    Nor can it start them: OpenMP's team of threads does not survive a fork.
-    """
+    """Resets the lock, and disables the backend: OpenMP's threads do not survive a fork."""
     global _lock, _forked
     _lock, _forked = threading.RLock(), True
 

@@ -1,8 +1,8 @@
 """A fully connected conditioner on columns: its products, and their gradients.
 
-A column is a row of the batch: a linear layer is (outputs, inputs) @ (inputs, columns). Everything
-is written into buffers that exist already. Products may be of a narrower type than what goes in
-and comes out (bfloat16, for training); sums over columns never are.
+A column is a row of the batch: a linear layer is (outputs, inputs) @ (inputs, columns). All
+results go into preallocated buffers. Products may have a narrower dtype than inputs and outputs
+(bfloat16, in training); sums over columns do not.
 """
 
 import torch
@@ -16,31 +16,33 @@ from kappaflow.stack.weights import Transposes, Views
 
 
 class Activations:
-    """What a conditioner computes on its way, and its gradients need again.
+    """Intermediate results of a conditioner, which its gradients need.
 
     Attributes:
-        active: The hidden layers after ReLU and dropout, (width, columns) each; in a conditioner
-            of residual blocks every second one is what has been added up, before ReLU.
-        read: What the linear layers behind the first one read: `active`, or in a residual
-            conditioner its sum with the layer before.
+        active: The hidden layers after ReLU and dropout, (width, columns) each; with residual
+            blocks every second one is the sum before ReLU.
+        read: What the linear layers after the first one read: `active`, or in a residual
+            conditioner its sum with the previous layer.
         answer: (outputs, columns).
-        narrow_kept: What the first layer reads, in the type of the products.
-        narrow_answer: The answer as the last product gives it; `answer` itself if of its type.
+        narrow_kept: What the first layer reads, in the dtype of the products.
+        narrow_answer: `answer` in the dtype of the products.
     """
 
-    def __init__(self, shape: NetworkShape, columns: int, like: Tensor, kind: torch.dtype) -> None:
-        self.active = [like.new_empty(n, columns, dtype=kind) for n in shape.outputs[:-1]]
+    def __init__(
+        self, shape: NetworkShape, columns: int, like: Tensor, product_dtype: torch.dtype
+    ) -> None:
+        self.active = [like.new_empty(n, columns, dtype=product_dtype) for n in shape.outputs[:-1]]
         self.read = [
             torch.empty_like(h) if shape.adds(layer) or _opens(shape, layer) else h
             for layer, h in enumerate(self.active)
         ]
         self.answer = like.new_empty(shape.outputs[-1], columns)
-        self.narrow_kept = like.new_empty(shape.widths[0], columns, dtype=kind)
-        self.narrow_answer = self.answer.to(kind)
+        self.narrow_kept = like.new_empty(shape.widths[0], columns, dtype=product_dtype)
+        self.narrow_answer = self.answer.to(product_dtype)
 
 
 class Slopes:
-    """Gradients with respect to what a conditioner computes, in the rows of one buffer.
+    """Gradients of the layers of a conditioner, in the rows of one buffer.
 
     Attributes:
         hidden: Of the hidden layers before ReLU, (width, columns) each.
@@ -53,8 +55,8 @@ class Slopes:
         *self.hidden, self.answer = self.everything.split(shape.outputs)
 
 
-class Draws:
-    """Which hidden units are left out: drawn from a seed, and again wherever they are needed."""
+class DropoutMasks:
+    """Dropout masks, drawn from a seed and drawn again where they are needed."""
 
     def __init__(self, shape: NetworkShape, columns: int, device: torch.device) -> None:
         self._left_out = levels_of(shape.dropout)
@@ -71,64 +73,66 @@ class Draws:
         ]
         self._generator = torch.Generator(device)
 
-    def start(self, do: Operations, seed: int) -> None:
-        """Begins the draws of one conditioner."""
-        do.seed(self._generator, seed)
+    def start(self, ops: Operations, seed: int) -> None:
+        """Begins the masks of one conditioner."""
+        ops.seed(self._generator, seed)
 
-    def drop(self, do: Operations, layer: int, h: Tensor) -> None:
-        """Sets some units to zero and scales the others up to keep the mean."""
+    def drop(self, ops: Operations, layer: int, h: Tensor) -> None:
+        """Sets some units to zero and scales the others to keep the mean."""
         words, levels, dropped = self._layers[layer]
-        do.drop(self._generator, words, levels, self._left_out, self.scale, dropped, h)
+        ops.drop(self._generator, words, levels, self._left_out, self.scale, dropped, h)
 
 
 def evaluate(
-    do: Operations,
+    ops: Operations,
     shape: NetworkShape,
     views: Views,
     kept: Tensor,
     context: Tensor,
-    found: Activations,
-    draws: Draws | None,
+    activations: Activations,
+    masks: DropoutMasks | None,
 ) -> None:
-    """Writes into `found` what a conditioner makes of kept (inputs, columns) and a context.
+    """Evaluates a conditioner at `kept` and a context; writes into `activations`.
 
     Args:
-        do: Executes, or records.
+        ops: Executes, or records.
         shape: Of the conditioner.
         views: Its weights.
         kept: What it reads, (inputs, columns).
-        context: What it reads beside it, (context, columns), in the type of the products.
-        found: Takes the answer, and all that leads to it.
-        draws: Which hidden units are left out; None for none.
+        context: (context, columns), in the dtype of the products.
+        activations: Receives the output and the hidden layers.
+        masks: Dropout masks; None for no dropout.
     """
     h = kept
     if kept.dtype != context.dtype:
-        do.copy(kept, found.narrow_kept)
-        h = found.narrow_kept
+        ops.copy(kept, activations.narrow_kept)
+        h = activations.narrow_kept
     beside = (views.context_weight, context) if shape.context_features else (None, None)
-    for layer, active in enumerate(found.active):
+    for layer, active in enumerate(activations.active):
         sums = shape.has_blocks and layer % 2 == 0
-        _linear(do, shape, views, layer, h, beside, not sums, active)
+        _linear(ops, shape, views, layer, h, beside, not sums, active)
         if sums:
             if layer:
-                do.add(found.active[layer - 2], active)
-            if found.read[layer] is not active:
-                do.relu(active, found.read[layer])
-            h, beside = found.read[layer], (None, None)
+                ops.add(activations.active[layer - 2], active)
+            if activations.read[layer] is not active:
+                ops.relu(active, activations.read[layer])
+            h, beside = activations.read[layer], (None, None)
             continue
-        if draws is not None:
-            draws.drop(do, layer, active)
-        read = found.read[layer]
+        if masks is not None:
+            masks.drop(ops, layer, active)
+        read = activations.read[layer]
         if read is not active:
-            do.residual(h, beside[1], active, read)
+            ops.residual(h, beside[1], active, read)
         h, beside = read, (None, None)
-    _linear(do, shape, views, len(found.active), h, beside, False, found.narrow_answer)
-    if found.narrow_answer is not found.answer:
-        do.copy(found.narrow_answer, found.answer)
+    _linear(
+        ops, shape, views, len(activations.active), h, beside, False, activations.narrow_answer
+    )
+    if activations.narrow_answer is not activations.answer:
+        ops.copy(activations.narrow_answer, activations.answer)
 
 
 def _linear(
-    do: Operations,
+    ops: Operations,
     shape: NetworkShape,
     views: Views,
     layer: int,
@@ -137,42 +141,44 @@ def _linear(
     active: bool,
     target: Tensor,
 ) -> None:
-    """Writes a linear layer: of twins, behind the first layer, each half of it by itself."""
+    """Writes a linear layer; in a `PairedMLP`, after the first layer, each half separately."""
     weight, bias = views.weights[layer], views.biases[layer]
     if layer == 0:
-        do.linear(bias, weight, h, *beside, active, target)
+        ops.linear(bias, weight, h, *beside, active, target)
         return
     for r, c in _blocks(shape, weight):
-        do.linear(bias[r], weight[r, c], h[c], *beside, active, target[r])
+        ops.linear(bias[r], weight[r, c], h[c], *beside, active, target[r])
 
 
 def _blocks(shape: NetworkShape, weight: Tensor) -> tuple[tuple[slice, slice], ...]:
-    """Returns rows and columns of the blocks of a weight that count: all of it, but of twins."""
+    """Returns rows and columns of the used blocks of a weight: two in a `PairedMLP`."""
     return halves(weight) if shape.has_twins else ((slice(None), slice(None)),)
 
 
-class Pull:
-    """The way back through conditioners of one shape, with its buffers."""
+class NetworkBackward:
+    """The backward pass of conditioners of one shape, with its buffers."""
 
-    def __init__(self, shape: NetworkShape, columns: int, like: Tensor, kind: torch.dtype) -> None:
-        self.shape, self.wide = shape, like.dtype == kind
+    def __init__(
+        self, shape: NetworkShape, columns: int, like: Tensor, product_dtype: torch.dtype
+    ) -> None:
+        self.shape, self.wide = shape, like.dtype == product_dtype
         rows = 0 if self.wide else sum(shape.outputs)
         self.narrow = None
         if not self.wide:
-            self.narrow = Slopes(shape, like.new_empty(rows, columns, dtype=kind))
-        # What passes a hidden layer by: one buffer will do, since only equal widths are added.
+            self.narrow = Slopes(shape, like.new_empty(rows, columns, dtype=product_dtype))
+        # Gradients that skip a layer: one buffer is enough, since only equal widths are added.
         adding = [n if shape.adds(layer) else 0 for layer, n in enumerate(shape.outputs[:-1])]
-        carried = like.new_empty(max(adding, default=0), columns, dtype=kind)
+        carried = like.new_empty(max(adding, default=0), columns, dtype=product_dtype)
         self.carried = [carried[:n] if n else None for n in adding]
         self.ones = like.new_ones(columns)
 
     def __call__(
         self,
-        do: Operations,
+        ops: Operations,
         transposes: Transposes,
         kept: Tensor,
         context: Tensor,
-        found: Activations,
+        activations: Activations,
         slopes: Slopes,
         gradients: Views,
         kept_gradient: Tensor,
@@ -180,74 +186,76 @@ class Pull:
         beta: int,
         scale: float,
     ) -> None:
-        """Takes the gradient of the answer back to weights, kept half and context.
+        """Computes the gradients of weights, kept half and context from that of the output.
 
         Args:
-            do: Executes, or records.
+            ops: Executes, or records.
             transposes: The weights.
-            kept: What the conditioner has read, (inputs, columns).
-            context: (context, columns), in the type of the products.
-            found: What it made of it.
-            slopes: The gradient of the answer; those of the hidden layers are written here.
-            gradients: Those of the weights, which are added to with `beta` 1, overwritten with 0.
+            kept: What the conditioner read, (inputs, columns).
+            context: (context, columns), in the dtype of the products.
+            activations: Its intermediate results.
+            slopes: The gradient of the output; receives those of the hidden layers.
+            gradients: Receives the gradients of the weights.
             kept_gradient: (inputs, columns), added to.
             context_gradient: (context, columns), added to.
-            beta: 0 or 1.
-            scale: By how much dropout has scaled up what it left, 1 without it.
+            beta: 1 adds to the gradients of the weights, 0 overwrites them.
+            scale: The factor by which dropout scales units, 1 without dropout.
         """
         if self.narrow is not None:
-            do.copy(slopes.answer, self.narrow.answer)
-            slopes, kept = self.narrow, found.narrow_kept
+            ops.copy(slopes.answer, self.narrow.answer)
+            slopes, kept = self.narrow, activations.narrow_kept
         slope, carried = slopes.answer, None
         if self.shape.has_blocks:
-            slope = self._through_blocks(do, transposes, found, slopes, gradients, beta)
-        for layer in range(0 if self.shape.has_blocks else len(found.active), 0, -1):
-            carried_on, back = self.carried[layer - 1], slopes.hidden[layer - 1]
-            turned, active = transposes.weights[layer], found.active[layer - 1]
-            read, gradient = found.read[layer - 1], gradients.weights[layer]
+            slope = self._through_blocks(ops, transposes, activations, slopes, gradients, beta)
+        for layer in range(0 if self.shape.has_blocks else len(activations.active), 0, -1):
+            carried_next, back = self.carried[layer - 1], slopes.hidden[layer - 1]
+            turned, active = transposes.weights[layer], activations.active[layer - 1]
+            read, gradient = activations.read[layer - 1], gradients.weights[layer]
             for r, c in _blocks(self.shape, gradient):
-                do.add_outer(slope[r], read[c], beta, gradient[r, c])
-                do.layer_pull(
-                    turned[c, r], slope[r], active[c], scale, carried, carried_on, back[c]
+                ops.add_outer(slope[r], read[c], beta, gradient[r, c])
+                ops.layer_pull(
+                    turned[c, r], slope[r], active[c], scale, carried, carried_next, back[c]
                 )
-            slope, carried = back, carried_on
-        do.add_outer(slope, kept, beta, gradients.weights[0])
-        do.add_product(transposes.weights[0], slope, 1, kept_gradient)
+            slope, carried = back, carried_next
+        ops.add_outer(slope, kept, beta, gradients.weights[0])
+        ops.add_product(transposes.weights[0], slope, 1, kept_gradient)
         if self.shape.context_features:
-            do.add_outer(slope, context, beta, gradients.context_weight)
-            do.add_product(transposes.context_weight, slope, 1, context_gradient)
+            ops.add_outer(slope, context, beta, gradients.context_weight)
+            ops.add_product(transposes.context_weight, slope, 1, context_gradient)
         if carried is not None:
-            do.add(carried[: len(kept)], kept_gradient)
-            do.add(carried[len(kept) :], context_gradient)
-        do.add_columns(slopes.everything, self.ones, beta, gradients.biases[0])
+            ops.add(carried[: len(kept)], kept_gradient)
+            ops.add(carried[len(kept) :], context_gradient)
+        ops.add_columns(slopes.everything, self.ones, beta, gradients.biases[0])
 
     def _through_blocks(
         self,
-        do: Operations,
+        ops: Operations,
         transposes: Transposes,
-        found: Activations,
+        activations: Activations,
         slopes: Slopes,
         gradients: Views,
         beta: int,
     ) -> Tensor:
-        """Returns the gradient of the first hidden layer; residual blocks are passed on the way.
+        """Returns the gradient of the first hidden layer, through all residual blocks.
 
-        The gradient of a sum is that of each of its parts: it is the slope of the second layer of
-        the block in front of it, and added to what comes back through that block.
+        The gradient of a sum is that of each of its parts: it is the gradient of the second layer
+        of the block before it, and is added to what that block passes back.
         """
         hidden, weights = slopes.hidden, transposes.weights
-        last = len(found.active)
-        do.add_outer(slopes.answer, found.read[-1], beta, gradients.weights[last])
-        do.add_product(weights[last], slopes.answer, 0, hidden[-1])
+        last = len(activations.active)
+        ops.add_outer(slopes.answer, activations.read[-1], beta, gradients.weights[last])
+        ops.add_product(weights[last], slopes.answer, 0, hidden[-1])
         for layer in range(last - 1, 0, -1):
-            do.add_outer(hidden[layer], found.read[layer - 1], beta, gradients.weights[layer])
-            turned, active, back = weights[layer], found.read[layer - 1], hidden[layer - 1]
-            do.layer_pull(turned, hidden[layer], active, 1.0, None, None, back)
+            ops.add_outer(
+                hidden[layer], activations.read[layer - 1], beta, gradients.weights[layer]
+            )
+            turned, active, back = weights[layer], activations.read[layer - 1], hidden[layer - 1]
+            ops.layer_pull(turned, hidden[layer], active, 1.0, None, None, back)
             if layer % 2:
-                do.add(hidden[layer + 1], back)
+                ops.add(hidden[layer + 1], back)
         return hidden[0]
 
 
 def _opens(shape: NetworkShape, layer: int) -> bool:
-    """Returns whether a sum goes through ReLU into a residual block, and is needed itself too."""
+    """Returns whether a layer is a sum that a residual block reads after ReLU."""
     return shape.has_blocks and layer % 2 == 0 and layer < len(shape.outputs) - 2

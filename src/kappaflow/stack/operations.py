@@ -1,23 +1,86 @@
-"""The operations that a chunk consists of, on buffers that exist already.
+"""Log-scales of raw numbers and their slopes, written into buffers; see `bijections.scales`.
 
-`Operations` executes each of them at once: its methods are the definitions. `Recording` notes them
-instead; see `programs`.
+A curve is known by its number, since a recorded operation has numbers and tensors alone.
 """
 
 import functools
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kappaflow.stack.curves import write_curve
+BITS = 1 / math.log(2)
+
+
+def write_curve(
+    number: int, raw: Tensor, bound: float, direction: int, slope: Tensor, bits: Tensor
+) -> None:
+    """Writes d s / d r, and the log-scale in bits times the direction.
+
+    Args:
+        number: Of the curve, its place in `CURVES`.
+        raw: r, (changed, columns).
+        bound: c.
+        direction: 1 from data to latent, -1 back.
+        slope: Takes d s / d r.
+        bits: Takes s.
+    """
+    _WRITERS[number](raw, bound, direction * BITS, slope, bits)
+
+
+def _softsign(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -> None:
+    torch.abs(raw, out=slope).mul_(1 / bound).add_(1).reciprocal_()
+    torch.mul(raw, slope, out=bits).mul_(unit)
+    slope.square_()
+
+
+def _atan(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -> None:
+    steepness = math.pi / (2 * bound)
+    torch.mul(raw, steepness, out=slope)
+    torch.atan(slope, out=bits).mul_(unit / steepness)
+    slope.square_().add_(1).reciprocal_()
+
+
+def _exp(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -> None:  # noqa: ARG001
+    torch.mul(raw, unit, out=bits)
+    slope.fill_(1)
+
+
+def _sigmoid(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -> None:
+    torch.sigmoid(raw, out=slope)
+    torch.add(slope, math.exp(-bound), out=bits)
+    torch.addcmul(slope, slope, slope, value=-1, out=slope).div_(bits)
+    bits.log_().mul_(unit)
+
+
+def _logsigmoid(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -> None:
+    torch.neg(raw, out=slope)
+    _softplus(slope, bound, -unit, slope, bits)
+
+
+def _softplus(raw: Tensor, bound: float, unit: float, slope: Tensor, bits: Tensor) -> None:  # noqa: ARG001
+    torch.logaddexp(raw, raw.new_zeros(()), out=bits).mul_(unit)
+    torch.sigmoid(raw, out=slope)
+
+
+_WRITERS: list[Callable[[Tensor, float, float, Tensor, Tensor], None]] = [
+    _softsign,
+    _atan,
+    _exp,
+    _sigmoid,
+    _logsigmoid,
+    _softplus,
+]
+CURVES = ("softsign", "atan", "exp", "sigmoid", "logsigmoid", "softplus")
+
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _relu_backward = torch.ops.aten.threshold_backward.grad_input
 
 Operand = Tensor | torch.Generator | float | None
-Entry = tuple[Any, ...]  # a mark, and operands
+Entry = tuple[Any, ...]  # a code, and operands
 
 
 class Operations:
@@ -296,21 +359,21 @@ def _write_bits(
     torch.add(offset, sigmoid, alpha=width, out=bits)
 
 
-AT_ONCE = Operations()
+EAGER = Operations()
 NAMES = tuple(name for name in vars(Operations) if not name.startswith("_"))
 
 
 class Recording(Operations):
-    """Notes operations, each as its mark and its operands.
+    """Notes operations, each as its code and its operands.
 
     Args:
-        marks: What each operation is noted as, by its name.
+        codes: What each operation is noted as, by its name.
     """
 
-    def __init__(self, marks: Mapping[str, Any]) -> None:
+    def __init__(self, codes: Mapping[str, Any]) -> None:
         self._entries: list[Entry] = []
         for name in NAMES:
-            setattr(self, name, functools.partial(self._note, marks[name]))
+            setattr(self, name, functools.partial(self._note, codes[name]))
 
     def take(self) -> list[Entry]:
         """Returns what was noted, and holds on to none of it."""

@@ -1,18 +1,24 @@
-"""The readable definition of a block: plain couplings that read the stacked weights."""
+"""Conversion between plain couplings and stacks: modules, arguments and state dictionaries."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from kappaflow.bijections import AdditiveCoupling, AffineCoupling
+from kappaflow.bijection import Bijection, Chain
+from kappaflow.bijections import AdditiveCoupling, AffineCoupling, Permutation
+from kappaflow.bijections.coupling import Coupling
+from kappaflow.errors import ArgumentError
 from kappaflow.nets import MLP, ResidualMLP, TwinMLP
 from kappaflow.partition import Partition
 from kappaflow.stack.shape import BlockShape, NetworkShape
 
-Coupling = AffineCoupling | AdditiveCoupling
+if TYPE_CHECKING:
+    from kappaflow.stack.block import Block
+
+PlainCoupling = AffineCoupling | AdditiveCoupling
 Network = MLP | ResidualMLP | TwinMLP
 
 
@@ -45,7 +51,7 @@ def network(shape: NetworkShape) -> Network:
 
 def coupling(
     shape: BlockShape, partition: Partition, conditioner: Network, memory: str
-) -> Coupling:
+) -> PlainCoupling:
     """Returns a plain coupling."""
     context = shape.context_features
     if not shape.affine:
@@ -60,8 +66,8 @@ def coupling(
     )
 
 
-def reading(conditioner: Network, tensors: dict[str, Tensor]) -> Network:
-    """Returns the conditioner with tensors in place of its parameters, graph and all."""
+def with_weights(conditioner: Network, tensors: dict[str, Tensor]) -> Network:
+    """Returns the conditioner with tensors in place of its parameters, so gradients reach them."""
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
         module = conditioner.get_submodule(path)
@@ -70,8 +76,8 @@ def reading(conditioner: Network, tensors: dict[str, Tensor]) -> Network:
     return conditioner
 
 
-class _Undrawn(TorchFunctionMode):
-    """Leaves new weights as they are: they are replaced, and `vmap` refuses to draw any."""
+class _SkipInit(TorchFunctionMode):
+    """Skips initialization: the weights are replaced, and `vmap` allows no random numbers."""
 
     def __torch_function__(
         self,
@@ -87,9 +93,178 @@ class _Undrawn(TorchFunctionMode):
 
 def couplings(
     shape: BlockShape, partitions: Sequence[Partition], rows: Sequence[dict[str, Tensor]]
-) -> Iterator[Coupling]:
+) -> Iterator[PlainCoupling]:
     """Yields plain couplings whose weights are the given tensors."""
     for partition, number, tensors in zip(partitions, shape.network_of, rows, strict=True):
-        with torch.device("meta"), _Undrawn():
+        with torch.device("meta"), _SkipInit():
             empty = network(shape.networks[number])
-        yield coupling(shape, partition, reading(empty, tensors), "store")
+        yield coupling(shape, partition, with_weights(empty, tensors), "store")
+
+
+WIRINGS = {MLP: "plain", ResidualMLP: "blocks", TwinMLP: "twins"}
+KINDS = {AffineCoupling: "affine", AdditiveCoupling: "additive"}
+
+
+def origin_of(bijections: Sequence[Bijection]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Returns the arguments and the state of the stack that equals plain couplings.
+
+    Args:
+        bijections: Couplings of one kind, with permutations between them.
+
+    Returns:
+        Keyword arguments of `CouplingStack`, and its state.
+
+    Raises:
+        ArgumentError: They cannot be stacked; the message names the coupling and the reason.
+    """
+    found: list[Coupling] = []
+    permutations: list[tuple[int, ...] | None] = []
+    pending: tuple[int, ...] | None = None
+    for place, part in enumerate(bijections):
+        if type(part) is Permutation and pending is None:
+            pending = tuple(part.index.tolist())
+        elif type(part) in KINDS:
+            found.append(part)  # pyright: ignore[reportArgumentType]
+            permutations.append(pending)
+            pending = None
+        else:
+            raise ArgumentError(
+                "'bijections' should be affine or additive couplings with at most one permutation "
+                f"in front of each, got {type(part).__name__} at place {place}."
+            )
+    if pending is not None or not found:
+        raise ArgumentError("'bijections' should hold a coupling, and end with one.")
+    arguments = _common(found)
+    arguments["partitions"] = [coupling.partition for coupling in found]
+    arguments["permutations"] = permutations if any(p is not None for p in permutations) else None
+    return arguments, Chain(bijections).state_dict()
+
+
+def _common(couplings: Sequence[Coupling]) -> dict[str, Any]:
+    """Returns the settings that all couplings share."""
+    first, *others = map(_described, couplings)
+    for place, other in enumerate(others, start=1):
+        for key, value in other.items():
+            if value != first[key]:
+                raise ArgumentError(
+                    f"'bijections' should be alike to be stacked, got {key}={first[key]!r} in "
+                    f"coupling 0 and {value!r} in coupling {place}."
+                )
+    return first
+
+
+def _described(coupling: Coupling) -> dict[str, Any]:
+    net: Any = coupling.conditioner
+    if any(part._forward_hooks or part._forward_pre_hooks for part in coupling.modules()):
+        raise ArgumentError(
+            "'bijections' should have no hooks to be stacked: a stack would not call them."
+        )
+    if type(net) not in WIRINGS:
+        raise ArgumentError(
+            f"'bijections' should have MLP conditioners to be stacked, got {type(net).__name__}: "
+            "for others, Chain(..., memory=...) has the same memory modes."
+        )
+    if net.activation != "relu" or (isinstance(net, ResidualMLP) and net.gates is not None):
+        what = "gates of the context" if net.activation == "relu" else net.activation
+        raise ArgumentError(
+            "'bijections' should have conditioners of linear layers and ReLU to be stacked, got "
+            f"{what}: for others, Chain(..., memory=...) has the same memory modes."
+        )
+    if any(type(layer) is not nn.Linear for layer in net.layers):
+        raise ArgumentError(
+            "'bijections' should have MLP conditioners of plain linear layers to be stacked, got "
+            f"{', '.join(type(layer).__name__ for layer in net.layers)}."
+        )
+    found: dict[str, Any] = {
+        "kind": KINDS[type(coupling)],
+        "hidden": tuple(layer.out_features for layer in net.layers[:-1]),  # pyright: ignore[reportAttributeAccessIssue]
+        "context_features": coupling.context_features,
+        "residual": isinstance(net, MLP) and net.residual,
+        "dropout": net.dropout if isinstance(net, MLP) else 0.0,
+        "wiring": WIRINGS[type(net)],
+    }
+    if isinstance(coupling, AffineCoupling):
+        found["scale_bound"] = coupling.scale_bound
+        found["scale"] = coupling.scale
+    return found
+
+
+State = dict[str, Any]
+
+
+def use_plain_names(stack: nn.Module) -> None:
+    """Gives a stack the state dictionary of the plain chain.
+
+    State dictionaries then hold `bijections.3.conditioner.layers.0.weight`, a slice of a stacked
+    parameter whose own name is `blocks.0.networks.0.weights.0`.
+    """
+    stack.register_state_dict_post_hook(_give_plain)
+    stack.register_load_state_dict_pre_hook(_take_plain)
+
+
+def _stacked_names(prefix: str, number: int, block: "Block") -> list[str]:
+    """Returns the parameter names of what `block.tensors()` returns."""
+    names = []
+    for i, network in enumerate(block.shape.networks):
+        start = f"{prefix}blocks.{number}.networks.{i}"
+        names += [f"{start}.weights.{layer}" for layer in range(len(network.outputs))]
+        names.append(f"{start}.biases")
+    return names
+
+
+def _places(prefix: str, blocks: "Iterable[Block]") -> "Iterator[tuple[Block, int, str, Any]]":
+    """Yields the block of each coupling, its row there, its name, and its permutation."""
+    place = 0
+    for block in blocks:
+        for row, permutation in enumerate(block.permutations):
+            before = None
+            if permutation is not None:
+                before = f"{prefix}bijections.{place}.index", torch.tensor(permutation)
+                place += 1
+            yield block, row, f"{prefix}bijections.{place}.conditioner.", before
+            place += 1
+
+
+def _give_plain(stack: Any, state: State, prefix: str, _: Any) -> None:  # noqa: ANN401
+    rows: dict[nn.Module, list[dict[str, Tensor]]] = {}
+    for number, block in enumerate(stack.blocks):
+        rows[block] = block.rows([state.pop(n) for n in _stacked_names(prefix, number, block)])
+    for block, row, name, permutation in _places(prefix, stack.blocks):
+        if permutation is not None:
+            state[permutation[0]] = permutation[1]
+        state.update({name + key: tensor for key, tensor in rows[block][row].items()})
+
+
+def _take_plain(
+    stack: Any,  # noqa: ANN401
+    state: State,
+    prefix: str,
+    _metadata: Any,  # noqa: ANN401
+    _strict: bool,
+    missing: list[str],
+    _unexpected: list[str],
+    errors: list[str],
+) -> None:
+    """Replaces plain tensors by stacked ones; missing ones keep their values."""
+    tensors = {block: [t.detach().clone() for t in block.tensors()] for block in stack.blocks}
+    rows = {block: block.rows(tensors[block]) for block in stack.blocks}
+    for block, row, name, permutation in _places(prefix, stack.blocks):
+        if permutation is not None:
+            given = state.pop(permutation[0], None)
+            if given is None:
+                missing.append(permutation[0])
+            elif not torch.equal(given.cpu(), permutation[1]):
+                errors.append(f"{permutation[0]} differs from the permutation of this stack.")
+        for key, own in rows[block][row].items():
+            given = state.pop(name + key, None)
+            if given is None:
+                missing.append(name + key)
+            elif given.shape != own.shape:
+                errors.append(
+                    f"size mismatch for {name + key}: {tuple(given.shape)} given, "
+                    f"{tuple(own.shape)} in this stack."
+                )
+            else:
+                own.copy_(given)
+    for number, block in enumerate(stack.blocks):
+        state.update(zip(_stacked_names(prefix, number, block), tensors[block], strict=True))

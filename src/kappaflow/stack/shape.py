@@ -1,10 +1,103 @@
-"""What a run of couplings looks like, without its weights."""
+"""The shape of a block without its weights: its conditioners, and the route of the features.
+
+Features are carried through a block as two halves. Where couplings only alternate between the
+halves nothing is moved; where the next coupling splits the features differently, one gather forms
+the new halves. A `Segment` is what lies between two gathers.
+"""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kappaflow.partition import Partition
-from kappaflow.stack.route import Order, Route, routes
+
+Order = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CouplingStep:
+    """One coupling: its number in the block, from 0 at the data, and the half that it reads."""
+
+    layer: int
+    reads: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Couplings that alternate between the same two halves.
+
+    Attributes:
+        gather: Index of the features of both halves among those of the previous segment, or among
+            the inputs of the block; None if they are in order.
+        sizes: Number of features in each half; the first step reads the first half.
+        steps: In the order of execution.
+    """
+
+    gather: Order | None
+    sizes: tuple[int, int]
+    steps: tuple[CouplingStep, ...]
+
+
+@dataclass(frozen=True)
+class Route:
+    """The couplings of a block in the order of execution.
+
+    Attributes:
+        features: Number of features.
+        segments: At least one.
+        gather: Index of each output feature in the halves of the last segment.
+    """
+
+    features: int
+    segments: tuple[Segment, ...]
+    gather: Order | None
+
+
+def routes(
+    partitions: Sequence[Partition], permutations: Sequence[Order | None]
+) -> tuple[Route, Route]:
+    """Returns the routes of the two directions: data to latent, and latent to data.
+
+    Args:
+        partitions: The partition of each coupling, at least one.
+        permutations: The permutation before each coupling, z[:, i] = x[:, index[i]], or None.
+
+    Returns:
+        Both routes; the second visits the couplings from the last to the first.
+    """
+    incoming = tuple(range(partitions[0].features))
+    order, halves = incoming, []
+    for partition, permutation in zip(partitions, permutations, strict=True):
+        if permutation is not None:
+            order = tuple(order[i] for i in permutation)
+        kept, changed = (tuple(order[i] for i in p) for p in (partition.kept, partition.changed))
+        halves.append((kept, changed))
+    layers = list(enumerate(halves))
+    return _route(layers, incoming, order), _route(layers[::-1], order, incoming)
+
+
+def _route(
+    layers: Sequence[tuple[int, tuple[Order, Order]]], incoming: Order, outgoing: Order
+) -> Route:
+    segments: list[Segment] = []
+    now, last = incoming, (incoming, ())
+    for layer, (kept, changed) in layers:
+        if segments and {kept, changed} == set(last):
+            step = CouplingStep(layer, last.index(kept))
+            segments[-1] = Segment(
+                segments[-1].gather, segments[-1].sizes, (*segments[-1].steps, step)
+            )
+            continue
+        sizes = len(kept), len(changed)
+        segments.append(Segment(_gather(kept + changed, now), sizes, (CouplingStep(layer, 0),)))
+        now, last = kept + changed, (kept, changed)
+    return Route(len(incoming), tuple(segments), _gather(outgoing, now))
+
+
+def _gather(wanted: Order, found: Order) -> Order | None:
+    """Returns the index of each wanted feature in `found`, or None if they are in order."""
+    place = {feature: i for i, feature in enumerate(found)}
+    return None if wanted == found else tuple(place[feature] for feature in wanted)
 
 
 @dataclass(frozen=True)
@@ -12,11 +105,11 @@ class NetworkShape:
     """The shape of a fully connected conditioner.
 
     Attributes:
-        widths: Of the input (without the context), of the hidden layers, and of the output.
-        context_features: Width of the context, read beside the input by the first layer.
-        residual: Whether hidden layers of equal width are added up.
-        dropout: Share of the hidden units that a training step leaves out.
-        wiring: "plain", "blocks" (of a `ResidualMLP`) or "twins" (a `TwinMLP`).
+        widths: Widths of the input (without the context), the hidden layers and the output.
+        context_features: Width of the context, which the first layer reads next to the input.
+        residual: Whether each hidden layer is added to the next of equal width.
+        dropout: Share of the hidden units that dropout sets to zero.
+        wiring: "plain", "blocks" (a `ResidualMLP`) or "twins" (a `PairedMLP`).
     """
 
     widths: tuple[int, ...]
@@ -42,7 +135,7 @@ class NetworkShape:
 
     @property
     def has_twins(self) -> bool:
-        """Whether behind the first layer there are two halves: that of a `TwinMLP`."""
+        """Whether the hidden layers after the first are two halves, as in a `PairedMLP`."""
         return self.wiring == "twins"
 
     def adds(self, layer: int) -> bool:
@@ -50,18 +143,18 @@ class NetworkShape:
         return self.residual and self.inputs[layer] == self.outputs[layer]
 
 
-# Compared by identity: equal blocks share one object, which then is a quick key of their buffers.
+# Compared by identity: equal blocks share one object, which is a fast key for their buffers.
 @dataclass(frozen=True, eq=False)
 class BlockShape:
-    """The shape of a run of couplings.
+    """The shape of a block of couplings.
 
     Attributes:
-        features: How many there are.
+        features: Number of features.
         encode: The route from data to latent.
         decode: The route from latent to data.
-        networks: The different conditioners.
-        network_of: Which of them each coupling has.
-        row_of: How many couplings before it have the same.
+        networks: The distinct conditioner shapes.
+        network_of: Index of the shape of each coupling.
+        row_of: Number of earlier couplings with the same shape.
         affine: Whether the couplings scale, or only shift.
         scale_bound: Bound on the log-scale of each coupling.
         scale: The curve of the log-scales.
@@ -82,7 +175,7 @@ class BlockShape:
 
     @property
     def layers(self) -> int:
-        """How many couplings there are."""
+        """Number of couplings."""
         return len(self.network_of)
 
     @property
@@ -92,7 +185,7 @@ class BlockShape:
 
     @property
     def dropout(self) -> float:
-        """Share of the hidden units that a training step leaves out."""
+        """Share of the hidden units that dropout sets to zero."""
         return self.networks[0].dropout
 
 
@@ -110,7 +203,7 @@ def block_shape(
     scale: str = "tanh",
     wiring: str = "plain",
 ) -> BlockShape:
-    """Returns the shape of a run of couplings; the same object for the same arguments."""
+    """Returns the shape of a block; the same object for the same arguments."""
     networks: list[NetworkShape] = []
     network_of, row_of = [], []
     for partition in partitions:

@@ -44,7 +44,7 @@ def run_all(tasks: Sequence[Callable[[], None]]) -> None:
     """Runs tasks at the same time, the last one on the calling thread; the first error is raised.
 
     Args:
-        tasks: What to do, with `single_products`. They must not call this function.
+        tasks: What to ops, with `single_products`. They must not call this function.
     """
     *others, own = tasks
     waiting = [_pool(len(others)).submit(task) for task in others]

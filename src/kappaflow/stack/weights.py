@@ -1,12 +1,13 @@
 """The weights of many conditioners of one shape, stacked: few tensors, however deep the flow."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from kappaflow.stack.shape import NetworkShape
+from kappaflow.stack.shape import BlockShape, NetworkShape
 
 
 class StackedNetworks(nn.Module):
@@ -25,7 +26,7 @@ class StackedNetworks(nn.Module):
         self.biases = nn.Parameter(torch.zeros(count, sum(shape.outputs)))
 
     def tensors(self) -> list[Tensor]:
-        """Returns the weights, and the biases behind them."""
+        """Returns the weights, then the biases."""
         return [*self.weights, self.biases]
 
     @torch.no_grad()
@@ -37,9 +38,9 @@ class StackedNetworks(nn.Module):
 
 
 def named_rows(shape: NetworkShape, tensors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-    """Returns the weights of each of the stacked conditioners under an `MLP`'s names for them.
+    """Returns the weights of each stacked conditioner under the names that an `MLP` gives them.
 
-    They are slices, through which gradients reach the stacked tensors.
+    They are slices, so gradients reach the stacked tensors.
     """
     *weights, biases = tensors
     found: list[dict[str, Tensor]] = [{} for _ in biases]
@@ -107,3 +108,59 @@ def _views(
     context = weights[0].narrow(2, shape.widths[0], shape.context_features)
     rows = zip(*(part.unbind() for part in (kept, *weights[1:])), strict=True)
     return [Views(*row) for row in zip(rows, context.unbind(), biases, strict=True)]
+
+
+V = TypeVar("V")
+
+
+def layer_weights(
+    shape: BlockShape, tensors: Sequence[Tensor], product_dtype: torch.dtype
+) -> list[Views]:
+    """Returns the weights of each coupling."""
+    own = [tensor.detach().to(product_dtype) for tensor in tensors]
+    return _by_layer(shape, _each(weight_views, shape, own))
+
+
+def layer_transposes(
+    shape: BlockShape, tensors: Sequence[Tensor], product_dtype: torch.dtype
+) -> list[Transposes]:
+    """Returns the transposed weights of each coupling, for the backward pass."""
+    own = [tensor.detach().to(product_dtype) for tensor in tensors]
+    return _by_layer(shape, _each(transposes, shape, own))
+
+
+class GradientSet:
+    """Gradients of the weights, accumulated by one thread.
+
+    Attributes:
+        tensors: As the weights are stacked.
+        layers: The same, by layer.
+    """
+
+    def __init__(self, shape: BlockShape, tensors: Sequence[Tensor]) -> None:
+        # Zeros, because some weights of a `PairedMLP` are never written.
+        self.tensors = [torch.zeros_like(t) for t in tensors]
+        self.layers = _by_layer(shape, _each(gradient_views, shape, self.tensors))
+
+
+def storage_key(tensors: Sequence[Tensor]) -> Hashable:
+    """Returns the addresses and strides of tensors, which change when other memory is used."""
+    return tuple((t.data_ptr(), t.stride()) for t in tensors)
+
+
+def _by_network(shape: BlockShape, tensors: Sequence[Tensor]) -> list[Sequence[Tensor]]:
+    parts = len(tensors) // len(shape.networks)
+    return [tensors[i * parts : (i + 1) * parts] for i in range(len(shape.networks))]
+
+
+def _each(
+    cut: Callable[[NetworkShape, Sequence[Tensor]], list[V]],
+    shape: BlockShape,
+    tensors: Sequence[Tensor],
+) -> list[list[V]]:
+    own = zip(shape.networks, _by_network(shape, tensors), strict=True)
+    return [cut(network, part) for network, part in own]
+
+
+def _by_layer(shape: BlockShape, by_network: Sequence[Sequence[V]]) -> list[V]:
+    return [by_network[n][r] for n, r in zip(shape.network_of, shape.row_of, strict=True)]

@@ -1,0 +1,162 @@
+"""Executes the operations of chunks: eagerly, or from a tape that was recorded once.
+
+A tape is reused while the buffers are the same and the weights lie at the same addresses. What
+changes from pass to pass is copied into the buffers first.
+"""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
+from typing import Any, Protocol, TypeVar
+
+import torch
+
+from kappaflow.stack.operations import EAGER, NAMES, Entry, Operations, Recording
+from kappaflow.stack.threads import run_all, single_products
+
+MOST = 32  # tapes per set of buffers: blocks share buffers where nothing is kept
+P = TypeVar("P")
+
+
+class NativeBackend(Protocol):
+    """Makes tapes and executes them; see `native`."""
+
+    def names(self) -> list[str]:
+        """Returns the names of its operations."""
+        ...
+
+    def Program(self, entries: list[Entry], exact: bool) -> object:  # noqa: N802
+        """Returns a tape; with `exact`, its results equal those of `Operations` bit for bit."""
+        ...
+
+    def play(self, tapes: list[object]) -> None:
+        """Executes tapes in parallel, without the interpreter."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """Operations to execute.
+
+    Attributes:
+        describe: Calls them on an `Operations`.
+        tapes: The tapes recorded so far.
+        key: What the calls depend on, besides the owner of `tapes`; None if they will not be
+            repeated.
+    """
+
+    describe: Callable[[Operations], None]
+    tapes: "TapeCache"
+    key: Hashable
+
+
+class TapeCache:
+    """The most recent tapes for the same buffers, by what else they depend on.
+
+    A tape keeps alive all that it reads and writes.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Hashable, object] = {}
+
+    def get(self, kind: Hashable, job: Job, record: Callable[[Job], P]) -> P:
+        """Returns the tape of a job; records it unless one with its kind and key exists."""
+        if job.key is None:
+            return record(job)
+        key = kind, job.key
+        found = self._known.pop(key, None) or record(job)
+        self._known[key] = found  # most recently used last
+        if len(self._known) > MOST:
+            self._known.pop(next(iter(self._known)))
+        return found  # pyright: ignore[reportReturnType]
+
+
+# Prepares a job, yields it, and continues once it is done; some yield none.
+Work = Callable[[], Iterator[Job]]
+
+
+class Executor:
+    """Executes operations eagerly.
+
+    Args:
+        device_type: Device type of the tensors.
+    """
+
+    def __init__(self, device_type: str) -> None:
+        self._device_type = device_type
+
+    def run(self, lanes: Sequence[Sequence[Work]]) -> None:
+        """Runs lanes in parallel, and the work of each lane in order.
+
+        Args:
+            lanes: One for each thread.
+        """
+
+        def follow(lane: Sequence[Work]) -> None:
+            with self._default_modes():
+                for work in lane:
+                    for job in work():
+                        self._execute(job)
+
+        with single_products():
+            run_all([partial(follow, lane) for lane in lanes])
+
+    def _execute(self, job: Job) -> None:
+        if job.key is None:
+            job.describe(EAGER)
+            return
+        # Threads share the interpreter: a list of calls needs less of it than what made it.
+        for call in job.tapes.get("eager", job, _calls):
+            call()
+
+    @contextmanager
+    def _default_modes(self) -> Iterator[None]:
+        """Switches gradients, inference mode and autocast off on this thread."""
+        wide = torch.autocast(self._device_type, enabled=False)
+        with torch.inference_mode(False), torch.no_grad(), wide:
+            yield
+
+
+class NativeExecutor(Executor):
+    """Executes tapes with the native backend, on torch's own threads.
+
+    Args:
+        backend: Makes tapes and executes them.
+        codes: The number of each operation.
+        exact: Whether results must equal those of `Operations` bit for bit.
+    """
+
+    def __init__(
+        self, backend: NativeBackend, codes: Mapping[str, int], *, exact: bool = False
+    ) -> None:
+        super().__init__("cpu")
+        self._backend, self._codes, self._exact = backend, codes, exact
+
+    def run(self, lanes: Sequence[Sequence[Work]]) -> None:
+        with self._default_modes():
+            for works in zip_longest(*lanes):
+                running = [work() for work in works if work is not None]
+                while jobs := [job for work in running if (job := next(work, None))]:
+                    self._backend.play([self._tape(job) for job in jobs])
+
+    def _tape(self, job: Job) -> object:
+        return job.tapes.get(("native", self._exact), job, self._record)
+
+    def _record(self, job: Job) -> object:
+        return self._backend.Program(entries_of(job, self._codes), self._exact)
+
+
+def entries_of(job: Job, codes: Mapping[str, Any]) -> list[Entry]:
+    """Returns the operations of a job: code and operands of each."""
+    recording = Recording(codes)
+    job.describe(recording)
+    return recording.take()
+
+
+def _calls(job: Job) -> list[Callable[[], None]]:
+    return [partial(*entry) for entry in entries_of(job, _METHODS)]
+
+
+_METHODS = {name: getattr(EAGER, name) for name in NAMES}
