@@ -12,7 +12,7 @@ import kappaflow as kf
 from benchmarks.processes import console
 from benchmarks.tables import markdown
 from benchmarks.turns import in_turn, timed
-from kappaflow.memory import LAYER_MODES, MEMORY_MODES
+from kappaflow.autograd.checkpoint import LAYER_MODES, MEMORY_MODES
 from kappaflow.training.likelihood import Likelihood
 
 HEAD = (

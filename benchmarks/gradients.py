@@ -11,8 +11,8 @@ from benchmarks.numerics import POINTS, condition_number, finite
 from benchmarks.ours import of_kappaflow
 from benchmarks.row import Shape
 from kappaflow import real_nvp
+from kappaflow.autograd.checkpoint import MEMORY_MODES
 from kappaflow.errors import ArgumentError
-from kappaflow.memory import MEMORY_MODES
 from kappaflow.testing.contract import jittered
 
 SHAPE = Shape(depth=32, batch=128)

@@ -7,7 +7,7 @@ from benchmarks.names import OWN_IMAGES
 from benchmarks.ours import of_kappaflow
 from benchmarks.row import ImageShape, Model, Row
 from kappaflow import glow
-from kappaflow.memory import MEMORY_MODES
+from kappaflow.autograd.checkpoint import MEMORY_MODES
 
 
 def image_rows() -> list[Row]:

@@ -8,7 +8,7 @@ from torch import nn
 from benchmarks.names import WITHOUT_PLAYER
 from benchmarks.row import TIMED, Model, Row, Shape, conditioner
 from kappaflow import AffineCoupling, Chain, Flow, Partition, StandardNormal, real_nvp
-from kappaflow.memory import MEMORY_MODES
+from kappaflow.autograd.checkpoint import MEMORY_MODES
 from kappaflow.testing.contract import jittered
 
 

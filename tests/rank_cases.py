@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import kappaflow as kf
+from kappaflow.autograd.checkpoint import MEMORY_MODES
 from kappaflow.data import load_images
-from kappaflow.memory import MEMORY_MODES
 from kappaflow.ranks import rank
 from kappaflow.storage import write_tensors
 from kappaflow.training import trained

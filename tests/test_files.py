@@ -205,7 +205,7 @@ DAMAGES = {
         lambda s: rewrite_tensors(
             s, lambda t: t["bijection.bijections.1.bijections.0.index"].zero_()
         ),
-        "does not fit the model: .*bijections.0.index is another permutation than that of this",
+        "does not fit the model: .*bijections.0.index differs from the permutation of this",
     ),
 }
 

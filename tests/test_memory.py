@@ -6,7 +6,7 @@ import torch
 
 import kappaflow as kf
 from cases import affine
-from kappaflow.memory import memory_modes_bypassed, run_layer
+from kappaflow.autograd.checkpoint import memory_modes_bypassed, run_layer
 from kappaflow.testing.contract import jittered
 
 

@@ -1,4 +1,4 @@
-"""The one abstraction: an invertible map with its log-determinant; and how such maps compose."""
+"""Bijection, the abstraction of the library: an invertible map with its log-determinant."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -8,6 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import one_of, positive_int
+from kappaflow.autograd.checkpoint import MEMORY_MODES
+from kappaflow.autograd.replay import Replay, owners_of
+from kappaflow.autograd.reversible import InversionFallbacks, run_steps
+from kappaflow.autograd.segment import LayerCall
+from kappaflow.autograd.trace import Map, Trace
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import (
     AutogradLinearization,
@@ -15,42 +20,37 @@ from kappaflow.linearization import (
     InverseLinearization,
     Linearization,
 )
-from kappaflow.memory import MEMORY_MODES
 from kappaflow.registry import register
-from kappaflow.replay import Replay, owners_of
-from kappaflow.reversible import Record, run_steps
-from kappaflow.steps import Step
-from kappaflow.trace import Map, Trace
 
 
 class Bijection(nn.Module, ABC):
     r"""An invertible, differentiable map z = f(x; context), data to latent.
 
-    The direction is said here once: `forward` goes from data to latent, as in
-    :math:`p(x) = p_Z(f(x))\,|\det \partial f / \partial x|`. Both methods take (B, *event), and an
-    optional context (B, C) that belongs to the points row by row. The laws, which
-    `kappaflow.testing.check_bijection` verifies:
+    `forward` goes from data to latent, as in
+    :math:`p(x) = p_Z(f(x))\,|\det \partial f / \partial x|`. Both methods take (B, *event) and an
+    optional context (B, C) with one row for each point. `kappaflow.testing.check_bijection`
+    verifies the contract:
 
     1. `inverse(forward(x)[0])[0]` is x, and `forward(inverse(z)[0])[0]` is z.
-    2. `log_det` (B,) is log|det| of the Jacobian of the map that was called, in nats, in float32
-       or wider whatever the type of x; those of the two directions add up to zero.
-    3. Rows do not depend on each other. Dtype and device of the value are those of the input, and
-       its shape is what `latent_shape` and `data_shape` say: that of the input, unless the map
+    2. `log_det` (B,) is log|det| of the Jacobian of the called map, in nats, in float32 or wider
+       for any dtype of x; the log-determinants of the two directions add up to zero.
+    3. Rows do not depend on each other. The value has the dtype and the device of the input, and
+       the shape that `latent_shape` and `data_shape` return: that of the input, unless the map
        rearranges an image.
-    4. Calling changes no state, except for a data-dependent start that its `repr` shows.
-    5. `context_features` says how wide the context is that it reads; 0 for none. It may be set for
-       the class or for each object, and whoever holds other bijections passes theirs on.
+    4. A call changes no state, except for a data-dependent initialization that `repr` shows.
+    5. `context_features` is the width of the context, 0 for none. It is an attribute of the class
+       or of the object; a bijection that holds others passes theirs on.
     """
 
     context_features: int = 0
-    #: Whether the map is linear up to a shift, the same at each place behind the features.
+    #: Whether the map is affine, and the same at each place after the feature dimension.
     is_linear: bool = False
-    #: Whether the map is a change of units: where a flow begins with it, conditioning does not
-    #: count it.
-    is_units: bool = False
+    #: Whether the map changes units only: conditioning is then measured after it, where a flow
+    #: begins with it.
+    is_standardization: bool = False
 
     def layer_name(self) -> str:
-        """Returns what the map is called where layers are listed."""
+        """Returns the name of the map in lists of layers."""
         return type(self).__name__
 
     @abstractmethod
@@ -89,24 +89,22 @@ class Bijection(nn.Module, ABC):
         return AutogradLinearization(self.forward, self.inverse, x, context)
 
     def trace(self, x: Tensor, context: Tensor | None = None) -> Trace:
-        """Returns `forward` at x, ready for cotangents to be pulled back: see `kappaflow.trace`.
-
-        What a backward pass needs that has kept the input only.
+        """Returns the trace of `forward` at x, for a backward pass that has stored x only.
 
         Args:
-            x: (B, *event); no path leads back to it.
+            x: (B, *event), which is detached.
             context: (B, C), where the bijection is conditional.
 
         Returns:
-            The trace, whose `answer` is that of `forward`, bit for bit.
+            The trace, whose `answer` equals `forward` bit for bit.
         """
         return Trace(self, x, context)
 
-    def rewind(self, z: Tensor, context: Tensor | None = None) -> Trace:
-        """Returns `trace` at x = f^-1(z): what a backward pass needs that has kept the output.
+    def trace_from_output(self, z: Tensor, context: Tensor | None = None) -> Trace:
+        """Returns the trace at x = f^-1(z), for a backward pass that has stored z only.
 
         Args:
-            z: (B, *event); no path leads back to it.
+            z: (B, *event), which is detached.
             context: (B, C), where the bijection is conditional.
 
         Returns:
@@ -115,10 +113,10 @@ class Bijection(nn.Module, ABC):
         Example:
             >>> import torch, kappaflow as kf
             >>> double = kf.ElementwiseAffine(1, log_scale=[0.6931471805599453])
-            >>> double.rewind(torch.tensor([[4.0]])).x.detach()
+            >>> double.trace_from_output(torch.tensor([[4.0]])).x.detach()
             tensor([[2.]])
         """
-        return _rewound(self, self, self.inverse, z, context)
+        return _inverse_trace(self, self, self.inverse, z, context)
 
 
 @register("Chain")
@@ -127,25 +125,25 @@ class Chain(Bijection):
 
     Args:
         bijections: In the order of `forward`. May be empty: the identity.
-        embedding: A network through which the context passes before any of them sees it.
-        context_features: With an embedding, how wide the context in front of it is. Without one
-            the bijections know, and it is left out.
-        memory: What is kept for the backward pass; None leaves it to the parts, anything else goes
-            for all of them, those of nested chains included. "store": everything. "recompute": the
-            input of each part, which runs again. "invert": one state for every 32 parts, and one
-            number a row and part. Inputs are taken back from outputs there, each compared with its
-            number; where that is off by more than 1e-4 a `NumericalWarning` names the part, and
-            these 32 parts go over to "recompute", for good, as the `repr` shows.
+        embedding: A network that is applied to the context first.
+        context_features: With an embedding, the width of the context before it. Without one leave
+            it out.
+        memory: What to keep for the backward pass, in all parts, nested chains included; None
+            leaves the choice to each part. "store": everything. "recompute": the input of each
+            part, which runs again. "invert": one state for every 32 parts, and one number for
+            each row and part. Inputs are recovered from outputs and compared by these numbers;
+            if the relative error is above 1e-4, a `NumericalWarning` names the part, and these
+            32 parts use "recompute" from then on, as the `repr` shows.
 
     Raises:
-        ArgumentError: A part is no bijection, `context_features` is missing or not wanted, or
-            `memory` is no mode.
+        ArgumentError: A part is not a bijection, `context_features` is missing or given without
+            an embedding, or `memory` is not a mode.
 
     Note:
-        Value and log_det are the same bits in each mode, gradients those of "recompute" as well;
-        those of "invert" carry the rounding errors of the inverse. `inverse` has the same modes;
-        "invert" runs a network three times there. Second derivatives, forward-mode and
-        `torch.func` are plain autograd's in each mode.
+        All modes give the same value and log_det bit for bit. "recompute" gives the same
+        gradients too; those of "invert" have the rounding errors of the inverse. `inverse` has
+        the same modes; "invert" runs a network three times there. Second derivatives, forward
+        mode and `torch.func` use plain autograd in all modes.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -176,7 +174,7 @@ class Chain(Bijection):
         self.embedding = embedding
         self.context_features = self._width(context_features)
         self.memory = None if memory is None else one_of("memory", memory, MEMORY_MODES)
-        self._record = Record()
+        self._fallbacks = InversionFallbacks()
 
     def __len__(self) -> int:
         return len(self.bijections)
@@ -194,7 +192,7 @@ class Chain(Bijection):
         )
 
     def embed(self, context: Tensor | None) -> Tensor | None:
-        """Returns the context as the parts see it."""
+        """Returns the context that the parts read."""
         if context is None or self.embedding is None:
             return context
         if self.training and torch.is_grad_enabled():
@@ -206,7 +204,7 @@ class Chain(Bijection):
         context, log_det = self.embed(context), zero_log_det(x)
         if self.memory is not None:
             steps, contexts = self._steps(context, inverse=False)
-            return run_steps(self.memory, steps, contexts, x, log_det, self._record)
+            return run_steps(self.memory, steps, contexts, x, log_det, self._fallbacks)
         for bijection in self:
             x, part = bijection(x, context)
             log_det = log_det + part
@@ -216,7 +214,7 @@ class Chain(Bijection):
         context, log_det = self.embed(context), zero_log_det(z)
         if self.memory is not None:
             steps, contexts = self._steps(context, inverse=True)
-            return run_steps(self.memory, steps[::-1], contexts[::-1], z, log_det, self._record)
+            return run_steps(self.memory, steps[::-1], contexts[::-1], z, log_det, self._fallbacks)
         for bijection in reversed(list(self)):
             z, part = bijection.inverse(z, context)
             log_det = log_det + part
@@ -243,16 +241,18 @@ class Chain(Bijection):
 
     def _steps(
         self, context: Tensor | None, *, inverse: bool
-    ) -> tuple[list[Step], list[Tensor | None]]:
-        """Returns the parts with the contexts that they see, nested chains opened."""
+    ) -> tuple[list[LayerCall], list[Tensor | None]]:
+        """Returns the parts, nested chains expanded, with the contexts that they read."""
         steps, contexts = [], []
         for number, (part, own) in enumerate(self._opened(context), start=1):
             if inverse:
                 trace = functools.partial(Trace, part.inverse)
-                rewind = functools.partial(_rewound, part, part.inverse, part)
-                steps.append(Step(number, part, part.inverse, trace, rewind, inverse=True))
+                trace_from_output = functools.partial(_inverse_trace, part, part.inverse, part)
+                steps.append(
+                    LayerCall(number, part, part.inverse, trace, trace_from_output, inverse=True)
+                )
             else:
-                steps.append(Step(number, part, part, part.trace, part.rewind))
+                steps.append(LayerCall(number, part, part, part.trace, part.trace_from_output))
             contexts.append(own)
         return steps, contexts
 
@@ -265,21 +265,21 @@ class Chain(Bijection):
                 yield part, context
 
     def extra_repr(self) -> str:
-        return "" if self.memory is None else f"memory={self.memory!r}{self._record.in_words()}"
+        return "" if self.memory is None else f"memory={self.memory!r}{self._fallbacks.as_text()}"
 
     def _width(self, given: int | None) -> int:
-        """Returns the width of the context: as given for the embedding, or that of the parts."""
+        """Returns the width of the context before the embedding, or that of the parts."""
         if self.embedding is None:
             if given is not None:
                 raise ArgumentError(
                     f"'context_features' should be left out without an embedding, got {given!r}: "
-                    "the bijections say what they read."
+                    "the bijections have their own."
                 )
             return max((part.context_features for part in self), default=0)
         if given is None:
             raise ArgumentError(
-                "'context_features' should be given with an embedding: how wide the context in "
-                "front of it is, as in Chain(..., embedding=net, context_features=3)."
+                "'context_features' should be given with an embedding: the width of the context "
+                "before it, as in Chain(..., embedding=net, context_features=3)."
             )
         return positive_int("context_features", given)
 
@@ -314,27 +314,27 @@ class Inverse(Bijection):
         return InverseLinearization(self.bijection.linearize(value, context), value, log_det)
 
 
-def _rewound(
-    bijection: Bijection, there: Map, back: Map, z: Tensor, context: Tensor | None
+def _inverse_trace(
+    bijection: Bijection, forward: Map, inverse: Map, z: Tensor, context: Tensor | None
 ) -> Trace:
-    """Returns the trace of `there` at x = back(z); both draw the same random numbers."""
+    """Returns the trace of `forward` at x = inverse(z), with the same random numbers in both."""
     with torch.no_grad(), Replay(owners_of(bijection), z):
-        x = back(z, context)[0]
-    return Trace(there, x, context)
+        x = inverse(z, context)[0]
+    return Trace(forward, x, context)
 
 
 def zero_log_det(x: Tensor) -> Tensor:
-    """Returns a log_det of zero for each row of x, in the type in which log-dets add up."""
+    """Returns zeros (B,) in the dtype of log-determinants."""
     return torch.zeros(x.shape[0], dtype=log_det_dtype(x.dtype), device=x.device)
 
 
 def at_each_place(log_det: Tensor, x: Tensor) -> Tensor:
-    """Returns a scalar log_det for each place of x (B, C, *places), of each row: (B,)."""
+    """Returns the log_det (B,) of a map with this log_det at each place of x (B, C, *places)."""
     return (log_det * x.shape[2:].numel()).expand(x.shape[0])
 
 
 def log_det_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Returns the type of log-determinants: float32, or wider where the values are.
+    """Returns the dtype of log-determinants: float32 or wider.
 
     Example:
         >>> log_det_dtype(torch.bfloat16), log_det_dtype(torch.float64)

@@ -15,11 +15,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
-from kappaflow.allowance import allowed
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.flows import Flow
 from kappaflow.reading import parse_json, read_small
-from kappaflow.registry import build, describe
+from kappaflow.registry import allowed, build, describe
 from kappaflow.storage import make_directory, read_tensors, write_bytes, write_tensors
 
 FORMAT_VERSION = 1

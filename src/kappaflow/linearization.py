@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from kappaflow.memory import memory_modes_bypassed
+from kappaflow.autograd.checkpoint import memory_modes_bypassed
 
 Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 ADJOINT_TOLERANCE = 1e-3  # relative: rounding is far below it, what is left out far above

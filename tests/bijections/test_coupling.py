@@ -6,8 +6,8 @@ from torch.autograd import forward_ad
 
 import kappaflow as kf
 from cases import additive, affine
+from kappaflow.autograd.checkpoint import memory_modes_bypassed
 from kappaflow.bijections.scaled import bounded
-from kappaflow.memory import memory_modes_bypassed
 from kappaflow.testing.contract import jittered
 
 half = kf.Partition.half
@@ -303,7 +303,13 @@ def test_a_conditioner_of_the_wrong_width_is_refused_with_both_numbers(name, ret
         f"{name}: the conditioner should return {width} numbers per row ({meaning} for each of "
         f"4 features), got {returned}."
     )
-    for call in (coupling, coupling.inverse, coupling.linearize, coupling.trace, coupling.rewind):
+    for call in (
+        coupling,
+        coupling.inverse,
+        coupling.linearize,
+        coupling.trace,
+        coupling.trace_from_output,
+    ):
         with pytest.raises(kf.ArgumentError) as caught:
             call(x)
         assert str(caught.value) == expected

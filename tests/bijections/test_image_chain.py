@@ -5,10 +5,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 import kappaflow as kf
+from kappaflow.autograd.checkpoint import memory_modes_bypassed
 from kappaflow.bijections.image_chain import ImageChain
 from kappaflow.bijections.multiplied_out import Triangles
 from kappaflow.bijections.step_node import StepNode
-from kappaflow.memory import memory_modes_bypassed
 from kappaflow.testing.contract import jittered
 
 CONTEXT = 2

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 import kappaflow as kf
+from kappaflow.autograd.trace import Trace, gradients
 from kappaflow.bijections.spline_node import SplineTrace
 from kappaflow.bijections.traced import AdditiveTrace, AffineTrace
 from kappaflow.testing.contract import jittered
-from kappaflow.trace import Trace, gradients
 
 half = kf.Partition.half
 KINDS = {  # and how many numbers they need for each changed feature
@@ -94,7 +94,7 @@ def test_a_trace_is_what_autograd_finds_in_the_definition(kind, partition, image
     z = coupling(x, context)[0].detach()
     reference = Trace(coupling, x, context)
     wanted = pulled(reference, coupling, context)
-    for found in (coupling.trace(x, context), coupling.rewind(z, context)):
+    for found in (coupling.trace(x, context), coupling.trace_from_output(z, context)):
         assert type(found) is KINDS[kind][1]
     found = coupling.trace(x, context)
     assert torch.equal(found.x, x)
@@ -102,7 +102,10 @@ def test_a_trace_is_what_autograd_finds_in_the_definition(kind, partition, image
         assert torch.equal(one, other)
     for one, other in zip(pulled(found, coupling, context), wanted, strict=True):
         assert torch.equal(one, other)
-    found, close = coupling.rewind(z, context), 1e-12 if dtype == torch.float64 else 1e-5
+    found, close = (
+        coupling.trace_from_output(z, context),
+        1e-12 if dtype == torch.float64 else 1e-5,
+    )
     torch.testing.assert_close(found.x, x, rtol=close, atol=close)
     torch.testing.assert_close(found.answer(), reference.answer(), rtol=close, atol=close)
     torch.testing.assert_close(
@@ -202,4 +205,4 @@ def test_what_is_not_as_defined_is_traced_whole(make):
     """A subclass, a hook, a method of an object, and types that are converted on the way."""
     coupling = make()
     x = points(dtype=next(coupling.parameters()).dtype)
-    assert type(coupling.trace(x)) is type(coupling.rewind(x)) is Trace
+    assert type(coupling.trace(x)) is type(coupling.trace_from_output(x)) is Trace

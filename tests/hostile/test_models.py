@@ -12,10 +12,9 @@ from packaging.version import Version
 from safetensors.torch import save_file
 
 import kappaflow as kf
-from kappaflow.allowance import Allowance
 from kappaflow.data.matrix import load_matrix
 from kappaflow.files import CONFIG, WEIGHTS, ModelConfig, read_config, write_weights
-from kappaflow.registry import build
+from kappaflow.registry import Allowance, build
 from kappaflow.report import draw_again, read_report
 from kappaflow.storage import read_tensors
 from kappaflow.testing.contract import jittered

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import kappaflow as kf
-from kappaflow.memory import memory_modes_bypassed
+from kappaflow.autograd.checkpoint import memory_modes_bypassed
 from kappaflow.testing.contract import jittered
 
 

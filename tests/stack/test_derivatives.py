@@ -121,7 +121,9 @@ def test_dropout_has_no_second_derivative():
     stack = stack_of(4, 3, dropout=0.5).train()
     x, _ = points(stack, 6)
     x.requires_grad_()
-    with pytest.raises(ArgumentError, match=r"dropout have no second derivatives.*call flow.eval\(\)"):
+    with pytest.raises(
+        ArgumentError, match=r"dropout have no second derivatives.*call flow.eval\(\)"
+    ):
         torch.autograd.grad(stack(x)[0].sum(), x, create_graph=True)
     stack.eval()
     assert torch.autograd.grad(stack(x)[0].sin().sum(), x, create_graph=True)[0].requires_grad

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import kappaflow as kf
+from kappaflow.autograd.fingerprints import LARGEST_ERROR
 from kappaflow.errors import NumericalWarning
-from kappaflow.fingerprints import LARGEST_ERROR
 from kappaflow.stack import arithmetic
 from kappaflow.stack.chunk import Fingerprints
 from kappaflow.stack.operations import EAGER
@@ -33,19 +33,19 @@ def warned(module, way, *inputs):
 
 
 def corrupted(monkeypatch, kind, wrong):
-    """Makes `undo` wrong: `wrong(call, y)` changes what the n-th call, from 0, brings back.
+    """Makes `invert` wrong: `wrong(call, y)` changes what the n-th call, from 0, brings back.
 
     In Python, since a recording would be changed before it is played.
     """
     monkeypatch.setenv("KAPPAFLOW_NATIVE", "0")
-    undo, calls = kind.undo, []
+    invert, calls = kind.invert, []
 
     def mutant(self, ops, found, y):
-        undo(self, ops, found, y)
+        invert(self, ops, found, y)
         wrong(len(calls), y)
         calls.append(y.shape)
 
-    monkeypatch.setattr(kind, "undo", mutant)
+    monkeypatch.setattr(kind, "invert", mutant)
     return calls
 
 

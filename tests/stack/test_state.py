@@ -125,7 +125,7 @@ def test_loading_does_not_touch_what_is_given():
         ),
         (
             lambda s: s.update({"bijections.0.index": s["bijections.0.index"].roll(1)}),
-            "bijections.0.index is another permutation",
+            "bijections.0.index differs from the permutation",
         ),
     ],
 )

@@ -50,7 +50,7 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
 
     width = (math.prod(shape),)
     parts = ESTIMATORS[kind](whole.net, torch.zeros(1, *width), context, read)
-    parts.layers[0].is_units = _standardises(whole.net)
+    parts.layers[0].is_standardization = _standardises(whole.net)
     return dataclasses.replace(
         parts,
         library="sbi",
@@ -115,7 +115,7 @@ def _flatten(shape: tuple[int, ...], width: tuple[int, ...]) -> ForeignLayer:
         lambda value, given: (value.reshape(-1, *shape), 0.0),
         (shape, width),
     )
-    layer.is_units = True
+    layer.is_standardization = True
     return layer
 
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import batch, natural_int, one_of, positive_float
+from kappaflow.autograd.checkpoint import LAYER_MODES, run_layer, uses_plain_autograd
+from kappaflow.autograd.trace import Trace
 from kappaflow.bijection import Bijection, log_det_dtype, zero_log_det
 from kappaflow.bijections.linearized import (
     AdditiveLinearization,
@@ -22,7 +24,6 @@ from kappaflow.bijections.scales import SCALES, log_scale_of, slope_of
 from kappaflow.bijections.traced import AdditiveTrace, AffineTrace
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
-from kappaflow.memory import LAYER_MODES, run_layer, runs_plainly
 from kappaflow.nets import MLP, ConvNet
 from kappaflow.nets.as_made import is_as_made, is_exactly
 from kappaflow.nets.linearized import LinearizedMLP, is_plain
@@ -30,7 +31,6 @@ from kappaflow.nets.linearized_conv import LinearizedConvNet, is_plain_conv
 from kappaflow.nets.recorded import RecordedNetwork
 from kappaflow.partition import AnyPartition, Partition
 from kappaflow.registry import register
-from kappaflow.trace import Trace
 
 
 class Coupling(Bijection):
@@ -90,10 +90,10 @@ class Coupling(Bijection):
             return super().trace(x, context)
         return self._traced(make, x, context, is_output=False)
 
-    def rewind(self, z: Tensor, context: Tensor | None = None) -> Trace:
+    def trace_from_output(self, z: Tensor, context: Tensor | None = None) -> Trace:
         make = self._own_trace(z)
         if make is None:
-            return super().rewind(z, context)
+            return super().trace_from_output(z, context)
         return self._traced(make, z, context, is_output=True)
 
     def parameters_from(self, kept: Tensor, context: Tensor | None, *, exact: bool) -> Tensor:
@@ -309,7 +309,7 @@ class AffineCoupling(ScaledCoupling):
     def change(
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        if runs_plainly() or type(self) is not AffineCoupling or self.scale != "tanh":
+        if uses_plain_autograd() or type(self) is not AffineCoupling or self.scale != "tanh":
             return super().change(kept, changed, context)
         answer = self.parameters_from(kept, context, exact=False)
         if answer.dtype == changed.dtype:

@@ -53,7 +53,7 @@ class Domain(Bijection):
         (tensor([[0., 0., 7.]]), 0.9189)
     """
 
-    is_units = True
+    is_standardization = True
 
     def __init__(self, bounds: Sequence[Bound], *, circle: float | None = None) -> None:
         super().__init__()

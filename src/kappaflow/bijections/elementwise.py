@@ -46,7 +46,7 @@ class Standardize(Bijection):
     """
 
     is_linear = True
-    is_units = True
+    is_standardization = True
 
     def __init__(self, features: int, *, padding: int = 0, left: Sequence[int] = ()) -> None:
         super().__init__()

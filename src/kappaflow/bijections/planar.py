@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import batch, natural_int, positive_int
+from kappaflow.autograd.checkpoint import is_transformed
 from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.bijections.rank_one import RankOneLinearization
 from kappaflow.bijections.slopes import log_slope, positive
 from kappaflow.linearization import Linearization
-from kappaflow.memory import is_transformed
 from kappaflow.registry import register
 
 MOST_STEPS = 100  # of the search; right ones need at most 50 as far as a type can tell its numbers

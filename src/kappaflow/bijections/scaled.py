@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kappaflow.trace import gradients
+from kappaflow.autograd.trace import gradients
 
 
 def bounded(raw: Tensor, bound: float) -> Tensor:

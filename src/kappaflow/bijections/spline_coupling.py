@@ -6,16 +6,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from kappaflow.autograd.checkpoint import is_transformed
+from kappaflow.autograd.trace import Trace
 from kappaflow.bijection import log_det_dtype
 from kappaflow.bijections.coupling import Coupling
 from kappaflow.bijections.linearized import SplineLinearization
 from kappaflow.bijections.spline import Pieces, SplineShape, splined, unsplined
 from kappaflow.bijections.spline_node import SplineNode, SplineTrace, numbers, pulled_back, summed
 from kappaflow.linearization import Linearization
-from kappaflow.memory import is_transformed
 from kappaflow.partition import AnyPartition
 from kappaflow.registry import register
-from kappaflow.trace import Trace
 
 
 @register("SplineCoupling")

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kappaflow.autograd.trace import gradients
 from kappaflow.bijections.scaled import bounded_slope
 from kappaflow.bijections.spline import Pieces, SplineShape, splined
 from kappaflow.bijections.traced import CouplingTrace
 from kappaflow.partition import AnyPartition
-from kappaflow.trace import gradients
 
 
 def pulled_back(

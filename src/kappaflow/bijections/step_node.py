@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kappaflow.autograd.trace import gradients
 from kappaflow.bijections.linear import mixed
 from kappaflow.bijections.scaled import Scales, bounded, scaled
 from kappaflow.nets.conv_node import (
@@ -20,7 +21,6 @@ from kappaflow.nets.conv_node import (
     three_convolutions,
 )
 from kappaflow.nets.layers import fast_layout
-from kappaflow.trace import gradients
 
 
 def step(

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from kappaflow.autograd.trace import Trace
 from kappaflow.bijection import zero_log_det
 from kappaflow.bijections.scaled import Scales
 from kappaflow.partition import AnyPartition
-from kappaflow.trace import Trace
 
 
 class CouplingTrace(Trace):

@@ -114,7 +114,7 @@ def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[flo
         raise ArgumentError(f"'condition_bound' should be above 1, got {condition_bound}.")
     parts = parts_of(flow, stacks=True)
     units = 0
-    while units < len(parts) and parts[units].is_units:
+    while units < len(parts) and parts[units].is_standardization:
         units += 1
     replaced: list[float] = []
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import finite_float, natural_int, positive_int
+from kappaflow.autograd.checkpoint import is_transformed
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Domain, MultiScale
 from kappaflow.errors import ArgumentError
@@ -15,7 +16,6 @@ from kappaflow.flows.as_torch import FlowDistribution, FlowTransform
 from kappaflow.flows.augment import Augmentation
 from kappaflow.flows.base import Base, check_has_rsample
 from kappaflow.flows.leading import Standardization, check_first_batch
-from kappaflow.memory import is_transformed
 from kappaflow.registry import register
 
 
@@ -114,7 +114,7 @@ class Flow(nn.Module):
     @property
     def domain(self) -> Domain | None:
         """The domain of the features, where some have one: the first layer."""
-        leading = takewhile(lambda part: part.is_units, self._chain())
+        leading = takewhile(lambda part: part.is_standardization, self._chain())
         return next((part for part in leading if isinstance(part, Domain)), None)
 
     @property

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from kappaflow._checks import image_shape, natural_int, one_of, positive_float, positive_int
+from kappaflow.autograd.checkpoint import MEMORY_MODES
 from kappaflow.bijection import Bijection
 from kappaflow.bijections import (
     ActNorm,
@@ -16,7 +17,6 @@ from kappaflow.bijections import (
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.images import check_levels, image_flow, padded_shape
 from kappaflow.flows.pad import Padding
-from kappaflow.memory import MEMORY_MODES
 from kappaflow.nets import ConvNet
 from kappaflow.partition import Partition
 from kappaflow.registry import register

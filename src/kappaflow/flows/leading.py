@@ -50,7 +50,9 @@ class Standardization(Chain):
     def __init__(self, flow: "Flow") -> None:
         chain = flow.bijection if isinstance(flow.bijection, Chain) else [flow.bijection]
         layers = list(chain)
-        count = next((i for i, part in enumerate(layers) if not part.is_units), len(layers))
+        count = next(
+            (i for i, part in enumerate(layers) if not part.is_standardization), len(layers)
+        )
         super().__init__(layers[:count])
         self._flow = (flow,)  # in a tuple: the flow is no part of its own part
 

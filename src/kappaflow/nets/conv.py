@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import natural_int, one_of, positive_int
-from kappaflow.memory import LAYER_MODES, is_transformed, modes_bypassed
+from kappaflow.autograd.checkpoint import LAYER_MODES, is_transformed, modes_bypassed
 from kappaflow.nets.as_made import has_hooks
 from kappaflow.nets.conv_node import ThreeConvolutions
 from kappaflow.nets.layers import FirstLayer, check_something_to_read, fast_layout, zeroed

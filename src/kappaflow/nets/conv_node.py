@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from kappaflow.trace import gradients
+from kappaflow.autograd.trace import gradients
 
 Weights = Sequence[Tensor]  # weight and bias of each convolution
 Hidden = Sequence[Tensor]  # both layers

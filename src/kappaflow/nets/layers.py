@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import batch, positive_int
+from kappaflow.autograd.checkpoint import is_transformed
 from kappaflow.errors import ArgumentError
-from kappaflow.memory import is_transformed
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kappaflow.autograd.checkpoint import memory_modes_bypassed
 from kappaflow.linearization import pulled_back, pushed_forward
-from kappaflow.memory import memory_modes_bypassed
 
 Network = Callable[[Tensor, Tensor | None], Tensor]
 

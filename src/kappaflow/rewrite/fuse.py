@@ -52,7 +52,7 @@ def fuse(flow: Flow) -> Flow:
     """
     parts = parts_of(flow, stacks=True)
     units = 0
-    while units < len(parts) and parts[units].is_units:
+    while units < len(parts) and parts[units].is_standardization:
         units += 1
     change = functools.partial(_fused_run, flow=flow)
     found = changed_by_run(parts[units:], flow.joint_shape, change)

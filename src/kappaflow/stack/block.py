@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kappaflow.autograd.fingerprints import LARGEST_ERROR, error_text, relative_error
 from kappaflow.bijection import Bijection, Chain, Inverse
 from kappaflow.bijections import Permutation
 from kappaflow.errors import ArgumentError, NumericalWarning
-from kappaflow.fingerprints import LARGEST_ERROR, error_text, relative_error
 from kappaflow.partition import Partition
 from kappaflow.stack.block_pass import KEEP, BlockPass, ExecutionMode
 from kappaflow.stack.plain import couplings

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from kappaflow.fingerprints import fingerprint_errors, random_direction
+from kappaflow.autograd.fingerprints import fingerprint_errors, random_direction
 from kappaflow.stack.arithmetic import CouplingState, arithmetic_of
 from kappaflow.stack.network import Activations, DropoutMasks, NetworkBackward, Slopes, evaluate
 from kappaflow.stack.operations import EAGER, Operations

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import batch, layer_widths, natural_int, one_of, positive_float, share
+from kappaflow.autograd.checkpoint import MEMORY_MODES, call_eagerly, is_transformed
 from kappaflow.bijection import Bijection, Chain, zero_log_det
 from kappaflow.bijections import Permutation
 from kappaflow.bijections.coupling import check_something_to_read
 from kappaflow.bijections.scales import SCALES
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
-from kappaflow.memory import MEMORY_MODES, as_it_is, is_transformed
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 from kappaflow.stack.block import Block, run_block
@@ -196,13 +196,13 @@ class CouplingStack(Bijection):
         if self._only_readable(x, context):
             return self.plain()(x, context)
         # A compiler would take the blocks apart, into more operations.
-        return as_it_is(self._through, list(self._blocks()), x, context, 1)
+        return call_eagerly(self._through, list(self._blocks()), x, context, 1)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, context = self._checked("z", z, context)
         if self._only_readable(z, context):
             return self.plain().inverse(z, context)
-        return as_it_is(self._through, list(self._blocks())[::-1], z, context, -1)
+        return call_eagerly(self._through, list(self._blocks())[::-1], z, context, -1)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
         x, context = self._checked("x", x, context)

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kappaflow.autograd.replay import Replay, owners_of
 from kappaflow.errors import BuildError
 from kappaflow.flows import Flow
-from kappaflow.replay import Replay, owners_of
 from kappaflow.training.collectives import all_gather
 
 AS_DRAWN: dict[str, Any] = {"fallback_random": True}  # by torch's own generator, as without it

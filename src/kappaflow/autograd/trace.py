@@ -1,9 +1,9 @@
-"""One layer at one point, ready for cotangents to be pulled back through it.
+"""One layer at one point, for its backward pass.
 
-A backward pass that has kept a layer's input, or its output, makes a `Trace` and pulls the
-cotangents of (value, log_det) to the input and to the parameters. The trace of any layer is a
-graph of the whole of it, by plain autograd. A layer that knows its own derivative hands out a
-graph of the unknown part alone, such as the network of a coupling, and does the rest itself.
+A backward pass that has a layer's input, or its output, makes a `Trace` and pulls the cotangents
+of (value, log_det) back to the input and the parameters. By default a trace is the autograd graph
+of the whole layer. A layer with a known derivative can trace the unknown part alone, such as the
+network of a coupling, and compute the rest itself.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,16 +16,16 @@ Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class Trace:
-    """A map at a point, by plain autograd: the reference for every other.
+    """A map at a point by plain autograd, the reference for all other traces.
 
     Args:
         run: x, context to value, log_det.
-        x: (B, *event); no path leads back to it.
-        context: (B, C), where there is one.
+        x: (B, *event), which is detached.
+        context: (B, C) or None.
 
     Attributes:
-        leaf: What the graph begins at: x, or what is read of it.
-        outputs: What the graph ends at.
+        leaf: Start of the graph: x, or the part of x that is read.
+        outputs: End of the graph.
     """
 
     leaf: Tensor
@@ -62,7 +62,7 @@ def gradients(
     *,
     differentiable: bool = False,
 ) -> list[Tensor | None]:
-    """Returns a gradient for each input, None where there is no path or no wish."""
+    """Returns a gradient for each input, None where there is no path or none is required."""
     pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
     wanted = [x for x in inputs if x.requires_grad]
     if not pairs or not wanted:
@@ -80,14 +80,14 @@ def gradients(
 
 
 def reads_others(outputs: Iterable[Tensor], known: Iterable[Tensor]) -> bool:
-    """Returns whether outputs depend on a leaf that is not known."""
+    """Returns whether outputs depend on a leaf that is not among `known`."""
     leaves, seen = set(), set()
     for tensor in known:
         leaves.add(id(tensor))
         seen.add(tensor.grad_fn)
-    waiting = [output.grad_fn for output in outputs]
-    while waiting:
-        node = waiting.pop()
+    pending = [output.grad_fn for output in outputs]
+    while pending:
+        node = pending.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
@@ -95,13 +95,13 @@ def reads_others(outputs: Iterable[Tensor], known: Iterable[Tensor]) -> bool:
         variable = None if following else getattr(node, "variable", None)
         if variable is not None and id(variable) not in leaves:
             return True
-        waiting += [node for node, _ in following]
+        pending += [node for node, _ in following]
     return False
 
 
 @contextmanager
 def hooks_set_aside(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Leaves hooks of tensors to the graph outside, where each gradient passes once, and whole."""
+    """Disables hooks of tensors: the graph outside calls them once, with the whole gradient."""
     hooks = [t._backward_hooks for t in tensors if t._backward_hooks and t.is_leaf]
     copies = [dict(each) for each in hooks]
     for each in hooks:

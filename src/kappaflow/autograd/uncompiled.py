@@ -1,6 +1,7 @@
-"""A call that `torch.compile` leaves alone; imported only where one compiles.
+"""A call that `torch.compile` does not trace.
 
-To make such a function torch loads its compiler, which takes a second.
+It is imported only while torch compiles, because the decorator loads the compiler, which takes a
+second.
 """
 
 from collections.abc import Callable
@@ -11,5 +12,5 @@ import torch
 
 @torch.compiler.disable
 def call(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
-    """Returns what a function returns, which is run as it is."""
+    """Returns what a function returns, without compiling it."""
     return function(*arguments)

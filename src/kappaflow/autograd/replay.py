@@ -1,4 +1,4 @@
-"""How a call is repeated as it was: its precision, random numbers and buffers."""
+"""Repeating a call exactly: its precision, its random numbers and its buffers."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import get_device_states, set_device_states
 
 
 class Precision:
-    """Autocast on a device, as it is when this is made."""
+    """The autocast settings of a device at the time of construction."""
 
     def __init__(self, device: torch.device) -> None:
         self._kind = kind = device.type
@@ -20,34 +20,34 @@ class Precision:
                 "device_type": kind,
                 "dtype": torch.get_autocast_dtype(kind),
                 "enabled": torch.is_autocast_enabled(kind),
-                "cache_enabled": False,  # a weight cast without gradients is not for those with
+                "cache_enabled": False,  # weights cached without gradients have no graph
             }
 
     @property
     def rounds(self) -> bool:
-        """Whether it is on. Conditioners then round where gradients are enabled, and only there.
+        """Whether autocast is on. Conditioners then round only where gradients are enabled.
 
-        So a call that is to give the same numbers enables them too, and lets go of its graph.
+        A call that must give the same numbers enables gradients too, and discards its graph.
         """
         return self._settings.get("enabled", False)
 
     def again(self) -> AbstractContextManager[Any]:
-        """Returns a context in which it is as it was."""
+        """Returns a context that restores the settings."""
         if self.rounds or (self._settings and torch.is_autocast_enabled(self._kind)):
             return torch.autocast(**self._settings)
         return nullcontext()
 
 
 class Replay:
-    """A context in which a call of a module can be repeated, made before that call.
+    """A context that repeats a call of a module exactly. Create it before the call.
 
-    In it random numbers are drawn as they were drawn then, and buffers that the call changed, like
-    the statistics of batches or the vectors of a spectral norm, begin as they did then. Outside
-    nothing has changed: a repetition moves no generator, and counts no batch again. A start from
-    data (a flag or a parameter that the call has set) is not repeated: what it set is there.
+    Inside, random numbers are the same as in the call, and buffers that the call changed, such as
+    batch statistics or the vectors of a spectral norm, have their earlier values. On exit
+    generators and buffers are restored. A data-dependent initialization (the call set a flag or
+    a parameter) is not repeated.
 
     Args:
-        owners: The parts of that module whose buffers the call may change: `owners_of`.
+        owners: The submodules whose buffers the call may change; see `owners_of`.
         x: A tensor on the device of the call.
     """
 
@@ -58,7 +58,7 @@ class Replay:
         self._undo: list[tuple[_Random | None, list[tuple[nn.Module, str, Tensor]]]] = []
 
     def called(self) -> "Replay":
-        """Returns this, now that the call is over: what it left alone need not be kept."""
+        """Returns self. Call it after the call, to free what did not change."""
         if self._random is not None and _same(self._random, _random_state(self._device)):
             self._random = None
         self._buffers = [kept for before in self._buffers for kept in before.changed()]
@@ -92,7 +92,7 @@ class _Before:
         self._versions = self._versions_now()
 
     def changed(self) -> "Iterator[_Before]":
-        """Yields this with the buffers that have changed, if any have and it was no start."""
+        """Yields self with the changed buffers, unless it was an initialization."""
         names = [name for name in self.before if not self._is_as_before(name)]
         started = self._versions != self._versions_now() or any(
             self.before[name].dim() == 0 and self.before[name].dtype != torch.long
@@ -103,7 +103,7 @@ class _Before:
             yield self
 
     def put_back(self) -> list[tuple[nn.Module, str, Tensor]]:
-        """Returns the live buffers, having put copies in their place of how they were before."""
+        """Returns the current buffers, after putting copies of the earlier ones in place."""
         live = []
         for name, buffer in self.before.items():
             live.append((self.module, name, self.module._buffers[name]))
@@ -119,7 +119,7 @@ class _Before:
 
 
 def owners_of(module: nn.Module) -> list[nn.Module]:
-    """Returns the parts whose buffers a call may change: those in training mode."""
+    """Returns the submodules whose buffers a call may change: those in training mode."""
     return [part for part in module.modules() if part.training and part._buffers]
 
 
@@ -127,7 +127,7 @@ _Random = tuple[Tensor, tuple[Any, Any] | None]
 
 
 def _random_state(device: torch.device) -> _Random:
-    """Returns the states of the generators that a call on this device may draw from."""
+    """Returns the states of the generators that a call on this device may use."""
     on_device = None if device.type == "cpu" else get_device_states(torch.empty(0, device=device))
     return torch.get_rng_state(), on_device
 

@@ -1,23 +1,23 @@
-"""The layers that one autograd node runs, and where each finds its tensors."""
+"""The layers of one autograd node, and the tensors that each of them reads."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from kappaflow.trace import Map, Trace
+from kappaflow.autograd.trace import Map, Trace
 
 
 @dataclass(frozen=True)
-class Step:
-    """One layer in the direction of the run.
+class LayerCall:
+    """One layer of a chain, in the direction of the call.
 
     Attributes:
-        number: Its place in the chain, from 1 at the data.
-        module: What it draws on.
+        number: Its number in the chain, from 1 at the data.
+        module: The module that holds its parameters and buffers.
         run: x, context to z, log_det.
         trace: x, context to the trace of `run` at x.
-        rewind: z, context to the trace of `run` at the x that z comes from.
+        trace_from_output: z, context to the trace of `run` at the inverse of z.
         inverse: Whether `run` goes from latent to data.
     """
 
@@ -25,32 +25,32 @@ class Step:
     module: nn.Module
     run: Map
     trace: Callable[[Tensor, Tensor | None], Trace]
-    rewind: Callable[[Tensor, Tensor | None], Trace]
+    trace_from_output: Callable[[Tensor, Tensor | None], Trace]
     inverse: bool = False
 
     @property
     def name(self) -> str:
-        """The name under which a profile shows the layer."""
+        """The name of the layer, as in a profile."""
         return f"{self.number} {type(self.module).__name__}"
 
 
-class Run:
-    """Steps that one autograd node runs, each of whose modules is looked through once.
+class Segment:
+    """Consecutive layers that one autograd node runs, with all tensors that they read.
 
     Args:
-        steps: At least one.
-        contexts: One a step.
+        steps: At least one layer.
+        contexts: The context of each layer.
 
     Attributes:
-        steps: As given.
-        key: Whether it is of the inverse, and its first and last layer.
-        tensors: All contexts and parameters, each once; given up to the node.
-        contexts: Where the context of each step is among them.
-        parameters: Where the parameters of each step are.
-        owners: The parts of each step whose buffers a call may change.
+        steps: The layers.
+        key: Whether they run inverted, and the numbers of the first and the last layer.
+        tensors: All contexts and parameters, without repetition; the node takes them over.
+        contexts: Index of the context of each layer in `tensors`.
+        parameters: Indices of the parameters of each layer in `tensors`.
+        owners: The submodules of each layer whose buffers a call may change.
     """
 
-    def __init__(self, steps: Sequence[Step], contexts: Sequence[Tensor | None]) -> None:
+    def __init__(self, steps: Sequence[LayerCall], contexts: Sequence[Tensor | None]) -> None:
         self.steps = steps
         numbers = [step.number for step in steps]
         self.key = (steps[0].inverse, min(numbers), max(numbers))
@@ -80,22 +80,22 @@ class Run:
         self.tensors = list(tensors.values())
 
     def is_of(self, tensors: Sequence[Tensor]) -> bool:
-        """Returns whether the parameters are still these: `functional_call` exchanges them."""
+        """Returns whether these are still the parameters; `functional_call` exchanges them."""
         return all(slots.get(name) is tensors[place] for slots, name, place in self._slots)
 
     def own(self, i: int, tensors: Sequence[Tensor]) -> dict[int, Tensor]:
-        """Returns those that step i reads, by their place."""
+        """Returns the tensors that step i reads, by index."""
         context = self.contexts[i]
         places = self.parameters[i] if context is None else [*self.parameters[i], context]
         return {place: tensors[place] for place in places}
 
     def context(self, i: int, tensors: Sequence[Tensor]) -> Tensor | None:
-        """Returns the context of step i among them."""
+        """Returns the context of step i."""
         place = self.contexts[i]
         return None if place is None else tensors[place]
 
     def leaves(self, tensors: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor]:
-        """Returns the tensors, contexts cut off from what they were made of."""
+        """Returns the tensors, with contexts detached from their graph."""
         leaves = list(tensors)
         for place in {place for place in self.contexts if place is not None}:
             leaves[place] = leaves[place].detach().requires_grad_(needed[place])
@@ -103,11 +103,11 @@ class Run:
 
 
 def _parts_of(module: nn.Module) -> Iterator[nn.Module]:
-    """Yields what `module.modules()` does, in that order, in a third of the time."""
-    seen, waiting = set(), [module]
-    while waiting:
-        part = waiting.pop()
+    """Yields the same as `module.modules()`, in a third of the time."""
+    seen, pending = set(), [module]
+    while pending:
+        part = pending.pop()
         if part not in seen:
             seen.add(part)
             yield part
-            waiting += [each for each in reversed(part._modules.values()) if each is not None]
+            pending += [each for each in reversed(part._modules.values()) if each is not None]

@@ -1,9 +1,7 @@
-"""How exactly states come back that were not kept: fingerprints, and the errors that they show.
+"""Fingerprints: how accurately states are recovered from the output of a segment.
 
 A fingerprint is the projection of each row of a state on a fixed random direction. An error of a
-row shows in it, whatever its direction, as its size times a standard normal number.
-
-Source: ours.
+row, in any direction, changes it by the size of the error times a standard normal number.
 """
 
 import functools
@@ -23,7 +21,7 @@ def direction_for(x: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=64)
 def random_direction(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Returns a fixed vector of N(0, 1) entries: a projection on it shows an error of any kind."""
+    """Returns a fixed vector of N(0, 1) entries, so that projections show errors of any kind."""
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(size, generator=generator, dtype=torch.float64, device="cpu")
     return drawn.to(device, dtype)
@@ -34,10 +32,10 @@ def fingerprint(x: Tensor, direction: Tensor) -> Tensor:
 
     Args:
         x: (B, *event).
-        direction: (n,) with n numbers a row, from `direction_for`.
+        direction: (n,), with n entries in a row of x, from `direction_for`.
 
     Returns:
-        (B,), in the type of the direction.
+        (B,), in the dtype of the direction.
     """
     # Not a matrix product, which autocast and TF32 would round.
     return (x.flatten(1) * direction).sum(1)
@@ -46,7 +44,7 @@ def fingerprint(x: Tensor, direction: Tensor) -> Tensor:
 def relative_error(found: Tensor, kept: Tensor) -> Tensor:
     """Returns the largest of |found - kept| / |kept| over the rows, |.| the largest entry.
 
-    A row smaller than most, like a point near zero, is measured against the median of all.
+    The error of a row that is smaller than most is relative to the median size.
 
     Args:
         found: (B, *event).
@@ -82,25 +80,25 @@ def _worst(difference: Tensor, size: Tensor) -> Tensor:
 
 
 def error_text(layer: str, error: float, first: int, last: int, *, inverse: bool = False) -> str:
-    """Returns the text of the warning that a run keeps the inputs of its layers from here on.
+    """Returns the warning that a segment stores the inputs of its layers from now on.
 
     Args:
-        layer: Number and kind of the layer whose input came back wrong.
-        error: How wrong, as `relative_error` says.
-        first: The first layer of the run, counted from 1.
-        last: The last one.
-        inverse: Whether the run goes from latent to data.
+        layer: Number and class of the layer whose input is inaccurate.
+        error: Its `relative_error`.
+        first: Number of the first layer of the segment, from 1.
+        last: Number of the last layer.
+        inverse: Whether the segment goes from latent to data.
 
     Returns:
-        One sentence on what happened, and one on why and what to do.
+        What happened, why, and what to do.
     """
     of = "the inverse of " if inverse else ""
     many = last > first
     layers = f"layers {first} to {last} keep their" if many else f"layer {first} keeps its"
     return (
-        f"memory='invert': the input of {of}layer {layer} came back with a relative error of "
-        f"{error:.1g} (most allowed {LARGEST_ERROR:.0e}), so {of}{layers} inputs "
-        "from here on, as memory='recompute' does. The gradients are exact, but a layer is "
-        "ill-conditioned, or its network rounds or draws otherwise in the other direction: "
-        "kappaflow.doctor tells which, memory='recompute' does without the attempt."
+        f"memory='invert': the input of {of}layer {layer} was recovered with a relative error of "
+        f"{error:.1g} (limit {LARGEST_ERROR:.0e}), so {of}{layers} inputs from now on, as with "
+        "memory='recompute'. The gradients are exact. Either a layer is ill-conditioned, or its "
+        "network rounds differently or draws other random numbers in the inverse direction: "
+        "kappaflow.doctor tells which. memory='recompute' avoids the attempt."
     )

@@ -2,7 +2,7 @@
 
 `store` keeps every activation, as plain autograd does. `recompute` keeps the layer's inputs and
 runs the layer again in the backward pass: the same gradients, bit for bit, for a fraction of the
-memory. `invert`, which a chain of layers has, keeps no inputs either: `kappaflow.reversible`.
+memory. `invert`, a mode of chains, keeps no inputs either: see `reversible`.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from kappaflow.replay import Replay, owners_of
+from kappaflow.autograd.replay import Replay, owners_of
 
 LAYER_MODES = ("recompute", "store")
 MEMORY_MODES = (*LAYER_MODES, "invert")
@@ -29,7 +29,7 @@ _bypassed: ContextVar[bool] = ContextVar("kappaflow_memory_bypassed", default=Fa
 
 @contextmanager
 def memory_modes_bypassed() -> Iterator[None]:
-    """Runs layers as plain autograd, whatever their mode: for forward-mode, higher derivatives."""
+    """Runs layers with plain autograd in any mode, for forward mode and higher derivatives."""
     token = _bypassed.set(True)
     try:
         yield
@@ -38,29 +38,29 @@ def memory_modes_bypassed() -> Iterator[None]:
 
 
 def modes_bypassed() -> bool:
-    """Returns whether layers run as plain autograd at this moment, by `memory_modes_bypassed`."""
+    """Returns whether `memory_modes_bypassed` is active."""
     return _bypassed.get()
 
 
 def is_transformed() -> bool:
-    """Returns whether calls are of dual numbers, or in a transform of `torch.func`.
+    """Returns whether forward-mode AD or a transform of `torch.func` is active.
 
-    These know nothing of a backward pass that is written by hand, or runs a layer again.
+    They support neither handwritten backward passes nor recomputation.
     """
     return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active()
 
 
-def runs_plainly() -> bool:
-    """Returns whether calls are plain autograd's at this moment, whatever the mode."""
-    if torch.compiler.is_compiling():  # it cannot follow the variable below
+def uses_plain_autograd() -> bool:
+    """Returns whether layers currently run with plain autograd, in any memory mode."""
+    if torch.compiler.is_compiling():  # it cannot trace context variables
         return True
     return _bypassed.get() or not torch.is_grad_enabled() or is_transformed()
 
 
-def as_it_is(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
-    """Returns what a function returns, which a compiler of its caller leaves alone."""
+def call_eagerly(function: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+    """Returns what a function returns, without `torch.compile` tracing it."""
     if torch.compiler.is_compiling():
-        from kappaflow.uncompiled import call
+        from kappaflow.autograd.uncompiled import call
 
         return call(function, *arguments)
     return function(*arguments)
@@ -72,22 +72,26 @@ def run_layer(
     *inputs: Any,  # noqa: ANN401
     module: nn.Module | None = None,
 ) -> Any:  # noqa: ANN401
-    """Returns `function(*inputs)`, keeping for the backward pass what the mode says.
+    """Returns `function(*inputs)`, storing for the backward pass what the mode requires.
 
     Args:
         memory: One of `LAYER_MODES`.
         function: The layer.
         *inputs: Its arguments, the first one a tensor.
-        module: What the function draws on. Batch statistics in it are not counted again when it
-            runs again; and where `torch.func.functional_call` has put other tensors in place of
-            its parameters, which are gone by the time of the backward pass, it is stored.
+        module: The module that the function calls. Its batch statistics are not updated by the
+            recomputation. If `torch.func.functional_call` has replaced its parameters, which are
+            restored before the backward pass, the mode is "store".
 
     Returns:
-        What the function returns.
+        The output of the function.
     """
     if torch.compiler.is_compiling() and memory == "recompute":
-        return checkpoint(function, *inputs, use_reentrant=False, context_fn=_but_what_is_drawn)
-    if memory == "store" or runs_plainly() or (module is not None and _borrows(module)):
+        return checkpoint(function, *inputs, use_reentrant=False, context_fn=_save_random_numbers)
+    if (
+        memory == "store"
+        or uses_plain_autograd()
+        or (module is not None and _is_functional(module))
+    ):
         return function(*inputs)
     owners = [] if module is None else owners_of(module)
     if not owners:
@@ -105,10 +109,10 @@ def run_layer(
     return result
 
 
-def _but_what_is_drawn() -> tuple[Any, Any]:
-    """Returns the contexts in which a compiler runs a layer, and again but for random numbers.
+def _save_random_numbers() -> tuple[Any, Any]:
+    """Returns contexts with which a compiler recomputes everything except random numbers.
 
-    It would draw them in another order, which is that of no step without it.
+    The compiler would draw them in an order that differs from that of uncompiled steps.
     """
     return create_selective_checkpoint_contexts(_policy)
 
@@ -119,6 +123,6 @@ def _policy(_: object, operation: Any, *__: object, **___: object) -> Checkpoint
     return CheckpointPolicy.PREFER_RECOMPUTE
 
 
-def _borrows(module: nn.Module) -> bool:
-    """Returns whether other tensors stand in place of parameters."""
+def _is_functional(module: nn.Module) -> bool:
+    """Returns whether parameters are replaced by other tensors."""
     return not all(isinstance(p, nn.Parameter) for p in module.parameters())
