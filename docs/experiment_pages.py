@@ -2,7 +2,7 @@
 
 Each docs/experiments/NAME.md has a block between two markers, made from NAME/report.json and
 NAME/figures, which `kappaflow reproduce NAME --preset full --out docs/experiments/NAME` writes.
-The text around the block is written by hand. A long table becomes a CSV file that the page links.
+The text around the block is written by hand. A large table becomes a CSV file that the page links.
 """
 
 import csv
@@ -16,11 +16,11 @@ from kappaflow_studies.engine.report import StudyReport, Table
 HERE = Path(__file__).parent / "experiments"
 BEGIN = "<!-- results: made by docs/experiment_pages.py -->"
 END = "<!-- end of the results -->"
-LONGEST = 10  # rows of a table that a page shows
+LARGEST = 40  # cells of a table that a page shows
 
 
 def pages() -> dict[Path, str]:
-    """Returns what each page with results, and each CSV file of a long table, should hold."""
+    """Returns what each page with results, and each CSV file of a large table, should hold."""
     found = {}
     for place in sorted(HERE.glob("*/report.json")):
         page = HERE / f"{place.parent.name}.md"
@@ -29,9 +29,14 @@ def pages() -> dict[Path, str]:
         report = StudyReport.model_validate_json(place.read_bytes())
         found[page] = f"{before}{BEGIN}\n\n{block(report)}\n{END}{after}"
         for table in report.findings.tables:
-            if len(table.rows) > LONGEST:
+            if is_large(table):
                 found[place.parent / csv_name(table)] = as_csv(table)
     return found
+
+
+def is_large(table: Table) -> bool:
+    """Returns whether a table is better read as a file than on a page."""
+    return len(table.rows) * len(table.columns) > LARGEST
 
 
 def csv_name(table: Table) -> str:
@@ -51,19 +56,23 @@ def block(report: StudyReport) -> str:
     findings = report.findings
     parts = ["**Results.**", *(f"- {sentence}" for sentence in findings.found)]
     lines = ["\n\n".join(parts[:1]) + "\n", "\n".join(parts[1:]), ""]
-    captions = set()
+    shown = set()  # a caption that several charts or tables share appears once
     for chart in findings.charts:
-        caption = "" if chart.caption in captions else chart.caption
-        captions.add(chart.caption)
         lines += [f"![{chart.title}]({report.name}/figures/{chart.name}.svg)", ""]
-        lines += [f"*{chart.title}.* {caption}".rstrip(), ""]
+        lines += [f"*{chart.title}.* {_once(chart.caption, shown)}".rstrip(), ""]
     for table in findings.tables:
-        title = f"**{table.title}.** {table.caption}".rstrip()
-        if len(table.rows) > LONGEST:
-            link = f"[{len(table.rows)} rows, CSV]({report.name}/{csv_name(table)})"
-            lines += [f"{title} {link}", ""]
-        else:
-            lines += [title, "", markdown(table), ""]
+        if not is_large(table):
+            lines += [f"**{table.title}.** {_once(table.caption, shown)}".rstrip(), ""]
+            lines += [markdown(table), ""]
+    large = [table for table in findings.tables if is_large(table)]
+    if large:
+        lines += ["**Tables as CSV.**", ""]
+        lines += [
+            f"- [{table.title}]({report.name}/{csv_name(table)}), {len(table.rows)} rows. "
+            f"{_once(table.caption, shown)}".rstrip()
+            for table in large
+        ]
+        lines += [""]
     if findings.differs:
         lines += ["**Differences from the source.**", ""]
         lines += [f"{sentence}\n" for sentence in findings.differs]
@@ -75,6 +84,14 @@ def block(report: StudyReport) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _once(caption: str, shown: set[str]) -> str:
+    """Returns a caption the first time, and an empty text after that."""
+    if caption in shown:
+        return ""
+    shown.add(caption)
+    return caption
 
 
 def _options(report: StudyReport) -> str:
