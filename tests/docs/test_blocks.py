@@ -32,6 +32,7 @@ NEEDS = {
     "tutorial-table.md": ("sklearn",),
     "why-does-my-flow-explode.md": ("zuko", "nflows", "normflows", "FrEIA"),
 }
+ROLE = re.compile(r"\{(?:doc|ref|class|func|py:\w+)\}`")
 # What a page has in front of its first block, for the shell.
 BEFORE = {"command-line.md": re.compile(r"^(?:python -c|kappaflow factor) .*$", re.MULTILINE)}
 
@@ -88,6 +89,13 @@ def test_blocks_keep_the_lines_of_their_page():
     assert lines[14].endswith("main(['fit', 'x', '--max-epochs', '1']); assert done == 2, done")
     assert "max_epochs=20" in run_page.code_of(page)
     assert len(PAGES) > 10
+
+
+def test_pages_link_in_plain_markdown():
+    """The viewer of a repository shows roles such as {doc} as they are."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    found = {str(page.relative_to(ROOT)): ROLE.findall(page.read_text("utf-8")) for page in pages}
+    assert {name: roles for name, roles in found.items() if roles} == {}
 
 
 def test_a_command_that_ends_otherwise_than_its_page_says_is_seen(tmp_path):
