@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from benchmarks.turns import in_turn, timed
-from kappaflow.nets.dropout import dropout as byte_dropout
+from kappaflow.nets.mlp import dropout as byte_dropout
 
 
 def dropout(*, rows: int = 512, width: int = 128, repetitions: int = 300) -> None:

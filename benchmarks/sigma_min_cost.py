@@ -42,7 +42,7 @@ def cost_of(name: str) -> Line:
     """
     flow, x = _off_start(*COSTS[name])
     calls: dict[str, Callable[[], Any]] = {
-        "spectrum": partial(kf.spectrum, flow.core, flow.units(x)[0]),
+        "spectrum": partial(kf.spectrum, flow.core, flow.standardization(x)[0]),
         "profile": partial(kf.profile, flow, x),
     }
     line: Line = {"flow": name}

@@ -42,7 +42,9 @@ def ellipses(path: Path) -> None:
     kf.fit(flow, moons, max_epochs=60, batch_size=256, progress=False)
     flow = flow.double().eval()
     with torch.no_grad():
-        data = flow.units(torch.tensor(moons.values))[0]  # standardised, as conditioning is
+        data = flow.standardization(torch.tensor(moons.values))[
+            0
+        ]  # standardised, as conditioning is
         latent = flow.core(data)[0]
     centres = data[::222]
     kappa = kf.spectrum(flow.core, centres).condition_number.detach()

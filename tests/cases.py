@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import kappaflow as kf
-from kappaflow.bijections.scales import SCALES
+from kappaflow.bijections.log_scales import SCALES
 from kappaflow.flows.base import StandardNormal
 from kappaflow.testing.contract import jittered
 from kappaflow_studies.universal.construction import universal_flow
@@ -95,10 +95,12 @@ def linear(partition: kf.Partition) -> kf.LinearCoupling:
     return kf.LinearCoupling(partition, weight, torch.linspace(-0.5, 2, len(partition.changed)))
 
 
-def mixed(middle: kf.Bijection, *, before: bool = False, after: bool = False) -> kf.MixedCoupling:
+def mixed(
+    middle: kf.Bijection, *, before: bool = False, after: bool = False
+) -> kf.SandwichCoupling:
     """Returns a coupling with linear couplings of its partition at its ends."""
     ends = [linear(middle.partition) if there else None for there in (before, after)]
-    return kf.MixedCoupling(middle, *ends)
+    return kf.SandwichCoupling(middle, *ends)
 
 
 def turns(partition: kf.Partition, depth: int) -> list[kf.Partition]:
@@ -122,7 +124,7 @@ def turning(partition: kf.Partition, context: int = 0) -> kf.RotationCoupling:
     """Returns a coupling that turns angles, of which it reads cosines and sines."""
     kept, changed = len(partition.kept), len(partition.changed)
     network = kf.MLP(2 * kept, 2 * changed, (8,), context_features=context)
-    net = kf.AnglesIn(network, range(kept), half_period=5.0) if kept else network
+    net = kf.SinCosEmbedding(network, range(kept), half_period=5.0) if kept else network
     return kf.RotationCoupling(partition, net, half_period=5.0, context_features=context)
 
 
@@ -151,7 +153,7 @@ def fitted(features: int, **settings) -> kf.Standardize:
 
 def fitted_flow(flow: kf.Flow) -> kf.Flow:
     """Returns the flow with its units and the units of its contexts fitted."""
-    flow.units.bijections[0].fit(1 + 3 * torch.randn(64, *flow.event_shape))
+    flow.standardization.bijections[0].fit(1 + 3 * torch.randn(64, *flow.event_shape))
     if flow.context_features:
         flow.bijection.embedding.fit(5 + 2 * torch.randn(64, flow.context_features))
     return flow
@@ -246,7 +248,7 @@ BIJECTIONS = {
         lambda: affine_on(kf.ResidualMLP(2, 4, 5, activation="leaky_relu")), (4,)
     ),
     "AffineCoupling, twins": Case(
-        lambda: affine_on(kf.TwinMLP(2, 4, (6, 4), activation="elu")), (4,)
+        lambda: affine_on(kf.PairedMLP(2, 4, (6, 4), activation="elu")), (4,)
     ),
     "AffineCoupling, residual blocks, gated": Case(
         lambda: affine_on(
@@ -299,7 +301,7 @@ BIJECTIONS = {
         lambda: stack(turns(half(5), 3), (4, 4, 4), 2, wiring="blocks"), (5,), 2
     ),
     "CouplingStack, twins": Case(
-        lambda: stack(turns(half(5), 3), (4, 6), 2, wiring="twins", scale="exp"), (5,), 2
+        lambda: stack(turns(half(5), 3), (4, 6), 2, wiring="paired", scale="exp"), (5,), 2
     ),
     "CouplingStack, two blocks, store": Case(
         lambda: stack(
@@ -376,11 +378,11 @@ BIJECTIONS = {
     "LULinear": Case(lambda: kf.LULinear(4), (4,)),
     "LULinear, one feature": Case(lambda: kf.LULinear(1), (1,)),
     "LULinear, permuted, channels": Case(lambda: kf.LULinear(5, 4), (5, 1, 2)),
-    "MixedCoupling": Case(lambda: mixed(affine(half(4)), before=True, after=True), (4,)),
-    "MixedCoupling, additive, before": Case(
+    "SandwichCoupling": Case(lambda: mixed(affine(half(4)), before=True, after=True), (4,)),
+    "SandwichCoupling, additive, before": Case(
         lambda: mixed(additive(half(5).swapped()), before=True), (5,)
     ),
-    "MixedCoupling, context, after": Case(
+    "SandwichCoupling, context, after": Case(
         lambda: mixed(affine(half(4), context=2), after=True), (4,), 2
     ),
     "MultiScale, one scale": Case(

@@ -24,13 +24,13 @@ _HOMES = {
     "bijection": ("Bijection", "Chain", "Inverse"),
     "linearization": ("Linearization",),
     "nets": (
-        "AnglesIn",
+        "SinCosEmbedding",
         "ConvNet",
         "MLP",
         "ResidualConvNet",
         "ResidualMLP",
         "StandardizeInputs",
-        "TwinMLP",
+        "PairedMLP",
         "VisionTransformer",
     ),
     "partition": ("Partition", "SpatialPartition"),
@@ -101,7 +101,7 @@ _HOMES = {
     "files": ("load", "save"),
     "conditioning": ("Profile", "RoundTrip", "Spectrum", "profile", "round_trip", "spectrum"),
     "energies": ("ImportanceSamples", "importance_sample"),
-    "rewrite": ("Certificate", "MixedCoupling", "fuse", "rewrite_fixed_partition"),
+    "rewrite": ("Certificate", "SandwichCoupling", "fuse", "rewrite_fixed_partition"),
     "data": ("load_images", "load_table"),
     "adapters": ("Wrapped", "wrap"),
     "converting": ("convert",),
@@ -207,12 +207,12 @@ if TYPE_CHECKING:
     from kappaflow.linearization import Linearization  # noqa: F401
     from kappaflow.nets import (  # noqa: F401
         MLP,
-        AnglesIn,
         ConvNet,
+        PairedMLP,
         ResidualConvNet,
         ResidualMLP,
+        SinCosEmbedding,
         StandardizeInputs,
-        TwinMLP,
         VisionTransformer,
     )
     from kappaflow.partition import Partition, SpatialPartition  # noqa: F401
@@ -220,7 +220,7 @@ if TYPE_CHECKING:
     from kappaflow.report import write_diagnosis  # noqa: F401
     from kappaflow.rewrite import (  # noqa: F401
         Certificate,
-        MixedCoupling,
+        SandwichCoupling,
         fuse,
         rewrite_fixed_partition,
     )

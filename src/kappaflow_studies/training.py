@@ -145,8 +145,8 @@ def _by_profile(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 @torch.no_grad()
 def _one_by_one(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Returns the same without the last: the time of a profile grows with depth squared."""
-    joined = flow.joined(x, generator=torch.Generator().manual_seed(0))
-    point = flow.units(joined)[0]
+    joined = flow.augmented(x, generator=torch.Generator().manual_seed(0))
+    point = flow.standardization(joined)[0]
     whole, layers = spectrum(flow.core, point).condition_number, []
     for layer in layers_of(flow.core):
         layers.append(spectrum(layer.bijection, point).condition_number)
@@ -195,10 +195,10 @@ def times_in_turns(flows: dict[str, Flow], x: Tensor, repeats: int) -> dict[str,
     """
     taken: dict[str, list[float]] = {name: [] for name in flows}
     first = next(iter(flows.values()))
-    joined = first.joined(x, generator=torch.Generator().manual_seed(0))
+    joined = first.augmented(x, generator=torch.Generator().manual_seed(0))
     for repeat in range(repeats + 1):
         for name, flow in flows.items():
-            seconds = _timed(lambda flow=flow: flow.joined_log_prob(joined))
+            seconds = _timed(lambda flow=flow: flow.augmented_log_prob(joined))
             if repeat:
                 taken[name].append(seconds)
     return {name: median(times) for name, times in taken.items()}

@@ -98,7 +98,7 @@ def test_an_estimator_is_the_same_function(name, dtype):
     assert wrapped.context_features == C and wrapped.dtype == dtype
     other = wrapped.log_prob(theta, 2 * x) - wrapped.log_prob(theta, x)
     assert other.abs().max() > 1e-3
-    assert len(wrapped.units) == 1 and len(wrapped.core) == (
+    assert len(wrapped.standardization) == 1 and len(wrapped.core) == (
         1 if name == "made" else 3 if name.startswith("zuko") else 6
     )
 
@@ -140,7 +140,7 @@ def test_a_map_from_bounded_parameters_is_a_layer():
             x_dist=law,
         )
         wrapped = check(foreign.jittered(estimator), theta[:6].double(), x[:6].double())
-        assert len(wrapped.units) == units
+        assert len(wrapped.standardization) == units
 
 
 def test_an_estimator_without_a_condition_takes_none():
@@ -240,7 +240,7 @@ def test_a_scale_that_is_learned_is_no_change_of_units():
     )
     net = zuko.flows.Flow([first, *maf.transform.transforms], maf.base)
     estimator = ZukoFlow(net, torch.nn.Identity(), theta[0].shape, x[0].shape)
-    assert len(kf.wrap(estimator, context=x).units) == 0
+    assert len(kf.wrap(estimator, context=x).standardization) == 0
     assert ("KF301", "1 UnconditionalTransform") in [one[:2] for one in severe(estimator)]
 
 

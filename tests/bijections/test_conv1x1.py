@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import conv2d
 
 import kappaflow as kf
-from kappaflow.bijections.mixing import FORMS
+from kappaflow.bijections.conv1x1 import FORMS
 from kappaflow.testing.contract import jittered
 
 

@@ -7,7 +7,7 @@ from torch.autograd import forward_ad
 import kappaflow as kf
 from cases import additive, affine
 from kappaflow.autograd.checkpoint import memory_modes_bypassed
-from kappaflow.bijections.scaled import bounded
+from kappaflow.bijections.log_scales import bounded
 from kappaflow.testing.contract import jittered
 
 half = kf.Partition.half

@@ -112,7 +112,7 @@ def test_a_rotation_can_wind_round_the_circle():
     with torch.no_grad():
         turn.weight.copy_(torch.eye(2))
         turn.bias.copy_(torch.tensor([-1.0, 0.0]))
-    network = kf.AnglesIn(turn, [0], half_period=5.0)
+    network = kf.SinCosEmbedding(turn, [0], half_period=5.0)
     coupling = kf.RotationCoupling(kf.Partition.half(2), network, half_period=5.0)
     x = torch.tensor([[-4.9, 0.0], [-1.0, 0.5], [2.0, 4.0], [4.9, -4.0]])
     z, log_det = coupling(x)

@@ -6,9 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 import kappaflow as kf
 from kappaflow.autograd.checkpoint import memory_modes_bypassed
-from kappaflow.bijections.image_chain import ImageChain
-from kappaflow.bijections.multiplied_out import Triangles
-from kappaflow.bijections.step_node import StepNode
+from kappaflow.bijections.image_chain import ImageChain, StepNode, Triangles
 from kappaflow.testing.contract import jittered
 
 CONTEXT = 2

@@ -9,13 +9,13 @@ from torch import nn
 import kappaflow as kf
 from cases import BIJECTIONS, additive, affine, splines
 from kappaflow.bijection import Bijection
-from kappaflow.bijections.linearized import (
+from kappaflow.bijections.coupling_derivatives import (
     AdditiveLinearization,
     AffineLinearization,
     SplineLinearization,
 )
 from kappaflow.linearization import AutogradLinearization
-from kappaflow.nets.recorded import RecordedNetwork
+from kappaflow.nets.linearized import RecordedNetwork
 from kappaflow.testing.contract import dense_jacobian, jittered
 
 PRODUCTS = ("jv", "vjp", "inverse_jv", "inverse_vjp")

@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from kappaflow.bijections.radial import _radius
-from kappaflow.bijections.slopes import log_slope, positive
+from kappaflow.bijections.planar_radial import _radius, log_slope, positive
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -8,8 +8,8 @@ from torch import nn
 
 import kappaflow as kf
 from kappaflow.autograd.trace import Trace, gradients
-from kappaflow.bijections.spline_node import SplineTrace
-from kappaflow.bijections.traced import AdditiveTrace, AffineTrace
+from kappaflow.bijections.coupling_derivatives import AdditiveTrace, AffineTrace
+from kappaflow.bijections.spline import SplineTrace
 from kappaflow.testing.contract import jittered
 
 half = kf.Partition.half

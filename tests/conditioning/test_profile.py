@@ -15,7 +15,7 @@ from kappaflow.testing.contract import jittered
 def conditional_flow(depth=4, features=5):
     """Returns a flow with fitted units, off its start."""
     flow = jittered(kf.real_nvp(features, depth=depth, hidden=(8,), context_features=2))
-    flow.units.bijections[0].fit(100 + 1000 * torch.randn(64, features))
+    flow.standardization.bijections[0].fit(100 + 1000 * torch.randn(64, features))
     flow.bijection.embedding.fit(5 + 2 * torch.randn(64, 2))
     return flow.eval()
 
@@ -29,7 +29,7 @@ def test_the_last_row_is_the_spectrum_of_the_core():
     """Cumulative values end at those of the whole flow behind its units."""
     flow, (x, context) = conditional_flow(), points()
     profile = kf.profile(flow, x, context=context)
-    whole = kf.spectrum(flow.core, flow.units(x)[0], context=context)
+    whole = kf.spectrum(flow.core, flow.standardization(x)[0], context=context)
     torch.testing.assert_close(profile.sigma_max[-1], whole.sigma_max, rtol=1e-5, atol=0)
     torch.testing.assert_close(profile.sigma_min[-1], whole.sigma_min, rtol=1e-5, atol=0)
     torch.testing.assert_close(
@@ -42,7 +42,7 @@ def test_each_row_of_a_layer_is_its_own_spectrum():
     """At the points that reach it, with the context that it sees; measured in float64."""
     flow, x, context = conditional_flow().double(), *(part.double() for part in points())
     profile = kf.profile(flow, x, context=context)
-    h = flow.units(x)[0]
+    h = flow.standardization(x)[0]
     for i, layer in enumerate(layers_of(flow.core, context)):
         alone = kf.spectrum(layer.bijection, h, context=layer.context)
         torch.testing.assert_close(profile.layer_sigma_max[i], alone.sigma_max)
@@ -65,7 +65,7 @@ def test_the_product_of_the_layers_bounds_the_whole():
 def test_log_det_is_that_of_the_flow_without_its_units():
     """It accumulates over depth."""
     flow, (x, context) = conditional_flow(), points()
-    wanted = flow.core(flow.units(x)[0], context)[1].detach().double()
+    wanted = flow.core(flow.standardization(x)[0], context)[1].detach().double()
     found = kf.profile(flow, x, context=context)
     torch.testing.assert_close(found.log_det[-1], wanted, rtol=1e-5, atol=1e-5)
 
@@ -74,7 +74,7 @@ def test_a_change_of_units_is_no_ill_conditioning():
     """Columns in units of 1e-6 and 1e6 leave the profile of an untrained flow at 1."""
     flow = kf.real_nvp(2, depth=2, hidden=(4,))
     x = torch.randn(64, 2) * torch.tensor([1e-6, 1e6])
-    flow.units.bijections[0].fit(x)
+    flow.standardization.bijections[0].fit(x)
     profile = kf.profile(flow, x)
     assert [name.split()[1] for name in profile.layers] == ["AffineCoupling"] * 2
     assert torch.equal(profile.condition_number, torch.ones(2, 64).double())
@@ -126,7 +126,7 @@ def test_round_trips_of_the_profile_are_those_of_the_flow():
     assert torch.equal(profile.round_trip_data[0], trip.data)
     assert torch.equal(profile.round_trip_latent[-1], trip.latent)
     assert profile.round_trip_data.shape == profile.round_trip_latent.shape == (8, 50)
-    h = flow.units(x)[0]
+    h = flow.standardization(x)[0]
     core = kf.Chain([layer.bijection for layer in layers_of(flow.core)])  # to the last bit
     context = flow.core.embed(context)
     with torch.no_grad():

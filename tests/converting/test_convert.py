@@ -163,7 +163,7 @@ def test_fit_goes_on_from_a_converted_flow():
 def test_standardising_transforms_are_the_units_of_the_flow():
     """They stand in front, fitted, so that conditioning is measured behind them."""
     flow = kf.convert(made("nflows linear maps")[0])
-    assert len(flow.units) == 1
+    assert len(flow.standardization) == 1
 
 
 def test_what_cannot_be_converted_is_named_all_at_once():

@@ -5,8 +5,7 @@ import torch
 
 import kappaflow as kf
 from cases import splines
-from kappaflow.bijections.spline import spline_knots
-from kappaflow.bijections.spline_node import numbers
+from kappaflow.bijections.spline import numbers, spline_knots
 from kappaflow.diagnosis.check import Measurements
 from kappaflow.diagnosis.checks.gradient import gradient
 from kappaflow.testing import assert_healthy

@@ -48,7 +48,7 @@ def test_the_bound_is_the_mean_over_the_interval():
     with torch.no_grad():
         many = flow.log_prob(x.expand(100_000, 1), generator=seeded()).mean()
         grid = 1 + (torch.arange(10_000, dtype=torch.float64)[:, None] + 0.5) / 10_000
-        wanted = flow.joined_log_prob(grid).mean()
+        wanted = flow.augmented_log_prob(grid).mean()
     assert abs(many - wanted) < 0.01
 
 
@@ -157,7 +157,7 @@ def test_the_joint_density_is_exact():
     x = torch.randn(4, 2)
     e, log_q = flow.augment.draw(x, generator=seeded(3))
     joint = flow.joint_log_prob(x, e)
-    assert torch.equal(joint, flow.joined_log_prob(torch.cat((x, e), 1)))
+    assert torch.equal(joint, flow.augmented_log_prob(torch.cat((x, e), 1)))
     assert torch.allclose(flow.log_prob(x, generator=seeded(3)), joint - log_q)
 
 

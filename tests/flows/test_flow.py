@@ -52,7 +52,7 @@ def test_log_prob_is_that_of_a_correlated_normal():
 def test_log_prob_is_in_the_units_of_x():
     """Fitting the units to data of another scale moves log_prob by the log of that scale."""
     flow, x = kf.real_nvp(2, depth=2, hidden=(4,)), 1000 * torch.randn(200, 2)
-    flow.units.bijections[0].fit(x)
+    flow.standardization.bijections[0].fit(x)
     standard = (x - x.mean(0)) / x.std(0, correction=0)
     wanted = kf.StandardNormal(2).log_prob(standard) - x.std(0, correction=0).log().sum()
     torch.testing.assert_close(flow.log_prob(x), wanted)
@@ -150,18 +150,18 @@ def test_a_flow_without_numbers_has_type_and_device():
 def test_units_are_the_leading_standardisation_and_core_is_the_rest():
     """Together they are the bijection."""
     flow = jittered(kf.real_nvp(3, depth=3, hidden=(4,)))
-    flow.units.bijections[0].fit(5 + 3 * torch.randn(64, 3))
+    flow.standardization.bijections[0].fit(5 + 3 * torch.randn(64, 3))
     x = torch.randn(6, 3)
-    assert [type(part) for part in flow.units] == [kf.Standardize]
+    assert [type(part) for part in flow.standardization] == [kf.Standardize]
     assert len(layers_of(flow.core)) == 3
-    torch.testing.assert_close(flow.core(flow.units(x)[0])[0], flow.bijection(x)[0])
+    torch.testing.assert_close(flow.core(flow.standardization(x)[0])[0], flow.bijection(x)[0])
 
 
 def test_a_flow_without_standardisation_has_no_units():
     """Its core is the whole bijection, and a lone Standardize is all units."""
     affine = kf.ElementwiseAffine(2)
     flow = kf.Flow(kf.StandardNormal(2), affine)
-    assert len(flow.units) == 0
+    assert len(flow.standardization) == 0
     assert list(flow.core) == [affine]
     assert len(kf.Flow(kf.StandardNormal(2), kf.Standardize(2)).core) == 0
 
@@ -171,7 +171,10 @@ def test_the_context_of_core_passes_through_the_embedding():
     flow = conditional_flow()
     flow.bijection.embedding.fit(5 + 2 * torch.randn(64, 2))
     x, context = torch.randn(6, 3), torch.randn(6, 2)
-    assert torch.equal(flow.core(flow.units(x)[0], context)[0], flow.bijection(x, context)[0])
+    points = flow.standardization(x)[0]
+    assert torch.equal(flow.core(points, context)[0], flow.bijection(x, context)[0])
+        flow.core(flow.standardization(x)[0], context)[0], flow.bijection(x, context)[0]
+    )
 
 
 def test_the_width_of_the_context_is_that_of_the_embedding():

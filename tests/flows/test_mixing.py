@@ -5,8 +5,8 @@ import torch
 
 import kappaflow as kf
 from kappaflow.bijections import LULinear, QRLinear, SVDLinear
+from kappaflow.bijections.conv1x1 import FORMS
 from kappaflow.bijections.linear import Linear
-from kappaflow.bijections.mixing import FORMS
 from kappaflow.testing.contract import jittered
 
 KINDS = {"lu": LULinear, "plain": Linear, "qr": QRLinear}
@@ -105,7 +105,7 @@ def test_it_is_written_anew_on_its_partition(features, partition, form):
     assert certificate.left == ()
     assert certificate.mixing_before == certificate.couplings_before == 2
     assert certificate.differences["float64"].log_prob < 1e-10
-    kinds = (kf.AffineCoupling, kf.MixedCoupling, kf.LinearCoupling, kf.Standardize)
+    kinds = (kf.AffineCoupling, kf.SandwichCoupling, kf.LinearCoupling, kf.Standardize)
     assert all(isinstance(part, (*kinds, kf.ElementwiseAffine)) for part in twin.bijection)
 
 

@@ -7,8 +7,8 @@ import torch
 
 import kappaflow as kf
 from kappaflow.flows import padding_in, padding_of_kind
-from kappaflow.flows.couplings import beside
-from kappaflow.flows.pad_kinds import KINDS
+from kappaflow.flows.coupling_flow import beside
+from kappaflow.flows.padding_options import KINDS
 from kappaflow.testing.contract import jittered
 
 WITH_DENSITY = ("gaussian", "uniform", "copy", "learned")
@@ -287,13 +287,13 @@ def test_recipes_of_tables_take_any_padding(recipe, kind, tmp_path):
     units = flow.bijection.bijections[0]
     assert units.mean[:2].mean() > 8 and not units.mean[2:].any()
     if kind in ("copy", "learned"):
-        assert given.units.fitted and given.units.mean.min() > 8
+        assert given.standardization.fitted and given.standardization.mean.min() > 8
     loaded = kf.load(tmp_path / "run")
     assert repr(loaded.augment) == repr(flow.augment)
     scores = [f.log_prob(x, generator=seeded(1)) for f in (flow, loaded)]
     assert torch.equal(*scores)
     assert kf.profile(flow, x[:5]).condition_number.shape[1] == 5
-    assert kf.spectrum(flow.bijection, flow.joined(x[:5])).condition_number.min() >= 1
+    assert kf.spectrum(flow.bijection, flow.augmented(x[:5])).condition_number.min() >= 1
     assert kf.doctor(flow, x[:5]).profile is not None
     assert flow.sample(3).shape == (3, 2)
 
@@ -307,7 +307,7 @@ def test_recipes_of_images_take_any_padding(recipe, kind, tmp_path):
     flow = getattr(kf, recipe)((1, 4, 4), padding=given, dequantize="uniform", values=8, **small)
     x = torch.randint(0, 8, (6, 1, 4, 4), generator=seeded()).float()
     flow.augment.fit(x)
-    assert kind not in ("copy", "learned") or given.units.fitted
+    assert kind not in ("copy", "learned") or given.standardization.fitted
     assert flow.joint_shape == (3, 4, 4) and flow.sample(2).shape == (2, 1, 4, 4)
     flow.log_prob(x)  # what starts from a batch does
     kf.save(flow, tmp_path)

@@ -136,7 +136,7 @@ def test_it_is_fitted_profiled_diagnosed_and_stored(name, tmp_path):
     x = 5 + 3 * torch.randn(300, 3)
     result = kf.fit(RECIPES[name](3, depth=3), x, max_epochs=2)
     flow = result.flow.eval()
-    assert flow.units.bijections[0].fitted
+    assert flow.standardization.bijections[0].fitted
     assert kf.doctor(flow, x).ok
     profile = kf.profile(flow, x)
     assert len(profile.layers) == len(flow.core)

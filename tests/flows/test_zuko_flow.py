@@ -40,7 +40,7 @@ def test_the_density_is_that_of_zuko(kind):
     x = torch.randn(40, 3, dtype=torch.float64)
     flow.bijection.bijections[0].fit(5 * x + 2)
     whole = theirs(flow, name, 3, **others)
-    standardised, units = flow.units(5 * x + 2)
+    standardised, units = flow.standardization(5 * x + 2)
     wanted = whole().log_prob(standardised) + units
     torch.testing.assert_close(flow.log_prob(5 * x + 2), wanted, rtol=1e-9, atol=1e-9)
 

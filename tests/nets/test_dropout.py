@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.nets.dropout import dropout
+from kappaflow.nets.mlp import dropout
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.9])

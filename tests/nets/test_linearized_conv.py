@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 import kappaflow as kf
-from kappaflow.nets.linearized_conv import LinearizedConvNet, is_plain_conv
-from kappaflow.nets.recorded import RecordedNetwork
+from kappaflow.nets.linearized import LinearizedConvNet, RecordedNetwork, is_plain_conv
 from kappaflow.testing.contract import jittered
 
 

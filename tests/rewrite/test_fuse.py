@@ -144,7 +144,7 @@ def test_fitted_units_stay_in_front():
     flow.bijection.bijections[0].fit(torch.randn(50, 4) * 3 + 1)
     made = kf.fuse(flow)
     assert kinds(made) == ["Standardize", "Linear"]
-    assert [type(part) for part in made.units] == [kf.Standardize]
+    assert [type(part) for part in made.standardization] == [kf.Standardize]
 
 
 @pytest.mark.parametrize("second", [True, False])

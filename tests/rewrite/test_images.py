@@ -14,7 +14,7 @@ def trained(recipe="glow", shape=(3, 8, 8), **settings):
     sizes = {"levels": 2, "steps": 2, "hidden": 4} if recipe == "glow" else {}
     flow = getattr(kf, recipe)(shape, **sizes | settings)
     flow.train()
-    flow.joined_log_prob(torch.randn(32, *shape))
+    flow.augmented_log_prob(torch.randn(32, *shape))
     return jittered(flow).eval()
 
 

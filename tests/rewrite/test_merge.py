@@ -85,4 +85,4 @@ def test_a_run_is_merged_in_one_pass():
     found = merged(parts)
     same(parts, found)
     names = [type(part).__name__ for part in found]
-    assert names == ["MixedCoupling", "ElementwiseAffine", "MixedCoupling"]
+    assert names == ["SandwichCoupling", "ElementwiseAffine", "SandwichCoupling"]

@@ -42,10 +42,10 @@ def test_ends_of_another_partition_are_refused():
     """They would not be one coupling; nor is a coupling without ends one of this kind."""
     half = kf.Partition.half(4)
     with pytest.raises(ArgumentError, match="'after' should keep and change"):
-        kf.MixedCoupling(affine(half), after=kf.LinearCoupling(half.swapped()))
+        kf.SandwichCoupling(affine(half), after=kf.LinearCoupling(half.swapped()))
     with pytest.raises(ArgumentError, match="got None twice"):
-        kf.MixedCoupling(affine(half))
+        kf.SandwichCoupling(affine(half))
     with pytest.raises(ArgumentError, match="'coupling' should be an affine"):
-        kf.MixedCoupling(kf.ActNorm(4), kf.LinearCoupling(half))
+        kf.SandwichCoupling(kf.ActNorm(4), kf.LinearCoupling(half))
     with pytest.raises(ArgumentError, match="'before' should be a LinearCoupling"):
-        kf.MixedCoupling(affine(half), affine(half))
+        kf.SandwichCoupling(affine(half), affine(half))

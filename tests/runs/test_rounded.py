@@ -121,7 +121,7 @@ def test_an_estimator_keeps_drops_or_weighs_repeats(x):
     means = {}
     for how in ("keep", "drop", "weigh"):
         flow = FlowDensity(duplicates=how, **settings).fit(x).flow_
-        means[how] = flow.units.bijections[0].mean[1].item()
+        means[how] = flow.standardization.bijections[0].mean[1].item()
     assert means["keep"] == pytest.approx(x[:, 1].mean(), abs=0.1)
     assert means["weigh"] == pytest.approx(x[:, 1].mean(), abs=0.1)
     assert means["drop"] > x[:, 1].mean() + 0.3

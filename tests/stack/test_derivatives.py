@@ -6,7 +6,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vjp, vmap
 
 import kappaflow as kf
-from kappaflow.bijections.scales import SCALES
+from kappaflow.bijections.log_scales import SCALES
 from kappaflow.errors import ArgumentError
 from stack.examples import MEMORY, WAYS, points, stack_of
 
@@ -17,7 +17,7 @@ TINY = {
     "permuted, uneven": {"partition": "uneven", "permuted": True},
     "no hidden layer": {"hidden": ()},
     **{scale: {"scale": scale} for scale in SCALES if scale != "tanh"},
-    "twins": {"hidden": (4, 2), "wiring": "twins"},
+    "paired": {"hidden": (4, 2), "wiring": "paired"},
     "residual blocks": {"hidden": (3,) * 3, "wiring": "blocks", "context_features": 1},
 }
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kappaflow as kf
-from kappaflow.bijections.scales import SCALES
+from kappaflow.bijections.log_scales import SCALES
 from kappaflow.stack import block_pass
 from kappaflow.testing.contract import jittered
 from stack.examples import (
@@ -69,12 +69,12 @@ SHAPES = {
     ),
     **{scale: (4, 5, 7, {"scale": scale}) for scale in SCALES},
     "residual blocks": (5, 4, 7, {"hidden": (6,) * 5, "wiring": "blocks"}),
-    "twins": (4, 4, 300, {"hidden": (6, 4), "wiring": "twins"}),
+    "paired": (4, 4, 300, {"hidden": (6, 4), "wiring": "paired"}),
     "twins, context, one hidden layer": (
         4,
         3,
         7,
-        {"hidden": (6,), "wiring": "twins", "context_features": 2},
+        {"hidden": (6,), "wiring": "paired", "context_features": 2},
     ),
     "no residual block": (5, 4, 7, {"hidden": (6,), "wiring": "blocks"}),
     "residual blocks, softsign, permuted, context": (

@@ -12,7 +12,7 @@ import warnings
 import pytest
 import torch
 
-from kappaflow.bijections.scales import SCALES
+from kappaflow.bijections.log_scales import SCALES
 from kappaflow.errors import BuildError, NumericalWarning
 from kappaflow.stack import native
 from kappaflow.stack.operations import NAMES
@@ -38,7 +38,7 @@ SETTINGS = {
         "dropout": 0.1,
     },
     **{scale: {"scale": scale} for scale in SCALES if scale != "tanh"},
-    "twins": {"hidden": (8, 6), "wiring": "twins", "context_features": 2},
+    "paired": {"hidden": (8, 6), "wiring": "paired", "context_features": 2},
     "residual blocks": {"hidden": (9,) * 5, "wiring": "blocks", "context_features": 2},
     "residual from the input": {"hidden": (4, 4), "residual": True, "context_features": 2},
 }

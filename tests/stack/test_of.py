@@ -28,7 +28,7 @@ def additive(**settings):
         {"kind": "additive", "residual": True, "hidden": (8, 8), "context_features": 2},
         {"partition": "uneven", "permuted": True, "features": 5, "dropout": 0.25},
         {"depth": 40, "hidden": (5,), "permuted": True},
-        {"hidden": (6, 4), "wiring": "twins", "scale": "exp"},
+        {"hidden": (6, 4), "wiring": "paired", "scale": "exp"},
         {"hidden": (5, 5, 5), "wiring": "blocks", "scale": "softplus", "context_features": 2},
     ],
 )

@@ -172,7 +172,7 @@ def test_conditioning_is_that_of_the_standardised_map():
     assert found["sigma_min"] == pytest.approx(0.5, rel=1e-5)
     flow = jittered(kf.real_nvp(2, depth=4, hidden=(8,), padding=1)).eval()
     x = 50 + 9 * torch.randn(20, 2, generator=seeded())
-    flow.units.bijections[0].fit(flow.joined(x, generator=seeded()))
+    flow.standardization.bijections[0].fit(flow.augmented(x, generator=seeded()))
     whole = kf.profile(flow, x).condition_number[-1]
     found = conditioning(flow, x)
     for name, level in (("median", 0.5), ("p95", 0.95)):

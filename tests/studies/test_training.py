@@ -14,9 +14,9 @@ def test_tables_are_judged_on_standardised_columns():
     """The loss is that of the same flow without units on rows in units of their deviation."""
     parts = table_parts("magic", 300, 0)
     flow = kf.real_nvp(10, depth=1, hidden=(4,))
-    flow.units.bijections[0].fit(torch.from_numpy(parts.train.values).float())
+    flow.standardization.bijections[0].fit(torch.from_numpy(parts.train.values).float())
     rows = torch.from_numpy(parts.test.values).float()
-    standardised = flow.units(rows)[0]
+    standardised = flow.standardization(rows)[0]
     normal = 0.5 * standardised.square().sum(1) + 5 * math.log(2 * math.pi)
     said = held_out(flow.eval(), parts)
     assert said["loss"] == pytest.approx(normal.mean().item(), rel=1e-5)

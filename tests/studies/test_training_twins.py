@@ -34,7 +34,7 @@ def test_large_images_are_measured_layer_by_layer(glow, monkeypatch):
     assert large["peak"] is None and small["peak"] >= small["condition_low"]
     for name in ("condition_low", "condition_middle", "condition_high", "worst_layer"):
         assert large[name] == pytest.approx(small[name], rel=1e-4)
-    whole = kf.spectrum(glow[0].core, glow[0].units(glow[1])[0]).condition_number
+    whole = kf.spectrum(glow[0].core, glow[0].standardization(glow[1])[0]).condition_number
     assert small["condition_middle"] == pytest.approx(whole.quantile(0.5).item(), rel=1e-4)
 
 

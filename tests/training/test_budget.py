@@ -46,7 +46,7 @@ def fitted(x, **settings):
 
 def p95(flow, x):
     """The 95 % condition number by the public spectrum, at standardised rows."""
-    found = kf.spectrum(flow.core, flow.units(x)[0].detach()).condition_number
+    found = kf.spectrum(flow.core, flow.standardization(x)[0].detach()).condition_number
     return found.quantile(0.95).item()
 
 
@@ -72,7 +72,7 @@ def test_the_budget_is_kept_on_rows_that_trained_nothing_and_is_not_wasted():
     best = result.history[result.best_epoch - 1]
     assert 4.25 < best["condition_number_p95"] <= 5.0
     assert 4.25 < p95(result.flow, new) < 5.5
-    units = result.flow.units.bijections[0].deviation.log().sum().item()
+    units = result.flow.standardization.bijections[0].deviation.log().sum().item()
     nll = -result.flow.log_prob(new).mean().item() - units
     assert -0.2 < nll - best_gaussian(new, 5.0) < 0.8
 

@@ -539,7 +539,7 @@ def test_two_standardisations_in_a_row_are_fitted_one_after_the_other():
     flow = small()
     flow = kf.Flow(flow.base, kf.Chain([kf.Standardize(3), *flow.bijection]))
     kf.fit(flow, x, validation=x[:50], max_epochs=1)
-    first, second = list(flow.units)
+    first, second = list(flow.standardization)
     assert torch.allclose(first.mean, x.mean(0))
     assert second.mean.abs().max() < 1e-5
     assert (second.deviation - 1).abs().max() < 1e-4

@@ -41,7 +41,7 @@ def test_units_and_activation_norms_start_from_training_images():
     """Before the first step, so that averages of the weights begin there."""
     flow = small()
     kf.fit(flow, digits(), **SETTINGS | {"max_epochs": 1})
-    units = flow.units.bijections[0]
+    units = flow.standardization.bijections[0]
     assert units.fitted
     assert 3 < units.mean.item() - 0.5 < 7
     assert all(part.initialized for part in flow.modules() if isinstance(part, kf.ActNorm))

@@ -95,7 +95,7 @@ def test_a_held_out_row_beyond_the_float_type_does_not_stop_the_measuring():
     from kappaflow.training.rows import Rows
 
     flow = kf.real_nvp(2, depth=2, hidden=(4,))
-    flow.units.bijections[0].deviation.fill_(1e-20)
+    flow.standardization.bijections[0].deviation.fill_(1e-20)
     x = torch.tensor([[1e-20, 0.0], [1e30, 0.0]])
     assert conditioning_figures(flow, Rows(x, None))["condition_number_median"] == 1
     figures = conditioning_figures(flow, Rows(x[1:], None))

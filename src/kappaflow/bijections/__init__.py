@@ -1,24 +1,19 @@
 """Bijections: each is a plain noun, registered by its name, and held to `kappaflow.testing`."""
 
 from kappaflow.bijections.actnorm import ActNorm
+from kappaflow.bijections.affine import AdditiveCoupling, AffineCoupling, SigmoidCoupling
 from kappaflow.bijections.conv1x1 import InvertibleConv1x1
-from kappaflow.bijections.coupling import AdditiveCoupling, AffineCoupling
 from kappaflow.bijections.domain import CircleToLine, Domain
-from kappaflow.bijections.elementwise import ElementwiseAffine, Logit, Standardize
+from kappaflow.bijections.elementwise import ElementwiseAffine, LeakyReLU, Logit, Standardize
 from kappaflow.bijections.factored import LULinear, QRLinear, SVDLinear
 from kappaflow.bijections.gaussianize import Gaussianize
+from kappaflow.bijections.image import Flatten, MultiScale, Squeeze
 from kappaflow.bijections.image_chain import ImageChain
-from kappaflow.bijections.leaky_relu import LeakyReLU
 from kappaflow.bijections.linear import Linear
-from kappaflow.bijections.multiscale import MultiScale
 from kappaflow.bijections.permutation import Permutation
-from kappaflow.bijections.planar import Planar
-from kappaflow.bijections.radial import Radial
+from kappaflow.bijections.planar_radial import Planar, Radial
 from kappaflow.bijections.rotation_coupling import RotationCoupling
-from kappaflow.bijections.sigmoid_coupling import SigmoidCoupling
 from kappaflow.bijections.spline_coupling import SplineCoupling
-from kappaflow.bijections.squeeze import Squeeze
-from kappaflow.bijections.tail import Flatten
 
 __all__ = [
     "ActNorm",

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from kappaflow._checks import feature_batch, positive_int
 from kappaflow.bijection import Bijection, at_each_place, log_det_dtype
 from kappaflow.linearization import ElementwiseLinearization, Linearization, beside_features
-from kappaflow.nets.standardize import in_words, moments
+from kappaflow.nets.inputs import flag_text, moments
 from kappaflow.registry import register
 
 
@@ -81,4 +81,4 @@ class ActNorm(Bijection):
         self.initialized.fill_(True)
 
     def extra_repr(self) -> str:
-        return f"features={self.features}, initialized={in_words(self.initialized)}"
+        return f"features={self.features}, initialized={flag_text(self.initialized)}"

@@ -1,13 +1,99 @@
-"""Invertible 1x1 convolutions: a learned linear map of the channels, the same at each pixel."""
+"""Learned linear maps that mix features, and the invertible 1x1 convolution."""
 
 import torch
 from torch import Tensor
 
-from kappaflow._checks import positive_int
+from kappaflow._checks import one_of, positive_int
 from kappaflow.bijection import Bijection
-from kappaflow.bijections.mixing import check_form, mixing_layer
+from kappaflow.bijections.factored import LULinear, QRLinear, SVDLinear
+from kappaflow.bijections.linear import Linear, LinearMap
+from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 from kappaflow.registry import register
+
+FORMS = ("plain", "lu", "qr", "svd", "orthogonal")
+
+
+def check_form(
+    name: str,
+    form: str | None,
+    condition_bound: float | None,
+    *,
+    others: tuple[str | None, ...] = (),
+) -> None:
+    """Refuses what is neither a form nor one of `others`, and a bound that it cannot keep."""
+    one_of(name, form, (*others, *FORMS))
+    if condition_bound is not None and form != "svd":
+        raise ArgumentError(
+            f"'condition_bound' should be left out for {name}={form!r}: \"svd\" can keep one."
+        )
+
+
+def mixing_layer(
+    features: int,
+    form: str,
+    *,
+    condition_bound: float | None = None,
+    generator: torch.Generator | None = None,
+) -> LinearMap:
+    """Returns a layer whose matrix is a random rotation; of "lu" the determinant may be -1.
+
+    Args:
+        features: Number of features.
+        form: "plain", "lu", "qr", "svd" or "orthogonal", a rotation for good.
+        condition_bound: For "svd": the largest condition number that training can reach.
+        generator: Draws the rotation; torch's global one if left out.
+
+    Returns:
+        The layer.
+    """
+    if form == "plain":
+        layer = Linear(features)
+    elif form == "lu":
+        layer = LULinear(features)
+    elif form == "qr":
+        layer = QRLinear(features)
+    else:
+        bound = 1.0 if form == "orthogonal" else condition_bound
+        layer = SVDLinear(features, condition_bound=bound)
+    return rotated(layer, generator)
+
+
+@torch.no_grad()
+def rotated(layer: LinearMap, generator: torch.Generator | None = None) -> LinearMap:
+    """Returns the layer, its matrix set to a random rotation; of `LULinear` times a reflection."""
+    if isinstance(layer, Linear):
+        turn = _orthogonal(layer.features, generator)
+        turn[0] *= torch.linalg.det(turn).sign()
+        layer.weight.copy_(turn)
+    elif isinstance(layer, LULinear):
+        _rotate_lu(layer, _orthogonal(layer.features, generator))
+    elif isinstance(layer, QRLinear):
+        _draw(layer.reflections, generator)
+    elif isinstance(layer, SVDLinear):
+        _draw(layer.left, generator)
+        _draw(layer.right, generator)
+    return layer
+
+
+def _rotate_lu(layer: LULinear, turn: Tensor) -> None:
+    """Sets P L U to an orthogonal matrix whose columns have the signs that U > 0 allows."""
+    order, lower, upper = torch.linalg.lu(turn)
+    upper = upper * upper.diagonal().sign()
+    layer.permutation.index.copy_(order.argmax(1))
+    layer.triangles.copy_(lower.tril(-1) + upper.triu(1) + upper.diagonal().log().diag())
+
+
+def _orthogonal(n: int, generator: torch.Generator | None) -> Tensor:
+    """Returns a random orthogonal matrix, in float64."""
+    normal = torch.randn(n, n, dtype=torch.float64, generator=generator, device="cpu")
+    factor, triangle = torch.linalg.qr(normal)
+    return factor * triangle.diagonal().sign()
+
+
+def _draw(parameter: Tensor, generator: torch.Generator | None) -> None:
+    """Fills a parameter with draws of N(0, 1)."""
+    parameter.copy_(torch.randn(parameter.shape, generator=generator, device="cpu"))
 
 
 @register("InvertibleConv1x1")

@@ -11,7 +11,7 @@ from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.domains import Bound, Interval, intervals
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import ElementwiseLinearization, Linearization
-from kappaflow.nets.standardize import in_words, moments
+from kappaflow.nets.inputs import flag_text, moments
 from kappaflow.registry import register
 
 HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
@@ -209,7 +209,7 @@ class Domain(Bijection):
         cuts = ""
         if self._kinds.get("cut") and not self.cut.is_meta:
             cuts = f", cut={[round(self.cut[i].item(), 4) for i in self._kinds['cut']]}"
-        return f"bounds=[{said}]{circle}{cuts}, fitted={in_words(self.fitted)}"
+        return f"bounds=[{said}]{circle}{cuts}, fitted={flag_text(self.fitted)}"
 
 
 @register("CircleToLine")

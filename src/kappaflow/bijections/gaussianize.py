@@ -20,7 +20,7 @@ from torch import Tensor
 from kappaflow._checks import feature_batch, natural_int, positive_int
 from kappaflow.bijection import Bijection, log_det_dtype
 from kappaflow.linearization import ElementwiseLinearization, Linearization
-from kappaflow.nets.standardize import in_words
+from kappaflow.nets.inputs import flag_text
 from kappaflow.registry import register
 
 MOST_STEEP = 10.0  # slope of a curve, in normal scores per unit of x
@@ -158,7 +158,7 @@ class Gaussianize(Bijection):
         return tuple(found)
 
     def extra_repr(self) -> str:
-        return f"features={self.features}, bins={self.bins}, fitted={in_words(self.fitted)}"
+        return f"features={self.features}, bins={self.bins}, fitted={flag_text(self.fitted)}"
 
 
 def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarray, ...]:

@@ -1,22 +1,239 @@
-"""Chains of images, whose steps run as one autograd node each."""
+"""Chains of images, in which a linear map of the channels and a coupling run as one node."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kappaflow._checks import feature_batch
-from kappaflow.bijection import Bijection, Chain, log_det_dtype, zero_log_det
+from kappaflow.autograd.trace import gradients
+from kappaflow.bijection import Bijection, Chain, at_each_place, log_det_dtype, zero_log_det
 from kappaflow.bijections.actnorm import ActNorm
+from kappaflow.bijections.affine import AffineCoupling
 from kappaflow.bijections.conv1x1 import InvertibleConv1x1
-from kappaflow.bijections.coupling import AffineCoupling
-from kappaflow.bijections.linear import LinearMap
-from kappaflow.bijections.multiplied_out import LinearParts, Parts, linear_maps, triangles_of
-from kappaflow.bijections.step_node import StepNode
+from kappaflow.bijections.factored import LULinear, dense_together, triangles_together
+from kappaflow.bijections.linear import LinearMap, mixed
+from kappaflow.bijections.log_scales import Scales, bounded, scaled
 from kappaflow.nets import ConvNet
-from kappaflow.nets.as_made import has_hooks, is_as_made
+from kappaflow.nets.conv import (
+    Weights,
+    hidden_layers,
+    last_convolution,
+    pulled_back,
+    three_convolutions,
+)
+from kappaflow.nets.exact_type import has_hooks, is_exact
+from kappaflow.nets.layers import fast_layout
 from kappaflow.partition import Partition
 from kappaflow.registry import register
+
+LinearParts = tuple[Tensor, Tensor, Tensor]  # matrix, shift, log|det|
+Parts = tuple[Any, ...]  # one layer; or an ActNorm or none, a mixing of channels, a coupling
+
+
+@dataclass(frozen=True)
+class Triangles:
+    """z = P L U x + b at each place, U with the scale of an `ActNorm`.
+
+    Attributes:
+        order: The permutation: z[i] is that of L U x at order[i].
+        lower: L (n, n), with ones on its diagonal.
+        upper: U (n, n).
+        offset: U^-1 L^-1 P^T b (n,).
+        log_det: log|det|, a scalar.
+    """
+
+    order: Tensor
+    lower: Tensor
+    upper: Tensor
+    offset: Tensor
+    log_det: Tensor
+
+    def solve(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns x (B, n, *places), and the log_det (B,) of the way back."""
+        vectors = z.movedim(1, -1)
+        rows = vectors.reshape(-1, z.shape[1]).index_select(1, self.order.argsort())
+        for triangle, upper in ((self.lower, False), (self.upper, True)):
+            rows = torch.linalg.solve_triangular(triangle.mT, rows, upper=not upper, left=False)
+        rows -= self.offset
+        x = rows.reshape(vectors.shape).movedim(-1, 1)
+        return x, at_each_place(-self.log_det, z)
+
+
+def _layer(mixing: object) -> Any:  # noqa: ANN401
+    return mixing.linear if isinstance(mixing, InvertibleConv1x1) else mixing
+
+
+def _linear_map(norms: Sequence[Any], layer: Any, dtype: torch.dtype) -> LinearParts:  # noqa: ANN401
+    """Returns matrix, shift and log|det| of a mixing behind an `ActNorm`, or behind none."""
+    matrix, shift, log_det = layer.dense(dtype)
+    for norm in norms:
+        shift = shift + matrix @ norm.shift
+        matrix, log_det = matrix * norm.log_scale.exp(), log_det + norm.log_scale.sum()
+    return matrix, shift, log_det
+
+
+def linear_maps(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, LinearParts]:
+    """Returns the linear maps of the steps among some layers, by place.
+
+    Triangular ones of one size behind an `ActNorm` are computed as stacks.
+
+    Args:
+        steps: Single layers, and those that run together.
+        dtype: Type to compute in.
+
+    Returns:
+        Matrix (n, n), shift (n,) and log|det| of each step.
+    """
+    found: dict[int, LinearParts] = {}
+    stacks = _stacks(steps)
+    stacked = {i for places in stacks for i in places}
+    for i, parts in enumerate(steps):
+        if len(parts) > 1 and i not in stacked:
+            found[i] = _linear_map(parts[:-2], _layer(parts[-2]), dtype)
+    for places in stacks:
+        norms, layers = _layers_at(steps, places)
+        matrix, log_det = dense_together(layers, dtype)
+        log_scale = torch.stack([norm.log_scale for norm in norms])
+        shift = matrix @ torch.stack([norm.shift for norm in norms])[:, :, None]
+        matrix, log_det = matrix * log_scale.exp()[:, None], log_det + log_scale.sum(1)
+        maps = zip(matrix.unbind(), shift.squeeze(2).unbind(), log_det.unbind(), strict=True)
+        found |= dict(zip(places, maps, strict=True))
+    return found
+
+
+def triangles_of(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, Triangles]:
+    """Returns the triangles of the steps with an `ActNorm` and a triangular mixing, by place."""
+    found: dict[int, Triangles] = {}
+    for places in _stacks(steps):
+        norms, layers = _layers_at(steps, places)
+        order, lower, upper, log_det = triangles_together(layers, dtype)
+        log_scale = torch.stack([norm.log_scale for norm in norms])
+        offset = torch.stack([norm.shift for norm in norms]) * (-log_scale).exp()
+        upper, log_det = upper * log_scale.exp()[:, None], log_det + log_scale.sum(1)
+        each = zip(order, lower, upper, offset, log_det, strict=True)
+        found |= {i: Triangles(*parts) for i, parts in zip(places, each, strict=True)}
+    return found
+
+
+def _stacks(steps: Sequence[Parts]) -> list[list[int]]:
+    """Returns the places of steps with an `ActNorm` and a triangular mixing, a list a size."""
+    sizes: dict[int, list[int]] = {}
+    for i, parts in enumerate(steps):
+        convolution = len(parts) == 3 and isinstance(parts[1], InvertibleConv1x1)
+        if convolution and type(parts[1].linear) is LULinear:
+            sizes.setdefault(parts[0].features, []).append(i)
+    return list(sizes.values())
+
+
+def _layers_at(steps: Sequence[Parts], places: Sequence[int]) -> tuple[list[Any], list[Any]]:
+    return [steps[i][0] for i in places], [steps[i][1].linear for i in places]
+
+
+def step(
+    x: Tensor,
+    linear: tuple[Tensor, Tensor, Tensor],
+    by_context: Tensor | None,
+    bound: float,
+    weights: Weights,
+) -> tuple[Tensor, Tensor]:
+    """Returns what the node computes: M r + shift at each place, then the affine coupling.
+
+    Args:
+        x: (B, n, H, W).
+        linear: M (n, n), the shift (n,), and log|det M|.
+        by_context: (B, hidden) or None, for the network.
+        bound: On the log-scales.
+        weights: Of the network, see `three_convolutions`.
+
+    Returns:
+        z, and the log_det (B,).
+    """
+    matrix, shift, log_det_of_linear = linear
+    kept, changed = _parts(mixed(matrix, shift, x), weights)
+    answer = three_convolutions(fast_layout(kept), by_context, weights).contiguous()
+    raw, by = answer.chunk(2, dim=1)
+    value, log_det = scaled(changed, bounded(raw, bound), by)
+    return torch.cat((kept, value), 1), log_det + log_det_of_linear * _places(x)
+
+
+class StepNode(torch.autograd.Function):
+    """`step`, keeping the hidden layers or running them again."""
+
+    @staticmethod
+    def forward(  # noqa: D102, PLR0913, PLR0917
+        ctx: Any,  # noqa: ANN401
+        again: bool,
+        bound: float,
+        x: Tensor,
+        matrix: Tensor,
+        shift: Tensor,
+        log_det: Tensor,
+        by_context: Tensor | None,
+        *weights: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        # A view, as `mixed` answers, is one that no caller could change in place.
+        z = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        torch.baddbmm(
+            shift[:, None], matrix.expand(len(x), -1, -1), x.flatten(2), out=z.flatten(2)
+        )
+        kept, changed = _parts(z, weights)
+        hidden = hidden_layers(fast_layout(kept), by_context, weights)
+        answer = last_convolution(hidden, weights).contiguous()
+        scales = Scales(answer, bound)
+        changed.mul_(scales.factor).add_(scales.shift)
+        ctx.bound = bound
+        tensors = (x, matrix, shift, log_det, by_context, answer, *weights)
+        ctx.save_for_backward(*tensors, *(() if again else hidden))
+        return z, scales.log_scale.flatten(1).sum(1).add_(log_det * _places(x))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
+        x, matrix, shift, log_det, by_context, answer, *rest = ctx.saved_tensors
+        weights, hidden = tuple(rest[:6]), rest[6:]
+        if torch.is_grad_enabled():
+            inputs = (x, matrix, shift, log_det, by_context, *weights)
+            return None, None, *_differentiable(ctx.bound, inputs, cotangents)
+        kept, changed = _parts(mixed(matrix, shift, x), weights)
+        kept = fast_layout(kept)
+        by = torch.empty_like(x)
+        by_kept, by_changed = _parts(by, weights)
+        z_kept, z_changed = _parts(cotangents[0], weights)
+        scales = Scales(answer, ctx.bound)
+        found, seed = scales.pulled_back(changed, z_changed, cotangents[1])
+        hidden = hidden or hidden_layers(kept, by_context, weights)
+        read, by_by_context, *by_weights = pulled_back(seed, kept, by_context, weights, hidden)
+        by_kept.copy_(z_kept).add_(read)
+        by_changed.copy_(found)
+        flat = by.flatten(2)
+        by_x = torch.matmul(matrix.mT, flat).view_as(x) if ctx.needs_input_grad[2] else None
+        by_matrix, by_shift = torch.bmm(flat, x.flatten(2).mT).sum(0), by.sum((0, 2, 3))
+        by_log_det = cotangents[1].sum() * _places(x)
+        return None, None, by_x, by_matrix, by_shift, by_log_det, by_by_context, *by_weights
+
+
+def _places(x: Tensor) -> int:
+    return x.shape[2:].numel()
+
+
+def _parts(x: Tensor, weights: Weights) -> Sequence[Tensor]:
+    """Returns views of the channels that the network reads, and of those that are changed."""
+    kept = weights[0].shape[1]
+    return x.split_with_sizes((kept, x.shape[1] - kept), 1)
+
+
+def _differentiable(
+    bound: float, inputs: tuple[Tensor | None, ...], cotangents: tuple[Tensor, ...]
+) -> list[Tensor | None]:
+    """Returns gradients that can be differentiated again, by plain autograd."""
+    views = [None if tensor is None else tensor.view_as(tensor) for tensor in inputs]
+    there = [view for view in views if view is not None]
+    x, *linear, by_context = views[:5]
+    outputs = step(x, linear, by_context, bound, views[5:])  # pyright: ignore[reportArgumentType]
+    found = iter(gradients(outputs, there, cotangents, differentiable=True))
+    return [None if view is None else next(found) for view in views]
 
 
 @register("ImageChain")
@@ -104,7 +321,7 @@ def _step(
 
 
 def _is_norm(part: Bijection, x: Tensor) -> bool:
-    return is_as_made(part, ActNorm) and part.shift.dtype == x.dtype
+    return is_exact(part, ActNorm) and part.shift.dtype == x.dtype
 
 
 def _is_mixing(part: Bijection, x: Tensor) -> bool:
@@ -117,14 +334,14 @@ def _is_mixing(part: Bijection, x: Tensor) -> bool:
 def _is_coupling(part: Bijection, x: Tensor) -> bool:
     """Returns whether a layer is a coupling that `StepNode` knows, for points like x."""
     return (
-        is_as_made(part, AffineCoupling)
+        is_exact(part, AffineCoupling)
         and part.scale == "tanh"
         and part.memory == "store"
         and x.dim() == 4
         and x.dtype == log_det_dtype(x.dtype)
         and isinstance(part.partition, Partition)
         and part.partition.keeps_first
-        and is_as_made(part.conditioner, ConvNet)
+        and is_exact(part.conditioner, ConvNet)
         and part.conditioner.outputs == 2 * len(part.partition.changed)
         and part.conditioner.is_plain(x)
         and part.conditioner.middle.weight.dtype == x.dtype

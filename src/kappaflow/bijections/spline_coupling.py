@@ -10,9 +10,18 @@ from kappaflow.autograd.checkpoint import is_transformed
 from kappaflow.autograd.trace import Trace
 from kappaflow.bijection import log_det_dtype
 from kappaflow.bijections.coupling import Coupling
-from kappaflow.bijections.linearized import SplineLinearization
-from kappaflow.bijections.spline import Pieces, SplineShape, splined, unsplined
-from kappaflow.bijections.spline_node import SplineNode, SplineTrace, numbers, pulled_back, summed
+from kappaflow.bijections.coupling_derivatives import SplineLinearization
+from kappaflow.bijections.spline import (
+    Pieces,
+    SplineNode,
+    SplineShape,
+    SplineTrace,
+    numbers,
+    pulled_back,
+    splined,
+    summed,
+    unsplined,
+)
 from kappaflow.linearization import Linearization
 from kappaflow.partition import AnyPartition
 from kappaflow.registry import register

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from kappaflow.bijection import Bijection, Chain
-from kappaflow.bijections.multiscale import MultiScale
+from kappaflow.bijections.image import MultiScale
 from kappaflow.stack import CouplingStack
 
 

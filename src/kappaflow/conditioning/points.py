@@ -10,7 +10,7 @@ from kappaflow._checks import batch
 from kappaflow.bijection import Bijection
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
-from kappaflow.flows.evaluating import evaluation_mode
+from kappaflow.flows.eval_mode import evaluation_mode
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def _check_domain(flow: Flow, joined: Tensor) -> None:
 @torch.no_grad()
 def joined_points(flow: Flow, x: Tensor) -> Tensor:
     """Returns points as the bijection of a flow takes them, the same ones each time."""
-    return flow.joined(x, generator=torch.Generator().manual_seed(0))
+    return flow.augmented(x, generator=torch.Generator().manual_seed(0))
 
 
 def checked_context(

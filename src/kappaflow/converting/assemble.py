@@ -25,7 +25,7 @@ from kappaflow.converting.plan import (
     inverse_of,
 )
 from kappaflow.flows import Flow, StandardNormal
-from kappaflow.nets import MLP, ConvNet, ResidualMLP, TwinMLP
+from kappaflow.nets import MLP, ConvNet, PairedMLP, ResidualMLP
 from kappaflow.stack import CouplingStack
 
 
@@ -106,7 +106,8 @@ def _stacks(part: Bijection) -> bool:
         return False
     net = part.conditioner
     gated = isinstance(net, ResidualMLP) and net.gates is not None
-    return isinstance(net, MLP | ResidualMLP | TwinMLP) and net.activation == "relu" and not gated
+    stackable = isinstance(net, MLP | ResidualMLP | PairedMLP)
+    return stackable and net.activation == "relu" and not gated
 
 
 def _stacked(parts: list[Bijection]) -> list[Bijection]:
@@ -203,7 +204,7 @@ def network_of(network: Network, context: int) -> nn.Module:
         made = ResidualMLP(inputs, outputs, len(like), blocks=blocks, gated=gated, **settings)
         return _loaded(made, layers | {f"gates.{i}": p for i, p in enumerate(network.gates)})
     hidden = [len(weight) for weight in network.weights[:-1]]
-    kind = TwinMLP if network.twins else MLP
+    kind = PairedMLP if network.twins else MLP
     return _loaded(kind(inputs, outputs, hidden, **settings), layers)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kappaflow.converting.plan import Refused
-from kappaflow.nets.activations import activation_of
+from kappaflow.nets.mlp import activation_of
 
 # By class: the name that networks of ours have for it.
 ACTIVATIONS = {

@@ -99,7 +99,7 @@ class Measurements:
     @functools.cached_property
     def standardized(self) -> Tensor:
         """The points in standardized units, as the core of the flow takes them."""
-        return self.flow.units(self.points)[0]
+        return self.flow.standardization(self.points)[0]
 
     @functools.cached_property
     def latents(self) -> Tensor:
@@ -123,12 +123,12 @@ class Measurements:
     @functools.cached_property
     def log_prob(self) -> Tensor:
         """Log-density at the points, (n,)."""
-        return self.flow.joined_log_prob(self.points, self.context)
+        return self.flow.augmented_log_prob(self.points, self.context)
 
     @functools.cached_property
     def sample_log_prob(self) -> Tensor:
         """Log-density at the samples, (n,)."""
-        return self.flow.joined_log_prob(self.samples, self.context)
+        return self.flow.augmented_log_prob(self.samples, self.context)
 
     @property
     def data_errors(self) -> Tensor:

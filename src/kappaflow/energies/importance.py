@@ -13,7 +13,7 @@ from kappaflow._checks import positive_int
 from kappaflow.energies.target import LogDensity, check_target, log_density_at
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
-from kappaflow.flows.evaluating import evaluation_mode
+from kappaflow.flows.eval_mode import evaluation_mode
 
 AT_ONCE = 4096  # draws
 LEAST_TAIL = 5  # weights that the shape of a tail is taken from

@@ -9,7 +9,7 @@ from kappaflow.errors import ArgumentError, DataError
 from kappaflow.factor.coupling import LinearCoupling
 from kappaflow.factor.linear import factor_linear
 from kappaflow.linearization import Linearization
-from kappaflow.nets.standardize import in_words
+from kappaflow.nets.inputs import flag_text
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 
@@ -112,4 +112,4 @@ class Whiten(Bijection):
         return self.couplings.linearize(x)
 
     def extra_repr(self) -> str:
-        return f"features={self.features}, fitted={in_words(self.fitted)}"
+        return f"features={self.features}, fitted={flag_text(self.fitted)}"

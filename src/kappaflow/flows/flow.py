@@ -12,10 +12,10 @@ from kappaflow.autograd.checkpoint import is_transformed
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Domain, MultiScale
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.as_torch import FlowDistribution, FlowTransform
-from kappaflow.flows.augment import Augmentation
+from kappaflow.flows.augmentation import Augmentation
 from kappaflow.flows.base import Base, check_has_rsample
-from kappaflow.flows.leading import Standardization, check_first_batch
+from kappaflow.flows.standardization import Standardization, check_first_batch
+from kappaflow.flows.torch_distribution import FlowDistribution, FlowTransform
 from kappaflow.registry import register
 
 
@@ -107,15 +107,10 @@ class Flow(nn.Module):
         return Standardization(self)
 
     @property
-    def units(self) -> Standardization:
-        """Another name of `standardization`."""
-        return self.standardization
-
-    @property
     def domain(self) -> Domain | None:
         """The domain of the features, where some have one: the first layer."""
-        leading = takewhile(lambda part: part.is_standardization, self._chain())
-        return next((part for part in leading if isinstance(part, Domain)), None)
+        first = takewhile(lambda part: part.is_standardization, self._chain())
+        return next((part for part in first if isinstance(part, Domain)), None)
 
     @property
     def core(self) -> Chain:
@@ -164,12 +159,12 @@ class Flow(nn.Module):
         self._check_samples(samples)
         batch_shape, x, context = self._rows(x, context)
         if self.augment is None:
-            log_prob = self.joined_log_prob(x, context)
+            log_prob = self.augmented_log_prob(x, context)
         else:
             draws = []
             for _ in range(samples):
                 e, log_q = self.augment.draw(x, generator=generator)
-                draws.append(self.joined_log_prob(self.augment.join(x, e), context) - log_q)
+                draws.append(self.augmented_log_prob(self.augment.join(x, e), context) - log_q)
             log_prob = torch.stack(draws).logsumexp(0) - math.log(samples)
         if self.unchecked and self.training and log_prob.requires_grad:
             self._check_first_batch(x, context, log_prob)
@@ -197,9 +192,9 @@ class Flow(nn.Module):
             got = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
             raise ArgumentError(f"'e' should have shape {tuple(wanted)}, got {got}.")
         self._check_kind("e", e)
-        return self.joined_log_prob(self.augment.join(x, e), context)
+        return self.augmented_log_prob(self.augment.join(x, e), context)
 
-    def joined_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
+    def augmented_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns the density (B,) of points as the bijection takes them; exact.
 
         Outside of the `domain` of the flow it is 0, and its logarithm -inf.
@@ -212,7 +207,7 @@ class Flow(nn.Module):
         log_prob = self.base.log_prob(z, context) + log_det
         return log_prob if outside is None else log_prob.masked_fill(outside, -math.inf)
 
-    def joined(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def augmented(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Returns points as the bijection takes them, joined with a draw."""
         if self.augment is None:
             return x

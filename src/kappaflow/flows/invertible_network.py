@@ -8,11 +8,11 @@ from numpy.polynomial.hermite_e import hermegauss
 from kappaflow._checks import finite_float, natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import LeakyReLU, Linear, SVDLinear
-from kappaflow.bijections.mixing import rotated
+from kappaflow.bijections.conv1x1 import rotated
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.leading import Bounds, leading
+from kappaflow.flows.standardization import Bounds, input_layers
 from kappaflow.registry import register
 
 NODES = 100  # of the quadrature
@@ -66,7 +66,7 @@ def invertible_network(
         >>> invertible_network(4, depth=2).sample(3).shape
         torch.Size([3, 4])
     """
-    layers: list[Bijection] = leading(features, bounds)
+    layers: list[Bijection] = input_layers(features, bounds)
     positive_int("depth", depth, "depth counts linear layers.")
     one_of("linear", linear, ("svd", "plain"))
     if finite_float("condition_number", condition_number) < 1:

@@ -7,8 +7,8 @@ from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Flatten, Permutation, SigmoidCoupling, Squeeze
 from kappaflow.errors import ArgumentError
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.images import image_flow, padded_shape
-from kappaflow.flows.pad import Padding
+from kappaflow.flows.padding import Padding
+from kappaflow.flows.recipes_image import image_flow, padded_shape
 from kappaflow.nets import VisionTransformer
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 from kappaflow.registry import register

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from kappaflow._checks import positive_int
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.evaluating import evaluation_mode
+from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.flows.flow import Flow
 
 PARALLEL = 1e-4  # radians between two latents, below which the arc between them is a line
@@ -103,7 +103,7 @@ def interpolate(
 
 def _latent(flow: Flow, rows: Tensor, context: Tensor | None) -> Tensor:
     """Returns the latents of points, joined with the same draw each time."""
-    joined = flow.joined(rows, generator=torch.Generator().manual_seed(0))
+    joined = flow.augmented(rows, generator=torch.Generator().manual_seed(0))
     return flow.bijection(joined, context)[0]
 
 

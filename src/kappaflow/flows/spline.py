@@ -16,12 +16,12 @@ from kappaflow.bijections import (
 )
 from kappaflow.bijections.spline import SplineShape
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.couplings import coupling_flow
+from kappaflow.flows.coupling_flow import coupling_flow
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.leading import Bounds, angles_of
-from kappaflow.flows.pad import Padding
-from kappaflow.flows.pad_kinds import checked_padding, padding_features
-from kappaflow.nets import MLP, AnglesIn
+from kappaflow.flows.padding import Padding
+from kappaflow.flows.padding_options import checked_padding, padding_features
+from kappaflow.flows.standardization import Bounds, angles_of
+from kappaflow.nets import MLP, SinCosEmbedding
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 
@@ -188,7 +188,7 @@ def spline_couplings(
             residual=residual,
             dropout=dropout,
         )
-        return AnglesIn(network, read, half_period=shape.bound) if read else network
+        return SinCosEmbedding(network, read, half_period=shape.bound) if read else network
 
     parts: list[Bijection] = []
     for layer, partition in enumerate(partitions):

@@ -1,16 +1,140 @@
-"""Convolutional conditioner networks: Glow's three layers."""
+"""Convolutional conditioners: ConvNet, ResidualConvNet."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.autograd.checkpoint import LAYER_MODES, is_transformed, modes_bypassed
-from kappaflow.nets.as_made import has_hooks
-from kappaflow.nets.conv_node import ThreeConvolutions
+from kappaflow.autograd.trace import gradients
+from kappaflow.nets.exact_type import has_hooks
 from kappaflow.nets.layers import FirstLayer, check_something_to_read, fast_layout, zeroed
 from kappaflow.registry import register
+
+Weights = Sequence[Tensor]  # weight and bias of each convolution
+Hidden = Sequence[Tensor]  # both layers
+
+
+def three_convolutions(x: Tensor, shift: Tensor | None, weights: Weights) -> Tensor:
+    """Returns convolutions 3x3, 1x1, 3x3 with ReLU between them: what the node computes.
+
+    Args:
+        x: (B, inputs, H, W).
+        shift: (B, hidden), added to the first hidden layer at all places; or None.
+        weights: Weight and bias of each convolution.
+
+    Returns:
+        (B, outputs, H, W).
+    """
+    return last_convolution(hidden_layers(x, shift, weights), weights)
+
+
+def hidden_layers(x: Tensor, shift: Tensor | None, weights: Weights) -> Hidden:
+    """Returns both hidden layers of `three_convolutions`."""
+    first = conv2d(x, weights[0], weights[1], padding=1)
+    # In place, since a convolution's derivatives do not ask for its answer.
+    first = torch.relu_(first if shift is None else first + shift[:, :, None, None])
+    return first, torch.relu_(conv2d(first, weights[2], weights[3]))
+
+
+def last_convolution(hidden: Hidden, weights: Weights) -> Tensor:
+    """Returns the answer of `three_convolutions` from its hidden layers."""
+    return conv2d(hidden[1], weights[4], weights[5], padding=1)
+
+
+def pulled_back(
+    cotangent: Tensor,
+    x: Tensor,
+    shift: Tensor | None,
+    weights: Weights,
+    hidden: Hidden,
+    *,
+    leading: bool = True,
+) -> tuple[Tensor, Tensor | None, *tuple[Tensor, ...]]:
+    """Returns the cotangents of x (if `leading`), of the shift and of the weights.
+
+    Args:
+        cotangent: That of the answer, (B, outputs, H, W).
+        x: As for `three_convolutions`; so are shift and weights.
+        shift: (B, hidden) or None.
+        weights: Weight and bias of each convolution.
+        hidden: The hidden layers at x.
+        leading: Whether that of x is wanted; it is None otherwise.
+    """
+    first, second = hidden
+    cotangent = cotangent.contiguous(memory_format=torch.channels_last)
+    by, *last = _convolution_backward(cotangent, second, weights[4], 1)
+    by, *middle = _convolution_backward(_masked(by, second), first, weights[2], 0)
+    by = _masked(by, first)
+    by_shift = None if shift is None else by.sum((2, 3))
+    by, *begin = _convolution_backward(by, x, weights[0], 1, leading=leading)
+    return by, by_shift, *begin, *middle, *last
+
+
+class ThreeConvolutions(torch.autograd.Function):
+    """`three_convolutions`, keeping the hidden layers or running them again."""
+
+    @staticmethod
+    def forward(  # noqa: D102
+        ctx: Any,  # noqa: ANN401
+        again: bool,
+        x: Tensor,
+        shift: Tensor | None,
+        *weights: Tensor,
+    ) -> Tensor:
+        hidden = hidden_layers(x, shift, weights)
+        ctx.save_for_backward(x, shift, *weights, *(() if again else hidden))
+        return last_convolution(hidden, weights)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401, D102
+        x, shift, *rest = ctx.saved_tensors
+        weights, hidden = tuple(rest[:6]), rest[6:]
+        if torch.is_grad_enabled():
+            return None, *_differentiable(x, shift, weights, cotangents[0])
+        hidden = hidden or hidden_layers(x, shift, weights)
+        leading = ctx.needs_input_grad[1]
+        return None, *pulled_back(cotangents[0], x, shift, weights, hidden, leading=leading)
+
+
+def _differentiable(
+    x: Tensor, shift: Tensor | None, weights: Weights, cotangent: Tensor
+) -> list[Tensor | None]:
+    """Returns gradients that can be differentiated again, by plain autograd."""
+    inputs = [x.view_as(x), None if shift is None else shift.view_as(shift)]
+    inputs += [weight.view_as(weight) for weight in weights]
+    there = [tensor for tensor in inputs if tensor is not None]
+    answer = three_convolutions(inputs[0], inputs[1], tuple(there[-6:]))  # pyright: ignore[reportArgumentType]
+    found = iter(gradients([answer], there, [cotangent], differentiable=True))
+    return [None if tensor is None else next(found) for tensor in inputs]
+
+
+def _convolution_backward(
+    cotangent: Tensor, x: Tensor, weight: Tensor, padding: int, *, leading: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the cotangents of input (if `leading`), weight and bias of a convolution."""
+    return torch.ops.aten.convolution_backward.default(
+        cotangent,
+        x,
+        weight,
+        [len(weight)],
+        [1, 1],
+        [padding, padding],
+        [1, 1],
+        False,
+        [0, 0],
+        1,
+        [leading, True, True],
+    )
+
+
+def _masked(cotangent: Tensor, activated: Tensor) -> Tensor:
+    """Returns the cotangent of what a ReLU took, in the place of that of its answer."""
+    backward = torch.ops.aten.threshold_backward.grad_input
+    return backward(cotangent, activated, 0, grad_input=cotangent)
 
 
 @register("ConvNet")
@@ -118,3 +242,83 @@ def _is_as_made(layer: nn.Module, padding: int) -> bool:
 def _rounds(x: Tensor) -> bool:
     """Returns whether autocast is at work where x lies."""
     return torch.is_autocast_enabled(x.device.type)
+
+
+class ResidualBlock(nn.Module):
+    """h + Conv3x3(ReLU(Conv3x3(ReLU(h)))); the second convolution starts at zero."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Returns (B, channels, H, W), a new tensor."""
+        # In place, since a convolution's derivatives do not ask for its answer.
+        change = self.second(torch.relu_(self.first(torch.relu(h))))
+        return change.add_(h)
+
+
+@register("ResidualConvNet")
+class ResidualConvNet(nn.Module):
+    """A 3x3 convolution, residual blocks, ReLU, and a 1x1 convolution that starts at zero.
+
+    A block adds to its input what two 3x3 convolutions make of it, each after a ReLU. The second
+    one starts at zero too, so that at first a block changes nothing, however many follow each
+    other. Each place of the output sees the places at most 1 + 2 * blocks away. Edges are padded
+    with zeros, so that images of any height and width are taken.
+
+    Args:
+        inputs: Channels of the input; 0 where only the context speaks.
+        outputs: Channels of the output.
+        hidden: Channels of all hidden layers.
+        blocks: How many residual blocks.
+        context_features: Width of the context, of which a linear map is added to the first hidden
+            layer, the same at all places.
+
+    Raises:
+        ArgumentError: A width is out of its range, or nothing is left to read.
+
+    Note:
+        RealNVP's own blocks have batch norm, which would make a row depend on the others.
+
+    Source:
+        Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP); He et al. 2016 for the order within a block.
+
+    Example:
+        >>> net = ResidualConvNet(3, 6, 16, blocks=3)
+        >>> net(torch.ones(2, 3, 5, 4)).shape
+        torch.Size([2, 6, 5, 4])
+        >>> net(torch.ones(2, 3, 5, 4)).abs().max().item()
+        0.0
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        hidden: int = 64,
+        *,
+        blocks: int = 2,
+        context_features: int = 0,
+    ) -> None:
+        super().__init__()
+        self.inputs = natural_int("inputs", inputs)
+        self.outputs = positive_int("outputs", outputs)
+        self.hidden = positive_int("hidden", hidden)
+        self.context_features = natural_int("context_features", context_features)
+        check_something_to_read(self.inputs, self.context_features)
+        self.first = FirstLayer(self.inputs, self.hidden, self.context_features)
+        count = natural_int("blocks", blocks)
+        self.blocks = nn.ModuleList(ResidualBlock(self.hidden) for _ in range(count))
+        self.last = zeroed(nn.Conv2d(self.hidden, self.outputs, 1))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns (B, outputs, H, W) for x (B, inputs, H, W), context (B, context_features)."""
+        h = self.first(x, context)
+        for block in self.blocks:
+            h = block(h)
+        return self.last(torch.relu_(h)).contiguous()
+
+    def extra_repr(self) -> str:
+        return f"context_features={self.context_features}"

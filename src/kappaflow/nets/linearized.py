@@ -1,13 +1,76 @@
-"""The derivative of an `MLP` at points, from one recorded pass; no graph is kept."""
+"""Derivatives of conditioners at given inputs."""
 
+from collections.abc import Callable
 from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, pad
+from torch.nn.functional import conv2d, linear, pad
 
-from kappaflow.nets.as_made import is_exactly
+from kappaflow.autograd.checkpoint import memory_modes_bypassed
+from kappaflow.linearization import pulled_back, pushed_forward
+from kappaflow.nets.conv import ConvNet, hidden_layers, last_convolution
+from kappaflow.nets.exact_type import is_exact, is_exactly
+from kappaflow.nets.layers import fast_layout
 from kappaflow.nets.mlp import MLP
+
+Network = Callable[[Tensor, Tensor | None], Tensor]
+
+
+class RecordedNetwork:
+    r"""The derivative C of a network by its input, at the points x, as the products C v and C^T u.
+
+    One pass is recorded: the graph of each C^T u, which costs a backward pass and no forward one.
+    C v runs the network again, with dual numbers. With gradients enabled the products can be
+    differentiated.
+
+    Attributes:
+        value: What the network answers, (B, *outputs).
+
+    Args:
+        network: Maps (B, *inputs) and a context to (B, *outputs).
+        x: Points, (B, *inputs).
+        context: (B, C), or None. It is not derived by.
+
+    Example:
+        >>> square = RecordedNetwork(lambda x, context: x**2, torch.tensor([[3.0]]))
+        >>> [product(torch.ones(1, 1)).item() for product in (square.jv, square.vjp)]
+        [6.0, 6.0]
+    """
+
+    def __init__(self, network: Network, x: Tensor, context: Tensor | None = None) -> None:
+        self._network, self._x, self._context = network, x, context
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad(), memory_modes_bypassed():
+            self._leaf = x if differentiable and x.requires_grad else x.detach().requires_grad_()
+            self._image = network(self._leaf, context)
+        self.value = self._image if differentiable else self._image.detach()
+
+    def jv(self, v: Tensor) -> Tensor:
+        """Returns C v, (..., B, *outputs), of vectors (..., B, *inputs)."""
+        return pushed_forward(self._map, self._x, self._context, v)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        """Returns C^T u, (..., B, *inputs), of vectors (..., B, *outputs)."""
+        lead = u.shape[: u.dim() - self._image.dim()]
+        if lead.numel() != 1 or not self._image.requires_grad:
+            return pulled_back(self._map, self._x, self._context, u, self._image)
+        keep = torch.is_grad_enabled()
+        cotangent = u.reshape(self._image.shape)
+        found = torch.autograd.grad(
+            self._image,
+            self._leaf,
+            cotangent,
+            retain_graph=True,
+            create_graph=keep,
+            allow_unused=True,
+        )[0]
+        found = torch.zeros_like(self._leaf) if found is None else found
+        return found.reshape(*lead, *self._leaf.shape)
+
+    def _map(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        value = self._network(x, context)
+        return value, value
 
 
 class LinearizedMLP:
@@ -86,3 +149,72 @@ def is_plain(net: nn.Module) -> TypeGuard[MLP]:
 
 def _layers_of(net: MLP) -> list[nn.Linear]:
     return [layer for layer in net.layers if isinstance(layer, nn.Linear)]
+
+
+class LinearizedConvNet:
+    r"""The derivative C of a `ConvNet` by its input, at the points x: products C v and C^T u.
+
+    As for `LinearizedMLP`, :math:`C = W_3 M_2 W_2 M_1 W_1`, here of convolutions without their
+    biases: a product costs as much as a pass, where forward-mode differentiation costs two and
+    more. With gradients enabled the products can be differentiated.
+
+    Attributes:
+        value: What the network answers, (B, outputs, H, W).
+
+    Args:
+        net: A network that `is_plain_conv` accepts.
+        x: Points, (B, inputs, H, W).
+        context: (B, C), or None. It is not derived by.
+
+    Source:
+        Ours; at a unit that is exactly zero the derivative is 0, as in torch.
+    """
+
+    def __init__(self, net: ConvNet, x: Tensor, context: Tensor | None = None) -> None:
+        weights = net.weights()
+        self._weights = [fast_layout(weight) for weight in weights[::2]]
+        self._transposed = [_transposed(weight) for weight in weights[::2]]
+        hidden = hidden_layers(fast_layout(x), net.first.shift(x, context), weights)
+        self._active = tuple((layer > 0).to(layer.dtype) for layer in hidden)
+        self.value = last_convolution(hidden, weights).contiguous()
+
+    def jv(self, v: Tensor) -> Tensor:
+        """Returns C v, (..., B, outputs, H, W), of vectors (..., B, inputs, H, W)."""
+        first, middle, last = self._weights
+        with torch.autocast(v.device.type, enabled=False):
+            h = self._masked(conv2d(_rows(v), first, padding=1), 0)
+            h = self._masked(conv2d(h, middle), 1)
+            return _shaped(conv2d(h, last, padding=1), v)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        """Returns C^T u, (..., B, inputs, H, W), of vectors (..., B, outputs, H, W)."""
+        first, middle, last = self._transposed
+        with torch.autocast(u.device.type, enabled=False):
+            h = self._masked(conv2d(_rows(u), last, padding=1), 1)
+            h = self._masked(conv2d(h, middle), 0)
+            return _shaped(conv2d(h, first, padding=1), u)
+
+    def _masked(self, h: Tensor, layer: int) -> Tensor:
+        """Returns what the active units of a layer pass on, for each vector of each point."""
+        active = self._active[layer]
+        if len(h) == len(active):
+            return h * active
+        return (h.unflatten(0, (-1, len(active))) * active).flatten(0, 1)
+
+
+def is_plain_conv(net: ConvNet, x: Tensor) -> bool:
+    """Returns whether a network is no subclass and does what its layers say, and nothing else."""
+    return is_exact(net, ConvNet) and net.is_plain(x)
+
+
+def _transposed(weight: Tensor) -> Tensor:
+    """Returns the weight of the convolution that is the transpose of one, its edges padded."""
+    return fast_layout(weight.transpose(0, 1).flip(2, 3))
+
+
+def _rows(vectors: Tensor) -> Tensor:
+    return fast_layout(vectors.reshape(-1, *vectors.shape[-3:]))
+
+
+def _shaped(rows: Tensor, like: Tensor) -> Tensor:
+    return rows.contiguous().reshape(*like.shape[:-3], *rows.shape[1:])

@@ -114,7 +114,7 @@ class Weighted(Part):
 
 
 class PaddingView(Part):
-    """Features added to each row, see `kappaflow.flows.pad.Padding`.
+    """Features added to each row, see `kappaflow.flows.padding.Padding`.
 
     Attributes:
         features: Number of features.

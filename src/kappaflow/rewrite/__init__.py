@@ -15,6 +15,6 @@ fuse              the other way: runs of linear maps become one
 from kappaflow.rewrite.certificate import Certificate
 from kappaflow.rewrite.fixed_partition import rewrite_fixed_partition
 from kappaflow.rewrite.fuse import fuse
-from kappaflow.rewrite.mixed import MixedCoupling
+from kappaflow.rewrite.mixed import SandwichCoupling
 
-__all__ = ["Certificate", "MixedCoupling", "fuse", "rewrite_fixed_partition"]
+__all__ = ["Certificate", "SandwichCoupling", "fuse", "rewrite_fixed_partition"]

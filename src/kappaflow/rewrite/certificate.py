@@ -124,7 +124,7 @@ def difference(
     at_once = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // math.prod(x.shape[1:])))
     for rows in torch.arange(len(x), device=x.device).split(at_once):
         given = x[rows].to(dtype), None if context is None else context[rows].to(dtype)
-        answers = [(*flow.bijection(*given), flow.joined_log_prob(*given)) for flow in flows]
+        answers = [(*flow.bijection(*given), flow.augmented_log_prob(*given)) for flow in flows]
         pairs = zip(*answers, strict=True)
         found.append(torch.stack([(a.double() - b.double()).abs().max() for a, b in pairs]))
     return Difference(*torch.stack(found).amax(0).tolist())

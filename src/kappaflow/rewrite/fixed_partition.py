@@ -13,7 +13,7 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor import factor_linear
 from kappaflow.factor.problem import two_parts
 from kappaflow.flows import Flow
-from kappaflow.flows.evaluating import evaluation_mode
+from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.partition import Partition
 from kappaflow.rewrite.certificate import Certificate, Replaced, difference
 from kappaflow.rewrite.items import Item, LinearMap, is_any_coupling, partition_of

@@ -9,7 +9,7 @@ from kappaflow.bijection import Bijection, Inverse
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling, ElementwiseAffine
 from kappaflow.factor import LinearCoupling
 from kappaflow.partition import Partition
-from kappaflow.rewrite.mixed import MixedCoupling
+from kappaflow.rewrite.mixed import SandwichCoupling
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def partition_of(item: Item | None) -> Partition | None:
     """Returns the partition of a coupling of any kind, None of anything else."""
     if isinstance(item, Inverse):
         return partition_of(item.bijection)
-    if isinstance(item, AffineCoupling | AdditiveCoupling | MixedCoupling | LinearCoupling):
+    if isinstance(item, AffineCoupling | AdditiveCoupling | SandwichCoupling | LinearCoupling):
         return item.partition if isinstance(item.partition, Partition) else None
     return None
 
@@ -42,7 +42,7 @@ def partition_of(item: Item | None) -> Partition | None:
 def is_any_coupling(item: Item) -> bool:
     """Returns whether it is a coupling, linear or not, in either direction."""
     item = item.bijection if isinstance(item, Inverse) else item
-    return isinstance(item, AffineCoupling | AdditiveCoupling | MixedCoupling | LinearCoupling)
+    return isinstance(item, AffineCoupling | AdditiveCoupling | SandwichCoupling | LinearCoupling)
 
 
 def elementwise(

@@ -9,10 +9,10 @@ from kappaflow.bijection import Bijection, Inverse
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling, ElementwiseAffine
 from kappaflow.factor import LinearCoupling
 from kappaflow.factor.coupling import Numbers
-from kappaflow.nets.as_made import is_as_made
+from kappaflow.nets.exact_type import is_exact
 from kappaflow.partition import Partition
 from kappaflow.rewrite.items import elementwise, partition_of
-from kappaflow.rewrite.mixed import MixedCoupling
+from kappaflow.rewrite.mixed import SandwichCoupling
 from kappaflow.rewrite.opened import is_frozen
 
 
@@ -52,10 +52,10 @@ def pair(first: Bijection, second: Bijection) -> Bijection | None:
         return _linear(first.partition, weight, diagonal, frozen=frozen)
     if isinstance(first, LinearCoupling):
         middle, before, after = _taken_apart(second)
-        return MixedCoupling(middle, _both(first, before), after)
+        return SandwichCoupling(middle, _both(first, before), after)
     if isinstance(second, LinearCoupling):
         middle, before, after = _taken_apart(first)
-        return MixedCoupling(middle, before, _both(after, second))
+        return SandwichCoupling(middle, before, _both(after, second))
     return None
 
 
@@ -116,7 +116,7 @@ def _apart(before: Bijection, middle: Bijection, behind: Bijection) -> bool:
 
 
 def _is_elementwise(part: Bijection) -> TypeGuard[ElementwiseAffine]:
-    return is_as_made(part, ElementwiseAffine)
+    return is_exact(part, ElementwiseAffine)
 
 
 def _together(done: list[Bijection], part: Bijection) -> list[Bijection]:
@@ -137,7 +137,7 @@ def _numbers(layer: ElementwiseAffine) -> tuple[np.ndarray, np.ndarray]:
 def _taken_apart(
     part: Bijection,
 ) -> tuple[AffineCoupling | AdditiveCoupling, LinearCoupling | None, LinearCoupling | None]:
-    if isinstance(part, MixedCoupling):
+    if isinstance(part, SandwichCoupling):
         return part.coupling, part.before, part.after
     return part, None, None  # pyright: ignore[reportReturnType]
 

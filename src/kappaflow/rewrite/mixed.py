@@ -12,8 +12,8 @@ from kappaflow.linearization import ChainLinearization, Linearization
 from kappaflow.registry import register
 
 
-@register("MixedCoupling")
-class MixedCoupling(Bijection):
+@register("SandwichCoupling")
+class SandwichCoupling(Bijection):
     r"""Three couplings of one partition, which are one affine coupling: a linear one at each end.
 
     All three keep x_1 and change x_2 by a scale and a shift that are made from x_1, so together
@@ -36,7 +36,7 @@ class MixedCoupling(Bijection):
         >>> from kappaflow import MLP, Partition
         >>> half = Partition.half(2)
         >>> middle = AffineCoupling(half, MLP(1, 2, (8,)))
-        >>> mixed = MixedCoupling(middle, after=LinearCoupling(half, [[3.0]]))
+        >>> mixed = SandwichCoupling(middle, after=LinearCoupling(half, [[3.0]]))
         >>> mixed(torch.tensor([[1.0, 10.0]]))[0].detach()
         tensor([[ 1., 13.]])
     """

@@ -17,12 +17,12 @@ from kappaflow.bijections import (
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
-from kappaflow.nets.as_made import has_hooks, is_as_made
-from kappaflow.rewrite.mixed import MixedCoupling
+from kappaflow.nets.exact_type import has_hooks, is_exact
+from kappaflow.rewrite.mixed import SandwichCoupling
 from kappaflow.stack import CouplingStack
 
 STARTS = ("initialized", "fitted")  # flags of a start from data
-OPENED = (Chain, CouplingStack, Inverse, MixedCoupling, Whiten)
+OPENED = (Chain, CouplingStack, Inverse, SandwichCoupling, Whiten)
 ELEMENTWISE = (ActNorm, ElementwiseAffine, Standardize)
 
 
@@ -92,7 +92,7 @@ def is_linear(part: Bijection) -> bool:
 
 def is_coupling(part: Bijection) -> bool:
     """Returns whether a layer is a nonlinear coupling as this package defines them."""
-    return is_as_made(part, AffineCoupling) or is_as_made(part, AdditiveCoupling)
+    return is_exact(part, AffineCoupling) or is_exact(part, AdditiveCoupling)
 
 
 def is_inverse_coupling(part: Bijection) -> bool:
@@ -108,7 +108,7 @@ def is_frozen(parts: Iterable[nn.Module]) -> bool:
 
 def is_permutation(part: Bijection) -> bool:
     """Returns whether a layer moves features and does nothing else."""
-    return is_as_made(_inner(part), Permutation)
+    return is_exact(_inner(part), Permutation)
 
 
 def _inner(part: Bijection) -> Bijection:
@@ -130,7 +130,7 @@ def _walk(part: Bijection, stacks: bool) -> Iterator[Bijection]:
             )
         for inner in part:
             yield from _walk(inner, stacks)
-    elif isinstance(part, MixedCoupling):
+    elif isinstance(part, SandwichCoupling):
         yield from part.parts()
     elif isinstance(part, Inverse) and isinstance(part.bijection, OPENED):
         yield from (_inverse(inner) for inner in reversed(list(_walk(part.bijection, stacks))))

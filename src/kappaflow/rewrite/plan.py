@@ -15,7 +15,7 @@ from kappaflow.bijection import Bijection, Inverse
 from kappaflow.bijections import Logit
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import LinearCoupling
-from kappaflow.nets.as_made import is_as_made
+from kappaflow.nets.exact_type import is_exact
 from kappaflow.partition import Partition
 from kappaflow.rewrite.affine import AffineMap, affine_map
 from kappaflow.rewrite.items import Item, LinearMap, elementwise_if_any, partition_of
@@ -90,7 +90,7 @@ class Plan:
 
     def _fits(self, part: Bijection) -> bool:
         """Returns whether a layer is a linear coupling that can stay what it is."""
-        if not is_as_made(part, LinearCoupling) or not self._in_order():
+        if not is_exact(part, LinearCoupling) or not self._in_order():
             return False
         own = (self.partition, self.partition.swapped())
         return self._pending is None and partition_of(part) in own

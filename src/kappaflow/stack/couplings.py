@@ -10,7 +10,7 @@ from kappaflow.autograd.checkpoint import MEMORY_MODES, call_eagerly, is_transfo
 from kappaflow.bijection import Bijection, Chain, zero_log_det
 from kappaflow.bijections import Permutation
 from kappaflow.bijections.coupling import check_something_to_read
-from kappaflow.bijections.scales import SCALES
+from kappaflow.bijections.log_scales import SCALES
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 from kappaflow.partition import Partition
@@ -50,8 +50,8 @@ class CouplingStack(Bijection):
             x[:, index[i]], or None for none.
         scale: The curve of the log-scales, as in `AffineCoupling`.
         wiring: What the conditioners are: "plain", an `MLP`; "blocks", a `ResidualMLP`, whose
-            hidden layers are a first one and two for each block, of equal width; "twins", a
-            `TwinMLP`.
+            hidden layers are a first one and two for each block, of equal width; "paired", a
+            `PairedMLP`.
 
     Raises:
         ArgumentError: An argument is out of its range.
@@ -292,7 +292,7 @@ class CouplingStack(Bijection):
 
 def _check_wiring(wiring: str, hidden: tuple[int, ...], *, plainly: bool) -> None:
     """Says which hidden layers do not fit to what the conditioners are."""
-    one_of("wiring", wiring, ("plain", "blocks", "twins"))
+    one_of("wiring", wiring, ("plain", "blocks", "paired"))
     if wiring != "plain" and not plainly:
         raise ArgumentError(
             f"'residual' and 'dropout' should be left out for wiring={wiring!r}: they are those "
@@ -303,7 +303,7 @@ def _check_wiring(wiring: str, hidden: tuple[int, ...], *, plainly: bool) -> Non
             "'hidden' should be an odd number of equal widths for wiring='blocks', got "
             f"{hidden}: a first layer, and two for each block."
         )
-    if wiring == "twins" and any(width % 2 for width in hidden):
+    if wiring == "paired" and any(width % 2 for width in hidden):
         raise ArgumentError(
             f"'hidden' should be even widths for wiring='twins', got {hidden}: each twin has half."
         )

@@ -8,8 +8,7 @@ results go into preallocated buffers. Products may have a narrower dtype than in
 import torch
 from torch import Tensor
 
-from kappaflow.nets.dropout import LEVELS, levels_of
-from kappaflow.nets.twin_mlp import halves
+from kappaflow.nets.mlp import LEVELS, halves, levels_of
 from kappaflow.stack.operations import Operations
 from kappaflow.stack.shape import NetworkShape
 from kappaflow.stack.weights import Transposes, Views
@@ -152,7 +151,7 @@ def _linear(
 
 def _blocks(shape: NetworkShape, weight: Tensor) -> tuple[tuple[slice, slice], ...]:
     """Returns rows and columns of the used blocks of a weight: two in a `PairedMLP`."""
-    return halves(weight) if shape.has_twins else ((slice(None), slice(None)),)
+    return halves(weight) if shape.is_paired else ((slice(None), slice(None)),)
 
 
 class NetworkBackward:

@@ -11,7 +11,7 @@ from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import AdditiveCoupling, AffineCoupling, Permutation
 from kappaflow.bijections.coupling import Coupling
 from kappaflow.errors import ArgumentError
-from kappaflow.nets import MLP, ResidualMLP, TwinMLP
+from kappaflow.nets import MLP, PairedMLP, ResidualMLP
 from kappaflow.partition import Partition
 from kappaflow.stack.shape import BlockShape, NetworkShape
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kappaflow.stack.block import Block
 
 PlainCoupling = AffineCoupling | AdditiveCoupling
-Network = MLP | ResidualMLP | TwinMLP
+Network = MLP | ResidualMLP | PairedMLP
 
 
 def network(shape: NetworkShape) -> Network:
@@ -32,8 +32,8 @@ def network(shape: NetworkShape) -> Network:
             blocks=(len(shape.widths) - 3) // 2,
             context_features=shape.context_features,
         )
-    if shape.has_twins:
-        return TwinMLP(
+    if shape.is_paired:
+        return PairedMLP(
             shape.widths[0],
             shape.widths[-1],
             shape.widths[1:-1],
@@ -101,7 +101,7 @@ def couplings(
         yield coupling(shape, partition, with_weights(empty, tensors), "store")
 
 
-WIRINGS = {MLP: "plain", ResidualMLP: "blocks", TwinMLP: "twins"}
+WIRINGS = {MLP: "plain", ResidualMLP: "blocks", PairedMLP: "paired"}
 KINDS = {AffineCoupling: "affine", AdditiveCoupling: "additive"}
 
 

@@ -109,7 +109,7 @@ class NetworkShape:
         context_features: Width of the context, which the first layer reads next to the input.
         residual: Whether each hidden layer is added to the next of equal width.
         dropout: Share of the hidden units that dropout sets to zero.
-        wiring: "plain", "blocks" (a `ResidualMLP`) or "twins" (a `PairedMLP`).
+        wiring: "plain", "blocks" (a `ResidualMLP`) or "paired" (a `PairedMLP`).
     """
 
     widths: tuple[int, ...]
@@ -134,9 +134,9 @@ class NetworkShape:
         return self.wiring == "blocks"
 
     @property
-    def has_twins(self) -> bool:
+    def is_paired(self) -> bool:
         """Whether the hidden layers after the first are two halves, as in a `PairedMLP`."""
-        return self.wiring == "twins"
+        return self.wiring == "paired"
 
     def adds(self, layer: int) -> bool:
         """Returns whether the input of a hidden layer is added to its output."""

@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 from kappaflow.conditioning.stretched import log_stretch, stretched
 from kappaflow.data import Table
 from kappaflow.flows import Flow
-from kappaflow.flows.evaluating import evaluation_mode
+from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.training.rows import Rows
 
 LEVEL = 0.95  # of the quantile that the budget is about
@@ -96,7 +96,7 @@ class ConditionBudget:
         aim = self.log_budget + self.price.shift
         with evaluation_mode(self.flow):
             with torch.no_grad():
-                x = self.flow.standardization(self.flow.joined(few.x))[0]
+                x = self.flow.standardization(self.flow.augmented(few.x))[0]
                 found = stretched(self.flow.core.linearize(x, few.context), x)
             self._follow(found.log_condition_number - aim)
             near = found.log_condition_number > aim - REACH * SOFTNESS

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
-from kappaflow.flows.evaluating import evaluation_mode
+from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.storage import make_directory
 from kappaflow.training.settings import Settings
 

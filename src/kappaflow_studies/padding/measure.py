@@ -24,8 +24,8 @@ ROWS_AT_ONCE = 500
 
 def conditioning(flow: Flow, x: Tensor) -> Row:
     """Returns quantiles over points of the condition number, and medians of its two parts."""
-    joined = flow.joined(x, generator=torch.Generator().manual_seed(0))
-    found = spectrum(flow.core, flow.units(joined)[0])
+    joined = flow.augmented(x, generator=torch.Generator().manual_seed(0))
+    found = spectrum(flow.core, flow.standardization(joined)[0])
     kappa = found.condition_number.double().nan_to_num(math.inf)
     levels = {f"kappa_{name}": kappa.quantile(level).item() for name, level in QUANTILES.items()}
     ends = {"sigma_max": found.sigma_max, "sigma_min": found.sigma_min}

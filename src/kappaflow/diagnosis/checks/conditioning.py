@@ -210,7 +210,7 @@ def _log_spread(m: Measurements) -> float:
     """Returns the mean log standard deviation of the standardized columns; nan for few rows."""
     if m.rows is None or len(m.rows) < SPREAD_ROWS:
         return math.nan
-    columns = m.flow.units(m.rows)[0].flatten(1).double()
+    columns = m.flow.standardization(m.rows)[0].flatten(1).double()
     return columns.std(dim=0).clamp_min(torch.finfo(torch.float64).tiny).log().mean().item()
 
 

@@ -42,7 +42,7 @@ def contexts(m: Measurements) -> Contexts | None:
     rows = torch.linspace(0, len(x) - 1, most).round().long().unique()
     x, context = x[rows], context[rows]
     others = context.roll(1, 0)
-    log_prob, shifted = m.flow.joined_log_prob(x, context), m.flow.joined_log_prob(x, others)
+    log_prob, shifted = m.flow.augmented_log_prob(x, context), m.flow.augmented_log_prob(x, others)
     return Contexts(
         differ(log_prob, shifted),
         bool((context != others).any()),

@@ -140,7 +140,7 @@ def _is_well_conditioned(m: Measurements) -> bool:
 
 def _mean_log_prob(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
     own = flow.own_log_prob(x, context) if isinstance(flow, Wrapped) else None
-    return (flow.joined_log_prob(x, context) if own is None else own).mean()
+    return (flow.augmented_log_prob(x, context) if own is None else own).mean()
 
 
 def _trained(flow: Flow) -> list[Tensor]:

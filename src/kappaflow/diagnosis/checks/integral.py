@@ -51,7 +51,7 @@ def integral(m: Measurements) -> Integral | None:
     context = None if m.context is None else m.context[:1].expand(DRAWS, -1)
     points = x.to(flow.dtype).to(flow.device)
     own = flow.own_log_prob(points, context) if isinstance(flow, Wrapped) else None
-    log_p = flow.joined_log_prob(points, context) if own is None else own
+    log_p = flow.augmented_log_prob(points, context) if own is None else own
     weights = (log_p.cpu().double() - log_q).exp().nan_to_num(0, posinf=0)
     value, error = weights.mean().item(), weights.std().item() / math.sqrt(DRAWS)
     effective = weights.sum().square() / weights.square().sum().clamp_min(1e-300)

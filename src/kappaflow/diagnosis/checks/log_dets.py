@@ -192,11 +192,11 @@ def _measure(flow: Flow, x: Tensor, context: Tensor | None, profile: Profile) ->
     A standardization treats each feature separately: one product with ones has its whole
     Jacobian, and scales however far apart cost the others no digits.
     """
-    points, units = flow.units(x)
+    points, units = flow.standardization(x)
     z, core_forward = flow.core(points, context)
     core_inverse = flow.core.inverse(z, context)[1]
-    forward, inverse = core_forward + units, core_inverse + flow.units.inverse(points)[1]
-    scales = flow.units.linearize(x).jv(torch.ones_like(x)[None])[0].flatten(1)
+    forward, inverse = core_forward + units, core_inverse + flow.standardization.inverse(points)[1]
+    scales = flow.standardization.linearize(x).jv(torch.ones_like(x)[None])[0].flatten(1)
     log_scales = scales.double().abs().log()
     true = values = None
     if points[0].numel() <= DENSE_UP_TO:

@@ -50,10 +50,10 @@ class LogProbs:
 def log_probs(m: Measurements) -> LogProbs:
     """Computes log_prob again, in halves, and as the library does."""
     flow, x, context = m.flow, m.points, m.context
-    again = flow.joined_log_prob(x, context)
+    again = flow.augmented_log_prob(x, context)
     in_halves = mixing = None
     if len(x) > 1:
-        in_halves = torch.cat([flow.joined_log_prob(*half) for half in _halves(x, context)])
+        in_halves = torch.cat([flow.augmented_log_prob(*half) for half in _halves(x, context)])
         if differ(in_halves, m.log_prob):
             mixing = _first_mixing_layer(flow, x, context)
     library = flow.own_log_prob(x, context) if isinstance(flow, Wrapped) else None
@@ -216,7 +216,7 @@ def effect_of_rounding(flow: Flow, x: Tensor, context: Tensor | None, log_prob: 
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, x.shape, generator=generator).to(x) * 2 - 1
     moved = x * (1 + ROUNDED * torch.finfo(x.dtype).eps * signs)
-    return (flow.joined_log_prob(moved, context) - log_prob).abs()
+    return (flow.augmented_log_prob(moved, context) - log_prob).abs()
 
 
 def _halves(x: Tensor, context: Tensor | None) -> list[tuple[Tensor, Tensor | None]]:

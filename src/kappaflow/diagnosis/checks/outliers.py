@@ -80,7 +80,7 @@ def outliers(m: Measurements) -> Outliers | None:
     below = (least - base_log_prob).nan_to_num(0, posinf=0)
     far = (below > FAR).nonzero().flatten()
     near = torch.isfinite(log_prob).index_fill(0, far, False)
-    standardized = flow.units(x)[0].flatten(1).double()
+    standardized = flow.standardization(x)[0].flatten(1).double()
     away = (standardized - standardized.median(dim=0).values).norm(dim=1)
     reach = draws.flatten(1).double().norm(dim=1).max()
     positive = m.profile.sigma_min[-1][m.profile.sigma_min[-1] > 0]
@@ -129,7 +129,7 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
         "latent_spread": found.latent_spread,
     }
     column = _unstandardized_column(found)
-    unfitted = [part for part in m.flow.units if not getattr(part, "fitted", True)]
+    unfitted = [part for part in m.flow.standardization if not getattr(part, "fitted", True)]
     if column is not None and any(isinstance(part, (Domain, Standardize)) for part in unfitted):
         spread = found.spreads[column]
         also = "" if spread.isnan() else f" and standard deviation {spread:.3g}"

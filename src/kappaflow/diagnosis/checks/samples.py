@@ -69,7 +69,7 @@ def sampled_log_probs(m: Measurements) -> SampledLogProbs | None:
     else:
         return None
     x = x.to(flow.dtype)
-    layers = flow.joined_log_prob(x, context)
+    layers = flow.augmented_log_prob(x, context)
     return SampledLogProbs(layers, returned, effect_of_rounding(flow, x, context, layers))
 
 

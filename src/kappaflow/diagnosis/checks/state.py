@@ -250,7 +250,7 @@ def _call(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
     flow.bijection.inverse(z, context)
     if isinstance(flow, Wrapped):
         flow.own_log_prob(x, context)
-    return flow.joined_log_prob(x, context)
+    return flow.augmented_log_prob(x, context)
 
 
 def _stale(
@@ -313,5 +313,5 @@ def _reload(m: Measurements, x: Tensor) -> tuple[float | None, str | None]:
     new = isolated_copy(made, x, m.context)
     if new is None:
         return None, None
-    a, b = m.flow.joined_log_prob(x, m.context), _call(new, x, m.context)
+    a, b = m.flow.augmented_log_prob(x, m.context), _call(new, x, m.context)
     return (largest_difference(a, b) if differ(a, b) else 0.0), None

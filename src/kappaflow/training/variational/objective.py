@@ -62,7 +62,7 @@ def reverse_kl_loss(
 def _slope_of_flow(flow: Flow, x: Tensor) -> Tensor:
     """Returns the gradient of log q by x, (n, *event), without a graph."""
     x = x.detach().requires_grad_()
-    (slope,) = torch.autograd.grad(flow.joined_log_prob(x).sum(), x)
+    (slope,) = torch.autograd.grad(flow.augmented_log_prob(x).sum(), x)
     return slope
 
 

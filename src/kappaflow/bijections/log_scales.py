@@ -1,14 +1,17 @@
-"""What an affine coupling does to the changed features, and its derivative, entry by entry.
+r"""What an affine coupling does to the changed features, and its derivative, entry by entry.
 
 The definition is `scaled`; `ScaledNode` is the same as one autograd node. It keeps what is changed
 and the answer of the network, and its backward pass, written by hand, computes the rest again.
 Value and gradients are the same bits.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from kappaflow.autograd.trace import gradients
 
@@ -91,3 +94,52 @@ class ScaledNode(torch.autograd.Function):
             outputs = scaled(inputs[0], bounded(raw, ctx.bound), shift)
             return *gradients(outputs, inputs, cotangents, differentiable=True), None
         return *Scales(answer, ctx.bound).pulled_back(changed, *cotangents), None
+
+
+Curve = Callable[[Tensor, float], Tensor]
+
+
+def log_scale_of(scale: str, raw: Tensor, bound: float) -> Tensor:
+    """Returns the log-scales of raw numbers.
+
+    Example:
+        >>> log_scale_of("softsign", torch.tensor([-4.0, 0.0, 4.0]), 4.0)
+        tensor([-2.,  0.,  2.])
+    """
+    return _CURVES[scale][0](raw, bound)
+
+
+def slope_of(scale: str, raw: Tensor, bound: float) -> Tensor:
+    """Returns the derivatives of the log-scales by the raw numbers."""
+    return _CURVES[scale][1](raw, bound)
+
+
+def _atan(raw: Tensor, bound: float) -> Tensor:
+    steepness = math.pi / (2 * bound)
+    return torch.atan(raw * steepness) / steepness
+
+
+def _sigmoid_slope(raw: Tensor, bound: float) -> Tensor:
+    sigmoid = torch.sigmoid(raw)
+    return sigmoid * torch.sigmoid(-raw) / (sigmoid + math.exp(-bound))
+
+
+_CURVES: dict[str, tuple[Curve, Curve]] = {
+    "tanh": (bounded, bounded_slope),
+    "softsign": (
+        lambda raw, bound: raw / (1 + raw.abs() / bound),
+        lambda raw, bound: (1 + raw.abs() / bound).square().reciprocal(),
+    ),
+    "atan": (
+        _atan,
+        lambda raw, bound: 1 / (1 + (raw * (math.pi / (2 * bound))).square()),
+    ),
+    "exp": (lambda raw, bound: raw, lambda raw, bound: torch.ones_like(raw)),
+    "sigmoid": (
+        lambda raw, bound: torch.log(torch.sigmoid(raw) + math.exp(-bound)),
+        _sigmoid_slope,
+    ),
+    "logsigmoid": (lambda raw, bound: logsigmoid(raw), lambda raw, bound: torch.sigmoid(-raw)),
+    "softplus": (lambda raw, bound: -logsigmoid(-raw), lambda raw, bound: torch.sigmoid(raw)),
+}
+SCALES = tuple(_CURVES)

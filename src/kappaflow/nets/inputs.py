@@ -1,9 +1,12 @@
-"""A fixed affine map in front of a network, so that contexts of any units are on one scale."""
+"""Layers that transform the input of a network: standardization, angles."""
+
+import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from kappaflow._checks import positive_int
+from kappaflow._checks import positive_float, positive_int
 from kappaflow.registry import register
 
 
@@ -41,10 +44,10 @@ class StandardizeInputs(nn.Module):
         return (x - self.shift) / self.scale
 
     def extra_repr(self) -> str:
-        return f"features={self.features}, fitted={in_words(self.fitted)}"
+        return f"features={self.features}, fitted={flag_text(self.fitted)}"
 
 
-def in_words(flag: Tensor) -> str:
+def flag_text(flag: Tensor) -> str:
     """Returns "True", "False", or "unknown" on the meta device, where nothing has a value."""
     return "unknown" if flag.is_meta else str(bool(flag))
 
@@ -65,3 +68,35 @@ def moments(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     # A constant column has a deviation of rounding size only; dividing by it would be noise.
     constant = deviation <= 8 * torch.finfo(x.dtype).eps * mean.abs()
     return mean, torch.where(constant, torch.ones_like(deviation), deviation)
+
+
+@register("SinCosEmbedding")
+class SinCosEmbedding(nn.Module):
+    """A network that reads some of its inputs as angles, by their cosine and sine.
+
+    Args:
+        network: From (B, inputs + angles), and the context where there is one. It reads all inputs
+            with cosines in place of angles, and the sines behind them.
+        angles: Which inputs are angles.
+        half_period: What stands for half a turn.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> kf.SinCosEmbedding(kf.MLP(3, 4, (8,)), [1], half_period=5.0)(torch.ones(6, 2)).shape
+        torch.Size([6, 4])
+    """
+
+    def __init__(self, network: nn.Module, angles: Sequence[int], *, half_period: float) -> None:
+        super().__init__()
+        self.network, self.angles = network, list(angles)
+        self.half_period = positive_float("half_period", half_period)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns what the network answers."""
+        turned = x[:, self.angles] * (math.pi / self.half_period)
+        index = torch.tensor(self.angles, device=x.device)
+        inputs = torch.cat((x.index_copy(1, index, turned.cos()), turned.sin()), 1)
+        return self.network(inputs) if context is None else self.network(inputs, context)
+
+    def extra_repr(self) -> str:
+        return f"angles={self.angles}, half_period={self.half_period:g}"

@@ -1,17 +1,105 @@
-"""The derivative of a coupling at points, from one recorded pass of its conditioner.
+"""Derivatives of couplings: traces for backward passes, linearizations for conditioning."""
 
-The kept features are the same in both directions, and so is the derivative C of the conditioner:
-each of the four products costs one product with C or C^T, and no graph is kept.
-"""
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from kappaflow.autograd.trace import Trace
+from kappaflow.bijection import zero_log_det
+from kappaflow.bijections.log_scales import Scales
 from kappaflow.linearization import Linearization
-from kappaflow.nets.linearized import LinearizedMLP
-from kappaflow.nets.linearized_conv import LinearizedConvNet
-from kappaflow.nets.recorded import RecordedNetwork
+from kappaflow.nets.linearized import LinearizedConvNet, LinearizedMLP, RecordedNetwork
 from kappaflow.partition import AnyPartition, Partition
+
+
+class CouplingTrace(Trace):
+    """What the kinds share.
+
+    Args:
+        partition: What is kept and changed.
+        kept: The kept features, a leaf.
+        answer: That of the conditioner, with its graph from `kept`.
+        changed: The changed features, before the change.
+    """
+
+    def __init__(
+        self, partition: AnyPartition, kept: Tensor, answer: Tensor, changed: Tensor
+    ) -> None:
+        self.leaf, self.outputs = kept, (answer,)
+        self._partition, self._changed = partition, changed
+        self._cotangents = (kept, changed)
+
+    @property
+    def x(self) -> Tensor:
+        return self._partition.merge(self.leaf.detach(), self._changed)
+
+    def cotangent(self, found: Tensor | None) -> Tensor:
+        kept, changed = self._cotangents
+        return self._partition.merge(kept if found is None else kept + found, changed)
+
+
+class AffineTrace(CouplingTrace):
+    r"""Of :math:`z_2 = x_2 e^s + t` with :math:`s = 2 c \sigma(2 r / c) - c`, the bounded r.
+
+    Args:
+        partition: What is kept and changed.
+        kept: The kept features, a leaf.
+        changed: The others, before the change or after it.
+        answer: (r, t), with its graph from `kept`.
+        is_output: Whether it is after it.
+        bound: The bound c.
+    """
+
+    def __init__(
+        self,
+        partition: AnyPartition,
+        kept: Tensor,
+        changed: Tensor,
+        answer: Tensor,
+        *,
+        is_output: bool,
+        bound: float,
+    ) -> None:
+        self._scales = Scales(answer.detach(), bound)
+        if is_output:
+            changed = (changed - self._scales.shift).div_(self._scales.factor)
+        super().__init__(partition, kept, answer, changed)
+
+    def answer(self) -> tuple[Tensor, Tensor]:
+        value = self._partition.merge(self.leaf.detach(), self._scales.value(self._changed))
+        return value, self._scales.log_scale.flatten(1).sum(1)
+
+    def seeds(self, cotangent: Tensor, log_det_cotangent: Tensor) -> Sequence[Tensor]:
+        kept, changed = self._partition.split(cotangent)
+        changed, seed = self._scales.pulled_back(self._changed, changed, log_det_cotangent)
+        self._cotangents = (kept, changed)
+        return (seed,)
+
+
+class AdditiveTrace(CouplingTrace):
+    r"""Of :math:`z_2 = x_2 + t`, as `AffineTrace`; the answer of the conditioner is t."""
+
+    def __init__(
+        self,
+        partition: AnyPartition,
+        kept: Tensor,
+        changed: Tensor,
+        answer: Tensor,
+        *,
+        is_output: bool,
+    ) -> None:
+        shift = answer.detach()
+        super().__init__(partition, kept, answer, changed - shift if is_output else changed)
+
+    def answer(self) -> tuple[Tensor, Tensor]:
+        value = self._changed + self.outputs[0].detach()
+        return self._partition.merge(self.leaf.detach(), value), zero_log_det(value)
+
+    def seeds(self, cotangent: Tensor, log_det_cotangent: Tensor) -> Sequence[Tensor]:
+        self._cotangents = self._partition.split(cotangent)
+        return (self._cotangents[1],)
+
 
 RecordedConditioner = LinearizedMLP | LinearizedConvNet | RecordedNetwork
 

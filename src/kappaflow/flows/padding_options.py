@@ -1,14 +1,15 @@
-"""Pixels that are filled, beside channels that are added."""
+"""Padding by name, and padding of dequantized pixels."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from kappaflow._checks import natural_int, one_of
 from kappaflow.errors import ArgumentError
-from kappaflow.flows.augment import Augmentation, Dequantize
-from kappaflow.flows.pad import Pad, Padding
-from kappaflow.flows.variational import VariationalDequantize
+from kappaflow.flows.augmentation import Augmentation, Dequantize, VariationalDequantize
+from kappaflow.flows.padding import CopyPad, LearnedPad, Pad, Padding, UniformPad, ZeroPad
+from kappaflow.nets import ConvNet
 from kappaflow.registry import register
 
 
@@ -82,3 +83,67 @@ class DequantizeAndPad(Augmentation):
 
     def event_shape(self, joint_shape: Sequence[int]) -> tuple[int, ...]:
         return self.filling.event_shape(self.padding.event_shape(joint_shape))
+
+
+KINDS = ("gaussian", "uniform", "zero", "copy", "learned")
+WITHOUT_SCALE = ("zero", "learned")
+IMAGE_HIDDEN = 32
+
+
+def checked_padding(padding: object) -> Padding | None:
+    """Returns what a recipe's `padding` asks for: None and 0 for none, a number for Gaussian."""
+    if padding is None or isinstance(padding, Padding):
+        return padding
+    features = natural_int("padding", padding, "or a Padding, such as kappaflow.ZeroPad(2).")
+    return Pad(features) if features else None
+
+
+def padding_features(padding: Padding | None) -> int:
+    """Returns how many features a padding adds."""
+    return 0 if padding is None else padding.features
+
+
+def padding_of_kind(
+    kind: str, features: int, event_shape: Sequence[int], *, scale: float | None = None
+) -> Padding:
+    """Returns a padding by its kind, for points of a shape.
+
+    Args:
+        kind: "gaussian", "uniform", "zero", "copy" or "learned".
+        features: How many features it adds.
+        event_shape: Shape of the points: (D,), or (C, H, W).
+        scale: Of "gaussian", "uniform" and "copy"; their default if left out.
+
+    Returns:
+        The padding.
+
+    Raises:
+        ArgumentError: There is no such kind, or a number is out of its range or not wanted.
+
+    Example:
+        >>> padding_of_kind("uniform", 2, (3,), scale=0.5)
+        UniformPad(features=2, scale=0.5)
+    """
+    one_of("padding_kind", kind, KINDS)
+    if scale is not None and kind in WITHOUT_SCALE:
+        raise ArgumentError(f"'padding_scale' should be left out for {kind} padding, got {scale}.")
+    given = {} if scale is None else {"scale": scale}
+    inputs, *places = event_shape
+    match kind:
+        case "gaussian":
+            return Pad(features, **given)
+        case "uniform":
+            return UniformPad(features, **given)
+        case "zero":
+            return ZeroPad(features)
+        case "copy":
+            return CopyPad(inputs, features, **given)
+    network = ConvNet(inputs, 2 * features, IMAGE_HIDDEN) if places else None
+    return LearnedPad(inputs, features, network)
+
+
+def padding_in(augment: Augmentation | None) -> Padding | None:
+    """Returns the padding of what joins the points of a flow, None where there is none."""
+    if isinstance(augment, DequantizeAndPad):
+        return augment.padding
+    return augment if isinstance(augment, Padding) else None

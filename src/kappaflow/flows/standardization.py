@@ -1,28 +1,76 @@
-"""The first layers of a flow, which bring its data to mean 0 and deviation 1.
-
-`leading` makes them for a flow of tables. `Standardization` fits them to data, and
-`check_first_batch` warns of a training loop that has forgotten to.
-"""
+"""The first layers of a flow: bounds and standardization of its data, and of its context."""
 
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from kappaflow._checks import natural_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Domain, Gaussianize, Standardize
 from kappaflow.domains import Bound, intervals
-from kappaflow.errors import DataError, DataWarning
+from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.factor import Whiten
 from kappaflow.flows.base import NormalMixture, sample_of
-from kappaflow.flows.evaluating import evaluation_mode
+from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.nets import StandardizeInputs
 
 if TYPE_CHECKING:
     from kappaflow.flows.flow import Flow
+
+
+def context_embedding(
+    context_features: int, embedding: nn.Module | None
+) -> tuple[int, dict[str, Any]]:
+    """Returns the width of the context after its embedding, and keyword arguments for `Chain`.
+
+    The context is standardized first, then embedded if there is an embedding.
+
+    Args:
+        context_features: Width of the given context; 0 for none.
+        embedding: A network from (B, context_features) to (B, width); None for none.
+
+    Returns:
+        The width, and the keyword arguments.
+
+    Raises:
+        ArgumentError: The embedding is not a network of such rows.
+    """
+    natural_int("context_features", context_features)
+    if embedding is None and not context_features:
+        return 0, {}
+    width = context_features if embedding is None else _width_of(embedding, context_features)
+    whole: nn.Module = StandardizeInputs(context_features)
+    if embedding is not None:
+        whole = nn.Sequential(whole, embedding)
+    return width, {"embedding": whole, "context_features": context_features}
+
+
+def _width_of(embedding: object, context_features: int) -> int:
+    if not isinstance(embedding, nn.Module):
+        raise ArgumentError(
+            f"'embedding' should be a torch.nn.Module, got {type(embedding).__name__}."
+        )
+    if not context_features:
+        raise ArgumentError("'context_features' should be given with an embedding.")
+    training = embedding.training
+    try:
+        with torch.no_grad():
+            found = embedding.eval()(torch.zeros(2, context_features))
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ArgumentError(
+            f"'embedding' should take rows of {context_features} numbers: {error}"
+        ) from None
+    finally:
+        embedding.train(training)
+    if not isinstance(found, torch.Tensor) or found.dim() != 2 or len(found) != 2:
+        got = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise ArgumentError(f"'embedding' should return rows (B, width), got {got} for B = 2.")
+    return found.shape[1]
+
 
 Bounds = Sequence[Bound] | None
 Fitted = Domain | Gaussianize | NormalMixture | Standardize | StandardizeInputs | Whiten
@@ -33,10 +81,10 @@ ABSURD = 50.0  # nats a feature: a point 10 standard deviations from its Gaussia
 
 
 class Standardization(Chain):
-    """The first layers of a flow, which bring its data to mean 0 and deviation 1.
+    """The first layers of a flow, which give its data mean 0 and deviation 1.
 
-    They are part of the bijection: log_prob is in the units of x as given, fitted or not.
-    Diagnostics leave them out, since a change of units says nothing about conditioning.
+    They are part of the bijection: log_prob is always in the units of x.
+    Diagnostics skip them, since a change of units says nothing about conditioning.
 
     Example:
         >>> import kappaflow as kf
@@ -54,24 +102,22 @@ class Standardization(Chain):
             (i for i, part in enumerate(layers) if not part.is_standardization), len(layers)
         )
         super().__init__(layers[:count])
-        self._flow = (flow,)  # in a tuple: the flow is no part of its own part
+        self._flow = (flow,)  # in a tuple, so that the flow is not registered as a submodule
 
     @property
     def fitted(self) -> bool:
-        """Whether every layer that takes something from the data has been fitted."""
+        """Whether all layers that are fitted to data have been fitted."""
         return all(bool(layer.fitted) for layer in self._layers())
 
     def fit(self, x: Tensor, context: Tensor | None = None) -> None:
-        """Takes means and deviations from training rows; call it before the first step.
+        """Fits means and deviations to training rows; call it before the first step.
 
-        It also fits what else a flow takes from its data: `Whiten` of a flow with
-        start="whiten", a `NormalMixture`, padding that follows the data, and the standardization
-        of a context.
-        `kappaflow.fit` does all of this. In a flow that is trained, it changes the density.
+        It also fits the other layers that depend on data: `Whiten` with start="whiten", a
+        `NormalMixture`, padding that depends on the data, and the standardization of a context.
+        `kappaflow.fit` does all of this. In a trained flow it changes the density.
 
         Args:
-            x: Rows, (N, *event), of the flow's type and device: all that there are, or some
-                thousands.
+            x: Rows, (N, *event), of the flow's dtype and device: all rows or some thousands.
             context: (N, C) for a conditional flow.
 
         Raises:
@@ -97,18 +143,18 @@ class Standardization(Chain):
     def fit_new(
         self, x: Tensor, context: Tensor | None = None, weights: Tensor | None = None
     ) -> None:
-        """Fits what is not fitted yet to rows (N, *event) with their weights (N,), as `fit`."""
+        """Fits layers that are not fitted yet to rows (N, *event) with weights (N,)."""
         (flow,) = self._flow
         if flow.augment is not None:
             flow.augment.fit(x, weights)
-        points = _joined(flow, x)
+        points = _augmented(flow, x)
         for layer in _first_layers(flow):
             if not layer.fitted:
                 layer.fit(points, weights)
             points = layer(points)[0]
-        reading = _context_layer(flow)
-        if reading is not None and context is not None and not reading.fitted:
-            reading.fit(context, weights)
+        context_layer = _context_layer(flow)
+        if context_layer is not None and context is not None and not context_layer.fitted:
+            context_layer.fit(context, weights)
         if isinstance(flow.base, NormalMixture) and not flow.base.fitted:
             flow.base.fit(_latents(flow, x, context, weights))
 
@@ -117,19 +163,19 @@ class Standardization(Chain):
         yield from _first_layers(flow)
         if flow.augment is not None:
             yield from (part for part in flow.augment.modules() if isinstance(part, Standardize))
-        reading = _context_layer(flow)
-        if reading is not None:
-            yield reading
+        context_layer = _context_layer(flow)
+        if context_layer is not None:
+            yield context_layer
         if isinstance(flow.base, NormalMixture):
             yield flow.base
 
 
 def _latents(flow: "Flow", x: Tensor, context: Tensor | None, weights: Tensor | None) -> Tensor:
-    """Returns the latents of some thousand rows, drawn by their weights if they have any."""
+    """Returns the latents of some thousand rows, sampled by weight if there are weights."""
     some = sample_of(len(x), weights).to(x.device)
     given = None if context is None else context[some]
     with evaluation_mode(flow):
-        return flow.bijection(_joined(flow, x[some]), given)[0]
+        return flow.bijection(_augmented(flow, x[some]), given)[0]
 
 
 def _first_layers(flow: "Flow") -> Iterator[Domain | Gaussianize | Standardize | Whiten]:
@@ -147,13 +193,13 @@ def _context_layer(flow: "Flow") -> StandardizeInputs | None:
     return first if isinstance(first, StandardizeInputs) else None
 
 
-def _joined(flow: "Flow", x: Tensor) -> Tensor:
-    """Returns points as the bijection takes them; torch's global generator is left alone."""
-    return flow.joined(x, generator=torch.Generator().manual_seed(0))
+def _augmented(flow: "Flow", x: Tensor) -> Tensor:
+    """Returns augmented points, with random numbers of a fixed seed."""
+    return flow.augmented(x, generator=torch.Generator().manual_seed(0))
 
 
 def _check_rows(flow: "Flow", x: Tensor, context: Tensor | None) -> None:
-    """Refuses rows that have no mean and deviation."""
+    """Raises for rows that have no finite mean and deviation."""
     for name, rows in (("x", x), ("context", context)):
         if rows is None:
             continue
@@ -166,7 +212,7 @@ def _check_rows(flow: "Flow", x: Tensor, context: Tensor | None) -> None:
                 f"{int(bad.sum()):,} of {len(rows):,} rows."
             )
     if flow.domain is not None:
-        outside = flow.domain.outside(_joined(flow, x))
+        outside = flow.domain.outside(_augmented(flow, x))
         if outside.any():
             raise DataError(
                 f"'x' should lie in the domain of its columns, got {int(outside.sum()):,} of "
@@ -183,7 +229,7 @@ def check_first_batch(
         flow: In training mode.
         x: The batch, (B, *event).
         context: (B, C), or None.
-        log_prob: What the flow makes of it, (B,).
+        log_prob: Of the batch, (B,).
         stacklevel: As `warnings.warn` takes it, from here.
     """
     if not len(x):
@@ -196,16 +242,16 @@ def check_first_batch(
 
 
 def _far(flow: "Flow", x: Tensor, context: Tensor | None) -> str | None:
-    """Returns which column of a batch is far from standardized, if one is."""
-    points = _joined(flow, x)
+    """Returns a message about the first column that is far from standardized, or None."""
+    points = _augmented(flow, x)
     for layer in _first_layers(flow):
         if isinstance(layer, Standardize) and not layer.fitted:
             found = _far_column(points[:, : layer.features - layer.padding], set(layer.left))
             if found is not None:
                 return _forgotten("column", found, conditional=context is not None)
         points = layer(points)[0]
-    reading = _context_layer(flow)
-    if reading is None or reading.fitted or context is None:
+    context_layer = _context_layer(flow)
+    if context_layer is None or context_layer.fitted or context is None:
         return None
     found = _far_column(context, set())
     return None if found is None else _forgotten("context column", found, conditional=True)
@@ -236,7 +282,7 @@ def _forgotten(what: str, found: tuple[int, float, float], *, conditional: bool)
 
 
 def _absurd(flow: "Flow", log_prob: Tensor) -> str | None:
-    """Returns what is wrong with the log_prob of a first batch, if something is."""
+    """Returns a message about an absurd log_prob of the first batch, or None."""
     bad = int((~log_prob.isfinite()).sum())
     if bad:
         outside = " and for values outside of their domain" if flow.domain is not None else ""
@@ -255,19 +301,19 @@ def _absurd(flow: "Flow", log_prob: Tensor) -> str | None:
     )
 
 
-def leading(
+def input_layers(
     features: int, bounds: Bounds = None, *, padding: int = 0, circle: float | None = None
 ) -> list[Bijection]:
-    """Returns the changes of units in front of a flow.
+    """Returns the first layers of a flow: bounds and standardization.
 
     Args:
         features: Number of features, without padding.
         bounds: The domain of each, as `kappaflow.Domain` takes them; None for none at all.
-        padding: How many features of padding stand behind them.
-        circle: Half the length of circles that stay circles; None to cut them.
+        padding: Number of padding features after them.
+        circle: Half the length of circles that remain circles; None to cut them.
 
     Returns:
-        A `Domain` where there are bounds, and a `Standardize`.
+        A `Domain` if there are bounds, and a `Standardize`.
     """
     joint = features + padding
     if bounds is None or not any(intervals(bounds, features)):
@@ -278,6 +324,6 @@ def leading(
 
 
 def angles_of(features: int, bounds: Bounds) -> list[int]:
-    """Returns which features are on a circle."""
+    """Returns the indices of the features on a circle."""
     found = () if bounds is None else intervals(bounds, features)
     return [place for place, domain in enumerate(found) if domain and domain.circular]

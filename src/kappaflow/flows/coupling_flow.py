@@ -9,16 +9,15 @@ from torch import nn
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import Gaussianize, Permutation
+from kappaflow.bijections.conv1x1 import check_form, mixing_layer
 from kappaflow.bijections.coupling import check_something_to_read
-from kappaflow.bijections.mixing import check_form, mixing_layer
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import Whiten
 from kappaflow.flows.base import NormalMixture, StandardNormal
 from kappaflow.flows.flow import Flow
-from kappaflow.flows.leading import Bounds, leading
-from kappaflow.flows.pad import Padding
-from kappaflow.flows.pad_kinds import checked_padding, padding_features
-from kappaflow.flows.reading import reading
+from kappaflow.flows.padding import Padding
+from kappaflow.flows.padding_options import checked_padding, padding_features
+from kappaflow.flows.standardization import Bounds, context_embedding, input_layers
 from kappaflow.partition import Partition, shuffled
 from kappaflow.stack import CouplingStack
 
@@ -78,7 +77,7 @@ def coupling_flow(
     """
     positive_int("features", features)
     positive_int("depth", depth, "depth counts couplings.")
-    width, before = reading(context_features, embedding)
+    width, before = context_embedding(context_features, embedding)
     natural_int("seed", seed)
     added = checked_padding(padding)
     joint, extra = features + padding_features(added), padding_features(added)
@@ -113,7 +112,7 @@ def coupling_flow(
             plain = stack.to_chain() if isinstance(stack, CouplingStack) else stack
             mixed = _mixed(plain, joint, mixing, condition_bound, seed)
             run.append(Chain(mixed, memory=memory))
-    units = leading(features, bounds, padding=extra, circle=circle)
+    units = input_layers(features, bounds, padding=extra, circle=circle)
     count = positive_int("components", components)
     base = StandardNormal(joint) if count == 1 else NormalMixture(joint, components=count)
     return Flow(base, Chain([*units, *run, *last], **before), added)

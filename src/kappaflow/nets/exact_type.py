@@ -14,7 +14,7 @@ def is_exactly(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
     return type(module) is kind and _functions_of(kind).isdisjoint(vars(module))
 
 
-def is_as_made(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
+def is_exact(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
     """Returns whether a module is exactly of this class, and no hook adds to it."""
     return is_exactly(module, kind) and not has_hooks(module)
 

@@ -1,0 +1,331 @@
+"""Planar and radial maps."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from kappaflow._checks import batch, natural_int, positive_int
+from kappaflow.autograd.checkpoint import is_transformed
+from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow.linearization import Linearization
+from kappaflow.registry import register
+
+SHIFT = math.log(math.e - 1)
+
+
+def positive(raw: Tensor) -> Tensor:
+    """Returns a positive number for each raw one: a softplus that is 1 at 0."""
+    return softplus(raw + SHIFT)
+
+
+def log_slope(excess: Tensor, slope: Tensor) -> Tensor:
+    """Returns log(slope) of slope = 1 + excess, given both, from the one that is more accurate.
+
+    Sums over many layers are as small as they should be where each is nearly the identity.
+    """
+    return torch.where(excess > -0.5, excess.clamp(min=-0.5).log1p(), slope.log())
+
+
+class RankOneLinearization(Linearization):
+    """Of a map whose Jacobian is J = a 1 + l r^T at each point; J^-1 by Sherman and Morrison.
+
+    Args:
+        value: z = f(x), (B, n).
+        log_det: (B,).
+        scale: a, (B, 1).
+        left: l, (B, n) or (n,).
+        right: r, (B, n) or (n,).
+        scale_along: a + r.l, the eigenvalue of l, (B, 1); the caller may know it without
+            cancellation.
+    """
+
+    def __init__(
+        self,
+        value: Tensor,
+        log_det: Tensor,
+        *,
+        scale: Tensor,
+        left: Tensor,
+        right: Tensor,
+        scale_along: Tensor,
+    ) -> None:
+        self.value, self.log_det = value, log_det
+        self._scale, self._left, self._right = scale, left, right
+        self._scale_along = scale_along
+
+    def jv(self, v: Tensor) -> Tensor:
+        return self._times(v, self._left, self._right)
+
+    def vjp(self, u: Tensor) -> Tensor:
+        return self._times(u, self._right, self._left)
+
+    def inverse_jv(self, w: Tensor) -> Tensor:
+        return self._solve(w, self._left, self._right)
+
+    def inverse_vjp(self, y: Tensor) -> Tensor:
+        return self._solve(y, self._right, self._left)
+
+    def _times(self, v: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        return (self._scale * v + left * _dot(right, v)).to(v.dtype)
+
+    def _solve(self, v: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        along = left * (_dot(right, v) / self._scale_along)
+        return ((v - along) / self._scale).to(v.dtype)
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).sum(-1, keepdim=True)
+
+
+MOST_STEPS = 100  # of the search; right ones need at most 50 as far as a type can tell its numbers
+
+
+@register("Planar")
+class Planar(Bijection):
+    r"""z = x + v tanh(w.x + b), with v made of u so that w.v > -1.
+
+    With :math:`v = u + (m(w \cdot u) - w \cdot u)\, w / |w|^2` the product is
+    :math:`w \cdot v = m(w \cdot u)`, where m is a softplus that is above -1 and zero at zero.
+    So v stays bounded where w goes to zero, and is u there; with m(0) = -1 + log 2, as in the
+    source, it does not. The log_det is :math:`\log(1 + (1 - \tanh^2(w \cdot x + b))\, w \cdot v)`.
+
+    The inverse finds s = w.x + b, the one root of s + (w.v) tanh(s) = w.z + b, by Newton's method
+    from that end of a bracket from which no step passes the root.
+
+    Args:
+        features: Number of features, n.
+        seed: Draws w at the start, a random direction; torch's global generator if left out.
+
+    Attributes:
+        u: (n,), zeros at the start: the map is then the identity.
+        w: (n,), of length 1 at the start: were it zero as well, no parameter would have a
+            gradient.
+        b: (), zero at the start.
+
+    Note:
+        Derivatives through the inverse are right to the third order: two steps of Newton's method
+        are taken at the root with a graph.
+
+    Source:
+        Rezende, Mohamed 2015, Variational inference with normalizing flows, section 4.1 and
+        appendix A.1; the direction here is data to latent.
+
+    Example:
+        >>> layer = Planar(2)
+        >>> with torch.no_grad():
+        ...     _ = layer.w.copy_(torch.tensor([1.0, 0.0]))
+        ...     _ = layer.u.copy_(torch.tensor([0.0, 2.0]))
+        >>> z, log_det = layer(torch.tensor([[0.5, 1.0]]))
+        >>> z.detach(), layer.inverse(z)[0].detach()
+        (tensor([[0.5000, 1.9242]]), tensor([[0.5000, 1.0000]]))
+    """
+
+    def __init__(self, features: int, *, seed: int | None = None) -> None:
+        super().__init__()
+        self.features = positive_int("features", features)
+        self.u = nn.Parameter(torch.zeros(features))
+        self.w = nn.Parameter(_direction(features, seed))
+        self.b = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        wide, v, w, b, slope = self._numbers("x", x)
+        bend = torch.tanh((wide * w).sum(1) + b)
+        return (wide + bend[:, None] * v).to(x.dtype), _log_slope_at(bend, slope)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        wide, v, w, b, slope = self._numbers("z", z)
+        bend = torch.tanh(_root((wide * w).sum(1) + b, slope))
+        return (wide - bend[:, None] * v).to(z.dtype), -_log_slope_at(bend, slope)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        wide, v, w, b, slope = self._numbers("x", x)
+        bend = torch.tanh((wide * w).sum(1, keepdim=True) + b)
+        along = _slope_at(bend, slope)
+        return RankOneLinearization(
+            (wide + bend * v).to(x.dtype),
+            _log_slope_at(bend, slope).squeeze(1),
+            scale=torch.ones_like(bend),
+            left=(1 - bend.square()) * v,
+            right=w,
+            scale_along=along,
+        )
+
+    def _numbers(self, name: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Returns x, v, w, b and 1 + w.v, all in the type to compute in."""
+        batch(name, x, (self.features,))
+        dtype = torch.promote_types(log_det_dtype(x.dtype), self.w.dtype)
+        u, w, b = self.u.to(dtype), self.w.to(dtype), self.b.to(dtype)
+        product, square = (w * u).sum(), w.square().sum()
+        slope = positive(product)
+        v = u + (slope - 1 - product) * w / torch.where(square > 0, square, 1)
+        return x.to(dtype), v, w, b, slope
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}"
+
+
+def _direction(features: int, seed: int | None) -> Tensor:
+    """Returns a random vector of length 1."""
+    generator = None
+    if seed is not None:
+        generator = torch.Generator().manual_seed(natural_int("seed", seed))
+    vector = torch.randn(features, generator=generator, dtype=torch.float64)
+    return (vector / vector.norm()).to(torch.get_default_dtype())
+
+
+def _slope_at(bend: Tensor, slope: Tensor) -> Tensor:
+    """Returns 1 + (1 - tanh^2) w.v of a slope 1 + w.v > 0, as a sum of what is not negative."""
+    squared = bend.square()
+    return squared + (1 - squared) * slope
+
+
+def _log_slope_at(bend: Tensor, slope: Tensor) -> Tensor:
+    """Returns the logarithm of that slope."""
+    return log_slope((1 - bend.square()) * (slope - 1), _slope_at(bend, slope))
+
+
+def _root(target: Tensor, slope: Tensor) -> Tensor:
+    """Returns s with h(s) = s + (slope - 1) tanh(s) = target, (B,), with its derivatives."""
+    s = _found(target.detach(), slope.detach())
+    for _ in range(2):
+        bend = torch.tanh(s)
+        s = s - (s + (slope - 1) * bend - target) / _slope_at(bend, slope)
+    return s
+
+
+@torch.no_grad()
+def _found(target: Tensor, slope: Tensor) -> Tensor:
+    """Returns the root, as far as the type can tell.
+
+    h is odd, so that targets >= 0 will do. There it is concave where the slope at zero is above 1,
+    and Newton's steps go up to the root from the lower end of a bracket; else it is convex, and
+    they come down from the upper end. No step passes the root, so the bracket always shrinks.
+    """
+    size, rounding = target.abs(), 4 * torch.finfo(target.dtype).eps
+    upper = torch.minimum(size + 1 - slope, size / slope)
+    s = torch.where(slope > 1, (size + 1 - slope).clamp(min=0), upper)
+    for _ in range(MOST_STEPS):
+        bend = torch.tanh(s)
+        excess = s + (slope - 1) * bend - size
+        # A transform of torch.func cannot ask, and takes all steps.
+        if not is_transformed() and bool((excess.abs() <= rounding * (s + size)).all()):
+            break
+        s = s - excess / _slope_at(bend, slope)
+    return s.copysign(target)
+
+
+@register("Radial")
+class Radial(Bijection):
+    r"""z = x + beta (x - x_0) / (alpha + r), with r = |x - x_0|, alpha > 0 and beta > -alpha.
+
+    With h = 1 / (alpha + r) and n features the log_det is
+    :math:`(n - 1) \log(1 + \beta h) + \log(1 + \alpha \beta h^2)`. The inverse is in closed form:
+    :math:`|z - x_0| = r (1 + \beta h)` is a quadratic equation for r.
+
+    Args:
+        features: Number of features, n.
+        seed: Draws the centre at the start, from N(0, I); torch's global generator if left out.
+
+    Attributes:
+        center: x_0, (n,).
+        raw_alpha: (), zero at the start, where alpha is 1.
+        raw_ratio: (), zero at the start, where 1 + beta / alpha is 1: the map is then the
+            identity. Both raw numbers pass a softplus.
+
+    Source:
+        Rezende, Mohamed 2015, Variational inference with normalizing flows, section 4.1 and
+        appendix A.2; the direction here is data to latent.
+
+    Example:
+        >>> layer = Radial(1)
+        >>> with torch.no_grad():
+        ...     _ = layer.center.zero_(), layer.raw_ratio.fill_(2.0)
+        >>> z = layer(torch.tensor([[-1.0], [1.0]]))[0]
+        >>> layer.inverse(z)[0].detach()
+        tensor([[-1.],
+                [ 1.]])
+    """
+
+    def __init__(self, features: int, *, seed: int | None = None) -> None:
+        super().__init__()
+        self.features = positive_int("features", features)
+        generator = None
+        if seed is not None:
+            generator = torch.Generator().manual_seed(natural_int("seed", seed))
+        self.center = nn.Parameter(torch.randn(features, generator=generator))
+        self.raw_alpha = nn.Parameter(torch.zeros(()))
+        self.raw_ratio = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        wide, away, alpha, ratio = self._numbers("x", x)
+        at = _Slopes(_length(away), alpha, ratio)
+        return (wide + at.push[:, None] * away).to(x.dtype), self._log_det(at)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        wide, away, alpha, ratio = self._numbers("z", z)
+        at = _Slopes(_radius(_length(away), alpha, ratio), alpha, ratio)
+        x = wide - (at.push / at.across)[:, None] * away
+        return x.to(z.dtype), -self._log_det(at)
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        wide, away, alpha, ratio = self._numbers("x", x)
+        length = _length(away)
+        at = _Slopes(length, alpha, ratio)
+        outwards = away / torch.where(length > 0, length, 1)[:, None]
+        return RankOneLinearization(
+            (wide + at.push[:, None] * away).to(x.dtype),
+            self._log_det(at),
+            scale=at.across[:, None],
+            left=(at.along - at.across)[:, None] * outwards,
+            right=outwards,
+            scale_along=at.along[:, None],
+        )
+
+    def _numbers(self, name: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns x, x - x_0, alpha and 1 + beta / alpha in the type to compute in."""
+        batch(name, x, (self.features,))
+        dtype = torch.promote_types(log_det_dtype(x.dtype), self.center.dtype)
+        wide = x.to(dtype)
+        alpha, ratio = positive(self.raw_alpha.to(dtype)), positive(self.raw_ratio.to(dtype))
+        return wide, wide - self.center.to(dtype), alpha, ratio
+
+    def _log_det(self, at: "_Slopes") -> Tensor:
+        across = log_slope(at.push, at.across)
+        return (self.features - 1) * across + log_slope(at.near * at.push, at.along)
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}"
+
+
+def _length(away: Tensor) -> Tensor:
+    """Returns the length of each row, whose derivatives are zero where it is zero."""
+    square = away.square().sum(1)
+    return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), 0)
+
+
+class _Slopes:
+    """What a radial map does at distances r from its centre, (B,); no slope is a difference.
+
+    Attributes:
+        near: alpha h.
+        push: beta h.
+        across: 1 + beta h, the slope in directions across that to the centre.
+        along: 1 + alpha beta h^2, the slope along it.
+    """
+
+    def __init__(self, length: Tensor, alpha: Tensor, ratio: Tensor) -> None:
+        far = length / (alpha + length)
+        self.near = alpha / (alpha + length)
+        self.push = self.near * (ratio - 1)
+        self.across = far + self.near * ratio
+        self.along = far * (1 + self.near) + self.near.square() * ratio
+
+
+def _radius(length: Tensor, alpha: Tensor, ratio: Tensor) -> Tensor:
+    """Returns r with r (r + alpha ratio) / (r + alpha) = length: the root that is not negative."""
+    p = alpha * ratio - length
+    # With the sign of p nothing cancels in one of the two forms of the root.
+    q = p.abs() + (p.square() + 4 * alpha * length).sqrt()
+    return torch.where(p > 0, 2 * alpha * length / q, q / 2)

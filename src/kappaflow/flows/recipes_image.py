@@ -1,0 +1,318 @@
+"""Recipes for images: Glow and RealNVP."""
+
+from collections.abc import Sequence
+
+from kappaflow._checks import image_shape, natural_int, one_of, positive_float, positive_int
+from kappaflow.autograd.checkpoint import MEMORY_MODES
+from kappaflow.bijection import Bijection, Chain
+from kappaflow.bijections import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    ImageChain,
+    InvertibleConv1x1,
+    Logit,
+    MultiScale,
+    Squeeze,
+    Standardize,
+)
+from kappaflow.errors import ArgumentError
+from kappaflow.flows.augmentation import Augmentation, Dequantize, VariationalDequantize
+from kappaflow.flows.base import StandardNormal
+from kappaflow.flows.flow import Flow
+from kappaflow.flows.padding import Padding
+from kappaflow.flows.padding_options import DequantizeAndPad, checked_padding, padding_features
+from kappaflow.nets import ConvNet, ResidualConvNet, StandardizeInputs
+from kappaflow.partition import AnyPartition, Partition, SpatialPartition
+from kappaflow.registry import register
+
+DEQUANTIZATIONS = (None, "uniform", "variational")
+
+
+def padded_shape(
+    shape: tuple[int, int, int], padding: int | Padding | None
+) -> tuple[int, int, int]:
+    """Returns the shape of images with the channels of a padding behind their own."""
+    channels, height, width = shape
+    return channels + padding_features(checked_padding(padding)), height, width
+
+
+def image_flow(
+    shape: tuple[int, int, int],
+    bijection: Bijection,
+    *,
+    dequantize: str | None,
+    values: int,
+    logit: float | None,
+    padding: int | Padding | None,
+    context_features: int,
+) -> Flow:
+    """Returns the flow of a bijection of images behind the units of the pixels.
+
+    Args:
+        shape: (C, H, W) of the images.
+        bijection: Of images of that shape, with the padding channels behind its own.
+        dequantize: None, "uniform" or "variational".
+        values: How many values a pixel may have.
+        logit: Margin of a logit of the pixels; None for a standardisation of the channels.
+        padding: A `Padding`, or how many Gaussian channels are added; None for none.
+        context_features: Width of the context, 0 for none.
+
+    Returns:
+        The flow.
+    """
+    joint_shape = padded_shape(shape, padding)
+    added = joint_shape[0] - shape[0]
+    units = (
+        Standardize(joint_shape[0], padding=added)
+        if logit is None
+        else Logit(0.0, float(positive_int("values", values)), margin=logit, padding=added)
+    )
+    before = {}
+    if context_features:
+        before["embedding"] = StandardizeInputs(context_features)
+        before["context_features"] = context_features
+    base = StandardNormal(bijection.latent_shape(joint_shape))
+    augment = _augmentation(shape, dequantize, values, checked_padding(padding))
+    return Flow(base, Chain([units, bijection], **before), augment)
+
+
+def _augmentation(
+    shape: tuple[int, int, int], dequantize: str | None, values: int, padding: Padding | None
+) -> Augmentation | None:
+    """Returns what fills the pixels, or adds channels, or both, or neither."""
+    if one_of("dequantize", dequantize, DEQUANTIZATIONS) is None:
+        return padding
+    filling = (
+        Dequantize(values) if dequantize == "uniform" else VariationalDequantize(shape, values)
+    )
+    return filling if padding is None else DequantizeAndPad(filling, padding)
+
+
+def check_levels(shape: tuple[int, int, int], levels: int, *, squeezes: int) -> None:
+    """Refuses levels that squeeze images more often than their sides can be halved."""
+    _, *sides = shape
+    positive_int("levels", levels)
+    if squeezes and any(side % 2 for side in sides):
+        raise ArgumentError(
+            f"the sides of the images should divide by 2 to be squeezed, got {sides[0]} x "
+            f"{sides[1]} pixels: crop, pad or resize them."
+        )
+    if any(side % 2**squeezes for side in sides):
+        most = min((side & -side).bit_length() - 1 for side in sides) + levels - squeezes
+        raise ArgumentError(
+            f"'levels' should be at most {most} for images of {sides[0]} x {sides[1]} pixels, "
+            f"got {levels}: levels halve both sides."
+        )
+
+
+PRIOR_BOUND = 4.0  # on the log-scale of what is factored out, given what goes on
+
+
+@register("glow")
+def glow(
+    shape: Sequence[int],
+    *,
+    levels: int = 3,
+    steps: int = 8,
+    hidden: int = 128,
+    coupling: str = "affine",
+    mixing: str = "lu",
+    condition_bound: float | None = None,
+    scale_bound: float = 12.0,
+    context_features: int = 0,
+    memory: str = "recompute",
+    dequantize: str | None = None,
+    values: int = 256,
+    logit: float | None = None,
+    padding: int | Padding | None = None,
+) -> Flow:
+    """Returns a Glow: levels of steps, each an ActNorm, a 1x1 convolution and a coupling.
+
+    A level squeezes the image and takes its steps; behind each but the last, half of the channels
+    are factored out, with a learned normal density given the other half. The latent is one flat
+    tensor; `flow.latents` shows it by scale.
+
+    Args:
+        shape: (C, H, W) of the images; H and W divide by 2^levels.
+        levels: L, how often the image is squeezed.
+        steps: K, in each level.
+        hidden: Channels of the couplings' networks, `ConvNet`.
+        coupling: "affine" or "additive".
+        mixing: Form of the 1x1 convolutions, "lu", "plain", "qr", "svd" or "orthogonal": see
+            `InvertibleConv1x1`.
+        condition_bound: For mixing="svd": the largest condition number of each.
+        scale_bound: Bound on the sum over all steps of the couplings' log-scales.
+        context_features: Width of the context, such as the number of classes; 0 for none.
+        memory: What is kept for the backward pass: "store" everything, "recompute" all but the
+            hidden layers of the networks, which are most of it and run again, "invert" the output
+            of each level, from which inputs are taken back, see `Chain`.
+        dequantize: None for images of real numbers, whose log_prob is exact; "uniform" or
+            "variational" for pixels of whole numbers, see `Dequantize` and
+            `VariationalDequantize`.
+        values: How many values such a pixel may have.
+        logit: A margin, such as 0.05, puts a logit of the pixels, from 0 to `values`, in front;
+            None a standardisation of the channels, which the first `kappaflow.fit` sets.
+        padding: How many Gaussian channels are added beside those of the image, or any `Padding`:
+            log_prob is then a bound, samples drop them. None for none.
+
+    Returns:
+        A flow with `log_prob` and `sample`.
+
+    Raises:
+        ArgumentError: An argument is out of its range, or the sides cannot be halved so often.
+
+    Source:
+        Kingma, Dhariwal 2018.
+
+    Example:
+        >>> import torch
+        >>> flow = glow((3, 8, 8), levels=2, steps=2, hidden=8)
+        >>> flow.sample(4).shape, [tuple(part.shape) for part in flow.latents(torch.zeros(1, 192))]
+        (torch.Size([4, 3, 8, 8]), [(1, 6, 4, 4), (1, 24, 2, 2)])
+    """
+    sizes = image_shape("shape", shape)
+    check_levels(sizes, levels, squeezes=levels)
+    natural_int("context_features", context_features)
+    one_of("coupling", coupling, ("affine", "additive"))
+    one_of("memory", memory, MEMORY_MODES)
+    bound = positive_float("scale_bound", scale_bound) / (levels * positive_int("steps", steps))
+
+    def couple(channels: int, kind: str, bound: float) -> Bijection:
+        partition = Partition.half(channels)
+        outputs = (2 if kind == "affine" else 1) * len(partition.changed)
+        network = ConvNet(
+            len(partition.kept),
+            outputs,
+            hidden,
+            context_features=context_features,
+            memory="recompute" if memory == "recompute" else "store",
+        )
+        settings = {"context_features": context_features, "memory": "store"}
+        if kind == "additive":
+            return AdditiveCoupling(partition, network, **settings)
+        return AffineCoupling(partition, network, scale_bound=bound, **settings)
+
+    joint_shape = padded_shape(sizes, padding)
+    scales, channels = [], joint_shape[0]
+    for level in range(levels):
+        channels *= 4
+        layers: list[Bijection] = [Squeeze()]
+        for _ in range(steps):
+            mix = InvertibleConv1x1(channels, form=mixing, condition_bound=condition_bound)
+            layers += [ActNorm(channels), mix, couple(channels, coupling, bound)]
+        if level < levels - 1:
+            layers.append(couple(channels, "affine", PRIOR_BOUND))
+        # The networks run their hidden layers again by themselves, at less cost than whole layers.
+        scales.append(ImageChain(layers, memory="invert" if memory == "invert" else None))
+        channels //= 2
+    return image_flow(
+        sizes,
+        MultiScale(joint_shape, scales),
+        dequantize=dequantize,
+        values=values,
+        logit=logit,
+        padding=padding,
+        context_features=context_features,
+    )
+
+
+IN_A_ROW = 3  # couplings of one kind of partition
+LAST = 4  # of the coarsest scale
+
+
+@register("real_nvp_image")
+def real_nvp_image(
+    shape: Sequence[int],
+    *,
+    levels: int = 2,
+    hidden: int = 64,
+    blocks: int = 2,
+    scale_bound: float = 12.0,
+    context_features: int = 0,
+    memory: str = "recompute",
+    dequantize: str | None = None,
+    values: int = 256,
+    logit: float | None = None,
+    padding: int | Padding | None = None,
+) -> Flow:
+    """Returns a RealNVP of images: checkerboard and channel couplings, scale by scale.
+
+    Each level has three couplings of the checkerboard, whose colours take turns, a squeeze, three
+    of the channels, whose halves take turns, and then half of the channels are factored out; the
+    coarsest scale has four of the checkerboard and keeps all. In front of each coupling an
+    `ActNorm` stands for the batch normalisation of the source, in which rows depend on each other.
+
+    Args:
+        shape: (C, H, W) of the images; H and W divide by 2^(levels - 1).
+        levels: Scales.
+        hidden: Channels of the couplings' networks, `ResidualConvNet`.
+        blocks: Residual blocks of each.
+        scale_bound: Bound on the sum over depth of the couplings' log-scales.
+        context_features: Width of the context, such as the number of classes; 0 for none.
+        memory: "recompute", "store" or "invert": what is kept for the backward pass, see `Chain`.
+        dequantize: None for images of real numbers, whose log_prob is exact; "uniform" or
+            "variational" for pixels of whole numbers, see `Dequantize` and
+            `VariationalDequantize`.
+        values: How many values such a pixel may have.
+        logit: A margin, such as 0.05 in the source, puts a logit of the pixels, from 0 to
+            `values`, in front; None a standardisation of the channels, which the first
+            `kappaflow.fit` sets.
+        padding: How many Gaussian channels are added beside those of the image, or any `Padding`:
+            log_prob is then a bound, samples drop them. None for none.
+
+    Returns:
+        A flow with `log_prob` and `sample`.
+
+    Raises:
+        ArgumentError: An argument is out of its range, or the sides cannot be halved so often.
+
+    Source:
+        Dinh, Sohl-Dickstein, Bengio 2017, section 3.
+
+    Example:
+        >>> flow = real_nvp_image((1, 8, 8), levels=2, hidden=4, blocks=1)
+        >>> flow.sample(2).shape
+        torch.Size([2, 1, 8, 8])
+    """
+    sizes = image_shape("shape", shape)
+    check_levels(sizes, levels, squeezes=levels - 1)
+    natural_int("context_features", context_features)
+    couplings = (levels - 1) * 2 * IN_A_ROW + LAST
+    bound = positive_float("scale_bound", scale_bound) / couplings
+
+    def couple(partition: AnyPartition) -> list[Bijection]:
+        network = ResidualConvNet(
+            len(partition.kept),
+            2 * len(partition.changed),
+            hidden,
+            blocks=blocks,
+            context_features=context_features,
+        )
+        made = AffineCoupling(
+            partition, network, context_features=context_features, scale_bound=bound
+        )
+        return [ActNorm(partition.features), made]
+
+    def in_turns(first: AnyPartition, count: int) -> list[Bijection]:
+        turns = [first if i % 2 == 0 else first.swapped() for i in range(count)]
+        return [layer for partition in turns for layer in couple(partition)]
+
+    joint_shape = padded_shape(sizes, padding)
+    scales, channels = [], joint_shape[0]
+    for _ in range(levels - 1):
+        layers = in_turns(SpatialPartition(channels), IN_A_ROW)
+        channels *= 4
+        layers += [Squeeze(), *in_turns(Partition.half(channels), IN_A_ROW)]
+        scales.append(Chain(layers, memory=memory))
+        channels //= 2
+    scales.append(Chain(in_turns(SpatialPartition(channels), LAST), memory=memory))
+    return image_flow(
+        sizes,
+        MultiScale(joint_shape, scales),
+        dequantize=dequantize,
+        values=values,
+        logit=logit,
+        padding=padding,
+        context_features=context_features,
+    )

@@ -1,0 +1,274 @@
+"""Recipes for tables: RealNVP, NICE, planar and radial flows."""
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from kappaflow._checks import natural_int, positive_float, positive_int
+from kappaflow.bijection import Chain
+from kappaflow.bijections import ElementwiseAffine, Planar, Radial
+from kappaflow.flows.base import StandardNormal
+from kappaflow.flows.coupling_flow import coupling_flow, useful_depth
+from kappaflow.flows.flow import Flow
+from kappaflow.flows.padding import Padding
+from kappaflow.flows.padding_options import checked_padding, padding_features
+from kappaflow.flows.standardization import Bounds, input_layers
+from kappaflow.partition import Partition
+from kappaflow.registry import register
+
+
+@register("real_nvp")
+def real_nvp(
+    features: int,
+    *,
+    depth: int = 8,
+    hidden: Sequence[int] = (128, 128),
+    partition: str | Partition = "half",
+    padding: int | Padding | None = None,
+    context_features: int = 0,
+    embedding: nn.Module | None = None,
+    bounds: Bounds = None,
+    memory: str = "recompute",
+    scale_bound: float = 12.0,
+    residual: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    start: str = "identity",
+    components: int = 1,
+    mixing: str | None = None,
+    condition_bound: float | None = None,
+) -> Flow:
+    """Returns a RealNVP: affine couplings whose parts take turns, behind a standardisation.
+
+    A new flow is the identity, or with `mixing` a rotation. The log-scales of all couplings
+    together are bounded: each coupling gets `scale_bound` / `depth`, so that no feature is ever
+    scaled by more than exp(scale_bound) or less than its reciprocal, whatever the depth. This is
+    what keeps a deep flow finite and invertible in float32.
+
+    Args:
+        features: Number of features D. One feature without padding leaves a coupling nothing to
+            read: the flow is then an affine map, of the context where there is one.
+        depth: Number of couplings.
+        hidden: Widths of the conditioners' hidden layers; (a, b) is
+            Linear-ReLU-Linear-ReLU-Linear.
+        partition: "half" (first floor(D/2) features | the rest, taking turns), "alternating" (even
+            and odd features), "random" (a fixed random permutation before each coupling),
+            "random-half" (a random half of the features, drawn anew for every two couplings, which
+            take turns), or a `Partition`.
+        padding: How many Gaussian features are added behind those of x, or any `Padding`; None for
+            none. log_prob is then a bound, see `Flow`, and samples drop them. Each part of "half"
+            and of "random-half" is one of the data beside half of the padding; the other
+            partitions are of all features, x first.
+        context_features: Width of the context; 0 for none.
+        embedding: A network that the context goes through first, from (B, context_features) to
+            rows of any width; None for none. To be saved its class has to be registered, as
+            `MLP` is.
+        memory: "recompute", "store" or "invert": what is kept for the backward pass, see
+            `CouplingStack`.
+        scale_bound: Bound on the sum over depth of the log-scales.
+        residual: Add each hidden layer of the conditioners to the next of equal width.
+        dropout: Share of the conditioners' hidden units that a training step leaves out.
+        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
+            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
+            where the training rows are rarest.
+        seed: Draws the random partitions, and the rotations at which linear maps begin.
+        start: What the first `kappaflow.fit` sets before the couplings, from the training rows.
+            "identity": nothing. "whiten": six linear couplings that make the rows uncorrelated,
+            and learn on. "gaussianize": a curve for each feature that makes it about normal, then
+            "whiten". "whiten-gaussianize": the curves after whitening.
+        components: Components of the base: 1 for a standard normal; more for a `NormalMixture`,
+            which the first `kappaflow.fit` fits to the latents, and which then learns on.
+        mixing: Form of a learned linear map with a shift in front of each coupling, "lu", "plain",
+            "qr", "svd" or "orthogonal", as in `InvertibleConv1x1`; None for none. All couplings
+            then keep and change the same features: `partition` is "half", "alternating" or any
+            `Partition`, such as `Partition(D, range(D - 1))`, which changes one feature. One
+            feature has nothing to mix.
+        condition_bound: For mixing="svd": the largest condition number of each map.
+
+    Returns:
+        A flow with `log_prob` and `sample`.
+
+    Raises:
+        ArgumentError: An argument is out of its range.
+
+    Source:
+        Dinh, Sohl-Dickstein, Bengio 2017; with couplings that change one feature, and affine maps
+        between them: Teshima et al. 2020, Coupling-based invertible neural networks are universal
+        diffeomorphism approximators.
+
+    Example:
+        >>> flow = real_nvp(4, depth=2, hidden=(8,))
+        >>> flow.sample(3).shape
+        torch.Size([3, 4])
+    """
+    depth = positive_int("depth", depth, "depth counts couplings.")
+    joint = positive_int("features", features) + padding_features(checked_padding(padding))
+    couplings = useful_depth(joint, depth, context_features)
+    return coupling_flow(
+        features,
+        kind="affine",
+        scale_bound=positive_float("scale_bound", scale_bound) / max(1, couplings),
+        depth=depth,
+        hidden=hidden,
+        partition=partition,
+        padding=padding,
+        context_features=context_features,
+        embedding=embedding,
+        bounds=bounds,
+        memory=memory,
+        residual=residual,
+        dropout=dropout,
+        seed=seed,
+        start=start,
+        components=components,
+        mixing=mixing,
+        condition_bound=condition_bound,
+        last=(ElementwiseAffine(joint),) if joint == 1 and not context_features else (),
+    )
+
+
+@register("nice")
+def nice(
+    features: int,
+    *,
+    depth: int = 8,
+    hidden: Sequence[int] = (128, 128),
+    partition: str | Partition = "half",
+    padding: int | Padding | None = None,
+    context_features: int = 0,
+    embedding: nn.Module | None = None,
+    bounds: Bounds = None,
+    memory: str = "recompute",
+    residual: bool = False,
+    dropout: float = 0.0,
+    seed: int = 0,
+    start: str = "identity",
+    components: int = 1,
+) -> Flow:
+    """Returns a NICE: additive couplings, which preserve volume, and one learned scale a feature.
+
+    Args:
+        features: Number of features D.
+        depth: Number of couplings.
+        hidden: Widths of the conditioners' hidden layers.
+        partition: "half", "alternating", "random", "random-half", or a `Partition`; as for
+            `real_nvp`.
+        padding: How many Gaussian features are added behind those of x, or any `Padding`; None for
+            none. log_prob is then a bound, see `Flow`, and samples drop them. Each part of "half"
+            and of "random-half" is one of the data beside half of the padding; the other
+            partitions are of all features, x first.
+        context_features: Width of the context; 0 for none.
+        embedding: A network that the context goes through first, from (B, context_features) to
+            rows of any width; None for none. To be saved its class has to be registered, as
+            `MLP` is.
+        memory: "recompute", "store" or "invert": what is kept for the backward pass, see
+            `CouplingStack`.
+        residual: Add each hidden layer of the conditioners to the next of equal width.
+        dropout: Share of the conditioners' hidden units that a training step leaves out.
+        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
+            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
+            where the training rows are rarest.
+        seed: Draws the random partitions.
+        start: As for `real_nvp`. "whiten": six linear couplings in front, which the first
+            `kappaflow.fit` sets so that the training rows are uncorrelated, and which learn on.
+        components: Components of the base, as for `real_nvp`.
+
+    Returns:
+        A flow with `log_prob` and `sample`, the identity until it is trained.
+
+    Source:
+        Dinh, Krueger, Bengio 2015.
+
+    Example:
+        >>> nice(4, depth=2, hidden=(8,)).sample(3).shape
+        torch.Size([3, 4])
+    """
+    joint = positive_int("features", features) + padding_features(checked_padding(padding))
+    return coupling_flow(
+        features,
+        kind="additive",
+        depth=depth,
+        hidden=hidden,
+        partition=partition,
+        padding=padding,
+        context_features=context_features,
+        embedding=embedding,
+        bounds=bounds,
+        memory=memory,
+        residual=residual,
+        dropout=dropout,
+        seed=seed,
+        start=start,
+        components=components,
+        last=(ElementwiseAffine(joint),),
+    )
+
+
+@register("planar")
+def planar(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 0) -> Flow:
+    """Returns a planar flow: maps that each move points along one direction.
+
+    A new flow is the identity. Each map begins with a direction w of its own to look along, and
+    with nothing to add there: so it has a gradient, and no two maps have the same.
+
+    Args:
+        features: Number of features.
+        depth: Number of planar maps.
+        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
+            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
+            where the training rows are rarest.
+        seed: Draws the directions.
+
+    Returns:
+        A flow with `log_prob`, and with `sample`, whose inverse is a search: see `Planar`.
+
+    Raises:
+        ArgumentError: An argument is out of its range.
+
+    Source:
+        Rezende, Mohamed 2015.
+
+    Example:
+        >>> planar(4, depth=2).sample(3).shape
+        torch.Size([3, 4])
+    """
+    units = input_layers(features, bounds)
+    positive_int("depth", depth, "depth counts planar maps.")
+    natural_int("seed", seed)
+    layers = [Planar(features, seed=seed + layer) for layer in range(depth)]
+    return Flow(StandardNormal(features), Chain([*units, *layers]))
+
+
+@register("radial")
+def radial(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 0) -> Flow:
+    """Returns a radial flow: maps that each move points towards a centre, or away from it.
+
+    A new flow is the identity. Each map begins with a centre of its own among the standardised
+    data, and with nothing to do there: so it has a gradient, and no two maps have the same.
+
+    Args:
+        features: Number of features.
+        depth: Number of radial maps.
+        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
+            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
+            where the training rows are rarest.
+        seed: Draws the centres.
+
+    Returns:
+        A flow with `log_prob` and `sample`.
+
+    Raises:
+        ArgumentError: An argument is out of its range.
+
+    Source:
+        Rezende, Mohamed 2015.
+
+    Example:
+        >>> radial(4, depth=2).sample(3).shape
+        torch.Size([3, 4])
+    """
+    units = input_layers(features, bounds)
+    positive_int("depth", depth, "depth counts radial maps.")
+    natural_int("seed", seed)
+    layers = [Radial(features, seed=seed + layer) for layer in range(depth)]
+    return Flow(StandardNormal(features), Chain([*units, *layers]))
