@@ -173,8 +173,6 @@ def test_the_context_of_core_passes_through_the_embedding():
     x, context = torch.randn(6, 3), torch.randn(6, 2)
     points = flow.standardization(x)[0]
     assert torch.equal(flow.core(points, context)[0], flow.bijection(x, context)[0])
-        flow.core(flow.standardization(x)[0], context)[0], flow.bijection(x, context)[0]
-    )
 
 
 def test_the_width_of_the_context_is_that_of_the_embedding():

@@ -91,7 +91,7 @@ def test_every_kind_of_start_warns_until_it_is_fitted(name):
     other = copy.deepcopy(flow)
     with pytest.warns(DataWarning, match=r"standardization.fit\(x\)"):
         losses(flow, x)
-    other.units.fit(x)
+    other.standardization.fit(x)
     assert all(bool(part.fitted) for part in other.modules() if hasattr(part, "fitted"))
     assert losses(other, x)[0] < 15
 
