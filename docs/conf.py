@@ -25,7 +25,7 @@ autodoc_member_order = "bysource"
 
 
 def escape_shapes(app, what, name, obj, options, lines):
-    """Lets docstrings write (B, *event) and |x| as one would: both are markup to Sphinx."""
+    """Escapes (B, *event) and |x| in docstrings, which Sphinx reads as markup."""
     for i, line in enumerate(lines):
         parts = re.split(r"(:math:`[^`]*`|``[^`]*``|`[^`]*`)", line)
         parts[::2] = [re.sub(r"\*(?=event|batch)|\|", r"\\\g<0>", part) for part in parts[::2]]

@@ -23,7 +23,7 @@ STRETCHES = torch.logspace(0.5, 10, 20)  # condition numbers of the layers under
 
 
 def style() -> None:
-    """Sets the look that all pictures of the documentation have."""
+    """Sets the common style of the pictures."""
     mpl.rcParams.update({"svg.hashsalt": "kappaflow", "font.size": 9, "figure.facecolor": "white"})
     mpl.rcParams.update({"axes.spines.top": False, "axes.spines.right": False})
 
@@ -35,7 +35,7 @@ def write(figure: plt.Figure, path: Path) -> None:
 
 
 def ellipses(path: Path) -> None:
-    """Draws small circles around points of two moons, and what the flow makes of them."""
+    """Draws small circles around points of two moons, and their images under the flow."""
     torch.manual_seed(0)
     moons = kf.data.toy("two_moons", 4000, seed=0)
     flow = kf.real_nvp(2, depth=12, hidden=(64, 64))
@@ -72,7 +72,7 @@ def rings(axis: plt.Axes, cloud: Tensor, curves: Tensor, kappa: Tensor) -> None:
 
 
 def over_depth(path: Path) -> None:
-    """Draws the condition number of all layers so far, and the product of the layers' own."""
+    """Draws the condition number of all layers so far, and the product over the layers."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
     torch.manual_seed(0)
     rows = kf.load_table("magic")
@@ -93,7 +93,7 @@ def over_depth(path: Path) -> None:
 
 
 def freia_blocks(count: int) -> torch.nn.Module:
-    """Returns blocks with the scales of their library, at their random start."""
+    """Returns FrEIA blocks with default scales and random weights."""
     from FrEIA.framework import SequenceINN
     from FrEIA.modules import GLOWCouplingBlock
     from torch import nn
@@ -122,7 +122,7 @@ def curve(axis: plt.Axes, profile: kf.Profile) -> None:
 
 
 def digits_lost(path: Path) -> None:
-    """Draws what float32 knows of sigma_min from the Jacobian, and from the inverse map."""
+    """Draws the error of sigma_min in float32 from the Jacobian and from the inverse."""
     errors: dict[str, list[float]] = {"from J": [], "from the inverse": []}
     for stretch in STRETCHES:
         from_jacobian, from_inverse = smallest(float(stretch))

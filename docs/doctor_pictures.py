@@ -1,7 +1,7 @@
-"""Pictures of pages of the doctor: python docs/doctor_pictures.py, with a Chromium at hand.
+"""Draws pictures of the doctor's pages: python docs/doctor_pictures.py. Needs Chromium.
 
-One is of RealNVP of torchflows, off its start, whose samples come with a wrong density; the other
-of a run on two moons with zeros beside them, whose directions training squeezes without end.
+One page is about a RealNVP of torchflows with random weights, whose samples come with a wrong
+density; the other about a run on two moons with zero padding, which training squeezes further.
 """
 
 import os

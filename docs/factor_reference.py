@@ -1,6 +1,6 @@
 """Writes the curves that reports of factorizations compare with: python docs/factor_reference.py.
 
-They are made of docs/experiments/factor-tradeoff/results.parquet: of each ensemble and size with
+They come from docs/experiments/factor-tradeoff/results.parquet: of each ensemble and size with
 enough draws at each number of couplings.
 """
 

@@ -1,7 +1,7 @@
 """Runs the blocks of a page in a folder, in order: python docs/run_page.py PAGE.md FOLDER.
 
 Python blocks run in the order of the page, and in between the `kappaflow` lines of blocks that are
-marked "sh"; "# exit status 2" behind a line says what it should end with. Blocks without a
+marked "sh"; "# exit status 2" after a line states its exit status. Blocks without a
 language are for reading. tests/docs does the same in a short form.
 """
 
