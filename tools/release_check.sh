@@ -35,4 +35,4 @@ echo "== the lowest versions that are promised"
 PIP_CONFIG_FILE=/dev/null "$work/oldest/bin/pip" install --quiet \
     --constraint "$work/constraints.txt" -e '.[dev,estimator,figures,images,transport,zuko]'
 OMP_NUM_THREADS=1 "$work/oldest/bin/python" -m pytest -n 2 -m 'not slow' -q --ignore=tests/sbi \
-    --ignore=tests/adapters/test_sbi.py --ignore=src/kappaflow/sbi.py
+    --ignore=tests/interop/test_sbi.py --ignore=src/kappaflow/sbi.py

@@ -103,8 +103,7 @@ _HOMES = {
     "energies": ("ImportanceSamples", "importance_sample"),
     "rewrite": ("Certificate", "SandwichCoupling", "fuse", "rewrite_fixed_partition"),
     "data": ("load_images", "load_table"),
-    "adapters": ("Wrapped", "wrap"),
-    "converting": ("convert",),
+    "interop": ("Wrapped", "convert", "wrap"),
     "diagnosis": ("Diagnosis", "Finding", "doctor"),
     "runs": ("fit_auto",),
     "training": ("Callback", "EnergyResult", "FitResult", "fit", "fit_energy"),
@@ -117,7 +116,6 @@ __all__ = sorted(["__version__", *_HOME_OF])  # pyright: ignore[reportUnsupporte
 
 if TYPE_CHECKING:
     from kappaflow import registry, testing, theory  # noqa: F401
-    from kappaflow.adapters import Wrapped, wrap  # noqa: F401
     from kappaflow.bijection import Bijection, Chain, Inverse  # noqa: F401
     from kappaflow.bijections import (  # noqa: F401
         ActNorm,
@@ -154,7 +152,6 @@ if TYPE_CHECKING:
         round_trip,
         spectrum,
     )
-    from kappaflow.converting import convert  # noqa: F401
     from kappaflow.data import load_images, load_table  # noqa: F401
     from kappaflow.diagnosis import Diagnosis, Finding, doctor  # noqa: F401
     from kappaflow.energies import ImportanceSamples, importance_sample  # noqa: F401
@@ -204,6 +201,7 @@ if TYPE_CHECKING:
         spline,
         zuko_flow,
     )
+    from kappaflow.interop import Wrapped, convert, wrap  # noqa: F401
     from kappaflow.linearization import Linearization  # noqa: F401
     from kappaflow.nets import (  # noqa: F401
         MLP,

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from kappaflow.adapters import Wrapped
 from kappaflow.diagnosis.isolation import original_of
 from kappaflow.flows import Flow
+from kappaflow.interop import Wrapped
 
 FLOAT64 = "flow, x = flow.double(), x.double()"
 CLIPS = "log_scale_min_clip=-2.0, log_scale_max_clip=2.0"

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from kappaflow.adapters import Wrapped
 from kappaflow.conditioning import Profile
 from kappaflow.conditioning.points import checked_context, checked_points, measuring
 from kappaflow.diagnosis.check import CHECKED, TABLES, Measurements, Progress, quietly
@@ -23,6 +22,7 @@ from kappaflow.diagnosis.references import Comparison, TrainRows, comparisons_of
 from kappaflow.energies import LogDensity, check_target
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
+from kappaflow.interop import Wrapped
 
 # The verdict adds findings on data, likelihood and training to the most severe one.
 IN_THE_VERDICT, MOST_IN_THE_VERDICT = ("KF5", "KF6"), 4

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform
 
-from kappaflow.adapters import Wrapped, wrap
 from kappaflow.flows import Flow
+from kappaflow.interop import Wrapped, wrap
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from kappaflow.adapters import wrap
 from kappaflow.data import Table, load_table
 from kappaflow.data.gaps import refuse_gaps
 from kappaflow.data.problem import describe_values
@@ -31,6 +30,7 @@ from kappaflow.diagnosis import (
     with_findings,
 )
 from kappaflow.errors import ArgumentError, KappaflowError
+from kappaflow.interop import wrap
 
 MODULE_NAME = "_examined_by_kappaflow"
 QUICK_S = 5.0  # code that takes longer, a training say, is not run a second time

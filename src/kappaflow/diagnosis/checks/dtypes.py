@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kappaflow.adapters.parts import ForeignLayer
 from kappaflow.bijection import Bijection
 from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 from kappaflow.flows import Flow
+from kappaflow.interop.foreign import ForeignLayer
 
 ROWS = 2
 NARROW = ("torch.float16", "torch.bfloat16")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kappaflow.adapters import Wrapped
 from kappaflow.conditioning import TRUSTED, layers_of
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 from kappaflow.diagnosis.checks.dtypes import dtypes
@@ -15,6 +14,7 @@ from kappaflow.diagnosis.checks.state import state
 from kappaflow.diagnosis.finding import Evidence
 from kappaflow.diagnosis.isolation import isolated_copy
 from kappaflow.flows import Flow
+from kappaflow.interop import Wrapped
 
 ROWS = 16
 DIRECTIONS, SETTLE = 4, 2  # and on how many the differences must converge

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kappaflow.adapters import Wrapped
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement, table
 from kappaflow.diagnosis.checks.log_dets import log_det_wrong
 from kappaflow.diagnosis.finding import Table
+from kappaflow.interop import Wrapped
 
 DIMENSIONS = 3  # above, proposals match no density well enough
 CENTRES, DRAWS = 256, 8192

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kappaflow.adapters import Wrapped
 from kappaflow.conditioning import Profile, layers_of
 from kappaflow.diagnosis.advice import bound_scales
 from kappaflow.diagnosis.check import (
@@ -22,6 +21,7 @@ from kappaflow.diagnosis.check import (
 )
 from kappaflow.diagnosis.finding import Table
 from kappaflow.flows import Flow
+from kappaflow.interop import Wrapped
 
 NATS, ROUNDINGS = 1e-2, 1e2  # allowed between two correct ways: nats, and a multiple of rounding
 ROUNDED = 4  # units of rounding by which points are moved to see what rounding does

@@ -9,7 +9,6 @@ import torch
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from kappaflow.adapters import Wrapped
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.advice import bound_scales
 from kappaflow.diagnosis.check import (
@@ -31,6 +30,7 @@ from kappaflow.diagnosis.checks.log_prob import (
 )
 from kappaflow.diagnosis.finding import Table
 from kappaflow.flows import Flow
+from kappaflow.interop import Wrapped
 
 SAMPLES, LARGE_SAMPLES = 512, 64  # of flows up to 500 dimensions, and of larger ones
 DIRECTIONS = 4

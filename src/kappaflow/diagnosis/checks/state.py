@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kappaflow.adapters import Wrapped
 from kappaflow.bijections import ActNorm, Domain, Gaussianize, Standardize
 from kappaflow.conditioning import layers_of
 from kappaflow.diagnosis.check import (
@@ -21,6 +20,7 @@ from kappaflow.diagnosis.check import (
 from kappaflow.diagnosis.isolation import isolated_copy, original_of
 from kappaflow.factor import Whiten
 from kappaflow.flows import Flow
+from kappaflow.interop import Wrapped
 from kappaflow.nets import StandardizeInputs
 
 MOVED = 0.05  # of the size of a parameter, to see whether results follow

@@ -1,0 +1,314 @@
+"""`convert`: trained coupling flows of other libraries as a `Flow`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow.bijection import Bijection, Chain, Inverse
+from kappaflow.bijections import (
+    AdditiveCoupling,
+    AffineCoupling,
+    ElementwiseAffine,
+    MultiScale,
+    Permutation,
+)
+from kappaflow.errors import ArgumentError, ConversionError
+from kappaflow.flows import Flow, StandardNormal
+from kappaflow.interop.layers import is_modified, keeps_methods
+from kappaflow.interop.plan import (
+    Coupling,
+    Network,
+    Other,
+    Part,
+    Plan,
+    Reordering,
+    Scaling,
+    fold_scalings,
+    inverse_of,
+)
+from kappaflow.nets import MLP, ConvNet, PairedMLP, ResidualMLP
+from kappaflow.stack import CouplingStack
+
+# The file that reads a flow and the methods that define its density, by the package that defines
+# its class or one of its bases. No library is imported here.
+HOMES = {
+    "zuko": ("zuko", ("forward",)),
+    "nflows": ("nflows", ("log_prob", "_log_prob")),
+    "normflows": ("normflows", ("log_prob",)),
+    "FrEIA": ("freia", ("forward",)),
+}
+CONVERTERS = "'converters' should map classes to functions."
+
+
+def convert(
+    flow: object,
+    *,
+    converters: Mapping[type, Callable[[Any], Bijection]] | None = None,
+) -> Flow:
+    """Returns a `Flow` with the same function as a coupling flow of another library.
+
+    Supports flows of zuko, nflows, normflows and FrEIA that consist of affine or additive
+    couplings, permutations, linear maps, and norms in evaluation mode. Copies the weights and
+    leaves the original unchanged. The result is a `Flow` like any other: it can be trained, saved,
+    measured and rewritten. Couplings of one shape run as stacks; scales and shifts between them
+    are folded into their networks.
+
+    Args:
+        flow: The flow. It is read in evaluation mode.
+        converters: For your own layers: a function for each class, which takes the layer and
+            returns a bijection from data to latent.
+
+    Returns:
+        The flow, with the dtype, device and mode (training or evaluation) of the original. Its
+        base is a standard normal: another mean and deviation become the last map of the bijection.
+
+    Raises:
+        ConversionError: Some layers are not supported. All are named, each with the reason.
+        ArgumentError: The object is not a flow of these libraries.
+
+    Example:
+        >>> import torch, zuko, kappaflow as kf  # doctest: +SKIP
+        >>> theirs = zuko.flows.RealNVP(3, transforms=4).double()  # doctest: +SKIP
+        >>> ours, x = kf.convert(theirs), torch.randn(5, 3).double()  # doctest: +SKIP
+        >>> (ours.log_prob(x) - theirs().log_prob(x)).abs().max() < 1e-12  # doctest: +SKIP
+        tensor(True)
+    """
+    plan_of = _reader_of(flow)
+    if not isinstance(converters, Mapping | None):
+        raise ArgumentError(CONVERTERS)
+    functions = dict(converters or {})
+    for kind, function in functions.items():
+        if not isinstance(kind, type) or not callable(function):
+            raise ArgumentError(CONVERTERS)
+    with torch.no_grad():
+        plan = plan_of(flow, functions)
+    return flow_of(plan).train(getattr(flow, "training", False))
+
+
+def _reader_of(flow: object) -> Callable[[Any, Any], Plan]:
+    """Returns the function that reads flows of the flow's library."""
+    for kind in type(flow).__mro__:
+        library = kind.__module__.partition(".")[0]
+        if library in HOMES:
+            name, methods = HOMES[library]
+            if is_modified(flow) or not keeps_methods(flow, kind, methods):
+                reason = f"it has hooks, or overrides {methods[0]} of {kind.__name__}"
+                raise ConversionError(library, [(type(flow).__name__, reason)])
+            return import_module(f"kappaflow.interop.{name}").plan_of
+    raise ArgumentError(
+        f"'flow' should be a flow of {', '.join(HOMES)}, got {type(flow).__name__}: "
+        "to measure flows of other libraries, use kappaflow.wrap."
+    )
+
+
+def multi_scale(levels: Sequence[Sequence[Part]], first_shape: Sequence[int]) -> list[Part]:
+    """Returns a multi-scale map as the only part.
+
+    Args:
+        levels: The parts of each scale, finest first. The next scale reads the first half of the
+            channels.
+        first_shape: Output shape of the first scale.
+    """
+
+    def make() -> MultiScale:
+        scales = [Chain(assemble(parts)) for parts in levels]
+        return MultiScale(scales[0].data_shape(first_shape), scales)
+
+    return [Other(make)]
+
+
+def flow_of(plan: Plan) -> Flow:
+    """Returns the flow of a plan."""
+    bijections = assemble(plan.parts)
+    settings = {}
+    if plan.embedding is not None:
+        settings["embedding"] = network_of(plan.embedding, 0)
+        settings["context_features"] = plan.embedding.inputs
+    flow = Flow(StandardNormal(plan.latent_shape), Chain(bijections, **settings))
+    return flow.to(plan.like.device, plan.like.dtype)
+
+
+def assemble(parts: Sequence[Part]) -> list[Bijection]:
+    """Returns the bijections from data to latent, couplings in stacks where possible."""
+    bijections: list[Bijection] = []
+    for group in _groups(parts):
+        inverted = any(isinstance(part, Coupling) and part.inverted for part in group)
+        if isinstance(group[0], Other):
+            bijections.append(_other(group[0]))
+        elif inverted:
+            bijections += [_inverted(one) for one in reversed(_built(inverse_of(group)))]
+        else:
+            bijections += _built(group)
+    return bijections
+
+
+def _groups(parts: Sequence[Part]) -> Iterator[list[Part]]:
+    """Yields consecutive parts whose couplings have one direction, and each `Other` alone."""
+    group: list[Part] = []
+    direction: bool | None = None
+    for part in parts:
+        own = part.inverted if isinstance(part, Coupling) else None
+        ends = isinstance(part, Other) or (None not in (own, direction) and own != direction)
+        if ends and group:
+            yield group
+            group, direction = [], None
+        if isinstance(part, Other):
+            yield [part]
+            continue
+        group.append(part)
+        direction = direction if own is None else own
+    if group:
+        yield group
+
+
+def _built(parts: Sequence[Part]) -> list[Bijection]:
+    """Returns the bijections of couplings, scalings and reorderings."""
+    if all(not isinstance(p, Coupling) or not p.network.convolves for p in parts):
+        parts = fold_scalings(parts)
+    bijections: list[Bijection] = []
+    for stackable, group in groupby(map(_bijection, _join_reorderings(parts)), _is_stackable):
+        made = list(group)
+        bijections += _stacked(made) if stackable else made
+    return bijections
+
+
+def _join_reorderings(parts: Sequence[Part]) -> list[Part]:
+    """Returns the parts with consecutive reorderings joined and identities removed."""
+    joined: list[Part] = []
+    for part in parts:
+        before = joined[-1] if joined else None
+        if isinstance(part, Reordering) and isinstance(before, Reordering):
+            joined[-1] = part = Reordering(tuple(before.index[i] for i in part.index))
+        else:
+            joined.append(part)
+        if isinstance(part, Reordering) and part.index == tuple(range(len(part.index))):
+            joined.pop()
+    return joined
+
+
+def _is_stackable(part: Bijection) -> bool:
+    if isinstance(part, Permutation):
+        return True
+    if not isinstance(part, AffineCoupling | AdditiveCoupling):
+        return False
+    net = part.conditioner
+    gated = isinstance(net, ResidualMLP) and net.gates is not None
+    stackable = isinstance(net, MLP | ResidualMLP | PairedMLP)
+    return stackable and net.activation == "relu" and not gated
+
+
+def _stacked(parts: list[Bijection]) -> list[Bijection]:
+    """Returns stacks of couplings of one shape, with the permutations before each coupling."""
+    bijections: list[Bijection] = []
+    permutations: list[Bijection] = []
+    stack: list[Bijection] = []
+    shape: object = None
+    for part in parts:
+        if isinstance(part, Permutation):
+            permutations.append(part)
+            continue
+        if stack and _stack_shape(part) != shape:
+            bijections.append(CouplingStack.of(stack))
+            stack = []
+        stack += [*permutations, part]
+        permutations, shape = [], _stack_shape(part)
+    if stack:
+        bijections.append(CouplingStack.of(stack))
+    return bijections + permutations
+
+
+def _stack_shape(part: Bijection) -> tuple[object, ...]:
+    """Returns what the couplings of one stack must have in common."""
+    net = part.conditioner
+    hidden = tuple(layer.out_features for layer in net.layers[:-1])  # pyright: ignore
+    bound = (part.scale, part.scale_bound) if isinstance(part, AffineCoupling) else None
+    return type(part), type(net), hidden, part.context_features, bound
+
+
+def _bijection(part: Part) -> Bijection:
+    if isinstance(part, Reordering):
+        return Permutation(part.index)
+    if isinstance(part, Scaling):
+        affine = ElementwiseAffine(len(part.shift)).to(part.shift)
+        affine.load_state_dict({"log_scale": part.log_scale, "shift": part.shift})
+        return affine
+    if isinstance(part, Other):
+        return _other(part)
+    return _coupling(part)
+
+
+def _other(part: Other) -> Bijection:
+    bijection = part.make()
+    return _inverted(bijection) if part.inverted else bijection
+
+
+def _inverted(part: Bijection) -> Bijection:
+    if isinstance(part, Inverse):
+        return part.bijection
+    if isinstance(part, Permutation):
+        return Permutation(part.index.argsort())
+    if isinstance(part, ElementwiseAffine):
+        return _bijection(Scaling(part.log_scale.detach(), part.shift.detach()).inverse())
+    return Inverse(part)
+
+
+def _coupling(part: Coupling) -> Bijection:
+    net = network_of(part.network, part.network.context_features)
+    context = part.network.context_features
+    memory = "store" if part.network.convolves else "recompute"
+    if part.scale is None:
+        return AdditiveCoupling(part.partition, net, context_features=context, memory=memory)
+    return AffineCoupling(
+        part.partition,
+        net,
+        scale=part.scale,
+        scale_bound=part.bound,
+        context_features=context,
+        memory=memory,
+    )
+
+
+def network_of(network: Network, context: int) -> nn.Module:
+    """Returns a kappaflow network with a copy of the weights.
+
+    Args:
+        network: The network to build.
+        context: Width of the context.
+    """
+    like, inputs, outputs = network.weights[0], network.inputs, network.outputs
+    if network.convolves:
+        net = ConvNet(inputs, outputs, len(like))
+        names = ("first.convolution", "middle", "last")
+        return _loaded(net, dict(zip(names, _pairs(network), strict=True)))
+    settings = {
+        "context_features": context,
+        "activation": network.activation,
+        "slope": network.slope,
+    }
+    layers = {f"layers.{i}": pair for i, pair in enumerate(_pairs(network))}
+    if network.blocks:
+        blocks, gated = (len(network.weights) - 2) // 2, bool(network.gates)
+        net = ResidualMLP(inputs, outputs, len(like), blocks=blocks, gated=gated, **settings)
+        return _loaded(net, layers | {f"gates.{i}": p for i, p in enumerate(network.gates)})
+    hidden = [len(weight) for weight in network.weights[:-1]]
+    kind = PairedMLP if network.paired else MLP
+    return _loaded(kind(inputs, outputs, hidden, **settings), layers)
+
+
+def _pairs(network: Network) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(network.weights, network.biases, strict=True))
+
+
+@torch.no_grad()
+def _loaded(net: nn.Module, pairs: dict[str, tuple[Tensor, Tensor]]) -> nn.Module:
+    """Returns the network with these weights and biases, in their dtype and on their device."""
+    net = net.to(next(iter(pairs.values()))[0])
+    state = {}
+    for name, (weight, bias) in pairs.items():
+        state |= {f"{name}.weight": weight.detach(), f"{name}.bias": bias.detach()}
+    net.load_state_dict(state)
+    return net

@@ -1,0 +1,85 @@
+"""`TransformedDistribution` of torch and Pyro for `wrap`. Transforms go from latent to data."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Independent
+
+from kappaflow.errors import ArgumentError
+from kappaflow.interop.foreign import ForeignBase, ForeignLayer, Parts, seeded
+
+
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
+    """Returns the transforms of a distribution from data to latent.
+
+    A batch of distributions of single numbers is read as a vector of independent features.
+    """
+    if not hasattr(flow, "transforms"):
+        raise ArgumentError(
+            f"'flow' should be a TransformedDistribution, which {type(flow).__name__} is not."
+        )
+
+    def conditioned(given: Tensor | None) -> Any:  # noqa: ANN401
+        return flow.condition(given) if hasattr(flow, "condition") else flow
+
+    if hasattr(flow, "condition") and context is None:
+        raise ArgumentError("'context' should be given: this distribution is conditional.")
+    distribution = conditioned(context)
+    scalar = not distribution.event_shape
+    if scalar and not distribution.batch_shape:
+        raise ArgumentError(
+            "'flow' should be a distribution of vectors, got one of single numbers: make its base "
+            "torch.distributions.Independent(base, 1) with a batch shape of (1,)."
+        )
+    shape = tuple(distribution.batch_shape[-1:] if scalar else distribution.event_shape)
+
+    def as_vectors(one: Any) -> Any:  # noqa: ANN401
+        return Independent(one, 1) if scalar else one
+
+    width = 0 if context is None else context.shape[1]
+    modules = [one for one in getattr(flow, "transforms", []) if isinstance(one, nn.Module)]
+
+    def layer(i: int) -> ForeignLayer:
+        def decode(z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
+            transform = conditioned(given).transforms[i]
+            value = transform(z)
+            return value, transform.log_abs_det_jacobian(z, value)
+
+        def encode(value: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
+            transform = conditioned(given).transforms[i]
+            z = transform.inv(value)
+            return z, -transform.log_abs_det_jacobian(z, value)
+
+        return ForeignLayer(_title(flow.transforms[i]), encode, decode, (shape, shape), width)
+
+    base = as_vectors(distribution.base_dist)
+    return Parts(
+        "torch.distributions",
+        [layer(i) for i in reversed(range(len(flow.transforms)))],
+        ForeignBase(
+            tuple(base.event_shape) or shape,
+            lambda z, given: as_vectors(conditioned(given).base_dist).log_prob(z),
+            lambda n, given: _sample(as_vectors(conditioned(given).base_dist), n),
+        ),
+        nn.ModuleList(modules) if modules else None,
+        log_prob=lambda value, given: as_vectors(conditioned(given)).log_prob(value),
+        sample=lambda n, given: (_sample(as_vectors(conditioned(given)), n), None),
+        like=_one_sample(base),
+    )
+
+
+def _sample(distribution: Any, n: int) -> Tensor:  # noqa: ANN401
+    return distribution.sample(() if distribution.batch_shape else (n,))
+
+
+def _one_sample(distribution: Any) -> Tensor:  # noqa: ANN401
+    """Returns one sample, for its dtype and device; torch's generator stays unchanged."""
+    with seeded(torch.Generator().manual_seed(0)):
+        return distribution.sample()
+
+
+def _title(transform: Any) -> str:  # noqa: ANN401
+    """Returns the class name; Pyro wraps a transform without context in another one."""
+    inner = getattr(transform, "transform", None)
+    return type(transform if inner is None else inner).__name__

@@ -1,0 +1,320 @@
+"""Networks of FrEIA for `wrap` and `convert`, from data to latent, with a standard normal base."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import StandardNormal
+from kappaflow.interop.foreign import ForeignLayer, Parts
+from kappaflow.interop.layers import Converters, Layers, full_names
+from kappaflow.interop.matrices import convolution, dense, householder, rotation
+from kappaflow.interop.networks import check_outputs, concatenated, read_network
+from kappaflow.interop.plan import (
+    Coupling,
+    Network,
+    Part,
+    Plan,
+    Reordering,
+    Scaling,
+    Unsupported,
+)
+from kappaflow.partition import Partition
+
+Shapes = Sequence[Sequence[int]]
+HOME = "FrEIA.modules"
+SEQUENCE = "FrEIA.framework.sequence_inn.SequenceINN"
+GRAPH = "FrEIA.framework.graph_inn.GraphINN"
+MANY_CONDITIONS = "it reads more than one condition"
+CURVES: dict[str, tuple[Callable[[Tensor], Tensor], str, float]] = {
+    # FrEIA's clamp function, kappaflow's curve, and the bound of the curve for a clamp of 1.
+    "ATAN": (lambda u: 0.636 * torch.atan(u), "atan", 0.636 * torch.pi / 2),
+    "TANH": (torch.tanh, "tanh", 1.0),
+    "SIGMOID": (lambda u: 2 * (torch.sigmoid(u) - 0.5), "tanh", 1.0),
+}
+STEEPNESS = {"ATAN": 0.636, "TANH": 1.0, "SIGMOID": 0.5}
+
+
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
+    """Returns the modules of a SequenceINN, or a GraphINN as one layer."""
+    width = 0 if context is None else context.shape[1]
+    if hasattr(flow, "conditions") and hasattr(flow, "shapes"):
+        layers = [
+            _layer(one, flow.shapes[i : i + 2], flow.conditions[i] is not None, width)
+            for i, one in enumerate(flow.module_list)
+        ]
+        latent = tuple(flow.shapes[-1])
+    else:
+        layers = [_graph_layer(flow, width)]
+        latent = layers[0].latent_event_shape
+    return Parts("FrEIA", layers, StandardNormal(latent), flow)
+
+
+def _layer(module: Any, shapes: Shapes, conditional: bool, width: int) -> ForeignLayer:  # noqa: ANN401
+    def call(value: Tensor, given: Tensor | None, rev: bool) -> tuple[Tensor, Any]:
+        condition = {"c": [given]} if conditional else {}
+        output, log_det = module((value,), rev=rev, jac=True, **condition)
+        return output[0], log_det
+
+    return ForeignLayer(
+        type(module).__name__,
+        lambda value, given: call(value, given, False),
+        lambda value, given: call(value, given, True),
+        (shapes[0], shapes[1]),
+        width if conditional else 0,
+    )
+
+
+def _graph_layer(flow: Any, width: int) -> ForeignLayer:  # noqa: ANN401
+    """Returns a graph as one layer; several inputs or outputs are joined into one row."""
+    sides = [[tuple(one) for one in shapes] for shapes in _sides(flow)]
+    shapes = [one[0] if len(one) == 1 else (sum(map(math.prod, one)),) for one in sides]
+
+    def call(value: Tensor, given: Tensor | None, rev: bool) -> tuple[Tensor, Any]:
+        condition = None if given is None else [given]
+        output, log_det = flow(_split(value, sides[rev]), c=condition, rev=rev, jac=True)
+        return _joined(output), log_det
+
+    return ForeignLayer(
+        type(flow).__name__,
+        lambda value, given: call(value, given, False),
+        lambda value, given: call(value, given, True),
+        (shapes[0], shapes[1]),
+        width,
+    )
+
+
+def _sides(flow: Any) -> tuple[Shapes, Shapes]:  # noqa: ANN401
+    return flow.dims_in, flow.global_out_shapes
+
+
+def _split(value: Tensor, shapes: list[tuple[int, ...]]) -> tuple[Tensor, ...]:
+    if len(shapes) == 1:
+        return (value,)
+    parts = value.split([math.prod(one) for one in shapes], 1)
+    return tuple(part.reshape(-1, *one) for part, one in zip(parts, shapes, strict=True))
+
+
+def _joined(outputs: Any) -> Tensor:  # noqa: ANN401
+    if isinstance(outputs, Tensor):
+        return outputs
+    return outputs[0] if len(outputs) == 1 else torch.cat([one.flatten(1) for one in outputs], 1)
+
+
+def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
+    """Returns the plan of a network of FrEIA."""
+    names = full_names(flow)
+    if SEQUENCE not in names and GRAPH not in names:
+        raise ArgumentError(
+            f"'flow' should be a SequenceINN or GraphINN of FrEIA, got {type(flow).__name__}."
+        )
+    layers = Layers(KNOWN, converters)
+    modules, latent = (_sequence_modules if SEQUENCE in names else _graph_modules)(flow, layers)
+    parts = [part for module in modules for part in layers.convert(module)]
+    layers.raise_if_unsupported("FrEIA")
+    like = next((p for p in flow.parameters() if p.is_floating_point()), torch.zeros(()))
+    return Plan(parts, latent, like)
+
+
+def _sequence_modules(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...]]:  # noqa: ANN401
+    _check_conditions(flow, set(flow.conditions) - {None}, layers)
+    return list(flow.module_list), tuple(flow.shapes[-1])
+
+
+def _graph_modules(flow: Any, layers: Layers) -> tuple[list[Any], tuple[int, ...]]:  # noqa: ANN401
+    """Returns the modules of a graph without branches."""
+    _check_conditions(flow, flow.condition_nodes, layers)
+    latent = tuple(tuple(shape) for shape in flow.global_out_shapes)
+    special = [*flow.in_nodes, *flow.out_nodes, *flow.condition_nodes]
+    nodes = [node for node in flow.node_list if node not in special]
+    is_sequence = all(len(node.inputs) == len(node.outputs) == 1 for node in nodes)
+    if not is_sequence or len(flow.in_nodes) != 1 or len(latent) != 1:
+        layers.unsupported.append((
+            type(flow).__name__,
+            "it is a graph with branches",
+        ))
+        return [], ()
+    return [node.module for node in nodes], latent[0]
+
+
+def _check_conditions(flow: Any, conditions: Collection[object], layers: Layers) -> None:  # noqa: ANN401
+    if len(conditions) > 1:
+        layers.unsupported.append((type(flow).__name__, MANY_CONDITIONS))
+
+
+def _condition(module: Any) -> int:  # noqa: ANN401
+    """Returns the width of a module's condition, which must be a vector; 0 for none."""
+    width = sum(shape[0] for shape in module.dims_c)
+    if len(module.dims_c) > 1:
+        raise Unsupported(MANY_CONDITIONS)
+    if width and len(module.dims_c[0]) != 1:
+        raise Unsupported("it reads a condition that is an image")
+    return width
+
+
+def _all_in_one(module: Any) -> list[Part]:  # noqa: ANN401
+    if module.GIN:
+        raise Unsupported("it subtracts the mean from its log-scales (GIN)")
+    kept, changed = module.splits
+    features = kept + changed
+    network = read_network(module.subnet, kept, context=_condition(module))
+    factors = torch.full((2 * changed,), 0.1, dtype=torch.float64)
+    factors[:changed] *= float(module.clamp)
+    network = check_outputs(network, 2 * changed).select_outputs(range(2 * changed), factors)
+    coupling = Coupling(Partition(features, tuple(range(kept))), network, "tanh", module.clamp)
+    scale = module.global_scale_activation(module.global_scale).detach().flatten()
+    affine = Scaling(scale.log(), module.global_offset.detach().flatten().clone())
+    before = _rotations(module, transposed=True) if module.reverse_pre_permute else []
+    return [*before, coupling, affine, *_rotations(module)]
+
+
+def _rotations(module: Any, *, transposed: bool = False) -> list[Part]:  # noqa: ANN401
+    """Returns the fixed or learned rotation at the end of a block, or its transpose."""
+    if not module.householder:
+        matrix = module.w_perm.detach().reshape(module.in_channels, -1)
+        return [_fixed(matrix.mT if transposed else matrix)]
+    matrix, vectors = module.w_0.detach(), module.vk_householder.detach().clone()
+    if transposed:
+        return [_fixed(matrix.mT), householder(vectors.flip(0))]
+    return [householder(vectors), _fixed(matrix)]
+
+
+def _fixed(matrix: Tensor) -> Part:
+    """Returns a fixed matrix, as a reordering if it is a permutation."""
+    if ((matrix == 0) | (matrix == 1)).all():
+        return Reordering(tuple(matrix.argmax(1).tolist()))
+    return dense(matrix, trained=False)
+
+
+def _clamp(module: Any) -> str:  # noqa: ANN401
+    raw = torch.linspace(-8, 8, 65, dtype=torch.float64)
+    for name, (function, _, _) in CURVES.items():
+        if torch.allclose(module.f_clamp(raw), function(raw), rtol=1e-14, atol=1e-15):
+            return name
+    raise Unsupported("it bounds its log-scales by a custom function")
+
+
+def _scaling(
+    module: Any,  # noqa: ANN401
+    network: Network,
+    partition: Partition,
+) -> Coupling:
+    """Returns a coupling whose network outputs raw log-scales and shifts."""
+    changed, name = len(partition.changed), _clamp(module)
+    _, curve, height = CURVES[name]
+    factors = torch.ones(2 * changed, dtype=torch.float64)
+    factors[:changed] = float(module.clamp) * STEEPNESS[name]
+    network = check_outputs(network, 2 * changed).select_outputs(range(2 * changed), factors)
+    return Coupling(partition, network, curve, float(module.clamp) * height)
+
+
+def _halves(module: Any) -> tuple[Partition, Partition]:  # noqa: ANN401
+    """Returns the partitions of the two couplings of a block: the first keeps the second half."""
+    first, features = module.split_len1, module.channels
+    if not 0 < first < features:
+        raise Unsupported("one of its couplings has no features to read")
+    keeps_first = Partition(features, tuple(range(first)))
+    return keeps_first.swapped(), keeps_first
+
+
+def _glow(module: Any) -> list[Part]:  # noqa: ANN401
+    one, two = _halves(module)
+    width = _condition(module)
+    return [
+        _scaling(module, read_network(net, len(partition.kept), context=width), partition)
+        for net, partition in ((module.subnet2, one), (module.subnet1, two))
+    ]
+
+
+def _real_nvp(module: Any) -> list[Part]:  # noqa: ANN401
+    one, two = _halves(module)
+    width, couplings = _condition(module), []
+    for scales, shifts, partition in (
+        (module.subnet_s2, module.subnet_t2, one),
+        (module.subnet_s1, module.subnet_t1, two),
+    ):
+        kept = len(partition.kept)
+        nets = [read_network(net, kept, context=width) for net in (scales, shifts)]
+        couplings.append(_scaling(module, concatenated(*nets), partition))
+    return couplings
+
+
+def _nice(module: Any) -> list[Part]:  # noqa: ANN401
+    one, two = _halves(module)
+    width = _condition(module)
+    couplings = []
+    for net, partition in ((module.F, one), (module.G, two)):
+        network = read_network(net, len(partition.kept), context=width)
+        network = check_outputs(network, len(partition.changed))
+        couplings.append(Coupling(partition, network, None))
+    return couplings
+
+
+def _one_sided(module: Any) -> list[Part]:  # noqa: ANN401
+    partition = _halves(module)[1]
+    network = read_network(module.subnet, len(partition.kept), context=_condition(module))
+    return [_scaling(module, network, partition)]
+
+
+def _conditional(module: Any) -> list[Part]:  # noqa: ANN401
+    network = read_network(module.subnet, 0, context=_condition(module))
+    return [_scaling(module, network, Partition(module.channels, ()))]
+
+
+def _gin(module: Any) -> list[Part]:  # noqa: ANN401, ARG001
+    raise Unsupported("it subtracts the mean from its log-scales (GIN)")
+
+
+def _permutation(module: Any) -> list[Part]:  # noqa: ANN401
+    return [Reordering(tuple(module.perm.tolist()))]
+
+
+def _linear(module: Any) -> list[Part]:  # noqa: ANN401
+    shift = module.b.detach().flatten() if isinstance(module.b, Tensor) else None
+    return [dense(module.M.detach().mT, shift, trained=False)]
+
+
+def _convolution(module: Any) -> list[Part]:  # noqa: ANN401
+    matrix = module.M.detach().flatten(1)
+    part = convolution(dense(matrix))
+    return [type(part)(lambda: part.make().requires_grad_(False))]
+
+
+def _act_norm(module: Any) -> list[Part]:  # noqa: ANN401
+    if module.init_on_next_batch:
+        raise Unsupported("it is not initialized: it waits for its first batch")
+    return [Scaling(module.scale.detach().flatten().clone(), module.bias.detach().flatten())]
+
+
+def _orthogonal(module: Any) -> list[Part]:  # noqa: ANN401
+    log_scale = module._log_e(module.scaling).detach().flatten()
+    shift = module.bias.detach().flatten() * log_scale.exp()
+    return [rotation(module.weights.detach().mT), Scaling(log_scale, shift)]
+
+
+def _householder(module: Any) -> list[Part]:  # noqa: ANN401
+    if module.conditional:
+        raise Unsupported("its reflections depend on a condition")
+    if module.fixed:
+        return [dense(module.W.detach().mT, trained=False)]
+    return [householder(module.Vs.detach().flip(0))]
+
+
+KNOWN = {
+    f"{HOME}.all_in_one_block.AllInOneBlock": _all_in_one,
+    f"{HOME}.coupling_layers.GLOWCouplingBlock": _glow,
+    f"{HOME}.coupling_layers.RNVPCouplingBlock": _real_nvp,
+    f"{HOME}.coupling_layers.NICECouplingBlock": _nice,
+    f"{HOME}.coupling_layers.AffineCouplingOneSided": _one_sided,
+    f"{HOME}.coupling_layers.ConditionalAffineTransform": _conditional,
+    f"{HOME}.coupling_layers.GINCouplingBlock": _gin,
+    f"{HOME}.fixed_transforms.PermuteRandom": _permutation,
+    f"{HOME}.fixed_transforms.FixedLinearTransform": _linear,
+    f"{HOME}.fixed_transforms.Fixed1x1Conv": _convolution,
+    f"{HOME}.invertible_resnet.ActNorm": _act_norm,
+    f"{HOME}.orthogonal.OrthogonalTransform": _orthogonal,
+    f"{HOME}.orthogonal.HouseholderPerm": _householder,
+}

@@ -1,0 +1,339 @@
+"""Flows of nflows for `wrap` and `convert`. Forward goes from data to latent, as here."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow.bijections import ActNorm, Squeeze, Standardize
+from kappaflow.errors import ArgumentError
+from kappaflow.interop.convert import multi_scale
+from kappaflow.interop.foreign import (
+    ContextReader,
+    ForeignBase,
+    ForeignLayer,
+    Parts,
+    default_dtype_of,
+    event_shape_of,
+    unchanged_context,
+)
+from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
+from kappaflow.interop.matrices import (
+    dense,
+    householder,
+    lu_linear,
+    qr_linear,
+    svd_linear,
+)
+from kappaflow.interop.networks import check_outputs, identity, read_network
+from kappaflow.interop.plan import (
+    Coupling,
+    Network,
+    Other,
+    Part,
+    Plan,
+    Reordering,
+    Scaling,
+    Unsupported,
+    inverse_of,
+)
+from kappaflow.partition import Partition
+
+HOME = "nflows.transforms"
+LEVELS = f"{HOME}.base.MultiscaleCompositeTransform"
+POINTWISE = f"{HOME}.standard.PointwiseAffineTransform"
+INVERSE = f"{HOME}.base.InverseTransform"
+FLOOR = 1e-3  # smallest scale of an affine coupling
+
+
+def parts_of(
+    flow: Any,  # noqa: ANN401
+    x: Tensor | None,
+    context: Tensor | None,
+    read_context: ContextReader = unchanged_context,
+) -> Parts:
+    """Returns the transforms of a flow of nflows, each after the flow's embedding of the context.
+
+    `read_context` is applied to the context first.
+    """
+    base = flow._distribution
+    shape = getattr(base, "_shape", None)
+    shape = event_shape_of(x, type(flow).__name__) if shape is None else tuple(shape)
+    outer = shape if x is None else tuple(x.shape[1:])
+
+    def embedded(given: Tensor | None) -> Tensor | None:
+        return None if given is None else flow._embedding_net(read_context(given))
+
+    def layer(transform: Any, shapes: tuple[tuple[int, ...], ...]) -> ForeignLayer:  # noqa: ANN401
+        return ForeignLayer(
+            type(transform).__name__,
+            lambda value, given: transform(value, context=embedded(given)),
+            lambda value, given: transform.inverse(value, context=embedded(given)),
+            (shapes[0], shapes[1]),
+            0 if context is None else context.shape[1],
+        )
+
+    def draw(call: Any, n: int, given: Tensor | None) -> Any:  # noqa: ANN401
+        with default_dtype_of(flow):  # its standard normal samples in torch's default dtype
+            return call(*_rows(n, given))
+
+    transforms = _transforms_of(flow._transform) if outer == shape else [flow._transform]
+    return Parts(
+        "nflows",
+        [layer(one, (outer, shape)) for one in transforms],
+        ForeignBase(
+            shape,
+            lambda z, given: base.log_prob(z, context=embedded(given)),
+            lambda n, given: draw(base.sample, n, embedded(given)),
+        ),
+        flow,
+        log_prob=lambda value, given: flow.log_prob(value, context=read_context(given)),
+        sample=lambda n, given: draw(flow.sample_and_log_prob, n, read_context(given)),
+    )
+
+
+def _transforms_of(transform: Any) -> list[Any]:  # noqa: ANN401
+    if type(transform).__name__ != "CompositeTransform":
+        return [transform]
+    return [one for part in transform._transforms for one in _transforms_of(part)]
+
+
+def _rows(n: int, context: Tensor | None) -> tuple[int, Tensor | None]:
+    """Returns the number of samples per context, and the contexts: one sample per row."""
+    return (n, None) if context is None else (1, context)
+
+
+def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
+    """Returns the plan of a flow of nflows."""
+    if "nflows.flows.base.Flow" not in full_names(flow):
+        raise ArgumentError(
+            f"'flow' should be a Flow of nflows, with its base, got {type(flow).__name__}."
+        )
+    latent = tuple(getattr(flow._distribution, "_shape", ()))
+    transforms = _layers_of(flow._transform)
+    multi_scale_flow = any(is_exactly(one, LEVELS) for one in transforms)
+    width = None if multi_scale_flow or len(latent) != 1 else latent[0]
+    known = {
+        **KNOWN,
+        POINTWISE: lambda layer: _pointwise(layer, width),
+        INVERSE: lambda layer: _inverse(layer, layers),
+    }
+    layers = Layers(known, converters)
+    parts: list[Part] = []
+    for layer in transforms:
+        if is_exactly(layer, LEVELS):
+            parts += _levels(layer, layers, math.prod(latent))
+        else:
+            parts += layers.convert(layer)
+    embedding: list[Network] = []
+    layers.attempt("embedding of the context", lambda: embedding.extend(_embedding(flow)) or [])
+    parts += layers.attempt(
+        f"base {type(flow._distribution).__name__}", lambda: _base(flow._distribution)
+    )
+    layers.raise_if_unsupported("nflows")
+    like = next((p for p in flow.parameters()), torch.zeros(()))
+    return Plan(parts, latent, like, next(iter(embedding), None))
+
+
+def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401
+    if not is_exactly(transform, f"{HOME}.base.CompositeTransform"):
+        return [transform]
+    return [one for part in transform._transforms for one in _layers_of(part)]
+
+
+def _embedding(flow: Any) -> list[Network]:  # noqa: ANN401
+    net = flow._embedding_net
+    if type(net) is nn.Identity:
+        return []
+    first = next((one for one in net.modules() if isinstance(one, nn.Linear)), None)
+    if first is None:
+        raise Unsupported("it has no linear layer")
+    return [read_network(net, first.in_features)]
+
+
+def _base(base: Any) -> list[Part]:  # noqa: ANN401
+    name = full_names(base)[0].removeprefix("nflows.distributions.normal.")
+    if name == "StandardNormal":
+        return []
+    if name in {"DiagonalNormal", "ConditionalDiagonalNormal"} and len(base._shape) != 1:
+        raise Unsupported("it has a mean and a deviation for each pixel of an image")
+    if name == "DiagonalNormal":
+        mean, log_scale = base.mean_.detach().flatten(), base.log_std_.detach().flatten()
+        return [Scaling(log_scale, mean).inverse()]
+    if name == "ConditionalDiagonalNormal":
+        width = math.prod(base._shape)
+        encoder = base._context_encoder
+        if isinstance(encoder, nn.Module):
+            first = next((one for one in encoder.modules() if isinstance(one, nn.Linear)), None)
+            if first is None:
+                raise Unsupported("its encoder of the context has no linear layer")
+            network = read_network(encoder, 0, context=first.in_features)
+        elif encoder.__module__ != base.__module__:  # the default of nflows is the identity
+            raise Unsupported("its encoder of the context is not a module")
+        else:
+            network = identity(base._log_z, 2 * width)
+            network = network.replace_first(network.weights[0], network.biases[0], inputs=0)
+        network = check_outputs(network, 2 * width)
+        network = network.select_outputs([*range(width, 2 * width), *range(width)])
+        return inverse_of([Coupling(Partition(width, ()), network, "exp")])
+    raise Unsupported("it is not a normal distribution of independent features")
+
+
+def _partition(layer: Any) -> Partition:  # noqa: ANN401
+    if layer.unconditional_transform is not None:
+        raise Unsupported("it also transforms the features that its network reads")
+    return Partition(layer.features, tuple(layer.identity_features.tolist()))
+
+
+def _network(layer: Any, partition: Partition, outputs: int) -> Network:  # noqa: ANN401
+    net, kept = layer.transform_net, len(partition.kept)
+    context = getattr(net, "context_features", None) or 0
+    return check_outputs(read_network(net, kept, context=context, separate_context=True), outputs)
+
+
+def _affine(layer: Any) -> list[Part]:  # noqa: ANN401
+    partition = _partition(layer)
+    changed = len(partition.changed)
+    network = _network(layer, partition, 2 * changed)
+    network = network.select_outputs([*range(changed, 2 * changed), *range(changed)])
+    raw = torch.linspace(-6, 6, 25, dtype=torch.float64)[None].expand(changed, -1).T
+    scale, _ = layer._scale_and_shift(torch.cat((torch.zeros_like(raw), raw), 1))
+    if not torch.allclose(scale, torch.sigmoid(raw + 2) + FLOOR, rtol=1e-14, atol=0):
+        raise Unsupported("its scales are not sigmoids of its network's outputs")
+    bias = network.biases[-1].clone()
+    bias[:changed] += 2
+    network = network.replace_last(network.weights[-1], bias)
+    return [Coupling(partition, network, "sigmoid", -math.log(FLOOR))]
+
+
+def _additive(layer: Any) -> list[Part]:  # noqa: ANN401
+    partition = _partition(layer)
+    network = _network(layer, partition, len(partition.changed))
+    return [Coupling(partition, network, None)]
+
+
+def _permutation(layer: Any) -> list[Part]:  # noqa: ANN401
+    if layer._dim != 1:
+        raise Unsupported("it permutes another dimension than the features")
+    return [Reordering(tuple(layer._permutation.tolist()))]
+
+
+def _triangles(layer: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    lower, upper = layer._create_lower_upper()
+    return lower.detach(), upper.detach()
+
+
+def _lu(layer: Any) -> list[Part]:  # noqa: ANN401
+    lower, upper = _triangles(layer)
+    order = torch.arange(len(lower), device=lower.device)
+    return [lu_linear(lower, upper, order, layer.bias.detach().clone())]
+
+
+def _convolution(layer: Any) -> list[Part]:  # noqa: ANN401
+    return [*_permutation(layer.permutation), *_lu(layer)]
+
+
+def _qr(layer: Any) -> list[Part]:  # noqa: ANN401
+    vectors = layer.orthogonal.q_vectors.detach().flip(0)
+    upper = layer._create_upper().detach()
+    return [qr_linear(vectors, upper, layer.bias.detach().clone())]
+
+
+def _svd(layer: Any) -> list[Part]:  # noqa: ANN401
+    left, right = (
+        side.q_vectors.detach().flip(0) for side in (layer.orthogonal_1, layer.orthogonal_2)
+    )
+    log_scale = layer.log_diagonal.detach()
+    return [svd_linear(left, log_scale, right, layer.bias.detach().clone())]
+
+
+def _reflections(layer: Any) -> list[Part]:  # noqa: ANN401
+    return [householder(layer.q_vectors.detach().flip(0))]
+
+
+def _naive(layer: Any) -> list[Part]:  # noqa: ANN401
+    return [dense(layer._weight, layer.bias)]
+
+
+def _batch_norm(layer: Any) -> list[Part]:  # noqa: ANN401
+    deviation = (layer.running_var + layer.eps).sqrt()
+    scale = (layer.weight / deviation).detach()
+    shift = layer.bias.detach() - layer.running_mean * scale
+    return [Scaling(scale.log(), shift)]
+
+
+def _act_norm(layer: Any) -> list[Part]:  # noqa: ANN401
+    log_scale, shift = layer.log_scale.detach().clone(), layer.shift.detach().clone()
+    if not layer.initialized:
+        return [Other(lambda: ActNorm(len(log_scale)).to(log_scale))]
+    return [Scaling(log_scale, shift)]
+
+
+def _pointwise(layer: Any, width: int | None) -> list[Part]:  # noqa: ANN401
+    """Returns a transform by fixed numbers as a standardization."""
+    if width is None or max(layer._scale.dim(), layer._shift.dim()) > 1:
+        raise Unsupported("it has a value for each pixel instead of each feature")
+    scale, shift = (torch.broadcast_to(t, (width,)).clone() for t in (layer._scale, layer._shift))
+    if not scale.is_floating_point() or not shift.is_floating_point():
+        raise Unsupported("its shift and scale are integers")
+
+    def make() -> Standardize:
+        made = Standardize(width).to(scale)
+        made.load_state_dict({
+            "mean": -shift / scale,
+            "deviation": 1 / scale,
+            "fitted": torch.tensor(True),
+        })
+        return made
+
+    return [Other(make)]
+
+
+def _inverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
+    return inverse_of([
+        part for one in _layers_of(layer._transform) for part in layers.forward_parts(one)
+    ])
+
+
+def _squeeze(layer: Any) -> list[Part]:  # noqa: ANN401
+    return [Other(lambda: Squeeze(layer.factor))]
+
+
+def _levels(layer: Any, layers: Layers, size: int) -> list[Part]:  # noqa: ANN401
+    """Returns a multi-scale transform; each scale outputs the first half of its channels."""
+    shapes = [tuple(int(n) for n in shape) for shape in layer._output_shapes]
+    levels = [
+        [part for one in _layers_of(transform) for part in layers.convert(one)]
+        for transform in layer._transforms
+    ]
+    if not shapes or layer._split_dim != 1 or any(len(shape) != 3 for shape in shapes):
+        layers.unsupported.append((
+            type(layer).__name__,
+            "it does not split the channels of images",
+        ))
+        return []
+    leaving = (size // math.prod(shapes[0][1:]), *shapes[0][1:])
+    for parts, shape in zip(levels[:-1], shapes[:-1], strict=True):
+        channels = size // math.prod(shape[1:])
+        out = (channels + 1) // 2
+        parts.append(Reordering((*range(out, channels), *range(out))))
+        size -= math.prod(shape)
+    return multi_scale(levels, leaving)
+
+
+KNOWN = {
+    f"{HOME}.coupling.AffineCouplingTransform": _affine,
+    f"{HOME}.coupling.AdditiveCouplingTransform": _additive,
+    f"{HOME}.permutations.Permutation": _permutation,
+    f"{HOME}.lu.LULinear": _lu,
+    f"{HOME}.conv.OneByOneConvolution": _convolution,
+    f"{HOME}.qr.QRLinear": _qr,
+    f"{HOME}.svd.SVDLinear": _svd,
+    f"{HOME}.orthogonal.HouseholderSequence": _reflections,
+    f"{HOME}.linear.NaiveLinear": _naive,
+    f"{HOME}.normalization.BatchNorm": _batch_norm,
+    f"{HOME}.normalization.ActNorm": _act_norm,
+    f"{HOME}.standard.IdentityTransform": lambda _: [],
+    f"{HOME}.reshape.SqueezeTransform": _squeeze,
+}

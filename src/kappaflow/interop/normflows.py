@@ -1,0 +1,408 @@
+"""Flows of normflows for `wrap` and `convert`. Forward goes from latent to data."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kappaflow.bijections import Squeeze
+from kappaflow.errors import ArgumentError
+from kappaflow.interop.convert import multi_scale
+from kappaflow.interop.foreign import ForeignBase, ForeignLayer, Parts, event_shape_of
+from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
+from kappaflow.interop.matrices import convolution, dense, lu_linear
+from kappaflow.interop.networks import check_outputs, concatenated, read_network
+from kappaflow.interop.plan import (
+    Coupling,
+    Network,
+    Other,
+    Part,
+    Plan,
+    Reordering,
+    Scaling,
+    Unsupported,
+    inverse_of,
+)
+from kappaflow.partition import Partition
+
+HOME = "normflows.flows"
+BASES = "normflows.distributions.base."
+SIGMOID_SHIFT = 2.0
+
+
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
+    """Returns the layers of a flow of normflows from data to latent."""
+    if hasattr(flow, "merges"):
+        return _multiscale_parts(flow, x, context)
+    if not hasattr(flow, "flows") or type(flow).__name__ == "NormalizingFlowVAE":
+        raise ArgumentError(
+            f"'flow' should be a NormalizingFlow or MultiscaleFlow of normflows, got "
+            f"{type(flow).__name__}."
+        )
+    shape = _shape(flow.q0, x, type(flow).__name__)
+    width = 0 if context is None else context.shape[1]
+
+    def with_context(function: Callable[..., Any]) -> Callable[[Any, Tensor | None], Any]:
+        return lambda value, given: (
+            function(value) if given is None else function(value, context=given)
+        )
+
+    layers = [
+        ForeignLayer(
+            type(one).__name__,
+            with_context(one.inverse),
+            with_context(one.forward),
+            (shape, shape),
+            width,
+        )
+        for one in reversed(flow.flows)
+    ]
+    sample = with_context(flow.q0.forward)
+    base = ForeignBase(shape, with_context(flow.q0.log_prob), lambda n, given: sample(n, given)[0])
+    return Parts(
+        "normflows",
+        layers,
+        base,
+        flow,
+        log_prob=with_context(flow.log_prob),
+        sample=with_context(flow.sample),
+    )
+
+
+def _multiscale_parts(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
+    """Returns one layer, whose latent is one row: the latents of all scales, coarsest first.
+
+    The context is one column with the class of each row.
+    """
+    shape = event_shape_of(x, type(flow).__name__)
+    shapes = [_shape(base, None, type(flow).__name__) for base in flow.q0]
+    sizes = [math.prod(one) for one in shapes]
+
+    def split(z: Tensor) -> list[Tensor]:
+        parts = z.split(sizes, 1)
+        return [part.reshape(-1, *one) for part, one in zip(parts, shapes, strict=True)]
+
+    def classes(given: Tensor | None) -> tuple[Tensor, ...]:
+        if not flow.class_cond:
+            return ()
+        if given is None:
+            raise ArgumentError(
+                "'context' should be given, one column with the class of each row: this "
+                "MultiscaleFlow is conditional."
+            )
+        return (given[:, 0].long(),)
+
+    def encode(value: Tensor, given: Tensor | None) -> tuple[Tensor, Any]:  # noqa: ARG001
+        z, log_det = flow.inverse_and_log_det(value)
+        return torch.cat([part.flatten(1) for part in z], 1), log_det
+
+    def decode(value: Tensor, given: Tensor | None) -> tuple[Tensor, Any]:  # noqa: ARG001
+        return flow.forward_and_log_det(split(value))
+
+    def base_log_prob(z: Tensor, given: Tensor | None) -> Tensor:
+        values = [
+            base.log_prob(part, *classes(given))
+            for base, part in zip(flow.q0, split(z), strict=True)
+        ]
+        return torch.stack(values).sum(0)
+
+    def base_sample(n: int, given: Tensor | None) -> Tensor:
+        return torch.cat([base(n, *classes(given))[0].flatten(1) for base in flow.q0], 1)
+
+    latent = (sum(sizes),)
+    width = 0 if context is None else context.shape[1]
+    return Parts(
+        "normflows",
+        [ForeignLayer(type(flow).__name__, encode, decode, (shape, latent), width)],
+        ForeignBase(latent, base_log_prob, base_sample),
+        flow,
+        log_prob=lambda value, given: flow.log_prob(value, *(classes(given) or (None,))),
+        sample=lambda n, given: flow.sample(n, *classes(given)),
+    )
+
+
+def _shape(base: Any, x: Tensor | None, name: str) -> tuple[int, ...]:  # noqa: ANN401
+    """Returns the shape of a latent: that of the base if it has one, else of the rows."""
+    shape = getattr(base, "shape", None)
+    if shape is None:
+        return event_shape_of(x, name)
+    return tuple(shape) if isinstance(shape, tuple | list | torch.Size) else (int(shape),)
+
+
+def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
+    """Returns the plan of a flow of normflows."""
+    known = {**KNOWN, f"{HOME}.base.Reverse": lambda layer: _reverse(layer, layers)}
+    layers = Layers(known, converters, inverted=True)
+    if hasattr(flow, "merges"):
+        parts = _multiscale_layers(flow, layers)
+    elif hasattr(flow, "flows") and type(flow).__name__ != "NormalizingFlowVAE":
+        parts = [
+            part for layer in _layers_of(reversed(flow.flows)) for part in layers.convert(layer)
+        ]
+        parts += layers.attempt(f"base {type(flow.q0).__name__}", lambda: _base(flow.q0))
+    else:
+        raise ArgumentError(
+            f"'flow' should be a NormalizingFlow or MultiscaleFlow of normflows, got "
+            f"{type(flow).__name__}."
+        )
+    layers.raise_if_unsupported("normflows")
+    like = next(iter([*flow.parameters(), *flow.buffers()]))
+    if hasattr(flow, "merges"):
+        shape = (sum(math.prod(base.shape) for base in flow.q0),)
+    else:
+        shape = tuple(flow.q0.shape)
+    return Plan(parts, shape, like)
+
+
+def _layers_of(flows: Any) -> list[Any]:  # noqa: ANN401
+    """Returns the layers of flows and of compositions in them, from data to latent."""
+    layers: list[Any] = []
+    for layer in flows:
+        inner = layer._flows if is_exactly(layer, f"{HOME}.base.Composite") else None
+        if is_exactly(layer, f"{HOME}.affine.glow.GlowBlock"):
+            inner = layer.flows
+        layers += [layer] if inner is None else _layers_of(reversed(inner))
+    return layers
+
+
+def _base(base: Any) -> list[Part]:  # noqa: ANN401
+    kind = full_names(base)[0].removeprefix(BASES)
+    if kind == "DiagGaussian" and len(base.shape) == 1:
+        return _normal(*_moments(base, base.loc, base.log_scale))
+    if kind == "ConditionalDiagGaussian" and len(base.shape) == 1:
+        width, encoder = base.shape[0], base.context_encoder
+        network = read_network(encoder, 0, context=_inputs(encoder))
+        network = check_outputs(network, 2 * width)
+        network = network.select_outputs([*range(width, 2 * width), *range(width)])
+        return inverse_of([Coupling(Partition(width, ()), network, "exp")])
+    raise Unsupported("it is not a normal distribution of independent features")
+
+
+def _moments(base: Any, loc: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """Returns the mean and log-deviation of each latent feature, (D,) each."""
+    if base.temperature is not None:
+        raise Unsupported("it has a temperature")
+    shape = (1, *base.shape)
+    flat = [torch.broadcast_to(t.detach(), shape).reshape(-1) for t in (loc, log_scale)]
+    return flat[0].clone(), flat[1].clone()
+
+
+def _normal(mean: Tensor, log_deviation: Tensor) -> list[Part]:
+    if not mean.any() and not log_deviation.any():
+        return []
+    return [Scaling(log_deviation, mean).inverse()]
+
+
+def _base_of_images(base: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    """Returns the mean and log-deviation of a base of images, flat."""
+    kind = full_names(base)[0].removeprefix(BASES)
+    if len(getattr(base, "shape", ())) != 3:
+        raise Unsupported("it is not a distribution of images")
+    if kind == "DiagGaussian":
+        return _moments(base, base.loc, base.log_scale)
+    if kind == "GlowBase" and not base.class_cond:
+        factor = base.logscale_factor
+        loc = base.loc * (base.loc_logs * factor).exp()
+        return _moments(base, loc, base.log_scale * (base.log_scale_logs * factor).exp())
+    if kind in {"GlowBase", "ClassCondDiagGaussian"}:
+        raise Unsupported("it has a distribution for each class")
+    raise Unsupported("it is not a normal distribution of independent features")
+
+
+def _multiscale_layers(flow: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
+    """Returns the scales of a multi-scale flow, finest first, and its bases on flat latents."""
+    if flow.transform is not None:
+        layers.unsupported.append((
+            f"transform {type(flow.transform).__name__}",
+            "kappaflow has no equivalent layer",
+        ))
+    levels = [
+        [part for layer in _layers_of(reversed(level)) for part in layers.convert(layer)]
+        for level in reversed(flow.flows)
+    ]
+    for merge in flow.merges:
+        layers.attempt("Merge", lambda merge=merge: _check_merge(merge))
+    moments: list[tuple[Tensor, Tensor]] = []
+    for base in reversed(flow.q0):
+        name = f"base {type(base).__name__}"
+        layers.attempt(name, lambda base=base: moments.append(_base_of_images(base)) or [])
+    if layers.unsupported:
+        return []
+    channels, height, width = flow.q0[-1].shape
+    channels *= 2 if len(flow.q0) > 1 else 1
+    means, deviations = zip(*moments, strict=True)
+    return [
+        *multi_scale(levels, (channels, height, width)),
+        *_normal(torch.cat(means), torch.cat(deviations)),
+    ]
+
+
+def _check_merge(merge: Any) -> list[Part]:  # noqa: ANN401
+    if full_names(merge)[0] != f"{HOME}.reshape.Merge" or merge.mode != "channel":
+        raise Unsupported("it does not split the channels of images into halves")
+    return []
+
+
+def _block(layer: Any) -> list[Part]:  # noqa: ANN401
+    mode, coupling = layer.flows[0].mode, layer.flows[1]
+    network = read_network(coupling.param_map, _inputs(coupling.param_map))
+    inputs, outputs = network.inputs, network.outputs
+    changed = outputs // 2 if coupling.scale else outputs
+    features = inputs + changed
+    if mode == "channel":
+        kept = range((features + 1) // 2)
+    elif mode == "channel_inv":
+        kept = range((features + 1) // 2, features)
+    elif not network.convolves and mode == "checkerboard":
+        kept = range(1, features, 2)
+    elif not network.convolves and mode == "checkerboard_inv":
+        kept = range(0, features, 2)
+    else:
+        raise Unsupported("it packs the pixels of a checkerboard, which no partition does")
+    partition = Partition(features, tuple(kept))
+    if len(partition.kept) != inputs:
+        raise Unsupported("its network does not read half of the features")
+    check_outputs(network, changed * (2 if coupling.scale else 1))
+    if not coupling.scale:
+        return [Coupling(partition, network, None)]
+    network = network.select_outputs([*range(1, 2 * changed, 2), *range(0, 2 * changed, 2)])
+    return [Coupling(partition, *_curve(network, changed, coupling.scale_map))]
+
+
+def _curve(network: Network, changed: int, kind: str) -> tuple[Network, str]:
+    """Returns the network of raw log-scales and their curve, for a map from latent to data."""
+    if kind == "exp":
+        return network, "exp"
+    if kind not in {"sigmoid", "sigmoid_inv"}:
+        raise Unsupported(f"kappaflow's couplings do not have its scale map {kind!r}")
+    sign = torch.ones(2 * changed)
+    if kind == "sigmoid":
+        sign[:changed] = -1  # 1 / sigmoid(r + 2) is exp(softplus(-(r + 2)))
+    network = network.select_outputs(range(2 * changed), sign)
+    bias = network.biases[-1].clone()
+    bias[:changed] += SIGMOID_SHIFT * sign[:changed].to(bias)
+    curve = "softplus" if kind == "sigmoid" else "logsigmoid"
+    return network.replace_last(network.weights[-1], bias), curve
+
+
+def _inputs(net: Any) -> int:  # noqa: ANN401
+    first = next((m for m in net.modules() if hasattr(m, "in_features")), None)
+    if first is not None:
+        return first.in_features
+    first = next((m for m in net.modules() if hasattr(m, "in_channels")), None)
+    if first is None:
+        raise Unsupported("its network has no linear layer")
+    return first.in_channels
+
+
+def _masked(layer: Any) -> list[Part]:  # noqa: ANN401
+    mask = layer.b[0].detach().cpu()
+    if mask.dim() != 1 or not ((mask == 0) | (mask == 1)).all():
+        raise Unsupported("its mask is not a row of zeros and ones")
+    features = len(mask)
+    partition = Partition(features, tuple(mask.nonzero()[:, 0].tolist()))
+    scales, shifts = (
+        None if net is torch.zeros_like else _pruned(net, partition) for net in (layer.s, layer.t)
+    )
+    if scales is None:
+        if shifts is None:
+            return []
+        return [Coupling(partition, shifts, None)]
+    if shifts is None:
+        weight, bias = scales.weights[-1], scales.biases[-1]
+        zeros = torch.zeros_like(weight), torch.zeros_like(bias)
+        network = scales.replace_last(torch.cat((weight, zeros[0])), torch.cat((bias, zeros[1])))
+    else:
+        network = concatenated(scales, shifts)
+    return [Coupling(partition, network, "exp")]
+
+
+def _pruned(net: Any, partition: Partition) -> Network:  # noqa: ANN401
+    """Returns a network of all features without its masked inputs and its unused outputs."""
+    network = check_outputs(read_network(net, partition.features), partition.features)
+    if network.convolves:
+        raise Unsupported("it masks images")
+    network = network.select_outputs(partition.changed)
+    weight = network.weights[0][:, torch.as_tensor(partition.kept)]
+    return network.replace_first(weight, network.biases[0], len(partition.kept))
+
+
+def _permute(layer: Any) -> list[Part]:  # noqa: ANN401
+    if layer.mode == "shuffle":
+        return [Reordering(tuple(layer.perm.tolist()))]
+    half = layer.num_channels // 2
+    return [Reordering((*range(half, layer.num_channels), *range(half)))]
+
+
+def _lu_permute(layer: Any) -> list[Part]:  # noqa: ANN401
+    lower, upper = (t.detach() for t in layer.linear._create_lower_upper())
+    order = torch.arange(len(lower), device=lower.device)
+    parts: list[Part] = [
+        Reordering(tuple(layer.permutation._permutation.tolist())),
+        lu_linear(lower, upper, order, layer.linear.bias.detach().clone()),
+    ]
+    return inverse_of(parts)
+
+
+def _convolution(layer: Any) -> list[Part]:  # noqa: ANN401
+    if layer.use_lu:
+        lower, upper = _lu(layer)
+        part = lu_linear(lower, upper, layer.P.argmax(1), None)
+    else:
+        part = dense(layer.W)
+    return inverse_of([convolution(part)])
+
+
+def _lu(layer: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
+    lower = layer.L.detach().tril(-1) + layer.eye
+    diagonal = layer.sign_S * layer.log_S.detach().exp()
+    return lower, layer.U.detach().triu(1) + diagonal.diag()
+
+
+def _affine_map(layer: Any) -> list[Part]:  # noqa: ANN401
+    """Returns the linear map z W."""
+    if layer.use_lu:
+        lower, upper = _lu(layer)
+        matrix = layer.P @ lower @ upper
+    else:
+        matrix = layer.W.detach()
+    return inverse_of([dense(matrix.mT)])
+
+
+def _constant(layer: Any) -> list[Part]:  # noqa: ANN401
+    log_scale, shift = layer.s.detach(), layer.t.detach()
+    if max(log_scale[0].numel(), shift[0].numel()) != log_scale.shape[1]:
+        raise Unsupported("it has a value for each pixel instead of each channel")
+    return [Scaling(log_scale.flatten().clone(), shift.flatten().clone())]
+
+
+def _act_norm(layer: Any) -> list[Part]:  # noqa: ANN401
+    if not layer.data_dep_init_done > 0:
+        raise Unsupported("it is not initialized: it waits for its first batch")
+    return _constant(layer)
+
+
+def _batch_norm(layer: Any) -> list[Part]:  # noqa: ANN401
+    raise Unsupported(f"{type(layer).__name__} of normflows normalizes by each batch")
+
+
+def _reverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
+    return [
+        part for one in _layers_of([layer.flow]) for part in inverse_of(layers.forward_parts(one))
+    ]
+
+
+KNOWN = {
+    f"{HOME}.affine.coupling.AffineCouplingBlock": _block,
+    f"{HOME}.affine.coupling.MaskedAffineFlow": _masked,
+    f"{HOME}.affine.coupling.AffineConstFlow": _constant,
+    f"{HOME}.mixing.Permute": _permute,
+    f"{HOME}.mixing.LULinearPermute": _lu_permute,
+    f"{HOME}.mixing.Invertible1x1Conv": _convolution,
+    f"{HOME}.mixing.InvertibleAffine": _affine_map,
+    f"{HOME}.normalization.ActNorm": _act_norm,
+    f"{HOME}.normalization.BatchNorm": _batch_norm,
+    f"{HOME}.reshape.Squeeze": lambda _: inverse_of([Other(Squeeze)]),
+}

@@ -1,0 +1,266 @@
+r"""What a converted flow consists of: read completely before anything is built."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from kappaflow.bijection import Bijection
+from kappaflow.nets.mlp import activation_of
+from kappaflow.partition import Partition
+
+
+class Unsupported(Exception):  # noqa: N818
+    """The reason why a layer cannot be converted; follows the layer's name in the message."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A fully connected network, or one of three convolutions.
+
+    Attributes:
+        weights: Weight of each linear layer or convolution.
+        biases: Bias of each.
+        inputs: Number of inputs before the context.
+        activation: Activation between the layers.
+        slope: Slope of "leaky_relu".
+        blocks: Whether the layers form residual blocks, as in `ResidualMLP`.
+        paired: Whether the layers after the first one are block diagonal with two blocks: two
+            networks side by side.
+        gates: For each block the weight and bias of a linear map of the context, or empty.
+    """
+
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor, ...]
+    inputs: int
+    activation: str = "relu"
+    slope: float = 0.01
+    blocks: bool = False
+    paired: bool = False
+    gates: tuple[tuple[Tensor, Tensor], ...] = ()
+
+    @property
+    def convolves(self) -> bool:
+        """Whether the layers are convolutions."""
+        return self.weights[0].dim() == 4
+
+    @property
+    def context_features(self) -> int:
+        """Width of the context."""
+        return self.weights[0].shape[1] - self.inputs
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs."""
+        return len(self.weights[-1])
+
+    def tensors(self) -> list[Tensor]:
+        """Returns all weights and biases."""
+        return [*self.weights, *self.biases, *(tensor for gate in self.gates for tensor in gate)]
+
+    def evaluate(self, x: Tensor) -> Tensor:
+        """Returns the outputs for (B, inputs + context)."""
+        activate = activation_of(self.activation, self.slope)
+        context = x[:, self.inputs :]
+        h = _linear(x, self.weights[0], self.biases[0])
+        inner = list(zip(self.weights, self.biases, strict=True))[1:-1]
+        if self.blocks:
+            for block in range(len(inner) // 2):
+                one, two = inner[2 * block : 2 * block + 2]
+                change = _linear(activate(_linear(activate(h), *one)), *two)
+                if self.gates:
+                    change = change * torch.sigmoid(_linear(context, *self.gates[block]))
+                h = h + change
+        else:
+            for layer in inner:
+                h = _linear(activate(h), *layer)
+        if len(self.weights) == 1:
+            return h
+        return _linear(h if self.blocks else activate(h), self.weights[-1], self.biases[-1])
+
+    def select_outputs(self, rows: Sequence[int], factors: Tensor | None = None) -> "Network":
+        """Returns the network with these outputs in this order, times factors."""
+        index = torch.as_tensor(rows, device=self.weights[-1].device)
+        weight, bias = self.weights[-1][index], self.biases[-1][index]
+        if factors is not None:
+            factors = factors.to(weight)  # from float64
+            weight = weight * factors.reshape(-1, *(1,) * (weight.dim() - 1))
+            bias = bias * factors
+        return self.replace_last(weight, bias)
+
+    def replace_last(self, weight: Tensor, bias: Tensor) -> "Network":
+        """Returns the network with another last layer."""
+        return replace(
+            self, weights=(*self.weights[:-1], weight), biases=(*self.biases[:-1], bias)
+        )
+
+    def replace_first(self, weight: Tensor, bias: Tensor, inputs: int | None = None) -> "Network":
+        """Returns the network with another first layer."""
+        return replace(
+            self,
+            weights=(weight, *self.weights[1:]),
+            biases=(bias, *self.biases[1:]),
+            inputs=self.inputs if inputs is None else inputs,
+        )
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """An affine or additive coupling.
+
+    Attributes:
+        partition: The features that it keeps and changes.
+        network: Outputs raw log-scales, if the coupling is affine, and then shifts.
+        scale: Curve from raw log-scales to log-scales; None for an additive coupling.
+        bound: Bound of the curve.
+        inverted: Whether it maps from latent to data.
+    """
+
+    partition: Partition
+    network: Network
+    scale: str | None = "tanh"
+    bound: float = 2.0
+    inverted: bool = False
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The map z = x * exp(log_scale) + shift, with tensors (n,)."""
+
+    log_scale: Tensor
+    shift: Tensor
+
+    def inverse(self) -> "Scaling":
+        """Returns the inverse map."""
+        return Scaling(-self.log_scale, -self.shift * (-self.log_scale).exp())
+
+
+@dataclass(frozen=True)
+class Reordering:
+    """The permutation z[:, i] = x[:, index[i]]."""
+
+    index: tuple[int, ...]
+
+    def inverse(self) -> "Reordering":
+        """Returns the inverse map."""
+        return Reordering(tuple(sorted(range(len(self.index)), key=self.index.__getitem__)))
+
+
+@dataclass(frozen=True)
+class Other:
+    """Any other bijection, built by `make`."""
+
+    make: Callable[[], Bijection]
+    inverted: bool = False
+
+
+Part = Coupling | Scaling | Reordering | Other
+
+
+@dataclass
+class Plan:
+    """The parts of a whole flow.
+
+    Attributes:
+        parts: The parts from data to latent.
+        latent_shape: Shape of one latent.
+        like: A tensor with the dtype and device.
+        embedding: Network that embeds the context before all parts read it, or None.
+    """
+
+    parts: list[Part]
+    latent_shape: tuple[int, ...]
+    like: Tensor
+    embedding: Network | None = None
+
+
+def inverse_of(parts: Sequence[Part]) -> list[Part]:
+    """Returns the parts of the inverse map."""
+    return [
+        part.inverse()
+        if isinstance(part, Scaling | Reordering)
+        else replace(part, inverted=not part.inverted)
+        for part in reversed(parts)
+    ]
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if weight.dim() == 2:
+        return torch.nn.functional.linear(x, weight, bias)
+    return torch.nn.functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+
+# Scales and shifts between couplings are folded into the couplings' networks, up to the data, so
+# that couplings are adjacent. Let A be a scaling after a coupling C: A maps z_i to d_i z_i + e_i,
+# and C maps x_2 to x_2 e^s + t, where its network reads x_1. Then A after C equals C' after A':
+# A' multiplies by d and adds e to x_1 only; C' undoes A' where its network reads, and its shifts
+# are d_2 t + e_2. Source: ours.
+MAX_LOG_SCALE = 30.0  # largest log-scale that is folded into networks
+
+
+def fold_scalings(parts: Sequence[Part]) -> list[Part]:
+    """Returns parts of the same function with at most one scaling, before all others.
+
+    A scaling stays in its place if its factors are too large to fold.
+
+    Args:
+        parts: Couplings on vectors, scalings and reorderings.
+    """
+    folded: list[Part] = []
+    pending: Scaling | None = None
+    for part in reversed(parts):
+        if isinstance(part, Scaling):
+            pending = part if pending is None else _compose(part, pending)
+            continue
+        if pending is None:
+            folded.append(part)
+        elif pending.log_scale.abs().max() > MAX_LOG_SCALE:
+            folded += [pending, part]
+            pending = None
+        elif isinstance(part, Reordering):
+            index = torch.as_tensor(part.inverse().index)
+            pending = Scaling(pending.log_scale[index], pending.shift[index])
+            folded.append(part)
+        elif isinstance(part, Coupling):
+            pending, part = _move_before(part, pending)
+            folded.append(part)
+    if pending is not None:
+        folded.append(pending)
+    return folded[::-1]
+
+
+def _compose(first: Scaling, second: Scaling) -> Scaling:
+    """Returns `second` after `first` as one scaling."""
+    by = second.log_scale.double()
+    return Scaling(
+        first.log_scale.double() + by,
+        first.shift.double() * by.exp() + second.shift.double(),
+    )
+
+
+def _move_before(coupling: Coupling, scaling: Scaling) -> tuple[Scaling, Coupling]:
+    """Returns the scaling A' and the coupling C' with C' after A' equal to A after C."""
+    kept = torch.as_tensor(coupling.partition.kept, dtype=torch.long)
+    changed = torch.as_tensor(coupling.partition.changed, dtype=torch.long)
+    log_scale, shift = scaling.log_scale.double(), scaling.shift.double()
+    network = _undo_on_inputs(coupling.network, log_scale[kept], shift[kept])
+    raw = network.outputs - len(changed)
+    factors = torch.cat((log_scale.new_ones(raw), log_scale[changed].exp()))
+    weight, bias = network.weights[-1].double(), network.biases[-1].double()
+    bias = bias * factors + torch.cat((log_scale.new_zeros(raw), shift[changed]))
+    last = network.weights[-1]
+    network = network.replace_last((weight * factors[:, None]).to(last), bias.to(last))
+    shift = shift.clone()
+    shift[changed] = 0
+    return Scaling(log_scale, shift), replace(coupling, network=network)
+
+
+def _undo_on_inputs(network: Network, log_scale: Tensor, shift: Tensor) -> Network:
+    """Returns the network that computes from d x + e what this one computes from x."""
+    weight, bias = network.weights[0].double().clone(), network.biases[0].double()
+    inputs = network.inputs
+    weight[:, :inputs] = weight[:, :inputs] * (-log_scale).exp()
+    bias = bias - weight[:, :inputs] @ shift
+    like = network.weights[0]
+    return network.replace_first(weight.to(like), bias.to(like))

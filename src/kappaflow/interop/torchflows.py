@@ -1,0 +1,36 @@
+"""Flows of torchflows for `wrap`. Forward goes from data to latent, as here."""
+
+from typing import Any
+
+from torch import Tensor
+
+from kappaflow.interop.foreign import ForeignBase, ForeignLayer, Parts
+
+
+def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
+    """Returns the layers of a flow of torchflows."""
+    shape = tuple(flow.bijection.event_shape)
+    width = 0 if context is None else context.shape[1]
+
+    def layer(one: Any) -> ForeignLayer:  # noqa: ANN401
+        return ForeignLayer(
+            type(one).__name__,
+            lambda value, given: one.forward(value, context=given)[:2],
+            lambda value, given: one.inverse(value, context=given)[:2],
+            (shape, shape),
+            width,
+        )
+
+    layers = getattr(flow.bijection, "layers", None) or [flow.bijection]
+    return Parts(
+        "torchflows",
+        [layer(one) for one in layers],
+        ForeignBase(
+            shape,
+            lambda z, given: flow.base_log_prob(z),
+            lambda n, given: flow.base_sample((n,)),
+        ),
+        flow,
+        log_prob=lambda value, given: flow.log_prob(value, context=given),
+        sample=lambda n, given: flow.sample((n,), context=given, return_log_prob=True),
+    )

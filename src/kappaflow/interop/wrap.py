@@ -1,0 +1,239 @@
+"""`wrap`: flows of any library as a `Flow` for profile, spectrum, round_trip and doctor."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow.bijection import Bijection, Chain
+from kappaflow.errors import ArgumentError, KappaflowError
+from kappaflow.flows import Flow, StandardNormal
+from kappaflow.interop.foreign import ForeignLayer, Parts, event_shape_of, per_row, seeded
+
+# The file with the adapter, by the package that defines the class of a flow or one of its bases.
+# No library is imported here: whoever has one of its flows has imported it.
+ADAPTERS = {
+    "zuko": "zuko",
+    "nflows": "nflows",
+    "normflows": "normflows",
+    "FrEIA": "freia",
+    "torchflows": "torchflows",
+    "sbi": "sbi",
+    "pyro": "distributions",
+    "torch.distributions": "distributions",
+}
+Adapter = Callable[[Any, Tensor | None, Tensor | None], Parts]
+
+
+def wrap(flow: object, x: Tensor | None = None, context: Tensor | None = None) -> Flow:
+    """Returns a flow of another library as a `Flow` that shares its parameters.
+
+    Supports flows of zuko, nflows, normflows, FrEIA and torchflows, density estimators of sbi that
+    are flows, (conditional) `TransformedDistribution` of torch and Pyro, kappaflow's bijections,
+    any object with `encode(x) -> (z, log_det)` and `decode(z) -> (x, log_det)`, and a pair of such
+    functions. `log_prob(x)` and `sample(n)` of an object become `own_log_prob` and `own_sample`.
+    Networks without a base (FrEIA, functions) get a standard normal.
+
+    Args:
+        flow: The flow.
+        x: Rows (B, *event), for flows that do not know the shape of their rows. Only the shape,
+            dtype and device are used.
+        context: Context rows (B, C) for a conditional flow; only shape, dtype and device are used.
+
+    Returns:
+        The flow, for `kappaflow.profile`, `spectrum`, `round_trip` and `doctor`. `own_log_prob`
+        and `own_sample` call the library.
+
+    Raises:
+        ArgumentError: The object is not supported, or the shape of its rows is not known.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> def double(x):
+        ...     return 2 * x, torch.full((len(x),), 0.6931472)
+        >>> def halve(z):
+        ...     return z / 2, torch.full((len(z),), -0.6931472)
+        >>> kf.wrap((double, halve), torch.zeros(1, 1)).log_prob(torch.zeros(1, 1))
+        tensor([-0.2258])
+    """
+    flow = own_flow(flow)
+    if isinstance(flow, Flow):
+        return flow
+    if isinstance(flow, Bijection):
+        shape = event_shape_of(x, type(flow).__name__)
+        return Flow(StandardNormal(flow.latent_shape(shape)), flow)
+    adapter = _adapter(flow)
+    for name, value in (("x", x), ("context", context)):
+        if value is not None and not (isinstance(value, Tensor) and value.dim() >= 2):
+            raise ArgumentError(f"'{name}' should be a tensor of rows, got {_describe(value)}.")
+    parts = _parts_of(adapter, flow, x, context)
+    width = 0 if context is None else context.shape[1]
+    like = next((one for one in (parts.like, x, context) if one is not None), None)
+    return Wrapped(flow if parts.flow is None else parts.flow, parts, width, like)
+
+
+def own_flow(flow: object) -> object:
+    """Returns the `Flow` inside an estimator or a distribution, or the object itself."""
+    held = getattr(flow, "posterior_estimator", flow)  # of a posterior of sbi
+    return getattr(held, "flow_to_examine", flow)
+
+
+def _parts_of(adapter: Adapter, flow: object, x: Tensor | None, context: Tensor | None) -> Parts:
+    """Returns the parts of a flow, or raises `ArgumentError` if it is not a whole flow."""
+    try:
+        return adapter(flow, x, context)
+    except KappaflowError:
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise ArgumentError(
+            f"'flow' should be a whole flow, but reading this {type(flow).__name__} failed "
+            f"({type(error).__name__}: {first})"
+            + (": if it is conditional, pass its 'context'." if context is None else ".")
+        ) from error
+
+
+def _adapter(flow: object) -> Adapter:
+    """Returns the adapter of the library that defines the flow's class."""
+    for kind in type(flow).__mro__:
+        for prefix, home in ADAPTERS.items():
+            if kind.__module__ == prefix or kind.__module__.startswith(f"{prefix}."):
+                return import_module(f"kappaflow.interop.{home}").parts_of
+    if isinstance(flow, tuple | list) or (hasattr(flow, "encode") and hasattr(flow, "decode")):
+        return _parts_of_functions
+    raise ArgumentError(
+        f"'flow' should be a Flow, a flow of {', '.join(dict.fromkeys(ADAPTERS))}, or have "
+        f"encode and decode, got {type(flow).__name__}."
+    )
+
+
+def _describe(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else type(value).__name__
+
+
+def _parts_of_functions(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
+    """Returns one layer of two functions, with a standard normal as the base."""
+    if isinstance(flow, tuple | list):
+        if len(flow) != 2 or not all(map(callable, flow)):
+            raise ArgumentError("'flow' should be two functions, encode and decode.")
+        encode, decode, module = *flow, None
+    else:
+        encode, decode = flow.encode, flow.decode
+        module = flow if isinstance(flow, nn.Module) else None
+    shape = event_shape_of(x, "encode")
+
+    def call(function: Any, value: Any, given: Tensor | None) -> Any:  # noqa: ANN401
+        return function(value) if given is None else function(value, given)
+
+    layer = ForeignLayer(
+        type(flow).__name__ if not isinstance(flow, tuple | list) else "encode",
+        lambda value, given: call(encode, value, given),
+        lambda value, given: call(decode, value, given),
+        (shape, shape),
+        0 if context is None else context.shape[1],
+    )
+    own, sample = _method(flow, "log_prob"), _method(flow, "sample")
+
+    def draw(n: int, given: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        result = call(sample, n, given)
+        return result if isinstance(result, tuple) else (result, None)
+
+    return Parts(
+        "functions",
+        [layer],
+        StandardNormal(shape),
+        module,
+        log_prob=None if own is None else (lambda value, given: call(own, value, given)),
+        sample=None if sample is None else draw,
+    )
+
+
+def _method(flow: Any, name: str) -> Any:  # noqa: ANN401
+    """Returns a method of an object, or None."""
+    method = getattr(flow, name, None)
+    return method if callable(method) else None
+
+
+class Wrapped(Flow):
+    """A flow of another library as a `Flow` that shares its parameters.
+
+    `bijection` has one layer for each layer of the library, from data to latent. `log_prob` and
+    `sample` use these layers and `base`; `own_log_prob` and `own_sample` call the library. Nothing
+    assumes that both agree: `kappaflow.doctor` checks it.
+
+    Args:
+        original: The wrapped object.
+        parts: Its layers and base, as the adapter returns them.
+        context_features: Width of the context; 0 for none.
+        like: Has the dtype and device for a flow without parameters.
+
+    Attributes:
+        library: Name of the library.
+        original: A tuple with the wrapped object.
+        source: The module with the parameters, or None.
+    """
+
+    def __init__(
+        self, original: object, parts: Parts, context_features: int, like: Tensor | None
+    ) -> None:
+        nn.Module.__init__(self)
+        self.original = (original,)  # a tuple, so that a module is not registered a second time
+        self.library = parts.library
+        self.source = parts.module
+        self.base = parts.base
+        self.bijection = Chain(parts.layers)
+        self.augment = None
+        self._own = parts
+        self._context_features = context_features
+        place = torch.zeros(()) if like is None else torch.zeros_like(like).sum()
+        self.register_buffer("_place", place, persistent=False)
+
+    @property
+    def joint_shape(self) -> tuple[int, ...]:
+        return self._own.layers[0].event_shape if self._own.layers else self.base.event_shape
+
+    @property
+    def context_features(self) -> int:
+        return self._context_features
+
+    def own_log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor | None:
+        """Returns log_prob (B,) as the library computes it, or None if it has no log_prob."""
+        if self._own.log_prob is None:
+            return None
+        values = self._own.log_prob(x.clone(), context)
+        return per_row(values, x, f"log_prob of {self.library}")
+
+    def own_sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor | None] | None:
+        """Returns samples of the library's own sampler, with the log_prob that it returns.
+
+        Args:
+            n: Number of samples.
+            context: Context rows (n, C), one per sample.
+            generator: Seeds torch's global generator for the call, which is restored afterwards.
+
+        Returns:
+            Samples (n, *event) and their log_prob (n,), or None for the latter if the library does
+            not return it; None if the library has no sampler.
+        """
+        if self._own.sample is None:
+            return None
+        with seeded(generator):
+            x, log_prob = self._own.sample(n, context)
+        x = x.reshape(n, *self.event_shape)
+        return x, None if log_prob is None else per_row(log_prob, x, f"sample of {self.library}")
+
+    def extra_repr(self) -> str:
+        return f"library={self.library!r}"
+
+    def __reduce__(self) -> Any:  # noqa: ANN401
+        raise ArgumentError(
+            f"a wrapped flow cannot be copied: copy the flow of {self.library}, and wrap the copy."
+        )

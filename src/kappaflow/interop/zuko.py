@@ -1,0 +1,268 @@
+"""Flows of zuko for `wrap` and `convert`. Forward goes from data to latent, as here."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kappaflow.errors import ArgumentError
+from kappaflow.interop.foreign import (
+    ContextReader,
+    ForeignBase,
+    ForeignLayer,
+    Parts,
+    unchanged_context,
+)
+from kappaflow.interop.layers import Converters, Layers, full_names, is_exactly
+from kappaflow.interop.matrices import dense, lu_linear, rotation
+from kappaflow.interop.networks import check_outputs, constant, read_network
+from kappaflow.interop.plan import (
+    Coupling,
+    Network,
+    Part,
+    Plan,
+    Reordering,
+    Scaling,
+    Unsupported,
+    inverse_of,
+)
+from kappaflow.partition import Partition
+
+Make = Callable[[Tensor | None], Any]
+AFFINE = "zuko.transforms.MonotonicAffineTransform"
+ADDITIVE = "zuko.transforms.AdditiveTransform"
+SLOPE = 1e-3  # default of the smallest slope of a monotonic affine transform
+
+
+def parts_of(
+    flow: Any,  # noqa: ANN401
+    x: Tensor | None,  # noqa: ARG001
+    context: Tensor | None,
+    read_context: ContextReader = unchanged_context,
+) -> Parts:
+    """Returns the transforms of a flow of zuko: a lazy one, or a distribution made by one.
+
+    `read_context` embeds the context before the flow reads it.
+    """
+    lazy = isinstance(flow, nn.Module)
+
+    def maker(thing: Any) -> Make:  # noqa: ANN401
+        return (lambda given: thing(read_context(given))) if lazy else (lambda given: thing)
+
+    base, whole = maker(flow.base), maker(flow)
+    shape = tuple(base(context).event_shape)
+    width = 0 if context is None else context.shape[1]
+    layers = [_layer(one, maker(one), shape, width) for one in _transforms_of(flow.transform)]
+    return Parts(
+        "zuko",
+        layers,
+        ForeignBase(
+            shape,
+            lambda z, given: base(given).log_prob(z),
+            lambda n, given: _sample(base(given), n)[0],
+        ),
+        flow if lazy else None,
+        log_prob=lambda value, given: whole(given).log_prob(value),
+        sample=lambda n, given: _sample(whole(given), n),
+    )
+
+
+def _transforms_of(transform: Any) -> list[Any]:  # noqa: ANN401
+    """Returns the transforms of a composition and of compositions in it, from data to latent."""
+    inner = getattr(transform, "transforms", None)
+    if inner is None:
+        return [transform]
+    return [one for part in inner for one in _transforms_of(part)]
+
+
+def _layer(transform: Any, make: Make, shape: tuple[int, ...], width: int) -> ForeignLayer:  # noqa: ANN401
+    return ForeignLayer(
+        type(transform).__name__,
+        lambda x, given: make(given).call_and_ladj(x),
+        lambda z, given: make(given).inv.call_and_ladj(z),
+        (shape, shape),
+        width,
+    )
+
+
+def _sample(distribution: Any, n: int) -> tuple[Tensor, Tensor | None]:  # noqa: ANN401
+    """Returns n samples, or one per row if the distribution has a batch of contexts."""
+    shape = () if distribution.batch_shape else (n,)
+    if hasattr(distribution, "rsample_and_log_prob"):
+        return distribution.rsample_and_log_prob(shape)
+    return distribution.sample(shape), None
+
+
+def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
+    """Returns the plan of a flow of zuko."""
+    if "zuko.lazy.Flow" not in full_names(flow):
+        raise ArgumentError(
+            "'flow' should be the lazy flow of zuko, which makes distributions, got "
+            f"{type(flow).__name__}."
+        )
+    layers = Layers(
+        {**KNOWN, "zuko.lazy.LazyInverse": lambda one: _inverse(one, layers)}, converters
+    )
+    parts: list[Part] = []
+    for layer in _layers_of(flow.transform):
+        parts += layers.convert(layer)
+    lazy: Any = flow.base
+    is_lazy = full_names(lazy)[0] == "zuko.lazy.UnconditionalDistribution"
+    base = lazy(None) if is_lazy else lazy
+    parts += layers.attempt("base", lambda: _base(base))
+    layers.raise_if_unsupported("zuko")
+    return Plan(parts, tuple(base.event_shape), base.base_dist.loc)
+
+
+def _layers_of(transform: Any) -> list[Any]:  # noqa: ANN401
+    if not is_exactly(transform, "zuko.lazy.LazyComposedTransform"):
+        return [transform]
+    return [one for part in transform.transforms for one in _layers_of(part)]
+
+
+def _base(base: Any) -> list[Part]:  # noqa: ANN401
+    normal = full_names(base)[0] == "zuko.distributions.DiagNormal"
+    if not normal or len(base.event_shape) != 1:
+        raise Unsupported("it is not a normal distribution of independent features")
+    loc, scale = base.base_dist.loc.detach(), base.base_dist.scale.detach()
+    if not loc.any() and (scale == 1).all():
+        return []
+    return [Scaling(scale.log(), loc.clone()).inverse()]
+
+
+def _coupling(layer: Any) -> list[Part]:  # noqa: ANN401
+    mask = layer.mask.cpu()
+    partition = Partition(len(mask), tuple(mask.nonzero()[:, 0].tolist()))
+    kept, changed = len(partition.kept), len(partition.changed)
+    scale, bound = _univariate(layer.univariate, layer.shapes)
+    context = layer.hyper.in_features - kept
+    network = read_network(layer.hyper, kept, context=context)
+    network = check_outputs(network, changed * layer.total)
+    return [Coupling(partition, _in_order(network, scale, changed), scale, bound)]
+
+
+def _univariate(function: Any, shapes: Any) -> tuple[str | None, float]:  # noqa: ANN401
+    """Returns the scale curve (softsign, or None for a shift) and bound of an elementwise map."""
+    kind, settings = function, {}
+    if isinstance(function, functools.partial) and not function.args:
+        kind, settings = function.func, function.keywords
+    if isinstance(kind, torch.nn.Module):
+        raise Unsupported(
+            f"it transforms features by a {type(kind).__name__}, which is not affine"
+        )
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    if name == AFFINE and set(settings) <= {"slope"} and _counts(shapes) == [1, 1]:
+        slope = float(settings.get("slope", SLOPE))
+        return "softsign", abs(math.log(slope))
+    if name == ADDITIVE and not settings and _counts(shapes) == [1]:
+        return None, 1.0
+    raise Unsupported(f"it transforms features by {kind.__name__}, which is not affine")
+
+
+def _counts(shapes: Any) -> list[int]:  # noqa: ANN401
+    return [math.prod(shape) for shape in shapes]
+
+
+def _in_order(network: Network, scale: str | None, changed: int) -> Network:
+    """Returns the network with all log-scales before all shifts: zuko orders them by feature."""
+    if scale is None:
+        return network
+    return network.select_outputs([*range(1, 2 * changed, 2), *range(0, 2 * changed, 2)])
+
+
+def _autoregressive(layer: Any) -> list[Part]:  # noqa: ANN401
+    """Returns a transform of two passes as a coupling and a scaling of the first features."""
+    scale, bound = _univariate(layer.univariate, layer.shapes)
+    if layer.order is None or layer.passes != 2:
+        passes = "more than two" if layer.passes > 2 else "fewer than two"
+        raise Unsupported(f"it is autoregressive in {passes} passes, and a coupling has two")
+    order = layer.order.cpu()
+    features = len(order)
+    kept = (order == 0).nonzero()[:, 0].tolist()
+    if layer.hyper.in_features > features:
+        raise Unsupported("it is autoregressive and reads a context")
+    partition = Partition(features, tuple(kept))
+    network = check_outputs(read_network(layer.hyper, features), features * layer.total)
+    output = network.evaluate(network.weights[0].new_zeros(1, features))[0]
+    weight = network.weights[0][:, torch.as_tensor(partition.kept)]
+    inner = network.replace_first(weight, network.biases[0], len(partition.kept))
+    coupling = _in_order(
+        inner.select_outputs(_rows(partition.changed, layer.total)), scale, len(partition.changed)
+    )
+    first = output[torch.as_tensor(_rows(partition.kept, layer.total))]
+    alone = _in_order(constant(first, 0), scale, len(kept)).biases[-1]
+    return [
+        Coupling(partition, coupling, scale, bound),
+        _scaling_of(alone, partition.kept, features, bound if scale else None),
+    ]
+
+
+def _rows(features: tuple[int, ...], total: int) -> list[int]:
+    return [feature * total + i for feature in features for i in range(total)]
+
+
+def _scaling_of(
+    output: Tensor, features: tuple[int, ...], width: int, bound: float | None
+) -> Scaling:
+    """Returns the scaling of some features by a constant network output."""
+    index = torch.as_tensor(features)
+    log_scale, shift = output.new_zeros(width), output.new_zeros(width)
+    if bound is None:
+        shift[index] = output
+    else:
+        raw, shift[index] = output.chunk(2)
+        log_scale[index] = raw / (1 + raw.abs() / bound)
+    return Scaling(log_scale, shift)
+
+
+def _unconditional(layer: Any) -> list[Part]:  # noqa: ANN401
+    made = layer(None)
+    name = full_names(made)[0]
+    if name == "zuko.transforms.PermutationTransform":
+        return [Reordering(tuple(made.order.tolist()))]
+    if name == "zuko.transforms.RotationTransform":
+        return [rotation(made.R)]
+    if name == "zuko.transforms.LULinearTransform":
+        return [_triangles(made)]
+    raise Unsupported(f"kappaflow has no equivalent of {type(made).__name__}")
+
+
+def _triangles(made: Any) -> Part:  # noqa: ANN401
+    """Returns L U with the diagonal of L moved into U."""
+    lower, upper = made.L.detach(), made.U.detach()
+    diagonal = lower.diagonal()
+    if not (diagonal > 0).all():
+        return dense(lower @ upper)
+    order = torch.arange(len(lower), device=lower.device)
+    return lu_linear(lower / diagonal, diagonal[:, None] * upper, order, None)
+
+
+def _elementwise(layer: Any) -> list[Part]:  # noqa: ANN401
+    scale, bound = _univariate(layer.univariate, layer.shapes)
+    if hasattr(layer, "hyper"):
+        features = layer.hyper.out_features // layer.total
+        network = read_network(layer.hyper, 0, context=layer.hyper.in_features)
+        network = _in_order(check_outputs(network, features * layer.total), scale, features)
+        return [Coupling(Partition(features, ()), network, scale, bound)]
+    raw = [one.detach().flatten() for one in layer.phi]
+    output = torch.cat([raw[1], raw[0]]) if scale else raw[0]
+    features = len(raw[0])
+    bound_of = bound if scale else None
+    return [_scaling_of(output, tuple(range(features)), features, bound_of)]
+
+
+def _inverse(layer: Any, layers: Layers) -> list[Part]:  # noqa: ANN401
+    return inverse_of([
+        part for one in _layers_of(layer.transform) for part in layers.forward_parts(one)
+    ])
+
+
+KNOWN = {
+    "zuko.flows.coupling.GeneralCouplingTransform": _coupling,
+    "zuko.flows.autoregressive.MaskedAutoregressiveTransform": _autoregressive,
+    "zuko.flows.gaussianization.ElementWiseTransform": _elementwise,
+    "zuko.lazy.UnconditionalTransform": _unconditional,
+}

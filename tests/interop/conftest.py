@@ -1,0 +1,9 @@
+"""Seeds torch, whose global generator the libraries use for their weights."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
