@@ -1,4 +1,4 @@
-"""Flows as density estimators of sbi: a builder that its trainers take."""
+"""Flows as density estimators of sbi."""
 
 import math
 from collections.abc import Callable
@@ -19,11 +19,11 @@ Shape = torch.Size | tuple[int, ...]
 
 
 class FlowEstimator(ConditionalDensityEstimator):
-    """A conditional `Flow` that sbi trains, samples and makes posteriors of.
+    """A conditional `Flow` as a density estimator of sbi.
 
     Args:
-        flow: Of points (D,), whose contexts are conditions in one row.
-        condition_shape: Of one condition.
+        flow: A flow of rows (D,) whose context is the flattened condition.
+        condition_shape: Shape of one condition.
     """
 
     def __init__(self, flow: Flow, condition_shape: Shape) -> None:
@@ -32,20 +32,20 @@ class FlowEstimator(ConditionalDensityEstimator):
 
     @property
     def flow_to_examine(self) -> Flow:
-        """The flow that `kappaflow.wrap` and `doctor` look at; its context is the condition."""
+        """The flow that `kappaflow.wrap` and `doctor` read; its context is the condition."""
         return self.flow
 
     @property
     def embedding_net(self) -> nn.Module:
-        """Nothing: what embeds conditions is inside the flow."""
+        """The identity: the flow itself embeds the conditions."""
         return nn.Identity()
 
     def log_prob(self, input: Tensor, condition: Tensor, **kwargs: object) -> Tensor:  # noqa: A002
         """Returns log p(input | condition) in nats, (samples, batch).
 
         Args:
-            input: (samples, batch, D), or (batch, D).
-            condition: (batch, condition shape), or with samples in front.
+            input: Rows (samples, batch, D) or (batch, D).
+            condition: Conditions (batch, condition shape), or (samples, batch, condition shape).
             **kwargs: Ignored.
         """
         input, condition, _ = self._broadcast_and_align(input, condition)  # noqa: A001
@@ -56,13 +56,13 @@ class FlowEstimator(ConditionalDensityEstimator):
         return -self.flow.log_prob(input, self._rows(condition))
 
     def sample(self, sample_shape: Shape, condition: Tensor, **kwargs: object) -> Tensor:
-        """Returns draws (sample_shape, batch, D) for conditions (batch, condition)."""
+        """Returns samples (sample_shape, batch, D) for conditions (batch, condition shape)."""
         return self.sample_and_log_prob(sample_shape, condition)[0].detach()
 
     def sample_and_log_prob(
         self, sample_shape: Shape, condition: Tensor, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Returns draws as `sample` does, and their log p in nats, (sample_shape, batch)."""
+        """Returns samples as `sample` does, and their log p in nats, (sample_shape, batch)."""
         shape = torch.Size(sample_shape)
         rows = self._rows(condition)
         x, log_prob = self.flow.sample_and_log_prob(math.prod(shape), rows)
@@ -70,13 +70,13 @@ class FlowEstimator(ConditionalDensityEstimator):
         return x.reshape(*lead, *self.input_shape), log_prob.reshape(lead)
 
     def _rows(self, condition: Tensor) -> Tensor:
-        """Returns conditions (..., *condition) as contexts (..., C)."""
+        """Returns conditions (..., condition shape) as contexts (..., C)."""
         self._check_condition_shape(condition)
         return condition.flatten(condition.dim() - len(self.condition_shape))
 
 
 class _Embedding(nn.Module):
-    """A network of conditions that are given as rows."""
+    """An embedding network that restores the shape of flattened conditions."""
 
     def __init__(self, net: nn.Module, shape: Shape) -> None:
         super().__init__()
@@ -94,24 +94,23 @@ def density_estimator(
     hidden: tuple[int, ...] = (64, 64),
     **options: Any,  # noqa: ANN401
 ) -> Callable[[Tensor, Tensor], FlowEstimator]:
-    """Returns a builder for `density_estimator=` of sbi's trainers (NPE, NLE).
+    """Returns a builder for the argument `density_estimator` of sbi's trainers (NPE, NLE).
 
-    Units of both are taken from the first rows that the builder is called with, and belong to the
-    flow. `kappaflow.doctor(estimator, theta, x.flatten(1))` examines what was trained, or the
-    posterior that it makes.
+    The flow standardizes parameters and simulations by the rows passed to the builder. To diagnose
+    a trained estimator or its posterior, use `kappaflow.doctor(estimator, theta, x.flatten(1))`.
 
     Args:
-        model: A recipe that reads contexts, such as "real_nvp".
+        model: A recipe for conditional flows, such as "real_nvp".
         embedding_net: A network from conditions (B, condition shape) to rows (B, E).
         depth: Number of couplings.
         hidden: Widths of the couplings' networks.
         **options: More arguments of the recipe.
 
     Returns:
-        A function of parameters and simulations that makes an estimator.
+        A function of parameters and simulations that returns an estimator.
 
     Raises:
-        ArgumentError: There is no such recipe, or it reads no contexts.
+        ArgumentError: model is not a recipe for conditional flows.
 
     Example:
         >>> build = density_estimator(depth=2, hidden=(8,))
@@ -123,9 +122,7 @@ def density_estimator(
 
     def build(theta: Tensor, x: Tensor) -> FlowEstimator:
         if theta.dim() != 2:
-            raise ArgumentError(
-                f"'theta' should be rows, (B, D), for a flow, got shape {tuple(theta.shape)}."
-            )
+            raise ArgumentError(f"'theta' should have shape (B, D), got {tuple(theta.shape)}.")
         shape, rows = x.shape[1:], x.flatten(1)
         width = rows.shape[1]
         arguments = {"depth": depth, "hidden": hidden, **options}

@@ -18,7 +18,7 @@ BOUNDS = {0: "positive", "x1": (0, 1), 2: "circular"}
 
 @pytest.mark.parametrize("model", ["spline", "real_nvp"])
 def test_a_density_keeps_to_its_bounds(model):
-    """Draws lie inside, scores outside are -inf, and a pickled copy is the same."""
+    """Samples lie inside, scores outside are -inf, and a pickled copy is equal."""
     density = clone(FlowDensity(model, bounds=BOUNDS, **SMALL)).fit(X)
     drawn = density.sample(5000, random_state=0)
     assert (drawn[:, 0] > 0).all() and ((drawn[:, 1] > 0) & (drawn[:, 1] < 1)).all()
@@ -31,7 +31,7 @@ def test_a_density_keeps_to_its_bounds(model):
 
 
 def test_bounds_are_a_parameter_as_scikit_learn_has_them():
-    """It is neither changed nor copied by fit."""
+    """`fit` neither changes nor copies it."""
     density = FlowDensity(bounds=BOUNDS, **SMALL)
     check_get_params_invariance("FlowDensity", density)
     check_set_params("FlowDensity", density)
@@ -40,7 +40,7 @@ def test_bounds_are_a_parameter_as_scikit_learn_has_them():
 
 
 def test_refusals_name_the_row_that_was_given():
-    """Rows are sorted inside; the message counts them as they came."""
+    """Rows are sorted internally; the message counts them in their order."""
     rows = X.copy()
     rows[41, 0] = -2.0
     with pytest.raises(DataError, match="row 42 has -2: leave out such rows"):
@@ -55,7 +55,7 @@ def test_refusals_name_the_row_that_was_given():
 
 
 def test_a_row_outside_is_an_outlier():
-    """Its p-value is the least there is."""
+    """Its p-value is the smallest possible."""
     detector = FlowOutlierDetector(bounds=BOUNDS, **SMALL).fit(X)
     rows = [[1.0, 2.0, 0.0]]
     assert detector.predict(rows).tolist() == [-1]
@@ -63,7 +63,7 @@ def test_a_row_outside_is_an_outlier():
 
 
 def test_quantiles_of_a_target_keep_to_its_bounds():
-    """They are exact as without; a circle has none."""
+    """They are exact; a circle has none."""
     features = X[:, 1:2]
     settings = {**SMALL, "hidden": (16,)}
     density = ConditionalFlowDensity(bounds={0: "positive"}, **settings).fit(features, X[:, 0])
@@ -72,5 +72,5 @@ def test_quantiles_of_a_target_keep_to_its_bounds():
     assert (density.sample(features[:3], 500, random_state=0) > 0).all()
     around = ConditionalFlowDensity(bounds={0: "circular"}, **settings).fit(features, X[:, 2])
     assert np.isfinite(around.log_prob(features, X[:, 2])).all()
-    with pytest.raises(ArgumentError, match="should not be circular for quantiles"):
+    with pytest.raises(ArgumentError, match="not defined for a circular target"):
         around.predict(features)

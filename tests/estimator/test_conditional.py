@@ -26,7 +26,7 @@ def test_scikit_learn_finds_nothing(estimator, check):
 
 
 def rows(n, seed=0):
-    """Returns x and y = x^2 + noise whose deviation grows with x, skewed for x > 0."""
+    """Returns x and y = x^2 + noise whose standard deviation grows with x, skewed for x > 0."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 1, (n, 1))
     noise = rng.normal(size=n)

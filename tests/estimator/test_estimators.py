@@ -1,4 +1,4 @@
-"""Estimators as scikit-learn knows them, and what each promises."""
+"""The estimators keep the contract of scikit-learn and their own."""
 
 import pickle
 import pickletools
@@ -44,27 +44,27 @@ def test_scores_are_log_prob_in_the_units_of_the_rows():
     )
 
 
-def test_a_density_is_learnt_and_drawn_from():
+def test_a_density_is_learned_and_sampled():
     rows = RNG.normal(size=(2000, 2))
     rows[:, 1] += rows[:, 0] ** 2
     density = FlowDensity(depth=4, hidden=(32,), max_epochs=30, random_state=0).fit(rows)
-    entropy = 1 + np.log(2 * np.pi)  # of the law: the map that bends it keeps volumes
+    entropy = 1 + np.log(2 * np.pi)  # of the distribution: the bend keeps volumes
     assert density.score(rows) == pytest.approx(-entropy, abs=0.15)
-    drawn = density.sample(2000, random_state=1)
-    np.testing.assert_allclose(drawn.mean(0), rows.mean(0), atol=0.2)
-    np.testing.assert_array_equal(drawn, density.sample(2000, random_state=1))
-    assert not np.array_equal(drawn, density.sample(2000, random_state=2))
+    samples = density.sample(2000, random_state=1)
+    np.testing.assert_allclose(samples.mean(0), rows.mean(0), atol=0.2)
+    np.testing.assert_array_equal(samples, density.sample(2000, random_state=1))
+    assert not np.array_equal(samples, density.sample(2000, random_state=2))
 
 
-def test_random_state_decides_everything():
-    first, again, other = (
+def test_random_state_determines_the_result():
+    first, same, other = (
         clone(DENSITY).set_params(random_state=seed).fit(X).score_samples(X) for seed in (1, 1, 2)
     )
-    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(first, same)
     assert not np.array_equal(first, other)
 
 
-def test_it_stands_in_pipelines_and_searches():
+def test_estimators_work_in_pipelines_and_grid_searches():
     pipeline = make_pipeline(StandardScaler(), clone(DENSITY)).fit(X)
     assert pipeline.score_samples(X).shape == (300,)
     search = GridSearchCV(clone(DENSITY), {"depth": [1, 3]}, cv=2).fit(X)
@@ -91,8 +91,8 @@ def test_pickles_hold_a_model_file_and_no_code_of_torch():
     words = [str(argument) for _, argument, _ in pickletools.genops(stored)]
     assert not [word for word in words if word.startswith(("torch", "kappaflow.flows"))]
     assert "kappaflow.estimator.density" in words
-    again = pickle.loads(stored)
-    np.testing.assert_array_equal(again.score_samples(X), density.score_samples(X))
+    loaded = pickle.loads(stored)
+    np.testing.assert_array_equal(loaded.score_samples(X), density.score_samples(X))
     assert pickle.loads(pickle.dumps(DENSITY)).get_params() == DENSITY.get_params()
 
 
@@ -106,15 +106,15 @@ def test_a_damaged_pickle_is_an_error():
         FlowDensity().__setstate__(state)
 
 
-def test_weights_count():
+def test_weights_change_the_density():
     weights = np.where(X[:, 0] > 0, 1.0, 0.0)
     density = FlowDensity(depth=2, hidden=(16,), max_epochs=20, random_state=0)
-    drawn = density.fit(X, sample_weight=weights).sample(500, random_state=0)
-    assert (drawn[:, 0] > -0.5).mean() > 0.9
+    samples = density.fit(X, sample_weight=weights).sample(500, random_state=0)
+    assert (samples[:, 0] > -0.5).mean() > 0.9
 
 
 def test_a_row_twice_is_a_row_of_twice_the_weight():
-    """Whatever the order; and it is in one part of the split alone."""
+    """In any order; both copies are in one part of the split."""
     twice = RNG.permutation(np.concatenate([X, X[:100]]))
     weights = np.where(np.arange(300) < 100, 2.0, 1.0)
     first = clone(DENSITY).fit(twice)
@@ -130,19 +130,19 @@ def test_a_refusal_names_no_repair_that_estimators_lack():
     assert "'x2' is constant" in str(raised.value) and "drop" not in str(raised.value)
 
 
-def test_rows_that_must_not_be_written_to_are_examined_without_a_warning():
+def test_read_only_rows_give_no_warning():
     rows = X.copy()
-    rows.flags.writeable = False  # as those of data frames of pandas 3 are
+    rows.flags.writeable = False  # like those of data frames of pandas 3
     assert clone(DENSITY).fit(rows).diagnose(rows).ok
 
 
-def test_the_doctor_examines_what_was_fitted():
+def test_diagnose_reports_no_problem_of_a_fitted_density():
     assert clone(DENSITY).fit(X).diagnose(X).ok
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_false_alarms_stay_within_the_level(seed):
-    """Of rows like those of `fit`, in the mean over calibrations; here one, and its deviation."""
+    """On average over calibrations; here for one, within four standard errors."""
     rng = np.random.default_rng(seed)
     detector = FlowOutlierDetector(0.1, calibration_fraction=0.5, **SMALL)
     detector.fit(rng.standard_t(3, size=(2000, 2)))
@@ -164,7 +164,7 @@ def test_p_values_are_uniform_and_agree_with_the_prediction():
 
 
 @pytest.mark.filterwarnings("ignore:.*left to train on:kappaflow.errors.DataWarning")
-def test_too_few_rows_for_a_level_call_nothing_an_outlier():
+def test_too_few_rows_for_a_level_give_no_outliers():
     with pytest.warns(DataWarning, match="level of 0.05 needs at least 19 calibration rows.*8"):
         detector = FlowOutlierDetector(0.05, **SMALL).fit(X[:40])
     assert detector.offset_ == -np.inf
@@ -172,7 +172,7 @@ def test_too_few_rows_for_a_level_call_nothing_an_outlier():
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"model": "nothing"}, "'model' should be"),
         ({"validation_fraction": 1.5}, "'validation_fraction' should be"),
@@ -185,12 +185,12 @@ def test_too_few_rows_for_a_level_call_nothing_an_outlier():
         ({"condition_budget": 0.5}, "'condition_budget' should be"),
     ],
 )
-def test_wrong_parameters_are_said_in_a_sentence(changed, said):
-    with pytest.raises(ArgumentError, match=said):
+def test_invalid_parameters_are_refused_in_a_sentence(changed, message):
+    with pytest.raises(ArgumentError, match=message):
         clone(DENSITY).set_params(**changed).fit(X)
 
 
-def test_what_is_not_fitted_says_so():
+def test_an_unfitted_estimator_raises():
     for call in (DENSITY.score_samples, DENSITY.diagnose, DETECTOR.p_values):
         with pytest.raises(NotFittedError):
             call(X)
@@ -200,18 +200,18 @@ def test_what_is_not_fitted_says_so():
 
 def test_defaults_are_those_of_the_command():
     from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE
-    from kappaflow.estimator.base import COUPLED, HIDDEN, OF_COUPLINGS
+    from kappaflow.estimator.base import COUPLING_OPTIONS, DEPTH, HIDDEN
     from kappaflow.runs import model_search
 
     given = FlowDensity().get_params()
-    assert given["depth"] is None and DEFAULTS["depth"] == COUPLED
+    assert given["depth"] is None and DEFAULTS["depth"] == DEPTH
     assert given["hidden"] is None and DEFAULTS["hidden"] == HIDDEN
     assert given["learning_rate"] is None and LEARNING_RATE == model_search.LEARNING_RATE
-    assert {name: DEFAULTS[name] for name in OF_COUPLINGS} == OF_COUPLINGS
+    assert {name: DEFAULTS[name] for name in COUPLING_OPTIONS} == COUPLING_OPTIONS
 
 
-def test_without_a_model_it_searches():
-    """The choice is text, and an estimator that names a model has none."""
+def test_without_a_model_a_search_chooses():
+    """The choice is text; an estimator with a model has none."""
     density = FlowDensity(max_time_s=2.0, random_state=0).fit(X)
     assert density.choice_.startswith("chose ") and len(density.score_samples(X)) == len(X)
     assert not hasattr(clone(DENSITY).fit(X), "choice_")
@@ -225,15 +225,15 @@ def test_other_recipes_train_too():
 
 
 @pytest.mark.parametrize("rows", [2, 20])
-def test_rows_that_are_all_the_same_are_refused(rows):
-    """They are one row that counts as often, which has no density."""
+def test_rows_that_are_all_equal_are_refused(rows):
+    """They are a single row with a weight, which has no density."""
     X = np.full((rows, 2), 3.5)
-    with pytest.raises(kf.DataError, match="all rows are the same: .* at least 2 different ones"):
+    with pytest.raises(kf.DataError, match="all rows are equal: .* at least 2 different rows"):
         FlowDensity(depth=2, hidden=(4,), max_epochs=1).fit(X)
 
 
-def test_notes_say_what_there_is_to_know_about_the_rows():
-    """Pasted rows and positive columns too, of which nothing warns."""
+def test_notes_describe_the_rows():
+    """Pasted rows and positive columns too, for which there are no warnings."""
     rows = np.c_[X, np.random.default_rng(1).exponential(size=len(X))]
     density = clone(DENSITY).fit(np.concatenate([rows, rows[:40]]))
     repeated, hint = density.notes_
@@ -247,6 +247,6 @@ def test_notes_say_what_there_is_to_know_about_the_rows():
 @pytest.mark.filterwarnings("ignore::kappaflow.errors.DataWarning")  # of few calibration rows
 @pytest.mark.parametrize("make", [FlowDensity, FlowOutlierDetector])
 def test_few_rows_warn(make):
-    """As the command does, whose verdict is never green with fewer than 50."""
+    """As in the command, whose verdict is never green with fewer than 50."""
     with pytest.warns(DataWarning, match="rows are left to train on, fewer than 50"):
         make(**SMALL).fit(X[:45])

@@ -1,4 +1,4 @@
-"""Flows as density estimators of sbi, and a posterior of its first tutorial."""
+"""Flows as density estimators of sbi, with the posterior of its first tutorial."""
 
 import pytest
 import torch
@@ -16,13 +16,13 @@ SMALL = {"depth": 2, "hidden": (16,)}
 
 
 def simulated(n, seed=0):
-    """Returns parameters and simulations of the linear Gaussian of sbi's first tutorial."""
+    """Returns parameters and simulations of the linear Gaussian in sbi's first tutorial."""
     torch.manual_seed(seed)
     theta = BoxUniform(-2 * torch.ones(3), 2 * torch.ones(3)).sample((n,))
     return theta, theta + 1.0 + 0.1 * torch.randn(n, 3)
 
 
-def moved(estimator):
+def perturbed(estimator):
     """Returns an estimator whose flow is not the identity, in float64."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -33,8 +33,8 @@ def moved(estimator):
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_posterior_of_the_first_tutorial(tmp_path, monkeypatch):
-    """Of theta where x = theta + 1 + noise of 0.1: N(x - 1, 0.1), cut off at the prior's edge."""
-    monkeypatch.chdir(tmp_path)  # sbi writes its logs where it runs
+    """For x = theta + 1 + noise of 0.1 it is N(x - 1, 0.1), truncated to the prior."""
+    monkeypatch.chdir(tmp_path)  # sbi writes logs into the working directory
     theta, x = simulated(2000)
     prior = BoxUniform(-2 * torch.ones(3), 2 * torch.ones(3))
     trainer = NPE(prior=prior, density_estimator=density_estimator(**SMALL))
@@ -43,22 +43,22 @@ def test_a_posterior_of_the_first_tutorial(tmp_path, monkeypatch):
     posterior = trainer.build_posterior(estimator)
     observed = torch.tensor([1.0, 0.5, 0.0])
     torch.manual_seed(0)
-    drawn = posterior.sample((2000,), x=observed, show_progress_bars=False)
-    assert (drawn.mean(0) - (observed - 1)).abs().max() < 0.05
-    assert (drawn.std(0) - 0.1).abs().max() < 0.04
-    nll = -posterior.log_prob(drawn, x=observed).mean().item()
+    samples = posterior.sample((2000,), x=observed, show_progress_bars=False)
+    assert (samples.mean(0) - (observed - 1)).abs().max() < 0.05
+    assert (samples.std(0) - 0.1).abs().max() < 0.04
+    nll = -posterior.log_prob(samples, x=observed).mean().item()
     assert nll == pytest.approx(3 * (0.5 + 0.9189385 + torch.tensor(0.1).log().item()), abs=0.4)
     held_out = simulated(64, seed=1)
-    for examined in (estimator, posterior):
-        found = kf.doctor(examined, *held_out)
-        assert not [one for one in found.findings if one.severity != "note"], found.verdict
+    for flow in (estimator, posterior):
+        diagnosis = kf.doctor(flow, *held_out)
+        assert not [one for one in diagnosis.findings if one.severity != "note"], diagnosis.verdict
     kf.save(estimator.flow, tmp_path / "flow")
     stored = kf.load(tmp_path / "flow")
     assert torch.equal(stored.log_prob(*held_out), estimator.flow.log_prob(*held_out))
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_likelihoods_are_trained_too(tmp_path, monkeypatch):
+def test_likelihood_estimators_are_trained(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     theta, x = simulated(500)
     trainer = NLE(density_estimator=density_estimator("nice", **SMALL))
@@ -67,37 +67,37 @@ def test_likelihoods_are_trained_too(tmp_path, monkeypatch):
     assert estimator.log_prob(x[None], theta).shape == (1, 500)
 
 
-def test_shapes_are_those_that_sbi_gives_and_takes():
+def test_shapes_are_those_of_sbi():
     theta, x = torch.randn(20, 2).double(), torch.randn(20, 3, 4).double()
-    estimator = moved(density_estimator(**SMALL)(theta.float(), x.float()))
+    estimator = perturbed(density_estimator(**SMALL)(theta.float(), x.float()))
     assert estimator.input_shape == (2,)
     assert estimator.condition_shape == (3, 4)
     many = torch.randn(5, 20, 2).double()
-    found = estimator.log_prob(many, x)
+    log_probs = estimator.log_prob(many, x)
     expected = torch.stack([estimator.flow.log_prob(one, x.flatten(1)) for one in many])
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(log_probs, expected)
     torch.testing.assert_close(estimator.loss(theta, x), -estimator.log_prob(theta[None], x)[0])
-    drawn, log_prob = estimator.sample_and_log_prob(torch.Size((7, 2)), x)
-    assert drawn.shape == (7, 2, 20, 2)
-    torch.testing.assert_close(log_prob[3, 1], estimator.log_prob(drawn[3, 1][None], x)[0])
+    samples, log_prob = estimator.sample_and_log_prob(torch.Size((7, 2)), x)
+    assert samples.shape == (7, 2, 20, 2)
+    torch.testing.assert_close(log_prob[3, 1], estimator.log_prob(samples[3, 1][None], x)[0])
     assert estimator.sample((3,), x[:1]).shape == (3, 1, 2)
     with pytest.raises(ValueError, match="condition"):
         estimator.loss(theta, x[:, :2])
 
 
-def test_draws_are_those_of_their_condition():
-    """Several draws for several conditions are not mixed up."""
+def test_samples_belong_to_their_condition():
+    """Several samples for several conditions are not mixed up."""
     theta = torch.randn(400, 1).expand(-1, 2) + 0.01 * torch.randn(400, 2)
-    estimator = moved(density_estimator(**SMALL)(theta, torch.randn(400, 1)))
+    estimator = perturbed(density_estimator(**SMALL)(theta, torch.randn(400, 1)))
     conditions = torch.tensor([[4.0], [-4.0]]).double()
-    drawn = estimator.sample((3000,), conditions).mean(0)
+    samples = estimator.sample((3000,), conditions).mean(0)
     for i in range(2):
         alone = estimator.sample((3000,), conditions[i : i + 1])[:, 0].mean(0)
-        assert (drawn[i] - alone).abs().max() < 0.1
-    assert (drawn[0] - drawn[1]).abs().max() > 0.2
+        assert (samples[i] - alone).abs().max() < 0.1
+    assert (samples[0] - samples[1]).abs().max() > 0.2
 
 
-def test_an_embedding_net_sees_conditions_as_they_are():
+def test_an_embedding_net_gets_conditions_in_their_shape():
     class Net(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -111,7 +111,7 @@ def test_an_embedding_net_sees_conditions_as_they_are():
     estimator = density_estimator(embedding_net=Net(), **SMALL)(theta, x)
     assert estimator.flow.context_features == 12
     loss = estimator.loss(theta, x).mean()
-    moved(estimator).loss(theta.double(), x.double()).mean().backward()
+    perturbed(estimator).loss(theta.double(), x.double()).mean().backward()
     gradients = [p.grad for name, p in estimator.named_parameters() if "layer" in name]
     assert gradients
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in gradients)
@@ -119,20 +119,20 @@ def test_an_embedding_net_sees_conditions_as_they_are():
     assert kf.wrap(estimator) is estimator.flow
 
 
-def test_parameters_with_a_domain_are_drawn_inside():
+def test_parameters_with_a_domain_are_sampled_inside():
     """Bounds are arguments of the recipe; parameters outside have no density."""
     theta, x = torch.stack([torch.randn(99), torch.randn(99).exp()], 1), torch.randn(99, 3)
     theta[:, 0] = theta[:, 0].clamp(-3, 3)
     build = density_estimator("spline", depth=2, hidden=(8,), bounds=["circular", "positive"])
     estimator = build(theta, x)
     assert estimator.log_prob(theta[None], x).isfinite().all()
-    drawn = estimator.sample((400,), x[:2])
-    assert (drawn[..., 1] > 0).all() and (drawn[..., 0].abs() <= torch.pi).all()
+    samples = estimator.sample((400,), x[:2])
+    assert (samples[..., 1] > 0).all() and (samples[..., 0].abs() <= torch.pi).all()
     assert torch.isneginf(estimator.log_prob(-theta[None], x)).all()
 
 
-def test_what_a_flow_cannot_be_of_is_said():
-    with pytest.raises(ArgumentError, match="'theta' should be rows"):
+def test_invalid_arguments_are_refused():
+    with pytest.raises(ArgumentError, match="'theta' should have shape"):
         density_estimator()(torch.randn(5, 2, 2), torch.randn(5, 3))
     with pytest.raises(ArgumentError, match="'model' should be"):
         density_estimator("planar")

@@ -1,4 +1,4 @@
-"""The face that scikit-learn knows: densities and outlier detectors with fit and score_samples."""
+"""Estimators for scikit-learn: densities and an outlier detector."""
 
 from kappaflow.estimator.conditional import ConditionalFlowDensity
 from kappaflow.estimator.density import FlowDensity

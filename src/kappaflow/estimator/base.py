@@ -1,4 +1,4 @@
-"""What the estimators share: their parameters, a flow that is trained on rows, and pickling."""
+"""The base class of the estimators: parameters, preparation of rows, training, and pickling."""
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,8 +19,7 @@ from kappaflow.data.prepare import describe_merged, few_to_train_on, noisy, prep
 from kappaflow.data.repeats import DUPLICATES, Duplicates, settle_duplicates
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
-from kappaflow.estimator.packed import packed, unpacked
-from kappaflow.estimator.rows import Floats, distinct, renamed
+from kappaflow.estimator.rows import Floats, distinct, packed, renamed, unpacked
 from kappaflow.flows import Flow
 from kappaflow.runs.model_search import LEARNING_RATE, ModelSearch, search_model
 from kappaflow.runs.recipes import CONDITIONAL, COUPLINGS, Model, build_flow, with_bounds
@@ -29,19 +28,19 @@ from kappaflow.training.rows import domains_in
 from kappaflow.training.trained import State
 
 RandomState = int | np.random.RandomState | None
-# What the command gives to couplings, where they are not told otherwise.
-COUPLED, HIDDEN = 16, (128, 128)
+# The defaults of `kappaflow fit` for couplings.
+DEPTH, HIDDEN = 16, (128, 128)
 Repair = Literal["jitter", "dequantize"]
-OFFERED: tuple[Repair, ...] = ("jitter", "dequantize")  # what drops rows has another density
-OF_COUPLINGS: dict[str, Any] = {"partition": "random-half", "dropout": 0.0}
+REPAIRS: tuple[Repair, ...] = ("jitter", "dequantize")  # repairs that keep all rows
+COUPLING_OPTIONS: dict[str, Any] = {"partition": "random-half", "dropout": 0.0}
 
 
 class FlowEstimator(BaseEstimator):
-    """A flow of rows with the parameters of its recipe and of its training."""
+    """A flow trained on rows, with the parameters of its recipe and its training."""
 
     _default_model: ClassVar = "real_nvp"
-    _couplings: ClassVar = OF_COUPLINGS
-    _searches: ClassVar = True  # for a model, where nothing of it is named
+    _couplings: ClassVar = COUPLING_OPTIONS
+    _searches: ClassVar = True  # for a model, if no parameter of the model is given
 
     def __init__(
         self,
@@ -86,15 +85,15 @@ class FlowEstimator(BaseEstimator):
 
     @property
     def flow_to_examine(self) -> Flow:
-        """The flow that `kappaflow.wrap` and `doctor` look at."""
+        """The flow that `kappaflow.wrap` and `doctor` read."""
         check_is_fitted(self)
         return self.flow_
 
     def diagnose(self, X: ArrayLike) -> Diagnosis:  # noqa: N803
-        """Returns what `kappaflow.doctor` says of the flow at rows.
+        """Diagnoses the flow at these rows with `kappaflow.doctor`.
 
         Args:
-            X: (n, features), best rows that it was not trained on.
+            X: Rows (n, features), held-out rows if possible.
 
         Returns:
             The diagnosis.
@@ -103,18 +102,18 @@ class FlowEstimator(BaseEstimator):
         return doctor(self.flow_, x)
 
     def _names(self) -> Sequence[str] | None:
-        """Returns the names that columns were given with."""
+        """Returns the column names of the rows passed to `fit`, or None."""
         return getattr(self, "feature_names_in_", None)
 
-    def _within(self, values: Floats, names: Sequence[str] | None = None) -> Floats:
-        """Returns rows whose values lie in the domains of their columns, or says which do not."""
-        one_of("repair", self.repair, (None, *OFFERED))
+    def _in_domains(self, values: Floats, names: Sequence[str] | None = None) -> Floats:
+        """Returns the rows with values in the domains of their columns, repaired where possible."""
+        one_of("repair", self.repair, (None, *REPAIRS))
         table = load_table(values)
         if names is not None:
             table = renamed(table, list(map(str, names)))
         domains = domains_of(self.bounds, table)
         rounded = resolutions(table) if self.repair == "dequantize" else ()
-        table, notes = within(table, domains, repair=self.repair, offered=OFFERED, rounded=rounded)
+        table, notes = within(table, domains, repair=self.repair, offered=REPAIRS, rounded=rounded)
         for note in notes:
             warnings.warn(note, DataWarning, stacklevel=3)
         return table.values
@@ -127,20 +126,20 @@ class FlowEstimator(BaseEstimator):
         *,
         merges: bool = False,
     ) -> Table:
-        """Returns rows as a table that a density can be fitted to, and warns about problems.
+        """Returns rows as a table to which a density can be fitted, and warns about problems.
 
         Args:
-            values: What is modelled.
-            weights: Of the rows.
-            given: What it is conditioned on; the names of features are then those of it.
-            merges: Merge equal rows into one row with the sum of their weights.
+            values: The rows to model.
+            weights: Their weights.
+            given: The rows to condition on, to which the names of the features then belong.
+            merges: Whether to merge equal rows into one row with the sum of their weights.
         """
         repeated: tuple[str, ...] = ()
         if merges:
             repeated = describe_merged(self._named(values, given))
             values, weights, given = distinct(values, weights, given)
         if len(values) < 2:
-            raise DataError("all rows are the same: a density needs at least 2 different ones.")
+            raise DataError("all rows are equal: a density needs at least 2 different rows.")
         table = weighted(self._named(values, given), weights)
         how = "drop" if self.duplicates == "drop" else "keep"
         domains = domains_of(self.bounds, table)
@@ -149,11 +148,11 @@ class FlowEstimator(BaseEstimator):
             table = put_back(settle_duplicates(table, how), domains)
             notes = warned = (
                 f"{len(table)} rows are too few for {len(table.columns)} columns, which then "
-                "always depend on each other: the bounds of the flow decide the density",
+                "always depend on each other: the bounds of the flow determine the density",
             )
         else:
             prepared = prepare_table(
-                table, domains=domains, repair=self.repair, duplicates=how, offered=OFFERED
+                table, domains=domains, repair=self.repair, duplicates=how, offered=REPAIRS
             )
             table, widths, warned = prepared.table, prepared.widths, prepared.warnings
             notes = prepared.notes + prepared.warnings
@@ -164,7 +163,7 @@ class FlowEstimator(BaseEstimator):
         return table
 
     def _named(self, values: Floats, given: Floats | None) -> Table:
-        """Returns rows, and what they are given, as a table with the names of the features."""
+        """Returns rows and the rows to condition on as a table with the names of the features."""
         table, names = load_table(values), self._names()
         if given is None:
             return table if names is None else renamed(table, list(map(str, names)))
@@ -176,31 +175,31 @@ class FlowEstimator(BaseEstimator):
         )
 
     def _merges_copies(self) -> bool:
-        """Returns whether rows that repeat are one row with their number as weight."""
+        """Returns whether equal rows become one row weighted by their number."""
         how = one_of("duplicates", self.duplicates, (None, *DUPLICATES))
         return how == "weigh" or (how is None and self.repair != "dequantize")
 
     def _noisy(self, values: Floats) -> Floats:
-        """Returns rows with noise in the columns that were given some when the flow was fitted."""
+        """Returns rows with noise in the columns to which `fit` added noise."""
         table = load_table(values)
         widths = {table.columns[place]: width for place, width in self._widths.items()}
         return noisy(table, widths, domains_in(self.flow_, table)).values
 
     def _train(self, table: Table, kept: tuple[float, ...] = ()) -> tuple[Table, ...]:
-        """Trains a flow on a part of a table, and returns parts that it has not seen.
+        """Trains a flow on one part of a table, and returns held-out parts.
 
         Args:
             table: All rows.
-            kept: The shares of the parts that are returned.
+            kept: The share of each held-out part.
 
         Returns:
-            As many parts.
+            The held-out parts.
         """
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         held_out = self.validation_fraction
         if not (isinstance(held_out, float | int) and 0 < held_out < 1 - sum(kept)):
             raise ArgumentError(
-                "'validation_fraction' should be between 0 and the share that is left, "
+                "'validation_fraction' should be between 0 and the remaining share, "
                 f"{1 - sum(kept):g}, got {held_out!r}."
             )
         fractions = (1 - held_out - sum(kept), held_out, *kept)
@@ -236,7 +235,7 @@ class FlowEstimator(BaseEstimator):
     def _started(
         self, table: Table, train: Table, validation: Table, settings: Settings
     ) -> tuple[Flow, State | None, Settings]:
-        """Returns a new flow, where its training starts if a search chose it, and settings."""
+        """Returns a new flow, the state to continue from after a model search, and settings."""
         named = (self.model, self.depth, self.hidden, self.options or None)
         if not self._searches or any(value is not None for value in named):
             return self._built(table, settings.seed), None, settings
@@ -256,14 +255,14 @@ class FlowEstimator(BaseEstimator):
         return flow, start, choice.settings(settings)
 
     def _built(self, table: Table, seed: int) -> Flow:
-        """Returns a flow for a table, freshly initialised from a seed alone."""
+        """Returns a new flow for a table, initialized from a seed."""
         model = self._default_model if self.model is None else self.model
         arguments: dict[str, Any] = {} if self.depth is None else {"depth": self.depth}
         if model in COUPLINGS:
-            arguments = {"depth": COUPLED, **arguments, **self._couplings}
+            arguments = {"depth": DEPTH, **arguments, **self._couplings}
         if model in CONDITIONAL:
-            wanted = HIDDEN if self.hidden is None else self.hidden
-            hidden = tuple(wanted) if isinstance(wanted, Iterable) else wanted
+            widths = HIDDEN if self.hidden is None else self.hidden
+            hidden = tuple(widths) if isinstance(widths, Iterable) else widths
             arguments["hidden"] = layer_widths(hidden)
         elif table.context_columns:
             raise ArgumentError(
@@ -271,27 +270,27 @@ class FlowEstimator(BaseEstimator):
                 f"{model!r}."
             )
         try:
-            asked = Model(model, {**arguments, **(self.options or {})})
-            asked = with_bounds(asked, domains_of(self.bounds, table), table)
-            flow = build_flow(asked, table, seed)
+            config = Model(model, {**arguments, **(self.options or {})})
+            config = with_bounds(config, domains_of(self.bounds, table), table)
+            flow = build_flow(config, table, seed)
         except TypeError as error:
             raise ArgumentError(
                 f"'options' should hold arguments of kappaflow.{model}: {error}."
             ) from None
         if flow.likelihood != "exact":
             raise ArgumentError(
-                "'options' should add no padding: scores would be bounds, or joint densities, and "
-                "no densities of rows."
+                "'options' should add no padding: scores would be bounds or joint densities, not "
+                "densities of rows."
             )
         return flow
 
     def _checked(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """Returns rows of as many features as it was fitted to."""
+        """Returns rows after checking that the estimator is fitted and the features match."""
         check_is_fitted(self)
         return self._rows(X, reset=False)
 
     def _rows(self, X: ArrayLike, *, reset: bool = True, at_least: int = 1) -> Floats:  # noqa: N803
-        """Returns rows in float64, all finite; `reset` takes their number and names of columns."""
+        """Returns finite rows in float64; `reset` stores the number and names of the columns."""
         return validate_data(  # pyright: ignore[reportReturnType]
             self,
             X,  # pyright: ignore[reportArgumentType]
@@ -301,7 +300,7 @@ class FlowEstimator(BaseEstimator):
         )
 
     def _log_prob(self, values: Floats) -> Floats:
-        """Returns log p of each row, in nats."""
+        """Returns log p of each row in nats."""
         rows = rows_of(load_table(self._noisy(values)), self.flow_)
         return log_prob_of(self.flow_, rows).numpy()
 

@@ -17,39 +17,39 @@ from kappaflow.estimator.base import FlowEstimator, RandomState
 from kappaflow.estimator.rows import Floats
 from kappaflow.training import Rows, log_prob_of
 
-LEVELS = 200  # of quantiles, of which `predict` is the mean
-DRAWS = 1000  # of several targets, where there are no quantiles in closed form
+LEVELS = 200  # number of quantiles that `predict` averages
+SAMPLES = 1000  # for quantiles and means of several targets, which have no closed form
 
 
 class ConditionalFlowDensity(FlowEstimator):
     """The density p(y | X) of targets given features, by a conditional flow.
 
-    Of one target all quantiles are exact: the flow is then an increasing map of it for each row
-    of features.
+    Quantiles of a single target are exact: for each row of features the flow is then an
+    increasing map of the target.
 
     Args:
-        model: "spline" (if left out), "real_nvp" or "nice"; of one target the last two are a
-            Gaussian whose mean and deviation follow the features.
-        depth: As for `FlowDensity`; so are the arguments below. One target takes one coupling.
-        hidden: See there.
-        options: See there.
-        search_time: Not used: nothing is searched.
-        max_epochs: See there.
-        max_time_s: See there.
-        batch_size: See there.
-        learning_rate: See there.
-        patience: See there.
-        validation_fraction: See there.
-        condition_budget: See there.
-        bounds: See there; of targets, by place or as "y0", "y1", ...
-        repair: See there.
-        duplicates: See there.
-        device: See there.
-        random_state: See there.
-        verbose: See there.
+        model: "spline" (the default), "real_nvp" or "nice". For one target the last two are a
+            Gaussian with a mean and standard deviation that depend on the features.
+        depth: As for `FlowDensity`, like the arguments below. One target needs one coupling.
+        hidden: As there.
+        options: As there.
+        search_time: Unused: there is no model search.
+        max_epochs: As there.
+        max_time_s: As there.
+        batch_size: As there.
+        learning_rate: As there.
+        patience: As there.
+        validation_fraction: As there.
+        condition_budget: As there.
+        bounds: As there, for targets, by index or as "y0", "y1", ...
+        repair: As there.
+        duplicates: As there.
+        device: As there.
+        random_state: As there.
+        verbose: As there.
 
     Attributes:
-        flow_: The trained `kappaflow.Flow` of targets, whose context are features, in float64.
+        flow_: The trained `kappaflow.Flow` of the targets in float64; its context is the features.
         n_targets_: Number of targets.
 
     Example:
@@ -64,7 +64,7 @@ class ConditionalFlowDensity(FlowEstimator):
     """
 
     _default_model: ClassVar = "spline"
-    # Dropout blurs what a conditioner makes of the features, and quantiles with it.
+    # No dropout: it adds noise to the conditioner, and so to quantiles.
     _searches: ClassVar = False
     _couplings: ClassVar = {"partition": "random-half", "dropout": 0.0}
 
@@ -77,44 +77,44 @@ class ConditionalFlowDensity(FlowEstimator):
         """Trains the flow.
 
         Args:
-            X: Features, (n, features).
-            y: Targets, (n,) or (n, targets).
-            sample_weight: How much each row counts, (n,), 0 or more; all alike if left out.
+            X: Features (n, features).
+            y: Targets (n,) or (n, targets).
+            sample_weight: Weights (n,), 0 or more; equal if left out.
 
         Returns:
             The estimator.
 
         Raises:
-            ArgumentError: A parameter or a weight is wrong.
-            DataError: The targets have no density that a flow could fit.
+            ArgumentError: A parameter or a weight is invalid.
+            DataError: The targets have no density that a flow can fit.
         """
         features, targets = self._both(X, y, reset=True)
         self._one_target = targets.ndim == 1
         rows = targets.reshape(len(targets), -1)
-        rows = self._within(rows, [f"y{i}" for i in range(rows.shape[1])])
+        rows = self._in_domains(rows, [f"y{i}" for i in range(rows.shape[1])])
         table = self._table(rows, sample_weight, features, merges=self._merges_copies())
         self.n_targets_ = len(table.columns)
         self._train(table)
         return self
 
     def log_prob(self, X: ArrayLike, y: ArrayLike) -> Floats:  # noqa: N803
-        """Returns log p(y | X) of each row, in nats, in the units of the targets.
+        """Returns log p(y | X) of each row in nats, in the units of the targets.
 
         Args:
-            X: (n, features).
-            y: (n,) or (n, targets).
+            X: Features (n, features).
+            y: Targets (n,) or (n, targets).
 
         Returns:
-            (n,).
+            Log-densities (n,).
         """
-        return log_prob_of(self.flow_, Rows(*self._points(X, y))).numpy()
+        return log_prob_of(self.flow_, Rows(*self._tensors(X, y))).numpy()
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:  # noqa: N803
-        """Returns the mean of log p(y | X) over rows, in nats.
+        """Returns the mean of log p(y | X) over rows in nats.
 
         Args:
-            X: (n, features).
-            y: (n,) or (n, targets).
+            X: Features (n, features).
+            y: Targets (n,) or (n, targets).
 
         Returns:
             The mean.
@@ -126,19 +126,19 @@ class ConditionalFlowDensity(FlowEstimator):
         X: ArrayLike,  # noqa: N803
         y: ArrayLike,
     ) -> Diagnosis:
-        """Returns what `kappaflow.doctor` says of the flow at rows.
+        """Diagnoses the flow at these rows with `kappaflow.doctor`.
 
         Args:
-            X: (n, features), best of rows that it was not trained on.
-            y: (n,) or (n, targets).
+            X: Features (n, features), of held-out rows if possible.
+            y: Targets (n,) or (n, targets).
 
         Returns:
             The diagnosis.
         """
-        return doctor(self.flow_, *self._points(X, y))
+        return doctor(self.flow_, *self._tensors(X, y))
 
-    def _points(self, X: ArrayLike, y: ArrayLike) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
-        """Returns targets and features as the flow takes them."""
+    def _tensors(self, X: ArrayLike, y: ArrayLike) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: N803
+        """Returns targets and features as inputs of the flow."""
         check_is_fitted(self)
         features, targets = self._both(X, y, reset=False)
         return torch.tensor(self._noisy(self._rows_of(targets))), torch.tensor(features)
@@ -149,35 +149,36 @@ class ConditionalFlowDensity(FlowEstimator):
         n_samples: int = 1,
         random_state: RandomState = None,
     ) -> Floats:
-        """Returns draws of the targets for each row of features.
+        """Returns samples of the targets for each row of features.
 
         Args:
-            X: (n, features).
-            n_samples: How many for each.
-            random_state: Decides the draws.
+            X: Features (n, features).
+            n_samples: Number of samples per row.
+            random_state: Seed of the samples.
 
         Returns:
-            (n_samples, n), or (n_samples, n, targets) for several.
+            Samples (n_samples, n), or (n_samples, n, targets) for several targets.
         """
         context = torch.tensor(self._checked(X))
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         generator = torch.Generator().manual_seed(seed)
-        drawn = self.flow_.sample(
+        samples = self.flow_.sample(
             positive_int("n_samples", n_samples), context, generator=generator
         ).numpy()
-        return drawn[..., 0] if self._one_target else drawn
+        return samples[..., 0] if self._one_target else samples
 
     def quantile(self, X: ArrayLike, q: float | Sequence[float]) -> Floats:  # noqa: N803
         """Returns quantiles of the target for each row of features.
 
-        Exact for one target; of several, those of each in 1,000 draws.
+        Exact for one target. For several, the quantiles of each target in 1,000 samples.
 
         Args:
-            X: (n, features).
-            q: Levels between 0 and 1: one, or (m,).
+            X: Features (n, features).
+            q: One level between 0 and 1, or m levels.
 
         Returns:
-            (n,) for one level and (m, n) for several; with several targets (..., n, targets).
+            Quantiles (n,) for one level and (m, n) for several; (..., n, targets) for several
+            targets.
 
         Raises:
             ArgumentError: A level is not between 0 and 1, or a target is circular.
@@ -186,41 +187,41 @@ class ConditionalFlowDensity(FlowEstimator):
         domain = self.flow_.domain
         if domain is not None and any(one and one.circular for one in domain.domains):
             raise ArgumentError(
-                "'y' should not be circular for quantiles and means, which a circle does not "
-                "have: use sample or log_prob."
+                "quantiles and means are not defined for a circular target: use sample or "
+                "log_prob."
             )
         levels = np.asarray(q, dtype=np.float64)
         if levels.ndim > 1 or not ((levels > 0) & (levels < 1)).all():
             raise ArgumentError(f"'q' should be one or more numbers between 0 and 1, got {q!r}.")
         if self.flow_.event_shape != (1,) or self.flow_.augment is not None:
-            drawn = self.sample(X, DRAWS, random_state=0)
-            return np.quantile(drawn, levels, axis=0)
+            samples = self.sample(X, SAMPLES, random_state=0)
+            return np.quantile(samples, levels, axis=0)
         features = self._checked(X)
         z = np.repeat(ndtri(np.atleast_1d(levels)), len(features))[:, None]
         context = np.tile(features, (levels.size, 1))
         with torch.no_grad():
-            found = self.flow_.bijection.inverse(torch.tensor(z), torch.tensor(context))
-        values = found[0].numpy().reshape(*levels.shape, len(features))
+            y, _ = self.flow_.bijection.inverse(torch.tensor(z), torch.tensor(context))
+        values = y.numpy().reshape(*levels.shape, len(features))
         return values if self._one_target else values[..., None]
 
     def predict(self, X: ArrayLike) -> Floats:  # noqa: N803
         """Returns the mean of the targets for each row of features.
 
-        Of one target that of 200 quantiles, of several that of 1,000 draws.
+        The mean of 200 quantiles for one target, of 1,000 samples for several.
 
         Args:
-            X: (n, features).
+            X: Features (n, features).
 
         Returns:
-            (n,), or (n, targets) for several.
+            Means (n,), or (n, targets) for several targets.
         """
         check_is_fitted(self)
         if self.n_targets_ > 1:
-            return self.sample(X, DRAWS, random_state=0).mean(0)
+            return self.sample(X, SAMPLES, random_state=0).mean(0)
         return self.quantile(X, ((np.arange(LEVELS) + 0.5) / LEVELS).tolist()).mean(0)
 
     def _both(self, X: ArrayLike, y: ArrayLike, *, reset: bool) -> tuple[Floats, Floats]:  # noqa: N803
-        """Returns features and targets in float64, all finite."""
+        """Returns finite features and targets in float64."""
         features, targets = validate_data(  # pyright: ignore
             self,
             X,  # pyright: ignore[reportArgumentType]
@@ -234,11 +235,10 @@ class ConditionalFlowDensity(FlowEstimator):
         return np.asarray(features, np.float64), np.asarray(targets, np.float64)
 
     def _rows_of(self, targets: Floats) -> Floats:
-        """Returns targets as rows of as many as it was fitted to."""
+        """Returns targets as rows after checking their number."""
         rows = targets.reshape(len(targets), -1)
         if rows.shape[1] != self.n_targets_:
             raise ArgumentError(
-                f"'y' should have {self.n_targets_} targets, as it was fitted to, got "
-                f"{rows.shape[1]}."
+                f"'y' should have {self.n_targets_} targets, as in fit, got {rows.shape[1]}."
             )
         return rows

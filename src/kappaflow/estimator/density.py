@@ -16,50 +16,50 @@ from kappaflow.estimator.rows import Floats
 class FlowDensity(DensityMixin, FlowEstimator):
     """The density of rows, by a normalizing flow trained with maximum likelihood.
 
-    Columns are standardised inside, and a tenth of the rows decides when to stop. What is wrong
-    with the rows (dependent columns, constant ones) is said before training.
+    Columns are standardized internally, and a tenth of the rows is held out for early stopping.
+    Problems with the rows (dependent or constant columns) give warnings before training.
 
     Args:
         model: A recipe: "real_nvp", "spline", "nice", "planar", "radial", "invertible_network",
-            or one of zuko as `kappaflow.zuko_flow` names them, "zuko:nsf". If this and the next
-            three are left out, a search chooses the model, as `kappaflow.fit_auto` does; it
-            measures time, so that two fits may choose differently.
-        depth: Number of couplings, or of what else the model is made of; 16 couplings, or what
-            the recipe takes, if left out.
+            or a flow of zuko by its name in `kappaflow.zuko_flow`, such as "zuko:nsf". If model,
+            depth, hidden and options are left out, a model search chooses, as in
+            `kappaflow.fit_auto`. It measures time, so two fits may choose differently.
+        depth: Number of couplings, or layers of another kind; 16 couplings, or the default of
+            the recipe, if left out.
         hidden: Widths of the couplings' networks; (128, 128) if left out.
         options: More arguments of the recipe, by name; see `kappaflow.real_nvp`.
-        search_time: Time budget of the search, in seconds of the processor; 0 skips it.
-        max_epochs: Passes over the rows, at most; see `kappaflow.training.Settings`.
-        max_time_s: Seconds of training, at most; None for no limit.
-        batch_size: Rows a step.
-        learning_rate: The highest of Adam. If left out, that of the model which a search chose;
+        search_time: Time budget of the model search in CPU seconds; 0 skips it.
+        max_epochs: Largest number of epochs; see `kappaflow.training.Settings`.
+        max_time_s: Time limit for the training in seconds; None for no limit.
+        batch_size: Rows per step.
+        learning_rate: Peak learning rate of Adam. If left out, the choice of the model search;
             5e-3 without a search.
-        patience: Epochs without a better validation likelihood after which training stops.
-        validation_fraction: Share of the rows that decides when.
-        condition_budget: Keeps the 95 % quantile of the condition number within this; None for no
-            such request.
-        bounds: Domains of columns by name or place, in which all samples then lie, such as
-            {"mass": "positive", 1: (0, 1)}; a score outside of them is -inf.
-        repair: "jitter" adds a little noise to columns that leave the rows without a density;
-            "dequantize" adds uniform noise to rounded columns, exactly as wide as a step of their
-            values, also to the rows that are scored: a score is then a bound. Each row gets its
-            noise once, by its place and the column.
-        duplicates: What to do with rows that repeat earlier ones: "weigh" each row by the number
-            of its copies (if left out, but not with "dequantize"), so that a weight of two is the
-            row twice; "keep" them, with all copies in one part of the split; or "drop" them.
-        device: Where to train, "cpu" or "cuda".
-        random_state: Decides weights, splits and the order of rows.
-        verbose: Show a progress bar.
+        patience: Number of epochs without a better validation likelihood before training stops.
+        validation_fraction: Share of the rows held out for early stopping.
+        condition_budget: Upper bound for the 95 % quantile of the condition number; None for no
+            bound.
+        bounds: Domains of columns by name or index, such as {"mass": "positive", 1: (0, 1)}. All
+            samples lie in them; the score of a row outside is -inf.
+        repair: "jitter" adds a little noise to columns without a density; "dequantize" adds
+            uniform noise to rounded columns, as wide as the step between their values, also to
+            scored rows: a score is then a bound. The noise of a row depends on its index and the
+            column only.
+        duplicates: How to treat rows that repeat earlier ones: "weigh" each row by the number of
+            its copies (the default, except with "dequantize"), so that a weight of two equals
+            two copies; "keep" them, with all copies in one part of the split; or "drop" them.
+        device: The device for training, "cpu" or "cuda".
+        random_state: Seed for weights, splits and the order of rows.
+        verbose: Whether to show a progress bar.
 
     Attributes:
-        choice_: What a search chose, and why, as text.
+        choice_: The choice of the model search and its reason, as text.
         flow_: The trained `kappaflow.Flow`, in float64.
-        history_: The figures of each epoch.
+        history_: The losses and other figures of each epoch.
         validation_nll_: Mean negative log-likelihood of the validation rows, in nats.
         n_iter_: Number of epochs.
-        notes_: What there is to know about the rows, one sentence each.
+        notes_: Notes on the rows, one sentence each.
         n_features_in_: Number of columns.
-        feature_names_in_: Their names, where rows were given with names.
+        feature_names_in_: Names of the columns, if the rows had names.
 
     Example:
         >>> import numpy as np
@@ -78,29 +78,29 @@ class FlowDensity(DensityMixin, FlowEstimator):
         """Trains the flow.
 
         Args:
-            X: Rows, (n, features).
+            X: Rows (n, features).
             y: Ignored.
-            sample_weight: How much each row counts, (n,), 0 or more; all alike if left out.
+            sample_weight: Weights (n,), 0 or more; equal if left out.
 
         Returns:
             The estimator.
 
         Raises:
-            ArgumentError: A parameter or a weight is wrong.
-            DataError: The rows have no density that a flow could fit.
+            ArgumentError: A parameter or a weight is invalid.
+            DataError: The rows have no density that a flow can fit.
         """
-        values = self._within(self._rows(X, at_least=2), self._names())
+        values = self._in_domains(self._rows(X, at_least=2), self._names())
         self._train(self._table(values, sample_weight, merges=self._merges_copies()))
         return self
 
     def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """Returns log p of each row, in nats, in the units of the rows.
+        """Returns log p of each row in nats, in the units of the rows.
 
         Args:
-            X: (n, features).
+            X: Rows (n, features).
 
         Returns:
-            (n,).
+            Log-densities (n,).
         """
         return self._log_prob(self._checked(X))
 
@@ -109,10 +109,10 @@ class FlowDensity(DensityMixin, FlowEstimator):
         X: ArrayLike,
         y: object = None,  # noqa: N803
     ) -> float:
-        """Returns the mean of log p over rows, in nats.
+        """Returns the mean of log p over rows in nats.
 
         Args:
-            X: (n, features).
+            X: Rows (n, features).
             y: Ignored.
 
         Returns:
@@ -121,14 +121,14 @@ class FlowDensity(DensityMixin, FlowEstimator):
         return float(self.score_samples(X).mean())
 
     def sample(self, n_samples: int = 1, random_state: RandomState = None) -> Floats:
-        """Returns draws from the density.
+        """Returns samples of the density.
 
         Args:
-            n_samples: How many.
-            random_state: Decides the draws.
+            n_samples: Number of samples.
+            random_state: Seed of the samples.
 
         Returns:
-            (n_samples, features).
+            Samples (n_samples, features).
         """
         check_is_fitted(self)
         seed = int(check_random_state(random_state).randint(2**31 - 1))

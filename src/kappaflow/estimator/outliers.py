@@ -1,4 +1,4 @@
-"""`FlowOutlierDetector`: rows of low density, with p-values that keep what they say."""
+"""`FlowOutlierDetector`: rows of low density, with calibrated p-values."""
 
 import math
 import warnings
@@ -18,43 +18,43 @@ from kappaflow.training import log_prob_of, rows_of
 
 
 class FlowOutlierDetector(OutlierMixin, FlowEstimator):
-    """Rows whose density is lower than that of nearly all rows like those it was fitted to.
+    """Finds rows of much lower density than the training rows.
 
-    A flow is trained on a part of the rows, and its log p on a part that it has not seen makes the
-    p-values: of new rows like these no more than a share of `level` is called an outlier, whatever
-    the flow has learnt and whatever their law, in the mean over calibrations.
+    Trains a flow on one part of the rows, and computes p-values from its log p on a held-out part.
+    On average over calibrations, at most a share `level` of new rows from the same distribution is
+    called an outlier, whatever the distribution and whatever the flow has learned.
 
     Args:
-        level: Largest share of false alarms.
-        calibration_fraction: Share of the rows that the p-values are made of; a p-value is never
-            below 1 over one more than their number.
-        model: As for `FlowDensity`; so are the arguments below.
-        depth: See there.
-        hidden: See there.
-        options: See there.
-        search_time: See there.
-        max_epochs: See there.
-        max_time_s: See there.
-        batch_size: See there.
-        learning_rate: See there.
-        patience: See there.
-        validation_fraction: See there.
-        condition_budget: See there.
-        bounds: See there.
-        repair: See there.
-        duplicates: See there; "keep" if left out, since p-values count rows, and not "weigh".
-        device: See there.
-        random_state: See there.
-        verbose: See there.
+        level: Largest rate of false alarms.
+        calibration_fraction: Share of the rows held out for the p-values. With m such rows a
+            p-value is at least 1 / (m + 1).
+        model: As for `FlowDensity`, like the arguments below.
+        depth: As there.
+        hidden: As there.
+        options: As there.
+        search_time: As there.
+        max_epochs: As there.
+        max_time_s: As there.
+        batch_size: As there.
+        learning_rate: As there.
+        patience: As there.
+        validation_fraction: As there.
+        condition_budget: As there.
+        bounds: As there.
+        repair: As there.
+        duplicates: As there; "keep" by default, and never "weigh": p-values count rows.
+        device: As there.
+        random_state: As there.
+        verbose: As there.
 
     Attributes:
         flow_: The trained `kappaflow.Flow`, in float64.
         calibration_scores_: log p of the calibration rows, ascending.
-        offset_: The log p below which a row is an outlier.
+        offset_: Rows with a lower log p are outliers.
 
     Source:
         Vovk, Gammerman, Shafer 2005: split conformal prediction. Bates, Candès, Lei, Romano,
-        Sesia 2023: outliers by p-values of this kind.
+        Sesia 2023: outliers by conformal p-values.
 
     Example:
         >>> import numpy as np
@@ -115,35 +115,35 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         self.calibration_fraction = calibration_fraction
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:  # noqa: N803
-        """Trains the flow and makes the p-values.
+        """Trains the flow and calibrates the p-values.
 
         Args:
-            X: Rows, (n, features), of which few are outliers.
+            X: Rows (n, features), few of them outliers.
             y: Ignored.
 
         Returns:
             The estimator.
 
         Raises:
-            ArgumentError: A parameter is wrong.
-            DataError: The rows have no density that a flow could fit.
+            ArgumentError: A parameter is invalid.
+            DataError: The rows have no density that a flow can fit.
         """
         for name in ("level", "calibration_fraction"):
             value = getattr(self, name)
             if not (isinstance(value, float | int) and 0 < value < 1):
                 raise ArgumentError(f"'{name}' should be between 0 and 1, got {value!r}.")
         one_of("duplicates", self.duplicates, (None, "keep", "drop"))
-        values = self._within(self._rows(X, at_least=3), self._names())
+        values = self._in_domains(self._rows(X, at_least=3), self._names())
         (calibration,) = self._train(self._table(values), kept=(self.calibration_fraction,))
-        rows = rows_of(calibration, self.flow_)  # which have their noise already
+        rows = rows_of(calibration, self.flow_)  # already with noise
         scores = np.sort(log_prob_of(self.flow_, rows).numpy())
         self.calibration_scores_ = scores
         lowest = math.floor(self.level * (len(scores) + 1))
         if not lowest:
             warnings.warn(
-                f"no row will be called an outlier: a level of {self.level:g} needs at least "
+                f"no row can be called an outlier: a level of {self.level:g} needs at least "
                 f"{math.ceil(1 / self.level) - 1:,} calibration rows, and there are "
-                f"{len(scores):,}; give more rows, or a larger calibration_fraction or level",
+                f"{len(scores):,}; pass more rows, or a larger calibration_fraction or level",
                 DataWarning,
                 stacklevel=2,
             )
@@ -151,47 +151,47 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         return self
 
     def score_samples(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """Returns log p of each row, in nats: the lower, the more of an outlier.
+        """Returns log p of each row in nats; lower for outliers.
 
         Args:
-            X: (n, features).
+            X: Rows (n, features).
 
         Returns:
-            (n,).
+            Log-densities (n,).
         """
         return self._log_prob(self._checked(X))
 
     def p_values(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """Returns how likely a row like those of `fit` has a density so low, or lower.
+        """Returns the probability that a row like those of `fit` has at most this density.
 
         Args:
-            X: (n, features).
+            X: Rows (n, features).
 
         Returns:
-            (n,), from 1 / (calibration rows + 1) to 1.
+            P-values (n,) from 1 / (calibration rows + 1) to 1.
         """
         scores = self.score_samples(X)
         below = np.searchsorted(self.calibration_scores_, scores, side="right")
         return (1 + below) / (1 + len(self.calibration_scores_))
 
     def decision_function(self, X: ArrayLike) -> Floats:  # noqa: N803
-        """Returns log p above what makes a row an outlier; negative for outliers.
+        """Returns log p minus `offset_`; negative for outliers.
 
         Args:
-            X: (n, features).
+            X: Rows (n, features).
 
         Returns:
-            (n,).
+            Values (n,).
         """
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: ArrayLike) -> NDArray[np.int64]:  # noqa: N803
-        """Returns -1 for rows whose p-value is at most `level`, and 1 for the others.
+        """Returns -1 for outliers, rows with a p-value of at most `level`, and 1 for the others.
 
         Args:
-            X: (n, features).
+            X: Rows (n, features).
 
         Returns:
-            (n,).
+            Labels (n,).
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
