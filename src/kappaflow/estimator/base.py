@@ -106,7 +106,7 @@ class FlowEstimator(BaseEstimator):
         return getattr(self, "feature_names_in_", None)
 
     def _in_domains(self, values: Floats, names: Sequence[str] | None = None) -> Floats:
-        """Returns the rows with values in the domains of their columns, repaired where possible."""
+        """Returns rows with values in the domains of their columns, repaired where possible."""
         one_of("repair", self.repair, (None, *REPAIRS))
         table = load_table(values)
         if names is not None:
