@@ -1,4 +1,4 @@
-"""Argument checks that are used in more than one place."""
+"""Checks of arguments, used by several modules."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -13,17 +13,17 @@ T = TypeVar("T")
 
 
 def positive_int(name: str, value: object, why: str = "") -> int:
-    """Returns `value` as an int of at least 1, or says what is wrong with it."""
+    """Returns `value` as an int of at least 1, or raises ArgumentError."""
     return _int_from(name, value, 1, why)
 
 
 def natural_int(name: str, value: object, why: str = "") -> int:
-    """Returns `value` as an int of at least 0, or says what is wrong with it."""
+    """Returns `value` as an int of at least 0, or raises ArgumentError."""
     return _int_from(name, value, 0, why)
 
 
 def layer_widths(hidden: object) -> tuple[int, ...]:
-    """Returns the widths of hidden layers as ints of at least 1, or says what is wrong."""
+    """Returns the widths of hidden layers as ints of at least 1, or raises ArgumentError."""
     if isinstance(hidden, str) or not isinstance(hidden, Sequence):
         raise ArgumentError(f"'hidden' should be a sequence of layer widths, got {hidden!r}.")
     return tuple(positive_int("hidden", width) for width in hidden)
@@ -42,14 +42,14 @@ def _int_from(name: str, value: object, least: int, why: str) -> int:
 
 
 def finite_float(name: str, value: object) -> float:
-    """Returns `value` as a finite float, or says what is wrong with it."""
+    """Returns `value` as a finite float, or raises ArgumentError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value):
         raise ArgumentError(f"'{name}' should be a finite number, got {value!r}.")
     return float(value)
 
 
 def positive_float(name: str, value: object) -> float:
-    """Returns `value` as a finite float above 0, or says what is wrong with it."""
+    """Returns `value` as a finite float above 0, or raises ArgumentError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ArgumentError(f"'{name}' should be a number above 0, got {value!r}.")
     if not 0 < value < float("inf"):
@@ -58,7 +58,7 @@ def positive_float(name: str, value: object) -> float:
 
 
 def share(name: str, value: object) -> float:
-    """Returns `value` as a float from 0 to below 1, or says what is wrong with it."""
+    """Returns `value` as a float from 0 to below 1, or raises ArgumentError."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
         raise ArgumentError(f"'{name}' should be at least 0 and below 1, got {value!r}.")
     return float(value)
@@ -73,7 +73,7 @@ def one_of(name: str, value: T, choices: tuple[T, ...]) -> T:
 
 
 def batch(name: str, x: object, event_shape: tuple[int, ...] | None = None) -> Tensor:
-    """Returns `x` if it is a floating tensor (B, *event) of this shape, or says what it is."""
+    """Returns `x` if it is a floating tensor of shape (B, *event), or raises ArgumentError."""
     if not isinstance(x, Tensor):
         raise ArgumentError(f"'{name}' should be a tensor, got {type(x).__name__}.")
     if not x.is_floating_point():
@@ -82,18 +82,20 @@ def batch(name: str, x: object, event_shape: tuple[int, ...] | None = None) -> T
             "call .float() on it first."
         )
     if x.dim() < 2 or (event_shape is not None and x.shape[1:] != torch.Size(event_shape)):
-        wanted = "event" if event_shape is None else ", ".join(map(str, event_shape))
-        raise ArgumentError(f"'{name}' should have shape (batch, {wanted}), got {tuple(x.shape)}.")
+        expected = "event" if event_shape is None else ", ".join(map(str, event_shape))
+        raise ArgumentError(
+            f"'{name}' should have shape (batch, {expected}), got {tuple(x.shape)}."
+        )
     return x
 
 
 def feature_batch(name: str, x: object, features: int) -> Tensor:
-    """Returns `x` if it is a floating tensor (B, features, *places), or says what it is."""
+    """Returns `x` if it is a floating tensor (B, features, *places), or raises ArgumentError."""
     return batch(name, x, (features, *batch(name, x).shape[2:]))
 
 
 def image_shape(name: str, value: object) -> tuple[int, int, int]:
-    """Returns `value` as (channels, height, width), or says what is wrong with it."""
+    """Returns `value` as (channels, height, width), or raises ArgumentError."""
     if isinstance(value, str) or not isinstance(value, Sequence) or len(value) != 3:
         raise ArgumentError(
             f"'{name}' should be (channels, height, width) of the images, got {value!r}."

@@ -1,4 +1,4 @@
-"""Where the values of a column can lie: above or below an end, between two, or on a circle."""
+"""Domains of columns: bounded on one side or both, or circular."""
 
 import math
 import re
@@ -114,7 +114,7 @@ def interval(name: str, value: object) -> Interval | None:
 
 
 def intervals(bounds: Sequence[Bound], features: int) -> tuple[Interval | None, ...]:
-    """Returns the domain of each feature, None for all numbers, or says what is wrong.
+    """Returns the domain of each feature, None for all numbers, or raises ArgumentError.
 
     Args:
         bounds: One for each feature, as `interval` takes it.

@@ -44,7 +44,7 @@ class WriteError(FileError):
 
 
 class NumericalError(KappaflowError, ArithmeticError):
-    """A computation cannot go on: not finite, or not converged where a number was promised."""
+    """A computation failed: a value is not finite, or an iteration did not converge."""
 
 
 class BuildError(KappaflowError, RuntimeError):
@@ -60,4 +60,4 @@ class DataWarning(UserWarning):
 
 
 class NumericalWarning(UserWarning):
-    """A computation goes on in another way, because rounding would have spoiled its first one."""
+    """A computation switched to another method, because rounding errors were too large."""

@@ -145,31 +145,31 @@ def build_model(config: ModelConfig, source: Path, weights: dict[str, Tensor]) -
 
 
 def load_tensors(flow: nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    """Puts tensors into a module of the same names and shapes, or says which do not fit."""
-    wanted = flow.state_dict()
+    """Loads tensors into a module; an error names those that do not fit."""
+    expected = flow.state_dict()
     for what, names in (
-        ("lacks", sorted(set(wanted) - set(tensors))),
-        ("has an unknown", sorted(set(tensors) - set(wanted))),
+        ("lacks", sorted(set(expected) - set(tensors))),
+        ("has an unknown", sorted(set(tensors) - set(expected))),
     ):
         if names:
             raise FileError(
                 f"{source} {what} {names[0]!r} ({len(names)} such): it is not of this model."
             )
     for name, tensor in tensors.items():
-        if tensor.shape != wanted[name].shape:
+        if tensor.shape != expected[name].shape:
             raise FileError(
                 f"{source} holds {name!r} of shape {tuple(tensor.shape)}, "
-                f"the model wants {tuple(wanted[name].shape)}."
+                f"the model has {tuple(expected[name].shape)}."
             )
-        if tensor.dtype != wanted[name].dtype:
+        if tensor.dtype != expected[name].dtype:
             raise FileError(
-                f"{source} holds {name!r} in {tensor.dtype}, the model wants {wanted[name].dtype}."
+                f"{source} holds {name!r} in {tensor.dtype}, the model has {expected[name].dtype}."
             )
     try:
         flow.load_state_dict(tensors)
     except (ArgumentError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise FileError(f"{source} does not fit the model: {said}") from None
+        text = " ".join(str(error).split())
+        raise FileError(f"{source} does not fit the model: {text}") from None
 
 
 def write_weights(path: Path, state: dict[str, Tensor], config: ModelConfig) -> None:
@@ -189,9 +189,9 @@ def read_weights(path: Path, config: ModelConfig) -> dict[str, Tensor]:
 
 
 def config_digest(config: ModelConfig) -> str:
-    """Returns a SHA-256 over everything that a configuration says."""
-    said = json.loads(config.model_dump_json(exclude_none=True))
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    """Returns a SHA-256 of a configuration."""
+    text = json.loads(config.model_dump_json(exclude_none=True))
+    return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
 
 
 def write_config(path: Path, config: ModelConfig) -> None:
@@ -200,7 +200,7 @@ def write_config(path: Path, config: ModelConfig) -> None:
 
 
 def read_config(path: Path) -> ModelConfig:
-    """Returns a configuration, or says what is wrong with the file."""
+    """Returns the configuration of a file, or raises FileError."""
     if not path.parent.is_dir():
         raise FileError(
             f"{path.parent} is no directory: a model is a directory with {CONFIG} and {WEIGHTS}."

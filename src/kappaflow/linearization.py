@@ -69,7 +69,7 @@ class AutogradLinearization(Linearization):
 
 
 class ElementwiseLinearization(Linearization):
-    """Of a map that treats each entry by itself: the Jacobian is diagonal.
+    """Derivative of an elementwise map: the Jacobian is diagonal.
 
     Args:
         value: z = f(x), (B, *event).

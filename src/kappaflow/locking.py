@@ -19,7 +19,7 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: str | Path) -> Iterator[None]:
-    """Keeps other processes from writing to a folder for as long as it is entered.
+    """Keeps other processes from writing to a folder inside the context.
 
     The folder is made if it is missing, with its parents, and these are removed if nothing was
     written to it; what was left in it by a process that was killed in the middle of a write is
@@ -65,7 +65,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 def _sign(path: Path) -> None:
-    """Writes who has a lock, for the sentence that others are told."""
+    """Writes the holder of the lock, for the error message of other processes."""
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
     with suppress(OSError):  # no room, or locked files cannot be written to, as on Windows
@@ -73,7 +73,7 @@ def _sign(path: Path) -> None:
 
 
 def _holder(path: Path) -> str:
-    """Returns who has a lock, in words."""
+    """Returns the holder of the lock as text."""
     try:
         holder = json.loads(path.read_bytes())
         return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"

@@ -98,7 +98,7 @@ class Partition:
         return torch.empty_like(joined).index_copy(1, order, joined)
 
     def answer(self, answer: Tensor) -> Tensor:
-        """Returns what a network says of the changed features: all that it says."""
+        """Returns the output of a network for the changed features: all of it."""
         return answer
 
     @functools.cached_property
@@ -174,7 +174,7 @@ class SpatialPartition:
         return torch.where(self._changes(kept), changed, kept)
 
     def answer(self, answer: Tensor) -> Tensor:
-        """Returns what a network says of the changed places, with zeros at the others."""
+        """Returns the output of a network at the changed places, zeros at the others."""
         return answer.masked_fill(~self._changes(answer), 0)
 
     def _changes(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Small files and JSON, read from anybody: regular files, of a bounded size and depth."""
+"""Reads small files and JSON from untrusted sources: regular files of bounded size and depth."""
 
 import json
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ def read_small(path: Path) -> bytes:
 
 
 def read_json_lines(path: Path, most: int | None = None) -> list[Any]:
-    """Returns what the lines of a file say, or its first so many, each of at most 1 MiB.
+    """Returns the parsed lines of a file, or the first `most`, each of at most 1 MiB.
 
     Raises:
         FileError: It is missing, no regular file, or may not be read, or a line is no JSON.
@@ -51,11 +51,11 @@ def read_json_lines(path: Path, most: int | None = None) -> list[Any]:
 
 
 def parse_json(content: bytes | str) -> Any:  # noqa: ANN401
-    """Returns what JSON in UTF-8 says; NaN and Infinity count as numbers.
+    """Returns the value of JSON in UTF-8; NaN and Infinity count as numbers.
 
     Raises:
-        ValueError: It is no JSON, not UTF-8, says a thing twice, is deeper than 64, or holds half
-            a character.
+        ValueError: It is not JSON or not UTF-8, has a duplicate key, is nested deeper than 64, or
+            holds an incomplete character.
     """
     text = content if isinstance(content, str) else content.decode()
     try:

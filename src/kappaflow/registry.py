@@ -37,7 +37,7 @@ class Allowance(TorchDispatchMode):
         self.steps, self.numbers = steps, numbers
 
     def spend(self, numbers: int) -> None:
-        """Takes a step that makes so many numbers, or says that it is not allowed."""
+        """Counts a step that allocates this many numbers, or raises FileError."""
         self.steps, self.numbers = self.steps - 1, self.numbers - numbers
         if self.steps < 0 or self.numbers < 0:
             raise FileError(
@@ -129,7 +129,7 @@ def register(name: str) -> Callable[[C], C]:
     """Returns a decorator that lets model files call a class or a recipe by `name`.
 
     Args:
-        name: What the model file says; a name can be given once.
+        name: The name in model files; it must be unique.
 
     Returns:
         A decorator for a class (a bijection, a network) or for a function that returns such an
@@ -171,7 +171,7 @@ def registered_names() -> tuple[str, ...]:
 
 
 def _origin(made_by: Callable[..., Any]) -> tuple[str, str]:
-    """Returns where something is defined, so that a re-run notebook cell may register it anew."""
+    """Returns where something is defined, so that a notebook cell can run again."""
     return made_by.__module__, made_by.__qualname__
 
 

@@ -7,7 +7,7 @@ import torch
 
 import kappaflow as kf
 from kappaflow.flows import padding_in, padding_of_kind
-from kappaflow.flows.coupling_flow import beside
+from kappaflow.flows.coupling_flow import padded_partition
 from kappaflow.flows.padding_options import KINDS
 from kappaflow.testing.contract import jittered
 
@@ -230,7 +230,7 @@ def test_without_a_density_log_prob_is_the_joint_one(kind, scale):
 @pytest.mark.parametrize("features", [1, 2, 3, 5])
 @pytest.mark.parametrize("padding", [1, 2, 3, 5])
 def test_each_coupling_sees_data_and_padding(partition, features, padding):
-    """Each part is one of the data, as without padding, beside half of the padding."""
+    """Each part is one of the data, as without padding, padded_partition half of the padding."""
     arguments = {"depth": 5, "hidden": (4,), "partition": partition}
     flow = kf.real_nvp(features, padding=padding, **arguments)
     stack = next(part for part in flow.modules() if isinstance(part, kf.CouplingStack))
@@ -253,7 +253,7 @@ def test_a_padded_flow_can_be_the_flow_without():
     """Couplings that are deaf to the padding, and leave it, are those of the data alone."""
     plain = jittered(kf.real_nvp(2, depth=2, hidden=(4,))).eval()
     both = kf.real_nvp(2, depth=2, hidden=(4,), padding=2).eval()
-    mask = beside(kf.Partition.half(2), 2)
+    mask = padded_partition(kf.Partition.half(2), 2)
     assert mask.kept == (0, 2) and mask.changed == (1, 3)
     stacks = [
         next(p for p in flow.modules() if isinstance(p, kf.CouplingStack))
@@ -301,7 +301,7 @@ def test_recipes_of_tables_take_any_padding(recipe, kind, tmp_path):
 @pytest.mark.parametrize("recipe", ["glow", "real_nvp_image", "jet"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_recipes_of_images_take_any_padding(recipe, kind, tmp_path):
-    """Filled pixels beside channels of any kind; the model file names it."""
+    """Filled pixels padded_partition channels of any kind; the model file names it."""
     small = {"depth": 2, "width": 4, "patch": 1} if recipe == "jet" else {"levels": 1, "hidden": 4}
     given = padding_of_kind(kind, 2, (1, 4, 4))
     flow = getattr(kf, recipe)((1, 4, 4), padding=given, dequantize="uniform", values=8, **small)

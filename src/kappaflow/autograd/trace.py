@@ -64,13 +64,13 @@ def gradients(
 ) -> list[Tensor | None]:
     """Returns a gradient for each input, None where there is no path or none is required."""
     pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
-    wanted = [x for x in inputs if x.requires_grad]
-    if not pairs or not wanted:
+    required = [x for x in inputs if x.requires_grad]
+    if not pairs or not required:
         return [None] * len(inputs)
     found = iter(
         torch.autograd.grad(
             [output for output, _ in pairs],
-            wanted,
+            required,
             [cotangent for _, cotangent in pairs],
             create_graph=differentiable,
             allow_unused=True,

@@ -1,8 +1,9 @@
 """Bijections: each is a plain noun, registered by its name, and held to `kappaflow.testing`."""
 
 from kappaflow.bijections.actnorm import ActNorm
-from kappaflow.bijections.affine import AdditiveCoupling, AffineCoupling, SigmoidCoupling
+from kappaflow.bijections.affine import AffineCoupling, SigmoidCoupling
 from kappaflow.bijections.conv1x1 import InvertibleConv1x1
+from kappaflow.bijections.coupling import AdditiveCoupling
 from kappaflow.bijections.domain import CircleToLine, Domain
 from kappaflow.bijections.elementwise import ElementwiseAffine, LeakyReLU, Logit, Standardize
 from kappaflow.bijections.factored import LULinear, QRLinear, SVDLinear

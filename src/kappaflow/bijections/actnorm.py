@@ -15,7 +15,7 @@ class ActNorm(Bijection):
     """z = x * exp(log_scale) + shift, one pair for each feature, both learned.
 
     The first `forward` in training mode sets them so that this batch has mean 0 and deviation 1;
-    until then the map is the identity, as it is in evaluation mode. A batch whose mean or
+    until then the map is the identity, as in evaluation mode. A batch whose mean or
     deviation is not finite starts nothing: it passes unchanged, and the next one may start it.
     That it has happened is a buffer, which is saved with the parameters and shown in the `repr`. A
     batch of one number a feature sets the shift only, a constant feature likewise. Where several
@@ -53,7 +53,7 @@ class ActNorm(Bijection):
         return ElementwiseLinearization(value, log_det, log_scale.exp(), (-log_scale).exp())
 
     def _numbers(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns x in the type to compute in, with log-scales and shifts beside its features."""
+        """Returns x in the dtype of the computation, with broadcastable log-scales and shifts."""
         log_scale, shift = (beside_features(p, x) for p in (self.log_scale, self.shift))
         return x.to(log_det_dtype(x.dtype)), log_scale, shift
 

@@ -1,4 +1,4 @@
-"""Couplings that scale and shift: affine, additive, sigmoid."""
+"""Couplings that scale and shift: `AffineCoupling` and `SigmoidCoupling`."""
 
 import functools
 from abc import abstractmethod
@@ -10,11 +10,9 @@ from torch.nn.functional import logsigmoid
 from kappaflow._checks import one_of, positive_float
 from kappaflow.autograd.checkpoint import uses_plain_autograd
 from kappaflow.autograd.trace import Trace
-from kappaflow.bijection import log_det_dtype, zero_log_det
+from kappaflow.bijection import log_det_dtype
 from kappaflow.bijections.coupling import Coupling
 from kappaflow.bijections.coupling_derivatives import (
-    AdditiveLinearization,
-    AdditiveTrace,
     AffineLinearization,
     AffineTrace,
 )
@@ -31,11 +29,13 @@ from kappaflow.linearization import Linearization
 from kappaflow.partition import AnyPartition
 from kappaflow.registry import register
 
+LOG_TWO = 0.6931471805599453
+
 
 class ScaledCoupling(Coupling):
-    """What couplings share that scale and shift: z_2 = x_2 e^s + t, where (r, t) is read from x_1.
+    """Base of couplings that scale and shift: z_2 = x_2 e^s + t, where s and t depend on x_1.
 
-    A subclass says which log-scale s it makes of a raw number r.
+    A subclass defines the log-scale s as a function of the raw output r of the conditioner.
     """
 
     parameters_per_feature = 2
@@ -65,7 +65,7 @@ class ScaledCoupling(Coupling):
 
     @abstractmethod
     def log_scale(self, raw: Tensor) -> Tensor:
-        """Returns the log-scales of raw numbers."""
+        """Returns the log-scales for the raw outputs of the conditioner."""
 
     def _log_scale_and_shift(
         self, kept: Tensor, context: Tensor | None, *, exact: bool
@@ -79,15 +79,15 @@ class ScaledCoupling(Coupling):
 
 @register("AffineCoupling")
 class AffineCoupling(ScaledCoupling):
-    r"""Changed features are scaled and shifted: :math:`z_2 = x_2 e^{s} + t`, (s, t) made from x_1.
+    r"""Scales and shifts: :math:`z_1 = x_1`, :math:`z_2 = x_2 e^{s(x_1)} + t(x_1)`.
 
     The log-scale is bounded, :math:`s = c \tanh(r / c)`, so that one coupling scales by at most
-    :math:`e^{\pm c}`. With a conditioner whose last layer is zero the coupling starts as the
-    identity. Other libraries make s of r by other curves; `scale` names one of them.
+    :math:`e^{\pm c}`. If the last layer of the conditioner starts at zero, the coupling starts as
+    the identity. `scale` selects another curve, as other libraries use them.
 
     Args:
         partition: What is kept (x_1) and changed (x_2).
-        conditioner: A network from (B, kept), and the context where there is one, to
+        conditioner: A network from (B, kept), and the context if there is one, to
             (B, 2 * changed): first the raw log-scales r, then the shifts t.
         scale_bound: The bound c on the log-scale of this coupling, above 0.
         context_features: Width of the context; 0 for none.
@@ -102,8 +102,8 @@ class AffineCoupling(ScaledCoupling):
         the other curves: zuko, FrEIA, nflows, normflows.
 
     Example:
-        >>> import kappaflow as kf
-        >>> coupling = AffineCoupling(kf.Partition.half(4), MLP(2, 4, (8,)))
+        >>> import torch, kappaflow as kf
+        >>> coupling = AffineCoupling(kf.Partition.half(4), kf.MLP(2, 4, (8,)))
         >>> z, log_det = coupling(torch.ones(3, 4))
         >>> z.shape, log_det.shape
         (torch.Size([3, 4]), torch.Size([3]))
@@ -159,72 +159,17 @@ class AffineCoupling(ScaledCoupling):
         return AffineLinearization(self.partition, net, value, log_scale, slope)
 
     def extra_repr(self) -> str:
-        said = super().extra_repr()
-        return said if self.scale == "tanh" else f"{said}, scale={self.scale!r}"
-
-
-@register("AdditiveCoupling")
-class AdditiveCoupling(Coupling):
-    r"""Changed features are shifted: :math:`z_2 = x_2 + t(x_1)`; the log_det is zero.
-
-    Args:
-        partition: What is kept (x_1) and changed (x_2).
-        conditioner: A network from (B, kept), and the context where there is one, to (B, changed).
-        context_features: Width of the context; 0 for none.
-        memory: "recompute" or "store": what is kept for the backward pass.
-
-    Source:
-        Dinh, Krueger, Bengio 2015 (NICE).
-    """
-
-    parameters_per_feature = 1
-    parameters_of_a_feature = "a shift"
-
-    def change(
-        self, kept: Tensor, changed: Tensor, context: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        return _shifted(changed, *self._shift(kept, context, exact=False))
-
-    def restore(
-        self, kept: Tensor, changed: Tensor, context: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        return _unshifted(changed, *self._shift(kept, context, exact=True))
-
-    def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
-        if not self._is_as_defined(AdditiveCoupling, x):
-            return None
-        return AdditiveTrace
-
-    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
-        net = self._recorded(AdditiveCoupling, x, context)
-        if net is None:
-            return super().linearize(x, context)
-        kept, changed = self.partition.split(x)
-        value = self.partition.merge(kept, (changed + net.value).to(x.dtype))
-        return AdditiveLinearization(self.partition, net, value, zero_log_det(x))
-
-    def _shift(self, kept: Tensor, context: Tensor | None, *, exact: bool) -> tuple[Tensor]:
-        return (self.parameters_from(kept, context, exact=exact),)
-
-
-def _shifted(changed: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    return (changed + shift).to(changed.dtype), zero_log_det(changed)
-
-
-def _unshifted(changed: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    return (changed - shift).to(changed.dtype), zero_log_det(changed)
-
-
-LOG_TWO = 0.6931471805599453
+        text = super().extra_repr()
+        return text if self.scale == "tanh" else f"{text}, scale={self.scale!r}"
 
 
 @register("SigmoidCoupling")
 class SigmoidCoupling(ScaledCoupling):
     r"""Changed features are scaled and shifted: :math:`z_2 = 2 \sigma(r) x_2 + t`.
 
-    The scale is at most 2, and 1 where the conditioner answers zero. What it lacks at the other
-    end, where samples would be divided by almost nothing, is a bound on r: :math:`r = c \tanh(r_0
-    / c)`, so that the scale is at least :math:`2 \sigma(-c)`.
+    The scale is at most 2, and 1 where the conditioner returns zero. Samples are divided by the
+    scale, so r is bounded: :math:`r = c \tanh(r_0 / c)`. The scale is at least
+    :math:`2 \sigma(-c)`.
 
     Args:
         partition: What is kept (x_1) and changed (x_2).

@@ -111,7 +111,7 @@ class InvertibleConv1x1(Bijection):
         linear: The layer that holds the parameters.
 
     Note:
-        There is no shift: an `ActNorm` beside it has one. The rotation at the start is random,
+        There is no shift: the `ActNorm` next to it has one. The rotation at the start is random,
         from torch's global generator.
 
     Raises:

@@ -1,7 +1,4 @@
-r"""Coupling layers: a part of the features passes unchanged and decides what happens to the rest.
-
-The readable definitions, and the reference against which every faster execution is tested.
-"""
+"""The base of coupling layers, in which some features parametrize a map of the others."""
 
 import functools
 from abc import abstractmethod
@@ -13,11 +10,14 @@ from torch import Tensor, nn
 from kappaflow._checks import batch, natural_int, one_of
 from kappaflow.autograd.checkpoint import LAYER_MODES, run_layer
 from kappaflow.autograd.trace import Trace
-from kappaflow.bijection import Bijection, log_det_dtype
+from kappaflow.bijection import Bijection, log_det_dtype, zero_log_det
 from kappaflow.bijections.coupling_derivatives import (
+    AdditiveLinearization,
+    AdditiveTrace,
     RecordedConditioner,
 )
 from kappaflow.errors import ArgumentError
+from kappaflow.linearization import Linearization
 from kappaflow.nets import MLP, ConvNet
 from kappaflow.nets.exact_type import is_exact, is_exactly
 from kappaflow.nets.linearized import (
@@ -28,16 +28,18 @@ from kappaflow.nets.linearized import (
     is_plain_conv,
 )
 from kappaflow.partition import AnyPartition, Partition
+from kappaflow.registry import register
 
 
 class Coupling(Bijection):
-    """What couplings share: the partition, the conditioner, and what is kept for backward.
+    """Base of couplings: the partition, the conditioner and the memory mode.
 
-    A subclass says how many numbers it needs for each changed feature, and what it does with them.
+    A subclass defines `change` and `restore`, and the number of parameters that it needs for each
+    changed feature.
     """
 
     parameters_per_feature: int
-    #: What these numbers are, for the error about a conditioner of the wrong width.
+    #: Names these parameters in the error about a conditioner of the wrong width.
     parameters_of_a_feature: str
 
     def __init__(
@@ -94,11 +96,11 @@ class Coupling(Bijection):
         return self._traced(make, z, context, is_output=True)
 
     def parameters_from(self, kept: Tensor, context: Tensor | None, *, exact: bool) -> Tensor:
-        """Returns the conditioner's answer in at least float32; `exact` switches autocast off.
+        """Returns the output of the conditioner in float32 or wider; `exact` disables autocast.
 
-        Mixed precision is for training steps only. A rounding to bfloat16 can flip between the two
-        directions, since the kept half read back may differ in its last bit, and then the
-        conditioner answers differently: the flow would no longer be its own inverse.
+        Mixed precision is used in training steps only. The kept half can differ in its last bit
+        between the two directions, which can change its rounding to bfloat16 and the output of
+        the conditioner: the inverse would not be exact.
         """
         inputs, kind = (kept,) if context is None else (kept, context), kept.device.type
         exact = exact or not (self.training and torch.is_grad_enabled())
@@ -111,34 +113,34 @@ class Coupling(Bijection):
         return self.partition.answer(answer.to(log_det_dtype(kept.dtype)))
 
     def _full_width(self, answer: Tensor, kept: Tensor) -> Tensor:
-        """Returns what a conditioner returned, in the shape that this coupling needs.
+        """Returns the output of a conditioner in the shape that this coupling needs.
 
-        Numbers for all rows, or all places, are expanded; an error says which width is wrong.
+        An output shared by all rows or places is expanded. A wrong width is an error.
         """
-        wanted = (
+        shape = (
             kept.shape[0],
             self.parameters_per_feature * len(self.partition.changed),
             *kept.shape[2:],
         )
-        if not isinstance(answer, Tensor) or answer.shape[1:2] != wanted[1:2]:
-            raise ArgumentError(self._width_message(answer, wanted))
-        if answer.shape == wanted:
+        if not isinstance(answer, Tensor) or answer.shape[1:2] != shape[1:2]:
+            raise ArgumentError(self._width_message(answer, shape))
+        if answer.shape == shape:
             return answer
         try:
-            return answer.expand(wanted)
+            return answer.expand(shape)
         except RuntimeError:
-            raise ArgumentError(self._width_message(answer, wanted)) from None
+            raise ArgumentError(self._width_message(answer, shape)) from None
 
-    def _width_message(self, answer: object, wanted: tuple[int, ...]) -> str:
-        """Returns what a conditioner should return, and what this one did return."""
-        per_row, changed = len(wanted) == 2, len(self.partition.changed)
+    def _width_message(self, answer: object, shape: tuple[int, ...]) -> str:
+        """Returns the error message for an output of the wrong shape."""
+        per_row, changed = len(shape) == 2, len(self.partition.changed)
         feature = "feature" if per_row else "channel"
         which = f"each of {changed} {feature}s" if changed > 1 else f"one {feature}"
-        expected, got = f"a tensor of shape {wanted}", type(answer).__name__
+        expected, got = f"a tensor of shape {shape}", type(answer).__name__
         if isinstance(answer, Tensor):
             got = f"shape {tuple(answer.shape)}"
-            if answer.dim() == len(wanted) and answer.shape[1] != wanted[1]:
-                expected = f"{wanted[1]} {'numbers per row' if per_row else 'channels'}"
+            if answer.dim() == len(shape) and answer.shape[1] != shape[1]:
+                expected = f"{shape[1]} {'numbers per row' if per_row else 'channels'}"
                 got = str(answer.shape[1])
         return (
             f"{type(self).__name__}: the conditioner should return {expected} "
@@ -148,10 +150,7 @@ class Coupling(Bijection):
     def _recorded(
         self, kind: type["Coupling"], x: Tensor, context: Tensor | None
     ) -> RecordedConditioner | None:
-        """Returns the conditioner recorded at x, or None where only autograd knows the coupling.
-
-        That is so with a subclass of this kind, and under autocast.
-        """
+        """Returns the linearized conditioner at x, or None for subclasses and under autocast."""
         kept, net = self.partition.split(batch("x", x, self._event_of(x)))[0], self.conditioner
         if torch.is_autocast_enabled(x.device.type) or not is_exactly(self, kind):
             return None
@@ -168,17 +167,17 @@ class Coupling(Bijection):
         return RecordedNetwork(answer, kept, self.own_context(context))
 
     def _is_as_defined(self, kind: type["Coupling"], x: Tensor) -> bool:
-        """Returns whether a call is what this kind defines, no type converted: no hook either."""
+        """Returns whether this is exactly `kind`, without hooks, and x needs no conversion."""
         return is_exact(self, kind) and x.dtype == log_det_dtype(x.dtype)
 
     def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
-        """Returns what makes its traces, or None where autograd has to see the whole of it."""
+        """Returns the class of its traces, or None to trace the whole coupling."""
         return None
 
     def _traced(
         self, make: Callable[..., Trace], state: Tensor, context: Tensor | None, *, is_output: bool
     ) -> Trace:
-        """Returns a trace at an input, or an output, whose graph is that of the conditioner."""
+        """Returns a trace at an input or an output, with the graph of the conditioner alone."""
         kept, changed = self.partition.split(batch("x", state, self._event_of(state)).detach())
         kept.requires_grad_()
         with torch.enable_grad():
@@ -186,7 +185,7 @@ class Coupling(Bijection):
         return make(self.partition, kept, changed, answer, is_output=is_output)
 
     def own_context(self, context: Tensor | None) -> Tensor | None:
-        """Returns the context if this coupling reads one."""
+        """Returns the context, checked, or None if this coupling reads none."""
         if not self.context_features:
             return None
         if context is None:
@@ -204,6 +203,49 @@ class Coupling(Bijection):
         return f"{self.partition}{context}, memory={self.memory!r}"
 
 
+@register("AdditiveCoupling")
+class AdditiveCoupling(Coupling):
+    r"""Shifts: :math:`z_1 = x_1`, :math:`z_2 = x_2 + t(x_1)`. The log_det is zero.
+
+    Args:
+        partition: What is kept (x_1) and changed (x_2).
+        conditioner: A network from (B, kept), and the context where there is one, to (B, changed).
+        context_features: Width of the context; 0 for none.
+        memory: "recompute" or "store": what is kept for the backward pass.
+
+    Source:
+        Dinh, Krueger, Bengio 2015 (NICE).
+    """
+
+    parameters_per_feature = 1
+    parameters_of_a_feature = "a shift"
+
+    def change(
+        self, kept: Tensor, changed: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        shift = self.parameters_from(kept, context, exact=False)
+        return (changed + shift).to(changed.dtype), zero_log_det(changed)
+
+    def restore(
+        self, kept: Tensor, changed: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        shift = self.parameters_from(kept, context, exact=True)
+        return (changed - shift).to(changed.dtype), zero_log_det(changed)
+
+    def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
+        if not self._is_as_defined(AdditiveCoupling, x):
+            return None
+        return AdditiveTrace
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
+        net = self._recorded(AdditiveCoupling, x, context)
+        if net is None:
+            return super().linearize(x, context)
+        kept, changed = self.partition.split(x)
+        value = self.partition.merge(kept, (changed + net.value).to(x.dtype))
+        return AdditiveLinearization(self.partition, net, value, zero_log_det(x))
+
+
 def mlp_conditioner(
     coupling: type[Coupling],
     partition: AnyPartition,
@@ -213,7 +255,7 @@ def mlp_conditioner(
     residual: bool = False,
     dropout: float = 0.0,
 ) -> MLP:
-    """Returns a fully connected conditioner of the right widths for a kind of coupling."""
+    """Returns an `MLP` with the widths that a kind of coupling needs."""
     check_something_to_read(partition, context_features)
     outputs = coupling.parameters_per_feature * len(partition.changed)
     return MLP(
@@ -227,7 +269,7 @@ def mlp_conditioner(
 
 
 def check_something_to_read(partition: AnyPartition, context_features: int) -> None:
-    """Refuses a partition that leaves a conditioner nothing to read."""
+    """Raises if a partition leaves the conditioner nothing to read."""
     if not partition.kept and not context_features:
         raise ArgumentError(
             f"'partition' should leave between 1 and {max(1, partition.features - 1)} features "

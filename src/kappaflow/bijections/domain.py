@@ -19,13 +19,13 @@ HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 @register("Domain")
 class Domain(Bijection):
-    r"""Features with a domain go to the real line, each by itself; the others stay as they are.
+    r"""Features with a domain are mapped to the real line, one by one; the others are unchanged.
 
-    Above an end a, z = log(x - a); below an end b, z = -log(b - x); between two ends
-    :math:`z = \Phi^{-1}((x - a) / (b - a))`, the quantile of the standard normal, to which a
-    uniform law becomes one. All increase, and know no scale but that of the ends. A circle is cut
-    where the rows that it is fitted to are rarest, and goes to the line as an interval does; or,
-    with `circle`, it stays a circle, of length 2 `circle` around 0.
+    Above an end a, z = log(x - a); below an end b, z = -log(b - x); between two ends :math:`z =
+    \Phi^{-1}((x - a) / (b - a))`, the quantile of the standard normal, which maps a uniform
+    distribution to a normal one. All maps increase. A circle is cut where the rows that it is
+    fitted to are rarest, and goes to the line as an interval does; or, with `circle`, it stays a
+    circle, of length 2 `circle` around 0.
 
     Args:
         bounds: The domain of each feature, None for none: "positive", "circular" (from -pi to pi),
@@ -91,7 +91,7 @@ class Domain(Bijection):
     def outside(self, x: Tensor) -> Tensor:
         """Returns which rows (B,) of x (B, features) are not inside: of a circle, beyond an end.
 
-        Missing values are not told apart from others.
+        NaN counts as inside.
         """
         lows, highs = self._all_ends
         closed = [domain is not None and domain.circular for domain in self.domains]
@@ -204,20 +204,20 @@ class Domain(Bijection):
         return like.new_tensor(lowest), like.new_tensor(highest)
 
     def extra_repr(self) -> str:
-        said = ", ".join("None" if d is None else repr(d.text) for d in self.domains)
+        text = ", ".join("None" if d is None else repr(d.text) for d in self.domains)
         circle = "" if self.circle is None else f", circle={self.circle:g}"
         cuts = ""
         if self._kinds.get("cut") and not self.cut.is_meta:
             cuts = f", cut={[round(self.cut[i].item(), 4) for i in self._kinds['cut']]}"
-        return f"bounds=[{said}]{circle}{cuts}, fitted={flag_text(self.fitted)}"
+        return f"bounds=[{text}]{circle}{cuts}, fitted={flag_text(self.fitted)}"
 
 
 @register("CircleToLine")
 class CircleToLine(Bijection):
     r"""Features on a circle of length 2B around 0 go to the line: :math:`\Phi^{-1}(1/2 + x / 2B)`.
 
-    The uniform law on the circle becomes the standard normal, so that a flow of maps of the
-    circle, with this at its end, has a density without a seam.
+    The uniform distribution on the circle becomes the standard normal, so that a flow of maps of
+    the circle, with this at its end, has a density without a seam.
 
     Args:
         features: Number of features.
@@ -274,7 +274,7 @@ class CircleToLine(Bijection):
 
 
 def wrapped(x: Tensor, half: Tensor | float) -> Tensor:
-    """Returns x on a circle from -half to half; what is inside stays as it is, to the last bit.
+    """Returns x on a circle from -half to half; values inside are unchanged, bit for bit.
 
     Example:
         >>> wrapped(torch.tensor([0.25, 3.0]), 2.0)
@@ -284,7 +284,7 @@ def wrapped(x: Tensor, half: Tensor | float) -> Tensor:
 
 
 def angle_places(angles: Sequence[int], features: int) -> list[int]:
-    """Returns which features are angles, or says what is wrong with them."""
+    """Returns which features are angles, or raises ArgumentError."""
     places = sorted(set(angles))
     if not places or len(places) != len(angles) or not 0 <= places[0] <= places[-1] < features:
         raise ArgumentError(
@@ -343,7 +343,7 @@ def _from_normal(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
 
 
 def _rarest(x: Tensor, low: float, high: float) -> float:
-    """Returns the middle of the widest arc that holds so many rows, a root of their number."""
+    """Returns the middle of the widest arc that holds sqrt(n) of n rows."""
     length, n = high - low, len(x)
     held = max(1, round(math.sqrt(n)))
     angles = torch.remainder(x - low, length).sort().values

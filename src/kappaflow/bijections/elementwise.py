@@ -31,12 +31,12 @@ class Standardize(Bijection):
 
     Args:
         features: Number of features: dimension 1 of the points.
-        padding: The last so many of them are no data, and are left as they are: see
+        padding: Number of padding features, which come last and stay unchanged: see
             `kappaflow.Pad`.
         left: Features that are left as they are, such as angles in the units of their circle.
 
     Raises:
-        ArgumentError: No feature is left beside the padding, or `left` names what is no feature.
+        ArgumentError: Only padding is left, or `left` names a feature that does not exist.
 
     Example:
         >>> units = Standardize(1)
@@ -178,7 +178,7 @@ class Logit(Bijection):
         low: Lower end of the interval.
         high: Upper end of the interval, above `low`.
         margin: a, from 0 to below 1/2: how far the ends themselves are kept from infinity.
-        padding: The last so many features (dimension 1) are left as they are: see `kappaflow.Pad`.
+        padding: Number of last features (dimension 1) that stay unchanged: see `kappaflow.Pad`.
 
     Raises:
         ArgumentError: `high` is not above `low`, or `margin` is outside [0, 1/2).

@@ -7,7 +7,7 @@ placed at the normal scores of their levels. Beyond the outermost knots it conti
     z = z_K + a \log(1 + d (x - x_K) / a),
 
 with the slope d at the knot and a scale a that follows how heavy the tail is: a large a is a
-straight line, as a Gaussian or a lighter tail asks for; a small one bends it as a power law asks.
+straight line, as for a Gaussian or lighter tail; a small one bends it as for a power law.
 """
 
 import math
@@ -42,7 +42,7 @@ class Gaussianize(Bijection):
     Args:
         features: Number of features D.
         bins: Bins of each spline; with few rows some of them have no width.
-        padding: The last so many features are not data, and stay unchanged.
+        padding: Number of padding features, which come last and stay unchanged.
 
     Source:
         Marginal Gaussianization: Chen, Gopinath 2000. The splines are those of Gregory and

@@ -208,17 +208,17 @@ Shape = tuple[int, ...]
 
 @register("MultiScale")
 class MultiScale(Bijection):
-    """Bijections scale by scale: behind each but the last, half of the channels are factored out.
+    """Bijections scale by scale: after each but the last, half of the channels are factored out.
 
-    The first half of the channels (rounded down) goes on to the next scale. The latent is one flat
-    tensor (B, D): what was factored out at the finest scale comes first, the coarsest scale last,
-    each part flattened as (channels, height, width); `latents` is the view by scale. Nothing is
-    lost, and `inverse` restores the image.
+    The first half of the channels (rounded down) continues to the next scale. The latent is one
+    flat tensor (B, D): what was factored out at the finest scale comes first, the coarsest scale
+    last, each part flattened as (channels, height, width); `latents` is the view by scale. Nothing
+    is lost, and `inverse` restores the image.
 
     Args:
         event_shape: (C, H, W) of the images.
         scales: A bijection for each scale, usually a `Chain` that begins with a `Squeeze`. If what
-            is factored out is to have a learned density given what goes on, it ends with a
+            is factored out needs a learned density given the rest, the scale ends with a
             coupling of `Partition.half`.
 
     Attributes:
@@ -227,7 +227,7 @@ class MultiScale(Bijection):
 
     Raises:
         ArgumentError: There is no scale, one does not fit the shape of what reaches it, or leaves
-            a single channel, of which no half could go on.
+            a single channel, which cannot be halved.
 
     Source:
         Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP), section 3.6; a learned density of what is
@@ -325,7 +325,7 @@ class MultiScale(Bijection):
         return iter(self.scales)  # pyright: ignore[reportReturnType]
 
     def _plan(self) -> tuple[list[Partition | None], tuple[Shape, ...], tuple[Shape, ...]]:
-        """Returns what goes on behind each scale, and the shapes that `__init__` holds."""
+        """Returns the split after each scale, and the shapes of `__init__`."""
         shape, splits, before, shapes = self.event_shape, [], [], []
         *others, last = self
         for number, scale in enumerate(others, start=1):

@@ -67,7 +67,7 @@ def _layer(mixing: object) -> Any:  # noqa: ANN401
 
 
 def _linear_map(norms: Sequence[Any], layer: Any, dtype: torch.dtype) -> LinearParts:  # noqa: ANN401
-    """Returns matrix, shift and log|det| of a mixing behind an `ActNorm`, or behind none."""
+    """Returns matrix, shift and log|det| of a linear map after an optional `ActNorm`."""
     matrix, shift, log_det = layer.dense(dtype)
     for norm in norms:
         shift = shift + matrix @ norm.shift
@@ -78,7 +78,7 @@ def _linear_map(norms: Sequence[Any], layer: Any, dtype: torch.dtype) -> LinearP
 def linear_maps(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, LinearParts]:
     """Returns the linear maps of the steps among some layers, by place.
 
-    Triangular ones of one size behind an `ActNorm` are computed as stacks.
+    Triangular maps of one size after an `ActNorm` are computed as stacks.
 
     Args:
         steps: Single layers, and those that run together.
@@ -238,10 +238,10 @@ def _differentiable(
 
 @register("ImageChain")
 class ImageChain(Chain):
-    """A `Chain` that runs a mixing of the channels and the coupling behind it as one.
+    """A `Chain` that runs a linear map of the channels and the next coupling as one node.
 
     The same function up to rounding, forward in one autograd node a step: an `InvertibleConv1x1`
-    or another learned linear layer, multiplied with an `ActNorm` in front of it if there is one,
+    or another learned linear layer, multiplied with the `ActNorm` before it if there is one,
     and an `AffineCoupling` that changes the second half of the channels by a `ConvNet`. All else
     runs layer by layer: other layers, those with a hook, a chain with a memory mode, and whatever
     is under autocast or in a transform of `torch.func`. On the way back, without gradients, a

@@ -21,7 +21,7 @@ Numbers = Tensor | np.ndarray | Sequence
 class LinearMap(Bijection):
     """z = M x + shift on the features (dimension 1), with the same M and shift at each place.
 
-    A subclass says in `_form` what M is made of. Products and solves are done in float32 or wider,
+    A subclass returns M in `_form`. Products and solves are done in float32 or wider,
     also under autocast: the two directions have to be each other's inverse.
 
     Args:
@@ -200,7 +200,7 @@ def _log_det(form: Matrix, x: Tensor) -> Tensor:
 
 
 def square_and_shift(matrix: Numbers, shift: Numbers | None) -> tuple[Tensor, Tensor]:
-    """Returns a matrix (n, n) and a shift (n,), zeros if left out, or says what is wrong."""
+    """Returns a matrix (n, n) and a shift (n,), zeros if left out, or raises ArgumentError."""
     weight = _numbers("matrix", matrix)
     if weight.dim() != 2 or weight.shape[0] != weight.shape[1]:
         raise ArgumentError(f"'matrix' should be square, (n, n), got shape {tuple(weight.shape)}.")
@@ -214,7 +214,7 @@ def square_and_shift(matrix: Numbers, shift: Numbers | None) -> tuple[Tensor, Te
 
 
 def _numbers(name: str, given: Numbers) -> Tensor:
-    """Returns the given numbers as a floating tensor, or says what is wrong with them."""
+    """Returns the given numbers as a floating tensor, or raises ArgumentError."""
     try:
         numbers = torch.as_tensor(given).detach()
     except (TypeError, ValueError, RuntimeError):
@@ -229,7 +229,7 @@ def _numbers(name: str, given: Numbers) -> Tensor:
 
 
 def _check_rank(matrix: Tensor) -> None:
-    """Refuses a matrix that is singular, or cannot be told from such a one in its type."""
+    """Raises if a matrix is singular to the precision of its dtype."""
     values = torch.linalg.svdvals(matrix.double())
     smallest = (values[-1] / values[0]).nan_to_num(0.0).item()
     if smallest <= len(matrix) * torch.finfo(matrix.dtype).eps:

@@ -39,7 +39,7 @@ class Permutation(Bijection):
 
     @classmethod
     def random(cls, features: int, *, seed: int = 0) -> "Permutation":
-        """Returns a random permutation of so many features, the same for the same seed."""
+        """Returns a random permutation of the features, the same for the same seed."""
         return cls(shuffled(positive_int("features", features), seed))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ class _PermutationLinearization(Linearization):
         return self._moved(y, self._index)
 
     def _moved(self, vectors: Tensor, index: Tensor) -> Tensor:
-        features = vectors.dim() - self.value.dim() + 1  # behind the number of a vector, if any
+        features = vectors.dim() - self.value.dim() + 1  # after the index of the vector, if any
         return vectors.index_select(features, index)
 
 

@@ -1,4 +1,4 @@
-"""Couplings that turn angles."""
+"""Couplings that rotate angles."""
 
 import math
 
@@ -15,7 +15,7 @@ from kappaflow.registry import register
 
 @register("RotationCoupling")
 class RotationCoupling(Coupling):
-    r"""Changed features, on circles of length 2B around 0, are turned by angles made from x_1.
+    r"""Changed features, on circles of length 2B around 0, are rotated by angles made of x_1.
 
     The angle is that of the vector (1 + a, b) of two numbers of the conditioner, so that a
     coupling can turn by all of x_1, :math:`z_2 = x_2 - x_1`, which no shift by a number that
@@ -34,7 +34,7 @@ class RotationCoupling(Coupling):
         ArgumentError: An argument is out of its range.
 
     Source:
-        Turning behind a spline with fixed ends: Rezende et al. 2020, Normalizing flows on tori and
+        Rotation after a spline with fixed ends: Rezende et al. 2020, Normalizing flows on tori and
         spheres. The angle of a vector is ours.
 
     Example:

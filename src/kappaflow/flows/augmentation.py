@@ -69,7 +69,7 @@ class Dequantize(Augmentation):
     """Whole numbers 0 to values - 1 become intervals: y = x + e, e uniform on [0, 1).
 
     A density of y integrates over each interval to a probability of the number, of whose logarithm
-    `Flow.log_prob` is a bound in the mean: so log_prob is in nats of the discrete x, and
+    `Flow.log_prob` is a bound on average: so log_prob is in nats of the discrete x, and
     -log_prob / (D log 2) in bits per dimension.
 
     Args:
@@ -112,7 +112,7 @@ class Dequantize(Augmentation):
 def check_whole(x: Tensor, values: int) -> None:
     """Refuses all but whole numbers from 0 to values - 1: bits per dimension would be wrong.
 
-    Also types in which such a number and noise beside it are not told from the number alone.
+    Also raises for dtypes in which a pixel plus noise rounds to the pixel.
     """
     if _blind_part(batch("x", x).dtype, values) > LARGEST_BLIND_PART:
         raise ArgumentError(
@@ -132,7 +132,7 @@ def below_one(e: Tensor, values: int) -> Tensor:
 
 
 def _blind_part(dtype: torch.dtype, values: int) -> float:
-    """Returns how near to 1 draws are no longer told from 1 once a pixel is added, and twice."""
+    """Returns twice the distance to 1 below which a sample plus a pixel rounds up."""
     return 2 * values * torch.finfo(dtype).eps
 
 

@@ -95,7 +95,7 @@ class StandardNormal(Base):
         super().__init__()
         shape = (event_shape,) if isinstance(event_shape, SupportsIndex) else tuple(event_shape)
         self.event_shape = tuple(positive_int("event_shape", size) for size in shape)
-        # A flow without any numbers of its own still has a type and a device: those of its base.
+        # A flow without parameters still has a dtype and a device: those of its base.
         self.register_buffer("_place", torch.zeros(()), persistent=False)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -285,7 +285,7 @@ def best_components(rows: np.ndarray, seconds: float = math.inf) -> int:
 
 
 def sample_of(count: int, weights: Tensor | None = None) -> Tensor:
-    """Returns the places of at most `EM_ROWS` of so many rows, always the same.
+    """Returns indices of at most `EM_ROWS` rows, always the same.
 
     With weights (count,) rows are drawn in proportion to them, with replacement.
     """

@@ -14,7 +14,7 @@ from kappaflow.registry import build, describe, take_description
 def set_bounds(flow: Flow, bounds: Sequence[Bound], *, seed: int = 0) -> None:
     """Makes a flow, in place, what its recipe makes with these bounds, freshly initialised.
 
-    A flow that has them already stays as it is. An embedding is the module that was given, with
+    A flow that has them already is unchanged. An embedding is the module that was given, with
     its weights.
 
     Args:
@@ -32,9 +32,9 @@ def set_bounds(flow: Flow, bounds: Sequence[Bound], *, seed: int = 0) -> None:
         >>> flow.domain.domains[0].in_words
         'above 0'
     """
-    wanted = intervals(bounds, flow.event_shape[0])
+    expected = intervals(bounds, flow.event_shape[0])
     if flow.domain is not None:
-        if flow.domain.domains[: len(wanted)] != wanted:
+        if flow.domain.domains[: len(expected)] != expected:
             raise ArgumentError("'bounds' should be left out: the flow has other ones already.")
         return
     described = describe(flow)
@@ -45,7 +45,7 @@ def set_bounds(flow: Flow, bounds: Sequence[Bound], *, seed: int = 0) -> None:
         )
     if any(bool(getattr(part, "fitted", False)) for part in flow.standardization):
         raise ArgumentError("'bounds' should be given before a flow is fitted; this one is.")
-    texts = [None if domain is None else domain.text for domain in wanted]
+    texts = [None if domain is None else domain.text for domain in expected]
     arguments = {**described["arguments"], "bounds": texts}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What the coupling recipes share: the run of couplings that they assemble."""
+"""`coupling_flow`, which the recipes of couplings share."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -23,7 +23,7 @@ from kappaflow.stack import CouplingStack
 
 STARTS = ("identity", "whiten", "gaussianize", "whiten-gaussianize")
 PARTITIONS = ("half", "alternating", "random", "random-half")
-UNMIXED = ("random", "random-half")  # these mix by themselves
+UNMIXED = ("random", "random-half")  # these already mix the features
 
 
 def coupling_flow(
@@ -46,9 +46,9 @@ def coupling_flow(
     run_of: Callable[..., CouplingStack | Chain] = CouplingStack,
     **couplings: Any,  # noqa: ANN401
 ) -> Flow:
-    """Returns a flow of `depth` couplings, whose parts take turns, behind a `Standardize`.
+    """Returns a flow of `depth` couplings that alternate between two parts, after a `Standardize`.
 
-    With linear maps that mix in front of them they do not take turns.
+    With `mixing`, all couplings change the same part.
 
     Args:
         features: Number of features, without padding; with one in all, `depth` is at most 1, and 0
@@ -65,12 +65,12 @@ def coupling_flow(
         components: Components of the base: 1 for a standard normal, more for a `NormalMixture`.
         bounds: The domain of each feature, None for none.
         circle: Half the length of circles that the couplings know; None to cut them.
-        mixing: Form of a linear map in front of each coupling; None for none.
+        mixing: Form of a linear map before each coupling; None for none.
         condition_bound: For mixing="svd": the largest condition number of each.
         memory: What is kept for the backward pass.
-        last: Bijections behind the couplings.
+        last: Bijections after the couplings.
         run_of: Makes the run of couplings, of what `CouplingStack` takes for any kind.
-        **couplings: What else it is to be told.
+        **couplings: Further arguments of `run_of`.
 
     Returns:
         The flow: until it is fitted and trained the identity, or a rotation where it mixes.
@@ -125,7 +125,7 @@ def _mixed(
     condition_bound: float | None,
     seed: int,
 ) -> list[Bijection]:
-    """Returns couplings, each with a linear map in front of it."""
+    """Returns couplings, each with a linear map before it."""
     generator = torch.Generator().manual_seed(seed)
     parts: list[Bijection] = []
     for coupling in couplings:
@@ -147,28 +147,29 @@ def _turn(
         first = Partition.alternating(joint)
     elif partition == "random-half":
         drawn = seed + layer // 2
-        first = beside(Partition.random_half(features, seed=drawn), padding, seed=drawn)
+        first = padded_partition(Partition.random_half(features, seed=drawn), padding, seed=drawn)
     else:
-        first = beside(Partition.half(features), padding)
+        first = padded_partition(Partition.half(features), padding)
     return first if layer % 2 == 0 else first.swapped()
 
 
-def beside(partition: Partition, padding: int, *, seed: int | None = None) -> Partition:
-    """Returns a partition of data as one of data and padding: half of the padding joins each part.
+def padded_partition(partition: Partition, padding: int, *, seed: int | None = None) -> Partition:
+    """Extends a partition of the data to data and padding; each part gets half of the padding.
 
-    A coupling then reads and changes some of both, where there are two of each, and one that is
-    deaf to the padding is a coupling of the data alone: a padded flow can be the flow without.
+    Every coupling then reads and changes some of both if there are two of each. A coupling that
+    ignores the padding is a coupling of the data alone, so a padded flow contains the flow
+    without padding.
 
     Args:
         partition: Of the features of the data.
-        padding: How many features stand behind them.
-        seed: Draws which of them are kept; the first ones if left out.
+        padding: Number of padding features after them.
+        seed: Selects the kept ones at random; the first ones if left out.
 
     Returns:
-        A partition that keeps what the one keeps, and ceil(padding / 2) features of the padding.
+        A partition that also keeps ceil(padding / 2) features of the padding.
 
     Example:
-        >>> beside(Partition.half(2), 3)
+        >>> padded_partition(Partition.half(2), 3)
         Partition(5 features: keeps 0, 2, 3, changes 1, 4)
     """
     if not padding:
@@ -196,7 +197,7 @@ def _check_partition(partition: str | Partition, features: int, context_features
 def _check_mixing(
     mixing: str | None, condition_bound: float | None, partition: str | Partition
 ) -> None:
-    """Refuses a mixing that is none, a bound that it cannot keep, and a second way to mix."""
+    """Raises for an unknown mixing, a bound that it has not, and a partition that mixes too."""
     check_form("mixing", mixing, condition_bound, others=(None,))
     if mixing is not None and partition in UNMIXED:
         raise ArgumentError(
@@ -206,10 +207,9 @@ def _check_mixing(
 
 
 def useful_depth(features: int, depth: int, context_features: int) -> int:
-    """Returns how many couplings can do something: one feature has no other to read.
+    """Returns the number of couplings that have an effect: one feature has no other to read.
 
-    Affine maps of one feature compose to an affine map, so one coupling of the context is all
-    there is.
+    Affine maps of one feature compose to an affine map, so one coupling of the context is enough.
     """
     if features > 1:
         return depth
@@ -217,7 +217,7 @@ def useful_depth(features: int, depth: int, context_features: int) -> int:
 
 
 def _check_varies(padding: Padding | None) -> None:
-    """Refuses to whiten padding that follows from the data."""
+    """Raises if padding that depends on the data would be whitened."""
     if padding is not None and not padding.has_density:
         raise ArgumentError(
             "'start' should be 'identity' with padding that has no density: no map makes it "

@@ -63,7 +63,7 @@ class Flow(nn.Module):
         self.base = base
         self.bijection = bijection
         self.augment = augment
-        _ = self.event_shape  # says what does not fit
+        _ = self.event_shape  # raises if shapes do not fit
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -151,7 +151,7 @@ class Flow(nn.Module):
 
         Raises:
             ArgumentError: A shape, type or device does not fit, or a context or several samples
-                are missing or not wanted.
+                are missing or unexpected.
 
         Source:
             Importance weighting: Burda, Grosse, Salakhutdinov 2016.
@@ -187,10 +187,10 @@ class Flow(nn.Module):
         if self.augment is None:
             raise ArgumentError("'e' should be left out: this flow has no augmentation.")
         _, x, context = self._rows(x, context)
-        wanted = self.augment.drop(x.new_zeros(len(x), *self.joint_shape))[1].shape
-        if not isinstance(e, Tensor) or e.shape != wanted:
+        expected = self.augment.drop(x.new_zeros(len(x), *self.joint_shape))[1].shape
+        if not isinstance(e, Tensor) or e.shape != expected:
             got = tuple(e.shape) if isinstance(e, Tensor) else type(e).__name__
-            raise ArgumentError(f"'e' should have shape {tuple(wanted)}, got {got}.")
+            raise ArgumentError(f"'e' should have shape {tuple(expected)}, got {got}.")
         self._check_kind("e", e)
         return self.augmented_log_prob(self.augment.join(x, e), context)
 
@@ -235,7 +235,7 @@ class Flow(nn.Module):
             The draws.
 
         Raises:
-            ArgumentError: An argument is out of its range, or a context is missing or not wanted.
+            ArgumentError: An argument is out of its range, or a context is missing or unexpected.
         """
         if finite_float("temperature", temperature) < 0:
             raise ArgumentError(f"'temperature' should be 0 or more, got {temperature}.")
@@ -274,7 +274,7 @@ class Flow(nn.Module):
             Draws (n, *event) or (n, M, *event), and log p (n,) or (n, M).
 
         Raises:
-            ArgumentError: n is negative, or a context is missing or not wanted.
+            ArgumentError: n is negative, or a context is missing or unexpected.
         """
         joined, log_prob = self._drawn(n, context, 1.0, generator)
         if self.augment is None:
@@ -293,7 +293,7 @@ class Flow(nn.Module):
 
         Raises:
             ArgumentError: log_prob is a bound or a joint density, or a context is missing or not
-                wanted.
+                expected.
 
         Example:
             >>> import kappaflow as kf
@@ -318,7 +318,7 @@ class Flow(nn.Module):
             The transform.
 
         Raises:
-            ArgumentError: The flow has an augmentation, or a context is missing or not wanted.
+            ArgumentError: The flow has an augmentation, or a context is missing or unexpected.
 
         Example:
             >>> import kappaflow as kf
@@ -332,7 +332,7 @@ class Flow(nn.Module):
     def latents(self, z: Tensor) -> tuple[Tensor, ...]:
         """Returns a latent scale by scale, the finest first, as (B, c, h, w) each.
 
-        A flow without scales has one part, the latent as it is.
+        A flow without scales has one part, the latent itself.
         """
         parts = list(self._chain())
         last = parts[-1] if parts else None

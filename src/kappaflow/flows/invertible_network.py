@@ -33,7 +33,7 @@ def invertible_network(
     """Returns an invertible feed-forward network: square linear layers, leaky ReLU between them.
 
     Each linear layer begins as a random rotation, with a factor and a shift that bring normal
-    points back to mean 0 and variance 1 behind the leaky ReLU in front of it.
+    points back to mean 0 and variance 1 after the leaky ReLU before it.
 
     Args:
         features: Number of features.

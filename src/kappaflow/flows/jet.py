@@ -58,7 +58,7 @@ def jet(
         values: How many values such a pixel may have.
         logit: A margin, such as 0.05, puts a logit of the pixels, from 0 to `values`, in front;
             None a standardisation of the channels, which the first `kappaflow.fit` sets.
-        padding: How many Gaussian channels are added beside those of the image, or any `Padding`:
+        padding: Number of Gaussian channels to add to those of the image, or any `Padding`:
             log_prob is then a bound, samples drop them. None for none.
         seed: Draws the permutations.
 

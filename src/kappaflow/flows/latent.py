@@ -1,4 +1,4 @@
-"""Points by way of the latent: there and back, and from one to another."""
+"""Reconstruction and interpolation through the latent space."""
 
 import torch
 from torch import Tensor
@@ -13,14 +13,14 @@ PARALLEL = 1e-4  # radians between two latents, below which the arc between them
 
 @torch.no_grad()
 def reconstruct(flow: Flow, x: Tensor, context: Tensor | None = None) -> Tensor:
-    """Returns points after their way to the latent and back: x itself, up to rounding.
+    """Returns points mapped to the latent and back: x itself, up to rounding.
 
-    With an augmentation the points are joined with a draw of it first, the same one each time,
-    and what joined them is dropped behind. Pixels that a dequantisation filled come back as whole
+    With an augmentation the points are joined with a draw of it first, the same one each time, and
+    the augmentation is dropped afterwards. Pixels that a dequantisation filled come back as whole
     numbers, so that they are restored exactly unless rounding carried one across an edge.
 
     Args:
-        flow: Measured in evaluation mode; its mode is left as it is.
+        flow: Measured in evaluation mode; its mode does not change.
         x: Points, (*batch, *event).
         context: (*batch, C) for a conditional flow.
 
@@ -28,7 +28,7 @@ def reconstruct(flow: Flow, x: Tensor, context: Tensor | None = None) -> Tensor:
         (*batch, *event).
 
     Raises:
-        ArgumentError: A shape, type or device does not fit, or a context is missing or not wanted.
+        ArgumentError: A shape, type or device does not fit, or a context is missing or unexpected.
 
     Example:
         >>> import kappaflow as kf
@@ -59,7 +59,7 @@ def interpolate(
     a straight line between two is much shorter than they are: an arc keeps the length.
 
     Args:
-        flow: Measured in evaluation mode; its mode is left as it is.
+        flow: Measured in evaluation mode; its mode does not change.
         a: Points to start from, (B, *event).
         b: Points to arrive at, (B, *event).
         steps: How many points, 2 or more.
@@ -118,7 +118,7 @@ def _arc(start: Tensor, end: Tensor, place: float) -> Tensor:
     one, two = start.flatten(1).double(), end.flatten(1).double()
     cosine = torch.nn.functional.cosine_similarity(one, two, dim=1, eps=1e-12)
     angle = cosine.clamp(-1, 1).arccos()[:, None]
-    # opposite latents have no arc of their own, nor do those of one direction need one
+    # opposite latents have no unique arc, and parallel ones need none
     bent = (angle > PARALLEL) & (angle < torch.pi - PARALLEL)
     safe = torch.where(bent, angle, 1.0)
     arc = ((1 - place) * safe).sin() * one + (place * safe).sin() * two

@@ -18,7 +18,7 @@ from kappaflow.registry import register
 
 
 class Padding(Augmentation):
-    """More features (dimension 1) behind those of x: the flow takes y = (x, e).
+    """More features (dimension 1) after those of x: the flow takes y = (x, e).
 
     A flow in n + m dimensions has room that one in n has not. It is one of x and e together, and
     `Flow.log_prob` a bound on log p(x): exact only where the flow leaves e as it was drawn. The
@@ -192,9 +192,9 @@ def log_normal(standard: Tensor, log_scale: float | Tensor) -> Tensor:
     return log_q - math.prod(standard.shape[1:]) * log_scale
 
 
-def log_of_a_point(e: Tensor, wanted: Tensor) -> Tensor:
+def log_of_a_point(e: Tensor, expected: Tensor) -> Tensor:
     """Returns 0 where e is what it can only be, and -inf elsewhere, (B,)."""
-    there = (e == wanted).flatten(1).all(1)
+    there = (e == expected).flatten(1).all(1)
     return zero_log_det(e).masked_fill(~there, -math.inf)
 
 
@@ -343,14 +343,14 @@ class LearnedPad(PaddingGiven):
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns mu and log sigma, each in the shape of e."""
-        said = self.network(self.standardized(x))
-        wanted = (len(x), 2 * self.features, *x.shape[2:])
-        if said.shape != wanted:
+        output = self.network(self.standardized(x))
+        expected = (len(x), 2 * self.features, *x.shape[2:])
+        if output.shape != expected:
             raise ArgumentError(
-                f"'network' should answer with shape {wanted}, mu and log sigma of "
-                f"{self.features} features, got {tuple(said.shape)}."
+                f"'network' should answer with shape {expected}, mu and log sigma of "
+                f"{self.features} features, got {tuple(output.shape)}."
             )
-        mean, raw = said.to(x.dtype).chunk(2, 1)
+        mean, raw = output.to(x.dtype).chunk(2, 1)
         return mean, LARGEST_LOG_SCALE * torch.tanh(raw / LARGEST_LOG_SCALE)
 
     def extra_repr(self) -> str:

@@ -17,7 +17,7 @@ from kappaflow.registry import register
 class DequantizeAndPad(Augmentation):
     """Fills the steps between pixel values, then adds features: both in turn.
 
-    e is (B, C + features, ...): the noise of the C channels of x, and behind it what is added. A
+    e is (B, C + features, ...): the noise of the C channels of x, then the padding. A
     padding that reads x reads the values that are not filled.
 
     Args:
@@ -118,7 +118,7 @@ def padding_of_kind(
         The padding.
 
     Raises:
-        ArgumentError: There is no such kind, or a number is out of its range or not wanted.
+        ArgumentError: There is no such kind, or a number is out of range or unexpected.
 
     Example:
         >>> padding_of_kind("uniform", 2, (3,), scale=0.5)

@@ -32,7 +32,7 @@ DEQUANTIZATIONS = (None, "uniform", "variational")
 def padded_shape(
     shape: tuple[int, int, int], padding: int | Padding | None
 ) -> tuple[int, int, int]:
-    """Returns the shape of images with the channels of a padding behind their own."""
+    """Returns the shape of images with the channels of a padding."""
     channels, height, width = shape
     return channels + padding_features(checked_padding(padding)), height, width
 
@@ -47,11 +47,11 @@ def image_flow(
     padding: int | Padding | None,
     context_features: int,
 ) -> Flow:
-    """Returns the flow of a bijection of images behind the units of the pixels.
+    """Returns the flow of a bijection of images, with standardized or logit pixels.
 
     Args:
         shape: (C, H, W) of the images.
-        bijection: Of images of that shape, with the padding channels behind its own.
+        bijection: Of images of that shape, with the padding channels.
         dequantize: None, "uniform" or "variational".
         values: How many values a pixel may have.
         logit: Margin of a logit of the pixels; None for a standardisation of the channels.
@@ -106,7 +106,7 @@ def check_levels(shape: tuple[int, int, int], levels: int, *, squeezes: int) -> 
         )
 
 
-PRIOR_BOUND = 4.0  # on the log-scale of what is factored out, given what goes on
+PRIOR_BOUND = 4.0  # on the log-scale of what is factored out, given the rest
 
 
 @register("glow")
@@ -129,7 +129,7 @@ def glow(
 ) -> Flow:
     """Returns a Glow: levels of steps, each an ActNorm, a 1x1 convolution and a coupling.
 
-    A level squeezes the image and takes its steps; behind each but the last, half of the channels
+    A level squeezes the image and applies its steps; after each but the last, half of the channels
     are factored out, with a learned normal density given the other half. The latent is one flat
     tensor; `flow.latents` shows it by scale.
 
@@ -153,7 +153,7 @@ def glow(
         values: How many values such a pixel may have.
         logit: A margin, such as 0.05, puts a logit of the pixels, from 0 to `values`, in front;
             None a standardisation of the channels, which the first `kappaflow.fit` sets.
-        padding: How many Gaussian channels are added beside those of the image, or any `Padding`:
+        padding: Number of Gaussian channels to add to those of the image, or any `Padding`:
             log_prob is then a bound, samples drop them. None for none.
 
     Returns:
@@ -203,7 +203,7 @@ def glow(
             layers += [ActNorm(channels), mix, couple(channels, coupling, bound)]
         if level < levels - 1:
             layers.append(couple(channels, "affine", PRIOR_BOUND))
-        # The networks run their hidden layers again by themselves, at less cost than whole layers.
+        # The networks recompute their hidden layers, which costs less than whole layers.
         scales.append(ImageChain(layers, memory="invert" if memory == "invert" else None))
         channels //= 2
     return image_flow(
@@ -258,7 +258,7 @@ def real_nvp_image(
         logit: A margin, such as 0.05 in the source, puts a logit of the pixels, from 0 to
             `values`, in front; None a standardisation of the channels, which the first
             `kappaflow.fit` sets.
-        padding: How many Gaussian channels are added beside those of the image, or any `Padding`:
+        padding: Number of Gaussian channels to add to those of the image, or any `Padding`:
             log_prob is then a bound, samples drop them. None for none.
 
     Returns:

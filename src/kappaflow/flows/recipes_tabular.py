@@ -38,7 +38,7 @@ def real_nvp(
     mixing: str | None = None,
     condition_bound: float | None = None,
 ) -> Flow:
-    """Returns a RealNVP: affine couplings whose parts take turns, behind a standardisation.
+    """Returns a RealNVP: affine couplings that alternate between two parts, after standardization.
 
     A new flow is the identity, or with `mixing` a rotation. The log-scales of all couplings
     together are bounded: each coupling gets `scale_bound` / `depth`, so that no feature is ever
@@ -53,12 +53,12 @@ def real_nvp(
             Linear-ReLU-Linear-ReLU-Linear.
         partition: "half" (first floor(D/2) features | the rest, taking turns), "alternating" (even
             and odd features), "random" (a fixed random permutation before each coupling),
-            "random-half" (a random half of the features, drawn anew for every two couplings, which
-            take turns), or a `Partition`.
-        padding: How many Gaussian features are added behind those of x, or any `Padding`; None for
-            none. log_prob is then a bound, see `Flow`, and samples drop them. Each part of "half"
-            and of "random-half" is one of the data beside half of the padding; the other
-            partitions are of all features, x first.
+            "random-half" (a random half of the features, redrawn for every two couplings), or a
+            `Partition`.
+        padding: Number of Gaussian features to add, or any `Padding`; None for none. log_prob is
+            then a bound, see `Flow`, and samples drop them. Each part of "half" and of
+            "random-half" has half of the padding; the other partitions are of all features, x
+            first.
         context_features: Width of the context; 0 for none.
         embedding: A network that the context goes through first, from (B, context_features) to
             rows of any width; None for none. To be saved its class has to be registered, as
@@ -78,7 +78,7 @@ def real_nvp(
             "whiten". "whiten-gaussianize": the curves after whitening.
         components: Components of the base: 1 for a standard normal; more for a `NormalMixture`,
             which the first `kappaflow.fit` fits to the latents, and which then learns on.
-        mixing: Form of a learned linear map with a shift in front of each coupling, "lu", "plain",
+        mixing: Form of a learned linear map with a shift before each coupling, "lu", "plain",
             "qr", "svd" or "orthogonal", as in `InvertibleConv1x1`; None for none. All couplings
             then keep and change the same features: `partition` is "half", "alternating" or any
             `Partition`, such as `Partition(D, range(D - 1))`, which changes one feature. One
@@ -153,10 +153,10 @@ def nice(
         hidden: Widths of the conditioners' hidden layers.
         partition: "half", "alternating", "random", "random-half", or a `Partition`; as for
             `real_nvp`.
-        padding: How many Gaussian features are added behind those of x, or any `Padding`; None for
-            none. log_prob is then a bound, see `Flow`, and samples drop them. Each part of "half"
-            and of "random-half" is one of the data beside half of the padding; the other
-            partitions are of all features, x first.
+        padding: Number of Gaussian features to add, or any `Padding`; None for none. log_prob is
+            then a bound, see `Flow`, and samples drop them. Each part of "half" and of
+            "random-half" has half of the padding; the other partitions are of all features, x
+            first.
         context_features: Width of the context; 0 for none.
         embedding: A network that the context goes through first, from (B, context_features) to
             rows of any width; None for none. To be saved its class has to be registered, as
@@ -208,8 +208,8 @@ def nice(
 def planar(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 0) -> Flow:
     """Returns a planar flow: maps that each move points along one direction.
 
-    A new flow is the identity. Each map begins with a direction w of its own to look along, and
-    with nothing to add there: so it has a gradient, and no two maps have the same.
+    A new flow is the identity. Each map starts with its own direction w and u = 0, so that it has
+    a gradient and no two maps have the same.
 
     Args:
         features: Number of features.

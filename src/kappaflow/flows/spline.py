@@ -65,7 +65,7 @@ def spline(
         bound: Half-width of the box, in standard deviations of the training rows.
         partition: "half", "alternating", "random", "random-half", or a `Partition`; as for
             `real_nvp`.
-        padding: How many Gaussian features are added behind those of x, or any `Padding`; None for
+        padding: Number of Gaussian features added to those of x, or any `Padding`; None for
             none. log_prob is then a bound, see `Flow`, and samples drop them.
         context_features: Width of the context; 0 for none.
         embedding: A network that the context goes through first, from (B, context_features) to
@@ -84,7 +84,7 @@ def spline(
         seed: Draws the random partitions, and the rotations at which linear maps begin.
         start: "identity", "whiten", "gaussianize" or "whiten-gaussianize", as for `real_nvp`.
         components: Components of the base, as for `real_nvp`.
-        mixing: Form of a learned linear map in front of each coupling, as for `real_nvp`.
+        mixing: Form of a learned linear map before each coupling, as for `real_nvp`.
         condition_bound: For mixing="svd": the largest condition number of each map.
 
     Returns:
@@ -95,7 +95,7 @@ def spline(
 
     Source:
         Durkan, Bekasov, Murray, Papamakarios 2019, Neural spline flows: there with a permutation
-        and a linear map, mixing="lu", in front of each coupling.
+        and a linear map, mixing="lu", before each coupling.
 
     Example:
         >>> spline(4, depth=2, hidden=(8,), bins=4).sample(3).shape
@@ -140,13 +140,13 @@ def _check_circles(
     """Refuses what would mix an angle with other features, or leave it nothing to be read from."""
     if not angles:
         return
-    for name, value, wanted in (
+    for name, value, required in (
         ("start", start, "identity"),
         ("mixing", mixing, None),
     ):
-        if value != wanted:
+        if value != required:
             raise ArgumentError(
-                f"'{name}' should be {wanted!r} with circular columns, got {value!r}: a linear "
+                f"'{name}' should be {required!r} with circular columns, got {value!r}: a linear "
                 "map has no place on a circle."
             )
     if partition == "random":
@@ -173,7 +173,7 @@ def spline_couplings(
     dropout: float,
     angles: Sequence[int] = (),
 ) -> Chain:
-    """Returns couplings by splines of a shape, with permutations in front of them if there are.
+    """Returns couplings by splines of a shape, with optional permutations before them.
 
     A coupling that changes `angles` has a `RotationCoupling` in front, which reads all but these.
     """

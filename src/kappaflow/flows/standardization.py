@@ -265,7 +265,7 @@ def _far_column(x: Tensor, left: set[int]) -> tuple[int, float, float] | None:
     for i, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
         if i in left or not math.isfinite(mean):
             continue
-        # A batch may hold one value of a column only, which says nothing about its scale.
+        # A batch may hold a single value of a column, without information about its scale.
         if abs(mean) > FAR_MEAN or (deviation > 0 and not low <= deviation <= high):
             return i, mean, deviation
     return None

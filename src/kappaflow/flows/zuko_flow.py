@@ -60,7 +60,7 @@ def _answer(x: Tensor, call: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tenso
     return value.to(x.dtype), log_det.sum(1) if log_det.dim() > 1 else log_det.expand(len(x))
 
 
-# The class of zuko, and how many transforms are stacked where it is not said; a continuous flow is
+# The class of zuko, and the default number of transforms; a continuous flow is
 # one transform.
 KINDS: dict[str, tuple[str, int | None]] = {
     "maf": ("MAF", 5),
@@ -158,7 +158,7 @@ def _tried(made: Any, features: int, width: int) -> Any:  # noqa: ANN401
 
 
 def _refuse_others(options: Mapping[str, Any]) -> None:
-    """Refuses what has an argument of its own, and what a model file could not say."""
+    """Raises for options that have another name here, and for values that JSON cannot hold."""
     for name, value in options.items():
         if name in OWN:
             raise ArgumentError(f"{name!r} should be given as {OWN[name]!r}.")

@@ -62,7 +62,7 @@ def pulled_back(
         shift: (B, hidden) or None.
         weights: Weight and bias of each convolution.
         hidden: The hidden layers at x.
-        leading: Whether that of x is wanted; it is None otherwise.
+        leading: Whether to compute the cotangent of x; None is returned otherwise.
     """
     first, second = hidden
     cotangent = cotangent.contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Whether a module still does what its class says: what works from its numbers has to know."""
+"""Tests whether a module is exactly of a class, so that its weights determine what it computes."""
 
 import functools
 from inspect import isfunction
@@ -10,7 +10,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def is_exactly(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
-    """Returns whether a module is of this class, no subclass, and has no method of its own."""
+    """Returns whether a module is of this class, not a subclass, with no replaced method."""
     return type(module) is kind and _functions_of(kind).isdisjoint(vars(module))
 
 
@@ -20,7 +20,7 @@ def is_exact(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Returns whether a call of a module, or its backward pass, does more than its class says."""
+    """Returns whether a module has forward or backward hooks."""
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks
     return any(hooks) or bool(module._backward_pre_hooks)
 

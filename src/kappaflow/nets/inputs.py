@@ -76,7 +76,7 @@ class SinCosEmbedding(nn.Module):
 
     Args:
         network: From (B, inputs + angles), and the context where there is one. It reads all inputs
-            with cosines in place of angles, and the sines behind them.
+            with cosines in place of angles, then the sines.
         angles: Which inputs are angles.
         half_period: What stands for half a turn.
 

@@ -39,7 +39,7 @@ class FirstLayer(nn.Module):
 
 
 def image(name: str, x: Tensor, channels: int) -> Tensor:
-    """Returns `x` if it has shape (B, channels, H, W), or says what it has."""
+    """Returns `x` if it has shape (B, channels, H, W), or raises ArgumentError."""
     if x.dim() != 4 or x.shape[1] != channels:
         raise ArgumentError(
             f"'{name}' should have shape (batch, {channels}, height, width), got {tuple(x.shape)}."

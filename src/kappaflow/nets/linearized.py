@@ -87,7 +87,7 @@ class LinearizedMLP:
     Args:
         net: A network that `is_plain` accepts.
         x: Points, (B, inputs).
-        context: (B, C), beside which x is read. It is not derived by.
+        context: (B, C), which the network reads too; it is held fixed.
 
     Source:
         Ours; at a unit that is exactly zero the derivative is 0, as in torch.

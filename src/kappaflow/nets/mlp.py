@@ -85,7 +85,7 @@ def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
 
 
 def _words(count: int, device: torch.device) -> Tensor:
-    """Returns so many random words of 64 bits; the same where a compiler draws them."""
+    """Returns random words of 64 bits; the same when torch.compile traces them."""
     if torch.compiler.is_compiling():  # it knows nothing that draws into a tensor
         words = torch.randint(-(2**63), 2**63 - 1, (count,), dtype=torch.int64, device=device)
         return words ^ -(2**63)
@@ -107,7 +107,7 @@ class MLP(nn.Module):
         inputs: Width of the input; 0 where only the context speaks.
         outputs: Width of the output.
         hidden: Widths of the hidden layers: (a, b) is Linear-ReLU-Linear-ReLU-Linear.
-        context_features: Width of the context, which is read beside the input.
+        context_features: Width of the context, which is concatenated to the input.
         residual: Add to each hidden layer the one before it, where both have the same width.
         dropout: Share of the hidden units that a training step leaves out; none in evaluation.
             0, or above 1/512: shares are rounded to multiples of 1/256.
@@ -194,7 +194,7 @@ class ResidualMLP(nn.Module):
         outputs: Width of the output.
         hidden: Width of all hidden layers.
         blocks: How many residual blocks.
-        context_features: Width of the context, which is read beside the input.
+        context_features: Width of the context, which is concatenated to the input.
         gated: Have the context say how much of each block is added, too.
         activation: As in `MLP`.
         slope: Of "leaky_relu" below zero.
@@ -270,7 +270,7 @@ class PairedMLP(nn.Module):
         inputs: Width of the input; 0 where only the context speaks.
         outputs: Width of the output, an even number: half of it is answered by each.
         hidden: Widths of the hidden layers, even numbers, half of each for either network.
-        context_features: Width of the context, which is read beside the input.
+        context_features: Width of the context, which is concatenated to the input.
         activation: As in `MLP`.
         slope: Of "leaky_relu" below zero.
 

@@ -23,7 +23,7 @@ VARIANCE_FLOOR = 1e-5  # as in torch's LayerNorm
 
 
 class LayerNorm(nn.Module):
-    """Tokens with mean 0 and deviation 1, each by itself, then a learned scale and shift.
+    """Each token gets mean 0 and deviation 1, then a learned scale and shift.
 
     The formula of torch's own layer, whose products with the derivative have wrong gradients: they
     take mean and deviation for constants (torch 2.13).
@@ -190,7 +190,7 @@ def uniform_by_width(linear: nn.Linear) -> nn.Linear:
 
 
 def _height_and_width(places: object) -> tuple[int, int]:
-    """Returns `places` as two whole numbers of at least 1, or says what is wrong with them."""
+    """Returns `places` as two whole numbers of at least 1, or raises ArgumentError."""
     if isinstance(places, str) or not isinstance(places, Sequence) or len(places) != 2:
         raise ArgumentError(
             f"'places' should be the height and the width of the input, got {places!r}: "

@@ -1,4 +1,4 @@
-r"""What couplings do with the answer of their conditioner, on columns, and its gradients.
+r"""What couplings do with the output of their conditioner, on columns, and its gradients.
 
 An affine coupling is :math:`y = x E + t` from data to latent and :math:`x = (y - t) E` back, with
 E the exponential of the log-scale s or of -s. A raw answer r gives
@@ -50,7 +50,7 @@ class Arithmetic(ABC):
 
     @abstractmethod
     def prepare(self, ops: Operations, state: CouplingState) -> None:
-        """Makes ready what the way back needs, and `apply` has left behind."""
+        """Recomputes what `apply` leaves for the backward pass."""
 
     @abstractmethod
     def invert(self, ops: Operations, state: CouplingState, y: Tensor) -> None:

@@ -152,9 +152,9 @@ class _Node(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
         x, context, z, *tensors = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
+        needed = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
-            return None, None, *_differentiable(ctx, x, context, tensors, gradients, wanted)
+            return None, None, *_differentiable(ctx, x, context, tensors, gradients, needed)
         of_z, of_log_det = gradients
         found = None
         if ctx.mode.memory == "invert" and not ctx.block.recomputing and len(x):
@@ -167,7 +167,7 @@ class _Node(torch.autograd.Function):
             None,
             *(
                 g if w else None
-                for g, w in zip((of_x, of_context, *of_tensors), wanted, strict=True)
+                for g, w in zip((of_x, of_context, *of_tensors), needed, strict=True)
             ),
         )
 
@@ -227,7 +227,7 @@ def _differentiable(
     context: Tensor,
     tensors: Sequence[Tensor],
     gradients: Sequence[Tensor],
-    wanted: Sequence[bool],
+    needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """Returns gradients with a graph, from the plain couplings."""
     if ctx.run.drops:
@@ -236,10 +236,10 @@ def _differentiable(
             "flow.eval(), or build the flow with dropout=0."
         )
     inputs = [x, context, *tensors]
-    asked = [t for t, w in zip(inputs, wanted, strict=True) if w]
+    targets = [t for t, w in zip(inputs, needed, strict=True) if w]
     plain = Chain(ctx.block.plain(tensors)).eval()  # without dropout, as in the forward pass
     values = (plain if ctx.mode.direction > 0 else Inverse(plain))(x, context)
     pairs = [(v, g) for v, g in zip(values, gradients, strict=True) if v.requires_grad]
     made, theirs = zip(*pairs, strict=True)  # the log_det of additive couplings is a constant
-    found = iter(torch.autograd.grad(made, asked, theirs, create_graph=True, allow_unused=True))
-    return [next(found) if w else None for w in wanted]
+    found = iter(torch.autograd.grad(made, targets, theirs, create_graph=True, allow_unused=True))
+    return [next(found) if w else None for w in needed]

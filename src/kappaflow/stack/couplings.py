@@ -46,7 +46,7 @@ class CouplingStack(Bijection):
             points at every 32nd coupling, finds the others by inversion, and checks each of them:
             where one comes back with a relative error above 1e-4, those 32 couplings are
             recomputed, then and from then on, and a warning names the layer.
-        permutations: A permutation of the features in front of each coupling, z[:, i] =
+        permutations: A permutation of the features before each coupling, z[:, i] =
             x[:, index[i]], or None for none.
         scale: The curve of the log-scales, as in `AffineCoupling`.
         wiring: What the conditioners are: "plain", an `MLP`; "blocks", a `ResidualMLP`, whose
@@ -187,7 +187,7 @@ class CouplingStack(Bijection):
 
         They hold slices of the stacked weights: gradients go through them to the stack, and what
         is written into their weights is written into the stack. The couplings themselves are made
-        anew at each call.
+        again at each call.
         """
         return Chain([part for block in self._blocks() for part in block.plain()])
 
@@ -273,21 +273,21 @@ class CouplingStack(Bijection):
     def extra_repr(self) -> str:
         shape = next(self._blocks()).shape
         network = shape.networks[0]
-        said = [
+        parts = [
             f"{len(self)} {self.kind} couplings of {self.partitions[0].features} features",
             f"hidden={network.widths[1:-1]}",
             f"memory={self.memory!r}",
         ]
         if shape.affine:
-            said.append(f"scale_bound={shape.scale_bound:.4g}")
+            parts.append(f"scale_bound={shape.scale_bound:.4g}")
         if network.wiring != "plain":
-            said.append(f"wiring={network.wiring!r}")
+            parts.append(f"wiring={network.wiring!r}")
         if shape.affine and shape.scale != "tanh":
-            said.append(f"scale={shape.scale!r}")
+            parts.append(f"scale={shape.scale!r}")
         for name in ("context_features", "residual", "dropout"):
             if value := getattr(network, name):
-                said.append(f"{name}={value}")
-        return ", ".join(said)
+                parts.append(f"{name}={value}")
+        return ", ".join(parts)
 
 
 def _check_wiring(wiring: str, hidden: tuple[int, ...], *, plainly: bool) -> None:

@@ -44,10 +44,10 @@ def executor(device_type: str) -> Executor:
     The environment variable KAPPAFLOW_NATIVE overrides this: 0 never uses it, 1 builds it if it
     is missing.
     """
-    wanted = os.environ.get("KAPPAFLOW_NATIVE", "")
+    setting = os.environ.get("KAPPAFLOW_NATIVE", "")
     found = None
-    if wanted != "0" and device_type == "cpu" and not _forked:
-        found = _backend(wanted == "1")
+    if setting != "0" and device_type == "cpu" and not _forked:
+        found = _backend(setting == "1")
     return Executor(device_type) if found is None else NativeExecutor(*found, exact=EXACT)
 
 
@@ -94,9 +94,9 @@ def build(*, verbose: bool = False) -> Path:
             made = Path(folder) / target.name
             made.replace(target)
     except (ImportError, OSError, RuntimeError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
+        reason = str(error).strip().splitlines() or [type(error).__name__]
         raise BuildError(
-            f"the native backend could not be built ({said[0].rstrip('.:')}): it needs a C++ "
+            f"the native backend could not be built ({reason[0].rstrip('.:')}): it needs a C++ "
             "compiler, ninja and setuptools, pip install 'kappaflow[native]'; everything works "
             "without it."
         ) from error

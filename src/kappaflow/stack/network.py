@@ -106,26 +106,24 @@ def evaluate(
     if kept.dtype != context.dtype:
         ops.copy(kept, activations.narrow_kept)
         h = activations.narrow_kept
-    beside = (views.context_weight, context) if shape.context_features else (None, None)
+    extra = (views.context_weight, context) if shape.context_features else (None, None)
     for layer, active in enumerate(activations.active):
         sums = shape.has_blocks and layer % 2 == 0
-        _linear(ops, shape, views, layer, h, beside, not sums, active)
+        _linear(ops, shape, views, layer, h, extra, not sums, active)
         if sums:
             if layer:
                 ops.add(activations.active[layer - 2], active)
             if activations.read[layer] is not active:
                 ops.relu(active, activations.read[layer])
-            h, beside = activations.read[layer], (None, None)
+            h, extra = activations.read[layer], (None, None)
             continue
         if masks is not None:
             masks.drop(ops, layer, active)
         read = activations.read[layer]
         if read is not active:
-            ops.residual(h, beside[1], active, read)
-        h, beside = read, (None, None)
-    _linear(
-        ops, shape, views, len(activations.active), h, beside, False, activations.narrow_answer
-    )
+            ops.residual(h, extra[1], active, read)
+        h, extra = read, (None, None)
+    _linear(ops, shape, views, len(activations.active), h, extra, False, activations.narrow_answer)
     if activations.narrow_answer is not activations.answer:
         ops.copy(activations.narrow_answer, activations.answer)
 
@@ -136,17 +134,17 @@ def _linear(
     views: Views,
     layer: int,
     h: Tensor,
-    beside: tuple[Tensor | None, Tensor | None],
+    extra: tuple[Tensor | None, Tensor | None],
     active: bool,
     target: Tensor,
 ) -> None:
     """Writes a linear layer; in a `PairedMLP`, after the first layer, each half separately."""
     weight, bias = views.weights[layer], views.biases[layer]
     if layer == 0:
-        ops.linear(bias, weight, h, *beside, active, target)
+        ops.linear(bias, weight, h, *extra, active, target)
         return
     for r, c in _blocks(shape, weight):
-        ops.linear(bias[r], weight[r, c], h[c], *beside, active, target[r])
+        ops.linear(bias[r], weight[r, c], h[c], *extra, active, target[r])
 
 
 def _blocks(shape: NetworkShape, weight: Tensor) -> tuple[tuple[slice, slice], ...]:

@@ -136,7 +136,7 @@ class Operations:
             target.relu_()
 
     def seed(self, generator: torch.Generator, seed: int) -> None:
-        """Starts a generator anew."""
+        """Seeds a generator."""
         generator.manual_seed(seed)
 
     def drop(

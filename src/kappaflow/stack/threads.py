@@ -28,7 +28,7 @@ def row_threads() -> int:
 
 @contextmanager
 def single_products() -> Iterator[None]:
-    """Lets products of the calling thread run on it alone."""
+    """Makes matrix products of the calling thread single-threaded."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield
@@ -64,7 +64,7 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def _alone() -> None:
-    """Makes a thread's own products run on it alone."""
+    """Makes matrix products of a thread single-threaded."""
     torch.set_num_threads(1)
 
 
