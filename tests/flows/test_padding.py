@@ -230,7 +230,7 @@ def test_without_a_density_log_prob_is_the_joint_one(kind, scale):
 @pytest.mark.parametrize("features", [1, 2, 3, 5])
 @pytest.mark.parametrize("padding", [1, 2, 3, 5])
 def test_each_coupling_sees_data_and_padding(partition, features, padding):
-    """Each part is one of the data, as without padding, padded_partition half of the padding."""
+    """Each part is one of the data, as without padding, with half of the padding."""
     arguments = {"depth": 5, "hidden": (4,), "partition": partition}
     flow = kf.real_nvp(features, padding=padding, **arguments)
     stack = next(part for part in flow.modules() if isinstance(part, kf.CouplingStack))
@@ -301,7 +301,7 @@ def test_recipes_of_tables_take_any_padding(recipe, kind, tmp_path):
 @pytest.mark.parametrize("recipe", ["glow", "real_nvp_image", "jet"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_recipes_of_images_take_any_padding(recipe, kind, tmp_path):
-    """Filled pixels padded_partition channels of any kind; the model file names it."""
+    """Filled pixels next to channels of any kind; the model file names it."""
     small = {"depth": 2, "width": 4, "patch": 1} if recipe == "jet" else {"levels": 1, "hidden": 4}
     given = padding_of_kind(kind, 2, (1, 4, 4))
     flow = getattr(kf, recipe)((1, 4, 4), padding=given, dequantize="uniform", values=8, **small)
