@@ -1,4 +1,4 @@
-"""The public contract: laws that any bijection and flow can be held to, one sentence a breach."""
+"""Tests of bijections and flows for your own test suite; a failure is one sentence."""
 
 from kappaflow.testing.bijections import check_bijection
 from kappaflow.testing.contract import ContractError

@@ -1,10 +1,8 @@
-"""The laws of a bijection, one function a law."""
+"""`check_bijection`: the laws of a bijection, one function per law."""
 
 import copy
-import functools
 import math
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -19,11 +17,11 @@ from kappaflow.flows import Flow, StandardNormal
 from kappaflow.registry import describe
 from kappaflow.testing.contract import (
     ContractError,
+    LogDetGradients,
     Map,
     Reference,
     fingerprint,
     gradient,
-    jacobian_of,
     jittered,
     reference,
     require,
@@ -32,29 +30,29 @@ from kappaflow.testing.contract import (
 
 
 def check_bijection(bijection: Bijection, x: Tensor, context: Tensor | None = None) -> None:
-    r"""Raises an error unless a bijection keeps every law of `Bijection` at points x.
+    r"""Raises an error unless a bijection obeys every law of `Bijection` at the rows x.
 
-    Round trips on both sides (from x, and from draws of N(0, I) as latents), log_det against the
-    dense Jacobian in both directions, types and shapes, rows that do not depend on each other, no
-    hidden state, the declared width of the context, the four products of `linearize`, gradients to
-    every parameter, the gradient of log_det by the points and the parameters, and saving. The
-    tolerance follows the conditioning: with s the singular values and :math:`\kappa` their ratio,
-    round trips hold within :math:`10 \epsilon \kappa |x|` and log_det within
-    :math:`10 \epsilon \kappa (1 + \sum |\log s|)`; where a shift takes x to a far z, the former
+    Checks round trips in both directions (from x, and from samples of N(0, I) as latents), log_det
+    against dense Jacobians, dtypes and shapes, independence of rows, hidden state, the declared
+    width of the context, the four products of `linearize`, gradients to every parameter, gradients
+    of log_det with respect to inputs and parameters, and saving. The tolerance follows the
+    conditioning: with s the singular values and :math:`\kappa` their ratio, round trips must be
+    within :math:`10 \epsilon \kappa |x|` and log_det within
+    :math:`10 \epsilon \kappa (1 + \sum |\log s|)`. If a shift maps x to a distant z, the former
     is :math:`10 \epsilon |z| / \sigma_{\min}`.
 
     Args:
-        bijection: Onto the whole of R^n. It is copied, and not touched itself.
-        x: Points of its domain, (B, *event), of the bijection's type; at least two.
-        context: (B, C), where the bijection is conditional.
+        bijection: A bijection onto all of R^n. It is copied and stays unchanged.
+        x: At least two rows (B, *event) of its domain, in its dtype.
+        context: Context rows (B, C), if the bijection is conditional.
 
     Raises:
-        ContractError: A law is broken, or the points are too ill-conditioned to tell.
+        ContractError: A law is broken, or the rows are too ill-conditioned for a test.
         ArgumentError: The arguments are not a bijection and a batch.
 
     Note:
-        n backward passes in each direction: meant for small n. A bijection whose parts are not all
-        registered is not saved.
+        Runs n backward passes in each direction, so use a small n. Saving is not checked if a part
+        is not registered.
 
     Example:
         >>> import kappaflow as kf
@@ -64,11 +62,11 @@ def check_bijection(bijection: Bijection, x: Tensor, context: Tensor | None = No
     if not isinstance(bijection, Bijection):
         raise ArgumentError(f"'bijection' should be a Bijection, got {type(bijection).__name__}.")
     if len(batch("x", x)) < 2:
-        raise ArgumentError(f"'x' should hold at least two points, got {len(x)}.")
+        raise ArgumentError(f"'x' should have at least two rows, got {len(x)}.")
     if context is None and bijection.context_features:
         raise ArgumentError(
             f"'context' should be given, with {bijection.context_features} columns: "
-            "this bijection reads one."
+            "this bijection is conditional."
         )
     x = x.detach()
     shape = (len(x), *latent_shape_of(bijection, x))
@@ -92,7 +90,7 @@ def check_bijection(bijection: Bijection, x: Tensor, context: Tensor | None = No
 
 
 def latent_shape_of(bijection: Bijection, x: Tensor) -> tuple[int, ...]:
-    """Returns the shape that one latent should have, seen to lead back to that of x."""
+    """Returns the shape of one latent, after checking that data_shape inverts latent_shape."""
     event = tuple(x.shape[1:])
     shape = bijection.latent_shape(event)
     require(
@@ -106,7 +104,7 @@ def latent_shape_of(bijection: Bijection, x: Tensor) -> tuple[int, ...]:
 def check_form(
     name: str, function: Map, x: Tensor, context: Tensor | None, shape: torch.Size
 ) -> None:
-    """Types, shapes and device of what comes back; what went in stays as it was."""
+    """Checks dtype, shape and device of the outputs, and that the inputs are unchanged."""
     x_copy, context_copy = x.clone(), None if context is None else context.clone()
     with torch.no_grad():
         result = function(x_copy, context_copy)
@@ -120,13 +118,13 @@ def check_form(
         require(
             torch.equal(context_copy, context), f"{name} should not change its context in place"
         )
-    for what, got, wanted in (
+    for what, got, expected in (
         ("shape of the value", tuple(value.shape), tuple(shape)),
         ("dtype of the value", value.dtype, x.dtype),
         ("device of the value", value.device, x.device),
         ("shape of the log_det", tuple(log_det.shape), (len(x),)),
     ):
-        require(got == wanted, f"the {what} of {name} should be {wanted}, got {got}")
+        require(got == expected, f"the {what} of {name} should be {expected}, got {got}")
     require(
         log_det.is_floating_point()
         and torch.promote_types(log_det.dtype, log_det_dtype(x.dtype)) == log_det.dtype,
@@ -136,7 +134,7 @@ def check_form(
 
 
 def check_repeatable(name: str, function: Map, x: Tensor, context: Tensor | None) -> None:
-    """The same call gives the same bits."""
+    """Checks that two calls give identical results."""
     with torch.no_grad():
         first, second = function(x, context), function(x, context)
     same = all(
@@ -146,75 +144,75 @@ def check_repeatable(name: str, function: Map, x: Tensor, context: Tensor | None
 
 
 def check_width(twin: Bijection, x: Tensor, context: Tensor | None) -> None:
-    """The declared width is that of the context; 0 is for those on which no context acts."""
+    """Checks the declared width of the context; 0 means that the context has no effect."""
     if context is None:
         return
     declared, width = twin.context_features, context.shape[1]
     if not declared:
-        moved = jittered(copy.deepcopy(twin))  # a start at zero would hide what is read
+        moved = jittered(copy.deepcopy(twin))  # zero initialization would hide an effect
         with torch.no_grad():
             pairs = zip(moved(x, context), moved(x, context.flip(0)), strict=True)
             if all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
                 return
     require(
         declared == width,
-        f"context_features should be {width}, the width of the context that is read, "
+        f"context_features should be {width}, the width of the context that changes the result, "
         f"got {declared}",
     )
 
 
 def check_start(bijection: Bijection, x: Tensor, context: Tensor | None) -> None:
-    """In training mode only the first call may start from data, and the repr shows it."""
+    """Checks that only the first call in training mode initializes, and that the repr shows it."""
     twin = copy.deepcopy(bijection).train()
     before, shown = fingerprint(twin), repr(twin)
     twin(x, context)
-    started = fingerprint(twin)
+    initialized = fingerprint(twin)
     require(
-        started == before or repr(twin) != shown,
+        initialized == before or repr(twin) != shown,
         "forward in training mode should change no state that the repr does not show, but it did",
     )
     latent = twin(x.flip(0), context)[0]
     twin.inverse(latent, context)
     require(
-        fingerprint(twin) == started,
-        "only a first call may start from the data, but a later one did",
+        fingerprint(twin) == initialized,
+        "only the first call may initialize from data, but a later one did",
     )
 
 
 def check_directions(twin: Bijection, x: Tensor, z: Tensor, context: Tensor | None) -> None:
-    """Round trips, log_det, rows and products, from the data x and from the latents z."""
-    for name, there, back, points in (
+    """Checks round trips, log_det, rows and products, from the rows x and the latents z."""
+    for name, first, second, points in (
         ("data", ("forward", twin.forward), ("inverse", twin.inverse), x),
         ("latent", ("inverse", twin.inverse), ("forward", twin.forward), z),
     ):
-        outward = reference(*there, points, context)
-        homeward = reference(*back, outward.value, context)
-        for law, found in ((there[0], outward), (back[0], homeward)):
+        there = reference(*first, points, context)
+        back = reference(*second, there.value, context)
+        for law, at in ((first[0], there), (second[0], back)):
             require_close(
                 f"the log_det of {law} should be log|det| of its Jacobian, from the {name} side",
-                found.log_det,
-                found.true_log_det,
-                found.log_det_tolerance,
+                at.log_det,
+                at.true_log_det,
+                at.log_det_tolerance,
             )
         require_close(
-            f"the round trip from the {name} side should come back",
-            homeward.value,
+            f"the round trip from the {name} side should return its input",
+            back.value,
             points,
-            outward.round_trip_tolerance,
+            there.round_trip_tolerance,
         )
         require_close(
-            f"the log_dets of both directions should add up to zero, from the {name} side",
-            outward.log_det.double() + homeward.log_det.double(),
-            torch.zeros_like(outward.log_det),
-            outward.log_det_tolerance,
+            f"the log_dets of both directions should sum to zero, from the {name} side",
+            there.log_det.double() + back.log_det.double(),
+            torch.zeros_like(there.log_det),
+            there.log_det_tolerance,
         )
-        check_rows(*there, outward, context)
+        check_rows(*first, there, context)
         if name == "data":
-            check_products(twin, outward, homeward, context)
+            check_products(twin, there, back, context)
 
 
 def check_rows(name: str, function: Map, at: Reference, context: Tensor | None) -> None:
-    """A row's result is its own: others may move, change or be left out."""
+    """Checks that the result of a row does not depend on the other rows."""
     law = f"a row of {name} should not depend on the other rows"
     flipped = None if context is None else context.flip(0)
     first = None if context is None else context[:1]
@@ -237,7 +235,7 @@ def check_rows(name: str, function: Map, at: Reference, context: Tensor | None) 
 def check_products(
     twin: Bijection, there: Reference, back: Reference, context: Tensor | None
 ) -> None:
-    """The products of `linearize`, for one and several vectors a point, against dense ones."""
+    """Checks the products of `linearize` against dense Jacobians."""
     x = there.points
     generator = torch.Generator().manual_seed(1)
     vectors, images = (
@@ -267,21 +265,21 @@ def check_products(
         product = getattr(linearization, name)
         with torch.no_grad():
             one, several = product(given[0]), product(given)
-        wanted = torch.einsum("bij,kbj->kbi", matrix, given.flatten(2).double())
+        expected = torch.einsum("bij,kbj->kbi", matrix, given.flatten(2).double())
         size = given.flatten(2).double().norm(dim=2) * at.singular_values[:, 0]
         tolerance = 10 * at.eps * at.condition_number * size
         law = f"the product {name} of linearize should be that of the dense Jacobian"
-        require_close(law, one.flatten(1), wanted[0], tolerance[0])
+        require_close(law, one.flatten(1), expected[0], tolerance[0])
         require_close(
             f"{law} for several vectors",
             several.flatten(2).flatten(0, 1),
-            wanted.flatten(0, 1),
+            expected.flatten(0, 1),
             tolerance.flatten(),
         )
 
 
 def check_measuring(twin: Bijection, x: Tensor, context: Tensor | None) -> None:
-    """Spectrum and round trip leave state and mode as they were."""
+    """Checks that spectrum and round_trip leave state and mode unchanged."""
     flow = Flow(StandardNormal(twin.latent_shape(x.shape[1:])), twin).to(x)
     before = fingerprint(flow)
     spectrum(twin, x, context=context)
@@ -290,10 +288,10 @@ def check_measuring(twin: Bijection, x: Tensor, context: Tensor | None) -> None:
 
 
 def check_gradients(twin: Bijection, x: Tensor, z: Tensor, context: Tensor | None) -> None:
-    """Each parameter gets a gradient in both directions, on a copy off its start."""
+    """Checks that each parameter gets a gradient in both directions, on perturbed copies."""
     for name, points in (("forward", x), ("inverse", z)):
         missing = {key for key, parameter in twin.named_parameters() if parameter.requires_grad}
-        for seed in range(3):  # a small network may be dead at one of them
+        for seed in range(3):  # a small network may be dead for one of them
             moved = jittered(copy.deepcopy(twin), seed=seed)
             value, log_det = getattr(moved, name)(points, context)
             loss = value.square().sum() + log_det.sum()
@@ -308,21 +306,21 @@ def check_gradients(twin: Bijection, x: Tensor, z: Tensor, context: Tensor | Non
 
 def reached(module: nn.Module, loss: Tensor) -> set[str]:
     """Returns the names of the parameters whose gradient is finite and not zero."""
-    wanted = {key: value for key, value in module.named_parameters() if value.requires_grad}
-    found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    parameters = {key: value for key, value in module.named_parameters() if value.requires_grad}
+    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {
         key
-        for key, grad in zip(wanted, found, strict=True)
+        for key, grad in zip(parameters, gradients, strict=True)
         if grad is not None and torch.isfinite(grad).all() and grad.any()
     }
 
 
 def check_log_det_gradients(twin: Bijection, x: Tensor, context: Tensor | None) -> None:
-    """A log_det has the gradient of log|det J| by points and parameters: it is not detached.
+    """Checks that log_det has the gradient of log|det J|, so that it is not detached.
 
-    The log_det of each direction is compared with minus that of the other one, and with the dense
-    Jacobian. A direction that is computed by a search may have no second derivatives: the dense
-    Jacobian of one direction has to agree, where there is any.
+    Compares the log_det of each direction with minus that of the other one and with the dense
+    Jacobian. A direction computed by a search may have no second derivatives, so the dense
+    Jacobian of one direction must agree if there is any.
     """
     moved, x, context = widened(jittered(copy.deepcopy(twin)), x, context)
     forward = LogDetGradients(moved, "forward", "inverse", x, context)
@@ -331,114 +329,41 @@ def check_log_det_gradients(twin: Bijection, x: Tensor, context: Tensor | None) 
     kappa = (values[:, 0] / values[:, -1]).nan_to_num(torch.inf).max().item()
     allowed = kappa * torch.finfo(x.dtype).eps ** 0.5
     both = (forward, inverse)
-    unlike = [breach for one in both if (breach := one.breach(one.by_other, allowed))]
-    if not unlike and forward.dense and not forward.breach(forward.dense, allowed):
+    mismatches = [breach for one in both if (breach := one.breach(one.by_other, allowed))]
+    if not mismatches and forward.dense and not forward.breach(forward.dense, allowed):
         return
     dense = [one.breach(one.dense, allowed) for one in both if one.dense]
     breaches = [breach for breach in dense if breach]
-    if unlike and not breaches:
-        less = min(both, key=lambda one: one.own["x"].norm())
-        breaches = [less.breach(less.by_other, allowed) or unlike[0]]
-    agrees = not unlike and len(breaches) < len(dense)
+    if mismatches and not breaches:
+        smaller = min(both, key=lambda one: one.own["x"].norm())
+        breaches = [smaller.breach(smaller.by_other, allowed) or mismatches[0]]
+    agrees = not mismatches and len(breaches) < len(dense)
     require(agrees or not breaches, "".join(breaches[:1]))
 
 
 def widened(
     bijection: Bijection, x: Tensor, context: Tensor | None
 ) -> tuple[Bijection, Tensor, Tensor | None]:
-    """Returns the arguments in float64, or as given if the bijection cannot compute in it."""
+    """Returns the arguments in float64, or unchanged if the bijection does not support it."""
     wide, wide_x = copy.deepcopy(bijection).double(), x.double()
     wide_context = None if context is None else context.double()
     try:
         with torch.no_grad():
             z, _ = wide(wide_x, wide_context)
             back, _ = wide.inverse(z, wide_context)
-    except RuntimeError:  # a constant of the given type
+    except RuntimeError:  # a constant of another dtype
         return bijection, x, context
     if z.dtype != torch.float64 or back.dtype != torch.float64:
         return bijection, x, context
     return wide, wide_x, wide_context
 
 
-class LogDetGradients:
-    """The gradients of the log_det of one direction, and two references for them.
-
-    Attributes:
-        value: What the direction returns, (B, *event), with its graph.
-        own: Gradients by name, of the points "x" and of each parameter.
-        by_other: The same of minus the log_det of the other direction, at the value.
-
-    Args:
-        bijection: Off its start.
-        name: "forward" or "inverse".
-        other: The other one.
-        points: (B, *event).
-        context: (B, C), or None.
-    """
-
-    @torch.enable_grad()
-    def __init__(
-        self, bijection: Bijection, name: str, other: str, points: Tensor, context: Tensor | None
-    ) -> None:
-        self._name, self._x = name, points.detach().clone().requires_grad_()
-        parameters = {k: v for k, v in bijection.named_parameters() if v.requires_grad}
-        self._leaves = {"x": self._x, **parameters}
-        self.value, log_det = getattr(bijection, name)(self._x, context)
-        self.own = gradients_by(self._leaves, log_det)
-        back_log_det = getattr(bijection, other)(self.value, context)[1]
-        self.by_other = gradients_by(self._leaves, -back_log_det)
-
-    @functools.cached_property
-    def jacobian(self) -> Tensor:
-        """The dense Jacobian (B, n, n), with its graph where there is one."""
-        with torch.enable_grad():
-            return jacobian_of(self.value, self._x, differentiable=True)
-
-    @functools.cached_property
-    def dense(self) -> dict[str, Tensor] | None:
-        """Gradients of log|det| of the dense Jacobian; None if it has no derivative."""
-        if not self.jacobian.requires_grad:
-            return None
-        try:
-            with torch.enable_grad():
-                log_det = torch.linalg.slogdet(self.jacobian).logabsdet
-                return gradients_by(self._leaves, log_det)
-        except RuntimeError:  # a function that is differentiable once
-            return None
-
-    def breach(self, reference: dict[str, Tensor], allowed: float) -> str:
-        """Returns how the gradients differ from a reference; empty if they do not."""
-        for leaf, expected in reference.items():
-            error = (self.own[leaf] - expected).double().norm().item()
-            limit = allowed * (1 + expected.double().norm().item())
-            if not error <= limit:
-                return (
-                    f"the log_det of {self._name} should have the gradient of log|det| of its "
-                    f"Jacobian with respect to {leaf}: off by {error:.3g}, where {limit:.3g} is "
-                    "allowed. A log_det that is detached, or computed under no_grad, has none"
-                )
-        return ""
-
-
-def gradients_by(leaves: dict[str, Tensor], output: Tensor) -> dict[str, Tensor]:
-    """Returns the gradients of the sum of an output, zero where there is no path."""
-    found: Sequence[Tensor | None] = [None] * len(leaves)
-    if output.requires_grad:
-        found = torch.autograd.grad(
-            output.sum(), list(leaves.values()), retain_graph=True, allow_unused=True
-        )
-    return {
-        name: torch.zeros_like(leaf) if grad is None else grad
-        for (name, leaf), grad in zip(leaves.items(), found, strict=True)
-    }
-
-
 def check_files(flow: Flow, x: Tensor, context: Tensor | None) -> None:
-    """What is saved and loaded again is the same function, bit for bit."""
+    """Checks that a saved and loaded flow is the same function, bit for bit."""
     try:
         describe(flow)
     except ArgumentError:
-        return  # a part is not registered: no model file can speak of it
+        return  # a part is not registered, so there is no model file
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         try:
             save(flow, Path(folder))
@@ -448,12 +373,12 @@ def check_files(flow: Flow, x: Tensor, context: Tensor | None) -> None:
         pairs = zip(
             results(flow, x, context), results(loaded.to(x.device), x, context), strict=True
         )
-        same = all(torch.equal(kept, found) for kept, found in pairs)
-    require(same, "what is saved and loaded should be the same function, bit for bit, but is not")
+        same = all(torch.equal(before, after) for before, after in pairs)
+    require(same, "a saved and loaded flow should be the same function, bit for bit, but is not")
 
 
 def results(flow: Flow, x: Tensor, context: Tensor | None) -> tuple[Tensor, ...]:
-    """Returns value and log_det, and log_prob where the flow takes this context."""
+    """Returns value and log_det, and log_prob if the flow accepts this context."""
     value, log_det = flow.bijection(x, context)
     if bool(flow.context_features) != (context is not None):
         return value, log_det

@@ -1,36 +1,38 @@
-"""What the laws are measured with: dense Jacobians by plain autograd, and their tolerances."""
+"""References for the laws: dense Jacobians by plain autograd, and tolerances."""
 
+import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from kappaflow.bijection import Bijection
 from kappaflow.conditioning import TRUSTED
 from kappaflow.errors import KappaflowError
 
 Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 M = TypeVar("M", bound=nn.Module)
 
-SAFETY = 10.0  # measured: the worst point of right flows needs 5
+SAFETY = 10.0  # measured: the worst row of correct flows needs 5
 
 
 class ContractError(KappaflowError, AssertionError):
-    """A law does not hold; the text names the law, the number and the tolerance."""
+    """A law does not hold; the message names the law, the error and the tolerance."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """One direction of a bijection at B points, and what rounding may do to it there.
+    """One direction of a bijection at B points, with tolerances for rounding.
 
     Attributes:
-        points: (B, *event).
-        value: (B, *event), the image of the points.
-        log_det: As the bijection says, (B,).
-        jacobian: By plain autograd, (B, n, n), in float64.
-        singular_values: Of the Jacobian, descending, (B, n).
+        points: Inputs (B, *event).
+        value: Outputs (B, *event).
+        log_det: The log_det that the bijection returns, (B,).
+        jacobian: The Jacobian by plain autograd, (B, n, n) in float64.
+        singular_values: Singular values of the Jacobian, descending, (B, n).
     """
 
     points: Tensor
@@ -41,7 +43,7 @@ class Reference:
 
     @property
     def eps(self) -> float:
-        """Spacing of the floating-point type."""
+        """Machine epsilon of the dtype."""
         return torch.finfo(self.points.dtype).eps
 
     @property
@@ -51,17 +53,17 @@ class Reference:
 
     @property
     def value_tolerance(self) -> Tensor:
-        """For values: 10 eps sigma_max |x|, or 10 eps |z| where a shift makes it larger, (B,).
+        """Tolerance of values (B,): 10 eps sigma_max |x|, or 10 eps |z| if a shift enlarges it.
 
-        At least that of the median point: one near zero has numbers of the size of the others' on
-        its way.
+        At least that of the median row: a row near zero may have intermediate values as large as
+        those of the others.
         """
         size = torch.maximum(self._reach, norm(self.value))
         return SAFETY * self.eps * torch.maximum(size, size.median())
 
     @property
     def round_trip_tolerance(self) -> Tensor:
-        """10 eps kappa |x|, or 10 eps |z| / sigma_min where a shift makes that larger, (B,)."""
+        """10 eps kappa |x|, or 10 eps |z| / sigma_min if a shift makes it larger, (B,)."""
         return self.value_tolerance / self.singular_values[:, -1]
 
     @property
@@ -73,7 +75,7 @@ class Reference:
     @property
     def true_log_det(self) -> Tensor:
         """Log|det| of the dense Jacobian in nats, (B,)."""
-        return torch.linalg.slogdet(self.jacobian).logabsdet  # not by sigma_min, which rounds
+        return torch.linalg.slogdet(self.jacobian).logabsdet  # sigma_min would add rounding
 
     @property
     def _reach(self) -> Tensor:
@@ -81,19 +83,19 @@ class Reference:
 
 
 def reference(name: str, function: Map, points: Tensor, context: Tensor | None) -> Reference:
-    """Returns a function with its dense Jacobian at the points, if they are fit for testing.
+    """Returns the values and dense Jacobians of a function, if rounding permits a test.
 
     Args:
-        name: Of the function, for the messages.
+        name: Name of the function in messages.
         function: `forward` or `inverse`.
-        points: (B, *event).
-        context: (B, C), or None.
+        points: Inputs (B, *event).
+        context: Context rows (B, C), or None.
 
     Returns:
         The reference.
 
     Raises:
-        ContractError: A value is not finite, or rounding would hide every error at some point.
+        ContractError: A value is not finite, or rounding could hide every error at some row.
     """
     with torch.no_grad():
         value, log_det = function(points, context)
@@ -105,38 +107,111 @@ def reference(name: str, function: Map, points: Tensor, context: Tensor | None) 
     require(
         torch.isfinite(jacobian).all(), f"the Jacobian of {name} should be finite, got nan or inf"
     )
-    found = Reference(points, value, log_det, jacobian, torch.linalg.svdvals(jacobian))
-    worst = (found.condition_number * found.eps).nan_to_num(torch.inf).max().item()
+    result = Reference(points, value, log_det, jacobian, torch.linalg.svdvals(jacobian))
+    worst = (result.condition_number * result.eps).nan_to_num(torch.inf).max().item()
     require(
         worst < TRUSTED,
-        f"{name} is not testable in {points.dtype} at these points: eps * condition number is "
-        f"{worst:.2g}, which should be below {TRUSTED:g}; take a wider type or other points",
+        f"{name} is not testable in {points.dtype} at these rows: eps * condition number is "
+        f"{worst:.2g} and should be below {TRUSTED:g}; use a wider dtype or other rows",
     )
-    return found
+    return result
 
 
 def dense_jacobian(function: Map, points: Tensor, context: Tensor | None) -> Tensor:
-    """Returns the matrices (B, n, n) in float64, a row at a time, by plain autograd."""
+    """Returns the Jacobians (B, n, n) in float64 by plain autograd."""
     with torch.enable_grad():
         x = points.detach().clone().requires_grad_()
         return jacobian_of(function(x, context)[0], x).double()
 
 
 def jacobian_of(value: Tensor, x: Tensor, *, differentiable: bool = False) -> Tensor:
-    """Returns the matrices (B, n, n) of a value by x, whose rows do not depend on each other."""
+    """Returns the Jacobians (B, n, n) of a value by x, where rows are independent."""
     outputs = value.flatten(1).sum(0)
     rows = [gradient(output, x, differentiable=differentiable).flatten(1) for output in outputs]
     return torch.stack(rows, 1)
 
 
 def gradient(output: Tensor, x: Tensor, *, differentiable: bool = False) -> Tensor:
-    """Returns d output / d x, zero where there is no path."""
+    """Returns d output / d x, zero if the output does not depend on x."""
     if not output.requires_grad:
         return torch.zeros_like(x)
-    found = torch.autograd.grad(
+    result = torch.autograd.grad(
         output, x, retain_graph=True, create_graph=differentiable, allow_unused=True
     )[0]
-    return torch.zeros_like(x) if found is None else found
+    return torch.zeros_like(x) if result is None else result
+
+
+class LogDetGradients:
+    """The gradients of the log_det of one direction, with two references.
+
+    Args:
+        bijection: A bijection with perturbed parameters.
+        name: "forward" or "inverse".
+        other: The other direction.
+        points: Inputs (B, *event).
+        context: Context rows (B, C), or None.
+
+    Attributes:
+        value: The output (B, *event), with its graph.
+        own: Gradients with respect to the inputs "x" and each parameter, by name.
+        by_other: The same gradients of minus the log_det of the other direction at the output.
+    """
+
+    @torch.enable_grad()
+    def __init__(
+        self, bijection: Bijection, name: str, other: str, points: Tensor, context: Tensor | None
+    ) -> None:
+        self._name, self._x = name, points.detach().clone().requires_grad_()
+        parameters = {k: v for k, v in bijection.named_parameters() if v.requires_grad}
+        self._leaves = {"x": self._x, **parameters}
+        self.value, log_det = getattr(bijection, name)(self._x, context)
+        self.own = gradients_by(self._leaves, log_det)
+        back_log_det = getattr(bijection, other)(self.value, context)[1]
+        self.by_other = gradients_by(self._leaves, -back_log_det)
+
+    @functools.cached_property
+    def jacobian(self) -> Tensor:
+        """The dense Jacobians (B, n, n), with their graph if there is one."""
+        with torch.enable_grad():
+            return jacobian_of(self.value, self._x, differentiable=True)
+
+    @functools.cached_property
+    def dense(self) -> dict[str, Tensor] | None:
+        """Gradients of log|det| of the dense Jacobians; None if they have no derivative."""
+        if not self.jacobian.requires_grad:
+            return None
+        try:
+            with torch.enable_grad():
+                log_det = torch.linalg.slogdet(self.jacobian).logabsdet
+                return gradients_by(self._leaves, log_det)
+        except RuntimeError:  # a function without second derivatives
+            return None
+
+    def breach(self, reference: dict[str, Tensor], allowed: float) -> str:
+        """Returns a message if the gradients differ from a reference, else an empty text."""
+        for leaf, expected in reference.items():
+            error = (self.own[leaf] - expected).double().norm().item()
+            limit = allowed * (1 + expected.double().norm().item())
+            if not error <= limit:
+                return (
+                    f"the log_det of {self._name} should have the gradient of log|det| of its "
+                    f"Jacobian with respect to {leaf}: off by {error:.3g}, where {limit:.3g} is "
+                    "allowed. A log_det that is detached or computed under no_grad has none"
+                )
+        return ""
+
+
+def gradients_by(leaves: dict[str, Tensor], output: Tensor) -> dict[str, Tensor]:
+    """Returns the gradients of the sum of an output; zero for leaves it does not depend on."""
+    gradients: Sequence[Tensor | None] = [None] * len(leaves)
+    if output.requires_grad:
+        gradients = torch.autograd.grad(
+            output.sum(), list(leaves.values()), retain_graph=True, allow_unused=True
+        )
+    return {
+        name: torch.zeros_like(leaf) if grad is None else grad
+        for (name, leaf), grad in zip(leaves.items(), gradients, strict=True)
+    }
 
 
 def require(holds: bool | Tensor, law: str) -> None:
@@ -145,9 +220,9 @@ def require(holds: bool | Tensor, law: str) -> None:
         raise ContractError(f"{law}.")
 
 
-def require_close(law: str, found: Tensor, wanted: Tensor, tolerance: Tensor) -> None:
-    """Raises `ContractError` unless each row of `found` is within `tolerance` (B,) of `wanted`."""
-    error = norm(found.double() - wanted.double())
+def require_close(law: str, actual: Tensor, expected: Tensor, tolerance: Tensor) -> None:
+    """Raises `ContractError` unless each row is within its tolerance (B,) of the expected one."""
+    error = norm(actual.double() - expected.double())
     if (error <= tolerance).all():
         return
     row = int((error / tolerance).nan_to_num(torch.inf).argmax())
@@ -162,7 +237,7 @@ def norm(x: Tensor) -> Tensor:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """Returns a digest of names and bytes of the state, and of the training flags."""
+    """Returns a digest of the state and the training flags of a module."""
     sha = hashlib.sha256(repr([part.training for part in module.modules()]).encode())
     for name, tensor in module.state_dict().items():
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -171,7 +246,7 @@ def fingerprint(module: nn.Module) -> str:
 
 
 def jittered(module: M, *, seed: int = 0) -> M:
-    """Returns the module, its parameters moved in place by noise: zero starts hide much."""
+    """Returns the module after adding noise to its parameters: zeros at the start hide errors."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():

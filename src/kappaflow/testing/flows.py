@@ -1,4 +1,4 @@
-"""The laws of a flow, beyond those of its bijection."""
+"""`check_flow`: the laws of a flow, in addition to those of its bijection."""
 
 import copy
 import math
@@ -19,32 +19,32 @@ from kappaflow.testing.contract import (
     require_close,
 )
 
-DRAWS = 2000  # of the latent, to see whether they are standard normal
+SAMPLES = 2000  # to test whether their latents are standard normal
 
 
 def check_flow(flow: Flow, x: Tensor, context: Tensor | None = None) -> None:
-    """Raises an error unless a flow keeps its laws, and its bijection those of `check_bijection`.
+    """Raises an error unless a flow obeys its laws and its bijection those of `check_bijection`.
 
-    log_prob is the base's plus log_det, the density that comes with a draw is that of the draw,
-    draws are standard normal in the latent, have the shapes promised, repeat with the generator,
-    and carry gradients where they should.
+    Checks that log_prob is that of the base plus log_det, that samples come with their density,
+    have standard normal latents and the documented shapes, repeat with the generator's seed, and
+    carry gradients in `rsample` only.
 
     Args:
-        flow: It is copied, and not touched itself.
-        x: Points, (B, *event), of the flow's type; at least two.
-        context: (B, C) for a conditional flow.
+        flow: The flow. It is copied and stays unchanged.
+        x: At least two rows (B, *event), in the flow's dtype.
+        context: Context rows (B, C) for a conditional flow.
 
     Raises:
-        ContractError: A law is broken, or the points are too ill-conditioned to tell.
+        ContractError: A law is broken, or the rows are too ill-conditioned for a test.
         ArgumentError: The arguments are not a flow and a batch.
 
     Note:
-        Whether draws are standard normal is seen on 2000 of them, at six standard errors: a
-        temperature of 0.9 is found, one of 0.99 is not.
+        The test of the latents uses 2000 samples and six standard errors: it detects a
+        temperature of 0.9, but not one of 0.99.
 
     Example:
         >>> import kappaflow as kf
-        >>> _ = torch.manual_seed(0)  # a unit that is off at both points has no gradient
+        >>> _ = torch.manual_seed(0)  # a unit that is inactive in both rows has no gradient
         >>> x = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.25, -0.5]])
         >>> kf.testing.check_flow(kf.real_nvp(3, depth=2, hidden=(4,)), x)
     """
@@ -53,7 +53,7 @@ def check_flow(flow: Flow, x: Tensor, context: Tensor | None = None) -> None:
     check_bijection(flow.bijection, x, context)
     twin = copy.deepcopy(flow).eval()
     check_density(twin, x, context)
-    check_draws(twin, context)
+    check_samples(twin, context)
     check_generator(twin, context)
     check_latents(twin, context)
     check_sample_gradients(twin, context)
@@ -61,20 +61,26 @@ def check_flow(flow: Flow, x: Tensor, context: Tensor | None = None) -> None:
 
 
 def check_density(flow: Flow, x: Tensor, context: Tensor | None) -> None:
-    """log_prob is the standard normal's plus log|det| of the dense Jacobian, for any batch."""
+    """Checks log_prob against the standard normal plus log|det|, for any batch shape."""
     at = reference("forward", flow.bijection.forward, x, context)
     with torch.no_grad():
-        found = flow.log_prob(x, context)
+        log_prob = flow.log_prob(x, context)
         twice = flow.log_prob(x.expand(2, *x.shape), context)
-    require(found.shape == x.shape[:1], f"log_prob should be (B,), got {tuple(found.shape)}")
+    require(
+        log_prob.shape == x.shape[:1],
+        f"log_prob should have shape (B,), got {tuple(log_prob.shape)}",
+    )
     law = "log_prob should be that of the latent plus log|det|"
-    require_close(law, found, true_log_prob(at), log_prob_tolerance(at))
+    require_close(law, log_prob, true_log_prob(at), log_prob_tolerance(at))
     require(
         twice.shape == (2, len(x)),
         f"log_prob of (2, B, *event) should have shape (2, B), got {tuple(twice.shape)}",
     )
     require_close(
-        "log_prob should not depend on leading shapes", twice[1], found, log_prob_tolerance(at)
+        "log_prob should not depend on leading shapes",
+        twice[1],
+        log_prob,
+        log_prob_tolerance(at),
     )
 
 
@@ -85,35 +91,36 @@ def true_log_prob(at: Reference) -> Tensor:
 
 
 def log_prob_tolerance(at: Reference) -> Tensor:
-    """Returns the tolerance of log_det, and what the rounding of z makes of |z|^2, (B,)."""
+    """Returns the tolerance of log_prob, (B,): that of log_det plus that of |z|^2."""
     scale = norm(at.value) ** 2 + at.singular_values.shape[1]
     return at.log_det_tolerance + SAFETY * at.eps * at.condition_number * scale
 
 
-def check_draws(flow: Flow, context: Tensor | None) -> None:
-    """Draws have their shapes, and the density that comes with them is theirs."""
+def check_samples(flow: Flow, context: Tensor | None) -> None:
+    """Checks shapes of samples, and the density that is returned with them."""
     contexts = None if context is None else context[:2]
     batch_shape = (3,) if contexts is None else (3, len(contexts))
     with torch.no_grad():
-        draws, log_prob = flow.sample_and_log_prob(3, contexts, generator=seeded(0))
-    wanted = (*batch_shape, *flow.event_shape)
+        samples, log_prob = flow.sample_and_log_prob(3, contexts, generator=seeded(0))
+    expected = (*batch_shape, *flow.event_shape)
     require(
-        tuple(draws.shape) == wanted, f"draws should have shape {wanted}, got {tuple(draws.shape)}"
+        tuple(samples.shape) == expected,
+        f"samples should have shape {expected}, got {tuple(samples.shape)}",
     )
     require(
         tuple(log_prob.shape) == batch_shape,
-        f"the log_prob of draws should have shape {batch_shape}, got {tuple(log_prob.shape)}",
+        f"the log_prob of samples should have shape {batch_shape}, got {tuple(log_prob.shape)}",
     )
     none = flow.sample(0, contexts).shape
     require(
-        none == (0, *wanted[1:]),
-        f"no draws should have shape {(0, *wanted[1:])}, got {tuple(none)}",
+        none == (0, *expected[1:]),
+        f"sample(0) should have shape {(0, *expected[1:])}, got {tuple(none)}",
     )
-    rows = draws.reshape(-1, *flow.event_shape)
-    beside = None if contexts is None else contexts.expand(3, *contexts.shape).flatten(0, 1)
-    at = reference("forward", flow.bijection.forward, rows, beside)
+    rows = samples.reshape(-1, *flow.event_shape)
+    row_contexts = None if contexts is None else contexts.expand(3, *contexts.shape).flatten(0, 1)
+    at = reference("forward", flow.bijection.forward, rows, row_contexts)
     require_close(
-        "the log_prob that comes with a draw should be the density there",
+        "the log_prob of a sample should be the density there",
         log_prob.flatten(),
         true_log_prob(at),
         2 * log_prob_tolerance(at),
@@ -121,30 +128,32 @@ def check_draws(flow: Flow, context: Tensor | None) -> None:
 
 
 def check_generator(flow: Flow, context: Tensor | None) -> None:
-    """A generator decides the draws, and the global one is then left alone."""
+    """Checks that a generator determines the samples and the global one stays unchanged."""
     contexts = None if context is None else context[:2]
     state = torch.random.get_rng_state()
-    first, again, other = (flow.sample(3, contexts, generator=seeded(s)) for s in (1, 1, 2))
+    first, same, other = (flow.sample(3, contexts, generator=seeded(s)) for s in (1, 1, 2))
     require(
-        torch.equal(first, again), "sample should repeat with the generator's seed, but does not"
+        torch.equal(first, same), "sample should repeat with the generator's seed, but does not"
     )
     require(
         not torch.equal(first, other), "sample should depend on the generator's seed, but does not"
     )
     require(
         torch.equal(state, torch.random.get_rng_state()),
-        "sample with a generator should leave torch's global one alone, but does not",
+        "sample with a generator should leave torch's global one unchanged, but does not",
     )
     require(not first.requires_grad, "sample should carry no gradient, but does")
 
 
 def check_latents(flow: Flow, context: Tensor | None) -> None:
-    """Draws, taken to the latent, have mean 0 and mean square 1 within six standard errors."""
+    """Checks that latents of samples have mean 0 and mean square 1 (six standard errors)."""
     contexts = None if context is None else context[:1]
-    draws = flow.sample(DRAWS, contexts, generator=seeded(3)).reshape(DRAWS, *flow.event_shape)
-    beside = None if contexts is None else contexts.expand(DRAWS, -1)
+    samples = flow.sample(SAMPLES, contexts, generator=seeded(3)).reshape(
+        SAMPLES, *flow.event_shape
+    )
+    row_contexts = None if contexts is None else contexts.expand(SAMPLES, -1)
     with torch.no_grad():
-        z = flow.bijection(draws, beside)[0].double()
+        z = flow.bijection(samples, row_contexts)[0].double()
     mean, excess = z.mean().abs().item(), (z.square().mean() - 1).abs().item()
     for what, error, allowed in (
         ("mean 0", mean, 6 / math.sqrt(z.numel())),
@@ -152,19 +161,19 @@ def check_latents(flow: Flow, context: Tensor | None) -> None:
     ):
         require(
             error < allowed,
-            f"draws should have {what} in the latent: off by {error:.3g}, allowed {allowed:.3g}",
+            f"samples should have {what} in the latent: off by {error:.3g}, allowed {allowed:.3g}",
         )
 
 
 def check_sample_gradients(flow: Flow, context: Tensor | None) -> None:
-    """`rsample` carries gradients to the parameters, where there are any."""
+    """Checks that `rsample` carries gradients to the parameters, if there are any."""
     twin = jittered(copy.deepcopy(flow))
     contexts = None if context is None else context[:2]
     if not any(parameter.requires_grad for parameter in twin.parameters()):
         return
-    drawn = twin.rsample(4, contexts, generator=seeded(4))
+    samples = twin.rsample(4, contexts, generator=seeded(4))
     require(
-        drawn.requires_grad and bool(reached(twin, drawn.square().sum())),
+        samples.requires_grad and bool(reached(twin, samples.square().sum())),
         "rsample should carry gradients to the parameters, but does not",
     )
 

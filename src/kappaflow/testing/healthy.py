@@ -1,4 +1,4 @@
-"""`assert_healthy`: the doctor in a test, of this project or of another."""
+"""`assert_healthy`: the doctor as an assertion in a test."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -19,19 +19,19 @@ def assert_healthy(
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
 ) -> None:
-    """Raises what the doctor finds, if it finds something.
+    """Raises an error with the findings of the doctor, if there are any.
 
     Args:
-        flow: A flow of ours, or of any library that `kappaflow.wrap` takes.
-        x: Points from the data, (B, *event); samples of the flow if left out.
-        context: (B, C), for a conditional flow.
+        flow: A kappaflow flow, or one of any library that `kappaflow.wrap` supports.
+        x: Rows of data (B, *event); samples of the flow if left out.
+        context: Context rows (B, C), for a conditional flow.
         allow: The most severe kind of finding that passes.
-        select: Codes of findings, or beginnings of them, such as "KF2"; all if empty.
-        ignore: The same, left out.
+        select: Codes or prefixes of codes to report, such as "KF2"; all if empty.
+        ignore: Codes or prefixes of codes to ignore.
 
     Raises:
-        ContractError: There is a finding; an AssertionError, with a line for each.
-        ArgumentError: The flow cannot be examined, or a code is that of no finding.
+        ContractError: There are findings, one per line. It is an AssertionError.
+        ArgumentError: The flow cannot be diagnosed, or no check has such a code.
 
     Example:
         >>> import torch, kappaflow as kf
