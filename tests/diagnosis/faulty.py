@@ -1,4 +1,4 @@
-"""A right flow as a module of another library's kind, into which tests plant one fault each."""
+"""A correct flow in the form of another library, into which each test plants one fault."""
 
 import pytest
 import torch
@@ -14,12 +14,12 @@ SEEDS = pytest.mark.parametrize(
 
 
 def points(seed=0, n=64):
-    """Points of N(0, I), (n, 4)."""
+    """Rows of N(0, I), (n, 4)."""
     return torch.randn(n, FEATURES, generator=torch.Generator().manual_seed(seed))
 
 
 def moved(seed, context_features=0, memory="recompute"):
-    """A flow of ours whose weights do something, fitted to the units of the points."""
+    """A flow with random weights, standardized by the rows."""
     torch.manual_seed(seed)
     flow = kf.real_nvp(
         FEATURES,
@@ -38,7 +38,7 @@ def moved(seed, context_features=0, memory="recompute"):
 
 
 class Right(torch.nn.Module):
-    """Encodes and decodes as a flow of ours does."""
+    """Encodes and decodes like a kappaflow flow."""
 
     def __init__(self, seed):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a finding tells users of other libraries to write removes the finding."""
+"""The fix in a finding for another library removes the finding."""
 
 import numpy as np
 import pytest

@@ -43,7 +43,7 @@ def test_svd_linear_moves_values_outside_to_the_nearest_within():
 
 
 @pytest.mark.parametrize(
-    ("matrix", "bound", "said"),
+    ("matrix", "bound", "message"),
     [
         ([[0.0, 1.0], [1.0, 0.0]], 10.0, "positive determinant"),
         ([[1.0, 1.0], [1.0, 1.0]], 10.0, "positive determinant"),
@@ -52,8 +52,8 @@ def test_svd_linear_moves_values_outside_to_the_nearest_within():
         ([[float("nan")]], 10.0, "finite"),
     ],
 )
-def test_svd_linear_says_what_it_cannot_take(matrix, bound, said):
-    with pytest.raises(ArgumentError, match=said):
+def test_svd_linear_refuses_invalid_matrices(matrix, bound, message):
+    with pytest.raises(ArgumentError, match=message):
         SVDLinear.of(matrix, condition_bound=bound)
 
 
@@ -86,7 +86,7 @@ def test_training_cannot_leave_the_bound():
     assert values.condition_number.item() <= 50.0 * (1 + 1e-3)
 
 
-def test_layers_within_the_bound_stay_what_they_are():
+def test_layers_within_the_bound_are_unchanged():
     good = kf.Linear.of(spectrum_matrix(4, 10.0, 0))
     flow = kf.Flow(kf.StandardNormal(4), kf.Chain([good]))
     assert bounded(flow, 1e3) == (flow, ())

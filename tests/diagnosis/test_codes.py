@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_code_in_the_source_is_the_code_of_a_check():
-    """And the codes are listed in the order of their numbers."""
+    """The codes are listed in order."""
     source = "".join(
         path.read_text("utf-8") for path in (ROOT / "src/kappaflow/diagnosis").rglob("*.py")
     )
@@ -62,7 +62,7 @@ def examples():
 
 @pytest.mark.parametrize(("code", "example"), examples())
 def test_the_example_of_a_rule_makes_it_fire(code, example):
-    """As it stands on the page."""
+    """The example is run unchanged."""
     torch.manual_seed(0)
     names = {}
     exec(example, names)  # noqa: S102 - our own page
@@ -72,7 +72,7 @@ def test_the_example_of_a_rule_makes_it_fire(code, example):
 
 
 def test_each_rule_of_the_doctor_has_an_example():
-    """But those that need a training or its data."""
+    """Except those that need a training or its data."""
     of_runs = {"KF502", "KF505", "KF506", "KF507", "KF607"}
     assert [code for code, _ in examples()] == [code for code in CODES if code not in of_runs]
 
@@ -88,6 +88,6 @@ def test_each_rule_of_the_doctor_has_an_example():
         (("KF2",), ("KF2",), False),
     ],
 )
-def test_the_longer_beginning_decides(select, ignore, selected):
-    """As linters do it."""
+def test_the_longer_prefix_decides(select, ignore, selected):
+    """As in linters."""
     assert is_selected("KF203", select, ignore) is selected

@@ -8,7 +8,7 @@ CONTEXT = torch.linspace(-1, 1, 300)[:, None]
 
 
 class Given(torch.nn.Module):
-    """A conditional flow that also scales its first column by the context, if it is told to."""
+    """A conditional flow that optionally scales its first column by the context."""
 
     def __init__(self, seed, *, steep=0.0, reads=True):
         super().__init__()
@@ -30,15 +30,15 @@ class Given(torch.nn.Module):
 
 
 @SEEDS
-def test_a_context_that_is_not_read_is_noted(seed):
-    """KF210; one that is read is right."""
+def test_an_unused_context_is_noted(seed):
+    """KF210; a context that is used gives no finding."""
     x = points(seed, 300)
     found = findings(Given(seed, reads=False), x, CONTEXT)
     assert set(found) - {"KF501"} == {"KF210"} and found["KF210"].severity == "note"
     assert set(findings(Given(seed), x, CONTEXT)) <= {"KF501"}  # it is not trained
 
 
-def test_contexts_that_are_all_equal_say_nothing():
+def test_equal_contexts_give_no_finding():
     """They cannot change anything."""
     assert findings(Given(0, reads=False), points(0), torch.ones(64, 1)) == {}
 

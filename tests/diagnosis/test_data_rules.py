@@ -1,4 +1,4 @@
-"""Rules on the points themselves: each on its planted fault, at twenty seeds."""
+"""Checks of the rows: each on its planted fault, at twenty seeds."""
 
 import polars as pl
 import pytest
@@ -12,12 +12,12 @@ SEEDS = pytest.mark.parametrize("seed", range(20))
 
 
 def points(seed, n=300):
-    """Points in five columns."""
+    """Rows in five columns."""
     return torch.randn(n, 5, generator=torch.Generator().manual_seed(seed))
 
 
 def found(x):
-    """The findings on a flow that does nothing, by code, without those on its likelihood."""
+    """The findings on an identity flow by code, without those on its likelihood."""
     flow = kf.Flow(kf.StandardNormal(x.shape[1]), kf.ElementwiseAffine(x.shape[1]))
     return {one.code: one for one in kf.doctor(flow, x).findings if not one.code.startswith("KF5")}
 
@@ -29,17 +29,17 @@ def dependent(x, generator):
 
 
 def doubled(x, generator):
-    """Two columns are one."""
+    """Two columns are equal."""
     x[:, 1] = x[:, 3]
 
 
 def constant(x, generator):
-    """One column has no spread."""
+    """One column is constant."""
     x[:, 2] = torch.randn((), generator=generator)
 
 
 def discrete(x, generator):
-    """Whole numbers."""
+    """Integers."""
     x[:, 0] = torch.randint(-3, 4, (len(x),), generator=generator).float()
 
 
@@ -71,7 +71,7 @@ def offset(x, generator):
     ],
 )
 def test_each_fault_is_found_alone(fault, code, severity, seed):
-    """And nothing else is; the columns are named."""
+    """With no other finding; the columns are named."""
     x = points(seed)
     fault(x, torch.Generator().manual_seed(seed))
     by_code = found(x)
@@ -79,15 +79,15 @@ def test_each_fault_is_found_alone(fault, code, severity, seed):
     assert by_code[code].evidence["rows"] == len(x)
 
 
-def test_what_float32_cannot_hold_is_said():
-    """Values around ten million: float32 counts them in ones."""
+def test_values_that_float32_cannot_resolve_are_found():
+    """Values around ten million, where float32 has a resolution of one."""
     x = points(0)
     offset(x, None)
     assert found(x)["KF605"].severity == "warning"
 
 
-def test_columns_of_which_the_same_can_be_said_are_one_finding():
-    """All of them are named, and a table has names of its own."""
+def test_columns_with_the_same_problem_are_one_finding():
+    """All columns are named; a table has column names."""
     x = points(0)
     x[:, 0], x[:, 3] = x[:, 0].round(), x[:, 3].round()
     finding = found(x)["KF603"]
@@ -97,22 +97,22 @@ def test_columns_of_which_the_same_can_be_said_are_one_finding():
     assert named.evidence["columns"] == "a, d"
 
 
-def test_points_in_bfloat16_are_data_too():
-    """Numpy has no such type."""
+def test_rows_in_bfloat16_are_checked():
+    """Numpy has no such dtype."""
     flow = kf.real_nvp(5, depth=2, hidden=(4,)).bfloat16()
     assert kf.doctor(flow, points(0).bfloat16()).findings
 
 
 @SEEDS
 def test_data_without_a_fault_is_silent(seed):
-    """20 of 20; and few points are points, not data."""
+    """20 of 20; a few rows are not checked as data."""
     assert found(points(seed)) == {}
     assert found(torch.zeros(8, 3)) == {}
 
 
 @SEEDS
 def test_heavy_tails_are_found_and_others_are_not(seed):
-    """KF606: of Student's t with 1.5 degrees of freedom; not of Laplace's exponential ones."""
+    """KF606 for Student's t with 1.5 degrees of freedom, not for the Laplace distribution."""
     torch.manual_seed(seed)
     x = points(seed, 4000)
     x[:, 1] = torch.distributions.Laplace(0, 1).sample((4000,))

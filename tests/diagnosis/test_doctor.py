@@ -1,4 +1,4 @@
-"""The doctor: each rule fires on its planted fault and is silent on healthy flows."""
+"""The doctor: each check finds its planted fault and is silent on healthy flows."""
 
 import json
 import math
@@ -14,7 +14,7 @@ FEATURES = 4
 
 
 def points(seed=0):
-    """64 points of N(0, I)."""
+    """64 rows of N(0, I)."""
     return torch.randn(64, FEATURES, generator=torch.Generator().manual_seed(seed))
 
 
@@ -29,7 +29,7 @@ def healthy(seed=0, dtype=torch.float32):
 
 
 def with_layer(layer, at=3):
-    """A healthy flow with another layer put in."""
+    """A healthy flow with another layer inserted."""
     flow = healthy()
     units, stack = flow.bijection
     parts = [units, *stack.to_chain()]
@@ -37,7 +37,7 @@ def with_layer(layer, at=3):
 
 
 def spoil(flow, layer):
-    """Makes a coupling answer nan."""
+    """Makes a coupling return nan."""
     coupling = flow.bijection.bijections[1].plain().bijections[layer]
     coupling.conditioner.layers[-1].bias.data[0] = math.nan
 
@@ -50,7 +50,7 @@ def found(flow, x=None):
 
 
 class Scaled(kf.Bijection):
-    """x times a constant, with a log_det and an inverse that can be wrong on purpose."""
+    """x times a constant, with a log_det and an inverse that may be wrong."""
 
     def __init__(
         self, factor=2.0, log_det_sign=1.0, inverse_error=0.0, forward_off=0.0, inverse_off=0.0
@@ -70,7 +70,7 @@ class Scaled(kf.Bijection):
 
 
 class Broken(kf.Bijection):
-    """The identity, but for one direction that is not a number where a feature is above 5."""
+    """The identity, except that one direction returns nan where a feature is above 5."""
 
     def __init__(self, direction, above=5.0):
         super().__init__()
@@ -88,13 +88,13 @@ class Broken(kf.Bijection):
 
 
 def alone(*layers):
-    """A flow of these layers, without units."""
+    """A flow of these layers, without a standardization."""
     return kf.Flow(kf.StandardNormal(FEATURES), kf.Chain(layers))
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_healthy_flow_has_no_finding(seed):
-    """20 of 20: false alarms are the enemy."""
+    """20 of 20."""
     assert found(healthy(seed), points(seed)) == {}
 
 
@@ -106,15 +106,15 @@ def test_a_log_det_of_the_wrong_sign_is_found():
 
 
 def test_a_layer_that_is_not_its_own_inverse_is_blamed_on_both_sides():
-    """KF201 and KF202 name the layer, and say that rounding does not explain it."""
+    """KF201 and KF202 name the layer; rounding does not explain the errors."""
     findings = found(with_layer(Scaled(inverse_error=0.1)))
     for code in ("KF201", "KF202"):
         assert findings[code].layer == "3 Scaled" and "not its own inverse" in findings[code].cause
 
 
 @pytest.mark.parametrize(("std", "seed"), [(0.5, 1), (0.8, 6)])
-def test_where_rounding_leaves_no_digit_no_layer_is_said_to_be_no_inverse(std, seed):
-    """Such a round trip can miss by more than eps times the condition number: it is no bound."""
+def test_no_inverse_is_blamed_where_rounding_leaves_no_digit(std, seed):
+    """Such a round trip may exceed eps times the condition number, which is not a bound."""
     torch.manual_seed(seed)
     flow = kf.real_nvp(FEATURES, depth=16, hidden=(16,), scale_bound=48.0)
     for parameter in flow.parameters():
@@ -137,29 +137,29 @@ def test_an_ill_conditioned_layer_is_an_error_or_a_warning_by_its_size(stretch, 
 
 
 def test_the_same_flow_is_fine_in_float64():
-    """The verdict depends on the float type: what float32 cannot carry, float64 can."""
+    """The verdict depends on the dtype."""
     layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(1e6), 0.0, 0.0, 0.0])
     assert "KF301" in found(with_layer(layer))
     assert "KF301" not in found(with_layer(layer).double(), points().double())
 
 
-def test_one_layer_that_carries_the_conditioning_is_noted():
-    """KF302 names it; it is worth knowing and no alarm."""
+def test_one_layer_with_most_of_the_conditioning_is_noted():
+    """KF302 names it in a note."""
     layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(800.0), 0.0, 0.0, 0.0])
     finding = found(with_layer(layer))["KF302"]
     assert (finding.layer, finding.severity) == ("3 ElementwiseAffine", "note")
 
 
-def test_a_change_of_units_is_no_ill_conditioning():
-    """Columns in units that differ by 1e12 trouble nobody once they are standardised."""
+def test_a_standardization_does_not_count_as_ill_conditioning():
+    """Columns with scales that differ by 1e12 are fine once standardized."""
     flow = healthy()
     x = points() * torch.tensor([1e6, 1.0, 1e-6, 1.0])
     flow.bijection.bijections[0].fit(x)
     assert found(flow, x) == {}
 
 
-def test_a_value_that_is_not_finite_is_blamed_on_the_first_layer_that_makes_it():
-    """KF101 and KF102, and nothing derived from them."""
+def test_a_value_that_is_not_finite_is_blamed_on_the_first_layer_with_one():
+    """KF101 and KF102, without findings that follow from them."""
     flow = healthy()
     flow.bijection.bijections[1].plain().bijections[3].conditioner.layers[-1].bias.data[0] = (
         math.nan
@@ -175,8 +175,8 @@ def test_an_actnorm_that_waits_for_data_is_noted():
     assert finding.severity == "note" and "3" in finding.layer
 
 
-def test_examining_changes_nothing():
-    """State, mode and the global random generator are as before, in training mode too."""
+def test_the_doctor_changes_nothing():
+    """State, mode and the global random generator are unchanged, in training mode too."""
     flow = with_layer(kf.ActNorm(FEATURES)).train()
     before = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
     random_state = torch.get_rng_state()
@@ -210,16 +210,16 @@ def test_the_most_severe_finding_comes_first_and_leads_the_verdict():
     assert diagnosis.verdict.startswith("Do not trust this flow yet")
 
 
-def test_without_points_a_flow_is_examined_at_its_own_samples():
-    """Also where it is conditional, given contexts."""
+def test_without_rows_a_flow_is_diagnosed_at_its_own_samples():
+    """Also for a conditional flow with contexts."""
     assert kf.doctor(healthy()).ok
     conditional = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1)
     assert kf.doctor(conditional, context=torch.rand(16, 1)).ok
 
 
 @pytest.mark.boundary
-def test_what_cannot_be_examined_is_refused_by_name():
-    """A module that is no flow, a missing context, points of another width."""
+def test_what_cannot_be_diagnosed_is_refused():
+    """A module that is not a flow, a missing context, rows of another width."""
     with pytest.raises(kf.ArgumentError, match="Linear"):
         kf.doctor(torch.nn.Linear(2, 2))
     with pytest.raises(kf.ArgumentError, match="'context'"):
@@ -229,14 +229,14 @@ def test_what_cannot_be_examined_is_refused_by_name():
 
 
 def with_one_point_at_6():
-    """64 points, one of them far out."""
+    """64 rows, one of them far out."""
     x = points().clamp(-4, 4)
     x[7, 0] = 6.0
     return x
 
 
-def test_a_round_trip_that_is_not_finite_is_an_error_although_every_likelihood_is():
-    """KF201 counts the points and names the layer whose inverse fails first on the way back."""
+def test_a_reconstruction_that_is_not_finite_is_an_error_though_likelihoods_are_finite():
+    """KF201 counts the rows and names the layer whose inverse fails first."""
     flow = alone(kf.Permutation((1, 0, 2, 3)), Broken("inverse"), kf.ElementwiseAffine(FEATURES))
     diagnosis = kf.doctor(flow, with_one_point_at_6())
     by_code = {finding.code: finding for finding in diagnosis.findings}
@@ -245,8 +245,8 @@ def test_a_round_trip_that_is_not_finite_is_an_error_although_every_likelihood_i
     assert "not finite at 1 of the 64 points" in by_code["KF201"].message
 
 
-def test_a_round_trip_from_the_base_that_is_not_finite_names_the_first_layer_too():
-    """KF202, where only the way from the latent meets the fault."""
+def test_a_reconstruction_of_latents_that_is_not_finite_names_the_first_layer():
+    """KF202, where only latents reach the fault."""
     flow = alone(
         kf.ElementwiseAffine(FEATURES, shift=[-10.0, 0.0, 0.0, 0.0]),
         kf.Permutation((1, 0, 2, 3)),
@@ -261,7 +261,7 @@ def test_a_round_trip_from_the_base_that_is_not_finite_names_the_first_layer_too
 
 
 class Kinked(kf.Bijection):
-    """The identity, in a form whose derivative of the inverse is not finite at 6."""
+    """The identity, with an inverse whose derivative is not finite at 6."""
 
     def forward(self, x, context=None):
         return x, x.new_zeros(len(x))
@@ -271,7 +271,7 @@ class Kinked(kf.Bijection):
 
 
 def test_a_profile_that_is_not_finite_is_never_ok():
-    """Singular values without a value at one point: an error, with the layer."""
+    """A missing singular value at one row is an error that names the layer."""
     diagnosis = kf.doctor(alone(kf.Permutation((1, 0, 2, 3)), Kinked()), with_one_point_at_6())
     assert diagnosis.measured["status"] == "not finite"
     (finding,) = diagnosis.findings
@@ -280,8 +280,8 @@ def test_a_profile_that_is_not_finite_is_never_ok():
     assert not diagnosis.ok
 
 
-def test_one_value_that_is_not_finite_hides_no_other_fault():
-    """The points that are finite are judged by themselves."""
+def test_a_value_that_is_not_finite_hides_no_other_fault():
+    """The finite rows are checked separately."""
     flow = alone(Broken("inverse"), Scaled(forward_off=0.5))
     assert set(found(flow, with_one_point_at_6())) == {"KF201", "KF203"}
 
@@ -296,7 +296,7 @@ def test_one_value_that_is_not_finite_hides_no_other_fault():
     ],
 )
 def test_a_wrong_log_det_is_found_in_either_direction(wrong, blamed):
-    """KF203 says which of the two is not that of the Jacobian."""
+    """KF203 says which direction disagrees with the Jacobian."""
     finding = found(with_layer(Scaled(**wrong)))["KF203"]
     assert finding.severity == "error" and blamed in finding.message
     assert finding.evidence["worst_nats"] == pytest.approx(0.5, rel=1e-2)
@@ -310,8 +310,8 @@ def test_a_small_error_of_log_det_is_found_in_float64(direction):
     assert found(with_layer(Scaled(**{direction: 1e-7}))) == {}
 
 
-def test_the_rounding_of_many_layers_is_no_wrong_log_det():
-    """Rotations scale nothing, and each of them rounds: 64 of them are off by more than one."""
+def test_the_rounding_of_many_layers_is_not_a_wrong_log_det():
+    """Rotations scale nothing, but each rounds: 64 of them are off by more than one is."""
     turns = [kf.SVDLinear(FEATURES, condition_bound=1.0) for _ in range(64)]
     for parameter in kf.Chain(turns).parameters():
         torch.nn.init.normal_(parameter)
@@ -328,8 +328,8 @@ class Cancelling(Scaled):
         return (1e4 + super()._log_det(x)) - 1e4
 
 
-def test_a_log_det_that_loses_digits_is_told_from_a_wrong_one():
-    """KF203 is a warning where the formula is right in float64, an error where it is not."""
+def test_a_log_det_that_loses_digits_is_distinguished_from_a_wrong_one():
+    """KF203 is a warning if the formula is correct in float64, else an error."""
     finding = found(with_layer(Cancelling()))["KF203"]
     assert finding.severity == "warning" and "in float64 by" in finding.message
     assert finding.evidence["worst_nats"] > 1e-5
@@ -338,7 +338,7 @@ def test_a_log_det_that_loses_digits_is_told_from_a_wrong_one():
 
 
 class Rippled(kf.Bijection):
-    """x + sin(800 x) / 1600, of slopes from 1/2 to 3/2 that turn quickly; inverted in float64."""
+    """x + sin(800 x) / 1600, with quickly changing slopes from 1/2 to 3/2."""
 
     def __init__(self, inverse_off=0.0):
         super().__init__()
@@ -360,8 +360,8 @@ class Rippled(kf.Bijection):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_log_det_that_turns_within_rounding_is_no_wrong_one(seed):
-    """Rounding of the latent moves it by 1e-4 nats, though no condition number is above 3."""
+def test_a_log_det_that_changes_within_rounding_is_not_wrong(seed):
+    """Rounding of the latent changes it by 1e-4 nats, though no condition number is above 3."""
     assert "KF203" not in found(alone(Rippled()), points(seed))
     assert "KF203" in found(alone(Rippled(inverse_off=0.02)), points(seed))
 
@@ -379,12 +379,12 @@ def test_log_dets_that_do_not_add_up_are_found_in_any_dimension():
 
 
 def test_a_wrong_inverse_is_not_blamed_for_its_log_det():
-    """Where a round trip is lost, log_dets are of different points and say nothing."""
+    """Where a round trip fails, log_dets belong to different points and cannot be compared."""
     assert set(found(with_layer(Scaled(inverse_error=0.1)))) == {"KF201", "KF202"}
 
 
 def test_each_part_keeps_its_own_mode():
-    """A part in evaluation mode of a flow in training mode stays so, and the other way round."""
+    """A part in evaluation mode of a flow in training mode stays so, and vice versa."""
     flow = healthy().train()
     flow.bijection.bijections[1].blocks[0].eval()
     modes = [module.training for module in flow.modules()]
@@ -392,8 +392,8 @@ def test_each_part_keeps_its_own_mode():
     assert [module.training for module in flow.modules()] == modes
 
 
-def test_a_diagnosis_carries_the_profile_that_it_was_made_from():
-    """The same numbers as `profile` returns at the points examined; JSON leaves them out."""
+def test_a_diagnosis_has_the_profile_behind_it():
+    """The numbers that `profile` returns at the same rows; JSON leaves them out."""
     x = torch.cat((points(), points(1)))
     diagnosis = kf.doctor(healthy(), x)
     wanted = kf.profile(healthy(), x[:64])
@@ -404,8 +404,8 @@ def test_a_diagnosis_carries_the_profile_that_it_was_made_from():
     assert diagnosis == kf.doctor(healthy(), x)
 
 
-def test_inputs_of_a_network_that_wait_to_be_standardised_are_noted():
-    """KF401, also for the units of the context."""
+def test_network_inputs_that_wait_for_a_standardization_are_noted():
+    """KF401, also for the context."""
     flow = kf.real_nvp(FEATURES, depth=2, hidden=(8,), context_features=2)
     flow.bijection.bijections[0].fit(points())
     assert "embedding" in found_with_context(flow)["KF401"].layer
@@ -414,7 +414,7 @@ def test_inputs_of_a_network_that_wait_to_be_standardised_are_noted():
 
 
 def found_with_context(flow, n=64):
-    """The findings by code, at points of N(0, I) with contexts of N(0, I)."""
+    """The findings by code, at rows of N(0, I) with contexts of N(0, I)."""
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(n, *flow.event_shape, generator=generator).to(flow.dtype)
     context = None
@@ -429,7 +429,7 @@ def found_with_context(flow, n=64):
 @pytest.mark.parametrize("depth", [1, 6])
 @pytest.mark.parametrize("features", [1, 2, 5])
 def test_small_and_conditional_flows_raise_no_false_alarm(features, depth, context, n, dtype):
-    """Depth 1, one feature, two points, contexts, both float types: nothing above a note."""
+    """Depth 1, one feature, two rows, contexts, both dtypes: nothing above a note."""
     flow = kf.real_nvp(features, depth=depth, hidden=(16,), context_features=context)
     with torch.no_grad():
         for parameter in flow.parameters():
@@ -439,7 +439,7 @@ def test_small_and_conditional_flows_raise_no_false_alarm(features, depth, conte
 
 
 def verdict(flow, x=None):
-    """The verdict without the numbers, so that it reads as a sentence."""
+    """The verdict without its numbers."""
     text = kf.doctor(flow, points() if x is None else x).verdict
     return re.sub(r"\d+(\.\d+)?(e[-+]\d+)?", "#", text)
 
@@ -451,7 +451,7 @@ FIGURES = (
 
 
 def test_verdicts_read_as_sentences():
-    """Healthy, with care, not to be believed, and not finite."""
+    """Healthy, with care, not to be trusted, and not finite."""
     assert verdict(healthy()) == (
         "The doctor found no problem at # rows in float#. It checked: finite values, "
         "reconstruction, conditioning, parameters and state, log_prob in several ways, scale of "
@@ -486,14 +486,14 @@ def test_verdicts_read_as_sentences():
     )
 
 
-def test_samples_that_are_not_finite_are_findings_and_no_refusal():
-    """Without points the doctor looks at the flow's own samples, whatever they are."""
+def test_samples_that_are_not_finite_are_findings():
+    """Without rows the doctor uses the flow's own samples, whatever they are."""
     findings = kf.doctor(alone(Broken("inverse", above=0.0))).findings
     assert {finding.code for finding in findings} == {"KF101", "KF102"}
 
 
-def test_a_condition_number_that_leaves_nothing_says_so():
-    """In whole digits, in the singular where there is one."""
+def test_a_condition_number_that_leaves_no_digit_is_reported():
+    """In whole digits, with the singular for one digit."""
     for stretch, left in ((1e5, "leaves about 1 digit of"), (1e9, "leaves no digit of")):
         layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(stretch), 0.0, 0.0, 0.0])
         assert left in found(with_layer(layer))["KF301"].message
@@ -525,7 +525,7 @@ def test_a_flow_is_compared_with_a_gaussian(difference, standard_error, nll, fai
 
 
 def test_a_flow_better_than_a_gaussian_and_worse_than_a_mixture_is_found():
-    """KF504 names the mixture; one component is the Gaussian once more and not named twice."""
+    """KF504 names the mixture; a mixture of one component is the Gaussian and not named twice."""
     gaussian = compared(-1.0, 0.1)
     (finding,) = comparison_findings([gaussian, compared(0.5, 0.1, components=4)])
     assert finding.code == "KF504" and "a Gaussian mixture (4 components)" in finding.message
@@ -537,7 +537,7 @@ def test_a_flow_better_than_a_gaussian_and_worse_than_a_mixture_is_found():
 
 
 def test_few_rows_leave_the_likelihood_uncertain():
-    """KF505, where the flow is better than both and the mean of few rows still says little."""
+    """KF505, where the flow is better than both but the mean of few rows is uncertain."""
     better = [compared(-1.0, 0.1)]
     (finding,) = comparison_findings(better, standard_error=0.4, rows=20)
     assert finding.code == "KF505" and "too few held-out rows (20)" in finding.message

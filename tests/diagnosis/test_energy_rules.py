@@ -1,4 +1,4 @@
-"""What the doctor says of a flow beside the energy that it was to fit."""
+"""The checks of a flow against the energy that it was fitted to."""
 
 import json
 import math
@@ -17,7 +17,7 @@ FAR = 12.0
 
 
 def curved(seed, features=FEATURES):
-    """A flow off its start: no Gaussian."""
+    """A flow with random weights, which is not a Gaussian."""
     torch.manual_seed(seed)
     flow = kf.real_nvp(features, depth=2, hidden=(8,), scale_bound=3.0)
     for parameter in flow.parameters():
@@ -26,7 +26,7 @@ def curved(seed, features=FEATURES):
 
 
 def nearby(flow, seed):
-    """A flow that fits another one nearly: effective sample size about nine tenths."""
+    """A flow close to another one: the effective sample size is about nine tenths."""
     torch.manual_seed(seed + 100)
     other = kf.real_nvp(FEATURES, depth=2, hidden=(8,), scale_bound=3.0)
     other.load_state_dict(flow.state_dict())
@@ -41,7 +41,7 @@ def of_flow(flow):
 
 
 def two_of(flow, share):
-    """The same, and with a share of the mass once more far away."""
+    """The same, with a copy far away that has a share of the mass."""
 
     def log_density(x):
         here, there = flow.log_prob(x), flow.log_prob(x - FAR)
@@ -59,7 +59,7 @@ def found(flow, log_density, x=None):
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_dropped_mode_is_found_and_a_good_fit_is_not_blamed(seed):
-    """The flow fits one mode nearly; by its own draws it does as well beside a second one."""
+    """The flow nearly fits one mode; its own samples do not show a second one."""
     target = curved(seed)
     flow = nearby(target, seed)
     assert found(flow, of_flow(target)) == {}
@@ -71,13 +71,13 @@ def test_a_dropped_mode_is_found_and_a_good_fit_is_not_blamed(seed):
     assert dropped["KF801"].severity == "warning" and "no samples" in dropped["KF801"].message
 
 
-def test_samples_of_the_target_are_no_ground_for_blame_either():
+def test_samples_of_the_target_give_no_finding():
     target = curved(1)
     assert found(nearby(target, 1), of_flow(target), target.sample(64)) == {}
 
 
 def test_a_mode_without_mass_is_not_missed():
-    """A thousandth is below what is said, a tenth above it."""
+    """A thousandth is not reported, a tenth is."""
     target = curved(0)
     assert "KF801" not in found(target, two_of(target, 0.001))
     assert found(target, two_of(target, 0.1))["KF801"].evidence["missed_mass"] == pytest.approx(
@@ -85,8 +85,8 @@ def test_a_mode_without_mass_is_not_missed():
     )
 
 
-def test_a_spike_on_mass_that_is_covered_counts_for_its_own_mass():
-    """Narrower than what curvature is measured by, so that its proposal covers all of the flow."""
+def test_a_spike_inside_covered_mass_counts_for_its_own_mass():
+    """It is narrower than the curvature step, so its proposal covers the whole flow."""
     flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
     spike = torch.tensor([[0.3, 0.2]])
 
@@ -99,8 +99,8 @@ def test_a_spike_on_mass_that_is_covered_counts_for_its_own_mass():
     assert not modes_missed(m)
 
 
-def test_given_points_are_climbed_from_and_counted():
-    """A mode so narrow that no climb from afar reaches it is seen by points there alone."""
+def test_the_search_for_modes_starts_from_given_rows():
+    """Only rows inside a very narrow mode reveal it."""
 
     def log_density(x):
         wide = -0.5 * x.square().sum(1)
@@ -113,8 +113,8 @@ def test_given_points_are_climbed_from_and_counted():
     assert finding.evidence["points_missed"] == 1 and finding.evidence["worst_point"] == 3
 
 
-def test_points_alone_make_it_fire_where_little_mass_is_found():
-    """Samples of the target, a twentieth of them where the flow is not."""
+def test_rows_alone_reveal_a_mode_of_little_mass():
+    """Samples of the target, a twentieth of them outside the flow."""
     flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
 
     def log_density(x):
@@ -128,7 +128,7 @@ def test_points_alone_make_it_fire_where_little_mass_is_found():
 
 
 def test_many_dimensions_keep_a_mode_visible():
-    """Of 30, where the maximum of a density is far from its draws."""
+    """In 30 dimensions, where the maximum of a density is far from its samples."""
     flow = kf.Flow(kf.StandardNormal(30), kf.ElementwiseAffine(30))
 
     def log_density(x, other=True):
@@ -142,7 +142,7 @@ def test_many_dimensions_keep_a_mode_visible():
     assert found(flow, lambda x: log_density(x, other=False)) == {}
 
 
-def test_heavy_weights_and_few_effective_draws_are_said():
+def test_heavy_weights_and_few_effective_samples_are_reported():
     narrow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[1.0, 1.0]))
     finding = found(narrow, lambda x: -0.5 * x.square().sum(1))["KF802"]
     assert finding.evidence["pareto_k"] > 0.7 and "Pareto k" in finding.message
@@ -151,13 +151,13 @@ def test_heavy_weights_and_few_effective_draws_are_said():
     assert few["effective_sample_size"] < 0.01
 
 
-def test_an_energy_without_a_number_at_draws_is_said():
+def test_an_energy_that_is_not_finite_at_samples_is_reported():
     flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
     finding = found(flow, lambda x: (x[:, 0] + 1).log() - x.square().sum(1))["KF802"]
     assert finding.evidence["not_a_number"] > 100 and "not a number" in finding.message
 
 
-def test_a_domain_with_an_end_is_no_fault():
+def test_a_bounded_domain_is_not_a_fault():
     """-inf is a density of zero."""
     flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
 
@@ -168,7 +168,7 @@ def test_a_domain_with_an_end_is_no_fault():
 
 
 def test_a_density_without_mass_at_the_samples_is_an_error():
-    """Rows outside of the domain have no weight either; those inside are missed."""
+    """Rows outside the domain have no weight; those inside are missed."""
     flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
 
     def log_density(x):
@@ -204,12 +204,12 @@ def test_weights_that_are_not_finite_are_counted():
         (kf.real_nvp(2, depth=2, hidden=(4,)), "energy", "should be a function"),
     ],
 )
-def test_what_is_no_energy_is_refused_in_a_sentence(flow, log_density, message):
+def test_invalid_energies_are_refused_in_a_sentence(flow, log_density, message):
     with pytest.raises(ArgumentError, match=message):
         kf.doctor(flow, log_density=log_density)
 
 
-def test_the_doctor_asks_the_energy_and_leaves_the_flow_as_it_is():
+def test_the_doctor_evaluates_the_energy_and_leaves_the_flow_unchanged():
     flow, log_density = curved(0).train(), two_of(curved(0), 0.5)
     before = {name: value.clone() for name, value in flow.state_dict().items()}
     torch.manual_seed(1)

@@ -36,12 +36,12 @@ def test_fixes_apply_to_their_findings(found, applied):
 
 
 def test_the_command_offers_every_fix():
-    """The option lists the names again, so that its help loads without torch."""
+    """The option repeats the names, so that its help loads without torch."""
     names = get_args(get_args(get_args(get_args(Fixes)[0])[0])[0])
     assert sorted(names) == sorted(NAMES)
 
 
-def test_every_code_is_one_of_the_doctors():
+def test_every_code_is_that_of_a_check():
     from kappaflow.diagnosis import CODES
 
     assert {code for fix in FIXES.values() for code in fix.codes} <= set(CODES)

@@ -1,4 +1,4 @@
-"""KF301 says where the condition number grows over depth, and at which point it is worst."""
+"""KF301 says where the condition number grows over depth, and at which row it is largest."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from kappaflow.diagnosis.checks.conditioning import growth_of
 
 
 def stretched(*factors, features=2):
-    """A flow of a layer for each factor, by which it stretches the first feature."""
+    """A flow with a layer per factor, which stretches the first feature."""
     rest = [0.0] * (features - 1)
     layers = [
         kf.ElementwiseAffine(features, log_scale=[math.log(factor), *rest]) for factor in factors
@@ -20,12 +20,12 @@ def stretched(*factors, features=2):
 
 
 def points(n=8):
-    """Points near 0, so that nothing overflows."""
+    """Rows near 0, so that nothing overflows."""
     return 1e-6 * torch.randn(n, 2, generator=torch.Generator().manual_seed(0))
 
 
 def with_condition_numbers(*numbers):
-    """A profile with these condition numbers of all layers so far, a row a layer."""
+    """A profile with these cumulative condition numbers, one row per layer."""
     profile = kf.profile(stretched(*[1.0] * len(numbers)), points(len(numbers[0])))
     numbers = torch.tensor(numbers, dtype=torch.float64)
     return dataclasses.replace(profile, sigma_max=numbers, sigma_min=torch.ones_like(numbers))
@@ -37,8 +37,8 @@ def finding(flow, x=None):
     return next(one for one in diagnosis.findings if one.code == "KF301")
 
 
-def test_growth_that_is_spread_out_is_a_factor_a_layer():
-    """Eight layers of 5 each: their geometric mean, and all of them grow."""
+def test_even_growth_is_a_factor_per_layer():
+    """Eight layers of 5 each: all grow, and the geometric mean is named."""
     found = finding(stretched(*[5.0] * 8))
     assert "At row " in found.cause
     assert found.cause.endswith("the condition number grows by 5 per layer: in 8 of 8 layers.")
@@ -47,7 +47,7 @@ def test_growth_that_is_spread_out_is_a_factor_a_layer():
 
 
 def test_growth_in_one_layer_names_it():
-    """The third of five has most of it."""
+    """The third of five has most of the growth."""
     found = finding(stretched(2.0, 2.0, 3e5, 2.0, 2.0))
     assert found.cause.endswith(
         "the worst, most of the growth is in layer 3 ElementwiseAffine: a factor of 3e+05."
@@ -56,37 +56,37 @@ def test_growth_in_one_layer_names_it():
     assert found.evidence["largest_factor"] == pytest.approx(3e5, rel=1e-5)
 
 
-def test_the_worst_point_is_that_of_the_whole_flow():
-    """Not the one that is worst in between; and its own growth counts, not another's."""
+def test_the_worst_row_is_that_of_the_whole_flow():
+    """Not the row that is worst in between; and only its own growth counts."""
     found = growth_of(with_condition_numbers([1e9, 2.0, 3.0], [10.0, 30.0, 5.0]))
     assert (found.point, found.layers, found.growing) == (1, 2, 2)
     assert found.per_layer == pytest.approx(30**0.5)
     assert (found.largest, found.layer) == (pytest.approx(15), "2 ElementwiseAffine")
 
 
-def test_points_that_are_not_finite_are_passed_over():
-    """The worst of the others."""
+def test_rows_that_are_not_finite_are_skipped():
+    """The worst of the others is named."""
     found = growth_of(with_condition_numbers([2.0, 2.0, 2.0], [math.inf, 4.0, math.nan]))
     assert found.point == 1
 
 
-def test_layers_that_take_some_back_count_as_not_growing():
-    """What goes up and comes down again is no growth over all, nor most of it in one layer."""
+def test_layers_that_reduce_the_condition_number_do_not_count_as_growing():
+    """A rise that is undone later is not growth."""
     found = growth_of(with_condition_numbers([10.0], [1e3], [10.0], [1e3], [100.0]))
     assert (found.growing, found.in_one) == (3, False)
     assert found.per_layer == pytest.approx(100**0.2)
     assert "grows by 2.5 per layer: in 3 of 5 layers" in found.sentence("row 0")
 
 
-def test_draws_are_no_rows():
-    """Without points the doctor looks at draws of its own."""
+def test_samples_are_not_called_rows():
+    """Without rows the doctor uses samples of the flow."""
     flow = stretched(1e-3, 1e-3, 1e-3)
     causes = [one.cause for one in kf.doctor(flow).findings if one.code == "KF301"]
     assert len(causes) == 1 and " At sample " in causes[0]
 
 
-def test_the_worst_row_is_found_where_it_was_put():
-    """One of many points lies where a coupling stretches."""
+def test_the_worst_row_is_found():
+    """One of many rows lies where a coupling stretches."""
     coupling = kf.AffineCoupling(kf.Partition.half(2), kf.MLP(1, 2, ()), scale_bound=14.0)
     with torch.no_grad():
         coupling.conditioner.layers[0].weight[0] = 1.0

@@ -1,4 +1,4 @@
-"""Copies to examine: in another type too, and what they were made of stays."""
+"""Isolated copies, also in another dtype; the original stays unchanged."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from kappaflow.diagnosis.isolation import isolated_copy
 
 
 def affine():
-    """Two transforms of tensors, one inside of another."""
+    """Two transforms with tensors, one inside the other."""
     inner = AffineTransform(torch.ones(2), torch.tensor([2.0, 3.0]), event_dim=1)
     return [ComposeTransform([inner, TanhTransform()])]
 
@@ -22,7 +22,7 @@ def spline():
 
 @pytest.mark.parametrize("transforms", [affine, spline])
 def test_a_distribution_has_a_copy_in_float64(transforms):
-    """With all of its tensors, so that what rounding does to it can be seen."""
+    """With all of its tensors, so that the effect of rounding shows."""
     base = Independent(Normal(torch.zeros(2), torch.ones(2)), 1)
     flow = TransformedDistribution(base, transforms())
     x = flow.sample((8,)).detach()

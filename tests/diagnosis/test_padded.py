@@ -1,4 +1,4 @@
-"""A padded flow has the density of the flow without, until it is trained."""
+"""A padded flow has the density of the original flow until it is trained."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ MADE = [
 
 
 def moved(flow, seed=0):
-    """Returns a flow of float64 with other weights, and other units of its data."""
+    """Returns a float64 flow with random weights and another standardization."""
     generator = torch.Generator().manual_seed(seed)
     flow = flow.double()
     with torch.no_grad():
@@ -30,7 +30,7 @@ def moved(flow, seed=0):
 
 @pytest.mark.parametrize("make", MADE)
 @pytest.mark.parametrize("added", [None, 1, 3])
-def test_it_is_the_same_density(make, added):
+def test_padding_keeps_the_density(make, added):
     flow = moved(make())
     wide = padded(flow, added)
     features = flow.joint_shape[0]
@@ -42,7 +42,7 @@ def test_it_is_the_same_density(make, added):
         assert difference.abs().max() < 1e-10
 
 
-def test_training_makes_use_of_the_padding():
+def test_training_uses_the_padding():
     wide = padded(moved(kf.real_nvp(2, depth=4, hidden=(8,))), 2)
     wide.log_prob(torch.randn(20, 2).double()).mean().neg().backward()
     (stack,) = (part for part in wide.bijection if isinstance(part, kf.CouplingStack))
@@ -50,7 +50,7 @@ def test_training_makes_use_of_the_padding():
     assert gradient.abs().sum(dim=-1).min() > 0  # each answer, the padding's too
 
 
-def test_the_flow_itself_is_left_alone():
+def test_the_original_flow_is_unchanged():
     flow = moved(kf.real_nvp(3, depth=2, hidden=(8,)))
     before = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
     with torch.no_grad():
@@ -60,7 +60,7 @@ def test_the_flow_itself_is_left_alone():
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda: kf.real_nvp(3, depth=2, hidden=(8,), mixing="lu"), "linear maps"),
         (lambda: kf.real_nvp(3, depth=2, hidden=(8,), padding=1), "no padding"),
@@ -74,6 +74,6 @@ def test_the_flow_itself_is_left_alone():
         (lambda: kf.spline(2), "made by spline"),
     ],
 )
-def test_what_cannot_be_padded_is_said(make, said):
-    with pytest.raises(ArgumentError, match=said):
+def test_what_cannot_be_padded_is_refused(make, message):
+    with pytest.raises(ArgumentError, match=message):
         padded(make())

@@ -1,4 +1,4 @@
-"""The ways to a density: each rule fires on its planted fault, and on nothing else."""
+"""Checks of log_prob: each finds its planted fault, and nothing else."""
 
 import math
 
@@ -12,12 +12,12 @@ SEEDS = pytest.mark.parametrize("seed", range(20))
 
 
 def points(seed=0):
-    """64 points of N(0, I)."""
+    """64 rows of N(0, I)."""
     return torch.randn(64, FEATURES, generator=torch.Generator().manual_seed(seed))
 
 
 class Foreign(torch.nn.Module):
-    """A flow as an object of its own, whose paths can be wrong on purpose."""
+    """A flow as a plain object, with methods that may be wrong."""
 
     def __init__(self, seed, *, left_out=0.0, mixing=0.0, noise=0.0):
         super().__init__()
@@ -52,8 +52,8 @@ def test_a_healthy_object_has_no_finding(seed):
 
 
 @SEEDS
-def test_a_log_prob_that_leaves_out_a_log_det_is_found(seed):
-    """KF205, and the layers are right: nothing else is found."""
+def test_a_log_prob_without_a_log_det_is_found(seed):
+    """KF205 alone, since the layers are correct."""
     flow = Foreign(seed, left_out=1.0)
     found = codes(flow, points(seed))
     assert set(found) == {"KF205"} and found["KF205"].severity == "error"
@@ -62,14 +62,14 @@ def test_a_log_prob_that_leaves_out_a_log_det_is_found(seed):
 
 
 @SEEDS
-def test_rows_that_talk_to_each_other_are_found(seed):
-    """KF204 with the layer; a log_det that reads the mean of the batch."""
+def test_rows_that_depend_on_each_other_are_found(seed):
+    """KF204 with the layer, for a log_det that depends on the batch mean."""
     found = codes(Foreign(seed, mixing=5.0), points(seed))
     assert found["KF204"].layer == "1 Foreign" and found["KF204"].severity == "error"
 
 
 class Normalised(kf.Bijection):
-    """Divides by the deviation of the batch, as batch statistics in training do."""
+    """Divides by the standard deviation of the batch, like batch norm in training."""
 
     def forward(self, x, context=None):
         scale = x.std(0)
@@ -89,14 +89,14 @@ def test_the_layer_that_mixes_rows_is_named():
 
 
 @SEEDS
-def test_an_answer_that_is_random_is_a_note(seed):
-    """KF104: the others cannot be told from noise then."""
+def test_a_random_result_is_a_note(seed):
+    """KF104; other faults cannot be distinguished from noise."""
     found = codes(Foreign(seed, noise=0.1, left_out=1.0), points(seed))
     assert found["KF104"].severity == "note" and "KF205" not in found and "KF204" not in found
 
 
 class Sampling(kf.Flow):
-    """A flow that adds the log_det of the inverse to the density of its draws."""
+    """A flow that adds the log_det of the inverse to the density of its samples."""
 
     def sample_and_log_prob(self, n, context=None, *, generator=None):
         x, log_prob = super().sample_and_log_prob(n, context, generator=generator)
@@ -104,7 +104,7 @@ class Sampling(kf.Flow):
 
 
 @SEEDS
-def test_a_wrong_density_of_draws_is_found(seed):
+def test_a_wrong_density_of_samples_is_found(seed):
     """KF206 alone, with its size."""
     flow = Foreign(seed).flow
     found = codes(Sampling(flow.base, flow.bijection), points(seed))
@@ -114,7 +114,7 @@ def test_a_wrong_density_of_draws_is_found(seed):
 
 
 class Exploding(kf.Bijection):
-    """The identity, which stops to be one beyond a distance."""
+    """The identity up to a distance, and another map beyond it."""
 
     def __init__(self, beyond):
         super().__init__()
@@ -130,8 +130,8 @@ class Exploding(kf.Bijection):
 @pytest.mark.parametrize(
     ("beyond", "severity"), [(3.6, "warning"), (5.6, "note"), (8.0, "note"), (40.0, None)]
 )
-def test_latents_far_out_that_are_lost_are_found(beyond, severity):
-    """KF303: a warning near the draws, a note far from them; what is right stays silent."""
+def test_lost_latents_far_out_are_found(beyond, severity):
+    """KF303: a warning near the samples of the base, a note far out, nothing if correct."""
     layers = kf.Chain([Exploding(beyond), kf.ElementwiseAffine(FEATURES)])
     found = codes(kf.Flow(kf.StandardNormal(FEATURES), layers), points().clamp(-3, 3))
     assert set(found) == ({"KF303"} if severity else set())
@@ -142,7 +142,7 @@ def test_latents_far_out_that_are_lost_are_found(beyond, severity):
 
 
 def test_a_scale_that_overflows_far_out_names_its_layer():
-    """Exp of a square: finite for draws of the base, infinite a few sigma further out."""
+    """Exp of a square: finite for samples of the base, infinite a few sigma further out."""
 
     class Squared(kf.Bijection):
         def forward(self, x, context=None):
@@ -170,7 +170,7 @@ class HeavyBase(kf.StandardNormal):
 
 @SEEDS
 def test_a_density_that_does_not_integrate_to_one_is_found(seed):
-    """KF207 with the integral, exp of the constant; none where the constant is none."""
+    """KF207 with the integral, exp of the constant; none without a constant."""
     x = points(seed)[:, :2]
     torch.manual_seed(seed)
     right = kf.real_nvp(2, depth=4, hidden=(8,), scale_bound=3.0)

@@ -1,4 +1,4 @@
-"""Rules on floating-point types: planted faults at twenty seeds."""
+"""Checks of dtypes: planted faults at twenty seeds."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from diagnosis.faulty import FEATURES, SEEDS, Right, findings, points
 
 
 class Typed(Right):
-    """Converts what it answers."""
+    """Converts its output."""
 
     def __init__(self, seed, *, value=None, log_det=None):
         super().__init__(seed)
@@ -23,15 +23,15 @@ class Typed(Right):
 @SEEDS
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_log_det_of_few_digits_is_found(seed, dtype):
-    """KF701 with the type."""
+    """KF701 with the dtype."""
     found = findings(Typed(seed, log_det=dtype), points(seed))["KF701"]
     assert found.severity == "warning" and found.evidence["type"] == str(dtype)[6:]
     assert findings(Typed(seed), points(seed)) == {}
 
 
 @SEEDS
-def test_values_of_another_type_are_found(seed):
-    """KF702: a warning in the flow's own type, a note where only float64 is lost."""
+def test_values_of_another_dtype_are_found(seed):
+    """KF702: a warning in the flow's dtype, a note if only float64 is lost."""
     found = findings(Typed(seed, value=torch.float64), points(seed))["KF702"]
     assert found.severity == "warning" and found.evidence["got"] == "float64"
     found = findings(Typed(seed, value=torch.float32), points(seed))
@@ -40,7 +40,7 @@ def test_values_of_another_type_are_found(seed):
 
 
 class Multiplied(Right):
-    """Adds a log-scale that comes out of a matrix product."""
+    """Adds a log-scale computed by a matrix product."""
 
     def __init__(self, seed, *, kept):
         super().__init__(seed)
@@ -64,8 +64,8 @@ class Multiplied(Right):
 
 
 @SEEDS
-def test_a_log_det_that_falls_under_autocast_is_noted(seed):
-    """KF703; log-scales that are converted first are right."""
+def test_a_log_det_under_autocast_is_noted(seed):
+    """KF703; log-scales that are converted first give no finding."""
     found = findings(Multiplied(seed, kept=False), points(seed))
     assert set(found) == {"KF703"} and found["KF703"].severity == "note"
     assert findings(Multiplied(seed, kept=True), points(seed)) == {}

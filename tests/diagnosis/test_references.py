@@ -13,7 +13,7 @@ from kappaflow.errors import ArgumentError
 
 
 def two_clusters(n, seed=0):
-    """Rows around (1, 1) and (-1, -1), in turns."""
+    """Rows around (1, 1) and (-1, -1), alternating."""
     x = 0.1 * np.random.default_rng(seed).normal(size=(n, 2)) + 1
     x[::2] -= 2
     return x
@@ -47,7 +47,7 @@ def test_the_mixture_finds_the_clusters_and_is_a_density():
     assert np.exp(-mixture.nll).sum() * (4 / 199) ** 2 == pytest.approx(1, abs=1e-2)
 
 
-def test_given_a_context_both_are_of_the_residuals_of_a_regression():
+def test_with_a_context_both_describe_the_residuals_of_a_regression():
     """Against the Gaussian of the noise; a one-hot context, whose columns sum to one, too."""
     random = np.random.default_rng(0)
     context = np.eye(3)[random.integers(0, 3, 900)]
@@ -62,14 +62,14 @@ def test_given_a_context_both_are_of_the_residuals_of_a_regression():
 
 
 def test_columns_without_a_density_have_no_reference():
-    """One that is constant, one that follows from others."""
+    """A constant one, and one that depends on others."""
     x = np.random.default_rng(0).normal(size=(100, 2))
     assert references(np.hstack([x, np.ones((100, 1))]), np.zeros((3, 3))) == ()
     assert references(np.hstack([x, x[:, :1] + x[:, 1:]]), np.zeros((3, 3))) == ()
 
 
 def test_the_error_is_that_of_the_paired_differences():
-    """Far smaller than that of either mean, where both vary together."""
+    """It is far smaller than that of either mean if both vary together."""
     nll = np.random.default_rng(0).normal(size=400) * 10
     (one,) = compare(nll, [references_of(nll - 0.5)])
     assert one.difference == pytest.approx(0.5) and one.standard_error < 1e-9
@@ -95,7 +95,7 @@ def test_the_doctor_compares_held_out_rows_given_the_training_rows():
 
 
 def test_without_training_rows_only_worse_is_concluded():
-    """Half of the rows fit the references, which is said; few rows are points and no data."""
+    """Half of the rows fit the references; a few rows are not enough."""
     x = 3 * torch.from_numpy(two_clusters(400)).float()
     diagnosis = kf.doctor(plain_flow(), x)
     assert codes(diagnosis) == [("KF501", "warning"), ("KF504", "warning")]
@@ -128,12 +128,12 @@ def test_a_conditional_flow_is_compared_with_a_regression():
     ],
 )
 def test_training_rows_that_do_not_fit_are_refused(train, words):
-    """In a sentence."""
+    """The message is one sentence."""
     with pytest.raises(ArgumentError, match=f"^'train' {words}"):
         kf.doctor(plain_flow(), torch.randn(64, 2), train=train)
 
 
 def test_training_rows_need_rows_to_compare_on():
-    """Samples of the flow say nothing of its likelihood."""
+    """Samples of the flow do not show its likelihood."""
     with pytest.raises(ArgumentError, match="'train' needs 'x'"):
         kf.doctor(plain_flow(), train=torch.randn(64, 2))

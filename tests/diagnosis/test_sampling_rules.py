@@ -1,4 +1,4 @@
-"""Rules on the draws that a flow makes itself: planted faults at twenty seeds."""
+"""Checks of a flow's samples: planted faults at twenty seeds."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from kappaflow.diagnosis.checks.samples import sample_distribution
 
 
 class Sampling(Right):
-    """Samples by itself, from a base that is scaled by a temperature."""
+    """Samples from a base scaled by a temperature."""
 
     def __init__(self, seed, temperature):
         super().__init__(seed)
@@ -23,15 +23,15 @@ class Sampling(Right):
 
 
 @SEEDS
-def test_samples_of_another_law_are_found(seed):
-    """KF208 alone; at temperature one nothing is found."""
+def test_samples_of_another_distribution_are_found(seed):
+    """KF208 alone; at temperature 1 there is no finding."""
     found = findings(Sampling(seed, 0.7), points(seed))
     assert set(found) == {"KF208"} and found["KF208"].severity == "error"
     assert findings(Sampling(seed, 1.0), points(seed)) == {}
 
 
 class Forgetting(Right):
-    """Samples without the way through its last layer, a shift."""
+    """Samples without its last layer, a shift."""
 
     def encode(self, x):
         z, log_det = super().encode(x)
@@ -46,12 +46,12 @@ class Forgetting(Right):
 
 @SEEDS
 def test_samples_without_a_layer_are_found(seed):
-    """KF208: the latents are no draws of the base."""
+    """KF208: the latents are not samples of the base."""
     assert set(findings(Forgetting(seed), points(seed))) == {"KF208"}
 
 
 class Numpy(Right):
-    """Draws from numpy."""
+    """Samples with numpy's generator."""
 
     def sample(self, n):
         return self.decode(torch.from_numpy(np.random.standard_normal((n, FEATURES))).float())[0]
@@ -59,13 +59,13 @@ class Numpy(Right):
 
 @SEEDS
 def test_samples_that_do_not_follow_the_seed_are_found(seed):
-    """KF704 alone: their law is right."""
+    """KF704 alone: their distribution is correct."""
     found = findings(Numpy(seed), points(seed))
     assert set(found) == {"KF704"} and found["KF704"].severity == "warning"
 
 
 class Given(torch.nn.Module):
-    """A conditional flow whose samples belong to the contexts of other rows, or do not."""
+    """A conditional flow whose samples may belong to the contexts of other rows."""
 
     def __init__(self, seed, shuffled):
         super().__init__()
@@ -85,30 +85,30 @@ class Given(torch.nn.Module):
 
 @SEEDS
 def test_samples_under_the_context_of_another_row_are_found(seed):
-    """KF208; in the order of the rows nothing is found."""
+    """KF208; in the order of the rows there is no finding."""
     context = torch.linspace(-1, 1, 64)[:, None]
     assert set(findings(Given(seed, True), points(seed), context)) == {"KF208"}
     assert findings(Given(seed, False), points(seed), context) == {}
 
 
 @SEEDS
-def test_the_significance_is_that_of_equal_laws(seed):
-    """Right draws are as unlikely as chance has it: far above what makes a finding."""
+def test_the_significance_is_that_of_equal_distributions(seed):
+    """For correct samples it is far above the threshold."""
     with torch.no_grad():
         found = sample_distribution(Measurements(moved(seed).eval()))
     assert found.significance > 1e-4 and found.repeated == 0 and found.number == 512
 
 
 @pytest.mark.parametrize("features", range(1, 65))
-def test_right_draws_are_no_finding_in_any_dimension(features):
-    """The same seeds make other draws in each: none of them is called wrong."""
+def test_correct_samples_give_no_finding_in_any_dimension(features):
+    """At the same seeds."""
     flow = kf.Flow(kf.StandardNormal(features), kf.ElementwiseAffine(features))
     with torch.no_grad():
         assert sample_distribution(Measurements(flow)).significance > 1e-3
 
 
-def test_what_is_rare_is_looked_at_twice(monkeypatch):
-    """Chance does not come again: of two significances the larger one counts."""
+def test_a_rare_significance_is_tested_twice(monkeypatch):
+    """The larger of two significances counts."""
     found = iter([(0.3, 1e-9), (0.1, 0.5)])
     monkeypatch.setattr(samples, "_distance_to_base", lambda *_: next(found))
     with torch.no_grad():

@@ -18,7 +18,7 @@ KINDS = {
 
 
 def train_and_diagnose(kind, seed):
-    """Trains a flow on a ring with a long side and asks the doctor."""
+    """Trains a flow on an elongated ring and returns its diagnosis."""
     generator = torch.Generator().manual_seed(seed)
     angle = 6.283 * torch.rand(1200, generator=generator)
     noise = torch.randn(1200, 3, generator=generator)
@@ -31,21 +31,21 @@ def train_and_diagnose(kind, seed):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_healthy_spline_flow_is_left_alone(kind):
-    """A seed for each kind."""
+def test_a_healthy_spline_flow_has_no_finding(kind):
+    """One seed for each kind."""
     train_and_diagnose(kind, list(KINDS).index(kind))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
-def test_healthy_spline_flows_are_left_alone_at_more_seeds(seed):
-    """Of all kinds."""
+def test_healthy_spline_flows_have_no_finding_at_more_seeds(seed):
+    """For all kinds."""
     for kind in KINDS:
         train_and_diagnose(kind, seed)
 
 
 @torch.no_grad()
-def test_a_gradient_beside_a_knot_is_not_called_wrong():
+def test_a_gradient_near_a_knot_is_not_called_wrong():
     """At a knot the two sides have different derivatives; central differences average them."""
     torch.manual_seed(3)
     coupling = splines(kf.Partition.half(1), context=1)

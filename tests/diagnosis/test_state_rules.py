@@ -1,4 +1,4 @@
-"""Rules on what a flow holds: each fires on its planted fault, and stays silent elsewhere."""
+"""Checks of the state: each finds its planted fault and is silent elsewhere."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from diagnosis.faulty import FEATURES, SEEDS, Right, findings, moved, points
 
 
 class Cached(Right):
-    """Keeps the scale of a last layer, and lets go of it in train() or never."""
+    """Caches the scale of a last layer, and clears it in train() or never."""
 
     def __init__(self, seed, *, lets_go):
         super().__init__(seed)
@@ -35,8 +35,8 @@ class Cached(Right):
 
 
 @SEEDS
-def test_a_value_that_outlives_a_step_is_found(seed):
-    """KF211; a cache that is cleared when training begins is right."""
+def test_a_stale_cache_is_found(seed):
+    """KF211; a cache that is cleared in train() gives no finding."""
     found = findings(Cached(seed, lets_go=False), points(seed))
     assert set(found) == {"KF211"} and found["KF211"].severity == "error"
     assert found["KF211"].evidence["worst"] > 1e-3
@@ -44,7 +44,7 @@ def test_a_value_that_outlives_a_step_is_found(seed):
 
 
 def test_the_layer_of_a_stale_value_is_named():
-    """The second of two."""
+    """The second of two is named."""
 
     class Keeping(kf.ElementwiseAffine):
         def forward(self, x, context=None):
@@ -58,7 +58,7 @@ def test_the_layer_of_a_stale_value_is_named():
 
 
 class Shuffled(Right):
-    """Puts the features in an order that is drawn, and is a buffer or is not."""
+    """Permutes the features randomly; the permutation may be a buffer."""
 
     def __init__(self, seed, *, saved, drawn_at=None):
         super().__init__(seed)
@@ -75,8 +75,8 @@ class Shuffled(Right):
 
 
 @SEEDS
-def test_what_is_not_saved_is_found_where_the_flow_can_be_made_anew(seed):
-    """KF212 with its size; an order that is a buffer is right, and so is one that is equal."""
+def test_state_that_is_not_saved_is_found_if_the_flow_can_be_rebuilt(seed):
+    """KF212 with its size; none for a buffer or an equal permutation."""
     flow = Shuffled(seed, saved=False)
     orders = (torch.randperm(4, generator=torch.Generator().manual_seed(i)) for i in range(99))
     other = next(i for i, order in enumerate(orders) if (order != flow.order).any())
@@ -100,14 +100,14 @@ def test_what_is_not_saved_is_found_where_the_flow_can_be_made_anew(seed):
     assert findings(saved, points(seed), make=make) == {}
 
 
-def test_a_state_that_cannot_be_loaded_says_why():
+def test_a_state_that_cannot_be_loaded_is_found():
     """KF212: another number of layers."""
     found = findings(Right(0), points(), make=lambda: torch.nn.Linear(2, 2))["KF212"]
     assert "cannot load" in found.message and "Linear" in found.message
 
 
-def test_our_flows_are_whole_in_their_state():
-    """With mixing layers, made anew at another seed."""
+def test_the_state_of_kappaflow_flows_is_complete():
+    """With mixing layers, rebuilt at another seed."""
     flow = kf.real_nvp(6, depth=4, hidden=(8,), mixing="lu", seed=1)
     make = lambda: kf.real_nvp(6, depth=4, hidden=(8,), mixing="lu", seed=2)  # noqa: E731
     x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
@@ -115,7 +115,7 @@ def test_our_flows_are_whole_in_their_state():
 
 
 class Starting(Right):
-    """Takes its scale from the first batch it sees, once or each time."""
+    """Takes its scale from the first batch or from each one."""
 
     def __init__(self, seed, *, once):
         super().__init__(seed)
@@ -139,8 +139,8 @@ class Starting(Right):
 
 
 @SEEDS
-def test_a_start_from_the_first_data_is_noted(seed):
-    """KF401 with the part; the flow itself stays unstarted."""
+def test_initialization_from_the_first_batch_is_noted(seed):
+    """KF401 with the part; the flow itself stays uninitialized."""
     flow = Starting(seed, once=True)
     found = findings(flow, points(seed))
     assert set(found) == {"KF401"} and found["KF401"].layer == "the flow"
@@ -150,7 +150,7 @@ def test_a_start_from_the_first_data_is_noted(seed):
 
 
 @SEEDS
-def test_a_start_at_each_call_is_found(seed):
+def test_initialization_at_each_call_is_found(seed):
     """KF402 names what changes."""
     found = findings(Starting(seed, once=False), points(seed))
     assert found["KF402"].severity == "warning"
@@ -158,8 +158,8 @@ def test_a_start_at_each_call_is_found(seed):
     assert "KF211" not in found and "KF401" not in found
 
 
-def test_the_start_of_a_norm_of_another_library_is_noted():
-    """The norms of normflows and FrEIA, by what they do and not by their names."""
+def test_an_uninitialized_norm_of_another_library_is_noted():
+    """Norms of normflows and FrEIA are recognized by their effect, not their names."""
     nf = pytest.importorskip("normflows")
     flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(4), [nf.flows.ActNorm(4)] * 1)
     found = findings(flow, points())
@@ -169,8 +169,8 @@ def test_the_start_of_a_norm_of_another_library_is_noted():
     assert "KF401" not in findings(flow, points())
 
 
-def test_ours_are_examined_as_a_copy():
-    """A bijection of the reader's own that changes by being called is left as it was."""
+def test_kappaflow_flows_are_diagnosed_as_a_copy():
+    """A user's bijection that changes when called stays unchanged."""
 
     class Counting(kf.ElementwiseAffine):
         calls = 0

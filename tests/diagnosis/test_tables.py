@@ -1,4 +1,4 @@
-"""What the doctor keeps of its measurements: the numbers that a page draws, and what it tells."""
+"""The tables of the doctor, which the page draws, and its progress."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from kappaflow.diagnosis import filter_findings
 
 
 def jittered(features=3, depth=4, dtype=torch.float64):
-    """A RealNVP off its start."""
+    """A RealNVP with random weights."""
     torch.manual_seed(0)
     flow = kf.real_nvp(features, depth=depth, hidden=(8,)).to(dtype)
     for parameter in flow.parameters():
@@ -21,7 +21,7 @@ def jittered(features=3, depth=4, dtype=torch.float64):
 
 
 def points(features=3, dtype=torch.float64):
-    """64 points of N(0, I)."""
+    """64 rows of N(0, I)."""
     return torch.randn(64, features, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
@@ -48,7 +48,7 @@ def test_log_dets_and_singular_values_are_those_of_the_jacobian():
 
 
 def test_small_singular_values_come_from_the_inverse():
-    """In float32 the map itself has lost them: 1e-9 beside 1e9."""
+    """In float32 the map itself has lost 1e-9 next to 1e9."""
     matrix = torch.tensor([[1e9, 1.0], [0.0, 1e-9]], dtype=torch.float64)
     there, back = matrix.float().double(), torch.linalg.inv(matrix).float().double()
     true = torch.linalg.svdvals(matrix)
@@ -58,7 +58,7 @@ def test_small_singular_values_come_from_the_inverse():
 
 
 def test_round_trips_far_out_are_those_of_the_flow():
-    """Share of the length that is missed, on both sides; here above 4 in one direction only."""
+    """Relative errors on both sides; here only beyond 4 in one direction."""
 
     def decode(z):
         return torch.where(z > 4, z + 0.5, z), torch.zeros(len(z))
@@ -71,8 +71,8 @@ def test_round_trips_far_out_are_those_of_the_flow():
     assert table["latent_median"][0] == table["data_median"][0] == 0
 
 
-def test_densities_are_kept_by_each_way():
-    """log_prob at the points and at samples, and what came with samples."""
+def test_the_tables_have_each_density():
+    """log_prob at the rows and at samples, and the one returned with samples."""
     flow, x = jittered(), points()
     tables = kf.doctor(flow, x).tables
     log_prob = flow.log_prob(x).tolist()
@@ -84,7 +84,7 @@ def test_densities_are_kept_by_each_way():
 
 
 def test_tables_are_small_and_in_the_json():
-    """A few numbers a row, what is not finite as a string; choosing findings keeps them."""
+    """A few numbers per row, with strings for values that are not finite; filtering keeps them."""
     flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[200.0, 0.0]))
     diagnosis = kf.doctor(flow, torch.randn(500, 2))
 
@@ -109,15 +109,15 @@ def test_tables_are_small_and_in_the_json():
         (31.0, torch.float64, "float64 with care"),
     ],
 )
-def test_the_float_type_to_use_is_said(scale, dtype, wanted):
-    """From eps times the condition number: 1e-3 and 1e-2 are the borders."""
+def test_the_dtype_to_use_is_named(scale, dtype, wanted):
+    """From eps times the condition number, with thresholds of 1e-3 and 1e-2."""
     flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[scale, 0.0]))
     diagnosis = kf.doctor(flow.to(dtype), 1e-6 * torch.randn(64, 2, dtype=dtype))
     assert diagnosis.measured["precision"] == wanted
 
 
-def test_progress_is_told_each_layer_before_it_is_measured():
-    """And what it raises ends the examination, with the flow as it was."""
+def test_progress_receives_each_layer_before_it_is_measured():
+    """An exception of it stops the doctor, and the flow is unchanged."""
     flow, told = jittered().train(), []
     kf.doctor(flow, points(), progress=told.append)
     layers = [text for text in told if text.startswith("conditioning over depth")]

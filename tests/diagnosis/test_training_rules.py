@@ -1,4 +1,4 @@
-"""Rules on gradients and on points far out: planted faults at twenty seeds."""
+"""Checks of gradients and rows far out: planted faults at twenty seeds."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ class Detached(Right):
 
 @SEEDS
 def test_a_log_det_without_gradient_is_found(seed):
-    """KF209 alone; the right one is silent."""
+    """KF209 alone; the correct one gives no finding."""
     found = findings(Detached(seed), points(seed))
     assert set(found) == {"KF209"} and found["KF209"].severity == "error"
     assert findings(Right(seed), points(seed)) == {}
@@ -63,7 +63,7 @@ def test_the_layer_without_gradient_is_named():
 
 
 def test_a_backward_pass_that_loses_digits_is_a_warning():
-    """Right in float64, and three times as large in float32."""
+    """Correct in float64, three times too large in float32."""
 
     class Rough(torch.autograd.Function):
         @staticmethod
@@ -92,7 +92,7 @@ def test_a_backward_pass_that_loses_digits_is_a_warning():
 
 @pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
 def test_the_gradients_of_each_memory_mode_are_right(memory):
-    """Those by inversion among them."""
+    """Also by inversion."""
     flow = moved(1, memory=memory)
     assert findings(flow, points(1)) == {}
     with torch.no_grad():
@@ -101,8 +101,8 @@ def test_the_gradients_of_each_memory_mode_are_right(memory):
 
 
 @SEEDS
-def test_points_far_out_that_carry_the_mean_are_found(seed):
-    """KF503 with their number and the worst row; none for draws, and none where all are far."""
+def test_rows_far_out_that_dominate_the_mean_are_found(seed):
+    """KF503 with their number and the worst row; none for samples, or if all rows are far out."""
     flow = moved(seed)
     x = flow.sample(1000, generator=torch.Generator().manual_seed(seed))
     assert "KF503" not in findings(flow, x)
@@ -119,8 +119,8 @@ def test_points_far_out_that_carry_the_mean_are_found(seed):
     assert "KF503" not in findings(flow, 30 * x)
 
 
-def test_the_slope_that_heavy_tails_need_is_that_of_the_furthest_point():
-    """The identity has slopes of one: a point at 40 needs some ten of them."""
+def test_the_slope_that_heavy_tails_need_is_that_of_the_furthest_row():
+    """The identity has slopes of 1; a row at 40 needs about 10."""
     flow = kf.Flow(kf.StandardNormal(FEATURES), kf.ElementwiseAffine(FEATURES))
     x = points(0, 1000)
     x[17] = 20
@@ -130,7 +130,7 @@ def test_the_slope_that_heavy_tails_need_is_that_of_the_furthest_point():
 
 
 def epochs(nll, **more):
-    """The figures of epochs with these validation NLLs, and flat tails."""
+    """Figures of epochs with these validation NLLs and flat tails."""
     tails = {"p99": [3.0] * len(nll), "max": [5.0] * len(nll), **more}
     return [
         {
@@ -147,7 +147,7 @@ def epochs(nll, **more):
 
 @pytest.mark.parametrize("stopped", ["max_epochs", "max_time_s"])
 def test_a_training_cut_short_by_a_limit_is_a_warning(stopped):
-    """KF506: its last tenth still gained; the setting to raise is named."""
+    """KF506: it still improved in its last tenth; the setting to raise is named."""
     (finding,) = training_findings(epochs([3.0, 2.5, 2.2]), stopped)
     assert finding.code == "KF506" and finding.severity == "warning"
     assert stopped in finding.cure and "the last 1 still gained 0.3 nats" in (finding.message)
@@ -156,7 +156,7 @@ def test_a_training_cut_short_by_a_limit_is_a_warning(stopped):
 
 
 def test_a_training_that_had_settled_is_not_cut_short():
-    """The gain of the last tenth is small, patience ended it, or nothing was measured."""
+    """The last gain is small, patience stopped it, or nothing was measured."""
     settled = [3.0, 2.0, *(1.5 - 0.01 * i for i in range(30))]
     assert not list(training_findings(epochs(settled), "max_epochs"))
     assert not list(training_findings(epochs([3.0, 2.5, 2.2]), "patience"))
@@ -164,8 +164,8 @@ def test_a_training_that_had_settled_is_not_cut_short():
     assert not list(training_findings([], "max_epochs"))
 
 
-def test_images_are_judged_in_bits_per_dimension():
-    """0.02 bits are much, and their unit is named."""
+def test_likelihoods_of_images_are_in_bits_per_dimension():
+    """0.02 bits matter, and the unit is named."""
     (finding,) = training_findings(epochs([3.0, 2.98]), "max_epochs", of_images=True)
     assert "0.02 bits per dimension" in finding.message
     assert not list(training_findings(epochs([3.0, 2.999]), "max_epochs", of_images=True))
@@ -185,6 +185,6 @@ def test_tails_that_grow_while_the_mean_falls_are_a_warning():
 
 
 def test_warnings_about_the_data_are_findings():
-    """KF607, a sentence each."""
+    """KF607, one sentence each."""
     (finding,) = warning_findings(["48 rows are left to train on"])
     assert (finding.code, finding.message) == ("KF607", "48 rows are left to train on.")

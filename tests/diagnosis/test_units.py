@@ -1,4 +1,4 @@
-"""Data in other units than the flow's, and standardizations that were never fitted."""
+"""Rows on another scale than the training rows, and standardizations that were never fitted."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def normal(n=200, seed=0):
 
 
 def raw(n=200, seed=0):
-    """Rows with a mean of 100 and deviations of 1, 10 and 100."""
+    """Rows with a mean of 100 and standard deviations of 1, 10 and 100."""
     return 100 + normal(n, seed) * torch.tensor([1.0, 10.0, 100.0])
 
 
@@ -48,7 +48,7 @@ def test_a_trained_flow_is_no_error_on_its_own_data(trained):
 
 
 @pytest.mark.parametrize("change", ["thousandfold", "tenfold", "standardized", "thousandth"])
-def test_rows_in_other_units_are_an_error(trained, change):
+def test_rows_on_another_scale_are_an_error(trained, change):
     """Larger, smaller, shifted."""
     x = raw(200, seed=2)
     other = {
@@ -60,15 +60,15 @@ def test_rows_in_other_units_are_an_error(trained, change):
     assert "KF403" in found(trained, other)
 
 
-def test_rows_that_have_all_nearly_one_latent_are_an_error():
-    """Rows in a unit that makes them small, where the flow puts the origin in the middle."""
+def test_rows_with_nearly_equal_latents_are_an_error():
+    """Rows scaled to be small, where the origin is in the middle of the flow."""
     flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
     finding = found(flow, normal() / 1000)["KF403"]
     assert "lie close together in the latent space" in finding.message
     assert "KF403" not in found(flow, normal() / 2)
 
 
-def test_flows_of_other_libraries_are_examined_too():
+def test_flows_of_other_libraries_are_checked():
     """Two functions: an affine map fitted to raw rows, given standardized ones."""
     mean, spread = raw().mean(0), raw().std(0)
     log_det = -spread.log().sum()

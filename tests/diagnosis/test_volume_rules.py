@@ -1,4 +1,4 @@
-"""Rules on volumes and linear layers: planted faults at twenty seeds."""
+"""Checks of volumes and linear layers: planted faults at twenty seeds."""
 
 import math
 
@@ -10,15 +10,15 @@ from diagnosis.faulty import FEATURES, SEEDS, findings, moved, points
 
 
 def followed_by(seed, log_scale):
-    """A right flow, and a last layer with these log-scales."""
+    """A correct flow, and a last layer with these log-scales."""
     flow = moved(seed)
     last = kf.ElementwiseAffine(FEATURES, log_scale=log_scale)
     return kf.Flow(flow.base, kf.Chain([*flow.bijection.bijections, last]))
 
 
 @SEEDS
-def test_a_volume_that_is_nothing_is_found(seed):
-    """KF304 with its share; the data's own width counts, and no unit of it."""
+def test_a_vanishing_volume_is_found(seed):
+    """KF304 with its share of the width of the data, in any unit."""
     share = findings(followed_by(seed, [9.0] * FEATURES), points(seed))["KF304"].evidence
     log_det = moved(seed).bijection(points(seed)[:64])[1] / FEATURES
     spread = points(seed).std(0).log().mean()
@@ -29,7 +29,7 @@ def test_a_volume_that_is_nothing_is_found(seed):
 
 @SEEDS
 def test_a_linear_layer_that_is_nearly_singular_is_named(seed):
-    """KF305 in float32, and not in float64, where digits are left."""
+    """KF305 in float32, not in float64, where digits are left."""
     flow = followed_by(seed, [5.0, 0.0, 0.0, -5.0])
     found = findings(flow, points(seed))["KF305"]
     assert found.layer.endswith("ElementwiseAffine") and found.severity == "warning"
@@ -38,8 +38,8 @@ def test_a_linear_layer_that_is_nearly_singular_is_named(seed):
     assert "KF305" not in findings(followed_by(seed, [4.0, 0.0, 0.0, -4.0]), points(seed))
 
 
-def test_narrow_data_is_no_collapse():
-    """A flow that does nothing but widen what is a thousandth of a unit wide."""
+def test_narrow_data_is_not_a_collapse():
+    """A flow that only widens data with a width of 0.001."""
     flow = kf.Flow(
         kf.StandardNormal(FEATURES), kf.ElementwiseAffine(FEATURES, log_scale=[9.0] * 4)
     )
@@ -48,7 +48,7 @@ def test_narrow_data_is_no_collapse():
 
 
 def scaled(features=48):
-    """A flow that changes units far apart and nothing else, and points in these units."""
+    """A flow that only standardizes very different scales, and rows on these scales."""
     scales = 10 ** torch.linspace(-8, 8, features)
     x = torch.randn(64, features, generator=torch.Generator().manual_seed(0)) * scales
     units = kf.Standardize(features)
@@ -57,13 +57,13 @@ def scaled(features=48):
     return kf.Flow(kf.StandardNormal(features), kf.Chain([units, kf.Permutation(order)])), x
 
 
-def test_units_far_apart_round_the_log_det_as_they_may():
-    """No KF203: the sum of their logarithms is rounded, and that is no fault."""
+def test_very_different_scales_round_the_log_det():
+    """No KF203: the rounding of the sum of their logarithms is not a fault."""
     assert "KF203" not in findings(*scaled())
 
 
-def test_a_wrong_log_det_of_a_change_of_units_is_found(monkeypatch):
-    """KF203, though conditioning does not count units."""
+def test_a_wrong_log_det_of_a_standardization_is_found(monkeypatch):
+    """KF203, though the standardization does not count for the conditioning."""
     own = kf.Standardize._log_det
     monkeypatch.setattr(kf.Standardize, "_log_det", lambda self, x: own(self, x) + 0.01)
     flow = moved(0)

@@ -87,13 +87,13 @@ class Measurements:
 
     @functools.cached_property
     def sample_latents(self) -> Tensor:
-        """Draws of the base, (n, *event)."""
+        """Samples of the base, (n, *event)."""
         n = self._most if self.context is None else len(self.context)
         return latent_points(self.flow, n, self.context)
 
     @functools.cached_property
     def samples(self) -> Tensor:
-        """The decoded draws of the base, in data units."""
+        """The decoded samples of the base, in data units."""
         return self.flow.bijection.inverse(self.sample_latents, self.context)[0]
 
     @functools.cached_property
@@ -103,7 +103,7 @@ class Measurements:
 
     @functools.cached_property
     def latents(self) -> Tensor:
-        """One draw of the base for each point."""
+        """One sample of the base for each point."""
         return latent_points(self.flow, len(self.points), self.context)
 
     @functools.cached_property
@@ -153,7 +153,7 @@ def measurement(
     """Makes a function of `Measurements` run once for each flow; checks call it freely.
 
     Args:
-        shown: What the progress line says while it runs.
+        shown: Text of the progress line while it runs.
         checked: How the verdict lists it under "Checked"; left out if empty, and where the
             function returns None because the flow does not allow the measurement.
 
@@ -287,7 +287,7 @@ TABLES: dict[str, Callable[[Measurements], Table]] = {}
 
 
 def table(name: str) -> Callable[[Callable[[Measurements], Table]], Callable[..., Table]]:
-    """Returns the decorator of a function that makes a table, which the page draws."""
+    """Returns the decorator of a function that makes a table, which the page shows."""
 
     def decorate(function: Callable[[Measurements], Table]) -> Callable[..., Table]:
         TABLES[name] = function

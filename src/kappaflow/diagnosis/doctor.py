@@ -41,9 +41,9 @@ def doctor(
 ) -> Diagnosis:
     """Finds what is wrong with a flow, in which layer, why, and what to do about it.
 
-    The doctor examines a copy of the flow in evaluation mode, at rows of data and at draws of the
-    base. Conditioning is measured from the standardized columns on. The flow, its mode and the
-    random generators stay unchanged.
+    The doctor examines a copy of the flow in evaluation mode, at rows of data and at samples of
+    the base. Conditioning is measured from the standardized columns on. The flow, its mode and
+    the random generators stay unchanged.
 
     Args:
         flow: A flow of kappaflow, or anything that `kappaflow.wrap` takes.
@@ -77,7 +77,7 @@ def doctor(
     """
     if train is not None and x is None:
         raise ArgumentError("'train' needs 'x', held-out rows to compare the likelihoods on.")
-    found = diagnose_flow(
+    diagnosis = diagnose_flow(
         flow,
         x,
         context,
@@ -86,7 +86,7 @@ def doctor(
         progress=progress,
         compare=lambda own, rows, given: comparisons_of(own, rows, given, train, progress),
     )
-    return found if x is None else with_findings(found, data_findings(x))
+    return diagnosis if x is None else with_findings(diagnosis, data_findings(x))
 
 
 def diagnose_flow(
@@ -208,11 +208,12 @@ def filter_findings(
     """  # noqa: DOC502 - raised by the call below
     check_codes(select, ignore)
     findings = [one for one in diagnosis.findings if is_selected(one.code, select, ignore)]
-    found, hidden = _replace_findings(diagnosis, findings), len(diagnosis.findings) - len(findings)
+    filtered = _replace_findings(diagnosis, findings)
+    hidden = len(diagnosis.findings) - len(findings)
     if not hidden:
-        return found
+        return filtered
     are = "finding of another code is" if hidden == 1 else "findings of other codes are"
-    return dataclasses.replace(found, verdict=f"{found.verdict} {hidden} {are} hidden.")
+    return dataclasses.replace(filtered, verdict=f"{filtered.verdict} {hidden} {are} hidden.")
 
 
 def _replace_findings(diagnosis: Diagnosis, findings: list[Finding]) -> Diagnosis:

@@ -19,7 +19,7 @@ MARGIN = 3.0  # nats above the largest weight of all samples: there the flow mis
 STARTS, FURTHEST = 64, 64.0  # of searches, and how many deviations of the samples they start out
 CLIMB, FIRST, LAST = 150, 0.2, 1e-4  # steps, and their lengths as shares of the start's distance
 MOST_REGIONS, DRAWS_OF_REGION = 16, 256
-DECISIVE = 5.0  # effective draws of an estimate, at least: fewer can overestimate it badly
+DECISIVE = 5.0  # effective samples of an estimate, at least: fewer can overestimate it badly
 APART = 0.5  # deviations of the samples, per coordinate: closer maxima are one region
 DIFFERENCE = 1e-2  # deviations of the samples
 WIDEST = 10.0  # deviations of the samples, as the largest width of a region
@@ -297,10 +297,10 @@ def _maxima(
     return found[kept], above[kept[0]].item() if kept else 0.0
 
 
-def _place(draws: Tensor) -> tuple[Tensor, Tensor]:
+def _place(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Returns mean and standard deviation of each coordinate of the samples."""
-    deviation = draws.std(dim=0)
-    return draws.mean(dim=0), deviation.clamp_min(1e-6 * deviation.max().clamp_min(1e-30))
+    deviation = samples.std(dim=0)
+    return samples.mean(dim=0), deviation.clamp_min(1e-6 * deviation.max().clamp_min(1e-30))
 
 
 def _climb(log_density: LogDensity, starts: Tensor, scale: Tensor) -> Tensor:
@@ -334,15 +334,15 @@ def _mass(
     centers = maxima.flatten(1).double() / width + step[:, 0].clamp(-1, 1)
     noise = torch.randn((len(maxima), DRAWS_OF_REGION, len(width)), generator=generator)
     noise = noise.double().to(centers.device)
-    draws = centers[:, None] + (noise / values.sqrt()[:, None]) @ axes.mT
-    draws = draws.flatten(0, 1)
-    along = torch.einsum("nmd,mde->nme", draws[:, None] - centers, axes)
+    z = centers[:, None] + (noise / values.sqrt()[:, None]) @ axes.mT
+    z = z.flatten(0, 1)
+    along = torch.einsum("nmd,mde->nme", z[:, None] - centers, axes)
     log_each = -0.5 * (along.square() * values).sum(2) + 0.5 * values.log().sum(1)
     log_g = (
         log_each.logsumexp(1) - math.log(len(maxima)) - 0.5 * len(width) * math.log(2 * math.pi)
     )
     log_g = (log_g - width.log().sum()).cpu()
-    x = (draws * width).reshape(-1, *event).to(maxima.dtype)
+    x = (z * width).reshape(-1, *event).to(maxima.dtype)
     log_p = _finite_or_zero(log_density_at(log_density, x)).cpu()
     missed = _log_weights(flow, log_density, x) > largest + MARGIN
     log_weights = torch.where(missed, log_p - log_g, -math.inf)

@@ -16,7 +16,7 @@ DIMENSIONS = 3  # above, proposals match no density well enough
 CENTRES, DRAWS = 256, 8192
 WIDTH = 0.3  # of a kernel, in standard deviations of the samples
 FAR, FREEDOM = 0.3, 3.0  # share of the proposals from Student's t, and its degrees of freedom
-LEAST, ERRORS, WORTH = 0.05, 6.0, 200.0  # off one by this; standard errors; effective draws
+LEAST, ERRORS, WORTH = 0.05, 6.0, 200.0  # off one by this; standard errors; effective samples
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Integral:
     """An estimate of the integral of a density.
 
     Attributes:
-        value: Mean of p / q over draws of a proposal q.
+        value: Mean of p / q over samples of a proposal q.
         standard_error: Of that mean.
-        effective: How many draws of p these are worth: (sum w)^2 / sum w^2.
+        effective: How many samples of p these are worth: (sum w)^2 / sum w^2.
     """
 
     value: float
@@ -109,7 +109,7 @@ def not_normalized(m: Measurements) -> Iterator[Symptom]:
 
 
 def _proposals(centres: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Returns draws of the proposal and its log-density there, (N, n) and (N,)."""
+    """Returns samples of the proposal and its log-density there, (N, n) and (N,)."""
     n = centres.shape[1]
     middle, spread = centres.mean(0), centres.std(0).clamp_min(1e-12)
     noise = torch.randn(DRAWS, n, generator=generator, dtype=torch.float64)

@@ -11,12 +11,12 @@ from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 
 MOST, LARGE = 4096, 64  # rows of flows up to 500 dimensions, and of larger ones
-FAR = 30.0  # nats below the lowest density of all draws
+FAR = 30.0  # nats below the lowest density of all samples of the base
 SPREAD_ROWS = 32  # at least, for a standard deviation
 FEW = 0.05  # share of the rows: if more are far out, the flow was trained on other data
 TAIL_ROWS = 500  # fewer rows say too little about a tail
 ABSURD, SEVERAL = 30.0, 8  # nats per coordinate (some 8 standard deviations), and rows at least
-COLLAPSED = 0.05  # standard deviation of the latents, where draws have 1
+COLLAPSED = 0.05  # standard deviation of the latents, where samples of the base have 1
 # Means and standard deviations of columns that nobody would call standardized.
 OFF_MEAN, OFF_SPREADS = 3.0, (0.2, 5.0)
 
@@ -27,17 +27,18 @@ class Outliers:
 
     Attributes:
         rows: How many rows.
-        far: Indices of the rows whose latents are `FAR` nats less likely than any draw.
+        far: Indices of the rows whose latents are `FAR` nats less likely than any sample of the
+            base.
         worst: Index of the least likely row.
-        below: How many nats its latent is less likely than any draw.
+        below: How many nats its latent is less likely than any sample of the base.
         mean: Mean log_prob over all rows.
         mean_without: The same without the far rows.
         slope_needed: Distance of the furthest row from the median in standardized units, divided
-            by the length of the longest draw of the base: a map that takes a draw there is at
-            least that steep somewhere.
+            by the length of the longest sample of the base: a map that takes a sample there is
+            at least that steep somewhere.
         slope_measured: The largest singular value of the map from latent to data at the points.
         median_below: Median over the rows of how many nats their latents are less likely than any
-            draw.
+            sample of the base.
         latent_spread: Largest standard deviation of a coordinate of the latents; nan for fewer
             than 32 rows.
         means: Means of the standardized columns, (D,).
@@ -60,7 +61,7 @@ class Outliers:
 
 @measurement("rows far out", checked="scale of the data")
 def outliers(m: Measurements) -> Outliers | None:
-    """Compares the latents of the rows with draws of the base; None where no rows were given."""
+    """Compares the latents of the rows with samples of the base; None where no rows were given."""
     if m.rows is None:
         return None
     flow, most = m.flow, MOST if m.rows[0].numel() <= DENSE_UP_TO else LARGE
@@ -68,21 +69,21 @@ def outliers(m: Measurements) -> Outliers | None:
     z, log_det = flow.bijection(x, context)
     base_log_prob = flow.base.log_prob(z, context).double()
     log_prob = base_log_prob + log_det.double()
-    draws = flow.base.sample(
+    samples = flow.base.sample(
         len(x) if context is not None else most,
         context=context,
         dtype=flow.dtype,
         device=flow.device,
         generator=torch.Generator().manual_seed(4),
     )
-    draws_log_prob = flow.base.log_prob(draws, context).double()
-    least = draws_log_prob.nan_to_num(torch.inf).min()  # infinite if no draw has a density
+    samples_log_prob = flow.base.log_prob(samples, context).double()
+    least = samples_log_prob.nan_to_num(torch.inf).min()  # infinite if none has a density
     below = (least - base_log_prob).nan_to_num(0, posinf=0)
     far = (below > FAR).nonzero().flatten()
     near = torch.isfinite(log_prob).index_fill(0, far, False)
     standardized = flow.standardization(x)[0].flatten(1).double()
     away = (standardized - standardized.median(dim=0).values).norm(dim=1)
-    reach = draws.flatten(1).double().norm(dim=1).max()
+    reach = samples.flatten(1).double().norm(dim=1).max()
     positive = m.profile.sigma_min[-1][m.profile.sigma_min[-1] > 0]
     return Outliers(
         rows=len(x),
@@ -111,7 +112,7 @@ def outliers(m: Measurements) -> Outliers | None:
 def wrong_scale(m: Measurements) -> Iterator[Symptom]:
     """One of three signs. The standardization was never fitted, and the rows are not
     standardized. Or the median row lies far outside of what the flow generates: its latent is 30
-    nats per coordinate less likely than the least likely of 4,096 draws of the base, some 8
+    nats per coordinate less likely than the least likely of 4,096 samples of the base, some 8
     standard deviations in each. Or all rows lie close together in the latent space. The check
     looks only at latents, and so works for the flows of any library.
 
@@ -143,14 +144,15 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
         )
     elif found.rows >= SEVERAL and found.median_below > ABSURD * m.standardized[0].numel():
         yield Symptom(
-            f"{len(found.far):,} of {found.rows:,} rows lie farther out than any draw of the base "
-            f"(median: {found.median_below:.3g} nats): the flow would never generate such rows.",
+            f"{len(found.far):,} of {found.rows:,} rows lie farther out than any sample of the "
+            f"base (median: {found.median_below:.3g} nats): the flow would never generate such "
+            "rows.",
             evidence,
         )
     elif 0 < found.latent_spread < COLLAPSED:
         yield Symptom(
             f"All {found.rows:,} rows lie close together in the latent space: no coordinate has a "
-            f"standard deviation above {found.latent_spread:.2g}, where draws of the base have 1.",
+            f"standard deviation above {found.latent_spread:.2g}, and samples of the base have 1.",
             evidence,
         )
 
@@ -164,11 +166,11 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
     "tails, or also report the median.",
 )
 def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
-    """Of 500 rows or more, some (at most one in twenty) have latents that are 30 nats less likely
-    than the least likely of 4,096 draws of the base. These rows dominate the mean of log_prob, but
-    not its median. If no measured slope is as steep as a map must be that takes a draw there, the
-    tails of the data are heavier than those of the flow ([Verine and others](theory/index.md)
-    bound what a map with given slopes can do).
+    """In 500 rows or more, a few (at most one in twenty) have latents that are 30 nats less
+    likely than the least likely of 4,096 samples of the base. These rows dominate the mean of
+    log_prob, but not its median. If no measured slope is as steep as a map that takes a sample
+    there, the tails of the data are heavier than those of the flow ([Verine and
+    others](theory/index.md) bound what a map with given slopes can do).
 
     Example:
         flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
@@ -180,7 +182,7 @@ def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
         return
     is_steep = found.slope_needed > found.slope_measured
     yield Symptom(
-        f"{len(found.far)} of {found.rows} rows lie farther out than any draw of the base; the "
+        f"{len(found.far)} of {found.rows} rows lie farther out than any sample of the base; the "
         f"worst, {m.name_row(found.worst)}, by {found.below:.3g} nats. The mean of log_prob is "
         f"{found.mean:.4g}, and {found.mean_without:.4g} without them.",
         {

@@ -171,7 +171,7 @@ class Tails:
     """Reconstruction of latents at growing distances, and of the points they are decoded to.
 
     Attributes:
-        sigmas: How many standard deviations beyond the draws of the base: those of a standard
+        sigmas: How many standard deviations beyond the samples of the base: those of a standard
             normal in n dimensions lie at a distance of about sqrt(n), give or take 1.
         latent_errors: Relative errors of latents, (S, n); nan where not finite.
         data_errors: Relative errors of the decoded points, (S, n).
@@ -186,14 +186,14 @@ class Tails:
 
 @measurement("latents far out", checked="latents far out")
 def tails(m: Measurements) -> Tails:
-    """Moves draws of the base away from their mean, decodes them and encodes them again."""
+    """Moves samples of the base away from their mean, decodes them and encodes them again."""
     n = len(m.points)
-    drawn = latent_points(m.flow, n, m.context)
-    center = drawn.mean(0) if n > 1 else torch.zeros_like(drawn[0])
+    latents = latent_points(m.flow, n, m.context)
+    center = latents.mean(0) if n > 1 else torch.zeros_like(latents[0])
     layers = layers_of(m.flow.core, m.context)
     latent_errors, data_errors, faults = [], [], []
     for sigma in SIGMAS:
-        z = center + (drawn - center) * (1 + sigma / drawn[0].numel() ** 0.5)
+        z = center + (latents - center) * (1 + sigma / latents[0].numel() ** 0.5)
         x = _decode(layers, z)
         again = _encode(layers, x)
         latent_errors.append(distance(again, z) / lengths(z))
@@ -222,7 +222,7 @@ def far_out(m: Measurements) -> Table:
     fix="Bound the log-scales, or sample in float64 and inspect the largest of many samples.",
 )
 def tails_lost(m: Measurements) -> Iterator[Symptom]:
-    """The doctor moves draws of the base out by 2 to 10 standard deviations. It is a warning if
+    """The doctor moves samples of the base out by 2 to 10 standard deviations. It is a warning if
     more than a tenth is lost at 2 already, where a few samples in a hundred lie, and a note
     otherwise. Scales that grow without bound where no data was seen are the usual cause; absurd
     samples come from there.
@@ -253,7 +253,7 @@ def tails_lost(m: Measurements) -> Iterator[Symptom]:
     for sigma, share, fault in zip(found.sigmas, lost, found.faults, strict=True):
         if share:
             yield Symptom(
-                f"{100 * share:.0f} % of the latents {sigma} sigma beyond the draws of the base "
+                f"{100 * share:.0f} % of the latents {sigma} sigma beyond the samples of the base "
                 "are not reconstructed.",
                 {
                     f"lost_at_{one}_sigma": value

@@ -56,7 +56,7 @@ class SampledLogProbs:
 
 @measurement("log_prob returned with samples")
 def sampled_log_probs(m: Measurements) -> SampledLogProbs | None:
-    """Draws samples with their log_prob; None where the flow returns none with them."""
+    """Samples with their log_prob; None where the flow returns none with them."""
     flow, context = m.flow, m.context
     generator = torch.Generator().manual_seed(1)
     if isinstance(flow, Wrapped):
@@ -82,7 +82,7 @@ def sample_densities(m: Measurements) -> Table:
 
 @dataclass(frozen=True)
 class SampleDistribution:
-    """The latents of the flow's own samples, compared with draws of its base.
+    """The latents of the flow's own samples, compared with samples of its base.
 
     Attributes:
         number: How many samples.
@@ -90,8 +90,8 @@ class SampleDistribution:
             base and over projections on random directions.
         significance: The probability of at least this distance for equal distributions, times
             the number of comparisons.
-        repeated: The largest difference between samples drawn twice with one seed; not finite
-            where these differ in values that are not finite.
+        repeated: The largest difference between two sets of samples of one seed; not finite where
+            these differ in values that are not finite.
     """
 
     number: int
@@ -102,7 +102,7 @@ class SampleDistribution:
 
 @measurement("the distribution of samples", checked="samples against the density")
 def sample_distribution(m: Measurements) -> SampleDistribution | None:
-    """Compares the latents of samples with draws of the base; needs no histogram.
+    """Compares the latents of samples with samples of the base; needs no histogram.
 
     None for a flow that cannot sample, and for an augmented flow, whose samples are only a part
     of what its layers take.
@@ -134,7 +134,7 @@ def sample_distribution(m: Measurements) -> SampleDistribution | None:
     fix="Bound the log-scales and train again.",
 )
 def samples_not_finite(m: Measurements) -> Iterator[Symptom]:
-    """The samples are decoded draws of the base.
+    """The samples are decoded samples of the base.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[-100.0, 0.0]))
@@ -193,7 +193,7 @@ def sampled_log_prob_wrong(m: Measurements) -> Iterator[Symptom]:
     fix="Sample with base.sample, followed by the inverse of each layer in reverse order.",
 )
 def samples_do_not_follow(m: Measurements) -> Iterator[Symptom]:
-    """In any dimension, the samples of a correct flow become draws of the base when they are
+    """In any dimension, the samples of a correct flow become samples of the base when they are
     encoded. The doctor compares the distributions of the base's log_prob and of four projections
     (Kolmogorov-Smirnov) at a significance of one in ten million.
 
@@ -274,7 +274,7 @@ def _owner(m: Measurements) -> str:
 def _distance_to_base(
     flow: Flow, x: Tensor, context: Tensor | None, seed: int
 ) -> tuple[float, float]:
-    """Returns how far the latents of samples are from draws of the base, and how rare that is."""
+    """Returns how far the latents of samples are from the base, and how rare that is."""
     z = flow.bijection(x, context)[0]
     generator = torch.Generator().manual_seed(seed + 1)
     base = flow.base.sample(
@@ -289,8 +289,8 @@ def _distance_to_base(
         directions = torch.randn(
             DIRECTIONS, z[0].numel(), generator=generator, dtype=torch.float64
         )
-        latents, draws = z.flatten(1).cpu().double(), base.flatten(1).cpu().double()
-        pairs += [(latents @ one, draws @ one) for one in directions]
+        latents, based = z.flatten(1).cpu().double(), base.flatten(1).cpu().double()
+        pairs += [(latents @ one, based @ one) for one in directions]
     found = [_kolmogorov_smirnov(a, b) for a, b in pairs]
     significance = min(1.0, len(found) * min(one for _, one in found))
     return max(distance for distance, _ in found), significance

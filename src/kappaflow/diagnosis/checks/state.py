@@ -115,7 +115,7 @@ def results_stale(m: Measurements) -> Iterator[Symptom]:
 @check(
     "KF212",
     "the state_dict does not hold the whole flow",
-    cause="The flow draws or sets a mask, a permutation or a flag that is no parameter or buffer.",
+    cause="The flow chooses a mask, a permutation or a flag that is not a parameter or buffer.",
     fix="Register it (register_buffer), so that it is saved with the weights.",
 )
 def state_incomplete(m: Measurements) -> Iterator[Symptom]:
