@@ -150,7 +150,7 @@ DAMAGES = {
     "key of a wrong type": (lambda s: edit(s, lambda c: c.update(dtype=3)), "'dtype' is wrong: "),
     "another model": (
         lambda s: edit(s, lambda c: c["model"]["arguments"].update(seed=1)),
-        "does not match config.json beside it: the digest says",
+        "does not match config.json next to it: the digest says",
     ),
     "unknown dtype": (
         lambda s: rewrite_config(s, lambda c: c.update(dtype="float31")),

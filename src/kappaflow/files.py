@@ -182,7 +182,7 @@ def read_weights(path: Path, config: ModelConfig) -> dict[str, Tensor]:
     tensors, metadata = read_tensors(path)
     if metadata.get(DESCRIBES) != config_digest(config):
         raise FileError(
-            f"{path} does not match {CONFIG} beside it: the digest says that one of them was "
+            f"{path} does not match {CONFIG} next to it: the digest says that one of them was "
             "damaged or changed after it was written."
         )
     return tensors

@@ -269,7 +269,7 @@ def pulled_back(
 def _pair(
     x: Tensor, context: Tensor | None, v: Tensor, like: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor, torch.Size]:
-    """Returns points, contexts and vectors as equally many rows, and the shape in front of these.
+    """Returns points, contexts and vectors with the same number of rows, and their leading shape.
 
     Args:
         x: (B, *event).

@@ -145,7 +145,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         The tensors by name, and the metadata.
 
     Raises:
-        FileError: The file is missing, cut short, or not as it was written.
+        FileError: The file is missing, cut short, or was changed.
     """
     if not path.is_file():
         raise FileError(f"{path} is missing: {path.parent} holds no whole model.")

@@ -111,7 +111,7 @@ def _headlines(frame: pl.DataFrame) -> list[str]:
     sizes = frame["n"].unique().to_list()
     n = SHOWN if SHOWN in sizes else max(sizes)
     here = frame.filter(pl.col("n") == n)
-    said = []
+    sentences = []
     for name in here["ensemble"].unique(maintain_order=True).sort():
         of_name = here.filter(pl.col("ensemble") == name)
         counts = sorted(of_name["couplings"].unique())
@@ -119,8 +119,8 @@ def _headlines(frame: pl.DataFrame) -> list[str]:
         draws = of_name["draw"].n_unique()
         ends = dict.fromkeys((counts[0], counts[-1]))
         values = " and ".join(f"{significant(medians[m])} with {m}" for m in ends)
-        said.append(f"{title(name)}, {n} features: {values} (median of {draws}).")
-    return said
+        sentences.append(f"{title(name)}, {n} features: {values} (median of {draws}).")
+    return sentences
 
 
 def _median(frame: pl.DataFrame) -> float:

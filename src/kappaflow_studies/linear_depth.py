@@ -267,8 +267,8 @@ def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -
                 "The exact factorization has no residual above rounding from the first count on "
                 "that it can reach; a fit that stops above it has stopped, not reached a limit."
                 if is_loss
-                else "Of the couplings whose residual stands beside: a large number where the "
-                "residual is small says that the fit was bought with it."
+                else "Condition numbers of the couplings in the other chart. A large number with a small "
+                "residual means that conditioning paid for the fit."
             )
         ),
         panels=panels,
@@ -348,17 +348,17 @@ def _on_three(frame: pl.DataFrame) -> str:
 
 
 def _on_four_and_five(frame: pl.DataFrame) -> list[str]:
-    said = []
+    sentences = []
     for depth, theory in ((4, "an open set of maps"), (5, "all but special maps")):
         exact, descent = (_share(frame, method, depth) for method in ("exact", "L-BFGS"))
         if exact is None or descent is None:
             continue
-        said.append(
+        sentences.append(
             f"{'Four' if depth == 4 else 'Five'} are enough for {theory}: the search for exact "
             f"ones finds them for {100 * exact:.0f} % of the maps, L-BFGS for "
             f"{100 * descent:.0f} %."
         )
-    return said
+    return sentences
 
 
 def _first_depths(frame: pl.DataFrame, settings: LinearDepthSettings) -> Table:

@@ -59,8 +59,8 @@ class Standardize(Bijection):
             )
         if self.padding >= features:
             raise ArgumentError(
-                f"'padding' should be less than the {features} features, got {padding}: it is "
-                "beside the data."
+                f"'padding' should be less than the {features} features, got {padding}: it "
+                "is not part of the data."
             )
         self.mean: Tensor
         self.deviation: Tensor

@@ -244,7 +244,7 @@ class SVDLinear(LinearMap):
             raise ArgumentError(
                 "'matrix' should have a positive determinant, which products of a rotation, "
                 "positive numbers and a rotation have: put a permutation that exchanges two "
-                "features in front of the layer, and exchange two columns of the matrix."
+                "features before the layer, and exchange two columns of the matrix."
             )
         if np.linalg.det(left) < 0:  # the last pair of vectors is turned round
             left[:, -1], right[-1] = -left[:, -1], -right[-1]

@@ -168,7 +168,7 @@ class Pieces:
 
     @property
     def y(self) -> Tensor:
-        """Behind the splines."""
+        """The points after the splines."""
         return torch.where(self.inside, self.y0 + self.height * (self.n / self.sum), self._points)
 
     @property
@@ -258,7 +258,7 @@ def _by_shares(pieces: Pieces, before: Tensor, own: Tensor) -> Tensor:
     Args:
         pieces: Where the points lie.
         before: Cotangents of where the bins begin, (B, 2, C, ...): of all widths before them.
-        own: Cotangents of their own width and height.
+        own: Cotangents of the width and height of each bin.
     """
     shape = pieces.shape
     bins = torch.arange(shape.bins, device=before.device).view(-1, *(1,) * (before.dim() - 2))

@@ -41,7 +41,7 @@ def set_bounds(flow: Flow, bounds: Sequence[Bound], *, seed: int = 0) -> None:
     if "bounds" not in described["arguments"]:
         raise ArgumentError(
             f"'bounds' should be left out for a flow made by {described['name']!r}: put a "
-            "kappaflow.Domain in front of its chain."
+            "kappaflow.Domain before its chain."
         )
     if any(bool(getattr(part, "fitted", False)) for part in flow.standardization):
         raise ArgumentError("'bounds' should be given before a flow is fitted; this one is.")

@@ -1,4 +1,4 @@
-"""The mode in which a flow is used, and not trained."""
+"""A context in which a module is in evaluation mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from torch import nn
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Puts a module in evaluation mode, where calls start nothing, and then back as it was."""
+    """Puts a module in evaluation mode inside the context, then restores its mode."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

@@ -21,7 +21,7 @@ class Padding(Augmentation):
     """More features (dimension 1) after those of x: the flow takes y = (x, e).
 
     A flow in n + m dimensions has room that one in n has not. It is one of x and e together, and
-    `Flow.log_prob` a bound on log p(x): exact only where the flow leaves e as it was drawn. The
+    `Flow.log_prob` a bound on log p(x): exact only where the flow does not change e. The
     units of e are those of standardised data, whatever the units of x.
 
     Args:

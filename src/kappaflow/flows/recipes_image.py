@@ -240,7 +240,7 @@ def real_nvp_image(
 
     Each level has three couplings of the checkerboard, whose colours take turns, a squeeze, three
     of the channels, whose halves take turns, and then half of the channels are factored out; the
-    coarsest scale has four of the checkerboard and keeps all. In front of each coupling an
+    coarsest scale has four of the checkerboard and keeps all. Before each coupling an
     `ActNorm` stands for the batch normalisation of the source, in which rows depend on each other.
 
     Args:

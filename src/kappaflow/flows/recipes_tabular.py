@@ -243,7 +243,7 @@ def planar(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 
 def radial(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 0) -> Flow:
     """Returns a radial flow: maps that each move points towards a centre, or away from it.
 
-    A new flow is the identity. Each map begins with a centre of its own among the standardised
+    A new flow is the identity. Each map starts with its own centre among the standardized
     data, and with nothing to do there: so it has a gradient, and no two maps have the same.
 
     Args:

@@ -136,7 +136,7 @@ def is_plain(net: nn.Module) -> TypeGuard[MLP]:
     """Returns whether a network is an `MLP` that does what its layers say, and nothing else.
 
     Not so with a subclass, a hook before or after a forward, a parametrization, a layer of another
-    kind, another activation than ReLU, a `forward` of its own, or dropout at work: then only
+    kind, another activation than ReLU, its own `forward`, or active dropout: then only
     autograd knows its derivative.
     """
     if not is_exactly(net, MLP) or net.activation != "relu" or (net.training and net.dropout):

@@ -262,7 +262,7 @@ class ResidualMLP(nn.Module):
 class PairedMLP(nn.Module):
     """Two networks of one shape that read the same and answer one after the other.
 
-    Behind the first layer the two halves of a layer read nothing of each other: of its weights
+    After the first layer the two halves of a layer are independent: of its weights
     two blocks count, and the others are zero and stay so. A coupling has one network for scales
     and one for shifts this way.
 

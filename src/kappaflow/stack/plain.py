@@ -130,7 +130,7 @@ def origin_of(bijections: Sequence[Bijection]) -> tuple[dict[str, Any], dict[str
         else:
             raise ArgumentError(
                 "'bijections' should be affine or additive couplings with at most one permutation "
-                f"in front of each, got {type(part).__name__} at place {place}."
+                f"before each, got {type(part).__name__} at place {place}."
             )
     if pending is not None or not found:
         raise ArgumentError("'bijections' should hold a coupling, and end with one.")

@@ -29,14 +29,14 @@ def findings(frame: pl.DataFrame, settings: DepthConditioningSettings) -> Findin
         ],
         differs=[
             "The source says that the extreme singular values of a composition are the products "
-            "of those of its layers. They are bounded by these products, and are measured beside "
+            "of those of its layers. They are bounded by these products, and are measured next to "
             "them.",
             "All flows are RealNVPs with networks of the same widths, each as its library's "
             "documentation makes it, with its default scales and initialisation, and all are "
             "trained in the same way, on new draws at each step. The default scale of nflows is a "
             "sigmoid, which contracts and can hardly stretch.",
             "The bounds on whitening are those of Draxler, Schnörr and Köthe (2022), derived "
-            "anew: the paper was not at hand. Their layers are ideal, fitted one after another.",
+            "again: the paper was not at hand. Their layers are ideal, fitted one after another.",
             *_missing(flows, settings),
         ],
         charts=charts(flows, whitening, settings),
@@ -57,11 +57,11 @@ def _by_library(table: pl.DataFrame, value: pl.Expr) -> dict[str, float]:
 
 def _compared(values: dict[str, float], digits: int = 2) -> str:
     """Returns our number, and those of the others that are smallest and largest."""
-    said = [f"kappaflow {significant(values[OURS], digits)}"] if OURS in values else []
+    sentences = [f"kappaflow {significant(values[OURS], digits)}"] if OURS in values else []
     others = sorted((value, name) for name, value in values.items() if name != OURS)
     for value, name in dict.fromkeys((others[0], others[-1])) if others else ():
-        said.append(f"{name} {significant(value, digits)}")
-    return ", ".join(said)
+        sentences.append(f"{name} {significant(value, digits)}")
+    return ", ".join(sentences)
 
 
 def _on_condition(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> list[str]:

@@ -213,8 +213,8 @@ def words(name: str) -> str:
         >>> words("two_moons")
         'Two moons'
     """
-    said = name.replace("_", " ").replace("gaussians", "Gaussians")
-    return said[0].upper() + said[1:]
+    text = name.replace("_", " ").replace("gaussians", "Gaussians")
+    return text[0].upper() + text[1:]
 
 
 VERDICTS = {1: "confirmed", 0: "open", -1: "refuted"}

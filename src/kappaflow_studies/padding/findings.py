@@ -72,9 +72,9 @@ def _on_order(plane: pl.DataFrame, settings: PaddingSettings) -> list[str]:
         for name in settings.sets
     }
     if settings.seeds < FEWEST:
-        said = _on_pairs(steps)
+        sentences = _on_pairs(steps)
     else:
-        said = _on_tests(steps, settings.seeds)
+        sentences = _on_tests(steps, settings.seeds)
     medians = {
         padding: _median(plane.filter(pl.col("padding") == padding), "kappa_median")
         for padding in order
@@ -83,7 +83,7 @@ def _on_order(plane: pl.DataFrame, settings: PaddingSettings) -> list[str]:
         f"{significant(value)} ({spec_of(padding).in_words})" for padding, value in medians.items()
     )
     return [
-        *said,
+        *sentences,
         f"Condition numbers, the median over held-out points, seeds and sets: {values}.",
     ]
 
@@ -167,7 +167,7 @@ def _on_samples(plane: pl.DataFrame, floor: pl.DataFrame, settings: PaddingSetti
 
 
 def _on_images(frame: pl.DataFrame, settings: PaddingSettings) -> list[str]:
-    said = []
+    sentences = []
     for name in settings.image_sets:
         rows = frame.filter((pl.col("kind") == "images") & (pl.col("set") == name))
         floor = frame.filter((pl.col("kind") == "image floor") & (pl.col("set") == name))
@@ -181,11 +181,11 @@ def _on_images(frame: pl.DataFrame, settings: PaddingSettings) -> list[str]:
             for one in [rows.filter(pl.col("padding") == padding)]
         )
         seeds = "1 seed" if settings.image_seeds == 1 else f"{settings.image_seeds} seeds"
-        said.append(
+        sentences.append(
             f"On {name} the condition number, and W2 over its floor, come to {values}; medians "
             f"over {seeds}."
         )
-    return said
+    return sentences
 
 
 def _on_failures(frame: pl.DataFrame) -> list[str]:

@@ -25,9 +25,13 @@ def findings(frame: pl.DataFrame, settings: PartitionSettings) -> Findings:
     parts = {name: frame.filter(pl.col("data") == name) for name in sets}
     return Findings(
         found=[
-            *(said for name in sets for said in _on_loss(name, parts[name], settings.seeds)),
+            *(
+                sentences
+                for name in sets
+                for sentences in _on_loss(name, parts[name], settings.seeds)
+            ),
             *_on_twins(frame),
-            *(said for name, part in parts.items() for said in _on_training(name, part)),
+            *(sentences for name, part in parts.items() for sentences in _on_training(name, part)),
             *_on_conditioning(parts),
             *stopped,
         ],
@@ -83,7 +87,7 @@ def _on_twins(frame: pl.DataFrame) -> list[str]:
         (halves["twin_couplings_after"] - halves["twin_couplings_before"]) / halves["twin_maps"]
     ).to_list()
     worse = (twins["twin_worst_layer"] / twins["worst_layer"]).to_list()
-    said = [
+    sentences = [
         f"{len(twins)} of {len(mixed)} trained flows were rewritten with one partition. Their "
         f"log_prob differs by at most {significant(twins['twin_difference_float64'].max(), 2)} "
         f"nats in float64, {significant(twins['twin_difference_float32'].max(), 2)} in float32; "
@@ -91,12 +95,12 @@ def _on_twins(frame: pl.DataFrame) -> list[str]:
         f"{significant(max(worse), 2)} times as badly conditioned as that of the flow."
     ]
     if more:
-        said.append(
+        sentences.append(
             f"On halves a permutation or a map costs {significant(min(more), 2)} to "
             f"{significant(max(more), 2)} couplings more, those that bring the features back at "
             "the end counted."
         )
-    return said
+    return sentences
 
 
 def _on_training(name: str, part: pl.DataFrame) -> list[str]:
@@ -132,19 +136,21 @@ def _on_training(name: str, part: pl.DataFrame) -> list[str]:
 
 
 def _on_conditioning(parts: dict[str, pl.DataFrame]) -> list[str]:
-    said = []
+    sentences = []
     for name, part in parts.items():
         at = _deepest(part).sort("condition_middle")
         if HALVES not in at["kind"]:
             continue
         halves = at.filter(pl.col("kind") == HALVES)["condition_middle"][0]
         low, high = at.row(0, named=True), at.row(-1, named=True)
-        said.append(
+        sentences.append(
             f"{name} from {significant(low['condition_middle'])} ({low['kind']}) to "
             f"{significant(high['condition_middle'])} ({high['kind']}), fixed halves "
             f"{significant(halves)}"
         )
-    return [f"Median condition numbers at the largest depth: {'; '.join(said)}."] if said else []
+    if not sentences:
+        return []
+    return [f"Median condition numbers at the largest depth: {'; '.join(sentences)}."]
 
 
 def _losses(frame: pl.DataFrame) -> Table:

@@ -73,7 +73,7 @@ def wasserstein_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
         caption=(
             f"W1 between {settings.points:,} draws of each, by the best matching. Two samples of "
             "the mixture itself are not at distance 0 either: that is the floor, and what is "
-            f"level with it cannot be told from the mixture this way. {_over(settings)}"
+            f"level with it cannot be distinguished from the mixture this way. {_over(settings)}"
         ),
         panels=panels,
     )
@@ -182,7 +182,7 @@ def bound_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
             for tone, p in enumerate(settings.layer_parameters)
         ]
         numbers = [
-            _plain(here, "min_parameters", "asked for by counting", 3),
+            _plain(here, "min_parameters", "needed by counting", 3),
             _plain(here, "generator_numbers", "of the generator", GENERATOR, "dash"),
         ]
         for title, series in (("depth", by_size), ("numbers", numbers)):

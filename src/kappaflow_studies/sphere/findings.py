@@ -31,7 +31,7 @@ def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
         ],
         differs=[
             "The source states its bound without constants that we could have; ours are derived "
-            "anew, on the page “Depth against parameters” of the documentation. With the whole "
+            "again, on the page “Depth against parameters” of the documentation. With the whole "
             "flow Lipschitz they give k d / p up to a logarithm, the size of the generator over "
             "that of a layer, which we take for the source's k / p; with the layers alone "
             "Lipschitz, only its root.",
@@ -80,7 +80,7 @@ def _on_flows(frame: pl.DataFrame, k: int, d: int) -> list[str]:
             f"{budget:,} parameters: {significant(medians[shallow])} at depth {shallow}, least "
             f"{significant(medians[best])} at depth {best}"
         )
-    said = [f"{k} components in {d} features, divergence in nats. " + "; ".join(parts) + "."]
+    sentences = [f"{k} components in {d} features, divergence in nats. " + "; ".join(parts) + "."]
     made = of_kind(frame, "generator", k, d)
     if not made.is_empty():
         nearest = min(
@@ -89,14 +89,14 @@ def _on_flows(frame: pl.DataFrame, k: int, d: int) -> list[str]:
             for value in _medians(flows.filter(pl.col("budget") == budget), "two_sample").values()
         )
         floor = pl.concat([flows["floor"], made["floor"]]).median()
-        said.append(
+        sentences.append(
             "There, samples of the generator with its "
             f"{_number(made['numbers'].max()):,.0f} numbers are "
             f"{significant(made['two_sample'].median())} from samples of the mixture in W1, two "
             f"samples of the mixture {significant(floor)}, and samples of the best flow "
             f"{significant(nearest)}."
         )
-    return said
+    return sentences
 
 
 def _on_tearing(frame: pl.DataFrame) -> list[str]:
@@ -106,7 +106,7 @@ def _on_tearing(frame: pl.DataFrame) -> list[str]:
         return []
     kept = (flows["total_variation"] >= flows["tearing_bound"]).sum()
     share = 100 * (flows["tearing_bound"] / flows["total_variation"])
-    said = (
+    text = (
         "The total variation that no flow of the measured steepness could avoid, since modes must "
         f"be pulled apart, is below the measured one in {kept} of {len(flows)} flows: "
         f"{significant(share.min(), 2)} to {significant(share.max(), 2)} % of it. "
@@ -115,12 +115,12 @@ def _on_tearing(frame: pl.DataFrame) -> list[str]:
     first, last = (int(_number(end)) for end in (flows["depth"].min(), flows["depth"].max()))
     if first != last:
         steep = _medians(flows, "stretch_to_data")
-        said += (
+        text += (
             " Flows get steeper with depth: the median of the largest stretching is "
             f"{significant(steep[first])} at depth {first} and {significant(steep[last])} at "
             f"depth {last}."
         )
-    return [said]
+    return [text]
 
 
 def _on_volume(most: float) -> str:
@@ -159,18 +159,18 @@ def _on_counting(frame: pl.DataFrame, settings: SphereSettings) -> list[str]:
         f"{int(row['min_depth'])} with {int(row['layer_size'])}"
         for row in here.sort("layer_size").to_dicts()
     )
-    said = [
+    sentences = [
         f"With its constants the count asks most for {k:,} components in {d} features: "
         f"{significant(most['min_parameters'])} numbers of 32 bits, where the generator has "
         f"{int(most['generator_numbers']):,}. By the parameters of a layer it asks for these "
         f"depths: {depths}."
     ]
     if most["min_parameters"] < min(settings.budgets):
-        said.append(
+        sentences.append(
             f"The smallest flow trained here has {min(settings.budgets):,} numbers: the theorem "
             "separates layers that are much smaller than the mixture, not flows of such a size."
         )
-    return said
+    return sentences
 
 
 def _number(value: Any) -> float:  # noqa: ANN401 - polars types what a column comes to as anything

@@ -95,7 +95,7 @@ def transport_error(
     samples: int = 100_000,
     seed: int = 0,
 ) -> TransportError:
-    r"""Returns how far draws of a flow are from the target's, in the mean square, for the same z.
+    r"""Returns the root mean square distance between samples of flow and target for the same z.
 
     Args:
         flow: Such as `universal_flow` makes, in float64.
@@ -194,7 +194,7 @@ class Approximation:
         sigma_min: The quantiles 5 %, 50 % and 95 % of the smallest singular value over the points.
         sigma_max: Those of the largest.
         status: Of the singular values.
-        two_sample_w2: Between draws of the flow and of the target; None where it was not asked
+        two_sample_w2: Between draws of the flow and of the target; None if it was not computed
             for.
         floor: Between two sets of draws of the target, as many: what is left for no error at all.
     """

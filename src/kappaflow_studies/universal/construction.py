@@ -113,7 +113,7 @@ class Recoding(nn.Module):
             learn: through the steps of a quantizer_network no gradient comes.
         encode: A network that makes raw log-scales and the upper digits, (B, 2 d), of
             :math:`\phi_1(y)`.
-        lower: The scale of :math:`\phi_2(y)` beside them.
+        lower: The scale of :math:`\phi_2(y)` next to them.
     """
 
     def __init__(self, target: Target, decode: MLP, encode: MLP, lower: float) -> None:
