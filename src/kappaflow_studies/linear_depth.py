@@ -267,8 +267,8 @@ def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -
                 "The exact factorization has no residual above rounding from the first count on "
                 "that it can reach; a fit that stops above it has stopped, not reached a limit."
                 if is_loss
-                else "Condition numbers of the couplings in the other chart. A large one with a small "
-                "residual means that conditioning paid for the fit."
+                else "Condition numbers of the couplings in the other chart: a large one "
+                "with a small residual means that conditioning paid for the fit."
             )
         ),
         panels=panels,
