@@ -36,7 +36,7 @@ def closed_forms(*, draws: int = 20, features: int = 64) -> None:
         found = [
             [
                 factor_linear(
-                    draw(name, features, number), method="eleven", couplings=count
+                    draw(name, features, number), method="svd", couplings=count
                 ).condition_number
                 for number in range(draws)
             ]

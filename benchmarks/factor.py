@@ -37,7 +37,7 @@ def factor(
     preset
         "minutes" (3 draws, up to 256 features) or "full" (20 draws of all: hours).
     rows
-        Of the table: rotations, all-permutations, eleven, descent, gaussian-64, geometric-1e2,
+        Of the table: rotations, all-permutations, svd, descent, gaussian-64, geometric-1e2,
         gaussian-large, geometric-1e4, geometric-1e6, rewrite.
     draws
         At most so many, instead of the preset's.

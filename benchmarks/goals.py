@@ -63,7 +63,7 @@ GOALS = [
         for n in (4, 6)
     ),
     *(
-        Goal("eleven", ensemble, 512, 11, "eleven", 1e-12, OF_A_ROTATION, 3.0, carriers=True)
+        Goal("svd", ensemble, 512, 11, "svd", 1e-12, OF_A_ROTATION, 3.0, carriers=True)
         for ensemble in ("Gaussian", "geometric 1e2", "geometric 1e4", "geometric 1e6")
     ),
     *(

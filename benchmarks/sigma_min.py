@@ -16,8 +16,8 @@ from benchmarks.sigma_min_cost import COSTS
 from benchmarks.suite import KEPT, JsonFile
 from benchmarks.tables import markdown, number
 from kappaflow.conditioning import layers_of
-from kappaflow.conditioning.jacobian import dense, largest
 from kappaflow.conditioning.points import measuring
+from kappaflow.conditioning.spectrum import dense, largest
 
 HIDDEN, BOUND = (32, 32), 40.0  # of the conditioners; on the log-scales of all couplings together
 LINEAR = 1e6  # the condition number of a linear layer

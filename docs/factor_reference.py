@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from kappaflow.factor.reference import FILE
+from kappaflow.factor.trade_off import FILE
 from kappaflow_studies.factor_tradeoff import title
 
 RESULTS = Path(__file__).parent / "experiments" / "factor-tradeoff" / "results.parquet"

@@ -12,7 +12,7 @@ from kappaflow.errors import NumericalError
 from kappaflow.factor import factor_linear
 from kappaflow.report.charts import Chart, Panel, Series
 from kappaflow.report.numbers import significant
-from kappaflow.theory import least_condition_number
+from kappaflow.theory import min_condition_number
 from kappaflow_studies import ensembles
 from kappaflow_studies.engine.presets import Counts, Ensemble, Many, NotEmpty
 from kappaflow_studies.engine.report import Findings, Table, quantile_series
@@ -171,7 +171,7 @@ def _none_below(frame: pl.DataFrame, settings: TradeOffSettings) -> Series:
     return Series(
         name="none lies below",
         x=list(map(float, counts)),
-        y=[least_condition_number(of_the_map, count) for count in counts],
+        y=[min_condition_number(of_the_map, count) for count in counts],
         tone=7,
         dash="dot",
     )

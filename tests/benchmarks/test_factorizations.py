@@ -51,11 +51,11 @@ def test_a_limit_for_every_draw_holds_for_the_worst(benchmark):
 
 def test_of_eleven_factors_nine_have_one_limit_and_two_another(benchmark):
     """The two are compared with the condition number of the map."""
-    cells = measured(benchmark, "eleven", {})
+    cells = measured(benchmark, "svd", {})
     assert cells[7] == "nine: 2 (2); two: 3 (3) cond(T)"
     assert cells[-1] == "yes"
     numbers = [2.0] * 9 + [50.0, 900.0]
-    cells = measured(benchmark, "eleven", {"condition_numbers": numbers})
+    cells = measured(benchmark, "svd", {"condition_numbers": numbers})
     assert cells[-1] == "not: carriers to the map"
 
 

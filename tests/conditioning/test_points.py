@@ -70,7 +70,7 @@ WRONG = {
     ),
     "whole numbers": (plain, (POINTS.long(),), "'x' should hold floating-point numbers"),
     "x elsewhere": (plain, (POINTS.to("meta"),), "'x' should be on the .* device cpu, got meta"),
-    "no points": (plain, (POINTS[:0],), "'x' should hold at least one point, got none"),
+    "no points": (plain, (POINTS[:0],), "'x' should hold at least one row, got none"),
     "narrow x": (plain, (POINTS[:, :2],), r"'x' should have shape \(batch, 3\), got \(5, 2\)"),
     "one point alone": (plain, (POINTS[0],), r"'x' should have shape \(batch,.*got \(3,\)"),
     "x as a list": (plain, (POINTS.tolist(),), "'x' should be a tensor, got list"),

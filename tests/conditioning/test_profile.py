@@ -238,7 +238,7 @@ def test_a_profile_cannot_be_changed():
         (lambda: (kf.real_nvp(3), torch.zeros(2, 4)), "'x' should have shape \\(batch, 3\\)"),
         (
             lambda: (kf.Flow(kf.StandardNormal(2), kf.Standardize(2)), torch.zeros(2, 2)),
-            "'flow' should have a layer behind its standardisation to measure",
+            "'flow' should have a layer after its standardization to measure",
         ),
         (lambda: (kf.Permutation((1, 0)), torch.zeros(2, 2)), "'flow' should be a Flow"),
         (lambda: (conditional_flow(), points()[0]), "'context' should be given"),
@@ -249,6 +249,6 @@ def test_wrong_arguments_are_refused(make, message):
     flow, x = make()
     with pytest.raises(kf.ArgumentError, match=message):
         kf.profile(flow, x)
-    if "layer behind" not in message:
+    if "layer after" not in message:
         with pytest.raises(kf.ArgumentError, match=message):
             kf.round_trip(flow, x)

@@ -215,7 +215,7 @@ def test_results_carry_no_graph():
         ({"x": [[0.0] * 4]}, "'x' should be a tensor, got list"),
         (
             {"bijection": kf.real_nvp(4, depth=1, hidden=(4,))},
-            "got Flow: of a flow, pass flow.bijection, or flow.core to leave the units",
+            "got Flow: for a flow, pass flow.bijection, or flow.core to leave out the stand",
         ),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.conditioning.jacobian import all_of_both
+from kappaflow.conditioning.spectrum import all_of_both
 from kappaflow.diagnosis import filter_findings
 
 

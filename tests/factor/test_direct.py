@@ -5,8 +5,8 @@ import pytest
 
 from factor.ensembles import cycle, orthogonal, relative
 from factor.ensembles import product as product_of
+from kappaflow.factor.coupling import Factor
 from kappaflow.factor.direct import direct_factors
-from kappaflow.factor.factors import Factor
 
 
 def random_factors(rng, count, sizes, *, lower_first=True, negative=False):

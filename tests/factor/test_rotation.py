@@ -1,4 +1,4 @@
-"""Theorem B: six unit couplings of any rotation, none worse than 13.6; and the better scales."""
+"""Rotations in closed form, for two halves and for parts of different sizes."""
 
 import itertools
 
@@ -16,14 +16,25 @@ from factor.ensembles import (
     sharp,
 )
 from kappaflow.errors import ArgumentError
-from kappaflow.factor.commutator import commutator
-from kappaflow.factor.coupling import two_by_two_condition
-from kappaflow.factor.factors import unit_factors
-from kappaflow.factor.rotation import UNIT_BOUND, factor_rotation, rotation_start
-from kappaflow.factor.six import six_blocks
+from kappaflow.factor.coupling import two_by_two_condition, unit_factors
+from kappaflow.factor.factorization import relative_residual
+from kappaflow.factor.rescale import rescale
+from kappaflow.factor.rotation import (
+    UNIT_BOUND,
+    commutator,
+    factor_rotation,
+    rotation_solution,
+    six_blocks,
+    uneven_rotation_blocks,
+)
+from kappaflow.factor.svd import factor_svd
 
 NORMS = (2 + 2**0.5, 1, 2**0.5, 2, 2, 1)  # of the six blocks, as the proof bounds them
 SLACK = 1 + 1e-9
+
+
+WEIGHT_BOUND = ((2 + 2**0.5) ** 2 + 1) ** 0.5
+SIZES = [(1, 2), (2, 3), (3, 4), (7, 8), (1, 3), (2, 4), (1, 5), (3, 7)]
 
 
 def check(rotation, tolerance=1e-14):
@@ -121,7 +132,7 @@ def test_a_large_rotation_has_a_small_residual():
 def test_wrong_solutions_are_seen():
     """The blocks of another K leave the lower right block wrong: the check would notice."""
     rotation = orthogonal(6, np.random.default_rng(5))
-    x, k, z = rotation_start(rotation)
+    x, k, z = rotation_solution(rotation)
     factors = unit_factors(six_blocks(rotation, x, k.T, z))
     assert relative(product(factors), rotation) > 1e-3
 
@@ -129,7 +140,7 @@ def test_wrong_solutions_are_seen():
 def test_the_start_solves_theorem_c():
     """K (X Sh - Qh) = Z K Z^-1 (P X + Q), with orthogonal K and Z."""
     rotation = sharp(8) @ orthogonal(8, np.random.default_rng(6))
-    x, k, z = rotation_start(rotation)
+    x, k, z = rotation_solution(rotation)
     inverse = rotation.T
     left = k @ (x @ inverse[4:, 4:] - inverse[:4, 4:])
     right = z @ k @ z.T @ (rotation[:4, :4] @ x + rotation[:4, 4:])
@@ -151,3 +162,52 @@ def test_what_is_no_rotation_is_refused():
         factor_rotation(np.diag([2.0, 0.5]))
     with pytest.raises(ArgumentError, match="should have determinant 1"):
         factor_rotation(np.diag([1.0, -1.0]))
+
+
+def check_uneven(rotation, small):
+    """Holds the factors to count, bound and product; returns how many there are."""
+    blocks = uneven_rotation_blocks(rotation, small)
+    excess = len(rotation) - 2 * small
+    assert len(blocks) % 2 == 0
+    assert len(blocks) <= 6 + 6 * excess
+    assert max(np.linalg.norm(block, 2) for block in blocks) <= WEIGHT_BOUND * (1 + 1e-9)
+    assert relative(product(unit_factors(blocks)), rotation) < 1e-13
+    return len(blocks)
+
+
+@pytest.mark.parametrize(("small", "large"), SIZES)
+def test_random_rotations_keep_the_bound(small, large):
+    """Weights of at most sqrt((2 + sqrt 2)^2 + 1), and two or more factors for each direction."""
+    rng = np.random.default_rng(small)
+    counts = [check_uneven(orthogonal(small + large, rng), small) for _ in range(20)]
+    assert min(counts) >= 6 + 2 * (large - small)
+
+
+@pytest.mark.parametrize(("small", "n"), [(1, 3), (2, 5), (1, 4)])
+def test_every_signed_permutation_of_determinant_one_keeps_the_bound(small, n):
+    """Identity, -1 and everything between, where planes and eigenvalues degenerate."""
+    for order in itertools.permutations(range(n)):
+        for signs in itertools.product((1.0, -1.0), repeat=n):
+            matrix = np.eye(n)[list(order)] * np.array(signs)
+            if np.linalg.det(matrix) > 0:
+                check_uneven(matrix, small)
+
+
+def test_scales_bring_the_factors_of_odd_sizes_to_those_of_even_ones():
+    """Below 6.98, where the unit ones reach 14."""
+    rng = np.random.default_rng(2)
+    for _ in range(10):
+        factors = rescale(unit_factors(uneven_rotation_blocks(orthogonal(9, rng), 4)))
+        assert max(np.linalg.cond(factor.matrix) for factor in factors) < 6.98
+
+
+@pytest.mark.parametrize(("small", "large"), SIZES)
+def test_any_map_has_a_closed_form_in_uneven_parts(small, large):
+    """Two of its factors carry its condition number, at most ten times; the product is right."""
+    rng = np.random.default_rng(3)
+    matrix = positive(rng.standard_normal((small + large, small + large)))
+    factors = factor_svd(matrix, small)
+    assert len(factors) <= 11 + 12 * (large - small)
+    assert relative_residual(factors, matrix) < 1e-13
+    worst = max(np.linalg.cond(factor.matrix) for factor in factors)
+    assert worst <= max(10 * np.linalg.cond(matrix), 15)

@@ -1,13 +1,17 @@
-"""More couplings are never worse, and what was not found is said."""
+"""Factorizations within several counts, and the reference curves."""
 
 import dataclasses
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import kappaflow as kf
 from kappaflow.factor import trade_off as module
-from kappaflow.factor.trade_off import trade_off
+from kappaflow.factor.trade_off import FILE, nearest_reference, trade_off
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def gaussian(n, seed=1):
@@ -18,7 +22,7 @@ def gaussian(n, seed=1):
 def test_the_largest_condition_number_never_rises():
     """What was found for fewer counts for more, in ascending order of the counts."""
     turn = np.linalg.qr(gaussian(8))[0]
-    both = [kf.factor_linear(turn, couplings=11, method=name) for name in ("rotation", "eleven")]
+    both = [kf.factor_linear(turn, couplings=11, method=name) for name in ("rotation", "svd")]
     good, bad = sorted(both, key=lambda found: found.condition_number)
     trials = trade_off(turn, counts=(16, 6, 8, 7), known={6: bad, 7: good, 8: bad, 16: bad})
     assert [trial.couplings for trial in trials] == [6, 7, 8, 16]
@@ -69,18 +73,47 @@ def test_what_no_count_can_mend_is_said_once(matrix, arguments, message):
 def test_a_product_that_is_off_does_not_win():
     """However well conditioned; where there is nothing else it is taken, and said to be off."""
     turn = np.linalg.qr(gaussian(4))[0]
-    both = [kf.factor_linear(turn, couplings=11, method=name) for name in ("rotation", "eleven")]
+    both = [kf.factor_linear(turn, couplings=11, method=name) for name in ("rotation", "svd")]
     better, good = sorted(both, key=lambda found: found.condition_number)
     off = dataclasses.replace(better, residual=1e-6)
     assert off.condition_number < good.condition_number
     trials = trade_off(turn, counts=(6, 8), known={6: good, 8: off})
     assert [trial.found for trial in trials] == [good, good]
-    assert "residual of 1e-06" in trials[1].why_not and trials[0].why_not == ""
+    assert "residual is 1e-06" in trials[1].why_not and trials[0].why_not == ""
     trials = trade_off(turn, counts=(6, 8), known={6: off, 8: good})
     assert [trial.found for trial in trials] == [off, good]
-    assert "residual of 1e-06" in trials[0].why_not
+    assert "residual is 1e-06" in trials[0].why_not
 
 
 def test_the_identity_needs_none_at_any_count():
     """A factorization without couplings is one."""
     assert [len(trial.found) for trial in trade_off(np.eye(4), counts=(1, 6))] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("condition", "features", "name"),
+    [
+        (1.0, 16, "Orthogonal maps, 16 features"),
+        (120.0, 9, "Geometric spectrum of condition number 1e2, 8 features"),
+        (3e5, 16, "Geometric spectrum of condition number 1e4, 16 features"),
+    ],
+)
+def test_the_nearest_maps_are_of_like_conditioning_and_size(condition, features, name):
+    """In digits first, then in size."""
+    assert nearest_reference(condition, features).name == name
+
+
+def test_the_file_is_made_of_the_results():
+    """Run python docs/factor_reference.py after new draws."""
+    spec = importlib.util.spec_from_file_location("factor_reference", DOCS / "factor_reference.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert FILE.read_text("utf-8") == module.references()
+
+
+def test_more_couplings_are_better_conditioned():
+    """In every curve that is compared with."""
+    for features in (8, 16, 32):
+        curve = nearest_reference(1e4, features)
+        assert list(curve.median) == sorted(curve.median, reverse=True)
+        assert all(low <= high for low, high in zip(curve.low, curve.high, strict=True))

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 import kappaflow as kf
-from kappaflow.factor.reference import Reference
-from kappaflow.factor.trade_off import Trial, trade_off
+from kappaflow.factor.trade_off import Reference, Trial, trade_off
 from kappaflow.report import render_factors
 from kappaflow.report.charts import figures_of
 from kappaflow.report.factors import (

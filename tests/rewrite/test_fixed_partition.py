@@ -11,9 +11,8 @@ from cases import affine
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.rewrite import certificate as module
-from kappaflow.rewrite.items import partition_of
+from kappaflow.rewrite.layers import is_elementwise, partition_of
 from kappaflow.rewrite.merge import merged
-from kappaflow.rewrite.opened import is_elementwise
 
 
 def moved(flow, seed=0, noise=0.15):
@@ -283,7 +282,7 @@ def test_a_printed_certificate_is_a_few_lines():
     assert said["largest condition number of these"] == f"{certificate.condition_number:.3g}"
     worst = certificate.differences["float32"]
     assert f"log_prob {worst.log_prob:.1e} nats" in said["largest difference in float32"]
-    assert said["compared on"] == "256 points" and said["left as they were"] == "none"
+    assert said["compared on"] == "256 points" and said["layers kept unchanged"] == "none"
     assert repr(certificate).startswith("Certificate(couplings_before=4")
 
 
@@ -296,13 +295,13 @@ def test_what_is_no_flow_is_refused():
         embedding=torch.nn.Linear(2, 3),
         context_features=2,
     )
-    with pytest.raises(ArgumentError, match="embedding of its own"):
+    with pytest.raises(ArgumentError, match="a context embedding"):
         kf.rewrite_fixed_partition(flow_of(inner, features=4))
 
 
 @pytest.mark.parametrize(
     ("points", "said"),
-    [(torch.zeros(0, 6), "at least one point"), (torch.full((2, 6), torch.nan), "finite")],
+    [(torch.zeros(0, 6), "at least one row"), (torch.full((2, 6), torch.nan), "finite")],
 )
 def test_points_without_a_number_are_refused(points, said):
     """The largest of no differences, or of NaN, would say nothing about the two flows."""

@@ -1,13 +1,19 @@
-"""Neighbours that change the same part become one coupling."""
+"""Neighbouring layers as one: merges, couplings with linear ends, and `fuse`."""
 
 import pytest
 import torch
+from torch import nn
 
 import kappaflow as kf
-from cases import affine, linear, mixed
+from cases import additive, affine, linear, mixed
+from kappaflow.errors import ArgumentError
+from kappaflow.flows.base import StandardNormal
 from kappaflow.rewrite.merge import backward, forward, merged, pair
 
 HALF = kf.Partition.half(5)
+
+
+TWO_AND_TWO = kf.Partition.half(4)
 
 
 def same(parts, others):
@@ -86,3 +92,192 @@ def test_a_run_is_merged_in_one_pass():
     same(parts, found)
     names = [type(part).__name__ for part in found]
     assert names == ["SandwichCoupling", "ElementwiseAffine", "SandwichCoupling"]
+
+
+@pytest.mark.parametrize("kind", [affine, additive])
+def test_it_is_one_affine_coupling(kind):
+    """What is kept passes; the rest is scaled and shifted by functions of it."""
+    torch.manual_seed(0)
+    partition = kf.Partition(5, (0, 3))
+    coupling = mixed(kind(partition), before=True, after=True).double()
+    for parameter in coupling.parameters():
+        parameter.data.normal_(0, 0.5)
+    kept = torch.randn(2, dtype=torch.float64).expand(4, 2)
+    changed = torch.randn(4, 3, dtype=torch.float64)
+    changed[3] = changed[0] + changed[1] - changed[2]  # an affine map keeps such sums
+    z, log_det = coupling(partition.merge(kept, changed))
+    z_kept, z_changed = partition.split(z)
+    assert torch.equal(z_kept, kept)
+    assert torch.allclose(z_changed[3], z_changed[0] + z_changed[1] - z_changed[2])
+    assert torch.allclose(log_det, log_det[:1])
+    slopes = (z_changed[1:3] - z_changed[0]) / (changed[1:3] - changed[0])
+    assert torch.allclose(slopes[0], slopes[1]), "each feature has a slope of its own"
+    assert torch.allclose(slopes[0].abs().log().sum(), log_det[0])
+
+
+def test_its_parts_are_given_back():
+    """In their order, and those that are there only."""
+    middle = affine(kf.Partition.half(4))
+    both = mixed(middle, before=True, after=True)
+    assert list(both.parts()) == [both.before, middle, both.after]
+    behind = mixed(middle, after=True)
+    assert list(behind.parts()) == [middle, behind.after]
+
+
+def test_ends_of_another_partition_are_refused():
+    """They would not be one coupling; nor is a coupling without ends one of this kind."""
+    half = kf.Partition.half(4)
+    with pytest.raises(ArgumentError, match="'after' should have the partition"):
+        kf.SandwichCoupling(affine(half), after=kf.LinearCoupling(half.swapped()))
+    with pytest.raises(ArgumentError, match="got None for both"):
+        kf.SandwichCoupling(affine(half))
+    with pytest.raises(ArgumentError, match="'coupling' should be an affine"):
+        kf.SandwichCoupling(kf.ActNorm(4), kf.LinearCoupling(half))
+    with pytest.raises(ArgumentError, match="'before' should be a LinearCoupling"):
+        kf.SandwichCoupling(affine(half), affine(half))
+
+
+def moved(flow):
+    """Returns a flow off its start."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in flow.parameters():
+        parameter.data.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return flow
+
+
+def flow_of(*parts, features=4):
+    """Returns a flow of these layers, off its start."""
+    return moved(kf.Flow(StandardNormal(features), kf.Chain(parts)))
+
+
+def kinds(flow):
+    """Returns the classes of a flow's layers."""
+    return [type(part).__name__ for part in flow.bijection]
+
+
+@pytest.mark.parametrize(
+    ("parts", "wanted"),
+    [
+        ([kf.Permutation((1, 2, 3, 0)), kf.Permutation((2, 0, 3, 1))], ["Permutation"]),
+        ([kf.Permutation((1, 2, 3, 0)), kf.Inverse(kf.Permutation((1, 2, 3, 0)))], []),
+        ([kf.ElementwiseAffine(4), kf.Inverse(kf.ElementwiseAffine(4))], ["ElementwiseAffine"]),
+        ([kf.ElementwiseAffine(4), kf.Permutation((1, 2, 3, 0))], ["Linear"]),
+        ([kf.LULinear(4), kf.SVDLinear(4), kf.LinearCoupling(TWO_AND_TWO)], ["Linear"]),
+        ([kf.LULinear(4)], ["LULinear"]),
+        (
+            [kf.LULinear(4), kf.Chain([kf.Permutation((1, 2, 3, 0)), affine(TWO_AND_TWO)])],
+            ["Linear", "AffineCoupling"],
+        ),
+        (
+            [kf.Standardize(4), kf.ElementwiseAffine(4), kf.LULinear(4)],
+            ["Standardize", "Linear"],
+        ),
+        ([kf.LULinear(4), kf.ActNorm(4), kf.LULinear(4)], ["LULinear", "ActNorm", "LULinear"]),
+        ([kf.Whiten(4), kf.LULinear(4)], ["Whiten", "LULinear"]),
+    ],
+)
+def test_what_a_run_becomes(parts, wanted):
+    """A permutation, a map of single features, a matrix, or nothing; the function is the same."""
+    flow = flow_of(*parts)
+    made = kf.fuse(flow)
+    assert kinds(made) == wanted
+    x = torch.randn(9, 4)
+    assert torch.allclose(made.log_prob(x), flow.log_prob(x), rtol=1e-5, atol=1e-5)
+    z, back = made.bijection(x)[0], flow.bijection(x)[0]
+    assert torch.allclose(z, back, rtol=1e-5, atol=1e-5)
+    assert torch.allclose(made.bijection.inverse(z)[0], x, rtol=1e-4, atol=1e-4)
+
+
+def test_a_started_actnorm_is_fused():
+    """One that waits for data is not: it would never start."""
+    flow = flow_of(kf.ActNorm(4), kf.LULinear(4)).train()
+    flow.log_prob(torch.randn(50, 4) * 3 + 1)
+    assert kinds(kf.fuse(flow)) == ["Linear"]
+
+
+def test_fusing_undoes_rewriting():
+    """Linear ends of couplings are taken off again: one matrix between two couplings is left."""
+    layer = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4)).weight.detach()
+    flow = flow_of(affine(TWO_AND_TWO), kf.Linear.of(layer), affine(TWO_AND_TWO.swapped()))
+    plain, certificate = kf.rewrite_fixed_partition(flow)
+    assert certificate.replaced[0].name == "Linear"
+    assert kinds(plain).count("Linear") == 0
+    fused = kf.fuse(plain)
+    assert kinds(fused) == ["AffineCoupling", "Linear", "AffineCoupling"]
+    x = torch.randn(9, 4)
+    assert torch.allclose(fused.log_prob(x), flow.log_prob(x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_old_flow_is_left_alone():
+    """And its mode is taken over."""
+    flow = flow_of(kf.LULinear(4), kf.LULinear(4)).eval()
+    before = {key: value.clone() for key, value in flow.state_dict().items()}
+    made = kf.fuse(flow)
+    assert not made.training
+    for parameter in made.parameters():
+        parameter.data.zero_()
+    assert all(torch.equal(value, before[key]) for key, value in flow.state_dict().items())
+
+
+def test_a_stack_with_nothing_to_fuse_stays_one():
+    """Its couplings run together, permutations between them included."""
+    flow = moved(kf.real_nvp(4, depth=4, hidden=(8,), partition="random"))
+    assert kinds(kf.fuse(flow)) == ["Standardize", "CouplingStack"]
+    x = torch.randn(9, 4)
+    assert torch.equal(kf.fuse(flow).log_prob(x), flow.log_prob(x))
+
+
+@pytest.mark.parametrize("make", [kf.LULinear, lambda n: kf.Inverse(kf.LULinear(n))])
+def test_a_large_shift_does_not_drown_the_matrix(make):
+    """Columns far from zero: the matrix is a derivative, and no difference of two values."""
+    units = kf.ElementwiseAffine(4)
+    flow = flow_of(units, make(4), affine(TWO_AND_TWO)).double()
+    units.shift.data.sub_(1e8 * units.log_scale.exp().detach())
+    x = 1e8 + torch.randn(9, 4, dtype=torch.float64)
+    wanted = flow.bijection(x)[0]
+    found = kf.fuse(flow).bijection(x)[0]
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-6), (found - wanted).abs().max()
+
+
+def test_a_run_that_is_singular_to_rounding_stays():
+    """Each of its layers has an inverse in float32, and their product as one matrix has none."""
+    parts = kf.SVDLinear(4), kf.SVDLinear(4)
+    flow = flow_of(*parts, affine(TWO_AND_TWO))
+    for part in parts:
+        part.log_scale.data.copy_(torch.tensor([5.0, 0.0, 0.0, -5.0]))
+    flow.eval()  # in training its log_prob would warn
+    made = kf.fuse(flow).eval()
+    assert kinds(made) == ["SVDLinear", "SVDLinear", "AffineCoupling"]
+    x = torch.randn(9, 4)
+    assert torch.equal(made.log_prob(x), flow.log_prob(x))
+    assert kinds(kf.fuse(flow.double())) == ["Linear", "AffineCoupling"]
+
+
+@pytest.mark.parametrize("memory", ["store", "recompute", "invert"])
+@pytest.mark.parametrize("made", [kf.fuse, lambda flow: kf.rewrite_fixed_partition(flow)[0]])
+def test_what_is_kept_for_the_backward_pass_stays(made, memory):
+    """Of stacks, and of chains."""
+    stack = made(kf.real_nvp(4, depth=3, hidden=(4,), memory=memory)).bijection.bijections[-1]
+    assert isinstance(stack, kf.CouplingStack) and stack.memory == memory
+    chain = kf.Chain([affine(TWO_AND_TWO), kf.LULinear(4)], memory=memory)
+    assert made(kf.Flow(StandardNormal(4), chain)).bijection.memory == memory
+
+
+def test_fitted_units_stay_in_front():
+    """What conditioning does not count is not mixed with what it counts."""
+    flow = flow_of(kf.Standardize(4), kf.ElementwiseAffine(4), kf.LULinear(4))
+    flow.bijection.bijections[0].fit(torch.randn(50, 4) * 3 + 1)
+    made = kf.fuse(flow)
+    assert kinds(made) == ["Standardize", "Linear"]
+    assert [type(part) for part in made.standardization] == [kf.Standardize]
+
+
+@pytest.mark.parametrize("second", [True, False])
+def test_a_run_of_frozen_layers_becomes_a_frozen_one(second):
+    """One that trains makes all of the run train; permutations have nothing to say."""
+    layers = [kf.LULinear(4), kf.Permutation((1, 2, 3, 0)), kf.LULinear(4)]
+    layers[0].requires_grad_(False)
+    layers[2].requires_grad_(second)
+    fused = kf.fuse(kf.Flow(kf.StandardNormal(4), kf.Chain(layers)))
+    (layer,) = fused.bijection
+    assert [p.requires_grad for p in layer.parameters()] == [second] * 2

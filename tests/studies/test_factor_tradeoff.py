@@ -18,7 +18,7 @@ SETTINGS = {
 
 def row(ensemble, n, draw, couplings, condition_number, **others):
     """Returns a row as it is measured."""
-    figures = {"method": "tracking", "residual": 1e-15, "time_s": 2.0, "of_the_map": 100.0}
+    figures = {"method": "continuation", "residual": 1e-15, "time_s": 2.0, "of_the_map": 100.0}
     named = {"ensemble": ensemble, "n": n, "draw": draw, "couplings": couplings}
     return {**named, **figures, "condition_number": condition_number, "error": None, **others}
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import kappaflow as kf
-from kappaflow.conditioning.layers import layers_of
+from kappaflow.conditioning.points import layers_of
 from kappaflow_studies.universal.approximation import transport_error
 from kappaflow_studies.universal.construction import FARTHEST, Scales, universal_flow, write_flow
 from kappaflow_studies.universal.quantizer import Grid

@@ -8,7 +8,7 @@ import torch
 from scipy.linalg import block_diag
 
 from kappaflow.errors import ArgumentError
-from kappaflow.theory import check_count, check_word, fewest_couplings
+from kappaflow.theory import check_count, check_pattern, fewest_couplings
 
 TURN = np.array([[0, 1], [-1, 0]])
 CYCLE = np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]])
@@ -59,7 +59,7 @@ def test_six_are_needed_for_the_sharp_cases(name, positive):
     """Theorem A: five are excluded in both orders, whatever the signs; six do."""
     verdict = check_count(SHARP[name], 5, positive=positive)
     assert verdict.verdict == "cannot" and verdict.exact
-    assert verdict.words == ("LULUL", "ULULU")
+    assert verdict.patterns == ("LULUL", "ULULU")
     assert verdict.argument == ("trace" if name == "two quarter turns" else "reality")
     assert fewest_couplings(SHARP[name], positive=positive)[0] == 6
 
@@ -76,13 +76,13 @@ def test_a_product_is_never_excluded(seed):
         word, positive = ("LU" * 5)[start : start + length], bool(generator.integers(2))
         density = generator.choice([0.0, 0.1, 0.2, 1.0])
         T = random_product(generator, word, first, second, positive=positive, density=density)
-        verdict = check_word(T, word, first=first, positive=positive)
+        verdict = check_pattern(T, word, first=first, positive=positive)
         assert verdict.verdict != "cannot", (T.tolist(), verdict)
         if length <= 2:
             assert verdict.verdict == "can"
         scaled = T * generator.uniform(0.5, 2, (len(T), 1))  # diagonals are free to be scaled
         if length > 1:
-            verdict = check_word(scaled, word, first=first, positive=positive)
+            verdict = check_pattern(scaled, word, first=first, positive=positive)
             assert verdict.verdict != "cannot", (scaled.tolist(), verdict)
         certain += verdict.verdict == "can"
     assert certain > 50  # it says something, too
@@ -95,21 +95,21 @@ def test_dense_products_of_three_are_recognised_and_others_are_not(seed):
     T = random_product(generator, "LUL", 3, 3, positive=True, density=1.0)
     while abs(np.linalg.det(T[:3, 3:])) < 0.5:
         T = random_product(generator, "LUL", 3, 3, positive=True, density=1.0)
-    assert check_word(T, "LUL").verdict == "can"
+    assert check_pattern(T, "LUL").verdict == "can"
     T[4, 1] += 7
-    verdict = check_word(T, "LUL", positive=False)
+    verdict = check_pattern(T, "LUL", positive=False)
     assert verdict.verdict == "cannot" and "T12^-1" in verdict.reason
 
 
 def test_what_a_singular_block_fixes_is_seen():
     """L U L with Q = 0 keeps T11 and T22 diagonal; with a kernel, T22 must be so on it."""
-    assert check_word(np.eye(4, dtype=int), "LUL").verdict == "can"
+    assert check_pattern(np.eye(4, dtype=int), "LUL").verdict == "can"
     T = block_diag([[1, 1], [0, 1]], np.eye(2, dtype=int))
-    assert check_word(T, "LUL").verdict == "cannot"
+    assert check_pattern(T, "LUL").verdict == "cannot"
     T[0, 2] = 1  # now Q has rank one, and its left kernel is the second feature
-    assert check_word(T, "LUL").verdict == "unknown"
+    assert check_pattern(T, "LUL").verdict == "unknown"
     T[1, 0], T[0, 0] = 1, 3
-    assert "kernel of T12 transposed" in check_word(T, "LUL").reason
+    assert "kernel of T12 transposed" in check_pattern(T, "LUL").reason
 
 
 def test_the_exact_criteria_for_one_and_two():
@@ -120,9 +120,9 @@ def test_the_exact_criteria_for_one_and_two():
     for word in can:
         for other, matrix in can.items():
             expected = "can" if other in word else "cannot"
-            assert check_word(matrix, word).verdict == expected, (word, other)
-        assert check_word(np.eye(4, dtype=int), word).verdict == "can"
-        assert check_word(-np.eye(4, dtype=int), word).verdict == "cannot"
+            assert check_pattern(matrix, word).verdict == expected, (word, other)
+        assert check_pattern(np.eye(4, dtype=int), word).verdict == "can"
+        assert check_pattern(-np.eye(4, dtype=int), word).verdict == "cannot"
 
 
 @pytest.mark.parametrize("half", FIVE)
@@ -141,9 +141,9 @@ def test_four_are_excluded_on_an_open_set_and_five_are_not(half):
 def test_five_are_enough_when_the_upper_right_block_is_invertible():
     """Theorem A (a), and in the mirrored order when the lower left one is."""
     T = np.block([[TURN, np.eye(2)], [np.zeros((2, 2)), TURN]]).astype(int)
-    assert check_word(T, "LULUL").verdict == "can"
-    assert check_word(T, "ULULU").verdict != "can"
-    assert check_word(T.T, "ULULU").verdict == "can"
+    assert check_pattern(T, "LULUL").verdict == "can"
+    assert check_pattern(T, "ULULU").verdict != "can"
+    assert check_pattern(T.T, "ULULU").verdict == "can"
 
 
 @pytest.mark.parametrize("count", range(1, 9))
@@ -189,7 +189,7 @@ def test_ranks_count_the_couplings_that_can_add_some(word, upper, lower, verdict
     if cycle_first:
         order = [1, 2, 3, 4, 0]
         T, first, word = T[np.ix_(order, order)], 4, word.translate(str.maketrans("LU", "UL"))
-    found = check_word(T, word, first=first, positive=False)
+    found = check_pattern(T, word, first=first, positive=False)
     assert found.verdict == verdict
     assert verdict == "unknown" or found.argument == "rank"
 
@@ -197,8 +197,8 @@ def test_ranks_count_the_couplings_that_can_add_some(word, upper, lower, verdict
 def test_pivots_of_different_signs_do_not_fit_positive_diagonals():
     """T11 has pivots +, -, (T^-1)22 has -, +: no claim but with free signs."""
     T = block_diag([[1, 2], [2, -1]], [[-1, 2], [2, 1]])
-    assert check_word(T, "LULU", positive=False).verdict == "can"
-    assert check_word(T, "LULU").verdict == "unknown"
+    assert check_pattern(T, "LULU", positive=False).verdict == "can"
+    assert check_pattern(T, "LULU").verdict == "unknown"
 
 
 def test_triangular_blocks_keep_their_signs():
@@ -213,8 +213,8 @@ def test_a_singular_block_that_is_not_zero_leaves_five_open():
     """Q of rank one, and the other order excluded or open: no claim for either."""
     T = SHARP["a cycle of three"].copy()
     T[0, 3] = 1
-    assert check_word(T, "LULUL").verdict == "unknown"
-    assert check_word(T, "ULULU").verdict == "cannot"
+    assert check_pattern(T, "LULUL").verdict == "unknown"
+    assert check_pattern(T, "ULULU").verdict == "cannot"
     assert check_count(T, 5).verdict == "unknown"
 
 
@@ -223,33 +223,33 @@ def test_three_with_negative_numbers_need_free_signs():
     ones, signs, X = np.eye(2, dtype=int), np.diag([1, 1, -1, -1]), np.array([[1, 2], [3, 5]])
     lower = np.block([[ones, 0 * ones], [ones, ones]])
     T = signs @ lower @ np.block([[ones, X], [0 * ones, ones]]) @ lower
-    assert check_word(T, "LUL", positive=False).verdict == "can"
-    assert check_word(T, "LUL").verdict == "cannot"
+    assert check_pattern(T, "LUL", positive=False).verdict == "can"
+    assert check_pattern(T, "LUL").verdict == "cannot"
 
 
 def test_what_fewer_can_do_more_can():
     """No argument for four applies to uneven parts, but one coupling is enough."""
-    assert check_word(np.eye(3), "LULU").verdict == "unknown"
+    assert check_pattern(np.eye(3), "LULU").verdict == "unknown"
     verdict = check_count(np.eye(3), 4)
-    assert verdict.verdict == "can" and len(verdict.words[0]) < 4
+    assert verdict.verdict == "can" and len(verdict.patterns[0]) < 4
 
 
 def test_the_names_of_blocks_follow_the_word():
     """A word that begins with U speaks of T21 where one with L speaks of T12."""
     T = SHARP["a cycle of three"]
-    assert "T12 = 0, the last L" in check_word(T, "LULUL").reason
-    assert "T21 = 0, the last U" in check_word(T, "ULULU").reason
+    assert "T12 = 0, the last L" in check_pattern(T, "LULUL").reason
+    assert "T21 = 0, the last U" in check_pattern(T, "ULULU").reason
 
 
 def test_floats_count_as_zero_to_rounding_and_the_verdict_says_so():
     """A quarter turn from cosines has a diagonal of 6e-17."""
     angle = np.pi / 2
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    verdict = check_word(block_diag(turn, [[1.1, 1.1], [-1.1, 0.0]]), "LULUL")
+    verdict = check_pattern(block_diag(turn, [[1.1, 1.1], [-1.1, 0.0]]), "LULUL")
     assert verdict.verdict == "cannot" and not verdict.exact
     assert "To rounding" in verdict.reason
     turn[0, 0] = 1e-3
-    assert check_word(block_diag(turn, [[1.1, 1.1], [-1.1, 0.0]]), "LULUL").verdict == "unknown"
+    assert check_pattern(block_diag(turn, [[1.1, 1.1], [-1.1, 0.0]]), "LULUL").verdict == "unknown"
 
 
 def test_fractions_and_tensors_are_taken_exactly():
@@ -294,7 +294,7 @@ def test_fewest_returns_the_proofs_on_the_way():
 def test_what_cannot_be_judged_is_refused(matrix, arguments, message):
     """With the name of the argument."""
     with pytest.raises(ArgumentError, match=message):
-        check_word(matrix, "LU", **arguments)
+        check_pattern(matrix, "LU", **arguments)
 
 
 def test_any_kind_of_float_is_taken():
@@ -302,16 +302,16 @@ def test_any_kind_of_float_is_taken():
     quarter_turns = torch.block_diag(*[torch.tensor([[0.0, 1.0], [-1.0, 0.5]])] * 2)
     for kind in (torch.float16, torch.bfloat16, torch.float64):
         matrix = quarter_turns.to(kind).requires_grad_()
-        assert not check_word(matrix, "LULUL").exact
-    assert check_word(torch.eye(2).bfloat16(), "L").verdict == "can"
+        assert not check_pattern(matrix, "LULUL").exact
+    assert check_pattern(torch.eye(2).bfloat16(), "L").verdict == "can"
 
 
 @pytest.mark.boundary
 @pytest.mark.parametrize("word", ["", "LL", "LUX", "lu", None])
 def test_a_word_must_alternate(word):
     """L's and U's, in turn."""
-    with pytest.raises(ArgumentError, match="'word' should alternate"):
-        check_word([[1, 0], [0, 1]], word)
+    with pytest.raises(ArgumentError, match="'pattern' should alternate"):
+        check_pattern([[1, 0], [0, 1]], word)
 
 
 def test_a_negative_determinant_has_no_fewest_count():

@@ -7,7 +7,7 @@ import pytest
 from scipy.linalg import cossin, qr, schur
 from scipy.optimize import least_squares
 
-from kappaflow.theory import ROTATION_BLOCK_NORMS, check_word, rotation_bound
+from kappaflow.theory import ROTATION_BLOCK_NORMS, check_pattern, rotation_bound
 
 I2 = np.eye(2)
 QUARTER = np.array([[0.0, 1.0], [-1.0, 0.0]])
@@ -74,7 +74,7 @@ def is_alone(block, i):
     return not (i and abs(block[i, i - 1]) > 1e-9 or i < n - 1 and abs(block[i + 1, i]) > 1e-9)
 
 
-def rotation_start(T):
+def rotation_solution(T):
     """Returns X, K, Z of Theorem B."""
     d = len(T) // 2
     (U1, U2), angle, (V1t, V2t) = cossin(T, p=d, q=d, separate=True)
@@ -101,7 +101,7 @@ def rotations(n, count):
 def test_theorem_b_holds_for_rotations_of_all_kinds(n):
     """The product is T, and no block is larger than the theorem says."""
     for T in rotations(n, 60):
-        blocks = six_blocks(T, *rotation_start(T))
+        blocks = six_blocks(T, *rotation_solution(T))
         couplings = couplings_of(blocks)
         np.testing.assert_allclose(np.linalg.multi_dot(couplings), T, atol=1e-12)
         for block, most in zip(blocks, ROTATION_BLOCK_NORMS, strict=True):
@@ -113,7 +113,7 @@ def test_theorem_b_holds_for_rotations_of_all_kinds(n):
 def test_theorem_b_holds_at_the_corners(T):
     """The identity, minus it, and two eigenvalues -1."""
     np.testing.assert_allclose(
-        np.linalg.multi_dot(couplings_of(six_blocks(T, *rotation_start(T)))), T, atol=1e-12
+        np.linalg.multi_dot(couplings_of(six_blocks(T, *rotation_solution(T)))), T, atol=1e-12
     )
 
 
@@ -175,7 +175,7 @@ def letters(d, e, count, generator, *, lower_first=True):
     return found
 
 
-def middle(M, d):
+def middle_blocks(M, d):
     """Returns L U L as the lemma before Theorem E has them."""
     X, H, eye = M[:d, d:], np.linalg.inv(M)[d:, d:], np.eye(len(M))
     right = np.linalg.pinv(X)
@@ -208,7 +208,7 @@ def test_theorem_e_holds_for_every_word_around_the_three(d, e, before, behind):
     M = np.linalg.inv(one) @ T @ np.linalg.inv(other)
     size = np.linalg.norm(one) * np.linalg.norm(T) * np.linalg.norm(other)
     assert abs(sum_of_corners(M, d)).max() < 1e-10 * size**2
-    np.testing.assert_allclose(one @ middle(M, d) @ other, T, atol=1e-10 * size**2)
+    np.testing.assert_allclose(one @ middle_blocks(M, d) @ other, T, atol=1e-10 * size**2)
 
 
 @pytest.mark.parametrize(("d", "e"), [(1, 1), (1, 2), (2, 2), (2, 3), (4, 4), (4, 5)])
@@ -224,8 +224,8 @@ def test_whatever_solves_the_equation_of_theorem_e_is_a_word_of_three(d, e):
 
     M = least_squares(equations, near.ravel(), xtol=1e-15, ftol=1e-15, gtol=1e-15).x.reshape(n, n)
     assert abs(equations(M.ravel())).max() < 1e-9
-    np.testing.assert_allclose(middle(M, d), M, atol=1e-6)
-    assert abs(middle(near, d) - near).max() > 1e-4
+    np.testing.assert_allclose(middle_blocks(M, d), M, atol=1e-6)
+    assert abs(middle_blocks(near, d) - near).max() > 1e-4
 
 
 @pytest.mark.parametrize("d", [1, 2, 5])
@@ -271,7 +271,7 @@ def test_four_couplings_do_not_need_similar_blocks():
     Sh = quarters(np.linalg.inv(T))[3]
     np.testing.assert_allclose(P, I2)
     assert abs(Sh - I2).max() == pytest.approx(1)
-    assert check_word(T.astype(int), "LULU").verdict == "can"
+    assert check_pattern(T.astype(int), "LULU").verdict == "can"
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -290,7 +290,7 @@ def test_four_with_free_signs_reach_a_generic_map(seed):
     A1 = (R / b[:, None] - A2) @ np.linalg.inv(K)
     product = np.linalg.multi_dot(couplings_of([A1, X1, A2, X2]))
     np.testing.assert_allclose(np.concatenate((1 / c, b))[:, None] * product, T, atol=1e-8)
-    assert check_word(T, "LULU", positive=False).verdict == "can"
+    assert check_pattern(T, "LULU", positive=False).verdict == "can"
 
 
 def scaled_to(matrix, wanted):

@@ -10,7 +10,7 @@ SLOW = pytest.mark.slow  # its first paths end
 STEPS = 10  # of Newton, before a step along the path is halved
 
 
-class Word:
+class Pattern:
     """L U L U ... with unit diagonals, and positive diagonals in front, as one vector."""
 
     def __init__(self, first, second, length):
@@ -73,22 +73,22 @@ class Word:
         return vector if found is None else found
 
 
-def follow(word, goal, seed):
+def follow(pattern, goal, seed):
     """Returns the parameters of a map, followed from random ones, or None."""
-    start = np.random.default_rng(seed).standard_normal(word.parameters) * 0.5
-    start[-word.n :] *= 0.2
-    start[-word.n :] -= start[-word.n :].mean()
-    origin = word.product(start)
+    start = np.random.default_rng(seed).standard_normal(pattern.parameters) * 0.5
+    start[-pattern.n :] *= 0.2
+    start[-pattern.n :] -= start[-pattern.n :].mean()
+    origin = pattern.product(start)
     turn, stretch = polar(np.linalg.solve(origin, goal))
     angle, (values, basis) = logm(turn), np.linalg.eigh(stretch)
     vector, t, step = start, 0.0, 0.05
     while t < 1 and step > 1e-4:
         s = min(1.0, t + step)
         there = origin @ expm(s * angle.real) @ (basis * values**s) @ basis.T
-        found = word.newton(vector, there)
+        found = pattern.newton(vector, there)
         step = step / 2 if found is None else min(1.5 * step, 0.1)
         if found is not None:
-            t, vector = s, word.smaller(word.smaller(found, there), there)
+            t, vector = s, pattern.smaller(pattern.smaller(found, there), there)
     return vector if t == 1 else None
 
 
@@ -102,19 +102,21 @@ def test_the_hardest_map_is_reached_with_as_many_couplings_as_are_needed(parts):
     cycle = np.eye(second)[np.roll(np.arange(second), -1)]
     cycle[0] *= -1
     goal = block_diag(np.diag([np.linalg.det(cycle)] + [1] * (first - 1)), cycle)
-    word = Word(first, second, couplings_needed(first, second).every.least)
-    found = next(v for seed in range(4) if (v := follow(word, goal, seed)) is not None)
-    np.testing.assert_allclose(word.product(found), goal, atol=1e-9)
-    couplings, diagonal = word.couplings(found)
+    pattern = Pattern(first, second, couplings_needed(first, second).every.least)
+    found = next(v for seed in range(4) if (v := follow(pattern, goal, seed)) is not None)
+    np.testing.assert_allclose(pattern.product(found), goal, atol=1e-9)
+    couplings, diagonal = pattern.couplings(found)
     assert max(map(np.linalg.cond, couplings)) < 30
     assert diagonal.max() < 30 * diagonal.min()
 
 
 def test_the_derivative_is_that_of_the_product():
     """Against differences."""
-    word = Word(2, 3, 5)
-    vector, direction = np.random.default_rng(0).standard_normal((2, word.parameters)) / 2
-    difference = word.product(vector + 1e-6 * direction) - word.product(vector - 1e-6 * direction)
+    pattern = Pattern(2, 3, 5)
+    vector, direction = np.random.default_rng(0).standard_normal((2, pattern.parameters)) / 2
+    difference = pattern.product(vector + 1e-6 * direction) - pattern.product(
+        vector - 1e-6 * direction
+    )
     np.testing.assert_allclose(
-        (word.jacobian(vector) @ direction).reshape(5, 5), difference / 2e-6, atol=1e-7
+        (pattern.jacobian(vector) @ direction).reshape(5, 5), difference / 2e-6, atol=1e-7
     )

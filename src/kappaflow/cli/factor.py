@@ -19,7 +19,7 @@ def factor(
     *,
     couplings: Count = 6,
     partition: FirstPart = "half",
-    method: Literal["auto", "rotation", "eleven", "tracking"] = "auto",
+    method: Literal["auto", "rotation", "svd", "continuation"] = "auto",
     seed: Whole = 0,
     out: Path | None = None,
     report: Path | None = None,
@@ -45,7 +45,7 @@ def factor(
     partition
         half, alternating, or how many features the first part has.
     method
-        auto takes the best; rotation and eleven are closed forms, tracking is a search.
+        auto takes the best; rotation and svd are closed forms, continuation is a search.
     seed
         Of searches.
     out

@@ -74,7 +74,7 @@ def _print(done: "RewrittenRun") -> None:
         ("permutations and linear layers before", f"{said.mixing_before}"),
         ("couplings after", f"{said.couplings_after}"),
         ("linear couplings that joined a neighbour", f"{said.joined}"),
-        ("left as they were", ", ".join(said.left) or "none"),
+        ("layers kept unchanged", ", ".join(said.left) or "none"),
     ])
     if said.replaced:
         tell()

@@ -1,6 +1,14 @@
-"""Conditioning: singular values of a flow's Jacobian over depth, and what rounding does to it."""
+"""How well conditioned a flow is: singular values of its Jacobian, and its rounding errors.
 
-from kappaflow.conditioning.layers import Layer, layers_of
+profile     singular values, log_det and round-trip errors, layer by layer
+spectrum    extreme singular values and the condition number of one bijection
+round_trip  reconstruction errors in both directions, and what rounding predicts
+points      checked inputs, the layers of a flow, float64 copies
+lanczos     largest singular values without forming a matrix
+stretched   condition numbers that can be differentiated
+"""
+
+from kappaflow.conditioning.points import Layer, layers_of
 from kappaflow.conditioning.profile import Profile, profile
 from kappaflow.conditioning.round_trip import (
     TRUSTED,

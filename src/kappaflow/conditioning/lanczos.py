@@ -10,16 +10,16 @@ from torch.nn.functional import pad
 Product = Callable[[Tensor], Tensor]
 
 LEAST_STEPS = 5
-NOISE = 0.5  # length of what is added to a unit vector to begin with
-OUTSIDE = 0.1  # a unit vector with at most this share inside a basis is cleared of it in one pass
+NOISE = 0.5  # norm of the noise added to a unit starting vector
+OUTSIDE = 0.1  # if at most this share lies inside the basis, one pass is enough
 MOST_PASSES = 10
 
 
 @dataclass(frozen=True)
 class LanczosResult:
-    """Singular values (B, k), descending; whether each point met the tolerance (B,); steps.
+    """Singular values (B, k), descending; convergence (B,); steps; right singular vectors.
 
-    And the right singular vectors (B, k, n), of the largest one first.
+    The vectors (B, k, n) are in the order of the values.
     """
 
     values: Tensor
@@ -40,20 +40,20 @@ def golub_kahan(
 ) -> LanczosResult:
     r"""Returns the k largest singular values of a linear map, at every point of a batch.
 
-    The block bidiagonalization :math:`A V = U B`, with k vectors a block so that a value that
-    occurs k times is found k times, is reorthogonalised fully. A value counts as converged when
-    the residual :math:`\|A^T u - \sigma v\|`, which bounds its error, is below `tolerance` times
-    it, and that is more than rounding.
+    The block bidiagonalization :math:`A V = U B` uses blocks of k vectors, so that a value of
+    multiplicity k is found k times, with full reorthogonalization. A value has converged if the
+    residual :math:`\|A^T u - \sigma v\|`, which bounds its error, is below `tolerance` times the
+    value and above rounding.
 
     Args:
-        multiply: v -> A v, on tensors (k, B, *event), `like` being (B, *event).
+        multiply: v -> A v, on tensors (k, B, *event), where `like` is (B, *event).
         transpose: u -> A^T u.
         like: (B, *event): shape, type and device of the vectors.
-        k: How many values, and vectors a block.
-        tolerance: Relative accuracy asked for.
-        max_steps: At most so many products of a block with A and with A^T.
-        near: Right singular vectors of a map that is much like this one, (B, k, n): to begin with
-            them takes fewer steps. Noise is added, so that directions they miss are still found.
+        k: Number of values, and of vectors in a block.
+        tolerance: Relative accuracy.
+        max_steps: Largest number of products of a block with A and with A^T.
+        near: Right singular vectors of a similar map, (B, k, n), as a starting point that needs
+            fewer steps. Noise is added so that directions missing from them are still found.
 
     Returns:
         The values, with their convergence.
@@ -80,12 +80,12 @@ def golub_kahan(
         complete = not block.shape[1]
         if step < min(look, max_steps) and not complete:
             continue
-        # Singular values of a batch take a while: not at every step, once there are many.
+        # Singular values of a batch take time: later steps compute them less often.
         look = step + 1 + step // 10
         values, residuals, combined = _ritz(columns, block @ back.mT, k)
-        # A start that happens to miss a direction looks converged in its first steps.
+        # A start that misses a direction looks converged in the first steps.
         done = (residuals <= tolerance * values).all(dim=1) & (step >= LEAST_STEPS or complete)
-        # Rounding in the products is of the size of the largest value: far below it, it hides all.
+        # Rounding errors in the products scale with the largest value and can hide small ones.
         converged = done & (
             torch.finfo(like.dtype).eps * values[:, 0] <= tolerance * values[:, -1]
         )
@@ -95,7 +95,7 @@ def golub_kahan(
 
 
 class _Basis:
-    """Orthonormal vectors of each point, (B, size, n), in room for more of them."""
+    """Orthonormal vectors at each point, (B, size, n), with space for more."""
 
     def __init__(self, like: Tensor, generator: torch.Generator) -> None:
         dtype = torch.promote_types(like.dtype, torch.float32)
@@ -104,14 +104,14 @@ class _Basis:
         self.size = 0
 
     def extend(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Adds orthonormal vectors that span, beside those there, the given ones (B, k, n).
+        """Adds orthonormal vectors that, with the existing ones, span the given ones (B, k, n).
 
-        Twice is enough (Kahan, in Parlett 1998, 6.9), unless the given ones add nothing: an
-        invariant subspace is complete, and what is left is rounding. That may lie inside, always
-        in the same way; with noise of its size the search goes on in a random direction.
+        Two passes are enough (Kahan, in Parlett 1998, 6.9) unless the given vectors add nothing.
+        Then an invariant subspace is complete, and the remainder is rounding, which may lie inside
+        the span each time; noise of that size continues the search in a random direction.
 
         Returns:
-            The new vectors (B, k, n), and the given ones as seen from all, (B, size, k).
+            The new vectors (B, k, n), and the coefficients of the given ones, (B, size, k).
         """
         basis, numbers = self._room[:, : self.size], torch.finfo(vectors.dtype)
         block = vectors / vectors.norm(dim=2, keepdim=True).clamp_min(numbers.tiny)
@@ -126,7 +126,7 @@ class _Basis:
         return block, torch.cat((basis @ vectors.mT, block @ vectors.mT), 1)
 
     def combined(self, numbers: Tensor) -> Tensor:
-        """Returns the first vectors with these numbers (B, k, size), added up: (B, k, n)."""
+        """Returns the vectors combined with these coefficients (B, k, size), as (B, k, n)."""
         return numbers.to(self._room.dtype) @ self._room[:, : numbers.shape[2]]
 
     def random(self, k: int) -> Tensor:
@@ -135,7 +135,7 @@ class _Basis:
         return torch.randn(shape, generator=self._generator, dtype=torch.float64).to(self._room)
 
     def _append(self, block: Tensor) -> None:
-        """Puts a block behind the vectors; the room doubles when it is full."""
+        """Appends a block; doubles the storage if it is full."""
         after = self.size + block.shape[1]
         while after > self._room.shape[1]:
             self._room = torch.cat((self._room, torch.zeros_like(self._room)), 1)
@@ -150,12 +150,11 @@ def _apply(product: Product, block: Tensor, like: Tensor) -> Tensor:
 
 
 def _ritz(columns: list[Tensor], rest: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the k largest singular values of the projected matrix, and their residuals.
+    """Returns the k largest singular values of the projected matrix, residuals, and right vectors.
 
-    And the right singular vectors, as numbers of the vectors of V.
-
-    Column block j holds U^T A V_j, over the vectors of U that were there; `rest` (B, r, k) is what
-    A^T takes out of the space of V.
+    The right singular vectors are coefficients of the vectors of V. Column block j holds U^T A V_j
+    for the vectors of U at that time; `rest` (B, r, k) is the component of A^T U outside the span
+    of V.
     """
     size = columns[-1].shape[1]
     padded = [pad(column, (0, 0, 0, size - column.shape[1])) for column in columns]

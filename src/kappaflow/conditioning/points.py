@@ -1,31 +1,39 @@
-"""What every measurement asks of its points and contexts, and the modes that it runs in."""
+"""The inputs of every measurement: checked points, the layers of a flow, float64 copies."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from kappaflow._checks import batch
-from kappaflow.bijection import Bijection
+from kappaflow.bijection import Bijection, Chain
+from kappaflow.bijections.image import MultiScale
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
+from kappaflow.stack import CouplingStack
+
+Module = TypeVar("Module", Bijection, Flow)
+Found = TypeVar("Found")
 
 
 @contextmanager
 def measuring(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients, yet with derivatives, also within inference mode."""
+    """Context manager: evaluation mode without gradients, but outside inference mode."""
     with torch.inference_mode(False), torch.no_grad(), evaluation_mode(module):
         yield
 
 
 def checked_flow(flow: object) -> Flow:
-    """Returns the flow, or says that it is none."""
+    """Returns the flow; raises ArgumentError for anything else."""
     if not isinstance(flow, Flow):
         raise ArgumentError(
-            f"'flow' should be a Flow, got {type(flow).__name__}: kappaflow.wrap makes one of a "
-            "flow of another library."
+            f"'flow' should be a Flow, got {type(flow).__name__}: kappaflow.wrap converts "
+            "flows of other libraries."
         )
     return flow
 
@@ -33,27 +41,27 @@ def checked_flow(flow: object) -> Flow:
 def checked_points(
     module: Flow | Bijection, x: Tensor, context: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns points and contexts that a flow or a bijection can be measured at.
+    """Returns points and contexts at which a flow or a bijection can be measured.
 
     Args:
-        module: What is to be measured. A flow knows the shape and the type of its points; of a
-            bijection the first parameter or buffer tells the type, and if it reads no context it
-            may be given one, as the layers of a conditional chain are.
+        module: The flow or bijection to measure. A flow defines the shape and the type of its
+            points. A bijection has the type of its first parameter or buffer; if it uses no
+            context, one may still be given, as for the layers of a conditional chain.
         x: Points, (B, *event).
         context: (B, C), or None.
 
     Returns:
-        Both, cut off from any graph and free of inference mode. For a flow with an augmentation
-        the points come joined with a draw of it, the same one each time.
+        Both, detached from any graph and from inference mode. For a flow with an augmentation the
+        points include a sample of it, the same one each time.
 
     Raises:
         ArgumentError: A shape, a type, a device or a number of rows does not fit, a value is not
-            finite, or a context is missing or not wanted.
+            finite, or a context is missing or superfluous.
     """
     _check_state(module)
     batch("x", x, module.event_shape if isinstance(module, Flow) else None)
     if not len(x):
-        raise ArgumentError("'x' should hold at least one point, got none.")
+        raise ArgumentError("'x' should hold at least one row, got none.")
     _check_place("x", x, module)
     x = _values("x", x)
     context = checked_context(module, context, like=x)
@@ -69,37 +77,38 @@ def checked_points(
 
 
 def _check_domain(flow: Flow, joined: Tensor) -> None:
-    """Refuses points outside of the domain of a flow, which have no latent."""
+    """Raises ArgumentError for points outside the domain of a flow, which have no latent."""
     if flow.domain is None:
         return
     outside = flow.domain.outside(joined).nonzero().flatten()
     if len(outside):
         domains = flow.domain.domains
-        said = ", ".join(f"x[{i}] {one.in_words}" for i, one in enumerate(domains) if one)
+        described = ", ".join(f"x[{i}] {one.in_words}" for i, one in enumerate(domains) if one)
         raise ArgumentError(
-            f"'x' should lie in the domain of the flow, {said}: row {int(outside[0])} does not"
+            f"'x' should lie in the domain of the flow, {described}: row {int(outside[0])} does "
+            "not"
             f"{f', and {len(outside) - 1:,} more' if len(outside) > 1 else ''}."
         )
 
 
 @torch.no_grad()
 def joined_points(flow: Flow, x: Tensor) -> Tensor:
-    """Returns points as the bijection of a flow takes them, the same ones each time."""
+    """Returns points with their augmentation, the same one each time."""
     return flow.augmented(x, generator=torch.Generator().manual_seed(0))
 
 
 def checked_context(
     module: Flow | Bijection, context: Tensor | None, *, like: Tensor | None = None
 ) -> Tensor | None:
-    """Returns a context as `checked_points` does, for points `like` these or for the flow's own.
+    """Returns a context checked as by `checked_points`.
 
     Args:
         module: As for `checked_points`.
         context: (B, C), or None.
-        like: Points whose type and device the context should have too.
+        like: Points whose type and device the context must have.
 
     Returns:
-        The context, cut off from any graph and free of inference mode.
+        The context, detached from any graph and from inference mode.
 
     Raises:
         ArgumentError: As for `checked_points`.
@@ -128,16 +137,16 @@ def checked_context(
 
 
 def _check_state(module: nn.Module) -> None:
-    """Says so if the numbers of a module have no derivatives."""
+    """Raises ArgumentError for a module made in inference mode, which has no derivatives."""
     if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
         raise ArgumentError(
             f"'{_noun(module)}' should be made or loaded outside torch.inference_mode(), "
-            "got one whose parameters were made inside, so that nothing can be derived from them."
+            "got one whose parameters were created inside and have no derivatives."
         )
 
 
 def _check_place(name: str, value: Tensor, module: Flow | Bijection) -> None:
-    """Says so if a tensor is of another type or on another device than the module's numbers."""
+    """Raises ArgumentError if a tensor's type or device differs from the module's."""
     noun = _noun(module)
     if isinstance(module, Flow):
         dtype, device = module.dtype, module.device
@@ -160,7 +169,7 @@ def _check_place(name: str, value: Tensor, module: Flow | Bijection) -> None:
 
 
 def _values(name: str, value: Tensor) -> Tensor:
-    """Returns the values as an ordinary tensor without a graph, or names the first bad row."""
+    """Returns an ordinary tensor without a graph; raises ArgumentError if a row is not finite."""
     with torch.inference_mode(False), torch.no_grad():
         value = value.clone() if value.is_inference() else value.detach()
         rows = value.flatten(1)
@@ -178,3 +187,77 @@ def _values(name: str, value: Tensor) -> Tensor:
 
 def _noun(module: nn.Module) -> str:
     return "flow" if isinstance(module, Flow) else "bijection"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One bijection of a flow, with the context that reaches it.
+
+    Attributes:
+        name: Its position and class, such as "3 AffineCoupling"; positions count from 1 at the
+            data.
+        bijection: The layer itself.
+        context: (B, C) as the layer receives it, or None.
+    """
+
+    name: str
+    bijection: Bijection
+    context: Tensor | None
+
+
+def layers_of(bijection: Bijection, context: Tensor | None = None) -> tuple[Layer, ...]:
+    """Returns the layers of a bijection in order; nested chains and stacks are expanded.
+
+    The layers of a stack are its plain couplings, the same function up to rounding. The layers of
+    a multi-scale map act on one flat state; their names contain the number of their scale.
+    """
+    found = _walk(bijection, context)
+    return tuple(
+        Layer(f"{i} {part.layer_name()}", part, part_context)
+        for i, (part, part_context) in enumerate(found, start=1)
+    )
+
+
+def _walk(
+    bijection: Bijection, context: Tensor | None
+) -> Iterator[tuple[Bijection, Tensor | None]]:
+    if isinstance(bijection, CouplingStack | MultiScale):
+        bijection = bijection.plain()
+    if not isinstance(bijection, Chain):
+        yield bijection, context
+        return
+    context = bijection.embed(context)
+    for part in bijection:
+        yield from _walk(part, context)
+
+
+def in_float64(
+    measure: Callable[[Module, Tensor, Tensor | None], Found],
+    module: Module,
+    x: Tensor,
+    context: Tensor | None,
+    *,
+    wide: Module | None = None,
+) -> Found:
+    """Returns the result of a measurement on a float64 copy with the same weights and points.
+
+    In a narrower type, rounding moves the points that reach each layer, and layers with a
+    condition number near 1 / eps cannot be measured.
+
+    Args:
+        measure: Function of module, points and contexts.
+        module: The module to measure; it does not change.
+        x: (B, *event).
+        context: (B, C) or None.
+        wide: The float64 copy, for modules that `copy.deepcopy` cannot copy.
+
+    Returns:
+        The result; measured on the module itself if it cannot be copied or cannot run in float64.
+    """
+    if x.dtype == torch.float64:
+        return measure(module, x, context)
+    try:
+        wide = copy.deepcopy(module).double() if wide is None else wide
+        return measure(wide, x.double(), None if context is None else context.double())
+    except Exception:  # a library that needs float32; any other error is raised again here
+        return measure(module, x, context)

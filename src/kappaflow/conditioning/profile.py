@@ -1,4 +1,4 @@
-"""Conditioning over depth: each layer alone, and everything up to it."""
+"""Conditioning over depth: of each layer alone, and of all layers up to it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -7,9 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kappaflow.conditioning.jacobian import dense, largest
-from kappaflow.conditioning.layers import Layer, layers_of
-from kappaflow.conditioning.points import checked_flow, checked_points, measuring
+from kappaflow.conditioning.points import (
+    Layer,
+    checked_flow,
+    checked_points,
+    in_float64,
+    layers_of,
+    measuring,
+)
 from kappaflow.conditioning.round_trip import (
     back_and_there,
     distance,
@@ -17,17 +22,23 @@ from kappaflow.conditioning.round_trip import (
     predicted_round_trip,
     there_and_back,
 )
-from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE, Status, extremes_by_lanczos
-from kappaflow.conditioning.wide import in_float64
+from kappaflow.conditioning.spectrum import (
+    MATRIX_FREE_ABOVE,
+    Status,
+    dense,
+    extremes_by_lanczos,
+    largest,
+)
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.linearization import ChainLinearization, Linearization
 
-# Points times dimensions^3, for each layer, up to which matrices are formed above 128 dimensions:
-# beyond, Lanczos iterations are sooner done. `python -m benchmarks image-spectra` times both.
+# Above 128 dimensions, matrices are formed if points times dimensions^3, for each layer, is at
+# most this; otherwise Lanczos iterations are faster. `python -m benchmarks image-spectra` times
+# both.
 DENSE_WORK = 7e6
-# Relative residuals of Lanczos iterations: of single layers and of the whole, and of all layers
-# up to one between, of which there are many. Errors are of the size of their squares.
+# Relative residuals of Lanczos iterations: for single layers and the whole flow, and for all
+# layers up to one in between. Errors have about the size of their squares.
 TOLERANCE, TOLERANCE_BETWEEN = 1e-3, 1e-2
 Progress = Callable[[str], None]
 Pair = tuple[Tensor, Tensor]  # (L, B) each
@@ -37,13 +48,13 @@ QUANTILES = {"median": 0.5, "p95": 0.95, "max": 1.0}
 
 @dataclass(frozen=True)
 class Profile:
-    """Singular values, log_det and round-trip errors over the L layers of a flow, at B points.
+    """Singular values, log_det and reconstruction errors over the L layers of a flow, at B points.
 
-    All tensors are float64. "Layer" is one layer alone, at the point that reaches it; the others
-    are cumulative: the map from the standardised data to behind layer l. Singular values are
-    measured in float64, where the flow can be copied to it; where they come from Lanczos
-    iterations, only if eps times a condition number of a layer, or of all up to one, is above a
-    thousandth. Log_dets and round trips are what the flow makes of them in its own type.
+    All tensors are float64. "Layer" quantities belong to one layer alone, at the point that
+    reaches it; the others are cumulative, from the standardized data to the output of layer l.
+    Singular values are measured in float64 if the flow can be copied to it. If they come from
+    Lanczos iterations, this is done only if eps times a condition number is above a thousandth.
+    Log-dets and reconstruction errors are those of the flow in its own type.
 
     Attributes:
         layers: Names of the layers, data side first.
@@ -53,11 +64,11 @@ class Profile:
         layer_round_trip: |f_l^-1(f_l(h)) - h| of each layer alone, (L, B).
         sigma_max: Cumulative, (L, B).
         sigma_min: Cumulative, from the inverse maps, (L, B).
-        round_trip_data: How far the state in front of layer l is missed on the way data, latent,
-            data; (L, B). Row 0 is the round trip of the whole flow.
-        round_trip_latent: How far the state behind layer l is missed on the way latent, data,
-            latent, from draws of the base; (L, B). Row L - 1 is the round trip of the whole flow.
-        predicted_round_trip: eps * condition number * |x| of the whole, (B,).
+        round_trip_data: Reconstruction error of the input of each layer, data to latent to data,
+            (L, B). Row 0 is the error of the whole flow.
+        round_trip_latent: Reconstruction error of the output of each layer, latent to data to
+            latent, for samples of the base, (L, B). Row L - 1 is the error of the whole flow.
+        predicted_round_trip: eps * condition number * |x| of the whole flow, (B,).
         eps: Spacing of the flow's floating-point type.
         status: As for `Spectrum`.
     """
@@ -82,21 +93,21 @@ class Profile:
 
     @property
     def condition_number(self) -> Tensor:
-        """Condition number of everything up to each layer, (L, B); the last row is the whole."""
+        """Condition number of all layers up to each one, (L, B); the last row: the whole flow."""
         return self.sigma_max / self.sigma_min
 
     @property
     def log_det(self) -> Tensor:
-        """log|det| of everything up to each layer in nats, (L, B)."""
+        """log|det| of all layers up to each layer in nats, (L, B)."""
         return self.layer_log_det.cumsum(0)
 
     @property
     def worst_layer(self) -> int:
-        """The layer whose own condition number is largest, in the median over the points."""
+        """Index of the worst-conditioned single layer, by the median over the points."""
         return int(self.layer_condition_number.nan_to_num(torch.inf).median(dim=1).values.argmax())
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain numbers for JSON: quantiles over the points, one a layer."""
+        """Returns plain numbers for JSON: quantiles over the points, for each layer."""
         quantities = {
             "layer_condition_number": self.layer_condition_number,
             "layer_sigma_max": self.layer_sigma_max,
@@ -138,23 +149,23 @@ def profile(
 ) -> Profile:
     """Returns the conditioning of a flow over its depth, at points x.
 
-    Measured from the standardised columns on: a change of units is no ill-conditioning.
+    Measures from the standardized columns on: rescaling the data does not count as
+    ill-conditioning.
 
     Args:
-        flow: What is measured; its state and mode are left as they are.
-        x: Points, (B, *event); a few dozen tell the story.
+        flow: The flow to measure; its state and mode do not change.
+        x: Points, (B, *event); a few dozen are enough.
         context: (B, C) for a conditional flow.
-        generator: Draws the latent points of the second round trip; seed 0 if left out.
+        generator: Random generator for the latent samples; seed 0 by default.
 
     Returns:
-        The profile. In many dimensions, above 128 or a few hundred in deep flows at few points,
-        singular values come from Lanczos iterations; these take time that grows with the square
-        of the depth, and are content with residuals of a hundredth for the layers up to one
-        between the first and the last, of a thousandth for single layers and for the whole.
+        The profile. Above 128 dimensions, or above a few hundred for deep flows at few points,
+        singular values come from Lanczos iterations, whose time grows with the square of the
+        depth. Their relative residuals are at most a thousandth for single layers and for the
+        whole flow, and a hundredth for all layers up to one in between.
 
     Raises:
-        ArgumentError: x or context is not what the flow can be measured at, or there is no layer
-            to measure.
+        ArgumentError: x or context does not fit the flow, or the flow has no layer to measure.
 
     Example:
         >>> import kappaflow as kf
@@ -175,10 +186,10 @@ def profile_at(
     wide: Flow | None = None,
     progress: Progress = lambda text: None,
 ) -> Profile:
-    """Returns the profile at points that are checked, or that the flow itself has made.
+    """Returns the profile at points that need no check.
 
-    `wide` is a copy of the flow in float64, where `copy.deepcopy` makes none; `progress` is told
-    which layer is measured, before it is.
+    `wide` is a float64 copy of the flow, for flows that `copy.deepcopy` cannot copy; `progress` is
+    called before each layer is measured.
     """
 
     def measure(flow: Flow, x: Tensor, context: Tensor | None) -> Extremes:
@@ -190,9 +201,7 @@ def profile_at(
     with measuring(flow):
         layers = layers_of(flow.core, context)
         if not layers:
-            raise ArgumentError(
-                "'flow' should have a layer behind its standardisation to measure."
-            )
+            raise ArgumentError("'flow' should have a layer after its standardization to measure.")
         at, x = x, flow.standardization(x)[0]
         found = None if _forms_matrices(x, len(layers)) else measure(flow, at, context)
         if found is None or _is_lost(found, x.dtype):
@@ -225,27 +234,29 @@ def _linearize(layers: tuple[Layer, ...], x: Tensor) -> list[Linearization]:
     return parts
 
 
-def _told(parts: list[Linearization], progress: Progress) -> Iterator[tuple[int, Linearization]]:
-    """Yields the layers with their numbers, from 1, and says which."""
+def _with_progress(
+    parts: list[Linearization], progress: Progress
+) -> Iterator[tuple[int, Linearization]]:
+    """Yields the layers with their numbers, from 1, and reports each."""
     for number, part in enumerate(parts, start=1):
         progress(f"layer {number} of {len(parts)}")
         yield number, part
 
 
 def _forms_matrices(x: Tensor, layers: int) -> bool:
-    """Returns whether matrices (n, n) of each layer are at hand sooner than Lanczos iterations."""
+    """Returns whether dense matrices (n, n) of all layers are faster than Lanczos iterations."""
     n = x.shape[1:].numel()
     return n <= MATRIX_FREE_ABOVE or len(x) * n**3 <= DENSE_WORK * layers
 
 
 def _is_lost(found: Extremes, dtype: torch.dtype) -> bool:
-    """Returns whether a type narrower than float64 may miss singular values by a thousandth."""
+    """Returns whether rounding in this type may change singular values by a thousandth."""
     worst = max((top / bottom).nan_to_num(torch.inf).max().item() for top, bottom in found[:2])
     return dtype != torch.float64 and not torch.finfo(dtype).eps * worst < TOLERANCE
 
 
 def _alone(layers: tuple[Layer, ...], x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the log_det and the round-trip error of each layer alone, (L, B) each."""
+    """Returns the log_det and the reconstruction error of each layer alone, (L, B) each."""
     log_dets, errors = [], []
     for layer in layers:
         value, log_det = layer.bijection(x, layer.context)
@@ -263,12 +274,12 @@ def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -
     """
     each, up_to = [], []
     forward = backward = None
-    for _, part in _told(parts, progress):
-        there, back = dense(part.jv, x), dense(part.inverse_jv, part.value)
-        forward = there if forward is None else there @ forward
-        backward = back if backward is None else backward @ back
+    for _, part in _with_progress(parts, progress):
+        jacobian, inverse = dense(part.jv, x), dense(part.inverse_jv, part.value)
+        forward = jacobian if forward is None else jacobian @ forward
+        backward = inverse if backward is None else backward @ inverse
         x = part.value
-        each.append((largest(there)[:, 0], 1 / largest(back)[:, 0]))
+        each.append((largest(jacobian)[:, 0], 1 / largest(inverse)[:, 0]))
         up_to.append((largest(forward)[:, 0], 1 / largest(backward)[:, 0]))
     status: Status = (
         "exact" if all(torch.isfinite(s).all() for pair in up_to for s in pair) else "not finite"
@@ -277,15 +288,15 @@ def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -
 
 
 def _lanczos_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -> Extremes:
-    """Returns the same by Lanczos iterations on the products.
+    """Returns (sigma_max, sigma_min) of each layer and of all up to it, by Lanczos iterations.
 
-    The directions that the layers so far stretch most and least are nearly those of one layer
-    more: each search over depth begins with what the one before it found, but for the last one,
-    which owes nothing to the others.
+    The directions that the layers so far stretch most and least hardly change with one more layer.
+    So each search starts from the result of the one before it, except the search for the whole
+    flow, which is independent.
     """
     each, up_to, stati, state = [], [], set(), x
     near = None
-    for number, part in _told(parts, progress):
+    for number, part in _with_progress(parts, progress):
         prefix = ChainLinearization(parts[:number], part.value, part.log_det)
         is_whole = number == len(parts)
         alone = extremes_by_lanczos(part, state, tolerance=TOLERANCE)

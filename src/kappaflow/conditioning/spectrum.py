@@ -1,5 +1,6 @@
-"""Extreme singular values of the Jacobian of a bijection, and with them its condition number."""
+"""Extreme singular values and the condition number of the Jacobian of a bijection."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -8,25 +9,27 @@ from torch import Tensor
 
 from kappaflow._checks import one_of, positive_float, positive_int
 from kappaflow.bijection import Bijection
-from kappaflow.conditioning.jacobian import dense, flat, largest
 from kappaflow.conditioning.lanczos import golub_kahan
-from kappaflow.conditioning.points import checked_points, measuring
-from kappaflow.conditioning.wide import in_float64
+from kappaflow.conditioning.points import checked_points, in_float64, measuring
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 
-# Dimensions above which "auto" forms no matrix. Measured on 8 couplings with hidden layers of 128,
+# Dimensions above which "auto" uses Lanczos. Measured on 8 couplings with hidden layers of 128,
 # dense to Lanczos in ms: 64 dimensions, 1, 16 and 128 points, 4:15, 21:27, 287:72; 128 dimensions
 # 8:16, 65:33, 635:108; 256 dimensions 25:17, 333:45, 2900:196.
 MATRIX_FREE_ABOVE = 128
-DENSE_UP_TO = 500  # dimensions up to which it is bearable to form one where nothing else will do
+DENSE_UP_TO = 500  # largest number of dimensions for callers that need a matrix
 
 Status = Literal["exact", "converged", "not converged", "not finite"]
-Directions = tuple[Tensor, Tensor]  # (B, k, n) each: those stretched most, and those least
+Directions = tuple[Tensor, Tensor]  # most and least stretched, (B, k, n) each
+
+
+Product = Callable[[Tensor], Tensor]
+ROWS_AT_ONCE = 8192  # points times vectors in one product, to bound memory
 
 
 class Extremes(NamedTuple):
-    """Singular values at both ends, (B, k) each, how they were found, and their directions."""
+    """Singular values at both ends, (B, k) each, with a status and their directions."""
 
     top: Tensor
     bottom: Tensor
@@ -41,9 +44,9 @@ class Spectrum:
     Attributes:
         sigma_max: The largest (B,), or the k largest in descending order (B, k); latent units per
             data unit.
-        sigma_min: The smallest (B,), or the k smallest in ascending order (B, k). Always from the
-            inverse map, where it is the reciprocal of a largest singular value: read off the
-            Jacobian itself it is lost to rounding once the condition number passes 1 / eps.
+        sigma_min: The smallest (B,), or the k smallest in ascending order (B, k). It is always
+            computed from the inverse map, as the reciprocal of a largest singular value: rounding
+            hides it in the Jacobian itself once the condition number exceeds 1 / eps.
         status: "exact" (dense), "converged" (to the tolerance), "not converged", or "not finite".
         method: "dense" or "lanczos".
     """
@@ -74,26 +77,27 @@ def spectrum(
     """Returns the extreme singular values of the Jacobian dz/dx of a bijection at points x.
 
     Args:
-        bijection: What is measured, exactly as given: units included.
+        bijection: The bijection to measure, including any standardization it contains.
         x: Points, (B, *event).
-        context: (B, C), where the bijection is conditional.
-        k: How many values at each end.
-        method: "dense" (all singular values, by n products each way), "lanczos" (no matrix is
-            formed), or "auto": dense up to 128 dimensions.
-        tolerance: Relative accuracy asked of "lanczos".
-        max_steps: Most steps of "lanczos"; a result that needs more says "not converged".
+        context: (B, C) if the bijection is conditional.
+        k: Number of values at each end.
+        method: "dense" (all singular values, by n products in each direction), "lanczos" (without
+            forming a matrix), or "auto": dense up to 128 dimensions.
+        tolerance: Relative accuracy for "lanczos".
+        max_steps: Largest number of steps for "lanczos"; the status is "not converged" if more are
+            needed.
 
     Returns:
         The values in float64, with a status.
 
     Raises:
-        ArgumentError: An argument is out of its range, x or context cannot be measured at, or a
-            flow was given instead of a bijection.
+        ArgumentError: An argument is out of range, x or context does not fit, or a flow was given
+            instead of a bijection.
 
     Note:
-        Measured in evaluation mode, by a copy in float64 at the same points: rounding of a
-        narrower type moves nothing. Where there can be no copy, or none in float64, the bijection
-        itself is measured in its own type. Its mode and state are left as they were.
+        Measures a float64 copy in evaluation mode at the same points, so that rounding in a
+        narrower type has no effect. If the bijection cannot be copied, or not to float64, it is
+        measured in its own type. Its mode and state do not change.
 
     Source:
         Golub, Kahan 1965 for the matrix-free route.
@@ -108,7 +112,7 @@ def spectrum(
     if not isinstance(bijection, Bijection):
         raise ArgumentError(
             f"'bijection' should be a Bijection, got {type(bijection).__name__}: "
-            "of a flow, pass flow.bijection, or flow.core to leave the units of the data out."
+            "for a flow, pass flow.bijection, or flow.core to leave out the standardization."
         )
     x, context = checked_points(bijection, x, context)
     n = x.shape[1:].numel()
@@ -149,18 +153,18 @@ def extremes_by_lanczos(
     max_steps: int = 100,
     near: Directions | None = None,
 ) -> Extremes:
-    """Returns the k largest (B, k) and the k smallest (B, k) singular values, and how it went.
+    """Returns the k largest and the k smallest singular values, (B, k) each, with a status.
 
     Args:
-        linearization: Of the map at the points.
+        linearization: The map, linearized at the points.
         x: The points.
-        k: How many values at each end.
-        tolerance: As for `golub_kahan`; so is max_steps.
-        max_steps: At most so many steps.
-        near: The directions of another map at these points, which is much like this one.
+        k: Number of values at each end.
+        tolerance: As for `golub_kahan`.
+        max_steps: Largest number of steps.
+        near: The directions for a similar map at these points.
 
     Returns:
-        Values, status, and the directions of x that they belong to.
+        Values, status, and the directions in x that they belong to.
     """
     settings = {"k": k, "tolerance": tolerance, "max_steps": max_steps}
     stretched, squeezed = (None, None) if near is None else near
@@ -168,7 +172,7 @@ def extremes_by_lanczos(
     top = golub_kahan(
         flat(linearization.jv, x), flat(linearization.vjp, z), like, near=stretched, **settings
     )
-    # Of the transpose of the inverse, whose vectors belong to x as those of the map itself do.
+    # The transpose of the inverse has its vectors in the space of x, as the map itself.
     bottom = golub_kahan(
         flat(linearization.inverse_vjp, x),
         flat(linearization.inverse_jv, z),
@@ -185,3 +189,54 @@ def extremes_by_lanczos(
 
 def _finite(*values: Tensor) -> bool:
     return all(bool(torch.isfinite(value).all() and (value > 0).all()) for value in values)
+
+
+def dense(product: Product, x: Tensor) -> Tensor:
+    """Returns the float64 matrices (B, n, n) of a product with vectors shaped as x (B, *event).
+
+    The result of the product may have another shape with n numbers; they are used in order.
+    """
+    n = x.shape[1:].numel()
+    basis = torch.eye(n, dtype=x.dtype, device=x.device)
+    columns = []
+    for vectors in basis.split(max(1, ROWS_AT_ONCE // max(1, len(x)))):
+        tangents = vectors.reshape(-1, 1, *x.shape[1:]).expand(-1, *x.shape)
+        columns.append(product(tangents).detach().flatten(2).double())
+    return torch.cat(columns).permute(1, 2, 0)
+
+
+def flat(product: Product, like: Tensor) -> Product:
+    """Returns a product as a function of flat vectors, (K, B, n) to (K, B, n).
+
+    Args:
+        product: A function of vectors (K, B, *event); its results may have another shape.
+        like: A tensor (B, *event).
+    """
+    return lambda vectors: product(vectors.reshape(len(vectors), *like.shape)).flatten(2)
+
+
+def all_of_both(there: Tensor, back: Tensor) -> Tensor:
+    """Returns all singular values (B, n) of a map, descending, from its matrix and its inverse.
+
+    Each value comes from the matrix that rounds it less. The relative error is eps s_max / s in
+    the map and eps s / s_min in the inverse, whose large singular values are the reciprocals.
+
+    Args:
+        there: The matrices of the map, (B, n, n).
+        back: The matrices of the inverse.
+
+    Returns:
+        The values; nan if a matrix is not finite.
+    """
+    large, small = largest(there, there.shape[1]), 1 / largest(back, back.shape[1]).flip(1)
+    middle = large[:, :1].log() + small[:, -1:].log()  # twice the log of their geometric mean
+    return torch.where(large.log() + small.log() >= middle, large, small)
+
+
+def largest(matrices: Tensor, k: int = 1) -> Tensor:
+    """Returns the k largest singular values (B, k), descending; nan for a non-finite matrix."""
+    finite = torch.isfinite(matrices).all(dim=(1, 2))
+    values = matrices.new_full((len(matrices), k), torch.nan)
+    if finite.any():
+        values[finite] = torch.linalg.svdvals(matrices[finite])[:, :k]
+    return values

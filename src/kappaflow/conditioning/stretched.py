@@ -1,26 +1,26 @@
-"""Condition numbers that can be derived by the weights, from the directions at both ends."""
+"""Condition numbers that can be differentiated with respect to the weights."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kappaflow.conditioning.jacobian import Product, dense, flat
+from kappaflow.conditioning.spectrum import Product, dense, flat
 from kappaflow.linearization import Linearization
 
-MATRIX_UP_TO = 128  # dimensions up to which a matrix is formed
-TURNS = 12  # of a power iteration above
+MATRIX_UP_TO = 128  # largest number of dimensions for which a matrix is formed
+POWER_STEPS = 12  # steps of the power iteration above that
 
 
 @dataclass(frozen=True)
 class Stretched:
-    """The directions at each point that a map stretches most and least, and how far apart.
+    """The directions at each point that a map stretches most and least, with the condition number.
 
     Attributes:
         most: Unit vectors (B, *event).
         least: Unit vectors (B, *event).
-        log_condition_number: log(sigma_max / sigma_min), (B,), float64; nan where the Jacobian is
-            not finite.
+        log_condition_number: log(sigma_max / sigma_min), (B,), float64; nan if the Jacobian is not
+            finite.
     """
 
     most: Tensor
@@ -32,20 +32,21 @@ class Stretched:
 def stretched(linearization: Linearization, x: Tensor) -> Stretched:
     r"""Returns the directions that a map stretches most and least at x.
 
-    Up to 128 dimensions they are the outermost right singular vectors of its matrix; above, what
-    :math:`v \leftarrow J^T J v` and :math:`v \leftarrow J^{-1} J^{-T} v` come to in twelve turns.
+    Up to 128 dimensions these are the extreme right singular vectors of its matrix. Above, they
+    are the result of twelve steps of :math:`v \leftarrow J^T J v` and
+    :math:`v \leftarrow J^{-1} J^{-T} v`.
 
     Args:
-        linearization: Of the map at x.
+        linearization: The map, linearized at x.
         x: Points, (B, *event).
 
     Returns:
-        Both, with the condition number that they show: up to 128 dimensions right to eps times
-        itself, above never more than what is true.
+        Both directions, and the condition number. Up to 128 dimensions its relative error is eps
+        times itself; above, it is a lower bound.
 
     Note:
-        Made to be pushed at during training: what is reported is measured by
-        `kappaflow.spectrum`, whose smallest singular value is right at any condition number.
+        For use during training. `kappaflow.spectrum` is for reporting: its smallest singular value
+        is accurate at any condition number.
     """
     if x.shape[1:].numel() <= MATRIX_UP_TO:
         return _from_matrices(linearization, x)
@@ -57,18 +58,19 @@ def stretched(linearization: Linearization, x: Tensor) -> Stretched:
 
 
 def log_stretch(linearization: Linearization, most: Tensor, least: Tensor) -> Tensor:
-    r"""Returns :math:`\log |J v| - \log |J w|` of directions v and w that are held fixed, (B,).
+    r"""Returns :math:`\log |J v| - \log |J w|` for fixed directions v and w, (B,).
 
-    Where they are singular vectors its derivative by anything J depends on is that of the log of
-    the condition number: :math:`\partial \sigma = u^T (\partial J) v`.
+    If they are the extreme singular vectors, the derivative with respect to anything that J
+    depends on is that of the log of the condition number:
+    :math:`\partial \sigma = u^T (\partial J) v`.
 
     Args:
-        linearization: Of a map at B points.
+        linearization: A map linearized at B points.
         most: v, (B, *event).
         least: w, (B, *event).
 
     Returns:
-        The logarithm of the ratio, (B,); it can be derived.
+        The logarithm of the ratio, (B,), differentiable.
 
     Source:
         The derivative of a singular value: Stewart, Sun 1990, Matrix Perturbation Theory.
@@ -98,15 +100,15 @@ def _from_matrices(linearization: Linearization, x: Tensor) -> Stretched:
 
 
 def _power(there: Product, back: Product, v: Tensor) -> Tensor:
-    """Returns what v <- back(there(v)) comes to, as unit vectors (1, B, n)."""
-    for _ in range(TURNS):
+    """Returns the result of repeated v <- back(there(v)), as unit vectors (1, B, n)."""
+    for _ in range(POWER_STEPS):
         v = back(there(v))
         v = v / v.norm(dim=2, keepdim=True).clamp_min(torch.finfo(v.dtype).tiny)
     return v
 
 
 def _start(x: Tensor) -> Tensor:
-    """Returns a random direction for each point, (1, B, n), always the same."""
+    """Returns a fixed random direction for each point, (1, B, n)."""
     generator = torch.Generator().manual_seed(0)
     shape = (1, len(x), x.shape[1:].numel())
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(x)

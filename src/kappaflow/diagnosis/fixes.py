@@ -20,11 +20,16 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.registry import build, describe
 from kappaflow.rewrite import fuse
-from kappaflow.rewrite.affine import affine_map
-from kappaflow.rewrite.items import elementwise_if_any
-from kappaflow.rewrite.opened import flow_of, is_frozen, is_linear, parts_of
-from kappaflow.rewrite.runs import changed_by_run
-from kappaflow.rewrite.stacked import stacked
+from kappaflow.rewrite.layers import (
+    affine_map,
+    changed_by_run,
+    elementwise_if_any,
+    flow_of,
+    is_frozen,
+    is_linear,
+    parts_of,
+    stacked,
+)
 from kappaflow.stack import CouplingStack
 
 BOUND = 1e3

@@ -1,12 +1,24 @@
 """Any invertible linear map as a few couplings of a fixed partition.
 
-`linear.py` is what is called, `problem.py` what it works on, `routes.py` the ways to go: closed
-forms in `direct.py`, `rotation.py` and `eleven.py`; searches in `tracking.py`.
+linear         `factor_linear`, which chooses a method
+problem        the matrix to factor, checked and put into standard form
+factorization  the result: couplings, residual, condition numbers; its file
+coupling       `LinearCoupling`, and the same as plain arrays
+direct         closed form: maps that one to three couplings make
+rotation       closed form: six couplings for a rotation
+svd            closed form: eleven or more couplings for any map
+continuation   numerical search: couplings are continued along a path of maps; `paths` defines it
+algebra        the equation that the search solves, and Newton's method for it
+kronecker      the linear systems of a Newton step
+descent        minimizes the condition numbers among the solutions
+uneven         the search for parts of different sizes
+rescale        scalar diagonals that balance the condition numbers of given couplings
+trade_off      conditioning against the number of couplings
+whiten         `Whiten`, a layer that decorrelates data
 """
 
 from kappaflow.factor.coupling import LinearCoupling
-from kappaflow.factor.couplings_file import load_couplings, save_couplings
-from kappaflow.factor.factorization import Factorization
+from kappaflow.factor.factorization import Factorization, load_couplings, save_couplings
 from kappaflow.factor.linear import factor_linear
 from kappaflow.factor.whiten import Whiten
 

@@ -1,6 +1,10 @@
-"""A linear coupling: the block matrix (1, 0; W, D), D diagonal, as a layer."""
+"""Linear couplings, as layers of a flow (`LinearCoupling`) and as plain arrays (`Factor`).
+
+A linear coupling multiplies by the block matrix (1, 0; W, D) with a diagonal matrix D.
+"""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,19 +23,20 @@ Numbers = Tensor | np.ndarray | Sequence
 
 @register("LinearCoupling")
 class LinearCoupling(Bijection):
-    r"""Kept features pass, changed ones mix with them: :math:`z_2 = d \odot x_2 + W x_1`.
+    r"""Passes the kept features and mixes the changed ones: :math:`z_2 = d \odot x_2 + W x_1`.
 
-    Behind the features a point may have places, as the pixels of an image: each has the same map.
+    An input may have further dimensions after the features, such as the pixels of an image; the
+    same map acts at each pixel.
 
     Args:
-        partition: What is kept (x_1) and changed (x_2).
-        weight: W, (changed, kept); zeros if left out.
-        diagonal: d, (changed,), nowhere zero; ones if left out. Its signs stay as they are when
-            the layer learns. It takes the dtype of the weight, if there is one.
+        partition: Which features are kept (x_1) and which are changed (x_2).
+        weight: W, (changed, kept); zeros by default.
+        diagonal: d, (changed,), without zeros; ones by default. Training keeps the signs. The
+            dtype is that of the weight, if a weight is given.
 
     Raises:
-        ArgumentError: A shape does not fit the partition, a number cannot be used, or the
-            partition keeps nothing.
+        ArgumentError: A shape does not fit the partition, a number is invalid, or the partition
+            keeps nothing.
 
     Example:
         >>> coupling = LinearCoupling(Partition.half(2), [[3.0]], [2.0])
@@ -71,9 +76,9 @@ class LinearCoupling(Bijection):
     def of(
         cls, partition: Partition, weight: Numbers, diagonal: Numbers | None = None
     ) -> "LinearCoupling":
-        """Returns the coupling with these numbers, which model files keep with the weights only.
+        """Returns a coupling whose numbers a model file stores with the weights only.
 
-        The constructor's arguments are written out in the text of a model file; these are not.
+        A model file writes the constructor's arguments as text. Couplings built here have none.
         """
         given = LinearCoupling(partition, weight, diagonal)
         coupling = LinearCoupling(partition).to(given.weight.dtype)
@@ -87,16 +92,19 @@ class LinearCoupling(Bijection):
 
     @property
     def condition_number(self) -> float:
-        r"""Largest over smallest singular value of the matrix; nan if a number is not finite.
+        """Largest over smallest singular value of the matrix; nan if a number is not finite.
 
-        For one size g of the diagonal, each singular value w of W gives the pair with sum of
-        squares 1 + g^2 + w^2 and product g; the largest w gives the largest and the smallest.
+        If all entries of the diagonal have the same size g, each singular value w of W belongs to
+        a pair of singular values of the matrix with sum of squares 1 + g^2 + w^2 and product g.
+        The largest w gives both extremes.
         """
         weight = self.weight.detach().double().cpu()
         size = self.log_scale.detach().double().cpu().exp()
         if not (weight.isfinite().all() and size.isfinite().all()):
             return float("nan")
-        if (size != size[0]).any():  # the smallest is lost beside the largest, not in the inverse
+        if (
+            size != size[0]
+        ).any():  # the smallest value comes from the inverse, without cancellation
             return _norm(weight, size) * _norm(weight / size[:, None], 1 / size)
         return two_by_two_condition(torch.linalg.svdvals(weight)[0].item(), size[0].item())
 
@@ -151,7 +159,7 @@ class LinearCoupling(Bijection):
 
 
 class _LinearCouplingLinearization(Linearization):
-    """The derivative of a linear map is the map."""
+    """The derivative of a linear map is the map itself."""
 
     def __init__(self, coupling: LinearCoupling, value: Tensor, log_det: Tensor) -> None:
         self.value, self.log_det = value, log_det
@@ -192,9 +200,9 @@ def two_by_two_condition(weight: float, scale: float) -> float:
 
 
 def _times(weight: Tensor, part: Tensor) -> Tensor:
-    """Returns the product of a matrix with the features (dimension 1) of a part, not rounded.
+    """Returns a matrix times the features (dimension 1) of a tensor, in full precision.
 
-    Under autocast products are narrow, and the two directions no longer each other's inverse.
+    Autocast would round the product, and the inverse would no longer undo the forward map.
     """
     wide = torch.promote_types(weight.dtype, part.dtype)
     with torch.autocast(part.device.type, enabled=False):
@@ -202,12 +210,12 @@ def _times(weight: Tensor, part: Tensor) -> Tensor:
 
 
 def _along_features(vector: Tensor, x: Tensor) -> Tensor:
-    """Returns a vector of features in the shape that broadcasts with x (B, n, ...)."""
+    """Returns a vector over features in a shape that broadcasts with x (B, n, ...)."""
     return vector.reshape(-1, *[1] * (x.dim() - 2))
 
 
 def _numbers(name: str, given: Numbers | None, shape: tuple[int, ...], *, empty: float) -> Tensor:
-    """Returns the given numbers as a tensor of this shape, or says what is wrong with them."""
+    """Returns the numbers as a tensor of this shape; raises ArgumentError if they are invalid."""
     if given is None:
         return torch.full(shape, empty)
     try:
@@ -224,5 +232,69 @@ def _numbers(name: str, given: Numbers | None, shape: tuple[int, ...], *, empty:
             f"got {tuple(numbers.shape)}."
         )
     if not torch.isfinite(numbers).all():
-        raise ArgumentError(f"'{name}' should hold finite numbers, got others among them.")
+        raise ArgumentError(f"'{name}' should hold finite numbers, got nan or inf.")
     return numbers
+
+
+class Factor(NamedTuple):
+    """A coupling in arrays: (1, 0; weight, diagonal) if `lower`, else (diagonal, weight; 0, 1)."""
+
+    lower: bool
+    weight: np.ndarray
+    diagonal: np.ndarray
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """The factor as a dense matrix, (n, n)."""
+        changed, kept = self.weight.shape
+        first = kept if self.lower else changed
+        dense = np.eye(changed + kept)
+        rows, columns = (
+            (slice(first, None), slice(first))
+            if self.lower
+            else (slice(first), slice(first, None))
+        )
+        dense[rows, columns], dense[rows, rows] = self.weight, np.diag(self.diagonal)
+        return dense
+
+
+def unit_factors(blocks: Sequence[np.ndarray], *, lower_first: bool = True) -> list[Factor]:
+    """Returns factors with these weights and unit diagonals; lower and upper ones alternate."""
+    return [
+        Factor((i % 2 == 0) == lower_first, block, np.ones(len(block)))
+        for i, block in enumerate(blocks)
+    ]
+
+
+def flip_last(factors: Sequence[Factor]) -> tuple[list[Factor], int]:
+    """Returns factors of diag(1, ..., 1, -1) T, and the index of the one that took the sign.
+
+    The first lower factor takes the sign. An upper factor before it passes the sign on by flipping
+    its last column.
+    """
+    changed = list(factors)
+    for number, factor in enumerate(factors):
+        if factor.lower:
+            sign = np.ones(len(factor.diagonal))
+            sign[-1] = -1
+            weight = sign[:, None] * factor.weight
+            changed[number] = Factor(True, weight, sign * factor.diagonal)
+            return changed, number
+        weight = factor.weight.copy()
+        weight[:, -1] *= -1
+        changed[number] = Factor(False, weight, factor.diagonal)
+    raise ValueError("there is no lower factor to take the sign")
+
+
+def to_layers(factors: Sequence[Factor], partition: Partition) -> tuple[LinearCoupling, ...]:
+    """Returns the factors as layers; a lower factor keeps what the partition keeps."""
+    lower, upper = partition, partition.swapped()
+    return tuple(
+        LinearCoupling.of(lower if f.lower else upper, f.weight, f.diagonal) for f in factors
+    )
+
+
+def weight_and_diagonal(coupling: LinearCoupling) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the weight and the diagonal that a coupling computes with, as float64 arrays."""
+    weight, diagonal = coupling.weight.detach(), coupling.diagonal.detach()
+    return weight.double().numpy(), diagonal.double().numpy()

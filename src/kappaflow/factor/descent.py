@@ -1,29 +1,129 @@
-r"""From one solution to a well-conditioned one: quasi-Newton descent within the solution set."""
+"""Descent within the set of solutions, to couplings that are better conditioned.
+
+The objective is a smooth norm that approximates the largest block norm. Its gradient is computed
+by hand. A quasi-Newton method minimizes it on the set of solutions.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.linalg import LinAlgError, norm
 
-from kappaflow.factor.newton import defect, linearize, move
-from kappaflow.factor.surrogate import power_norm, power_norm_gradient
-from kappaflow.factor.word import Target, Word, all_blocks
+from kappaflow.factor.algebra import (
+    Pattern,
+    Target,
+    all_blocks,
+    defect,
+    linearize,
+    middle_blocks,
+    move,
+    right_inverse,
+    sweep,
+    sweep_adjoint,
+)
 
 Blocks = Sequence[np.ndarray]
 
-MEMORY = 20  # pairs of step and change of gradient
+MEMORY = 20  # stored pairs of a step and a change of the gradient
 SUFFICIENT = 1e-4  # Armijo's constant
-FEASIBLE = 3e-3  # of the defect, in the mean over rows: on the solution set, during the descent
+FEASIBLE = 3e-3  # largest mean defect of a row during the descent
 CORRECTIONS = 4
 SHORTEST = 1e-4
-PATIENCE = 10  # steps over which the surrogate has to fall
-LOOSE = 5e-2  # of the linear systems of a correction: the next one sees what is left
-PROJECTED = 1e-3  # of those of the projection, whose errors the memory would learn
-STRAIGHT = 1e-8  # cosine below which a change of gradient says nothing of curvature
+PATIENCE = 10  # steps within which the objective has to decrease
+LOOSE = 5e-2  # tolerance of the linear systems of a correction; the next one removes the rest
+PROJECTED = 1e-3  # tolerance of the projection, whose errors would spoil the memory
+STRAIGHT = 1e-8  # cosine below which a change of the gradient carries no curvature
+
+
+def smooth_norm(blocks: Blocks, power: int) -> float:
+    """Returns the logarithm of the Schatten norm of order 2 `power` of all blocks together.
+
+    It lies between the logarithm of the largest singular value of any block, which it approaches
+    as the power grows, and that plus log(number of singular values) / (2 power).
+
+    Args:
+        blocks: The blocks, not all zero.
+        power: 1, 2, 4, 8 and so on.
+
+    Returns:
+        The logarithm.
+
+    Example:
+        >>> round(smooth_norm([np.diag([3.0, 1.0]), np.eye(2)], 8) / float(np.log(3)), 6)
+        1.0
+    """
+    return _with_gradient(blocks, power)[0]
+
+
+def smooth_norm_gradient(
+    pattern: Pattern, target: Target, values: Blocks, power: int
+) -> tuple[float, list[np.ndarray]]:
+    """Returns `smooth_norm` of all blocks, and its gradient with respect to the unknown ones.
+
+    Args:
+        pattern: The positions of the blocks.
+        target: The map.
+        values: The unknown blocks.
+        power: Half the order of the norm.
+
+    Returns:
+        The value, and the gradient: one array for each unknown block.
+    """
+    rest = sweep(pattern, target.matrix, values, sign=-1)
+    back = sweep(pattern, target.inverse, values, sign=1) if len(target.matrix) % 2 else None
+    three = middle_blocks(rest[-1], back[-1] if back else None)
+    value, by_block = _with_gradient([*three, *values], power)
+    by_rest, by_back = _middle_adjoint(rest[-1], back[-1] if back else None, by_block[:3])
+    gradient = list(
+        map(np.add, by_block[3:], sweep_adjoint(pattern, rest, values, by_rest, sign=-1))
+    )
+    if back and by_back is not None:
+        gradient = list(
+            map(np.add, gradient, sweep_adjoint(pattern, back, values, by_back, sign=1))
+        )
+    return value, gradient
+
+
+def _with_gradient(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]:
+    """Returns the logarithm of the norm and its gradient with respect to each block."""
+    size = max(np.linalg.norm(block) for block in blocks)  # so that high powers do not overflow
+    total, gradients = 0.0, []
+    for block in blocks:
+        gradient = block / size
+        square = gradient.T @ gradient
+        for _ in range(power.bit_length() - 1):  # (B^T B)^(1 + 2 + 4 + ...)
+            gradient, square = gradient @ square, square @ square
+        total += np.trace(square)
+        gradients.append(gradient)
+    value = float(np.log(total) / (2 * power) + np.log(size))
+    return value, [gradient / (total * size) for gradient in gradients]
+
+
+def _middle_adjoint(
+    rest: np.ndarray, back: np.ndarray | None, by_three: Blocks
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the gradients with respect to M and its inverse, given those of `middle_blocks`."""
+    by_a1, by_x1, by_a2 = by_three
+    d = len(rest) // 2
+    x1, small, large = rest[:d, d:], np.eye(d), np.eye(len(rest) - d)
+    inverse = right_inverse(x1)[0]
+    by_rest, by_back = np.zeros_like(rest), None
+    by_rest[:d, :d], by_rest[d:, d:] = inverse.T @ by_a2, by_a1 @ inverse.T
+    by_inverse = (rest[d:, d:] - large).T @ by_a1 + by_a2 @ (rest[:d, :d] - small).T
+    by_x1 = by_x1.copy()
+    if back is not None:
+        beyond, other = large - inverse @ x1, back[d:, d:] - large  # beyond the rows of X1
+        by_back = np.zeros_like(back)
+        by_back[d:, d:] = beyond @ by_a2 @ inverse.T
+        by_beyond = by_a2 @ (other @ inverse).T
+        by_inverse += other.T @ beyond @ by_a2 - by_beyond @ x1.T
+        by_x1 += inverse.T @ (inverse @ by_inverse.T @ beyond - by_beyond)
+    by_rest[:d, d:] = by_x1 - inverse.T @ by_inverse @ inverse.T
+    return by_rest, by_back
 
 
 def descend(
-    word: Word,
+    pattern: Pattern,
     target: Target,
     values: Blocks,
     *,
@@ -31,32 +131,32 @@ def descend(
     steps: int,
     least_gain: float = 3e-3,
 ) -> tuple[list[np.ndarray], int]:
-    """Returns a point of the solution set, nearly, at which the blocks' power norm is smaller.
+    """Returns a nearby solution whose blocks have a smaller smooth norm.
 
-    Limited-memory BFGS on the gradient projected to the solution set; each trial goes back to
-    the set by Newton corrections with the matrix of the point it started from.
+    Uses limited-memory BFGS on the gradient projected to the set of solutions. Newton corrections
+    with the matrix of the starting point bring each trial back to the set.
 
     Args:
-        word: Where the blocks stand.
+        pattern: The positions of the blocks.
         target: The map.
-        values: A solution, nearly: the unknown blocks.
-        power: Order of the norm, halved.
-        steps: At most so many.
-        least_gain: Stop when ten steps lower the logarithm of the norm by less than this.
+        values: The unknown blocks of an approximate solution.
+        power: Half the order of the norm.
+        steps: Largest number of steps.
+        least_gain: Stop if ten steps lower the logarithm of the norm by less than this.
 
     Returns:
-        The point (polish it with `newton`), and how many steps were taken.
+        The point (polish it with `newton`), and the number of steps taken.
 
     Source:
         Nocedal 1980 for the quasi-Newton steps.
     """
-    state, memory = _State(word, target, list(values), power), _Memory()
+    state, memory = _State(pattern, target, list(values), power), _Memory()
     history = [state.value]
     for taken in range(steps):
         step, length, trial = _search(state, memory)
         if trial is None:
             return state.values, taken
-        old, state = state, _State(word, target, trial, power, guess=state.multiplier)
+        old, state = state, _State(pattern, target, trial, power, guess=state.multiplier)
         change = [new - before for new, before in zip(state.gradient, old.gradient, strict=True)]
         memory.learn([length * s for s in step], change)
         history.append(state.value)
@@ -66,19 +166,19 @@ def descend(
 
 
 class _State:
-    """A point of the solution set with its surrogate and the projected gradient."""
+    """A point of the set of solutions, with the objective and the projected gradient."""
 
     def __init__(
         self,
-        word: Word,
+        pattern: Pattern,
         target: Target,
         values: list[np.ndarray],
         power: int,
         guess: np.ndarray | None = None,
     ) -> None:
-        self.word, self.target, self.values, self.power = word, target, values, power
-        self.value, full = power_norm_gradient(word, target, values, power)
-        linear = linearize(word, target, values)
+        self.pattern, self.target, self.values, self.power = pattern, target, values, power
+        self.value, full = smooth_norm_gradient(pattern, target, values, power)
+        linear = linearize(pattern, target, values)
         self.equations = linear.equations()
         jacobian = linear.derivative
         self.multiplier = self.equations.solve(jacobian(full), tolerance=PROJECTED, guess=guess)
@@ -87,14 +187,15 @@ class _State:
         self.gradient = [g - part for g, part in zip(full, normal, strict=True)]
 
     def feasible(self, values: list[np.ndarray]) -> tuple[list[np.ndarray], float] | None:
-        """Returns a point of the solution set near another, if chord steps lead there.
+        """Returns a solution near a point, if chord steps converge, and the objective there.
 
-        Beside it stands the surrogate less multiplier times defect: what it is on the set itself.
+        The objective is corrected by multiplier times defect, which estimates its value on the
+        set.
         """
         last = len(values[0]) ** 0.5 / 4
         for _ in range(CORRECTIONS + 1):
             try:
-                off = defect(self.word, self.target, values)
+                off = defect(self.pattern, self.target, values)
             except LinAlgError:
                 return None
             error = float(norm(off))
@@ -107,24 +208,24 @@ class _State:
         return None
 
     def value_at(self, values: list[np.ndarray]) -> float:
-        """Returns the surrogate at another point."""
-        return power_norm(all_blocks(self.word, self.target, values), self.power)
+        """Returns the objective at another point."""
+        return smooth_norm(all_blocks(self.pattern, self.target, values), self.power)
 
 
 class _Memory:
-    """The inverse Hessian as the last pairs of step and change of gradient saw it."""
+    """The inverse Hessian, approximated from recent steps and changes of the gradient."""
 
     def __init__(self) -> None:
         self.pairs: list[tuple[Blocks, Blocks, float]] = []
 
     def learn(self, step: Blocks, change: Blocks) -> None:
-        """Keeps a pair, if the gradient grew along the step."""
+        """Stores a step and the change of the gradient, if the gradient grew along the step."""
         curvature = _dot(step, change)
         if curvature > STRAIGHT * (_dot(step, step) * _dot(change, change)) ** 0.5:
             self.pairs = [*self.pairs[1 - MEMORY :], (step, change, curvature)]
 
     def direction(self, gradient: Blocks) -> list[np.ndarray]:
-        """Returns the quasi-Newton step: the two-loop recursion."""
+        """Returns the quasi-Newton step, by the two-loop recursion."""
         step, weights = [-g for g in gradient], []
         for s, y, curvature in reversed(self.pairs):
             weights.append(_dot(s, step) / curvature)
@@ -140,7 +241,7 @@ class _Memory:
 def _search(
     state: _State, memory: _Memory
 ) -> tuple[list[np.ndarray], float, list[np.ndarray] | None]:
-    """Returns a step, its length and the point there, low enough; None if there is none."""
+    """Returns a step, its length and the point there if it is low enough, else None."""
     while True:
         step = memory.direction(state.gradient)
         slope, length = _dot(step, state.gradient), 1.0
@@ -152,7 +253,7 @@ def _search(
             length /= 2
         if not memory.pairs:
             return step, length, None
-        memory.pairs = []  # what was learnt does not hold here: once more along the gradient
+        memory.pairs = []  # the stored curvature does not apply here: try the gradient direction
 
 
 def _dot(one: Blocks, other: Blocks) -> float:

@@ -1,20 +1,21 @@
-r"""Maps that one, two or three couplings make: their structure shows it, and gives the factors.
+"""Maps that are a product of at most three couplings, recognized by their structure.
 
-In blocks T = (P, Q; R, S), and with diagonal matrices C, B of positive numbers:
-one: P = 1, Q = 0, S diagonal.  Two, L U: P and the Schur complement S - R P^-1 Q are diagonal.
-Three, L U L, where Q is square and invertible: S Q^-1 P - R = B Q^-1 C. The other order is the
-same for the map with its halves exchanged. A diagonal may have one negative number in all, the
-sign of the determinant.
+In blocks T = (P, Q; R, S), with diagonal matrices B and C:
+one coupling L: P = 1, Q = 0, and S is diagonal;
+two couplings L U: P and the Schur complement S - R P^-1 Q are diagonal;
+three couplings L U L, if Q is square and invertible: S Q^-1 P - R = B Q^-1 C.
+Exchanging the two parts gives the conditions for U, U L and U L U. All diagonals are positive,
+except for one negative number if the determinant is negative.
 """
 
 import numpy as np
 
-from kappaflow.factor.factors import Factor
-from kappaflow.factor.matrices import power_of_two
-from kappaflow.factor.spread import spread
+from kappaflow.factor.coupling import Factor
+from kappaflow.factor.problem import power_of_two
+from kappaflow.factor.rescale import rescale
 
-ROUNDING = 64 * np.finfo(float).eps  # of each number, relative to what it was computed from
-TRUSTED = 1e8  # no structure is read off an inverse of a worse condition
+ROUNDING = 64 * np.finfo(float).eps  # relative to the terms that a number was computed from
+TRUSTED = 1e8  # largest condition number of a block whose inverse may reveal structure
 
 
 def direct_factors(matrix: np.ndarray, first: int, *, most: int = 4) -> list[Factor] | None:
@@ -23,10 +24,11 @@ def direct_factors(matrix: np.ndarray, first: int, *, most: int = 4) -> list[Fac
     Args:
         matrix: T, (n, n), in blocks.
         first: p, the size of P.
-        most: At most so many.
+        most: Largest number of factors to try.
 
     Returns:
-        None where the structure is not there, to rounding; an empty list for the identity.
+        The factors; an empty list for the identity; None if the map has no such structure, up to
+        rounding.
 
     Source:
         Ours; the first steps of the proof of theorem A.
@@ -39,7 +41,7 @@ def direct_factors(matrix: np.ndarray, first: int, *, most: int = 4) -> list[Fac
     """
     if np.array_equal(matrix, np.eye(len(matrix))):
         return []
-    size = power_of_two(matrix)  # products of three entries stay within range
+    size = power_of_two(matrix)  # so that products of three entries do not overflow
     for count, find in enumerate((_one, _two, _three, _four), start=1):
         if count > most:
             break
@@ -47,12 +49,12 @@ def direct_factors(matrix: np.ndarray, first: int, *, most: int = 4) -> list[Fac
         for lower_first in (True, False):
             factors = find(_ordered(given, first, lower_first), lower_first)
             if factors is not None and _signs_are_right(matrix, factors):
-                return spread(factors, scale=size) if count > 2 else factors
+                return rescale(factors, scale=size) if count > 2 else factors
     return None
 
 
 def _ordered(matrix: np.ndarray, first: int, lower_first: bool) -> tuple[np.ndarray, ...]:
-    """Returns P, Q, R, S; S, R, Q, P for the order that begins with U."""
+    """Returns P, Q, R, S, or S, R, Q, P if the product begins with U."""
     blocks = (
         matrix[:first, :first],
         matrix[:first, first:],
@@ -93,7 +95,7 @@ def _three(blocks: tuple[np.ndarray, ...], lower_first: bool) -> list[Factor] | 
     if found is None:
         return None
     b, c = found
-    # Unit factors of diag(c, b)^-1 T, and the diagonals back into the first two.
+    # Unit factors of diag(c, b)^-1 T; the first two take the diagonals.
     last = np.linalg.solve(q, p - np.diag(c))
     first = np.linalg.solve(q.T, (s - np.diag(b)).T).T
     factors = [
@@ -105,7 +107,7 @@ def _three(blocks: tuple[np.ndarray, ...], lower_first: bool) -> list[Factor] | 
 
 
 def _four(blocks: tuple[np.ndarray, ...], lower_first: bool) -> list[Factor] | None:
-    """Returns four factors of two features: T U(1), or T L(1), needs three."""
+    """Returns four factors of a map of two features: T U(1), or T L(1), needs three."""
     p, q, r, s = blocks
     if p.size + s.size > 2:
         return None
@@ -118,8 +120,8 @@ def _both_sides(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns b, c with scaled = diag(b) plain diag(c), or None; c is 1 where it is free.
 
-    Rows and columns are joined by the entries of `plain` that are not zero to rounding; along
-    these the ratios are passed on, the largest entries first.
+    Rows and columns are connected by the entries of `plain` that are not zero up to rounding. A
+    walk over these connections propagates the ratios.
     """
     d = len(plain)
     solid = np.abs(plain) > 1e-10 * np.abs(plain).max()
@@ -147,15 +149,15 @@ def _both_sides(
 
 
 def _diagonal(block: np.ndarray, size: np.ndarray | float) -> np.ndarray | None:
-    """Returns the diagonal of a matrix that has nothing beside it, to rounding; else None."""
+    """Returns the diagonal of a matrix that is diagonal up to rounding, else None."""
     diagonal, tolerance = np.diag(block), ROUNDING * np.broadcast_to(size, block.shape)
-    beside = np.abs(block - np.diag(diagonal)) > tolerance
-    if beside.any() or (np.abs(diagonal) <= np.diag(tolerance)).any():
+    off_diagonal = np.abs(block - np.diag(diagonal)) > tolerance
+    if off_diagonal.any() or (np.abs(diagonal) <= np.diag(tolerance)).any():
         return None
     return diagonal.copy()
 
 
 def _signs_are_right(matrix: np.ndarray, factors: list[Factor]) -> bool:
-    """Returns whether there are no more negative scales than the determinant asks for."""
+    """Returns whether there are no more negative scales than the determinant requires."""
     negative = sum(int((factor.diagonal < 0).sum()) for factor in factors)
     return negative == int(np.linalg.slogdet(matrix)[0] < 0)

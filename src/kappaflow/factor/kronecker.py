@@ -1,4 +1,4 @@
-r"""Linear systems whose matrix is a sum of Kronecker products; no large one is ever formed."""
+"""Linear systems with a sum of Kronecker products, solved without forming a large matrix."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -10,20 +10,20 @@ from scipy.linalg import cho_factor, cho_solve
 Blocks = Sequence[np.ndarray]
 Pair = tuple[np.ndarray, np.ndarray]
 
-ALWAYS_DENSE = 12  # d up to which the d^2 x d^2 matrix is formed at once
-LARGEST_DENSE = 32  # d up to which it is formed at all
-FEW_ITERATIONS = 60  # they cost about as much as forming it and its Cholesky factor
+ALWAYS_DENSE = 12  # largest d for which the d^2 x d^2 matrix is always formed
+LARGEST_DENSE = 32  # largest d for which it is ever formed
+FEW_ITERATIONS = 60  # cost about as much as the dense matrix and its Cholesky factor
 MOST_ITERATIONS = 400
-SINGLE = 1e-4  # tolerance from which on iterations in float32, at half the time, are enough
-SHIFT = 4.0  # in means of what the nearest product leaves: 1 to 10 take about as many iterations
-JITTERS = (1e-14, 1e-11, 1e-8)  # in mean eigenvalues: what rounding makes of zero ones
+SINGLE = 1e-4  # smallest tolerance for which iterations start in float32, at half the time
+SHIFT = 4.0  # relative to the mean remainder; 1 to 10 take about as many iterations
+JITTERS = (1e-14, 1e-11, 1e-8)  # relative to the mean eigenvalue: zero ones, after rounding
 
 
 class KroneckerMap:
-    """u_1, u_2, ... -> the sum of a u_j b over all terms (a, b) of each j, blocks near (d, d) all.
+    """The map u_1, u_2, ... -> sum of a u_j b over the terms (a, b) of each j, about (d, d) each.
 
     Args:
-        terms: For each u_j its terms (a, b).
+        terms: The terms (a, b) of each u_j.
     """
 
     def __init__(self, terms: Sequence[Sequence[Pair]]) -> None:
@@ -45,7 +45,7 @@ class KroneckerMap:
         ])
 
     def products(self) -> Pair:
-        """Returns A_t and B_t, stacked: the map times its transpose is r -> sum of A_t r B_t."""
+        """Returns stacks A_t, B_t: the map times its transpose is r -> sum of A_t r B_t."""
         pairs = [(one, two) for terms in self.terms for one in terms for two in terms]
         left = np.stack([a @ c.T for (a, _), (c, _) in pairs])
         return left, np.stack([e.T @ b for (_, b), (_, e) in pairs])
@@ -59,15 +59,15 @@ class KroneckerMap:
 
 
 class NormalEquations:
-    """Solves J J^T r = b for a map J that reaches all, or all but one direction.
+    """Solves J J^T r = b for a map J whose range misses at most one direction.
 
-    Conjugate gradients, preconditioned by the nearest Kronecker product plus a multiple of the
-    identity; up to d = 32 by a dense Cholesky factor instead, if they take long. Beyond, where
-    few digits are asked for, they go in float32 as far as that carries.
+    Uses conjugate gradients, preconditioned by the nearest Kronecker product plus a multiple of
+    the identity. Up to d = 32, a dense Cholesky factor replaces slow iterations. Above, if few
+    digits are needed, the iterations start in float32.
 
     Args:
         derivative: J.
-        missed: The direction: J^T gives zero on it.
+        missed: The direction on which J^T is zero, or None.
     """
 
     def __init__(self, derivative: KroneckerMap, missed: np.ndarray | None) -> None:
@@ -80,15 +80,15 @@ class NormalEquations:
     def solve(
         self, b: np.ndarray, *, tolerance: float, guess: np.ndarray | None = None
     ) -> np.ndarray:
-        """Returns r, for the part of b that J can reach.
+        """Returns r, for the part of b in the range of J.
 
         Args:
-            b: Right side, (p, q).
-            tolerance: Of the residual, relative to b; a dense factor does better.
-            guess: Where conjugate gradients start.
+            b: Right-hand side, (p, q).
+            tolerance: Relative tolerance of the residual; a dense factor is more accurate.
+            guess: Starting point of the conjugate gradients.
 
         Returns:
-            r, (p, q), without a part in the missed direction.
+            r, (p, q), orthogonal to the missed direction.
         """
         if b.size == 1 and self._missed is not None:
             return np.zeros_like(b)  # n = 2: the missed direction is the only one
@@ -102,7 +102,7 @@ class NormalEquations:
         return self._reached(self._dense(b) if r is None else r)
 
     def least_norm(self, b: np.ndarray, *, tolerance: float) -> list[np.ndarray]:
-        """Returns the step of least norm that J takes to b."""
+        """Returns the step of least norm that J maps to b."""
         return self.derivative.adjoint(self.solve(b, tolerance=tolerance))
 
     def _reached(self, b: np.ndarray) -> np.ndarray:
@@ -117,7 +117,7 @@ class NormalEquations:
         return cho_solve(self._factor, b.ravel(), check_finite=False).reshape(b.shape)
 
     def _roughly(self, b: np.ndarray, goal: float, guess: np.ndarray | None) -> np.ndarray | None:
-        """Returns a better guess, found in float32; what it is worth is for the caller to see."""
+        """Returns a better guess from iterations in float32; the caller checks how good it is."""
         rest = b if guess is None else b - self._applied(guess)
         size = float(norm(rest))
         if size <= goal:
@@ -142,7 +142,7 @@ class NormalEquations:
     def _conjugate_gradients(
         self, b: np.ndarray, goal: float, guess: np.ndarray | None
     ) -> np.ndarray | None:
-        """Returns the solution, or None where the dense way is shorter; Hestenes, Stiefel 1952."""
+        """Returns the solution, or None if the dense way is faster; Hestenes, Stiefel 1952."""
         if self._near is None:
             return None
         small = len(b) <= LARGEST_DENSE
@@ -158,7 +158,7 @@ class NormalEquations:
             image = self._applied(direction)
             curvature = np.vdot(direction, image)
             if not curvature > 0:
-                break  # rounding: no better solution to be had this way
+                break  # rounding: the solution improves no further
             solution = solution + now / curvature * direction
             residual = residual - now / curvature * image
             last = now
@@ -168,7 +168,7 @@ class NormalEquations:
 class NearestInverse:
     """r -> (A x B + shift)^-1 r for the Kronecker product A x B nearest to J J^T.
 
-    The shift is of the size of what that product leaves: it stands for all other terms.
+    The shift stands for all other terms; its size is that of what the nearest product leaves out.
 
     Args:
         derivative: J.
@@ -187,7 +187,7 @@ class NearestInverse:
         b = np.tensordot(flat_left @ a.ravel(), right, 1)
         a_values, self._a = eigh((a + a.T) / 2)
         b_values, self._b = eigh((b + b.T) / 2)
-        # Nearest to a positive matrix is a positive one: what is below zero is rounding.
+        # The nearest product to a positive matrix is positive: negative values are rounding.
         sizes = np.maximum(np.outer(a_values, b_values), 0)
         rest = np.einsum("tii,tjj->", left, right) - sizes.sum()
         self._sizes = sizes + max(SHIFT * rest, JITTERS[0] * sizes.sum()) / sizes.size
@@ -200,17 +200,17 @@ class NearestInverse:
         return made
 
     def __call__(self, r: np.ndarray) -> np.ndarray:
-        """Returns the solution for one right side."""
+        """Returns the solution for one right-hand side."""
         return self._a @ ((self._a.T @ r @ self._b) / self._sizes) @ self._b.T
 
 
 def _factor(matrix: np.ndarray, missed: np.ndarray | None) -> tuple[np.ndarray, bool]:
-    """Returns a Cholesky factor of the matrix with its missed direction filled in.
+    """Returns a Cholesky factor of the matrix after filling in the missed direction.
 
-    Where the map misses more directions than that one, as at the identity, a little of the
-    identity matrix is added: such directions are not asked for.
+    If the map misses more directions, as at the identity, a small multiple of the identity matrix
+    is added; the right-hand sides have no component in these directions.
     """
-    # Of the matrix's own size, so that no digits are lost beside it.
+    # The missed direction gets the size of the matrix, so that no digits are lost.
     size = np.trace(matrix) / len(matrix) + np.finfo(float).tiny
     if missed is not None:
         matrix += size * np.outer(missed, missed)

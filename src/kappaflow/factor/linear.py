@@ -1,58 +1,72 @@
 """`factor_linear`: any invertible linear map as a few couplings of one partition."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from kappaflow._checks import natural_int, one_of, positive_int
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.factor import routes
+from kappaflow.factor.continuation import continue_to, continue_to_five
+from kappaflow.factor.coupling import (
+    Factor,
+    flip_last,
+    to_layers,
+    unit_factors,
+    weight_and_diagonal,
+)
 from kappaflow.factor.direct import direct_factors
-from kappaflow.factor.factorization import Factorization, rank
-from kappaflow.factor.factors import Factor, flip_last, layers, numbers
-from kappaflow.factor.problem import Problem, problem_of
-from kappaflow.factor.residual import relative_residual
+from kappaflow.factor.factorization import Factorization, ranking_key, relative_residual
+from kappaflow.factor.problem import FactorProblem, factor_problem
+from kappaflow.factor.rescale import rescale
+from kappaflow.factor.rotation import ORTHOGONAL, uneven_rotation_blocks
+from kappaflow.factor.svd import factor_svd
+from kappaflow.factor.uneven import continue_uneven, enough_couplings
 from kappaflow.partition import Partition
 
-METHODS = ("auto", "rotation", "eleven", "tracking")
+METHODS = ("auto", "rotation", "svd", "continuation")
 DIRECT_NOTES = (
     "the identity needs no coupling",
     "only the identity needs fewer than one",
-    "one would leave a part of the features as it is",
+    "one would leave a part of the features unchanged",
     "two would need a diagonal block with a diagonal Schur complement",
-    "three would need a number beside the diagonal, or a diagonal of positive ones",
+    "three would need an off-diagonal entry, or a positive diagonal",
 )
 SIX_NOTE = (
-    "three work for special matrices only, and this is none of them; five may, less well "
-    "conditioned: ask for five, or for the fewest"
+    "three work for special matrices only, and this is not one; five may work, with larger "
+    "condition numbers: pass couplings=5, or couplings=None for the fewest"
 )
-FIVE_NOTE = "three work for special matrices only; so do four, which are not looked for"
-UNEVEN_NOTE = "one or two work for special matrices only; three to five are not looked for"
+FIVE_NOTE = "three work for special matrices only; so do four, which are not tried"
+UNEVEN_NOTE = "one or two work for special matrices only; three to five are not tried"
 FEWEST_NOTE = (
-    "three work for special matrices only; no five were found, and need not exist: "
-    "kappaflow.theory.check_count may prove it"
+    "three work for special matrices only; no five were found, and they may not exist: "
+    "kappaflow.theory.check_count may prove that"
 )
 LOST_NOTE = (
-    "three work for special matrices only; the search for five lost its way, which says nothing "
-    "about them: ask for five to see where"
+    "three work for special matrices only; the search for five failed, so five may or may not "
+    "exist: pass couplings=5 to see the error"
 )
-MOST_TRACKED = 24  # couplings that are searched for; a closed form has more at once
+MOST_SEARCHED = 24  # largest number of couplings for a search; closed forms have more at once
 TOO_FEW = (
-    "one leaves a part of the features as it is, and this map does not",
-    "two need a diagonal block whose Schur complement is diagonal too",
+    "one leaves a part of the features unchanged, and this map does not",
+    "two need a diagonal block whose Schur complement is also diagonal",
     "three need S Q^-1 P - R = B Q^-1 C with diagonal B and C, where T = (P, Q; R, S), or the "
     "same with the parts exchanged",
     "four exist for some maps only, and their condition numbers have no bound",
-    "five are had where the upper right or the lower left block is invertible, and far from "
-    "singular",
+    "five need an upper right or a lower left block that is invertible and far from singular",
 )
-TOO_FEW_UNEVEN = "three to five are not looked for in parts of different sizes"
-GOOD = 3.0  # a condition number of factors that more of them hardly improve on
-LARGEST = 1e290  # scale of a matrix: its products with a residual's splitters are finite
-EXACT = 1e-12  # relative residual beyond which a structure was only nearly there
+TOO_FEW_UNEVEN = "three to five are not tried for parts of different sizes"
+GOOD = 3.0  # condition number of factors on which more factors hardly improve
+LARGEST = 1e290  # largest scale of a matrix: intermediate results of the residual stay finite
+EXACT = 1e-12  # largest relative residual if the structure is present
+
+
+SIX, ELEVEN = 6, 11
+ONE_THREAD = 256  # largest number of features for which searches gain nothing from two threads
+BETTER = 0.97  # two more factors should improve the worst one to at most this share
 
 
 def factor_linear(
@@ -63,27 +77,27 @@ def factor_linear(
     seed: int = 0,
     method: str = "auto",
 ) -> Factorization:
-    """Factors an invertible linear map into couplings that take turns in what they change.
+    """Factors an invertible linear map into couplings that alternate between two parts.
 
     Args:
         matrix: T, (n, n), n at least 2, acting on columns: z = T x.
-        couplings: At most so many; None for the fewest that can be had. For two equal halves six
-            are always enough, and sometimes needed.
+        couplings: Largest number of couplings; None for the fewest that the methods find. For two
+            equal halves six are always enough, and sometimes needed.
         partition: What the couplings keep and change: "half", "alternating", the number of
             features of the first part, or a partition.
-        seed: For the routes that search.
-        method: "rotation": six, in closed form, of orthogonal matrices (times a number).
-            "eleven": in closed form, of any matrix; more than eleven, where `couplings` allows
-            it, share the condition number of T. "tracking": six or more, searched for. "auto":
-            the best conditioned of those that `couplings` allows, but one or two if they do.
+        seed: Seed for the methods that search.
+        method: "rotation": six couplings in closed form, for orthogonal matrices times a number.
+            "svd": eleven in closed form, for any matrix; if `couplings` allows more, they share
+            the condition number of T. "continuation": six or more, by a search. "auto": one or two
+            couplings if the matrix allows, else the best conditioned result within `couplings`.
 
     Returns:
         The couplings with their residual and their condition numbers.
 
     Raises:
-        ArgumentError: The matrix is singular, not square or not finite; an argument has no such
-            value; or so few couplings cannot do it.
-        NumericalError: A search did not get there.
+        ArgumentError: The matrix is singular, not square or not finite; an argument is invalid; or
+            the matrix needs more couplings.
+        NumericalError: A search failed.
 
     Source:
         Ours; that six are enough: Urschel 2023, after Koehler, Mehta, Risteski 2021, who have 47.
@@ -98,17 +112,17 @@ def factor_linear(
     natural_int("seed", seed)
     if couplings is not None:
         positive_int("couplings", couplings)
-    problem = problem_of(matrix, partition)
+    problem = factor_problem(matrix, partition)
     if problem.scale > LARGEST:
         raise _out_of_range(problem)
     if method == "auto":
         return _best(problem, couplings, seed)
-    return _by(method, problem, couplings, seed)
+    return _by_method(method, problem, couplings, seed)
 
 
-def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
-    """Returns the best conditioned factorization within so many couplings; the fewest for None."""
-    found = [_by_structure(problem, couplings)]
+def _best(problem: FactorProblem, couplings: int | None, seed: int) -> Factorization:
+    """Returns the best-conditioned factorization within `couplings`; the fewest for None."""
+    found = [_direct(problem, couplings)]
     if found[0] is not None and (couplings is None or _is_enough(found[0], problem)):
         return found[0]
     lost = False
@@ -121,36 +135,36 @@ def _best(problem: Problem, couplings: int | None, seed: int) -> Factorization:
             lost = True
         if couplings is None and len(found) > 1 and found[-1] is not None:
             return found[-1]
-    if couplings is None or couplings >= routes.SIX:
+    if couplings is None or couplings >= SIX:
         try:
-            found += _searched(problem, couplings or routes.enough(problem), seed)
+            found += _six_or_more(problem, couplings or enough_for(problem), seed)
         except NumericalError:
             if not any(found):
                 raise
     there = [one for one in found if one is not None]
     if not there:
-        raise _too_few(problem, couplings or routes.SIX)
-    best = min(there, key=rank)
+        raise _too_few(problem, couplings or SIX)
+    best = min(there, key=ranking_key)
     if couplings is None and best.note == SIX_NOTE:
         return dataclasses.replace(best, note=LOST_NOTE if lost else FEWEST_NOTE)
     return best
 
 
-def _searched(problem: Problem, couplings: int, seed: int) -> list[Factorization]:
-    """Returns what the routes of six couplings and more find; at least one, or an error."""
+def _six_or_more(problem: FactorProblem, couplings: int, seed: int) -> list[Factorization]:
+    """Returns the results of the methods for six couplings and more: at least one, or an error."""
     found = []
-    names = ("rotation", "eleven") if routes.is_rotation(problem) else ("eleven",)
+    names = ("rotation", "svd") if is_rotation(problem) else ("svd",)
     for name in names:
-        if couplings >= routes.least(problem, name):
-            factors = _closed(name, problem, couplings)
+        if couplings >= min_couplings(problem, name):
+            factors = _closed_form(name, problem, couplings)
             if len(factors) <= couplings:
-                found.append(_finished(factors, problem, name))
+                found.append(_restore_sign(factors, problem, name))
     trouble = None
-    most = min(couplings, max(MOST_TRACKED, routes.enough(problem)))
-    for count in dict.fromkeys((most, min(most, routes.enough(problem)))):
+    most = min(couplings, max(MOST_SEARCHED, enough_for(problem)))
+    for count in dict.fromkeys((most, min(most, enough_for(problem)))):
         try:
-            factors = routes.by_tracking(problem, count, seed)
-            return [*found, _finished(factors, problem, "tracking")]
+            factors = by_continuation(problem, count, seed)
+            return [*found, _restore_sign(factors, problem, "continuation")]
         except NumericalError as error:
             trouble = trouble or error
     if not found and trouble:
@@ -158,69 +172,72 @@ def _searched(problem: Problem, couplings: int, seed: int) -> list[Factorization
     return found
 
 
-def _by(method: str, problem: Problem, couplings: int | None, seed: int) -> Factorization:
-    """Returns the factorization of a route, if it needs no more couplings than allowed."""
-    if method == "tracking":
-        factors = routes.by_tracking(problem, couplings or routes.enough(problem), seed)
+def _by_method(
+    method: str, problem: FactorProblem, couplings: int | None, seed: int
+) -> Factorization:
+    """Returns the factorization of one method; raises ArgumentError if it needs more couplings."""
+    if method == "continuation":
+        factors = by_continuation(problem, couplings or enough_for(problem), seed)
     else:
-        factors = _closed(method, problem, couplings)
+        factors = _closed_form(method, problem, couplings)
     if couplings is not None and couplings < len(factors):
         raise ArgumentError(
             f"'couplings' should be at least {len(factors)} for method={method!r} and this "
             f"partition, got {couplings}."
         )
-    return _finished(factors, problem, method)
+    return _restore_sign(factors, problem, method)
 
 
-def _closed(method: str, problem: Problem, couplings: int | None) -> list[Factor]:
-    """Returns the factors of a closed form; it may have no fewer than it needs."""
+def _closed_form(method: str, problem: FactorProblem, couplings: int | None) -> list[Factor]:
+    """Returns the factors of a closed form; there may be more of them than `couplings`."""
     if method == "rotation":
-        return routes.by_rotation(problem)
-    return routes.by_eleven(problem, couplings)
+        return by_rotation(problem)
+    return by_svd(problem, couplings)
 
 
-def _by_structure(problem: Problem, couplings: int | None) -> Factorization | None:
-    """Returns one to three couplings, or four of two features, where the map has that form."""
-    most = routes.SIX if couplings is None else couplings
+def _direct(problem: FactorProblem, couplings: int | None) -> Factorization | None:
+    """Returns the fewest couplings if the map has the structure of `direct_factors`, else None."""
+    most = SIX if couplings is None else couplings
     factors = direct_factors(problem.blocks, problem.first, most=most)
     if factors is None:
         return None
     negative = [i for i, factor in enumerate(factors) if (factor.diagonal < 0).any()]
     try:
-        found = _assembled(factors, problem, "direct", negative[0] if negative else None)
-    except NumericalError:  # a number beside the diagonal is there, and far too small
+        found = _assemble(factors, problem, "direct", negative[0] if negative else None)
+    except NumericalError:  # a tiny off-diagonal entry makes the factors overflow
         return None
     return found if found.residual <= EXACT else None
 
 
-def _is_enough(found: Factorization, problem: Problem) -> bool:
-    """Returns whether no more couplings are tried: one or two are what anybody would write.
+def _is_enough(found: Factorization, problem: FactorProblem) -> bool:
+    """Returns whether more couplings are not worth trying.
 
-    Three are enough if six could hardly do better: cond(T) is at most the product of theirs.
+    One or two couplings are what anybody would write. Three are enough if six could hardly be
+    better conditioned: cond(T) is at most the product of the condition numbers.
     """
     if len(found) <= 2:
         return True
-    least = np.linalg.cond(problem.matrix) ** (1 / routes.SIX)
+    least = np.linalg.cond(problem.matrix) ** (1 / SIX)
     return bool(found.condition_number <= max(GOOD, 1.5 * least))
 
 
-def _five(problem: Problem, seed: int) -> Factorization | None:
-    """Returns five couplings, or None where both corners of the map are singular, or nearly."""
+def _five(problem: FactorProblem, seed: int) -> Factorization | None:
+    """Returns five couplings, or None if both off-diagonal blocks are singular or nearly so."""
     if not problem.even:
         return None
     try:
-        factors = routes.by_five(problem, seed)
+        factors = by_five(problem, seed)
     except ArgumentError:
         return None
-    return _finished(factors, problem, "tracking")
+    return _restore_sign(factors, problem, "continuation")
 
 
-def _too_few(problem: Problem, couplings: int) -> ArgumentError:
-    """Returns the error that says why so few couplings cannot do it, or are not tried."""
+def _too_few(problem: FactorProblem, couplings: int) -> ArgumentError:
+    """Returns the error that explains why this number of couplings is not enough, or not tried."""
     enough = (
         "six are enough for any map."
         if problem.even
-        else f"{routes.enough(problem)} were enough for every map that was tried."
+        else f"{enough_for(problem)} were enough for every map in our tests."
     )
     few = TOO_FEW if problem.even else [*TOO_FEW[:2], *[TOO_FEW_UNEVEN] * 3]
     reason = few[min(couplings, len(few)) - 1]
@@ -229,20 +246,22 @@ def _too_few(problem: Problem, couplings: int) -> ArgumentError:
     )
 
 
-def _finished(factors: Sequence[Factor], problem: Problem, method: str) -> Factorization:
-    """Returns the factorization, the sign of the determinant put back."""
+def _restore_sign(factors: Sequence[Factor], problem: FactorProblem, method: str) -> Factorization:
+    """Returns the factorization with the sign of the determinant restored."""
     if not problem.flipped:
-        return _assembled(factors, problem, method, None)
+        return _assemble(factors, problem, method, None)
     signed, number = flip_last(factors)
-    return _assembled(signed, problem, method, number)
+    return _assemble(signed, problem, method, number)
 
 
-def _assembled(
-    factors: Sequence[Factor], problem: Problem, method: str, flipped: int | None
+def _assemble(
+    factors: Sequence[Factor], problem: FactorProblem, method: str, flipped: int | None
 ) -> Factorization:
-    """Returns factors as layers, with the residual of the layers."""
-    couplings = layers(factors, problem.partition)
-    made = [Factor(f.lower, *numbers(c)) for f, c in zip(factors, couplings, strict=True)]
+    """Returns the factors as layers, with the residual of the layers."""
+    couplings = to_layers(factors, problem.partition)
+    made = [
+        Factor(f.lower, *weight_and_diagonal(c)) for f, c in zip(factors, couplings, strict=True)
+    ]
     with np.errstate(over="ignore", invalid="ignore"):
         residual = relative_residual(made, problem.blocks)
     if not np.isfinite(residual):
@@ -257,7 +276,7 @@ def _assembled(
     )
 
 
-def _out_of_range(problem: Problem) -> NumericalError:
+def _out_of_range(problem: FactorProblem) -> NumericalError:
     return NumericalError(
         f"the product of the couplings leaves the range of float64. Likely cause: the scale "
         f"of the matrix, |det T|^(1/n) = {problem.scale:.1g}; divide the matrix by that."
@@ -265,9 +284,110 @@ def _out_of_range(problem: Problem) -> NumericalError:
 
 
 def _note(count: int, method: str, *, even: bool) -> str:
-    """Returns why so many couplings."""
+    """Returns a note on the number of couplings."""
     if method == "direct":
         return DIRECT_NOTES[count]
     if not even:
-        return UNEVEN_NOTE if count >= routes.SIX else ""
-    return {5: FIVE_NOTE, routes.SIX: SIX_NOTE}.get(count, "")
+        return UNEVEN_NOTE if count >= SIX else ""
+    return {5: FIVE_NOTE, SIX: SIX_NOTE}.get(count, "")
+
+
+def is_rotation(problem: FactorProblem) -> bool:
+    """Returns whether the map is a rotation times its scale, up to rounding."""
+    unit = problem.matrix / problem.scale
+    return bool(np.abs(unit.T @ unit - np.eye(len(unit))).max() <= ORTHOGONAL)
+
+
+def enough_for(problem: FactorProblem) -> int:
+    """Returns how many couplings a search needed at most in our tests: six for two halves."""
+    first, second = problem.first, len(problem.matrix) - problem.first
+    return SIX if abs(first - second) <= 1 else enough_couplings(first, second)
+
+
+def min_couplings(problem: FactorProblem, method: str) -> int:
+    """Returns the smallest number of couplings of a closed form."""
+    excess = abs(len(problem.matrix) - 2 * problem.first)
+    return SIX + 2 * excess if method == "rotation" else ELEVEN + 4 * excess
+
+
+def by_rotation(problem: FactorProblem) -> list[Factor]:
+    """Returns six factors of a rotation (more for parts of different sizes), in closed form."""
+    if not is_rotation(problem):
+        raise ArgumentError(
+            "'method' should not be 'rotation' for this matrix: it is not a multiple of an "
+            "orthogonal matrix. method='auto' accepts any invertible matrix."
+        )
+    matrix, small, turn = _small_first(problem)
+    blocks = uneven_rotation_blocks(matrix / problem.scale, small)
+    return rescale(turn(unit_factors(blocks)), scale=problem.scale)
+
+
+def by_svd(problem: FactorProblem, couplings: int | None = None) -> list[Factor]:
+    """Returns eleven factors (more for parts of different sizes), in closed form.
+
+    Adds two more factors, which share the condition number of T, as long as `couplings` allows it
+    and the worst factor improves.
+    """
+    matrix, small, turn = _small_first(problem)
+    best = factor_svd(matrix, small)
+    most = 2 if couplings is None else 2 + max(0, couplings - min_couplings(problem, "svd"))
+    for carriers in range(4, most + 1, 2):
+        trial = factor_svd(matrix, small, carriers=carriers)
+        if len(trial) > (couplings or 0):
+            continue
+        if _worst(trial) > BETTER * _worst(best) and len(best) <= (couplings or 0):
+            break
+        best = trial
+    return turn(best)
+
+
+def by_continuation(problem: FactorProblem, couplings: int, seed: int) -> list[Factor]:
+    """Returns at most this many factors, six or more, by numerical continuation."""
+    matrix, small, turn = _small_first(problem)
+    unit = matrix / problem.scale
+    with _few_threads(problem):
+        if small != len(unit) // 2:
+            count = min(couplings, enough_couplings(small, len(unit) - small))
+            found = continue_uneven(unit, small, couplings=count, seed=seed)
+            factors = [Factor(not one.upper, one.weight, one.diagonal) for one in found]
+        else:
+            factors = unit_factors(continue_to(unit, couplings, seed=seed))
+    return rescale(turn(factors), scale=problem.scale)
+
+
+def by_five(problem: FactorProblem, seed: int) -> list[Factor]:
+    """Returns five factors, beginning with L if T12 is better conditioned than T21."""
+    matrix, d = problem.matrix / problem.scale, problem.first
+    lower_first = bool(np.linalg.cond(matrix[:d, d:]) <= np.linalg.cond(matrix[d:, :d]))
+    if not lower_first:
+        matrix = np.roll(matrix, (d, d), (0, 1))
+    with _few_threads(problem):
+        blocks = continue_to_five(matrix, seed=seed)
+    return rescale(unit_factors(blocks, lower_first=lower_first), scale=problem.scale)
+
+
+def _few_threads(problem: FactorProblem) -> threadpool_limits:
+    """Returns a context that limits BLAS to one thread for small matrices.
+
+    The thread pools of numpy and scipy wait for each other, and for everything else on the
+    machine: with two threads a product of 32 x 32 can take a hundred times as long.
+    """
+    small = len(problem.matrix) <= ONE_THREAD
+    return threadpool_limits(1 if small else None, user_api="blas")
+
+
+def _worst(factors: list[Factor]) -> float:
+    """Returns the largest condition number of a factor."""
+    return max(float(np.linalg.cond(factor.matrix)) for factor in factors)
+
+
+def _small_first(
+    problem: FactorProblem,
+) -> tuple[np.ndarray, int, Callable[[list[Factor]], list[Factor]]]:
+    """Returns the map with its smaller part first, the size of that, and the inverse change."""
+    n, first = len(problem.matrix), problem.first
+    if 2 * first <= n:
+        return problem.matrix, first, list
+    order = np.roll(np.arange(n), -first)
+    matrix = problem.matrix[np.ix_(order, order)]
+    return matrix, n - first, lambda found: [f._replace(lower=not f.lower) for f in found]

@@ -1,29 +1,95 @@
-"""A matrix to factor: checked, its features in blocks, its scale and its sign taken out."""
+"""The matrix to factor: checked, reordered into blocks, scaled, with positive determinant."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.linalg import lapack
 from torch import Tensor
 
 from kappaflow._checks import one_of, positive_int
 from kappaflow.errors import ArgumentError
-from kappaflow.factor.matrices import power_of_two, square_floats
 from kappaflow.partition import Partition
 
 PARTITIONS = ("half", "alternating")
-SINGULAR = 4 * np.finfo(float).eps  # of the reciprocal of the condition number, in the 1-norm
+SINGULAR = 4 * np.finfo(float).eps  # smallest reciprocal condition number, in the 1-norm
+
+
+def square_floats(given: object) -> np.ndarray:
+    """Returns a matrix as float64 if couplings can represent a map of its shape.
+
+    Args:
+        given: Tensor, array or nested list of real numbers.
+
+    Returns:
+        A finite matrix (n, n) with n at least 2; it may share memory with the input.
+
+    Raises:
+        ArgumentError: The input is not such a matrix.
+    """
+    matrix = array_of(given)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ArgumentError(
+            f"'matrix' should be square, got shape {matrix.shape}: couplings are invertible maps "
+            "from n features to n features."
+        )
+    if len(matrix) < 2:
+        raise ArgumentError(
+            f"'matrix' should have at least 2 rows, got {len(matrix)}: a coupling changes one "
+            "feature depending on another."
+        )
+    return finite_floats(matrix)
+
+
+def array_of(given: object) -> np.ndarray:
+    """Returns the input as an array of real numbers, in the dtype that it has."""
+    try:
+        if isinstance(given, Tensor):
+            plain = given.detach().cpu()
+            array = (plain.float() if plain.dtype == torch.bfloat16 else plain).numpy()
+        else:
+            array = np.asarray(given)
+    except (TypeError, ValueError, RuntimeError):
+        raise ArgumentError(
+            f"'matrix' should be a square matrix of numbers, got {type(given).__name__}."
+        ) from None
+    if array.dtype.kind not in "biufO":
+        raise ArgumentError(f"'matrix' should hold real numbers, got {array.dtype}.")
+    return array
+
+
+def finite_floats(array: np.ndarray) -> np.ndarray:
+    """Returns an array as float64; raises ArgumentError if a number is not finite."""
+    try:
+        with np.errstate(over="ignore"):
+            values = np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ArgumentError(f"'matrix' should hold real numbers, got {array.dtype}.") from None
+    if not np.isfinite(values).all():
+        raise ArgumentError("'matrix' should hold finite numbers: look for nan or inf in it.")
+    return values
+
+
+def power_of_two(matrix: np.ndarray) -> float:
+    """Returns the largest power of two below the largest entry; dividing by it rounds nothing.
+
+    Example:
+        >>> power_of_two(np.array([[3.0, -5.0]]))
+        4.0
+    """
+    largest = np.abs(matrix).max()
+    return float(2.0 ** np.floor(np.log2(largest))) if largest > 0 else 1.0
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What the routes work on.
+class FactorProblem:
+    """A checked matrix in the form that the methods work on.
 
     Attributes:
-        given: The matrix as it was given, (n, n).
-        partition: What a lower factor keeps, and changes.
+        given: The matrix as the user gave it, (n, n).
+        partition: What a lower factor keeps and changes.
         order: The kept features, then the changed ones.
-        matrix: The matrix in this order, its last row negated where `flipped`: det > 0.
+        matrix: The matrix in this order. If `flipped`, its last row is negated, so that det > 0.
         flipped: Whether the determinant was negative.
         scale: |det|^(1/n).
     """
@@ -42,30 +108,30 @@ class Problem:
 
     @property
     def even(self) -> bool:
-        """Whether the partition has two halves of one size."""
+        """Whether both parts of the partition have the same size."""
         return 2 * self.first == len(self.matrix)
 
     @property
     def blocks(self) -> np.ndarray:
-        """The matrix in blocks with its own sign."""
+        """The matrix in block order, with its own sign."""
         return self.given[np.ix_(self.order, self.order)]
 
 
-def problem_of(matrix: Tensor | np.ndarray, partition: str | int | Partition) -> Problem:
-    """Returns the problem, or says why there is none.
+def factor_problem(matrix: Tensor | np.ndarray, partition: str | int | Partition) -> FactorProblem:
+    """Returns the problem for a matrix and a partition.
 
     Args:
-        matrix: T, (n, n), at least 2 x 2, finite and invertible to rounding.
-        partition: "half", "alternating", how many features the first part has, or a partition.
+        matrix: T, (n, n), at least 2 x 2, finite and numerically invertible.
+        partition: "half", "alternating", the size of the first part, or a partition.
 
     Returns:
         The problem.
 
     Raises:
-        ArgumentError: One of the two cannot be used.
+        ArgumentError: The matrix or the partition is invalid.
     """
     given = square_floats(matrix)
-    split = two_parts(partition, len(given))
+    split = resolve_partition(partition, len(given))
     _check_invertible(given)
     order = np.array(split.kept + split.changed)
     blocks = given[np.ix_(order, order)].copy()
@@ -73,11 +139,11 @@ def problem_of(matrix: Tensor | np.ndarray, partition: str | int | Partition) ->
     if sign < 0:
         blocks[-1] *= -1
     scale = float(np.exp(log_size / len(given)))
-    return Problem(given, split, order, blocks, bool(sign < 0), scale)
+    return FactorProblem(given, split, order, blocks, bool(sign < 0), scale)
 
 
 def _check_invertible(given: np.ndarray) -> None:
-    """Refuses a matrix that is singular to rounding: LAPACK's estimate, no decomposition."""
+    """Raises ArgumentError for a numerically singular matrix, by LAPACK's condition estimate."""
     unit = given / power_of_two(given)
     factors, _, stopped = lapack.dgetrf(unit)  # pyright: ignore[reportAttributeAccessIssue]
     estimate = lapack.dgecon  # pyright: ignore[reportAttributeAccessIssue]
@@ -90,8 +156,8 @@ def _check_invertible(given: np.ndarray) -> None:
         )
 
 
-def two_parts(given: str | int | Partition, n: int) -> Partition:
-    """Returns the partition that was named, if it has two parts."""
+def resolve_partition(given: str | int | Partition, n: int) -> Partition:
+    """Returns the partition of n features that a name, a size or a partition stands for."""
     if isinstance(given, Partition):
         partition = given
     elif isinstance(given, str):

@@ -1,31 +1,37 @@
-"""What more couplings buy: the best factorization of one map within each of several counts."""
+"""How conditioning improves with the number of couplings: for one map, and for reference maps."""
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from kappaflow._checks import natural_int, positive_int
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.factor.factorization import Factorization, rank
+from kappaflow.factor.factorization import Factorization, ranking_key
 from kappaflow.factor.linear import factor_linear
-from kappaflow.factor.problem import problem_of
+from kappaflow.factor.problem import factor_problem
 from kappaflow.partition import Partition
 
 COUNTS = (6, 8, 11, 12, 16)
 
 
+FILE = Path(__file__).with_name("reference.json")  # written by docs/factor_reference.py
+
+
 @dataclass(frozen=True)
 class Trial:
-    """What came of one count.
+    """The result for one count.
 
     Attributes:
-        couplings: So many were allowed.
-        found: The best conditioned of what was found so far within that count and is exact to
-            rounding; if none is, the best conditioned; None if nothing was found.
-        why_not: Why the search for this count found nothing, or nothing that is exact to
-            rounding; empty where it did.
+        couplings: The number of couplings allowed.
+        found: The best-conditioned factorization found so far within this count that is exact to
+            rounding. If none is exact, the best-conditioned one; None if there is none.
+        why_not: Why the search for this count found nothing exact; empty if it succeeded.
     """
 
     couplings: int
@@ -44,22 +50,22 @@ def trade_off(
 ) -> list[Trial]:
     """Returns the best factorization of a map within each count, in ascending order.
 
-    What was found for a count is allowed for each larger one, so the largest condition number of
-    a factor never rises along the list, once there is one that is exact to rounding.
+    A factorization within one count also competes for each larger count. So once one is exact to
+    rounding, the largest condition number of a factor never rises along the list.
 
     Args:
         matrix: T, (n, n).
-        counts: How many couplings are allowed.
+        counts: The numbers of couplings to allow.
         partition: As for `factor_linear`.
-        seed: For searches.
-        known: Factorizations that are there already, by the count that they were asked for.
-        progress: Is told what is computed, before it is.
+        seed: Seed for searches.
+        known: Factorizations that exist already, by the count that they were made for.
+        progress: Called with a text before each computation.
 
     Returns:
-        One trial a count.
+        One trial for each count.
 
     Raises:
-        ArgumentError: No number of couplings makes this matrix, or an argument cannot be used.
+        ArgumentError: No number of couplings makes this matrix, or an argument is invalid.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -68,7 +74,7 @@ def trade_off(
         >>> [trial.found is not None for trial in trials]
         [False, True]
     """
-    problem_of(matrix, partition)  # what is wrong with it is wrong for each count
+    factor_problem(matrix, partition)  # raises once, not for each count
     natural_int("seed", seed)
     for count in counts:
         positive_int("counts", count)
@@ -83,7 +89,7 @@ def trade_off(
             except (ArgumentError, NumericalError) as error:
                 why_not = str(error)
         if found is not None and not found.is_exact:
-            why_not = f"the couplings found have a residual of {found.residual:.1g}, not rounding."
+            why_not = f"the residual is {found.residual:.1g}, more than rounding."
         best = _better(best, found)
         trials.append(Trial(count, best, why_not))
     return trials
@@ -91,4 +97,55 @@ def trade_off(
 
 def _better(one: Factorization | None, other: Factorization | None) -> Factorization | None:
     there = [found for found in (one, other) if found is not None]
-    return min(there, key=rank, default=None)
+    return min(there, key=ranking_key, default=None)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Measured condition numbers of factors, for an ensemble of random maps.
+
+    Attributes:
+        name: Name of the ensemble.
+        features: Size of the maps.
+        of_the_map: Median condition number of the maps.
+        couplings: Numbers of couplings, ascending.
+        low: Lower quartile of the largest condition number of a factor, at each count.
+        median: The median.
+        high: The upper quartile.
+    """
+
+    name: str
+    features: int
+    of_the_map: float
+    couplings: Sequence[int]
+    low: Sequence[float]
+    median: Sequence[float]
+    high: Sequence[float]
+
+
+def nearest_reference(condition_number: float, features: int) -> Reference:
+    """Returns the measurements for the ensemble most similar to a map (study `factor-tradeoff`).
+
+    Args:
+        condition_number: Condition number of the map.
+        features: Size of the map.
+
+    Returns:
+        The ensemble with the nearest condition number (in steps of half a digit), then the nearest
+        size.
+
+    Example:
+        >>> nearest_reference(1.0, 8).name
+        'Orthogonal maps, 8 features'
+    """
+
+    def distance(one: Reference) -> tuple[float, float]:
+        digits = abs(math.log10(one.of_the_map) - math.log10(condition_number))
+        return round(2 * digits), abs(math.log(one.features / features))
+
+    return min(_references(), key=distance)
+
+
+@cache
+def _references() -> list[Reference]:
+    return [Reference(**one) for one in json.loads(FILE.read_text("utf-8"))]

@@ -1,7 +1,7 @@
-r"""Couplings of any partition, with positive diagonals, by following a path with all blocks.
+"""Couplings for parts of different sizes, with positive diagonals, by numerical continuation.
 
-For small n: the equations of a step are a dense (n^2, n^2) system. Halves d and d, or d and d + 1,
-have better ways (`tracking`).
+All blocks and diagonals are unknowns here, and a step solves a dense (n^2, n^2) system, so n must
+be small. For halves d and d, or d and d + 1, `continuation` is faster.
 """
 
 from collections.abc import Callable
@@ -15,26 +15,26 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.coupling import two_by_two_condition
 
 ATTEMPTS = 6
-BIT = 0.1  # of the path: its first step
+FIRST_STEP = 0.1  # as a share of the path
 SHORTEST = 1e-4
 NEWTON_STEPS = 5
 ON_THE_PATH = 1e-2
 POLISH = 1e-12
-SMALL = 1e-10  # residual beyond which a result is refused
-SHRINK = 0.2  # how much of the blocks each step gives up, as far as the product allows
+SMALL = 1e-10  # largest residual of a result
+SHRINK = 0.2  # fraction by which each step shrinks the blocks, as far as the product allows
 SHRINKING_STEPS = 25
-LARGEST = 48  # n; with twice as many, memory for a system would be 20 GB
-START = 0.7  # norm of the first blocks, about
+LARGEST = 48  # largest n; twice as many would need 20 GB of memory
+START = 0.7  # approximate norm of the first blocks
 
 
 @dataclass(frozen=True)
 class UnevenCoupling:
-    """One coupling of a partition into the first p features and the others.
+    """A coupling of a partition into the first p features and the others.
 
     Args:
         weight: (changed, kept).
         log_scale: Logarithm of the diagonal, (changed,).
-        upper: Whether it changes the first p features.
+        upper: Whether the coupling changes the first p features.
     """
 
     weight: np.ndarray
@@ -63,20 +63,20 @@ class UnevenCoupling:
         return float(np.linalg.cond(self.matrix))
 
     def after(self, step: np.ndarray, log_step: np.ndarray) -> "UnevenCoupling":
-        """Returns this coupling times another, close to the identity, on its left."""
+        """Returns the product of a coupling close to the identity and this one."""
         weight = step + np.exp(log_step)[:, None] * self.weight
         return UnevenCoupling(weight, self.log_scale + log_step, self.upper)
 
 
 def enough_couplings(first: int, second: int) -> int:
-    """Returns how many couplings of a partition were enough for every map that was tried.
+    """Returns how many couplings of a partition were enough for every map in our tests.
 
     Args:
-        first: Features in the first part.
-        second: Features in the other.
+        first: Number of features in the first part.
+        second: Number of features in the other part.
 
     Returns:
-        2 ceil(larger / smaller) + 2, at least 6. A guide, not a theorem.
+        2 ceil(larger / smaller) + 2, at least 6. This is a guide, not a theorem.
 
     Example:
         >>> enough_couplings(3, 3), enough_couplings(1, 5)
@@ -86,33 +86,35 @@ def enough_couplings(first: int, second: int) -> int:
     return max(6, 2 * -(-larger // smaller) + 2)
 
 
-def track_uneven(
+def continue_uneven(
     matrix: np.ndarray, first: int, *, couplings: int | None = None, seed: int = 0
 ) -> list[UnevenCoupling]:
-    """Returns couplings of a partition into the first p features and the others; product T.
+    """Returns couplings of a partition into the first p features and the others, with product T.
 
     Args:
         matrix: T, (n, n), with positive determinant.
         first: p, between 1 and n - 1.
-        couplings: How many, L first (it changes the last n - p); left out, `enough_couplings`.
-        seed: Of the random start.
+        couplings: Number of couplings; the first, L, changes the last n - p features.
+            `enough_couplings` by default.
+        seed: Seed of the random start.
 
     Returns:
         The couplings in the order of the product, with positive diagonals.
 
     Raises:
-        ArgumentError: The determinant is not positive, or p out of range.
-        NumericalError: No path reached T; there may be too few couplings, or too many features.
+        ArgumentError: The determinant is not positive, or p is out of range.
+        NumericalError: No path reached T: too few couplings, or too many features.
 
     Note:
-        Memory 8 n^4 bytes, time a multiple of n^6: minutes at 40 features, refused above 48.
+        Uses 8 n^4 bytes of memory and time proportional to n^6: minutes at 40 features; n above 48
+        is refused.
 
     Source:
         Ours.
 
     Example:
         >>> cycle = np.eye(4)[[0, 2, 3, 1]]
-        >>> found = track_uneven(cycle, 1)
+        >>> found = continue_uneven(cycle, 1)
         >>> bool(np.allclose(np.linalg.multi_dot([c.matrix for c in found]), cycle))
         True
     """
@@ -122,48 +124,48 @@ def track_uneven(
         raise ArgumentError(f"'first' should be between 1 and {n - 1}, got {first}.")
     if not np.linalg.slogdet(matrix)[0] > 0:
         raise ArgumentError(
-            "'matrix' should have a positive determinant: positive diagonals make no other. "
+            "'matrix' should have a positive determinant: positive diagonals have one. "
             "Change the sign of one row first, as factor_linear does."
         )
     if n > LARGEST:
         raise NumericalError(
-            f"{n} features in parts of {first} and {n - first} are too many to be searched for: "
-            f"equations of n^2 unknowns are solved up to n = {LARGEST}. Take two halves, or "
-            "method='eleven' with couplings=None, in closed form at any size."
+            f"{n} features in parts of {first} and {n - first} are too many for a search, which "
+            f"handles up to {LARGEST} features. Use two halves, or "
+            "method='svd' with couplings=None, a closed form at any size."
         )
     count = couplings or enough_couplings(first, n - first)
     trouble = ""
     for attempt in range(ATTEMPTS):
         try:
-            word = _follow(_random(n, first, count, seed + attempt), matrix)
-            word = _polished(word, matrix)
+            pattern = _follow(_random(n, first, count, seed + attempt), matrix)
+            pattern = _polished(pattern, matrix)
         except (LinAlgError, NumericalError) as error:
             trouble = str(error)
             continue
-        residual = norm(_product(word) - matrix) / norm(matrix)
+        residual = norm(_product(pattern) - matrix) / norm(matrix)
         if residual < SMALL:
-            return word
-        trouble = f"the product is off by {residual:.1e}"
+            return pattern
+        trouble = f"the product has a residual of {residual:.1e}"
     raise NumericalError(
-        f"no {count} couplings of ({first}, {n - first}) features were found in {ATTEMPTS} "
+        f"found no {count} couplings of ({first}, {n - first}) features in {ATTEMPTS} "
         f"attempts: {trouble}. Likely causes: (a) too few couplings for this partition, "
-        f"{enough_couplings(first, n - first)} were enough for others; (b) a map too "
-        "ill-conditioned; (c) unlucky starts: try another 'seed', or two couplings more."
+        f"{enough_couplings(first, n - first)} were enough for other maps; (b) an "
+        "ill-conditioned map; (c) unlucky starts: try another 'seed', or two couplings more."
     )
 
 
 class _Step:
-    """The derivative of the product at some couplings, relative to it, and its Gram matrix.
+    """The derivative of the product, relative to the product, and its Gram matrix.
 
     An increment (w, s) of a coupling multiplies it by (1, 0; w, exp s) on the left.
     """
 
-    def __init__(self, word: list[UnevenCoupling]) -> None:
-        n = sum(word[0].weight.shape)
+    def __init__(self, pattern: list[UnevenCoupling]) -> None:
+        n = sum(pattern[0].weight.shape)
         self.parts = []
         before, back = np.eye(n), np.eye(n)
         gram = np.zeros((n * n, n * n))
-        for coupling in word:
+        for coupling in pattern:
             changed, kept = _sides(coupling, n)
             left, right = before[:, changed], back[kept]
             scaled = np.einsum("ic,cj->ijc", left, back[changed]).reshape(n * n, -1)
@@ -175,15 +177,16 @@ class _Step:
         self._factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
 
     def moved(
-        self, word: list[UnevenCoupling], defect: np.ndarray, shrink: float
+        self, pattern: list[UnevenCoupling], defect: np.ndarray, shrink: float
     ) -> list[UnevenCoupling]:
-        """Returns the couplings after the step of least norm to a defect less, and some shrinking.
+        """Returns the couplings after a step of least norm that removes a defect.
 
-        Their weights and logarithms lose a part `shrink`, but for what the product needs.
+        The step also shrinks the weights and log-scales by the fraction `shrink`, as far as the
+        product allows.
         """
         along = sum(
             left @ coupling.weight @ right + (scaled @ coupling.log_scale).reshape(defect.shape)
-            for coupling, (left, right, scaled) in zip(word, self.parts, strict=True)
+            for coupling, (left, right, scaled) in zip(pattern, self.parts, strict=True)
         )
         r = cho_solve(self._factor, (defect + shrink * along).ravel(), check_finite=False)
         square = r.reshape(defect.shape)
@@ -192,7 +195,7 @@ class _Step:
                 left.T @ square @ right.T - shrink * coupling.weight,
                 scaled.T @ r - shrink * coupling.log_scale,
             )
-            for coupling, (left, right, scaled) in zip(word, self.parts, strict=True)
+            for coupling, (left, right, scaled) in zip(pattern, self.parts, strict=True)
         ]
 
 
@@ -204,30 +207,30 @@ def _sides(coupling: UnevenCoupling, n: int) -> tuple[slice, slice]:
     return slice(kept, n), slice(0, kept)
 
 
-def _product(word: list[UnevenCoupling]) -> np.ndarray:
+def _product(pattern: list[UnevenCoupling]) -> np.ndarray:
     """Returns the product of the couplings."""
-    result = word[0].matrix
-    for coupling in word[1:]:
+    result = pattern[0].matrix
+    for coupling in pattern[1:]:
         result = result @ coupling.matrix
     return result
 
 
 def _random(n: int, first: int, count: int, seed: int) -> list[UnevenCoupling]:
     """Returns random couplings with unit diagonals, L first."""
-    generator, word = np.random.default_rng(seed), []
-    size = START * (6 / count) ** 0.5  # so that longer products are as well conditioned
+    generator, pattern = np.random.default_rng(seed), []
+    size = START * (6 / count) ** 0.5  # so that longer products are equally well conditioned
     for position in range(count):
         shape = (first, n - first) if position % 2 else (n - first, first)
         weight = generator.standard_normal(shape) * size / max(shape) ** 0.5
-        word.append(UnevenCoupling(weight, np.zeros(shape[0]), bool(position % 2)))
-    return word
+        pattern.append(UnevenCoupling(weight, np.zeros(shape[0]), bool(position % 2)))
+    return pattern
 
 
 def _between(start: np.ndarray, end: np.ndarray) -> Callable[[float], np.ndarray]:
     """Returns a path of invertible matrices: O^t S^t start, where O S start is the end."""
     left, values, right = np.linalg.svd(np.linalg.solve(start.T, end.T).T)
     form, basis = schur(left @ right, output="complex")[:2]
-    # Eigenvalues come in conjugate pairs but for -1, which a random start does not meet.
+    # Eigenvalues come in conjugate pairs except -1, which has probability zero here.
     angles = np.angle(np.diagonal(form))
 
     def at(t: float) -> np.ndarray:
@@ -237,55 +240,55 @@ def _between(start: np.ndarray, end: np.ndarray) -> Callable[[float], np.ndarray
     return at
 
 
-def _follow(word: list[UnevenCoupling], end: np.ndarray) -> list[UnevenCoupling]:
-    """Returns couplings whose product is nearly the end of the path from theirs."""
-    path, t, stride = _between(_product(word), end), 0.0, BIT
+def _follow(pattern: list[UnevenCoupling], end: np.ndarray) -> list[UnevenCoupling]:
+    """Returns couplings for (nearly) the end of the path that begins at their product."""
+    path, t, stride = _between(_product(pattern), end), 0.0, FIRST_STEP
     while t < 1:
-        there = min(1.0, t + stride)
-        trial = _newton(word, path(there), SHRINK * min(1.0, stride / BIT))
+        t_next = min(1.0, t + stride)
+        trial = _newton(pattern, path(t_next), SHRINK * min(1.0, stride / FIRST_STEP))
         if trial is None:
             stride /= 2
             if stride < SHORTEST:
-                raise NumericalError(f"the path was lost at {t:.3f} of its length")
+                raise NumericalError(f"the search lost the path at {t:.3f} of its length")
             continue
-        word, t, stride = trial, there, 1.5 * stride
-    return word
+        pattern, t, stride = trial, t_next, 1.5 * stride
+    return pattern
 
 
 def _newton(
-    word: list[UnevenCoupling], target: np.ndarray, shrink: float, *, least: int = 0
+    pattern: list[UnevenCoupling], target: np.ndarray, shrink: float, *, least: int = 0
 ) -> list[UnevenCoupling] | None:
-    """Returns couplings near others whose product is nearly the target, shrunk at first."""
+    """Returns nearby couplings with nearly the target as product, or None; may shrink them."""
     last = len(target) ** 0.5
     for taken in range(NEWTON_STEPS):
-        defect = _defect(word, target)
+        defect = _defect(pattern, target)
         error = norm(defect)
         if error < ON_THE_PATH and taken >= least:
-            return word
+            return pattern
         if not error < max(last, (taken == 1) * len(target) ** 0.5):
             return None
-        word = _Step(word).moved(word, defect, shrink)
+        pattern = _Step(pattern).moved(pattern, defect, shrink)
         shrink, last = 0.0, error
     return None
 
 
-def _polished(word: list[UnevenCoupling], target: np.ndarray) -> list[UnevenCoupling]:
-    """Returns couplings of smaller norm at the end of the path, with the product exact."""
+def _polished(pattern: list[UnevenCoupling], target: np.ndarray) -> list[UnevenCoupling]:
+    """Returns couplings of smaller norm for the end of the path, with an accurate product."""
     shrink = SHRINK
     for _ in range(SHRINKING_STEPS):
-        trial = _newton(word, target, shrink, least=1)
+        trial = _newton(pattern, target, shrink, least=1)
         if trial is None:
             shrink /= 2
         else:
-            word = trial
+            pattern = trial
     for _ in range(10):
-        defect = _defect(word, target)
+        defect = _defect(pattern, target)
         if norm(defect) < POLISH:
             break
-        word = _Step(word).moved(word, defect, 0.0)
-    return word
+        pattern = _Step(pattern).moved(pattern, defect, 0.0)
+    return pattern
 
 
-def _defect(word: list[UnevenCoupling], target: np.ndarray) -> np.ndarray:
-    """Returns T P^-1 - 1, with P the product."""
-    return np.linalg.solve(_product(word).T, target.T).T - np.eye(len(target))
+def _defect(pattern: list[UnevenCoupling], target: np.ndarray) -> np.ndarray:
+    """Returns T P^-1 - 1, where P is the product."""
+    return np.linalg.solve(_product(pattern).T, target.T).T - np.eye(len(target))

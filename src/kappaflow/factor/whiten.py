@@ -1,4 +1,4 @@
-"""A whitening of the data by six linear couplings of a fixed partition."""
+"""Whitening of the data by six linear couplings of a fixed partition."""
 
 import torch
 from torch import Tensor
@@ -14,21 +14,21 @@ from kappaflow.partition import Partition
 from kappaflow.registry import register
 
 COUPLINGS = 6
-DEPENDENT = 1e-12  # a variance in some direction, against the largest
+DEPENDENT = 1e-12  # smallest variance in any direction, relative to the largest
 
 
 @register("Whiten")
 class Whiten(Bijection):
-    r"""Six linear couplings with halves that take turns; once fitted, rows are uncorrelated.
+    r"""Six linear couplings on alternating halves that decorrelate the rows they were fitted to.
 
-    The identity until `kappaflow.fit` fits it, to the symmetric square root of the inverse
-    covariance: :math:`z = \Sigma^{-1/2} x`. From there on its couplings learn like all others.
+    It is the identity until `kappaflow.fit` fits it, to the symmetric square root of the inverse
+    covariance: :math:`z = \Sigma^{-1/2} x`. After that, its couplings are trained like all others.
 
     Args:
         features: Number of features, at least 2.
 
     Raises:
-        ArgumentError: There is one feature, which has nothing to be correlated with.
+        ArgumentError: There is only one feature, so there is nothing to decorrelate.
 
     Source:
         Ours.
@@ -54,17 +54,17 @@ class Whiten(Bijection):
         self.register_buffer("fitted", torch.tensor(False))
 
     def _turn(self, number: int) -> Partition:
-        """Returns what a coupling keeps and changes."""
+        """Returns the partition of one of the couplings."""
         half = Partition.half(self.features)
         return half if number % 2 else half.swapped()
 
     @torch.no_grad()
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """Sets the couplings so that these rows (N, features) have the unit covariance.
+        """Sets the couplings so that these rows have unit covariance.
 
         Args:
-            x: The rows.
-            weights: How much each row counts, (N,); None where all count alike.
+            x: The rows, (N, features).
+            weights: Weight of each row, (N,); None for equal weights.
 
         Raises:
             DataError: Some combination of the features does not vary, or the covariance is not
@@ -78,7 +78,7 @@ class Whiten(Bijection):
         if not covariance.isfinite().all():
             raise DataError(
                 "the rows cannot be whitened: their covariance is not finite. Likely causes: (a) "
-                "nan or inf among them, see x.isfinite(); (b) no rows; (c) numbers beyond 1e150."
+                "nan or inf in the rows, see x.isfinite(); (b) no rows; (c) numbers beyond 1e150."
             )
         if len(wide) <= self.features:
             raise DataError(
@@ -94,7 +94,7 @@ class Whiten(Bijection):
             )
         root = directions * variances.rsqrt() @ directions.mT
         found = list(factor_linear(root, couplings=COUPLINGS).couplings)[::-1]
-        # Fewer may do, which need not begin with the first: the others are the identity.
+        # There may be fewer than six, not beginning with the first: the others are the identity.
         idle = bool(found) and found[0].partition != self._turn(0)
         factors = [LinearCoupling(self._turn(i)) for i in range(COUPLINGS)]
         factors[idle : idle + len(found)] = found

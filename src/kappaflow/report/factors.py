@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kappaflow.factor import Factorization, LinearCoupling
-from kappaflow.factor.reference import Reference
-from kappaflow.factor.trade_off import Trial
+from kappaflow.factor.trade_off import Reference, Trial
 from kappaflow.report.charts import (
     DATA,
     INK,

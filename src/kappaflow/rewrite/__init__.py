@@ -1,20 +1,16 @@
-"""Flows written anew as others of the same function.
+"""Rewriting flows without changing the function they compute.
 
-opened            the layers of a flow, and what is known of them
-affine            linear layers as a matrix and a shift
-mixed             a coupling with linear couplings of its own partition at its ends
-reordered         a coupling in coordinates that stand in another order
-items             what a flow on one partition consists of
-plan              a flow in the coordinates of one partition: couplings, and linear maps between
-merge             neighbours that change the same half become one
-certificate       what was done, and how equal the function is
-fixed_partition   any coupling flow as one on a fixed partition
-fuse              the other way: runs of linear maps become one
+fixed_partition  rewrites a flow of couplings to use a single fixed partition
+plan             the same layers in the order of that partition, with linear maps between them
+merge            merges neighbouring layers; `fuse` merges linear layers
+sandwich         `SandwichCoupling`, a coupling with a linear coupling at one or both ends
+layers           lists and classifies the layers of a flow
+certificate      what a rewrite did, and how equal the two functions are
 """
 
 from kappaflow.rewrite.certificate import Certificate
 from kappaflow.rewrite.fixed_partition import rewrite_fixed_partition
-from kappaflow.rewrite.fuse import fuse
-from kappaflow.rewrite.mixed import SandwichCoupling
+from kappaflow.rewrite.merge import fuse
+from kappaflow.rewrite.sandwich import SandwichCoupling
 
 __all__ = ["Certificate", "SandwichCoupling", "fuse", "rewrite_fixed_partition"]

@@ -1,4 +1,4 @@
-"""What a rewriting did, and how equal the function is that came out."""
+"""What a rewrite did, and how equal the new function is to the old one."""
 
 import copy
 import dataclasses
@@ -13,17 +13,17 @@ from kappaflow.flows import Flow
 from kappaflow.storage import plain
 
 ROWS_AT_ONCE = 4096
-NUMBERS_AT_ONCE = 2**20  # of points; networks of images make many times as many of each
+NUMBERS_AT_ONCE = 2**20  # numbers in a chunk of rows; networks for images make many times more
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Largest absolute differences between two flows, over points.
+    """Largest absolute differences between two flows over some rows.
 
     Attributes:
-        z: Of the latents.
-        log_det: In nats.
-        log_prob: In nats.
+        z: Difference of the latents.
+        log_det: Difference in nats.
+        log_prob: Difference in nats.
     """
 
     z: float
@@ -33,15 +33,15 @@ class Difference:
 
 @dataclass(frozen=True)
 class Replaced:
-    """A linear map that became couplings.
+    """A linear map that was replaced by couplings.
 
     Attributes:
         name: What it was in the old flow.
-        couplings: How many it became, before some joined their neighbours.
-        method: How they were found.
+        couplings: Number of couplings, before some merged with their neighbours.
+        method: The method of `factor_linear` that found them.
         residual: Relative error of their product.
-        condition_numbers: Of the couplings.
-        flipped: Whether one of them has a negative scale, as a negative determinant needs.
+        condition_numbers: Condition number of each coupling.
+        flipped: Whether one of them has a negative scale, which a negative determinant requires.
     """
 
     name: str
@@ -54,17 +54,17 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What became of a flow.
+    """Summary of a rewrite.
 
     Attributes:
-        couplings_before: Couplings of the old flow.
-        mixing_before: Its permutations and linear layers.
-        couplings_after: Couplings of the new flow, linear ones included.
-        joined: How many linear couplings joined a neighbour.
-        replaced: Linear maps that became couplings, in the order of the flow.
-        left: Layers that were left as they are, by the names of their classes.
-        points: How many points the two were compared on.
-        differences: Between the two flows, by the type they were computed in.
+        couplings_before: Number of couplings in the old flow.
+        mixing_before: Number of its permutations and linear layers.
+        couplings_after: Number of couplings in the new flow, including linear ones.
+        joined: Number of linear couplings that merged with a neighbour.
+        replaced: Linear maps that were replaced by couplings, in the order of the flow.
+        left: Class names of layers that were kept unchanged.
+        points: Number of rows on which the two flows were compared.
+        differences: Differences between the two flows, for each type of the computation.
     """
 
     couplings_before: int
@@ -78,7 +78,7 @@ class Certificate:
 
     @property
     def condition_number(self) -> float:
-        """The largest of a linear coupling; 1 where there is none."""
+        """Largest condition number of a linear coupling; 1 if there is none."""
         return max((max(one.condition_numbers, default=1.0) for one in self.replaced), default=1.0)
 
     def __str__(self) -> str:
@@ -95,7 +95,7 @@ class Certificate:
             ),
             ("largest condition number of these", f"{self.condition_number:.3g}"),
             ("largest residual of a map", f"{residual:.1e}"),
-            ("left as they were", ", ".join(self.left) or "none"),
+            ("layers kept unchanged", ", ".join(self.left) or "none"),
             *(
                 (
                     f"largest difference in {kind}",
@@ -110,7 +110,7 @@ class Certificate:
         return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain values for JSON, None for numbers that are not finite."""
+        """Returns plain values for JSON, with None for numbers that are not finite."""
         return plain({**dataclasses.asdict(self), "condition_number": self.condition_number})
 
 
@@ -118,7 +118,7 @@ class Certificate:
 def difference(
     one: Flow, other: Flow, x: Tensor, context: Tensor | None, dtype: torch.dtype
 ) -> Difference:
-    """Returns how different two flows are when both are computed in a type."""
+    """Returns the differences between two flows, both computed in one type."""
     flows = [copy.deepcopy(flow).to(dtype).eval() for flow in (one, other)]
     found = []
     at_once = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // math.prod(x.shape[1:])))

@@ -1,4 +1,4 @@
-"""Any flow of couplings as one whose couplings all have one partition."""
+"""Rewrites any flow of couplings to use a single fixed partition."""
 
 import copy
 from collections.abc import Sequence
@@ -11,25 +11,28 @@ from kappaflow.bijection import Bijection
 from kappaflow.conditioning.points import checked_points
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor import factor_linear
-from kappaflow.factor.problem import two_parts
+from kappaflow.factor.problem import resolve_partition
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.partition import Partition
 from kappaflow.rewrite.certificate import Certificate, Replaced, difference
-from kappaflow.rewrite.items import Item, LinearMap, is_any_coupling, partition_of
-from kappaflow.rewrite.merge import merged
-from kappaflow.rewrite.opened import (
+from kappaflow.rewrite.layers import (
+    Item,
+    LinearMap,
+    changed_by_run,
     flow_of,
+    is_any_coupling,
     is_coupling,
     is_elementwise,
     is_frozen,
     is_inverse_coupling,
     is_linear,
+    partition_of,
     parts_of,
+    stacked,
 )
+from kappaflow.rewrite.merge import merged
 from kappaflow.rewrite.plan import Plan
-from kappaflow.rewrite.runs import changed_by_run
-from kappaflow.rewrite.stacked import stacked
 
 POINTS = 256
 
@@ -43,35 +46,35 @@ def rewrite_fixed_partition(
     couplings: int | None = 6,
     seed: int = 0,
 ) -> tuple[Flow, Certificate]:
-    """Returns a flow of the same function whose couplings all keep or change one half.
+    """Returns a flow with the same function whose couplings all use one partition.
 
-    Permutations, other partitions and linear layers become linear couplings, of which those that
-    change the same half as a nonlinear neighbour become one coupling with it: a linear map between
-    two couplings costs four more, since both ends join.
+    Permutations, other partitions and linear layers become linear couplings. A linear coupling
+    next to a nonlinear one that changes the same half merges with it. So a linear map between two
+    couplings costs four more couplings, since both ends merge.
 
-    What is made of frozen layers stays frozen, and so does all of a flow that is; a linear
-    coupling that is made of a frozen and a trained one is trained. Chains inside with a hook are
-    left as they are; a forward hook on a linear layer goes into the numbers that it becomes.
+    Couplings made from frozen layers stay frozen, and a frozen flow stays frozen altogether; a
+    linear coupling made from a frozen and a trainable layer is trainable. Inner chains with a hook
+    are kept unchanged. A forward hook on a linear layer is evaluated and becomes part of the new
+    numbers.
 
     Args:
-        flow: Of affine and additive couplings, with any linear layers between them: of tables, or
-            of images, where linear layers of the channels are meant, such as 1x1 convolutions, and
-            each scale has its own partition. Couplings that split places (a checkerboard) stay.
-        x: Points (B, features) on which the two flows are compared; samples of the flow if left
-            out.
-        context: (B, C) for these points, or (1, C) for all of them, for a conditional flow.
+        flow: A flow of affine and additive couplings, with any linear layers between them. For
+            images, linear layers act on channels, such as 1x1 convolutions, and each scale has its
+            own partition. Couplings that split pixels (a checkerboard) are kept.
+        x: Rows (B, features) for comparing the two flows; samples of the flow by default.
+        context: (B, C) for these rows, or (1, C) for all of them, for a conditional flow.
         partition: "half", "alternating", the size of the first part, or a partition.
-        couplings: How many one linear map may take.
-        seed: For searches, and for the samples.
+        couplings: Largest number of couplings for one linear map.
+        seed: Seed for searches and for the samples.
 
     Returns:
-        The new flow, which trains, saves and samples like any other, and what was done.
+        The new flow, which trains, saves and samples like any other, and a certificate.
 
     Raises:
-        ArgumentError: It is no flow, its chain has a hook, no coupling of it fits the
-            partition, a linear map of it is singular or needs more couplings, a context is
-            missing, or the points and contexts are not finite ones of the flow.
-        NumericalError: The factors of a linear map were not found.
+        ArgumentError: The input is not a flow, its chain has a hook, no coupling of it fits the
+            partition, one of its linear maps is singular or needs more couplings, a context is
+            missing, or the rows and contexts do not fit the flow or are not finite.
+        NumericalError: The search for the factors of a linear map failed.
 
     Source:
         Ours; the count of couplings goes back to Koehler, Mehta, Risteski 2021.
@@ -90,10 +93,10 @@ def rewrite_fixed_partition(
     layers = changed_by_run(parts, flow.joint_shape, rewriter)
     if not rewriter.runs:
         raise ArgumentError(
-            "'flow' should have layers on two features or more, between which they can mix."
+            "'flow' should have layers on two features or more: a coupling changes one by another."
         )
     exact = flow_of(flow, layers)
-    if is_frozen([flow]):  # its permutations too, which have no parameters to tell it by
+    if is_frozen([flow]):  # including permutations, which have no parameters
         exact.requires_grad_(False)
     made = copy.deepcopy(exact).to(flow.dtype)
     return made, Certificate(
@@ -115,10 +118,10 @@ class _Rewriter:
     """Rewrites runs of layers on one partition each, and counts what it does.
 
     Args:
-        flow: Whose layers they are.
-        partition: Of each run.
-        couplings: How many one linear map may take.
-        seed: For searches.
+        flow: The flow that the layers belong to.
+        partition: The partition of each run.
+        couplings: Largest number of couplings for one linear map.
+        seed: Seed for searches.
     """
 
     def __init__(
@@ -132,16 +135,16 @@ class _Rewriter:
         self.left: list[str] = []
 
     def __call__(self, run: list[Bijection], features: int) -> list[Bijection]:
-        """Returns layers of the same function, in float64, on one partition of the features."""
+        """Returns layers with the same function, in float64, on one partition of the features."""
         known = [part for part in run if is_coupling(part) or is_inverse_coupling(part)]
         self.couplings_before += len(known)
         self.mixing_before += sum(is_linear(part) and not is_elementwise(part) for part in run)
-        if features < 2:  # channels of grey images: only places are split there
+        if features < 2:  # one channel: couplings split only pixels there
             self.couplings_after += len(known)
             self.left += [type(part).__name__ for part in known]
             return [part.double() for part in run]
         self.runs += 1
-        plan = Plan(two_parts(self._partition, features))
+        plan = Plan(resolve_partition(self._partition, features))
         plan.add_all(run)
         found = [
             _factored(plan.items, i, plan.partition, self._couplings, self._seed)
@@ -160,13 +163,13 @@ class _Rewriter:
 def _factored(
     items: Sequence[Item], place: int, partition: Partition, couplings: int | None, seed: int
 ) -> tuple[list[Bijection], Replaced | None]:
-    """Returns an item as layers, and what became of it if it was a linear map."""
+    """Returns an item as layers, and a record if it was a linear map."""
     item = items[place]
     if not isinstance(item, LinearMap):
         return [item], None
     before = _nearest(items[:place][::-1], partition)
     after = _nearest(items[place + 1 :], partition)
-    # The first factor of the product comes last, and changes what the partition changes.
+    # The first factor of the product acts last, and changes what the partition changes.
     ends = before.swapped() if before is not None else after
     ends = partition if ends is None else ends
     try:
@@ -188,9 +191,9 @@ def _factored(
 
 
 def _nearest(items: Sequence[Item], partition: Partition) -> Partition | None:
-    """Returns what the first coupling keeps and changes, if it can take up factors of a map.
+    """Returns the partition of the nearest coupling if it can merge with a factor, else None.
 
-    So it can if only elementwise maps come before it, and it is one of the partition.
+    It can if it uses the partition and only elementwise maps come before it.
     """
     for item in items:
         if (found := partition_of(item)) is not None:
@@ -203,15 +206,15 @@ def _nearest(items: Sequence[Item], partition: Partition) -> Partition | None:
 def _points(
     flow: Flow, x: Tensor | None, context: Tensor | None, seed: int
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns points to compare on, joined: those given, if they will do, or samples."""
+    """Returns the augmented rows to compare on: the given ones, or samples."""
     if x is not None:
         if isinstance(context, Tensor) and context.dim() == 2 and len(context) == 1:
             context = context.expand(len(batch("x", x, flow.event_shape)), -1)
         return checked_points(flow, x, context)
     if flow.context_features or context is not None:
         raise ArgumentError(
-            "'x' and 'context' should be given together, for a conditional flow: its samples need "
-            "a context."
+            "'x' and 'context' should be given together for a conditional flow, whose samples "
+            "need a context."
         )
     generator = torch.Generator(flow.device).manual_seed(seed)
     with evaluation_mode(flow), torch.no_grad():

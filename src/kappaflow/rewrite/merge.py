@@ -1,23 +1,46 @@
-"""Neighbours that change the same part become one coupling."""
+"""Merges neighbouring layers: linear couplings with couplings, and linear layers (`fuse`)."""
 
+import functools
 from collections.abc import Sequence
+from itertools import groupby
 from typing import TypeGuard
 
 import numpy as np
+import torch
 
 from kappaflow.bijection import Bijection, Inverse
-from kappaflow.bijections import AdditiveCoupling, AffineCoupling, ElementwiseAffine
+from kappaflow.bijections import (
+    AdditiveCoupling,
+    AffineCoupling,
+    ElementwiseAffine,
+    Linear,
+    Permutation,
+)
+from kappaflow.errors import ArgumentError
 from kappaflow.factor import LinearCoupling
 from kappaflow.factor.coupling import Numbers
+from kappaflow.flows import Flow
 from kappaflow.nets.exact_type import is_exact
 from kappaflow.partition import Partition
-from kappaflow.rewrite.items import elementwise, partition_of
-from kappaflow.rewrite.mixed import SandwichCoupling
-from kappaflow.rewrite.opened import is_frozen
+from kappaflow.rewrite.layers import (
+    affine_map,
+    changed_by_run,
+    elementwise,
+    elementwise_if_any,
+    flow_of,
+    is_elementwise,
+    is_frozen,
+    is_linear,
+    is_permutation,
+    partition_of,
+    parts_of,
+    stacked,
+)
+from kappaflow.rewrite.sandwich import SandwichCoupling
 
 
 def merged(parts: Sequence[Bijection]) -> list[Bijection]:
-    """Returns fewer layers of the same function, in one pass from the data on."""
+    """Returns fewer layers with the same function, in one pass from the data on."""
     done: list[Bijection] = []
     for part in parts:
         waiting = [part]
@@ -34,9 +57,9 @@ def merged(parts: Sequence[Bijection]) -> list[Bijection]:
 
 
 def pair(first: Bijection, second: Bijection) -> Bijection | None:
-    """Returns two neighbouring layers as one, or None where they are none.
+    """Returns two neighbouring layers as one, or None if they cannot be merged.
 
-    The numbers of two layers that become those of one are frozen if both were.
+    The merged layer is frozen if both layers were.
     """
     frozen = is_frozen((first, second))
     if _is_elementwise(first) and _is_elementwise(second):
@@ -60,7 +83,7 @@ def pair(first: Bijection, second: Bijection) -> Bijection | None:
 
 
 def forward(middle: ElementwiseAffine, linear: LinearCoupling) -> list[Bijection]:
-    """Returns an elementwise map and the linear coupling behind it, the coupling now first."""
+    """Returns an elementwise map and the linear coupling after it with their order exchanged."""
     kept, changed = list(linear.partition.kept), list(linear.partition.changed)
     scale, shift = _numbers(middle)
     weight, diagonal = (t.detach().double().numpy() for t in (linear.weight, linear.diagonal))
@@ -73,7 +96,7 @@ def forward(middle: ElementwiseAffine, linear: LinearCoupling) -> list[Bijection
 
 
 def backward(linear: LinearCoupling, middle: ElementwiseAffine) -> list[Bijection]:
-    """Returns a linear coupling and the elementwise map behind it, the coupling now last."""
+    """Returns a linear coupling and the elementwise map after it with their order exchanged."""
     kept, changed = list(linear.partition.kept), list(linear.partition.changed)
     scale, shift = _numbers(middle)
     weight, diagonal = (t.detach().double().numpy() for t in (linear.weight, linear.diagonal))
@@ -94,7 +117,7 @@ def _pair_of_inverses(first: Bijection, second: Bijection) -> Inverse | None:
 
 
 def _inverted(part: Bijection) -> Bijection:
-    """Returns the inverse of a linear coupling, or that of an inverse."""
+    """Returns the inverse of a linear coupling, or of an inverse."""
     if isinstance(part, LinearCoupling):
         diagonal = part.diagonal.detach()
         weight = -part.weight.detach() / diagonal[:, None]
@@ -108,10 +131,10 @@ def _linear(
     return LinearCoupling.of(partition, weight, diagonal).requires_grad_(not frozen)
 
 
-def _apart(before: Bijection, middle: Bijection, behind: Bijection) -> bool:
-    """Returns whether an elementwise map keeps a linear coupling from joining a neighbour."""
-    linear = isinstance(before, LinearCoupling) or isinstance(behind, LinearCoupling)
-    same = partition_of(before) is not None and partition_of(before) == partition_of(behind)
+def _apart(before: Bijection, middle: Bijection, after: Bijection) -> bool:
+    """Returns whether an elementwise map separates two couplings that could merge."""
+    linear = isinstance(before, LinearCoupling) or isinstance(after, LinearCoupling)
+    same = partition_of(before) is not None and partition_of(before) == partition_of(after)
     return linear and same and _is_elementwise(middle)
 
 
@@ -120,7 +143,7 @@ def _is_elementwise(part: Bijection) -> TypeGuard[ElementwiseAffine]:
 
 
 def _together(done: list[Bijection], part: Bijection) -> list[Bijection]:
-    """Returns the last layers done, which are taken away, and a part, in an order that joins."""
+    """Returns the last layers, removed from `done`, and a layer in an order that merges."""
     middle: ElementwiseAffine = done.pop()  # pyright: ignore[reportAssignmentType]
     if isinstance(part, LinearCoupling):
         return forward(middle, part)
@@ -129,7 +152,7 @@ def _together(done: list[Bijection], part: Bijection) -> list[Bijection]:
 
 
 def _numbers(layer: ElementwiseAffine) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scale and shift, in copies."""
+    """Returns copies of the scale and the shift."""
     scale = layer.log_scale.detach().double().exp()
     return scale.numpy().copy(), layer.shift.detach().double().numpy().copy()
 
@@ -146,3 +169,64 @@ def _both(first: LinearCoupling | None, second: LinearCoupling | None) -> Linear
     if first is None or second is None:
         return second or first
     return pair(first, second)  # pyright: ignore[reportReturnType]
+
+
+def fuse(flow: Flow) -> Flow:
+    """Returns a flow with the same function in which each run of linear layers is one layer.
+
+    Permutations become one permutation, elementwise maps one elementwise map, and everything else
+    one dense matrix. The standardization of the data is kept, and so is a run whose matrix is
+    singular to the precision of the flow's type: its layers can still be inverted one by one. A
+    run of frozen layers becomes a frozen layer; if one layer is trainable, the fused layer is.
+    Inner chains with a hook stay whole.
+
+    Args:
+        flow: A flow of tables, or of images, whose channels are the features.
+
+    Returns:
+        A new flow.
+
+    Raises:
+        ArgumentError: The input is not a flow of rows of features, its chain has a hook, or a
+            chain inside it embeds the context.
+
+    Example:
+        >>> import torch, kappaflow as kf
+        >>> layers = [kf.Permutation((1, 0)), kf.ActNorm(2), kf.Permutation((1, 0))]
+        >>> flow = kf.Flow(kf.StandardNormal(2), kf.Chain(layers))
+        >>> len(kf.fuse(flow).bijection)
+        3
+    """
+    parts = parts_of(flow, stacks=True)
+    start = 0
+    while start < len(parts) and parts[start].is_standardization:
+        start += 1
+    change = functools.partial(_fused_run, flow=flow)
+    found = changed_by_run(parts[start:], flow.joint_shape, change)
+    return flow_of(flow, [part.to(flow.dtype) for part in (*parts[:start], *found)])
+
+
+def _fused_run(run: list[Bijection], features: int, *, flow: Flow) -> list[Bijection]:
+    """Returns the layers of a run, with neighbouring linear ones fused."""
+    found: list[Bijection] = []
+    for linear, group in groupby(run, is_linear):
+        layers = list(group)
+        found += _fused(layers, features, flow.dtype) if linear and len(layers) > 1 else layers
+    return stacked(found, flow)
+
+
+def _fused(run: list[Bijection], features: int, dtype: torch.dtype) -> list[Bijection]:
+    """Returns linear layers as one: none for the identity, unchanged if they are singular."""
+    made = affine_map(run, features)
+    if all(map(is_permutation, run)):
+        index = made.matrix.argmax(1).tolist()
+        return [] if index == sorted(index) else [Permutation(index)]
+    scale = made.matrix.diagonal()
+    if all(map(is_elementwise, run)) and (scale > 0).all():
+        scale = np.ascontiguousarray(scale)
+        return elementwise_if_any(scale, made.shift, frozen=is_frozen(run))
+    matrix, shift = (torch.from_numpy(numbers).to(dtype) for numbers in made)
+    try:
+        return [Linear.of(matrix, shift).requires_grad_(not is_frozen(run))]
+    except ArgumentError:  # singular to rounding, or not finite
+        return run

@@ -1,44 +1,132 @@
 """A flow in the coordinates of one partition.
 
-What flows through the new flow is y = x[order] of what flows through the old one. A permutation of
-the old flow only changes the order. A coupling needs what it keeps in one part of the partition,
-and what it changes in the other: within the parts the order is free, since conditioners can be
-reordered. So features move only where a coupling finds them in the wrong part, and where a layer
-that is not known needs the old order. Linear layers and moves between two couplings are one map.
+The new flow computes with y = x[order], where x is what the old flow computes with. A permutation
+in the old flow only changes the order. A coupling needs what it keeps in one part of the
+partition and what it changes in the other. Within the parts the order is free, since conditioners
+can be reordered. So features move only if a coupling finds them in the wrong part, or if an
+unknown layer needs the old order. Linear layers and moves between two couplings form one map.
 """
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from kappaflow.bijection import Bijection, Inverse
-from kappaflow.bijections import Logit
+from kappaflow.bijections import AdditiveCoupling, AffineCoupling, Logit
 from kappaflow.errors import ArgumentError
 from kappaflow.factor import LinearCoupling
+from kappaflow.nets import MLP
 from kappaflow.nets.exact_type import is_exact
+from kappaflow.nets.linearized import is_plain
 from kappaflow.partition import Partition
-from kappaflow.rewrite.affine import AffineMap, affine_map
-from kappaflow.rewrite.items import Item, LinearMap, elementwise_if_any, partition_of
-from kappaflow.rewrite.opened import (
+from kappaflow.registry import register
+from kappaflow.rewrite.layers import (
+    AffineMap,
+    Item,
+    LinearMap,
+    affine_map,
+    elementwise_if_any,
     is_coupling,
     is_elementwise,
     is_frozen,
     is_inverse_coupling,
     is_linear,
     is_permutation,
+    partition_of,
 )
-from kappaflow.rewrite.reordered import AnyCoupling, reordered
+
+AnyCoupling = AffineCoupling | AdditiveCoupling
+
+
+@register("ReorderedNetwork")
+class ReorderedNetwork(nn.Module):
+    """A conditioner with its inputs and outputs in another order.
+
+    Args:
+        network: Maps (B, inputs), and a context, to (B, outputs).
+        inputs: The new position of each input of the network.
+        outputs: The new position of each output of the network.
+    """
+
+    def __init__(self, network: nn.Module, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        super().__init__()
+        self.network = network
+        self.inputs: Tensor
+        self.outputs: Tensor
+        self.register_buffer("inputs", torch.as_tensor(inputs))
+        self.register_buffer("outputs", torch.as_tensor(outputs).argsort())
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Returns the output of the network, in the new order."""
+        x = x.index_select(1, self.inputs)
+        answer = self.network(x) if context is None else self.network(x, context)
+        return answer.index_select(1, self.outputs)
+
+
+def reordered(coupling: AnyCoupling, order: Sequence[int], *, partition: Partition) -> AnyCoupling:
+    """Returns a coupling of y = x[order] that equals a coupling of x.
+
+    Args:
+        coupling: The coupling of x.
+        order: Order of the features.
+        partition: The partition of the new coupling: it keeps the same features, at new positions.
+
+    Returns:
+        A coupling with the same kind of conditioner; one that is not a plain `MLP` is wrapped.
+    """
+    inputs = _places(order, coupling.partition.kept, partition.kept)
+    changed = _places(order, coupling.partition.changed, partition.changed)
+    width = len(changed)
+    outputs = [i * width + j for i in range(coupling.parameters_per_feature) for j in changed]
+    network = _reordered_network(coupling.conditioner, inputs, outputs)
+    settings = {"context_features": coupling.context_features, "memory": coupling.memory}
+    if isinstance(coupling, AffineCoupling):
+        settings["scale_bound"] = coupling.scale_bound
+        settings["scale"] = coupling.scale
+    return type(coupling)(partition, network, **settings)
+
+
+def _places(order: Sequence[int], features: Sequence[int], positions: Sequence[int]) -> list[int]:
+    """Returns the number of each old feature among the new positions."""
+    number = {order[position]: i for i, position in enumerate(positions)}
+    return [number[feature] for feature in features]
+
+
+def _reordered_network(
+    network: nn.Module, inputs: Sequence[int], outputs: Sequence[int]
+) -> nn.Module:
+    if inputs == sorted(inputs) and outputs == sorted(outputs):
+        return copy.deepcopy(network)
+    if not (is_plain(network) and _reads_only(network)):
+        return ReorderedNetwork(copy.deepcopy(network), inputs, outputs)
+    made = copy.deepcopy(network)
+    state = made.state_dict()
+    first, last = "layers.0.weight", f"layers.{len(made.layers) - 1}"
+    state[first][:, list(inputs)] = state[first][:, : len(inputs)].clone()
+    for name in (f"{last}.weight", f"{last}.bias"):
+        state[name][list(outputs)] = state[name].clone()
+    return made
+
+
+def _reads_only(network: MLP) -> bool:
+    """Returns whether only the first layer uses the input: no skip connection does."""
+    state = network.state_dict()
+    rows, columns = state["layers.0.weight"].shape
+    return not (network.residual and rows == columns)
 
 
 class Plan:
-    """Layers of one partition that do what the layers added so far do.
+    """Layers of one partition that do the same as the layers added so far.
 
     Args:
-        partition: What couplings may keep, and change; or the other way round.
+        partition: What couplings may keep and change, or change and keep.
 
     Attributes:
-        items: The layers, with linear maps that are still to be factored.
-        left: Names of layers that were left as they are.
+        items: The layers, and linear maps that have not been factored.
+        left: Class names of layers that were kept unchanged.
     """
 
     def __init__(self, partition: Partition) -> None:
@@ -47,13 +135,14 @@ class Plan:
         self.left: list[str] = []
         self._order = list(range(partition.features))
         self._pending: AffineMap | None = None
-        self._behind: AffineMap | None = None  # elementwise, behind the pending map
+        self._after: AffineMap | None = None  # elementwise, after the pending map
         self._names: list[str] = []
-        self._sources: tuple[list[Bijection], list[Bijection]] = ([], [])  # of the two maps
-        self._is_last_map = False  # what is pending
+        # The layers that the two maps come from.
+        self._sources: tuple[list[Bijection], list[Bijection]] = ([], [])
+        self._is_last_map = False  # whether the pending map is the last one
 
     def add_all(self, parts: Sequence[Bijection]) -> None:
-        """Adds the layers of the old flow, and brings the features back to their order."""
+        """Adds the layers of the old flow, and restores the order of the features."""
         mixes = [is_linear(part) and not is_elementwise(part) for part in parts]
         last = max((place for place, does in enumerate(mixes) if does), default=0)
         for place, part in enumerate(parts):
@@ -64,7 +153,7 @@ class Plan:
     def _add(self, part: Bijection) -> None:
         """Adds a layer."""
         if is_permutation(part):
-            index = self._map_of(part).matrix.argmax(0)  # feature f goes to place index[f]
+            index = self._map_of(part).matrix.argmax(0)  # feature f moves to position index[f]
             self._order = [int(index[feature]) for feature in self._order]
             self._names.append(type(part).__name__)
         elif self._fits(part):
@@ -84,12 +173,12 @@ class Plan:
             self._leave(part)
 
     def _finish(self) -> None:
-        """Brings the features back to their order."""
+        """Restores the order of the features."""
         self._move_to(self._positions())
         self._emit()
 
     def _fits(self, part: Bijection) -> bool:
-        """Returns whether a layer is a linear coupling that can stay what it is."""
+        """Returns whether a layer is a linear coupling that can stay unchanged."""
         if not is_exact(part, LinearCoupling) or not self._in_order():
             return False
         own = (self.partition, self.partition.swapped())
@@ -105,28 +194,28 @@ class Plan:
         return np.argsort(self._order).tolist()
 
     def _mix(self, part: Bijection) -> None:
-        """Adds a linear layer to the pending map, or an elementwise one behind it."""
+        """Adds a linear layer to the pending map, or an elementwise one after it."""
         made = self._map_of(part).reordered(self._order)
-        mixing, behind = self._sources
+        mixing, after = self._sources
         if is_elementwise(part):
-            self._behind = made if self._behind is None else self._behind.then(made)
-            behind.append(part)
+            self._after = made if self._after is None else self._after.then(made)
+            after.append(part)
             return
-        for before in (self._behind, self._pending):
+        for before in (self._after, self._pending):
             made = made if before is None else before.then(made)
-        self._pending, self._behind = made, None
-        self._sources = [*mixing, *behind, part], []
+        self._pending, self._after = made, None
+        self._sources = [*mixing, *after, part], []
         self._names.append(type(part).__name__)
 
     def _couple(self, coupling: AnyCoupling, partition: Partition) -> None:
-        """Adds a coupling, and has the features moved that it finds in the wrong part."""
+        """Adds a coupling after moving the features that are in the wrong part."""
         target = self._target(partition)
         self._move_to(self._moves(partition, target))
         self._emit()
         self.items.append(reordered(coupling, self._order, partition=target))
 
     def _target(self, old: Partition) -> Partition:
-        """Returns the partition of the new coupling: this one, or with its parts exchanged."""
+        """Returns the partition of the new coupling: this one, or the one with exchanged parts."""
         fitting = [
             target
             for target in (self.partition, self.partition.swapped())
@@ -140,21 +229,21 @@ class Plan:
                 f"{old.features} features."
             )
         wrong = [len(self._misplaced(old, target)) for target in fitting]
-        # To exchange the parts at the last map would take another one, to bring them back.
+        # Exchanging the parts at the last map would require another map to restore them.
         stay = self._pending is None or (self._is_last_map and self._in_order())
         if stay and 0 in wrong:
             return fitting[wrong.index(0)]
-        # Factors of a map join the couplings on both its sides if these change different parts.
+        # The end factors of a map merge with both neighbours if these change different parts.
         last = next((p for item in reversed(self.items) if (p := partition_of(item))), None)
         return min(zip(fitting, wrong, strict=True), key=lambda f: (f[0] == last, f[1]))[0]
 
     def _misplaced(self, old: Partition, target: Partition) -> list[int]:
-        """Returns the positions outside of what the target keeps, of features to be kept."""
+        """Returns the positions outside the target's kept part that hold features to be kept."""
         positions = self._positions()
         return sorted({positions[feature] for feature in old.kept} - set(target.kept))
 
     def _moves(self, old: Partition, target: Partition) -> list[int]:
-        """Returns from where each position takes its feature; an even permutation if it can."""
+        """Returns the source of each position; the permutation is even if possible."""
         positions = self._positions()
         kept = {positions[feature] for feature in old.kept}
         moves = list(range(len(positions)))
@@ -166,8 +255,8 @@ class Plan:
         if self._pending is not None:
             sign *= np.linalg.slogdet(self._pending.matrix)[0]
         large = max(target.kept, target.changed, key=len)
-        # Couplings of positive scales have positive determinants: two features more change places,
-        # unless all others are where they belong, since it takes couplings to bring them back.
+        # Couplings with positive scales have positive determinants, so two more features swap.
+        # If all others are in place, that would only add couplings to swap them back.
         in_order = self._in_order() and moves == sorted(moves)
         if sign < 0 and len(large) > 1 and not in_order:
             a, b = large[:2]
@@ -175,33 +264,33 @@ class Plan:
         return moves
 
     def _move_to(self, moves: Sequence[int]) -> None:
-        """Has position i take its feature from position moves[i]."""
+        """Moves the feature at position moves[i] to position i."""
         if list(moves) == sorted(moves):
             return
         self._order = [self._order[position] for position in moves]
         move = AffineMap.move(moves)
         self._pending = move if self._pending is None else self._pending.then(move)
-        if self._behind is not None:
-            self._behind = self._behind.reordered(moves)
+        if self._after is not None:
+            self._after = self._after.reordered(moves)
 
     def _emit(self) -> None:
-        """Turns what is pending into layers, frozen if all was that it was made of."""
-        frozen, frozen_behind = map(is_frozen, self._sources)
+        """Converts the pending maps to layers, frozen if all of their sources were."""
+        frozen, frozen_after = map(is_frozen, self._sources)
         if self._pending is not None:
             matrix, shift = self._pending
             if not np.array_equal(matrix, np.eye(len(matrix))):
                 name = " and ".join(dict.fromkeys(self._names)) or "another partition"
                 self.items.append(LinearMap(matrix, name, frozen))
             self.items += elementwise_if_any(np.ones(len(matrix)), shift, frozen=frozen)
-        if self._behind is not None:
-            scale, shift = self._behind.matrix.diagonal(), self._behind.shift
-            self.items += elementwise_if_any(scale, shift, frozen=frozen_behind)
-        self._pending, self._behind, self._names = None, None, []
+        if self._after is not None:
+            scale, shift = self._after.matrix.diagonal(), self._after.shift
+            self.items += elementwise_if_any(scale, shift, frozen=frozen_after)
+        self._pending, self._after, self._names = None, None, []
         self._sources = [], []
 
     def _leave(self, part: Bijection) -> None:
-        """Adds a layer as it is, in front of which all is in its old order."""
-        # the same function of each feature, unless some of them are padding
+        """Adds a layer unchanged, after restoring the order of the features."""
+        # a Logit without padding is the same function of each feature, in any order
         if not isinstance(part, Logit) or part.padding:
             self._finish()
         self._emit()

@@ -7,9 +7,8 @@ import numpy as np
 
 from kappaflow.data import load_matrix
 from kappaflow.factor import Factorization, factor_linear
-from kappaflow.factor.couplings_file import save_couplings
-from kappaflow.factor.reference import nearest_reference
-from kappaflow.factor.trade_off import trade_off
+from kappaflow.factor.factorization import save_couplings
+from kappaflow.factor.trade_off import nearest_reference, trade_off
 from kappaflow.report import render_factors
 from kappaflow.report.files import check_output_path
 from kappaflow.storage import write_bytes

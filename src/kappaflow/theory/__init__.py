@@ -1,13 +1,22 @@
-"""Theorems about couplings, computable: how many a linear map needs, and how well conditioned."""
+"""Computable theorems about couplings.
 
-from kappaflow.theory.bounds import (
+counts             how many couplings linear maps need, and how well conditioned they can be
+impossibility      proofs that a given map is, or is not, a product of a number of couplings
+arguments          the arguments behind these proofs
+diagonal_scalings  what holds for D M for every diagonal matrix D
+exact              matrices of fractions, in which zero is exact
+"""
+
+from kappaflow.theory.counts import (
     ROTATION_BLOCK_NORMS,
-    least_condition_number,
+    Bounds,
+    CouplingsNeeded,
+    couplings_needed,
+    min_condition_number,
     rotation_bound,
     unit_condition_number,
 )
-from kappaflow.theory.counts import Bounds, CouplingsNeeded, couplings_needed
-from kappaflow.theory.impossibility import Verdict, check_count, check_word, fewest_couplings
+from kappaflow.theory.impossibility import Verdict, check_count, check_pattern, fewest_couplings
 
 __all__ = [
     "Bounds",
@@ -15,10 +24,10 @@ __all__ = [
     "ROTATION_BLOCK_NORMS",
     "Verdict",
     "check_count",
-    "check_word",
+    "check_pattern",
     "couplings_needed",
     "fewest_couplings",
-    "least_condition_number",
+    "min_condition_number",
     "rotation_bound",
     "unit_condition_number",
 ]

@@ -1,4 +1,4 @@
-"""The arguments of Theorem A, for a word that begins with L: L, L U, L U L, and so on."""
+"""The arguments of theorem A, for a pattern that begins with L: L, L U, L U L, and so on."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -6,8 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from kappaflow.theory.exact import Array, Number, Numbers
-from kappaflow.theory.patterns import (
+from kappaflow.theory.diagonal_scalings import (
     always_not_real,
     always_real,
     coefficient_signs,
@@ -15,8 +14,10 @@ from kappaflow.theory.patterns import (
     is_triangular,
     pivot_signs,
     ranks_above_diagonal,
+    rows_scaled,
+    scaled_alike,
 )
-from kappaflow.theory.scalings import rows_scaled, scaled_alike
+from kappaflow.theory.exact import Array, Number, Numbers
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Finding:
 
 
 class _Names(NamedTuple):
-    """Blocks of T and of its inverse, the diagonals of the two parts, the letter of the word."""
+    """Names of the blocks of T and T^-1, of both parts' diagonals, and of the first letter."""
 
     P: str
     Q: str
@@ -47,10 +48,11 @@ EXCHANGED = _Names("T22", "T21", "T12", "T11", "(T^-1)11", "B", "C", "U")
 
 @dataclass(frozen=True)
 class Case:
-    """The blocks [[P, Q], [R, S]] of T, the same block of T^-1, and what is asked.
+    """The blocks [[P, Q], [R, S]] of T, the last block of T^-1, and the conditions.
 
-    `swapped` says that the parts have been exchanged, for words that begin with U: reasons name
-    the blocks and the diagonals C and B (of the first and the second part) as the user sees them.
+    If `swapped`, the parts have been exchanged, for patterns that begin with U. Reasons then still
+    name the blocks and the diagonals C and B (of the first and the second part) as the user sees
+    them.
     """
 
     P: Array
@@ -66,7 +68,7 @@ class Case:
     def of(
         cls, matrix: Array, inverse: Array, *, first: int, positive: bool, numbers: Numbers
     ) -> tuple["Case", "Case"]:
-        """Returns the cases for words that begin with L, and with U."""
+        """Returns the cases for patterns that begin with L, and with U."""
         a, b = slice(None, first), slice(first, None)
         return tuple(  # pyright: ignore[reportReturnType]
             cls(
@@ -88,24 +90,28 @@ class Case:
         return EXCHANGED if self.swapped else UPRIGHT
 
     def judge(self, length: int) -> Finding:
-        """Returns what is known of T = L U L ... with so many factors."""
+        """Returns what is known about T = L U L ... with this many factors."""
         if length <= 3:
             return (self._one, self._two, self._three)[length - 1]()
         if self.even and (length >= 6 or len(self.P) == 1):
-            return Finding("can", "theorem", "So many reach every map (Theorem A).")
+            return Finding("can", "theorem", "This many represent every map (Theorem A).")
         return self._ranks(length) or self._four_or_more(length)
 
     def _four_or_more(self, length: int) -> Finding:
-        """Returns what spectra say, of four and of five."""
+        """Returns what the spectra imply for four and for five factors."""
         if length == 4:
             return self._spectra("For four couplings")
-        return self._five() if length == 5 else _unknown("No argument for so many couplings.")
+        return (
+            self._five()
+            if length == 5
+            else _unknown("No argument applies to this many couplings.")
+        )
 
     def _ranks(self, length: int) -> Finding | None:
-        """Returns "cannot" if T22 or T11 is more ranks from diagonal than couplings can add.
+        """Returns "cannot" if T22 or T11 is more ranks from diagonal than the couplings can add.
 
-        A coupling adds ranks to its block if one of the other kind stands to its right. One at an
-        end of the word can be split off, and not count, if that leaves the block as it is.
+        A coupling adds ranks to its block if one of the other kind stands to its right. A coupling
+        at an end of the pattern does not count if splitting it off leaves the block unchanged.
         """
         n, odd, half = self.name, length % 2, length // 2
         last, first = not self.R.any() and not odd, not self.Q.any()
@@ -118,25 +124,25 @@ class Case:
                 return _cannot(
                     "rank",
                     f"{name} is at least {away} ranks from every diagonal matrix"
-                    f"{self._and_positive}; this word adds at most {passage * useful}.",
+                    f"{self._and_positive}; this pattern adds at most {passage * useful}.",
                 )
         return None
 
     @property
     def even(self) -> bool:
-        """Whether the parts are of one size."""
+        """Whether both parts have the same size."""
         return self.P.shape == self.S.shape
 
     @cached_property
     def q_singular(self) -> bool:
-        """Whether T12 is not square, or has no inverse."""
+        """Whether T12 is not square or has no inverse."""
         return not self.even or self.numbers.is_singular(self.Q)
 
     def _one(self) -> Finding:
         """Returns whether T is L: the first rows are those of the identity."""
         moved = self.P - np.eye(len(self.P), dtype=int)
         if self.Q.any() or self.numbers.cleaned(moved, self.P).any():
-            return _cannot("structure", "A single coupling leaves one part as it is.")
+            return _cannot("structure", "A single coupling leaves one part unchanged.")
         if not self._scales(self.S):
             return _cannot("structure", f"{self.name.S} is not diagonal{self._and_positive}.")
         return _can("T has the form of a coupling.")
@@ -154,9 +160,9 @@ class Case:
         return _can(f"{self.name.P} and its Schur complement are diagonal.")
 
     def _three(self) -> Finding:
-        """Returns whether P = C + Q A, S = B + A' Q, R = A' P + B A, which is L U L."""
+        """Returns whether T is L U L: P = C + Q A, S = B + A' Q, R = A' P + B A."""
         if self.q_singular:
-            return self._three_beside_null_spaces()
+            return self._three_on_null_spaces()
         if self.numbers.too_ill_conditioned(self.Q):
             return _unknown(
                 f"{self.name.Q} is too close to a singular matrix to decide in floats."
@@ -164,17 +170,17 @@ class Case:
         inverse = self.numbers.inverse(self.Q)
         product = self.numbers.product
         through = product(product(self.S, inverse), self.P)
-        wanted = self.numbers.cleaned(through - self.R, through, self.R)
+        target = self.numbers.cleaned(through - self.R, through, self.R)
         n = self.name
         equation = f"{n.S} {n.Q}^-1 {n.P} - {n.R} = {n.B} {n.Q}^-1 {n.C}"
-        if scaled_alike(wanted, inverse, self._allowed, self.numbers):
+        if scaled_alike(target, inverse, self._allowed, self.numbers):
             return _can(f"Some diagonal {n.C} and {n.B} give {equation}.")
         return _cannot(
             "structure", f"No diagonal {n.C} and {n.B}{self._and_positive} give {equation}."
         )
 
-    def _three_beside_null_spaces(self) -> Finding:
-        """Returns "cannot" where Q maps to zero, but S or P do not do what B or C could."""
+    def _three_on_null_spaces(self) -> Finding:
+        """Returns "cannot" if, on the kernel of Q, S or P does not act as B or C could."""
         n = self.name
         right = self.numbers.null_space(self.Q)
         left = self.numbers.null_space(self.Q.T)
@@ -187,13 +193,15 @@ class Case:
             ),
         ):
             if not rows_scaled(self.numbers.cleaned(moved), basis, self._allowed, self.numbers):
-                return _cannot("structure", f"{name} is no diagonal matrix{self._and_positive}.")
+                return _cannot(
+                    "structure", f"{name} does not act as a diagonal matrix{self._and_positive}."
+                )
         if not self.Q.any():
             return _can(f"{n.Q} is zero, {n.P} and {n.S} are diagonal.")
         return _unknown(f"{self.name.Q} is neither zero nor an invertible square.")
 
     def _five(self) -> Finding:
-        """Returns what Q says: the last L moves P anywhere if Q is regular, nowhere if Q = 0."""
+        """Returns the verdict from Q: the last L changes P freely if Q is regular."""
         n = self.name
         if not self.Q.any():
             return self._spectra(f"As {n.Q} = 0, the last {n.L} has no effect on {n.P}. So")
@@ -202,11 +210,11 @@ class Case:
         return _unknown(f"{self.name.Q} is neither zero nor an invertible square.")
 
     def _spectra(self, why: str) -> Finding:
-        """Returns whether C^-1 P and (T^-1)22 B can have the same spectrum, but for ones."""
+        """Returns whether C^-1 P and (T^-1)22 B can have the same spectrum, except for ones."""
         n, blocks = self.name, (self.P, self.inverse_S)
         names = (f"{n.C}^-1 {n.P}", f"{n.inverse_S} {n.B}")
         equal = f"{why} the spectra of {names[0]} and {names[1]} must agree, for diagonal C and B"
-        equal += f"{self._and_positive}{'' if self.even else ', but for ones'}."
+        equal += f"{self._and_positive}{'' if self.even else ', except for ones'}."
         for i in (0, 1):
             real = always_real(blocks[i], self.positive)
             not_real = always_not_real(blocks[1 - i], self.positive)
@@ -231,8 +239,8 @@ class Case:
         if -1 not in less and 1 not in larger:
             return _cannot(
                 "trace",
-                f"{equal} But one trace is always {_words(less)}, the other {_words(larger)}; "
-                f"it should be {abs(more)} more.",
+                f"{equal} But one trace is always {_sign_names(less)}, the other "
+                f"{_sign_names(larger)}; it should be {abs(more)} more.",
             )
         return _unknown(f"The spectra of {self.name.P} and {self.name.inverse_S} may fit.")
 
@@ -247,16 +255,16 @@ class Case:
                 name = "trace" if degree == 1 else f"sum of principal minors of size {degree}"
                 return _cannot(
                     "trace" if degree == 1 else "coefficient",
-                    f"{equal} But the {name} of the one is always {_words(left)}, that of the "
-                    f"other {_words(right)}.",
+                    f"{equal} But the {name} of the first is always {_sign_names(left)}, that of "
+                    f"the second {_sign_names(right)}.",
                 )
         return None
 
     def _chosen_spectra(self) -> Finding:
-        """Returns "can" where C and B can make both spectra the same distinct real numbers."""
+        """Returns "can" if C and B can give both matrices the same distinct real eigenvalues."""
         n, P, S = self.name, np.diag(self.P), np.diag(self.inverse_S)
         if is_triangular(self.P) and is_triangular(self.inverse_S) and P.all() and S.all():
-            both = f"{n.P} and {n.inverse_S} are triangular up to order"
+            both = f"{n.P} and {n.inverse_S} are triangular up to the order of features"
             if self.positive and (P < 0).sum() != (S < 0).sum():
                 return _cannot(
                     "inertia", f"{both}, with unequal numbers of negative entries on the diagonal."
@@ -284,7 +292,7 @@ class Case:
         return bool(ratio > 0) if self.positive else bool(ratio != 0)
 
 
-def _words(signs: frozenset[int]) -> str:
+def _sign_names(signs: frozenset[int]) -> str:
     named = {-1: "negative", 0: "zero", 1: "positive"}
     return " or ".join(named[sign] for sign in sorted(signs))
 

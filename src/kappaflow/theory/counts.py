@@ -1,14 +1,18 @@
-"""How many alternating linear couplings a linear map takes: what is proved, and what was found."""
+"""How many linear couplings a linear map needs, and how well conditioned they can be."""
 
 from dataclasses import dataclass
-from math import isqrt
+from math import isqrt, sqrt
 
-from kappaflow._checks import positive_int
+from kappaflow._checks import positive_float, positive_int
+from kappaflow.errors import ArgumentError
+
+ROTATION_BLOCK_NORMS = (2 + sqrt(2), 1.0, sqrt(2), 2.0, 2.0, 1.0)
+"""Theorem B: upper bounds for the norms of the blocks A1, X1, A2, X2, A3, X3 of a rotation."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """At least so many, at most so many (None: no bound is proved), and the argument for each."""
+    """Lower and upper bound for a count (`most` None: no bound is proved), with the argument."""
 
     least: int
     most: int | None
@@ -25,9 +29,9 @@ class CouplingsNeeded:
     """The counts for one partition.
 
     `every`: enough for every invertible map (of positive determinant, if the diagonals are
-    positive), in an order of one's choice; `least` is needed by some map in either order.
-    `almost_every`: enough for an open and dense set of maps; with fewer than `least`, a whole open
-    set of maps is out of reach. `guide`: what was enough wherever it was tried, no theorem.
+    positive), in a suitable order; some map needs `least` in either order. `almost_every`: enough
+    for an open and dense set of maps; fewer than `least` miss an open set of maps. `guide`: what
+    was enough for every map in our tests, without proof.
     """
 
     first: int
@@ -46,29 +50,29 @@ class CouplingsNeeded:
 
 
 def couplings_needed(first: int, second: int, *, positive: bool = True) -> CouplingsNeeded:
-    r"""Returns how many alternating linear couplings the maps of R^(first + second) take.
+    r"""Returns how many alternating linear couplings the maps of R^(first + second) need.
 
     A coupling keeps one part and maps the other to `diagonal * part + matrix @ kept part`.
 
     Args:
-        first: Features in the first part.
-        second: Features in the second part.
-        positive: Whether all diagonals are positive, as where the scale is an exponential.
+        first: Number of features in the first part.
+        second: Number of features in the second part.
+        positive: Whether all diagonals are positive, as for a scale that is an exponential.
 
     Returns:
         Bounds for every map and for almost every map, with their reasons, and the guide.
 
     Note:
-        Even halves of d >= 2: six are enough and needed. Sketch: six words L U L U L U reach T
-        when a certain matrix of determinant 1 is a commutator, which all are; five cannot change
-        the spectrum of a diagonal block of a block-diagonal T, and two such blocks may not fit.
-        Uneven parts of p < q features: the block T22 is a diagonal matrix plus p ranks for each L
-        that has a U to its right. A q-cycle is q - 1 ranks away from every diagonal matrix, and q
-        ranks from every positive one if the product of its entries is negative. When T is block
-        diagonal the outermost coupling does not help: :math:`2 \lceil q / p \rceil + 2` are needed
-        (q - 1 for any signs). For almost every T, diagonal plus rank r must fill the q x q
-        matrices, :math:`(q - r)^2 \le q`, and the parameters the n x n ones.
-        The whole derivation is the page "Six couplings" of the documentation.
+        Even halves of d >= 2: six are enough and needed. Sketch: L U L U L U represents T if a
+        certain matrix of determinant 1 is a commutator, and every such matrix is one. Five cannot
+        change the spectrum of a diagonal block of a block-diagonal T, and two such blocks may not
+        fit. Uneven parts of p < q features: the block T22 is a diagonal matrix plus p ranks for
+        each L that has a U to its right. A q-cycle is q - 1 ranks away from every diagonal matrix,
+        and q ranks from every positive one if the product of its entries is negative. If T is
+        block diagonal, the outermost coupling does not help: :math:`2 \lceil q / p \rceil + 2` are
+        needed (q - 1 for any signs). For almost every T, diagonal plus rank r must fill the q x q
+        matrices, :math:`(q - r)^2 \le q`, and the parameters the n x n ones. The page "Six
+        couplings" of the documentation has the proofs.
 
     Source:
         Koehler, Mehta, Risteski 2021 (at most 47, at least 5); Urschel 2023 (six, for unit
@@ -92,14 +96,14 @@ def couplings_needed(first: int, second: int, *, positive: bool = True) -> Coupl
 
 
 def _plane(positive: bool) -> tuple[Bounds, Bounds]:
-    """Returns the counts for two features, where a coupling is a shear of the plane."""
+    """Returns the counts for two features, for which a coupling is a shear of the plane."""
     if positive:
         return (
-            Bounds(4, 4, "-I is no product of three shears with positive diagonals"),
+            Bounds(4, 4, "-I is not a product of three shears with positive diagonals"),
             Bounds(3, 3, "L U L if T12 is not zero; two need a positive T11 or T22"),
         )
     return (
-        Bounds(3, 3, "the swap is no product of two, as its diagonal is zero"),
+        Bounds(3, 3, "the swap is not a product of two, since its diagonal is zero"),
         Bounds(2, 2, "L U if T11 is not zero; one coupling fixes a row"),
     )
 
@@ -137,3 +141,78 @@ def _uneven(p: int, q: int, positive: bool) -> tuple[Bounds, Bounds]:
         "ranks of a block above its diagonal" if generic_ranks > parameters else "parameters",
     )
     return every, almost
+
+
+def unit_condition_number(norm: float) -> float:
+    r"""Returns the condition number of a coupling with unit diagonal and a block of this norm.
+
+    The singular values of :math:`\begin{pmatrix} I & 0 \\ A & I \end{pmatrix}` come in pairs
+    :math:`\sigma, 1/\sigma` with :math:`\sigma - 1/\sigma = a`, one pair for each singular value a
+    of A, so that :math:`\kappa = ((a + \sqrt{a^2 + 4}) / 2)^2` for the largest.
+
+    Args:
+        norm: The largest singular value of the block, at least 0.
+
+    Returns:
+        The condition number, a pure number >= 1.
+
+    Raises:
+        ArgumentError: `norm` is negative or not finite.
+
+    Source:
+        Singular values of a shear; ours in this form.
+
+    Example:
+        >>> unit_condition_number(0.0)
+        1.0
+        >>> round(unit_condition_number(1.0), 6)  # the square of the golden ratio
+        2.618034
+    """
+    if norm != 0:
+        positive_float("norm", norm)
+    return ((norm + sqrt(norm * norm + 4)) / 2) ** 2
+
+
+def rotation_bound() -> float:
+    """Returns a bound for the condition number of each coupling of a rotation, in any dimension.
+
+    Returns:
+        The largest bound over the six blocks of theorem B.
+
+    Source:
+        Ours (Theorem B of the page "Six couplings").
+
+    Example:
+        >>> round(rotation_bound(), 4)
+        13.5832
+    """
+    return max(map(unit_condition_number, ROTATION_BLOCK_NORMS))
+
+
+def min_condition_number(condition_number: float, couplings: int) -> float:
+    r"""Returns a lower bound for the worst of m factors: :math:`\kappa(T)^{1/m}`.
+
+    Args:
+        condition_number: Condition number of the product, at least 1.
+        couplings: The number m of factors.
+
+    Returns:
+        The lower bound for the largest condition number of a factor; it holds for any factors.
+
+    Raises:
+        ArgumentError: The condition number is below 1.
+
+    Source:
+        The condition number of a product is at most the product of the condition numbers.
+
+    Example:
+        >>> round(min_condition_number(1e6, 6), 12)
+        10.0
+    """
+    count = positive_int("couplings", couplings)
+    if positive_float("condition_number", condition_number) < 1:
+        raise ArgumentError(
+            f"'condition_number' should be at least 1, got {condition_number}: it is the largest "
+            "singular value divided by the smallest."
+        )
+    return float(condition_number) ** (1 / count)

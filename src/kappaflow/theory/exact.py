@@ -1,4 +1,4 @@
-"""Matrices of fractions, in which zero is zero; and floats, in which it is so to rounding."""
+"""Matrices of fractions, in which zero is exact, and of floats, with a threshold for zero."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,38 +10,38 @@ from numpy.typing import NDArray
 from scipy.linalg import null_space
 
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.factor.matrices import array_of, finite_floats
+from kappaflow.factor.problem import array_of, finite_floats
 
 Array = NDArray[Any]
 Number = Fraction | float
 
-EXACT_UP_TO = 64  # rows; beyond, elimination with fractions takes minutes, unless most are zero
+EXACT_UP_TO = 64  # rows; above, elimination with fractions takes minutes unless most are zero
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """An arithmetic: of fractions (`tolerance` None), or of floats that are zero below a share.
+    """An arithmetic: of fractions (`tolerance` None), or of floats with a threshold for zero.
 
-    In floats, an entry counts as zero when it is at most `tolerance` times the largest entry of
-    its matrix; whatever is concluded holds for a matrix that near, "to rounding".
+    A float counts as zero if it is at most `tolerance` times the largest entry of its matrix.
+    Conclusions then hold for some matrix that near: "to rounding".
     """
 
     tolerance: float | None
 
     @property
     def exact(self) -> bool:
-        """Whether conclusions are about the very matrix that was given."""
+        """Whether conclusions are about exactly the matrix that was given."""
         return self.tolerance is None
 
     def cleaned(self, matrix: Array, *terms: Array) -> Array:
-        """Returns the matrix with what counts as zero, beside it and its terms, put to zero."""
+        """Returns the matrix with zeros for entries negligible next to it and the terms."""
         if self.tolerance is None or not matrix.size:
             return matrix
         largest = max(abs(term).max() for term in (matrix, *terms))
         return np.where(abs(matrix) <= self.tolerance * largest, 0.0, matrix)
 
     def inverse(self, matrix: Array) -> Array:
-        """Returns the inverse, cleaned; NumericalError if there is none."""
+        """Returns the inverse, cleaned; raises NumericalError if there is none."""
         if self.tolerance is not None:
             values = np.linalg.svd(matrix, compute_uv=False)
             if values[-1] <= self.tolerance * values[0]:
@@ -54,7 +54,7 @@ class Numbers:
         return reduced[:, n:]
 
     def product(self, a: Array, b: Array) -> Array:
-        """Returns a @ b; fractions that are zero are passed over."""
+        """Returns a @ b; for fractions, zero entries are skipped."""
         if self.tolerance is not None:
             return a @ b
         result = fractions(np.zeros((len(a), b.shape[1]), dtype=int))
@@ -71,7 +71,7 @@ class Numbers:
         return False
 
     def null_space(self, matrix: Array) -> Array:
-        """Returns a basis, in columns, of the vectors that the matrix maps to zero."""
+        """Returns a basis of the null space, as columns."""
         if self.tolerance is not None:
             if not matrix.any():
                 return np.eye(matrix.shape[1])
@@ -87,7 +87,7 @@ class Numbers:
         return basis
 
     def sign(self, matrix: Array) -> int | None:
-        """Returns the sign of the determinant, -1, 0 or 1; None where rounding hides it."""
+        """Returns the sign of the determinant, -1, 0 or 1; None if rounding hides it."""
         if self.tolerance is None:
             value = determinant(matrix)
             return (value > 0) - (value < 0)
@@ -100,30 +100,30 @@ class Numbers:
         return int(np.linalg.slogdet(matrix)[0]) if sure else None
 
     def agree(self, a: Number, b: Number) -> bool:
-        """Returns whether two numbers, each the end of a longer computation, are equal."""
+        """Returns whether two results of longer computations are equal."""
         return abs(a - b) <= (self.tolerance or 0) ** 0.5 * max(abs(a), abs(b))
 
     def too_ill_conditioned(self, matrix: Array) -> bool:
-        """Returns whether rounding, grown by this inverse, could pass for a number."""
+        """Returns whether rounding errors times this condition number exceed the tolerance."""
         if self.tolerance is None:
             return False
         return np.linalg.cond(matrix) * np.finfo(float).eps > self.tolerance
 
 
 def numbers_of(matrix: object, tolerance: float) -> tuple[Array, Numbers]:
-    """Returns the matrix and its arithmetic: fractions if all entries are whole or fractions.
+    """Returns the matrix and its arithmetic: fractions if all entries are integers or fractions.
 
-    Whole numbers in more than 64 rows are taken as floats, unless nearly all of them are zero.
+    Integers in more than 64 rows are treated as floats, unless nearly all of them are zero.
 
     Args:
-        matrix: Square, of numbers: a tensor, an array, lists, also of `fractions.Fraction`.
-        tolerance: For other floats: which share of the largest entry counts as zero.
+        matrix: A square tensor, array or nested list of numbers, also of `fractions.Fraction`.
+        tolerance: For floats: entries below this share of the largest count as zero.
 
     Returns:
-        An array of fractions or of cleaned floats, and the arithmetic that goes with it.
+        An array of fractions or of cleaned floats, and the matching arithmetic.
 
     Raises:
-        ArgumentError: It is no square matrix of finite numbers, or has no row.
+        ArgumentError: The input is not a square matrix of finite numbers with at least two rows.
     """
     given = array_of(matrix)
     if given.ndim != 2 or given.shape[0] != given.shape[1] or len(given) < 2:
@@ -139,7 +139,7 @@ def numbers_of(matrix: object, tolerance: float) -> tuple[Array, Numbers]:
 
 
 def fractions(matrix: Array) -> Array:
-    """Returns the array with each entry as a fraction, which floats are exactly."""
+    """Returns the array with each entry as an exact fraction."""
     exact = np.empty(matrix.size, dtype=object)
     # A NumPy integer inside a fraction would overflow.
     exact[:] = [Fraction(int(x) if isinstance(x, Integral) else x) for x in matrix.flat]
@@ -147,7 +147,7 @@ def fractions(matrix: Array) -> Array:
 
 
 def reduced_rows(matrix: Array, columns: int) -> tuple[Array, list[int]]:
-    """Returns the reduced echelon form over the first columns, and the columns of its pivots."""
+    """Returns the reduced echelon form over the first columns, and the pivot columns."""
     rows, pivots = matrix.copy(), []
     for column in range(columns):
         step = len(pivots)

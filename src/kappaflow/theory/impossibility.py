@@ -1,4 +1,4 @@
-"""Proofs that a given linear map is no product of so many couplings, or that it is one."""
+"""Proofs that a given linear map is, or is not, a product of a number of couplings."""
 
 import re
 from dataclasses import dataclass
@@ -15,30 +15,30 @@ ENOUGH = 6
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known about writing a map as a product of a word of L's and U's.
+    """What is known about a map as a product of L's and U's.
 
     Args:
-        words: The orders that were looked at, in the order of the product: T = L U means first U.
-        verdict: "cannot" (for all words), "can" (for one), or "unknown": no argument applies.
-        reason: A sentence, one for each word that is excluded.
-        argument: The name of the argument, or of each.
-        exact: Whether it is about the very matrix; else it holds to rounding, and says so.
+        patterns: The orders considered. In the product T = L U, U acts first.
+        verdict: "cannot" (for all patterns), "can" (for one), or "unknown": no argument applies.
+        reason: One sentence for each pattern that is excluded.
+        argument: The name of each argument.
+        exact: Whether the verdict is about this very matrix; otherwise it holds up to rounding.
     """
 
-    words: tuple[str, ...]
+    patterns: tuple[str, ...]
     verdict: Literal["can", "cannot", "unknown"]
     reason: str
     argument: str
     exact: bool
 
     def __str__(self) -> str:
-        words = " or ".join(" ".join(word) for word in self.words)
-        return f"{words}: {self.verdict}. {self.reason}"
+        patterns = " or ".join(" ".join(pattern) for pattern in self.patterns)
+        return f"{patterns}: {self.verdict}. {self.reason}"
 
 
 @dataclass(frozen=True)
 class _Cases:
-    """T as seen by words that begin with L, and with U; whether its determinant forbids all."""
+    """T for patterns that begin with L, and with U; and whether its determinant excludes all."""
 
     lower: Case
     upper: Case
@@ -46,48 +46,48 @@ class _Cases:
     negative: bool
 
 
-def check_word(
+def check_pattern(
     matrix: object,
-    word: str,
+    pattern: str,
     *,
     first: int | None = None,
     positive: bool = True,
     tolerance: float = TOLERANCE,
 ) -> Verdict:
-    r"""Returns whether a map can be a product of couplings in one order.
+    """Returns whether a map can be a product of couplings in one order.
 
     Args:
-        matrix: T, invertible n x n, acting on columns. Whole numbers and fractions are taken
-            exactly; other floats to rounding.
-        word: Such as "LULUL", left to right as in the product. L changes the second part, U the
-            first. Shorter words are contained: a coupling may be the identity.
-        first: Features in the first part; half of them, rounded down, if not given.
+        matrix: T, invertible n x n, acting on columns. Integers and fractions are treated exactly,
+            other floats up to rounding.
+        pattern: Such as "LULUL", in the order of the product. L changes the second part, U the
+            first. Shorter patterns are included, since a coupling may be the identity.
+        first: Number of features in the first part; half of them, rounded down, by default.
         positive: Whether the diagonals must be positive.
         tolerance: For floats: entries below this share of the largest count as zero.
 
     Returns:
-        The verdict. "unknown" says nothing: the arguments are sufficient, not complete.
+        The verdict. "unknown" proves nothing: the arguments are sufficient, not complete.
 
     Raises:
-        ArgumentError: The matrix is not square, not finite or singular, the word does not
+        ArgumentError: The matrix is not square, not finite or singular, the pattern does not
             alternate, or `first` leaves a part empty.
 
     Note:
         For one and two couplings the criterion is exact, also for three with T12 invertible or
-        zero. For four, and five with T12 = 0, T11 and the block 22 of the inverse must have equal
-        spectra after a scaling of each by a diagonal matrix. Signs of coefficients (the trace
-        first), or cycles, which have eigenvalues that are not real, exclude that.
+        zero. For four, and for five with T12 = 0, T11 and block 22 of the inverse must have equal
+        spectra after each is scaled by a diagonal matrix. Signs of coefficients (the trace first)
+        or cycles, whose eigenvalues are not real, can exclude this.
 
     Source:
         Ours, but for the count itself: Urschel 2023.
 
     Example:
         >>> quarter_turns = [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 1], [0, 0, -1, 0]]
-        >>> check_word(quarter_turns, "LULUL").argument
+        >>> check_pattern(quarter_turns, "LULUL").argument
         'trace'
     """
     cases = _cases(matrix, first, positive=positive, tolerance=tolerance)
-    return _verdict(cases, _checked_word(word))
+    return _verdict(cases, _checked_pattern(pattern))
 
 
 def check_count(
@@ -98,21 +98,21 @@ def check_count(
     positive: bool = True,
     tolerance: float = TOLERANCE,
 ) -> Verdict:
-    """Returns whether a map can be a product of so many couplings, in either order.
+    """Returns whether a map can be a product of a number of couplings, in either order.
 
     Args:
-        matrix: As for `check_word`.
-        couplings: How many, alternating.
-        first: Features in the first part; half of them, rounded down, if not given.
+        matrix: As for `check_pattern`.
+        couplings: Number of alternating couplings.
+        first: Number of features in the first part; half of them, rounded down, by default.
         positive: Whether the diagonals must be positive.
         tolerance: For floats: entries below this share of the largest count as zero.
 
     Returns:
-        "cannot" if both orders are excluded, "can" if one of them, or a shorter word, is proved
+        "cannot" if both orders are excluded; "can" if one of them, or a shorter pattern, is proved
         possible.
 
     Raises:
-        ArgumentError: As for `check_word`.
+        ArgumentError: As for `check_pattern`.
 
     Source:
         Ours.
@@ -141,11 +141,11 @@ def fewest_couplings(
     positive: bool = True,
     tolerance: float = TOLERANCE,
 ) -> tuple[int, tuple[Verdict, ...]]:
-    """Returns a number such that fewer couplings are proved not to do, and the proofs.
+    """Returns the smallest number of couplings that is not excluded, with the proofs.
 
     Args:
-        matrix: As for `check_word`.
-        first: Features in the first part; half of them, rounded down, if not given.
+        matrix: As for `check_pattern`.
+        first: Number of features in the first part; half of them, rounded down, by default.
         positive: Whether the diagonals must be positive.
         tolerance: For floats: entries below this share of the largest count as zero.
 
@@ -153,7 +153,8 @@ def fewest_couplings(
         The smallest count, up to six, that is not excluded, and the verdicts up to it, in order.
 
     Raises:
-        ArgumentError: As for `check_word`, or no count will do, as the determinant is negative.
+        ArgumentError: As for `check_pattern`, or the determinant is negative, which excludes any
+            number of couplings with positive diagonals.
 
     Source:
         Ours.
@@ -177,22 +178,24 @@ def fewest_couplings(
 
 
 def _either_order(cases: _Cases, count: int) -> Verdict:
-    """Returns the verdicts on both words of a length in one."""
-    words = tuple(("LU" * count)[i : i + count] for i in (0, 1))
-    found = [_verdict(cases, word) for word in words]
+    """Returns one verdict for both patterns of a length."""
+    patterns = tuple(("LU" * count)[i : i + count] for i in (0, 1))
+    found = [_verdict(cases, pattern) for pattern in patterns]
     for verdict in found:
         if verdict.verdict == "can" or verdict.argument == "determinant":
             return verdict
     joined = "cannot" if all(v.verdict == "cannot" for v in found) else "unknown"
-    reason = " ".join(f"{' '.join(v.words[0])}: {v.reason}" for v in found)
+    reason = " ".join(f"{' '.join(v.patterns[0])}: {v.reason}" for v in found)
     argument = ", ".join(dict.fromkeys(v.argument for v in found))
-    return Verdict(words, joined, reason, argument, cases.numbers.exact)
+    return Verdict(patterns, joined, reason, argument, cases.numbers.exact)
 
 
-def _verdict(cases: _Cases, word: str) -> Verdict:
-    """Returns what the arguments say of one word."""
+def _verdict(cases: _Cases, pattern: str) -> Verdict:
+    """Returns the verdict for one pattern."""
     numbers = cases.numbers
-    finding = cases.lower.judge(len(word)) if word[0] == "L" else cases.upper.judge(len(word))
+    finding = (
+        cases.lower.judge(len(pattern)) if pattern[0] == "L" else cases.upper.judge(len(pattern))
+    )
     if cases.negative:
         finding = Finding(
             "cannot",
@@ -202,11 +205,11 @@ def _verdict(cases: _Cases, word: str) -> Verdict:
     reason = finding.reason
     if not numbers.exact:
         reason += f" (To rounding: entries below {numbers.tolerance:g} of the largest are zero.)"
-    return Verdict((word,), finding.verdict, reason, finding.argument, numbers.exact)
+    return Verdict((pattern,), finding.verdict, reason, finding.argument, numbers.exact)
 
 
 def _cases(matrix: object, first: int | None, *, positive: bool, tolerance: float) -> _Cases:
-    """Returns what the arguments need, computed once, or says what is wrong with the matrix."""
+    """Returns the data that the arguments need, or raises ArgumentError for an invalid matrix."""
     given, numbers = numbers_of(matrix, positive_float("tolerance", tolerance))
     size = len(given) // 2 if first is None else positive_int("first", first)
     if size >= len(given):
@@ -223,8 +226,10 @@ def _cases(matrix: object, first: int | None, *, positive: bool, tolerance: floa
     return _Cases(lower, upper, numbers, positive and numbers.sign(given) == -1)
 
 
-def _checked_word(word: str) -> str:
-    """Returns the word if L's and U's alternate in it."""
-    if not isinstance(word, str) or not re.fullmatch("L?(UL)*U?", word) or not word:
-        raise ArgumentError(f"'word' should alternate L and U, such as 'LULUL', got {word!r}.")
-    return word
+def _checked_pattern(pattern: str) -> str:
+    """Returns the pattern if L's and U's alternate in it."""
+    if not isinstance(pattern, str) or not re.fullmatch("L?(UL)*U?", pattern) or not pattern:
+        raise ArgumentError(
+            f"'pattern' should alternate L and U, such as 'LULUL', got {pattern!r}."
+        )
+    return pattern

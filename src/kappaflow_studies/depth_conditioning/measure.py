@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kappaflow.bijection import Chain
 from kappaflow.conditioning import Profile, profile
-from kappaflow.conditioning.layers import layers_of
+from kappaflow.conditioning.points import layers_of
 from kappaflow.flows import Flow, StandardNormal
 from kappaflow.stack import CouplingStack
 from kappaflow_studies.depth_conditioning.distributions import (

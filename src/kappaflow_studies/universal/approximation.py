@@ -13,7 +13,7 @@ from torch import Tensor
 from kappaflow._checks import batch, natural_int, positive_int
 from kappaflow.bijection import Chain, Inverse
 from kappaflow.conditioning import spectrum
-from kappaflow.conditioning.layers import layers_of
+from kappaflow.conditioning.points import layers_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow_studies.universal.construction import FARTHEST, Scales, universal_flow

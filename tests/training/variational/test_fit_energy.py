@@ -267,8 +267,8 @@ def test_the_temperature_falls_by_equal_factors_and_ends_at_one():
 @pytest.mark.parametrize(
     ("log_density", "more", "message"),
     [
-        (lambda x: x.detach().sum(1), {}, "should be differentiable by its argument"),
-        (lambda x: torch.ones(len(x), requires_grad=True), {}, "should be differentiable by"),
+        (lambda x: x.detach().sum(1), {}, "should be differentiable with respect to its argument"),
+        (lambda x: torch.ones(len(x), requires_grad=True), {}, "should be differentiable with"),
         (lambda x: x, {}, r"shape \(256,\), one number for each"),
         (lambda x: x.sum(), {}, r"got \(\)"),
         (lambda x: gaussian(x).numpy(force=True), {}, "got ndarray"),

@@ -10,8 +10,13 @@ from torch import Tensor
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 from kappaflow.diagnosis.finding import Evidence
-from kappaflow.energies import ImportanceSamples, LogDensity, importance_sample, with_gradient
-from kappaflow.energies.target import log_density_at
+from kappaflow.energies import (
+    ImportanceSamples,
+    LogDensity,
+    importance_sample,
+    log_density_at,
+    with_gradient,
+)
 from kappaflow.flows import Flow
 
 SAMPLES = 2048

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning import TRUSTED, Profile
-from kappaflow.conditioning.jacobian import all_of_both, dense
-from kappaflow.conditioning.spectrum import DENSE_UP_TO
+from kappaflow.conditioning.spectrum import DENSE_UP_TO, all_of_both, dense
 from kappaflow.diagnosis.check import (
     Measurements,
     Symptom,

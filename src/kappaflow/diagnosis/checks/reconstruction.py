@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kappaflow.conditioning import Profile, layers_of
-from kappaflow.conditioning.layers import Layer
+from kappaflow.conditioning.points import Layer
 from kappaflow.conditioning.round_trip import distance, first_not_finite, latent_points
 from kappaflow.diagnosis.advice import FLOAT64, bound_scales
 from kappaflow.diagnosis.check import (

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kappaflow.energies import ImportanceSamples, LogDensity, log_density_at
-from kappaflow.energies.target import with_gradient
+from kappaflow.energies import ImportanceSamples, LogDensity, log_density_at, with_gradient
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.storage import plain

@@ -1,40 +1,39 @@
-r"""The path that is followed: from a rotation with closed-form couplings to the map itself."""
+"""Paths of maps for numerical continuation, from a map with known couplings to the given map."""
 
 import numpy as np
 from numpy.linalg import norm
 from scipy.linalg import expm
 
-from kappaflow.factor.rotation import rotation_start
-from kappaflow.factor.six import six_blocks
-from kappaflow.factor.word import Target
+from kappaflow.factor.algebra import Target
+from kappaflow.factor.rotation import rotation_solution, six_blocks
 
-STRIDE = 1.0  # of the stretch, in units of log cond(T)
-TURN_STRIDE = 0.5  # of the turn, in radians
+STRIDE = 1.0  # length of a step while stretching, in units of log cond(T)
+TURN_STRIDE = 0.5  # length of a step while turning, in radians
 PARALLEL = 1e-8
-DEGENERATE = 0.2  # norm of a block
-FIRST_STEPS = 4.0  # at least so many strides, for what grows from zero
+DEGENERATE = 0.2  # norm below which a block counts as nearly zero
+FIRST_STEPS = 4.0  # smallest number of steps, for blocks that grow from zero
 
 
 class Path:
-    """T(t) = O S^t, from the rotation nearest to T = O S, at t = 0, to T at t = 1.
+    """T(t) = O S^t, from the rotation O nearest to T = O S, at t = 0, to T at t = 1.
 
-    For odd n the closed form leaves the last feature alone. Before, from t = -1 to 0, a rotation
-    in one plane then turns (O', 0; 0, 1) into O.
+    For odd n the closed form leaves the last feature alone. The path then begins at t = -1: until
+    t = 0, a rotation in one plane turns (O', 0; 0, 1) into O.
 
-    A twisted path begins at exp(K) O, K skew, and turns while it stretches: T(t) =
-    exp((1 - t) K) O S^t.
+    A twisted path begins at exp(K) O with a skew matrix K, and turns back while it stretches:
+    T(t) = exp((1 - t) K) O S^t.
 
     Args:
         matrix: T, (n, n), with determinant 1.
-        twisted: Whether it is.
+        twisted: Whether the path is twisted.
 
     Attributes:
-        degenerate: Whether the closed form at the beginning has a block next to zero, as that of
-            the identity has, which is the O of each symmetric positive definite map. The equation
+        degenerate: Whether a block of the closed form at the beginning is nearly zero. This is so
+            for the identity, which is the O of each symmetric positive definite map. The equation
             is degenerate there, and descent would make it worse.
     """
 
-    nudge = 1e-2  # away from starts where the equation is degenerate, such as the identity
+    nudge = 1e-2  # size of the step away from a degenerate start, such as the identity
 
     def __init__(self, matrix: np.ndarray, *, twisted: bool = False) -> None:
         self._left, values, self._right = np.linalg.svd(matrix)
@@ -52,7 +51,7 @@ class Path:
         self.degenerate = min(norm(block, 2) for block in self.blocks()) < DEGENERATE
 
     def at(self, t: float) -> Target:
-        """Returns T(t) and its inverse, both from factors that are known with their inverses."""
+        """Returns T(t) and its inverse, each computed from factors with known inverses."""
         if t < 0:
             rotation = self._turned_back(-t)
             return Target(rotation, rotation.T)
@@ -61,7 +60,7 @@ class Path:
         return Target((left * scales) @ self._right, (self._right.T / scales) @ left.T)
 
     def stride(self, t: float) -> float:
-        """Returns how long the first step from here should be."""
+        """Returns the length of the first step from t."""
         length = np.log(self.condition) / STRIDE if t >= 0 else self._turns[1] / TURN_STRIDE
         twist = 0.0 if t < 0 or self._twist is None else norm(self._twist, 2) / TURN_STRIDE
         return 1.0 / max(length, twist, 1.0)
@@ -71,7 +70,7 @@ class Path:
         start = self.at(self.begin).matrix
         d = len(start) // 2
         even = start[: 2 * d, : 2 * d]
-        blocks = six_blocks(even, *rotation_start(even))
+        blocks = six_blocks(even, *rotation_solution(even))
         pad = len(start) - 2 * d
         lower, upper = ((0, pad), (0, 0)), ((0, 0), (0, pad))
         return [np.pad(b, upper if i % 2 else lower) for i, b in enumerate(blocks)]
@@ -81,10 +80,10 @@ class Path:
         return _turn(plane, -part * angle) @ self._rotation
 
 
-class FivePath:
-    """A path on which the upper right block stays invertible, for five couplings.
+class FiveCouplingPath:
+    """A path for five couplings, on which the upper right block stays invertible.
 
-    With W = R - S Q^-1 P, the map is made of P, Q, S and W: P and S grow from zero, Q and W
+    With W = R - S Q^-1 P, the map consists of P, Q, S and W. P and S grow from zero; Q and W
     stretch from the rotations nearest to them.
 
     Args:
@@ -92,7 +91,7 @@ class FivePath:
     """
 
     begin = 0.0
-    nudge = 0.1  # the start is always degenerate: K and Z have all their planes in common
+    nudge = 0.1  # the start is always degenerate, since K and Z have the same planes
 
     def __init__(self, matrix: np.ndarray) -> None:
         d = len(matrix) // 2
@@ -113,30 +112,30 @@ class FivePath:
         return Target(matrix, inverse)
 
     def stride(self, t: float) -> float:
-        """Returns how long the first step should be."""
+        """Returns the length of the first step."""
         return STRIDE / max(self._length, FIRST_STEPS)
 
     def blocks(self) -> list[np.ndarray]:
         """Returns five blocks of the rotation at the beginning, in closed form."""
         start = self.at(0.0).matrix
-        return list(six_blocks(start, *rotation_start(start))[:5])
+        return list(six_blocks(start, *rotation_solution(start))[:5])
 
 
 def _stretched(factors: tuple, t: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns U s^t V and its inverse, from singular value factors."""
+    """Returns U s^t V and its inverse, from a singular value decomposition."""
     left, values, right = factors
     return (left * values**t) @ right, (right.T * values**-t) @ left.T
 
 
 def _skew(n: int) -> np.ndarray:
-    """Returns a skew matrix of norm 1, always the same one."""
+    """Returns a fixed skew matrix of norm 1."""
     drawn = np.random.default_rng(0).standard_normal((n, n))
     skew = drawn - drawn.T
     return skew / norm(skew, 2)
 
 
 def _last_turn(rotation: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns a plane (n, 2) and the angle that take the last unit vector to its image."""
+    """Returns the plane (n, 2) and the angle that rotate the last unit vector to its image."""
     last = np.eye(len(rotation))[-1]
     image = rotation[:, -1]
     across = image - image[-1] * last

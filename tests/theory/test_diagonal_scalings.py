@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import block_diag
 
-from kappaflow.theory.exact import Numbers, fractions
-from kappaflow.theory.patterns import (
+from kappaflow.theory.diagonal_scalings import (
     always_not_real,
     always_real,
     coefficient_signs,
@@ -14,6 +13,7 @@ from kappaflow.theory.patterns import (
     pivot_signs,
     ranks_above_diagonal,
 )
+from kappaflow.theory.exact import Numbers, fractions
 
 CYCLE = np.array([[0, 2, 0], [0, 0, -3], [1, 0, 0]])
 

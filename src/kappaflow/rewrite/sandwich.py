@@ -1,4 +1,4 @@
-"""A coupling with linear ends: linear couplings of its own partition in front of it and behind."""
+"""A coupling with linear ends: linear couplings of the same partition before and after it."""
 
 from collections.abc import Iterator
 
@@ -14,19 +14,19 @@ from kappaflow.registry import register
 
 @register("SandwichCoupling")
 class SandwichCoupling(Bijection):
-    r"""Three couplings of one partition, which are one affine coupling: a linear one at each end.
+    """A coupling between two linear couplings of its partition; together one affine coupling.
 
-    All three keep x_1 and change x_2 by a scale and a shift that are made from x_1, so together
-    they do nothing else: with linear couplings (a, A) and (b, B) and a coupling (s, t),
+    All three keep x_1 and change x_2 by a scale and a shift computed from x_1, so their
+    composition does as well: with linear couplings (a, A) and (b, B) and a coupling (s, t),
     :math:`z_2 = a b e^s x_2 + b e^s A x_1 + b t + B x_1`.
 
     Args:
-        coupling: The one in the middle.
-        before: The linear coupling nearer to the data, or None.
-        after: The one nearer to the latent, or None.
+        coupling: The middle coupling.
+        before: The linear coupling on the data side, or None.
+        after: The linear coupling on the latent side, or None.
 
     Raises:
-        ArgumentError: The partitions differ, or there is no linear coupling.
+        ArgumentError: The partitions differ, or both linear couplings are None.
 
     Source:
         Ours.
@@ -61,17 +61,19 @@ class SandwichCoupling(Bijection):
                 )
             if end is not None and end.partition != coupling.partition:
                 raise ArgumentError(
-                    f"'{name}' should keep and change what the coupling does, "
-                    f"got {end.partition} beside {coupling.partition}."
+                    f"'{name}' should have the partition of the coupling, {coupling.partition}, "
+                    f"got {end.partition}."
                 )
         if before is None and after is None:
-            raise ArgumentError("'before' or 'after' should be a LinearCoupling, got None twice.")
+            raise ArgumentError(
+                "'before' or 'after' should be a LinearCoupling, got None for both."
+            )
         self.coupling, self.before, self.after = coupling, before, after
         self.partition = coupling.partition
         self.context_features = coupling.context_features
 
     def parts(self) -> Iterator[Bijection]:
-        """Yields the couplings in their order, data to latent."""
+        """Yields the couplings in order, data to latent."""
         for part in (self.before, self.coupling, self.after):
             if part is not None:
                 yield part

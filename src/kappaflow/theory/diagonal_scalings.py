@@ -1,24 +1,25 @@
-"""What is true of the spectrum of D M for every diagonal matrix D, read off the matrix M."""
+"""Properties of D M for all diagonal D, and whether one matrix is a scaling of another."""
 
+from collections.abc import Callable
 from itertools import combinations, pairwise
 
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from kappaflow.theory.exact import Array, Numbers
+from kappaflow.theory.exact import Array, Number, Numbers
 
-MINORS_UP_TO = 8  # 2^8 principal minors are looked at; in larger matrices the diagonal only
+MINORS_UP_TO = 8  # 2^8 principal minors are computed; for larger matrices only the diagonal
 
 Signs = frozenset[int]
 ANY: Signs = frozenset({-1, 0, 1})
 
 
 def components(matrix: Array) -> list[Array]:
-    """Returns the diagonal blocks of a matrix over which its spectrum is the union.
+    """Returns the diagonal blocks of a matrix whose spectra together are its spectrum.
 
-    They belong to the strongly connected components of the graph with an edge for every entry that
-    is not zero; D M has the same graph.
+    They belong to the strongly connected components of the graph with an edge for every nonzero
+    entry; D M has the same graph.
     """
     graph = csr_array((matrix != 0).astype(np.int8))
     count, label = connected_components(graph, directed=True, connection="strong")
@@ -32,10 +33,10 @@ def is_triangular(matrix: Array) -> bool:
 
 
 def always_real(matrix: Array, positive: bool) -> str | None:
-    """Returns why D M has only real eigenvalues for every D, or None if no reason is seen.
+    """Returns why D M has only real eigenvalues for every D, or None if no reason is known.
 
-    For positive D, D M is similar to sqrt(D) M sqrt(D), symmetric if M is; 2 x 2 blocks whose
-    off-diagonal entries have one sign are symmetric up to such a scaling.
+    For positive D, D M is similar to sqrt(D) M sqrt(D), which is symmetric if M is; 2 x 2 blocks
+    whose off-diagonal entries have the same sign are symmetric up to such a scaling.
     """
     blocks = components(matrix)
     if all(len(block) == 1 for block in blocks):
@@ -48,7 +49,7 @@ def always_real(matrix: Array, positive: bool) -> str | None:
 
 
 def always_not_real(matrix: Array, positive: bool) -> str | None:
-    """Returns why D M has an eigenvalue that is not real for every D, or None if none is seen.
+    """Returns why D M has a non-real eigenvalue for every D, or None if no reason is known.
 
     A k-cycle without loops has lambda^k = the product of its weights. A skew-symmetric matrix has
     imaginary eigenvalues, and so has D M for positive D.
@@ -68,12 +69,12 @@ def always_not_real(matrix: Array, positive: bool) -> str | None:
 
 
 def ranks_above_diagonal(matrix: Array, positive: bool) -> int:
-    """Returns a lower bound for the rank of M - D over all D with entries that are not zero.
+    """Returns a lower bound for the rank of M - D over all D without zero entries.
 
     Without one row and one column, a k-cycle minus D is triangular with its weights on the
     diagonal: k - 1. With them, det(D - M) is the product of D's entries minus that of the weights,
-    not zero if the one is positive and the other negative. The rank of a triangle of blocks is at
-    least the sum of theirs.
+    which is not zero if one is positive and the other negative. The rank of a block triangular
+    matrix is at least the sum of the ranks of its diagonal blocks.
     """
     total = 0
     for block in components(matrix):
@@ -88,7 +89,7 @@ def ranks_above_diagonal(matrix: Array, positive: bool) -> int:
 
 
 def coefficient_signs(matrix: Array, degree: int, positive: bool, numbers: Numbers) -> Signs:
-    """Returns a set with all signs that the coefficient e_k of D M can have, over all D.
+    """Returns all signs that the coefficient e_k of D M can have, over all D (or a superset).
 
     The coefficient is the sum over k features of (product of their D) * (principal minor of M);
     e_1 is the trace, the last one the determinant.
@@ -111,7 +112,7 @@ def pivot_signs(matrix: Array, numbers: Numbers) -> list[int] | None:
     """Returns the signs of the quotients of successive leading minors; None if one may be zero.
 
     With entries d_1 >> d_2 >> ... in D, the eigenvalues of D M come close to d_k times the k-th
-    quotient, and the right D makes them any numbers of those signs that are far enough apart.
+    quotient. So the right D makes them any numbers of those signs that are far enough apart.
     """
     if len(matrix) > MINORS_UP_TO:
         return None
@@ -120,12 +121,55 @@ def pivot_signs(matrix: Array, numbers: Numbers) -> list[int] | None:
 
 
 def degrees_to_look_at(size: int) -> range:
-    """Returns for which coefficients the principal minors are few enough to look at."""
+    """Returns the degrees of the coefficients that have few enough principal minors to compute."""
     return range(1, size + 1) if size <= MINORS_UP_TO else range(1, 2)
 
 
 def _symmetric(block: Array) -> bool:
-    """Returns whether a block is symmetric, or 2 x 2 and so up to a positive scaling."""
+    """Returns whether a block is symmetric, or 2 x 2 and symmetric up to a positive scaling."""
     if len(block) == 2:
         return bool(block[0, 1] * block[1, 0] > 0)
     return not (block != block.T).any()
+
+
+def rows_scaled(
+    moved: Array, basis: Array, allowed: Callable[[Number], bool], numbers: Numbers
+) -> bool:
+    """Returns whether each row of `moved` is an allowed multiple of that of `basis`."""
+    for new, old in zip(moved, basis, strict=True):
+        if not old.any():
+            if new.any():
+                return False
+            continue
+        at = int(np.argmax(abs(old)))
+        ratio = new[at] / old[at]
+        if not allowed(ratio) or numbers.cleaned(new - ratio * old, new).any():
+            return False
+    return True
+
+
+def scaled_alike(
+    target: Array, given: Array, allowed: Callable[[Number], bool], numbers: Numbers
+) -> bool:
+    """Returns whether target = B given C with allowed diagonals, by walking nonzero entries."""
+    if ((target != 0) != (given != 0)).any():
+        return False
+    rows: dict[int, Number] = {}
+    columns: dict[int, Number] = {}
+    for start in range(len(target)):
+        if start in rows:
+            continue
+        rows[start], reached = 1, [start]
+        while reached:
+            i = reached.pop()
+            for j in np.flatnonzero(given[i]):
+                columns.setdefault(int(j), target[i, j] / given[i, j] / rows[i])
+                for k in np.flatnonzero(given[:, j]):
+                    if int(k) not in rows:
+                        rows[int(k)] = target[k, j] / given[k, j] / columns[int(j)]
+                        reached.append(int(k))
+    return all(
+        allowed(target[i, j] / given[i, j])
+        and numbers.agree(target[i, j], rows[i] * given[i, j] * columns[j])
+        for i, j in np.argwhere(given != 0).tolist()
+    )

@@ -6,11 +6,17 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.factor import routes
-from kappaflow.factor.path import FivePath, Path
+from kappaflow.factor import linear
+from kappaflow.factor.algebra import product
+from kappaflow.factor.continuation import (
+    continue_to,
+    continue_to_five,
+    continue_to_six,
+    improve_blocks,
+    worst_condition_number,
+)
+from kappaflow.factor.paths import FiveCouplingPath, Path
 from kappaflow.factor.rotation import factor_rotation
-from kappaflow.factor.tracking import improve, track, track_five, track_six, worst
-from kappaflow.factor.word import product
 
 
 def unit(matrix):
@@ -69,12 +75,12 @@ CASES = {
 @pytest.mark.parametrize("matrix", CASES.values(), ids=CASES)
 def test_six_couplings_make_every_map(matrix):
     """The product is the map, whatever its structure, and the conditioning is bounded."""
-    six = track(matrix, 6, steps=60)
+    six = continue_to(matrix, 6, steps=60)
     assert len(six) == 6
     off = np.linalg.norm(product(six) - matrix) / np.linalg.norm(matrix)
     assert off < 1e-11
-    assert worst(six) >= np.linalg.cond(matrix) ** (1 / 6) * (1 - 1e-6)
-    assert worst(six) < 13.6 + 2 * np.linalg.cond(matrix) ** 0.5
+    assert worst_condition_number(six) >= np.linalg.cond(matrix) ** (1 / 6) * (1 - 1e-6)
+    assert worst_condition_number(six) < 13.6 + 2 * np.linalg.cond(matrix) ** 0.5
 
 
 @pytest.mark.parametrize("couplings", [7, 8, 11, 12])
@@ -82,15 +88,15 @@ def test_six_couplings_make_every_map(matrix):
 def test_more_couplings_make_every_map_too(n, couplings):
     """Odd and even counts, L first."""
     matrix = gaussian(n)
-    blocks = track(matrix, couplings, steps=30)
+    blocks = continue_to(matrix, couplings, steps=30)
     assert len(blocks) == couplings
     np.testing.assert_allclose(product(blocks), matrix, atol=1e-9)
 
 
 def test_more_couplings_are_better_conditioned():
-    """Six, eight and twelve at condition number 1e4."""
+    """SixBlocks, eight and twelve at condition number 1e4."""
     matrix = geometric(12, 1e4)
-    found = [worst(track(matrix, couplings)) for couplings in (6, 8, 12)]
+    found = [worst_condition_number(continue_to(matrix, couplings)) for couplings in (6, 8, 12)]
     assert found[0] < 20
     assert found[1] < 0.8 * found[0]
     assert found[2] < 0.8 * found[1]
@@ -111,26 +117,26 @@ def test_more_couplings_are_better_conditioned():
 )
 def test_large_maps_reach_the_promised_numbers(matrix, couplings, residual, bound):
     """One draw each; the benchmark has the medians."""
-    blocks = track(matrix, couplings)
+    blocks = continue_to(matrix, couplings)
     made = product(blocks)
     assert np.linalg.norm(made - matrix) < residual * np.linalg.norm(matrix)
     assert np.linalg.norm(made @ np.linalg.inv(matrix) - np.eye(len(matrix)), 2) < 1e-8
-    assert worst(blocks) <= bound
+    assert worst_condition_number(blocks) <= bound
 
 
 @pytest.mark.parametrize("n", [33 * 2, 67])
 def test_sizes_beyond_the_dense_ones_work_alike(n):
     """Conjugate gradients only: a rotation comes down from its closed form."""
     matrix = rotation(n)
-    blocks = track(matrix, 6, steps=20)
+    blocks = continue_to(matrix, 6, steps=20)
     np.testing.assert_allclose(product(blocks), matrix, atol=1e-11)
-    assert worst(blocks) < 4.5
+    assert worst_condition_number(blocks) < 4.5
 
 
 def test_the_same_seed_gives_the_same_blocks():
     """Bit for bit; and another seed gives others."""
     matrix = gaussian(6)
-    one, two, other = (np.stack(track(matrix, 6, seed=s, steps=20)) for s in (3, 3, 4))
+    one, two, other = (np.stack(continue_to(matrix, 6, seed=s, steps=20)) for s in (3, 3, 4))
     assert (one == two).all()
     assert not np.allclose(one, other)
 
@@ -138,7 +144,7 @@ def test_the_same_seed_gives_the_same_blocks():
 def test_the_descent_stops_at_its_goal():
     """A goal that is met at the end of the path costs no more."""
     matrix = geometric(12, 1e4)
-    far, near = (worst(track(matrix, 6, goal=goal)) for goal in (1e3, None))
+    far, near = (worst_condition_number(continue_to(matrix, 6, goal=goal)) for goal in (1e3, None))
     assert near < far < 1e3
 
 
@@ -146,40 +152,40 @@ def test_a_scale_is_spread_over_the_six():
     """The weights A and g X of the couplings that carry the scalar g are alike."""
     matrix, scale = gaussian(8), 1e3
     g = scale ** (1 / 3)
-    six = track_six(matrix, scale=scale)
+    six = continue_to_six(matrix, scale=scale)
     np.testing.assert_allclose(product(six), matrix, atol=1e-9)
     lower = max(np.linalg.norm(block, 2) for block in six[::2])
     upper = max(g * np.linalg.norm(block, 2) for block in six[1::2])
     assert 1 / 2 < lower / upper < 2
-    assert lower / max(np.linalg.norm(block, 2) for block in track_six(matrix)[::2]) > 1.2
+    assert lower / max(np.linalg.norm(block, 2) for block in continue_to_six(matrix)[::2]) > 1.2
 
 
 def test_rotations_are_improved_from_their_closed_form():
     """And a product that cannot be improved is given back."""
     matrix = rotation(16)
     closed = factor_rotation(matrix)
-    better = improve(matrix, closed)
+    better = improve_blocks(matrix, closed)
     np.testing.assert_allclose(product(better), matrix, atol=1e-12)
-    assert worst(better) < 3.5 < worst(closed)
-    assert worst(improve(matrix, better)) <= worst(better)
+    assert worst_condition_number(better) < 3.5 < worst_condition_number(closed)
+    assert worst_condition_number(improve_blocks(matrix, better)) <= worst_condition_number(better)
 
 
 def test_five_couplings_make_maps_with_an_invertible_corner():
     """At a price: six are better conditioned."""
     for seed in range(4):
         matrix = gaussian(8, seed)
-        five = track_five(matrix)
+        five = continue_to_five(matrix)
         assert len(five) == 5
         np.testing.assert_allclose(product(five), matrix, atol=1e-8)
-        assert worst(five) > worst(track(matrix, 6))
+        assert worst_condition_number(five) > worst_condition_number(continue_to(matrix, 6))
 
 
 def test_five_couplings_are_refused_where_the_corner_is_singular():
     """The 3-cycle needs six: theorem A."""
     with pytest.raises(ArgumentError, match="upper right block"):
-        track_five(three_cycle(8))
+        continue_to_five(three_cycle(8))
     with pytest.raises(ArgumentError, match="even size"):
-        track_five(gaussian(5))
+        continue_to_five(gaussian(5))
 
 
 @pytest.mark.parametrize(
@@ -196,18 +202,20 @@ def test_five_couplings_are_refused_where_the_corner_is_singular():
 def test_what_cannot_be_tracked_is_refused(matrix, couplings, message):
     """With the reason."""
     with pytest.raises(ArgumentError, match=message):
-        track(matrix, couplings)
+        continue_to(matrix, couplings)
 
 
 def test_a_path_that_is_lost_says_why(monkeypatch):
     """Symptom, causes and the way out."""
-    monkeypatch.setattr("kappaflow.factor.follow.SHORTEST", 2.0)
-    monkeypatch.setattr("kappaflow.factor.follow.ON_THE_PATH", 1e-30)
+    monkeypatch.setattr("kappaflow.factor.continuation.SHORTEST", 2.0)
+    monkeypatch.setattr("kappaflow.factor.continuation.ON_THE_PATH", 1e-30)
     with pytest.raises(NumericalError, match="attempts.*Likely causes.*Eleven"):
-        track(gaussian(4), 6)
+        continue_to(gaussian(4), 6)
 
 
-@pytest.mark.parametrize("path", [Path(gaussian(6)), Path(gaussian(7)), FivePath(gaussian(6))])
+@pytest.mark.parametrize(
+    "path", [Path(gaussian(6)), Path(gaussian(7)), FiveCouplingPath(gaussian(6))]
+)
 def test_a_path_runs_from_its_closed_form_to_the_map(path):
     """With determinant 1 and the true inverse all along."""
     start = path.at(path.begin)
@@ -229,12 +237,12 @@ def test_a_search_of_small_matrices_keeps_to_one_thread(monkeypatch):
 
     def spy(matrix, couplings, **settings):
         seen.append(blas_threads())
-        return track(matrix, couplings, **settings)
+        return continue_to(matrix, couplings, **settings)
 
-    monkeypatch.setattr(routes, "track", spy)
+    monkeypatch.setattr(linear, "continue_to", spy)
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
-        kf.factor_linear(gaussian(8), couplings=6, method="tracking")
+        kf.factor_linear(gaussian(8), couplings=6, method="continuation")
         assert blas_threads() == before
     assert max(before) == 2
     assert set(seen[0]) == {1}

@@ -108,7 +108,7 @@ def test_no_number_is_said_where_a_weight_is_none():
     samples = of_weights(weights)
     for name in ("log_normalizer", "effective_sample_size", "free_energy", "pareto_k"):
         assert math.isnan(getattr(samples, name))
-    with pytest.raises(ArgumentError, match="some of these are nan"):
+    with pytest.raises(ArgumentError, match="should be numbers, got nan"):
         samples.resample(3)
 
 

@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 
 from factor.ensembles import orthogonal, product, relative
-from kappaflow.factor.coupling import two_by_two_condition
-from kappaflow.factor.factors import Factor, flip_last, unit_factors
+from kappaflow.factor.coupling import Factor, flip_last, two_by_two_condition, unit_factors
+from kappaflow.factor.rescale import _ScaleProgram, rescale
 from kappaflow.factor.rotation import UNIT_BOUND, factor_rotation
-from kappaflow.factor.spread import _Problem, spread
 
 FREE_BOUND = 6.98
 
 
-def worst(factors):
+def worst_condition_number(factors):
     """Returns the largest condition number of dense factors."""
     return max(np.linalg.cond(factor.matrix) for factor in factors)
 
@@ -30,18 +29,18 @@ def test_the_product_is_the_scaled_one_and_no_worse_than_even_scales(scale):
             for f in factors
         ]
         assert relative(product(plain), scale * rotation) < 1e-12
-        found = spread(factors, scale=scale)
+        found = rescale(factors, scale=scale)
         assert relative(product(found), scale * rotation) < 1e-13
         assert all((factor.diagonal > 0).all() for factor in found)
-        assert worst(found) <= worst(plain) * (1 + 1e-6)
+        assert worst_condition_number(found) <= worst_condition_number(plain) * (1 + 1e-6)
 
 
 def test_the_bound_on_rotations_is_6_98_once_scales_are_free():
     """The norms of theorem B at their bounds; the first factor alone could have 6.972."""
     blocks = [np.array([[norm]]) for norm in (2 + 2**0.5, 1, 2**0.5, 2, 2, 1)]
-    found = spread(unit_factors(blocks))
+    found = rescale(unit_factors(blocks))
     alone = np.sqrt(1 + (2 + 2**0.5) ** 2) + 2 + 2**0.5
-    assert alone < worst(found) < FREE_BOUND < UNIT_BOUND
+    assert alone < worst_condition_number(found) < FREE_BOUND < UNIT_BOUND
 
 
 def test_random_rotations_keep_the_better_bound():
@@ -49,7 +48,7 @@ def test_random_rotations_keep_the_better_bound():
     rng = np.random.default_rng(1)
     for _ in range(60):
         factors = unit_factors(factor_rotation(orthogonal(2 * rng.integers(1, 9), rng)))
-        assert worst(spread(factors)) <= FREE_BOUND
+        assert worst_condition_number(rescale(factors)) <= FREE_BOUND
 
 
 def test_the_costs_are_those_of_the_matrices_and_their_slopes_are_right():
@@ -59,7 +58,7 @@ def test_the_costs_are_those_of_the_matrices_and_their_slopes_are_right():
         Factor(i % 2 == 0, rng.standard_normal((3, 3)), np.full(3, scale))
         for i, scale in enumerate((0.5, 1.0, 4.0, 2.0))
     ]
-    problem, y = _Problem(factors), 0.3 * rng.standard_normal(4)
+    problem, y = _ScaleProgram(factors), 0.3 * rng.standard_normal(4)
     value, slope = problem.costs(np.zeros(4))
     dense = np.array([np.linalg.cond(factor.matrix) for factor in factors])
     np.testing.assert_allclose(value, np.log(dense + 1 / dense), rtol=1e-10)
@@ -69,7 +68,7 @@ def test_the_costs_are_those_of_the_matrices_and_their_slopes_are_right():
         numeric = (problem.costs(y + step)[0] - problem.costs(y - step)[0]) / 2e-6
         np.testing.assert_allclose(slope[:, i], numeric, atol=1e-8)
     several = [Factor(True, rng.standard_normal((3, 3)), np.array([0.1, 1.0, 7.0]))]
-    bound = np.exp(_Problem(several).costs(np.zeros(1))[0][0])
+    bound = np.exp(_ScaleProgram(several).costs(np.zeros(1))[0][0])
     assert np.linalg.cond(several[0].matrix) <= bound
 
 
@@ -77,7 +76,7 @@ def test_no_other_scales_do_better():
     """The problem is convex: random steps that keep the product never lower the worst."""
     rng = np.random.default_rng(3)
     factors = unit_factors(factor_rotation(orthogonal(8, rng)))
-    problem = _Problem(factors)
+    problem = _ScaleProgram(factors)
     best = problem.solved(0.0)
     least = problem.costs(best)[0].max()
     for _ in range(300):
@@ -94,8 +93,8 @@ def test_the_limit_holds_for_all_but_what_is_free_of_it():
     factors = unit_factors(blocks)
     factors[2] = Factor(True, factors[2].weight, np.array([1.0, 30.0, 1000.0]))
     factors[2] = Factor(True, factors[2].diagonal[:, None] * blocks[2], factors[2].diagonal)
-    unlimited, found = spread(factors), spread(factors, limit=5.0, free=[2])
-    problem = _Problem(factors, limit=5.0, free=[2])
+    unlimited, found = rescale(factors), rescale(factors, limit=5.0, free=[2])
+    problem = _ScaleProgram(factors, limit=5.0, free=[2])
     assert np.isinf(problem.limits).tolist() == [i == 2 for i in range(6)]
     assert max(np.linalg.cond(f.matrix) for f in unlimited[3:]) > 5
     sizes = [two_by_two_condition(np.linalg.norm(f.weight, 2), f.diagonal[0]) for f in found]
@@ -104,7 +103,7 @@ def test_the_limit_holds_for_all_but_what_is_free_of_it():
 
 def test_factors_of_one_side_only_have_no_freedom():
     """Their scales are even, and the product is right."""
-    found = spread([Factor(True, np.ones((1, 1)), np.ones(1))], scale=1.0)
+    found = rescale([Factor(True, np.ones((1, 1)), np.ones(1))], scale=1.0)
     np.testing.assert_array_equal(found[0].matrix, [[1, 0], [1, 1]])
 
 

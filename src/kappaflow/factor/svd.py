@@ -1,0 +1,213 @@
+"""Any map of positive determinant as eleven or more couplings, in closed form by its SVD.
+
+T = O1 M O2 with rotations O1 and O2. The singular values of T are grouped in pairs, each a small
+and a large one, and M consists of two-by-two blocks with these singular values. Each block is a
+product of couplings whose condition numbers are alike. Rotations on both sides are free, so only
+the singular values matter: shears of one size x line up, so that (1, x; 0, 1) (1, 0; x, 1)
+(1, x; 0, 1) ... has about the product of their condition numbers. Thus k couplings U L U ... U and
+a trailing diagonal (1, delta), which another coupling takes, make the singular values low < high
+with k + 1 condition numbers of about (high / low)^(1 / (k + 1)).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from kappaflow.factor.coupling import Factor, unit_factors
+from kappaflow.factor.rescale import rescale
+from kappaflow.factor.rotation import UNIT_BOUND, uneven_rotation_blocks
+
+HALVINGS = 80
+CARRIED = 10.0  # largest condition number of a carrier, in units of that of T
+
+
+class SingularValuePairs(NamedTuple):
+    """Couplings for m pairs at once; U is (upper, shear; 0, 1) and L is (1, 0; shear, lower).
+
+    Attributes:
+        upper: Diagonal of each U, (m,).
+        lower: Diagonal of each L, (m,).
+        shear: x, (m,), at least 0.
+        trailing: delta of the trailing diagonal (1, delta), (m,).
+    """
+
+    upper: np.ndarray
+    lower: np.ndarray
+    shear: np.ndarray
+    trailing: np.ndarray
+
+    def product(self, count: int) -> np.ndarray:
+        """Returns U L U ... U (1, delta) with `count` couplings for each pair, (m, 2, 2)."""
+        result = np.zeros((len(self.shear), 2, 2))
+        result[:, 0, 0], result[:, 1, 1] = 1, self.trailing
+        for number in reversed(range(count)):
+            changed, kept = (0, 1) if number % 2 == 0 else (1, 0)
+            scale = self.upper if number % 2 == 0 else self.lower
+            result[:, changed] *= scale[:, None]
+            result[:, changed] += self.shear[:, None] * result[:, kept]
+        return result
+
+
+def singular_value_pairs(low: np.ndarray, high: np.ndarray, count: int) -> SingularValuePairs:
+    """Returns couplings whose product has these singular values, pair by pair.
+
+    Args:
+        low: The smaller singular values, (m,), above 0.
+        high: The larger ones, (m,).
+        count: k, an odd number.
+
+    Returns:
+        The couplings. If k is 1, the shear is zero and the diagonals are the singular values.
+
+    Note:
+        Without shears the product has the right determinant and too small a ratio of singular
+        values. Their difference grows with the shear, so bisection finds the shear.
+
+    Source:
+        Ours.
+
+    Example:
+        >>> pairs = singular_value_pairs(np.array([1e-3]), np.array([1e3]), 5)
+        >>> np.linalg.svd(pairs.product(5))[1].round(6).tolist()
+        [[1000.0, 0.001]]
+        >>> round(float(np.linalg.cond([[pairs.upper[0], pairs.shear[0]], [0, 1]])), 1)
+        10.3
+    """
+    ratio, size = high / low, np.sqrt(low * high)
+    above, below = size * ratio ** (-0.5 / count), size * ratio ** (0.5 / count)
+    # All couplings share in making a pair small; the trailing diagonal never enlarges it.
+    share = (ratio * np.minimum(size, 1) ** 2) ** (1 / (count + 1))
+    trailing = below if count == 1 else share
+    upper = above ** (2 / (count + 1))
+    lower = np.ones_like(low) if count == 1 else (below / trailing) ** (2 / (count - 1))
+
+    def too_large(shear: np.ndarray) -> np.ndarray:
+        made = SingularValuePairs(upper, lower, shear, trailing).product(count)
+        # The difference of the singular values is accurate even if they are nearly equal.
+        apart = np.hypot(made[:, 0, 0] - made[:, 1, 1], made[:, 0, 1] + made[:, 1, 0])
+        return apart > high - low
+
+    left, right = np.zeros_like(low), np.ones_like(low)
+    if count == 1:
+        return SingularValuePairs(upper, lower, left, trailing)
+    while not too_large(right).all():
+        right = np.where(too_large(right), right, 2 * right)
+    for _ in range(HALVINGS):
+        middle = (left + right) / 2
+        large = too_large(middle)
+        left, right = np.where(large, left, middle), np.where(large, middle, right)
+    return SingularValuePairs(upper, lower, left, trailing)
+
+
+def factor_svd(matrix: np.ndarray, small: int | None = None, *, carriers: int = 2) -> list[Factor]:
+    """Returns eleven factors of T: nine of condition at most 13.6, and two that carry that of T.
+
+    T = O1 M O2, where O1 is six unit factors L U L U L U and O2 is U L U L U L. M is made of the
+    two-by-two blocks with the singular values of T, `carriers` couplings each. Its first and last
+    but one coupling merge with the U of O1 and of O2; its last one is a diagonal in the L that
+    follows. The smallest singular value is paired with the largest, and so on inwards.
+
+    Args:
+        matrix: T, (n, n), det T > 0.
+        small: Size of the first part, at most half of n; half of n by default.
+        carriers: How many factors share the condition number of T, an even number. Each has about
+            cond(T)^(1 / carriers), and there are 9 + carriers factors. With more than two, no
+            factor is held to 13.6: the worst of all factors is minimized.
+
+    Returns:
+        The factors in the order of the product, lower first. For two halves the carriers begin
+        with the sixth factor. Parts of different sizes take more (see `uneven_rotation_blocks`).
+
+    Note:
+        The only iterations are those of the decompositions, a bisection for each pair, and a small
+        geometric program for the scales.
+
+    Source:
+        Ours; the corollary of theorem B, with the singular values distributed in pairs.
+    """
+    first = len(matrix) // 2 if small is None else small
+    left, values, right = _paired(matrix, first)
+    scale = float(np.exp(np.log(values).mean()))
+    low, high = values[:first] / scale, values[first : 2 * first] / scale
+    pairs = singular_value_pairs(low, high, carriers - 1)
+    one, other = _rotations(pairs.product(carriers - 1))
+    _turn(left.T, one)
+    _turn(right, other)
+    *before, left_upper = uneven_rotation_blocks(left, first)
+    # The inverse of `right` is its transpose; the inverse of a product is that of its factors.
+    right_upper, right_lower, *after = (
+        -block for block in reversed(uneven_rotation_blocks(right.T, first))
+    )
+    middle = _carriers(pairs, values[2 * first :] / scale, carriers)
+    trailing = middle[-1].diagonal
+    middle[0] = middle[0]._replace(weight=middle[0].weight + left_upper)
+    middle[-2] = _times_unit(middle[-2], right_upper / trailing)
+    middle[-1] = middle[-1]._replace(weight=trailing[:, None] * right_lower)
+    # Two carriers take the scale, so that `rescale` starts from bounded factors.
+    middle[0] = middle[0]._replace(diagonal=scale * middle[0].diagonal)
+    middle[1] = Factor(True, scale * middle[1].weight, scale * middle[1].diagonal)
+    factors = [*unit_factors(before), *middle, *unit_factors(after, lower_first=False)]
+    if carriers > 2:
+        return rescale(factors)
+    return _rescale_within(factors, len(before), float(values.max() / values.min()))
+
+
+def _paired(matrix: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns a singular value decomposition into rotations, in the order of the pairs.
+
+    The `first` smallest values come first, ascending; then as many largest ones, descending; then
+    the others.
+    """
+    left, values, right = np.linalg.svd(matrix)
+    n = len(values)
+    order = np.r_[n - 1 - np.arange(first), np.arange(n - first)]
+    left, values, right = left[:, order].copy(), values[order], right[order].copy()
+    if np.linalg.slogdet(left)[0] < 0:  # the determinant of `right` is negative as well
+        left[:, 0] *= -1
+        right[0] *= -1
+    return left, values, right
+
+
+def _rotations(made: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns rotations A, B (m, 2, 2) with made = A diag(low, high) B^T."""
+    one, _, other = np.linalg.svd(made)
+    one, other = one[:, :, ::-1].copy(), other[:, ::-1].copy()
+    negative = np.linalg.det(one) < 0
+    one[negative, :, 0] *= -1
+    other[negative, 0] *= -1
+    return one, other.transpose(0, 2, 1)
+
+
+def _turn(rows: np.ndarray, rotations: np.ndarray) -> None:
+    """Applies the i-th of m rotations to rows i and m + i, in place."""
+    m = len(rotations)
+    turned = np.einsum("mij,jmn->imn", rotations, np.stack([rows[:m], rows[m : 2 * m]]))
+    rows[:m], rows[m : 2 * m] = turned
+
+
+def _carriers(pairs: SingularValuePairs, others: np.ndarray, count: int) -> list[Factor]:
+    """Returns the couplings U L U ... L of all pairs; lower ones share the other values."""
+    first = len(pairs.shear)
+    shears = np.zeros((first, first + len(others)))
+    shears[:, :first] = np.diag(pairs.shear)
+    share = others ** (2 / count)
+    upper = Factor(False, shears, pairs.upper)
+    lower = Factor(True, shears.T, np.r_[pairs.lower, share])
+    last = Factor(True, np.zeros_like(shears.T), np.r_[pairs.trailing, share])
+    return [*[upper, lower] * (count // 2 - 1), upper, last]
+
+
+def _times_unit(factor: Factor, weight: np.ndarray) -> Factor:
+    """Returns an upper factor times U(weight)."""
+    return factor._replace(weight=factor.weight + factor.diagonal[:, None] * weight)
+
+
+def _rescale_within(factors: list[Factor], carrier: int, condition: float) -> list[Factor]:
+    """Returns rescaled factors; all but two keep to their bound, unless the two become too bad.
+
+    A map of an extreme scale, such as 1e12, is more than nine factors within 13.6 can represent.
+    """
+    carriers = (carrier, carrier + 1)
+    bounded = rescale(factors, limit=UNIT_BOUND, free=carriers)
+    carried = max(np.linalg.cond(bounded[number].matrix) for number in carriers)
+    return bounded if carried <= CARRIED * condition else rescale(factors)

@@ -1,0 +1,307 @@
+"""The layers of a flow: listed, classified, converted to matrices, put back into stacks."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from kappaflow.bijection import Bijection, Chain, Inverse
+from kappaflow.bijections import (
+    ActNorm,
+    AdditiveCoupling,
+    AffineCoupling,
+    ElementwiseAffine,
+    ImageChain,
+    MultiScale,
+    Permutation,
+    Standardize,
+)
+from kappaflow.errors import ArgumentError
+from kappaflow.factor import LinearCoupling, Whiten
+from kappaflow.flows import Flow
+from kappaflow.linearization import AutogradLinearization
+from kappaflow.nets.exact_type import has_hooks, is_exact
+from kappaflow.partition import Partition
+from kappaflow.rewrite.sandwich import SandwichCoupling
+from kappaflow.stack import CouplingStack
+
+STARTS = ("initialized", "fitted")  # flags of layers that start from data
+OPENED = (Chain, CouplingStack, Inverse, SandwichCoupling, Whiten)
+ELEMENTWISE = (ActNorm, ElementwiseAffine, Standardize)
+
+
+Change = Callable[[list[Bijection], int], list[Bijection]]
+
+
+def opened(bijection: Bijection, *, stacks: bool = False) -> list[Bijection]:
+    """Returns copies of the layers of a bijection in order, in evaluation mode.
+
+    Chains and stacks are replaced by their layers, and so is a coupling with linear ends. A module
+    with a hook stays whole, since nothing would call the hook otherwise.
+
+    Args:
+        bijection: Any bijection.
+        stacks: Whether to keep stacks whole.
+    """
+    return list(_walk(copy.deepcopy(bijection).eval(), stacks))
+
+
+def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
+    """Returns a flow of other layers with the same base, embedding and memory mode.
+
+    Args:
+        flow: The flow to take everything else from.
+        parts: The layers, all of one floating-point type.
+
+    Returns:
+        A flow of that type, in the mode and on the device of `flow`.
+    """
+    chain = flow.bijection if isinstance(flow.bijection, Chain) else Chain([])
+    embedding = copy.deepcopy(chain.embedding)
+    width = None if embedding is None else chain.context_features
+    made = Chain(parts, embedding=embedding, context_features=width, memory=chain.memory)
+    base, augment = copy.deepcopy(flow.base), copy.deepcopy(flow.augment)
+    return Flow(base, made, augment).to(flow.device).train(flow.training)
+
+
+def parts_of(flow: Flow, *, stacks: bool = False) -> list[Bijection]:
+    """Returns copies of the layers of a flow.
+
+    Args:
+        flow: The flow.
+        stacks: Whether to keep stacks whole.
+
+    Raises:
+        ArgumentError: The input is not a flow, its chain has a hook, or a chain inside it embeds
+            the context.
+    """
+    if not isinstance(flow, Flow):
+        raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
+    chain = flow.bijection
+    if isinstance(chain, Chain) and has_hooks(chain):
+        raise ArgumentError(
+            "'flow' should have no hook on its chain: the new flow has a new chain without "
+            "the hook. Remove the hook first, and register it again on the new chain."
+        )
+    return opened(Chain(list(chain)) if isinstance(chain, Chain) else chain, stacks=stacks)
+
+
+def is_elementwise(part: Bijection) -> bool:
+    """Returns whether a layer is linear and acts on each feature separately."""
+    return isinstance(_inner(part), ELEMENTWISE)
+
+
+def is_linear(part: Bijection) -> bool:
+    """Returns whether a layer is a linear map plus a shift, and fitted to data if it must be."""
+    inner = _inner(part)
+    return inner.is_linear and all(bool(getattr(inner, name, True)) for name in STARTS)
+
+
+def is_coupling(part: Bijection) -> bool:
+    """Returns whether a layer is exactly an `AffineCoupling` or an `AdditiveCoupling`."""
+    return is_exact(part, AffineCoupling) or is_exact(part, AdditiveCoupling)
+
+
+def is_inverse_coupling(part: Bijection) -> bool:
+    """Returns whether a layer is the inverse of such a coupling."""
+    return isinstance(part, Inverse) and not has_hooks(part) and is_coupling(_inner(part))
+
+
+def is_frozen(parts: Iterable[nn.Module]) -> bool:
+    """Returns whether layers have parameters and none of them is trainable."""
+    trained = [parameter.requires_grad for part in parts for parameter in part.parameters()]
+    return bool(trained) and not any(trained)
+
+
+def is_permutation(part: Bijection) -> bool:
+    """Returns whether a layer only permutes features."""
+    return is_exact(_inner(part), Permutation)
+
+
+def _inner(part: Bijection) -> Bijection:
+    return _inner(part.bijection) if isinstance(part, Inverse) else part
+
+
+def _walk(part: Bijection, stacks: bool) -> Iterator[Bijection]:
+    if has_hooks(part):
+        yield part
+        return
+    if isinstance(part, CouplingStack) and not stacks:
+        part = part.to_chain().eval()
+    if isinstance(part, Whiten) and part.fitted:
+        part = part.couplings
+    if isinstance(part, Chain):
+        if part.embedding is not None:
+            raise ArgumentError(
+                "'flow' should not have a chain with a context embedding inside its chain."
+            )
+        for inner in part:
+            yield from _walk(inner, stacks)
+    elif isinstance(part, SandwichCoupling):
+        yield from part.parts()
+    elif isinstance(part, Inverse) and isinstance(part.bijection, OPENED):
+        yield from (_inverse(inner) for inner in reversed(list(_walk(part.bijection, stacks))))
+    else:
+        yield part
+
+
+def _inverse(part: Bijection) -> Bijection:
+    return part.bijection if isinstance(part, Inverse) else Inverse(part)
+
+
+class AffineMap(NamedTuple):
+    """x -> matrix x + shift, on columns x."""
+
+    matrix: np.ndarray
+    shift: np.ndarray
+
+    def then(self, other: "AffineMap") -> "AffineMap":
+        """Returns this map followed by another."""
+        return AffineMap(other.matrix @ self.matrix, other.matrix @ self.shift + other.shift)
+
+    def reordered(self, order: Sequence[int]) -> "AffineMap":
+        """Returns the same map for features in another order."""
+        return AffineMap(self.matrix[np.ix_(order, order)], self.shift[list(order)])
+
+    @classmethod
+    def move(cls, order: Sequence[int]) -> "AffineMap":
+        """Returns the map x -> x[order]."""
+        return cls(np.eye(len(order))[list(order)], np.zeros(len(order)))
+
+
+@torch.no_grad()
+def affine_map(parts: Sequence[Bijection], features: int) -> AffineMap:
+    """Returns the matrix and the shift of a sequence of linear layers, in float64.
+
+    The matrix is computed as a derivative: a difference of values would lose it to a large shift.
+    """
+    chain = Chain(copy.deepcopy(list(parts))).double().cpu().eval()
+    zero = torch.zeros(1, features, dtype=torch.float64)
+    at_zero = AutogradLinearization(chain, chain.inverse, zero, None)  # calls hooks too
+    columns = at_zero.jv(torch.eye(features, dtype=torch.float64)[:, None])[:, 0]
+    return AffineMap(columns.T.numpy().copy(), at_zero.value[0].numpy().copy())
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """A linear map, (n, n) on columns, that has not been factored into couplings.
+
+    Attributes:
+        matrix: The matrix, float64.
+        name: Name of the layers that it stands for.
+        frozen: Whether its couplings will be frozen.
+    """
+
+    matrix: np.ndarray
+    name: str
+    frozen: bool = False
+
+
+Item = Bijection | LinearMap
+
+
+def partition_of(item: Item | None) -> Partition | None:
+    """Returns the partition of a coupling of any kind; None for anything else."""
+    if isinstance(item, Inverse):
+        return partition_of(item.bijection)
+    if isinstance(item, AffineCoupling | AdditiveCoupling | SandwichCoupling | LinearCoupling):
+        return item.partition if isinstance(item.partition, Partition) else None
+    return None
+
+
+def is_any_coupling(item: Item) -> bool:
+    """Returns whether an item is a coupling, linear or not, in either direction."""
+    item = item.bijection if isinstance(item, Inverse) else item
+    return isinstance(item, AffineCoupling | AdditiveCoupling | SandwichCoupling | LinearCoupling)
+
+
+def elementwise(
+    scale: np.ndarray, shift: np.ndarray, *, frozen: bool = False
+) -> ElementwiseAffine:
+    """Returns the layer x -> scale x + shift with positive scales, in float64."""
+    layer = ElementwiseAffine(len(scale)).double()
+    state = {"log_scale": np.log(scale), "shift": shift.copy()}
+    layer.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
+    return layer.requires_grad_(not frozen)
+
+
+def elementwise_if_any(
+    scale: np.ndarray, shift: np.ndarray, *, frozen: bool = False
+) -> list[Bijection]:
+    """Returns the same layer in a list, which is empty for the identity."""
+    does_nothing = (scale == 1).all() and not shift.any()
+    return [] if does_nothing else [elementwise(scale, shift, frozen=frozen)]
+
+
+def changed_by_run(
+    parts: Sequence[Bijection], shape: Sequence[int], change: Change
+) -> list[Bijection]:
+    """Returns layers in which each run of layers on the same features has been changed.
+
+    A run ends at a layer that rearranges pixels and features (a squeeze, a flattening) and at a
+    multi-scale map, in which the runs of each scale are changed in turn. In a flow of tables all
+    layers are one run.
+
+    Args:
+        parts: Layers, none of them a chain.
+        shape: Shape of one input row or image.
+        change: Function from a run of layers and its number of features to other layers.
+
+    Returns:
+        The layers.
+    """
+    found: list[Bijection] = []
+    run: list[Bijection] = []
+    here = tuple(shape)
+    for part in parts:
+        there = part.latent_shape(here)
+        if there == here and not isinstance(part, MultiScale):
+            run.append(part)
+            continue
+        found += change(run, here[0]) if run else []
+        found.append(_scale_by_scale(part, change) if isinstance(part, MultiScale) else part)
+        run, here = [], there
+    return found + (change(run, here[0]) if run else [])
+
+
+def _scale_by_scale(part: MultiScale, change: Change) -> MultiScale:
+    """Returns a multi-scale map with changed runs in each scale and the same memory modes."""
+    scales = []
+    for scale, shape in zip(part, part.shapes_in, strict=True):
+        layers = changed_by_run(opened(scale), shape, change)
+        memory = scale.memory if isinstance(scale, Chain) else None
+        kind = type(scale) if isinstance(scale, ImageChain) else Chain
+        scales.append(kind(layers, memory=memory))
+    return MultiScale(part.event_shape, scales)
+
+
+def stacked(parts: Sequence[Bijection], like: Flow) -> list[Bijection]:
+    """Returns the same layers, with neighbouring couplings of one kind and shape in stacks.
+
+    Args:
+        parts: The layers.
+        like: A flow whose stacks determine the memory mode of the new ones; if it has no stack,
+            the couplings determine it.
+
+    Returns:
+        Fewer layers.
+    """
+    modes = {part.memory for part in like.modules() if isinstance(part, CouplingStack)}
+    found: list[Bijection] = []
+    for plain, group in groupby(parts, is_coupling):
+        run = list(group)
+        if plain and len(run) > 1:
+            try:
+                own: str = run[0].memory  # pyright: ignore[reportAssignmentType]
+                memory = modes.copy().pop() if len(modes) == 1 else own
+                found.append(CouplingStack.of(run, memory=memory))
+                continue
+            except ArgumentError:  # different kinds or networks: keep them as they are
+                pass
+        found += run
+    return found

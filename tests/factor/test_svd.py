@@ -1,0 +1,152 @@
+"""Any map in closed form by its singular values."""
+
+import numpy as np
+import pytest
+
+from factor.ensembles import block_diagonal, cycle, geometric, orthogonal, positive, sharp
+from kappaflow.factor.factorization import relative_residual
+from kappaflow.factor.rotation import UNIT_BOUND
+from kappaflow.factor.svd import factor_svd, singular_value_pairs
+
+PAIRS = {
+    "equal": (1.0, 1.0),
+    "nearly equal": (1.0, 1 + 1e-12),
+    "equal, small": (1e-4, 1e-4),
+    "inverse": (1e-3, 1e3),
+    "one large": (1.0, 1e6),
+    "one small": (1e-6, 1.0),
+    "both large": (30.0, 1000.0),
+}
+
+
+RNG = np.random.default_rng(0)
+MAPS = {
+    "gaussian": positive(RNG.standard_normal((12, 12))),
+    "rotation": orthogonal(12, RNG),
+    "two features": positive(RNG.standard_normal((2, 2))),
+    "geometric, 1e2": geometric(16, RNG, 1e2),
+    "geometric, 1e4": geometric(16, RNG, 1e4),
+    "geometric, 1e6": geometric(16, RNG, 1e6),
+    "one large": orthogonal(8, RNG) @ np.diag([1e6, *[1.0] * 7]) @ orthogonal(8, RNG),
+    "one small": orthogonal(8, RNG) @ np.diag([1e-6, *[1.0] * 7]) @ orthogonal(8, RNG),
+    "huge": 1e12 * orthogonal(6, RNG),
+    "tiny": 1e-12 * geometric(6, RNG, 1e3),
+    "triangular": positive(np.tril(RNG.standard_normal((10, 10)))),
+    "diagonal": np.diag([1.0, 2.0, 3.0, 4.0]),
+    "identity": np.eye(6),
+    "minus identity": -np.eye(6),
+    "sharp, four": sharp(4),
+    "sharp, eight": sharp(8),
+    "three-cycle, scaled": 7 * cycle(6, 3),
+    "blocks": block_diagonal(geometric(4, RNG, 1e3), geometric(4, RNG, 1e3)),
+}
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 7, 11])
+@pytest.mark.parametrize("name", PAIRS)
+def test_the_product_has_the_given_singular_values(name, count):
+    """To rounding of the larger one, also where the two are equal or nearly so."""
+    low, high = (np.array([value]) for value in PAIRS[name])
+    pairs = singular_value_pairs(low, high, count)
+    found = np.linalg.svd(pairs.product(count))[1][0]
+    np.testing.assert_allclose(found, [high[0], low[0]], rtol=0, atol=1e-14 * high[0])
+    assert (pairs.upper > 0).all() and (pairs.lower > 0).all() and (pairs.trailing > 0).all()
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 7])
+def test_each_has_a_small_multiple_of_its_share(count):
+    """Of the ratio 1e8: its root of the order count + 1, at most four times."""
+    pairs = singular_value_pairs(np.array([1e-4]), np.array([1e4]), count)
+    upper = np.array([[pairs.upper[0], pairs.shear[0]], [0, 1]])
+    lower = np.array([[1, 0], [pairs.shear[0], pairs.lower[0]]])
+    worst = max(np.linalg.cond(upper), np.linalg.cond(lower), pairs.trailing[0])
+    assert worst <= 4 * 1e8 ** (1 / (count + 1))
+
+
+def test_pairs_do_not_see_each_other():
+    """Several at once are each as it is alone."""
+    low, high = np.array([0.5, 1e-2, 3.0]), np.array([0.5, 7.0, 4.0])
+    together = singular_value_pairs(low, high, 3)
+    for i in range(3):
+        alone = singular_value_pairs(low[i : i + 1], high[i : i + 1], 3)
+        assert [part[i] for part in together] == [part[0] for part in alone]
+
+
+@pytest.mark.parametrize(
+    ("condition", "bounds"), [(1e2, (7, 6)), (1e4, (20, 10)), (1e6, (55, 20))]
+)
+def test_thirteen_and_fifteen_share_the_condition_number(condition, bounds):
+    """Four and six carriers; the closed form of eleven has 2.2 sqrt(cond T)."""
+    rng = np.random.default_rng(0)
+    matrix = geometric(32, rng, condition)
+    for carriers, bound in zip((4, 6), bounds, strict=True):
+        factors = factor_svd(matrix, carriers=carriers)
+        assert len(factors) == 9 + carriers
+        assert relative_residual(factors, matrix) < 1e-14
+        assert max(np.linalg.cond(factor.matrix) for factor in factors) < bound
+
+
+@pytest.mark.parametrize("carriers", [2, 4, 6, 10])
+@pytest.mark.parametrize(("small", "n"), [(1, 2), (5, 10), (2, 5), (1, 4)])
+def test_any_number_of_carriers_makes_the_map(small, n, carriers):
+    """Gaussian, rotation, and one outlying singular value, in even and uneven parts."""
+    rng = np.random.default_rng(n)
+    outlier = np.diag([1e5, *[1.0] * (n - 1)])
+    for matrix in (
+        positive(rng.standard_normal((n, n))),
+        orthogonal(n, rng),
+        orthogonal(n, rng) @ outlier @ orthogonal(n, rng),
+    ):
+        factors = factor_svd(matrix, small, carriers=carriers)
+        assert relative_residual(factors, matrix) < 3e-14
+        assert all((factor.diagonal > 0).all() for factor in factors)
+        if carriers == 10:
+            assert max(np.linalg.cond(factor.matrix) for factor in factors) < 25
+
+
+@pytest.mark.parametrize("outlier", [1e6, 1e-6])
+def test_one_outlying_singular_value_is_shared_out_as_well(outlier):
+    """Where the products of the pairs differ most: at most cond(T)^(1/2) and cond(T)^(1/3)."""
+    rng = np.random.default_rng(3)
+    matrix = orthogonal(16, rng) @ np.diag([outlier, *[1.0] * 15]) @ orthogonal(16, rng)
+    for carriers, bound in ((4, 400), (6, 40), (10, 12)):
+        factors = factor_svd(matrix, carriers=carriers)
+        assert max(np.linalg.cond(factor.matrix) for factor in factors) < bound
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_nine_are_bounded_and_two_carry_the_condition(name):
+    """Eleven, lower first, positive; the carriers at most ten times cond(T)."""
+    matrix = MAPS[name]
+    factors = factor_svd(matrix)
+    assert [factor.lower for factor in factors] == [i % 2 == 0 for i in range(11)]
+    assert all((factor.diagonal > 0).all() for factor in factors)
+    assert relative_residual(factors, matrix) < 1e-14
+    sizes = [np.linalg.cond(factor.matrix) for factor in factors]
+    condition = np.linalg.cond(matrix)
+    if name not in ("huge", "tiny"):  # more than nine bounded factors can make
+        assert max(sizes[5:7]) <= 10 * condition
+        assert max(sizes[:5] + sizes[7:]) <= UNIT_BOUND * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e4, 1e6])
+def test_an_even_spectrum_costs_its_square_root(condition):
+    """Both carriers are about 2.2 sqrt(cond T): no two factors could share it much better."""
+    factors = factor_svd(geometric(32, np.random.default_rng(1), condition))
+    sizes = [np.linalg.cond(factor.matrix) for factor in factors]
+    assert max(sizes) <= 3 * condition**0.5
+
+
+def test_an_extreme_scale_is_shared_by_all():
+    """1e12 on eleven factors is some hundreds each, not 1e8 on two."""
+    factors = factor_svd(1e12 * orthogonal(6, np.random.default_rng(2)))
+    assert max(np.linalg.cond(factor.matrix) for factor in factors) < 1e3
+
+
+def test_the_inverse_is_right_to_the_condition_number():
+    """|T^-1 product - 1| is eps cond(T), at cond(T) = 1e6."""
+    matrix = geometric(24, np.random.default_rng(3), 1e6)
+    made = np.eye(24)
+    for factor in factor_svd(matrix):
+        made = made @ factor.matrix
+    assert np.abs(np.linalg.solve(matrix, made) - np.eye(24)).max() < 1e-8
