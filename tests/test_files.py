@@ -199,7 +199,7 @@ DAMAGES = {
         lambda s: rewrite_tensors(
             s, lambda t: t.update({"bijection.bijections.0.mean": torch.zeros(4)})
         ),
-        "holds 'bijection.bijections.0.mean' of shape \\(4,\\), the model wants \\(3,\\)",
+        "holds 'bijection.bijections.0.mean' of shape \\(4,\\), the model has \\(3,\\)",
     ),
     "an index that is no permutation": (
         lambda s: rewrite_tensors(
