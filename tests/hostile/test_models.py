@@ -214,7 +214,7 @@ def test_tensors_of_another_type_are_refused(dtype, saved):
     name = next(key for key, tensor in tensors.items() if tensor.is_floating_point())
     tensors[name] = tensors[name].to(dtype)
     write_weights(saved / WEIGHTS, tensors, read_config(saved / CONFIG))
-    with pytest.raises(kf.FileError, match=f"in {dtype}, the model wants torch.float32"):
+    with pytest.raises(kf.FileError, match=f"in {dtype}, the model has torch.float32"):
         kf.load(saved)
 
 
