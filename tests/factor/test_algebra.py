@@ -34,14 +34,14 @@ def random_blocks(n, couplings, seed=0, size=0.7):
 
 
 def target_of(matrix):
-    """Returns a matrix beside its inverse."""
+    """Returns a matrix and its inverse."""
     return Target(matrix, np.linalg.inv(matrix))
 
 
 @pytest.mark.parametrize("n", [2, 3, 6, 7])
 @pytest.mark.parametrize("pattern", WORDS)
-def test_the_equation_holds_for_every_product_and_gives_its_blocks_back(pattern, n):
-    """Halves d and d, and d and d + 1: what is left out is found from what is kept."""
+def test_every_product_satisfies_the_equation_which_returns_its_blocks(pattern, n):
+    """For halves d and d, and d and d + 1, the unknown blocks determine the other three."""
     blocks = random_blocks(n, pattern.couplings)
     target = target_of(product(blocks))
     values = pattern.unknowns(blocks)
@@ -52,7 +52,7 @@ def test_the_equation_holds_for_every_product_and_gives_its_blocks_back(pattern,
 
 @pytest.mark.parametrize("n", [4, 5, 8])
 def test_a_solution_of_the_equation_is_a_factorization(n):
-    """Newton from nearby values: the blocks multiply to a map they were not made for."""
+    """Newton's method from nearby values finds blocks whose product is a new map."""
     pattern = Pattern(6, 2)
     blocks = random_blocks(n, 6)
     generator = np.random.default_rng(1)
@@ -68,7 +68,7 @@ def test_a_solution_of_the_equation_is_a_factorization(n):
 
 
 def test_a_determinant_other_than_one_leaves_no_solution():
-    """The equation knows of the determinant: the couplings' is one."""
+    """The determinant of a product of unit couplings is 1."""
     pattern, blocks = Pattern(6, 2), random_blocks(4, 6)
     target = target_of(1.3 * product(blocks))
     assert newton(pattern, target, pattern.unknowns(blocks), tolerance=1e-9, steps=30)[1] > 1e-3
@@ -101,7 +101,7 @@ def test_no_step_moves_the_missed_direction_at_a_solution():
 
 
 def test_odd_halves_miss_no_direction():
-    """With d and d + 1 features all equations count."""
+    """With d and d + 1 features all equations are independent."""
     pattern, blocks = Pattern(6, 2), random_blocks(7, 6)
     linear = linearize(pattern, target_of(product(blocks)), pattern.unknowns(blocks))
     assert linear.missed is None
@@ -123,8 +123,8 @@ def error(blocks, matrix):
 
 @pytest.mark.parametrize("n", [2, 3, 8, 9])
 @pytest.mark.parametrize("count", [6, 7, 8])
-def test_what_is_nearly_a_factorization_becomes_one(n, count):
-    """From 1e-5 to rounding, by small changes of all blocks."""
+def test_refine_makes_an_approximate_factorization_exact(n, count):
+    """From a residual of 1e-5 to rounding, by small changes of all blocks."""
     right = blocks_of(n, count)
     rng = np.random.default_rng(1)
     wrong = [block + 1e-5 * rng.standard_normal(block.shape) for block in right]
@@ -137,8 +137,8 @@ def test_what_is_nearly_a_factorization_becomes_one(n, count):
     assert max(np.abs(a - b).max() for a, b in zip(found, wrong, strict=True)) < 1e-3
 
 
-def test_what_is_right_is_left_as_it_is():
-    """Nothing is made worse, and the given blocks are not written to."""
+def test_refine_keeps_an_exact_factorization():
+    """The residual does not grow, and the given arrays are not modified."""
     right = blocks_of(6, 6)
     kept = [block.copy() for block in right]
     found = refine(right, product(right))
@@ -146,14 +146,14 @@ def test_what_is_right_is_left_as_it_is():
     assert all(np.array_equal(a, b) for a, b in zip(right, kept, strict=True))
 
 
-def test_what_cannot_be_reached_is_not_made_worse():
-    """Four couplings do not make this map; the best of the rounds is returned."""
+def test_refine_never_makes_the_residual_worse():
+    """Four couplings do not make this map; the best round is returned."""
     blocks, matrix = blocks_of(6, 4), product(blocks_of(6, 6, seed=3))
     assert error(refine(blocks, matrix), matrix) <= error(blocks, matrix)
 
 
-def test_from_far_off_it_goes_on_while_it_gains():
-    """As where no place of the equation could be solved: from a third to rounding."""
+def test_refine_continues_while_it_gains_digits():
+    """From a residual of a third to rounding."""
     right = blocks_of(4, 6)
     wrong = [block + 0.05 for block in right]
     matrix = product(right)

@@ -1,4 +1,4 @@
-"""Six and more couplings of any map by tracking: products, conditioning, determinism, refusals."""
+"""Six and more couplings by continuation: products, conditioning, determinism, errors."""
 
 import numpy as np
 import pytest
@@ -94,7 +94,7 @@ def test_more_couplings_make_every_map_too(n, couplings):
 
 
 def test_more_couplings_are_better_conditioned():
-    """SixBlocks, eight and twelve at condition number 1e4."""
+    """Six, eight and twelve couplings at condition number 1e4."""
     matrix = geometric(12, 1e4)
     found = [worst_condition_number(continue_to(matrix, couplings)) for couplings in (6, 8, 12)]
     assert found[0] < 20
@@ -115,7 +115,7 @@ def test_more_couplings_are_better_conditioned():
     ],
     ids=["rotation", "gaussian", "1e4", "1e6", "1e6, eight", "1e2 at 128"],
 )
-def test_large_maps_reach_the_promised_numbers(matrix, couplings, residual, bound):
+def test_large_maps_reach_the_documented_numbers(matrix, couplings, residual, bound):
     """One draw each; the benchmark has the medians."""
     blocks = continue_to(matrix, couplings)
     made = product(blocks)
@@ -125,7 +125,7 @@ def test_large_maps_reach_the_promised_numbers(matrix, couplings, residual, boun
 
 
 @pytest.mark.parametrize("n", [33 * 2, 67])
-def test_sizes_beyond_the_dense_ones_work_alike(n):
+def test_sizes_above_the_dense_limit_work(n):
     """Conjugate gradients only: a rotation comes down from its closed form."""
     matrix = rotation(n)
     blocks = continue_to(matrix, 6, steps=20)
@@ -134,7 +134,7 @@ def test_sizes_beyond_the_dense_ones_work_alike(n):
 
 
 def test_the_same_seed_gives_the_same_blocks():
-    """Bit for bit; and another seed gives others."""
+    """Bit for bit; another seed gives other blocks."""
     matrix = gaussian(6)
     one, two, other = (np.stack(continue_to(matrix, 6, seed=s, steps=20)) for s in (3, 3, 4))
     assert (one == two).all()
@@ -142,13 +142,13 @@ def test_the_same_seed_gives_the_same_blocks():
 
 
 def test_the_descent_stops_at_its_goal():
-    """A goal that is met at the end of the path costs no more."""
+    """A goal that the path already meets needs no descent."""
     matrix = geometric(12, 1e4)
     far, near = (worst_condition_number(continue_to(matrix, 6, goal=goal)) for goal in (1e3, None))
     assert near < far < 1e3
 
 
-def test_a_scale_is_spread_over_the_six():
+def test_six_couplings_share_the_scale():
     """The weights A and g X of the couplings that carry the scalar g are alike."""
     matrix, scale = gaussian(8), 1e3
     g = scale ** (1 / 3)
@@ -161,7 +161,7 @@ def test_a_scale_is_spread_over_the_six():
 
 
 def test_rotations_are_improved_from_their_closed_form():
-    """And a product that cannot be improved is given back."""
+    """A product that cannot be improved is returned unchanged."""
     matrix = rotation(16)
     closed = factor_rotation(matrix)
     better = improve_blocks(matrix, closed)
@@ -171,7 +171,7 @@ def test_rotations_are_improved_from_their_closed_form():
 
 
 def test_five_couplings_make_maps_with_an_invertible_corner():
-    """At a price: six are better conditioned."""
+    """Their conditioning is worse than that of six."""
     for seed in range(4):
         matrix = gaussian(8, seed)
         five = continue_to_five(matrix)
@@ -181,7 +181,7 @@ def test_five_couplings_make_maps_with_an_invertible_corner():
 
 
 def test_five_couplings_are_refused_where_the_corner_is_singular():
-    """The 3-cycle needs six: theorem A."""
+    """Theorem A: the 3-cycle needs six."""
     with pytest.raises(ArgumentError, match="upper right block"):
         continue_to_five(three_cycle(8))
     with pytest.raises(ArgumentError, match="even size"):
@@ -199,14 +199,14 @@ def test_five_couplings_are_refused_where_the_corner_is_singular():
         (np.full((2, 2), np.nan), 6, "finite"),
     ],
 )
-def test_what_cannot_be_tracked_is_refused(matrix, couplings, message):
-    """With the reason."""
+def test_invalid_arguments_are_refused(matrix, couplings, message):
+    """The error names the reason."""
     with pytest.raises(ArgumentError, match=message):
         continue_to(matrix, couplings)
 
 
-def test_a_path_that_is_lost_says_why(monkeypatch):
-    """Symptom, causes and the way out."""
+def test_a_lost_path_raises_an_error_with_likely_causes(monkeypatch):
+    """The error names the symptom, the likely causes and the way out."""
     monkeypatch.setattr("kappaflow.factor.continuation.SHORTEST", 2.0)
     monkeypatch.setattr("kappaflow.factor.continuation.ON_THE_PATH", 1e-30)
     with pytest.raises(NumericalError, match="attempts.*Likely causes.*Eleven"):
@@ -217,7 +217,7 @@ def test_a_path_that_is_lost_says_why(monkeypatch):
     "path", [Path(gaussian(6)), Path(gaussian(7)), FiveCouplingPath(gaussian(6))]
 )
 def test_a_path_runs_from_its_closed_form_to_the_map(path):
-    """With determinant 1 and the true inverse all along."""
+    """Every point of the path has determinant 1 and the right inverse."""
     start = path.at(path.begin)
     np.testing.assert_allclose(product(path.blocks()), start.matrix, atol=1e-12)
     last = start.matrix
@@ -232,7 +232,7 @@ def test_a_path_runs_from_its_closed_form_to_the_map(path):
 
 
 def test_a_search_of_small_matrices_keeps_to_one_thread(monkeypatch):
-    """However many BLAS has; afterwards it has them again."""
+    """Afterwards BLAS has its threads again."""
     seen = []
 
     def spy(matrix, couplings, **settings):

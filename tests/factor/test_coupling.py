@@ -21,7 +21,7 @@ def coupling(partition, seed=0, diagonal=None):
 
 @pytest.mark.parametrize("partition", [half(4), half(5).swapped(), kf.Partition(6, (5, 0))])
 def test_the_matrix_acts_on_columns(partition):
-    """Rows x go to x M^T, and the matrix has the weight where the partition says."""
+    """Rows x become x M^T, and the matrix contains the weight at the partition's positions."""
     layer = coupling(partition, diagonal=torch.linspace(-1, 2, len(partition.changed)) + 0.1)
     matrix = layer.matrix()
     x = torch.randn(7, partition.features, dtype=torch.float64)
@@ -66,14 +66,14 @@ def test_several_sizes_and_a_huge_weight_do_not_spoil_the_condition_number():
 @pytest.mark.parametrize("diagonal", [None, [1.0, 2.0]])
 @pytest.mark.parametrize("name", ["weight", "log_scale"])
 def test_numbers_that_are_not_finite_have_no_condition_number(name, diagonal):
-    """As after training that diverged."""
+    """Such as the numbers after a diverged training."""
     layer = coupling(half(4), diagonal=diagonal)
     getattr(layer, name).data.fill_(float("nan"))
     assert np.isnan(layer.condition_number)
 
 
 def test_a_diagonal_alone_keeps_its_dtype():
-    """Beside a weight it takes that of the weight."""
+    """With a weight, the diagonal takes the dtype of the weight."""
     diagonal = torch.tensor([1 / 3, 1e-60], dtype=torch.float64)
     layer = kf.LinearCoupling(half(4), None, diagonal)
     torch.testing.assert_close(layer.diagonal.detach(), diagonal, rtol=1e-13, atol=0)
@@ -94,7 +94,7 @@ def test_signs_stay_when_the_scales_learn():
 
 
 def test_channels_of_an_image_have_the_same_map_at_each_place():
-    """And log_det counts the places."""
+    """log_det is multiplied by the number of pixels."""
     layer = coupling(half(4), diagonal=[2.0, 3.0])
     x = torch.randn(2, 4, 3, 5, dtype=torch.float64)
     z, log_det = layer(x)
@@ -103,7 +103,7 @@ def test_channels_of_an_image_have_the_same_map_at_each_place():
 
 
 def test_a_flow_of_linear_couplings_is_saved_and_loaded(tmp_path):
-    """Numbers given to the constructor are in the text, those given to `of` with the weights."""
+    """Constructor arguments are stored as text, those of `of` with the weights."""
     for make in (kf.LinearCoupling, kf.LinearCoupling.of):
         part = make(half(4), np.arange(4.0).reshape(2, 2), [2.0, -0.5])
         flow = kf.Flow(kf.StandardNormal(4), kf.Chain([part])).double()
@@ -127,7 +127,7 @@ def test_a_flow_of_linear_couplings_is_saved_and_loaded(tmp_path):
         ((kf.Partition(2, ()),), "a coupling must both read and change something"),
     ],
 )
-def test_numbers_that_make_no_coupling_are_refused(arguments, message):
-    """With what was wanted, and what was given."""
+def test_invalid_numbers_are_refused(arguments, message):
+    """The error names the expected and the given value."""
     with pytest.raises(kf.ArgumentError, match=message):
         kf.LinearCoupling(*arguments)

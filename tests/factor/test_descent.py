@@ -22,7 +22,7 @@ def problem(n, pattern, seed=0):
 @pytest.mark.parametrize("n", [6, 7])
 @pytest.mark.parametrize("pattern", WORDS)
 def test_the_gradient_agrees_with_differences(pattern, n, power):
-    """Also away from the solution set, where the descent makes its trials."""
+    """Also away from the set of solutions, where the line search evaluates it."""
     target, values = problem(n, pattern)
     generator = np.random.default_rng(3)
     values = [v + 0.01 * generator.standard_normal(v.shape) for v in values]
@@ -39,7 +39,7 @@ def test_the_gradient_agrees_with_differences(pattern, n, power):
     assert slope == pytest.approx((after - before) / 2e-6, rel=1e-5, abs=1e-6)
 
 
-def test_the_power_norm_bounds_the_largest_singular_value():
+def test_the_smooth_norm_bounds_the_largest_singular_value():
     """From above, by the number of singular values to the power 1 / (2 p)."""
     generator = np.random.default_rng(0)
     blocks = [generator.standard_normal((5, 5)) for _ in range(6)]
@@ -53,7 +53,7 @@ def test_the_power_norm_bounds_the_largest_singular_value():
 
 @pytest.mark.parametrize("n", [8, 9])
 def test_descent_lowers_the_norm_and_stays_on_the_solution_set(n):
-    """By much more than the gradient's first step, and within what the set allows off it."""
+    """It gains much more than its first step, and the defect stays within the tolerance."""
     pattern = Pattern(6, 2)
     target, values = problem(n, pattern)
     before = smooth_norm(all_blocks(pattern, target, values), 4)
@@ -67,7 +67,7 @@ def test_descent_lowers_the_norm_and_stays_on_the_solution_set(n):
 
 
 def test_descent_ends_where_nothing_is_gained():
-    """From its own result, with an unreachable gain, it takes ten steps or fewer."""
+    """From its own result, with an unreachable gain, it takes at most ten steps."""
     pattern = Pattern(6, 2)
     target, values = problem(6, pattern)
     assert descend(pattern, target, values, power=2, steps=100, least_gain=10.0)[1] <= 10

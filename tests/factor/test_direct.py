@@ -27,8 +27,8 @@ def random_factors(rng, count, sizes, *, lower_first=True, negative=False):
 @pytest.mark.parametrize("lower_first", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("half", [2, 3, 5])
-def test_a_product_of_few_couplings_is_taken_apart_again(half, count, lower_first, negative):
-    """In the same order, with as many, and to rounding."""
+def test_a_product_of_few_couplings_is_recovered(half, count, lower_first, negative):
+    """In the same order, with the same number of couplings, up to rounding."""
     rng = np.random.default_rng(10 * half + count)
     given = random_factors(rng, count, (half, half), lower_first=lower_first, negative=negative)
     matrix = product_of(given)
@@ -39,7 +39,7 @@ def test_a_product_of_few_couplings_is_taken_apart_again(half, count, lower_firs
 
 @pytest.mark.parametrize("sizes", [(1, 4), (4, 1), (2, 3)])
 @pytest.mark.parametrize("count", [1, 2])
-def test_parts_of_different_sizes_are_taken_apart_too(sizes, count):
+def test_products_for_different_sizes_are_recovered(sizes, count):
     """One and two couplings."""
     matrix = product_of(random_factors(np.random.default_rng(count), count, sizes))
     found = direct_factors(matrix, sizes[0])
@@ -47,15 +47,15 @@ def test_parts_of_different_sizes_are_taken_apart_too(sizes, count):
     assert relative(product_of(found), matrix) < 1e-13
 
 
-def test_the_identity_needs_none():
-    """And no other map needs none."""
+def test_only_the_identity_needs_no_coupling():
+    """Any other map has at least one factor."""
     assert direct_factors(np.eye(4), 2) == []
     assert len(direct_factors(np.diag([1.0, 1.0, 1.0, 2.0]), 2)) == 1
     assert len(direct_factors(np.diag([3.0, 1.0, 1.0, 2.0]), 2)) == 2
 
 
 def test_an_exchange_of_the_halves_is_three_shears():
-    """(0, -1; 1, 0) on each pair of features: the oldest trick, with condition number 2.62."""
+    """(0, -1; 1, 0) on each pair of features is three shears of condition number 2.62."""
     swap = np.kron([[0.0, -1.0], [1.0, 0.0]], np.eye(3))
     found = direct_factors(swap, 3)
     assert len(found) == 3
@@ -63,7 +63,7 @@ def test_an_exchange_of_the_halves_is_three_shears():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_map_that_is_off_by_more_than_rounding_is_not_taken_apart(count):
+def test_a_map_that_differs_by_more_than_rounding_has_no_direct_factors(count):
     """One entry moved by 1e-9."""
     rng = np.random.default_rng(count)
     matrix = product_of(random_factors(rng, count, (3, 3)))
@@ -75,7 +75,7 @@ def test_a_map_that_is_off_by_more_than_rounding_is_not_taken_apart(count):
         assert found is None or len(found) > count
 
 
-def test_maps_without_the_structure_are_left_alone():
+def test_maps_without_the_structure_have_no_direct_factors():
     """Rotations, permutations, the sharp case, and -1, which positive diagonals do not make."""
     assert direct_factors(orthogonal(6, np.random.default_rng(0)), 3) is None
     assert direct_factors(cycle(6, 3), 3) is None
@@ -92,7 +92,7 @@ def test_minus_one_in_two_features_needs_four():
 
 
 def test_zeros_between_the_halves_leave_scales_free():
-    """The two sides fall apart into features that do not see each other."""
+    """The features form groups that do not interact."""
     rng = np.random.default_rng(7)
     given = random_factors(rng, 3, (3, 3))
     diagonal = [Factor(f.lower, np.diag(np.diag(f.weight)), f.diagonal) for f in given]

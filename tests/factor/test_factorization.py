@@ -51,8 +51,8 @@ def test_rounding_errors_of_the_factors_are_measured_to_many_digits(n):
     assert 0 < found < 1e-13
 
 
-def test_cancelling_factors_are_measured_where_a_plain_product_is_not():
-    """Weights of 1e6 that cancel: float64 loses six digits on the way."""
+def test_the_residual_is_accurate_for_cancelling_factors():
+    """Weights of 1e6 that cancel lose six digits in a float64 product."""
     rng = np.random.default_rng(1)
     big = 1e6 * rng.standard_normal((4, 4))
     factors = unit_factors([big, np.eye(4), -big + 1e-3 * np.eye(4), -np.eye(4)])
@@ -65,8 +65,8 @@ def test_cancelling_factors_are_measured_where_a_plain_product_is_not():
 
 
 @pytest.mark.parametrize("exponent", [-1000, -600, 600, 960])
-def test_a_scale_whose_square_leaves_the_range_changes_nothing(exponent):
-    """A power of two in one factor and in the map; neither zero nor nan."""
+def test_extreme_scales_do_not_overflow_in_the_residual(exponent):
+    """A power of two in one factor and in the map changes nothing."""
     factors = unit_factors([np.array([[3.0]]), np.array([[1 / 3]]), np.array([[0.1]])])
     matrix = factors[0].matrix @ factors[1].matrix @ factors[2].matrix
     matrix[0, 0] += 1e-3
@@ -76,8 +76,8 @@ def test_a_scale_whose_square_leaves_the_range_changes_nothing(exponent):
     assert relative_residual([*both, *factors], scale * matrix) == plain > 1e-5
 
 
-def test_whole_numbers_have_no_residual():
-    """As fractions say."""
+def test_integer_factors_have_a_zero_residual():
+    """The product of fractions is exact."""
     rng = np.random.default_rng(2)
     factors = unit_factors(rng.integers(-9, 10, (6, 3, 3)).astype(float))
     exact = [[Fraction(int(i == j)) for j in range(6)] for i in range(6)]
@@ -93,8 +93,8 @@ def test_whole_numbers_have_no_residual():
     assert relative_residual(factors, matrix) == pytest.approx(1 / np.linalg.norm(matrix))
 
 
-def test_the_small_part_of_the_product_is_carried_along():
-    """Scales that are no powers of two, and many factors: what is left of each product counts."""
+def test_the_low_part_of_the_product_is_kept():
+    """Scales that are not powers of two, and many factors: each product has a low part."""
     rng = np.random.default_rng(3)
     scales = (np.full(3, 1.1), np.full(3, 1 / 1.1))
     factors = [
@@ -116,7 +116,7 @@ def in_full(factors):
 
 
 def test_the_rounding_of_a_product_of_scales_is_seen():
-    """1.1 times 1.1 is no float64: the residual is the error of the rounded product."""
+    """1.1 times 1.1 is not a float64: the residual is the rounding error of the product."""
     twice = [Factor(True, np.zeros((1, 1)), np.array([1.1]))] * 2
     matrix = np.diag([1.0, 1.1 * 1.1])
     error = float(Fraction(1.1) ** 2 - Fraction(1.1 * 1.1))
@@ -156,15 +156,15 @@ def test_the_product_of_the_couplings_is_the_matrix(tmp_path, partition, sign):
 
 
 def test_the_same_couplings_are_the_same_bytes(tmp_path):
-    """Nothing in the file depends on the call."""
+    """The file does not depend on when or where it is written."""
     found = kf.factor_linear(ODD)
     for name in ("a", "b"):
         save_couplings(found, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_a_place_that_cannot_be_written_leaves_nothing(tmp_path):
-    """One sentence, and no temporary file."""
+def test_a_failed_write_leaves_no_file(tmp_path):
+    """The error is one sentence, and no temporary file remains."""
     with pytest.raises(FileError, match="cannot be written"):
         save_couplings(kf.factor_linear(ODD), tmp_path)
     assert list(tmp_path.parent.glob(f".{tmp_path.name}*")) == []
@@ -172,8 +172,8 @@ def test_a_place_that_cannot_be_written_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("partition", ["half", "alternating", 2])
 @pytest.mark.parametrize("sign", [1, -1])
-def test_what_was_saved_is_loaded(tmp_path, partition, sign):
-    """Matrix, couplings, method and note; the residual is computed from what was read."""
+def test_a_saved_factorization_is_loaded(tmp_path, partition, sign):
+    """Matrix, couplings, method and note are equal; the residual is computed again."""
     matrix = ODD.copy()
     matrix[0] *= sign
     found = kf.factor_linear(matrix, couplings=20, partition=partition)
@@ -188,7 +188,7 @@ def test_what_was_saved_is_loaded(tmp_path, partition, sign):
 
 
 def test_the_identity_comes_back_without_a_coupling(tmp_path):
-    """It has none to tell the partition from."""
+    """A file without couplings defines no partition."""
     kf.save_couplings(kf.factor_linear(np.eye(4)), tmp_path / "c.safetensors")
     again = kf.load_couplings(tmp_path / "c.safetensors")
     assert len(again) == 0 and again.residual == 0
@@ -237,7 +237,7 @@ def changed(path, change):
         ),
     ],
 )
-def test_a_file_that_is_no_such_file_is_refused_in_a_sentence(tmp_path, spoil, message):
+def test_invalid_files_are_refused_in_one_sentence(tmp_path, spoil, message):
     """Missing, cut short, a pickle, other tensors, another version, tensors that do not fit."""
     path = tmp_path / "c.safetensors"
     kf.save_couplings(kf.factor_linear(ODD), path)
@@ -247,7 +247,7 @@ def test_a_file_that_is_no_such_file_is_refused_in_a_sentence(tmp_path, spoil, m
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 
 
-def test_a_folder_is_no_file_of_couplings(tmp_path):
-    """One sentence, too."""
+def test_a_folder_is_refused(tmp_path):
+    """The error is one sentence."""
     with pytest.raises(FileError, match="is a folder"):
         kf.load_couplings(tmp_path)

@@ -32,7 +32,7 @@ tracking = pytest.mark.skipif(
 
 
 def check(found, matrix, tolerance=1e-12):
-    """Holds a factorization to everything that it says of itself."""
+    """Checks all properties that a factorization reports."""
     assert found.residual <= tolerance
     x = torch.randn(3, len(matrix), dtype=torch.float64)
     z, log_det = found.bijection()(x)
@@ -99,7 +99,7 @@ def test_large_rotations_have_small_residuals(n):
 
 
 def test_more_couplings_than_eleven_share_the_condition_number():
-    """The same route with 13, 15 and 20 allowed; no more than that, and no worse."""
+    """The same method with at most 13, 15 and 20 couplings: no more than that, and no worse."""
     matrix = geometric(16, np.random.default_rng(2), 1e6)
     worst = []
     for couplings in (11, 12, 13, 15, 20):
@@ -142,8 +142,8 @@ def test_the_same_call_gives_the_same_couplings():
     ],
     ids=["identity", "shear", "diagonal", "exchange", "swap of two", "minus one of two"],
 )
-def test_none_finds_the_fewest_and_says_why_not_fewer(matrix, count):
-    """Where the structure shows it."""
+def test_none_finds_the_fewest_and_explains_why(matrix, count):
+    """For matrices whose structure shows the number."""
     found = kf.factor_linear(matrix, couplings=None)
     assert len(found) == count
     assert found.method == "direct"
@@ -157,7 +157,7 @@ def test_none_finds_the_fewest_and_says_why_not_fewer(matrix, count):
 @pytest.mark.parametrize("scale", [1.0, 7.0])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_five_couplings_begin_with_the_letter_that_the_corners_allow(sign, scale):
-    """One corner is zero: L U L U L where the other is T12, U L U L U where it is T21."""
+    """One corner is zero: L U L U L if the other one is T12, U L U L U if it is T21."""
     rng = np.random.default_rng(0)
     matrix = scale * block_diagonal(orthogonal(3, rng, sign=sign), orthogonal(3, rng))
     matrix[3:, :3] = scale * orthogonal(3, rng)
@@ -170,8 +170,8 @@ def test_five_couplings_begin_with_the_letter_that_the_corners_allow(sign, scale
 
 
 @pytest.mark.parametrize("couplings", [1, 2, 3, 5])
-def test_too_few_couplings_of_uneven_parts_are_refused_with_another_reason(couplings):
-    """Blocks that are not square have no inverse to speak of."""
+def test_too_few_couplings_of_uneven_parts_are_refused(couplings):
+    """Blocks that are not square have no inverse, so the reason differs."""
     with pytest.raises(kf.ArgumentError, match="were enough for every map") as caught:
         kf.factor_linear(cycle(7, 3), couplings=couplings)
     reason = ("one leaves", "two need", "not tried")[min(couplings, 3) - 1]
@@ -180,7 +180,7 @@ def test_too_few_couplings_of_uneven_parts_are_refused_with_another_reason(coupl
 
 @pytest.mark.parametrize("couplings", [1, 2, 3, 4])
 def test_too_few_couplings_are_refused_with_the_reason(couplings):
-    """Theorem A's: what so few can make."""
+    """Theorem A says which maps this number of couplings can make."""
     with pytest.raises(kf.ArgumentError, match="six are enough for any map") as caught:
         kf.factor_linear(sharp(6), couplings=couplings)
     reason = ("one leaves", "two need", "three need", "four exist")[couplings - 1]
@@ -219,8 +219,8 @@ def test_too_few_couplings_are_refused_with_the_reason(couplings):
     ],
 )
 @pytest.mark.boundary
-def test_what_no_couplings_make_is_refused(matrix, message):
-    """With what was wanted, what was given, and why."""
+def test_invalid_matrices_are_refused(matrix, message):
+    """The error names the expected and the given value, and the reason."""
     with pytest.raises(kf.ArgumentError, match=message):
         kf.factor_linear(matrix)
 
@@ -243,15 +243,15 @@ def test_what_no_couplings_make_is_refused(matrix, message):
     ],
 )
 @pytest.mark.boundary
-def test_arguments_that_make_no_sense_are_refused(arguments, message):
-    """Each by its name."""
+def test_invalid_arguments_are_refused(arguments, message):
+    """The error names the argument."""
     with pytest.raises(kf.ArgumentError, match=message):
         kf.factor_linear(-np.eye(4), **arguments)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e160, 1e200])
 def test_an_extreme_scale_has_an_honest_residual(scale):
-    """Squares of such numbers leave the range of float64."""
+    """Squares of such numbers would overflow in float64."""
     for matrix, method in ((np.diag([1.0, 2, 3, 4]), "auto"), (sharp(4), "svd")):
         found = kf.factor_linear(scale * matrix, method=method, couplings=None)
         assert 0 < found.residual < 1e-12
@@ -260,7 +260,7 @@ def test_an_extreme_scale_has_an_honest_residual(scale):
 
 @pytest.mark.parametrize("scale", [1e-200, 1e200, -1e200, 1e280])
 def test_structure_is_seen_at_any_scale(scale):
-    """Products of three entries would leave the range of float64."""
+    """Products of three entries would overflow in float64."""
     for matrix, most in (([[0.0, 1.0], [1.0, 0.0]], 3), ([[1.0, 1e-200], [1e-200, 1.0]], 6)):
         found = kf.factor_linear(scale * np.array(matrix), couplings=most)
         assert len(found) <= most and found.residual < 1e-12
@@ -268,16 +268,16 @@ def test_structure_is_seen_at_any_scale(scale):
         kf.factor_linear(np.full((2, 2), 1.7e308))
 
 
-def test_a_search_that_lost_its_way_is_not_taken_for_an_impossibility():
-    """Five exist, since a corner is invertible; what failed is the search."""
+def test_a_failed_search_is_not_reported_as_impossible():
+    """Five couplings exist, since a corner is invertible; only the search failed."""
     matrix = geometric(4, np.random.default_rng(0), 1e9)
     with pytest.raises(kf.NumericalError, match="found no 5 couplings .* lost"):
         kf.factor_linear(matrix, couplings=5)
 
 
 @pytest.mark.slow
-def test_the_fewest_say_that_a_search_lost_its_way():
-    """Six are found then, and their note does not say that five need not exist."""
+def test_the_note_reports_a_failed_search_for_five():
+    """Six are found, and the note does not say that five may not exist."""
     matrix = geometric(4, np.random.default_rng(0), 1e9)
     found = kf.factor_linear(matrix, couplings=None)
     assert len(found) == 6 and "search for five failed" in found.note
@@ -287,28 +287,28 @@ def test_the_fewest_say_that_a_search_lost_its_way():
     ("n", "partition", "said"),
     [(4, "half", "so do four"), (5, "half", "are not tried"), (4, 1, "are not tried")],
 )
-def test_the_fewest_of_a_search_say_why_not_fewer(n, partition, said):
-    """Of Gaussian maps five in two halves; in others as many as are always found."""
+def test_the_note_explains_why_not_fewer(n, partition, said):
+    """Five couplings for Gaussian maps in two halves; otherwise as many as are always found."""
     matrix = np.random.default_rng(0).standard_normal((n, n))
     found = kf.factor_linear(matrix, couplings=None, partition=partition)
     assert said in found.note
 
 
-def test_a_scale_beyond_what_products_can_hold_is_refused():
-    """Not a factorization with a residual of nan."""
+def test_a_scale_that_overflows_is_refused():
+    """The result is an error and not a residual of nan."""
     for matrix in (np.diag([1.0, 2, 3, 4]), sharp(4)):
         with pytest.raises(kf.NumericalError, match="divide the matrix by that"):
             kf.factor_linear(1e301 * matrix)
 
 
-def test_a_matrix_that_is_no_rotation_is_not_given_to_the_rotations():
-    """The way out is in the message."""
+def test_the_rotation_method_refuses_other_matrices():
+    """The message names the way out."""
     with pytest.raises(kf.ArgumentError, match="method='auto' accepts any"):
         kf.factor_linear(np.diag([1.0, 2.0, 3.0, 4.0]), method="rotation")
 
 
-def test_integers_and_float32_are_taken():
-    """As what they stand for, in any order of memory; the couplings are float64."""
+def test_integers_and_float32_are_accepted():
+    """In any memory layout; the couplings are float64."""
     turn = torch.eye(4)[[1, 2, 0, 3]]
     whole = turn.int().numpy()
     for matrix in (turn, whole, whole[::-1], np.asfortranarray(whole), whole.astype(object)):
@@ -318,7 +318,7 @@ def test_integers_and_float32_are_taken():
         assert found.matrix.dtype == torch.float64
 
 
-def test_the_couplings_are_a_flow_that_trains_on():
+def test_the_couplings_can_be_trained():
     """Gradients reach every weight and scale."""
     found = kf.factor_linear(orthogonal(4, np.random.default_rng(1)), method="rotation")
     flow = kf.Flow(kf.StandardNormal(4), found.bijection())
@@ -326,8 +326,8 @@ def test_the_couplings_are_a_flow_that_trains_on():
     assert all(parameter.grad is not None for parameter in flow.parameters())
 
 
-def test_the_text_says_what_is_to_be_known():
-    """How many, by which route, how exact, how well conditioned, and the flip."""
+def test_the_text_summarizes_the_factorization():
+    """Number, method, residual, condition numbers, and the flip."""
     text = repr(kf.factor_linear(np.eye(4)[[1, 0, 2, 3]], method="rotation"))
     for part in ("4 features in 6 couplings", "by rotation", "relative residual", "sign flip"):
         assert part in text

@@ -17,7 +17,7 @@ def worst_condition_number(factors):
 
 
 @pytest.mark.parametrize("scale", [1.0, 10.0, 1e-3, 1e8, 1e-30])
-def test_the_product_is_the_scaled_one_and_no_worse_than_even_scales(scale):
+def test_the_product_is_scaled_and_no_worse_than_with_even_scales(scale):
     """Even scales: each of six factors has the cube root of the whole."""
     rng = np.random.default_rng(0)
     for n in (2, 4, 10):
@@ -44,7 +44,7 @@ def test_the_bound_on_rotations_is_6_98_once_scales_are_free():
 
 
 def test_random_rotations_keep_the_better_bound():
-    """Where unit diagonals reach 11."""
+    """Unit diagonals reach 11."""
     rng = np.random.default_rng(1)
     for _ in range(60):
         factors = unit_factors(factor_rotation(orthogonal(2 * rng.integers(1, 9), rng)))
@@ -86,8 +86,8 @@ def test_no_other_scales_do_better():
         assert problem.costs(best + step)[0].max() >= least - 1e-4
 
 
-def test_the_limit_holds_for_all_but_what_is_free_of_it():
-    """Nine within the limit; two of several sizes pay for the rest."""
+def test_the_limit_holds_for_all_factors_that_are_not_free():
+    """Nine stay within the limit; two of different sizes take the rest."""
     rng = np.random.default_rng(4)
     blocks = [0.8 * orthogonal(3, rng) for _ in range(6)]
     factors = unit_factors(blocks)
@@ -102,14 +102,14 @@ def test_the_limit_holds_for_all_but_what_is_free_of_it():
 
 
 def test_factors_of_one_side_only_have_no_freedom():
-    """Their scales are even, and the product is right."""
+    """Their scales are equal, and the product is right."""
     found = rescale([Factor(True, np.ones((1, 1)), np.ones(1))], scale=1.0)
     np.testing.assert_array_equal(found[0].matrix, [[1, 0], [1, 1]])
 
 
 @pytest.mark.parametrize("lower_first", [True, False])
 def test_a_flip_negates_the_last_row_of_the_product(lower_first):
-    """By one negative number in the diagonal of the first lower factor."""
+    """The first lower factor gets one negative entry in its diagonal."""
     rng = np.random.default_rng(5)
     factors = unit_factors(rng.standard_normal((5, 3, 3)), lower_first=lower_first)
     flipped, number = flip_last(factors)

@@ -38,7 +38,7 @@ SIZES = [(1, 2), (2, 3), (3, 4), (7, 8), (1, 3), (2, 4), (1, 5), (3, 7)]
 
 
 def check(rotation, tolerance=1e-14):
-    """Holds a rotation's six blocks to the theorem, and returns the worst condition number."""
+    """Checks the six blocks against the theorem; returns the worst condition number."""
     six = factor_rotation(rotation)
     norms = [np.linalg.norm(block, 2) for block in six]
     assert relative(product(unit_factors(six)), rotation) <= tolerance
@@ -106,7 +106,7 @@ def test_nearly_degenerate_rotations_keep_the_bound():
 
 
 def test_a_search_for_the_worst_rotation_stays_within_the_bound():
-    """Random steps uphill from six bad rotations of four: what they find is below 13.6."""
+    """Random ascent from six bad rotations of four features stays below 13.6."""
     rng = np.random.default_rng(2)
     found = []
     for _ in range(6):  # half of such climbs end on a plateau at 3 + 2 sqrt 2
@@ -123,14 +123,14 @@ def test_a_search_for_the_worst_rotation_stays_within_the_bound():
 
 
 def test_a_large_rotation_has_a_small_residual():
-    """At n = 256 as at n = 8."""
+    """At n = 256 as well as at n = 8."""
     rng = np.random.default_rng(4)
     check(orthogonal(256, rng), tolerance=1e-13)
     check(positive(np.eye(256)[rng.permutation(256)]), tolerance=1e-13)
 
 
-def test_wrong_solutions_are_seen():
-    """The blocks of another K leave the lower right block wrong: the check would notice."""
+def test_a_wrong_solution_gives_a_wrong_product():
+    """The blocks of another K give a wrong lower right block, which the check detects."""
     rotation = orthogonal(6, np.random.default_rng(5))
     x, k, z = rotation_solution(rotation)
     factors = unit_factors(six_blocks(rotation, x, k.T, z))
@@ -156,8 +156,8 @@ def test_a_rotation_is_a_commutator(n):
     assert np.linalg.norm(k - np.eye(n), 2) <= 2**0.5 * SLACK
 
 
-def test_what_is_no_rotation_is_refused():
-    """With the way out."""
+def test_other_matrices_are_refused():
+    """The error names the way out."""
     with pytest.raises(ArgumentError, match="should be orthogonal"):
         factor_rotation(np.diag([2.0, 0.5]))
     with pytest.raises(ArgumentError, match="should have determinant 1"):
@@ -165,7 +165,7 @@ def test_what_is_no_rotation_is_refused():
 
 
 def check_uneven(rotation, small):
-    """Holds the factors to count, bound and product; returns how many there are."""
+    """Checks the number of factors, the bound and the product; returns the number."""
     blocks = uneven_rotation_blocks(rotation, small)
     excess = len(rotation) - 2 * small
     assert len(blocks) % 2 == 0

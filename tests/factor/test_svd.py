@@ -45,7 +45,7 @@ MAPS = {
 @pytest.mark.parametrize("count", [1, 3, 5, 7, 11])
 @pytest.mark.parametrize("name", PAIRS)
 def test_the_product_has_the_given_singular_values(name, count):
-    """To rounding of the larger one, also where the two are equal or nearly so."""
+    """Up to rounding of the larger one, also if the two are nearly equal."""
     low, high = (np.array([value]) for value in PAIRS[name])
     pairs = singular_value_pairs(low, high, count)
     found = np.linalg.svd(pairs.product(count))[1][0]
@@ -54,8 +54,8 @@ def test_the_product_has_the_given_singular_values(name, count):
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 7])
-def test_each_has_a_small_multiple_of_its_share(count):
-    """Of the ratio 1e8: its root of the order count + 1, at most four times."""
+def test_each_coupling_has_a_small_multiple_of_its_share(count):
+    """At most four times the root of order count + 1 of the ratio 1e8."""
     pairs = singular_value_pairs(np.array([1e-4]), np.array([1e4]), count)
     upper = np.array([[pairs.upper[0], pairs.shear[0]], [0, 1]])
     lower = np.array([[1, 0], [pairs.shear[0], pairs.lower[0]]])
@@ -63,8 +63,8 @@ def test_each_has_a_small_multiple_of_its_share(count):
     assert worst <= 4 * 1e8 ** (1 / (count + 1))
 
 
-def test_pairs_do_not_see_each_other():
-    """Several at once are each as it is alone."""
+def test_pairs_are_independent():
+    """Several pairs at once give the same numbers as each alone."""
     low, high = np.array([0.5, 1e-2, 3.0]), np.array([0.5, 7.0, 4.0])
     together = singular_value_pairs(low, high, 3)
     for i in range(3):
@@ -76,7 +76,7 @@ def test_pairs_do_not_see_each_other():
     ("condition", "bounds"), [(1e2, (7, 6)), (1e4, (20, 10)), (1e6, (55, 20))]
 )
 def test_thirteen_and_fifteen_share_the_condition_number(condition, bounds):
-    """Four and six carriers; the closed form of eleven has 2.2 sqrt(cond T)."""
+    """With four and six carriers; eleven couplings have 2.2 sqrt(cond T)."""
     rng = np.random.default_rng(0)
     matrix = geometric(32, rng, condition)
     for carriers, bound in zip((4, 6), bounds, strict=True):
@@ -105,7 +105,7 @@ def test_any_number_of_carriers_makes_the_map(small, n, carriers):
 
 
 @pytest.mark.parametrize("outlier", [1e6, 1e-6])
-def test_one_outlying_singular_value_is_shared_out_as_well(outlier):
+def test_one_outlying_singular_value_is_shared_too(outlier):
     """Where the products of the pairs differ most: at most cond(T)^(1/2) and cond(T)^(1/3)."""
     rng = np.random.default_rng(3)
     matrix = orthogonal(16, rng) @ np.diag([outlier, *[1.0] * 15]) @ orthogonal(16, rng)

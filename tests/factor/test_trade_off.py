@@ -20,7 +20,7 @@ def gaussian(n, seed=1):
 
 
 def test_the_largest_condition_number_never_rises():
-    """What was found for fewer counts for more, in ascending order of the counts."""
+    """The result for a count also competes for larger counts."""
     turn = np.linalg.qr(gaussian(8))[0]
     both = [kf.factor_linear(turn, couplings=11, method=name) for name in ("rotation", "svd")]
     good, bad = sorted(both, key=lambda found: found.condition_number)
@@ -30,15 +30,15 @@ def test_the_largest_condition_number_never_rises():
     assert good.condition_number < bad.condition_number
 
 
-def test_a_count_that_cannot_be_had_says_why():
-    """And does not keep the others from being found."""
+def test_an_impossible_count_gives_the_reason():
+    """The other counts are still computed."""
     few, enough = trade_off(gaussian(4), counts=(2, 6))
     assert few.found is None and "two need" in few.why_not
     assert len(enough.found) == 6 and enough.why_not == ""
 
 
-def test_what_is_known_is_not_computed_again(monkeypatch):
-    """A factorization that is there is taken, and progress tells of the others only."""
+def test_known_factorizations_are_not_computed_again(monkeypatch):
+    """Progress is reported for the other counts only."""
     known = kf.factor_linear(gaussian(4))
     asked, said = [], []
     monkeypatch.setattr(
@@ -50,8 +50,8 @@ def test_what_is_known_is_not_computed_again(monkeypatch):
 
 
 @pytest.mark.parametrize("counts", [(), (6,)])
-def test_there_is_one_trial_a_count(counts):
-    """None for none."""
+def test_there_is_one_trial_per_count(counts):
+    """An empty list of counts gives no trial."""
     assert len(trade_off(np.eye(4)[[1, 2, 0, 3]], counts=counts)) == len(counts)
 
 
@@ -64,14 +64,14 @@ def test_there_is_one_trial_a_count(counts):
         (np.eye(4), {"counts": (6, 0)}, "'counts' should be at least 1"),
     ],
 )
-def test_what_no_count_can_mend_is_said_once(matrix, arguments, message):
-    """And not in a row for each."""
+def test_invalid_arguments_raise_before_the_first_count(matrix, arguments, message):
+    """The error is raised once and not stored for each count."""
     with pytest.raises(kf.ArgumentError, match=message):
         trade_off(matrix, **arguments)
 
 
-def test_a_product_that_is_off_does_not_win():
-    """However well conditioned; where there is nothing else it is taken, and said to be off."""
+def test_an_inexact_factorization_does_not_win():
+    """Even if it is well conditioned; if there is no other, it is returned with a note."""
     turn = np.linalg.qr(gaussian(4))[0]
     both = [kf.factor_linear(turn, couplings=11, method=name) for name in ("rotation", "svd")]
     better, good = sorted(both, key=lambda found: found.condition_number)
@@ -86,7 +86,7 @@ def test_a_product_that_is_off_does_not_win():
 
 
 def test_the_identity_needs_none_at_any_count():
-    """A factorization without couplings is one."""
+    """A factorization without couplings is valid."""
     assert [len(trial.found) for trial in trade_off(np.eye(4), counts=(1, 6))] == [0, 0]
 
 
@@ -99,12 +99,12 @@ def test_the_identity_needs_none_at_any_count():
     ],
 )
 def test_the_nearest_maps_are_of_like_conditioning_and_size(condition, features, name):
-    """In digits first, then in size."""
+    """The condition number decides first, then the size."""
     assert nearest_reference(condition, features).name == name
 
 
 def test_the_file_is_made_of_the_results():
-    """Run python docs/factor_reference.py after new draws."""
+    """If this fails after new measurements, run python docs/factor_reference.py."""
     spec = importlib.util.spec_from_file_location("factor_reference", DOCS / "factor_reference.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -112,7 +112,7 @@ def test_the_file_is_made_of_the_results():
 
 
 def test_more_couplings_are_better_conditioned():
-    """In every curve that is compared with."""
+    """In every reference curve."""
     for features in (8, 16, 32):
         curve = nearest_reference(1e4, features)
         assert list(curve.median) == sorted(curve.median, reverse=True)

@@ -79,13 +79,13 @@ def test_condition_numbers_are_those_of_the_matrices():
 
 
 def test_too_few_couplings_are_reported():
-    """A (1, 3) cycle cannot be made of three: the message says how many were enough."""
+    """A (1, 3) cycle is not a product of three; the message says how many were enough."""
     with pytest.raises(NumericalError, match="8 were enough"):
         continue_uneven(cycle(1, 3), 1, couplings=3)
 
 
 def test_too_many_features_are_refused_at_once():
-    """By the search, and by "auto" where no closed form fits; with the closed form as way out."""
+    """Also by "auto" if no closed form fits; the message names the closed form as the way out."""
     matrix = gaussian(96)
     with pytest.raises(NumericalError, match="method='svd'"):
         continue_uneven(matrix, 32)
@@ -95,8 +95,8 @@ def test_too_many_features_are_refused_at_once():
     assert found.method == "svd" and found.residual < 1e-12
 
 
-def test_what_no_positive_diagonals_make_is_refused():
-    """A negative determinant, or a partition that leaves nothing."""
+def test_invalid_matrices_and_partitions_are_refused():
+    """A negative determinant, or a partition with an empty part."""
     with pytest.raises(ArgumentError, match="positive determinant"):
         continue_uneven(np.diag([1.0, -1.0, 1.0]), 1)
     with pytest.raises(ArgumentError, match="between 1 and 2"):

@@ -21,7 +21,7 @@ def covariance(x):
 
 
 @pytest.mark.parametrize("features", [2, 3, 4, 7, 10])
-def test_a_fitted_one_gives_unit_covariance(features):
+def test_fitted_rows_have_unit_covariance(features):
     """In float64 to rounding, and by six couplings of one partition."""
     x = correlated(features).double()
     whiten = kf.Whiten(features).double()
@@ -35,8 +35,8 @@ def test_a_fitted_one_gives_unit_covariance(features):
     assert max(part.condition_number for part in whiten.couplings) < 100
 
 
-def test_white_rows_stay_as_they_are():
-    """The map that is found is then the identity, which takes no coupling."""
+def test_white_rows_do_not_change():
+    """The map is then the identity, which needs no coupling."""
     x = correlated(4).double()
     root = torch.linalg.cholesky(covariance(x))
     white = torch.linalg.solve_triangular(root, (x - x.mean(0)).T, upper=False).T
@@ -46,8 +46,8 @@ def test_white_rows_stay_as_they_are():
 
 
 @pytest.mark.parametrize("scales", [(1, 1, 1, 1), (1, 1, 2, 4), (3, 1, 2, 4)])
-def test_rows_that_need_fewer_couplings_leave_nothing_of_an_earlier_fit(scales):
-    """The identity takes none of the six, a diagonal one or two: the others are the identity."""
+def test_a_fit_with_fewer_couplings_removes_an_earlier_fit(scales):
+    """The identity uses none of the six, a diagonal matrix one or two."""
     whiten = kf.Whiten(4).double()
     whiten.fit(correlated(4).double())
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4).double()
@@ -58,7 +58,7 @@ def test_rows_that_need_fewer_couplings_leave_nothing_of_an_earlier_fit(scales):
 
 @pytest.mark.parametrize("recipe", [kf.real_nvp, kf.nice])
 def test_a_fresh_flow_whitens_the_training_rows(recipe):
-    """Behind the standardisation; the first fit sets it, a second one does not."""
+    """After the standardization; the first fit sets it, a second one does not."""
     x = correlated(5)
     flow = recipe(5, depth=4, hidden=(8,), start="whiten")
     _, whiten, *_ = flow.bijection
@@ -73,8 +73,8 @@ def test_a_fresh_flow_whitens_the_training_rows(recipe):
     assert all(torch.allclose(weight, part.weight, atol=1e-6) for weight, part in pairs)
 
 
-def test_it_learns_on():
-    """Its couplings are parameters of the flow like all others."""
+def test_its_couplings_are_trained():
+    """They are parameters of the flow like all others."""
     x = correlated(4)
     flow = kf.real_nvp(4, depth=2, hidden=(8,), start="whiten")
     kf.fit(flow, x, max_epochs=1)
@@ -85,7 +85,7 @@ def test_it_learns_on():
 
 
 def test_one_feature_has_nothing_to_decorrelate():
-    """The recipe leaves it out; the layer says so."""
+    """The recipe leaves the layer out; the layer itself raises an error."""
     assert len(kf.real_nvp(1, start="whiten").bijection) == len(kf.real_nvp(1).bijection)
     with pytest.raises(ArgumentError, match="at least 2"):
         kf.Whiten(1)
@@ -94,7 +94,7 @@ def test_one_feature_has_nothing_to_decorrelate():
 
 
 def test_dependent_columns_are_refused():
-    """They have no inverse covariance, and the couplings are left as they were."""
+    """They have no inverse covariance; the couplings do not change."""
     x = correlated(4).double()
     x[:, 3] = x[:, 0] - x[:, 1]
     whiten = kf.Whiten(4).double()
@@ -103,7 +103,7 @@ def test_dependent_columns_are_refused():
     assert not whiten.fitted
 
 
-def test_it_is_stored(tmp_path):
+def test_it_is_saved_and_loaded(tmp_path):
     """With the numbers of its couplings."""
     x = correlated(4)
     flow = kf.real_nvp(4, depth=2, hidden=(8,), start="whiten")
@@ -112,8 +112,8 @@ def test_it_is_stored(tmp_path):
     assert torch.equal(kf.load(tmp_path / "model").log_prob(x), flow.log_prob(x))
 
 
-def test_a_second_fit_leaves_nothing_of_the_first():
-    """Also where it takes fewer couplings: white rows take none, rows of one scale take few."""
+def test_a_second_fit_replaces_the_first():
+    """Also if it needs fewer couplings: white rows need none, rows of one scale few."""
     whiten = kf.Whiten(4).double()
     whiten.fit(correlated(4).double())
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 4)
@@ -134,7 +134,7 @@ def test_a_second_fit_leaves_nothing_of_the_first():
     ids=["nan", "inf", "no rows", "huge"],
 )
 def test_rows_without_a_finite_covariance_are_refused(rows):
-    """With what to look for."""
+    """The error names likely causes."""
     whiten = kf.Whiten(3)
     with pytest.raises(DataError, match="covariance is not finite"):
         whiten.fit(rows)
