@@ -59,14 +59,14 @@ def table(lines: list[Line]) -> str:
 
 def _of_depth(depth: int, budgets: Sequence[float], epochs: int, out: Path) -> list[Line]:
     """Returns a line for each budget at a depth."""
-    from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE
-    from kappaflow.runs import Model, Source
+    from kappaflow.cli.fit_options import DEFAULTS, LEARNING_RATE
+    from kappaflow.runs import ModelConfig, TableConfig
     from kappaflow.runs.tradeoff import trade_off
     from kappaflow.training import read_result
 
     report = trade_off(
-        Source("magic"),
-        Model("real_nvp", {**DEFAULTS, "depth": depth}),
+        TableConfig("magic"),
+        ModelConfig("real_nvp", {**DEFAULTS, "depth": depth}),
         budgets,
         out,
         say=lambda text: print(f"depth {depth}, {text}", flush=True),

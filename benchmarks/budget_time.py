@@ -35,8 +35,8 @@ def _row(depth: int, repetitions: int) -> list[str]:
     import torch
 
     import kappaflow as kf
-    from kappaflow.training import Rows
-    from kappaflow.training.budget import ConditionBudget, Price
+    from kappaflow.training import Batch
+    from kappaflow.training.budget import ConditionBudget, DualVariable
     from kappaflow.training.measure import budget_figures, conditioning_figures
 
     torch.set_num_threads(1)
@@ -45,8 +45,10 @@ def _row(depth: int, repetitions: int) -> list[str]:
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter.add_(0.01 * torch.randn_like(parameter))
-    batch, held_out = (Rows(torch.randn(count, 10), None) for count in (BATCH, HELD_OUT))
-    at_work, idle = (ConditionBudget(asked, flow, Price(), 60 * STEPS) for asked in (1.01, 1e9))
+    batch, held_out = (Batch(torch.randn(count, 10), None) for count in (BATCH, HELD_OUT))
+    at_work, idle = (
+        ConditionBudget(asked, flow, DualVariable(), 60 * STEPS) for asked in (1.01, 1e9)
+    )
 
     def step() -> None:
         flow.zero_grad()

@@ -95,9 +95,9 @@ def trained(job: tuple[str, int, int, str]) -> dict[str, object]:
     import torch
 
     from kappaflow import real_nvp, spline
-    from kappaflow.runs.job import Source, tables_of
-    from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
-    from kappaflow.training import units_log_det as units
+    from kappaflow.runs.table_data import TableConfig
+    from kappaflow.training import batch_of, checked_settings, fit_split, log_prob_of
+    from kappaflow.training import standardization_log_det as units
 
     torch.set_num_threads(1)
     name, seed, epochs, data = job
@@ -105,13 +105,13 @@ def trained(job: tuple[str, int, int, str]) -> dict[str, object]:
     settings = checked_settings(
         max_epochs=epochs, seed=seed, learning_rate=arguments.pop("learning_rate")
     )
-    tables = tables_of(Source(data))
+    tables = TableConfig(data).load()
     torch.manual_seed(seed)
     recipe = spline if name in SPLINE else real_nvp
     flow = recipe(len(tables.train.columns), memory="store", seed=seed, **arguments)  # pyright: ignore[reportArgumentType]
-    result = fit_tables(flow, tables.train, tables.validation, settings, progress=False)
+    result = fit_split(flow, tables.train, tables.validation, settings, progress=False)
     best = result.history[result.best_epoch - 1]
-    test = -log_prob_of(flow, rows_of(tables.test, flow)).mean().item() + units(flow)
+    test = -log_prob_of(flow, batch_of(tables.test, flow)).mean().item() + units(flow)
     return {
         "setting": name,
         "data": data,

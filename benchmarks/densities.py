@@ -134,8 +134,8 @@ def trained(job: dict[str, Any]) -> Line:
     import torch
 
     from kappaflow.errors import NumericalError
-    from kappaflow.training import checked_settings, fit_tables, log_prob_of, rows_of
-    from kappaflow.training import units_log_det as units
+    from kappaflow.training import batch_of, checked_settings, fit_split, log_prob_of
+    from kappaflow.training import standardization_log_det as units
     from kappaflow.training.measure import tested_condition
 
     torch.set_num_threads(1)
@@ -157,12 +157,12 @@ def trained(job: dict[str, Any]) -> Line:
     flow, start = flow_of(), process_time()
     size = sum(p.numel() for p in flow.parameters())
     try:
-        result = fit_tables(flow, train, validation, settings, progress=False)
+        result = fit_split(flow, train, validation, settings, progress=False)
     except NumericalError as error:
         failed = {"failed": str(error), "time_s": round(process_time() - start, 1)}
         return {**job, "epochs": epochs, "parameters": size, **failed}
     time_s = process_time() - start
-    rows = rows_of(test, flow)
+    rows = batch_of(test, flow)
     nll, (middle, worst, points) = -log_prob_of(flow, rows), tested_condition(flow, rows)
     return {
         **job,
@@ -193,9 +193,9 @@ def _epochs(flow: Any, train: Any, validation: Any, seconds: float) -> int:  # n
     """Returns how many epochs take so many seconds, from the time of a few steps of each kind."""
     import torch
 
-    from kappaflow.training import log_prob_of, rows_of
+    from kappaflow.training import batch_of, log_prob_of
 
-    rows, held_out = rows_of(train, flow), rows_of(validation, flow)
+    rows, held_out = batch_of(train, flow), batch_of(validation, flow)
     optimizer = torch.optim.AdamW(flow.parameters(), lr=1e-6)
     flow.train()
 

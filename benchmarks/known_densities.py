@@ -29,11 +29,11 @@ from benchmarks.processes import console
 from benchmarks.suite import KEPT
 from benchmarks.tables import markdown
 from kappaflow import Flow, load
-from kappaflow.cli.table_options import LEARNING_RATE
+from kappaflow.cli.fit_options import LEARNING_RATE
 from kappaflow.data import load_table
 from kappaflow.data.write import write_table
-from kappaflow.runs import ModelSearch, RunSummary, Source, fit_run
-from kappaflow.training import log_prob_of, loop, rows_of
+from kappaflow.runs import ModelSearch, RunSummary, TableConfig, fit_run
+from kappaflow.training import batch_of, log_prob_of, loop
 
 Rows = NDArray[np.float64]
 LogProb = Callable[[Rows], Rows]
@@ -323,7 +323,7 @@ def _fitted(rows: Rows, known: KnownTable, seconds: float, seed: int, folder: Pa
     write_table(dict(zip(_names(rows), rows.T, strict=True)), table)
     loop.clock = time.process_time
     settings = {"seed": seed, "max_time_s": seconds, "learning_rate": LEARNING_RATE}
-    source = Source(table, split_seed=seed, repair="dequantize" if known.dequantize else None)
+    source = TableConfig(table, split_seed=seed, repair="dequantize" if known.dequantize else None)
     return fit_run(source, ModelSearch(), folder / "run", progress=False, **settings)
 
 
@@ -333,7 +333,7 @@ def _names(rows: Rows) -> list[str]:
 
 def _log_prob(flow: Flow, rows: Rows) -> Rows:
     table = load_table(pl.DataFrame(dict(zip(_names(rows), rows.T, strict=True))))
-    return log_prob_of(flow, rows_of(table, flow)).numpy()
+    return log_prob_of(flow, batch_of(table, flow)).numpy()
 
 
 def _divergence(known: KnownTable, flow: Flow, rows: Rows, truth: Rows) -> Line:

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 
 from benchmarks.peak import peak_of_call
-from kappaflow.runs import Model, Source, fit_run, parts
+from kappaflow.runs import ModelConfig, TableConfig, chunked_output, fit_run
 
 OURS = ("kappaflow score, real_nvp", "kappaflow score, spline")
 ZUKO = ("zuko, RealNVP", "zuko, NSF")
@@ -37,23 +37,23 @@ def describe(kind: str) -> str:
 
 def write_rows(path: Path, rows: int, features: int) -> None:
     """Writes a mixture of two Gaussians, a million rows at a time in memory."""
-    generator, pieces = np.random.default_rng(0), []
+    generator, chunks = np.random.default_rng(0), []
     for start in range(0, rows, 1_000_000):
         count = min(1_000_000, rows - start)
         x = generator.standard_normal((count, features))
         x += 2 * (generator.random((count, 1)) < 0.5)
-        pieces.append(path.with_name(f"{path.stem}-{start}.parquet"))
-        pl.DataFrame({f"x{i}": x[:, i] for i in range(features)}).write_parquet(pieces[-1])
-    pl.scan_parquet(pieces).sink_parquet(path)
-    for piece in pieces:
-        piece.unlink()
+        chunks.append(path.with_name(f"{path.stem}-{start}.parquet"))
+        pl.DataFrame({f"x{i}": x[:, i] for i in range(features)}).write_parquet(chunks[-1])
+    pl.scan_parquet(chunks).sink_parquet(path)
+    for chunk in chunks:
+        chunk.unlink()
     pl.read_parquet(path, n_rows=TRAINED).write_parquet(path.with_name("train.parquet"))
 
 
 def fit_ours(kind: str, folder: Path, depth: int, width: int) -> None:
     """Trains one of our runs."""
-    model = Model(_recipe(kind), {"depth": depth, "hidden": (width, width)})
-    source = Source(data=str(folder / "train.parquet"))
+    model = ModelConfig(_recipe(kind), {"depth": depth, "hidden": (width, width)})
+    source = TableConfig(data=str(folder / "train.parquet"))
     fit_run(source, model, folder / _recipe(kind), progress=False, max_epochs=1)
 
 
@@ -109,7 +109,7 @@ def _ours(run: Path, data: str) -> dict[str, Any]:
     from kappaflow import load
     from kappaflow.cli.app import main
 
-    moments, cpu, write = [], [], parts.write_bytes
+    moments, cpu, write = [], [], chunked_output.write_bytes
 
     def noted(path: Path, content: bytes) -> None:
         write(path, content)
@@ -117,7 +117,7 @@ def _ours(run: Path, data: str) -> dict[str, Any]:
             moments.append(time.perf_counter())
             cpu.append(time.process_time())
 
-    parts.write_bytes = noted
+    chunked_output.write_bytes = noted
     out, start = Path(data).with_name("ours.parquet"), time.perf_counter()
     if main(["score", str(run), data, "--out", str(out)]):
         raise SystemExit("the command failed")

@@ -62,8 +62,8 @@ def trained(table: str, model: str, seconds: float) -> dict[str, Any]:
     from benchmarks.tables_suite.data import load
     from kappaflow.data import load_table
     from kappaflow.runs.recipes import RECIPES
-    from kappaflow.training import checked_settings, fit_tables, log_prob_of, loop, rows_of
-    from kappaflow.training import units_log_det as log_det
+    from kappaflow.training import batch_of, checked_settings, fit_split, log_prob_of, loop
+    from kappaflow.training import standardization_log_det as log_det
 
     torch.set_num_threads(1)
     loop.clock = process_time
@@ -77,7 +77,7 @@ def trained(table: str, model: str, seconds: float) -> dict[str, Any]:
     flow = RECIPES[recipe](len(train.columns), dropout=dropout, **arguments)
     settings = checked_settings(max_time_s=seconds, learning_rate=5e-3)
     start = process_time()
-    result = fit_tables(flow, train, validation, settings, progress=False)
+    result = fit_split(flow, train, validation, settings, progress=False)
     return {
         "table": table,
         "model": model,
@@ -86,7 +86,7 @@ def trained(table: str, model: str, seconds: float) -> dict[str, Any]:
         "epochs": len(result.history),
         "time_s": round(process_time() - start, 1),
         "validation": result.validation_nll + log_det(flow),
-        "test": -log_prob_of(flow, rows_of(test, flow)).mean().item() + log_det(flow),
+        "test": -log_prob_of(flow, batch_of(test, flow)).mean().item() + log_det(flow),
     }
 
 

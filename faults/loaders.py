@@ -16,7 +16,7 @@ import kappaflow as kf
 from kappaflow.cli.app import main
 from kappaflow.data import load_images, load_table
 from kappaflow.data.matrix import load_matrix
-from kappaflow.data.open_pieces import open_pieces
+from kappaflow.data.open_chunks import open_chunks
 from kappaflow.errors import KappaflowError
 from kappaflow.files import CONFIG, WEIGHTS, read_config, write_weights
 from kappaflow.report import draw_again
@@ -112,14 +112,14 @@ def _checkpoint(path: Path) -> object:
 
 
 def _table(path: Path) -> object:
-    """Returns a table, loaded at once or in pieces, after it was tried as a matrix."""
+    """Returns a table, loaded at once or in chunks, after it was tried as a matrix."""
     try:
         load_matrix(str(path))
     except KappaflowError:
         pass
     table = load_table(path)
-    pieces = open_pieces(str(path), table.columns)
-    return table if pieces is None else [pieces.read(place) for place in range(len(pieces))]
+    chunks = open_chunks(str(path), table.columns)
+    return table if chunks is None else [chunks.read(place) for place in range(len(chunks))]
 
 
 def _images(path: Path) -> object:

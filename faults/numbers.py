@@ -17,11 +17,11 @@ from torch import Tensor
 import kappaflow as kf
 from faults.outcome import Outcome
 from kappaflow.errors import DataWarning
-from kappaflow.runs import Model, Source, fit_run, write_scores
-from kappaflow.runs.parts import parts_folder
+from kappaflow.runs import ModelConfig, TableConfig, fit_run, write_scores
+from kappaflow.runs.chunked_output import parts_folder
 
 ROWS, FEATURES, EPOCHS, BATCH = 400, 2, 6, 50
-STREAMED = 600_000  # rows, more than one piece has
+STREAMED = 600_000  # rows, more than one chunk has
 
 
 class Faulty(kf.Bijection):
@@ -178,8 +178,8 @@ def leaves_infinite_row_empty(folder: Path, seed: int) -> bool:
     x = np.random.default_rng(seed).normal(size=(STREAMED, FEATURES))
     data, run, out = folder / f"{seed}.parquet", folder / f"{seed}", folder / f"{seed}.csv"
     _frame(x[:ROWS]).write_parquet(data)
-    model = Model("real_nvp", {"depth": 2, "hidden": (4,)})
-    fit_run(Source(data=str(data)), model, run, progress=False, max_epochs=1)
+    model = ModelConfig("real_nvp", {"depth": 2, "hidden": (4,)})
+    fit_run(TableConfig(data=str(data)), model, run, progress=False, max_epochs=1)
     x[STREAMED // 2, 1] = math.inf
     _frame(x).write_parquet(data)
     found = write_scores(run, str(data), str(out))

@@ -15,8 +15,8 @@ MOST_BYTES = 2**30  # in memory, libraries included, however many rows there are
 PROGRAM = """
 import sys
 from kappaflow.cli.app import main
-from kappaflow.data import pieces
-pieces.ROWS_OF_A_PIECE = int(sys.argv[1])
+from kappaflow.data import chunks
+chunks.CHUNK_ROWS = int(sys.argv[1])
 sys.exit(main(sys.argv[2:]))
 """
 
@@ -25,20 +25,20 @@ def stream(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
     """Yields what came of the scores of many rows.
 
     Args:
-        long: Ten million rows instead of 200,000, in pieces of 262,144 instead of 16,384.
+        long: Ten million rows instead of 200,000, in chunks of 262,144 instead of 16,384.
         seed: Of no effect: rows and run are always the same.
         folder: Where the rows are; the scores go on there after an interruption.
 
     Yields:
         A row for memory, and one for a kill.
     """
-    rows, piece = (10_000_000, 262_144) if long else (200_000, 16_384)
+    rows, chunk = (10_000_000, 262_144) if long else (200_000, 16_384)
     data, run = folder / f"{rows}.parquet", folder / "real_nvp"
     if not data.exists():
         write_rows(data, rows, FEATURES)
     fit_ours(OURS[0], folder, DEPTH, WIDTH)
     whole, out = folder / f"whole-{rows}.parquet", folder / f"killed-{rows}.parquet"
-    peak = 0 if whole.exists() else _scored(run, data, whole, piece)
+    peak = 0 if whole.exists() else _scored(run, data, whole, chunk)
     yield Outcome(
         f"rows scored within {MOST_BYTES // 2**20} MB",
         "rows",
@@ -46,10 +46,10 @@ def stream(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
         survived=rows if whole.exists() and peak < MOST_BYTES else 0,
     )
     out.unlink(missing_ok=True)
-    _scored(run, data, out, piece, parts=rows // piece // 2)
+    _scored(run, data, out, chunk, parts=rows // chunk // 2)
     kept = len(list((folder / f".{out.name}.parts").glob("0*.parquet")))
     begun = time.perf_counter()
-    _scored(run, data, out, piece)
+    _scored(run, data, out, chunk)
     same = kept > 0 and out.exists() and out.read_bytes() == whole.read_bytes()
     yield Outcome(
         "rows scored by a process that was killed in the middle",
@@ -60,10 +60,10 @@ def stream(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:
     )
 
 
-def _scored(run: Path, data: Path, out: Path, piece: int, *, parts: int | None = None) -> int:
+def _scored(run: Path, data: Path, out: Path, chunk: int, *, parts: int | None = None) -> int:
     """Returns the peak memory of a process that scores; it is killed when it has so many parts."""
     words = ["score", str(run), str(data), "--out", str(out)]
-    process, peak = started(words, ["-c", PROGRAM, str(piece)]), 0
+    process, peak = started(words, ["-c", PROGRAM, str(chunk)]), 0
     folder = out.with_name(f".{out.name}.parts")
     while process.poll() is None:
         found = held_by(process.pid)

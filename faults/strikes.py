@@ -96,7 +96,7 @@ def told(number: signal.Signals, job: Job, moments: random.Random) -> Struck:
     if is_finished(job.run):
         return MISSED
     kept, made = checkpoint_epoch(job.run), len(metrics(job.run))
-    way_on = r"interrupted in epoch (\d+): the same command goes on from there\.\n"
+    way_on = r"interrupted in epoch (\d+): run the same command again to resume\.\n"
     found = re.fullmatch(f"kappaflow: {way_on}", said)
     if (job.run / "result.json").exists():  # what was trained was being judged
         in_words = "goes on when the same command is given" in said and said.count("\n") == 1

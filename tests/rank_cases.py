@@ -16,7 +16,7 @@ from kappaflow.autograd.checkpoint import MEMORY_MODES
 from kappaflow.data import load_images
 from kappaflow.ranks import rank
 from kappaflow.storage import write_tensors
-from kappaflow.training import trained
+from kappaflow.training import session
 
 ROWS, BATCH = 101, 25  # the last batch is one row: of two ranks one has none
 MARKED, MARKED_ROW = 37.0, 11
@@ -158,7 +158,7 @@ def resumed(out, *, stop):
     """Returns the losses of a training that is stopped, or goes on, each epoch being kept."""
     settings = EPOCHS | {"max_epochs": 5}
     callbacks = [Stopped()] if stop else []
-    trained.SECONDS_BETWEEN_CHECKPOINTS = 0.0
+    session.SECONDS_BETWEEN_CHECKPOINTS = 0.0
     try:
         result = kf.fit(flow(), rows(), out=out, callbacks=callbacks, **settings)
     except kf.KappaflowError:

@@ -7,7 +7,7 @@ from kappaflow import Flow
 from kappaflow.data import Table
 from kappaflow.runs.model_search import ModelSearch, search_model
 from kappaflow.runs.recipes import build_flow
-from kappaflow.training import checked_settings, fit_tables, loop
+from kappaflow.training import checked_settings, fit_split, loop
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,6 @@ def default_flow(train: Table, validation: Table, seconds: float, seed: int) -> 
     settings = checked_settings(seed=seed, max_time_s=seconds)
     choice, start = search_model(train, validation, ModelSearch(), settings, progress=False)
     flow, settings = build_flow(choice.model, train, seed), choice.settings(settings)
-    result = fit_tables(flow, train, validation, settings, progress=False, start=start)
+    result = fit_split(flow, train, validation, settings, progress=False, start=start)
     steps = len(result.history) * -(-len(train) // settings.rows_a_step(len(train)))
     return Default(result.flow, steps, str(choice))

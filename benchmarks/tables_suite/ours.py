@@ -10,7 +10,7 @@ from benchmarks.tables_suite.data import Parts
 from benchmarks.tables_suite.default_flow import default_flow
 from benchmarks.tables_suite.fitted import Fitted
 from kappaflow.data import Table, load_table
-from kappaflow.training import log_prob_of, rows_of
+from kappaflow.training import batch_of, log_prob_of
 
 
 def kappaflow_default(parts: Parts, seconds: float, seed: int) -> Fitted:
@@ -35,7 +35,7 @@ def kappaflow_default(parts: Parts, seconds: float, seed: int) -> Fitted:
 
     def log_prob(rows: np.ndarray) -> np.ndarray:
         original = table(mean + deviation * rows)
-        return log_prob_of(flow, rows_of(original, flow)).numpy() + np.log(deviation).sum()
+        return log_prob_of(flow, batch_of(original, flow)).numpy() + np.log(deviation).sum()
 
     def to_latent(x: torch.Tensor) -> torch.Tensor:
         return exact.bijection(torch.as_tensor(mean) + torch.as_tensor(deviation) * x)[0]

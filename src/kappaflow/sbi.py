@@ -12,8 +12,7 @@ from kappaflow._checks import one_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.runs.recipes import CONDITIONAL
-from kappaflow.training.rows import Rows
-from kappaflow.training.units import fit_units
+from kappaflow.training.batches import Batch, fit_standardization
 
 Shape = torch.Size | tuple[int, ...]
 
@@ -129,7 +128,7 @@ def density_estimator(
         if embedding_net is not None:
             arguments["embedding"] = _Embedding(embedding_net, shape)
         flow = recipe(theta.shape[1], context_features=width, **arguments)
-        fit_units(flow, Rows(theta, rows))
+        fit_standardization(flow, Batch(theta, rows))
         return FlowEstimator(flow, shape)
 
     return build

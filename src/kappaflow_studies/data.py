@@ -9,8 +9,8 @@ from torch import Tensor
 
 from kappaflow.data import Images, Table, load_images, split_images
 from kappaflow.errors import ArgumentError
-from kappaflow.runs import Source
-from kappaflow.runs.job import FRACTIONS, tables_of
+from kappaflow.runs import TableConfig
+from kappaflow.runs.table_data import FRACTIONS
 from kappaflow_studies import ensembles
 
 BEND = 1.0  # of each banana
@@ -82,7 +82,7 @@ def table_parts(name: str, rows: int, seed: int) -> Parts:
     if features is not None:
         return _bananas(name, features, rows, seed)
     # The stored measurements were made without duplicate rows.
-    tables = tables_of(Source(name, split_seed=seed, duplicates="drop"))
+    tables = TableConfig(name, split_seed=seed, duplicates="drop").load()
     held_out = slice(0, HELD_OUT)
     return Parts(
         tables.train.select(slice(0, rows)),

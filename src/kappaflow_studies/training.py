@@ -11,15 +11,18 @@ from torch import Tensor
 
 from kappaflow.conditioning import layers_of, profile, round_trip, spectrum
 from kappaflow.conditioning.spectrum import MATRIX_FREE_ABOVE
-from kappaflow.data import Images, Table
+from kappaflow.data import Images
 from kappaflow.errors import KappaflowError
 from kappaflow.flows import Flow
 from kappaflow.partition import Partition
 from kappaflow.rewrite import rewrite_fixed_partition
-from kappaflow.training import Rows, checked_settings, log_prob_of, rows_of, units_log_det
-from kappaflow.training.fit_images import fit_images
-from kappaflow.training.fit_tables import fit_tables
-from kappaflow.training.image_rows import ImageRows
+from kappaflow.training import (
+    batches_of,
+    checked_settings,
+    fit_split,
+    log_prob_of,
+    standardization_log_det,
+)
 from kappaflow_studies.data import Parts
 from kappaflow_studies.engine.study import Case, Row
 
@@ -48,11 +51,7 @@ def trained(flow: Flow, parts: Parts, case: Case) -> Flow:
         learning_rate=case["learning_rate"],
         seed=case["seed"],
     )
-    train, validation = parts.train, parts.validation
-    if isinstance(train, Images) and isinstance(validation, Images):
-        fit_images(flow, train, validation, settings, progress=False)
-    elif isinstance(train, Table) and isinstance(validation, Table):
-        fit_tables(flow, train, validation, settings, progress=False)
+    fit_split(flow, parts.train, parts.validation, settings, progress=False)
     return flow.eval()
 
 
@@ -87,26 +86,19 @@ def held_out(flow: Flow, parts: Parts) -> Row:
     The loss is the KL divergence for tables of known density and the negative log-likelihood of
     standardized columns for others, both in nats; for images it is in bits per dimension.
     """
-    log_prob = log_prob_of(flow, rows_to_judge(flow, parts)).double()
+    log_prob = log_prob_of(flow, batches_of(parts.test, flow)).double()
     if isinstance(parts.test, Images):
         loss = -log_prob / (math.log(2) * math.prod(parts.test.shape))
     elif parts.log_prob is not None:
         loss = parts.log_prob - log_prob
     else:
-        loss = -log_prob + units_log_det(flow)
+        loss = -log_prob + standardization_log_det(flow)
     return {"loss": loss.mean().item(), "loss_error": loss.std().item() / math.sqrt(len(loss))}
 
 
 def points(flow: Flow, parts: Parts, count: int) -> Tensor:
     """Returns the first test rows or images."""
-    return rows_to_judge(flow, parts).at(slice(0, count)).x
-
-
-def rows_to_judge(flow: Flow, parts: Parts) -> Rows | ImageRows:
-    """Returns the test rows or images, in the dtype of the flow."""
-    if isinstance(parts.test, Images):
-        return ImageRows(parts.test, flow)
-    return rows_of(parts.test, flow)
+    return batches_of(parts.test, flow).at(slice(0, count)).x
 
 
 LEVELS = {"low": 0.05, "middle": 0.5, "high": 0.95}

@@ -48,7 +48,7 @@ def test_fit_says_where_correlations_ask_for_more(run, correlated, tmp_path):
     """Once, before training."""
     words = ("--depth", 2, "--hidden", 8, "--max-epochs", 1)
     done = run("fit", correlated, "--out", tmp_path / "run", "--condition-budget", 3, *words)
-    assert done.err.count("ask for a condition number of") == 1
+    assert done.err.count("alone need a condition number of") == 1
 
 
 @pytest.mark.parametrize("budget", ["0.5", "1", "nan", "inf"])

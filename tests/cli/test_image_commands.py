@@ -281,7 +281,7 @@ def test_doctor_takes_samples_where_the_images_are_gone(run, pictures, tmp_path)
     shutil.rmtree(tmp_path / "set")
     outcome = run("doctor", tmp_path / "run")
     assert outcome.status == 0, outcome.err
-    assert "samples of the flow (its images were not found as they were)" in outcome.out
+    assert "samples of the flow (the data of the run is missing or has changed)" in outcome.out
 
 
 def test_report_of_a_run_on_images_is_drawn_anew(run, digits_run):
@@ -309,7 +309,7 @@ def test_a_run_on_images_is_rewritten_to_a_run_that_commands_take(run, digits_ru
     refused(run(*words), "should be a new folder")
     outcome = run("rewrite", new, "--out", tmp_path / "newer", "--json")
     assert outcome.out == (tmp_path / "newer/certificate.json").read_text()
-    refused(run("rewrite", digits_run, "--out", new), "is there already")
+    refused(run("rewrite", digits_run, "--out", new), "exists already")
 
 
 def test_the_flow_of_an_unfinished_run_is_not_passed_off_as_final(run, digits_run, tmp_path):
@@ -319,7 +319,7 @@ def test_the_flow_of_an_unfinished_run_is_not_passed_off_as_final(run, digits_ru
     (copy / "result.json").unlink()
     outcome = run("sample", copy, "-n", 1, "--out", tmp_path / "one.png")
     assert outcome.status == 0 and "not finished" in outcome.err
-    refused(run("score", copy, "digits"), "give the same fit again")
+    refused(run("score", copy, "digits"), "run the same fit again")
 
 
 def test_a_run_of_the_library_on_images_can_be_sampled(run, tmp_path):

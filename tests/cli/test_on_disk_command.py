@@ -7,7 +7,7 @@ import pytest
 
 from kappaflow.cli.app import main
 from kappaflow.files import CONFIG
-from kappaflow.runs.stored import read_run, tables_again
+from kappaflow.runs.stored import read_run, reload_data
 
 MODEL = "--model real_nvp --depth 2 --hidden 8 --max-epochs 1 --quiet".split()
 
@@ -25,7 +25,7 @@ def run(tmp_path_factory):
 
 def test_a_run_on_disk_is_reported_and_examined_on_its_held_out_rows(run, capsys):
     """Which are drawn again from the table; the report says how many rows repeat others."""
-    tables = tables_again(read_run(run))
+    tables = reload_data(read_run(run))
     assert [len(part) for part in (tables.trained_on, tables.validation, tables.test)] == [
         480,
         60,
@@ -72,7 +72,7 @@ def test_rows_that_repeat_are_in_one_part_or_dropped(run, tmp_path, capsys):
         out = tmp_path / how
         words = ["fit", data, "--on-disk", "--duplicates", how, *MODEL, "--out", str(out)]
         assert main(words) == 0
-        tables = tables_again(read_run(out))
+        tables = reload_data(read_run(out))
         sizes[how] = [len(p) for p in (tables.trained_on, tables.validation, tables.test)]
     assert sizes == {"keep": [480, 60, 60], "drop": [240, 30, 30]}
     words[4] = "weigh"

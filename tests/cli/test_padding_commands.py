@@ -10,9 +10,9 @@ from tests.cli.conftest import SMALL
 from tests.cli.test_refusals import refused
 
 import kappaflow as kf
-from kappaflow.runs import Model, Source, fit_run
-from kappaflow.runs.job import tables_of
-from kappaflow.runs.padded import DRAWS, with_padding
+from kappaflow.runs import ModelConfig, TableConfig, fit_run
+from kappaflow.runs.recipes import with_padding
+from kappaflow.runs.table_content import PADDING_SAMPLES
 
 JOINT = "no likelihood"
 
@@ -64,10 +64,10 @@ def test_a_bound_is_called_one_and_weighted(run, table, padded, kind):
 def test_the_weighted_likelihood_is_that_of_the_stored_flow(table, padded):
     """Of the held-out rows, by the function for it; the errors are those of the mean."""
     folder = padded("gaussian")
-    test = tables_of(Source(str(table))).test
+    test = TableConfig(str(table)).load().test
     flow, x = kf.load(folder), torch.from_numpy(test.values).float()
     estimate, error = kf.importance_weighted_log_prob(
-        flow, x, DRAWS, generator=torch.Generator().manual_seed(0)
+        flow, x, PADDING_SAMPLES, generator=torch.Generator().manual_seed(0)
     )
     found = json.loads((folder / "report.json").read_text())["padding"]["weighted"]
     assert (found["rows"], found["draws"]) == (len(test), 64)
@@ -169,8 +169,8 @@ def test_images_with_zeros_beside_them_have_no_bits(run, tmp_path):
 
 def test_a_padding_can_be_given_as_one_in_python(table, tmp_path):
     """In place of a number and a kind; what is given twice is refused."""
-    model = Model("real_nvp", {"depth": 2, "hidden": (8,), "padding": kf.Pad(1, scale=0.5)})
-    done = fit_run(Source(str(table)), model, tmp_path / "run", progress=False, max_epochs=1)
+    model = ModelConfig("real_nvp", {"depth": 2, "hidden": (8,), "padding": kf.Pad(1, scale=0.5)})
+    done = fit_run(TableConfig(str(table)), model, tmp_path / "run", progress=False, max_epochs=1)
     assert done.result.likelihood == "bound"
     with pytest.raises(kf.ArgumentError, match="'padding_kind' should be left out where"):
         with_padding({"padding": 0, "padding_kind": "zero"}, (2,))

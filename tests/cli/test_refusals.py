@@ -222,7 +222,7 @@ def test_a_run_that_is_not_finished_is_not_scored(run, finished, tmp_path, table
             k: v for k, v in json.loads(b).items() if not k.startswith(("test", "train_log"))
         }).encode(),
     )
-    refused(run("score", copy, table), "give the same fit again")
+    refused(run("score", copy, table), "run the same fit again")
 
 
 def test_a_file_in_place_of_the_run_folder_is_refused(run, table, tmp_path):

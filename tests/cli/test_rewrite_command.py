@@ -89,9 +89,9 @@ def test_the_report_is_that_of_the_new_flow(rewritten, finished):
     folder, _ = rewritten
     report = json.loads((folder / "report.json").read_text())
     old = json.loads((finished / "report.json").read_text())
-    assert report["about"]["title"] == f"{old['about']['title']}, written anew"
+    assert report["about"]["title"] == f"{old['about']['title']}, rewritten"
     facts = dict(report["about"]["model"])
-    assert facts["written anew"] == f"from {finished} on the partition half"
+    assert facts["rewritten"] == f"from {finished} on the partition half"
     assert facts["layers"] == str(len(report["profile"]["layers"]))
     assert len(report["profile"]["layers"]) > len(old["profile"]["layers"])
     condition = [r["profile"]["condition_number"]["median"][-1] for r in (report, old)]

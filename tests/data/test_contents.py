@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from kappaflow.data import examine, load_table, prepare, toy
+from kappaflow.data.examine import sentinels_of
 from kappaflow.data.load import load_to_score
-from kappaflow.data.open_pieces import open_pieces
+from kappaflow.data.open_chunks import open_chunks
 from kappaflow.data.raw import ReadOptions
-from kappaflow.data.sentinels import sentinels_of
 from kappaflow.errors import ArgumentError, DataError
 
 N = 40
@@ -389,36 +389,36 @@ def test_shipped_tables_have_no_codes_and_lose_no_numbers():
 
 
 @pytest.mark.parametrize("name", [*READ, *LEFT_OUT])
-def test_a_file_read_in_pieces_is_read_the_same(tmp_path, name, monkeypatch):
+def test_a_file_read_in_chunks_is_read_the_same(tmp_path, name, monkeypatch):
     """Values, columns, and the same notes."""
-    monkeypatch.setattr("kappaflow.data.pieces.ROWS_OF_A_PIECE", 7)
+    monkeypatch.setattr("kappaflow.data.chunks.CHUNK_ROWS", 7)
     path = tmp_path / "t.csv"
     path.write_text((READ | LEFT_OUT)[name][0], encoding="utf-8")
-    whole, pieces = load_table(str(path)), open_pieces(str(path), None)
-    assert pieces is not None
-    list(pieces.suspects(lambda more: None))
-    parts = [pieces.read(place) for place in range(len(pieces))]
+    whole, chunks = load_table(str(path)), open_chunks(str(path), None)
+    assert chunks is not None
+    list(chunks.suspects(lambda more: None))
+    parts = [chunks.read(place) for place in range(len(chunks))]
     assert np.concatenate([part.values for part in parts]).tobytes() == whole.values.tobytes()
-    assert (pieces.columns, pieces.left_out) == (whole.columns, whole.left_out)
-    assert (pieces.notes, pieces.warnings) == (whole.notes, whole.warnings)
+    assert (chunks.columns, chunks.left_out) == (whole.columns, whole.left_out)
+    assert (chunks.notes, chunks.warnings) == (whole.notes, whole.warnings)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_file_read_in_pieces_is_refused_the_same(tmp_path, name, monkeypatch):
+def test_a_file_read_in_chunks_is_refused_the_same(tmp_path, name, monkeypatch):
     """In the same words."""
-    monkeypatch.setattr("kappaflow.data.pieces.ROWS_OF_A_PIECE", 7)
+    monkeypatch.setattr("kappaflow.data.chunks.CHUNK_ROWS", 7)
     path = tmp_path / "t.csv"
     path.write_text(REFUSED[name][0])
     with pytest.raises(DataError) as whole:
         load_table(str(path))
-    with pytest.raises(DataError) as in_pieces:
-        list(open_pieces(str(path), None).suspects(lambda more: None))
-    assert str(in_pieces.value) == str(whole.value)
+    with pytest.raises(DataError) as in_chunks:
+        list(open_chunks(str(path), None).suspects(lambda more: None))
+    assert str(in_chunks.value) == str(whole.value)
 
 
-def test_an_index_in_a_parquet_file_is_left_out_in_pieces_too(tmp_path, monkeypatch):
+def test_an_index_in_a_parquet_file_is_left_out_in_chunks_too(tmp_path, monkeypatch):
     """And so is a running number."""
-    monkeypatch.setattr("kappaflow.data.pieces.ROWS_OF_A_PIECE", 7)
+    monkeypatch.setattr("kappaflow.data.chunks.CHUNK_ROWS", 7)
     frame = pl.DataFrame({
         "__index_level_0__": np.arange(N)[::-1],
         "id": np.arange(N),
@@ -426,6 +426,6 @@ def test_an_index_in_a_parquet_file_is_left_out_in_pieces_too(tmp_path, monkeypa
         "a": DRAWN[:, 0],
     })
     frame.write_parquet(tmp_path / "t.parquet")
-    pieces = open_pieces(str(tmp_path / "t.parquet"), None)
-    list(pieces.suspects(lambda more: None))
-    assert pieces.columns == load_table(tmp_path / "t.parquet").columns == ("nearly", "a")
+    chunks = open_chunks(str(tmp_path / "t.parquet"), None)
+    list(chunks.suspects(lambda more: None))
+    assert chunks.columns == load_table(tmp_path / "t.parquet").columns == ("nearly", "a")

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from kappaflow.data import load_table
-from kappaflow.data.domains import bounds_hint, bounds_of, domains_of, put_back, within
+from kappaflow.data.domains import (
+    bounds_hint,
+    bounds_of,
+    clip_to_domain,
+    domains_of,
+    unwrap_circles,
+)
 from kappaflow.data.prepare import prepare_table
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
@@ -63,29 +69,29 @@ def test_a_value_outside_is_refused_with_column_row_and_value(repair):
     """Noise does not make it right."""
     said = r"column 'x0' of .* should lie above 0, row 2 has -0.25, as have 1 more rows"
     with pytest.raises(DataError, match=said):
-        within(table([1.0, -0.25, 3.0, -1.0]), {"x0": POSITIVE}, repair=repair)
+        clip_to_domain(table([1.0, -0.25, 3.0, -1.0]), {"x0": POSITIVE}, repair=repair)
 
 
 def test_an_angle_outside_is_to_be_wrapped_by_who_gives_it():
     """370 degrees are refused; 0 and 360 are one place, and taken."""
     with pytest.raises(DataError, match="row 2 has 370: wrap the column first, modulo 360"):
-        within(table([0.0, 370.0]), {"x0": DEGREES})
+        clip_to_domain(table([0.0, 370.0]), {"x0": DEGREES})
     kept = table([0.0, 360.0, 180.0])
-    assert within(kept, {"x0": DEGREES}) == (kept, ())
+    assert clip_to_domain(kept, {"x0": DEGREES}) == (kept, ())
 
 
 def test_values_on_an_end_are_refused_with_their_count_and_a_cure():
     """Zeros have no logarithm, and no density above 0 has a value there."""
     with pytest.raises(DataError, match=r"2 rows hold an end of that, 0 \(first row 2\)") as error:
-        within(table([1.0, 0.0, 3.0, 0.0]), {"x0": POSITIVE})
+        clip_to_domain(table([1.0, 0.0, 3.0, 0.0]), {"x0": POSITIVE})
     assert "--repair jitter" in str(error.value) and "--repair drop" in str(error.value)
     with pytest.raises(DataError, match="1 row holds an end of that, 1 "):
-        within(table([0.5, 1.0, 0.25]), {"x0": SHARE})
+        clip_to_domain(table([0.5, 1.0, 0.25]), {"x0": SHARE})
 
 
 def test_drop_leaves_out_rows_beyond_and_on_an_end():
     """And says how many, and where."""
-    left, notes = within(table([1.0, 0.0, -3.0, 2.0]), {"x0": POSITIVE}, repair="drop")
+    left, notes = clip_to_domain(table([1.0, 0.0, -3.0, 2.0]), {"x0": POSITIVE}, repair="drop")
     assert left.rows.tolist() == [1, 4] and len(notes) == 2
     assert "dropped 1 row with 'x0' outside of its domain, above 0 (row 3)" in notes
 
@@ -93,7 +99,7 @@ def test_drop_leaves_out_rows_beyond_and_on_an_end():
 def test_jitter_moves_values_on_an_end_inside_short_of_all_others():
     """The others stay what they are; the same seed makes the same noise."""
     rows = table([0.0, 0.5, 1.0, 1e-9, 0.0, 1.0, 0.999])
-    moved, notes = within(rows, {"x0": SHARE}, repair="jitter")
+    moved, notes = clip_to_domain(rows, {"x0": SHARE}, repair="jitter")
     values = moved.values[:, 0]
     assert ((values > 0) & (values < 1)).all() and len(set(values)) == 7
     assert values[[1, 3, 6]].tolist() == [0.5, 1e-9, 0.999]
@@ -102,21 +108,21 @@ def test_jitter_moves_values_on_an_end_inside_short_of_all_others():
         "moved 4 values of 'x0' from an end of its domain, between 0 and 1, inside, short of all "
         "others",
     )
-    again = within(rows, {"x0": SHARE}, repair="jitter")[0]
+    again = clip_to_domain(rows, {"x0": SHARE}, repair="jitter")[0]
     np.testing.assert_array_equal(again.values, moved.values)
 
 
 def test_noise_that_crosses_an_end_is_mirrored_and_on_a_circle_wrapped():
     """What jittering a whole column does stays in its domain."""
     rows = table([-0.01, 0.5], [1.02, 0.5], [-1.0, 5.0])
-    put = put_back(rows, {"x0": POSITIVE, "x1": SHARE, "x2": DEGREES}).values
+    put = unwrap_circles(rows, {"x0": POSITIVE, "x1": SHARE, "x2": DEGREES}).values
     np.testing.assert_allclose(put, [[0.01, 0.98, 359.0], [0.5, 0.5, 5.0]])
 
 
 def test_missing_values_are_left_to_what_looks_for_them():
     """They lie in no domain and outside of none."""
     rows = table([1.0, float("nan")])
-    assert within(rows, {"x0": POSITIVE}) == (rows, ())
+    assert clip_to_domain(rows, {"x0": POSITIVE}) == (rows, ())
 
 
 def test_positive_columns_that_pile_up_near_zero_get_a_hint():

@@ -7,18 +7,18 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kappaflow.data import TableOnDisk, load_table, pieces, rows_folder
-from kappaflow.data.division import MOST_HELD_OUT, Copies, division
+from kappaflow.data import TableOnDisk, chunks, load_table, rows_folder
 from kappaflow.data.rows_folder import (
     COPIES,
     KEPT,
     NOTES,
     TRAIN,
-    Asked,
+    SplitRequest,
     copies_in,
-    divide,
-    read_divided,
+    read_split,
+    split_on_disk,
 )
+from kappaflow.data.split import MOST_HELD_OUT, Copies, division
 from kappaflow.errors import DataError, KappaflowError, WriteError
 
 ROWS = 157
@@ -27,8 +27,8 @@ FRACTIONS = (0.8, 0.1, 0.1)
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch):
-    """Pieces of ten rows."""
-    monkeypatch.setattr(pieces, "ROWS_OF_A_PIECE", 10)
+    """Chunks of ten rows."""
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 10)
 
 
 def frame(rows=ROWS):
@@ -48,15 +48,15 @@ WRITERS = {
 
 def divided(asked, folder):
     """Returns what is divided, whatever was there before."""
-    found = asked.table.pieces()
+    found = asked.table.chunks()
     list(found.suspects(lambda more: None))
     copies = copies_in(found, lambda more: None)
-    return divide(found, asked, folder, lambda more: None, copies)
+    return split_on_disk(found, asked, folder, lambda more: None, copies)
 
 
 def asked_of(path, *, fractions=FRACTIONS, seed=0, dtype="float64", **table):
     """Returns what to make of a file."""
-    return Asked(TableOnDisk(path, **table), fractions, seed, dtype)
+    return SplitRequest(TableOnDisk(path, **table), fractions, seed, dtype)
 
 
 @pytest.mark.parametrize("rows", [7, 10, ROWS])
@@ -83,7 +83,7 @@ def test_each_row_of_the_table_is_for_one_thing(tmp_path, name, rows):
 
 
 def test_the_draw_depends_on_rows_and_seed_alone(tmp_path, monkeypatch):
-    """Not on the kind of file, nor on its pieces; another seed draws others."""
+    """Not on the kind of file, nor on its chunks; another seed draws others."""
     WRITERS["t.csv"](frame(), tmp_path / "t.csv")
     WRITERS["t.parquet"](frame(), tmp_path / "t.parquet")
     one = divided(asked_of(tmp_path / "t.csv"), tmp_path / "one")
@@ -94,16 +94,16 @@ def test_the_draw_depends_on_rows_and_seed_alone(tmp_path, monkeypatch):
     ]
     seeded = divided(asked_of(tmp_path / "t.csv", seed=1), None)
     assert seeded.train.fingerprint() != one.train.fingerprint()
-    monkeypatch.setattr(pieces, "ROWS_OF_A_PIECE", 1000)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 1000)
     whole = divided(asked_of(tmp_path / "t.parquet", fractions=(0.9, 0.1)), None)
-    monkeypatch.setattr(pieces, "ROWS_OF_A_PIECE", 50)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 50)
     some = divided(asked_of(tmp_path / "t.parquet", fractions=(0.9, 0.1)), None)
     assert whole.held_out[0].fingerprint() == some.held_out[0].fingerprint()
 
 
 def test_parts_held_out_are_no_larger_than_memory_should_hold(monkeypatch):
     """However many rows there are; what is over is trained on."""
-    monkeypatch.setattr(pieces, "ROWS_OF_A_PIECE", 262_144)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 262_144)
     found = division(10**9, 8, FRACTIONS, seed=0)
     assert [len(part) for part in found.held_out] == [MOST_HELD_OUT] * 2
     assert (len(found.sample), found.train) == (262_144, 10**9 - 2 * MOST_HELD_OUT)
@@ -114,11 +114,11 @@ def test_parts_held_out_are_no_larger_than_memory_should_hold(monkeypatch):
 
 @pytest.mark.parametrize("duplicates", ["keep", "drop"])
 def test_copies_of_a_row_are_in_one_part_or_dropped(tmp_path, duplicates):
-    """Of a file in pieces that copies are scattered over."""
+    """Of a file in chunks that copies are scattered over."""
     x = np.random.default_rng(0).normal(size=(400, 2)).round(1)
     pl.DataFrame(x, schema=["a", "b"], orient="row").write_parquet(tmp_path / "t.parquet")
     table = TableOnDisk(tmp_path / "t.parquet")
-    asked = Asked(table, FRACTIONS, 0, "float64", duplicates)
+    asked = SplitRequest(table, FRACTIONS, 0, "float64", duplicates)
     found = divided(asked, tmp_path / "rows")
     parts = [*found.held_out]
     trained = np.concatenate([block.values for block in found.train.blocks()])
@@ -131,8 +131,8 @@ def test_copies_of_a_row_are_in_one_part_or_dropped(tmp_path, duplicates):
     total = len(trained) + sum(map(len, parts))
     assert total == (len(x) if duplicates == "keep" else distinct)
     for part in parts:
-        assert abs(len(part) - 10) <= 4  # no more than a piece has
-    again = read_divided(tmp_path / "rows", asked)
+        assert abs(len(part) - 10) <= 4  # no more than a chunk has
+    again = read_split(tmp_path / "rows", asked)
     assert again.repeats == found.repeats
     assert again.train.fingerprint() == found.train.fingerprint()
 
@@ -153,15 +153,15 @@ def test_rows_are_used_again_where_they_were_made_of_the_same(tmp_path):
     path, folder = tmp_path / "t.parquet", tmp_path / "rows"
     frame().write_parquet(path)
     asked = asked_of(path)
-    assert read_divided(folder, asked) is None
-    made, again = divided(asked, folder), read_divided(folder, asked)
+    assert read_split(folder, asked) is None
+    made, again = divided(asked, folder), read_split(folder, asked)
     assert again.train.fingerprint() == made.train.fingerprint()
     assert again.train.sample.fingerprint() == made.train.sample.fingerprint()
     assert [part.rows.tolist() for part in again.held_out] == [
         part.rows.tolist() for part in made.held_out
     ]
     for other in ({"seed": 1}, {"dtype": "float32"}, {"exclude": "a"}, {"fractions": (0.9, 0.1)}):
-        assert read_divided(folder, asked_of(path, **other)) is None, other
+        assert read_split(folder, asked_of(path, **other)) is None, other
     for name in (TRAIN, KEPT, COPIES, NOTES):
         content = (folder / name).read_bytes()
         for damaged in (content[:40], b"", None):
@@ -169,15 +169,15 @@ def test_rows_are_used_again_where_they_were_made_of_the_same(tmp_path):
                 (folder / name).unlink()
             else:
                 (folder / name).write_bytes(damaged)
-            assert read_divided(folder, asked) is None, (name, damaged)
+            assert read_split(folder, asked) is None, (name, damaged)
         (folder / name).write_bytes(content)
     notes = json.loads((folder / NOTES).read_text())
     (folder / NOTES).write_text(json.dumps(notes | {"rows": ROWS + 1}))
-    assert read_divided(folder, asked) is None
+    assert read_split(folder, asked) is None
     (folder / NOTES).write_text(json.dumps(notes))
-    assert read_divided(folder, asked) is not None
+    assert read_split(folder, asked) is not None
     frame(ROWS + 1).write_parquet(path)
-    assert read_divided(folder, asked) is None
+    assert read_split(folder, asked) is None
 
 
 def test_a_value_that_is_missing_is_said_with_its_row(tmp_path):
@@ -196,7 +196,7 @@ def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path):
     path = tmp_path / "t.csv"
     frame().write_csv(path)
     asked = asked_of(path)
-    found = asked.table.pieces()
+    found = asked.table.chunks()
     list(found.suspects(lambda more: None))
     told = []
 
@@ -206,7 +206,7 @@ def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path):
             path.touch()
 
     with pytest.raises(DataError, match="has changed while it was read"):
-        divide(found, asked, tmp_path / "rows", tell)
+        split_on_disk(found, asked, tmp_path / "rows", tell)
     assert list((tmp_path / "rows").iterdir()) == []
 
 
@@ -224,9 +224,9 @@ def test_too_little_room_is_said_before_a_row_is_written(tmp_path, monkeypatch):
 
 
 REFUSED = {
-    "t.npz": "should be given for a file that can be read a piece at a time",
-    "-": "should be given for a file that can be read a piece at a time",
-    "magic": "should be given for a file that can be read a piece at a time",
+    "t.npz": "should be given for a file that can be read a chunk at a time",
+    "-": "should be given for a file that can be read a chunk at a time",
+    "magic": "should be given for a file that can be read a chunk at a time",
     "none.parquet": "there is no file",
     "empty.csv": "is empty",
     "cut.parquet": "is cut off",

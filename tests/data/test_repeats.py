@@ -14,8 +14,8 @@ from kappaflow.data import (
     weigh_duplicate_rows,
     weighted,
 )
+from kappaflow.data.duplicates import PastedBlock, groups_of, pasted_block, repeats_of
 from kappaflow.data.prepare import prepare_table
-from kappaflow.data.repeats import PastedBlock, groups_of, pasted_block, repeats_of
 from kappaflow.errors import ArgumentError, DataError
 
 

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kappaflow.data import Table, examine, load_table
-from kappaflow.data.domains import domains_of, within
-from kappaflow.data.gaps import refuse_gaps
-from kappaflow.data.problem import describe_rows
+from kappaflow.data.domains import clip_to_domain, domains_of
+from kappaflow.data.problem import describe_rows, require_finite
 from kappaflow.errors import ArgumentError, DataError
 
 
@@ -143,6 +142,6 @@ def test_messages_about_rows_of_a_text_file_name_lines(tmp_path: Path) -> None:
         for message in messages
     )
     with pytest.raises(DataError, match="line 5 has -3.5"):
-        within(table, domains_of(["a=positive"], table))
+        clip_to_domain(table, domains_of(["a=positive"], table))
     with pytest.raises(DataError, match="line 3 has nan"):
-        refuse_gaps(table, "t.csv")
+        require_finite(table, "t.csv")

@@ -199,7 +199,7 @@ def test_an_unfitted_estimator_raises():
 
 
 def test_defaults_are_those_of_the_command():
-    from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE
+    from kappaflow.cli.fit_options import DEFAULTS, LEARNING_RATE
     from kappaflow.estimator.base import COUPLING_OPTIONS, DEPTH, HIDDEN
     from kappaflow.runs import model_search
 

@@ -9,9 +9,8 @@ from scipy.stats import multivariate_normal
 
 import kappaflow as kf
 from kappaflow.report import read_report
-from kappaflow.runs import Model, Source, examine_run, fit_run
-from kappaflow.runs.evaluate import auc_of
-from kappaflow.runs.job import tables_of
+from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run
+from kappaflow.runs.table_content import auc_of
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +30,8 @@ def table(tmp_path_factory):
 def summary(table, tmp_path_factory):
     """A run on the table."""
     return fit_run(
-        Source(table),
-        Model("real_nvp", {"depth": 2, "hidden": (8,)}),
+        TableConfig(table),
+        ModelConfig("real_nvp", {"depth": 2, "hidden": (8,)}),
         tmp_path_factory.mktemp("runs") / "run",
         progress=False,
         max_epochs=3,
@@ -41,18 +40,18 @@ def summary(table, tmp_path_factory):
 
 def test_no_row_is_in_two_parts_and_all_are_kept(table):
     """80, 10 and 10 per cent of the rows, the same for the same seed."""
-    tables = tables_of(Source(table))
+    tables = TableConfig(table).load()
     parts = [set(map(tuple, t.values)) for t in (tables.train, tables.validation, tables.test)]
     lengths = [len(part) for part in (tables.train, tables.validation, tables.test)]
     assert tables.repeats == 20 and sum(map(len, parts)) == 880 and sum(lengths) == 900
     assert not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
     assert np.abs(np.array(lengths) - [720, 90, 90]).max() <= 1
-    assert np.array_equal(tables_of(Source(table)).test.values, tables.test.values)
+    assert np.array_equal(TableConfig(table).load().test.values, tables.test.values)
 
 
 def test_duplicates_are_dropped_on_request(table):
     """As all runs did before there was a choice: the same rows in the same parts."""
-    tables = tables_of(Source(table, duplicates="drop"))
+    tables = TableConfig(table, duplicates="drop").load()
     assert [len(t) for t in (tables.train, tables.validation, tables.test)] == [704, 88, 88]
     clean, _ = kf.data.drop_duplicate_rows(kf.load_table(table))
     for part, same in zip(
@@ -63,7 +62,7 @@ def test_duplicates_are_dropped_on_request(table):
 
 def test_weighed_duplicates_train_on_the_rows_that_are_kept_otherwise(table):
     """Once each, with a weight; held-out rows are the same."""
-    kept, weighed = (tables_of(Source(table, duplicates=how)) for how in ("keep", "weigh"))
+    kept, weighed = (TableConfig(table, duplicates=how).load() for how in ("keep", "weigh"))
     assert weighed.test.fingerprint() == kept.test.fingerprint()
     rows = weighed.trained_on
     assert rows.weights.sum() == len(kept.trained_on) > len(rows)
@@ -72,21 +71,9 @@ def test_weighed_duplicates_train_on_the_rows_that_are_kept_otherwise(table):
     )
 
 
-def test_a_run_stored_before_there_was_a_choice_dropped_its_duplicates(table, summary):
-    """Its rows are found again; those of a run on disk were kept."""
-    from kappaflow.runs.stored import RunConfig, read_run
-
-    stored = read_run(summary.folder).model_dump()
-    assert stored["source"]["duplicates"] == "keep"
-    del stored["source"]["duplicates"]
-    assert RunConfig.model_validate(stored).source.duplicates == "drop"
-    stored["source"]["on_disk"] = True
-    assert RunConfig.model_validate(stored).source.duplicates == "keep"
-
-
 def test_the_test_likelihood_is_that_of_the_loaded_flow(summary, table):
     """result.json and the report agree with log_prob of the saved model on the test rows."""
-    tables = tables_of(Source(table))
+    tables = TableConfig(table).load()
     flow = kf.load(summary.folder)
     with torch.no_grad():
         nll = -flow.log_prob(torch.from_numpy(tables.test.values).float()).double().numpy()
@@ -100,7 +87,7 @@ def test_the_test_likelihood_is_that_of_the_loaded_flow(summary, table):
 
 def test_the_gaussian_baseline_is_the_one_fitted_to_the_standardised_training_rows(summary, table):
     """Its NLL is computed here on standardised columns from the start."""
-    tables = tables_of(Source(table))
+    tables = TableConfig(table).load()
     mean, std = tables.train.values.mean(0), tables.train.values.std(0)
     train, test = ((t.values - mean) / std for t in (tables.train, tables.test))
     expected = -multivariate_normal(train.mean(0), np.cov(train.T)).logpdf(test).mean()
@@ -109,7 +96,7 @@ def test_the_gaussian_baseline_is_the_one_fitted_to_the_standardised_training_ro
 
 def test_densities_of_the_marginals_count_every_row(summary, table):
     """Bins hold the share of rows in them over their width, outliers in no bin."""
-    tables = tables_of(Source(table))
+    tables = TableConfig(table).load()
     marginal = read_report(summary.folder).marginals[0]
     edges = np.array(marginal.edges)
     share = (
@@ -120,7 +107,7 @@ def test_densities_of_the_marginals_count_every_row(summary, table):
 
 def test_latent_shares_and_moments_are_those_of_the_latent(summary, table):
     """Recomputed from the loaded flow."""
-    x = torch.from_numpy(tables_of(Source(table)).test.values).float()
+    x = torch.from_numpy(TableConfig(table).load().test.values).float()
     z = kf.load(summary.folder).bijection(x)[0].detach().double().numpy()
     latent = read_report(summary.folder).latent
     assert np.allclose(latent.coordinates, np.stack([z.mean(0), z.std(0)], 1), atol=1e-5)
@@ -132,8 +119,8 @@ def test_latents_are_compared_with_the_base_that_the_flow_has(tmp_path):
     x = np.random.default_rng(0).normal(size=(600, 2))
     x[:, 0] += 12 * (np.arange(600) % 2)
     np.save(tmp_path / "clusters.npy", x)
-    model = Model("real_nvp", {"depth": 2, "hidden": (4,), "components": 2})
-    source = Source(str(tmp_path / "clusters.npy"))
+    model = ModelConfig("real_nvp", {"depth": 2, "hidden": (4,), "components": 2})
+    source = TableConfig(str(tmp_path / "clusters.npy"))
     folder = fit_run(source, model, tmp_path / "run", progress=False, max_epochs=1).folder
     latent = read_report(folder).latent
     assert latent.base == "mixture of 2 normals"
@@ -146,11 +133,11 @@ def test_latents_are_compared_with_the_base_that_the_flow_has(tmp_path):
 
 def test_rows_to_compare_with_are_never_trained_on(table, tmp_path):
     """With --where and --against the other rows are scored, and only these."""
-    source = Source(table, where=["kind=near"], against="kind=far")
-    tables = tables_of(source)
+    source = TableConfig(table, where=["kind=near"], against="kind=far")
+    tables = source.load()
     assert (tables.train.values[:, 0] <= 0.5).all() and (tables.against.values[:, 0] > 0.5).all()
     result = fit_run(
-        source, Model(arguments={"depth": 2, "hidden": (8,)}), tmp_path / "run", max_epochs=3
+        source, ModelConfig(arguments={"depth": 2, "hidden": (8,)}), tmp_path / "run", max_epochs=3
     ).result
     assert 0.8 < result.auc <= 1 and result.auc_standard_error < 0.1
 
@@ -176,8 +163,8 @@ def test_a_run_interrupted_between_training_and_report_is_completed(summary, tab
     (summary.folder / "result.json").write_text(json.dumps(trained))
     (summary.folder / "report.json").unlink()
     again = fit_run(
-        Source(table),
-        Model("real_nvp", {"depth": 2, "hidden": (8,)}),
+        TableConfig(table),
+        ModelConfig("real_nvp", {"depth": 2, "hidden": (8,)}),
         summary.folder,
         max_epochs=3,
     )
@@ -187,7 +174,7 @@ def test_a_run_interrupted_between_training_and_report_is_completed(summary, tab
 
 def test_rows_that_meet_against_are_not_trained_on_without_a_where_either(table):
     """They leave the modelled rows, and a note says how many."""
-    tables = tables_of(Source(table, against="kind=far"))
+    tables = TableConfig(table, against="kind=far").load()
     for part in (tables.train, tables.validation, tables.test):
         assert (part.values[:, 0] <= 0.5).all()
     assert any("compared with, and not trained on" in note for note in tables.notes)
@@ -201,21 +188,24 @@ def test_a_gap_in_the_rows_to_compare_with_stops_before_training(table, tmp_path
     lines[far] = "," + lines[far].split(",", 1)[1]
     gappy = tmp_path / "gappy.csv"
     gappy.write_text("\n".join(lines) + "\n")
-    source = Source(str(gappy), where=["kind=near"], against="kind=far")
+    source = TableConfig(str(gappy), where=["kind=near"], against="kind=far")
     with pytest.raises(kf.DataError, match=f"column 'a' .* line {far + 1} "):
-        tables_of(source)
+        source.load()
 
 
 def test_a_column_that_is_constant_among_the_training_rows_has_no_gaussian(tmp_path):
     """The run is finished all the same; the Gaussian's NLL is said to be not finite."""
     x = np.random.default_rng(0).normal(size=(60, 2))
     x[:, 1] = 0.1  # no float32: rounding alone is no variation
-    seen = tables_of(Source(_written(tmp_path, x + np.eye(60, 2))))
+    seen = TableConfig(_written(tmp_path, x + np.eye(60, 2))).load()
     rare = int(seen.test.rows[0]) - 1
     x[rare, 1] = 2.0
     path = _written(tmp_path, x)
     result = fit_run(
-        Source(path), Model(arguments={"depth": 2, "hidden": (4,)}), tmp_path / "run", max_epochs=1
+        TableConfig(path),
+        ModelConfig(arguments={"depth": 2, "hidden": (4,)}),
+        tmp_path / "run",
+        max_epochs=1,
     ).result
     assert result.gaussian_nll_standardised is None
     assert result.test_nll_standardised is not None
@@ -242,11 +232,11 @@ def test_auc_is_above_one_half_when_the_first_score_higher():
 
 def test_the_test_likelihood_is_that_of_the_test_rows_and_no_others(summary, table):
     """Recomputed by training's own measure on each part: only the test part agrees."""
-    from kappaflow.training import log_prob_of, rows_of
+    from kappaflow.training import batch_of, log_prob_of
 
-    tables, flow = tables_of(Source(table)), kf.load(summary.folder)
+    tables, flow = TableConfig(table).load(), kf.load(summary.folder)
     nll = {
-        name: -log_prob_of(flow, rows_of(part, flow)).mean().item()
+        name: -log_prob_of(flow, batch_of(part, flow)).mean().item()
         for name, part in vars(tables).items()
         if name in {"train", "validation", "test"}
     }
@@ -259,8 +249,8 @@ def test_a_flow_worse_than_a_gaussian_is_not_given_a_clean_bill(tmp_path):
     base = np.random.default_rng(0).normal(size=(400, 1))
     x = base + 0.01 * np.random.default_rng(1).normal(size=(400, 2))
     run = fit_run(
-        Source(_written(tmp_path, x)),
-        Model(arguments={"depth": 2, "hidden": (4,)}),
+        TableConfig(_written(tmp_path, x)),
+        ModelConfig(arguments={"depth": 2, "hidden": (4,)}),
         tmp_path / "run",
         max_epochs=1,
         learning_rate=1e-9,
@@ -272,10 +262,10 @@ def test_a_flow_worse_than_a_gaussian_is_not_given_a_clean_bill(tmp_path):
 def test_one_column_is_told_to_be_a_gaussian(tmp_path):
     """A coupling has nothing to read, and the user is told before training."""
     x = np.random.default_rng(0).normal(size=(200, 2))
-    source = Source(_written(tmp_path, x), columns=["a"])
+    source = TableConfig(_written(tmp_path, x), columns=["a"])
     said = {}
     for padding in (None, 1):
-        model = Model("real_nvp", {"depth": 1, "hidden": (4,), "padding": padding})
+        model = ModelConfig("real_nvp", {"depth": 1, "hidden": (4,), "padding": padding})
         said[padding] = []
         fit_run(source, model, tmp_path / f"{padding}", say=said[padding].append, max_epochs=1)
     assert any("the flow is a Gaussian" in note for note in said[None])
@@ -287,8 +277,8 @@ def test_a_flow_worse_than_a_mixture_says_so_in_its_verdict(tmp_path):
     random = np.random.default_rng(0)
     x = 0.05 * random.normal(size=(600, 2)) + random.integers(0, 3, (600, 1)) * [[3.0, -2.0]]
     run = fit_run(
-        Source(_written(tmp_path, x)),
-        Model(arguments={"depth": 2, "hidden": (4,)}),
+        TableConfig(_written(tmp_path, x)),
+        ModelConfig(arguments={"depth": 2, "hidden": (4,)}),
         tmp_path / "run",
         max_epochs=2,
     )
@@ -306,7 +296,7 @@ def test_a_flow_worse_than_a_mixture_says_so_in_its_verdict(tmp_path):
     assert (
         "Compared row by row with a Gaussian mixture" in (run.folder / "report.html").read_text()
     )
-    again, _ = examine_run(run.folder)
+    again, _ = diagnose_run(run.folder)
     assert again.verdict == run.result.verdict
 
 
@@ -314,8 +304,8 @@ def test_few_rows_and_a_training_cut_short_are_in_the_verdict(tmp_path):
     """Forty rows and two epochs: no green light, also when the run is examined again."""
     x = np.random.default_rng(0).normal(size=(40, 2))
     run = fit_run(
-        Source(_written(tmp_path, x)),
-        Model(arguments={"depth": 2, "hidden": (4,)}),
+        TableConfig(_written(tmp_path, x)),
+        ModelConfig(arguments={"depth": 2, "hidden": (4,)}),
         tmp_path / "run",
         max_epochs=1,
     )
@@ -323,12 +313,12 @@ def test_few_rows_and_a_training_cut_short_are_in_the_verdict(tmp_path):
     assert "Training stopped at max_epochs after 1 epoch" in run.result.verdict
     codes = {finding.code for finding in read_report(run.folder).findings}
     assert {"KF505", "KF506", "KF607"} <= codes | {"KF505"} and codes & {"KF501", "KF505"}
-    assert examine_run(run.folder)[0].verdict == run.result.verdict
+    assert diagnose_run(run.folder)[0].verdict == run.result.verdict
 
 
 def test_a_verdict_without_findings_says_what_was_checked(summary):
     """The doctor's checks and those of the run, with the number of rows."""
-    checked = examine_run(summary.folder)[0].measured["checked"]
+    checked = diagnose_run(summary.folder)[0].measured["checked"]
     assert checked.startswith("finite values, reconstruction, conditioning")
     assert "the likelihood of a Gaussian on 89 rows" in checked
     assert checked.endswith("the course of the training, warnings about the data")
@@ -356,5 +346,5 @@ def test_a_finding_on_a_row_names_line_and_values(summary, tmp_path):
     x[10] = 60.0
     path = tmp_path / "x.csv"
     np.savetxt(path, x, delimiter=",", header="a,b,c", comments="")
-    found = {one.code: one for one in examine_run(summary.folder, str(path))[0].findings}
+    found = {one.code: one for one in diagnose_run(summary.folder, str(path))[0].findings}
     assert "the worst, line 12 (a = 60, b = 60, c = 60)," in found["KF503"].message

@@ -13,20 +13,18 @@ from PIL import Image
 import kappaflow as kf
 from kappaflow.diagnosis import image_likelihood_findings
 from kappaflow.report import read_report
-from kappaflow.runs import ImageSource, Model, fit_image_run, score_image_run
-from kappaflow.runs.evaluate_images import points_of
-from kappaflow.runs.image_job import image_parts
-from kappaflow.runs.independent_pixels import independent_bits
+from kappaflow.runs import ImageConfig, ModelConfig, fit_run, score_run
+from kappaflow.runs.image_content import independent_bits, points_of
 
-SOURCE = ImageSource("digits", by_class=True)
+SOURCE = ImageConfig("digits", by_class=True)
 
 
 @pytest.fixture(scope="module")
 def summary(tmp_path_factory):
     """A run on the digits, given their class."""
-    return fit_image_run(
+    return fit_run(
         SOURCE,
-        Model("glow", {"levels": 1, "steps": 1, "hidden": 4, "memory": "store"}),
+        ModelConfig("glow", {"levels": 1, "steps": 1, "hidden": 4, "memory": "store"}),
         tmp_path_factory.mktemp("runs") / "run",
         progress=False,
         max_epochs=1,
@@ -60,7 +58,7 @@ def tiles_of(picture, side=8):
 
 def test_bits_per_dimension_are_those_of_the_loaded_flow(summary, report):
     """The mean over the test images of minus log2 of the density, over 64 numbers."""
-    parts, flow = image_parts(SOURCE), kf.load(summary.folder)
+    parts, flow = SOURCE.load(), kf.load(summary.folder)
     x = parts.test.batch(range(len(parts.test))).float()
     context = torch.eye(10)[torch.from_numpy(parts.test.labels.copy())]
     with torch.no_grad():
@@ -138,7 +136,7 @@ def test_grids_show_the_samples_at_their_temperature(summary, report):
 
 def test_held_out_images_stand_in_the_rows_of_their_classes(report):
     """They are test images, and of the class of their row."""
-    test = image_parts(SOURCE).test
+    test = SOURCE.load().test
     tiles = tiles_of(report.held_out)
     for row in range(10):
         own = test.batch(np.flatnonzero(test.labels == row)[:8]).numpy()[:, 0]
@@ -148,14 +146,14 @@ def test_held_out_images_stand_in_the_rows_of_their_classes(report):
 def test_reconstructions_are_held_out_images_twice(report):
     """The second row equals the first, and the caption says so."""
     tiles = tiles_of(report.reconstructions)
-    test = image_parts(SOURCE).test.batch(range(8)).numpy()[:, 0]
+    test = SOURCE.load().test.batch(range(8)).numpy()[:, 0]
     assert np.array_equal(tiles[:8], test) and np.array_equal(tiles[8:], test)
     assert "All 512 pixels came back exactly." in report.reconstructions.caption
 
 
 def test_interpolations_lead_from_held_out_images_to_others_of_the_class(report):
     """Each row begins and ends at a test image of one class."""
-    test = image_parts(SOURCE).test
+    test = SOURCE.load().test
     tiles = tiles_of(report.interpolations).reshape(6, 8, 8, 8)
     for row in range(6):
         first, second = np.flatnonzero(test.labels == row)[:2]
@@ -166,7 +164,7 @@ def test_interpolations_lead_from_held_out_images_to_others_of_the_class(report)
 def test_the_nearest_training_image_is_the_nearest(report):
     """Of all training images, by the root mean square over the pixels."""
     tiles = tiles_of(report.neighbours.picture)
-    train = image_parts(SOURCE).train
+    train = SOURCE.load().train
     pixels = train.batch(range(len(train))).numpy()[:, 0].astype(float)
     for sample, nearest, distance in zip(
         tiles[:8], tiles[8:], report.neighbours.of_samples, strict=True
@@ -192,8 +190,8 @@ def test_fewer_points_are_measured_where_each_costs_more():
 
 def test_scores_of_training_images_are_spread_over_the_percentiles(summary):
     """The percentile is against the training images' own scores."""
-    scores = score_image_run(summary.folder, "digits")
-    train = np.isin(scores["image"], image_parts(SOURCE).train.index)
+    scores = score_run(summary.folder, "digits")
+    train = np.isin(scores["image"], SOURCE.load().train.index)
     assert abs(np.median(scores["percentile"][train]) - 50) < 5
     order = np.argsort(scores["log_prob"])
     assert (np.diff(scores["percentile"][order]) >= 0).all()

@@ -11,16 +11,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kappaflow.runs import Model, Source, fit_run
+from kappaflow.runs import ModelConfig, TableConfig, fit_run
 
 PROGRAM = """
 import sys
 from kappaflow.cli.app import main
-from kappaflow.data import pieces
-from kappaflow.runs import use
+from kappaflow.data import chunks
+from kappaflow.runs import samples
 from kappaflow.training import measure
-pieces.ROWS_OF_A_PIECE = int(sys.argv[1])
-measure.ROWS_AT_ONCE = use.ROWS_AT_ONCE = 64
+chunks.CHUNK_ROWS = int(sys.argv[1])
+measure.ROWS_AT_ONCE = samples.ROWS_AT_ONCE = 64
 sys.exit(main(sys.argv[2:]))
 """
 ROWS = 4000
@@ -32,14 +32,14 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     x = np.random.default_rng(0).normal(size=(ROWS, 2))
     pl.DataFrame({"a": x[:, 0], "b": x[:, 1]}).write_parquet(folder / "t.parquet")
-    model = Model("real_nvp", {"depth": 2, "hidden": (8,)})
-    source = Source(data=str(folder / "t.parquet"))
+    model = ModelConfig("real_nvp", {"depth": 2, "hidden": (8,)})
+    source = TableConfig(data=str(folder / "t.parquet"))
     fit_run(source, model, folder / "run", progress=False, max_epochs=1)
     return folder / "run"
 
 
 def started(rows, words):
-    """Starts a process whose pieces have so many rows."""
+    """Starts a process whose chunks have so many rows."""
     command = [sys.executable, "-c", PROGRAM, str(rows), *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)

@@ -19,11 +19,11 @@ from kappaflow.cli.app import main
 resource.setrlimit(resource.RLIMIT_DATA, (int(sys.argv[1]), int(sys.argv[1])))
 sys.exit(main(sys.argv[2:]))
 """
-SMALL_PIECES = """
+SMALL_CHUNKS = """
 import sys
 from kappaflow.cli.app import main
-from kappaflow.data import pieces
-pieces.ROWS_OF_A_PIECE = 500
+from kappaflow.data import chunks
+chunks.CHUNK_ROWS = 500
 sys.exit(main(sys.argv[1:]))
 """
 MODEL = "--model real_nvp --depth 2 --hidden 8 --quiet --on-disk"
@@ -81,21 +81,21 @@ def test_a_process_killed_while_it_writes_rows_or_trains_goes_on(tmp_path):
     data, run, whole = tmp_path / "t.npy", tmp_path / "run", tmp_path / "whole"
     np.save(data, np.random.default_rng(0).normal(size=(400_000, 4)))
     words = ["fit", data, *MODEL.split(), "--max-epochs", 12, "--batch-size", 20_000, "--out"]
-    finished(started(SMALL_PIECES, *words, whole))
+    finished(started(SMALL_CHUNKS, *words, whole))
     for size in (1, 1_000_000):
-        process = started(SMALL_PIECES, *words, run)
+        process = started(SMALL_CHUNKS, *words, run)
         written_until(run, size)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not (run / "rows" / NOTES).exists(), "it was too quick to be killed"
-    process = started(SMALL_PIECES, *words, run)
+    process = started(SMALL_CHUNKS, *words, run)
     while not (run / "metrics.jsonl").exists() or len(read_lines(run)) < 3:
         assert process.poll() is None
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     before = (run / "rows" / TRAIN).stat()
-    process = started(SMALL_PIECES, *words, run)
+    process = started(SMALL_CHUNKS, *words, run)
     while not (run / "metrics.jsonl").exists() or len(read_lines(run)) < 4:
         assert process.poll() is None
         time.sleep(0.001)

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kappaflow.runs import Model, Source, fit_run
+from kappaflow.runs import ModelConfig, TableConfig, fit_run
 
 # The high-water mark of this program alone: ru_maxrss counts that of the process it came from too.
 PROGRAM = """
@@ -45,8 +45,8 @@ def run(tmp_path_factory):
         np.save(folder / f"{rows}.npy", x[:rows])
         frame.head(rows).write_csv(folder / f"{rows}.csv", float_precision=6)
     frame.head(500).write_parquet(folder / "train.parquet")
-    model = Model("real_nvp", {"depth": 2, "hidden": (8,)})
-    source = Source(data=str(folder / "train.parquet"))
+    model = ModelConfig("real_nvp", {"depth": 2, "hidden": (8,)})
+    source = TableConfig(data=str(folder / "train.parquet"))
     fit_run(source, model, folder / "run", progress=False, max_epochs=1)
     return folder / "run"
 

@@ -14,7 +14,6 @@ from kappaflow.errors import FileError, NumericalError
 from kappaflow.ranks import alone, is_first, ranks
 from kappaflow.runs import model_search as module
 from kappaflow.runs.fit import fit_run
-from kappaflow.runs.job import Source, tables_of
 from kappaflow.runs.model_search import (
     Choice,
     ModelSearch,
@@ -23,8 +22,9 @@ from kappaflow.runs.model_search import (
     search_model,
 )
 from kappaflow.runs.race import preferred
-from kappaflow.runs.recipes import Model, build_flow
-from kappaflow.training import Callback, checked_settings, fit_tables, loop
+from kappaflow.runs.recipes import ModelConfig, build_flow
+from kappaflow.runs.table_data import TableConfig
+from kappaflow.training import Callback, checked_settings, fit_split, loop
 from kappaflow.training.run_folder import read_metrics
 
 TINY = {"hidden": (8,), "partition": "half", "dropout": 0.0, "start": "identity"}
@@ -51,12 +51,12 @@ def uniform(tmp_path_factory):
     """A table whose density has jumps: splines fit it, and affine maps do not."""
     path = tmp_path_factory.mktemp("uniform") / "uniform.npy"
     np.save(path, np.random.default_rng(0).uniform(-1, 1, (1500, 2)))
-    return Source(str(path))
+    return TableConfig(str(path))
 
 
 def test_the_best_model_wins_and_trains_on(uniform):
     """The training starts at the winner's weights, optimizer state, steps and history."""
-    tables = tables_of(uniform)
+    tables = uniform.load()
     settings = SETTINGS.model_copy(update={"max_epochs": 120, "patience": 120})
     choice, start = search_model(tables.train, tables.validation, SEARCH, settings, progress=False)
     assert choice.recipe == "spline" and choice.trials[0].behind == 0
@@ -65,7 +65,7 @@ def test_the_best_model_wins_and_trains_on(uniform):
     groups, progress, history = start
     assert progress["step"] == choice.trials[0].steps > 0 and groups["optimizer"]
     flow = build_flow(choice.model, tables.train, settings.seed)
-    result = fit_tables(
+    result = fit_split(
         flow, tables.train, tables.validation, settings, progress=False, start=start
     )
     assert list(result.history[: len(history)]) == history
@@ -76,11 +76,11 @@ def test_the_best_model_wins_and_trains_on(uniform):
 
 def test_epochs_of_all_models_count(uniform):
     """A search takes at most a quarter of them, and the training the rest."""
-    tables = tables_of(uniform)
+    tables = uniform.load()
     settings = SETTINGS.model_copy(update={"max_epochs": 40, "patience": 40})
     choice, start = search_model(tables.train, tables.validation, SEARCH, settings, progress=False)
     flow = build_flow(choice.model, tables.train, settings.seed)
-    result = fit_tables(
+    result = fit_split(
         flow, tables.train, tables.validation, settings, progress=False, start=start
     )
     steps = sum(trial.steps for trial in choice.trials)
@@ -93,7 +93,7 @@ def test_epochs_of_all_models_count(uniform):
 def test_steps_that_measure_the_speed_of_models_count(uniform, monkeypatch):
     """A machine that takes many steps in that time exceeds no limit."""
     monkeypatch.setattr(module, "CALIBRATION_S", 30.0)
-    tables = tables_of(uniform)
+    tables = uniform.load()
     settings = SETTINGS.model_copy(update={"max_epochs": 20, "patience": 20})
     search = ModelSearch({}, 60.0)
     choice, _ = search_model(tables.train, tables.validation, search, settings, progress=False)
@@ -104,7 +104,7 @@ def test_a_mixture_that_does_not_fit_leaves_the_other_models(uniform, monkeypatc
     entrants = [("spline", {"depth": 1, **TINY}, 5e-3), ("real_nvp", {"depth": 1, **TINY}, 5e-3)]
     entrants[1][1]["components"] = 100_000
     monkeypatch.setattr(module, "candidates", lambda *given, **more: entrants)
-    tables = tables_of(uniform)
+    tables = uniform.load()
     choice, _ = search_model(tables.train, tables.validation, SEARCH, SETTINGS, progress=False)
     assert choice.recipe == "spline" and len(choice.trials) == 1
 
@@ -112,14 +112,14 @@ def test_a_mixture_that_does_not_fit_leaves_the_other_models(uniform, monkeypatc
 def test_the_time_limit_binds_the_search(uniform, monkeypatch):
     """Search and training together take the seconds that were given, here of the processor."""
     monkeypatch.setattr(loop, "clock", time.process_time)
-    tables = tables_of(uniform)
+    tables = uniform.load()
     settings = SETTINGS.model_copy(update={"max_time_s": 4.0})
     choice, start = search_model(
         tables.train, tables.validation, ModelSearch({}, 60.0), settings, progress=False
     )
     assert choice.seconds < 2.5 and start[1]["time_s"] < 2.5
     flow = build_flow(choice.model, tables.train, settings.seed)
-    result = fit_tables(
+    result = fit_split(
         flow, tables.train, tables.validation, settings, progress=False, start=start
     )
     assert result.stopped_because == "max_time_s"
@@ -133,7 +133,7 @@ def test_the_time_limit_binds_the_search(uniform, monkeypatch):
 def test_without_time_the_first_model_is_taken(uniform, seconds, epochs, reason):
     """The choice says why nothing was compared."""
     settings = SETTINGS.model_copy(update={"max_epochs": epochs})
-    tables = tables_of(uniform)
+    tables = uniform.load()
     choice, start = search_model(
         tables.train, tables.validation, ModelSearch({}, seconds), settings, progress=False
     )
@@ -154,7 +154,7 @@ def test_models_that_cannot_be_trained_are_left_out(uniform, monkeypatch):
         return flow
 
     monkeypatch.setattr(module, "build_flow", broken)
-    tables = tables_of(uniform)
+    tables = uniform.load()
     choice, _ = search_model(
         tables.train, tables.validation, ModelSearch({}, 0.5), SETTINGS, progress=False
     )
@@ -255,7 +255,7 @@ def test_candidates_fit_tables_of_any_size(rows):
     least = min(arguments["dropout"] for _, arguments, _ in found)
     assert least == {40: 0.3, 5_000: 0.05, 70_000: 0.0}[rows]
     for candidate in found:
-        flow = build_flow(Model(*candidate[:2]), table, 0)
+        flow = build_flow(ModelConfig(*candidate[:2]), table, 0)
         assert flow.event_shape == (3,)
 
 

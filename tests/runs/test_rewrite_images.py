@@ -13,15 +13,14 @@ import kappaflow as kf
 from kappaflow.errors import FileError
 from kappaflow.report import read_report
 from kappaflow.runs import (
-    ImageSource,
-    Model,
-    Source,
-    examine_image_run,
-    fit_image_run,
+    ImageConfig,
+    ModelConfig,
+    TableConfig,
+    diagnose_run,
     fit_run,
     rewrite_run,
-    sample_image_run,
-    score_image_run,
+    sample_images,
+    score_run,
 )
 
 TINY = {"levels": 1, "steps": 1, "hidden": 4}
@@ -39,8 +38,8 @@ def made(tmp_path_factory):
         pixels = rng.integers(0, 60, (4, 4, 3), np.uint8)
         pixels[..., 2 - i % 3] += 150
         Image.fromarray(pixels).save(folder / f"{i:02}.png")
-    source = ImageSource(str(place / "set"), by_class=True)
-    fit_image_run(source, Model("glow", TINY), place / "old", progress=False, max_epochs=2)
+    source = ImageConfig(str(place / "set"), by_class=True)
+    fit_run(source, ModelConfig("glow", TINY), place / "old", progress=False, max_epochs=2)
     return place, rewrite_run(place / "old", place / "new")
 
 
@@ -89,26 +88,26 @@ def test_scores_and_result_are_those_of_the_old_flow_computed_by_the_new_one(mad
     for key in ("test_bits_per_dimension", "test_nll", "condition_number_median"):
         assert new[key] == pytest.approx(old[key], rel=1e-4)
     assert new["epochs"] == old["epochs"]
-    scores = [score_image_run(place / name, str(place / "set")) for name in ("old", "new")]
+    scores = [score_run(place / name, str(place / "set")) for name in ("old", "new")]
     assert np.allclose(*(one["log_prob"] for one in scores), atol=1e-3)
     assert np.allclose(*(one["percentile"] for one in scores), atol=0.1)
-    drawn = [sample_image_run(place / name, 6)[0].astype(int) for name in ("old", "new")]
+    drawn = [sample_images(place / name, 6)[0].astype(int) for name in ("old", "new")]
     assert np.abs(drawn[0] - drawn[1]).max() <= 1
-    assert examine_image_run(place / "new")[1] == "held-out images of the run"
+    assert diagnose_run(place / "new")[1] == "held-out images of the run"
 
 
 def test_the_report_is_drawn_of_the_new_flow(made):
     """Its layers are profiled; title, facts and notes say what it is."""
     place, _ = made
     old, new = (read_report(place / name) for name in ("old", "new"))
-    assert new.about.title == old.about.title + ", written anew"
-    assert dict(new.about.model)["written anew"].startswith("from ")
+    assert new.about.title == old.about.title + ", rewritten"
+    assert dict(new.about.model)["rewritten"].startswith("from ")
     assert len(new.profile.layers) > len(old.profile.layers)
     assert new.curves == old.curves
-    assert "before it was written anew" in new.about.notes[-1]
+    assert "before it was rewritten" in new.about.notes[-1]
     assert new.held_out == old.held_out
     page = (place / "new/report.html").read_text()
-    assert "written anew" in page
+    assert "rewritten" in page
 
 
 def test_grids_of_the_epochs_are_kept_and_the_last_is_drawn_anew(made, copied):
@@ -135,7 +134,7 @@ def test_without_its_images_a_run_is_compared_on_samples_of_all_classes(copied, 
     report = read_report(new)
     assert "at samples of the flow" in report.about.notes[-1]
     assert found["worst_layer"] in report.profile.layers
-    scores = [score_image_run(one, str(gone))["log_prob"] for one in (copied, new)]
+    scores = [score_run(one, str(gone))["log_prob"] for one in (copied, new)]
     assert np.allclose(*scores, atol=1e-3)
 
 
@@ -148,7 +147,7 @@ def test_a_run_on_images_that_is_not_finished_stays_so(copied):
         "samples/epoch-0001.png", "samples/epoch-0002.png",
     }  # fmt: skip
     with pytest.raises(FileError, match="not finished"):
-        score_image_run(copied.parent / "new", "digits")
+        score_run(copied.parent / "new", "digits")
 
 
 def test_a_run_of_the_library_on_images_is_compared_on_samples(tmp_path):
@@ -171,8 +170,8 @@ def test_a_report_on_a_table_is_not_taken_for_one_on_images(copied, tmp_path):
     """One sentence, and nothing is left behind."""
     data = np.random.default_rng(0).normal(size=(200, 3))
     np.savetxt(tmp_path / "data.csv", data, delimiter=",", header="a,b,c", comments="")
-    small = Model("real_nvp", {"depth": 2, "hidden": (4,)})
-    fit_run(Source(str(tmp_path / "data.csv")), small, tmp_path / "table", max_epochs=1)
+    small = ModelConfig("real_nvp", {"depth": 2, "hidden": (4,)})
+    fit_run(TableConfig(str(tmp_path / "data.csv")), small, tmp_path / "table", max_epochs=1)
     shutil.copy(tmp_path / "table/report.json", copied / "report.json")
     before = sorted(tmp_path.iterdir())
     with pytest.raises(FileError, match="should hold a report on images, it holds one on a table"):

@@ -8,8 +8,8 @@ import torch
 
 import kappaflow as kf
 from kappaflow.errors import ArgumentError, FileError
-from kappaflow.runs import Model, Source, examine_run, fit_run, rewrite_run, score_run
-from kappaflow.runs import anew_folder as module
+from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run, rewrite_run, score_run
+from kappaflow.runs import derived_run as module
 
 SMALL = {"depth": 3, "hidden": (8,), "partition": "random"}
 
@@ -25,7 +25,12 @@ def table(path, columns):
 def trained(tmp_path, columns=4, **source):
     """Returns a finished run of two epochs, and its data."""
     data = table(tmp_path / "data.csv", columns)
-    fit_run(Source(str(data), **source), Model("real_nvp", SMALL), tmp_path / "run", max_epochs=2)
+    fit_run(
+        TableConfig(str(data), **source),
+        ModelConfig("real_nvp", SMALL),
+        tmp_path / "run",
+        max_epochs=2,
+    )
     return tmp_path / "run", data
 
 
@@ -65,7 +70,7 @@ def test_held_out_rows_are_those_of_the_run(tmp_path):
     run, _ = trained(tmp_path)
     done = rewrite_run(run, tmp_path / "new")
     assert done.certificate.points == read(run / "result.json")["test_rows"]
-    assert examine_run(tmp_path / "new")[1] == "held-out rows of the run"
+    assert diagnose_run(tmp_path / "new")[1] == "held-out rows of the run"
 
 
 def test_a_run_that_is_not_finished_stays_so(tmp_path):
@@ -99,7 +104,10 @@ def test_a_conditional_run_is_compared_on_its_rows_and_refused_without_them(tmp_
     data.unlink()
     kf.save(kf.load(new), tmp_path / "model")
     for folder in (run, tmp_path / "model"):
-        with pytest.raises(ArgumentError, match=f"{folder} is not: put the data back, or call"):
+        with pytest.raises(
+            ArgumentError,
+            match=f"{folder} is missing or has changed: .* Restore the data, or call",
+        ):
             rewrite_run(folder, tmp_path / "newer")
     assert not (tmp_path / "newer").exists()
 
@@ -119,7 +127,7 @@ def test_what_fails_half_way_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [('{"test_nll": 1}', "should say 'history'"), ("no", "be read")]
+    ("text", "message"), [('{"test_nll": 1}', "lacks 'history'"), ("no", "be read")]
 )
 def test_a_damaged_result_is_named(tmp_path, text, message):
     """That of the run, not a copy that is gone by then; and nothing is left."""
@@ -137,6 +145,6 @@ def test_a_rewritten_run_can_be_rewritten(tmp_path):
     rewrite_run(run, tmp_path / "one")
     rewrite_run(tmp_path / "one", tmp_path / "two", partition="alternating")
     about = read(tmp_path / "two/report.json")["about"]
-    assert about["title"].count("written anew") == 1
-    notes = [note for note in about["notes"] if "written anew" in note]
+    assert about["title"].count(", rewritten") == 1
+    notes = [note for note in about["notes"] if "before it was rewritten" in note]
     assert len(notes) == 1

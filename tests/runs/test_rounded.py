@@ -7,15 +7,12 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.data import load_table, pieces, split
+from kappaflow.data import chunks, load_table, split
 from kappaflow.estimator import FlowDensity, FlowOutlierDetector
 from kappaflow.files import CONFIG
-from kappaflow.runs import Model, Source, fit_run, score_run
-from kappaflow.runs.job import tables_of
-from kappaflow.runs.use import examine_run
-from kappaflow.runs.use_in_parts import write_scores
+from kappaflow.runs import ModelConfig, TableConfig, diagnose_run, fit_run, score_run, write_scores
 
-MODEL = Model("real_nvp", {"depth": 2, "hidden": (8,)})
+MODEL = ModelConfig("real_nvp", {"depth": 2, "hidden": (8,)})
 SETTINGS = {"progress": False, "max_epochs": 2, "batch_size": 200}
 
 
@@ -37,7 +34,7 @@ def path(x, tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(path):
     """A run on them, with noise in both columns."""
-    source = Source(str(path), repair="dequantize", bounds=["x1=positive"])
+    source = TableConfig(str(path), repair="dequantize", bounds=["x1=positive"])
     return fit_run(source, MODEL, path.parent / "run", **SETTINGS)
 
 
@@ -53,9 +50,9 @@ def test_the_widths_of_the_noise_are_stored_and_the_likelihood_is_a_bound(run):
 
 
 def test_scores_of_the_data_are_those_of_the_rows_that_were_trained_on(run, path, tmp_path):
-    """Each row has the noise that it had in training, also where the file is read in pieces."""
+    """Each row has the noise that it had in training, also where the file is read in chunks."""
     scores = score_run(run.folder, str(path))["log_prob"]
-    tables = tables_of(Source(str(path), repair="dequantize", bounds=["x1=positive"]))
+    tables = TableConfig(str(path), repair="dequantize", bounds=["x1=positive"]).load()
     flow = kf.load(run.folder)
     with torch.no_grad():
         expected = flow.log_prob(torch.from_numpy(tables.test.values).float()).numpy()
@@ -63,7 +60,7 @@ def test_scores_of_the_data_are_those_of_the_rows_that_were_trained_on(run, path
     assert np.isfinite(scores).all()
     assert -scores[tables.test.rows - 1].mean() == pytest.approx(run.result.test_nll, abs=1e-5)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(pieces, "ROWS_OF_A_PIECE", 400)
+        patched.setattr(chunks, "CHUNK_ROWS", 400)
         write_scores(run.folder, str(path), str(tmp_path / "scores.npy"))
     written = np.load(tmp_path / "scores.npy")  # row, log_prob, percentile
     np.testing.assert_allclose(written[:, 1], scores, atol=1e-5)
@@ -72,14 +69,14 @@ def test_scores_of_the_data_are_those_of_the_rows_that_were_trained_on(run, path
 def test_the_doctor_examines_the_noisy_rows(run, path):
     """Held-out rows of the run, or others that are given: none of them is called rounded."""
     for data, points in ((None, "held-out rows of the run"), (str(path), f"rows of {path}")):
-        diagnosis, where = examine_run(run.folder, data)
+        diagnosis, where = diagnose_run(run.folder, data)
         assert where == points
         assert not {"KF603", "KF604"} & {finding.code for finding in diagnosis.findings}
 
 
 def test_the_command_and_python_keep_the_same_rows(x, path):
     """And say the same of those that repeat others, without a warning."""
-    tables = tables_of(Source(str(path)))
+    tables = TableConfig(str(path)).load()
     torch.manual_seed(0)
     flow = kf.real_nvp(2, depth=2, hidden=(8,))
     with pytest.warns(kf.DataWarning) as caught:

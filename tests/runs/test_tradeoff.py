@@ -15,12 +15,11 @@ from kappaflow.report.tradeoff import (
     render_trade_off,
     trade_off_chart,
 )
-from kappaflow.runs import Model, Source
-from kappaflow.runs.job import tables_of
+from kappaflow.runs import ModelConfig, TableConfig
 from kappaflow.runs.tradeoff import trade_off
-from kappaflow.training import log_prob_of, rows_of
+from kappaflow.training import batch_of, log_prob_of
 
-SMALL = Model("real_nvp", {"depth": 2, "hidden": (8,)})
+SMALL = ModelConfig("real_nvp", {"depth": 2, "hidden": (8,)})
 SETTINGS = {"max_epochs": 6, "batch_size": 64, "learning_rate": 2e-2, "progress": False}
 
 
@@ -37,7 +36,7 @@ def data(tmp_path_factory):
 def done(data, tmp_path_factory):
     """A finished trade-off and its folder."""
     out = tmp_path_factory.mktemp("tradeoff") / "out"
-    return trade_off(Source(data), SMALL, [100.0, 2.0], out, **SETTINGS), out
+    return trade_off(TableConfig(data), SMALL, [100.0, 2.0], out, **SETTINGS), out
 
 
 def test_each_budget_has_a_run_and_the_last_has_none(done):
@@ -57,7 +56,7 @@ def test_the_cost_is_the_mean_difference_of_the_two_likelihoods(done, data):
     """Row by row of the test rows, from the run folders themselves."""
     report, out = done
     flows = [kf.load(out / one.folder) for one in (report.flows[0], report.flows[2])]
-    test = rows_of(tables_of(Source(data)).test, flows[0])
+    test = batch_of(TableConfig(data).load().test, flows[0])
     more = log_prob_of(flows[1], test) - log_prob_of(flows[0], test)
     assert report.flows[0].cost == pytest.approx(more.mean().item(), abs=1e-9)
     assert report.flows[0].cost_error == pytest.approx(
@@ -71,7 +70,7 @@ def test_what_is_finished_is_not_trained_again(done, data):
     """The same request changes no run folder; one more budget trains one more flow."""
     report, out = done
     before = {p: p.stat().st_mtime_ns for p in out.glob("budget-*/model.safetensors")}
-    again = trade_off(Source(data), SMALL, [2.0, 3.0, 100.0], out, **SETTINGS)
+    again = trade_off(TableConfig(data), SMALL, [2.0, 3.0, 100.0], out, **SETTINGS)
     assert [flow.budget for flow in again.flows] == [2.0, 3.0, 100.0, None]
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert again.flows[0] == report.flows[0]
@@ -80,7 +79,7 @@ def test_what_is_finished_is_not_trained_again(done, data):
 def test_other_settings_in_the_same_folder_are_refused(done, data):
     """With the difference named, by the run that is there."""
     with pytest.raises(kf.ArgumentError, match="seed"):
-        trade_off(Source(data), SMALL, [2.0], done[1], **SETTINGS, seed=1)
+        trade_off(TableConfig(data), SMALL, [2.0], done[1], **SETTINGS, seed=1)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +98,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_trained(
 ):
     """In one sentence, and no folder is made."""
     with pytest.raises(kf.ArgumentError, match=said):
-        trade_off(Source(data), SMALL, budgets, tmp_path / "out", **{**SETTINGS, **more})
+        trade_off(TableConfig(data), SMALL, budgets, tmp_path / "out", **{**SETTINGS, **more})
     assert not (tmp_path / "out").exists()
 
 
@@ -107,10 +106,16 @@ def test_a_folder_with_files_of_others_is_refused_and_stays_as_it_was(data, tmp_
     """Its index.html is not ours to replace; nor is a folder left where nothing can be trained."""
     (tmp_path / "index.html").write_text("theirs")
     with pytest.raises(kf.ArgumentError, match="holds other files"):
-        trade_off(Source(data), SMALL, [2.0], tmp_path, **SETTINGS)
+        trade_off(TableConfig(data), SMALL, [2.0], tmp_path, **SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
     with pytest.raises(kf.ArgumentError, match="'depth'"):
-        trade_off(Source(data), Model("real_nvp", {"depth": 0}), [2.0], tmp_path / "o", **SETTINGS)
+        trade_off(
+            TableConfig(data),
+            ModelConfig("real_nvp", {"depth": 0}),
+            [2.0],
+            tmp_path / "o",
+            **SETTINGS,
+        )
     assert not (tmp_path / "o").exists()
 
 
@@ -118,7 +123,7 @@ def test_budgets_that_are_nearly_the_same_have_folders_of_their_own(data, tmp_pa
     """Each is a run of its own settings."""
     settings = {**SETTINGS, "max_epochs": 1}
     budgets = [100.0, 100.00000000000001, 1e16]
-    report = trade_off(Source(data), SMALL, budgets, tmp_path / "out", **settings)
+    report = trade_off(TableConfig(data), SMALL, budgets, tmp_path / "out", **settings)
     folders = [flow.folder for flow in report.flows]
     assert folders[0] == "budget-100" and len(set(folders)) == 4
     assert all((tmp_path / "out" / folder / "result.json").exists() for folder in folders)
@@ -127,10 +132,10 @@ def test_budgets_that_are_nearly_the_same_have_folders_of_their_own(data, tmp_pa
 def test_standard_input_and_a_folder_of_a_run_are_refused(data, tmp_path):
     """The one is read once only, the other is something else."""
     with pytest.raises(kf.ArgumentError, match="standard input"):
-        trade_off(Source("-"), SMALL, [2.0], tmp_path / "out", **SETTINGS)
+        trade_off(TableConfig("-"), SMALL, [2.0], tmp_path / "out", **SETTINGS)
     (tmp_path / "config.json").write_text(json.dumps({}))
     with pytest.raises(kf.ArgumentError, match="one of a run"):
-        trade_off(Source(data), SMALL, [2.0], tmp_path, **SETTINGS)
+        trade_off(TableConfig(data), SMALL, [2.0], tmp_path, **SETTINGS)
 
 
 def flow_of(budget, p95, nll, cost):
@@ -186,7 +191,7 @@ def test_pictures_that_cannot_be_drawn_are_said(data, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     said = []
     settings = {**SETTINGS, "max_epochs": 1}
-    trade_off(Source(data), SMALL, [100.0], tmp_path / "out", say=said.append, **settings)
+    trade_off(TableConfig(data), SMALL, [100.0], tmp_path / "out", say=said.append, **settings)
     assert "need matplotlib" in said[-1] and not list(tmp_path.glob("out/figures/*"))
 
 
@@ -194,7 +199,9 @@ def test_pictures_that_cannot_be_drawn_are_said(data, tmp_path, monkeypatch):
 def test_processes_side_by_side_give_the_same_numbers(done, data, tmp_path):
     """Each on one thread, as one after the other."""
     threads = torch.get_num_threads()
-    both = trade_off(Source(data), SMALL, [2.0, 100.0], tmp_path / "out", processes=2, **SETTINGS)
+    both = trade_off(
+        TableConfig(data), SMALL, [2.0, 100.0], tmp_path / "out", processes=2, **SETTINGS
+    )
     assert torch.get_num_threads() == threads
     for one, other in zip(both.flows, done[0].flows, strict=True):
         assert one.model_copy(update={"time_s": 0.0}) == other.model_copy(update={"time_s": 0.0})

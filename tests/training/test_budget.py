@@ -11,11 +11,16 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.training.budget import AT_ONCE, ConditionBudget, Price, correlation_note
+from kappaflow.training.batches import Batch
+from kappaflow.training.budget import (
+    AT_ONCE,
+    ConditionBudget,
+    DualVariable,
+    correlation_note,
+    project_to_budget,
+)
 from kappaflow.training.checkpoint import read_checkpoint
 from kappaflow.training.measure import condition_numbers
-from kappaflow.training.rows import Rows
-from kappaflow.training.within import within_budget
 
 K = 1e3  # condition number of the covariance of the rows: a flow of them has its root
 
@@ -104,7 +109,7 @@ def interrupted(out, x, after, **settings):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "log", ended)
-        patch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+        patch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
         with contextlib.suppress(StopTraining):
             fitted(x, out=out, **settings)
     return (out / "result.json").exists()
@@ -115,7 +120,7 @@ def without_clock(history):
     return [{k: v for k, v in h.items() if k not in {"time_s", "memory_bytes"}} for h in history]
 
 
-def test_an_interrupted_run_goes_on_with_the_price_where_it_stood(tmp_path):
+def test_an_interrupted_run_goes_on_from_its_dual_variable(tmp_path):
     """Metrics and weights are those of a run in one go, and the configuration has the budget."""
     x = rows(400, seed=1)
     settings = {"max_epochs": 8, "learning_rate": 2e-2, "condition_budget": 3.0}
@@ -211,20 +216,20 @@ def test_the_note_on_correlations_gives_the_root_of_their_condition_number():
     assert correlation_note(table, 1.1 * needed) is None
     with pytest.warns(kf.DataWarning, match="less correlated than the data"):
         result = kf.fit(small(), x, condition_budget=2.0, max_epochs=1, progress=False)
-    assert "2 is the budget" in result.notes[-1]
+    assert "the budget is 2:" in result.notes[-1]
 
 
-def test_the_price_rises_while_points_are_above_and_falls_while_none_is():
+def test_the_dual_variable_rises_while_points_are_above_and_falls_while_none_is():
     """Dual ascent: by 5 % a look for each softness, and more at once."""
     flow = small()
-    price = Price()
-    budget = ConditionBudget(10.0, flow, price, 100)
+    dual = DualVariable()
+    budget = ConditionBudget(10.0, flow, dual, 100)
     budget._follow(torch.full((8,), 0.1, dtype=torch.float64))
-    assert price.lasting == pytest.approx(math.exp(0.05))
-    assert price.per_log == pytest.approx(math.exp(0.05 + AT_ONCE * 0.1))
+    assert dual.lasting == pytest.approx(math.exp(0.05))
+    assert dual.per_log == pytest.approx(math.exp(0.05 + AT_ONCE * 0.1))
     budget._follow(torch.full((8,), -9.0, dtype=torch.float64))
-    assert price.lasting == pytest.approx(math.exp(0.05 - 0.2))
-    assert budget.price is price
+    assert dual.lasting == pytest.approx(math.exp(0.05 - 0.2))
+    assert budget.dual is dual
 
 
 def test_condition_numbers_of_rows_are_right_far_beyond_rounding():
@@ -238,10 +243,10 @@ def test_condition_numbers_of_rows_are_right_far_beyond_rounding():
     x = torch.randn(5, 2)
     squares = (1 + shear**2) ** 2 + 2 * shear**2 + 1
     assert squares > 1e9
-    found = condition_numbers(flow, Rows(x, None))
+    found = condition_numbers(flow, Batch(x, None))
     assert found.tolist() == pytest.approx([squares] * 5, rel=1e-3)
     x[1] = float("nan")
-    assert condition_numbers(flow, Rows(x, None)).isnan().tolist() == [False, True] + [False] * 3
+    assert condition_numbers(flow, Batch(x, None)).isnan().tolist() == [False, True] + [False] * 3
 
 
 def test_weights_a_little_above_are_moved_until_they_keep_the_budget():
@@ -254,15 +259,16 @@ def test_weights_a_little_above_are_moved_until_they_keep_the_budget():
         for name, parameter in flow.named_parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape)) if "bias" not in name else None
     here = {name: t.clone() for name, t in flow.state_dict().items()}
-    now = condition_numbers(flow, Rows(x, None)).quantile(0.95).item()
+    now = condition_numbers(flow, Batch(x, None)).quantile(0.95).item()
     asked = 1 + 0.8 * (now - 1)
-    moved = within_budget(flow, start, Rows(x, None), asked, {"condition_number_p95": now})
+    moved = project_to_budget(flow, start, Batch(x, None), asked, {"condition_number_p95": now})
     assert moved is not None
     assert 0.9 * asked < moved[0]["condition_number_p95"] <= asked
     assert all(torch.equal(t, here[name]) for name, t in flow.state_dict().items())
     flow.load_state_dict(moved[1])
-    again = condition_numbers(flow, Rows(x, None)).quantile(0.95).item()
+    again = condition_numbers(flow, Batch(x, None)).quantile(0.95).item()
     assert again == pytest.approx(moved[0]["condition_number_p95"])
     assert (
-        within_budget(flow, start, Rows(x, None), 2 * now, {"condition_number_p95": now}) is None
+        project_to_budget(flow, start, Batch(x, None), 2 * now, {"condition_number_p95": now})
+        is None
     )

@@ -26,7 +26,7 @@ def x():
 @pytest.fixture
 def stopped(tmp_path, x, monkeypatch):
     """The folder of a run of five epochs that was stopped in its fourth."""
-    monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     measured = Training._measured
 
     def dying(self, train_nll):
@@ -71,7 +71,7 @@ def test_the_line_of_an_epoch_is_on_the_disk_before_its_checkpoint(tmp_path, x, 
     """Whenever a checkpoint is written there are as many lines, and they have been synced."""
     from kappaflow.training import run_folder
 
-    monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     synced, seen = [], []
     sync, write = run_folder.sync_file, run_folder.write_checkpoint
 
@@ -120,9 +120,7 @@ def test_a_checkpoint_of_an_absurd_epoch_is_refused(stopped, x, epoch):
         kf.fit(small(), x, max_epochs=5, out=stopped)
 
 
-@pytest.mark.parametrize(
-    "changed", [{"step": "one"}, {"best_nll": None}, {"price": {"shift": []}}]
-)
+@pytest.mark.parametrize("changed", [{"step": "one"}, {"best_nll": None}, {"dual": {"shift": []}}])
 def test_a_checkpoint_whose_progress_is_of_other_types_is_refused(stopped, x, changed):
     """The sentence names the key."""
     groups, progress = read_checkpoint(stopped)
@@ -186,7 +184,7 @@ def test_control_c_while_the_end_is_written_loses_no_epoch(tmp_path, x, monkeypa
     """The last checkpoint is written again, and the same command has only to finish."""
     from kappaflow.training import run_folder
 
-    monkeypatch.setattr("kappaflow.training.trained.SECONDS_BETWEEN_CHECKPOINTS", 1e9)
+    monkeypatch.setattr("kappaflow.training.session.SECONDS_BETWEEN_CHECKPOINTS", 1e9)
     write, calls = getattr(run_folder, moment), []
 
     def interrupted(*arguments):
@@ -199,7 +197,7 @@ def test_control_c_while_the_end_is_written_loses_no_epoch(tmp_path, x, monkeypa
     with pytest.raises(KeyboardInterrupt) as stopped:
         kf.fit(small(), x, max_epochs=5, out=tmp_path / "run")
     assert stopped.value.__notes__ == [
-        "interrupted in epoch 6: the same command goes on from there."
+        "interrupted in epoch 6: run the same command again to resume."
     ]
     assert read_checkpoint(tmp_path / "run")[1]["epoch"] == 5
     monkeypatch.setattr(Training, "_step", None)  # nothing is trained again

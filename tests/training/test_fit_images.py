@@ -1,5 +1,6 @@
 """Training on images."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,9 +8,8 @@ import torch
 
 import kappaflow as kf
 from kappaflow.data import load_images, split_images
-from kappaflow.training import checked_settings
-from kappaflow.training.fit_images import fit_images
-from kappaflow.training.image_rows import ImageRows
+from kappaflow.training import checked_settings, fit_split
+from kappaflow.training.batches import ImageBatches
 
 SETTINGS = {"max_epochs": 2, "batch_size": 64, "learning_rate": 2e-3}
 
@@ -71,8 +71,9 @@ def test_the_conditioning_is_measured_as_seldom_as_asked_for():
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
     """From the last checkpoint, with another process's worth of random numbers in between."""
     train, held_out = split_images(digits(), fractions=(0.9, 0.1), seed=0)
+    train = dataclasses.replace(train, flip=True)
     settings = checked_settings(**SETTINGS | {"max_epochs": 3})
-    whole = fit_images(small(), train, held_out, settings, flip=True, out=tmp_path / "whole")
+    whole = fit_split(small(), train, held_out, settings, out=tmp_path / "whole")
 
     class Stopped(Exception):
         """Raised in the middle."""
@@ -86,9 +87,9 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path):
 
     out = tmp_path / "parts"
     with pytest.raises(Stopped):
-        fit_images(small(), train, held_out, settings, flip=True, out=out, callbacks=[Stop()])
+        fit_split(small(), train, held_out, settings, out=out, callbacks=[Stop()])
     torch.rand(100)
-    rest = fit_images(small(), train, held_out, settings, flip=True, out=out)
+    rest = fit_split(small(), train, held_out, settings, out=out)
     assert [line["train_nll"] for line in rest.history] == [
         line["train_nll"] for line in whole.history
     ]
@@ -105,14 +106,14 @@ def test_a_watcher_sees_the_weights_that_are_validated():
         """Scores what is validated."""
 
         def on_epoch(self, flow, figures):
-            rows = ImageRows(held_out, flow).at(slice(0, len(held_out)))
+            rows = ImageBatches(held_out, flow).at(slice(0, len(held_out)))
             generator = torch.Generator().manual_seed(0)
             with torch.no_grad():
                 nll = -flow.log_prob(rows.x, generator=generator).double().mean().item()
             seen.append((nll, figures["validation_nll"]))
 
     settings = checked_settings(**SETTINGS)
-    fit_images(small(), train, held_out, settings, callbacks=[Watcher()])
+    fit_split(small(), train, held_out, settings, callbacks=[Watcher()])
     assert len(seen) == 2
     assert all(nll == pytest.approx(figure, rel=1e-6) for nll, figure in seen)
 
@@ -120,7 +121,7 @@ def test_a_watcher_sees_the_weights_that_are_validated():
 def test_classes_are_contexts():
     """One-hot, in the order of the classes."""
     flow = small(context_features=10)
-    rows = ImageRows(digits(), flow).at(torch.tensor([3, 0]))
+    rows = ImageBatches(digits(), flow).at(torch.tensor([3, 0]))
     assert rows.context.shape == (2, 10)
     assert rows.context.argmax(1).tolist() == [3, 0]
     assert rows.context.sum(1).tolist() == [1, 1]
@@ -131,9 +132,9 @@ def test_classes_are_contexts():
 def test_flipped_images_are_mirror_images():
     """Of some, and only where asked for."""
     flow, images = small(), digits(50)
-    plain = ImageRows(images, flow).at(slice(0, 50)).x
+    plain = ImageBatches(images, flow).at(slice(0, 50)).x
     torch.manual_seed(0)
-    flipped = ImageRows(images, flow, flip=True).at(slice(0, 50)).x
+    flipped = ImageBatches(dataclasses.replace(images, flip=True), flow).at(slice(0, 50)).x
     same = (flipped == plain).flatten(1).all(1)
     mirrored = (flipped == plain.flip(-1)).flatten(1).all(1)
     assert (same | mirrored).all()

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.data import TableOnDisk, load_table, pieces, rows_folder
+from kappaflow.data import TableOnDisk, chunks, load_table, rows_folder
 from kappaflow.data.rows_folder import TRAIN
 from kappaflow.errors import ArgumentError, DataError, KappaflowError, WriteError
-from kappaflow.training import fit_tables, on_disk
+from kappaflow.training import fit_split, on_disk
 from kappaflow.training.settings import checked_settings
 
 ROWS = 730
@@ -19,7 +19,7 @@ EPOCHS = {"max_epochs": 3, "batch_size": 100}
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     """A file of ROWS rows, which are read 100 at a time."""
-    monkeypatch.setattr(pieces, "ROWS_OF_A_PIECE", 100)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 100)
     frame().write_parquet(tmp_path / "t.parquet")
     return tmp_path / "t.parquet"
 
@@ -84,10 +84,10 @@ def test_losses_are_bit_for_bit_those_of_the_same_rows_in_memory(tmp_path, path,
     both = np.hstack([whole.values, whole.context]).astype(kept.rows.dtype)
     place = {row.tobytes(): i for i, row in enumerate(both)}
     trained = np.array([place[row.tobytes()] for row in kept.rows])
-    asked = on_disk.Asked(table, (0.9, 0.1), 0, str(kept.rows.dtype))
-    held_out = on_disk.divided(asked, None, progress=False).held_out[0]
+    asked = on_disk.SplitRequest(table, (0.9, 0.1), 0, str(kept.rows.dtype))
+    held_out = on_disk.split_shown(asked, None, progress=False).held_out[0]
     assert set(trained) | set(held_out.rows - 1) == set(range(ROWS))
-    in_memory = fit_tables(other, whole.select(trained), held_out, checked_settings(**EPOCHS))
+    in_memory = fit_split(other, whole.select(trained), held_out, checked_settings(**EPOCHS))
     assert losses(found) == losses(in_memory)
     for one, same in zip(found.flow.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, same)
@@ -110,7 +110,7 @@ def test_an_interrupted_training_goes_on_with_the_rows_that_are_there(tmp_path, 
     with pytest.raises(KeyboardInterrupt):
         kf.fit(flow(), table, out=out, callbacks=[Kept(out, stop=2)], **EPOCHS)
     assert (out / "rows" / TRAIN).exists()
-    monkeypatch.setattr(on_disk, "divide", None)
+    monkeypatch.setattr(on_disk, "split_on_disk", None)
     found = kf.fit(flow(), table, out=out, **EPOCHS)
     assert losses(found) == losses(whole)
     assert not (out / "rows").exists() and not (tmp_path / "whole" / "rows").exists()
@@ -171,8 +171,8 @@ def test_values_outside_of_a_domain_are_refused_wherever_they_are(tmp_path, path
     found = kf.fit(flow(), table, out=tmp_path / "run", bounds={"a": "positive"}, max_epochs=1)
     samples = found.flow.sample(50, torch.zeros(1, 1))
     assert (samples[..., 0] > 0).all()
-    asked = on_disk.Asked(table, (0.9, 0.1), 0, "float32")
-    train = on_disk.divided(asked, None, progress=False).train
+    asked = on_disk.SplitRequest(table, (0.9, 0.1), 0, "float32")
+    train = on_disk.split_shown(asked, None, progress=False).train
     unseen = sorted(set(range(1, ROWS + 1)) - set(train.sample.rows) - set(train.held_out + 1))
     values = x["a"].to_list()
     values[unseen[400] - 1] = -0.25

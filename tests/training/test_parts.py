@@ -4,19 +4,18 @@ import pytest
 import torch
 
 import kappaflow as kf
-from kappaflow.training.averaging import Average
 from kappaflow.training.checkpoint import FILE, read_checkpoint, write_checkpoint
 from kappaflow.training.loop import epoch_seed
-from kappaflow.training.progress import curves
+from kappaflow.training.optimizer import WeightEMA
+from kappaflow.training.progress import LEVELS, curves, sparkline
 from kappaflow.training.progress import likelihood_in_words as in_words
-from kappaflow.training.sparkline import LEVELS, sparkline
 
 
 def test_the_average_is_the_one_computed_by_hand():
     """Decay min(d, k / (k + 10)) at the k-th update, from the start on."""
     layer = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(layer.weight, 0.0)
-    average, expected = Average(layer, 0.5), 0.0
+    average, expected = WeightEMA(layer, 0.5), 0.0
     for k in range(1, 30):
         torch.nn.init.constant_(layer.weight, float(k))
         average.update(k)
@@ -29,7 +28,7 @@ def test_the_average_is_the_one_computed_by_hand():
 def test_the_average_takes_the_module_s_place_and_gives_it_back():
     """Inside, the module computes with averages; outside, with its own weights."""
     layer = torch.nn.Linear(1, 1, bias=False)
-    average = Average(layer, 0.9)
+    average = WeightEMA(layer, 0.9)
     torch.nn.init.constant_(layer.weight, 7.0)
     held = average.state()["weight"].clone()
     with average.in_place():
@@ -91,29 +90,29 @@ def test_the_gradient_is_clipped_and_weights_decay(setting, moves):
 
 def test_a_held_out_row_beyond_the_float_type_does_not_stop_the_measuring():
     """It is left out of the conditioning figures; where no row is left they are nan."""
+    from kappaflow.training.batches import Batch
     from kappaflow.training.measure import conditioning_figures
-    from kappaflow.training.rows import Rows
 
     flow = kf.real_nvp(2, depth=2, hidden=(4,))
     flow.standardization.bijections[0].deviation.fill_(1e-20)
     x = torch.tensor([[1e-20, 0.0], [1e30, 0.0]])
-    assert conditioning_figures(flow, Rows(x, None))["condition_number_median"] == 1
-    figures = conditioning_figures(flow, Rows(x[1:], None))
+    assert conditioning_figures(flow, Batch(x, None))["condition_number_median"] == 1
+    figures = conditioning_figures(flow, Batch(x[1:], None))
     assert all(value != value for value in figures.values())
 
 
 def test_condition_numbers_that_are_measured_already_are_not_measured_again(monkeypatch):
     """A budget asks for them at more rows; the round trips are measured all the same."""
     from kappaflow.training import measure
-    from kappaflow.training.rows import Rows
+    from kappaflow.training.batches import Batch
 
     monkeypatch.delattr(measure, "spectrum")
     flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
     known = {"condition_number_median": 3.0, "condition_number_p95": 4.0}
     x = torch.randn(9, 2)
-    figures = measure.conditioning_figures(flow, Rows(x, None), known)
+    figures = measure.conditioning_figures(flow, Batch(x, None), known)
     assert figures == {**known, "round_trip_data": 0.0, "round_trip_latent": 0.0}
-    lost = measure.conditioning_figures(flow, Rows(x * float("nan"), None), known)
+    lost = measure.conditioning_figures(flow, Batch(x * float("nan"), None), known)
     assert lost.items() >= known.items() and lost["round_trip_data"] != lost["round_trip_data"]
 
 

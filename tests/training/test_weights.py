@@ -7,7 +7,7 @@ import torch
 import kappaflow as kf
 from kappaflow.data import load_table, weighted
 from kappaflow.errors import ArgumentError
-from kappaflow.training import rows_of
+from kappaflow.training import batch_of
 from kappaflow.training.measure import likelihood_figures
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -52,7 +52,7 @@ def test_held_out_likelihoods_are_weighted_too():
     table = weighted(load_table(X.numpy()), TIMES)
     flow = kf.real_nvp(2, depth=2, hidden=(8,)).double()
     flow.eval()
-    found = likelihood_figures(flow, rows_of(table, flow))["validation_nll"]
+    found = likelihood_figures(flow, batch_of(table, flow))["validation_nll"]
     nll = -flow.log_prob(X).detach().numpy()
     assert found == pytest.approx(np.average(nll, weights=TIMES), abs=1e-12)
 

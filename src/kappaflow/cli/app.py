@@ -16,12 +16,12 @@ from kappaflow.cli.doctor import doctor
 from kappaflow.cli.factor import factor
 from kappaflow.cli.fit import fit
 from kappaflow.cli.native import native
-from kappaflow.cli.printable import tell
 from kappaflow.cli.report import report
 from kappaflow.cli.reproduce import reproduce
 from kappaflow.cli.rewrite import rewrite
 from kappaflow.cli.sample import sample
 from kappaflow.cli.score import score
+from kappaflow.cli.show import tell
 from kappaflow.cli.tradeoff import tradeoff
 from kappaflow.errors import BuildError, KappaflowError, NumericalError, RankError, WriteError
 from kappaflow.ranks import rank

@@ -5,8 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kappaflow.cli.printable import tell
-from kappaflow.cli.show import print_json
+from kappaflow.cli.show import print_json, tell
 
 
 def data(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:

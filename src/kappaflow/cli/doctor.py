@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.printable import tell
-from kappaflow.cli.show import print_json, say_if_unfinished, table
-from kappaflow.cli.table_options import Names
+from kappaflow.cli.fit_options import Names
+from kappaflow.cli.show import print_json, say_if_unfinished, table, tell
 from kappaflow.cli.whole import Whole
 from kappaflow.errors import ArgumentError
 
@@ -79,7 +78,7 @@ def doctor(
     decimal
         Decimal sign of a table in a text file. Default: that of the run, or detected.
     """
-    from kappaflow.cli.progress import words_shown
+    from kappaflow.cli.show import words_shown
     from kappaflow.diagnosis import check_codes, filter_findings
     from kappaflow.report import write_diagnosis
     from kappaflow.report.files import check_output_path
@@ -116,21 +115,11 @@ def _diagnose(
     show: Callable[[str], None],
 ) -> "tuple[Diagnosis, str]":
     """Returns the diagnosis and a description of the points."""
-    from kappaflow.runs import (
-        examine_code,
-        examine_image_run,
-        examine_run,
-        is_code,
-        is_image_run,
-    )
+    from kappaflow.runs import diagnose_code, diagnose_run, is_code
 
     if is_code(run):
-        return examine_code(run, data, context, progress=show, decimal=decimal)
-    if not is_image_run(Path(run)):
-        return examine_run(Path(run), data, progress=show, decimal=decimal)
-    if decimal is not None:
-        raise ArgumentError("'decimal' is for tables: leave it out for images.")
-    return examine_image_run(Path(run), data, progress=show)
+        return diagnose_code(run, data, context, progress=show, decimal=decimal)
+    return diagnose_run(Path(run), data, progress=show, decimal=decimal)
 
 
 def _print(diagnosis: "Diagnosis", points: str, page: Path | None) -> None:

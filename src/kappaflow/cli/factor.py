@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.printable import tell
-from kappaflow.cli.show import columns, print_json, say, table
+from kappaflow.cli.show import columns, print_json, say, table, tell
 from kappaflow.cli.whole import Count, FirstPart, Whole
 
 if TYPE_CHECKING:

@@ -1,29 +1,40 @@
 """`kappaflow fit`."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.fit_images import fit_images
-from kappaflow.cli.fit_table import fit_table
-from kappaflow.cli.image_options import ImageOptions
-from kappaflow.cli.show import by_the_first, say
-from kappaflow.cli.table_options import (
+from kappaflow.cli.fit_options import (
     COMMON,
     CONDITIONING,
+    DEFAULT_MODEL,
+    DEFAULTS,
+    IMAGE_DATA,
+    IMAGE_MODELS,
+    LEARNING_RATE,
     MODEL,
-    OF_MODELS,
+    OF_ANY_MODEL,
     OUTPUT,
+    TABLE_DATA,
+    TABLE_MODELS,
+    TABLE_TRAINING,
     TRAINING,
+    ImageOptions,
     TableOptions,
+    given_of,
 )
-from kappaflow.cli.table_options import IMAGES as OF_IMAGES
+from kappaflow.cli.fit_options import IMAGES as OF_IMAGES
+from kappaflow.cli.fit_summary import print_summary
+from kappaflow.cli.show import by_the_first, say
 from kappaflow.cli.whole import Whole, Wholes
 from kappaflow.errors import ArgumentError, FileError
 
-TABLES = tuple(OF_MODELS)
+if TYPE_CHECKING:
+    from kappaflow.runs import ImageConfig, ModelConfig, ModelSearch, TableConfig
+
+TABLES = tuple(TABLE_MODELS)
 IMAGES = ("glow", "real_nvp_image", "jet")
 
 
@@ -171,11 +182,12 @@ def fit(
         Print the result as JSON.
     """
     from kappaflow.data import is_images
+    from kappaflow.runs import ModelSearch, fit_run
 
     _refuse_missing(data)
     tables, images = of_tables or TableOptions(), of_images or ImageOptions()
-    wants_images = is_images(data)
-    _refuse_other_kind(data, model, wants_images, images if not wants_images else tables)
+    is_image_data = is_images(data)
+    _refuse_other_kind(data, model, is_image_data, images if not is_image_data else tables)
     recipe = {
         "depth": depth,
         "hidden": hidden,
@@ -195,33 +207,116 @@ def fit(
         "patience": patience,
         "precision": precision,
         "compile": compile or None,
-    }
-    common: dict[str, Any] = {
-        "out": out,
-        "device": device,
-        "seed": seed,
-        "settings": {name: value for name, value in settings.items() if value is not None},
-        "progress": False if quiet else None,
-        "callbacks": _listening(tensorboard),
-        "say": (lambda text: None) if quiet else say,
-        "json": json,
+        "condition_budget": tables.condition_budget,
     }
     with by_the_first():
-        if wants_images:
-            fit_images(data, model or IMAGES[0], recipe, images, **common)
+        if is_image_data:
+            source = _image_config(data, images, seed)
+            chosen = _image_model(model or IMAGES[0], recipe, images)
         else:
-            fit_table(data, model, recipe, tables, search_time=search_time, **common)
+            source = _table_config(data, tables, seed)
+            chosen = _table_model(model, recipe, tables, search_time)
+            if not isinstance(chosen, ModelSearch) and learning_rate is None:
+                settings["learning_rate"] = LEARNING_RATE
+        summary = fit_run(
+            source,
+            chosen,
+            out,
+            device=device,
+            progress=False if quiet else None,
+            say=(lambda text: None) if quiet else say,
+            callbacks=_callbacks(tensorboard),
+            seed=seed,
+            **{name: value for name, value in settings.items() if value is not None},
+        )
+        print_summary(summary, tables.against, json=json)
 
 
-def _listening(folder: Path | None) -> list[Any]:
-    """Returns what listens to the training."""
+def _table_config(data: str, options: TableOptions, seed: int) -> "TableConfig":
+    """Returns the rows that the options name."""
+    from kappaflow.runs import TableConfig
+
+    return TableConfig(
+        data,
+        columns=options.columns,
+        exclude=options.exclude or [],
+        context=options.context or [],
+        where=options.where or [],
+        against=options.against,
+        duplicates=options.duplicates or "keep",
+        repair=options.repair,
+        split_seed=seed,
+        jitter=options.jitter,
+        bounds=options.bounds,
+        on_disk=options.on_disk,
+        decimal=options.decimal,
+        missing=options.missing or [],
+    )
+
+
+def _table_model(
+    model: str | None, recipe: dict[str, Any], options: TableOptions, search_time: float
+) -> "ModelConfig | ModelSearch":
+    """Returns the model, or a search if no option is one of a model."""
+    from kappaflow.runs import ModelConfig, ModelSearch
+
+    search = ModelSearch(seconds=search_time)
+    others = (*TABLE_DATA, *TABLE_TRAINING)
+    own = {name: value for name, value in vars(options).items() if name not in others}
+    name, given = model or DEFAULT_MODEL, {**recipe, **own}
+    arguments = given_of(name, given, TABLE_MODELS)
+    named = [key for key, value in given.items() if value is not None and key not in OF_ANY_MODEL]
+    if model is None and not named:
+        return replace(search, arguments=arguments)
+    if "partition" in TABLE_MODELS[name]:
+        if "tail_bound" in arguments:
+            arguments["bound"] = arguments.pop("tail_bound")
+        mixed = {"partition": "half"} if "mixing" in arguments else {}
+        arguments = {**DEFAULTS, **mixed, **arguments}
+    return ModelConfig(name, arguments)
+
+
+def _image_config(data: str, options: ImageOptions, seed: int) -> "ImageConfig":
+    """Returns the images that the options name."""
+    from kappaflow.runs import ImageConfig
+
+    size: Any = options.size
+    return ImageConfig(
+        data,
+        size=size[0] if size is not None and len(size) == 1 else size,
+        grey=options.grey,
+        crop=True if options.crop is None else options.crop,
+        flip=options.flip,
+        by_class=options.by_class,
+        split_seed=seed,
+    )
+
+
+def _image_model(model: str, recipe: dict[str, Any], options: ImageOptions) -> "ModelConfig":
+    """Returns the model with the given arguments; an error for an option of other models."""
+    from kappaflow.runs import ModelConfig
+
+    own = {name: value for name, value in vars(options).items() if name not in IMAGE_DATA}
+    given = given_of(model, {**recipe, **own}, IMAGE_MODELS)
+    if len(given.get("hidden", (0,))) != 1:
+        raise ArgumentError(
+            f"'hidden' should be one number of channels for {model}, got "
+            f"{' '.join(map(str, given['hidden']))}."
+        )
+    if "hidden" in given:
+        given["hidden"] = given["hidden"][0]
+    return ModelConfig(model, given)
+
+
+def _callbacks(folder: Path | None) -> list[Any]:
+    """Returns the callbacks that write logs."""
     from kappaflow.training import TensorBoard
 
     return [] if folder is None else [TensorBoard(folder)]
 
 
 def _refuse_missing(data: str) -> None:
-    """Refuses what is no file, no folder and no set of either kind, and names the sets."""
+    """Raises an error for data that does not exist, with the names of the data sets."""
     from kappaflow.data import image_sets, table_names
     from kappaflow.data.load import no_such_file
 
@@ -236,11 +331,11 @@ def _refuse_missing(data: str) -> None:
 
 
 def _refuse_other_kind(
-    data: str, model: str | None, wants_images: bool, others: TableOptions | ImageOptions
+    data: str, model: str | None, is_image_data: bool, others: TableOptions | ImageOptions
 ) -> None:
-    """Refuses a model or an option of tables for images, and the other way round."""
-    kind, other = ("images", "tables") if wants_images else ("tables", "images")
-    own = IMAGES if wants_images else TABLES
+    """Raises an error for a model or an option of tables with images, or the reverse."""
+    kind, other = ("images", "tables") if is_image_data else ("tables", "images")
+    own = IMAGES if is_image_data else TABLES
     if model is not None and model not in own:
         raise ArgumentError(
             f"'model' should be one of {', '.join(own)} for {data}, got {model!r}: that is a "

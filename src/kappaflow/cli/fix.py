@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kappaflow.cli.printable import tell
-from kappaflow.cli.show import columns, number, print_json
+from kappaflow.cli.show import columns, number, print_json, tell
 
 if TYPE_CHECKING:
     from kappaflow.diagnosis import Diagnosis
@@ -28,7 +27,7 @@ def fix(
     run: Path, fixes: Sequence[str], into: Path | None, epochs: int | None, *, json: bool
 ) -> int:
     """Fixes a run, prints the result, and returns the exit status."""
-    from kappaflow.cli.progress import words_shown
+    from kappaflow.cli.show import words_shown
     from kappaflow.runs import fix_run
 
     given = {} if epochs is None else {"epochs": epochs}

@@ -1,6 +1,6 @@
 """`kappaflow native`."""
 
-from kappaflow.cli.printable import tell
+from kappaflow.cli.show import tell
 
 
 def native() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from kappaflow.cli.printable import tell
+from kappaflow.cli.show import tell
 
 
 def report(run: Path, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> None:

@@ -5,8 +5,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.printable import tell
-from kappaflow.cli.show import print_json, say, table
+from kappaflow.cli.show import print_json, say, table, tell
 from kappaflow.cli.whole import Whole
 from kappaflow.errors import ArgumentError
 

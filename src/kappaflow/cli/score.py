@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from kappaflow.cli.show import JOINT, say
-from kappaflow.errors import ArgumentError
 
 
 def score(
@@ -58,26 +57,18 @@ def score(
     decimal
         Decimal sign of a text file; if left out, that of the run, or recognised.
     """
-    from kappaflow.data import check_writable
-    from kappaflow.runs import is_image_run, write_scores
+    from kappaflow.runs import write_scores
 
-    check_writable(out)
-    if is_image_run(run):
-        given = {"id": id, "repair": repair, "decimal": decimal}
-        name = next((name for name, value in given.items() if value is not None), None)
-        if name is not None:
-            raise ArgumentError(f"'{name}' should be left out for images: it is for tables.")
-        _score_images(run, data, out)
-        return
     written = write_scores(run, data, out, identifier=id, repair=repair, decimal=decimal)
+    items = "images" if "image" in written.columns else "rows"
     if "joint_log_prob" in written.columns:
         say(JOINT)
-    if written.infinite:
+    if written.infinite and items == "rows":
         say(
-            f"{written.infinite:,} of {written.rows:,} rows have a log_prob of -inf: outside of "
-            "the bounds that columns were given the density is 0"
+            f"{written.infinite:,} of {written.rows:,} rows have a log_prob of -inf: the density "
+            "is 0 outside of the bounds of a column"
         )
-    if written.empty:
+    if written.empty and items == "rows":
         say(
             f"{written.empty:,} of {written.rows:,} rows could not be scored and have an empty "
             f"log_prob, the first is {written.first_name}: a value is missing, is text, or "
@@ -86,22 +77,4 @@ def score(
     if written.dropped:
         say(f"{written.dropped:,} rows could not be scored and were left out")
     if out != "-":
-        say(f"the scores of {written.rows:,} rows are in {out}")
-
-
-def _score_images(run: Path, data: str, out: str) -> None:
-    from kappaflow.data import write_table
-    from kappaflow.runs import score_image_run
-
-    scores = score_image_run(run, data)
-    first = next(iter(scores.values()))
-    if out.lower().endswith(".npy") and first.dtype.kind == "U":
-        raise ArgumentError(
-            f"'out' should be a csv, parquet, arrow or npz file, got {out!r}: the names of the "
-            "images are text, and an npy file holds numbers."
-        )
-    if "joint_log_prob" in scores:
-        say(JOINT)
-    write_table(scores, out)
-    if out != "-":
-        say(f"the scores of {len(first):,} images are in {out}")
+        say(f"the scores of {written.rows:,} {items} are in {out}")

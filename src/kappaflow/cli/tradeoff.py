@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from kappaflow.cli.printable import tell
-from kappaflow.cli.show import columns, say
-from kappaflow.cli.table_options import DEFAULTS, LEARNING_RATE, Names
+from kappaflow.cli.fit_options import DEFAULTS, LEARNING_RATE, Names
+from kappaflow.cli.show import columns, say, tell
 from kappaflow.cli.whole import Whole, Wholes
 from kappaflow.errors import ArgumentError
 
@@ -93,7 +92,7 @@ def tradeoff(
     """
     from kappaflow.data import is_images
     from kappaflow.report.tradeoff import found_in_words, trade_off_rows
-    from kappaflow.runs import Model, Source
+    from kappaflow.runs import ModelConfig, TableConfig
     from kappaflow.runs.tradeoff import trade_off
 
     if is_images(data):
@@ -102,7 +101,7 @@ def tradeoff(
             "dimensions take longer to measure than the training does."
         )
     settings: dict[str, Any] = {"max_epochs": max_epochs, "max_time_s": max_time_s}
-    source = Source(
+    source = TableConfig(
         data,
         columns=columns_,
         exclude=exclude or [],
@@ -115,7 +114,7 @@ def tradeoff(
     )
     report = trade_off(
         source,
-        Model("real_nvp", {**DEFAULTS, "depth": couplings, "hidden": tuple(hidden)}),
+        ModelConfig("real_nvp", {**DEFAULTS, "depth": couplings, "hidden": tuple(hidden)}),
         list(budgets),
         out,
         processes=processes,

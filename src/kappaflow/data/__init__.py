@@ -3,6 +3,8 @@
 Everything here returns values or raises one sentence; nothing prints, asks, or reads a pickle.
 """
 
+from kappaflow.data.dataset import Dataset
+from kappaflow.data.duplicates import drop_duplicate_rows, weigh_duplicate_rows
 from kappaflow.data.examine import examine
 from kappaflow.data.images import (
     Images,
@@ -20,17 +22,16 @@ from kappaflow.data.on_disk import TableOnDisk
 from kappaflow.data.prepare import prepare
 from kappaflow.data.problem import Problem
 from kappaflow.data.repair import repair
-from kappaflow.data.repeats import drop_duplicate_rows, weigh_duplicate_rows
 from kappaflow.data.rounding import atom_rows, dequantize, resolutions
 from kappaflow.data.shipped import DataSet, data_sets, path_of, shipped_names
 from kappaflow.data.split import split
-from kappaflow.data.table import Table
+from kappaflow.data.table import Table, weighted
 from kappaflow.data.toys import ToySet, toy, toy_log_prob, toy_names, toy_sets
-from kappaflow.data.weights import weighted
 from kappaflow.data.write import check_writable, write_table
 
 __all__ = [
     "DataSet",
+    "Dataset",
     "ImageSet",
     "Images",
     "MappedTable",

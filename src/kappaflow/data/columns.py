@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kappaflow.data.raw import Column, Raw, quoted, shortened
-from kappaflow.data.where import Condition, find_column
+from kappaflow.data.raw import Column, RawTable, quoted, shortened
+from kappaflow.data.row_filter import Condition, find_column
 from kappaflow.errors import ArgumentError, DataError
 
 ROW_NUMBERS = ("it is the index", "it counts the rows")
@@ -29,7 +29,7 @@ class Choice:
 
 
 def choose_columns(
-    raw: Raw,
+    raw: RawTable,
     columns: Sequence[str] | None,
     exclude: tuple[str, ...],
     context: tuple[str, ...],
@@ -93,7 +93,7 @@ def choose_columns(
     return Choice(modelled, behind, notes, warnings)
 
 
-def _given(raw: Raw, name: str, argument: str) -> Column:
+def _given(raw: RawTable, name: str, argument: str) -> Column:
     """Returns a column that the user named; raises an error if it holds no numbers."""
     column = find_column(raw, name, argument)
     _refuse_unusable(column)
@@ -127,7 +127,7 @@ def _refuse_clashes(named: list[str], excluded: set[str], context: list[str]) ->
             )
 
 
-def _reason(raw: Raw, column: Column, *, every: bool) -> str | None:
+def _reason(raw: RawTable, column: Column, *, every: bool) -> str | None:
     """Returns why a column is left out, None if it is modelled."""
     if not column.is_number:
         return f"it holds {_what(raw, column)}; 'where' (--where) can choose rows by it"
@@ -149,7 +149,7 @@ def _reason(raw: Raw, column: Column, *, every: bool) -> str | None:
     return None
 
 
-def _what(raw: Raw, column: Column) -> str:
+def _what(raw: RawTable, column: Column) -> str:
     """Returns what a column without numbers holds, with the first value."""
     if column.what is not None:
         return column.what
@@ -163,7 +163,7 @@ def _what(raw: Raw, column: Column) -> str:
     return f"{kind}, such as {shortened(str(column.series[row]))!r} at {place}{counted}"
 
 
-def _no_column(raw: Raw, gone: dict[str, str]) -> str:
+def _no_column(raw: RawTable, gone: dict[str, str]) -> str:
     reasons = "; ".join(f"'{name}': {reason}" for name, reason in list(gone.items())[:3])
     return (
         f"{raw.subject} has no numeric column to model: its columns are "
@@ -172,7 +172,7 @@ def _no_column(raw: Raw, gone: dict[str, str]) -> str:
     )
 
 
-def _read_notes(raw: Raw, used: list[Column]) -> tuple[str, ...]:
+def _read_notes(raw: RawTable, used: list[Column]) -> tuple[str, ...]:
     """Returns how the values of columns were read, where that is not plain."""
     return tuple(note for column in used for note in raw.columns[column.name].notes)
 

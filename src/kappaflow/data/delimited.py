@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kappaflow.data.limits import refuse_wide
 from kappaflow.data.raw import (
     AS_USUAL,
     INDEX_NAMES,
     Column,
-    Raw,
+    RawTable,
     ReadOptions,
     collect,
     missing_note,
     shortened,
 )
-from kappaflow.data.room import refuse_wide
 from kappaflow.data.table import IntArray
 from kappaflow.data.text_numbers import (
     Facts,
@@ -48,7 +48,7 @@ def read_delimited(
     subject: str,
     separator: str | None = None,
     options: ReadOptions = AS_USUAL,
-) -> Raw:
+) -> RawTable:
     """Returns the columns of text with a header line; the separator is recognised if not given."""
     text = decoded(data, subject)
     separator = separator or separator_of(text)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kappaflow.data.moments import standardised
 from kappaflow.data.table import FloatArray
 
 # A unit combination of standardised columns whose root mean square is below this is a relation.
@@ -133,3 +132,18 @@ def _number(value: float) -> str:
     if 0.1 <= size < 1000:
         return f"{size:.2f}"
     return f"{size:.0f}" if 1000 <= size < 1e6 else f"{size:.3g}"
+
+
+def standardised(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Returns z = (values - mean) / std of each column, with mean and std; zeros where constant.
+
+    The columns are scaled to 1 before squares are taken, which could overflow.
+    """
+    size = np.abs(values).max(axis=0)
+    size[size == 0] = 1.0
+    scaled = values / size
+    mean = scaled.mean(axis=0)
+    scaled -= mean
+    std = np.sqrt(np.einsum("nd,nd->d", scaled, scaled) / len(scaled))
+    scaled /= np.where(std > 0, std, 1.0)
+    return scaled, mean * size, std * size

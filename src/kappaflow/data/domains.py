@@ -110,7 +110,7 @@ def bounds_of(domains: Domains, columns: Sequence[str]) -> list[str | None] | No
     return [domains[name].text if name in domains else None for name in columns]
 
 
-def within(
+def clip_to_domain(
     table: Table,
     domains: Domains,
     *,
@@ -222,7 +222,7 @@ def _piles_up(column: FloatArray) -> bool:
     return bool(gain > SKEWED and np.quantile(scaled, 0.05) < NEAR_ZERO * deviation)
 
 
-def put_back(table: Table, domains: Domains) -> Table:
+def unwrap_circles(table: Table, domains: Domains) -> Table:
     """Returns a table in which values that noise has moved over an end are mirrored at it.
 
     On a circle they are where they are, named by a number between its ends.

@@ -17,27 +17,27 @@ from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_
 from numpy.typing import NDArray
 
 from kappaflow.data.delimited import read_delimited
+from kappaflow.data.limits import refuse_large, refuse_wide, unpacked
 from kappaflow.data.memory import array_columns
 from kappaflow.data.raw import (
     AS_USUAL,
     Column,
-    Raw,
+    RawTable,
     ReadOptions,
     collect,
     from_frame,
     without_missing,
 )
-from kappaflow.data.room import refuse_large, refuse_wide, unpacked
 from kappaflow.errors import FileError, KappaflowError
 
 if TYPE_CHECKING:
     import polars as pl
 
-Reader = Callable[[Path, str, str, ReadOptions], Raw]
+Reader = Callable[[Path, str, str, ReadOptions], RawTable]
 _OF_A_VALUE = 16  # bytes in memory: a number has 8, a text 16 and more
 
 
-def read_standard_input(options: ReadOptions = AS_USUAL) -> Raw:
+def read_standard_input(options: ReadOptions = AS_USUAL) -> RawTable:
     """Returns the columns of the CSV that comes through the pipe."""
     data = sys.stdin.buffer.read()
     if not data:
@@ -45,7 +45,7 @@ def read_standard_input(options: ReadOptions = AS_USUAL) -> Raw:
     return read_delimited(data, "standard input", "standard input", options=options)
 
 
-def read_file(path: Path, source: str, options: ReadOptions = AS_USUAL) -> Raw:
+def read_file(path: Path, source: str, options: ReadOptions = AS_USUAL) -> RawTable:
     """Returns the columns of a file, or says in one sentence why it is no table."""
     subject = f"'{source}'"
     if path.is_dir():
@@ -87,15 +87,15 @@ def explained(path: Path, subject: str) -> Iterator[None]:
         ) from None
 
 
-def _csv(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
+def _csv(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
     return read_delimited(path.read_bytes(), source, subject, options=options)
 
 
-def _tsv(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
+def _tsv(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
     return read_delimited(path.read_bytes(), source, subject, "\t", options)
 
 
-def _csv_gz(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
+def _csv_gz(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
     try:
         with gzip.open(path) as file:
             data = unpacked(file, subject)
@@ -107,7 +107,7 @@ def _csv_gz(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
     return read_delimited(data, source, subject, separator, options)
 
 
-def _parquet(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
+def _parquet(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
     import narwhals as nw
     import polars as pl
 
@@ -133,7 +133,7 @@ def _refuse_large_frame(frame: "pl.LazyFrame", subject: str) -> None:
     refuse_large(frame.select(pl.len()).collect().item() * width * _OF_A_VALUE, subject)
 
 
-def _ipc(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
+def _ipc(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
     import narwhals as nw
     import polars as pl
 
@@ -149,7 +149,7 @@ def _ipc(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
     return without_missing(from_frame(nw.from_native(frame), source, subject), options)
 
 
-def _numpy(path: Path, source: str, subject: str, options: ReadOptions) -> Raw:
+def _numpy(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
     with path.open("rb") as file:
         start = file.read(6)
     if start != b"\x93NUMPY" and not start.startswith(b"PK"):

@@ -15,16 +15,16 @@ from kappaflow.data.memory import array_columns, read_memory
 from kappaflow.data.raw import (
     AS_USUAL,
     Column,
-    Raw,
+    RawTable,
     ReadOptions,
     collect,
     quoted,
     without_missing,
 )
+from kappaflow.data.row_filter import Condition, find_column, matches, parse_condition
 from kappaflow.data.shipped import path_of, shipped_names
 from kappaflow.data.table import BoolArray, FloatArray, Table, whole_columns
 from kappaflow.data.toys import toy, toy_names
-from kappaflow.data.where import Condition, find_column, matches, parse_condition
 from kappaflow.errors import DataError, FileError
 
 
@@ -107,7 +107,7 @@ def load_to_score(
 
 
 def table_of(
-    raw: Raw,
+    raw: RawTable,
     *,
     columns: Sequence[str] | None = None,
     exclude: Iterable[str] = (),
@@ -151,7 +151,7 @@ def table_of(
     )
 
 
-def _texts(raw: Raw, name: str, keep: BoolArray) -> NDArray[np.str_]:
+def _texts(raw: RawTable, name: str, keep: BoolArray) -> NDArray[np.str_]:
     found = find_column(raw, name, "id").texts()
     return np.array(["" if text is None else text for text in found], dtype=np.str_)[keep]
 
@@ -163,7 +163,7 @@ def as_names(given: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(given)
 
 
-def _read(source: object, options: ReadOptions) -> Raw:
+def _read(source: object, options: ReadOptions) -> RawTable:
     if not isinstance(source, (str, os.PathLike)):
         return without_missing(read_memory(source), options)
     if source == "-":
@@ -199,7 +199,7 @@ def no_such_file(path: Path, names: Sequence[str] = ()) -> str:
     return f"there is no file '{path}'{hint}"
 
 
-def _kept_rows(raw: Raw, conditions: list[Condition]) -> BoolArray:
+def _kept_rows(raw: RawTable, conditions: list[Condition]) -> BoolArray:
     keep = np.ones(raw.row_count, dtype=np.bool_)
     for condition in conditions:
         met = matches(raw, condition)
@@ -212,7 +212,7 @@ def _kept_rows(raw: Raw, conditions: list[Condition]) -> BoolArray:
     return keep
 
 
-def _values_there(raw: Raw, condition: Condition) -> str:
+def _values_there(raw: RawTable, condition: Condition) -> str:
     """Returns what the column of a condition does hold, so that a typing error shows."""
     column = raw.columns[condition.column]
     if column.is_number:

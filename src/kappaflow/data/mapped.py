@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.division import places_of
-from kappaflow.data.pieces import piece_size
+from kappaflow.data.chunks import chunk_size
+from kappaflow.data.split import places_of
 from kappaflow.data.table import IntArray, Table
 from kappaflow.errors import FileError
 
@@ -56,6 +56,10 @@ class MappedTable:
         """Returns what tells these rows from others, in hex."""
         return self.digest
 
+    def describe(self) -> dict[str, Any]:
+        """Returns the names of the columns."""
+        return self.sample.describe()
+
     def at(self, index: IntArray | slice) -> NDArray[Any]:
         """Returns some of the rows, (n, columns and context), which share no memory with the file.
 
@@ -70,7 +74,7 @@ class MappedTable:
     def blocks(self) -> Iterator[Table]:
         """Yields all rows as tables, some at a time, with their numbers in the source."""
         width = len(self.columns)
-        size = piece_size(width + len(self.context_columns))
+        size = chunk_size(width + len(self.context_columns))
         for start in range(0, self.length, size):
             found = self.at(slice(start, start + size)).astype(np.float64)
             numbers = np.arange(start, start + len(found))

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.raw import Column, Raw, collect, from_frame
+from kappaflow.data.raw import Column, RawTable, collect, from_frame
 from kappaflow.errors import ArgumentError, DataError
 
 
-def read_memory(source: object) -> Raw:
+def read_memory(source: object) -> RawTable:
     """Returns the columns of an array, a tensor or a data frame, or says what it is instead."""
     if isinstance(source, np.ndarray):
         return collect(array_columns(source, "the array"), "the array", "the array")
@@ -32,7 +32,7 @@ def _tensor_array(tensor: Any) -> NDArray[Any]:  # noqa: ANN401 - torch is not i
         raise ArgumentError(f"'source' is a tensor without readable numbers: {reason}") from None
 
 
-def _read_frame(source: object) -> Raw:
+def _read_frame(source: object) -> RawTable:
     import narwhals as nw
 
     subject = "the data frame"

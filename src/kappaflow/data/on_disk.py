@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kappaflow.data.chunks import Chunks
 from kappaflow.data.files import read_file
 from kappaflow.data.load import as_names, no_such_file
-from kappaflow.data.open_pieces import OPENED, kind_of, open_pieces
-from kappaflow.data.pieces import Pieces
-from kappaflow.data.raw import Raw, ReadOptions
+from kappaflow.data.open_chunks import OPENED, kind_of, open_chunks
+from kappaflow.data.raw import RawTable, ReadOptions
 from kappaflow.errors import ArgumentError, FileError
 
 
 @dataclass(frozen=True)
 class TableOnDisk:
-    """A table in a file, which `kappaflow.fit` reads a piece at a time.
+    """A table in a file, which `kappaflow.fit` reads a chunk at a time.
 
     Args:
         source: A path to a parquet, arrow, feather, ipc, npy, csv or tsv file.
@@ -64,20 +64,20 @@ class TableOnDisk:
         """Where the file is."""
         return Path(self.source).expanduser()
 
-    def pieces(self) -> Pieces:
-        """Returns the pieces of the file; one that is small is one piece.
+    def chunks(self) -> Chunks:
+        """Returns the chunks of the file; one that is small is one chunk.
 
         Returns:
-            The pieces.
+            The chunks.
 
         Raises:
-            ArgumentError: A file of this kind cannot be read a piece at a time.
+            ArgumentError: A file of this kind cannot be read a chunk at a time.
             FileError: There is no such file, or it is damaged.
         """
         path, source = self.path, str(self.source)
         if kind_of(path) is None:
             raise ArgumentError(
-                f"'on_disk' should be given for a file that can be read a piece at a time, "
+                f"'on_disk' should be given for a file that can be read a chunk at a time, "
                 f"{', '.join(OPENED)}, got {source!r}: write it as one of these, or have it read "
                 "into memory."
             )
@@ -86,23 +86,23 @@ class TableOnDisk:
         columns = None if self.columns is None else as_names(self.columns)
         context, exclude = as_names(self.context), as_names(self.exclude)
         options = self.options
-        found = open_pieces(source, columns, context, exclude=exclude, options=options)
+        found = open_chunks(source, columns, context, exclude=exclude, options=options)
         return found or _Whole(path, source, columns, context, exclude=exclude, options=options)
 
 
-class _Whole(Pieces):
+class _Whole(Chunks):
     """A file that is read at once: it is small, or `read_file` says what is wrong with it."""
 
     def _open(self) -> int:
-        self._read: Raw = read_file(self.path, self.source, self.options)
+        self._read: RawTable = read_file(self.path, self.source, self.options)
         self.size = max(self.size, self._read.row_count)
         return self._read.row_count
 
     def _width(self) -> int:
         return 1
 
-    def _raw(self, place: int) -> Raw:
+    def _raw(self, place: int) -> RawTable:
         return self._read
 
-    def _head(self) -> Raw:
+    def _head(self) -> RawTable:
         return self._read

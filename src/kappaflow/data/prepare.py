@@ -3,18 +3,25 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from kappaflow.data.domains import Bounds, Domains, bounds_hint, domains_of, put_back, within
-from kappaflow.data.examine import complete_rows, examine
-from kappaflow.data.problem import Problem, listed
-from kappaflow.data.raw import quoted
-from kappaflow.data.repair import REPAIRS, Repair, jitter_columns, repaired
-from kappaflow.data.repeats import (
+from kappaflow.data.domains import (
+    Bounds,
+    Domains,
+    bounds_hint,
+    clip_to_domain,
+    domains_of,
+    unwrap_circles,
+)
+from kappaflow.data.duplicates import (
     Duplicates,
     Repeats,
     describe_repeats,
     repeats_of,
     settle_duplicates,
 )
+from kappaflow.data.examine import complete_rows, examine
+from kappaflow.data.problem import Problem, listed
+from kappaflow.data.raw import quoted
+from kappaflow.data.repair import REPAIRS, Repair, jitter_columns, repaired
 from kappaflow.data.rounding import dequantize, resolutions
 from kappaflow.data.table import Table
 from kappaflow.domains import Interval
@@ -95,7 +102,7 @@ def prepare_table(
     repeats = repeats_of(complete)
     found = domains_of(bounds, settled) if domains is None else dict(domains)
     rounded = resolutions(settled) if repair == "dequantize" else ()
-    moved, done = within(settled, found, repair=repair, offered=offered, rounded=rounded)
+    moved, done = clip_to_domain(settled, found, repair=repair, offered=offered, rounded=rounded)
     result, widths, repaired_notes, problems = _prepared(moved, repair, 0, offered)
     notes = table.notes + bounds_hint(result, found)
     warnings = [problem.message for problem in problems if problem.code != "duplicate-rows"]
@@ -109,7 +116,7 @@ def prepare_table(
         result = jitter_columns(result, jitter)
         notes += (f"added Gaussian noise of 1e-3 of the spread to {', '.join(jitter)}",)
     return PreparedTable(
-        table=put_back(result, found),
+        table=unwrap_circles(result, found),
         domains=found,
         widths=widths,
         repeats=repeats,
@@ -136,7 +143,7 @@ def few_to_train_on(rows: int) -> tuple[str, ...]:
 
 def noisy(table: Table, widths: dict[str, float], domains: Domains) -> Table:
     """Returns other rows for a prepared table, with noise of the same widths in its columns."""
-    return put_back(dequantize(table, widths), domains) if widths else table
+    return unwrap_circles(dequantize(table, widths), domains) if widths else table
 
 
 def prepare(

@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 
 from kappaflow.data.table import BoolArray, IntArray, Table
+from kappaflow.errors import DataError
 
 SHOWN_ROWS = 5
 SHOWN_PROBLEMS = 5
@@ -104,3 +105,16 @@ def listed(problems: Sequence[Problem]) -> str:
     shown = "; ".join(problem.message for problem in problems[:SHOWN_PROBLEMS])
     more = len(problems) - SHOWN_PROBLEMS
     return f"{shown}; and {more} more" if more > 0 else shown
+
+
+def require_finite(table: Table, data: str) -> None:
+    """Raises an error that names the first missing or infinite value of a table."""
+    parts = table.values if table.context is None else np.hstack([table.values, table.context])
+    bad = ~np.isfinite(parts)
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        name = [*table.columns, *table.context_columns][column]
+        raise DataError(
+            f"column {name!r} of {data} should hold finite numbers, "
+            f"{describe_rows(table, [row])[0]} has {parts[row, column]}."
+        )

@@ -154,7 +154,7 @@ def progression(numbers: FloatArray) -> Progression | None:
 
 
 @dataclass(frozen=True)
-class Raw:
+class RawTable:
     """The columns of a source, of one length; `subject` names the source in a sentence.
 
     `lines` holds the line of a text file on which each row starts, counted from 1.
@@ -173,7 +173,7 @@ class Raw:
 
 def collect(
     columns: list[Column], source: str, subject: str, lines: IntArray | None = None
-) -> Raw:
+) -> RawTable:
     """Returns the columns under their names, or says which names come twice."""
     if not columns:
         raise DataError(f"{subject} has no columns: give a table with at least one column.")
@@ -183,15 +183,17 @@ def collect(
             f"{subject} has more than one column named {quoted(twice)}: rename them, so that "
             "each name stands for one column."
         )
-    return Raw({column.name: column for column in columns}, source, subject, lines)
+    return RawTable({column.name: column for column in columns}, source, subject, lines)
 
 
-def without_missing(raw: Raw, options: ReadOptions) -> Raw:
+def without_missing(raw: RawTable, options: ReadOptions) -> RawTable:
     """Returns the columns with the values that the user named as missing replaced by null."""
     if not options.missing:
         return raw
     columns = [_without_missing(column, options) for column in raw.columns.values()]
-    return Raw({column.name: column for column in columns}, raw.source, raw.subject, raw.lines)
+    return RawTable(
+        {column.name: column for column in columns}, raw.source, raw.subject, raw.lines
+    )
 
 
 def _without_missing(column: Column, options: ReadOptions) -> Column:
@@ -229,7 +231,7 @@ def missing_note(name: str, count: int, options: ReadOptions, first: str) -> str
     )
 
 
-def from_frame(frame: "nw.DataFrame[Any]", source: str, subject: str) -> Raw:
+def from_frame(frame: "nw.DataFrame[Any]", source: str, subject: str) -> RawTable:
     """Returns the columns of an eager narwhals frame."""
     columns = [
         Column(

@@ -80,7 +80,7 @@ def repaired(
         stops = [problem for problem in problems if problem.severity == "stop"]
         if not stops:
             break
-        table, said = _mend(table, stops, how, generator)
+        table, said = _repair_stops(table, stops, how, generator)
         notes += said
         problems = examine(table)
     left = [problem for problem in problems if problem.severity == "stop"]
@@ -97,7 +97,7 @@ def repaired(
     return table, tuple(notes), widths
 
 
-def _mend(
+def _repair_stops(
     table: Table, stops: list[Problem], how: Repair, generator: np.random.Generator
 ) -> tuple[Table, list[str]]:
     """Returns the table with columns left out or given noise, and incomplete rows dropped."""

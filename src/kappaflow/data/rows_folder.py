@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.division import NO_COPIES, Copies, Division, copies_of, division, row_hashes
-from kappaflow.data.gaps import refuse_gaps
+from kappaflow.data.chunks import Chunks, OnRows
+from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.mapped import MappedTable
 from kappaflow.data.on_disk import TableOnDisk
-from kappaflow.data.pieces import Pieces, Told
-from kappaflow.data.repeats import Duplicates
+from kappaflow.data.problem import require_finite
+from kappaflow.data.split import NO_COPIES, Copies, Division, copies_of, division, row_hashes
 from kappaflow.data.table import FloatArray, IntArray, Table, whole_columns
 from kappaflow.errors import ArgumentError, DataError, KappaflowError, WriteError
 from kappaflow.reading import parse_json, read_small
@@ -30,7 +30,7 @@ Take = Callable[[NDArray[Any]], object]
 
 
 @dataclass(frozen=True)
-class Asked:
+class SplitRequest:
     """What is to be made of a table on disk.
 
     Attributes:
@@ -74,7 +74,7 @@ class Asked:
 
 
 @dataclass(frozen=True, eq=False)
-class Divided:
+class SplitTable:
     """A table by what its rows are for; each row is in one part.
 
     Attributes:
@@ -108,11 +108,11 @@ def _is_ours(path: Path) -> bool:
     return path.name in (TRAIN, KEPT, COPIES, NOTES) or is_unfinished(path)
 
 
-def read_divided(folder: Path, asked: Asked) -> Divided | None:
+def read_split(folder: Path, asked: SplitRequest) -> SplitTable | None:
     """Returns what `divide` has left in a folder; None where it was asked for something else.
 
     Args:
-        folder: Where it was told to write.
+        folder: The folder that `split_on_disk` wrote to.
         asked: What is to be made.
 
     Returns:
@@ -130,23 +130,23 @@ def read_divided(folder: Path, asked: Asked) -> Divided | None:
         return None
 
 
-def copies_in(pieces: Pieces, told: Told) -> Copies:
+def copies_in(chunks: Chunks, on_rows: OnRows) -> Copies:
     """Returns the rows of a table that repeat earlier ones.
 
     Rows are compared by hashes of 64 bits, which take 16 bytes a row of memory.
 
     Args:
-        pieces: Of the table, whose columns are settled.
-        told: Is told how many rows more are done.
+        chunks: Of the table, whose columns are settled.
+        on_rows: Called with the number of rows done since the last call.
 
     Returns:
         The copies.
     """
-    hashes = np.empty(pieces.rows, dtype=np.uint64)
-    for piece in range(len(pieces)):
-        numbers = _numbers(pieces.read(piece))
-        hashes[piece * pieces.size :][: len(numbers)] = row_hashes(numbers)
-        told(len(numbers))
+    hashes = np.empty(chunks.rows, dtype=np.uint64)
+    for chunk in range(len(chunks)):
+        numbers = _numbers(chunks.read(chunk))
+        hashes[chunk * chunks.size :][: len(numbers)] = row_hashes(numbers)
+        on_rows(len(numbers))
     return copies_of(hashes)
 
 
@@ -155,22 +155,22 @@ def _numbers(table: Table) -> FloatArray:
     return table.values if table.context is None else np.hstack([table.values, table.context])
 
 
-def divide(
-    pieces: Pieces,
-    asked: Asked,
+def split_on_disk(
+    chunks: Chunks,
+    asked: SplitRequest,
     folder: Path | None,
-    told: Told,
+    on_rows: OnRows,
     copies: Copies = NO_COPIES,
-) -> Divided:
+) -> SplitTable:
     """Returns a table by what its rows are for, and writes those to train on to a folder.
 
     What it has written there before is removed first. The notes are written last.
 
     Args:
-        pieces: Of the table, whose columns are settled.
+        chunks: Of the table, whose columns are settled.
         asked: What is to be made.
         folder: Where to write; None to write nothing, for what tells these rows from others.
-        told: Is told how many rows more are done.
+        on_rows: Called with the number of rows done since the last call.
         copies: The rows that repeat earlier ones.
 
     Returns:
@@ -181,9 +181,9 @@ def divide(
         WriteError: There is no room.
     """  # noqa: DOC502 - raised by the calls below
     made_of, source = asked.made_of(), str(asked.table.source)
-    columns, context = pieces.columns, pieces.context
+    columns, context = chunks.columns, chunks.context
     width = len(columns) + len(context)
-    plan = _plan(asked, pieces.rows, width, copies)
+    plan = _plan(asked, chunks.rows, width, copies)
     shape, dtype = (plan.train, width), np.dtype(asked.dtype)
     sha = hashlib.sha256(repr((columns, context)).encode())
     with _rows_file(folder, shape, dtype) as write:
@@ -192,17 +192,17 @@ def divide(
             sha.update(rows.data)
             write(rows)
 
-        kept = _gone_through(pieces, plan, dtype, source, take, told)
+        kept = _gone_through(chunks, plan, dtype, source, take, on_rows)
         if asked.made_of() != made_of:
             raise DataError(f"{source} has changed while it was read: fit it when it is whole.")
     notes = {
-        "rows": pieces.rows,
+        "rows": chunks.rows,
         "columns": list(columns),
         "context_columns": list(context),
-        "left_out": list(pieces.left_out),
+        "left_out": list(chunks.left_out),
         "digest": sha.hexdigest(),
-        "notes": list(pieces.notes),
-        "warnings": list(pieces.warnings),
+        "notes": list(chunks.notes),
+        "warnings": list(chunks.warnings),
     }
     if folder is not None:
         for name, numbers in ((KEPT, kept), (COPIES, np.stack([copies.places, copies.first]))):
@@ -214,16 +214,16 @@ def divide(
 
 
 def _gone_through(
-    pieces: Pieces, plan: Division, dtype: np.dtype[Any], source: str, take: Take, told: Told
+    chunks: Chunks, plan: Division, dtype: np.dtype[Any], source: str, take: Take, on_rows: OnRows
 ) -> FloatArray:
     """Returns the rows that stay in memory, and has the others taken, in their order."""
     order = np.argsort(plan.kept)
     places = plan.kept[order]
     held_out = plan.not_trained_on
-    kept = np.empty((len(places), len(pieces.columns) + len(pieces.context)))
-    for piece in range(len(pieces)):
-        table, start = pieces.read(piece), piece * pieces.size
-        refuse_gaps(table, source)
+    kept = np.empty((len(places), len(chunks.columns) + len(chunks.context)))
+    for chunk in range(len(chunks)):
+        table, start = chunks.read(chunk), chunk * chunks.size
+        require_finite(table, source)
         numbers = _numbers(table)
         ends = start, start + len(numbers)
         here = slice(*np.searchsorted(places, ends))
@@ -232,7 +232,7 @@ def _gone_through(
         trained[held_out[slice(*np.searchsorted(held_out, ends))] - start] = False
         with np.errstate(over="ignore"):  # as for a table in memory
             take(numbers[trained].astype(dtype))
-        told(len(numbers))
+        on_rows(len(numbers))
     return kept
 
 
@@ -272,14 +272,14 @@ def _refuse_without_room(folder: Path, shape: tuple[int, int], dtype: np.dtype[A
         )
 
 
-def _plan(asked: Asked, rows: int, width: int, copies: Copies) -> Division:
+def _plan(asked: SplitRequest, rows: int, width: int, copies: Copies) -> Division:
     """Returns which rows of a table are for what."""
     drop = asked.duplicates == "drop"
     return division(rows, width, asked.fractions, asked.seed, copies, drop=drop)
 
 
 def _put_together(
-    asked: Asked,
+    asked: SplitRequest,
     folder: Path | None,
     kept: FloatArray,
     copies: Copies,
@@ -291,7 +291,7 @@ def _put_together(
     digest: str,
     notes: list[str],
     warnings: list[str],
-) -> Divided:
+) -> SplitTable:
     """Returns the parts of a table, of rows that were kept and what was noted."""
     width = len(columns)
     plan = _plan(asked, rows, width + len(context_columns), copies)
@@ -327,4 +327,4 @@ def _put_together(
         digest=digest,
         held_out=plan.not_trained_on,
     )
-    return Divided(train, tuple(held_out), rows, len(copies))
+    return SplitTable(train, tuple(held_out), rows, len(copies))

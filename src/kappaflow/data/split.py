@@ -1,12 +1,16 @@
-"""`split`: a table into rows to train on, rows to stop by, and rows to judge by."""
+"""Splits tables in memory by their rows, and tables on disk before any row is read."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kappaflow.data.repeats import groups_of
-from kappaflow.data.table import IntArray, Table
+from kappaflow.data.chunks import chunk_size
+from kappaflow.data.duplicates import groups_of
+from kappaflow.data.rounding import mixed
+from kappaflow.data.table import FloatArray, IntArray, Table
 from kappaflow.errors import ArgumentError, DataError
 
 
@@ -111,3 +115,193 @@ def _shares(fractions: tuple[float, ...]) -> list[float]:
             f"'fractions' should be two or more positive numbers that sum to 1, got {fractions!r}."
         )
     return shares
+
+
+MOST_HELD_OUT = 100_000  # rows of a part, which stay in memory and are scored in each epoch
+STREAM = 40961  # other draws than those of data made with default_rng(seed)
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """Rows of a table that repeat earlier rows, counted from 0.
+
+    Attributes:
+        places: Which rows, ascending.
+        first: The first row that equals each.
+    """
+
+    places: IntArray
+    first: IntArray
+
+    def __len__(self) -> int:
+        """Returns how many rows repeat earlier ones."""
+        return len(self.places)
+
+    def of(self, rows: IntArray) -> IntArray:
+        """Returns the copies of some rows."""
+        return self.places[np.isin(self.first, rows)]
+
+    def counts(self, rows: IntArray) -> IntArray:
+        """Returns how often each of some rows is there, itself included."""
+        first = np.sort(self.first)
+        ends = (np.searchsorted(first, rows, side=side) for side in ("right", "left"))
+        return 1 + np.subtract(*ends)
+
+
+NO_COPIES = Copies(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+def copies_of(hashes: NDArray[np.uint64]) -> Copies:
+    """Returns the rows that repeat earlier ones, by the hashes of all rows.
+
+    Args:
+        hashes: Of 64 bits, (rows,); equal for equal rows, and else hardly ever.
+
+    Returns:
+        The copies.
+
+    Example:
+        >>> found = copies_of(np.array([5, 7, 5, 5], dtype=np.uint64))
+        >>> found.places.tolist(), found.first.tolist()
+        ([2, 3], [0, 0])
+    """
+    ordered = np.sort(hashes)
+    repeated = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    if not len(repeated):
+        return NO_COPIES
+    at = np.searchsorted(repeated, hashes).clip(max=len(repeated) - 1)
+    places = np.flatnonzero(repeated[at] == hashes)
+    _, start, group = np.unique(hashes[places], return_index=True, return_inverse=True)
+    first = places[start][group]
+    again = first != places
+    return Copies(places[again], first[again])
+
+
+def row_hashes(values: FloatArray) -> NDArray[np.uint64]:
+    """Returns a hash of 64 bits for each row (rows, columns); 0.0 and -0.0 are equal."""
+    bits = np.ascontiguousarray(values + 0.0).view(np.uint64)
+    found = np.full(len(values), bits.shape[1], dtype=np.uint64)
+    for column in bits.T:
+        found = mixed(found ^ column)
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """Rows of a table, counted from 0, by what they are for.
+
+    Attributes:
+        rows: How many there are.
+        held_out: The rows of each part that is not trained on, in random order.
+        sample: Some of the rows to train on, or all of a few, in random order.
+        dropped: Rows that are used for nothing, ascending.
+    """
+
+    rows: int
+    held_out: tuple[IntArray, ...]
+    sample: IntArray
+    dropped: IntArray
+
+    @property
+    def train(self) -> int:
+        """How many rows are trained on, those of the sample too."""
+        return self.rows - len(self.not_trained_on)
+
+    @property
+    def not_trained_on(self) -> IntArray:
+        """All rows that are held out or dropped, ascending."""
+        return np.sort(np.concatenate([self.dropped, *self.held_out]))
+
+    @property
+    def kept(self) -> IntArray:
+        """All rows that stay in memory: the parts one after the other, then the sample."""
+        return np.concatenate([*self.held_out, self.sample])
+
+
+def division(
+    rows: int,
+    width: int,
+    fractions: tuple[float, ...],
+    seed: int,
+    copies: Copies = NO_COPIES,
+    *,
+    drop: bool = False,
+) -> Division:
+    """Returns a division of rows, which depends on these arguments alone.
+
+    Different rows are drawn, and the copies of a row follow it. A row with more copies than a part
+    has rows is trained on.
+
+    Args:
+        rows: How many rows there are.
+        width: How many columns, of which depends how many rows are kept in memory.
+        fractions: Shares of the rows to train on, and of each part that is held out; of all but
+            the first no more than 100,000 rows. None of them: all rows are trained on.
+        seed: Of the draw.
+        copies: Rows that repeat earlier ones.
+        drop: Use each row once.
+
+    Returns:
+        The division; no row is in two parts.
+
+    Example:
+        >>> found = division(50, 3, (0.8, 0.1, 0.1), seed=0)
+        >>> found.train, [len(part) for part in found.held_out], len(found.sample)
+        (40, [5, 5], 40)
+    """
+    dropped = copies.places if drop else np.empty(0, np.int64)
+    different = rows - len(copies)
+    wanted = sizes_of_parts(rows - len(dropped), fractions) if fractions else [rows]
+    most = min(MOST_HELD_OUT, chunk_size(width))
+    sizes = [min(size, most) for size in wanted[1:]]
+    generator = np.random.Generator(np.random.PCG64((seed, STREAM)))
+    drawn = generator.choice(different, min(sum(sizes), different - 1), replace=False)
+    if len(copies) and not drop:
+        parts = _with_copies(places_of(drawn, copies.places), sizes, copies, generator)
+    else:
+        parts = np.split(places_of(drawn, dropped), np.cumsum(sizes, dtype=np.int64))[:-1]
+    out = np.sort(np.concatenate([dropped, *parts]))
+    left = rows - len(out)
+    few = generator.choice(left, min(left, chunk_size(width)), replace=False)
+    return Division(rows, tuple(parts), places_of(few, out), dropped)
+
+
+def _with_copies(
+    drawn: IntArray, sizes: list[int], copies: Copies, generator: np.random.Generator
+) -> list[IntArray]:
+    """Returns parts of about the wanted sizes, of drawn rows in order and their copies."""
+    counts = copies.counts(drawn)
+    fits = counts <= min(sizes, default=0)
+    drawn, ends = drawn[fits], np.cumsum(counts[fits])
+    parts, start = [], 0
+    for size in sizes:
+        before = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + size, side="right")))
+        chosen = drawn[start:end]
+        if not len(chosen):
+            raise DataError(
+                f"a table with {len(copies.places):,} rows that repeat others has too few "
+                f"different rows for {len(sizes) + 1} parts: equal rows stay in one part."
+            )
+        parts.append(generator.permutation(np.concatenate([chosen, copies.of(chosen)])))
+        start = end
+    return parts
+
+
+def places_of(numbers: IntArray, held_out: IntArray) -> IntArray:
+    """Returns where rows that are trained on are among all.
+
+    Args:
+        numbers: Which of the rows that are trained on, from 0.
+        held_out: Places of the others, ascending.
+
+    Returns:
+        Their places from 0.
+
+    Example:
+        >>> places_of(np.array([0, 1, 2]), held_out=np.array([1, 2])).tolist()
+        [0, 3, 4]
+    """
+    before = held_out - np.arange(len(held_out))  # rows trained on before each that is not
+    return numbers + np.searchsorted(before, numbers, side="right")

@@ -177,6 +177,10 @@ class Table:
             digest.update(np.ascontiguousarray(part, dtype="<f8").tobytes())
         return digest.hexdigest()
 
+    def describe(self) -> dict[str, Any]:
+        """Returns the names of the columns."""
+        return {"columns": list(self.columns), "context_columns": list(self.context_columns)}
+
 
 def whole_columns(values: FloatArray, columns: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the names of the columns whose finite values are all whole numbers.
@@ -194,3 +198,37 @@ def whole_columns(values: FloatArray, columns: tuple[str, ...]) -> tuple[str, ..
         ):
             named.append(name)
     return tuple(named)
+
+
+def weighted(table: Table, weights: object | None) -> Table:
+    """Returns a table with weights of its rows, those of weight zero left out.
+
+    Args:
+        table: The table.
+        weights: (rows,), finite numbers of 0 or more, not all of them 0; None for none.
+
+    Returns:
+        The table.
+
+    Raises:
+        ArgumentError: They are something else.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> table = weighted(load_table(np.eye(3)), [1.0, 0.0, 2.0])
+        >>> table.rows, table.weights
+        (array([1, 3]), array([1., 2.]))
+    """
+    if weights is None:
+        return table
+    try:
+        given = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ArgumentError(f"'weights' should be numbers, got {weights!r}.") from None
+    if given.shape != (len(table),):
+        raise ArgumentError(
+            f"'weights' should have shape ({len(table)},), one for each row, got {given.shape}."
+        )
+    if not np.isfinite(given).all() or (given < 0).any() or not given.any():
+        raise ArgumentError("'weights' should be finite, 0 or more, and not all of them zero.")
+    return replace(table, weights=given).select(given > 0)

@@ -14,18 +14,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from kappaflow._checks import layer_widths, one_of
 from kappaflow.data import Table, load_table, resolutions, split, weighted
-from kappaflow.data.domains import Bounds, domains_of, put_back, within
+from kappaflow.data.domains import Bounds, clip_to_domain, domains_of, unwrap_circles
+from kappaflow.data.duplicates import DUPLICATES, Duplicates, settle_duplicates
 from kappaflow.data.prepare import describe_merged, few_to_train_on, noisy, prepare_table
-from kappaflow.data.repeats import DUPLICATES, Duplicates, settle_duplicates
 from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.estimator.rows import Floats, distinct, packed, renamed, unpacked
 from kappaflow.flows import Flow
 from kappaflow.runs.model_search import LEARNING_RATE, ModelSearch, search_model
-from kappaflow.runs.recipes import CONDITIONAL, COUPLINGS, Model, build_flow, with_bounds
-from kappaflow.training import Settings, checked_settings, fit_tables, log_prob_of, rows_of
-from kappaflow.training.rows import domains_in
-from kappaflow.training.trained import State
+from kappaflow.runs.recipes import CONDITIONAL, COUPLINGS, ModelConfig, build_flow, with_bounds
+from kappaflow.training import Settings, batch_of, checked_settings, fit_split, log_prob_of
+from kappaflow.training.batches import domains_in
+from kappaflow.training.session import State
 
 RandomState = int | np.random.RandomState | None
 # The defaults of `kappaflow fit` for couplings.
@@ -113,7 +113,9 @@ class FlowEstimator(BaseEstimator):
             table = renamed(table, list(map(str, names)))
         domains = domains_of(self.bounds, table)
         rounded = resolutions(table) if self.repair == "dequantize" else ()
-        table, notes = within(table, domains, repair=self.repair, offered=REPAIRS, rounded=rounded)
+        table, notes = clip_to_domain(
+            table, domains, repair=self.repair, offered=REPAIRS, rounded=rounded
+        )
         for note in notes:
             warnings.warn(note, DataWarning, stacklevel=3)
         return table.values
@@ -145,7 +147,7 @@ class FlowEstimator(BaseEstimator):
         domains = domains_of(self.bounds, table)
         widths: dict[str, float] = {}
         if len(table) <= len(table.columns):
-            table = put_back(settle_duplicates(table, how), domains)
+            table = unwrap_circles(settle_duplicates(table, how), domains)
             notes = warned = (
                 f"{len(table)} rows are too few for {len(table.columns)} columns, which then "
                 "always depend on each other: the bounds of the flow determine the density",
@@ -217,7 +219,7 @@ class FlowEstimator(BaseEstimator):
             seed=seed,
         )
         flow, start, settings = self._started(table, train, validation, settings)
-        result = fit_tables(
+        result = fit_split(
             flow,
             train,
             validation,
@@ -270,7 +272,7 @@ class FlowEstimator(BaseEstimator):
                 f"{model!r}."
             )
         try:
-            config = Model(model, {**arguments, **(self.options or {})})
+            config = ModelConfig(model, {**arguments, **(self.options or {})})
             config = with_bounds(config, domains_of(self.bounds, table), table)
             flow = build_flow(config, table, seed)
         except TypeError as error:
@@ -301,7 +303,7 @@ class FlowEstimator(BaseEstimator):
 
     def _log_prob(self, values: Floats) -> Floats:
         """Returns log p of each row in nats."""
-        rows = rows_of(load_table(self._noisy(values)), self.flow_)
+        rows = batch_of(load_table(self._noisy(values)), self.flow_)
         return log_prob_of(self.flow_, rows).numpy()
 
     def __getstate__(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError
 from kappaflow.estimator.base import FlowEstimator, RandomState
 from kappaflow.estimator.rows import Floats
-from kappaflow.training import Rows, log_prob_of
+from kappaflow.training import Batch, log_prob_of
 
 LEVELS = 200  # number of quantiles that `predict` averages
 SAMPLES = 1000  # for quantiles and means of several targets, which have no closed form
@@ -107,7 +107,7 @@ class ConditionalFlowDensity(FlowEstimator):
         Returns:
             Log-densities (n,).
         """
-        return log_prob_of(self.flow_, Rows(*self._tensors(X, y))).numpy()
+        return log_prob_of(self.flow_, Batch(*self._tensors(X, y))).numpy()
 
     def score(self, X: ArrayLike, y: ArrayLike) -> float:  # noqa: N803
         """Returns the mean of log p(y | X) over rows in nats.

@@ -14,7 +14,7 @@ from kappaflow.data.domains import Bounds
 from kappaflow.errors import ArgumentError, DataWarning
 from kappaflow.estimator.base import FlowEstimator, RandomState, Repair
 from kappaflow.estimator.rows import Floats
-from kappaflow.training import log_prob_of, rows_of
+from kappaflow.training import batch_of, log_prob_of
 
 
 class FlowOutlierDetector(OutlierMixin, FlowEstimator):
@@ -135,7 +135,7 @@ class FlowOutlierDetector(OutlierMixin, FlowEstimator):
         one_of("duplicates", self.duplicates, (None, "keep", "drop"))
         values = self._in_domains(self._rows(X, at_least=3), self._names())
         (calibration,) = self._train(self._table(values), kept=(self.calibration_fraction,))
-        rows = rows_of(calibration, self.flow_)  # already with noise
+        rows = batch_of(calibration, self.flow_)  # already with noise
         scores = np.sort(log_prob_of(self.flow_, rows).numpy())
         self.calibration_scores_ = scores
         lowest = math.floor(self.level * (len(scores) + 1))

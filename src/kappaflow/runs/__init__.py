@@ -1,48 +1,60 @@
-"""Run folders from end to end: what the commands do, as functions."""
+"""Run folders from end to end: the functions behind the commands.
 
-from kappaflow.runs.examine_code import examine_code, is_code
+`fit_run` is the path of `kappaflow fit`: a `TableConfig` or an `ImageConfig` loads the data
+(`table_data.py`, `image_data.py`), `search_model` may choose a model,
+`kappaflow.training.fit_split` trains, and `evaluate` makes report and metrics.
+"""
+
+from kappaflow.runs.diagnose import diagnose_run
 from kappaflow.runs.factor import factor_file
 from kappaflow.runs.fit import RunSummary, fit_run
-from kappaflow.runs.fit_images import ImageRunSummary, fit_image_run
 from kappaflow.runs.fix import FixedRun, Health, fix_run
-from kappaflow.runs.image_job import ImageSource
-from kappaflow.runs.job import Source
+from kappaflow.runs.image_data import ImageConfig
 from kappaflow.runs.model_search import ModelSearch, fit_auto
-from kappaflow.runs.recipes import Model
+from kappaflow.runs.recipes import ModelConfig
 from kappaflow.runs.rewrite import RewrittenRun, rewrite_run
-from kappaflow.runs.stored import is_image_run, is_unfinished_run
-from kappaflow.runs.use import examine_run, sample_run, score_run
-from kappaflow.runs.use_images import examine_image_run, sample_image_run, score_image_run
-from kappaflow.runs.use_in_parts import Written, write_samples, write_scores
-from kappaflow.runs.write_images import check_image_path, write_images
+from kappaflow.runs.samples import (
+    check_image_path,
+    sample_images,
+    sample_run,
+    write_images,
+    write_samples,
+)
+from kappaflow.runs.scores import Written, score_run, write_scores
+from kappaflow.runs.stored import (
+    ImageResult,
+    TableResult,
+    is_image_run,
+    is_unfinished_run,
+)
+from kappaflow.runs.table_data import TableConfig
+from kappaflow.runs.user_code import diagnose_code, is_code
 
 __all__ = [
     "FixedRun",
     "Health",
-    "ImageRunSummary",
-    "ImageSource",
-    "Model",
+    "ImageConfig",
+    "ImageResult",
+    "ModelConfig",
     "ModelSearch",
-    "fit_auto",
     "RewrittenRun",
     "RunSummary",
-    "Source",
+    "TableConfig",
+    "TableResult",
     "Written",
     "check_image_path",
-    "examine_code",
-    "examine_image_run",
-    "examine_run",
+    "diagnose_code",
+    "diagnose_run",
     "factor_file",
-    "fit_image_run",
+    "fit_auto",
     "fit_run",
     "fix_run",
     "is_code",
     "is_image_run",
     "is_unfinished_run",
     "rewrite_run",
-    "sample_image_run",
+    "sample_images",
     "sample_run",
-    "score_image_run",
     "score_run",
     "write_images",
     "write_samples",

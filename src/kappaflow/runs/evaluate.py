@@ -1,342 +1,204 @@
-"""A trained flow on held-out rows: the numbers of its report."""
+"""`evaluate`: a trained flow on held-out rows or images, as a report, a diagnosis and metrics."""
 
-import math
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from scipy.stats import mannwhitneyu
-from torch import Tensor
 
 from kappaflow.conditioning import profile
-from kappaflow.conditioning.points import joined_points
-from kappaflow.data import Table, atom_rows
-from kappaflow.data.problem import describe_rows, describe_values
-from kappaflow.diagnosis import (
-    Comparison,
-    Diagnosis,
-    compare,
-    diagnose_flow,
-    references,
-    with_findings,
-)
-from kappaflow.flows import Flow, NormalMixture
+from kappaflow.data.problem import describe_values
+from kappaflow.diagnosis import Diagnosis, diagnose_flow, with_findings
+from kappaflow.flows import Flow
 from kappaflow.report import (
     About,
-    Budget,
+    AnyReport,
     FindingView,
-    Latent,
-    Likelihood,
-    Marginal,
-    Pairs,
+    ImageReport,
     ProfileView,
-    ReferenceView,
     Report,
-    RowsView,
-    RowView,
-    Separation,
+    write_report,
 )
-from kappaflow.runs.job import Tables
-from kappaflow.runs.padded import padding_view
-from kappaflow.runs.stored_findings import run_findings
+from kappaflow.runs.image_content import image_content, points_of
+from kappaflow.runs.image_data import ImageData
+from kappaflow.runs.image_samples import BEST, write_sheet
+from kappaflow.runs.stored import RunData
+from kappaflow.runs.table_content import table_content
+from kappaflow.storage import write_bytes
 from kappaflow.training import (
     FitResult,
-    Rows,
+    batch_of,
+    batches_of,
     log_prob_of,
-    quantile,
-    rows_of,
-    tested_condition,
-    units_log_det,
+    read_result,
+    write_result,
 )
 
+DIAGNOSIS = "diagnosis.json"
 POINTS = 64  # rows at which conditioning is profiled
-PAIRED_COLUMNS, PAIRED_ROWS = 5, 400
-BINS = 40
-BASE_SAMPLES = 20_000  # that latents are compared with, where the base is not N(0, 1)
-WORST_ROWS, WORST_COLUMNS = 10, 12
-CURVES = (
-    "epoch",
-    "train_nll_standardised",
-    "validation_nll_standardised",
-    "validation_nll_p95",
-    "validation_nll_p99",
-    "validation_nll_max",
-    "condition_number_median",
-    "condition_number_p95",
-    "round_trip_data",
-    "round_trip_latent",
-    "learning_rate",
-    "skipped_steps",
-    "time_s",
-    "memory_bytes",
-)
+PERCENTILES = 1000  # steps of the stored distribution of training scores
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A trained flow on held-out data.
+
+    Attributes:
+        report: The content of the report.
+        diagnosis: The doctor's diagnosis, with the findings on likelihood, training and data.
+        metrics: The entries of result.json that training does not write.
+    """
+
+    report: AnyReport
+    diagnosis: Diagnosis
+    metrics: dict[str, Any]
 
 
 def evaluate(
-    result: FitResult, tables: Tables, about: About, budget: float | None = None
-) -> tuple[Report, Diagnosis]:
-    """Returns the report on a trained flow, and the doctor's diagnosis that is in it.
+    result: FitResult, data: RunData, about: About, budget: float | None = None
+) -> Evaluation:
+    """Evaluates a trained flow on the test rows or images of a run.
 
     Args:
-        result: What training came to.
-        tables: The rows of the run; a Gaussian and a Gaussian mixture are fitted to the training
-            rows, and compared with the flow on the test rows.
-        about: What was trained on what.
-        budget: The condition number that was asked for, if one was.
+        result: The result of the training. The flow of a table is moved to the CPU.
+        data: The data of the run.
+        about: Facts about the data, the model and the training.
+        budget: The condition budget of the training; None for none.
 
     Returns:
-        Both, from the test rows.
+        The evaluation.
     """
     flow = result.flow
-    test = rows_of(tables.test, flow)
-    few = test.at(slice(0, POINTS))
-    samples = _samples(flow, test)
-    nll = -log_prob_of(flow, test)
-    diagnosis = diagnose_flow(
-        flow, test.x, test.context, names=lambda i: describe_values(tables.test, i)
-    )
+    if isinstance(data, ImageData):
+        kind, test = ImageReport, batches_of(data.test, flow)
+        nll, few = -log_prob_of(flow, test), test.at(slice(0, points_of(flow)))
+        diagnosis = diagnose_flow(flow, few.x, few.context)
+        content, findings = image_content(result, nll, data)
+    else:
+        flow.cpu()
+        kind, table, rows = Report, data.test, batch_of(data.test, flow)
+        nll, few = -log_prob_of(flow, rows), rows.at(slice(0, POINTS))
+        diagnosis = diagnose_flow(
+            flow, rows.x, rows.context, names=lambda i: describe_values(table, i)
+        )
+        content, findings = table_content(result, nll, data, rows, budget)
     depth = diagnosis.profile or profile(flow, few.x, context=few.context)
-    likelihoods = _likelihoods(flow, nll, tables)
-    padding, weighted = padding_view(flow, test)
-    compared = comparisons_on(tables, (nll if weighted is None else weighted).numpy())
-    diagnosis = with_findings(
-        diagnosis,
-        *run_findings(
-            None if flow.likelihood == "joint" else compared,
-            standard_error=likelihoods[0].standard_error,
-            test_rows=likelihoods[0].rows,
-            history=result.history,
-            stopped_because=result.stopped_because,
-            warnings=tables.warnings,
-        ),
-    )
-    gaussian_nll = compared[0].nll if compared else math.nan
-    report = Report(
+    diagnosis = with_findings(diagnosis, *findings)
+    report = kind(
         about=about,
-        curves=[{key: line[key] for key in CURVES} for line in result.history],
         best_epoch=result.best_epoch,
-        likelihoods=likelihoods,
-        padding=padding,
-        gaussian_nll=gaussian_nll,
-        gaussian_nll_standardised=gaussian_nll + units_log_det(flow),
-        references=[_reference(one, flow) for one in compared],
-        worst_rows=_worst_rows(tables.test, nll),
-        separations=_separations(flow, nll, tables),
-        marginals=_marginals(tables.test, samples),
-        pairs=_pairs(tables.test, samples),
         profile=ProfileView.model_validate(depth.to_dict()),
-        budget=None if budget is None else _budget(flow, test, budget),
-        latent=_latent(flow, test),
         verdict=diagnosis.verdict,
         ok=diagnosis.ok,
         findings=[FindingView(**vars(finding)) for finding in diagnosis.findings],
+        **content,
     )
-    return report, diagnosis
+    return Evaluation(report, diagnosis, metrics(report, flow, data))
 
 
-def _budget(flow: Flow, test: Rows, asked: float) -> Budget:
-    """Returns the condition number that was asked for beside that of held-out rows."""
-    median, p95, rows = tested_condition(flow, test)
-    return Budget(asked=asked, median=median, p95=p95, rows=rows)
+def write_evaluation(evaluation: Evaluation, flow: Flow, data: RunData, folder: Path) -> None:
+    """Writes diagnosis, report and result to a run folder, which is finished then.
+
+    Args:
+        evaluation: The evaluation.
+        flow: The flow, which draws a grid of samples if the data are images.
+        data: The data of the run.
+        folder: The run folder.
+    """
+    if isinstance(data, ImageData):
+        write_sheet(flow, data.classes, folder, BEST)
+    write_bytes(folder / DIAGNOSIS, evaluation.diagnosis.to_json().encode())
+    write_report(evaluation.report, folder)
+    write_result(folder, read_result(folder) | evaluation.metrics)
 
 
-@torch.no_grad()
-def _samples(flow: Flow, rows: Rows) -> np.ndarray:
-    """Returns as many samples as rows, one for each context, in the units of the data."""
-    generator = torch.Generator().manual_seed(0)
-    if rows.context is None:
-        drawn = flow.sample(len(rows), generator=generator)
+def metrics(report: AnyReport, flow: Flow, data: RunData) -> dict[str, Any]:
+    """Returns the entries of result.json that training does not write.
+
+    Args:
+        report: The report on the flow.
+        flow: The flow.
+        data: The data of the run; the scores of its training rows are stored as quantiles.
+
+    Returns:
+        Held-out likelihood, conditioning, verdict and quantiles.
+    """
+    scores = log_prob_of(flow, batches_of(data.train, flow))
+    with np.errstate(invalid="ignore"):  # nan between infinities
+        quantiles = np.quantile(scores.numpy(), np.linspace(0, 1, PERCENTILES + 1))
+    if isinstance(report, Report):
+        likelihood = _table_metrics(report)
+        rounded = not isinstance(data, ImageData) and bool(data.widths)
+        kind = "bound" if rounded and flow.likelihood == "exact" else flow.likelihood
     else:
-        drawn = flow.sample(1, rows.context, generator=generator)[0]
-    return drawn.double().cpu().numpy()
+        likelihood, kind = _image_metrics(report), flow.likelihood
+    return {
+        **likelihood,
+        "likelihood": kind,
+        **metrics_without_data(report),
+        "train_log_prob_quantiles": quantiles.tolist(),
+    }
 
 
-def _likelihoods(flow: Flow, nll: Tensor, tables: Tables) -> list[Likelihood]:
-    found = [_likelihood("test", flow, nll)]
-    on_atom = torch.from_numpy(atom_rows(tables.test, tables.train))
-    if on_atom.any() and not on_atom.all():
-        found.append(_likelihood("test, rows on no point mass", flow, nll[~on_atom]))
-        found.append(_likelihood("test, rows on a point mass", flow, nll[on_atom]))
-    return found
+def _table_metrics(report: Report) -> dict[str, Any]:
+    """Returns the likelihood of test rows, of simple densities, and the separation of rows."""
+    whole = report.likelihoods[0]
+    mixture = next((one for one in report.references if one.kind == "Gaussian mixture"), None)
+    separation = report.separations[0] if report.separations else None
+    weighted = None if report.padding is None else report.padding.weighted
+    return {
+        "test_nll": whole.nll,
+        "test_nll_standardised": whole.nll_standardised,
+        "test_nll_standard_error": whole.standard_error,
+        "test_nll_standardised_by_part": {
+            part.name: part.nll_standardised for part in report.likelihoods[1:]
+        },
+        "test_rows": whole.rows,
+        "weighted_nll_standardised": None if weighted is None else weighted.nll_standardised,
+        "weighted_monte_carlo_error": None if weighted is None else weighted.monte_carlo_error,
+        "gaussian_nll_standardised": report.gaussian_nll_standardised,
+        "mixture_nll_standardised": None if mixture is None else mixture.nll_standardised,
+        "mixture_components": None if mixture is None else mixture.components,
+        "references": [one.model_dump() for one in report.references],
+        "auc": None if separation is None else separation.auc,
+        "auc_standard_error": None if separation is None else separation.auc_standard_error,
+    }
 
 
-def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
-    standardised = nll + units_log_det(flow)
-    levels = {"median": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
-    return Likelihood(
-        name=name,
-        rows=len(nll),
-        nll=nll.mean().item(),
-        nll_standardised=standardised.mean().item(),
-        standard_error=nll.std(correction=0).item() / math.sqrt(len(nll)),
-        quantiles={name: quantile(standardised, level) for name, level in levels.items()},
-    )
+def _image_metrics(report: ImageReport) -> dict[str, Any]:
+    """Returns the likelihood of test images, and their bits per dimension."""
+    whole = report.likelihood
+    return {
+        "test_bits_per_dimension": whole.bits_per_dimension,
+        "test_bits_per_dimension_standard_error": whole.bits_standard_error,
+        "independent_bits_per_dimension": whole.independent_bits,
+        "independent_bits_standard_error": whole.independent_standard_error,
+        "test_nll": whole.nll,
+        "test_nll_standard_error": whole.standard_error,
+        "test_images": whole.images,
+    }
 
 
-def comparisons_on(tables: Tables, nll: np.ndarray) -> tuple[Comparison, ...]:
-    """Compares a flow with a Gaussian and a mixture fitted to the training rows, on test rows.
-
-    Args:
-        tables: The rows of the run.
-        nll: Negative log-likelihood of the first so many test rows under the flow.
-
-    Returns:
-        The comparisons; none where a column is constant among the training rows or follows from
-        others: there is no such density.
-    """
-    train, test = tables.train, tables.test
-    rows = len(nll)
-    context = None if test.context is None else test.context[:rows]
-    found = references(train.values, test.values[:rows], train.context, context)
-    return compare(nll, found, conditional=context is not None)
-
-
-def _reference(one: Comparison, flow: Flow) -> ReferenceView:
-    return ReferenceView(
-        name=one.name,
-        kind=one.kind,
-        components=one.components,
-        conditional=one.conditional,
-        rows=one.rows,
-        nll=one.nll,
-        nll_standardised=one.nll + units_log_det(flow),
-        difference=one.difference,
-        standard_error=one.standard_error,
-    )
-
-
-def _worst_rows(test: Table, nll: Tensor) -> RowsView:
-    """Returns the test rows with the lowest density, and their values."""
-    worst = nll.nan_to_num(torch.inf, posinf=torch.inf).argsort(descending=True, stable=True)
-    index = worst[:WORST_ROWS].numpy()
-    context = [] if test.context is None else [test.context]
-    values = np.hstack([test.values, *context])[index, :WORST_COLUMNS]
-    names = [*test.columns, *test.context_columns]
-    shown = zip(describe_rows(test, index), values.tolist(), nll[index].tolist(), strict=True)
-    return RowsView(
-        columns=names[:WORST_COLUMNS],
-        left_out=max(0, len(names) - WORST_COLUMNS),
-        rows=[RowView(name=name, values=row, log_prob=-each) for name, row, each in shown],
-    )
-
-
-def _separations(flow: Flow, nll: Tensor, tables: Tables) -> list[Separation]:
-    if tables.against is None:
-        return []
-    inside, outside = -nll.numpy(), log_prob_of(flow, rows_of(tables.against, flow)).numpy()
-    auc, error = auc_of(inside, outside)
-    low, high = np.quantile(np.concatenate([inside, outside]), [0.005, 1])
-    edges = np.linspace(low, high, BINS + 1)
-    return [
-        Separation(
-            name="held-out rows like the training data, against the others",
-            rows_in=len(inside),
-            rows_out=len(outside),
-            auc=auc,
-            auc_standard_error=error,
-            edges=edges.tolist(),
-            density_in=_density(inside, edges),
-            density_out=_density(outside, edges),
-        )
-    ]
-
-
-def auc_of(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
-    """Returns the probability that one of the first scores above one of the second.
-
-    Args:
-        inside: Scores of the rows that should score higher.
-        outside: Scores of the others.
-
-    Returns:
-        The AUC (ties count half) and its standard error.
-
-    Source:
-        Mann, Whitney 1947; the error is Hanley, McNeil 1982.
-
-    Example:
-        >>> auc_of(np.array([2.0, 3.0]), np.array([0.0, 1.0]))[0]
-        1.0
-    """
-    n, m = len(inside), len(outside)
-    auc = float(mannwhitneyu(inside, outside).statistic) / (n * m)
-    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-    variance = auc * (1 - auc) + (n - 1) * (q1 - auc**2) + (m - 1) * (q2 - auc**2)
-    return auc, math.sqrt(max(0.0, variance) / (n * m))
-
-
-def _marginals(test: Table, samples: np.ndarray) -> list[Marginal]:
-    found = []
-    for i, column in enumerate(test.columns):
-        data, drawn = test.values[:, i], samples[:, i]
-        edges = _edges(data)
-        found.append(
-            Marginal(
-                column=column,
-                edges=edges.tolist(),
-                data=_density(data, edges),
-                samples=_density(drawn, edges),
-            )
-        )
-    return found
-
-
-def _edges(values: np.ndarray) -> np.ndarray:
-    """Returns the edges of bins that show all but the outermost half per cent on each side."""
-    low, high = np.quantile(values, [0.005, 0.995])
-    margin = 0.05 * (high - low) or 1.0
-    return np.linspace(low - margin, high + margin, BINS + 1)
-
-
-def _density(values: np.ndarray, edges: np.ndarray) -> list[float]:
-    """Returns the density in each bin, counted against all values, those outside the bins too."""
-    counts = np.histogram(values[np.isfinite(values)], bins=edges)[0]
-    return (counts / (len(values) * np.diff(edges))).tolist()
-
-
-def _pairs(test: Table, samples: np.ndarray) -> Pairs:
-    columns = list(test.columns[:PAIRED_COLUMNS])
-    width = len(columns)
-    return Pairs(
-        columns=columns,
-        data=_rounded(test.values[:PAIRED_ROWS, :width]),
-        samples=_rounded(samples[:PAIRED_ROWS, :width]),
-    )
-
-
-def _rounded(values: np.ndarray) -> list[list[float]]:
-    """Returns rows with five significant digits, which is more than a picture shows."""
-    return [[float(f"{value:.5g}") for value in row] for row in values]
-
-
-@torch.no_grad()
-def _latent(flow: Flow, rows: Rows) -> Latent:
-    z = (
-        flow.bijection(joined_points(flow, rows.x), rows.context)[0]
-        .flatten(1)
-        .double()
-        .cpu()
-        .numpy()
-    )
-    edges = np.linspace(-5, 5, BINS + 1)
-    centres = (edges[1:] + edges[:-1]) / 2
-    about_base: dict[str, Any] = {}
-    normal = (np.exp(-(centres**2) / 2) / math.sqrt(2 * math.pi)).tolist()
-    if isinstance(flow.base, NormalMixture):
-        generator = torch.Generator().manual_seed(0)
-        of_base = flow.base.sample(BASE_SAMPLES, generator=generator).double().numpy()
-        mean, deviation = of_base.mean(0), of_base.std(0)
-        z, of_base = (z - mean) / deviation, (of_base - mean) / deviation
-        normal = _density(of_base.ravel(), edges)
-        about_base = {
-            "base": f"mixture of {flow.base.components} normals",
-            "base_beyond_four": float((np.abs(of_base) > 4).mean()),
+def metrics_without_data(report: AnyReport) -> dict[str, Any]:
+    """Returns the metrics that need no data of the run: conditioning and verdict."""
+    kappa = report.profile.condition_number
+    condition = {
+        "condition_number_median": kappa.median[-1],
+        "condition_number_p95": kappa.p95[-1],
+    }
+    budget = report.budget if isinstance(report, Report) else None
+    if budget is not None:  # measured at more rows
+        condition = {
+            "condition_number_median": budget.median,
+            "condition_number_p95": budget.p95,
+            "condition_budget": budget.asked,
+            "condition_rows": budget.rows,
         }
-    return Latent(
-        edges=edges.tolist(),
-        density=_density(z.ravel(), edges),
-        normal=normal,
-        coordinates=list(zip(z.mean(0).tolist(), z.std(0).tolist(), strict=True)),
-        beyond_four=float((np.abs(z) > 4).mean()),
-        **about_base,
-    )
+    return {
+        **condition,
+        "worst_layer": report.profile.layers[report.profile.worst_layer],
+        "round_trip_data": report.profile.round_trip_data.max[0],
+        "round_trip_latent": report.profile.round_trip_latent.max[-1],
+        "ok": report.ok,
+        "verdict": report.verdict,
+    }

@@ -5,27 +5,36 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from kappaflow._checks import one_of, positive_int
+from kappaflow.data.dependence import nearest_relation
+from kappaflow.data.repair import JITTER
 from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
 from kappaflow.diagnosis.fixes import FIXES
 from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.files import CONFIG, load, read_config
 from kappaflow.flows import Flow
+from kappaflow.registry import build
 from kappaflow.report import Report, read_report_on
-from kappaflow.runs.anew import about_anew
-from kappaflow.runs.anew_folder import RESULT, write_anew
-from kappaflow.runs.anew_images import ImageRun
-from kappaflow.runs.anew_table import TableRun
-from kappaflow.runs.fit import training_facts, write_judgement
-from kappaflow.runs.fix_columns import COLUMN_FIXES, near_relation, train_anew
-from kappaflow.runs.stored import is_image_run
-from kappaflow.runs.stored_findings import stored_findings
-from kappaflow.runs.trainable import Trainable, trainable
+from kappaflow.runs.derived_run import (
+    ReopenedRun,
+    StoredRun,
+    about_derived,
+    write_derived_run,
+)
+from kappaflow.runs.evaluate import evaluate, write_evaluation
+from kappaflow.runs.findings import stored_findings
+from kappaflow.runs.fit import fit_run, training_facts
+from kappaflow.runs.recipes import ModelConfig, named_recipe
+from kappaflow.runs.stored import RESULT
+from kappaflow.runs.table_data import TableData
 from kappaflow.storage import plain, whole_directory, write_bytes
-from kappaflow.training import Rows, fit_tables, log_prob_of, read_result
+from kappaflow.training import Batch, fit_split, log_prob_of, read_result
 
+COLUMN_FIXES = ("drop", "jitter")  # of a column that nearly follows from others
 NAMES = (*FIXES, *COLUMN_FIXES)
+FROM_TABLE = ("features", "context_features", "bounds")  # arguments that the table decides
 EPOCHS, SLOWER = 20, 0.3  # more epochs, and at which share of the run's learning rate
 FIXED = "fixes.json"
 
@@ -71,7 +80,7 @@ class FixedRun:
 
     def to_json(self) -> dict[str, object]:
         """Returns plain values for JSON."""
-        said: dict[str, object] = plain({
+        content: dict[str, object] = plain({
             "folder": None if self.folder is None else str(self.folder),
             "done": list(self.done),
             "points": self.points,
@@ -79,7 +88,7 @@ class FixedRun:
             "before": self.before.to_json(),
             "after": None if self.after is None else self.after.to_json(),
         })
-        return said
+        return content
 
 
 def fix_run(
@@ -148,16 +157,16 @@ class _RunUnderRepair:
     def __init__(self, folder: Path, epochs: int, progress: bool | None, show: Progress) -> None:
         self.folder, self.epochs, self.progress, self.show = folder, epochs, progress, show
         self.flow = load(folder)
-        self.run = ImageRun(folder) if is_image_run(folder) else TableRun(folder)
-        self.data = trainable(self.run) if isinstance(self.run, TableRun) else None
+        self.run = StoredRun(folder)
+        self.data = self.run.reopened()
         self.rows, self.points = self.run.points(self.flow)
-        self.before = _judged(self.health(self.flow, self.rows), folder)
+        self.before = _with_stored_findings(self.health(self.flow, self.rows), folder)
 
-    def health(self, flow: Flow, rows: Rows | None) -> Health:
+    def health(self, flow: Flow, rows: Batch | None) -> Health:
         """Returns the diagnosis of a flow at the points, and their likelihood."""
         if rows is None:
             return Health(diagnose_flow(flow, progress=self.show), None, flow.likelihood)
-        rows = Rows(
+        rows = Batch(
             rows.x.to(flow.dtype), None if rows.context is None else rows.context.to(flow.dtype)
         )
         found = diagnose_flow(flow, rows.x, rows.context, progress=self.show)
@@ -192,48 +201,51 @@ class _RunUnderRepair:
                     f"'into' should be a new folder, {new} holds an unfinished training."
                 )
             with whole_directory(new) as place:
-                write_anew(flow.eval(), self.run, place, f"from {self.folder}: {'; '.join(done)}")
-        after = _judged(self.health(flow, self.rows), new)
+                write_derived_run(
+                    flow.eval(), self.run, place, f"from {self.folder}: {'; '.join(done)}"
+                )
+        after = _with_stored_findings(self.health(flow, self.rows), new)
         return self.written(new, done, after, self.on_request())
 
-    def train_on(self, flow: Flow, data: Trainable, new: Path, done: list[str]) -> Flow:
+    def train_on(self, flow: Flow, data: ReopenedRun, new: Path, done: list[str]) -> Flow:
         """Returns a flow trained further on the rows of the run, and writes its folder."""
-        tables = data.tables
+        rows = data.data
         rate = SLOWER * data.settings.learning_rate
         settings = data.settings.model_copy(
             update={"max_epochs": self.epochs, "learning_rate": rate}
         )
-        result = fit_tables(
+        result = fit_split(
             flow,
-            tables.trained_on,
-            tables.validation,
+            rows.trained_on,
+            rows.validation,
             settings,
             out=new,
             progress=self.progress,
             about={
                 "source": asdict(data.source),
-                **({"widths": tables.widths} if tables.widths else {}),
+                **rows.to_store,
                 "fixed": {"from": str(self.folder), "by": done},
             },
         )
         done.append(f"trained for {len(result.history)} more epochs")
         old = read_report_on(self.folder, Report).about
-        about = about_anew(old, result.flow, "; ".join(done))
+        about = about_derived(old, result.flow, "; ".join(done))
         facts = training_facts(result, settings)
-        about = about.model_copy(update={"training": facts, "notes": list(tables.notes)})
-        write_judgement(result, tables, about, settings.condition_budget, new)
+        about = about.model_copy(update={"training": facts, "notes": list(rows.notes)})
+        found = evaluate(result, rows, about, settings.condition_budget)
+        write_evaluation(found, result.flow, rows, new)
         return result.flow
 
     def with_other_columns(self, new: Path, fix: str) -> FixedRun:
         """Returns the run trained again without a column, or with noise added to it."""
         if self.data is None:
             raise _needs_data(fix)
-        said = train_anew(self.folder, new, fix, self.data, self.progress)
+        done = train_again(self.folder, new, fix, self.data, self.progress)
         fixed = _RunUnderRepair(new, self.epochs, self.progress, self.show)
         after = fixed.before
         if fix == "drop":  # likelihoods of different columns cannot be compared
             after = replace(after, nll=None)
-        return self.written(new, [f"{fix}: {said}"], after, fixed.on_request())
+        return self.written(new, [f"{fix}: {done}"], after, fixed.on_request())
 
     def written(
         self, new: Path, done: list[str], after: Health, on_request: dict[str, str]
@@ -247,17 +259,17 @@ class _RunUnderRepair:
     def on_request(self) -> dict[str, str]:
         """Returns the fixes that only run when named, with their reasons."""
         try:
-            found = None if self.data is None else near_relation(self.data.tables)
+            found = None if self.data is None else near_relation(self.data.data)
         except KappaflowError:
             return {}
         if found is None:
             return {}
         column, relation = found
-        said = f"column {column!r} nearly follows from others, {relation}"
-        return {name: said for name in COLUMN_FIXES}
+        reason = f"column {column!r} nearly follows from others, {relation}"
+        return dict.fromkeys(COLUMN_FIXES, reason)
 
 
-def _judged(health: Health, folder: Path) -> Health:
+def _with_stored_findings(health: Health, folder: Path) -> Health:
     """Returns a health with the findings on likelihood and training that the run stores."""
     known = {finding.code for finding in health.diagnosis.findings}
     found, checked = stored_findings(folder)
@@ -270,3 +282,71 @@ def _needs_data(fix: str) -> ArgumentError:
         f"'fix' should not be {fix!r} here: this fix trains the flow, and needs a run on a table "
         "in memory whose original data still exists."
     )
+
+
+def near_relation(data: TableData) -> tuple[str, str] | None:
+    """Returns the column that nearly follows from the others, and the relation as text.
+
+    None where its deviation from the relation is as large as the noise that jittering adds.
+    """
+    train = data.train
+    if len(train.columns) < 2 or train.context is not None:
+        return None
+    relation, left = nearest_relation(train.values)
+    if left >= JITTER / 2:
+        return None
+    text = f"{relation.text(train.columns)}, up to {left:.1e} of its spread"
+    return train.columns[relation.column], text
+
+
+def train_again(
+    folder: Path, out: Path, fix: str, data: ReopenedRun, progress: bool | None
+) -> str:
+    """Trains a run again without a column, or with noise added to it; returns what was done.
+
+    Args:
+        folder: The run.
+        out: The new run.
+        fix: "drop" or "jitter".
+        data: The data and the settings of the run.
+        progress: Show a progress bar; by default on a terminal only.
+
+    Returns:
+        A sentence.
+    """
+    found = near_relation(data.data)
+    if found is None:
+        raise ArgumentError(
+            f"'fix' should not be {fix!r}: no column of the run follows from the others up to "
+            f"{JITTER / 2:g} of its spread."
+        )
+    (column, relation), source = found, data.source
+    if fix == "drop":
+        source = replace(
+            source,
+            exclude=[] if source.columns else [*source.exclude, column],
+            columns=[c for c in source.columns if c != column] if source.columns else None,
+        )
+        done = f"dropped column {column!r}: {relation}"
+    else:
+        source = replace(source, jitter=[*(source.jitter or []), column])
+        done = f"added Gaussian noise of {JITTER:g} of its spread to column {column!r}: {relation}"
+    fit_run(source, _model(folder), out, progress=progress, **data.settings.model_dump())
+    return done
+
+
+def _model(folder: Path) -> ModelConfig:
+    """Returns the recipe of a run's flow, with its arguments."""
+    described: dict[str, Any] = read_config(folder / CONFIG).model
+    named = named_recipe(described["name"], described["arguments"])
+    if named is None:
+        raise ArgumentError(
+            "'fix' should not be 'drop' or 'jitter': they train the recipe of the run again, and "
+            "this flow was assembled from layers."
+        )
+    arguments = {
+        name: build(value) if isinstance(value, dict) else value
+        for name, value in named[1].items()
+        if name not in FROM_TABLE
+    }
+    return ModelConfig(named[0], arguments)

@@ -1,4 +1,4 @@
-"""Samples of a flow of images as pixels, and grids of them while it trains."""
+"""Samples of a flow of images as pixels, and grids of samples during training."""
 
 import math
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
 from kappaflow.storage import make_directory, write_bytes
-from kappaflow.training import Callback
+from kappaflow.training import Batch, Callback
+from kappaflow.training.batches import class_context
 
 FOLDER, BEST = "samples", "best.png"
 TEMPERATURE = 0.8
@@ -25,11 +25,11 @@ NUMBERS_AT_ONCE = 2**20  # of pixels, which networks make many times as many of
 
 @dataclass(frozen=True)
 class Sheet:
-    """Images that are shown together.
+    """Images in one picture.
 
     Attributes:
-        images: (N, channels, height, width), on the scale of a picture.
-        columns: How many stand in a row.
+        images: (N, channels, height, width), from 0 to 255.
+        columns: Number of images in a row.
         rows: The class of each row; empty without classes.
     """
 
@@ -39,21 +39,13 @@ class Sheet:
 
     @property
     def picture(self) -> Pixels:
-        """The whole, a pixel for each pixel of the images."""
+        """The picture, with one pixel for each pixel of the images."""
         return grid(self.images, self.columns)
 
 
 def values_of(flow: Flow) -> int:
-    """Returns how many values a pixel of a flow may have."""
+    """Returns the number of values that a pixel of a flow can have."""
     return int(getattr(flow.augment, "values", 256))
-
-
-def context_of(labels: np.ndarray, flow: Flow) -> Tensor | None:
-    """Returns classes as the context of a flow, (N, C); None where it reads none."""
-    if not flow.context_features:
-        return None
-    found = one_hot(torch.from_numpy(labels.astype(np.int64)), flow.context_features)
-    return found.to(flow.device, flow.dtype)
 
 
 def draw_pixels(
@@ -68,10 +60,10 @@ def draw_pixels(
 
     Args:
         flow: A flow of images.
-        n: How many.
-        labels: The class of each, (n,), for a flow that is one given the class.
-        temperature: Deviation of the latents.
-        seed: Of the draws.
+        n: Number of samples.
+        labels: The class of each, (n,), for a flow that reads the class.
+        temperature: Standard deviation of the latents.
+        seed: Random seed.
 
     Returns:
         Pixels from 0 to `values_of(flow)` - 1.
@@ -87,7 +79,7 @@ def draw_pixels(
         if labels is None:
             drawn = flow.sample(count, temperature=temperature, generator=generator)
         else:
-            context = context_of(labels[start : start + count], flow)
+            context = class_context(labels[start : start + count], flow)
             drawn = flow.sample(1, context, temperature=temperature, generator=generator)[0]
         parts.append(_whole(drawn, flow))
     return np.concatenate(parts)
@@ -100,12 +92,12 @@ def sample_sheet(
 
     Args:
         flow: A flow of images.
-        classes: The names of its classes, if it is one given the class.
-        temperature: Deviation of the latents.
-        seed: Of the latents, so that grids of different epochs show the same ones.
+        classes: The names of the classes, for a flow that reads the class.
+        temperature: Standard deviation of the latents.
+        seed: Random seed. Grids of all epochs have the same latents.
 
     Returns:
-        The samples, on the scale of a picture.
+        The samples, from 0 to 255.
     """
     if flow.context_features:
         rows = classes[:MOST_ROWS]
@@ -118,7 +110,7 @@ def sample_sheet(
 
 
 def is_shown(epoch: int, last: int) -> bool:
-    """Returns whether there is a grid of an epoch: 1, 2, 5, 10, 20, 50, 100, ... and the last.
+    """Returns whether an epoch has a grid: 1, 2, 5, 10, 20, 50, 100, ... and the last.
 
     Example:
         >>> [epoch for epoch in range(1, 61) if is_shown(epoch, 60)]
@@ -133,7 +125,7 @@ class SampleSheets(Callback):
     Args:
         folder: The run folder.
         classes: The names of the classes.
-        max_epochs: The last epoch, if nothing else ends the training.
+        max_epochs: The maximum number of epochs.
     """
 
     def __init__(self, folder: Path, classes: tuple[str, ...], max_epochs: int) -> None:
@@ -146,11 +138,11 @@ class SampleSheets(Callback):
 
 
 def write_sheet(flow: Flow, classes: tuple[str, ...], folder: Path, name: str) -> None:
-    """Writes a grid of samples, enlarged, whole or not at all; none where one is not finite."""
+    """Writes an enlarged grid of samples, or none if a sample is not finite."""
     try:
         sheet = sample_sheet(flow, classes)
     except NumericalError:
-        return  # the training says so itself, and may recover
+        return  # training reports it, and may recover
     place = make_directory(folder / FOLDER)
     write_bytes(place / name, png(enlarged(sheet.picture)))
 
@@ -160,7 +152,15 @@ def _whole(drawn: Tensor, flow: Flow) -> Pixels:
     bad = int((~torch.isfinite(drawn).flatten(1).all(1)).sum())
     if bad:
         raise NumericalError(
-            f"{bad} of {len(drawn)} samples are not finite, so that they have no pixels: "
-            "kappaflow doctor tells in which layer."
+            f"{bad} of {len(drawn)} samples are not finite and have no pixels: kappaflow doctor "
+            "names the layer."
         )
     return drawn.round().clamp(0, values_of(flow) - 1).cpu().numpy().astype(np.uint8)
+
+
+def sample_batch(flow: Flow, count: int) -> Batch:
+    """Returns samples of a flow as a batch, with its classes in turn as contexts."""
+    width = flow.context_features
+    labels = np.arange(count) % width if width else None
+    x = torch.from_numpy(draw_pixels(flow, count, labels=labels)).to(flow.device, flow.dtype)
+    return Batch(x, None if labels is None else class_context(labels, flow))

@@ -20,28 +20,27 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from kappaflow._checks import finite_float
 from kappaflow.data import Table, weighted
 from kappaflow.data.domains import Bounds, Domains, domains_of
+from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.repair import Repair
-from kappaflow.data.repeats import Duplicates
 from kappaflow.errors import ArgumentError, DataError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.flows.base import best_components
 from kappaflow.ranks import alone
 from kappaflow.runs.race import Candidate, Racer, Trial, preferred, raced, state_of, trials_of
-from kappaflow.runs.recipes import Model, build_flow, with_bounds
+from kappaflow.runs.recipes import ModelConfig, build_flow, with_bounds
 from kappaflow.training import (
     Callback,
     FitResult,
     Settings,
     checked_settings,
-    fit_tables,
+    fit_split,
     loop,
 )
 from kappaflow.training.collectives import from_rank_zero
 from kappaflow.training.distributed import connect_ranks
-from kappaflow.training.fit import is_image_data, split_rows
+from kappaflow.training.fit import as_table, is_image_data, split_rows, warn_of
 from kappaflow.training.progress import steps_shown
-from kappaflow.training.rows import as_table
-from kappaflow.training.trained import State
+from kappaflow.training.session import State
 
 LEARNING_RATE = 5e-3  # the highest, of tables
 SLOWER = 1e-3  # the same, for a flow whose base is a mixture, which has narrow components
@@ -104,9 +103,9 @@ class Choice(BaseModel):
     reason: str | None = None
 
     @property
-    def model(self) -> Model:
+    def model(self) -> ModelConfig:
         """The model that was chosen."""
-        return Model(self.recipe, dict(self.arguments))
+        return ModelConfig(self.recipe, dict(self.arguments))
 
     def settings(self, given: Settings) -> Settings:
         """Returns the settings with which the model that was chosen is trained."""
@@ -260,9 +259,8 @@ def fit_auto(
     checked = checked_settings(**settings)
     table = weighted(as_table(data), weights)
     domains = domains_of(bounds, table)
-    rows = split_rows(
-        table, validation, domains, checked, repair=repair, duplicates=duplicates, stacklevel=3
-    )
+    rows = split_rows(table, validation, domains, checked, repair=repair, duplicates=duplicates)
+    warn_of(rows.warnings, stacklevel=3)
     choice, start = search_model(
         rows.train,
         rows.validation,
@@ -273,7 +271,7 @@ def fit_auto(
         device=device,
         progress=progress,
     )
-    result = fit_tables(
+    result = fit_split(
         build_flow(with_bounds(choice.model, domains, rows.train), rows.train, checked.seed),
         rows.train,
         rows.validation,
@@ -400,7 +398,7 @@ class _Race:
         """Returns a model after a few steps; None if it cannot be built or is not finite."""
         settings = self.settings.model_copy(update={"compile": False})
         try:
-            model = with_bounds(Model(*candidate[:2]), self.domains, self.train)
+            model = with_bounds(ModelConfig(*candidate[:2]), self.domains, self.train)
             flow = build_flow(model, self.train, settings.seed)
             racer = Racer(candidate, flow, self.train, self.validation, settings, device)
         except ArgumentError:

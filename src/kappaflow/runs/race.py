@@ -13,12 +13,12 @@ from torch import Tensor
 from kappaflow.data import Table
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
-from kappaflow.training import Settings, log_prob_of, rows_of, units_log_det
+from kappaflow.training import Settings, batch_of, log_prob_of, standardization_log_det
+from kappaflow.training.batches import fit_standardization
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import Training
 from kappaflow.training.measure import conditioning_figures
-from kappaflow.training.trained import State
-from kappaflow.training.units import fit_units
+from kappaflow.training.session import State
 
 Candidate = tuple[str, dict[str, Any], float]  # recipe, arguments, highest learning rate
 
@@ -77,10 +77,10 @@ class Racer:
         self.recipe, self.arguments, self.learning_rate = candidate
         settings = settings.model_copy(update={"learning_rate": self.learning_rate})
         engine = make_engine(flow, device, settings.precision)
-        rows, self.held_out = rows_of(train, flow), rows_of(validation, flow)
+        rows, self.held_out = batch_of(train, flow), batch_of(validation, flow)
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed)
-            fit_units(flow, rows)
+            fit_standardization(flow, rows)
         self.training = Training(flow, rows, self.held_out, settings, engine)
         self.seconds, self.round, self.failed = 0.0, 0, False
         self.condition: float | None = None
@@ -109,7 +109,7 @@ class Racer:
     def scores(self) -> Tensor:
         """Returns log p of the validation rows on standardized columns, by the best weights."""
         with self._best_weights() as flow:
-            return log_prob_of(flow, self.held_out) - units_log_det(flow)
+            return log_prob_of(flow, self.held_out) - standardization_log_det(flow)
 
     def measure_condition(self) -> None:
         """Measures the 95 % condition number on validation rows, of the best weights."""

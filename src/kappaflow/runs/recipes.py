@@ -1,6 +1,6 @@
-"""The recipes that a run of a table can have, by the names of the command line."""
+"""`ModelConfig`, and the recipes of tables by their names on the command line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from kappaflow.flows import (
     Flow,
     invertible_network,
     nice,
+    padding_of_kind,
     planar,
     radial,
     real_nvp,
@@ -22,9 +23,10 @@ from kappaflow.flows import (
     zuko_flow,
 )
 from kappaflow.flows.zuko_flow import KINDS
-from kappaflow.runs.padded import with_padding
 
 ZUKO = "zuko:"
+DEFAULT_PADDING = "gaussian"  # the kind that a number alone means
+PADDING_OPTIONS = ("padding_kind", "padding_scale")
 COUPLINGS: dict[str, Callable[..., Flow]] = {
     "real_nvp": real_nvp,
     "nice": nice,
@@ -43,19 +45,19 @@ RECIPES: dict[str, Callable[..., Flow]] = {
 
 
 @dataclass(frozen=True)
-class Model:
-    """Which recipe, with which arguments; what is left out takes the recipe's default."""
+class ModelConfig:
+    """A recipe and its arguments; the others have the defaults of the recipe."""
 
     recipe: str = "real_nvp"
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
 def named_recipe(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    """Returns the recipe of a description with its arguments; None where it is none of these.
+    """Returns the recipe of a model file and its arguments; None if it is not one of these.
 
     Args:
-        name: What a model file says.
-        arguments: Of it.
+        name: The name in the model file.
+        arguments: The arguments in the model file.
     """
     given = dict(arguments)
     if name == "zuko_flow":
@@ -63,33 +65,33 @@ def named_recipe(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str
     return (name, given) if name in RECIPES else None
 
 
-def is_one_feature(model: Model, table: Table) -> bool:
+def is_one_feature(model: ModelConfig, table: Table) -> bool:
     """Returns whether a flow of a table takes a single number."""
     return len(table.columns) == 1 and not model.arguments.get("padding")
 
 
-def with_bounds(model: Model, domains: Domains, table: Table) -> Model:
-    """Returns a model that knows the domains of the columns of a table."""
+def with_bounds(model: ModelConfig, domains: Domains, table: Table) -> ModelConfig:
+    """Returns a model with the domains of the columns of a table as bounds."""
     bounds = bounds_of(domains, table.columns)
     return (
         model if bounds is None else replace(model, arguments=model.arguments | {"bounds": bounds})
     )
 
 
-def build_flow(model: Model, table: Table, seed: int) -> Flow:
-    """Returns a fresh flow for a table, initialised from the seed alone.
+def build_flow(model: ModelConfig, table: Table, seed: int) -> Flow:
+    """Returns a new flow for a table, initialized from the seed alone.
 
     Args:
-        model: The recipe.
-        table: Of the columns, and of the context if it has one.
-        seed: Decides what the recipe draws.
+        model: The recipe and its arguments.
+        table: A table with the columns and the context of the flow.
+        seed: Seed of the initial weights.
 
     Returns:
         The flow.
 
     Raises:
-        ArgumentError: There is no such recipe, it does not take an argument, it reads no context
-            where there is one, or the flow is too large.
+        ArgumentError: There is no such recipe, it does not take an argument or the context of the
+            table, or the flow is too large.
     """
     recipe = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
     arguments = with_padding(model.arguments, (len(table.columns),))
@@ -111,3 +113,32 @@ def build_flow(model: Model, table: Table, seed: int) -> Flow:
             return recipe(len(table.columns), **arguments)
     except (RuntimeError, MemoryError) as error:
         raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
+
+
+def with_padding(arguments: dict[str, Any], event_shape: Sequence[int]) -> dict[str, Any]:
+    """Returns the arguments of a recipe with one padding in place of its kind and scale.
+
+    Args:
+        arguments: Arguments of a recipe; `padding`, a number, may come with `padding_kind` and
+            `padding_scale`.
+        event_shape: The shape of a row or an image.
+
+    Returns:
+        Arguments that the recipe takes.
+
+    Raises:
+        ArgumentError: A kind or a scale is given without padding, or one of them is wrong.
+    """
+    kind, scale = (arguments.get(name) for name in PADDING_OPTIONS)
+    given = {name: value for name, value in arguments.items() if name not in PADDING_OPTIONS}
+    if kind is None and scale is None:
+        return given
+    features = given.get("padding")
+    if not features:
+        name = PADDING_OPTIONS[0] if kind is not None else PADDING_OPTIONS[1]
+        raise ArgumentError(f"'{name}' should be left out where there is no padding.")
+    if (kind or DEFAULT_PADDING) != DEFAULT_PADDING or scale is not None:
+        given["padding"] = padding_of_kind(
+            kind or DEFAULT_PADDING, features, event_shape, scale=scale
+        )
+    return given

@@ -1,4 +1,4 @@
-"""`rewrite_run`: a run folder whose flow has one partition, and otherwise does the same."""
+"""`rewrite_run`: rewrites the flow of a run to use a single fixed partition."""
 
 import json
 import os
@@ -8,10 +8,7 @@ from pathlib import Path
 from kappaflow.errors import ArgumentError
 from kappaflow.files import load
 from kappaflow.rewrite import Certificate, rewrite_fixed_partition
-from kappaflow.runs.anew_folder import write_anew
-from kappaflow.runs.anew_images import ImageRun
-from kappaflow.runs.anew_table import TableRun
-from kappaflow.runs.stored import is_image_run
+from kappaflow.runs.derived_run import StoredRun, write_derived_run
 from kappaflow.storage import whole_directory, write_bytes
 
 CERTIFICATE = "certificate.json"
@@ -19,12 +16,12 @@ CERTIFICATE = "certificate.json"
 
 @dataclass(frozen=True)
 class RewrittenRun:
-    """What came of a rewriting.
+    """The result of rewriting a run.
 
     Attributes:
-        folder: The new one.
-        certificate: What was done, and how equal the two flows are.
-        points: At which points they were compared, in words.
+        folder: The new folder.
+        certificate: The changes, and the differences between the two flows.
+        points: A description of the points at which they were compared.
     """
 
     folder: Path
@@ -44,30 +41,30 @@ def rewrite_run(
     couplings: int | None = 6,
     seed: int = 0,
 ) -> RewrittenRun:
-    """Writes a run anew with a flow of the same function whose couplings have one partition.
+    """Rewrites the flow of a run to use a single fixed partition, without changing its function.
 
-    The new folder can be scored, sampled, examined and reported like the old one: it names the
-    same data, and its report and its result are those of the new flow. Where the data of the run
-    is not found as it was, what only rows or images can tell is taken over from the old ones.
+    The new folder is a run on the same data, with the report and the result of the new flow. If
+    the data of the run is missing or has changed, the numbers that depend on it are copied from
+    the old report and result.
 
     Args:
         folder: A run folder, on a table or on images, or any saved model.
-        out: The new folder, written whole or not at all.
+        out: The new folder, written atomically.
         partition: As for `kappaflow.rewrite_fixed_partition`; so are couplings and seed.
-        couplings: How many one linear map may take.
-        seed: For searches, and for samples to compare on.
+        couplings: The maximum number of couplings for one linear map.
+        seed: Seed of searches, and of samples to compare at.
 
     Returns:
-        The certificate, which is in the folder too, and at which points it was made.
+        The certificate, which is also in the folder, and the points of the comparison.
 
     Raises:
-        ArgumentError: `out` is there already, or the flow cannot be written on this partition.
+        ArgumentError: `out` exists, or the flow cannot use this partition.
         FileError: A file cannot be read, or written.
     """  # noqa: DOC502 - raised by the calls below
     old, new = Path(folder), Path(out)
     if os.path.lexists(new):
-        raise ArgumentError(f"'out' should be a new folder, {new} is there already.")
-    run = ImageRun(old) if is_image_run(old) else TableRun(old)
+        raise ArgumentError(f"'out' should be a new folder, {new} exists already.")
+    run = StoredRun(old)
     flow = load(old)
     rows, points = run.points(flow)
     made, certificate = rewrite_fixed_partition(
@@ -80,7 +77,7 @@ def rewrite_run(
     )
     done = RewrittenRun(new, certificate, points)
     with whole_directory(new) as place:
-        write_anew(made.eval(), run, place, f"from {old} on the partition {partition}")
+        write_derived_run(made.eval(), run, place, f"from {old} on the partition {partition}")
         text = json.dumps(done.to_json(), indent=2) + "\n"
         write_bytes(place / CERTIFICATE, text.encode())
     return done

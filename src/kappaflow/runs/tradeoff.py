@@ -9,19 +9,20 @@ from typing import Any
 from torch import Tensor
 
 from kappaflow._checks import positive_int
-from kappaflow.errors import ArgumentError, KappaflowError, NumericalError
+from kappaflow.errors import ArgumentError, FileError, KappaflowError, NumericalError
 from kappaflow.files import CONFIG, load
 from kappaflow.report.charts import NO_STILLS, write_stills
 from kappaflow.report.tradeoff import Budgeted, TradeOff, render_trade_off, trade_off_chart
-from kappaflow.runs import Model, Source, fit_run
-from kappaflow.runs.job import Tables, tables_of
+from kappaflow.runs.fit import fit_run
 from kappaflow.runs.pool import Case, Row, measured
-from kappaflow.runs.stored import read_finished
+from kappaflow.runs.recipes import ModelConfig
+from kappaflow.runs.stored import TableResult, read_finished
+from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import is_unfinished, make_directory, write_bytes
 from kappaflow.training import (
+    batch_of,
     checked_settings,
     log_prob_of,
-    rows_of,
     tested_condition,
 )
 
@@ -30,8 +31,8 @@ NUMBERS, PAGE, FIGURES = "report.json", "index.html", "figures"
 
 
 def trade_off(
-    source: Source,
-    model: Model,
+    source: TableConfig,
+    model: ModelConfig,
     budgets: Sequence[float],
     out: str | Path,
     *,
@@ -70,7 +71,7 @@ def trade_off(
             "for each budget."
         )
     place = _folder(Path(out))
-    tables = tables_of(source)
+    tables = source.load()
     for note in tables.notes:
         say(note)
     order: list[float | None] = [None, *asked]  # the one that all others are compared with first
@@ -111,8 +112,8 @@ def train_one(case: Case) -> list[Row]:
         settings["condition_budget"] = case["budget"]
     try:
         fit_run(
-            Source(**case["source"]),
-            Model(**case["model"]),
+            TableConfig(**case["source"]),
+            ModelConfig(**case["model"]),
             case["folder"],
             progress=case["progress"],
             **settings,
@@ -145,7 +146,7 @@ def _trained(
 def _compared(
     budgets: Sequence[float | None],
     place: Path,
-    tables: Tables,
+    tables: TableData,
     failed: dict[float | None, str],
 ) -> list[Budgeted]:
     """Returns the numbers of each flow, the one without a budget first."""
@@ -157,7 +158,9 @@ def _compared(
             found.append(Budgeted(budget=budget, folder=folder.name, failed=failed[budget]))
             continue
         result, flow = read_finished(folder), load(folder)
-        test = rows_of(tables.test, flow)
+        if not isinstance(result, TableResult):
+            raise FileError(f"{folder} should hold a run on a table, it holds one on images.")
+        test = batch_of(tables.test, flow)
         nll = -log_prob_of(flow, test)
         free = nll if budget is None else free
         more = None if free is None else nll - free
@@ -218,7 +221,7 @@ def _name(budget: float | None) -> str:
 
 
 def _in_words(
-    source: Source, model: Model, settings: dict[str, Any], tables: Tables
+    source: TableConfig, model: ModelConfig, settings: dict[str, Any], tables: TableData
 ) -> list[tuple[str, str]]:
     asked = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
     described = {"recipe": model.recipe, **model.arguments, **settings, **asked}

@@ -1,40 +1,41 @@
 """Training by maximum likelihood or on an energy: finite, resumable, measured as it goes."""
 
+from kappaflow.training.batches import Batch, Batches, batch_of, batches_of
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback, TensorBoard
 from kappaflow.training.fit import fit
-from kappaflow.training.fit_tables import fit_tables
 from kappaflow.training.measure import (
     log_prob_of,
     quantile,
+    standardization_log_det,
     tested_condition,
-    units_log_det,
 )
-from kappaflow.training.rows import Rows, rows_of
 from kappaflow.training.run_folder import read_metrics, read_result, write_result
+from kappaflow.training.session import FitResult, fit_split
 from kappaflow.training.settings import Settings, checked_settings
-from kappaflow.training.trained import FitResult
 from kappaflow.training.variational import EnergyResult, EnergySettings, fit_energy
 
 __all__ = [
+    "Batch",
+    "Batches",
     "Callback",
     "EnergyResult",
     "EnergySettings",
     "FitResult",
-    "Rows",
     "Settings",
     "TensorBoard",
+    "batch_of",
+    "batches_of",
     "checked_settings",
     "correlation_note",
     "fit",
     "fit_energy",
-    "fit_tables",
+    "fit_split",
     "log_prob_of",
     "quantile",
     "read_metrics",
     "read_result",
-    "rows_of",
+    "standardization_log_det",
     "tested_condition",
-    "units_log_det",
     "write_result",
 ]

@@ -1,7 +1,8 @@
-"""A condition number that is asked for: a penalty on the flow, and what it has to cost."""
+"""Condition budgets: a penalty with a dual variable, and a projection of the weights."""
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,33 +13,42 @@ from kappaflow.conditioning.stretched import log_stretch, stretched
 from kappaflow.data import Table
 from kappaflow.flows import Flow
 from kappaflow.flows.eval_mode import evaluation_mode
-from kappaflow.training.rows import Rows
+from kappaflow.training.batches import Batch, Batches
+from kappaflow.training.measure import budget_figures, conditioning_figures, likelihood_figures
 
-LEVEL = 0.95  # of the quantile that the budget is about
+LEVEL = 0.95  # of the quantile that the budget limits
 EVERY = 4  # steps from one penalty to the next
-LOOKS = 400  # penalties that a training should have: a short one has them more often
-VECTORS = 480  # points times dimensions that a penalty looks at
+LOOKS = 400  # penalties in a training, at least; a short one has them more often
+VECTORS = 480  # points times dimensions in a penalty
 SOFTNESS = 0.1  # of the corner of the penalty, in log(condition number)
-REACH = 3.0  # softnesses below the aim, from where on points are pushed at
-PLAIN_UP_TO = 2.0  # the price above which the likelihood is divided
-RATE = 0.05  # of the logarithm of the price, at each look
-MOST = 4.0  # softnesses away from the aim, from where on the price moves no faster
-AT_ONCE = 4.0  # powers of what the aim is missed by, that the price has at once
-FLOOR = 0.05  # the least price: from here on it rises again
-WITHIN = 0.97  # of the budget is aimed at: the rest is for what other rows show
-AVERAGED = 0.1  # weight of the latest look in the average of the shares
-CORRECTION = 200  # steps, over which what held-out rows missed the aim by is made good
+REACH = 3.0  # softnesses below the aim; points above it are penalized
+PLAIN_UP_TO = 2.0  # the dual variable above which the likelihood is divided
+RATE = 0.05  # of the logarithm of the dual variable, at each penalty
+MOST = 4.0  # softnesses from the aim, beyond which the dual variable moves no faster
+AT_ONCE = 4.0  # power of the ratio to the aim that the last penalty adds for itself alone
+FLOOR = 0.05  # smallest dual variable: from here it can rise again
+WITHIN = 0.97  # share of the budget that is aimed at; the rest allows for other rows
+AVERAGED = 0.1  # weight of the latest penalty in the average of the shares
+CORRECTION = 200  # steps over which a miss on held-out rows is corrected
+
+FAR = 2.0  # times the budget; weights beyond are not projected
+JUST = 0.99  # share of the budget to which weights are projected
+MOST_MOVES = 6
+FIRST_RATE = 4.0  # decrease of log(condition number) as the share of the way falls by 1
+LEAST_RATE = 1.0  # smallest plausible rate
+
+State = dict[str, Tensor]
 
 
 @dataclass
-class Price:
-    """What the penalty costs now; plain numbers, so that a checkpoint can hold them.
+class DualVariable:
+    """The multiplier of the penalty; plain numbers, so that a checkpoint can hold them.
 
     Attributes:
         per_log: Nats for each unit of log(condition number) above the aim.
-        lasting: The same without what the last look alone has added.
-        shift: How far the logarithm of the aim is from that of the budget.
-        share_over: The share of points above the aim, averaged over the last looks.
+        lasting: The same without what the last penalty added for itself alone.
+        shift: Difference between the logarithms of the aim and of the budget.
+        share_over: Share of points above the aim, averaged over the last penalties.
     """
 
     per_log: float = 1.0
@@ -48,52 +58,52 @@ class Price:
 
 
 class ConditionBudget:
-    r"""Holds the 95 % quantile of the condition number of a flow down to a budget.
+    r"""Keeps the 95 % quantile of the condition number of a flow within a budget.
 
-    Every few steps the loss has :math:`\mu\, E\, h(\log \kappa(x) - a)` added, and the price
-    :math:`\mu` follows how far the 95 % quantile of the points is from the aim a: it rises while
-    that is above and falls while it is below (dual ascent). After each epoch a follows what the
-    averaged weights have on held-out rows.
+    Every few steps :math:`\mu\, E\, h(\log \kappa(x) - a)` is added to the loss. The dual variable
+    :math:`\mu` rises while the 95 % quantile of the points is above the aim a, and falls while it
+    is below (dual ascent). After each epoch the aim is corrected by the condition number of the
+    averaged weights on held-out rows.
 
     Args:
-        budget: Of the condition number from the standardised columns on.
+        budget: The largest condition number, on standardized columns.
         flow: The flow in training.
-        price: Where the price stands; changed in place.
-        steps: How many the whole training has at most.
+        dual: The dual variable; changed in place.
+        steps: The maximum number of steps of the training.
     """
 
-    def __init__(self, budget: float, flow: Flow, price: Price, steps: int) -> None:
-        self.log_budget, self.flow, self.price = math.log(budget), flow, price
+    def __init__(self, budget: float, flow: Flow, dual: DualVariable, steps: int) -> None:
+        self.log_budget, self.flow, self.dual = math.log(budget), flow, dual
         n = math.prod(flow.joint_shape)
         self.every = max(1, min(EVERY, steps // LOOKS))
         self.points = max(16, min(48, VECTORS // n))
 
-    def loss(self, nll: Tensor, batch: Rows, step: int) -> Tensor:
-        """Returns what a step, counted from 1, is to descend; moves the price.
+    def loss(self, nll: Tensor, batch: Batch, step: int) -> Tensor:
+        """Returns the loss of a step, counted from 1; updates the dual variable.
 
-        A high price divides the likelihood instead of multiplying the penalty: gradients stay of
-        one size, and are not clipped.
+        A large dual variable divides the likelihood instead of multiplying the penalty, so that
+        gradients keep their size and are not clipped.
         """
         if step % self.every == 0:
             penalty = self._penalty(batch)
-            nll = nll if penalty is None else nll + self.every * self.price.per_log * penalty
-        return nll * min(1.0, PLAIN_UP_TO / self.price.per_log)
+            nll = nll if penalty is None else nll + self.every * self.dual.per_log * penalty
+        return nll * min(1.0, PLAIN_UP_TO / self.dual.per_log)
 
     def measured(self, p95: float, steps: int) -> None:
-        """Takes in the 95 % condition number of held-out rows after an epoch of so many steps."""
+        """Corrects the aim by the 95 % condition number of held-out rows after an epoch."""
         if not math.isfinite(p95):
             return
         missed = self.log_budget + math.log(WITHIN) - math.log(p95)
         gain = min(0.5, steps / CORRECTION * (2 if missed < math.log(WITHIN) else 1))
-        if missed > 0 and self.price.share_over < (1 - LEVEL) / 2:
-            missed = math.log(WITHIN) - self.price.shift  # nothing holds it down
-        shift = self.price.shift + gain * max(-0.5, min(0.5, missed))
-        self.price.shift = max(-0.7, min(0.7, shift))
+        if missed > 0 and self.dual.share_over < (1 - LEVEL) / 2:
+            missed = math.log(WITHIN) - self.dual.shift  # the penalty is not active
+        shift = self.dual.shift + gain * max(-0.5, min(0.5, missed))
+        self.dual.shift = max(-0.7, min(0.7, shift))
 
-    def _penalty(self, batch: Rows) -> Tensor | None:
-        """Returns the mean excess over the aim at a few points, or None where there is none."""
+    def _penalty(self, batch: Batch) -> Tensor | None:
+        """Returns the mean excess over the aim at a few points, None if no point exceeds it."""
         few = batch.at(slice(0, self.points))
-        aim = self.log_budget + self.price.shift
+        aim = self.log_budget + self.dual.shift
         with evaluation_mode(self.flow):
             with torch.no_grad():
                 x = self.flow.standardization(self.flow.augmented(few.x))[0]
@@ -110,22 +120,71 @@ class ConditionBudget:
         return excess.mean() * near.double().mean().to(excess)
 
     def _follow(self, above: Tensor) -> None:
-        """Moves the price with what points have above the aim, (B,), in logarithms."""
+        """Updates the dual variable by log(condition number) - aim of points, (B,)."""
         above = above[torch.isfinite(above)]
         if not len(above):
             return
-        price, off = self.price, above.quantile(LEVEL).item()
-        price.share_over += AVERAGED * ((above > 0).double().mean().item() - price.share_over)
-        moved = price.lasting * math.exp(RATE * max(-MOST, min(MOST, off / SOFTNESS)))
-        price.lasting = max(FLOOR, moved)
-        price.per_log = price.lasting * math.exp(AT_ONCE * max(-0.5, min(0.5, off)))
+        dual, off = self.dual, above.quantile(LEVEL).item()
+        dual.share_over += AVERAGED * ((above > 0).double().mean().item() - dual.share_over)
+        moved = dual.lasting * math.exp(RATE * max(-MOST, min(MOST, off / SOFTNESS)))
+        dual.lasting = max(FLOOR, moved)
+        dual.per_log = dual.lasting * math.exp(AT_ONCE * max(-0.5, min(0.5, off)))
+
+
+@torch.no_grad()
+def project_to_budget(
+    flow: Flow, start: State, rows: Batches, budget: float, figures: dict[str, Any]
+) -> tuple[dict[str, float], State] | None:
+    """Moves weights that slightly exceed a budget towards the start until they keep it.
+
+    At the start most flows are the identity, so the condition number falls on the way there.
+    The secant method finds how far to go.
+
+    Args:
+        flow: The flow; unchanged.
+        start: Its state before training.
+        rows: Held-out rows.
+        budget: The budget.
+        figures: The figures of the flow, with "condition_number_p95".
+
+    Returns:
+        The figures that change, and the new state; None if the flow keeps the budget already, is
+        far above it, or no state on the way keeps it.
+    """
+    p95 = figures["condition_number_p95"]
+    if p95 is None or not budget < p95 < FAR * budget:
+        return None
+    here = {name: tensor.detach().clone() for name, tensor in flow.state_dict().items()}
+    share, rate, above = 1.0, FIRST_RATE, math.log(p95 / budget)
+    try:
+        for _ in range(MOST_MOVES):
+            share -= (math.log(p95 / budget) - math.log(JUST)) / rate
+            state = _between(start, here, share)
+            flow.load_state_dict(state)
+            found = budget_figures(flow, rows)
+            p95 = found["condition_number_p95"]
+            if p95 <= budget:
+                measured = conditioning_figures(flow, rows, found)
+                return measured | likelihood_figures(flow, rows), state
+            rate = max(LEAST_RATE, (above - math.log(p95 / budget)) / (1 - share))
+    finally:
+        flow.load_state_dict(here)
+    return None
+
+
+def _between(one: State, other: State, share: float) -> State:
+    """Returns a mean of two states with a share of the other; integers are the other's."""
+    return {
+        name: one[name].lerp(there, share) if there.is_floating_point() else there
+        for name, there in other.items()
+    }
 
 
 def correlation_note(table: Table, budget: float) -> str | None:
-    """Returns what is to be said where correlations alone ask for more than a budget, or None.
+    """Returns a warning if the correlations of the columns alone exceed a budget, else None.
 
-    A linear map that whitens rows whose correlation matrix has condition number k has sqrt(k)
-    itself; a context may explain correlations, so that nothing is said of tables with one.
+    A linear map that whitens rows whose correlation matrix has condition number k has condition
+    number sqrt(k). A context may explain the correlations, so tables with one get no warning.
     """
     if table.context is not None or len(table) < 2 or len(table.columns) < 2:
         return None
@@ -138,6 +197,6 @@ def correlation_note(table: Table, budget: float) -> str | None:
     if needed <= budget:
         return None
     return (
-        f"the correlations of the columns alone ask for a condition number of {needed:.3g}, and "
-        f"{budget:g} is the budget: the flow will be less correlated than the data"
+        f"the correlations of the columns alone need a condition number of {needed:.3g}, and the "
+        f"budget is {budget:g}: the flow will be less correlated than the data"
     )

@@ -1,4 +1,4 @@
-"""What a training tells others: four moments, and TensorBoard as one of those who listen."""
+"""Callbacks of a training, and TensorBoard as one of them."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,19 +11,19 @@ from kappaflow.storage import make_directory
 from kappaflow.training.settings import Settings
 
 if TYPE_CHECKING:
-    from kappaflow.training.trained import FitResult
+    from kappaflow.training.session import FitResult
     from kappaflow.training.variational import EnergyResult, EnergySettings
 
 Figures = dict[str, Any]
 
 
 class Callback:
-    """Is told of a training as it goes; each method does nothing until a subclass says what.
+    """Called during a training; each method does nothing until a subclass overrides it.
 
-    The flow has the weights that are validated, in evaluation mode, and stays as it is; under a
-    condition budget figures can be those of weights that were moved to within it. What a method
-    raises ends the training, whose run folder can be gone on from. A finished run that is fitted
-    again tells nothing. An interval of `kappaflow.fit_energy` is told as an epoch.
+    The flow has the weights that are validated, in evaluation mode, and must not be changed. Under
+    a condition budget the figures can be those of projected weights. An exception in a method ends
+    the training; its run folder can be resumed. A finished run that is fitted again calls nothing.
+    An interval of `kappaflow.fit_energy` counts as an epoch.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -37,23 +37,23 @@ class Callback:
     """
 
     def on_start(self, flow: Flow, settings: "Settings | EnergySettings") -> None:
-        """Is told before the first epoch, or before the next one of a run that goes on."""
+        """Called before the first epoch, or before the next epoch of a resumed run."""
 
     def on_epoch(self, flow: Flow, figures: Figures) -> None:
-        """Is told after each epoch, with its figures as metrics.jsonl has them."""
+        """Called after each epoch, with its figures as in metrics.jsonl."""
 
     def on_best(self, flow: Flow, figures: Figures) -> None:
-        """Is told after `on_epoch` where the weights are the best so far, and are kept."""
+        """Called after `on_epoch` if the weights are the best so far."""
 
     def on_end(self, result: "FitResult | EnergyResult") -> None:
-        """Is told what the training came to."""
+        """Called with the result at the end."""
 
 
 class TensorBoard(Callback):
     """Writes the figures of each epoch as scalars that TensorBoard shows.
 
     Args:
-        folder: Where to; several runs side by side in one folder are compared.
+        folder: The folder of the logs; TensorBoard compares several runs in one folder.
 
     Raises:
         ArgumentError: tensorboard is not installed, or the folder is a file.
@@ -87,11 +87,11 @@ class TensorBoard(Callback):
         self._writer.close()
 
 
-class Told(Callback):
+class CallbackList(Callback):
     """Callbacks as one.
 
     Args:
-        callbacks: In the order in which they are told.
+        callbacks: In the order in which they are called.
 
     Raises:
         ArgumentError: One of them is none.

@@ -23,9 +23,9 @@ from torch.nn.parallel import DistributedDataParallel
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import Flow
 from kappaflow.ranks import rank, rank_here, ranks, ranks_here
+from kappaflow.training.batches import Batches
 from kappaflow.training.collectives import lost_ranks_as_errors
 from kappaflow.training.optimizer import AdamW
-from kappaflow.training.rows import AnyRows
 
 GRADIENT_TIMEOUT = timedelta(seconds=45)  # how long a rank waits for the gradients of another
 NARROW_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -211,7 +211,7 @@ def check_trainable(dtype: torch.dtype) -> None:
         raise ArgumentError(f"'flow' should be float32 or float64 to be trained, got {dtype}.")
 
 
-def has_unused_parameters(flow: Flow, rows: AnyRows) -> bool:
+def has_unused_parameters(flow: Flow, rows: Batches) -> bool:
     """Returns whether the likelihood of rows does not depend on some trainable parameters."""
     few = rows.at(slice(0, 2))
     trained = [p for p in flow.parameters() if p.requires_grad]

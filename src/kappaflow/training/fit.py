@@ -2,39 +2,67 @@
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from kappaflow.data import (
+    Dataset,
     Images,
     Table,
     TableOnDisk,
+    examine,
     is_images,
     load_images,
+    load_table,
     split,
+    split_images,
     weigh_duplicate_rows,
     weighted,
 )
-from kappaflow.data.domains import Bounds, Domains, bounds_of, domains_of
-from kappaflow.data.images import split_images
+from kappaflow.data.domains import Bounds, Domains, bounds_of, clip_to_domain, domains_of
+from kappaflow.data.duplicates import Duplicates
+from kappaflow.data.load import load_every_column
 from kappaflow.data.prepare import few_to_train_on, noisy, prepare_table
 from kappaflow.data.repair import Repair
-from kappaflow.data.repeats import Duplicates
-from kappaflow.errors import ArgumentError, DataWarning
+from kappaflow.data.rows_folder import SplitRequest
+from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.flows import Flow, set_bounds
+from kappaflow.locking import locked
 from kappaflow.ranks import is_first
+from kappaflow.training.batches import domains_in
 from kappaflow.training.budget import correlation_note
 from kappaflow.training.callbacks import Callback
-from kappaflow.training.fit_images import fit_images
-from kappaflow.training.fit_on_disk import fit_on_disk
-from kappaflow.training.fit_tables import fit_tables
-from kappaflow.training.rows import as_table, domains_in, held_out_like
+from kappaflow.training.distributed import check_trainable
+from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for
+from kappaflow.training.session import FitResult, fit_split
 from kappaflow.training.settings import Settings, checked_settings
-from kappaflow.training.trained import FitResult
+
+FRACTIONS = (0.9, 0.1)  # of the rows, for training and for validation
+
+
+D = TypeVar("D", bound=Dataset, covariant=True)
+
+
+@dataclass(frozen=True)
+class SplitData(Generic[D]):
+    """Data to train on and to validate with, and notes about them.
+
+    Attributes:
+        train: The data to train on.
+        validation: The data that decides when to stop.
+        notes: Remarks, one sentence each.
+        warnings: Remarks that `fit` warns about.
+    """
+
+    train: D
+    validation: D
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def fit(
@@ -54,37 +82,37 @@ def fit(
 ) -> FitResult:
     """Trains a flow by maximum likelihood, and returns it with its history.
 
-    What a recipe's flow begins with (`Standardize`, and `Whiten` where it starts with one) is
-    fitted first, on the training rows only, unless it is fitted already. Each epoch is validated;
-    the weights with the best validation likelihood are kept. A step that is not finite is skipped
-    and counted, and many in a row stop the training. With `out`, a run that was interrupted goes
-    on where its last checkpoint stands, to the same losses, bit for bit on the same machine; a
+    The first layers of a recipe's flow (`Standardize`, and `Whiten` if the flow starts with one)
+    are fitted first, on the training rows only, unless they are fitted already. Each epoch is
+    validated; the weights with the best validation likelihood are kept. A step that is not finite
+    is skipped and counted, and many in a row stop the training. With `out`, an interrupted run
+    resumes from its last checkpoint and reaches bit-identical losses on the same machine; a
     finished one returns its stored result. In a script that torchrun starts, all processes train
     together, and the first writes.
 
     Args:
-        flow: Trained in place.
+        flow: The flow, trained in place.
         data: A tensor, array, data frame, `Table`, path or shipped name; with a context, (x,
             context); a `TableOnDisk`, which is not read into memory. For a flow of images
             `Images`, or their path or name.
-        validation: Rows to stop by, in memory, of the same kinds; if left out, a tenth of `data`,
-            of a `TableOnDisk` 100,000 rows at most.
-        weights: How much each row of `data` counts in the likelihood, (N,), 0 or more; all alike
-            if left out. Tables only.
-        out: A run folder to write and to resume from.
-        device: Where to train, "cpu" or "cuda"; where the flow is if left out.
-        repair: "drop" or "jitter": go on where the data has no density, see
-            `kappaflow.data.prepare`. "dequantize": add uniform noise to rounded columns, exactly
-            as wide as a step of their values; log_prob at such noisy rows is then a bound on that
-            of rounded ones. Each row gets its noise once, by its number and the column.
+        validation: Data that decides when to stop, in memory, of the same kind. By default a
+            tenth of `data`; of a `TableOnDisk` at most 100,000 rows.
+        weights: Weight of each row of `data` in the likelihood, (N,), 0 or more; equal by
+            default. Tables only.
+        out: A run folder to write to and to resume from.
+        device: Where to train, "cpu" or "cuda"; where the flow is by default.
+        repair: How to repair data that has no density: "drop" or "jitter", see
+            `kappaflow.data.prepare`. "dequantize" adds uniform noise to rounded columns, exactly
+            as wide as one step of their values; log_prob at such noisy rows is then a bound on
+            that of rounded ones. The noise of a row follows from its number and the column.
         duplicates: What to do with rows that repeat earlier ones: "keep" them, with all copies in
             one part of the split; "drop" them; or "weigh" each row by the number of its copies.
         bounds: Domains of columns by name, in which all samples then lie, such as
-            {"mass": "positive", "p": (0, 1), "angle": "circular"}: the flow, one that a recipe
-            made and that is not fitted, becomes what its recipe makes with these `bounds`.
-        progress: Show a progress bar; on a terminal only if left out.
-        callbacks: Are told of each epoch: `Callback`, of which `kappaflow.training.TensorBoard`
-            is one.
+            {"mass": "positive", "p": (0, 1), "angle": "circular"}. The flow has to be one that a
+            recipe made and that is not fitted; it becomes what its recipe makes with these
+            `bounds`.
+        progress: Show a progress bar; by default on a terminal only.
+        callbacks: Called after each epoch: `Callback`, such as `kappaflow.training.TensorBoard`.
         **settings: `max_epochs`, `max_time_s`, `batch_size`, `learning_rate`, `seed`,
             `condition_budget` and the other fields of `kappaflow.training.Settings`.
 
@@ -95,7 +123,7 @@ def fit(
         ArgumentError: An argument is wrong, or `out` was made with other data or arguments.
         DataError: The data has no density that a flow could fit.
         NumericalError: Many steps in a row were not finite; the flow has its best weights. Or no
-            epoch kept the condition budget; the flow is as it was.
+            epoch kept the condition budget; the flow is unchanged.
 
     Example:
         >>> import kappaflow as kf
@@ -108,55 +136,127 @@ def fit(
         hint = ": give what it was made of, and compile=True" if hasattr(flow, "_orig_mod") else ""
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}{hint}.")
     checked = checked_settings(**settings)
-    if is_image_data(data):
-        other = None if duplicates == "keep" else duplicates
-        for name, value in (("weights", weights), ("bounds", bounds), ("duplicates", other)):
-            if value is not None:
-                raise ArgumentError(f"'{name}' should be left out for images.")
-        return _fit_any_images(flow, data, validation, checked, out, device, progress, callbacks)
-    if isinstance(data, TableOnDisk):
-        for name, value in (("weights", weights), ("repair", repair)):
-            if value is not None:
-                raise ArgumentError(f"'{name}' should be left out for a TableOnDisk.")
-        return fit_on_disk(
+    request = _Request(
+        flow, data, validation, weights, repair, duplicates, bounds, checked, out, device, progress
+    )
+    with request.split() as parts:
+        warn_of(parts.warnings, stacklevel=3)
+        result = fit_split(
             flow,
-            data,
-            validation,
+            parts.train,
+            parts.validation,
             checked,
-            duplicates=duplicates,
-            bounds=bounds,
             out=out,
             device=device,
             progress=progress,
             callbacks=callbacks,
         )
-    table = weighted(as_table(data), weights)
-    domains = domains_of(bounds, table) if bounds else domains_in(flow, table)
-    rows = split_rows(
-        table, validation, domains, checked, repair=repair, duplicates=duplicates, stacklevel=3
-    )
-    if bounds:
-        set_bounds(flow, bounds_of(domains, rows.train.columns) or (), seed=checked.seed)
-    result = fit_tables(
-        flow,
-        rows.train,
-        rows.validation,
-        checked,
-        out=out,
-        device=device,
-        progress=progress,
-        callbacks=callbacks,
-    )
-    return dataclasses.replace(result, notes=rows.notes)
+    return dataclasses.replace(result, notes=parts.notes)
 
 
 @dataclass(frozen=True)
-class SplitRows:
-    """Rows to train on and rows to stop by, and what is worth knowing about them."""
+class _Request:
+    """The arguments of `fit` that decide which data to train on."""
 
-    train: Table
-    validation: Table
-    notes: tuple[str, ...]
+    flow: Flow
+    data: Any
+    validation: Any
+    weights: Any
+    repair: Repair | None
+    duplicates: Duplicates
+    bounds: Bounds | None
+    settings: Settings
+    out: str | Path | None
+    device: str | torch.device | None
+    progress: bool | None
+
+    @contextmanager
+    def split(self) -> Iterator[SplitData[Dataset]]:
+        """Yields the data; a table on disk keeps its training rows in a file meanwhile."""
+        if is_image_data(self.data):
+            yield self._images()
+        elif isinstance(self.data, TableOnDisk):
+            self._refuse("a TableOnDisk", "weights", "repair")
+            with self._on_disk(self.data) as parts:
+                yield parts
+        else:
+            yield self._table()
+
+    def _refuse(self, kind: str, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not (name == "duplicates" and value == "keep"):
+                raise ArgumentError(f"'{name}' should be left out for {kind}.")
+
+    def _table(self) -> SplitData[Table]:
+        table, bounds = weighted(as_table(self.data), self.weights), self.bounds
+        domains = domains_of(bounds, table) if bounds else domains_in(self.flow, table)
+        parts = split_rows(
+            table,
+            self.validation,
+            domains,
+            self.settings,
+            repair=self.repair,
+            duplicates=self.duplicates,
+        )
+        self._set_bounds(domains, parts.train.columns)
+        return parts
+
+    def _images(self) -> SplitData[Images]:
+        """Returns images, resized to the shape of the flow if they come from a path or a name."""
+        self._refuse("images", "weights", "bounds", "duplicates")
+        if len(self.flow.event_shape) != 3:
+            raise ArgumentError(
+                "'flow' should be one of images for this data, got one of shape "
+                f"{self.flow.event_shape}."
+            )
+        channels, height, width = self.flow.event_shape
+        given = (self.data,) if self.validation is None else (self.data, self.validation)
+        loaded = [
+            one
+            if isinstance(one, Images)
+            else load_images(one, size=(height, width), grey=channels == 1)
+            for one in given
+        ]
+        if self.validation is None:
+            loaded = split_images(loaded[0], fractions=FRACTIONS, seed=self.settings.seed)
+        train, validation = loaded
+        return SplitData(train, validation)
+
+    @contextmanager
+    def _on_disk(self, data: TableOnDisk) -> Iterator[SplitData[Dataset]]:
+        """Yields the training rows in a file of the run folder, and validation rows in memory."""
+        if self.out is None:
+            raise ArgumentError(
+                "'out' should be given for a TableOnDisk: its training rows are written there."
+            )
+        check_trainable(self.flow.dtype)
+        folder = Path(self.out)
+        asked = SplitRequest(
+            data,
+            fractions=FRACTIONS if self.validation is None else (),
+            seed=self.settings.seed,
+            dtype=str(self.flow.dtype).removeprefix("torch."),
+            duplicates=self.duplicates,
+        )
+        with locked(folder), rows_kept_until(folder):
+            device = self.device or self.flow.device.type
+            found = split_for(asked, out=folder, device=device, progress=self.progress)
+            sample, notes, warned = examine_sample(found, self.duplicates)
+            if self.bounds:
+                domains = domains_of(self.bounds, sample)
+                clip_to_domain(sample, domains, offered=())
+                self._set_bounds(domains, sample.columns)
+            if self.validation is None:
+                held_out = found.held_out[0]
+            else:
+                held_out = held_out_like(as_table(self.validation, every=True), sample)
+            warned += _budget_notes(self.settings, sample)
+            yield SplitData(found.train, held_out, notes + warned, warned)
+
+    def _set_bounds(self, domains: Domains, columns: tuple[str, ...]) -> None:
+        if self.bounds:
+            set_bounds(self.flow, bounds_of(domains, columns) or (), seed=self.settings.seed)
 
 
 def split_rows(
@@ -167,80 +267,102 @@ def split_rows(
     *,
     repair: Repair | None,
     duplicates: Duplicates,
-    stacklevel: int,
-) -> SplitRows:
-    """Returns a table prepared and split, and warns of what may be wrong with it.
+) -> SplitData[Table]:
+    """Prepares and splits a table.
 
     Args:
         table: All rows.
-        validation: Rows to stop by; None to take a tenth of the table.
+        validation: Rows that decide when to stop; None to take a tenth of the table.
         domains: By column, of those that have one.
-        settings: Of the training.
+        settings: The settings of the training.
         repair: See `fit`.
         duplicates: See `fit`.
-        stacklevel: Of the warnings: 2 is the caller of this function.
 
     Returns:
-        The rows.
+        The rows, with notes and warnings.
     """
     read = table.notes
     prepared = prepare_table(table, domains=domains, repair=repair, duplicates=duplicates)
     table = prepared.table
     if validation is None:
-        train, held_out = split(table, fractions=(0.9, 0.1), seed=settings.seed)
+        train, held_out = split(table, fractions=FRACTIONS, seed=settings.seed)
     else:
         given = held_out_like(as_table(validation, every=True), table)
         train, held_out = table, noisy(given, prepared.widths, domains)
     few = few_to_train_on(len(train))
     if duplicates == "weigh":
         train, _ = weigh_duplicate_rows(train)
+    more = (*few, *_budget_notes(settings, train))
+    warned = (*prepared.warnings, *more)
+    return SplitData(train, held_out, (*prepared.notes, *warned), (*read, *warned))
+
+
+def _budget_notes(settings: Settings, train: Table) -> tuple[str, ...]:
+    """Returns a warning if the correlations of the rows alone exceed the condition budget."""
     budget = settings.condition_budget
     note = None if budget is None else correlation_note(train, budget)
-    more = few if note is None else (*few, note)
-    for warning in (*read, *prepared.warnings, *more) if is_first() else ():
-        warnings.warn(warning, DataWarning, stacklevel=stacklevel)
-    return SplitRows(train, held_out, (*prepared.notes, *prepared.warnings, *more))
+    return () if note is None else (note,)
+
+
+def warn_of(notes: Sequence[str], *, stacklevel: int) -> None:
+    """Warns about each note, on the first rank; `stacklevel` 2 is the caller of this function."""
+    for note in notes if is_first() else ():
+        warnings.warn(note, DataWarning, stacklevel=stacklevel)
 
 
 def is_image_data(data: Any) -> bool:  # noqa: ANN401
-    """Returns whether data are images, or a path or a name of such."""
+    """Returns whether data are images, or the path or the name of images."""
     return isinstance(data, Images) or (isinstance(data, str | Path) and is_images(data))
 
 
-def _fit_any_images(
-    flow: Flow,
-    data: Any,  # noqa: ANN401
-    validation: Any,  # noqa: ANN401
-    settings: Settings,
-    out: str | Path | None,
-    device: str | torch.device | None,
-    progress: bool | None,
-    callbacks: Sequence[Callback],
-) -> FitResult:
-    """Returns what `fit` does for images of any kind, resized to the flow's shape if need be."""
-    if len(flow.event_shape) != 3:
+def as_table(data: Any, *, every: bool = False) -> Table:  # noqa: ANN401
+    """Returns data of any accepted kind as a table.
+
+    Args:
+        data: A table, tensor, array, data frame, path or shipped name; with a context, a pair (x,
+            context).
+        every: Keep all columns of numbers or booleans, as for a pair.
+
+    Returns:
+        The table.
+
+    Raises:
+        ArgumentError: x and context have different numbers of rows.
+    """
+    if isinstance(data, Table):
+        return data
+    if not isinstance(data, tuple):
+        return load_every_column(data) if every else load_table(data)
+    if len(data) != 2:
         raise ArgumentError(
-            f"'flow' should be one of images for this data, got one of shape {flow.event_shape}."
+            f"'data' should be x or a pair (x, context), got a tuple of {len(data)}."
         )
+    table, context = load_every_column(data[0]), load_every_column(data[1])
+    if len(table) != len(context):
+        raise ArgumentError(
+            f"'context' should have as many rows as 'x', {len(table)}, got {len(context)}."
+        )
+    names = tuple(f"context_{name}" for name in context.columns)
+    return dataclasses.replace(table, context=context.values, context_columns=names)
 
-    channels, height, width = flow.event_shape
 
-    def images(given: Any) -> Images:  # noqa: ANN401
-        if isinstance(given, Images):
-            return given
-        return load_images(given, size=(height, width), grey=channels == 1)
-
-    if validation is None:
-        train, held_out = split_images(images(data), fractions=(0.9, 0.1), seed=settings.seed)
-    else:
-        train, held_out = images(data), images(validation)
-    return fit_images(
-        flow,
-        train,
-        held_out,
-        settings,
-        out=out,
-        device=device,
-        progress=progress,
-        callbacks=callbacks,
+def held_out_like(validation: Table, train: Table) -> Table:
+    """Returns validation rows with the columns of the training rows; all have to be finite."""
+    lacking = [name for name in train.columns if name not in validation.columns]
+    if lacking or validation.context_columns != train.context_columns:
+        raise DataError(
+            f"the validation rows should have the columns of the training rows, "
+            f"{', '.join(train.columns + train.context_columns)}; they have "
+            f"{', '.join(validation.columns + validation.context_columns)}."
+        )
+    order = [validation.columns.index(name) for name in train.columns]
+    validation = dataclasses.replace(
+        validation,
+        values=validation.values[:, order],
+        columns=train.columns,
+        integer_columns=(),
     )
+    bad = [p.message for p in examine(validation) if p.code in {"missing", "infinite"}]
+    if bad:
+        raise DataError(f"the validation rows cannot be scored: {bad[0]}.")
+    return validation

@@ -15,9 +15,8 @@ from torch import Tensor
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.storage import plain
-from kappaflow.training.averaging import Average
-from kappaflow.training.blame import blame
-from kappaflow.training.budget import ConditionBudget, Price
+from kappaflow.training.batches import Batch, Batches
+from kappaflow.training.budget import ConditionBudget, DualVariable, project_to_budget
 from kappaflow.training.checkpoint import Groups, copied_as
 from kappaflow.training.collectives import all_gather, from_rank_zero
 from kappaflow.training.distributed import Engine, has_unused_parameters
@@ -28,12 +27,11 @@ from kappaflow.training.measure import (
     conditioning_figures,
     likelihood_figures,
     peak_memory_bytes,
-    units_log_det,
+    standardization_log_det,
 )
-from kappaflow.training.optimizer import AdamW, learning_rate_at
-from kappaflow.training.rows import AnyRows, Rows
+from kappaflow.training.nonfinite import first_nonfinite_layer
+from kappaflow.training.optimizer import AdamW, WeightEMA, learning_rate_at
 from kappaflow.training.settings import MEASUREMENTS, Settings
-from kappaflow.training.within import within_budget
 
 Figures = dict[str, Any]
 CLOCK_EVERY = 10  # steps between two looks at the clock, where there is a time limit
@@ -59,7 +57,7 @@ class Progress:
     blamed: str | None = None
     time_s: float = 0.0
     measured: int = 0  # times that a measurement of the conditioning was due
-    price: Price = field(default_factory=Price)
+    dual: DualVariable = field(default_factory=DualVariable)
     scale: dict[str, int | float] = field(default_factory=dict)
 
     @classmethod
@@ -94,8 +92,8 @@ class Training:
     def __init__(
         self,
         flow: Flow,
-        train: AnyRows,
-        validation: AnyRows,
+        train: Batches,
+        validation: Batches,
         settings: Settings,
         engine: Engine,
     ) -> None:
@@ -107,7 +105,7 @@ class Training:
         some_unused = engine.world_size > 1 and has_unused_parameters(flow, train)
         self.likelihood = Likelihood(flow, compiled=settings.compile)
         self.module = engine.parallel(self.likelihood, some_unused=some_unused)
-        self.average = Average(flow, settings.average)
+        self.average = WeightEMA(flow, settings.average)
         self.best = copied(flow.state_dict())
         self.start = {} if settings.condition_budget is None else self.best
         self.progress, self.history = Progress(), list[Figures]()
@@ -194,7 +192,7 @@ class Training:
         asked = self.settings.condition_budget
         if asked is None:
             return None
-        return ConditionBudget(asked, self.flow, self.progress.price, self.steps)
+        return ConditionBudget(asked, self.flow, self.progress.dual, self.steps)
 
     def _finished(self) -> str | None:
         progress = self.progress
@@ -281,7 +279,7 @@ class Training:
         with self.engine.autocast():
             self.likelihood.check(batch.x, batch.context, self.progress.epoch + 1)
 
-    def _share(self, index: Tensor) -> tuple[Rows, float]:
+    def _share(self, index: Tensor) -> tuple[Batch, float]:
         """Returns this rank's rows of a batch, and the weight of their mean in the mean of ranks.
 
         Where there are fewer rows than ranks, some have the first once more, with no weight.
@@ -290,7 +288,7 @@ class Training:
         own = index.tensor_split(ranks)[self.engine.rank]
         return self.train.at(own if len(own) else index[:1]), len(own) * ranks / len(index)
 
-    def _step(self, batch: Rows, share: float, *, is_whole: bool) -> float | None:
+    def _step(self, batch: Batch, share: float, *, is_whole: bool) -> float | None:
         """Returns the NLL of a step, or None where it was not finite and was skipped.
 
         Args:
@@ -322,7 +320,11 @@ class Training:
                 self._skip(f"gradients in float16 at a scale of {scale:g}")
                 return None
         # Where ranks differ, one whose own loss was not finite says where it comes from.
-        self._skip(min(all_gather((bool(torch.isfinite(loss)), blame(self.flow, batch))))[1])
+        self._skip(
+            min(all_gather((bool(torch.isfinite(loss)), first_nonfinite_layer(self.flow, batch))))[
+                1
+            ]
+        )
         return None
 
     def _skip(self, blamed: str) -> None:
@@ -350,10 +352,10 @@ class Training:
         if self.budget is None:
             return conditioning_figures(self.flow, self.validation)
         condition = budget_figures(self.flow, self.validation)
-        price = self.progress.price.per_log
+        multiplier = self.progress.dual.per_log
         self.budget.measured(condition["condition_number_p95"], self.steps_per_epoch)
         figures = conditioning_figures(self.flow, self.validation, condition)
-        return figures | {"condition_price": price}
+        return figures | {"condition_price": multiplier}
 
     def _measures_conditioning(self) -> bool:
         """Returns whether the conditioning is measured after this epoch."""
@@ -394,14 +396,14 @@ class Training:
         figures = {
             "epoch": self.progress.epoch,
             "train_nll": train_nll,
-            "train_nll_standardised": train_nll + units_log_det(self.flow),
+            "train_nll_standardised": train_nll + standardization_log_det(self.flow),
             **likelihood_figures(self.flow, self.validation),
             **self._conditioning(),
         }
         asked = self.settings.condition_budget
         if asked is None:
             return figures, None
-        moved = within_budget(self.flow, self.start, self.validation, asked, figures)
+        moved = project_to_budget(self.flow, self.start, self.validation, asked, figures)
         if moved is None or not moved[0]["validation_nll"] < self.progress.best_nll:
             return figures, None
         return figures | moved[0], moved[1]

@@ -11,7 +11,7 @@ from kappaflow.conditioning import round_trip, spectrum
 from kappaflow.conditioning.points import joined_points, measuring
 from kappaflow.conditioning.stretched import MATRIX_UP_TO, stretched
 from kappaflow.flows import Flow
-from kappaflow.training.rows import AnyRows
+from kappaflow.training.batches import Batches
 
 ROWS_AT_ONCE = 4096
 NUMBERS_AT_ONCE = 2**20  # of points, which networks make many times as many of
@@ -27,7 +27,7 @@ CONDITIONING = (
 
 
 @torch.no_grad()
-def log_prob_of(flow: Flow, rows: AnyRows, *, generator: torch.Generator | None = None) -> Tensor:
+def log_prob_of(flow: Flow, rows: Batches, *, generator: torch.Generator | None = None) -> Tensor:
     """Returns log p of each row in nats, in float64 on the CPU, in chunks of bounded memory.
 
     Of a flow with an augmentation the bound (or the joint density), with the same draws each time,
@@ -60,7 +60,7 @@ def quantile(values: Tensor, level: float) -> float:
         return float(np.quantile(values.numpy(), level))
 
 
-def units_log_det(flow: Flow) -> float:
+def standardization_log_det(flow: Flow) -> float:
     """Returns log|det| of the change of units, in nats: an NLL plus this is standardised.
 
     Where columns have a domain these units are the deviations of the columns as they are given, so
@@ -72,14 +72,14 @@ def units_log_det(flow: Flow) -> float:
     return flow.standardization(point)[1].double().item()
 
 
-def likelihood_figures(flow: Flow, rows: AnyRows) -> dict[str, float]:
+def likelihood_figures(flow: Flow, rows: Batches) -> dict[str, float]:
     """Returns the NLL of held-out rows, its mean and its worst quantiles, in nats a row."""
     nll = -log_prob_of(flow, rows)
-    standardised, weights = nll + units_log_det(flow), rows.weights
+    standardised, weights = nll + standardization_log_det(flow), rows.weights
     mean = nll.mean().item() if weights is None else (weights.cpu() * nll).mean().item()
     figures = {
         "validation_nll": mean,
-        "validation_nll_standardised": mean + units_log_det(flow),
+        "validation_nll_standardised": mean + standardization_log_det(flow),
     }
     if has_bits(flow):
         figures["validation_bits_per_dimension"] = bits_per_dimension(flow, mean)
@@ -109,7 +109,7 @@ def bits_per_dimension(flow: Flow, nll: float) -> float:
 
 
 def conditioning_figures(
-    flow: Flow, rows: AnyRows, condition: dict[str, float] | None = None
+    flow: Flow, rows: Batches, condition: dict[str, float] | None = None
 ) -> dict[str, float]:
     """Returns condition numbers (median and 95 %) and the worst round trips, at a few rows.
 
@@ -134,7 +134,7 @@ def conditioning_figures(
 
 
 @torch.no_grad()
-def condition_numbers(flow: Flow, rows: AnyRows) -> Tensor:
+def condition_numbers(flow: Flow, rows: Batches) -> Tensor:
     """Returns the condition number at each row, float64 on the CPU; nan where x is not finite.
 
     On standardised columns, in chunks of bounded memory. The Jacobian alone tells it to 1e-3, and
@@ -175,7 +175,7 @@ def budget_rows(flow: Flow) -> int:
     return max(64, min(512, 8192 // math.prod(flow.joint_shape)))
 
 
-def budget_figures(flow: Flow, rows: AnyRows) -> dict[str, float]:
+def budget_figures(flow: Flow, rows: Batches) -> dict[str, float]:
     """Returns median and 95 % of the condition number, at as many rows as a budget asks for.
 
     nan where that of a row is not a number.
@@ -183,12 +183,12 @@ def budget_figures(flow: Flow, rows: AnyRows) -> dict[str, float]:
     return _in_figures(*_condition_at(flow, rows, budget_rows(flow))[:2])
 
 
-def tested_condition(flow: Flow, rows: AnyRows) -> tuple[float, float, int]:
+def tested_condition(flow: Flow, rows: Batches) -> tuple[float, float, int]:
     """Returns median and 95 % of the condition number at test rows, and at how many of them."""
     return _condition_at(flow, rows, TESTED * budget_rows(flow))
 
 
-def _condition_at(flow: Flow, rows: AnyRows, most: int) -> tuple[float, float, int]:
+def _condition_at(flow: Flow, rows: Batches, most: int) -> tuple[float, float, int]:
     """Returns median and 95 % of the condition number at so many rows at most, and how many."""
     found = condition_numbers(flow, rows.at(slice(0, most)))
     return found.quantile(0.5).item(), found.quantile(0.95).item(), len(found)

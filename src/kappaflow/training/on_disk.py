@@ -1,4 +1,4 @@
-"""Tables larger than memory: rows that all ranks of a machine read from one file."""
+"""Tables larger than memory: training rows in one file that all ranks of a machine read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,15 +8,15 @@ from pathlib import Path
 import torch
 
 from kappaflow.data import Table, prepare
+from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.prepare import DONE
-from kappaflow.data.repeats import Duplicates
 from kappaflow.data.rows_folder import (
-    Asked,
-    Divided,
+    SplitRequest,
+    SplitTable,
     clear_rows,
     copies_in,
-    divide,
-    read_divided,
+    read_split,
+    split_on_disk,
 )
 from kappaflow.errors import DataError
 from kappaflow.files import CONFIG
@@ -30,10 +30,11 @@ Notes = tuple[str, ...]
 
 
 @contextmanager
-def rows_while(out: Path) -> Iterator[None]:
-    """A context with rows in a run folder: they stay if it is interrupted, to be used again.
+def rows_kept_until(out: Path) -> Iterator[None]:
+    """A context in which a run folder holds the file of training rows.
 
-    They are removed at its end, and after an error before there is a run.
+    The file is removed at the end, and after an error before the run exists. It stays if the
+    training is interrupted, so that resuming need not write it again.
     """
     try:
         yield
@@ -44,83 +45,82 @@ def rows_while(out: Path) -> Iterator[None]:
     _remove(out)
 
 
-def divided_for(
-    asked: Asked,
+def split_for(
+    request: SplitRequest,
     *,
     out: Path,
     device: str | torch.device | None = None,
     progress: bool | None = None,
-) -> Divided:
-    """Returns the rows of a table by what they are for, those to train on in a file.
+) -> SplitTable:
+    """Splits a table on disk; the training rows are in a file.
 
-    That of a process before is used again where it was made of the same. Under torchrun one rank
-    of each machine writes, and none where a machine sees the file of the first.
+    The file of an earlier process is reused if it was made from the same data. Under torchrun one
+    rank of each machine writes the file, unless its machine sees that of the first.
 
     Args:
-        asked: Which table, and what to make of it.
-        out: The run folder; where that is finished nothing is written.
+        request: The table, and how to split it.
+        out: The run folder; nothing is written if it is finished.
         device: Where to train.
-        progress: Show a progress bar; on a terminal only if left out.
+        progress: Show a progress bar; by default on a terminal only.
 
     Returns:
         The rows.
 
     Raises:
         DataError: A value is missing or infinite; or machines have different tables.
-        WriteError: There is no room.
+        WriteError: The disk is full.
     """  # noqa: DOC502 - raised by what is called
     connect_ranks(device or "cpu")
 
-    def made(folder: Path | None) -> Divided:
-        found = None if folder is None else read_divided(folder, asked)
-        return found or divided(asked, folder, progress if is_first() else False)
+    def made(folder: Path | None) -> SplitTable:
+        found = None if folder is None else read_split(folder, request)
+        return found or split_shown(request, folder, progress if is_first() else False)
 
-    def of_the_first() -> str | None:
+    def by_the_first() -> str | None:
         if (out / RESULT).exists():
             return None
         refuse_other_files(out)
         return made(out / ROWS).train.digest
 
-    def of_this_machine() -> tuple[Path, str | None]:
+    def by_this_machine() -> tuple[Path, str | None]:
         for folder in (out / ROWS, own):
-            found = read_divided(folder, asked)
+            found = read_split(folder, request)
             if found is not None and found.train.digest == digest:
                 return folder, digest
         return own, made(own).train.digest
 
-    digest, own = from_rank_zero(of_the_first), out / _own_name()
+    digest, own = from_rank_zero(by_the_first), out / _own_name()
     if digest is None:
         return made(None)
-    folder, here = per_machine(of_this_machine)
+    folder, here = per_machine(by_this_machine)
     if here != digest:
-        raise DataError(f"{asked.table.source} should be the same table on all machines.")
+        raise DataError(f"{request.table.source} should be the same table on all machines.")
     return made(folder)
 
 
-def divided(asked: Asked, folder: Path | None, progress: bool | None) -> Divided:
-    """Returns what `kappaflow.data.rows_folder.divide` does, with bars."""
-    pieces = asked.table.pieces()
-    with rows_shown("reading", pieces.rows, 0, visible=progress) as told:
-        list(pieces.suspects(told))
-    with rows_shown("reading", pieces.rows, 0, visible=progress) as told:
-        copies = copies_in(pieces, told)
-    with rows_shown("reading", pieces.rows, 0, visible=progress) as told:
-        return divide(pieces, asked, folder, told, copies)
+def split_shown(request: SplitRequest, folder: Path | None, progress: bool | None) -> SplitTable:
+    """Returns the result of `kappaflow.data.rows_folder.split_on_disk`, and shows progress."""
+    chunks = request.table.chunks()
+    with rows_shown("reading", chunks.rows, 0, visible=progress) as show:
+        list(chunks.suspects(show))
+    with rows_shown("reading", chunks.rows, 0, visible=progress) as show:
+        copies = copies_in(chunks, show)
+    with rows_shown("reading", chunks.rows, 0, visible=progress) as show:
+        return split_on_disk(chunks, request, folder, show, copies)
 
 
-def looked_at(found: Divided, duplicates: Duplicates) -> tuple[Table, Notes, Notes]:
-    """Returns the sample of the training rows, if a density can be fitted to them, and notes.
+def examine_sample(found: SplitTable, duplicates: Duplicates) -> tuple[Table, Notes, Notes]:
+    """Examines the sample of the training rows, and returns it with notes.
 
     Args:
         found: The rows.
-        duplicates: What was done with those that repeat earlier ones.
+        duplicates: What was done with rows that repeat earlier ones.
 
     Returns:
-        The sample; what was done with the table, and what there is to know of the sample, one
-        sentence each.
+        The sample, notes on the table, and warnings about the sample, one sentence each.
 
     Raises:
-        DataError: There is no density.
+        DataError: The rows have no density.
     """
     if len(found.train) < 2:
         raise DataError(
@@ -131,9 +131,9 @@ def looked_at(found: Divided, duplicates: Duplicates) -> tuple[Table, Notes, Not
     if few:
         named = f"{len(sample):,} random rows of {sample.source}"
         sample = replace(sample, source=named)
-    sample, said = prepare(replace(sample, notes=()), offered=())
+    sample, warned = prepare(replace(sample, notes=()), offered=())
     if few:
-        said = tuple(f"{sample.source}: {one}" for one in said)
+        warned = tuple(f"{sample.source}: {one}" for one in warned)
     counts = [f"{len(part):,}" for part in found.held_out]
     notes = (
         *found.train.sample.notes,
@@ -145,17 +145,17 @@ def looked_at(found: Divided, duplicates: Duplicates) -> tuple[Table, Notes, Not
         notes += (f"{found.repeats:,} of {found.rows:,} rows repeat earlier rows: {done}",)
     if counts:
         notes += (f"rows held out in memory: {' and '.join(counts)} of {found.rows:,}",)
-    return sample, notes, said
+    return sample, notes, warned
 
 
 def _own_name() -> str:
-    """Returns the name of the folder of this machine, where it has not that of the first."""
+    """Returns the name of the folder of rows of this machine."""
     return f"{ROWS}-{machine()}" if machine() else ROWS
 
 
 def _remove(out: Path) -> None:
     if is_first_here():
         clear_rows(out / _own_name())
-        if machine():  # where nothing else of the run may be
+        if machine():  # it may hold nothing else of the run
             with suppress(OSError):
                 out.rmdir()

@@ -1,4 +1,4 @@
-"""The folder of a run: what it was asked for, how far it came, and what came out."""
+"""The folder of a run: its configuration, checkpoints, metrics and result."""
 
 import json
 from pathlib import Path
@@ -41,14 +41,14 @@ class RunFolder:
 
     Args:
         path: The directory; made if it is missing.
-        config: The model, with what was asked for under `run`; a folder made for something else is
-            refused, with the difference named.
+        config: The model, with the configuration of the run under `run`. A folder of another run
+            is an error that names the difference.
     """
 
     def __init__(self, path: str | Path, config: ModelConfig) -> None:
         self.path, self.config = Path(path), config
         self._written_best = -1
-        self.epoch = 0  # at whose end the checkpoint stands
+        self.epoch = 0  # of the last checkpoint
         self._held: tuple[Groups, dict[str, Any]] | None = None
         if (self.path / CONFIG).exists():
             _same(self.path, read_config(self.path / CONFIG), config)
@@ -56,14 +56,14 @@ class RunFolder:
             refuse_other_files(self.path)
 
     def start(self, flow: Flow) -> None:
-        """Writes what the run is, before it starts; from here on the folder can be loaded."""
+        """Writes the configuration and the first weights, so that the folder can be loaded."""
         make_directory(self.path)
         if not ((self.path / CONFIG).exists() and (self.path / WEIGHTS).exists()):
             write_weights(self.path / WEIGHTS, flow.state_dict(), self.config)
             write_config(self.path / CONFIG, self.config)
 
     def resume(self, training: Training) -> None:
-        """Takes the training to where the last checkpoint stands, and the metrics with it."""
+        """Restores the training from the last checkpoint, and cuts the metrics to its epoch."""
         found, history = read_checkpoint(self.path), []
         if found is not None:
             try:
@@ -80,7 +80,7 @@ class RunFolder:
         write_bytes(self.path / METRICS, "".join(map(_line, history)).encode())
 
     def log(self, figures: dict[str, Any]) -> None:
-        """Appends a line of metrics; that of an epoch comes before its checkpoint."""
+        """Appends a line of metrics, before the checkpoint of its epoch."""
         append_bytes(self.path / METRICS, _line(figures).encode())
 
     def checkpoint(self, training: Training) -> None:
@@ -131,7 +131,7 @@ class RunFolder:
 
 
 def refuse_other_files(folder: Path) -> None:
-    """Refuses a folder that is there and is not one of a run."""
+    """Raises an error for an existing folder that does not hold a run."""
     if (folder / CONFIG).exists() or not folder.is_dir():
         return
     if not all(map(_is_beginning, folder.iterdir())):
@@ -163,7 +163,7 @@ def _epochs_until(folder: Path, epoch: object) -> list[dict[str, Any]]:
     found = [line.get("epoch") if isinstance(line, dict) else None for line in lines]
     if len(found) != epoch or found != list(range(1, len(found) + 1)):
         raise FileError(
-            f"{folder / METRICS} lacks epochs of the checkpoint beside it: it was changed. "
+            f"{folder / METRICS} lacks epochs of the checkpoint: it was changed. "
             "Give another 'out'."
         )
     return lines
@@ -184,7 +184,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _is_beginning(path: Path) -> bool:
-    """Returns whether a file is one of a run that was killed before it had a config.json."""
+    """Returns whether a file belongs to a run that was killed before it had a config.json."""
     if path.name == ROWS:
         return holds_only_rows(path)
     if path.name != WEIGHTS:
@@ -196,9 +196,9 @@ def _is_beginning(path: Path) -> bool:
 
 
 def _same(folder: Path, there: ModelConfig, here: ModelConfig) -> None:
-    """Refuses a folder that was made for another model, other data or other settings."""
+    """Raises an error for a folder made with another model, other data or other settings."""
     old, new = _flat(there.model_dump()), _flat(json.loads(here.model_dump_json()))
-    # Where the rows differ, what was asked for says why; their fingerprints only say that they do.
+    # Other settings explain why rows differ; fingerprints come last, and only show that they do.
     keys = sorted(set(old) | set(new), key=lambda key: ("fingerprints" in key, key))
     for key in keys:
         if old.get(key) != new.get(key):

@@ -11,13 +11,13 @@ from kappaflow.flows import Flow
 from kappaflow.report import ImageReport, read_report_on
 from kappaflow.report.content import Part
 from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
-from kappaflow.runs.image_job import ImageParts
-from kappaflow.runs.image_pictures import nearest_images
+from kappaflow.runs.image_content import nearest_images
+from kappaflow.runs.image_data import ImageData
 from kappaflow.runs.image_samples import TEMPERATURE, draw_pixels, values_of
-from kappaflow.runs.stored import images_again, read_finished_images, read_image_run
+from kappaflow.runs.stored import read_finished, read_image_run, reload_data
 from kappaflow.storage import write_bytes
 from kappaflow.training import log_prob_of
-from kappaflow.training.image_rows import ImageRows
+from kappaflow.training.batches import ImageBatches
 from kappaflow.training.measure import bits_per_dimension
 
 
@@ -120,7 +120,7 @@ def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
     Returns:
         Its numbers.
     """
-    parts = images_again(read_image_run(plain))
+    parts = reload_data(read_image_run(plain))
     counts = [len(part) for part in (parts.train, parts.validation, parts.test)]
     report = read_report_on(plain, ImageReport)
     more = _bits(load(padded), parts) - _bits(load(plain), parts)
@@ -146,7 +146,7 @@ def write_picture(path: Path, plain: Path, padded: Path, *, seed: int = 0) -> No
         seed: Of the samples.
     """
     count = COLUMNS * ROWS
-    bands = [_all(images_again(read_image_run(plain)))[:count]]
+    bands = [_all(reload_data(read_image_run(plain)))[:count]]
     for folder in (plain, padded):
         flow = load(folder)
         drawn = draw_pixels(flow, count, temperature=PICTURED_AT, seed=seed)
@@ -154,8 +154,8 @@ def write_picture(path: Path, plain: Path, padded: Path, *, seed: int = 0) -> No
     write_bytes(path, png(enlarged(_stacked([grid(band, COLUMNS) for band in bands]))))
 
 
-def _run(folder: Path, parts: ImageParts) -> FacesRun:
-    flow, result = load(folder), read_finished_images(folder)
+def _run(folder: Path, parts: ImageData) -> FacesRun:
+    flow, result = load(folder), read_finished(folder)
     report = read_report_on(folder, ImageReport)
     kept = report.profile.condition_number
     drawn = draw_pixels(flow, DRAWN, temperature=TEMPERATURE, seed=1)
@@ -166,8 +166,8 @@ def _run(folder: Path, parts: ImageParts) -> FacesRun:
         epochs=result.epochs,
         best_epoch=report.best_epoch,
         time_s=result.time_s,
-        bits_per_dimension=result.test_bits_per_dimension,
-        bits_standard_error=result.test_bits_per_dimension_standard_error,
+        bits_per_dimension=report.likelihood.bits_per_dimension,
+        bits_standard_error=report.likelihood.bits_standard_error,
         round_trip_data=result.round_trip_data,
         kept_condition_number=kept.median[-1],
         kept_points=report.profile.points,
@@ -181,17 +181,17 @@ def _run(folder: Path, parts: ImageParts) -> FacesRun:
     )
 
 
-def _bits(flow: Flow, parts: ImageParts) -> Tensor:
+def _bits(flow: Flow, parts: ImageData) -> Tensor:
     """Returns the bits per dimension of each held-out face."""
-    return -log_prob_of(flow, ImageRows(parts.test, flow)) * bits_per_dimension(flow, 1.0)
+    return -log_prob_of(flow, ImageBatches(parts.test, flow)) * bits_per_dimension(flow, 1.0)
 
 
-def _all(parts: ImageParts) -> Pixels:
+def _all(parts: ImageData) -> Pixels:
     """Returns the held-out images on the scale of a picture."""
     return shown(parts.test.batch(range(len(parts.test))).numpy(), parts.test.values)
 
 
-def _distances(images: Pixels, parts: ImageParts, flow: Flow) -> list[float]:
+def _distances(images: Pixels, parts: ImageData, flow: Flow) -> list[float]:
     return nearest_images(images, parts.train, values_of(flow))[0]
 
 

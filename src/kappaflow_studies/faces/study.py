@@ -8,7 +8,7 @@ from typing import Any
 from kappaflow._checks import natural_int
 from kappaflow.errors import ArgumentError
 from kappaflow.report import ImageReport, read_report_on
-from kappaflow.runs import ImageSource, Model, fit_image_run
+from kappaflow.runs import ImageConfig, ModelConfig, fit_run
 from kappaflow.storage import write_bytes
 from kappaflow_studies.engine.study import Reproduced
 from kappaflow_studies.faces.page import condition_over_training, found_in_words, render_faces
@@ -175,11 +175,10 @@ def _preset(given: str | FacesPreset) -> FacesPreset:
 
 def _fit(run: OneRun, seed: int, progress: bool | None, say: Callable[[str], None]) -> None:
     padding = {"padding": run.padding} if run.padding else {}
-    fit_image_run(
-        ImageSource("faces", size=run.size.size, grey=True, split_seed=seed),
-        Model("glow", {**run.size.model, **padding}),
+    fit_run(
+        ImageConfig("faces", size=run.size.size, grey=True, flip=True, split_seed=seed),
+        ModelConfig("glow", {**run.size.model, **padding}),
         run.folder,
-        flip=True,
         progress=progress,
         say=say,
         seed=seed,

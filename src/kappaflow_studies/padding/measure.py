@@ -12,7 +12,7 @@ from kappaflow.data import Images, load_images, split_images, toy, toy_log_prob,
 from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows import Flow, importance_weighted_log_prob, real_nvp, real_nvp_image
 from kappaflow.training import fit
-from kappaflow.training.image_rows import ImageRows
+from kappaflow.training.batches import ImageBatches
 from kappaflow_studies.engine.study import Case, Row
 from kappaflow_studies.padding.cases import spec_of
 from kappaflow_studies.universal.approximation import two_sample_w2
@@ -253,7 +253,7 @@ def trained_on_images(case: Case) -> Row:
         )
     except NumericalError as error:
         return {"error": str(error)}
-    x = ImageRows(test, flow).at(slice(0, len(test))).x
+    x = ImageBatches(test, flow).at(slice(0, len(test))).x
     count = min(case["image_drawn"], len(test))
     drawn = flow.sample(count, generator=torch.Generator().manual_seed(seed))
     found = {

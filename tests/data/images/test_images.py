@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from kappaflow.data import load_images
-from kappaflow.data.images import parallel
+from kappaflow.data.images import pixels as module
 from kappaflow.data.images.form import Form, Request
 from kappaflow.data.images.images import of_array
 from kappaflow.data.images.origin import Files
@@ -215,9 +215,9 @@ def test_runs_of_threads_return_in_their_order(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every position once, on any number of cores; an error comes out as it is."""
-    monkeypatch.setattr(parallel, "core_count", lambda: threads)
+    monkeypatch.setattr(module, "core_count", lambda: threads)
     for count in (0, 1, 7, 8, 100, 1001):
-        runs = parallel.in_threads(lambda part: part.tolist(), np.arange(count))
+        runs = module.in_threads(lambda part: part.tolist(), np.arange(count))
         assert sum(runs, []) == list(range(count))
 
     def fail(part: np.ndarray) -> None:
@@ -225,5 +225,5 @@ def test_runs_of_threads_return_in_their_order(
             raise FileError("the seventieth.")
 
     with pytest.raises(FileError, match="the seventieth"):
-        parallel.in_threads(fail, np.arange(100))
-    assert parallel.core_count() == threads
+        module.in_threads(fail, np.arange(100))
+    assert module.core_count() == threads

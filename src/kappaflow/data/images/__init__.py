@@ -4,8 +4,7 @@ Pixels are whole numbers in uint8 tensors; what makes them continuous is the flo
 Nothing is decoded before it is asked for, and nothing in a file is ever run.
 """
 
-from kappaflow.data.images.flip import flipped
-from kappaflow.data.images.images import Images
+from kappaflow.data.images.images import Images, flipped
 from kappaflow.data.images.load import is_images, load_images
 from kappaflow.data.images.shipped import ImageSet, image_sets
 from kappaflow.data.images.split import split_images

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kappaflow.data.images.errors import explained, shown
 from kappaflow.data.images.form import Request
 from kappaflow.data.images.images import Images, of_array
-from kappaflow.data.images.names import shown
 from kappaflow.data.images.plain_pickle import Refused, read_plain_pickle
-from kappaflow.data.images.trouble import explained
 from kappaflow.data.table import IntArray
 from kappaflow.errors import FileError
 

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.images.extras import module_of
+from kappaflow.data.images.errors import explained, module_of, shown
 from kappaflow.data.images.form import Form
-from kappaflow.data.images.names import shown
-from kappaflow.data.images.trouble import explained
 from kappaflow.errors import FileError
 
 if TYPE_CHECKING:

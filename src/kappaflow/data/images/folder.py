@@ -7,12 +7,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from kappaflow.data.images.decode import Header, read_header, require_pillow
+from kappaflow.data.images.errors import readable, shown
 from kappaflow.data.images.form import Form, Request
 from kappaflow.data.images.images import Images
-from kappaflow.data.images.names import readable, shown
 from kappaflow.data.images.origin import Files
-from kappaflow.data.images.parallel import in_threads
-from kappaflow.data.images.pixels import Pixels
+from kappaflow.data.images.pixels import Pixels, in_threads
 from kappaflow.data.images.walk import SUFFIXES, Found, find_images, order
 from kappaflow.data.table import IntArray
 from kappaflow.errors import DataError, FileError

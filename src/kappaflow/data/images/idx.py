@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from kappaflow.data.images.errors import explained, shown
 from kappaflow.data.images.form import Request
 from kappaflow.data.images.images import Images, of_array
-from kappaflow.data.images.names import shown
-from kappaflow.data.images.trouble import explained
-from kappaflow.data.room import unpacked
+from kappaflow.data.limits import unpacked
 from kappaflow.data.table import IntArray
 from kappaflow.errors import DataError, FileError
 

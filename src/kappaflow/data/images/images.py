@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.images.decode import PixelArray, require_pillow
+from kappaflow.data.images.errors import readable
 from kappaflow.data.images.form import Request
-from kappaflow.data.images.names import readable
 from kappaflow.data.images.origin import Memory
 from kappaflow.data.images.pixels import Pixels
 from kappaflow.data.table import IntArray
@@ -35,6 +35,7 @@ class Images:
         classes: The names of the labels; () without.
         source: Where the images came from, for messages.
         left_out: How many other files lie in the folder.
+        flip: Whether training mirrors each image with probability 1/2 each time it is read.
 
     Example:
         >>> from kappaflow.data import load_images
@@ -49,6 +50,7 @@ class Images:
     classes: tuple[str, ...]
     source: str
     left_out: int = field(default=0)
+    flip: bool = False
 
     def __post_init__(self) -> None:
         """Protects the labels and the positions from being written to."""
@@ -147,6 +149,10 @@ class Images:
             digest.update(name + b"\0" + content)
         return digest.hexdigest()
 
+    def describe(self) -> dict[str, Any]:
+        """Returns the names of the classes, and whether training mirrors the images."""
+        return {"classes": list(self.classes), "flip": self.flip}
+
 
 def of_array(
     pixels: PixelArray,
@@ -192,3 +198,41 @@ def _positions(index: Any, count: int) -> IntArray:  # noqa: ANN401 - checked he
             f"'index' should hold positions from 0 to {count - 1}, got {outside[0]}."
         )
     return chosen.astype(np.int64)
+
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+def flipped(batch: "Tensor", *, generator: "Generator") -> "Tensor":
+    """Returns the images, each mirrored left to right with probability 1/2.
+
+    Args:
+        batch: Images (B, channels, height, width) of any type, which stay as they are.
+        generator: What decides; one number is drawn for each image, on the generator's device.
+
+    Returns:
+        New images of the same shape and type.
+
+    Raises:
+        ArgumentError: If the batch has other axes.
+
+    Example:
+        >>> import torch
+        >>> batch = torch.arange(3).expand(4, 1, 1, 3)
+        >>> flipped(batch, generator=torch.Generator().manual_seed(0))[:, 0, 0]
+        tensor([[2, 1, 0],
+                [0, 1, 2],
+                [2, 1, 0],
+                [2, 1, 0]])
+    """
+    import torch
+
+    if batch.dim() != 4:
+        raise ArgumentError(
+            "'batch' should have shape (batch, channels, height, width), got "
+            f"{tuple(batch.shape)}."
+        )
+    draws = torch.rand(len(batch), generator=generator, device=generator.device)
+    mirrored = (draws < 0.5).to(batch.device)[:, None, None, None]
+    return torch.where(mirrored, batch.flip(-1), batch)

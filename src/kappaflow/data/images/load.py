@@ -5,11 +5,11 @@ import warnings
 from pathlib import Path
 
 from kappaflow.data.images.batches import batch_files, is_batch_name, load_batches
+from kappaflow.data.images.errors import readable, shown
 from kappaflow.data.images.folder import load_folder
 from kappaflow.data.images.form import Request, requested
 from kappaflow.data.images.idx import idx_files, is_idx_name, load_idx
 from kappaflow.data.images.images import Images
-from kappaflow.data.images.names import readable, shown
 from kappaflow.data.images.shipped import image_sets, load_set
 from kappaflow.data.images.walk import holds_images, is_image_name
 from kappaflow.data.load import no_such_file

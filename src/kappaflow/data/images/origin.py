@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from kappaflow.data.images.decode import PixelArray, decode_file, fitted
+from kappaflow.data.images.errors import explained
 from kappaflow.data.images.form import Form
-from kappaflow.data.images.trouble import explained
 
 
 class Origin(Protocol):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kappaflow.data.images.extras import folder_of, module_of
+from kappaflow.data.images.errors import folder_of, module_of
 from kappaflow.data.images.folder import load_folder
 from kappaflow.data.images.form import Request
 from kappaflow.data.images.idx import idx_files, load_idx
@@ -85,7 +85,7 @@ _SETS = (
     ),
     ImageSet(
         name="fashion-mnist",
-        description="70,000 pieces of clothing in ten classes, 28 x 28 grey.",
+        description="70,000 chunks of clothing in ten classes, 28 x 28 grey.",
         citation=(
             "H. Xiao, K. Rasul, R. Vollgraf (2017). Fashion-MNIST: a novel image dataset for "
             "benchmarking machine learning algorithms. arXiv:1708.07747"
@@ -144,7 +144,7 @@ def _faces(request: Request) -> Images:
 
 
 def _lfw(request: Request) -> Images:
-    """Returns the first half, which are faces; the second half are pieces of backgrounds.
+    """Returns the first half, which are faces; the second half are chunks of backgrounds.
 
     The set holds shares of white that a resize has left between whole numbers: they are rounded.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kappaflow.data.images.trouble import explained
+from kappaflow.data.images.errors import explained
 
 SUFFIXES = (
     ".png",
@@ -42,11 +42,11 @@ def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Found:
 
 def order(name: str) -> list[tuple[tuple[str | int, ...], str]]:
     """Returns what names are sorted by: folder by folder, and 2 before 10."""
-    pieces = [(_NUMBER.split(part), part) for part in name.split("/")]
-    # every other piece is a number, so that numbers are compared with numbers only
+    chunks = [(_NUMBER.split(part), part) for part in name.split("/")]
+    # every other chunk is a number, so that numbers are compared with numbers only
     return [
-        (tuple(int(piece) if place % 2 else piece for place, piece in enumerate(split)), part)
-        for split, part in pieces
+        (tuple(int(chunk) if place % 2 else chunk for place, chunk in enumerate(split)), part)
+        for split, part in chunks
     ]
 
 

@@ -11,12 +11,11 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.flows import Flow
 from kappaflow.flows.base import check_has_rsample
 from kappaflow.ranks import ranks
-from kappaflow.training.callbacks import Callback, Told
+from kappaflow.training.batches import Batch, fit_standardization
+from kappaflow.training.callbacks import Callback, CallbackList
 from kappaflow.training.distributed import make_engine
 from kappaflow.training.loop import epoch_seed
 from kappaflow.training.progress import progress_bar, short
-from kappaflow.training.rows import Rows
-from kappaflow.training.units import fit_units
 from kappaflow.training.variational.loop import EnergyTraining, Figures
 from kappaflow.training.variational.objective import check_start
 from kappaflow.training.variational.settings import checked_energy_settings
@@ -108,7 +107,7 @@ def fit_energy(
     checked = checked_energy_settings(**settings)
     check_target(flow, log_density)
     check_has_rsample(flow.base)
-    told = Told(callbacks)
+    told = CallbackList(callbacks)
     if ranks() > 1:
         raise ArgumentError("'fit_energy' trains in one process: start it without torchrun.")
     engine = make_engine(flow, device)
@@ -119,7 +118,7 @@ def fit_energy(
         return _train(training, progress, told)
 
 
-def _train(training: EnergyTraining, progress: bool | None, told: Told) -> EnergyResult:
+def _train(training: EnergyTraining, progress: bool | None, told: CallbackList) -> EnergyResult:
     settings = training.settings
 
     def share_done() -> float:
@@ -184,7 +183,7 @@ def _fit_start(flow: Flow, seed: int) -> None:
     if flow.domain is not None:
         with torch.no_grad():
             x = flow.domain.inverse(x)[0]
-    fit_units(flow, Rows(x, None))
+    fit_standardization(flow, Batch(x, None))
     flow.eval()
 
 

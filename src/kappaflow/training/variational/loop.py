@@ -11,13 +11,12 @@ from kappaflow.energies import ImportanceSamples, LogDensity, log_density_at, wi
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow
 from kappaflow.storage import plain
-from kappaflow.training.averaging import Average
-from kappaflow.training.blame import blame_draws
+from kappaflow.training.batches import Batch
 from kappaflow.training.distributed import Engine
 from kappaflow.training.loop import copied, epoch_seed
 from kappaflow.training.measure import conditioning_figures
-from kappaflow.training.optimizer import AdamW
-from kappaflow.training.rows import Rows
+from kappaflow.training.nonfinite import first_nonfinite_layer_of_samples
+from kappaflow.training.optimizer import AdamW, WeightEMA
 from kappaflow.training.variational.objective import reverse_kl_loss
 from kappaflow.training.variational.settings import EnergySettings
 
@@ -45,7 +44,7 @@ class EnergyTraining:
         self.optimizer = AdamW(
             flow.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.average = Average(flow, settings.average)
+        self.average = WeightEMA(flow, settings.average)
         self.best = copied(flow.state_dict())
         self.best_epoch, self._best_at = 0, (0.0, float("inf"))
         self.step, self.updates = 0, 0
@@ -131,7 +130,7 @@ class EnergyTraining:
                 return "log_density"
             if not torch.isfinite(slope).all():
                 return "the gradient of log_density"
-        return blame_draws(self.flow, z)
+        return first_nonfinite_layer_of_samples(self.flow, z)
 
     @torch.no_grad()
     def _measured(self, norms: list[float], started: float) -> Figures:
@@ -148,7 +147,7 @@ class EnergyTraining:
                 "inverse_temperature": beta,
                 **figures_of(samples),
                 "gradient_norm": sum(norms) / len(norms) if norms else float("nan"),
-                **conditioning_figures(self.flow, Rows(samples.x, None)),
+                **conditioning_figures(self.flow, Batch(samples.x, None)),
             }
             at = (-beta, figures["free_energy"])
             if at[1] < float("inf") and at < self._best_at:

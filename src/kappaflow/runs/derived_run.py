@@ -1,0 +1,223 @@
+"""Run folders whose flow was made from that of another run: rewritten, or fixed."""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kappaflow.conditioning import Profile, layers_of, profile
+from kappaflow.diagnosis import Diagnosis, diagnose_flow, doctor
+from kappaflow.errors import ArgumentError, FileError, KappaflowError
+from kappaflow.files import (
+    CONFIG,
+    WEIGHTS,
+    describe_model,
+    read_config,
+    write_config,
+    write_weights,
+)
+from kappaflow.flows import Flow
+from kappaflow.report import (
+    About,
+    AnyReport,
+    FindingView,
+    ImageReport,
+    ProfileView,
+    Report,
+    read_report_on,
+    write_report,
+)
+from kappaflow.runs.evaluate import (
+    DIAGNOSIS,
+    POINTS,
+    Evaluation,
+    evaluate,
+    metrics_without_data,
+)
+from kappaflow.runs.image_content import points_of
+from kappaflow.runs.image_samples import BEST, FOLDER, sample_batch, write_sheet
+from kappaflow.runs.stored import RESULT, ImageRunConfig, read_run, reload_data
+from kappaflow.runs.table_data import TableConfig, TableData
+from kappaflow.storage import make_directory, write_bytes
+from kappaflow.training import (
+    Batch,
+    FitResult,
+    Settings,
+    batches_of,
+    checked_settings,
+    read_result,
+    write_result,
+)
+
+METRICS = "metrics.jsonl"
+REWRITTEN = "rewritten"
+COMPARED_IMAGES = 256  # images at most
+
+
+class StoredRun:
+    """A run, or a saved model, with the data of the run if it has not changed.
+
+    Args:
+        folder: The run folder.
+
+    Attributes:
+        folder: The run folder.
+        config: The configuration of the run; None for a saved model.
+        data: The data of the run; None if it is missing or has changed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.config, self.data = folder, None, None
+        if read_config(folder / CONFIG).run is not None:
+            self.config = read_run(folder)
+            with suppress(KappaflowError):
+                self.data = reload_data(self.config)
+
+    def points(self, flow: Flow) -> tuple[Batch | None, str]:
+        """Returns points to compare flows at, and a description; None for samples."""
+        images = isinstance(self.config, ImageRunConfig)
+        if self.data is not None:
+            test = batches_of(self.data.test, flow)
+            most = COMPARED_IMAGES if images else len(test)
+            return test.at(slice(0, most)), f"held-out {'images' if images else 'rows'} of the run"
+        if images:
+            return sample_batch(flow, COMPARED_IMAGES), "samples of the flow"
+        if flow.context_features:
+            raise ArgumentError(
+                f"'run' should be one whose data still exists, and that of {self.folder} is "
+                "missing or has changed: conditional flows are compared on rows with a context. "
+                "Restore the data, or call kappaflow.rewrite_fixed_partition(flow, x, "
+                "context=context) on other rows."
+            )
+        return None, "samples of the flow"
+
+    def evaluate(self, result: FitResult, how: str) -> Evaluation:
+        """Evaluates another flow on the data of the run, or at samples if the data is missing.
+
+        Args:
+            result: The training of the run, with the other flow.
+            how: How the flow was made, for the report.
+
+        Returns:
+            The evaluation.
+        """
+        images = isinstance(self.config, ImageRunConfig)
+        flow, folder = result.flow, self.folder
+        report = read_report_on(folder, ImageReport) if images else read_report_on(folder, Report)
+        about = about_derived(report.about, flow, how)
+        if self.data is not None:
+            budget = report.budget if isinstance(report, Report) else None
+            return evaluate(result, self.data, about, None if budget is None else budget.asked)
+        if isinstance(report, ImageReport):
+            rows = sample_batch(flow, points_of(flow))
+            diagnosis = diagnose_flow(flow, rows.x, rows.context)
+            depth = diagnosis.profile or profile(flow, rows.x, context=rows.context)
+        else:
+            diagnosis = doctor(flow)
+            points = flow.sample(POINTS, generator=torch.Generator().manual_seed(0))
+            depth = diagnosis.profile or profile(flow, points)
+        changed = _at_samples(report, about, diagnosis, depth)
+        return Evaluation(changed, diagnosis, metrics_without_data(changed))
+
+    def write_pictures(self, flow: Flow, place: Path, *, finished: bool) -> None:
+        """Copies the grids of samples of a run on images, and draws that of the last epoch."""
+        for picture in sorted((self.folder / FOLDER).glob("epoch-*.png")):
+            write_bytes(make_directory(place / FOLDER) / picture.name, picture.read_bytes())
+        if finished and isinstance(self.config, ImageRunConfig):
+            write_sheet(flow, self.config.classes_of(flow), place, BEST)
+
+    def reopened(self) -> "ReopenedRun | None":
+        """Returns what training the run again needs; None unless it is a table in memory."""
+        data, run = self.data, read_config(self.folder / CONFIG).run
+        if run is None or not isinstance(data, TableData) or data.in_file is not None:
+            return None
+        return ReopenedRun(data.config, data, checked_settings(**run["training"]))
+
+
+@dataclass(frozen=True)
+class ReopenedRun:
+    """What training a run on a table again needs.
+
+    Attributes:
+        source: The configuration of the rows.
+        data: The rows.
+        settings: The settings of the training.
+    """
+
+    source: TableConfig
+    data: TableData
+    settings: Settings
+
+
+def write_derived_run(flow: Flow, run: StoredRun, place: Path, how: str) -> None:
+    """Writes a run folder for a flow that was made from that of a run.
+
+    Args:
+        flow: The new flow, in evaluation mode.
+        run: The old run.
+        place: The new folder.
+        how: How the flow was made, for its report.
+    """
+    stored_run = read_config(run.folder / CONFIG).run
+    described = describe_model(flow).model_copy(update={"run": stored_run})
+    write_weights(place / WEIGHTS, flow.state_dict(), described)
+    write_config(place / CONFIG, described)
+    for name in (METRICS, RESULT):
+        if (run.folder / name).exists():
+            write_bytes(place / name, (run.folder / name).read_bytes())
+    stored = read_result(run.folder) if (place / RESULT).exists() else {}
+    finished = "test_nll" in stored  # not for a saved model or a run of kappaflow.fit
+    run.write_pictures(flow, place, finished=finished)
+    if not finished:
+        return
+    try:
+        result = FitResult(
+            flow=flow,
+            history=tuple(stored["history"]),
+            validation_nll=stored["validation_nll"],
+            best_epoch=stored["best_epoch"],
+            stopped_because=stored["stopped_because"],
+        )
+    except KeyError as error:
+        raise FileError(f"{run.folder / RESULT} lacks {error}: it was changed.") from None
+    found = run.evaluate(result, how)
+    write_bytes(place / DIAGNOSIS, found.diagnosis.to_json().encode())
+    write_report(found.report, place)
+    write_result(place, stored | found.metrics)
+
+
+def about_derived(about: About, flow: Flow, how: str) -> About:
+    """Returns the facts of a report for a flow that was made from that of another run."""
+    facts = dict(about.model) | {
+        "layers": str(len(layers_of(flow.core))),
+        "parameters": f"{sum(p.numel() for p in flow.parameters()):,}",
+        REWRITTEN: how,
+    }
+    title = about.title.removesuffix(f", {REWRITTEN}")
+    note = "the learning curves and the times are those of the flow before it was rewritten"
+    return about.model_copy(
+        update={
+            "title": f"{title}, {REWRITTEN}",
+            "model": list(facts.items()),
+            "notes": list(dict.fromkeys([*about.notes, note])),
+        }
+    )
+
+
+def _at_samples(
+    report: AnyReport, about: About, diagnosis: Diagnosis, depth: Profile
+) -> AnyReport:
+    """Returns a report with the conditioning of another flow, at samples of it."""
+    note = (
+        "the data of the run is missing or has changed: conditioning is measured at samples of "
+        "the flow"
+    )
+    changed = {
+        "about": about.model_copy(update={"notes": [*about.notes, note]}),
+        "profile": ProfileView.model_validate(depth.to_dict()),
+        "verdict": diagnosis.verdict,
+        "ok": diagnosis.ok,
+        "findings": [FindingView(**vars(finding)) for finding in diagnosis.findings],
+    }
+    return report.model_copy(update=changed)

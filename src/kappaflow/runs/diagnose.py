@@ -1,0 +1,113 @@
+"""`diagnose_run`: the doctor's diagnosis of a run, at its held-out data or at other data."""
+
+from pathlib import Path
+
+from kappaflow.data import Table
+from kappaflow.data.prepare import noisy
+from kappaflow.data.problem import describe_values
+from kappaflow.data.raw import Decimal
+from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
+from kappaflow.errors import KappaflowError
+from kappaflow.files import load
+from kappaflow.flows import Flow
+from kappaflow.runs.findings import stored_findings
+from kappaflow.runs.image_content import points_of
+from kappaflow.runs.image_data import images_for
+from kappaflow.runs.image_samples import sample_batch
+from kappaflow.runs.samples import finite_table
+from kappaflow.runs.scores import refuse_table_options
+from kappaflow.runs.stored import (
+    is_image_run,
+    read_image_run,
+    read_run,
+    read_table_run,
+    reload_data,
+)
+from kappaflow.training import Batch, batch_of, batches_of
+from kappaflow.training.batches import domains_in
+
+
+def diagnose_run(
+    folder: Path,
+    data: str | None = None,
+    *,
+    progress: Progress = quietly,
+    decimal: Decimal | None = None,
+) -> tuple[Diagnosis, str]:
+    """Returns the doctor's diagnosis of a run, and a description of the points.
+
+    Args:
+        folder: The run folder, or any saved model.
+        data: A table with the columns of the run, or images for a run on images. By default its
+            held-out data, or samples of the flow if that is missing or has changed.
+        progress: Receives the name of each measurement before it starts.
+        decimal: The decimal sign of a table; by default that of the data of the run.
+
+    Returns:
+        The diagnosis and the description.
+
+    Raises:
+        ArgumentError: The data does not fit the run, or `decimal` is given for images.
+    """  # noqa: DOC502 - raised by the calls below
+    flow, images = load(folder), is_image_run(folder)
+    if images:
+        refuse_table_options(decimal=decimal)
+    if data is not None:
+        found = (
+            _at_images(folder, flow, data, progress)
+            if images
+            else _at_rows(folder, flow, data, decimal, progress)
+        )
+        return found, f"{'images' if images else 'rows'} of {data}"
+    try:
+        held_out = reload_data(read_run(folder))
+    except KappaflowError:
+        rows = sample_batch(flow, points_of(flow)) if images else None
+        return _diagnosed(flow, rows, progress), (
+            "samples of the flow (the data of the run is missing or has changed)"
+        )
+    if isinstance(held_out.test, Table):
+        found = _diagnosed_at(flow, held_out.test, progress)
+    else:
+        few = batches_of(held_out.test, flow).at(slice(0, points_of(flow)))
+        found = _diagnosed(flow, few, progress)
+    findings = stored_findings(folder, held_out.warnings)
+    return with_findings(found, *findings), (
+        f"held-out {'images' if images else 'rows'} of the run"
+    )
+
+
+def _at_images(folder: Path, flow: Flow, data: str, progress: Progress) -> Diagnosis:
+    """Returns the diagnosis at images of a source."""
+    run = read_image_run(folder)
+    crop = True if run.source is None else run.source.crop
+    images = images_for(flow, data, crop=crop, classes=run.classes_of(flow))
+    few = batches_of(images, flow).at(slice(0, points_of(flow)))
+    return _diagnosed(flow, few, progress)
+
+
+def _at_rows(
+    folder: Path, flow: Flow, data: str, decimal: Decimal | None, progress: Progress
+) -> Diagnosis:
+    """Returns the diagnosis at rows of a source."""
+    run = read_table_run(folder)
+    table = finite_table(data, run.columns, run.context_columns, run.reading(decimal))
+    return _diagnosed_at(flow, noisy(table, run.widths, domains_in(flow, table)), progress)
+
+
+def _diagnosed_at(flow: Flow, table: Table, progress: Progress) -> Diagnosis:
+    """Returns the diagnosis at the rows of a table; findings name rows with their values."""
+    rows = batch_of(table, flow)
+    return diagnose_flow(
+        flow,
+        rows.x,
+        rows.context,
+        progress=progress,
+        names=lambda i: describe_values(table, i),
+    )
+
+
+def _diagnosed(flow: Flow, rows: Batch | None, progress: Progress) -> Diagnosis:
+    if rows is None:
+        return diagnose_flow(flow, progress=progress)
+    return diagnose_flow(flow, rows.x, rows.context, progress=progress)

@@ -1,0 +1,134 @@
+"""Findings on a run as a whole: held-out likelihood, the course of the training, the data."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kappaflow.diagnosis import (
+    Comparison,
+    Finding,
+    comparison_findings,
+    image_likelihood_findings,
+    training_findings,
+    warning_findings,
+)
+from kappaflow.errors import KappaflowError
+from kappaflow.runs.stored import ImageResult, TableResult, read_finished
+from kappaflow.training import read_result
+
+Found = tuple[list[Finding], list[str]]  # findings, and the names of the checks they come from
+
+
+def table_findings(
+    compared: Sequence[Comparison] | None,
+    *,
+    standard_error: float | None,
+    test_rows: int,
+    history: Sequence[dict[str, Any]],
+    stopped_because: str,
+    warnings: Sequence[str],
+) -> Found:
+    """Returns the findings on likelihood, training and data of a run on a table.
+
+    Args:
+        compared: Comparisons on the test rows; None for a flow without a likelihood.
+        standard_error: Standard error of the mean NLL of the test rows.
+        test_rows: Number of test rows.
+        history: The figures of each epoch.
+        stopped_because: Why the training ended.
+        warnings: Warnings from reading the data.
+
+    Returns:
+        Findings and checks.
+    """
+    findings, checked = [], []
+    if compared is not None:
+        findings += comparison_findings(compared, standard_error, test_rows)
+        checked += [f"the likelihood of {one.name} on {one.rows:,} rows" for one in compared]
+    findings += [*training_findings(history, stopped_because), *warning_findings(warnings)]
+    return findings, [*checked, "the course of the training", "warnings about the data"]
+
+
+def image_findings(
+    bits: float | None,
+    standard_error: float | None,
+    independent: float | None,
+    *,
+    history: Sequence[dict[str, Any]],
+    stopped_because: str,
+) -> Found:
+    """Returns the findings on likelihood and training of a run on images.
+
+    Args:
+        bits: Mean bits per dimension of the test images; None for a flow without them.
+        standard_error: Standard error of the difference to independent pixels.
+        independent: Mean bits per dimension with independent pixels.
+        history: The figures of each epoch.
+        stopped_because: Why the training ended.
+
+    Returns:
+        Findings and checks.
+    """
+    likelihood = list(image_likelihood_findings(bits, standard_error, independent))
+    training = training_findings(history, stopped_because, of_images=True)
+    pixels = [] if independent is None else ["the likelihood of independent pixels"]
+    return [*likelihood, *training], [*pixels, "the course of the training"]
+
+
+def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> Found:
+    """Returns the findings on a finished run as a whole, from its stored result.
+
+    Args:
+        folder: A run folder, or any saved model, which stores no result.
+        warnings: Warnings from reading the data of the run.
+
+    Returns:
+        The same findings and checks as when the run was finished.
+    """
+    try:
+        result = read_finished(folder)
+    except KappaflowError:  # no run, or one that is not finished
+        return [], []
+    history, stopped_because = _history(folder), result.stopped_because
+    if isinstance(result, ImageResult):
+        return image_findings(
+            result.test_bits_per_dimension,
+            result.independent_bits_standard_error
+            or result.test_bits_per_dimension_standard_error,
+            result.independent_bits_per_dimension,
+            history=history,
+            stopped_because=stopped_because,
+        )
+    return table_findings(
+        None if result.likelihood == "joint" else _comparisons(result),
+        standard_error=result.test_nll_standard_error,
+        test_rows=result.test_rows,
+        history=history,
+        stopped_because=stopped_because,
+        warnings=warnings,
+    )
+
+
+def _comparisons(result: TableResult) -> list[Comparison]:
+    """Returns the stored comparisons; differences stored as None are infinite."""
+    return [
+        Comparison(
+            kind=one.kind,
+            components=one.components,
+            conditional=one.conditional,
+            rows=one.rows,
+            nll=math.nan if one.nll is None else one.nll,
+            difference=math.inf if one.difference is None else one.difference,
+            standard_error=math.inf if one.standard_error is None else one.standard_error,
+        )
+        for one in result.references
+    ]
+
+
+def _history(folder: Path) -> list[dict[str, Any]]:
+    """Returns the figures of each epoch; none if the stored value is not a list of them."""
+    history = read_result(folder).get("history")
+    if not isinstance(history, list) or not all(isinstance(line, dict) for line in history):
+        return []
+    return history

@@ -1,0 +1,378 @@
+"""The content of a report on images that training does not provide: bits and pictures."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kappaflow.conditioning import layers_of
+from kappaflow.data import Images
+from kappaflow.flows import Flow, interpolate, padding_in, reconstruct
+from kappaflow.report import ImageLikelihood, Neighbours, Picture, encoded
+from kappaflow.report.pictures import Pixels, grid, shown
+from kappaflow.runs.findings import Found, image_findings
+from kappaflow.runs.image_data import ImageData
+from kappaflow.runs.image_samples import (
+    MOST_ROWS,
+    SIDE,
+    TEMPERATURE,
+    Sheet,
+    sample_sheet,
+    values_of,
+)
+from kappaflow.training import FitResult, batches_of, quantile
+from kappaflow.training.measure import bits_per_dimension, has_bits
+
+MOST_POINTS = 32
+# Cost of a profile of 28 x 28 pixels and 50 layers at 2 points, in layers^2 x pixels: half a
+# minute to a minute on one core. It computes a singular value of all layers up to each layer.
+WORK = 2 * 784 * 50**2
+CURVES = (
+    "epoch",
+    "train_nll",
+    "validation_nll",
+    "validation_bits_per_dimension",
+    "condition_number_median",
+    "condition_number_p95",
+    "round_trip_data",
+    "round_trip_latent",
+    "learning_rate",
+    "skipped_steps",
+    "time_s",
+    "memory_bytes",
+)
+TEMPERATURES = (0.5, 0.7, 0.8, 1.0)
+PAIRS = 6
+IMAGES_AT_ONCE = 1024
+WEIGHTS = (1.0, 4.0, 16.0, 64.0, 256.0)  # of the histogram over all pixels
+
+
+def image_content(result: FitResult, nll: Tensor, data: ImageData) -> tuple[dict[str, Any], Found]:
+    """Returns the fields of an `ImageReport` that only images have, and findings on the run.
+
+    Args:
+        result: The result of the training.
+        nll: Negative log-likelihood of each test image, in nats.
+        data: The images of the run.
+
+    Returns:
+        Fields by name, and findings on likelihood and training.
+    """
+    flow, classes = result.flow, data.classes
+    likelihood = _likelihood(flow, nll, data)
+    content = {
+        "curves": [_curve(flow, line) for line in result.history],
+        "likelihood": likelihood,
+        "held_out": held_out_picture(flow, data),
+        "samples": sample_pictures(flow, classes),
+        "reconstructions": reconstruction_picture(flow, data),
+        "interpolations": interpolation_picture(flow, data),
+        "neighbours": neighbours_of(flow, data),
+    }
+    findings = image_findings(
+        likelihood.bits_per_dimension,
+        likelihood.independent_standard_error,
+        likelihood.independent_bits,
+        history=result.history,
+        stopped_because=result.stopped_because,
+    )
+    return content, findings
+
+
+def points_of(flow: Flow) -> int:
+    """Returns at how many images the conditioning of a flow is profiled: 1 to 32."""
+    layers = len(layers_of(flow.core))
+    return max(1, min(MOST_POINTS, round(WORK / (layers**2 * math.prod(flow.joint_shape)))))
+
+
+def _likelihood(flow: Flow, nll: Tensor, data: ImageData) -> ImageLikelihood:
+    mean, error = nll.mean().item(), nll.std(correction=0).item() / math.sqrt(len(nll))
+    counted = has_bits(flow)
+    scale = bits_per_dimension(flow, 1.0) if counted else 1.0
+    levels = {"median": 0.5, "p95": 0.95, "max": 1.0}
+    padding = padding_in(flow.augment)
+    padded: dict[str, Any] = {}
+    if padding is not None:
+        padded = {
+            "padding": padding.features,
+            "padding_in_words": padding.in_words,
+            "is_joint": not padding.has_density,
+        }
+    independent, paired_error = _independent(data, (nll * scale).numpy() if counted else None)
+    return ImageLikelihood(
+        images=len(nll),
+        **padded,
+        bits_per_dimension=mean * scale if counted else None,
+        bits_standard_error=error * scale if counted else None,
+        nll=mean,
+        standard_error=error,
+        quantiles={name: quantile(nll * scale, level) for name, level in levels.items()},
+        independent_bits=independent,
+        independent_standard_error=paired_error,
+    )
+
+
+def _independent(data: ImageData, bits: np.ndarray | None) -> tuple[float | None, float | None]:
+    """Returns the bits with independent pixels, and the standard error of the difference."""
+    if bits is None:
+        return None, None
+    alone = independent_bits(data.train, data.validation, data.test)
+    with np.errstate(invalid="ignore"):
+        error = (bits - alone).std() / math.sqrt(len(bits))
+    return float(alone.mean()), float(error)
+
+
+def _curve(flow: Flow, line: dict[str, Any]) -> dict[str, Any]:
+    """Returns the figures of an epoch for the report."""
+    found = {key: line.get(key) for key in CURVES}
+    train = found["train_nll"]
+    bits = None if train is None or not has_bits(flow) else bits_per_dimension(flow, train)
+    return {**found, "train_bits_per_dimension": bits}
+
+
+def held_out_picture(flow: Flow, data: ImageData) -> Picture:
+    """Returns held-out images in the form of the grids of samples: a row for each class."""
+    test = data.test
+    if not flow.context_features:
+        sheet = Sheet(_of(test, range(min(len(test), SIDE * SIDE))), SIDE, ())
+    else:
+        sheet = _by_class(test, data.classes[:MOST_ROWS])
+    return _of_sheet(
+        sheet,
+        "Held-out images",
+        f"A grid of {len(sheet.images)} images that were not trained on.",
+        "Never trained on: what the samples should look like, in kind and in variety.",
+    )
+
+
+def _by_class(images: Images, classes: tuple[str, ...]) -> Sheet:
+    """Returns a row of images for each class, filled up with grey."""
+    blank = np.full((1, *images.shape), 128, np.uint8)
+    rows = []
+    for label in range(len(classes)):
+        found = np.flatnonzero(images.labels == label)[:SIDE]
+        rows += [_of(images, found), blank.repeat(SIDE - len(found), axis=0)]
+    return Sheet(np.concatenate(rows), SIDE, classes)
+
+
+def sample_pictures(flow: Flow, classes: tuple[str, ...]) -> list[Picture]:
+    """Returns a grid of samples for each temperature, from the same latents."""
+    made = []
+    for temperature in TEMPERATURES:
+        sheet = sample_sheet(flow, classes, temperature=temperature)
+        what = f"{len(sheet.images)} samples at temperature {temperature}"
+        said = "The density that was trained." if temperature == 1 else _colder(temperature)
+        given = f", a row for each of {len(sheet.rows)} classes" if sheet.rows else ""
+        title = f"Temperature {temperature}"
+        made.append(_of_sheet(sheet, title, f"A grid of {what}{given}.", said))
+    return made
+
+
+def _colder(temperature: float) -> str:
+    return f"The same latents, {temperature} times as long."
+
+
+def reconstruction_picture(flow: Flow, data: ImageData) -> Picture:
+    """Returns held-out images, and below each its reconstruction from the latent."""
+    rows = batches_of(data.test, flow).at(slice(0, SIDE))
+    back = reconstruct(flow, rows.x, rows.context)
+    off = (back - rows.x).abs()
+    worst, count = off.max().item(), int((off > 0.5).sum())
+    unit = "pixel value" if has_bits(flow) else "unit of a pixel"
+    said = (
+        f"All {off.numel():,} pixels came back exactly."
+        if worst == 0
+        else f"The largest error is {worst:.3g} {unit}{'s' if worst > 1 else ''}; {count:,} of "
+        f"{off.numel():,} pixels are off by more than a half."
+    )
+    both = np.concatenate([_pixels(rows.x, flow), _pixels(back, flow)])
+    return Picture(
+        title="There and back",
+        alt=f"{len(back)} held-out images, and below each what came back from its latent. {said}",
+        caption=f"{said} A flow loses nothing but to rounding.",
+        columns=len(back),
+        rows=["image", "back"],
+        png=encoded(grid(both, len(back))),
+    )
+
+
+def interpolation_picture(flow: Flow, data: ImageData) -> Picture:
+    """Returns interpolations between held-out images through the latent, one per row."""
+    first, second = _pairs(data.test, by_class=bool(flow.context_features))
+    rows = batches_of(data.test, flow)
+    a, b = rows.at(torch.tensor(first)), rows.at(torch.tensor(second))
+    between = interpolate(flow, a.x, b.x, SIDE, context=a.context)
+    images = between.transpose(0, 1).flatten(0, 1)
+    same = ", both of one class" if flow.context_features else ""
+    return Picture(
+        title="From one image to another",
+        alt=f"{len(first)} rows of {SIDE} images that lead from one held-out image to another "
+        f"through the latent{same}.",
+        caption=f"The first and the last of each row are held-out images{same}; between them the "
+        "latent moves on an arc. Good: each step is an image of the kind, not two images at once.",
+        columns=SIDE,
+        png=encoded(grid(_pixels(images, flow), SIDE)),
+    )
+
+
+def _pairs(images: Images, *, by_class: bool) -> tuple[list[int], list[int]]:
+    """Returns positions of images to start from and of others to arrive at."""
+    if not by_class or images.labels is None:
+        count = min(PAIRS, len(images))
+        return list(range(count)), [(i + count) % len(images) for i in range(count)]
+    first, second = [], []
+    for label in np.unique(images.labels):
+        found = np.flatnonzero(images.labels == label)
+        if len(found) > 1 and len(first) < PAIRS:
+            first.append(int(found[0]))
+            second.append(int(found[1]))
+    return (first, second) if first else ([0], [0])
+
+
+def neighbours_of(flow: Flow, data: ImageData) -> Neighbours:
+    """Returns samples with their nearest training images, by L2 distance of pixels."""
+    values = values_of(flow)
+    drawn = sample_sheet(flow, data.classes, temperature=TEMPERATURE, seed=1).images
+    drawn = drawn[:: len(drawn) // SIDE][:SIDE]
+    held_out = _of(data.test, range(min(SIDE, len(data.test))), values)
+    (of_samples, nearest), (of_held_out, _) = (
+        nearest_images(images, data.train, values) for images in (drawn, held_out)
+    )
+    unit = f"root mean square over the pixels, which go from 0 to {values - 1}"
+    scale = (values - 1) / 255
+    return Neighbours(
+        picture=Picture(
+            title="Samples and the training images nearest to them",
+            alt=f"{len(drawn)} samples at temperature {TEMPERATURE}, and below each the training "
+            "image nearest to it.",
+            caption="A sample that repeats a training image has a distance near zero. Pixels say "
+            "little about likeness: this shows what is nearest, and no more.",
+            columns=len(drawn),
+            rows=["sample", "nearest"],
+            under=[f"{distance * scale:.3g}" for distance in of_samples],
+            png=encoded(grid(np.concatenate([drawn, nearest]), len(drawn))),
+        ),
+        of_samples=[distance * scale for distance in of_samples],
+        of_held_out=[distance * scale for distance in of_held_out],
+        unit=unit,
+    )
+
+
+def nearest_images(images: Pixels, train: Images, values: int) -> tuple[list[float], Pixels]:
+    """Returns the nearest training image of each image, and its distance.
+
+    Args:
+        images: (N, channels, height, width), on the scale of a picture.
+        train: Images to search.
+        values: How many values a pixel may have.
+
+    Returns:
+        Root mean squares over the pixels on that scale, 0 to 255, and the nearest images.
+    """
+    wanted = torch.from_numpy(images).flatten(1).float()
+    best = torch.full((len(images),), torch.inf)
+    found = np.zeros_like(images)
+    for start in range(0, len(train), IMAGES_AT_ONCE):
+        part = _of(train, range(start, min(start + IMAGES_AT_ONCE, len(train))), values)
+        distance = torch.cdist(wanted, torch.from_numpy(part).flatten(1).float())
+        least, where = distance.min(1)
+        closer = (least < best).numpy()
+        found[closer] = part[where.numpy()[closer]]
+        best = torch.minimum(best, least)
+    return (best / wanted.shape[1] ** 0.5).tolist(), found
+
+
+def _of_sheet(sheet: Sheet, title: str, alt: str, caption: str) -> Picture:
+    return Picture(
+        title=title,
+        alt=alt,
+        caption=caption,
+        columns=sheet.columns,
+        rows=list(sheet.rows),
+        png=encoded(sheet.picture),
+    )
+
+
+def _of(images: Images, index: Sequence[int] | np.ndarray, values: int | None = None) -> Pixels:
+    """Returns some images on the scale of a picture."""
+    chosen = np.asarray(index, dtype=np.int64)
+    return shown(images.batch(chosen).numpy(), values or images.values)
+
+
+def _pixels(x: Tensor, flow: Flow) -> Pixels:
+    """Returns points of a flow on the scale of a picture."""
+    values = values_of(flow)
+    whole = x.nan_to_num(0).round().clamp(0, values - 1)
+    return shown(whole.cpu().numpy().astype(np.uint8), values)
+
+
+def independent_bits(train: Images, validation: Images, test: Images) -> NDArray[np.float64]:
+    """Returns the bits per dimension of each image under the histograms of its pixels.
+
+    Each pixel is coded on its own, by how often its values occurred at its place among the
+    training images, joined with how often they occurred anywhere. The weight of the second is the
+    one that suits the validation images best.
+
+    Args:
+        train: Images that are counted.
+        validation: Images that choose the weight.
+        test: Images that are coded.
+
+    Returns:
+        For each test image, in bits for each number of it, (images,).
+
+    Example:
+        >>> from kappaflow.data import load_images
+        >>> digits = load_images("digits")
+        >>> parts = [digits.subset(range(start, start + 500)) for start in (0, 500, 1000)]
+        >>> round(float(independent_bits(*parts).mean()), 2)
+        2.51
+    """
+    counts = _counts(train)
+    anywhere = counts.sum(0) + 1
+    anywhere /= anywhere.sum()
+    held_out = _counts(validation)
+    best = min(WEIGHTS, key=lambda weight: _bits(counts, anywhere, weight, held_out))
+    lengths = -np.log2(_share(counts, anywhere, best)).ravel()
+    offsets = np.arange(len(counts)) * counts.shape[1]
+    coded = [lengths[pixels + offsets].mean(1) for pixels in _batches(test)]
+    return np.concatenate(coded)
+
+
+def _counts(images: Images) -> NDArray[np.float64]:
+    """Returns how often each value occurs at each place, (places, values)."""
+    places = int(np.prod(images.shape))
+    found = np.zeros(places * images.values, np.int64)
+    offsets = np.arange(places) * images.values
+    for pixels in _batches(images):
+        found += np.bincount((pixels + offsets).ravel(), minlength=len(found))
+    return found.reshape(places, images.values).astype(np.float64)
+
+
+def _bits(
+    counts: NDArray[np.float64],
+    anywhere: NDArray[np.float64],
+    weight: float,
+    coded: NDArray[np.float64],
+) -> float:
+    """Returns the mean code length of the counted pixels of some images."""
+    return float(-(coded * np.log2(_share(counts, anywhere, weight))).sum() / coded.sum())
+
+
+def _share(
+    counts: NDArray[np.float64], anywhere: NDArray[np.float64], weight: float
+) -> NDArray[np.float64]:
+    """Returns the probability of each value at each place, (places, values)."""
+    share = counts + weight * anywhere
+    return share / share.sum(1, keepdims=True)
+
+
+def _batches(images: Images) -> Iterator[NDArray[np.integer[Any]]]:
+    """Yields the pixels of images, (n, places), some images at a time."""
+    for start in range(0, len(images), IMAGES_AT_ONCE):
+        index = range(start, min(start + IMAGES_AT_ONCE, len(images)))
+        yield images.batch(index).numpy().reshape(len(index), -1)

@@ -1,0 +1,322 @@
+"""`ImageConfig` and `ImageData`: which images a run uses, these images, and flows for them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from kappaflow._checks import one_of
+from kappaflow.data import Images, load_images, split_images
+from kappaflow.errors import ArgumentError
+from kappaflow.flows import Flow, glow, jet, real_nvp_image
+from kappaflow.runs.image_samples import SampleSheets, values_of
+from kappaflow.runs.recipes import ModelConfig, with_padding
+from kappaflow.runs.table_data import FRACTIONS
+from kappaflow.training import Callback, Settings
+
+RECIPES: dict[str, Callable[..., Flow]] = {
+    "glow": glow,
+    "real_nvp_image": real_nvp_image,
+    "jet": jet,
+}
+MOST_LEVELS = 3
+LEAST_SIDE = 2  # pixels at the coarsest scale
+PATCHES = (4, 2, 1)
+STORED_SIDE = 32
+# Channels of the networks, for images of at most so many pixels a side. A Glow of 8 steps on the
+# 1,797 digits has held-out bits per dimension of 2.21 with 32 channels, 2.23 with 64 and with 128,
+# after 80, 85 and 125 seconds on one core: more channels only overfit sooner.
+SMALL_SIDE, SMALL_HIDDEN, HIDDEN = 16, 32, 64
+SMALL_JET = {"depth": 8, "width": 32}
+DECODED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """Which images a run uses. `load` and `opened` return them.
+
+    Attributes:
+        data: A folder, a file or the name of a set, as `kappaflow.load_images` takes it.
+        size: The height and width of all images, or one number for both; None to keep them.
+        grey: True for one channel, False for three, None to keep those of the images.
+        crop: Crop images of another aspect ratio before resizing; squeeze them if False.
+        flip: Mirror training images at random.
+        by_class: Fit a density given the class of the image.
+        split_seed: Decides which images train (80 %), validate (10 %) and test (10 %).
+    """
+
+    training_defaults: ClassVar[dict[str, Any]] = {
+        "max_epochs": 60,
+        "batch_size": 64,
+        "learning_rate": 2e-3,
+    }
+
+    data: str
+    size: int | tuple[int, int] | None = None
+    grey: bool | None = None
+    crop: bool = True
+    flip: bool = False
+    by_class: bool = False
+    split_seed: int = 0
+
+    def load(self) -> "ImageData":
+        """Returns the images, split; copies of one image are all in one part.
+
+        Returns:
+            Training, validation and test images.
+
+        Raises:
+            ArgumentError: `by_class` is set, and there are no two classes.
+        """
+        images = load_images(self.data, size=self.size, grey=self.grey, crop=self.crop)
+        if self.by_class and len(images.classes) < 2:
+            raise ArgumentError(
+                f"'by_class' should be left out: {images.source} has no two classes. Put the "
+                "images of each class into a folder."
+            )
+        train, validation, test = split_images(images, fractions=FRACTIONS, seed=self.split_seed)
+        notes = ()
+        if images.left_out:
+            one = images.left_out == 1
+            files = "1 other file" if one else f"{images.left_out:,} other files"
+            notes += (f"{files} of the folder {'is' if one else 'are'} left out",)
+        unseen = _unseen(train)
+        if self.by_class and unseen:
+            notes += (f"no image of {', '.join(unseen)} is among those to train on",)
+        return ImageData(self, train, validation, test, notes)
+
+    @contextmanager
+    def opened(
+        self,
+        out: Path,  # noqa: ARG002
+        device: str | None,  # noqa: ARG002
+        progress: bool | None,  # noqa: ARG002
+    ) -> Iterator["ImageData"]:
+        """Yields the images for a training; nothing is written.
+
+        Yields:
+            The images.
+        """
+        yield self.load()
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """The images of a run, split, and remarks on them.
+
+    Attributes:
+        config: Which images these are.
+        train: The training images.
+        validation: Images that decide when to stop.
+        test: Images that the flow is evaluated on.
+        notes: Remarks, one sentence each.
+        warnings: The notes that keep the verdict on a run from being green: none.
+    """
+
+    config: ImageConfig
+    train: Images
+    validation: Images
+    test: Images
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes that the flow is given; () if it is given none."""
+        return self.train.classes if self.config.by_class else ()
+
+    @property
+    def trained_on(self) -> Images:
+        """The training images, mirrored at random if the configuration says so."""
+        return replace(self.train, flip=self.config.flip)
+
+    @property
+    def to_store(self) -> dict[str, Any]:
+        """Entries of config.json that the configuration does not contain."""
+        return {"classes": list(self.classes)}
+
+    def build_flow(self, model: ModelConfig, seed: int) -> Flow:
+        """Returns a new flow for the images."""
+        return image_flow(model, self.train, by_class=self.config.by_class, seed=seed)
+
+    def check_files(self) -> None:
+        """Decodes each image once, to report a damaged file before training starts.
+
+        The images that fit into memory are kept there for the first epoch.
+
+        Raises:
+            FileError: A file cannot be decoded; the message names it.
+        """  # noqa: DOC502 - raised by the images
+        for part in (self.train, self.validation, self.test):
+            for start in range(0, len(part), DECODED_AT_ONCE):
+                part.batch(range(start, min(start + DECODED_AT_ONCE, len(part))))
+
+    def callbacks(self, folder: Path, settings: Settings) -> Sequence[Callback]:
+        """Returns the callback that writes grids of samples."""
+        epochs = settings.max_epochs or self.config.training_defaults["max_epochs"]
+        return (SampleSheets(folder, self.classes, epochs),)
+
+    def model_notes(self, model: ModelConfig, budget: float | None) -> tuple[str, ...]:  # noqa: ARG002
+        """Returns no remarks."""
+        return ()
+
+    def model_facts(self, model: ModelConfig) -> dict[str, Any]:
+        """Returns the arguments of a model for a report, with the defaults for the images."""
+        return given_and_default(model, self.train)
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Returns what a report says about the images, as labels and values."""
+        train, counts = (
+            self.train,
+            [len(part) for part in (self.train, self.validation, self.test)],
+        )
+        return [
+            ("source", self.config.data),
+            ("images", f"{sum(counts):,} of {' x '.join(map(str, train.shape))}"),
+            ("values of a pixel", f"{train.values}"),
+            ("images to train / validate / test", " / ".join(f"{n:,}" for n in counts)),
+            ("classes", ", ".join(train.classes) or "none"),
+            ("given the class", "yes" if self.config.by_class else "no"),
+            ("mirrored at random", "yes" if self.config.flip else "no"),
+        ]
+
+
+def _unseen(images: Images) -> list[str]:
+    """Returns the classes without an image."""
+    there = set() if images.labels is None else set(images.labels.tolist())
+    return [name for number, name in enumerate(images.classes) if number not in there]
+
+
+def image_flow(model: ModelConfig, images: Images, *, by_class: bool, seed: int) -> Flow:
+    """Returns a new flow for images, initialized from the seed alone.
+
+    Args:
+        model: "glow", "real_nvp_image" or "jet", and its arguments. The defaults depend on the
+            size of the images.
+        images: Images with the shape and the values of the flow.
+        by_class: Read the class as a context.
+        seed: Seed of the initial weights.
+
+    Returns:
+        The flow.
+
+    Raises:
+        ArgumentError: An argument is wrong, or the model is too large for this machine.
+    """
+    make = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
+    given = given_and_default(model, images)
+    refuse_odd_sides(model.recipe, given.get("levels", 1), images)
+    context = len(images.classes) if by_class else 0
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            given = with_padding(given, images.shape)
+            return make(images.shape, values=images.values, context_features=context, **given)
+    except (RuntimeError, MemoryError) as error:
+        raise ArgumentError(f"a model of this size cannot be built here: {error}") from None
+
+
+def given_and_default(model: ModelConfig, images: Images) -> dict[str, Any]:
+    """Returns the arguments of a model, with those that follow from the images filled in."""
+    return {"dequantize": "uniform", **defaults(model.recipe, images.shape), **model.arguments}
+
+
+def defaults(recipe: str, shape: tuple[int, int, int]) -> dict[str, Any]:
+    """Returns the arguments of a recipe that follow from the shape of the images.
+
+    There are as many levels as the sides can be halved, down to 2 pixels, and at most 3. Patches
+    have 4 x 4 pixels if they fit often enough. Tiny images get narrow networks. Small images store
+    everything for the backward pass.
+
+    Example:
+        >>> [defaults("glow", (1, side, side))["levels"] for side in (8, 28, 32)]
+        [2, 2, 3]
+        >>> defaults("jet", (1, 28, 28))
+        {'memory': 'store', 'patch': 4}
+    """
+    sides = shape[1:]
+    found: dict[str, Any] = {"memory": "store" if max(sides) <= STORED_SIDE else "recompute"}
+    if recipe == "jet":
+        fits = [p for p in PATCHES if all(side % p == 0 and side >= 4 * p for side in sides)]
+        sizes = SMALL_JET if max(sides) <= SMALL_SIDE else {}
+        return {**found, **sizes, "patch": next(iter(fits), 1)}
+    levels = 0
+    while levels < MOST_LEVELS and all(
+        side % 2 ** (levels + 1) == 0 and side >= LEAST_SIDE * 2 ** (levels + 1) for side in sides
+    ):
+        levels += 1
+    hidden = SMALL_HIDDEN if max(sides) <= SMALL_SIDE else HIDDEN
+    return {**found, "hidden": hidden, "levels": max(1, levels)}
+
+
+def refuse_odd_sides(recipe: str, levels: object, images: Images) -> None:
+    """Raises an error that names a size if the sides of the images cannot be halved."""
+    _, height, width = images.shape
+    squeezes = recipe == "glow" or (recipe == "real_nvp_image" and levels != 1)
+    if squeezes and (height % 2 or width % 2):
+        near = " ".join(str(max(4, side // 4 * 4)) for side in (height, width))
+        raise ArgumentError(
+            f"'size' should be given for {recipe}: the sides of the images, {height} x {width} "
+            f"pixels, should divide by 2, as with --size {near}."
+        )
+
+
+def with_classes(images: Images, classes: tuple[str, ...]) -> Images:
+    """Returns images whose labels refer to the given classes, matched by name.
+
+    Args:
+        images: Images with labels.
+        classes: The classes that the labels should refer to.
+
+    Returns:
+        The same images.
+
+    Raises:
+        ArgumentError: The images have no classes, or one that is not among the given.
+    """
+    listed = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
+    if images.labels is None:
+        raise ArgumentError(
+            f"'images' should have classes, {images.source} has none: the flow of the run "
+            f"reads the class, so put the images into folders called {listed}."
+        )
+    place = {name: number for number, name in enumerate(classes)}
+    used = [images.classes[label] for label in np.unique(images.labels)]
+    for name in used:
+        if name not in place:
+            raise ArgumentError(
+                f"'images' should have the classes of the run, {listed}; {images.source} has "
+                f"{name!r}."
+            )
+    renamed = np.array([place.get(name, 0) for name in images.classes], dtype=np.int64)
+    return replace(images, labels=renamed[images.labels], classes=classes)
+
+
+def images_for(flow: Flow, data: str, *, crop: bool, classes: tuple[str, ...]) -> Images:
+    """Returns images in the form that a flow takes, with the classes that it was trained on.
+
+    Args:
+        flow: The flow.
+        data: The images, as `kappaflow.load_images` takes them.
+        crop: Whether images of another aspect ratio are cropped.
+        classes: The classes that the flow reads; () for none.
+
+    Returns:
+        The images.
+
+    Raises:
+        ArgumentError: The pixels have more values than those of the run, or a class is unknown.
+    """
+    channels, height, width = flow.event_shape
+    images = load_images(data, size=(height, width), grey=channels == 1, crop=crop)
+    values = values_of(flow)
+    if images.values > values:
+        raise ArgumentError(
+            f"'images' should have pixels of {values} values, as the run has; those of {data} "
+            f"have {images.values}."
+        )
+    return with_classes(images, classes) if classes else images

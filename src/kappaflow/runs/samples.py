@@ -1,0 +1,347 @@
+"""Samples of a finished run, in memory or written to files."""
+
+import io
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kappaflow._checks import finite_float, natural_int, positive_int
+from kappaflow.data import Table, check_writable, load_table, write_table
+from kappaflow.data.chunks import chunk_size
+from kappaflow.data.problem import require_finite
+from kappaflow.data.raw import Decimal, ReadOptions
+from kappaflow.errors import ArgumentError, FileError
+from kappaflow.files import CONFIG, WEIGHTS, load
+from kappaflow.flows import Flow
+from kappaflow.report.pictures import Pixels, enlarged, grid, png, shown
+from kappaflow.runs.chunked_output import (
+    Columns,
+    Work,
+    Written,
+    digest_of,
+    versions,
+    write_in_chunks,
+    written,
+)
+from kappaflow.runs.image_samples import draw_pixels, values_of
+from kappaflow.runs.scores import refuse_table_options
+from kappaflow.runs.stored import ImageRunConfig, is_image_run, read_image_run, read_table_run
+from kappaflow.storage import whole_directory, write_bytes
+
+ROWS_AT_ONCE = 65_536
+PICTURE, ARRAY = ".png", ".npy"
+MOST_IN_TURNS = 20  # classes that can have a column each
+
+
+def sample_run(
+    folder: Path,
+    n: int,
+    *,
+    context: str | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    decimal: Decimal | None = None,
+) -> Columns:
+    """Returns samples of the flow of a run on a table, by column, in the units of the data.
+
+    Args:
+        folder: The run folder.
+        n: Number of samples; with a `context` for each of its rows.
+        context: Data with the context columns, for a conditional flow.
+        temperature: Standard deviation of the latents.
+        seed: Random seed.
+        decimal: The decimal sign of the context; by default that of the data of the run.
+
+    Returns:
+        The modelled columns, and the context columns.
+
+    Raises:
+        ArgumentError: An argument is out of its range, or a context is missing or not needed.
+    """  # noqa: DOC502 - raised by the calls below
+    check_sampling(n, temperature, seed)
+    samples = Samples(folder, context, temperature, decimal)
+    return samples.draw(n, torch.Generator().manual_seed(seed))
+
+
+def sample_images(
+    folder: Path,
+    n: int,
+    *,
+    class_name: str | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> tuple[Pixels, int, int]:
+    """Returns samples of the flow of a run on images, as pixels.
+
+    Args:
+        folder: The run folder.
+        n: Number of samples.
+        class_name: The class of all samples, for a flow that reads the class; by default the
+            classes take turns.
+        temperature: Standard deviation of the latents.
+        seed: Random seed.
+
+    Returns:
+        Whole numbers (n, channels, height, width), the number of values that they can have, and
+        the number of classes that take turns (1 for none).
+
+    Raises:
+        ArgumentError: An argument is out of its range, or there is no such class.
+    """  # noqa: DOC502 - raised by the calls below
+    check_sampling(n, temperature, seed)
+    run, flow = read_image_run(folder), load(folder)
+    labels, turns = _labels(run, flow, n, class_name)
+    drawn = draw_pixels(flow, n, labels=labels, temperature=temperature, seed=seed)
+    return drawn, values_of(flow), turns
+
+
+class Samples:
+    """Samples from a run on a table, in chunks.
+
+    Args:
+        folder: The run folder.
+        context: Data with the context columns, for a conditional flow.
+        temperature: Standard deviation of the latents.
+        decimal: The decimal sign of the context; by default that of the data of the run.
+
+    Attributes:
+        run: The configuration of the run.
+        contexts: Number of context rows; 1 without a context.
+        at_once: Number of samples that are made at once. Chunks of a multiple of it hold the same
+            samples as one chunk.
+        fingerprint: Fingerprint of the context.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        context: str | None,
+        temperature: float,
+        decimal: Decimal | None = None,
+    ) -> None:
+        self._flow, self.run = load(folder), read_table_run(folder)
+        names = self.run.context_columns
+        if bool(names) != (context is not None):
+            raise ArgumentError(
+                "'context' should "
+                + (
+                    f"name data with {', '.join(names)}."
+                    if names
+                    else "be left out: the flow has none."
+                )
+            )
+        options = self.run.reading(decimal)
+        table = None if context is None else finite_table(context, names, [], options)
+        self._given = None if table is None else table.values
+        self._temperature = temperature
+        self.contexts = 1 if table is None else len(table)
+        self.at_once = max(1, ROWS_AT_ONCE // self.contexts)
+        self.fingerprint = None if table is None else table.fingerprint()
+
+    def draw(self, n: int, generator: torch.Generator) -> Columns:
+        """Returns n samples for each context, by column."""
+        given, run = self._given, self.run
+        rows = None if given is None else torch.from_numpy(given).to(self._flow.dtype)
+        sizes = [min(self.at_once, n - start) for start in range(0, n, self.at_once)]
+        samples = torch.cat([
+            self._flow.sample(size, rows, temperature=self._temperature, generator=generator)
+            for size in sizes
+        ]).numpy()
+        if given is None:
+            return _by_column(run.columns, samples)
+        samples = samples.reshape(-1, samples.shape[-1])
+        contexts = _by_column(run.context_columns, np.tile(given, (n, 1)))
+        return _by_column(run.columns, samples) | contexts
+
+
+def check_sampling(n: int, temperature: float, seed: int) -> None:
+    """Raises an error for an argument that is out of its range."""
+    positive_int("n", n)
+    if finite_float("temperature", temperature) < 0:
+        raise ArgumentError(f"'temperature' should be 0 or more, got {temperature}.")
+    if natural_int("seed", seed) >= 2**63:
+        raise ArgumentError(f"'seed' should be below 2**63, got {seed}.")
+
+
+def write_samples(
+    folder: Path,
+    n: int,
+    out: str,
+    *,
+    context: str | None = None,
+    class_name: str | None = None,
+    temperature: float = 1.0,
+    seed: int = 0,
+    decimal: Decimal | None = None,
+) -> Written:
+    """Writes the samples of `sample_run` or `sample_images` to a file or to standard output.
+
+    More rows than one chunk are sampled and written a chunk at a time, with the same numbers. If
+    the process is killed, the same call resumes.
+
+    Args:
+        folder: The run folder.
+        n: Number of samples; with a `context` for each of its rows.
+        out: For a table, as for `write_table`; for images, as for `check_image_path`.
+        context: Data with the context columns, for a conditional flow of tables.
+        class_name: The class of all samples, for a flow of images that reads the class.
+        temperature: Standard deviation of the latents.
+        seed: Random seed.
+        decimal: The decimal sign of the context; by default that of the data of the run.
+
+    Returns:
+        A summary.
+
+    Raises:
+        ArgumentError: An argument is out of its range or for other data, or another call left
+            chunks of `out`.
+    """  # noqa: DOC502 - raised by the calls below
+    if is_image_run(folder):
+        if context is not None:
+            raise ArgumentError("'context' should be left out for images: name a class instead.")
+        refuse_table_options(decimal=decimal)
+        check_image_path(out)
+        drawn, values, turns = sample_images(
+            folder, n, class_name=class_name, temperature=temperature, seed=seed
+        )
+        write_images(drawn, out, values=values, turns=turns)
+        return Written(n, (), 0)
+    check_writable(out)
+    if class_name is not None:
+        raise ArgumentError("'class' should be left out: this run is not on images.")
+    check_sampling(n, temperature, seed)
+    samples = Samples(folder, context, temperature, decimal)
+    return _write_rows(samples, folder, n, out, temperature, seed)
+
+
+def _write_rows(
+    samples: "Samples", folder: Path, n: int, out: str, temperature: float, seed: int
+) -> Written:
+    """Returns a summary of written samples of rows; many are written in chunks."""
+    generator = torch.Generator().manual_seed(seed)
+    width = len(samples.run.columns) + len(samples.run.context_columns)
+    contexts = samples.contexts
+    size = chunk_size(width, samples.at_once * contexts) // contexts
+    if n <= size:
+        columns = samples.draw(n, generator)
+        write_table(columns, out)
+        return written(columns)
+    sizes = [min(size, n - start) for start in range(0, n, size)]
+    made_of = {
+        "command": "sample",
+        "run": digest_of(folder, (CONFIG, WEIGHTS)),
+        "n": n,
+        "context": samples.fingerprint,
+        "temperature": temperature,
+        "seed": seed,
+        "rows of a part": size * contexts,
+        "versions": versions(),
+    }
+    work = Work(
+        "sampling",
+        made_of,
+        [count * contexts for count in sizes],
+        lambda place: samples.draw(sizes[place], generator),
+        generator,
+    )
+    return write_in_chunks(work, out)
+
+
+def _labels(
+    run: ImageRunConfig, flow: Flow, n: int, class_name: str | None
+) -> tuple[np.ndarray | None, int]:
+    """Returns the class of each sample, and the number of classes that take turns."""
+    classes = run.classes_of(flow)
+    if not classes:
+        if class_name is not None:
+            raise ArgumentError(
+                "'class' should be left out: the flow of this run does not read the class."
+            )
+        return None, 1
+    if class_name is None:
+        return np.arange(n) % len(classes), len(classes)
+    if class_name not in classes:
+        raise ArgumentError(f"'class' should be one of {', '.join(classes)}, got {class_name!r}.")
+    return np.full(n, classes.index(class_name)), 1
+
+
+def finite_table(data: str, columns: list[str], context: list[str], options: ReadOptions) -> Table:
+    """Returns named columns of some data, or raises an error if a value is not finite."""
+    table = load_table(
+        data, columns=columns, context=context, decimal=options.decimal, missing=options.missing
+    )
+    require_finite(table, data)
+    return table
+
+
+def _by_column(names: list[str], values: np.ndarray) -> dict[str, Any]:
+    return {name: values[:, i] for i, name in enumerate(names)}
+
+
+def check_image_path(path: str) -> None:
+    """Raises an error for a path that `write_images` cannot write, before any work is done.
+
+    Args:
+        path: A .png or .npy file, or a new folder.
+
+    Raises:
+        ArgumentError: It is none of these, or an existing folder.
+        FileError: Its parent folder does not exist.
+    """
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if path == "-" or suffix not in (PICTURE, ARRAY, ""):
+        raise ArgumentError(
+            "'out' should end in .png for one picture or in .npy for an array, or be a new folder "
+            f"for a picture of each sample, got {path!r}."
+        )
+    if not suffix and os.path.lexists(target):
+        raise ArgumentError(f"'out' should be a new folder, {path} is there already.")
+    if target.is_dir():
+        raise ArgumentError(f"'out' should be a file, {path} is a folder.")
+    if not target.parent.is_dir():
+        raise FileError(f"{path} cannot be written: there is no folder {target.parent}.")
+
+
+def write_images(images: Pixels, path: str, *, values: int = 256, turns: int = 1) -> None:
+    """Writes images to one picture, to a folder of pictures, or to an array.
+
+    Args:
+        images: (N, channels, height, width) of whole numbers from 0 to `values` - 1.
+        path: As for `check_image_path`. A .png file shows all images in a grid, enlarged to at
+            least 512 pixels; a folder holds one .png file per image, not enlarged. Both scale the
+            values from black to white. A .npy file holds the unscaled numbers, uint8.
+        values: Number of values that a pixel can have.
+        turns: Number of classes that take turns; each gets its own columns.
+    """
+    check_image_path(path)
+    target = Path(path)
+    suffix = target.suffix.lower()
+    if suffix == ARRAY:
+        buffer = io.BytesIO()
+        np.save(buffer, images, allow_pickle=False)
+        write_bytes(target, buffer.getvalue())
+    elif suffix == PICTURE:
+        whole = grid(shown(images, values), columns_for(len(images), turns))
+        write_bytes(target, png(enlarged(whole)))
+    else:
+        digits = len(str(len(images)))
+        with whole_directory(target) as place:
+            for number, image in enumerate(shown(images, values), start=1):
+                (place / f"{number:0{digits}}.png").write_bytes(png(image))
+
+
+def columns_for(count: int, turns: int = 1) -> int:
+    """Returns the number of images in a row: one column per class, or about a square.
+
+    Example:
+        >>> columns_for(64), columns_for(10), columns_for(30, turns=10)
+        (8, 4, 10)
+    """
+    if 1 < turns <= min(count, MOST_IN_TURNS):
+        return turns
+    return math.ceil(math.sqrt(count))

@@ -1,0 +1,354 @@
+"""Scores of rows and images by a finished run, in memory or written in chunks."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from kappaflow.data import Images, Table, check_writable, write_table
+from kappaflow.data.chunks import Chunks
+from kappaflow.data.images.errors import readable
+from kappaflow.data.images.origin import Files
+from kappaflow.data.load import load_to_score
+from kappaflow.data.open_chunks import open_chunks
+from kappaflow.data.prepare import noisy
+from kappaflow.data.problem import describe_rows
+from kappaflow.data.raw import Decimal, ReadOptions
+from kappaflow.errors import ArgumentError, DataError, FileError
+from kappaflow.files import CONFIG, WEIGHTS, load
+from kappaflow.flows import Flow
+from kappaflow.runs.chunked_output import (
+    SCORES,
+    Columns,
+    Work,
+    Written,
+    digest_of,
+    versions,
+    write_in_chunks,
+    written,
+)
+from kappaflow.runs.image_data import images_for
+from kappaflow.runs.stored import (
+    RESULT,
+    is_image_run,
+    read_finished,
+    read_image_run,
+    read_table_run,
+)
+from kappaflow.storage import as_of
+from kappaflow.training import batch_of, batches_of, log_prob_of
+from kappaflow.training.batches import domains_in
+from kappaflow.training.measure import (
+    bits_per_dimension,
+    has_bits,
+    rows_at_once,
+    scoring_generator,
+)
+from kappaflow.training.progress import rows_shown
+
+
+def score_run(
+    folder: Path,
+    data: str,
+    *,
+    identifier: str | None = None,
+    decimal: Decimal | None = None,
+) -> Columns:
+    """Returns the log-density and the percentile of each row or image of some data.
+
+    A row with a value that is missing, text, or outside of the range of the flow's dtype has no
+    score: its numbers are NaN. With padding that has no density, joint_log_prob, the density of a
+    row and its padding, replaces log_prob.
+
+    A percentile of 1 means that 99 % of the training data has a higher density.
+
+    Args:
+        folder: The run folder.
+        data: For a run on a table, a path or a shipped name, with the columns of the run. For a
+            run on images, anything that `kappaflow.load_images` takes.
+        identifier: A column of a table that is copied, as text.
+        decimal: The decimal sign of a table; by default that of the data of the run.
+
+    Returns:
+        Columns. For a table: row (its number, from 1), the identifier if one is named, log_prob
+        (nats, in the units of the data) and percentile. For images: image (the name of the file,
+        or its number from 0), bits_per_dimension (if the flow treats pixels as whole numbers),
+        log_prob and percentile.
+
+    Raises:
+        ArgumentError: The data does not fit the run, or an option is for tables only.
+        FileError: The run is not finished, or a file cannot be read.
+    """  # noqa: DOC502 - raised by the calls below
+    if is_image_run(folder):
+        refuse_table_options(id=identifier, decimal=decimal)
+        return _image_scores(folder, data)
+    scores = Scores(folder)
+    run, options = scores.run, scores.reading(identifier, decimal)
+    return scores.of(load_to_score(data, run.columns, run.context_columns, options))
+
+
+def refuse_table_options(**options: object) -> None:
+    """Raises an error for options that were given and are for tables only."""
+    for name, value in options.items():
+        if value is not None:
+            raise ArgumentError(f"'{name}' should be left out for images: it is for tables.")
+
+
+def _image_scores(folder: Path, data: str) -> Columns:
+    """Returns the scores of images, brought to the form of the run."""
+    quantiles = _quantiles(folder)
+    run, flow = read_image_run(folder), load(folder)
+    crop = True if run.source is None else run.source.crop
+    images = images_for(flow, data, crop=crop, classes=run.classes_of(flow))
+    scores = log_prob_of(flow, batches_of(images, flow)).numpy()
+    found: Columns = {"image": names_of(images)}
+    if has_bits(flow):
+        found["bits_per_dimension"] = -scores * bits_per_dimension(flow, 1.0)
+    return found | {column_of(flow): scores, "percentile": percentiles(scores, quantiles)}
+
+
+class Scores:
+    """Scores the rows of tables by a finished run.
+
+    Args:
+        folder: The run folder.
+
+    Attributes:
+        run: The configuration of the run.
+        flow: The flow of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._quantiles = _quantiles(folder)
+        self.run, self.flow = read_table_run(folder), load(folder)
+
+    def reading(self, identifier: str | None, decimal: Decimal | None = None) -> ReadOptions:
+        """Returns how to read data to score.
+
+        Args:
+            identifier: A column that is kept as text; None for none.
+            decimal: The decimal sign of the data; by default that of the data of the run.
+
+        Returns:
+            The options.
+
+        Raises:
+            ArgumentError: The identifier is one of the columns of the run.
+        """
+        if identifier in (*self.run.columns, *self.run.context_columns):
+            raise ArgumentError(
+                f"'id' should name a column that the run does not use, got {identifier!r}."
+            )
+        texts = () if identifier is None else (identifier,)
+        return replace(self.run.reading(decimal), texts=texts, lenient=True)
+
+    def of(self, table: Table, *, generator: torch.Generator | None = None) -> Columns:
+        """Returns the scores of rows; NaN for a row that cannot be scored.
+
+        Rounded columns get the same noise as the rows of the run.
+
+        Args:
+            table: The rows.
+            generator: Source of randomness; continues from chunk to chunk of a table.
+
+        Returns:
+            The columns of `score_run`.
+        """
+        filled, gaps = _without_gaps(table, self.flow.dtype)
+        filled = noisy(filled, self.run.widths, domains_in(self.flow, filled))
+        scores = log_prob_of(self.flow, batch_of(filled, self.flow), generator=generator).numpy()
+        scores[gaps] = np.nan
+        return {
+            "row": table.rows,
+            **table.texts,
+            column_of(self.flow): scores,
+            "percentile": percentiles(scores, self._quantiles),
+        }
+
+
+def _without_gaps(table: Table, dtype: torch.dtype) -> tuple[Table, np.ndarray]:
+    """Returns a table whose rows can all be scored, and a mask of the rows that were replaced.
+
+    A row with gaps gets the values of the first row without gaps. So the batch keeps its size, on
+    which the rounding of its other rows depends.
+    """
+    parts = [part for part in (table.values, table.context) if part is not None]
+    most = torch.finfo(dtype).max
+    gaps = ~np.logical_and.reduce([(np.abs(part) <= most).all(axis=1) for part in parts])
+    if not gaps.any():
+        return table, gaps
+    first = int(np.argmin(gaps))
+
+    def filled(part: np.ndarray) -> np.ndarray:
+        other = np.zeros_like(part[0]) if gaps[first] else part[first]
+        return np.where(gaps[:, None], other, part)
+
+    context = None if table.context is None else filled(table.context)
+    return replace(table, values=filled(table.values), context=context), gaps
+
+
+def column_of(flow: Flow) -> str:
+    """Returns the name of the column of scores: a joint density is no log_prob of a row."""
+    return "joint_log_prob" if flow.likelihood == "joint" else "log_prob"
+
+
+def _quantiles(folder: Path) -> np.ndarray:
+    """Returns the quantiles of the training scores of a finished run."""
+    quantiles = read_finished(folder).train_log_prob_quantiles
+    if None in quantiles:
+        raise FileError(
+            f"{folder} has training rows whose score is not finite: there is no percentile."
+        )
+    return np.array(quantiles, dtype=float)
+
+
+def percentiles(scores: np.ndarray, quantiles: np.ndarray) -> np.ndarray:
+    """Returns the percentiles, 0 to 100, of scores in a distribution of given quantiles."""
+    return np.interp(scores, quantiles, np.linspace(0, 100, len(quantiles)))
+
+
+def write_scores(
+    folder: Path,
+    data: str,
+    out: str,
+    *,
+    identifier: str | None = None,
+    repair: Literal["drop"] | None = None,
+    decimal: Decimal | None = None,
+) -> Written:
+    """Writes the scores of `score_run` to a file or to standard output.
+
+    A parquet, Arrow, npy, csv or tsv file with more rows than one chunk is read, scored and
+    written a chunk at a time, with the same numbers. If the process is killed, the same call
+    resumes, provided that neither run nor data has changed. A NaN is written as empty.
+
+    Args:
+        folder: The run folder.
+        data: As for `score_run`.
+        out: As for `write_table`.
+        identifier: A column of a table that is copied, as text.
+        repair: "drop" leaves out the rows of a table that cannot be scored; None writes them
+            without a score.
+        decimal: The decimal sign of a table; by default that of the data of the run.
+
+    Returns:
+        A summary.
+
+    Raises:
+        ArgumentError: Another call left chunks of `out`; or the file cannot hold text, such as an
+            identifier; or an option is for tables only.
+        DataError: The data changed while it was read.
+    """  # noqa: DOC502 - raised by the calls below
+    check_writable(out)
+    if is_image_run(folder):
+        refuse_table_options(id=identifier, repair=repair, decimal=decimal)
+        return _write_image_scores(folder, data, out)
+    if identifier is not None and Path(out).suffix.lower() in (".npy", ".npz"):
+        raise ArgumentError(
+            f"'out' should be a csv, parquet or arrow file where 'id' names a column, got "
+            f"{out!r}: identifiers are text, and such a file holds numbers."
+        )
+    scores = Scores(folder)
+    run, options = scores.run, scores.reading(identifier, decimal)
+    chunks = open_chunks(
+        data,
+        run.columns,
+        run.context_columns,
+        multiple=rows_at_once(scores.flow),
+        options=options,
+    )
+    if chunks is not None:
+        return _write_in_chunks(scores, chunks, folder, data, out, identifier, repair, options)
+    table = load_to_score(data, run.columns, run.context_columns, options)
+    columns = _repaired(scores.of(table), repair)
+    write_table(columns, out)
+    return _named(written(columns), len(table), lambda row: describe_rows(table, [row - 1])[0])
+
+
+def _write_image_scores(folder: Path, data: str, out: str) -> Written:
+    """Returns a summary of written scores of images; an npy file cannot hold their names."""
+    columns = _image_scores(folder, data)
+    if out.lower().endswith(".npy") and columns["image"].dtype.kind == "U":
+        raise ArgumentError(
+            f"'out' should be a csv, parquet, arrow or npz file, got {out!r}: the names of the "
+            "images are text, and an npy file holds numbers."
+        )
+    write_table(columns, out)
+    return written(columns)
+
+
+def _write_in_chunks(
+    scores: Scores,
+    chunks: Chunks,
+    folder: Path,
+    data: str,
+    out: str,
+    identifier: str | None,
+    repair: Literal["drop"] | None,
+    options: ReadOptions,
+) -> Written:
+    """Returns a summary of the written scores of a file that is read in chunks."""
+    generator = None if scores.flow.augment is None else scoring_generator()
+    before = as_of(chunks.path)
+    with rows_shown("reading", chunks.rows, 0) as show:
+        for _ in chunks.suspects(show):  # settles the types of the columns of a text file
+            pass
+
+    def make(place: int) -> Columns:
+        found = scores.of(chunks.read(place), generator=generator)
+        if as_of(chunks.path) != before:
+            raise DataError(f"{data} has changed while it was read: score it when it is whole.")
+        return _repaired(found, repair)
+
+    made_of = {
+        "command": "score",
+        "run": digest_of(folder, (CONFIG, WEIGHTS, RESULT)),
+        "data": {
+            **before,
+            "rows": chunks.rows,
+            "columns": [*chunks.columns, *chunks.context],
+        },
+        "id": identifier,
+        "repair": repair,
+        "decimal": options.decimal,
+        "rows of a part": chunks.size,
+        "versions": versions(),
+    }
+    rows = [chunks.rows_of(place) for place in range(len(chunks))]
+    found = write_in_chunks(Work("scoring", made_of, rows, make, generator), out)
+
+    def name(row: int) -> str:
+        place, index = divmod(row - 1, chunks.size)
+        return describe_rows(chunks.read(place), [index])[0]
+
+    return _named(found, chunks.rows, name)
+
+
+def _named(found: Written, rows: int, name: Callable[[int], str]) -> Written:
+    """Returns a summary with the name of the first row without a score."""
+    first = "" if found.first_empty is None else name(found.first_empty)
+    return replace(found, first_name=first, dropped=rows - found.rows)
+
+
+def _repaired(columns: Columns, repair: Literal["drop"] | None) -> Columns:
+    """Returns scores with NaN masked, or without the rows that have NaN."""
+    scores = next(columns[name] for name in SCORES if name in columns)
+    gaps = np.isnan(scores)
+    if not gaps.any():
+        return columns
+    if repair == "drop":
+        return {name: values[~gaps] for name, values in columns.items()}
+    return {
+        name: np.ma.masked_array(values, gaps) if name in (*SCORES, "percentile") else values
+        for name, values in columns.items()
+    }
+
+
+def names_of(images: Images) -> np.ndarray:
+    """Returns the file name of each image, or its number from 0."""
+    if not isinstance(images.pixels.origin, Files):
+        return images.index.copy()
+    return np.array([readable(images.pixels.origin.name(i)) for i in images.index.tolist()])

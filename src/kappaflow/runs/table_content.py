@@ -1,0 +1,361 @@
+"""The content of a report on a table that training does not provide."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import mannwhitneyu
+from torch import Tensor
+
+from kappaflow.conditioning.points import joined_points
+from kappaflow.data import Table, atom_rows
+from kappaflow.data.problem import describe_rows
+from kappaflow.diagnosis import Comparison, compare, references
+from kappaflow.flows import Flow, NormalMixture, importance_weighted_log_prob, padding_in
+from kappaflow.report import (
+    Budget,
+    Latent,
+    Likelihood,
+    Marginal,
+    PaddingView,
+    Pairs,
+    ReferenceView,
+    RowsView,
+    RowView,
+    Separation,
+    Weighted,
+)
+from kappaflow.runs.findings import Found, table_findings
+from kappaflow.runs.table_data import TableData
+from kappaflow.training import (
+    Batch,
+    FitResult,
+    batch_of,
+    log_prob_of,
+    quantile,
+    standardization_log_det,
+    tested_condition,
+)
+
+PAIRED_COLUMNS, PAIRED_ROWS = 5, 400
+BINS = 40
+BASE_SAMPLES = 20_000  # that latents are compared with, if the base is not N(0, 1)
+WORST_ROWS, WORST_COLUMNS = 10, 12
+PADDING_SAMPLES = 64  # of the padding, for each row
+WEIGHTED_ROWS = 2000  # at most
+CURVES = (
+    "epoch",
+    "train_nll_standardised",
+    "validation_nll_standardised",
+    "validation_nll_p95",
+    "validation_nll_p99",
+    "validation_nll_max",
+    "condition_number_median",
+    "condition_number_p95",
+    "round_trip_data",
+    "round_trip_latent",
+    "learning_rate",
+    "skipped_steps",
+    "time_s",
+    "memory_bytes",
+)
+
+
+def table_content(
+    result: FitResult, nll: Tensor, data: TableData, test: Batch, budget: float | None
+) -> tuple[dict[str, Any], Found]:
+    """Returns the fields of a `Report` that only tables have, and findings on the run.
+
+    Args:
+        result: The result of the training.
+        nll: Negative log-likelihood of each test row, in nats.
+        data: The rows of the run. A Gaussian and a Gaussian mixture are fitted to the training
+            rows, and compared with the flow on the test rows.
+        test: The test rows.
+        budget: The condition budget of the training; None for none.
+
+    Returns:
+        Fields by name, and findings on likelihood, training and data.
+    """
+    flow = result.flow
+    samples, likelihoods = _samples(flow, test), _likelihoods(flow, nll, data)
+    padding, weighted = padding_view(flow, test)
+    compared = comparisons_on(data, (nll if weighted is None else weighted).numpy())
+    gaussian_nll = compared[0].nll if compared else math.nan
+    content = {
+        "curves": [{key: line[key] for key in CURVES} for line in result.history],
+        "likelihoods": likelihoods,
+        "padding": padding,
+        "gaussian_nll": gaussian_nll,
+        "gaussian_nll_standardised": gaussian_nll + standardization_log_det(flow),
+        "references": [_reference(one, flow) for one in compared],
+        "worst_rows": _worst_rows(data.test, nll),
+        "separations": _separations(flow, nll, data),
+        "marginals": _marginals(data.test, samples),
+        "pairs": _pairs(data.test, samples),
+        "budget": None if budget is None else _budget(flow, test, budget),
+        "latent": _latent(flow, test),
+    }
+    findings = table_findings(
+        None if flow.likelihood == "joint" else compared,
+        standard_error=likelihoods[0].standard_error,
+        test_rows=likelihoods[0].rows,
+        history=result.history,
+        stopped_because=result.stopped_because,
+        warnings=data.warnings,
+    )
+    return content, findings
+
+
+def _budget(flow: Flow, test: Batch, budget: float) -> Budget:
+    """Returns the condition budget and the condition number of test rows."""
+    median, p95, rows = tested_condition(flow, test)
+    return Budget(asked=budget, median=median, p95=p95, rows=rows)
+
+
+@torch.no_grad()
+def _samples(flow: Flow, rows: Batch) -> np.ndarray:
+    """Returns as many samples as rows, one for each context, in the units of the data."""
+    generator = torch.Generator().manual_seed(0)
+    if rows.context is None:
+        drawn = flow.sample(len(rows), generator=generator)
+    else:
+        drawn = flow.sample(1, rows.context, generator=generator)[0]
+    return drawn.double().cpu().numpy()
+
+
+def _likelihoods(flow: Flow, nll: Tensor, data: TableData) -> list[Likelihood]:
+    found = [_likelihood("test", flow, nll)]
+    on_mass = torch.from_numpy(atom_rows(data.test, data.train))
+    if on_mass.any() and not on_mass.all():
+        found.append(_likelihood("test, rows on no point mass", flow, nll[~on_mass]))
+        found.append(_likelihood("test, rows on a point mass", flow, nll[on_mass]))
+    return found
+
+
+def _likelihood(name: str, flow: Flow, nll: Tensor) -> Likelihood:
+    standardised = nll + standardization_log_det(flow)
+    levels = {"median": 0.5, "p95": 0.95, "p99": 0.99, "max": 1.0}
+    return Likelihood(
+        name=name,
+        rows=len(nll),
+        nll=nll.mean().item(),
+        nll_standardised=standardised.mean().item(),
+        standard_error=nll.std(correction=0).item() / math.sqrt(len(nll)),
+        quantiles={name: quantile(standardised, level) for name, level in levels.items()},
+    )
+
+
+def comparisons_on(data: TableData, nll: np.ndarray) -> tuple[Comparison, ...]:
+    """Compares a flow with a Gaussian and a mixture fitted to the training rows, on test rows.
+
+    Args:
+        data: The rows of the run.
+        nll: Negative log-likelihood of the first so many test rows under the flow.
+
+    Returns:
+        The comparisons; none if a column is constant among the training rows or follows from
+        others, since there is no such density.
+    """
+    train, test = data.train, data.test
+    rows = len(nll)
+    context = None if test.context is None else test.context[:rows]
+    found = references(train.values, test.values[:rows], train.context, context)
+    return compare(nll, found, conditional=context is not None)
+
+
+def _reference(one: Comparison, flow: Flow) -> ReferenceView:
+    return ReferenceView(
+        name=one.name,
+        kind=one.kind,
+        components=one.components,
+        conditional=one.conditional,
+        rows=one.rows,
+        nll=one.nll,
+        nll_standardised=one.nll + standardization_log_det(flow),
+        difference=one.difference,
+        standard_error=one.standard_error,
+    )
+
+
+def _worst_rows(test: Table, nll: Tensor) -> RowsView:
+    """Returns the test rows with the lowest density, and their values."""
+    worst = nll.nan_to_num(torch.inf, posinf=torch.inf).argsort(descending=True, stable=True)
+    index = worst[:WORST_ROWS].numpy()
+    context = [] if test.context is None else [test.context]
+    values = np.hstack([test.values, *context])[index, :WORST_COLUMNS]
+    names = [*test.columns, *test.context_columns]
+    shown = zip(describe_rows(test, index), values.tolist(), nll[index].tolist(), strict=True)
+    return RowsView(
+        columns=names[:WORST_COLUMNS],
+        left_out=max(0, len(names) - WORST_COLUMNS),
+        rows=[RowView(name=name, values=row, log_prob=-each) for name, row, each in shown],
+    )
+
+
+def _separations(flow: Flow, nll: Tensor, data: TableData) -> list[Separation]:
+    if data.against is None:
+        return []
+    inside, outside = -nll.numpy(), log_prob_of(flow, batch_of(data.against, flow)).numpy()
+    auc, error = auc_of(inside, outside)
+    low, high = np.quantile(np.concatenate([inside, outside]), [0.005, 1])
+    edges = np.linspace(low, high, BINS + 1)
+    return [
+        Separation(
+            name="held-out rows like the training data, against the others",
+            rows_in=len(inside),
+            rows_out=len(outside),
+            auc=auc,
+            auc_standard_error=error,
+            edges=edges.tolist(),
+            density_in=_density(inside, edges),
+            density_out=_density(outside, edges),
+        )
+    ]
+
+
+def auc_of(inside: np.ndarray, outside: np.ndarray) -> tuple[float, float]:
+    """Returns the probability that one of the first scores above one of the second.
+
+    Args:
+        inside: Scores of the rows that should score higher.
+        outside: Scores of the others.
+
+    Returns:
+        The AUC (ties count half) and its standard error.
+
+    Source:
+        Mann, Whitney 1947; the error is Hanley, McNeil 1982.
+
+    Example:
+        >>> auc_of(np.array([2.0, 3.0]), np.array([0.0, 1.0]))[0]
+        1.0
+    """
+    n, m = len(inside), len(outside)
+    auc = float(mannwhitneyu(inside, outside).statistic) / (n * m)
+    q1, q2 = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = auc * (1 - auc) + (n - 1) * (q1 - auc**2) + (m - 1) * (q2 - auc**2)
+    return auc, math.sqrt(max(0.0, variance) / (n * m))
+
+
+def _marginals(test: Table, samples: np.ndarray) -> list[Marginal]:
+    found = []
+    for i, column in enumerate(test.columns):
+        data, drawn = test.values[:, i], samples[:, i]
+        edges = _edges(data)
+        found.append(
+            Marginal(
+                column=column,
+                edges=edges.tolist(),
+                data=_density(data, edges),
+                samples=_density(drawn, edges),
+            )
+        )
+    return found
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Returns the edges of bins for all but the outermost half per cent on each side."""
+    low, high = np.quantile(values, [0.005, 0.995])
+    margin = 0.05 * (high - low) or 1.0
+    return np.linspace(low - margin, high + margin, BINS + 1)
+
+
+def _density(values: np.ndarray, edges: np.ndarray) -> list[float]:
+    """Returns the density in each bin; values outside of the bins count in the total."""
+    counts = np.histogram(values[np.isfinite(values)], bins=edges)[0]
+    return (counts / (len(values) * np.diff(edges))).tolist()
+
+
+def _pairs(test: Table, samples: np.ndarray) -> Pairs:
+    columns = list(test.columns[:PAIRED_COLUMNS])
+    width = len(columns)
+    return Pairs(
+        columns=columns,
+        data=_rounded(test.values[:PAIRED_ROWS, :width]),
+        samples=_rounded(samples[:PAIRED_ROWS, :width]),
+    )
+
+
+def _rounded(values: np.ndarray) -> list[list[float]]:
+    """Returns rows with five significant digits, enough for a chart."""
+    return [[float(f"{value:.5g}") for value in row] for row in values]
+
+
+@torch.no_grad()
+def _latent(flow: Flow, rows: Batch) -> Latent:
+    z = (
+        flow.bijection(joined_points(flow, rows.x), rows.context)[0]
+        .flatten(1)
+        .double()
+        .cpu()
+        .numpy()
+    )
+    edges = np.linspace(-5, 5, BINS + 1)
+    centres = (edges[1:] + edges[:-1]) / 2
+    about_base: dict[str, Any] = {}
+    normal = (np.exp(-(centres**2) / 2) / math.sqrt(2 * math.pi)).tolist()
+    if isinstance(flow.base, NormalMixture):
+        generator = torch.Generator().manual_seed(0)
+        base_samples = flow.base.sample(BASE_SAMPLES, generator=generator).double().numpy()
+        mean, deviation = base_samples.mean(0), base_samples.std(0)
+        z, base_samples = (z - mean) / deviation, (base_samples - mean) / deviation
+        normal = _density(base_samples.ravel(), edges)
+        about_base = {
+            "base": f"mixture of {flow.base.components} normals",
+            "base_beyond_four": float((np.abs(base_samples) > 4).mean()),
+        }
+    return Latent(
+        edges=edges.tolist(),
+        density=_density(z.ravel(), edges),
+        normal=normal,
+        coordinates=list(zip(z.mean(0).tolist(), z.std(0).tolist(), strict=True)),
+        beyond_four=float((np.abs(z) > 4).mean()),
+        **about_base,
+    )
+
+
+def padding_view(flow: Flow, test: Batch) -> tuple[PaddingView | None, Tensor | None]:
+    """Returns the padding of a flow for a report; None if it has none.
+
+    Args:
+        flow: The flow.
+        test: Held-out rows.
+
+    Returns:
+        The padding, with an importance-weighted likelihood if it has a density; and this negative
+        log-likelihood of each of the first 2,000 rows at most.
+    """
+    padding = padding_in(flow.augment)
+    if padding is None:
+        return None, None
+    few = test.at(slice(0, WEIGHTED_ROWS))
+    weighted, nll = _weighted(flow, few) if padding.has_density else (None, None)
+    view = PaddingView(
+        features=padding.features,
+        in_words=padding.in_words,
+        has_density=padding.has_density,
+        weighted=weighted,
+    )
+    return view, nll
+
+
+def _weighted(flow: Flow, rows: Batch) -> tuple[Weighted, Tensor]:
+    estimate, error = importance_weighted_log_prob(
+        flow,
+        rows.x,
+        PADDING_SAMPLES,
+        context=rows.context,
+        generator=torch.Generator().manual_seed(0),
+    )
+    nll, error = -estimate.double().cpu(), error.double().cpu()
+    weighted = Weighted(
+        draws=PADDING_SAMPLES,
+        rows=len(nll),
+        nll=nll.mean().item(),
+        nll_standardised=nll.mean().item() + standardization_log_det(flow),
+        standard_error=nll.std(correction=0).item() / math.sqrt(len(nll)),
+        monte_carlo_error=error.square().sum().sqrt().item() / len(nll),
+    )
+    return weighted, nll

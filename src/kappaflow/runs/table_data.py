@@ -1,0 +1,366 @@
+"""`TableConfig` and `TableData`: which rows a run uses, and these rows, split."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from kappaflow.data import (
+    MappedTable,
+    Table,
+    TableOnDisk,
+    examine,
+    load_table,
+    split,
+)
+from kappaflow.data.domains import bounds_hint, clip_to_domain, domains_of
+from kappaflow.data.duplicates import (
+    Duplicates,
+    drop_duplicate_rows,
+    repeated_rows,
+    weigh_duplicate_rows,
+)
+from kappaflow.data.prepare import FEW_ROWS, few_to_train_on, noisy, prepare_table
+from kappaflow.data.problem import listed, require_finite
+from kappaflow.data.raw import ReadOptions
+from kappaflow.data.repair import Repair
+from kappaflow.data.rows_folder import SplitRequest, SplitTable
+from kappaflow.domains import Interval
+from kappaflow.errors import ArgumentError, DataError
+from kappaflow.flows import Flow
+from kappaflow.runs.recipes import (
+    COUPLINGS,
+    ModelConfig,
+    build_flow,
+    is_one_feature,
+    with_bounds,
+)
+from kappaflow.training import Callback, Settings, correlation_note
+from kappaflow.training.on_disk import examine_sample, rows_kept_until, split_for, split_shown
+
+FRACTIONS = (0.8, 0.1, 0.1)  # of the data: for training, validation and test
+NO_MISSING = "none"
+HANDLED = {"keep": "kept", "drop": "dropped", "weigh": "counted by weights"}
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """Which rows a run uses. `load` and `opened` return them.
+
+    Attributes:
+        data: A path or a shipped name.
+        columns: Columns to model; None for all numeric ones.
+        exclude: Columns to leave out.
+        context: Columns that the density is conditioned on.
+        where: Conditions on the rows, such as "class=g".
+        against: A condition on other rows of the same data, which are never trained on and should
+            score lower; None for no such comparison.
+        repair: "drop" or "jitter" for data that has no density, "dequantize" for rounded values.
+        jitter: Columns to which Gaussian noise of 1e-3 of their standard deviation is added.
+        bounds: Domains of columns, such as "mass=positive" and "p=0,1".
+        decimal: The decimal sign of a text file; detected if None.
+        missing: Values that mean "missing", such as "-999"; "none" if every number is a value.
+        split_seed: Decides which rows train (80 %), validate (10 %) and test (10 %).
+        on_disk: True to keep the training rows in a file; at most 100,000 rows are then held out
+            to validate, and as many to test.
+        duplicates: "keep" rows that repeat earlier ones, "drop" them, or "weigh" each row by the
+            number of its copies.
+    """
+
+    training_defaults: ClassVar[dict[str, Any]] = {}
+
+    data: str
+    columns: list[str] | None = None
+    exclude: list[str] = field(default_factory=list)
+    context: list[str] = field(default_factory=list)
+    where: list[str] = field(default_factory=list)
+    against: str | None = None
+    repair: Repair | None = None
+    split_seed: int = 0
+    jitter: list[str] | None = None
+    bounds: list[str] | None = None
+    on_disk: bool | None = None
+    duplicates: Duplicates = "keep"
+    decimal: Literal[".", ","] | None = None
+    missing: list[str] = field(default_factory=list)
+
+    def reading(self) -> ReadOptions:
+        """Returns how the values are read."""
+        return ReadOptions(self.decimal, tuple(self.missing))
+
+    def load(self) -> "TableData":
+        """Returns the rows: loaded, examined, repaired and split.
+
+        Returns:
+            Training, validation and test rows; equal rows are in one part. A table on disk is
+            read, but its training rows are not written.
+        """
+        if self.on_disk:
+            return _from_disk(self, split_shown(_split_request(self), None, progress=False))
+        return _in_memory(self)
+
+    @contextmanager
+    def opened(
+        self, out: Path, device: str | None, progress: bool | None
+    ) -> Iterator["TableData"]:
+        """Yields the rows for a training; the file of a table on disk exists as long.
+
+        Args:
+            out: The run folder, locked by this process.
+            device: Where to train.
+            progress: Show a progress bar; by default on a terminal only.
+
+        Yields:
+            The rows.
+        """
+        if not self.on_disk:
+            yield _in_memory(self)
+            return
+        request = _split_request(self)
+        with rows_kept_until(out):
+            found = split_for(request, out=out, device=device, progress=progress)
+            yield _from_disk(self, found)
+
+
+@dataclass(frozen=True)
+class TableData:
+    """The rows of a run, split, and remarks on them.
+
+    Attributes:
+        config: Which rows these are.
+        train: The training rows; a sample of them for a table on disk.
+        validation: Rows that decide when to stop.
+        test: Rows that the flow is evaluated on.
+        against: Rows that should score lower.
+        loaded: Number of rows before any were dropped.
+        repeats: Number of rows that repeat earlier ones.
+        notes: Remarks, one sentence each.
+        domains: By column, of those that have one.
+        in_file: The training rows in a file; None if they are in memory.
+        warnings: The notes that keep the verdict on a run from being green.
+        widths: By column, the width of the uniform noise that was added to rounded values.
+    """
+
+    config: TableConfig
+    train: Table
+    validation: Table
+    test: Table
+    against: Table | None
+    loaded: int
+    repeats: int
+    notes: tuple[str, ...]
+    domains: dict[str, Interval] = field(default_factory=dict)
+    in_file: MappedTable | None = None
+    warnings: tuple[str, ...] = ()
+    widths: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def trained_on(self) -> Table | MappedTable:
+        """All training rows, in memory or in a file, weighted if copies count by a weight."""
+        if self.in_file is not None:
+            return self.in_file
+        weighs = self.config.duplicates == "weigh"
+        return weigh_duplicate_rows(self.train)[0] if weighs else self.train
+
+    @property
+    def to_store(self) -> dict[str, Any]:
+        """Entries of config.json that the configuration does not contain."""
+        return {"widths": self.widths} if self.widths else {}
+
+    def build_flow(self, model: ModelConfig, seed: int) -> Flow:
+        """Returns a new flow for the rows, with the domains of their columns."""
+        return build_flow(with_bounds(model, self.domains, self.train), self.train, seed)
+
+    def check_files(self) -> None:
+        """Does nothing: the rows are read already."""
+
+    def callbacks(self, folder: Path, settings: Settings) -> Sequence[Callback]:  # noqa: ARG002
+        """Returns no callbacks."""
+        return ()
+
+    def model_notes(self, model: ModelConfig, budget: float | None) -> tuple[str, ...]:
+        """Returns remarks on a model for these rows, one sentence each."""
+        note = None if budget is None else correlation_note(self.train, budget)
+        notes = () if note is None else (note,)
+        couples = model.recipe in COUPLINGS and is_one_feature(model, self.train)
+        couples = couples and "gaussianize" not in model.arguments.get("start", "identity")
+        if couples and not self.train.context_columns and not notes:
+            notes = ("one column leaves a coupling nothing to read: the flow is a Gaussian",)
+        circles = [repr(name) for name, domain in self.domains.items() if domain.circular]
+        if circles and model.recipe != "spline":
+            notes += (
+                f"{model.recipe} cuts the circle of {' and '.join(circles)} where the training "
+                "rows are rarest, and its density has a seam there: spline has none",
+            )
+        return notes
+
+    def model_facts(self, model: ModelConfig) -> dict[str, Any]:
+        """Returns the arguments of a model for a report; the domains are facts of the data."""
+        return {name: value for name, value in model.arguments.items() if name != "bounds"}
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Returns what a report says about the rows, as labels and values."""
+        config, train = self.config, self.train
+        parts = (self.trained_on, self.validation, self.test)
+        handled = HANDLED[config.duplicates]
+        facts = [
+            ("source", config.data),
+            ("rows read", f"{self.loaded:,}"),
+            (
+                "rows that repeat earlier ones",
+                f"{self.repeats:,}, {handled}" if self.repeats else "none",
+            ),
+            ("rows to train / validate / test", " / ".join(f"{len(part):,}" for part in parts)),
+            ("columns", ", ".join(train.columns)),
+            ("columns left out", ", ".join(train.left_out) or "none"),
+        ]
+        if config.where:
+            facts.insert(1, ("rows where", ", ".join(config.where)))
+        if self.domains:
+            named = (f"{name} {domain.in_words}" for name, domain in self.domains.items())
+            facts.append(("domains", "; ".join(named)))
+        if train.context_columns:
+            facts.append(("given", ", ".join(train.context_columns)))
+        return facts
+
+
+def _in_memory(config: TableConfig) -> TableData:
+    """Returns rows in memory: loaded, examined, repaired and split."""
+    if config.against is not None and config.data == "-":
+        raise ArgumentError("'against' needs data that can be read twice, not standard input.")
+    whole = load_table(
+        config.data,
+        columns=config.columns,
+        exclude=config.exclude,
+        context=config.context,
+        where=config.where or None,
+        decimal=config.decimal,
+        missing=config.missing,
+    )
+    against, notes = _against(config, whole)
+    if against is not None:
+        whole = whole.select(~np.isin(whole.rows, against.rows))
+    _refuse_few_different(whole)
+    if NO_MISSING not in config.missing:
+        _refuse_sentinels(whole)
+    prepared = prepare_table(
+        whole,
+        bounds=config.bounds,
+        repair=config.repair,
+        jitter=config.jitter or (),
+        duplicates=config.duplicates,
+    )
+    table, domains = prepared.table, prepared.domains
+    train, validation, test = split(table, fractions=FRACTIONS, seed=config.split_seed)
+    if against is not None:
+        if config.duplicates != "keep":
+            against, _ = drop_duplicate_rows(against)
+        against = against.without_columns(set(against.columns) - set(table.columns))
+        require_finite(against, config.data)
+        against, _ = clip_to_domain(
+            against, domains, repair=config.repair, rounded=tuple(prepared.widths)
+        )
+        against = noisy(against, prepared.widths, domains)
+    few = few_to_train_on(len(train))
+    return TableData(
+        config,
+        train,
+        validation,
+        test,
+        against,
+        loaded=len(whole),
+        repeats=prepared.repeats.total,
+        notes=notes + prepared.notes + prepared.warnings + few,
+        domains=domains,
+        widths=prepared.widths,
+        warnings=train.warnings + few,
+    )
+
+
+def _refuse_few_different(table: Table) -> None:
+    """Raises an error for rows that are nearly all the same, before their number is checked."""
+    for rows in (table.select(slice(0, FEW_ROWS)), table):  # the first few nearly always do
+        different = len(rows) - int(repeated_rows(rows).sum())
+        if different >= min(len(FRACTIONS), len(table)) or not np.isfinite(rows.values).all():
+            return
+    raise DataError(
+        f"'{table.source}' holds only {different} different row{'s' if different > 1 else ''} "
+        f"among {len(table):,}: give at least {len(FRACTIONS)} different ones, to train on, to "
+        "stop by and to test with."
+    )
+
+
+def _refuse_sentinels(table: Table) -> None:
+    """Raises an error for numbers that most likely mean "missing"."""
+    problems = [one for one in examine(table) if one.code == "sentinel"]
+    if problems:
+        raise DataError(
+            f"{listed(problems)}, and --repair drop to leave out its rows; if it is a "
+            f"measurement, say --missing {NO_MISSING}."
+        )
+
+
+def _split_request(config: TableConfig) -> SplitRequest:
+    """Returns how to split a table on disk; an error for options that need it in memory."""
+    needs = {"where": config.where, "against": config.against, "repair": config.repair}
+    for name, value in (needs | {"jitter": config.jitter}).items():
+        if value:
+            raise ArgumentError(
+                f"'{name}' should be left out with 'on_disk', which reads each row once: write a "
+                "file of the rows to train on first."
+            )
+    columns = None if config.columns is None else tuple(config.columns)
+    table = TableOnDisk(
+        config.data,
+        columns,
+        tuple(config.exclude),
+        tuple(config.context),
+        decimal=config.decimal,
+        missing=tuple(config.missing),
+    )
+    dtype = str(torch.get_default_dtype()).removeprefix("torch.")  # of all recipes
+    return SplitRequest(table, FRACTIONS, config.split_seed, dtype, config.duplicates)
+
+
+def _from_disk(config: TableConfig, found: SplitTable) -> TableData:
+    """Returns the rows of a table on disk, if a density can be fitted to them."""
+    sample, notes, warned = examine_sample(found, config.duplicates)
+    if NO_MISSING not in config.missing:
+        _refuse_sentinels(sample)
+    domains = domains_of(config.bounds, sample)
+    few = few_to_train_on(len(found.train))
+    for part in (sample, *found.held_out):
+        clip_to_domain(part, domains, offered=())
+    return TableData(
+        config,
+        sample,
+        *found.held_out,
+        against=None,
+        loaded=found.rows,
+        repeats=found.repeats,
+        notes=notes + bounds_hint(sample, domains) + warned + few,
+        domains=domains,
+        in_file=found.train,
+        warnings=sample.warnings + few,
+    )
+
+
+def _against(config: TableConfig, whole: Table) -> tuple[Table | None, tuple[str, ...]]:
+    """Returns the rows to compare with, and a note if some would be trained on otherwise."""
+    if config.against is None:
+        return None, ()
+    against = load_table(
+        config.data,
+        columns=list(whole.columns),
+        context=config.context,
+        where=config.against,
+        decimal=config.decimal,
+        missing=config.missing,
+    )
+    both = int(np.isin(whole.rows, against.rows).sum())
+    notes = (f"{both} rows that meet {config.against!r} are compared with, and not trained on",)
+    return against, notes if both else ()

@@ -1,0 +1,330 @@
+"""Reads a dataset in batches, as tensors with the dtype and on the device of a flow."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from kappaflow.bijections import ActNorm
+from kappaflow.data import Dataset, Images, MappedTable, Table, flipped
+from kappaflow.data.domains import clip_to_domain
+from kappaflow.data.problem import describe_rows
+from kappaflow.data.raw import quoted
+from kappaflow.domains import Interval
+from kappaflow.errors import ArgumentError, DataError
+from kappaflow.flows import Flow
+
+IMAGE_EXAMPLES = 4096  # images from which means and deviations are taken
+ACTNORM_ROWS = 256  # rows from which an ActNorm starts
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows or images (N, *event) and their contexts (N, C) or None, in the flow's dtype.
+
+    `weights` are those of the rows, (N,), float64 with mean 1 over the dataset; None if all rows
+    count equally.
+    """
+
+    x: Tensor
+    context: Tensor | None
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def at(self, index: Tensor | slice) -> "Batch":
+        """Returns some of the rows; an index tensor is on the CPU."""
+        where = index.to(self.x.device) if isinstance(index, Tensor) else index
+        context, weights = (
+            None if part is None else part[where] for part in (self.context, self.weights)
+        )
+        return Batch(self.x[where], context, weights)
+
+    def examples(self) -> "Batch":
+        """Returns all rows."""
+        return self
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Returns the weighted mean of one number per row, (N,)."""
+        if self.weights is None:
+            return values.mean()
+        return (values * self.weights.to(values)).mean()
+
+
+class Batches(Protocol):
+    """A dataset that a flow can read in batches."""
+
+    @property
+    def weights(self) -> Tensor | None:
+        """Weights of the rows, with mean 1; None if all rows count equally."""
+        ...
+
+    def __len__(self) -> int:
+        """Returns the number of rows or images."""
+        ...
+
+    def at(self, index: Tensor | slice) -> Batch:
+        """Returns some of the rows or images; an index tensor is on the CPU."""
+        ...
+
+    def examples(self) -> Batch:
+        """Returns the rows from which the first layers of a flow are fitted: all, or a sample."""
+        ...
+
+
+def batches_of(data: Dataset, flow: Flow) -> Batches:
+    """Returns a dataset in batches for a flow.
+
+    Args:
+        data: A `Table`, a `MappedTable` or `Images`.
+        flow: A flow of this shape.
+
+    Returns:
+        The batches, in the dtype and on the device of the flow.
+
+    Raises:
+        ArgumentError: The data does not have the shape or the contexts of the flow.
+    """  # noqa: DOC502 - raised by the calls below
+    if isinstance(data, Table):
+        return batch_of(data, flow)
+    if isinstance(data, MappedTable):
+        return MappedBatches(data, flow)
+    if isinstance(data, Images):
+        return ImageBatches(data, flow)
+    raise ArgumentError(f"'data' should be a dataset, got {type(data).__name__}.")
+
+
+def batch_of(table: Table, flow: Flow) -> Batch:
+    """Returns all rows of a table as one batch for a flow.
+
+    Args:
+        table: The rows.
+        flow: A flow with as many features and context features as the table has columns.
+
+    Returns:
+        The batch.
+
+    Raises:
+        ArgumentError: The numbers of columns differ from those of the flow.
+    """
+    wanted = flow.event_shape
+    if wanted != (len(table.columns),):
+        left = f"; left out: {quoted(table.left_out)}" if table.left_out else ""
+        raise ArgumentError(
+            f"'data' should have {' x '.join(map(str, wanted))} columns, as the flow has "
+            f"features; {table.source} has {len(table.columns)}: "
+            f"{', '.join(table.columns[:12])}{left}."
+        )
+    if len(table.context_columns) != flow.context_features:
+        raise ArgumentError(
+            f"'data' should have {flow.context_features} context columns, as the flow has; "
+            f"{table.source} has {len(table.context_columns)}."
+        )
+    context = None if table.context is None else _tensor(table.context, flow)
+    weights = None
+    if table.weights is not None:
+        weights = torch.from_numpy(table.weights / table.weights.mean()).to(flow.device)
+    return Batch(_tensor(table.values, flow), context, weights)
+
+
+class MappedBatches:
+    """Reads the rows of a mapped file; only the requested rows are in memory.
+
+    Args:
+        table: The file, in the dtype of the flow.
+        flow: A flow with as many features and context features.
+
+    Raises:
+        ArgumentError: The flow has other numbers of features.
+    """  # noqa: DOC502 - raised by `batch_of`
+
+    weights = None  # all rows count equally
+
+    def __init__(self, table: MappedTable, flow: Flow) -> None:
+        self.table, self.flow = table, flow
+        self._examples = batch_of(table.sample, flow)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def at(self, index: Tensor | slice) -> Batch:
+        """Returns some of the rows, with their contexts."""
+        found = self.table.at(index.numpy() if isinstance(index, Tensor) else index)
+        numbers = torch.from_numpy(found).to(self.flow.device, self.flow.dtype)
+        width = len(self.table.columns)
+        context = numbers[:, width:].contiguous() if self.table.context_columns else None
+        return Batch(numbers[:, :width].contiguous(), context)
+
+    def examples(self) -> Batch:
+        """Returns the rows of the sample."""
+        return self._examples
+
+
+class ImageBatches:
+    """Decodes images batch by batch, with their classes as contexts.
+
+    Args:
+        images: Images with whole numbers as pixels. If `images.flip` is set, each image is
+            mirrored with probability 1/2 each time it is read.
+        flow: A flow of images of this shape. If it reads a context, that is the one-hot class.
+
+    Raises:
+        ArgumentError: The shapes differ, or the context of the flow has another width than there
+            are classes.
+    """
+
+    weights = None  # all images count equally
+
+    def __init__(self, images: Images, flow: Flow) -> None:
+        if images.shape != flow.event_shape:
+            raise ArgumentError(
+                f"'data' should hold images of shape {flow.event_shape}, as the flow takes, got "
+                f"{images.shape} from {images.source}: give load_images a size, or grey."
+            )
+        classes = len(images.classes)
+        if flow.context_features not in (0, classes):
+            raise ArgumentError(
+                f"'data' should have {flow.context_features} classes, as the flow has context "
+                f"features, got {classes} from {images.source}."
+            )
+        self.images, self.flow = images, flow
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def at(self, index: Tensor | slice) -> Batch:
+        """Returns some of the images, (B, C, H, W), with their classes."""
+        chosen = np.arange(len(self))[index.numpy() if isinstance(index, Tensor) else index]
+        pixels = self.images.batch(chosen)
+        if self.images.flip:
+            pixels = flipped(pixels, generator=torch.default_generator)
+        x = pixels.to(self.flow.device, self.flow.dtype)
+        if self.images.labels is None or not self.flow.context_features:
+            return Batch(x, None)
+        return Batch(x, class_context(self.images.labels[chosen], self.flow))
+
+    def examples(self) -> Batch:
+        """Returns the first images, which are in random order."""
+        return self.at(slice(0, IMAGE_EXAMPLES))
+
+
+def class_context(labels: np.ndarray, flow: Flow) -> Tensor | None:
+    """Returns class numbers (N,) as one-hot contexts (N, C); None if the flow reads none."""
+    if not flow.context_features:
+        return None
+    found = one_hot(torch.from_numpy(labels.astype(np.int64)), flow.context_features)
+    return found.to(flow.device, flow.dtype)
+
+
+def fit_standardization(flow: Flow, train: Batches) -> None:
+    """Fits the layers of a flow that depend on the data, unless they are fitted already.
+
+    An `ActNorm` is initialized from a batch here, so that averages of the weights start where the
+    training does.
+    """
+    rows = train.examples()
+    flow.standardization.fit_new(rows.x, rows.context, rows.weights)
+    flow.unchecked = False
+    if any(isinstance(part, ActNorm) and not part.initialized for part in flow.modules()):
+        few = rows.at(slice(0, ACTNORM_ROWS))
+        flow.train()
+        with torch.no_grad():
+            flow.log_prob(few.x, few.context)
+
+
+def check_fits(train: Dataset, validation: Dataset, flow: Flow) -> None:
+    """Raises an error for values that a flow cannot represent.
+
+    Args:
+        train: The data to train on.
+        validation: The data to validate with.
+        flow: The flow.
+
+    Raises:
+        DataError: A column cannot be held in the dtype of the flow, a value lies outside of its
+            domain, or pixels have more values than the flow expects.
+    """  # noqa: DOC502 - raised by the calls below
+    if isinstance(train, Images):
+        _check_pixels(train, flow)
+        return
+    mapped = isinstance(train, MappedTable)
+    tables = [train.sample] if mapped else [train] if isinstance(train, Table) else []
+    for table in tables:
+        _check_dtype(table, flow)
+    if flow.domain is not None:
+        for part in (*(train.blocks() if mapped else tables), validation):
+            if isinstance(part, Table):
+                _check_domains(part, flow)
+
+
+def domains_in(flow: Flow, table: Table) -> dict[str, Interval]:
+    """Returns the domains of a flow by the names of the columns of a table."""
+    if flow.domain is None or flow.event_shape != (len(table.columns),):
+        return {}
+    pairs = zip(table.columns, flow.domain.domains, strict=False)
+    return {name: domain for name, domain in pairs if domain is not None}
+
+
+def _check_pixels(images: Images, flow: Flow) -> None:
+    """Raises an error for pixels with more values than the dequantization of a flow expects."""
+    values = getattr(flow.augment, "values", images.values)
+    if images.values > values:
+        raise DataError(
+            f"{images.source} has pixels of {images.values} values, the flow expects {values}: "
+            f"build it with values={images.values}."
+        )
+
+
+def _check_dtype(table: Table, flow: Flow) -> None:
+    """Raises an error for a column whose values the flow's dtype cannot hold or distinguish."""
+    dtype = _dtype_name(flow)
+    for name, column in zip(table.columns, table.values.T, strict=True):
+        cast = torch.from_numpy(column.copy()).to(flow.dtype).double().numpy()
+        if not np.isfinite(cast).all():
+            raise DataError(
+                f"column {name!r} holds values up to {np.abs(column).max():.3g}, which {dtype} "
+                "cannot hold: measure it in another unit."
+            )
+        with np.errstate(over="ignore"):
+            spread = column.std()
+        if np.ptp(column) and np.abs(cast - column).max() > 0.05 * spread:
+            raise DataError(
+                f"column {name!r} varies by {spread:.3g} around {column.mean():.3g}, which "
+                f"{dtype} cannot tell apart: store the difference from {column.mean():.6g} in "
+                "the data, leave the column out, or in Python give a float64 flow."
+            )
+
+
+def _check_domains(table: Table, flow: Flow) -> None:
+    """Raises an error for values outside of a domain, or rounded to an end of it."""
+    domains, domain = domains_in(flow, table), flow.domain
+    if domain is None:
+        return
+    clip_to_domain(table, domains)
+    for place, name in enumerate(table.columns):
+        if name not in domains:
+            continue
+        x = torch.tensor(domain.inside, dtype=flow.dtype).repeat(len(table), 1)
+        x[:, place] = torch.from_numpy(table.values[:, place].copy()).to(flow.dtype)
+        outside = domain.outside(x.to(flow.device)).cpu().numpy()
+        if outside.any():
+            row = int(np.flatnonzero(outside)[0])
+            raise DataError(
+                f"column {name!r} should lie {domains[name].in_words}, and "
+                f"{_dtype_name(flow)} rounds {int(outside.sum()):,} of its "
+                f"values to an end, such as {float(table.values[row, place])!r} in "
+                f"{describe_rows(table, [row])[0]}: give 1 - x where x is next to 1, or use a "
+                "float64 flow."
+            )
+
+
+def _dtype_name(flow: Flow) -> str:
+    return str(flow.dtype).removeprefix("torch.")
+
+
+def _tensor(values: np.ndarray, flow: Flow) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values)).to(flow.device, flow.dtype)

@@ -1,0 +1,51 @@
+"""Which layer a value that is not finite comes from."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kappaflow.conditioning import Layer, layers_of
+from kappaflow.conditioning.points import joined_points
+from kappaflow.conditioning.round_trip import first_not_finite
+from kappaflow.flows import Flow
+from kappaflow.training.batches import Batch
+
+
+@torch.no_grad()
+def first_nonfinite_layer(flow: Flow, rows: Batch) -> str:
+    """Returns the layer at which a step went wrong, in words.
+
+    The first layer that turns finite values into others; if the values are finite, the last layer
+    whose gradient is not, since gradients travel from the latent to the data.
+    """
+    x = flow.standardization(joined_points(flow, rows.x))[0]
+    if not torch.isfinite(x).all():
+        return "the data"
+    layers = layers_of(flow.core, rows.context)
+    for layer in layers:
+        x, log_det = layer.bijection(x, layer.context)
+        if not (torch.isfinite(x).all() and torch.isfinite(log_det).all()):
+            return f"layer {layer.name}"
+    if not torch.isfinite(flow.base.log_prob(x)).all():
+        return "the log-density of the latents"
+    return _blame_gradient(layers)
+
+
+@torch.no_grad()
+def first_nonfinite_layer_of_samples(flow: Flow, z: Tensor) -> str:
+    """Returns the same of a step at draws of the base, (B, *event), for a flow without context."""
+    layers = layers_of(flow.core)
+    fault = first_not_finite(layers, z, from_latent=True)
+    return _blame_gradient(layers) if fault is None else f"layer {fault}"
+
+
+def _blame_gradient(layers: Sequence[Layer]) -> str:
+    """Returns the last layer whose gradient is not finite, if there is one."""
+    there = False
+    for layer in reversed(layers):
+        gradients = [p.grad for p in layer.bijection.parameters() if p.grad is not None]
+        if any(not torch.isfinite(gradient).all() for gradient in gradients):
+            return f"the gradient of layer {layer.name}"
+        there = there or bool(gradients)
+    return "the sum over the batch" if there else "an answer that is finite when asked for again"

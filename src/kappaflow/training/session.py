@@ -1,0 +1,311 @@
+"""`fit_split`: one training, from the first step or the last checkpoint to the result."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kappaflow.data import Dataset, Images
+from kappaflow.errors import ArgumentError, NumericalError
+from kappaflow.files import describe_model
+from kappaflow.flows import Flow
+from kappaflow.locking import locked
+from kappaflow.ranks import is_first, ranks
+from kappaflow.training.batches import batches_of, check_fits, fit_standardization
+from kappaflow.training.callbacks import Callback, CallbackList
+from kappaflow.training.checkpoint import Groups
+from kappaflow.training.collectives import from_rank_zero, lost_ranks_as_errors
+from kappaflow.training.distributed import make_engine
+from kappaflow.training.loop import Figures, Training
+from kappaflow.training.progress import likelihood_in_words, progress_bar
+from kappaflow.training.run_folder import RunFolder
+from kappaflow.training.settings import Settings
+
+SECONDS_BETWEEN_CHECKPOINTS = 1.0
+
+
+State = tuple[Groups, dict[str, Any], list[Figures]]  # of a training: tensors, progress, history
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """The result of a training.
+
+    Attributes:
+        flow: The flow that was given, with the best weights, in evaluation mode.
+        history: The figures of each epoch, as in metrics.jsonl.
+        validation_nll: Mean negative log-likelihood of the validation rows, in nats, in the units
+            of x, by `Flow.log_prob`, even if that is a bound or a joint density.
+        best_epoch: The epoch whose weights were kept.
+        stopped_because: "max_epochs", "max_time_s" or "patience".
+        notes: Remarks on the data, one sentence each.
+    """
+
+    flow: Flow
+    history: tuple[Figures, ...]
+    validation_nll: float
+    best_epoch: int
+    stopped_because: str
+    notes: tuple[str, ...] = ()
+
+
+def fit_split(
+    flow: Flow,
+    train: Dataset,
+    validation: Dataset,
+    settings: Settings,
+    *,
+    out: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool | None = None,
+    about: dict[str, Any] | None = None,
+    callbacks: Sequence[Callback] = (),
+    start: State | None = None,
+) -> FitResult:
+    """Trains a flow on data that is prepared and split: a table, a table in a file, or images.
+
+    Under torchrun only the first rank opens the folder, calls the callbacks and shows a bar.
+
+    Args:
+        flow: The flow, trained in place. Its standardization is fitted first.
+        train: The data to train on.
+        validation: The data that decides when to stop.
+        settings: The settings of the training.
+        out: A run folder to write to and to resume from; None for none. A finished run is not
+            trained again.
+        device: The device, "cpu" or "cuda"; that of the flow by default.
+        progress: Show a progress bar; by default on a terminal only.
+        about: More entries for config.json, such as where the data came from. To be resumed, a
+            run must have the same entries.
+        callbacks: Called after each epoch.
+        start: The state in which a training without a checkpoint starts, from a model search.
+
+    Returns:
+        The result, without notes.
+
+    Raises:
+        ArgumentError: A setting does not fit the data, or `out` was made with other data.
+        DataError: The flow cannot represent the data.
+    """  # noqa: DOC502 - raised by the calls below
+    _check_budget(settings, train)
+    engine = make_engine(flow, device, settings.precision)
+    check_fits(train, validation, flow)
+    run = {
+        **train.describe(),
+        **(about or {}),
+        "fingerprints": {"train": train.fingerprint(), "validation": validation.fingerprint()},
+        "training": settings.model_dump(),
+    }
+    batches, listeners = batches_of(train, flow), CallbackList(callbacks)
+    held_out = batches_of(validation, flow)
+    folder = None
+
+    def finished_before() -> tuple[dict[str, Any], dict[str, Tensor]] | None:
+        nonlocal folder
+        if out is None:
+            return None
+        folder = RunFolder(out, describe_model(flow).model_copy(update={"run": run}))
+        stored = folder.finished(flow)
+        return None if stored is None else (stored, flow.state_dict())
+
+    finished = from_rank_zero(finished_before)
+    if finished is not None:
+        flow.load_state_dict(finished[1])
+        return _stored_result(flow, finished[0])
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        fit_standardization(flow, batches)
+    with _started(folder, flow):
+        training = Training(flow, batches, held_out, settings, engine)
+        _resume(training, folder, start)
+        return _train(training, folder, progress, listeners)
+
+
+def _check_budget(settings: Settings, train: Dataset) -> None:
+    """Raises an error for a condition budget that this training cannot keep."""
+    if settings.condition_budget is None:
+        return
+    if isinstance(train, Images):
+        raise ArgumentError(
+            "'condition_budget' should be left out for images: measuring the condition number of "
+            "so many dimensions takes longer than the training. Only tables can have one."
+        )
+    if ranks() > 1:
+        raise ArgumentError(
+            "'condition_budget' should be left out under torchrun: its dual variable follows the "
+            "rows of one process. Start the same training without torchrun."
+        )
+
+
+@contextmanager
+def _started(folder: RunFolder | None, flow: Flow) -> Iterator[None]:
+    """A context of a training: its folder is locked and can be loaded, gradients are on."""
+    with ExitStack() as kept:
+
+        def start() -> None:
+            if folder is not None:
+                kept.enter_context(locked(folder.path))
+                folder.start(flow)
+
+        from_rank_zero(start)
+        with torch.inference_mode(False), torch.enable_grad(), lost_ranks_as_errors():
+            yield
+
+
+def _resume(training: Training, folder: RunFolder | None, start: State | None) -> None:
+    """Restores a training on all ranks from the last checkpoint, or from `start`."""
+
+    def resumed() -> State:
+        if folder is not None:
+            folder.resume(training)
+        if start is not None and not training.progress.step:
+            training.restore(*start)
+            if folder is not None:
+                for figures in training.history:
+                    folder.log(figures)
+                folder.checkpoint(training)
+        return training.state(), training.plain_progress(), training.history
+
+    state = from_rank_zero(resumed)
+    if not is_first():
+        training.restore(*state)
+
+
+def _train(
+    training: Training, folder: RunFolder | None, progress: bool | None, listeners: CallbackList
+) -> FitResult:
+    written = time.perf_counter()
+    name = "joint nll" if training.flow.likelihood == "joint" else "nll"
+    budget = training.settings.condition_budget
+    words = partial(likelihood_in_words, name=name, budget=budget)
+    visible = progress if is_first() else False
+    begins = "compiling" if training.settings.compile else ""
+    with progress_bar(training.share_done, visible=visible, in_words=words, begins=begins) as show:
+
+        def started() -> None:
+            with training.average.in_place():
+                listeners.on_start(training.flow, training.settings)
+
+        def after_epoch(figures: Figures) -> None:
+            nonlocal written
+            show(figures)
+            with training.average.in_place():
+                listeners.on_epoch(training.flow, figures)
+                if training.progress.best_epoch == figures["epoch"]:
+                    listeners.on_best(training.flow, figures)
+            if folder is None:
+                return
+            folder.log(figures)
+            if time.perf_counter() - written >= SECONDS_BETWEEN_CHECKPOINTS:
+                folder.checkpoint(training)
+                written = time.perf_counter()
+            else:
+                folder.hold(training)
+
+        from_rank_zero(started)
+        try:
+            reason = training.run(lambda figures: from_rank_zero(partial(after_epoch, figures)))
+            if training.progress.best_epoch:
+                return _ended(training, folder, listeners, reason)
+        except BaseException as stopped:
+            _leave(training, folder, stopped)
+            raise
+    training.load_best()
+    training.flow.eval()
+    raise NumericalError(_why_none(training))
+
+
+def _ended(
+    training: Training, folder: RunFolder | None, listeners: CallbackList, reason: str
+) -> FitResult:
+    """Returns the result of a training that has ended, and writes it to the folder."""
+    if folder is not None:
+        folder.checkpoint(training)
+    training.load_best()
+    training.flow.eval()
+    result = _result(training, reason)
+
+    def ended() -> None:
+        if folder is not None:
+            folder.finish(_to_store(result))
+        listeners.on_end(result)
+
+    from_rank_zero(ended)
+    return result
+
+
+def _leave(training: Training, folder: RunFolder | None, stopped: BaseException) -> None:
+    """Writes the last epoch and the best weights of a training that was stopped."""
+    training.load_best()
+    training.flow.eval()
+    if folder is None:
+        return
+    folder.keep(training)
+    if isinstance(stopped, KeyboardInterrupt):
+        stopped.add_note(
+            f"interrupted in epoch {folder.epoch + 1}: run the same command again to resume."
+        )
+
+
+def _why_none(training: Training) -> str:
+    """Returns why a training has no weights to keep."""
+    progress, settings = training.progress, training.settings
+    measured = [line["condition_number_p95"] for line in training.history]
+    finite = [value for value in measured if value is not None]
+    if settings.condition_budget is not None and finite:
+        return (
+            f"in {progress.epoch} epochs no weights kept the condition budget of "
+            f"{settings.condition_budget:g}, the nearest had {min(finite):.4g}: the flow is as it "
+            "was. Try more epochs, a lower learning rate, a larger budget, or a flow that starts "
+            "as the identity."
+        )
+    return (
+        f"no validation likelihood was finite in {_counted(progress.epoch, 'epoch')}, with "
+        f"{_counted(progress.skipped_steps, 'skipped step')}: the flow is unchanged. Try a "
+        f"learning rate far below {settings.learning_rate:g}, and look for extreme rows."
+    )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _result(training: Training, reason: str) -> FitResult:
+    progress = training.progress
+    return FitResult(
+        flow=training.flow,
+        history=tuple(training.history),
+        validation_nll=progress.best_nll,
+        best_epoch=progress.best_epoch,
+        stopped_because=reason,
+    )
+
+
+def _to_store(result: FitResult) -> dict[str, Any]:
+    last = result.history[-1]
+    return {
+        "validation_nll": result.validation_nll,
+        "epochs": last["epoch"],
+        "best_epoch": result.best_epoch,
+        "stopped_because": result.stopped_because,
+        "skipped_steps": last["skipped_steps"],
+        "time_s": last["time_s"],
+        "history": list(result.history),
+    }
+
+
+def _stored_result(flow: Flow, stored: dict[str, Any]) -> FitResult:
+    flow.eval()
+    return FitResult(
+        flow=flow,
+        history=tuple(stored["history"]),
+        validation_nll=stored["validation_nll"],
+        best_epoch=stored["best_epoch"],
+        stopped_because=stored["stopped_because"],
+    )

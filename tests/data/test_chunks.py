@@ -1,0 +1,207 @@
+"""Tables in chunks hold what `load_table` reads at once, and complain of the same."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from kappaflow.data import chunks, load_table, text_chunks
+from kappaflow.data.open_chunks import open_chunks
+from kappaflow.errors import KappaflowError
+
+ROWS = 57
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    """Chunks of ten rows, found in text by seven bytes at a time."""
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 10)
+    monkeypatch.setattr(text_chunks, "BYTES_AT_ONCE", 7)
+
+
+def whole_and_chunks(path, columns, context=()):
+    """Returns what is read at once, and the chunks, each of them looked through."""
+    found = open_chunks(str(path), columns, context)
+    assert found is not None
+    list(found.suspects(lambda more: None))
+    whole = load_table(str(path), columns=columns, context=context)
+    return whole, [found.read(place) for place in range(len(found))]
+
+
+def assert_same(whole, parts):
+    """Checks values, context, names, row numbers and lines."""
+    assert [len(part) for part in parts[:-1]] == [10] * (len(parts) - 1)
+    for name in ("values", "context", "rows", "lines"):
+        expected = getattr(whole, name)
+        if expected is not None:
+            found = np.concatenate([getattr(part, name) for part in parts])
+            assert found.tobytes() == expected.tobytes()
+    assert {part.columns for part in parts} == {whole.columns}
+
+
+def frame():
+    """A table with numbers of several types, truth values and text."""
+    x = np.random.default_rng(0).normal(size=(ROWS, 3))
+    return pl.DataFrame({
+        "a": x[:, 0],
+        "text": [f'say "{i}",\nplease' if i % 7 == 0 else "plain" for i in range(ROWS)],
+        "b": x[:, 1].astype(np.float32),
+        "count": np.arange(ROWS) - 20,
+        "truth": [i > 25 for i in range(ROWS)],
+        "c": x[:, 2],
+    })
+
+
+WRITERS = {
+    "t.parquet": lambda f, path: f.write_parquet(path),
+    "groups.parquet": lambda f, path: f.write_parquet(path, row_group_size=13),
+    "t.arrow": lambda f, path: f.write_ipc(path),
+    "packed.feather": lambda f, path: f.write_ipc(path, compression="zstd"),
+    "t.csv": lambda f, path: f.write_csv(path),
+    "t.tsv": lambda f, path: f.write_csv(path, separator="\t"),
+    "semicolon.csv": lambda f, path: f.write_csv(path, separator=";"),
+    "windows.csv": lambda f, path: f.write_csv(path, line_terminator="\r\n", include_bom=True),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_chunks_are_the_table(tmp_path, name):
+    """Of every kind of file: numbers, truth values, context, and row numbers."""
+    WRITERS[name](frame(), tmp_path / name)
+    columns, context = ["count", "truth", "a", "b"], ["c"]
+    assert_same(*whole_and_chunks(tmp_path / name, columns, context))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.random.default_rng(0).normal(size=(ROWS, 3)),
+        np.asfortranarray(np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)),
+        np.arange(3 * ROWS).reshape(ROWS, 3),
+        np.array([(1.5 * i, i, i) for i in range(ROWS)], [("x0", "f4"), ("b", "i8"), ("x2", "?")]),
+    ],
+    ids=["float64", "fortran", "integers", "fields"],
+)
+def test_chunks_of_an_array_are_the_array(tmp_path, array):
+    """Columns by place or by field, in the order of the run."""
+    np.save(tmp_path / "t.npy", array)
+    assert_same(*whole_and_chunks(tmp_path / "t.npy", ["x2", "x0"]))
+
+
+def test_chunks_of_one_axis_are_the_array(tmp_path):
+    """A column alone."""
+    np.save(tmp_path / "t.npy", np.random.default_rng(0).normal(size=ROWS))
+    assert_same(*whole_and_chunks(tmp_path / "t.npy", ["x0"]))
+
+
+def test_the_type_of_a_column_is_that_of_all_of_it(tmp_path):
+    """Truth values that are text to another chunk, empty columns, columns without a name."""
+    lines = [
+        f"{i}.5,,{'true' if i % 3 else ' FALSE'},{i if i > 30 else 'NA'}" for i in range(ROWS)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["a,,yes,", *lines]) + "\n\n\r\n")
+    whole, parts = whole_and_chunks(tmp_path / "t.csv", ["a", "yes", "column_3"])
+    assert_same(whole, parts)
+    assert whole.values[:, 1].tolist() == [float(i % 3 != 0) for i in range(ROWS)]
+
+
+def test_empty_lines_are_rows_in_the_middle_and_nothing_at_the_end(tmp_path):
+    """As polars reads them, also where a chunk ends with one."""
+    lines = ["" if i in {9, 10, 25} else str(i) for i in range(31)]
+    (tmp_path / "t.csv").write_text("\n".join(["long_name", *lines]) + "\n" * 40)
+    whole, parts = whole_and_chunks(tmp_path / "t.csv", ["long_name"])
+    assert len(whole) == 31
+    assert_same(whole, parts)
+
+
+def lines_with(places):
+    """Returns text of a table of 57 rows, some lines of which are others."""
+    return "\n".join(["a,b,c", *(places.get(i, f"{i},{i}.5,{i}") for i in range(1, 58))]) + "\n"
+
+
+BAD = {
+    "stray": lines_with({33: "33,oops,3", 41: "x,1,1"}),
+    "text": lines_with({i: f"{i},word{i},1" for i in range(20, 58)}),
+    "mixed truths": lines_with({i: f"{i},true,1" for i in range(15, 25)}),
+    "ragged": lines_with({36: "1,2,3,4"}),
+    "short": lines_with({44: "1,2"}),
+    "bytes": lines_with({29: "1,2,3"}).encode().replace(b"1,2,3", b"1,\xff,3"),
+    "zero byte": lines_with({29: "1,2\0,3"}),
+    "quotes in the middle": lines_with({12: '1,2",3', 14: '1,2",3'}),
+    "open quote": lines_with({12: '1,"2,3'}),
+    "twice": lines_with({}).replace("a,b,c", "a,b,a"),
+    "missing column": lines_with({}).replace("a,b,c", "a,c,d"),
+    "context is text": lines_with({i: f"{i},1,word{i}" for i in range(1, 58)}),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_with_a_text_is_said_in_the_same_words(tmp_path, name):
+    """With the number of the row, or of the line, in the whole file."""
+    path, content = tmp_path / "t.csv", BAD[name]
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(KappaflowError) as whole:
+        load_table(str(path), columns=["a", "b"], context=["c"])
+    found = open_chunks(str(path), ["a", "b"], ["c"])
+    assert (found is None) == (name == "open quote")  # which is read at once, as it always was
+    if found is None:
+        return
+    with pytest.raises(KappaflowError) as in_chunks:
+        list(found.suspects(lambda more: None))
+    assert str(in_chunks.value) == str(whole.value)
+    assert type(in_chunks.value) is type(whole.value)
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.arrow"])
+def test_what_is_wrong_with_the_columns_of_a_frame_is_said_in_the_same_words(tmp_path, name):
+    """A column that is missing, or text; a page that is damaged."""
+    WRITERS[name](frame(), tmp_path / name)
+    for columns in (["a", "d"], ["text"]):
+        with pytest.raises(KappaflowError) as whole:
+            load_table(str(tmp_path / name), columns=columns)
+        with pytest.raises(KappaflowError) as in_chunks:
+            list(open_chunks(str(tmp_path / name), columns).suspects(lambda more: None))
+        assert str(in_chunks.value) == str(whole.value)
+
+
+def test_what_cannot_be_read_in_chunks_is_left_to_be_read_at_once(tmp_path, monkeypatch):
+    """Few rows, streams, pickles, damage, names with signs of patterns, shipped tables."""
+    table = frame()
+    table.head(10).write_parquet(tmp_path / "few.parquet")
+    table.head(10).write_csv(tmp_path / "few.csv")
+    table.write_ipc_stream(tmp_path / "stream.arrow")
+    np.save(tmp_path / "pickle.npy", np.array([[{}]] * ROWS), allow_pickle=True)
+    np.save(tmp_path / "cube.npy", np.zeros((ROWS, 3, 2)))
+    np.savez(tmp_path / "t.npz", np.zeros((ROWS, 3)))
+    table.write_parquet(tmp_path / "t[1].parquet")
+    table.write_parquet(tmp_path / "cut.parquet")
+    content = (tmp_path / "cut.parquet").read_bytes()
+    (tmp_path / "cut.parquet").write_bytes(content[: len(content) // 2])
+    (tmp_path / "old.csv").write_text("\r".join(["a,c", *["1,2"] * ROWS]), newline="")
+    (tmp_path / "wide.csv").write_bytes(frame().write_csv().encode("utf-16"))
+    paths = sorted(tmp_path.iterdir())
+    table.write_parquet(tmp_path / "t1.parquet")  # of which t[1].parquet is a pattern
+    for path in paths:
+        assert open_chunks(str(path), ["a"], []) is None, path.name
+    monkeypatch.chdir(tmp_path)
+    for name in ("magic", "-", "none.parquet"):
+        assert open_chunks(name, ["fDist"], []) is None
+
+
+def test_the_size_of_a_chunk_is_a_multiple_of_what_is_computed_at_once(monkeypatch):
+    """And never nothing; wide tables have fewer rows a chunk."""
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 262_144)
+    assert chunks.chunk_size(10) == 262_144
+    assert chunks.chunk_size(10, 4096) == 262_144
+    assert chunks.chunk_size(10, 100_000) == 200_000
+    assert chunks.chunk_size(2**12, 256) == 2**12
+    assert chunks.chunk_size(2**30, 256) == 256
+
+
+def test_only_text_with_gaps_is_looked_at_twice(tmp_path):
+    """The row of a missing value is found without reading all of a text again."""
+    (tmp_path / "t.csv").write_text(lines_with({23: "1,,1", 51: "inf,1,1"}))
+    found = open_chunks(str(tmp_path / "t.csv"), ["a", "b"], [])
+    told = []
+    assert list(found.suspects(told.append)) == [2, 5]
+    assert sum(told) == 57
+    assert np.isnan(found.read(2).values[2, 1]) and found.read(2).rows[2] == 23

@@ -1,0 +1,449 @@
+"""Scores and samples in parts: the same as at once, and going on where they stopped."""
+
+import inspect
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from kappaflow.cli.doctor import doctor
+from kappaflow.cli.sample import sample
+from kappaflow.cli.score import score
+from kappaflow.data import chunks
+from kappaflow.errors import ArgumentError, DataError, FileError, WriteError
+from kappaflow.runs import (
+    ModelConfig,
+    TableConfig,
+    chunked_output,
+    diagnose_run,
+    fit_run,
+    sample_run,
+    samples,
+    score_run,
+    scores,
+    write_samples,
+    write_scores,
+)
+from kappaflow.training import measure
+
+ROWS = 205
+SUFFIXES = [".csv", ".parquet", ".arrow", ".npy", ".npz"]
+
+
+def table(seed=0, rows=ROWS):
+    """Rows of three columns and one of text, of which the run models two."""
+    x = np.random.default_rng(seed).normal(size=(rows, 3))
+    return pl.DataFrame({"c": x[:, 0], "a": x[:, 1], "kind": ["x"] * rows, "b": x[:, 2]})
+
+
+def fitted(folder, context=(), **model):
+    """Returns a small finished run."""
+    source = folder.with_suffix(".csv")
+    table(1, 300).write_csv(source)
+    arguments = {"depth": 2, "hidden": (8,), **model}
+    source = TableConfig(data=str(source), columns=["a", "b"], context=list(context))
+    fit_run(source, ModelConfig("real_nvp", arguments), folder, progress=False, max_epochs=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on two columns."""
+    return fitted(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def conditional(tmp_path_factory):
+    """A run on two columns given a third."""
+    return fitted(tmp_path_factory.mktemp("runs") / "given", ("c",))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Chunks of 48 rows, computed 16 at a time, drawn 20 at a time; at once without."""
+    monkeypatch.setattr(measure, "ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(samples, "ROWS_AT_ONCE", 20)
+
+    def in_parts(rows=50):
+        monkeypatch.setattr(chunks, "CHUNK_ROWS", rows)
+
+    return in_parts
+
+
+def content(path):
+    """What a file holds: its bytes, or where these depend on the layout its columns."""
+    if path.suffix in {".parquet", ".arrow"}:
+        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ipc(path)
+        return [
+            (s.name, s.dtype, s.to_list() if s.dtype == pl.String else s.to_numpy().tobytes())
+            for s in frame.get_columns()
+        ]
+    return path.read_bytes()
+
+
+def written(folder, frame):
+    """Writes a table in all kinds that are read in chunks."""
+    frame.write_parquet(folder / "t.parquet")
+    frame.write_ipc(folder / "t.arrow")
+    frame.write_csv(folder / "t.csv")
+
+
+@pytest.mark.parametrize("data", ["t.parquet", "t.arrow", "t.csv"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_scores_in_parts_are_those_at_once(run, small, tmp_path, data, suffix):
+    """Bit for bit, whatever goes in and comes out; and nothing is left behind."""
+    written(tmp_path, table())
+    once, parted = tmp_path / f"once{suffix}", tmp_path / f"parted{suffix}"
+    write_scores(run, str(tmp_path / data), str(once))
+    small()
+    found = write_scores(run, str(tmp_path / data), str(parted))
+    assert (found.rows, found.columns) == (ROWS, ("row", "log_prob", "percentile"))
+    assert content(parted) == content(once)
+    expected = score_run(run, str(tmp_path / data))["log_prob"]
+    assert len(expected) == ROWS
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_scores_of_an_array_in_parts_are_those_at_once(small, tmp_path):
+    """Columns of an npy file are x0, x1."""
+    np.save(tmp_path / "t.npy", np.random.default_rng(0).normal(size=(ROWS, 2)))
+    model = ModelConfig("spline", {"depth": 2, "hidden": (8,)})
+    source = TableConfig(data=str(tmp_path / "t.npy"))
+    fit_run(source, model, tmp_path / "run", progress=False, max_epochs=1)
+    data = str(tmp_path / "t.npy")
+    expected = score_run(tmp_path / "run", data)
+    small()
+    write_scores(tmp_path / "run", data, str(tmp_path / "out.npy"))
+    assert (
+        np.load(tmp_path / "out.npy").tobytes()
+        == np.stack(list(expected.values()), axis=1).tobytes()
+    )
+
+
+def test_scores_given_a_context_are_those_at_once(conditional, small, tmp_path):
+    """The context is read with the columns."""
+    written(tmp_path, table())
+    expected = score_run(conditional, str(tmp_path / "t.csv"))["log_prob"]
+    small()
+    write_scores(conditional, str(tmp_path / "t.csv"), str(tmp_path / "out.npy"))
+    assert np.load(tmp_path / "out.npy")[:, 1].tobytes() == expected.tobytes()
+
+
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory):
+    """A run whose scores are drawn: bounds, with noise beside the rows."""
+    return fitted(tmp_path_factory.mktemp("runs") / "padded", padding=1, padding_kind="gaussian")
+
+
+class Killed(BaseException):
+    """What stands for the end of a process."""
+
+
+def stopped_after(count, monkeypatch, call, *words, **named):
+    """Calls what ends, as a process does, when it has written so many parts."""
+    write, seen = chunked_output.write_bytes, []
+
+    def write_or_stop(path, content):
+        if path.suffix == ".parquet":
+            if len(seen) == count:
+                raise Killed
+            seen.append(path)
+        write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(chunked_output, "write_bytes", write_or_stop)
+        with pytest.raises(Killed):
+            call(*words, **named)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("name", ["run", "padded"])
+def test_scores_go_on_where_they_stopped(request, small, tmp_path, monkeypatch, count, name):
+    """What was scored is not scored again; draws go on from where the generator was."""
+    run = request.getfixturevalue(name)
+    written(tmp_path, table())
+    data, once, out = (str(tmp_path / name) for name in ("t.parquet", "once.csv", "out.csv"))
+    write_scores(run, data, once)
+    small()
+    stopped_after(count, monkeypatch, write_scores, run, data, out)
+    assert not Path(out).exists()
+    scored = []
+    of = scores.Scores.of
+    monkeypatch.setattr(
+        scores.Scores, "of", lambda *a, **k: scored.append(len(a[1])) or of(*a, **k)
+    )
+    write_scores(run, data, out)
+    assert scored == [48, 48, 48, 48, 13][count:]
+    assert Path(out).read_bytes() == Path(once).read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_samples_in_parts_are_those_at_once(run, small, tmp_path, suffix):
+    """For the same seed, bit for bit."""
+    once, parted = tmp_path / f"once{suffix}", tmp_path / f"parted{suffix}"
+    write_samples(run, 107, str(once), seed=3)
+    small()
+    found = write_samples(run, 107, str(parted), seed=3)
+    assert (found.rows, found.columns) == (107, ("a", "b"))
+    assert content(parted) == content(once)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("count", [0, 2])
+@pytest.mark.parametrize("name", ["run", "conditional", "padded"])
+def test_samples_go_on_where_they_stopped(request, small, tmp_path, monkeypatch, count, name):
+    """From the state of the generator behind the last part, with a context and without."""
+    run = request.getfixturevalue(name)
+    (tmp_path / "given.csv").write_text("c\n0.5\n-0.5\n1.5\n")
+    words = {"context": str(tmp_path / "given.csv")} if name == "conditional" else {}
+    expected = sample_run(run, 130, seed=5, temperature=0.7, **words)
+    small()
+    out = str(tmp_path / "out.npz")
+    words = {"seed": 5, "temperature": 0.7, **words}
+    stopped_after(count, monkeypatch, write_samples, run, 130, out, **words)
+    write_samples(run, 130, out, **words)
+    with np.load(out) as found:
+        assert {name: found[name].tobytes() for name in found} == {
+            name: values.tobytes() for name, values in expected.items()
+        }
+
+
+def test_standard_output_gets_each_part_as_it_is_made(run, small, tmp_path, capsys):
+    """One header, the same lines, and no parts on disk."""
+    written(tmp_path, table())
+    write_scores(run, str(tmp_path / "t.csv"), "-")
+    write_samples(run, 107, "-")
+    expected = capsys.readouterr().out
+    small()
+    write_scores(run, str(tmp_path / "t.csv"), "-")
+    write_samples(run, 107, "-")
+    assert capsys.readouterr().out == expected
+    assert not list(Path().glob(".-*")) and not list(tmp_path.glob(".*"))
+
+
+def with_gaps():
+    """The table with five values that cannot be scored, and whole numbers that name the rows."""
+    frame = table()
+    b = frame["b"].to_list()
+    b[3], b[100], b[150], b[201], b[202] = 1e39, -math.inf, None, math.nan, None
+    names = [f"0{i:03}" for i in range(ROWS)]
+    return frame.with_columns(pl.Series("b", b), pl.Series("event", names))
+
+
+GAPS = [4, 101, 151, 202, 203]  # rows, counted from 1
+
+
+@pytest.mark.parametrize("data", ["t.parquet", "t.arrow", "t.csv"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".arrow"])
+def test_rows_that_cannot_be_scored_have_an_empty_value(run, small, tmp_path, data, suffix):
+    """And are counted; the others score as without them, at once and in chunks."""
+    written(tmp_path, with_gaps())
+    once, parted = tmp_path / f"once{suffix}", tmp_path / f"parted{suffix}"
+    found = write_scores(run, str(tmp_path / data), str(once), identifier="event")
+    assert (found.rows, found.empty, found.first_empty) == (ROWS, 5, 4)
+    assert found.first_name == ("line 5" if data == "t.csv" else "row 4")
+    small()
+    again = write_scores(run, str(tmp_path / data), str(parted), identifier="event")
+    assert again == found and content(parted) == content(once)
+    scores = read_scores(once)
+    assert scores.columns == ["row", "event", "log_prob", "percentile"]
+    assert scores["row"].to_list() == list(range(1, ROWS + 1))
+    assert scores["event"].to_list() == [f"0{i:03}" for i in range(ROWS)]
+    for name in ("log_prob", "percentile"):
+        assert scores.filter(pl.col(name).is_null())["row"].to_list() == GAPS
+    written(tmp_path, table())
+    whole = score_run(run, str(tmp_path / data))["log_prob"]
+    kept = scores["log_prob"].is_not_null().to_numpy()
+    assert np.allclose(scores["log_prob"].drop_nulls(), whole[kept], rtol=1e-6)
+
+
+def read_scores(path):
+    """A file of scores, identifiers as text."""
+    if path.suffix == ".csv":
+        return pl.read_csv(path, schema_overrides={"event": pl.String})
+    return pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ipc(path)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+def test_rows_that_cannot_be_scored_can_be_left_out(run, small, tmp_path, suffix):
+    """With repair="drop"; files of arrays have NaN otherwise."""
+    written(tmp_path, with_gaps())
+    data, once, parted = (str(tmp_path / name) for name in ("t.csv", "o" + suffix, "p" + suffix))
+    for options, rows in (({}, ROWS), ({"repair": "drop"}, ROWS - 5)):
+        small(10**6)
+        found = write_scores(run, data, once, **options)
+        assert (found.rows, found.dropped) == (rows, ROWS - rows)
+        small()
+        assert write_scores(run, data, parted, **options) == found
+        assert Path(parted).read_bytes() == Path(once).read_bytes()
+    if suffix == ".npy":
+        assert np.isfinite(np.load(once)).all() and len(np.load(once)) == ROWS - 5
+
+
+def test_text_among_numbers_cannot_be_scored(run, small, tmp_path):
+    """A row of it is empty, in chunks too."""
+    lines = table().write_csv().splitlines()
+    fields = lines[60].split(",")
+    lines[60] = ",".join([fields[0], "broken", *fields[2:]])
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    for _ in range(2):
+        found = write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
+        assert (found.empty, found.first_empty) == (1, 60)
+        small()
+
+
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_the_decimal_sign_of_data_to_score_can_be_named(run, small, tmp_path, decimal):
+    """A file that leaves it open is refused, and read with the option that the refusal names."""
+    rows, data = 120, str(tmp_path / "t.csv")
+    (tmp_path / "t.csv").write_text("a;b\n" + "1,234;5,678\n" * rows)
+    for _ in range(2):
+        with pytest.raises(DataError, match="--decimal . or --decimal ,"):
+            write_scores(run, data, str(tmp_path / "out.csv"))
+        write_scores(run, data, str(tmp_path / "out.npy"), decimal=decimal)
+        found = np.load(tmp_path / "out.npy")[:, 1]
+        same = (1.234, 5.678) if decimal == "," else (1234, 5678)
+        np.save(tmp_path / "t.npy", np.array([same] * rows))
+        plain = pl.DataFrame(np.load(tmp_path / "t.npy"), schema=["a", "b"])
+        plain.write_csv(tmp_path / "plain.csv")
+        assert (score_run(run, str(tmp_path / "plain.csv"))["log_prob"] == found).all()
+        small()
+
+
+@pytest.mark.parametrize("command", [score, doctor, sample])
+def test_every_command_that_reads_a_table_has_the_option_that_a_refusal_names(command):
+    """The sentence on an ambiguous column names --decimal."""
+    assert "decimal" in inspect.signature(command).parameters
+
+
+def test_samples_and_the_doctor_read_data_with_a_decimal_sign(conditional, run, tmp_path):
+    """Contexts and rows to examine are read as the option says."""
+    (tmp_path / "c.csv").write_text("c\n" + '"1,234"\n' * 3)
+    with pytest.raises(DataError, match="--decimal"):
+        sample_run(conditional, 2, context=str(tmp_path / "c.csv"))
+    drawn = sample_run(conditional, 2, context=str(tmp_path / "c.csv"), decimal=",")
+    assert set(drawn["c"]) == {1.234}
+    (tmp_path / "t.csv").write_text("a;b\n" + "1,234;0,678\n0,500;-1,250\n" * 9)
+    (tmp_path / "u.csv").write_text("a;b\n" + "1.234;0.678\n0.500;-1.250\n" * 9)
+    named, plain = (
+        diagnose_run(run, str(tmp_path / name), decimal=decimal)[0]
+        for name, decimal in (("t.csv", ","), ("u.csv", "."))
+    )
+    assert named.verdict == plain.verdict
+
+
+def test_identifiers_go_to_files_that_hold_text(run, tmp_path):
+    """And name a column of the data."""
+    written(tmp_path, with_gaps())
+    with pytest.raises(ArgumentError, match="'out' should be a csv, parquet or arrow file"):
+        write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "o.npy"), identifier="event")
+    with pytest.raises(ArgumentError, match="'id' names column 'evnt'.*did you mean 'event'"):
+        write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "o.csv"), identifier="evnt")
+
+
+def test_another_identifier_is_another_call(run, small, tmp_path, monkeypatch):
+    """The chunks that are there are not mixed with others."""
+    small()
+    data, out = begun(run, tmp_path, monkeypatch)
+    with pytest.raises(ArgumentError, match="in: id. Remove"):
+        write_scores(run, data, out, identifier="kind")
+    with pytest.raises(ArgumentError, match="in: repair. Remove"):
+        write_scores(run, data, out, repair="drop")
+
+
+def begun(run, tmp_path, monkeypatch):
+    """Scores of which two parts are there."""
+    written(tmp_path, table())
+    data, out = str(tmp_path / "t.parquet"), str(tmp_path / "out.csv")
+    stopped_after(2, monkeypatch, write_scores, run, data, out)
+    return data, out
+
+
+def test_other_data_and_another_run_are_noticed(run, small, tmp_path, monkeypatch):
+    """The parts stay; one sentence says what differs, and which folder to remove."""
+    small()
+    data, out = begun(run, tmp_path, monkeypatch)
+    other = fitted(tmp_path / "other")
+    with pytest.raises(ArgumentError, match=r"out.csv.parts holds .* in: run. Remove"):
+        write_scores(other, data, out)
+    small(20)
+    with pytest.raises(ArgumentError, match="in: rows of a part. Remove"):
+        write_scores(run, data, out)
+    small()
+    with pytest.raises(ArgumentError, match="in: command, run, n, temperature, "):
+        write_samples(run, 500, out)
+    monkeypatch.setattr(scores, "versions", lambda: "another")
+    with pytest.raises(ArgumentError, match="in: versions. Remove"):
+        write_scores(run, data, out)
+    monkeypatch.undo()
+    small_again(monkeypatch)
+    table(2).write_parquet(data)
+    with pytest.raises(ArgumentError, match="in: data. Remove"):
+        write_scores(run, data, out)
+    shutil.rmtree(tmp_path / ".out.csv.parts")
+    write_scores(run, data, out)
+    assert len(pl.read_csv(out)) == ROWS
+
+
+def small_again(monkeypatch):
+    """The chunks of `small`."""
+    monkeypatch.setattr(measure, "ROWS_AT_ONCE", 16)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 50)
+
+
+def test_data_that_changes_while_it_is_scored_is_noticed(run, small, tmp_path, monkeypatch):
+    """Scores of two tables are not mixed."""
+    small()
+    written(tmp_path, table())
+    of = scores.Scores.of
+
+    def rewritten(*words, **named):
+        table(2).write_parquet(tmp_path / "t.parquet")
+        return of(*words, **named)
+
+    monkeypatch.setattr(scores.Scores, "of", rewritten)
+    with pytest.raises(DataError, match="has changed while it was read"):
+        write_scores(run, str(tmp_path / "t.parquet"), str(tmp_path / "out.csv"))
+
+
+def test_a_folder_without_a_manifest_is_begun_anew(run, small, tmp_path, monkeypatch):
+    """As a process leaves it that is killed while it removes the parts; a damaged one is said."""
+    small()
+    data, out = begun(run, tmp_path, monkeypatch)
+    manifest = tmp_path / ".out.csv.parts/manifest.json"
+    assert json.loads(manifest.read_text())["data"]["columns"] == ["a", "b"]
+    manifest.write_text("{")
+    with pytest.raises(FileError, match=r"manifest.json is damaged: remove that folder\.$"):
+        write_scores(run, data, out)
+    manifest.unlink()
+    (manifest.parent / "000000.parquet").write_bytes(b"of something else")
+    write_scores(run, data, out)
+    assert len(pl.read_csv(out)) == ROWS
+
+
+def test_a_part_that_is_damaged_leaves_the_file_as_it_was(run, small, tmp_path, monkeypatch):
+    """The file is whole or not there at all."""
+    small()
+    data, out = begun(run, tmp_path, monkeypatch)
+    Path(out).write_text("before")
+    (tmp_path / ".out.csv.parts/000001.parquet").write_bytes(b"PAR1")
+    with pytest.raises(WriteError, match="cannot be written"):
+        write_scores(run, data, out)
+    assert Path(out).read_text() == "before"
+
+
+def test_a_terminal_shows_how_many_rows_are_done(run, small, tmp_path, monkeypatch, capsys):
+    """And a pipe shows nothing."""
+    small()
+    written(tmp_path, table())
+    write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    write_scores(run, str(tmp_path / "t.csv"), str(tmp_path / "out.csv"))
+    said = capsys.readouterr().err
+    assert "reading" in said and "scoring" in said and "205 of 205 rows" in said
