@@ -24,7 +24,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "backend": isinstance(executor("cpu"), NativeExecutor),
+        "player": isinstance(executor("cpu"), NativeExecutor),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(names)},
     }

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import brentq
 
 import kappaflow as kf
-from kappaflow.bijections import planar
+from kappaflow.bijections import planar_radial
 from kappaflow.testing.contract import dense_jacobian
 
 
@@ -72,12 +72,12 @@ def test_the_inverse_is_that_of_a_bracketing_search(seed, size):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_search_ends_at_rounding_wherever_the_root_is(dtype, monkeypatch):
     """Slopes at zero from that of a near fold to a steep one, targets from tiny to large."""
-    monkeypatch.setattr(planar, "MOST_STEPS", 50)
+    monkeypatch.setattr(planar_radial, "MOST_STEPS", 50)
     eps = torch.finfo(dtype).eps
     size = torch.logspace(-30, 6, 145, dtype=dtype)
     target = torch.cat((-size, torch.zeros(1, dtype=dtype), size))
     for slope in torch.logspace(np.log10(eps), 6, 60, dtype=dtype):
-        s = planar._root(target, slope)
+        s = planar_radial._root(target, slope)
         excess = s + (slope - 1) * torch.tanh(s) - target
         assert (excess.abs() <= 4 * eps * (s.abs() + target.abs())).all(), slope
         assert torch.equal(s.sign(), target.sign())
@@ -148,7 +148,7 @@ def rename(parameters):
 def test_the_root_has_right_derivatives_to_the_third_order(slope):
     """Of s with h(s) = s + c tanh(s) = target, by the derivatives of inverse functions."""
     target = torch.tensor([0.7], dtype=torch.float64, requires_grad=True)
-    s = planar._root(target, torch.tensor(slope, dtype=torch.float64))
+    s = planar_radial._root(target, torch.tensor(slope, dtype=torch.float64))
     found, derivative = [], s
     for _ in range(3):
         derivative = torch.autograd.grad(derivative.sum(), target, create_graph=True)[0]

@@ -134,7 +134,7 @@ def test_bounds_are_given_to_a_flow_in_place_once():
     with pytest.raises(kf.ArgumentError, match="the flow has other ones"):
         set_bounds(flow, ["circular", None])
     by_hand = kf.Flow(kf.StandardNormal(2), kf.Permutation((1, 0)))
-    with pytest.raises(kf.ArgumentError, match=r"kappaflow.Domain in front"):
+    with pytest.raises(kf.ArgumentError, match=r"kappaflow.Domain before"):
         set_bounds(by_hand, ["positive", None])
 
 

@@ -57,7 +57,7 @@ def test_all_commands_print_in_one_way():
             node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)
         ]
         printed = [call for call in calls if ast.unparse(call.func) == "print"]
-        assert len(printed) == (path.name == "printable.py"), path.name
+        assert len(printed) == (path.name == "show.py"), path.name
 
 
 def test_no_job_asks_for_the_network(tmp_path):
