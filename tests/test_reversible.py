@@ -609,7 +609,7 @@ def test_an_ill_conditioned_layer_is_named_and_the_gradients_are_exact():
     ) as w:
         found = gradients(chain, x)
     assert len(w) == 1
-    assert "so layers 33 to 40 keep their inputs from here on" in str(w[0].message)
+    assert "so layers 33 to 40 keep their inputs from now on" in str(w[0].message)
     assert chain.extra_repr() == "memory='invert', recomputing layers 33-40"
     own = len(list(chain[:32].parameters())) + 1
     assert same_bits(found[own:], wanted[own:])
@@ -661,7 +661,7 @@ def test_the_inverse_of_a_chain_has_a_record_of_its_own():
         for m in ("store", "invert")
     ]
     wanted = gradients(both[0], points(), direction="inverse")
-    with pytest.warns(NumericalWarning, match="input of the inverse of layer 3 Inverse came"):
+    with pytest.warns(NumericalWarning, match="input of the inverse of layer 3 Inverse was"):
         found = gradients(both[1], points(), direction="inverse")
     assert same_bits(found, wanted)
     assert both[1].extra_repr() == "memory='invert', recomputing layers 1-3 of the inverse"

@@ -241,10 +241,10 @@ def _four(matrix: Array, *, lower_blocks: bool, ratio: float) -> list[Array]:
     """Returns L, U, L, U of [[F, 0], [R, G]] with triangular F and G, by Theorem A."""
     half = len(matrix) // 2
     F, R, G = matrix[:half, :half], matrix[half:, :half], matrix[half:, half:]
-    wanted = ratio ** (np.arange(half)[::-1] - (half - 1) / 2)
+    expected = ratio ** (np.arange(half)[::-1] - (half - 1) / 2)
     if not lower_blocks:
-        wanted = wanted[::-1]
-    C, B = np.diag(F) / wanted, np.diag(G) * wanted
+        expected = expected[::-1]
+    C, B = np.diag(F) / expected, np.diag(G) * expected
     K = F / C[:, None]
     goal = solve_triangular(G, np.diag(B), lower=lower_blocks)
     here, there = (eigenvectors(M, lower=lower_blocks) for M in (K, goal))

@@ -70,8 +70,8 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except KappaflowError as error:
         return _complain(str(error), USAGE)
     except KeyboardInterrupt as stopped:
-        said = getattr(stopped, "__notes__", [GO_ON])[0]
-        return _complain(said, TERMINATED if isinstance(stopped, _Terminated) else INTERRUPTED)
+        messages = getattr(stopped, "__notes__", [GO_ON])[0]
+        return _complain(messages, TERMINATED if isinstance(stopped, _Terminated) else INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone; nothing is wrong, and Python should not complain at
         # exit.

@@ -67,15 +67,15 @@ def rewrite(
 
 def _print(done: "RewrittenRun") -> None:
     """Prints the certificate for people."""
-    said = done.certificate
+    messages = done.certificate
     table([
-        ("couplings before", f"{said.couplings_before}"),
-        ("permutations and linear layers before", f"{said.mixing_before}"),
-        ("couplings after", f"{said.couplings_after}"),
-        ("linear couplings that joined a neighbour", f"{said.joined}"),
-        ("layers kept unchanged", ", ".join(said.left) or "none"),
+        ("couplings before", f"{messages.couplings_before}"),
+        ("permutations and linear layers before", f"{messages.mixing_before}"),
+        ("couplings after", f"{messages.couplings_after}"),
+        ("linear couplings that joined a neighbour", f"{messages.joined}"),
+        ("layers kept unchanged", ", ".join(messages.left) or "none"),
     ])
-    if said.replaced:
+    if messages.replaced:
         tell()
         columns([
             ("linear map", "couplings", "largest condition number", "residual"),
@@ -86,14 +86,14 @@ def _print(done: "RewrittenRun") -> None:
                     f"{max(one.condition_numbers, default=1.0):.3g}",
                     f"{one.residual:.1e}",
                 )
-                for one in said.replaced
+                for one in messages.replaced
             ),
         ])
     tell()
     columns([
-        ("largest difference", *said.differences),
+        ("largest difference", *messages.differences),
         *(
-            (name, *(f"{getattr(one, field):.1e}" for one in said.differences.values()))
+            (name, *(f"{getattr(one, field):.1e}" for one in messages.differences.values()))
             for name, field in (
                 ("z", "z"),
                 ("log_det, nats", "log_det"),
@@ -101,4 +101,4 @@ def _print(done: "RewrittenRun") -> None:
             )
         ),
     ])
-    tell(f"\nCompared on {said.points:,} {done.points}.\nThe new run is {done.folder}")
+    tell(f"\nCompared on {messages.points:,} {done.points}.\nThe new run is {done.folder}")

@@ -43,7 +43,7 @@ def chunk_size(width: int, multiple: int = 1) -> int:
 class Chunks(ABC):
     """A table on disk of several chunks; all but the last have `size` rows.
 
-    Law: the tables of all chunks, one below the other, are what `load_table` returns with the same
+    Contract: the tables of all chunks, concatenated, equal what `load_table` returns with the same
     columns and context: values, names, and row numbers of the whole file.
 
     Attributes:
@@ -99,7 +99,7 @@ class Chunks(ABC):
         """Yields the chunks that may hold a value that is missing or infinite.
 
         To be gone through before the first chunk is used: what `load_table` has to say against the
-        columns is said here.
+        columns is reported here.
 
         Args:
             on_rows: Called with the number of rows examined since the last call.
@@ -123,14 +123,14 @@ class Chunks(ABC):
 
     @abstractmethod
     def _raw(self, place: int) -> RawTable:
-        """Returns the columns of a chunk that are wanted, and maybe others."""
+        """Returns the required columns of a chunk, and maybe others."""
 
     @abstractmethod
     def _head(self) -> RawTable:
         """Returns one row of all columns, which have the types of the whole table."""
 
     def _settle(self) -> None:
-        """Settles which columns are modelled, or says what is wrong with those asked for."""
+        """Determines the modelled columns, or raises an error about the requested ones."""
         head = table_of(
             self._head(),
             columns=self.asked,
@@ -161,8 +161,8 @@ class FrameChunks(Chunks):
         return (pl.scan_parquet if parquet else pl.scan_ipc)(self.path)
 
     def _raw(self, place: int) -> RawTable:
-        wanted = self._scan.select([*self.columns, *self.context, *self.options.texts])
-        return self._collected(wanted.slice(place * self.size, self.size))
+        expected = self._scan.select([*self.columns, *self.context, *self.options.texts])
+        return self._collected(expected.slice(place * self.size, self.size))
 
     def _head(self) -> RawTable:
         head = self._collected(self._scan.head(1))
@@ -199,7 +199,7 @@ class FrameChunks(Chunks):
 
 
 class ArrayChunks(Chunks):
-    """An npy file, mapped anew for each chunk: what has been read does not stay in memory."""
+    """An npy file, mapped again for each chunk, so that chunks do not stay in memory."""
 
     def _open(self) -> int:
         return len(self._mapped())

@@ -312,7 +312,7 @@ def lines_of_rows(text: str, rows: int, *, lines_before: int = 0) -> IntArray | 
     """Returns the line on which each row after the header starts, counted from 1.
 
     A line end within quotes ends no row. `lines_before` lines of the file come before the text.
-    None where rows cannot be told apart.
+    None if rows cannot be separated.
     """
     read = np.frombuffer(text.encode(), np.uint8)
     newlines, quotes = np.flatnonzero(read == NEWLINE), np.flatnonzero(read == QUOTE)

@@ -136,12 +136,12 @@ def clip_to_domain(
         The table, and the sentences.
 
     Raises:
-        DataError: A value lies outside, or on an end, and no repair that helps was asked for.
+        DataError: A value lies outside, or on an end, and no matching repair was requested.
 
     Example:
         >>> from kappaflow.data import load_table
         >>> table = load_table(np.array([[0.5], [0.0], [1.5]]))
-        >>> within(table, {"x0": Interval(0.0, None)}, repair="drop")[1]
+        >>> clip_to_domain(table, {"x0": Interval(0.0, None)}, repair="drop")[1]
         ("dropped 1 row with 'x0' on an end of its domain, above 0 (row 2)",)
     """
     notes: list[str] = []

@@ -130,7 +130,7 @@ def _between_columns(table: Table) -> list[Problem]:
 
 
 def _constant(table: Table) -> list[Problem]:
-    """Returns the columns that vary by no more than the rounding of their own size."""
+    """Returns the columns that vary by no more than rounding."""
     least, most = table.values.min(axis=0), table.values.max(axis=0)
     size = np.maximum(np.abs(least), np.abs(most))
     flat = most / 2 - least / 2 <= 2 * np.finfo(np.float64).eps * size
@@ -289,13 +289,13 @@ def _duplicate_rows(table: Table) -> list[Problem]:
 
 
 def _few_rows(table: Table) -> list[Problem]:
-    wanted = ROWS_PER_COLUMN * len(table.columns)
-    if len(table) >= wanted:
+    required = ROWS_PER_COLUMN * len(table.columns)
+    if len(table) >= required:
         return []
     columns = "1 column" if len(table.columns) == 1 else f"{len(table.columns)} columns"
     message = (
         f"{len(table)} rows are few for {columns}: a flow will learn them by heart, so give "
-        f"{wanted} at least"
+        f"{required} at least"
     )
     return [Problem("few-rows", "warning", message)]
 

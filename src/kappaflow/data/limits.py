@@ -6,7 +6,7 @@ from typing import Protocol
 
 from kappaflow.errors import FileError
 
-COPIES = 4  # of what a file holds: as it is unpacked, as it is read, as columns, as one array
+COPIES = 4  # of the content of a file: unpacked, parsed, as columns, as one array
 MOST_COLUMNS = 100_000
 _UNKNOWN = 2**33
 _CHUNK = 2**20

@@ -20,7 +20,7 @@ class MappedTable:
     """Rows to train on, in an npy file: the modelled columns, then those of the context.
 
     Attributes:
-        path: The file; it need not be there before the first row is asked for.
+        path: The file; it need not exist before the first row is read.
         length: How many rows it has.
         sample: Some of them in random order, as a table.
         digest: A SHA-256 over columns and rows, in hex.

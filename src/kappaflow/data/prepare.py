@@ -84,7 +84,7 @@ def prepare_table(
 
     Raises:
         ArgumentError: An argument is wrong.
-        DataError: The table has no density and no repair that helps was asked for.
+        DataError: The table has no density and no matching repair was requested.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -107,11 +107,11 @@ def prepare_table(
     notes = table.notes + bounds_hint(result, found)
     warnings = [problem.message for problem in problems if problem.code != "duplicate-rows"]
     if repeats.total:
-        said = f"{describe_repeats(complete, repeats)}: {DONE[duplicates]}"
+        messages = f"{describe_repeats(complete, repeats)}: {DONE[duplicates]}"
         if repeats.unexpected and duplicates == "keep":
-            warnings.append(said)
+            warnings.append(messages)
         else:
-            notes += (said,)
+            notes += (messages,)
     if jitter:
         result = jitter_columns(result, jitter)
         notes += (f"added Gaussian noise of 1e-3 of the spread to {', '.join(jitter)}",)
@@ -166,7 +166,7 @@ def prepare(
         The table, and one sentence for each repair and each warning.
 
     Raises:
-        DataError: If the table has no density and no repair was asked for, or none helps.
+        DataError: The table has no density and no matching repair was requested.
 
     Example:
         >>> import numpy as np

@@ -80,8 +80,8 @@ def repaired(
         stops = [problem for problem in problems if problem.severity == "stop"]
         if not stops:
             break
-        table, said = _repair_stops(table, stops, how, generator)
-        notes += said
+        table, messages = _repair_stops(table, stops, how, generator)
+        notes += messages
         problems = examine(table)
     left = [problem for problem in problems if problem.severity == "stop"]
     if left:

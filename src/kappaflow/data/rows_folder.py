@@ -108,12 +108,12 @@ def _is_ours(path: Path) -> bool:
     return path.name in (TRAIN, KEPT, COPIES, NOTES) or is_unfinished(path)
 
 
-def read_split(folder: Path, asked: SplitRequest) -> SplitTable | None:
-    """Returns what `divide` has left in a folder; None where it was asked for something else.
+def read_split(folder: Path, requested: SplitRequest) -> SplitTable | None:
+    """Returns the split in a folder; None if it is one of another request.
 
     Args:
         folder: The folder that `split_on_disk` wrote to.
-        asked: What is to be made.
+        requested: What is to be made.
 
     Returns:
         The rows, or None too where something is missing or damaged.
@@ -121,11 +121,11 @@ def read_split(folder: Path, asked: SplitRequest) -> SplitTable | None:
     try:
         notes = dict(parse_json(read_small(folder / NOTES)))
         kept = np.load(folder / KEPT, allow_pickle=False)
-        if notes.pop("made_of") != asked.made_of():
+        if notes.pop("made_of") != requested.made_of():
             return None
         copies = Copies(*np.load(folder / COPIES, allow_pickle=False))
-        found = _put_together(asked, folder, kept, copies, **notes)
-        return found if found.train.mapped.dtype == asked.dtype else None
+        found = _put_together(requested, folder, kept, copies, **notes)
+        return found if found.train.mapped.dtype == requested.dtype else None
     except (OSError, EOFError, ValueError, TypeError, KeyError):
         return None
 
@@ -157,7 +157,7 @@ def _numbers(table: Table) -> FloatArray:
 
 def split_on_disk(
     chunks: Chunks,
-    asked: SplitRequest,
+    requested: SplitRequest,
     folder: Path | None,
     on_rows: OnRows,
     copies: Copies = NO_COPIES,
@@ -168,7 +168,7 @@ def split_on_disk(
 
     Args:
         chunks: Of the table, whose columns are settled.
-        asked: What is to be made.
+        requested: What is to be made.
         folder: Where to write; None to write nothing, for what tells these rows from others.
         on_rows: Called with the number of rows done since the last call.
         copies: The rows that repeat earlier ones.
@@ -180,11 +180,11 @@ def split_on_disk(
         DataError: A value is missing or infinite, or the table changed while it was read.
         WriteError: There is no room.
     """  # noqa: DOC502 - raised by the calls below
-    made_of, source = asked.made_of(), str(asked.table.source)
+    made_of, source = requested.made_of(), str(requested.table.source)
     columns, context = chunks.columns, chunks.context
     width = len(columns) + len(context)
-    plan = _plan(asked, chunks.rows, width, copies)
-    shape, dtype = (plan.train, width), np.dtype(asked.dtype)
+    plan = _plan(requested, chunks.rows, width, copies)
+    shape, dtype = (plan.train, width), np.dtype(requested.dtype)
     sha = hashlib.sha256(repr((columns, context)).encode())
     with _rows_file(folder, shape, dtype) as write:
 
@@ -193,7 +193,7 @@ def split_on_disk(
             write(rows)
 
         kept = _gone_through(chunks, plan, dtype, source, take, on_rows)
-        if asked.made_of() != made_of:
+        if requested.made_of() != made_of:
             raise DataError(f"{source} has changed while it was read: fit it when it is whole.")
     notes = {
         "rows": chunks.rows,
@@ -210,7 +210,7 @@ def split_on_disk(
             np.save(array, numbers)
             write_bytes(folder / name, array.getvalue())
         write_bytes(folder / NOTES, json.dumps({"made_of": made_of, **notes}, indent=1).encode())
-    return _put_together(asked, folder, kept, copies, **notes)
+    return _put_together(requested, folder, kept, copies, **notes)
 
 
 def _gone_through(
@@ -272,14 +272,14 @@ def _refuse_without_room(folder: Path, shape: tuple[int, int], dtype: np.dtype[A
         )
 
 
-def _plan(asked: SplitRequest, rows: int, width: int, copies: Copies) -> Division:
+def _plan(requested: SplitRequest, rows: int, width: int, copies: Copies) -> Division:
     """Returns which rows of a table are for what."""
-    drop = asked.duplicates == "drop"
-    return division(rows, width, asked.fractions, asked.seed, copies, drop=drop)
+    drop = requested.duplicates == "drop"
+    return division(rows, width, requested.fractions, requested.seed, copies, drop=drop)
 
 
 def _put_together(
-    asked: SplitRequest,
+    requested: SplitRequest,
     folder: Path | None,
     kept: FloatArray,
     copies: Copies,
@@ -294,7 +294,7 @@ def _put_together(
 ) -> SplitTable:
     """Returns the parts of a table, of rows that were kept and what was noted."""
     width = len(columns)
-    plan = _plan(asked, rows, width + len(context_columns), copies)
+    plan = _plan(requested, rows, width + len(context_columns), copies)
     if kept.shape != (len(plan.kept), width + len(context_columns)):
         raise ValueError("these are rows of another table")
 
@@ -314,7 +314,7 @@ def _put_together(
             warnings=tuple(warnings),
         )
 
-    source = str(asked.table.source)
+    source = str(requested.table.source)
     starts = np.cumsum([0, *map(len, plan.held_out)]).tolist()
     sample = table(source, starts[-1], plan.sample)
     held_out = [

@@ -64,7 +64,7 @@ def split(
 
 
 def ends_of_parts(counts: IntArray, sizes: Sequence[int]) -> IntArray:
-    """Returns where to cut a sequence of groups so that parts have about the wanted sizes.
+    """Returns where to cut a sequence of groups so that parts have about the requested sizes.
 
     Args:
         counts: Rows of each group, in order; at least as many groups as parts.
@@ -78,9 +78,9 @@ def ends_of_parts(counts: IntArray, sizes: Sequence[int]) -> IntArray:
         [2, 4]
     """
     rows = np.concatenate([[0], np.cumsum(counts)])
-    wanted = np.cumsum(sizes)[:-1]
-    ends = np.searchsorted(rows, wanted)
-    ends -= wanted - rows[ends - 1] < rows[ends] - wanted
+    expected = np.cumsum(sizes)[:-1]
+    ends = np.searchsorted(rows, expected)
+    ends -= expected - rows[ends - 1] < rows[ends] - expected
     fewest = np.arange(1, len(sizes))  # groups before each cut
     ends = np.maximum.accumulate(np.maximum(ends, fewest) - fewest) + fewest
     return np.minimum(ends, len(counts) - len(sizes) + fewest)
@@ -252,9 +252,9 @@ def division(
     """
     dropped = copies.places if drop else np.empty(0, np.int64)
     different = rows - len(copies)
-    wanted = sizes_of_parts(rows - len(dropped), fractions) if fractions else [rows]
+    expected = sizes_of_parts(rows - len(dropped), fractions) if fractions else [rows]
     most = min(MOST_HELD_OUT, chunk_size(width))
-    sizes = [min(size, most) for size in wanted[1:]]
+    sizes = [min(size, most) for size in expected[1:]]
     generator = np.random.Generator(np.random.PCG64((seed, STREAM)))
     drawn = generator.choice(different, min(sum(sizes), different - 1), replace=False)
     if len(copies) and not drop:
@@ -270,7 +270,7 @@ def division(
 def _with_copies(
     drawn: IntArray, sizes: list[int], copies: Copies, generator: np.random.Generator
 ) -> list[IntArray]:
-    """Returns parts of about the wanted sizes, of drawn rows in order and their copies."""
+    """Returns parts of about the requested sizes: random rows in order, with their copies."""
     counts = copies.counts(drawn)
     fits = counts <= min(sizes, default=0)
     drawn, ends = drawn[fits], np.cumsum(counts[fits])

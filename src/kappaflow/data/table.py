@@ -37,7 +37,7 @@ class Table:
             these are the rows that are equal.
         notes: What is to know about how the source was read, one sentence each.
         warnings: The sentences that keep the verdict on a fit to this table from being green.
-        texts: Columns of text that were asked for, by name, (rows,) each.
+        texts: Requested columns of text, by name, (rows,) each.
 
     Example:
         >>> import numpy as np
@@ -70,10 +70,10 @@ class Table:
                 f"'values' should have shape ({rows}, {width}) for {rows} row numbers and "
                 f"{width} column names, got {self.values.shape}."
             )
-        wanted = (rows, len(self.context_columns)) if self.context_columns else None
-        if (None if self.context is None else self.context.shape) != wanted:
+        expected = (rows, len(self.context_columns)) if self.context_columns else None
+        if (None if self.context is None else self.context.shape) != expected:
             raise ArgumentError(
-                f"'context' should have shape {wanted} for {rows} rows and "
+                f"'context' should have shape {expected} for {rows} rows and "
                 f"{len(self.context_columns)} names in 'context_columns'."
             )
         for name in ("weights", "groups"):

@@ -39,7 +39,7 @@ class Cuts:
     Attributes:
         places: In bytes; the first is the end of the header.
         lines: How many lines come before each.
-        rows: How many records there are behind the header.
+        rows: Number of records after the header.
     """
 
     places: tuple[int, ...]
@@ -125,7 +125,7 @@ class TextChunks(Chunks):
         return separator_of(self._bytes(0, BYTES_OF_START).decode("utf-8-sig", errors="replace"))
 
     def suspects(self, on_rows: OnRows) -> Iterator[int]:
-        wanted = {"", *(self.asked or self._header), *self.context} - {*self.exclude}
+        expected = {"", *(self.asked or self._header), *self.context} - {*self.exclude}
         facts = dict.fromkeys(range(len(self._header)), Facts())  # of all: see `kinds_of`
         running: dict[int, Progression | None] = {}
         found = []
@@ -136,7 +136,7 @@ class TextChunks(Chunks):
             for place in facts:
                 new, numbers = facts_of(cleaned(frame.to_series(place), self.options))
                 facts[place] += new
-                if self._header[place] in wanted:
+                if self._header[place] in expected:
                     gaps |= new.counts["plain"] < new.rows or not numbers.is_finite().all()
                 first = chunk == 0
                 running[place] = _continued(running.get(place), new, numbers, is_first=first)
@@ -182,8 +182,8 @@ class TextChunks(Chunks):
     def _raw(self, place: int) -> RawTable:
         import polars as pl
 
-        wanted = {*self.columns, *self.context, *self.options.texts}
-        kept = [one for one in self._kept if one[1].name in wanted]
+        expected = {*self.columns, *self.context, *self.options.texts}
+        kept = [one for one in self._kept if one[1].name in expected]
         text = self._text(place)
         frame = pl.read_csv(
             text.encode(),

@@ -27,7 +27,7 @@ UNIT = r"(?:\p{L}|%|‰|°|\p{Sc})[^\s,;]*"
 SPELLED = (
     rf"^({SIGN})\s*({CURRENCY})?\s*({SIGN}(?:\d|[.,]\d)[\d.,{SPACED}]*?{EXPONENT})\s*({UNIT})?$"
 )
-UNITS_KEPT = 3  # different units of a column that are told apart
+UNITS_KEPT = 3  # different units of a column that are listed
 TRIED = 100  # texts with a decimal point that are first tried as numbers with a decimal comma
 
 Kind = Literal["plain", "point", "comma", "truth", "text", "ambiguous"]

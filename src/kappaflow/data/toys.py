@@ -23,7 +23,7 @@ ARMS, ARM_NOISE, ARM_WIDTH, ARM_TURN = 5, 0.3, 0.1, 0.25
 
 @dataclass(frozen=True)
 class ToySet:
-    """A two-dimensional set that is drawn anew from a seed.
+    """A two-dimensional data set, generated from a seed.
 
     Args:
         name: What `toy` and `load_table` take for it.

@@ -78,8 +78,8 @@ def read_report_on(folder: str | Path, kind: type[R]) -> R:
     """  # noqa: DOC502 - raised by `read_report` too
     report = read_report(folder)
     if not isinstance(report, kind):
-        wanted, other = ("images", "a table")[:: 1 if kind is ImageReport else -1]
-        raise FileError(f"{folder} should hold a report on {wanted}, it holds one on {other}.")
+        expected, other = ("images", "a table")[:: 1 if kind is ImageReport else -1]
+        raise FileError(f"{folder} should hold a report on {expected}, it holds one on {other}.")
     return report
 
 

@@ -25,7 +25,7 @@ def factor_file(
     report: str | Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Factorization:
-    """Factors the matrix of a file, and writes what was asked for, each file whole or not at all.
+    """Factors the matrix of a file, and writes the requested files, each whole or not at all.
 
     Args:
         source: As for `kappaflow.data.load_matrix`.
@@ -35,7 +35,7 @@ def factor_file(
         seed: For searches.
         out: A safetensors file for the couplings.
         report: An HTML file; for it the map is factored again with other numbers of couplings.
-        say: Is told how far the page is.
+        say: Receives messages about the page.
 
     Returns:
         The couplings.

@@ -165,10 +165,10 @@ def sample_pictures(flow: Flow, classes: tuple[str, ...]) -> list[Picture]:
     for temperature in TEMPERATURES:
         sheet = sample_sheet(flow, classes, temperature=temperature)
         what = f"{len(sheet.images)} samples at temperature {temperature}"
-        said = "The density that was trained." if temperature == 1 else _colder(temperature)
+        messages = "The density that was trained." if temperature == 1 else _colder(temperature)
         given = f", a row for each of {len(sheet.rows)} classes" if sheet.rows else ""
         title = f"Temperature {temperature}"
-        made.append(_of_sheet(sheet, title, f"A grid of {what}{given}.", said))
+        made.append(_of_sheet(sheet, title, f"A grid of {what}{given}.", messages))
     return made
 
 
@@ -183,7 +183,7 @@ def reconstruction_picture(flow: Flow, data: ImageData) -> Picture:
     off = (back - rows.x).abs()
     worst, count = off.max().item(), int((off > 0.5).sum())
     unit = "pixel value" if has_bits(flow) else "unit of a pixel"
-    said = (
+    messages = (
         f"All {off.numel():,} pixels came back exactly."
         if worst == 0
         else f"The largest error is {worst:.3g} {unit}{'s' if worst > 1 else ''}; {count:,} of "
@@ -191,9 +191,9 @@ def reconstruction_picture(flow: Flow, data: ImageData) -> Picture:
     )
     both = np.concatenate([_pixels(rows.x, flow), _pixels(back, flow)])
     return Picture(
-        title="There and back",
-        alt=f"{len(back)} held-out images, and below each what came back from its latent. {said}",
-        caption=f"{said} A flow loses nothing but to rounding.",
+        title="Reconstructions",
+        alt=f"{len(back)} held-out images, each above its reconstruction. {messages}",
+        caption=f"{messages} A flow loses nothing but to rounding.",
         columns=len(back),
         rows=["image", "back"],
         png=encoded(grid(both, len(back))),
@@ -273,17 +273,17 @@ def nearest_images(images: Pixels, train: Images, values: int) -> tuple[list[flo
     Returns:
         Root mean squares over the pixels on that scale, 0 to 255, and the nearest images.
     """
-    wanted = torch.from_numpy(images).flatten(1).float()
+    expected = torch.from_numpy(images).flatten(1).float()
     best = torch.full((len(images),), torch.inf)
     found = np.zeros_like(images)
     for start in range(0, len(train), IMAGES_AT_ONCE):
         part = _of(train, range(start, min(start + IMAGES_AT_ONCE, len(train))), values)
-        distance = torch.cdist(wanted, torch.from_numpy(part).flatten(1).float())
+        distance = torch.cdist(expected, torch.from_numpy(part).flatten(1).float())
         least, where = distance.min(1)
         closer = (least < best).numpy()
         found[closer] = part[where.numpy()[closer]]
         best = torch.minimum(best, least)
-    return (best / wanted.shape[1] ** 0.5).tolist(), found
+    return (best / expected.shape[1] ** 0.5).tolist(), found
 
 
 def _of_sheet(sheet: Sheet, title: str, alt: str, caption: str) -> Picture:

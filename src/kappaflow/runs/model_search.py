@@ -1,7 +1,7 @@
 """Model search: short trainings of a few models race for a table, and the winner trains on.
 
 All models begin from the same seed and see the same rows, in the same order. Each is trained for
-the same processor time at a constant learning rate; the better half goes on, until one is left
+the same processor time at a constant learning rate; the better half continues, until one is left
 (successive halving). Nothing of the winner's training is lost: its weights, its optimizer and its
 history are where the training of the run begins.
 """
@@ -312,7 +312,7 @@ def search_model(
         progress: Show what is being trained; on a terminal only if left out.
 
     Returns:
-        The choice, and the state at which the winner's training goes on; None where there was no
+        The choice, and the state from which the winner trains on; None where there was no
         race.
 
     Raises:
@@ -343,7 +343,7 @@ class _Race:
     def run(
         self, search: ModelSearch, device: str | torch.device | None, show: Callable[[str], None]
     ) -> tuple[Choice, State | None]:
-        """Returns the choice, and where the training of the winner goes on."""
+        """Returns the choice, and the state from which the winner trains on."""
         settings, started, begun = self.settings, time.process_time(), loop.clock()
         circles = any(domain.circular for domain in self.domains.values())
         budget = settings.condition_budget is not None

@@ -1,4 +1,4 @@
-"""Cases side by side, each in a process of its own and on one thread."""
+"""Runs cases in parallel, each in its own process on one thread."""
 
 import multiprocessing
 import os

@@ -118,7 +118,7 @@ class Racer:
 
     @contextmanager
     def _best_weights(self) -> Iterator[Flow]:
-        """Puts the best weights into the flow for as long as it is entered.
+        """Puts the best weights into the flow inside the context.
 
         Yields:
             The flow, in evaluation mode.
@@ -203,7 +203,7 @@ def trials_of(ranked: list[Racer]) -> tuple[Trial, ...]:
 
 
 def state_of(winner: Racer, seconds: float, others: int) -> State:
-    """Returns where the winner's training goes on; the time, and `others` steps, count as used."""
+    """Returns the state from which the winner trains on; time and `others` steps count as used."""
     training = winner.training
     progress = training.progress
     progress.start_step, progress.start_epoch = progress.step, progress.epoch

@@ -44,7 +44,7 @@ def trade_off(
     """Trains a flow for each budget and one without, and writes what the budgets cost.
 
     The folder has a run folder for each flow, report.json, index.html and figures/. A run that was
-    interrupted goes on, a finished one is not trained again.
+    interrupted is resumed, a finished one is not trained again.
 
     Args:
         source: Where the rows come from; no standard input.
@@ -53,7 +53,7 @@ def trade_off(
         out: The folder.
         processes: How many trainings side by side, each on one thread.
         progress: Show the progress of trainings that take turns; on a terminal only if left out.
-        say: Is told what there is to know, and which training is done.
+        say: Receives messages, and which training is done.
         **settings: Fields of `kappaflow.training.Settings`, the same for all.
 
     Returns:
@@ -63,7 +63,7 @@ def trade_off(
         ArgumentError: An argument is wrong, or the folder holds something else.
         DataError: The data has no density that a flow could fit.
     """  # noqa: DOC502 - raised by the calls below
-    asked = _checked(budgets, settings)
+    requested = _checked(budgets, settings)
     workers = positive_int("processes", processes)
     if source.data == "-":
         raise ArgumentError(
@@ -74,7 +74,10 @@ def trade_off(
     tables = source.load()
     for note in tables.notes:
         say(note)
-    order: list[float | None] = [None, *asked]  # the one that all others are compared with first
+    order: list[float | None] = [
+        None,
+        *requested,
+    ]  # the one that all others are compared with first
     cases = [
         {
             "budget": budget,
@@ -105,7 +108,7 @@ def train_one(case: Case) -> list[Row]:
     """Trains the flow of a case into its folder.
 
     Returns:
-        A row with the error, if there is one: it is for the process that asked.
+        A row with the error, if there is one: the parent process raises it.
     """
     settings = dict(case["settings"])
     if case["budget"] is not None:
@@ -138,8 +141,8 @@ def _trained(
             raise row["kind"](row["refused"])
         if "failed" in row:
             failed[budget] = row["failed"]
-        asked = "no budget" if budget is None else f"budget {budget:g}"
-        say(f"{asked}: {'failed' if budget in failed else 'done'} ({number} of {len(cases)})")
+        requested = "no budget" if budget is None else f"budget {budget:g}"
+        say(f"{requested}: {'failed' if budget in failed else 'done'} ({number} of {len(cases)})")
     return failed
 
 
@@ -223,8 +226,8 @@ def _name(budget: float | None) -> str:
 def _in_words(
     source: TableConfig, model: ModelConfig, settings: dict[str, Any], tables: TableData
 ) -> list[tuple[str, str]]:
-    asked = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
-    described = {"recipe": model.recipe, **model.arguments, **settings, **asked}
+    requested = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
+    described = {"recipe": model.recipe, **model.arguments, **settings, **requested}
     described["rows to train / validate / test"] = " / ".join(
         f"{len(part):,}" for part in (tables.train, tables.validation, tables.test)
     )

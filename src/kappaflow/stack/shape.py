@@ -94,10 +94,10 @@ def _route(
     return Route(len(incoming), tuple(segments), _gather(outgoing, now))
 
 
-def _gather(wanted: Order, found: Order) -> Order | None:
+def _gather(expected: Order, found: Order) -> Order | None:
     """Returns the index of each wanted feature in `found`, or None if they are in order."""
     place = {feature: i for i, feature in enumerate(found)}
-    return None if wanted == found else tuple(place[feature] for feature in wanted)
+    return None if expected == found else tuple(place[feature] for feature in expected)
 
 
 @dataclass(frozen=True)

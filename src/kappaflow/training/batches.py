@@ -111,11 +111,11 @@ def batch_of(table: Table, flow: Flow) -> Batch:
     Raises:
         ArgumentError: The numbers of columns differ from those of the flow.
     """
-    wanted = flow.event_shape
-    if wanted != (len(table.columns),):
+    expected = flow.event_shape
+    if expected != (len(table.columns),):
         left = f"; left out: {quoted(table.left_out)}" if table.left_out else ""
         raise ArgumentError(
-            f"'data' should have {' x '.join(map(str, wanted))} columns, as the flow has "
+            f"'data' should have {' x '.join(map(str, expected))} columns, as the flow has "
             f"features; {table.source} has {len(table.columns)}: "
             f"{', '.join(table.columns[:12])}{left}."
         )

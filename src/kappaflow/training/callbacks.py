@@ -72,7 +72,7 @@ class TensorBoard(Callback):
         self._make = SummaryWriter
 
     def on_start(self, flow: Flow, settings: "Settings | EnergySettings") -> None:
-        # Not before: a training that is refused leaves no folder behind.
+        # Not earlier: a refused training must not leave a folder.
         self._writer = self._make(str(make_directory(self._folder)))
         self._writer.add_text("settings", settings.model_dump_json())
         self._writer.add_text("flow", f"<pre>{flow!r}</pre>")

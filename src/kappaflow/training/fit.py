@@ -232,7 +232,7 @@ class _Request:
             )
         check_trainable(self.flow.dtype)
         folder = Path(self.out)
-        asked = SplitRequest(
+        requested = SplitRequest(
             data,
             fractions=FRACTIONS if self.validation is None else (),
             seed=self.settings.seed,
@@ -241,7 +241,7 @@ class _Request:
         )
         with locked(folder), rows_kept_until(folder):
             device = self.device or self.flow.device.type
-            found = split_for(asked, out=folder, device=device, progress=self.progress)
+            found = split_for(requested, out=folder, device=device, progress=self.progress)
             sample, notes, warned = examine_sample(found, self.duplicates)
             if self.bounds:
                 domains = domains_of(self.bounds, sample)

@@ -20,7 +20,7 @@ from kappaflow.training.collectives import all_gather
 AS_DRAWN: dict[str, Any] = {"fallback_random": True}  # by torch's own generator, as without it
 LARGEST_ERROR = 0.01  # of a gradient; a compiler reorders sums, which is far below
 ROUNDINGS = 16  # of a narrow type: so many make up an error where that is more
-LITTLE = 0.01  # of the whole gradient, beside which a parameter has hardly any
+LITTLE = 0.01  # of the norm of the whole gradient; parameters below it are negligible
 
 
 class Likelihood(nn.Module):
@@ -82,8 +82,10 @@ class Likelihood(nn.Module):
         try:
             found = gradients(is_whole=True)
         except Exception as error:  # whatever a compiler of Python, and that of C++, can raise
-            said = str(error).strip().partition("\n")[0] or type(error).__name__
-            return f"torch.compile, which needs a C++ compiler such as g++, failed here ({said})"
+            messages = str(error).strip().partition("\n")[0] or type(error).__name__
+            return (
+                f"torch.compile, which needs a C++ compiler such as g++, failed here ({messages})"
+            )
         whole = torch.nn.utils.get_total_norm(expected)
         if not whole.isfinite():
             return None  # a step that is skipped, compiled or not

@@ -41,7 +41,7 @@ RISE = 100  # steps over which the learning rate rises where models race
 
 @dataclass
 class Progress:
-    """Where a training stands, in plain numbers; all that a checkpoint holds beside tensors."""
+    """The state of a training in plain numbers: all of a checkpoint except tensors."""
 
     epoch: int = 0
     step: int = 0
@@ -78,7 +78,7 @@ class Training:
     """A flow, its optimizer and its rows, and how far they have come.
 
     The order of the rows and what random layers draw follow from the seed and the epoch alone, so
-    that a training restored at an epoch goes on exactly as if it had never stopped. Of several
+    that a training restored at an epoch continues exactly as if it had never stopped. Of several
     ranks each takes its share of each batch; the first measures, and all decide by its figures.
 
     Args:
@@ -169,7 +169,7 @@ class Training:
         }
 
     def restore(self, groups: Groups, progress: dict[str, Any], history: list[Figures]) -> None:
-        """Takes over a state that `state` returned, the progress beside it, and the epochs."""
+        """Restores a state returned by `state`, with its progress and epochs."""
         self.flow.load_state_dict(groups["flow"])
         self.average.restore(groups["average"])
         self.best = copied_as(groups["best"], self.best)
@@ -188,11 +188,11 @@ class Training:
         return asdict(self.progress)
 
     def _budget(self) -> ConditionBudget | None:
-        """Returns what holds the condition number down, where that is asked for."""
-        asked = self.settings.condition_budget
-        if asked is None:
+        """Returns the condition budget, or None."""
+        requested = self.settings.condition_budget
+        if requested is None:
             return None
-        return ConditionBudget(asked, self.flow, self.progress.dual, self.steps)
+        return ConditionBudget(requested, self.flow, self.progress.dual, self.steps)
 
     def _finished(self) -> str | None:
         progress = self.progress
@@ -274,13 +274,13 @@ class Training:
         return total / rows if rows else float("nan")
 
     def _check_compiled(self, index: Tensor) -> None:
-        """Compares gradients with those of the flow as it is; an error where they differ."""
+        """Compares gradients with those of the uncompiled flow; raises if they differ."""
         batch, _ = self._share(index)
         with self.engine.autocast():
             self.likelihood.check(batch.x, batch.context, self.progress.epoch + 1)
 
     def _share(self, index: Tensor) -> tuple[Batch, float]:
-        """Returns this rank's rows of a batch, and the weight of their mean in the mean of ranks.
+        """Returns this rank's rows of a batch, and their weight in the mean over ranks.
 
         Where there are fewer rows than ranks, some have the first once more, with no weight.
         """
@@ -369,8 +369,8 @@ class Training:
 
     def _is_within(self, figures: Figures) -> bool:
         """Returns whether the figures of an epoch keep the budget, where there is one."""
-        p95, asked = figures["condition_number_p95"], self.settings.condition_budget
-        return asked is None or (p95 is not None and p95 <= asked)
+        p95, requested = figures["condition_number_p95"], self.settings.condition_budget
+        return requested is None or (p95 is not None and p95 <= requested)
 
     def _measured(self, train_nll: float) -> Figures:
         """Returns the metrics of the epoch, and keeps the weights if they are the best so far."""
@@ -400,10 +400,10 @@ class Training:
             **likelihood_figures(self.flow, self.validation),
             **self._conditioning(),
         }
-        asked = self.settings.condition_budget
-        if asked is None:
+        requested = self.settings.condition_budget
+        if requested is None:
             return figures, None
-        moved = project_to_budget(self.flow, self.start, self.validation, asked, figures)
+        moved = project_to_budget(self.flow, self.start, self.validation, requested, figures)
         if moved is None or not moved[0]["validation_nll"] < self.progress.best_nll:
             return figures, None
         return figures | moved[0], moved[1]

@@ -138,7 +138,7 @@ def condition_numbers(flow: Flow, rows: Batches) -> Tensor:
     """Returns the condition number at each row, float64 on the CPU; nan where x is not finite.
 
     On standardised columns, in chunks of bounded memory. The Jacobian alone tells it to 1e-3, and
-    in half the time, where it is far enough from 1 / eps; elsewhere the inverse map is asked too.
+    in half the time, where it is far enough from 1 / eps; elsewhere the inverse map is used too.
     """
     parts = []
     at_once = max(1, NUMBERS_OF_MATRICES // math.prod(flow.joint_shape))
@@ -167,7 +167,7 @@ def _condition_numbers(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
 
 
 def budget_rows(flow: Flow) -> int:
-    """Returns at how many rows a condition number that was asked for is measured at most.
+    """Returns the largest number of rows at which a budgeted condition number is measured.
 
     The 95 % quantile of 512 rows is known to a few per cent; in many dimensions there is time for
     fewer.

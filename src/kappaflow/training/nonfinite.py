@@ -14,7 +14,7 @@ from kappaflow.training.batches import Batch
 
 @torch.no_grad()
 def first_nonfinite_layer(flow: Flow, rows: Batch) -> str:
-    """Returns the layer at which a step went wrong, in words.
+    """Returns as text the layer at which a step failed.
 
     The first layer that turns finite values into others; if the values are finite, the last layer
     whose gradient is not, since gradients travel from the latent to the data.

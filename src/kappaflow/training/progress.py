@@ -17,7 +17,7 @@ LEVELS = "▁▂▃▄▅▆▇█"
 
 
 class Show(Protocol):
-    """Is told each line of metrics as it is made."""
+    """Receives each line of metrics."""
 
     def __call__(self, figures: Figures) -> None:
         """Shows an epoch."""
@@ -100,10 +100,10 @@ def _curve(
 def steps_shown(
     title: str, steps: int, *, visible: bool | None
 ) -> Iterator[Callable[[str], None]]:
-    """Shows a bar over steps that each have a name, for as long as it is entered.
+    """Shows a progress bar over named steps inside the context.
 
     Yields:
-        A function that is told the name of a step as it begins; it does nothing where there is no
+        A function that takes the name of a step that begins; it does nothing where there is no
         terminal.
     """
     console = Console(stderr=True)
@@ -122,10 +122,10 @@ def steps_shown(
 def rows_shown(
     title: str, rows: int, done: int, *, visible: bool | None = None
 ) -> Iterator[Callable[[int], None]]:
-    """Shows a bar over rows for as long as it is entered, and how long the others will take.
+    """Shows a progress bar over rows, with the remaining time, inside the context.
 
     Yields:
-        A function that is told how many rows more are done; it does nothing where there is no
+        A function that takes the number of further rows done; it does nothing where there is no
         terminal.
     """
     console = Console(stderr=True)
@@ -145,9 +145,9 @@ def rows_shown(
 
 
 def likelihood_in_words(figures: Figures, name: str = "nll", budget: float | None = None) -> str:
-    """Returns an epoch of a fit in words.
+    """Returns an epoch of a fit as text.
 
-    `name` is what the loss is called, `budget` a condition number that is asked for.
+    `name` is the name of the loss, `budget` a bound on the condition number.
     """
     measured = figures["condition_number_p95"]
     condition = "" if measured is None else f", cond {short(measured)}"

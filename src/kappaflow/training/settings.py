@@ -78,8 +78,8 @@ class Settings(BaseModel):
         """Returns the batch size for a number of training rows."""
         if self.batch_size is not None:
             return self.batch_size
-        wanted = 2 ** int(math.log2(max(1, rows / STEPS_AN_EPOCH)))
-        return max(LEAST_BATCH, min(MOST_BATCH, wanted))
+        expected = 2 ** int(math.log2(max(1, rows / STEPS_AN_EPOCH)))
+        return max(LEAST_BATCH, min(MOST_BATCH, expected))
 
     def epochs(self, steps_per_epoch: int) -> int:
         """Returns the number of epochs of a whole training, if no other limit ends it before."""

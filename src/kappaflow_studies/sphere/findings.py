@@ -299,6 +299,6 @@ COLUMNS = {
 
 def _with_columns(frame: pl.DataFrame) -> pl.DataFrame:
     """Returns the table with all columns that are read, also where no case has written them."""
-    wanted = dict.fromkeys(name for names in COLUMNS.values() for name in names)
-    missing = [name for name in wanted if name not in frame.columns]
+    expected = dict.fromkeys(name for names in COLUMNS.values() for name in names)
+    missing = [name for name in expected if name not in frame.columns]
     return frame.with_columns(*(pl.lit(None, pl.Float64).alias(name) for name in missing))

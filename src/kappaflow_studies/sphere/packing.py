@@ -212,17 +212,17 @@ def mixture_packing(
         (472, 139, 0.649)
     """
     k, d = positive_int("components", components), sphere_features(features)
-    wanted, r = positive_float("distance", distance), positive_float("radius", radius)
+    required, r = positive_float("distance", distance), positive_float("radius", radius)
     noise = positive_float("sigma", sigma) * sqrt(2 * log(k))
     families = []
     for different in range(1, k + 1):
-        cosine = 1 - (wanted * k / different + noise) / r
+        cosine = 1 - (required * k / different + noise) / r
         if cosine <= -1:
             continue
         code = code_size(cosine, d)
         count = _log_sets(code, k, different) if code >= k else 0.0
         if count >= log(2):  # a single mixture is no family
-            families.append(Packing(count, wanted, code, cosine, different))
+            families.append(Packing(count, required, code, cosine, different))
     if not families:
         raise ArgumentError(
             f"'distance' should be smaller, got {distance}: with {k} components in {d} features, "

@@ -63,7 +63,7 @@ def _read_batch(path: Path) -> tuple[NDArray[np.uint8], IntArray]:
 
 
 def _classes(path: Path, count: int) -> tuple[str, ...]:
-    """Returns the names of the classes that lie beside the batches, or their numbers."""
+    """Returns the class names stored next to the batches, or their numbers."""
     names = _read(path).get("label_names") if os.path.isfile(path) else None
     if isinstance(names, list) and len(names) >= count:
         with explained(path):

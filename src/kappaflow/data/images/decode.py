@@ -76,7 +76,8 @@ def decode_file(path: Path, form: Form) -> PixelArray:
 def _reduce(image: "Image.Image", sides: tuple[int, int]) -> None:
     """Has a JPEG decoded at a fraction of its size, in a fraction of the time, if that is exact.
 
-    It is where its sides are multiples, and nearly where the result is still large beside what a
+    It is where its sides are multiples, and nearly where the result is still large compared with
+    what a
     resize makes of it: at 3 times `sides` (width, height) photographs change by 0.4 of 255.
     """
     width, height = image.size
@@ -140,7 +141,7 @@ def _orientation(image: "Image.Image") -> int:
     if image.format in _TURNED_BY_PILLOW:
         return 1
     if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode the image to look behind it
+        return 1  # Pillow would have to decode the image
     value = image.getexif().get(_ORIENTATION, 1)
     return value if value in _TURNS else 1
 

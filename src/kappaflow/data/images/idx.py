@@ -62,7 +62,7 @@ def _size(images: NDArray[np.uint8]) -> str:
 
 
 def _labels(files: list[Path], counts: list[int]) -> IntArray | None:
-    """Returns the labels that lie beside the images, or None where a file has none."""
+    """Returns the labels in the same folder, or None if a file has none."""
     found = [_labels_file(path) for path in files]
     parts = []
     for path, beside, count in zip(files, found, counts, strict=True):

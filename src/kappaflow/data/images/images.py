@@ -1,4 +1,4 @@
-"""`Images`: a set of images of one shape, with labels, decoded when they are asked for."""
+"""`Images`: a set of images of one shape, with labels, decoded on demand."""
 
 import hashlib
 import sys
@@ -163,7 +163,7 @@ def of_array(
     classes: tuple[str, ...] = (),
     values: int = 256,
 ) -> Images:
-    """Returns images (N, channels, height, width) in memory, in the form that was asked for."""
+    """Returns images (N, channels, height, width) in memory, in the requested form."""
     form = request.form(*pixels.shape[2:], is_grey=pixels.shape[1] == 1)
     origin = Memory(pixels, values)
     as_they_are = pixels if form.shape == pixels.shape[1:] else None

@@ -23,7 +23,7 @@ def load_images(
     grey: bool | None = None,
     crop: bool = True,
 ) -> Images:
-    """Returns the images of a source, of one shape, decoded when they are asked for.
+    """Returns the images of a source, of one shape, decoded on demand.
 
     Of a folder with image files (png, jpg, jpeg, bmp, gif, webp, tif, tiff, pgm, ppm), those in
     all folders below count too, in the order of their paths; hidden files do not, and other files
@@ -32,7 +32,7 @@ def load_images(
 
     Images are turned as their EXIF orientation says; transparency becomes white; of 16 bits the
     upper 8 are kept; of several frames or pages the first. Grey is 0.299 R + 0.587 G + 0.114 B.
-    JPEG files of six times the size asked for, and more, are decoded at a half to an eighth of
+    JPEG files of six times the requested size, and more, are decoded at a half to an eighth of
     their own where it divides them.
 
     Args:

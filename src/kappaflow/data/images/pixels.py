@@ -1,4 +1,4 @@
-"""The pixels of a source: decoded when asked for, by threads, and kept while they fit a budget."""
+"""The pixels of a source: decoded on demand by threads, and cached within a budget."""
 
 import os
 from collections.abc import Callable
@@ -61,17 +61,17 @@ class Pixels:
 
     def digests(self, positions: IntArray) -> list[bytes]:
         """Returns the sha256 of what each of these images is made from, read once."""
-        asked = positions.tolist()
-        missing = np.array(sorted({*asked} - self._digests.keys()), dtype=np.int64)
+        requested = positions.tolist()
+        missing = np.array(sorted({*requested} - self._digests.keys()), dtype=np.int64)
         for part in in_threads(self._digests_of, missing):
             self._digests.update(part)
-        return [self._digests[position] for position in asked]
+        return [self._digests[position] for position in requested]
 
     def _digests_of(self, positions: IntArray) -> dict[int, bytes]:
         return {position: self.origin.digest(position) for position in positions.tolist()}
 
     def _decode(self, positions: IntArray) -> PixelArray:
-        """Returns the images at these positions, in ascending order, decoded anew."""
+        """Returns the images at these positions, in ascending order, decoded again."""
         images = np.empty((len(positions), *self.form.shape), np.uint8)
 
         def fill(places: NDArray[np.int64]) -> None:

@@ -53,7 +53,7 @@ def split_images(
 
 
 def _numbered(count: int) -> Table:
-    """Returns a table of so many rows, which are told apart by their numbers only."""
+    """Returns a table of row numbers."""
     return Table(
         values=np.empty((count, 0)),
         columns=(),

@@ -76,7 +76,7 @@ def fit_energy(
             another.
         device: Where to train, "cpu" or "cuda"; where the flow is if left out.
         progress: Show a progress bar; on a terminal only if left out.
-        callbacks: Are told of each interval as of an epoch of `kappaflow.fit`.
+        callbacks: Called after each interval, as after an epoch of `kappaflow.fit`.
         **settings: `steps`, `batch_size`, `learning_rate`, `annealing`, `gradient`, `seed`,
             `max_time_s` and the other fields of `kappaflow.training.EnergySettings`.
 
@@ -107,7 +107,7 @@ def fit_energy(
     checked = checked_energy_settings(**settings)
     check_target(flow, log_density)
     check_has_rsample(flow.base)
-    told = CallbackList(callbacks)
+    listeners = CallbackList(callbacks)
     if ranks() > 1:
         raise ArgumentError("'fit_energy' trains in one process: start it without torchrun.")
     engine = make_engine(flow, device)
@@ -115,10 +115,12 @@ def fit_energy(
         check_start(flow.eval(), log_density, _draws_of_base(flow, checked.seed))
         _fit_start(flow, checked.seed)
         training = EnergyTraining(flow, log_density, checked, engine)
-        return _train(training, progress, told)
+        return _train(training, progress, listeners)
 
 
-def _train(training: EnergyTraining, progress: bool | None, told: CallbackList) -> EnergyResult:
+def _train(
+    training: EnergyTraining, progress: bool | None, listeners: CallbackList
+) -> EnergyResult:
     settings = training.settings
 
     def share_done() -> float:
@@ -129,17 +131,17 @@ def _train(training: EnergyTraining, progress: bool | None, told: CallbackList) 
         def after_interval(figures: Figures) -> None:
             show(figures)
             with training.average.in_place():
-                told.on_epoch(training.flow, figures)
+                listeners.on_epoch(training.flow, figures)
                 if training.best_epoch == figures["epoch"]:
-                    told.on_best(training.flow, figures)
+                    listeners.on_best(training.flow, figures)
 
-        told.on_start(training.flow, settings)
+        listeners.on_start(training.flow, settings)
         reason = training.run(after_interval)
     training.load_best()
     if not training.best_epoch:
         raise NumericalError(_why_none(training))
     result = _result(training, reason)
-    told.on_end(result)
+    listeners.on_end(result)
     return result
 
 
@@ -175,7 +177,7 @@ def _fit_start(flow: Flow, seed: int) -> None:
     """Fits what a flow begins with to draws of its base of mean 0 and deviation 1.
 
     There are no rows whose units could be taken: those of the energy are the units. Columns with
-    a domain take these draws behind it.
+    a domain take these samples after it.
     """
     z = _draws_of_base(flow, seed)
     z = torch.cat((z, -z))
@@ -188,7 +190,7 @@ def _fit_start(flow: Flow, seed: int) -> None:
 
 
 def energy_in_words(figures: Figures) -> str:
-    """Returns a measured interval in words."""
+    """Returns a measured interval as text."""
     measured = figures["condition_number_p95"]
     condition = "" if measured is None else f", cond {short(measured)}"
     ess = figures["effective_sample_size"]

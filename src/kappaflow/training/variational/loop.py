@@ -123,7 +123,7 @@ class EnergyTraining:
         )
 
     def _blame(self, z: Tensor, x: Tensor) -> str:
-        """Returns where a step went wrong, in words."""
+        """Returns as text where a step failed."""
         if torch.isfinite(x).all():
             value, slope = with_gradient(self.log_density, x)
             if not torch.isfinite(value).all():
