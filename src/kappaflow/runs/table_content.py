@@ -111,7 +111,7 @@ def table_content(
 def _budget(flow: Flow, test: Batch, budget: float) -> Budget:
     """Returns the condition budget and the condition number of test rows."""
     median, p95, rows = tested_condition(flow, test)
-    return Budget(requested=budget, median=median, p95=p95, rows=rows)
+    return Budget(asked=budget, median=median, p95=p95, rows=rows)
 
 
 @torch.no_grad()
