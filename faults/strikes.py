@@ -99,7 +99,7 @@ def told(number: signal.Signals, job: Job, moments: random.Random) -> Struck:
     way_on = r"interrupted in epoch (\d+): run the same command again to resume\.\n"
     found = re.fullmatch(f"kappaflow: {way_on}", said)
     if (job.run / "result.json").exists():  # what was trained was being judged
-        in_words = "goes on when the same command is given" in said and said.count("\n") == 1
+        in_words = "run the same command again to resume" in said and said.count("\n") == 1
     else:
         in_words = found is not None and int(found[1]) == kept + 1
     good = status == 128 + number and in_words and _loads(job)

@@ -377,7 +377,7 @@ def test_a_whitened_start_takes_padding():
         ),
         (
             lambda: kf.real_nvp(3, padding=kf.CopyPad(2, 1)),
-            "beside the padding, 3, got 'inputs' 2",
+            "except the padding, 3, got 'inputs' 2",
         ),
         (lambda: kf.real_nvp(2, padding=-1), "'padding' should be at least 0, got -1"),
         (lambda: kf.real_nvp(2, padding="zero"), "got 'zero': or a Padding, such as"),

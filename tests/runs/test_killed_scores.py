@@ -95,5 +95,5 @@ def test_control_c_says_how_to_go_on(run, tmp_path):
     process.send_signal(signal.SIGINT)
     said = process.communicate(timeout=60)[1].decode()
     assert process.returncode == 130
-    assert "goes on when the same command is given" in said and "Traceback" not in said
+    assert "run the same command again to resume" in said and "Traceback" not in said
     assert list(folder.glob("0*.parquet"))

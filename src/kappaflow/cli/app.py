@@ -27,7 +27,7 @@ from kappaflow.errors import BuildError, KappaflowError, NumericalError, RankErr
 from kappaflow.ranks import rank
 
 USAGE, FAILURE, INTERRUPTED, TERMINATED = 2, 1, 130, 143
-GO_ON = "stopped; a fit, or what is made in parts, goes on when the same command is given."
+RESUME = "stopped: run the same command again to resume a fit, scores or samples."
 
 app = App(
     name="kappaflow",
@@ -70,7 +70,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
     except KappaflowError as error:
         return _complain(str(error), USAGE)
     except KeyboardInterrupt as stopped:
-        messages = getattr(stopped, "__notes__", [GO_ON])[0]
+        messages = getattr(stopped, "__notes__", [RESUME])[0]
         return _complain(messages, TERMINATED if isinstance(stopped, _Terminated) else INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone; nothing is wrong, and Python should not complain at

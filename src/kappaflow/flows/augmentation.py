@@ -116,8 +116,8 @@ def check_whole(x: Tensor, values: int) -> None:
     """
     if _blind_part(batch("x", x).dtype, values) > LARGEST_BLIND_PART:
         raise ArgumentError(
-            f"'x' should be of a wider type than {x.dtype}, in which there is no room for noise "
-            f"beside pixels of {values} values: take float32."
+            f"'x' should be of a wider type than {x.dtype}, which cannot resolve noise added to "
+            f"pixels of {values} values: use float32."
         )
     if x.numel() and not ((x == x.floor()) & (x >= 0) & (x < values)).all():
         raise ArgumentError(

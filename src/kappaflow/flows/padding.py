@@ -227,8 +227,8 @@ class PaddingGiven(Padding):
         found = super().event_shape(joint_shape)
         if found[0] != self.inputs:
             raise ArgumentError(
-                f"'augment' should read as many features as there are beside the padding, "
-                f"{found[0]}, got 'inputs' {self.inputs}."
+                f"'augment' should read all features except the padding, {found[0]}, got 'inputs' "
+                f"{self.inputs}."
             )
         return found
 

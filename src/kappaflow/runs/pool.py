@@ -48,10 +48,10 @@ def measured(measure: Measure, cases: Sequence[Case], *, processes: int) -> Iter
                 yield future.result()
         except BrokenProcessPool:
             raise NumericalError(
-                "a process was killed while it measured, perhaps for want of memory: the same "
-                "command goes on where it stopped, with --processes 1 it needs less."
+                "a process was killed while it measured, perhaps because memory ran out: run the "
+                "same command again to resume. With --processes 1 it needs less memory."
             ) from None
-        except BaseException:  # Ctrl-C, a failure: nobody waits for what is under way
+        except BaseException:  # Ctrl-C, a failure: do not wait for running cases
             pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
                 child.terminate()

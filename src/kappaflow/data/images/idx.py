@@ -65,13 +65,13 @@ def _labels(files: list[Path], counts: list[int]) -> IntArray | None:
     """Returns the labels in the same folder, or None if a file has none."""
     found = [_labels_file(path) for path in files]
     parts = []
-    for path, beside, count in zip(files, found, counts, strict=True):
-        if beside is None:
+    for path, label_file, count in zip(files, found, counts, strict=True):
+        if label_file is None:
             return None
-        labels = _read(beside, 1)
+        labels = _read(label_file, 1)
         if len(labels) != count:
             raise FileError(
-                f"{shown(beside)} holds {len(labels)} labels for the {count} images of "
+                f"{shown(label_file)} holds {len(labels)} labels for the {count} images of "
                 f"{shown(path)}: they belong to different sets."
             )
         parts.append(labels)

@@ -1,0 +1,51 @@
+"""The vocabulary of source, help texts and documentation: no words of a private dialect."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BANNED = {
+    r"anew": "again",
+    r"beside": "next to, compared with",
+    r"said": "the name of the message",
+    r"told": "the name of what receives the message",
+    r"goes on": "resumes, continues",
+    r"in words(?=[.,;])": "as text",
+    r"in the mean(?! (over|square))": "on average",
+    r"mend(s|ed)?": "fix",
+    r"pilot": "model search",
+    r"far_apart|staircases|least_numbers": "packing, quantizer, min_parameters",
+}
+WRITTEN_BY_COMMANDS = re.compile(r"docs/(benchmarks|experiments/|reliability)")  # from old results
+
+
+def texts():
+    """Yields the path and the text of each file, without pages that commands write."""
+    files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("src/**/*.jinja"), *ROOT.glob("docs/**/*.md")]
+    files += [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")]
+    for path in files:
+        name = path.relative_to(ROOT).as_posix()
+        if "_build" not in name and not WRITTEN_BY_COMMANDS.match(name):
+            yield name, path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("word", BANNED)
+def test_no_file_uses_a_word_of_the_old_dialect(word):
+    """Each line that does is listed; `BANNED` has the plain word."""
+    pattern = re.compile(rf"\b({word})\b", re.IGNORECASE)
+    found = [
+        f"{name}:{number}: {line.strip()}"
+        for name, text in texts()
+        for number, line in enumerate(text.splitlines(), 1)
+        if pattern.search(line)
+    ]
+    assert not found, f"write {BANNED[word]!r} instead:\n" + "\n".join(found)
+
+
+def test_a_banned_word_is_found():
+    """The patterns match whole words only."""
+    pattern = re.compile(rf"\b({'|'.join(BANNED)})\b", re.IGNORECASE)
+    assert pattern.search("made anew") and pattern.search("returned in words.")
+    assert not pattern.search("renewed") and not pattern.search("for word in words:")
