@@ -46,7 +46,8 @@ def table_findings(
     if compared is not None:
         findings += comparison_findings(compared, standard_error, test_rows)
         checked += [f"the likelihood of {one.name} on {one.rows:,} rows" for one in compared]
-    findings += [*training_findings(history, stopped_because), *warning_findings(warnings)]
+    findings += training_findings(history, stopped_because, held_out=test_rows)
+    findings += warning_findings(warnings)
     return findings, [*checked, "the course of the training", "warnings about the data"]
 
 
