@@ -127,24 +127,21 @@ class Flow(nn.Module):
     ) -> Tensor:
         """Returns log p(x | context) in nats, in the units of x; exact without an augmentation.
 
-        Of a point outside of the domain of its columns, or on an end of it, it is -inf.
+        It is -inf outside the domain of the columns, and on its ends. In training mode, a first
+        batch that is far from standardized gives a `DataWarning` that names the fix.
 
-        In training mode, a first batch that is far from standardized, or has an absurd log_prob,
-        gives a `DataWarning` with the way out: `flow.standardization.fit(x)` before training.
+        With an augmentation it is random: log p(x, e) - log q(e | x), whose mean is a lower bound.
+        Several samples give the importance-weighted mean, a tighter bound.
 
-        With an augmentation it is random: log p(x, e) - log q(e | x), whose mean is a lower bound;
-        with more samples their importance-weighted mean, a bound that is the tighter the more
-        there are.
-
-        Where e has no density (`ZeroPad`, copies without noise), this is log p(x, e), the joint
-        density of the point and its padding: no likelihood of x, and not to be compared with one.
+        Where e has no density (`ZeroPad`, copies without noise), it is log p(x, e), the joint
+        density of the point and its padding, which is not a likelihood of x.
 
         Args:
             x: Points, (*batch, *event).
             context: (*batch, C) for a conditional flow. The leading shapes of both broadcast.
-            samples: How many e are drawn for each x; 1 without an augmentation, and where e has
+            samples: Number of samples of e for each x; 1 without an augmentation, and where e has
                 no density.
-            generator: Draws them; torch's global one if left out.
+            generator: Source of randomness; torch's global one if left out.
 
         Returns:
             (*batch,), in float32 or wider.
