@@ -1,4 +1,4 @@
-"""Domains of columns: bounded on one side or both, or circular."""
+"""Domains of columns (half-bounded, bounded or circular), and the parser of their notation."""
 
 import math
 import re
@@ -20,12 +20,12 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class Interval:
-    """An open interval, or a circle that is read off between two ends which are one place.
+    """An open interval, or a circle given by an interval whose ends are the same point.
 
     Attributes:
-        low: The lower end; None for none.
-        high: The upper end; None for none.
-        circular: Whether the ends are the same place.
+        low: The lower end; None if there is none.
+        high: The upper end; None if there is none.
+        circular: Whether the ends are the same point.
 
     Example:
         >>> Interval(0.0, None).in_words, Interval(0.0, 360.0, circular=True).text
@@ -38,7 +38,7 @@ class Interval:
 
     @property
     def in_words(self) -> str:
-        """Where its values lie."""
+        """The domain as a phrase, such as "above 0"."""
         if self.circular:
             return f"on the circle from {_short(self.low)} to {_short(self.high)}"
         if self.high is None:
@@ -49,18 +49,21 @@ class Interval:
 
     @property
     def text(self) -> str:
-        """The same as `interval` reads it, to the last digit."""
+        """The domain in the notation that `interval` parses, at full precision."""
         ends = f"{_exact(self.low)},{_exact(self.high)}"
         return f"circular:{ends}" if self.circular else ends
 
     def outside(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Returns which values are beyond an end; missing values are not."""
+        """Returns a mask of the values beyond an end; missing values are not."""
         low = -math.inf if self.low is None else self.low
         high = math.inf if self.high is None else self.high
         return (values < low) | (values > high)
 
     def at_an_end(self, values: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Returns which values are on an end, where a density has no value; none of a circle."""
+        """Returns a mask of the values exactly at an end, where a density is undefined.
+
+        A circle has no such values.
+        """
         if self.circular:
             return np.zeros(values.shape, dtype=np.bool_)
         ends = [end for end in (self.low, self.high) if end is not None]
@@ -68,10 +71,10 @@ class Interval:
 
 
 def interval(name: str, value: object) -> Interval | None:
-    """Returns the domain that a word, a text or a pair of ends stands for, None for all numbers.
+    """Parses a domain from text or a pair of ends; returns None for all real numbers.
 
     Args:
-        name: Of the argument, for messages.
+        name: Name of the argument, for messages.
         value: None or "real"; "positive"; "circular", from -pi to pi, or "circular:0,360",
             ("circular", 0, 360); "0,1", (0, 1); "2,", (2, None); ",5", (None, 5). An end may be a
             multiple of pi, as in "circular:0,2pi".
@@ -80,7 +83,7 @@ def interval(name: str, value: object) -> Interval | None:
         The domain.
 
     Raises:
-        ArgumentError: It is none of these, or its ends are not in order.
+        ArgumentError: The value has none of these forms, or its ends are not in order.
 
     Example:
         >>> interval("bounds", "2,"), interval("bounds", (0, 1))
@@ -114,17 +117,17 @@ def interval(name: str, value: object) -> Interval | None:
 
 
 def intervals(bounds: Sequence[Bound], features: int) -> tuple[Interval | None, ...]:
-    """Returns the domain of each feature, None for all numbers, or raises ArgumentError.
+    """Parses the domain of each feature; None stands for all real numbers.
 
     Args:
-        bounds: One for each feature, as `interval` takes it.
-        features: How many there are.
+        bounds: One value for each feature, in a form that `interval` parses.
+        features: Number of features.
 
     Returns:
-        As many domains.
+        One domain for each feature.
 
     Raises:
-        ArgumentError: There are more or fewer, or one is no domain.
+        ArgumentError: The number of values differs from `features`, or one is not a domain.
     """
     if isinstance(bounds, str) or not isinstance(bounds, Sequence) or len(bounds) != features:
         raise ArgumentError(
@@ -135,7 +138,7 @@ def intervals(bounds: Sequence[Bound], features: int) -> tuple[Interval | None, 
 
 
 def _end(name: str, value: object, part: object) -> float | None:
-    """Returns an end as a number, None where there is none."""
+    """Returns an end of a domain as a number; None if there is none."""
     if part is None:
         return None
     if isinstance(part, str):

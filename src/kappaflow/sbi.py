@@ -1,4 +1,4 @@
-"""Flows as density estimators of sbi."""
+"""Adapts conditional flows to the density estimator interface of the sbi package."""
 
 import math
 from collections.abc import Callable
@@ -18,10 +18,10 @@ Shape = torch.Size | tuple[int, ...]
 
 
 class FlowEstimator(ConditionalDensityEstimator):
-    """A conditional `Flow` as a density estimator of sbi.
+    """Wraps a conditional `Flow` as a density estimator for sbi.
 
     Args:
-        flow: A flow of rows (D,) whose context is the flattened condition.
+        flow: A flow of rows (D,). Its context is the flattened condition.
         condition_shape: Shape of one condition.
     """
 
@@ -51,7 +51,7 @@ class FlowEstimator(ConditionalDensityEstimator):
         return self.flow.log_prob(input, self._rows(condition))
 
     def loss(self, input: Tensor, condition: Tensor, **kwargs: object) -> Tensor:  # noqa: A002
-        """Returns -log p(input | condition), (batch,)."""
+        """Returns the loss -log p(input | condition) in nats, (batch,)."""
         return -self.flow.log_prob(input, self._rows(condition))
 
     def sample(self, sample_shape: Shape, condition: Tensor, **kwargs: object) -> Tensor:
@@ -61,7 +61,7 @@ class FlowEstimator(ConditionalDensityEstimator):
     def sample_and_log_prob(
         self, sample_shape: Shape, condition: Tensor, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """Returns samples as `sample` does, and their log p in nats, (sample_shape, batch)."""
+        """Returns samples like `sample`, and their log p in nats, (sample_shape, batch)."""
         shape = torch.Size(sample_shape)
         rows = self._rows(condition)
         x, log_prob = self.flow.sample_and_log_prob(math.prod(shape), rows)
@@ -69,13 +69,13 @@ class FlowEstimator(ConditionalDensityEstimator):
         return x.reshape(*lead, *self.input_shape), log_prob.reshape(lead)
 
     def _rows(self, condition: Tensor) -> Tensor:
-        """Returns conditions (..., condition shape) as contexts (..., C)."""
+        """Returns conditions (..., condition shape) flattened to contexts (..., C)."""
         self._check_condition_shape(condition)
         return condition.flatten(condition.dim() - len(self.condition_shape))
 
 
 class _Embedding(nn.Module):
-    """An embedding network that restores the shape of flattened conditions."""
+    """Restores the shape of flattened conditions before the embedding network reads them."""
 
     def __init__(self, net: nn.Module, shape: Shape) -> None:
         super().__init__()
@@ -95,18 +95,19 @@ def density_estimator(
 ) -> Callable[[Tensor, Tensor], FlowEstimator]:
     """Returns a builder for the argument `density_estimator` of sbi's trainers (NPE, NLE).
 
-    The flow standardizes parameters and simulations by the rows passed to the builder. To diagnose
-    a trained estimator or its posterior, use `kappaflow.doctor(estimator, theta, x.flatten(1))`.
+    The builder fits the standardization of parameters and simulations to the rows it receives. To
+    diagnose a trained estimator or its posterior, use
+    `kappaflow.doctor(estimator, theta, x.flatten(1))`.
 
     Args:
         model: A recipe for conditional flows, such as "real_nvp".
-        embedding_net: A network from conditions (B, condition shape) to rows (B, E).
+        embedding_net: A network that maps conditions (B, condition shape) to rows (B, E).
         depth: Number of couplings.
         hidden: Widths of the couplings' networks.
-        **options: More arguments of the recipe.
+        **options: Further arguments of the recipe.
 
     Returns:
-        A function of parameters and simulations that returns an estimator.
+        A function that takes parameters and simulations and returns an estimator.
 
     Raises:
         ArgumentError: model is not a recipe for conditional flows.

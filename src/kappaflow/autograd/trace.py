@@ -1,9 +1,9 @@
-"""One layer at one point, for its backward pass.
+"""Records one layer at one input, to compute its gradients in a backward pass.
 
-A backward pass that has a layer's input, or its output, makes a `Trace` and pulls the cotangents
-of (value, log_det) back to the input and the parameters. By default a trace is the autograd graph
-of the whole layer. A layer with a known derivative can trace the unknown part alone, such as the
-network of a coupling, and compute the rest itself.
+A backward pass makes a `Trace` from a layer's input or output, and pulls the cotangents of
+(value, log_det) back to the input and the parameters. By default a trace is the autograd graph of
+the whole layer. A layer with a known derivative can trace only the unknown part, such as the
+network of a coupling, and compute the rest in closed form.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,16 +16,16 @@ Map = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class Trace:
-    """A map at a point by plain autograd, the reference for all other traces.
+    """Traces a map at one input by plain autograd; the reference for all other traces.
 
     Args:
-        run: x, context to value, log_det.
-        x: (B, *event), which is detached.
-        context: (B, C) or None.
+        run: The map, from x and context to value and log_det.
+        x: The input, (B, *event). The trace detaches it.
+        context: The context, (B, C), or None.
 
     Attributes:
-        leaf: Start of the graph: x, or the part of x that is read.
-        outputs: End of the graph.
+        leaf: Start of the graph: x, or the part of x that the traced network reads.
+        outputs: End of the graph: value and log_det, unless a subclass traces a part.
     """
 
     leaf: Tensor
@@ -38,20 +38,20 @@ class Trace:
 
     @property
     def x(self) -> Tensor:
-        """The point."""
+        """The input of the map, detached."""
         return self.leaf.detach()
 
     def answer(self) -> tuple[Tensor, Tensor]:
-        """Returns the map's value (B, *event) and log_det (B,), without a graph."""
+        """Returns the value (B, *event) and log_det (B,) of the map, detached."""
         value, log_det = self.outputs
         return value.detach(), log_det.detach()
 
     def seeds(self, cotangent: Tensor, log_det_cotangent: Tensor) -> Sequence[Tensor]:
-        """Returns the cotangents of `outputs`, from those of value and log_det."""
+        """Returns the cotangents of `outputs`, computed from those of value and log_det."""
         return cotangent, log_det_cotangent.to(self.outputs[1].dtype)
 
     def cotangent(self, found: Tensor | None) -> Tensor:
-        """Returns the cotangent of x, after `seeds`, from that of the leaf, None for zero."""
+        """Returns the cotangent of x from that of the leaf (None for zero), after `seeds`."""
         return torch.zeros_like(self.leaf) if found is None else found
 
 
@@ -62,7 +62,7 @@ def gradients(
     *,
     differentiable: bool = False,
 ) -> list[Tensor | None]:
-    """Returns a gradient for each input, None where there is no path or none is required."""
+    """Returns the gradient of each input; None if it needs none or no output depends on it."""
     pairs = [pair for pair in zip(outputs, cotangents, strict=True) if pair[0].requires_grad]
     required = [x for x in inputs if x.requires_grad]
     if not pairs or not required:
@@ -101,7 +101,7 @@ def reads_others(outputs: Iterable[Tensor], known: Iterable[Tensor]) -> bool:
 
 @contextmanager
 def hooks_set_aside(tensors: Iterable[Tensor]) -> Iterator[None]:
-    """Disables hooks of tensors: the graph outside calls them once, with the whole gradient."""
+    """Disables tensor hooks, so that only the outer graph calls them, with the full gradient."""
     hooks = [t._backward_hooks for t in tensors if t._backward_hooks and t.is_leaf]
     copies = [dict(each) for each in hooks]
     for each in hooks:

@@ -1,4 +1,4 @@
-"""Columns with a domain to the real line, and circles to the line."""
+"""Bijections from bounded or circular columns to the real line."""
 
 import math
 from collections.abc import Sequence
@@ -19,32 +19,32 @@ HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 
 @register("Domain")
 class Domain(Bijection):
-    r"""Features with a domain are mapped to the real line, one by one; the others are unchanged.
+    r"""Maps each bounded or circular feature to the real line; other features stay unchanged.
 
     Above an end a, z = log(x - a); below an end b, z = -log(b - x); between two ends :math:`z =
     \Phi^{-1}((x - a) / (b - a))`, the quantile of the standard normal, which maps a uniform
-    distribution to a normal one. All maps increase. A circle is cut where the rows that it is
-    fitted to are rarest, and goes to the line as an interval does; or, with `circle`, it stays a
-    circle, of length 2 `circle` around 0.
+    distribution to a normal one. All maps increase. A circle is cut where the training rows are
+    sparsest, and then mapped like an interval. With `circle` it instead stays a circle, rescaled
+    to length 2 `circle` and centered at 0.
 
     Args:
         bounds: The domain of each feature, None for none: "positive", "circular" (from -pi to pi),
             "circular:0,360", "0,1" or (0, 1), "2," or (2, None) for above 2, ",5" for below 5.
-        circle: Half the length that circles get; None to cut them.
+        circle: Half the length to which circles are rescaled; None to cut them.
 
     Raises:
-        ArgumentError: There is no bound, or one is no domain.
+        ArgumentError: No feature has a domain, or a bound is not a valid domain.
 
     Note:
-        The value is exact to rounding next to either end, and the log_det is taken from z. Outside
-        of a domain there is no image: the value is nan, on an end itself infinite. `inverse`
-        answers from inside of the domain, whatever rounds to an end (or to infinity): with the
-        nearest number of the type that is inside, of a circle from the lower end to below the
-        upper one. Such a z is not found again by `forward`.
+        Values next to either end are exact up to rounding, and log_det is computed from z. Outside
+        a domain the value is nan, and exactly at an end it is infinite. `inverse` always returns
+        values inside the domain: a result that rounds to an end or to infinity is replaced by the
+        nearest number of the dtype inside. (A circle includes its lower end.) `forward` does not
+        map such a replaced value back to the same z.
 
     Source:
-        Logarithms: Box, Cox 1964. The normal quantile in place of a logit, which leaves tails
-        heavier than those of the base, is ours.
+        Logarithms: Box, Cox 1964. The normal quantile is ours; a logit would leave heavier tails
+        than the base has.
 
     Example:
         >>> domain = Domain(["positive", (0, 1), None])
@@ -77,9 +77,9 @@ class Domain(Bijection):
 
     @torch.no_grad()
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """Takes deviations of rows x (N, features), for reports, and where circles are cut.
+        """Fits the deviations of rows x (N, features), for reports, and the cuts of circles.
 
-        Rows count by `weights`, (N,), or all alike, in the deviations.
+        The deviations are weighted by `weights`, (N,), if given.
         """
         x = feature_batch("x", x, self.features)
         self.deviation.copy_(moments(x, weights)[1])
@@ -89,9 +89,9 @@ class Domain(Bijection):
         self.fitted.fill_(True)
 
     def outside(self, x: Tensor) -> Tensor:
-        """Returns which rows (B,) of x (B, features) are not inside: of a circle, beyond an end.
+        """Returns a mask (B,) of the rows of x (B, features) that are outside the domain.
 
-        NaN counts as inside.
+        The ends of an interval are outside, those of a circle inside. NaN counts as inside.
         """
         lows, highs = self._all_ends
         closed = [domain is not None and domain.circular for domain in self.domains]
@@ -99,7 +99,7 @@ class Domain(Bijection):
         on_circle = torch.tensor(closed, device=x.device)
         wide = x.detach().double()
         beyond = torch.where(
-            on_circle,  # whose end in the type of x may be rounded to beyond it
+            on_circle,  # its ends may round outwards in the dtype of x
             (wide < low.to(x.dtype)) | (wide > high.to(x.dtype)),
             (wide <= low) | (wide >= high),
         )
@@ -107,7 +107,7 @@ class Domain(Bijection):
 
     @property
     def inside(self) -> tuple[float, ...]:
-        """Some point of the domain."""
+        """An arbitrary point inside the domain."""
         return tuple(_some(domain) for domain in self.domains)
 
     @property
@@ -130,7 +130,7 @@ class Domain(Bijection):
         return ElementwiseLinearization(z.to(x.dtype), log_det, slope.exp(), (-slope).exp())
 
     def _encoded(self, x: Tensor) -> Tensor:
-        """Returns z in float64, in which x is not rounded on to an end."""
+        """Returns z in float64, so that no x is rounded to an end."""
         wide = feature_batch("x", x, self.features).double()
         parts = []
         for kind, places in self._kinds.items():
@@ -151,7 +151,7 @@ class Domain(Bijection):
         return torch.cat(parts, 1)[:, self._order]
 
     def _decoded(self, z: Tensor) -> Tensor:
-        """Returns x in the type of z, inside the domain."""
+        """Returns x inside the domain, in the dtype of z."""
         wide = feature_batch("z", z, self.features).double()
         parts = []
         for kind, places in self._kinds.items():
@@ -170,7 +170,7 @@ class Domain(Bijection):
                 else:
                     away = own * (half / (self.circle or 1.0))
                 own = middle + wrapped(away, half)
-                own = torch.where(own >= high, low, own)  # the ends are one place
+                own = torch.where(own >= high, low, own)  # the ends are the same point
             own = own.to(z.dtype)
             parts.append(own if kind == "real" else own.clamp(*self._innermost(places, z)))
         return torch.cat(parts, 1)[:, self._order]
@@ -192,12 +192,12 @@ class Domain(Bijection):
         return torch.cat(parts, 1)[:, self._order]
 
     def _ends(self, places: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns lower and upper ends, infinite where there is none."""
+        """Returns the lower and upper ends, infinite if there is none."""
         low, high = (like.new_tensor([ends[i] for i in places]) for ends in self._all_ends)
         return low, high
 
     def _innermost(self, places: list[int], like: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the lowest and the highest number of a type inside of each domain."""
+        """Returns the lowest and the highest number of a dtype inside each domain."""
         lows, highs = self._all_ends
         lowest = [_above(lows[i], like.dtype, self.domains[i]) for i in places]
         highest = [-_above(-highs[i], like.dtype, None) for i in places]
@@ -214,21 +214,22 @@ class Domain(Bijection):
 
 @register("CircleToLine")
 class CircleToLine(Bijection):
-    r"""Features on a circle of length 2B around 0 go to the line: :math:`\Phi^{-1}(1/2 + x / 2B)`.
+    r"""Maps features on a circle of length 2B around 0 to the line by a normal quantile.
 
-    The uniform distribution on the circle becomes the standard normal, so that a flow of maps of
-    the circle, with this at its end, has a density without a seam.
+    The map is :math:`\Phi^{-1}(1/2 + x / 2B)`. It turns the uniform distribution on the circle
+    into the standard normal. So a flow of maps of the circle that ends with this layer has a
+    density without a seam.
 
     Args:
         features: Number of features.
-        angles: Which of them are on the circle.
-        half_period: B.
+        angles: Indices of the features on the circle.
+        half_period: Half the length of the circle, B.
 
     Raises:
         ArgumentError: An argument is out of its range.
 
     Note:
-        The seam itself goes where the number next to it goes, at some 5 deviations in float32.
+        The seam itself is mapped like its nearest neighbour, to about 5 deviations in float32.
 
     Example:
         >>> z, log_det = CircleToLine(1, [0], half_period=5.0)(torch.tensor([[0.0]]))
@@ -274,7 +275,7 @@ class CircleToLine(Bijection):
 
 
 def wrapped(x: Tensor, half: Tensor | float) -> Tensor:
-    """Returns x on a circle from -half to half; values inside are unchanged, bit for bit.
+    """Returns x wrapped to the circle from -half to half; values inside stay bit-identical.
 
     Example:
         >>> wrapped(torch.tensor([0.25, 3.0]), 2.0)
@@ -284,7 +285,7 @@ def wrapped(x: Tensor, half: Tensor | float) -> Tensor:
 
 
 def angle_places(angles: Sequence[int], features: int) -> list[int]:
-    """Returns which features are angles, or raises ArgumentError."""
+    """Returns the sorted indices of the angles, or raises ArgumentError."""
     places = sorted(set(angles))
     if not places or len(places) != len(angles) or not 0 <= places[0] <= places[-1] < features:
         raise ArgumentError(
@@ -313,7 +314,7 @@ def _some(domain: Interval | None) -> float:
 
 
 def _above(end: float, dtype: torch.dtype, domain: Interval | None) -> float:
-    """Returns the least number of a type above an end, or from it on where it is of a circle."""
+    """Returns the smallest number of a dtype above an end; for a circle, the end is allowed."""
     info = torch.finfo(dtype)
     if end == -math.inf:
         return info.min
@@ -327,7 +328,7 @@ def _above(end: float, dtype: torch.dtype, domain: Interval | None) -> float:
 def _to_normal(
     from_low: Tensor, to_high: Tensor, length: Tensor | float, *, least: float = 0.0
 ) -> Tensor:
-    """Returns the normal quantile of a share of at least `least`, from the nearer end."""
+    """Returns the normal quantile of a position in an interval, computed from the nearer end."""
     is_low = from_low <= to_high
     share = torch.where(is_low, from_low, to_high) / length
     share = share.clamp_min(least) if least else share
@@ -336,14 +337,14 @@ def _to_normal(
 
 
 def _from_normal(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Returns the place of a normal quantile, from the end that is nearer."""
+    """Returns the position of a normal quantile in an interval, from the nearer end."""
     is_low = z < 0
     share = 0.5 * torch.erfc(torch.where(is_low, -z, z) * math.sqrt(0.5)) * (high - low)
     return torch.where(is_low, low + share, high - share)
 
 
 def _rarest(x: Tensor, low: float, high: float) -> float:
-    """Returns the middle of the widest arc that holds sqrt(n) of n rows."""
+    """Returns the middle of the widest arc that contains sqrt(n) of n rows."""
     length, n = high - low, len(x)
     held = max(1, round(math.sqrt(n)))
     angles = torch.remainder(x - low, length).sort().values
@@ -354,10 +355,10 @@ def _rarest(x: Tensor, low: float, high: float) -> float:
 
 
 def _seam(x: Tensor) -> float:
-    """Returns the share of a circle that a number of the type of x is from the seam at least."""
+    """Returns the smallest distance from the seam in the dtype of x, as a share of the circle."""
     return torch.finfo(x.dtype).eps / 4
 
 
 def _summed(log_slope: Tensor, like: Tensor) -> Tensor:
-    """Returns the log_det (B,) in the type in which those of values of a type add up."""
+    """Returns the log_det (B,) in the dtype used to accumulate log_dets for `like`."""
     return log_slope.sum(1).to(log_det_dtype(like.dtype))

@@ -1,6 +1,7 @@
-"""Square matrices as linear layers hold them: each knows its products, solves and log|det|.
+"""Structured square matrices for linear layers, with products, solves and log|det|.
 
-All act on rows r (N, n) as on columns: `times(rows)` is M r of each row, that is rows M^T.
+Each row of a batch (N, n) is treated as a column vector r: `times(rows)` returns M r for each row,
+which is rows M^T.
 """
 
 from abc import ABC, abstractmethod
@@ -13,10 +14,10 @@ from kappaflow.errors import NumericalError
 
 
 class Matrix(ABC):
-    """An invertible matrix M (n, n) in some form. The products can be differentiated.
+    """Base class of an invertible matrix M (n, n) with differentiable products.
 
-    1. `solve(times(rows))` is rows, and no inverse is ever formed for it.
-    2. `transposed()` is M^T in a form of the same kind.
+    1. `solve(times(rows))` is rows. No inverse matrix is ever formed.
+    2. `transposed()` is M^T, with the same structure.
     3. `log_det()` is log|det M| in nats, a scalar.
     """
 
@@ -37,13 +38,13 @@ class Matrix(ABC):
         """Returns log|det M|."""
 
     def dense(self, like: Tensor) -> Tensor:
-        """Returns M itself (n, n), of the type of `like` (..., n)."""
+        """Returns M as a dense tensor (n, n), with the dtype and device of `like` (..., n)."""
         n = like.shape[-1]
         return self.times(torch.eye(n, dtype=like.dtype, device=like.device)).mT
 
 
 class Dense(Matrix):
-    """Any matrix; solves by LU with pivots."""
+    """An unstructured matrix; solves by pivoted LU."""
 
     def __init__(self, matrix: Tensor) -> None:
         self._matrix = matrix
@@ -72,12 +73,12 @@ class Dense(Matrix):
 
 
 class Triangular(Matrix):
-    """Zero below the diagonal (`upper`) or above it; solves by substitution.
+    """A triangular matrix; solves by substitution.
 
     Args:
-        matrix: The triangle (n, n).
-        upper: Which of the two.
-        log_det: log|det M|, which whoever made the diagonal knows.
+        matrix: The triangular matrix, (n, n).
+        upper: Whether it is upper triangular; lower triangular if False.
+        log_det: log|det M|, which the caller knows from the diagonal.
     """
 
     def __init__(self, matrix: Tensor, *, upper: bool, log_det: Tensor) -> None:
@@ -100,7 +101,7 @@ class Triangular(Matrix):
 
 
 class Diagonal(Matrix):
-    """Positive numbers on the diagonal, by their logarithms (n,)."""
+    """A positive diagonal matrix, given by the logarithms of its diagonal (n,)."""
 
     def __init__(self, log_scale: Tensor) -> None:
         self._log_scale = log_scale
@@ -119,7 +120,7 @@ class Diagonal(Matrix):
 
 
 class Reordering(Matrix):
-    """A permutation: M r is r[index]; an index move, never a product."""
+    """A permutation matrix, M r = r[index], applied by indexing."""
 
     def __init__(self, index: Tensor) -> None:
         self._index = index
@@ -138,9 +139,9 @@ class Reordering(Matrix):
 
 
 class Reflections(Matrix):
-    r"""The orthogonal :math:`H_1 \cdots H_k`, :math:`H_i = 1 - 2 v_i v_i^T / |v_i|^2`.
+    r"""The orthogonal matrix :math:`H_1 \cdots H_k`, :math:`H_i = 1 - 2 v_i v_i^T / |v_i|^2`.
 
-    All at once instead of one after the other: with the v_i as the columns of V the product is
+    All reflections are applied at once. With the v_i as the columns of V, the product is
     :math:`1 - V T V^T`, where :math:`T^{-1}` is the upper triangle of :math:`V^T V` with half
     its diagonal.
 
@@ -172,7 +173,7 @@ class Reflections(Matrix):
 
 
 class Product(Matrix):
-    """M_1 M_2 ... M_m, each in its own form; the last one acts first."""
+    """The product M_1 M_2 ... M_m of structured matrices; the last one acts first."""
 
     def __init__(self, factors: Sequence[Matrix]) -> None:
         self._factors = factors
@@ -199,5 +200,5 @@ class Product(Matrix):
 
 
 def _solve_triangular(matrix: Tensor, rows: Tensor, *, upper: bool) -> Tensor:
-    """Returns M^-1 r for each row r: the rows X of X M^T = rows."""
+    """Returns M^-1 r for each row r, the solution X of X M^T = rows."""
     return torch.linalg.solve_triangular(matrix.mT, rows, upper=not upper, left=False)

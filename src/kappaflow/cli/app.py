@@ -1,4 +1,4 @@
-"""The command `kappaflow`: its commands, and what an error looks like on a terminal."""
+"""Entry point of the command line: registers the commands and prints errors as one line."""
 
 import os
 import signal
@@ -50,14 +50,14 @@ def main(tokens: Sequence[str] | None = None) -> int:
     """Runs a command line and returns its exit status.
 
     Args:
-        tokens: The words after the program's name; those of this process if left out.
+        tokens: The arguments after the program's name; `sys.argv[1:]` if left out.
 
     Returns:
-        0 for success, 1 for a failure, 2 for an argument or a file that cannot be used, 130 for
-        Ctrl-C, 143 for SIGTERM.
+        0 for success, 1 for a failure, 2 for an invalid argument or input file, 130 for Ctrl-C,
+        143 for SIGTERM.
     """
-    # Products this small gain little from a second thread, and on a busy machine two threads wait
-    # for each other: see docs/decisions. It must be set before torch is loaded.
+    # Small matrix products gain little from a second thread, and on a busy machine two threads
+    # wait for each other: see docs/decisions. This must be set before torch is loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     words = sys.argv[1:] if tokens is None else tokens
     try:
@@ -73,8 +73,7 @@ def main(tokens: Sequence[str] | None = None) -> int:
         messages = getattr(stopped, "__notes__", [RESUME])[0]
         return _complain(messages, TERMINATED if isinstance(stopped, _Terminated) else INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output has gone; nothing is wrong, and Python should not complain at
-        # exit.
+        # The reader closed the pipe, which is not an error. Keep Python from reporting it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except OSError as error:
@@ -83,12 +82,12 @@ def main(tokens: Sequence[str] | None = None) -> int:
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which stops a command as Ctrl-C does."""
+    """Raised on SIGTERM, so that it stops a command in the same way as Ctrl-C."""
 
 
 @contextmanager
 def _stopped_by_sigterm() -> Iterator[None]:
-    """Makes SIGTERM an exception, where this is the thread that signals reach."""
+    """Turns SIGTERM into an exception, if this is the main thread (only it gets signals)."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -105,7 +104,7 @@ def _stopped_by_sigterm() -> Iterator[None]:
 
 @contextmanager
 def _warnings_in_words() -> Iterator[None]:
-    """Makes a warning a line like any other of ours: without a line of code, and printable."""
+    """Prints warnings like other messages: one line, without a line of source code."""
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *where, **how: _say(f"warning: {message}")
         yield

@@ -1,4 +1,4 @@
-"""`kappaflow tradeoff`."""
+"""The command `kappaflow tradeoff`: trains flows under condition budgets and plots the cost."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,7 +36,7 @@ def tradeoff(
     quiet: Annotated[bool, Flag] = False,
     json: Annotated[bool, Flag] = False,
 ) -> None:
-    """Show what well-conditioned flows of a table cost in likelihood.
+    """Show how much likelihood it costs to bound the condition number of flows of a table.
 
     For example:
 
@@ -44,8 +44,8 @@ def tradeoff(
 
     kappaflow tradeoff magic --out runs/tradeoff
 
-    Trains a flow for each budget of the condition number and one without a budget, all from the
-    same seed, and writes one page with the curve. If it is interrupted, run the same command
+    Trains one flow for each condition budget and one without a budget, all from the same seed, and
+    writes a page with the curve. If it is interrupted, run the same command
     again: it resumes, and finished trainings are not repeated.
 
     Parameters
@@ -53,38 +53,38 @@ def tradeoff(
     data
         A csv, tsv, parquet, arrow, npy or npz file, or the name of a set of tables.
     out
-        The folder of the runs and of the page.
+        The folder for the runs and the page.
     budgets
-        What the 95 % quantile of the condition number on held-out rows is to stay within, such as:
+        Limits for the 95 % quantile of the condition number on held-out rows, such as:
         --budgets 10 100 1000
     couplings
-        Of each flow.
+        Number of couplings of each flow.
     hidden
         Widths of the hidden layers of the conditioners.
     max_epochs
-        Most passes over the training rows.
+        Largest number of passes over the training rows.
     max_time_s
-        Seconds after which each training ends.
+        Time limit of each training in seconds.
     columns_
-        Columns to model; all columns of numbers if left out.
+        Columns to model; by default all numeric columns.
     exclude
         Columns to leave out, such as a target.
     context
         Columns that the density is conditioned on.
     where
-        Take the rows that meet a condition, such as: --where class=g
+        Use only the rows that meet a condition, such as: --where class=g
     repair
-        Go on where the data has no density: drop the rows or columns concerned, or jitter the
-        columns. Or dequantize: add uniform noise to rounded columns, exactly as wide as a step
-        of their values.
+        Repair data that has no density. "drop" removes the rows or columns concerned, "jitter"
+        adds noise to the columns. "dequantize" adds uniform noise to rounded columns, exactly as
+        wide as one step of their values.
     decimal
         Decimal sign of a text file, such as: --decimal ,
     missing
-        Values that mean a missing one, such as: --missing -999 n.a.
+        Values that stand for a missing value, such as: --missing -999 n.a.
     seed
-        Decides the initial weights, the order of rows and the split, of all flows alike.
+        Seed of the initial weights, the order of rows and the split; the same for all flows.
     processes
-        How many trainings at once, each on one thread.
+        Number of trainings to run in parallel, each on one thread.
     quiet
         Show no progress and no notes.
     json

@@ -1,4 +1,4 @@
-"""Conditioning over depth: of each layer alone, and of all layers up to it."""
+"""Measures the conditioning of a flow over depth, for each layer and cumulatively."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ from kappaflow.linearization import ChainLinearization, Linearization
 # most this; otherwise Lanczos iterations are faster. `python -m benchmarks image-spectra` times
 # both.
 DENSE_WORK = 7e6
-# Relative residuals of Lanczos iterations: for single layers and the whole flow, and for all
-# layers up to one in between. Errors have about the size of their squares.
+# Relative residuals at which Lanczos iterations stop: for single layers and the whole flow, and
+# for the cumulative values in between. Errors are about the squares of these.
 TOLERANCE, TOLERANCE_BETWEEN = 1e-3, 1e-2
 Progress = Callable[[str], None]
 Pair = tuple[Tensor, Tensor]  # (L, B) each
@@ -50,11 +50,11 @@ QUANTILES = {"median": 0.5, "p95": 0.95, "max": 1.0}
 class Profile:
     """Singular values, log_det and reconstruction errors over the L layers of a flow, at B points.
 
-    All tensors are float64. "Layer" quantities belong to one layer alone, at the point that
-    reaches it; the others are cumulative, from the standardized data to the output of layer l.
-    Singular values are measured in float64 if the flow can be copied to it. If they come from
-    Lanczos iterations, this is done only if eps times a condition number is above a thousandth.
-    Log-dets and reconstruction errors are those of the flow in its own type.
+    All tensors are float64. Quantities named `layer_...` belong to one layer alone, at the input
+    that the layer receives. The others are cumulative, from the standardized data to the output of
+    layer l. Singular values are measured on a float64 copy of the flow if it can be copied.
+    Lanczos iterations use the copy only if eps times a condition number is above a thousandth.
+    Log-dets and reconstruction errors are measured in the flow's own dtype.
 
     Attributes:
         layers: Names of the layers, data side first.
@@ -70,7 +70,7 @@ class Profile:
             latent, for samples of the base, (L, B). Row L - 1 is the error of the whole flow.
         predicted_round_trip: eps * condition number * |x| of the whole flow, (B,).
         eps: Spacing of the flow's floating-point type.
-        status: As for `Spectrum`.
+        status: How the singular values were computed, as in `Spectrum`.
     """
 
     layers: tuple[str, ...]
@@ -93,12 +93,12 @@ class Profile:
 
     @property
     def condition_number(self) -> Tensor:
-        """Condition number of all layers up to each one, (L, B); the last row: the whole flow."""
+        """Cumulative condition number, (L, B); the last row belongs to the whole flow."""
         return self.sigma_max / self.sigma_min
 
     @property
     def log_det(self) -> Tensor:
-        """log|det| of all layers up to each layer in nats, (L, B)."""
+        """Cumulative log|det| in nats, (L, B)."""
         return self.layer_log_det.cumsum(0)
 
     @property
@@ -135,7 +135,7 @@ class Profile:
 
 
 def quantiles_by_layer(values: Tensor) -> dict[str, list[float]]:
-    """Returns median, 95 % and maximum, and 5 % and minimum, over the points of (L, B)."""
+    """Returns the minimum, 5 %, median, 95 % and maximum over the points, for values (L, B)."""
     levels = {"min": 0.0, "p05": 0.05, **QUANTILES}
     return {name: values.quantile(level, dim=1).tolist() for name, level in levels.items()}
 
@@ -147,22 +147,21 @@ def profile(
     context: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Profile:
-    """Returns the conditioning of a flow over its depth, at points x.
+    """Measures the conditioning of a flow over its depth, at points x.
 
-    Measures from the standardized columns on: rescaling the data does not count as
-    ill-conditioning.
+    Standardization is left out, so that the scale of the data does not count as ill-conditioning.
 
     Args:
         flow: The flow to measure; its state and mode do not change.
         x: Points, (B, *event); a few dozen are enough.
-        context: (B, C) for a conditional flow.
+        context: Context of each point, (B, C), for a conditional flow.
         generator: Random generator for the latent samples; seed 0 by default.
 
     Returns:
         The profile. Above 128 dimensions, or above a few hundred for deep flows at few points,
-        singular values come from Lanczos iterations, whose time grows with the square of the
+        singular values come from Lanczos iterations. Their time grows with the square of the
         depth. Their relative residuals are at most a thousandth for single layers and for the
-        whole flow, and a hundredth for all layers up to one in between.
+        whole flow, and a hundredth for the cumulative values in between.
 
     Raises:
         ArgumentError: x or context does not fit the flow, or the flow has no layer to measure.
@@ -186,7 +185,7 @@ def profile_at(
     wide: Flow | None = None,
     progress: Progress = lambda text: None,
 ) -> Profile:
-    """Returns the profile at points that need no check.
+    """Returns the same as `profile`, for points that are already validated.
 
     `wide` is a float64 copy of the flow, for flows that `copy.deepcopy` cannot copy; `progress` is
     called before each layer is measured.
@@ -237,20 +236,20 @@ def _linearize(layers: tuple[Layer, ...], x: Tensor) -> list[Linearization]:
 def _with_progress(
     parts: list[Linearization], progress: Progress
 ) -> Iterator[tuple[int, Linearization]]:
-    """Yields the layers with their numbers, from 1, and reports each."""
+    """Yields the layers with their numbers, from 1, and reports each to `progress`."""
     for number, part in enumerate(parts, start=1):
         progress(f"layer {number} of {len(parts)}")
         yield number, part
 
 
 def _forms_matrices(x: Tensor, layers: int) -> bool:
-    """Returns whether dense matrices (n, n) of all layers are faster than Lanczos iterations."""
+    """Returns whether dense (n, n) Jacobians are faster than Lanczos iterations."""
     n = x.shape[1:].numel()
     return n <= MATRIX_FREE_ABOVE or len(x) * n**3 <= DENSE_WORK * layers
 
 
 def _is_lost(found: Extremes, dtype: torch.dtype) -> bool:
-    """Returns whether rounding in this type may change singular values by a thousandth."""
+    """Returns whether rounding in this dtype may change singular values by a thousandth."""
     worst = max((top / bottom).nan_to_num(torch.inf).max().item() for top, bottom in found[:2])
     return dtype != torch.float64 and not torch.finfo(dtype).eps * worst < TOLERANCE
 
@@ -267,7 +266,7 @@ def _alone(layers: tuple[Layer, ...], x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -> Extremes:
-    """Returns (sigma_max, sigma_min) of each layer and of all up to it, from dense matrices.
+    """Returns (sigma_max, sigma_min) per layer and cumulatively, from dense Jacobians.
 
     The cumulative inverse is the product of the layers' inverses: sigma_min never comes from the
     forward Jacobian.
@@ -288,11 +287,11 @@ def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -
 
 
 def _lanczos_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -> Extremes:
-    """Returns (sigma_max, sigma_min) of each layer and of all up to it, by Lanczos iterations.
+    """Returns (sigma_max, sigma_min) per layer and cumulatively, by Lanczos iterations.
 
-    The directions that the layers so far stretch most and least hardly change with one more layer.
-    So each search starts from the result of the one before it, except the search for the whole
-    flow, which is independent.
+    One more layer hardly changes the directions that are stretched most and least. So each
+    cumulative search starts from the result of the previous one, except for the whole flow, where
+    the search is independent.
     """
     each, up_to, stati, state = [], [], set(), x
     near = None

@@ -1,7 +1,7 @@
-"""Rows that repeat earlier rows: how many there are, how many rounding predicts, what to do.
+"""Finds duplicate rows, estimates how many rounding explains, and drops or weights them.
 
-A block of rows that was pasted twice can hide among the repeats that rounding makes. It is found
-by its order: its rows repeat the rows of another block one after the other.
+Rows that were pasted twice can hide among the duplicates that rounding creates. Their order gives
+them away: they repeat consecutive rows of the table in the same order.
 """
 
 import math
@@ -17,22 +17,22 @@ from kappaflow.errors import ArgumentError
 
 Duplicates = Literal["keep", "drop", "weigh"]
 DUPLICATES: tuple[Duplicates, ...] = ("keep", "drop", "weigh")
-DEVIATIONS = 4  # repeats above the expected number by so many standard deviations are no chance
-SHIFTED_COLUMNS = 4  # in which rows are moved by a step, to see how many meet others by chance
-CHANCE = 1e-3  # of reporting pasted rows in a table without any
-LONGEST_WINDOW = 1000  # rows that are compared in order
-SHARE_STEPS = 20  # rows after which the share of equal pairs hardly changes
-FEWEST_VALUES = 20  # of a rounded column in which a step is a small change
+DEVIATIONS = 4  # standard deviations above the expected number from which repeats are not chance
+SHIFTED_COLUMNS = 4  # columns that are shifted by a step to estimate chance repeats
+CHANCE = 1e-3  # probability of reporting pasted rows in a table without any
+LONGEST_WINDOW = 1000  # the largest number of rows compared in order
+SHARE_STEPS = 20  # iterations after which the share of equal pairs hardly changes
+FEWEST_VALUES = 20  # values a rounded column needs for a step to be a small change
 
 
 @dataclass(frozen=True)
 class PastedBlock:
-    """Rows that repeat other rows of a table in the same order.
+    """A block of rows that repeats an earlier block of a table in the same order.
 
     Attributes:
-        first: Place of the first row of the later block, counted from 0.
-        source: Place of the first row of the earlier block.
-        rows: The number of rows in each.
+        first: Index of the first row of the later block, counted from 0.
+        source: Index of the first row of the earlier block.
+        rows: Number of rows in each block.
     """
 
     first: int
@@ -42,16 +42,16 @@ class PastedBlock:
 
 @dataclass(frozen=True)
 class Repeats:
-    """The rows of a table that repeat earlier rows.
+    """Counts of the rows of a table that repeat earlier rows.
 
     Attributes:
-        total: How many there are.
-        expected: How many rounding alone predicts; None where the columns have so few values that
+        total: Number of repeated rows.
+        expected: Number that rounding alone predicts. None if the columns have so few values that
             most rows repeat others.
         unexpected: Whether there are more than rounding alone explains.
         steps: Resolutions of the rounded columns.
-        pasted: The first block of rows that repeats an earlier block in the same order, longer
-            than chance explains; None if there is none.
+        pasted: The first block of rows that repeats an earlier block and is too long to be chance;
+            None if there is none.
     """
 
     total: int
@@ -61,7 +61,7 @@ class Repeats:
     pasted: PastedBlock | None = None
 
     def in_words(self) -> str:
-        """Returns the number of repeats, compared with what rounding predicts."""
+        """Returns a clause that compares the number of repeats with what rounding predicts."""
         verb = "row repeats an earlier row" if self.total == 1 else "rows repeat earlier rows"
         found = f"{self.total:,} {verb}"
         if self.expected is None:
@@ -76,11 +76,11 @@ class Repeats:
 
 
 def describe_repeats(table: Table, repeats: Repeats) -> str:
-    """Returns the repeats as text, with the rows where rounding does not explain them.
+    """Describes the repeated rows, and names them if rounding does not explain them.
 
     Args:
-        table: The table that `repeats` is about.
-        repeats: Its repeats.
+        table: The table in which `repeats` were counted.
+        repeats: The result of `repeats_of`.
 
     Returns:
         A sentence without a full stop.
@@ -101,15 +101,15 @@ def describe_repeats(table: Table, repeats: Repeats) -> str:
 
 
 def groups_of(table: Table) -> IntArray:
-    """Returns for each row the place of the first row that equals it, counted from 0.
+    """Returns the index of the first equal row for each row, counted from 0.
 
-    Values and context both count; NaN equals NaN, and 0.0 equals -0.0.
+    Compares values and context. NaN equals NaN, and 0.0 equals -0.0.
 
     Args:
         table: The table.
 
     Returns:
-        Places (rows,); a row that repeats none has its own.
+        Indices (rows,); a row that repeats no earlier row has its own index.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -133,22 +133,22 @@ def _values_and_context(table: Table) -> FloatArray:
 
 
 def repeated_rows(table: Table) -> BoolArray:
-    """Returns which rows equal an earlier one, context included; NaN equals NaN."""
+    """Returns a mask of the rows that equal an earlier one, as `groups_of` compares them."""
     return groups_of(table) != np.arange(len(table))
 
 
 def drop_duplicate_rows(table: Table) -> tuple[Table, int]:
     """Returns the table without rows that repeat an earlier one.
 
-    The samples of a flow that is fitted to it are too wide where rounding makes rows equal: keep
-    such rows (`split` keeps equal rows in one part).
+    Do not drop rows that are equal only because of rounding: samples of a flow fitted to the rest
+    are too wide. (`split` puts equal rows in the same part.)
 
     Args:
-        table: The table; values and context both count.
+        table: The table. Rows are equal if both values and context are.
 
     Returns:
-        The first of each set of equal rows, in their order, and how many rows were dropped. With
-        weights all rows, since equal ones may count differently.
+        The first row of each set of equal rows, in their order, and the number of dropped rows. A
+        table with weights is returned unchanged, since equal rows may have different weights.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -166,11 +166,12 @@ def weigh_duplicate_rows(table: Table) -> tuple[Table, int]:
     """Returns the table with one row of each set of equal rows, weighted by their number.
 
     Args:
-        table: The table; values and context both count.
+        table: The table. Rows are equal if both values and context are.
 
     Returns:
-        The first of each set of equal rows, in their order, with the sum of their weights (None
-        where all still count alike), and how many rows are counted by such a weight.
+        The first row of each set of equal rows, in their order, weighted by the sum of the
+        weights of the set; and the number of rows that were merged into others. Without weights
+        in the table, and if all sums are equal, the result has no weights either.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -188,20 +189,20 @@ def weigh_duplicate_rows(table: Table) -> tuple[Table, int]:
 
 
 def settle_duplicates(table: Table, how: Duplicates = "keep") -> Table:
-    """Returns a table in which equal rows are marked or dropped.
+    """Marks or drops the equal rows of a table.
 
     Args:
         table: The table as loaded, before noise makes equal rows different.
-        how: "keep" and "weigh" mark the equal rows, which `split` then leaves in one part (and
-            `weigh_duplicate_rows` counts by a weight in the rows to train on); "drop" keeps the
-            first of them only.
+        how: "keep" and "weigh" mark equal rows, so that `split` puts them in the same part. With
+            "weigh", `weigh_duplicate_rows` later merges those in the training rows. "drop" keeps
+            only the first of each set.
 
     Returns:
         The table.
 
     Raises:
-        ArgumentError: `how` is something else, or "drop" with weights, by which equal rows may
-            count differently.
+        ArgumentError: `how` has another value, or is "drop" for a table with weights, where equal
+            rows may have different weights.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -222,17 +223,17 @@ def settle_duplicates(table: Table, how: Duplicates = "keep") -> Table:
 
 
 def repeats_of(table: Table) -> Repeats:
-    """Returns how many rows of a table repeat earlier ones, and how many rounding predicts.
+    """Counts the rows that repeat earlier ones, and estimates how many rounding explains.
 
-    The prediction moves every row by one step of a column's resolution, up or down, and counts the
-    rows that then meet an earlier one: as many as meet by chance, where the density changes little
-    over a step. No model of the density is needed.
+    The estimate shifts every row by one step of a column's resolution, up or down, and counts the
+    rows that then equal an earlier one. If the density changes little over a step, this is the
+    number that chance produces. No model of the density is needed.
 
     Args:
-        table: Finite numbers.
+        table: A table of finite numbers.
 
     Returns:
-        The numbers.
+        The counts.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -266,15 +267,15 @@ def repeats_of(table: Table) -> Repeats:
 def pasted_block(groups: IntArray, *, independent: bool = False) -> PastedBlock | None:
     """Returns the first block of rows that repeats an earlier one in the same order.
 
-    Chance makes such blocks too, but they become rarer with each row by the share of equal pairs
-    of rows that are followed by another equal pair. A block counts from the length on that is in
-    a thousand tables at most. Rows that equal the row before them are passed over, so that sorted
-    rows and constant stretches are no copies.
+    Chance produces such blocks too. Each further row makes them rarer by a factor: the share of
+    equal pairs of rows that are followed by another equal pair. A block is reported if it is so
+    long that chance produces one in at most one of a thousand tables. Rows that equal the row
+    before them are skipped, so that sorted rows and constant stretches do not look like copies.
 
     Args:
         groups: For each row a number that equal rows share, (rows,), as `groups_of` returns them.
-        independent: Assume that a row says nothing about the next one. This is for tables with
-            more repeats than chance makes, where the block itself raises the share.
+        independent: Assume that successive rows are independent. Meant for tables with more
+            repeats than chance produces, where the block itself raises the share.
 
     Returns:
         The block; None if there is none.
@@ -316,7 +317,7 @@ def pasted_block(groups: IntArray, *, independent: bool = False) -> PastedBlock 
 def _share_by_chance(groups: IntArray) -> float:
     """Returns the share of equal pairs followed by another one, in rows drawn independently.
 
-    Rows that equal the row before them are passed over, so the next row differs from this one.
+    Rows that equal the row before them are skipped, so the next row differs from this one.
     """
     chances = np.unique(groups, return_counts=True)[1] / len(groups)
     pairs, share = (chances * (1 - chances)) ** 2, 1.0
@@ -328,7 +329,7 @@ def _share_by_chance(groups: IntArray) -> float:
 
 
 def _windows(rows: IntArray, length: int) -> np.ndarray:
-    """Returns a hash of the rows from each place on, as many as `length`."""
+    """Returns a hash of each window of `length` successive rows."""
     count = max(0, len(rows) - length + 1)
     factors = mixed(np.arange(1, length + 1)) | np.uint64(1)
     codes, hashes = mixed(rows), np.zeros(count, np.uint64)
@@ -339,15 +340,16 @@ def _windows(rows: IntArray, length: int) -> np.ndarray:
 
 
 def _equal_pairs(hashes: np.ndarray) -> float:
-    """Returns how many pairs of the numbers are equal."""
+    """Returns the number of pairs with equal hashes."""
     counts = np.unique(hashes, return_counts=True)[1].astype(float)
     return float((counts * (counts - 1) / 2).sum())
 
 
 def _codes(column: FloatArray) -> tuple[IntArray, float | None]:
-    """Returns whole numbers that differ by 1 between neighbouring values, and the resolution.
+    """Returns a column as integers that differ by 1 for neighbouring values.
 
-    Neighbours are a step apart, or without a resolution neighbouring numbers of the float type.
+    Neighbouring values are one resolution step apart, or adjacent floating-point numbers if the
+    column is not rounded. Also returns the resolution, or None.
     """
     step = resolution(column)
     if step is not None:
@@ -363,18 +365,19 @@ def _codes(column: FloatArray) -> tuple[IntArray, float | None]:
 
 
 def _repeats_by_chance(codes: IntArray, on_grid: BoolArray) -> tuple[float, float] | None:
-    """Returns how many rows meet an earlier one after a step in one column, and a larger number.
+    """Returns how many rows should repeat an earlier one by chance, and an upper estimate.
 
-    The largest number of a few columns counts: in a column that follows from the others a step
-    leads away from all rows. The second number extrapolates two steps and one step to none, for
-    densities with an edge or a ridge, which a step leaves.
+    The first number counts the rows that equal an earlier one after a step in one column. It is
+    the maximum over a few columns, because a step in a column that depends on the others leads
+    away from all rows. The second number extrapolates from two steps and one step to zero steps,
+    for densities with an edge or a ridge that a step leaves.
     """
     values = np.array([len(np.unique(column)) for column in codes.T])
     columns = np.argsort(-values, kind="stable")[:SHIFTED_COLUMNS]
     columns = columns[(values[columns] >= FEWEST_VALUES) | ~on_grid[columns]]
     if not len(columns):
         return None
-    # A sum with odd random factors is a hash in which a step is an addition.
+    # With a sum of odd random factors as the hash, a step just adds to the hash.
     odd = mixed(np.arange(1, codes.shape[1] + 1)) | np.uint64(1)
     hashes = (codes.astype(np.uint64) * odd).sum(axis=1, dtype=np.uint64)
     known, counts = np.unique(hashes, return_counts=True)
@@ -390,9 +393,9 @@ def _repeats_by_chance(codes: IntArray, on_grid: BoolArray) -> tuple[float, floa
 
 
 def _meet(moved: np.ndarray, known: np.ndarray, counts: IntArray) -> float:
-    """Returns how many moved rows meet an earlier row, on average over all orders of the rows.
+    """Returns how many moved rows equal an earlier row, averaged over all orders of the rows.
 
-    A row that meets m others is the first of them with probability 1 / (m + 1).
+    A row that equals m others comes first with probability 1 / (m + 1).
     """
     place = np.searchsorted(known, moved).clip(max=len(known) - 1)
     met = np.where(known[place] == moved, counts[place], 0)

@@ -1,4 +1,4 @@
-"""What can be wrong with a table, as a value: a code, a severity, one sentence, and where."""
+"""`Problem`, a defect of a table, and helpers that name rows and values in messages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ SHOWN_VALUES = 6
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a table, or worth knowing before a flow is fitted to it.
+    """A defect of a table, or a property worth knowing before a flow is fitted to it.
 
     Args:
         code: Its short name, such as "missing" or "dependent-columns".
-        severity: "stop" where no density exists or can be computed, "warning" where one does.
+        severity: "stop" if no density exists or can be computed, else "warning".
         message: One sentence, without a full stop, that names the columns and rows.
-        columns: The columns concerned; empty where it is about whole rows.
-        rows: The first few rows concerned, as 1-based numbers in the source.
-        drop: The columns whose removal ends the problem.
+        columns: The columns concerned; empty if the problem is about whole rows.
+        rows: The first few rows concerned, as numbers in the source, counted from 1.
+        drop: The columns to remove to solve the problem.
     """
 
     code: str
@@ -36,7 +36,7 @@ class Problem:
 
 
 def first_rows(table: Table, mask: BoolArray) -> tuple[int, ...]:
-    """Returns the source numbers of the first few rows of a mask."""
+    """Returns the numbers, in the source, of the first few rows in a mask."""
     return tuple(int(row) for row in table.rows[np.flatnonzero(mask)[:SHOWN_ROWS]])
 
 
@@ -65,14 +65,14 @@ def describe_rows(table: Table, index: Sequence[int] | IntArray) -> list[str]:
 
 
 def describe_values(table: Table, index: int) -> str:
-    """Returns a row with its values, so that a user finds it and sees what is unusual in it.
+    """Returns a row's name and values, so that a user can find it and see what is unusual.
 
     Args:
         table: The table.
         index: Position in the table, counted from 0.
 
     Returns:
-        The row as `describe_rows` names it, and its first six values.
+        The name by `describe_rows`, and the first six values.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -89,7 +89,7 @@ def describe_values(table: Table, index: int) -> str:
 
 
 def rows_in_words(table: Table, mask: BoolArray) -> str:
-    """Returns "line 7", or "lines 7, 9, 12" with how many more there are; "row" if no text."""
+    """Returns names of the rows in a mask, such as "line 7" or "rows 7, 9, 12 and 30 more"."""
     places = np.flatnonzero(mask)
     named = describe_rows(table, places[:SHOWN_ROWS])
     if len(named) == 1:
@@ -101,7 +101,7 @@ def rows_in_words(table: Table, mask: BoolArray) -> str:
 
 
 def listed(problems: Sequence[Problem]) -> str:
-    """Returns the messages of the first few problems in one line, with how many more there are."""
+    """Returns the messages of the first few problems in one line, and the number of others."""
     shown = "; ".join(problem.message for problem in problems[:SHOWN_PROBLEMS])
     more = len(problems) - SHOWN_PROBLEMS
     return f"{shown}; and {more} more" if more > 0 else shown

@@ -1,4 +1,4 @@
-"""CSV and TSV a chunk of whole records at a time: what a column holds is that of all of them."""
+"""Reads CSV and TSV files in chunks of records, with column types from the whole file."""
 
 import functools
 from collections.abc import Iterator
@@ -28,17 +28,18 @@ if TYPE_CHECKING:
     import polars as pl
 
 BYTES_AT_ONCE = 2**22
-BYTES_OF_START = 10**6  # in which the separator is found
+BYTES_OF_START = 10**6  # bytes from which the separator is detected
 NEWLINE, QUOTE, RETURN = b'\n"\r'
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where the chunks of a text begin, and where the last one ends.
+    """Byte positions at which a text file is cut into chunks.
 
     Attributes:
-        places: In bytes; the first is the end of the header.
-        lines: How many lines come before each.
+        places: Start of each chunk in bytes, and the end of the last. The first is the end of the
+            header.
+        lines: Number of lines before each chunk.
         rows: Number of records after the header.
     """
 
@@ -48,9 +49,9 @@ class Cuts:
 
 
 def cuts_of(path: Path, size: int) -> Cuts | None:
-    """Returns where to cut a text into chunks of so many records; None if a quote stays open.
+    """Returns where to cut a text into chunks of `size` records; None if a quote stays open.
 
-    A line end within quotes ends no record. Empty lines at the end of the file count for nothing.
+    A line end within quotes does not end a record. Empty lines at the end of the file are ignored.
     """
     places, lines = [], []
     start, seen_lines, records, is_open = 0, 0, 0, 0
@@ -72,7 +73,7 @@ def cuts_of(path: Path, size: int) -> Cuts | None:
 
 
 def _end_of(path: Path) -> int:
-    """Returns where the line ends at the end of a file begin."""
+    """Returns the length of a file in bytes without its trailing line ends."""
     end = path.stat().st_size
     with path.open("rb") as file:
         while end:
@@ -88,7 +89,7 @@ def _end_of(path: Path) -> int:
 def _continued(
     before: Progression | None, facts: Facts, numbers: "pl.Series", *, is_first: bool
 ) -> Progression | None:
-    """Returns the progression of a column up to the end of a chunk; None if it forms none."""
+    """Returns the progression of a column extended by one chunk; None if it is not one."""
     if facts.counts["plain"] < facts.rows or not (is_first or before):
         return None
     if progression(numbers.head(COUNTED).to_numpy()) is None:
@@ -98,7 +99,7 @@ def _continued(
 
 
 class TextChunks(Chunks):
-    """A csv or tsv file, gone through once to learn what its columns hold."""
+    """Reads a csv or tsv file in chunks, after one pass that determines the column types."""
 
     def _open(self) -> int:
         if self.path.stat().st_size <= 2 * self.size:  # a row has a character and a line end
@@ -149,7 +150,7 @@ class TextChunks(Chunks):
     def _columns(
         self, facts: dict[int, Facts], running: dict[int, Progression | None]
     ) -> Iterator[tuple[int, Column, Kind]]:
-        """Yields the place of each column, what is known of it, and its kind."""
+        """Yields the index, the description and the kind of each column."""
         of_all = list(facts.values())
         kinds = kinds_to_read(self._header, of_all, self.options)
         count = 0
@@ -169,7 +170,7 @@ class TextChunks(Chunks):
             yield place, replace(column, progression=running.get(place)), kind
 
     def _name_of_row(self, row: int) -> str:
-        """Returns "line 4" for a row that is counted from 1."""
+        """Returns the name of a row (counted from 1), such as "line 4"."""
         chunk, row = divmod(row - 1, self.size)
         lines = lines_of_rows(
             self._text(chunk), self.rows_of(chunk), lines_before=self._lines_before(chunk)
@@ -203,7 +204,7 @@ class TextChunks(Chunks):
         return collect(columns, self.source, self.subject, lines)
 
     def _strings(self, place: int) -> "pl.DataFrame":
-        """Returns all columns of a chunk as text, or says which line of the file is wrong."""
+        """Returns all columns of a chunk as text; errors name the line of the file."""
         frame = strings_of(
             self._text(place),
             self._separator,
@@ -222,7 +223,7 @@ class TextChunks(Chunks):
         return text if text.endswith("\n") else text + "\n"
 
     def _lines_before(self, place: int) -> int:
-        """Returns how many lines of the file lie between the header and a chunk."""
+        """Returns the number of lines between the header and a chunk."""
         return self._cuts.lines[place] - self._cuts.lines[0]
 
     def _bytes(self, start: int, end: int) -> bytes:

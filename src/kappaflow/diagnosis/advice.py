@@ -1,4 +1,4 @@
-"""How to bound the scales of a flow, with the arguments of its library."""
+"""Advice on bounding the scales of a flow, with the argument names of its library."""
 
 from torch import nn
 
@@ -22,11 +22,11 @@ OTHER = "replace each raw log-scale by bound * torch.tanh(raw / bound) with a bo
 
 
 def bound_scales(flow: Flow) -> str:
-    """Returns what to write in the code that makes a flow, as part of a sentence."""
+    """Returns how to bound the scales in the code that builds a flow, as part of a sentence."""
     if not isinstance(flow, Wrapped):
         return "use a smaller scale_bound (an argument of real_nvp)"
     original = original_of(flow)
     parts = list(original.modules()) if isinstance(original, nn.Module) else [original]
-    parts += getattr(original, "transforms", None) or []  # of a distribution
+    parts += getattr(original, "transforms", None) or []  # transforms of a pyro distribution
     libraries = {type(part).__module__.split(".")[0] for part in parts}
     return "; ".join(BOUNDS[one] for one in sorted(libraries & BOUNDS.keys())) or OTHER

@@ -1,4 +1,4 @@
-"""`doctor`: isolates a flow, runs the checks on it, and writes the verdict."""
+"""`doctor`, which runs all checks on an isolated copy of a flow and writes the verdict."""
 
 import dataclasses
 import math
@@ -24,7 +24,7 @@ from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 
-# The verdict adds findings on data, likelihood and training to the most severe one.
+# The verdict shows the most severe finding, and these on data, likelihood and training.
 IN_THE_VERDICT, MOST_IN_THE_VERDICT = ("KF5", "KF6"), 4
 Compare = Callable[[Flow, Tensor, Tensor | None], tuple[Comparison, ...]]
 
@@ -42,29 +42,29 @@ def doctor(
     """Finds what is wrong with a flow, in which layer, why, and what to do about it.
 
     The doctor examines a copy of the flow in evaluation mode, at rows of data and at samples of
-    the base. Conditioning is measured from the standardized columns on. The flow, its mode and
-    the random generators stay unchanged.
+    the base. Conditioning is measured without the standardization. The flow, its mode and the
+    random generators stay unchanged.
 
     Args:
         flow: A flow of kappaflow, or anything that `kappaflow.wrap` takes.
-        x: Rows of data, (B, *event), held-out rows if possible. The flow is measured at the first
+        x: Rows of data, (B, *event), preferably held out. The flow is measured at the first
             64 (8 above 500 dimensions, 4 above 2000); checks of the data use all rows. Without x,
-            the doctor uses samples of the flow, which shows less: a flow is rarely bad where it
-            puts its own mass.
+            the doctor uses samples of the flow, which reveals less: a flow rarely fails where its
+            own density is high.
         context: Context of each row, (B, C), for a conditional flow.
-        train: Rows that the flow was trained on, (N, D), with a context (rows, context). The
-            doctor fits a Gaussian and a Gaussian mixture to them, and compares their likelihood
-            with the flow's on `x`, which should be held-out rows. Without train, and from 200
-            rows on, it fits both to a random half of `x` and compares on the other half; it then
-            only concludes that the flow is worse.
-        make: Builds a new flow of the same kind. The doctor loads the state_dict into it, which
-            shows what the state_dict lacks.
+        train: Rows that the flow was trained on, (N, D); for a conditional flow the pair (rows,
+            context). The doctor fits a Gaussian and a Gaussian mixture to them, and compares their
+            likelihood with the flow's on `x`, which should be held-out rows. Without train, and
+            from 200 rows on, it fits both to a random half of `x` and compares on the other half;
+            it then only concludes that the flow is worse.
+        make: Builds a new flow of the same kind. The doctor loads the state_dict into it, to find
+            out what the state_dict lacks.
         log_density: The unnormalized log-density that the flow was fitted to, from points
             (n, *event) to (n,), as for `kappaflow.fit_energy`.
         progress: Receives the name of each measurement before it starts.
 
     Returns:
-        The findings, with a verdict and the profile that they rest on.
+        The findings, with a verdict and the conditioning profile.
 
     Raises:
         ArgumentError: flow is not a flow or has no layer; x, context or train does not fit it; or
@@ -136,7 +136,7 @@ def diagnose_flow(
                 progress=progress,
                 describe=names,
             )
-            state(m)  # first, because its calls have to be the first
+            state(m)  # must be first: it checks the first calls of the flow
             findings = [finding for check in checks_of_flows() for finding in check(m)]
             comparisons: tuple[Comparison, ...] = ()
             if compare is not None and raw is not None:
@@ -149,7 +149,7 @@ def diagnose_flow(
 
 @contextmanager
 def _one_sentence_errors(flow: Flow, context: Tensor | None) -> Iterator[None]:
-    """Turns an exception of another library into an ArgumentError of one sentence."""
+    """Converts an exception of another library to a short ArgumentError."""
     try:
         yield
     except KappaflowError:
@@ -173,12 +173,12 @@ def _one_sentence_errors(flow: Flow, context: Tensor | None) -> Iterator[None]:
 def with_findings(
     diagnosis: Diagnosis, more: Iterable[Finding], checked: Sequence[str] = ()
 ) -> Diagnosis:
-    """Returns a diagnosis with further findings and the verdict that follows from all.
+    """Returns a diagnosis with further findings and an updated verdict.
 
     Args:
         diagnosis: The diagnosis.
-        more: Findings from elsewhere.
-        checked: The names of the checks that they come from.
+        more: Findings to add.
+        checked: Names of the checks that they come from.
 
     Returns:
         The diagnosis with all findings.
@@ -193,7 +193,7 @@ def with_findings(
 def filter_findings(
     diagnosis: Diagnosis, select: Sequence[str] = (), ignore: Sequence[str] = ()
 ) -> Diagnosis:
-    """Returns a diagnosis with some of its findings and the verdict that follows from them.
+    """Returns a diagnosis with only the selected findings and an updated verdict.
 
     Args:
         diagnosis: The diagnosis with all findings.
@@ -227,13 +227,13 @@ def _diagnosis(findings: list[Finding], figures: Evidence, profile: Profile | No
 
 
 def _tables(m: Measurements) -> Tables:
-    """Returns the registered tables that have more than one column of numbers."""
+    """Returns the registered tables of numbers that have more than one column."""
     tables = {name: make(m) for name, make in TABLES.items()}
     return {name: table for name, table in tables.items() if len(table) > 1}
 
 
 def _checked(m: Measurements, comparisons: Sequence[Comparison]) -> str:
-    """Returns the names of the checks that this flow and these rows allowed."""
+    """Returns the names of the checks that could run on this flow and these rows."""
     names = ["finite values", "reconstruction", "conditioning"]
     names += [
         CHECKED[one] for one, result in m.results.items() if CHECKED[one] and result is not None
@@ -263,7 +263,7 @@ def _figures(m: Measurements, comparisons: Sequence[Comparison]) -> Evidence:
 
 
 def _verdict(figures: Evidence, findings: list[Finding]) -> str:
-    """Returns whether to trust the flow, and the figures behind that."""
+    """Returns a few sentences on whether to trust the flow, with the main figures."""
     severe = [finding for finding in findings if finding.severity != "note"]
     if any(finding.severity == "error" for finding in severe):
         opening = f"Do not trust this flow yet: {_messages(severe)}"
@@ -283,7 +283,7 @@ def _verdict(figures: Evidence, findings: list[Finding]) -> str:
 
 
 def _messages(severe: list[Finding]) -> str:
-    """Returns the first message, and those on data, likelihood and training that follow."""
+    """Returns the first message, followed by those on data, likelihood and training."""
     first = severe[0].message
     others = [one.message for one in severe[1:] if one.code.startswith(IN_THE_VERDICT)]
     shown = [first[:1].lower() + first[1:], *others[:MOST_IN_THE_VERDICT]]
@@ -294,7 +294,7 @@ def _messages(severe: list[Finding]) -> str:
 
 
 def _no_problem(figures: Evidence) -> str:
-    """Returns what was checked and on how many rows, where nothing was found."""
+    """Returns the verdict without findings: what was checked, and on how many rows."""
     points, rows = figures["points"], figures["rows"]
     where = f"{points} of {rows:,} rows" if rows else f"{points} samples of the flow"
     if rows == points:

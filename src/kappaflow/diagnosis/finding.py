@@ -1,4 +1,4 @@
-"""What the doctor returns: findings, and the diagnosis that they form together."""
+"""`Finding` and `Diagnosis`, the results of the doctor."""
 
 import dataclasses
 import json
@@ -16,17 +16,18 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem of a flow, or one fact worth knowing.
+    """A problem of a flow, or a fact worth knowing.
 
     Attributes:
-        code: The check that found it, such as "KF201"; stable across versions.
+        code: Code of the check, such as "KF201"; stable across versions.
         severity: "error" (a returned number is wrong or not finite at the examined points),
-            "warning" (it will be elsewhere, or in a narrower dtype), "note" (worth knowing).
-        layer: Name of the layer to blame, or None where it is no single one.
-        message: What is wrong, in one sentence with its numbers.
-        cause: Why it probably happens.
+            "warning" (this will happen at other points or in a narrower dtype), or "note" (worth
+            knowing).
+        layer: Name of the layer that causes the problem; None if it is not a single layer.
+        message: The problem in one sentence, with its numbers.
+        cause: Probable cause.
         cure: What to do about it.
-        evidence: The numbers behind it, by name.
+        evidence: Supporting numbers, by name.
     """
 
     code: str
@@ -40,15 +41,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings on one flow, the most severe first.
+    """All findings on one flow, with a verdict and the measurements.
 
     Attributes:
-        findings: Sorted by severity.
+        findings: The findings, the most severe first.
         verdict: The summary, in two or three sentences.
         measured: The number of points, the dtype and the main figures, by name.
-        profile: The conditioning over depth that the findings rest on. It has its own `to_dict`
-            and is left out of this one.
-        tables: The numbers behind the findings, point by point: tables by name, columns by name.
+        profile: The measured conditioning over depth. `to_dict` leaves it out; use
+            `Profile.to_dict`.
+        tables: Measurements in detail, as tables by name with columns by name.
     """
 
     findings: tuple[Finding, ...]
@@ -59,7 +60,7 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether no finding is an error."""
+        """Whether the diagnosis has no errors; it may have warnings."""
         return all(finding.severity != "error" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Fixes: what the doctor can change in a flow of kappaflow without a decision of the user."""
+"""Automatic fixes for a kappaflow flow: pad it, fuse or bound layers, convert to float64."""
 
 import copy
 import math
@@ -42,11 +42,11 @@ DEFAULTS = {"padding": None, "start": "identity", "components": 1, "mixing": Non
 
 @dataclass(frozen=True)
 class Fixed:
-    """A flow after a fix.
+    """The result of applying a fix to a flow.
 
     Attributes:
         flow: The new flow.
-        note: What the fix did, in one clause.
+        note: A clause that tells what the fix did.
     """
 
     flow: Flow
@@ -55,14 +55,14 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Fix:
-    """A change of a flow.
+    """A named fix and the findings to which it applies.
 
     Attributes:
         name: The name for `--fix NAME`.
-        codes: The findings, errors or warnings, to which it applies.
+        codes: Codes of the findings (errors or warnings) to which the fix applies.
         trains: Whether the flow has to be trained afterwards, because the fix changes its density
             or adds unused capacity.
-        apply: Returns the fixed flow, None where there is nothing to do.
+        apply: Returns the fixed flow, or None if there is nothing to change.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Fix:
     apply: Callable[[Flow], Fixed | None]
 
     def applies_to(self, diagnosis: Diagnosis) -> bool:
-        """Returns whether it applies to an error or a warning of a diagnosis."""
+        """Returns whether the fix applies to an error or a warning of a diagnosis."""
         return any(
             finding.code in self.codes
             and finding.severity != "note"
@@ -89,16 +89,16 @@ def _is_rounding(finding: Finding) -> bool:
 
 
 def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[float, ...]]:
-    """Returns a flow whose linear layers cannot exceed a condition number, even when trained.
+    """Bounds the condition number of the linear layers of a flow, even in later training.
 
     A layer above the bound becomes an `SVDLinear` with its smallest singular values raised. A
-    fixed scale precedes it, and a permutation where the determinant is negative. The density
-    changes wherever a squeezed direction mattered, so train the flow afterwards. Layers within
-    the bound and the standardization of the data stay unchanged.
+    fixed scale precedes it, and a permutation if the determinant is negative. This changes the
+    density, so train the flow afterwards. Layers within the bound and the standardization of the
+    data stay unchanged.
 
     Args:
-        flow: A flow of rows, or of images, whose channels are the features.
-        condition_bound: The largest condition number of a linear layer, above 1.
+        flow: A flow of rows or images. For images, the channels are the features.
+        condition_bound: Largest allowed condition number of a linear layer, above 1.
 
     Returns:
         The flow, and the condition numbers of the replaced layers.
@@ -142,7 +142,7 @@ def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[flo
 def _replacement(
     part: Bijection, features: int, bound: float, dtype: torch.dtype, replaced: list[float]
 ) -> list[Bijection] | None:
-    """Returns layers in place of a linear one above the bound; None for one within it."""
+    """Returns the layers that replace a linear layer; None if it is within the bound."""
     matrix, shift = affine_map([part], features)
     values = np.linalg.svd(matrix, compute_uv=False)
     condition_number = float(values[0] / values[-1]) if values[-1] > 0 else np.inf
@@ -163,21 +163,21 @@ def _replacement(
 
 @torch.no_grad()
 def padded(flow: Flow, features: int | None = None) -> Flow:
-    """Returns a flow with the same density and Gaussian padding that training can use.
+    """Adds Gaussian padding to a flow without changing its density.
 
-    Each coupling also reads and changes half of the padding, with zero weights at first, so that
-    log_prob of the data stays the same.
+    Each coupling also reads and changes half of the padding. The new weights start at zero, so
+    log_prob of the data stays the same until the flow is trained.
 
     Args:
         flow: A flow by `real_nvp` or `nice` of two features or more, without padding, linear maps
             between its couplings, a whitening start or random permutations.
-        features: How many features to add; as many as there are if left out.
+        features: Number of features to add; by default as many as the flow has.
 
     Returns:
-        The flow.
+        The padded flow.
 
     Raises:
-        ArgumentError: flow is another flow, or features is not a whole number above 0.
+        ArgumentError: The flow is not of this kind, or features is not a whole number above 0.
 
     Example:
         >>> import kappaflow as kf
@@ -196,7 +196,7 @@ def padded(flow: Flow, features: int | None = None) -> Flow:
         outer.embedding.load_state_dict(inner.embedding.state_dict())
     for new, old in zip(outer, inner, strict=True):
         if isinstance(new, CouplingStack) and isinstance(old, CouplingStack):
-            # The weights of its plain couplings are those of the stack: writing changes both.
+            # The plain couplings share their weights with the stack, so this writes to the stack.
             for coupling, own in zip(_couplings(new), _couplings(old), strict=True):
                 _widen(coupling, own)
         else:
@@ -205,7 +205,7 @@ def padded(flow: Flow, features: int | None = None) -> Flow:
 
 
 def _widen(new: Plain, old: Plain) -> None:
-    """Copies a coupling of the data into one of data and padding."""
+    """Copies the weights of a coupling into the wider one for data and padding."""
     wide, narrow = _linear_layers(new), _linear_layers(old)
     for tensor in (wide[0].weight, wide[-1].weight, wide[-1].bias):
         tensor.zero_()
@@ -228,7 +228,7 @@ def _linear_layers(coupling: Plain) -> list[nn.Linear]:
 
 
 def _copy_elementwise(new: Bijection, old: Bijection) -> None:
-    """Copies an elementwise map of the data; the values of the padding stay."""
+    """Copies an elementwise map of the data, and leaves the values for the padding."""
     there = new.state_dict()
     for name, tensor in old.state_dict().items():
         own = there[name][: len(tensor)] if tensor.dim() else there[name]
@@ -236,7 +236,7 @@ def _copy_elementwise(new: Bijection, old: Bijection) -> None:
 
 
 def _describe(flow: Flow) -> dict[str, Any]:
-    """Returns the description of a flow, or raises an error where it cannot be padded."""
+    """Returns the description of a flow, or raises an error if it cannot be padded."""
     described = describe(flow)
     arguments = described["arguments"]
     if described["name"] not in RECIPES:

@@ -1,4 +1,4 @@
-"""The result of a factorization: the couplings, their residual, and the file that stores them."""
+"""`Factorization`, a linear map as a product of couplings, with its residual and file format."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,8 +100,8 @@ def relative_residual(factors: Sequence[Factor], matrix: np.ndarray) -> float:
     r"""Returns :math:`\|M_1 M_2 \cdots - T\|_F / \|T\|_F`.
 
     The product is kept as a sum of two float64 matrices. Each weight and each matrix is split into
-    leading bits and a rest. There are so few leading bits that their products add up without
-    rounding. The error is about 2^-20 of that of a float64 product, for four times the work.
+    leading bits and a rest. There are so few leading bits that sums of their products are exact.
+    The error is about 2^-20 times the error of a float64 product, for four times the work.
 
     Args:
         factors: The factors in the order of the product; each acts on columns.
@@ -111,7 +111,7 @@ def relative_residual(factors: Sequence[Factor], matrix: np.ndarray) -> float:
         The residual, a pure number.
 
     Source:
-        The split of a product into exact ones: Ozaki, Ogita, Oishi, Rump 2012.
+        Error-free splitting of matrix products: Ozaki, Ogita, Oishi, Rump 2012.
     """
     high, low = np.eye(len(matrix)), np.zeros_like(matrix)
     for factor in reversed(factors):
@@ -128,7 +128,7 @@ def relative_residual(factors: Sequence[Factor], matrix: np.ndarray) -> float:
 
 
 def _product(a: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a (high + low) as a sum of two matrices."""
+    """Returns the product a (high + low) as a sum of two matrices."""
     bits = (53 - int(np.ceil(np.log2(max(a.shape[1], 2))))) // 2
     leading, leading_high = _leading(a, bits, axis=1), _leading(high, bits, axis=0)
     exact = leading @ leading_high
@@ -137,14 +137,14 @@ def _product(a: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarr
 
 
 def _leading(a: np.ndarray, bits: int, *, axis: int) -> np.ndarray:
-    """Returns a rounded to this many bits below the largest entry of its row or column."""
+    """Returns `a` rounded to `bits` bits below the largest entry of its row or column."""
     largest = np.abs(a).max(axis=axis, keepdims=True, initial=0.0)
     shift = 0.75 * 2.0 ** (np.ceil(np.log2(np.where(largest > 0, largest, 1))) + 54 - bits)
     return (a + shift) - shift
 
 
 def _scaled(d: np.ndarray, high: np.ndarray, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns d (high + low), with the error of the first product as in Dekker 1971."""
+    """Returns d (high + low) as a sum of two matrices, by the exact product of Dekker 1971."""
     value = d * high
     d_big, high_big = _half(d), _half(high)
     d_small, high_small = d - d_big, high - high_big
@@ -161,13 +161,13 @@ def _half(a: np.ndarray) -> np.ndarray:
 def _sum(
     one: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the sum of two matrices that are each given as two parts."""
+    """Returns the sum of two matrices, each stored as a sum of two."""
     high, low = _two_sum(one[0], other[0])
     return _two_sum(high, low + one[1] + other[1])
 
 
 def _two_sum(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the rounded sum and its error, as in Knuth."""
+    """Returns the rounded sum and its rounding error (Knuth's two-sum)."""
     total = a + b
     virtual = total - a
     return total, (a - (total - virtual)) + (b - virtual)
@@ -200,13 +200,13 @@ def save_couplings(found: Factorization, path: str | Path) -> None:
 
 
 def load_couplings(path: str | Path) -> Factorization:
-    """Returns the factorization that `save_couplings` or `kappaflow factor --out` wrote.
+    """Reads a factorization that `save_couplings` or `kappaflow factor --out` wrote.
 
     Args:
         path: The safetensors file.
 
     Returns:
-        The couplings in float64, with a residual that is computed again.
+        The factorization, with couplings in float64 and a recomputed residual.
 
     Raises:
         FileError: The file is missing or damaged, has another version, or holds no couplings.
@@ -256,7 +256,7 @@ def _metadata(found: Factorization) -> dict[str, str]:
 
 
 def _factorization(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Factorization:
-    """Returns the factorization in the tensors; raises any error if they do not fit."""
+    """Returns the factorization in the tensors; raises an arbitrary error if they are invalid."""
     matrix = square_floats(tensors["matrix"])
     couplings = tuple(
         _coupling(len(matrix), *(tensors[f"coupling.{number}.{name}"] for name in PARTS))

@@ -1,10 +1,10 @@
-"""Scalar diagonals that minimize the worst condition number of given factors.
+"""Rescales the factors of a linear map to minimize their worst condition number.
 
-Between two factors one may insert diag(alpha, beta) and its inverse. This multiplies the weights
-by ratios and gives each factor a scale g. The condition number of (1, 0; w, g) satisfies
-cond + 1/cond = g + 1/g + w^2/g, a posynomial in g and w. So the best scales solve a geometric
-program, which is convex in their logarithms and has one unknown for each factor. The scale of the
-whole map is distributed in the same step.
+Inserting diag(alpha, beta) and its inverse between two factors does not change the product. It
+multiplies the weights by ratios and gives each factor a scale g. The condition number of
+(1, 0; w, g) satisfies cond + 1/cond = g + 1/g + w^2/g, a posynomial in g and w. So the best scales
+solve a geometric program, which is convex in their logarithms and has one unknown for each factor.
+The same program distributes the scale of the whole map over the factors.
 """
 
 from collections.abc import Collection, Sequence
@@ -30,7 +30,8 @@ def rescale(
     Args:
         factors: Lower and upper factors in the order of the product.
         scale: Scale of the whole map, above 0.
-        limit: Largest condition number for each factor that starts within it and is not in `free`.
+        limit: Largest condition number of a factor. Factors in `free`, and those that start above
+            it, may exceed it.
         free: Indices of factors that may exceed the limit.
 
     Returns:
@@ -44,7 +45,7 @@ def rescale(
 
 
 class _ScaleProgram:
-    """The logarithms of the costs and their slopes, as functions of y = log g."""
+    """The geometric program: log-costs of the factors and their slopes, in y = log g."""
 
     def __init__(
         self, factors: Sequence[Factor], limit: float = np.inf, free: Collection[int] = ()
@@ -62,7 +63,7 @@ class _ScaleProgram:
         self.limits[list(free)] = np.inf
 
     def costs(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns log(cond + 1/cond) of each factor, (m,), and the slopes, (m, m).
+        """Returns log(cond + 1/cond) of each factor, (m,), and its derivatives, (m, m).
 
         If a diagonal has entries of different sizes, this is an upper bound: |M|^2 <= 1 + max d^2
         + |W|^2, and the same for the inverse, whose blocks are 1/d and -W/d.
@@ -78,7 +79,7 @@ class _ScaleProgram:
         return value, slope
 
     def solved(self, log_scale: float) -> np.ndarray:
-        """Returns the y of smallest worst cost whose scales multiply to the given one."""
+        """Returns the y with the smallest worst cost, given the scale of the whole map."""
         m = len(self.lower)
         sides = np.stack([self.lower, ~self.lower]).astype(float)
         start = log_scale * (sides / np.maximum(sides.sum(1, keepdims=True), 1)).sum(0)
@@ -121,7 +122,7 @@ def _norm(weight: np.ndarray) -> float:
 
 
 def _linear(matrix: np.ndarray, offset: np.ndarray) -> dict:
-    """Returns the constraint matrix v + offset = 0."""
+    """Returns the constraint `matrix @ v + offset = 0` for scipy."""
     return {"type": "eq", "fun": lambda v: matrix @ v + offset, "jac": lambda _: matrix}
 
 

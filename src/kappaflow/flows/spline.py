@@ -1,4 +1,4 @@
-"""The recipe of neural spline flows by couplings."""
+"""The `spline` recipe, which builds neural spline flows from couplings."""
 
 import functools
 from collections.abc import Sequence
@@ -50,40 +50,42 @@ def spline(
     mixing: str | None = None,
     condition_bound: float | None = None,
 ) -> Flow:
-    """Returns a neural spline flow: couplings by rational-quadratic splines, standardised first.
+    """Builds a neural spline flow: standardization, then rational-quadratic spline couplings.
 
     A new flow is the identity up to rounding, or with `mixing` a rotation. Each coupling maps the
-    box of half-width `bound` onto itself, and leaves alone what lies outside of it.
+    box of half-width `bound` onto itself, and is the identity outside of it.
 
     Args:
-        features: Number of features D. One feature without padding leaves a coupling nothing to
-            read: the flow is then an affine map, or a spline of the context where there is one.
+        features: Number of features D. With one feature and no padding, a coupling has no feature
+            to condition on. The flow is then an affine map, or with a context a spline
+            conditioned on it.
         depth: Number of couplings.
         hidden: Widths of the conditioners' hidden layers.
-        bins: Pieces of each spline, at least 2; a conditioner answers 3 bins - 1 numbers for each
-            feature that is changed.
+        bins: Number of bins of each spline, at least 2. A conditioner outputs 3 bins - 1 numbers
+            for each changed feature.
         bound: Half-width of the box, in standard deviations of the training rows.
         partition: "half", "alternating", "random", "random-half", or a `Partition`; as for
             `real_nvp`.
-        padding: Number of Gaussian features added to those of x, or any `Padding`; None for
-            none. log_prob is then a bound, see `Flow`, and samples drop them.
+        padding: Number of Gaussian features to add to x, or any `Padding`; None for none.
+            log_prob is then a bound, see `Flow`, and samples do not contain the padding.
         context_features: Width of the context; 0 for none.
-        embedding: A network that the context goes through first, from (B, context_features) to
-            rows of any width; None for none. To be saved its class has to be registered, as
-            `MLP` is.
-        memory: "recompute", "store" or "invert": what is kept for the backward pass, see `Chain`.
-        min_bin: Least width and height of a piece, as a share of those of equal pieces.
-        min_slope: Least slope where pieces meet; the largest is its reciprocal. Together these
-            bound all slopes of a coupling, see `SplineCoupling`.
-        residual: Add each hidden layer of the conditioners to the next of equal width.
-        dropout: Share of the conditioners' hidden units that a training step leaves out.
-        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
-            such as ["positive", (0, 1), "circular", None]; None for none. Circular
-            features stay on their circle, on which the density has no seam: couplings read their
-            cosine and sine, turn them and put them through a spline.
-        seed: Draws the random partitions, and the rotations at which linear maps begin.
+        embedding: A network that embeds the context first, from (B, context_features) to rows of
+            any width; None for none. To save the flow, register the class of the network, as for
+            `MLP`.
+        memory: How the backward pass gets its inputs: "recompute", "store" or "invert"; see
+            `Chain`.
+        min_bin: Smallest width and height of a bin, relative to bins of equal size.
+        min_slope: Smallest slope at the knots; the largest is its reciprocal. `min_bin` and
+            `min_slope` bound all slopes of a coupling, see `SplineCoupling`.
+        residual: Add skip connections between hidden layers of equal width.
+        dropout: Share of the conditioners' hidden units that a training step drops.
+        bounds: The domain of each feature, such as ["positive", (0, 1), "circular", None]; see
+            `Domain`. All samples lie in these domains. None for no domains. Circular features stay
+            on their circle, and the density has no seam there: couplings read cosines and sines of
+            angles, and change angles by a rotation and a spline.
+        seed: Seed of the random partitions and of the initial rotations of linear maps.
         start: "identity", "whiten", "gaussianize" or "whiten-gaussianize", as for `real_nvp`.
-        components: Components of the base, as for `real_nvp`.
+        components: Number of components of the base, as for `real_nvp`.
         mixing: Form of a learned linear map before each coupling, as for `real_nvp`.
         condition_bound: For mixing="svd": the largest condition number of each map.
 
@@ -94,8 +96,8 @@ def spline(
         ArgumentError: An argument is out of its range.
 
     Source:
-        Durkan, Bekasov, Murray, Papamakarios 2019, Neural spline flows: there with a permutation
-        and a linear map, mixing="lu", before each coupling.
+        Durkan, Bekasov, Murray, Papamakarios 2019, Neural spline flows. Their flows have a
+        permutation and a linear map (mixing="lu") before each coupling.
 
     Example:
         >>> spline(4, depth=2, hidden=(8,), bins=4).sample(3).shape
@@ -137,7 +139,7 @@ def _check_circles(
     start: str,
     mixing: str | None,
 ) -> None:
-    """Refuses what would mix an angle with other features, or leave it nothing to be read from."""
+    """Rejects arguments that would mix an angle with others, or leave conditioners no input."""
     if not angles:
         return
     for name, value, required in (
@@ -173,9 +175,9 @@ def spline_couplings(
     dropout: float,
     angles: Sequence[int] = (),
 ) -> Chain:
-    """Returns couplings by splines of a shape, with optional permutations before them.
+    """Returns a chain of spline couplings, with optional permutations before them.
 
-    A coupling that changes `angles` has a `RotationCoupling` in front, which reads all but these.
+    A `RotationCoupling` precedes each coupling that changes `angles`. It reads all other features.
     """
 
     def network_of(partition: Partition, outputs: int) -> nn.Module:
@@ -222,5 +224,5 @@ def spline_couplings(
 
 
 def _without(features: int, some: Sequence[int]) -> tuple[int, ...]:
-    """Returns all features but some."""
+    """Returns the indices of all features except `some`."""
     return tuple(place for place in range(features) if place not in some)

@@ -1,4 +1,4 @@
-"""Flows of normflows for `wrap` and `convert`. Forward goes from latent to data."""
+"""Reads flows of normflows for `wrap` and `convert`. Their forward goes from latent to data."""
 
 import math
 from collections.abc import Callable
@@ -33,7 +33,7 @@ SIGMOID_SHIFT = 2.0
 
 
 def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
-    """Returns the layers of a flow of normflows from data to latent."""
+    """Returns the layers, from data to latent, and the base of a normflows flow."""
     if hasattr(flow, "merges"):
         return _multiscale_parts(flow, x, context)
     if not hasattr(flow, "flows") or type(flow).__name__ == "NormalizingFlowVAE":
@@ -72,9 +72,10 @@ def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # n
 
 
 def _multiscale_parts(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401
-    """Returns one layer, whose latent is one row: the latents of all scales, coarsest first.
+    """Returns a multi-scale flow as one layer with a flat latent.
 
-    The context is one column with the class of each row.
+    The latent concatenates the latents of all scales, coarsest first. The context is one column
+    with the class of each row.
     """
     shape = event_shape_of(x, type(flow).__name__)
     shapes = [_shape(base, None, type(flow).__name__) for base in flow.q0]
@@ -124,7 +125,7 @@ def _multiscale_parts(flow: Any, x: Tensor | None, context: Tensor | None) -> Pa
 
 
 def _shape(base: Any, x: Tensor | None, name: str) -> tuple[int, ...]:  # noqa: ANN401
-    """Returns the shape of a latent: that of the base if it has one, else of the rows."""
+    """Returns the shape of a latent, from the base if it has one, else from the rows."""
     shape = getattr(base, "shape", None)
     if shape is None:
         return event_shape_of(x, name)
@@ -132,7 +133,7 @@ def _shape(base: Any, x: Tensor | None, name: str) -> tuple[int, ...]:  # noqa: 
 
 
 def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
-    """Returns the plan of a flow of normflows."""
+    """Returns the plan for converting a normflows flow to kappaflow layers."""
     known = {**KNOWN, f"{HOME}.base.Reverse": lambda layer: _reverse(layer, layers)}
     layers = Layers(known, converters, inverted=True)
     if hasattr(flow, "merges"):
@@ -157,7 +158,7 @@ def plan_of(flow: Any, converters: Converters) -> Plan:  # noqa: ANN401
 
 
 def _layers_of(flows: Any) -> list[Any]:  # noqa: ANN401
-    """Returns the layers of flows and of compositions in them, from data to latent."""
+    """Returns flows with compositions expanded to their layers, from data to latent."""
     layers: list[Any] = []
     for layer in flows:
         inner = layer._flows if is_exactly(layer, f"{HOME}.base.Composite") else None
@@ -196,7 +197,7 @@ def _normal(mean: Tensor, log_deviation: Tensor) -> list[Part]:
 
 
 def _base_of_images(base: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    """Returns the mean and log-deviation of a base of images, flat."""
+    """Returns the flattened mean and log-deviation of a base of images."""
     kind = full_names(base)[0].removeprefix(BASES)
     if len(getattr(base, "shape", ())) != 3:
         raise Unsupported("it is not a distribution of images")
@@ -272,7 +273,7 @@ def _block(layer: Any) -> list[Part]:  # noqa: ANN401
 
 
 def _curve(network: Network, changed: int, kind: str) -> tuple[Network, str]:
-    """Returns the network of raw log-scales and their curve, for a map from latent to data."""
+    """Returns the network adapted to a scale map, and the curve for its raw log-scales."""
     if kind == "exp":
         return network, "exp"
     if kind not in {"sigmoid", "sigmoid_inv"}:
@@ -320,7 +321,7 @@ def _masked(layer: Any) -> list[Part]:  # noqa: ANN401
 
 
 def _pruned(net: Any, partition: Partition) -> Network:  # noqa: ANN401
-    """Returns a network of all features without its masked inputs and its unused outputs."""
+    """Returns the network of a masked coupling without masked inputs and unused outputs."""
     network = check_outputs(read_network(net, partition.features), partition.features)
     if network.convolves:
         raise Unsupported("it masks images")
@@ -362,7 +363,7 @@ def _lu(layer: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
 
 
 def _affine_map(layer: Any) -> list[Part]:  # noqa: ANN401
-    """Returns the linear map z W."""
+    """Returns the linear layer for the map z W."""
     if layer.use_lu:
         lower, upper = _lu(layer)
         matrix = layer.P @ lower @ upper

@@ -1,4 +1,4 @@
-"""Flows of torchflows for `wrap`. Forward goes from data to latent, as here."""
+"""Reads flows of torchflows for `wrap`. Forward goes from data to latent, as in kappaflow."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from kappaflow.interop.foreign import ForeignBase, ForeignLayer, Parts
 
 
 def parts_of(flow: Any, x: Tensor | None, context: Tensor | None) -> Parts:  # noqa: ANN401, ARG001
-    """Returns the layers of a flow of torchflows."""
+    """Returns the layers and the base of a torchflows flow."""
     shape = tuple(flow.bijection.event_shape)
     width = 0 if context is None else context.shape[1]
 

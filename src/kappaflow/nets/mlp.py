@@ -1,4 +1,4 @@
-"""Fully connected conditioners: MLP, ResidualMLP, PairedMLP."""
+"""Fully connected networks for conditioners: MLP, ResidualMLP, PairedMLP."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -15,7 +15,7 @@ from kappaflow.registry import register
 
 Activation = Callable[[Tensor], Tensor]
 
-# As torch has them by default.
+# With the default arguments of torch.
 _BY_NAME: dict[str, Activation] = {
     "relu": torch.relu,
     "leaky_relu": F.leaky_relu,
@@ -31,17 +31,17 @@ ACTIVATIONS = tuple(_BY_NAME)
 
 
 def activation_of(name: str, slope: float) -> Activation:
-    """Returns an activation.
+    """Returns an activation function by its name.
 
     Args:
         name: One of `ACTIVATIONS`.
-        slope: Of "leaky_relu" below zero; the others have none.
+        slope: Slope of "leaky_relu" below zero; the others ignore it.
 
     Returns:
-        A function of tensors.
+        The function.
 
     Raises:
-        ArgumentError: There is no such activation, or the slope is no finite number.
+        ArgumentError: There is no such activation, or the slope is not a finite number.
 
     Example:
         >>> activation_of("leaky_relu", 0.5)(torch.tensor([-2.0, 2.0]))
@@ -56,18 +56,18 @@ LEVELS = 256
 
 
 def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
-    """Returns x with a share of its entries set to zero and the others scaled up to keep the mean.
+    """Sets a random share of the entries of x to zero and scales up the others to keep the mean.
 
-    The share is rounded to a multiple of 1/256, so that eight entries can be decided by one 64-bit
-    draw from torch's global generator; up to 1/512 it is rounded to nothing, which `MLP` refuses.
+    The share is rounded to a multiple of 1/256, so that one 64-bit number from torch's global
+    generator decides eight entries. Shares up to 1/512 are rounded to zero; `MLP` rejects them.
 
     Args:
-        x: Any shape.
-        share: How much is left out, from 0 to below 1.
-        training: Whether anything is left out at all.
+        x: A tensor of any shape.
+        share: Probability that an entry is set to zero, from 0 to below 1.
+        training: Whether to drop entries; if False, x is returned unchanged.
 
     Returns:
-        A tensor of the shape and type of x.
+        A tensor with the shape and dtype of x.
 
     Source:
         Srivastava et al. 2014.
@@ -80,20 +80,20 @@ def dropout(x: Tensor, share: float, *, training: bool) -> Tensor:
     if not training or not left_out:
         return x
     numbers = _words(-(-x.numel() // 8), x.device).view(torch.uint8)[: x.numel()].view(x.shape)
-    kept = numbers.to(x.dtype) >= left_out  # of bytes a compiler makes a slower loop
+    kept = numbers.to(x.dtype) >= left_out  # compiled loops over bytes are slower
     return x * (kept.to(x.dtype) * (LEVELS / (LEVELS - left_out)))
 
 
 def _words(count: int, device: torch.device) -> Tensor:
-    """Returns random words of 64 bits; the same when torch.compile traces them."""
-    if torch.compiler.is_compiling():  # it knows nothing that draws into a tensor
+    """Returns random 64-bit integers; the same ones with and without torch.compile."""
+    if torch.compiler.is_compiling():  # it does not support random_
         words = torch.randint(-(2**63), 2**63 - 1, (count,), dtype=torch.int64, device=device)
         return words ^ -(2**63)
     return torch.empty(count, dtype=torch.int64, device=device).random_(-(2**63), None)
 
 
 def levels_of(share: float) -> int:
-    """Returns how many of the 256 values of a byte mean "left out"; never all of them."""
+    """Returns how many of the 256 values of a byte drop an entry; at most 255."""
     return min(round(LEVELS * share), LEVELS - 1)
 
 
@@ -101,23 +101,23 @@ def levels_of(share: float) -> int:
 class MLP(nn.Module):
     """Linear layers with ReLU, or another activation, between them.
 
-    The last one starts at zero, so the output does too.
+    The last layer starts at zero, so the output of a new network is zero.
 
     Args:
-        inputs: Width of the input; 0 where only the context speaks.
+        inputs: Width of the input; 0 if the network reads only the context.
         outputs: Width of the output.
         hidden: Widths of the hidden layers: (a, b) is Linear-ReLU-Linear-ReLU-Linear.
         context_features: Width of the context, which is concatenated to the input.
-        residual: Add to each hidden layer the one before it, where both have the same width.
-        dropout: Share of the hidden units that a training step leaves out; none in evaluation.
-            0, or above 1/512: shares are rounded to multiples of 1/256.
+        residual: Add skip connections between successive layers of equal width.
+        dropout: Share of the hidden units that training drops; evaluation drops none. Must be 0
+            or above 1/512, because shares are rounded to multiples of 1/256.
         activation: "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "softplus", "tanh" or
-            "sigmoid". Coupling stacks take "relu" alone.
-        slope: Of "leaky_relu" below zero.
+            "sigmoid". Coupling stacks support only "relu".
+        slope: Slope of "leaky_relu" below zero.
 
     Raises:
-        ArgumentError: A width or the share is out of its range, there is no such activation, or
-            nothing is left to read.
+        ArgumentError: A width or the share is out of range, there is no such activation, or the
+            network has neither an input nor a context.
 
     Example:
         >>> MLP(3, 2, (16, 16))(torch.ones(4, 3)).abs().max().item()
@@ -165,10 +165,10 @@ class MLP(nn.Module):
         return self.layers[-1](h)
 
     def _activated(self, h: Tensor) -> Tensor:
-        """Returns the activation of h, some units left out in training.
+        """Returns h after the activation and dropout.
 
-        The factors of dropout are 0 or more, and relu(f h) is f relu(h): with the factors first,
-        what the next layer reads is all that relu needs for its derivative.
+        The factors of dropout are not negative, so relu(f h) = f relu(h). With dropout before
+        relu, the input of the next layer is all that the derivative of relu needs.
         """
         if self.activation == "relu":
             return self._activate(dropout(h, self.dropout, training=self.training))
@@ -184,30 +184,31 @@ class MLP(nn.Module):
 
 @register("ResidualMLP")
 class ResidualMLP(nn.Module):
-    """A linear layer, residual blocks, and a linear layer that starts at zero.
+    """A residual network: a linear layer, residual blocks, and a last layer that starts at zero.
 
-    A block adds to its input what two linear layers make of it, each after an activation. With
-    `gated`, what a block adds is multiplied by the sigmoid of a linear map of the context.
+    A block is two linear layers, each after an activation, whose output is added to the block's
+    input. With `gated`, that output is first multiplied by the sigmoid of a linear map of the
+    context.
 
     Args:
-        inputs: Width of the input; 0 where only the context speaks.
+        inputs: Width of the input; 0 if the network reads only the context.
         outputs: Width of the output.
         hidden: Width of all hidden layers.
-        blocks: How many residual blocks.
+        blocks: Number of residual blocks.
         context_features: Width of the context, which is concatenated to the input.
-        gated: Have the context say how much of each block is added, too.
-        activation: As in `MLP`.
-        slope: Of "leaky_relu" below zero.
+        gated: Multiply the output of each block by a gate computed from the context.
+        activation: Name of the activation, as in `MLP`.
+        slope: Slope of "leaky_relu" below zero.
 
     Attributes:
         layers: The first layer, two for each block, and the last.
-        gates: A linear map of the context for each block; None without.
+        gates: A linear map of the context for each block; None without `gated`.
 
     Raises:
-        ArgumentError: A width is out of its range, or nothing is left to read.
+        ArgumentError: A width is out of range, or there is neither an input nor a context.
 
     Source:
-        He et al. 2016, with the activation first; nflows, whose networks these are.
+        He et al. 2016, with the activation first. The same networks as in nflows.
 
     Example:
         >>> ResidualMLP(3, 2, 16)(torch.ones(4, 3)).abs().max().item()
@@ -260,22 +261,23 @@ class ResidualMLP(nn.Module):
 
 @register("PairedMLP")
 class PairedMLP(nn.Module):
-    """Two networks of one shape that read the same and answer one after the other.
+    """Two networks of equal shape with the same input and concatenated outputs.
 
-    After the first layer the two halves of a layer are independent: of its weights
-    two blocks count, and the others are zero and stay so. A coupling has one network for scales
-    and one for shifts this way.
+    After the first layer, the two halves of each layer are independent: only the two diagonal
+    blocks of its weight are used, and the others stay zero. This gives a coupling one network for
+    the scales and one for the shifts.
 
     Args:
-        inputs: Width of the input; 0 where only the context speaks.
-        outputs: Width of the output, an even number: half of it is answered by each.
-        hidden: Widths of the hidden layers, even numbers, half of each for either network.
+        inputs: Width of the input; 0 if the network reads only the context.
+        outputs: Width of the output, an even number. Each network computes one half.
+        hidden: Widths of the hidden layers, even numbers. Each network has half of each.
         context_features: Width of the context, which is concatenated to the input.
-        activation: As in `MLP`.
-        slope: Of "leaky_relu" below zero.
+        activation: Name of the activation, as in `MLP`.
+        slope: Slope of "leaky_relu" below zero.
 
     Raises:
-        ArgumentError: A width is out of its range or odd, or nothing is left to read.
+        ArgumentError: A width is out of range or odd, or there is neither an input nor a
+            context.
 
     Source:
         normflows' `MaskedAffineFlow` and FrEIA's `RNVPCouplingBlock`, after Dinh, Sohl-Dickstein,
@@ -337,7 +339,7 @@ class PairedMLP(nn.Module):
 
 
 def halves(weight: Tensor) -> tuple[tuple[slice, slice], ...]:
-    """Returns the rows and columns of the two blocks of a weight that count."""
+    """Returns the rows and columns of the two diagonal blocks of a weight."""
     rows, columns = (size // 2 for size in weight.shape)
     upper, lower = slice(0, rows), slice(rows, 2 * rows)
     return (upper, slice(0, columns)), (lower, slice(columns, 2 * columns))

@@ -1,4 +1,4 @@
-"""A small vision transformer as a conditioner: every place sees all places."""
+"""A small vision transformer as a conditioner, with attention over all pixel positions."""
 
 import math
 from collections.abc import Sequence
@@ -17,16 +17,16 @@ from kappaflow.nets.layers import (
 )
 from kappaflow.registry import register
 
-EXPANSION = 4  # width of the hidden layer of a block, in widths of a token
-POSITION_DEVIATION = 0.02  # of the position embedding at the start
+EXPANSION = 4  # hidden width of a block, as a multiple of the token width
+POSITION_DEVIATION = 0.02  # standard deviation of the initial position embedding
 VARIANCE_FLOOR = 1e-5  # as in torch's LayerNorm
 
 
 class LayerNorm(nn.Module):
-    """Each token gets mean 0 and deviation 1, then a learned scale and shift.
+    """Normalizes each token to mean 0 and deviation 1, then applies a learned scale and shift.
 
-    The formula of torch's own layer, whose products with the derivative have wrong gradients: they
-    take mean and deviation for constants (torch 2.13).
+    Computes the same as `torch.nn.LayerNorm`. That layer cannot be used because the gradients of
+    its Jacobian products are wrong: they treat mean and deviation as constants (torch 2.13).
     """
 
     def __init__(self, width: int) -> None:
@@ -42,10 +42,11 @@ class LayerNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Each token becomes a mean of values of all tokens, weighted by softmax(q k^T / sqrt(d)).
+    """Multi-head self-attention: averages of all tokens, weighted by softmax(q k^T / sqrt(d)).
 
-    From plain products and exponentials, which have all derivatives. Torch's fused attention has
-    no second one on a CPU, and the forward-mode derivative of its softmax has no first one.
+    Uses plain products and exponentials, because all of their derivatives exist. Torch's fused
+    attention has no second derivative on a CPU, and the forward-mode derivative of torch's softmax
+    cannot be differentiated.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -62,13 +63,13 @@ class SelfAttention(nn.Module):
         query, key, value = entered.permute(2, 0, 3, 1, 4)  # each (B, heads, places, size)
         scores = (query * size**-0.5) @ key.transpose(2, 3)
         weights = (scores - scores.detach().amax(3, keepdim=True)).exp_()
-        # Divided after the product: there are fewer numbers then.
+        # Divide after the product, where there are fewer numbers.
         mixed = (weights @ value) / weights.sum(3, keepdim=True)
         return self.leave(mixed.transpose(1, 2).reshape(rows, places, width))
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then a network for each token, each after a LayerNorm and added to its input."""
+    """A pre-norm transformer block: attention and a per-token network, each with a skip."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -89,25 +90,25 @@ class TransformerBlock(nn.Module):
 
 @register("VisionTransformer")
 class VisionTransformer(nn.Module):
-    """A transformer whose tokens are the places of an image; its last layer starts at zero.
+    """A transformer with one token per pixel position; its last layer starts at zero.
 
-    The channels of each place are embedded by one linear map, and a learned vector for each place
-    is added, so that height and width are fixed. Time and memory of the attention grow with the
-    square of the number of places: bring larger images to few places with many channels first
+    One linear map embeds the channels of each position. A learned vector for each position is
+    added, so height and width are fixed. Time and memory of the attention grow with the square of
+    the number of positions, so first squeeze larger images to few positions with many channels
     (space to depth).
 
     Args:
-        inputs: Channels of the input; 0 where only the context speaks.
+        inputs: Channels of the input; 0 if the network reads only the context.
         outputs: Channels of the output.
         width: Width of a token, a multiple of `heads`.
-        depth: How many blocks of attention and a network.
-        heads: In how many independent parts attention is paid.
-        places: Height and width of the input. They have to be given.
-        context_features: Width of the context, of which a linear map is added to every embedding.
+        depth: Number of transformer blocks.
+        heads: Number of attention heads.
+        places: Height and width of the input. Required.
+        context_features: Width of the context. A linear map of it is added to every token.
 
     Raises:
-        ArgumentError: A width is out of its range, `heads` does not divide `width`, `places` are
-            not two numbers, or nothing is left to read.
+        ArgumentError: A width is out of range, `heads` does not divide `width`, `places` is not a
+            pair of numbers, or the network has neither an input nor a context.
 
     Source:
         Kolesnikov, Pinto, Tschannen 2024 (Jet); Dosovitskiy et al. 2021, with LayerNorm first.
@@ -161,7 +162,7 @@ class VisionTransformer(nn.Module):
         return answer.reshape(len(x), self.outputs, *self.places).contiguous()
 
     def _tokens(self, x: Tensor, context: Tensor | None) -> Tensor:
-        """Returns the embedded places, row by row of the image, (B, places, width)."""
+        """Returns the embedded positions of an image, row by row, (B, places, width)."""
         if tuple(image("x", x, self.inputs).shape[2:]) != self.places:
             raise ArgumentError(
                 f"'x' should have {self.places} places, got {tuple(x.shape[2:])}: "
@@ -180,17 +181,14 @@ class VisionTransformer(nn.Module):
 
 
 def uniform_by_width(linear: nn.Linear) -> nn.Linear:
-    """Returns a layer with uniform weights by its two widths, and no bias, as transformers start.
-
-    That is Glorot's rule.
-    """
+    """Returns a layer after initializing it by Glorot's uniform rule, with zero bias."""
     nn.init.xavier_uniform_(linear.weight)
     nn.init.zeros_(linear.bias)
     return linear
 
 
 def _height_and_width(places: object) -> tuple[int, int]:
-    """Returns `places` as two whole numbers of at least 1, or raises ArgumentError."""
+    """Returns `places` as two positive integers, or raises ArgumentError."""
     if isinstance(places, str) or not isinstance(places, Sequence) or len(places) != 2:
         raise ArgumentError(
             f"'places' should be the height and the width of the input, got {places!r}: "

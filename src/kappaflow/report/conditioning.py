@@ -1,4 +1,4 @@
-"""Conditioning on a page: charts over depth, tables of layers and scales, and key figures."""
+"""Builds the conditioning part of a report: charts over depth, tables and key figures."""
 
 import math
 import re
@@ -29,18 +29,18 @@ NO_SCALE = "other layers"
 
 
 def limit_of(profile: ProfileView) -> float | None:
-    """Returns the condition number at which the flow's float type keeps two digits, if known."""
+    """Returns the condition number that leaves two digits in the flow's dtype, if known."""
     eps = profile.eps
     return TRUSTED / eps if eps and math.isfinite(eps) else None
 
 
 def depth_charts(profile: ProfileView) -> list[Chart]:
-    """Returns the charts of a profile: singular values, condition numbers, round trips."""
+    """Returns the charts of singular values, condition numbers and round-trip errors."""
     return [singular_value_chart(profile), condition_chart(profile), round_trip_chart(profile)]
 
 
 def singular_value_chart(profile: ProfileView) -> Chart:
-    """Returns the largest and the smallest singular value up to each depth, with bands."""
+    """Returns the chart of the largest and smallest singular value up to each depth."""
     series, ends = [], []
     for quantity, size, tone, dash in (
         (profile.sigma_max, "largest", STRETCH, "solid"),
@@ -68,7 +68,7 @@ def singular_value_chart(profile: ProfileView) -> Chart:
 
 
 def condition_chart(profile: ProfileView) -> Chart:
-    """Returns the condition number of each layer and of all up to it, with the worst marked."""
+    """Returns the chart of condition numbers, per layer and cumulative; it marks the worst."""
     total, alone = profile.condition_number, profile.layer_condition_number
     layers, worst = profile.layers, profile.worst_layer
     places = range(1, len(layers) + 1)
@@ -105,7 +105,7 @@ def condition_chart(profile: ProfileView) -> Chart:
 
 
 def round_trip_chart(profile: ProfileView) -> Chart:
-    """Returns the round-trip errors over depth from both sides, and the predicted error."""
+    """Returns the chart of round-trip errors from both sides, with the predicted error."""
     labels, layers = profile.layers, len(profile.layers)
     data, latent = profile.round_trip_data, profile.round_trip_latent
     ways = ("data → latent → data", "latent → data → latent")
@@ -142,7 +142,7 @@ def _depth_axis(profile: ProfileView) -> dict:
 
 
 def _limit_rule(profile: ProfileView, limit: float | None) -> list[Rule]:
-    """Returns the limit of the float type, unless it would flatten everything else."""
+    """Returns a line at the limit of the dtype, unless it would flatten the other curves."""
     lists = (*profile.condition_number.band, *profile.layer_condition_number.band)
     values = [v for numbers in lists for v in drawable(numbers, log=True) if v is not None]
     if limit is None or not values or limit > 1e4 * max(values):
@@ -152,12 +152,12 @@ def _limit_rule(profile: ProfileView, limit: float | None) -> list[Rule]:
 
 
 def depth_section(profile: ProfileView, where: str, charts: Sequence[Chart]) -> Section:
-    """Returns the section of a page about conditioning.
+    """Builds the section of a page about conditioning over depth.
 
     Args:
-        profile: What was measured.
-        where: At which rows, as part of a sentence: "held-out rows".
-        charts: The charts of the profile that are not elsewhere on the page.
+        profile: The measured conditioning.
+        where: Which rows were used, as part of a sentence, such as "held-out rows".
+        charts: The charts of the profile that do not appear elsewhere on the page.
 
     Returns:
         The section, with a table of the worst layers.
@@ -185,7 +185,7 @@ def depth_section(profile: ProfileView, where: str, charts: Sequence[Chart]) -> 
 
 
 def _worst_table(profile: ProfileView, most: int = 5) -> Table:
-    """Returns the worst-conditioned layers, the worst first."""
+    """Returns a table of the worst-conditioned layers, the worst first."""
     median = profile.layer_condition_number.median
     worst = sorted(
         range(len(median)), key=lambda i: -median[i] if is_finite(median[i]) else -math.inf
@@ -202,11 +202,11 @@ def _worst_table(profile: ProfileView, most: int = 5) -> Table:
 
 
 def conditioning_figures(profile: ProfileView, budget: Budget | None = None) -> list[KeyFigure]:
-    """Returns the numbers at the top of a page: condition number and both round trips.
+    """Returns the key figures at the top of a page: condition number and round-trip errors.
 
     Args:
-        profile: What was measured.
-        budget: The condition budget of the training, with numbers from more rows.
+        profile: The measured conditioning.
+        budget: The condition budget of the training, with condition numbers at more rows.
     """
     limit = limit_of(profile)
     median, p95 = profile.condition_number.median[-1], profile.condition_number.p95[-1]
@@ -230,10 +230,10 @@ def conditioning_figures(profile: ProfileView, budget: Budget | None = None) -> 
 
 
 def scales_section(profile: ProfileView) -> Section | None:
-    """Returns a table of the scales of a flow of images; None for a flow without scales.
+    """Returns a section with one row per scale of an image flow; None without scales.
 
     Args:
-        profile: Its layers have the number of their scale in their names.
+        profile: The measured conditioning. The names of layers contain the number of their scale.
     """
     rows = scale_rows(profile)
     if not rows:
@@ -250,7 +250,7 @@ def scales_section(profile: ProfileView) -> Section | None:
 
 
 def scale_rows(profile: ProfileView) -> list[list[str]]:
-    """Returns a row of text for each scale, and last one for layers without a scale."""
+    """Returns the table cells of each scale, and last of the layers without a scale."""
     groups: dict[str, list[int]] = {}
     for place, name in enumerate(profile.layers):
         found = SCALE.search(name)
@@ -275,7 +275,7 @@ def _scale_row(name: str, places: Sequence[int], profile: ProfileView, total: fl
 
 
 def _digits(values: Sequence[float]) -> float:
-    """Returns the sum of the logarithms to base 10; nan if one of them is not finite."""
+    """Returns the sum of the base-10 logarithms; nan if one of them is not finite."""
     if not all(is_finite(value) and value > 0 for value in values):
         return math.nan
     return sum(math.log10(value) for value in values)

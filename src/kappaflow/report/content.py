@@ -1,4 +1,4 @@
-"""The content of a report on a table, as plain numbers: report.json and the page both show it."""
+"""Data model of a report on a table, from which report.json and the page are written."""
 
 import math
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 
 class Part(BaseModel):
-    """A frozen part of a report; unknown keys are errors, nan and infinity are written as text."""
+    """Base class of the parts of a report: frozen, without unknown keys, nan stored as text."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
@@ -31,9 +31,9 @@ class About(Part):
         title: A short name: the data set and the model.
         data: Facts about the data, (label, value): source, rows, columns, split.
         model: Facts about the model: recipe, depth, partition, parameters.
-        training: Facts about the training: epochs, time, why it stopped, settings, versions.
-        notes: Warnings about the data, and what was repaired or dropped, one sentence each.
-        trials: The models of a model search, the best first: name, rounds, steps, validation NLL
+        training: Facts about the training: epochs, time, reason for stopping, settings, versions.
+        notes: Warnings about the data, and repairs or dropped rows, one sentence each.
+        trials: The candidates of a model search, best first: name, rounds, steps, validation NLL
             in nats on standardized columns, its difference from the best, and the standard error
             of that difference.
     """
@@ -50,7 +50,7 @@ class Likelihood(Part):
     """Negative log-likelihood of held-out rows, in nats per row.
 
     Attributes:
-        name: Which rows: "test", "test, rows on a point mass", ...
+        name: Name of the set of rows: "test", "test, rows on a point mass", ...
         rows: Number of rows.
         nll: Mean, in the units of the data.
         nll_standardised: Mean on standardized columns, for comparison.
@@ -70,15 +70,16 @@ class ReferenceView(Part):
     """A simple density, fitted to the training rows and compared with the flow on held-out rows.
 
     Attributes:
-        name: Which density, as part of a sentence.
+        name: Name of the density, as part of a sentence.
         kind: "Gaussian" or "Gaussian mixture".
-        components: Number of Gaussians, chosen by the BIC.
-        conditional: Whether it is a density given a context: that of a regression's residuals.
+        components: Number of Gaussians, selected by the BIC.
+        conditional: Whether it is conditional: a density of the residuals of a regression on the
+            context.
         rows: Number of held-out rows.
         nll: Mean negative log-likelihood in nats per row, in the units of the data.
         nll_standardised: The same on standardized columns.
-        difference: Mean over the rows of the flow's NLL minus that of this density; below 0 the
-            flow is better.
+        difference: Mean over the rows of the flow's NLL minus the NLL of this density. Negative if
+            the flow is better.
         standard_error: Standard error of the difference, from paired differences.
     """
 
@@ -114,14 +115,14 @@ class Weighted(Part):
 
 
 class PaddingView(Part):
-    """Features added to each row, see `kappaflow.flows.padding.Padding`.
+    """Padding features added to each row; see `kappaflow.flows.padding.Padding`.
 
     Attributes:
         features: Number of features.
-        in_words: What they contain.
+        in_words: Description of the padding.
         has_density: Whether the NLL of the report is an upper bound on average. If not, it belongs
             to the joint density of a row and its padding, and is not a likelihood of the row.
-        weighted: A closer estimate of the NLL, where there is a likelihood.
+        weighted: A tighter estimate of the NLL; None without a likelihood.
     """
 
     features: int
@@ -134,7 +135,7 @@ class Separation(Part):
     """How well log_prob separates held-out rows like the training data from other rows.
 
     Attributes:
-        name: What is compared with what.
+        name: Names of the two kinds of rows.
         rows_in: Number of rows like the training data, which should score higher.
         rows_out: Number of other rows.
         auc: Probability that a row like the training data scores above another row.
@@ -155,12 +156,12 @@ class Separation(Part):
 
 
 class RowView(Part):
-    """One test row.
+    """A test row with its values and log-density.
 
     Attributes:
-        name: Where the source has it: "line 17" or "row 16".
-        values: Its values, in the order of the columns of the table of rows.
-        log_prob: Its log-density in nats, in the units of the data.
+        name: Position in the source: "line 17" or "row 16".
+        values: Values in the order of `RowsView.columns`.
+        log_prob: Log-density in nats, in the units of the data.
     """
 
     name: str
@@ -172,7 +173,7 @@ class RowsView(Part):
     """Some test rows with their values.
 
     Attributes:
-        columns: Names of the columns, those of the context last; the first few of many.
+        columns: Names of the columns, with the context last; only the first few if there are many.
         left_out: Number of columns that are not shown.
         rows: The rows, the least likely first.
     """
@@ -195,7 +196,7 @@ class RowsView(Part):
 
 
 class Marginal(Part):
-    """Histograms of one column, held-out data and samples, in the units of the data."""
+    """Histograms of one column for held-out data and samples, in the units of the data."""
 
     column: str
     edges: list[float]
@@ -214,7 +215,7 @@ class Pairs(Part):
 class Latent(Part):
     """Latents of held-out rows: a histogram of all coordinates, compared with the base.
 
-    With a base other than N(0, 1) each coordinate is standardized by samples of the base first.
+    With a base other than N(0, 1), each coordinate is first standardized with samples of the base.
 
     Attributes:
         edges: Edges of the bins.
@@ -263,26 +264,26 @@ class Spread(Part):
 class ProfileView(Part):
     """Conditioning over the layers of a flow, filled by `kappaflow.Profile.to_dict`.
 
-    Quantities named `layer_...` belong to one layer alone, the others to all layers up to it.
+    Quantities named `layer_...` belong to one layer alone. The others are cumulative.
 
     Attributes:
         layers: Names of the layers, data side first; at least one.
-        points: Number of rows at which they were measured.
+        points: Number of rows at which the flow was measured.
         eps: Spacing of the flow's floating-point type.
         status: How the singular values were computed.
         worst_layer: Index of the layer with the largest condition number.
         predicted_round_trip: Round-trip error of the whole flow that rounding alone explains.
-        layer_condition_number: A pure number, as all condition numbers are.
-        layer_sigma_max: Latent units per data unit, as all singular values are.
+        layer_condition_number: Condition number of each layer, a pure number.
+        layer_sigma_max: Largest singular value of each layer, in latent units per data unit.
         layer_sigma_min: Smallest singular value of each layer.
-        layer_log_det: In nats.
-        layer_round_trip: In standardized units, as all round trips are.
-        condition_number: The last one belongs to the whole flow.
-        sigma_max: Largest singular value from the data on.
-        sigma_min: Smallest singular value from the data on.
-        log_det: In nats.
-        round_trip_data: The first one belongs to the whole flow.
-        round_trip_latent: The last one belongs to the whole flow.
+        layer_log_det: log|det| of each layer, in nats.
+        layer_round_trip: Round-trip error of each layer, in standardized units.
+        condition_number: Cumulative. The last one belongs to the whole flow.
+        sigma_max: Largest singular value, cumulative from the data.
+        sigma_min: Smallest singular value, cumulative from the data.
+        log_det: log|det| in nats, cumulative from the data.
+        round_trip_data: Error from data to latent to data. The first belongs to the whole flow.
+        round_trip_latent: Error from latent to data to latent. The last belongs to the whole flow.
     """
 
     layers: Annotated[list[str], Field(min_length=1)]
@@ -330,7 +331,7 @@ class ProfileView(Part):
 
 
 def _tagged(value: object) -> object:
-    """Returns nan or infinity as {"number": "NaN"}: JSON has neither, and "NaN" alone is text."""
+    """Returns nan or infinity as {"number": "NaN"}: JSON has neither, and "NaN" is a string."""
     if not isinstance(value, float) or math.isfinite(value):
         return value
     return {"number": "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"}
@@ -343,7 +344,7 @@ def _untagged(value: object) -> object:
 
 _NOT_FINITE = (math.nan, math.inf, -math.inf)
 
-# Strict, so that text made of digits stays text.
+# Strict types, so that digits in a string stay a string.
 Evidence = Annotated[
     StrictInt | StrictFloat | StrictStr | None,
     BeforeValidator(_untagged),
@@ -364,11 +365,11 @@ class FindingView(Part):
 
 
 class Budget(Part):
-    """A condition budget of a training, and what the flow has.
+    """The condition budget of a training, and the condition numbers that the flow reached.
 
     Attributes:
-        asked: The budget of the 95 % quantile.
-        median: Median over held-out rows, from the standardized columns on.
+        asked: The requested limit of the 95 % quantile.
+        median: Median condition number over held-out rows, without the standardization.
         p95: 95 % quantile over the same rows.
         rows: Number of rows.
     """
@@ -390,18 +391,18 @@ class Report(Part):
             time_s, memory_bytes, skipped_steps. NLL on standardized columns.
         best_epoch: The epoch whose weights were kept.
         likelihoods: Held-out likelihood, of all test rows and of parts of them.
-        padding: Features added to each row; None for none.
+        padding: Padding features added to each row, if any.
         gaussian_nll: NLL of the test rows under a Gaussian fitted to the training rows, in the
             units of the data.
         gaussian_nll_standardised: The same on standardized columns.
-        references: A Gaussian and a Gaussian mixture, compared with the flow row by row; empty
-            where there is no such density.
+        references: A Gaussian and a Gaussian mixture, compared with the flow row by row; may be
+            empty.
         worst_rows: The test rows with the lowest density; None if they were not collected.
-        separations: Scores of other kinds of rows; often empty.
-        marginals: Data against samples, one per column.
-        pairs: Data against samples, two columns at a time.
+        separations: How well log_prob separates other kinds of rows; often empty.
+        marginals: Histograms of data and samples, one per column.
+        pairs: Data and samples for scatter plots of two columns at a time.
         profile: Conditioning over depth, at held-out rows.
-        budget: The condition budget of the training; None for none.
+        budget: The condition budget of the training, if any.
         latent: Latents of held-out rows.
         verdict: The doctor's verdict in full.
         ok: Whether the doctor found no error.
@@ -429,5 +430,5 @@ class Report(Part):
 
     @property
     def is_joint(self) -> bool:
-        """Whether the NLL belongs to rows and their padding, and is not a likelihood of rows."""
+        """Whether the NLL is that of rows with their padding, not a likelihood of the rows."""
         return self.padding is not None and not self.padding.has_density

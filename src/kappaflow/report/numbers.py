@@ -1,4 +1,4 @@
-"""Numbers as text, and which numbers an axis can show."""
+"""Formats numbers for reports, and selects the values that an axis can show."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def as_float(value: object) -> float | None:
-    """Returns a value as a float: None if it was not measured, `nan` if it is not a number."""
+    """Returns a value as a float: None if it was not measured, nan if it is not a number."""
     if value is None:
         return None
     if not isinstance(value, (int, float, str)):
@@ -28,7 +28,7 @@ def is_finite(value: object) -> bool:
 
 
 def drawable(values: Iterable[object], *, log: bool = False) -> list[float | None]:
-    """Returns values with None (a gap) for what an axis cannot show; a log axis shows no zeros."""
+    """Returns values with None, a gap in the line, in place of those an axis cannot show."""
     numbers = [as_float(value) for value in values]
     return [
         n if n is not None and abs(n) < TOO_LARGE_TO_DRAW and (n > 0 or not log) else None
@@ -37,7 +37,7 @@ def drawable(values: Iterable[object], *, log: bool = False) -> list[float | Non
 
 
 def what_is_not_drawn(series: Iterable[Iterable[object]], *, log: bool = False) -> str:
-    """Returns a sentence that counts the values left out by `drawable`, or an empty text."""
+    """Returns a sentence that counts the values that `drawable` leaves out; empty if none."""
     numbers = [as_float(value) for values in series for value in values]
     measured = [n for n in numbers if n is not None]
     large = sum(not abs(n) < TOO_LARGE_TO_DRAW for n in measured)
@@ -53,7 +53,7 @@ def what_is_not_drawn(series: Iterable[Iterable[object]], *, log: bool = False) 
 
 
 def significant(value: object, digits: int = 3) -> str:
-    """Returns a number with a number of significant digits, as a power of ten where shorter.
+    """Returns a number with `digits` significant digits, as a power of ten if large or small.
 
     Example:
         >>> significant(0.01234), significant(123456.0), significant(12), significant("NaN")
@@ -94,7 +94,7 @@ def with_error(value: object, error: object) -> str:
 
 
 def fixed(value: object, decimals: int) -> str:
-    """Returns a number with a fixed number of decimals."""
+    """Returns a number as text with a fixed number of decimals."""
     number = as_float(value)
     if number is None or not math.isfinite(number) or abs(number) >= 1e9:
         return significant(value)
@@ -102,12 +102,12 @@ def fixed(value: object, decimals: int) -> str:
 
 
 def quantile(values: Sequence[float], level: float) -> float:
-    """Returns the lower quantile of some values."""
+    """Returns a quantile of values without interpolation (the next lower value)."""
     return sorted(values)[int(level * (len(values) - 1))]
 
 
 def count(number: int, noun: str) -> str:
-    """Returns a number and its noun.
+    """Returns a number with its noun, in the singular or plural.
 
     Example:
         >>> count(1, "row"), count(12340, "row")
@@ -117,12 +117,12 @@ def count(number: int, noun: str) -> str:
 
 
 def power_of_ten(exponent: int) -> str:
-    """Returns ten to a power as text."""
+    """Returns a power of ten as text, with a superscript exponent."""
     return "10" + str(exponent).translate(_SUPERSCRIPTS)
 
 
 def time_in_words(time_s: float) -> str:
-    """Returns a duration as text.
+    """Returns a duration as text, in seconds, minutes or hours.
 
     Example:
         >>> time_in_words(8.2), time_in_words(400.0), time_in_words(9000.0)

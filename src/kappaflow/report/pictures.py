@@ -1,4 +1,4 @@
-"""Pictures: whole numbers as PNG files, and the pictures of a page."""
+"""Encodes pixel arrays as PNG, arranges images in sheets, and describes pictures of a page."""
 
 import base64
 import binascii
@@ -16,17 +16,17 @@ from kappaflow.report.content import Part
 Pixels = NDArray[np.uint8]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-GREY, COLOUR = 0, 2  # colour types of the format
+GREY, COLOUR = 0, 2  # colour types of the PNG format
 
-# Width in CSS pixels of a sheet of images on a page: one of three columns, and one of two.
+# Width in CSS pixels of a sheet of images in a three-column and in a two-column layout.
 NARROW, WIDE = 290, 460
 
 
 def png(pixels: Pixels) -> bytes:
-    """Returns a picture as the bytes of a PNG file.
+    """Encodes a picture as the bytes of a PNG file.
 
     Args:
-        pixels: (1, height, width) for grey or (3, height, width) for colour.
+        pixels: The pixels, (1, height, width) for grey or (3, height, width) for colour.
 
     Returns:
         The file, with 8 bits per channel.
@@ -49,12 +49,12 @@ def png(pixels: Pixels) -> bytes:
 
 
 def encoded(pixels: Pixels) -> str:
-    """Returns a picture, (channels, height, width), as a PNG file in base64."""
+    """Returns a picture (channels, height, width) as a PNG file in base64."""
     return base64.b64encode(png(pixels)).decode()
 
 
 def size_of(content: bytes) -> tuple[int, int]:
-    """Returns the width and height written in a PNG file; raises ValueError for other bytes."""
+    """Returns width and height from the bytes of a PNG file; raises ValueError for others."""
     if not content.startswith(SIGNATURE) or len(content) < 24:
         raise ValueError("these are not the bytes of a PNG file")
     width, height = struct.unpack(">II", content[16:24])
@@ -67,7 +67,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def shown(pixels: Pixels, values: int) -> Pixels:
-    """Returns pixels with whole numbers from 0 to `values` - 1 on the scale 0 to 255.
+    """Returns pixels rescaled from the range 0 to `values` - 1 to the range 0 to 255.
 
     Example:
         >>> shown(np.array([0, 8, 16], np.uint8), 17)
@@ -79,13 +79,13 @@ def shown(pixels: Pixels, values: int) -> Pixels:
 
 
 def grid(images: Pixels, columns: int, *, gap: int = 1, ground: int = 128) -> Pixels:
-    """Returns images side by side, row by row, with grey lines between them.
+    """Arranges images in a grid, with grey lines between them.
 
     Args:
-        images: (N, channels, height, width).
-        columns: How many stand in a row; the last row may have empty places.
-        gap: Width of the lines, in pixels; there are none around the whole.
-        ground: Their grey.
+        images: The images, (N, channels, height, width).
+        columns: Number of images per row; the last row may have empty cells.
+        gap: Width of the lines, in pixels. There is no outer border.
+        ground: Grey level of the lines.
 
     Returns:
         The sheet, (channels, height, width).
@@ -105,9 +105,9 @@ def grid(images: Pixels, columns: int, *, gap: int = 1, ground: int = 128) -> Pi
 
 
 def enlarged(pixels: Pixels, least: int = 512) -> Pixels:
-    """Returns a picture enlarged by the smallest whole factor that reaches a width.
+    """Returns a picture enlarged by the smallest whole factor that makes it `least` wide.
 
-    Each pixel becomes a square of one colour: nothing is smoothed.
+    Each pixel becomes a square of one colour, without smoothing.
 
     Example:
         >>> enlarged(np.zeros((1, 17, 26), np.uint8)).shape
@@ -118,7 +118,7 @@ def enlarged(pixels: Pixels, least: int = 512) -> Pixels:
 
 
 def _check_png(text: str) -> str:
-    """Returns text if it is a PNG file in base64: the page contains it unchanged."""
+    """Returns text if it is a PNG file in base64, because the page embeds it unchanged."""
     try:
         size_of(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
@@ -127,15 +127,15 @@ def _check_png(text: str) -> str:
 
 
 class Picture(Part):
-    """A picture of a page: a sheet of images.
+    """A sheet of images with its texts, for a page.
 
     Attributes:
-        title: A few words above it.
-        alt: What it shows, for readers who cannot see it.
-        caption: What to look for, in one or two sentences.
-        columns: How many images stand in a row.
-        rows: Text for each row, from the top; may be empty.
-        under: Text below each column; may be empty.
+        title: Short title above the picture.
+        alt: Description for readers who cannot see the picture.
+        caption: One or two sentences that tell what to look for.
+        columns: Number of images per row.
+        rows: Label of each row, from the top; may be empty.
+        under: Label below each column; may be empty.
         png: The PNG file in base64, with one pixel for each pixel of the images.
     """
 
@@ -160,11 +160,11 @@ class Picture(Part):
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture with its size on a page: enlarged by the largest whole factor that fits.
+    """A picture on a page, enlarged by the largest whole factor that fits.
 
     Attributes:
         content: The picture.
-        room: Width that is available, in CSS pixels.
+        room: Available width, in CSS pixels.
     """
 
     content: Picture
@@ -172,7 +172,7 @@ class Shown:
 
     @property
     def factor(self) -> int:
-        """By how much it is enlarged."""
+        """Factor by which the picture is enlarged."""
         return max(1, self.room // self.content.width)
 
     @property
@@ -187,5 +187,5 @@ class Shown:
 
     @property
     def is_enlarged(self) -> bool:
-        """Whether each pixel should stay a square of one colour."""
+        """Whether the picture is enlarged, so that a browser should not smooth it."""
         return self.factor > 1

@@ -1,10 +1,11 @@
-"""A flow in the coordinates of one partition.
+"""Plans the layers that rewrite a flow to use a single fixed partition.
 
-The new flow computes with y = x[order], where x is what the old flow computes with. A permutation
-in the old flow only changes the order. A coupling needs what it keeps in one part of the
-partition and what it changes in the other. Within the parts the order is free, since conditioners
-can be reordered. So features move only if a coupling finds them in the wrong part, or if an
-unknown layer needs the old order. Linear layers and moves between two couplings form one map.
+The new flow computes with reordered features y = x[order], where x are the features of the old
+flow. A permutation in the old flow only changes the order. A coupling needs its kept features in
+one part of the partition and its changed features in the other. Within the parts the order is
+free, because conditioners can be reordered. So features move only if they are in the wrong part
+for a coupling, or if an unknown layer needs the old order. Linear layers and moves between two
+couplings are merged into one map.
 """
 
 import copy
@@ -43,10 +44,10 @@ AnyCoupling = AffineCoupling | AdditiveCoupling
 
 @register("ReorderedNetwork")
 class ReorderedNetwork(nn.Module):
-    """A conditioner with its inputs and outputs in another order.
+    """Wraps a conditioner to reorder its inputs and outputs.
 
     Args:
-        network: Maps (B, inputs), and a context, to (B, outputs).
+        network: A network that maps (B, inputs), and a context, to (B, outputs).
         inputs: The new position of each input of the network.
         outputs: The new position of each output of the network.
     """
@@ -75,7 +76,8 @@ def reordered(coupling: AnyCoupling, order: Sequence[int], *, partition: Partiti
         partition: The partition of the new coupling: it keeps the same features, at new positions.
 
     Returns:
-        A coupling with the same kind of conditioner; one that is not a plain `MLP` is wrapped.
+        A coupling with the same kind of conditioner. A conditioner other than a plain `MLP` is
+        wrapped.
     """
     inputs = _places(order, coupling.partition.kept, partition.kept)
     changed = _places(order, coupling.partition.changed, partition.changed)
@@ -90,7 +92,7 @@ def reordered(coupling: AnyCoupling, order: Sequence[int], *, partition: Partiti
 
 
 def _places(order: Sequence[int], features: Sequence[int], positions: Sequence[int]) -> list[int]:
-    """Returns the number of each old feature among the new positions."""
+    """Returns the index of each old feature in the list of new positions."""
     number = {order[position]: i for i, position in enumerate(positions)}
     return [number[feature] for feature in features]
 
@@ -112,21 +114,21 @@ def _reordered_network(
 
 
 def _reads_only(network: MLP) -> bool:
-    """Returns whether only the first layer uses the input: no skip connection does."""
+    """Returns whether only the first layer reads the input, without a skip connection."""
     state = network.state_dict()
     rows, columns = state["layers.0.weight"].shape
     return not (network.residual and rows == columns)
 
 
 class Plan:
-    """Layers of one partition that do the same as the layers added so far.
+    """Collects layers of one partition that are equivalent to the old layers added so far.
 
     Args:
-        partition: What couplings may keep and change, or change and keep.
+        partition: The partition of the new couplings, which may also use it with swapped parts.
 
     Attributes:
-        items: The layers, and linear maps that have not been factored.
-        left: Class names of layers that were kept unchanged.
+        items: The new layers, and linear maps that are not factored yet.
+        left: Class names of the layers that were kept unchanged.
     """
 
     def __init__(self, partition: Partition) -> None:
@@ -137,12 +139,12 @@ class Plan:
         self._pending: AffineMap | None = None
         self._after: AffineMap | None = None  # elementwise, after the pending map
         self._names: list[str] = []
-        # The layers that the two maps come from.
+        # The old layers that the two maps come from, to know if they are frozen.
         self._sources: tuple[list[Bijection], list[Bijection]] = ([], [])
         self._is_last_map = False  # whether the pending map is the last one
 
     def add_all(self, parts: Sequence[Bijection]) -> None:
-        """Adds the layers of the old flow, and restores the order of the features."""
+        """Adds all layers of the old flow, then restores the order of the features."""
         mixes = [is_linear(part) and not is_elementwise(part) for part in parts]
         last = max((place for place, does in enumerate(mixes) if does), default=0)
         for place, part in enumerate(parts):
@@ -194,7 +196,7 @@ class Plan:
         return np.argsort(self._order).tolist()
 
     def _mix(self, part: Bijection) -> None:
-        """Adds a linear layer to the pending map, or an elementwise one after it."""
+        """Adds a linear layer to the pending map, or an elementwise layer after that map."""
         made = self._map_of(part).reordered(self._order)
         mixing, after = self._sources
         if is_elementwise(part):
@@ -215,7 +217,7 @@ class Plan:
         self.items.append(reordered(coupling, self._order, partition=target))
 
     def _target(self, old: Partition) -> Partition:
-        """Returns the partition of the new coupling: this one, or the one with exchanged parts."""
+        """Returns the partition of the new coupling, with or without swapped parts."""
         fitting = [
             target
             for target in (self.partition, self.partition.swapped())
@@ -233,17 +235,17 @@ class Plan:
         stay = self._pending is None or (self._is_last_map and self._in_order())
         if stay and 0 in wrong:
             return fitting[wrong.index(0)]
-        # The end factors of a map merge with both neighbours if these change different parts.
+        # The outer factors of a map merge with both neighbours if these change different parts.
         last = next((p for item in reversed(self.items) if (p := partition_of(item))), None)
         return min(zip(fitting, wrong, strict=True), key=lambda f: (f[0] == last, f[1]))[0]
 
     def _misplaced(self, old: Partition, target: Partition) -> list[int]:
-        """Returns the positions outside the target's kept part that hold features to be kept."""
+        """Returns positions of features that must be kept but lie outside the kept part."""
         positions = self._positions()
         return sorted({positions[feature] for feature in old.kept} - set(target.kept))
 
     def _moves(self, old: Partition, target: Partition) -> list[int]:
-        """Returns the source of each position; the permutation is even if possible."""
+        """Returns the old position for each new one, as an even permutation if possible."""
         positions = self._positions()
         kept = {positions[feature] for feature in old.kept}
         moves = list(range(len(positions)))
@@ -274,7 +276,7 @@ class Plan:
             self._after = self._after.reordered(moves)
 
     def _emit(self) -> None:
-        """Converts the pending maps to layers, frozen if all of their sources were."""
+        """Converts the pending maps to layers, frozen if all of their source layers were."""
         frozen, frozen_after = map(is_frozen, self._sources)
         if self._pending is not None:
             matrix, shift = self._pending

@@ -1,4 +1,4 @@
-"""`diagnose_run`: the doctor's diagnosis of a run, at its held-out data or at other data."""
+"""`diagnose_run`, which runs the doctor on a run folder, with its held-out or other data."""
 
 from pathlib import Path
 
@@ -34,17 +34,17 @@ def diagnose_run(
     progress: Progress = quietly,
     decimal: Decimal | None = None,
 ) -> tuple[Diagnosis, str]:
-    """Returns the doctor's diagnosis of a run, and a description of the points.
+    """Runs the doctor on a run, and describes the rows or images that it used.
 
     Args:
-        folder: The run folder, or any saved model.
-        data: A table with the columns of the run, or images for a run on images. By default its
-            held-out data, or samples of the flow if that is missing or has changed.
+        folder: The run folder, or the folder of any saved model.
+        data: A table with the columns of the run, or images for a run on images. By default the
+            held-out data of the run, or samples of the flow if its data is missing or has changed.
         progress: Receives the name of each measurement before it starts.
-        decimal: The decimal sign of a table; by default that of the data of the run.
+        decimal: The decimal sign of a table; by default the same as in the data of the run.
 
     Returns:
-        The diagnosis and the description.
+        The diagnosis and the description, such as "held-out rows of the run".
 
     Raises:
         ArgumentError: The data does not fit the run, or `decimal` is given for images.
@@ -78,7 +78,7 @@ def diagnose_run(
 
 
 def _at_images(folder: Path, flow: Flow, data: str, progress: Progress) -> Diagnosis:
-    """Returns the diagnosis at images of a source."""
+    """Returns the diagnosis at images from another source than the run."""
     run = read_image_run(folder)
     crop = True if run.source is None else run.source.crop
     images = images_for(flow, data, crop=crop, classes=run.classes_of(flow))
@@ -89,14 +89,14 @@ def _at_images(folder: Path, flow: Flow, data: str, progress: Progress) -> Diagn
 def _at_rows(
     folder: Path, flow: Flow, data: str, decimal: Decimal | None, progress: Progress
 ) -> Diagnosis:
-    """Returns the diagnosis at rows of a source."""
+    """Returns the diagnosis at rows from another source than the run."""
     run = read_table_run(folder)
     table = finite_table(data, run.columns, run.context_columns, run.reading(decimal))
     return _diagnosed_at(flow, noisy(table, run.widths, domains_in(flow, table)), progress)
 
 
 def _diagnosed_at(flow: Flow, table: Table, progress: Progress) -> Diagnosis:
-    """Returns the diagnosis at the rows of a table; findings name rows with their values."""
+    """Returns the diagnosis at the rows of a table. Findings show the values of rows."""
     rows = batch_of(table, flow)
     return diagnose_flow(
         flow,

@@ -1,4 +1,4 @@
-"""`evaluate`: a trained flow on held-out rows or images, as a report, a diagnosis and metrics."""
+"""Evaluates a trained flow on held-out data: content of the report, diagnosis and metrics."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,12 +41,12 @@ PERCENTILES = 1000  # steps of the stored distribution of training scores
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A trained flow on held-out data.
+    """The results of evaluating a trained flow on held-out data.
 
     Attributes:
         report: The content of the report.
-        diagnosis: The doctor's diagnosis, with the findings on likelihood, training and data.
-        metrics: The entries of result.json that training does not write.
+        diagnosis: The doctor's diagnosis, including findings on likelihood, training and data.
+        metrics: The entries that evaluation adds to result.json.
     """
 
     report: AnyReport
@@ -60,10 +60,10 @@ def evaluate(
     """Evaluates a trained flow on the test rows or images of a run.
 
     Args:
-        result: The result of the training. The flow of a table is moved to the CPU.
+        result: The result of the training. A flow of tables is moved to the CPU.
         data: The data of the run.
         about: Facts about the data, the model and the training.
-        budget: The condition budget of the training; None for none.
+        budget: The condition budget of the training, if any.
 
     Returns:
         The evaluation.
@@ -97,11 +97,11 @@ def evaluate(
 
 
 def write_evaluation(evaluation: Evaluation, flow: Flow, data: RunData, folder: Path) -> None:
-    """Writes diagnosis, report and result to a run folder, which is finished then.
+    """Writes diagnosis, report and metrics to a run folder, which completes the run.
 
     Args:
         evaluation: The evaluation.
-        flow: The flow, which draws a grid of samples if the data are images.
+        flow: The flow. For images, a grid of its samples is written.
         data: The data of the run.
         folder: The run folder.
     """
@@ -113,12 +113,12 @@ def write_evaluation(evaluation: Evaluation, flow: Flow, data: RunData, folder: 
 
 
 def metrics(report: AnyReport, flow: Flow, data: RunData) -> dict[str, Any]:
-    """Returns the entries of result.json that training does not write.
+    """Returns the entries that evaluation adds to result.json.
 
     Args:
-        report: The report on the flow.
+        report: The content of the report.
         flow: The flow.
-        data: The data of the run; the scores of its training rows are stored as quantiles.
+        data: The data of the run, for quantiles of the log_prob of its training rows.
 
     Returns:
         Held-out likelihood, conditioning, verdict and quantiles.
@@ -141,7 +141,7 @@ def metrics(report: AnyReport, flow: Flow, data: RunData) -> dict[str, Any]:
 
 
 def _table_metrics(report: Report) -> dict[str, Any]:
-    """Returns the likelihood of test rows, of simple densities, and the separation of rows."""
+    """Returns the metrics of test rows: likelihood, reference densities and AUC."""
     whole = report.likelihoods[0]
     mixture = next((one for one in report.references if one.kind == "Gaussian mixture"), None)
     separation = report.separations[0] if report.separations else None
@@ -166,7 +166,7 @@ def _table_metrics(report: Report) -> dict[str, Any]:
 
 
 def _image_metrics(report: ImageReport) -> dict[str, Any]:
-    """Returns the likelihood of test images, and their bits per dimension."""
+    """Returns the metrics of test images: likelihood and bits per dimension."""
     whole = report.likelihood
     return {
         "test_bits_per_dimension": whole.bits_per_dimension,
@@ -180,7 +180,7 @@ def _image_metrics(report: ImageReport) -> dict[str, Any]:
 
 
 def metrics_without_data(report: AnyReport) -> dict[str, Any]:
-    """Returns the metrics that need no data of the run: conditioning and verdict."""
+    """Returns the metrics that the report alone determines: conditioning and verdict."""
     kappa = report.profile.condition_number
     condition = {
         "condition_number_median": kappa.median[-1],

@@ -1,4 +1,4 @@
-"""Findings on a run as a whole: held-out likelihood, the course of the training, the data."""
+"""Collects the findings on a run beyond its flow: held-out likelihood, training and data."""
 
 import math
 from collections.abc import Sequence
@@ -29,18 +29,19 @@ def table_findings(
     stopped_because: str,
     warnings: Sequence[str],
 ) -> Found:
-    """Returns the findings on likelihood, training and data of a run on a table.
+    """Collects the findings on likelihood, training and data of a run on a table.
 
     Args:
-        compared: Comparisons on the test rows; None for a flow without a likelihood.
+        compared: Comparisons with reference densities on the test rows; None for a flow without a
+            likelihood.
         standard_error: Standard error of the mean NLL of the test rows.
         test_rows: Number of test rows.
-        history: The figures of each epoch.
+        history: The figures of each epoch, as in metrics.jsonl.
         stopped_because: Why the training ended.
         warnings: Warnings from reading the data.
 
     Returns:
-        Findings and checks.
+        The findings, and the names of the checks that were run.
     """
     findings, checked = [], []
     if compared is not None:
@@ -59,17 +60,17 @@ def image_findings(
     history: Sequence[dict[str, Any]],
     stopped_because: str,
 ) -> Found:
-    """Returns the findings on likelihood and training of a run on images.
+    """Collects the findings on likelihood and training of a run on images.
 
     Args:
-        bits: Mean bits per dimension of the test images; None for a flow without them.
-        standard_error: Standard error of the difference to independent pixels.
-        independent: Mean bits per dimension with independent pixels.
-        history: The figures of each epoch.
+        bits: Mean bits per dimension of the test images; None for a flow without a likelihood.
+        standard_error: Standard error of the difference from `independent`.
+        independent: Mean bits per dimension of a model with independent pixels.
+        history: The figures of each epoch, as in metrics.jsonl.
         stopped_because: Why the training ended.
 
     Returns:
-        Findings and checks.
+        The findings, and the names of the checks that were run.
     """
     likelihood = list(image_likelihood_findings(bits, standard_error, independent))
     training = training_findings(history, stopped_because, of_images=True)
@@ -78,18 +79,18 @@ def image_findings(
 
 
 def stored_findings(folder: Path, warnings: Sequence[str] = ()) -> Found:
-    """Returns the findings on a finished run as a whole, from its stored result.
+    """Collects the findings on a finished run from its stored result.
 
     Args:
-        folder: A run folder, or any saved model, which stores no result.
+        folder: A run folder. A saved model without a run has no findings.
         warnings: Warnings from reading the data of the run.
 
     Returns:
-        The same findings and checks as when the run was finished.
+        The same findings and names of checks as at the end of the run.
     """
     try:
         result = read_finished(folder)
-    except KappaflowError:  # no run, or one that is not finished
+    except KappaflowError:  # not a run, or not finished
         return [], []
     history, stopped_because = _history(folder), result.stopped_because
     if isinstance(result, ImageResult):
@@ -128,7 +129,7 @@ def _comparisons(result: TableResult) -> list[Comparison]:
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
-    """Returns the figures of each epoch; none if the stored value is not a list of them."""
+    """Returns the figures of each epoch; empty if the stored value is malformed."""
     history = read_result(folder).get("history")
     if not isinstance(history, list) or not all(isinstance(line, dict) for line in history):
         return []

@@ -1,8 +1,8 @@
-"""The native backend, which executes recorded operations without the interpreter.
+"""Builds and loads the native backend, which executes recorded operations in C++.
 
-Threads of Python share one interpreter lock, which they hand over at each of the small operations
-of a chunk. The native backend executes a whole chunk without it. `python -m kappaflow native`
-builds it once, with a C++ compiler and ninja; without it the same operations run in Python.
+Python threads compete for the interpreter lock at each of the small operations of a chunk. The
+native backend executes a whole chunk without the lock. `python -m kappaflow native` builds it
+once, with a C++ compiler and ninja. Without it, the same operations run in Python.
 """
 
 import functools
@@ -26,23 +26,23 @@ from kappaflow.stack.operations import NAMES
 from kappaflow.stack.tape import Executor, NativeBackend, NativeExecutor
 
 SOURCE = Path(__file__).with_name("native.cpp")
-# At most the instructions that torch itself uses on this processor.
+# Compiler flags per torch CPU capability: no instructions that torch itself would not use here.
 INSTRUCTIONS = {
     "AVX2": ["-mavx2", "-mfma", "-mf16c"],
     "AVX512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mavx2", "-mfma"],
 }
 
-# Whether results must equal those of Python bit for bit, as in tests.
+# Whether results must be bit-identical to the Python operations, as in tests.
 EXACT = False
 _forked = False
-_lock = threading.RLock()  # also held while KAPPAFLOW_NATIVE=1 builds
+_lock = threading.RLock()  # also held while KAPPAFLOW_NATIVE=1 triggers a build
 
 
 def executor(device_type: str) -> Executor:
-    """Returns the executor of chunks: the native backend if it is built.
+    """Returns the executor of recorded operations: native if it is built, else in Python.
 
-    The environment variable KAPPAFLOW_NATIVE overrides this: 0 never uses it, 1 builds it if it
-    is missing.
+    The environment variable KAPPAFLOW_NATIVE overrides this: 0 never uses the native backend, 1
+    builds it if it is missing.
     """
     setting = os.environ.get("KAPPAFLOW_NATIVE", "")
     found = None
@@ -52,7 +52,7 @@ def executor(device_type: str) -> Executor:
 
 
 def path() -> Path:
-    """Returns the file of the backend for this source, torch, Python and processor."""
+    """Returns the path of the compiled backend for this source, torch, Python and processor."""
     parts = (
         SOURCE.read_bytes(),
         torch.__version__.encode(),
@@ -66,13 +66,13 @@ def path() -> Path:
 
 
 def build(*, verbose: bool = False) -> Path:
-    """Builds the backend, which takes about half a minute, and returns its file.
+    """Compiles the backend, which takes about half a minute.
 
     Args:
         verbose: Show the output of the compiler.
 
     Returns:
-        The compiled module.
+        The path of the compiled module.
 
     Raises:
         BuildError: There is no compiler or no ninja, or they fail.
@@ -82,7 +82,7 @@ def build(*, verbose: bool = False) -> Path:
         from torch.utils import cpp_extension
 
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Built elsewhere and moved, so a killed build leaves no partial file.
+        # Build in a temporary folder and move, so that a killed build leaves no partial file.
         with tempfile.TemporaryDirectory(dir=target.parent) as folder, _own_tools_found():
             cpp_extension.load(
                 target.stem,
@@ -106,7 +106,7 @@ def build(*, verbose: bool = False) -> Path:
 
 @contextmanager
 def _own_tools_found() -> Iterator[None]:
-    """Lets torch find the ninja of this environment, even if it is not activated."""
+    """Lets torch find ninja in this Python environment, even if it is not activated."""
     before = os.environ.get("PATH", "")
     os.environ["PATH"] = os.pathsep.join((sysconfig.get_path("scripts"), before))
     try:
@@ -134,7 +134,7 @@ def _known(must: bool) -> tuple[NativeBackend, dict[str, int]] | None:
 
 
 def _backend(must: bool) -> tuple[NativeBackend, dict[str, int]] | None:
-    """Returns the backend and the number of each operation, or None."""
+    """Returns the loaded backend and its operation codes, or None if it is unavailable."""
     with _lock:  # another thread may be loading the module
         return _known(must)
 
@@ -145,14 +145,14 @@ def _loaded(target: Path) -> tuple[NativeBackend, dict[str, int]] | None:
         spec = importlib.util.spec_from_loader(target.stem, loader)
         module = importlib.util.module_from_spec(spec)  # pyright: ignore[reportArgumentType]
         loader.exec_module(module)
-    except ImportError:  # built by another compiler, or no module at all
+    except ImportError:  # incompatible or damaged file
         return None
     codes = {name: code for code, name in enumerate(module.names())}
     return (module, codes) if set(codes) == set(NAMES) else None  # pyright: ignore[reportReturnType]
 
 
 def _after_fork() -> None:
-    """Resets the lock, and disables the backend: OpenMP's threads do not survive a fork."""
+    """Resets the lock and disables the backend, because OpenMP threads do not survive a fork."""
     global _lock, _forked
     _lock, _forked = threading.RLock(), True
 

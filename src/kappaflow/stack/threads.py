@@ -1,8 +1,8 @@
-"""Rows of a batch on several threads: each has its own rows through the whole run.
+"""Splits the rows of a batch across threads; each thread takes its rows through all layers.
 
-Threads inside a product wait for each other at every product, and spin while they wait; threads
-that own rows meet twice a run. So products run on one thread each while a run is under way: a
-thread that spins would take the core of one that works.
+With threads inside each matrix product, threads wait for each other at every product, and spin
+while they wait. Threads that own rows meet only twice per pass. So matrix products are
+single-threaded during a pass, because a spinning thread would occupy a core that others need.
 """
 
 import os
@@ -18,9 +18,9 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 
 
 def row_threads() -> int:
-    """Returns on how many threads rows are spread: as many as torch has for its products.
+    """Returns the number of threads for rows; by default the thread count of torch.
 
-    The environment variable KAPPAFLOW_THREADS sets another number.
+    The environment variable KAPPAFLOW_THREADS overrides it.
     """
     given = os.environ.get("KAPPAFLOW_THREADS", "")
     return int(given) if given.isdecimal() and int(given) else torch.get_num_threads()
@@ -28,7 +28,7 @@ def row_threads() -> int:
 
 @contextmanager
 def single_products() -> Iterator[None]:
-    """Makes matrix products of the calling thread single-threaded."""
+    """Makes matrix products single-threaded within the context."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield
@@ -41,10 +41,10 @@ def single_products() -> Iterator[None]:
 
 
 def run_all(tasks: Sequence[Callable[[], None]]) -> None:
-    """Runs tasks at the same time, the last one on the calling thread; the first error is raised.
+    """Runs tasks in parallel, the last one on the calling thread, and raises the first error.
 
     Args:
-        tasks: What to ops, with `single_products`. They must not call this function.
+        tasks: Functions to call, within `single_products`. They must not call `run_all`.
     """
     *others, own = tasks
     waiting = [_pool(len(others)).submit(task) for task in others]
@@ -64,12 +64,12 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def _alone() -> None:
-    """Makes matrix products of a thread single-threaded."""
+    """Makes matrix products single-threaded in a new worker thread."""
     torch.set_num_threads(1)
 
 
 def _after_fork() -> None:
-    """A forked process has none of the threads."""
+    """Drops the thread pools in a forked process, which does not inherit their threads."""
     global _lock
     _lock = threading.Lock()
     _pools.clear()

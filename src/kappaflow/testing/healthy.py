@@ -1,4 +1,4 @@
-"""`assert_healthy`: the doctor as an assertion in a test."""
+"""`assert_healthy`, an assertion for tests that fails if the doctor finds a problem."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -19,18 +19,18 @@ def assert_healthy(
     select: Sequence[str] = (),
     ignore: Sequence[str] = (),
 ) -> None:
-    """Raises an error with the findings of the doctor, if there are any.
+    """Raises an AssertionError if the doctor finds anything more severe than `allow`.
 
     Args:
         flow: A kappaflow flow, or one of any library that `kappaflow.wrap` supports.
-        x: Rows of data (B, *event); samples of the flow if left out.
+        x: Rows of data (B, *event); by default samples of the flow.
         context: Context rows (B, C), for a conditional flow.
-        allow: The most severe kind of finding that passes.
+        allow: The most severe kind of finding that does not fail.
         select: Codes or prefixes of codes to report, such as "KF2"; all if empty.
         ignore: Codes or prefixes of codes to ignore.
 
     Raises:
-        ContractError: There are findings, one per line. It is an AssertionError.
+        ContractError: The findings, one per line. It is a subclass of AssertionError.
         ArgumentError: The flow cannot be diagnosed, or no check has such a code.
 
     Example:

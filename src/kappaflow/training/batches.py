@@ -17,16 +17,16 @@ from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow
 
-IMAGE_EXAMPLES = 4096  # images from which means and deviations are taken
-ACTNORM_ROWS = 256  # rows from which an ActNorm starts
+IMAGE_EXAMPLES = 4096  # images used to fit means and deviations
+ACTNORM_ROWS = 256  # rows used to initialize an ActNorm
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows or images (N, *event) and their contexts (N, C) or None, in the flow's dtype.
+    """A batch of rows or images (N, *event) with contexts (N, C) or None, in the flow's dtype.
 
-    `weights` are those of the rows, (N,), float64 with mean 1 over the dataset; None if all rows
-    count equally.
+    `weights` are the weights of the rows, (N,), in float64, with mean 1 over the dataset. They are
+    None if all rows count equally.
     """
 
     x: Tensor
@@ -49,14 +49,14 @@ class Batch:
         return self
 
     def mean(self, values: Tensor) -> Tensor:
-        """Returns the weighted mean of one number per row, (N,)."""
+        """Returns the weighted mean of values (N,), one per row."""
         if self.weights is None:
             return values.mean()
         return (values * self.weights.to(values)).mean()
 
 
 class Batches(Protocol):
-    """A dataset that a flow can read in batches."""
+    """Interface of a dataset that a flow reads in batches."""
 
     @property
     def weights(self) -> Tensor | None:
@@ -72,7 +72,7 @@ class Batches(Protocol):
         ...
 
     def examples(self) -> Batch:
-        """Returns the rows from which the first layers of a flow are fitted: all, or a sample."""
+        """Returns the rows used to fit the standardization of a flow: all rows, or a sample."""
         ...
 
 
@@ -81,7 +81,7 @@ def batches_of(data: Dataset, flow: Flow) -> Batches:
 
     Args:
         data: A `Table`, a `MappedTable` or `Images`.
-        flow: A flow of this shape.
+        flow: A flow with the same shape of rows or images.
 
     Returns:
         The batches, in the dtype and on the device of the flow.
@@ -132,11 +132,11 @@ def batch_of(table: Table, flow: Flow) -> Batch:
 
 
 class MappedBatches:
-    """Reads the rows of a mapped file; only the requested rows are in memory.
+    """Reads batches of rows from a memory-mapped file, without loading the whole file.
 
     Args:
-        table: The file, in the dtype of the flow.
-        flow: A flow with as many features and context features.
+        table: The mapped table, in the dtype of the flow.
+        flow: A flow with the same numbers of features and context features.
 
     Raises:
         ArgumentError: The flow has other numbers of features.
@@ -170,11 +170,11 @@ class ImageBatches:
     Args:
         images: Images with whole numbers as pixels. If `images.flip` is set, each image is
             mirrored with probability 1/2 each time it is read.
-        flow: A flow of images of this shape. If it reads a context, that is the one-hot class.
+        flow: A flow of images of this shape. Its context, if any, is the one-hot class.
 
     Raises:
-        ArgumentError: The shapes differ, or the context of the flow has another width than there
-            are classes.
+        ArgumentError: The shapes differ, or the width of the flow's context is not the number of
+            classes.
     """
 
     weights = None  # all images count equally
@@ -221,10 +221,10 @@ def class_context(labels: np.ndarray, flow: Flow) -> Tensor | None:
 
 
 def fit_standardization(flow: Flow, train: Batches) -> None:
-    """Fits the layers of a flow that depend on the data, unless they are fitted already.
+    """Fits the standardization and ActNorm layers of a flow, unless they are already fitted.
 
-    An `ActNorm` is initialized from a batch here, so that averages of the weights start where the
-    training does.
+    An `ActNorm` is initialized from a batch here, before the training, so that weight averages do
+    not include its uninitialized parameters.
     """
     rows = train.examples()
     flow.standardization.fit_new(rows.x, rows.context, rows.weights)
@@ -237,7 +237,7 @@ def fit_standardization(flow: Flow, train: Batches) -> None:
 
 
 def check_fits(train: Dataset, validation: Dataset, flow: Flow) -> None:
-    """Raises an error for values that a flow cannot represent.
+    """Raises an error if the data has values that a flow cannot represent.
 
     Args:
         train: The data to train on.
@@ -262,7 +262,7 @@ def check_fits(train: Dataset, validation: Dataset, flow: Flow) -> None:
 
 
 def domains_in(flow: Flow, table: Table) -> dict[str, Interval]:
-    """Returns the domains of a flow by the names of the columns of a table."""
+    """Returns the domains of a flow, by column names of a table."""
     if flow.domain is None or flow.event_shape != (len(table.columns),):
         return {}
     pairs = zip(table.columns, flow.domain.domains, strict=False)
@@ -270,7 +270,7 @@ def domains_in(flow: Flow, table: Table) -> dict[str, Interval]:
 
 
 def _check_pixels(images: Images, flow: Flow) -> None:
-    """Raises an error for pixels with more values than the dequantization of a flow expects."""
+    """Raises an error if pixels have more distinct values than the flow dequantizes."""
     values = getattr(flow.augment, "values", images.values)
     if images.values > values:
         raise DataError(
@@ -280,7 +280,7 @@ def _check_pixels(images: Images, flow: Flow) -> None:
 
 
 def _check_dtype(table: Table, flow: Flow) -> None:
-    """Raises an error for a column whose values the flow's dtype cannot hold or distinguish."""
+    """Raises an error if the flow's dtype cannot hold or distinguish the values of a column."""
     dtype = _dtype_name(flow)
     for name, column in zip(table.columns, table.values.T, strict=True):
         cast = torch.from_numpy(column.copy()).to(flow.dtype).double().numpy()
@@ -300,7 +300,7 @@ def _check_dtype(table: Table, flow: Flow) -> None:
 
 
 def _check_domains(table: Table, flow: Flow) -> None:
-    """Raises an error for values outside of a domain, or rounded to an end of it."""
+    """Raises an error for values outside of a domain, or values that round to an end."""
     domains, domain = domains_in(flow, table), flow.domain
     if domain is None:
         return

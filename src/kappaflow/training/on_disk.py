@@ -1,4 +1,4 @@
-"""Tables larger than memory: training rows in one file that all ranks of a machine read."""
+"""Splits tables larger than memory into a file of training rows, shared by all local ranks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,10 +31,10 @@ Notes = tuple[str, ...]
 
 @contextmanager
 def rows_kept_until(out: Path) -> Iterator[None]:
-    """A context in which a run folder holds the file of training rows.
+    """Keeps the file of training rows in a run folder until the context ends.
 
-    The file is removed at the end, and after an error before the run exists. It stays if the
-    training is interrupted, so that resuming need not write it again.
+    The file is removed when the context ends normally, or with an error before the run folder has
+    a configuration. It stays if the training is interrupted, so that resuming can reuse it.
     """
     try:
         yield
@@ -52,24 +52,24 @@ def split_for(
     device: str | torch.device | None = None,
     progress: bool | None = None,
 ) -> SplitTable:
-    """Splits a table on disk; the training rows are in a file.
+    """Splits a table on disk, and writes the training rows to a file.
 
     The file of an earlier process is reused if it was made from the same data. Under torchrun one
-    rank of each machine writes the file, unless its machine sees that of the first.
+    rank per machine writes the file, unless that machine can read the file of the first machine.
 
     Args:
-        request: The table, and how to split it.
-        out: The run folder; nothing is written if it is finished.
+        request: The table and the settings of the split.
+        out: The run folder. If its run is finished, nothing is written.
         device: Where to train.
         progress: Show a progress bar; by default on a terminal only.
 
     Returns:
-        The rows.
+        The split table.
 
     Raises:
-        DataError: A value is missing or infinite; or machines have different tables.
+        DataError: A value is missing or infinite, or the machines have different tables.
         WriteError: The disk is full.
-    """  # noqa: DOC502 - raised by what is called
+    """  # noqa: DOC502 - raised by the calls below
     connect_ranks(device or "cpu")
 
     def made(folder: Path | None) -> SplitTable:
@@ -99,7 +99,7 @@ def split_for(
 
 
 def split_shown(request: SplitRequest, folder: Path | None, progress: bool | None) -> SplitTable:
-    """Returns the result of `kappaflow.data.rows_folder.split_on_disk`, and shows progress."""
+    """Returns the result of `kappaflow.data.rows_folder.split_on_disk`, with progress bars."""
     chunks = request.table.chunks()
     with rows_shown("reading", chunks.rows, 0, visible=progress) as show:
         list(chunks.suspects(show))
@@ -110,17 +110,17 @@ def split_shown(request: SplitRequest, folder: Path | None, progress: bool | Non
 
 
 def examine_sample(found: SplitTable, duplicates: Duplicates) -> tuple[Table, Notes, Notes]:
-    """Examines the sample of the training rows, and returns it with notes.
+    """Checks the random sample of the training rows, and returns it with notes and warnings.
 
     Args:
-        found: The rows.
-        duplicates: What was done with rows that repeat earlier ones.
+        found: The split table.
+        duplicates: How rows that repeat earlier ones were treated.
 
     Returns:
-        The sample, notes on the table, and warnings about the sample, one sentence each.
+        The sample, notes on the table, and warnings about the sample, each one sentence.
 
     Raises:
-        DataError: The rows have no density.
+        DataError: The rows have no density, or fewer than two are left to train on.
     """
     if len(found.train) < 2:
         raise DataError(
@@ -149,13 +149,13 @@ def examine_sample(found: SplitTable, duplicates: Duplicates) -> tuple[Table, No
 
 
 def _own_name() -> str:
-    """Returns the name of the folder of rows of this machine."""
+    """Returns the name of this machine's folder of training rows."""
     return f"{ROWS}-{machine()}" if machine() else ROWS
 
 
 def _remove(out: Path) -> None:
     if is_first_here():
         clear_rows(out / _own_name())
-        if machine():  # it may hold nothing else of the run
+        if machine():  # on other machines the run folder may be empty now
             with suppress(OSError):
                 out.rmdir()

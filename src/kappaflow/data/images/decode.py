@@ -1,4 +1,4 @@
-"""One image, by Pillow: its header without its pixels, and its pixels in a given form."""
+"""Reads an image file with Pillow: its header alone, or its pixels in a given size and mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 PixelArray = NDArray[np.uint8]
 
-# Named, so that no other reader of Pillow is ever tried: some of those start programs.
+# Listed explicitly, so that Pillow tries no other decoder: some of those start programs.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 _TURNED_BY_PILLOW = ("TIFF",)
 _GREY_MODES = ("1", "L", "LA", "La")
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 _COLOUR_MODES = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-# What undoes each value of the EXIF tag Orientation, by the names of Pillow's transpositions.
+# The Pillow transposition that undoes each value of the EXIF tag Orientation.
 _TURNS = {
     2: "FLIP_LEFT_RIGHT",
     3: "ROTATE_180",
@@ -40,7 +40,7 @@ _ENOUGH = 3
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about its image before it is decoded; sizes are those after turning."""
+    """Size and colour of an image, read without decoding; the size is that after rotation."""
 
     height: int
     width: int
@@ -48,7 +48,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Returns the header of a file, its pixels untouched."""
+    """Returns the header of a file, without decoding its pixels."""
     with _opened(path) as image:
         width, height = image.size
         if _orientation(image) >= 5:
@@ -57,7 +57,7 @@ def read_header(path: Path) -> Header:
 
 
 def decode_file(path: Path, form: Form) -> PixelArray:
-    """Returns the image of a file, (channels, height, width)."""
+    """Returns the pixels of a file in the given form, (channels, height, width)."""
     with _opened(path) as image:
         orientation = _orientation(image)
         if form.fit != "keep" and image.format == "JPEG":
@@ -74,11 +74,11 @@ def decode_file(path: Path, form: Form) -> PixelArray:
 
 
 def _reduce(image: "Image.Image", sides: tuple[int, int]) -> None:
-    """Has a JPEG decoded at a fraction of its size, in a fraction of the time, if that is exact.
+    """Lets a JPEG be decoded at a fraction of its size, which is faster, if it changes little.
 
-    It is where its sides are multiples, and nearly where the result is still large compared with
-    what a
-    resize makes of it: at 3 times `sides` (width, height) photographs change by 0.4 of 255.
+    This requires sides that are multiples of the factor, and a decoded image at least 3 times as
+    large as `sides` (width, height), the size after the resize. Pixels of photographs then change
+    by 0.4 of 255.
     """
     width, height = image.size
     for scale in (8, 4, 2):
@@ -89,7 +89,7 @@ def _reduce(image: "Image.Image", sides: tuple[int, int]) -> None:
 
 
 def fitted(image: "Image.Image", form: Form) -> PixelArray:
-    """Returns an image of mode L or RGB in a form."""
+    """Returns the pixels of an image of mode L or RGB, resized or cropped to a form."""
     from PIL import Image
 
     image = _in_mode("L" if form.channels == 1 else "RGB", image)
@@ -102,7 +102,7 @@ def fitted(image: "Image.Image", form: Form) -> PixelArray:
 
 
 def _central(image: "Image.Image", form: Form) -> "Image.Image":
-    """Returns the largest central part of an image that has the aspect ratio of a form."""
+    """Returns the largest central crop of an image with the aspect ratio of a form."""
     width, height = image.size
     across = min(width, max(1, round(height * form.width / form.height)))
     down = min(height, max(1, round(width * form.height / form.width)))
@@ -112,11 +112,11 @@ def _central(image: "Image.Image", form: Form) -> "Image.Image":
 
 @contextmanager
 def _opened(path: Path) -> Iterator["Image.Image"]:
-    """Opens an image, whose kind of pixels is read here, without decoding it.
+    """Opens an image with a supported pixel format, without decoding it.
 
     Yields:
-        The image. Pillow is given an open file and not a path, whose content it would map into
-        memory: it shears turned TIFF files then, and a file cut short ends the process.
+        The image. Pillow gets an open file, because it would map the file of a path into memory.
+        Rotated TIFF files would then be sheared, and a truncated file would crash the process.
     """
     with explained(path), path.open("rb") as file:
         yield _image_of(file, path)
@@ -126,7 +126,7 @@ def _image_of(file: BinaryIO, path: Path) -> "Image.Image":
     from PIL import Image
 
     image = Image.open(file, formats=FORMATS)
-    # 16 bits of PNG and PNM come as mode I; elsewhere I means 32 bits, of an unknown scale
+    # Pillow reads 16-bit PNG and PNM as mode I; elsewhere I means 32 bits of unknown scale
     deep = image.mode in _DEEP_MODES or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if not deep and image.mode not in _GREY_MODES + _COLOUR_MODES:
         raise FileError(
@@ -137,7 +137,7 @@ def _image_of(file: BinaryIO, path: Path) -> "Image.Image":
 
 
 def _orientation(image: "Image.Image") -> int:
-    """Returns the EXIF orientation, 1 to 8, as far as it is known without decoding."""
+    """Returns the EXIF orientation, 1 to 8; 1 if it is unknown without decoding."""
     if image.format in _TURNED_BY_PILLOW:
         return 1
     if image.format == "PNG" and "exif" not in image.info:
@@ -155,14 +155,14 @@ def _turned(image: "Image.Image", orientation: int) -> "Image.Image":
 
 
 def _is_grey(image: "Image.Image") -> bool:
-    """Returns whether an image is stored as grey; a palette counts by its colours."""
+    """Returns whether an image is grey; for a palette, whether all of its colours are."""
     if image.mode == "P" and image.palette is not None:
         return _is_grey_palette(bytes(image.palette.palette), image.palette.rawmode or "RGB")
     return image.mode in _GREY_MODES or image.mode.startswith("I")
 
 
 def _is_grey_palette(entries: bytes, layout: str) -> bool:
-    """Returns whether all colours of a palette are grey; False for layouts not known here."""
+    """Returns whether all colours of a palette are grey; False for unknown layouts."""
     colours = np.frombuffer(entries, dtype=np.uint8)
     if layout == "RGB;L" and colours.size % 3 == 0:
         colours = colours.reshape(3, -1).T
@@ -174,7 +174,7 @@ def _is_grey_palette(entries: bytes, layout: str) -> bool:
 
 
 def _flat(image: "Image.Image") -> "Image.Image":
-    """Returns an image as L or RGB: 16 bits by their upper 8, transparency on white."""
+    """Returns an image as L or RGB: the upper 8 of 16 bits, and transparency on white."""
     from PIL import Image
 
     if image.mode.startswith("I"):
@@ -192,10 +192,10 @@ def _flat(image: "Image.Image") -> "Image.Image":
 
 
 def _in_mode(mode: str, image: "Image.Image") -> "Image.Image":
-    """Returns an image in a mode, without the copy that Pillow makes where it has it already."""
+    """Returns an image in a mode, without a copy if it already has it."""
     return image if image.mode == mode else image.convert(mode)
 
 
 def require_pillow(needed_for: str) -> None:
-    """Raises FileError, with how to install it, where Pillow is missing."""
+    """Raises FileError with installation instructions if Pillow is missing."""
     module_of("pillow", "PIL.Image", needed_for)

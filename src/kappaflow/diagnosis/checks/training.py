@@ -1,4 +1,4 @@
-"""KF506, KF507: what the validation likelihood did during training."""
+"""Checks of the validation likelihood during training: KF506 and KF507."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,10 +7,10 @@ from typing import Any
 from kappaflow.diagnosis.check import Symptom, check
 from kappaflow.diagnosis.finding import Finding
 
-LAST = 0.1  # share of the epochs whose gain shows whether the training had converged
+LAST = 0.1  # share of the epochs, at the end, in which the gain is measured
 STILL_GAINED, STILL_GAINED_BITS = 0.05, 0.005  # nats per row, bits per dimension of an image
 P99_ROSE, MAX_ROSE = 3.0, 10.0  # nats
-LEAST_ROWS = 500  # held-out rows, of fewer the 99 % quantile is that of a handful
+LEAST_ROWS = 500  # held-out rows needed for a reliable 99 % quantile
 RAISE = {"max_epochs": "max_epochs (--max-epochs)", "max_time_s": "max_time_s (--max-time-s)"}
 History = Sequence[Mapping[str, Any]]
 
@@ -22,13 +22,13 @@ def training_findings(
     held_out: int | None = None,
     of_images: bool = False,
 ) -> Iterator[Finding]:
-    """Runs the checks of a training, KF506 and KF507.
+    """Runs the checks KF506 and KF507 on the history of a training.
 
     Args:
         history: The figures of each epoch, as in metrics.jsonl.
-        stopped_because: What ended the training.
+        stopped_because: Why the training ended, such as "max_epochs".
         held_out: Number of held-out rows; None if unknown.
-        of_images: Whether the likelihood is one of images, in bits per dimension.
+        of_images: Whether the run is on images, with bits per dimension.
 
     Yields:
         The findings.
@@ -109,6 +109,6 @@ def tails_grow(history: History) -> Iterator[Symptom]:
 
 
 def _column(history: History, name: str) -> list[float]:
-    """Returns a figure of each epoch, infinite where it is missing or not finite."""
+    """Returns one figure for each epoch; infinite if it is missing or not finite."""
     values = (line.get(name) for line in history)
     return [math.inf if value is None or value - value != 0 else value for value in values]
