@@ -1,8 +1,8 @@
-"""Splits the rows of a batch across threads; each thread takes its rows through all layers.
+"""Splits the rows of a batch across threads; each takes its rows through a block of layers.
 
 With threads inside each matrix product, threads wait for each other at every product, and spin
-while they wait. Threads that own rows meet only twice per pass. So matrix products are
-single-threaded during a pass, because a spinning thread would occupy a core that others need.
+while they wait. Threads that own rows wait only twice per block. So matrix products are
+single-threaded while a block runs, because a spinning thread would occupy a core that others need.
 """
 
 import os
@@ -28,7 +28,7 @@ def row_threads() -> int:
 
 @contextmanager
 def single_products() -> Iterator[None]:
-    """Makes matrix products single-threaded within the context."""
+    """Makes matrix products of the calling thread single-threaded within the context."""
     threads = torch.get_num_threads()
     if threads == 1:
         yield
