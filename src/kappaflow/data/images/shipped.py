@@ -85,7 +85,7 @@ _SETS = (
     ),
     ImageSet(
         name="fashion-mnist",
-        description="70,000 chunks of clothing in ten classes, 28 x 28 grey.",
+        description="70,000 pieces of clothing in ten classes, 28 x 28 grey.",
         citation=(
             "H. Xiao, K. Rasul, R. Vollgraf (2017). Fashion-MNIST: a novel image dataset for "
             "benchmarking machine learning algorithms. arXiv:1708.07747"
