@@ -214,7 +214,7 @@ def tables_page(results: Results) -> str:
     """Returns the page on densities of real tables as Markdown.
 
     Args:
-        results: By part: tables-development, tables-judged; one may be missing.
+        results: By part and seconds, such as tables-judged-60; some may be missing.
 
     Returns:
         Text that is the same for the same results.
@@ -287,7 +287,10 @@ PAGES: dict[str, tuple[Sequence[str], Callable[[Results], str]]] = {
     "benchmarks-factor.md": (("factor",), factor_page),
     "benchmarks-doctor.md": (("doctor",), doctor_page),
     "benchmarks-sigma-min.md": (("sigma-min",), ends_page),
-    "benchmarks-tables.md": (("tables-judged", "tables-development"), tables_page),
+    "benchmarks-tables.md": (
+        ("tables-judged-60", "tables-judged-240", "tables-development-60"),
+        tables_page,
+    ),
     **{
         f"benchmarks-{part}.md": ((part,), partial(page_of, part, values))
         for part, values in ALONE.items()

@@ -100,7 +100,8 @@ def tables(
     found = summary(lines, cache, seconds)
     if found is None:
         raise SystemExit(f"{file} has no results of {seconds:g} seconds.")
-    write_results(file.with_suffix(".json"), {"machine": machines[-1], **found})
+    comparison = file.with_name(f"{file.stem}-{seconds:g}.json")  # one for each length of training
+    write_results(comparison, {"machine": machines[-1], **found})
     console.print(tables_text(found), markup=False, soft_wrap=True)
 
 

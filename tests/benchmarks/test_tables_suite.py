@@ -141,6 +141,26 @@ def test_what_is_in_the_file_is_not_trained_again(benchmark, tmp_path, monkeypat
     assert trained == ["Gaussian", "mixture", "mixture"]
 
 
+def test_comparisons_of_two_lengths_do_not_replace_each_other(benchmark, tmp_path, monkeypatch):
+    """Each length of training has its own file, and without a mixture its goal says so."""
+    command = benchmark("tables_suite.command")
+
+    def measured(jobs, cache, at_once):
+        yield from ({**line_of(**job, test=job["seconds"]), "processor_s": 1.0} for job in jobs)
+
+    monkeypatch.setattr(command, "_measured", measured)
+    options = {"only": ["magic"], "results": tmp_path, "cache": tmp_path}
+    for seconds in (60.0, 240.0):
+        command.tables(models=["kappaflow", BEST], seconds=seconds, **options)
+    for seconds in (60, 240):
+        found = json.loads((tmp_path / f"tables-development-{seconds}.json").read_text())
+        assert found["nll"]["magic: kappaflow"] == seconds and list(found["against"]) == [BEST]
+        assert found["goals"]["better than the mixture on every table"] == {
+            "holds": False,
+            "found": "compared on 0",
+        }
+
+
 def test_the_condition_number_is_that_of_the_jacobian(benchmark):
     """A linear map has the condition number of its matrix at every row."""
     import torch
@@ -156,7 +176,7 @@ def test_the_condition_number_is_that_of_the_jacobian(benchmark):
 def test_the_page_is_written_from_the_files_of_results(benchmark, report, tmp_path):
     """The page names each table of the suite, and shows the goals where ours has results."""
     found = {"machine": MACHINE, **report.summary(results(report, tmp_path), tmp_path, 60.0)}
-    (tmp_path / "tables-development.json").write_text(json.dumps(found))
+    (tmp_path / "tables-development-60.json").write_text(json.dumps(found))
     benchmark("page").write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
     text = (tmp_path / "benchmarks-tables.md").read_text()
     assert "## The development tables, 60 seconds" in text and "### Goals" in text
