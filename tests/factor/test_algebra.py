@@ -15,7 +15,7 @@ from kappaflow.factor.algebra import (
     refine,
 )
 
-WORDS = [
+PATTERNS = [
     Pattern(4, 0),
     Pattern(5, 0),
     Pattern(6, 0),
@@ -39,7 +39,7 @@ def target_of(matrix):
 
 
 @pytest.mark.parametrize("n", [2, 3, 6, 7])
-@pytest.mark.parametrize("pattern", WORDS)
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_every_product_satisfies_the_equation_which_returns_its_blocks(pattern, n):
     """For halves d and d, and d and d + 1, the unknown blocks determine the other three."""
     blocks = random_blocks(n, pattern.couplings)
@@ -75,7 +75,7 @@ def test_a_determinant_other_than_one_leaves_no_solution():
 
 
 @pytest.mark.parametrize("n", [6, 7])
-@pytest.mark.parametrize("pattern", WORDS)
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_derivative_agrees_with_differences(pattern, n):
     """Central differences at a solution; for square blocks also away from it."""
     blocks = random_blocks(n, pattern.couplings)

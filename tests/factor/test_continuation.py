@@ -11,8 +11,6 @@ from kappaflow.factor.algebra import product
 from kappaflow.factor.continuation import (
     continue_to,
     continue_to_five,
-    continue_to_six,
-    improve_blocks,
     worst_condition_number,
 )
 from kappaflow.factor.paths import FiveCouplingPath, Path
@@ -148,26 +146,12 @@ def test_the_descent_stops_at_its_goal():
     assert near < far < 1e3
 
 
-def test_six_couplings_share_the_scale():
-    """The weights A and g X of the couplings that carry the scalar g are alike."""
-    matrix, scale = gaussian(8), 1e3
-    g = scale ** (1 / 3)
-    six = continue_to_six(matrix, scale=scale)
-    np.testing.assert_allclose(product(six), matrix, atol=1e-9)
-    lower = max(np.linalg.norm(block, 2) for block in six[::2])
-    upper = max(g * np.linalg.norm(block, 2) for block in six[1::2])
-    assert 1 / 2 < lower / upper < 2
-    assert lower / max(np.linalg.norm(block, 2) for block in continue_to_six(matrix)[::2]) > 1.2
-
-
-def test_rotations_are_improved_from_their_closed_form():
-    """A product that cannot be improved is returned unchanged."""
+def test_rotations_are_better_conditioned_than_in_closed_form():
+    """The path starts at the closed form, and the descent improves it."""
     matrix = rotation(16)
-    closed = factor_rotation(matrix)
-    better = improve_blocks(matrix, closed)
-    np.testing.assert_allclose(product(better), matrix, atol=1e-12)
-    assert worst_condition_number(better) < 3.5 < worst_condition_number(closed)
-    assert worst_condition_number(improve_blocks(matrix, better)) <= worst_condition_number(better)
+    found, closed = continue_to(matrix, 6), factor_rotation(matrix)
+    np.testing.assert_allclose(product(found), matrix, atol=1e-12)
+    assert worst_condition_number(found) < 3.5 < worst_condition_number(closed)
 
 
 def test_five_couplings_make_maps_with_an_invertible_corner():

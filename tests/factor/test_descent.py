@@ -6,7 +6,7 @@ import pytest
 from kappaflow.factor.algebra import Pattern, Target, all_blocks, defect, move, product
 from kappaflow.factor.descent import descend, smooth_norm, smooth_norm_gradient
 
-WORDS = [Pattern(5, 0), Pattern(6, 2), Pattern(9, 4)]
+PATTERNS = [Pattern(5, 0), Pattern(6, 2), Pattern(9, 4)]
 
 
 def problem(n, pattern, seed=0):
@@ -20,7 +20,7 @@ def problem(n, pattern, seed=0):
 
 @pytest.mark.parametrize("power", [1, 2, 8])
 @pytest.mark.parametrize("n", [6, 7])
-@pytest.mark.parametrize("pattern", WORDS)
+@pytest.mark.parametrize("pattern", PATTERNS)
 def test_the_gradient_agrees_with_differences(pattern, n, power):
     """Also away from the set of solutions, where the line search evaluates it."""
     target, values = problem(n, pattern)

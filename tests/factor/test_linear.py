@@ -1,7 +1,5 @@
 """`factor_linear`: any map, any partition; what it refuses, and why."""
 
-import importlib.util
-
 import numpy as np
 import pytest
 import torch
@@ -24,11 +22,6 @@ ENSEMBLES = {
     "scaled": lambda n, rng: 10.0 ** rng.uniform(-9, 9) * geometric(n, rng, 10.0),
     "negative": lambda n, rng: np.diag([*[1.0] * (n - 1), -1.0]) @ geometric(n, rng, 30.0),
 }
-
-
-tracking = pytest.mark.skipif(
-    importlib.util.find_spec("kappaflow.factor.continuation") is None, reason="comes with tracking"
-)
 
 
 def check(found, matrix, tolerance=1e-12):
@@ -333,7 +326,6 @@ def test_the_text_summarizes_the_factorization():
         assert part in text
 
 
-@tracking
 @pytest.mark.parametrize("name", sorted(ENSEMBLES))
 def test_auto_finds_six_couplings_of_any_map(name):
     """For every ensemble, at 8 features."""

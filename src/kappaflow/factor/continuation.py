@@ -15,7 +15,6 @@ from kappaflow.factor.coupling import two_by_two_condition
 from kappaflow.factor.descent import descend
 from kappaflow.factor.paths import FiveCouplingPath, Path
 from kappaflow.factor.problem import square_floats
-from kappaflow.factor.rotation import SixBlocks
 
 Blocks = Sequence[np.ndarray]
 
@@ -75,16 +74,6 @@ def follow_path(
 def worst_condition_number(blocks: Blocks) -> float:
     """Returns the largest condition number of the unit couplings with these blocks."""
     return max(two_by_two_condition(float(norm(block, 2)), 1.0) for block in blocks)
-
-
-def improve_solution(
-    target: Target, blocks: Blocks, *, seed: int, steps: int, goal: float | None
-) -> list[np.ndarray]:
-    """Returns the blocks after descent from a solution; arguments as for `improve_blocks`."""
-    pattern = Pattern(len(blocks), 0)
-    found = _smooth(target, _nudge(pattern, target, blocks, seed, Path.nudge))
-    found = _descend(target, found, steps=steps, goal=goal)
-    return _polish(target, found)
 
 
 def _start(
@@ -292,43 +281,6 @@ def continue_to(
         return follow_path(other, couplings, seed=seed, steps=steps, goal=goal)
 
 
-def continue_to_six(
-    matrix: np.ndarray,
-    *,
-    seed: int = 0,
-    steps: int = 300,
-    goal: float | None = None,
-    scale: float = 1.0,
-) -> SixBlocks:
-    """Returns six unit couplings whose product is T, as well conditioned as the search finds them.
-
-    Args:
-        matrix: T, (n, n), with determinant 1.
-        seed: Seed of the small step away from degenerate starts.
-        steps: Largest number of steps of the descent.
-        goal: Stop the descent once the worst condition number of a coupling is at most this.
-        scale: The c for which the couplings will represent c T. Each then carries a scalar
-            g = c^(1/3) on the half that it changes, (1, 0; A, g) and (g, g X; 0, 1), and A and g X
-            should be of similar size.
-
-    Returns:
-        The blocks A1, X1 to A3, X3.
-
-    Raises:
-        NumericalError: As for `continue_to`.
-
-    Example:
-        >>> six = continue_to_six(np.diag([4.0, 2.0, 0.5, 0.25]))
-        >>> round(max(float(np.linalg.norm(block, 2)) for block in six)) <= 2
-        True
-    """
-    root = scale ** (1 / 6)  # of g
-    balance = np.where(np.arange(len(matrix)) < len(matrix) // 2, 1.0, root)
-    balanced = matrix * balance / balance[:, None]
-    blocks = continue_to(balanced, 6, seed=seed, steps=steps, goal=goal)
-    return SixBlocks(*[block * (1 / root if i % 2 else root) for i, block in enumerate(blocks)])
-
-
 def continue_to_five(
     matrix: np.ndarray, *, seed: int = 0, steps: int = 300, goal: float | None = None
 ) -> list[np.ndarray]:
@@ -364,47 +316,6 @@ def continue_to_five(
             "are enough only then, six always."
         )
     return follow_path(FiveCouplingPath(matrix), 5, seed=seed, steps=steps, goal=goal)
-
-
-def improve_blocks(
-    matrix: np.ndarray,
-    blocks: Blocks,
-    *,
-    seed: int = 0,
-    steps: int = 300,
-    goal: float | None = None,
-) -> list[np.ndarray]:
-    """Returns better-conditioned blocks with the same product, or the given ones if it finds none.
-
-    Args:
-        matrix: T, (n, n), with determinant 1.
-        blocks: Blocks of six or more unit couplings with product T, L first; the second block is
-            invertible.
-        seed: Seed of the small step away from degenerate starts.
-        steps: Largest number of steps of the descent.
-        goal: Stop the descent once the worst condition number of a coupling is at most this.
-
-    Returns:
-        As many blocks as given.
-
-    Example:
-        >>> from kappaflow.factor.rotation import factor_rotation
-        >>> turn = np.eye(6)[[1, 2, 0, 4, 5, 3]]
-        >>> blocks = improve_blocks(turn, factor_rotation(turn))
-        >>> bool(worst_condition_number(blocks) < worst_condition_number(factor_rotation(turn)))
-        True
-    """
-    matrix = _checked(matrix)
-    try:
-        found = improve_solution(Path(matrix).at(1.0), blocks, seed=seed, steps=steps, goal=goal)
-    except (LinAlgError, NumericalError):
-        return list(blocks)
-    fits = norm(product(found) - matrix) < SMALL * norm(matrix)
-    return (
-        found
-        if fits and worst_condition_number(found) < worst_condition_number(blocks)
-        else list(blocks)
-    )
 
 
 def _checked(matrix: np.ndarray) -> np.ndarray:

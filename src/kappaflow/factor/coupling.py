@@ -102,9 +102,8 @@ class LinearCoupling(Bijection):
         size = self.log_scale.detach().double().cpu().exp()
         if not (weight.isfinite().all() and size.isfinite().all()):
             return float("nan")
-        if (
-            size != size[0]
-        ).any():  # the smallest value comes from the inverse, without cancellation
+        if (size != size[0]).any():
+            # The smallest value comes from the inverse, without cancellation.
             return _norm(weight, size) * _norm(weight / size[:, None], 1 / size)
         return two_by_two_condition(torch.linalg.svdvals(weight)[0].item(), size[0].item())
 

@@ -16,8 +16,6 @@ from kappaflow.partition import Partition
 from kappaflow.storage import read_tensors, write_tensors
 
 EXACT = 1e-12  # largest relative residual at rounding level
-
-
 SPLITTER = 2.0**27 + 1
 FORMAT, VERSION = "kappaflow couplings", "2"
 PARTS = ("weight", "diagonal", "kept", "changed")

@@ -62,8 +62,6 @@ TOO_FEW_UNEVEN = "three to five are not tried for parts of different sizes"
 GOOD = 3.0  # condition number of factors on which more factors hardly improve
 LARGEST = 1e290  # largest scale of a matrix: intermediate results of the residual stay finite
 EXACT = 1e-12  # largest relative residual if the structure is present
-
-
 SIX, ELEVEN = 6, 11
 ONE_THREAD = 256  # largest number of features for which searches gain nothing from two threads
 BETTER = 0.97  # two more factors should improve the worst one to at most this share
@@ -348,8 +346,7 @@ def by_continuation(problem: FactorProblem, couplings: int, seed: int) -> list[F
     with _few_threads(problem):
         if small != len(unit) // 2:
             count = min(couplings, enough_couplings(small, len(unit) - small))
-            found = continue_uneven(unit, small, couplings=count, seed=seed)
-            factors = [Factor(not one.upper, one.weight, one.diagonal) for one in found]
+            factors = continue_uneven(unit, small, couplings=count, seed=seed)
         else:
             factors = unit_factors(continue_to(unit, couplings, seed=seed))
     return rescale(turn(factors), scale=problem.scale)

@@ -18,8 +18,6 @@ from kappaflow.factor.problem import factor_problem
 from kappaflow.partition import Partition
 
 COUNTS = (6, 8, 11, 12, 16)
-
-
 FILE = Path(__file__).with_name("reference.json")  # written by docs/factor_reference.py
 
 

@@ -12,7 +12,7 @@ from numpy.linalg import LinAlgError, norm
 from scipy.linalg import cho_factor, cho_solve, schur
 
 from kappaflow.errors import ArgumentError, NumericalError
-from kappaflow.factor.coupling import two_by_two_condition
+from kappaflow.factor.coupling import Factor
 
 ATTEMPTS = 6
 FIRST_STEP = 0.1  # as a share of the path
@@ -28,44 +28,25 @@ START = 0.7  # approximate norm of the first blocks
 
 
 @dataclass(frozen=True)
-class UnevenCoupling:
-    """A coupling of a partition into the first p features and the others.
+class _Coupling:
+    """A factor whose diagonal is positive and stored as a logarithm, (changed,)."""
 
-    Args:
-        weight: (changed, kept).
-        log_scale: Logarithm of the diagonal, (changed,).
-        upper: Whether the coupling changes the first p features.
-    """
-
+    lower: bool
     weight: np.ndarray
     log_scale: np.ndarray
-    upper: bool
 
     @property
-    def diagonal(self) -> np.ndarray:
-        """The positive diagonal, (changed,)."""
-        return np.exp(self.log_scale)
+    def factor(self) -> Factor:
+        return Factor(self.lower, self.weight, np.exp(self.log_scale))
 
     @property
     def matrix(self) -> np.ndarray:
-        """The coupling as a matrix on columns, (n, n)."""
-        own, other = np.diag(self.diagonal), np.eye(self.weight.shape[1])
-        zero = np.zeros(self.weight.T.shape)
-        if self.upper:
-            return np.block([[own, self.weight], [zero, other]])
-        return np.block([[other, zero], [self.weight, own]])
+        return self.factor.matrix
 
-    @property
-    def condition_number(self) -> float:
-        """Largest over smallest singular value."""
-        if (self.log_scale == 0).all():
-            return two_by_two_condition(float(norm(self.weight, 2)), 1.0)
-        return float(np.linalg.cond(self.matrix))
-
-    def after(self, step: np.ndarray, log_step: np.ndarray) -> "UnevenCoupling":
+    def after(self, step: np.ndarray, log_step: np.ndarray) -> "_Coupling":
         """Returns the product of a coupling close to the identity and this one."""
         weight = step + np.exp(log_step)[:, None] * self.weight
-        return UnevenCoupling(weight, self.log_scale + log_step, self.upper)
+        return _Coupling(self.lower, weight, self.log_scale + log_step)
 
 
 def enough_couplings(first: int, second: int) -> int:
@@ -88,7 +69,7 @@ def enough_couplings(first: int, second: int) -> int:
 
 def continue_uneven(
     matrix: np.ndarray, first: int, *, couplings: int | None = None, seed: int = 0
-) -> list[UnevenCoupling]:
+) -> list[Factor]:
     """Returns couplings of a partition into the first p features and the others, with product T.
 
     Args:
@@ -144,7 +125,7 @@ def continue_uneven(
             continue
         residual = norm(_product(pattern) - matrix) / norm(matrix)
         if residual < SMALL:
-            return pattern
+            return [coupling.factor for coupling in pattern]
         trouble = f"the product has a residual of {residual:.1e}"
     raise NumericalError(
         f"found no {count} couplings of ({first}, {n - first}) features in {ATTEMPTS} "
@@ -160,7 +141,7 @@ class _Step:
     An increment (w, s) of a coupling multiplies it by (1, 0; w, exp s) on the left.
     """
 
-    def __init__(self, pattern: list[UnevenCoupling]) -> None:
+    def __init__(self, pattern: list[_Coupling]) -> None:
         n = sum(pattern[0].weight.shape)
         self.parts = []
         before, back = np.eye(n), np.eye(n)
@@ -177,8 +158,8 @@ class _Step:
         self._factor = cho_factor(gram, lower=True, overwrite_a=True, check_finite=False)
 
     def moved(
-        self, pattern: list[UnevenCoupling], defect: np.ndarray, shrink: float
-    ) -> list[UnevenCoupling]:
+        self, pattern: list[_Coupling], defect: np.ndarray, shrink: float
+    ) -> list[_Coupling]:
         """Returns the couplings after a step of least norm that removes a defect.
 
         The step also shrinks the weights and log-scales by the fraction `shrink`, as far as the
@@ -199,15 +180,15 @@ class _Step:
         ]
 
 
-def _sides(coupling: UnevenCoupling, n: int) -> tuple[slice, slice]:
+def _sides(coupling: _Coupling, n: int) -> tuple[slice, slice]:
     """Returns the changed and the kept features of a coupling."""
     changed, kept = coupling.weight.shape
-    if coupling.upper:
-        return slice(0, changed), slice(changed, n)
-    return slice(kept, n), slice(0, kept)
+    if coupling.lower:
+        return slice(kept, n), slice(0, kept)
+    return slice(0, changed), slice(changed, n)
 
 
-def _product(pattern: list[UnevenCoupling]) -> np.ndarray:
+def _product(pattern: list[_Coupling]) -> np.ndarray:
     """Returns the product of the couplings."""
     result = pattern[0].matrix
     for coupling in pattern[1:]:
@@ -215,14 +196,14 @@ def _product(pattern: list[UnevenCoupling]) -> np.ndarray:
     return result
 
 
-def _random(n: int, first: int, count: int, seed: int) -> list[UnevenCoupling]:
+def _random(n: int, first: int, count: int, seed: int) -> list[_Coupling]:
     """Returns random couplings with unit diagonals, L first."""
     generator, pattern = np.random.default_rng(seed), []
     size = START * (6 / count) ** 0.5  # so that longer products are equally well conditioned
     for position in range(count):
         shape = (first, n - first) if position % 2 else (n - first, first)
         weight = generator.standard_normal(shape) * size / max(shape) ** 0.5
-        pattern.append(UnevenCoupling(weight, np.zeros(shape[0]), bool(position % 2)))
+        pattern.append(_Coupling(position % 2 == 0, weight, np.zeros(shape[0])))
     return pattern
 
 
@@ -240,7 +221,7 @@ def _between(start: np.ndarray, end: np.ndarray) -> Callable[[float], np.ndarray
     return at
 
 
-def _follow(pattern: list[UnevenCoupling], end: np.ndarray) -> list[UnevenCoupling]:
+def _follow(pattern: list[_Coupling], end: np.ndarray) -> list[_Coupling]:
     """Returns couplings for (nearly) the end of the path that begins at their product."""
     path, t, stride = _between(_product(pattern), end), 0.0, FIRST_STEP
     while t < 1:
@@ -256,8 +237,8 @@ def _follow(pattern: list[UnevenCoupling], end: np.ndarray) -> list[UnevenCoupli
 
 
 def _newton(
-    pattern: list[UnevenCoupling], target: np.ndarray, shrink: float, *, least: int = 0
-) -> list[UnevenCoupling] | None:
+    pattern: list[_Coupling], target: np.ndarray, shrink: float, *, least: int = 0
+) -> list[_Coupling] | None:
     """Returns nearby couplings with nearly the target as product, or None; may shrink them."""
     last = len(target) ** 0.5
     for taken in range(NEWTON_STEPS):
@@ -272,7 +253,7 @@ def _newton(
     return None
 
 
-def _polished(pattern: list[UnevenCoupling], target: np.ndarray) -> list[UnevenCoupling]:
+def _polished(pattern: list[_Coupling], target: np.ndarray) -> list[_Coupling]:
     """Returns couplings of smaller norm for the end of the path, with an accurate product."""
     shrink = SHRINK
     for _ in range(SHRINKING_STEPS):
@@ -289,6 +270,6 @@ def _polished(pattern: list[UnevenCoupling], target: np.ndarray) -> list[UnevenC
     return pattern
 
 
-def _defect(pattern: list[UnevenCoupling], target: np.ndarray) -> np.ndarray:
+def _defect(pattern: list[_Coupling], target: np.ndarray) -> np.ndarray:
     """Returns T P^-1 - 1, where P is the product."""
     return np.linalg.solve(_product(pattern).T, target.T).T - np.eye(len(target))
