@@ -1,4 +1,4 @@
-# make demo and make test set everything up by themselves; Python 3.11 or later with pip is enough.
+# make demo and make test set everything up automatically; Python 3.11 or later with pip is enough.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -45,7 +45,7 @@ bench: setup
 	$(BIN)/python -m benchmarks all --preset $(PRESET)
 	@echo "Results are in runs/benchmarks; $(BIN)/python -m benchmarks write-page makes the page of them"
 
-# All faults of docs/reliability.md, in hours; what was interrupted goes on. The short ones take minutes.
+# All faults of docs/reliability.md, in hours; an interrupted run is resumed. The short ones take minutes.
 faults: setup
 	$(ONE_THREAD) $(BIN)/python -m faults --long
 

@@ -19,9 +19,9 @@ COMMANDS = {
     "write-page": ("page:write_page", "Write docs/benchmarks.md from the results."),
     "defaults": (
         "defaults:defaults",
-        "Train `kappaflow fit` on MAGIC, one default changed a time.",
+        "Train `kappaflow fit` on MAGIC, one default changed at a time.",
     ),
-    "parts": ("parts:parts", "Time single parts of coupling stacks beside what they replace."),
+    "parts": ("parts:parts", "Time single parts of coupling stacks and what they replace."),
     "precision": (
         "precision:precision",
         "Train on MAGIC in full precision and in bfloat16, and compare held-out NLLs.",
@@ -30,7 +30,7 @@ COMMANDS = {
         "closed_forms:closed_forms",
         "Take the condition numbers of factors in closed form.",
     ),
-    "fusing": ("fusing:fusing", "Time a flow as it was, rewritten, and fused."),
+    "fusing": ("fusing:fusing", "Time a flow before a rewrite, rewritten, and fused."),
     "starts": (
         "starts:starts",
         "Train from each start on development tables, for the same processor time.",
@@ -41,7 +41,7 @@ COMMANDS = {
     ),
     "factor": (
         "factor:factor",
-        "Factor matrices of all kinds: what was aimed at beside what was reached.",
+        "Factor matrices of all kinds, and compare the results with the goals.",
     ),
     "budget": (
         "budget:budget",
@@ -51,7 +51,7 @@ COMMANDS = {
         "budget_time:budget_time",
         "Time what a condition budget adds to a training.",
     ),
-    "dropout": ("dropout:dropout", "Time dropout beside the product that it follows."),
+    "dropout": ("dropout:dropout", "Time dropout and the matrix product that it follows."),
     "convolutions": (
         "convolutions:convolutions",
         "Time convolutional networks by the layout of their images.",
@@ -64,10 +64,10 @@ COMMANDS = {
         "images_spectra:image_spectra",
         "Compare singular values of Glows with those of dense Jacobians, and time profiles.",
     ),
-    "doctor": ("doctor:doctor", "Time examinations of large flows, with their pages."),
+    "doctor": ("doctor:doctor", "Time the doctor on large flows, its page included."),
     "converting": (
         "converting:converting",
-        "Time and weigh flows of other libraries beside what they are converted into.",
+        "Time flows of other libraries and their conversions, and measure the memory of both.",
     ),
     "on-disk": (
         "on_disk:on_disk",
@@ -79,7 +79,7 @@ COMMANDS = {
     ),
     "splines": (
         "splines:splines",
-        "Time and weigh flows of spline couplings beside those of other libraries.",
+        "Time spline couplings of several libraries, and measure their memory.",
     ),
     "densities": (
         "densities:densities",
@@ -99,11 +99,11 @@ COMMANDS = {
     ),
     "domains": (
         "domains:domains",
-        "Train splines on bounded columns by each way to the line, beside the laws themselves.",
+        "Train splines on bounded columns with each map to the line, and compare with the truth.",
     ),
     "score-stream": (
         "score_stream:score_stream",
-        "Time and weigh `kappaflow score` of a large table beside zuko and scikit-learn.",
+        "Compare `kappaflow score` of a large table with zuko and scikit-learn: time and memory.",
     ),
     "mixing": (
         "mixing:mixing",

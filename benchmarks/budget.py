@@ -26,15 +26,15 @@ def budget(
 ) -> None:
     """Train `kappaflow tradeoff magic` at each depth, and print what was kept.
 
-    A run that was interrupted goes on, a finished one is not trained again; the file of results is
-    written anew after each depth.
+    An interrupted run is resumed, and a finished one is not trained again. The file of results is
+    written again after each depth.
 
     Parameters
     ----------
     depths
         Numbers of couplings (8, 32, 128).
     budgets
-        Condition numbers to ask for (100, 1000, 10000); a flow without is trained beside them.
+        Condition budgets (100, 1000, 10000); one flow is trained without a budget.
     epochs
         Of each training.
     out

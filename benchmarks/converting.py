@@ -75,8 +75,8 @@ def converting(
     ]
     if (rows or parts) and file.exists():
         before = json.loads(file.read_text(encoding="utf-8"))["lines"]
-        anew = {(row, part) for row in chosen for part in parts or PARTS}
-        lines = [line for line in before if (line["row"], line["part"]) not in anew] + lines
+        renewed = {(row, part) for row in chosen for part in parts or PARTS}
+        lines = [line for line in before if (line["row"], line["part"]) not in renewed] + lines
     found = [one for one in done if one]
     whole = not (features or depths or repetitions)
     results = {

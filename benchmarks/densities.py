@@ -273,7 +273,7 @@ def _of(lines: list[Line], table: str, family: str, seconds: float) -> list[Line
 
 def found_in_words(lines: list[Line], seconds: float) -> list[str]:
     """Returns a sentence for each table: how ours compares with the best of zuko's."""
-    said = []
+    sentences = []
     for table in TABLES:
         of = {
             family: [line for line in _of(lines, table, family, seconds) if not line["failed"]]
@@ -288,12 +288,12 @@ def found_in_words(lines: list[Line], seconds: float) -> list[str]:
             family: median(line["condition_number_p95"] for line in of[family])
             for family in (OURS, best)
         }
-        said.append(
+        sentences.append(
             f"{table.capitalize()}: ours is {abs(behind):.3f} nats "
             f"{'worse' if behind > 0 else 'better'} than the best of zuko's, {best[5:]}; 95 % of "
             f"its condition numbers are below {kappa[OURS]:.3g}, of that below {kappa[best]:.3g}."
         )
-    return said
+    return sentences
 
 
 def densities_values(results: dict[str, Any]) -> dict[str, Any]:

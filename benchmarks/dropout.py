@@ -1,4 +1,4 @@
-"""What dropout costs beside the product that it follows."""
+"""Times dropout and the matrix product that it follows."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""What factorizations were to reach, beside what they reach."""
+"""The command that compares factorizations with the goals set for them."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -27,10 +27,10 @@ def factor(
     threads: int = 2,
     file: JsonFile = KEPT / "factor.json",
 ) -> None:
-    """Factor matrices of all kinds, and print what was aimed at beside what was reached.
+    """Factor matrices of all kinds, and print the results next to the goals.
 
-    Draws go line by line to a file beside the results, and what is there is not computed again:
-    delete it when the code has changed. They are kept with the code.
+    Each draw is appended to a file next to the results, and draws in the file are not computed
+    again: delete it when the code has changed. Both files are committed.
 
     Parameters
     ----------

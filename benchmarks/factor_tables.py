@@ -10,7 +10,7 @@ NOTHING = "none found"
 
 
 def goals_table(lines: Sequence[Line]) -> str:
-    """Returns what was aimed at beside what was reached: medians, and the worst in brackets."""
+    """Returns the goals and the results: medians, and the worst in brackets."""
     found = {(line["row"], line["ensemble"], line["n"], line["couplings"]): line for line in lines}
     head = ["T", "size", "couplings", "method", "draws"]
     for quantity in ("residual", "largest condition number", "time [s]"):

@@ -58,7 +58,7 @@ def images(
     threads: int = 2,
     file: JsonFile = KEPT / "images.json",
 ) -> None:
-    """Measure Glows beside their networks alone: time and memory at 3 x 32 x 32, digits learned.
+    """Measure Glows and their networks alone: time and memory at 3 x 32 x 32, digits learned.
 
     The time of all rows is taken in turn in one process, memory and trainings in processes of
     their own. What the file holds of parts and rows that are not measured stays there if it was
@@ -189,7 +189,7 @@ def _write(
     lines: list[Line],
     found: list[dict[str, Any] | None],
 ) -> None:
-    """Writes what was found beside what stays of the file, and says where."""
+    """Writes the results into the file, keeps its other lines, and prints the path."""
     machines = [done["machine"] for done in found if done]
     machine = machines[0] if machines else None
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

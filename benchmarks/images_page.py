@@ -48,7 +48,7 @@ def image_values(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def targets_table(lines: Sequence[Line]) -> str:
-    """Returns what was aimed at beside what was reached."""
+    """Returns the goals and the results."""
     timed = _of(lines, "speed")
     rows = timed[0]["rows"] if timed else {}
     rows = {name: row for name, row in rows.items() if "error" not in row}

@@ -1,9 +1,9 @@
 """Glows of the same shape made of the parts of other libraries, imported when one is built.
 
 All have the same networks, convolutions 3x3, 1x1, 3x3 with ReLU between them, one for each
-coupling; each squeezes in front of every level and factors out half of the channels behind all
-but the last. A coupling in front of what is factored out stands for its learned prior, which none
-of them has by itself. What differs is said in the description of each row.
+coupling. Each squeezes before every level and factors out half of the channels after all levels
+but the last. A coupling before the factored-out half stands for its learned prior, which none of
+them has. The description of each row lists the differences.
 """
 
 import math

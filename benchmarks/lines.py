@@ -1,4 +1,4 @@
-"""Results that are appended line by line, so that an interrupted run goes on where it stopped."""
+"""Results that are appended line by line, so that an interrupted run can be resumed."""
 
 import json
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,6 @@
 """Names that measurements write and tables read."""
 
-WITHOUT_PLAYER = "kappaflow, {}, without the player"
+WITHOUT_NATIVE = "kappaflow, {}, without the native backend"
 FLOOR = "conditioners alone (floor)"
 PRODUCTS = "matrix products alone"
 QUANTITIES = ("train_step", "forward_backward", "log_prob", "sample")

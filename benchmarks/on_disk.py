@@ -1,4 +1,4 @@
-"""What it takes to train on a table that is left on disk, beside one that is read into memory."""
+"""Compares training on a table on disk with training in memory: time and memory."""
 
 import json
 import os

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from benchmarks.names import WITHOUT_PLAYER
+from benchmarks.names import WITHOUT_NATIVE
 from benchmarks.row import TIMED, Model, Row, Shape, conditioner
 from kappaflow import AffineCoupling, Chain, Flow, Partition, StandardNormal, real_nvp
 from kappaflow.autograd.checkpoint import MEMORY_MODES
@@ -28,8 +28,8 @@ def recipe_rows() -> list[Row]:
     ]
     alone = [
         Row(
-            WITHOUT_PLAYER.format(mode),
-            "kappaflow without the player",
+            WITHOUT_NATIVE.format(mode),
+            "kappaflow without the native backend",
             "kappaflow",
             "the same with `KAPPAFLOW_NATIVE=0`",
             partial(_real_nvp, memory=mode),

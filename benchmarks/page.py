@@ -263,10 +263,10 @@ def _machines(results: Results) -> dict[str, list[str]]:
 def _machine_text(machine: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
     threads = "1 thread" if machine["threads"] == 1 else f"{machine['threads']} threads"
-    player = "with the native player" if machine["player"] else "without the native player"
+    backend = f"{'with' if machine['player'] else 'without'} the native backend"
     return (
         f"{machine['processor']}, {machine['cores']} cores, torch on {threads}; "
-        f"{machine['system']}; {versions}; {player}"
+        f"{machine['system']}; {versions}; {backend}"
     )
 
 

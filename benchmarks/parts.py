@@ -1,4 +1,4 @@
-"""What single parts of a coupling stack are worth, each beside what it took the place of."""
+"""Times single parts of a coupling stack and what they replaced."""
 
 from collections.abc import Callable
 from functools import partial

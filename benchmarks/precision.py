@@ -43,4 +43,4 @@ def precision(*, seeds: int = 3, depth: int = 16, max_epochs: int = 20) -> None:
                 values.append(-flow.log_prob(x).mean().item())
             print(f"seed {seed}  {kind}  {values[-1]:.4f} nats", flush=True)
     difference = mean(b - a for a, b in zip(found["full"], found["bf16"], strict=True))
-    print(f"bf16 - full: {difference:+.4f} nats in the mean of {seeds}")
+    print(f"bf16 - full: {difference:+.4f} nats on average over {seeds} seeds")

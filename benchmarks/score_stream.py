@@ -1,4 +1,4 @@
-"""The command that times and weighs `kappaflow score` beside what others do with a large table."""
+"""The command that compares `kappaflow score` of a large table with other libraries."""
 
 import tempfile
 from pathlib import Path
@@ -24,7 +24,7 @@ def score_stream(
     rehearsal: bool = False,
     file: JsonFile = KEPT / "score.json",
 ) -> None:
-    """Time and weigh scores of a million rows of 10 columns, beside zuko and scikit-learn.
+    """Compare scores of a million rows of 10 columns with zuko and scikit-learn: time and memory.
 
     Each in a process of its own, on one thread of torch.
 

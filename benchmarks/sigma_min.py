@@ -203,7 +203,7 @@ def error_table(lines: Sequence[Line], end: str) -> str:
 
 
 def cost_table(costs: Sequence[Line]) -> str:
-    """Returns what float64 costs beside float32, by flow."""
+    """Returns what float64 costs compared with float32, by flow."""
     head, rows = ["flow"], []
     for measurement in ("spectrum", "profile"):
         head += [f"`{measurement}` [s]", "times float32's", "peak [MB]", "times float32's"]

@@ -87,10 +87,10 @@ def case(
         n: Dimensions.
         depth: How many couplings, whose halves take turns.
         hidden: Widths of the hidden layers.
-        spread: Standard deviation of the log-scales over the features, in each coupling, beside
-            what the weights make of the point. If there is any, linear couplings at both ends mix
-            the features, so that no entry of the Jacobian shows how small its smallest singular
-            value is.
+        spread: Standard deviation of the log-scales over the features, in each coupling, in
+            addition to what the weights compute from the point. Above 0, linear couplings at both
+            ends mix the features, so that no entry of the Jacobian shows how small its smallest
+            singular value is.
     """
     generator = torch.Generator().manual_seed(0)
     half = kf.Partition.half(n)

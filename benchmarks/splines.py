@@ -1,4 +1,4 @@
-"""The command that times and weighs spline couplings beside those of other libraries."""
+"""The command that compares spline couplings of several libraries: time and memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def splines(
     batch: int = BATCH,
     file: JsonFile = KEPT / "splines.json",
 ) -> None:
-    """Time and weigh flows of spline couplings of 16 features, beside zuko and nflows.
+    """Compare flows of spline couplings of 16 features with zuko and nflows: time and memory.
 
     All rows take turns in one process, on one thread of torch; the memory of each is measured in a
     process of its own.
@@ -126,7 +126,7 @@ def splines_values(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(width: int, rows: dict[str, Any], peaks: dict[tuple[int, str], int]) -> str:
-    """Returns times, each beside zuko's couplings, and peaks of memory."""
+    """Returns times, their ratios to zuko's couplings, and peaks of memory."""
     head = ["", "parameters"]
     for name in ("training step", "log_prob", "sample"):
         head += [f"{name} [ms]", "/ zuko"]

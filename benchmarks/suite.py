@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.row import Row
 
 RESULTS = Path("runs/benchmarks")
-KEPT = Path(__file__).parent / "results"  # what takes a day, and goes on from there
+KEPT = Path(__file__).parent / "results"  # results that take a day; such runs are resumed
 JsonFile = Annotated[Path, Parameter(name="--json")]
 
 

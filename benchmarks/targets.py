@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.names import PRODUCTS, WITHOUT_PLAYER
+from benchmarks.names import PRODUCTS, WITHOUT_NATIVE
 from benchmarks.tables import markdown, number, reference_place, rows_at
 
 Results = dict[str, Any]
@@ -21,12 +21,12 @@ def targets_table(results: Results) -> str:
             "forward + backward, against the floor",
             "<= 0.90 in store, <= 1.02 in recompute where products alone take 0.65; at most 1.35 "
             "and 1.55 times products alone anywhere",
-            _forward_backward(results, WITHOUT_PLAYER.format),
+            _forward_backward(results, WITHOUT_NATIVE.format),
         ),
         (
-            "the same with the native player",
+            "the same with the native backend",
             "<= 0.75 in store, <= 0.90 in recompute",
-            _forward_backward(results, OWN) if _played(results) else NOT_MEASURED,
+            _forward_backward(results, OWN) if _is_native(results) else NOT_MEASURED,
         ),
         (
             "log_prob and sample, against the floor's forward",
@@ -64,7 +64,7 @@ def targets_table(results: Results) -> str:
     return markdown(["", "aimed at", "reached"], lines).replace("---:", "---")
 
 
-def _played(results: Results) -> bool:
+def _is_native(results: Results) -> bool:
     return bool(results.get("speed", {}).get("machine", {}).get("player"))
 
 
@@ -85,8 +85,8 @@ def _forward_backward(results: Results, name_of: Callable[[str], str]) -> str:
 def _without_gradient(results: Results) -> str:
     rows = _rows(results)
     names = {
-        "with the player": OWN("recompute") if _played(results) else None,
-        "without": WITHOUT_PLAYER.format("recompute"),
+        "with the native backend": OWN("recompute") if _is_native(results) else None,
+        "without": WITHOUT_NATIVE.format("recompute"),
     }
     found = [
         f"{row['log_prob']['to_floor']:.2f} and {row['sample']['to_floor']:.2f} {text}"

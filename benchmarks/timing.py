@@ -17,7 +17,7 @@ from benchmarks.row import ImageShape, Row, Shape
 from benchmarks.turns import in_turn, timed
 
 Call = Callable[[], object]
-BESIDE = {
+RATIOS = {
     "to_floor": FLOOR,
     "to_products": PRODUCTS,
     "to_store": OWN_IMAGES.format("store"),
@@ -133,7 +133,7 @@ def interleaved(subjects: list[Subject], quantity: str, budget: Budget) -> dict[
 
 
 def figures(name: str, times: dict[str, list[float]]) -> dict[str, float]:
-    """Returns the median and the quartiles of a row, and its paired ratios to those in `BESIDE`.
+    """Returns the median and the quartiles of a row, and its paired ratios to those in `RATIOS`.
 
     Args:
         name: Of the row.
@@ -150,7 +150,7 @@ def figures(name: str, times: dict[str, list[float]]) -> dict[str, float]:
         "high_ms": 1e3 * high,
         "repetitions": len(own),
     }
-    for key, other in BESIDE.items():
+    for key, other in RATIOS.items():
         if other in times:
             found[key] = median(a / b for a, b in zip(own, times[other], strict=True))
     return found

@@ -126,7 +126,7 @@ TASKS: dict[str, Callable[..., Any]] = {
 
 
 def main() -> None:
-    """Runs the job and prints its result beside what is known about the machine."""
+    """Runs the job and prints its result with a description of the machine."""
     job = json.load(sys.stdin)
     if job["threads"]:
         torch.set_num_threads(job["threads"])

@@ -1,4 +1,4 @@
-"""The vocabulary of source, help texts and documentation: no words of a private dialect."""
+"""The vocabulary of source, benchmarks, help texts and documentation: no private dialect."""
 
 import re
 from pathlib import Path
@@ -18,16 +18,17 @@ BANNED = {
     r"pilot": "model search",
     r"far_apart|staircases|least_numbers": "packing, quantizer, min_parameters",
 }
-WRITTEN_BY_COMMANDS = re.compile(r"docs/(benchmarks|experiments/|reliability)")  # from old results
+FROM_OLD_RESULTS = re.compile(r"docs/experiments/")
 
 
 def texts():
-    """Yields the path and the text of each file, without pages that commands write."""
-    files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("src/**/*.jinja"), *ROOT.glob("docs/**/*.md")]
+    """Yields the path and the text of each file, without pages of old results."""
+    files = [*ROOT.glob("src/**/*.py"), *ROOT.glob("benchmarks/**/*.py")]
+    files += [*ROOT.glob("*/**/*.jinja"), *ROOT.glob("docs/**/*.md")]
     files += [ROOT / f"{name}.md" for name in ("README", "ARCHITECTURE", "CONTRIBUTING")]
     for path in files:
         name = path.relative_to(ROOT).as_posix()
-        if "_build" not in name and not WRITTEN_BY_COMMANDS.match(name):
+        if "_build" not in name and not FROM_OLD_RESULTS.match(name):
             yield name, path.read_text("utf-8")
 
 

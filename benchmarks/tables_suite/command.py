@@ -48,7 +48,7 @@ def tables(
 
     Every model gets the same rows and the same processor time on one thread, any tuning or search
     included. One line for each training goes to the file of results; trainings that are in the
-    file are not repeated. Then the comparison is printed and written beside it, for `write-page`.
+    file are not repeated. Then the comparison is printed and written next to it, for `write-page`.
 
     Parameters
     ----------

@@ -45,10 +45,10 @@ RESULTS = {
                 },
             ),
             line_of(
-                "kappaflow without the player",
+                "kappaflow without the native backend",
                 **{
-                    "kappaflow, store, without the player": timed(1.07),
-                    "kappaflow, recompute, without the player": timed(1.2),
+                    "kappaflow, store, without the native backend": timed(1.07),
+                    "kappaflow, recompute, without the native backend": timed(1.2),
                 },
             ),
             line_of("zuko", **{"zuko, SiLU": timed(2.0, finite_share=0.5)}),
@@ -108,12 +108,12 @@ def test_the_first_table_sets_what_was_reached_beside_what_was_aimed_at(writer):
         "1.07 in store (2.00 times products alone), 1.20 in recompute (2.00 times products "
         "alone), where products alone take 0.65"
     )
-    assert cells(text, "the same with the native player")[2] == (
+    assert cells(text, "the same with the native backend")[2] == (
         "0.89 in store (2.00 times products alone), 1.01 in recompute (2.00 times products "
         "alone), where products alone take 0.65"
     )
     assert cells(text, "log_prob and sample")[2] == (
-        "1.01 and 1.01 with the player, 1.20 and 1.20 without"
+        "1.01 and 1.01 with the native backend, 1.20 and 1.20 without"
     )
     assert cells(text, "activations kept")[2].startswith("65,536 bytes a layer")
     assert cells(text, "peak memory at depth 512")[2] == "29 MB"
@@ -126,7 +126,7 @@ def test_the_page_names_the_machine_and_what_did_not_run(writer):
     """And marks a flow that is not finite, and a mode that warned."""
     text = writer.page(RESULTS)
     assert "An abacus, 2 cores, torch on 1 thread" in text
-    assert "torch 2.13.0; with the native player" in text
+    assert "torch 2.13.0; with the native backend" in text
     assert "kappaflow, invert did not run: ArgumentError: no such mode" in text
     assert cells(text, "zuko, SiLU")[0] == "zuko, SiLU †"
     assert cells(text, "1.0e+04")[1:] == ["2e-06 (5e-06)", "not finite (not finite) ‡"]
@@ -137,8 +137,8 @@ def test_a_part_that_was_not_measured_leaves_its_section_out(writer):
     speed = copy.deepcopy(RESULTS["speed"])
     speed["machine"]["player"] = False
     text = writer.page({"speed": speed})
-    assert "without the native player" in text
-    assert cells(text, "the same with the native player")[2] == "not measured"
+    assert "without the native backend" in text
+    assert cells(text, "the same with the native backend")[2] == "not measured"
     assert "## Memory" not in text
     assert cells(text, "peak memory at depth 512")[2] == "not measured"
 
@@ -166,3 +166,12 @@ def test_a_tiny_benchmark_of_our_rows_runs_end_to_end(writer, tmp_path):
     assert row["forward_backward"]["repetitions"] == 2
     writer.write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
     assert "| kappaflow, store | 57,984 |" in (tmp_path / "benchmarks.md").read_text()
+
+
+def test_the_pages_in_the_docs_are_those_of_the_committed_results(writer, tmp_path):
+    """If this fails, run python -m benchmarks write-page."""
+    writer.write_page(folder=tmp_path, docs=tmp_path)
+    pages = sorted(tmp_path.glob("*.md"))
+    assert len(pages) == len(writer.PAGES) - 1  # the results of docs/benchmarks.md are not kept
+    for page in pages:
+        assert page.read_text("utf-8") == (ROOT / "docs" / page.name).read_text("utf-8")
