@@ -45,8 +45,7 @@ class Bijection(nn.Module, ABC):
     context_features: int = 0
     #: Whether the map is affine, and the same at each place after the feature dimension.
     is_linear: bool = False
-    #: Whether the map changes units only: conditioning is then measured after it, where a flow
-    #: begins with it.
+    #: Whether the map only changes units. If a flow begins with it, conditioning is measured after.
     is_standardization: bool = False
 
     def layer_name(self) -> str:

@@ -297,7 +297,7 @@ class KoehlerRoute:
     """Couplings of T = P L U, and how many each part took.
 
     Args:
-        matrix: T.
+        matrix: The factored matrix, T.
         couplings: Matrices, in the order of the product; lower and upper ones alternate.
         counts: The number of couplings of each part, before the parts were joined.
         negative: How many -1's and other negative numbers stand in the diagonals.

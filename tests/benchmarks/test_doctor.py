@@ -24,4 +24,4 @@ def test_a_small_benchmark_runs_end_to_end_to_its_page(benchmark, tmp_path):
         assert line["condition_number"] > 1
     benchmark("page").write_page(folder=tmp_path, kept=tmp_path, docs=tmp_path)
     text = (tmp_path / "benchmarks-doctor.md").read_text()
-    assert "One examination each" in text and "| couplings | 64 |" in text
+    assert "One run each" in text and "| couplings | 64 |" in text

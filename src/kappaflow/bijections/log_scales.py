@@ -47,7 +47,7 @@ class Scales:
 
     Args:
         answer: (B, 2 n, ...), without a graph.
-        bound: c.
+        bound: Bound on the absolute value, c.
     """
 
     def __init__(self, answer: Tensor, bound: float) -> None:

@@ -26,7 +26,7 @@ class RotationCoupling(Coupling):
         partition: What is kept (x_1) and changed (x_2): angles only.
         conditioner: A network from (B, kept), and the context where there is one, to
             (B, 2 * changed): first all a, then all b.
-        half_period: B.
+        half_period: Half of the period, B.
         context_features: Width of the context; 0 for none.
         memory: "recompute" or "store": what is kept for the backward pass.
 

@@ -66,7 +66,7 @@ class NormalEquations:
     digits are needed, the iterations start in float32.
 
     Args:
-        derivative: J.
+        derivative: The Jacobian, J.
         missed: The direction on which J^T is zero, or None.
     """
 
@@ -171,7 +171,7 @@ class NearestInverse:
     The shift stands for all other terms; its size is that of what the nearest product leaves out.
 
     Args:
-        derivative: J.
+        derivative: The Jacobian, J.
 
     Source:
         Van Loan, Pitsianis 1993; the singular vectors from the Gram matrices of the terms.

@@ -93,7 +93,7 @@ class Flow(nn.Module):
 
     @property
     def likelihood(self) -> Literal["exact", "bound", "joint"]:
-        """What `log_prob` is: exact, a bound on log p(x), or joint: no likelihood of x."""
+        """Whether `log_prob` is exact, a bound on log p(x), or joint, which is no likelihood of x."""
         if self.augment is None:
             return "exact"
         return "bound" if self.augment.has_density else "joint"
@@ -108,13 +108,13 @@ class Flow(nn.Module):
 
     @property
     def domain(self) -> Domain | None:
-        """The domain of the features, where some have one: the first layer."""
+        """The domain of the features (the first layer), or None."""
         first = takewhile(lambda part: part.is_standardization, self._chain())
         return next((part for part in first if isinstance(part, Domain)), None)
 
     @property
     def core(self) -> Chain:
-        """The bijection without its `standardization`: what acts on standardized columns."""
+        """The bijection after its `standardization`, which acts on standardized columns."""
         return self._chain()[len(self.standardization) :]
 
     def log_prob(

@@ -22,7 +22,7 @@ def write_curve(
     Args:
         number: Of the curve, its place in `CURVES`.
         raw: r, (changed, columns).
-        bound: c.
+        bound: Bound on the absolute value, c.
         direction: 1 from data to latent, -1 back.
         slope: Takes d s / d r.
         bits: Takes s.

@@ -15,7 +15,7 @@ class Distribution(ABC):
     """A distribution of x in R^D with features of variance 1.
 
     Attributes:
-        features: D.
+        features: Number of features, D.
     """
 
     features: int
@@ -37,7 +37,7 @@ class Gaussian(Distribution):
     """A centred Gaussian whose correlations stretch directions unequally.
 
     Args:
-        features: D.
+        features: Number of features, D.
         condition_number: Of the covariance before its features are scaled to variance 1; its
             spectrum is geometric, its directions are random.
         seed: Of the directions.

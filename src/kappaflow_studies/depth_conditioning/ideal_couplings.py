@@ -85,7 +85,7 @@ def expected_non_standardness(eigenvalues: Tensor, kept: int) -> Tensor:
 
     Args:
         eigenvalues: Of the covariance, of mean 1, (..., n).
-        kept: p.
+        kept: Number of features that the coupling keeps, p.
 
     Returns:
         In nats, (...,).
@@ -120,8 +120,8 @@ def whitening_factor(loss: float, features: int, kept: int) -> float:
 
     Args:
         loss: S in nats, above 0.
-        features: n.
-        kept: p.
+        features: Number of features, n.
+        kept: Number of features that the coupling keeps, p.
 
     Returns:
         Below 1.
@@ -153,8 +153,8 @@ def last_whitening_factor(features: int, kept: int) -> float:
     which is below one half for halves, and zero in the plane.
 
     Args:
-        features: n.
-        kept: p; q = n - p.
+        features: Number of features, n.
+        kept: Number of features that the coupling keeps, p; q = n - p.
 
     Returns:
         Below 1.

@@ -79,7 +79,7 @@ def flow_of(library: str, features: int, depth: int, hidden: Sequence[int]) -> F
 
     Args:
         library: Among `LIBRARIES`.
-        features: D.
+        features: Number of features, D.
         depth: Number of couplings, even.
         hidden: Widths of the networks' hidden layers.
 

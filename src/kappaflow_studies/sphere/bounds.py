@@ -61,7 +61,7 @@ class LayerClass:
                   S = \Lambda \sum_{l=1}^m T_{m-l} (1 + n_{l-1}) .
 
         Args:
-            layers: m.
+            layers: Number of layers, m.
             features: d, of the standard Gaussian z.
 
         Returns:
@@ -117,7 +117,7 @@ def min_depth(family: Packing, flows: LayerClass, features: int) -> DepthBound:
     Args:
         family: From `mixture_packing`.
         flows: The layers.
-        features: d.
+        features: Number of features, d.
 
     Returns:
         The smallest depth at which the net is as large as the family, and what is missed before.

@@ -112,10 +112,10 @@ def random_family(
     :math:`\exp((d - 1) k t^2 / 8 r^2)` of them, a constant times k d in the exponent.
 
     Args:
-        components: k.
+        components: Number of components, k.
         features: d, at least 2.
         tuples: n, at least 2.
-        radius: r.
+        radius: Radius of the sphere, r.
         confidence: c, above 0 and below 1.
 
     Returns:

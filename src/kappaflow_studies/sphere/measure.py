@@ -162,7 +162,7 @@ def flow_of_budget(features: int, depth: int, parameters: int) -> Flow:
     """Returns a RealNVP of this depth whose two hidden layers are as wide as its budget allows.
 
     Args:
-        features: d.
+        features: Number of features, d.
         depth: Couplings.
         parameters: Of all couplings together, at most.
 

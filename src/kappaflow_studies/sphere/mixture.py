@@ -98,8 +98,8 @@ class SphereMixture:
         """Returns one whose means are drawn uniformly from the sphere.
 
         Args:
-            components: k.
-            features: d.
+            components: Number of components, k.
+            features: Number of features, d.
             radius: Of the sphere.
             sigma: Standard deviation of the components.
             seed: Of the draw.

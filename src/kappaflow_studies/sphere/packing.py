@@ -76,7 +76,7 @@ def nearest_distance(points: int, features: int, *, radius: float = 1.0) -> floa
     The integral of :math:`(1 - P(|u - e| \le t))^k` over t from 0 to 2, times the radius.
 
     Args:
-        points: k.
+        points: Number of points, k.
         features: d, of the space around the sphere, at least 2.
         radius: Of the sphere.
 
@@ -111,7 +111,7 @@ def gaussian_norm(features: int) -> float:
     It is :math:`\sqrt 2\, \Gamma(\tfrac{d+1}2) / \Gamma(\tfrac d2)`.
 
     Args:
-        features: d.
+        features: Number of features, d.
 
     Returns:
         A number just below the square root of d.
@@ -189,10 +189,10 @@ def mixture_packing(
     a multiple of d, that is a constant times k d while log k is small against d.
 
     Args:
-        components: k.
+        components: Number of components, k.
         features: d, at least 2.
         distance: W1 between any two mixtures of the family at least, in the unit of the radius.
-        radius: r.
+        radius: Radius of the sphere, r.
         sigma: Standard deviation of the components.
 
     Returns:

@@ -57,12 +57,12 @@ class Scales:
 
     @property
     def low_digits(self) -> float:
-        """D/4R: the scale of the first coupling."""
+        """The scale of the first coupling, D / 4R."""
         return self.input_grid.width / (4 * self.input_bound)
 
     @property
     def low_digits_prime(self) -> float:
-        """D'/4R': the scale of what the second coupling writes below the digits of its grid."""
+        """The scale, D' / 4R', of what the second coupling writes below the digits of its grid."""
         return self.output_grid.width / (4 * self.output_bound)
 
     @classmethod

@@ -23,7 +23,7 @@ class Target(ABC):
     features of the second half crosses a value, and where one of the first half crosses zero.
 
     Attributes:
-        features: n.
+        features: Number of features, n.
         reach: The bound R' on the absolute value of each feature.
     """
 
@@ -63,7 +63,7 @@ class UniformCube(Target):
     r"""The uniform distribution on :math:`[-1, 1]^n`.
 
     Args:
-        features: n.
+        features: Number of features, n.
     """
 
     features: int = 2
@@ -81,7 +81,7 @@ class Banana(Target):
     """Each feature is a parabola of the one before it, plus some uniform noise.
 
     Args:
-        features: n.
+        features: Number of features, n.
         width: Share of the noise, in (0, 1].
     """
 

@@ -60,12 +60,12 @@ class Images:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """The shape of each image: (channels, height, width), channels 1 or 3."""
+        """The shape of each image, (channels, height, width), with 1 or 3 channels."""
         return self.pixels.form.shape
 
     @property
     def values(self) -> int:
-        """How many values a pixel can have: they are the whole numbers 0 to `values` - 1."""
+        """The number of values that a pixel can have, the whole numbers 0 to `values` - 1."""
         return self.pixels.values
 
     def __len__(self) -> int:
