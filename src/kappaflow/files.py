@@ -190,8 +190,8 @@ def read_weights(path: Path, config: ModelConfig) -> dict[str, Tensor]:
 
 def config_digest(config: ModelConfig) -> str:
     """Returns a SHA-256 of a configuration."""
-    text = json.loads(config.model_dump_json(exclude_none=True))
-    return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()
+    content = json.loads(config.model_dump_json(exclude_none=True))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_config(path: Path, config: ModelConfig) -> None:

@@ -1,4 +1,12 @@
-"""What building from a file may take: steps, and numbers in memory, in proportion to the file."""
+"""Names for model files: describes objects by name and arguments, and builds them again.
+
+A registered class or function records the arguments of each object that it makes. `describe`
+converts such an object to plain JSON values, and `build` converts these back to an object, by
+registered names alone: a file never contains an import path, and no code from a file is run.
+
+Inside `allowed`, building is limited to a number of steps, and of numbers in memory, in proportion
+to the weights in the file.
+"""
 
 import functools
 import importlib
@@ -18,18 +26,18 @@ from torch.utils._pytree import tree_map_only
 
 from kappaflow.errors import ArgumentError, FileError
 
-STEPS, STEPS_PER_TENSOR = 2**14, 64  # operations, and objects made
-NUMBERS, NUMBERS_PER_WEIGHT = 2**22, 16  # 16 MiB in float32, and what is dropped on the way
+STEPS, STEPS_PER_TENSOR = 2**14, 64  # operations, and calls of constructors
+NUMBERS, NUMBERS_PER_WEIGHT = 2**22, 16  # 16 MiB in float32, and temporaries
 
 _ALLOWANCE: ContextVar["Allowance | None"] = ContextVar("allowance", default=None)
 
 
 class Allowance(TorchDispatchMode):
-    """Steps that may be taken and numbers that may be made; each is paid for before it is done.
+    """Limits on the steps and the numbers of a computation; each is counted before it happens.
 
     Args:
-        steps: How many.
-        numbers: How many.
+        steps: Number of operations and of calls of constructors.
+        numbers: Number of tensor entries in new memory.
     """
 
     def __init__(self, steps: int, numbers: int) -> None:
@@ -59,10 +67,10 @@ class Allowance(TorchDispatchMode):
 
 @contextmanager
 def allowed(weights: Mapping[str, Tensor]) -> Iterator[Allowance]:
-    """Lets no more be built than goes with these weights.
+    """A context in which only models in proportion to these weights can be built.
 
     Yields:
-        What is allowed; registered constructors ask `charge` for it.
+        The limits; registered constructors count against them with `charge`.
     """
     numbers = sum(tensor.numel() for tensor in weights.values())
     allowance = Allowance(
@@ -77,14 +85,14 @@ def allowed(weights: Mapping[str, Tensor]) -> Iterator[Allowance]:
 
 
 def charge(signature: Signature, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
-    """Pays for a call with the sizes among its arguments; free where nothing is limited."""
+    """Counts a call with the sizes among its arguments; does nothing outside of `allowed`."""
     allowance = _ALLOWANCE.get()
     if allowance is not None:
         allowance.spend(_size(signature.bind(*args, **kwargs).arguments))
 
 
 def _size(value: Any) -> int:  # noqa: ANN401
-    """Returns a whole number, the sum of named ones, the largest of a list; 1 for what is none."""
+    """Returns an integer itself, the sum of a mapping, the maximum of a list, and 1 for others."""
     if isinstance(value, int):
         return abs(value)
     if isinstance(value, Mapping):
@@ -93,7 +101,7 @@ def _size(value: Any) -> int:  # noqa: ANN401
 
 
 def _numbers_made(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> int:  # noqa: ANN401
-    """Returns how many numbers an operation puts in new memory; views and writing need none."""
+    """Returns how many numbers an operation allocates; views and in-place operations need none."""
     schema = func._schema
     if any(one.alias_info for one in schema.returns):
         return 0
@@ -103,7 +111,7 @@ def _numbers_made(func: Any, args: tuple[Any, ...], named: dict[str, Any]) -> in
     others = {name: value for name, value in elsewhere.items() if name in taken}
     try:
         made = func(*given[0], **given[1] | others)
-    except (NotImplementedError, RuntimeError):  # what it makes depends on values
+    except (NotImplementedError, RuntimeError):  # the shape of the result depends on values
         made = (args, named)
     return _numbers_in(made)
 
@@ -184,7 +192,7 @@ def _record_class(name: str, cls: type) -> type:
         if type(self) is not cls:
             initialize(self, *args, **kwargs)
             return
-        # What can be read only once would be empty by the time that it is described.
+        # An iterator would be empty by the time that it is described.
         args = tuple(list(a) if isinstance(a, Iterator) else a for a in args)
         charge(signature, self, *args, **kwargs)
         initialize(self, *args, **kwargs)
@@ -247,7 +255,7 @@ def describe(value: Any) -> Any:  # noqa: ANN401
 
 
 def take_description(target: object, source: object) -> None:
-    """Makes an object be described as another one, of whose parts it now consists."""
+    """Gives an object the description of another one, whose parts it has taken over."""
     object.__setattr__(target, _ATTRIBUTE, getattr(source, _ATTRIBUTE))
 
 
@@ -300,5 +308,5 @@ def build(description: Any) -> Any:  # noqa: ANN401
         return _CONSTRUCTORS[name](**arguments)
     except FileError:
         raise
-    except Exception as error:  # whatever a constructor has against arguments of a stranger
+    except Exception as error:  # constructors may raise anything for untrusted arguments
         raise FileError(f"'{name}' cannot be built from its arguments: {error}") from None

@@ -37,6 +37,16 @@ WRONG = [
         "'permutations' should be of 4 features, got one of 2",
     ),
     ({"permutations": [None, (0, 0, 1, 2)]}, "should hold each of 0 to 3 once"),
+    ({"wiring": "twins"}, "'wiring' should be one of 'plain', 'blocks', 'paired', got 'twins'"),
+    (
+        {"wiring": "paired", "hidden": (4, 3)},
+        r"should be even widths for wiring='paired', got \(4, 3\): each of the two networks",
+    ),
+    ({"wiring": "blocks", "hidden": (4, 4)}, "an odd number of equal widths for wiring='blocks'"),
+    (
+        {"wiring": "paired", "residual": True},
+        "'residual' and 'dropout' should be left out for wiring='paired': only an MLP has them",
+    ),
 ]
 
 OF_ANOTHER_TYPE = [

@@ -201,7 +201,7 @@ def test_medians_and_ranges_are_over_seeds():
 
 def test_charts_show_twins_where_they_are():
     """At their own depth beside the trained halves; those of another partition are left out."""
-    chart = next(chart for chart in read(ROWS).charts if chart.name == "paired")
+    chart = next(chart for chart in read(ROWS).charts if chart.name == "twins")
     halves, twins = chart.panels[0].series
     assert (halves.x, halves.y) == ([2, 4, 16, 32], [8.0, 7.0, 5.5, 6.5])
     assert (twins.name, twins.x, twins.y) == ("twin of LU maps", [12, 24], [7.0, 6.0])

@@ -178,7 +178,7 @@ class Additive(Arithmetic):
 
 
 def arithmetic_of(shape: BlockShape, direction: int, like: Tensor) -> Arithmetic:
-    """Returns what the couplings of a block ops, in one direction, to tensors of a type."""
+    """Returns the arithmetic of a block's couplings in one direction, for the dtype of `like`."""
     if not shape.affine:
         return Additive(direction)
     if shape.scale == "tanh":

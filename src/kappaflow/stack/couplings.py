@@ -291,12 +291,12 @@ class CouplingStack(Bijection):
 
 
 def _check_wiring(wiring: str, hidden: tuple[int, ...], *, plainly: bool) -> None:
-    """Says which hidden layers do not fit to what the conditioners are."""
+    """Raises for hidden layers that the kind of conditioner cannot have."""
     one_of("wiring", wiring, ("plain", "blocks", "paired"))
     if wiring != "plain" and not plainly:
         raise ArgumentError(
-            f"'residual' and 'dropout' should be left out for wiring={wiring!r}: they are those "
-            "of an MLP."
+            f"'residual' and 'dropout' should be left out for wiring={wiring!r}: only an MLP has "
+            "them."
         )
     if wiring == "blocks" and (len(hidden) % 2 == 0 or len(set(hidden)) > 1):
         raise ArgumentError(
@@ -305,7 +305,8 @@ def _check_wiring(wiring: str, hidden: tuple[int, ...], *, plainly: bool) -> Non
         )
     if wiring == "paired" and any(width % 2 for width in hidden):
         raise ArgumentError(
-            f"'hidden' should be even widths for wiring='twins', got {hidden}: each twin has half."
+            f"'hidden' should be even widths for wiring='paired', got {hidden}: each of the two "
+            "networks has half."
         )
 
 

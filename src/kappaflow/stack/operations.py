@@ -1,6 +1,10 @@
-"""Log-scales of raw numbers and their slopes, written into buffers; see `bijections.scales`.
+"""The elementary operations of a chunk, on preallocated buffers.
 
-A curve is known by its number, since a recorded operation has numbers and tensors alone.
+`Operations` executes each one immediately; its methods are the definitions. `Recording` records
+them instead, for a tape.
+
+`bijections.log_scales` defines the curves of log-scales. Here a curve is given by its number,
+because the operands of a recorded operation are numbers and tensors.
 """
 
 import functools
@@ -20,12 +24,12 @@ def write_curve(
     """Writes d s / d r, and the log-scale in bits times the direction.
 
     Args:
-        number: Of the curve, its place in `CURVES`.
+        number: Index of the curve in `CURVES`.
         raw: r, (changed, columns).
         bound: Bound on the absolute value, c.
         direction: 1 from data to latent, -1 back.
-        slope: Takes d s / d r.
-        bits: Takes s.
+        slope: Receives d s / d r.
+        bits: Receives the log-scales.
     """
     _WRITERS[number](raw, bound, direction * BITS, slope, bits)
 
@@ -84,7 +88,7 @@ Entry = tuple[Any, ...]  # a code, and operands
 
 
 class Operations:
-    """Executes operations at once. Columns are rows of a batch; what is written is named last."""
+    """Executes operations immediately. Columns are rows of a batch; outputs come last."""
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Writes the source, which may be of another type."""
@@ -364,21 +368,21 @@ NAMES = tuple(name for name in vars(Operations) if not name.startswith("_"))
 
 
 class Recording(Operations):
-    """Notes operations, each as its code and its operands.
+    """Records operations, each as its code and its operands.
 
     Args:
-        codes: What each operation is noted as, by its name.
+        codes: The code of each operation, by name.
     """
 
     def __init__(self, codes: Mapping[str, Any]) -> None:
         self._entries: list[Entry] = []
         for name in NAMES:
-            setattr(self, name, functools.partial(self._note, codes[name]))
+            setattr(self, name, functools.partial(self._record, codes[name]))
 
     def take(self) -> list[Entry]:
-        """Returns what was noted, and holds on to none of it."""
+        """Returns the recorded operations, and forgets them."""
         entries, self._entries = self._entries, []
         return entries
 
-    def _note(self, *entry: Operand) -> None:
+    def _record(self, *entry: Operand) -> None:
         self._entries.append(entry)

@@ -36,7 +36,8 @@ def findings(frame: pl.DataFrame, settings: DepthConditioningSettings) -> Findin
             "trained in the same way, on new draws at each step. The default scale of nflows is a "
             "sigmoid, which contracts and can hardly stretch.",
             "The bounds on whitening are those of Draxler, Schnörr and Köthe (2022), derived "
-            "again: the paper was not at hand. Their layers are ideal, fitted one after another.",
+            "independently: the paper was not at hand. Their layers are ideal, fitted one after "
+            "another.",
             *_missing(flows, settings),
         ],
         charts=charts(flows, whitening, settings),
@@ -57,11 +58,11 @@ def _by_library(table: pl.DataFrame, value: pl.Expr) -> dict[str, float]:
 
 def _compared(values: dict[str, float], digits: int = 2) -> str:
     """Returns our number, and those of the others that are smallest and largest."""
-    sentences = [f"kappaflow {significant(values[OURS], digits)}"] if OURS in values else []
+    parts = [f"kappaflow {significant(values[OURS], digits)}"] if OURS in values else []
     others = sorted((value, name) for name, value in values.items() if name != OURS)
     for value, name in dict.fromkeys((others[0], others[-1])) if others else ():
-        sentences.append(f"{name} {significant(value, digits)}")
-    return ", ".join(sentences)
+        parts.append(f"{name} {significant(value, digits)}")
+    return ", ".join(parts)
 
 
 def _on_condition(deepest: pl.DataFrame, settings: DepthConditioningSettings) -> list[str]:

@@ -94,7 +94,7 @@ def expected_non_standardness(eigenvalues: Tensor, kept: int) -> Tensor:
         ArgumentError: An eigenvalue is not positive, or their mean is not 1.
 
     Source:
-        Draxler, Schnoerr, Koethe 2022; derived again on the page about whitening.
+        Draxler, Schnoerr, Koethe 2022; derived independently on the page about whitening.
 
     Example:
         >>> bound = expected_non_standardness(torch.tensor([0.5, 1.5]), 1)
@@ -130,7 +130,7 @@ def whitening_factor(loss: float, features: int, kept: int) -> float:
         ArgumentError: `loss` is not positive.
 
     Source:
-        Draxler, Schnoerr, Koethe 2022; derived again on the page about whitening.
+        Draxler, Schnoerr, Koethe 2022; derived independently on the page about whitening.
 
     Example:
         >>> round(whitening_factor(1e-6, 16, 8), 4), round(whitening_factor(5.0, 16, 8), 4)

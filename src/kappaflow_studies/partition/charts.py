@@ -34,7 +34,7 @@ def charts(frame: pl.DataFrame) -> list[Chart]:
             panels=[_losses(name, common(part)) for name, part in parts.items()],
         ),
         Chart(
-            name="paired",
+            name="twins",
             title="Fixed halves: trained, and reached through another flow",
             caption=(
                 "The line is trained from the start. Each point is a flow of the same fixed "

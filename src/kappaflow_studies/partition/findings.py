@@ -25,13 +25,9 @@ def findings(frame: pl.DataFrame, settings: PartitionSettings) -> Findings:
     parts = {name: frame.filter(pl.col("data") == name) for name in sets}
     return Findings(
         found=[
-            *(
-                sentences
-                for name in sets
-                for sentences in _on_loss(name, parts[name], settings.seeds)
-            ),
+            *(text for name in sets for text in _on_loss(name, parts[name], settings.seeds)),
             *_on_twins(frame),
-            *(sentences for name, part in parts.items() for sentences in _on_training(name, part)),
+            *(text for name, part in parts.items() for text in _on_training(name, part)),
             *_on_conditioning(parts),
             *stopped,
         ],

@@ -31,7 +31,7 @@ def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
         ],
         differs=[
             "The source states its bound without constants that we could have; ours are derived "
-            "again, on the page “Depth against parameters” of the documentation. With the whole "
+            "on the page “Depth against parameters” of the documentation. With the whole "
             "flow Lipschitz they give k d / p up to a logarithm, the size of the generator over "
             "that of a layer, which we take for the source's k / p; with the layers alone "
             "Lipschitz, only its root.",

@@ -194,8 +194,8 @@ class Approximation:
         sigma_min: The quantiles 5 %, 50 % and 95 % of the smallest singular value over the points.
         sigma_max: Those of the largest.
         status: Of the singular values.
-        two_sample_w2: Between draws of the flow and of the target; None if it was not computed
-            for.
+        two_sample_w2: Between draws of the flow and of the target; None if it was not
+            computed.
         floor: Between two sets of draws of the target, as many: what is left for no error at all.
     """
 
