@@ -89,7 +89,7 @@ def both(monkeypatch, stack, way, x, context, *, narrow=False):
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("name", SETTINGS)
-def test_an_exact_player_has_the_same_bits(threads, monkeypatch, name, memory, way, kind):
+def test_an_exact_backend_has_the_same_bits(threads, monkeypatch, name, memory, way, kind):
     """Values, log_det and all gradients are those of Python bit for bit, on two threads."""
     threads(2)
     monkeypatch.setattr(native, "EXACT", True)
@@ -190,8 +190,8 @@ def step(stack, x):
 
 @pytest.mark.usefixtures("chunked", "backend")
 @pytest.mark.parametrize("memory", ["store", "recompute"])
-def test_a_program_is_recorded_once(threads, recorded, memory):
-    """The first step records a program for each chunk and way; those behind it play the same."""
+def test_a_tape_is_recorded_once(threads, recorded, memory):
+    """The first step records a tape for each chunk and direction; later steps execute it."""
     threads(2)
     stack = stack_of(5, 6, (8, 8), memory=memory, dtype=torch.float32)
     x, _ = points(stack, 70, dtype=torch.float32)
@@ -207,7 +207,7 @@ def test_a_program_is_recorded_once(threads, recorded, memory):
 
 
 @pytest.mark.usefixtures("chunked", "backend", "pool")
-def test_a_program_follows_the_weights(threads, monkeypatch):
+def test_a_tape_follows_the_weights(threads, monkeypatch):
     """Weights changed in place, other points and weights in other memory are all noticed."""
     threads(2)
     monkeypatch.setattr(native, "EXACT", True)
@@ -229,8 +229,8 @@ def test_a_program_follows_the_weights(threads, monkeypatch):
 
 
 @pytest.mark.usefixtures("chunked", "backend", "pool")
-def test_programs_of_two_stacks_are_kept_apart(threads, monkeypatch):
-    """Stacks of one shape share buffers, and neither plays the other's program."""
+def test_tapes_of_two_stacks_are_kept_apart(threads, monkeypatch):
+    """Stacks of one shape share buffers, and neither executes the other's tape."""
     threads(2)
     monkeypatch.setattr(native, "EXACT", True)
     stacks = [stack_of(5, 6, (8, 8), dtype=torch.float32) for _ in range(2)]
@@ -242,23 +242,23 @@ def test_programs_of_two_stacks_are_kept_apart(threads, monkeypatch):
             assert same(found, wanted)
 
 
-def test_what_a_program_depends_on_is_remembered():
+def test_what_a_tape_depends_on_is_remembered():
     """A key of its own is recorded once, the oldest is forgotten, and None is never known."""
     tapes, made = TapeCache(), []
 
-    def program(key, kind="played"):
+    def tape(key, kind="native"):
         def record(job):
             made.append(job.key)
             return len(made)
 
         return tapes.get(kind, Job(print, tapes, key), record)
 
-    assert program("first") == program("first") == 1
-    assert program("first", kind="at once") == 2
-    assert program(None) != program(None)
+    assert tape("first") == tape("first") == 1
+    assert tape("first", kind="eager") == 2
+    assert tape(None) != tape(None)
     for key in range(MOST):
-        program(key)
-    assert program("first") == len(made)
+        tape(key)
+    assert tape("first") == len(made)
 
 
 def execute(executor, *describe):
@@ -273,7 +273,7 @@ def test_all_operations_are_known(backend):
 
 
 def test_the_interpreter_runs_on(backend):
-    """While a program is played another thread of Python can do something."""
+    """While a tape is executed another thread of Python can do something."""
     a, target = torch.ones(700, 700), torch.empty(700, 700)
     started, counted = threading.Event(), []
 
@@ -293,7 +293,7 @@ def test_the_interpreter_runs_on(backend):
     assert len(counted) > 1000
 
 
-def test_an_error_in_a_program_is_raised(backend):
+def test_an_error_in_a_tape_is_raised(backend):
     """Operands that do not fit are an error of Python, as they are at once."""
     wide = torch.ones(2, 3)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
@@ -319,7 +319,7 @@ def _unbuilt(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("_unbuilt")
-def test_without_a_player_all_is_done_in_python(monkeypatch):
+def test_without_a_backend_all_is_done_in_python(monkeypatch):
     """Where none is built nothing is said; where one is asked for, once, and Python goes on."""
     monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
     assert type(native.executor("cpu")) is Executor
@@ -335,7 +335,7 @@ def test_without_a_player_all_is_done_in_python(monkeypatch):
 
 
 @pytest.mark.usefixtures("_unbuilt")
-def test_a_file_that_is_no_player_is_left_alone(monkeypatch):
+def test_a_file_that_is_no_backend_is_left_alone(monkeypatch):
     """What cannot be loaded is taken for no backend at all."""
     monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
     native.path().parent.mkdir()
@@ -344,7 +344,7 @@ def test_a_file_that_is_no_player_is_left_alone(monkeypatch):
 
 
 @pytest.mark.usefixtures("_unbuilt")
-def test_threads_load_one_player(monkeypatch):
+def test_threads_load_one_backend(monkeypatch):
     """Threads that meet at the first use load the module once, and wait for it."""
     monkeypatch.delenv("KAPPAFLOW_NATIVE", raising=False)
     native.path().parent.mkdir()

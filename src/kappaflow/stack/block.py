@@ -16,7 +16,7 @@ from kappaflow.partition import Partition
 from kappaflow.stack.block_pass import KEEP, BlockPass, ExecutionMode
 from kappaflow.stack.plain import couplings
 from kappaflow.stack.shape import BlockShape, NetworkShape, Order
-from kappaflow.stack.weights import StackedNetworks, named_rows
+from kappaflow.stack.weights import StackedNetworks, layer_rows
 
 
 class Block(nn.Module):
@@ -59,13 +59,7 @@ class Block(nn.Module):
 
     def rows(self, tensors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Returns the weights of each coupling, slices of `tensors`, by their plain names."""
-        parts = len(tensors) // len(self.shape.networks)
-        by_network = [
-            named_rows(network, tensors[i * parts : (i + 1) * parts])
-            for i, network in enumerate(self.shape.networks)
-        ]
-        places = zip(self.shape.network_of, self.shape.row_of, strict=True)
-        return [by_network[number][row] for number, row in places]
+        return layer_rows(self.shape, tensors)
 
     def plain(self, tensors: Sequence[Tensor] | None = None) -> list[Bijection]:
         """Returns permutations and plain couplings that read these stacked tensors."""
@@ -144,51 +138,45 @@ class _Node(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         ctx.block, ctx.mode = block, mode
-        ctx.run = block.start(mode, x)
-        z, log_det = ctx.run.forward(x, context, tensors)
+        ctx.block_pass = block.start(mode, x)
+        z, log_det = ctx.block_pass.forward(x, context, tensors)
         ctx.save_for_backward(x, context, z if mode.memory == "invert" else None, *tensors)
         return z, log_det
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:  # noqa: ANN401
+        gradients = cotangents[0], cotangents[1]
         x, context, z, *tensors = ctx.saved_tensors
         needed = ctx.needs_input_grad[2:]
         if torch.is_grad_enabled():
             return None, None, *_differentiable(ctx, x, context, tensors, gradients, needed)
-        of_z, of_log_det = gradients
         found = None
         if ctx.mode.memory == "invert" and not ctx.block.recomputing and len(x):
-            found = _from_output(ctx.block, ctx.run, x, z, context, tensors, (of_z, of_log_det))
+            found = _from_output(ctx.block, ctx.block_pass, x, z, context, tensors, gradients)
         if found is None:
-            found = _from_states(ctx.run, x, context, tensors, (of_z, of_log_det))
+            found = _from_states(ctx.block_pass, x, context, tensors, gradients)
         of_x, of_context, of_tensors = found
-        return (
-            None,
-            None,
-            *(
-                g if w else None
-                for g, w in zip((of_x, of_context, *of_tensors), needed, strict=True)
-            ),
-        )
+        given = zip((of_x, of_context, *of_tensors), needed, strict=True)
+        return None, None, *(gradient if need else None for gradient, need in given)
 
 
 def _from_states(
-    run: BlockPass,
+    block_pass: BlockPass,
     x: Tensor,
     context: Tensor,
     tensors: Sequence[Tensor],
     gradients: tuple[Tensor, Tensor],
 ) -> Gradients:
     """Returns gradients from the saved states, recomputed from x if they are gone."""
-    if run.keep == "nothing" or not run.ready:
-        run = run.again("states")
-        run.forward(x, context, tensors)
-    return run.backward(gradients, context, tensors)
+    if block_pass.keep == "nothing" or not block_pass.ready:
+        block_pass = block_pass.again("states")
+        block_pass.forward(x, context, tensors)
+    return block_pass.backward(gradients, context, tensors)
 
 
 def _from_output(
     block: Block,
-    run: BlockPass,
+    block_pass: BlockPass,
     x: Tensor,
     z: Tensor,
     context: Tensor,
@@ -196,11 +184,11 @@ def _from_output(
     gradients: tuple[Tensor, Tensor],
 ) -> Gradients | None:
     """Returns gradients from states recomputed from z; None if those are inaccurate."""
-    back = x.new_empty(x.shape)
-    found = run.backward(gradients, context, tensors, (z, back))
-    errors = run.errors()
+    recovered = x.new_empty(x.shape)
+    found = block_pass.backward(gradients, context, tensors, (z, recovered))
+    errors = block_pass.errors()
     last = next(reversed(errors))
-    error = float(relative_error(back, x))
+    error = float(relative_error(recovered, x))
     if not error <= errors[last]:  # true for NaN too
         errors[last] = error
     for layer, error in errors.items():
@@ -208,9 +196,8 @@ def _from_output(
             if not torch.isfinite(z).all():
                 return None  # an output that is not finite says nothing about the block
             block.recomputing = True
-            warnings.warn(
-                _too_large(block, layer, error, run.direction), NumericalWarning, stacklevel=2
-            )
+            text = _too_large(block, layer, error, block_pass.direction)
+            warnings.warn(text, NumericalWarning, stacklevel=2)
             return None
     return found
 
@@ -230,7 +217,7 @@ def _differentiable(
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
     """Returns gradients with a graph, from the plain couplings."""
-    if ctx.run.drops:
+    if ctx.block_pass.drops:
         raise ArgumentError(
             "couplings with dropout have no second derivatives in training mode: call "
             "flow.eval(), or build the flow with dropout=0."

@@ -147,14 +147,14 @@ class BlockPass:
         Returns:
             z (B, features) and log_det (B,).
         """
-        run = ChunkKernel(self.shape, self.direction, tensors, self.product_dtype, self.like)
+        kernel = ChunkKernel(self.shape, self.direction, tensors, self.product_dtype, self.like)
         with torch.inference_mode(False):  # the threads that write them run outside inference mode
             z = torch.empty_like(x, memory_format=torch.contiguous_format)
             log_det = x.new_empty(len(x))
 
         def one(chunk: Chunk) -> Iterator[Job]:
             saved, workspace = self._saved(chunk), self._workspace(chunk)
-            yield from run.forward(
+            yield from kernel.forward(
                 saved,
                 workspace,
                 x[chunk.rows].T,
@@ -190,7 +190,7 @@ class BlockPass:
         Returns:
             The gradients.
         """
-        run = ChunkKernel(self.shape, self.direction, tensors, self.product_dtype, self.like)
+        kernel = ChunkKernel(self.shape, self.direction, tensors, self.product_dtype, self.like)
         z_gradient, log_det_gradient = gradients
         x_gradient = z_gradient.new_empty(z_gradient.shape)
         context_gradient = context.new_empty(context.shape)
@@ -200,7 +200,7 @@ class BlockPass:
             saved, workspace = chunk.saved or self._saved(chunk), self._workspace(chunk)
             chunk.saved = saved
             rows = chunk.rows
-            yield from run.backward(
+            yield from kernel.backward(
                 saved,
                 workspace,
                 z_gradient[rows].T,

@@ -66,10 +66,10 @@ Keep = Literal["nothing", "states", "everything"]
 class Gather:
     """Moves the features from one split into halves to the next."""
 
-    def __init__(self, gather: Order | None, device: torch.device) -> None:
+    def __init__(self, order: Order | None, device: torch.device) -> None:
         self._forward = self._backward = None
-        if gather is not None:
-            self._forward = torch.tensor(gather, device=device)
+        if order is not None:
+            self._forward = torch.tensor(order, device=device)
             self._backward = self._forward.argsort()
 
     def forward(
@@ -112,7 +112,7 @@ class SavedStates:
         product_dtype: The dtype of the conditioners' products.
 
     Attributes:
-        moves: Before each segment, and after the last.
+        gathers: Before each segment, and after the last.
         entries: The features at the start of each segment, (features, columns).
         step_buffers: What each coupling of a segment reads and writes.
         ends: The two halves at the end of each segment.
@@ -128,8 +128,8 @@ class SavedStates:
         keep: Keep,
         product_dtype: torch.dtype,
     ) -> None:
-        gathers = [*(segment.gather for segment in route.segments), route.gather]
-        self.moves = [Gather(gather, like.device) for gather in gathers]
+        orders = [*(segment.gather for segment in route.segments), route.gather]
+        self.gathers = [Gather(order, like.device) for order in orders]
         self.entries: list[Tensor] = []
         self.step_buffers: list[list[StepBuffers]] = []
         self.ends: list[list[Tensor]] = []
@@ -201,7 +201,9 @@ class Workspace:
         buffers = [like.new_empty(rows, columns) for _ in range(3)]
         self.slopes = [[Slopes(n, buffer) for n in shape.networks] for buffer in buffers]
         self.halves = [{size: buffer[rows - size :] for size in sizes} for buffer in buffers]
-        self.pulls = [NetworkBackward(n, columns, like, product_dtype) for n in shape.networks]
+        self.network_backward = [
+            NetworkBackward(n, columns, like, product_dtype) for n in shape.networks
+        ]
         self.context = like.new_empty(shape.context_features, columns, dtype=product_dtype)
         self.context_gradient = like.new_empty(shape.context_features, columns)
         self.log_det_gradient = like.new_empty(columns)
@@ -271,13 +273,13 @@ class ChunkKernel:
         workspace.context.copy_(context)
         for log_scales in workspace.log_scales.values():
             log_scales.zero_()
-        saved.moves[0].forward(EAGER, [x], [saved.entries[0]])
+        saved.gathers[0].forward(EAGER, [x], [saved.entries[0]])
         yield Job(
             functools.partial(self._forward, saved, workspace, seeds, fingerprints),
             workspace.tapes.setdefault(saved, TapeCache()),
             None if fingerprints else self._key(seeds, "forward"),
         )
-        saved.moves[-1].forward(EAGER, saved.ends[-1], [z])
+        saved.gathers[-1].forward(EAGER, saved.ends[-1], [z])
         log_det.copy_(sum_of(workspace.log_scales))
 
     def backward(
@@ -315,9 +317,9 @@ class ChunkKernel:
         workspace.context.copy_(context)
         workspace.context_gradient.zero_()
         torch.mul(log_det_gradient, self.arithmetic.weight, out=workspace.log_det_gradient)
-        saved.moves[-1].backward(EAGER, [z_gradient], self._halves(workspace, [0, 1], -1))
+        saved.gathers[-1].backward(EAGER, [z_gradient], self._halves(workspace, [0, 1], -1))
         if replay is not None:
-            saved.moves[-1].backward(EAGER, [replay.z], saved.ends[-1])
+            saved.gathers[-1].backward(EAGER, [replay.z], saved.ends[-1])
         yield Job(
             functools.partial(self._backward, saved, workspace, seeds, gradients, beta, replay),
             workspace.tapes.setdefault(saved, TapeCache()),
@@ -325,7 +327,7 @@ class ChunkKernel:
         )
         x_gradient.copy_(workspace.x_gradient)
         if replay is not None:
-            saved.moves[0].backward(EAGER, [saved.entries[0]], [replay.x])
+            saved.gathers[0].backward(EAGER, [saved.entries[0]], [replay.x])
         context_gradient.copy_(workspace.context_gradient)
 
     def _key(self, seeds: object, *parts: Hashable) -> Hashable:
@@ -344,7 +346,7 @@ class ChunkKernel:
     ) -> None:
         for i, step_buffers in enumerate(saved.step_buffers):
             if i:
-                saved.moves[i].forward(ops, saved.ends[i - 1], [saved.entries[i]])
+                saved.gathers[i].forward(ops, saved.ends[i - 1], [saved.entries[i]])
             for buffers in step_buffers:
                 state = self._evaluate(ops, buffers, saved, workspace, seeds)
                 if fingerprints is not None:
@@ -362,10 +364,7 @@ class ChunkKernel:
         replay: InverseReplay | None,
         ops: Operations,
     ) -> None:
-        holds, free = (
-            [0, 1],
-            2,
-        )  # buffers: the gradient of each half, and the next to write
+        holds, free = [0, 1], 2  # buffers: the gradient of each half, and the next to write
         for i in range(len(saved.step_buffers) - 1, -1, -1):
             for buffers in reversed(saved.step_buffers[i]):
                 layer = buffers.step.layer
@@ -383,7 +382,7 @@ class ChunkKernel:
                 self.arithmetic.pull(
                     ops, state, buffers.x, workspace.log_det_gradient, slopes.answer, back
                 )
-                workspace.pulls[network](
+                workspace.network_backward[network](
                     ops,
                     self.transposes[layer],
                     buffers.kept,
@@ -399,10 +398,10 @@ class ChunkKernel:
                 holds[1 - buffers.step.reads], free = free, changed
             if i:
                 before = self._halves(workspace, holds, i - 1)
-                saved.moves[i].backward(ops, self._halves(workspace, holds, i), before)
+                saved.gathers[i].backward(ops, self._halves(workspace, holds, i), before)
                 if replay is not None:
-                    saved.moves[i].backward(ops, [saved.entries[i]], saved.ends[i - 1])
-        saved.moves[0].backward(ops, self._halves(workspace, holds, 0), [workspace.x_gradient])
+                    saved.gathers[i].backward(ops, [saved.entries[i]], saved.ends[i - 1])
+        saved.gathers[0].backward(ops, self._halves(workspace, holds, 0), [workspace.x_gradient])
 
     def _halves(self, workspace: Workspace, holds: Sequence[int], segment: int) -> list[Tensor]:
         """Returns the gradients of the two halves of a segment."""

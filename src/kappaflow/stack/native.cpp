@@ -1,8 +1,8 @@
 // The operations of operations.py without the interpreter: the same names, operands and results.
 //
-// Each has its definition here once more, in the same ATen calls, which give the same bits. Where
-// memory is passed several times by small operations, float32 has a loop that passes it once, in
-// the same arithmetic up to rounding; `exact` leaves those loops out.
+// Each operation makes the ATen calls of Python, so its results are bit-identical. Some that would
+// pass over memory several times have a loop for float32 instead, which passes over it once; its
+// results are equal up to rounding, and `exact` disables it.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -27,8 +27,8 @@ using Vec = at::vec::Vectorized<float>;
 
 namespace {
 
-// What an operation is given, in the order of its definition, kind by kind; None is an undefined
-// tensor.
+// The operands of an operation, in the order of its definition, separated by kind. None is an
+// undefined tensor.
 struct Operands {
   c10::SmallVector<Tensor, 8> tensors;
   c10::SmallVector<double, 4> numbers;
@@ -39,7 +39,7 @@ struct Operands {
   double number(size_t i) const { return numbers.at(i); }
 };
 
-// Whether all given tensors, but the first few, are float32 in the order of rows.
+// Whether all tensors from index `first` are float32 and contiguous.
 bool plain(const Operands& o, size_t first = 0) {
   if (o.exact) return false;
   for (size_t i = first; i < o.tensors.size(); ++i) {
@@ -51,7 +51,7 @@ bool plain(const Operands& o, size_t first = 0) {
 
 float* data(const Tensor& t) { return t.defined() ? t.data_ptr<float>() : nullptr; }
 
-// Calls `pass(i, n)` for each n numbers, as many as a register takes, from the i-th.
+// Calls `pass(i, n)` for chunks of n numbers that start at i; n is the size of a register or less.
 template <typename Pass>
 void each(int64_t count, const Pass& pass) {
   int64_t i = 0;
@@ -71,7 +71,7 @@ Tensor upper(const Tensor& t, const Tensor& like) { return t.narrow(0, 0, like.s
 
 Tensor lower(const Tensor& t, int64_t first) { return t.narrow(0, first, t.size(0) - first); }
 
-// As Python does: at::mul of a number would round the number to the type of the tensor first.
+// Multiplies as Python does; at::mul would first round the number to the dtype of the tensor.
 void multiply(const Tensor& x, double number, Tensor target) {
   const Tensor factor = c10::scalar_to_tensor(number);
   factor.unsafeGetTensorImpl()->set_wrapped_number(true);
@@ -135,7 +135,7 @@ void residual(const Operands& o) {
   at::add_out(target, o[1].defined() ? at::cat({o[0], o[1]}) : o[0], o[2]);
 }
 
-// Calls `pass(i, n, sigmoid, bits)` along what `write_bits` would write.
+// Calls `pass(i, n, sigmoid, bits)` with the values that `write_bits` writes.
 template <typename Pass>
 void each_bits(const Tensor& answer, const Operands& o, size_t first, const Tensor& factor,
                const Pass& pass) {
@@ -242,7 +242,7 @@ void affine_pull(const Operands& o) {
   at::sigmoid_backward_out(raw, raw, sigmoid);
 }
 
-// The curves of curves.py, by their numbers there.
+// The curves of `write_curve` in operations.py, by the same numbers.
 void write_curve(const Operands& o, const Tensor& answer, Tensor slope, Tensor bits) {
   const auto number = static_cast<int>(o.number(0));
   const double bound = o.number(1), unit = o.number(2) * (1 / std::log(2.0));
@@ -403,14 +403,14 @@ std::pair<size_t, Operands> read(const py::handle& entry, bool exact) {
   return found;
 }
 
-class Program {
+class Tape {
  public:
-  Program(const py::list& entries, bool exact) {
+  Tape(const py::list& entries, bool exact) {
     steps_.reserve(entries.size());
     for (const py::handle entry : entries) steps_.push_back(read(entry, exact));
   }
 
-  void play() const {
+  void execute() const {
     const at::NoGradGuard nothing_is_recorded;
     const at::AutoDispatchBelowADInplaceOrView straight_to_the_kernels;
     for (const auto& [code, operands] : steps_) OPERATIONS.at(code).second(operands);
@@ -420,7 +420,7 @@ class Program {
   std::vector<std::pair<size_t, Operands>> steps_;
 };
 
-// Has torch use so many threads for what this thread starts.
+// Sets the number of torch's threads for the calling thread, and restores it at the end.
 class Threads {
  public:
   explicit Threads(int number, int before) : before_(before) { at::set_num_threads(number); }
@@ -432,14 +432,14 @@ class Threads {
   int before_;
 };
 
-// Each on a thread of its own, on which its products run alone.
-void play(const std::vector<const Program*>& programs) {
+// Executes each tape on its own thread, with single-threaded products.
+void execute(const std::vector<const Tape*>& tapes) {
   const py::gil_scoped_release others_may_run;
-  const int before = at::get_num_threads(), count = static_cast<int>(programs.size());
+  const int before = at::get_num_threads(), count = static_cast<int>(tapes.size());
   const Threads enough(std::max(before, count), before);
   at::parallel_for(0, count, 1, [&](int64_t first, int64_t end) {
     const Threads one(1, before);
-    for (int64_t i = first; i < end; ++i) programs[i]->play();
+    for (int64_t i = first; i < end; ++i) tapes[i]->execute();
   });
 }
 
@@ -452,8 +452,8 @@ std::vector<std::string> names() {
 }  // namespace
 
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
-  py::class_<Program>(module, "Program")
+  py::class_<Tape>(module, "Tape")
       .def(py::init<const py::list&, bool>(), py::arg("entries"), py::arg("exact") = false);
-  module.def("play", &play);
+  module.def("execute", &execute);
   module.def("names", &names);
 }

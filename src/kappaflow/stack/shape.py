@@ -2,7 +2,7 @@
 
 Features are carried through a block as two halves. Where couplings only alternate between the
 halves nothing is moved; where the next coupling splits the features differently, one gather forms
-the new halves. A `Segment` is what lies between two gathers.
+the new halves. A `RouteSegment` holds the couplings between two gathers.
 """
 
 import functools
@@ -23,7 +23,7 @@ class CouplingStep:
 
 
 @dataclass(frozen=True)
-class Segment:
+class RouteSegment:
     """Couplings that alternate between the same two halves.
 
     Attributes:
@@ -49,7 +49,7 @@ class Route:
     """
 
     features: int
-    segments: tuple[Segment, ...]
+    segments: tuple[RouteSegment, ...]
     gather: Order | None
 
 
@@ -79,23 +79,23 @@ def routes(
 def _route(
     layers: Sequence[tuple[int, tuple[Order, Order]]], incoming: Order, outgoing: Order
 ) -> Route:
-    segments: list[Segment] = []
+    segments: list[RouteSegment] = []
     now, last = incoming, (incoming, ())
     for layer, (kept, changed) in layers:
         if segments and {kept, changed} == set(last):
             step = CouplingStep(layer, last.index(kept))
-            segments[-1] = Segment(
+            segments[-1] = RouteSegment(
                 segments[-1].gather, segments[-1].sizes, (*segments[-1].steps, step)
             )
             continue
-        sizes = len(kept), len(changed)
-        segments.append(Segment(_gather(kept + changed, now), sizes, (CouplingStep(layer, 0),)))
+        gather, sizes = _gather(kept + changed, now), (len(kept), len(changed))
+        segments.append(RouteSegment(gather, sizes, (CouplingStep(layer, 0),)))
         now, last = kept + changed, (kept, changed)
     return Route(len(incoming), tuple(segments), _gather(outgoing, now))
 
 
 def _gather(expected: Order, found: Order) -> Order | None:
-    """Returns the index of each wanted feature in `found`, or None if they are in order."""
+    """Returns the index of each expected feature in `found`, or None if they are in order."""
     place = {feature: i for i, feature in enumerate(found)}
     return None if expected == found else tuple(place[feature] for feature in expected)
 

@@ -27,11 +27,11 @@ class NativeBackend(Protocol):
         """Returns the names of its operations."""
         ...
 
-    def Program(self, entries: list[Entry], exact: bool) -> object:  # noqa: N802
+    def Tape(self, entries: list[Entry], exact: bool) -> object:  # noqa: N802
         """Returns a tape; with `exact`, its results equal those of `Operations` bit for bit."""
         ...
 
-    def play(self, tapes: list[object]) -> None:
+    def execute(self, tapes: list[object]) -> None:
         """Executes tapes in parallel, without the interpreter."""
         ...
 
@@ -139,13 +139,13 @@ class NativeExecutor(Executor):
             for works in zip_longest(*lanes):
                 running = [work() for work in works if work is not None]
                 while jobs := [job for work in running if (job := next(work, None))]:
-                    self._backend.play([self._tape(job) for job in jobs])
+                    self._backend.execute([self._tape(job) for job in jobs])
 
     def _tape(self, job: Job) -> object:
         return job.tapes.get(("native", self._exact), job, self._record)
 
     def _record(self, job: Job) -> object:
-        return self._backend.Program(entries_of(job, self._codes), self._exact)
+        return self._backend.Tape(entries_of(job, self._codes), self._exact)
 
 
 def entries_of(job: Job, codes: Mapping[str, Any]) -> list[Entry]:

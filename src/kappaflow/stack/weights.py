@@ -113,6 +113,11 @@ def _views(
 V = TypeVar("V")
 
 
+def layer_rows(shape: BlockShape, tensors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+    """Returns the `named_rows` of each coupling."""
+    return _by_layer(shape, _each(named_rows, shape, tensors))
+
+
 def layer_weights(
     shape: BlockShape, tensors: Sequence[Tensor], product_dtype: torch.dtype
 ) -> list[Views]:
