@@ -111,13 +111,9 @@ def run_steps(
                 log_det = log_det + part
         return x, log_det
     for start in range(0, len(steps), LONGEST):
-        own, theirs = (
-            steps[start : start + LONGEST],
-            contexts[start : start + LONGEST],
-        )
-        x, log_det = _run_segment(
-            own, theirs, x, log_det, fallbacks if memory == "invert" else None
-        )
+        part = slice(start, start + LONGEST)
+        inverting = fallbacks if memory == "invert" else None
+        x, log_det = _run_segment(steps[part], contexts[part], x, log_det, inverting)
     return x, log_det
 
 
@@ -143,9 +139,9 @@ def _run_segment(
     with replay:
         x, part = run_layer("recompute", plain, x, contexts[i], module=steps[i].module)
     log_det, i = log_det + part, i + 1
-    return (
-        _run_segment(steps[i:], contexts[i:], x, log_det, None) if i < len(steps) else (x, log_det)
-    )
+    if i == len(steps):
+        return x, log_det
+    return _run_segment(steps[i:], contexts[i:], x, log_det, None)
 
 
 class _Node(torch.autograd.Function):
@@ -161,12 +157,8 @@ class _Node(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor, tuple[int, Replay] | None]:
         segment.tensors = []  # from here on held by ctx, which frees them after the backward pass
-        ctx.segment, ctx.fallbacks, ctx.precision, ctx.replays = (
-            segment,
-            fallbacks,
-            Precision(x.device),
-            [],
-        )
+        ctx.segment, ctx.fallbacks = segment, fallbacks
+        ctx.precision, ctx.replays = Precision(x.device), []
         leaves, stopped = segment.leaves(tensors, ctx.needs_input_grad[4:]), None
         inputs, prints, z = [], [], x.detach()
         for i in range(len(segment.steps)):
@@ -214,9 +206,9 @@ def _run_step(
     *,
     traced: bool,
 ) -> tuple[Tensor, Tensor] | None:
-    """Returns value and log_det of a step, or None if it reads tensors that are not its own.
+    """Returns value and log_det of a step; None if it reads tensors that a segment cannot know.
 
-    With `traced` it builds the graph of the step, to see what it reads, and frees it.
+    With `traced` it builds the graph of the step, to find what it reads, and frees it.
     """
     step, context = segment.steps[i], segment.context(i, leaves)
     if not traced:
@@ -262,23 +254,23 @@ class _Kept:
 
         Args:
             z: The output.
-            prints: (steps, B).
+            prints: Fingerprints of the inputs of the steps, (steps, B).
             fallbacks: Receives the segment if inversion is inaccurate.
             cotangent: Cotangent of the output.
             log_det_cotangent: (B,).
         """
-        again, x = [], z.detach()
+        recovered, x = [], z.detach()
 
         def trace(i: int, context: Tensor | None) -> Trace:
             nonlocal x
             trace = self.segment.steps[i].trace_from_output(x, context)
             x = trace.x
-            again.append(fingerprint(x, direction_for(x)))
+            recovered.append(fingerprint(x, direction_for(x)))
             return trace
 
         found = self._pulled(trace, cotangent, log_det_cotangent, known=False)
         # One comparison for all steps, since each would synchronize a GPU.
-        errors = fingerprint_errors(torch.stack(again[::-1]), prints)
+        errors = fingerprint_errors(torch.stack(recovered[::-1]), prints)
         errors[0] = torch.maximum(errors[0], relative_error(x, self.x.detach()))
         sizes = list(zip(self.segment.steps, errors.tolist(), strict=True))
         for step, error in reversed(sizes):
@@ -294,11 +286,8 @@ class _Kept:
         inputs, leaves = [self.x.detach()], self.segment.leaves(self.tensors, self.needed)
         for i in range(len(self.replays)):
             with self._again(i), torch.set_grad_enabled(self.precision.rounds):
-                inputs.append(
-                    self.segment.steps[i]
-                    .run(inputs[-1], self.segment.context(i, leaves))[0]
-                    .detach()
-                )
+                context = self.segment.context(i, leaves)
+                inputs.append(self.segment.steps[i].run(inputs[-1], context)[0].detach())
         self._check_repeated(inputs.pop(), z.detach())
         return inputs
 
@@ -365,12 +354,11 @@ class _Kept:
                 with self.precision.again(), self.replays[i]:
                     trace = trace_of(i, self.segment.context(i, leaves))
                 own = self.segment.own(i, leaves)
+                sources = (trace.leaf, *own.values())
                 if not known:
-                    _check_sources(
-                        self.segment.steps[i], trace.outputs, (trace.leaf, *own.values())
-                    )
+                    _check_sources(self.segment.steps[i], trace.outputs, sources)
                 seeds = trace.seeds(cotangent, log_det_cotangent)
-                of_leaf, *others = gradients(trace.outputs, (trace.leaf, *own.values()), seeds)
+                of_leaf, *others = gradients(trace.outputs, sources, seeds)
                 cotangent = trace.cotangent(of_leaf)
                 for place, more in zip(own, others, strict=True):
                     if more is not None:

@@ -2,7 +2,6 @@
 
 from kappaflow.flows.augmentation import Augmentation, Dequantize, VariationalDequantize
 from kappaflow.flows.base import Base, NormalMixture, StandardNormal
-from kappaflow.flows.bounded import set_bounds
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.importance import importance_weighted_log_prob
 from kappaflow.flows.invertible_network import invertible_network
@@ -13,6 +12,7 @@ from kappaflow.flows.padding_options import DequantizeAndPad, padding_in, paddin
 from kappaflow.flows.recipes_image import glow, real_nvp_image
 from kappaflow.flows.recipes_tabular import nice, planar, radial, real_nvp
 from kappaflow.flows.spline import spline
+from kappaflow.flows.standardization import set_bounds
 from kappaflow.flows.zuko_flow import zuko_flow
 
 __all__ = [

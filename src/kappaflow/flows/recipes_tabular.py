@@ -232,11 +232,7 @@ def planar(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 
         >>> planar(4, depth=2).sample(3).shape
         torch.Size([3, 4])
     """
-    units = input_layers(features, bounds)
-    positive_int("depth", depth, "depth counts planar maps.")
-    natural_int("seed", seed)
-    layers = [Planar(features, seed=seed + layer) for layer in range(depth)]
-    return Flow(StandardNormal(features), Chain([*units, *layers]))
+    return _repeated(Planar, features, depth=depth, bounds=bounds, seed=seed)
 
 
 @register("radial")
@@ -267,8 +263,15 @@ def radial(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 
         >>> radial(4, depth=2).sample(3).shape
         torch.Size([3, 4])
     """
+    return _repeated(Radial, features, depth=depth, bounds=bounds, seed=seed)
+
+
+def _repeated(
+    kind: type[Planar] | type[Radial], features: int, *, depth: int, bounds: Bounds, seed: int
+) -> Flow:
+    """Returns a flow of `depth` maps of one kind, each with its own seed."""
     units = input_layers(features, bounds)
-    positive_int("depth", depth, "depth counts radial maps.")
+    positive_int("depth", depth, f"depth counts {kind.__name__.lower()} maps.")
     natural_int("seed", seed)
-    layers = [Radial(features, seed=seed + layer) for layer in range(depth)]
+    layers = [kind(features, seed=seed + layer) for layer in range(depth)]
     return Flow(StandardNormal(features), Chain([*units, *layers]))

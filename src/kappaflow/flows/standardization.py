@@ -17,6 +17,7 @@ from kappaflow.factor import Whiten
 from kappaflow.flows.base import NormalMixture, sample_of
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.nets import StandardizeInputs
+from kappaflow.registry import build, describe, take_description
 
 if TYPE_CHECKING:
     from kappaflow.flows.flow import Flow
@@ -327,3 +328,48 @@ def angles_of(features: int, bounds: Bounds) -> list[int]:
     """Returns the indices of the features on a circle."""
     found = () if bounds is None else intervals(bounds, features)
     return [place for place, domain in enumerate(found) if domain and domain.circular]
+
+
+def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
+    """Gives bounds to a flow in place: its recipe builds it again, with new initial weights.
+
+    A flow that has these bounds is unchanged. An embedding keeps its weights.
+
+    Args:
+        flow: From a recipe for tables, not fitted.
+        bounds: The domain of each feature, in the forms of `kappaflow.Domain`.
+        seed: Seed of the initial weights.
+
+    Raises:
+        ArgumentError: The flow has other bounds, is fitted, or was not made by such a recipe.
+
+    Example:
+        >>> import kappaflow as kf
+        >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
+        >>> set_bounds(flow, ["positive", None])
+        >>> flow.domain.domains[0].in_words
+        'above 0'
+    """
+    expected = intervals(bounds, flow.event_shape[0])
+    if flow.domain is not None:
+        if flow.domain.domains[: len(expected)] != expected:
+            raise ArgumentError("'bounds' should be left out: the flow has other ones already.")
+        return
+    described = describe(flow)
+    if "bounds" not in described["arguments"]:
+        raise ArgumentError(
+            f"'bounds' should be left out for a flow made by {described['name']!r}: put a "
+            "kappaflow.Domain before its chain."
+        )
+    if any(bool(getattr(part, "fitted", False)) for part in flow.standardization):
+        raise ArgumentError("'bounds' should be given before a flow is fitted; this one is.")
+    texts = [None if domain is None else domain.text for domain in expected]
+    arguments = {**described["arguments"], "bounds": texts}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made = build({**described, "arguments": arguments})
+    made.to(flow.device, flow.dtype).train(flow.training)
+    if isinstance(flow.bijection, Chain) and isinstance(made.bijection, Chain):
+        made.bijection.embedding = flow.bijection.embedding
+    flow.base, flow.bijection, flow.augment = made.base, made.bijection, made.augment
+    take_description(flow, made)

@@ -97,6 +97,14 @@ def levels_of(share: float) -> int:
     return min(round(LEVELS * share), LEVELS - 1)
 
 
+def _linear_layers(widths: Sequence[int]) -> nn.ModuleList:
+    """Returns linear layers from each width to the next; the last one starts at zero."""
+    pairs = zip(widths, widths[1:], strict=False)
+    layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairs)
+    zeroed(layers[-1])
+    return layers
+
+
 @register("MLP")
 class MLP(nn.Module):
     """Linear layers with ReLU, or another activation, between them.
@@ -148,13 +156,9 @@ class MLP(nn.Module):
                 f"'dropout' should be 0 or above 1/512, got {dropout}: "
                 "shares are rounded to multiples of 1/256, this one to none."
             )
+        check_something_to_read(self.inputs, self.context_features)
         widths = [self.inputs + self.context_features, *layer_widths(hidden), self.outputs]
-        positive_int("inputs + context_features", widths[0], "a network needs something to read.")
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)
-        )
-        for parameter in self.layers[-1].parameters():
-            nn.init.zeros_(parameter)
+        self.layers = _linear_layers(widths)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns (B, outputs) for inputs (B, inputs) and contexts (B, context_features)."""
@@ -235,14 +239,11 @@ class ResidualMLP(nn.Module):
         self.activation, self._activate = activation, activation_of(activation, slope)
         width, count = positive_int("hidden", hidden), 2 * natural_int("blocks", blocks)
         widths = [self.inputs + self.context_features, *[width] * (1 + count), self.outputs]
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.layers = _linear_layers(widths)
         self.gates = None
         if gated:
             width_of_context = positive_int("context_features", self.context_features)
             self.gates = nn.ModuleList(nn.Linear(width_of_context, width) for _ in range(blocks))
-        zeroed(self.layers[-1])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns (B, outputs) for inputs (B, inputs) and contexts (B, context_features)."""
@@ -311,15 +312,12 @@ class PairedMLP(nn.Module):
                 "networks has half."
             )
         widths = [self.inputs + self.context_features, *inner]
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.layers = _linear_layers(widths)
         with torch.no_grad():
             for layer in self._linear()[1:]:
                 (upper, left), (lower, right) = halves(layer.weight)
                 layer.weight[upper, right] = 0
                 layer.weight[lower, left] = 0
-        zeroed(self.layers[-1])
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns (B, outputs) for inputs (B, inputs) and contexts (B, context_features)."""
