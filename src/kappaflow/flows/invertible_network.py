@@ -44,10 +44,8 @@ def invertible_network(
         negative_slope: Of the leaky ReLU, above 0.
         smoothing: Rounds its corner, see `LeakyReLU`; 0 for the corner itself, with which maximum
             likelihood trains badly.
-        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
-            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
-            where the training rows are rarest.
-        seed: Draws the rotations.
+        bounds: The domain of each feature, as for `kappaflow.real_nvp`.
+        seed: Seed of the rotations.
 
     Returns:
         A flow with `log_prob` and `sample`.
@@ -84,7 +82,7 @@ def invertible_network(
 
 @torch.no_grad()
 def _behind(bend: LeakyReLU) -> tuple[float, float]:
-    """Returns mean and deviation of a leaky ReLU of a standard normal number, by quadrature."""
+    """Returns mean and deviation of a leaky ReLU of N(0, 1), by quadrature."""
     points, weights = (torch.from_numpy(numbers) for numbers in hermegauss(NODES))
     values, weights = bend(points[:, None])[0][:, 0], weights / weights.sum()
     mean = (weights * values).sum()

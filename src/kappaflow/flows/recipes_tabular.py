@@ -46,43 +46,45 @@ def real_nvp(
     what keeps a deep flow finite and invertible in float32.
 
     Args:
-        features: Number of features D. One feature without padding leaves a coupling nothing to
-            read: the flow is then an affine map, of the context where there is one.
+        features: Number of features D. With one feature and no padding, a coupling has no feature
+            to condition on. The flow is then an affine map, conditioned on the context if there
+            is one.
         depth: Number of couplings.
         hidden: Widths of the conditioners' hidden layers; (a, b) is
             Linear-ReLU-Linear-ReLU-Linear.
         partition: "half" (first floor(D/2) features | the rest, taking turns), "alternating" (even
             and odd features), "random" (a fixed random permutation before each coupling),
-            "random-half" (a random half of the features, redrawn for every two couplings), or a
+            "random-half" (a random half of the features, drawn again for every two couplings), or a
             `Partition`.
-        padding: Number of Gaussian features to add, or any `Padding`; None for none. log_prob is
-            then a bound, see `Flow`, and samples drop them. Each part of "half" and of
-            "random-half" has half of the padding; the other partitions are of all features, x
-            first.
+        padding: Number of Gaussian features to add to x, or any `Padding`; None for none.
+            log_prob is then a bound, see `Flow`, and samples do not contain the padding. "half"
+            and "random-half" give half of the padding to each part; the other partitions cover
+            all features, those of x first.
         context_features: Width of the context; 0 for none.
-        embedding: A network that the context goes through first, from (B, context_features) to
-            rows of any width; None for none. To be saved its class has to be registered, as
-            `MLP` is.
-        memory: "recompute", "store" or "invert": what is kept for the backward pass, see
+        embedding: A network that embeds the context first, from (B, context_features) to rows of
+            any width; None for none. To save the flow, register the class of the network, as for
+            `MLP`.
+        memory: What is kept for the backward pass: "recompute", "store" or "invert"; see
             `CouplingStack`.
         scale_bound: Bound on the sum over depth of the log-scales.
-        residual: Add each hidden layer of the conditioners to the next of equal width.
-        dropout: Share of the conditioners' hidden units that a training step leaves out.
-        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
-            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
-            where the training rows are rarest.
-        seed: Draws the random partitions, and the rotations at which linear maps begin.
+        residual: Add skip connections between hidden layers of equal width.
+        dropout: Share of the conditioners' hidden units that a training step drops.
+        bounds: The domain of each feature, such as ["positive", (0, 1), "circular", None]; see
+            `Domain`. All samples lie in these domains. None for no domains. Circles are cut where
+            the training rows are sparsest.
+        seed: Seed of the random partitions and of the initial rotations of linear maps.
         start: What the first `kappaflow.fit` sets before the couplings, from the training rows.
-            "identity": nothing. "whiten": six linear couplings that make the rows uncorrelated,
-            and learn on. "gaussianize": a curve for each feature that makes it about normal, then
-            "whiten". "whiten-gaussianize": the curves after whitening.
-        components: Components of the base: 1 for a standard normal; more for a `NormalMixture`,
-            which the first `kappaflow.fit` fits to the latents, and which then learns on.
+            "identity": nothing. "whiten": six linear couplings that make the rows uncorrelated;
+            training changes them further. "gaussianize": a curve for each feature that makes it
+            about normal, then "whiten". "whiten-gaussianize": the curves after whitening.
+        components: Number of components of the base: 1 for a standard normal; more for a
+            `NormalMixture`, which the first `kappaflow.fit` fits to the latents and training
+            changes further.
         mixing: Form of a learned linear map with a shift before each coupling, "lu", "plain",
             "qr", "svd" or "orthogonal", as in `InvertibleConv1x1`; None for none. All couplings
             then keep and change the same features: `partition` is "half", "alternating" or any
-            `Partition`, such as `Partition(D, range(D - 1))`, which changes one feature. One
-            feature has nothing to mix.
+            `Partition`, such as `Partition(D, range(D - 1))`, which changes one feature. With one
+            feature there are no such maps.
         condition_bound: For mixing="svd": the largest condition number of each map.
 
     Returns:
@@ -145,7 +147,7 @@ def nice(
     start: str = "identity",
     components: int = 1,
 ) -> Flow:
-    """Returns a NICE: additive couplings, which preserve volume, and one learned scale a feature.
+    """Returns a NICE: additive couplings, which preserve volume, and a learned scale per feature.
 
     Args:
         features: Number of features D.
@@ -153,25 +155,17 @@ def nice(
         hidden: Widths of the conditioners' hidden layers.
         partition: "half", "alternating", "random", "random-half", or a `Partition`; as for
             `real_nvp`.
-        padding: Number of Gaussian features to add, or any `Padding`; None for none. log_prob is
-            then a bound, see `Flow`, and samples drop them. Each part of "half" and of
-            "random-half" has half of the padding; the other partitions are of all features, x
-            first.
+        padding: Number of Gaussian features to add to x, or any `Padding`, as for `real_nvp`.
         context_features: Width of the context; 0 for none.
-        embedding: A network that the context goes through first, from (B, context_features) to
-            rows of any width; None for none. To be saved its class has to be registered, as
-            `MLP` is.
-        memory: "recompute", "store" or "invert": what is kept for the backward pass, see
+        embedding: A network that embeds the context first, as for `real_nvp`.
+        memory: What is kept for the backward pass: "recompute", "store" or "invert"; see
             `CouplingStack`.
-        residual: Add each hidden layer of the conditioners to the next of equal width.
-        dropout: Share of the conditioners' hidden units that a training step leaves out.
-        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
-            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
-            where the training rows are rarest.
-        seed: Draws the random partitions.
-        start: As for `real_nvp`. "whiten": six linear couplings in front, which the first
-            `kappaflow.fit` sets so that the training rows are uncorrelated, and which learn on.
-        components: Components of the base, as for `real_nvp`.
+        residual: Add skip connections between hidden layers of equal width.
+        dropout: Share of the conditioners' hidden units that a training step drops.
+        bounds: The domain of each feature, as for `real_nvp`.
+        seed: Seed of the random partitions.
+        start: "identity", "whiten", "gaussianize" or "whiten-gaussianize", as for `real_nvp`.
+        components: Number of components of the base, as for `real_nvp`.
 
     Returns:
         A flow with `log_prob` and `sample`, the identity until it is trained.
@@ -208,19 +202,17 @@ def nice(
 def planar(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 0) -> Flow:
     """Returns a planar flow: maps that each move points along one direction.
 
-    A new flow is the identity. Each map starts with its own direction w and u = 0, so that it has
-    a gradient and no two maps have the same.
+    A new flow is the identity. Each map starts at u = 0 and with its own direction w, so that no
+    two maps have the same gradient.
 
     Args:
         features: Number of features.
         depth: Number of planar maps.
-        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
-            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
-            where the training rows are rarest.
-        seed: Draws the directions.
+        bounds: The domain of each feature, as for `real_nvp`.
+        seed: Seed of the directions.
 
     Returns:
-        A flow with `log_prob`, and with `sample`, whose inverse is a search: see `Planar`.
+        A flow with `log_prob` and `sample`, which inverts each map by a search: see `Planar`.
 
     Raises:
         ArgumentError: An argument is out of its range.
@@ -239,16 +231,14 @@ def planar(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 
 def radial(features: int, *, depth: int = 8, bounds: Bounds = None, seed: int = 0) -> Flow:
     """Returns a radial flow: maps that each move points towards a centre, or away from it.
 
-    A new flow is the identity. Each map starts with its own centre among the standardized
-    data, and with nothing to do there: so it has a gradient, and no two maps have the same.
+    A new flow is the identity. Each map starts with its own centre among the standardized data,
+    so that no two maps have the same gradient.
 
     Args:
         features: Number of features.
         depth: Number of radial maps.
-        bounds: The domain of each feature, in which all samples then lie, as `Domain` takes them,
-            such as ["positive", (0, 1), "circular", None]; None for none. Circles are cut
-            where the training rows are rarest.
-        seed: Draws the centres.
+        bounds: The domain of each feature, as for `real_nvp`.
+        seed: Seed of the centres.
 
     Returns:
         A flow with `log_prob` and `sample`.

@@ -60,8 +60,7 @@ def _answer(x: Tensor, call: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tenso
     return value.to(x.dtype), log_det.sum(1) if log_det.dim() > 1 else log_det.expand(len(x))
 
 
-# The class of zuko, and the default number of transforms; a continuous flow is
-# one transform.
+# Class of zuko and default number of transforms; a continuous flow is one transform.
 KINDS: dict[str, tuple[str, int | None]] = {
     "maf": ("MAF", 5),
     "nsf": ("NSF", 5),
@@ -103,8 +102,8 @@ def zuko_flow(
             gf, 8 of realnvp. To be left out for cnf, which is one.
         hidden: Widths of the networks' hidden layers; gf has networks where there is a context.
         context_features: Width of the context; 0 for none.
-        embedding: A network that the context goes through first, as for `kappaflow.spline`.
-        bounds: The domain of each feature, as for `kappaflow.planar`.
+        embedding: A network that embeds the context first, as for `kappaflow.real_nvp`.
+        bounds: The domain of each feature, as for `kappaflow.real_nvp`.
         **options: More arguments of zuko's class: numbers, words and lists of these, such as
             bins=16 of nsf, passes=2 for couplings of autoregressive kinds.
 
