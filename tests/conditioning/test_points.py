@@ -88,12 +88,12 @@ WRONG = {
     "fewer contexts": (
         conditional,
         (POINTS, CONTEXT[:4]),
-        "'context' should have a row for each of the 5 points, got 4",
+        "'context' should have a row for each of the 5 rows of 'x', got 4",
     ),
     "more contexts": (
         conditional,
         (POINTS, CONTEXT.repeat(2, 1)),
-        "'context' should have a row for each of the 5 points, got 10",
+        "'context' should have a row for each of the 5 rows of 'x', got 10",
     ),
     "wide context": (
         conditional,

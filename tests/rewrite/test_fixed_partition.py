@@ -204,9 +204,9 @@ def test_a_conditional_flow_is_compared_with_its_contexts():
     assert certificate.points == 30
     with pytest.raises(ArgumentError, match="'x' and 'context' should be given"):
         kf.rewrite_fixed_partition(flow, context=context)
-    with pytest.raises(ArgumentError, match="a row for each of the 30 points, got 7"):
+    with pytest.raises(ArgumentError, match="a row for each of the 30 rows of 'x', got 7"):
         kf.rewrite_fixed_partition(flow, x, context=context[:7])
-    with pytest.raises(ArgumentError, match="a row for each of the 1 points, got 30"):
+    with pytest.raises(ArgumentError, match="a row for each of the 1 rows of 'x', got 30"):
         kf.rewrite_fixed_partition(flow, x[:1], context=context)
     with pytest.raises(ArgumentError, match=r"should have shape \(batch, 2\)"):
         kf.rewrite_fixed_partition(flow, x, context=context[:, None])
@@ -282,7 +282,7 @@ def test_a_printed_certificate_is_a_few_lines():
     assert said["largest condition number of these"] == f"{certificate.condition_number:.3g}"
     worst = certificate.differences["float32"]
     assert f"log_prob {worst.log_prob:.1e} nats" in said["largest difference in float32"]
-    assert said["compared on"] == "256 points" and said["layers kept unchanged"] == "none"
+    assert said["compared on"] == "256 rows" and said["layers kept unchanged"] == "none"
     assert repr(certificate).startswith("Certificate(couplings_before=4")
 
 

@@ -32,8 +32,8 @@ def checked_flow(flow: object) -> Flow:
     """Returns the flow; raises ArgumentError for anything else."""
     if not isinstance(flow, Flow):
         raise ArgumentError(
-            f"'flow' should be a Flow, got {type(flow).__name__}: kappaflow.wrap converts "
-            "flows of other libraries."
+            f"'flow' should be a Flow, got {type(flow).__name__}: use kappaflow.wrap "
+            "for flows of other libraries."
         )
     return flow
 
@@ -67,7 +67,7 @@ def checked_points(
     context = checked_context(module, context, like=x)
     if context is not None and len(context) != len(x):
         raise ArgumentError(
-            f"'context' should have a row for each of the {len(x)} points, got {len(context)}."
+            f"'context' should have a row for each of the {len(x)} rows of 'x', got {len(context)}."
         )
     if not isinstance(module, Flow):
         return x, context
@@ -130,8 +130,8 @@ def checked_context(
     _check_place("context", context, module)
     if like is not None and (context.dtype, context.device) != (like.dtype, like.device):
         raise ArgumentError(
-            f"'context' should be as 'x' is, {like.dtype} on {like.device}, got {context.dtype} "
-            f"on {context.device}."
+            f"'context' should have the type and device of 'x', {like.dtype} on {like.device}, "
+            f"got {context.dtype} on {context.device}."
         )
     return _values("context", context)
 

@@ -56,10 +56,10 @@ def round_trip(
     """
     x, context = checked_points(checked_flow(flow), x, context)
     with measuring(flow):
-        standardised = flow.standardization(x)[0]
+        standardized = flow.standardization(x)[0]
         layers = layers_of(flow.core, context)
         latent = latent_points(flow, len(x), context, generator)
-        there, back = there_and_back(layers, standardised), back_and_there(layers, latent)
+        there, back = there_and_back(layers, standardized), back_and_there(layers, latent)
     return RoundTrip(there[0], back[0])
 
 

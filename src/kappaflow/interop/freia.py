@@ -16,6 +16,7 @@ from kappaflow.interop.networks import check_outputs, concatenated, read_network
 from kappaflow.interop.plan import (
     Coupling,
     Network,
+    Other,
     Part,
     Plan,
     Reordering,
@@ -280,7 +281,7 @@ def _linear(module: Any) -> list[Part]:  # noqa: ANN401
 def _convolution(module: Any) -> list[Part]:  # noqa: ANN401
     matrix = module.M.detach().flatten(1)
     part = convolution(dense(matrix))
-    return [type(part)(lambda: part.make().requires_grad_(False))]
+    return [Other(lambda: part.make().requires_grad_(False))]
 
 
 def _act_norm(module: Any) -> list[Part]:  # noqa: ANN401

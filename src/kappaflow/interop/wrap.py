@@ -104,8 +104,8 @@ def _adapter(flow: object) -> Adapter:
     if isinstance(flow, tuple | list) or (hasattr(flow, "encode") and hasattr(flow, "decode")):
         return _parts_of_functions
     raise ArgumentError(
-        f"'flow' should be a Flow, a flow of {', '.join(dict.fromkeys(ADAPTERS))}, or have "
-        f"encode and decode, got {type(flow).__name__}."
+        f"'flow' should be a Flow, a flow of {', '.join(ADAPTERS)}, an object with encode and "
+        f"decode, or a pair of such functions, got {type(flow).__name__}."
     )
 
 

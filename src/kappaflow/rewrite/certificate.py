@@ -104,7 +104,7 @@ class Certificate:
                 )
                 for kind, one in self.differences.items()
             ),
-            ("compared on", f"{self.points:,} points"),
+            ("compared on", f"{self.points:,} rows"),
         ]
         width = max(len(name) for name, _ in lines)
         return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
