@@ -45,7 +45,7 @@ class Bijection(nn.Module, ABC):
     context_features: int = 0
     #: Whether the map is affine, and the same at each place after the feature dimension.
     is_linear: bool = False
-    #: Whether the map only changes units. If a flow begins with it, conditioning is measured after.
+    #: Whether the map only changes units. Conditioning is measured after it, if a flow begins so.
     is_standardization: bool = False
 
     def layer_name(self) -> str:

@@ -67,7 +67,8 @@ def checked_points(
     context = checked_context(module, context, like=x)
     if context is not None and len(context) != len(x):
         raise ArgumentError(
-            f"'context' should have a row for each of the {len(x)} rows of 'x', got {len(context)}."
+            f"'context' should have a row for each of the {len(x)} rows of 'x', "
+            f"got {len(context)}."
         )
     if not isinstance(module, Flow):
         return x, context

@@ -93,7 +93,7 @@ class Flow(nn.Module):
 
     @property
     def likelihood(self) -> Literal["exact", "bound", "joint"]:
-        """Whether `log_prob` is exact, a bound on log p(x), or joint, which is no likelihood of x."""
+        """Whether `log_prob` is exact, a bound on log p(x), or joint (no likelihood of x)."""
         if self.augment is None:
             return "exact"
         return "bound" if self.augment.has_density else "joint"

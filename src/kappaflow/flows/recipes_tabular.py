@@ -54,8 +54,8 @@ def real_nvp(
             Linear-ReLU-Linear-ReLU-Linear.
         partition: "half" (first floor(D/2) features | the rest, taking turns), "alternating" (even
             and odd features), "random" (a fixed random permutation before each coupling),
-            "random-half" (a random half of the features, drawn again for every two couplings), or a
-            `Partition`.
+            "random-half" (a random half of the features, drawn again for every two couplings), or
+            a `Partition`.
         padding: Number of Gaussian features to add to x, or any `Padding`; None for none.
             log_prob is then a bound, see `Flow`, and samples do not contain the padding. "half"
             and "random-half" give half of the padding to each part; the other partitions cover
