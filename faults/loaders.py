@@ -15,8 +15,8 @@ from PIL import Image
 import kappaflow as kf
 from kappaflow.cli.app import main
 from kappaflow.data import load_images, load_table
-from kappaflow.data.matrix import load_matrix
-from kappaflow.data.open_chunks import open_chunks
+from kappaflow.data.load import load_matrix
+from kappaflow.data.on_disk import open_chunks
 from kappaflow.errors import KappaflowError
 from kappaflow.files import CONFIG, WEIGHTS, read_config, write_weights
 from kappaflow.report import draw_again

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 
 from kappaflow.data import chunks, load_table, text_chunks
-from kappaflow.data.open_chunks import open_chunks
+from kappaflow.data.on_disk import open_chunks
 from kappaflow.errors import KappaflowError
 
 ROWS = 57

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from kappaflow.data import examine, load_table, prepare, toy
-from kappaflow.data.examine import sentinels_of
 from kappaflow.data.load import load_to_score
-from kappaflow.data.open_chunks import open_chunks
+from kappaflow.data.on_disk import open_chunks
 from kappaflow.data.raw import ReadOptions
+from kappaflow.data.statistics import sentinels_of
 from kappaflow.errors import ArgumentError, DataError
 
 N = 40

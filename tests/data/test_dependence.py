@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from kappaflow.data import Problem, examine, load_table
-from kappaflow.data.dependence import nearest_relation, relations
+from kappaflow.data.statistics import nearest_relation, relations
 
 Array = NDArray[np.float64]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kappaflow.data import load_table
-from kappaflow.data.repair import jitter_columns
+from kappaflow.data.prepare import jitter_columns
 from kappaflow.errors import DataError
 
 

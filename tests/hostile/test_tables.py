@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kappaflow.data import limits, load_images, load_matrix, load_table
+from kappaflow.data import load_images, load_matrix, load_table, raw
 from kappaflow.errors import FileError, KappaflowError
 
 ROOM = 2**22
@@ -19,7 +19,7 @@ ROOM = 2**22
 @pytest.fixture
 def narrow(monkeypatch):
     """A machine of 4 MiB, so that bombs can be small."""
-    monkeypatch.setattr(limits, "memory_bytes", lambda: ROOM)
+    monkeypatch.setattr(raw, "memory_bytes", lambda: ROOM)
 
 
 def bomb_npz(path):

@@ -23,7 +23,7 @@ def data(*, json: Annotated[bool, Parameter(negative=())] = False) -> None:
         Print the list as JSON.
     """
     from kappaflow.data import data_sets, image_sets, toy_sets
-    from kappaflow.data.toys import ROWS
+    from kappaflow.data.shipped import ROWS
 
     sets, images = data_sets(), image_sets()
     if json:

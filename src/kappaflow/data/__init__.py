@@ -3,7 +3,6 @@
 Everything here returns values or raises one sentence; nothing prints, asks, or reads a pickle.
 """
 
-from kappaflow.data.dataset import Dataset
 from kappaflow.data.duplicates import drop_duplicate_rows, weigh_duplicate_rows
 from kappaflow.data.examine import examine
 from kappaflow.data.images import (
@@ -15,18 +14,23 @@ from kappaflow.data.images import (
     load_images,
     split_images,
 )
-from kappaflow.data.load import load_table, table_names
-from kappaflow.data.mapped import MappedTable
-from kappaflow.data.matrix import load_matrix
-from kappaflow.data.on_disk import TableOnDisk
-from kappaflow.data.prepare import prepare
-from kappaflow.data.problem import Problem
-from kappaflow.data.repair import repair
+from kappaflow.data.load import load_matrix, load_table, table_names
+from kappaflow.data.on_disk import MappedTable, TableOnDisk
+from kappaflow.data.prepare import prepare, repair
 from kappaflow.data.rounding import atom_rows, dequantize, resolutions
-from kappaflow.data.shipped import DataSet, data_sets, path_of, shipped_names
+from kappaflow.data.shipped import (
+    DataSet,
+    ToySet,
+    data_sets,
+    path_of,
+    shipped_names,
+    toy,
+    toy_log_prob,
+    toy_names,
+    toy_sets,
+)
 from kappaflow.data.split import split
-from kappaflow.data.table import Table, weighted
-from kappaflow.data.toys import ToySet, toy, toy_log_prob, toy_names, toy_sets
+from kappaflow.data.table import Dataset, Problem, Table, weighted
 from kappaflow.data.write import check_writable, write_table
 
 __all__ = [

@@ -11,13 +11,13 @@ import numpy as np
 
 from kappaflow.data.files import explained
 from kappaflow.data.load import table_of
-from kappaflow.data.memory import array_columns
 from kappaflow.data.raw import (
     AS_USUAL,
     COUNTED,
     Progression,
     RawTable,
     ReadOptions,
+    array_columns,
     collect,
     from_frame,
     progression,

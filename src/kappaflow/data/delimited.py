@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kappaflow.data.limits import refuse_wide
 from kappaflow.data.raw import (
     AS_USUAL,
     INDEX_NAMES,
@@ -19,6 +18,7 @@ from kappaflow.data.raw import (
     ReadOptions,
     collect,
     missing_note,
+    refuse_wide,
     shortened,
 )
 from kappaflow.data.table import IntArray

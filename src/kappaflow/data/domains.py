@@ -8,10 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from kappaflow.data.problem import describe_rows, rows_in_words
 from kappaflow.data.raw import quoted
-from kappaflow.data.repair import JITTER, REPAIRS, Repair
-from kappaflow.data.table import BoolArray, FloatArray, Table
+from kappaflow.data.table import (
+    JITTER,
+    REPAIRS,
+    BoolArray,
+    FloatArray,
+    Repair,
+    Table,
+    describe_rows,
+    rows_in_words,
+)
 from kappaflow.domains import Interval, interval
 from kappaflow.errors import ArgumentError, DataError
 

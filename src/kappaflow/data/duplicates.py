@@ -10,9 +10,15 @@ from typing import Literal
 
 import numpy as np
 
-from kappaflow.data.problem import describe_rows, rows_in_words
 from kappaflow.data.rounding import listed_steps, mixed, resolution
-from kappaflow.data.table import BoolArray, FloatArray, IntArray, Table
+from kappaflow.data.table import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Table,
+    describe_rows,
+    rows_in_words,
+)
 from kappaflow.errors import ArgumentError
 
 Duplicates = Literal["keep", "drop", "weigh"]

@@ -1,4 +1,4 @@
-"""Tables from files, by suffix; nothing is ever unpickled."""
+"""Reads tables from files by suffix, within the available memory. Nothing is ever unpickled."""
 
 import gzip
 import io
@@ -17,21 +17,24 @@ from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_
 from numpy.typing import NDArray
 
 from kappaflow.data.delimited import read_delimited
-from kappaflow.data.limits import refuse_large, refuse_wide, unpacked
-from kappaflow.data.memory import array_columns
 from kappaflow.data.raw import (
     AS_USUAL,
     Column,
     RawTable,
     ReadOptions,
+    array_columns,
     collect,
     from_frame,
+    refuse_large,
+    refuse_wide,
+    unpacked,
     without_missing,
 )
 from kappaflow.errors import FileError, KappaflowError
 
 if TYPE_CHECKING:
     import polars as pl
+
 
 Reader = Callable[[Path, str, str, ReadOptions], RawTable]
 _OF_A_VALUE = 16  # bytes in memory: a number has 8, a text 16 and more

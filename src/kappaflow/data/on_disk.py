@@ -1,17 +1,87 @@
 """`TableOnDisk`: a table that is trained on without being read into memory."""
 
+import functools
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from kappaflow.data.chunks import Chunks
+import numpy as np
+from numpy.typing import NDArray
+
+from kappaflow.data.chunks import ArrayChunks, Chunks, FrameChunks, chunk_size
 from kappaflow.data.files import read_file
-from kappaflow.data.load import as_names, no_such_file
-from kappaflow.data.open_chunks import OPENED, kind_of, open_chunks
-from kappaflow.data.raw import RawTable, ReadOptions
+from kappaflow.data.load import as_names, no_such_file, table_names
+from kappaflow.data.raw import AS_USUAL, RawTable, ReadOptions
+from kappaflow.data.split import places_of
+from kappaflow.data.table import IntArray, Table
+from kappaflow.data.text_chunks import TextChunks
 from kappaflow.errors import ArgumentError, FileError
+
+Kind = type[FrameChunks] | type[ArrayChunks] | type[TextChunks]
+OPENED: dict[str, Kind] = {
+    ".parquet": FrameChunks,
+    ".arrow": FrameChunks,
+    ".feather": FrameChunks,
+    ".ipc": FrameChunks,
+    ".npy": ArrayChunks,
+    ".csv": TextChunks,
+    ".tsv": TextChunks,
+}
+
+
+def kind_of(path: Path) -> Kind | None:
+    """Returns how a file of this name is read a chunk at a time; None where it is not."""
+    return OPENED.get(path.suffix.lower())
+
+
+def open_chunks(
+    source: str,
+    columns: Sequence[str] | None,
+    context: Sequence[str] = (),
+    *,
+    exclude: Sequence[str] = (),
+    multiple: int = 1,
+    options: ReadOptions = AS_USUAL,
+) -> Chunks | None:
+    """Returns a table on disk that is to be read a chunk at a time.
+
+    Args:
+        source: As for `load_table`.
+        columns: The columns to model, in that order; all columns of numbers if None.
+        context: The columns that the density is conditioned on.
+        exclude: Columns to leave out.
+        multiple: All chunks but the last have a multiple of so many rows.
+        options: How the values are read.
+
+    Returns:
+        The chunks; None where `load_table` is to read all at once: one chunk holds all rows, the
+        kind of file allows nothing else (npz, gz, standard input, an Arrow stream), it is a table
+        that comes along, or something is wrong with the file, which `load_table` says.
+    """
+    from polars.exceptions import PanicException, PolarsError
+
+    path = Path(source).expanduser()
+    kind = kind_of(path)
+    comes_along = source in table_names() and not path.is_file()
+    # polars takes such signs for patterns, of which several files may be one
+    is_pattern = kind is FrameChunks and any(sign in str(path) for sign in "*?[")
+    if kind is None or comes_along or is_pattern or not path.is_file():
+        return None
+    try:
+        chunks = kind(
+            path,
+            source,
+            columns,
+            context,
+            exclude=exclude,
+            multiple=multiple,
+            options=options,
+        )
+    except (OSError, ValueError, PolarsError, PanicException):
+        return None
+    return chunks if chunks.rows > chunks.size else None
 
 
 @dataclass(frozen=True)
@@ -106,3 +176,86 @@ class _Whole(Chunks):
 
     def _head(self) -> RawTable:
         return self._read
+
+
+@dataclass(frozen=True, eq=False)
+class MappedTable:
+    """Rows to train on, in an npy file: the modelled columns, then those of the context.
+
+    Attributes:
+        path: The file; it need not exist before the first row is read.
+        length: How many rows it has.
+        sample: Some of them in random order, as a table.
+        digest: A SHA-256 over columns and rows, in hex.
+        held_out: Which rows of the source are not in the file, counted from 0, ascending.
+    """
+
+    path: Path
+    length: int
+    sample: Table
+    digest: str
+    held_out: IntArray
+
+    def __len__(self) -> int:
+        """Returns how many rows there are."""
+        return self.length
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the modelled columns."""
+        return self.sample.columns
+
+    @property
+    def context_columns(self) -> tuple[str, ...]:
+        """The names of the columns that the density is conditioned on."""
+        return self.sample.context_columns
+
+    @property
+    def source(self) -> str:
+        """Where the rows came from, for messages."""
+        return self.sample.source
+
+    def fingerprint(self) -> str:
+        """Returns what tells these rows from others, in hex."""
+        return self.digest
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the names of the columns."""
+        return self.sample.describe()
+
+    def at(self, index: IntArray | slice) -> NDArray[Any]:
+        """Returns some of the rows, (n, columns and context), which share no memory with the file.
+
+        Args:
+            index: Places from 0, in any order, or a slice.
+
+        Returns:
+            The rows, of the type of the file.
+        """
+        return np.array(self.mapped[index])
+
+    def blocks(self) -> Iterator[Table]:
+        """Yields all rows as tables, some at a time, with their numbers in the source."""
+        width = len(self.columns)
+        size = chunk_size(width + len(self.context_columns))
+        for start in range(0, self.length, size):
+            found = self.at(slice(start, start + size)).astype(np.float64)
+            numbers = np.arange(start, start + len(found))
+            yield replace(
+                self.sample,
+                values=found[:, :width],
+                context=found[:, width:] if self.context_columns else None,
+                rows=places_of(numbers, self.held_out) + 1,
+            )
+
+    @functools.cached_property
+    def mapped(self) -> NDArray[Any]:
+        """The file as an array, (rows, columns and context), or what is wrong with it."""
+        width = len(self.columns) + len(self.context_columns)
+        try:
+            found = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise FileError(f"{self.path} cannot be read ({error}).") from None
+        if found.shape != (self.length, width):
+            raise FileError(f"{self.path} does not hold the rows that it should: remove it.")
+        return found.view(np.ndarray)

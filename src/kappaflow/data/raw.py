@@ -1,16 +1,21 @@
-"""What a source holds before columns are chosen: series of any kind under their names."""
+"""Columns of any type as a source holds them: from arrays, tensors and data frames."""
 
+import os
+import sys
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kappaflow.data.table import FloatArray, IntArray
-from kappaflow.errors import ArgumentError, DataError
+from kappaflow.errors import ArgumentError, DataError, FileError
 
 if TYPE_CHECKING:
     import narwhals as nw
+
 
 Decimal = Literal[".", ","]
 
@@ -254,3 +259,149 @@ def quoted(names: list[str] | tuple[str, ...], most: int = 12) -> str:
     """Returns the names in quotes, separated by commas, the tail of a long list counted only."""
     shown = ", ".join(f"'{name}'" for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def read_memory(source: object) -> RawTable:
+    """Returns the columns of an array, a tensor or a data frame, or says what it is instead."""
+    if isinstance(source, np.ndarray):
+        return collect(array_columns(source, "the array"), "the array", "the array")
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(source, torch.Tensor):
+        return collect(
+            array_columns(_tensor_array(source), "the tensor"), "the tensor", "the tensor"
+        )
+    return _read_frame(source)
+
+
+def _tensor_array(tensor: Any) -> NDArray[Any]:  # noqa: ANN401 - torch is not imported here
+    """Returns a tensor as an array; bfloat16, which numpy has not, by way of float64."""
+    try:
+        dense = tensor.detach().to_dense().cpu()
+        return (dense.double() if dense.is_floating_point() else dense).numpy()
+    except (TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArgumentError(f"'source' is a tensor without readable numbers: {reason}") from None
+
+
+def _read_frame(source: object) -> RawTable:
+    import narwhals as nw
+
+    subject = "the data frame"
+    try:
+        frame: Any = nw.from_native(source, allow_series=True)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        if isinstance(frame, nw.Series):
+            frame = frame.to_frame()
+        elif isinstance(frame, nw.LazyFrame):
+            frame = frame.collect()
+        return from_frame(frame, subject, subject)
+    except TypeError:
+        raise ArgumentError(
+            "'source' should be a path, the name of a shipped data set, a data frame, an array "
+            f"or a tensor, got {type(source).__name__}."
+        ) from None
+    except nw.exceptions.DuplicateError:
+        raise DataError(
+            f"{subject} has several columns of the same name: rename them, so that each name "
+            "stands for one column."
+        ) from None
+
+
+def array_columns(array: NDArray[Any], subject: str, name: str | None = None) -> list[Column]:
+    """Returns the columns of an array: x0, x1, ..., or name0, name1, ..., or its own fields."""
+    if array.dtype.names is not None and array.ndim == 1:
+        return [_column(field, array[field], subject) for field in array.dtype.names]
+    if array.ndim == 1:
+        return [_column(name or "x0", array, subject)]
+    if array.ndim != 2:
+        raise DataError(
+            f"{subject} has shape {array.shape}: reshape it to two axes, (rows, columns)."
+        )
+    stem = name or "x"
+    return [_column(f"{stem}{place}", part, subject) for place, part in enumerate(array.T)]
+
+
+def _column(name: str, values: NDArray[Any], subject: str) -> Column:
+    """Returns one axis of numbers, truth values or text as a column."""
+    import narwhals as nw
+    import polars as pl
+
+    if values.ndim != 1 or values.dtype.kind in "OcV":
+        raise DataError(
+            f"{subject} holds {_kind(values)}, not real numbers: give an array of floats or "
+            "integers."
+        )
+    if values.dtype.kind == "f" and values.dtype != np.float32:
+        values = values.astype(np.float64)
+    if values.dtype.kind in "SMm":
+        values = values.astype(str)
+    series = pl.Series(name, np.ascontiguousarray(values))
+    return Column(name, nw.from_native(series, series_only=True), origin="array")
+
+
+def _kind(values: NDArray[Any]) -> str:
+    if values.dtype.kind == "c":
+        return "complex numbers"
+    return "Python objects" if values.dtype.kind == "O" else f"entries of type {values.dtype}"
+
+
+COPIES = 4  # of the content of a file: unpacked, parsed, as columns, as one array
+MOST_COLUMNS = 100_000
+_UNKNOWN = 2**33
+_CHUNK = 2**20
+_CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+class Stream(Protocol):
+    """What bytes are read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Returns up to `size` bytes."""
+        ...
+
+
+def memory_bytes() -> int:
+    """Returns how much memory this process may have: of the machine, or what it is limited to."""
+    if os.name != "posix":
+        return _UNKNOWN
+    import resource
+
+    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    found += [limit] if limit != resource.RLIM_INFINITY else []
+    try:
+        found.append(int(_CGROUP.read_text()))
+    except (OSError, ValueError):  # no such group, or one without a limit
+        pass
+    return min(found)
+
+
+def refuse_large(size: int, subject: str) -> None:
+    """Raises FileError if there is no room for what a file of so many bytes is read into."""
+    most = memory_bytes() // COPIES
+    if size > most:
+        raise FileError(
+            f"{subject} would unpack to {size / 2**30:.1f} GiB, which is more than the "
+            f"{most / 2**30:.1f} GiB that there is room for: give a part of it."
+        )
+
+
+def refuse_wide(columns: int, subject: str) -> None:
+    """Raises FileError if there are more columns than any flow is fitted to."""
+    if columns > MOST_COLUMNS:
+        raise FileError(
+            f"{subject} has {columns:,} columns, more than the {MOST_COLUMNS:,} that are read."
+        )
+
+
+def unpacked(stream: Stream, subject: str, most: int | None = None) -> bytes:
+    """Returns what a stream holds, up to `most` bytes, as far as there is room for it."""
+    parts, size, room = [], 0, memory_bytes() // COPIES
+    while most is None or size < most:
+        part = stream.read(_CHUNK if most is None else min(_CHUNK, most - size))
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+        if size > room:
+            refuse_large(size, subject)
+    return b"".join(parts)

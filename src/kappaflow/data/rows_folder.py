@@ -1,4 +1,4 @@
-"""A table on disk, read twice: rows to train on in a file, those held out in memory."""
+"""Splits a table on disk: training rows go to a file that is mapped, the others to memory."""
 
 import hashlib
 import io
@@ -16,11 +16,16 @@ from numpy.typing import NDArray
 
 from kappaflow.data.chunks import Chunks, OnRows
 from kappaflow.data.duplicates import Duplicates
-from kappaflow.data.mapped import MappedTable
-from kappaflow.data.on_disk import TableOnDisk
-from kappaflow.data.problem import require_finite
-from kappaflow.data.split import NO_COPIES, Copies, Division, copies_of, division, row_hashes
-from kappaflow.data.table import FloatArray, IntArray, Table, whole_columns
+from kappaflow.data.on_disk import MappedTable, TableOnDisk
+from kappaflow.data.split import (
+    NO_COPIES,
+    Copies,
+    Division,
+    copies_of,
+    division,
+    row_hashes,
+)
+from kappaflow.data.table import FloatArray, IntArray, Table, require_finite, whole_columns
 from kappaflow.errors import ArgumentError, DataError, KappaflowError, WriteError
 from kappaflow.reading import parse_json, read_small
 from kappaflow.storage import as_of, is_unfinished, make_directory, put_in_place, write_bytes

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from kappaflow.data import Table
 from kappaflow.data.prepare import noisy
-from kappaflow.data.problem import describe_values
 from kappaflow.data.raw import Decimal
+from kappaflow.data.table import describe_values
 from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
 from kappaflow.errors import KappaflowError
 from kappaflow.files import load

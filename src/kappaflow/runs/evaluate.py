@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kappaflow.conditioning import profile
-from kappaflow.data.problem import describe_values
+from kappaflow.data.table import describe_values
 from kappaflow.diagnosis import Diagnosis, diagnose_flow, with_findings
 from kappaflow.flows import Flow
 from kappaflow.report import (

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kappaflow._checks import one_of, positive_int
-from kappaflow.data.dependence import nearest_relation
-from kappaflow.data.repair import JITTER
+from kappaflow.data.statistics import nearest_relation
+from kappaflow.data.table import JITTER
 from kappaflow.diagnosis import Diagnosis, Progress, diagnose_flow, quietly, with_findings
 from kappaflow.diagnosis.fixes import FIXES
 from kappaflow.errors import ArgumentError, KappaflowError

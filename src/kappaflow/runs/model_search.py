@@ -21,7 +21,7 @@ from kappaflow._checks import finite_float
 from kappaflow.data import Table, weighted
 from kappaflow.data.domains import Bounds, Domains, domains_of
 from kappaflow.data.duplicates import Duplicates
-from kappaflow.data.repair import Repair
+from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataError, FileError, NumericalError
 from kappaflow.files import CONFIG, read_config
 from kappaflow.flows.base import best_components

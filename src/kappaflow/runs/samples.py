@@ -12,8 +12,8 @@ import torch
 from kappaflow._checks import finite_float, natural_int, positive_int
 from kappaflow.data import Table, check_writable, load_table, write_table
 from kappaflow.data.chunks import chunk_size
-from kappaflow.data.problem import require_finite
 from kappaflow.data.raw import Decimal, ReadOptions
+from kappaflow.data.table import require_finite
 from kappaflow.errors import ArgumentError, FileError
 from kappaflow.files import CONFIG, WEIGHTS, load
 from kappaflow.flows import Flow

@@ -10,13 +10,13 @@ import torch
 
 from kappaflow.data import Images, Table, check_writable, write_table
 from kappaflow.data.chunks import Chunks
-from kappaflow.data.images.errors import readable
-from kappaflow.data.images.origin import Files
+from kappaflow.data.images.decode import readable
+from kappaflow.data.images.images import Files
 from kappaflow.data.load import load_to_score
-from kappaflow.data.open_chunks import open_chunks
+from kappaflow.data.on_disk import open_chunks
 from kappaflow.data.prepare import noisy
-from kappaflow.data.problem import describe_rows
 from kappaflow.data.raw import Decimal, ReadOptions
+from kappaflow.data.table import describe_rows
 from kappaflow.errors import ArgumentError, DataError, FileError
 from kappaflow.files import CONFIG, WEIGHTS, load
 from kappaflow.flows import Flow

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kappaflow.conditioning.points import joined_points
 from kappaflow.data import Table, atom_rows
-from kappaflow.data.problem import describe_rows
+from kappaflow.data.table import describe_rows
 from kappaflow.diagnosis import Comparison, compare, references
 from kappaflow.flows import Flow, NormalMixture, importance_weighted_log_prob, padding_in
 from kappaflow.report import (

@@ -25,10 +25,9 @@ from kappaflow.data.duplicates import (
     weigh_duplicate_rows,
 )
 from kappaflow.data.prepare import FEW_ROWS, few_to_train_on, noisy, prepare_table
-from kappaflow.data.problem import listed, require_finite
 from kappaflow.data.raw import ReadOptions
-from kappaflow.data.repair import Repair
 from kappaflow.data.rows_folder import SplitRequest, SplitTable
+from kappaflow.data.table import Repair, listed, require_finite
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow

@@ -11,8 +11,8 @@ from torch.nn.functional import one_hot
 from kappaflow.bijections import ActNorm
 from kappaflow.data import Dataset, Images, MappedTable, Table, flipped
 from kappaflow.data.domains import clip_to_domain
-from kappaflow.data.problem import describe_rows
 from kappaflow.data.raw import quoted
+from kappaflow.data.table import describe_rows
 from kappaflow.domains import Interval
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.flows import Flow

@@ -28,8 +28,8 @@ from kappaflow.data.domains import Bounds, Domains, bounds_of, clip_to_domain, d
 from kappaflow.data.duplicates import Duplicates
 from kappaflow.data.load import load_every_column
 from kappaflow.data.prepare import few_to_train_on, noisy, prepare_table
-from kappaflow.data.repair import Repair
 from kappaflow.data.rows_folder import SplitRequest
+from kappaflow.data.table import Repair
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.flows import Flow, set_bounds
 from kappaflow.locking import locked

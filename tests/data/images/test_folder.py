@@ -194,7 +194,7 @@ import sys
 sys.modules["PIL"] = None
 import numpy as np
 from kappaflow.data import is_images, load_images
-from kappaflow.data.images.form import Request
+from kappaflow.data.images.decode import Request
 from kappaflow.data.images.images import of_array
 from kappaflow.errors import FileError
 print(is_images({str(tmp_path)!r}))

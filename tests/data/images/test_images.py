@@ -11,11 +11,9 @@ import torch
 from PIL import Image
 
 from kappaflow.data import load_images
-from kappaflow.data.images import pixels as module
-from kappaflow.data.images.form import Form, Request
-from kappaflow.data.images.images import of_array
-from kappaflow.data.images.origin import Files
-from kappaflow.data.images.pixels import Pixels
+from kappaflow.data.images import images as module
+from kappaflow.data.images.decode import Form, Request
+from kappaflow.data.images.images import Files, Pixels, of_array
 from kappaflow.errors import ArgumentError, FileError
 
 

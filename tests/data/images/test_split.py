@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from kappaflow.data import load_images, load_table, split, split_images
-from kappaflow.data.images.form import Request
+from kappaflow.data.images.decode import Request
 from kappaflow.data.images.images import Images, of_array
 from kappaflow.errors import ArgumentError, DataError
 

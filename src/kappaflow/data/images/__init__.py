@@ -5,9 +5,8 @@ Nothing is decoded before it is asked for, and nothing in a file is ever run.
 """
 
 from kappaflow.data.images.images import Images, flipped
-from kappaflow.data.images.load import is_images, load_images
+from kappaflow.data.images.load import is_images, load_images, split_images
 from kappaflow.data.images.shipped import ImageSet, image_sets
-from kappaflow.data.images.split import split_images
 
 __all__ = [
     "ImageSet",

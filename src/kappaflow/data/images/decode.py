@@ -1,20 +1,148 @@
 """Reads an image file with Pillow: its header alone, or its pixels in a given size and mode."""
 
-from collections.abc import Iterator
+import importlib
+import importlib.util
+import os
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from types import ModuleType
+from typing import TYPE_CHECKING, BinaryIO, Literal, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.images.errors import explained, module_of, shown
-from kappaflow.data.images.form import Form
-from kappaflow.errors import FileError
+from kappaflow.errors import ArgumentError, FileError, KappaflowError
 
 if TYPE_CHECKING:
     from PIL import Image
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns whatever a reader raises on a file into one sentence."""
+    try:
+        yield
+    except KappaflowError:
+        raise
+    except FileNotFoundError:
+        raise FileError(f"there is no file {shown(path)} (any more).") from None
+    except PermissionError:
+        raise FileError(f"{shown(path)} may not be read: its permissions forbid it.") from None
+    except MemoryError:
+        raise FileError(f"{shown(path)} does not fit in memory, or is damaged.") from None
+    except Exception as error:
+        raise FileError(_sentence(path, error)) from None
+
+
+def _sentence(path: Path, error: Exception) -> str:
+    kind = type(error).__name__
+    if kind.startswith("DecompressionBomb"):
+        return (
+            f"{shown(path)} has more pixels than Pillow's limit against decompression bombs: "
+            "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+        )
+    if os.path.isfile(path) and path.stat().st_size == 0:
+        return f"{shown(path)} is empty (0 bytes)."
+    if kind == "UnidentifiedImageError":
+        return f"{shown(path)} is no image that can be read, whatever its suffix says."
+    reason = textwrap.shorten(str(error) or kind, 90).rstrip(".")
+    return f"{shown(path)} is damaged ({reason}): replace it, or leave it out."
+
+
+def shown(path: Path | str) -> str:
+    """Returns a path in quotes, in letters that can be written anywhere."""
+    return f"'{readable(path)}'"
+
+
+def readable(path: Path | str) -> str:
+    """Returns a path with what is no letter in it replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+INSTALL = "pip install 'kappaflow[images]'"
+
+
+def module_of(package: str, module: str, needed_for: str) -> ModuleType:
+    """Returns an imported module of an optional package, or says how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise _missing(package, needed_for) from None
+
+
+def folder_of(package: str, needed_for: str) -> Path:
+    """Returns where an optional package lies, without importing it."""
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise _missing(package, needed_for)
+    return Path(next(iter(found.submodule_search_locations)))
+
+
+def _missing(package: str, needed_for: str) -> FileError:
+    return FileError(f"{needed_for} needs the package {package}: {INSTALL}.")
+
+
+Fit = Literal["keep", "crop", "squeeze"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One shape for all images; `fit` says what is done to those of another size."""
+
+    channels: int
+    height: int
+    width: int
+    fit: Fit
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape of one image, (channels, height, width)."""
+        return self.channels, self.height, self.width
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks of the form: None where the source decides."""
+
+    size: tuple[int, int] | None = None
+    grey: bool | None = None
+    crop: bool = True
+
+    def form(self, height: int, width: int, *, is_grey: bool) -> Form:
+        """Returns the form for a source of images of this size, grey or not."""
+        channels = 1 if (is_grey if self.grey is None else self.grey) else 3
+        if self.size is None:
+            return Form(channels, height, width, "keep")
+        return Form(channels, *self.size, "crop" if self.crop else "squeeze")
+
+
+def requested(size: object, grey: object, crop: object) -> Request:
+    """Returns the arguments of `load_images` as a request, or says what is wrong with them."""
+    if grey is not None and not isinstance(grey, bool):
+        raise ArgumentError(
+            f"'grey' should be True, False, or None to keep what is there, got {grey!r}."
+        )
+    if not isinstance(crop, bool):
+        raise ArgumentError(f"'crop' should be True or False, got {crop!r}.")
+    return Request(None if size is None else _sides(size), grey, crop)
+
+
+def _sides(size: object) -> tuple[int, int]:
+    """Returns a size as (height, width)."""
+    from kappaflow._checks import positive_int
+
+    if isinstance(size, SupportsIndex):
+        side = positive_int("size", size)
+        return side, side
+    if isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2:
+        return positive_int("size", size[0]), positive_int("size", size[1])
+    raise ArgumentError(
+        f"'size' should be a number of pixels or a pair (height, width), got {size!r}."
+    )
+
 
 PixelArray = NDArray[np.uint8]
 

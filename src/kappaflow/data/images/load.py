@@ -1,19 +1,85 @@
-"""`load_images`: from a name, a folder or a file to `Images`."""
+"""`load_images` and `split_images`."""
 
 import os
 import warnings
 from pathlib import Path
 
-from kappaflow.data.images.batches import batch_files, is_batch_name, load_batches
-from kappaflow.data.images.errors import readable, shown
-from kappaflow.data.images.folder import load_folder
-from kappaflow.data.images.form import Request, requested
-from kappaflow.data.images.idx import idx_files, is_idx_name, load_idx
+import numpy as np
+
+from kappaflow.data.images.archives import (
+    batch_files,
+    idx_files,
+    is_batch_name,
+    is_idx_name,
+    load_batches,
+    load_idx,
+)
+from kappaflow.data.images.decode import Request, readable, requested, shown
+from kappaflow.data.images.folder import holds_images, is_image_name, load_folder
 from kappaflow.data.images.images import Images
 from kappaflow.data.images.shipped import image_sets, load_set
-from kappaflow.data.images.walk import holds_images, is_image_name
 from kappaflow.data.load import no_such_file
-from kappaflow.errors import ArgumentError, DataWarning, FileError
+from kappaflow.data.split import split
+from kappaflow.data.table import Table
+from kappaflow.errors import ArgumentError, DataError, DataWarning, FileError
+
+
+def split_images(
+    images: Images, *, fractions: tuple[float, ...] = (0.8, 0.1, 0.1), seed: int = 0
+) -> tuple[Images, ...]:
+    """Returns parts of the images that share no image, copies included, and leave none out.
+
+    As `split` does it with the rows of a table. Images of the same content, files of the same
+    bytes say, go to the same part: a copy in the test part would be judged after it was seen.
+    Files are read through for this, and not decoded.
+
+    Args:
+        images: At least one different image for each part.
+        fractions: The shares of the parts, positive numbers that sum to 1; copies count once.
+        seed: Seed of the permutation.
+
+    Returns:
+        As many parts as fractions, each in the order of the permutation.
+
+    Raises:
+        ArgumentError: If the fractions are not positive numbers that sum to 1.
+        DataError: If there are fewer different images than parts.
+        FileError: If a file cannot be read.
+
+    Example:
+        >>> from kappaflow.data import load_images, split_images
+        >>> [len(part) for part in split_images(load_images("digits"))]
+        [1437, 180, 180]
+    """
+    copies: dict[bytes, list[int]] = {}
+    for position, content in enumerate(images.pixels.digests(images.index)):
+        copies.setdefault(content, []).append(position)
+    groups = list(copies.values())
+    try:
+        parts = split(_numbered(len(groups)), fractions=fractions, seed=seed)
+    except DataError:
+        raise DataError(
+            f"{len(groups)} different images cannot be split into {len(fractions)} parts: give "
+            f"at least {len(fractions)} of them."
+        ) from None
+    return tuple(
+        images.subset([position for row in part.rows.tolist() for position in groups[row - 1]])
+        for part in parts
+    )
+
+
+def _numbered(count: int) -> Table:
+    """Returns a table of row numbers."""
+    return Table(
+        values=np.empty((count, 0)),
+        columns=(),
+        context=None,
+        context_columns=(),
+        rows=np.arange(1, count + 1),
+        left_out=(),
+        source="images",
+        integer_columns=(),
+    )
 
 
 def load_images(

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kappaflow.data.images.errors import folder_of, module_of
+from kappaflow.data.images.archives import idx_files, load_idx
+from kappaflow.data.images.decode import Request, folder_of, module_of
 from kappaflow.data.images.folder import load_folder
-from kappaflow.data.images.form import Request
-from kappaflow.data.images.idx import idx_files, load_idx
 from kappaflow.data.images.images import Images, of_array
 from kappaflow.errors import FileError
 

@@ -7,8 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from kappaflow.data import Problem, Table, examine, load_table
-from kappaflow.data.heavy_tails import tail_of
 from kappaflow.data.raw import quoted
+from kappaflow.data.statistics import tail_of
 from kappaflow.diagnosis.check import CHECKS, Symptom, check
 from kappaflow.diagnosis.finding import Finding
 

@@ -1,10 +1,11 @@
-"""Exact linear relations between columns: null directions of the standardised table."""
+"""Statistics of columns: exact linear relations between them, and how heavy their tails are."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
-from kappaflow.data.table import FloatArray
+from kappaflow.data.table import BoolArray, FloatArray, Table
 
 # A unit combination of standardised columns whose root mean square is below this is a relation.
 # Rounding to float32 leaves about 6e-8 (2**-24) of a column of mean 0, several times that after
@@ -147,3 +148,123 @@ def standardised(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray
     std = np.sqrt(np.einsum("nd,nd->d", scaled, scaled) / len(scaled))
     scaled /= np.where(std > 0, std, 1.0)
     return scaled, mean * size, std * size
+
+
+LEAST = 1000  # values, for a tail to be seen
+SHARE = 0.05  # of the values, those furthest out
+ERRORS, HEAVY = 3.0, 0.1
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The extreme-value index of a column: 0 for Gaussian and exponential tails.
+
+    Attributes:
+        index: Moments of order 1 / index and above are infinite, if it is positive.
+        standard_error: Of the index.
+    """
+
+    index: float
+    standard_error: float
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether the tail is a power of the distance, by three standard errors."""
+        return self.index - ERRORS * self.standard_error > HEAVY
+
+
+def tail_of(column: FloatArray) -> Tail | None:
+    """Returns the tail of a column by the moments of the logarithms of its furthest values.
+
+    The estimator of Dekkers, Einmahl and de Haan (1989) of distances from the median.
+
+    Args:
+        column: Finite values, (N,).
+
+    Returns:
+        The tail; None for fewer than 1,000 values, or where the furthest are all equal.
+
+    Example:
+        >>> cauchy = np.random.default_rng(0).standard_cauchy(5000)
+        >>> tail_of(cauchy).is_heavy, tail_of(np.arctan(cauchy)).is_heavy
+        (True, False)
+    """
+    if len(column) < LEAST:
+        return None
+    away = np.sort(np.abs(column - np.median(column)))
+    k = int(SHARE * len(away))
+    if away[-k - 1] <= 0:
+        return None
+    logs = np.log(away[-k:] / away[-k - 1])
+    first, second = float(logs.mean()), float(np.square(logs).mean())
+    if second <= first**2 or second == 0:
+        return None
+    index = first + 1 - 0.5 / (1 - first**2 / second)
+    spread = math.sqrt(1 + index**2) if index > 0 else 1.0
+    return Tail(index, spread / math.sqrt(k))
+
+
+SENTINEL_SHARE, SENTINEL_ROWS = 0.001, 3  # rows that hold a code
+DISTINCT = 5  # values without which nothing is known of a column
+
+
+@dataclass(frozen=True)
+class Sentinel:
+    """A number that most likely stands for a missing value, such as -999 or 9999."""
+
+    column: str
+    value: float
+    mask: BoolArray
+
+
+def sentinels_of(table: Table) -> list[Sentinel]:
+    """Returns the numbers in a table that most likely stand for missing values.
+
+    Such a number is -1 or is written in nines only (9, -99, 999.9), is held by more than 0.1 % of
+    the rows and by at least 3, and lies apart from all other values of its column: by more than
+    80 % of these spread over, or it is negative where they are not.
+
+    Args:
+        table: The table.
+
+    Returns:
+        At most the smallest and the largest value of each column.
+
+    Example:
+        >>> from kappaflow.data import load_table
+        >>> x = np.random.default_rng(0).normal(size=(100, 2))
+        >>> x[::10, 1] = -999
+        >>> [(one.column, one.value, one.mask.sum()) for one in sentinels_of(load_table(x))]
+        [('x1', -999.0, np.int64(10))]
+        >>> sentinels_of(load_table("magic"))
+        []
+    """
+    found = []
+    for name, column in zip(table.columns, table.values.T, strict=True):
+        finite = column[np.isfinite(column)]
+        for value in dict.fromkeys((finite.min(), finite.max())) if finite.size else ():
+            if _is_code(value) and _lies_apart(value, finite):
+                found.append(Sentinel(name, float(value), column == value))
+    return found
+
+
+def _is_code(value: float) -> bool:
+    return value == -1 or set(f"{abs(value):.12g}".replace(".", "")) == {"9"}
+
+
+def _lies_apart(value: float, column: FloatArray) -> bool:
+    """Returns whether a value is repeated and far from the rest of its column."""
+    rest = column[column != value]
+    count = len(column) - len(rest)
+    if (
+        count < SENTINEL_ROWS
+        or count <= SENTINEL_SHARE * len(column)
+        or len(np.unique(rest)) < DISTINCT
+    ):
+        return False
+    low, high = np.quantile(rest, [0.1, 0.9])
+    gap = float(np.abs(rest - value).min())
+    if abs(value) >= 99:
+        return gap > high - low or (value < 0 and float(rest.min()) >= 0)
+    whole = np.array_equal(rest, np.rint(rest))  # where a single 9 or -1 is a number like others
+    return gap > (high - low) * (1 if value == -1 else 3) and not whole

@@ -1,18 +1,19 @@
-"""Images and labels in idx files, the form of MNIST: a header, then bytes; gzipped or not."""
+"""Loads files that hold many images: idx files as of MNIST, and Python batches of CIFAR-10."""
 
 import gzip
 import math
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.images.errors import explained, shown
-from kappaflow.data.images.form import Request
+from kappaflow.data.images.decode import Request, explained, shown
 from kappaflow.data.images.images import Images, of_array
-from kappaflow.data.limits import unpacked
+from kappaflow.data.images.plain_pickle import Refused, read_plain_pickle
+from kappaflow.data.raw import unpacked
 from kappaflow.data.table import IntArray
 from kappaflow.errors import DataError, FileError
 
@@ -37,7 +38,7 @@ def load_idx(
     files: list[Path], request: Request, source: str, classes: tuple[str, ...] = ()
 ) -> Images:
     """Returns the images of idx files one after the other, with labels where all have them."""
-    parts = [_read(path, 3) for path in files]
+    parts = [_read_idx(path, 3) for path in files]
     for path, part in zip(files, parts, strict=True):
         if part.shape[1:] != parts[0].shape[1:]:
             raise DataError(
@@ -68,7 +69,7 @@ def _labels(files: list[Path], counts: list[int]) -> IntArray | None:
     for path, label_file, count in zip(files, found, counts, strict=True):
         if label_file is None:
             return None
-        labels = _read(label_file, 1)
+        labels = _read_idx(label_file, 1)
         if len(labels) != count:
             raise FileError(
                 f"{shown(label_file)} holds {len(labels)} labels for the {count} images of "
@@ -89,7 +90,7 @@ def _labels_file(images: Path) -> Path | None:
     return next((path for path in (plain, zipped) if os.path.isfile(path)), None)
 
 
-def _read(path: Path, axes: int) -> NDArray[np.uint8]:
+def _read_idx(path: Path, axes: int) -> NDArray[np.uint8]:
     """Returns the bytes of an idx file of so many axes, or says what is wrong with it."""
     with explained(path), path.open("rb") as file:
         if path.stat().st_size == 0:
@@ -120,3 +121,81 @@ def _check_header(path: Path, header: bytes, axes: int) -> None:
         f"{shown(path)} is no idx file of {'images' if axes == 3 else 'labels'}: it should begin "
         f"with the bytes {magic.hex(' ')} and {axes} sizes."
     )
+
+
+_NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+_CLASSES = "batches.meta"
+_SHAPE = (3, 32, 32)
+
+
+def is_batch_name(name: str) -> bool:
+    """Returns whether a file is called as a CIFAR-10 batch is."""
+    return name in _NAMES
+
+
+def batch_files(folder: Path) -> list[Path]:
+    """Returns the CIFAR-10 batches in a folder, the one to test on last."""
+    return [folder / name for name in _NAMES if os.path.isfile(folder / name)]
+
+
+def load_batches(files: list[Path], request: Request, source: str) -> Images:
+    """Returns the images of batches one after the other, with their labels."""
+    parts = [_read_batch(path) for path in files]
+    labels = np.concatenate([labels for _, labels in parts])
+    return of_array(
+        np.concatenate([pixels for pixels, _ in parts]),
+        request,
+        source=source,
+        labels=labels,
+        classes=_classes(files[0].with_name(_CLASSES), int(labels.max()) + 1),
+    )
+
+
+def _read_batch(path: Path) -> tuple[NDArray[np.uint8], IntArray]:
+    """Returns the images and labels of one batch, or says what is wrong with it."""
+    content = _read_pickle(path)
+    pixels, labels = content.get("data"), content.get("labels")
+    width = int(np.prod(_SHAPE))
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != width:
+        raise FileError(
+            f"{shown(path)} is no CIFAR-10 batch: it should hold 'data', an array of bytes with "
+            f"{width} columns."
+        )
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise FileError(f"{shown(path)} is no CIFAR-10 batch: it should hold a list of 'labels'.")
+    if not len(pixels) == len(labels) > 0 or not 0 <= min(labels) <= max(labels) < 256:
+        raise FileError(
+            f"{shown(path)} is damaged: it holds {len(labels)} labels, which should be 0 to 255, "
+            f"for {len(pixels)} images."
+        )
+    return pixels.reshape(-1, *_SHAPE), np.array(labels, dtype=np.int64)
+
+
+def _classes(path: Path, count: int) -> tuple[str, ...]:
+    """Returns the class names stored next to the batches, or their numbers."""
+    names = _read_pickle(path).get("label_names") if os.path.isfile(path) else None
+    if isinstance(names, list) and len(names) >= count:
+        with explained(path):
+            return tuple(_text(name) for name in names)
+    return tuple(str(label) for label in range(count))
+
+
+def _read_pickle(path: Path) -> dict[str, Any]:
+    """Returns what a batch holds by its keys, whether Python 2 or 3 wrote it."""
+    with explained(path):
+        try:
+            content = read_plain_pickle(path.read_bytes())
+        except Refused as refused:
+            raise FileError(
+                f"{shown(path)} asks for {refused}, which is no part of a CIFAR-10 batch: nothing "
+                "in it was run, and it is not read."
+            ) from None
+        if not isinstance(content, dict):
+            raise FileError(f"{shown(path)} is no CIFAR-10 batch: it holds no dict.")
+        return {_text(key): value for key, value in content.items()}
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str | bytes):
+        raise ValueError("a text is missing")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
