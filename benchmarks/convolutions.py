@@ -46,8 +46,8 @@ def convolutions(
     torch.manual_seed(0)
     for inputs, side in zip(channels, sides, strict=True):
         x = torch.randn(batch, inputs, side, side)
-        three = kf.ConvNet(inputs, 2 * inputs, hidden)
-        residual = kf.ResidualConvNet(inputs, 2 * inputs, (hidden + 1) // 2)
+        three = kf.nets.ConvNet(inputs, 2 * inputs, hidden)
+        residual = kf.nets.ResidualConvNet(inputs, 2 * inputs, (hidden + 1) // 2)
         for net, forms_of in ((three, _forms_of_three), (residual, _forms_of_residual)):
             layers = [part for part in net.modules() if isinstance(part, nn.Conv2d)]
             for layer in layers:  # off their zero start

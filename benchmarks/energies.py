@@ -127,7 +127,7 @@ def _lattice_line(
 
 def _trained(
     flow: kf.Flow, log_density: LogDensity, how: dict[str, Any], seed: int, steps: int
-) -> tuple[Line, kf.ImportanceSamples]:
+) -> tuple[Line, kf.energies.ImportanceSamples]:
     """Returns what a training came to, what the doctor found, and the draws."""
     started = time.perf_counter()
     result = kf.fit_energy(flow, log_density, steps=steps, seed=seed, progress=False, **how)

@@ -39,7 +39,7 @@ def take_draws(place: int, draws: Sequence[int], threads: int | None, file: Path
 
 def warm_up(goal: Goal) -> None:
     """Factors a small matrix, so that no time is that of loading modules."""
-    with suppress(kf.NumericalError):
+    with suppress(kf.errors.NumericalError):
         matrix = ensembles.draw(goal.ensemble, min(SMALL, goal.n), 0)
         kf.factor_linear(matrix, couplings=goal.couplings, method=goal.method)
 
@@ -50,7 +50,7 @@ def one_draw(goal: Goal, draw: int) -> Line:
     start = time.perf_counter()
     try:
         found = kf.factor_linear(matrix, couplings=goal.couplings, method=goal.method)
-    except kf.NumericalError as error:
+    except kf.errors.NumericalError as error:
         return {"error": str(error)}
     figures = {
         "time_s": time.perf_counter() - start,
@@ -65,7 +65,7 @@ def one_draw(goal: Goal, draw: int) -> Line:
     return figures
 
 
-def error_by_inverse(found: kf.Factorization, matrix: np.ndarray) -> float:
+def error_by_inverse(found: kf.factor.Factorization, matrix: np.ndarray) -> float:
     """Returns |product T^-1 - I| (Frobenius), the product in extended precision.
 
     Where numpy's longdouble is no wider than float64, rounding of the product adds to it.
@@ -113,10 +113,10 @@ def mixed_flow(features: int, depth: int, seed: int) -> kf.Flow:
     torch.manual_seed(seed)
     partition = kf.Partition.half(features)
     changed = len(partition.changed)
-    layers: list[kf.Bijection] = [kf.Standardize(features)]
+    layers: list[kf.Bijection] = [kf.bijections.Standardize(features)]
     for number in range(depth):
         if number:
-            layers.append(kf.LULinear(features, seed=seed * depth + number))
-        net = kf.MLP(features - changed, 2 * changed, (64, 64))
+            layers.append(kf.bijections.LULinear(features, seed=seed * depth + number))
+        net = kf.nets.MLP(features - changed, 2 * changed, (64, 64))
         layers.append(kf.AffineCoupling(partition, net))
     return kf.Flow(kf.StandardNormal(features), kf.Chain(layers))

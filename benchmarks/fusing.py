@@ -27,9 +27,9 @@ def fusing(*, repetitions: int = 21) -> None:
     parts: list[kf.Bijection] = []
     for layer in range(DEPTH):
         own = half if layer % 2 == 0 else half.swapped()
-        network = kf.MLP(FEATURES // 2, FEATURES, (128, 128))
-        affine = kf.ElementwiseAffine(FEATURES)
-        parts += [affine, kf.SVDLinear(FEATURES), kf.AffineCoupling(own, network)]
+        network = kf.nets.MLP(FEATURES // 2, FEATURES, (128, 128))
+        affine = kf.bijections.ElementwiseAffine(FEATURES)
+        parts += [affine, kf.bijections.SVDLinear(FEATURES), kf.AffineCoupling(own, network)]
     flow = kf.Flow(kf.StandardNormal(FEATURES), kf.Chain(parts)).eval()
     with torch.no_grad():
         for parameter in flow.parameters():

@@ -77,9 +77,9 @@ def trained(form: str, seed: int, steps: int, shape: ImageShape = TRAINED) -> di
     }
 
 
-def mixing_of(flow: kf.Flow) -> list[kf.InvertibleConv1x1]:
+def mixing_of(flow: kf.Flow) -> list[kf.bijections.InvertibleConv1x1]:
     """Returns the 1x1 convolutions of a flow."""
-    return [part for part in flow.modules() if isinstance(part, kf.InvertibleConv1x1)]
+    return [part for part in flow.modules() if isinstance(part, kf.bijections.InvertibleConv1x1)]
 
 
 def conditions(flow: kf.Flow, x: torch.Tensor) -> dict[str, float]:

@@ -171,10 +171,10 @@ def stretching(n: int, seed: int) -> Tensor:
 def linear(matrix: Tensor, form: str) -> kf.Bijection:
     """Returns a layer with a matrix, or with one of other signs for "lu", in float32."""
     if form == "plain":
-        layer = kf.Linear(len(matrix))
+        layer = kf.bijections.Linear(len(matrix))
         layer.load_state_dict({"weight": matrix.float(), "shift": layer.shift.detach()})
         return layer
-    layer = kf.LULinear(len(matrix))
+    layer = kf.bijections.LULinear(len(matrix))
     order, lower, upper = torch.linalg.lu(matrix)
     upper = upper * upper.diagonal().sign()
     with torch.no_grad():

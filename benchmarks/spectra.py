@@ -99,7 +99,7 @@ def case(
     for layer in range(depth):
         partition = turns[layer % 2]
         changed = len(partition.changed)
-        net = filled(kf.MLP(n - changed, 2 * changed, hidden), SIZE, generator)
+        net = filled(kf.nets.MLP(n - changed, 2 * changed, hidden), SIZE, generator)
         noise = torch.randn(changed, generator=generator)
         next(reversed(list(net.parameters()))).data[:changed] += spread * noise
         parts.append(kf.AffineCoupling(partition, net, scale_bound=BOUND, memory="store"))
@@ -107,13 +107,13 @@ def case(
         mixers = []
         for partition in 2 * turns:
             changed = len(partition.changed)
-            net = filled(kf.MLP(n - changed, changed, ()), 1.0, generator)
-            mixers.append(kf.AdditiveCoupling(partition, net, memory="store"))
+            net = filled(kf.nets.MLP(n - changed, changed, ()), 1.0, generator)
+            mixers.append(kf.bijections.AdditiveCoupling(partition, net, memory="store"))
         parts = [*mixers[:2], *parts, *mixers[2:]]
     return Chain(parts).eval(), torch.randn(1, n, generator=generator)
 
 
-def filled(net: kf.MLP, size: float, generator: torch.Generator) -> kf.MLP:
+def filled(net: kf.nets.MLP, size: float, generator: torch.Generator) -> kf.nets.MLP:
     """Returns the network with random biases, and weights by the root of their inputs."""
     for parameter in net.parameters():
         inputs = 1 if parameter.dim() == 1 else parameter.shape[1]

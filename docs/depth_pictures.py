@@ -108,7 +108,7 @@ def freia_blocks(count: int) -> torch.nn.Module:
     return flow
 
 
-def curve(axis: plt.Axes, profile: kf.Profile) -> None:
+def curve(axis: plt.Axes, profile: kf.conditioning.Profile) -> None:
     """Draws one profile: medians over points, and the middle 90 % of what is measured."""
     whole, each = profile.condition_number.double(), profile.layer_condition_number.double()
     depth = range(1, len(whole) + 1)

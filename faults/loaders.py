@@ -61,7 +61,7 @@ def write_originals(folder: Path) -> None:
     np.savez_compressed(folder / "table.npz", x=numbers, y=numbers[:, 0])
     _write_images(folder / "images")
     turn = torch.eye(4)[[1, 2, 0, 3]]
-    kf.save_couplings(kf.factor_linear(turn), folder / "couplings.safetensors")
+    kf.factor.save_couplings(kf.factor_linear(turn), folder / "couplings.safetensors")
     if not (folder / "run" / "report.json").exists():
         many = np.random.default_rng(1).normal(size=(300, 2)).round(4)
         pl.DataFrame(many, schema=["a", "b"]).write_csv(folder / "fitted.csv")
@@ -128,7 +128,7 @@ def _images(path: Path) -> object:
 
 
 def _couplings_file(path: Path) -> object:
-    return kf.load_couplings(path)
+    return kf.factor.load_couplings(path)
 
 
 KINDS: dict[str, Kind] = {

@@ -137,7 +137,7 @@ def survives(planted: Planted, seed: int) -> bool:
             result = kf.fit(
                 flow, x, validation=held_out, progress=False, callbacks=[kept], **settings
             )
-    except kf.NumericalError as error:
+    except kf.errors.NumericalError as error:
         ended = planted.stops is not None and bool(re.search(planted.stops, str(error)))
     else:
         skipped = result.history[-1]["skipped_steps"]
@@ -145,7 +145,7 @@ def survives(planted: Planted, seed: int) -> bool:
     return ended and kept.are_of(flow)
 
 
-class Kept(kf.Callback):
+class Kept(kf.training.Callback):
     """Keeps the weights that a training begins with, then those of each better epoch."""
 
     def on_start(self, flow: kf.Flow, settings: Any) -> None:  # noqa: ANN401
@@ -168,7 +168,7 @@ def refuses_float16() -> bool:
     """Returns whether a flow in a type that overflows at 65,504 is refused before it trains."""
     try:
         kf.fit(kf.real_nvp(FEATURES, depth=2, hidden=(4,)).half(), torch.randn(ROWS, FEATURES))
-    except kf.ArgumentError as error:
+    except kf.errors.ArgumentError as error:
         return "float32 or float64" in str(error)
     return False
 

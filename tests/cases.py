@@ -56,7 +56,7 @@ def affine(
 ) -> kf.AffineCoupling:
     """Returns an affine coupling with a fully connected conditioner."""
     kept, changed = len(partition.kept), len(partition.changed)
-    net = kf.MLP(kept, 2 * changed, hidden, context_features=context, residual=residual)
+    net = kf.nets.MLP(kept, 2 * changed, hidden, context_features=context, residual=residual)
     return kf.AffineCoupling(partition, net, context_features=context, **settings)
 
 
@@ -65,23 +65,27 @@ def affine_on(net: nn.Module, **settings) -> kf.AffineCoupling:
     return kf.AffineCoupling(half(4), net, **settings)
 
 
-def additive(partition: kf.Partition, hidden=(8,), context=0, **settings) -> kf.AdditiveCoupling:
+def additive(
+    partition: kf.Partition, hidden=(8,), context=0, **settings
+) -> kf.bijections.AdditiveCoupling:
     """Returns an additive coupling with a fully connected conditioner."""
     kept, changed = len(partition.kept), len(partition.changed)
-    net = kf.MLP(kept, changed, hidden, context_features=context)
-    return kf.AdditiveCoupling(partition, net, context_features=context, **settings)
+    net = kf.nets.MLP(kept, changed, hidden, context_features=context)
+    return kf.bijections.AdditiveCoupling(partition, net, context_features=context, **settings)
 
 
 def splines(
     partition: kf.Partition, hidden=(8,), context=0, memory="recompute", **shape
-) -> kf.SplineCoupling:
+) -> kf.bijections.SplineCoupling:
     """Returns a coupling by splines with a fully connected conditioner."""
     numbers = (3 * shape.get("bins", 8) - 1) * len(partition.changed)
-    net = kf.MLP(len(partition.kept), numbers, hidden, context_features=context)
-    return kf.SplineCoupling(partition, net, context_features=context, memory=memory, **shape)
+    net = kf.nets.MLP(len(partition.kept), numbers, hidden, context_features=context)
+    return kf.bijections.SplineCoupling(
+        partition, net, context_features=context, memory=memory, **shape
+    )
 
 
-def bent_splines(size: float, **shape) -> kf.SplineCoupling:
+def bent_splines(size: float, **shape) -> kf.bijections.SplineCoupling:
     """Returns a coupling by splines of four features whose numbers are so large."""
     coupling = splines(half(4), **shape)
     with torch.no_grad():
@@ -89,18 +93,20 @@ def bent_splines(size: float, **shape) -> kf.SplineCoupling:
     return coupling
 
 
-def linear(partition: kf.Partition) -> kf.LinearCoupling:
+def linear(partition: kf.Partition) -> kf.factor.LinearCoupling:
     """Returns a linear coupling with a negative number in its diagonal."""
     weight = torch.randn(len(partition.changed), len(partition.kept))
-    return kf.LinearCoupling(partition, weight, torch.linspace(-0.5, 2, len(partition.changed)))
+    return kf.factor.LinearCoupling(
+        partition, weight, torch.linspace(-0.5, 2, len(partition.changed))
+    )
 
 
 def mixed(
     middle: kf.Bijection, *, before: bool = False, after: bool = False
-) -> kf.SandwichCoupling:
+) -> kf.rewrite.SandwichCoupling:
     """Returns a coupling with linear couplings of its partition at its ends."""
     ends = [linear(middle.partition) if there else None for there in (before, after)]
-    return kf.SandwichCoupling(middle, *ends)
+    return kf.rewrite.SandwichCoupling(middle, *ends)
 
 
 def turns(partition: kf.Partition, depth: int) -> list[kf.Partition]:
@@ -113,39 +119,41 @@ def stack(partitions: list[kf.Partition], hidden=(8,), context=0, **settings) ->
     return kf.CouplingStack(partitions, hidden, context_features=context, **settings)
 
 
-def started(features: int) -> kf.ActNorm:
+def started(features: int) -> kf.bijections.ActNorm:
     """Returns an ActNorm that has seen its first batch."""
-    norm = kf.ActNorm(features)
+    norm = kf.bijections.ActNorm(features)
     norm(3 + 2 * torch.randn(32, features))
     return norm
 
 
-def turning(partition: kf.Partition, context: int = 0) -> kf.RotationCoupling:
+def turning(partition: kf.Partition, context: int = 0) -> kf.bijections.RotationCoupling:
     """Returns a coupling that turns angles, of which it reads cosines and sines."""
     kept, changed = len(partition.kept), len(partition.changed)
-    network = kf.MLP(2 * kept, 2 * changed, (8,), context_features=context)
-    net = kf.SinCosEmbedding(network, range(kept), half_period=5.0) if kept else network
-    return kf.RotationCoupling(partition, net, half_period=5.0, context_features=context)
+    network = kf.nets.MLP(2 * kept, 2 * changed, (8,), context_features=context)
+    net = kf.nets.SinCosEmbedding(network, range(kept), half_period=5.0) if kept else network
+    return kf.bijections.RotationCoupling(
+        partition, net, half_period=5.0, context_features=context
+    )
 
 
-def cut() -> kf.Domain:
+def cut() -> kf.bijections.Domain:
     """Returns a domain that has seen where its angles are rarest."""
-    domain = kf.Domain(["circular:0,3", (0, 3)])
+    domain = kf.bijections.Domain(["circular:0,3", (0, 3)])
     domain.fit(torch.tensor([[0.1, 1.0], [0.5, 2.0], [2.6, 2.5], [2.9, 1.5]]))
     return domain
 
 
-def gaussianized(features: int, **settings) -> kf.Gaussianize:
+def gaussianized(features: int, **settings) -> kf.bijections.Gaussianize:
     """Returns a Gaussianize that was fitted to heavy-tailed rows."""
-    curves = kf.Gaussianize(features, **settings)
+    curves = kf.bijections.Gaussianize(features, **settings)
     normal = torch.randn(2000, features, generator=torch.Generator().manual_seed(0))
     curves.fit(normal.sinh())
     return curves
 
 
-def fitted(features: int, **settings) -> kf.Standardize:
+def fitted(features: int, **settings) -> kf.bijections.Standardize:
     """Returns a Standardize that has seen its rows."""
-    units = kf.Standardize(features, **settings)
+    units = kf.bijections.Standardize(features, **settings)
     scale = torch.linspace(0.5, 4, features)
     units.fit(2 + scale * torch.randn(64, features))
     return units
@@ -162,8 +170,8 @@ def fitted_flow(flow: kf.Flow) -> kf.Flow:
 def embedded() -> kf.Chain:
     """Returns a chain whose parts see the context through a network."""
     coupling = affine(kf.Partition.half(3), context=2)
-    parts = [coupling, kf.Permutation((2, 0, 1))]
-    return kf.Chain(parts, embedding=kf.MLP(5, 2, (6,)), context_features=5)
+    parts = [coupling, kf.bijections.Permutation((2, 0, 1))]
+    return kf.Chain(parts, embedding=kf.nets.MLP(5, 2, (6,)), context_features=5)
 
 
 def image_coupling(partition, *, kind=kf.AffineCoupling):
@@ -176,7 +184,7 @@ def image_coupling(partition, *, kind=kf.AffineCoupling):
 
 def read_by_convolutions():
     """Returns a coupling of two channels, its network a `ConvNet`."""
-    return kf.AffineCoupling(half(2), kf.ConvNet(1, 2, 3), memory="store")
+    return kf.AffineCoupling(half(2), kf.nets.ConvNet(1, 2, 3), memory="store")
 
 
 class Convolved(nn.Module):
@@ -192,7 +200,7 @@ class Convolved(nn.Module):
         return self.last(torch.relu(self.first(x)))
 
 
-def bent(planar: kf.Planar, product: float) -> kf.Planar:
+def bent(planar: kf.bijections.Planar, product: float) -> kf.bijections.Planar:
     """Returns a planar map with so large a product w.u, and an offset."""
     with torch.no_grad():
         planar.u.copy_(product * planar.w)
@@ -200,14 +208,14 @@ def bent(planar: kf.Planar, product: float) -> kf.Planar:
     return planar
 
 
-def drawn_in(radial: kf.Radial, raw_ratio: float) -> kf.Radial:
+def drawn_in(radial: kf.bijections.Radial, raw_ratio: float) -> kf.bijections.Radial:
     """Returns a radial map whose strength is made from this number."""
     with torch.no_grad():
         radial.raw_ratio.fill_(raw_ratio)
     return radial
 
 
-def still(planar: kf.Planar) -> kf.Planar:
+def still(planar: kf.bijections.Planar) -> kf.bijections.Planar:
     """Returns a planar map that looks in no direction: w is zero."""
     with torch.no_grad():
         planar.w.zero_()
@@ -217,10 +225,10 @@ def still(planar: kf.Planar) -> kf.Planar:
 half = kf.Partition.half
 
 BIJECTIONS = {
-    "ActNorm, fresh": Case(lambda: kf.ActNorm(3), (3,)),
+    "ActNorm, fresh": Case(lambda: kf.bijections.ActNorm(3), (3,)),
     "ActNorm, started": Case(lambda: started(3), (3,)),
     "ActNorm, one feature": Case(lambda: started(1), (1,)),
-    "ActNorm, images": Case(lambda: kf.ActNorm(3), (3, 2, 1)),
+    "ActNorm, images": Case(lambda: kf.bijections.ActNorm(3), (3, 2, 1)),
     "AdditiveCoupling": Case(lambda: additive(half(4)), (4,)),
     "AdditiveCoupling, odd width, store": Case(lambda: additive(half(5), memory="store"), (5,)),
     "AdditiveCoupling, context": Case(lambda: additive(half(3), context=2), (3,), 2),
@@ -243,22 +251,27 @@ BIJECTIONS = {
         for scale in SCALES
         if scale != "tanh"
     },
-    "AffineCoupling, SiLU": Case(lambda: affine_on(kf.MLP(2, 4, (8,), activation="silu")), (4,)),
+    "AffineCoupling, SiLU": Case(
+        lambda: affine_on(kf.nets.MLP(2, 4, (8,), activation="silu")), (4,)
+    ),
     "AffineCoupling, residual blocks": Case(
-        lambda: affine_on(kf.ResidualMLP(2, 4, 5, activation="leaky_relu")), (4,)
+        lambda: affine_on(kf.nets.ResidualMLP(2, 4, 5, activation="leaky_relu")), (4,)
     ),
     "AffineCoupling, twins": Case(
-        lambda: affine_on(kf.PairedMLP(2, 4, (6, 4), activation="elu")), (4,)
+        lambda: affine_on(kf.nets.PairedMLP(2, 4, (6, 4), activation="elu")), (4,)
     ),
     "AffineCoupling, residual blocks, gated": Case(
         lambda: affine_on(
-            kf.ResidualMLP(2, 4, 5, context_features=3, gated=True), context_features=3
+            kf.nets.ResidualMLP(2, 4, 5, context_features=3, gated=True), context_features=3
         ),
         (4,),
         3,
     ),
     "AdditiveCoupling, rows of images": Case(
-        lambda: image_coupling(kf.SpatialPartition(2, "rows"), kind=kf.AdditiveCoupling), (2, 3, 2)
+        lambda: image_coupling(
+            kf.SpatialPartition(2, "rows"), kind=kf.bijections.AdditiveCoupling
+        ),
+        (2, 3, 2),
     ),
     "AffineCoupling, channels of images": Case(lambda: image_coupling(half(3)), (3, 2, 3)),
     "AffineCoupling, checkerboard": Case(
@@ -313,71 +326,86 @@ BIJECTIONS = {
         lambda: stack([kf.Partition(2, ())] * 2, (), context=3), (2,), 3
     ),
     "ElementwiseAffine": Case(
-        lambda: kf.ElementwiseAffine(3, log_scale=[2.0, -1.0, 0.0], shift=[1.0, 0.0, -3.0]), (3,)
+        lambda: kf.bijections.ElementwiseAffine(
+            3, log_scale=[2.0, -1.0, 0.0], shift=[1.0, 0.0, -3.0]
+        ),
+        (3,),
     ),
-    "ElementwiseAffine, images": Case(lambda: kf.ElementwiseAffine(2), (2, 2, 3)),
-    "Flatten": Case(lambda: kf.Flatten((2, 1, 3)), (2, 1, 3)),
+    "ElementwiseAffine, images": Case(lambda: kf.bijections.ElementwiseAffine(2), (2, 2, 3)),
+    "Flatten": Case(lambda: kf.bijections.Flatten((2, 1, 3)), (2, 1, 3)),
     "ImageChain": Case(
-        lambda: kf.ImageChain([kf.ActNorm(2), kf.InvertibleConv1x1(2), read_by_convolutions()]),
+        lambda: kf.bijections.ImageChain([
+            kf.bijections.ActNorm(2),
+            kf.bijections.InvertibleConv1x1(2),
+            read_by_convolutions(),
+        ]),
         (2, 2, 3),
     ),
-    "InvertibleConv1x1, lu": Case(lambda: kf.InvertibleConv1x1(3), (3, 2, 2)),
-    "InvertibleConv1x1, plain": Case(lambda: kf.InvertibleConv1x1(2, form="plain"), (2, 1, 3)),
+    "InvertibleConv1x1, lu": Case(lambda: kf.bijections.InvertibleConv1x1(3), (3, 2, 2)),
+    "InvertibleConv1x1, plain": Case(
+        lambda: kf.bijections.InvertibleConv1x1(2, form="plain"), (2, 1, 3)
+    ),
     "CircleToLine": Case(
-        lambda: kf.CircleToLine(3, [0, 2], half_period=5.0), (3,), interval=(-5.0, 5.0)
+        lambda: kf.bijections.CircleToLine(3, [0, 2], half_period=5.0), (3,), interval=(-5.0, 5.0)
     ),
     "CircleToLine, one feature": Case(
-        lambda: kf.CircleToLine(1, [0], half_period=0.5), (1,), interval=(-0.5, 0.5)
+        lambda: kf.bijections.CircleToLine(1, [0], half_period=0.5), (1,), interval=(-0.5, 0.5)
     ),
     "Domain": Case(
-        lambda: kf.Domain([None, "positive", (0, 1), ",2", "-1,", "circular"]),
+        lambda: kf.bijections.Domain([None, "positive", (0, 1), ",2", "-1,", "circular"]),
         (6,),
         interval=(0.0, 1.0),
     ),
-    "Domain, one feature": Case(lambda: kf.Domain([(-2, 5)]), (1,), interval=(-2.0, 5.0)),
+    "Domain, one feature": Case(
+        lambda: kf.bijections.Domain([(-2, 5)]), (1,), interval=(-2.0, 5.0)
+    ),
     "Domain, circles stay circles": Case(
-        lambda: kf.Domain(["circular:0,360", "positive"], circle=5.0), (2,), interval=(0.0, 360.0)
+        lambda: kf.bijections.Domain(["circular:0,360", "positive"], circle=5.0),
+        (2,),
+        interval=(0.0, 360.0),
     ),
     "Domain, cut where rows are rarest": Case(lambda: cut(), (2,), interval=(0.0, 3.0)),
-    "InvertibleConv1x1, qr": Case(lambda: kf.InvertibleConv1x1(3, form="qr"), (3, 2, 1)),
+    "InvertibleConv1x1, qr": Case(
+        lambda: kf.bijections.InvertibleConv1x1(3, form="qr"), (3, 2, 1)
+    ),
     "InvertibleConv1x1, svd": Case(
-        lambda: kf.InvertibleConv1x1(4, form="svd", condition_bound=3.0), (4, 1, 2)
+        lambda: kf.bijections.InvertibleConv1x1(4, form="svd", condition_bound=3.0), (4, 1, 2)
     ),
     "InvertibleConv1x1, orthogonal": Case(
-        lambda: kf.InvertibleConv1x1(3, form="orthogonal"), (3, 2, 1)
+        lambda: kf.bijections.InvertibleConv1x1(3, form="orthogonal"), (3, 2, 1)
     ),
     "Inverse of a coupling": Case(lambda: kf.Inverse(affine(half(3), context=2)), (3,), 2),
     "Inverse of an inverse of a chain": Case(lambda: kf.Inverse(kf.Inverse(embedded())), (3,), 5),
-    "LeakyReLU": Case(kf.LeakyReLU, (4,)),
+    "LeakyReLU": Case(kf.bijections.LeakyReLU, (4,)),
     "LeakyReLU, one feature, steeper below zero": Case(
-        lambda: kf.LeakyReLU(3.0), (1,), interval=(-1.0, 1.0)
+        lambda: kf.bijections.LeakyReLU(3.0), (1,), interval=(-1.0, 1.0)
     ),
-    "LeakyReLU, smooth": Case(lambda: kf.LeakyReLU(0.1, smoothing=0.5), (4,)),
+    "LeakyReLU, smooth": Case(lambda: kf.bijections.LeakyReLU(0.1, smoothing=0.5), (4,)),
     "LeakyReLU, smooth images, steeper below zero": Case(
-        lambda: kf.LeakyReLU(2.0, smoothing=1.0), (1, 2, 2)
+        lambda: kf.bijections.LeakyReLU(2.0, smoothing=1.0), (1, 2, 2)
     ),
-    "LeakyReLU, images": Case(lambda: kf.LeakyReLU(0.01), (2, 3, 1)),
-    "Linear": Case(lambda: kf.Linear(4), (4,)),
-    "Linear, one feature": Case(lambda: kf.Linear(1), (1,)),
-    "Linear, channels": Case(lambda: kf.Linear(3), (3, 2, 2)),
+    "LeakyReLU, images": Case(lambda: kf.bijections.LeakyReLU(0.01), (2, 3, 1)),
+    "Linear": Case(lambda: kf.bijections.Linear(4), (4,)),
+    "Linear, one feature": Case(lambda: kf.bijections.Linear(1), (1,)),
+    "Linear, channels": Case(lambda: kf.bijections.Linear(3), (3, 2, 2)),
     "Linear, of a matrix with a negative determinant": Case(
-        lambda: kf.Linear.of(
+        lambda: kf.bijections.Linear.of(
             [[0.0, 2.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.5, -1.0]], [1.0, -9.0, 0.0]
         ),
         (3,),
     ),
     "LinearCoupling": Case(lambda: linear(half(4)), (4,)),
-    "LinearCoupling, fresh": Case(lambda: kf.LinearCoupling(half(5)), (5,)),
+    "LinearCoupling, fresh": Case(lambda: kf.factor.LinearCoupling(half(5)), (5,)),
     "LinearCoupling, uneven, scattered": Case(lambda: linear(kf.Partition(6, (5, 0))), (6,)),
     "LinearCoupling, channels": Case(lambda: linear(half(3).swapped()), (3, 2, 2)),
-    "Logit": Case(kf.Logit, (3,), interval=(0.0, 1.0)),
-    "Logit, one feature": Case(lambda: kf.Logit(-2.0, 5.0), (1,), interval=(-2.0, 5.0)),
+    "Logit": Case(kf.bijections.Logit, (3,), interval=(0.0, 1.0)),
+    "Logit, one feature": Case(lambda: kf.bijections.Logit(-2.0, 5.0), (1,), interval=(-2.0, 5.0)),
     "Logit, margin, image": Case(
-        lambda: kf.Logit(0.0, 255.0, margin=0.05), (2, 2, 1), interval=(0.0, 255.0)
+        lambda: kf.bijections.Logit(0.0, 255.0, margin=0.05), (2, 2, 1), interval=(0.0, 255.0)
     ),
-    "LULinear": Case(lambda: kf.LULinear(4), (4,)),
-    "LULinear, one feature": Case(lambda: kf.LULinear(1), (1,)),
-    "LULinear, permuted, channels": Case(lambda: kf.LULinear(5, 4), (5, 1, 2)),
+    "LULinear": Case(lambda: kf.bijections.LULinear(4), (4,)),
+    "LULinear, one feature": Case(lambda: kf.bijections.LULinear(1), (1,)),
+    "LULinear, permuted, channels": Case(lambda: kf.bijections.LULinear(5, 4), (5, 1, 2)),
     "SandwichCoupling": Case(lambda: mixed(affine(half(4)), before=True, after=True), (4,)),
     "SandwichCoupling, additive, before": Case(
         lambda: mixed(additive(half(5).swapped()), before=True), (5,)
@@ -386,57 +414,67 @@ BIJECTIONS = {
         lambda: mixed(affine(half(4), context=2), after=True), (4,), 2
     ),
     "MultiScale, one scale": Case(
-        lambda: kf.MultiScale((1, 2, 4), [kf.Chain([kf.Squeeze(), image_coupling(half(4))])]),
+        lambda: kf.bijections.MultiScale(
+            (1, 2, 4), [kf.Chain([kf.bijections.Squeeze(), image_coupling(half(4))])]
+        ),
         (1, 2, 4),
     ),
     "MultiScale, three scales, odd channels": Case(
-        lambda: kf.MultiScale(
+        lambda: kf.bijections.MultiScale(
             (3, 2, 4),
             [
                 image_coupling(half(3)),
-                kf.Chain([kf.Squeeze(), image_coupling(half(4)), kf.Linear(4)]),
-                kf.Chain([image_coupling(half(2).swapped()), kf.ActNorm(2)]),
+                kf.Chain([
+                    kf.bijections.Squeeze(),
+                    image_coupling(half(4)),
+                    kf.bijections.Linear(4),
+                ]),
+                kf.Chain([image_coupling(half(2).swapped()), kf.bijections.ActNorm(2)]),
             ],
         ),
         (3, 2, 4),
     ),
-    "Permutation": Case(lambda: kf.Permutation((2, 0, 3, 1)), (4,)),
-    "Permutation, random": Case(lambda: kf.Permutation.random(7, seed=3), (7,)),
-    "Permutation, one feature": Case(lambda: kf.Permutation((0,)), (1,)),
-    "Permutation, channels": Case(lambda: kf.Permutation((1, 2, 0)), (3, 2, 1)),
-    "Planar": Case(lambda: kf.Planar(4), (4,)),
-    "Planar, one feature": Case(lambda: kf.Planar(1, seed=0), (1,)),
-    "Planar, odd width, contracting": Case(lambda: bent(kf.Planar(5), -2.0), (5,)),
-    "Planar, stretching": Case(lambda: bent(kf.Planar(3), 6.0), (3,)),
-    "Planar, w near zero": Case(lambda: still(kf.Planar(3)), (3,)),
-    "QRLinear": Case(lambda: kf.QRLinear(4), (4,)),
-    "QRLinear, one feature": Case(lambda: kf.QRLinear(1), (1,)),
-    "QRLinear, odd width, channels": Case(lambda: kf.QRLinear(3), (3, 2, 1)),
-    "QRLinear, more reflections than features": Case(lambda: kf.QRLinear(2, reflections=6), (2,)),
-    "Radial": Case(lambda: kf.Radial(4), (4,)),
-    "Radial, one feature": Case(lambda: kf.Radial(1, seed=0), (1,)),
-    "Radial, odd width, contracting": Case(lambda: drawn_in(kf.Radial(5), -3.0), (5,)),
-    "Radial, stretching": Case(lambda: drawn_in(kf.Radial(2), 8.0), (2,)),
+    "Permutation": Case(lambda: kf.bijections.Permutation((2, 0, 3, 1)), (4,)),
+    "Permutation, random": Case(lambda: kf.bijections.Permutation.random(7, seed=3), (7,)),
+    "Permutation, one feature": Case(lambda: kf.bijections.Permutation((0,)), (1,)),
+    "Permutation, channels": Case(lambda: kf.bijections.Permutation((1, 2, 0)), (3, 2, 1)),
+    "Planar": Case(lambda: kf.bijections.Planar(4), (4,)),
+    "Planar, one feature": Case(lambda: kf.bijections.Planar(1, seed=0), (1,)),
+    "Planar, odd width, contracting": Case(lambda: bent(kf.bijections.Planar(5), -2.0), (5,)),
+    "Planar, stretching": Case(lambda: bent(kf.bijections.Planar(3), 6.0), (3,)),
+    "Planar, w near zero": Case(lambda: still(kf.bijections.Planar(3)), (3,)),
+    "QRLinear": Case(lambda: kf.bijections.QRLinear(4), (4,)),
+    "QRLinear, one feature": Case(lambda: kf.bijections.QRLinear(1), (1,)),
+    "QRLinear, odd width, channels": Case(lambda: kf.bijections.QRLinear(3), (3, 2, 1)),
+    "QRLinear, more reflections than features": Case(
+        lambda: kf.bijections.QRLinear(2, reflections=6), (2,)
+    ),
+    "Radial": Case(lambda: kf.bijections.Radial(4), (4,)),
+    "Radial, one feature": Case(lambda: kf.bijections.Radial(1, seed=0), (1,)),
+    "Radial, odd width, contracting": Case(lambda: drawn_in(kf.bijections.Radial(5), -3.0), (5,)),
+    "Radial, stretching": Case(lambda: drawn_in(kf.bijections.Radial(2), 8.0), (2,)),
     "RotationCoupling": Case(lambda: turning(half(4)), (4,), interval=(-5.0, 5.0)),
     "RotationCoupling, context only": Case(
         lambda: turning(kf.Partition(2, ()), context=2), (2,), 2, interval=(-5.0, 5.0)
     ),
-    "SVDLinear": Case(lambda: kf.SVDLinear(4), (4,)),
-    "SVDLinear, one feature": Case(lambda: kf.SVDLinear(1), (1,)),
-    "SVDLinear, odd width, channels": Case(lambda: kf.SVDLinear(3), (3, 2, 1)),
+    "SVDLinear": Case(lambda: kf.bijections.SVDLinear(4), (4,)),
+    "SVDLinear, one feature": Case(lambda: kf.bijections.SVDLinear(1), (1,)),
+    "SVDLinear, odd width, channels": Case(lambda: kf.bijections.SVDLinear(3), (3, 2, 1)),
     "SVDLinear, bounded ratios": Case(
-        lambda: kf.SVDLinear(3, condition_bound=2.0, free_scale=True), (3,)
+        lambda: kf.bijections.SVDLinear(3, condition_bound=2.0, free_scale=True), (3,)
     ),
-    "SVDLinear, few reflections": Case(lambda: kf.SVDLinear(5, reflections=2), (5,)),
+    "SVDLinear, few reflections": Case(lambda: kf.bijections.SVDLinear(5, reflections=2), (5,)),
     "SigmoidCoupling": Case(
-        lambda: kf.SigmoidCoupling(
-            half(4), kf.MLP(2, 4, (8,), context_features=2), context_features=2
+        lambda: kf.bijections.SigmoidCoupling(
+            half(4), kf.nets.MLP(2, 4, (8,), context_features=2), context_features=2
         ),
         (4,),
         2,
     ),
     "SigmoidCoupling, columns of images": Case(
-        lambda: image_coupling(kf.SpatialPartition(1, "columns"), kind=kf.SigmoidCoupling),
+        lambda: image_coupling(
+            kf.SpatialPartition(1, "columns"), kind=kf.bijections.SigmoidCoupling
+        ),
         (1, 2, 3),
     ),
     "SplineCoupling": Case(lambda: splines(half(4)), (4,)),
@@ -452,25 +490,28 @@ BIJECTIONS = {
     "SplineCoupling, context only": Case(lambda: splines(kf.Partition(3, ()), context=2), (3,), 2),
     "SplineCoupling, one feature, context": Case(lambda: splines(half(1), context=2), (1,), 2),
     "SplineCoupling, channels of images": Case(
-        lambda: kf.SplineCoupling(half(3), Convolved(1, 16), bins=3), (3, 2, 3)
+        lambda: kf.bijections.SplineCoupling(half(3), Convolved(1, 16), bins=3), (3, 2, 3)
     ),
     "SplineCoupling, checkerboard": Case(
-        lambda: kf.SplineCoupling(kf.SpatialPartition(1), Convolved(1, 8), bins=3), (1, 3, 4)
+        lambda: kf.bijections.SplineCoupling(kf.SpatialPartition(1), Convolved(1, 8), bins=3),
+        (1, 3, 4),
     ),
-    "Squeeze": Case(kf.Squeeze, (2, 4, 2)),
-    "Squeeze by three": Case(lambda: kf.Squeeze(3), (1, 3, 3)),
+    "Squeeze": Case(kf.bijections.Squeeze, (2, 4, 2)),
+    "Squeeze by three": Case(lambda: kf.bijections.Squeeze(3), (1, 3, 3)),
     "Logit, padding": Case(
-        lambda: kf.Logit(0.0, 16.0, margin=0.05, padding=1), (3, 2), interval=(0.0, 16.0)
+        lambda: kf.bijections.Logit(0.0, 16.0, margin=0.05, padding=1),
+        (3, 2),
+        interval=(0.0, 16.0),
     ),
     "Standardize, padding": Case(lambda: fitted(3, padding=2), (3,)),
     "Standardize, one feature left": Case(lambda: fitted(3, left=[1]), (3,)),
-    "Standardize, images": Case(lambda: kf.Standardize(2), (2, 3, 1)),
-    "Standardize, fresh": Case(lambda: kf.Standardize(2), (2,)),
+    "Standardize, images": Case(lambda: kf.bijections.Standardize(2), (2, 3, 1)),
+    "Standardize, fresh": Case(lambda: kf.bijections.Standardize(2), (2,)),
     "Standardize, fitted": Case(lambda: fitted(3), (3,)),
     "Gaussianize, fitted": Case(lambda: gaussianized(3), (3,)),
     "Gaussianize, padding": Case(lambda: gaussianized(3, padding=1), (3,)),
-    "Whiten": Case(lambda: kf.Whiten(4), (4,)),
-    "Whiten, odd": Case(lambda: kf.Whiten(5), (5,)),
+    "Whiten": Case(lambda: kf.factor.Whiten(4), (4,)),
+    "Whiten, odd": Case(lambda: kf.factor.Whiten(5), (5,)),
 }
 
 FLOWS = {
@@ -521,10 +562,10 @@ FLOWS = {
         2,
     ),
     "Flow of one permutation": Case(
-        lambda: kf.Flow(StandardNormal(3), kf.Permutation((1, 2, 0))), (3,)
+        lambda: kf.Flow(StandardNormal(3), kf.bijections.Permutation((1, 2, 0))), (3,)
     ),
     "Flow, logit first": Case(
-        lambda: kf.Flow(StandardNormal(2), kf.Chain([kf.Logit(), affine(half(2))])),
+        lambda: kf.Flow(StandardNormal(2), kf.Chain([kf.bijections.Logit(), affine(half(2))])),
         (2,),
         interval=(0.0, 1.0),
     ),
@@ -676,33 +717,41 @@ FLOWS = {
 
 IMAGE = (2, 4, 4)  # shape of the points of augmentations of images
 AUGMENTATIONS: dict[str, Case] = {
-    "Dequantize": Case(lambda: kf.Dequantize(16), IMAGE),
+    "Dequantize": Case(lambda: kf.flows.Dequantize(16), IMAGE),
     "VariationalDequantize": Case(
-        lambda: kf.VariationalDequantize(IMAGE, 16, depth=3, hidden=4), IMAGE
+        lambda: kf.flows.VariationalDequantize(IMAGE, 16, depth=3, hidden=4), IMAGE
     ),
     "VariationalDequantize, one coupling": Case(
-        lambda: kf.VariationalDequantize(IMAGE, 16, depth=1, hidden=4), IMAGE
+        lambda: kf.flows.VariationalDequantize(IMAGE, 16, depth=1, hidden=4), IMAGE
     ),
-    "DequantizeAndPad": Case(lambda: kf.DequantizeAndPad(kf.Dequantize(16), 1), IMAGE),
+    "DequantizeAndPad": Case(lambda: kf.flows.DequantizeAndPad(kf.flows.Dequantize(16), 1), IMAGE),
     "DequantizeAndPad, learned twice": Case(
-        lambda: kf.DequantizeAndPad(
-            kf.VariationalDequantize(IMAGE, 16, depth=2, hidden=4),
-            kf.LearnedPad(2, 3, kf.ConvNet(2, 6, 4)),
+        lambda: kf.flows.DequantizeAndPad(
+            kf.flows.VariationalDequantize(IMAGE, 16, depth=2, hidden=4),
+            kf.flows.LearnedPad(2, 3, kf.nets.ConvNet(2, 6, 4)),
         ),
         IMAGE,
     ),
     "DequantizeAndPad, zero": Case(
-        lambda: kf.DequantizeAndPad(kf.Dequantize(16), kf.ZeroPad(2)), IMAGE
+        lambda: kf.flows.DequantizeAndPad(kf.flows.Dequantize(16), kf.flows.ZeroPad(2)), IMAGE
     ),
-    "Pad": Case(lambda: kf.Pad(3), (2,)),
-    "Pad, scale, images": Case(lambda: kf.Pad(1, scale=0.25), IMAGE),
-    "UniformPad": Case(lambda: kf.UniformPad(2), (1,)),
-    "UniformPad, scale, images": Case(lambda: kf.UniformPad(3, scale=0.25), IMAGE),
-    "ZeroPad": Case(lambda: kf.ZeroPad(1), (3,)),
-    "ZeroPad, images": Case(lambda: kf.ZeroPad(2), IMAGE),
-    "CopyPad, more than there are": Case(lambda: kf.CopyPad(2, 5), (2,)),
-    "CopyPad, fewer, images": Case(lambda: kf.CopyPad(2, 1, scale=0.5), IMAGE),
-    "CopyPad, no noise": Case(lambda: kf.CopyPad(2, 3, scale=0.0), (2,)),
-    "LearnedPad": Case(lambda: kf.LearnedPad(3, 2), (3,)),
-    "LearnedPad, images": Case(lambda: kf.LearnedPad(2, 3, kf.ConvNet(2, 6, 4)), IMAGE),
+    "Pad": Case(lambda: kf.flows.Pad(3), (2,)),
+    "Pad, scale, images": Case(lambda: kf.flows.Pad(1, scale=0.25), IMAGE),
+    "UniformPad": Case(lambda: kf.flows.UniformPad(2), (1,)),
+    "UniformPad, scale, images": Case(lambda: kf.flows.UniformPad(3, scale=0.25), IMAGE),
+    "ZeroPad": Case(lambda: kf.flows.ZeroPad(1), (3,)),
+    "ZeroPad, images": Case(lambda: kf.flows.ZeroPad(2), IMAGE),
+    "CopyPad, more than there are": Case(lambda: kf.flows.CopyPad(2, 5), (2,)),
+    "CopyPad, fewer, images": Case(lambda: kf.flows.CopyPad(2, 1, scale=0.5), IMAGE),
+    "CopyPad, no noise": Case(lambda: kf.flows.CopyPad(2, 3, scale=0.0), (2,)),
+    "LearnedPad": Case(lambda: kf.flows.LearnedPad(3, 2), (3,)),
+    "LearnedPad, images": Case(lambda: kf.flows.LearnedPad(2, 3, kf.nets.ConvNet(2, 6, 4)), IMAGE),
 }
+
+
+def public_classes(kind: type) -> set[type]:
+    """Returns the subclasses of a class among the public names, namespaces included."""
+    spaces = [kf, *(getattr(kf, name) for name in kf.__all__)]
+    names = [(space, name) for space in spaces for name in getattr(space, "__all__", ())]
+    values = [getattr(space, name) for space, name in names]
+    return {one for one in values if isinstance(one, type) and issubclass(one, kind)}

@@ -137,7 +137,7 @@ def splines(memory, **settings):
 COMPILED = {memory: lambda memory=memory: splines(memory, compile=True) for memory in MEMORY_MODES}
 
 
-class Counted(kf.Callback):
+class Counted(kf.training.Callback):
     """Counts the epochs that it is told of."""
 
     epochs = 0
@@ -146,7 +146,7 @@ class Counted(kf.Callback):
         self.epochs += 1
 
 
-class Stopped(kf.Callback):
+class Stopped(kf.training.Callback):
     """Ends a training in its third epoch."""
 
     def on_epoch(self, flow, figures):

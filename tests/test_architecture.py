@@ -147,7 +147,7 @@ def test_the_library_works_without_the_studies():
         "import sys; sys.modules['kappaflow_studies'] = None; import kappaflow as kf; "
         "[getattr(kf, name) for name in kf.__all__]\n"
         "try: kf.registry.build({'name': 'Ring', 'arguments': {}})\n"
-        "except kf.FileError as error: print(error)"
+        "except kf.errors.FileError as error: print(error)"
     )
     assert run_python(code).startswith("'Ring' is not registered: import the module")
 
@@ -166,5 +166,5 @@ def test_an_unknown_name_is_an_attribute_error():
     """As for any module."""
     import kappaflow
 
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="No kappaflow attribute nothing"):
         kappaflow.nothing  # noqa: B018

@@ -13,13 +13,13 @@ half = kf.Partition.half
 @pytest.mark.parametrize(
     ("make", "width"),
     [
-        (lambda: kf.Permutation((1, 0)), 0),
+        (lambda: kf.bijections.Permutation((1, 0)), 0),
         (lambda: kf.Chain([]), 0),
-        (lambda: kf.Chain([kf.Permutation((1, 0, 2)), affine(half(3))]), 0),
+        (lambda: kf.Chain([kf.bijections.Permutation((1, 0, 2)), affine(half(3))]), 0),
         (lambda: kf.Chain([affine(half(3)), affine(half(3), context=2)]), 2),
         (lambda: kf.Chain([kf.Chain([affine(half(3), context=2)]), kf.Chain([])]), 2),
         (lambda: kf.Inverse(affine(half(3), context=2)), 2),
-        (lambda: kf.Inverse(kf.Permutation((1, 0))), 0),
+        (lambda: kf.Inverse(kf.bijections.Permutation((1, 0))), 0),
         (embedded, 5),
         (lambda: kf.Inverse(kf.Chain([embedded()])), 5),
         (lambda: embedded()[1:], 5),
@@ -61,7 +61,7 @@ def test_any_module_can_be_an_embedding():
 )
 def test_a_width_that_does_not_fit_the_embedding_is_refused(arguments, message):
     """With an embedding the width is needed, and without one there is nothing to say."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         kf.Chain([affine(half(3), context=2)], **arguments)
 
 

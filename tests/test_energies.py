@@ -23,7 +23,7 @@ def shifted(x):
 
 def flow_of(log_scale=0.0, features=2):
     """A flow whose draws are N(0, exp(-2 log_scale)) in each coordinate, in float64."""
-    affine = kf.ElementwiseAffine(features, log_scale=[log_scale] * features)
+    affine = kf.bijections.ElementwiseAffine(features, log_scale=[log_scale] * features)
     return kf.Flow(kf.StandardNormal(features), affine).double()
 
 
@@ -34,12 +34,14 @@ def generator(seed=0):
 def of_weights(log_weights):
     """Samples with given log weights, at 0, 1, 2, ..."""
     x = torch.arange(len(log_weights), dtype=torch.float64)[:, None]
-    return kf.ImportanceSamples(x, torch.zeros(len(x), dtype=torch.float64), log_weights)
+    return kf.energies.ImportanceSamples(x, torch.zeros(len(x), dtype=torch.float64), log_weights)
 
 
 @pytest.mark.parametrize("features", [1, 3])
 def test_of_a_perfect_fit_each_draw_counts_and_log_z_is_exact(features):
-    found = kf.importance_sample(flow_of(features=features), normal, 5000, generator=generator())
+    found = kf.energies.importance_sample(
+        flow_of(features=features), normal, 5000, generator=generator()
+    )
     assert len(found) == 5000
     assert found.log_normalizer == pytest.approx(features / 2 * math.log(2 * math.pi), abs=1e-12)
     assert found.effective_sample_size == pytest.approx(1)
@@ -49,7 +51,7 @@ def test_of_a_perfect_fit_each_draw_counts_and_log_z_is_exact(features):
 
 def test_figures_of_a_shifted_gaussian_are_those_of_its_closed_forms():
     """ESS exp(-m^2), KL m^2 / 2, log Z; within five standard errors of 100,000 draws."""
-    found = kf.importance_sample(flow_of(), shifted, 100_000, generator=generator())
+    found = kf.energies.importance_sample(flow_of(), shifted, 100_000, generator=generator())
     assert found.effective_sample_size == pytest.approx(math.exp(-(SHIFT**2)), abs=0.01)
     assert found.reverse_kl == pytest.approx(SHIFT**2 / 2, abs=5 * SHIFT / math.sqrt(1e5))
     off = found.log_normalizer - math.log(2 * math.pi)
@@ -61,7 +63,8 @@ def test_figures_of_a_shifted_gaussian_are_those_of_its_closed_forms():
 def test_the_error_of_log_z_is_its_spread_over_seeds():
     """The spread of 200 estimates is known to a twentieth; a missing root would be off tenfold."""
     found = [
-        kf.importance_sample(flow_of(), shifted, 200, generator=generator(s)) for s in range(200)
+        kf.energies.importance_sample(flow_of(), shifted, 200, generator=generator(s))
+        for s in range(200)
     ]
     spread = torch.tensor([one.log_normalizer for one in found]).std().item()
     said = torch.tensor([one.log_normalizer_error for one in found]).mean().item()
@@ -98,7 +101,7 @@ def test_outside_of_the_domain_weights_are_zero():
     def half(x):
         return torch.where(x[:, 0] > 0, normal(x), -math.inf)
 
-    found = kf.importance_sample(flow_of(), half, 20_000, generator=generator())
+    found = kf.energies.importance_sample(flow_of(), half, 20_000, generator=generator())
     assert found.log_normalizer == pytest.approx(math.log(math.pi), abs=0.05)
     assert found.effective_sample_size == pytest.approx(0.5, abs=0.02)
 
@@ -115,8 +118,8 @@ def test_no_number_is_said_where_a_weight_is_none():
 def test_draws_are_many_at_a_time_and_follow_the_generator():
     """More than one part, joined in order; the flow's mode is put back."""
     flow = flow_of().train()
-    found = kf.importance_sample(flow, shifted, 5000, generator=generator(3))
-    again = kf.importance_sample(flow, shifted, 5000, generator=generator(3))
+    found = kf.energies.importance_sample(flow, shifted, 5000, generator=generator(3))
+    again = kf.energies.importance_sample(flow, shifted, 5000, generator=generator(3))
     assert flow.training and torch.equal(found.x, again.x)
     assert torch.equal(found.log_density, shifted(found.x))
     assert torch.equal(found.log_prob, flow.log_prob(found.x))
@@ -142,7 +145,7 @@ def test_draws_are_many_at_a_time_and_follow_the_generator():
 )
 def test_what_has_no_weights_is_refused_in_a_sentence(flow, log_density, n, message):
     with pytest.raises(ArgumentError, match=message):
-        kf.importance_sample(flow, log_density, n)
+        kf.energies.importance_sample(flow, log_density, n)
 
 
 def test_values_of_another_shape_have_no_mean():

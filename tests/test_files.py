@@ -84,7 +84,7 @@ def test_a_failing_write_leaves_the_old_file_whole(flow, saved, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(kf.FileError, match="cannot be written: No space left on device"):
+    with pytest.raises(kf.errors.FileError, match="cannot be written: No space left on device"):
         kf.save(jittered(flow, seed=5), saved)
     monkeypatch.undo()
     assert sorted(os.listdir(saved)) == [CONFIG, WEIGHTS]
@@ -215,7 +215,7 @@ def test_a_damaged_model_is_one_clear_file_error(name, saved):
     """Each damage gives its own sentence, of one line, and never another exception."""
     damage, message = DAMAGES[name]
     damage(saved)
-    with pytest.raises(kf.FileError, match=message) as caught:
+    with pytest.raises(kf.errors.FileError, match=message) as caught:
         kf.load(saved)
     assert "\n" not in str(caught.value)
 
@@ -223,9 +223,9 @@ def test_a_damaged_model_is_one_clear_file_error(name, saved):
 def test_a_file_in_place_of_the_folder_is_a_file_error(flow, tmp_path):
     """Neither loading nor saving takes a file for a directory."""
     (tmp_path / "file").write_text("x")
-    with pytest.raises(kf.FileError, match="file is no directory"):
+    with pytest.raises(kf.errors.FileError, match="file is no directory"):
         kf.load(tmp_path / "file")
-    with pytest.raises(kf.FileError, match="file cannot be made a directory"):
+    with pytest.raises(kf.errors.FileError, match="file cannot be made a directory"):
         kf.save(flow, tmp_path / "file")
 
 
@@ -233,7 +233,7 @@ def test_a_file_in_place_of_the_folder_is_a_file_error(flow, tmp_path):
 def test_a_folder_that_may_not_be_written_is_a_file_error(flow, tmp_path):
     """The system's reason is part of the sentence."""
     tmp_path.chmod(0o500)
-    with pytest.raises(kf.FileError, match="cannot be written: Permission denied"):
+    with pytest.raises(kf.errors.FileError, match="cannot be written: Permission denied"):
         kf.save(flow, tmp_path)
 
 
@@ -241,7 +241,7 @@ def outcome(saved, flow):
     """Returns whether loading gives a FileError or the same flow; anything else fails the test."""
     try:
         loaded = kf.load(saved)
-    except kf.FileError:
+    except kf.errors.FileError:
         return "error"
     assert states_equal(loaded, flow)
     assert repr(loaded) == repr(flow)
@@ -294,7 +294,7 @@ class NotRegistered(kf.Bijection):
 
 
 def appended(flow):
-    flow.bijection.bijections.append(kf.Permutation((2, 1, 0)))
+    flow.bijection.bijections.append(kf.bijections.Permutation((2, 1, 0)))
 
 
 def another_memory(flow):
@@ -302,14 +302,14 @@ def another_memory(flow):
 
 
 def replaced(flow):
-    flow.bijection = kf.Chain([kf.ElementwiseAffine(3)])
+    flow.bijection = kf.Chain([kf.bijections.ElementwiseAffine(3)])
 
 
 @pytest.mark.parametrize("change", [appended, another_memory, replaced])
 def test_a_flow_changed_after_it_was_built_is_not_saved(change, flow, tmp_path):
     """Its description would be of another function, so nothing is written."""
     change(flow)
-    with pytest.raises(kf.ArgumentError, match="'flow' was changed after it was built"):
+    with pytest.raises(kf.errors.ArgumentError, match="'flow' was changed after it was built"):
         kf.save(flow, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -318,9 +318,9 @@ def plain_flow():
     """A flow of plain couplings, with a permutation between them."""
     half = kf.Partition.half(3)
     parts = [
-        kf.AffineCoupling(half, kf.MLP(1, 4, (4,))),
-        kf.Permutation((1, 2, 0)),
-        kf.AffineCoupling(half, kf.MLP(1, 4, (4,))),
+        kf.AffineCoupling(half, kf.nets.MLP(1, 4, (4,))),
+        kf.bijections.Permutation((1, 2, 0)),
+        kf.AffineCoupling(half, kf.nets.MLP(1, 4, (4,))),
     ]
     return jittered(kf.Flow(kf.StandardNormal(3), kf.Chain(parts)))
 
@@ -329,14 +329,14 @@ def test_a_bound_changed_after_a_flow_was_built_is_noticed(tmp_path):
     """A number that is not state, in a part of a part."""
     flow = plain_flow()
     flow.bijection.bijections[0].scale_bound = 1.0
-    with pytest.raises(kf.ArgumentError, match="'flow' was changed after it was built"):
+    with pytest.raises(kf.errors.ArgumentError, match="'flow' was changed after it was built"):
         kf.save(flow, tmp_path / "model")
 
 
 def test_a_part_exchanged_for_one_with_other_state_is_saved_as_it_is(tmp_path):
     """A permutation's index is state, so exchanging it is no change of the description."""
     flow = plain_flow()
-    flow.bijection.bijections[1] = kf.Permutation((2, 1, 0))
+    flow.bijection.bijections[1] = kf.bijections.Permutation((2, 1, 0))
     kf.save(flow, tmp_path)
     assert states_equal(kf.load(tmp_path), flow)
 
@@ -345,7 +345,7 @@ def test_a_part_exchanged_for_one_with_other_state_is_saved_as_it_is(tmp_path):
     ("make", "message"),
     [
         (lambda: kf.Flow(kf.StandardNormal(2), NotRegistered()), "a NotRegistered cannot be"),
-        (lambda: kf.Permutation((0, 1)), "'flow' should be a Flow, got Permutation"),
+        (lambda: kf.bijections.Permutation((0, 1)), "'flow' should be a Flow, got Permutation"),
         (
             lambda: mixed(),
             "'flow' should hold numbers of one type, got torch.float32, torch.float64",
@@ -354,7 +354,7 @@ def test_a_part_exchanged_for_one_with_other_state_is_saved_as_it_is(tmp_path):
 )
 def test_what_no_file_can_describe_is_not_saved(make, message, tmp_path):
     """The sentence says what to do about it, and nothing is written."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         kf.save(make(), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -370,7 +370,9 @@ def test_numbers_that_json_has_no_word_for_come_back():
     """An infinite start is written and read as such."""
     import tempfile
 
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[float("-inf"), 0.0]))
+    flow = kf.Flow(
+        kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[float("-inf"), 0.0])
+    )
     with tempfile.TemporaryDirectory() as folder:
         kf.save(flow, folder)
         assert states_equal(kf.load(folder), flow)
@@ -388,7 +390,7 @@ def test_a_model_is_not_saved_over_a_run(flow, tmp_path):
     """The run's report and result would then be of another model."""
     kf.fit(flow, torch.randn(100, 3), max_epochs=1, out=tmp_path / "run")
     before = (tmp_path / "run" / WEIGHTS).read_bytes()
-    with pytest.raises(kf.ArgumentError, match="holds a run"):
+    with pytest.raises(kf.errors.ArgumentError, match="holds a run"):
         kf.save(flow, tmp_path / "run")
     assert (tmp_path / "run" / WEIGHTS).read_bytes() == before
 

@@ -49,7 +49,7 @@ def test_notes_pass_unless_nothing_may():
 
 def test_warnings_fail_unless_they_are_allowed():
     """A condition number that is large, but not too large."""
-    layer = kf.ElementwiseAffine(2, log_scale=[9.5, 0.0])
+    layer = kf.bijections.ElementwiseAffine(2, log_scale=[9.5, 0.0])
     flow = kf.Flow(kf.StandardNormal(2), layer)
     x = X * torch.tensor([1e-4, 1.0])  # where the flow has its mass
     with pytest.raises(AssertionError, match="warning KF301 in layer 1 ElementwiseAffine"):

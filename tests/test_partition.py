@@ -87,7 +87,7 @@ def test_repr_shortens_long_lists():
 )
 def test_a_partition_that_cannot_be_is_refused(make, message):
     """The message names the argument, what it should be, and what it was."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         make()
 
 
@@ -126,5 +126,5 @@ def test_a_number_that_is_not_finite_stays_on_its_side():
 
 def test_there_are_three_patterns():
     """Others are named in the refusal."""
-    with pytest.raises(kf.ArgumentError, match="'pattern' should be one of 'checkerboard'"):
+    with pytest.raises(kf.errors.ArgumentError, match="'pattern' should be one of 'checkerboard'"):
         kf.SpatialPartition(1, "stripes")

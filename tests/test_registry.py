@@ -46,7 +46,11 @@ def test_an_object_is_described_by_its_name_and_all_its_arguments():
 
 def test_build_undoes_describe():
     """A description makes an object of the same class and arguments, nested ones included."""
-    chain = kf.Chain([Stretch(3.0, label="a"), kf.Chain([]), kf.Inverse(kf.Permutation((1, 0)))])
+    chain = kf.Chain([
+        Stretch(3.0, label="a"),
+        kf.Chain([]),
+        kf.Inverse(kf.bijections.Permutation((1, 0))),
+    ])
     built = registry.build(json.loads(json.dumps(registry.describe(chain))))
     assert registry.describe(built) == registry.describe(chain)
     assert list(built)[0].label == "a"
@@ -63,7 +67,9 @@ def test_a_recipe_is_described_as_one():
 
 def test_arrays_and_numpy_numbers_are_described_by_their_values():
     """Starts given as tensors or read off an array are written as lists and numbers."""
-    affine = kf.ElementwiseAffine(2, log_scale=torch.tensor([1.0, 2.0]), shift=[0.5, 0.5])
+    affine = kf.bijections.ElementwiseAffine(
+        2, log_scale=torch.tensor([1.0, 2.0]), shift=[0.5, 0.5]
+    )
     assert registry.describe(affine)["arguments"]["log_scale"] == [1.0, 2.0]
 
 
@@ -90,13 +96,15 @@ def test_the_description_follows_a_copy():
 
 def test_an_unregistered_class_cannot_be_described():
     """A subclass does not inherit its parent's name: it may be another function."""
-    with pytest.raises(kf.ArgumentError, match="a NotRegistered cannot be written .* register"):
+    with pytest.raises(
+        kf.errors.ArgumentError, match="a NotRegistered cannot be written .* register"
+    ):
         registry.describe(kf.Chain([NotRegistered(2.0)]))
 
 
 def test_a_name_can_be_given_once():
     """Another class under the same name is refused; the same one again is not."""
-    with pytest.raises(kf.ArgumentError, match="'Chain' is registered already, for Chain"):
+    with pytest.raises(kf.errors.ArgumentError, match="'Chain' is registered already, for Chain"):
         kf.register("Chain")(NotRegistered)
     assert kf.register("test.Stretch")(Stretch) is Stretch
     assert Stretch(2.0).factor == 2.0
@@ -119,7 +127,7 @@ def test_a_name_can_be_given_once():
 )
 def test_a_description_that_cannot_be_built_is_a_file_error(description, message):
     """The message names the object and what is wrong with it."""
-    with pytest.raises(kf.FileError, match=message):
+    with pytest.raises(kf.errors.FileError, match=message):
         registry.build(description)
 
 

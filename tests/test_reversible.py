@@ -30,7 +30,7 @@ class Noisy(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.net = kf.MLP(2, 8, (16,), dropout=0.3)
+        self.net = kf.nets.MLP(2, 8, (16,), dropout=0.3)
         self.last = nn.Sequential(nn.Dropout(0.3), nn.Linear(8, 4))
 
     def forward(self, x):
@@ -183,7 +183,7 @@ def with_context(memory):
     """Returns 40 parts, some of which read the context, some behind an embedding of it."""
     torch.manual_seed(2)
     parts = [affine(half(3), context=2, scale_bound=0.5) for _ in range(20)]
-    parts += [started(3), kf.Permutation((2, 0, 1)), affine(half(3).swapped())]
+    parts += [started(3), kf.bijections.Permutation((2, 0, 1)), affine(half(3).swapped())]
     inner = kf.Chain(
         [affine(half(3), context=4) for _ in range(17)],
         embedding=nn.Linear(2, 4),
@@ -255,7 +255,7 @@ def test_images_pass(memory):
         nets = [nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)]
         turns = [half(3), half(3).swapped()]
         parts = [kf.AffineCoupling(t, n) for t, n in zip(turns, nets, strict=True)]
-        return kf.Chain([*parts, kf.Permutation((2, 0, 1))], memory=memory).double()
+        return kf.Chain([*parts, kf.bijections.Permutation((2, 0, 1))], memory=memory).double()
 
     x = points(6, 3 * 4 * 5).view(6, 3, 4, 5).to(memory_format=torch.channels_last)
     wanted, found = (gradients(images(m), x) for m in (None, memory))
@@ -276,7 +276,7 @@ def test_a_start_from_data_happens_once(memory):
     """The first batch starts an ActNorm, and the backward pass does not start it again."""
 
     def fresh(memory):
-        parts = [*chain_of(2, None), kf.ActNorm(4), *chain_of(2, None, seed=1)]
+        parts = [*chain_of(2, None), kf.bijections.ActNorm(4), *chain_of(2, None, seed=1)]
         return kf.Chain(parts, memory=memory).double().train()
 
     both = [fresh(m) for m in (None, memory)]
@@ -754,7 +754,7 @@ class Forgetful(nn.Module):
 def test_a_layer_that_cannot_be_repeated_is_refused():
     """An error, since there is no exact way either."""
     chain = chain_of(3, "invert", Forgetful).double()
-    with pytest.raises(kf.NumericalError, match="layers 1 to 3 gives another value"):
+    with pytest.raises(kf.errors.NumericalError, match="layers 1 to 3 gives another value"):
         loss_of(chain, points()).backward()
 
 
@@ -772,7 +772,9 @@ class Borrowing(nn.Module):
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_a_tensor_that_would_get_no_gradient_is_refused(create_graph):
     """A hidden input is named with its layer; recomputing serves it."""
-    with pytest.raises(kf.ArgumentError, match="layer [12] AffineCoupling reads a tensor that"):
+    with pytest.raises(
+        kf.errors.ArgumentError, match="layer [12] AffineCoupling reads a tensor that"
+    ):
         loss_of(chain_of(2, "invert", Borrowing).double(), points()).backward(
             create_graph=create_graph
         )
@@ -883,19 +885,23 @@ def test_nothing_is_kept_without_gradients():
 @pytest.mark.parametrize("memory", ["inverse", 3, ""])
 def test_a_mode_that_there_is_not_is_refused(memory):
     """The message lists those that there are."""
-    with pytest.raises(kf.ArgumentError, match="'memory' should be one of 'recompute', 'store', "):
+    with pytest.raises(
+        kf.errors.ArgumentError, match="'memory' should be one of 'recompute', 'store', "
+    ):
         kf.Chain([], memory=memory)
 
 
 def test_wrong_shapes_are_refused_as_in_every_mode():
     """By the part that they do not fit."""
-    with pytest.raises(kf.ArgumentError, match=re.escape("'x' should have shape (batch, 4)")):
+    with pytest.raises(
+        kf.errors.ArgumentError, match=re.escape("'x' should have shape (batch, 4)")
+    ):
         chain_of(3, "invert")(torch.zeros(5))
 
 
 def test_the_mode_is_described_sliced_and_copied():
     """Files name it, and those that do not are of a time before it: each part has its own."""
-    chain = chain_of(2, "invert", lambda: kf.MLP(2, 4, (8,)))
+    chain = chain_of(2, "invert", lambda: kf.nets.MLP(2, 4, (8,)))
     assert registry.build(registry.describe(chain)).memory == "invert"
     assert chain[1:].memory == copy.deepcopy(chain).memory == "invert"
     old = {"bijections": [], "embedding": None, "context_features": None}

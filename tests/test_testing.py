@@ -198,7 +198,7 @@ class Unreached(Mutant):
         self.unused = nn.Parameter(torch.zeros(3))
 
 
-class DetachedInverse(kf.ElementwiseAffine):
+class DetachedInverse(kf.bijections.ElementwiseAffine):
     """Its inverse has no gradients for the shift."""
 
     def __init__(self):
@@ -270,7 +270,7 @@ class DetachedByParameters(kf.Bijection):
 
     def __init__(self):
         super().__init__()
-        self.right = kf.ElementwiseAffine(4, log_scale=[0.5, 0.3, 0.1, 0.2])
+        self.right = kf.bijections.ElementwiseAffine(4, log_scale=[0.5, 0.3, 0.1, 0.2])
 
     def forward(self, x, context=None):
         z, log_det = self.right(x)
@@ -338,14 +338,14 @@ def hidden_scale():
 
 def changed_after_built():
     """Returns a chain that was extended after it was described."""
-    made = kf.Chain([kf.ElementwiseAffine(4)])
-    made.bijections.append(kf.ElementwiseAffine(4))
+    made = kf.Chain([kf.bijections.ElementwiseAffine(4)])
+    made.bijections.append(kf.bijections.ElementwiseAffine(4))
     return made
 
 
 def ill_conditioned():
     """Returns a correct bijection of condition number 1e15."""
-    return kf.ElementwiseAffine(4, log_scale=[34.5, 0, 0, 0])
+    return kf.bijections.ElementwiseAffine(4, log_scale=[34.5, 0, 0, 0])
 
 
 MUTANTS = {
@@ -508,7 +508,9 @@ class FlowMutant(kf.Flow):
     """A correct flow, which the mutants break."""
 
     def __init__(self):
-        bijection = kf.Chain([kf.ElementwiseAffine(2, log_scale=[0.5, 0.3], shift=[0.1, 0.0])])
+        bijection = kf.Chain([
+            kf.bijections.ElementwiseAffine(2, log_scale=[0.5, 0.3], shift=[0.1, 0.0])
+        ])
         super().__init__(StandardNormal(2), bijection)
 
 
@@ -648,7 +650,7 @@ class OtherWhenLoaded(kf.Flow):
 
 def other_when_loaded():
     """Returns a flow that is correct until it is loaded from a file."""
-    made = OtherWhenLoaded(StandardNormal(2), kf.ElementwiseAffine(2))
+    made = OtherWhenLoaded(StandardNormal(2), kf.bijections.ElementwiseAffine(2))
     made.bias = 0.0
     return made
 
@@ -714,7 +716,7 @@ def test_the_flows_of_the_mutants_are_correct():
 )
 def test_the_checks_refuse_invalid_arguments(call, message):
     """An invalid argument is an ArgumentError, not a broken law."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         call()
 
 
@@ -727,7 +729,7 @@ def test_a_contract_error_is_an_assertion_with_error_and_tolerance():
 
 def test_checking_leaves_the_bijection_unchanged():
     """The checks use copies: state, mode and gradients of the original stay."""
-    norm = kf.ActNorm(3).double()
+    norm = kf.bijections.ActNorm(3).double()
     check_bijection(norm, torch.randn(4, 3, dtype=torch.float64))
     assert norm.training
     assert not norm.initialized

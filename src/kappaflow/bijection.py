@@ -81,7 +81,7 @@ class Bijection(nn.Module, ABC):
 
         Example:
             >>> import torch, kappaflow as kf
-            >>> double = kf.ElementwiseAffine(2, log_scale=[0.6931471805599453, 0.0])
+            >>> double = kf.bijections.ElementwiseAffine(2, log_scale=[0.6931471805599453, 0.0])
             >>> double.linearize(torch.ones(1, 2)).jv(torch.tensor([[1.0, 1.0]])).detach()
             tensor([[2., 1.]])
         """
@@ -111,7 +111,7 @@ class Bijection(nn.Module, ABC):
 
         Example:
             >>> import torch, kappaflow as kf
-            >>> double = kf.ElementwiseAffine(1, log_scale=[0.6931471805599453])
+            >>> double = kf.bijections.ElementwiseAffine(1, log_scale=[0.6931471805599453])
             >>> double.trace_from_output(torch.tensor([[4.0]])).x.detach()
             tensor([[2.]])
         """
@@ -147,7 +147,7 @@ class Chain(Bijection):
     Example:
         >>> import torch, kappaflow as kf
         >>> coupling = kf.AffineCoupling(
-        ...     kf.Partition.half(4), kf.MLP(2, 4, context_features=3), context_features=3
+        ...     kf.Partition.half(4), kf.nets.MLP(2, 4, context_features=3), context_features=3
         ... )
         >>> embedding = torch.nn.Linear(10, 3)
         >>> kf.Chain([coupling], embedding=embedding, context_features=10).context_features

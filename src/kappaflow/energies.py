@@ -222,7 +222,7 @@ def importance_sample(
     Example:
         >>> import kappaflow as kf
         >>> flow = kf.real_nvp(2, depth=2, hidden=(8,))
-        >>> found = kf.importance_sample(flow, lambda x: -0.5 * x.square().sum(1), 100)
+        >>> found = kf.energies.importance_sample(flow, lambda x: -0.5 * x.square().sum(1), 100)
         >>> round(found.log_normalizer, 4), round(found.effective_sample_size, 4)
         (1.8379, 1.0)
     """

@@ -29,7 +29,7 @@ def test_a_layer_without_a_matrix_is_refused(benchmark):
     """Its derivative is not written down."""
     with pytest.raises(TypeError, match="no derivative is written down of a 1 Permutation"):
         benchmark("exact_jacobians").exact_extremes(
-            kf.Chain([kf.Permutation((1, 0))]), torch.ones(2)
+            kf.Chain([kf.bijections.Permutation((1, 0))]), torch.ones(2)
         )
 
 

@@ -223,7 +223,7 @@ def test_our_density_is_that_of_standardized_rows(benchmark, monkeypatch):
     rows = np.random.default_rng(0).normal(size=(300, 2))
     rows = mean + deviation * (rows - rows.mean(0)) / rows.std(0)
     scale, shift = (-np.log(deviation)).tolist(), (-mean / deviation).tolist()
-    affine = kf.ElementwiseAffine(2, log_scale=scale, shift=shift)
+    affine = kf.bijections.ElementwiseAffine(2, log_scale=scale, shift=shift)
     default = benchmark("tables_suite.default_flow").Default
     found = default(kf.Flow(kf.StandardNormal(2), affine), steps=0, chosen="affine")
     monkeypatch.setattr(ours, "default_flow", lambda *given: found)

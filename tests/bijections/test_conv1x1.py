@@ -14,7 +14,7 @@ from kappaflow.testing.contract import jittered
 def test_it_starts_at_a_rotation(form, channels):
     """Orthogonal to rounding, and not the identity."""
     torch.manual_seed(0)
-    layer = kf.InvertibleConv1x1(channels, form=form)
+    layer = kf.bijections.InvertibleConv1x1(channels, form=form)
     matrix = layer.matrix().double()
     assert torch.allclose(matrix @ matrix.T, torch.eye(channels).double(), atol=1e-5)
     assert abs(layer.condition_number - 1) < 1e-4
@@ -27,7 +27,7 @@ def test_it_starts_at_a_rotation(form, channels):
 @pytest.mark.parametrize("form", FORMS)
 def test_it_is_a_convolution(form):
     """Of kernel 1 with the matrix as weight."""
-    layer = jittered(kf.InvertibleConv1x1(5, form=form)).double()
+    layer = jittered(kf.bijections.InvertibleConv1x1(5, form=form)).double()
     x = torch.randn(2, 5, 3, 4, dtype=torch.float64)
     wanted = conv2d(x, layer.matrix()[:, :, None, None])
     assert torch.allclose(layer(x)[0], wanted, atol=1e-12)
@@ -38,7 +38,7 @@ def test_it_is_a_convolution(form):
 @pytest.mark.parametrize("bound", [1.0, 4.0])
 def test_a_bound_on_the_condition_number_holds_anywhere(bound):
     """However far the parameters go."""
-    layer = kf.InvertibleConv1x1(6, form="svd", condition_bound=bound).double()
+    layer = kf.bijections.InvertibleConv1x1(6, form="svd", condition_bound=bound).double()
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter += 10 * torch.randn_like(parameter)
@@ -48,7 +48,7 @@ def test_a_bound_on_the_condition_number_holds_anywhere(bound):
 
 def test_a_rotation_stays_one():
     """Its scales are no parameters."""
-    layer = kf.InvertibleConv1x1(4, form="orthogonal")
+    layer = kf.bijections.InvertibleConv1x1(4, form="orthogonal")
     names = [name for name, p in layer.named_parameters() if p.requires_grad]
     assert names == ["linear.left", "linear.right"]
 
@@ -64,5 +64,5 @@ def test_a_rotation_stays_one():
 )
 def test_wrong_arguments_are_refused(arguments, message):
     """In one sentence."""
-    with pytest.raises(kf.ArgumentError, match=message):
-        kf.InvertibleConv1x1(4, **arguments)
+    with pytest.raises(kf.errors.ArgumentError, match=message):
+        kf.bijections.InvertibleConv1x1(4, **arguments)

@@ -210,7 +210,7 @@ def test_a_context_that_a_coupling_does_not_read_is_passed_over():
 )
 def test_wrong_arguments_are_refused(call, message):
     """The message names the argument, what it should be, and what it was."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         call()
 
 
@@ -239,7 +239,7 @@ def test_what_is_elementwise_is_one_node_with_the_gradients_of_the_definition(ev
     """The same bits of values and gradients, in float32; and second derivatives are right."""
     torch.manual_seed(0)
     partition = kf.Partition(5, (0, 3))
-    net = kf.MLP(2, 6, (8,)) if len(event) == 1 else kf.ConvNet(2, 6, 8)
+    net = kf.nets.MLP(2, 6, (8,)) if len(event) == 1 else kf.nets.ConvNet(2, 6, 8)
     coupling = jittered(kf.AffineCoupling(partition, net, memory="store"))
     x = torch.randn(4, *event, requires_grad=True)
 
@@ -274,18 +274,18 @@ def names_of(node):
 
 def spline(partition, conditioner, **settings):
     """Returns a coupling by splines of 2 bins: 5 numbers a feature."""
-    return kf.SplineCoupling(partition, conditioner, bins=2, **settings)
+    return kf.bijections.SplineCoupling(partition, conditioner, bins=2, **settings)
 
 
 def rotation(partition, conditioner, **settings):
     """Returns a coupling that turns angles."""
-    return kf.RotationCoupling(partition, conditioner, half_period=5.0, **settings)
+    return kf.bijections.RotationCoupling(partition, conditioner, half_period=5.0, **settings)
 
 
 WIDTHS = {
     "AffineCoupling": (kf.AffineCoupling, 8, "a log-scale and a shift"),
-    "SigmoidCoupling": (kf.SigmoidCoupling, 8, "a log-scale and a shift"),
-    "AdditiveCoupling": (kf.AdditiveCoupling, 4, "a shift"),
+    "SigmoidCoupling": (kf.bijections.SigmoidCoupling, 8, "a log-scale and a shift"),
+    "AdditiveCoupling": (kf.bijections.AdditiveCoupling, 4, "a shift"),
     "SplineCoupling": (spline, 20, "5 spline parameters"),
     "RotationCoupling": (rotation, 8, "two numbers, which give an angle,"),
 }
@@ -297,7 +297,7 @@ WIDTHS = {
 def test_a_conditioner_of_the_wrong_width_is_refused_with_both_numbers(name, returned, memory):
     """A width of 1 would broadcast; each way to call a coupling says what is wrong."""
     make, width, meaning = WIDTHS[name]
-    coupling = make(half(8), kf.MLP(4, returned, ()), memory=memory)
+    coupling = make(half(8), kf.nets.MLP(4, returned, ()), memory=memory)
     x = torch.randn(3, 8)
     expected = (
         f"{name}: the conditioner should return {width} numbers per row ({meaning} for each of "
@@ -310,10 +310,10 @@ def test_a_conditioner_of_the_wrong_width_is_refused_with_both_numbers(name, ret
         coupling.trace,
         coupling.trace_from_output,
     ):
-        with pytest.raises(kf.ArgumentError) as caught:
+        with pytest.raises(kf.errors.ArgumentError) as caught:
             call(x)
         assert str(caught.value) == expected
-    with torch.no_grad(), pytest.raises(kf.ArgumentError, match="numbers per row"):
+    with torch.no_grad(), pytest.raises(kf.errors.ArgumentError, match="numbers per row"):
         coupling(x)
 
 
@@ -327,15 +327,15 @@ def test_a_conditioner_of_the_wrong_width_is_refused_with_both_numbers(name, ret
 )
 def test_a_conditioner_of_images_returns_channels_of_their_size(net, message):
     """Smaller maps and other objects are refused too."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         kf.AffineCoupling(half(4), net)(torch.randn(3, 4, 6, 6))
 
 
 def test_a_step_of_an_image_chain_refuses_the_wrong_width_too():
     """Its steps run a network by its weights, without a call."""
-    coupling = kf.AffineCoupling(half(4), kf.ConvNet(2, 3, 8), memory="store")
-    chain = kf.ImageChain([kf.InvertibleConv1x1(4), coupling])
-    with pytest.raises(kf.ArgumentError, match=r"should return 4 channels .*, got 3"):
+    coupling = kf.AffineCoupling(half(4), kf.nets.ConvNet(2, 3, 8), memory="store")
+    chain = kf.bijections.ImageChain([kf.bijections.InvertibleConv1x1(4), coupling])
+    with pytest.raises(kf.errors.ArgumentError, match=r"should return 4 channels .*, got 3"):
         chain(torch.randn(2, 4, 6, 6))
 
 

@@ -22,7 +22,7 @@ def dense_log_det(bijection, x):
 @pytest.mark.parametrize("circle", [None, 5.0])
 def test_log_dets_are_those_of_the_dense_jacobian(circle):
     """In both directions, for each kind of domain."""
-    domain = kf.Domain(BOUNDS, circle=circle).double()
+    domain = kf.bijections.Domain(BOUNDS, circle=circle).double()
     x = torch.tensor(POINTS, dtype=torch.float64)
     z, log_det = domain(x)
     back, back_log_det = domain.inverse(z)
@@ -33,7 +33,7 @@ def test_log_dets_are_those_of_the_dense_jacobian(circle):
 
 def test_the_middle_of_an_interval_has_a_slope():
     """Where the nearer end changes, the derivative is that of both sides."""
-    domain = kf.Domain([(0, 1)]).double()
+    domain = kf.bijections.Domain([(0, 1)]).double()
     x = torch.tensor([[0.5]], dtype=torch.float64)
     assert dense_log_det(domain, x).item() == pytest.approx(0.5 * math.log(2 * math.pi))
     z = torch.zeros(1, 1, dtype=torch.float64)
@@ -46,7 +46,7 @@ def test_the_middle_of_an_interval_has_a_slope():
 def test_the_inverse_never_leaves_the_domain(dtype, circle):
     """Not even from latents that round to an end, to infinity, or wind round a circle."""
     bounds = [*BOUNDS, (0.1, 0.3), "0.7,", "circular"]
-    domain = kf.Domain(bounds, circle=circle).to(dtype)
+    domain = kf.bijections.Domain(bounds, circle=circle).to(dtype)
     generator = torch.Generator().manual_seed(0)
     shape, deviations = (20_000, len(bounds)), (1.0, 10.0, 1000.0)
     for deviation in deviations:
@@ -63,7 +63,7 @@ def test_the_inverse_never_leaves_the_domain(dtype, circle):
 
 def test_float32_is_exact_next_to_an_end_that_float32_cannot_hold():
     """The end is the number that was given, not the one that it rounds to."""
-    domain = kf.Domain(["0.1,"])
+    domain = kf.bijections.Domain(["0.1,"])
     x = torch.tensor([[0.1]])  # in float32 a little above 0.1
     z = domain(x)[0]
     assert not domain.outside(x).any()
@@ -73,7 +73,10 @@ def test_float32_is_exact_next_to_an_end_that_float32_cannot_hold():
 def test_log_dets_of_float32_are_those_of_float64():
     """To float32's rounding of x, deep in the tails too."""
     x = torch.tensor([[1e-30, 1e-20], [1e30, 0.25]])
-    narrow, wide = kf.Domain(["positive", (0, 1)]), kf.Domain(["positive", (0, 1)]).double()
+    narrow, wide = (
+        kf.bijections.Domain(["positive", (0, 1)]),
+        kf.bijections.Domain(["positive", (0, 1)]).double(),
+    )
     torch.testing.assert_close(narrow(x)[1].double(), wide(x.double())[1], rtol=1e-6, atol=1e-6)
 
 
@@ -81,7 +84,7 @@ def test_a_circle_is_cut_where_rows_are_rarest():
     """The cut is a fitted number that is shown; no row is near it."""
     generator = torch.Generator().manual_seed(0)
     angles = (0.3 * torch.randn(2000, 1, generator=generator)) % (2 * math.pi)
-    domain = kf.Domain(["circular:0,2pi"])
+    domain = kf.bijections.Domain(["circular:0,2pi"])
     domain.fit(angles)
     assert abs(domain.cut.item() - math.pi) < 1.0
     assert f"cut=[{round(domain.cut.item(), 4)}]" in repr(domain)
@@ -98,7 +101,10 @@ def test_wrapping_leaves_what_is_inside_as_it_is():
 
 def test_a_circle_that_is_uniform_is_normal_on_the_line():
     """The log-density of the base and the log_det add up to that of the uniform law."""
-    layer, base = kf.CircleToLine(1, [0], half_period=5.0).double(), kf.StandardNormal(1)
+    layer, base = (
+        kf.bijections.CircleToLine(1, [0], half_period=5.0).double(),
+        kf.StandardNormal(1),
+    )
     x = torch.linspace(-4.9999, 4.9999, 101, dtype=torch.float64)[:, None]
     z, log_det = layer(x)
     expected = torch.full((101,), -math.log(10.0), dtype=torch.float64)
@@ -112,8 +118,8 @@ def test_a_rotation_can_wind_round_the_circle():
     with torch.no_grad():
         turn.weight.copy_(torch.eye(2))
         turn.bias.copy_(torch.tensor([-1.0, 0.0]))
-    network = kf.SinCosEmbedding(turn, [0], half_period=5.0)
-    coupling = kf.RotationCoupling(kf.Partition.half(2), network, half_period=5.0)
+    network = kf.nets.SinCosEmbedding(turn, [0], half_period=5.0)
+    coupling = kf.bijections.RotationCoupling(kf.Partition.half(2), network, half_period=5.0)
     x = torch.tensor([[-4.9, 0.0], [-1.0, 0.5], [2.0, 4.0], [4.9, -4.0]])
     z, log_det = coupling(x)
     torch.testing.assert_close(z[:, 1], wrapped(x[:, 1] + x[:, 0], 5.0))
@@ -161,17 +167,17 @@ def test_domains_are_read(value, found):
 )
 def test_what_is_no_domain_is_refused(value, said):
     """In one sentence that names the forms."""
-    with pytest.raises(kf.ArgumentError, match=said):
+    with pytest.raises(kf.errors.ArgumentError, match=said):
         interval("bounds", value)
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: kf.Domain([None, None]), "should hold a domain"),
-        (lambda: kf.CircleToLine(2, [2], half_period=1.0), "'angles'"),
-        (lambda: kf.CircleToLine(2, [], half_period=1.0), "'angles'"),
-        (lambda: kf.Standardize(2, left=[2]), "'left'"),
+        (lambda: kf.bijections.Domain([None, None]), "should hold a domain"),
+        (lambda: kf.bijections.CircleToLine(2, [2], half_period=1.0), "'angles'"),
+        (lambda: kf.bijections.CircleToLine(2, [], half_period=1.0), "'angles'"),
+        (lambda: kf.bijections.Standardize(2, left=[2]), "'left'"),
         (lambda: kf.real_nvp(2, bounds=["positive"]), "one for each feature"),
         (lambda: kf.spline(2, bounds=["circular", None], start="whiten"), "'start'"),
         (lambda: kf.spline(2, bounds=["circular", None], mixing="lu"), "'mixing'"),
@@ -181,5 +187,5 @@ def test_what_is_no_domain_is_refused(value, said):
 )
 def test_arguments_that_do_not_fit_are_refused(make, said):
     """In one sentence."""
-    with pytest.raises(kf.ArgumentError, match=said):
+    with pytest.raises(kf.errors.ArgumentError, match=said):
         make()

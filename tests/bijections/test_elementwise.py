@@ -12,7 +12,7 @@ HALF = [torch.float16, torch.bfloat16]
 
 def test_standardize_is_the_identity_until_it_is_fitted():
     """Neither values nor log_det move before."""
-    units, x = kf.Standardize(2), torch.randn(4, 2)
+    units, x = kf.bijections.Standardize(2), torch.randn(4, 2)
     z, log_det = units(x)
     assert torch.equal(z, x)
     assert log_det.abs().max() == 0
@@ -21,7 +21,7 @@ def test_standardize_is_the_identity_until_it_is_fitted():
 def test_standardize_is_the_closed_form():
     """Z = (x - mean) / deviation, and log_det is minus the sum of the log-deviations."""
     x = 7 + torch.tensor([100.0, 0.01], dtype=torch.float64) * torch.randn(500, 2).double()
-    units = kf.Standardize(2).double()
+    units = kf.bijections.Standardize(2).double()
     units.fit(x)
     z, log_det = units(x)
     torch.testing.assert_close(z, (x - x.mean(0)) / x.std(0, correction=0))
@@ -31,7 +31,7 @@ def test_standardize_is_the_closed_form():
 def test_standardize_survives_a_column_far_from_zero():
     """Moments are taken in float64: a float32 column near 1e6 comes out standard."""
     x = (1e6 + torch.randn(4000, 1, dtype=torch.float64)).float()
-    units = kf.Standardize(1)
+    units = kf.bijections.Standardize(1)
     units.fit(x)
     assert abs(units.deviation.item() - x.double().std().item()) < 1e-3
     assert units(x)[0].double().std().item() == pytest.approx(1, abs=0.05)
@@ -39,13 +39,13 @@ def test_standardize_survives_a_column_far_from_zero():
 
 def test_standardize_refuses_rows_of_another_width():
     """The message names the shape that is wanted."""
-    with pytest.raises(kf.ArgumentError, match="shape \\(batch, 2\\)"):
-        kf.Standardize(2).fit(torch.zeros(5, 3))
+    with pytest.raises(kf.errors.ArgumentError, match="shape \\(batch, 2\\)"):
+        kf.bijections.Standardize(2).fit(torch.zeros(5, 3))
 
 
 def test_elementwise_affine_is_the_closed_form():
     """Z = x exp(log_scale) + shift, and log_det is the sum of the log-scales."""
-    affine = kf.ElementwiseAffine(2, log_scale=[1.0, -2.0], shift=[3.0, 4.0])
+    affine = kf.bijections.ElementwiseAffine(2, log_scale=[1.0, -2.0], shift=[3.0, 4.0])
     z, log_det = affine(torch.tensor([[1.0, 1.0]]))
     torch.testing.assert_close(z, torch.tensor([[math.e + 3, math.exp(-2) + 4]]))
     assert log_det.item() == -1
@@ -53,7 +53,7 @@ def test_elementwise_affine_is_the_closed_form():
 
 def test_elementwise_affine_holds_at_scales_of_e_to_the_80():
     """Values scaled by 5e34 and by 2e-35 in float32 come back to rounding."""
-    affine = kf.ElementwiseAffine(2, log_scale=[80.0, -80.0])
+    affine = kf.bijections.ElementwiseAffine(2, log_scale=[80.0, -80.0])
     x = torch.randn(50, 2)
     z, log_det = affine(x)
     assert torch.isfinite(z).all()
@@ -71,14 +71,14 @@ def test_elementwise_affine_holds_at_scales_of_e_to_the_80():
 )
 def test_elementwise_affine_refuses_another_number_of_starts(settings, message):
     """One number a feature is asked for."""
-    with pytest.raises(kf.ArgumentError, match=message):
-        kf.ElementwiseAffine(2, **settings)
+    with pytest.raises(kf.errors.ArgumentError, match=message):
+        kf.bijections.ElementwiseAffine(2, **settings)
 
 
 def test_logit_is_the_closed_form():
     """Values and log_det are those of log(u / (1 - u)) with u squeezed by the margin."""
     x = torch.linspace(-0.9, 2.9, 20, dtype=torch.float64)[:, None]
-    z, log_det = kf.Logit(-1.0, 3.0, margin=0.05)(x)
+    z, log_det = kf.bijections.Logit(-1.0, 3.0, margin=0.05)(x)
     u = 0.05 + 0.9 * (x + 1) / 4
     torch.testing.assert_close(z, (u / (1 - u)).log())
     torch.testing.assert_close(log_det, (0.9 / 4 / (u * (1 - u))).log()[:, 0])
@@ -87,7 +87,7 @@ def test_logit_is_the_closed_form():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_margin_keeps_the_ends_of_the_interval_finite(dtype):
     """With a margin both ends have a finite image, and come back."""
-    logit = kf.Logit(0.0, 255.0, margin=0.05)
+    logit = kf.bijections.Logit(0.0, 255.0, margin=0.05)
     x = torch.tensor([[0.0], [255.0]], dtype=dtype)
     z, log_det = logit(x)
     assert torch.isfinite(z).all()
@@ -98,36 +98,48 @@ def test_a_margin_keeps_the_ends_of_the_interval_finite(dtype):
 @pytest.mark.parametrize("z", [-80.0, -30.0, 30.0, 80.0])
 def test_the_log_det_of_a_far_latent_is_right(z):
     """log|dx/dz| is minus |z| out there, even where x itself has rounded to an end."""
-    x, log_det = kf.Logit()(torch.tensor([[0.5]]))
+    x, log_det = kf.bijections.Logit()(torch.tensor([[0.5]]))
     assert (x.item(), round(log_det.item(), 4)) == (0.0, 1.3863)
-    x, log_det = kf.Logit().inverse(torch.tensor([[z]]))
+    x, log_det = kf.bijections.Logit().inverse(torch.tensor([[z]]))
     assert 0 <= x.item() <= 1
     assert log_det.item() == pytest.approx(-abs(z), rel=1e-6)
 
 
 def test_a_point_outside_the_interval_has_no_image():
     """The value is nan, as the docstring says: never a number that looks right."""
-    assert kf.Logit()(torch.tensor([[1.5]]))[0].isnan().all()
+    assert kf.bijections.Logit()(torch.tensor([[1.5]]))[0].isnan().all()
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: kf.Logit(padding=3)(torch.ones(1, 2)), "more than the 3 features that are pad"),
-        (lambda: kf.Logit(1.0, 1.0), "'high - low' should be a finite number above 0"),
-        (lambda: kf.Logit(2.0, 1.0), "'high - low' should be a finite number above 0"),
-        (lambda: kf.Logit(0.0, float("inf")), "'high' should be a finite number, got inf"),
-        (lambda: kf.Logit(margin=0.5), "'margin' should be at least 0 and below 1/2, got 0.5"),
-        (lambda: kf.Logit(margin=-0.1), "'margin' should be at least 0"),
-        (lambda: kf.Logit(margin=float("nan")), "'margin' should be a finite number, got nan"),
-        (lambda: kf.Logit("a", 2.0), "'low' should be a finite number, got 'a'"),
-        (lambda: kf.Standardize(0), "'features' should be at least 1"),
-        (lambda: kf.ElementwiseAffine(2.0), "'features' should be a whole number"),
+        (
+            lambda: kf.bijections.Logit(padding=3)(torch.ones(1, 2)),
+            "more than the 3 features that are pad",
+        ),
+        (lambda: kf.bijections.Logit(1.0, 1.0), "'high - low' should be a finite number above 0"),
+        (lambda: kf.bijections.Logit(2.0, 1.0), "'high - low' should be a finite number above 0"),
+        (
+            lambda: kf.bijections.Logit(0.0, float("inf")),
+            "'high' should be a finite number, got inf",
+        ),
+        (
+            lambda: kf.bijections.Logit(margin=0.5),
+            "'margin' should be at least 0 and below 1/2, got 0.5",
+        ),
+        (lambda: kf.bijections.Logit(margin=-0.1), "'margin' should be at least 0"),
+        (
+            lambda: kf.bijections.Logit(margin=float("nan")),
+            "'margin' should be a finite number, got nan",
+        ),
+        (lambda: kf.bijections.Logit("a", 2.0), "'low' should be a finite number, got 'a'"),
+        (lambda: kf.bijections.Standardize(0), "'features' should be at least 1"),
+        (lambda: kf.bijections.ElementwiseAffine(2.0), "'features' should be a whole number"),
     ],
 )
 def test_arguments_that_cannot_be_are_refused(make, message):
     """The message names the argument and its value."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         make()
 
 
@@ -135,11 +147,11 @@ def test_arguments_that_cannot_be_are_refused(make, message):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: kf.Standardize(2),
-        lambda: kf.ElementwiseAffine(2, log_scale=[0.5, 1.0]),
-        lambda: kf.ActNorm(2).eval(),
-        lambda: kf.Permutation((1, 0)),
-        lambda: kf.Logit(-9.0, 9.0),
+        lambda: kf.bijections.Standardize(2),
+        lambda: kf.bijections.ElementwiseAffine(2, log_scale=[0.5, 1.0]),
+        lambda: kf.bijections.ActNorm(2).eval(),
+        lambda: kf.bijections.Permutation((1, 0)),
+        lambda: kf.bijections.Logit(-9.0, 9.0),
     ],
 )
 def test_half_precision_keeps_its_type_and_adds_log_det_in_float32(make, dtype):
@@ -155,4 +167,6 @@ def test_half_precision_keeps_its_type_and_adds_log_det_in_float32(make, dtype):
 
 def test_the_repr_of_a_standardisation_works_where_it_has_no_numbers():
     """On the meta device nobody knows whether it is fitted."""
-    assert repr(kf.Standardize(2).to("meta")) == "Standardize(features=2, fitted=unknown)"
+    assert (
+        repr(kf.bijections.Standardize(2).to("meta")) == "Standardize(features=2, fitted=unknown)"
+    )

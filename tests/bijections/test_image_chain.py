@@ -18,16 +18,16 @@ def steps(channels=4, *, form="lu", norm=True, context=0, memory="store", kind=I
     layers = []
     for n in (channels, 4 * channels):
         half = kf.Partition.half(n)
-        net = kf.ConvNet(
+        net = kf.nets.ConvNet(
             len(half.kept), 2 * len(half.changed), 5, context_features=context, memory=memory
         )
         coupling = kf.AffineCoupling(half, net, context_features=context, memory="store")
-        layers += [kf.ActNorm(n)] if norm else []
-        layers += [kf.InvertibleConv1x1(n, form=form), coupling]
-        layers += [kf.Squeeze()] if n == channels else []
+        layers += [kf.bijections.ActNorm(n)] if norm else []
+        layers += [kf.bijections.InvertibleConv1x1(n, form=form), coupling]
+        layers += [kf.bijections.Squeeze()] if n == channels else []
     chain = jittered(kind(layers))
     for part in chain:
-        if norm and isinstance(part, kf.ActNorm):
+        if norm and isinstance(part, kf.bijections.ActNorm):
             part.initialized.fill_(True)
     return chain
 
@@ -222,7 +222,7 @@ def test_the_first_batch_starts_what_waits_for_it(runs):
     chains = [steps(kind=kind).double() for kind in (ImageChain, kf.Chain)]
     for chain in chains:
         for part in chain:
-            if isinstance(part, kf.ActNorm):
+            if isinstance(part, kf.bijections.ActNorm):
                 part.initialized.fill_(False)
     waiting = [chain.eval()(*images())[0] for chain in chains]
     started = [chain.train()(*images())[0] for chain in chains]
@@ -230,21 +230,21 @@ def test_the_first_batch_starts_what_waits_for_it(runs):
     for one, other in (waiting, started):
         torch.testing.assert_close(one, other)
     assert not torch.allclose(waiting[0], started[0])
-    assert all(part.initialized for part in chains[0] if isinstance(part, kf.ActNorm))
+    assert all(part.initialized for part in chains[0] if isinstance(part, kf.bijections.ActNorm))
 
 
 def test_a_first_batch_may_come_through_a_checkpoint(runs):
     """As the layers do one by one; and as one already, so that a checkpoint finds the same."""
     chain, plain = steps().double(), steps(kind=kf.Chain).double()
     for part in (*chain, *plain):
-        if isinstance(part, kf.ActNorm):
+        if isinstance(part, kf.bijections.ActNorm):
             part.initialized.fill_(False)
     checkpoint(chain, *images(), use_reentrant=False)[0].sum().backward()
     assert len(runs) == 4
     plain(*images())
     for name, value in chain.state_dict().items():
         torch.testing.assert_close(value, plain.state_dict()[name], rtol=1e-10, atol=1e-10)
-    assert all(part.initialized for part in chain if isinstance(part, kf.ActNorm))
+    assert all(part.initialized for part in chain if isinstance(part, kf.bijections.ActNorm))
 
 
 def test_autocast_and_memory_modes_see_the_layers(runs):
@@ -269,7 +269,7 @@ def test_low_precision_adds_up_log_dets_in_float32(runs):
 
 def test_other_channels_are_refused():
     """In the words of all layers."""
-    with pytest.raises(kf.ArgumentError, match="'x' should have shape"):
+    with pytest.raises(kf.errors.ArgumentError, match="'x' should have shape"):
         steps()(torch.zeros(1, 5, 4, 4))
 
 
@@ -278,8 +278,8 @@ def test_what_is_kept_is_the_input_the_answer_and_hidden_layers(memory, hidden):
     """24 places of 3 images: 4 channels in, 4 of the answer, twice 5 hidden ones."""
     torch.manual_seed(0)
     half = kf.Partition.half(4)
-    coupling = kf.AffineCoupling(half, kf.ConvNet(2, 4, 5, memory=memory), memory="store")
-    chain = ImageChain([kf.InvertibleConv1x1(4, form="plain"), coupling]).double()
+    coupling = kf.AffineCoupling(half, kf.nets.ConvNet(2, 4, 5, memory=memory), memory="store")
+    chain = ImageChain([kf.bijections.InvertibleConv1x1(4, form="plain"), coupling]).double()
     own, found = {p.data_ptr() for p in chain.parameters()}, {}
 
     def pack(tensor):

@@ -13,7 +13,7 @@ import kappaflow as kf
 @pytest.mark.parametrize("shape", [(7,), (2, 3, 4)])
 def test_the_map_is_that_of_torch_and_counts_what_is_negative(slope, shape):
     """Value, inverse and log_det, on tables and on images."""
-    layer, x = kf.LeakyReLU(slope), torch.randn(5, *shape, dtype=torch.float64)
+    layer, x = kf.bijections.LeakyReLU(slope), torch.randn(5, *shape, dtype=torch.float64)
     z, log_det = layer(x)
     assert torch.equal(z, leaky_relu(x, slope))
     torch.testing.assert_close(log_det, math.log(slope) * (x < 0).flatten(1).sum(1).double())
@@ -25,7 +25,7 @@ def test_the_map_is_that_of_torch_and_counts_what_is_negative(slope, shape):
 def test_zero_stays_zero_and_counts_as_not_negative():
     """In both directions alike."""
     x = torch.zeros(1, 3)
-    for direction in (kf.LeakyReLU(), kf.LeakyReLU().inverse):
+    for direction in (kf.bijections.LeakyReLU(), kf.bijections.LeakyReLU().inverse):
         value, log_det = direction(x)
         assert torch.equal(value, x)
         assert log_det.item() == 0
@@ -34,11 +34,11 @@ def test_zero_stays_zero_and_counts_as_not_negative():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_adds_log_det_in_float32(dtype):
     """The value stays in half precision."""
-    z, log_det = kf.LeakyReLU(0.5)(torch.tensor([[-2.0, 1.0, -4.0]], dtype=dtype))
+    z, log_det = kf.bijections.LeakyReLU(0.5)(torch.tensor([[-2.0, 1.0, -4.0]], dtype=dtype))
     assert z.tolist() == [[-1.0, 1.0, -2.0]]
     assert (z.dtype, log_det.dtype) == (dtype, torch.float32)
     assert log_det.item() == pytest.approx(2 * math.log(0.5))
-    smooth = kf.LeakyReLU(0.5, smoothing=1.0)
+    smooth = kf.bijections.LeakyReLU(0.5, smoothing=1.0)
     x = torch.randn(3, 4).to(dtype)
     z, log_det = smooth(x)
     assert (z.dtype, log_det.dtype) == (dtype, torch.float32)
@@ -49,7 +49,7 @@ def test_half_precision_adds_log_det_in_float32(dtype):
 @pytest.mark.parametrize("smoothing", [0.3, 2.0])
 def test_a_rounded_corner_is_a_branch_of_a_hyperbola(slope, smoothing):
     """By its formula, with slopes between the two, near both lines far out, with its log_det."""
-    layer = kf.LeakyReLU(slope, smoothing=smoothing)
+    layer = kf.bijections.LeakyReLU(slope, smoothing=smoothing)
     x = torch.linspace(-400, 400, 2001, dtype=torch.float64)[:, None].requires_grad_()
     z, log_det = layer(x)
     root = (x.square() + smoothing**2).sqrt()
@@ -65,12 +65,12 @@ def test_a_rounded_corner_is_a_branch_of_a_hyperbola(slope, smoothing):
 @pytest.mark.parametrize("smoothing", [-0.1, math.inf, math.nan, "0.3"])
 def test_a_smoothing_that_cannot_be_is_refused(smoothing):
     """It is a finite number, 0 or more."""
-    with pytest.raises(kf.ArgumentError, match="'smoothing' should be a"):
-        kf.LeakyReLU(smoothing=smoothing)
+    with pytest.raises(kf.errors.ArgumentError, match="'smoothing' should be a"):
+        kf.bijections.LeakyReLU(smoothing=smoothing)
 
 
 @pytest.mark.parametrize("slope", [0, -0.1, math.inf, math.nan, "0.2", True])
 def test_a_slope_that_cannot_be_is_refused(slope):
     """It is a finite number above 0."""
-    with pytest.raises(kf.ArgumentError, match="'negative_slope' should be a"):
-        kf.LeakyReLU(slope)
+    with pytest.raises(kf.errors.ArgumentError, match="'negative_slope' should be a"):
+        kf.bijections.LeakyReLU(slope)

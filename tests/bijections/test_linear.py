@@ -8,11 +8,16 @@ import pytest
 import torch
 
 import kappaflow as kf
-from cases import BIJECTIONS
+from cases import BIJECTIONS, public_classes
 from kappaflow.bijections.matrices import Reflections
 from kappaflow.testing.contract import jittered
 
-LAYERS = (kf.Linear, kf.LULinear, kf.QRLinear, kf.SVDLinear)
+LAYERS = (
+    kf.bijections.Linear,
+    kf.bijections.LULinear,
+    kf.bijections.QRLinear,
+    kf.bijections.SVDLinear,
+)
 every_layer = pytest.mark.parametrize("kind", LAYERS)
 
 
@@ -63,16 +68,16 @@ def test_on_images_it_is_the_convolution_of_one_pixel(kind):
 def test_the_forms_are_what_they_are_called():
     """P L U, Q R and Q_1 D Q_2, multiplied out from the parameters."""
     with torch.no_grad():
-        lu = moved(kf.LULinear(4, seed=4))
+        lu = moved(kf.bijections.LULinear(4, seed=4))
         lower = lu.triangles.tril(-1) + torch.eye(4)
         upper = lu.triangles.triu(1) + lu.triangles.diagonal().exp().diag()
         order = torch.eye(4).double()[lu.permutation.index]
         torch.testing.assert_close(lu.matrix(), order @ lower @ upper)
-        qr = moved(kf.QRLinear(3))
+        qr = moved(kf.bijections.QRLinear(3))
         a, b, c, d, e, f = qr.triangle
         upper = torch.tensor([[a.exp(), b, c], [0, d.exp(), e], [0, 0, f.exp()]]).double()
         torch.testing.assert_close(qr.matrix(), reflected(qr.reflections) @ upper)
-        svd = moved(kf.SVDLinear(4))
+        svd = moved(kf.bijections.SVDLinear(4))
         scaled = reflected(svd.left) * svd.log_scale.exp()
         torch.testing.assert_close(svd.matrix(), scaled @ reflected(svd.right))
 
@@ -105,7 +110,7 @@ def test_the_start_is_the_identity(kind, features):
 @pytest.mark.parametrize(("count", "planes"), [(None, 12), (10, 15), (2, 5)])
 def test_so_many_planes_have_a_gradient_at_the_start(count, planes):
     """Pairs of reflections at axis i turn it towards each other axis: of 15 planes, 5 + 4 + 3."""
-    layer = kf.QRLinear(6, reflections=count)
+    layer = kf.bijections.QRLinear(6, reflections=count)
 
     def turned(vectors):
         return Reflections(vectors).times(torch.eye(6))
@@ -116,10 +121,13 @@ def test_so_many_planes_have_a_gradient_at_the_start(count, planes):
 
 def test_a_seed_starts_the_triangles_behind_a_permutation():
     """The same one as `Permutation.random` makes of it; and it stays where the layer learns."""
-    layer, permutation = kf.LULinear(9, seed=4), kf.Permutation.random(9, seed=4)
+    layer, permutation = (
+        kf.bijections.LULinear(9, seed=4),
+        kf.bijections.Permutation.random(9, seed=4),
+    )
     x = torch.randn(2, 9)
     assert torch.equal(layer(x)[0], permutation(x)[0])
-    assert not torch.equal(layer(x)[0], kf.LULinear(9, seed=5)(x)[0])
+    assert not torch.equal(layer(x)[0], kf.bijections.LULinear(9, seed=5)(x)[0])
     assert torch.equal(jittered(layer).permutation.index, permutation.index)
 
 
@@ -128,7 +136,7 @@ def test_layers_learn_a_linear_map(kind):
     """From the start, all parameters move, and 500 steps fit a map that each form can have."""
     x = torch.randn(64, 5)
     with torch.no_grad():
-        target = moved(kf.LULinear(5), seed=3)(x)[0]
+        target = moved(kf.bijections.LULinear(5), seed=3)(x)[0]
     layer = kind(5)
     before = [parameter.detach().clone() for parameter in layer.parameters()]
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.01)
@@ -150,10 +158,10 @@ def test_the_singular_value_form_is_the_best_conditioned_under_noise():
         kind: np.median([moved(kind(16), seed).condition_number for seed in range(100)])
         for kind in LAYERS
     }
-    assert medians[kf.SVDLinear] == pytest.approx(2.8, abs=0.05)
-    assert medians[kf.QRLinear] == pytest.approx(9.8, abs=0.05)
-    assert medians[kf.LULinear] == pytest.approx(27.5, abs=0.05)
-    assert medians[kf.Linear] == pytest.approx(31.8, abs=0.05)
+    assert medians[kf.bijections.SVDLinear] == pytest.approx(2.8, abs=0.05)
+    assert medians[kf.bijections.QRLinear] == pytest.approx(9.8, abs=0.05)
+    assert medians[kf.bijections.LULinear] == pytest.approx(27.5, abs=0.05)
+    assert medians[kf.bijections.Linear] == pytest.approx(31.8, abs=0.05)
 
 
 @every_layer
@@ -225,7 +233,7 @@ def test_memory_modes_take_the_states_back_through_the_layers(kind):
 def test_numbers_of_a_matrix_are_kept_with_the_weights(tmp_path):
     """A model file names the width, not the numbers; type and values come back."""
     matrix = np.array([[0.0, 2.0], [1.0, 1 / 3]])
-    flow = kf.Flow(kf.StandardNormal(2), kf.Linear.of(matrix, [3, 1]).double())
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.Linear.of(matrix, [3, 1]).double())
     kf.save(flow, tmp_path)
     loaded = kf.load(tmp_path)
     assert torch.equal(loaded.bijection.matrix(), torch.as_tensor(matrix))
@@ -237,11 +245,11 @@ def test_numbers_of_a_matrix_are_kept_with_the_weights(tmp_path):
 def test_a_layer_of_a_matrix_is_of_its_own_numbers_and_type():
     """Whole numbers become the default type, and the given tensor is not shared."""
     given = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
-    layer = kf.Linear.of(given)
+    layer = kf.bijections.Linear.of(given)
     given[0, 0] = 9
     assert layer.matrix().tolist() == [[1, 2], [3, 4]]
     assert layer.matrix().dtype == torch.float64
-    assert kf.Linear.of([[1, 2], [3, 4]]).matrix().dtype == torch.float32
+    assert kf.bijections.Linear.of([[1, 2], [3, 4]]).matrix().dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -262,42 +270,50 @@ def test_a_layer_of_a_matrix_is_of_its_own_numbers_and_type():
 )
 def test_numbers_that_make_no_layer_are_refused(arguments, message):
     """With what was wanted, and what was given."""
-    with pytest.raises(kf.ArgumentError, match=message):
-        kf.Linear.of(*arguments)
+    with pytest.raises(kf.errors.ArgumentError, match=message):
+        kf.bijections.Linear.of(*arguments)
 
 
 def test_a_wider_type_takes_a_matrix_that_a_narrow_one_cannot_tell_from_singular():
     """The way out that the message names."""
     matrix = torch.tensor([[1.0, 0.0], [0.0, 1e-8]], dtype=torch.float64)
-    assert kf.Linear.of(matrix).condition_number == pytest.approx(1e8)
+    assert kf.bijections.Linear.of(matrix).condition_number == pytest.approx(1e8)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: kf.Linear(0), "'features' should be at least 1"),
-        (lambda: kf.LULinear(3, seed=-1), "'seed' should be at least 0"),
-        (lambda: kf.QRLinear(3, reflections=3), "'reflections' should be even, got 3"),
-        (lambda: kf.SVDLinear(3, reflections=-2), "'reflections' should be at least 0"),
-        (lambda: kf.QRLinear(3)(torch.zeros(2, 4)), r"shape \(batch, 3\), got \(2, 4\)"),
-        (lambda: kf.Linear(3).inverse(torch.zeros(2, 4, 5)), r"shape \(batch, 3, 5\), got"),
-        (lambda: kf.Linear(3)([[0.0] * 3]), "'x' should be a tensor, got list"),
+        (lambda: kf.bijections.Linear(0), "'features' should be at least 1"),
+        (lambda: kf.bijections.LULinear(3, seed=-1), "'seed' should be at least 0"),
+        (lambda: kf.bijections.QRLinear(3, reflections=3), "'reflections' should be even, got 3"),
+        (lambda: kf.bijections.SVDLinear(3, reflections=-2), "'reflections' should be at least 0"),
+        (
+            lambda: kf.bijections.QRLinear(3)(torch.zeros(2, 4)),
+            r"shape \(batch, 3\), got \(2, 4\)",
+        ),
+        (
+            lambda: kf.bijections.Linear(3).inverse(torch.zeros(2, 4, 5)),
+            r"shape \(batch, 3, 5\), got",
+        ),
+        (lambda: kf.bijections.Linear(3)([[0.0] * 3]), "'x' should be a tensor, got list"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused(make, message):
     """Widths, seeds, numbers of reflections, and points of another width."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         make()
 
 
 def test_a_weight_that_became_singular_says_so():
     """The inverse names the causes and the ways out; log_det is minus infinity."""
-    layer = kf.Linear(2)
+    layer = kf.bijections.Linear(2)
     with torch.no_grad():
         layer.weight.copy_(torch.ones(2, 2))
     x = torch.ones(1, 2)
     assert layer(x)[1].item() == -math.inf
-    with pytest.raises(kf.NumericalError, match="singular.*SVDLinear cannot become singular"):
+    with pytest.raises(
+        kf.errors.NumericalError, match="singular.*SVDLinear cannot become singular"
+    ):
         layer.inverse(x)
 
 
@@ -316,8 +332,12 @@ def test_maps_that_say_so_are_linear_and_no_others(name):
 
 def test_the_linear_maps_are_these():
     """So that nobody's answer changes by accident."""
-    classes = [getattr(kf, name) for name in kf.__all__ if isinstance(getattr(kf, name), type)]
-    linear = {kind for kind in classes if issubclass(kind, kf.Bijection) and kind.is_linear}
-    others = {kf.Permutation, kf.ActNorm, kf.ElementwiseAffine, kf.Standardize}
-    others |= {kf.InvertibleConv1x1}
-    assert linear == others | {kf.LinearCoupling, kf.Whiten} | set(LAYERS)
+    linear = {kind for kind in public_classes(kf.Bijection) if kind.is_linear}
+    others = {
+        kf.bijections.Permutation,
+        kf.bijections.ActNorm,
+        kf.bijections.ElementwiseAffine,
+        kf.bijections.Standardize,
+    }
+    others |= {kf.bijections.InvertibleConv1x1}
+    assert linear == others | {kf.factor.LinearCoupling, kf.factor.Whiten} | set(LAYERS)

@@ -116,7 +116,7 @@ class Doubled(kf.AffineCoupling):
         return changed, log_det - changed.shape[1] * math.log(2)
 
 
-class Sine(kf.MLP):
+class Sine(kf.nets.MLP):
     """Not what its layers say."""
 
     def forward(self, x, context=None):
@@ -126,7 +126,7 @@ class Sine(kf.MLP):
 def altered():
     """Returns couplings that are not what class and layers say, by name."""
     half = kf.Partition.half(4)
-    found = {"subclass": Doubled(half, kf.MLP(2, 4, (8,)))}
+    found = {"subclass": Doubled(half, kf.nets.MLP(2, 4, (8,)))}
     found["other network"] = kf.AffineCoupling(half, nn.Sequential(nn.Linear(2, 4), nn.Tanh()))
     found["network's subclass"] = kf.AffineCoupling(half, Sine(2, 4, (8,)))
     found["hook"] = affine(half)
@@ -196,7 +196,7 @@ def test_half_precision_adds_up_log_dets_in_float32():
 def test_wrong_points_are_refused_as_by_forward():
     """With the same sentence."""
     coupling = affine(kf.Partition.half(4), context=2)
-    with pytest.raises(kf.ArgumentError, match="'x' should have shape"):
+    with pytest.raises(kf.errors.ArgumentError, match="'x' should have shape"):
         coupling.linearize(torch.zeros(2, 3))
-    with pytest.raises(kf.ArgumentError, match="'context' should be given"):
+    with pytest.raises(kf.errors.ArgumentError, match="'context' should be given"):
         coupling.linearize(torch.zeros(2, 4))

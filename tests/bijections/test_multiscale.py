@@ -14,24 +14,24 @@ def three_scales():
     scales, channels = [], 2
     for last in (False, False, True):
         channels *= 4
-        mix = kf.InvertibleConv1x1(channels)
-        layers = [kf.Squeeze(), kf.ActNorm(channels), mix]
+        mix = kf.bijections.InvertibleConv1x1(channels)
+        layers = [kf.bijections.Squeeze(), kf.bijections.ActNorm(channels), mix]
         if not last:
             layers.append(image_coupling(kf.Partition.half(channels)))
         scales.append(kf.Chain(layers))
         channels //= 2
-    return jittered(kf.MultiScale((2, 8, 8), scales)).double().eval()
+    return jittered(kf.bijections.MultiScale((2, 8, 8), scales)).double().eval()
 
 
 def test_the_latent_is_packed_with_the_coarsest_scale_last():
     """Without layers that change values, the parts are channels of the squeezed image."""
-    both = kf.MultiScale((1, 4, 4), [kf.Squeeze(), kf.Squeeze()])
+    both = kf.bijections.MultiScale((1, 4, 4), [kf.bijections.Squeeze(), kf.bijections.Squeeze()])
     x = torch.arange(16.0).reshape(1, 1, 4, 4)
     z = both(x)[0]
-    squeezed = kf.Squeeze()(x)[0]
+    squeezed = kf.bijections.Squeeze()(x)[0]
     assert both.shapes == ((2, 2, 2), (8, 1, 1))
     assert torch.equal(z[:, :8], squeezed[:, 2:].flatten(1))
-    assert torch.equal(z[:, 8:], kf.Squeeze()(squeezed[:, :2])[0].flatten(1))
+    assert torch.equal(z[:, 8:], kf.bijections.Squeeze()(squeezed[:, :2])[0].flatten(1))
     finest, coarsest = both.latents(z)
     assert torch.equal(finest, squeezed[:, 2:])
     assert coarsest.shape == (1, 8, 1, 1)
@@ -80,7 +80,9 @@ def test_layers_are_named_with_their_scale():
 
 def test_a_profile_ends_with_the_whole_map():
     """Cumulative singular values behind the last layer are those of the dense Jacobian."""
-    scales = jittered(kf.MultiScale((1, 4, 4), [_level(4, prior=True), _level(8)])).double()
+    scales = jittered(
+        kf.bijections.MultiScale((1, 4, 4), [_level(4, prior=True), _level(8)])
+    ).double()
     flow = kf.Flow(kf.StandardNormal(16), scales).double()
     x = torch.randn(3, 1, 4, 4, dtype=torch.float64)
     profile = kf.profile(flow, x)
@@ -91,13 +93,13 @@ def test_a_profile_ends_with_the_whole_map():
 
 
 def _level(channels, *, prior=False):
-    layers = [kf.Squeeze(), image_coupling(kf.Partition.half(channels).swapped())]
+    layers = [kf.bijections.Squeeze(), image_coupling(kf.Partition.half(channels).swapped())]
     return kf.Chain([*layers, image_coupling(kf.Partition.half(channels))] if prior else layers)
 
 
 def test_what_is_factored_out_has_a_density_given_what_goes_on():
     """The coupling at the end of a scale moves the part that is done, and leaves the other."""
-    scales = kf.MultiScale((1, 4, 4), [_level(4, prior=True), kf.Squeeze()])
+    scales = kf.bijections.MultiScale((1, 4, 4), [_level(4, prior=True), kf.bijections.Squeeze()])
     prior = list(scales)[0].bijections[-1]
     x = torch.randn(2, 1, 4, 4)
     before = scales.latents(scales(x)[0])
@@ -110,11 +112,15 @@ def test_what_is_factored_out_has_a_density_given_what_goes_on():
 
 def test_too_few_channels_and_other_shapes_are_refused():
     """One sentence each."""
-    with pytest.raises(kf.ArgumentError, match="scale 1 should leave images of two channels"):
-        kf.MultiScale((1, 4, 4), [kf.ActNorm(1), kf.Squeeze()])
-    with pytest.raises(kf.ArgumentError, match="one bijection or more"):
-        kf.MultiScale((1, 4, 4), [])
-    with pytest.raises(kf.ArgumentError, match="height and width divide"):
-        kf.MultiScale((1, 6, 6), [kf.Squeeze(), kf.Squeeze()])
-    with pytest.raises(kf.ArgumentError, match=r"'z' should have shape \(batch, 16\)"):
-        kf.MultiScale((1, 4, 4), [kf.Squeeze()]).inverse(torch.zeros(2, 4, 2, 2))
+    with pytest.raises(
+        kf.errors.ArgumentError, match="scale 1 should leave images of two channels"
+    ):
+        kf.bijections.MultiScale((1, 4, 4), [kf.bijections.ActNorm(1), kf.bijections.Squeeze()])
+    with pytest.raises(kf.errors.ArgumentError, match="one bijection or more"):
+        kf.bijections.MultiScale((1, 4, 4), [])
+    with pytest.raises(kf.errors.ArgumentError, match="height and width divide"):
+        kf.bijections.MultiScale((1, 6, 6), [kf.bijections.Squeeze(), kf.bijections.Squeeze()])
+    with pytest.raises(kf.errors.ArgumentError, match=r"'z' should have shape \(batch, 16\)"):
+        kf.bijections.MultiScale((1, 4, 4), [kf.bijections.Squeeze()]).inverse(
+            torch.zeros(2, 4, 2, 2)
+        )

@@ -12,7 +12,7 @@ from kappaflow.testing.contract import dense_jacobian
 
 def made(features, raw_alpha, raw_ratio, seed=5):
     """Returns a radial map in float64 with these raw numbers."""
-    layer = kf.Radial(features, seed=seed).double()
+    layer = kf.bijections.Radial(features, seed=seed).double()
     with torch.no_grad():
         layer.raw_alpha.fill_(raw_alpha)
         layer.raw_ratio.fill_(raw_ratio)
@@ -89,7 +89,7 @@ def test_derivatives_are_right(direction, raw_ratio):
 
 def test_a_new_map_is_the_identity_and_learns():
     """Its strength has a gradient at once, and after a step of it the others have one."""
-    layer, x = kf.Radial(3, seed=1), torch.randn(64, 3).exp()
+    layer, x = kf.bijections.Radial(3, seed=1), torch.randn(64, 3).exp()
     z, log_det = layer(x)
     torch.testing.assert_close(z, x, rtol=0, atol=1e-6)
     torch.testing.assert_close(log_det, torch.zeros(64), rtol=0, atol=1e-6)
@@ -104,7 +104,7 @@ def test_a_new_map_is_the_identity_and_learns():
 
 def test_a_seed_draws_the_centre():
     """The same one each time, and another for another seed."""
-    one, same, other = (kf.Radial(5, seed=seed).center for seed in (4, 4, 5))
+    one, same, other = (kf.bijections.Radial(5, seed=seed).center for seed in (4, 4, 5))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
 
@@ -122,12 +122,12 @@ def test_half_precision_keeps_its_type_and_computes_in_float32(dtype):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: kf.Radial(0), "'features' should be at least 1"),
-        (lambda: kf.Radial(2, seed=-1), "'seed' should be at least 0"),
-        (lambda: kf.Radial(2)(torch.zeros(3, 4)), r"shape \(batch, 2\), got \(3, 4\)"),
+        (lambda: kf.bijections.Radial(0), "'features' should be at least 1"),
+        (lambda: kf.bijections.Radial(2, seed=-1), "'seed' should be at least 0"),
+        (lambda: kf.bijections.Radial(2)(torch.zeros(3, 4)), r"shape \(batch, 2\), got \(3, 4\)"),
     ],
 )
 def test_what_cannot_be_is_refused(make, message):
     """Widths, seeds, points of another shape."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         make()

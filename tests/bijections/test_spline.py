@@ -329,5 +329,5 @@ def test_zeros_make_the_identity():
 )
 def test_shapes_that_are_none_are_refused(arguments, said):
     """In one sentence."""
-    with pytest.raises(kf.ArgumentError, match=said):
+    with pytest.raises(kf.errors.ArgumentError, match=said):
         SplineShape(**arguments)

@@ -15,8 +15,8 @@ from kappaflow.testing.contract import jittered
 half = kf.Partition.half
 KINDS = {  # and how many numbers they need for each changed feature
     "affine": (kf.AffineCoupling, AffineTrace, 2),
-    "additive": (kf.AdditiveCoupling, AdditiveTrace, 1),
-    "spline": (kf.SplineCoupling, SplineTrace, 23),
+    "additive": (kf.bijections.AdditiveCoupling, AdditiveTrace, 1),
+    "spline": (kf.bijections.SplineCoupling, SplineTrace, 23),
 }
 PARTITIONS = {
     "half": half(5),

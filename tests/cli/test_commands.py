@@ -39,7 +39,7 @@ def test_a_whitened_start_is_fitted_stored_and_said(run, table, tmp_path, model)
     """The rows are uncorrelated at first; model, configuration and report know of it."""
     words = ("--start", "whiten", "--model", model, *SMALL)
     assert run("fit", table, "--out", tmp_path / "run", *words).status == 0
-    (whiten,) = [p for p in kf.load(tmp_path / "run").modules() if isinstance(p, kf.Whiten)]
+    (whiten,) = [p for p in kf.load(tmp_path / "run").modules() if isinstance(p, kf.factor.Whiten)]
     assert whiten.fitted
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["model"]["arguments"]["start"] == "whiten"

@@ -48,7 +48,7 @@ def squeezed(table, tmp_path_factory):
     assert main([str(word) for word in words]) == 0
 
     def squeeze(flow):
-        layers = [part for part in flow.modules() if isinstance(part, kf.LULinear)]
+        layers = [part for part in flow.modules() if isinstance(part, kf.bijections.LULinear)]
         layers[1].triangles[1, 1] = -12.0  # exp(-12)
 
     respelled(out, squeeze)
@@ -85,9 +85,12 @@ def test_float64_is_what_rounding_asks_for(run, squeezed, tmp_path):
 
 
 def test_neighbouring_linear_layers_become_one_on_a_saved_model(run, tmp_path):
-    there = kf.Linear.of([[1.0, 1.0], [1.0, 1.0 + 2e-5]])
-    layers = [there, kf.Linear.of(torch.linalg.inv(there.matrix().double()).float())]
-    kf.save(kf.Flow(kf.StandardNormal(2), kf.Chain([kf.ActNorm(2), *layers])), tmp_path / "model")
+    there = kf.bijections.Linear.of([[1.0, 1.0], [1.0, 1.0 + 2e-5]])
+    layers = [there, kf.bijections.Linear.of(torch.linalg.inv(there.matrix().double()).float())]
+    kf.save(
+        kf.Flow(kf.StandardNormal(2), kf.Chain([kf.bijections.ActNorm(2), *layers])),
+        tmp_path / "model",
+    )
     found = run("doctor", tmp_path / "model", "--fix", "fuse")
     assert "merged neighboring linear layers" in found.out
     fused = kf.load(tmp_path / "model-fixed")
@@ -177,7 +180,7 @@ def test_a_fix_without_effect_says_so(run, finished, tmp_path):
     for fixes, why in ((["bound"], "bound finds"), (["fuse", "bound"], "fuse and bound find")):
         found = run("doctor", finished, "--fix", *fixes)
         assert f"Nothing changed: {why} nothing to change." in found.out
-    layer = kf.ElementwiseAffine(2, log_scale=[800.0, 0.0])
+    layer = kf.bijections.ElementwiseAffine(2, log_scale=[800.0, 0.0])
     kf.save(kf.Flow(kf.StandardNormal(2), layer).double(), tmp_path / "model")
     found = run("doctor", tmp_path / "model", "--fix")
     assert "Nothing changed: no automatic fix applies to these findings." in found.out

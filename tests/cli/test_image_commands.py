@@ -143,7 +143,7 @@ def test_jet_is_a_model_of_images_too(run, pictures, tmp_path):
     outcome = run(*words, *more)
     assert outcome.status == 0, outcome.err
     flow = kf.load(tmp_path / "run")
-    assert any(isinstance(part, kf.Logit) for part in flow.bijection)
+    assert any(isinstance(part, kf.bijections.Logit) for part in flow.bijection)
     assert "pixels on" in (tmp_path / "run/report.html").read_text()
 
 

@@ -66,7 +66,7 @@ def test_the_weighted_likelihood_is_that_of_the_stored_flow(table, padded):
     folder = padded("gaussian")
     test = TableConfig(str(table)).load().test
     flow, x = kf.load(folder), torch.from_numpy(test.values).float()
-    estimate, error = kf.importance_weighted_log_prob(
+    estimate, error = kf.flows.importance_weighted_log_prob(
         flow, x, PADDING_SAMPLES, generator=torch.Generator().manual_seed(0)
     )
     found = json.loads((folder / "report.json").read_text())["padding"]["weighted"]
@@ -169,10 +169,12 @@ def test_images_with_zeros_beside_them_have_no_bits(run, tmp_path):
 
 def test_a_padding_can_be_given_as_one_in_python(table, tmp_path):
     """In place of a number and a kind; what is given twice is refused."""
-    model = ModelConfig("real_nvp", {"depth": 2, "hidden": (8,), "padding": kf.Pad(1, scale=0.5)})
+    model = ModelConfig(
+        "real_nvp", {"depth": 2, "hidden": (8,), "padding": kf.flows.Pad(1, scale=0.5)}
+    )
     done = fit_run(TableConfig(str(table)), model, tmp_path / "run", progress=False, max_epochs=1)
     assert done.result.likelihood == "bound"
-    with pytest.raises(kf.ArgumentError, match="'padding_kind' should be left out where"):
+    with pytest.raises(kf.errors.ArgumentError, match="'padding_kind' should be left out where"):
         with_padding({"padding": 0, "padding_kind": "zero"}, (2,))
     assert with_padding({"depth": 3}, (2,)) == {"depth": 3}
 

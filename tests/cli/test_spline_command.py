@@ -24,7 +24,9 @@ def test_splines_are_a_model_too(run, table, tmp_path, more):
     assert (arguments["bins"], arguments["bound"], arguments["depth"]) == (4, 3.0, 2)
     said = json.loads((folder / "report.json").read_text())["about"]["model"]
     assert ["recipe", "spline"] in said and ["bins", "4"] in said
-    couplings = [p for p in kf.load(folder).modules() if isinstance(p, kf.SplineCoupling)]
+    couplings = [
+        p for p in kf.load(folder).modules() if isinstance(p, kf.bijections.SplineCoupling)
+    ]
     assert len(couplings) == 2 and "bins=4, bound=3" in repr(couplings[0])
     assert run("score", folder, table).status == 0
     assert json.loads((folder / "diagnosis.json").read_text())["ok"] is True

@@ -25,7 +25,7 @@ def stretching(n, condition_number, seed=0):
 
 def linear(matrix):
     """Returns a layer with a matrix, in float32."""
-    layer = kf.Linear(len(matrix))
+    layer = kf.bijections.Linear(len(matrix))
     layer.load_state_dict({"weight": matrix.float(), "shift": torch.zeros(len(matrix))})
     return layer
 
@@ -102,7 +102,7 @@ def test_both_ends_are_right_where_products_in_float32_are_not(make):
 
 def test_what_overflows_in_float32_has_singular_values_all_the_same():
     """Those of the map; that its values are not finite in float32 is for others to say."""
-    stretch = kf.ElementwiseAffine(2, log_scale=[200.0, 0.0])
+    stretch = kf.bijections.ElementwiseAffine(2, log_scale=[200.0, 0.0])
     found = kf.spectrum(stretch, torch.zeros(1, 2))
     assert found.status == "exact"
     assert found.sigma_max.item() == pytest.approx(math.exp(200), rel=1e-12)
@@ -183,7 +183,7 @@ def test_without_matrices_float64_is_asked_only_where_float32_may_lose(
     monkeypatch.setattr(module, "DENSE_WORK", 0)
     seen, own = set(), module._lanczos_extremes
     monkeypatch.setattr(module, "_lanczos_extremes", lambda *of: seen.add(of[1].dtype) or own(*of))
-    layers = kf.Chain([kf.ElementwiseAffine(2, log_scale=one) for one in log_scales])
+    layers = kf.Chain([kf.bijections.ElementwiseAffine(2, log_scale=one) for one in log_scales])
     found = kf.profile(kf.Flow(kf.StandardNormal(2), layers), torch.zeros(3, 2))
     assert seen == types
     assert found.status == "converged"

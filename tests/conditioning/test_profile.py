@@ -84,7 +84,7 @@ def test_a_change_of_units_is_no_ill_conditioning():
 def test_one_bad_layer_is_found():
     """The layer with the largest condition number of its own, by its place and its name."""
     flow = jittered(kf.real_nvp(4, depth=6, hidden=(8,)))
-    bad = kf.ElementwiseAffine(4, log_scale=[4.0, -4.0, 0.0, 0.0])
+    bad = kf.bijections.ElementwiseAffine(4, log_scale=[4.0, -4.0, 0.0, 0.0])
     parts = [layer.bijection for layer in layers_of(flow.bijection)]
     flow = kf.Flow(flow.base, kf.Chain([*parts[:4], kf.Chain([bad]), *parts[4:]]))
     profile = kf.profile(flow, torch.randn(8, 4))
@@ -150,7 +150,7 @@ def test_one_side_can_fail_where_the_other_is_fine():
             x = z.sign() * z.abs() ** (1 / 3)
             return x, -(3 * x.square()).log().sum(1)
 
-    shifted = kf.Chain([Cubic(), kf.ElementwiseAffine(1, shift=[1.0])])
+    shifted = kf.Chain([Cubic(), kf.bijections.ElementwiseAffine(1, shift=[1.0])])
     flow = kf.Flow(kf.StandardNormal(1), shifted)
     trip = kf.round_trip(flow, torch.full((50, 1), 1e-2))
     assert trip.data.median() > 20 * trip.latent.median()
@@ -212,11 +212,11 @@ def test_deep_flows_at_few_points_are_measured_by_matrices_in_more_dimensions():
 def test_layers_open_nested_chains_in_order():
     """Names count from 1 at the data side, and contexts are those that arrive."""
     inner = kf.Chain(
-        [kf.Permutation((1, 0)), kf.Chain([kf.ElementwiseAffine(2)])],
+        [kf.bijections.Permutation((1, 0)), kf.Chain([kf.bijections.ElementwiseAffine(2)])],
         embedding=torch.nn.Linear(3, 2),
         context_features=3,
     )
-    layers = layers_of(kf.Chain([kf.ActNorm(2), inner]), torch.zeros(1, 3))
+    layers = layers_of(kf.Chain([kf.bijections.ActNorm(2), inner]), torch.zeros(1, 3))
     assert [layer.name for layer in layers] == [
         "1 ActNorm",
         "2 Permutation",
@@ -237,18 +237,24 @@ def test_a_profile_cannot_be_changed():
     [
         (lambda: (kf.real_nvp(3), torch.zeros(2, 4)), "'x' should have shape \\(batch, 3\\)"),
         (
-            lambda: (kf.Flow(kf.StandardNormal(2), kf.Standardize(2)), torch.zeros(2, 2)),
+            lambda: (
+                kf.Flow(kf.StandardNormal(2), kf.bijections.Standardize(2)),
+                torch.zeros(2, 2),
+            ),
             "'flow' should have a layer after its standardization to measure",
         ),
-        (lambda: (kf.Permutation((1, 0)), torch.zeros(2, 2)), "'flow' should be a Flow"),
+        (
+            lambda: (kf.bijections.Permutation((1, 0)), torch.zeros(2, 2)),
+            "'flow' should be a Flow",
+        ),
         (lambda: (conditional_flow(), points()[0]), "'context' should be given"),
     ],
 )
 def test_wrong_arguments_are_refused(make, message):
     """A profile and a round trip say the same."""
     flow, x = make()
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         kf.profile(flow, x)
     if "layer after" not in message:
-        with pytest.raises(kf.ArgumentError, match=message):
+        with pytest.raises(kf.errors.ArgumentError, match=message):
             kf.round_trip(flow, x)

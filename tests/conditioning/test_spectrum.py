@@ -12,12 +12,12 @@ from kappaflow.testing.contract import dense_jacobian, jittered
 
 def rotation(n=6):
     """Returns a bijection whose Jacobian is orthogonal: a product of permutations."""
-    return kf.Chain([kf.Permutation.random(n, seed=seed) for seed in range(3)])
+    return kf.Chain([kf.bijections.Permutation.random(n, seed=seed) for seed in range(3)])
 
 
 def stretch(*factors):
     """Returns a bijection that scales each feature by a factor."""
-    return kf.ElementwiseAffine(len(factors), log_scale=[math.log(f) for f in factors])
+    return kf.bijections.ElementwiseAffine(len(factors), log_scale=[math.log(f) for f in factors])
 
 
 @pytest.mark.parametrize("method", ["dense", "lanczos", "auto"])
@@ -74,7 +74,7 @@ def test_lanczos_agrees_with_dense_on_a_flow(k):
 def test_auto_is_dense_up_to_128_dimensions():
     """Above, no matrix is formed."""
     for n, method in ((128, "dense"), (129, "lanczos")):
-        found = kf.spectrum(kf.ElementwiseAffine(n), torch.zeros(1, n))
+        found = kf.spectrum(kf.bijections.ElementwiseAffine(n), torch.zeros(1, n))
         assert found.method == method
         assert found.condition_number.item() == pytest.approx(1, abs=1e-5)
 
@@ -83,7 +83,8 @@ def ill_conditioned(condition_number):
     """Returns a chain of ten diagonal maps between rotations by couplings, and the true values."""
     half = math.log(condition_number) / 2
     parts = [
-        kf.ElementwiseAffine(4, log_scale=[half / 10, -half / 10, 0.0, 0.1]) for _ in range(10)
+        kf.bijections.ElementwiseAffine(4, log_scale=[half / 10, -half / 10, 0.0, 0.1])
+        for _ in range(10)
     ]
     return kf.Chain(parts), math.exp(half), math.exp(-half)
 
@@ -103,10 +104,10 @@ def test_sigma_min_is_right_in_float32_beyond_what_a_jacobian_holds(condition_nu
 def sheared(condition_number):
     """Returns a map whose Jacobian has no small entry, yet one tiny singular value: S D S^-1."""
     half = math.log(condition_number) / 2
-    shear = kf.AdditiveCoupling(kf.Partition.half(2), kf.MLP(1, 1, ()))
+    shear = kf.bijections.AdditiveCoupling(kf.Partition.half(2), kf.nets.MLP(1, 1, ()))
     with torch.no_grad():
         shear.conditioner.layers[0].weight.fill_(1.0)
-    turned = kf.AdditiveCoupling(kf.Partition.half(2).swapped(), kf.MLP(1, 1, ()))
+    turned = kf.bijections.AdditiveCoupling(kf.Partition.half(2).swapped(), kf.nets.MLP(1, 1, ()))
     with torch.no_grad():
         turned.conditioner.layers[0].weight.fill_(-0.5)
     return kf.Chain([shear, turned, stretch(math.exp(half), math.exp(-half)), turned, shear])
@@ -130,7 +131,7 @@ def mixed(n=24, spread=3.0):
     parts, mixers = [], []
     for partition in 2 * (half, half.swapped()):
         coupling = jittered(affine(partition, (16, 16), scale_bound=9.0), seed=len(parts))
-        mixer = kf.AdditiveCoupling(partition, kf.MLP(n // 2, n // 2, ()))
+        mixer = kf.bijections.AdditiveCoupling(partition, kf.nets.MLP(n // 2, n // 2, ()))
         with torch.no_grad():
             coupling.conditioner.layers[-1].bias[: n // 2] += spread * torch.randn(n // 2)
             mixer.conditioner.layers[0].weight.normal_(0, (2 / n) ** 0.5)
@@ -178,7 +179,7 @@ def test_parameters_that_are_not_finite_say_so(method):
 def test_one_point_that_is_not_finite_does_not_spoil_the_others():
     """Values at the other points are right, and the status tells."""
     x = torch.tensor([[0.5], [1.5]])
-    found = kf.spectrum(kf.Logit(), x)
+    found = kf.spectrum(kf.bijections.Logit(), x)
     assert found.status == "not finite"
     assert found.sigma_max[0].item() == pytest.approx(4)
     assert found.sigma_max[1].isnan()
@@ -221,6 +222,6 @@ def test_results_carry_no_graph():
 )
 def test_wrong_arguments_are_refused(arguments, message):
     """One sentence names the argument, what it should be, and what it was."""
-    given = {"bijection": kf.ElementwiseAffine(4), "x": torch.zeros(2, 4), **arguments}
-    with pytest.raises(kf.ArgumentError, match=message):
+    given = {"bijection": kf.bijections.ElementwiseAffine(4), "x": torch.zeros(2, 4), **arguments}
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         kf.spectrum(given.pop("bijection"), given.pop("x"), **given)

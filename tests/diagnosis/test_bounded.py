@@ -62,7 +62,7 @@ def test_svd_linear_refuses_invalid_matrices(matrix, bound, message):
 def test_only_small_singular_values_are_raised(sign, scale):
     matrix = scale * spectrum_matrix(6, 1e7, 1, sign)
     shift = torch.arange(6).double()
-    flow = kf.Flow(kf.StandardNormal(6), kf.Chain([kf.Linear.of(matrix, shift)]))
+    flow = kf.Flow(kf.StandardNormal(6), kf.Chain([kf.bijections.Linear.of(matrix, shift)]))
     fixed, replaced = bounded(flow, 1e3)
     assert replaced == (pytest.approx(1e7, rel=1e-6),)
     x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0)).double()
@@ -75,7 +75,8 @@ def test_only_small_singular_values_are_raised(sign, scale):
 
 def test_training_cannot_leave_the_bound():
     flow = kf.Flow(
-        kf.StandardNormal(4), kf.Chain([kf.Linear.of(spectrum_matrix(4, 1e6, 0).float())])
+        kf.StandardNormal(4),
+        kf.Chain([kf.bijections.Linear.of(spectrum_matrix(4, 1e6, 0).float())]),
     )
     fixed, _ = bounded(flow, 50.0)
     with torch.no_grad():
@@ -87,13 +88,13 @@ def test_training_cannot_leave_the_bound():
 
 
 def test_layers_within_the_bound_are_unchanged():
-    good = kf.Linear.of(spectrum_matrix(4, 10.0, 0))
+    good = kf.bijections.Linear.of(spectrum_matrix(4, 10.0, 0))
     flow = kf.Flow(kf.StandardNormal(4), kf.Chain([good]))
     assert bounded(flow, 1e3) == (flow, ())
 
 
 def test_frozen_layers_stay_frozen_and_the_flow_can_be_saved(tmp_path):
-    layer = kf.Linear.of(spectrum_matrix(3, 1e6, 2)).requires_grad_(False)
+    layer = kf.bijections.Linear.of(spectrum_matrix(3, 1e6, 2)).requires_grad_(False)
     fixed, _ = bounded(kf.Flow(kf.StandardNormal(3), kf.Chain([layer])))
     assert not any(parameter.requires_grad for parameter in fixed.parameters())
     kf.save(fixed, tmp_path / "flow")

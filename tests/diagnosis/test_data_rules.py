@@ -18,7 +18,7 @@ def points(seed, n=300):
 
 def found(x):
     """The findings on an identity flow by code, without those on its likelihood."""
-    flow = kf.Flow(kf.StandardNormal(x.shape[1]), kf.ElementwiseAffine(x.shape[1]))
+    flow = kf.Flow(kf.StandardNormal(x.shape[1]), kf.bijections.ElementwiseAffine(x.shape[1]))
     return {one.code: one for one in kf.doctor(flow, x).findings if not one.code.startswith("KF5")}
 
 

@@ -129,7 +129,7 @@ def test_no_inverse_is_blamed_where_rounding_leaves_no_digit(std, seed):
 @pytest.mark.parametrize(("stretch", "severity"), [(30.0, None), (3e3, "warning"), (1e6, "error")])
 def test_an_ill_conditioned_layer_is_an_error_or_a_warning_by_its_size(stretch, severity):
     """KF301 follows eps times the condition number, and names the layer."""
-    layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(stretch), 0.0, 0.0, 0.0])
+    layer = kf.bijections.ElementwiseAffine(FEATURES, log_scale=[math.log(stretch), 0.0, 0.0, 0.0])
     finding = found(with_layer(layer)).get("KF301")
     assert (finding and finding.severity) == severity
     if finding:
@@ -138,14 +138,14 @@ def test_an_ill_conditioned_layer_is_an_error_or_a_warning_by_its_size(stretch, 
 
 def test_the_same_flow_is_fine_in_float64():
     """The verdict depends on the dtype."""
-    layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(1e6), 0.0, 0.0, 0.0])
+    layer = kf.bijections.ElementwiseAffine(FEATURES, log_scale=[math.log(1e6), 0.0, 0.0, 0.0])
     assert "KF301" in found(with_layer(layer))
     assert "KF301" not in found(with_layer(layer).double(), points().double())
 
 
 def test_one_layer_with_most_of_the_conditioning_is_noted():
     """KF302 names it in a note."""
-    layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(800.0), 0.0, 0.0, 0.0])
+    layer = kf.bijections.ElementwiseAffine(FEATURES, log_scale=[math.log(800.0), 0.0, 0.0, 0.0])
     finding = found(with_layer(layer))["KF302"]
     assert (finding.layer, finding.severity) == ("3 ElementwiseAffine", "note")
 
@@ -171,13 +171,13 @@ def test_a_value_that_is_not_finite_is_blamed_on_the_first_layer_with_one():
 
 def test_an_actnorm_that_waits_for_data_is_noted():
     """KF401: the flow has not been trained."""
-    finding = found(with_layer(kf.ActNorm(FEATURES)))["KF401"]
+    finding = found(with_layer(kf.bijections.ActNorm(FEATURES)))["KF401"]
     assert finding.severity == "note" and "3" in finding.layer
 
 
 def test_the_doctor_changes_nothing():
     """State, mode and the global random generator are unchanged, in training mode too."""
-    flow = with_layer(kf.ActNorm(FEATURES)).train()
+    flow = with_layer(kf.bijections.ActNorm(FEATURES)).train()
     before = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
     random_state = torch.get_rng_state()
     kf.doctor(flow, points())
@@ -203,7 +203,7 @@ def test_a_diagnosis_is_valid_json_even_where_nothing_is_finite():
 
 def test_the_most_severe_finding_comes_first_and_leads_the_verdict():
     """Errors before warnings before notes; the verdict says not to trust it."""
-    layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(1e7), 0.0, 0.0, 0.0])
+    layer = kf.bijections.ElementwiseAffine(FEATURES, log_scale=[math.log(1e7), 0.0, 0.0, 0.0])
     diagnosis = kf.doctor(with_layer(layer), points())
     order = [("error", "warning", "note").index(f.severity) for f in diagnosis.findings]
     assert order == sorted(order) and not diagnosis.ok
@@ -220,11 +220,11 @@ def test_without_rows_a_flow_is_diagnosed_at_its_own_samples():
 @pytest.mark.boundary
 def test_what_cannot_be_diagnosed_is_refused():
     """A module that is not a flow, a missing context, rows of another width."""
-    with pytest.raises(kf.ArgumentError, match="Linear"):
+    with pytest.raises(kf.errors.ArgumentError, match="Linear"):
         kf.doctor(torch.nn.Linear(2, 2))
-    with pytest.raises(kf.ArgumentError, match="'context'"):
+    with pytest.raises(kf.errors.ArgumentError, match="'context'"):
         kf.doctor(kf.real_nvp(2, context_features=1), torch.zeros(3, 2))
-    with pytest.raises(kf.ArgumentError, match="'x'"):
+    with pytest.raises(kf.errors.ArgumentError, match="'x'"):
         kf.doctor(kf.real_nvp(2), torch.zeros(3, 5))
 
 
@@ -237,7 +237,11 @@ def with_one_point_at_6():
 
 def test_a_reconstruction_that_is_not_finite_is_an_error_though_likelihoods_are_finite():
     """KF201 counts the rows and names the layer whose inverse fails first."""
-    flow = alone(kf.Permutation((1, 0, 2, 3)), Broken("inverse"), kf.ElementwiseAffine(FEATURES))
+    flow = alone(
+        kf.bijections.Permutation((1, 0, 2, 3)),
+        Broken("inverse"),
+        kf.bijections.ElementwiseAffine(FEATURES),
+    )
     diagnosis = kf.doctor(flow, with_one_point_at_6())
     by_code = {finding.code: finding for finding in diagnosis.findings}
     assert not diagnosis.ok and set(by_code) == {"KF201"}
@@ -248,10 +252,10 @@ def test_a_reconstruction_that_is_not_finite_is_an_error_though_likelihoods_are_
 def test_a_reconstruction_of_latents_that_is_not_finite_names_the_first_layer():
     """KF202, where only latents reach the fault."""
     flow = alone(
-        kf.ElementwiseAffine(FEATURES, shift=[-10.0, 0.0, 0.0, 0.0]),
-        kf.Permutation((1, 0, 2, 3)),
+        kf.bijections.ElementwiseAffine(FEATURES, shift=[-10.0, 0.0, 0.0, 0.0]),
+        kf.bijections.Permutation((1, 0, 2, 3)),
         Broken("forward"),
-        kf.ElementwiseAffine(FEATURES, shift=[-10.0, 0.0, 0.0, 0.0]),
+        kf.bijections.ElementwiseAffine(FEATURES, shift=[-10.0, 0.0, 0.0, 0.0]),
     )
     diagnosis = kf.doctor(flow, points())
     codes = {finding.code: finding for finding in diagnosis.findings}
@@ -272,7 +276,9 @@ class Kinked(kf.Bijection):
 
 def test_a_profile_that_is_not_finite_is_never_ok():
     """A missing singular value at one row is an error that names the layer."""
-    diagnosis = kf.doctor(alone(kf.Permutation((1, 0, 2, 3)), Kinked()), with_one_point_at_6())
+    diagnosis = kf.doctor(
+        alone(kf.bijections.Permutation((1, 0, 2, 3)), Kinked()), with_one_point_at_6()
+    )
     assert diagnosis.measured["status"] == "not finite"
     (finding,) = diagnosis.findings
     assert (finding.code, finding.severity, finding.layer) == ("KF201", "error", "2 Kinked")
@@ -312,7 +318,7 @@ def test_a_small_error_of_log_det_is_found_in_float64(direction):
 
 def test_the_rounding_of_many_layers_is_not_a_wrong_log_det():
     """Rotations scale nothing, but each rounds: 64 of them are off by more than one is."""
-    turns = [kf.SVDLinear(FEATURES, condition_bound=1.0) for _ in range(64)]
+    turns = [kf.bijections.SVDLinear(FEATURES, condition_bound=1.0) for _ in range(64)]
     for parameter in kf.Chain(turns).parameters():
         torch.nn.init.normal_(parameter)
     flow = alone(*turns)
@@ -369,7 +375,7 @@ def test_a_log_det_that_changes_within_rounding_is_not_wrong(seed):
 def test_log_dets_that_do_not_add_up_are_found_in_any_dimension():
     """Where no Jacobian is formed, the two directions are compared with each other."""
     n = 501
-    flow = kf.Flow(kf.StandardNormal(n), kf.Chain([kf.ElementwiseAffine(n), Scaled()]))
+    flow = kf.Flow(kf.StandardNormal(n), kf.Chain([kf.bijections.ElementwiseAffine(n), Scaled()]))
     x = torch.randn(3, n)
     assert found(flow, x) == {}
     flow.bijection.bijections[1].inverse_off = 0.5
@@ -460,7 +466,7 @@ def test_verdicts_read_as_sentences():
     )
     assert "found no problem at 1 row in" in kf.doctor(healthy(), points()[:1]).verdict
     stretched = [
-        kf.ElementwiseAffine(FEATURES, log_scale=[math.log(size), 0.0, 0.0, 0.0])
+        kf.bijections.ElementwiseAffine(FEATURES, log_scale=[math.log(size), 0.0, 0.0, 0.0])
         for size in (3e4, 3e5)
     ]
     narrow = with_layer(stretched[0])
@@ -495,7 +501,9 @@ def test_samples_that_are_not_finite_are_findings():
 def test_a_condition_number_that_leaves_no_digit_is_reported():
     """In whole digits, with the singular for one digit."""
     for stretch, left in ((1e5, "leaves about 1 digit of"), (1e9, "leaves no digit of")):
-        layer = kf.ElementwiseAffine(FEATURES, log_scale=[math.log(stretch), 0.0, 0.0, 0.0])
+        layer = kf.bijections.ElementwiseAffine(
+            FEATURES, log_scale=[math.log(stretch), 0.0, 0.0, 0.0]
+        )
         assert left in found(with_layer(layer))["KF301"].message
 
 

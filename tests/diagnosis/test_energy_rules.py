@@ -87,7 +87,7 @@ def test_a_mode_without_mass_is_not_missed():
 
 def test_a_spike_inside_covered_mass_counts_for_its_own_mass():
     """It is narrower than the curvature step, so its proposal covers the whole flow."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
     spike = torch.tensor([[0.3, 0.2]])
 
     def log_density(x):
@@ -107,7 +107,7 @@ def test_the_search_for_modes_starts_from_given_rows():
         ripples = (20 * x).cos().sum(1).clamp_max(1.9) * 30 * ((x - 5).square().sum(1) < 4)
         return torch.maximum(wide, ripples - 30)
 
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
     x = torch.cat((torch.zeros(3, 2), torch.full((1, 2), 5.0265)))
     finding = found(flow, log_density, x)["KF801"]
     assert finding.evidence["points_missed"] == 1 and finding.evidence["worst_point"] == 3
@@ -115,7 +115,7 @@ def test_the_search_for_modes_starts_from_given_rows():
 
 def test_rows_alone_reveal_a_mode_of_little_mass():
     """Samples of the target, a twentieth of them outside the flow."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
 
     def log_density(x):
         far = (x - 9).abs().sum(1)  # its maximum is a cusp of little mass
@@ -129,7 +129,7 @@ def test_rows_alone_reveal_a_mode_of_little_mass():
 
 def test_many_dimensions_keep_a_mode_visible():
     """In 30 dimensions, where the maximum of a density is far from its samples."""
-    flow = kf.Flow(kf.StandardNormal(30), kf.ElementwiseAffine(30))
+    flow = kf.Flow(kf.StandardNormal(30), kf.bijections.ElementwiseAffine(30))
 
     def log_density(x, other=True):
         here = -0.5 * x.square().sum(1)
@@ -143,23 +143,27 @@ def test_many_dimensions_keep_a_mode_visible():
 
 
 def test_heavy_weights_and_few_effective_samples_are_reported():
-    narrow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[1.0, 1.0]))
+    narrow = kf.Flow(
+        kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[1.0, 1.0])
+    )
     finding = found(narrow, lambda x: -0.5 * x.square().sum(1))["KF802"]
     assert finding.evidence["pareto_k"] > 0.7 and "Pareto k" in finding.message
-    wide = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[-4.0, -4.0]))
+    wide = kf.Flow(
+        kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[-4.0, -4.0])
+    )
     few = found(wide, lambda x: -0.5 * x.square().sum(1))["KF802"].evidence
     assert few["effective_sample_size"] < 0.01
 
 
 def test_an_energy_that_is_not_finite_at_samples_is_reported():
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
     finding = found(flow, lambda x: (x[:, 0] + 1).log() - x.square().sum(1))["KF802"]
     assert finding.evidence["not_a_number"] > 100 and "not a number" in finding.message
 
 
 def test_a_bounded_domain_is_not_a_fault():
     """-inf is a density of zero."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
 
     def log_density(x):
         return torch.where(x[:, 0] > -3, -0.5 * x.square().sum(1), -math.inf)
@@ -169,7 +173,7 @@ def test_a_bounded_domain_is_not_a_fault():
 
 def test_a_density_without_mass_at_the_samples_is_an_error():
     """Rows outside the domain have no weight; those inside are missed."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
 
     def log_density(x):
         return torch.where(x[:, 0] > 40, -0.5 * (x - 50).square().sum(1), -math.inf)
@@ -185,7 +189,7 @@ def test_a_density_without_mass_at_the_samples_is_an_error():
 
 
 def test_weights_that_are_not_finite_are_counted():
-    class Overflowing(kf.ElementwiseAffine):
+    class Overflowing(kf.bijections.ElementwiseAffine):
         def inverse(self, z, context=None):
             x, log_det = super().inverse(z, context)
             return x, torch.where(z[:, 0] > 2, torch.nan, log_det)

@@ -14,7 +14,8 @@ def stretched(*factors, features=2):
     """A flow with a layer per factor, which stretches the first feature."""
     rest = [0.0] * (features - 1)
     layers = [
-        kf.ElementwiseAffine(features, log_scale=[math.log(factor), *rest]) for factor in factors
+        kf.bijections.ElementwiseAffine(features, log_scale=[math.log(factor), *rest])
+        for factor in factors
     ]
     return kf.Flow(kf.StandardNormal(features), kf.Chain(layers))
 
@@ -87,7 +88,7 @@ def test_samples_are_not_called_rows():
 
 def test_the_worst_row_is_found():
     """One of many rows lies where a coupling stretches."""
-    coupling = kf.AffineCoupling(kf.Partition.half(2), kf.MLP(1, 2, ()), scale_bound=14.0)
+    coupling = kf.AffineCoupling(kf.Partition.half(2), kf.nets.MLP(1, 2, ()), scale_bound=14.0)
     with torch.no_grad():
         coupling.conditioner.layers[0].weight[0] = 1.0
     x = torch.zeros(20, 2)

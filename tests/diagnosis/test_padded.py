@@ -68,7 +68,7 @@ def test_the_original_flow_is_unchanged():
         (lambda: kf.real_nvp(3, depth=2, hidden=(8,), start="whiten"), "whitening"),
         (lambda: kf.real_nvp(1, depth=2, hidden=(8,)), "two features"),
         (
-            lambda: kf.Flow(kf.StandardNormal(2), kf.Chain([kf.ActNorm(2)])),
+            lambda: kf.Flow(kf.StandardNormal(2), kf.Chain([kf.bijections.ActNorm(2)])),
             "assembled from layers",
         ),
         (lambda: kf.spline(2), "made by spline"),

@@ -82,8 +82,8 @@ class Normalised(kf.Bijection):
 
 def test_the_layer_that_mixes_rows_is_named():
     """The second of three."""
-    shift = kf.ElementwiseAffine(FEATURES)
-    chain = kf.Chain([shift, Normalised(), kf.ElementwiseAffine(FEATURES)])
+    shift = kf.bijections.ElementwiseAffine(FEATURES)
+    chain = kf.Chain([shift, Normalised(), kf.bijections.ElementwiseAffine(FEATURES)])
     found = codes(kf.Flow(kf.StandardNormal(FEATURES), chain), points())
     assert found["KF204"].layer == "2 Normalised"
 
@@ -132,7 +132,7 @@ class Exploding(kf.Bijection):
 )
 def test_lost_latents_far_out_are_found(beyond, severity):
     """KF303: a warning near the samples of the base, a note far out, nothing if correct."""
-    layers = kf.Chain([Exploding(beyond), kf.ElementwiseAffine(FEATURES)])
+    layers = kf.Chain([Exploding(beyond), kf.bijections.ElementwiseAffine(FEATURES)])
     found = codes(kf.Flow(kf.StandardNormal(FEATURES), layers), points().clamp(-3, 3))
     assert set(found) == ({"KF303"} if severity else set())
     if severity:
@@ -152,7 +152,7 @@ def test_a_scale_that_overflows_far_out_names_its_layer():
             overflow = torch.where(z.abs() > 7, math.inf, 0.0)
             return z + overflow, torch.zeros(len(z))
 
-    layers = kf.Chain([kf.ElementwiseAffine(FEATURES), Squared()])
+    layers = kf.Chain([kf.bijections.ElementwiseAffine(FEATURES), Squared()])
     found = codes(kf.Flow(kf.StandardNormal(FEATURES), layers), points())
     assert found["KF303"].layer == "2 Squared"
 

@@ -21,7 +21,7 @@ def two_clusters(n, seed=0):
 
 def plain_flow():
     """A standard normal as a flow."""
-    return kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    return kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
 
 
 def codes(diagnosis):

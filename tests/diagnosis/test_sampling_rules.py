@@ -102,7 +102,7 @@ def test_the_significance_is_that_of_equal_distributions(seed):
 @pytest.mark.parametrize("features", range(1, 65))
 def test_correct_samples_give_no_finding_in_any_dimension(features):
     """At the same seeds."""
-    flow = kf.Flow(kf.StandardNormal(features), kf.ElementwiseAffine(features))
+    flow = kf.Flow(kf.StandardNormal(features), kf.bijections.ElementwiseAffine(features))
     with torch.no_grad():
         assert sample_distribution(Measurements(flow)).significance > 1e-3
 

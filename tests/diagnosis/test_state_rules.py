@@ -46,14 +46,16 @@ def test_a_stale_cache_is_found(seed):
 def test_the_layer_of_a_stale_value_is_named():
     """The second of two is named."""
 
-    class Keeping(kf.ElementwiseAffine):
+    class Keeping(kf.bijections.ElementwiseAffine):
         def forward(self, x, context=None):
             if not hasattr(self, "kept"):
                 self.kept = super().forward(torch.ones_like(x[:1]))[0]
             return x * self.kept, super().forward(x)[1]
 
     layer = Keeping(FEATURES, shift=[0.0] * FEATURES)
-    flow = kf.Flow(kf.StandardNormal(FEATURES), kf.Chain([kf.ElementwiseAffine(FEATURES), layer]))
+    flow = kf.Flow(
+        kf.StandardNormal(FEATURES), kf.Chain([kf.bijections.ElementwiseAffine(FEATURES), layer])
+    )
     assert findings(flow, points())["KF211"].layer == "2 Keeping"
 
 
@@ -172,7 +174,7 @@ def test_an_uninitialized_norm_of_another_library_is_noted():
 def test_kappaflow_flows_are_diagnosed_as_a_copy():
     """A user's bijection that changes when called stays unchanged."""
 
-    class Counting(kf.ElementwiseAffine):
+    class Counting(kf.bijections.ElementwiseAffine):
         calls = 0
 
         def forward(self, x, context=None):

@@ -85,7 +85,9 @@ def test_the_tables_have_each_density():
 
 def test_tables_are_small_and_in_the_json():
     """A few numbers per row, with strings for values that are not finite; filtering keeps them."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[200.0, 0.0]))
+    flow = kf.Flow(
+        kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[200.0, 0.0])
+    )
     diagnosis = kf.doctor(flow, torch.randn(500, 2))
 
     def refuse(token):
@@ -111,7 +113,9 @@ def test_tables_are_small_and_in_the_json():
 )
 def test_the_dtype_to_use_is_named(scale, dtype, wanted):
     """From eps times the condition number, with thresholds of 1e-3 and 1e-2."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[scale, 0.0]))
+    flow = kf.Flow(
+        kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[scale, 0.0])
+    )
     diagnosis = kf.doctor(flow.to(dtype), 1e-6 * torch.randn(64, 2, dtype=dtype))
     assert diagnosis.measured["precision"] == wanted
 

@@ -51,12 +51,12 @@ def test_the_derivatives_are_those_of_log_prob():
 def test_the_layer_without_gradient_is_named():
     """The second of three."""
 
-    class Cut(kf.ElementwiseAffine):
+    class Cut(kf.bijections.ElementwiseAffine):
         def forward(self, x, context=None):
             z, log_det = super().forward(x, context)
             return z, log_det.detach()
 
-    layers = [kf.ElementwiseAffine(FEATURES) for _ in range(3)]
+    layers = [kf.bijections.ElementwiseAffine(FEATURES) for _ in range(3)]
     layers[1] = Cut(FEATURES)
     flow = kf.Flow(kf.StandardNormal(FEATURES), kf.Chain(layers))
     assert findings(flow, points())["KF209"].layer == "2 Cut"
@@ -121,7 +121,7 @@ def test_rows_far_out_that_dominate_the_mean_are_found(seed):
 
 def test_the_slope_that_heavy_tails_need_is_that_of_the_furthest_row():
     """The identity has slopes of 1; a row at 40 needs about 10."""
-    flow = kf.Flow(kf.StandardNormal(FEATURES), kf.ElementwiseAffine(FEATURES))
+    flow = kf.Flow(kf.StandardNormal(FEATURES), kf.bijections.ElementwiseAffine(FEATURES))
     x = points(0, 1000)
     x[17] = 20
     found = findings(flow, x)["KF503"].evidence

@@ -62,7 +62,7 @@ def test_rows_on_another_scale_are_an_error(trained, change):
 
 def test_rows_with_nearly_equal_latents_are_an_error():
     """Rows scaled to be small, where the origin is in the middle of the flow."""
-    flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
+    flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
     finding = found(flow, normal() / 1000)["KF403"]
     assert "lie close together in the latent space" in finding.message
     assert "KF403" not in found(flow, normal() / 2)

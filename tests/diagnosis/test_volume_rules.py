@@ -12,7 +12,7 @@ from diagnosis.faulty import FEATURES, SEEDS, findings, moved, points
 def followed_by(seed, log_scale):
     """A correct flow, and a last layer with these log-scales."""
     flow = moved(seed)
-    last = kf.ElementwiseAffine(FEATURES, log_scale=log_scale)
+    last = kf.bijections.ElementwiseAffine(FEATURES, log_scale=log_scale)
     return kf.Flow(flow.base, kf.Chain([*flow.bijection.bijections, last]))
 
 
@@ -41,7 +41,7 @@ def test_a_linear_layer_that_is_nearly_singular_is_named(seed):
 def test_narrow_data_is_not_a_collapse():
     """A flow that only widens data with a width of 0.001."""
     flow = kf.Flow(
-        kf.StandardNormal(FEATURES), kf.ElementwiseAffine(FEATURES, log_scale=[9.0] * 4)
+        kf.StandardNormal(FEATURES), kf.bijections.ElementwiseAffine(FEATURES, log_scale=[9.0] * 4)
     )
     assert "KF304" in findings(flow, points())
     assert findings(flow, math.exp(-9) * points()) == {}
@@ -51,10 +51,12 @@ def scaled(features=48):
     """A flow that only standardizes very different scales, and rows on these scales."""
     scales = 10 ** torch.linspace(-8, 8, features)
     x = torch.randn(64, features, generator=torch.Generator().manual_seed(0)) * scales
-    units = kf.Standardize(features)
+    units = kf.bijections.Standardize(features)
     units.fit(x)
     order = tuple(reversed(range(features)))
-    return kf.Flow(kf.StandardNormal(features), kf.Chain([units, kf.Permutation(order)])), x
+    return kf.Flow(
+        kf.StandardNormal(features), kf.Chain([units, kf.bijections.Permutation(order)])
+    ), x
 
 
 def test_very_different_scales_round_the_log_det():
@@ -64,8 +66,8 @@ def test_very_different_scales_round_the_log_det():
 
 def test_a_wrong_log_det_of_a_standardization_is_found(monkeypatch):
     """KF203, though the standardization does not count for the conditioning."""
-    own = kf.Standardize._log_det
-    monkeypatch.setattr(kf.Standardize, "_log_det", lambda self, x: own(self, x) + 0.01)
+    own = kf.bijections.Standardize._log_det
+    monkeypatch.setattr(kf.bijections.Standardize, "_log_det", lambda self, x: own(self, x) + 0.01)
     flow = moved(0)
     assert findings(flow, points(0))["KF203"].evidence["worst_nats"] == pytest.approx(
         0.01, rel=1e-2

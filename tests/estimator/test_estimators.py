@@ -228,7 +228,9 @@ def test_other_recipes_train_too():
 def test_rows_that_are_all_equal_are_refused(rows):
     """They are a single row with a weight, which has no density."""
     X = np.full((rows, 2), 3.5)
-    with pytest.raises(kf.DataError, match="all rows are equal: .* at least 2 different rows"):
+    with pytest.raises(
+        kf.errors.DataError, match="all rows are equal: .* at least 2 different rows"
+    ):
         FlowDensity(depth=2, hidden=(4,), max_epochs=1).fit(X)
 
 

@@ -16,7 +16,7 @@ def coupling(partition, seed=0, diagonal=None):
     generator = torch.Generator().manual_seed(seed)
     shape = len(partition.changed), len(partition.kept)
     weight = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return kf.LinearCoupling(partition, weight, diagonal)
+    return kf.factor.LinearCoupling(partition, weight, diagonal)
 
 
 @pytest.mark.parametrize("partition", [half(4), half(5).swapped(), kf.Partition(6, (5, 0))])
@@ -56,7 +56,7 @@ def test_the_condition_number_of_a_diagonal_of_several_sizes_is_that_of_the_matr
 def test_several_sizes_and_a_huge_weight_do_not_spoil_the_condition_number():
     """Against 60 digits: the smallest singular value of the dense matrix would be rounding."""
     weight = torch.tensor([[1e9, 2e3], [3.0, 4e8]], dtype=torch.float64)
-    layer = kf.LinearCoupling(half(4), weight, [1e-5, -2e3])
+    layer = kf.factor.LinearCoupling(half(4), weight, [1e-5, -2e3])
     with mpmath.workdps(60):
         values = mpmath.svd_r(mpmath.matrix(layer.matrix().tolist()), compute_uv=False)
         exact = float(max(values) / min(values))
@@ -75,14 +75,17 @@ def test_numbers_that_are_not_finite_have_no_condition_number(name, diagonal):
 def test_a_diagonal_alone_keeps_its_dtype():
     """With a weight, the diagonal takes the dtype of the weight."""
     diagonal = torch.tensor([1 / 3, 1e-60], dtype=torch.float64)
-    layer = kf.LinearCoupling(half(4), None, diagonal)
+    layer = kf.factor.LinearCoupling(half(4), None, diagonal)
     torch.testing.assert_close(layer.diagonal.detach(), diagonal, rtol=1e-13, atol=0)
-    assert kf.LinearCoupling(half(4), torch.ones(2, 2), [1.0, 2.0]).diagonal.dtype == torch.float32
+    assert (
+        kf.factor.LinearCoupling(half(4), torch.ones(2, 2), [1.0, 2.0]).diagonal.dtype
+        == torch.float32
+    )
 
 
 def test_a_huge_weight_does_not_spoil_the_condition_number():
     """It is w^2, where the smallest singular value of the dense matrix would be rounding."""
-    layer = kf.LinearCoupling(half(2), torch.tensor([[1e10]], dtype=torch.float64))
+    layer = kf.factor.LinearCoupling(half(2), torch.tensor([[1e10]], dtype=torch.float64))
     assert layer.condition_number == pytest.approx(1e20, rel=1e-12)
 
 
@@ -104,7 +107,7 @@ def test_channels_of_an_image_have_the_same_map_at_each_place():
 
 def test_a_flow_of_linear_couplings_is_saved_and_loaded(tmp_path):
     """Constructor arguments are stored as text, those of `of` with the weights."""
-    for make in (kf.LinearCoupling, kf.LinearCoupling.of):
+    for make in (kf.factor.LinearCoupling, kf.factor.LinearCoupling.of):
         part = make(half(4), np.arange(4.0).reshape(2, 2), [2.0, -0.5])
         flow = kf.Flow(kf.StandardNormal(4), kf.Chain([part])).double()
         kf.save(flow, tmp_path / make.__name__)
@@ -129,5 +132,5 @@ def test_a_flow_of_linear_couplings_is_saved_and_loaded(tmp_path):
 )
 def test_invalid_numbers_are_refused(arguments, message):
     """The error names the expected and the given value."""
-    with pytest.raises(kf.ArgumentError, match=message):
-        kf.LinearCoupling(*arguments)
+    with pytest.raises(kf.errors.ArgumentError, match=message):
+        kf.factor.LinearCoupling(*arguments)

@@ -177,8 +177,8 @@ def test_a_saved_factorization_is_loaded(tmp_path, partition, sign):
     matrix = ODD.copy()
     matrix[0] *= sign
     found = kf.factor_linear(matrix, couplings=20, partition=partition)
-    kf.save_couplings(found, tmp_path / "c.safetensors")
-    again = kf.load_couplings(str(tmp_path / "c.safetensors"))
+    kf.factor.save_couplings(found, tmp_path / "c.safetensors")
+    again = kf.factor.load_couplings(str(tmp_path / "c.safetensors"))
     assert np.array_equal(again.matrix, matrix) and len(again) == len(found)
     for one, other in zip(again.couplings, found.couplings, strict=True):
         assert one.partition == other.partition
@@ -189,8 +189,8 @@ def test_a_saved_factorization_is_loaded(tmp_path, partition, sign):
 
 def test_the_identity_comes_back_without_a_coupling(tmp_path):
     """A file without couplings defines no partition."""
-    kf.save_couplings(kf.factor_linear(np.eye(4)), tmp_path / "c.safetensors")
-    again = kf.load_couplings(tmp_path / "c.safetensors")
+    kf.factor.save_couplings(kf.factor_linear(np.eye(4)), tmp_path / "c.safetensors")
+    again = kf.factor.load_couplings(tmp_path / "c.safetensors")
     assert len(again) == 0 and again.residual == 0
 
 
@@ -240,14 +240,14 @@ def changed(path, change):
 def test_invalid_files_are_refused_in_one_sentence(tmp_path, spoil, message):
     """Missing, cut short, a pickle, other tensors, another version, tensors that do not fit."""
     path = tmp_path / "c.safetensors"
-    kf.save_couplings(kf.factor_linear(ODD), path)
+    kf.factor.save_couplings(kf.factor_linear(ODD), path)
     spoil(path)
     with pytest.raises(FileError, match=message) as refused:
-        kf.load_couplings(path)
+        kf.factor.load_couplings(path)
     assert str(path) in str(refused.value) and "\n" not in str(refused.value)
 
 
 def test_a_folder_is_refused(tmp_path):
     """The error is one sentence."""
     with pytest.raises(FileError, match="is a folder"):
-        kf.load_couplings(tmp_path)
+        kf.factor.load_couplings(tmp_path)

@@ -66,7 +66,7 @@ def test_there_is_one_trial_per_count(counts):
 )
 def test_invalid_arguments_raise_before_the_first_count(matrix, arguments, message):
     """The error is raised once and not stored for each count."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         trade_off(matrix, **arguments)
 
 

@@ -24,7 +24,7 @@ def covariance(x):
 def test_fitted_rows_have_unit_covariance(features):
     """In float64 to rounding, and by six couplings of one partition."""
     x = correlated(features).double()
-    whiten = kf.Whiten(features).double()
+    whiten = kf.factor.Whiten(features).double()
     assert torch.equal(whiten(x)[0], x), "the identity until it is fitted"
     whiten.fit(x)
     unit = torch.eye(features, dtype=torch.float64)
@@ -40,7 +40,7 @@ def test_white_rows_do_not_change():
     x = correlated(4).double()
     root = torch.linalg.cholesky(covariance(x))
     white = torch.linalg.solve_triangular(root, (x - x.mean(0)).T, upper=False).T
-    whiten = kf.Whiten(4).double()
+    whiten = kf.factor.Whiten(4).double()
     whiten.fit(white)
     assert torch.allclose(whiten(white)[0], white, atol=1e-9)
 
@@ -48,7 +48,7 @@ def test_white_rows_do_not_change():
 @pytest.mark.parametrize("scales", [(1, 1, 1, 1), (1, 1, 2, 4), (3, 1, 2, 4)])
 def test_a_fit_with_fewer_couplings_removes_an_earlier_fit(scales):
     """The identity uses none of the six, a diagonal matrix one or two."""
-    whiten = kf.Whiten(4).double()
+    whiten = kf.factor.Whiten(4).double()
     whiten.fit(correlated(4).double())
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 4).double()
     rows = signs * torch.tensor(scales)
@@ -62,7 +62,7 @@ def test_a_fresh_flow_whitens_the_training_rows(recipe):
     x = correlated(5)
     flow = recipe(5, depth=4, hidden=(8,), start="whiten")
     _, whiten, *_ = flow.bijection
-    assert isinstance(whiten, kf.Whiten)
+    assert isinstance(whiten, kf.factor.Whiten)
     assert not whiten.fitted
     kf.fit(flow, x, validation=x[:50], max_epochs=1, learning_rate=1e-12)
     assert whiten.fitted
@@ -88,7 +88,7 @@ def test_one_feature_has_nothing_to_decorrelate():
     """The recipe leaves the layer out; the layer itself raises an error."""
     assert len(kf.real_nvp(1, start="whiten").bijection) == len(kf.real_nvp(1).bijection)
     with pytest.raises(ArgumentError, match="at least 2"):
-        kf.Whiten(1)
+        kf.factor.Whiten(1)
     with pytest.raises(ArgumentError, match="'start' should be"):
         kf.real_nvp(4, start="hot")
 
@@ -97,7 +97,7 @@ def test_dependent_columns_are_refused():
     """They have no inverse covariance; the couplings do not change."""
     x = correlated(4).double()
     x[:, 3] = x[:, 0] - x[:, 1]
-    whiten = kf.Whiten(4).double()
+    whiten = kf.factor.Whiten(4).double()
     with pytest.raises(DataError, match="next to no variance"):
         whiten.fit(x)
     assert not whiten.fitted
@@ -114,7 +114,7 @@ def test_it_is_saved_and_loaded(tmp_path):
 
 def test_a_second_fit_replaces_the_first():
     """Also if it needs fewer couplings: white rows need none, rows of one scale few."""
-    whiten = kf.Whiten(4).double()
+    whiten = kf.factor.Whiten(4).double()
     whiten.fit(correlated(4).double())
     signs = torch.cartesian_prod(*[torch.tensor([-1.0, 1.0], dtype=torch.float64)] * 4)
     for rows in (signs, signs * torch.tensor([1.0, 2.0, 1.0, 1.0]), signs * 3.0):
@@ -135,7 +135,7 @@ def test_a_second_fit_replaces_the_first():
 )
 def test_rows_without_a_finite_covariance_are_refused(rows):
     """The error names likely causes."""
-    whiten = kf.Whiten(3)
+    whiten = kf.factor.Whiten(3)
     with pytest.raises(DataError, match="covariance is not finite"):
         whiten.fit(rows)
     assert not whiten.fitted

@@ -143,7 +143,7 @@ def test_a_transform_is_a_module_that_can_be_copied(plain):
     [
         (lambda: kf.real_nvp(2, depth=2, padding=1), "as_distribution", "a bound"),
         (lambda: kf.real_nvp(2, depth=2, padding=1), "as_transform", "no padding"),
-        (lambda: kf.real_nvp(2, depth=2, padding=kf.ZeroPad(1)), "as_distribution", "joint"),
+        (lambda: kf.real_nvp(2, depth=2, padding=kf.flows.ZeroPad(1)), "as_distribution", "joint"),
         (lambda: kf.real_nvp(2, depth=2, context_features=1), "as_distribution", "'context'"),
         (lambda: kf.real_nvp(2, depth=2, context_features=1), "as_transform", "'context'"),
     ],

@@ -23,7 +23,7 @@ def pixels(n, shape, values, seed=0):
 
 def dequantised(augment, scale=1.0, shift=0.0, features=1):
     """Returns a flow that is an affine map of the filled pixels."""
-    affine = kf.ElementwiseAffine(
+    affine = kf.bijections.ElementwiseAffine(
         features, log_scale=[math.log(scale)] * features, shift=[shift] * features
     )
     return kf.Flow(kf.StandardNormal(features), affine, augment)
@@ -34,7 +34,7 @@ def test_bits_per_dimension_of_a_known_model():
 
     A normal so wide that it is flat over the pixels has log p = -log(sigma sqrt(2 pi)) there.
     """
-    flow = dequantised(kf.Dequantize(256), scale=1e-4)
+    flow = dequantised(kf.flows.Dequantize(256), scale=1e-4)
     x = pixels(100, (1,), 256)
     bits = -flow.log_prob(x, generator=seeded()) / math.log(2)
     wanted = math.log2(1e4 * math.sqrt(2 * math.pi))
@@ -43,7 +43,7 @@ def test_bits_per_dimension_of_a_known_model():
 
 def test_the_bound_is_the_mean_over_the_interval():
     """Of log p over each pixel's interval, by a fine sum."""
-    flow = dequantised(kf.Dequantize(4), scale=1.3, shift=-2.0).double()
+    flow = dequantised(kf.flows.Dequantize(4), scale=1.3, shift=-2.0).double()
     x = torch.tensor([[1.0]], dtype=torch.float64)
     with torch.no_grad():
         many = flow.log_prob(x.expand(100_000, 1), generator=seeded()).mean()
@@ -54,7 +54,7 @@ def test_the_bound_is_the_mean_over_the_interval():
 
 def test_more_samples_tighten_the_bound():
     """Up to log of the integral of p over the interval."""
-    flow = dequantised(kf.Dequantize(4), scale=6.0, shift=-10.0).double()
+    flow = dequantised(kf.flows.Dequantize(4), scale=6.0, shift=-10.0).double()
     x = torch.full((2000, 1), 1.0, dtype=torch.float64)
     with torch.no_grad():
         one, ten = (flow.log_prob(x, samples=n, generator=seeded()).mean() for n in (1, 50))
@@ -90,7 +90,7 @@ def test_what_is_drawn_is_joined_and_dropped_again(name):
 
 def test_the_learned_noise_has_a_density_that_integrates_to_one():
     """Of a single pixel, over its interval."""
-    augment = jittered(kf.VariationalDequantize((1, 1, 1), 4, depth=2, hidden=4)).double()
+    augment = jittered(kf.flows.VariationalDequantize((1, 1, 1), 4, depth=2, hidden=4)).double()
     grid = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
     with torch.no_grad():
         log_q = augment.log_prob(
@@ -102,19 +102,22 @@ def test_the_learned_noise_has_a_density_that_integrates_to_one():
 def test_rounding_never_carries_a_pixel_into_the_next_interval():
     """Not even the largest of many draws beside the largest value."""
     x = torch.full((2_000_000, 1), 255.0)
-    e, _ = kf.Dequantize(256).draw(x, generator=seeded())
+    e, _ = kf.flows.Dequantize(256).draw(x, generator=seeded())
     assert (x + e).max() < 256
     assert e.max() > 0.9999
 
 
 @pytest.mark.parametrize(
-    "augment", [kf.Dequantize(256), kf.VariationalDequantize((1, 2, 2), 256, depth=1, hidden=2)]
+    "augment",
+    [kf.flows.Dequantize(256), kf.flows.VariationalDequantize((1, 2, 2), 256, depth=1, hidden=2)],
 )
 def test_types_without_room_for_noise_beside_a_pixel_are_refused(augment):
     """In them x + e would be x, or worse; half precision has room beside few values."""
     for dtype in (torch.bfloat16, torch.float16):
         narrow = copy.deepcopy(augment).to(dtype)
-        with pytest.raises(kf.ArgumentError, match=f"wider type than {dtype}, .* 256 values"):
+        with pytest.raises(
+            kf.errors.ArgumentError, match=f"wider type than {dtype}, .* 256 values"
+        ):
             narrow.draw(torch.zeros(1, 1, 2, 2, dtype=dtype))
         narrow.values = 4
         e, _ = narrow.draw(torch.zeros(1, 1, 2, 2, dtype=dtype), generator=seeded())
@@ -123,13 +126,13 @@ def test_types_without_room_for_noise_beside_a_pixel_are_refused(augment):
 
 def test_whole_numbers_are_given_as_floating_ones():
     """An integer type has no room for noise at all."""
-    with pytest.raises(kf.ArgumentError, match="'x' should hold floating-point"):
-        kf.Dequantize(4).draw(torch.zeros(2, 1, 2, 2, dtype=torch.uint8))
+    with pytest.raises(kf.errors.ArgumentError, match="'x' should hold floating-point"):
+        kf.flows.Dequantize(4).draw(torch.zeros(2, 1, 2, 2, dtype=torch.uint8))
 
 
 def test_the_learned_noise_has_no_density_outside_the_interval():
     """As that which is not learned."""
-    augment = jittered(kf.VariationalDequantize((1, 2, 2), 16, depth=2, hidden=4))
+    augment = jittered(kf.flows.VariationalDequantize((1, 2, 2), 16, depth=2, hidden=4))
     e = torch.full((5, 1, 2, 2), 0.5)
     e[:4, 0, 0, 0] = torch.tensor([0.0, 1.0, -0.1, 1.1])
     found = augment.log_prob(e, torch.zeros(5, 1, 2, 2))
@@ -139,10 +142,13 @@ def test_the_learned_noise_has_no_density_outside_the_interval():
 
 def test_padding_with_an_independent_normal_changes_nothing():
     """Where the flow leaves e alone, the bound is exact."""
-    own = kf.ElementwiseAffine(4, log_scale=[0.5, -0.5, 0.0, 0.0], shift=[1.0, 0.0, 0.0, 0.0])
-    padded = kf.Flow(kf.StandardNormal(4), own, kf.Pad(2))
+    own = kf.bijections.ElementwiseAffine(
+        4, log_scale=[0.5, -0.5, 0.0, 0.0], shift=[1.0, 0.0, 0.0, 0.0]
+    )
+    padded = kf.Flow(kf.StandardNormal(4), own, kf.flows.Pad(2))
     plain = kf.Flow(
-        kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[0.5, -0.5], shift=[1.0, 0.0])
+        kf.StandardNormal(2),
+        kf.bijections.ElementwiseAffine(2, log_scale=[0.5, -0.5], shift=[1.0, 0.0]),
     )
     x = torch.randn(50, 2)
     assert padded.event_shape == (2,)
@@ -153,7 +159,7 @@ def test_padding_with_an_independent_normal_changes_nothing():
 
 def test_the_joint_density_is_exact():
     """Log p(x, e) is that of the joined points; the bound is it less log q."""
-    flow = dequantised(kf.Pad(1), features=3)
+    flow = dequantised(kf.flows.Pad(1), features=3)
     x = torch.randn(4, 2)
     e, log_q = flow.augment.draw(x, generator=seeded(3))
     joint = flow.joint_log_prob(x, e)
@@ -163,7 +169,7 @@ def test_the_joint_density_is_exact():
 
 def test_draws_are_whole_numbers_of_the_range():
     """And their log_prob is the bound there."""
-    flow = dequantised(kf.Dequantize(4), scale=0.3, shift=-0.6)
+    flow = dequantised(kf.flows.Dequantize(4), scale=0.3, shift=-0.6)
     x, log_prob = flow.sample_and_log_prob(500, generator=seeded())
     assert set(x.flatten().tolist()) == {0.0, 1.0, 2.0, 3.0}
     assert log_prob.isfinite().all()
@@ -171,7 +177,7 @@ def test_draws_are_whole_numbers_of_the_range():
 
 def test_a_temperature_of_zero_is_the_mode():
     """And one of a half halves the deviation of the latents."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, shift=[1.0, -1.0]))
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, shift=[1.0, -1.0]))
     cold = flow.sample(3, temperature=0.0)
     assert torch.equal(cold, torch.tensor([[-1.0, 1.0]]).expand(3, 2))
     warm, cool = (flow.sample(500, temperature=t, generator=seeded()) for t in (1.0, 0.5))
@@ -181,7 +187,7 @@ def test_a_temperature_of_zero_is_the_mode():
 
 def test_filling_and_padding_have_the_density_of_both():
     """Written out: e is noise of one channel and two normal ones, and so is what is joined."""
-    both = kf.DequantizeAndPad(kf.Dequantize(4), 2)
+    both = kf.flows.DequantizeAndPad(kf.flows.Dequantize(4), 2)
     flow = kf.Flow(kf.StandardNormal((3, 2, 2)), kf.Chain([]), both)
     x = pixels(5, (1, 2, 2), 4)
     e, log_q = both.draw(x, generator=seeded())
@@ -199,8 +205,8 @@ def test_filling_and_padding_have_the_density_of_both():
 def test_padding_that_is_mixed_in_gives_a_bound():
     """Z = (x + a e, e) has log p(x) = log N(0, 1 + a^2); more draws come nearer to it."""
     slope = 0.8
-    mix = kf.LinearCoupling(kf.Partition(2, (1,)), torch.tensor([[slope]]))
-    flow = kf.Flow(kf.StandardNormal(2), mix, kf.Pad(1)).double()
+    mix = kf.factor.LinearCoupling(kf.Partition(2, (1,)), torch.tensor([[slope]]))
+    flow = kf.Flow(kf.StandardNormal(2), mix, kf.flows.Pad(1)).double()
     x = torch.tensor([[1.5]], dtype=torch.float64).expand(4000, 1)
     exact = torch.distributions.Normal(0.0, math.sqrt(1 + slope**2)).log_prob(x[:1, 0]).item()
     with torch.no_grad():
@@ -213,8 +219,8 @@ def test_padding_that_is_mixed_in_gives_a_bound():
 
 def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
     """As any other."""
-    chain = kf.Chain([kf.AffineCoupling(kf.Partition.half(4), kf.MLP(2, 4, (8,)))])
-    flow = jittered(kf.Flow(kf.StandardNormal(4), chain, kf.Pad(2))).eval()
+    chain = kf.Chain([kf.AffineCoupling(kf.Partition.half(4), kf.nets.MLP(2, 4, (8,)))])
+    flow = jittered(kf.Flow(kf.StandardNormal(4), chain, kf.flows.Pad(2))).eval()
     kf.save(flow, tmp_path)
     loaded = kf.load(tmp_path)
     x = torch.randn(5, 2)
@@ -228,35 +234,57 @@ def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: dequantised(kf.Dequantize(4)).log_prob(torch.tensor([[0.5]])), "whole numbers"),
-        (lambda: dequantised(kf.Dequantize(4)).log_prob(torch.tensor([[4.0]])), "0 to 3"),
-        (lambda: dequantised(kf.Dequantize(4)).log_prob(torch.tensor([[-1.0]])), "whole numbers"),
+        (
+            lambda: dequantised(kf.flows.Dequantize(4)).log_prob(torch.tensor([[0.5]])),
+            "whole numbers",
+        ),
+        (lambda: dequantised(kf.flows.Dequantize(4)).log_prob(torch.tensor([[4.0]])), "0 to 3"),
+        (
+            lambda: dequantised(kf.flows.Dequantize(4)).log_prob(torch.tensor([[-1.0]])),
+            "whole numbers",
+        ),
         (lambda: dequantised(None).log_prob(torch.zeros(1, 1), samples=2), "exact"),
         (
-            lambda: dequantised(kf.ZeroPad(1), features=2).log_prob(torch.zeros(1, 1), samples=2),
+            lambda: dequantised(kf.flows.ZeroPad(1), features=2).log_prob(
+                torch.zeros(1, 1), samples=2
+            ),
             "'samples' should be left out, got 2: .* joint density of a point and its padding",
         ),
         (lambda: dequantised(None).joint_log_prob(torch.zeros(1, 1), None), "no augmentation"),
-        (lambda: dequantised(kf.Pad(1)), "fewer features"),
+        (lambda: dequantised(kf.flows.Pad(1)), "fewer features"),
         (
-            lambda: dequantised(kf.Pad(1), features=3).joint_log_prob(
+            lambda: dequantised(kf.flows.Pad(1), features=3).joint_log_prob(
                 torch.zeros(4, 2), torch.zeros(1, 1)
             ),
             "'e' should have shape .4, 1., got .1, 1.",
         ),
         (
-            lambda: dequantised(kf.Dequantize(4), features=2).joint_log_prob(
+            lambda: dequantised(kf.flows.Dequantize(4), features=2).joint_log_prob(
                 torch.zeros(4, 2), torch.zeros(4, 1)
             ),
             "'e' should have shape .4, 2.",
         ),
-        (lambda: kf.DequantizeAndPad(kf.Pad(1), 1), "'filling' should be a Dequantize or a Var"),
-        (lambda: kf.DequantizeAndPad(kf.Dequantize(4), 0), "'features' should be at least 1"),
-        (lambda: kf.Standardize(2, padding=2), "'padding' should be less than the 2 features"),
-        (lambda: kf.VariationalDequantize((4,)), "'event_shape' should be .channels, height"),
+        (
+            lambda: kf.flows.DequantizeAndPad(kf.flows.Pad(1), 1),
+            "'filling' should be a Dequantize or a Var",
+        ),
+        (
+            lambda: kf.flows.DequantizeAndPad(kf.flows.Dequantize(4), 0),
+            "'features' should be at least 1",
+        ),
+        (
+            lambda: kf.bijections.Standardize(2, padding=2),
+            "'padding' should be less than the 2 features",
+        ),
+        (
+            lambda: kf.flows.VariationalDequantize((4,)),
+            "'event_shape' should be .channels, height",
+        ),
         (
             lambda: kf.Flow(
-                kf.StandardNormal((1, 2, 2)), kf.Chain([]), kf.VariationalDequantize((1, 4, 4))
+                kf.StandardNormal((1, 2, 2)),
+                kf.Chain([]),
+                kf.flows.VariationalDequantize((1, 4, 4)),
             ),
             "'augment' should fill images of the shape",
         ),
@@ -267,5 +295,5 @@ def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
 )
 def test_wrong_arguments_are_refused(call, message):
     """In one sentence."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         call()

@@ -23,7 +23,7 @@ def two_clusters(n=2000, seed=0):
 
 
 def fitted():
-    base = kf.NormalMixture(2, components=2).double()
+    base = kf.flows.NormalMixture(2, components=2).double()
     base.fit(two_clusters())
     return base
 
@@ -96,19 +96,19 @@ def test_the_number_of_components_follows_the_clusters():
 
 
 def test_a_mixture_needs_as_many_rows_as_components():
-    with pytest.raises(kf.DataError, match="of 4 components needs .* got 3"):
-        kf.NormalMixture(2, components=4).fit(torch.randn(3, 2))
-    with pytest.raises(kf.ArgumentError, match="components"):
+    with pytest.raises(kf.errors.DataError, match="of 4 components needs .* got 3"):
+        kf.flows.NormalMixture(2, components=4).fit(torch.randn(3, 2))
+    with pytest.raises(kf.errors.ArgumentError, match="components"):
         kf.real_nvp(2, components=0)
 
 
 def test_log_prob_of_narrow_clusters_far_from_zero_is_accurate_in_float32():
-    base = kf.NormalMixture(1, components=1)
+    base = kf.flows.NormalMixture(1, components=1)
     with torch.no_grad():
         base.means.fill_(100.0)
         base.factors.fill_(math.log(1e3))
     z = torch.tensor([[100.0], [100.001]])
-    exact = kf.NormalMixture(1, components=1).double()
+    exact = kf.flows.NormalMixture(1, components=1).double()
     exact.load_state_dict(base.state_dict())
     torch.testing.assert_close(
         base.log_prob(z).double(), exact.log_prob(z.double()), rtol=1e-5, atol=0
@@ -125,7 +125,7 @@ def test_a_mixture_counts_rows_by_their_weights():
 
 
 def test_log_prob_is_in_full_precision_under_autocast():
-    base, z = kf.NormalMixture(2, components=2), two_clusters()
+    base, z = kf.flows.NormalMixture(2, components=2), two_clusters()
     base.fit(z)
     expected = base.log_prob(z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -134,7 +134,7 @@ def test_log_prob_is_in_full_precision_under_autocast():
 
 
 def test_samples_of_a_float64_base_have_its_digits():
-    base = kf.NormalMixture(1, components=1).double()
+    base = kf.flows.NormalMixture(1, components=1).double()
     torch.nn.init.zeros_(base.means)
     z = base.sample(50, dtype=torch.float64)
     assert not torch.equal(z, z.float().double())
@@ -143,9 +143,9 @@ def test_samples_of_a_float64_base_have_its_digits():
 def test_gradients_that_samples_do_not_carry_are_refused():
     """The weights of the components get none."""
     flow = kf.real_nvp(2, depth=2, hidden=(4,), components=2)
-    with pytest.raises(kf.ArgumentError, match="got NormalMixture: leave 'components' out"):
+    with pytest.raises(kf.errors.ArgumentError, match="got NormalMixture: leave 'components' out"):
         flow.rsample(3)
-    with pytest.raises(kf.ArgumentError, match="leave 'components' out"):
+    with pytest.raises(kf.errors.ArgumentError, match="leave 'components' out"):
         kf.fit_energy(flow, lambda x: -x.square().sum(1), steps=1)
     density = flow.as_distribution()
     assert not density.has_rsample and density.sample((3,)).shape == (3, 2)
@@ -157,15 +157,15 @@ def test_tiny_tables_get_one_component(rows):
 
 
 def test_rows_that_no_mixture_fits_are_refused_in_one_sentence():
-    base = kf.NormalMixture(2, components=2)
-    with pytest.raises(kf.DataError, match="finite rows, got 0"):
+    base = kf.flows.NormalMixture(2, components=2)
+    with pytest.raises(kf.errors.DataError, match="finite rows, got 0"):
         base.fit(torch.full((5, 2), math.nan))
-    with pytest.raises(kf.ArgumentError, match="'z' should"):
+    with pytest.raises(kf.errors.ArgumentError, match="'z' should"):
         base.fit(torch.randn(5, 3))
 
 
 def test_padding_is_not_added_to_a_flow_with_a_mixture():
     """Its base would need more features."""
     flow = kf.real_nvp(2, depth=2, hidden=(4,), components=2)
-    with pytest.raises(kf.ArgumentError, match="mixture as the base"):
+    with pytest.raises(kf.errors.ArgumentError, match="mixture as the base"):
         padded(flow, 1)

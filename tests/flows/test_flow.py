@@ -20,7 +20,7 @@ def affine_flow(dtype=torch.float64):
     """Returns the flow of independent normals of deviations 0.5 and 4 around 1 and -2."""
     log_scale = [math.log(2.0), math.log(0.25)]
     shift = [-2.0, 0.5]
-    affine = kf.ElementwiseAffine(2, log_scale=log_scale, shift=shift)
+    affine = kf.bijections.ElementwiseAffine(2, log_scale=log_scale, shift=shift)
     return kf.Flow(kf.StandardNormal(2), affine).to(dtype)
 
 
@@ -39,7 +39,7 @@ def test_log_prob_is_that_of_the_affine_normal():
 
 def test_log_prob_is_that_of_a_correlated_normal():
     """A shear by a linear conditioner, against the multivariate normal."""
-    coupling = kf.AdditiveCoupling(kf.Partition.half(2), kf.MLP(1, 1, ()))
+    coupling = kf.bijections.AdditiveCoupling(kf.Partition.half(2), kf.nets.MLP(1, 1, ()))
     with torch.no_grad():
         coupling.conditioner.layers[0].weight.fill_(0.7)
     flow = kf.Flow(kf.StandardNormal(2), coupling).double()
@@ -140,7 +140,7 @@ def test_rsample_carries_gradients_to_parameters_and_contexts():
 
 def test_a_flow_without_numbers_has_type_and_device():
     """A flow of permutations only follows `to` like any other."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.Permutation((1, 0)))
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.Permutation((1, 0)))
     assert flow.dtype == torch.float32
     assert flow.double().dtype == torch.float64
     assert flow.sample(2).dtype == torch.float64
@@ -152,18 +152,18 @@ def test_units_are_the_leading_standardisation_and_core_is_the_rest():
     flow = jittered(kf.real_nvp(3, depth=3, hidden=(4,)))
     flow.standardization.bijections[0].fit(5 + 3 * torch.randn(64, 3))
     x = torch.randn(6, 3)
-    assert [type(part) for part in flow.standardization] == [kf.Standardize]
+    assert [type(part) for part in flow.standardization] == [kf.bijections.Standardize]
     assert len(layers_of(flow.core)) == 3
     torch.testing.assert_close(flow.core(flow.standardization(x)[0])[0], flow.bijection(x)[0])
 
 
 def test_a_flow_without_standardisation_has_no_units():
     """Its core is the whole bijection, and a lone Standardize is all units."""
-    affine = kf.ElementwiseAffine(2)
+    affine = kf.bijections.ElementwiseAffine(2)
     flow = kf.Flow(kf.StandardNormal(2), affine)
     assert len(flow.standardization) == 0
     assert list(flow.core) == [affine]
-    assert len(kf.Flow(kf.StandardNormal(2), kf.Standardize(2)).core) == 0
+    assert len(kf.Flow(kf.StandardNormal(2), kf.bijections.Standardize(2)).core) == 0
 
 
 def test_the_context_of_core_passes_through_the_embedding():
@@ -178,9 +178,9 @@ def test_the_context_of_core_passes_through_the_embedding():
 def test_the_width_of_the_context_is_that_of_the_embedding():
     """Where a network reads 5 columns and gives 2, the chain says so and the flow asks for 5."""
     coupling = kf.AffineCoupling(
-        kf.Partition.half(2), kf.MLP(1, 2, (), context_features=2), context_features=2
+        kf.Partition.half(2), kf.nets.MLP(1, 2, (), context_features=2), context_features=2
     )
-    embedding = torch.nn.Sequential(kf.StandardizeInputs(5), kf.MLP(5, 2, (4,)))
+    embedding = torch.nn.Sequential(kf.nets.StandardizeInputs(5), kf.nets.MLP(5, 2, (4,)))
     chain = kf.Chain([coupling], embedding=embedding, context_features=5)
     flow = kf.Flow(kf.StandardNormal(2), kf.Inverse(chain))
     assert flow.context_features == 5
@@ -224,7 +224,7 @@ def test_the_width_of_the_context_is_that_of_the_embedding():
 )
 def test_wrong_arguments_are_refused(call, message):
     """One sentence names the argument, what it should be, and what it was."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         call(kf.real_nvp(2, depth=2, hidden=(4,)), conditional_flow())
 
 
@@ -284,7 +284,7 @@ def test_what_lies_on_another_device_is_refused(call, name):
         f"'{name}' should be on the flow's device cpu, got meta: "
         f"move it with {name}.to(flow.device)."
     )
-    with pytest.raises(kf.ArgumentError, match=re.escape(message)):
+    with pytest.raises(kf.errors.ArgumentError, match=re.escape(message)):
         call(conditional_flow(), torch.zeros(4, 3), torch.zeros(4, 2))
 
 
@@ -316,5 +316,5 @@ def test_a_flow_asks_for_the_context_that_its_bijection_reads():
     """What the bijection declares decides, and a bijection put in later decides anew."""
     flow = conditional_flow()
     assert flow.context_features == flow.bijection.context_features == 2
-    flow.bijection = kf.Permutation((1, 0, 2))
+    flow.bijection = kf.bijections.Permutation((1, 0, 2))
     assert flow.context_features == 0

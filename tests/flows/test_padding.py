@@ -68,13 +68,13 @@ def test_densities_are_those_of_torch(scale):
     x = torch.randn(6, 2, generator=seeded(1)).double()
     e = 0.2 * torch.randn(6, 3, generator=seeded(2)).double()
     normal = torch.distributions.Normal(0.0, scale)
-    found = kf.Pad(3, scale=scale).log_prob(e, x)
+    found = kf.flows.Pad(3, scale=scale).log_prob(e, x)
     assert torch.allclose(found, normal.log_prob(e).sum(1))
     ends = scale * torch.tensor([-1.0, 1.0]).double()
     uniform = torch.distributions.Uniform(*ends, validate_args=False)
-    found = kf.UniformPad(3, scale=scale).log_prob(e, x)
+    found = kf.flows.UniformPad(3, scale=scale).log_prob(e, x)
     assert torch.allclose(found, uniform.log_prob(e).sum(1))
-    copies = kf.CopyPad(2, 3, scale=scale).double()
+    copies = kf.flows.CopyPad(2, 3, scale=scale).double()
     copies.fit(x)
     standard = (x - x.mean(0)) / x.std(0, correction=0)
     turned = standard[:, [0, 1, 0]]
@@ -84,9 +84,9 @@ def test_densities_are_those_of_torch(scale):
 def test_draws_are_as_wide_as_the_scale():
     """Of 20,000 draws, within five standard errors."""
     x = torch.zeros(20_000, 1)
-    normal = kf.Pad(1, scale=0.3).draw(x, generator=seeded())[0]
+    normal = kf.flows.Pad(1, scale=0.3).draw(x, generator=seeded())[0]
     assert normal.std().item() == pytest.approx(0.3, rel=5 / math.sqrt(40_000))
-    uniform = kf.UniformPad(1, scale=0.3).draw(x, generator=seeded())[0]
+    uniform = kf.flows.UniformPad(1, scale=0.3).draw(x, generator=seeded())[0]
     assert uniform.abs().max() <= 0.3 and uniform.abs().max() > 0.299
     assert uniform.mean().abs() < 5 * 0.3 / math.sqrt(3 * 20_000)
 
@@ -94,7 +94,7 @@ def test_draws_are_as_wide_as_the_scale():
 def test_copies_are_standardised_features_in_turn():
     """More of them than features begin again, at each place of an image alike."""
     x = 7 + 3 * torch.randn(50, 2, 3, 3, generator=seeded())
-    copies = kf.CopyPad(2, 3, scale=0.0)
+    copies = kf.flows.CopyPad(2, 3, scale=0.0)
     copies.fit(x)
     e, _ = copies.draw(x)
     assert torch.equal(e[:, 0], e[:, 2])
@@ -110,15 +110,15 @@ def test_the_learned_padding_starts_at_the_standard_normal():
         x = 5 * torch.randn(4, *shape, generator=seeded())
         augment = padding_of_kind("learned", 2, shape)
         e, log_q = augment.draw(x, generator=seeded(1))
-        assert torch.equal(e, kf.Pad(2).draw(x, generator=seeded(1))[0])
-        assert torch.allclose(log_q, kf.Pad(2).log_prob(e, x))
+        assert torch.equal(e, kf.flows.Pad(2).draw(x, generator=seeded(1))[0])
+        assert torch.allclose(log_q, kf.flows.Pad(2).log_prob(e, x))
 
 
 def test_the_learned_padding_makes_the_bound_tight():
     """Z = (x + a e, e): its p(e | x) is normal, so that training q alone closes the gap."""
     slope = 0.8
-    mix = kf.LinearCoupling(kf.Partition(2, (1,)), torch.tensor([[slope]]))
-    flow = kf.Flow(kf.StandardNormal(2), mix, kf.LearnedPad(1, 1)).double()
+    mix = kf.factor.LinearCoupling(kf.Partition(2, (1,)), torch.tensor([[slope]]))
+    flow = kf.Flow(kf.StandardNormal(2), mix, kf.flows.LearnedPad(1, 1)).double()
     x = torch.randn(256, 1, generator=seeded()).double()
     normal = torch.distributions.Normal(0.0, math.sqrt(1 + slope**2))
     exact = normal.log_prob(x[:, 0]).mean().item()
@@ -140,7 +140,7 @@ def test_the_weighted_density_integrates_to_one(kind, seed):
     """Over a line, within five of the standard errors that it comes with; 60 draws a point."""
     flow = padded_widely(kind, seed=seed)
     x, width = grid(-9, 9, 600)
-    estimate, error = kf.importance_weighted_log_prob(flow, x, 60, generator=seeded())
+    estimate, error = kf.flows.importance_weighted_log_prob(flow, x, 60, generator=seeded())
     p = estimate.exp()
     total, off = p.sum().item() * width, (p * error).square().sum().sqrt().item() * width
     assert off < 0.05
@@ -152,7 +152,7 @@ def test_the_weighted_density_of_two_features_integrates_to_one():
     flow = padded_widely("gaussian", features=2, padding=2)
     x, width = grid(-7, 7, 60)
     plane = torch.cartesian_prod(x[:, 0], x[:, 0])
-    estimate, error = kf.importance_weighted_log_prob(flow, plane, 30, generator=seeded())
+    estimate, error = kf.flows.importance_weighted_log_prob(flow, plane, 30, generator=seeded())
     p = estimate.exp()
     off = (p * error).square().sum().sqrt().item() * width**2
     assert abs(p.sum().item() * width**2 - 1) < 5 * off + 1e-3
@@ -162,7 +162,7 @@ def test_uniform_padding_misses_what_the_flow_puts_outside():
     """The integral is the share of the flow's own padding that lies in the interval."""
     flow = padded("uniform", scale=1.5)
     x, width = grid(-9, 9, 600)
-    estimate, error = kf.importance_weighted_log_prob(flow, x, 60, generator=seeded())
+    estimate, error = kf.flows.importance_weighted_log_prob(flow, x, 60, generator=seeded())
     p = estimate.exp()
     off = (p * error).square().sum().sqrt().item() * width
     z = torch.randn(100_000, 2, generator=seeded(1)).double()
@@ -177,7 +177,7 @@ def test_the_weighted_estimate_is_as_far_off_as_it_says(kind):
     """Against a fine sum over the padding, z-scores of 100 points have a spread of about 1."""
     flow = padded_widely(kind)
     x = torch.randn(100, 1, generator=seeded(3)).double()
-    estimate, error = kf.importance_weighted_log_prob(flow, x, 300, generator=seeded(4))
+    estimate, error = kf.flows.importance_weighted_log_prob(flow, x, 300, generator=seeded(4))
     z = (estimate - true_log_prob(flow, x)) / error
     assert z.abs().max() < 5
     assert 0.75 < z.square().mean().sqrt() < 1.25
@@ -187,7 +187,7 @@ def test_the_weighted_estimate_is_log_prob_with_as_many_samples():
     """The same draws; the error is the spread of the weights, by hand."""
     flow = padded("gaussian", features=2, padding=3)
     x = torch.randn(5, 2, generator=seeded()).double()
-    estimate, error = kf.importance_weighted_log_prob(flow, x, 7, generator=seeded(1))
+    estimate, error = kf.flows.importance_weighted_log_prob(flow, x, 7, generator=seeded(1))
     with torch.no_grad():
         wanted = flow.log_prob(x, samples=7, generator=seeded(1))
         generator = seeded(1)
@@ -220,9 +220,11 @@ def test_without_a_density_log_prob_is_the_joint_one(kind, scale):
     assert torch.allclose(log_prob, flow.log_prob(drawn))
     for call in (
         lambda: flow.log_prob(x, samples=2),
-        lambda: kf.importance_weighted_log_prob(flow, x, 2),
+        lambda: kf.flows.importance_weighted_log_prob(flow, x, 2),
     ):
-        with pytest.raises(kf.ArgumentError, match="joint density of a point and its padding"):
+        with pytest.raises(
+            kf.errors.ArgumentError, match="joint density of a point and its padding"
+        ):
             call()
 
 
@@ -268,7 +270,7 @@ def test_a_padded_flow_can_be_the_flow_without():
             for old, new in zip(one[1].weight, two[1].weight[::2], strict=True):
                 new.copy_(old)
             two[1].bias[::2] = one[1].bias
-    flow = kf.Flow(kf.StandardNormal(4), kf.Chain(list(stacks[1].plain())), kf.Pad(2))
+    flow = kf.Flow(kf.StandardNormal(4), kf.Chain(list(stacks[1].plain())), kf.flows.Pad(2))
     x = torch.randn(6, 2, generator=seeded())
     assert torch.allclose(flow.log_prob(x), plain.log_prob(x), atol=1e-5)
 
@@ -322,7 +324,7 @@ def test_a_training_goes_on_with_the_network_of_its_padding(tmp_path):
 
     def fitted():
         torch.manual_seed(0)
-        flow = kf.real_nvp(2, padding=kf.LearnedPad(2, 2), **TINY)
+        flow = kf.real_nvp(2, padding=kf.flows.LearnedPad(2, 2), **TINY)
         return kf.fit(flow, x, max_epochs=2, batch_size=64, out=tmp_path / "run", progress=False)
 
     weights = fitted().flow.augment.network.layers[-1].weight
@@ -338,7 +340,7 @@ def test_one_feature_with_padding_has_couplings():
     flow = kf.real_nvp(1, padding=1, **TINY)
     (stack,) = (part for part in flow.modules() if isinstance(part, kf.CouplingStack))
     assert len(list(stack.plain())) == 4
-    assert not any(isinstance(part, kf.ElementwiseAffine) for part in flow.modules())
+    assert not any(isinstance(part, kf.bijections.ElementwiseAffine) for part in flow.modules())
     assert kf.nice(1, padding=2, **TINY).bijection.bijections[-1].features == 3
 
 
@@ -357,34 +359,37 @@ def test_a_whitened_start_takes_padding():
     flow = kf.real_nvp(2, padding=1, start="whiten", **TINY)
     x = torch.randn(400, 2, generator=seeded()) @ torch.tensor([[1.0, 0.9], [0.0, 0.2]])
     kf.fit(flow, x, max_epochs=1, progress=False)
-    assert next(p for p in flow.modules() if isinstance(p, kf.Whiten)).fitted
+    assert next(p for p in flow.modules() if isinstance(p, kf.factor.Whiten)).fitted
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: kf.Pad(0), "'features' should be at least 1"),
-        (lambda: kf.Pad(1, scale=0), "'scale' should be a finite number above 0, got 0"),
-        (lambda: kf.Pad(1, scale=-1.0), "'scale' should be a finite number above 0"),
-        (lambda: kf.UniformPad(1, scale=math.nan), "'scale' should be a finite number above 0"),
-        (lambda: kf.UniformPad(1, scale="1"), "'scale' should be a number above 0"),
-        (lambda: kf.CopyPad(2, 1, scale=-0.1), "'scale' should be 0 or more, got -0.1"),
-        (lambda: kf.CopyPad(0, 1), "'inputs' should be at least 1"),
-        (lambda: kf.LearnedPad(2, 1, 64), "'network' should be a torch module, got int"),
+        (lambda: kf.flows.Pad(0), "'features' should be at least 1"),
+        (lambda: kf.flows.Pad(1, scale=0), "'scale' should be a finite number above 0, got 0"),
+        (lambda: kf.flows.Pad(1, scale=-1.0), "'scale' should be a finite number above 0"),
         (
-            lambda: kf.LearnedPad(2, 2, kf.MLP(2, 3)).draw(torch.zeros(1, 2)),
+            lambda: kf.flows.UniformPad(1, scale=math.nan),
+            "'scale' should be a finite number above 0",
+        ),
+        (lambda: kf.flows.UniformPad(1, scale="1"), "'scale' should be a number above 0"),
+        (lambda: kf.flows.CopyPad(2, 1, scale=-0.1), "'scale' should be 0 or more, got -0.1"),
+        (lambda: kf.flows.CopyPad(0, 1), "'inputs' should be at least 1"),
+        (lambda: kf.flows.LearnedPad(2, 1, 64), "'network' should be a torch module, got int"),
+        (
+            lambda: kf.flows.LearnedPad(2, 2, kf.nets.MLP(2, 3)).draw(torch.zeros(1, 2)),
             "'network' should answer with shape .1, 4., mu and log sigma of 2 features",
         ),
         (
-            lambda: kf.real_nvp(3, padding=kf.CopyPad(2, 1)),
+            lambda: kf.real_nvp(3, padding=kf.flows.CopyPad(2, 1)),
             "except the padding, 3, got 'inputs' 2",
         ),
         (lambda: kf.real_nvp(2, padding=-1), "'padding' should be at least 0, got -1"),
         (lambda: kf.real_nvp(2, padding="zero"), "got 'zero': or a Padding, such as"),
-        (lambda: kf.nice(2, padding=kf.Dequantize(4)), "'padding' should be a whole number"),
+        (lambda: kf.nice(2, padding=kf.flows.Dequantize(4)), "'padding' should be a whole number"),
         (lambda: kf.nice(2, padding=True), "'padding' should be a whole number"),
         (
-            lambda: kf.real_nvp(2, padding=kf.ZeroPad(1), start="whiten"),
+            lambda: kf.real_nvp(2, padding=kf.flows.ZeroPad(1), start="whiten"),
             "'start' should be 'identity' with padding that has no density",
         ),
         (
@@ -393,13 +398,13 @@ def test_a_whitened_start_takes_padding():
         ),
         (lambda: padding_of_kind("noise", 1, (2,)), "'padding_kind' should be one of 'gaussian'"),
         (lambda: padding_of_kind("learned", 1, (2,), scale=1.0), "left out for learned padding"),
-        (lambda: kf.importance_weighted_log_prob(None, None, 2), "'flow' should be a Flow"),
+        (lambda: kf.flows.importance_weighted_log_prob(None, None, 2), "'flow' should be a Flow"),
         (
-            lambda: kf.importance_weighted_log_prob(kf.real_nvp(2), torch.zeros(1, 2), 2),
+            lambda: kf.flows.importance_weighted_log_prob(kf.real_nvp(2), torch.zeros(1, 2), 2),
             "should have an augmentation: the log_prob of this one is exact",
         ),
         (
-            lambda: kf.importance_weighted_log_prob(
+            lambda: kf.flows.importance_weighted_log_prob(
                 kf.real_nvp(2, padding=1), torch.zeros(1, 2), 1
             ),
             "'samples' should be at least 2",
@@ -408,7 +413,7 @@ def test_a_whitened_start_takes_padding():
 )
 def test_wrong_arguments_are_refused(call, message):
     """In one sentence."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         call()
 
 

@@ -18,7 +18,7 @@ RECIPES = {
 def embedding():
     """Returns a network from contexts of five numbers to two, with weights that are not zero."""
     torch.manual_seed(5)
-    net = kf.MLP(5, 2, (8,))
+    net = kf.nets.MLP(5, 2, (8,))
     nn.init.normal_(net.layers[-1].weight)
     return net
 
@@ -48,7 +48,7 @@ def test_an_embedding_learns():
     context = torch.randn(1500, 2, generator=generator)
     x = 0.1 * torch.randn(1500, 1, generator=generator)
     x += (context[:, :1] - context[:, 1:]).sign()
-    net = kf.MLP(2, 1, (16,))
+    net = kf.nets.MLP(2, 1, (16,))
     flow = kf.spline(1, depth=1, hidden=(16,), context_features=2, embedding=net)
     before = [p.clone() for p in net.parameters()]
     result = kf.fit(flow, (x, context), max_epochs=15, learning_rate=1e-2, batch_size=128)

@@ -76,7 +76,7 @@ def test_other_rows_fitted_again_replace_the_first_ones():
 
 WITH_MORE = {
     "padding": {"padding": 1},
-    "copies as padding": {"padding": kf.CopyPad(3, 2)},
+    "copies as padding": {"padding": kf.flows.CopyPad(3, 2)},
     "bounds": {"bounds": ["positive", None, None]},
     "circle": {"bounds": [None, None, "circular:-1e5,1e5"]},
     "whiten": {"start": "whiten"},
@@ -105,7 +105,7 @@ def test_the_context_is_part_of_it():
         losses(flow, x, context)
     fitted.standardization.fit(x, context)
     losses(fitted, x, context)
-    with pytest.raises(kf.ArgumentError, match="'context' should be given, with 1 columns"):
+    with pytest.raises(kf.errors.ArgumentError, match="'context' should be given, with 1 columns"):
         fitted.standardization.fit(x)
 
 
@@ -164,8 +164,8 @@ class Scored(torch.nn.Module):
 
 def test_a_compiled_or_exported_log_prob_has_no_check():
     """The check branches on values, which no graph can do."""
-    couplings = [kf.AffineCoupling(kf.Partition.half(3), kf.MLP(1, 4, (4,)), memory="store")]
-    flow = kf.Flow(kf.StandardNormal(3), kf.Chain([kf.Standardize(3), *couplings]))
+    couplings = [kf.AffineCoupling(kf.Partition.half(3), kf.nets.MLP(1, 4, (4,)), memory="store")]
+    flow = kf.Flow(kf.StandardNormal(3), kf.Chain([kf.bijections.Standardize(3), *couplings]))
     program = torch.export.export(Scored(flow), (torch.randn(3),))
     assert program.module()(torch.zeros(3)).shape == ()
     compiled = torch.compile(flow.log_prob, backend="eager", fullgraph=True)
@@ -193,7 +193,9 @@ def test_rows_without_mean_and_deviation_are_refused(rows, message):
 def test_rows_outside_of_a_domain_are_refused():
     """As kf.fit refuses them."""
     flow = flow_of(bounds=["positive", None, None])
-    with pytest.raises(kf.DataError, match="domain of its columns, got 2 of 2 rows outside"):
+    with pytest.raises(
+        kf.errors.DataError, match="domain of its columns, got 2 of 2 rows outside"
+    ):
         flow.standardization.fit(-torch.ones(2, 3))
 
 

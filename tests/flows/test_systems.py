@@ -18,11 +18,13 @@ RECIPES = {
 every_recipe = pytest.mark.parametrize("name", RECIPES)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("planar", kf.Planar), ("radial", kf.Radial)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("planar", kf.bijections.Planar), ("radial", kf.bijections.Radial)]
+)
 def test_depth_counts_maps_and_a_new_flow_is_the_identity(name, kind):
     """Behind the units there is nothing but such maps, and no two are the same."""
     flow, x = RECIPES[name](5, depth=6), torch.randn(7, 5)
-    assert [type(part) for part in flow.bijection] == [kf.Standardize, *[kind] * 6]
+    assert [type(part) for part in flow.bijection] == [kf.bijections.Standardize, *[kind] * 6]
     z, log_det = flow.bijection(x)
     torch.testing.assert_close(z, x, rtol=0, atol=1e-5)
     torch.testing.assert_close(log_det, torch.zeros(7), rtol=0, atol=1e-5)
@@ -30,13 +32,15 @@ def test_depth_counts_maps_and_a_new_flow_is_the_identity(name, kind):
     assert len({tuple(place.tolist()) for place in places}) == 6
 
 
-@pytest.mark.parametrize(("linear", "kind"), [("svd", kf.SVDLinear), ("plain", kf.Linear)])
+@pytest.mark.parametrize(
+    ("linear", "kind"), [("svd", kf.bijections.SVDLinear), ("plain", kf.bijections.Linear)]
+)
 def test_an_invertible_network_alternates_and_ends_linear(linear, kind):
     """Depth counts linear layers; leaky ReLU of the given slope stands between them."""
     flow = kf.invertible_network(3, depth=3, linear=linear, negative_slope=0.4, smoothing=0.7)
-    between = [kind, kf.LeakyReLU] * 2
-    assert [type(part) for part in flow.bijection] == [kf.Standardize, *between, kind]
-    bends = [part for part in flow.core if isinstance(part, kf.LeakyReLU)]
+    between = [kind, kf.bijections.LeakyReLU] * 2
+    assert [type(part) for part in flow.bijection] == [kf.bijections.Standardize, *between, kind]
+    bends = [part for part in flow.core if isinstance(part, kf.bijections.LeakyReLU)]
     assert {(bend.negative_slope, bend.smoothing) for bend in bends} == {(0.4, 0.7)}
 
 
@@ -49,7 +53,11 @@ def test_a_new_network_keeps_mean_and_size_of_normal_points(linear, slope, smoot
     z = flow.bijection(torch.randn(20_000, 16))[0]
     torch.testing.assert_close(z.mean(0), torch.zeros(16), rtol=0, atol=0.03)
     torch.testing.assert_close(torch.cov(z.T), torch.eye(16), rtol=0, atol=0.05)
-    numbers = [part.condition_number for part in flow.core if not isinstance(part, kf.LeakyReLU)]
+    numbers = [
+        part.condition_number
+        for part in flow.core
+        if not isinstance(part, kf.bijections.LeakyReLU)
+    ]
     assert max(numbers) < 1.0001
 
 
@@ -61,7 +69,7 @@ def test_the_condition_number_of_each_layer_stays_below_its_bound(bound):
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += 5 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-    layers = [part for part in flow.core if isinstance(part, kf.SVDLinear)]
+    layers = [part for part in flow.core if isinstance(part, kf.bijections.SVDLinear)]
     assert max(layer.condition_number for layer in layers) <= bound * (1 + 1e-9)
     assert max(layer.condition_number for layer in layers) >= 0.9 * bound
     sizes = [torch.linalg.slogdet(layer.matrix()).logabsdet.item() / 6 for layer in layers]
@@ -74,7 +82,7 @@ def test_a_plain_network_promises_nothing():
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += 5 * torch.randn_like(parameter)
-    layers = [part for part in flow.core if isinstance(part, kf.Linear)]
+    layers = [part for part in flow.core if isinstance(part, kf.bijections.Linear)]
     assert max(layer.condition_number for layer in layers) > 10
 
 
@@ -178,5 +186,5 @@ def test_it_is_fitted_profiled_diagnosed_and_stored(name, tmp_path):
 )
 def test_arguments_that_cannot_be_are_refused(make, message):
     """One sentence names the argument, what it should be, and what it was."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         make()

@@ -78,15 +78,15 @@ ABSURD = {
 def test_absurd_sizes_are_refused_before_they_are_made(name, saved):
     """What is built is in proportion to the weights beside it."""
     described(saved, ABSURD[name])
-    with pytest.raises(kf.FileError, match="out of all proportion to its weights"):
+    with pytest.raises(kf.errors.FileError, match="out of all proportion to its weights"):
         kf.load(saved)
 
 
 def test_sizes_are_paid_for_before_they_are_made():
     """The operation that would be too large is never run: no memory of that size is touched."""
-    with pytest.raises(kf.FileError, match="out of all proportion"), Allowance(10, 1000):
+    with pytest.raises(kf.errors.FileError, match="out of all proportion"), Allowance(10, 1000):
         torch.ones(2**50)
-    with pytest.raises(kf.FileError, match="out of all proportion"), Allowance(10, 1000):
+    with pytest.raises(kf.errors.FileError, match="out of all proportion"), Allowance(10, 1000):
         torch.ones(40)[:, None] @ torch.ones(40)[None]
     with Allowance(10, 1000) as allowance:
         torch.ones(40).expand(10**9, 40)  # a view, which takes no memory
@@ -101,11 +101,11 @@ def test_chains_in_chains_without_end_are_refused(depth, saved):
     deep = text.replace('{"name": "Chain", "arguments": {"bijections": []}}', "DEEP")
     start, end = '{"name": "Chain", "arguments": {"bijections": [', "]}}"
     (saved / CONFIG).write_text(deep.replace("DEEP", start * depth + end * depth))
-    with pytest.raises(kf.FileError, match="nested too deeply"):
+    with pytest.raises(kf.errors.FileError, match="nested too deeply"):
         kf.load(saved)
     (saved / CONFIG).write_text(text)
     described(saved, nested(6))
-    with pytest.raises(kf.FileError, match="has an unknown"):
+    with pytest.raises(kf.errors.FileError, match="has an unknown"):
         kf.load(saved)
 
 
@@ -127,16 +127,16 @@ def test_a_config_that_is_no_plain_json_is_refused(name, saved):
     """Each with what is wrong with it."""
     content, message = TEXTS[name]
     (saved / CONFIG).write_bytes(content)
-    with pytest.raises(kf.FileError, match=message):
+    with pytest.raises(kf.errors.FileError, match=message):
         kf.load(saved)
 
 
 def test_numbers_that_no_float_can_hold_are_refused(saved):
     """A whole number of 400 digits, where a bound is a float."""
     described(saved, recipe(features=3, depth=2, hidden=[4], scale_bound=10**400))
-    with pytest.raises(kf.FileError, match="out of all proportion"):
+    with pytest.raises(kf.errors.FileError, match="out of all proportion"):
         kf.load(saved)
-    with pytest.raises(kf.FileError, match="'LeakyReLU' cannot be built from"):
+    with pytest.raises(kf.errors.FileError, match="'LeakyReLU' cannot be built from"):
         build(recipe("LeakyReLU", negative_slope=10**400))
 
 
@@ -144,7 +144,7 @@ def test_names_are_names_and_no_paths(saved):
     """Neither a path nor a module is looked up by the name of a part."""
     for name in ("../../etc/passwd", "os.system", "kappaflow.load", "__class__", "\x1b[31m"):
         described(saved, recipe(name))
-        with pytest.raises(kf.FileError, match="is not registered"):
+        with pytest.raises(kf.errors.FileError, match="is not registered"):
             kf.load(saved)
 
 
@@ -163,7 +163,7 @@ def test_what_is_no_regular_file_is_not_read(name, kind, saved):
     make[kind](path)
     reader = {"result.json": read_result, "metrics.jsonl": read_metrics}
     reader |= {"report.json": read_report}
-    with pytest.raises(kf.FileError):
+    with pytest.raises(kf.errors.FileError):
         reader.get(name, kf.load)(saved)
 
 
@@ -199,7 +199,7 @@ def test_headers_that_lie_are_refused(name, saved):
     if header.startswith(b"{"):
         header = len(header).to_bytes(8, "little") + header + bytes(4)
     (saved / WEIGHTS).write_bytes(header)
-    with pytest.raises(kf.FileError, match="is damaged or cut short"):
+    with pytest.raises(kf.errors.FileError, match="is damaged or cut short"):
         kf.load(saved)
 
 
@@ -214,7 +214,7 @@ def test_tensors_of_another_type_are_refused(dtype, saved):
     name = next(key for key, tensor in tensors.items() if tensor.is_floating_point())
     tensors[name] = tensors[name].to(dtype)
     write_weights(saved / WEIGHTS, tensors, read_config(saved / CONFIG))
-    with pytest.raises(kf.FileError, match=f"in {dtype}, the model has torch.float32"):
+    with pytest.raises(kf.errors.FileError, match=f"in {dtype}, the model has torch.float32"):
         kf.load(saved)
 
 
@@ -222,7 +222,7 @@ def test_tensors_of_another_type_are_refused(dtype, saved):
 def test_notes_that_are_none_are_refused(notes, saved):
     """What the header says beside tensors is JSON of a stranger too."""
     save_file({"a": torch.zeros(1)}, saved / WEIGHTS, {"kappaflow": notes})
-    with pytest.raises(kf.FileError):
+    with pytest.raises(kf.errors.FileError):
         kf.load(saved)
 
 
@@ -230,7 +230,7 @@ def test_a_large_config_is_not_read(saved):
     """256 MiB are more than any model says of itself; this file is a hole, of no size on disk."""
     with (saved / CONFIG).open("wb") as file:
         file.truncate(2**40)
-    with pytest.raises(kf.FileError, match="larger than 256 MiB"):
+    with pytest.raises(kf.errors.FileError, match="larger than 256 MiB"):
         kf.load(saved)
 
 
@@ -248,7 +248,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         (groups, {"epoch": "one"} | {"other": 1}),
     ):
         write_checkpoint(tmp_path, *wrong)
-        with pytest.raises(kf.FileError, match="is not of this training"):
+        with pytest.raises(kf.errors.FileError, match="is not of this training"):
             kf.fit(kf.real_nvp(2, depth=2, hidden=(4,)), x, max_epochs=1, out=tmp_path)
 
 
@@ -263,7 +263,7 @@ def test_a_report_whose_numbers_do_not_fit_each_other_is_not_drawn(tmp_path):
     content = json.loads(GOLD.read_text())
     content["pairs"]["data"][0] = []
     (tmp_path / "report.json").write_text(json.dumps(content))
-    with pytest.raises(kf.FileError, match="its numbers do not fit each other"):
+    with pytest.raises(kf.errors.FileError, match="its numbers do not fit each other"):
         draw_again(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
@@ -274,5 +274,5 @@ def test_an_archive_of_another_age_is_no_matrix(tmp_path):
     content = (tmp_path / "t.npz").read_bytes()
     place = content.index(b"PK\x01\x02") + 6
     (tmp_path / "t.npz").write_bytes(content[:place] + b"\xff" + content[place + 1 :])
-    with pytest.raises(kf.FileError, match="is damaged"):
+    with pytest.raises(kf.errors.FileError, match="is damaged"):
         load_matrix(str(tmp_path / "t.npz"))

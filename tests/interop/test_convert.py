@@ -116,7 +116,7 @@ def test_couplings_run_as_stacks(name):
     stacks = [part for part in flow.modules() if isinstance(part, kf.CouplingStack)]
     assert len(stacks) == STACKS[name]
     assert not any(isinstance(part, kf.AffineCoupling) for part in flow.modules())
-    assert sum(isinstance(part, kf.ElementwiseAffine) for part in flow.modules()) <= 1
+    assert sum(isinstance(part, kf.bijections.ElementwiseAffine) for part in flow.modules()) <= 1
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -365,7 +365,7 @@ def test_users_convert_their_own_layers():
 
     original = nf.NormalizingFlow(nf.distributions.DiagGaussian(2), [Double()])
     halves = [-0.6931471805599453] * 2
-    own = {Double: lambda _: kf.ElementwiseAffine(2, log_scale=halves)}
+    own = {Double: lambda _: kf.bijections.ElementwiseAffine(2, log_scale=halves)}
     flow = kf.convert(original, converters=own)
     x = torch.randn(4, 2)
     assert torch.allclose(flow.log_prob(x), original.log_prob(x), atol=1e-6)

@@ -194,7 +194,9 @@ def test_converters_apply_to_layers_inside_inverses():
     scales = T.PointwiseAffineTransform(torch.ones(4), torch.full((4,), 3.0))
     layers = T.CompositeTransform([Double(), scales])
     flow, x = nflows_of(T.InverseTransform(layers)), torch.randn(5, 4)
-    own = {Double: lambda _: kf.ElementwiseAffine(4, log_scale=[0.6931471805599453] * 4)}
+    own = {
+        Double: lambda _: kf.bijections.ElementwiseAffine(4, log_scale=[0.6931471805599453] * 4)
+    }
     ours = kf.convert(flow, converters=own)
     assert torch.allclose(ours.log_prob(x), flow.log_prob(x), atol=1e-5)
     with pytest.raises(ArgumentError, match="should return bijections, got NoneType for a Double"):
@@ -214,7 +216,9 @@ def test_converters_of_layers_that_go_from_latent_to_data():
         def inverse(self, z):
             return z / 2, z.new_full((len(z),), -4 * 0.6931471805599453)
 
-    own = {Double: lambda _: kf.ElementwiseAffine(4, log_scale=[-0.6931471805599453] * 4)}
+    own = {
+        Double: lambda _: kf.bijections.ElementwiseAffine(4, log_scale=[-0.6931471805599453] * 4)
+    }
     x = torch.randn(5, 4)
     for layer in (Double(), nf.flows.Reverse(Double())):
         flow = nf.NormalizingFlow(nf.distributions.DiagGaussian(4), [layer])

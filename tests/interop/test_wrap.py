@@ -255,7 +255,7 @@ def test_a_log_det_of_any_shape_becomes_one_per_row(log_det, expected):
             torch.zeros(2, 2),
             r"log_det of forward should have shape \(2,\), got \(3,\)",
         ),
-        (kf.Permutation((1, 0)), None, "Permutation does not know their shape"),
+        (kf.bijections.Permutation((1, 0)), None, "Permutation does not know their shape"),
     ],
 )
 def test_an_object_that_is_not_a_flow_is_refused(flow, x, why):
@@ -268,7 +268,7 @@ def test_kappaflow_flows_need_no_wrapping():
     """A flow is returned unchanged, a bijection with a standard normal."""
     flow = kf.real_nvp(2, depth=2, hidden=(4,))
     assert kf.wrap(flow) is flow
-    made = kf.wrap(kf.Permutation((1, 0)), torch.zeros(1, 2))
+    made = kf.wrap(kf.bijections.Permutation((1, 0)), torch.zeros(1, 2))
     assert made.log_prob(torch.zeros(1, 2)).item() == pytest.approx(-1.8379, abs=1e-4)
 
 

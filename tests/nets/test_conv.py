@@ -10,7 +10,7 @@ from kappaflow.testing.contract import jittered
 
 def test_it_is_three_convolutions_with_relu_between_them():
     """The context is added before the first ReLU; layouts differ from this by rounding only."""
-    net = jittered(kf.ConvNet(2, 3, 5, context_features=4)).double()
+    net = jittered(kf.nets.ConvNet(2, 3, 5, context_features=4)).double()
     x, context = torch.randn(6, 2, 4, 3).double(), torch.randn(6, 4).double()
     first = net.first.convolution
     h = conv2d(x, first.weight, first.bias, padding=1)
@@ -22,7 +22,7 @@ def test_it_is_three_convolutions_with_relu_between_them():
 
 def test_a_place_sees_the_five_by_five_places_around_it():
     """As the docstring says, and nothing beyond."""
-    net = jittered(kf.ConvNet(1, 1, 8))
+    net = jittered(kf.nets.ConvNet(1, 1, 8))
     x = torch.randn(1, 1, 9, 9, requires_grad=True)
     seen = torch.autograd.grad(net(x)[0, 0, 4, 4], x)[0][0, 0] != 0
     wanted = torch.zeros(9, 9, dtype=torch.bool)
@@ -32,7 +32,7 @@ def test_a_place_sees_the_five_by_five_places_around_it():
 
 def test_its_state_has_these_names_and_shapes():
     """Model files depend on them."""
-    state = kf.ConvNet(2, 3, 5, context_features=4).state_dict()
+    state = kf.nets.ConvNet(2, 3, 5, context_features=4).state_dict()
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
         "first.convolution.weight": (5, 2, 3, 3),
         "first.convolution.bias": (5,),
@@ -46,7 +46,7 @@ def test_its_state_has_these_names_and_shapes():
 
 def test_a_map_of_contexts_alone_has_a_bias():
     """Beside a convolution it needs none, since that has one."""
-    names = kf.ConvNet(0, 3, 5, context_features=4).state_dict().keys()
+    names = kf.nets.ConvNet(0, 3, 5, context_features=4).state_dict().keys()
     assert {name for name in names if name.startswith("first")} == {
         "first.context.weight",
         "first.context.bias",
@@ -55,13 +55,13 @@ def test_a_map_of_contexts_alone_has_a_bias():
 
 def test_no_hidden_channel_is_refused():
     """The message names the argument."""
-    with pytest.raises(kf.ArgumentError, match="'hidden' should be at least 1, got 0"):
-        kf.ConvNet(2, 2, 0)
+    with pytest.raises(kf.errors.ArgumentError, match="'hidden' should be at least 1, got 0"):
+        kf.nets.ConvNet(2, 2, 0)
 
 
 def test_its_parameters_and_their_gradients_can_be_made_one_vector():
     """As optimisers of second order and others do; channels last would not let them."""
-    net = jittered(kf.ConvNet(2, 2, 5))
+    net = jittered(kf.nets.ConvNet(2, 2, 5))
     x, before = torch.randn(3, 2, 4, 4), torch.nn.utils.parameters_to_vector(net.parameters())
     optimizer = torch.optim.LBFGS(net.parameters(), max_iter=2)
 

@@ -12,7 +12,7 @@ from kappaflow.testing.contract import jittered
 def networks(context=0, memory="store", dtype=torch.float64):
     """Returns a network off its start."""
     torch.manual_seed(0)
-    net = kf.ConvNet(2, 3, 5, context_features=context, memory=memory)
+    net = kf.nets.ConvNet(2, 3, 5, context_features=context, memory=memory)
     return jittered(net).to(dtype)
 
 
@@ -110,5 +110,7 @@ def test_a_hook_or_another_layer_is_seen_by_autograd():
 
 def test_there_are_two_modes():
     """A chain has the third."""
-    with pytest.raises(kf.ArgumentError, match="'memory' should be one of 'recompute', 'store'"):
-        kf.ConvNet(1, 1, memory="invert")
+    with pytest.raises(
+        kf.errors.ArgumentError, match="'memory' should be one of 'recompute', 'store'"
+    ):
+        kf.nets.ConvNet(1, 1, memory="invert")

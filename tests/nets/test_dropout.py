@@ -66,19 +66,23 @@ def test_recomputing_a_layer_draws_the_same_units():
 @pytest.mark.parametrize("share", [1.0, -0.1, "half", True])
 def test_a_share_that_leaves_nothing_is_refused(share):
     """From 0 to below 1."""
-    with pytest.raises(kf.ArgumentError, match="'dropout'"):
-        kf.MLP(2, 2, (4,), dropout=share)
+    with pytest.raises(kf.errors.ArgumentError, match="'dropout'"):
+        kf.nets.MLP(2, 2, (4,), dropout=share)
 
 
 @pytest.mark.parametrize("share", [1e-9, 0.001, 1 / 512])
 def test_a_share_that_would_round_to_none_is_refused(share):
     """Nothing is left out silently less often than asked for: the message says how it rounds."""
-    with pytest.raises(kf.ArgumentError, match="0 or above 1/512, got .* multiples of 1/256"):
-        kf.MLP(2, 2, (4,), dropout=share)
+    with pytest.raises(
+        kf.errors.ArgumentError, match="0 or above 1/512, got .* multiples of 1/256"
+    ):
+        kf.nets.MLP(2, 2, (4,), dropout=share)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.002, 1 / 256])
 def test_no_share_and_the_least_share_are_taken(share):
     """What rounds to 1/256 is a share."""
-    dropped = dropout(torch.ones(1000, 1000), kf.MLP(2, 2, dropout=share).dropout, training=True)
+    dropped = dropout(
+        torch.ones(1000, 1000), kf.nets.MLP(2, 2, dropout=share).dropout, training=True
+    )
     assert bool((dropped == 0).any()) == (share > 0)

@@ -14,11 +14,11 @@ from kappaflow.testing.contract import jittered
 HEIGHT, WIDTH, INPUTS, OUTPUTS, CONTEXT = 3, 5, 2, 4, 3
 
 NETS = {
-    "ConvNet": lambda inputs=INPUTS, **settings: kf.ConvNet(inputs, OUTPUTS, 6, **settings),
-    "ResidualConvNet": lambda inputs=INPUTS, **settings: kf.ResidualConvNet(
+    "ConvNet": lambda inputs=INPUTS, **settings: kf.nets.ConvNet(inputs, OUTPUTS, 6, **settings),
+    "ResidualConvNet": lambda inputs=INPUTS, **settings: kf.nets.ResidualConvNet(
         inputs, OUTPUTS, 6, **settings
     ),
-    "VisionTransformer": lambda inputs=INPUTS, **settings: kf.VisionTransformer(
+    "VisionTransformer": lambda inputs=INPUTS, **settings: kf.nets.VisionTransformer(
         inputs, OUTPUTS, **{"width": 8, "heads": 2, "places": (HEIGHT, WIDTH), **settings}
     ),
 }
@@ -242,14 +242,14 @@ def test_channels_lie_side_by_side_on_a_cpu_only():
 )
 def test_widths_that_cannot_be_are_refused(make, settings, message):
     """The message names the argument and its value."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         make(**settings)
 
 
 @every_net
 def test_outputs_that_cannot_be_are_refused(make):
     """A network has to answer something."""
-    with pytest.raises(kf.ArgumentError, match="'outputs' should be at least 1, got 0"):
+    with pytest.raises(kf.errors.ArgumentError, match="'outputs' should be at least 1, got 0"):
         type(make())(2, 0)
 
 
@@ -267,12 +267,12 @@ def test_outputs_that_cannot_be_are_refused(make):
 def test_an_image_or_a_context_of_another_shape_is_refused(make, x, context, message):
     """Nothing is broadcast, and no context is left out, by mistake."""
     net = make(context_features=CONTEXT)
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         net(torch.zeros(x), None if context is None else torch.zeros(context))
 
 
 @every_net
 def test_a_context_that_nobody_reads_is_refused(make):
     """It would have no effect."""
-    with pytest.raises(kf.ArgumentError, match="'context' should be None, got a tensor"):
+    with pytest.raises(kf.errors.ArgumentError, match="'context' should be None, got a tensor"):
         make()(images(dtype=torch.float32), contexts().float())

@@ -27,7 +27,7 @@ shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def built(shape, dtype=torch.float64, rows=6):
     """Returns a network off its start, with inputs and contexts."""
     torch.manual_seed(3)
-    net = jittered(kf.MLP(**shape), seed=5).to(dtype)
+    net = jittered(kf.nets.MLP(**shape), seed=5).to(dtype)
     width = shape.get("context_features", 0)
     context = torch.randn(rows, width, dtype=dtype) if width else None
     return net, torch.randn(rows, shape["inputs"], dtype=dtype), context
@@ -85,7 +85,7 @@ def test_nothing_is_kept_that_a_graph_would():
         assert not LinearizedMLP(net, x).jv(x).requires_grad
 
 
-class Doubled(kf.MLP):
+class Doubled(kf.nets.MLP):
     """Not what its layers say."""
 
     def forward(self, x, context=None):
@@ -95,7 +95,7 @@ class Doubled(kf.MLP):
 def altered():
     """Returns networks that are not what their class and layers say, by name."""
 
-    def make(kind=kf.MLP, **more):
+    def make(kind=kf.nets.MLP, **more):
         return jittered(kind(2, 2, (4,), **more))
 
     found = {
@@ -124,5 +124,5 @@ def test_an_altered_network_is_not_taken_for_plain(name):
 
 def test_a_plain_network_is():
     """In training as well, and with dropout while that is not at work."""
-    assert is_plain(kf.MLP(2, 2).train())
-    assert is_plain(kf.MLP(2, 2, dropout=0.5).eval())
+    assert is_plain(kf.nets.MLP(2, 2).train())
+    assert is_plain(kf.nets.MLP(2, 2, dropout=0.5).eval())

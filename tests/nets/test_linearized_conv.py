@@ -12,7 +12,7 @@ from kappaflow.testing.contract import jittered
 def built(dtype=torch.float64, rows=3, context_features=0):
     """Returns a network off its start, with images and contexts."""
     torch.manual_seed(3)
-    net = kf.ConvNet(2, 3, 5, context_features=context_features)
+    net = kf.nets.ConvNet(2, 3, 5, context_features=context_features)
     net = jittered(net, seed=5).to(dtype)
     context = torch.randn(rows, context_features, dtype=dtype) if context_features else None
     return net, torch.randn(rows, 2, 4, 3, dtype=dtype), context
@@ -69,7 +69,7 @@ def test_products_can_be_differentiated_by_weights_and_vectors():
     assert torch.autograd.gradcheck(squares, (v, u, *weights))
 
 
-class Doubled(kf.ConvNet):
+class Doubled(kf.nets.ConvNet):
     """Not what its layers say."""
 
     def forward(self, x, context=None):
@@ -78,7 +78,7 @@ class Doubled(kf.ConvNet):
 
 def altered():
     """Returns networks that are not what class and layers say."""
-    hooked, exchanged = kf.ConvNet(2, 4, 5), kf.ConvNet(2, 4, 5)
+    hooked, exchanged = kf.nets.ConvNet(2, 4, 5), kf.nets.ConvNet(2, 4, 5)
     hooked.register_forward_hook(lambda net, given, answer: answer.sin())
     exchanged.middle = nn.Sequential(exchanged.middle, nn.Tanh())
     return {"subclass": Doubled(2, 4, 5), "hook": hooked, "exchanged": exchanged}
@@ -88,7 +88,7 @@ def altered():
 def test_what_was_altered_is_left_to_autograd(name):
     """So that its products are those of what it computes."""
     net, x = altered()[name], torch.zeros(1, 2, 4, 3)
-    assert not is_plain_conv(net, x) and is_plain_conv(kf.ConvNet(2, 4, 5), x)
+    assert not is_plain_conv(net, x) and is_plain_conv(kf.nets.ConvNet(2, 4, 5), x)
     coupling = kf.AffineCoupling(kf.Partition(4, (0, 1)), jittered(net))
     found = coupling.linearize(torch.randn(1, 4, 4, 3))
     assert not isinstance(getattr(found, "_conditioner", None), LinearizedConvNet)
@@ -97,8 +97,8 @@ def test_what_was_altered_is_left_to_autograd(name):
 def test_a_coupling_of_channels_is_linearized_so_and_one_of_places_is_not():
     """A checkerboard sets what the network says of some places to zero."""
     x = torch.randn(1, 4, 4, 4)
-    own = kf.AffineCoupling(kf.Partition(4, (0, 1)), kf.ConvNet(2, 4, 5)).linearize(x)
+    own = kf.AffineCoupling(kf.Partition(4, (0, 1)), kf.nets.ConvNet(2, 4, 5)).linearize(x)
     assert isinstance(own._conditioner, LinearizedConvNet)
     places = kf.SpatialPartition(4, "checkerboard")
-    masked = kf.AffineCoupling(places, kf.ConvNet(4, 8, 5)).linearize(x)
+    masked = kf.AffineCoupling(places, kf.nets.ConvNet(4, 8, 5)).linearize(x)
     assert isinstance(masked._conditioner, RecordedNetwork)

@@ -9,22 +9,22 @@ from kappaflow.testing.contract import jittered
 
 def test_the_output_starts_at_zero():
     """Whatever is read, a new network answers exactly zero."""
-    net = kf.MLP(3, 4, (16, 16), context_features=2, residual=True)
+    net = kf.nets.MLP(3, 4, (16, 16), context_features=2, residual=True)
     assert net(torch.randn(5, 3), torch.randn(5, 2)).abs().max() == 0
 
 
 def test_hidden_widths_are_those_of_the_layers():
     """(a, b) is Linear-ReLU-Linear-ReLU-Linear, and () a single linear layer."""
     shapes = [
-        tuple(layer.weight.shape) for layer in kf.MLP(3, 2, (5, 7), context_features=1).layers
+        tuple(layer.weight.shape) for layer in kf.nets.MLP(3, 2, (5, 7), context_features=1).layers
     ]
     assert shapes == [(5, 4), (7, 5), (2, 7)]
-    assert len(kf.MLP(3, 2, ()).layers) == 1
+    assert len(kf.nets.MLP(3, 2, ()).layers) == 1
 
 
 def test_it_is_relu_layers_and_a_linear_one():
     """The output is what the formula says."""
-    net = jittered(kf.MLP(3, 2, (4, 4)))
+    net = jittered(kf.nets.MLP(3, 2, (4, 4)))
     x = torch.randn(6, 3)
     a, b, c = net.layers
     assert torch.equal(net(x), c(torch.relu(b(torch.relu(a(x))))))
@@ -32,7 +32,7 @@ def test_it_is_relu_layers_and_a_linear_one():
 
 def test_residual_adds_layers_of_equal_width_only():
     """A hidden layer is added to the one before it where both are equally wide."""
-    net = jittered(kf.MLP(3, 2, (4, 4, 5), residual=True))
+    net = jittered(kf.nets.MLP(3, 2, (4, 4, 5), residual=True))
     x = torch.randn(6, 3)
     a, b, c, d = net.layers
     h = torch.relu(a(x))
@@ -42,7 +42,7 @@ def test_residual_adds_layers_of_equal_width_only():
 
 def test_context_is_read_beside_the_input():
     """A change of context changes the answer, and a network may read nothing else."""
-    net = jittered(kf.MLP(0, 2, (8,), context_features=2))
+    net = jittered(kf.nets.MLP(0, 2, (8,), context_features=2))
     first, second = net(torch.zeros(2, 0), torch.tensor([[0.0, 1.0], [2.0, -1.0]]))
     assert not torch.equal(first, second)
 
@@ -50,17 +50,20 @@ def test_context_is_read_beside_the_input():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: kf.MLP(-1, 2), "'inputs' should be at least 0"),
-        (lambda: kf.MLP(2, 0), "'outputs' should be at least 1"),
-        (lambda: kf.MLP(0, 2), "a network needs something to read"),
-        (lambda: kf.MLP(2, 2, "64"), "'hidden' should be a sequence of layer widths, got '64'"),
-        (lambda: kf.MLP(2, 2, 64), "'hidden' should be a sequence of layer widths, got 64"),
-        (lambda: kf.MLP(2, 2, (0,)), "'hidden' should be at least 1"),
-        (lambda: kf.MLP(2, 2, (8.0,)), "'hidden' should be a whole number"),
-        (lambda: kf.MLP(2, 2, (True,)), "'hidden' should be a whole number"),
+        (lambda: kf.nets.MLP(-1, 2), "'inputs' should be at least 0"),
+        (lambda: kf.nets.MLP(2, 0), "'outputs' should be at least 1"),
+        (lambda: kf.nets.MLP(0, 2), "a network needs something to read"),
+        (
+            lambda: kf.nets.MLP(2, 2, "64"),
+            "'hidden' should be a sequence of layer widths, got '64'",
+        ),
+        (lambda: kf.nets.MLP(2, 2, 64), "'hidden' should be a sequence of layer widths, got 64"),
+        (lambda: kf.nets.MLP(2, 2, (0,)), "'hidden' should be at least 1"),
+        (lambda: kf.nets.MLP(2, 2, (8.0,)), "'hidden' should be a whole number"),
+        (lambda: kf.nets.MLP(2, 2, (True,)), "'hidden' should be a whole number"),
     ],
 )
 def test_widths_that_cannot_be_are_refused(make, message):
     """The message names the argument and its value."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         make()

@@ -10,11 +10,11 @@ from kappaflow.testing.contract import jittered
 
 def test_it_answers_what_two_networks_answer():
     """One behind the other, of the rows of the first layer and the blocks behind it."""
-    twins = jittered(kf.PairedMLP(3, 4, (6, 8), context_features=2, activation="tanh"))
+    twins = jittered(kf.nets.PairedMLP(3, 4, (6, 8), context_features=2, activation="tanh"))
     x, context = torch.randn(5, 3), torch.randn(5, 2)
     answers = []
     for number in range(2):
-        one = kf.MLP(3, 2, (3, 4), context_features=2, activation="tanh")
+        one = kf.nets.MLP(3, 2, (3, 4), context_features=2, activation="tanh")
         state = {}
         for layer, (rows, columns) in enumerate(((3, 5), (4, 3), (2, 4))):
             own = slice(number * rows, (number + 1) * rows)
@@ -28,7 +28,7 @@ def test_it_answers_what_two_networks_answer():
 
 def test_what_does_not_count_is_zero_and_stays_so():
     """Behind a few steps of a training."""
-    net = kf.PairedMLP(3, 4, (6, 8))
+    net = kf.nets.PairedMLP(3, 4, (6, 8))
     optimizer = torch.optim.Adam(net.parameters(), 0.1)
     for _ in range(3):
         loss = (net(torch.ones(2, 3)) - 1).square().sum()
@@ -43,17 +43,23 @@ def test_what_does_not_count_is_zero_and_stays_so():
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: kf.PairedMLP(2, 2, 4), "'hidden' should be a sequence of layer widths, got 4"),
         (
-            lambda: kf.PairedMLP(2, 2, "4"),
+            lambda: kf.nets.PairedMLP(2, 2, 4),
+            "'hidden' should be a sequence of layer widths, got 4",
+        ),
+        (
+            lambda: kf.nets.PairedMLP(2, 2, "4"),
             "'hidden' should be a sequence of layer widths, got '4'",
         ),
-        (lambda: kf.PairedMLP(2, 2, (3,)), "should be even, got (3, 2)"),
-        (lambda: kf.PairedMLP(2, 3, (4,)), "should be even, got (4, 3)"),
-        (lambda: kf.PairedMLP(0, 2, (4,)), "should"),
-        (lambda: kf.ResidualMLP(2, 2, (4,)), "'hidden' should be a whole number"),
-        (lambda: kf.ResidualMLP(2, 2, gated=True), "'context_features' should be at least 1"),
-        (lambda: kf.ResidualMLP(2, 2, activation="sin"), "'activation' should be one of 'relu'"),
+        (lambda: kf.nets.PairedMLP(2, 2, (3,)), "should be even, got (3, 2)"),
+        (lambda: kf.nets.PairedMLP(2, 3, (4,)), "should be even, got (4, 3)"),
+        (lambda: kf.nets.PairedMLP(0, 2, (4,)), "should"),
+        (lambda: kf.nets.ResidualMLP(2, 2, (4,)), "'hidden' should be a whole number"),
+        (lambda: kf.nets.ResidualMLP(2, 2, gated=True), "'context_features' should be at least 1"),
+        (
+            lambda: kf.nets.ResidualMLP(2, 2, activation="sin"),
+            "'activation' should be one of 'relu'",
+        ),
     ],
 )
 def test_bad_widths_are_refused(make, text):

@@ -15,7 +15,7 @@ def convolved(layer, h):
 
 def test_it_is_a_convolution_blocks_and_a_convolution():
     """Each block adds two convolutions after ReLU to what it is given, which stays as it was."""
-    net = jittered(kf.ResidualConvNet(2, 3, 5, blocks=2, context_features=4)).double()
+    net = jittered(kf.nets.ResidualConvNet(2, 3, 5, blocks=2, context_features=4)).double()
     x, context = torch.randn(6, 2, 4, 3).double(), torch.randn(6, 4).double()
     h = convolved(net.first.convolution, x)
     h = h + (context @ net.first.context.weight.T)[:, :, None, None]
@@ -28,7 +28,7 @@ def test_it_is_a_convolution_blocks_and_a_convolution():
 @pytest.mark.parametrize("blocks", [0, 1, 20])
 def test_new_blocks_change_nothing_however_many_there_are(blocks):
     """Only the last layer separates a new network from one without blocks."""
-    net = kf.ResidualConvNet(2, 3, 5, blocks=blocks)
+    net = kf.nets.ResidualConvNet(2, 3, 5, blocks=blocks)
     torch.nn.init.normal_(net.last.weight)
     x = torch.randn(4, 2, 3, 3)
     wanted = convolved(net.last, torch.relu(convolved(net.first.convolution, x)))
@@ -38,7 +38,7 @@ def test_new_blocks_change_nothing_however_many_there_are(blocks):
 
 def test_a_place_sees_two_places_further_with_each_block():
     """1 + 2 * blocks in each direction, as the docstring says."""
-    net = jittered(kf.ResidualConvNet(1, 1, 8, blocks=2))
+    net = jittered(kf.nets.ResidualConvNet(1, 1, 8, blocks=2))
     x = torch.randn(1, 1, 15, 15, requires_grad=True)
     seen = torch.autograd.grad(net(x)[0, 0, 7, 7], x)[0][0, 0] != 0
     wanted = torch.zeros(15, 15, dtype=torch.bool)
@@ -56,5 +56,5 @@ def test_a_place_sees_two_places_further_with_each_block():
 )
 def test_sizes_that_cannot_be_are_refused(settings, message):
     """The message names the argument and its value."""
-    with pytest.raises(kf.ArgumentError, match=message):
-        kf.ResidualConvNet(2, 2, **settings)
+    with pytest.raises(kf.errors.ArgumentError, match=message):
+        kf.nets.ResidualConvNet(2, 2, **settings)

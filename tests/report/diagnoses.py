@@ -13,19 +13,19 @@ def with_wrong_samples():
             x, log_prob = super().sample_and_log_prob(n, context, generator=generator)
             return x, log_prob - 2 * self.bijection(x, context)[1]
 
-    flow = Sampling(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[1.0, 0.0]))
+    flow = Sampling(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[1.0, 0.0]))
     return kf.doctor(flow, points())
 
 
 def ill_conditioned():
     """A flow of a condition number of e^14: KF301."""
-    layers = kf.ElementwiseAffine(2, log_scale=[12.0, -2.0])
+    layers = kf.bijections.ElementwiseAffine(2, log_scale=[12.0, -2.0])
     return kf.doctor(kf.Flow(kf.StandardNormal(2), layers), 1e-6 * points())
 
 
 def not_finite():
     """A flow whose scale overflows: KF101."""
-    layers = kf.ElementwiseAffine(2, log_scale=[200.0, 0.0])
+    layers = kf.bijections.ElementwiseAffine(2, log_scale=[200.0, 0.0])
     return kf.doctor(kf.Flow(kf.StandardNormal(2), layers), points())
 
 

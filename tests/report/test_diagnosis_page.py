@@ -33,7 +33,7 @@ def finding(code="KF999", **parts):
         "cure": "A cure.",
         "evidence": {"share": 0.25, "where": "the tail", "count": 3, "nothing": None},
     }
-    return kf.Finding(code=code, **(content | parts))
+    return kf.diagnosis.Finding(code=code, **(content | parts))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,9 @@ def test_a_small_difference_is_drawn_as_a_difference():
 
 def test_a_healthy_flow_has_a_page_that_says_so():
     """And shows everything that was measured, including the float type."""
-    html = render_diagnosis(kf.doctor(kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))))
+    html = render_diagnosis(
+        kf.doctor(kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2)))
+    )
     assert (
         "No problem found" in html
         and "found no error, no warning" in html
@@ -169,7 +171,7 @@ def test_a_path_that_cannot_be_written_is_one_sentence(tmp_path, place, why):
 
 def test_a_flow_in_place_of_its_diagnosis_is_one_sentence(tmp_path):
     """And no file is written."""
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
-    with pytest.raises(kf.ArgumentError, match="what kappaflow.doctor returns, got Flow"):
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
+    with pytest.raises(kf.errors.ArgumentError, match="what kappaflow.doctor returns, got Flow"):
         kf.write_diagnosis(flow, tmp_path / "page.html")
     assert not list(tmp_path.iterdir())

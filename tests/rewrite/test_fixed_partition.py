@@ -53,55 +53,57 @@ FLOWS = {
     "additive": lambda: moved(kf.nice(6, depth=4, hidden=(8,), partition="random")),
     "standardised": lambda: standardised(),
     "elementwise maps": lambda: flow_of(
-        kf.Permutation((5, 1, 0, 2, 4, 3)),
-        kf.ElementwiseAffine(6),
+        kf.bijections.Permutation((5, 1, 0, 2, 4, 3)),
+        kf.bijections.ElementwiseAffine(6),
         affine(kf.Partition.half(6)),
-        kf.ElementwiseAffine(6),
-        kf.Permutation((1, 2, 3, 4, 5, 0)),
-        kf.ElementwiseAffine(6),
+        kf.bijections.ElementwiseAffine(6),
+        kf.bijections.Permutation((1, 2, 3, 4, 5, 0)),
+        kf.bijections.ElementwiseAffine(6),
         affine(kf.Partition.half(6).swapped()),
         features=6,
     ),
     "linear layers in a row": lambda: flow_of(
-        kf.LULinear(4),
-        kf.ElementwiseAffine(4),
-        kf.Permutation((3, 1, 0, 2)),
-        kf.ElementwiseAffine(4),
-        kf.SVDLinear(4),
-        kf.ElementwiseAffine(4),
-        kf.ElementwiseAffine(4),
+        kf.bijections.LULinear(4),
+        kf.bijections.ElementwiseAffine(4),
+        kf.bijections.Permutation((3, 1, 0, 2)),
+        kf.bijections.ElementwiseAffine(4),
+        kf.bijections.SVDLinear(4),
+        kf.bijections.ElementwiseAffine(4),
+        kf.bijections.ElementwiseAffine(4),
         affine(kf.Partition.half(4)),
-        kf.Permutation((1, 0, 3, 2)),
-        kf.ElementwiseAffine(4),
-        kf.LinearCoupling(kf.Partition.half(4)),
-        kf.QRLinear(4),
-        kf.LULinear(4),
-        kf.ElementwiseAffine(4),
+        kf.bijections.Permutation((1, 0, 3, 2)),
+        kf.bijections.ElementwiseAffine(4),
+        kf.factor.LinearCoupling(kf.Partition.half(4)),
+        kf.bijections.QRLinear(4),
+        kf.bijections.LULinear(4),
+        kf.bijections.ElementwiseAffine(4),
         affine(kf.Partition.alternating(4)),
         features=4,
     ),
     "a linear coupling behind a linear layer": lambda: flow_of(
-        kf.LULinear(4),
-        kf.LinearCoupling(kf.Partition.half(4)),
+        kf.bijections.LULinear(4),
+        kf.factor.LinearCoupling(kf.Partition.half(4)),
         affine(kf.Partition.half(4)),
         features=4,
     ),
     "inverses": lambda: flow_of(
-        kf.Inverse(kf.Chain([kf.Permutation((1, 2, 3, 0)), kf.ElementwiseAffine(4)])),
+        kf.Inverse(
+            kf.Chain([kf.bijections.Permutation((1, 2, 3, 0)), kf.bijections.ElementwiseAffine(4)])
+        ),
         affine(kf.Partition.alternating(4)),
         features=4,
     ),
     "inverses of couplings": lambda: flow_of(
         kf.Inverse(affine(kf.Partition.alternating(4))),
-        kf.Permutation((1, 2, 3, 0)),
+        kf.bijections.Permutation((1, 2, 3, 0)),
         kf.Inverse(affine(kf.Partition.half(4))),
-        kf.ElementwiseAffine(4),
-        kf.LULinear(4),
+        kf.bijections.ElementwiseAffine(4),
+        kf.bijections.LULinear(4),
         affine(kf.Partition.half(4)),
         features=4,
     ),
     "nested, the same way twice": lambda: flow_of(
-        kf.Chain([affine(kf.Partition.half(4)), kf.Permutation((2, 0, 3, 1))]),
+        kf.Chain([affine(kf.Partition.half(4)), kf.bijections.Permutation((2, 0, 3, 1))]),
         affine(kf.Partition.half(4)),
         features=4,
     ),
@@ -150,7 +152,9 @@ def test_all_couplings_have_one_partition(name):
 def test_a_permutation_between_couplings_costs_four():
     """Six couplings, of which both ends join a neighbour: that is what depth costs."""
     half = kf.Partition.half(8)
-    flow = flow_of(affine(half), kf.Permutation.random(8, seed=1), affine(half), features=8)
+    flow = flow_of(
+        affine(half), kf.bijections.Permutation.random(8, seed=1), affine(half), features=8
+    )
     _, certificate = kf.rewrite_fixed_partition(flow)
     inside, outside = certificate.replaced
     assert (inside.name, inside.couplings) == ("Permutation", 6)
@@ -166,9 +170,9 @@ def test_orders_within_the_halves_cost_nothing():
     """Conditioners are reordered where no feature changes sides."""
     flow = flow_of(
         affine(kf.Partition.half(4)),
-        kf.Permutation((1, 0, 3, 2)),
+        kf.bijections.Permutation((1, 0, 3, 2)),
         affine(kf.Partition.half(4).swapped()),
-        kf.Permutation((1, 0, 3, 2)),
+        kf.bijections.Permutation((1, 0, 3, 2)),
         features=4,
     )
     made, certificate = kf.rewrite_fixed_partition(flow)
@@ -186,7 +190,12 @@ def test_masks_that_take_turns_move_the_features_once():
 def test_an_elementwise_map_lets_a_linear_coupling_pass():
     """What stands between a coupling and its permutation, as in Glow, does not keep them apart."""
     half = kf.Partition.half(8)
-    parts = affine(half), kf.ElementwiseAffine(8), kf.Permutation.random(8, seed=1), affine(half)
+    parts = (
+        affine(half),
+        kf.bijections.ElementwiseAffine(8),
+        kf.bijections.Permutation.random(8, seed=1),
+        affine(half),
+    )
     _, certificate = kf.rewrite_fixed_partition(flow_of(*parts, features=8))
     _, without = kf.rewrite_fixed_partition(flow_of(parts[0], *parts[2:], features=8))
     assert certificate.couplings_after == without.couplings_after
@@ -242,7 +251,7 @@ def test_layers_that_are_not_known_are_left():
 
     flow = flow_of(
         affine(kf.Partition.alternating(4)),
-        kf.Logit(-9.0, 9.0),
+        kf.bijections.Logit(-9.0, 9.0),
         Cubic(),
         affine(kf.Partition.half(4)),
         features=4,
@@ -312,7 +321,9 @@ def test_points_without_a_number_are_refused(points, said):
 def test_comparing_starts_nothing():
     """Layers that wait for their first batch wait on, in the old flow and in the new one."""
     half = kf.Partition.half(4)
-    flow = flow_of(kf.ActNorm(4), affine(half), kf.Permutation((1, 2, 3, 0)), features=4).train()
+    flow = flow_of(
+        kf.bijections.ActNorm(4), affine(half), kf.bijections.Permutation((1, 2, 3, 0)), features=4
+    ).train()
     waiting = flow.bijection.bijections[0]
     flow.bijection.bijections[1].eval()
     made, certificate = kf.rewrite_fixed_partition(flow, 3 * torch.randn(50, 4) + 1)
@@ -323,7 +334,7 @@ def test_comparing_starts_nothing():
 
 def test_a_flow_that_cannot_be_sampled_keeps_its_mode():
     """The error is that of the layer; the flow is as it was."""
-    flow = flow_of(kf.Linear(4), affine(kf.Partition.half(4)), features=4).train()
+    flow = flow_of(kf.bijections.Linear(4), affine(kf.Partition.half(4)), features=4).train()
     flow.bijection.bijections[0].weight.data.zero_()
     with pytest.raises(NumericalError, match="singular"):
         kf.rewrite_fixed_partition(flow)
@@ -369,7 +380,7 @@ def test_a_coupling_of_another_class_is_left_with_its_partition():
     own = affine(kf.Partition.alternating(4))
     flow = flow_of(
         Shifted(own.partition, own.conditioner),
-        kf.Permutation((1, 2, 3, 0)),
+        kf.bijections.Permutation((1, 2, 3, 0)),
         affine(kf.Partition.half(4)),
         features=4,
     )
@@ -411,11 +422,11 @@ def test_what_hooks_and_parametrizations_do_is_not_lost(change):
     half = kf.Partition.half(4)
     flow = flow_of(
         affine(half),
-        kf.Permutation((1, 0, 3, 2)),
+        kf.bijections.Permutation((1, 0, 3, 2)),
         affine(half),
-        kf.ElementwiseAffine(4),
-        kf.LinearCoupling(half),
-        kf.Permutation((0, 2, 1, 3)),
+        kf.bijections.ElementwiseAffine(4),
+        kf.factor.LinearCoupling(half),
+        kf.bijections.Permutation((0, 2, 1, 3)),
         features=4,
     )
     change(flow)
@@ -426,10 +437,17 @@ def test_what_hooks_and_parametrizations_do_is_not_lost(change):
 def test_a_map_that_cannot_be_factored_is_named():
     """Nobody gave a matrix: the error says which one is meant."""
     half = kf.Partition.half(8)
-    flow = flow_of(affine(half), kf.Permutation.random(8, seed=1), affine(half), features=8)
+    flow = flow_of(
+        affine(half), kf.bijections.Permutation.random(8, seed=1), affine(half), features=8
+    )
     with pytest.raises(ArgumentError, match="the flow's Permutation: 'couplings' should be"):
         kf.rewrite_fixed_partition(flow, couplings=3)
-    flow = flow_of(kf.Linear(4), kf.LULinear(4), affine(kf.Partition.half(4)), features=4)
+    flow = flow_of(
+        kf.bijections.Linear(4),
+        kf.bijections.LULinear(4),
+        affine(kf.Partition.half(4)),
+        features=4,
+    )
     flow.bijection.bijections[0].weight.data.zero_()
     with pytest.raises(ArgumentError, match="the flow's Linear and LULinear: 'matrix' should be"):
         kf.rewrite_fixed_partition(flow, torch.randn(9, 4))
@@ -443,7 +461,7 @@ def flips(*parts):
 
 def test_two_odd_permutations_need_no_negative_scale():
     """Two features more change places at the first one, and back at the second."""
-    half, swap = kf.Partition.half(8), kf.Permutation((4, 1, 2, 3, 0, 5, 6, 7))
+    half, swap = kf.Partition.half(8), kf.bijections.Permutation((4, 1, 2, 3, 0, 5, 6, 7))
     assert flips(swap, affine(half), swap, affine(half)) == [False] * 3
     assert flips(swap, affine(half)) == [False, True], "one alone does, at the end"
 
@@ -453,14 +471,14 @@ def test_a_reflection_between_moves_needs_no_negative_scale_there():
     turn = torch.linalg.qr(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))[0]
     reflection = turn if torch.det(turn) < 0 else turn[[1, 0, *range(2, 8)]]
     parts = [affine(kf.Partition.alternating(8)) for _ in range(2)]
-    assert flips(parts[0], kf.Linear.of(reflection), parts[1]) == [False, False, True]
+    assert flips(parts[0], kf.bijections.Linear.of(reflection), parts[1]) == [False, False, True]
 
 
 def test_what_is_the_same_for_all_features_lets_an_order_pass():
     """They are not brought back for it."""
     parts = [affine(kf.Partition.alternating(4)) for _ in range(2)]
     _, without = kf.rewrite_fixed_partition(flow_of(*parts, features=4))
-    flow = flow_of(parts[0], kf.Logit(-99.0, 99.0), parts[1], features=4)
+    flow = flow_of(parts[0], kf.bijections.Logit(-99.0, 99.0), parts[1], features=4)
     _, certificate = kf.rewrite_fixed_partition(flow, torch.randn(9, 4))
     assert len(certificate.replaced) == len(without.replaced) == 2
 
@@ -468,7 +486,7 @@ def test_what_is_the_same_for_all_features_lets_an_order_pass():
 def test_what_leaves_padding_alone_lets_no_order_pass():
     """A logit of some of the features only finds them in their places."""
     parts = [affine(kf.Partition.alternating(4)) for _ in range(2)]
-    flow = flow_of(parts[0], kf.Logit(-99.0, 99.0, padding=2), parts[1], features=4)
+    flow = flow_of(parts[0], kf.bijections.Logit(-99.0, 99.0, padding=2), parts[1], features=4)
     _, certificate = kf.rewrite_fixed_partition(flow, torch.randn(9, 4))
     assert certificate.differences["float64"].log_prob <= 1e-9
 
@@ -476,14 +494,14 @@ def test_what_leaves_padding_alone_lets_no_order_pass():
 def test_a_linear_layer_at_its_start_costs_nothing():
     """It is the identity, which has no couplings and no line in the certificate."""
     half = kf.Partition.half(4)
-    parts = affine(half), kf.LULinear(4), affine(half.swapped())
+    parts = affine(half), kf.bijections.LULinear(4), affine(half.swapped())
     _, certificate = kf.rewrite_fixed_partition(kf.Flow(StandardNormal(4), kf.Chain(parts)))
     assert certificate.replaced == ()
 
 
 def test_condition_numbers_stand_in_the_order_of_the_flow():
     """Those of couplings that nothing joined can be seen in it."""
-    made, certificate = kf.rewrite_fixed_partition(flow_of(kf.LULinear(4), features=4))
+    made, certificate = kf.rewrite_fixed_partition(flow_of(kf.bijections.LULinear(4), features=4))
     (one,) = certificate.replaced
     found = [part.condition_number for part in couplings_of(made)]
     assert found == pytest.approx(list(one.condition_numbers), rel=1e-5)
@@ -494,7 +512,7 @@ def test_condition_numbers_stand_in_the_order_of_the_flow():
 @pytest.mark.parametrize("first", [True, False])
 def test_a_map_at_either_end_of_the_flow_joins_the_coupling_beside_it(partition, first):
     """The six begin, or end, with what that coupling changes."""
-    parts = [kf.LULinear(4), affine(partition)][:: 1 if first else -1]
+    parts = [kf.bijections.LULinear(4), affine(partition)][:: 1 if first else -1]
     _, certificate = kf.rewrite_fixed_partition(flow_of(*parts, features=4))
     assert certificate.replaced[0].couplings == 6
     assert (certificate.joined, certificate.couplings_after) == (1, 6)
@@ -521,7 +539,7 @@ def test_what_narrow_numbers_cost_shows_in_the_certificate():
 
 def test_an_inverse_of_an_inverse_is_the_layer():
     """A coupling inside of both is one that can be rewritten."""
-    inner = kf.Chain([kf.Inverse(affine(kf.Partition.alternating(4))), kf.LULinear(4)])
+    inner = kf.Chain([kf.Inverse(affine(kf.Partition.alternating(4))), kf.bijections.LULinear(4)])
     _, certificate = kf.rewrite_fixed_partition(flow_of(kf.Inverse(inner), features=4))
     assert certificate.left == () and certificate.couplings_before == 1
     assert certificate.differences["float64"].log_prob <= 1e-9
@@ -529,7 +547,7 @@ def test_an_inverse_of_an_inverse_is_the_layer():
 
 def test_the_embedding_of_the_context_is_taken_over_as_a_copy():
     """Training the new one does not change the old one."""
-    parts = affine(kf.Partition.alternating(4), context=3), kf.LULinear(4)
+    parts = affine(kf.Partition.alternating(4), context=3), kf.bijections.LULinear(4)
     chain = kf.Chain(parts, embedding=torch.nn.Linear(2, 3), context_features=2)
     flow = moved(kf.Flow(StandardNormal(4), chain))
     x, context = torch.randn(9, 4), torch.randn(9, 2)
@@ -543,11 +561,11 @@ def test_the_embedding_of_the_context_is_taken_over_as_a_copy():
 @pytest.mark.parametrize("name", ["log_scale", "shift"])
 def test_an_elementwise_map_that_only_scales_or_only_shifts_is_kept(name):
     """In another order, where it is written anew; one that does nothing is left out."""
-    elementwise = kf.ElementwiseAffine(4)
-    parts = kf.Permutation((1, 0, 3, 2)), elementwise, affine(kf.Partition.half(4))
+    elementwise = kf.bijections.ElementwiseAffine(4)
+    parts = kf.bijections.Permutation((1, 0, 3, 2)), elementwise, affine(kf.Partition.half(4))
     flow = kf.Flow(StandardNormal(4), kf.Chain(parts))
     made, _ = kf.rewrite_fixed_partition(flow)
-    assert not any(isinstance(part, kf.ElementwiseAffine) for part in made.bijection)
+    assert not any(isinstance(part, kf.bijections.ElementwiseAffine) for part in made.bijection)
     getattr(elementwise, name).data.copy_(torch.arange(4.0))
     _, certificate = kf.rewrite_fixed_partition(flow)
     assert certificate.differences["float64"].log_prob <= 1e-9
@@ -556,7 +574,7 @@ def test_an_elementwise_map_that_only_scales_or_only_shifts_is_kept(name):
 def test_linear_couplings_join_the_inverse_of_a_coupling():
     """As many as join the coupling itself, and the rewritten flow is rewritten again."""
     half = kf.Partition.half(8)
-    turn = kf.Permutation.random(8, seed=1)
+    turn = kf.bijections.Permutation.random(8, seed=1)
     found = []
     for made in (affine, lambda part: kf.Inverse(affine(part))):
         flow = flow_of(made(half), turn, made(half), features=8)
@@ -569,9 +587,14 @@ def test_linear_couplings_join_the_inverse_of_a_coupling():
 def test_what_is_frozen_stays_frozen():
     """Factors and elementwise maps of frozen layers, beside couplings that train."""
     half = kf.Partition.half(6)
-    fixed = [kf.LULinear(6), kf.ElementwiseAffine(6), kf.ElementwiseAffine(6), kf.LULinear(6)]
+    fixed = [
+        kf.bijections.LULinear(6),
+        kf.bijections.ElementwiseAffine(6),
+        kf.bijections.ElementwiseAffine(6),
+        kf.bijections.LULinear(6),
+    ]
     flow = flow_of(
-        kf.Permutation((5, 1, 0, 2, 4, 3)),
+        kf.bijections.Permutation((5, 1, 0, 2, 4, 3)),
         affine(half),
         *fixed[:2],
         affine(half),
@@ -584,7 +607,7 @@ def test_what_is_frozen_stays_frozen():
         part.requires_grad_(False)
     made, certificate = kf.rewrite_fixed_partition(flow)
     assert certificate.differences["float64"].log_prob <= 1e-9
-    kinds = (kf.LinearCoupling, kf.ElementwiseAffine)
+    kinds = (kf.factor.LinearCoupling, kf.bijections.ElementwiseAffine)
     flags = [
         parameter.requires_grad
         for part in made.modules()
@@ -603,7 +626,7 @@ def test_a_hook_on_what_would_be_opened_is_kept(wrapped):
     """The chain, or the stack, stays closed, is named, and its hook is called."""
     half = kf.Partition.half(4)
     inner = wrapped([affine(half), affine(half.swapped())])
-    flow = flow_of(kf.Permutation((1, 2, 3, 0)), inner, affine(half), features=4)
+    flow = flow_of(kf.bijections.Permutation((1, 2, 3, 0)), inner, affine(half), features=4)
     inner.register_forward_hook(one_more)
     x = torch.randn(20, 4)
     for made in (kf.rewrite_fixed_partition(flow, x)[0], kf.fuse(flow)):
@@ -620,7 +643,9 @@ def test_what_is_frozen_as_a_whole_stays_so():
 def test_a_hook_of_gradients_is_called():
     """That of a coupling, which is left as it is."""
     half, called = kf.Partition.half(4), []
-    flow = flow_of(kf.Permutation((1, 2, 3, 0)), affine(half), affine(half.swapped()), features=4)
+    flow = flow_of(
+        kf.bijections.Permutation((1, 2, 3, 0)), affine(half), affine(half.swapped()), features=4
+    )
     flow.bijection.bijections[1].register_full_backward_hook(lambda *_: called.append(1))
     x = torch.randn(5, 4, requires_grad=True)
     for made in (kf.rewrite_fixed_partition(flow)[0], kf.fuse(flow)):

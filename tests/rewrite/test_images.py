@@ -20,7 +20,7 @@ def trained(recipe="glow", shape=(3, 8, 8), **settings):
 
 def layers(flow):
     """Returns the layers of all scales, in a list."""
-    scales = [part for part in flow.bijection if isinstance(part, kf.MultiScale)][0]
+    scales = [part for part in flow.bijection if isinstance(part, kf.bijections.MultiScale)][0]
     return [layer for scale in scales for layer in scale]
 
 
@@ -30,7 +30,7 @@ def test_a_glow_becomes_couplings_of_one_partition_a_scale(mixing):
     flow = trained(mixing=mixing)
     made, certificate = kf.rewrite_fixed_partition(flow)
     kinds = {type(layer) for layer in layers(made)}
-    assert kf.InvertibleConv1x1 not in kinds
+    assert kf.bijections.InvertibleConv1x1 not in kinds
     for layer in layers(made):
         if hasattr(layer, "partition"):
             half = kf.Partition.half(layer.partition.features)
@@ -49,7 +49,7 @@ def test_a_glow_becomes_couplings_of_one_partition_a_scale(mixing):
 def test_the_memory_modes_of_the_scales_are_kept():
     """Of each chain."""
     made, _ = kf.rewrite_fixed_partition(trained(memory="invert"))
-    scales = [part for part in made.bijection if isinstance(part, kf.MultiScale)][0]
+    scales = [part for part in made.bijection if isinstance(part, kf.bijections.MultiScale)][0]
     assert {scale.memory for scale in scales} == {"invert"}
 
 
@@ -57,8 +57,8 @@ def test_scales_that_run_steps_together_still_do():
     """Fused or rewritten: linear layers and couplings are still what they are made of."""
     flow = trained()
     for made in (kf.fuse(flow), kf.rewrite_fixed_partition(flow)[0]):
-        scales = [part for part in made.bijection if isinstance(part, kf.MultiScale)][0]
-        assert {type(scale) for scale in scales} == {kf.ImageChain}
+        scales = [part for part in made.bijection if isinstance(part, kf.bijections.MultiScale)][0]
+        assert {type(scale) for scale in scales} == {kf.bijections.ImageChain}
 
 
 def test_a_rewritten_flow_trains_is_saved_and_loaded(tmp_path):
@@ -75,7 +75,9 @@ def test_permutations_of_patches_become_couplings():
     """Of a Jet, whose transformers read half of the channels or half of the places."""
     flow = trained("jet", (1, 8, 8), patch=4, depth=4, width=4, blocks=1, heads=1)
     made, certificate = kf.rewrite_fixed_partition(flow)
-    assert not any(isinstance(part, kf.Permutation) for part in made.bijection.modules())
+    assert not any(
+        isinstance(part, kf.bijections.Permutation) for part in made.bijection.modules()
+    )
     assert set(certificate.left) == {"SigmoidCoupling"}
     assert certificate.differences["float64"].log_prob < 1e-9
 
@@ -116,9 +118,9 @@ def test_runs_of_linear_layers_of_the_channels_become_one():
     flow = trained().double()
     fused = kf.fuse(flow)
     kinds = [type(layer) for layer in layers(fused)]
-    assert kf.InvertibleConv1x1 not in kinds
-    assert kf.ActNorm not in kinds
-    assert kinds.count(kf.Linear) == 4
+    assert kf.bijections.InvertibleConv1x1 not in kinds
+    assert kf.bijections.ActNorm not in kinds
+    assert kinds.count(kf.bijections.Linear) == 4
     x = torch.randn(5, 3, 8, 8, dtype=torch.float64)
     assert torch.allclose(fused.log_prob(x), flow.log_prob(x), atol=1e-9)
 
@@ -126,5 +128,5 @@ def test_runs_of_linear_layers_of_the_channels_become_one():
 def test_a_grey_image_without_scales_has_nothing_to_mix():
     """One channel, and no squeeze."""
     flow = trained("real_nvp_image", (1, 3, 3), levels=1, hidden=4, blocks=1)
-    with pytest.raises(kf.ArgumentError, match="two features or more"):
+    with pytest.raises(kf.errors.ArgumentError, match="two features or more"):
         kf.rewrite_fixed_partition(flow)

@@ -59,21 +59,24 @@ def test_others_do_not_join():
     """Two nonlinear couplings, other partitions, and what is no coupling."""
     assert pair(affine(HALF), affine(HALF)) is None
     assert pair(linear(HALF), affine(HALF.swapped())) is None
-    assert pair(kf.ActNorm(5), linear(HALF)) is None
-    assert pair(kf.ActNorm(5), kf.ActNorm(5)) is None
-    assert pair(kf.ElementwiseAffine(5), kf.ActNorm(5)) is None
+    assert pair(kf.bijections.ActNorm(5), linear(HALF)) is None
+    assert pair(kf.bijections.ActNorm(5), kf.bijections.ActNorm(5)) is None
+    assert pair(kf.bijections.ElementwiseAffine(5), kf.bijections.ActNorm(5)) is None
 
 
 @pytest.mark.parametrize("partition", [HALF, HALF.swapped()])
 def test_a_linear_coupling_passes_an_elementwise_map(partition):
     """In either direction; both are other ones then, and the function is the same."""
     torch.manual_seed(0)
-    elementwise, coupling = off_start(kf.ElementwiseAffine(5)), off_start(linear(partition))
+    elementwise, coupling = (
+        off_start(kf.bijections.ElementwiseAffine(5)),
+        off_start(linear(partition)),
+    )
     first, second = forward(elementwise, coupling)
-    assert isinstance(first, kf.LinearCoupling)
+    assert isinstance(first, kf.factor.LinearCoupling)
     same([elementwise, coupling], [first, second])
     first, second = backward(coupling, elementwise)
-    assert isinstance(second, kf.LinearCoupling)
+    assert isinstance(second, kf.factor.LinearCoupling)
     same([coupling, elementwise], [first, second])
 
 
@@ -82,7 +85,7 @@ def test_a_run_is_merged_in_one_pass():
     torch.manual_seed(0)
 
     def elementwise(_):
-        return kf.ElementwiseAffine(5)
+        return kf.bijections.ElementwiseAffine(5)
 
     first = affine, linear, elementwise, linear, linear, elementwise
     second = linear, elementwise, elementwise, affine
@@ -128,13 +131,13 @@ def test_ends_of_another_partition_are_refused():
     """They would not be one coupling; nor is a coupling without ends one of this kind."""
     half = kf.Partition.half(4)
     with pytest.raises(ArgumentError, match="'after' should have the partition"):
-        kf.SandwichCoupling(affine(half), after=kf.LinearCoupling(half.swapped()))
+        kf.rewrite.SandwichCoupling(affine(half), after=kf.factor.LinearCoupling(half.swapped()))
     with pytest.raises(ArgumentError, match="got None for both"):
-        kf.SandwichCoupling(affine(half))
+        kf.rewrite.SandwichCoupling(affine(half))
     with pytest.raises(ArgumentError, match="'coupling' should be an affine"):
-        kf.SandwichCoupling(kf.ActNorm(4), kf.LinearCoupling(half))
+        kf.rewrite.SandwichCoupling(kf.bijections.ActNorm(4), kf.factor.LinearCoupling(half))
     with pytest.raises(ArgumentError, match="'before' should be a LinearCoupling"):
-        kf.SandwichCoupling(affine(half), affine(half))
+        kf.rewrite.SandwichCoupling(affine(half), affine(half))
 
 
 def moved(flow):
@@ -158,22 +161,54 @@ def kinds(flow):
 @pytest.mark.parametrize(
     ("parts", "wanted"),
     [
-        ([kf.Permutation((1, 2, 3, 0)), kf.Permutation((2, 0, 3, 1))], ["Permutation"]),
-        ([kf.Permutation((1, 2, 3, 0)), kf.Inverse(kf.Permutation((1, 2, 3, 0)))], []),
-        ([kf.ElementwiseAffine(4), kf.Inverse(kf.ElementwiseAffine(4))], ["ElementwiseAffine"]),
-        ([kf.ElementwiseAffine(4), kf.Permutation((1, 2, 3, 0))], ["Linear"]),
-        ([kf.LULinear(4), kf.SVDLinear(4), kf.LinearCoupling(TWO_AND_TWO)], ["Linear"]),
-        ([kf.LULinear(4)], ["LULinear"]),
         (
-            [kf.LULinear(4), kf.Chain([kf.Permutation((1, 2, 3, 0)), affine(TWO_AND_TWO)])],
+            [kf.bijections.Permutation((1, 2, 3, 0)), kf.bijections.Permutation((2, 0, 3, 1))],
+            ["Permutation"],
+        ),
+        (
+            [
+                kf.bijections.Permutation((1, 2, 3, 0)),
+                kf.Inverse(kf.bijections.Permutation((1, 2, 3, 0))),
+            ],
+            [],
+        ),
+        (
+            [kf.bijections.ElementwiseAffine(4), kf.Inverse(kf.bijections.ElementwiseAffine(4))],
+            ["ElementwiseAffine"],
+        ),
+        (
+            [kf.bijections.ElementwiseAffine(4), kf.bijections.Permutation((1, 2, 3, 0))],
+            ["Linear"],
+        ),
+        (
+            [
+                kf.bijections.LULinear(4),
+                kf.bijections.SVDLinear(4),
+                kf.factor.LinearCoupling(TWO_AND_TWO),
+            ],
+            ["Linear"],
+        ),
+        ([kf.bijections.LULinear(4)], ["LULinear"]),
+        (
+            [
+                kf.bijections.LULinear(4),
+                kf.Chain([kf.bijections.Permutation((1, 2, 3, 0)), affine(TWO_AND_TWO)]),
+            ],
             ["Linear", "AffineCoupling"],
         ),
         (
-            [kf.Standardize(4), kf.ElementwiseAffine(4), kf.LULinear(4)],
+            [
+                kf.bijections.Standardize(4),
+                kf.bijections.ElementwiseAffine(4),
+                kf.bijections.LULinear(4),
+            ],
             ["Standardize", "Linear"],
         ),
-        ([kf.LULinear(4), kf.ActNorm(4), kf.LULinear(4)], ["LULinear", "ActNorm", "LULinear"]),
-        ([kf.Whiten(4), kf.LULinear(4)], ["Whiten", "LULinear"]),
+        (
+            [kf.bijections.LULinear(4), kf.bijections.ActNorm(4), kf.bijections.LULinear(4)],
+            ["LULinear", "ActNorm", "LULinear"],
+        ),
+        ([kf.factor.Whiten(4), kf.bijections.LULinear(4)], ["Whiten", "LULinear"]),
     ],
 )
 def test_what_a_run_becomes(parts, wanted):
@@ -190,7 +225,7 @@ def test_what_a_run_becomes(parts, wanted):
 
 def test_a_started_actnorm_is_fused():
     """One that waits for data is not: it would never start."""
-    flow = flow_of(kf.ActNorm(4), kf.LULinear(4)).train()
+    flow = flow_of(kf.bijections.ActNorm(4), kf.bijections.LULinear(4)).train()
     flow.log_prob(torch.randn(50, 4) * 3 + 1)
     assert kinds(kf.fuse(flow)) == ["Linear"]
 
@@ -198,7 +233,9 @@ def test_a_started_actnorm_is_fused():
 def test_fusing_undoes_rewriting():
     """Linear ends of couplings are taken off again: one matrix between two couplings is left."""
     layer = nn.utils.parametrizations.orthogonal(nn.Linear(4, 4)).weight.detach()
-    flow = flow_of(affine(TWO_AND_TWO), kf.Linear.of(layer), affine(TWO_AND_TWO.swapped()))
+    flow = flow_of(
+        affine(TWO_AND_TWO), kf.bijections.Linear.of(layer), affine(TWO_AND_TWO.swapped())
+    )
     plain, certificate = kf.rewrite_fixed_partition(flow)
     assert certificate.replaced[0].name == "Linear"
     assert kinds(plain).count("Linear") == 0
@@ -210,7 +247,7 @@ def test_fusing_undoes_rewriting():
 
 def test_the_old_flow_is_left_alone():
     """And its mode is taken over."""
-    flow = flow_of(kf.LULinear(4), kf.LULinear(4)).eval()
+    flow = flow_of(kf.bijections.LULinear(4), kf.bijections.LULinear(4)).eval()
     before = {key: value.clone() for key, value in flow.state_dict().items()}
     made = kf.fuse(flow)
     assert not made.training
@@ -227,10 +264,12 @@ def test_a_stack_with_nothing_to_fuse_stays_one():
     assert torch.equal(kf.fuse(flow).log_prob(x), flow.log_prob(x))
 
 
-@pytest.mark.parametrize("make", [kf.LULinear, lambda n: kf.Inverse(kf.LULinear(n))])
+@pytest.mark.parametrize(
+    "make", [kf.bijections.LULinear, lambda n: kf.Inverse(kf.bijections.LULinear(n))]
+)
 def test_a_large_shift_does_not_drown_the_matrix(make):
     """Columns far from zero: the matrix is a derivative, and no difference of two values."""
-    units = kf.ElementwiseAffine(4)
+    units = kf.bijections.ElementwiseAffine(4)
     flow = flow_of(units, make(4), affine(TWO_AND_TWO)).double()
     units.shift.data.sub_(1e8 * units.log_scale.exp().detach())
     x = 1e8 + torch.randn(9, 4, dtype=torch.float64)
@@ -241,7 +280,7 @@ def test_a_large_shift_does_not_drown_the_matrix(make):
 
 def test_a_run_that_is_singular_to_rounding_stays():
     """Each of its layers has an inverse in float32, and their product as one matrix has none."""
-    parts = kf.SVDLinear(4), kf.SVDLinear(4)
+    parts = kf.bijections.SVDLinear(4), kf.bijections.SVDLinear(4)
     flow = flow_of(*parts, affine(TWO_AND_TWO))
     for part in parts:
         part.log_scale.data.copy_(torch.tensor([5.0, 0.0, 0.0, -5.0]))
@@ -259,23 +298,29 @@ def test_what_is_kept_for_the_backward_pass_stays(made, memory):
     """Of stacks, and of chains."""
     stack = made(kf.real_nvp(4, depth=3, hidden=(4,), memory=memory)).bijection.bijections[-1]
     assert isinstance(stack, kf.CouplingStack) and stack.memory == memory
-    chain = kf.Chain([affine(TWO_AND_TWO), kf.LULinear(4)], memory=memory)
+    chain = kf.Chain([affine(TWO_AND_TWO), kf.bijections.LULinear(4)], memory=memory)
     assert made(kf.Flow(StandardNormal(4), chain)).bijection.memory == memory
 
 
 def test_fitted_units_stay_in_front():
     """What conditioning does not count is not mixed with what it counts."""
-    flow = flow_of(kf.Standardize(4), kf.ElementwiseAffine(4), kf.LULinear(4))
+    flow = flow_of(
+        kf.bijections.Standardize(4), kf.bijections.ElementwiseAffine(4), kf.bijections.LULinear(4)
+    )
     flow.bijection.bijections[0].fit(torch.randn(50, 4) * 3 + 1)
     made = kf.fuse(flow)
     assert kinds(made) == ["Standardize", "Linear"]
-    assert [type(part) for part in made.standardization] == [kf.Standardize]
+    assert [type(part) for part in made.standardization] == [kf.bijections.Standardize]
 
 
 @pytest.mark.parametrize("second", [True, False])
 def test_a_run_of_frozen_layers_becomes_a_frozen_one(second):
     """One that trains makes all of the run train; permutations have nothing to say."""
-    layers = [kf.LULinear(4), kf.Permutation((1, 2, 3, 0)), kf.LULinear(4)]
+    layers = [
+        kf.bijections.LULinear(4),
+        kf.bijections.Permutation((1, 2, 3, 0)),
+        kf.bijections.LULinear(4),
+    ]
     layers[0].requires_grad_(False)
     layers[2].requires_grad_(second)
     fused = kf.fuse(kf.Flow(kf.StandardNormal(4), kf.Chain(layers)))

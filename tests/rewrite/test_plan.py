@@ -31,7 +31,7 @@ def couplings():
         "no hidden layer": affine(partition, ()),
         "residual, as wide as what it reads": affine(partition, (2, 2), residual=True),
         "context": affine(partition, context=2),
-        "additive": kf.AdditiveCoupling(partition, kf.MLP(2, 3, (8,))),
+        "additive": kf.bijections.AdditiveCoupling(partition, kf.nets.MLP(2, 3, (8,))),
         "another network": kf.AffineCoupling(partition, Odd(), context_features=2),
     }
 

@@ -189,7 +189,7 @@ def test_a_gap_in_the_rows_to_compare_with_stops_before_training(table, tmp_path
     gappy = tmp_path / "gappy.csv"
     gappy.write_text("\n".join(lines) + "\n")
     source = TableConfig(str(gappy), where=["kind=near"], against="kind=far")
-    with pytest.raises(kf.DataError, match=f"column 'a' .* line {far + 1} "):
+    with pytest.raises(kf.errors.DataError, match=f"column 'a' .* line {far + 1} "):
         source.load()
 
 

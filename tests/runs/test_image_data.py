@@ -63,7 +63,7 @@ def test_levels_and_patches_follow_from_the_size_of_the_images(recipe, shape, ex
 def test_sides_that_cannot_be_halved_name_a_size_to_ask_for(folder):
     """The sentence has an option that works."""
     images = ImageConfig(str(folder), size=(6, 9)).load().train
-    with pytest.raises(kf.ArgumentError, match="--size 4 8"):
+    with pytest.raises(kf.errors.ArgumentError, match="--size 4 8"):
         image_flow(ModelConfig("glow"), images, by_class=False, seed=0)
     made = image_flow(ModelConfig("real_nvp_image", {"hidden": 2}), images, by_class=False, seed=0)
     assert made.event_shape == (3, 6, 9)
@@ -92,13 +92,13 @@ def test_classes_are_matched_by_name_and_not_by_number(folder):
     assert matched.classes == ("dogs", "birds", "cats")
     expected = [0 if images.classes[label] == "dogs" else 2 for label in images.labels]
     assert matched.labels.tolist() == expected and set(expected) == {0, 2}
-    with pytest.raises(kf.ArgumentError, match="has 'dogs'"):
+    with pytest.raises(kf.errors.ArgumentError, match="has 'dogs'"):
         with_classes(images, ("cats", "birds"))
-    with pytest.raises(kf.ArgumentError, match="has none"):
+    with pytest.raises(kf.errors.ArgumentError, match="has none"):
         with_classes(kf.load_images(str(folder / "cats"), size=4), ("cats", "dogs"))
 
 
 def test_a_density_given_the_class_needs_classes(folder):
     """One class is none."""
-    with pytest.raises(kf.ArgumentError, match="'by_class' should be left out"):
+    with pytest.raises(kf.errors.ArgumentError, match="'by_class' should be left out"):
         ImageConfig(str(folder / "cats"), size=4, by_class=True).load()

@@ -78,7 +78,7 @@ def test_a_sample_that_is_not_finite_has_no_pixels(tmp_path):
     """It is an error where it was asked for, and no picture while a flow trains."""
     flow = small()
     torch.nn.init.constant_(next(flow.bijection.parameters()), float("nan"))
-    with pytest.raises(kf.NumericalError, match="3 of 3 samples are not finite"):
+    with pytest.raises(kf.errors.NumericalError, match="3 of 3 samples are not finite"):
         draw_pixels(flow, 3)
     write_sheet(flow, (), tmp_path, "epoch-0001.png")
     assert list(tmp_path.iterdir()) == []
@@ -86,7 +86,9 @@ def test_a_sample_that_is_not_finite_has_no_pixels(tmp_path):
 
 def test_samples_of_real_numbers_are_rounded_and_cut():
     """A flow without a dequantisation has 256 values to a pixel."""
-    flow = kf.Flow(kf.StandardNormal((1, 2, 2)), kf.ElementwiseAffine(1, log_scale=[-5.0]))
+    flow = kf.Flow(
+        kf.StandardNormal((1, 2, 2)), kf.bijections.ElementwiseAffine(1, log_scale=[-5.0])
+    )
     drawn = draw_pixels(flow, 50)
     exact = flow.sample(50, generator=torch.Generator().manual_seed(0))
     assert drawn.min() == 0 and drawn.max() > 100

@@ -77,7 +77,7 @@ def test_the_new_folder_has_all_that_the_old_one_has(made):
     assert done.certificate.differences["float64"].log_prob < 1e-9
     assert read(place / "new/certificate.json") == done.to_json()
     flow = kf.load(place / "new")
-    assert not any(isinstance(part, kf.InvertibleConv1x1) for part in flow.modules())
+    assert not any(isinstance(part, kf.bijections.InvertibleConv1x1) for part in flow.modules())
     assert flow.context_features == 3
 
 

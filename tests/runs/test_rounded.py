@@ -79,7 +79,7 @@ def test_the_command_and_python_keep_the_same_rows(x, path):
     tables = TableConfig(str(path)).load()
     torch.manual_seed(0)
     flow = kf.real_nvp(2, depth=2, hidden=(8,))
-    with pytest.warns(kf.DataWarning) as caught:
+    with pytest.warns(kf.errors.DataWarning) as caught:
         result = kf.fit(flow, x, **SETTINGS)
     (said,) = [note for note in result.notes if "repeat" in note]
     assert said in tables.notes and said.endswith("copies stay in one part of the split")
@@ -122,7 +122,7 @@ def test_an_estimator_keeps_drops_or_weighs_repeats(x):
     assert means["keep"] == pytest.approx(x[:, 1].mean(), abs=0.1)
     assert means["weigh"] == pytest.approx(x[:, 1].mean(), abs=0.1)
     assert means["drop"] > x[:, 1].mean() + 0.3
-    with pytest.raises(kf.ArgumentError, match="'duplicates' should be one of"):
+    with pytest.raises(kf.errors.ArgumentError, match="'duplicates' should be one of"):
         FlowDensity(duplicates="forget", **settings).fit(x)
-    with pytest.raises(kf.ArgumentError, match="'duplicates' should be one of"):
+    with pytest.raises(kf.errors.ArgumentError, match="'duplicates' should be one of"):
         FlowOutlierDetector(duplicates="weigh", **settings).fit(x)

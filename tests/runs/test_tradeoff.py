@@ -78,7 +78,7 @@ def test_what_is_finished_is_not_trained_again(done, data):
 
 def test_other_settings_in_the_same_folder_are_refused(done, data):
     """With the difference named, by the run that is there."""
-    with pytest.raises(kf.ArgumentError, match="seed"):
+    with pytest.raises(kf.errors.ArgumentError, match="seed"):
         trade_off(TableConfig(data), SMALL, [2.0], done[1], **SETTINGS, seed=1)
 
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_trained(
     data, tmp_path, budgets, more, said
 ):
     """In one sentence, and no folder is made."""
-    with pytest.raises(kf.ArgumentError, match=said):
+    with pytest.raises(kf.errors.ArgumentError, match=said):
         trade_off(TableConfig(data), SMALL, budgets, tmp_path / "out", **{**SETTINGS, **more})
     assert not (tmp_path / "out").exists()
 
@@ -105,10 +105,10 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_trained(
 def test_a_folder_with_files_of_others_is_refused_and_stays_as_it_was(data, tmp_path):
     """Its index.html is not ours to replace; nor is a folder left where nothing can be trained."""
     (tmp_path / "index.html").write_text("theirs")
-    with pytest.raises(kf.ArgumentError, match="holds other files"):
+    with pytest.raises(kf.errors.ArgumentError, match="holds other files"):
         trade_off(TableConfig(data), SMALL, [2.0], tmp_path, **SETTINGS)
     assert [path.name for path in tmp_path.iterdir()] == ["index.html"]
-    with pytest.raises(kf.ArgumentError, match="'depth'"):
+    with pytest.raises(kf.errors.ArgumentError, match="'depth'"):
         trade_off(
             TableConfig(data),
             ModelConfig("real_nvp", {"depth": 0}),
@@ -131,10 +131,10 @@ def test_budgets_that_are_nearly_the_same_have_folders_of_their_own(data, tmp_pa
 
 def test_standard_input_and_a_folder_of_a_run_are_refused(data, tmp_path):
     """The one is read once only, the other is something else."""
-    with pytest.raises(kf.ArgumentError, match="standard input"):
+    with pytest.raises(kf.errors.ArgumentError, match="standard input"):
         trade_off(TableConfig("-"), SMALL, [2.0], tmp_path / "out", **SETTINGS)
     (tmp_path / "config.json").write_text(json.dumps({}))
-    with pytest.raises(kf.ArgumentError, match="one of a run"):
+    with pytest.raises(kf.errors.ArgumentError, match="one of a run"):
         trade_off(TableConfig(data), SMALL, [2.0], tmp_path, **SETTINGS)
 
 

@@ -38,7 +38,9 @@ def partitions_of(kind, features, depth):
 
 def shuffles(features, depth):
     """Returns a permutation in front of each coupling but every third one."""
-    made = [kf.Permutation.random(features, seed=i).index.tolist() for i in range(depth)]
+    made = [
+        kf.bijections.Permutation.random(features, seed=i).index.tolist() for i in range(depth)
+    ]
     return [None if i % 3 == 1 else order for i, order in enumerate(made)]
 
 

@@ -153,6 +153,6 @@ def test_a_context_that_nobody_reads_is_left_alone():
 def test_a_memory_mode_set_later_is_checked_too():
     """A typing error is said at once, not at the next call."""
     stack = kf.CouplingStack([kf.Partition.half(4)], (4,))
-    with pytest.raises(kf.ArgumentError, match="'memory' should be one of .*, got 'Store'"):
+    with pytest.raises(kf.errors.ArgumentError, match="'memory' should be one of .*, got 'Store'"):
         stack.memory = "Store"
     assert stack.memory == "recompute"

@@ -254,7 +254,10 @@ def test_one_output_is_enough(memory, given):
 def test_a_stack_in_a_chain_is_its_couplings():
     """Chains with other bijections around a stack, and of several stacks, work as usual."""
     first, second = stack_of(4, 3), stack_of(4, 2, (5, 5))
-    around = [kf.Permutation((3, 1, 0, 2)), kf.ElementwiseAffine(4, shift=[1.0, 0, 0, 2]).double()]
+    around = [
+        kf.bijections.Permutation((3, 1, 0, 2)),
+        kf.bijections.ElementwiseAffine(4, shift=[1.0, 0, 0, 2]).double(),
+    ]
     chain = kf.Chain([first, *around, second])
     plain = kf.Chain([first.to_chain(), *around, second.to_chain()])
     x = torch.randn(6, 4, dtype=torch.float64)
@@ -291,7 +294,7 @@ def test_a_stack_starts_as_the_chain_does():
     torch.manual_seed(4)
     stack = kf.CouplingStack([half(4), half(4).swapped()], (8, 8))
     torch.manual_seed(4)
-    plain = [kf.MLP(2, 4, (8, 8)) for _ in range(2)]
+    plain = [kf.nets.MLP(2, 4, (8, 8)) for _ in range(2)]
     state = stack.state_dict()
     for place, network in enumerate(plain):
         for name, tensor in network.state_dict().items():

@@ -13,12 +13,12 @@ of = kf.CouplingStack.of
 
 def affine(partition=None, net=None, **settings):
     """Returns an affine coupling of four features."""
-    return kf.AffineCoupling(partition or half(4), net or kf.MLP(2, 4, (8,)), **settings)
+    return kf.AffineCoupling(partition or half(4), net or kf.nets.MLP(2, 4, (8,)), **settings)
 
 
 def additive(**settings):
     """Returns an additive coupling of four features."""
-    return kf.AdditiveCoupling(half(4), kf.MLP(2, 2, (8,)), **settings)
+    return kf.bijections.AdditiveCoupling(half(4), kf.nets.MLP(2, 2, (8,)), **settings)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_type_and_mode_are_kept():
 
 def test_lists_and_iterators_will_do():
     """Couplings may come as a chain, a list, a part of a chain or an iterator."""
-    parts = [affine(), kf.Permutation((3, 2, 1, 0)), affine()]
+    parts = [affine(), kf.bijections.Permutation((3, 2, 1, 0)), affine()]
     chain = kf.Chain(parts)
     lengths = [len(of(given)) for given in (chain, parts, iter(parts), chain[1:], chain[:1])]
     assert lengths == [2, 2, 2, 1, 1]
@@ -99,20 +99,20 @@ class Subclass(kf.AffineCoupling):
     """A coupling that may do anything."""
 
 
-class Net(kf.MLP):
+class Net(kf.nets.MLP):
     """A conditioner that may do anything."""
 
 
 def other_layer():
     """Returns an MLP one of whose layers is not linear any more."""
-    net = kf.MLP(2, 4, (8,))
+    net = kf.nets.MLP(2, 4, (8,))
     net.layers[0] = nn.Sequential(nn.Linear(2, 8))
     return net
 
 
 def parametrized():
     """Returns an MLP with a weight that is computed."""
-    net = kf.MLP(2, 4, (8,))
+    net = kf.nets.MLP(2, 4, (8,))
     nn.utils.parametrizations.weight_norm(net.layers[0])
     return net
 
@@ -127,7 +127,7 @@ def hooked(part):
 
 def embedded():
     """Returns a chain whose couplings see the context through a network."""
-    coupling = affine(net=kf.MLP(2, 4, (8,), context_features=3), context_features=3)
+    coupling = affine(net=kf.nets.MLP(2, 4, (8,), context_features=3), context_features=3)
     return kf.Chain([coupling], embedding=nn.Linear(5, 3), context_features=5)
 
 
@@ -135,15 +135,19 @@ def embedded():
     ("parts", "message"),
     [
         (list, "should hold a coupling"),
-        (lambda: [kf.Permutation((1, 0, 3, 2))], "end with one"),
-        (lambda: [affine(), kf.Permutation((1, 0, 3, 2))], "end with one"),
+        (lambda: [kf.bijections.Permutation((1, 0, 3, 2))], "end with one"),
+        (lambda: [affine(), kf.bijections.Permutation((1, 0, 3, 2))], "end with one"),
         (
-            lambda: [kf.Permutation((1, 0, 3, 2)), kf.Permutation((1, 0, 3, 2)), affine()],
+            lambda: [
+                kf.bijections.Permutation((1, 0, 3, 2)),
+                kf.bijections.Permutation((1, 0, 3, 2)),
+                affine(),
+            ],
             "at most one permutation",
         ),
-        (lambda: [affine(), kf.ActNorm(4)], "got ActNorm at place 1"),
+        (lambda: [affine(), kf.bijections.ActNorm(4)], "got ActNorm at place 1"),
         (lambda: [kf.Chain([affine()])], "got Chain at place 0"),
-        (lambda: [Subclass(half(4), kf.MLP(2, 4, (8,)))], "got Subclass at place 0"),
+        (lambda: [Subclass(half(4), kf.nets.MLP(2, 4, (8,)))], "got Subclass at place 0"),
         (lambda: [affine(net=nn.Linear(2, 4))], "MLP conditioners.*got Linear"),
         (lambda: [affine(net=Net(2, 4, (8,)))], "MLP conditioners.*got Net"),
         (lambda: [affine(net=other_layer())], "plain linear layers.*got Sequential"),
@@ -156,24 +160,24 @@ def embedded():
             lambda: [affine(), affine(), affine(scale_bound=1.0)],
             "scale_bound=2.0 in coupling 0 and 1.0 in coupling 2",
         ),
-        (lambda: [affine(), affine(net=kf.MLP(2, 4, (9,)))], r"hidden=\(8,\) in coupling 0"),
+        (lambda: [affine(), affine(net=kf.nets.MLP(2, 4, (9,)))], r"hidden=\(8,\) in coupling 0"),
         (
-            lambda: [affine(), affine(net=kf.MLP(2, 4, (8,), residual=True))],
+            lambda: [affine(), affine(net=kf.nets.MLP(2, 4, (8,), residual=True))],
             "residual=False in coupling 0",
         ),
         (
-            lambda: [affine(), affine(net=kf.MLP(2, 4, (8,), dropout=0.5))],
+            lambda: [affine(), affine(net=kf.nets.MLP(2, 4, (8,), dropout=0.5))],
             "dropout=0.0 in coupling 0",
         ),
         (
             lambda: [
                 affine(),
-                affine(net=kf.MLP(2, 4, (8,), context_features=1), context_features=1),
+                affine(net=kf.nets.MLP(2, 4, (8,), context_features=1), context_features=1),
             ],
             "context_features=0 in coupling 0",
         ),
         (
-            lambda: [affine(), kf.AffineCoupling(half(5), kf.MLP(2, 6, (8,)))],
+            lambda: [affine(), kf.AffineCoupling(half(5), kf.nets.MLP(2, 6, (8,)))],
             "equally many features",
         ),
         (lambda: [hooked("coupling")], "no hooks"),
@@ -199,5 +203,5 @@ def test_frozen_weights_stay_frozen():
     stack = kf.CouplingStack.of(chain)
     assert not any(p.requires_grad for p in (*stack.parameters(), *stack.to_chain().parameters()))
     next(chain.parameters()).requires_grad_(True)
-    with pytest.raises(kf.ArgumentError, match="all to be trained, or all frozen"):
+    with pytest.raises(kf.errors.ArgumentError, match="all to be trained, or all frozen"):
         kf.CouplingStack.of(chain)

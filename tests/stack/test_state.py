@@ -321,6 +321,6 @@ def test_permutations_survive():
     orders = shuffles(5, 4)
     stack = kf.CouplingStack(partitions_of("half", 5, 4), (4,), permutations=orders)
     chain = stack.to_chain()
-    found = [p.index.tolist() for p in chain if isinstance(p, kf.Permutation)]
+    found = [p.index.tolist() for p in chain if isinstance(p, kf.bijections.Permutation)]
     assert found == [order for order in orders if order is not None]
     assert [type(p) for p in chain].count(kf.AffineCoupling) == 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.stats import ortho_group
 
-from kappaflow import ArgumentError
+from kappaflow.errors import ArgumentError
 from kappaflow_studies.depth_conditioning.ideal_couplings import (
     after_ideal_coupling,
     expected_non_standardness,

@@ -27,7 +27,7 @@ def test_the_factors_are_couplings_that_take_turns():
     for layer, factor in enumerate(factors):
         kept = slice(0, 3) if layer % 2 == 0 else slice(3, 6)
         changed = slice(3, 6) if layer % 2 == 0 else slice(0, 3)
-        coupling = kf.LinearCoupling(
+        coupling = kf.factor.LinearCoupling(
             kf.Partition(6, tuple(range(6))[kept]),
             numbers[0, layer, :, :-1],
             numbers[0, layer, :, -1].exp(),

@@ -161,8 +161,8 @@ def test_samples_that_are_not_finite_have_no_distance():
 
 def test_conditioning_is_that_of_the_standardised_map():
     """A change of units is left out, and quantiles are over the points."""
-    stretch = kf.ElementwiseAffine(2, log_scale=[math.log(4.0), math.log(0.5)])
-    units = kf.Standardize(2)
+    stretch = kf.bijections.ElementwiseAffine(2, log_scale=[math.log(4.0), math.log(0.5)])
+    units = kf.bijections.Standardize(2)
     units.fit(torch.tensor([[0.0, 0.0], [2000.0, 1.0]]))
     flow = kf.Flow(kf.StandardNormal(2), kf.Chain([units, stretch]))
     found = conditioning(flow, torch.randn(5, 2))
@@ -187,20 +187,22 @@ def test_likelihoods_are_exact_weighted_or_none():
     assert exact["likelihood"] == "exact" and exact["weighted_error"] == 0
     assert exact["nll"] == exact["weighted_nll"] == pytest.approx(-flow.log_prob(x).mean().item())
     assert exact["kl"] == pytest.approx(0, abs=1e-6) and exact["kl_error"] < 1e-6
-    wide = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[-math.log(2.0)] * 2))
+    wide = kf.Flow(
+        kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[-math.log(2.0)] * 2)
+    )
     off = likelihood(wide, x, 3, truth=flow.log_prob(x))
     wanted = 2 * math.log(2.0) + 1 / 4 - 1  # of N(0, 1) from N(0, 4), twice
     assert abs(off["kl"] - wanted) < 5 * off["kl_error"]
-    mix = kf.LinearCoupling(kf.Partition(2, (1,)), torch.tensor([[0.8]]))
-    padded = kf.Flow(kf.StandardNormal(2), mix, kf.Pad(1))
+    mix = kf.factor.LinearCoupling(kf.Partition(2, (1,)), torch.tensor([[0.8]]))
+    padded = kf.Flow(kf.StandardNormal(2), mix, kf.flows.Pad(1))
     bound = likelihood(padded, x[:, :1], 64)
-    _, errors = kf.importance_weighted_log_prob(padded, x[:, :1], 64, generator=seeded(2))
+    _, errors = kf.flows.importance_weighted_log_prob(padded, x[:, :1], 64, generator=seeded(2))
     wanted = math.sqrt((errors.double() ** 2).sum()) / len(x)
     assert bound["weighted_error"] == pytest.approx(wanted, rel=1e-4)
     assert bound["likelihood"] == "bound" and bound["weighted_nll"] < bound["nll"]
     true = torch.distributions.Normal(0.0, math.sqrt(1 + 0.8**2)).log_prob(x[:, 0]).mean().item()
     assert abs(bound["weighted_nll"] + true) < 5 * bound["weighted_error"] + 0.01
-    joint = likelihood(kf.Flow(kf.StandardNormal(3), kf.Chain([]), kf.ZeroPad(1)), x, 64)
+    joint = likelihood(kf.Flow(kf.StandardNormal(3), kf.Chain([]), kf.flows.ZeroPad(1)), x, 64)
     assert set(joint) == {"likelihood", "nll", "nll_error"} and joint["likelihood"] == "joint"
 
 

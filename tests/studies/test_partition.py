@@ -56,7 +56,7 @@ def test_a_permutation_that_exchanges_halves_is_a_fixed_partition():
         flow = jittered(image_flow(kind, (1, 8, 8), 17, 2, 4))
         flow.log_prob(x)  # starts what is started from data
         flow.eval()
-        assert sum(isinstance(part, kf.Permutation) for part in flow.modules()) == 4
+        assert sum(isinstance(part, kf.bijections.Permutation) for part in flow.modules()) == 4
         _, said = kf.rewrite_fixed_partition(flow, x)
         assert (said.couplings_after > said.couplings_before) == costs
         assert said.differences["float64"].log_prob < 1e-9
@@ -79,7 +79,7 @@ def test_the_kinds_are_what_they_are_called():
     assert stacks[HALVES].partitions[1].kept == (3, 4, 5)
     assert stacks["alternating"].partitions[0].kept == (0, 2, 4)
     assert all(index is not None for index in stacks["permutations"].permutations)
-    for kind, layer in (("LU maps", kf.LULinear), (ONE, kf.Linear)):
+    for kind, layer in (("LU maps", kf.bijections.LULinear), (ONE, kf.bijections.Linear)):
         assert sum(isinstance(part, layer) for part in made[kind].modules()) == 2
 
 

@@ -39,7 +39,9 @@ def test_images_are_judged_in_bits_per_dimension():
     pytest.importorskip("sklearn")
     parts = image_parts("digits", None, 0)
     normal = kf.Flow(
-        kf.StandardNormal((1, 8, 8)), kf.ElementwiseAffine(1), kf.Dequantize(parts.test.values)
+        kf.StandardNormal((1, 8, 8)),
+        kf.bijections.ElementwiseAffine(1),
+        kf.flows.Dequantize(parts.test.values),
     ).eval()
     x = parts.test.batch(range(len(parts.test))).float()
     noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0))

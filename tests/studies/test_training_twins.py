@@ -43,7 +43,7 @@ def test_a_twin_is_the_same_density_without_maps(glow):
     flow, x = glow
     twin, said = twins.twin_of(flow, x)
     torch.testing.assert_close(twin.eval().log_prob(x), flow.log_prob(x), rtol=0, atol=1e-2)
-    assert not any(isinstance(part, kf.InvertibleConv1x1) for part in twin.modules())
+    assert not any(isinstance(part, kf.bijections.InvertibleConv1x1) for part in twin.modules())
     assert said["couplings_after"] > said["couplings_before"] == 5
     assert said["maps"] == 4 and said["difference_float64"] < 1e-9
 

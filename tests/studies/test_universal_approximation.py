@@ -2,7 +2,7 @@
 
 import pytest
 
-from kappaflow import ArgumentError
+from kappaflow.errors import ArgumentError
 from kappaflow_studies.universal.approximation import approximate, power_law
 from kappaflow_studies.universal.targets import Ring
 

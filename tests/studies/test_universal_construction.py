@@ -53,8 +53,8 @@ def test_it_is_three_affine_couplings_on_one_partition(name):
     first = kf.Partition.half(target.features)
     assert [type(part) for part in couplings] == [kf.AffineCoupling] * 3
     assert [part.partition for part in couplings] == [first, first.swapped(), first]
-    parts = {type(part) for part in flow.modules() if isinstance(part, nn.Linear | kf.MLP)}
-    assert parts == {nn.Linear, kf.MLP}
+    parts = {type(part) for part in flow.modules() if isinstance(part, nn.Linear | kf.nets.MLP)}
+    assert parts == {nn.Linear, kf.nets.MLP}
     z = normals(target, 100)
     scales = Scales.of(target, 0.1)
     product = scales.low_digits * scales.eta * scales.eta_prime
@@ -238,7 +238,7 @@ def test_a_mistake_raises_the_error_far_above_the_bound(change):
 )
 def test_what_cannot_be_built_is_refused(target, epsilon, message):
     """Halves of different sizes, errors that are none, and things that are no target."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         universal_flow(target, epsilon)
 
 

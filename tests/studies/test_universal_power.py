@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kappaflow import ArgumentError
+from kappaflow.errors import ArgumentError
 from kappaflow_studies.universal.approximation import power_law
 
 

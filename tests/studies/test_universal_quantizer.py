@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from kappaflow import MLP, ArgumentError
+from kappaflow.errors import ArgumentError
+from kappaflow.nets import MLP
 from kappaflow_studies.universal.quantizer import Grid, quantizer_network
 
 GRIDS = [

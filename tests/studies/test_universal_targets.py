@@ -6,7 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from kappaflow import ArgumentError, registry
+from kappaflow import registry
+from kappaflow.errors import ArgumentError
 from kappaflow_studies.universal.targets import (
     TARGETS,
     Banana,

@@ -36,13 +36,13 @@ def test_it_is_the_optimal_transport_cost():
 
 def test_samples_of_two_shapes_are_refused():
     """A pairing needs as many points on both sides."""
-    with pytest.raises(kf.ArgumentError, match="one shape"):
+    with pytest.raises(kf.errors.ArgumentError, match="one shape"):
         two_sample_w2(torch.zeros(3, 2), torch.zeros(4, 2))
 
 
 def gaussian(scale):
     """Returns the flow whose draws are scale * z."""
-    part = kf.ElementwiseAffine(2, log_scale=[-math.log(scale)] * 2)
+    part = kf.bijections.ElementwiseAffine(2, log_scale=[-math.log(scale)] * 2)
     return kf.Flow(kf.StandardNormal(2), part).double()
 
 
@@ -91,5 +91,5 @@ def test_all_samples_are_used_however_many_are_in_memory(monkeypatch):
 )
 def test_what_cannot_be_compared_is_refused(flow, samples, message):
     """Another number of features, or no spread."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         transport_error(flow, SQUARE, samples=samples)

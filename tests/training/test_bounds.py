@@ -83,7 +83,7 @@ def test_a_finished_run_is_found_again_by_its_bounds(fitted):
     assert torch.equal(again.flow.log_prob(x), result.flow.log_prob(x))
     assert torch.equal(kf.load(out).log_prob(x), result.flow.log_prob(x))
     other, flow = {**BOUNDS, "mass": "-1,"}, kf.spline(3, depth=4, hidden=(32,))
-    with pytest.raises(kf.ArgumentError, match="bounds"):
+    with pytest.raises(kf.errors.ArgumentError, match="bounds"):
         kf.fit(flow, table, bounds=other, **settings)
 
 
@@ -91,12 +91,12 @@ def test_what_lies_outside_is_refused_before_training(tmp_path):
     """By fit with bounds, by a recipe's own bounds, and of validation rows; nothing is written."""
     x = torch.rand(200, 2) + 0.5
     x[6, 1] = -3.0
-    with pytest.raises(kf.DataError, match="column 'x1' .* row 7 has -3"):
+    with pytest.raises(kf.errors.DataError, match="column 'x1' .* row 7 has -3"):
         kf.fit(kf.real_nvp(2), x, bounds={1: "positive"}, out=tmp_path / "run")
     own = kf.real_nvp(2, bounds=[None, "positive"])
-    with pytest.raises(kf.DataError, match="row 7 has -3"):
+    with pytest.raises(kf.errors.DataError, match="row 7 has -3"):
         kf.fit(own, x)
-    with pytest.raises(kf.DataError, match="row 7 has -3"):
+    with pytest.raises(kf.errors.DataError, match="row 7 has -3"):
         kf.fit(own, x.abs(), validation=x)
     assert not (tmp_path / "run").exists()
 
@@ -106,7 +106,7 @@ def test_a_value_that_the_float_type_rounds_to_an_end_is_refused():
     x = np.random.default_rng(0).random((200, 2)) * 0.9 + 0.05
     x[3, 0] = 1 - 1e-12
     settings = {"bounds": {0: (0, 1)}, "max_epochs": 1}
-    with pytest.raises(kf.DataError, match="float32 rounds 1 of its values to an end"):
+    with pytest.raises(kf.errors.DataError, match="float32 rounds 1 of its values to an end"):
         kf.fit(kf.real_nvp(2, depth=2, hidden=(8,)), x, **settings)
     result = kf.fit(kf.real_nvp(2, depth=2, hidden=(8,)).double(), x, **settings)
     assert np.isfinite(result.validation_nll)
@@ -128,10 +128,10 @@ def test_bounds_of_a_fitted_flow_and_of_a_context_are_refused():
     """One is too late, the other has no place."""
     x = np.random.default_rng(0).random((200, 2)) + 0.5
     flow = kf.fit(kf.real_nvp(2, depth=2, hidden=(8,)), x, max_epochs=1).flow
-    with pytest.raises(kf.ArgumentError, match="before a flow is fitted"):
+    with pytest.raises(kf.errors.ArgumentError, match="before a flow is fitted"):
         kf.fit(flow, x, bounds={0: "positive"})
     conditional = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1)
-    with pytest.raises(kf.ArgumentError, match="'context_x0' is one of the context"):
+    with pytest.raises(kf.errors.ArgumentError, match="'context_x0' is one of the context"):
         kf.fit(conditional, (x, x[:, :1]), bounds={"context_x0": "positive"})
 
 
@@ -163,7 +163,7 @@ def test_an_interrupted_run_goes_on_with_its_bounds(tmp_path, monkeypatch):
         flow = kf.spline(3, depth=2, hidden=(8,))
         return kf.fit(flow, table, bounds=BOUNDS, max_epochs=3, out=out, **more).flow
 
-    class Stop(kf.Callback):
+    class Stop(kf.training.Callback):
         def on_epoch(self, flow, figures):
             if figures["epoch"] == 2:
                 raise KeyboardInterrupt

@@ -45,7 +45,7 @@ def small(**arguments):
 def fitted(x, **settings):
     """What comes of a fit; that correlations ask for more than the budget is said elsewhere."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", kf.DataWarning)
+        warnings.simplefilter("ignore", kf.errors.DataWarning)
         return kf.fit(small(), x, batch_size=128, progress=False, **settings)
 
 
@@ -137,7 +137,7 @@ def test_an_interrupted_run_goes_on_from_its_dual_variable(tmp_path):
     assert "start" not in read_checkpoint(tmp_path / "free")[0]  # not kept where none asks
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["run"]["training"]["condition_budget"] == 3.0
-    with pytest.raises(kf.ArgumentError, match="condition_budget 3.0, not 4.0"):
+    with pytest.raises(kf.errors.ArgumentError, match="condition_budget 3.0, not 4.0"):
         fitted(x, out=tmp_path / "run", **{**settings, "condition_budget": 4.0})
 
 
@@ -146,7 +146,7 @@ def test_every_memory_mode_takes_a_budget(memory):
     """The penalty goes through the plain couplings, whatever the stack keeps."""
     x = rows(300, seed=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", kf.DataWarning)
+        warnings.simplefilter("ignore", kf.errors.DataWarning)
         result = kf.fit(
             small(memory=memory),
             x,
@@ -170,7 +170,7 @@ def test_a_flow_with_a_context_and_one_with_padding_take_a_budget():
     assert result.history[result.best_epoch - 1]["condition_number_p95"] <= 2.0
     torch.manual_seed(0)
     flow = kf.real_nvp(4, depth=2, hidden=(8,), padding=1)
-    with pytest.warns(kf.DataWarning, match="correlations"):
+    with pytest.warns(kf.errors.DataWarning, match="correlations"):
         result = kf.fit(flow, x, learning_rate=2e-2, **settings)
     assert result.history[result.best_epoch - 1]["condition_number_p95"] <= 2.0
 
@@ -178,7 +178,7 @@ def test_a_flow_with_a_context_and_one_with_padding_take_a_budget():
 @pytest.mark.parametrize("budget", [1, 0.5, -3, float("nan"), float("inf"), "many"])
 def test_a_budget_that_is_none_is_refused_in_one_sentence(budget):
     """Before anything is read or trained."""
-    with pytest.raises(kf.ArgumentError, match="'condition_budget' should be") as caught:
+    with pytest.raises(kf.errors.ArgumentError, match="'condition_budget' should be") as caught:
         kf.fit(small(), rows(100, seed=1), condition_budget=budget)
     assert "\n" not in str(caught.value)
 
@@ -187,7 +187,7 @@ def test_images_are_refused():
     """In one sentence that says why."""
     images = kf.load_images("digits")
     flow = kf.glow((1, 8, 8), levels=1, steps=1, hidden=4)
-    with pytest.raises(kf.ArgumentError, match="left out for images"):
+    with pytest.raises(kf.errors.ArgumentError, match="left out for images"):
         kf.fit(flow, images, condition_budget=100.0, max_epochs=1)
 
 
@@ -197,10 +197,12 @@ def test_a_flow_that_cannot_come_down_says_so_and_is_as_it_was():
     flow = kf.real_nvp(4, depth=2, hidden=(8,), mixing="plain")
     with torch.no_grad():
         for part in flow.modules():
-            if isinstance(part, kf.Linear):
+            if isinstance(part, kf.bijections.Linear):
                 part.weight[0] *= 1e4
     before = {name: value.clone() for name, value in flow.named_parameters()}
-    with pytest.raises(kf.NumericalError, match="no weights kept the condition budget of 2"):
+    with pytest.raises(
+        kf.errors.NumericalError, match="no weights kept the condition budget of 2"
+    ):
         kf.fit(flow, torch.randn(200, 4), condition_budget=2.0, max_epochs=2, progress=False)
     for name, value in flow.named_parameters():
         assert torch.equal(value, before[name])
@@ -214,7 +216,7 @@ def test_the_note_on_correlations_gives_the_root_of_their_condition_number():
     needed = math.sqrt(values[-1] / values[0])
     assert f"{needed:.3g}" in (correlation_note(table, 0.9 * needed) or "")
     assert correlation_note(table, 1.1 * needed) is None
-    with pytest.warns(kf.DataWarning, match="less correlated than the data"):
+    with pytest.warns(kf.errors.DataWarning, match="less correlated than the data"):
         result = kf.fit(small(), x, condition_budget=2.0, max_epochs=1, progress=False)
     assert "the budget is 2:" in result.notes[-1]
 
@@ -236,7 +238,7 @@ def test_condition_numbers_of_rows_are_right_far_beyond_rounding():
     """Two shears, of determinant 1: the larger singular value follows from the Frobenius norm."""
     parts, shear = [], 300.7
     for partition in (kf.Partition.half(2), kf.Partition.half(2).swapped()):
-        parts.append(kf.AdditiveCoupling(partition, kf.MLP(1, 1, ())))
+        parts.append(kf.bijections.AdditiveCoupling(partition, kf.nets.MLP(1, 1, ())))
         with torch.no_grad():
             parts[-1].conditioner.layers[0].weight.fill_(shear)
     flow = kf.Flow(kf.StandardNormal(2), kf.Chain(parts))

@@ -10,7 +10,7 @@ from kappaflow.training import TensorBoard
 X = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).exp()
 
 
-class Listener(kf.Callback):
+class Listener(kf.training.Callback):
     """Keeps what it is told, and what the flow says at that moment."""
 
     def __init__(self, stops_after=None):

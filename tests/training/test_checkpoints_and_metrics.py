@@ -105,7 +105,7 @@ def test_metrics_that_were_changed_are_no_history(stopped, x, changed):
     path = stopped / "metrics.jsonl"
     path.unlink() if changed is None else path.write_text(changed)
     before = (stopped / FILE).read_bytes()
-    with pytest.raises(kf.FileError, match=r"metrics\.jsonl (lacks epochs|cannot be read)"):
+    with pytest.raises(kf.errors.FileError, match=r"metrics\.jsonl (lacks epochs|cannot be read)"):
         kf.fit(small(), x, max_epochs=5, out=stopped)
     assert (stopped / FILE).read_bytes() == before
     assert not path.exists() if changed is None else path.read_text() == changed
@@ -116,7 +116,7 @@ def test_a_checkpoint_of_an_absurd_epoch_is_refused(stopped, x, epoch):
     """Before anything of its size is made."""
     groups, progress = read_checkpoint(stopped)
     write_checkpoint(stopped, groups, {**progress, "epoch": epoch})
-    with pytest.raises(kf.FileError):
+    with pytest.raises(kf.errors.FileError):
         kf.fit(small(), x, max_epochs=5, out=stopped)
 
 
@@ -125,7 +125,9 @@ def test_a_checkpoint_whose_progress_is_of_other_types_is_refused(stopped, x, ch
     """The sentence names the key."""
     groups, progress = read_checkpoint(stopped)
     write_checkpoint(stopped, groups, progress | changed)
-    with pytest.raises(kf.FileError, match=rf"not of this training \({next(iter(changed))}"):
+    with pytest.raises(
+        kf.errors.FileError, match=rf"not of this training \({next(iter(changed))}"
+    ):
         kf.fit(small(), x, max_epochs=5, out=stopped)
 
 
@@ -151,7 +153,7 @@ def test_a_checkpoint_with_other_tensors_is_refused(stopped, x, group, name, ten
     changed[name or next(iter(changed))] = tensor
     changed = {key: value for key, value in changed.items() if value is not None}
     write_checkpoint(stopped, {**groups, group: changed}, progress)
-    with pytest.raises(kf.FileError, match="is not of this training"):
+    with pytest.raises(kf.errors.FileError, match="is not of this training"):
         kf.fit(small(), x, max_epochs=5, out=stopped)
 
 
@@ -168,7 +170,7 @@ def test_progress_that_is_no_object_is_no_checkpoint(stopped, x):
     """The digest is right; what it says is a list."""
     groups, _ = read_checkpoint(stopped)
     write_checkpoint(stopped, groups, [1])
-    with pytest.raises(kf.FileError, match="holds no progress"):
+    with pytest.raises(kf.errors.FileError, match="holds no progress"):
         kf.fit(small(), x, max_epochs=5, out=stopped)
 
 

@@ -83,9 +83,9 @@ def test_ranks_that_cannot_train_together_are_refused_before_they_connect(
 ):
     """Each for its own reason."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         connect_ranks(device)
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         make_engine(kf.real_nvp(2, depth=2, hidden=(4,)), device)
 
 
@@ -94,12 +94,12 @@ def test_ranks_that_are_connected_for_cuda_do_not_train_on_the_cpu(three_ranks, 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_backend", lambda: "nccl")
-    with pytest.raises(kf.ArgumentError, match="connected by nccl already"):
+    with pytest.raises(kf.errors.ArgumentError, match="connected by nccl already"):
         connect_ranks("cpu")
 
 
 def test_a_cuda_device_that_is_not_there_is_refused(monkeypatch):
     """The message says how many there are."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(kf.ArgumentError, match="got cuda:3; there are 1 CUDA devices"):
+    with pytest.raises(kf.errors.ArgumentError, match="got cuda:3; there are 1 CUDA devices"):
         make_engine(kf.real_nvp(2, depth=2, hidden=(4,)), "cuda:3")

@@ -147,18 +147,18 @@ def test_a_run_folder_of_other_data_or_arguments_is_refused_by_name(tmp_path):
     x, _ = gaussian(300)
     out = tmp_path / "run"
     kf.fit(small(), x, max_epochs=1, out=out)
-    with pytest.raises(kf.ArgumentError, match="max_epochs 1, not 2"):
+    with pytest.raises(kf.errors.ArgumentError, match="max_epochs 1, not 2"):
         kf.fit(small(), x, max_epochs=2, out=out)
-    with pytest.raises(kf.ArgumentError, match="depth 4, not 6"):
+    with pytest.raises(kf.errors.ArgumentError, match="depth 4, not 6"):
         kf.fit(small(depth=6), x, max_epochs=1, out=out)
-    with pytest.raises(kf.ArgumentError, match="other train rows"):
+    with pytest.raises(kf.errors.ArgumentError, match="other train rows"):
         kf.fit(small(), x + 1, max_epochs=1, out=out)
 
 
 def test_a_folder_with_other_files_is_not_written_into(tmp_path):
     """A folder that is no run is left as it is."""
     (tmp_path / "precious.txt").write_text("mine")
-    with pytest.raises(kf.ArgumentError, match="holds other files"):
+    with pytest.raises(kf.errors.ArgumentError, match="holds other files"):
         kf.fit(small(), gaussian(300)[0], max_epochs=1, out=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
 
@@ -177,7 +177,7 @@ def test_a_damaged_checkpoint_is_said_in_one_sentence(tmp_path):
     (tmp_path / "run/result.json").unlink()
     state = tmp_path / "run/checkpoint/state.safetensors"
     state.write_bytes(state.read_bytes()[:1000])
-    with pytest.raises(kf.FileError, match="damaged or cut short"):
+    with pytest.raises(kf.errors.FileError, match="damaged or cut short"):
         kf.fit(small(), x, max_epochs=2, out=tmp_path / "run")
 
 
@@ -220,7 +220,7 @@ def test_many_bad_steps_in_a_row_stop_with_a_diagnosis_and_finite_weights():
     """Training never ends with NaN weights, and says which layer and what to try."""
     x = torch.randn(400, 2, generator=torch.Generator().manual_seed(0))
     flow = stumbling(range(20, 10_000))
-    with pytest.raises(kf.NumericalError, match="layer 5 Stumbles.*learning_rate"):
+    with pytest.raises(kf.errors.NumericalError, match="layer 5 Stumbles.*learning_rate"):
         kf.fit(flow, x, max_epochs=30, batch_size=100, most_skipped=7)
     assert all(torch.isfinite(p).all() for p in flow.parameters())
     assert torch.isfinite(flow.log_prob(x)).all()
@@ -230,7 +230,7 @@ def test_a_wild_learning_rate_ends_finite():
     """At a learning rate of 1e3 the weights stay finite, or the run stops with a diagnosis."""
     x, _ = gaussian(300)
     flow = small()
-    with contextlib.suppress(kf.NumericalError):
+    with contextlib.suppress(kf.errors.NumericalError):
         kf.fit(flow, x, max_epochs=5, learning_rate=1e3)
     assert all(torch.isfinite(p).all() for p in flow.parameters())
 
@@ -278,9 +278,9 @@ def test_data_without_a_density_stops_and_repair_goes_on():
     """A dependent column is named; with repair it is dropped, for a flow of that width."""
     x = gaussian(300)[0].double().numpy()
     table = np.column_stack([x, x[:, 0] - 2 * x[:, 1]])
-    with pytest.raises(kf.DataError, match="x3"):
+    with pytest.raises(kf.errors.DataError, match="x3"):
         kf.fit(small(4), table, max_epochs=1)
-    with pytest.warns(kf.DataWarning, match="left out"):
+    with pytest.warns(kf.errors.DataWarning, match="left out"):
         result = kf.fit(small(3), table, repair="drop", max_epochs=1)
     assert result.notes
 
@@ -290,7 +290,7 @@ def test_validation_rows_that_are_not_finite_stop_before_training():
     x, _ = gaussian(300)
     flow, bad = small(), x.clone()
     bad[4, 1] = math.nan
-    with pytest.raises(kf.DataError, match="'x1' has a missing value at row 5"):
+    with pytest.raises(kf.errors.DataError, match="'x1' has a missing value at row 5"):
         kf.fit(flow, x, validation=bad, max_epochs=1)
     assert not flow.bijection.bijections[0].fitted
 
@@ -299,7 +299,7 @@ def test_a_column_dropped_by_a_repair_is_dropped_from_the_validation_rows_too():
     """Both tables are given with four columns, one of them dependent."""
     x = gaussian(300)[0].double().numpy()
     table = np.column_stack([x, x[:, 0] - 2 * x[:, 1]])
-    with pytest.warns(kf.DataWarning):
+    with pytest.warns(kf.errors.DataWarning):
         result = kf.fit(small(3), table, validation=table[:50], repair="drop", max_epochs=1)
     assert result.flow.bijection.bijections[0].fitted
 
@@ -308,7 +308,7 @@ def test_what_is_worth_knowing_about_the_data_is_warned_of_and_returned():
     """A column of whole numbers gives a warning, and the same sentence in the result."""
     x = gaussian(300)[0]
     x[:, 1] = x[:, 1].round()
-    with pytest.warns(kf.DataWarning, match="x1") as caught:
+    with pytest.warns(kf.errors.DataWarning, match="x1") as caught:
         result = kf.fit(small(), x, max_epochs=1)
     assert str(caught[0].message) in result.notes
 
@@ -328,7 +328,7 @@ def test_what_is_worth_knowing_about_the_data_is_warned_of_and_returned():
 @pytest.mark.boundary
 def test_a_wrong_argument_is_named(arguments, message):
     """Every refusal is an ArgumentError that names the argument."""
-    with pytest.raises(kf.ArgumentError, match=message):
+    with pytest.raises(kf.errors.ArgumentError, match=message):
         kf.fit(small(), gaussian(100)[0], **arguments)
 
 
@@ -336,13 +336,13 @@ def test_a_wrong_argument_is_named(arguments, message):
 def test_a_flow_of_another_width_or_kind_is_refused():
     """Width, context and type of the flow are checked before training."""
     x = gaussian(100)[0]
-    with pytest.raises(kf.ArgumentError, match="4 columns"):
+    with pytest.raises(kf.errors.ArgumentError, match="4 columns"):
         kf.fit(small(4), x)
-    with pytest.raises(kf.ArgumentError, match="1 context columns"):
+    with pytest.raises(kf.errors.ArgumentError, match="1 context columns"):
         kf.fit(small(context_features=1), x)
-    with pytest.raises(kf.ArgumentError, match="should be a Flow"):
+    with pytest.raises(kf.errors.ArgumentError, match="should be a Flow"):
         kf.fit(torch.nn.Linear(3, 3), x)
-    with pytest.raises(kf.ArgumentError, match="float32 or float64"):
+    with pytest.raises(kf.errors.ArgumentError, match="float32 or float64"):
         kf.fit(small().bfloat16(), x)
 
 
@@ -485,7 +485,7 @@ def with_bad_gradient(**arguments):
     """A flow whose second layer it is, with couplings behind it."""
     torch.manual_seed(0)
     parts = [BadGradient(**arguments), *kf.real_nvp(2, depth=3, hidden=(8,)).core]
-    return kf.Flow(kf.StandardNormal(2), kf.Chain([kf.Standardize(2), *parts]))
+    return kf.Flow(kf.StandardNormal(2), kf.Chain([kf.bijections.Standardize(2), *parts]))
 
 
 def test_a_gradient_that_is_not_finite_is_skipped_and_blamed_on_its_layer():
@@ -493,7 +493,7 @@ def test_a_gradient_that_is_not_finite_is_skipped_and_blamed_on_its_layer():
     x = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
     flow = with_bad_gradient()
     before = [parameter.clone() for parameter in flow.parameters()]
-    with pytest.raises(kf.NumericalError, match="the gradient of layer 1 BadGradient"):
+    with pytest.raises(kf.errors.NumericalError, match="the gradient of layer 1 BadGradient"):
         kf.fit(flow, x, max_epochs=9, batch_size=50, most_skipped=5)
     assert all(torch.equal(a, b) for a, b in zip(before, flow.parameters(), strict=True))
 
@@ -513,7 +513,9 @@ def test_bad_steps_that_are_not_in_a_row_do_not_stop_a_training():
             return super().forward(x, context)
 
     flow = with_bad_gradient()
-    flow = kf.Flow(flow.base, kf.Chain([kf.Standardize(2), Twice(), *list(flow.core)[1:]]))
+    flow = kf.Flow(
+        flow.base, kf.Chain([kf.bijections.Standardize(2), Twice(), *list(flow.core)[1:]])
+    )
     result = kf.fit(flow, x, max_epochs=4, batch_size=50, most_skipped=4)
     assert result.history[-1]["skipped_steps"] == 6
 
@@ -529,7 +531,7 @@ def test_columns_of_the_validation_rows_are_matched_by_name():
         for order in (["a", "b", "c"], ["c", "a", "b"])
     ]
     assert runs[0] == runs[1]
-    with pytest.raises(kf.DataError, match="they have a, b"):
+    with pytest.raises(kf.errors.DataError, match="they have a, b"):
         kf.fit(small(), frame, validation=frame[:60].select(["a", "b"]), max_epochs=1)
 
 
@@ -537,7 +539,7 @@ def test_two_standardisations_in_a_row_are_fitted_one_after_the_other():
     """The second sees what the first makes of the rows."""
     x, _ = gaussian(300)
     flow = small()
-    flow = kf.Flow(flow.base, kf.Chain([kf.Standardize(3), *flow.bijection]))
+    flow = kf.Flow(flow.base, kf.Chain([kf.bijections.Standardize(3), *flow.bijection]))
     kf.fit(flow, x, validation=x[:50], max_epochs=1)
     first, second = list(flow.standardization)
     assert torch.allclose(first.mean, x.mean(0))
@@ -559,7 +561,7 @@ def test_training_starts_where_the_caller_has_switched_gradients_off():
 @pytest.mark.parametrize("device", ["gpu", "meta", 3.5, "cuda:7"])
 def test_a_device_that_is_not_there_is_refused_by_name(device):
     """One sentence, before anything is trained."""
-    with pytest.raises(kf.ArgumentError, match="'device' should be"):
+    with pytest.raises(kf.errors.ArgumentError, match="'device' should be"):
         kf.fit(small(), gaussian(100)[0], device=device)
 
 
@@ -567,7 +569,7 @@ def test_a_flow_with_nothing_to_train_is_refused():
     """Frozen, or without parameters."""
     flow = small()
     flow.requires_grad_(False)
-    with pytest.raises(kf.ArgumentError, match="parameters that can be trained"):
+    with pytest.raises(kf.errors.ArgumentError, match="parameters that can be trained"):
         kf.fit(flow, gaussian(100)[0])
 
 
@@ -581,7 +583,7 @@ def test_a_result_without_its_history_is_no_result(tmp_path):
     x, _ = gaussian(100)
     kf.fit(small(), x, max_epochs=1, out=tmp_path / "run")
     (tmp_path / "run/result.json").write_text('{"validation_nll": 1.0}')
-    with pytest.raises(kf.FileError, match="lacks 'best_epoch'"):
+    with pytest.raises(kf.errors.FileError, match="lacks 'best_epoch'"):
         kf.fit(small(), x, max_epochs=1, out=tmp_path / "run")
 
 
@@ -626,7 +628,7 @@ def test_a_kill_between_the_first_two_files_leaves_a_folder_that_can_be_started(
     (tmp_path / "killed/model.safetensors").write_bytes(weights)
     assert kf.fit(small(), x, max_epochs=1, out=tmp_path / "killed").history
     (tmp_path / "theirs/model.safetensors").write_bytes(b"precious")
-    with pytest.raises(kf.ArgumentError, match="holds other files"):
+    with pytest.raises(kf.errors.ArgumentError, match="holds other files"):
         kf.fit(small(), x, max_epochs=1, out=tmp_path / "theirs")
     assert (tmp_path / "theirs/model.safetensors").read_bytes() == b"precious"
 
@@ -648,6 +650,8 @@ def test_weighed_copies_standardize_as_kept_ones_do():
 def test_fewer_than_fifty_rows_to_train_on_warn():
     """The result has the sentence too."""
     x = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
-    with pytest.warns(kf.DataWarning, match="45 rows are left to train on, fewer than 50") as got:
+    with pytest.warns(
+        kf.errors.DataWarning, match="45 rows are left to train on, fewer than 50"
+    ) as got:
         result = kf.fit(kf.real_nvp(2, depth=2, hidden=(4,)), x, max_epochs=1)
     assert result.notes == tuple(str(one.message) for one in got)

@@ -42,7 +42,7 @@ def losses(result):
     return [(line["train_nll"], line["validation_nll"]) for line in result.history]
 
 
-class Kept(kf.Callback):
+class Kept(kf.training.Callback):
     """Keeps the file of rows of a run, which is gone when the run has ended; may stop it."""
 
     def __init__(self, out, stop=None):

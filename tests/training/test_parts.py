@@ -44,7 +44,7 @@ def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path):
     content = bytearray((tmp_path / FILE).read_bytes())
     content[-7] ^= 1
     (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(kf.FileError, match="digest"):
+    with pytest.raises(kf.errors.FileError, match="digest"):
         read_checkpoint(tmp_path)
 
 
@@ -58,7 +58,7 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(kf.FileError, match="Input/output error"):
+    with pytest.raises(kf.errors.FileError, match="Input/output error"):
         write_checkpoint(tmp_path, {"flow": {"w": torch.ones(3)}}, {"epoch": 2})
     monkeypatch.undo()
     groups, progress = read_checkpoint(tmp_path)
@@ -107,7 +107,7 @@ def test_condition_numbers_that_are_measured_already_are_not_measured_again(monk
     from kappaflow.training.batches import Batch
 
     monkeypatch.delattr(measure, "spectrum")
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+    flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
     known = {"condition_number_median": 3.0, "condition_number_p95": 4.0}
     x = torch.randn(9, 2)
     figures = measure.conditioning_figures(flow, Batch(x, None), known)

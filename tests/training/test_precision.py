@@ -45,7 +45,7 @@ def with_overflows(**arguments):
     """A flow whose second layer it is, with couplings behind it."""
     torch.manual_seed(0)
     parts = [Overflows(**arguments), *kf.real_nvp(2, depth=2, hidden=(8,)).core]
-    return kf.Flow(kf.StandardNormal(2), kf.Chain([kf.Standardize(2), *parts]))
+    return kf.Flow(kf.StandardNormal(2), kf.Chain([kf.bijections.Standardize(2), *parts]))
 
 
 def rows():
@@ -84,7 +84,7 @@ def test_products_are_narrow_in_training_steps_only(named, dtype, monkeypatch):
 def test_narrow_products_are_for_float32_flows(named):
     """A flow in float64 was made for its digits."""
     flow = kf.real_nvp(2, depth=2, hidden=(4,)).double()
-    with pytest.raises(kf.ArgumentError, match=f'precision="{named}", got torch.float64'):
+    with pytest.raises(kf.errors.ArgumentError, match=f'precision="{named}", got torch.float64'):
         kf.fit(flow, torch.randn(100, 2).double(), max_epochs=1, precision=named)
 
 
@@ -100,7 +100,7 @@ def test_gradients_that_overflow_in_float16_lower_their_scale_and_training_goes_
 def test_a_gradient_that_is_wrong_at_any_scale_is_blamed_on_its_layer():
     """When the scale has come down to 1 it was not the scale; weights do not move."""
     flow = with_overflows(always=True)
-    with pytest.raises(kf.NumericalError, match="20 steps in a row .* layer 1 Overflows"):
+    with pytest.raises(kf.errors.NumericalError, match="20 steps in a row .* layer 1 Overflows"):
         kf.fit(flow, rows(), max_epochs=9, batch_size=50, precision="fp16")
     assert not next(iter(flow.core)).shift.any()
 

@@ -103,7 +103,7 @@ class AffineCoupling(ScaledCoupling):
 
     Example:
         >>> import torch, kappaflow as kf
-        >>> coupling = AffineCoupling(kf.Partition.half(4), kf.MLP(2, 4, (8,)))
+        >>> coupling = AffineCoupling(kf.Partition.half(4), kf.nets.MLP(2, 4, (8,)))
         >>> z, log_det = coupling(torch.ones(3, 4))
         >>> z.shape, log_det.shape
         (torch.Size([3, 4]), torch.Size([3]))
@@ -185,7 +185,7 @@ class SigmoidCoupling(ScaledCoupling):
 
     Example:
         >>> import torch, kappaflow as kf
-        >>> coupling = SigmoidCoupling(kf.Partition.half(4), kf.MLP(2, 4, (8,)))
+        >>> coupling = SigmoidCoupling(kf.Partition.half(4), kf.nets.MLP(2, 4, (8,)))
         >>> coupling(torch.ones(3, 4))[1].tolist()
         [0.0, 0.0, 0.0]
     """

@@ -32,7 +32,7 @@ class Standardize(Bijection):
     Args:
         features: Number of features: dimension 1 of the points.
         padding: Number of padding features, which come last and stay unchanged: see
-            `kappaflow.Pad`.
+            `kappaflow.flows.Pad`.
         left: Features that are left as they are, such as angles in the units of their circle.
 
     Raises:
@@ -178,7 +178,8 @@ class Logit(Bijection):
         low: Lower end of the interval.
         high: Upper end of the interval, above `low`.
         margin: a, from 0 to below 1/2: how far the ends themselves are kept from infinity.
-        padding: Number of last features (dimension 1) that stay unchanged: see `kappaflow.Pad`.
+        padding: Number of last features (dimension 1) that stay unchanged: see
+            `kappaflow.flows.Pad`.
 
     Raises:
         ArgumentError: `high` is not above `low`, or `margin` is outside [0, 1/2).

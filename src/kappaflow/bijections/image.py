@@ -235,7 +235,8 @@ class MultiScale(Bijection):
 
     Example:
         >>> import kappaflow as kf
-        >>> scales = [kf.Chain([kf.Squeeze(), kf.ActNorm(4)]), kf.Squeeze()]
+        >>> squeeze = kf.bijections.Squeeze()
+        >>> scales = [kf.Chain([squeeze, kf.bijections.ActNorm(4)]), squeeze]
         >>> two = MultiScale((1, 8, 8), scales)
         >>> two.shapes
         ((2, 4, 4), (8, 2, 2))

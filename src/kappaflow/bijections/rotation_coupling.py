@@ -39,7 +39,8 @@ class RotationCoupling(Coupling):
 
     Example:
         >>> import kappaflow as kf
-        >>> coupling = RotationCoupling(kf.Partition.half(2), kf.MLP(1, 2, (8,)), half_period=5.0)
+        >>> net = kf.nets.MLP(1, 2, (8,))
+        >>> coupling = RotationCoupling(kf.Partition.half(2), net, half_period=5.0)
         >>> coupling(torch.tensor([[0.0, 6.0]]))[0].detach()
         tensor([[ 0., -4.]])
     """

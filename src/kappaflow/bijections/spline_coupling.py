@@ -62,7 +62,7 @@ class SplineCoupling(Coupling):
 
     Example:
         >>> import kappaflow as kf
-        >>> net = kf.MLP(2, 2 * (3 * 4 - 1), (8,))
+        >>> net = kf.nets.MLP(2, 2 * (3 * 4 - 1), (8,))
         >>> coupling = SplineCoupling(kf.Partition.half(4), net, bins=4)
         >>> z, log_det = coupling(torch.ones(3, 4))
         >>> z.shape, log_det.shape

@@ -104,7 +104,7 @@ def spectrum(
 
     Example:
         >>> import math
-        >>> from kappaflow import ElementwiseAffine
+        >>> from kappaflow.bijections import ElementwiseAffine
         >>> stretch = ElementwiseAffine(2, log_scale=[math.log(8.0), math.log(0.5)])
         >>> spectrum(stretch, torch.zeros(1, 2)).condition_number.round(decimals=4)
         tensor([16.], dtype=torch.float64)

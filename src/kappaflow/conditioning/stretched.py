@@ -77,7 +77,7 @@ def log_stretch(linearization: Linearization, most: Tensor, least: Tensor) -> Te
 
     Example:
         >>> import kappaflow as kf
-        >>> layer = kf.ElementwiseAffine(2, log_scale=[1.5, -0.5])
+        >>> layer = kf.bijections.ElementwiseAffine(2, log_scale=[1.5, -0.5])
         >>> e = torch.eye(2)
         >>> log_stretch(layer.linearize(torch.zeros(1, 2)), e[:1], e[1:]).detach()
         tensor([2.])

@@ -108,7 +108,7 @@ def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[flo
 
     Example:
         >>> import kappaflow as kf
-        >>> squeezed = kf.Linear.of([[1.0, 1.0], [1.0, 1.0001]])
+        >>> squeezed = kf.bijections.Linear.of([[1.0, 1.0], [1.0, 1.0001]])
         >>> flow = kf.Flow(kf.StandardNormal(2), kf.Chain([squeezed]))
         >>> fixed, before = bounded(flow)
         >>> after = kf.spectrum(fixed.bijection, torch.zeros(1, 2)).condition_number

@@ -214,8 +214,8 @@ def load_couplings(path: str | Path) -> Factorization:
         >>> found = kf.factor_linear(torch.eye(4)[[1, 2, 0, 3]])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     file = pathlib.Path(folder) / "couplings.safetensors"
-        ...     kf.save_couplings(found, file)
-        ...     again = kf.load_couplings(file)
+        ...     kf.factor.save_couplings(found, file)
+        ...     again = kf.factor.load_couplings(file)
         >>> len(again), again.residual < 1e-14
         (6, True)
     """

@@ -38,7 +38,7 @@ class Flow(nn.Module):
 
     Example:
         >>> import kappaflow as kf
-        >>> flow = kf.Flow(kf.StandardNormal(2), kf.Permutation((1, 0)))
+        >>> flow = kf.Flow(kf.StandardNormal(2), kf.bijections.Permutation((1, 0)))
         >>> round(flow.log_prob(torch.zeros(1, 2)).item(), 4)
         -1.8379
     """

@@ -94,7 +94,7 @@ def checked_padding(padding: object) -> Padding | None:
     """Returns what a recipe's `padding` asks for: None and 0 for none, a number for Gaussian."""
     if padding is None or isinstance(padding, Padding):
         return padding
-    features = natural_int("padding", padding, "or a Padding, such as kappaflow.ZeroPad(2).")
+    features = natural_int("padding", padding, "or a Padding, such as kappaflow.flows.ZeroPad(2).")
     return Pad(features) if features else None
 
 

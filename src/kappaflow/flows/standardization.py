@@ -309,7 +309,7 @@ def input_layers(
 
     Args:
         features: Number of features, without padding.
-        bounds: The domain of each, as `kappaflow.Domain` takes them; None for none at all.
+        bounds: The domain of each, as `kappaflow.bijections.Domain` takes them; None for none.
         padding: Number of padding features after them.
         circle: Half the length of circles that remain circles; None to cut them.
 
@@ -337,7 +337,7 @@ def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
 
     Args:
         flow: From a recipe for tables, not fitted.
-        bounds: The domain of each feature, in the forms of `kappaflow.Domain`.
+        bounds: The domain of each feature, in the forms of `kappaflow.bijections.Domain`.
         seed: Seed of the initial weights.
 
     Raises:
@@ -359,7 +359,7 @@ def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
     if "bounds" not in described["arguments"]:
         raise ArgumentError(
             f"'bounds' should be left out for a flow made by {described['name']!r}: put a "
-            "kappaflow.Domain before its chain."
+            "kappaflow.bijections.Domain before its chain."
         )
     if any(bool(getattr(part, "fitted", False)) for part in flow.standardization):
         raise ArgumentError("'bounds' should be given before a flow is fitted; this one is.")

@@ -82,7 +82,8 @@ class SinCosEmbedding(nn.Module):
 
     Example:
         >>> import kappaflow as kf
-        >>> kf.SinCosEmbedding(kf.MLP(3, 4, (8,)), [1], half_period=5.0)(torch.ones(6, 2)).shape
+        >>> net = kf.nets.SinCosEmbedding(kf.nets.MLP(3, 4, (8,)), [1], half_period=5.0)
+        >>> net(torch.ones(6, 2)).shape
         torch.Size([6, 4])
     """
 

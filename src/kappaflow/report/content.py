@@ -262,7 +262,7 @@ class Spread(Part):
 
 
 class ProfileView(Part):
-    """Conditioning over the layers of a flow, filled by `kappaflow.Profile.to_dict`.
+    """Conditioning over the layers of a flow, filled by `kappaflow.conditioning.Profile.to_dict`.
 
     Quantities named `layer_...` belong to one layer alone. The others are cumulative.
 
@@ -353,7 +353,7 @@ Evidence = Annotated[
 
 
 class FindingView(Part):
-    """A finding of the doctor; see `kappaflow.Finding`."""
+    """A finding of the doctor; see `kappaflow.diagnosis.Finding`."""
 
     code: str
     severity: Literal["error", "warning", "note"]

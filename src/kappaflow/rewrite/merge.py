@@ -192,7 +192,8 @@ def fuse(flow: Flow) -> Flow:
 
     Example:
         >>> import torch, kappaflow as kf
-        >>> layers = [kf.Permutation((1, 0)), kf.ActNorm(2), kf.Permutation((1, 0))]
+        >>> swap = kf.bijections.Permutation((1, 0))
+        >>> layers = [swap, kf.bijections.ActNorm(2), swap]
         >>> flow = kf.Flow(kf.StandardNormal(2), kf.Chain(layers))
         >>> len(kf.fuse(flow).bijection)
         3

@@ -33,7 +33,8 @@ class SandwichCoupling(Bijection):
 
     Example:
         >>> import torch
-        >>> from kappaflow import MLP, Partition
+        >>> from kappaflow import Partition
+        >>> from kappaflow.nets import MLP
         >>> half = Partition.half(2)
         >>> middle = AffineCoupling(half, MLP(1, 2, (8,)))
         >>> mixed = SandwichCoupling(middle, after=LinearCoupling(half, [[3.0]]))

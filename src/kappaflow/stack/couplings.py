@@ -128,7 +128,8 @@ class CouplingStack(Bijection):
                 one shape.
 
         Example:
-            >>> from kappaflow import MLP, AffineCoupling
+            >>> from kappaflow import AffineCoupling
+            >>> from kappaflow.nets import MLP
             >>> half = Partition.half(2)
             >>> plain = [AffineCoupling(p, MLP(1, 2, (4,))) for p in (half, half.swapped())]
             >>> len(CouplingStack.of(plain))

@@ -57,7 +57,7 @@ def check_bijection(bijection: Bijection, x: Tensor, context: Tensor | None = No
     Example:
         >>> import kappaflow as kf
         >>> x = torch.tensor([[0.5, -1.0, 2.0], [1.0, 0.25, -0.5]])
-        >>> kf.testing.check_bijection(kf.Permutation((2, 0, 1)), x)
+        >>> kf.testing.check_bijection(kf.bijections.Permutation((2, 0, 1)), x)
     """
     if not isinstance(bijection, Bijection):
         raise ArgumentError(f"'bijection' should be a Bijection, got {type(bijection).__name__}.")

@@ -27,7 +27,7 @@ class Callback:
 
     Example:
         >>> import torch, kappaflow as kf
-        >>> class Shown(kf.Callback):
+        >>> class Shown(kf.training.Callback):
         ...     def on_epoch(self, flow, figures):
         ...         print(figures["epoch"], round(figures["validation_nll"]))
         >>> flow, x = kf.real_nvp(2, depth=2, hidden=(8,)), torch.arange(160.0).reshape(80, 2)
@@ -101,7 +101,8 @@ class CallbackList(Callback):
         for one in callbacks:
             if not isinstance(one, Callback):
                 raise ArgumentError(
-                    f"'callbacks' should hold kappaflow.Callback, got {type(one).__name__}."
+                    "'callbacks' should hold kappaflow.training.Callback, "
+                    f"got {type(one).__name__}."
                 )
         self._callbacks = tuple(callbacks)
 

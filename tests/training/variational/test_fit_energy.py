@@ -113,7 +113,7 @@ def test_a_seed_repeats_a_training_and_another_one_does_not():
 def test_the_weights_are_those_that_are_measured_as_best():
     """Of the cold intervals; the final draws are none of those that chose."""
 
-    class Listener(kf.Callback):
+    class Listener(kf.training.Callback):
         told, states = [], {}
 
         def on_start(self, flow, settings):
@@ -155,7 +155,7 @@ def test_weights_of_a_flattened_target_are_not_kept_where_others_are():
 
 
 def test_a_listener_does_not_change_what_is_trained():
-    with_it, without = fitted(callbacks=[kf.Callback()]), fitted()
+    with_it, without = fitted(callbacks=[kf.training.Callback()]), fitted()
     for one, other in zip(with_it.flow.parameters(), without.flow.parameters(), strict=True):
         assert torch.equal(one, other)
 
@@ -198,7 +198,9 @@ def test_many_in_a_row_end_the_training_with_a_diagnosis(spoiled, blamed):
 
 
 def test_a_flow_that_overflows_is_blamed_by_its_layer():
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[-100.0, -100.0]))
+    flow = kf.Flow(
+        kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=[-100.0, -100.0])
+    )
     with pytest.raises(NumericalError, match="should be finite where training starts"):
         fitted(lambda x: -x.square().sum(1), flow)
     with pytest.raises(NumericalError, match="from layer 1 ElementwiseAffine on"):
@@ -218,7 +220,10 @@ def test_units_and_norms_that_wait_for_data_start_from_the_base():
     units = flow.bijection.bijections[0]
     assert units.fitted and units.deviation.tolist() == pytest.approx([1, 1])
     assert units.mean.tolist() == pytest.approx([0, 0], abs=1e-6)
-    normed = kf.Flow(kf.StandardNormal(2), kf.Chain([kf.ActNorm(2), kf.ElementwiseAffine(2)]))
+    normed = kf.Flow(
+        kf.StandardNormal(2),
+        kf.Chain([kf.bijections.ActNorm(2), kf.bijections.ElementwiseAffine(2)]),
+    )
     assert math.isfinite(fitted(flow=normed, steps=1).samples.free_energy)
     assert not any(one.code == "KF401" for one in kf.doctor(result.flow).findings)
 
@@ -276,12 +281,16 @@ def test_the_temperature_falls_by_equal_factors_and_ends_at_one():
         (gaussian, {"flow": "real_nvp"}, "'flow' should be a Flow, got str"),
         (gaussian, {"flow": kf.real_nvp(2, padding=1)}, "is a bound"),
         (gaussian, {"flow": kf.real_nvp(2, context_features=1)}, "without a context"),
-        (gaussian, {"flow": kf.Flow(kf.StandardNormal(2), kf.Permutation((1, 0)))}, "be trained"),
+        (
+            gaussian,
+            {"flow": kf.Flow(kf.StandardNormal(2), kf.bijections.Permutation((1, 0)))},
+            "be trained",
+        ),
         (gaussian, {"steps": 0}, "'steps' should be greater than or equal to 1, got 0"),
         (gaussian, {"gradient": "score"}, "'gradient' should be 'path' or 'total', got 'score'"),
         (gaussian, {"inverse_temperature": 0.0}, "'inverse_temperature' should be greater than 0"),
         (gaussian, {"max_epochs": 3}, "'max_epochs' is no setting of a training on an energy"),
-        (gaussian, {"callbacks": [print]}, "should hold kappaflow.Callback"),
+        (gaussian, {"callbacks": [print]}, "should hold kappaflow.training.Callback"),
         (gaussian, {"device": "tpu"}, "'device' should be"),
     ],
 )

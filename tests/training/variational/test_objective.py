@@ -75,7 +75,9 @@ def test_both_are_unbiased(which):
 
     A z-test of each coordinate at 4.5: a bias of a twentieth of the gradient would fail.
     """
-    flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=LOG_SCALE)).double()
+    flow = kf.Flow(
+        kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2, log_scale=LOG_SCALE)
+    ).double()
     s = torch.tensor(LOG_SCALE, dtype=torch.float64, requires_grad=True)
     t = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     mean, variance = -t * (-s).exp(), (-2 * s).exp()

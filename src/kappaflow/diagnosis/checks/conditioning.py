@@ -114,7 +114,8 @@ def ill_conditioned(m: Measurements) -> Iterator[Symptom]:
     how much per layer, or in which layer, where one alone has most of the growth.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[12.0, -2.0]))
+        scales = kf.bijections.ElementwiseAffine(2, log_scale=[12.0, -2.0])
+        flow = kf.Flow(kf.StandardNormal(2), scales)
         x = 1e-6 * torch.randn(64, 2)
     """
     kappa = largest(m.profile.condition_number[-1])
@@ -160,7 +161,8 @@ def one_layer_dominates(m: Measurements) -> Iterator[Symptom]:
     """Its condition number is 100 times the median of the others.
 
     Example:
-        layers = [kf.ElementwiseAffine(2, log_scale=[scale, 0.0]) for scale in (0.1, 6.0, 0.1)]
+        log_scales = [[0.1, 0.0], [6.0, 0.0], [0.1, 0.0]]
+        layers = [kf.bijections.ElementwiseAffine(2, log_scale=each) for each in log_scales]
         flow = kf.Flow(kf.StandardNormal(2), kf.Chain(layers))
         x = torch.randn(64, 2)
     """
@@ -193,7 +195,8 @@ def volume_collapses(m: Measurements) -> Iterator[Symptom]:
     with every training step and means nothing.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[8.0, 8.0]))
+        scales = kf.bijections.ElementwiseAffine(2, log_scale=[8.0, 8.0])
+        flow = kf.Flow(kf.StandardNormal(2), scales)
         x = torch.randn(64, 2)
     """
     log_det = log_dets(m).forward - log_dets(m).units
@@ -226,7 +229,8 @@ def linear_layer_singular(m: Measurements) -> Iterator[Symptom]:
     digits or fewer of its dtype.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[6.0, -6.0]))
+        scales = kf.bijections.ElementwiseAffine(2, log_scale=[6.0, -6.0])
+        flow = kf.Flow(kf.StandardNormal(2), scales)
         x = torch.randn(64, 2)
     """
     each = m.profile.layer_condition_number

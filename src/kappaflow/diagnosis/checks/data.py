@@ -79,7 +79,7 @@ def columns_depend(data: ExaminedData) -> Iterator[Symptom]:
     given rows, from 32 on.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
+        flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
         x = torch.randn(64, 3)
         x[:, 2] = x[:, 0] - 2 * x[:, 1]
     """
@@ -101,7 +101,7 @@ def column_constant(data: ExaminedData) -> Iterator[Symptom]:
     """It has no spread, and therefore no density.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
+        flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
         x = torch.randn(64, 3)
         x[:, 1] = 7.5
     """
@@ -122,7 +122,7 @@ def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
     predict. A flow can put spikes of any height on them.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
+        flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
         x = torch.randn(64, 3)
         x[:, 0] = (3 * x[:, 0]).round()
     """
@@ -155,7 +155,7 @@ def rows_repeated(data: ExaminedData) -> Iterator[Symptom]:
     does.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
+        flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
         x = torch.randn(64, 3)
         x[32:] = x[:32]
     """
@@ -174,7 +174,7 @@ def column_exceeds_float32(data: ExaminedData) -> Iterator[Symptom]:
     """It varies little around a large value, or its squares overflow.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(3), kf.ElementwiseAffine(3))
+        flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
         x = torch.randn(64, 3)
         x[:, 0] = 1e7 + x[:, 0]
     """
@@ -201,7 +201,7 @@ def column_heavy_tailed(data: ExaminedData) -> Iterator[Symptom]:
     The image of a Gaussian under a map with bounded slopes has Gaussian tails, whatever the depth.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+        flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
         x = torch.distributions.StudentT(1.5).sample((4000, 2))
     """
     table = data.table

@@ -123,7 +123,7 @@ def modes_missed(m: Measurements) -> Iterator[Symptom]:
             return torch.logaddexp(-0.5 * x.square().sum(1), -0.5 * (x - 6).square().sum(1))
 
 
-        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+        flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
         x = None
     """
     found = energy(m)
@@ -175,7 +175,8 @@ def weights_heavy(m: Measurements) -> Iterator[Symptom]:
             return -x.abs().sum(1)
 
 
-        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[0.7, 0.7]))
+        scales = kf.bijections.ElementwiseAffine(2, log_scale=[0.7, 0.7])
+        flow = kf.Flow(kf.StandardNormal(2), scales)
         x = None
     """
     found = energy(m)

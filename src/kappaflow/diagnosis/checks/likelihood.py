@@ -64,7 +64,7 @@ def no_better_than_gaussian(one: Comparison, *, worse: bool) -> Iterator[Symptom
     half of `x` and compared on the other; the doctor then concludes only "worse".
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+        flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
         x = 3 * torch.randn(400, 2)
     """
     yield _worse(one) if worse else _no_better(one)
@@ -84,7 +84,7 @@ def no_better_than_mixture(one: Comparison, *, worse: bool) -> Iterator[Symptom]
     seconds.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+        flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
         x = 0.1 * torch.randn(600, 2)
         x[:300] += 1
         x[300:] -= 1

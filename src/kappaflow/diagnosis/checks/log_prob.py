@@ -91,7 +91,8 @@ def log_prob_not_finite(m: Measurements) -> Iterator[Symptom]:
     that bound scales in the library of the flow.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[200.0, 0.0]))
+        scales = kf.bijections.ElementwiseAffine(2, log_scale=[200.0, 0.0])
+        flow = kf.Flow(kf.StandardNormal(2), scales)
         x = torch.randn(64, 2)
     """
     bad, points = count_not_finite(m.log_prob)

@@ -173,7 +173,7 @@ def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
     others](theory/index.md) bound what a map with given slopes can do).
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2))
+        flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
         x = torch.randn(1000, 2)
         x[17] = 40
     """

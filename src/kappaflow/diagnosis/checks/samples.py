@@ -137,7 +137,8 @@ def samples_not_finite(m: Measurements) -> Iterator[Symptom]:
     """The samples are decoded samples of the base.
 
     Example:
-        flow = kf.Flow(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[-100.0, 0.0]))
+        scales = kf.bijections.ElementwiseAffine(2, log_scale=[-100.0, 0.0])
+        flow = kf.Flow(kf.StandardNormal(2), scales)
         x = torch.randn(64, 2)
     """
     bad, samples = count_not_finite(m.samples)
@@ -166,7 +167,8 @@ def sampled_log_prob_wrong(m: Measurements) -> Iterator[Symptom]:
                 return x, log_prob - 2 * self.bijection(x, context)[1]
 
 
-        flow = Sampling(kf.StandardNormal(2), kf.ElementwiseAffine(2, log_scale=[1.0, 0.0]))
+        scales = kf.bijections.ElementwiseAffine(2, log_scale=[1.0, 0.0])
+        flow = Sampling(kf.StandardNormal(2), scales)
         x = torch.randn(64, 2)
     """
     found = sampled_log_probs(m)

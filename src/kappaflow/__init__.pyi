@@ -1,0 +1,106 @@
+from . import (
+    bijections,
+    conditioning,
+    data,
+    diagnosis,
+    energies,
+    errors,
+    factor,
+    flows,
+    interop,
+    linearization,
+    nets,
+    registry,
+    rewrite,
+    testing,
+    theory,
+    training,
+)
+from .bijection import Bijection, Chain, Inverse
+from .bijections import AffineCoupling
+from .conditioning import profile, round_trip, spectrum
+from .data import load_images, load_table
+from .diagnosis import doctor
+from .errors import KappaflowError
+from .factor import factor_linear
+from .files import load, save
+from .flows import (
+    Flow,
+    StandardNormal,
+    glow,
+    invertible_network,
+    jet,
+    nice,
+    planar,
+    radial,
+    real_nvp,
+    real_nvp_image,
+    spline,
+    zuko_flow,
+)
+from .interop import convert, wrap
+from .partition import Partition, SpatialPartition
+from .registry import register
+from .report import write_diagnosis
+from .rewrite import fuse, rewrite_fixed_partition
+from .runs import fit_auto
+from .stack import CouplingStack
+from .training import fit, fit_energy
+
+__version__: str
+__all__ = [
+    "AffineCoupling",
+    "Bijection",
+    "Chain",
+    "CouplingStack",
+    "Flow",
+    "Inverse",
+    "KappaflowError",
+    "Partition",
+    "SpatialPartition",
+    "StandardNormal",
+    "bijections",
+    "conditioning",
+    "convert",
+    "data",
+    "diagnosis",
+    "doctor",
+    "energies",
+    "errors",
+    "factor",
+    "factor_linear",
+    "fit",
+    "fit_auto",
+    "fit_energy",
+    "flows",
+    "fuse",
+    "glow",
+    "interop",
+    "invertible_network",
+    "jet",
+    "linearization",
+    "load",
+    "load_images",
+    "load_table",
+    "nets",
+    "nice",
+    "planar",
+    "profile",
+    "radial",
+    "real_nvp",
+    "real_nvp_image",
+    "register",
+    "registry",
+    "rewrite",
+    "rewrite_fixed_partition",
+    "round_trip",
+    "save",
+    "spectrum",
+    "spline",
+    "testing",
+    "theory",
+    "training",
+    "wrap",
+    "write_diagnosis",
+    "zuko_flow",
+]
