@@ -1,7 +1,7 @@
-"""The state of a training in one file: tensors, and the rest as JSON in its header.
+"""Checkpoints: a safetensors file with the tensors of a training, and the rest as JSON in it.
 
-One file, written to a temporary name, flushed to the disk and renamed: at any moment the old
-checkpoint or the new one is there, whole. Safetensors, never pickle.
+The file is written under a temporary name, flushed to the disk and renamed. So there is always a
+complete checkpoint, the old one or the new one.
 """
 
 import json
@@ -21,7 +21,7 @@ Groups = dict[str, dict[str, Tensor]]
 
 
 def write_checkpoint(folder: Path, groups: Groups, progress: dict[str, Any]) -> None:
-    """Writes groups of named tensors and the progress in place of the last checkpoint."""
+    """Writes groups of named tensors and the progress, replacing the last checkpoint."""
     make_directory((folder / FILE).parent)
     tensors = {
         f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()
@@ -30,7 +30,7 @@ def write_checkpoint(folder: Path, groups: Groups, progress: dict[str, Any]) -> 
 
 
 def read_checkpoint(folder: Path) -> tuple[Groups, dict[str, Any]] | None:
-    """Returns what `write_checkpoint` wrote, or None where there is none yet."""
+    """Returns what `write_checkpoint` wrote, or None if there is no checkpoint yet."""
     if not (folder / FILE).exists():
         return None
     tensors, metadata = read_tensors(folder / FILE)

@@ -1,8 +1,8 @@
-"""The likelihood that a training takes the gradient of: that of the flow, or a compiled one.
+"""The likelihood that training differentiates, compiled or not.
 
-A compiler can be wrong, and quietly: that of torch 2.13 makes gradients of zuko's splines that
-are off on a CPU, with the right values (`python -m benchmarks compiling`). So what it makes is
-compared with the flow as it is, at a batch of the first epoch and of the epochs 2, 4, 8, ...
+A compiler can return wrong gradients with correct values: that of torch 2.13 does for zuko's
+splines on a CPU (`python -m benchmarks compiling`). Compiled gradients are therefore compared with
+those of the uncompiled flow, at a batch of the first epoch and of the epochs 2, 4, 8, ...
 """
 
 import logging
@@ -17,19 +17,19 @@ from kappaflow.errors import BuildError
 from kappaflow.flows import Flow
 from kappaflow.training.collectives import all_gather
 
-AS_DRAWN: dict[str, Any] = {"fallback_random": True}  # by torch's own generator, as without it
-LARGEST_ERROR = 0.01  # of a gradient; a compiler reorders sums, which is far below
-ROUNDINGS = 16  # of a narrow type: so many make up an error where that is more
-LITTLE = 0.01  # of the norm of the whole gradient; parameters below it are negligible
+SAME_RANDOM: dict[str, Any] = {"fallback_random": True}  # the random numbers of uncompiled code
+LARGEST_ERROR = 0.01  # of a gradient; reordered sums differ by far less
+ROUNDINGS = 16  # allowed error in units of the rounding of a narrow type, if that is larger
+NEGLIGIBLE = 0.01  # of the norm of the whole gradient
 
 
 class Likelihood(nn.Module):
     """The log_prob of a flow, in training steps.
 
     Args:
-        flow: Whose parameters are trained.
-        compiled: Whether whole batches go through `torch.compile`. Others do not: each size would
-            be compiled for itself.
+        flow: The flow that is trained.
+        compiled: Whether to compile full batches with `torch.compile`. The last batch of an epoch
+            is not compiled, since each size would be compiled separately.
     """
 
     def __init__(self, flow: Flow, *, compiled: bool) -> None:
@@ -37,27 +37,27 @@ class Likelihood(nn.Module):
         self.flow = flow
         self._compiled = None
         if compiled:
-            # It warns of operations in place, which the comparison of gradients would find.
+            # It warns about in-place operations; wrong gradients from these would be found below.
             logging.getLogger("torch._higher_order_ops.wrap").setLevel(logging.ERROR)
-            self._compiled = torch.compile(_own_code(flow), dynamic=False, options=AS_DRAWN)
+            self._compiled = torch.compile(_own_code(flow), dynamic=False, options=SAME_RANDOM)
         self._checked = False
 
     def forward(self, x: Tensor, context: Tensor | None, is_whole: bool) -> Tensor:
-        """Returns the log_prob (B,) of a batch, which is whole or the rest of an epoch."""
+        """Returns the log_prob (B,) of a full batch, or of the last batch of an epoch."""
         if self._compiled is None or not is_whole:
             return self.flow.log_prob(x, context)
         return self._compiled(x, context)
 
     def check(self, x: Tensor, context: Tensor | None, epoch: int) -> None:
-        """Compares compiled gradients with plain ones, in some epochs; nothing else is changed.
+        """Compares compiled gradients with uncompiled ones in some epochs; changes nothing.
 
         Args:
-            x: A whole batch; of several ranks, this one's share.
-            context: (B, C), where there is one.
+            x: A full batch; with several ranks, the share of this one.
+            context: (B, C), or None.
             epoch: Counted from 1.
 
         Raises:
-            BuildError: The flow cannot be compiled here, or its gradients come out otherwise.
+            BuildError: The flow cannot be compiled here, or the gradients differ.
         """
         if self._compiled is None or (self._checked and epoch & (epoch - 1)):
             return
@@ -81,41 +81,41 @@ class Likelihood(nn.Module):
         expected = gradients(is_whole=False)
         try:
             found = gradients(is_whole=True)
-        except Exception as error:  # whatever a compiler of Python, and that of C++, can raise
+        except Exception as error:  # torch.compile and the C++ compiler raise many kinds
             messages = str(error).strip().partition("\n")[0] or type(error).__name__
             return (
                 f"torch.compile, which needs a C++ compiler such as g++, failed here ({messages})"
             )
         whole = torch.nn.utils.get_total_norm(expected)
         if not whole.isfinite():
-            return None  # a step that is skipped, compiled or not
+            return None  # this step is skipped with and without the compiler
         allowed = max(LARGEST_ERROR, ROUNDINGS * self._rounding(x.device.type))
         errors = [
-            ((a - b).norm() / (b.norm() + LITTLE * whole)).nan_to_num(torch.inf).item()
+            ((a - b).norm() / (b.norm() + NEGLIGIBLE * whole)).nan_to_num(torch.inf).item()
             for a, b in zip(found, expected, strict=True)
         ]
         worst = max(errors)
         if worst <= allowed:
             return None
         return (
-            f"torch.compile makes gradients of this flow that are wrong, off by {worst:.2g} of "
-            f"their length at {names[errors.index(worst)]}"
+            f"torch.compile returns wrong gradients for this flow, with a relative error of "
+            f"{worst:.2g} at {names[errors.index(worst)]}"
         )
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(name, p) for name, p in self.flow.named_parameters() if p.requires_grad]
 
     def _rounding(self, device: str) -> float:
-        """Returns the relative rounding of the products of conditioners."""
+        """Returns the relative rounding error of the products in conditioners."""
         if torch.is_autocast_enabled(device):
             return torch.finfo(torch.get_autocast_dtype(device)).eps
         return torch.finfo(self.flow.dtype).eps
 
 
 def _own_code(flow: Flow) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """Returns the log_prob of a flow as a function whose code no other flow shares.
+    """Returns the log_prob of a flow as a function with a code object of its own.
 
-    torch counts what it has compiled for each code, and leaves the ninth to Python.
+    torch counts compilations per code object, and does not compile the ninth.
     """
 
     def log_prob(x: Tensor, context: Tensor | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, with a state that can be restored."""
+"""The training loop: epochs of steps, with a state that can be saved and restored."""
 
 import hashlib
 import math
@@ -34,14 +34,14 @@ from kappaflow.training.optimizer import AdamW, WeightEMA, learning_rate_at
 from kappaflow.training.settings import MEASUREMENTS, Settings
 
 Figures = dict[str, Any]
-CLOCK_EVERY = 10  # steps between two looks at the clock, where there is a time limit
-clock = time.perf_counter  # benchmarks measure processor time instead
-RISE = 100  # steps over which the learning rate rises where models race
+CLOCK_EVERY = 10  # steps between two readings of the clock, if there is a time limit
+clock = time.perf_counter  # benchmarks replace it by processor time
+RISE = 100  # steps over which the learning rate rises during a model search
 
 
 @dataclass
 class Progress:
-    """The state of a training in plain numbers: all of a checkpoint except tensors."""
+    """The state of a training in plain numbers: a checkpoint without its tensors."""
 
     epoch: int = 0
     step: int = 0
@@ -56,16 +56,16 @@ class Progress:
     skipped_in_row: int = 0
     blamed: str | None = None
     time_s: float = 0.0
-    measured: int = 0  # times that a measurement of the conditioning was due
+    measured: int = 0  # number of measurements of the conditioning that were due
     dual: DualVariable = field(default_factory=DualVariable)
     scale: dict[str, int | float] = field(default_factory=dict)
 
     @classmethod
     def of(cls, plain: dict[str, Any]) -> "Progress":
-        """Returns the progress that `asdict` made plain.
+        """Returns the progress from the dict that `asdict` returned.
 
         Raises:
-            ValueError: It is none.
+            ValueError: A value is missing or has the wrong type.
         """
         try:
             return TypeAdapter(cls).validate_python(plain)
@@ -75,18 +75,19 @@ class Progress:
 
 
 class Training:
-    """A flow, its optimizer and its rows, and how far they have come.
+    """A flow in training, with its optimizer, its data and its progress.
 
-    The order of the rows and what random layers draw follow from the seed and the epoch alone, so
-    that a training restored at an epoch continues exactly as if it had never stopped. Of several
-    ranks each takes its share of each batch; the first measures, and all decide by its figures.
+    The order of the rows and the numbers that random layers draw depend only on the seed and the
+    epoch. A training that is restored at an epoch therefore continues exactly as if it had never
+    stopped. With several ranks, each rank takes a share of each batch. The first rank measures,
+    and all ranks use its figures.
 
     Args:
-        flow: The flow; its units are fitted already.
-        train: Rows to train on.
-        validation: Rows to stop by.
-        settings: How.
-        engine: Where, and in which precision.
+        flow: The flow, with a fitted standardization.
+        train: The data to train on.
+        validation: The data that decides when to stop.
+        settings: The settings of the training.
+        engine: The device, the ranks and the precision.
     """
 
     def __init__(
@@ -119,7 +120,7 @@ class Training:
         self.budget = self._budget()
 
     def run(self, after_epoch: Callable[[Figures], None]) -> str:
-        """Returns what ended the training: "max_epochs", "max_time_s" or "patience"."""
+        """Returns why the training ended: "max_epochs", "max_time_s" or "patience"."""
         while (reason := self._finished()) is None:
             self._epoch_started = clock()
             train_nll = self._epoch()
@@ -129,11 +130,13 @@ class Training:
         return reason
 
     def race(self, seconds: float, steps: float = math.inf) -> float:
-        """Trains for so many seconds of processor time, at the highest learning rate.
+        """Trains at the highest learning rate, for a round of a model search.
+
+        Takes at least one step, and stops after `patience` epochs without improvement.
 
         Args:
-            seconds: At least one step is taken, and at most `patience` epochs without improvement.
-            steps: Steps that may be taken, if more than one.
+            seconds: Limit on the processor time.
+            steps: Limit on the number of steps.
 
         Returns:
             The validation NLL of the best weights so far, in the units of the data.
@@ -153,11 +156,11 @@ class Training:
         return progress.best_nll
 
     def load_best(self) -> None:
-        """Puts the best weights into the flow."""
+        """Loads the best weights into the flow."""
         self.flow.load_state_dict(self.best)
 
     def state(self) -> Groups:
-        """Returns every tensor that the training needs to go on."""
+        """Returns all tensors that the training needs to continue."""
         entries = self.optimizer.state_dict()
         optimizer = {f"{i}.{key}": t for i, entry in entries.items() for key, t in entry.items()}
         return {
@@ -169,7 +172,7 @@ class Training:
         }
 
     def restore(self, groups: Groups, progress: dict[str, Any], history: list[Figures]) -> None:
-        """Restores a state returned by `state`, with its progress and epochs."""
+        """Restores a state that `state` returned, with its progress and its history."""
         self.flow.load_state_dict(groups["flow"])
         self.average.restore(groups["average"])
         self.best = copied_as(groups["best"], self.best)
@@ -184,7 +187,7 @@ class Training:
         self.engine.restore_scaler(self.progress.scale)
 
     def plain_progress(self) -> dict[str, Any]:
-        """Returns the progress in plain numbers, as `restore` takes it."""
+        """Returns the progress in plain numbers, for `restore`."""
         return asdict(self.progress)
 
     def _budget(self) -> ConditionBudget | None:
@@ -217,24 +220,24 @@ class Training:
         return min(1.0, self._steps_done() / self._steps_planned())
 
     def _steps_planned(self) -> int:
-        """Returns the steps from the start, or from the end of a model search, to the end."""
+        """Returns the number of steps from the start, or from the end of a model search."""
         left = self.epochs - self.progress.start_epoch - self._epochs_of_others()
         return max(1, left * self.steps_per_epoch)
 
     def _epochs_of_others(self) -> int:
-        """Returns the epochs that other models of a search have used up."""
+        """Returns the number of epochs that other models of a search have used."""
         return self.progress.steps_of_others // self.steps_per_epoch
 
     def _steps_done(self) -> float:
-        """Returns how many of them are done; with a time limit, at least its share of them."""
+        """Returns how many of these steps are done, at least the used share of the time limit."""
         progress = self.progress
         return max(progress.step - progress.start_step, self._time_used * self._steps_planned())
 
     def _learning_rate(self) -> float:
         """Returns the rate of the next step: a linear rise, then half a cosine to zero.
 
-        While models race the rate stays at its highest; the cosine of the one that wins begins
-        where its race ended.
+        During a model search the rate stays at its highest value. The cosine of the selected
+        model begins at the end of the search.
         """
         progress, highest = self.progress, self.settings.learning_rate
         if self.racing:
@@ -244,10 +247,10 @@ class Training:
         return learning_rate_at(done, planned, highest=highest, warmup=warmup)
 
     def _epoch(self, until: float = math.inf, last: float = math.inf) -> float:
-        """Returns the mean training NLL of the steps of an epoch, skipped ones left out.
+        """Returns the mean training NLL of the steps of an epoch, without skipped ones.
 
-        A time limit ends an epoch before all of its steps; so do `until`, in processor time, and
-        `last`, the number of a step.
+        An epoch ends early at the time limit, at the processor time `until`, and at the step
+        `last`.
         """
         self.flow.train()
         seed = epoch_seed(self.settings.seed, self.progress.epoch)
@@ -282,19 +285,19 @@ class Training:
     def _share(self, index: Tensor) -> tuple[Batch, float]:
         """Returns this rank's rows of a batch, and their weight in the mean over ranks.
 
-        Where there are fewer rows than ranks, some have the first once more, with no weight.
+        If there are fewer rows than ranks, the other ranks take the first row with weight zero.
         """
         ranks = self.engine.world_size
         own = index.tensor_split(ranks)[self.engine.rank]
         return self.train.at(own if len(own) else index[:1]), len(own) * ranks / len(index)
 
     def _step(self, batch: Batch, share: float, *, is_whole: bool) -> float | None:
-        """Returns the NLL of a step, or None where it was not finite and was skipped.
+        """Returns the NLL of a training step, or None if it was not finite and was skipped.
 
         Args:
             batch: The rows of this rank.
-            share: The weight of their mean; gradients and NLL are means over ranks.
-            is_whole: Whether the batch of all ranks has as many rows as others.
+            share: The weight of their mean. Gradients and NLL are means over ranks.
+            is_whole: Whether the batch, over all ranks, has the full batch size.
         """
         rate = self._learning_rate()
         for group in self.optimizer.param_groups:
@@ -319,7 +322,7 @@ class Training:
             if scale is not None:
                 self._skip(f"gradients in float16 at a scale of {scale:g}")
                 return None
-        # Where ranks differ, one whose own loss was not finite says where it comes from.
+        # If only some ranks have a loss that is not finite, one of them names the layer.
         self._skip(
             min(all_gather((bool(torch.isfinite(loss)), first_nonfinite_layer(self.flow, batch))))[
                 1
@@ -328,7 +331,7 @@ class Training:
         return None
 
     def _skip(self, blamed: str) -> None:
-        """Counts a step that was not finite; many in a row end the training."""
+        """Counts a step that was not finite, and stops the training after many in a row."""
         progress = self.progress
         progress.skipped_steps += 1
         progress.skipped_in_row += 1
@@ -339,14 +342,15 @@ class Training:
         self.flow.eval()
         raise NumericalError(
             f"training stopped in epoch {progress.epoch + 1}: {progress.skipped_in_row} steps in "
-            f"a row were not finite, from {progress.blamed} on. The flow has the weights of epoch "
-            f"{progress.best_epoch}. Likely causes: (a) a learning rate too high, try "
-            f"learning_rate={self.settings.learning_rate / 10:.1g}; (b) log-scales too free, try "
-            "a smaller scale_bound; (c) extreme rows. kappaflow.doctor(flow, x) tells them apart."
+            f"a row were not finite, starting at {progress.blamed}. The flow has the weights of "
+            f"epoch {progress.best_epoch}. Likely causes: (a) the learning rate is too high, try "
+            f"learning_rate={self.settings.learning_rate / 10:.1g}; (b) the log-scales are too "
+            "large, try a smaller scale_bound; (c) extreme rows. kappaflow.doctor(flow, x) shows "
+            "which."
         )
 
     def _conditioning(self) -> Figures:
-        """Returns the conditioning after this epoch, or None for each figure of it."""
+        """Returns the conditioning after this epoch; each figure is None if it is not measured."""
         if not self._measures_conditioning():
             return dict.fromkeys(CONDITIONING)
         if self.budget is None:
@@ -368,12 +372,12 @@ class Training:
         return not self.history or before < progress.measured
 
     def _is_within(self, figures: Figures) -> bool:
-        """Returns whether the figures of an epoch keep the budget, where there is one."""
+        """Returns whether the figures of an epoch keep the condition budget, if any."""
         p95, requested = figures["condition_number_p95"], self.settings.condition_budget
         return requested is None or (p95 is not None and p95 <= requested)
 
     def _measured(self, train_nll: float) -> Figures:
-        """Returns the metrics of the epoch, and keeps the weights if they are the best so far."""
+        """Returns the metrics of the epoch, and stores the weights if they are the best so far."""
         progress = self.progress
         self.flow.eval()
         with self.average.in_place():
@@ -392,7 +396,7 @@ class Training:
         return self.history[-1]
 
     def _validated(self, train_nll: float) -> tuple[Figures, dict[str, Tensor] | None]:
-        """Returns what held-out rows say of the weights, or of others, which keep a budget."""
+        """Returns the figures on validation rows, and other weights if those keep a budget."""
         figures = {
             "epoch": self.progress.epoch,
             "train_nll": train_nll,
@@ -409,7 +413,7 @@ class Training:
         return figures | moved[0], moved[1]
 
     def _costs(self) -> Figures:
-        """Returns the time since the first epoch, and the most memory so far."""
+        """Returns the time of training and the peak memory so far."""
         return {
             "time_s": self.progress.time_s + clock() - self._epoch_started,
             "memory_bytes": peak_memory_bytes(self.flow.device),
@@ -417,11 +421,11 @@ class Training:
 
 
 def epoch_seed(seed: int, epoch: int, rank: int = 0) -> int:
-    """Returns a seed, of 63 bits, for what is random in an epoch; each rank has its own draws."""
+    """Returns a seed of 63 bits for the random numbers of an epoch and a rank."""
     named = f"{seed} {epoch} {rank}" if rank else f"{seed} {epoch}"
     return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8]) >> 1
 
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns a state that no step changes."""
+    """Returns a copy of a state, which later steps do not change."""
     return {name: tensor.detach().clone() for name, tensor in state.items()}

@@ -1,4 +1,4 @@
-"""What is measured after an epoch: held-out likelihood, conditioning, round trips, memory."""
+"""Measurements after an epoch: held-out likelihood, conditioning, round trips, memory."""
 
 import math
 import sys
@@ -14,10 +14,10 @@ from kappaflow.flows import Flow
 from kappaflow.training.batches import Batches
 
 ROWS_AT_ONCE = 4096
-NUMBERS_AT_ONCE = 2**20  # of points, which networks make many times as many of
-NUMBERS_OF_MATRICES = 2560  # of points whose matrices are made at once
-TESTED = 4  # times as many rows as an epoch measures, where they decide nothing
-TOLD_APART = 1e-3  # eps times condition number up to which a Jacobian shows its smallest value
+NUMBERS_AT_ONCE = 2**20  # rows times features; networks need several times as much memory
+NUMBERS_OF_MATRICES = 2560  # rows times features whose Jacobians are formed at once
+TESTED = 4  # test rows for each validation row of an epoch
+RESOLVED = 1e-3  # eps * condition number up to which a Jacobian shows its smallest singular value
 CONDITIONING = (
     "condition_number_median",
     "condition_number_p95",
@@ -28,10 +28,10 @@ CONDITIONING = (
 
 @torch.no_grad()
 def log_prob_of(flow: Flow, rows: Batches, *, generator: torch.Generator | None = None) -> Tensor:
-    """Returns log p of each row in nats, in float64 on the CPU, in chunks of bounded memory.
+    """Returns log p of each row in nats, in float64 on the CPU, computed in chunks.
 
-    Of a flow with an augmentation the bound (or the joint density), with the same draws each time,
-    or those that a generator is at.
+    For a flow with an augmentation it is the bound or the joint density. The random numbers are
+    the same in each call, or come from the generator.
     """
     parts = []
     at_once = rows_at_once(flow)
@@ -45,26 +45,26 @@ def log_prob_of(flow: Flow, rows: Batches, *, generator: torch.Generator | None 
 
 
 def rows_at_once(flow: Flow) -> int:
-    """Returns how many rows `log_prob_of` takes at once: rounding may depend on how many."""
+    """Returns the size of the chunks of `log_prob_of`; rounding may depend on it."""
     return max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // math.prod(flow.event_shape)))
 
 
 def scoring_generator() -> torch.Generator:
-    """Returns the generator from which scores with an augmentation are drawn."""
+    """Returns the generator of the random numbers in scores with an augmentation."""
     return torch.Generator().manual_seed(0)
 
 
 def quantile(values: Tensor, level: float) -> float:
-    """Returns a quantile of any number of values; nan where it lies between infinities."""
+    """Returns a quantile of values; nan if it is between two infinities."""
     with np.errstate(invalid="ignore"):
         return float(np.quantile(values.numpy(), level))
 
 
 def standardization_log_det(flow: Flow) -> float:
-    """Returns log|det| of the change of units, in nats: an NLL plus this is standardised.
+    """Returns log|det| of the standardization in nats, which turns an NLL into a standardized one.
 
-    Where columns have a domain these units are the deviations of the columns as they are given, so
-    that flows with and without bounds can be compared.
+    For a flow with domains, it is that of the standard deviations of the columns. So flows with
+    and without bounds can be compared.
     """
     if flow.domain is not None:
         return -flow.domain.deviation.double().log().sum().item()
@@ -73,7 +73,7 @@ def standardization_log_det(flow: Flow) -> float:
 
 
 def likelihood_figures(flow: Flow, rows: Batches) -> dict[str, float]:
-    """Returns the NLL of held-out rows, its mean and its worst quantiles, in nats a row."""
+    """Returns the mean NLL of held-out rows and its upper quantiles, in nats per row."""
     nll = -log_prob_of(flow, rows)
     standardised, weights = nll + standardization_log_det(flow), rows.weights
     mean = nll.mean().item() if weights is None else (weights.cpu() * nll).mean().item()
@@ -89,12 +89,12 @@ def likelihood_figures(flow: Flow, rows: Batches) -> dict[str, float]:
 
 
 def has_bits(flow: Flow) -> bool:
-    """Returns whether pixels are whole numbers to a flow, and its likelihood one of them."""
+    """Returns whether a flow has a likelihood of pixels that are whole numbers."""
     return hasattr(flow.augment, "values") and flow.likelihood != "joint"
 
 
 def bits_per_dimension(flow: Flow, nll: float) -> float:
-    """Returns an NLL of discrete pixels, in nats an image, as bits for each of its numbers.
+    """Returns an NLL of discrete pixels, in nats per image, in bits per dimension.
 
     Source:
         Theis, van den Oord, Bethge 2016.
@@ -102,7 +102,7 @@ def bits_per_dimension(flow: Flow, nll: float) -> float:
     Example:
         >>> import kappaflow as kf
         >>> flow = kf.glow((1, 2, 2), levels=1, steps=1, hidden=4, dequantize="uniform")
-        >>> round(bits_per_dimension(flow, 4 * math.log(256)), 6)  # as long as 4 free bytes
+        >>> round(bits_per_dimension(flow, 4 * math.log(256)), 6)  # four uniform bytes
         8.0
     """
     return nll / (math.prod(flow.event_shape) * math.log(2))
@@ -111,10 +111,10 @@ def bits_per_dimension(flow: Flow, nll: float) -> float:
 def conditioning_figures(
     flow: Flow, rows: Batches, condition: dict[str, float] | None = None
 ) -> dict[str, float]:
-    """Returns condition numbers (median and 95 %) and the worst round trips, at a few rows.
+    """Returns condition numbers (median and 95 %) and the largest round-trip errors at a few rows.
 
-    On standardised columns. The number of rows falls with the dimension, so that an epoch is not
-    spent on measuring. Condition numbers that are measured already are taken as they are.
+    They are measured on standardized columns. The number of rows falls with the dimension, to
+    limit the time. `condition` gives condition numbers that are measured already.
     """
     few = rows.at(slice(0, max(4, min(64, 2048 // math.prod(flow.event_shape)))))
     standardised = flow.standardization(joined_points(flow, few.x))[0]
@@ -137,8 +137,9 @@ def conditioning_figures(
 def condition_numbers(flow: Flow, rows: Batches) -> Tensor:
     """Returns the condition number at each row, float64 on the CPU; nan where x is not finite.
 
-    On standardised columns, in chunks of bounded memory. The Jacobian alone tells it to 1e-3, and
-    in half the time, where it is far enough from 1 / eps; elsewhere the inverse map is used too.
+    They are measured on standardized columns, in chunks. Where a condition number is far below
+    1 / eps, the Jacobian alone gives it to 1e-3 in half the time. Elsewhere the inverse is used
+    too.
     """
     parts = []
     at_once = max(1, NUMBERS_OF_MATRICES // math.prod(flow.joint_shape))
@@ -154,12 +155,12 @@ def condition_numbers(flow: Flow, rows: Batches) -> Tensor:
 
 
 def _condition_numbers(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
-    """Returns the condition numbers at standardised points that are finite."""
+    """Returns the condition numbers at finite, standardized points."""
     if x.shape[1:].numel() > MATRIX_UP_TO:
         return spectrum(flow.core, x, context=context).condition_number.cpu()
     with measuring(flow):
         found = stretched(flow.core.linearize(x, context), x).log_condition_number.exp()
-    doubtful = ~(found * torch.finfo(x.dtype).eps < TOLD_APART)
+    doubtful = ~(found * torch.finfo(x.dtype).eps < RESOLVED)
     if doubtful.any():
         context = None if context is None else context[doubtful]
         found[doubtful] = spectrum(flow.core, x[doubtful], context=context).condition_number
@@ -167,29 +168,29 @@ def _condition_numbers(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
 
 
 def budget_rows(flow: Flow) -> int:
-    """Returns the largest number of rows at which a budgeted condition number is measured.
+    """Returns the number of rows at which a condition number with a budget is measured.
 
-    The 95 % quantile of 512 rows is known to a few per cent; in many dimensions there is time for
-    fewer.
+    512 rows give the 95 % quantile to a few per cent. In many dimensions, fewer rows limit the
+    time.
     """
     return max(64, min(512, 8192 // math.prod(flow.joint_shape)))
 
 
 def budget_figures(flow: Flow, rows: Batches) -> dict[str, float]:
-    """Returns median and 95 % of the condition number, at as many rows as a budget asks for.
+    """Returns median and 95 % quantile of the condition number at the rows of a budget.
 
-    nan where that of a row is not a number.
+    They are nan if the condition number of a row is nan.
     """
     return _in_figures(*_condition_at(flow, rows, budget_rows(flow))[:2])
 
 
 def tested_condition(flow: Flow, rows: Batches) -> tuple[float, float, int]:
-    """Returns median and 95 % of the condition number at test rows, and at how many of them."""
+    """Returns median and 95 % quantile of the condition number at test rows, and their number."""
     return _condition_at(flow, rows, TESTED * budget_rows(flow))
 
 
 def _condition_at(flow: Flow, rows: Batches, most: int) -> tuple[float, float, int]:
-    """Returns median and 95 % of the condition number at so many rows at most, and how many."""
+    """Returns median and 95 % quantile of the condition number at `most` rows, and how many."""
     found = condition_numbers(flow, rows.at(slice(0, most)))
     return found.quantile(0.5).item(), found.quantile(0.95).item(), len(found)
 
@@ -199,12 +200,12 @@ def _in_figures(median: float, p95: float) -> dict[str, float]:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Returns the most memory used so far: of the device, or resident in this process on a CPU."""
+    """Returns the peak memory: of the device, or of this process if it is a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if sys.platform == "win32":
         return 0
-    import resource  # not there on Windows
+    import resource  # missing on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -1,4 +1,4 @@
-"""Which layer a value that is not finite comes from."""
+"""Finds the layer that first returns a value that is not finite."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,11 @@ from kappaflow.training.batches import Batch
 
 @torch.no_grad()
 def first_nonfinite_layer(flow: Flow, rows: Batch) -> str:
-    """Returns as text the layer at which a step failed.
+    """Returns as text the layer at which a training step stopped being finite.
 
-    The first layer that turns finite values into others; if the values are finite, the last layer
-    whose gradient is not, since gradients travel from the latent to the data.
+    This is the first layer that maps finite values to values that are not finite. If all values
+    are finite, it is the last layer whose gradient is not, because gradients propagate from the
+    latent to the data.
     """
     x = flow.standardization(joined_points(flow, rows.x))[0]
     if not torch.isfinite(x).all():
@@ -34,7 +35,7 @@ def first_nonfinite_layer(flow: Flow, rows: Batch) -> str:
 
 @torch.no_grad()
 def first_nonfinite_layer_of_samples(flow: Flow, z: Tensor) -> str:
-    """Returns the same of a step at draws of the base, (B, *event), for a flow without context."""
+    """Returns the same for a step at samples of the base (B, *event), without a context."""
     layers = layers_of(flow.core)
     fault = first_not_finite(layers, z, from_latent=True)
     return _blame_gradient(layers) if fault is None else f"layer {fault}"

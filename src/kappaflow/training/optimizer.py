@@ -109,11 +109,11 @@ def _new_state(parameter: nn.Parameter) -> dict[str, Tensor]:
 
 
 class WeightEMA:
-    """Averages of the parameters of a module, with a memory that is short at first.
+    """Exponential moving averages of the parameters of a module, with a smaller decay at first.
 
     Args:
-        module: Whose parameters are averaged.
-        decay: Weight of the past at each step; 0 follows the parameters exactly.
+        module: The module.
+        decay: Weight of the previous average at each step; 0 keeps the parameters themselves.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -123,16 +123,14 @@ class WeightEMA:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Takes in the parameters after a step, counted from 1."""
-        decay = min(
-            self.decay, step / (step + 10)
-        )  # short memory at first: the start is soon forgotten
+        """Updates the averages after a step, counted from 1."""
+        decay = min(self.decay, step / (step + 10))  # forgets the initial weights soon
         for name, parameter in self.parameters.items():
             self.averages[name].lerp_(parameter, 1 - decay)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
-        """Puts the averages in the module's place, and the parameters back afterwards."""
+        """Loads the averages into the module, and restores the parameters afterwards."""
         self._swap()
         try:
             yield
@@ -144,7 +142,7 @@ class WeightEMA:
         return self.averages
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Takes over averages that `state` returned."""
+        """Restores averages that `state` returned."""
         self.averages = copied_as(state, self.averages)
 
     @torch.no_grad()

@@ -33,16 +33,16 @@ from kappaflow.training.checkpoint import Groups, read_checkpoint, write_checkpo
 from kappaflow.training.loop import Training, copied
 
 METRICS, RESULT = "metrics.jsonl", "result.json"
-ROWS = "rows"  # of a table on disk, while it is trained on
+ROWS = "rows"  # training rows of a table on disk, during the training
 
 
 class RunFolder:
     """A directory with config.json, model.safetensors, checkpoint/, metrics.jsonl and result.json.
 
     Args:
-        path: The directory; made if it is missing.
-        config: The model, with the configuration of the run under `run`. A folder of another run
-            is an error that names the difference.
+        path: The directory, created if it is missing.
+        config: The model, with the configuration of the run under `run`. If the folder holds
+            another run, an error names the difference.
     """
 
     def __init__(self, path: str | Path, config: ModelConfig) -> None:
@@ -71,7 +71,7 @@ class RunFolder:
                 training.restore(*found, history)
             except FileError:
                 raise
-            except Exception as error:  # whatever a state of another training does not fit
+            except Exception as error:  # the state of another training fails in many ways
                 raise FileError(
                     f"the checkpoint in {self.path} is not of this training ({error}): give "
                     "another 'out'."
@@ -80,7 +80,7 @@ class RunFolder:
         write_bytes(self.path / METRICS, "".join(map(_line, history)).encode())
 
     def log(self, figures: dict[str, Any]) -> None:
-        """Appends a line of metrics, before the checkpoint of its epoch."""
+        """Appends a line of metrics; to be called before the checkpoint of its epoch."""
         append_bytes(self.path / METRICS, _line(figures).encode())
 
     def checkpoint(self, training: Training) -> None:
@@ -89,24 +89,24 @@ class RunFolder:
         self.keep_best(training)
 
     def hold(self, training: Training) -> None:
-        """Holds in memory what `checkpoint` would write, until `keep`."""
+        """Copies what `checkpoint` would write, for `keep`."""
         state = {name: copied(tensors) for name, tensors in training.state().items()}
         self._held = state, training.plain_progress()
 
     def keep(self, training: Training) -> None:
-        """Writes what is held of the last epoch that has ended, and the best weights."""
+        """Writes the copy that `hold` made, if any, and the best weights."""
         if self._held is not None:
             self._write(*self._held)
         self.keep_best(training)
 
     def _write(self, groups: Groups, progress: dict[str, Any]) -> None:
-        """Writes a checkpoint, once the metrics of all its epochs are on the disk."""
+        """Writes a checkpoint after the metrics of all its epochs are on the disk."""
         sync_file(self.path / METRICS)
         write_checkpoint(self.path, groups, progress)
         self.epoch, self._held = progress["epoch"], None
 
     def keep_best(self, training: Training) -> None:
-        """Writes the best weights so far, where they are new."""
+        """Writes the best weights so far if they have changed."""
         if training.progress.best_epoch != self._written_best:
             write_weights(self.path / WEIGHTS, training.best, self.config)
             self._written_best = training.progress.best_epoch
@@ -141,7 +141,7 @@ def refuse_other_files(folder: Path) -> None:
 
 
 def read_result(folder: Path) -> dict[str, Any]:
-    """Returns what a finished run left in result.json."""
+    """Returns the content of result.json of a finished run."""
     return _read_json(folder / RESULT)
 
 
@@ -151,14 +151,14 @@ def write_result(folder: Path, result: dict[str, Any]) -> None:
 
 
 def read_metrics(folder: Path, epochs: int | None = None) -> list[dict[str, Any]]:
-    """Returns the lines of metrics.jsonl, or the first so many."""
+    """Returns the lines of metrics.jsonl, or the lines of the first epochs."""
     return read_json_lines(folder / METRICS, epochs)
 
 
 def _epochs_until(folder: Path, epoch: object) -> list[dict[str, Any]]:
-    """Returns the metrics up to a checkpoint; what was logged after it will be done again."""
+    """Returns the metrics up to a checkpoint; later epochs will be trained again."""
     if type(epoch) is not int or epoch < 1:
-        raise ValueError("it stands at no epoch")
+        raise ValueError("it has no epoch")
     lines = plain(read_metrics(folder, epoch))
     found = [line.get("epoch") if isinstance(line, dict) else None for line in lines]
     if len(found) != epoch or found != list(range(1, len(found) + 1)):
@@ -198,7 +198,7 @@ def _is_beginning(path: Path) -> bool:
 def _same(folder: Path, there: ModelConfig, here: ModelConfig) -> None:
     """Raises an error for a folder made with another model, other data or other settings."""
     old, new = _flat(there.model_dump()), _flat(json.loads(here.model_dump_json()))
-    # Other settings explain why rows differ; fingerprints come last, and only show that they do.
+    # Fingerprints come last: they only show that rows differ, and settings can explain why.
     keys = sorted(set(old) | set(new), key=lambda key: ("fingerprints" in key, key))
     for key in keys:
         if old.get(key) != new.get(key):
