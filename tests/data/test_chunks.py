@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from kappaflow.data import chunks, load_table, text_chunks
+from kappaflow.data import chunks, load_table, text
 from kappaflow.data.on_disk import open_chunks
 from kappaflow.errors import KappaflowError
 
@@ -15,7 +15,7 @@ ROWS = 57
 def _small(monkeypatch):
     """Chunks of ten rows, found in text by seven bytes at a time."""
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 10)
-    monkeypatch.setattr(text_chunks, "BYTES_AT_ONCE", 7)
+    monkeypatch.setattr(text, "BYTES_AT_ONCE", 7)
 
 
 def whole_and_chunks(path, columns, context=()):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kappaflow.data import load_table
-from kappaflow.data.delimited import read_delimited
+from kappaflow.data.text import read_delimited
 from kappaflow.errors import DataError, FileError
 
 Write = Callable[[str, str | bytes], Path]

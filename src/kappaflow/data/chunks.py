@@ -24,11 +24,22 @@ from kappaflow.data.raw import (
     without_missing,
 )
 from kappaflow.data.table import Table
+from kappaflow.data.text import (
+    TextReader,
+    cuts_of,
+    header_of,
+    in_utf8,
+    lines_of_rows,
+    name_of_row,
+    separator_of,
+    unclosed,
+)
 
 if TYPE_CHECKING:
     import polars as pl
 
 CHUNK_ROWS = 262_144
+BYTES_OF_START = 10**6  # from which the separator of a text is found
 CHUNK_NUMBERS = 2**24  # of all columns, so that chunks of wide tables have fewer rows
 
 OnRows = Callable[[int], None]
@@ -47,10 +58,10 @@ class Chunks(ABC):
     columns and context: values, names, and row numbers of the whole file.
 
     Attributes:
-        columns: The columns to model; where all of numbers are asked for, which those are is known
-            once `suspects` has begun.
-        left_out: The columns that are not used, from then on.
-        notes: What there is to know about the columns, one sentence each, from then on.
+        columns: The columns to model. If the caller named none, they are known once `suspects` has
+            begun.
+        left_out: The columns that are not used, known from then on.
+        notes: How columns were read and which are left out, one sentence each, from then on.
         warnings: The notes that keep the verdict on a fit from being green.
         rows: How many rows there are.
         size: How many of them a chunk has.
@@ -68,8 +79,8 @@ class Chunks(ABC):
         options: ReadOptions = AS_USUAL,
     ) -> None:
         self.path, self.source, self.subject = path, source, f"'{source}'"
-        self.asked = None if columns is None else tuple(columns)
-        self.columns, self.context, self.exclude = self.asked or (), tuple(context), exclude
+        self.requested = None if columns is None else tuple(columns)
+        self.columns, self.context, self.exclude = self.requested or (), tuple(context), exclude
         self.left_out: tuple[str, ...] = ()
         self.notes: tuple[str, ...] = ()
         self.warnings: tuple[str, ...] = ()
@@ -89,9 +100,11 @@ class Chunks(ABC):
     def read(self, place: int) -> Table:
         """Returns a chunk, counted from 0."""
         with explained(self.path, self.subject):
-            raw = without_missing(self._raw(place), self.options)
             table = table_of(
-                raw, columns=self.columns, context=self.context, texts=self.options.texts
+                self._raw(place),
+                columns=self.columns,
+                context=self.context,
+                texts=self.options.texts,
             )
         return replace(table, rows=table.rows + place * self.size, notes=())
 
@@ -113,6 +126,11 @@ class Chunks(ABC):
             yield place
             on_rows(self.rows_of(place))
 
+    @property
+    def _used(self) -> set[str]:
+        """The names of the columns that are read."""
+        return {*self.columns, *self.context, *self.options.texts}
+
     @abstractmethod
     def _open(self) -> int:
         """Returns the number of rows of the file; none for a file of one chunk of text."""
@@ -133,7 +151,7 @@ class Chunks(ABC):
         """Determines the modelled columns, or raises an error about the requested ones."""
         head = table_of(
             self._head(),
-            columns=self.asked,
+            columns=self.requested,
             exclude=self.exclude,
             context=self.context,
             texts=self.options.texts,
@@ -161,13 +179,14 @@ class FrameChunks(Chunks):
         return (pl.scan_parquet if parquet else pl.scan_ipc)(self.path)
 
     def _raw(self, place: int) -> RawTable:
-        expected = self._scan.select([*self.columns, *self.context, *self.options.texts])
-        return self._collected(expected.slice(place * self.size, self.size))
+        used = self._scan.select([*self.columns, *self.context, *self.options.texts])
+        raw = self._collected(used.slice(place * self.size, self.size))
+        return without_missing(raw, self.options)
 
     def _head(self) -> RawTable:
         head = self._collected(self._scan.head(1))
         columns = head.columns.values()
-        if self.asked is None:
+        if self.requested is None:
             gone = {*self.exclude, *self.context}
             columns = [
                 one if one.name in gone else replace(one, progression=self._running(one.name))
@@ -217,20 +236,84 @@ class ArrayChunks(Chunks):
         array = self._mapped()
         rows = slice(place * self.size, (place + 1) * self.size)
         names = [column.name for column in array_columns(array[:1], self.subject)]
-        places = [i for i, name in enumerate(names) if name in self._wanted]
+        places = [i for i, name in enumerate(names) if name in self._used]
         if array.ndim == 1:
-            return collect(array_columns(np.array(array[rows]), self.subject), *self._named)
-        found = array_columns(np.array(array[rows, places]), self.subject)
-        renamed = [replace(column, name=names[i]) for i, column in zip(places, found, strict=True)]
-        return collect(renamed, *self._named)
+            columns = array_columns(np.array(array[rows]), self.subject)
+        else:
+            found = array_columns(np.array(array[rows, places]), self.subject)
+            pairs = zip(places, found, strict=True)
+            columns = [replace(column, name=names[i]) for i, column in pairs]
+        return without_missing(collect(columns, self.source, self.subject), self.options)
 
     def _head(self) -> RawTable:
-        return collect(array_columns(np.array(self._mapped()[:1]), self.subject), *self._named)
+        columns = array_columns(np.array(self._mapped()[:1]), self.subject)
+        return collect(columns, self.source, self.subject)
 
-    @property
-    def _wanted(self) -> set[str]:
-        return {*self.columns, *self.context, *self.options.texts}
 
-    @property
-    def _named(self) -> tuple[str, str]:
-        return self.source, self.subject
+class TextChunks(Chunks):
+    """Reads a csv or tsv file in chunks, after one pass that determines the column types."""
+
+    def _open(self) -> int:
+        if self.path.stat().st_size <= 2 * self.size:  # a row has a character and a line end
+            return 0
+        cuts = cuts_of(self.path, self.size)
+        if cuts is None or cuts.rows <= self.size:
+            return 0
+        self._cuts = cuts
+        self._first = self._bytes(0, cuts.places[0])
+        header = header_of(in_utf8(self._first, self.subject), self._separator, self.subject)
+        self._reader = TextReader(self._text, header, self._separator, self.subject, self.options)
+        return cuts.rows
+
+    def _width(self) -> int:
+        with self.path.open("rb") as file:
+            line = file.readline(BYTES_OF_START).decode(errors="replace")
+        return line.count(self._separator) + 1
+
+    @functools.cached_property
+    def _separator(self) -> str:
+        if self.path.suffix.lower() == ".tsv":
+            return "\t"
+        return separator_of(self._bytes(0, BYTES_OF_START).decode("utf-8-sig", errors="replace"))
+
+    def suspects(self, on_rows: OnRows) -> Iterator[int]:
+        header = self._reader.header
+        used = {"", *(self.requested or header), *self.context} - {*self.exclude}
+        found = []
+        for place in range(len(self)):
+            with explained(self.path, self.subject):
+                frame = self._reader.strings(place)
+            if frame.height != self.rows_of(place):
+                raise unclosed(self.subject)
+            facts, _ = self._reader.look_at(frame)
+            pairs = zip(header, facts, strict=True)
+            if any(name in used and one.counts["finite"] < one.rows for name, one in pairs):
+                found.append(place)
+            on_rows(self.rows_of(place))
+        self._reader.settle(self._name_of_row)
+        self._settle()
+        yield from found
+
+    def _name_of_row(self, row: int) -> str:
+        """Returns the name of a row (counted from 1), such as "line 4"."""
+        place, row = divmod(row - 1, self.size)
+        text, before = self._text(place)
+        return name_of_row(row + 1, lines_of_rows(text, self.rows_of(place), lines_before=before))
+
+    def _head(self) -> RawTable:
+        return collect(self._reader.columns, self.source, self.subject)
+
+    def _raw(self, place: int) -> RawTable:
+        return self._reader.read(place, self.source, self._used)
+
+    def _text(self, place: int) -> tuple[str, int]:
+        """Returns the header and a chunk as text, and the number of lines between the two."""
+        before = self._cuts.lines[place] - self._cuts.lines[0]
+        body = self._bytes(self._cuts.places[place], self._cuts.places[place + 1])
+        text = in_utf8(self._first + body, self.subject, lines_before=before)
+        return text if text.endswith("\n") else text + "\n", before
+
+    def _bytes(self, start: int, end: int) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(start)
+            return file.read(end - start)

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.lib.format import read_array_header_1_0, read_array_header_2_0, read_magic
 from numpy.typing import NDArray
 
-from kappaflow.data.delimited import read_delimited
 from kappaflow.data.raw import (
     AS_USUAL,
     Column,
@@ -30,6 +29,7 @@ from kappaflow.data.raw import (
     unpacked,
     without_missing,
 )
+from kappaflow.data.text import read_delimited
 from kappaflow.errors import FileError, KappaflowError
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.data.columns import Condition, choose_columns, find_column, matches, parse_condition
-from kappaflow.data.delimited import all_numbers, consecutive, decoded, separator_of
 from kappaflow.data.files import read_file, read_standard_input
 from kappaflow.data.raw import (
     AS_USUAL,
@@ -29,6 +28,7 @@ from kappaflow.data.raw import (
 )
 from kappaflow.data.shipped import path_of, shipped_names, toy, toy_names
 from kappaflow.data.table import BoolArray, FloatArray, Table, whole_columns
+from kappaflow.data.text import all_numbers, consecutive, decoded, separator_of
 from kappaflow.data.text_numbers import MISSING
 from kappaflow.errors import DataError, FileError
 

@@ -10,13 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.data.chunks import ArrayChunks, Chunks, FrameChunks, chunk_size
+from kappaflow.data.chunks import ArrayChunks, Chunks, FrameChunks, TextChunks, chunk_size
 from kappaflow.data.files import read_file
 from kappaflow.data.load import as_names, no_such_file, table_names
 from kappaflow.data.raw import AS_USUAL, RawTable, ReadOptions
 from kappaflow.data.split import places_of
 from kappaflow.data.table import IntArray, Table
-from kappaflow.data.text_chunks import TextChunks
 from kappaflow.errors import ArgumentError, FileError
 
 Kind = type[FrameChunks] | type[ArrayChunks] | type[TextChunks]

@@ -77,7 +77,7 @@ class Column:
         what: What it holds instead of numbers; None to say so by the values.
         origin: What kind of source it comes from. Columns of an array are never left out.
         is_index: Whether it is the index of a data frame, written to a file as a column.
-        progression: The progression that its values form, where they are not all in `series`.
+        progression: The progression that its values form, where it is known.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Column:
         import narwhals as nw
 
         found = self.progression
-        if found is None and (self.origin == "text" or self.series.dtype.is_integer()):
+        if found is None and self.series.dtype.is_integer():
             start = self.series.head(COUNTED).cast(nw.Float64).to_numpy()
             found = progression(start) and progression(self.numbers())
         return found if found is not None and found.rows >= COUNTED else None

@@ -5,14 +5,26 @@ currency. Each spelling is accepted for whole columns only. Facts about a column
 chunks of a file, so that a file read in chunks is understood exactly as one read at once.
 """
 
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from kappaflow.data.raw import AS_USUAL, Decimal, ReadOptions
+from kappaflow.data.raw import (
+    COUNTED,
+    INDEX_NAMES,
+    Column,
+    Decimal,
+    Progression,
+    ReadOptions,
+    missing_note,
+    progression,
+    shortened,
+)
 
 if TYPE_CHECKING:
+    import narwhals as nw
     import polars as pl
 
 MISSING = ("", "NA", "N/A", "n/a", "nan", "NaN", "NAN", "NULL", "null", "None", "?")
@@ -46,22 +58,32 @@ class Facts:
             plain number, but one with a decimal "point" or "comma"; "split" is the first that is
             a different number with point and comma.
         units: The first text with each unit; the unit is "" where there is none.
+        running: The progression that all numbers form, by kind of number.
     """
 
     rows: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     firsts: dict[str, Spot] = field(default_factory=dict)
     units: dict[str, Spot] = field(default_factory=dict)
+    running: dict[Kind, Progression] = field(default_factory=dict)
 
     def __add__(self, other: "Facts") -> "Facts":
         def after(spots: dict[str, Spot]) -> dict[str, Spot]:
             return {name: (self.rows + row, text) for name, (row, text) in spots.items()}
 
+        if not self.rows:
+            return other
+        joined = {
+            kind: both
+            for kind, one in self.running.items()
+            if (both := one.then(other.running.get(kind)))
+        }
         return Facts(
             self.rows + other.rows,
             self.counts + other.counts,
             after(other.firsts) | self.firsts,
             after(other.units) | self.units,
+            joined,
         )
 
     def is_all(self, what: str) -> bool:
@@ -69,38 +91,44 @@ class Facts:
         return self.counts[what] == self.counts["present"]
 
 
-def cleaned(series: "pl.Series", options: ReadOptions = AS_USUAL) -> "pl.Series":
-    """Returns texts without spaces around them, and null for those that mean a missing value."""
-    text = series.str.strip_chars()
-    text = text.set(text.is_in(MISSING), None)
-    return text.set(named_missing(text, options), None) if options.missing else text
+def cleaned(series: "pl.Series", options: ReadOptions) -> tuple["pl.Series", "pl.Series | None"]:
+    """Returns texts without spaces around them and null for missing values.
 
-
-def named_missing(text: "pl.Series", options: ReadOptions) -> "pl.Series":
-    """Returns which texts the user named as missing, as text or as the same number."""
+    The second value marks those that the user named as missing, as text or as the same number.
+    """
     import polars as pl
 
+    text = series.str.strip_chars()
+    if not options.missing:
+        return text.set(text.is_in(MISSING), None), None
     numbers = text.cast(pl.Float64, strict=False)
-    found = text.is_in(options.missing) | numbers.is_in(options.missing_numbers)
-    return found.fill_null(value=False)
+    named = text.is_in(options.missing) | numbers.is_in(options.missing_numbers)
+    named = named.fill_null(value=False)
+    return text.set(named | text.is_in(MISSING), None), named
 
 
-def facts_of(text: "pl.Series") -> tuple[Facts, "pl.Series"]:
-    """Returns facts about cleaned texts, and the plain numbers among them."""
+def facts_of(text: "pl.Series", named: "pl.Series | None" = None) -> Facts:
+    """Returns facts about cleaned texts, of which the user named some as missing."""
     import polars as pl
 
     numbers = text.cast(pl.Float64, strict=False)
     present, plain = text.len() - text.null_count(), numbers.len() - numbers.null_count()
     counts, firsts = Counter(present=present, plain=plain), {}
+    finite = numbers.is_finite()
+    counts["finite"] = int(finite.sum())
     if present:
         _note_first(firsts, "present", text, text.is_not_null())
+    if named is not None and named.any():
+        counts["named"] = int(named.sum())
+        firsts["named"] = (int(named.arg_true()[0]) + 1, "")
     if present == plain:
         units = {"": firsts["present"]} if present else {}
-        _count_plain(text, numbers, counts, firsts)
-        return Facts(text.len(), counts, firsts, units), numbers
+        counts["whole"] = int((finite & (numbers == numbers.round())).sum())
+        comma = _count_plain(text, numbers, counts, firsts)
+        running = _progressions(plain=numbers, point=numbers, comma=comma)
+        return Facts(text.len(), counts, firsts, units, running)
     parts = _parts(text)
     point, comma = numbers.fill_null(_number(parts, ".")), _number(parts, ",")
-    counts["plain"] = plain
     for name, read in (("point", point), ("comma", comma)):
         counts[name] = read.len() - read.null_count()
         _note_first(firsts, name, text, read.is_not_null() & numbers.is_null())
@@ -108,7 +136,8 @@ def facts_of(text: "pl.Series") -> tuple[Facts, "pl.Series"]:
     _note_first(firsts, "split", text, (point != comma).fill_null(value=False))
     counts["truth"] = int(text.str.to_lowercase().is_in(TRUTHS).sum())
     counts["date"] = int(text.str.contains(DATE).sum())
-    return Facts(text.len(), counts, firsts, _units(text, parts, point, comma)), numbers
+    units, running = _units(text, parts, point, comma), _progressions(point=point, comma=comma)
+    return Facts(text.len(), counts, firsts, units, running)
 
 
 def _note_first(firsts: dict[str, Spot], name: str, text: "pl.Series", mask: "pl.Series") -> None:
@@ -117,21 +146,31 @@ def _note_first(firsts: dict[str, Spot], name: str, text: "pl.Series", mask: "pl
         firsts[name] = (place + 1, text[place])
 
 
+def _progressions(**numbers: "pl.Series | None") -> dict[Kind, Progression]:
+    """Returns the progressions that numbers form, by kind; the first few of them rule out most."""
+    found: dict[Kind, Progression] = {}
+    for kind, series in numbers.items():
+        if series is not None and progression(series.head(COUNTED).to_numpy()):
+            whole = progression(series.to_numpy())
+            found |= {} if whole is None else {kind: whole}
+    return found
+
+
 def _count_plain(
     text: "pl.Series", numbers: "pl.Series", counts: Counter[str], firsts: dict[str, Spot]
-) -> None:
-    """Counts plain numbers that are numbers with a decimal comma too: 1.234 can be 1234."""
+) -> "pl.Series | None":
+    """Returns plain numbers read with a decimal comma, and counts them: 1.234 can be 1234."""
     counts["point"] = counts["plain"]
-    counts["whole"] = int((numbers.is_finite() & (numbers == numbers.round())).sum())
     pointed = text.filter(text.str.contains(".", literal=True).fill_null(value=False))
     tried = _number(_parts(pointed.head(TRIED)), ",").is_null()
     if tried.any():
         _note_first(firsts, "not comma", text, text == pointed[tried.arg_true()[0]])
-        return
+        return None
     comma = _number(_parts(text), ",") if pointed.len() else numbers
     _note_first(firsts, "not comma", text, comma.is_null() & text.is_not_null())
     counts["comma"] = comma.len() - comma.null_count()
     _note_first(firsts, "split", text, (numbers != comma).fill_null(value=False))
+    return comma
 
 
 def _parts(text: "pl.Series") -> "pl.DataFrame":
@@ -261,3 +300,140 @@ def of_kind(text: "pl.Series", kind: Kind) -> "pl.Series":
     if kind == "comma":
         return _number(_parts(text), ",")
     return text.str.to_lowercase() == "true" if kind == "truth" else text
+
+
+def in_narwhals(series: "pl.Series") -> "nw.Series[Any]":
+    """Returns a polars series as a narwhals series."""
+    import narwhals as nw
+
+    return nw.from_native(series, series_only=True)
+
+
+def text_column(
+    name: str,
+    facts: Facts,
+    kind: Kind,
+    *,
+    subject: str,
+    options: ReadOptions,
+    name_row: Callable[[int], str],
+    is_first: bool = False,
+) -> Column:
+    """Returns a column with its notes and its problem, and one empty value of its type.
+
+    Args:
+        name: Its name.
+        facts: Facts about its texts.
+        kind: What it is.
+        subject: The file, for messages.
+        options: How the values are read.
+        name_row: Returns the name of a row that is counted from 1, such as "line 4".
+        is_first: Whether it is the first column and has no name.
+
+    Returns:
+        The column.
+    """
+    import polars as pl
+
+    types = {"truth": pl.Boolean, "text": pl.String, "ambiguous": pl.String}
+    series = in_narwhals(pl.Series([None], dtype=types.get(kind, pl.Float64)))
+    unnamed = is_first or name in INDEX_NAMES
+    whole = facts.counts["present"] == facts.counts["whole"] == facts.rows
+    messages = _Messages(f"column '{name}'", facts, subject, options.decimal, name_row)
+    notes = messages.notes(kind)
+    if "named" in facts.firsts:
+        first = name_row(facts.firsts["named"][0])
+        notes += (missing_note(name, facts.counts["named"], options, first),)
+    return Column(
+        name,
+        series,
+        problem=messages.problem(name, kind),
+        notes=notes,
+        what=messages.content() if kind == "text" else None,
+        is_index=unnamed and whole and kind == "plain",
+        progression=facts.running.get(kind),
+    )
+
+
+def _series(text: str) -> "pl.Series":
+    import polars as pl
+
+    return pl.Series([text])
+
+
+@dataclass(frozen=True)
+class _Messages:
+    """The messages about a column of texts."""
+
+    column: str
+    facts: Facts
+    subject: str
+    decimal: str | None
+    name_row: Callable[[int], str]
+
+    def notes(self, kind: Kind) -> tuple[str, ...]:
+        """Returns how numbers that are not plain were read, with an example."""
+        names = {"point": ("point",), "comma": ("comma", "split")}.get(kind, ())
+        examples = [self.facts.firsts[name] for name in names if name in self.facts.firsts]
+        if not examples:
+            return ()
+        row, text = examples[0]
+        number = of_kind(_series(text), kind)[0]
+        count = self.facts.counts[kind]
+        return (
+            f"{self.column} holds numbers written like {text!r} ({self.name_row(row)}), which is "
+            f"read as {number:.10g} ({count:,} {'value' if count == 1 else 'values'})",
+        )
+
+    def problem(self, name: str, kind: Kind) -> str | None:
+        """Returns why the column cannot be used, with the way out."""
+        if kind == "ambiguous":
+            row, text = self.facts.firsts["split"]
+            point, comma = (of_kind(_series(text), one)[0] for one in ("point", "comma"))
+            return (
+                f"{self.column} of {self.subject} holds {text!r} at {self.name_row(row)}, which "
+                f"is {point:.10g} with a decimal point and {comma:.10g} with a decimal comma: say "
+                "which with decimal='.' or decimal=',' (--decimal . or --decimal ,)"
+            )
+        best = self._best
+        present, counts = self.facts.counts["present"], self.facts.counts
+        others = present - counts[best]
+        if kind != "text" or not others or 2 * max(counts["point"], counts["comma"]) <= present:
+            return None
+        row, text = self.facts.firsts[f"not {best}"]
+        out = f"leave the column out (exclude={name!r}, --exclude {shlex.quote(name)})"
+        if self.decimal is not None and max(counts["point"], counts["comma"]) == present:
+            return (
+                f"{self.column} of {self.subject} holds {text!r} at {self.name_row(row)}, which "
+                f"is no number with a decimal {best}: do not name 'decimal' (--decimal), or {out}"
+            )
+        counted = "a text" if others == 1 else f"{others:,} texts, first"
+        shown = shlex.quote(text)
+        option = f"--missing={shown}" if text.startswith("-") else f"--missing {shown}"
+        return (
+            f"{self.column} of {self.subject} holds numbers and {counted} {text!r} at "
+            f"{self.name_row(row)}: correct it, read it as missing (missing=[{text!r}], {option}),"
+            f" or {out}"
+        )
+
+    def content(self) -> str:
+        """Returns what the column holds instead of numbers."""
+        facts, present = self.facts, self.facts.counts["present"]
+        if not present:
+            return "nothing"
+        row, text = facts.firsts["present"]
+        counted = "1 value" if present == 1 else f"{present:,} values"
+        example = f"such as {shortened(text)!r} at {self.name_row(row)} ({counted})"
+        if facts.counts["date"] == present:
+            return f"dates or times, {example}"
+        if facts.counts[self._best] == present:
+            named = [f"{one!r} at {self.name_row(at)}" for at, one in sorted(facts.units.values())]
+            return f"numbers in several units, {' and '.join(named[:2])}: convert them to one unit"
+        return f"text, {example}"
+
+    @property
+    def _best(self) -> str:
+        """The decimal sign with which most texts are numbers."""
+        if self.decimal is not None:
+            return "point" if self.decimal == "." else "comma"
+        return max(("point", "comma"), key=self.facts.counts.__getitem__)
