@@ -12,7 +12,7 @@ from kappaflow.data.load import load_to_score
 from kappaflow.data.on_disk import open_chunks
 from kappaflow.data.raw import ReadOptions
 from kappaflow.data.statistics import sentinels_of
-from kappaflow.errors import ArgumentError, DataError
+from kappaflow.errors import ArgumentError, DataError, FileError
 
 N = 40
 DRAWN = np.random.default_rng(0).normal(size=(N, 3)) + 3
@@ -108,6 +108,10 @@ LEFT_OUT = {  # text of a file, the column that is left out, and the sentence ab
     "units that differ": (
         rows(lambda i, a, b, c: (f"{a:.2f} {'kg' if i else 'g'}", f"{a}", f"{b}"), "day,a,b"),
         "column 'day' is left out: it holds numbers in several units, '3.13 g' at line 2 and",
+    ),
+    "a counter with thousands": (
+        rows(lambda i, a, b, c: (f"{990 + i:,}", f"{a}", f"{b}"), "day;a;b", ";"),
+        "column 'day' is left out: it counts the rows, from 990 to 1029; name it in 'columns'",
     ),
     "an index": (
         rows(lambda i, a, b, c: (f"{i}", f"{a}", f"{b}"), ",a,b"),
@@ -401,6 +405,29 @@ def test_a_file_read_in_chunks_is_read_the_same(tmp_path, name, monkeypatch):
     assert np.concatenate([part.values for part in parts]).tobytes() == whole.values.tobytes()
     assert (chunks.columns, chunks.left_out) == (whole.columns, whole.left_out)
     assert (chunks.notes, chunks.warnings) == (whole.notes, whole.warnings)
+
+
+def test_missing_values_are_noted_in_chunks_too(tmp_path, monkeypatch):
+    """With their number and the first line."""
+    monkeypatch.setattr("kappaflow.data.chunks.CHUNK_ROWS", 7)
+    path, options = tmp_path / "t.csv", ReadOptions(missing=("-999",))
+    path.write_text(rows(lambda i, a, b, c: ("-999.0" if i % 9 == 8 else f"{a}", f"{b}"), "a,b"))
+    chunks = open_chunks(str(path), None, options=options)
+    assert chunks is not None and list(chunks.suspects(lambda more: None)) == [1, 2, 3, 5]
+    assert chunks.notes == load_table(path, missing="-999").notes
+    assert chunks.notes[0].endswith("has 4 values -999, read as missing: the first at line 10")
+
+
+def test_a_single_column_can_have_decimal_commas(tmp_path):
+    """If the user says so: they could as well separate a column whose name is missing."""
+    path = tmp_path / "t.csv"
+    path.write_text("a\n" + "".join(f"{comma(a)}\n" for a in DRAWN[:, 0]))
+    table = load_table(path, decimal=",")
+    np.testing.assert_allclose(table.values[:, 0], np.round(DRAWN[:, 0], 4), atol=1e-9)
+    assert "holds numbers written like '3,1257' (line 2)" in table.notes[0]
+    message = r"line 2 of '.*' has 2 fields where the header has 1: .*or if it is a decimal comma"
+    with pytest.raises(FileError, match=message):
+        load_table(path)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -29,6 +29,14 @@ def test_columns_come_in_the_order_asked_for() -> None:
     assert load_table(FRAME, columns="count").columns == ("count",)
 
 
+@pytest.mark.parametrize("argument", ["columns", "exclude", "context", "where", "missing"])
+@pytest.mark.parametrize("given", [5, [0.5], ["count", None]])
+def test_names_should_be_text(argument: str, given: object) -> None:
+    """A number is no name of a column, nor a condition."""
+    with pytest.raises(ArgumentError, match=f"'{argument}' should be text, such as '"):
+        load_table(FRAME, **{argument: given})  # pyright: ignore[reportArgumentType]
+
+
 def test_text_dates_and_booleans_are_left_out() -> None:
     """Without a choice, all columns of numbers are modelled; a boolean that is named counts."""
     table = load_table(FRAME)

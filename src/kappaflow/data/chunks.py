@@ -109,16 +109,10 @@ class Chunks(ABC):
         return replace(table, rows=table.rows + place * self.size, notes=())
 
     def suspects(self, on_rows: OnRows) -> Iterator[int]:
-        """Yields the chunks that may hold a value that is missing or infinite.
+        """Yields the numbers of the chunks that may hold a missing or infinite value, ascending.
 
-        To be gone through before the first chunk is used: what `load_table` has to say against the
-        columns is reported here.
-
-        Args:
-            on_rows: Called with the number of rows examined since the last call.
-
-        Yields:
-            Numbers of chunks, ascending.
+        It has to run before the first chunk is read, and raises the errors of `load_table` about
+        columns. `on_rows` is called with the number of rows examined since the last call.
         """
         with explained(self.path, self.subject):
             self._settle()
@@ -274,7 +268,8 @@ class TextChunks(Chunks):
     def _separator(self) -> str:
         if self.path.suffix.lower() == ".tsv":
             return "\t"
-        return separator_of(self._bytes(0, BYTES_OF_START).decode("utf-8-sig", errors="replace"))
+        start = self._bytes(0, BYTES_OF_START).decode("utf-8-sig", errors="replace")
+        return separator_of(start, self.options.decimal)
 
     def suspects(self, on_rows: OnRows) -> Iterator[int]:
         header = self._reader.header

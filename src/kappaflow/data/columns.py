@@ -43,10 +43,7 @@ class Condition:
 def parse_condition(text: str, raw: RawTable) -> Condition:
     """Returns the column, the sign and the value, the latter without quotes around it.
 
-    The longest name that the source has wins, so that a name may hold a sign itself.
-
-    Raises:
-        ArgumentError: If there is no sign, or nothing before it.
+    The longest name that the source has wins, so that a name may contain a sign.
     """
     known = sorted((re.escape(name) for name in raw.columns if name), key=len, reverse=True)
     patterns = (f"(?P<column>{name})" for name in known)
@@ -142,23 +139,8 @@ def choose_columns(
 ) -> Choice:
     """Returns the columns to model and to condition on.
 
-    Without `columns` these are all columns of numbers, but for booleans, the index of a data frame
-    and a number that counts the rows.
-
-    Args:
-        raw: The source.
-        columns: The columns to model, in that order; None to choose them.
-        exclude: Columns to leave out.
-        context: Columns to condition on.
-        conditions: Conditions that choose rows.
-        every: Leave out no column of numbers or booleans.
-
-    Returns:
-        The choice.
-
-    Raises:
-        ArgumentError: A name does not fit the source, or has two roles.
-        DataError: No column can be modelled, or one cannot be read.
+    Without `columns` these are all columns of numbers, except booleans, the index of a data frame
+    and a number that counts the rows; `every` keeps those too.
     """
     behind = [_given(raw, name, "context") for name in context]
     excluded = {find_column(raw, name, "exclude").name for name in exclude}

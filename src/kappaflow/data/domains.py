@@ -32,21 +32,11 @@ NEAR_ZERO = 0.2  # standard deviations, within which 5 % of the values lie above
 
 
 def domains_of(bounds: Bounds | None, table: Table) -> dict[str, Interval]:
-    """Returns the domain of each column that has one.
+    """Returns the domains of columns that have one, by column.
 
-    A circle without ends is the one from -pi to pi, or from 0 to 2 pi where that is the one that
-    holds all values.
-
-    Args:
-        bounds: By column or its place, as `kappaflow.domains.interval` takes them; or texts such
-            as "angle=circular" and "p=0,1"; None for none.
-        table: Whose columns they are.
-
-    Returns:
-        Domains by column.
-
-    Raises:
-        ArgumentError: There is no such column, it is one of the context, or a domain is none.
+    `bounds` maps columns or their places to domains, as `kappaflow.domains.interval` takes them,
+    or holds texts such as "angle=circular" and "p=0,1". A circle without ends is the one from -pi
+    to pi, or from 0 to 2 pi if only that holds all values.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -126,24 +116,17 @@ def clip_to_domain(
     offered: Collection[Repair] = REPAIRS,
     rounded: Collection[str] = (),
 ) -> tuple[Table, tuple[str, ...]]:
-    """Returns a table whose values lie in their domains, and a sentence for each thing done.
+    """Returns a table whose values lie in their domains, and a sentence for each change.
 
     Args:
         table: The table.
-        domains: By column; columns that it does not have are passed over.
-        repair: None to stop; "drop" leaves out the rows with a value beyond an end, or on an end;
+        domains: By column; columns that it does not have are ignored.
+        repair: None to raise DataError; "drop" leaves out rows with a value beyond or on an end;
             "jitter" moves values that are on an end inside, by up to 1e-3 of the spread and not
             beyond the nearest other value.
-        seed: Of the noise.
-        offered: The repairs that the caller has, and a refusal may name.
-        rounded: Columns that are given noise as wide as a step later, whose values may be on an
-            end until then.
-
-    Returns:
-        The table, and the sentences.
-
-    Raises:
-        DataError: A value lies outside, or on an end, and no matching repair was requested.
+        seed: Seed of the noise.
+        offered: The repairs that a refusal may name.
+        rounded: Columns whose values may be on an end, since they are given noise later.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -185,15 +168,8 @@ def bounds_hint(table: Table, domains: Domains) -> tuple[str, ...]:
     """Returns a sentence about positive columns whose values pile up near 0, if there are any.
 
     A flow without bounds draws samples below 0 there, and has a long tail to learn. A column is
-    named where the normal distribution fits its logarithms better, by 0.25 nats, and its 5 %
-    quantile is less than a fifth of its standard deviation above 0.
-
-    Args:
-        table: Finite numbers.
-        domains: By column; these are not named.
-
-    Returns:
-        The sentence, or nothing.
+    named if the normal distribution fits its logarithms better, by 0.25 nats, and its 5 % quantile
+    is less than a fifth of its standard deviation above 0. `domains` are not named.
 
     Example:
         >>> from kappaflow.data import load_table

@@ -82,15 +82,7 @@ class Repeats:
 
 
 def describe_repeats(table: Table, repeats: Repeats) -> str:
-    """Describes the repeated rows, and names them if rounding does not explain them.
-
-    Args:
-        table: The table in which `repeats` were counted.
-        repeats: The result of `repeats_of`.
-
-    Returns:
-        A sentence without a full stop.
-    """
+    """Returns a sentence about repeated rows, which names those that rounding does not explain."""
     text, block = repeats.in_words(), repeats.pasted
     if block is not None:
         first, source, further = block.first, block.source, block.rows - 1
@@ -107,15 +99,9 @@ def describe_repeats(table: Table, repeats: Repeats) -> str:
 
 
 def groups_of(table: Table) -> IntArray:
-    """Returns the index of the first equal row for each row, counted from 0.
+    """Returns the index of the first equal row for each row, (rows,), counted from 0.
 
     Compares values and context. NaN equals NaN, and 0.0 equals -0.0.
-
-    Args:
-        table: The table.
-
-    Returns:
-        Indices (rows,); a row that repeats no earlier row has its own index.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -195,20 +181,11 @@ def weigh_duplicate_rows(table: Table) -> tuple[Table, int]:
 
 
 def settle_duplicates(table: Table, how: Duplicates = "keep") -> Table:
-    """Marks or drops the equal rows of a table.
+    """Returns a table whose equal rows are marked or dropped, before noise makes them different.
 
-    Args:
-        table: The table as loaded, before noise makes equal rows different.
-        how: "keep" and "weigh" mark equal rows, so that `split` puts them in the same part. With
-            "weigh", `weigh_duplicate_rows` later merges those in the training rows. "drop" keeps
-            only the first of each set.
-
-    Returns:
-        The table.
-
-    Raises:
-        ArgumentError: `how` has another value, or is "drop" for a table with weights, where equal
-            rows may have different weights.
+    "keep" and "weigh" mark equal rows, so that `split` puts them in the same part; with "weigh",
+    `weigh_duplicate_rows` later merges those in the training rows. "drop" keeps the first of each
+    set, and raises ArgumentError if rows have weights, which may differ between equal rows.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -229,17 +206,11 @@ def settle_duplicates(table: Table, how: Duplicates = "keep") -> Table:
 
 
 def repeats_of(table: Table) -> Repeats:
-    """Counts the rows that repeat earlier ones, and estimates how many rounding explains.
+    """Returns the number of rows that repeat earlier ones, and how many of them rounding explains.
 
     The estimate shifts every row by one step of a column's resolution, up or down, and counts the
     rows that then equal an earlier one. If the density changes little over a step, this is the
-    number that chance produces. No model of the density is needed.
-
-    Args:
-        table: A table of finite numbers.
-
-    Returns:
-        The counts.
+    number that chance produces. No model of the density is needed. All values must be finite.
 
     Example:
         >>> from kappaflow.data import load_table
@@ -271,7 +242,7 @@ def repeats_of(table: Table) -> Repeats:
 
 
 def pasted_block(groups: IntArray, *, independent: bool = False) -> PastedBlock | None:
-    """Returns the first block of rows that repeats an earlier one in the same order.
+    """Returns the first block of rows that repeats an earlier one in the same order, if any.
 
     Chance produces such blocks too. Each further row makes them rarer by a factor: the share of
     equal pairs of rows that are followed by another equal pair. A block is reported if it is so
@@ -279,12 +250,9 @@ def pasted_block(groups: IntArray, *, independent: bool = False) -> PastedBlock 
     before them are skipped, so that sorted rows and constant stretches do not look like copies.
 
     Args:
-        groups: For each row a number that equal rows share, (rows,), as `groups_of` returns them.
+        groups: For each row a number that equal rows share, as `groups_of` returns them.
         independent: Assume that successive rows are independent. Meant for tables with more
             repeats than chance produces, where the block itself raises the share.
-
-    Returns:
-        The block; None if there is none.
 
     Example:
         >>> rows = np.random.default_rng(0).integers(100, size=2000)

@@ -47,10 +47,14 @@ def examine(table: Table) -> tuple[Problem, ...]:
         stop column 'x1' is constant: every row holds 7.5
         warning 2 rows are few for 2 columns: a flow will learn them by heart, so give 20 at least
     """
+    return problems_of(table, with_repeats=True)
+
+
+def problems_of(table: Table, *, with_repeats: bool) -> tuple[Problem, ...]:
+    """Returns what `examine` returns, optionally without looking for repeated rows."""
     if not table.columns:
-        return (
-            Problem("no-numeric-column", "stop", f"{table.source} has no numeric column left"),
-        )
+        message = f"{table.source} has no numeric column left"
+        return (Problem("no-numeric-column", "stop", message),)
     problems = _incomplete(table)
     empty = {name for problem in problems for name in problem.drop}
     if len(table) < 2:
@@ -63,6 +67,8 @@ def examine(table: Table) -> tuple[Problem, ...]:
     whole = whole.select(complete_rows(whole))
     if whole.columns and len(whole) >= 2:
         problems += _between_columns(whole)
+        problems += _duplicate_rows(whole) if with_repeats else []
+        problems += _few_rows(whole)
     return tuple(problems)
 
 
@@ -132,7 +138,7 @@ def _between_columns(table: Table) -> list[Problem]:
             for name, masses in point_masses_of(distinct).items()
             if name not in named
         ]
-    return problems + _duplicate_rows(table) + _few_rows(table)
+    return problems
 
 
 def _constant(table: Table) -> list[Problem]:

@@ -90,23 +90,19 @@ def explained(path: Path, subject: str) -> Iterator[None]:
         ) from None
 
 
-def _csv(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
-    return read_delimited(path.read_bytes(), source, subject, options=options)
-
-
-def _tsv(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
-    return read_delimited(path.read_bytes(), source, subject, "\t", options)
-
-
-def _csv_gz(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
-    try:
-        with gzip.open(path) as file:
-            data = unpacked(file, subject)
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        raise FileError(
-            f"{subject} is no complete gzip file: compress or copy it again."
-        ) from None
-    separator = "\t" if path.name.lower().endswith(".tsv.gz") else None
+def _text(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:
+    name = path.name.lower()
+    if not name.endswith(".gz"):
+        data = path.read_bytes()
+    else:
+        try:
+            with gzip.open(path) as file:
+                data = unpacked(file, subject)
+        except (gzip.BadGzipFile, EOFError, zlib.error):
+            raise FileError(
+                f"{subject} is no complete gzip file: compress or copy it again."
+            ) from None
+    separator = "\t" if name.removesuffix(".gz").endswith(".tsv") else None
     return read_delimited(data, source, subject, separator, options)
 
 
@@ -222,14 +218,8 @@ def _arrays_of(file: BinaryIO, subject: str) -> dict[str, NDArray[Any]]:
 
 
 _READERS: dict[str, Reader] = {
-    ".csv": _csv,
-    ".csv.gz": _csv_gz,
-    ".tsv": _tsv,
-    ".tsv.gz": _csv_gz,
+    **dict.fromkeys((".csv", ".csv.gz", ".tsv", ".tsv.gz"), _text),
     ".parquet": _parquet,
-    ".arrow": _ipc,
-    ".feather": _ipc,
-    ".ipc": _ipc,
-    ".npy": _numpy,
-    ".npz": _numpy,
+    **dict.fromkeys((".arrow", ".feather", ".ipc"), _ipc),
+    **dict.fromkeys((".npy", ".npz"), _numpy),
 }

@@ -30,7 +30,7 @@ from kappaflow.data.shipped import path_of, shipped_names, toy, toy_names
 from kappaflow.data.table import BoolArray, FloatArray, Table, whole_columns
 from kappaflow.data.text import all_numbers, consecutive, decoded, separator_of
 from kappaflow.data.text_numbers import MISSING
-from kappaflow.errors import DataError, FileError
+from kappaflow.errors import ArgumentError, DataError, FileError
 
 
 def load_table(
@@ -81,7 +81,7 @@ def load_table(
         >>> table.values.shape
         (12332, 2)
     """
-    raw = _read(source, ReadOptions(decimal, as_names(missing)))
+    raw = _read(source, ReadOptions(decimal, as_names(missing, "missing")))
     return table_of(raw, columns=columns, exclude=exclude, context=context, where=where)
 
 
@@ -93,19 +93,9 @@ def load_every_column(source: object) -> Table:
 def load_to_score(
     source: object, columns: Sequence[str], context: Sequence[str], options: ReadOptions
 ) -> Table:
-    """Returns named columns of a source, missing where one holds no number.
+    """Returns columns to score and of the context, missing where a value is no number.
 
-    Args:
-        source: As for `load_table`.
-        columns: The columns to score, in that order.
-        context: The columns that the density is conditioned on.
-        options: How the values are read, and which columns are kept as text.
-
-    Returns:
-        The table, with the columns that are kept as text.
-
-    Raises:
-        ArgumentError: A column is not in the source, or a name has two roles.
+    The table also has the columns that `options` keeps as text.
     """
     raw = _read(source, options)
     return table_of(raw, columns=columns, context=context, texts=options.texts)
@@ -127,12 +117,13 @@ def table_of(
     """
     if raw.row_count == 0:
         raise DataError(f"{raw.subject} has no rows: there is nothing to fit.")
-    conditions = [parse_condition(text, raw) for text in as_names(() if where is None else where)]
+    wheres = as_names(() if where is None else where, "where")
+    conditions = [parse_condition(text, raw) for text in wheres]
     choice = choose_columns(
         raw,
-        None if columns is None else as_names(columns),
-        as_names(exclude),
-        as_names(context),
+        None if columns is None else as_names(columns, "columns"),
+        as_names(exclude, "exclude"),
+        as_names(context, "context"),
         conditions,
         every=every,
     )
@@ -161,11 +152,16 @@ def _texts(raw: RawTable, name: str, keep: BoolArray) -> NDArray[np.str_]:
     return np.array(["" if text is None else text for text in found], dtype=np.str_)[keep]
 
 
-def as_names(given: str | Iterable[str]) -> tuple[str, ...]:
-    """Returns one name or several as a tuple: a string is one name, not its letters."""
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        return (given,)
-    return tuple(given)
+def as_names(given: str | Iterable[str], argument: str) -> tuple[str, ...]:
+    """Returns one text or several as a tuple; raises ArgumentError for anything else."""
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    names = tuple(given) if several else (given,)
+    wrong = [name for name in names if not isinstance(name, str)]
+    if wrong:
+        raise ArgumentError(
+            f"'{argument}' should be text, such as '{wrong[0]}', got {wrong[0]!r}."
+        )
+    return names
 
 
 def _read(source: object, options: ReadOptions) -> RawTable:

@@ -44,20 +44,11 @@ def open_chunks(
     multiple: int = 1,
     options: ReadOptions = AS_USUAL,
 ) -> Chunks | None:
-    """Returns a table on disk that is to be read a chunk at a time.
+    """Returns the chunks of a table on disk, whose sizes are a multiple of `multiple` rows.
 
-    Args:
-        source: As for `load_table`.
-        columns: The columns to model, in that order; all columns of numbers if None.
-        context: The columns that the density is conditioned on.
-        exclude: Columns to leave out.
-        multiple: All chunks but the last have a multiple of so many rows.
-        options: How the values are read.
-
-    Returns:
-        The chunks; None where `load_table` is to read all at once: one chunk holds all rows, the
-        kind of file allows nothing else (npz, gz, standard input, an Arrow stream), it is a table
-        that comes along, or something is wrong with the file, which `load_table` says.
+    None if `load_table` should read it at once: it is one chunk, a built-in table, or of a kind
+    that cannot be read in chunks (npz, gz, standard input, an Arrow stream), or something is wrong
+    with the file, which `load_table` then reports.
     """
     from polars.exceptions import PanicException, PolarsError
 
@@ -126,7 +117,7 @@ class TableOnDisk:
     @property
     def options(self) -> ReadOptions:
         """How the values are read."""
-        return ReadOptions(self.decimal, as_names(self.missing))
+        return ReadOptions(self.decimal, as_names(self.missing, "missing"))
 
     @property
     def path(self) -> Path:
@@ -152,8 +143,8 @@ class TableOnDisk:
             )
         if not path.exists():
             raise FileError(f"{no_such_file(path)}: give the path of a table.")
-        columns = None if self.columns is None else as_names(self.columns)
-        context, exclude = as_names(self.context), as_names(self.exclude)
+        columns = None if self.columns is None else as_names(self.columns, "columns")
+        context, exclude = as_names(self.context, "context"), as_names(self.exclude, "exclude")
         options = self.options
         found = open_chunks(source, columns, context, exclude=exclude, options=options)
         return found or _Whole(path, source, columns, context, exclude=exclude, options=options)

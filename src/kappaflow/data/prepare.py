@@ -20,7 +20,7 @@ from kappaflow.data.duplicates import (
     repeats_of,
     settle_duplicates,
 )
-from kappaflow.data.examine import complete_rows, examine
+from kappaflow.data.examine import complete_rows, problems_of
 from kappaflow.data.raw import quoted
 from kappaflow.data.rounding import dequantize, resolutions
 from kappaflow.data.table import (
@@ -81,7 +81,7 @@ def repair(
         >>> table = load_table(np.array([[0.5, 1.5], [np.nan, 2.5], [2.5, 0.25], [1.25, 3.5]]))
         >>> repair(table, examine(table), "drop")[1]
         ('dropped 1 row with missing or infinite values (row 2)',)
-    """  # noqa: DOC502 - raised by `repaired`
+    """
     table, notes, _ = repaired(table, problems, how, seed=seed)
     return table, notes
 
@@ -101,7 +101,7 @@ def repaired(
             break
         table, messages = _repair_stops(table, stops, how, generator)
         notes += messages
-        problems = examine(table)
+        problems = problems_of(table, with_repeats=False)
     left = [problem for problem in problems if problem.severity == "stop"]
     if left:
         raise DataError(_no_way_out(table, left, how))
@@ -155,19 +155,7 @@ def _concerned(table: Table, stops: list[Problem]) -> dict[str, list[str]]:
 
 
 def jitter_columns(table: Table, names: Sequence[str], *, seed: int = 0) -> Table:
-    """Returns a table with Gaussian noise of 1e-3 of their standard deviation on some columns.
-
-    Args:
-        table: The table.
-        names: Its columns that are given noise.
-        seed: Seed of the noise.
-
-    Returns:
-        The table.
-
-    Raises:
-        DataError: It has no such column.
-    """
+    """Returns a table with Gaussian noise of 1e-3 of their standard deviation on some columns."""
     lacking = [name for name in names if name not in table.columns]
     if lacking:
         raise DataError(
@@ -249,26 +237,18 @@ def prepare_table(
     Args:
         table: The table as loaded.
         bounds: Domains of columns, as `domains_of` takes them.
-        domains: The same by column, where they are known already.
-        repair: None to stop at what is wrong, or a name that `repair` takes.
+        domains: The same by column, if they are known already.
+        repair: None to raise DataError at what is wrong, or a name that `repair` takes.
         jitter: Columns to add Gaussian noise of 1e-3 of their standard deviation to.
-        duplicates: "keep", "drop" or "weigh" rows that repeat earlier ones, see
-            `settle_duplicates`.
-        offered: The repairs that the caller has, and a refusal may name.
-
-    Returns:
-        The table.
-
-    Raises:
-        ArgumentError: An argument is wrong.
-        DataError: The table has no density and no matching repair was requested.
+        duplicates: What happens to rows that repeat earlier ones, see `settle_duplicates`.
+        offered: The repairs that a refusal may name.
 
     Example:
         >>> from kappaflow.data import load_table
         >>> prepared = prepare_table(load_table("magic"), duplicates="drop")
         >>> len(prepared.table), prepared.repeats.total
         (18905, 115)
-    """  # noqa: DOC502 - raised by the calls below
+    """
     if duplicates == "weigh" and repair == "dequantize":
         raise ArgumentError(
             "'duplicates' should be 'keep' with repair='dequantize', whose noise makes copies "
@@ -280,15 +260,17 @@ def prepare_table(
     found = domains_of(bounds, settled) if domains is None else dict(domains)
     rounded = resolutions(settled) if repair == "dequantize" else ()
     moved, done = clip_to_domain(settled, found, repair=repair, offered=offered, rounded=rounded)
-    result, widths, repaired_notes, problems = _prepared(moved, repair, 0, offered)
+    result, widths, repaired_notes, problems = _prepared(
+        moved, repair, 0, offered, with_repeats=False
+    )
     notes = table.notes + bounds_hint(result, found)
-    warnings = [problem.message for problem in problems if problem.code != "duplicate-rows"]
+    warnings = [problem.message for problem in problems]
     if repeats.total:
-        messages = f"{describe_repeats(complete, repeats)}: {DONE[duplicates]}"
+        sentence = f"{describe_repeats(complete, repeats)}: {DONE[duplicates]}"
         if repeats.unexpected and duplicates == "keep":
-            warnings.append(messages)
+            warnings.append(sentence)
         else:
-            notes += (messages,)
+            notes += (sentence,)
     if jitter:
         result = jitter_columns(result, jitter)
         notes += (f"added Gaussian noise of 1e-3 of the spread to {', '.join(jitter)}",)
@@ -352,27 +334,32 @@ def prepare(
         >>> table, notes = prepare(load_table(np.stack([x, np.sqrt(x), 2 * x], 1)), repair="drop")
         >>> table.columns, notes
         (('x0', 'x1'), ("left out column 'x2': it follows linearly from other columns",))
-    """  # noqa: DOC502 - raised by `_prepared`
-    table, _, notes, problems = _prepared(table, repair, seed, offered)
+    """
+    table, _, notes, problems = _prepared(table, repair, seed, offered, with_repeats=True)
     return table, (*table.notes, *notes, *(problem.message for problem in problems))
 
 
 def _prepared(
-    table: Table, repair: Repair | None, seed: int, offered: Collection[Repair]
+    table: Table,
+    repair: Repair | None,
+    seed: int,
+    offered: Collection[Repair],
+    *,
+    with_repeats: bool,
 ) -> tuple[Table, dict[str, float], tuple[str, ...], tuple[Problem, ...]]:
     """Returns the table, widths of noise, what was done, and the problems that are left."""
     from kappaflow._checks import one_of
 
     if repair is not None:
         one_of("repair", repair, REPAIRS)
-    problems = examine(table)
+    problems = problems_of(table, with_repeats=with_repeats)
     stops = [problem for problem in problems if problem.severity == "stop"]
     if repair is None or not (stops or repair == "dequantize"):
         if stops:
             raise DataError(_refusal(table, stops, offered))
         return _with_warnings(table, problems), {}, (), problems
     table, notes, widths = repaired(table, problems, repair, seed=seed)
-    problems = examine(table)
+    problems = problems_of(table, with_repeats=with_repeats)
     return _with_warnings(table, problems), widths, notes, problems
 
 

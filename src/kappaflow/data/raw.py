@@ -41,12 +41,9 @@ class ReadOptions:
     lenient: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the decimal sign and the missing values."""
+        """Checks the decimal sign."""
         if self.decimal not in {None, ".", ","}:
             raise ArgumentError(f"'decimal' should be '.' or ',', got {self.decimal!r}.")
-        wrong = next((one for one in self.missing if not isinstance(one, str)), None)
-        if wrong is not None:
-            raise ArgumentError(f"'missing' should be text, such as '{wrong}', got {wrong!r}.")
 
     @property
     def missing_numbers(self) -> list[float]:

@@ -37,17 +37,10 @@ class PointMasses:
 
 
 def resolution(column: FloatArray) -> float | None:
-    """Returns the step of the grid that all values of a column lie on.
+    """Returns the step of the grid that all finite values of a column lie on, None without one.
 
-    Any step is found, such as 0.1, 0.25 or 1/3, also where values were computed, or stored as
-    float32.
-
-    Args:
-        column: (rows,); values that are not finite are ignored.
-
-    Returns:
-        The largest step of which all differences of values are multiples, up to float rounding;
-        None where there is none that is well above the float rounding.
+    It is the largest step of which all differences of values are multiples, up to float rounding.
+    Any step is found, such as 0.1, 0.25 or 1/3, also if values were computed or stored as float32.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=1000)
@@ -150,12 +143,6 @@ def point_masses(column: FloatArray) -> PointMasses:
     values repeat. A point mass is in at least 0.1 % of the rows and in 5, in twice as many as
     expected, and its count is beyond chance (Poisson; 0.1 % for all values of the column).
 
-    Args:
-        column: (rows,); values that are not finite are ignored.
-
-    Returns:
-        The point masses.
-
     Example:
         >>> x = np.random.default_rng(0).normal(size=2000).round(2)
         >>> x[:60] = 1.5
@@ -191,13 +178,10 @@ def _widths(values: FloatArray, step: float | None, *, single: bool) -> FloatArr
 
 
 def _expected_count(values: FloatArray, before: IntArray, place: int, width: float) -> float:
-    """Returns how many rows should hold a value by the rows on either side of it.
+    """Returns how many rows should hold a value, by the rows on either side of it.
 
-    Args:
-        values: Distinct, ascending.
-        before: How many rows hold a lower value than each, and the number of rows at the end.
-        place: Which value.
-        width: Of the interval that is rounded to it.
+    Values are rounded to `width`. `values` are distinct and ascending; `before` counts the rows
+    with a lower value than each.
     """
     right = _expected_by_side(values - values[place], before, place, width)
     mirrored = before[-1] - before[::-1]

@@ -114,15 +114,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def read_split(folder: Path, requested: SplitRequest) -> SplitTable | None:
-    """Returns the split in a folder; None if it is one of another request.
-
-    Args:
-        folder: The folder that `split_on_disk` wrote to.
-        requested: What is to be made.
-
-    Returns:
-        The rows, or None too where something is missing or damaged.
-    """
+    """Returns the split in a folder; None if it is of another request, incomplete or damaged."""
     try:
         notes = dict(parse_json(read_small(folder / NOTES)))
         kept = np.load(folder / KEPT, allow_pickle=False)
@@ -136,16 +128,10 @@ def read_split(folder: Path, requested: SplitRequest) -> SplitTable | None:
 
 
 def copies_in(chunks: Chunks, on_rows: OnRows) -> Copies:
-    """Returns the rows of a table that repeat earlier ones.
+    """Returns the rows of a table that repeat earlier ones, by hashes of 64 bits.
 
-    Rows are compared by hashes of 64 bits, which take 16 bytes a row of memory.
-
-    Args:
-        chunks: Of the table, whose columns are settled.
-        on_rows: Called with the number of rows done since the last call.
-
-    Returns:
-        The copies.
+    They take 16 bytes of memory per row. `on_rows` is called with the number of rows done since
+    the last call.
     """
     hashes = np.empty(chunks.rows, dtype=np.uint64)
     for chunk in range(len(chunks)):
@@ -169,12 +155,10 @@ def split_on_disk(
 ) -> SplitTable:
     """Returns a table by what its rows are for, and writes those to train on to a folder.
 
-    What it has written there before is removed first. The notes are written last.
-
     Args:
-        chunks: Of the table, whose columns are settled.
-        requested: What is to be made.
-        folder: Where to write; None to write nothing, for what tells these rows from others.
+        chunks: The chunks of the table, whose columns are settled.
+        requested: The split.
+        folder: Where to write, after what was there is removed; None to write nothing.
         on_rows: Called with the number of rows done since the last call.
         copies: The rows that repeat earlier ones.
 
@@ -184,7 +168,7 @@ def split_on_disk(
     Raises:
         DataError: A value is missing or infinite, or the table changed while it was read.
         WriteError: There is no room.
-    """  # noqa: DOC502 - raised by the calls below
+    """
     made_of, source = requested.made_of(), str(requested.table.source)
     columns, context = chunks.columns, chunks.context
     width = len(columns) + len(context)

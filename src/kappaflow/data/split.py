@@ -41,8 +41,6 @@ def split(
         >>> [len(part) for part in split(load_table("magic"))]
         [15216, 1902, 1902]
     """
-    from kappaflow._checks import natural_int
-
     sizes = sizes_of_parts(len(table), fractions)
     groups = groups_of(table) if table.groups is None else table.groups
     _, group, counts = np.unique(groups, return_inverse=True, return_counts=True)
@@ -51,7 +49,7 @@ def split(
             f"a table with {len(counts)} different {'row' if len(counts) == 1 else 'rows'} cannot "
             f"be split into {len(sizes)} parts: equal rows stay in one part."
         )
-    generator = np.random.Generator(np.random.PCG64(natural_int("seed", seed)))
+    generator = split_generator(seed)
     order = generator.permutation(len(counts))
     if len(counts) == len(table):
         return tuple(table.select(part) for part in np.split(order, np.cumsum(sizes)[:-1]))
@@ -63,15 +61,18 @@ def split(
     return tuple(table.select(rows[part_of == part]) for part in range(len(sizes)))
 
 
+def split_generator(seed: int) -> np.random.Generator:
+    """Returns the generator whose first permutation orders what is split."""
+    from kappaflow._checks import natural_int
+
+    return np.random.Generator(np.random.PCG64(natural_int("seed", seed)))
+
+
 def ends_of_parts(counts: IntArray, sizes: Sequence[int]) -> IntArray:
     """Returns where to cut a sequence of groups so that parts have about the requested sizes.
 
-    Args:
-        counts: Rows of each group, in order; at least as many groups as parts.
-        sizes: Rows of each part.
-
-    Returns:
-        The first group after each part but the last: the nearest cut, with a group in each part.
+    `counts` are the rows of each group. The result is the first group after each part but the
+    last: the nearest cut, with a group in each part.
 
     Example:
         >>> ends_of_parts(np.array([1, 1, 5, 1, 1, 1]), [2, 6, 2]).tolist()
@@ -152,13 +153,7 @@ NO_COPIES = Copies(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 def copies_of(hashes: NDArray[np.uint64]) -> Copies:
-    """Returns the rows that repeat earlier ones, by the hashes of all rows.
-
-    Args:
-        hashes: Of 64 bits, (rows,); equal for equal rows, and else hardly ever.
-
-    Returns:
-        The copies.
+    """Returns the rows that repeat earlier ones, by hashes of 64 bits of all rows.
 
     Example:
         >>> found = copies_of(np.array([5, 7, 5, 5], dtype=np.uint64))
@@ -228,22 +223,19 @@ def division(
     *,
     drop: bool = False,
 ) -> Division:
-    """Returns a division of rows, which depends on these arguments alone.
+    """Returns a division of rows into parts, which depends on these arguments alone.
 
     Different rows are drawn, and the copies of a row follow it. A row with more copies than a part
     has rows is trained on.
 
     Args:
-        rows: How many rows there are.
-        width: How many columns, of which depends how many rows are kept in memory.
-        fractions: Shares of the rows to train on, and of each part that is held out; of all but
-            the first no more than 100,000 rows. None of them: all rows are trained on.
-        seed: Of the draw.
+        rows: The number of rows.
+        width: The number of columns, which limits the number of rows that are kept in memory.
+        fractions: Shares of the rows to train on and of each part that is held out, which has no
+            more than 100,000 rows. If empty, all rows are trained on.
+        seed: Seed of the draw.
         copies: Rows that repeat earlier ones.
         drop: Use each row once.
-
-    Returns:
-        The division; no row is in two parts.
 
     Example:
         >>> found = division(50, 3, (0.8, 0.1, 0.1), seed=0)
@@ -290,14 +282,10 @@ def _with_copies(
 
 
 def places_of(numbers: IntArray, held_out: IntArray) -> IntArray:
-    """Returns where rows that are trained on are among all.
+    """Returns the places, among all rows, of some of the rows that are trained on.
 
-    Args:
-        numbers: Which of the rows that are trained on, from 0.
-        held_out: Places of the others, ascending.
-
-    Returns:
-        Their places from 0.
+    `numbers` count the rows that are trained on; `held_out` are the places of all others,
+    ascending.
 
     Example:
         >>> places_of(np.array([0, 1, 2]), held_out=np.array([1, 2])).tolist()

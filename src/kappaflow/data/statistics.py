@@ -60,12 +60,8 @@ def relations(values: FloatArray) -> tuple[Relation, ...]:
 def nearest_relation(values: FloatArray) -> tuple[Relation, float]:
     """Returns the relation that is nearest to holding, and by how much it fails.
 
-    Args:
-        values: A table (rows, columns) of two columns or more, finite, no column constant.
-
-    Returns:
-        A column in terms of the others, and the root mean square of what that leaves of it, in
-        units of its standard deviation.
+    This is the root mean square of what the relation leaves of its column, in units of its
+    standard deviation. The table has two columns or more, is finite, and no column is constant.
     """
     z, mean, std = standardised(values)
     directions, rms = _directions(z)
@@ -176,13 +172,8 @@ class Tail:
 def tail_of(column: FloatArray) -> Tail | None:
     """Returns the tail of a column by the moments of the logarithms of its furthest values.
 
-    The estimator of Dekkers, Einmahl and de Haan (1989) of distances from the median.
-
-    Args:
-        column: Finite values, (N,).
-
-    Returns:
-        The tail; None for fewer than 1,000 values, or where the furthest are all equal.
+    The estimator of Dekkers, Einmahl and de Haan (1989) of distances from the median. None for
+    fewer than 1,000 values, or if the furthest are all equal.
 
     Example:
         >>> cauchy = np.random.default_rng(0).standard_cauchy(5000)
@@ -223,12 +214,6 @@ def sentinels_of(table: Table) -> list[Sentinel]:
     Such a number is -1 or is written in nines only (9, -99, 999.9), is held by more than 0.1 % of
     the rows and by at least 3, and lies apart from all other values of its column: by more than
     80 % of these spread over, or it is negative where they are not.
-
-    Args:
-        table: The table.
-
-    Returns:
-        At most the smallest and the largest value of each column.
 
     Example:
         >>> from kappaflow.data import load_table

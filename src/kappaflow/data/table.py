@@ -303,15 +303,9 @@ def first_rows(table: Table, mask: BoolArray) -> tuple[int, ...]:
 
 
 def describe_rows(table: Table, index: Sequence[int] | IntArray) -> list[str]:
-    """Returns names of rows that a user can look up in the source.
+    """Returns names of rows, counted from 0, that a user can look up in the source.
 
-    Args:
-        table: The table.
-        index: Positions in the table, counted from 0.
-
-    Returns:
-        "line 4" for each row of a text file, "row 3" for each row of another source, both counted
-        from 1; the header is line 1 of a text file.
+    "line 4" for a row of a text file, whose header is line 1; "row 3" for a row of another source.
 
     Example:
         >>> import dataclasses
@@ -327,14 +321,7 @@ def describe_rows(table: Table, index: Sequence[int] | IntArray) -> list[str]:
 
 
 def describe_values(table: Table, index: int) -> str:
-    """Returns a row's name and values, so that a user can find it and see what is unusual.
-
-    Args:
-        table: The table.
-        index: Position in the table, counted from 0.
-
-    Returns:
-        The name by `describe_rows`, and the first six values.
+    """Returns the name of a row, counted from 0, with its first six values.
 
     Example:
         >>> from kappaflow.data import load_table

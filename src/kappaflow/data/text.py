@@ -144,7 +144,7 @@ def read_delimited(
 ) -> RawTable:
     """Returns the columns of a text with a header line, which is one chunk."""
     text = decoded(data, subject)
-    separator = separator or separator_of(text)
+    separator = separator or separator_of(text, options.decimal)
     header = header_of(text, separator, subject)
     reader = TextReader(lambda _: (text, 0), header, separator, subject, options)
     frame = reader.strings(0)
@@ -234,18 +234,20 @@ def in_utf8(data: bytes, subject: str, *, lines_before: int = 0) -> str:
         ) from None
 
 
-def separator_of(text: str) -> str:
+def separator_of(text: str, decimal: str | None = None) -> str:
     """Returns the separator that gives the first lines the most fields, as many each.
 
-    If none does, it is the first of comma, semicolon and tab in the header.
+    If none does, it is the first of comma, semicolon and tab in the header. A decimal comma that
+    the user named is no separator, unless it is one in the header.
     """
     start = text[:START]
-    widths = {mark: _width(start, mark) for mark in SEPARATORS}
-    best = max(SEPARATORS, key=widths.__getitem__)
+    header = text.split("\n", 1)[0]
+    marks = SEPARATORS.replace(",", "") if decimal == "," and "," not in header else SEPARATORS
+    widths = {mark: _width(start, mark) for mark in marks}
+    best = max(marks, key=widths.__getitem__)
     if widths[best] > 1:
         return best
-    header = text.split("\n", 1)[0]
-    return next((mark for mark in SEPARATORS if mark in header), ",")
+    return next((mark for mark in marks if mark in header), marks[0])
 
 
 def _width(text: str, separator: str) -> int:
@@ -348,10 +350,12 @@ def _refuse_ragged(text: str, separator: str, width: int, subject: str, lines_be
             if row and len(row) != width:
                 fields = "1 field" if len(row) == 1 else f"{len(row)} fields"
                 line = lines_before + reader.line_num
+                is_single = width == 1 and separator == ","
+                comma = ", or if it is a decimal comma, name it (--decimal ,)" * is_single
                 raise FileError(
                     f"line {line} of {subject} has {fields} where the header "
                     f"has {width}: correct that line, or quote the text that holds the separator "
-                    f"'{separator}'."
+                    f"'{separator}'{comma}."
                 )
     except csv.Error as error:
         line = lines_before + reader.line_num

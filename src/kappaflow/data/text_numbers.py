@@ -207,18 +207,11 @@ def _units(
 def kinds_of(
     columns: Sequence[Facts], decimal: Decimal | None = None, *, lenient: bool = False
 ) -> list[Kind]:
-    """Returns what the columns of a file are.
+    """Returns a kind for each column of a file.
 
     A column that can be read with a decimal point and with a decimal comma, as other numbers, is
-    read as the other columns of the file are; it is ambiguous if these give no answer.
-
-    Args:
-        columns: Facts about each column.
-        decimal: The decimal sign, if the user named it.
-        lenient: Whether a column with texts among its numbers is what its numbers are.
-
-    Returns:
-        A kind for each column.
+    read as the other columns of the file are; it is ambiguous if these give no answer. `lenient`
+    decides a column with texts among its numbers by its numbers.
     """
     votes: set[Decimal] = set()
     for facts in columns:
@@ -237,16 +230,7 @@ def kinds_of(
 def kinds_to_read(
     names: Sequence[str], columns: Sequence[Facts], options: ReadOptions
 ) -> list[Kind]:
-    """Returns the kind that each column of a file is read as.
-
-    Args:
-        names: Names of the columns.
-        columns: Facts about each column.
-        options: Which columns are kept as text, and whether texts among numbers are missing.
-
-    Returns:
-        A kind for each column.
-    """
+    """Returns the kind that each column of a file is read as."""
     kinds = kinds_of(columns, options.decimal, lenient=options.lenient)
     text: Kind = "text"
     pairs = zip(names, kinds, strict=True)
@@ -321,17 +305,8 @@ def text_column(
 ) -> Column:
     """Returns a column with its notes and its problem, and one empty value of its type.
 
-    Args:
-        name: Its name.
-        facts: Facts about its texts.
-        kind: What it is.
-        subject: The file, for messages.
-        options: How the values are read.
-        name_row: Returns the name of a row that is counted from 1, such as "line 4".
-        is_first: Whether it is the first column and has no name.
-
-    Returns:
-        The column.
+    `name_row` names a row that is counted from 1, such as "line 4"; `is_first` is for a first
+    column without a name.
     """
     import polars as pl
 

@@ -105,21 +105,11 @@ def _write_archive(buffer: io.BytesIO, columns: Mapping[str, NDArray[Any]]) -> N
                 np.lib.format.write_array(file, _filled(values), allow_pickle=False)
 
 
-if TYPE_CHECKING:
-    import polars as pl
-
-
 def join_parts(parts: Sequence[Path], path: Path) -> None:
     """Writes the rows of parquet files into one file, a few of them in memory at a time.
 
-    The file holds what `write_table` writes of all rows at once.
-
-    Args:
-        parts: With the same columns of numbers, in order.
-        path: Ends in .csv, .parquet, .arrow, .feather, .ipc, .npy or .npz.
-
-    Raises:
-        WriteError: There is no room, or a part is damaged.
+    The file is what `write_table` writes of all rows at once; the suffix of its path gives its
+    kind.
     """
     from polars.exceptions import PolarsError
 
@@ -139,11 +129,7 @@ def _arrow(parts: Sequence[Path], path: Path) -> None:
 
 
 def _csv(parts: Sequence[Path], path: Path) -> None:
-    import polars as pl
-
-    with path.open("wb") as file:
-        for place, part in enumerate(parts):
-            pl.read_parquet(part).write_csv(file, include_header=place == 0)
+    _scan(parts).sink_csv(path)
 
 
 def _npy(parts: Sequence[Path], path: Path) -> None:

@@ -240,11 +240,10 @@ def _central(image: "Image.Image", form: Form) -> "Image.Image":
 
 @contextmanager
 def _opened(path: Path) -> Iterator["Image.Image"]:
-    """Opens an image with a supported pixel format, without decoding it.
+    """Yields an image with a supported pixel format, without decoding it.
 
-    Yields:
-        The image. Pillow gets an open file, because it would map the file of a path into memory.
-        Rotated TIFF files would then be sheared, and a truncated file would crash the process.
+    Pillow gets an open file, because it would map the file of a path into memory. Rotated TIFF
+    files would then be sheared, and a truncated file would crash the process.
     """
     with explained(path), path.open("rb") as file:
         yield _image_of(file, path)

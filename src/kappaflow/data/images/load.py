@@ -19,8 +19,7 @@ from kappaflow.data.images.folder import holds_images, is_image_name, load_folde
 from kappaflow.data.images.images import Images
 from kappaflow.data.images.shipped import image_sets, load_set
 from kappaflow.data.load import no_such_file
-from kappaflow.data.split import split
-from kappaflow.data.table import Table
+from kappaflow.data.split import sizes_of_parts, split_generator
 from kappaflow.errors import ArgumentError, DataError, DataWarning, FileError
 
 
@@ -56,29 +55,16 @@ def split_images(
         copies.setdefault(content, []).append(position)
     groups = list(copies.values())
     try:
-        parts = split(_numbered(len(groups)), fractions=fractions, seed=seed)
+        sizes = sizes_of_parts(len(groups), fractions)
     except DataError:
         raise DataError(
             f"{len(groups)} different images cannot be split into {len(fractions)} parts: give "
             f"at least {len(fractions)} of them."
         ) from None
+    order = split_generator(seed).permutation(len(groups))
     return tuple(
-        images.subset([position for row in part.rows.tolist() for position in groups[row - 1]])
-        for part in parts
-    )
-
-
-def _numbered(count: int) -> Table:
-    """Returns a table of row numbers."""
-    return Table(
-        values=np.empty((count, 0)),
-        columns=(),
-        context=None,
-        context_columns=(),
-        rows=np.arange(1, count + 1),
-        left_out=(),
-        source="images",
-        integer_columns=(),
+        images.subset([position for group in part.tolist() for position in groups[group]])
+        for part in np.split(order, np.cumsum(sizes)[:-1])
     )
 
 
