@@ -18,7 +18,7 @@ from kappaflow.flows.eval_mode import evaluation_mode
 LogDensity = Callable[[Tensor], Tensor]
 
 
-AT_ONCE = 4096  # samples in a chunk
+AT_ONCE = 4096  # number of samples in a chunk
 LEAST_TAIL = 5  # smallest number of weights for the shape of a tail
 
 
@@ -65,12 +65,12 @@ def check_target(flow: Flow, log_density: object) -> None:
         raise ArgumentError(f"'flow' should be a Flow, got {type(flow).__name__}.")
     if flow.likelihood != "exact":
         raise ArgumentError(
-            "'flow' should have an exact log_prob for importance weights: that of this one is "
-            f"{'a bound' if flow.likelihood == 'bound' else 'a joint density'}."
+            "'flow' should have an exact log_prob for importance weights: the log_prob of this "
+            f"flow is {'a bound' if flow.likelihood == 'bound' else 'a joint density'}."
         )
     if flow.context_features:
         raise ArgumentError(
-            "'flow' should be without a context: an energy is one density, got a flow with "
+            "'flow' should have no context, because an energy is one density: got a flow with "
             f"{flow.context_features} context columns."
         )
     if not callable(log_density):
@@ -82,10 +82,10 @@ def check_target(flow: Flow, log_density: object) -> None:
 
 @dataclass(frozen=True)
 class ImportanceSamples:
-    """Samples x of a flow q, with weights w = p(x) / q(x) that make them samples of p / Z.
+    """Samples x of a flow q, with weights w = p(x) / q(x) that turn them into samples of p / Z.
 
-    All quantities are nan if a weight is nan. They say nothing about regions without samples: a
-    flow that covers one of two equal modes has the same weights as a perfect one.
+    All quantities are nan if a weight is nan. They do not detect regions without samples: a flow
+    that covers one of two equal modes has the same weights as a perfect flow.
 
     Attributes:
         x: The samples, (n, *event).
@@ -146,10 +146,10 @@ class ImportanceSamples:
 
     @cached_property
     def pareto_k(self) -> float:
-        """Shape of the tail of the weights; above 0.7 their means are unreliable.
+        """Shape of the tail of the weights; above 0.7, means of weights are unreliable.
 
-        Fitted by maximum likelihood to the largest 3 sqrt(n) weights, at most a fifth of all. -inf
-        if these are all equal; nan for fewer than 25 samples.
+        It is fitted by maximum likelihood to the largest 3 sqrt(n) weights, at most a fifth of
+        all. It is -inf if these are all equal, and nan for fewer than 25 samples.
         """
         return _tail_shape(self.log_weights)
 
@@ -180,7 +180,7 @@ class ImportanceSamples:
             generator: Random generator; torch's global one by default.
 
         Returns:
-            (n, *event).
+            The samples, (n, *event).
 
         Raises:
             ArgumentError: n is not positive, or a weight is nan.
@@ -213,8 +213,8 @@ def importance_sample(
         generator: Random generator; torch's global one by default.
 
     Returns:
-        The samples and both densities; its properties give effective sample size, log Z and
-        others.
+        The samples and both densities. Properties of the result give the effective sample size,
+        log Z and other quantities.
 
     Raises:
         ArgumentError: The flow has no exact log_prob, or the log-density has a wrong shape.

@@ -183,7 +183,7 @@ def test_a_density_without_mass_at_the_samples_is_an_error():
     assert finding.message == "The importance weights of all 2048 samples are zero."
     rows = torch.cat((flow.sample(38), torch.full((2, 2), 50.0)))
     missed = found(flow, log_density, rows)["KF801"]
-    assert missed.message == "2 of 40 rows lie where the flow has no samples, such as row 38."
+    assert missed.message == "2 of 40 rows are where the flow has no samples, such as row 38."
     assert "nan" not in missed.cause
     assert "KF801" not in found(flow, log_density, rows[:38])
 

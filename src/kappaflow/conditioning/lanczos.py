@@ -11,7 +11,7 @@ Product = Callable[[Tensor], Tensor]
 
 LEAST_STEPS = 5
 NOISE = 0.5  # norm of the noise added to a unit starting vector
-OUTSIDE = 0.1  # if at most this share lies inside the basis, one pass is enough
+OUTSIDE = 0.1  # share inside the basis up to which one pass is enough
 MOST_PASSES = 10
 
 
@@ -41,14 +41,14 @@ def golub_kahan(
     r"""Returns the k largest singular values of a linear map, at every point of a batch.
 
     The block bidiagonalization :math:`A V = U B` uses blocks of k vectors, so that a value of
-    multiplicity k is found k times, with full reorthogonalization. A value has converged if the
+    multiplicity k appears k times, with full reorthogonalization. A value has converged if the
     residual :math:`\|A^T u - \sigma v\|`, which bounds its error, is below `tolerance` times the
     value and above rounding.
 
     Args:
-        multiply: v -> A v, on tensors (k, B, *event), where `like` is (B, *event).
-        transpose: u -> A^T u.
-        like: (B, *event): shape, type and device of the vectors.
+        multiply: The product v -> A v, on tensors (k, B, *event).
+        transpose: The product u -> A^T u.
+        like: A tensor (B, *event) that defines shape, type and device of the vectors.
         k: Number of values, and of vectors in a block.
         tolerance: Relative accuracy.
         max_steps: Largest number of products of a block with A and with A^T.
@@ -107,8 +107,8 @@ class _Basis:
         """Adds orthonormal vectors that, with the existing ones, span the given ones (B, k, n).
 
         Two passes are enough (Kahan, in Parlett 1998, 6.9) unless the given vectors add nothing.
-        Then an invariant subspace is complete, and the remainder is rounding, which may lie inside
-        the span each time; noise of that size continues the search in a random direction.
+        Then an invariant subspace is complete, and the remainder is rounding, which may be inside
+        the span each time. Noise of this size continues the search in a random direction.
 
         Returns:
             The new vectors (B, k, n), and the coefficients of the given ones, (B, size, k).

@@ -29,7 +29,7 @@ def measuring(module: nn.Module) -> Iterator[None]:
 
 
 def checked_flow(flow: object) -> Flow:
-    """Returns the flow; raises ArgumentError for anything else."""
+    """Returns the flow; raises ArgumentError if the object is not a flow."""
     if not isinstance(flow, Flow):
         raise ArgumentError(
             f"'flow' should be a Flow, got {type(flow).__name__}: use kappaflow.wrap "
@@ -45,14 +45,14 @@ def checked_points(
 
     Args:
         module: The flow or bijection to measure. A flow defines the shape and the type of its
-            points. A bijection has the type of its first parameter or buffer; if it uses no
-            context, one may still be given, as for the layers of a conditional chain.
+            points. A bijection has the type of its first parameter or buffer. A bijection without
+            context accepts one, like the layers of a conditional chain.
         x: Points, (B, *event).
-        context: (B, C), or None.
+        context: Contexts of the points, (B, C), or None.
 
     Returns:
         Both, detached from any graph and from inference mode. For a flow with an augmentation the
-        points include a sample of it, the same one each time.
+        points include a sample of it, which is the same in each call.
 
     Raises:
         ArgumentError: A shape, a type, a device or a number of rows does not fit, a value is not
@@ -94,7 +94,7 @@ def _check_domain(flow: Flow, joined: Tensor) -> None:
 
 @torch.no_grad()
 def joined_points(flow: Flow, x: Tensor) -> Tensor:
-    """Returns points with their augmentation, the same one each time."""
+    """Returns points with their augmentation, which is the same in each call."""
     return flow.augmented(x, generator=torch.Generator().manual_seed(0))
 
 
@@ -105,8 +105,8 @@ def checked_context(
 
     Args:
         module: As for `checked_points`.
-        context: (B, C), or None.
-        like: Points whose type and device the context must have.
+        context: Contexts, (B, C), or None.
+        like: Points with the type and device that the context must have.
 
     Returns:
         The context, detached from any graph and from inference mode.
@@ -198,7 +198,7 @@ class Layer:
         name: Its position and class, such as "3 AffineCoupling"; positions count from 1 at the
             data.
         bijection: The layer itself.
-        context: (B, C) as the layer receives it, or None.
+        context: The context that the layer receives, (B, C), or None.
     """
 
     name: str
@@ -248,9 +248,9 @@ def in_float64(
     Args:
         measure: Function of module, points and contexts.
         module: The module to measure; it does not change.
-        x: (B, *event).
-        context: (B, C) or None.
-        wide: The float64 copy, for modules that `copy.deepcopy` cannot copy.
+        x: Points, (B, *event).
+        context: Contexts of the points, (B, C), or None.
+        wide: A float64 copy, for modules that `copy.deepcopy` cannot copy.
 
     Returns:
         The result; measured on the module itself if it cannot be copied or cannot run in float64.

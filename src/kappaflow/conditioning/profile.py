@@ -58,12 +58,12 @@ class Profile:
 
     Attributes:
         layers: Names of the layers, data side first.
-        layer_sigma_max: (L, B).
-        layer_sigma_min: (L, B).
+        layer_sigma_max: Largest singular value of each layer, (L, B).
+        layer_sigma_min: Smallest singular value of each layer, (L, B).
         layer_log_det: log|det| of each layer in nats, (L, B).
         layer_round_trip: |f_l^-1(f_l(h)) - h| of each layer alone, (L, B).
-        sigma_max: Cumulative, (L, B).
-        sigma_min: Cumulative, from the inverse maps, (L, B).
+        sigma_max: Largest singular value, cumulative, (L, B).
+        sigma_min: Smallest singular value, cumulative, from the inverse maps, (L, B).
         round_trip_data: Reconstruction error of the input of each layer, data to latent to data,
             (L, B). Row 0 is the error of the whole flow.
         round_trip_latent: Reconstruction error of the output of each layer, latent to data to
@@ -289,9 +289,9 @@ def _dense_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -
 def _lanczos_extremes(parts: list[Linearization], x: Tensor, progress: Progress) -> Extremes:
     """Returns (sigma_max, sigma_min) per layer and cumulatively, by Lanczos iterations.
 
-    One more layer hardly changes the directions that are stretched most and least. So each
-    cumulative search starts from the result of the previous one, except for the whole flow, where
-    the search is independent.
+    One more layer hardly changes the most and least stretched directions. So each cumulative
+    search starts from the result of the previous one. Only the search for the whole flow is
+    independent.
     """
     each, up_to, stati, state = [], [], set(), x
     near = None

@@ -9,7 +9,7 @@ from torch import Tensor
 from kappaflow.conditioning.points import Layer, checked_flow, checked_points, layers_of, measuring
 from kappaflow.flows import Flow
 
-TRUSTED = 1e-2  # if eps * condition number is larger, rounding hides most digits of a result
+TRUSTED = 1e-2  # eps * condition number above which rounding hides most digits of a result
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ def round_trip(
 ) -> RoundTrip:
     """Measures the reconstruction errors of a flow on data and on equally many base samples.
 
-    One direction can be accurate while the other fails: data may lie where the flow contracts, and
-    samples where it expands.
+    One direction can be accurate while the other fails: the data may be where the flow contracts,
+    and the samples where it expands.
 
     Args:
         flow: The flow to measure. Its standardization is left out.
         x: Data, (B, *event).
-        context: (B, C) for a conditional flow; the samples of the base use the same contexts.
+        context: Contexts, (B, C), for a conditional flow; also used for the samples of the base.
         generator: Random generator for the latent samples; seed 0 by default.
 
     Returns:
-        The errors; not finite if an intermediate value was not.
+        The errors; not finite if an intermediate value is not.
 
     Raises:
         ArgumentError: The input is not a flow, or x or context does not fit it.
@@ -66,12 +66,12 @@ def round_trip(
 def latent_points(
     flow: Flow, n: int, context: Tensor | None = None, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Returns samples of the base, the same ones each time unless a generator is given.
+    """Returns samples of the base, the same in each call unless a generator is given.
 
     Args:
         flow: The flow.
         n: Number of samples.
-        context: (n, C) for a conditional flow.
+        context: Contexts, (n, C), for a conditional flow.
         generator: Random generator; seed 0 by default.
 
     Returns:

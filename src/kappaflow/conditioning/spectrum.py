@@ -14,9 +14,9 @@ from kappaflow.conditioning.points import checked_points, in_float64, measuring
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
 
-# Dimensions above which "auto" uses Lanczos. Measured on 8 couplings with hidden layers of 128,
-# dense to Lanczos in ms: 64 dimensions, 1, 16 and 128 points, 4:15, 21:27, 287:72; 128 dimensions
-# 8:16, 65:33, 635:108; 256 dimensions 25:17, 333:45, 2900:196.
+# Number of dimensions above which "auto" uses Lanczos. Milliseconds of dense : Lanczos on 8
+# couplings with hidden layers of 128, at 1, 16 and 128 points: 64 dimensions 4:15, 21:27, 287:72;
+# 128 dimensions 8:16, 65:33, 635:108; 256 dimensions 25:17, 333:45, 2900:196.
 MATRIX_FREE_ABOVE = 128
 DENSE_UP_TO = 500  # largest number of dimensions for callers that need a matrix
 
@@ -44,9 +44,9 @@ class Spectrum:
     Attributes:
         sigma_max: The largest (B,), or the k largest in descending order (B, k); latent units per
             data unit.
-        sigma_min: The smallest (B,), or the k smallest in ascending order (B, k). It is always
-            computed from the inverse map, as the reciprocal of a largest singular value: rounding
-            hides it in the Jacobian itself once the condition number exceeds 1 / eps.
+        sigma_min: The smallest (B,), or the k smallest in ascending order (B, k). They are always
+            computed from the inverse map, as reciprocals of its largest singular values: in the
+            Jacobian itself, rounding hides them once the condition number exceeds 1 / eps.
         status: "exact" (dense), "converged" (to the tolerance), "not converged", or "not finite".
         method: "dense" or "lanczos".
     """
@@ -79,7 +79,7 @@ def spectrum(
     Args:
         bijection: The bijection to measure, including any standardization it contains.
         x: Points, (B, *event).
-        context: (B, C) if the bijection is conditional.
+        context: Contexts, (B, C), if the bijection is conditional.
         k: Number of values at each end.
         method: "dense" (all singular values, by n products in each direction), "lanczos" (without
             forming a matrix), or "auto": dense up to 128 dimensions.
@@ -161,10 +161,10 @@ def extremes_by_lanczos(
         k: Number of values at each end.
         tolerance: As for `golub_kahan`.
         max_steps: Largest number of steps.
-        near: The directions for a similar map at these points.
+        near: The directions of a similar map at these points, to start from.
 
     Returns:
-        Values, status, and the directions in x that they belong to.
+        Values, status, and the directions in x of the values.
     """
     settings = {"k": k, "tolerance": tolerance, "max_steps": max_steps}
     stretched, squeezed = (None, None) if near is None else near
@@ -172,7 +172,7 @@ def extremes_by_lanczos(
     top = golub_kahan(
         flat(linearization.jv, x), flat(linearization.vjp, z), like, near=stretched, **settings
     )
-    # The transpose of the inverse has its vectors in the space of x, as the map itself.
+    # The transpose of the inverse has its vectors in the space of x, like the map itself.
     bottom = golub_kahan(
         flat(linearization.inverse_vjp, x),
         flat(linearization.inverse_jv, z),
@@ -218,8 +218,8 @@ def flat(product: Product, like: Tensor) -> Product:
 def all_of_both(there: Tensor, back: Tensor) -> Tensor:
     """Returns all singular values (B, n) of a map, descending, from its matrix and its inverse.
 
-    Each value comes from the matrix that rounds it less. The relative error is eps s_max / s in
-    the map and eps s / s_min in the inverse, whose large singular values are the reciprocals.
+    Each value comes from the matrix in which its rounding error is smaller. The relative error is
+    eps s_max / s in the map and eps s / s_min in the inverse, which has the reciprocal values.
 
     Args:
         there: The matrices of the map, (B, n, n).

@@ -14,11 +14,11 @@ POWER_STEPS = 12  # steps of the power iteration above that
 
 @dataclass(frozen=True)
 class Stretched:
-    """The directions at each point that a map stretches most and least, with the condition number.
+    """The most and the least stretched direction of a map at each point, with condition numbers.
 
     Attributes:
-        most: Unit vectors (B, *event).
-        least: Unit vectors (B, *event).
+        most: Unit vectors along the most stretched directions, (B, *event).
+        least: Unit vectors along the least stretched directions, (B, *event).
         log_condition_number: log(sigma_max / sigma_min), (B,), float64; nan if the Jacobian is not
             finite.
     """
@@ -30,7 +30,7 @@ class Stretched:
 
 @torch.no_grad()
 def stretched(linearization: Linearization, x: Tensor) -> Stretched:
-    r"""Returns the directions that a map stretches most and least at x.
+    r"""Returns the directions that a map stretches most and least at x, and its condition number.
 
     Up to 128 dimensions these are the extreme right singular vectors of its matrix. Above, they
     are the result of twelve steps of :math:`v \leftarrow J^T J v` and
@@ -60,14 +60,14 @@ def stretched(linearization: Linearization, x: Tensor) -> Stretched:
 def log_stretch(linearization: Linearization, most: Tensor, least: Tensor) -> Tensor:
     r"""Returns :math:`\log |J v| - \log |J w|` for fixed directions v and w, (B,).
 
-    If they are the extreme singular vectors, the derivative with respect to anything that J
-    depends on is that of the log of the condition number:
+    If v and w are the extreme singular vectors, the derivative with respect to anything that J
+    depends on is the derivative of the log of the condition number:
     :math:`\partial \sigma = u^T (\partial J) v`.
 
     Args:
         linearization: A map linearized at B points.
-        most: v, (B, *event).
-        least: w, (B, *event).
+        most: The directions v, (B, *event).
+        least: The directions w, (B, *event).
 
     Returns:
         The logarithm of the ratio, (B,), differentiable.

@@ -1,4 +1,4 @@
-"""What every check of the doctor is written with: `@check`, `@measurement`, `@table`."""
+"""The decorators of the doctor's checks (`@check`, `@measurement`, `@table`) and their inputs."""
 
 import functools
 import math
@@ -18,7 +18,7 @@ from kappaflow.diagnosis.isolation import isolated_copy
 from kappaflow.energies import LogDensity
 from kappaflow.flows import Flow
 
-POINTS, LARGE_POINTS, HUGE_POINTS = 64, 8, 4  # up to 500 dimensions, up to 2000, and above
+POINTS, LARGE_POINTS, HUGE_POINTS = 64, 8, 4  # points: up to 500, 2000, and more features
 HUGE = 2000
 TABLE_ROWS, DIGITS = 64, 7
 
@@ -45,12 +45,13 @@ class Measurements:
 
     Args:
         flow: An isolated copy in evaluation mode.
-        rows: All rows as the bijection takes them, (B, *event); None to use samples of the flow.
+        rows: All rows in the form that the bijection takes, (B, *event); None to use samples of
+            the flow.
         contexts: The context of each row, (B, C), or None.
         make: Builds an untrained flow of the same kind.
         log_density: The unnormalized density that the flow was fitted to.
         progress: Receives the name of each measurement before it starts.
-        describe: Names a row in a message, by its index.
+        describe: Returns the name of a row in a message from its index.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Measurements:
 
     @functools.cached_property
     def points(self) -> Tensor:
-        """The first rows, at which the flow is measured, (n, *event); `context` is theirs."""
+        """The first rows, where the flow is measured, (n, *event); `context` is their context."""
         return self.samples if self.rows is None else self.rows[: self._most]
 
     @functools.cached_property
@@ -98,7 +99,7 @@ class Measurements:
 
     @functools.cached_property
     def standardized(self) -> Tensor:
-        """The points in standardized units, as the core of the flow takes them."""
+        """The points in standardized units, as input of the core of the flow."""
         return self.flow.standardization(self.points)[0]
 
     @functools.cached_property
@@ -108,7 +109,7 @@ class Measurements:
 
     @functools.cached_property
     def wide(self) -> Flow | None:
-        """A copy of the flow in float64; None where the flow cannot be converted."""
+        """A copy of the flow in float64; None if the flow cannot be converted."""
         return isolated_copy(self.flow, self.points, self.context, torch.float64)
 
     @functools.cached_property
@@ -150,12 +151,12 @@ class Measurements:
 def measurement(
     shown: str, *, checked: str = ""
 ) -> Callable[[Callable[[Measurements], T]], Callable[[Measurements], T]]:
-    """Makes a function of `Measurements` run once for each flow; checks call it freely.
+    """Returns a decorator that runs a function of `Measurements` only once for each flow.
 
     Args:
         shown: Text of the progress line while it runs.
-        checked: How the verdict lists it under "Checked"; left out if empty, and where the
-            function returns None because the flow does not allow the measurement.
+        checked: The name of the measurement under "Checked" in the verdict. It is left out if
+            empty, or if the function returns None because the flow does not allow it.
 
     Returns:
         The decorator.
@@ -185,10 +186,10 @@ class Symptom:
     Attributes:
         message: What is wrong, in one sentence with its numbers.
         evidence: The numbers behind it, by name.
-        layer: The layer to blame; None where it is no single one.
-        severity: In place of the severity of the check.
-        cause: In place of the cause of the check.
-        fix: In place of the fix of the check.
+        layer: The layer that causes the problem; None if it is not a single one.
+        severity: Replaces the severity of the check.
+        cause: Replaces the cause of the check.
+        fix: Replaces the fix of the check.
     """
 
     message: str
@@ -204,18 +205,18 @@ Subject = Literal["flow", "data", "run"]
 
 @dataclass(frozen=True)
 class Check(Generic[P]):
-    """A check with its texts; calling it returns the findings.
+    """A check with its texts. A call runs it and returns the findings.
 
     Attributes:
         code: Such as "KF204".
         title: What the code means, in a few words.
         observe: The decorated function; its docstring documents the check.
-        severity: Unless a symptom says otherwise.
-        cause: Why it usually happens.
+        severity: The severity, unless a symptom has its own.
+        cause: The usual cause.
         fix: What to do about it.
-        subject: "flow" checks run on `Measurements`, "data" checks on `ExaminedData`; "run"
-            checks take what a training has recorded.
-        before: The code that this check precedes; its own place if empty.
+        subject: "flow" checks take `Measurements`, "data" checks `ExaminedData`, and "run" checks
+            the recorded figures of a training.
+        before: The code of the check that this one must precede; empty if the order is free.
     """
 
     code: str
@@ -231,7 +232,7 @@ class Check(Generic[P]):
         return tuple(map(self.finding, self.observe(*args, **kwargs)))
 
     def finding(self, symptom: Symptom) -> Finding:
-        """Returns a symptom with the code and the texts of this check."""
+        """Returns a finding from a symptom and the texts of this check."""
         return Finding(
             code=self.code,
             severity=symptom.severity or self.severity,
@@ -259,17 +260,17 @@ def check(
     """Registers a function that yields symptoms as the check of a code.
 
     The docstring of the function becomes the section of the code in docs/rules.md. Its "Example:"
-    is code that makes a `flow` and points `x` (with `context`, `make` or `log_density` where the
-    check needs one) on which the check fires; a test runs it.
+    makes a `flow` and points `x` (and a `context`, `make` or `log_density` if the check needs one)
+    on which the check fires; a test runs it.
 
     Args:
-        code: Such as "KF204"; a new one that is never reused.
+        code: Such as "KF204". A code is never reused.
         title: What the code means, in a few words.
         severity: "error", "warning" or "note"; a symptom may replace it.
-        cause: Why it usually happens; a symptom may replace it.
+        cause: The usual cause; a symptom may replace it.
         fix: What to do about it; a symptom may replace it.
-        subject: What the function takes, see `Check`.
-        before: The code that this check precedes, because it explains that one.
+        subject: What the function takes; see `Check`.
+        before: The code of a check that this one must precede, because it explains that one.
 
     Returns:
         The decorator.
@@ -287,7 +288,7 @@ TABLES: dict[str, Callable[[Measurements], Table]] = {}
 
 
 def table(name: str) -> Callable[[Callable[[Measurements], Table]], Callable[..., Table]]:
-    """Returns the decorator of a function that makes a table, which the page shows."""
+    """Returns the decorator of a function that makes a table for the report page."""
 
     def decorate(function: Callable[[Measurements], Table]) -> Callable[..., Table]:
         TABLES[name] = function
@@ -304,7 +305,7 @@ def columns(**values: Tensor | None) -> Table:
 
 
 def quantiles(values: Tensor, prefix: str = "") -> Table:
-    """Returns quantiles over the points of (S, B); a value that is no number counts as infinite.
+    """Returns quantiles over the points of values (S, B); nan counts as infinite.
 
     A quantile between a finite number and an infinite one is infinite.
     """
@@ -317,7 +318,7 @@ def quantiles(values: Tensor, prefix: str = "") -> Table:
 
 
 def plain(values: Tensor) -> list[float | int | str | None]:
-    """Returns numbers with as many digits as a figure shows."""
+    """Returns numbers, rounded to the digits that a figure shows."""
     return [float(f"{value:.{DIGITS}g}") for value in values.detach().cpu().double().tolist()]
 
 
@@ -333,20 +334,20 @@ def largest(values: Tensor) -> float:
 
 
 def count_not_finite(values: Tensor) -> tuple[int, int]:
-    """Returns at how many points a value is not finite, and how many points there are."""
+    """Returns the number of points with a value that is not finite, and the number of points."""
     finite = torch.isfinite(values.reshape(len(values), -1)).all(dim=1)
     return int((~finite).sum()), len(finite)
 
 
 def differ(a: Tensor, b: Tensor) -> bool:
-    """Returns whether two results differ by more than a different order of summation explains."""
+    """Returns whether two results differ by more than the order of summation explains."""
     eps = torch.finfo(a.dtype).eps
     size = 1 + torch.maximum(a.abs(), b.abs()).nan_to_num(0, posinf=0)
     return bool(((a - b).abs().nan_to_num(0) > 1e3 * eps * size).any())
 
 
 def largest_difference(a: Tensor, b: Tensor) -> float:
-    """Returns the largest difference where both are finite; 0 if nowhere."""
+    """Returns the largest difference where both are finite; 0 if they are finite nowhere."""
     difference = (a.double() - b.double()).abs()
     finite = difference[torch.isfinite(difference)]
     return finite.max().item() if len(finite) else 0.0

@@ -24,7 +24,8 @@ from kappaflow.errors import ArgumentError, KappaflowError
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 
-# The verdict shows the most severe finding, and these on data, likelihood and training.
+# The verdict shows the most severe finding, and the findings with these codes (data, likelihood
+# and training).
 IN_THE_VERDICT, MOST_IN_THE_VERDICT = ("KF5", "KF6"), 4
 Compare = Callable[[Flow, Tensor, Tensor | None], tuple[Comparison, ...]]
 
@@ -39,7 +40,7 @@ def doctor(
     log_density: LogDensity | None = None,
     progress: Progress = quietly,
 ) -> Diagnosis:
-    """Finds what is wrong with a flow, in which layer, why, and what to do about it.
+    """Finds problems of a flow, the layer that causes each, the cause and a fix.
 
     The doctor examines a copy of the flow in evaluation mode, at rows of data and at samples of
     the base. Conditioning is measured without the standardization. The flow, its mode and the
@@ -47,10 +48,10 @@ def doctor(
 
     Args:
         flow: A flow of kappaflow, or anything that `kappaflow.wrap` takes.
-        x: Rows of data, (B, *event), preferably held out. The flow is measured at the first
-            64 (8 above 500 dimensions, 4 above 2000); checks of the data use all rows. Without x,
-            the doctor uses samples of the flow, which reveals less: a flow rarely fails where its
-            own density is high.
+        x: Rows of data, (B, *event), preferably held out. The flow is measured at the first 64 (8
+            above 500 dimensions, 4 above 2000); checks of the data use all rows. Without x, the
+            doctor uses samples of the flow. This reveals less, because a flow rarely fails where
+            its own density is high.
         context: Context of each row, (B, C), for a conditional flow.
         train: Rows that the flow was trained on, (N, D); for a conditional flow the pair (rows,
             context). The doctor fits a Gaussian and a Gaussian mixture to them, and compares their
@@ -58,7 +59,7 @@ def doctor(
             from 200 rows on, it fits both to a random half of `x` and compares on the other half;
             it then only concludes that the flow is worse.
         make: Builds a new flow of the same kind. The doctor loads the state_dict into it, to find
-            out what the state_dict lacks.
+            state that the state_dict lacks.
         log_density: The unnormalized log-density that the flow was fitted to, from points
             (n, *event) to (n,), as for `kappaflow.fit_energy`.
         progress: Receives the name of each measurement before it starts.
@@ -109,8 +110,8 @@ def diagnose_flow(
         make: As for `doctor`.
         log_density: As for `doctor`.
         progress: As for `doctor`.
-        compare: Compares the flow with references at the rows; None for no comparison.
-        names: Names a row in a message, by its index; None for "row" and the index.
+        compare: Compares the flow with references at the rows; None to skip the comparison.
+        names: Returns the name of a row in a message from its index; None for "row" and the index.
 
     Returns:
         The findings on the flow alone.
@@ -178,7 +179,7 @@ def with_findings(
     Args:
         diagnosis: The diagnosis.
         more: Findings to add.
-        checked: Names of the checks that they come from.
+        checked: Names of the checks that the added findings come from.
 
     Returns:
         The diagnosis with all findings.
@@ -227,13 +228,13 @@ def _diagnosis(findings: list[Finding], figures: Evidence, profile: Profile | No
 
 
 def _tables(m: Measurements) -> Tables:
-    """Returns the registered tables of numbers that have more than one column."""
+    """Returns the registered tables of measurements that have more than one column."""
     tables = {name: make(m) for name, make in TABLES.items()}
     return {name: table for name, table in tables.items() if len(table) > 1}
 
 
 def _checked(m: Measurements, comparisons: Sequence[Comparison]) -> str:
-    """Returns the names of the checks that could run on this flow and these rows."""
+    """Returns the names of the checks that could run on this flow and at these rows."""
     names = ["finite values", "reconstruction", "conditioning"]
     names += [
         CHECKED[one] for one, result in m.results.items() if CHECKED[one] and result is not None
@@ -283,7 +284,7 @@ def _verdict(figures: Evidence, findings: list[Finding]) -> str:
 
 
 def _messages(severe: list[Finding]) -> str:
-    """Returns the first message, followed by those on data, likelihood and training."""
+    """Returns the first message, followed by the messages on data, likelihood and training."""
     first = severe[0].message
     others = [one.message for one in severe[1:] if one.code.startswith(IN_THE_VERDICT)]
     shown = [first[:1].lower() + first[1:], *others[:MOST_IN_THE_VERDICT]]
@@ -294,7 +295,7 @@ def _messages(severe: list[Finding]) -> str:
 
 
 def _no_problem(figures: Evidence) -> str:
-    """Returns the verdict without findings: what was checked, and on how many rows."""
+    """Returns the verdict without findings: the performed checks and the number of rows."""
     points, rows = figures["points"], figures["rows"]
     where = f"{points} of {rows:,} rows" if rows else f"{points} samples of the flow"
     if rows == points:

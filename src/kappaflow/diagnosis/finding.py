@@ -16,13 +16,13 @@ SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 
 @dataclass(frozen=True)
 class Finding:
-    """A problem of a flow, or a fact worth knowing.
+    """A problem of a flow, or a remark on it.
 
     Attributes:
         code: Code of the check, such as "KF201"; stable across versions.
         severity: "error" (a returned number is wrong or not finite at the examined points),
-            "warning" (this will happen at other points or in a narrower dtype), or "note" (worth
-            knowing).
+            "warning" (this will happen at other points or in a narrower dtype), or "note" (a
+            remark).
         layer: Name of the layer that causes the problem; None if it is not a single layer.
         message: The problem in one sentence, with its numbers.
         cause: Probable cause.

@@ -46,7 +46,7 @@ class Fixed:
 
     Attributes:
         flow: The new flow.
-        note: A clause that tells what the fix did.
+        note: A clause that says what the fix did.
     """
 
     flow: Flow
@@ -61,7 +61,7 @@ class Fix:
         name: The name for `--fix NAME`.
         codes: Codes of the findings (errors or warnings) to which the fix applies.
         trains: Whether the flow has to be trained afterwards, because the fix changes its density
-            or adds unused capacity.
+            or adds capacity that is not used yet.
         apply: Returns the fixed flow, or None if there is nothing to change.
     """
 
@@ -81,7 +81,7 @@ class Fix:
 
 
 def _is_rounding(finding: Finding) -> bool:
-    """Returns whether rounding explains a reconstruction error."""
+    """Returns whether a finding is a reconstruction error that rounding explains."""
     worst, predicted = (finding.evidence.get(name) for name in ("worst", "predicted"))
     if not isinstance(worst, float) or not isinstance(predicted, float):
         return False
@@ -92,9 +92,9 @@ def bounded(flow: Flow, condition_bound: float = BOUND) -> tuple[Flow, tuple[flo
     """Bounds the condition number of the linear layers of a flow, even in later training.
 
     A layer above the bound becomes an `SVDLinear` with its smallest singular values raised. A
-    fixed scale precedes it, and a permutation if the determinant is negative. This changes the
-    density, so train the flow afterwards. Layers within the bound and the standardization of the
-    data stay unchanged.
+    fixed scale precedes it, and also a permutation if the determinant is negative. This changes
+    the density, so train the flow afterwards. Layers within the bound and the standardization of
+    the data stay unchanged.
 
     Args:
         flow: A flow of rows or images. For images, the channels are the features.

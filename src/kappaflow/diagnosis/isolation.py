@@ -17,11 +17,11 @@ from kappaflow.interop import Wrapped, wrap
 def isolated(flow: object, x: Tensor | None, context: Tensor | None) -> Iterator[Flow]:
     """Yields a flow that the doctor may call without changing the original.
 
-    It is a copy, wrapped if another library made it. A flow that cannot be copied is used itself,
-    and its state is restored at the end.
+    It is a copy, wrapped if another library made it. If the flow cannot be copied, the original
+    is used, and its state is restored at the end.
 
     Args:
-        flow: A flow, or what `kappaflow.wrap` takes.
+        flow: A flow, or anything that `kappaflow.wrap` takes.
         x: As for `kappaflow.wrap`.
         context: As for `kappaflow.wrap`.
 
@@ -39,7 +39,7 @@ def isolated(flow: object, x: Tensor | None, context: Tensor | None) -> Iterator
 
 
 def _copied(original: object) -> object:
-    """Returns a copy, of inference tensors where the original holds such."""
+    """Returns a copy, with inference tensors wherever the original has them."""
     state = original.state_dict().values() if isinstance(original, nn.Module) else ()
     with torch.inference_mode(any(isinstance(x, Tensor) and x.is_inference() for x in state)):
         return copy.deepcopy(original)
@@ -62,7 +62,7 @@ def isolated_copy(
         dtype: The dtype of the copy; unchanged if left out.
 
     Returns:
-        The copy; None where the flow cannot be copied or converted.
+        The copy; None if the flow cannot be copied or converted.
     """
     original = original_of(flow)
     if dtype is not None and not isinstance(original, nn.Module | Distribution):
@@ -73,7 +73,7 @@ def isolated_copy(
             own = _converted(own, dtype)
             x, context = x.to(dtype), None if context is None else context.to(dtype)
         return wrap(own, x, context).eval()
-    except Exception:  # the same reasons, or a failed conversion
+    except Exception:  # the flow cannot be copied (see above) or converted
         return None
 
 

@@ -19,12 +19,12 @@ from kappaflow.flows import Flow
 FloatArray = NDArray[np.float64]
 Kind = Literal["Gaussian", "Gaussian mixture"]
 
-DEPENDENT = 1e-6  # of a standard deviation: as for linearly dependent columns
-HALVED_ROWS = 200  # at least, to fit a reference to one half and compare on the other
+DEPENDENT = 1e-6  # share of a column's standard deviation that earlier columns leave unexplained
+HALVED_ROWS = 200  # least number of rows to fit a reference to one half and compare on the other
 COMPARED_ROWS, ROWS_AT_ONCE = 5_000, 1_000
-COMPONENTS = (2, 4, 8, 16, 32)  # tried after 1, while the BIC improves
-FIT_ROWS, ITERATIONS = 5_000, 30  # bound the time of all fits: some seconds
-FLOOR = 1e-4  # added to the variances of a component, in units of the Gaussian's
+COMPONENTS = (2, 4, 8, 16, 32)  # tried after 1, as long as the BIC improves
+FIT_ROWS, ITERATIONS = 5_000, 30  # limits, so that all fits take some seconds
+FLOOR = 1e-4  # added to the variances of a component, in units of the Gaussian's variance
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Reference:
     """A density fitted to training rows, evaluated at held-out rows.
 
     Attributes:
-        kind: Which density. With a context, the residuals of a linear regression have it.
+        kind: The density; with a context, the density of the residuals of a linear regression.
         components: The number of Gaussians.
         nll: Negative log-likelihood of each held-out row, (rows,), in nats.
     """
@@ -47,13 +47,12 @@ class Comparison:
     """A flow compared with a reference on the same held-out rows.
 
     Attributes:
-        kind: Which reference.
+        kind: The kind of the reference.
         components: The number of Gaussians.
-        conditional: Whether both are densities given a context.
-        rows: How many rows were compared.
+        conditional: Whether both densities are given a context.
+        rows: Number of compared rows.
         nll: Mean negative log-likelihood of the reference, in nats per row.
-        difference: Mean NLL of the flow minus that of the reference; negative if the flow is
-            better.
+        difference: Mean NLL of the flow minus the reference's; negative if the flow is better.
         standard_error: Standard error of the difference, from the paired differences.
         fair: False if the reference was fitted to fewer rows than the flow may have seen. Then
             only "worse" is a sound conclusion.
@@ -92,12 +91,12 @@ def references(
     Args:
         train: Training rows, (n, columns).
         test: Held-out rows, (m, columns).
-        train_context: (n, c) or None.
-        test_context: (m, c) or None.
+        train_context: Contexts of the training rows, (n, c), or None.
+        test_context: Contexts of the held-out rows, (m, c), or None.
 
     Returns:
-        The Gaussian and the mixture; nothing if a column is constant among the training rows or
-        follows from others, because no such density exists then.
+        The Gaussian and the mixture. The result is empty if a column is constant among the
+        training rows or depends on others, because no such density exists then.
 
     Source:
         Schwarz 1978 (BIC); the mixtures are scikit-learn's.
@@ -127,24 +126,24 @@ def comparisons_of(
     train: TrainRows | None,
     progress: Progress = quietly,
 ) -> tuple[Comparison, ...]:
-    """Compares a flow with references at the rows of a table, on 5,000 of them at most.
+    """Compares a flow with references at rows of a table, at most 5,000 of them.
 
     Without training rows, the references are fitted to one half of the rows and compared on the
     other half, which puts them at a disadvantage.
 
     Args:
-        flow: In evaluation mode.
-        x: Rows as `Flow.log_prob` takes them, (B, D); other shapes are not compared.
-        context: (B, C) or None.
-        train: Rows that the flow was trained on, with a context (rows, context).
+        flow: The flow, in evaluation mode.
+        x: Rows as `Flow.log_prob` takes them, (B, D). Other shapes are not compared.
+        context: Contexts of the rows, (B, C), or None.
+        train: Rows that the flow was trained on; for a conditional flow (rows, context).
         progress: Receives a text before the comparison starts.
 
     Returns:
-        The comparisons; none for fewer than 200 rows without training rows, and none for a flow
-        without a likelihood.
+        The comparisons. There are none for a flow without a likelihood, and none for fewer than
+        200 rows if train is not given.
 
     Raises:
-        ArgumentError: The training rows do not fit the rows.
+        ArgumentError: train does not fit x.
     """
     fitted = None if train is None else _checked_train(x, context, train)
     if x.dim() != 2 or flow.likelihood == "joint" or (fitted is None and len(x) < HALVED_ROWS):
@@ -170,7 +169,7 @@ def _rows(x: Tensor, context: Tensor | None, index: Tensor) -> tuple[Tensor, Ten
 def _checked_train(
     x: Tensor, context: Tensor | None, train: TrainRows
 ) -> tuple[Tensor, Tensor | None]:
-    """Returns training rows and their context, or raises an error where they do not fit x."""
+    """Returns training rows and their context, or raises an error if they do not fit x."""
     if isinstance(train, tuple) and len(train) != 2:
         raise ArgumentError(f"'train' should be rows or (rows, context), got {len(train)} values.")
     rows, given = train if isinstance(train, tuple) else (train, None)
@@ -224,10 +223,10 @@ def compare(
         nll: Negative log-likelihood of each row under the flow, (rows,), in nats.
         found: The references at the same rows.
         conditional: Whether the densities are given a context.
-        fair: As in `Comparison`.
+        fair: See `Comparison`.
 
     Returns:
-        A comparison for each reference.
+        One comparison for each reference.
 
     Example:
         >>> one = compare(np.array([1.0, 2.0]), [Reference("Gaussian", 1, np.array([3.0, 3.0]))])
@@ -280,7 +279,7 @@ def _residuals(
 def _whitened(train: FloatArray, test: FloatArray) -> tuple[FloatArray, FloatArray, float] | None:
     """Returns both, whitened by the covariance of the training rows, and the log-scale.
 
-    None if a column is constant among the training rows or follows from others.
+    Returns None if a column is constant among the training rows or depends on others.
     """
     if len(train) < 2 or (train.min(0) == train.max(0)).any():
         return None
@@ -306,7 +305,7 @@ def _normal_nll(z: FloatArray) -> FloatArray:
 
 
 def _mixture(fitted: FloatArray, tested: FloatArray) -> tuple[int, FloatArray]:
-    """Returns the number of components with the least BIC, and the NLL of the tested rows."""
+    """Returns the number of components with the smallest BIC, and the NLL of the tested rows."""
     from sklearn.mixture import GaussianMixture
 
     generator = np.random.default_rng(0)
@@ -323,7 +322,7 @@ def _mixture(fitted: FloatArray, tested: FloatArray) -> tuple[int, FloatArray]:
             count, reg_covar=FLOOR, max_iter=ITERATIONS, random_state=0, init_params="kmeans"
         )
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a mixture that has not converged is a density too
+            warnings.simplefilter("ignore")  # a mixture that did not converge is a valid density
             bic = mixture.fit(fitted).bic(fitted)
         if bic >= best:
             break

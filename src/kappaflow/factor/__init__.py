@@ -3,7 +3,7 @@
 linear         `factor_linear`, which chooses a method
 problem        the matrix to factor, checked and put into standard form
 factorization  the result: couplings, residual, condition numbers; its file
-coupling       `LinearCoupling`, and the same as plain arrays
+coupling       `LinearCoupling`, and the same coupling as plain arrays
 direct         closed form: maps that one to three couplings make
 rotation       closed form: six couplings for a rotation
 svd            closed form: eleven or more couplings for any map

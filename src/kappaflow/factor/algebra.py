@@ -27,9 +27,9 @@ Blocks = Sequence[np.ndarray]
 SMALLEST_DAMPING = 1 / 64
 INEXACT = 1e-2  # tolerance of the linear systems: each step still gains two digits
 ROUNDS = 3
-MOST_ROUNDS = 9  # as long as each round gains a digit
+MOST_ROUNDS = 9  # largest number of rounds, if each one gains a digit
 STEPS = 100
-ENOUGH = 1e-3  # relative tolerance of a round; the next round reduces the rest
+ENOUGH = 1e-3  # relative tolerance of a round; the next round reduces the remainder
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def sweep(pattern: Pattern, matrix: np.ndarray, values: Blocks, *, sign: int) ->
 def sweep_adjoint(
     pattern: Pattern, states: Blocks, values: Blocks, by: np.ndarray, *, sign: int
 ) -> list[np.ndarray]:
-    """Returns the gradient for the blocks, given that for the last state (overwritten)."""
+    """Returns the gradient for the blocks from the last state's gradient, which is overwritten."""
     gradients = [np.zeros_like(block) for block in values]
     order = list(_order(pattern, len(by), sign))
     for (index, by_rows, changed, kept), state in zip(order[::-1], states[-2::-1], strict=True):
@@ -124,8 +124,8 @@ def _order(pattern: Pattern, features: int, sign: int) -> Iterator[tuple[int, bo
 def right_inverse(x1: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns X^+ with X X^+ = 1, and S such that S X has orthonormal rows.
 
-    For a square X both are X^-1. Otherwise S is the one that makes the left square of S X
-    symmetric and positive, so that S X hardly depends on X.
+    For a square X both are X^-1. Otherwise S is chosen so that the left square of S X is
+    symmetric and positive. S X then hardly depends on X.
     """
     if len(x1) == x1.shape[1]:
         inverse = np.linalg.inv(x1)
@@ -247,7 +247,7 @@ def newton(
         steps: Largest number of steps.
 
     Returns:
-        The point reached, its error, and the number of steps taken; the caller judges the error.
+        The last point, its error, and the number of steps. The error may be above the tolerance.
     """
     values, taken = list(values), 0
     here = linearize(pattern, target, values)
@@ -304,10 +304,11 @@ def _outwards(
 def refine(blocks: Sequence[np.ndarray], matrix: np.ndarray) -> list[np.ndarray]:
     """Returns blocks of unit couplings, L first, whose product is nearer to a map.
 
-    The equation may be ill-conditioned although the couplings are not; its solution is then off by
-    more than rounding. This is Newton's method in all blocks at once: each coupling M_i is
-    multiplied by a small N_i after it. With R_i the product of the couplings after M_i, conjugate
-    gradients solve P^-1 T - I = sum of R_i^-1 (N_i - I) R_i for the N_i of least norm.
+    The equation may be ill-conditioned although the couplings are not, and then its solution is
+    less accurate than rounding allows. This is Newton's method in all blocks together: each
+    coupling M_i is multiplied by a small N_i after it. With R_i the product of the couplings after
+    M_i, conjugate gradients solve P^-1 T - I = sum of R_i^-1 (N_i - I) R_i for the N_i of least
+    norm.
 
     Args:
         blocks: Blocks of couplings whose product is nearly T.

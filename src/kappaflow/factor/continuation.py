@@ -19,7 +19,7 @@ from kappaflow.factor.problem import square_floats
 Blocks = Sequence[np.ndarray]
 
 SHORTEST = 1e-3
-JUMP = 4.0  # a solution this many times worse conditioned does not continue the last one
+JUMP = 4.0  # a solution worse conditioned by this factor is not on the same path
 FIRST_STEPS = 20
 STEPS = 8  # Newton steps after each step along the path
 WALL = 1e3  # condition number of the dependent X above which the pattern changes
@@ -27,20 +27,20 @@ ON_THE_PATH = 1e-3
 ELSEWHERE = 1e-7  # tolerance before the pattern changes, which enlarges the defect
 CROSSING = 0.05  # step length below which other patterns are tried
 PATH_STEPS = 20  # steps of descent after each step along the path
-PATH_GAIN = 1e-2  # smallest gain in ten of them
+PATH_GAIN = 1e-2  # smallest gain in ten steps of descent on the path
 PATH_POWER = 2
 POWERS = (4, 8, 16, 32)
-STUCK = 0.995  # a power that improves the worst condition number by less is the last one
+STUCK = 0.995  # ratio of improvement by a power above which no higher power is tried
 SLICE = 50  # steps of descent that share a quasi-Newton memory
 GOAL_SLICE = 15  # steps between two checks of the goal
 POLISH = 1e-14
 POLISHING_STEPS = 15
-EXACT = 1e-12  # norm of T P^-1 - 1, for each feature, at which no other pattern is tried
+EXACT = 1e-12  # norm of T P^-1 - 1 per feature that is small enough to try no other pattern
 SPOILT = 1.01  # largest factor by which polishing may worsen the conditioning
 SMALL = 1e-9  # largest residual of a result
 ATTEMPTS = 4
-BOLDER = 3.0  # each attempt starts this many times further away
-SINGULAR = 1e-8  # smallest singular value of T12 in units of |T|: five need large norms below
+BOLDER = 3.0  # factor by which the start of each attempt is further away
+SINGULAR = 1e-8  # smallest singular value of T12, in units of |T|, for five couplings
 
 
 def follow_path(
@@ -104,12 +104,12 @@ def _nudge(
 
 
 def _before(couplings: int) -> int:
-    """Returns how many couplings come before the dependent three in the middle."""
+    """Returns the number of couplings before the dependent three in the middle."""
     return 2 * ((couplings - 2) // 4)
 
 
 def _patterns(couplings: int) -> list[Pattern]:
-    """Returns all patterns with this many couplings, that of fastest descent first."""
+    """Returns all patterns with this number of couplings; the first has the fastest descent."""
     places = sorted(range(0, couplings - 2, 2), key=lambda b: abs(b - _before(couplings)))
     return [Pattern(couplings, before) for before in places]
 
@@ -125,10 +125,10 @@ def _best_pattern(blocks: Blocks) -> Pattern:
 def _solve_nearby(
     target: Target, blocks: Blocks, patterns: list[Pattern]
 ) -> tuple[list[np.ndarray], int]:
-    """Returns smoothed blocks for a target, from those of a nearby one, and the number of steps.
+    """Returns smoothed blocks for a target, from a nearby target's, and the number of steps.
 
-    The equation is degenerate if the second of its three blocks is singular. A path may have to
-    cross such a point; then another choice of the three works.
+    The equation is degenerate if the second of its three dependent blocks is singular. A path may
+    have to cross such a point. There, another choice of the three blocks is not degenerate.
     """
     for pattern in patterns:
         try:
@@ -161,7 +161,7 @@ def _smooth(target: Target, blocks: Blocks) -> list[np.ndarray]:
 
 
 def _follow(path: Path | FiveCouplingPath, blocks: list[np.ndarray]) -> list[np.ndarray]:
-    """Returns blocks for the end of the path, from those for its start."""
+    """Returns blocks for the end of the path, from the blocks for its start."""
     t, stride = path.begin, path.stride(path.begin)
     while t < 1:
         t_next = min(0.0 if t < 0 else 1.0, t + stride)

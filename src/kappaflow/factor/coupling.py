@@ -31,8 +31,8 @@ class LinearCoupling(Bijection):
     Args:
         partition: Which features are kept (x_1) and which are changed (x_2).
         weight: W, (changed, kept); zeros by default.
-        diagonal: d, (changed,), without zeros; ones by default. Training keeps the signs. The
-            dtype is that of the weight, if a weight is given.
+        diagonal: d, (changed,), without zeros; ones by default. Training keeps the signs. If a
+            weight is given, its dtype is used.
 
     Raises:
         ArgumentError: A shape does not fit the partition, a number is invalid, or the partition
@@ -76,9 +76,9 @@ class LinearCoupling(Bijection):
     def of(
         cls, partition: Partition, weight: Numbers, diagonal: Numbers | None = None
     ) -> "LinearCoupling":
-        """Returns a coupling whose numbers a model file stores with the weights only.
+        """Returns a coupling with numbers that a model file stores only with the weights.
 
-        A model file writes the constructor's arguments as text. Couplings built here have none.
+        A model file writes constructor arguments as text, and this coupling has none.
         """
         given = LinearCoupling(partition, weight, diagonal)
         coupling = LinearCoupling(partition).to(given.weight.dtype)

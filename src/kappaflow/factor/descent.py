@@ -38,8 +38,8 @@ STRAIGHT = 1e-8  # cosine below which a change of the gradient carries no curvat
 def smooth_norm(blocks: Blocks, power: int) -> float:
     """Returns the logarithm of the Schatten norm of order 2 `power` of all blocks together.
 
-    It lies between the logarithm of the largest singular value of any block, which it approaches
-    as the power grows, and that plus log(number of singular values) / (2 power).
+    It is at least the logarithm of the largest singular value of any block, which it approaches as
+    the power grows. The difference is at most log(number of singular values) / (2 power).
 
     Args:
         blocks: The blocks, not all zero.
@@ -102,7 +102,7 @@ def _with_gradient(blocks: Blocks, power: int) -> tuple[float, list[np.ndarray]]
 def _middle_adjoint(
     rest: np.ndarray, back: np.ndarray | None, by_three: Blocks
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the gradients with respect to M and its inverse, given those of `middle_blocks`."""
+    """Returns the gradients for M and its inverse, from the gradients for `middle_blocks`."""
     by_a1, by_x1, by_a2 = by_three
     d = len(rest) // 2
     x1, small, large = rest[:d, d:], np.eye(d), np.eye(len(rest) - d)
@@ -187,7 +187,7 @@ class _State:
         self.gradient = [g - part for g, part in zip(full, normal, strict=True)]
 
     def feasible(self, values: list[np.ndarray]) -> tuple[list[np.ndarray], float] | None:
-        """Returns a solution near a point, if chord steps converge, and the objective there.
+        """Returns a solution near a point and its objective; None if chord steps do not converge.
 
         The objective is corrected by multiplier times defect, which estimates its value on the
         set.
@@ -241,7 +241,7 @@ class _Memory:
 def _search(
     state: _State, memory: _Memory
 ) -> tuple[list[np.ndarray], float, list[np.ndarray] | None]:
-    """Returns a step, its length and the point there if it is low enough, else None."""
+    """Returns a step, its length and its point; None if the objective is too high there."""
     while True:
         step = memory.direction(state.gradient)
         slope, length = _dot(step, state.gradient), 1.0

@@ -14,12 +14,12 @@ from kappaflow.factor.coupling import Factor
 from kappaflow.factor.problem import power_of_two
 from kappaflow.factor.rescale import rescale
 
-ROUNDING = 64 * np.finfo(float).eps  # relative to the terms that a number was computed from
+ROUNDING = 64 * np.finfo(float).eps  # error of a number, relative to the terms of its sum
 TRUSTED = 1e8  # largest condition number of a block whose inverse may reveal structure
 
 
 def direct_factors(matrix: np.ndarray, first: int, *, most: int = 4) -> list[Factor] | None:
-    """Returns the fewest factors of a map that needs at most three (four for n = 2), or None.
+    """Returns the fewest factors of a map that needs at most three (four if n = 2), or None.
 
     Args:
         matrix: T, (n, n), in blocks.
@@ -118,7 +118,7 @@ def _four(blocks: tuple[np.ndarray, ...], lower_first: bool) -> list[Factor] | N
 def _both_sides(
     scaled: np.ndarray, plain: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns b, c with scaled = diag(b) plain diag(c), or None; c is 1 where it is free.
+    """Returns b, c with scaled = diag(b) plain diag(c), or None; c is 1 if any value works.
 
     Rows and columns are connected by the entries of `plain` that are not zero up to rounding. A
     walk over these connections propagates the ratios.

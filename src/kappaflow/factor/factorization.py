@@ -254,7 +254,7 @@ def _metadata(found: Factorization) -> dict[str, str]:
 
 
 def _factorization(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Factorization:
-    """Returns the factorization in the tensors; raises an arbitrary error if they are invalid."""
+    """Returns the factorization in the tensors; invalid tensors raise any kind of error."""
     matrix = square_floats(tensors["matrix"])
     couplings = tuple(
         _coupling(len(matrix), *(tensors[f"coupling.{number}.{name}"] for name in PARTS))

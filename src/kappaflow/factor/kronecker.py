@@ -12,11 +12,11 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 ALWAYS_DENSE = 12  # largest d for which the d^2 x d^2 matrix is always formed
 LARGEST_DENSE = 32  # largest d for which it is ever formed
-FEW_ITERATIONS = 60  # cost about as much as the dense matrix and its Cholesky factor
+FEW_ITERATIONS = 60  # iterations that cost as much as the dense matrix and its Cholesky factor
 MOST_ITERATIONS = 400
 SINGLE = 1e-4  # smallest tolerance for which iterations start in float32, at half the time
-SHIFT = 4.0  # relative to the mean remainder; 1 to 10 take about as many iterations
-JITTERS = (1e-14, 1e-11, 1e-8)  # relative to the mean eigenvalue: zero ones, after rounding
+SHIFT = 4.0  # in units of the mean remainder; 1 to 10 need about the same number of iterations
+JITTERS = (1e-14, 1e-11, 1e-8)  # added to zero eigenvalues, in units of the mean one
 
 
 class KroneckerMap:
@@ -117,7 +117,7 @@ class NormalEquations:
         return cho_solve(self._factor, b.ravel(), check_finite=False).reshape(b.shape)
 
     def _roughly(self, b: np.ndarray, goal: float, guess: np.ndarray | None) -> np.ndarray | None:
-        """Returns a better guess from iterations in float32; the caller checks how good it is."""
+        """Returns a better guess from iterations in float32; its accuracy is not guaranteed."""
         rest = b if guess is None else b - self._applied(guess)
         size = float(norm(rest))
         if size <= goal:
@@ -168,7 +168,7 @@ class NormalEquations:
 class NearestInverse:
     """r -> (A x B + shift)^-1 r for the Kronecker product A x B nearest to J J^T.
 
-    The shift stands for all other terms; its size is that of what the nearest product leaves out.
+    The shift replaces all other terms, and has the size of the remainder.
 
     Args:
         derivative: The Jacobian, J.

@@ -49,7 +49,7 @@ LOST_NOTE = (
     "three work for special matrices only; the search for five failed, so five may or may not "
     "exist: pass couplings=5 to see the error"
 )
-MOST_SEARCHED = 24  # largest number of couplings for a search; closed forms have more at once
+MOST_SEARCHED = 24  # largest number of couplings for a search; closed forms may have more
 TOO_FEW = (
     "one leaves a part of the features unchanged, and this map does not",
     "two need a diagonal block whose Schur complement is also diagonal",
@@ -59,12 +59,12 @@ TOO_FEW = (
     "five need an upper right or a lower left block that is invertible and far from singular",
 )
 TOO_FEW_UNEVEN = "three to five are not tried for parts of different sizes"
-GOOD = 3.0  # condition number of factors on which more factors hardly improve
+GOOD = 3.0  # condition number of factors that more factors hardly improve
 LARGEST = 1e290  # largest scale of a matrix: intermediate results of the residual stay finite
 EXACT = 1e-12  # largest relative residual if the structure is present
 SIX, ELEVEN = 6, 11
 ONE_THREAD = 256  # largest number of features for which searches gain nothing from two threads
-BETTER = 0.97  # two more factors should improve the worst one to at most this share
+BETTER = 0.97  # ratio of the worst condition numbers above which two more factors do not pay
 
 
 def factor_linear(
@@ -79,9 +79,9 @@ def factor_linear(
 
     Args:
         matrix: T, (n, n), n at least 2, acting on columns: z = T x.
-        couplings: Largest number of couplings; None for the fewest that the methods find. For two
-            equal halves six are always enough, and sometimes needed.
-        partition: What the couplings keep and change: "half", "alternating", the number of
+        couplings: Largest number of couplings; None for the fewest that the methods find. Six are
+            always enough for two equal halves, and sometimes needed.
+        partition: The kept and the changed features: "half", "alternating", the number of
             features of the first part, or a partition.
         seed: Seed for the methods that search.
         method: "rotation": six couplings in closed form, for orthogonal matrices times a number.
@@ -98,7 +98,7 @@ def factor_linear(
         NumericalError: A search failed.
 
     Source:
-        Ours; that six are enough: Urschel 2023, after Koehler, Mehta, Risteski 2021, who have 47.
+        Ours. Urschel 2023 proves that six are enough; Koehler, Mehta, Risteski 2021 proved 47.
 
     Example:
         >>> import kappaflow as kf
@@ -210,8 +210,8 @@ def _direct(problem: FactorProblem, couplings: int | None) -> Factorization | No
 def _is_enough(found: Factorization, problem: FactorProblem) -> bool:
     """Returns whether more couplings are not worth trying.
 
-    One or two couplings are what anybody would write. Three are enough if six could hardly be
-    better conditioned: cond(T) is at most the product of the condition numbers.
+    One or two couplings always are. Three are enough if six could hardly be better
+    conditioned: cond(T) is at most the product of the condition numbers.
     """
     if len(found) <= 2:
         return True
@@ -297,7 +297,7 @@ def is_rotation(problem: FactorProblem) -> bool:
 
 
 def enough_for(problem: FactorProblem) -> int:
-    """Returns how many couplings a search needed at most in our tests: six for two halves."""
+    """Returns the largest number of couplings that a search needed in tests: six for halves."""
     first, second = problem.first, len(problem.matrix) - problem.first
     return SIX if abs(first - second) <= 1 else enough_couplings(first, second)
 
@@ -381,7 +381,7 @@ def _worst(factors: list[Factor]) -> float:
 def _small_first(
     problem: FactorProblem,
 ) -> tuple[np.ndarray, int, Callable[[list[Factor]], list[Factor]]]:
-    """Returns the map with its smaller part first, the size of that, and the inverse change."""
+    """Returns the map with its smaller part first, the size of that part, and the way back."""
     n, first = len(problem.matrix), problem.first
     if 2 * first <= n:
         return problem.matrix, first, list

@@ -15,7 +15,7 @@ FIRST_STEPS = 4.0  # smallest number of steps, for blocks that grow from zero
 
 
 class Path:
-    """T(t) = O S^t, from the rotation O nearest to T = O S, at t = 0, to T at t = 1.
+    """The path T(t) = O S^t, from the rotation O nearest to T = O S at t = 0, to T at t = 1.
 
     For odd n the closed form leaves the last feature alone. The path then begins at t = -1: until
     t = 0, a rotation in one plane turns (O', 0; 0, 1) into O.
@@ -28,9 +28,9 @@ class Path:
         twisted: Whether the path is twisted.
 
     Attributes:
-        degenerate: Whether a block of the closed form at the beginning is nearly zero. This is so
-            for the identity, which is the O of each symmetric positive definite map. The equation
-            is degenerate there, and descent would make it worse.
+        degenerate: Whether a block of the closed form at the beginning is nearly zero, as for the
+            identity, which is the O of each symmetric positive definite map. The equation is then
+            degenerate at the start, and descent would make it worse.
     """
 
     nudge = 1e-2  # size of the step away from a degenerate start, such as the identity

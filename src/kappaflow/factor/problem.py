@@ -42,7 +42,7 @@ def square_floats(given: object) -> np.ndarray:
 
 
 def array_of(given: object) -> np.ndarray:
-    """Returns the input as an array of real numbers, in the dtype that it has."""
+    """Returns the input as an array of real numbers, with its dtype unchanged."""
     try:
         if isinstance(given, Tensor):
             plain = given.detach().cpu()

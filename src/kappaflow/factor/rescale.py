@@ -14,7 +14,7 @@ from scipy.optimize import minimize
 
 from kappaflow.factor.coupling import Factor
 
-TIE_BREAK = 1e-3  # weight of the mean cost: it determines the factors that are not the worst
+TIE_BREAK = 1e-3  # weight of the mean cost: it fixes the scales of all factors but the worst
 STEPS = 300
 
 
@@ -30,12 +30,12 @@ def rescale(
     Args:
         factors: Lower and upper factors in the order of the product.
         scale: Scale of the whole map, above 0.
-        limit: Largest condition number of a factor. Factors in `free`, and those that start above
-            it, may exceed it.
+        limit: Largest condition number of a factor. Factors in `free` may exceed it, and so may
+            factors that start above it.
         free: Indices of factors that may exceed the limit.
 
     Returns:
-        Factors whose product is `scale` times that of the given ones.
+        Factors with a product of `scale` times the product of the given ones.
 
     Source:
         Ours. Geometric programs: Boyd, Kim, Vandenberghe, Hassibi 2007.

@@ -1,11 +1,11 @@
 """Rotations as unit couplings in closed form (theorem B), also for parts of different sizes.
 
 Two halves: `factor_rotation` finds six couplings from a singular value decomposition and a real
-Schur form. Different sizes: `uneven_rotation_blocks` splits off one direction of the larger part
-after another, until theorem B applies. Let w be a unit vector of the larger part and
+Schur form. Different sizes: `uneven_rotation_blocks` splits off directions of the larger part,
+one by one, until theorem B applies. Let w be a unit vector of the larger part and
 T w = alpha a + beta u + gamma w, with a in the smaller part and u in the larger part orthogonal to
 w. Two rotations, in the plane (a, w) and in the plane (a, u), bring T w back to w; each is a
-product of three shears L U L. What remains of T fixes w and is a rotation in one dimension less.
+product of three shears L U L. The rest of T fixes w and is a rotation in one dimension less.
 """
 
 from typing import NamedTuple
@@ -35,7 +35,7 @@ def commutator(rotation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         K and Z, (d, d) each.
 
     Source:
-        Ours; theorem B. That a matrix of determinant 1 is a commutator: Thompson 1961.
+        Ours; theorem B. Thompson 1961 proves that a matrix of determinant 1 is a commutator.
 
     Example:
         >>> n = np.diag([-1.0, 1.0, -1.0])
@@ -226,7 +226,7 @@ def uneven_rotation_blocks(rotation: np.ndarray, small: int) -> list[np.ndarray]
 def _first_rotations(
     rotation: np.ndarray, small: int
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-    """Returns the shears L U ... L, what remains of the rotation, and the w that this fixes."""
+    """Returns the shears L U ... L, the remaining rotation, and the w that it fixes."""
     w = _fixed_best(rotation[small:, small:])
     image = rotation[:, small:] @ w
     gamma = float(np.clip(w @ image[small:], -1, 1))

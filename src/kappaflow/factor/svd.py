@@ -1,12 +1,12 @@
 """Any map of positive determinant as eleven or more couplings, in closed form by its SVD.
 
-T = O1 M O2 with rotations O1 and O2. The singular values of T are grouped in pairs, each a small
-and a large one, and M consists of two-by-two blocks with these singular values. Each block is a
-product of couplings whose condition numbers are alike. Rotations on both sides are free, so only
-the singular values matter: shears of one size x line up, so that (1, x; 0, 1) (1, 0; x, 1)
-(1, x; 0, 1) ... has about the product of their condition numbers. Thus k couplings U L U ... U and
-a trailing diagonal (1, delta), which another coupling takes, make the singular values low < high
-with k + 1 condition numbers of about (high / low)^(1 / (k + 1)).
+T = O1 M O2 with rotations O1 and O2. The singular values of T are grouped in pairs of a small and
+a large one, and M consists of two-by-two blocks with these singular values. Each block is a
+product of couplings with nearly equal condition numbers. Rotations on both sides are free, so only
+the singular values matter. Shears of equal size x line up: (1, x; 0, 1) (1, 0; x, 1) (1, x; 0, 1)
+... has about the product of their condition numbers. So k couplings U L U ... U and a trailing
+diagonal (1, delta), which the next coupling takes, make the singular values low < high with k + 1
+condition numbers of about (high / low)^(1 / (k + 1)).
 """
 
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from kappaflow.factor.rescale import rescale
 from kappaflow.factor.rotation import UNIT_BOUND, uneven_rotation_blocks
 
 HALVINGS = 80
-CARRIED = 10.0  # largest condition number of a carrier, in units of that of T
+CARRIED = 10.0  # largest condition number of a carrier, in units of T's condition number
 
 
 class SingularValuePairs(NamedTuple):
@@ -75,7 +75,7 @@ def singular_value_pairs(low: np.ndarray, high: np.ndarray, count: int) -> Singu
     """
     ratio, size = high / low, np.sqrt(low * high)
     above, below = size * ratio ** (-0.5 / count), size * ratio ** (0.5 / count)
-    # All couplings share in making a pair small; the trailing diagonal never enlarges it.
+    # All couplings share the scale of a pair; the trailing diagonal never enlarges it.
     share = (ratio * np.minimum(size, 1) ** 2) ** (1 / (count + 1))
     trailing = below if count == 1 else share
     upper = above ** (2 / (count + 1))
@@ -100,17 +100,18 @@ def singular_value_pairs(low: np.ndarray, high: np.ndarray, count: int) -> Singu
 
 
 def factor_svd(matrix: np.ndarray, small: int | None = None, *, carriers: int = 2) -> list[Factor]:
-    """Returns eleven factors of T: nine of condition at most 13.6, and two that carry that of T.
+    """Returns eleven factors of T: nine of condition number at most 13.6, and two carriers.
 
-    T = O1 M O2, where O1 is six unit factors L U L U L U and O2 is U L U L U L. M is made of the
-    two-by-two blocks with the singular values of T, `carriers` couplings each. Its first and last
-    but one coupling merge with the U of O1 and of O2; its last one is a diagonal in the L that
-    follows. The smallest singular value is paired with the largest, and so on inwards.
+    The carriers share the condition number of T = O1 M O2. O1 is six unit factors L U L U L U, and
+    O2 is U L U L U L. M has two-by-two blocks with the singular values of T, of `carriers`
+    couplings each. The first and the last but one of M merge with the U of O1 and of O2; the last
+    one is a diagonal in the next L. The smallest singular value is paired with the largest, and so
+    on inwards.
 
     Args:
         matrix: T, (n, n), det T > 0.
         small: Size of the first part, at most half of n; half of n by default.
-        carriers: How many factors share the condition number of T, an even number. Each has about
+        carriers: Number of factors that share the condition number of T, even. Each has about
             cond(T)^(1 / carriers), and there are 9 + carriers factors. With more than two, no
             factor is held to 13.6: the worst of all factors is minimized.
 
@@ -134,7 +135,7 @@ def factor_svd(matrix: np.ndarray, small: int | None = None, *, carriers: int = 
     _turn(left.T, one)
     _turn(right, other)
     *before, left_upper = uneven_rotation_blocks(left, first)
-    # The inverse of `right` is its transpose; the inverse of a product is that of its factors.
+    # The inverse of `right` is its transpose; a product is inverted factor by factor.
     right_upper, right_lower, *after = (
         -block for block in reversed(uneven_rotation_blocks(right.T, first))
     )
@@ -155,7 +156,7 @@ def factor_svd(matrix: np.ndarray, small: int | None = None, *, carriers: int = 
 def _paired(matrix: np.ndarray, first: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns a singular value decomposition into rotations, in the order of the pairs.
 
-    The `first` smallest values come first, ascending; then as many largest ones, descending; then
+    The `first` smallest values come first, ascending; then the `first` largest, descending; then
     the others.
     """
     left, values, right = np.linalg.svd(matrix)
@@ -203,7 +204,7 @@ def _times_unit(factor: Factor, weight: np.ndarray) -> Factor:
 
 
 def _rescale_within(factors: list[Factor], carrier: int, condition: float) -> list[Factor]:
-    """Returns rescaled factors; all but two keep to their bound, unless the two become too bad.
+    """Returns rescaled factors. All but two keep their bound, unless the two become too bad.
 
     A map of an extreme scale, such as 1e12, is more than nine factors within 13.6 can represent.
     """

@@ -48,7 +48,7 @@ def trade_off(
 ) -> list[Trial]:
     """Returns the best factorization of a map within each count, in ascending order.
 
-    A factorization within one count also competes for each larger count. So once one is exact to
+    A factorization is also a candidate for each larger count. So as soon as one is exact to
     rounding, the largest condition number of a factor never rises along the list.
 
     Args:
@@ -56,7 +56,7 @@ def trade_off(
         counts: The numbers of couplings to allow.
         partition: As for `factor_linear`.
         seed: Seed for searches.
-        known: Factorizations that exist already, by the count that they were made for.
+        known: Existing factorizations, by the count that they were computed for.
         progress: Called with a text before each computation.
 
     Returns:

@@ -15,7 +15,7 @@ from kappaflow.errors import ArgumentError, NumericalError
 from kappaflow.factor.coupling import Factor
 
 ATTEMPTS = 6
-FIRST_STEP = 0.1  # as a share of the path
+FIRST_STEP = 0.1  # first step, as a share of the path
 SHORTEST = 1e-4
 NEWTON_STEPS = 5
 ON_THE_PATH = 1e-2
@@ -50,7 +50,7 @@ class _Coupling:
 
 
 def enough_couplings(first: int, second: int) -> int:
-    """Returns how many couplings of a partition were enough for every map in our tests.
+    """Returns the number of couplings of a partition that was enough for every map in our tests.
 
     Args:
         first: Number of features in the first part.
@@ -239,7 +239,7 @@ def _follow(pattern: list[_Coupling], end: np.ndarray) -> list[_Coupling]:
 def _newton(
     pattern: list[_Coupling], target: np.ndarray, shrink: float, *, least: int = 0
 ) -> list[_Coupling] | None:
-    """Returns nearby couplings with nearly the target as product, or None; may shrink them."""
+    """Returns nearby couplings with nearly the target as product, or None."""
     last = len(target) ** 0.5
     for taken in range(NEWTON_STEPS):
         defect = _defect(pattern, target)

@@ -3,7 +3,7 @@
 counts             how many couplings linear maps need, and how well conditioned they can be
 impossibility      proofs that a given map is, or is not, a product of a number of couplings
 arguments          the arguments behind these proofs
-diagonal_scalings  what holds for D M for every diagonal matrix D
+diagonal_scalings  properties of D M that hold for every diagonal matrix D
 exact              matrices of fractions, in which zero is exact
 """
 

@@ -30,7 +30,7 @@ class Finding:
 
 
 class _Names(NamedTuple):
-    """Names of the blocks of T and T^-1, of both parts' diagonals, and of the first letter."""
+    """Names of the blocks of T and T^-1, of the two diagonals, and of the first letter."""
 
     P: str
     Q: str
@@ -50,9 +50,8 @@ EXCHANGED = _Names("T22", "T21", "T12", "T11", "(T^-1)11", "B", "C", "U")
 class Case:
     """The blocks [[P, Q], [R, S]] of T, the last block of T^-1, and the conditions.
 
-    If `swapped`, the parts have been exchanged, for patterns that begin with U. Reasons then still
-    name the blocks and the diagonals C and B (of the first and the second part) as the user sees
-    them.
+    If `swapped`, the parts have been exchanged, for patterns that begin with U. Reasons still use
+    the user's names for the blocks, and for the diagonals C and B (of the first and second part).
     """
 
     P: Array
@@ -110,8 +109,8 @@ class Case:
     def _ranks(self, length: int) -> Finding | None:
         """Returns "cannot" if T22 or T11 is more ranks from diagonal than the couplings can add.
 
-        A coupling adds ranks to its block if one of the other kind stands to its right. A coupling
-        at an end of the pattern does not count if splitting it off leaves the block unchanged.
+        A coupling adds ranks to its block if one of the other kind is to its right. A coupling at
+        an end of the pattern does not count if its removal leaves the block unchanged.
         """
         n, odd, half = self.name, length % 2, length // 2
         last, first = not self.R.any() and not odd, not self.Q.any()
@@ -180,7 +179,7 @@ class Case:
         )
 
     def _three_on_null_spaces(self) -> Finding:
-        """Returns "cannot" if, on the kernel of Q, S or P does not act as B or C could."""
+        """Returns "cannot" if S or P, restricted to the kernel of Q, cannot act as B or C."""
         n = self.name
         right = self.numbers.null_space(self.Q)
         left = self.numbers.null_space(self.Q.T)
@@ -210,7 +209,7 @@ class Case:
         return _unknown(f"{self.name.Q} is neither zero nor an invertible square.")
 
     def _spectra(self, why: str) -> Finding:
-        """Returns whether C^-1 P and (T^-1)22 B can have the same spectrum, except for ones."""
+        """Returns whether C^-1 P and (T^-1)22 B can have the same spectrum, apart from ones."""
         n, blocks = self.name, (self.P, self.inverse_S)
         names = (f"{n.C}^-1 {n.P}", f"{n.inverse_S} {n.B}")
         equal = f"{why} the spectra of {names[0]} and {names[1]} must agree, for diagonal C and B"
@@ -221,8 +220,8 @@ class Case:
             if real and not_real:
                 return _cannot(
                     "reality",
-                    f"{equal} That of {names[i]} is always real (it is {real}), that of "
-                    f"{names[1 - i]} never is (it holds {not_real}).",
+                    f"{equal} The spectrum of {names[i]} is always real (it is {real}), that of "
+                    f"{names[1 - i]} never is (it has {not_real}).",
                 )
         if not self.even:
             return self._uneven_traces(equal)

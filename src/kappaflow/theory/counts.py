@@ -12,7 +12,7 @@ ROTATION_BLOCK_NORMS = (2 + sqrt(2), 1.0, sqrt(2), 2.0, 2.0, 1.0)
 
 @dataclass(frozen=True)
 class Bounds:
-    """Lower and upper bound for a count (`most` None: no bound is proved), with the argument."""
+    """Lower and upper bound for a count, with the argument; `most` is None if none is proved."""
 
     least: int
     most: int | None
@@ -28,10 +28,12 @@ class Bounds:
 class CouplingsNeeded:
     """The counts for one partition.
 
-    `every`: enough for every invertible map (of positive determinant, if the diagonals are
-    positive), in a suitable order; some map needs `least` in either order. `almost_every`: enough
-    for an open and dense set of maps; fewer than `least` miss an open set of maps. `guide`: what
-    was enough for every map in our tests, without proof.
+    Attributes:
+        every: Enough for every invertible map (of positive determinant, if the diagonals are
+            positive), in a suitable order; some map needs `least` in either order.
+        almost_every: Enough for an open and dense set of maps; fewer than `least` miss an open
+            set of maps.
+        guide: Enough for every map in our tests, without proof.
     """
 
     first: int
@@ -57,7 +59,7 @@ def couplings_needed(first: int, second: int, *, positive: bool = True) -> Coupl
     Args:
         first: Number of features in the first part.
         second: Number of features in the second part.
-        positive: Whether all diagonals are positive, as for a scale that is an exponential.
+        positive: Whether all diagonals are positive, for example exponentials.
 
     Returns:
         Bounds for every map and for almost every map, with their reasons, and the guide.
@@ -67,7 +69,7 @@ def couplings_needed(first: int, second: int, *, positive: bool = True) -> Coupl
         certain matrix of determinant 1 is a commutator, and every such matrix is one. Five cannot
         change the spectrum of a diagonal block of a block-diagonal T, and two such blocks may not
         fit. Uneven parts of p < q features: the block T22 is a diagonal matrix plus p ranks for
-        each L that has a U to its right. A q-cycle is q - 1 ranks away from every diagonal matrix,
+        each L with a U to its right. A q-cycle is q - 1 ranks away from every diagonal matrix,
         and q ranks from every positive one if the product of its entries is negative. If T is
         block diagonal, the outermost coupling does not help: :math:`2 \lceil q / p \rceil + 2` are
         needed (q - 1 for any signs). For almost every T, diagonal plus rank r must fill the q x q
@@ -123,7 +125,7 @@ def _halves(positive: bool) -> tuple[Bounds, Bounds]:
 
 
 def _uneven(p: int, q: int, positive: bool) -> tuple[Bounds, Bounds]:
-    """Returns the counts for parts of p and q features, p != q: lower bounds only."""
+    """Returns the lower bounds for parts of p and q features, p != q; no upper bound is proved."""
     small, large, n = min(p, q), max(p, q), p + q
     spectrum = 6 if positive or large > 2 else 5
     far = large if positive else large - 1  # ranks between a cycle and such a diagonal

@@ -18,8 +18,8 @@ ANY: Signs = frozenset({-1, 0, 1})
 def components(matrix: Array) -> list[Array]:
     """Returns the diagonal blocks of a matrix whose spectra together are its spectrum.
 
-    They belong to the strongly connected components of the graph with an edge for every nonzero
-    entry; D M has the same graph.
+    The blocks belong to the strongly connected components of the graph with an edge for every
+    nonzero entry. D M has the same graph.
     """
     graph = csr_array((matrix != 0).astype(np.int8))
     count, label = connected_components(graph, directed=True, connection="strong")
@@ -33,10 +33,10 @@ def is_triangular(matrix: Array) -> bool:
 
 
 def always_real(matrix: Array, positive: bool) -> str | None:
-    """Returns why D M has only real eigenvalues for every D, or None if no reason is known.
+    """Returns why D M has only real eigenvalues for every D; None if no reason is known.
 
-    For positive D, D M is similar to sqrt(D) M sqrt(D), which is symmetric if M is; 2 x 2 blocks
-    whose off-diagonal entries have the same sign are symmetric up to such a scaling.
+    For positive D, D M is similar to sqrt(D) M sqrt(D), which is symmetric if M is. 2 x 2 blocks
+    with off-diagonal entries of the same sign are symmetric up to such a scaling.
     """
     blocks = components(matrix)
     if all(len(block) == 1 for block in blocks):
@@ -49,10 +49,10 @@ def always_real(matrix: Array, positive: bool) -> str | None:
 
 
 def always_not_real(matrix: Array, positive: bool) -> str | None:
-    """Returns why D M has a non-real eigenvalue for every D, or None if no reason is known.
+    """Returns why D M has a non-real eigenvalue for every D; None if no reason is known.
 
     A k-cycle without loops has lambda^k = the product of its weights. A skew-symmetric matrix has
-    imaginary eigenvalues, and so has D M for positive D.
+    imaginary eigenvalues, and D M has them too for positive D.
     """
     for block in components(matrix):
         size = len(block)
@@ -72,9 +72,10 @@ def ranks_above_diagonal(matrix: Array, positive: bool) -> int:
     """Returns a lower bound for the rank of M - D over all D without zero entries.
 
     Without one row and one column, a k-cycle minus D is triangular with its weights on the
-    diagonal: k - 1. With them, det(D - M) is the product of D's entries minus that of the weights,
-    which is not zero if one is positive and the other negative. The rank of a block triangular
-    matrix is at least the sum of the ranks of its diagonal blocks.
+    diagonal, so its rank is at least k - 1. With them, det(D - M) is the product of the entries of
+    D minus the product of the weights, which is not zero if one is positive and the other
+    negative. The rank of a block triangular matrix is at least the sum of the ranks of its
+    diagonal blocks.
     """
     total = 0
     for block in components(matrix):
@@ -112,7 +113,7 @@ def pivot_signs(matrix: Array, numbers: Numbers) -> list[int] | None:
     """Returns the signs of the quotients of successive leading minors; None if one may be zero.
 
     With entries d_1 >> d_2 >> ... in D, the eigenvalues of D M come close to d_k times the k-th
-    quotient. So the right D makes them any numbers of those signs that are far enough apart.
+    quotient. So some D gives any eigenvalues of these signs, if they are different enough.
     """
     if len(matrix) > MINORS_UP_TO:
         return None
@@ -151,7 +152,7 @@ def rows_scaled(
 def scaled_alike(
     target: Array, given: Array, allowed: Callable[[Number], bool], numbers: Numbers
 ) -> bool:
-    """Returns whether target = B given C with allowed diagonals, by walking nonzero entries."""
+    """Returns whether target = B given C for allowed diagonals, by a walk over nonzero entries."""
     if ((target != 0) != (given != 0)).any():
         return False
     rows: dict[int, Number] = {}

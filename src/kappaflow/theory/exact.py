@@ -23,18 +23,18 @@ class Numbers:
     """An arithmetic: of fractions (`tolerance` None), or of floats with a threshold for zero.
 
     A float counts as zero if it is at most `tolerance` times the largest entry of its matrix.
-    Conclusions then hold for some matrix that near: "to rounding".
+    Conclusions then hold for some matrix within this distance: "to rounding".
     """
 
     tolerance: float | None
 
     @property
     def exact(self) -> bool:
-        """Whether conclusions are about exactly the matrix that was given."""
+        """Whether conclusions hold for the given matrix exactly."""
         return self.tolerance is None
 
     def cleaned(self, matrix: Array, *terms: Array) -> Array:
-        """Returns the matrix with zeros for entries negligible next to it and the terms."""
+        """Returns the matrix, with zero for each entry that is negligible next to all others."""
         if self.tolerance is None or not matrix.size:
             return matrix
         largest = max(abs(term).max() for term in (matrix, *terms))
@@ -111,13 +111,13 @@ class Numbers:
 
 
 def numbers_of(matrix: object, tolerance: float) -> tuple[Array, Numbers]:
-    """Returns the matrix and its arithmetic: fractions if all entries are integers or fractions.
+    """Returns the matrix and its arithmetic: exact if all entries are integers or fractions.
 
     Integers in more than 64 rows are treated as floats, unless nearly all of them are zero.
 
     Args:
         matrix: A square tensor, array or nested list of numbers, also of `fractions.Fraction`.
-        tolerance: For floats: entries below this share of the largest count as zero.
+        tolerance: For floats: entries below this share of the largest entry count as zero.
 
     Returns:
         An array of fractions or of cleaned floats, and the matching arithmetic.

@@ -19,10 +19,11 @@ class Verdict:
 
     Args:
         patterns: The orders considered. In the product T = L U, U acts first.
-        verdict: "cannot" (for all patterns), "can" (for one), or "unknown": no argument applies.
-        reason: One sentence for each pattern that is excluded.
+        verdict: "cannot" (for all patterns), "can" (for one), or "unknown" (no argument applies).
+        reason: One sentence for each excluded pattern.
         argument: The name of each argument.
-        exact: Whether the verdict is about this very matrix; otherwise it holds up to rounding.
+        exact: Whether the verdict holds for the given matrix exactly; otherwise it holds up to
+            rounding.
     """
 
     patterns: tuple[str, ...]
@@ -61,9 +62,9 @@ def check_pattern(
             other floats up to rounding.
         pattern: Such as "LULUL", in the order of the product. L changes the second part, U the
             first. Shorter patterns are included, since a coupling may be the identity.
-        first: Number of features in the first part; half of them, rounded down, by default.
+        first: Number of features in the first part; by default half of them, rounded down.
         positive: Whether the diagonals must be positive.
-        tolerance: For floats: entries below this share of the largest count as zero.
+        tolerance: For floats: entries below this share of the largest entry count as zero.
 
     Returns:
         The verdict. "unknown" proves nothing: the arguments are sufficient, not complete.
@@ -79,7 +80,7 @@ def check_pattern(
         or cycles, whose eigenvalues are not real, can exclude this.
 
     Source:
-        Ours, but for the count itself: Urschel 2023.
+        Ours, except for the count itself: Urschel 2023.
 
     Example:
         >>> quarter_turns = [[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 1], [0, 0, -1, 0]]
@@ -150,7 +151,7 @@ def fewest_couplings(
         tolerance: For floats: entries below this share of the largest count as zero.
 
     Returns:
-        The smallest count, up to six, that is not excluded, and the verdicts up to it, in order.
+        The smallest count (at most six) that is not excluded, and the verdicts up to it, in order.
 
     Raises:
         ArgumentError: As for `check_pattern`, or the determinant is negative, which excludes any
@@ -200,7 +201,7 @@ def _verdict(cases: _Cases, pattern: str) -> Verdict:
         finding = Finding(
             "cannot",
             "determinant",
-            "The determinant is negative, that of couplings with positive diagonals is not.",
+            "The determinant is negative; with positive diagonals it would be positive.",
         )
     reason = finding.reason
     if not numbers.exact:
@@ -209,7 +210,7 @@ def _verdict(cases: _Cases, pattern: str) -> Verdict:
 
 
 def _cases(matrix: object, first: int | None, *, positive: bool, tolerance: float) -> _Cases:
-    """Returns the data that the arguments need, or raises ArgumentError for an invalid matrix."""
+    """Returns the input of the arguments, or raises ArgumentError for an invalid matrix."""
     given, numbers = numbers_of(matrix, positive_float("tolerance", tolerance))
     size = len(given) // 2 if first is None else positive_int("first", first)
     if size >= len(given):

@@ -18,7 +18,7 @@ CODES = {code: CHECKS[code].title for code in sorted(CHECKS)}
 
 
 def checks_of_flows() -> list[Check[...]]:
-    """Returns the checks that run on a flow; one that explains another comes before it."""
+    """Returns the checks that run on a flow; a check that explains another one precedes it."""
     of_flows = [one for one in CHECKS.values() if one.subject == "flow"]
     return sorted(of_flows, key=lambda one: (one.before or one.code, not one.before, one.code))
 

@@ -12,12 +12,12 @@ from kappaflow.diagnosis.check import Measurements, Symptom, check, largest, qua
 from kappaflow.diagnosis.checks.log_dets import log_dets
 from kappaflow.diagnosis.finding import Table
 
-NOTHING = 1e-3  # growth of the log condition number up to which a layer does not count as growing
-MOST = 0.5  # share of the log growth from which one layer has most of it
-COLLAPSED = math.log(1e-3)  # log ratio of the width of the flow to that of the data, per dimension
+NOTHING = 1e-3  # growth of the log condition number that still counts as none
+MOST = 0.5  # share of the log growth that counts as most of it
+COLLAPSED = math.log(1e-3)  # log of the width covered by the flow / width of the data, per feature
 SINGULAR = 1e-3  # eps times the condition number of a nearly singular layer
 CONSTANT = 1e-3  # relative spread of a layer's condition number over the points
-SPREAD_ROWS = 32  # rows needed for standard deviations of columns
+SPREAD_ROWS = 32  # least number of rows for a standard deviation
 WIDER = {"float16": "float32", "bfloat16": "float32", "float32": "float64"}
 
 
@@ -109,9 +109,9 @@ def growth_of(profile: Profile) -> Growth:
     fix="Score and sample in float64, and train with bounded log-scales.",
 )
 def ill_conditioned(m: Measurements) -> Iterator[Symptom]:
-    """It is an error where rounding times the condition number exceeds 0.01, and a warning from
-    0.001. The cause names the worst row, counted from 0, and where the condition number grows: by
-    how much per layer, or in which layer, where one alone has most of the growth.
+    """It is an error if rounding times the condition number exceeds 0.01, and a warning from
+    0.001. The cause names the worst row, counted from 0. It also says where the condition number
+    grows: the factor per layer, or the one layer that has most of the growth.
 
     Example:
         scales = kf.bijections.ElementwiseAffine(2, log_scale=[12.0, -2.0])
@@ -158,7 +158,7 @@ def ill_conditioned(m: Measurements) -> Iterator[Symptom]:
     fix="Bound its log-scales, or standardize the data before it.",
 )
 def one_layer_dominates(m: Measurements) -> Iterator[Symptom]:
-    """Its condition number is 100 times the median of the others.
+    """The condition number of the layer is at least 100 times the median of the others.
 
     Example:
         log_scales = [[0.1, 0.0], [6.0, 0.0], [0.1, 0.0]]

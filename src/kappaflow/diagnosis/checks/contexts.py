@@ -11,8 +11,8 @@ from kappaflow.conditioning.profile import profile_at
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, differ, measurement
 
-MOST, LARGE = 256, 4  # rows of flows up to 500 dimensions, and of larger ones
-TIMES = 100.0  # the median, for one context to be much worse than the others
+MOST, LARGE = 256, 4  # largest number of rows, for flows up to 500 dimensions and above
+TIMES = 100.0  # ratio to the median from which a condition number is reported
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Contexts:
     """The flow under the contexts of many rows.
 
     Attributes:
-        matters: Whether the density of a point changes with its context.
-        vary: Whether any two contexts differ.
-        condition_number: At each measured row, (R,).
-        rows: The indices of these rows, (R,).
+        matters: Whether the density of any row changes with its context.
+        vary: Whether the contexts of the rows differ.
+        condition_number: Condition number at each measured row, (R,).
+        rows: Indices of the measured rows, (R,).
     """
 
     matters: bool
@@ -34,7 +34,7 @@ class Contexts:
 
 @measurement("contexts", checked="contexts")
 def contexts(m: Measurements) -> Contexts | None:
-    """Measures points spread over all rows; None for a flow without a context."""
+    """Measures rows spread over the data. Returns None for a flow without a context."""
     context, x = m.contexts, m.points if m.rows is None else m.rows
     if context is None:
         return None
@@ -59,9 +59,9 @@ def contexts(m: Measurements) -> Contexts | None:
     fix="Check that each layer receives the context, and train.",
 )
 def context_ignored(m: Measurements) -> Iterator[Symptom]:
-    """The doctor gives each row the context of its neighbour, and no density changes. This is
-    normal before training, where networks end in zeros. After training, the context is not passed
-    on, or its columns are constant.
+    """The doctor gives each row the context of the row before, and no density changes. This is
+    normal before training, because the last layers of the networks start at zero. After training,
+    it means that the context is not passed on, or that its columns are constant.
 
     Example:
         flow = kf.real_nvp(2, depth=2, hidden=(8,), context_features=1)

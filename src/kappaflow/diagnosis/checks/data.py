@@ -12,7 +12,7 @@ from kappaflow.data.statistics import tail_of
 from kappaflow.diagnosis.check import CHECKS, Symptom, check
 from kappaflow.diagnosis.finding import Finding
 
-ROWS = 32  # fewer rows are points to measure at, not data
+ROWS = 32  # least number of rows to examine as data
 
 
 class ExaminedData:
@@ -33,7 +33,7 @@ class ExaminedData:
     def symptoms(
         self, kind: str, cause: str | None = None, fix: str | None = None
     ) -> list[Symptom]:
-        """Returns one symptom for all problems of a kind, none if there are none."""
+        """Yields one symptom for all columns with a kind of problem; none if no column has it."""
         problems = [one for one in self.problems if one.code == kind]
         if not problems:
             return []
@@ -50,7 +50,7 @@ def data_findings(data: Tensor | Table) -> Iterator[Finding]:
     """Runs the checks of data, KF601 to KF606.
 
     Args:
-        data: Rows, (B, n), or a table, of at least 32 rows; shorter data has no findings.
+        data: Rows, (B, n), or a table, of at least 32 rows; fewer rows have no findings.
 
     Yields:
         The findings, one for all columns with the same problem.
@@ -98,7 +98,7 @@ def columns_depend(data: ExaminedData) -> Iterator[Symptom]:
     fix="Drop it.",
 )
 def column_constant(data: ExaminedData) -> Iterator[Symptom]:
-    """It has no spread, and therefore no density.
+    """The column has no spread, and therefore no density.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
@@ -117,9 +117,9 @@ def column_constant(data: ExaminedData) -> Iterator[Symptom]:
     fix="Add noise of the width of a step (--repair dequantize), or use the column as context.",
 )
 def column_discrete(data: ExaminedData) -> Iterator[Symptom]:
-    """Whole numbers, values rounded to steps of more than 0.5 % of the standard deviation, or a
-    point mass: a value in more rows than the resolution of the column and the density around it
-    predict. A flow can put spikes of any height on them.
+    """The column has whole numbers, values rounded to steps of more than 0.5 % of the standard
+    deviation, or a point mass: a value in more rows than the resolution of the column and the
+    density around it predict. A flow can put spikes of any height on such values.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
@@ -171,7 +171,7 @@ def rows_repeated(data: ExaminedData) -> Iterator[Symptom]:
     fix="Subtract the mean first, in float64.",
 )
 def column_exceeds_float32(data: ExaminedData) -> Iterator[Symptom]:
-    """It varies little around a large value, or its squares overflow.
+    """The column varies little around a large value, or its squares overflow.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(3), kf.bijections.ElementwiseAffine(3))
@@ -191,8 +191,8 @@ def column_exceeds_float32(data: ExaminedData) -> Iterator[Symptom]:
     "a column of the data has heavy tails",
     subject="data",
     severity="note",
-    cause="A map with bounded slopes turns a Gaussian into a distribution with Gaussian tails: "
-    "either such rows are farther out than any sample, or some slope grows without bound.",
+    cause="A map with bounded slopes turns a Gaussian into a distribution with Gaussian tails. "
+    "Either such rows are farther out than any sample, or some slope grows without bound.",
     fix="Take logarithms or ranks of the column, or use a base with heavier tails.",
 )
 def column_heavy_tailed(data: ExaminedData) -> Iterator[Symptom]:
@@ -237,8 +237,8 @@ def column_heavy_tailed(data: ExaminedData) -> Iterator[Symptom]:
     fix="Inspect the rows or columns named, and correct the data or drop them.",
 )
 def warning_findings(warnings: Sequence[str]) -> Iterator[Symptom]:
-    """A problem that loading found and did not repair, such as too few rows to train on. The
-    verdict repeats it, so that a good likelihood on doubtful data does not pass for success.
+    """Loading found a problem that it did not repair, such as too few rows to train on. The
+    verdict repeats it, so that nobody trusts a good likelihood on doubtful data.
     """
     for text in warnings:
         sentence = text.strip().rstrip(".")

@@ -58,7 +58,7 @@ Results = list[Result]
 
 @dataclass(frozen=True)
 class Dtypes:
-    """The first layer with each problem, None where there is none.
+    """The first layer with each problem; None if no layer has it.
 
     Attributes:
         narrow_log_det: Its log_det has less precision than float32.
@@ -100,7 +100,7 @@ def dtypes(m: Measurements) -> Dtypes:
     fix="Sum log-scales in float32 (dtype=torch.float32), whatever the dtype of the values.",
 )
 def log_det_narrow(m: Measurements) -> Iterator[Symptom]:
-    """A sum in half precision has two or three digits.
+    """A sum in half precision keeps only two or three digits.
 
     Example:
         def encode(x):
@@ -206,7 +206,7 @@ def _try(flow: Flow, x: Tensor, context: Tensor | None) -> tuple[Results, Result
 
 
 def _results(flow: Flow, x: Tensor, context: Tensor | None) -> tuple[Results, Results]:
-    """Returns the dtypes of all values, and those of all log_dets."""
+    """Returns the dtypes of all values and the dtypes of all log_dets."""
     values, log_dets, state = [], [], x
     for layer in layers_of(flow.bijection, context):
         for direction in ("forward", "inverse"):
@@ -222,7 +222,7 @@ def _results(flow: Flow, x: Tensor, context: Tensor | None) -> tuple[Results, Re
 
 
 def _unconverted(layer: Bijection, direction: str) -> Callable[..., tuple[Tensor, object]]:
-    """Returns a direction of a layer of any library, before its result is converted."""
+    """Returns the function of a layer for one direction, before its result is converted."""
     if isinstance(layer, ForeignLayer):
         return layer.encode if direction == "forward" else layer.decode
     return layer.forward if direction == "forward" else layer.inverse

@@ -20,19 +20,19 @@ from kappaflow.energies import (
 from kappaflow.flows import Flow
 
 SAMPLES = 2048
-MARGIN = 3.0  # nats above the largest weight of all samples: there the flow misses mass
-STARTS, FURTHEST = 64, 64.0  # of searches, and how many deviations of the samples they start out
-CLIMB, FIRST, LAST = 150, 0.2, 1e-4  # steps, and their lengths as shares of the start's distance
+MARGIN = 3.0  # nats above the largest weight of all samples, from which the flow misses mass
+STARTS, FURTHEST = 64, 64.0  # number of searches, and their largest start distance in deviations
+CLIMB, FIRST, LAST = 150, 0.2, 1e-4  # steps of a search, and their first and last relative length
 MOST_REGIONS, DRAWS_OF_REGION = 16, 256
-DECISIVE = 5.0  # effective samples of an estimate, at least: fewer can overestimate it badly
-APART = 0.5  # deviations of the samples, per coordinate: closer maxima are one region
-DIFFERENCE = 1e-2  # deviations of the samples
-WIDEST = 10.0  # deviations of the samples, as the largest width of a region
-SHARE = 0.01  # of the mass, or of the rows
-HEAVY = 0.7  # shape of a tail above which means of weights are unreliable
-NEARLY_ALL = 0.9  # effective sample size, as a share, above which a tail changes no mean
-FEW = 0.01  # effective sample size, as a share, that is too small whatever the tail
-COORDINATES = 6  # of a place that a message names
+DECISIVE = 5.0  # least effective sample size of an estimate; fewer can overestimate it badly
+APART = 0.5  # maxima closer than this, in standard deviations per coordinate, are one region
+DIFFERENCE = 1e-2  # step of the finite differences, in standard deviations of the samples
+WIDEST = 10.0  # largest width of a region, in standard deviations of the samples
+SHARE = 0.01  # missed share of the mass, or of the rows, from which the check fires
+HEAVY = 0.7  # Pareto k of the tail above which means of weights are unreliable
+NEARLY_ALL = 0.9  # share of effective samples above which a heavy tail changes no mean
+FEW = 0.01  # share of effective samples that is too small for any tail
+COORDINATES = 6  # coordinates of a point that a message shows
 
 
 @dataclass(frozen=True)
@@ -41,15 +41,18 @@ class Energy:
 
     Attributes:
         samples: Samples of the flow with their importance weights.
-        not_a_number: How many of the samples have no log-density.
+        not_a_number: Number of samples without a log-density.
         missed_mass: Share of the known mass in regions where weights are `MARGIN` nats above the
             largest weight of the samples.
-        missed_by: How many nats weights are larger at the highest missed maximum.
-        missed_at: That maximum, (D,); None where there is none.
-        points: How many rows were given.
-        points_missed: At how many rows weights are `MARGIN` nats above the largest of the samples.
+        missed_by: Log ratio of the weight at the highest missed maximum to the largest weight of
+            the samples, in nats.
+        missed_at: The highest missed maximum, (D,); None if none is missed.
+        points: Number of given rows.
+        points_missed: Number of rows with a weight `MARGIN` nats above the largest weight of the
+            samples.
         worst_point: Index of the row with the largest weight.
-        worst_by: How many nats it is above the largest of the samples.
+        worst_by: Log ratio of the weight of that row to the largest weight of the samples, in
+            nats.
     """
 
     samples: ImportanceSamples
@@ -110,13 +113,13 @@ def energy(m: Measurements) -> Energy | None:
     "or start from a flow that kappaflow.fit trained on rows of all modes.",
 )
 def modes_missed(m: Measurements) -> Iterator[Symptom]:
-    """For flows that were fitted to an unnormalized density: `doctor(flow, x,
+    """This check is for flows fitted to an unnormalized density: `doctor(flow, x,
     log_density=log_density)`, see [Energies](energies.md). The reverse divergence drops modes, and
     samples of the flow cannot show it. The doctor climbs the log-density from 64 points, up to 64
     standard deviations outside of the samples, and from the given rows. Around maxima where
-    importance weights are more than 3 nats above those of all samples, it estimates how much mass
-    the flow misses: a warning from 0.01 on. It is also a warning if more than 0.01 of the rows lie
-    at such places. A region that no search and no row reaches stays unseen.
+    importance weights are more than 3 nats above those of all samples, it estimates the share of
+    the mass that the flow misses. It is a warning from a share of 0.01, or if more than 0.01 of
+    the rows are at such places. A region that no search and no row reaches stays unseen.
 
     Example:
         def log_density(x):
@@ -166,9 +169,9 @@ def modes_missed(m: Measurements) -> Iterator[Symptom]:
 )
 def weights_heavy(m: Measurements) -> Iterator[Symptom]:
     """The tail of the weights of 2,048 samples has a Pareto k above 0.7 (and the effective sample
-    size is below 0.9), or the effective sample size is below 0.01: estimates of log Z and of means
-    have no reliable error. Or the log-density is not a number at some samples, or all weights are
-    zero, which is an error.
+    size is below 0.9), or the effective sample size is below 0.01. Estimates of log Z and of means
+    then have no reliable error. It is an error if the log-density is not a number at some samples,
+    or if all weights are zero.
 
     Example:
         def log_density(x):
@@ -210,7 +213,7 @@ def weights_heavy(m: Measurements) -> Iterator[Symptom]:
 
 
 def _no_weights(samples: ImportanceSamples, evidence: Evidence) -> Symptom:
-    """Returns KF802 for weights that are all zero, or of which some are not finite."""
+    """Returns the KF802 symptom for weights that are all zero or not all finite."""
     bad = int((samples.log_weights.isnan() | (samples.log_weights == math.inf)).sum())
     if bad:
         return Symptom(
@@ -239,12 +242,12 @@ def _missed_mass(found: Energy) -> str:
 
 
 def _missed_rows(found: Energy) -> str:
-    missed = f"{found.points_missed} of {found.points} rows lie where the flow has no samples"
+    missed = f"{found.points_missed} of {found.points} rows are where the flow has no samples"
     if not math.isfinite(found.worst_by):
         return f"{missed}, such as row {found.worst_point}."
     return (
         f"{missed}. The worst is row {found.worst_point}: its weight is {found.worst_by:.3g} nats "
-        f"larger than that of any of {len(found.samples)} samples."
+        f"larger than any weight of {len(found.samples)} samples."
     )
 
 
@@ -255,7 +258,10 @@ def _place_text(found: Energy) -> str:
 
 
 def _log_weights(flow: Flow, log_density: LogDensity, x: Tensor) -> Tensor:
-    """Returns log p - log q, (n,), float64; infinite where the flow has no density, -inf for p."""
+    """Returns log p - log q, (n,), in float64.
+
+    It is -inf if p is zero, and inf if q is zero where p is not.
+    """
     log_p = _finite_or_zero(log_density_at(log_density, x))
     log_q = flow.log_prob(x).double()
     log_q = log_q.nan_to_num(-math.inf, posinf=math.inf, neginf=-math.inf)
@@ -275,9 +281,9 @@ def _maxima(
     largest: float,
     generator: torch.Generator,
 ) -> tuple[Tensor, float]:
-    """Returns the maxima that the flow misses, the highest first, and by how many nats.
+    """Returns the maxima that the flow misses, highest first, and the largest excess in nats.
 
-    Given rows are among them unchanged, because a step of a climb leaves a narrow region.
+    The given rows are kept as candidates too, because a step of a climb can leave a narrow region.
     """
     center, width = _place(samples.x)
     reach = torch.logspace(0, math.log2(FURTHEST), STARTS, base=2.0)
@@ -290,7 +296,7 @@ def _maxima(
     found = _climb(log_density, starts, reach * width)
     found = found if given is None else torch.cat((found, given))
     above = _log_weights(flow, log_density, found) - largest
-    # The highest first: a climb that got stuck far out has a larger weight than any mode.
+    # Sort by log-density: a climb that got stuck far out has a larger weight than any mode.
     order = log_density_at(log_density, found).nan_to_num(-math.inf).cpu().argsort(descending=True)
     order = order[above[order] > MARGIN]
     kept: list[int] = []
@@ -362,10 +368,10 @@ def _mass(
 def _curvatures(
     log_density: LogDensity, maxima: Tensor, width: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns eigenvalues (m, D) and axes (m, D, D) of minus the Hessian, and the slope (m, D).
+    """Returns eigenvalues (m, D) and axes (m, D, D) of minus the Hessian, and the gradient (m, D).
 
-    In units of the deviations, by differences of gradients. Values are made positive, and at
-    least those of `WIDEST`.
+    The unit is the standard deviation of the samples. Derivatives are differences of gradients.
+    Eigenvalues are made positive and at least `WIDEST ** -2`.
     """
     count, dimensions = len(maxima), len(width)
     shift = torch.diag(DIFFERENCE * width)

@@ -17,25 +17,25 @@ from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 
 ROWS = 16
-DIRECTIONS, SETTLE = 4, 2  # and on how many the differences must converge
-STEP = 1e-5  # of the size of a parameter
-SETTLED = 1e-4  # of the size of a derivative: allowed between two step lengths
-WRONG = 1e-3  # of the size of a derivative: allowed between autograd and differences
-LOST = 0.1  # of the size of a derivative, from which rounding is reported
+DIRECTIONS, SETTLE = 4, 2  # tried directions, and in how many the differences must converge
+STEP = 1e-5  # step of the differences, relative to the size of a parameter
+SETTLED = 1e-4  # relative difference allowed between two step lengths
+WRONG = 1e-3  # relative difference allowed between autograd and finite differences
+LOST = 0.1  # relative rounding error of the gradient that is reported
 Function = Callable[[Flow], Tensor]
 
 
 @dataclass(frozen=True)
 class Gradient:
-    """Derivatives of the mean log_prob along one direction of all parameters, in nats.
+    """Derivatives of the mean log_prob along one direction in parameter space, in nats.
 
-    Of several directions, it is the one with the largest error.
+    It is the direction with the largest error among the tried ones.
 
     Attributes:
-        autograd: In the dtype of the flow.
-        autograd64: In float64.
-        difference: Central differences in float64.
-        size: The root of the sum of squares of the contributions of single parameters.
+        autograd: Derivative by autograd in the dtype of the flow.
+        autograd64: Derivative by autograd in float64.
+        difference: Central difference in float64.
+        size: Root of the sum of squares of the contributions of the parameters.
         layer: The first layer with a wrong derivative.
     """
 
@@ -55,8 +55,8 @@ class Gradient:
 def gradient(m: Measurements) -> Gradient | None:
     """Differentiates log_prob at a few points.
 
-    None where the flow has no trainable parameters or no copy in float64, or where differences do
-    not converge.
+    Returns None if the flow has no trainable parameters or no copy in float64, or if the
+    differences do not converge.
     """
     x, context = m.points[:ROWS], None if m.context is None else m.context[:ROWS]
     same = isolated_copy(m.flow, x, context)
@@ -86,10 +86,10 @@ def gradient(m: Measurements) -> Gradient | None:
 )
 def gradient_wrong(m: Measurements) -> Iterator[Symptom]:
     """The doctor compares the derivative of log_prob by autograd with central differences in
-    float64. A log_det that is detached, or computed under `no_grad`, silently trains something
-    else than the likelihood. The finding names the first layer with a wrong derivative. It is a
-    warning if the formula is right but the backward pass loses digits, for example by inverting
-    layers in float32.
+    float64. A log_det that is detached, or computed under `no_grad`, silently trains another
+    objective than the likelihood. The finding names the first layer with a wrong derivative. It is
+    a warning if the formula is right but the backward pass loses digits, for example because it
+    inverts layers in float32.
 
     Example:
         class Detached(torch.nn.Module):
@@ -148,7 +148,7 @@ def _trained(flow: Flow) -> list[Tensor]:
 
 
 def _direction(flow: Flow, seed: int) -> list[Tensor]:
-    """Returns a direction with the size of each parameter, the same in every dtype."""
+    """Returns a random direction, scaled to the size of each parameter; the same in all dtypes."""
     generator = torch.Generator().manual_seed(seed)
     return [
         (
@@ -160,9 +160,9 @@ def _direction(flow: Flow, seed: int) -> list[Tensor]:
 
 
 def _compare(flow: Flow, function: Function) -> tuple[int, float, float, float] | None:
-    """Returns the direction with the largest error, both derivatives along it, and their size.
+    """Returns the seed of the direction with the largest error, both derivatives, and their size.
 
-    None where differences converge along too few directions.
+    Returns None if the differences converge along too few directions.
     """
     found = []
     for seed, (derived, size) in enumerate(_derivatives(flow, function, range(DIRECTIONS))):
@@ -210,10 +210,10 @@ def _difference(flow: Flow, function: Function, seed: int, step: float) -> float
 def _one_sided(
     flow: Flow, function: Function, seed: int, derived: float, central: float, scale: float
 ) -> float:
-    """Returns a one-sided difference where log_prob has a kink, as autograd does.
+    """Returns a one-sided difference if log_prob has a kink at the point, to match autograd.
 
-    Splines and ReLU have kinks, where a central difference is the average of both sides. Without
-    a kink both sides are practically equal.
+    Splines and ReLU have kinks. There a central difference is the average of both sides. Without
+    a kink both sides are practically equal, and the central difference is returned.
     """
     ahead, here, behind = _values(flow, function, seed, (STEP, 0.0, -STEP))
     sides = (ahead - here) / STEP, (here - behind) / STEP
@@ -222,7 +222,7 @@ def _one_sided(
 
 
 def _values(flow: Flow, function: Function, seed: int, steps: Iterable[float]) -> list[float]:
-    """Returns the function after steps along a direction, and restores the flow."""
+    """Returns the values of the function after steps along a direction, and restores the flow."""
     parameters, direction = _trained(flow), _direction(flow, seed)
     kept = [one.detach().clone() for one in parameters]
     found = []
@@ -238,13 +238,13 @@ def _values(flow: Flow, function: Function, seed: int, steps: Iterable[float]) -
 
 
 def _clear_caches(flow: Flow) -> None:
-    """Makes a flow clear what it caches in evaluation mode, as training does."""
+    """Clears what a flow caches in evaluation mode, as training does."""
     flow.train()
     flow.eval()
 
 
 def _wrong_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
-    """Returns the first layer whose value and log_det have a wrong derivative at fixed points."""
+    """Returns the first layer with a wrong derivative of value or log_det at fixed points."""
     generator = torch.Generator().manual_seed(1)
     state = x
     for i, layer in enumerate(layers_of(flow.bijection, context)):

@@ -12,11 +12,11 @@ from kappaflow.diagnosis.checks.log_dets import log_det_wrong
 from kappaflow.diagnosis.finding import Table
 from kappaflow.interop import Wrapped
 
-DIMENSIONS = 3  # above, proposals match no density well enough
+DIMENSIONS = 3  # largest number of dimensions; above, no proposal is close enough
 CENTRES, DRAWS = 256, 8192
-WIDTH = 0.3  # of a kernel, in standard deviations of the samples
-FAR, FREEDOM = 0.3, 3.0  # share of the proposals from Student's t, and its degrees of freedom
-LEAST, ERRORS, WORTH = 0.05, 6.0, 200.0  # off one by this; standard errors; effective samples
+WIDTH = 0.3  # width of a kernel, in standard deviations of the samples
+FAR, FREEDOM = 0.3, 3.0  # share of proposals from Student's t, and its degrees of freedom
+LEAST, ERRORS, WORTH = 0.05, 6.0, 200.0  # least error; in standard errors; effective samples
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Integral:
 
     Attributes:
         value: Mean of p / q over samples of a proposal q.
-        standard_error: Of that mean.
-        effective: How many samples of p these are worth: (sum w)^2 / sum w^2.
+        standard_error: Standard error of `value`.
+        effective: Effective number of samples: (sum w)^2 / sum w^2.
     """
 
     value: float
@@ -36,10 +36,10 @@ class Integral:
 
 @measurement("integral of the density", checked="integral of the density")
 def integral(m: Measurements) -> Integral | None:
-    """Estimates the integral; None above three dimensions.
+    """Estimates the integral of the density. Returns None above three dimensions.
 
-    Proposals are kernels around samples of the flow, and Student's t around all of them for what
-    the samples do not reach. With contexts, the density is the one of the first context.
+    Proposals come from kernels around samples of the flow, and from a Student's t around all of
+    them, which covers the tails. With contexts, the density is conditional on the first context.
     """
     flow = m.flow
     if len(flow.joint_shape) != 1 or flow.joint_shape[0] > DIMENSIONS or flow.augment is not None:
@@ -80,8 +80,8 @@ def integral_table(m: Measurements) -> Table:
     fix="Integrate the base alone, and check that each layer is one-to-one and onto.",
 )
 def not_normalized(m: Measurements) -> Iterator[Symptom]:
-    """In up to three dimensions, the doctor estimates the integral by importance sampling. It is
-    off one by more than 0.05 and by six standard errors.
+    """In up to three dimensions, the doctor estimates the integral by importance sampling. It
+    reports an integral that differs from one by more than 0.05 and by six standard errors.
 
     Example:
         class Folded:

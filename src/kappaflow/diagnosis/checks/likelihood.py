@@ -7,8 +7,8 @@ from kappaflow.diagnosis.check import Symptom, check
 from kappaflow.diagnosis.finding import Evidence, Finding
 from kappaflow.diagnosis.references import Comparison
 
-KNOWN = 0.1  # nats per row: two standard errors below this decide a comparison
-FEW_ROWS, UNCERTAIN = 100, 0.2  # rows, and nats of standard error of the mean of so few
+KNOWN = 0.1  # nats per row: largest two standard errors for a comparison that counts as decided
+FEW_ROWS, UNCERTAIN = 100, 0.2  # fewer rows are few; nats of standard error that are too many
 
 
 def comparison_findings(
@@ -19,14 +19,14 @@ def comparison_findings(
     """Runs the checks KF501, KF504 and KF505 on the comparisons of a flow with references.
 
     Args:
-        comparisons: The Gaussian first, then the mixture; none for no comparison.
-        standard_error: Of the flow's own mean NLL; None where it is not known.
-        rows: How many held-out rows that mean is over.
+        comparisons: The comparison with the Gaussian, then with the mixture; may be empty.
+        standard_error: Standard error of the flow's mean NLL; None if it is not known.
+        rows: Number of held-out rows in that mean.
 
     Yields:
-        A warning for each reference that the flow is worse than by more than two standard errors
-        of the paired difference, a warning where the rows are too few to tell, and a note where
-        the flow is not better.
+        A warning for each reference that is better than the flow by more than two standard errors
+        of the paired difference, a warning if there are too few rows to decide, and a note if the
+        flow is not better.
     """
     decided = False
     for one in comparisons:
@@ -56,12 +56,13 @@ def comparison_findings(
 )
 def no_better_than_gaussian(one: Comparison, *, worse: bool) -> Iterator[Symptom]:
     """A Gaussian (with a context: a linear-Gaussian regression) is fitted to the training rows.
-    Both are compared on the same held-out rows: the mean of the differences row by row, and its
-    standard error. It is a warning if the flow is worse by more than two standard errors, and a
-    note if it is neither better nor worse and the difference is known to 0.1 nats. `kappaflow fit`
-    and `kappaflow doctor RUN` compare on the test rows of the run, `kappaflow.doctor(flow, x,
-    train=rows)` on `x`. Without `train`, and from 200 rows on, the Gaussian is fitted to a random
-    half of `x` and compared on the other; the doctor then concludes only "worse".
+    Both densities are evaluated at the same held-out rows, and the check uses the mean and the
+    standard error of the differences per row. It is a warning if the flow is worse by more than
+    two standard errors. It is a note if it is neither better nor worse and the difference is known
+    to 0.1 nats. `kappaflow fit` and `kappaflow doctor RUN` compare on the test rows of the run,
+    `kappaflow.doctor(flow, x, train=rows)` on `x`. Without `train`, and from 200 rows on, the
+    Gaussian is fitted to a random half of `x` and compared on the other half; the doctor then
+    concludes only "worse".
 
     Example:
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
@@ -79,9 +80,9 @@ def no_better_than_gaussian(one: Comparison, *, worse: bool) -> Iterator[Symptom
     fix="Train longer, give more rows, or use fewer and smaller layers (depth, hidden).",
 )
 def no_better_than_mixture(one: Comparison, *, worse: bool) -> Iterator[Symptom]:
-    """As KF501, with a mixture of 1, 2, 4, 8, 16 or 32 Gaussians with full covariances; the BIC
-    chooses how many (Schwarz 1978). It is fitted to 5,000 training rows at most, which takes
-    seconds.
+    """The same as KF501, with a mixture of 1, 2, 4, 8, 16 or 32 Gaussians with full covariances.
+    The BIC chooses the number (Schwarz 1978). The mixture is fitted to 5,000 training rows at
+    most, which takes seconds.
 
     Example:
         flow = kf.Flow(kf.StandardNormal(2), kf.bijections.ElementwiseAffine(2))
@@ -134,8 +135,8 @@ def _evidence(one: Comparison) -> Evidence:
 )
 def too_few_rows(one: Comparison) -> Iterator[Symptom]:
     """The difference between the flow and a Gaussian or a mixture is within two standard errors of
-    zero, and known to no better than 0.1 nats per row. Or there are fewer than 100 held-out rows,
-    and the standard error of the mean NLL is above 0.2 nats.
+    zero, and two standard errors exceed 0.1 nats per row. Or there are fewer than 100 held-out
+    rows, and the standard error of the mean NLL is above 0.2 nats.
     """
     better = "better" if one.difference < 0 else "worse"
     known = f": it is {abs(one.difference):.2f} ± {one.standard_error:.2f} nats per row {better}"
@@ -153,8 +154,8 @@ def uncertain_likelihood(rows: int, standard_error: float) -> Iterator[Finding]:
     if not standard_error <= UNCERTAIN:
         yield too_few_rows.finding(
             Symptom(
-                f"There are too few held-out rows ({rows:,}) to tell the likelihood: its standard "
-                f"error is {standard_error:.2f} nats per row.",
+                f"There are too few held-out rows ({rows:,}) for a reliable likelihood: its "
+                f"standard error is {standard_error:.2f} nats per row.",
                 {"rows": rows, "standard_error": standard_error},
                 cause="The mean of few rows depends on which rows were held out.",
                 fix="Give more rows.",
@@ -173,14 +174,14 @@ def uncertain_likelihood(rows: int, standard_error: float) -> Iterator[Finding]:
 def image_likelihood_findings(
     bits: float | None, standard_error: float | None, independent: float | None
 ) -> Iterator[Symptom]:
-    """The same for images. The reference treats each pixel independently, with its histogram among
-    the training images. The differences are taken image by image.
+    """This check is KF501 for images. The reference treats each pixel as independent, with the
+    histogram of its values in the training images. The differences are paired by image.
 
     Args:
-        bits: Mean bits per dimension of held-out images; None where there are none.
-        standard_error: Of the difference of the two over the images; of `bits` where that of the
-            difference is not known.
-        independent: The same images under independent pixels.
+        bits: Mean bits per dimension of held-out images; None if there are none.
+        standard_error: Standard error of the paired difference over the images; of `bits` if the
+            difference's is not known.
+        independent: Mean bits per dimension of the same images under independent pixels.
     """
     if bits is None or independent is None or math.isnan(bits):
         return

@@ -21,34 +21,34 @@ from kappaflow.diagnosis.check import (
 from kappaflow.diagnosis.finding import Evidence, Table
 from kappaflow.flows import Flow
 
-TOLERATED = 1e-3  # reconstruction errors above this share of |x| are visible in results
-SAFETY = 10.0  # units of rounding, as in kappaflow.testing, where correct flows need 5
+TOLERATED = 1e-3  # largest reconstruction error, as a share of |x|, that is invisible in results
+SAFETY = 10.0  # tolerance in units of rounding, as in kappaflow.testing; correct flows need 5
 SMALLEST = 1e-12  # nats: the last digits of float64, which differ between processors
-ROUNDED = 1e-3  # share of an error that is left in float64 if rounding caused it
-SPECTRA = 16  # points at which all singular values are kept
-NUDGES = 2  # times the argument is rounded differently, to see what that does to a log_det
-VISIBLE = 1e-5  # nats off the Jacobian from which float64 is measured too
-TABLE_VALUES = 64  # singular values in a table
+ROUNDED = 1e-3  # share of an error that remains in float64 if rounding caused it
+SPECTRA = 16  # number of points with all singular values
+NUDGES = 2  # number of random roundings of the argument, to measure their effect on a log_det
+VISIBLE = 1e-5  # error in nats from which the log_dets are computed in float64 too
+TABLE_VALUES = 64  # largest number of singular values in a table
 DIRECTIONS = {"forward": "the forward direction", "inverse": "the inverse"}
 
 
 @dataclass(frozen=True)
 class LogDets:
-    """The log-determinants of a flow at the points, in nats and in float64.
+    """The log-determinants of a flow at the points, in nats and as float64 tensors.
 
     Attributes:
-        forward: As `forward` returns it, (n,).
-        inverse: As `inverse` returns it at the latent that `forward` returned, (n,).
-        true: log|det| of the dense Jacobian, (n,); None where the dimension is too large.
+        forward: log_det that `forward` returns, (n,).
+        inverse: log_det that `inverse` returns at the latent of the point, (n,).
+        true: log|det| of the dense Jacobian, (n,); None if there are too many dimensions.
         size: The square root of the number of layers, plus a bound on the sum of |log s| over
             all singular values of all layers, (n,).
         units: The share of `forward` that belongs to the standardization, (n,).
-        forward_moves: How much `forward` changes when the points are rounded, (n,).
-        inverse_moves: How much `inverse` changes when the latents are rounded, (n,).
-        wide: The same in float64, where they differ from the Jacobian; None where they agree, or
-            there is no copy in float64.
-        singular_values: All after the standardization at some points, descending, (b, n); None
-            where the dimension is too large.
+        forward_moves: Change of `forward` when the points are rounded, (n,).
+        inverse_moves: Change of `inverse` when the latents are rounded, (n,).
+        wide: The log_dets of a float64 copy; None if `forward` and `inverse` agree with the
+            Jacobian, or if there is no copy in float64.
+        singular_values: All singular values of the core (without the standardization) at some
+            points, descending, (b, n); None if there are too many dimensions.
     """
 
     forward: Tensor
@@ -64,7 +64,7 @@ class LogDets:
 
 @measurement("log_dets and the Jacobian", checked="log_dets")
 def log_dets(m: Measurements) -> LogDets:
-    """Measures the log_dets of both directions, and the Jacobian's where it can be formed."""
+    """Measures the log_dets of both directions, and that of the dense Jacobian if possible."""
     found = _measure(m.flow, m.points, m.context, m.profile)
     if m.wide is None or found.true is None:
         return found
@@ -80,7 +80,7 @@ def log_dets(m: Measurements) -> LogDets:
 
 @table("log_dets")
 def log_det_table(m: Measurements) -> Table:
-    """Returns the log_dets at the points; that of the inverse with its sign changed."""
+    """Returns the log_dets at the points; the inverse's has its sign changed."""
     found = log_dets(m)
     true = {} if found.true is None else {"jacobian": found.true}
     return columns(**true, forward=found.forward, inverse=-found.inverse)
@@ -88,7 +88,10 @@ def log_det_table(m: Measurements) -> Table:
 
 @table("singular_values")
 def singular_value_table(m: Measurements) -> Table:
-    """Returns quantiles over the points, the largest first; of many values some of all sizes."""
+    """Returns quantiles over the points of the singular values, largest first.
+
+    If there are many singular values, the table has a selection of all sizes.
+    """
     values = log_dets(m).singular_values
     if values is None:
         return {}
@@ -104,10 +107,10 @@ def singular_value_table(m: Measurements) -> Table:
     fix="Check each layer with kappaflow.testing.check_bijection.",
 )
 def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
-    """Up to 500 dimensions, the doctor compares each direction with log|det| of the Jacobian;
-    above, the two directions with each other. The tolerance covers what rounding of the point and
-    of the sum does to a log_det. If a float64 copy removes 99.9 % of the error, the formula only
-    loses digits, and the finding is a warning.
+    """Up to 500 dimensions, the doctor compares the log_det of each direction with log|det| of the
+    Jacobian; above, it compares the two directions. The tolerance covers the effect of rounding
+    the point and the sum. If a float64 copy removes 99.9 % of the error, the formula is correct
+    but loses digits, and the finding is a warning.
 
     Example:
         flow = (
@@ -143,13 +146,13 @@ def log_det_wrong(m: Measurements) -> Iterator[Symptom]:
 
 
 def _errors(m: Measurements) -> dict[str, tuple[float, float] | None]:
-    """Returns for each comparison the worst error above its tolerance, and that tolerance.
+    """Returns the worst error above its tolerance and that tolerance, for each comparison.
 
-    The tolerance is that of `kappaflow.testing`: 10 eps kappa (1 + sum |log s|), with the square
-    root of the number of layers in place of 1, since each of them rounds, and with the worst
-    condition number over the depth. The inverse is called at a latent, so that its log_det may
-    also differ by the reconstruction error. A log_det that changes quickly (splines near a knot)
-    may differ by what rounding of its argument does to it. Nothing below `SMALLEST` is an error.
+    The tolerance is the one of `kappaflow.testing`, 10 eps kappa (1 + sum |log s|), with two
+    changes: the square root of the number of layers replaces 1, since each layer rounds, and kappa
+    is the worst condition number over the depth. The inverse is called at a latent, so its log_det
+    may also differ by the reconstruction error. A log_det that changes quickly (splines near a
+    knot) may differ by the effect of rounding its argument. Nothing below `SMALLEST` is an error.
     """
     found, missed = log_dets(m), m.data_errors
     lost = m.profile.eps * m.profile.condition_number.amax(dim=0)
@@ -177,7 +180,7 @@ def _worst_above(error: Tensor, tolerance: Tensor, usable: Tensor) -> tuple[floa
 
 
 def _worst_in_float64(found: LogDets, off: Iterable[str]) -> float | None:
-    """Returns the largest error in float64 of the directions that are off; None without a copy."""
+    """Returns the largest error in float64 of the failing directions; None without a copy."""
     wide = found.wide
     if wide is None or wide.true is None:
         return None
@@ -188,8 +191,8 @@ def _worst_in_float64(found: LogDets, off: Iterable[str]) -> float | None:
 def _measure(flow: Flow, x: Tensor, context: Tensor | None, profile: Profile) -> LogDets:
     """Returns the log_dets in the dtype of the flow.
 
-    A standardization treats each feature separately: one product with ones has its whole
-    Jacobian, and scales however far apart cost the others no digits.
+    A standardization treats each feature separately, so one product with ones gives its whole
+    Jacobian. Very different scales then cost each other no digits.
     """
     points, units = flow.standardization(x)
     z, core_forward = flow.core(points, context)
@@ -205,8 +208,8 @@ def _measure(flow: Flow, x: Tensor, context: Tensor | None, profile: Profile) ->
         finite = torch.isfinite(matrices).all(dim=(1, 2))
         true = torch.full_like(forward, torch.nan, dtype=torch.float64)
         true[finite] = torch.linalg.slogdet(matrices[finite])[1] + log_scales.sum(1)[finite]
-    # Horn: sum |log s| of a product is at most the sum of those of its factors. The rounding
-    # errors of the layers add up like a random walk.
+    # Horn: sum |log s| of a product is at most the total of sum |log s| over its factors. The
+    # rounding errors of the layers add up like a random walk.
     stretch = torch.maximum(
         profile.layer_sigma_max.log().abs(), profile.layer_sigma_min.log().abs()
     )

@@ -1,4 +1,4 @@
-"""KF101, KF104, KF204, KF205: log_prob, computed in every way that should give the same number."""
+"""KF101, KF104, KF204, KF205: log_prob computed in several ways that should agree."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,20 +23,20 @@ from kappaflow.diagnosis.finding import Table
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 
-NATS, ROUNDINGS = 1e-2, 1e2  # allowed between two correct ways: nats, and a multiple of rounding
-ROUNDED = 4  # units of rounding by which points are moved to see what rounding does
+NATS, ROUNDINGS = 1e-2, 1e2  # allowed difference of two ways: nats, and a multiple of rounding
+ROUNDED = 4  # units of rounding by which points are moved
 
 
 @dataclass(frozen=True)
 class LogProbs:
-    """Log-densities of the points in nats, (n,), computed in several ways.
+    """Log-densities of the points, computed in several ways, (n,), in nats.
 
     Attributes:
-        again: Through the layers a second time.
-        in_halves: Through the layers with the batch cut in two; None for a single point.
-        mixing: The first layer whose values change when the batch is cut; None if none does.
-        library: By the library's own log_prob; None where it has none.
-        rounding: How much the log-density changes when the point is rounded differently.
+        again: A second call of the layers.
+        in_halves: The layers called on each half of the batch; None for a single point.
+        mixing: The first layer with values that change when the batch is halved; None if none.
+        library: The library's own log_prob; None if it has none.
+        rounding: Change of the log-density when the point is rounded differently.
     """
 
     again: Tensor
@@ -48,7 +48,7 @@ class LogProbs:
 
 @measurement("log_prob in several ways", checked="log_prob in several ways")
 def log_probs(m: Measurements) -> LogProbs:
-    """Computes log_prob again, in halves, and as the library does."""
+    """Computes log_prob again, in halves, and by the library."""
     flow, x, context = m.flow, m.points, m.context
     again = flow.augmented_log_prob(x, context)
     in_halves = mixing = None
@@ -64,7 +64,7 @@ def log_probs(m: Measurements) -> LogProbs:
 
 @table("densities")
 def densities(m: Measurements) -> Table:
-    """Returns log_prob at the points, a column for each way."""
+    """Returns log_prob at the points, with a column for each way."""
     found = log_probs(m)
     return columns(
         layers=m.log_prob,
@@ -87,8 +87,8 @@ def log_prob_of_data_and_samples(m: Measurements) -> Table:
     fix="Bound the log-scales and train again.",
 )
 def log_prob_not_finite(m: Measurements) -> Iterator[Symptom]:
-    """The doctor blames the first layer whose log_det is not finite. The fix names the arguments
-    that bound scales in the library of the flow.
+    """The doctor names the first layer with a log_det that is not finite. The fix names the
+    arguments that bound scales in the library of the flow.
 
     Example:
         scales = kf.bijections.ElementwiseAffine(2, log_scale=[200.0, 0.0])
@@ -113,8 +113,8 @@ def log_prob_not_finite(m: Measurements) -> Iterator[Symptom]:
     fix="Average several calls, and report log_prob as an estimate.",
 )
 def log_prob_random(m: Measurements) -> Iterator[Symptom]:
-    """The checks that compare two ways to a density then stay silent, because noise looks like a
-    fault.
+    """If this check fires, the checks that compare densities stay silent, because the random
+    numbers would look like an error.
 
     Example:
         def encode(x):
@@ -139,8 +139,8 @@ def log_prob_random(m: Measurements) -> Iterator[Symptom]:
     fix="Use running statistics in evaluation mode, and reduce over features only.",
 )
 def rows_depend(m: Measurements) -> Iterator[Symptom]:
-    """The doctor cuts the batch in two and compares log_prob. It names the first layer whose
-    values change.
+    """The doctor cuts the batch in two and compares log_prob. It names the first layer with values
+    that change.
 
     Example:
         def encode(x):
@@ -203,7 +203,7 @@ def log_prob_inconsistent(m: Measurements) -> Iterator[Symptom]:
 def compare_densities(
     m: Measurements, a: Tensor, b: Tensor, rounding: Tensor
 ) -> tuple[float, float]:
-    """Returns the largest difference of two ways and the tolerance, in nats.
+    """Returns the largest difference of two log-densities and its tolerance, in nats.
 
     Points at which rounding alone changes the density visibly are left out.
     """
@@ -227,7 +227,7 @@ def _halves(x: Tensor, context: Tensor | None) -> list[tuple[Tensor, Tensor | No
 
 
 def _first_mixing_layer(flow: Flow, x: Tensor, context: Tensor | None) -> str | None:
-    """Returns the first layer whose value or log_det changes for half of the batch."""
+    """Returns the first layer with a value or log_det that changes if the batch is halved."""
     half = len(x) // 2
     state = x
     for layer in layers_of(flow.bijection, context):

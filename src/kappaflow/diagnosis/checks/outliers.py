@@ -10,39 +10,39 @@ from kappaflow.bijections import Domain, Standardize
 from kappaflow.conditioning.spectrum import DENSE_UP_TO
 from kappaflow.diagnosis.check import Measurements, Symptom, check, measurement
 
-MOST, LARGE = 4096, 64  # rows of flows up to 500 dimensions, and of larger ones
-FAR = 30.0  # nats below the lowest density of all samples of the base
-SPREAD_ROWS = 32  # at least, for a standard deviation
-FEW = 0.05  # share of the rows: if more are far out, the flow was trained on other data
-TAIL_ROWS = 500  # fewer rows say too little about a tail
-ABSURD, SEVERAL = 30.0, 8  # nats per coordinate (some 8 standard deviations), and rows at least
-COLLAPSED = 0.05  # standard deviation of the latents, where samples of the base have 1
+MOST, LARGE = 4096, 64  # largest number of rows, for flows up to 500 dimensions and above
+FAR = 30.0  # nats below the lowest density of all samples of the base, for a row to be far out
+SPREAD_ROWS = 32  # least number of rows for a standard deviation
+FEW = 0.05  # share of rows far out above which the flow was trained on other data
+TAIL_ROWS = 500  # least number of rows to examine a tail
+ABSURD, SEVERAL = 30.0, 8  # nats per coordinate (about 8 standard deviations); least rows
+COLLAPSED = 0.05  # standard deviation of collapsed latents; samples of the base have 1
 # Means and standard deviations of columns that nobody would call standardized.
 OFF_MEAN, OFF_SPREADS = 3.0, (0.2, 5.0)
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """The likelihood of the rows with and without those that are far out.
+    """The likelihood of the rows with and without the rows far out.
 
     Attributes:
-        rows: How many rows.
-        far: Indices of the rows whose latents are `FAR` nats less likely than any sample of the
-            base.
+        rows: Number of rows.
+        far: Indices of the rows with latents that are `FAR` nats less likely than any sample of
+            the base.
         worst: Index of the least likely row.
-        below: How many nats its latent is less likely than any sample of the base.
+        below: Nats by which its latent is less likely than any sample of the base.
         mean: Mean log_prob over all rows.
-        mean_without: The same without the far rows.
+        mean_without: Mean log_prob without the rows far out.
         slope_needed: Distance of the furthest row from the median in standardized units, divided
-            by the length of the longest sample of the base: a map that takes a sample there is
-            at least that steep somewhere.
+            by the length of the longest sample of the base. A map that sends a sample there is at
+            least that steep somewhere.
         slope_measured: The largest singular value of the map from latent to data at the points.
-        median_below: Median over the rows of how many nats their latents are less likely than any
-            sample of the base.
+        median_below: Median over the rows of the nats by which their latents are less likely than
+            any sample of the base.
         latent_spread: Largest standard deviation of a coordinate of the latents; nan for fewer
             than 32 rows.
-        means: Means of the standardized columns, (D,).
-        spreads: Their standard deviations, (D,); nan for fewer than 32 rows.
+        means: Mean of each standardized column, (D,).
+        spreads: Standard deviation of each standardized column, (D,); nan for fewer than 32 rows.
     """
 
     rows: int
@@ -61,7 +61,7 @@ class Outliers:
 
 @measurement("rows far out", checked="scale of the data")
 def outliers(m: Measurements) -> Outliers | None:
-    """Compares the latents of the rows with samples of the base; None where no rows were given."""
+    """Compares the latents of the rows with samples of the base. Returns None without rows."""
     if m.rows is None:
         return None
     flow, most = m.flow, MOST if m.rows[0].numel() <= DENSE_UP_TO else LARGE
@@ -110,11 +110,11 @@ def outliers(m: Measurements) -> Outliers | None:
     "on such rows.",
 )
 def wrong_scale(m: Measurements) -> Iterator[Symptom]:
-    """One of three signs. The standardization was never fitted, and the rows are not
-    standardized. Or the median row lies far outside of what the flow generates: its latent is 30
-    nats per coordinate less likely than the least likely of 4,096 samples of the base, some 8
-    standard deviations in each. Or all rows lie close together in the latent space. The check
-    looks only at latents, and so works for the flows of any library.
+    """The check fires on any of three signs. The standardization was never fitted, and the rows
+    are not standardized. The median row is far outside of what the flow generates: its latent is
+    30 nats per coordinate less likely than the least likely of 4,096 samples of the base, about 8
+    standard deviations in each. All rows are close together in the latent space. The check uses
+    only latents, so it works for the flows of any library.
 
     Example:
         flow = kf.real_nvp(2, depth=2, hidden=(8,))
@@ -159,7 +159,7 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
 
 @check(
     "KF503",
-    "a few rows lie farther out than any sample",
+    "a few rows are farther out than any sample",
     severity="warning",
     cause="The flow was not trained on such rows, and extrapolates.",
     fix="Transform the columns with heavy tails (a logarithm, ranks), use a base with heavier "
@@ -168,8 +168,8 @@ def wrong_scale(m: Measurements) -> Iterator[Symptom]:
 def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
     """In 500 rows or more, a few (at most one in twenty) have latents that are 30 nats less
     likely than the least likely of 4,096 samples of the base. These rows dominate the mean of
-    log_prob, but not its median. If no measured slope is as steep as a map that takes a sample
-    there, the tails of the data are heavier than those of the flow ([Verine and
+    log_prob, but not its median. If no measured slope is as steep as a map from a sample to these
+    rows has to be, the tails of the data are heavier than those of the flow ([Verine and
     others](theory/index.md) bound what a map with given slopes can do).
 
     Example:
@@ -204,12 +204,12 @@ def few_rows_far_out(m: Measurements) -> Iterator[Symptom]:
 
 
 def _spreads(rows: Tensor) -> Tensor:
-    """Returns the standard deviation of each column, nan for few rows."""
+    """Returns the standard deviation of each column; nan for few rows."""
     return rows.std(0) if len(rows) >= SPREAD_ROWS else torch.full_like(rows[0], torch.nan)
 
 
 def _unstandardized_column(found: Outliers) -> int | None:
-    """Returns the first column that is not even roughly standardized, None where all are."""
+    """Returns the first column that is not even roughly standardized; None if there is none."""
     low, high = OFF_SPREADS
     off = found.means.abs() > OFF_MEAN
     off |= (found.spreads > high) | ((found.spreads < low) & (found.spreads > 0))

@@ -27,10 +27,10 @@ from kappaflow.diagnosis.checks.log_prob import log_prob_not_finite
 from kappaflow.diagnosis.checks.samples import samples_not_finite
 from kappaflow.diagnosis.finding import Evidence, Table
 
-EXPLAINED = 100  # times the predicted rounding error
+EXPLAINED = 100  # multiple of the predicted rounding error that rounding still explains
 SIGMAS = (0, 2, 4, 6, 8, 10)
-NEAR, MANY = 2, 0.1  # sigmas and share: a few samples in a hundred lie there
-VISIBLE = 1e-3  # relative error from which the layer to blame is searched
+NEAR, MANY = 2, 0.1  # distance in sigmas (a few samples in a hundred are there), and share lost
+VISIBLE = 1e-3  # relative error from which the doctor looks for the layer
 CHECK_THERE = "Check the layer with kappaflow.testing.check_bijection at such values."
 
 
@@ -67,8 +67,8 @@ def data_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
     fix="Check the layer with kappaflow.testing.check_bijection.",
 )
 def latents_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
-    """The same from the other side. One side can be accurate while the other fails: the data may
-    lie where the flow contracts, and the samples where it expands.
+    """The same for latents. One of the two can be accurate while the other fails: the data may be
+    where the flow contracts, and the samples where it expands.
 
     Example:
         def decode(z):
@@ -83,7 +83,7 @@ def latents_not_reconstructed(m: Measurements) -> Iterator[Symptom]:
 
 
 def _not_finite(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
-    """Yields the points whose reconstruction is not finite although log_prob and samples are."""
+    """Yields a symptom if a reconstruction is not finite although log_prob and samples are."""
     if log_prob_not_finite(m) or samples_not_finite(m):
         return  # these explain more
     bad, points = count_not_finite(m.latent_errors if from_latent else m.data_errors)
@@ -101,13 +101,13 @@ def _not_finite(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
 
 
 def _explained(m: Measurements) -> bool:
-    """Returns whether values that are not finite explain singular values that are not."""
+    """Returns whether values that are not finite explain the singular values that are not."""
     values = (m.log_prob, m.samples, m.data_errors, m.latent_errors)
     return any(count_not_finite(one)[0] for one in values)
 
 
 def _singular_values_not_finite(profile: Profile) -> Symptom:
-    """Returns KF201 for values that are finite but whose derivatives are not."""
+    """Returns the KF201 symptom for finite values with derivatives that are not finite."""
     layers = torch.stack((profile.layer_sigma_max, profile.layer_sigma_min))
     whole = torch.stack((profile.sigma_max, profile.sigma_min))
     values = torch.cat((layers, whole)).permute(2, 0, 1)  # (n, 4, layers)
@@ -125,12 +125,12 @@ def _singular_values_not_finite(profile: Profile) -> Symptom:
 
 
 def _too_large(m: Measurements, *, from_latent: bool) -> Iterator[Symptom]:
-    """Yields a finite reconstruction error above a thousandth of the length of a point."""
+    """Yields a symptom for a finite reconstruction error above a thousandth of |x|."""
     worst = largest(m.latent_errors if from_latent else m.data_errors)
     if not worst > TOLERATED:
         return
     predicted = largest(m.profile.predicted_round_trip / lengths(m.standardized))
-    # A prediction of 1 and more says that no digit is left, and bounds nothing any longer.
+    # A prediction of 1 or more means that no digit is left; it is no longer a bound.
     rounding = math.isfinite(predicted) and (worst <= EXPLAINED * predicted or predicted >= 1)
     message = (
         f"The reconstruction error ({_way(from_latent)}) reaches {worst:.1e} of the length of a "
@@ -168,14 +168,14 @@ def _least_inverse_layer(profile: Profile) -> str:
 
 @dataclass(frozen=True)
 class Tails:
-    """Reconstruction of latents at growing distances, and of the points they are decoded to.
+    """Reconstruction errors at growing distances, of latents and of the points decoded from them.
 
     Attributes:
-        sigmas: How many standard deviations beyond the samples of the base: those of a standard
-            normal in n dimensions lie at a distance of about sqrt(n), give or take 1.
-        latent_errors: Relative errors of latents, (S, n); nan where not finite.
+        sigmas: Standard deviations beyond the samples of the base. Samples of a standard normal in
+            n dimensions are at a distance of about sqrt(n), give or take 1.
+        latent_errors: Relative errors of latents, (S, n); nan if not finite.
         data_errors: Relative errors of the decoded points, (S, n).
-        faults: The first layer that produces a value that is not finite, at each distance.
+        faults: The first layer that produces a value that is not finite, for each distance.
     """
 
     sigmas: tuple[int, ...]
@@ -223,9 +223,9 @@ def far_out(m: Measurements) -> Table:
 )
 def tails_lost(m: Measurements) -> Iterator[Symptom]:
     """The doctor moves samples of the base out by 2 to 10 standard deviations. It is a warning if
-    more than a tenth is lost at 2 already, where a few samples in a hundred lie, and a note
-    otherwise. Scales that grow without bound where no data was seen are the usual cause; absurd
-    samples come from there.
+    more than a tenth is not reconstructed at 2 standard deviations, where a few samples in a
+    hundred are, and a note otherwise. The usual cause is a scale that grows without bound where no
+    data was seen. Absurd samples come from there.
 
     Example:
         def growth(z):

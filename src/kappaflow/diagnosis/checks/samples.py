@@ -32,11 +32,11 @@ from kappaflow.diagnosis.finding import Table
 from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 
-SAMPLES, LARGE_SAMPLES = 512, 64  # of flows up to 500 dimensions, and of larger ones
+SAMPLES, LARGE_SAMPLES = 512, 64  # number of samples, for flows up to 500 dimensions and above
 DIRECTIONS = 4
 SEEDS = (0x5851F42D4C957F2D, 0x2545F4914F6CDD1D)  # far apart: streams of small seeds are alike
-DOUBTFUL = 1e-3  # below this significance, the comparison is repeated with other samples
-UNLIKELY = 1e-7  # significance at which the samples of a correct flow would be reported
+DOUBTFUL = 1e-3  # significance below which the comparison is repeated with other samples
+UNLIKELY = 1e-7  # significance below which the samples are reported as wrong
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class SampledLogProbs:
     """Log-densities of samples, (n,), in nats.
 
     Attributes:
-        layers: At the samples, through the layers.
-        returned: As the flow returned them with the samples.
-        rounding: How much `layers` changes when the samples are rounded differently.
+        layers: log_prob at the samples, through the layers.
+        returned: log_prob that the flow returned with the samples.
+        rounding: Change of `layers` when the samples are rounded differently.
     """
 
     layers: Tensor
@@ -56,7 +56,7 @@ class SampledLogProbs:
 
 @measurement("log_prob returned with samples")
 def sampled_log_probs(m: Measurements) -> SampledLogProbs | None:
-    """Samples with their log_prob; None where the flow returns none with them."""
+    """Samples with log_prob. Returns None if the flow cannot return both."""
     flow, context = m.flow, m.context
     generator = torch.Generator().manual_seed(1)
     if isinstance(flow, Wrapped):
@@ -75,7 +75,7 @@ def sampled_log_probs(m: Measurements) -> SampledLogProbs | None:
 
 @table("sample_densities")
 def sample_densities(m: Measurements) -> Table:
-    """Returns log_prob at samples, and what the flow returned with them."""
+    """Returns log_prob at samples, through the layers and as returned with the samples."""
     found = sampled_log_probs(m)
     return {} if found is None else columns(layers=found.layers, with_samples=found.returned)
 
@@ -85,13 +85,13 @@ class SampleDistribution:
     """The latents of the flow's own samples, compared with samples of its base.
 
     Attributes:
-        number: How many samples.
-        distance: The largest Kolmogorov-Smirnov distance of the two, over the log_prob of the
+        number: Number of samples.
+        distance: Largest Kolmogorov-Smirnov distance between the two, over the log_prob of the
             base and over projections on random directions.
         significance: The probability of at least this distance for equal distributions, times
             the number of comparisons.
-        repeated: The largest difference between two sets of samples of one seed; not finite where
-            these differ in values that are not finite.
+        repeated: Largest difference between two sets of samples with the same seed; not finite if
+            they differ in values that are not finite.
     """
 
     number: int
@@ -102,10 +102,10 @@ class SampleDistribution:
 
 @measurement("the distribution of samples", checked="samples against the density")
 def sample_distribution(m: Measurements) -> SampleDistribution | None:
-    """Compares the latents of samples with samples of the base; needs no histogram.
+    """Compares the latents of samples with samples of the base, without histograms.
 
-    None for a flow that cannot sample, and for an augmented flow, whose samples are only a part
-    of what its layers take.
+    Returns None for a flow that cannot sample, and for an augmented flow, because its samples lack
+    the augmented features that its layers need.
     """
     flow, context = m.flow, m.context
     large = flow.base.sample(1, context=None if context is None else context[:1]).numel()
@@ -116,7 +116,7 @@ def sample_distribution(m: Measurements) -> SampleDistribution | None:
     if x is None or again is None:
         return None
     distance, significance = _distance_to_base(flow, x, context, SEEDS[0])
-    if significance < DOUBTFUL:  # chance does not repeat itself
+    if significance < DOUBTFUL:  # a chance result does not repeat with other samples
         other = _sample(flow, n, context, SEEDS[1])
         second = (0.0, 1.0)
         if other is not None:
@@ -134,7 +134,7 @@ def sample_distribution(m: Measurements) -> SampleDistribution | None:
     fix="Bound the log-scales and train again.",
 )
 def samples_not_finite(m: Measurements) -> Iterator[Symptom]:
-    """The samples are decoded samples of the base.
+    """Some samples of the flow are nan or infinite.
 
     Example:
         scales = kf.bijections.ElementwiseAffine(2, log_scale=[-100.0, 0.0])
@@ -158,7 +158,7 @@ def samples_not_finite(m: Measurements) -> Iterator[Symptom]:
     "x = flow.sample(n); log_prob = flow.log_prob(x).",
 )
 def sampled_log_prob_wrong(m: Measurements) -> Iterator[Symptom]:
-    """`sample(return_log_prob=True)` of torchflows 1.2.1 is such a case.
+    """torchflows 1.2.1 has this error in `sample(return_log_prob=True)`.
 
     Example:
         class Sampling(kf.Flow):
@@ -195,9 +195,9 @@ def sampled_log_prob_wrong(m: Measurements) -> Iterator[Symptom]:
     fix="Sample with base.sample, followed by the inverse of each layer in reverse order.",
 )
 def samples_do_not_follow(m: Measurements) -> Iterator[Symptom]:
-    """In any dimension, the samples of a correct flow become samples of the base when they are
-    encoded. The doctor compares the distributions of the base's log_prob and of four projections
-    (Kolmogorov-Smirnov) at a significance of one in ten million.
+    """If a flow is correct, its samples become samples of the base when they are encoded. The
+    doctor compares the distributions of the base's log_prob and of four projections
+    (Kolmogorov-Smirnov) at a significance of one in ten million. This works in any dimension.
 
     Example:
         class Colder:
@@ -276,7 +276,7 @@ def _owner(m: Measurements) -> str:
 def _distance_to_base(
     flow: Flow, x: Tensor, context: Tensor | None, seed: int
 ) -> tuple[float, float]:
-    """Returns how far the latents of samples are from the base, and how rare that is."""
+    """Returns the distance of the latents of samples from the base, and its significance."""
     z = flow.bijection(x, context)[0]
     generator = torch.Generator().manual_seed(seed + 1)
     base = flow.base.sample(

@@ -1,4 +1,4 @@
-"""KF211, KF212, KF401, KF402: what a flow stores, and what calling it or loading it changes."""
+"""KF211, KF212, KF401, KF402: the stored state of a flow, and changes by calls or loading."""
 
 import copy
 from collections.abc import Iterator
@@ -23,22 +23,22 @@ from kappaflow.flows import Flow
 from kappaflow.interop import Wrapped
 from kappaflow.nets import StandardizeInputs
 
-MOVED = 0.05  # of the size of a parameter, to see whether results follow
+MOVED = 0.05  # step of the parameters, relative to their size
 Stored = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class State:
-    """What calls and changes do to a flow.
+    """The effects of calls and of parameter changes on a flow.
 
     Attributes:
         first: Parameters and buffers that the first calls changed and the second did not.
         later: Parameters and buffers that the second calls changed.
-        stale: How far log_prob or a sample is off after the parameters changed, if the flow was
-            called before; 0 if it is right, None where it cannot be measured.
+        stale: Error of log_prob or of a sample after the parameters changed, if the flow was
+            called before; 0 if it is right, None if it cannot be measured.
         stale_layer: The first layer with stale results.
-        reloaded: How much log_prob changes, in nats, when a new flow loads the state; None where
-            there is no new flow.
+        reloaded: Change of log_prob, in nats, when a new flow loads the state; None if there is no
+            new flow.
         refused: Why the state could not be loaded, in one line.
     """
 
@@ -54,7 +54,7 @@ class State:
 def state(m: Measurements) -> State:
     """Calls the flow for the first time, and compares its state before and after.
 
-    The doctor measures it before anything else; what the calls change stays changed.
+    The doctor measures this before anything else. The changes by these calls stay.
     """
     flow, context = m.flow, m.context
     x = flow.bijection.inverse(m.sample_latents, context)[0] if m.rows is None else m.points
@@ -226,7 +226,7 @@ def calls_change_state(m: Measurements) -> Iterator[Symptom]:
 
 
 def _stored(flow: Flow) -> Stored:
-    """Returns copies of the tensors of a state, by the names that the user's module has."""
+    """Returns copies of the stored tensors, by their names in the user's module."""
     return {
         name.removeprefix("source."): value.detach().clone()
         for name, value in flow.state_dict().items()
@@ -245,7 +245,7 @@ def _changed(before: Stored, after: Stored) -> tuple[str, ...]:
 
 
 def _call(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
-    """Calls every direction of the flow once, and returns log_prob by the layers."""
+    """Calls every direction of the flow once, and returns log_prob through the layers."""
     z = flow.bijection(x, context)[0]
     flow.bijection.inverse(z, context)
     if isinstance(flow, Wrapped):
@@ -256,7 +256,7 @@ def _call(flow: Flow, x: Tensor, context: Tensor | None) -> Tensor:
 def _stale(
     called: Flow | None, fresh: Flow, x: Tensor, context: Tensor | None
 ) -> tuple[float | None, str | None]:
-    """Returns how far a called flow is off a fresh one with the same parameters, and the layer."""
+    """Returns the error of a called flow against a fresh one, and the layer with the error."""
     if called is None or not any(True for _ in called.parameters()):
         return None, None
     for one in (called, fresh):
@@ -297,11 +297,11 @@ def _move_parameters(flow: Flow) -> None:
 
 
 def _reload(m: Measurements, x: Tensor) -> tuple[float | None, str | None]:
-    """Returns how much log_prob changes in a new flow with the same state, or why it refuses."""
+    """Returns the change of log_prob in a new flow with the same state, or the loading error."""
     original = original_of(m.flow)
     try:
         made = None if m.make is None else m.make()
-    except Exception:  # it worked before: what it needs may be used up
+    except Exception:  # make worked before, but may work only once
         return None, None
     if not isinstance(original, nn.Module) or not isinstance(made, nn.Module):
         return None, None

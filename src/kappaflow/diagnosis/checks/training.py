@@ -7,9 +7,9 @@ from typing import Any
 from kappaflow.diagnosis.check import Symptom, check
 from kappaflow.diagnosis.finding import Finding
 
-LAST = 0.1  # share of the epochs, at the end, in which the gain is measured
-STILL_GAINED, STILL_GAINED_BITS = 0.05, 0.005  # nats per row, bits per dimension of an image
-P99_ROSE, MAX_ROSE = 3.0, 10.0  # nats
+LAST = 0.1  # share of the epochs, the last ones, in which the gain is measured
+STILL_GAINED, STILL_GAINED_BITS = 0.05, 0.005  # reported gain: nats per row, bits per dimension
+P99_ROSE, MAX_ROSE = 3.0, 10.0  # nats of increase of the 99 % quantile and maximum for a report
 LEAST_ROWS = 500  # held-out rows needed for a reliable 99 % quantile
 RAISE = {"max_epochs": "max_epochs (--max-epochs)", "max_time_s": "max_time_s (--max-time-s)"}
 History = Sequence[Mapping[str, Any]]
@@ -49,8 +49,8 @@ def training_findings(
 def cut_short(history: History, stopped_because: str, *, of_images: bool) -> Iterator[Symptom]:
     """`max_epochs` or `max_time_s` ended the training, and the last tenth of its epochs still
     gained more than 0.05 nats per row on the validation rows (0.005 bits per dimension on images).
-    The learning rate falls to zero towards the limit, so that the best epoch is nearly always
-    among the last; such a gain is more than this explains.
+    The learning rate falls to zero towards the limit, so the best epoch is nearly always among the
+    last ones, with a small gain. The thresholds are above such gains.
     """
     name = "validation_bits_per_dimension" if of_images else "validation_nll"
     values = [value for value in _column(history, name) if math.isfinite(value)]
@@ -80,14 +80,15 @@ def cut_short(history: History, stopped_because: str, *, of_images: bool) -> Ite
     "the worst validation rows got worse while the mean improved",
     subject="run",
     severity="warning",
-    cause="The flow gives rows in the tails ever less density, as it does when it overfits.",
+    cause="The flow gives rows in the tails less and less density: a sign of overfitting.",
     fix="Look at these rows; bound the log-scales (scale_bound), train for fewer epochs, or "
     "transform columns with heavy tails.",
 )
 def tails_grow(history: History) -> Iterator[Symptom]:
-    """Between its lowest point and the best epoch, the 99 % quantile of the validation NLL rose by
-    more than three nats, or its maximum by more than ten, while the mean fell: a few rows pay for
-    the others. It needs 500 held-out rows. The report lists the test rows of lowest density.
+    """Between its lowest value and the best epoch, the 99 % quantile of the validation NLL rose by
+    more than three nats, or its maximum by more than ten, while the mean fell: the flow improves
+    most rows at the cost of a few. The check needs 500 held-out rows. The report lists the test
+    rows of lowest density.
     """
     means = _column(history, "validation_nll_standardised")
     if not any(map(math.isfinite, means)):
@@ -109,6 +110,6 @@ def tails_grow(history: History) -> Iterator[Symptom]:
 
 
 def _column(history: History, name: str) -> list[float]:
-    """Returns one figure for each epoch; infinite if it is missing or not finite."""
+    """Returns one figure for each epoch; infinity if it is missing or not finite."""
     values = (line.get(name) for line in history)
     return [math.inf if value is None or value - value != 0 else value for value in values]
