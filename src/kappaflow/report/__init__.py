@@ -1,4 +1,4 @@
-"""Reports: what a training run found and how far to trust it, as JSON and as one HTML page.
+"""Reports on a training run, its results and their reliability, as JSON and as an HTML page.
 
 `Report` and `ImageReport` hold plain numbers and text; `write_report` and `read_report` keep them
 in a folder, with the page made from them. A page is a list of sections filled into one template. A

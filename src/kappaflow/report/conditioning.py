@@ -29,7 +29,7 @@ NO_SCALE = "other layers"
 
 
 def limit_of(profile: ProfileView) -> float | None:
-    """Returns the condition number that leaves two digits in the flow's dtype, if known."""
+    """Returns the condition number that leaves two digits in the flow's dtype; None if unknown."""
     eps = profile.eps
     return TRUSTED / eps if eps and math.isfinite(eps) else None
 
@@ -250,7 +250,7 @@ def scales_section(profile: ProfileView) -> Section | None:
 
 
 def scale_rows(profile: ProfileView) -> list[list[str]]:
-    """Returns the table cells of each scale, and last of the layers without a scale."""
+    """Returns the table cells of each scale; the last row has the layers without a scale."""
     groups: dict[str, list[int]] = {}
     for place, name in enumerate(profile.layers):
         found = SCALE.search(name)

@@ -122,7 +122,7 @@ class PaddingView(Part):
         in_words: Description of the padding.
         has_density: Whether the NLL of the report is an upper bound on average. If not, it belongs
             to the joint density of a row and its padding, and is not a likelihood of the row.
-        weighted: A tighter estimate of the NLL; None without a likelihood.
+        weighted: A tighter estimate of the NLL; None if there is no likelihood.
     """
 
     features: int
@@ -173,7 +173,7 @@ class RowsView(Part):
     """Some test rows with their values.
 
     Attributes:
-        columns: Names of the columns, with the context last; only the first few if there are many.
+        columns: Names of the columns, with the context last; only the first few of many columns.
         left_out: Number of columns that are not shown.
         rows: The rows, the least likely first.
     """
@@ -205,7 +205,7 @@ class Marginal(Part):
 
 
 class Pairs(Part):
-    """Rows of held-out data and as many samples, in a few columns."""
+    """Rows of held-out data and the same number of samples, in a few columns."""
 
     columns: list[str]
     data: list[list[float]]
@@ -278,7 +278,7 @@ class ProfileView(Part):
         layer_sigma_min: Smallest singular value of each layer.
         layer_log_det: log|det| of each layer, in nats.
         layer_round_trip: Round-trip error of each layer, in standardized units.
-        condition_number: Cumulative. The last one belongs to the whole flow.
+        condition_number: Condition number, cumulative. The last one belongs to the whole flow.
         sigma_max: Largest singular value, cumulative from the data.
         sigma_min: Smallest singular value, cumulative from the data.
         log_det: log|det| in nats, cumulative from the data.

@@ -177,7 +177,7 @@ def _place_charts(
 def _evidence(
     diagnosis: Diagnosis, profile: ProfileView | None, codes: Sequence[str]
 ) -> Iterator[Evidence]:
-    """Yields the charts of all that was measured, in the order of the page."""
+    """Yields the charts of all measurements, in the order of the page."""
     tables = diagnosis.tables
     if profile is not None:
         yield Evidence(("KF301", "KF302"), condition_chart(profile), is_over_depth=True)
@@ -203,7 +203,7 @@ def _evidence(
 
 
 class Agreement(NamedTuple):
-    """A column of a table that should equal its column "layers"."""
+    """A column of a table that should be equal to the column "layers"."""
 
     code: str
     table: str

@@ -1,4 +1,4 @@
-"""Charts of what the doctor measured, each from one table of a diagnosis."""
+"""Charts of the doctor's measurements, each from one table of a diagnosis."""
 
 import statistics
 from collections.abc import Sequence
@@ -31,10 +31,10 @@ from kappaflow.report.numbers import (
 Column = Sequence[float | int | str | None]
 Table = dict[str, list[float | int | str | None]]
 
-LOST = 1e-3  # round-trip error, as a share of the length, that is an error of the doctor
-CLOSE = 0.03  # share of the range below which differences are drawn in place of the values
+LOST = 1e-3  # round-trip error, as a share of the length, that the doctor reports as an error
+CLOSE = 0.03  # largest difference, as a share of the range, that is drawn instead of the values
 BINS = 16
-WIDTHS = 6.0  # quartile distances beyond which a log_prob is counted and not drawn
+WIDTHS = 6.0  # quartile distances beyond which a log_prob is counted but not drawn
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def agreement_chart(
     Args:
         name: Name of the chart.
         title: Title of the chart.
-        expected: What the others are compared with, in nats.
-        others: One or two ways, at the same rows.
+        expected: The numbers that the others are compared with, in nats.
+        others: The numbers of one or two other ways, at the same rows.
         is_found: Whether the doctor found a difference. A small one is drawn as a difference.
     """
     x, columns = drawable(expected.values), [drawable(other.values) for other in others]
@@ -149,7 +149,7 @@ def agreement_chart(
 
 
 def log_dets_chart(table: Table, *, is_found: bool) -> Chart:
-    """Returns the log_dets of both directions against that of the Jacobian, or each other."""
+    """Returns the log_dets of both directions against the Jacobian's, or against each other."""
     forward = Values("forward", table["forward"])
     inverse = Values("inverse, with the opposite sign", table["inverse"])
     expected, others, title = forward, [inverse], "log_det of both directions"
@@ -215,14 +215,14 @@ def integral_chart(table: Table) -> Chart:
 
 
 def table_chart(name: str, table: Table) -> Chart | None:
-    """Returns the columns of a table without a chart of its own, over its first column.
+    """Returns a chart of any table, with its columns over the first column.
 
     Args:
         name: Name of the table.
         table: Its columns.
 
     Returns:
-        The chart; None where no column has numbers.
+        The chart; None if no column has numbers.
     """
     first, *rest = table
     is_named = not any(is_finite(value) for value in table[first])
@@ -256,13 +256,13 @@ def _spaced(name: str) -> str:
 
 
 def _empty_text(series: Sequence[Series]) -> str:
-    """Returns the text of a log axis without values: no error at all, or nothing finite."""
+    """Returns the text of a log axis without values: all are zero, or none is finite."""
     numbers = [value for one in series for values in one.bounds for value in values]
     return "no error at all" if all(number == 0 for number in numbers) else NOT_FINITE
 
 
 def _edges(values: Sequence[float]) -> tuple[list[float], int]:
-    """Returns edges of bins around the bulk of some values, and how many lie outside."""
+    """Returns edges of bins around the bulk of some values, and the number of values outside."""
     if len(values) < 2:
         return [], 0
     low, middle, high = statistics.quantiles(values, n=4)

@@ -1,4 +1,4 @@
-"""The page of a factorization: the map, its factors, and what more couplings bring."""
+"""The page of a factorization: the map, its factors, and the gain by more couplings."""
 
 from collections.abc import Sequence
 
@@ -35,7 +35,7 @@ from kappaflow.report.page import (
 )
 
 MOST_FEATURES_LISTED = 8
-MOST_CELLS = 96  # on a side: more are too small to see
+MOST_CELLS = 96  # largest number of cells per side of a heat map; more are too small to see
 MOST_FACTORS = 24
 MOST_TICKS = 16
 
@@ -52,7 +52,7 @@ def render_factors(
     Args:
         found: The map and its couplings.
         source: Name of the matrix on the page.
-        trials: Factorizations with other numbers of couplings; without any there is no curve.
+        trials: Factorizations with other numbers of couplings; the curve is left out if empty.
         reference: The curve of other maps, for comparison.
 
     Returns:
@@ -79,7 +79,7 @@ def render_factors(
 
 
 def changes(found: Factorization, number: int) -> str:
-    """Returns which features a coupling changes, as text.
+    """Returns the features that a coupling changes, as text.
 
     Args:
         found: The factorization.
@@ -116,7 +116,7 @@ def map_chart(found: Factorization) -> Chart:
 
 
 def factors_chart(found: Factorization) -> Chart | None:
-    """Returns a heat map of each coupling, all with the same colours; of many, the first ones."""
+    """Returns heat maps of the couplings (the first of many), all with the same colours."""
     if not len(found):
         return None
     couplings = found.couplings[:MOST_FACTORS]
@@ -147,7 +147,7 @@ def factors_chart(found: Factorization) -> Chart | None:
 
 
 def condition_bars(found: Factorization) -> Chart:
-    """Returns the condition number of each coupling as a bar, with the bound for so many."""
+    """Returns the condition number of each coupling as a bar, with the lower bound."""
     values = list(found.condition_numbers)
     least = _least(_condition_of_map(found), len(found))
     places = list(range(1, len(values) + 1))
@@ -182,7 +182,7 @@ def trade_off_curve(
         reference: Other maps to compare with.
 
     Returns:
-        The chart; None where no trial found a factorization.
+        The chart; None if no trial found a factorization.
     """
     done = [(trial.couplings, trial.found) for trial in trials if trial.found is not None]
     if not done or not len(found):
@@ -343,17 +343,17 @@ def _heat_map(matrix: np.ndarray, title: str, alt: str, limit: float) -> Panel:
 
 
 def _largest_entry(matrices: Sequence[np.ndarray]) -> float:
-    """Returns the largest absolute value of an entry, where the colours end."""
+    """Returns the largest absolute value of an entry, the end of the colour scale."""
     return max((float(np.abs(matrix).max()) for matrix in matrices), default=1.0)
 
 
 def _tile_size(size: int) -> int:
-    """Returns how many entries on a side one cell stands for."""
+    """Returns the number of entries per side that one cell stands for."""
     return -(-size // MOST_CELLS)
 
 
 def _tiled(matrix: np.ndarray, tile: int) -> np.ndarray:
-    """Returns the entry of largest absolute value of each tile: a mean would hide a lone one."""
+    """Returns the entry of largest absolute value of each tile; a mean would hide it."""
     if tile == 1:
         return matrix
     cells = -(-len(matrix) // tile)

@@ -30,7 +30,7 @@ from kappaflow.report.pictures import NARROW, WIDE, Picture, Shown
 from kappaflow.report.tables import NO_LIKELIHOOD
 from kappaflow.report.training import about_section, curves_section, image_learning_curves
 
-LARGEST_NARROW = 2 * NARROW // 3  # pixels; wider sheets stand two in a row
+LARGEST_NARROW = 2 * NARROW // 3  # pixels; wider sheets are placed two in a row
 ROOM_OF_LABELS = 60  # CSS pixels of the labels next to the rows of a sheet
 FILES = "report.json, next to this page, has all of its numbers and pictures."
 
@@ -40,8 +40,8 @@ class ImageLikelihood(Part):
 
     Attributes:
         images: Number of images.
-        padding: Channels added to those of the images.
-        padding_in_words: What they contain.
+        padding: Number of channels added to the channels of the images.
+        padding_in_words: Description of the added channels.
         is_joint: Whether the NLL belongs to images and their padding, and is not a likelihood of
             the images, because the padding has no density; there are no bits then.
         bits_per_dimension: Mean, in bits per number of an image; None if the flow treats pixels
@@ -49,7 +49,7 @@ class ImageLikelihood(Part):
         bits_standard_error: Standard error of that mean, over the images.
         nll: Mean negative log-likelihood, in nats per image.
         standard_error: Standard error of that mean.
-        quantiles: Quantiles over the images of the bits, or of the nats where there are no bits,
+        quantiles: Quantiles over the images of the bits, or of the nats if there are no bits,
             by name: "median", "p95", "max".
         independent_bits: Bits per dimension of the same images with independent pixels, each with
             its histogram among the training images; None without bits.
@@ -76,7 +76,7 @@ class Neighbours(Part):
     Attributes:
         picture: Samples above, their nearest training images below.
         of_samples: Distance of each sample shown to its nearest training image.
-        of_held_out: The same for as many held-out images.
+        of_held_out: The same for an equal number of held-out images.
         unit: The unit of a distance, as part of a sentence.
     """
 
@@ -99,7 +99,7 @@ class ImageReport(Part):
         likelihood: Likelihood of held-out images.
         held_out: Some of these images, in the same grid as the samples.
         samples: Grids of samples, one for each temperature.
-        reconstructions: Held-out images above, below what came back from their latents.
+        reconstructions: Held-out images above, their reconstructions from the latents below.
         interpolations: From one held-out image to another through the latent, one per row.
         neighbours: Nearest training images.
         profile: Conditioning over depth, at held-out images.
@@ -128,7 +128,7 @@ def render_images(report: ImageReport) -> str:
     """Returns the page of a report on a flow of images.
 
     Args:
-        report: Its content. Values that are not finite are shown as such.
+        report: The content. Values that are not finite appear as "not finite".
 
     Returns:
         One HTML document that contains its pictures and makes no request.

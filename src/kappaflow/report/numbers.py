@@ -28,7 +28,7 @@ def is_finite(value: object) -> bool:
 
 
 def drawable(values: Iterable[object], *, log: bool = False) -> list[float | None]:
-    """Returns values with None, a gap in the line, in place of those an axis cannot show."""
+    """Returns the values, with None (a gap in the line) if an axis cannot show a value."""
     numbers = [as_float(value) for value in values]
     return [
         n if n is not None and abs(n) < TOO_LARGE_TO_DRAW and (n > 0 or not log) else None

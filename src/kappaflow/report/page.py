@@ -29,7 +29,7 @@ NO_FINDINGS = "The doctor found no error, no warning and nothing worth a note."
 
 @dataclass(frozen=True)
 class KeyFigure:
-    """A number at the top of a page, as text, and what to compare it with."""
+    """A number at the top of a page, as text, with a note on how to read it."""
 
     label: str
     value: str
@@ -169,7 +169,7 @@ class Section:
         id: Its anchor.
         title: Its heading.
         blocks: Its content, in order.
-        link: Text of the link at the top of the page; the title if left out.
+        link: Text of the link at the top of the page; the title by default.
         is_sub: Whether it continues the section before it: a smaller heading and no link.
     """
 
@@ -189,11 +189,11 @@ class Page:
         title: Its heading.
         sections: Its content.
         verdict: The box below the title.
-        key_figures: The numbers below that.
+        key_figures: The numbers below the verdict.
         intro: Paragraphs before the first section.
-        without_script: Where the content of the charts is if the browser runs no scripts.
+        without_script: Where to find the content of the charts if the browser runs no scripts.
         files: A sentence about the files next to the page.
-        has_links: Whether links to the sections stand at the top.
+        has_links: Whether the page starts with links to the sections.
     """
 
     command: str
@@ -283,7 +283,7 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # A bare nan is not JSON: an error here is better than one in the browser.
+    # nan is not valid JSON: an error here is better than an error in the browser.
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     environment.globals["colour"] = colour
     environment.filters["significant"] = numbers.significant
@@ -307,7 +307,7 @@ def _file(name: str) -> str:
 
 @cache
 def _plotly() -> str:
-    """Returns the text of plotly.js; imported late, for those who never draw."""
+    """Returns the text of plotly.js. The import is slow, so it happens only when needed."""
     from plotly.offline import get_plotlyjs
 
     return get_plotlyjs()

@@ -132,7 +132,7 @@ class Picture(Part):
     Attributes:
         title: Short title above the picture.
         alt: Description for readers who cannot see the picture.
-        caption: One or two sentences that tell what to look for.
+        caption: One or two sentences on what to look for.
         columns: Number of images per row.
         rows: Label of each row, from the top; may be empty.
         under: Label below each column; may be empty.

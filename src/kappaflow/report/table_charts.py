@@ -18,14 +18,14 @@ from kappaflow.report.numbers import drawable, fixed, significant, what_is_not_d
 
 MOST_MARGINALS = 40
 MOST_PAIRED_COLUMNS = 5
-MOST_POINTS = 6000  # on the whole page: each is an element of the document
+MOST_POINTS = 6000  # largest number of points on a page: each is an element of the document
 
 Range = tuple[float, float]
 Rows = list[list[float | None]]
 
 
 def marginals_chart(parts: Sequence[Marginal]) -> Chart | None:
-    """Returns a histogram for each column; of very many columns, those that differ most."""
+    """Returns a histogram for each column; if there are many, for those that differ most."""
     if not parts:
         return None
     shown, left_out = list(parts), ""
@@ -51,7 +51,7 @@ def marginals_chart(parts: Sequence[Marginal]) -> Chart | None:
 
 
 def total_variation(part: Marginal) -> float:
-    """Returns the total variation distance of two histograms, 1 where it is unknown."""
+    """Returns the total variation distance of two histograms; 1 if it is unknown."""
     edges, data, samples = drawable(part.edges), drawable(part.data), drawable(part.samples)
     total = 0.0
     for left, right, a, b in zip(edges[:-1], edges[1:], data, samples, strict=False):
@@ -77,7 +77,7 @@ def _marginal(part: Marginal) -> Panel:
 
 
 def pairs_chart(parts: Pairs) -> Chart | None:
-    """Returns a point cloud for each two columns, placed in the lower triangle of a grid."""
+    """Returns a point cloud for each pair of columns, in the lower triangle of a grid."""
     columns = min(len(parts.columns), MOST_PAIRED_COLUMNS)
     cells = columns * (columns - 1) // 2
     if cells == 0 or not parts.data:

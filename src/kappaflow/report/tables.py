@@ -41,7 +41,7 @@ def render(report: Report) -> str:
     """Returns the page of a report on a table.
 
     Args:
-        report: Its content. Values that are not finite are shown as such.
+        report: The content. Values that are not finite appear as "not finite".
 
     Returns:
         One HTML document that makes no request.
@@ -106,7 +106,7 @@ def _likelihood_figures(report: Report) -> list[KeyFigure]:
 
 
 def _weighted_figures(padding: PaddingView | None) -> list[KeyFigure]:
-    """Returns the importance-weighted likelihood, where there is one."""
+    """Returns the importance-weighted likelihood; empty if there is none."""
     if padding is None or padding.weighted is None:
         return []
     found = padding.weighted
@@ -196,7 +196,7 @@ def _likelihood_texts(report: Report) -> list[str]:
 
 
 def _comparisons(report: Report) -> list[str]:
-    """Returns a sentence for each density that the flow is compared with."""
+    """Returns one sentence for each density that the flow is compared with."""
     texts = []
     gain = gain_over_gaussian(report)
     if gain is not None and gain >= 0:
@@ -219,7 +219,7 @@ def _comparisons(report: Report) -> list[str]:
 
 
 def gain_over_gaussian(report: Report) -> float | None:
-    """Returns by how many nats per row the flow beats a Gaussian, if both are finite."""
+    """Returns the nats per row by which the flow beats a Gaussian; None if one is not finite."""
     if not report.likelihoods or report.is_joint:
         return None
     flow, gaussian = report.likelihoods[0].nll_standardised, report.gaussian_nll_standardised

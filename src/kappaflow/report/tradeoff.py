@@ -24,7 +24,7 @@ from kappaflow.report.page import (
     render_page,
 )
 
-LEAST = 1e-6  # nats: a smaller cost counts as 0
+LEAST = 1e-6  # nats below which a cost counts as 0
 OVER = 1.1  # a flow above this multiple of its budget exceeds it
 FILES = "figures/, next to this page, has the charts as SVG and PNG."
 
@@ -40,11 +40,11 @@ class Budgeted(Part):
         rows: Number of these rows.
         nll: Mean negative log-likelihood of all held-out rows, nats on standardized columns.
         standard_error: Standard error of that mean.
-        cost: How much higher it is than without a budget, row by row.
+        cost: Mean difference from the NLL without a budget, paired by row, in nats.
         cost_error: Standard error of the difference.
         epochs: Epochs of the training.
         time_s: Seconds of the training.
-        failed: Why there is no flow; None where there is one.
+        failed: Why there is no flow; None if there is one.
     """
 
     budget: float | None
@@ -79,7 +79,7 @@ class TradeOff(Part):
     Attributes:
         data: The table.
         model: Settings of the trainings, (label, value).
-        flows: One for each budget, the smallest first, and last the one without a budget.
+        flows: One for each budget, the smallest first, and the one without a budget last.
         notes: Notes on the data.
     """
 
@@ -93,7 +93,7 @@ def render_trade_off(report: TradeOff) -> str:
     """Returns the page of a trade-off.
 
     Args:
-        report: Its numbers.
+        report: The numbers of the trade-off.
 
     Returns:
         One HTML document that makes no request.
@@ -221,7 +221,7 @@ def _one_in_words(flow: Budgeted) -> str:
 
 
 def trade_off_rows(report: TradeOff) -> list[list[str]]:
-    """Returns the table of a terminal as text, its header first."""
+    """Returns the rows of the table for a terminal, as text, with the header first."""
     head = ["budget", "95 % condition number", "held-out NLL", "cost", "time"]
     return [head, *(_terminal_row(flow) for flow in report.flows)]
 

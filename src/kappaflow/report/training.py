@@ -21,7 +21,7 @@ Curves = Sequence[dict[str, float | int | None]]
 
 
 class CurveChart(NamedTuple):
-    """Which figures of the epochs a chart shows."""
+    """The figures of the epochs that a chart shows."""
 
     name: str
     title: str
@@ -29,7 +29,7 @@ class CurveChart(NamedTuple):
     caption: str
     lines: Sequence[tuple[str, str, int, str]]  # name in the legend, key, tone, dash
     log: bool = True
-    unit: str = ""  # of the second line, whose value at the best epoch goes into the alt text
+    unit: str = ""  # unit of the second line; its value at the best epoch is part of the alt text
     height: int = 280
     kind: str = "line"
 
@@ -97,7 +97,7 @@ RATE = CurveChart(
 
 
 def learning_curves(curves: Curves, best_epoch: int) -> list[Chart]:
-    """Returns the charts over the epochs of a report on a table, where there are values."""
+    """Returns the charts over the epochs of a report on a table, for figures with values."""
     return _measured((NLL, TAIL, CONDITION, ROUND_TRIP, RATE), curves, best_epoch)
 
 
@@ -117,7 +117,7 @@ def curve_chart(what: CurveChart, curves: Curves, best_epoch: int) -> Chart | No
     """Returns a chart over the epochs, or None if none of its figures was measured.
 
     Args:
-        what: What it shows.
+        what: Description of the chart.
         curves: The figures of each epoch.
         best_epoch: The epoch marked by a dotted line.
     """
@@ -160,7 +160,7 @@ def curve_chart(what: CurveChart, curves: Curves, best_epoch: int) -> Chart | No
 
 
 def _usual_range(series: Sequence[Series]) -> tuple[float, float] | None:
-    """Returns a range that the high values of the first epochs do not flatten."""
+    """Returns an axis range that ignores the high values of the first epochs."""
     values = [value for one in series for value in drawable(one.y) if value is not None]
     if not values:
         return None
@@ -175,10 +175,10 @@ def curves_section(charts: Sequence[Chart], curves: Curves, best_epoch: int, not
     """Returns the section with the learning curves.
 
     Args:
-        charts: What is drawn.
+        charts: The charts of the section.
         curves: The figures of each epoch.
         best_epoch: The epoch whose weights were kept.
-        note: What is special about the likelihood that is drawn; may be empty.
+        note: A remark on the drawn likelihood; may be empty.
     """
     if not charts:
         return Section("curves", "Learning curves", [Text("No epoch was recorded.")])
@@ -195,7 +195,7 @@ def curves_section(charts: Sequence[Chart], curves: Curves, best_epoch: int, not
 
 
 def skipped_steps(curves: Curves) -> int:
-    """Returns how many steps of the training were skipped."""
+    """Returns the number of training steps that were skipped."""
     counts = (as_float(row.get("skipped_steps")) for row in curves)
     finite = [number for number in counts if number is not None and is_finite(number)]
     return int(max(finite, default=0))  # the lines of metrics count from the start

@@ -1,11 +1,11 @@
 """Rewriting flows without changing the function they compute.
 
 fixed_partition  rewrites a flow of couplings to use a single fixed partition
-plan             the same layers in the order of that partition, with linear maps between them
+plan             reorders the layers to fit that partition, with linear maps between them
 merge            merges neighbouring layers; `fuse` merges linear layers
 sandwich         `SandwichCoupling`, a coupling with a linear coupling at one or both ends
 layers           lists and classifies the layers of a flow
-certificate      what a rewrite did, and how equal the two functions are
+certificate      summary of a rewrite, with the difference between the two functions
 """
 
 from kappaflow.rewrite.certificate import Certificate

@@ -1,4 +1,4 @@
-"""What a rewrite did, and how equal the new function is to the old one."""
+"""`Certificate`: a summary of a rewrite, with the difference between the new and old flow."""
 
 import copy
 import dataclasses
@@ -13,7 +13,7 @@ from kappaflow.flows import Flow
 from kappaflow.storage import plain
 
 ROWS_AT_ONCE = 4096
-NUMBERS_AT_ONCE = 2**20  # numbers in a chunk of rows; networks for images make many times more
+NUMBERS_AT_ONCE = 2**20  # numbers in a chunk of rows; networks for images need much more memory
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Difference:
 
     Attributes:
         z: Difference of the latents.
-        log_det: Difference in nats.
-        log_prob: Difference in nats.
+        log_det: Difference of the log_dets in nats.
+        log_prob: Difference of the log-densities in nats.
     """
 
     z: float
@@ -36,7 +36,7 @@ class Replaced:
     """A linear map that was replaced by couplings.
 
     Attributes:
-        name: What it was in the old flow.
+        name: Name of the map in the old flow.
         couplings: Number of couplings, before some merged with their neighbours.
         method: The method of `factor_linear` that found them.
         residual: Relative error of their product.
@@ -64,7 +64,7 @@ class Certificate:
         replaced: Linear maps that were replaced by couplings, in the order of the flow.
         left: Class names of layers that were kept unchanged.
         points: Number of rows on which the two flows were compared.
-        differences: Differences between the two flows, for each type of the computation.
+        differences: Differences between the two flows, by the dtype of the computation.
     """
 
     couplings_before: int
@@ -118,7 +118,7 @@ class Certificate:
 def difference(
     one: Flow, other: Flow, x: Tensor, context: Tensor | None, dtype: torch.dtype
 ) -> Difference:
-    """Returns the differences between two flows, both computed in one type."""
+    """Returns the differences between two flows, both computed in the same dtype."""
     flows = [copy.deepcopy(flow).to(dtype).eval() for flow in (one, other)]
     found = []
     at_once = max(1, min(ROWS_AT_ONCE, NUMBERS_AT_ONCE // math.prod(x.shape[1:])))

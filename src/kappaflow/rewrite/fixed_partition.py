@@ -46,23 +46,23 @@ def rewrite_fixed_partition(
     couplings: int | None = 6,
     seed: int = 0,
 ) -> tuple[Flow, Certificate]:
-    """Returns a flow with the same function whose couplings all use one partition.
+    """Returns a flow with the same function and a single partition for all couplings.
 
     Permutations, other partitions and linear layers become linear couplings. A linear coupling
-    next to a nonlinear one that changes the same half merges with it. So a linear map between two
-    couplings costs four more couplings, since both ends merge.
+    merges with a neighbouring nonlinear one that changes the same half. So a linear map between
+    two couplings costs four more couplings, since both ends merge.
 
-    Couplings made from frozen layers stay frozen, and a frozen flow stays frozen altogether; a
-    linear coupling made from a frozen and a trainable layer is trainable. Inner chains with a hook
-    are kept unchanged. A forward hook on a linear layer is evaluated and becomes part of the new
-    numbers.
+    Couplings made from frozen layers stay frozen. A linear coupling made from a frozen and a
+    trainable layer is trainable. A completely frozen flow stays frozen. Inner chains with a hook
+    stay unchanged. A forward hook on a linear layer is evaluated, and its effect becomes part of
+    the new weights.
 
     Args:
         flow: A flow of affine and additive couplings, with any linear layers between them. For
             images, linear layers act on channels, such as 1x1 convolutions, and each scale has its
             own partition. Couplings that split pixels (a checkerboard) are kept.
         x: Rows (B, features) for comparing the two flows; samples of the flow by default.
-        context: (B, C) for these rows, or (1, C) for all of them, for a conditional flow.
+        context: Contexts of these rows, (B, C), or (1, C) for all, for a conditional flow.
         partition: "half", "alternating", the size of the first part, or a partition.
         couplings: Largest number of couplings for one linear map.
         seed: Seed for searches and for the samples.
@@ -71,9 +71,9 @@ def rewrite_fixed_partition(
         The new flow, which trains, saves and samples like any other, and a certificate.
 
     Raises:
-        ArgumentError: The input is not a flow, its chain has a hook, no coupling of it fits the
-            partition, one of its linear maps is singular or needs more couplings, a context is
-            missing, or the rows and contexts do not fit the flow or are not finite.
+        ArgumentError: The input is not a flow; its chain has a hook; none of its couplings fits
+            the partition; one of its linear maps is singular or needs more couplings; a context is
+            missing; or the rows and contexts do not fit the flow or are not finite.
         NumericalError: The search for the factors of a linear map failed.
 
     Source:
@@ -115,11 +115,11 @@ def rewrite_fixed_partition(
 
 
 class _Rewriter:
-    """Rewrites runs of layers on one partition each, and counts what it does.
+    """Rewrites each sequence of layers to one partition, and counts the changes.
 
     Args:
         flow: The flow that the layers belong to.
-        partition: The partition of each run.
+        partition: The partition of each sequence of layers.
         couplings: Largest number of couplings for one linear map.
         seed: Seed for searches.
     """
@@ -191,9 +191,9 @@ def _factored(
 
 
 def _nearest(items: Sequence[Item], partition: Partition) -> Partition | None:
-    """Returns the partition of the nearest coupling if it can merge with a factor, else None.
+    """Returns the partition of the nearest coupling if it can merge with a factor; else None.
 
-    It can if it uses the partition and only elementwise maps come before it.
+    It can merge if it uses the partition and only elementwise maps are between them.
     """
     for item in items:
         if (found := partition_of(item)) is not None:

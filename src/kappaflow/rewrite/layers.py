@@ -42,7 +42,7 @@ def opened(bijection: Bijection, *, stacks: bool = False) -> list[Bijection]:
     """Returns copies of the layers of a bijection in order, in evaluation mode.
 
     Chains and stacks are replaced by their layers, and so is a coupling with linear ends. A module
-    with a hook stays whole, since nothing would call the hook otherwise.
+    with a hook is not split, because the hook would no longer be called.
 
     Args:
         bijection: Any bijection.
@@ -52,14 +52,14 @@ def opened(bijection: Bijection, *, stacks: bool = False) -> list[Bijection]:
 
 
 def flow_of(flow: Flow, parts: list[Bijection]) -> Flow:
-    """Returns a flow of other layers with the same base, embedding and memory mode.
+    """Returns a flow with other layers, and the base, embedding and memory mode of a flow.
 
     Args:
-        flow: The flow to take everything else from.
-        parts: The layers, all of one floating-point type.
+        flow: The flow that everything else comes from.
+        parts: The layers, all with the same dtype.
 
     Returns:
-        A flow of that type, in the mode and on the device of `flow`.
+        A flow of that dtype, in the mode and on the device of `flow`.
     """
     chain = flow.bijection if isinstance(flow.bijection, Chain) else Chain([])
     embedding = copy.deepcopy(chain.embedding)
@@ -97,7 +97,7 @@ def is_elementwise(part: Bijection) -> bool:
 
 
 def is_linear(part: Bijection) -> bool:
-    """Returns whether a layer is a linear map plus a shift, and fitted to data if it must be."""
+    """Returns whether a layer is a linear map plus a shift, and does not wait for data."""
     inner = _inner(part)
     return inner.is_linear and all(bool(getattr(inner, name, True)) for name in STARTS)
 
@@ -178,7 +178,7 @@ class AffineMap(NamedTuple):
 def affine_map(parts: Sequence[Bijection], features: int) -> AffineMap:
     """Returns the matrix and the shift of a sequence of linear layers, in float64.
 
-    The matrix is computed as a derivative: a difference of values would lose it to a large shift.
+    The matrix is computed as a derivative: in a difference of values, a large shift would hide it.
     """
     chain = Chain(copy.deepcopy(list(parts))).double().cpu().eval()
     zero = torch.zeros(1, features, dtype=torch.float64)
@@ -193,7 +193,7 @@ class LinearMap:
 
     Attributes:
         matrix: The matrix, float64.
-        name: Name of the layers that it stands for.
+        name: Name of the layers that it replaces.
         frozen: Whether its couplings will be frozen.
     """
 
@@ -206,7 +206,7 @@ Item = Bijection | LinearMap
 
 
 def partition_of(item: Item | None) -> Partition | None:
-    """Returns the partition of a coupling of any kind; None for anything else."""
+    """Returns the partition of a coupling of any kind; None for other items."""
     if isinstance(item, Inverse):
         return partition_of(item.bijection)
     if isinstance(item, AffineCoupling | AdditiveCoupling | SandwichCoupling | LinearCoupling):
@@ -233,7 +233,7 @@ def elementwise(
 def elementwise_if_any(
     scale: np.ndarray, shift: np.ndarray, *, frozen: bool = False
 ) -> list[Bijection]:
-    """Returns the same layer in a list, which is empty for the identity."""
+    """Returns the layer x -> scale x + shift in a list, which is empty for the identity."""
     does_nothing = (scale == 1).all() and not shift.any()
     return [] if does_nothing else [elementwise(scale, shift, frozen=frozen)]
 
@@ -241,16 +241,16 @@ def elementwise_if_any(
 def changed_by_run(
     parts: Sequence[Bijection], shape: Sequence[int], change: Change
 ) -> list[Bijection]:
-    """Returns layers in which each run of layers on the same features has been changed.
+    """Returns layers in which each sequence of layers on the same features has been changed.
 
-    A run ends at a layer that rearranges pixels and features (a squeeze, a flattening) and at a
-    multi-scale map, in which the runs of each scale are changed in turn. In a flow of tables all
-    layers are one run.
+    A sequence ends at a layer that rearranges pixels and features (a squeeze, a flattening) and at
+    a multi-scale map, in which the sequence of each scale is changed separately. In a flow of
+    tables all layers are one sequence.
 
     Args:
         parts: Layers, none of them a chain.
         shape: Shape of one input row or image.
-        change: Function from a run of layers and its number of features to other layers.
+        change: Function from such a sequence and its number of features to the new layers.
 
     Returns:
         The layers.

@@ -57,7 +57,7 @@ def merged(parts: Sequence[Bijection]) -> list[Bijection]:
 
 
 def pair(first: Bijection, second: Bijection) -> Bijection | None:
-    """Returns two neighbouring layers as one, or None if they cannot be merged.
+    """Returns two neighbouring layers as one layer; None if they cannot be merged.
 
     The merged layer is frozen if both layers were.
     """
@@ -174,14 +174,14 @@ def _both(first: LinearCoupling | None, second: LinearCoupling | None) -> Linear
 def fuse(flow: Flow) -> Flow:
     """Returns a flow with the same function in which each run of linear layers is one layer.
 
-    Permutations become one permutation, elementwise maps one elementwise map, and everything else
-    one dense matrix. The standardization of the data is kept, and so is a run whose matrix is
-    singular to the precision of the flow's type: its layers can still be inverted one by one. A
-    run of frozen layers becomes a frozen layer; if one layer is trainable, the fused layer is.
-    Inner chains with a hook stay whole.
+    Permutations become one permutation, elementwise maps become one elementwise map, and
+    everything else one dense matrix. The standardization of the data is kept. A sequence with
+    a matrix that is singular in the flow's dtype is kept too, because its layers can still be
+    inverted one by one. Frozen layers become a frozen layer; if one of them is trainable, the
+    fused layer is. Inner chains with a hook are not split.
 
     Args:
-        flow: A flow of tables, or of images, whose channels are the features.
+        flow: A flow of tables, or of images, with the channels as features.
 
     Returns:
         A new flow.

@@ -4,8 +4,8 @@ The new flow computes with reordered features y = x[order], where x are the feat
 flow. A permutation in the old flow only changes the order. A coupling needs its kept features in
 one part of the partition and its changed features in the other. Within the parts the order is
 free, because conditioners can be reordered. So features move only if they are in the wrong part
-for a coupling, or if an unknown layer needs the old order. Linear layers and moves between two
-couplings are merged into one map.
+for a coupling, or if a layer of an unknown kind needs the old order. Linear layers and moves
+between two couplings are merged into one map.
 """
 
 import copy
@@ -92,7 +92,7 @@ def reordered(coupling: AnyCoupling, order: Sequence[int], *, partition: Partiti
 
 
 def _places(order: Sequence[int], features: Sequence[int], positions: Sequence[int]) -> list[int]:
-    """Returns the index of each old feature in the list of new positions."""
+    """Returns the position of each feature, as an index into the list of new positions."""
     number = {order[position]: i for i, position in enumerate(positions)}
     return [number[feature] for feature in features]
 
@@ -121,10 +121,10 @@ def _reads_only(network: MLP) -> bool:
 
 
 class Plan:
-    """Collects layers of one partition that are equivalent to the old layers added so far.
+    """Collects layers of one partition that are equivalent to the added layers of the old flow.
 
     Args:
-        partition: The partition of the new couplings, which may also use it with swapped parts.
+        partition: The partition of the new couplings, which may swap its parts.
 
     Attributes:
         items: The new layers, and linear maps that are not factored yet.
@@ -245,7 +245,7 @@ class Plan:
         return sorted({positions[feature] for feature in old.kept} - set(target.kept))
 
     def _moves(self, old: Partition, target: Partition) -> list[int]:
-        """Returns the old position for each new one, as an even permutation if possible."""
+        """Returns the old position for each new position, as an even permutation if possible."""
         positions = self._positions()
         kept = {positions[feature] for feature in old.kept}
         moves = list(range(len(positions)))
