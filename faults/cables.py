@@ -27,7 +27,7 @@ from faults.repeated import Ended, repeated
 from faults.trainings import MOST_S, metrics, write_rows
 
 DONE = "cables.jsonl"
-SAID, WAITS = "another rank of this training has ended, or does not answer", "waits"
+SAID, WAITS = "another rank of this training has ended or does not answer", "waits"
 
 
 def cables(*, long: bool, seed: int, folder: Path) -> Iterator[Outcome]:

@@ -116,7 +116,7 @@ def test_types_without_room_for_noise_beside_a_pixel_are_refused(augment):
     for dtype in (torch.bfloat16, torch.float16):
         narrow = copy.deepcopy(augment).to(dtype)
         with pytest.raises(
-            kf.errors.ArgumentError, match=f"wider type than {dtype}, .* 256 values"
+            kf.errors.ArgumentError, match=f"wider dtype than {dtype}, .* 256 values"
         ):
             narrow.draw(torch.zeros(1, 1, 2, 2, dtype=dtype))
         narrow.values = 4
@@ -286,7 +286,7 @@ def test_a_flow_with_padding_is_saved_measured_and_examined(tmp_path):
                 kf.Chain([]),
                 kf.flows.VariationalDequantize((1, 4, 4)),
             ),
-            "'augment' should fill images of the shape",
+            "'augment' should be for images of the shape",
         ),
         (lambda: dequantised("uniform"), "'augment' should be an Augmentation, got str"),
         (lambda: dequantised(None).sample(1, temperature=-1.0), "'temperature' should be 0 or"),

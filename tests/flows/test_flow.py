@@ -212,7 +212,7 @@ def test_the_width_of_the_context_is_that_of_the_embedding():
         ),
         (
             lambda f, c: c.log_prob(torch.zeros(2, 3), torch.zeros(2, 2).double()),
-            "'context' should be of the flow's type torch.float32",
+            "'context' should have the flow's dtype torch.float32",
         ),
         (lambda f, c: kf.Flow(f.bijection, f.base), "'base' should be a Base"),
         (lambda f, c: kf.Flow(f.base, torch.nn.Linear(2, 2)), "'bijection' should be a Bijection"),

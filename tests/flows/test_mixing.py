@@ -138,8 +138,8 @@ def test_one_feature_has_nothing_to_mix():
             {"mixing": "lu", "partition": "random"},
             "'partition' should be 'half', 'alternating' or a Partition with mixing='lu'",
         ),
-        ({"mixing": "lu", "partition": "random-half"}, "got 'random-half': the linear maps mix"),
-        ({"mixing": "lu", "partition": kf.Partition(3, (0,))}, "one of 4 features, got one of 3"),
+        ({"mixing": "lu", "partition": "random-half"}, "got 'random-half': the linear maps"),
+        ({"mixing": "lu", "partition": kf.Partition(3, (0,))}, "have 4 features, got 3"),
         ({"mixing": "lu", "partition": kf.Partition(4, ())}, "between 1 and 3"),
     ],
 )

@@ -394,7 +394,7 @@ def test_a_whitened_start_takes_padding():
         ),
         (
             lambda: kf.real_nvp(2, padding=1, partition=kf.Partition.half(2)),
-            "'partition' should be one of 3 features, got one of 2",
+            "'partition' should have 3 features, got 2",
         ),
         (lambda: padding_of_kind("noise", 1, (2,)), "'padding_kind' should be one of 'gaussian'"),
         (lambda: padding_of_kind("learned", 1, (2,), scale=1.0), "left out for learned padding"),

@@ -154,7 +154,7 @@ def test_256_couplings_are_finite_wherever_their_networks_go():
         ({"hidden": (0,)}, "'hidden' should be at least 1"),
         ({"partition": "thirds"}, "one of 'half', .* or a Partition, got 'thirds'"),
         ({"partition": 3}, "or a Partition, got 3"),
-        ({"partition": kf.Partition.half(5)}, "one of 4 features, got one of 5"),
+        ({"partition": kf.Partition.half(5)}, "have 4 features, got 5"),
         ({"partition": kf.Partition(4, ())}, "'partition' should leave between 1 and 3"),
         ({"context_features": -1}, "'context_features' should be at least 0"),
         ({"context_features": 1.5}, "'context_features' should be a whole number"),

@@ -569,7 +569,7 @@ def test_a_flow_with_nothing_to_train_is_refused():
     """Frozen, or without parameters."""
     flow = small()
     flow.requires_grad_(False)
-    with pytest.raises(kf.errors.ArgumentError, match="parameters that can be trained"):
+    with pytest.raises(kf.errors.ArgumentError, match="trainable parameters"):
         kf.fit(flow, gaussian(100)[0])
 
 

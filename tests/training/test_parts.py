@@ -149,7 +149,7 @@ def test_curves_of_a_training_show_likelihood_conditioning_and_skipped_steps():
     assert curves(epochs, 80) == [
         "held out              6.5 █▅▁ 4.5",
         "condition 95 %         10 ▁ █ 1e+03",
-        "2 steps were not finite, and skipped",
+        "2 steps were not finite and were skipped",
     ]
     images = [
         {"validation_bits_per_dimension": b, "condition_number_p95": 2.0} for b in (3.0, 2.0)

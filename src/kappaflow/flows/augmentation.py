@@ -1,4 +1,4 @@
-"""Augmentations: what joins a point before the bijection, and noise that fills pixels."""
+"""Augmentations: random features or noise that are joined to a point before the bijection."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,18 +18,17 @@ from kappaflow.partition import Partition
 from kappaflow.registry import register
 
 Shape = tuple[int, ...]
-LARGEST_BLIND_PART = 0.1  # of an interval, in which rounding leaves no room for noise
+LARGEST_BLIND_PART = 0.1  # largest part of an interval that may be lost to rounding
 
 
 class Augmentation(nn.Module, ABC):
-    """A draw e given x, and how the two are joined into what the bijection takes.
+    """A distribution of e given x, and the map that joins x and e into an input of the bijection.
 
-    The laws: `drop(join(x, e))` is x; `draw` returns log q(e | x) of its draw, in nats, as
-    `log_prob` does. Shapes are those of one point.
+    The laws: `drop(join(x, e))` is x, and the second result of `draw` equals `log_prob(e, x)`, in
+    nats.
 
-    Where `has_density` is False, e is a single point for each x, and q has no density: its log is
-    then 0 at that point and -inf elsewhere, and what a flow computes with it is no likelihood of
-    x.
+    If `has_density` is False, there is a single e for each x and q has no density. Its log is
+    then 0 at that e and -inf elsewhere, and the log_prob of the flow is not a likelihood of x.
     """
 
     #: Whether q(e | x) is a density of e.
@@ -46,9 +45,9 @@ class Augmentation(nn.Module, ABC):
         """Returns log q(e | x) in nats, (B,)."""
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """Takes the scale of training rows (N, *event), once, where the padding depends on x.
+        """Fits the scale to training rows x, (N, *event), once, if e depends on x.
 
-        Rows count by `weights`, (N,), or all alike.
+        `weights`, (N,), weight the rows; all rows have the same weight by default.
         """
 
     @abstractmethod
@@ -60,20 +59,20 @@ class Augmentation(nn.Module, ABC):
         """Returns x and e of joined points."""
 
     def event_shape(self, joint_shape: Sequence[int]) -> Shape:
-        """Returns the shape of x, where joined points have this shape."""
+        """Returns the shape of x for joined points of a shape."""
         return tuple(joint_shape)
 
 
 @register("Dequantize")
 class Dequantize(Augmentation):
-    """Whole numbers 0 to values - 1 become intervals: y = x + e, e uniform on [0, 1).
+    """Adds uniform noise to whole numbers from 0 to values - 1: y = x + e with e on [0, 1).
 
-    A density of y integrates over each interval to a probability of the number, of whose logarithm
-    `Flow.log_prob` is a bound on average: so log_prob is in nats of the discrete x, and
-    -log_prob / (D log 2) in bits per dimension.
+    The density of y, integrated over the interval of a number, is the probability of that number.
+    `Flow.log_prob` is on average a lower bound on its logarithm. So log_prob is in nats of the
+    discrete x, and -log_prob / (D log 2) is in bits per dimension.
 
     Args:
-        values: How many values a pixel may have, such as 256.
+        values: Number of values of a pixel, such as 256.
 
     Source:
         Theis, van den Oord, Bethge 2016, A note on the evaluation of generative models, 3.1.
@@ -110,24 +109,25 @@ class Dequantize(Augmentation):
 
 
 def check_whole(x: Tensor, values: int) -> None:
-    """Refuses all but whole numbers from 0 to values - 1: bits per dimension would be wrong.
+    """Raises an error unless x holds whole numbers from 0 to values - 1.
 
-    Also raises for dtypes in which a pixel plus noise rounds to the pixel.
+    Otherwise bits per dimension would be wrong. Also raises an error for a dtype in which a pixel
+    plus noise rounds to the pixel.
     """
     if _blind_part(batch("x", x).dtype, values) > LARGEST_BLIND_PART:
         raise ArgumentError(
-            f"'x' should be of a wider type than {x.dtype}, which cannot resolve noise added to "
-            f"pixels of {values} values: use float32."
+            f"'x' should have a wider dtype than {x.dtype}, which cannot resolve noise on pixels "
+            f"with {values} values: use float32."
         )
     if x.numel() and not ((x == x.floor()) & (x >= 0) & (x < values)).all():
         raise ArgumentError(
-            f"'x' should hold whole numbers from 0 to {values - 1}, as the dequantisation of this "
-            "flow expects: give pixel values as they are, not scaled."
+            f"'x' should hold whole numbers from 0 to {values - 1}, as the dequantization of this "
+            "flow expects: pass raw pixel values, not scaled ones."
         )
 
 
 def below_one(e: Tensor, values: int) -> Tensor:
-    """Returns draws on [0, 1) so far from 1 that x + e is below x + 1 also after rounding."""
+    """Returns e clamped below 1, so that x + e is less than x + 1 even after rounding."""
     return e.clamp_max(1 - _blind_part(e.dtype, values))
 
 
@@ -143,20 +143,21 @@ def uniform_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
     return drawn.to(x)
 
 
-LEAST = 1e-5  # how far noise stays from 0 and 1, where its logit would be infinite
+LEAST = 1e-5  # smallest distance of the noise from 0, where its logit would be infinite
 
 
 @register("VariationalDequantize")
 class VariationalDequantize(Augmentation):
-    """Whole numbers 0 to values - 1 become intervals, y = x + e, with a learned density of e.
+    """Adds noise with a learned density to whole numbers from 0 to values - 1: y = x + e.
 
-    e is the sigmoid of a small flow of N(0, I) whose couplings read x. It learns to leave y where
-    the model of y finds it likely, and `Flow.log_prob` becomes a tighter bound than with
-    `Dequantize`. With new parameters e is the sigmoid of N(0, I).
+    The noise e is the sigmoid of a small flow of N(0, I) whose couplings read x. It learns to
+    place y where the model of y is dense, which makes `Flow.log_prob` a tighter bound than with
+    `Dequantize`. Before training, e is the sigmoid of N(0, I).
 
     Args:
-        event_shape: (C, H, W) of the images; even H and W let neighbouring pixels learn together.
-        values: How many values a pixel may have, such as 256.
+        event_shape: Shape (C, H, W) of the images. With even H and W the couplings see
+            neighbouring pixels together.
+        values: Number of values of a pixel, such as 256.
         depth: Number of couplings.
         hidden: Channels of their networks.
 
@@ -217,13 +218,13 @@ class VariationalDequantize(Augmentation):
     def event_shape(self, joint_shape: Sequence[int]) -> tuple[int, ...]:
         if tuple(joint_shape) != self.shape:
             raise ArgumentError(
-                f"'augment' should fill images of the shape that the bijection takes, "
-                f"{tuple(joint_shape)}, got one of {self.shape}."
+                f"'augment' should be for images of the shape {tuple(joint_shape)} that the "
+                f"bijection takes, got one for {self.shape}."
             )
         return self.shape
 
     def _scaled(self, x: Tensor) -> Tensor:
-        """Returns pixel values from -1 to 1, for networks to read."""
+        """Returns pixel values scaled to [-1, 1] for the networks."""
         return x * (2 / max(1, self.values - 1)) - 1
 
     def extra_repr(self) -> str:
@@ -231,7 +232,7 @@ class VariationalDequantize(Augmentation):
 
 
 def _coupling(channels: int, hidden: int, layer: int) -> AffineCoupling:
-    """Returns a coupling of 2 * channels that changes half of the second, and reads the rest."""
+    """Returns a coupling on 2 * channels that changes half of the noise channels."""
     noise = range(channels, 2 * channels)
     changed = noise[layer % 2 :: 2] if channels > 1 else noise
     kept = tuple(sorted(set(range(2 * channels)) - set(changed)))

@@ -1,4 +1,4 @@
-"""The distribution of the latent."""
+"""Base distributions of the latent: the standard normal and a mixture of normals."""
 
 import math
 import time
@@ -16,17 +16,17 @@ from kappaflow.bijection import log_det_dtype
 from kappaflow.errors import ArgumentError, DataError
 from kappaflow.registry import register
 
-EM_ROWS, EM_STEPS = 10_000, 20  # limits of fitting a mixture
-GROWTH = 2.2  # time of twice as many components, relative
-WORTH = 0.005  # nats for each row that twice as many components have to gain
+EM_ROWS, EM_STEPS = 10_000, 20  # largest numbers of rows and EM steps when fitting a mixture
+GROWTH = 2.2  # factor on the time when the number of components doubles
+WORTH = 0.005  # smallest gain, in nats per row, that justifies doubling the components
 FLOOR = 1e-6  # added to the variances
 MOST_COMPONENTS = 128
-LEAST_ROWS = 20  # for a comparison of numbers of components
+LEAST_ROWS = 20  # fewest rows for comparing numbers of components
 TINY = 1e-12  # smallest standard deviation to divide by
 
 
 class Base(nn.Module, ABC):
-    """A distribution of latents, perhaps given a context.
+    """A distribution of latents, optionally conditional on a context.
 
     Attributes:
         event_shape: Shape of one event.
@@ -41,8 +41,8 @@ class Base(nn.Module, ABC):
         """Returns log p(z | context) in nats, (B,), in float32 or wider.
 
         Args:
-            z: (B, *event).
-            context: (B, C), or None where the base does not read it.
+            z: Latents, (B, *event).
+            context: Context rows, (B, C); None if the base does not read a context.
         """
 
     @abstractmethod
@@ -59,22 +59,22 @@ class Base(nn.Module, ABC):
 
         Args:
             n: Number of samples.
-            context: (n, C), or None where the base does not read it.
-            dtype: Type of the samples.
-            device: Device of the samples; the generator's device if left out.
-            generator: Source of randomness, on any device; torch's global one of `device` if left
-                out.
+            context: Context rows, (n, C); None if the base does not read a context.
+            dtype: Dtype of the samples.
+            device: Device of the samples; the generator's device by default.
+            generator: Source of randomness, on any device; torch's global generator of `device` by
+                default.
 
         Returns:
             The samples.
         """
 
     def tempered(self, z: Tensor, temperature: float) -> Tensor:
-        """Returns samples whose spread is multiplied by a temperature.
+        """Returns samples with their spread multiplied by a temperature, (n, *event).
 
         Args:
             z: Samples of this base, (n, *event).
-            temperature: 0 or more.
+            temperature: The factor, 0 or more.
         """
         return z * temperature
 
@@ -95,7 +95,7 @@ class StandardNormal(Base):
         super().__init__()
         shape = (event_shape,) if isinstance(event_shape, SupportsIndex) else tuple(event_shape)
         self.event_shape = tuple(positive_int("event_shape", size) for size in shape)
-        # A flow without parameters still has a dtype and a device: those of its base.
+        # Gives a flow without parameters its dtype and device.
         self.register_buffer("_place", torch.zeros(()), persistent=False)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -122,11 +122,11 @@ class StandardNormal(Base):
 
 @register("NormalMixture")
 class NormalMixture(Base):
-    """A mixture of normal distributions with full covariances, which is trained with the flow.
+    """A trainable mixture of normal distributions with full covariances.
 
-    `kappaflow.fit` fits it to the latents of the training rows by the EM algorithm, before the
-    first step. Couplings after it need not pull clusters apart or stretch thin ones, so that the
-    flow stays well conditioned.
+    `kappaflow.fit` fits it to the latents of the training rows with the EM algorithm before the
+    first step, and then trains it with the flow. The couplings need not separate clusters or
+    stretch thin ones, so the flow stays well conditioned.
 
     Args:
         features: Number of features D.
@@ -134,9 +134,9 @@ class NormalMixture(Base):
 
     Attributes:
         logits: Logarithms of the weights, up to a constant, (K,).
-        means: (K, D).
-        factors: (K, D, D): below the diagonal the lower triangular factor L of each precision
-            matrix L'L, on it the logarithms of the diagonal of L.
+        means: Means of the components, (K, D).
+        factors: The lower triangular factor L of each precision matrix L'L, (K, D, D). The
+            diagonal holds the logarithms of the diagonal of L.
 
     Example:
         >>> base = NormalMixture(2, components=2)
@@ -145,7 +145,7 @@ class NormalMixture(Base):
         [5.0, 5.0]
     """
 
-    has_rsample = False  # not to the weights of the components
+    has_rsample = False  # samples carry no gradients to the weights of the components
 
     def __init__(self, features: int, *, components: int) -> None:
         super().__init__()
@@ -158,10 +158,10 @@ class NormalMixture(Base):
         self.register_buffer("fitted", torch.tensor(False))
 
     def fit(self, z: Tensor) -> None:
-        """Fits the components to latents z (N, features) by EM, to `EM_ROWS` of them at most.
+        """Fits the components to latents z (N, features) by EM, using at most `EM_ROWS` of them.
 
         Raises:
-            ArgumentError: z has another shape.
+            ArgumentError: z has a wrong shape.
             DataError: There are fewer rows than components, some are not finite, or a component
                 cannot be fitted.
         """
@@ -216,24 +216,24 @@ class NormalMixture(Base):
         return z if device is None else z.to(device)
 
     def tempered(self, z: Tensor, temperature: float) -> Tensor:
-        """Returns samples moved towards, or away from, the mean of their likeliest component."""
+        """Returns samples moved towards or away from the mean of their likeliest component."""
         which = self._log_joint(z).argmax(0)
         means = self.means.to(z)[which]
         return means + temperature * (z - means)
 
     def _log_joint(self, z: Tensor) -> Tensor:
-        """Returns the logarithm of the density of z (B, D) and each component, (K, B)."""
+        """Returns the log of the joint density of z, (B, D), and each component, (K, B)."""
         wide = log_det_dtype(z.dtype)
         lower, log_diagonal = self._lower(wide)
         away = z.to(wide) - self.means.to(wide)[:, None]
-        with torch.autocast(z.device.type, enabled=False):  # components can be narrow
+        with torch.autocast(z.device.type, enabled=False):  # narrow components need the precision
             squares = (away @ lower.mT).square().sum(2)
         constants = log_diagonal + self.logits.to(wide).log_softmax(0)
         constants = constants - 0.5 * z.shape[1] * math.log(2 * math.pi)
         return constants[:, None] - 0.5 * squares
 
     def _lower(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Returns the factors (K, D, D), and the logarithms of their determinants (K,)."""
+        """Returns the factors, (K, D, D), and the logs of their determinants, (K,)."""
         factors = self.factors.to(dtype)
         log_diagonal = factors.diagonal(dim1=1, dim2=2)
         return factors.tril(-1) + torch.diag_embed(log_diagonal.exp()), log_diagonal.sum(1)
@@ -243,7 +243,7 @@ class NormalMixture(Base):
 
 
 def check_has_rsample(base: Base) -> None:
-    """Refuses a base whose samples carry no gradients to all of its parameters."""
+    """Raises an error if samples of the base carry no gradients to some of its parameters."""
     if not base.has_rsample:
         raise ArgumentError(
             f"'flow' should have a base whose samples carry gradients, got {type(base).__name__}: "
@@ -252,15 +252,15 @@ def check_has_rsample(base: Base) -> None:
 
 
 def best_components(rows: np.ndarray, seconds: float = math.inf) -> int:
-    """Returns the number of components with which a mixture fits rows best, a power of 2.
+    """Returns the number of components, a power of 2, with which a mixture fits rows best.
 
-    Each number is fitted to four fifths of the rows and compared on the others. The first that is
-    not better than half as many by `WORTH` nats a row ends the comparison.
+    Each number is fitted to four fifths of the rows and scored on the rest. The search ends when
+    doubling the components gains less than `WORTH` nats per row.
 
     Args:
-        rows: (N, D).
-        seconds: Processor time for this and for fitting the mixture afterwards, about; larger
-            numbers than the time allows are not tried.
+        rows: The rows, (N, D).
+        seconds: Approximate processor time for the search and for fitting the mixture afterwards.
+            Numbers that would take longer are not tried.
     """
     started, step = time.process_time(), 0.0
     if len(rows) < LEAST_ROWS:
@@ -275,7 +275,7 @@ def best_components(rows: np.ndarray, seconds: float = math.inf) -> int:
             break
         try:
             found = float(normal_mixture(fitted, count).score(held_out))
-        except ValueError:  # a component of so few different rows has no covariance
+        except ValueError:  # a component with too few distinct rows has no covariance
             break
         if found < score + WORTH:
             break
@@ -285,9 +285,9 @@ def best_components(rows: np.ndarray, seconds: float = math.inf) -> int:
 
 
 def sample_of(count: int, weights: Tensor | None = None) -> Tensor:
-    """Returns indices of at most `EM_ROWS` rows, always the same.
+    """Returns the indices of at most `EM_ROWS` rows, the same in every call.
 
-    With weights (count,) rows are drawn in proportion to them, with replacement.
+    With weights, (count,), rows are drawn with replacement and in proportion to the weights.
     """
     generator = torch.Generator().manual_seed(0)
     if weights is None:
@@ -304,5 +304,5 @@ def normal_mixture(rows: np.ndarray, components: int) -> Any:  # noqa: ANN401
     mixture = GaussianMixture(
         components, reg_covar=FLOOR, max_iter=EM_STEPS, random_state=0, init_params="kmeans"
     )
-    with warnings.catch_warnings(action="ignore"):  # it is a density before it has converged
+    with warnings.catch_warnings(action="ignore"):  # a fit that has not converged is still usable
         return mixture.fit(rows)

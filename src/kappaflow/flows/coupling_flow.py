@@ -1,4 +1,4 @@
-"""`coupling_flow`, which the recipes of couplings share."""
+"""`coupling_flow` builds the flows of all recipes with couplings."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -46,34 +46,37 @@ def coupling_flow(
     run_of: Callable[..., CouplingStack | Chain] = CouplingStack,
     **couplings: Any,  # noqa: ANN401
 ) -> Flow:
-    """Returns a flow of `depth` couplings that alternate between two parts, after a `Standardize`.
+    """Returns a flow of a `Standardize` and `depth` couplings that alternate between two parts.
 
     With `mixing`, all couplings change the same part.
 
     Args:
-        features: Number of features, without padding; with one in all, `depth` is at most 1, and 0
-            without a context.
+        features: Number of features, without padding. A flow of one feature in total has at most
+            one coupling, and none without a context.
         depth: Number of couplings.
         partition: "half", "alternating", "random", "random-half", or the partition of the first
             coupling.
-        padding: A `Padding`, or how many Gaussian features are added; None for none.
-        context_features: Width of the context, 0 for none.
-        embedding: A network that the context goes through first; None for none.
-        seed: Draws the random partitions, and the rotations at which linear maps begin.
-        start: "identity", "whiten" for a `Whiten` before the couplings, "gaussianize" for a
-            `Gaussianize` and a `Whiten`, or "whiten-gaussianize" for the two in that order.
+        padding: A `Padding`, or the number of Gaussian features to add; None for none.
+        context_features: Width of the context; 0 for none.
+        embedding: A network that transforms the context first; None for none.
+        seed: Seed of the random partitions and of the rotations that linear maps start from.
+        start: The layers before the couplings: "identity" for none, "whiten" for a `Whiten`,
+            "gaussianize" for a `Gaussianize` and a `Whiten`, or "whiten-gaussianize" for a
+            `Whiten` and a `Gaussianize`.
         components: Components of the base: 1 for a standard normal, more for a `NormalMixture`.
-        bounds: The domain of each feature, None for none.
-        circle: Half the length of circles that the couplings know; None to cut them.
+        bounds: The domain of each feature; None for none.
+        circle: Half the length of the circles, if the couplings support them; None cuts circles
+            into intervals.
         mixing: Form of a linear map before each coupling; None for none.
-        condition_bound: For mixing="svd": the largest condition number of each.
-        memory: What is kept for the backward pass.
+        condition_bound: Largest condition number of each linear map, for mixing="svd".
+        memory: The memory mode, which selects what is stored for the backward pass.
         last: Bijections after the couplings.
-        run_of: Makes the run of couplings, of what `CouplingStack` takes for any kind.
+        run_of: The function that makes the couplings. It takes the arguments that `CouplingStack`
+            has for all kinds of couplings.
         **couplings: Further arguments of `run_of`.
 
     Returns:
-        The flow: until it is fitted and trained the identity, or a rotation where it mixes.
+        The flow. Before it is fitted and trained it is the identity, or a rotation with `mixing`.
     """
     positive_int("features", features)
     positive_int("depth", depth, "depth counts couplings.")
@@ -125,7 +128,7 @@ def _mixed(
     condition_bound: float | None,
     seed: int,
 ) -> list[Bijection]:
-    """Returns couplings, each with a linear map before it."""
+    """Returns the couplings with a linear map before each of them."""
     generator = torch.Generator().manual_seed(seed)
     parts: list[Bijection] = []
     for coupling in couplings:
@@ -156,14 +159,14 @@ def _turn(
 def padded_partition(partition: Partition, padding: int, *, seed: int | None = None) -> Partition:
     """Extends a partition of the data to data and padding; each part gets half of the padding.
 
-    Every coupling then reads and changes some of both if there are two of each. A coupling that
-    ignores the padding is a coupling of the data alone, so a padded flow contains the flow
+    With at least two features of each, every coupling then reads and changes both data and
+    padding. A coupling may learn to ignore the padding, so a padded flow can represent every flow
     without padding.
 
     Args:
-        partition: Of the features of the data.
-        padding: Number of padding features after them.
-        seed: Selects the kept ones at random; the first ones if left out.
+        partition: The partition of the data features.
+        padding: Number of padding features, which come after the data.
+        seed: Seed that selects the kept padding features; None keeps the first ones.
 
     Returns:
         A partition that also keeps ceil(padding / 2) features of the padding.
@@ -184,8 +187,7 @@ def _check_partition(partition: str | Partition, features: int, context_features
         check_something_to_read(partition, context_features)
         if partition.features != features:
             raise ArgumentError(
-                f"'partition' should be one of {features} features, "
-                f"got one of {partition.features}."
+                f"'partition' should have {features} features, got {partition.features}."
             )
     elif partition not in PARTITIONS:
         listed = ", ".join(map(repr, PARTITIONS))
@@ -197,19 +199,20 @@ def _check_partition(partition: str | Partition, features: int, context_features
 def _check_mixing(
     mixing: str | None, condition_bound: float | None, partition: str | Partition
 ) -> None:
-    """Raises for an unknown mixing, a bound that it has not, and a partition that mixes too."""
+    """Raises an error for an unknown mixing, a useless bound, or a partition that also mixes."""
     check_form("mixing", mixing, condition_bound, others=(None,))
     if mixing is not None and partition in UNMIXED:
         raise ArgumentError(
             f"'partition' should be 'half', 'alternating' or a Partition with mixing={mixing!r}, "
-            f"got {partition!r}: the linear maps mix, so that one partition serves all couplings."
+            f"got {partition!r}: the linear maps already mix the features."
         )
 
 
 def useful_depth(features: int, depth: int, context_features: int) -> int:
-    """Returns the number of couplings that have an effect: one feature has no other to read.
+    """Returns the number of couplings that have an effect.
 
-    Affine maps of one feature compose to an affine map, so one coupling of the context is enough.
+    A single feature has no other feature to read. Affine maps of one feature compose to an affine
+    map, so one coupling that reads the context is enough.
     """
     if features > 1:
         return depth
@@ -220,6 +223,6 @@ def _check_varies(padding: Padding | None) -> None:
     """Raises if padding that depends on the data would be whitened."""
     if padding is not None and not padding.has_density:
         raise ArgumentError(
-            "'start' should be 'identity' with padding that has no density: no map makes it "
-            "uncorrelated."
+            "'start' should be 'identity' with padding that has no density, because such padding "
+            "cannot be whitened."
         )

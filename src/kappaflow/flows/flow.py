@@ -1,4 +1,4 @@
-"""A flow: a standard base, and the bijection that carries data to it."""
+"""A flow: a base distribution and a bijection from data to latents."""
 
 import math
 from itertools import chain, takewhile
@@ -23,18 +23,18 @@ from kappaflow.registry import register
 class Flow(nn.Module):
     """The density p(x) = p_Z(f(x)) |det df/dx| of a bijection f and a base p_Z.
 
-    With an augmentation, f takes y = (x, e) instead, where e is drawn given x (noise that fills
-    pixels, more features): `log_prob` is then a bound on log p(x), see there, and
-    `joint_log_prob` is exact. Without one all is exact. Padding that has no density, such as
-    `ZeroPad`, leaves no likelihood of x: `log_prob` is then the joint density.
+    Without an augmentation all densities are exact. With one, the bijection takes y = (x, e),
+    where e is drawn given x: noise added to pixels, or extra features. `log_prob` is then a bound
+    on log p(x), and `joint_log_prob` is exact. With padding that has no density, such as
+    `ZeroPad`, there is no likelihood of x, and `log_prob` is the joint density.
 
     Args:
         base: The distribution of the latent.
         bijection: The map f from data to latent.
-        augment: What joins x before the bijection; None for nothing.
+        augment: The augmentation that is joined to x before the bijection; None for none.
 
     Raises:
-        ArgumentError: One of them is something else, or their shapes do not fit.
+        ArgumentError: An argument has a wrong type, or the shapes do not fit.
 
     Example:
         >>> import kappaflow as kf
@@ -43,7 +43,7 @@ class Flow(nn.Module):
         -1.8379
     """
 
-    #: Whether no training batch has been looked at yet, for `check_first_batch`.
+    #: Whether `check_first_batch` has not run yet.
     unchecked: bool = True
 
     def __init__(
@@ -73,22 +73,22 @@ class Flow(nn.Module):
 
     @property
     def joint_shape(self) -> tuple[int, ...]:
-        """Shape of one point as the bijection takes it, x joined with its augmentation."""
+        """Shape of one input of the bijection, which is x joined with its augmentation."""
         return self.bijection.data_shape(self.base.event_shape)
 
     @property
     def context_features(self) -> int:
-        """Width of the context, 0 where there is none."""
+        """Width of the context; 0 for an unconditional flow."""
         return self.bijection.context_features
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the floating-point state, which x and context should have."""
+        """Dtype of the floating-point state; x and context must have the same."""
         return self._state().dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the state lies."""
+        """Device of the state."""
         return self._state().device
 
     @property
@@ -100,9 +100,9 @@ class Flow(nn.Module):
 
     @property
     def standardization(self) -> Standardization:
-        """The first layers, which bring data to mean 0 and deviation 1.
+        """The first layers, which scale data to mean 0 and deviation 1.
 
-        `flow.standardization.fit(x)` fits them, before a training loop of your own.
+        Call `flow.standardization.fit(x)` before your own training loop.
         """
         return Standardization(self)
 
@@ -127,28 +127,30 @@ class Flow(nn.Module):
     ) -> Tensor:
         """Returns log p(x | context) in nats, in the units of x; exact without an augmentation.
 
-        It is -inf outside the domain of the columns, and on its ends. In training mode, a first
-        batch that is far from standardized gives a `DataWarning` that names the fix.
+        The value is -inf outside the domain of the columns and at its ends. If the first batch in
+        training mode is far from standardized, a `DataWarning` names the fix.
 
-        With an augmentation it is random: log p(x, e) - log q(e | x), whose mean is a lower bound.
-        Several samples give the importance-weighted mean, a tighter bound.
+        With an augmentation the value is random: it is log p(x, e) - log q(e | x) for a sample e,
+        and its mean is a lower bound on log p(x). Several samples give the importance-weighted
+        mean, which is a tighter bound.
 
-        Where e has no density (`ZeroPad`, copies without noise), it is log p(x, e), the joint
-        density of the point and its padding, which is not a likelihood of x.
+        If e has no density (`ZeroPad`, copies without noise), the value is the joint log-density
+        log p(x, e), which is not a likelihood of x.
 
         Args:
             x: Points, (*batch, *event).
-            context: (*batch, C) for a conditional flow. The leading shapes of both broadcast.
-            samples: Number of samples of e for each x; 1 without an augmentation, and where e has
-                no density.
-            generator: Source of randomness; torch's global one if left out.
+            context: Context, (*batch, C), for a conditional flow. The leading shapes of x and
+                context broadcast.
+            samples: Number of samples of e for each x. It must be 1 without an augmentation, and
+                for an augmentation without a density.
+            generator: Source of randomness; torch's global generator by default.
 
         Returns:
-            (*batch,), in float32 or wider.
+            The log-density in nats, (*batch,), in float32 or wider.
 
         Raises:
-            ArgumentError: A shape, type or device does not fit, or a context or several samples
-                are missing or unexpected.
+            ArgumentError: A shape, dtype or device does not fit, the context is missing or
+                unexpected, or `samples` must be 1 for this flow.
 
         Source:
             Importance weighting: Burda, Grosse, Salakhutdinov 2016.
@@ -172,11 +174,11 @@ class Flow(nn.Module):
 
         Args:
             x: Points, (B, *event).
-            e: What joins them, as `augment.draw` returns it.
-            context: (B, C) for a conditional flow.
+            e: Their augmentations, with the shape that `augment.draw` returns.
+            context: Context, (B, C), for a conditional flow.
 
         Returns:
-            (B,), in float32 or wider.
+            The joint log-density in nats, (B,), in float32 or wider.
 
         Raises:
             ArgumentError: There is no augmentation, or a shape does not fit.
@@ -192,9 +194,9 @@ class Flow(nn.Module):
         return self.augmented_log_prob(self.augment.join(x, e), context)
 
     def augmented_log_prob(self, joined: Tensor, context: Tensor | None = None) -> Tensor:
-        """Returns the density (B,) of points as the bijection takes them; exact.
+        """Returns the exact log-density, (B,), of inputs of the bijection, (B, *joint_shape).
 
-        Outside of the `domain` of the flow it is 0, and its logarithm -inf.
+        The value is -inf outside the `domain` of the flow.
         """
         domain = self.domain
         outside = None if domain is None else domain.outside(joined)
@@ -205,7 +207,7 @@ class Flow(nn.Module):
         return log_prob if outside is None else log_prob.masked_fill(outside, -math.inf)
 
     def augmented(self, x: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """Returns points as the bijection takes them, joined with a draw."""
+        """Returns x joined with a sample of its augmentation, (B, *joint_shape)."""
         if self.augment is None:
             return x
         return self.augment.join(x, self.augment.draw(x, generator=generator)[0])
@@ -219,17 +221,17 @@ class Flow(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Returns n draws: (n, *event), or (n, M, *event) for contexts (M, C).
+        """Returns n samples: (n, *event), or (n, M, *event) for contexts (M, C).
 
         Args:
-            n: Draws for each context.
-            context: (M, C) for a conditional flow.
-            temperature: Factor on the spread of the latents, 0 or more: below 1 samples come from
-                nearer the mode, and no longer follow p.
-            generator: Source of randomness; torch's global one if left out.
+            n: Number of samples, for each context.
+            context: Contexts, (M, C), for a conditional flow.
+            temperature: Factor on the spread of the latents, 0 or more. Below 1, samples are
+                nearer the mode and no longer follow p.
+            generator: Source of randomness; torch's global generator by default.
 
         Returns:
-            The draws.
+            The samples.
 
         Raises:
             ArgumentError: An argument is out of its range, or a context is missing or unexpected.
@@ -243,11 +245,11 @@ class Flow(nn.Module):
     def rsample(
         self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Returns what `sample` does, with gradients to the parameters and the context.
+        """Returns samples like `sample`, with gradients to the parameters and the context.
 
         Raises:
-            ArgumentError: As for `sample`, or samples of the base carry no gradients to all of its
-                parameters.
+            ArgumentError: As for `sample`, or samples of the base carry no gradients to some of
+                its parameters.
         """
         check_has_rsample(self.base)
         if self.augment is None:
@@ -257,18 +259,18 @@ class Flow(nn.Module):
     def sample_and_log_prob(
         self, n: int, context: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Returns draws and their log p in nats, from one pass; both carry gradients.
+        """Returns samples and their log-density in nats from one pass; both carry gradients.
 
-        With a `NormalMixture` as the base, samples carry none to the weights of its components.
-        With an augmentation the log p is that of `log_prob`, of which a new e is drawn.
+        If the base is a `NormalMixture`, samples carry no gradients to the weights of its
+        components. With an augmentation, the log-density is `log_prob` of the samples, with new e.
 
         Args:
-            n: Draws for each context.
-            context: (M, C) for a conditional flow.
-            generator: Source of randomness; torch's global one if left out.
+            n: Number of samples, for each context.
+            context: Contexts, (M, C), for a conditional flow.
+            generator: Source of randomness; torch's global generator by default.
 
         Returns:
-            Draws (n, *event) or (n, M, *event), and log p (n,) or (n, M).
+            Samples, (n, *event) or (n, M, *event), and log-densities, (n,) or (n, M).
 
         Raises:
             ArgumentError: n is negative, or a context is missing or unexpected.
@@ -280,13 +282,13 @@ class Flow(nn.Module):
         return x, self.log_prob(x, context, generator=generator)
 
     def as_distribution(self, context: Tensor | None = None) -> FlowDistribution:
-        """Returns the density as a `torch.distributions.Distribution`, of the same parameters.
+        """Returns the flow as a `torch.distributions.Distribution` that shares its parameters.
 
         Args:
-            context: (*batch, C) for a conditional flow: a distribution for each.
+            context: Context, (*batch, C), for a conditional flow; one distribution for each row.
 
         Returns:
-            The distribution; its batch shape is that of the context.
+            The distribution, with the batch shape of the context.
 
         Raises:
             ArgumentError: log_prob is a bound or a joint density, or a context is missing or not
@@ -304,12 +306,14 @@ class Flow(nn.Module):
     def as_transform(self, context: Tensor | None = None, *, cache_size: int = 0) -> FlowTransform:
         """Returns the map from latent to data as a `torch.distributions.Transform`.
 
-        It is a module with the parameters of the flow, for
-        `TransformedDistribution(base, [flow.as_transform()])` of torch or Pyro, and Pyro's guides.
+        The transform is a module that shares the parameters of the flow. Use it in
+        `TransformedDistribution(base, [flow.as_transform()])` of torch or Pyro, and in guides of
+        Pyro.
 
         Args:
-            context: (*batch, C) for a conditional flow.
-            cache_size: 1 to give back the very latent of the last value, as torch has it.
+            context: Context, (*batch, C), for a conditional flow.
+            cache_size: With 1, the inverse of the last value returns its cached latent, as for
+                other transforms of torch.
 
         Returns:
             The transform.
@@ -327,28 +331,28 @@ class Flow(nn.Module):
         return FlowTransform(self, context, cache_size)
 
     def latents(self, z: Tensor) -> tuple[Tensor, ...]:
-        """Returns a latent scale by scale, the finest first, as (B, c, h, w) each.
+        """Returns the latents of each scale, (B, c, h, w), the finest scale first.
 
-        A flow without scales has one part, the latent itself.
+        A flow without scales returns z as its only part.
         """
         parts = list(self._chain())
         last = parts[-1] if parts else None
         return last.latents(z) if isinstance(last, MultiScale) else (z,)
 
     def _check_samples(self, samples: int) -> None:
-        """Refuses several samples where they would estimate nothing."""
+        """Raises an error for several samples if `log_prob` is not a bound."""
         if positive_int("samples", samples) == 1 or self.likelihood == "bound":
             return
         left_out = f"'samples' should be left out, got {samples}: the log_prob of this flow is"
         if self.likelihood == "exact":
             raise ArgumentError(f"{left_out} exact.")
         raise ArgumentError(
-            f"{left_out} the joint density of a point and its padding, which has no density of "
-            "its own, so that there is no likelihood of the point to estimate."
+            f"{left_out} the joint density of a point and its padding. The padding has no "
+            "density, so there is no likelihood of the point to estimate."
         )
 
     def _dropped(self, joined: Tensor) -> Tensor:
-        """Returns x of joined points."""
+        """Returns x for joined points with any leading shape."""
         lead = joined.shape[: joined.dim() - len(self.joint_shape)]
         rows = joined.reshape(-1, *self.joint_shape)
         x = rows if self.augment is None else self.augment.drop(rows)[0]
@@ -361,7 +365,7 @@ class Flow(nn.Module):
         temperature: float,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
-        """Returns draws as the bijection makes them, and their density."""
+        """Returns samples of the bijection's input and their log-densities."""
         batch_shape: tuple[int, ...] = (natural_int("n", n),)
         self._check_context(context)
         if context is not None:
@@ -382,14 +386,14 @@ class Flow(nn.Module):
         return x.reshape(*batch_shape, *self.joint_shape), log_prob.reshape(batch_shape)
 
     def _check_first_batch(self, x: Tensor, context: Tensor | None, log_prob: Tensor) -> None:
-        """Warns of a first training batch whose log_prob is absurd, where it can be looked at."""
+        """Warns if the log_prob of the first training batch is far too low; skips traced code."""
         if torch.compiler.is_compiling() or is_transformed() or x.is_meta:
             return
         self.unchecked = False
         check_first_batch(self, x, context, log_prob, stacklevel=3)
 
     def _rows(self, x: Tensor, context: Tensor | None) -> tuple[torch.Size, Tensor, Tensor | None]:
-        """Returns the batch shape, and x and context as rows of it."""
+        """Returns the batch shape, and x and context with the batch flattened to one dimension."""
         event = self.event_shape
         if not isinstance(x, Tensor):
             raise ArgumentError(f"'x' should be a tensor, got {type(x).__name__}.")
@@ -427,11 +431,11 @@ class Flow(nn.Module):
         self._check_kind("context", context)
 
     def _check_kind(self, name: str, value: Tensor) -> None:
-        """Refuses a value of another type than the flow's, or on another device."""
+        """Raises an error if a value has another dtype or device than the flow."""
         state = self._state()
         if value.dtype != state.dtype:
             raise ArgumentError(
-                f"'{name}' should be of the flow's type {state.dtype}, got {value.dtype}: "
+                f"'{name}' should have the flow's dtype {state.dtype}, got {value.dtype}: "
                 f"convert it with {name}.to(flow.dtype), or the flow with flow.to({name}.dtype)."
             )
         if value.device != state.device:

@@ -1,4 +1,4 @@
-"""Importance weighting: the likelihood of points of a padded flow, with the error of the draws."""
+"""Importance-weighted estimates of the likelihood of a flow with an augmentation."""
 
 import math
 
@@ -21,27 +21,27 @@ def importance_weighted_log_prob(
 ) -> tuple[Tensor, Tensor]:
     r"""Returns an estimate of log p(x) for a flow with an augmentation, and its standard error.
 
-    The estimate is the log of the mean of K weights w = p(x, e) / q(e | x), e drawn from q, as
-    `Flow.log_prob` with K samples returns it; the error is that of the K draws, by the delta
-    method: :math:`\mathrm{sd}(w) / (\bar w \sqrt K)`.
+    The estimate is the log of the mean of K weights w = p(x, e) / q(e | x) for samples e of q. It
+    equals `Flow.log_prob` with K samples. The standard error comes from the delta method:
+    :math:`\mathrm{sd}(w) / (\bar w \sqrt K)`.
 
     Args:
-        flow: With an augmentation that has a density; used in its own mode.
+        flow: A flow whose augmentation has a density; its training mode is not changed.
         x: Points, (*batch, *event).
-        samples: K, how many e are drawn for each x, 2 or more.
-        context: (*batch, C) for a conditional flow.
-        generator: Draws them; torch's global one if left out.
+        samples: Number K of samples e for each x, 2 or more.
+        context: Context, (*batch, C), for a conditional flow.
+        generator: Source of randomness; torch's global generator by default.
 
     Returns:
-        Both (*batch,), in nats, in float32 or wider.
+        The estimate and its standard error, each (*batch,), in nats, in float32 or wider.
 
     Raises:
-        ArgumentError: There are fewer than 2 samples, the log_prob of the flow is exact or no
+        ArgumentError: There are fewer than 2 samples, the log_prob of the flow is exact or not a
             likelihood, or an argument does not fit the flow.
 
     Note:
-        The mean of the weights is right on average, its log is low by about half the square of
-        the error. An error that is not far below 1 cannot be relied on: a few weights decide then.
+        The mean of the weights is unbiased. Its log is too low by about half the square of the
+        error. The error is reliable only if it is far below 1; otherwise a few weights dominate.
 
     Source:
         Burda, Grosse, Salakhutdinov 2016, Importance weighted autoencoders.
@@ -60,10 +60,10 @@ def importance_weighted_log_prob(
             "'flow' should have an augmentation: the log_prob of this one is exact."
         )
     if positive_int("samples", samples) < 2:
-        raise ArgumentError("'samples' should be at least 2: one has no spread, got 1.")
+        raise ArgumentError("'samples' should be at least 2 to estimate an error, got 1.")
     flow._check_samples(samples)
     first = flow.log_prob(x, context, generator=generator)
-    # Sums of w and of w^2 as logarithms, so that memory does not grow with the draws.
+    # Running logs of the sums of w and w^2, so that memory does not grow with the samples.
     once, twice = first.double(), 2 * first.double()
     for _ in range(samples - 1):
         log_weight = flow.log_prob(x, context, generator=generator).double()

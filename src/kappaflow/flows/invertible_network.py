@@ -1,4 +1,4 @@
-"""The recipe of invertible feed-forward networks."""
+"""The recipe for invertible feed-forward networks."""
 
 import math
 
@@ -15,7 +15,7 @@ from kappaflow.flows.flow import Flow
 from kappaflow.flows.standardization import Bounds, input_layers
 from kappaflow.registry import register
 
-NODES = 100  # of the quadrature
+NODES = 100  # number of quadrature nodes
 
 
 @register("invertible_network")
@@ -30,20 +30,20 @@ def invertible_network(
     bounds: Bounds = None,
     seed: int = 0,
 ) -> Flow:
-    """Returns an invertible feed-forward network: square linear layers, leaky ReLU between them.
+    """Returns an invertible feed-forward network of square linear layers and leaky ReLUs.
 
-    Each linear layer begins as a random rotation, with a factor and a shift that bring normal
-    points back to mean 0 and variance 1 after the leaky ReLU before it.
+    Each linear layer starts as a random rotation with a factor and a shift. They bring normal
+    points back to mean 0 and variance 1 after the preceding leaky ReLU.
 
     Args:
         features: Number of features.
         depth: Number of linear layers.
-        linear: "svd" keeps the condition number of each layer below a bound at all times, see
-            `SVDLinear`; "plain" is any matrix, see `Linear`, and promises nothing.
-        condition_number: That bound, 1 or more; for "svd" only.
-        negative_slope: Of the leaky ReLU, above 0.
-        smoothing: Rounds its corner, see `LeakyReLU`; 0 for the corner itself, with which maximum
-            likelihood trains badly.
+        linear: "svd" always keeps the condition number of each layer below a bound, see
+            `SVDLinear`. "plain" uses an unrestricted matrix without a bound, see `Linear`.
+        condition_number: Largest condition number of a linear layer, 1 or more; for "svd" only.
+        negative_slope: Slope of the leaky ReLU for negative inputs, above 0.
+        smoothing: Width of the rounded corner, see `LeakyReLU`. 0 keeps the corner sharp, and
+            maximum likelihood trains badly with it.
         bounds: The domain of each feature, as for `kappaflow.real_nvp`.
         seed: Seed of the rotations.
 
@@ -54,11 +54,11 @@ def invertible_network(
         ArgumentError: An argument is out of its range.
 
     Note:
-        The condition number of the whole is at most the product of those of all layers; that of a
-        leaky ReLU is at most the negative slope or its reciprocal.
+        The condition number of the network is at most the product over all layers. For a leaky
+        ReLU it is at most the negative slope or its reciprocal, whichever is larger.
 
     Source:
-        Koehler, Mehta, Risteski 2021, whose lower bound on the depth is about such maps too.
+        Koehler, Mehta, Risteski 2021; their lower bound on the depth also covers such maps.
 
     Example:
         >>> invertible_network(4, depth=2).sample(3).shape
@@ -72,7 +72,7 @@ def invertible_network(
     generator = torch.Generator().manual_seed(natural_int("seed", seed))
     for number in range(depth):
         bend = LeakyReLU(negative_slope, smoothing=smoothing)
-        mean, deviation = _behind(bend) if number else (0.0, 1.0)
+        mean, deviation = _moments_after(bend) if number else (0.0, 1.0)
         layer = _layer(features, linear, condition_number, 1 / deviation, generator)
         with torch.no_grad():
             layer.shift.copy_(-mean * layer.matrix().sum(1))
@@ -81,8 +81,8 @@ def invertible_network(
 
 
 @torch.no_grad()
-def _behind(bend: LeakyReLU) -> tuple[float, float]:
-    """Returns mean and deviation of a leaky ReLU of N(0, 1), by quadrature."""
+def _moments_after(bend: LeakyReLU) -> tuple[float, float]:
+    """Returns the mean and deviation of a leaky ReLU applied to N(0, 1), by quadrature."""
     points, weights = (torch.from_numpy(numbers) for numbers in hermegauss(NODES))
     values, weights = bend(points[:, None])[0][:, 0], weights / weights.sum()
     mean = (weights * values).sum()

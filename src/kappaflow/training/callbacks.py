@@ -1,4 +1,4 @@
-"""Callbacks of a training, and TensorBoard as one of them."""
+"""Training callbacks, including one for TensorBoard."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,12 +18,12 @@ Figures = dict[str, Any]
 
 
 class Callback:
-    """Called during a training; each method does nothing until a subclass overrides it.
+    """Base class of training callbacks; each method does nothing until a subclass overrides it.
 
-    The flow has the weights that are validated, in evaluation mode, and must not be changed. Under
-    a condition budget the figures can be those of projected weights. An exception in a method ends
-    the training; its run folder can be resumed. A finished run that is fitted again calls nothing.
-    An interval of `kappaflow.fit_energy` counts as an epoch.
+    The flow is in evaluation mode with the weights that are validated, and callbacks must not
+    change it. With a condition budget the figures may belong to projected weights. An exception in
+    a method ends the training; its run folder can be resumed. Fitting a finished run again calls
+    no callbacks. An interval of `kappaflow.fit_energy` counts as an epoch.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -40,7 +40,7 @@ class Callback:
         """Called before the first epoch, or before the next epoch of a resumed run."""
 
     def on_epoch(self, flow: Flow, figures: Figures) -> None:
-        """Called after each epoch, with its figures as in metrics.jsonl."""
+        """Called after each epoch, with the figures that metrics.jsonl holds."""
 
     def on_best(self, flow: Flow, figures: Figures) -> None:
         """Called after `on_epoch` if the weights are the best so far."""
@@ -50,10 +50,10 @@ class Callback:
 
 
 class TensorBoard(Callback):
-    """Writes the figures of each epoch as scalars that TensorBoard shows.
+    """Writes the figures of each epoch as scalars for TensorBoard.
 
     Args:
-        folder: The folder of the logs; TensorBoard compares several runs in one folder.
+        folder: The folder of the logs. TensorBoard can compare several runs in one folder.
 
     Raises:
         ArgumentError: tensorboard is not installed, or the folder is a file.
@@ -72,7 +72,7 @@ class TensorBoard(Callback):
         self._make = SummaryWriter
 
     def on_start(self, flow: Flow, settings: "Settings | EnergySettings") -> None:
-        # Not earlier: a refused training must not leave a folder.
+        # The folder is made here, so that a training with wrong arguments leaves none.
         self._writer = self._make(str(make_directory(self._folder)))
         self._writer.add_text("settings", settings.model_dump_json())
         self._writer.add_text("flow", f"<pre>{flow!r}</pre>")
@@ -88,13 +88,13 @@ class TensorBoard(Callback):
 
 
 class CallbackList(Callback):
-    """Callbacks as one.
+    """Several callbacks as one.
 
     Args:
-        callbacks: In the order in which they are called.
+        callbacks: The callbacks, in the order in which they are called.
 
     Raises:
-        ArgumentError: One of them is none.
+        ArgumentError: An item is not a `Callback`.
     """
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:

@@ -1,8 +1,7 @@
-"""What the ranks send each other apart from gradients, and how a lost rank is noticed.
+"""Communication between ranks, except for gradients, and detection of a lost rank.
 
-A rank waits without a time limit for one that works alone, so no time limit can tell that the
-other machine has lost its power or its network. The system asks for signs of life instead: TCP
-keepalive, on the connections of this group.
+A rank waits without a time limit while another rank works alone, so a timeout cannot show that the
+other machine has lost power or network. TCP keepalive on the connections detects this instead.
 """
 
 import functools
@@ -22,9 +21,9 @@ from kappaflow.ranks import is_first, is_first_here, machine, ranks
 
 T = TypeVar("T")
 TIMEOUT = timedelta(days=7)  # for a rank that works alone; the heartbeat notices a lost one
-LOST_RANK_WORDS = ("gloo", "pair closure", "Connection")  # in torch's messages
+LOST_RANK_WORDS = ("gloo", "pair closure", "Connection")  # parts of torch's error messages
 
-SILENT_S, QUESTIONS, EVERY_S = 15, 3, 10  # 15 s of silence, then three questions, 10 s apart
+SILENT_S, QUESTIONS, EVERY_S = 15, 3, 10  # after 15 s of silence three probes, one per 10 s
 HEARTBEAT = {
     "TCP_KEEPIDLE": SILENT_S,
     "TCP_KEEPALIVE": SILENT_S,  # the name on macOS
@@ -36,13 +35,15 @@ DESCRIPTORS = Path("/dev/fd")
 
 
 def from_rank_zero(make: Callable[[], T]) -> T:
-    """Returns what the first rank makes; the others wait for it, however long it takes.
+    """Returns the result of a function that only the first rank calls.
+
+    The other ranks wait without a time limit.
 
     Args:
-        make: Called on the first rank alone. Its result is pickled for the other ranks.
+        make: Called on the first rank only. Its result is pickled for the other ranks.
 
     Returns:
-        The same on every rank.
+        The same value on every rank.
 
     Raises:
         KappaflowError: The first rank raised it; all ranks raise it.
@@ -65,13 +66,15 @@ def from_rank_zero(make: Callable[[], T]) -> T:
 
 
 def per_machine(make: Callable[[], T]) -> T:
-    """Returns what the first rank of this machine makes, after every machine has made it.
+    """Returns the result of a function that only the first rank of each machine calls.
+
+    All ranks wait until every machine is done.
 
     Args:
         make: Called on one rank of each machine. Its result is pickled for the other ranks.
 
     Returns:
-        The same on every rank of a machine.
+        The same value on every rank of a machine.
 
     Raises:
         KappaflowError: A machine raised it; all ranks raise it.
@@ -114,8 +117,8 @@ def lost_ranks_as_errors() -> Iterator[None]:
         ):
             raise
         raise RankError(
-            "another rank of this training has ended, or does not answer. Run the same command "
-            "again: it resumes from the last checkpoint, also with another number of ranks."
+            "another rank of this training has ended or does not answer. Run the same command "
+            "again: it resumes from the last checkpoint, even with a different number of ranks."
         ) from None
 
 
@@ -128,10 +131,10 @@ def _patient_group() -> dist.ProcessGroup:
 
 @contextmanager
 def heartbeat() -> Iterator[None]:
-    """Sets keepalive on the TCP connections made inside: they fail after 45 s of silence.
+    """Sets keepalive on TCP connections opened inside, so that they fail after 45 s of silence.
 
-    This works for connections of any library. Where the system does not offer these settings, the
-    connections stay unchanged.
+    This works for connections of any library. Connections stay unchanged on a system without these
+    settings.
     """
     before = _sockets()
     yield

@@ -1,11 +1,11 @@
 """The device, the processes and the precision of a training.
 
 `torchrun` starts one process, a rank, for each processor. `DistributedDataParallel` averages the
-gradients over the ranks, by nccl on CUDA and by gloo on the CPU.
+gradients over the ranks, with nccl on CUDA and with gloo on the CPU.
 
-float16 ends at 65,504 and begins at 6e-8, and many gradients are smaller. So its loss is
-multiplied by a scale, and the gradients are divided by it before a step. If one of them overflowed
-there is no step, and the scale is halved.
+float16 holds magnitudes from 6e-8 to 65,504, and many gradients are smaller. The loss is therefore
+multiplied by a scale, and the gradients are divided by it before each step. If a gradient
+overflows, the step is skipped and the scale is halved.
 """
 
 import atexit
@@ -33,15 +33,15 @@ NARROW_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Engine:
-    """Where a training runs and in which precision; takes its gradients and its steps.
+    """The device and precision of a training; computes gradients and takes steps.
 
     Attributes:
         device: The device of this rank.
         rank: The number of this rank, from 0.
         world_size: The number of ranks.
-        narrow_type: The type of the conditioners' products in training steps, bfloat16 or
-            float16; None for that of the flow.
-        scaler: Scales the loss in float16; None in other types.
+        narrow_type: The dtype of the conditioners' matrix products in training steps, bfloat16 or
+            float16; None for the dtype of the flow.
+        scaler: The scaler of the loss in float16; None for other dtypes.
     """
 
     device: torch.device
@@ -51,7 +51,7 @@ class Engine:
     scaler: GradScaler | None = None
 
     def autocast(self) -> AbstractContextManager:
-        """Returns a context in which products are in the narrow type, if there is one."""
+        """Returns a context that runs matrix products in the narrow type, if one is set."""
         if self.narrow_type is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.narrow_type)
@@ -60,13 +60,13 @@ class Engine:
         """Returns a module whose gradients are averaged over the ranks.
 
         Args:
-            module: Any module; returned as is if there is one rank.
-            some_unused: Whether some parameters receive no gradient. torch then looks for them in
-                each step, and warns if there are none.
+            module: Any module; with one rank it is returned unchanged.
+            some_unused: Whether some parameters receive no gradient. torch then searches for them
+                in each step, and warns if it finds none.
         """  # noqa: DOC201 - in the first line
         if self.world_size == 1:
             return module
-        # torch compares strides of dimensions of size 1 as well, which do not matter.
+        # torch also compares the strides of dimensions of size 1, which do not matter.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         return DistributedDataParallel(
             module,
@@ -75,7 +75,7 @@ class Engine:
         )
 
     def mean_over_ranks(self, value: Tensor) -> float:
-        """Returns the mean over the ranks of a number that each has."""
+        """Returns the mean of a scalar over the ranks."""
         mean = value.detach().clone()
         if self.world_size > 1:
             dist.all_reduce(mean)  # a sum: gloo has no mean
@@ -83,15 +83,15 @@ class Engine:
         return mean.item()
 
     def clipped_step(self, optimizer: AdamW, loss: Tensor, *, clip_norm: float) -> float | None:
-        """Takes a step along the gradient of a loss, clipped to a norm.
+        """Takes an optimizer step with the gradient of a loss, clipped to a norm.
 
         Args:
-            optimizer: The optimizer; its gradients are zero.
-            loss: A finite number with a graph.
+            optimizer: The optimizer, with zero gradients.
+            loss: The loss, a finite scalar with a graph.
             clip_norm: Largest norm of the gradient.
 
         Returns:
-            The norm before clipping; None if it is not finite, and then there was no step.
+            The norm before clipping; None if it is not finite and the step was skipped.
         """
         self._backward(loss, optimizer)
         trained = [p for p in optimizer.parameters if p.grad is not None]
@@ -107,7 +107,7 @@ class Engine:
         return norm.item()
 
     def _backward(self, loss: Tensor, optimizer: AdamW) -> None:
-        """Computes the gradients of a loss; those of a scaled loss are divided by the scale."""
+        """Computes the gradients of a loss, and divides them by the scale if it was scaled."""
         if self.scaler is None:
             loss.backward()
         else:
@@ -115,11 +115,11 @@ class Engine:
             self.scaler.unscale_(optimizer)  # pyright: ignore[reportArgumentType]
 
     def lower_scale(self) -> float | None:
-        """Halves the scale of the loss after a gradient that was not finite.
+        """Halves the scale of the loss after a non-finite gradient.
 
         Returns:
-            The scale before; None if there is none, or if it is at most 1: then the scale is not
-            the cause.
+            The previous scale; None without a scaler, or if the scale was at most 1 and therefore
+            not the cause.
         """
         if self.scaler is None:
             return None
@@ -128,7 +128,7 @@ class Engine:
         return scale if scale > 1 else None
 
     def scaler_state(self) -> dict[str, int | float]:
-        """Returns the scale, and when it will grow, for a checkpoint; {} if there is none."""
+        """Returns the state of the scaler for a checkpoint; {} without a scaler."""
         return {} if self.scaler is None else self.scaler.state_dict()
 
     def restore_scaler(self, state: dict[str, int | float]) -> None:
@@ -138,9 +138,9 @@ class Engine:
 
 
 def make_engine(flow: Flow, device: str | torch.device | None, precision: str = "full") -> Engine:
-    """Returns the engine of a training, and moves the flow to its device.
+    """Returns the engine of a training and moves the flow to its device.
 
-    Under torchrun, waits until all ranks are connected.
+    Under torchrun the function waits until all ranks are connected.
 
     Args:
         flow: The flow to train.
@@ -151,12 +151,12 @@ def make_engine(flow: Flow, device: str | torch.device | None, precision: str = 
         The engine.
 
     Raises:
-        ArgumentError: The flow has nothing to train, or cannot be trained there or in this
-            precision.
+        ArgumentError: The flow has no trainable parameters, or cannot be trained on this device or
+            in this precision.
         RankError: Another rank has ended.
     """  # noqa: DOC502 - raised by what is called
     if not any(parameter.requires_grad for parameter in flow.parameters()):
-        raise ArgumentError("'flow' should have parameters that can be trained, it has none.")
+        raise ArgumentError("'flow' should have trainable parameters, it has none.")
     check_trainable(flow.dtype)
     if precision != "full" and flow.dtype != torch.float32:
         raise ArgumentError(
@@ -174,14 +174,14 @@ def connect_ranks(device: str | torch.device) -> torch.device:
     """Connects the ranks that torchrun started, if it started several.
 
     Args:
-        device: "cpu", "cuda", or without torchrun "cuda:1".
+        device: The device, "cpu" or "cuda"; without torchrun also "cuda:1".
 
     Returns:
         The device of this rank.
 
     Raises:
-        ArgumentError: There is no such device, there are fewer than ranks, or the ranks are
-            connected already, and only for CUDA.
+        ArgumentError: The device does not exist, there are fewer devices than ranks, or the ranks
+            are already connected for CUDA only.
         RankError: Another rank has ended.
     """  # noqa: DOC502 - raised by what is called
     chosen = _device_of_this_rank(device)
@@ -192,8 +192,8 @@ def connect_ranks(device: str | torch.device) -> torch.device:
     if dist.is_initialized():
         if chosen.type == "cpu" and dist.get_backend() == "nccl":
             raise ArgumentError(
-                "'device' should be \"cuda\" here: the ranks are connected by nccl already, which "
-                "has no CPU tensors. Train on the CPU in another process."
+                "'device' should be \"cuda\" here: the ranks are already connected by nccl, which "
+                "does not support CPU tensors. Train on the CPU in another process."
             )
         return chosen
     with lost_ranks_as_errors():
@@ -201,12 +201,12 @@ def connect_ranks(device: str | torch.device) -> torch.device:
             dist.init_process_group("gloo", timeout=GRADIENT_TIMEOUT)
         else:
             dist.init_process_group("nccl", timeout=GRADIENT_TIMEOUT, device_id=chosen)
-            atexit.register(_disconnect)  # nccl warns at the end of the process otherwise
+            atexit.register(_disconnect)  # otherwise nccl warns when the process ends
     return chosen
 
 
 def check_trainable(dtype: torch.dtype) -> None:
-    """Raises an error for a type in which rounding would swallow the steps."""
+    """Raises an error for a dtype in which steps would be lost to rounding."""
     if dtype not in {torch.float32, torch.float64}:
         raise ArgumentError(f"'flow' should be float32 or float64 to be trained, got {dtype}.")
 
@@ -223,7 +223,7 @@ def has_unused_parameters(flow: Flow, rows: Batches) -> bool:
 
 
 def _device_of_this_rank(device: str | torch.device) -> torch.device:
-    """Returns a device by its name; under torchrun each rank has its own CUDA device."""
+    """Returns the device with a name; under torchrun each rank has its own CUDA device."""
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError):
@@ -237,14 +237,14 @@ def _device_of_this_rank(device: str | torch.device) -> torch.device:
     index = rank_here() if ranks() > 1 else (chosen.index or 0)
     if index >= torch.cuda.device_count():
         raise ArgumentError(
-            f"'device' should be one that is here, got {chosen}; "
+            f"'device' should exist on this machine, got {chosen}; "
             f"there are {torch.cuda.device_count()} CUDA devices."
         )
     return torch.device("cuda", index)
 
 
 def _check_ranks(device: torch.device) -> None:
-    """Raises an error where ranks cannot share a device, or are spread unevenly."""
+    """Raises an error if ranks would share a CUDA device or are spread unevenly."""
     if device.index is not None:
         raise ArgumentError(
             f'\'device\' should be "cpu" or "cuda" under torchrun, which assigns the devices '

@@ -1,4 +1,4 @@
-"""What a training shows while it runs, on a terminal: a bar, the loss and the time left."""
+"""Progress display on a terminal: a bar, the loss and the remaining time."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,15 +12,15 @@ from rich.text import Text
 
 Figures = dict[str, Any]
 HELD_OUT = "validation_nll_standardised"
-PARTS = 1000  # of a bar
+PARTS = 1000  # resolution of a progress bar
 LEVELS = "▁▂▃▄▅▆▇█"
 
 
 class Show(Protocol):
-    """Receives each line of metrics."""
+    """Shows the metrics of each epoch."""
 
     def __call__(self, figures: Figures) -> None:
-        """Shows an epoch."""
+        """Shows the metrics of an epoch."""
 
 
 @contextmanager
@@ -31,13 +31,16 @@ def progress_bar(
     in_words: Callable[[Figures], str],
     begins: str = "",
 ) -> Iterator[Show]:
-    """Shows a bar, and below it the curves of likelihood and conditioning, while it is entered.
+    """Shows a progress bar and curves of likelihood and conditioning inside the context.
 
-    `share_done` returns how much of the training is done, from 0 to 1; `in_words` describes an
-    epoch, and `begins` is shown before the first.
+    Args:
+        share_done: Returns the completed fraction of the training, from 0 to 1.
+        visible: Whether to show the bar; only on a terminal if None.
+        in_words: Returns the metrics of an epoch as text.
+        begins: The text before the first epoch.
 
     Yields:
-        A function that shows an epoch; it does nothing where there is no terminal.
+        A function that shows an epoch; it does nothing if the bar is not visible.
     """
     console = Console(stderr=True)
     if not (console.is_terminal if visible is None else visible):
@@ -66,14 +69,14 @@ def progress_bar(
 
 
 def curves(history: Sequence[Figures], width: int) -> list[str]:
-    """Returns likelihood and conditioning of all epochs as lines, and what went wrong.
+    """Returns the curves of likelihood and conditioning as lines of text.
 
     Args:
         history: The figures of each epoch so far.
-        width: Of the terminal, in characters.
+        width: Width of the terminal in characters.
 
     Returns:
-        A line for each curve that has two numbers.
+        One line for each curve with at least two numbers, and a warning if steps were skipped.
     """
     bits = "validation_bits_per_dimension" in history[-1]
     lines = [
@@ -81,7 +84,7 @@ def curves(history: Sequence[Figures], width: int) -> list[str]:
         _curve("condition 95 %", "condition_number_p95", history, width, log=True),
     ]
     skipped = history[-1].get("skipped_steps")
-    warning = [f"{skipped} steps were not finite, and skipped"] if skipped else []
+    warning = [f"{skipped} steps were not finite and were skipped"] if skipped else []
     return [line for line in lines if line] + warning
 
 
@@ -103,8 +106,8 @@ def steps_shown(
     """Shows a progress bar over named steps inside the context.
 
     Yields:
-        A function that takes the name of a step that begins; it does nothing where there is no
-        terminal.
+        A function that takes the name of each step at its start; it does nothing if the bar is not
+        visible.
     """
     console = Console(stderr=True)
     if not (console.is_terminal if visible is None else visible):
@@ -125,8 +128,8 @@ def rows_shown(
     """Shows a progress bar over rows, with the remaining time, inside the context.
 
     Yields:
-        A function that takes the number of further rows done; it does nothing where there is no
-        terminal.
+        A function that takes the number of rows done since the last call; it does nothing if the
+        bar is not visible.
     """
     console = Console(stderr=True)
     if not (console.is_terminal if visible is None else visible):
@@ -145,9 +148,9 @@ def rows_shown(
 
 
 def likelihood_in_words(figures: Figures, name: str = "nll", budget: float | None = None) -> str:
-    """Returns an epoch of a fit as text.
+    """Returns the metrics of an epoch as text.
 
-    `name` is the name of the loss, `budget` a bound on the condition number.
+    `name` is the name of the loss, and `budget` is a bound on the condition number.
     """
     measured = figures["condition_number_p95"]
     condition = "" if measured is None else f", cond {short(measured)}"
@@ -163,21 +166,22 @@ def likelihood_in_words(figures: Figures, name: str = "nll", budget: float | Non
 
 
 def short(value: float | None) -> str:
-    """Returns a figure with as many digits as a terminal needs."""
+    """Returns a number as text with three digits, or "not finite" for None."""
     return "not finite" if value is None else f"{value:.3g}"
 
 
 def sparkline(values: Sequence[float | None], width: int, *, log: bool = False) -> str:
-    """Returns values as blocks of eight heights, the last of several where there are too many.
+    """Returns values as a line of blocks with eight heights.
 
     Args:
-        values: In order; None, or what is not finite (or not above 0 on a logarithmic scale), is a
-            gap.
-        width: Most characters; each stands for equally many values, up to one.
-        log: On a logarithmic scale.
+        values: The values in order. None and non-finite numbers are gaps, and on a logarithmic
+            scale so are numbers that are not positive.
+        width: Largest number of characters. With more values than that, every k-th value is shown,
+            up to the last.
+        log: Whether to use a logarithmic scale.
 
     Returns:
-        The line, without blocks where there is nothing to draw.
+        The line; empty if no value can be shown.
 
     Example:
         >>> sparkline([1.0, 2.0, None, 8.0], 10)

@@ -1,4 +1,4 @@
-"""`fit_energy`: an unnormalized log-density and a flow in, a trained flow and its history out."""
+"""`fit_energy` trains a flow on an unnormalized log-density."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,24 +20,25 @@ from kappaflow.training.variational.loop import EnergyTraining, Figures
 from kappaflow.training.variational.objective import check_start
 from kappaflow.training.variational.settings import checked_energy_settings
 
-START_FROM = 256  # draws
-FINAL_DRAWS = 4096
+START_FROM = 256  # base samples that check the target and fit the standardization at the start
+FINAL_DRAWS = 4096  # samples of the result
 
 
 @dataclass(frozen=True)
 class EnergyResult:
-    """What a training on an energy came to.
+    """The result of training on an energy.
 
     Attributes:
-        flow: The flow that was given, with the best weights, in evaluation mode.
+        flow: The flow that was passed in, with the best weights, in evaluation mode.
         history: The figures of each measured interval: "epoch" (its number), "step",
             "inverse_temperature" (of its last step), "free_energy", "reverse_kl",
             "effective_sample_size", "pareto_k", "log_normalizer", "log_normalizer_error" (at
             inverse temperature 1 throughout), "gradient_norm" (mean over its steps, before
             clipping), "condition_number_median", "condition_number_p95", "round_trip_data",
             "round_trip_latent", "learning_rate", "skipped_steps" and "blamed" (so far), "time_s".
-        samples: 4,096 draws of that flow, none of which it was chosen by, with their importance
-            weights: effective sample size, log Z and its error.
+        samples: 4,096 new samples of the flow with their importance weights, which give the
+            effective sample size, log Z and its error. They played no part in choosing the
+            weights.
         best_epoch: The interval whose weights were kept.
         stopped_because: "steps" or "max_time_s".
     """
@@ -60,42 +61,44 @@ def fit_energy(
 ) -> EnergyResult:
     r"""Trains a flow q on an unnormalized density p by the reverse KL divergence.
 
-    Minimized is the variational free energy, the mean of log q(x) - log p(x) over draws x of the
-    flow: :math:`\mathrm{KL}(q \| p / Z) - \log Z`. No data is needed, only the log-density and its
-    gradient. At first the target is flattened, p to a power that rises to 1, so that a flow finds
-    more than one mode. A step that is not finite is skipped and counted, and many in a row stop
-    the training. The averaged weights with the least free energy on the same draws are kept.
+    Training minimizes the variational free energy, the mean of log q(x) - log p(x) over samples x
+    of the flow. It equals :math:`\mathrm{KL}(q \| p / Z) - \log Z`. No data is needed, only the
+    log-density and its gradient. The target is flattened at first: it is p to a power that rises
+    to 1, so that the flow finds more than one mode. A step that is not finite is skipped and
+    counted, and many in a row stop the training. The averaged weights with the lowest free energy
+    are kept; each interval is measured with the same base samples.
 
-    The flow starts where it is: a new one is a standard normal. Shift and scale the energy so that
-    its mass lies within a few units of the origin.
+    Training starts from the present weights of the flow. A new flow is a standard normal, so shift
+    and scale the energy until its mass is within a few units of the origin.
 
     Args:
-        flow: Trained in place; with an exact log_prob and without a context.
-        log_density: Of points (n, *event) of the flow's type and device the logarithm of the
-            density in nats, up to a constant, (n,); differentiable, one point not depending on
-            another.
-        device: Where to train, "cpu" or "cuda"; where the flow is if left out.
-        progress: Show a progress bar; on a terminal only if left out.
+        flow: The flow, which is trained in place. It needs an exact log_prob and no context.
+        log_density: A function that returns the log-density in nats, up to a constant, of shape
+            (n,). Its input is x, (n, *event), in the dtype and on the device of the flow. It must
+            be differentiable, and the value of one point must not depend on another point.
+        device: Where to train, "cpu" or "cuda"; the device of the flow by default.
+        progress: Whether to show a progress bar; by default only on a terminal.
         callbacks: Called after each interval, as after an epoch of `kappaflow.fit`.
         **settings: `steps`, `batch_size`, `learning_rate`, `annealing`, `gradient`, `seed`,
             `max_time_s` and the other fields of `kappaflow.training.EnergySettings`.
 
     Returns:
-        The result; its `flow` is the one that was given.
+        The result; its `flow` is the one that was passed in.
 
     Raises:
-        ArgumentError: An argument is wrong, or the log-density has another shape or no gradient.
+        ArgumentError: An argument is wrong, or the log-density has a wrong shape or no gradient.
         NumericalError: The log-density is not finite where the flow starts, many steps in a row
-            were not finite, or no interval had a free energy; the flow has its best weights.
+            were not finite, or no interval had a finite free energy. The flow then has the best
+            weights so far.
 
     Note:
-        The reverse divergence drops modes, and draws of the flow cannot tell: weights of a flow
-        that covers one of two modes look perfect. ``kappaflow.doctor(flow, log_density=...)``
-        looks for others.
+        The reverse divergence can miss modes, and samples of the flow do not show it: the
+        importance weights of a flow that covers one of two modes look perfect.
+        ``kappaflow.doctor(flow, log_density=...)`` searches for missing modes.
 
     Source:
-        Rezende, Mohamed 2015, Variational inference with normalizing flows; the gradient that is
-        the default: Roeder, Wu, Duvenaud 2017.
+        Rezende, Mohamed 2015, Variational inference with normalizing flows; the default gradient
+        is from Roeder, Wu, Duvenaud 2017.
 
     Example:
         >>> import kappaflow as kf
@@ -159,12 +162,12 @@ def _result(training: EnergyTraining, reason: str) -> EnergyResult:
 
 
 def _why_none(training: EnergyTraining) -> str:
-    """Returns why no interval of a training left weights to keep."""
+    """Returns the error message for a training in which no interval had a finite free energy."""
     return (
-        f"in {training.step} steps no free energy was finite at "
-        f"{training.settings.measured_draws} draws, and {training.skipped_steps} steps were "
-        "skipped: the flow is as it was. Look for points where log_density is not finite, and try "
-        f"a learning rate far below {training.settings.learning_rate:g}."
+        f"the free energy at {training.settings.measured_draws} samples was never finite in "
+        f"{training.step} steps, and {training.skipped_steps} steps were skipped. The flow is "
+        "unchanged. Look for points where log_density is not finite, and try a learning rate far "
+        f"below {training.settings.learning_rate:g}."
     )
 
 
@@ -174,10 +177,10 @@ def _draws_of_base(flow: Flow, seed: int) -> torch.Tensor:
 
 
 def _fit_start(flow: Flow, seed: int) -> None:
-    """Fits what a flow begins with to draws of its base of mean 0 and deviation 1.
+    """Fits the standardization of a flow to base samples with mean 0 and deviation 1.
 
-    There are no rows whose units could be taken: those of the energy are the units. Columns with
-    a domain take these samples after it.
+    Without data there is no scale to estimate, so the scale of the energy is used. If the flow has
+    a domain, the samples are mapped through it first.
     """
     z = _draws_of_base(flow, seed)
     z = torch.cat((z, -z))

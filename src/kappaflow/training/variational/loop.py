@@ -1,4 +1,4 @@
-"""The loop of a training on an energy: intervals of steps, each measured at the same latents."""
+"""The training loop on an energy: intervals of steps, each measured at the same latents."""
 
 import time
 from collections.abc import Callable
@@ -24,16 +24,16 @@ Figures = dict[str, Any]
 
 
 class EnergyTraining:
-    """A flow, its optimizer and the energy, and how far they have come.
+    """The state of a training on an energy: the flow, its optimizer and the progress so far.
 
-    The flow is in evaluation mode throughout: there are no rows that dropout would keep it from
-    learning by heart, and the density has to be that of the draws.
+    The flow stays in evaluation mode. There is no data to overfit, so dropout is not needed, and
+    the density must belong to the samples that were drawn.
 
     Args:
-        flow: The flow; its units are fitted already.
-        log_density: Of the target, up to a constant.
-        settings: How.
-        engine: Where it is trained.
+        flow: The flow, with its standardization fitted.
+        log_density: The log-density of the target, up to a constant.
+        settings: The settings of the training.
+        engine: The device of the training.
     """
 
     def __init__(
@@ -54,7 +54,14 @@ class EnergyTraining:
         self.history: list[Figures] = []
 
     def run(self, after_interval: Callable[[Figures], None]) -> str:
-        """Returns what ended the training: "steps" or "max_time_s"."""
+        """Trains the flow.
+
+        Args:
+            after_interval: Called with the figures of each interval.
+
+        Returns:
+            The limit that ended the training, "steps" or "max_time_s".
+        """
         most = self.settings.max_time_s
         while self.step < self.settings.steps:
             if most is not None and self.time_s >= most:
@@ -69,7 +76,7 @@ class EnergyTraining:
         self.flow.load_state_dict(self.best)
 
     def _interval(self) -> list[float]:
-        """Returns the norms of the gradients of the steps of an interval that were taken."""
+        """Returns the gradient norms of the steps of an interval, after taking these steps."""
         settings, norms = self.settings, []
         cuda = [self.flow.device] if self.flow.device.type == "cuda" else []
         with torch.random.fork_rng(devices=cuda):
@@ -81,7 +88,7 @@ class EnergyTraining:
         return norms
 
     def _step(self, z: Tensor) -> float | None:
-        """Returns the norm of the gradient of a step, or None where it was skipped."""
+        """Returns the gradient norm of a step after taking it, or None if it was skipped."""
         settings = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate_at(self.step)
@@ -106,7 +113,7 @@ class EnergyTraining:
         return None
 
     def _skip(self, z: Tensor, x: Tensor) -> None:
-        """Counts a step that was not finite; many in a row end the training."""
+        """Counts a step that was not finite; raises an error after many in a row."""
         self.skipped_steps += 1
         self.skipped_in_row += 1
         self.blamed = self._blame(z, x)
@@ -115,15 +122,15 @@ class EnergyTraining:
         self.load_best()
         raise NumericalError(
             f"training stopped at step {self.step}: {self.skipped_in_row} steps in a row were not "
-            f"finite, from {self.blamed} on. The flow has the weights of interval "
-            f"{self.best_epoch}. Likely causes: (a) a log_density that overflows or has no value "
-            "where draws fall, bound it or smooth it there; (b) a learning rate too high, try "
-            f"learning_rate={self.settings.learning_rate / 10:.1g}; (c) log-scales too free, try "
-            "a smaller scale_bound. kappaflow.doctor(flow) tells what the flow itself does."
+            f"finite, starting at {self.blamed}. The flow has the weights of interval "
+            f"{self.best_epoch}. Likely causes: (a) log_density overflows or is undefined at "
+            "samples of the flow, bound it or smooth it there; (b) the learning rate is too high, "
+            f"try learning_rate={self.settings.learning_rate / 10:.1g}; (c) the log-scales are "
+            "too large, try a smaller scale_bound. kappaflow.doctor(flow) diagnoses the flow."
         )
 
     def _blame(self, z: Tensor, x: Tensor) -> str:
-        """Returns as text where a step failed."""
+        """Returns the name of the first part of a step that is not finite."""
         if torch.isfinite(x).all():
             value, slope = with_gradient(self.log_density, x)
             if not torch.isfinite(value).all():
@@ -136,7 +143,7 @@ class EnergyTraining:
     def _measured(self, norms: list[float], started: float) -> Figures:
         """Returns the metrics of an interval, and keeps the weights if they are the best so far.
 
-        Weights that were trained at a temperature above 1 are kept only for want of others.
+        Weights of a lower temperature always replace weights of a higher one.
         """
         beta = self.settings.inverse_temperature_at(self.step - 1)
         with self.average.in_place():
@@ -169,14 +176,14 @@ class EnergyTraining:
 
 
 def samples_of(flow: Flow, log_density: LogDensity, z: Tensor) -> ImportanceSamples:
-    """Returns the draws of a flow at latents, with both densities."""
+    """Returns the samples of a flow for latents z, (n, *event), with both log-densities."""
     x, log_det = flow.bijection.inverse(z)
     log_prob = flow.base.log_prob(z) - log_det
     return ImportanceSamples(x, log_prob.double(), log_density_at(log_density, x).double())
 
 
 def figures_of(samples: ImportanceSamples) -> dict[str, float]:
-    """Returns what importance weights say of a fit."""
+    """Returns the figures of a fit that are computed from importance weights."""
     return {
         name: getattr(samples, name)
         for name in (

@@ -1,4 +1,4 @@
-"""The reverse KL divergence at draws of a flow, and two estimators of its gradient."""
+"""The reverse KL divergence at samples of a flow, and two estimators of its gradient."""
 
 from typing import Literal, NamedTuple
 
@@ -11,7 +11,10 @@ from kappaflow.flows import Flow
 
 
 class Loss(NamedTuple):
-    """A loss whose derivative is the estimator, and the draws x (n, *event) that it is of."""
+    """A loss and the samples x, (n, *event), that it was computed from.
+
+    The derivative of `value` is the estimator of the gradient.
+    """
 
     value: Tensor
     x: Tensor
@@ -25,22 +28,22 @@ def reverse_kl_loss(
     inverse_temperature: float = 1.0,
     gradient: Literal["path", "total"] = "path",
 ) -> Loss:
-    r"""Returns the mean of log q(x) - beta log p(x) at draws x of the flow q, for a descent.
+    r"""Returns the mean of log q(x) - beta log p(x) at samples x of the flow q.
 
-    The total derivative of :math:`\log q_\theta(x_\theta(z))` has two parts: through x, and
-    through the parameters of the density at a fixed x, the score, whose mean is zero. The path
-    estimator leaves the score out. Where q is the target each draw then has derivative zero, and
-    there is no noise left.
+    The total derivative of :math:`\log q_\theta(x_\theta(z))` has two parts. One is through x. The
+    other, the score, is through the parameters of the density at a fixed x, and its mean is zero.
+    The path estimator leaves out the score. If q equals the target, the derivative is then zero at
+    every sample, so the estimator has no noise.
 
     Args:
-        flow: q, without augmentation and context.
-        log_density: log p up to a constant.
-        z: Draws of the base, (n, *event).
-        inverse_temperature: beta.
-        gradient: "path" or "total".
+        flow: The flow q, without augmentation and context.
+        log_density: The function log p, up to a constant.
+        z: Samples of the base, (n, *event).
+        inverse_temperature: The factor beta.
+        gradient: The estimator, "path" or "total".
 
     Returns:
-        The loss, whose value is the same for both.
+        The loss in nats, a scalar. Both estimators have the same value.
 
     Source:
         Roeder, Wu, Duvenaud 2017, Sticking the landing; Vaitl, Nicoli, Nakajima, Kessel 2022,
@@ -67,24 +70,24 @@ def _slope_of_flow(flow: Flow, x: Tensor) -> Tensor:
 
 
 def check_start(flow: Flow, log_density: LogDensity, z: Tensor) -> None:
-    """Refuses a log-density that no descent could start on, in one sentence.
+    """Raises an error if training cannot start on a log-density.
 
     Args:
-        flow: Whose draws are tried.
-        log_density: A function.
-        z: Draws of the base.
+        flow: The flow that draws the samples.
+        log_density: The function to check.
+        z: Samples of the base, (n, *event).
 
     Raises:
-        ArgumentError: Its shape is another, or it has no gradient.
-        NumericalError: It is not finite at any draw.
+        ArgumentError: The log-density has a wrong shape or no gradient.
+        NumericalError: The log-density is not finite at any sample.
     """
     with torch.no_grad():
         x = flow.bijection.inverse(z)[0]
     value, _ = with_gradient(log_density, x)
     if not torch.isfinite(value).any():
         raise NumericalError(
-            f"'log_density' should be finite where training starts, got {value[0].item()} and "
-            f"other such numbers at all {len(x)} draws of the flow, which lie around "
-            f"{x.mean().item():.3g} with a deviation of {x.std().item():.3g}: shift and scale the "
-            "energy so that its mass lies near the origin."
+            f"'log_density' should be finite where training starts, got {value[0].item()} or "
+            f"other non-finite numbers at all {len(x)} samples of the flow (mean "
+            f"{x.mean().item():.3g}, standard deviation {x.std().item():.3g}). Shift and scale "
+            "the energy so that its mass is near the origin."
         )

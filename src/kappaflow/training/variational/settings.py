@@ -1,4 +1,4 @@
-"""The settings of a training on an energy: what `fit_energy` takes and checks."""
+"""The settings of `fit_energy` and their checks."""
 
 from typing import Annotated, Literal
 
@@ -9,28 +9,29 @@ from kappaflow.training.settings import Count, Positive, checked_model
 
 
 class EnergySettings(BaseModel):
-    """How a flow is trained on an energy.
+    """Settings of a training on an energy.
 
     Attributes:
-        steps: How many; the learning rate falls to zero over these.
-        max_time_s: Wall time after which training stops at the end of an interval.
-        batch_size: Draws a step.
+        steps: Number of training steps, over which the learning rate falls to zero.
+        max_time_s: Wall time in seconds after which training stops at the end of an interval.
+        batch_size: Samples per step.
         learning_rate: Highest learning rate of Adam.
-        warmup: Share of the steps over which the learning rate rises to it.
+        warmup: Fraction of the steps in which the learning rate rises to its highest value.
         weight_decay: Decoupled weight decay (AdamW).
         clip_norm: Largest norm of the gradient of a step.
-        average: Decay of the exponential moving average of the weights that is measured and kept;
-            0 keeps the weights themselves.
-        gradient: "path" (sticking the landing), whose noise vanishes where the flow fits, or
-            "total".
-        annealing: Share of the steps over which the inverse temperature of the target rises to 1;
-            0 for none.
-        inverse_temperature: Where it starts, above 0: the target is first p to this power, which
-            is flat enough to hold all modes.
-        measure_every: Steps of an interval, after which the flow is measured.
-        measured_draws: Draws that it is measured at, the same latents each time.
-        most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
-        seed: Decides the draws.
+        average: Decay of the exponential moving average of the weights. The averaged weights are
+            measured and kept; 0 switches averaging off.
+        gradient: Estimator of the gradient: "path" (sticking the landing), whose noise vanishes
+            as the flow approaches the target, or "total".
+        annealing: Fraction of the steps in which the inverse temperature of the target rises to
+            1; 0 switches annealing off.
+        inverse_temperature: First inverse temperature, above 0 and at most 1. Training starts on p
+            to this power, which should be flat enough to connect all modes.
+        measure_every: Steps per interval. The flow is measured after each interval.
+        measured_draws: Samples per measurement; the latents are the same each time.
+        most_skipped: Number of consecutive non-finite steps after which training stops with an
+            error.
+        seed: Seed of the random numbers.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -62,5 +63,5 @@ class EnergySettings(BaseModel):
 
 
 def checked_energy_settings(**given: object) -> EnergySettings:
-    """Returns settings, or says in one sentence which argument is wrong."""
+    """Returns checked settings; raises an ArgumentError that names a wrong argument."""
     return checked_model(EnergySettings, "a training on an energy", given)
