@@ -115,7 +115,7 @@ def test_a_point_outside_the_interval_has_no_image():
     [
         (
             lambda: kf.bijections.Logit(padding=3)(torch.ones(1, 2)),
-            "more than the 3 features that are pad",
+            "more features than the 3 padding features",
         ),
         (lambda: kf.bijections.Logit(1.0, 1.0), "'high - low' should be a finite number above 0"),
         (lambda: kf.bijections.Logit(2.0, 1.0), "'high - low' should be a finite number above 0"),

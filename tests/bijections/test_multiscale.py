@@ -113,7 +113,7 @@ def test_what_is_factored_out_has_a_density_given_what_goes_on():
 def test_too_few_channels_and_other_shapes_are_refused():
     """One sentence each."""
     with pytest.raises(
-        kf.errors.ArgumentError, match="scale 1 should leave images of two channels"
+        kf.errors.ArgumentError, match="scale 1 should leave images with two channels"
     ):
         kf.bijections.MultiScale((1, 4, 4), [kf.bijections.ActNorm(1), kf.bijections.Squeeze()])
     with pytest.raises(kf.errors.ArgumentError, match="one bijection or more"):

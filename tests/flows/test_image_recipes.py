@@ -134,7 +134,7 @@ def test_padding_alone_needs_no_whole_numbers():
             lambda: kf.glow((1, 28, 28), levels=3),
             "'levels' should be at most 2 for images of 28 x",
         ),
-        (lambda: kf.glow((1, 7, 8), levels=1), "sides of the images should divide by 2"),
+        (lambda: kf.glow((1, 7, 8), levels=1), "sides of the images should be even"),
         (lambda: kf.real_nvp_image((1, 28, 28), levels=4), "'levels' should be at most 3"),
         (lambda: kf.glow((28, 28)), r"'shape' should be \(channels, height, width\)"),
         (lambda: kf.glow((0, 4, 4)), "'shape' should be at least 1"),

@@ -378,11 +378,11 @@ def test_a_whitened_start_takes_padding():
         (lambda: kf.flows.LearnedPad(2, 1, 64), "'network' should be a torch module, got int"),
         (
             lambda: kf.flows.LearnedPad(2, 2, kf.nets.MLP(2, 3)).draw(torch.zeros(1, 2)),
-            "'network' should answer with shape .1, 4., mu and log sigma of 2 features",
+            "'network' should return shape .1, 4., mu and log sigma of 2 features",
         ),
         (
             lambda: kf.real_nvp(3, padding=kf.flows.CopyPad(2, 1)),
-            "except the padding, 3, got 'inputs' 2",
+            "all 3 features except the padding, got 'inputs' 2",
         ),
         (lambda: kf.real_nvp(2, padding=-1), "'padding' should be at least 0, got -1"),
         (lambda: kf.real_nvp(2, padding="zero"), "got 'zero': or a Padding, such as"),

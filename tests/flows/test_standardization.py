@@ -112,7 +112,7 @@ def test_the_context_is_part_of_it():
 def test_an_absurd_log_prob_after_fit_is_warned_of():
     """Other rows than those that were fitted to, missing values, and points outside a domain."""
     for rows, message in (
-        (torch.randn(64, 3) * 100, "log_prob of the first .* nats on average, .* a feature"),
+        (torch.randn(64, 3) * 100, "log_prob of the first .* nats on average, .* per feature"),
         (torch.full((64, 3), torch.nan), "not finite in 64 of the 64 rows .* missing"),
     ):
         flow = flow_of()
@@ -121,7 +121,7 @@ def test_an_absurd_log_prob_after_fit_is_warned_of():
             losses(flow, rows)
     flow, x = flow_of(bounds=["positive", None, None]), torch.rand(64, 3)
     flow.standardization.fit(x)
-    with pytest.warns(DataWarning, match="not finite in 64 .* outside of their domain"):
+    with pytest.warns(DataWarning, match="not finite in 64 .* outside their domain"):
         losses(flow, -x)
 
 
@@ -176,8 +176,8 @@ def test_a_compiled_or_exported_log_prob_has_no_check():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (torch.zeros(0, 3), "at least one row to fit to, got none"),
-        (torch.tensor([[0.0, 1.0, torch.inf]]), "finite numbers to fit to, .* in 1 of 1 rows"),
+        (torch.zeros(0, 3), "at least one row, got none"),
+        (torch.tensor([[0.0, 1.0, torch.inf]]), "finite numbers, .* in 1 of 1 rows"),
         (torch.zeros(4, 2), r"shape \(..., 3\), got \(4, 2\)"),
         (torch.zeros(4, 3, dtype=torch.float64), r"convert it with x.to\(flow.dtype\)"),
     ],

@@ -1,4 +1,4 @@
-"""Bijections: each is a plain noun, registered by its name, and held to `kappaflow.testing`."""
+"""Bijections: the layers of flows, from couplings and linear maps to maps of images."""
 
 from kappaflow.bijections.actnorm import ActNorm
 from kappaflow.bijections.affine import AffineCoupling, SigmoidCoupling

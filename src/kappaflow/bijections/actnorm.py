@@ -1,4 +1,4 @@
-"""Activation normalisation: a learned scale and shift a feature, started from the first batch."""
+"""Activation normalization: a learned scale and shift per feature, set by the first batch."""
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +12,17 @@ from kappaflow.registry import register
 
 @register("ActNorm")
 class ActNorm(Bijection):
-    """z = x * exp(log_scale) + shift, one pair for each feature, both learned.
+    """z = x * exp(log_scale) + shift with a learned pair for each feature.
 
-    The first `forward` in training mode sets them so that this batch has mean 0 and deviation 1;
-    until then the map is the identity, as in evaluation mode. A batch whose mean or
-    deviation is not finite starts nothing: it passes unchanged, and the next one may start it.
-    That it has happened is a buffer, which is saved with the parameters and shown in the `repr`. A
-    batch of one number a feature sets the shift only, a constant feature likewise. Where several
-    processes train, all take the first process's values, and wait where it waits.
+    The map is the identity until the first `forward` in training mode, which sets the parameters
+    so that this batch has mean 0 and deviation 1. A batch whose mean or deviation is not finite
+    passes unchanged, and the next batch can set the parameters. The buffer `initialized` records
+    whether they are set; it is saved with the parameters and shown in the `repr`. For a constant
+    feature, or a batch with a single number per feature, only the shift is set. With several
+    processes, all take the values of the first one.
 
     Args:
-        features: Number of features: dimension 1 of the points, the channels of images.
+        features: Number of features (dimension 1 of the points); channels for images.
 
     Source:
         Kingma, Dhariwal 2018 (Glow), section 3.1.
@@ -48,12 +48,12 @@ class ActNorm(Bijection):
         return ((wide - shift) * (-log_scale).exp()).to(z.dtype), -self._log_det(z)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> Linearization:
-        value, log_det = self(x)  # before the slopes: it may start them
+        value, log_det = self(x)  # runs first, because it may set the scales
         log_scale = self._numbers(x)[1]
         return ElementwiseLinearization(value, log_det, log_scale.exp(), (-log_scale).exp())
 
     def _numbers(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns x in the dtype of the computation, with broadcastable log-scales and shifts."""
+        """Returns x in the dtype of the computation, and broadcastable log-scales and shifts."""
         log_scale, shift = (beside_features(p, x) for p in (self.log_scale, self.shift))
         return x.to(log_det_dtype(x.dtype)), log_scale, shift
 
@@ -61,7 +61,7 @@ class ActNorm(Bijection):
         return at_each_place(self.log_scale.to(log_det_dtype(x.dtype)).sum(), x)
 
     def start(self, x: Tensor) -> None:
-        """Sets scale and shift by what arrives, (B, features, ...), if they wait for it."""
+        """Sets scale and shift from x, (B, features, ...), in training if they are not set yet."""
         if self.training and not self.initialized:
             self._start_from(x)
 
@@ -71,7 +71,7 @@ class ActNorm(Bijection):
         if x.numel() == self.features:
             deviation = torch.ones_like(deviation)
         start = torch.stack((-deviation.log(), -mean / deviation)).to(self.shift)
-        # Before the decision, so that it is the same one in all processes.
+        # Broadcast before the check, so that all processes decide alike.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.broadcast(start, 0)
         if not torch.isfinite(start).all():

@@ -83,15 +83,15 @@ class AffineCoupling(ScaledCoupling):
 
     The log-scale is bounded, :math:`s = c \tanh(r / c)`, so that one coupling scales by at most
     :math:`e^{\pm c}`. If the last layer of the conditioner starts at zero, the coupling starts as
-    the identity. `scale` selects another curve, as other libraries use them.
+    the identity. `scale` selects another curve, for couplings from other libraries.
 
     Args:
-        partition: What is kept (x_1) and changed (x_2).
+        partition: The kept features x_1 and the changed features x_2.
         conditioner: A network from (B, kept), and the context if there is one, to
             (B, 2 * changed): first the raw log-scales r, then the shifts t.
         scale_bound: The bound c on the log-scale of this coupling, above 0.
         context_features: Width of the context; 0 for none.
-        memory: "recompute" or "store": what is kept for the backward pass.
+        memory: The memory mode of the backward pass, "recompute" or "store".
         scale: The curve: "tanh"; "softsign", :math:`r / (1 + |r| / c)`; "atan",
             :math:`2c/\pi \arctan(\pi r / 2c)`; "sigmoid", :math:`\log(\sigma(r) + e^{-c})`; or,
             with no bound on at least one side, "exp", s = r; "logsigmoid",
@@ -165,20 +165,20 @@ class AffineCoupling(ScaledCoupling):
 
 @register("SigmoidCoupling")
 class SigmoidCoupling(ScaledCoupling):
-    r"""Changed features are scaled and shifted: :math:`z_2 = 2 \sigma(r) x_2 + t`.
+    r"""Scales by a sigmoid and shifts: :math:`z_1 = x_1`, :math:`z_2 = 2 \sigma(r) x_2 + t`.
 
-    The scale is at most 2, and 1 where the conditioner returns zero. Samples are divided by the
-    scale, so r is bounded: :math:`r = c \tanh(r_0 / c)`. The scale is at least
+    The scale is below 2, and it is 1 if the conditioner returns zero. Sampling divides by the
+    scale, so r is bounded as :math:`r = c \tanh(r_0 / c)`, and the scale is at least
     :math:`2 \sigma(-c)`.
 
     Args:
-        partition: What is kept (x_1) and changed (x_2).
-        conditioner: A network from (B, kept, ...), and the context where there is one, to
-            (B, 2 * changed, ...): first the raw r_0, then the shifts t.
-        scale_bound: The bound c, above 0: 2 lets scales be from 0.24 to 1.76, 4 from 0.036 to
-            1.96.
+        partition: The kept features x_1 and the changed features x_2.
+        conditioner: A network from (B, kept, ...), and the context if there is one, to
+            (B, 2 * changed, ...): first the raw numbers r_0, then the shifts t.
+        scale_bound: The bound c, above 0. With 2 the scales are between 0.24 and 1.76, with 4
+            between 0.036 and 1.96.
         context_features: Width of the context; 0 for none.
-        memory: "recompute" or "store": what is kept for the backward pass.
+        memory: The memory mode of the backward pass, "recompute" or "store".
 
     Source:
         Kolesnikov, Pinto, Tschannen 2024 (Jet), without a bound.

@@ -21,11 +21,11 @@ def check_form(
     *,
     others: tuple[str | None, ...] = (),
 ) -> None:
-    """Refuses what is neither a form nor one of `others`, and a bound that it cannot keep."""
+    """Raises an error for an unknown form, or a bound on a form other than "svd"."""
     one_of(name, form, (*others, *FORMS))
     if condition_bound is not None and form != "svd":
         raise ArgumentError(
-            f"'condition_bound' should be left out for {name}={form!r}: \"svd\" can keep one."
+            f"'condition_bound' should be left out for {name}={form!r}: only \"svd\" has a bound."
         )
 
 
@@ -36,16 +36,17 @@ def mixing_layer(
     condition_bound: float | None = None,
     generator: torch.Generator | None = None,
 ) -> LinearMap:
-    """Returns a layer whose matrix is a random rotation; of "lu" the determinant may be -1.
+    """Returns a linear layer that starts as a random rotation.
 
     Args:
         features: Number of features.
-        form: "plain", "lu", "qr", "svd" or "orthogonal", a rotation for good.
-        condition_bound: For "svd": the largest condition number that training can reach.
-        generator: Draws the rotation; torch's global one if left out.
+        form: The form of the matrix, "plain", "lu", "qr", "svd" or "orthogonal". An "orthogonal"
+            matrix remains a rotation during training.
+        condition_bound: Largest condition number that training can reach, for "svd" only.
+        generator: Source of randomness; torch's global generator by default.
 
     Returns:
-        The layer.
+        The layer. For "lu" the determinant may be -1.
     """
     if form == "plain":
         layer = Linear(features)
@@ -61,7 +62,10 @@ def mixing_layer(
 
 @torch.no_grad()
 def rotated(layer: LinearMap, generator: torch.Generator | None = None) -> LinearMap:
-    """Returns the layer, its matrix set to a random rotation; of `LULinear` times a reflection."""
+    """Returns the layer after setting its matrix to a random rotation.
+
+    The matrix of an `LULinear` may also be a rotation with a reflection.
+    """
     if isinstance(layer, Linear):
         turn = _orthogonal(layer.features, generator)
         turn[0] *= torch.linalg.det(turn).sign()
@@ -77,7 +81,7 @@ def rotated(layer: LinearMap, generator: torch.Generator | None = None) -> Linea
 
 
 def _rotate_lu(layer: LULinear, turn: Tensor) -> None:
-    """Sets P L U to an orthogonal matrix whose columns have the signs that U > 0 allows."""
+    """Sets P L U to an orthogonal matrix, with column signs that make diag(U) positive."""
     order, lower, upper = torch.linalg.lu(turn)
     upper = upper * upper.diagonal().sign()
     layer.permutation.index.copy_(order.argmax(1))
@@ -92,30 +96,31 @@ def _orthogonal(n: int, generator: torch.Generator | None) -> Tensor:
 
 
 def _draw(parameter: Tensor, generator: torch.Generator | None) -> None:
-    """Fills a parameter with draws of N(0, 1)."""
+    """Fills a parameter with samples of N(0, 1)."""
     parameter.copy_(torch.randn(parameter.shape, generator=generator, device="cpu"))
 
 
 @register("InvertibleConv1x1")
 class InvertibleConv1x1(Bijection):
-    """z = M x at each pixel of an image: Glow's mixing of the channels, begun at a rotation.
+    """z = M x at each pixel of an image, as in Glow: a learned mixing of the channels.
+
+    M starts as a random rotation, from torch's global generator.
 
     Args:
-        channels: Number of channels, n: dimension 1 of the points.
-        form: What M is made of: "plain" (any matrix, see `Linear`), "lu" (`LULinear`), "qr"
+        channels: Number n of channels (dimension 1 of the points).
+        form: The form of M: "plain" (any matrix, see `Linear`), "lu" (`LULinear`), "qr"
             (`QRLinear`), "svd" (`SVDLinear`, whose condition number can be bounded) or
-            "orthogonal" (a rotation for good, condition number 1).
-        condition_bound: For "svd": the largest condition number that training can reach.
+            "orthogonal" (always a rotation, with condition number 1).
+        condition_bound: Largest condition number that training can reach, for "svd" only.
 
     Attributes:
         linear: The layer that holds the parameters.
 
     Note:
-        There is no shift: the `ActNorm` next to it has one. The rotation at the start is random,
-        from torch's global generator.
+        There is no shift, because the `ActNorm` before it has one.
 
     Raises:
-        ArgumentError: There is no such form, or a bound is given for another one.
+        ArgumentError: The form is unknown, or a bound is given for a form other than "svd".
 
     Source:
         Kingma, Dhariwal 2018 (Glow), section 3.2.
@@ -141,11 +146,11 @@ class InvertibleConv1x1(Bijection):
 
     @property
     def condition_number(self) -> float:
-        """Largest over smallest singular value of M, in float64; nan if it has nan."""
+        """Ratio of the largest to the smallest singular value of M; nan if M is not finite."""
         return self.linear.condition_number
 
     def matrix(self) -> Tensor:
-        """Returns M (n, n)."""
+        """Returns the matrix M, (n, n)."""
         return self.linear.matrix()
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

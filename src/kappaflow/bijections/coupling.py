@@ -61,13 +61,13 @@ class Coupling(Bijection):
     def change(
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns the changed features, data to latent, and the log_det (B,)."""
+        """Returns the changed features, data to latent, and the log_det, (B,)."""
 
     @abstractmethod
     def restore(
         self, kept: Tensor, changed: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns the changed features, latent to data, and the log_det (B,)."""
+        """Returns the changed features, latent to data, and the log_det, (B,)."""
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         kept, changed = self.partition.split(batch("x", x, self._event_of(x)))
@@ -98,9 +98,9 @@ class Coupling(Bijection):
     def parameters_from(self, kept: Tensor, context: Tensor | None, *, exact: bool) -> Tensor:
         """Returns the output of the conditioner in float32 or wider; `exact` disables autocast.
 
-        Mixed precision is used in training steps only. The kept half can differ in its last bit
-        between the two directions, which can change its rounding to bfloat16 and the output of
-        the conditioner: the inverse would not be exact.
+        Mixed precision is used only in training steps. The kept half can differ in its last bit
+        between the two directions. Rounded to bfloat16, this can change the output of the
+        conditioner, and the inverse would not be exact.
         """
         inputs, kind = (kept,) if context is None else (kept, context), kept.device.type
         exact = exact or not (self.training and torch.is_grad_enabled())
@@ -171,13 +171,13 @@ class Coupling(Bijection):
         return is_exact(self, kind) and x.dtype == log_det_dtype(x.dtype)
 
     def _own_trace(self, x: Tensor) -> Callable[..., Trace] | None:
-        """Returns the class of its traces, or None to trace the whole coupling."""
+        """Returns the class of this coupling's traces, or None to trace the whole coupling."""
         return None
 
     def _traced(
         self, make: Callable[..., Trace], state: Tensor, context: Tensor | None, *, is_output: bool
     ) -> Trace:
-        """Returns a trace at an input or an output, with the graph of the conditioner alone."""
+        """Returns a trace at an input or an output that holds only the conditioner's graph."""
         kept, changed = self.partition.split(batch("x", state, self._event_of(state)).detach())
         kept.requires_grad_()
         with torch.enable_grad():
@@ -185,7 +185,7 @@ class Coupling(Bijection):
         return make(self.partition, kept, changed, answer, is_output=is_output)
 
     def own_context(self, context: Tensor | None) -> Tensor | None:
-        """Returns the context, checked, or None if this coupling reads none."""
+        """Returns the checked context, or None if this coupling reads no context."""
         if not self.context_features:
             return None
         if context is None:
@@ -208,10 +208,10 @@ class AdditiveCoupling(Coupling):
     r"""Shifts: :math:`z_1 = x_1`, :math:`z_2 = x_2 + t(x_1)`. The log_det is zero.
 
     Args:
-        partition: What is kept (x_1) and changed (x_2).
-        conditioner: A network from (B, kept), and the context where there is one, to (B, changed).
+        partition: The kept features x_1 and the changed features x_2.
+        conditioner: A network from (B, kept), and the context if there is one, to (B, changed).
         context_features: Width of the context; 0 for none.
-        memory: "recompute" or "store": what is kept for the backward pass.
+        memory: The memory mode of the backward pass, "recompute" or "store".
 
     Source:
         Dinh, Krueger, Bengio 2015 (NICE).
@@ -269,7 +269,7 @@ def mlp_conditioner(
 
 
 def check_something_to_read(partition: AnyPartition, context_features: int) -> None:
-    """Raises if a partition leaves the conditioner nothing to read."""
+    """Raises an error if a partition leaves the conditioner nothing to read."""
     if not partition.kept and not context_features:
         raise ArgumentError(
             f"'partition' should leave between 1 and {max(1, partition.features - 1)} features "

@@ -1,4 +1,4 @@
-"""Derivatives of couplings: traces for backward passes, linearizations for conditioning."""
+"""Derivatives of couplings: traces for backward passes and linearizations for conditioning."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,13 @@ from kappaflow.partition import AnyPartition, Partition
 
 
 class CouplingTrace(Trace):
-    """What the kinds share.
+    """Base class of the traces of couplings.
 
     Args:
-        partition: What is kept and changed.
-        kept: The kept features, a leaf.
-        answer: That of the conditioner, with its graph from `kept`.
-        changed: The changed features, before the change.
+        partition: The partition into kept and changed features.
+        kept: The kept features, a leaf of the graph.
+        answer: The output of the conditioner, with its graph from `kept`.
+        changed: The changed features before the coupling.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class CouplingTrace(Trace):
 
 
 class AffineTrace(CouplingTrace):
-    r"""Of :math:`z_2 = x_2 e^s + t` with :math:`s = 2 c \sigma(2 r / c) - c`, the bounded r.
+    r"""Trace of :math:`z_2 = x_2 e^s + t` with bounded :math:`s = 2 c \sigma(2 r / c) - c`.
 
     Args:
-        partition: What is kept and changed.
-        kept: The kept features, a leaf.
-        changed: The others, before the change or after it.
-        answer: (r, t), with its graph from `kept`.
-        is_output: Whether it is after it.
+        partition: The partition into kept and changed features.
+        kept: The kept features, a leaf of the graph.
+        changed: The changed features before or after the coupling.
+        answer: The output (r, t) of the conditioner, with its graph from `kept`.
+        is_output: Whether `changed` holds the features after the coupling.
         bound: The bound c.
     """
 
@@ -78,7 +78,7 @@ class AffineTrace(CouplingTrace):
 
 
 class AdditiveTrace(CouplingTrace):
-    r"""Of :math:`z_2 = x_2 + t`, as `AffineTrace`; the answer of the conditioner is t."""
+    r"""Trace of :math:`z_2 = x_2 + t`, like `AffineTrace`; the conditioner returns t."""
 
     def __init__(
         self,
@@ -105,13 +105,13 @@ RecordedConditioner = LinearizedMLP | LinearizedConvNet | RecordedNetwork
 
 
 class AdditiveLinearization(Linearization):
-    r"""Of z_2 = x_2 + t(x_1): the Jacobian is :math:`(1, 0; C, 1)`.
+    r"""Linearization of z_2 = x_2 + t(x_1), with the Jacobian :math:`(1, 0; C, 1)`.
 
     Args:
-        partition: What is kept (x_1) and changed (x_2).
-        conditioner: The recorded network, whose answer is t.
-        value: (B, features, ...).
-        log_det: (B,).
+        partition: The kept features x_1 and the changed features x_2.
+        conditioner: The recorded network, which returns t.
+        value: The output of the coupling, (B, features, ...).
+        log_det: The log_det, (B,).
 
     Source:
         Ours.
@@ -145,17 +145,18 @@ class AdditiveLinearization(Linearization):
 
 
 class AffineLinearization(Linearization):
-    r"""Of :math:`z_2 = x_2 e^s + t`, where the conditioner answers (r, t) and s = s(r).
+    r"""Linearization of :math:`z_2 = x_2 e^s + t` for a conditioner that returns (r, t), s = s(r).
 
-    With :math:`C_r, C_t` its derivatives, :math:`J = (1, 0; e^s (a C_r) + C_t, e^s)` and
-    :math:`J^{-1} = (1, 0; -a C_r - e^{-s} C_t, e^{-s})`, where :math:`a = x_2 s'(r)`.
+    With the derivatives :math:`C_r, C_t` of the conditioner and :math:`a = x_2 s'(r)`, the
+    Jacobian is :math:`J = (1, 0; e^s (a C_r) + C_t, e^s)`, and its inverse is
+    :math:`J^{-1} = (1, 0; -a C_r - e^{-s} C_t, e^{-s})`.
 
     Args:
-        partition: What is kept (x_1) and changed (x_2).
-        conditioner: The recorded network, whose answer is (r, t).
-        value: (B, features, ...).
-        log_scale: s, (B, changed, ...), in the type in which log-dets add up.
-        slope: a = x_2 s'(r), (B, changed, ...), likewise.
+        partition: The kept features x_1 and the changed features x_2.
+        conditioner: The recorded network, which returns (r, t).
+        value: The output of the coupling, (B, features, ...).
+        log_scale: The log-scales s, (B, changed, ...), in the dtype of log-dets.
+        slope: The factor a = x_2 s'(r), (B, changed, ...), in the dtype of log-dets.
 
     Source:
         Ours.
@@ -170,7 +171,7 @@ class AffineLinearization(Linearization):
         slope: Tensor,
     ) -> None:
         self.value, self.log_det = value, log_scale.flatten(1).sum(1)
-        self._features = 1 - value.dim()  # where they stand in vectors, seen from the end
+        self._features = 1 - value.dim()  # dimension of the features, counted from the end
         self._conditioner, self._places = conditioner, _places(partition, value)
         self._scale, self._inverse_scale = log_scale.exp(), (-log_scale).exp()
         self._slope = slope
@@ -202,25 +203,26 @@ class AffineLinearization(Linearization):
         return self._places.merge(kept - pulled, scaled, like=y)
 
     def _pull(self, raw: Tensor, shift: Tensor) -> Tensor:
-        """Returns C^T (raw, shift), computed in the type of the network as it computes itself."""
+        """Returns C^T (raw, shift), computed in the dtype of the network."""
         return self._conditioner.vjp(
             torch.cat((raw, shift), self._features).to(self._conditioner.value.dtype)
         )
 
 
 class SplineLinearization(Linearization):
-    r"""Of z_2 = f(x_2; r), entry by entry, where the conditioner answers all numbers r of a curve.
+    r"""Linearization of an elementwise curve z_2 = f(x_2; r) with r from the conditioner.
 
-    With C the derivative of the conditioner, f' the slopes and G those of f by its numbers,
-    :math:`J = (1, 0; G C, f')` and :math:`J^{-1} = (1, 0; -G C / f', 1 / f')`.
+    With the derivative C of the conditioner, the slopes f' and the derivatives G of f by r, the
+    Jacobian is :math:`J = (1, 0; G C, f')`, and its inverse is
+    :math:`J^{-1} = (1, 0; -G C / f', 1 / f')`.
 
     Args:
-        partition: What is kept (x_1) and changed (x_2).
-        conditioner: The recorded network, whose answer is r, (B, P changed, ...).
-        value: (B, features, ...).
-        log_det: (B,).
-        slope: f', (B, changed, ...), in the type in which log-dets add up.
-        by_numbers: G, (B, P, changed, ...), likewise.
+        partition: The kept features x_1 and the changed features x_2.
+        conditioner: The recorded network, which returns r, (B, P changed, ...).
+        value: The output of the coupling, (B, features, ...).
+        log_det: The log_det, (B,).
+        slope: The slopes f', (B, changed, ...), in the dtype of log-dets.
+        by_numbers: The derivatives G, (B, P, changed, ...), in the dtype of log-dets.
 
     Source:
         Ours.
@@ -236,7 +238,7 @@ class SplineLinearization(Linearization):
         by_numbers: Tensor,
     ) -> None:
         self.value, self.log_det = value, log_det
-        self._features = 1 - value.dim()  # where they stand in vectors, seen from the end
+        self._features = 1 - value.dim()  # dimension of the features, counted from the end
         self._conditioner, self._places = conditioner, _places(partition, value)
         self._slope, self._by_numbers = slope, by_numbers
 
@@ -264,14 +266,14 @@ class SplineLinearization(Linearization):
         return (numbers * self._by_numbers).sum(self._features - 1)
 
     def _pulled(self, changed: Tensor) -> Tensor:
-        """Returns C^T G^T u, computed in the type of the network as it computes itself."""
+        """Returns C^T G^T u, computed in the dtype of the network."""
         numbers = changed.unsqueeze(self._features - 1) * self._by_numbers
         flat = numbers.flatten(self._features - 1, self._features)
         return self._conditioner.vjp(flat.to(self._conditioner.value.dtype))
 
 
 class _ImagePlaces:
-    """Where the parts of a partition lie in vectors (..., features, height, width)."""
+    """Splits and merges vectors of images, (..., features, height, width), by a partition."""
 
     def __init__(self, partition: AnyPartition, dims: int) -> None:
         self._partition, self._dims = partition, dims
@@ -295,7 +297,7 @@ def _places(partition: AnyPartition, value: Tensor) -> "_Places | _ImagePlaces":
 
 
 class _Places:
-    """Where the parts of a partition lie in vectors (..., features); indices are made once."""
+    """Splits and merges vectors, (..., features), by a partition, with precomputed indices."""
 
     def __init__(self, partition: Partition, device: torch.device) -> None:
         self._sizes = len(partition.kept), len(partition.changed)

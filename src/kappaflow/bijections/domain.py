@@ -21,30 +21,31 @@ HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 class Domain(Bijection):
     r"""Maps each bounded or circular feature to the real line; other features stay unchanged.
 
-    Above an end a, z = log(x - a); below an end b, z = -log(b - x); between two ends :math:`z =
-    \Phi^{-1}((x - a) / (b - a))`, the quantile of the standard normal, which maps a uniform
-    distribution to a normal one. All maps increase. A circle is cut where the training rows are
-    sparsest, and then mapped like an interval. With `circle` it instead stays a circle, rescaled
-    to length 2 `circle` and centered at 0.
+    With a lower end a, z = log(x - a). With an upper end b, z = -log(b - x). With two ends,
+    :math:`z = \Phi^{-1}((x - a) / (b - a))`, the quantile of the standard normal, which maps a
+    uniform distribution to a normal one. All maps are increasing. A circle is cut where the
+    training rows are sparsest and then mapped like an interval. With `circle` it stays a circle,
+    rescaled to length 2 `circle` and centered at 0.
 
     Args:
-        bounds: The domain of each feature, None for none: "positive", "circular" (from -pi to pi),
-            "circular:0,360", "0,1" or (0, 1), "2," or (2, None) for above 2, ",5" for below 5.
-        circle: Half the length to which circles are rescaled; None to cut them.
+        bounds: The domain of each feature: "positive", "circular" (from -pi to pi),
+            "circular:0,360", "0,1" or (0, 1), "2," or (2, None) for above 2, ",5" for below 5, or
+            None for no domain.
+        circle: Half the length to which circles are rescaled; None cuts circles into intervals.
 
     Raises:
         ArgumentError: No feature has a domain, or a bound is not a valid domain.
 
     Note:
-        Values next to either end are exact up to rounding, and log_det is computed from z. Outside
-        a domain the value is nan, and exactly at an end it is infinite. `inverse` always returns
+        Values near an end are exact up to rounding, and log_det is computed from z. Outside a
+        domain the value is nan, and exactly at an end it is infinite. `inverse` always returns
         values inside the domain: a result that rounds to an end or to infinity is replaced by the
         nearest number of the dtype inside. (A circle includes its lower end.) `forward` does not
         map such a replaced value back to the same z.
 
     Source:
-        Logarithms: Box, Cox 1964. The normal quantile is ours; a logit would leave heavier tails
-        than the base has.
+        Logarithms: Box, Cox 1964. The normal quantile is ours; the tails of a logit would be
+        heavier than those of the base.
 
     Example:
         >>> domain = Domain(["positive", (0, 1), None])
@@ -217,8 +218,8 @@ class CircleToLine(Bijection):
     r"""Maps features on a circle of length 2B around 0 to the line by a normal quantile.
 
     The map is :math:`\Phi^{-1}(1/2 + x / 2B)`. It turns the uniform distribution on the circle
-    into the standard normal. So a flow of maps of the circle that ends with this layer has a
-    density without a seam.
+    into the standard normal. If a flow consists of maps on the circle and ends with this layer,
+    its density has no seam.
 
     Args:
         features: Number of features.
@@ -289,7 +290,7 @@ def angle_places(angles: Sequence[int], features: int) -> list[int]:
     places = sorted(set(angles))
     if not places or len(places) != len(angles) or not 0 <= places[0] <= places[-1] < features:
         raise ArgumentError(
-            f"'angles' should name some of the features 0 to {features - 1}, each once, got "
+            f"'angles' should list features from 0 to {features - 1}, each at most once, got "
             f"{angles!r}."
         )
     return places
@@ -360,5 +361,5 @@ def _seam(x: Tensor) -> float:
 
 
 def _summed(log_slope: Tensor, like: Tensor) -> Tensor:
-    """Returns the log_det (B,) in the dtype used to accumulate log_dets for `like`."""
+    """Returns the log_det, (B,), in the dtype that accumulates log_dets for `like`."""
     return log_slope.sum(1).to(log_det_dtype(like.dtype))

@@ -1,4 +1,4 @@
-"""Elementwise maps: standardization, affine maps, the logit, the leaky ReLU."""
+"""Elementwise maps: standardization, affine maps, the logit and the leaky ReLU."""
 
 import math
 from collections.abc import Sequence
@@ -24,19 +24,19 @@ from kappaflow.registry import register
 
 @register("Standardize")
 class Standardize(Bijection):
-    """z = (x - mean) / deviation: the units of the data, fitted once and not learned.
+    """z = (x - mean) / deviation, fitted to training rows once and not learned.
 
-    The identity until `kappaflow.fit` fits it. Its log_det counts, so that log_prob is in the
-    units of x as given. Of images, (B, C, H, W), the features are the channels.
+    It is the identity until `kappaflow.fit` fits it. Its log_det is part of the flow's, so
+    log_prob is in the units of x.
 
     Args:
-        features: Number of features: dimension 1 of the points.
-        padding: Number of padding features, which come last and stay unchanged: see
+        features: Number of features (dimension 1 of the points); channels for images.
+        padding: Number of padding features, which come last and stay unchanged, see
             `kappaflow.flows.Pad`.
-        left: Features that are left as they are, such as angles in the units of their circle.
+        left: Indices of features that stay unchanged, such as angles.
 
     Raises:
-        ArgumentError: Only padding is left, or `left` names a feature that does not exist.
+        ArgumentError: All features are padding, or `left` names a feature that does not exist.
 
     Example:
         >>> units = Standardize(1)
@@ -59,8 +59,7 @@ class Standardize(Bijection):
             )
         if self.padding >= features:
             raise ArgumentError(
-                f"'padding' should be less than the {features} features, got {padding}: it "
-                "is not part of the data."
+                f"'padding' should be less than the number of features, {features}, got {padding}."
             )
         self.mean: Tensor
         self.deviation: Tensor
@@ -71,9 +70,9 @@ class Standardize(Bijection):
 
     @torch.no_grad()
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """Takes mean and deviation of x (N, features, ...); a constant feature is only shifted.
+        """Fits mean and deviation to x, (N, features, ...); a constant feature is only shifted.
 
-        Rows count by `weights`, (N,), or all alike.
+        `weights`, (N,), weight the rows; all rows have the same weight by default.
         """
         own = self.features - self.padding
         mean, deviation = moments(feature_batch("x", x, self.features)[:, :own], weights)
@@ -110,12 +109,12 @@ class Standardize(Bijection):
 
 @register("ElementwiseAffine")
 class ElementwiseAffine(Bijection):
-    """z = x * exp(log_scale) + shift with one learned pair for each feature.
+    """z = x * exp(log_scale) + shift with a learned pair for each feature.
 
     Args:
-        features: Number of features: dimension 1 of the points, the channels of images.
-        log_scale: Where the log-scales start, one a feature; zeros if left out.
-        shift: Where the shifts start, one a feature; zeros if left out.
+        features: Number of features (dimension 1 of the points); channels for images.
+        log_scale: Initial log-scales, one per feature; zeros by default.
+        shift: Initial shifts, one per feature; zeros by default.
     """
 
     is_linear = True
@@ -172,20 +171,20 @@ class ElementwiseAffine(Bijection):
 
 @register("Logit")
 class Logit(Bijection):
-    r"""z = logit(a + (1 - 2a) u), u = (x - low) / (high - low): an interval onto the real line.
+    r"""Maps an interval to the real line: z = logit(a + (1 - 2a) u), u = (x - low) / (high - low).
 
     Args:
         low: Lower end of the interval.
         high: Upper end of the interval, above `low`.
-        margin: a, from 0 to below 1/2: how far the ends themselves are kept from infinity.
-        padding: Number of last features (dimension 1) that stay unchanged: see
+        margin: The margin a, at least 0 and below 1/2. Above 0, the ends have finite images.
+        padding: Number of padding features, which come last (dimension 1) and stay unchanged, see
             `kappaflow.flows.Pad`.
 
     Raises:
         ArgumentError: `high` is not above `low`, or `margin` is outside [0, 1/2).
 
     Note:
-        A point outside the interval by more than the margin has no image: the value is nan.
+        A point that is too far outside the interval has no image, and its value is nan.
 
     Example:
         >>> z, log_det = Logit(0.0, 1.0)(torch.tensor([[0.5]]))
@@ -217,17 +216,17 @@ class Logit(Bijection):
         return torch.cat((x, rest), 1), -self._log_det(own)
 
     def _parted(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the features that are changed, and the padding."""
+        """Returns the features to change and the padding."""
         own = x.shape[1] - self.padding
         if own < 1:
             raise ArgumentError(
-                f"points should have more than the {self.padding} features that are padding, got "
+                f"points should have more features than the {self.padding} padding features, got "
                 f"{x.shape[1]}."
             )
         return x[:, :own], x[:, own:]
 
     def _log_det(self, z: Tensor) -> Tensor:
-        """Returns log|dz/dx| from z, where it is accurate even when x has rounded to an end."""
+        """Returns log|dz/dx| from z, which is accurate even if x was rounded to an end."""
         wide = z.to(log_det_dtype(z.dtype))
         slope = math.log((1 - 2 * self.margin) / (self.high - self.low))
         return (softplus(wide) + softplus(-wide) + slope).flatten(1).sum(1)
@@ -239,23 +238,23 @@ class Logit(Bijection):
 
 @register("LeakyReLU")
 class LeakyReLU(Bijection):
-    r"""z = x where x is not negative, and negative_slope times x where it is.
+    r"""z = x for x >= 0 and z = negative_slope * x for x < 0, with an optional rounded corner.
 
-    With some smoothing t the corner is rounded: of the two lines z becomes a branch of the
-    hyperbola :math:`z = \frac{1 + s}{2} x + \frac{1 - s}{2} \sqrt{x^2 + t^2}`, s the negative
-    slope, whose slopes lie between s and 1 and whose inverse is in closed form.
+    With a smoothing t above 0 the map is a branch of a hyperbola,
+    :math:`z = \frac{1 + s}{2} x + \frac{1 - s}{2} \sqrt{x^2 + t^2}` with the negative slope s.
+    Its slopes are between s and 1, and its inverse has a closed form.
 
     Args:
-        negative_slope: s, above 0.
-        smoothing: t, 0 or more, in units of x; 0 is the leaky ReLU itself.
+        negative_slope: The slope s for negative x, above 0.
+        smoothing: The smoothing t in units of x, 0 or more; 0 gives the leaky ReLU.
 
     Raises:
         ArgumentError: An argument is out of its range.
 
     Note:
-        Likelihoods of networks with a corner are trained badly. Their log_det counts the negative
-        numbers, so that its derivative is zero between jumps, and no gradient knows of the
-        jumps, by which the mean over data changes as points pass the corner.
+        Maximum likelihood trains badly with a sharp corner. The log_det then depends only on the
+        number of negative entries. Its derivative is zero except for jumps at the corner, and
+        gradients do not see the jumps.
 
     Source:
         The rounded form: Barron 2021, Squareplus, for s = 0.
@@ -271,8 +270,8 @@ class LeakyReLU(Bijection):
         self.smoothing = finite_float("smoothing", smoothing)
         if self.smoothing < 0:
             raise ArgumentError(f"'smoothing' should be at least 0, got {smoothing}.")
-        self._mean = (1 + self.negative_slope) / 2  # of the two slopes
-        self._half = (1 - self.negative_slope) / 2  # their difference
+        self._mean = (1 + self.negative_slope) / 2  # mean of the two slopes
+        self._half = (1 - self.negative_slope) / 2  # half their difference
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         batch("x", x)

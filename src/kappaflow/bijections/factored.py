@@ -1,4 +1,4 @@
-"""Learned linear layers in factored form, which cannot become singular: LU, QR, SVD."""
+"""Learned linear layers in factored form (LU, QR, SVD), which cannot become singular."""
 
 import math
 from collections.abc import Sequence
@@ -28,15 +28,15 @@ def reflections_of(rotation: Floats) -> Floats:
     r"""Returns vectors v_1 to v_k with :math:`H_1 \cdots H_k` equal to a rotation.
 
     Args:
-        rotation: Orthogonal, (n, n), of determinant 1.
+        rotation: An orthogonal matrix with determinant 1, (n, n).
 
     Returns:
-        (k, n), k being n or n - 1, whichever is even; reflections that are not needed come in
+        The vectors, (k, n), where k is n or n - 1, whichever is even. Unneeded reflections come in
         equal pairs, which cancel.
 
     Source:
-        Householder 1958: the QR decomposition of an orthogonal matrix, whose R is the identity
-        where each reflection takes a column to an axis, not to its negative.
+        Householder 1958: the QR decomposition of an orthogonal matrix. R is the identity if each
+        reflection maps a column to an axis and not to its negative.
 
     Example:
         >>> reflections_of(np.array([[0.0, -1.0], [1.0, 0.0]])).shape
@@ -48,7 +48,7 @@ def reflections_of(rotation: Floats) -> Floats:
         column = rest[k:, k]
         length, below = np.linalg.norm(column), column[1:] @ column[1:]
         if below <= (np.finfo(float).eps * length) ** 2 and column[0] > 0:
-            continue  # the axis already
+            continue  # the column already is the axis
         vector = np.zeros(n)
         vector[k:] = column
         # column[0] - length, without cancellation.
@@ -62,26 +62,26 @@ def reflections_of(rotation: Floats) -> Floats:
     return np.concatenate([np.reshape(found, (-1, n)), pairs])
 
 
-REACHED = 0.95  # of the bound on logarithms, by numbers that are given
+REACHED = 0.95  # largest part of the bound on logarithms that a given matrix may use
 
 
 @register("LULinear")
 class LULinear(LinearMap):
-    r"""z = P L U x + shift, the same at each place: a fixed permutation, two learned triangles.
+    r"""z = P L U x + shift with a fixed permutation P and learned triangles L and U.
 
-    L has ones on its diagonal, U positive numbers. Both are the identity at the start.
+    The diagonal of L is one, and the diagonal of U is positive. Both start as the identity.
 
     Args:
-        features: Number of features, n: dimension 1 of the points.
-        seed: Of a random permutation P; the identity if left out.
+        features: Number n of features (dimension 1 of the points); channels for images.
+        seed: Seed of a random permutation P; the identity by default.
 
     Attributes:
-        triangles: (n, n): below the diagonal that of L, above it that of U, on it the logarithm of
-            the diagonal of U.
+        triangles: The entries of L below the diagonal, those of U above it, and the logarithms of
+            the diagonal of U on it, (n, n).
 
     Note:
-        Not every matrix is of this form: the leading minors of P^T M are positive. The random P of
-        a seed is there to start elsewhere, not to be learned.
+        Not every matrix has this form, because the leading minors of P^T M are positive. A random
+        P only changes the starting point; it is not learned.
 
     Source:
         Kingma, Dhariwal 2018 (Glow), section 3.2.
@@ -113,23 +113,23 @@ class LULinear(LinearMap):
 
 @register("QRLinear")
 class QRLinear(LinearMap):
-    r"""z = Q R x + shift, the same at each place: reflections Q, a triangle R.
+    r"""z = Q R x + shift with a learned rotation Q and a learned triangle R.
 
-    Q is an even number of Householder reflections, so that it is a rotation, and R has a positive
-    diagonal. At the start equal reflections cancel in pairs, and R is the identity.
+    Q is the product of an even number of Householder reflections, and R has a positive diagonal.
+    At the start equal reflections cancel in pairs, and R is the identity.
 
     Args:
-        features: Number of features, n: dimension 1 of the points.
-        reflections: How many, an even number. If left out n, or n - 1 where that is odd: with
-            these every rotation can be had.
+        features: Number n of features (dimension 1 of the points); channels for images.
+        reflections: Number of reflections, which must be even. The default is n or n - 1,
+            whichever is even, which is enough for every rotation.
 
     Attributes:
-        triangle: (n (n + 1) / 2,): the rows of R, with the logarithms of its diagonal on it.
-        reflections: (reflections, n): a vector for each reflection, of any length but zero.
+        triangle: The rows of R, with the logarithms of its diagonal, (n (n + 1) / 2,).
+        reflections: The vector of each reflection, (reflections, n), of any length except zero.
 
     Note:
-        To first order at the start, n reflections turn in about three quarters of all planes, and
-        2 (n - 1) in all of them.
+        At the start, n reflections can rotate in about three quarters of all planes to first
+        order, and 2 (n - 1) reflections in all of them.
 
     Source:
         Hoogeboom, van den Berg, Welling 2019, Emerging convolutions for generative normalizing
@@ -156,29 +156,31 @@ class QRLinear(LinearMap):
 
 @register("SVDLinear")
 class SVDLinear(LinearMap):
-    r"""z = Q_1 D Q_2 x + shift, the same at each place: a positive diagonal between reflections.
+    r"""z = Q_1 D Q_2 x + shift with learned rotations Q_1 and Q_2 and a positive diagonal D.
 
-    The singular values are the numbers of D, whatever the reflections are: the condition number is
-    their ratio. The identity at the start: D is, and in Q_1 and Q_2 equal reflections cancel in
-    pairs.
+    The singular values are the entries of D, so the condition number is the ratio of the largest
+    to the smallest. The layer starts as the identity: D is the identity, and equal reflections
+    cancel in pairs.
 
     Args:
-        features: Number of features, n: dimension 1 of the points.
-        reflections: How many on either side, an even number. If left out n, or n - 1 where that is
-            odd: with these every matrix of positive determinant can be had.
-        condition_bound: The largest condition number that training can reach, 1 or more: numbers
-            of D lie between its square root and the reciprocal of that. 1 is a rotation. None for
-            no bound.
-        free_scale: Leave the geometric mean of D free, and bound the ratios to it alone.
+        features: Number n of features (dimension 1 of the points); channels for images.
+        reflections: Number of reflections in each of Q_1 and Q_2, which must be even. The default
+            is n or n - 1, whichever is even, which is enough for every matrix with a positive
+            determinant.
+        condition_bound: Largest condition number that training can reach, 1 or more; None for no
+            bound. The entries of D are between the square root of the bound and its reciprocal.
+            With 1 the matrix is a rotation.
+        free_scale: Whether the geometric mean of D is unbounded; only the ratios of its entries to
+            the mean are then bounded.
 
     Attributes:
-        left: (reflections, n): the vectors of Q_1, of any length but zero.
-        log_scale: (n,): logarithms of the diagonal, before they are bounded.
-        right: (reflections, n): the vectors of Q_2.
+        left: The vectors of the reflections in Q_1, (reflections, n), of any length except zero.
+        log_scale: Logarithms of the diagonal before the bound, (n,).
+        right: The vectors of the reflections in Q_2, (reflections, n).
 
     Note:
-        With N(0, 0.3) added to all parameters at the start, 16 features, the condition number has
-        the median 2.8 here, 9.8 for `QRLinear`, 27.5 for `LULinear` and 31.8 for `Linear`.
+        With N(0, 0.3) added to all parameters at the start and 16 features, the median condition
+        number is 2.8 here, 9.8 for `QRLinear`, 27.5 for `LULinear` and 31.8 for `Linear`.
 
     Source:
         Zhang, Lei, Dhillon 2018, Stabilizing gradients for deep neural networks via efficient SVD
@@ -213,18 +215,18 @@ class SVDLinear(LinearMap):
     def of(
         cls, matrix: Numbers, shift: Numbers | None = None, *, condition_bound: float
     ) -> "SVDLinear":
-        """Returns a layer of bounded condition number with a matrix, or with the nearest one.
+        """Returns a layer with a bounded condition number whose matrix is M or the nearest one.
 
-        Singular values outside condition_bound^(-0.475) to condition_bound^0.475 are moved to
-        these: a little inside the bound, so that training can move them in both directions.
+        Singular values are clipped to condition_bound^(-0.475) and condition_bound^0.475. This is
+        a little inside the bound, so that training can move them in both directions.
 
         Args:
-            matrix: M (n, n), of positive determinant.
-            shift: (n,); zeros if left out.
-            condition_bound: The largest condition number that training can reach, above 1.
+            matrix: The matrix M, (n, n), with a positive determinant.
+            shift: The shift, (n,); zeros by default.
+            condition_bound: Largest condition number that training can reach, above 1.
 
         Returns:
-            The layer, of the type of the matrix.
+            The layer, with the dtype of the matrix.
 
         Raises:
             ArgumentError: A shape does not fit, a number is not finite, the determinant is not
@@ -242,11 +244,11 @@ class SVDLinear(LinearMap):
         left, values, right = np.linalg.svd(weight.double().cpu().numpy())
         if np.linalg.det(left) * np.linalg.det(right) < 0 or not values[-1] > 0:
             raise ArgumentError(
-                "'matrix' should have a positive determinant, which products of a rotation, "
-                "positive numbers and a rotation have: put a permutation that exchanges two "
-                "features before the layer, and exchange two columns of the matrix."
+                "'matrix' should have a positive determinant, because the layer is a product of "
+                "rotations and a positive diagonal. Put a permutation that exchanges two features "
+                "before the layer, and exchange the same two columns of the matrix."
             )
-        if np.linalg.det(left) < 0:  # the last pair of vectors is turned round
+        if np.linalg.det(left) < 0:  # flip the sign of the last pair of singular vectors
             left[:, -1], right[-1] = -left[:, -1], -right[-1]
         layer = cls(len(weight), condition_bound=condition_bound).to(weight)
         half = math.log(condition_bound) / 2
@@ -268,7 +270,7 @@ class SVDLinear(LinearMap):
         ])
 
     def _bounded(self, log_scale: Tensor) -> Tensor:
-        """Returns the logarithms of D."""
+        """Returns the bounded logarithms of D, (n,)."""
         if self.condition_bound is None:
             return log_scale
         middle = log_scale.mean() if self.free_scale else torch.zeros_like(log_scale)
@@ -285,9 +287,9 @@ class SVDLinear(LinearMap):
 
 
 def dense_together(layers: Sequence[LULinear], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Returns M (K, n, n) and log|det M| (K,) of K layers of one size, as `dense` of each.
+    """Returns M, (K, n, n), and log|det M|, (K,), of K layers of one size.
 
-    A few operations on stacks, where one layer after the other takes K times as many.
+    The result equals `dense` of each layer, but takes a few operations on stacks in total.
     """
     order, lower, upper, log_det = triangles_together(layers, dtype)
     product = lower @ upper
@@ -297,7 +299,7 @@ def dense_together(layers: Sequence[LULinear], dtype: torch.dtype) -> tuple[Tens
 def triangles_together(
     layers: Sequence[LULinear], dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns P as an order (K, n), L and U (K, n, n), log|det| (K,) of K layers of one size."""
+    """Returns P as indices, (K, n), L and U, (K, n, n), and log|det|, (K,), of K equal layers."""
     triangles = torch.stack([layer.triangles for layer in layers]).to(dtype)
     logs = triangles.diagonal(dim1=1, dim2=2)
     lower = triangles.tril(-1) + torch.eye(triangles.shape[1]).to(triangles)
@@ -307,13 +309,13 @@ def triangles_together(
 
 
 def _positive_triangle(packed: Tensor) -> Triangular:
-    """Returns the upper triangle whose diagonal is given by its logarithms."""
+    """Returns the upper triangle of a matrix that holds the logarithms of the diagonal."""
     logs = packed.diagonal()
     return Triangular(packed.triu(1) + logs.exp().diag(), upper=True, log_det=logs.sum())
 
 
 def _paired_reflections(features: int, count: int | None) -> nn.Parameter:
-    """Returns vectors of reflections along the axes, each twice in a row: together nothing."""
+    """Returns vectors of reflections along the axes; each comes twice, so that pairs cancel."""
     number = features // 2 * 2 if count is None else natural_int("reflections", count)
     if number % 2:
         raise ArgumentError(

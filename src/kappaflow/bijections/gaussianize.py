@@ -1,13 +1,14 @@
-r"""`Gaussianize`: a smooth monotone curve for each column, which makes it about standard normal.
+r"""`Gaussianize` makes each column about standard normal by a smooth monotone curve.
 
-The curve of a column is a rational-quadratic spline through quantiles of the training rows,
-placed at the normal scores of their levels. Beyond the outermost knots it continues as
+The curve of a column is a rational-quadratic spline that maps quantiles of the training rows to
+the same quantiles of the standard normal (their normal scores). Beyond the outermost knots it
+continues as
 
 .. math::
     z = z_K + a \log(1 + d (x - x_K) / a),
 
-with the slope d at the knot and a scale a that follows how heavy the tail is: a large a is a
-straight line, as for a Gaussian or lighter tail; a small one bends it as for a power law.
+with the slope d at the knot and a scale a. A large a gives a straight line, for Gaussian or
+lighter tails. A small a bends the curve, for tails like a power law.
 """
 
 import math
@@ -23,25 +24,25 @@ from kappaflow.linearization import ElementwiseLinearization, Linearization
 from kappaflow.nets.inputs import flag_text
 from kappaflow.registry import register
 
-MOST_STEEP = 10.0  # slope of a curve, in normal scores per unit of x
-LEAST_STEEP = 0.02
-PER_BIN = 40  # training rows for each bin, at least
-BEYOND = 12  # training rows beyond the outermost knots, at least
-WIDEST = 2.75  # the normal score of the outermost knots, at most
-TAILS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 1000.0)  # scales that a tail can have
-SLOPES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # of a tail, times that of its last bin
+MOST_STEEP = 10.0  # largest slope of a curve, in normal scores per unit of x
+LEAST_STEEP = 0.02  # smallest slope of a tail, in the same units
+PER_BIN = 40  # smallest number of training rows per bin
+BEYOND = 12  # smallest number of training rows beyond an outermost knot
+WIDEST = 2.75  # largest normal score of the outermost knots
+TAILS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 1000.0)  # candidate scales of a tail
+SLOPES = (0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0)  # candidate slopes, over the last bin's
 
 
 @register("Gaussianize")
 class Gaussianize(Bijection):
     """Maps each feature to about a standard normal; fitted once to training rows, not learned.
 
-    The identity until `kappaflow.fit` fits it. Couplings after it have no heavy tails, and no
-    marginal modes, left to learn.
+    It is the identity until `kappaflow.fit` fits it. Couplings after it need not learn heavy tails
+    or modes of single features.
 
     Args:
         features: Number of features D.
-        bins: Bins of each spline; with few rows some of them have no width.
+        bins: Number of bins of each spline. With few rows, some bins are unused.
         padding: Number of padding features, which come last and stay unchanged.
 
     Source:
@@ -76,7 +77,7 @@ class Gaussianize(Bijection):
 
     @torch.no_grad()
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
-        """Takes the curves from x (N, features), whose rows count by `weights`, (N,), or alike."""
+        """Fits the curves to rows x, (N, features), with optional `weights`, (N,)."""
         rows = feature_batch("x", x, self.features).double().cpu().numpy()
         counts = np.ones(len(rows)) if weights is None else weights.double().cpu().numpy()
         counts = counts * (len(rows) / counts.sum())
@@ -123,7 +124,7 @@ class Gaussianize(Bijection):
         return ElementwiseLinearization(value, log_det, slope, 1 / slope)
 
     def _mapped(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns z and the logarithms of the slopes, both (B, features)."""
+        """Returns z and the logarithms of the slopes, each (B, features)."""
         x0, x1, z0, z1, d0, d1 = self._bins(x, self.knots)
         inside = x.clamp(x0, x1)
         width, height = x1 - x0, z1 - z0
@@ -162,11 +163,11 @@ class Gaussianize(Bijection):
 
 
 def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarray, ...]:
-    """Returns knots, normal scores and slopes (bins + 1,), and the scales of both tails (2,).
+    """Returns knots, normal scores and slopes, (bins + 1,), and the scales of both tails, (2,).
 
     Args:
-        ordered: Values, ascending.
-        counts: How much each counts, of mean 1.
+        ordered: The values in ascending order.
+        counts: The weight of each value, with mean 1.
         bins: The number of bins.
     """
     n = len(ordered)
@@ -174,7 +175,7 @@ def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarr
     used = max(1, min(bins, n // PER_BIN))
     reach = -_normal_score(share)
     scores = np.linspace(-reach, reach, used + 1)
-    # A quantile is the mean of the values around it, which is smoother than one of them.
+    # A knot is the mean of nearby quantiles, which is smoother than a single quantile.
     half = scores[1] - scores[0] if used > 1 else 0.5
     places = n * ndtr(scores[:, None] + half * np.linspace(-0.4, 0.4, 33))
     knots = np.interp(places, np.cumsum(counts) - counts / 2, ordered).mean(1)
@@ -186,7 +187,7 @@ def _curve(ordered: np.ndarray, counts: np.ndarray, bins: int) -> tuple[np.ndarr
         out = beyond > 0
         scale, slope = _tail_of(beyond[out], counts[out], reach, slopes[side])
         tails[side], slopes[side] = scale, slope
-    more = bins - used  # bins that few rows leave over continue the left tail in a straight line
+    more = bins - used  # unused bins continue the left tail in a straight line
     if more:
         extra = np.arange(1, more + 1) * 1e-2
         knots = np.concatenate([knots[0] - extra[::-1] / slopes[0], knots])
@@ -200,7 +201,7 @@ def _normal_score(level: float) -> float:
 
 
 def _apart(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Returns knots far enough from each other that no slope is above the largest."""
+    """Returns knots moved apart so that no slope exceeds `MOST_STEEP`."""
     least = np.diff(scores) / MOST_STEEP
     middle = len(knots) // 2
     moved = knots.copy()
@@ -212,7 +213,7 @@ def _apart(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def _slopes(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Returns a slope at each knot: the geometric mean of those of the bins next to it."""
+    """Returns a slope at each knot, the geometric mean of the slopes of the adjacent bins."""
     secants = np.clip(np.diff(scores) / np.diff(knots), LEAST_STEEP / 10, MOST_STEEP)
     logs = np.log(secants)
     return np.exp(np.concatenate([logs[:1], (logs[1:] + logs[:-1]) / 2, logs[-1:]]))
@@ -221,16 +222,16 @@ def _slopes(knots: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _tail_of(
     beyond: np.ndarray, counts: np.ndarray, score: float, slope: float
 ) -> tuple[float, float]:
-    """Returns the scale and the slope of a tail that are the most likely, of a few.
+    """Returns the candidate scale and slope with which a tail fits its rows best.
 
     Args:
         beyond: Distances of rows beyond the knot.
-        counts: How much each row counts.
-        score: The normal score of the knot, without its sign.
+        counts: The weight of each row.
+        score: The absolute normal score of the knot.
         slope: The slope of the last bin.
 
     Returns:
-        Both; the density of a distance is that of the curve beyond the knot.
+        The scale and the slope with the largest likelihood of the distances.
     """
     slope = float(np.clip(slope, LEAST_STEEP, MOST_STEEP))
     if len(beyond) < 4:

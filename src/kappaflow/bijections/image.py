@@ -1,4 +1,4 @@
-"""Maps of images: squeeze, flatten, multi-scale."""
+"""Maps of images: squeeze, flatten and multi-scale."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,19 +17,19 @@ from kappaflow.registry import register
 
 @register("Squeeze")
 class Squeeze(Bijection):
-    """(C, H, W) to (C f^2, H / f, W / f): each f x f square of pixels becomes channels.
+    """Maps (C, H, W) to (C f^2, H / f, W / f): each f x f square of pixels becomes channels.
 
     Channel c f^2 + i f + j of the latent is channel c of the pixels in row i and column j of the
-    squares: all pixels of the first channel come first, row by row, then those of the second.
-    `Inverse(Squeeze())` takes channels back to pixels.
+    squares. All pixels of the first channel come first, row by row, then those of the second
+    channel. `Inverse(Squeeze())` maps channels back to pixels.
 
     Args:
-        factor: f, the side of a square.
+        factor: The side f of a square.
 
     Note:
-        The order is that of `torch.nn.functional.pixel_unshuffle`. Other code orders the channels
-        otherwise: pixels first, (i f + j) C + c, or f = 2 with the two diagonals one after the
-        other (the figure of RealNVP). A permutation of the channels takes one to the other.
+        The order is the same as in `torch.nn.functional.pixel_unshuffle`. Some implementations
+        put pixels first, (i f + j) C + c, or use the two diagonals one after the other (the figure
+        of RealNVP). A permutation of the channels converts between them.
 
     Source:
         Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP), section 3.6.
@@ -77,7 +77,7 @@ class Squeeze(Bijection):
         return shape[0] // factor**2, shape[1] * factor, shape[2] * factor
 
     def _to_channels(self, x: Tensor) -> Tensor:
-        if not x.numel():  # which torch would return in the shape that it has
+        if not x.numel():  # torch would return an empty tensor in its old shape
             return x.reshape(*x.shape[:-3], *self.latent_shape(x.shape[-3:]))
         return pixel_unshuffle(x, self.factor)
 
@@ -92,10 +92,10 @@ class Squeeze(Bijection):
 
 @register("Flatten")
 class Flatten(Bijection):
-    """(C, H, W) to (C H W,), in the order of memory.
+    """Maps (C, H, W) to (C H W,), in the order of memory.
 
     Args:
-        event_shape: Shape of one x.
+        event_shape: Shape of one image, (C, H, W).
     """
 
     def __init__(self, event_shape: Sequence[int]) -> None:
@@ -136,12 +136,12 @@ class Flatten(Bijection):
 
 
 class Tail(Bijection):
-    """A layer of images on the end of a flat state (B, D); what comes before it stays.
+    """A layer that acts on images at the end of a flat state, (B, D); the rest stays unchanged.
 
     Args:
-        layer: Of images of shape `shape`.
-        shape: (c, h, w).
-        first: Where they begin in the state.
+        layer: A bijection on images of shape `shape`.
+        shape: Shape of the images, (c, h, w).
+        first: Index of the first entry of the images in the state.
         scale: The scale that the layer belongs to, counted from 1.
     """
 
@@ -174,7 +174,7 @@ class Tail(Bijection):
 
 
 class _TailLinearization(Linearization):
-    """The identity in front, the derivative of the layer at the end."""
+    """The derivative of a `Tail`: the identity, then the derivative of the layer."""
 
     def __init__(
         self, inner: Linearization, value: Tensor, first: int, shape: tuple[int, ...]
@@ -208,30 +208,30 @@ Shape = tuple[int, ...]
 
 @register("MultiScale")
 class MultiScale(Bijection):
-    """Bijections scale by scale: after each but the last, half of the channels are factored out.
+    """A bijection for each scale; after each scale half of the channels are factored out.
 
-    The first half of the channels (rounded down) continues to the next scale. The latent is one
-    flat tensor (B, D): what was factored out at the finest scale comes first, the coarsest scale
-    last, each part flattened as (channels, height, width); `latents` is the view by scale. Nothing
-    is lost, and `inverse` restores the image.
+    The first half of the channels (rounded down) continues to the next scale, and the last scale
+    keeps all. The latent is one flat tensor, (B, D). The channels factored out at the finest scale
+    come first, and the coarsest scale comes last. Each part is flattened as (channels, height,
+    width); `latents` returns the parts as images. `inverse` restores the image.
 
     Args:
-        event_shape: (C, H, W) of the images.
-        scales: A bijection for each scale, usually a `Chain` that begins with a `Squeeze`. If what
-            is factored out needs a learned density given the rest, the scale ends with a
+        event_shape: Shape (C, H, W) of the images.
+        scales: A bijection for each scale, usually a `Chain` that begins with a `Squeeze`. For a
+            learned density of the factored-out channels given the rest, end the scale with a
             coupling of `Partition.half`.
 
     Attributes:
-        shapes: Of the parts of the latent, one (c, h, w) a scale.
-        shapes_in: Of what reaches each scale.
+        shapes: Shape (c, h, w) of the latent of each scale.
+        shapes_in: Shape of the input of each scale.
 
     Raises:
-        ArgumentError: There is no scale, one does not fit the shape of what reaches it, or leaves
+        ArgumentError: There is no scale, or a scale does not fit the shape of its input or leaves
             a single channel, which cannot be halved.
 
     Source:
-        Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP), section 3.6; a learned density of what is
-        factored out: Kingma, Dhariwal 2018 (Glow).
+        Dinh, Sohl-Dickstein, Bengio 2017 (RealNVP), section 3.6; a learned density of the
+        factored-out channels: Kingma, Dhariwal 2018 (Glow).
 
     Example:
         >>> import kappaflow as kf
@@ -278,7 +278,7 @@ class MultiScale(Bijection):
         return h, log_det  # pyright: ignore[reportReturnType]
 
     def latents(self, z: Tensor) -> tuple[Tensor, ...]:
-        """Returns the parts of a latent (B, D) as images (B, c, h, w), the finest scale first."""
+        """Returns the parts of a latent, (B, D), as images, (B, c, h, w), finest scale first."""
         self.data_shape(batch("z", z).shape[1:])
         parts = z.split(self._sizes, 1)
         return tuple(
@@ -289,9 +289,9 @@ class MultiScale(Bijection):
         return self.plain().linearize(batch("x", x, self.event_shape), context)
 
     def plain(self) -> Chain:
-        """Returns the same map layer by layer, on a flat state of which each changes the end.
+        """Returns the same map as a chain of single layers that act on the end of a flat state.
 
-        What measures layers sees this chain; its parts are those of the scales.
+        Diagnostics use it to measure each layer. It shares the layers of the scales.
         """
         found: list[Bijection] = [Flatten(self.event_shape)]
         shape, first = self.event_shape, 0
@@ -326,7 +326,7 @@ class MultiScale(Bijection):
         return iter(self.scales)  # pyright: ignore[reportReturnType]
 
     def _plan(self) -> tuple[list[Partition | None], tuple[Shape, ...], tuple[Shape, ...]]:
-        """Returns the split after each scale, and the shapes of `__init__`."""
+        """Returns the split after each scale, the input shapes and the latent shapes."""
         shape, splits, before, shapes = self.event_shape, [], [], []
         *others, last = self
         for number, scale in enumerate(others, start=1):
@@ -334,8 +334,8 @@ class MultiScale(Bijection):
             shape = scale.latent_shape(shape)
             if len(shape) != 3 or shape[0] < 2:
                 raise ArgumentError(
-                    f"scale {number} should leave images of two channels or more, of which half "
-                    f"go on, it leaves shape {shape}."
+                    f"scale {number} should leave images with two channels or more, because half "
+                    f"of them continue to the next scale, got shape {shape}."
                 )
             split = Partition.half(shape[0])
             splits.append(split)

@@ -30,18 +30,18 @@ from kappaflow.partition import Partition
 from kappaflow.registry import register
 
 LinearParts = tuple[Tensor, Tensor, Tensor]  # matrix, shift, log|det|
-Parts = tuple[Any, ...]  # one layer; or an ActNorm or none, a mixing of channels, a coupling
+Parts = tuple[Any, ...]  # a single layer, or (optional ActNorm, linear map, coupling)
 
 
 @dataclass(frozen=True)
 class Triangles:
-    """z = P L U x + b at each place, U with the scale of an `ActNorm`.
+    """The map z = P L U x + b at each pixel, where U includes the scale of an `ActNorm`.
 
     Attributes:
-        order: The permutation: z[i] is that of L U x at order[i].
-        lower: L (n, n), with ones on its diagonal.
-        upper: U (n, n).
-        offset: U^-1 L^-1 P^T b (n,).
+        order: The permutation as indices: z[i] is (L U x)[order[i]].
+        lower: The triangle L, (n, n), with ones on its diagonal.
+        upper: The triangle U, (n, n).
+        offset: The vector U^-1 L^-1 P^T b, (n,).
         log_det: log|det|, a scalar.
     """
 
@@ -52,7 +52,7 @@ class Triangles:
     log_det: Tensor
 
     def solve(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns x (B, n, *places), and the log_det (B,) of the way back."""
+        """Returns x, (B, n, *places), and the log_det of the inverse, (B,)."""
         vectors = z.movedim(1, -1)
         rows = vectors.reshape(-1, z.shape[1]).index_select(1, self.order.argsort())
         for triangle, upper in ((self.lower, False), (self.upper, True)):
@@ -67,7 +67,7 @@ def _layer(mixing: object) -> Any:  # noqa: ANN401
 
 
 def _linear_map(norms: Sequence[Any], layer: Any, dtype: torch.dtype) -> LinearParts:  # noqa: ANN401
-    """Returns matrix, shift and log|det| of a linear map after an optional `ActNorm`."""
+    """Returns matrix, shift and log|det| of an optional `ActNorm` followed by a linear map."""
     matrix, shift, log_det = layer.dense(dtype)
     for norm in norms:
         shift = shift + matrix @ norm.shift
@@ -76,16 +76,16 @@ def _linear_map(norms: Sequence[Any], layer: Any, dtype: torch.dtype) -> LinearP
 
 
 def linear_maps(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, LinearParts]:
-    """Returns the linear maps of the steps among some layers, by place.
+    """Returns the linear map of each step of several layers, by its index in `steps`.
 
-    Triangular maps of one size after an `ActNorm` are computed as stacks.
+    Triangular maps of one size after an `ActNorm` are computed together.
 
     Args:
-        steps: Single layers, and those that run together.
-        dtype: Type to compute in.
+        steps: Single layers, and groups of layers that run as one step.
+        dtype: Dtype of the computation.
 
     Returns:
-        Matrix (n, n), shift (n,) and log|det| of each step.
+        The matrix, (n, n), shift, (n,), and log|det| of each step.
     """
     found: dict[int, LinearParts] = {}
     stacks = _stacks(steps)
@@ -105,7 +105,7 @@ def linear_maps(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, LinearP
 
 
 def triangles_of(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, Triangles]:
-    """Returns the triangles of the steps with an `ActNorm` and a triangular mixing, by place."""
+    """Returns the triangles of each step with an `ActNorm` and a triangular map, by its index."""
     found: dict[int, Triangles] = {}
     for places in _stacks(steps):
         norms, layers = _layers_at(steps, places)
@@ -119,7 +119,7 @@ def triangles_of(steps: Sequence[Parts], dtype: torch.dtype) -> dict[int, Triang
 
 
 def _stacks(steps: Sequence[Parts]) -> list[list[int]]:
-    """Returns the places of steps with an `ActNorm` and a triangular mixing, a list a size."""
+    """Returns the indices of steps with an `ActNorm` and a triangular map, a list per size."""
     sizes: dict[int, list[int]] = {}
     for i, parts in enumerate(steps):
         convolution = len(parts) == 3 and isinstance(parts[1], InvertibleConv1x1)
@@ -139,17 +139,17 @@ def step(
     bound: float,
     weights: Weights,
 ) -> tuple[Tensor, Tensor]:
-    """Returns what the node computes: M r + shift at each place, then the affine coupling.
+    """Returns the result of a step: M r + shift at each pixel, then the affine coupling.
 
     Args:
-        x: (B, n, H, W).
-        linear: M (n, n), the shift (n,), and log|det M|.
-        by_context: (B, hidden) or None, for the network.
-        bound: On the log-scales.
-        weights: Of the network, see `three_convolutions`.
+        x: Images, (B, n, H, W).
+        linear: The matrix M, (n, n), the shift, (n,), and log|det M|.
+        by_context: The shift of the network's first layer by the context, (B, hidden), or None.
+        bound: Bound on the log-scales.
+        weights: The weights of the network, see `three_convolutions`.
 
     Returns:
-        z, and the log_det (B,).
+        The images z and the log_det, (B,).
     """
     matrix, shift, log_det_of_linear = linear
     kept, changed = _parts(mixed(matrix, shift, x), weights)
@@ -160,7 +160,7 @@ def step(
 
 
 class StepNode(torch.autograd.Function):
-    """`step`, keeping the hidden layers or running them again."""
+    """`step` as one autograd node, which stores the hidden layers or recomputes them."""
 
     @staticmethod
     def forward(  # noqa: D102, PLR0913, PLR0917
@@ -174,7 +174,7 @@ class StepNode(torch.autograd.Function):
         by_context: Tensor | None,
         *weights: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        # A view, as `mixed` answers, is one that no caller could change in place.
+        # Not `mixed`, which returns a view that callers could not change in place.
         z = torch.empty(x.shape, dtype=x.dtype, device=x.device)
         torch.baddbmm(
             shift[:, None], matrix.expand(len(x), -1, -1), x.flatten(2), out=z.flatten(2)
@@ -219,7 +219,7 @@ def _places(x: Tensor) -> int:
 
 
 def _parts(x: Tensor, weights: Weights) -> Sequence[Tensor]:
-    """Returns views of the channels that the network reads, and of those that are changed."""
+    """Returns views of the channels that the network reads and of the changed channels."""
     kept = weights[0].shape[1]
     return x.split_with_sizes((kept, x.shape[1] - kept), 1)
 
@@ -240,12 +240,12 @@ def _differentiable(
 class ImageChain(Chain):
     """A `Chain` that runs a linear map of the channels and the next coupling as one node.
 
-    The same function up to rounding, forward in one autograd node a step: an `InvertibleConv1x1`
-    or another learned linear layer, multiplied with the `ActNorm` before it if there is one,
-    and an `AffineCoupling` that changes the second half of the channels by a `ConvNet`. All else
-    runs layer by layer: other layers, those with a hook, a chain with a memory mode, and whatever
-    is under autocast or in a transform of `torch.func`. On the way back, without gradients, a
-    step solves with the triangles of form "lu", the scale in front included.
+    The function is the same up to rounding. Each step runs forward as one autograd node. A step is
+    an `InvertibleConv1x1` or another learned linear layer, merged with the `ActNorm` before it if
+    there is one, and an `AffineCoupling` that changes the second half of the channels with a
+    `ConvNet`. Everything else runs layer by layer: other layers, layers with hooks, a chain with a
+    memory mode, and calls under autocast or in a transform of `torch.func`. Without gradients, the
+    inverse of a step of form "lu" solves with its triangles, which include the `ActNorm`.
 
     Example:
         >>> import torch, kappaflow as kf
@@ -291,11 +291,11 @@ class ImageChain(Chain):
         return z, log_det
 
     def _waits(self) -> bool:
-        """Returns whether an `ActNorm` is to be started from what reaches it."""
+        """Returns whether an `ActNorm` still has to be set from its first batch."""
         return self.training and not all(p.initialized for p in self if isinstance(p, ActNorm))
 
     def _together(self, x: Tensor) -> Iterator[Parts]:
-        """Yields the layers, those of a step together."""
+        """Yields single layers and the groups of layers that form a step."""
         waiting: list[Bijection] = []
         for part in self:
             if waiting and _is_mixing(waiting[-1], x) and _is_coupling(part, x):
@@ -311,7 +311,7 @@ class ImageChain(Chain):
 def _step(
     parts: Parts, linear: LinearParts, x: Tensor, context: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Returns value and log_det of a step whose linear layers are multiplied out."""
+    """Returns value and log_det of a step, given its merged linear map."""
     coupling = parts[-1]
     feature_batch("x", x, coupling.partition.features)
     net = coupling.conditioner
@@ -332,7 +332,7 @@ def _is_mixing(part: Bijection, x: Tensor) -> bool:
 
 
 def _is_coupling(part: Bijection, x: Tensor) -> bool:
-    """Returns whether a layer is a coupling that `StepNode` knows, for points like x."""
+    """Returns whether a layer is a coupling that `StepNode` supports, for points like x."""
     return (
         is_exact(part, AffineCoupling)
         and part.scale == "tanh"

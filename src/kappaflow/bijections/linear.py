@@ -1,4 +1,4 @@
-"""Learned linear layers: what they share, and the one with a dense weight."""
+"""The base of learned linear layers, and `Linear` with a dense matrix."""
 
 import math
 from abc import abstractmethod
@@ -19,13 +19,13 @@ Numbers = Tensor | np.ndarray | Sequence
 
 
 class LinearMap(Bijection):
-    """z = M x + shift on the features (dimension 1), with the same M and shift at each place.
+    """Base of linear maps z = M x + shift on the features (dimension 1), the same at each pixel.
 
-    A subclass returns M in `_form`. Products and solves are done in float32 or wider,
-    also under autocast: the two directions have to be each other's inverse.
+    A subclass returns M in `_form`. Products and solves use float32 or wider, even under autocast,
+    so that the two directions are inverses of each other.
 
     Args:
-        features: Number of features, n.
+        features: Number n of features.
     """
 
     is_linear = True
@@ -37,16 +37,16 @@ class LinearMap(Bijection):
 
     @abstractmethod
     def _form(self, dtype: torch.dtype) -> Matrix:
-        """Returns M, made of the parameters in this type."""
+        """Returns M, computed from the parameters in a dtype."""
 
     @torch.no_grad()
     def matrix(self) -> Tensor:
-        """Returns the matrix M (n, n) that acts on columns: z = M x + shift."""
+        """Returns the matrix M, (n, n), which acts on columns: z = M x + shift."""
         return self._columns(log_det_dtype(self.shift.dtype)).to(self.shift.dtype)
 
     @property
     def condition_number(self) -> float:
-        """Largest over smallest singular value of the matrix, in float64; nan if it has nan."""
+        """Ratio of the largest to the smallest singular value of M; nan if M is not finite."""
         with torch.no_grad():
             matrix = self._columns(torch.float64).cpu()
         if not torch.isfinite(matrix).all():
@@ -55,7 +55,7 @@ class LinearMap(Bijection):
         return (values[0] / values[-1]).item()
 
     def dense(self, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns M (n, n), the shift (n,) and log|det M| in this type, with their graphs."""
+        """Returns M, (n, n), the shift, (n,), and log|det M| in a dtype, with their graphs."""
         form, shift = self._form(dtype), self.shift.to(dtype)
         return form.dense(shift), shift, form.log_det()
 
@@ -63,7 +63,7 @@ class LinearMap(Bijection):
         dtype = self._dtype("x", x)
         with _full_precision(x):
             form, shift = self._form(dtype), self.shift.to(dtype)
-            if x.dim() > 2:  # one matrix and its products with the images, instead of many rows
+            if x.dim() > 2:  # a dense product with the images is faster than many rows
                 value = mixed(form.dense(shift), shift, x.to(dtype)).to(x.dtype)
             else:
                 value = (form.times(x.to(dtype)) + shift).to(x.dtype)
@@ -88,7 +88,7 @@ class LinearMap(Bijection):
             return self._form(dtype).times(unit).mT.contiguous()
 
     def _dtype(self, name: str, x: Tensor) -> torch.dtype:
-        """Returns the type to compute in, for points of the right shape."""
+        """Returns the dtype of the computation, after checking the shape of x."""
         feature_batch(name, x, self.features)
         return torch.promote_types(log_det_dtype(x.dtype), self.shift.dtype)
 
@@ -123,17 +123,17 @@ class _LinearMapLinearization(Linearization):
 
 @register("Linear")
 class Linear(LinearMap):
-    """z = M x + shift with any matrix M, the same at each place; the identity at the start.
+    """z = M x + shift with any matrix M, which starts as the identity.
 
-    On images, (B, n, H, W), it is the invertible 1x1 convolution. The inverse is a solve.
+    On images, (B, n, H, W), it is an invertible 1x1 convolution.
 
     Args:
-        features: Number of features, n: dimension 1 of the points.
+        features: Number n of features (dimension 1 of the points); channels for images.
 
     Note:
-        Training can make M singular, in which case the inverse raises `NumericalError`; log_det
-        and inverse cost a factorization, O(n^3), at each call. `LULinear`, `QRLinear` and
-        `SVDLinear` avoid both.
+        Training can make M singular, and the inverse then raises `NumericalError`. Each log_det
+        and each inverse costs a factorization, O(n^3). `LULinear`, `QRLinear` and `SVDLinear`
+        avoid both.
 
     Source:
         Kingma, Dhariwal 2018 (Glow), section 3.2.
@@ -152,18 +152,18 @@ class Linear(LinearMap):
 
     @classmethod
     def of(cls, matrix: Numbers, shift: Numbers | None = None) -> "Linear":
-        """Returns the layer with these numbers, which model files keep with the weights.
+        """Returns a layer with a given matrix and shift, which are saved like learned weights.
 
         Args:
-            matrix: M (n, n), invertible; the layer is of its type.
-            shift: (n,); zeros if left out.
+            matrix: The matrix M, (n, n), which must be invertible. The layer has its dtype.
+            shift: The shift, (n,); zeros by default.
 
         Returns:
             The layer.
 
         Raises:
             ArgumentError: A shape does not fit, a number is not finite, or the matrix is singular
-                as far as its type can tell.
+                to the precision of its dtype.
         """
         weight, start = square_and_shift(matrix, shift)
         layer = Linear(len(weight)).to(weight)
@@ -176,31 +176,31 @@ class Linear(LinearMap):
 
 
 def _full_precision(x: Tensor) -> torch.autocast:
-    """Returns a context in which autocast rounds nothing."""
+    """Returns a context that disables autocast."""
     return torch.autocast(x.device.type, enabled=False)
 
 
 def mixed(matrix: Tensor, shift: Tensor, x: Tensor) -> Tensor:
-    """Returns M r + shift of the features r at each place of x (B, n, *places)."""
+    """Returns M r + shift for the features r at each pixel of x, (B, n, *places)."""
     flat = x.flatten(2)
     moved = torch.baddbmm(shift[:, None], matrix.expand(len(x), -1, -1), flat)
     return moved.unflatten(2, x.shape[2:])
 
 
 def _at_places(function: Callable[[Tensor], Tensor], x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns a function of rows (N, n), computed in `dtype`, at each place of x (B, n, ...)."""
+    """Returns a function of rows, (N, n), computed in `dtype` at each pixel of x, (B, n, ...)."""
     vectors = x.movedim(1, -1)
     rows = function(vectors.reshape(-1, x.shape[1]).to(dtype))
     return rows.reshape(vectors.shape).movedim(-1, 1).to(x.dtype)
 
 
 def _log_det(form: Matrix, x: Tensor) -> Tensor:
-    """Returns log|det M|, once for each place, for each row of x (B, n, ...)."""
+    """Returns log|det M| times the number of pixels for each row of x, (B, n, ...)."""
     return at_each_place(form.log_det().to(x.device), x)
 
 
 def square_and_shift(matrix: Numbers, shift: Numbers | None) -> tuple[Tensor, Tensor]:
-    """Returns a matrix (n, n) and a shift (n,), zeros if left out, or raises ArgumentError."""
+    """Returns a checked matrix, (n, n), and shift, (n,), which is zeros by default."""
     weight = _numbers("matrix", matrix)
     if weight.dim() != 2 or weight.shape[0] != weight.shape[1]:
         raise ArgumentError(f"'matrix' should be square, (n, n), got shape {tuple(weight.shape)}.")
@@ -214,7 +214,7 @@ def square_and_shift(matrix: Numbers, shift: Numbers | None) -> tuple[Tensor, Te
 
 
 def _numbers(name: str, given: Numbers) -> Tensor:
-    """Returns the given numbers as a floating tensor, or raises ArgumentError."""
+    """Returns numbers as a floating tensor, or raises an ArgumentError."""
     try:
         numbers = torch.as_tensor(given).detach()
     except (TypeError, ValueError, RuntimeError):
@@ -224,17 +224,17 @@ def _numbers(name: str, given: Numbers) -> Tensor:
     if not numbers.is_floating_point():
         numbers = numbers.to(torch.get_default_dtype())
     if not torch.isfinite(numbers).all():
-        raise ArgumentError(f"'{name}' should hold finite numbers, got others among them.")
+        raise ArgumentError(f"'{name}' should hold finite numbers, got inf or nan.")
     return numbers
 
 
 def _check_rank(matrix: Tensor) -> None:
-    """Raises if a matrix is singular to the precision of its dtype."""
+    """Raises an error if a matrix is singular to the precision of its dtype."""
     values = torch.linalg.svdvals(matrix.double())
     smallest = (values[-1] / values[0]).nan_to_num(0.0).item()
     if smallest <= len(matrix) * torch.finfo(matrix.dtype).eps:
         raise ArgumentError(
-            "'matrix' should be invertible, got one whose smallest singular value is "
+            "'matrix' should be invertible, but its smallest singular value is "
             f"{smallest:.2g} of the largest, which {matrix.dtype} cannot tell from zero: "
-            "give it in a wider type if it has an inverse."
+            "use a wider dtype if it has an inverse."
         )

@@ -1,8 +1,8 @@
-r"""What an affine coupling does to the changed features, and its derivative, entry by entry.
+r"""The elementwise scale and shift of affine couplings, and its derivative.
 
-The definition is `scaled`; `ScaledNode` is the same as one autograd node. It keeps what is changed
-and the answer of the network, and its backward pass, written by hand, computes the rest again.
-Value and gradients are the same bits.
+The definition is `scaled`. `ScaledNode` computes the same as one autograd node: it stores the
+changed features and the output of the network, and its handwritten backward pass recomputes the
+rest. Value and gradients are bit-identical.
 """
 
 import math
@@ -17,37 +17,37 @@ from kappaflow.autograd.trace import gradients
 
 
 def bounded(raw: Tensor, bound: float) -> Tensor:
-    """Returns bound * tanh(raw / bound) by the sigmoid, which takes a quarter of the time.
+    """Returns bound * tanh(raw / bound), computed by a sigmoid in a quarter of the time.
 
-    Equal up to an absolute rounding error of about eps * bound, where tanh has a relative one:
-    much smaller answers are lost. Both directions and log_det use the same numbers, so that the
-    coupling remains the inverse of its inverse.
+    The absolute rounding error is about eps * bound, whereas the error of tanh is relative, so
+    results much smaller than that are lost. Both directions and log_det use the same numbers, so
+    the inverse of the coupling stays exact.
     """
     return 2 * bound * torch.sigmoid(raw * (2 / bound)) - bound
 
 
 def bounded_slope(raw: Tensor, bound: float) -> Tensor:
-    """Returns the derivative of `bounded` by raw, from 0 to 1; not 1 - tanh^2, which cancels."""
+    """Returns the derivative of `bounded`, from 0 to 1, without the cancellation of 1 - tanh^2."""
     return 4 * torch.sigmoid(raw * (2 / bound)) * torch.sigmoid(raw * (-2 / bound))
 
 
 def scaled(changed: Tensor, log_scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns what is changed after it, and the log_det (B,)."""
+    """Returns the changed features after the coupling and the log_det, (B,)."""
     return (changed * log_scale.exp() + shift).to(changed.dtype), log_scale.flatten(1).sum(1)
 
 
 def unscaled(changed: Tensor, log_scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns what is changed before it, and the log_det (B,) of that way."""
+    """Returns the changed features before the coupling and the log_det of the inverse, (B,)."""
     value = ((changed - shift) * (-log_scale).exp()).to(changed.dtype)
     return value, -log_scale.flatten(1).sum(1)
 
 
 class Scales:
-    """The log-scales of an answer (r, t): s = 2 c sigmoid(2 r / c) - c, and what derivatives need.
+    """The log-scales s = 2 c sigmoid(2 r / c) - c of an output (r, t), and their derivatives.
 
     Args:
-        answer: (B, 2 n, ...), without a graph.
-        bound: Bound on the absolute value, c.
+        answer: The output of the conditioner, (B, 2 n, ...), without a graph.
+        bound: The bound c on the absolute log-scales.
     """
 
     def __init__(self, answer: Tensor, bound: float) -> None:
@@ -57,13 +57,13 @@ class Scales:
         self.factor = self.log_scale.exp()
 
     def value(self, changed: Tensor) -> Tensor:
-        """Returns the changed features after the change."""
+        """Returns the changed features after the coupling."""
         return (changed * self.factor).add_(self.shift)
 
     def pulled_back(
         self, changed: Tensor, cotangent: Tensor, log_det_cotangent: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Returns the cotangents of the changed features and of the answer."""
+        """Returns the cotangents of the changed features and of the conditioner's output."""
         slope, rows = (cotangent * changed).mul_(self.factor), log_det_cotangent
         slope.add_(rows.view(-1, *(1,) * (slope.dim() - 1))).mul_(2 * self.bound)
         slope = torch.ops.aten.sigmoid_backward.default(slope, self.gate).mul_(2 / self.bound)
@@ -71,7 +71,7 @@ class Scales:
 
 
 class ScaledNode(torch.autograd.Function):
-    """`scaled` of an answer whose log-scales are `bounded`, as one node."""
+    """`scaled` with `bounded` log-scales as one autograd node."""
 
     @staticmethod
     def forward(  # noqa: D102

@@ -14,9 +14,9 @@ from kappaflow.errors import NumericalError
 
 
 class Matrix(ABC):
-    """Base class of an invertible matrix M (n, n) with differentiable products.
+    """Base class of an invertible matrix M, (n, n), with differentiable products.
 
-    1. `solve(times(rows))` is rows. No inverse matrix is ever formed.
+    1. `solve(times(rows))` equals rows. No inverse matrix is ever formed.
     2. `transposed()` is M^T, with the same structure.
     3. `log_det()` is log|det M| in nats, a scalar.
     """
@@ -44,7 +44,7 @@ class Matrix(ABC):
 
 
 class Dense(Matrix):
-    """An unstructured matrix; solves by pivoted LU."""
+    """An unstructured matrix, which solves by pivoted LU."""
 
     def __init__(self, matrix: Tensor) -> None:
         self._matrix = matrix
@@ -57,9 +57,9 @@ class Dense(Matrix):
             return torch.linalg.solve(self._matrix.mT, rows, left=False)
         except torch.linalg.LinAlgError:  # pyright: ignore[reportPrivateImportUsage]
             raise NumericalError(
-                "the matrix of a linear layer is singular, so that nothing can be inverted: "
-                "(a) steps of training were too long, (b) it was given so. Its condition_number "
-                "was large before; LULinear, QRLinear and SVDLinear cannot become singular."
+                "the matrix of a linear layer is singular and cannot be inverted. Likely causes: "
+                "(a) training steps were too long, (b) the given matrix was singular. Watch its "
+                "condition_number; LULinear, QRLinear and SVDLinear cannot become singular."
             ) from None
 
     def transposed(self) -> Matrix:
@@ -73,7 +73,7 @@ class Dense(Matrix):
 
 
 class Triangular(Matrix):
-    """A triangular matrix; solves by substitution.
+    """A triangular matrix, which solves by substitution.
 
     Args:
         matrix: The triangular matrix, (n, n).

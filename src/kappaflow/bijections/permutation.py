@@ -1,4 +1,4 @@
-"""Reordering of features: an index move, never a matrix product."""
+"""Permutations of features by indexing, without a matrix product."""
 
 from collections.abc import Sequence
 
@@ -15,13 +15,13 @@ from kappaflow.registry import register
 
 @register("Permutation")
 class Permutation(Bijection):
-    """z[:, i] = x[:, index[i]]; its log_det is zero.
+    """Permutes features: z[:, i] = x[:, index[i]]. The log_det is zero.
 
     Args:
-        index: Each of 0 to n - 1, once.
+        index: The numbers from 0 to n - 1, each once.
 
     Raises:
-        ArgumentError: `index` is no permutation.
+        ArgumentError: `index` is not a permutation.
 
     Example:
         >>> Permutation((2, 0, 1))(torch.tensor([[10.0, 20.0, 30.0]]))[0]
@@ -39,7 +39,7 @@ class Permutation(Bijection):
 
     @classmethod
     def random(cls, features: int, *, seed: int = 0) -> "Permutation":
-        """Returns a random permutation of the features, the same for the same seed."""
+        """Returns a random permutation of the features that depends only on the seed."""
         return cls(shuffled(positive_int("features", features), seed))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -55,7 +55,7 @@ class Permutation(Bijection):
         return _PermutationLinearization(self.index, value, log_det)
 
     def _check(self) -> None:
-        """Refuses an index that is no permutation, given or loaded from a file."""
+        """Raises an error if the index is not a permutation."""
         n = len(self.index)
         if not torch.equal(self.index.sort()[0], torch.arange(n, device=self.index.device)):
             raise ArgumentError(
@@ -86,12 +86,12 @@ class _PermutationLinearization(Linearization):
         return self._moved(y, self._index)
 
     def _moved(self, vectors: Tensor, index: Tensor) -> Tensor:
-        features = vectors.dim() - self.value.dim() + 1  # after the index of the vector, if any
+        features = vectors.dim() - self.value.dim() + 1  # a leading dimension may count vectors
         return vectors.index_select(features, index)
 
 
 def _check_loaded(module: nn.Module, _: object) -> None:
-    """Checks what was loaded; no lambda, which could not be sent to another process."""
+    """Checks a loaded index; a function, because a lambda cannot be pickled."""
     if isinstance(module, Permutation):
         module._check()
 

@@ -16,29 +16,29 @@ SHIFT = math.log(math.e - 1)
 
 
 def positive(raw: Tensor) -> Tensor:
-    """Returns a positive number for each raw one: a softplus that is 1 at 0."""
+    """Returns softplus(raw + SHIFT), which is positive, and 1 at 0."""
     return softplus(raw + SHIFT)
 
 
 def log_slope(excess: Tensor, slope: Tensor) -> Tensor:
-    """Returns log(slope) of slope = 1 + excess, given both, from the one that is more accurate.
+    """Returns log(slope) for slope = 1 + excess, computed from the more accurate of the two.
 
-    Sums over many layers are as small as they should be where each is nearly the identity.
+    Sums over many layers that are nearly the identity stay accurate.
     """
     return torch.where(excess > -0.5, excess.clamp(min=-0.5).log1p(), slope.log())
 
 
 class RankOneLinearization(Linearization):
-    """Of a map whose Jacobian is J = a 1 + l r^T at each point; J^-1 by Sherman and Morrison.
+    """Linearization of a map with Jacobian J = a 1 + l r^T; J^-1 is by Sherman and Morrison.
 
     Args:
-        value: z = f(x), (B, n).
-        log_det: (B,).
-        scale: a, (B, 1).
-        left: l, (B, n) or (n,).
-        right: r, (B, n) or (n,).
-        scale_along: a + r.l, the eigenvalue of l, (B, 1); the caller may know it without
-            cancellation.
+        value: The output z = f(x), (B, n).
+        log_det: The log_det, (B,).
+        scale: The factor a, (B, 1).
+        left: The vector l, (B, n) or (n,).
+        right: The vector r, (B, n) or (n,).
+        scale_along: The eigenvalue a + r.l of l, (B, 1). It is an argument, because the caller can
+            compute it without cancellation.
     """
 
     def __init__(
@@ -79,34 +79,34 @@ def _dot(one: Tensor, other: Tensor) -> Tensor:
     return (one * other).sum(-1, keepdim=True)
 
 
-MOST_STEPS = 100  # of the search; right ones need at most 50 as far as a type can tell its numbers
+MOST_STEPS = 100  # limit on Newton steps; at most 50 are needed to reach the precision of a dtype
 
 
 @register("Planar")
 class Planar(Bijection):
-    r"""z = x + v tanh(w.x + b), with v made of u so that w.v > -1.
+    r"""The planar map z = x + v tanh(w.x + b), with v computed from u so that w.v > -1.
 
     With :math:`v = u + (m(w \cdot u) - w \cdot u)\, w / |w|^2` the product is
-    :math:`w \cdot v = m(w \cdot u)`, where m is a softplus that is above -1 and zero at zero.
-    So v stays bounded where w goes to zero, and is u there; with m(0) = -1 + log 2, as in the
-    source, it does not. The log_det is :math:`\log(1 + (1 - \tanh^2(w \cdot x + b))\, w \cdot v)`.
+    :math:`w \cdot v = m(w \cdot u)`, where m is a shifted softplus above -1 with m(0) = 0. So v
+    stays bounded and approaches u as w goes to zero. The source has m(0) = -1 + log 2, with which
+    v is unbounded. The log_det is :math:`\log(1 + (1 - \tanh^2(w \cdot x + b))\, w \cdot v)`.
 
-    The inverse finds s = w.x + b, the one root of s + (w.v) tanh(s) = w.z + b, by Newton's method
-    from that end of a bracket from which no step passes the root.
+    The inverse finds s = w.x + b, the only root of s + (w.v) tanh(s) = w.z + b, by Newton's
+    method. It starts at the end of a bracket from which no step overshoots the root.
 
     Args:
-        features: Number of features, n.
-        seed: Draws w at the start, a random direction; torch's global generator if left out.
+        features: Number n of features.
+        seed: Seed of the random initial direction w; torch's global generator by default.
 
     Attributes:
-        u: (n,), zeros at the start: the map is then the identity.
-        w: (n,), of length 1 at the start: were it zero as well, no parameter would have a
-            gradient.
-        b: (), zero at the start.
+        u: The vector u, (n,). It starts at zero, so that the map is the identity.
+        w: The direction w, (n,). It starts with length 1; if it were zero as well, no parameter
+            would have a gradient.
+        b: The scalar b, (), which starts at zero.
 
     Note:
-        Derivatives through the inverse are right to the third order: two steps of Newton's method
-        are taken at the root with a graph.
+        Derivatives through the inverse are correct up to the third order, because two Newton steps
+        at the root are part of the graph.
 
     Source:
         Rezende, Mohamed 2015, Variational inference with normalizing flows, section 4.1 and
@@ -153,7 +153,7 @@ class Planar(Bijection):
         )
 
     def _numbers(self, name: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Returns x, v, w, b and 1 + w.v, all in the type to compute in."""
+        """Returns x, v, w, b and 1 + w.v, all in the dtype of the computation."""
         batch(name, x, (self.features,))
         dtype = torch.promote_types(log_det_dtype(x.dtype), self.w.dtype)
         u, w, b = self.u.to(dtype), self.w.to(dtype), self.b.to(dtype)
@@ -176,13 +176,13 @@ def _direction(features: int, seed: int | None) -> Tensor:
 
 
 def _slope_at(bend: Tensor, slope: Tensor) -> Tensor:
-    """Returns 1 + (1 - tanh^2) w.v of a slope 1 + w.v > 0, as a sum of what is not negative."""
+    """Returns 1 + (1 - tanh^2) w.v, given tanh and 1 + w.v > 0, as a sum of nonnegative terms."""
     squared = bend.square()
     return squared + (1 - squared) * slope
 
 
 def _log_slope_at(bend: Tensor, slope: Tensor) -> Tensor:
-    """Returns the logarithm of that slope."""
+    """Returns the logarithm of `_slope_at`."""
     return log_slope((1 - bend.square()) * (slope - 1), _slope_at(bend, slope))
 
 
@@ -197,11 +197,11 @@ def _root(target: Tensor, slope: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _found(target: Tensor, slope: Tensor) -> Tensor:
-    """Returns the root, as far as the type can tell.
+    """Returns the root s to the precision of the dtype.
 
-    h is odd, so that targets >= 0 will do. There it is concave where the slope at zero is above 1,
-    and Newton's steps go up to the root from the lower end of a bracket; else it is convex, and
-    they come down from the upper end. No step passes the root, so the bracket always shrinks.
+    h is odd, so the search uses |target|. For s >= 0, h is concave if its slope at zero is above
+    1, and Newton's steps rise to the root from the lower end of a bracket. Otherwise h is convex,
+    and the steps fall from the upper end. No step overshoots the root.
     """
     size, rounding = target.abs(), 4 * torch.finfo(target.dtype).eps
     upper = torch.minimum(size + 1 - slope, size / slope)
@@ -209,7 +209,7 @@ def _found(target: Tensor, slope: Tensor) -> Tensor:
     for _ in range(MOST_STEPS):
         bend = torch.tanh(s)
         excess = s + (slope - 1) * bend - size
-        # A transform of torch.func cannot ask, and takes all steps.
+        # Transforms of torch.func cannot branch on values, so they take all steps.
         if not is_transformed() and bool((excess.abs() <= rounding * (s + size)).all()):
             break
         s = s - excess / _slope_at(bend, slope)
@@ -218,21 +218,22 @@ def _found(target: Tensor, slope: Tensor) -> Tensor:
 
 @register("Radial")
 class Radial(Bijection):
-    r"""z = x + beta (x - x_0) / (alpha + r), with r = |x - x_0|, alpha > 0 and beta > -alpha.
+    r"""The radial map z = x + beta (x - x_0) / (alpha + r), where r = |x - x_0|.
 
-    With h = 1 / (alpha + r) and n features the log_det is
-    :math:`(n - 1) \log(1 + \beta h) + \log(1 + \alpha \beta h^2)`. The inverse is in closed form:
-    :math:`|z - x_0| = r (1 + \beta h)` is a quadratic equation for r.
+    alpha is above 0 and beta above -alpha. With h = 1 / (alpha + r) and n features, the log_det is
+    :math:`(n - 1) \log(1 + \beta h) + \log(1 + \alpha \beta h^2)`. The inverse has a closed form,
+    because :math:`|z - x_0| = r (1 + \beta h)` is a quadratic equation for r.
 
     Args:
-        features: Number of features, n.
-        seed: Draws the centre at the start, from N(0, I); torch's global generator if left out.
+        features: Number n of features.
+        seed: Seed of the initial centre, drawn from N(0, I); torch's global generator by default.
 
     Attributes:
-        center: x_0, (n,).
-        raw_alpha: (), zero at the start, where alpha is 1.
-        raw_ratio: (), zero at the start, where 1 + beta / alpha is 1: the map is then the
-            identity. Both raw numbers pass a softplus.
+        center: The centre x_0, (n,).
+        raw_alpha: A scalar, (), from which a softplus computes alpha. It starts at zero, where
+            alpha is 1.
+        raw_ratio: A scalar, (), from which a softplus computes 1 + beta / alpha. It starts at
+            zero, where the ratio is 1 and the map is the identity.
 
     Source:
         Rezende, Mohamed 2015, Variational inference with normalizing flows, section 4.1 and
@@ -284,7 +285,7 @@ class Radial(Bijection):
         )
 
     def _numbers(self, name: str, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns x, x - x_0, alpha and 1 + beta / alpha in the type to compute in."""
+        """Returns x, x - x_0, alpha and 1 + beta / alpha in the dtype of the computation."""
         batch(name, x, (self.features,))
         dtype = torch.promote_types(log_det_dtype(x.dtype), self.center.dtype)
         wide = x.to(dtype)
@@ -300,19 +301,19 @@ class Radial(Bijection):
 
 
 def _length(away: Tensor) -> Tensor:
-    """Returns the length of each row, whose derivatives are zero where it is zero."""
+    """Returns the length of each row; its derivative is zero for a row of length zero."""
     square = away.square().sum(1)
     return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), 0)
 
 
 class _Slopes:
-    """What a radial map does at distances r from its centre, (B,); no slope is a difference.
+    """Slopes of a radial map at distances r from its centre, (B,), without cancellation.
 
     Attributes:
-        near: alpha h.
-        push: beta h.
-        across: 1 + beta h, the slope in directions across that to the centre.
-        along: 1 + alpha beta h^2, the slope along it.
+        near: The product alpha h.
+        push: The product beta h.
+        across: The slope 1 + beta h perpendicular to the direction of the centre.
+        along: The slope 1 + alpha beta h^2 in the direction of the centre.
     """
 
     def __init__(self, length: Tensor, alpha: Tensor, ratio: Tensor) -> None:
@@ -324,8 +325,8 @@ class _Slopes:
 
 
 def _radius(length: Tensor, alpha: Tensor, ratio: Tensor) -> Tensor:
-    """Returns r with r (r + alpha ratio) / (r + alpha) = length: the root that is not negative."""
+    """Returns the nonnegative root r of r (r + alpha ratio) / (r + alpha) = length."""
     p = alpha * ratio - length
-    # With the sign of p nothing cancels in one of the two forms of the root.
+    # The sign of p selects the form of the root without cancellation.
     q = p.abs() + (p.square() + 4 * alpha * length).sqrt()
     return torch.where(p > 0, 2 * alpha * length / q, q / 2)

@@ -15,27 +15,27 @@ from kappaflow.registry import register
 
 @register("RotationCoupling")
 class RotationCoupling(Coupling):
-    r"""Changed features, on circles of length 2B around 0, are rotated by angles made of x_1.
+    r"""Rotates features on circles of length 2B around 0 by angles that depend on x_1.
 
-    The angle is that of the vector (1 + a, b) of two numbers of the conditioner, so that a
-    coupling can turn by all of x_1, :math:`z_2 = x_2 - x_1`, which no shift by a number that
-    depends on x_1 without a jump can. With a last layer of zeros it turns nothing. The log_det is
-    zero.
+    The conditioner returns two numbers a and b for each changed feature, and the rotation is the
+    angle of the vector (1 + a, b). This way a coupling can represent :math:`z_2 = x_2 - x_1` on
+    circles, which a shift that is continuous in x_1 cannot. If the last layer of the conditioner
+    is zero, nothing is rotated. The log_det is zero.
 
     Args:
-        partition: What is kept (x_1) and changed (x_2): angles only.
-        conditioner: A network from (B, kept), and the context where there is one, to
+        partition: The kept features x_1 and the changed features x_2, which must all be angles.
+        conditioner: A network from (B, kept), and the context if there is one, to
             (B, 2 * changed): first all a, then all b.
         half_period: Half of the period, B.
         context_features: Width of the context; 0 for none.
-        memory: "recompute" or "store": what is kept for the backward pass.
+        memory: The memory mode of the backward pass, "recompute" or "store".
 
     Raises:
         ArgumentError: An argument is out of its range.
 
     Source:
         Rotation after a spline with fixed ends: Rezende et al. 2020, Normalizing flows on tori and
-        spheres. The angle of a vector is ours.
+        spheres. Using the angle of a vector is ours.
 
     Example:
         >>> import kappaflow as kf

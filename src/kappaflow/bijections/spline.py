@@ -1,4 +1,4 @@
-r"""Monotone rational-quadratic splines, entry by entry: both directions and their derivatives.
+r"""Elementwise monotone rational-quadratic splines: both directions and their derivatives.
 
 Between two knots :math:`(x_0, y_0)` and :math:`(x_1, y_1)` the curve is a quotient of quadratics
 with given slopes :math:`d_0, d_1` at its ends. With :math:`u = (x - x_0) / (x_1 - x_0)`, v = 1 - u
@@ -8,8 +8,8 @@ and the mean slope :math:`s = (y_1 - y_0) / (x_1 - x_0)`,
     y = y_0 + (y_1 - y_0) \frac{N}{N + M}, \quad N = u (s u + d_0 v), \; M = v (s v + d_1 u), \quad
     \frac{dy}{dx} = s^2 \, \frac{d_1 u^2 + 2 s u v + d_0 v^2}{(N + M)^2}.
 
-All of it is sums, products and quotients of positive numbers, in both directions. Outside of the
-bound the curve is the identity, which it joins with slope 1.
+Both directions use only sums, products and quotients of positive numbers. Outside the bound the
+curve is the identity, which it joins with slope 1.
 
 Source:
     Gregory, Delbourgo 1982; as layers of flows Durkan, Bekasov, Murray, Papamakarios 2019, Neural
@@ -31,21 +31,21 @@ from kappaflow.bijections.log_scales import bounded, bounded_slope
 from kappaflow.errors import ArgumentError
 from kappaflow.partition import AnyPartition
 
-LEAST = {"min_bin": 0.01, "min_slope": 0.001}  # float32 resolves knots and slopes well above
+LEAST = {"min_bin": 0.01, "min_slope": 0.001}  # smallest values that float32 resolves well
 
 
 @dataclass(frozen=True)
 class SplineShape:
-    r"""What the splines of a layer have in common.
+    r"""The shape parameters that all splines of a layer share.
 
     Args:
         bins: Number of bins K.
-        bound: B: knots lie in [-B, B] on both axes, in units of x.
-        min_bin: Least width and height of a bin, as a share of 2 B / K, what equal bins have.
-        min_slope: Least slope at a knot; the largest is its reciprocal.
+        bound: The bound B in units of x; all knots are in [-B, B] on both axes.
+        min_bin: Smallest width and height of a bin, relative to the width 2 B / K of equal bins.
+        min_slope: Smallest slope at a knot; the largest is its reciprocal.
 
     Raises:
-        ArgumentError: An argument is out of its range, or the bins do not fit.
+        ArgumentError: An argument is out of its range.
 
     Example:
         >>> SplineShape(8).parameters
@@ -70,7 +70,7 @@ class SplineShape:
 
     @property
     def parameters(self) -> int:
-        """Numbers that make a spline: K widths, K heights, and the slopes at K - 1 knots."""
+        """Number of parameters of a spline: K widths, K heights, and slopes at K - 1 knots."""
         return 3 * self.bins - 1
 
     @property
@@ -80,11 +80,12 @@ class SplineShape:
 
     @property
     def slopes(self) -> tuple[float, float]:
-        r"""The range in which all slopes lie, whatever the numbers.
+        r"""The range of all slopes, for any parameters of the splines.
 
-        Within a bin :math:`\min(d_0, d_1, s^2 / d_0, s^2 / d_1) \le dy/dx` and
-        :math:`dy/dx \le \max(d_0, d_1, 2 s)`, and the mean slope s of a bin is at most the widest
-        over the narrowest bin. The upper end is reached, the lower one up to a factor of 2.
+        Within a bin, :math:`\min(d_0, d_1, s^2 / d_0, s^2 / d_1) \le dy/dx` and
+        :math:`dy/dx \le \max(d_0, d_1, 2 s)`. The mean slope s of a bin is at most the ratio of
+        the widest to the narrowest bin. The upper end is attained, and the lower end up to a
+        factor of 2.
         """
         steepest = (self.bins - (self.bins - 1) * self.min_bin) / self.min_bin
         lowest = min(self.min_slope, self.min_slope / steepest**2)
@@ -92,16 +93,16 @@ class SplineShape:
 
 
 def splined(x: Tensor, raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor]:
-    """Returns y of x, and the logarithms of the slopes there.
+    """Returns the splines y at x, and the logarithms of the slopes at x.
 
     Args:
-        x: (B, C, ...), float32 or wider.
-        raw: (B, K + K + K - 1, C, ...), any finite numbers: of widths, of heights, of slopes at
-            the inner knots. Zeros make the identity, up to rounding.
-        shape: Of the splines.
+        x: Inputs, (B, C, ...), in float32 or wider.
+        raw: Parameters of the splines, (B, K + K + K - 1, C, ...), any finite numbers: widths,
+            heights, and slopes at the inner knots. Zeros give the identity up to rounding.
+        shape: The shape of the splines.
 
     Returns:
-        y, and log dy/dx, both shaped as x.
+        The values y and log dy/dx, each with the shape of x.
 
     Example:
         >>> shape = SplineShape(2, bound=1.0)
@@ -114,26 +115,27 @@ def splined(x: Tensor, raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor]
 
 
 def unsplined(y: Tensor, raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor]:
-    """Returns x of y, and the logarithms of the slopes dx/dy there; arguments as of `splined`."""
+    """Returns x for y, and the logarithms of the slopes dx/dy; see `splined` for the arguments."""
     pieces = Pieces(y, raw, shape, is_output=True)
     return pieces.x, -pieces.log_slope
 
 
 class Pieces:
-    """The pieces of the splines on which points lie, and where on them.
+    """The piece of a spline that each point is on, and its position on the piece.
 
     Args:
-        points: (B, C, ...).
-        raw: (B, 3 K - 1, C, ...).
-        shape: Of the splines.
-        is_output: Whether the points are y.
+        points: Inputs x or outputs y, (B, C, ...).
+        raw: Parameters of the splines, (B, 3 K - 1, C, ...).
+        shape: The shape of the splines.
+        is_output: Whether the points are outputs y.
 
     Attributes:
-        x: Before the splines.
-        u: Where on the piece, from 0 to 1.
-        v: 1 - u, without its rounding.
-        inside: Whether a point lies within the bound; the numbers of others are those at 0.
-        index: The number of its bin, (B, 1, C, ...).
+        x: The inputs of the splines.
+        u: The position on the piece, from 0 to 1.
+        v: The value 1 - u, without its rounding error.
+        inside: Whether a point is within the bound. All other attributes of a point outside are
+            computed at 0.
+        index: The index of the bin, (B, 1, C, ...).
     """
 
     def __init__(
@@ -168,28 +170,28 @@ class Pieces:
 
     @property
     def y(self) -> Tensor:
-        """The points after the splines."""
+        """The outputs of the splines."""
         return torch.where(self.inside, self.y0 + self.height * (self.n / self.sum), self._points)
 
     @property
     def slope(self) -> Tensor:
-        """Slopes dy/dx."""
+        """The slopes dy/dx."""
         return torch.where(self.inside, self.q * (self.s / self.sum).square(), 1)
 
     @property
     def log_slope(self) -> Tensor:
-        """Their logarithms."""
+        """The logarithms of the slopes dy/dx."""
         return self.slope.log()
 
     def _solved(self, x0: Tensor, x1: Tensor, y1: Tensor) -> Tensor:
-        r"""Returns x of y, and sets u and v.
+        r"""Returns x for y, and sets u and v.
 
-        With :math:`\eta = (y - y_0) / (y_1 - y_0)` and :math:`\zeta = 1 - \eta` the coefficients
-        of :math:`a u^2 + b u + c = 0` are :math:`c = -s \eta`, :math:`b = p + 2 s \eta` and
-        a = s - b, where :math:`p = d_0 \zeta - d_1 \eta`; so that the discriminant
-        :math:`b^2 - 4 a c = p^2 + 4 s^2 \eta \zeta` is no less than zero, term by term, and the
-        root :math:`2 c / (-b - \sqrt{b^2 - 4 a c})` is one of positive terms where p is positive.
-        Where it is negative, that holds for the mirrored piece, whose root is v.
+        With :math:`\eta = (y - y_0) / (y_1 - y_0)`, :math:`\zeta = 1 - \eta` and
+        :math:`p = d_0 \zeta - d_1 \eta`, the position u solves :math:`a u^2 + b u + c = 0`, where
+        :math:`c = -s \eta`, :math:`b = p + 2 s \eta` and a = s - b. Both terms of the discriminant
+        :math:`b^2 - 4 a c = p^2 + 4 s^2 \eta \zeta` are nonnegative. If p is positive, all terms
+        of the root :math:`2 c / (-b - \sqrt{b^2 - 4 a c})` have one sign. If p is negative, this
+        holds for the mirrored piece with the root v.
         """
         eta, zeta = (self.safe - self.y0) / self.height, (y1 - self.safe) / self.height
         p = self.d0 * zeta - self.d1 * eta
@@ -203,7 +205,7 @@ class Pieces:
 
 
 def spline_knots(raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the exponentials of a softmax, their totals, and the knots (B, 2, K + 1, C, ...)."""
+    """Returns the exponentials of a softmax, their sums, and the knots, (B, 2, K + 1, C, ...)."""
     bins = shape.bins
     shares = raw[:, : 2 * bins].unflatten(1, (2, bins))
     exponentials = (shares - shares.detach().amax(2, keepdim=True)).exp()
@@ -220,22 +222,23 @@ def spline_knots(raw: Tensor, shape: SplineShape) -> tuple[Tensor, Tensor, Tenso
 def pulled_back(
     pieces: Pieces, cotangent: Tensor, log_slope_cotangent: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Returns the cotangents of x and of raw, from those of y and of the log-slopes.
+    """Returns the cotangents of x and raw, given the cotangents of y and the log-slopes.
 
     Args:
-        pieces: At x.
-        cotangent: Of y, shaped as x.
-        log_slope_cotangent: In a shape that broadcasts with x; None for zero.
+        pieces: The pieces at x.
+        cotangent: The cotangent of y, with the shape of x.
+        log_slope_cotangent: The cotangent of the log-slopes, in a shape that broadcasts with x;
+            None for zero.
     """
     p, inside = pieces, pieces.inside
     by_y = torch.where(inside, cotangent, 0)
     u, v, uv, s, d0, d1 = p.u, p.v, p.uv, p.s, p.d0, p.d1
     inverse = 1 / p.sum
-    by_eta = by_y * p.height * inverse.square()  # of eta = n / sum, but for that square
+    by_eta = by_y * p.height * inverse.square()  # derivative by eta = n / sum, over sum^2
     by_u = by_eta * s * p.q
     by_s = by_eta * uv * (d1 * u.square() - d0 * v.square())
     by_d0, by_d1 = by_eta * uv * p.m, -by_eta * uv * p.n
-    if log_slope_cotangent is not None:  # of 2 log s + log q - 2 log sum
+    if log_slope_cotangent is not None:  # log_slope = 2 log s + log q - 2 log sum
         by_log = torch.where(inside, log_slope_cotangent, 0)
         by_q, by_sum = by_log / p.q, by_log * (-2 * inverse)
         middle, turn = 2 * uv, v - u
@@ -253,12 +256,13 @@ def pulled_back(
 
 
 def _by_shares(pieces: Pieces, before: Tensor, own: Tensor) -> Tensor:
-    """Returns the cotangents (B, 2 K, C, ...) of what a softmax makes widths and heights of.
+    """Returns the cotangents of the raw widths and heights, (B, 2 K, C, ...).
 
     Args:
-        pieces: Where the points lie.
-        before: Cotangents of where the bins begin, (B, 2, C, ...): of all widths before them.
-        own: Cotangents of the width and height of each bin.
+        pieces: The pieces at the points.
+        before: Cotangents of the starts of the bins, (B, 2, C, ...), which are also the cotangents
+            of all widths and heights before them.
+        own: Cotangents of the width and height of each bin, (B, 2, C, ...).
     """
     shape = pieces.shape
     bins = torch.arange(shape.bins, device=before.device).view(-1, *(1,) * (before.dim() - 2))
@@ -273,24 +277,24 @@ def _by_shares(pieces: Pieces, before: Tensor, own: Tensor) -> Tensor:
 
 
 def _by_slopes(pieces: Pieces, by_ends: Tensor) -> Tensor:
-    """Returns the cotangents (B, K - 1, C, ...) of the raw slopes, from those at both ends."""
+    """Returns the cotangents of the raw slopes, (B, K - 1, C, ...), given those at both ends."""
     by_ends = by_ends * pieces.d * bounded_slope(pieces.raw_ends, pieces.shape.slope_bound)
     knots = by_ends.new_zeros(len(by_ends), pieces.shape.bins + 1, *by_ends.shape[2:])
     return knots.scatter(1, pieces.ends, by_ends)[:, 1:-1]
 
 
 def summed(log_slope: Tensor) -> Tensor:
-    """Returns the log_det (B,) of log-slopes (B, C, ...)."""
+    """Returns the log_det, (B,), of log-slopes, (B, C, ...)."""
     return log_slope.flatten(1).sum(1)
 
 
 def for_all(rows: Tensor, like: Tensor) -> Tensor:
-    """Returns numbers (B,) in a shape that broadcasts with (B, C, ...)."""
+    """Returns rows, (B,), in a shape that broadcasts with `like`, (B, C, ...)."""
     return rows.view(-1, *(1,) * (like.dim() - 1))
 
 
 class SplineNode(torch.autograd.Function):
-    """`splined` as one node, its log-slopes added up to a log_det."""
+    """`splined` as one autograd node that returns y and the log_det."""
 
     @staticmethod
     def forward(  # noqa: D102
@@ -317,15 +321,15 @@ class SplineNode(torch.autograd.Function):
 
 
 class SplineTrace(CouplingTrace):
-    """Of a coupling by splines: autograd sees the conditioner alone.
+    """Trace of a spline coupling, in which only the conditioner has a graph.
 
     Args:
-        partition: What is kept and changed.
-        kept: The kept features, a leaf.
-        changed: The others, before the change or after it.
-        answer: Of the conditioner, with its graph from `kept`.
-        is_output: Whether they are after it.
-        shape: Of the splines.
+        partition: The partition into kept and changed features.
+        kept: The kept features, a leaf of the graph.
+        changed: The changed features before or after the coupling.
+        answer: The output of the conditioner, with its graph from `kept`.
+        is_output: Whether `changed` holds the features after the coupling.
+        shape: The shape of the splines.
     """
 
     def __init__(
@@ -355,5 +359,5 @@ class SplineTrace(CouplingTrace):
 
 
 def numbers(answer: Tensor, changed: Tensor, shape: SplineShape) -> Tensor:
-    """Returns an answer (B, (3 K - 1) C, ...) as the numbers of each entry."""
+    """Returns a conditioner's output, (B, (3 K - 1) C, ...), as (B, 3 K - 1, C, ...)."""
     return answer.unflatten(1, (shape.parameters, changed.shape[1]))

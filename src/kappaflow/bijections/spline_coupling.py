@@ -1,4 +1,4 @@
-"""Couplings by rational-quadratic splines."""
+"""Couplings with rational-quadratic splines."""
 
 import functools
 from collections.abc import Callable
@@ -29,30 +29,33 @@ from kappaflow.registry import register
 
 @register("SplineCoupling")
 class SplineCoupling(Coupling):
-    r"""Changed features go through monotone splines, whose knots and slopes are made from x_1.
+    r"""Maps the changed features by monotone splines with knots and slopes computed from x_1.
 
-    Within [-B, B] the spline is rational-quadratic, outside of it the identity; with a conditioner
-    whose last layer is zero it is the identity everywhere, up to rounding. With K bins whose
-    sides are at least m times those of equal bins, and slopes at knots from :math:`\delta` to
-    :math:`1 / \delta`, all slopes dz/dx lie between :math:`\delta / \sigma^2` and
-    :math:`\max(1 / \delta, 2 \sigma)`, where :math:`\sigma = (K - (K - 1) m) / m`: that is
-    `slopes`, by default from 0.0012 to 26.
-    With :math:`l \le 1 \le h` these ends, and :math:`\mu` the norm of the derivative of what is
-    changed by what is kept, the condition number of the layer is at most
-    :math:`(h + \mu)(1 + \mu) / l`: h / l where the conditioner answers the same for all.
+    The spline is rational-quadratic within [-B, B] and the identity outside. If the last layer of
+    the conditioner is zero, the coupling is the identity up to rounding.
+
+    Let K be the number of bins, m the smallest side of a bin relative to equal bins, and
+    :math:`\delta` to :math:`1 / \delta` the range of slopes at knots. Then all slopes dz/dx are
+    between :math:`l = \delta / \sigma^2` and :math:`h = \max(1 / \delta, 2 \sigma)`, where
+    :math:`\sigma = (K - (K - 1) m) / m`. This range is `slopes`; the default is 0.0012 to 26. With
+    the norm :math:`\mu` of the derivative of the changed features by the kept ones, the condition
+    number of the layer is at most :math:`(h + \mu)(1 + \mu) / l`. It is at most h / l if the
+    output of the conditioner is constant.
 
     Args:
-        partition: What is kept (x_1) and changed (x_2).
-        conditioner: A network from (B, kept, ...), and the context where there is one, to
-            (B, (3 bins - 1) * changed, ...): of all changed features first the width of the first
-            bin, of all then that of the second, and so on; then heights, then the slopes at the
-            inner knots. Any finite numbers will do.
-        bins: K, at least 2.
-        bound: B, in units of x: of standard deviations in a flow that standardises.
-        min_bin: m, the least width and height of a bin as a share of 2 B / K, from 0.01 to 1.
-        min_slope: :math:`\delta`, from 0.001 to 1.
+        partition: The kept features x_1 and the changed features x_2.
+        conditioner: A network from (B, kept, ...), and the context if there is one, to
+            (B, (3 bins - 1) * changed, ...), any finite numbers. The widths come first, then the
+            heights, then the slopes at the inner knots. Each group holds the first bin of all
+            changed features, then the second bin of all, and so on.
+        bins: Number K of bins, at least 2.
+        bound: The bound B, in units of x. In a flow with standardization these are standard
+            deviations.
+        min_bin: Smallest width and height m of a bin, relative to 2 B / K, at least 0.01 and below
+            1.
+        min_slope: Smallest slope :math:`\delta` at a knot, at least 0.001 and below 1.
         context_features: Width of the context; 0 for none.
-        memory: "recompute" or "store": what is kept for the backward pass.
+        memory: The memory mode of the backward pass, "recompute" or "store".
 
     Raises:
         ArgumentError: An argument is out of its range.
@@ -88,7 +91,7 @@ class SplineCoupling(Coupling):
 
     @property
     def slopes(self) -> tuple[float, float]:
-        """The least and the largest slope that this coupling can have, whatever its network."""
+        """The smallest and the largest slope that this coupling can have with any network."""
         return self.shape.slopes
 
     def change(
@@ -134,5 +137,5 @@ class SplineCoupling(Coupling):
 
 
 def _typed(found: tuple[Tensor, Tensor], like: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the value in the type of the input, and the log_det."""
+    """Returns the value in the dtype of the input, and the log_det, (B,)."""
     return found[0].to(like.dtype), summed(found[1])

@@ -1,4 +1,4 @@
-"""The recipe of Jet: couplings of patches whose conditioners are vision transformers."""
+"""The recipe for Jet: couplings on image patches with vision transformers as conditioners."""
 
 from collections.abc import Sequence
 

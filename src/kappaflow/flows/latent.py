@@ -8,24 +8,24 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows.eval_mode import evaluation_mode
 from kappaflow.flows.flow import Flow
 
-PARALLEL = 1e-4  # radians between two latents, below which the arc between them is a line
+PARALLEL = 1e-4  # angle in radians below which the arc between two latents is taken as a line
 
 
 @torch.no_grad()
 def reconstruct(flow: Flow, x: Tensor, context: Tensor | None = None) -> Tensor:
-    """Returns points mapped to the latent and back: x itself, up to rounding.
+    """Returns points mapped to the latent and back, which is x up to rounding.
 
-    With an augmentation the points are joined with a draw of it first, the same one each time, and
-    the augmentation is dropped afterwards. Pixels that a dequantisation filled come back as whole
-    numbers, so that they are restored exactly unless rounding carried one across an edge.
+    With an augmentation, the points are joined with a sample of it first, and it is dropped
+    afterwards. The random numbers are the same in each call. Dequantized pixels come back as whole
+    numbers, so they are restored exactly unless rounding moved one into the next interval.
 
     Args:
-        flow: Measured in evaluation mode; its mode does not change.
+        flow: The flow, which is used in evaluation mode; its own mode does not change.
         x: Points, (*batch, *event).
-        context: (*batch, C) for a conditional flow.
+        context: Context, (*batch, C), for a conditional flow.
 
     Returns:
-        (*batch, *event).
+        The reconstructed points, (*batch, *event).
 
     Raises:
         ArgumentError: A shape, type or device does not fit, or a context is missing or unexpected.
@@ -53,21 +53,21 @@ def interpolate(
     context: Tensor | None = None,
     spherical: bool = True,
 ) -> Tensor:
-    """Returns points on the way from a to b through the latent, both ends included.
+    """Returns points between a and b on a path through the latent space, both ends included.
 
-    Nearly all draws of a normal of many dimensions have about the same length, and the middle of
-    a straight line between two is much shorter than they are: an arc keeps the length.
+    Nearly all samples of a normal distribution in many dimensions have about the same length. The
+    middle of a straight line between two of them is much shorter; an arc keeps the length.
 
     Args:
-        flow: Measured in evaluation mode; its mode does not change.
-        a: Points to start from, (B, *event).
-        b: Points to arrive at, (B, *event).
-        steps: How many points, 2 or more.
-        context: (B, C) for a conditional flow, the same one at all steps.
-        spherical: On the arc between the two latents; else on the straight line.
+        flow: The flow, which is used in evaluation mode; its own mode does not change.
+        a: First points, (B, *event).
+        b: Last points, (B, *event).
+        steps: Number of points on each path, 2 or more.
+        context: Context, (B, C), for a conditional flow; the same at all steps.
+        spherical: Whether to follow the arc between the two latents or a straight line.
 
     Returns:
-        (steps, B, *event); the first and the last are `reconstruct` of a and of b.
+        The points, (steps, B, *event). The first and the last are `reconstruct` of a and b.
 
     Raises:
         ArgumentError: There are fewer than 2 steps, a and b have different shapes, or one of them
@@ -89,8 +89,8 @@ def interpolate(
         other, second, _ = flow._rows(b, context)
         if len(shape) != 1 or shape != other:
             raise ArgumentError(
-                f"'a' and 'b' should have one batch of points each, as many in both, got leading "
-                f"shapes {tuple(shape)} and {tuple(other)}."
+                f"'a' and 'b' should each be one batch with the same number of points, got "
+                f"leading shapes {tuple(shape)} and {tuple(other)}."
             )
         start, end = _latent(flow, first, given), _latent(flow, second, given)
         between = _arc if spherical else _line
@@ -102,7 +102,7 @@ def interpolate(
 
 
 def _latent(flow: Flow, rows: Tensor, context: Tensor | None) -> Tensor:
-    """Returns the latents of points, joined with the same draw each time."""
+    """Returns the latents of rows, joined with an augmentation from a fixed seed."""
     joined = flow.augmented(rows, generator=torch.Generator().manual_seed(0))
     return flow.bijection(joined, context)[0]
 
@@ -112,13 +112,13 @@ def _line(start: Tensor, end: Tensor, place: float) -> Tensor:
 
 
 def _arc(start: Tensor, end: Tensor, place: float) -> Tensor:
-    """Returns a point on the arc between two latents (B, *latent), a row at a time."""
+    """Returns points on the arcs between two batches of latents, (B, *latent)."""
     if place in (0, 1):
         return _line(start, end, place)
     one, two = start.flatten(1).double(), end.flatten(1).double()
     cosine = torch.nn.functional.cosine_similarity(one, two, dim=1, eps=1e-12)
     angle = cosine.clamp(-1, 1).arccos()[:, None]
-    # opposite latents have no unique arc, and parallel ones need none
+    # Opposite latents have no unique arc, and parallel latents need none.
     bent = (angle > PARALLEL) & (angle < torch.pi - PARALLEL)
     safe = torch.where(bent, angle, 1.0)
     arc = ((1 - place) * safe).sin() * one + (place * safe).sin() * two

@@ -1,4 +1,4 @@
-"""Padding: features that join a point."""
+"""Padding: extra features that are joined to a point."""
 
 import math
 from abc import abstractmethod
@@ -18,14 +18,14 @@ from kappaflow.registry import register
 
 
 class Padding(Augmentation):
-    """More features (dimension 1) after those of x: the flow takes y = (x, e).
+    """Base class of padding, which appends features e to x (dimension 1): y = (x, e).
 
-    A flow in n + m dimensions has room that one in n has not. It is one of x and e together, and
-    `Flow.log_prob` a bound on log p(x): exact only where the flow does not change e. The
-    units of e are those of standardised data, whatever the units of x.
+    A flow in n + m dimensions is more flexible than one in n. It models x and e together, so
+    `Flow.log_prob` is a bound on log p(x), which is exact only if the flow does not change e. The
+    padding has the scale of standardized data, whatever the units of x.
 
     Args:
-        features: How many are added, m: channels, of images.
+        features: Number m of features to add; channels for images.
     """
 
     def __init__(self, features: int) -> None:
@@ -35,7 +35,7 @@ class Padding(Augmentation):
     @property
     @abstractmethod
     def in_words(self) -> str:
-        """What the features hold, for a sentence."""
+        """Description of the added features, as part of a sentence."""
 
     def join(self, x: Tensor, e: Tensor) -> Tensor:
         return torch.cat((x, e), 1)
@@ -48,13 +48,13 @@ class Padding(Augmentation):
         first, *places = joint_shape
         if first <= self.features:
             raise ArgumentError(
-                f"'augment' should add fewer features than the bijection takes, {first}, "
+                f"'augment' should add fewer features than the {first} that the bijection takes, "
                 f"got {self.features}."
             )
         return (first - self.features, *places)
 
     def normal_draw(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Returns N(0, 1) in the shape of e, for points x."""
+        """Returns samples of N(0, 1) with the shape of e for points x."""
         normal = StandardNormal((self.features, *x.shape[2:]))
         return normal.sample(len(x), dtype=x.dtype, device=x.device, generator=generator)
 
@@ -70,8 +70,8 @@ class Pad(Padding):
     r"""Gaussian padding: q(e) = N(0, scale^2 I).
 
     Args:
-        features: How many are added: channels, of images.
-        scale: Their standard deviation.
+        features: Number of features to add; channels for images.
+        scale: Standard deviation of the padding.
 
     Source:
         Koehler, Mehta, Risteski 2021; Huang, Dinh, Courville 2020, Augmented normalizing flows.
@@ -109,12 +109,12 @@ class UniformPad(Padding):
     r"""Uniform padding: e is uniform on [-scale, scale] in each coordinate.
 
     Args:
-        features: How many are added: channels, of images.
+        features: Number of features to add; channels for images.
         scale: Half the width of the interval.
 
     Note:
-        A flow that puts some mass outside the interval loses it: importance weights with draws
-        from the interval alone come to the log of what lies inside, and stay below log p(x).
+        Mass that the flow puts outside the interval is lost. Importance weighting samples only
+        the interval, so it estimates the log of the mass inside, which is below log p(x).
 
     Source:
         Ours.
@@ -151,14 +151,14 @@ class UniformPad(Padding):
 
 @register("ZeroPad")
 class ZeroPad(Padding):
-    """Padding with zeros, which has no density: `Flow.log_prob` is then no likelihood of x.
+    """Padding with zeros, which has no density, so `Flow.log_prob` is not a likelihood of x.
 
-    It is the joint density log p(x, 0), which a flow can raise without bound by squeezing the
-    padding. Compare samples and conditioning of such a flow with those of others, never this
-    number.
+    It is the joint log-density log p(x, 0), which a flow can raise without limit by squeezing the
+    padding. Compare such a flow with others by its samples and its conditioning, never by its
+    log_prob.
 
     Args:
-        features: How many are added: channels, of images.
+        features: Number of features to add; channels for images.
 
     Source:
         Koehler, Mehta, Risteski 2021, who found such flows badly conditioned.
@@ -185,7 +185,7 @@ class ZeroPad(Padding):
 
 
 def log_normal(standard: Tensor, log_scale: float | Tensor) -> Tensor:
-    """Returns the log-density (B,) of e = mean + scale * standard, from the log of the scale."""
+    """Returns the log-density, (B,), of e = mean + scale * standard, from the log of the scale."""
     log_q = StandardNormal(tuple(standard.shape[1:])).log_prob(standard)
     if isinstance(log_scale, Tensor):
         return log_q - log_scale.to(log_q.dtype).flatten(1).sum(1)
@@ -193,21 +193,21 @@ def log_normal(standard: Tensor, log_scale: float | Tensor) -> Tensor:
 
 
 def log_of_a_point(e: Tensor, expected: Tensor) -> Tensor:
-    """Returns 0 where e is what it can only be, and -inf elsewhere, (B,)."""
-    there = (e == expected).flatten(1).all(1)
-    return zero_log_det(e).masked_fill(~there, -math.inf)
+    """Returns 0 for rows in which e equals its only possible value and -inf for others, (B,)."""
+    equal = (e == expected).flatten(1).all(1)
+    return zero_log_det(e).masked_fill(~equal, -math.inf)
 
 
-HIDDEN = (64, 64)
-LARGEST_LOG_SCALE = 5.0
+HIDDEN = (64, 64)  # default hidden layers of the network of `LearnedPad`
+LARGEST_LOG_SCALE = 5.0  # bound on the absolute log sigma of `LearnedPad`
 
 
 class PaddingGiven(Padding):
-    """Padding whose density depends on x, which it reads in standardised units.
+    """Base class of padding that depends on x, which it standardizes first.
 
     Args:
-        inputs: Features of x: channels, of images.
-        features: How many are added.
+        inputs: Number of features of x; channels for images.
+        features: Number of features to add.
     """
 
     def __init__(self, inputs: int, features: int) -> None:
@@ -220,14 +220,14 @@ class PaddingGiven(Padding):
             self.standardization.fit(x, weights)
 
     def standardized(self, x: Tensor) -> Tensor:
-        """Returns x in the units of its training points."""
+        """Returns x standardized with the mean and deviation of the training rows."""
         return self.standardization(feature_batch("x", x, self.inputs))[0]
 
     def event_shape(self, joint_shape: Sequence[int]) -> Shape:
         found = super().event_shape(joint_shape)
         if found[0] != self.inputs:
             raise ArgumentError(
-                f"'augment' should read all features except the padding, {found[0]}, got 'inputs' "
+                f"'augment' should read all {found[0]} features except the padding, got 'inputs' "
                 f"{self.inputs}."
             )
         return found
@@ -235,13 +235,14 @@ class PaddingGiven(Padding):
 
 @register("CopyPad")
 class CopyPad(PaddingGiven):
-    r"""Padding with the features of x again, in turn, and noise: e = x + N(0, scale^2 I).
+    r"""Padding with noisy copies of the features of x: e = x + N(0, scale^2 I).
 
-    With a scale of 0 there is no density, as with `ZeroPad`.
+    With a scale of 0 the padding has no density, as for `ZeroPad`.
 
     Args:
-        inputs: Features of x: channels, of images.
-        features: How many are added; the first one is a copy of the first one of x, and so on.
+        inputs: Number of features of x; channels for images.
+        features: Number of features to add. The first one copies the first feature of x, and so
+            on; after the last feature of x the copies start again at the first.
         scale: Standard deviation of the noise, in standard deviations of the features.
 
     Raises:
@@ -292,22 +293,22 @@ class CopyPad(PaddingGiven):
 
 @register("LearnedPad")
 class LearnedPad(PaddingGiven):
-    r"""Learned padding: q(e | x) = N(mu(x), diag sigma(x)^2), which is trained with the flow.
+    r"""Learned padding: q(e | x) = N(mu(x), diag sigma(x)^2), trained with the flow.
 
-    It starts at N(0, I). The bound that is trained is tight where q(e | x) is the flow's own
-    p(e | x), as in a variational autoencoder.
+    It starts at N(0, I). As in a variational autoencoder, the training bound is tight if q(e | x)
+    equals p(e | x) of the flow.
 
     Args:
-        inputs: Features of x: channels, of images.
-        features: How many are added.
-        network: From standardised x to 2 * features numbers, mu and log sigma, at each place of
-            an image; an `MLP` of 64 and 64 units if left out.
+        inputs: Number of features of x; channels for images.
+        features: Number of features to add.
+        network: A network from standardized x to mu and log sigma, which are 2 * features numbers,
+            or as many channels for images. By default an `MLP` with two hidden layers of 64 units.
 
     Raises:
-        ArgumentError: The network is none, or its answer has another shape.
+        ArgumentError: `network` is not a module, or its output has a wrong shape.
 
     Note:
-        log sigma is bounded by 5 tanh(. / 5), so that no feature collapses to a point.
+        log sigma is bounded as 5 tanh(r / 5), so that no feature collapses to a point.
 
     Source:
         Huang, Dinh, Courville 2020, Augmented normalizing flows.
@@ -342,12 +343,12 @@ class LearnedPad(PaddingGiven):
         return log_normal((self._checked(e) - mean) * (-log_scale).exp(), log_scale)
 
     def _moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns mu and log sigma, each in the shape of e."""
+        """Returns mu and log sigma, each with the shape of e."""
         output = self.network(self.standardized(x))
         expected = (len(x), 2 * self.features, *x.shape[2:])
         if output.shape != expected:
             raise ArgumentError(
-                f"'network' should answer with shape {expected}, mu and log sigma of "
+                f"'network' should return shape {expected}, mu and log sigma of "
                 f"{self.features} features, got {tuple(output.shape)}."
             )
         mean, raw = output.to(x.dtype).chunk(2, 1)

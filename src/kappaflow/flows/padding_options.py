@@ -1,4 +1,4 @@
-"""Padding by name, and padding of dequantized pixels."""
+"""Padding options of the recipes, and padding for dequantized images."""
 
 from collections.abc import Sequence
 
@@ -15,21 +15,21 @@ from kappaflow.registry import register
 
 @register("DequantizeAndPad")
 class DequantizeAndPad(Augmentation):
-    """Fills the steps between pixel values, then adds features: both in turn.
+    """Dequantizes pixels and adds padding.
 
-    e is (B, C + features, ...): the noise of the C channels of x, then the padding. A
-    padding that reads x reads the values that are not filled.
+    The augmentation e, (B, C + features, ...), holds the noise of the C channels of x, followed by
+    the padding. Padding that depends on x reads the whole numbers without noise.
 
     Args:
-        filling: What fills the steps, `Dequantize` or `VariationalDequantize`.
-        padding: What is added: a `Padding`, or how many features drawn from N(0, 1).
+        filling: The dequantization, a `Dequantize` or a `VariationalDequantize`.
+        padding: A `Padding`, or the number of features to draw from N(0, 1).
 
     Raises:
-        ArgumentError: `filling` is something else.
+        ArgumentError: `filling` is not a dequantization.
 
     Source:
-        Ho, Chen, Srinivas, Duan, Abbeel 2019, for the filling; Huang, Dinh, Courville 2020, for
-        the padding.
+        Dequantization: Ho, Chen, Srinivas, Duan, Abbeel 2019. Padding: Huang, Dinh, Courville
+        2020.
 
     Example:
         >>> both = DequantizeAndPad(Dequantize(4), 2)
@@ -54,7 +54,7 @@ class DequantizeAndPad(Augmentation):
 
     @property
     def values(self) -> int:
-        """How many values a pixel may have."""
+        """Number of values of a pixel."""
         return self.filling.values
 
     def fit(self, x: Tensor, weights: Tensor | None = None) -> None:
@@ -87,11 +87,11 @@ class DequantizeAndPad(Augmentation):
 
 KINDS = ("gaussian", "uniform", "zero", "copy", "learned")
 WITHOUT_SCALE = ("zero", "learned")
-IMAGE_HIDDEN = 32
+IMAGE_HIDDEN = 32  # hidden channels of the network that draws learned padding of images
 
 
 def checked_padding(padding: object) -> Padding | None:
-    """Returns what a recipe's `padding` asks for: None and 0 for none, a number for Gaussian."""
+    """Returns the padding for a `padding` argument; None and 0 give none, a number Gaussian."""
     if padding is None or isinstance(padding, Padding):
         return padding
     features = natural_int("padding", padding, "or a Padding, such as kappaflow.flows.ZeroPad(2).")
@@ -99,26 +99,26 @@ def checked_padding(padding: object) -> Padding | None:
 
 
 def padding_features(padding: Padding | None) -> int:
-    """Returns how many features a padding adds."""
+    """Returns the number of features that a padding adds."""
     return 0 if padding is None else padding.features
 
 
 def padding_of_kind(
     kind: str, features: int, event_shape: Sequence[int], *, scale: float | None = None
 ) -> Padding:
-    """Returns a padding by its kind, for points of a shape.
+    """Returns a padding of a kind for points of a shape.
 
     Args:
-        kind: "gaussian", "uniform", "zero", "copy" or "learned".
-        features: How many features it adds.
-        event_shape: Shape of the points: (D,), or (C, H, W).
-        scale: Of "gaussian", "uniform" and "copy"; their default if left out.
+        kind: The kind, "gaussian", "uniform", "zero", "copy" or "learned".
+        features: Number of features to add.
+        event_shape: Shape of the points, (D,) or (C, H, W).
+        scale: Scale of "gaussian", "uniform" or "copy" padding; None for its default.
 
     Returns:
         The padding.
 
     Raises:
-        ArgumentError: There is no such kind, or a number is out of range or unexpected.
+        ArgumentError: The kind is unknown, or a number is out of range or unexpected.
 
     Example:
         >>> padding_of_kind("uniform", 2, (3,), scale=0.5)
@@ -143,7 +143,7 @@ def padding_of_kind(
 
 
 def padding_in(augment: Augmentation | None) -> Padding | None:
-    """Returns the padding of what joins the points of a flow, None where there is none."""
+    """Returns the padding in the augmentation of a flow, or None."""
     if isinstance(augment, DequantizeAndPad):
         return augment.padding
     return augment if isinstance(augment, Padding) else None

@@ -51,12 +51,12 @@ def image_flow(
 
     Args:
         shape: (C, H, W) of the images.
-        bijection: Of images of that shape, with the padding channels.
-        dequantize: None, "uniform" or "variational".
-        values: How many values a pixel may have.
-        logit: Margin of a logit of the pixels; None for a standardisation of the channels.
-        padding: A `Padding`, or how many Gaussian channels are added; None for none.
-        context_features: Width of the context, 0 for none.
+        bijection: A bijection on images of this shape plus the padding channels.
+        dequantize: The dequantization, None, "uniform" or "variational".
+        values: Number of values of a pixel.
+        logit: Margin of a logit of the pixels; None to standardize the channels instead.
+        padding: A `Padding`, or the number of Gaussian channels to add; None for none.
+        context_features: Width of the context; 0 for none.
 
     Returns:
         The flow.
@@ -80,7 +80,7 @@ def image_flow(
 def _augmentation(
     shape: tuple[int, int, int], dequantize: str | None, values: int, padding: Padding | None
 ) -> Augmentation | None:
-    """Returns what fills the pixels, or adds channels, or both, or neither."""
+    """Returns the augmentation with the dequantization and padding asked for, or None."""
     if one_of("dequantize", dequantize, DEQUANTIZATIONS) is None:
         return padding
     filling = (
@@ -90,12 +90,12 @@ def _augmentation(
 
 
 def check_levels(shape: tuple[int, int, int], levels: int, *, squeezes: int) -> None:
-    """Refuses levels that squeeze images more often than their sides can be halved."""
+    """Raises an error for levels that would halve odd sides of the images."""
     _, *sides = shape
     positive_int("levels", levels)
     if squeezes and any(side % 2 for side in sides):
         raise ArgumentError(
-            f"the sides of the images should divide by 2 to be squeezed, got {sides[0]} x "
+            f"the sides of the images should be even to be squeezed, got {sides[0]} x "
             f"{sides[1]} pixels: crop, pad or resize them."
         )
     if any(side % 2**squeezes for side in sides):
@@ -106,7 +106,7 @@ def check_levels(shape: tuple[int, int, int], levels: int, *, squeezes: int) -> 
         )
 
 
-PRIOR_BOUND = 4.0  # on the log-scale of what is factored out, given the rest
+PRIOR_BOUND = 4.0  # bound on the log-scales of the couplings that model factored-out channels
 
 
 @register("glow")
@@ -203,7 +203,7 @@ def glow(
             layers += [ActNorm(channels), mix, couple(channels, coupling, bound)]
         if level < levels - 1:
             layers.append(couple(channels, "affine", PRIOR_BOUND))
-        # The networks recompute their hidden layers, which costs less than whole layers.
+        # Only the networks recompute, which costs less than recomputing whole layers.
         scales.append(ImageChain(layers, memory="invert" if memory == "invert" else None))
         channels //= 2
     return image_flow(
@@ -217,8 +217,8 @@ def glow(
     )
 
 
-IN_A_ROW = 3  # couplings of one kind of partition
-LAST = 4  # of the coarsest scale
+IN_A_ROW = 3  # consecutive couplings with one kind of partition
+LAST = 4  # couplings of the coarsest scale
 
 
 @register("real_nvp_image")

@@ -139,7 +139,7 @@ def _check_circles(
     start: str,
     mixing: str | None,
 ) -> None:
-    """Rejects arguments that would mix an angle with others, or leave conditioners no input."""
+    """Raises an error for arguments that mix an angle with others or leave nothing to read."""
     if not angles:
         return
     for name, value, required in (
@@ -148,8 +148,8 @@ def _check_circles(
     ):
         if value != required:
             raise ArgumentError(
-                f"'{name}' should be {required!r} with circular columns, got {value!r}: a linear "
-                "map has no place on a circle."
+                f"'{name}' should be {required!r} with circular columns, got {value!r}: linear "
+                "maps do not work on circles."
             )
     if partition == "random":
         raise ArgumentError(
@@ -158,8 +158,8 @@ def _check_circles(
         )
     if joint == 1 and not context_features:
         raise ArgumentError(
-            "'bounds' should not be one circular column alone, of which a coupling has nothing to "
-            "read: give padding=1."
+            "'bounds' should not be one circular column alone, because a coupling would have "
+            "nothing to read: pass padding=1."
         )
 
 
@@ -175,9 +175,9 @@ def spline_couplings(
     dropout: float,
     angles: Sequence[int] = (),
 ) -> Chain:
-    """Returns a chain of spline couplings, with optional permutations before them.
+    """Returns a chain of spline couplings with optional permutations before them.
 
-    A `RotationCoupling` precedes each coupling that changes `angles`. It reads all other features.
+    Before each coupling that changes `angles`, a `RotationCoupling` reads all other features.
     """
 
     def network_of(partition: Partition, outputs: int) -> nn.Module:

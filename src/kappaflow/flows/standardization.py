@@ -1,4 +1,4 @@
-"""The first layers of a flow: bounds and standardization of its data, and of its context."""
+"""The first layers of a flow, which apply bounds and standardize its data and its context."""
 
 import math
 import warnings
@@ -31,14 +31,14 @@ def context_embedding(
     The context is standardized first, then embedded if there is an embedding.
 
     Args:
-        context_features: Width of the given context; 0 for none.
+        context_features: Width of the context before its embedding; 0 for none.
         embedding: A network from (B, context_features) to (B, width); None for none.
 
     Returns:
-        The width, and the keyword arguments.
+        The width and the keyword arguments.
 
     Raises:
-        ArgumentError: The embedding is not a network of such rows.
+        ArgumentError: The embedding is not a network for rows of this width.
     """
     natural_int("context_features", context_features)
     if embedding is None and not context_features:
@@ -76,16 +76,16 @@ def _width_of(embedding: object, context_features: int) -> int:
 Bounds = Sequence[Bound] | None
 Fitted = Domain | Gaussianize | NormalMixture | Standardize | StandardizeInputs | Whiten
 
-FAR_MEAN = 10.0  # a batch beyond it, or outside of these deviations, is not standardized
-FAR_DEVIATIONS = 0.05, 20.0
-ABSURD = 50.0  # nats a feature: a point 10 standard deviations from its Gaussian has 51
+FAR_MEAN = 10.0  # largest absolute mean of a standardized column of a batch
+FAR_DEVIATIONS = 0.05, 20.0  # range of the deviation of a standardized column of a batch
+ABSURD = 50.0  # nats per feature; a point 10 standard deviations from its Gaussian has 51
 
 
 class Standardization(Chain):
-    """The first layers of a flow, which give its data mean 0 and deviation 1.
+    """The first layers of a flow, which scale its data to mean 0 and deviation 1.
 
-    They are part of the bijection: log_prob is always in the units of x.
-    Diagnostics skip them, since a change of units says nothing about conditioning.
+    They are part of the bijection, so log_prob is always in the units of x. Diagnostics skip them,
+    because a change of units says nothing about conditioning.
 
     Example:
         >>> import kappaflow as kf
@@ -113,18 +113,18 @@ class Standardization(Chain):
     def fit(self, x: Tensor, context: Tensor | None = None) -> None:
         """Fits means and deviations to training rows; call it before the first step.
 
-        It also fits the other layers that depend on data: `Whiten` with start="whiten", a
+        It also fits all other layers that depend on data: `Whiten` with start="whiten", a
         `NormalMixture`, padding that depends on the data, and the standardization of a context.
-        `kappaflow.fit` does all of this. In a trained flow it changes the density.
+        `kappaflow.fit` does all of this. Fitting a trained flow again changes its density.
 
         Args:
-            x: Rows, (N, *event), of the flow's dtype and device: all rows or some thousands.
-            context: (N, C) for a conditional flow.
+            x: Rows, (N, *event), with the flow's dtype and device; all rows or a few thousand.
+            context: Context, (N, C), for a conditional flow.
 
         Raises:
-            ArgumentError: A shape, type or device does not fit.
-            DataError: There are no rows, some are not finite or outside of the domain of their
-                column, or some combination of columns does not vary and cannot be whitened.
+            ArgumentError: A shape, dtype or device does not fit.
+            DataError: There are no rows, some are not finite or outside the domain of their
+                column, or a combination of columns is constant and cannot be whitened.
 
         Example:
             >>> import kappaflow as kf
@@ -144,7 +144,7 @@ class Standardization(Chain):
     def fit_new(
         self, x: Tensor, context: Tensor | None = None, weights: Tensor | None = None
     ) -> None:
-        """Fits layers that are not fitted yet to rows (N, *event) with weights (N,)."""
+        """Fits the layers that are not fitted yet to rows, (N, *event), with weights, (N,)."""
         (flow,) = self._flow
         if flow.augment is not None:
             flow.augment.fit(x, weights)
@@ -172,7 +172,7 @@ class Standardization(Chain):
 
 
 def _latents(flow: "Flow", x: Tensor, context: Tensor | None, weights: Tensor | None) -> Tensor:
-    """Returns the latents of some thousand rows, sampled by weight if there are weights."""
+    """Returns the latents of a few thousand rows, sampled by weight if there are weights."""
     some = sample_of(len(x), weights).to(x.device)
     given = None if context is None else context[some]
     with evaluation_mode(flow):
@@ -195,29 +195,29 @@ def _context_layer(flow: "Flow") -> StandardizeInputs | None:
 
 
 def _augmented(flow: "Flow", x: Tensor) -> Tensor:
-    """Returns augmented points, with random numbers of a fixed seed."""
+    """Returns augmented points, with random numbers from a fixed seed."""
     return flow.augmented(x, generator=torch.Generator().manual_seed(0))
 
 
 def _check_rows(flow: "Flow", x: Tensor, context: Tensor | None) -> None:
-    """Raises for rows that have no finite mean and deviation."""
+    """Raises an error for rows without a finite mean and deviation."""
     for name, rows in (("x", x), ("context", context)):
         if rows is None:
             continue
         if not len(rows):
-            raise DataError(f"'{name}' should hold at least one row to fit to, got none.")
+            raise DataError(f"'{name}' should hold at least one row, got none.")
         bad = ~rows.flatten(1).isfinite().all(1)
         if bad.any():
             raise DataError(
-                f"'{name}' should hold finite numbers to fit to, got nan or inf in "
+                f"'{name}' should hold finite numbers, got nan or inf in "
                 f"{int(bad.sum()):,} of {len(rows):,} rows."
             )
     if flow.domain is not None:
         outside = flow.domain.outside(_augmented(flow, x))
         if outside.any():
             raise DataError(
-                f"'x' should lie in the domain of its columns, got {int(outside.sum()):,} of "
-                f"{len(x):,} rows outside of it."
+                f"'x' should be inside the domain of its columns, got {int(outside.sum()):,} of "
+                f"{len(x):,} rows outside."
             )
 
 
@@ -227,11 +227,11 @@ def check_first_batch(
     """Warns if a first training batch shows that the standardization was forgotten.
 
     Args:
-        flow: In training mode.
+        flow: The flow, in training mode.
         x: The batch, (B, *event).
-        context: (B, C), or None.
-        log_prob: Of the batch, (B,).
-        stacklevel: As `warnings.warn` takes it, from here.
+        context: Context, (B, C), or None.
+        log_prob: The log_prob of the batch, (B,).
+        stacklevel: The `stacklevel` of `warnings.warn`, counted from the caller of this function.
     """
     if not len(x):
         return
@@ -259,14 +259,14 @@ def _far(flow: "Flow", x: Tensor, context: Tensor | None) -> str | None:
 
 
 def _far_column(x: Tensor, left: set[int]) -> tuple[int, float, float] | None:
-    """Returns number, mean and deviation of the first column that is far from standardized."""
+    """Returns index, mean and deviation of the first column that is far from standardized."""
     rows = x.double().movedim(1, -1).flatten(0, -2)
     means, deviations = rows.mean(0).tolist(), rows.std(0, correction=0).tolist()
     low, high = FAR_DEVIATIONS
     for i, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
         if i in left or not math.isfinite(mean):
             continue
-        # A batch may hold a single value of a column, without information about its scale.
+        # A column may be constant within a batch, which says nothing about its scale.
         if abs(mean) > FAR_MEAN or (deviation > 0 and not low <= deviation <= high):
             return i, mean, deviation
     return None
@@ -286,7 +286,7 @@ def _absurd(flow: "Flow", log_prob: Tensor) -> str | None:
     """Returns a message about an absurd log_prob of the first batch, or None."""
     bad = int((~log_prob.isfinite()).sum())
     if bad:
-        outside = " and for values outside of their domain" if flow.domain is not None else ""
+        outside = " and for values outside their domain" if flow.domain is not None else ""
         return (
             f"log_prob is not finite in {bad:,} of the {len(log_prob):,} rows of the first "
             f"training batch: look for missing or infinite values{outside}."
@@ -296,7 +296,7 @@ def _absurd(flow: "Flow", log_prob: Tensor) -> str | None:
     if each >= -ABSURD:
         return None
     return (
-        f"log_prob of the first training batch is {mean:.3g} nats on average, {each:.3g} a "
+        f"log_prob of the first training batch is {mean:.3g} nats on average, {each:.3g} per "
         "feature, which is absurdly low: compare the batch with the rows that "
         "flow.standardization.fit was called with, and look for outliers."
     )
@@ -309,9 +309,10 @@ def input_layers(
 
     Args:
         features: Number of features, without padding.
-        bounds: The domain of each, as `kappaflow.bijections.Domain` takes them; None for none.
-        padding: Number of padding features after them.
-        circle: Half the length of circles that remain circles; None to cut them.
+        bounds: The domain of each feature, in the forms of `kappaflow.bijections.Domain`; None
+            for none.
+        padding: Number of padding features, which come last.
+        circle: Half the length of circles that remain circles; None cuts circles into intervals.
 
     Returns:
         A `Domain` if there are bounds, and a `Standardize`.
@@ -331,12 +332,12 @@ def angles_of(features: int, bounds: Bounds) -> list[int]:
 
 
 def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
-    """Gives bounds to a flow in place: its recipe builds it again, with new initial weights.
+    """Sets bounds on a flow in place: its recipe builds it again, with new initial weights.
 
-    A flow that has these bounds is unchanged. An embedding keeps its weights.
+    A flow that already has these bounds is unchanged. An embedding keeps its weights.
 
     Args:
-        flow: From a recipe for tables, not fitted.
+        flow: A flow from a recipe for tables that is not fitted.
         bounds: The domain of each feature, in the forms of `kappaflow.bijections.Domain`.
         seed: Seed of the initial weights.
 
@@ -353,7 +354,7 @@ def set_bounds(flow: "Flow", bounds: Sequence[Bound], *, seed: int = 0) -> None:
     expected = intervals(bounds, flow.event_shape[0])
     if flow.domain is not None:
         if flow.domain.domains[: len(expected)] != expected:
-            raise ArgumentError("'bounds' should be left out: the flow has other ones already.")
+            raise ArgumentError("'bounds' should be left out: the flow already has other bounds.")
         return
     described = describe(flow)
     if "bounds" not in described["arguments"]:

@@ -1,4 +1,4 @@
-"""A flow as `torch.distributions` knows densities and transforms, and with it Pyro."""
+"""Flows as distributions and transforms of `torch.distributions`, which Pyro also uses."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def support_of(flow: "Flow") -> constraints.Constraint:
-    """Returns where the density of a flow can be above 0, as a constraint on its points."""
+    """Returns the support of a flow's density as a constraint on its points."""
     if flow.domain is None:
         return constraints.independent(constraints.real, len(flow.event_shape))
     own = [_constraint(domain) for domain in flow.domain.domains[: flow.event_shape[0]]]
@@ -23,7 +23,7 @@ def support_of(flow: "Flow") -> constraints.Constraint:
 
 
 def _constraint(domain: Interval | None) -> constraints.Constraint:
-    """Returns a domain as a constraint; torch has no open interval, so that ends are in one."""
+    """Returns a domain as a constraint; it includes the ends, as torch has no open interval."""
     if domain is None:
         return constraints.real
     if domain.high is None:
@@ -35,10 +35,10 @@ def _constraint(domain: Interval | None) -> constraints.Constraint:
 
 
 class FlowTransform(Transform, nn.Module):
-    """The map of a flow from latent to data, as a transform; see `Flow.as_transform`.
+    """The map of a flow from latent to data as a transform; see `Flow.as_transform`.
 
-    Its parameters are those of the flow. `log_abs_det_jacobian` goes through the flow once more,
-    whatever the cache: it is never that of other weights.
+    The transform shares the parameters of the flow. `log_abs_det_jacobian` never uses the cache:
+    it runs the flow again, so it always belongs to the present weights.
     """
 
     bijective = True
@@ -47,8 +47,8 @@ class FlowTransform(Transform, nn.Module):
         super().__init__(cache_size=cache_size)
         if flow.augment is not None:
             raise ArgumentError(
-                "'flow' should have no padding and no noise of pixels to be a transform: it is "
-                "then none of the points alone."
+                "'flow' should have no padding and no dequantization to be a transform, because "
+                "its bijection must map x alone."
             )
         self.flow, self.context = flow, context
         latent = flow.base.event_shape
@@ -77,7 +77,7 @@ class FlowTransform(Transform, nn.Module):
         return self._through(self.flow.bijection.inverse, x, self.flow.base.event_shape)[1]
 
     def with_cache(self, cache_size: int = 1) -> "FlowTransform":
-        """Returns the transform with a cache for values, as torch has it, or without."""
+        """Returns the transform with a cache of a size, 0 or 1, as for torch's transforms."""
         return FlowTransform(self.flow, self.context, cache_size)
 
     def forward_shape(self, shape: tuple[int, ...]) -> torch.Size:
@@ -97,7 +97,7 @@ class FlowTransform(Transform, nn.Module):
         return torch.Size((*shape[:lead], *there))
 
     def _through(self, call: Any, value: Tensor, event: tuple[int, ...]) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-        """Returns what a direction of the flow makes of values (*batch, *event)."""
+        """Returns the result and log_det of one direction of the flow at (*batch, *event)."""
         batch = self._other(tuple(value.shape), event, ())
         context = self.context
         if context is not None:
@@ -111,8 +111,8 @@ class FlowTransform(Transform, nn.Module):
 class FlowDistribution(Distribution):
     """The density of a flow as a distribution; see `Flow.as_distribution`.
 
-    Draws follow torch's global generator, and `rsample` carries gradients to the parameters and
-    the context.
+    Samples use torch's global generator, and `rsample` carries gradients to the parameters and the
+    context.
     """
 
     arg_constraints = {}  # pyright: ignore
@@ -120,8 +120,8 @@ class FlowDistribution(Distribution):
     def __init__(self, flow: "Flow", context: Tensor | None = None) -> None:
         if flow.likelihood != "exact":
             raise ArgumentError(
-                "'flow' should have an exact log_prob to be a distribution: that of this one is "
-                f"{'a bound' if flow.likelihood == 'bound' else 'a joint density'}."
+                "'flow' should have an exact log_prob to be a distribution, the log_prob of this "
+                f"one is {'a bound' if flow.likelihood == 'bound' else 'a joint density'}."
             )
         self.flow, self.context = flow, context
         batch = torch.Size() if context is None else context.shape[:-1]
@@ -134,13 +134,13 @@ class FlowDistribution(Distribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """All real points, or those of the domain of the flow."""
+        """The domain of the flow; all real points without one."""
         return support_of(self.flow)
 
     def expand(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, batch_shape: tuple[int, ...], _instance: "FlowDistribution | None" = None
     ) -> "FlowDistribution":
-        """Returns the distribution of a larger batch."""
+        """Returns the distribution expanded to a larger batch shape."""
         context = self.context
         if context is not None:
             context = context.expand(*batch_shape, context.shape[-1])

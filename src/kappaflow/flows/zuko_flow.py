@@ -1,4 +1,4 @@
-"""Transforms of zuko as bijections, and flows of zuko as recipes."""
+"""Transforms of zuko as bijections, and a recipe for flows of zuko."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -17,11 +17,11 @@ from kappaflow.registry import register
 
 
 class ZukoLayer(Bijection):
-    """A lazy transform of zuko, which makes a map for each context; its direction is ours.
+    """A lazy transform of zuko as a bijection from data to latent.
 
     Args:
-        transform: Of `zuko.lazy.LazyTransform`.
-        context_features: Width of the context that it reads; 0 for none.
+        transform: A `zuko.lazy.LazyTransform`, which makes a map for each context.
+        context_features: Width of the context that the transform reads; 0 for none.
     """
 
     def __init__(self, transform: nn.Module, context_features: int = 0) -> None:
@@ -38,7 +38,7 @@ class ZukoLayer(Bijection):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return _answer(z, lambda: self._made(context).inv.call_and_ladj(z))
 
-    def __repr__(self) -> str:  # that of zuko draws random numbers, and asks numbers of masks
+    def __repr__(self) -> str:  # zuko's own one draws random numbers and reads masks
         return f"{type(self).__name__}({self.layer_name()})"
 
     def _made(self, context: Tensor | None) -> Any:  # noqa: ANN401
@@ -47,9 +47,9 @@ class ZukoLayer(Bijection):
 
 
 def _answer(x: Tensor, call: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Returns a value in the type of x, and a log_det (B,).
+    """Returns the result of a transform in the dtype of x, and its log_det, (B,).
 
-    Some transforms return one number for all rows, some one for each feature, and some do not take
+    Some transforms return one log_det for all rows, some return one per feature, and some reject
     an empty batch.
     """
     if not len(x):
@@ -73,6 +73,7 @@ KINDS: dict[str, tuple[str, int | None]] = {
 }
 
 
+# Arguments of zuko that have another name here.
 OWN = {"context": "context_features", "transforms": "depth", "hidden_features": "hidden"}
 
 
@@ -88,36 +89,36 @@ def zuko_flow(
     bounds: Bounds = None,
     **options: Any,  # noqa: ANN401
 ) -> Flow:
-    """Returns a flow of zuko that is trained, saved and examined as ours are, standardised first.
+    """Returns a flow of zuko that can be trained, saved and diagnosed like any other flow.
 
-    Its layers are zuko's, with zuko's initial weights, which torch's global generator draws. zuko
-    has to be installed: pip install 'kappaflow[zuko]'.
+    A standardization comes first. The other layers are zuko's, with zuko's initial weights from
+    torch's global generator. zuko must be installed: pip install 'kappaflow[zuko]'.
 
     Args:
         features: Number of features.
         kind: "maf" (masked autoregressive), "nsf" (neural spline), "naf" (neural autoregressive),
             "sospf" (sums of squares of polynomials), "bpf" (Bernstein polynomials), "gf"
             (Gaussianization), "cnf" (continuous) or "realnvp" (affine couplings).
-        depth: Number of transforms; if left out 5 of maf and nsf, 3 of naf, sospf and bpf, 6 of
-            gf, 8 of realnvp. To be left out for cnf, which is one.
-        hidden: Widths of the networks' hidden layers; gf has networks where there is a context.
+        depth: Number of transforms. The default is 5 for maf and nsf, 3 for naf, sospf and bpf, 6
+            for gf, and 8 for realnvp. It must be left out for cnf, which is one transform.
+        hidden: Widths of the networks' hidden layers; gf has networks only with a context.
         context_features: Width of the context; 0 for none.
         embedding: A network that embeds the context first, as for `kappaflow.real_nvp`.
         bounds: The domain of each feature, as for `kappaflow.real_nvp`.
-        **options: More arguments of zuko's class: numbers, words and lists of these, such as
-            bins=16 of nsf, passes=2 for couplings of autoregressive kinds.
+        **options: More arguments of zuko's class: numbers, strings and lists of these. Examples
+            are bins=16 for nsf, and passes=2 for couplings of autoregressive kinds.
 
     Returns:
         A flow with `log_prob` and `sample`.
 
     Raises:
-        ArgumentError: zuko is not installed, or an argument is not for this kind.
+        ArgumentError: zuko is not installed, or an argument does not fit the kind.
 
     Note:
-        The inverse of autoregressive kinds takes as many passes as there are features, that of
-        naf, sospf, bpf and gf is a search among values up to 10, to 1e-6; cnf solves its equation
-        to tolerances, atol=1e-6 and rtol=1e-5. What that does to round trips is for
-        `kappaflow.doctor` to say.
+        The inverse of an autoregressive kind takes one pass per feature. The inverse of naf,
+        sospf, bpf and gf is a search among values up to 10, to 1e-6. cnf solves its equation to
+        the tolerances atol=1e-6 and rtol=1e-5. `kappaflow.doctor` reports the effect on round
+        trips.
 
     Source:
         Rozet and others, Zuko: normalizing flows in PyTorch, doi 10.5281/zenodo.7625672.
@@ -142,7 +143,7 @@ def zuko_flow(
         made = _tried(make(features, width, **arguments, **options), features, width)
     except (TypeError, ValueError, AssertionError, RuntimeError, IndexError) as error:
         raise ArgumentError(
-            f"'kind' {kind!r} should be given arguments of zuko.flows.{name}: {error}."
+            f"the options of {kind!r} should be arguments of zuko.flows.{name}: {error}."
         ) from None
     layers = getattr(made.transform, "transforms", [made.transform])
     own = [ZukoLayer(one, width) for one in layers]
@@ -150,21 +151,21 @@ def zuko_flow(
 
 
 def _tried(made: Any, features: int, width: int) -> Any:  # noqa: ANN401
-    """Returns a flow that has a density: some arguments are looked at no earlier than there."""
+    """Returns the flow after computing a density, in which zuko checks some arguments."""
     with torch.no_grad():
         made(torch.zeros(1, width) if width else None).log_prob(torch.zeros(1, features))
     return made
 
 
 def _refuse_others(options: Mapping[str, Any]) -> None:
-    """Raises for options that have another name here, and for values that JSON cannot hold."""
+    """Raises an error for options with another name here, and for values that JSON cannot hold."""
     for name, value in options.items():
         if name in OWN:
             raise ArgumentError(f"{name!r} should be given as {OWN[name]!r}.")
         parts = value if isinstance(value, list | tuple) else [value]
         if not all(isinstance(one, bool | int | float | str | None) for one in parts):
             raise ArgumentError(
-                f"{name!r} should be a number, a word or a list of these, got a "
+                f"{name!r} should be a number, a string or a list of these, got a "
                 f"{type(value).__name__}."
             )
 
