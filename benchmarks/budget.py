@@ -59,14 +59,14 @@ def table(lines: list[Line]) -> str:
 
 def _of_depth(depth: int, budgets: Sequence[float], epochs: int, out: Path) -> list[Line]:
     """Returns a line for each budget at a depth."""
-    from kappaflow.cli.fit_options import DEFAULTS, LEARNING_RATE
     from kappaflow.runs import ModelConfig, TableConfig
+    from kappaflow.runs.recipes import LEARNING_RATE, with_defaults
     from kappaflow.runs.tradeoff import trade_off
     from kappaflow.training import read_result
 
     report = trade_off(
         TableConfig("magic"),
-        ModelConfig("real_nvp", {**DEFAULTS, "depth": depth}),
+        with_defaults(ModelConfig("real_nvp", {"depth": depth})),
         budgets,
         out,
         say=lambda text: print(f"depth {depth}, {text}", flush=True),

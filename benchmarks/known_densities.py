@@ -29,10 +29,10 @@ from benchmarks.processes import console
 from benchmarks.suite import KEPT
 from benchmarks.tables import markdown
 from kappaflow import Flow, load
-from kappaflow.cli.fit_options import LEARNING_RATE
 from kappaflow.data import load_table
 from kappaflow.data.write import write_table
 from kappaflow.runs import ModelSearch, RunSummary, TableConfig, fit_run
+from kappaflow.runs.recipes import LEARNING_RATE
 from kappaflow.training import batch_of, log_prob_of, loop
 
 Rows = NDArray[np.float64]

@@ -199,15 +199,12 @@ def test_an_unfitted_estimator_raises():
 
 
 def test_defaults_are_those_of_the_command():
-    from kappaflow.cli.fit_options import DEFAULTS, LEARNING_RATE
-    from kappaflow.estimator.base import COUPLING_OPTIONS, DEPTH, HIDDEN
-    from kappaflow.runs import model_search
+    from kappaflow.registry import describe
+    from kappaflow.runs.recipes import DEFAULTS
 
-    given = FlowDensity().get_params()
-    assert given["depth"] is None and DEFAULTS["depth"] == DEPTH
-    assert given["hidden"] is None and DEFAULTS["hidden"] == HIDDEN
-    assert given["learning_rate"] is None and LEARNING_RATE == model_search.LEARNING_RATE
-    assert {name: DEFAULTS[name] for name in COUPLING_OPTIONS} == COUPLING_OPTIONS
+    density = clone(DENSITY).set_params(model="real_nvp", depth=None, options=None).fit(X)
+    arguments = describe(density.flow_)["arguments"]
+    assert {name: arguments[name] for name in DEFAULTS} == DEFAULTS
 
 
 def test_without_a_model_a_search_chooses():

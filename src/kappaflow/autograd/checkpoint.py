@@ -8,7 +8,7 @@ memory. `invert`, a mode of chains, keeps no inputs either: see `reversible`.
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -20,9 +20,10 @@ from torch.utils.checkpoint import (
 )
 
 from kappaflow.autograd.replay import Replay, owners_of
+from kappaflow.options import LayerMemory, Memory
 
-LAYER_MODES = ("recompute", "store")
-MEMORY_MODES = (*LAYER_MODES, "invert")
+LAYER_MODES: tuple[LayerMemory, ...] = get_args(LayerMemory)
+MEMORY_MODES: tuple[Memory, ...] = get_args(Memory)
 
 _bypassed: ContextVar[bool] = ContextVar("kappaflow_memory_bypassed", default=False)
 

@@ -1,5 +1,7 @@
 """Learned linear maps that mix features, and the invertible 1x1 convolution."""
 
+from typing import get_args
+
 import torch
 from torch import Tensor
 
@@ -9,9 +11,10 @@ from kappaflow.bijections.factored import LULinear, QRLinear, SVDLinear
 from kappaflow.bijections.linear import Linear, LinearMap
 from kappaflow.errors import ArgumentError
 from kappaflow.linearization import Linearization
+from kappaflow.options import Mixing
 from kappaflow.registry import register
 
-FORMS = ("plain", "lu", "qr", "svd", "orthogonal")
+FORMS: tuple[Mixing, ...] = get_args(Mixing)
 
 
 def check_form(

@@ -1,15 +1,27 @@
-"""Options of `kappaflow fit` that only tables or only images have, and which models take them."""
+"""Options of `kappaflow fit` by kind: training, model, reading of tables and of images."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, make_dataclass
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from cyclopts import Group, Parameter
 
-from kappaflow.cli.whole import Whole, Wholes
+from kappaflow.cli.whole import Whole, Wholes, to_whole
 from kappaflow.errors import ArgumentError
+from kappaflow.options import (
+    CouplingKind,
+    Dequantization,
+    Duplicates,
+    LinearKind,
+    Memory,
+    Mixing,
+    PaddingKind,
+    PartitionName,
+    Repair,
+    Start,
+    TrainingOptions,
+)
 
-PADDING = ("padding", "padding_kind", "padding_scale")
 Flag = Parameter(negative=())
 Names = Annotated[list[str] | None, Parameter(consume_multiple=True, negative=())]
 
@@ -22,13 +34,87 @@ CONDITIONING = Group("Conditioning", sort_key=5)
 IMAGES = Group("Images", sort_key=6)
 OUTPUT = Group("Output", sort_key=7)
 
+DEFAULT_MODEL = "real_nvp"  # with an option of the model
+DEFAULT_IMAGE_MODEL = "glow"
+OF_ANY_MODEL = ("memory",)  # options that leave the choice to the model search
+OF_TABLES = {"condition_budget"}  # training options that images do not have
+RENAMED = {"tail_bound": "bound"}  # options whose argument of the recipe has another name
+
+
+def flags(declared: type, groups: Mapping[str, Group]) -> Any:  # noqa: ANN401
+    """Returns a dataclass of command-line options: fields of a declaration, None if not given.
+
+    Args:
+        declared: The declaration, which has the types and the help texts.
+        groups: The names of the fields, each with its group in the help.
+
+    Returns:
+        A base for the class of the options.
+    """
+    hints = get_type_hints(declared, include_extras=True)
+
+    def parameter(name: str) -> Parameter:
+        kinds = {hints[name], *get_args(hints[name])}
+        whole = any(kind is int or get_args(kind)[:1] == (int,) for kind in kinds)
+        return Parameter(group=groups[name], negative=(), converter=to_whole if whole else None)
+
+    fields = [(name, Annotated[hints[name] | None, parameter(name)], None) for name in groups]
+    made = make_dataclass("Flags", fields, frozen=True)
+    made.__doc__ = declared.__doc__
+    return made
+
+
+class Training(
+    flags(
+        TrainingOptions,
+        {
+            "max_epochs": COMMON,
+            "max_time_s": COMMON,
+            "batch_size": TRAINING,
+            "learning_rate": TRAINING,
+            "patience": TRAINING,
+            "precision": TRAINING,
+            "compile": TRAINING,
+            "condition_budget": CONDITIONING,
+        },
+    )
+):
+    """Options of the training."""
+
 
 @dataclass(frozen=True)
-class TableOptions:
-    """How to read a table, and options of models of tables.
+class Model:
+    """Options of models of tables and of images.
 
     Parameters
     ----------
+    depth
+        Number of couplings (16; jet: 16, or 8 for images up to 16 x 16), of planar or radial maps
+        (8), of linear layers of an invertible_network (4), or of transforms of zuko (5 for maf
+        and nsf, 3 for naf, sospf and bpf, 6 for gf, 8 for realnvp).
+    hidden
+        Widths of the hidden layers of the conditioners, such as --hidden 128 128 (the default).
+        For images a single number of channels (64; 32 for images up to 16 x 16).
+    scale_bound
+        Bound on the sum of the log-scales over depth.
+    mixing
+        Form of the 1x1 convolutions of glow (lu), or of linear maps before the couplings of
+        real_nvp or spline (none).
+    condition_bound
+        With --mixing svd: the largest condition number of each of these maps.
+    memory
+        What is stored for the backward pass: the half that each coupling reads (recompute, the
+        default), everything (store, the default for images up to 32 x 32), or the input of every
+        32nd coupling, from which the others are recomputed by inversion (invert).
+    padding
+        Number of features, for images channels, added to the data. The likelihood is then a bound.
+    padding_kind
+        Distribution of the padding: gaussian, N(0, 1) (the default); uniform on [-1, 1]; zero,
+        which leaves no likelihood; copy, a noisy copy of the standardized data; learned, a normal
+        distribution given the data.
+    padding_scale
+        Standard deviation for gaussian (1) and for the noise of copy (0.1; with 0 there is no
+        likelihood), half the width for uniform (1).
     partition
         Features that each coupling keeps: the first half (half), the even ones (alternating), a
         random half for each coupling (random), or a random half for each pair of couplings, which
@@ -57,89 +143,6 @@ class TableOptions:
         Add each hidden layer to the next layer of the same width.
     dropout
         Share of the hidden units that each training step leaves out (0).
-    columns
-        Columns to model. Default: all numeric columns.
-    exclude
-        Columns to leave out, such as a target.
-    context
-        Columns that the density is conditioned on.
-    where
-        Train on rows that meet a condition, such as --where class=g.
-    against
-        Also score the rows that meet this condition, and report how well log_prob separates them.
-    condition_budget
-        Keep the 95 % quantile of the condition number on held-out rows below this number.
-        kappaflow tradeoff shows what that costs in likelihood.
-    duplicates
-        Rows that repeat earlier ones: keep them, with all copies in one part of the split (the
-        default), drop them, or weigh each row by the number of its copies.
-    repair
-        Fix data that has no density: drop the rows or columns concerned, jitter the columns, or
-        dequantize rounded columns. dequantize adds uniform noise exactly as wide as one step of
-        the values; the noise of a row follows from its number and the column.
-    jitter
-        Columns to add Gaussian noise to, 1e-3 of their spread, such as a column that nearly
-        follows from others.
-    bounds
-        Domains of columns, which all samples respect, such as --bounds mass=positive p=0,1 x=2,
-        angle=circular:0,360 (x above 2; angle in degrees; circular alone means radians).
-    decimal
-        Decimal sign of a text file, such as --decimal , for a comma. Default: detected; needed
-        where 1,234 can be 1.234 or 1234.
-    missing
-        Values that mean "missing", such as --missing -999 n.a. Use --repair drop to leave such
-        rows out. none says that numbers such as -999 are measurements.
-    on_disk
-        Train on a table larger than memory (parquet, arrow, npy, csv or tsv), read in chunks. The
-        training rows are kept in a file in the run folder until training ends. At most 100,000
-        rows are for validation, and as many for the test.
-    """
-
-    partition: Literal["half", "alternating", "random", "random-half"] | None = None
-    bins: Whole | None = None
-    tail_bound: float | None = None
-    linear: Literal["svd", "plain"] | None = None
-    condition_number: Annotated[float | None, Parameter(group=CONDITIONING)] = None
-    negative_slope: float | None = None
-    smoothing: float | None = None
-    start: Literal["identity", "whiten", "gaussianize", "whiten-gaussianize"] | None = None
-    components: int | None = None
-    residual: Annotated[bool | None, Parameter(negative=())] = None
-    dropout: float | None = None
-    columns: Annotated[Names, Parameter(group=COMMON)] = None
-    exclude: Annotated[Names, Parameter(group=COMMON)] = None
-    context: Annotated[Names, Parameter(group=COMMON)] = None
-    where: Annotated[Names, Parameter(group=COMMON)] = None
-    against: Annotated[str | None, Parameter(group=DATA)] = None
-    condition_budget: Annotated[float | None, Parameter(group=CONDITIONING)] = None
-    duplicates: Annotated[Literal["keep", "drop", "weigh"] | None, Parameter(group=DATA)] = None
-    repair: Annotated[Literal["drop", "jitter", "dequantize"] | None, Parameter(group=COMMON)] = (
-        None
-    )
-    jitter: Annotated[Names, Parameter(group=DATA)] = None
-    bounds: Annotated[Names, Parameter(group=COMMON)] = None
-    decimal: Annotated[Literal[".", ","] | None, Parameter(group=DATA)] = None
-    missing: Annotated[Names, Parameter(group=DATA)] = None
-    on_disk: Annotated[bool | None, Parameter(negative=(), group=DATA)] = None
-
-
-@dataclass(frozen=True)
-class ImageOptions:
-    """How to read images, and options of models of images.
-
-    Parameters
-    ----------
-    size
-        Resize all images to this height and width, such as --size 32 or --size 48 32.
-    grey
-        Convert to one channel; --no-grey converts to three. Default: the channels of the images.
-    crop
-        Crop images of another aspect ratio to their center before resizing; --no-crop squeezes
-        them instead.
-    flip
-        Mirror training images at random.
-    by_class
-        Fit a density given the class of an image, which is the name of its folder.
     levels
         glow, real_nvp_image: number of scales (as often as the sides can be halved, at most 3).
     steps
@@ -156,101 +159,160 @@ class ImageOptions:
         jet: width of the transformers (64; 32 for images up to 16 x 16).
     """
 
+    depth: Whole | None = None
+    hidden: Wholes | None = None
+    scale_bound: Annotated[float | None, Parameter(group=CONDITIONING)] = None
+    mixing: Mixing | None = None
+    condition_bound: Annotated[float | None, Parameter(group=CONDITIONING)] = None
+    memory: Annotated[Memory | None, Parameter(group=TRAINING)] = None
+    padding: Whole | None = None
+    padding_kind: PaddingKind | None = None
+    padding_scale: float | None = None
+    partition: PartitionName | None = None
+    bins: Whole | None = None
+    tail_bound: float | None = None
+    linear: LinearKind | None = None
+    condition_number: Annotated[float | None, Parameter(group=CONDITIONING)] = None
+    negative_slope: float | None = None
+    smoothing: float | None = None
+    start: Start | None = None
+    components: Whole | None = None
+    residual: Annotated[bool | None, Flag] = None
+    dropout: float | None = None
+    levels: Annotated[Whole | None, Parameter(group=IMAGES)] = None
+    steps: Annotated[Whole | None, Parameter(group=IMAGES)] = None
+    coupling: Annotated[CouplingKind | None, Parameter(group=IMAGES)] = None
+    dequantize: Annotated[Dequantization | None, Parameter(group=IMAGES)] = None
+    logit: Annotated[float | None, Parameter(group=IMAGES)] = None
+    patch: Annotated[Whole | None, Parameter(group=IMAGES)] = None
+    width: Annotated[Whole | None, Parameter(group=IMAGES)] = None
+
+
+@dataclass(frozen=True)
+class ReadTable:
+    """Which rows and columns to read; the same for all commands that train on a table.
+
+    Parameters
+    ----------
+    columns
+        Columns to model. Default: all numeric columns.
+    exclude
+        Columns to leave out, such as a target.
+    context
+        Columns that the density is conditioned on.
+    where
+        Train on rows that meet a condition, such as --where class=g.
+    repair
+        Fix data that has no density: drop the rows or columns concerned, jitter the columns, or
+        dequantize rounded columns. dequantize adds uniform noise exactly as wide as one step of
+        the values; the noise of a row follows from its number and the column.
+    decimal
+        Decimal sign of a text file, such as --decimal , for a comma. Default: detected; needed
+        where 1,234 can be 1.234 or 1234.
+    missing
+        Values that mean "missing", such as --missing -999 n.a. Use --repair drop to leave such
+        rows out. none says that numbers such as -999 are measurements.
+    """
+
+    columns: Annotated[Names, Parameter(group=COMMON)] = None
+    exclude: Annotated[Names, Parameter(group=COMMON)] = None
+    context: Annotated[Names, Parameter(group=COMMON)] = None
+    where: Annotated[Names, Parameter(group=COMMON)] = None
+    repair: Annotated[Repair | None, Parameter(group=COMMON)] = None
+    decimal: Annotated[Literal[".", ","] | None, Parameter(group=DATA)] = None
+    missing: Annotated[Names, Parameter(group=DATA)] = None
+
+
+@dataclass(frozen=True)
+class FitTable(ReadTable):
+    """More options of `kappaflow fit` for tables.
+
+    Parameters
+    ----------
+    bounds
+        Domains of columns, which all samples respect, such as --bounds mass=positive p=0,1 x=2,
+        angle=circular:0,360 (x above 2; angle in degrees; circular alone means radians).
+    against
+        Also score the rows that meet this condition, and report how well log_prob separates them.
+    duplicates
+        Rows that repeat earlier ones: keep them, with all copies in one part of the split (the
+        default), drop them, or weigh each row by the number of its copies.
+    jitter
+        Columns to add Gaussian noise to, 1e-3 of their spread, such as a column that nearly
+        follows from others.
+    on_disk
+        Train on a table larger than memory (parquet, arrow, npy, csv or tsv), read in chunks. The
+        training rows are kept in a file in the run folder until training ends. At most 100,000
+        rows are for validation, and as many for the test.
+    """
+
+    bounds: Annotated[Names, Parameter(group=COMMON)] = None
+    against: Annotated[str | None, Parameter(group=DATA)] = None
+    duplicates: Annotated[Duplicates | None, Parameter(group=DATA)] = None
+    jitter: Annotated[Names, Parameter(group=DATA)] = None
+    on_disk: Annotated[bool | None, Parameter(negative=(), group=DATA)] = None
+
+
+@dataclass(frozen=True)
+class FitImages:
+    """How to read images.
+
+    Parameters
+    ----------
+    size
+        Resize all images to this height and width, such as --size 32 or --size 48 32.
+    grey
+        Convert to one channel; --no-grey converts to three. Default: the channels of the images.
+    crop
+        Crop images of another aspect ratio to their center before resizing; --no-crop squeezes
+        them instead.
+    flip
+        Mirror training images at random.
+    by_class
+        Fit a density given the class of an image, which is the name of its folder.
+    """
+
     size: Wholes | None = None
     grey: bool | None = None
     crop: bool | None = None
-    flip: Annotated[bool, Flag] = False
-    by_class: Annotated[bool, Flag] = False
-    levels: Whole | None = None
-    steps: Whole | None = None
-    coupling: Literal["affine", "additive"] | None = None
-    dequantize: Literal["uniform", "variational"] | None = None
-    logit: float | None = None
-    patch: Whole | None = None
-    width: Whole | None = None
+    flip: Annotated[bool | None, Flag] = None
+    by_class: Annotated[bool | None, Flag] = None
 
 
-TABLE_DATA = (
-    "columns",
-    "exclude",
-    "context",
-    "where",
-    "against",
-    "duplicates",
-    "repair",
-    "jitter",
-    "bounds",
-    "decimal",
-    "missing",
-    "on_disk",
-)
-TABLE_TRAINING = ("condition_budget",)
-OF_ANY_MODEL = ("memory",)  # options that leave the choice of the model open
-ZUKO = tuple(
-    f"zuko:{kind}" for kind in ("maf", "nsf", "naf", "sospf", "bpf", "gf", "cnf", "realnvp")
-)
-COUPLINGS = (
-    *("depth", "hidden", "memory", "partition", "start", "components", "residual", "dropout"),
-    *PADDING,
-)
-TABLE_MODELS = {
-    "real_nvp": (*COUPLINGS, "scale_bound", "mixing", "condition_bound"),
-    "nice": COUPLINGS,
-    "spline": (*COUPLINGS, "bins", "tail_bound", "mixing", "condition_bound"),
-    "planar": ("depth",),
-    "radial": ("depth",),
-    "invertible_network": (
-        "depth",
-        "linear",
-        "condition_number",
-        "negative_slope",
-        "smoothing",
-    ),
-    **dict.fromkeys(ZUKO, ("depth", "hidden")),
-    "zuko:nsf": ("depth", "hidden", "bins"),
-    "zuko:cnf": ("hidden",),
-}
-DEFAULTS = {  # of models of couplings; other models have the defaults of their recipes
-    "depth": 16,
-    "hidden": (128, 128),
-    "partition": "random-half",
-    "residual": False,
-    "dropout": 0.0,
-    "memory": "recompute",
-}
-DEFAULT_MODEL = "real_nvp"
-LEARNING_RATE = 5e-3  # as of `kappaflow.fit_auto`
-IMAGE_DATA = ("size", "grey", "crop", "flip", "by_class")
-EVERY_MODEL = ("scale_bound", "memory", "dequantize", "logit", *PADDING)
-IMAGE_MODELS = {
-    "glow": (*EVERY_MODEL, "levels", "steps", "hidden", "mixing", "condition_bound", "coupling"),
-    "real_nvp_image": (*EVERY_MODEL, "levels", "hidden"),
-    "jet": (*EVERY_MODEL, "patch", "depth", "width"),
-}
+def given(options: object) -> dict[str, Any]:
+    """Returns the options that were given, by name."""
+    return without_none(vars(options))
 
 
-def given_of(
-    model: str, options: Mapping[str, Any], of_models: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
-    """Returns the options that were given; an error for an option of other models.
+def without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def model_arguments(model: str, options: Model, models: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the arguments of a model.
 
     Args:
         model: The name of the model.
-        options: All options by name; None for those left out.
-        of_models: The options of each model.
+        options: The options on the command line.
+        models: The models for this kind of data, which an error names.
 
     Returns:
-        The given options by name.
+        Arguments of its recipe by name.
 
     Raises:
         ArgumentError: An option belongs to other models.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    for name in given:
-        if name not in of_models[model]:
-            others = [other for other, names in of_models.items() if name in names]
+    from kappaflow.runs.recipes import options_of
+
+    arguments = {}
+    for option, value in given(options).items():
+        name = RENAMED.get(option, option)
+        arguments[name] = value
+        if name not in options_of(model):
+            others = [other for other in models if name in options_of(other)]
             raise ArgumentError(
-                f"'{name}' should be left out for {model}: --{name.replace('_', '-')} is an "
-                f"option of {' and '.join(others) or 'other data'}."
+                f"'{option}' should be left out for {model}: --{option.replace('_', '-')} is an "
+                f"option of {' and '.join(others)}."
             )
-    return given
+    return arguments

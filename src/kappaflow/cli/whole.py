@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter, Token
 
 
-def _whole(hint: Any, tokens: Sequence[Token]) -> int:  # noqa: ANN401
+def to_whole(hint: Any, tokens: Sequence[Token]) -> int:  # noqa: ANN401
     """Returns a token as an int, or raises ValueError, which becomes a message."""
     return int(tokens[0].value)
 
@@ -36,7 +36,7 @@ def _word_or_whole(text: str, words: tuple[str, ...]) -> int | str:
         raise ValueError(f"should be {listed} or a whole number, got {text!r}.") from None
 
 
-Whole = Annotated[int, Parameter(converter=_whole)]
+Whole = Annotated[int, Parameter(converter=to_whole)]
 Wholes = Annotated[
     tuple[int, ...], Parameter(converter=_wholes, consume_multiple=True, negative=())
 ]

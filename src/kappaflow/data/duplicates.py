@@ -6,7 +6,7 @@ them away: they repeat consecutive rows of the table in the same order.
 
 import math
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
@@ -20,9 +20,9 @@ from kappaflow.data.table import (
     rows_in_words,
 )
 from kappaflow.errors import ArgumentError
+from kappaflow.options import Duplicates
 
-Duplicates = Literal["keep", "drop", "weigh"]
-DUPLICATES: tuple[Duplicates, ...] = ("keep", "drop", "weigh")
+DUPLICATES: tuple[Duplicates, ...] = get_args(Duplicates)
 DEVIATIONS = 4  # standard deviations above the expected number from which repeats are not chance
 SHIFTED_COLUMNS = 4  # columns that are shifted by a step to estimate chance repeats
 CHANCE = 1e-3  # probability of reporting pasted rows in a table without any

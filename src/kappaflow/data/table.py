@@ -3,12 +3,13 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kappaflow.errors import ArgumentError, DataError
+from kappaflow.options import Repair
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -269,8 +270,7 @@ class Dataset(Protocol):
 
 
 JITTER = 1e-3  # of the spread of a column: the noise of the repair "jitter"
-Repair = Literal["drop", "jitter", "dequantize"]
-REPAIRS: tuple[Repair, ...] = ("drop", "jitter", "dequantize")
+REPAIRS: tuple[Repair, ...] = get_args(Repair)
 SHOWN_ROWS = 5
 SHOWN_PROBLEMS = 5
 SHOWN_VALUES = 6

@@ -21,25 +21,36 @@ from kappaflow.diagnosis import Diagnosis, doctor
 from kappaflow.errors import ArgumentError, DataError, DataWarning
 from kappaflow.estimator.rows import Floats, distinct, packed, renamed, unpacked
 from kappaflow.flows import Flow
-from kappaflow.runs.model_search import LEARNING_RATE, ModelSearch, search_model
-from kappaflow.runs.recipes import CONDITIONAL, COUPLINGS, ModelConfig, build_flow, with_bounds
+from kappaflow.runs.model_search import ModelSearch, search_model
+from kappaflow.runs.recipes import (
+    CONDITIONAL,
+    LEARNING_RATE,
+    ModelConfig,
+    build_flow,
+    with_bounds,
+    with_defaults,
+)
 from kappaflow.training import Settings, batch_of, checked_settings, fit_split, log_prob_of
 from kappaflow.training.batches import domains_in
 from kappaflow.training.session import State
 
 RandomState = int | np.random.RandomState | None
-# The defaults of `kappaflow fit` for couplings.
-DEPTH, HIDDEN = 16, (128, 128)
 Repair = Literal["jitter", "dequantize"]
 REPAIRS: tuple[Repair, ...] = ("jitter", "dequantize")  # repairs that keep all rows
-COUPLING_OPTIONS: dict[str, Any] = {"partition": "random-half", "dropout": 0.0}
+SETTINGS = (  # parameters that are fields of `kappaflow.training.Settings`
+    "max_epochs",
+    "max_time_s",
+    "batch_size",
+    "learning_rate",
+    "patience",
+    "condition_budget",
+)
 
 
 class FlowEstimator(BaseEstimator):
     """A flow trained on rows, with the parameters of its recipe and its training."""
 
     _default_model: ClassVar = "real_nvp"
-    _couplings: ClassVar = COUPLING_OPTIONS
     _searches: ClassVar = True  # for a model, if no parameter of the model is given
 
     def __init__(
@@ -209,15 +220,10 @@ class FlowEstimator(BaseEstimator):
         for note in few_to_train_on(len(train)):
             self.notes_ = (*self.notes_, note)
             warnings.warn(note, DataWarning, stacklevel=3)
-        settings = checked_settings(
-            max_epochs=self.max_epochs,
-            max_time_s=self.max_time_s,
-            batch_size=self.batch_size,
-            learning_rate=LEARNING_RATE if self.learning_rate is None else self.learning_rate,
-            patience=self.patience,
-            condition_budget=self.condition_budget,
-            seed=seed,
-        )
+        given = {name: getattr(self, name) for name in SETTINGS}
+        if given["learning_rate"] is None:
+            given["learning_rate"] = LEARNING_RATE
+        settings = checked_settings(**given, seed=seed)
         flow, start, settings = self._started(table, train, validation, settings)
         result = fit_split(
             flow,
@@ -260,19 +266,18 @@ class FlowEstimator(BaseEstimator):
         """Returns a new flow for a table, initialized from a seed."""
         model = self._default_model if self.model is None else self.model
         arguments: dict[str, Any] = {} if self.depth is None else {"depth": self.depth}
-        if model in COUPLINGS:
-            arguments = {"depth": DEPTH, **arguments, **self._couplings}
         if model in CONDITIONAL:
-            widths = HIDDEN if self.hidden is None else self.hidden
-            hidden = tuple(widths) if isinstance(widths, Iterable) else widths
-            arguments["hidden"] = layer_widths(hidden)
+            if self.hidden is not None:
+                widths = self.hidden
+                hidden = tuple(widths) if isinstance(widths, Iterable) else widths
+                arguments["hidden"] = layer_widths(hidden)
         elif table.context_columns:
             raise ArgumentError(
                 f"'model' should be one of {', '.join(CONDITIONAL)}, which read a context, got "
                 f"{model!r}."
             )
         try:
-            config = ModelConfig(model, {**arguments, **(self.options or {})})
+            config = with_defaults(ModelConfig(model, {**arguments, **(self.options or {})}))
             config = with_bounds(config, domains_of(self.bounds, table), table)
             flow = build_flow(config, table, seed)
         except TypeError as error:

@@ -64,9 +64,7 @@ class ConditionalFlowDensity(FlowEstimator):
     """
 
     _default_model: ClassVar = "spline"
-    # No dropout: it adds noise to the conditioner, and so to quantiles.
     _searches: ClassVar = False
-    _couplings: ClassVar = {"partition": "random-half", "dropout": 0.0}
 
     def fit(
         self,

@@ -1,7 +1,7 @@
 """`coupling_flow` builds the flows of all recipes with couplings."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -18,11 +18,10 @@ from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
 from kappaflow.flows.padding_options import checked_padding, padding_features
 from kappaflow.flows.standardization import Bounds, context_embedding, input_layers
+from kappaflow.options import Memory, Mixing, PartitionName, Start
 from kappaflow.partition import Partition, shuffled
 from kappaflow.stack import CouplingStack
 
-STARTS = ("identity", "whiten", "gaussianize", "whiten-gaussianize")
-PARTITIONS = ("half", "alternating", "random", "random-half")
 UNMIXED = ("random", "random-half")  # these already mix the features
 
 
@@ -30,18 +29,18 @@ def coupling_flow(
     features: int,
     *,
     depth: int,
-    partition: str | Partition,
+    partition: PartitionName | Partition,
     padding: int | Padding | None,
     context_features: int,
     embedding: nn.Module | None,
     seed: int,
-    start: str,
+    start: Start,
     components: int = 1,
     bounds: Bounds = None,
     circle: float | None = None,
-    mixing: str | None = None,
+    mixing: Mixing | None = None,
     condition_bound: float | None = None,
-    memory: str = "recompute",
+    memory: Memory = "recompute",
     last: Sequence[Bijection] = (),
     run_of: Callable[..., CouplingStack | Chain] = CouplingStack,
     **couplings: Any,  # noqa: ANN401
@@ -93,7 +92,7 @@ def coupling_flow(
             Permutation.random(joint, seed=seed + layer).index.tolist() for layer in layers
         ]
     run: list[Bijection] = []
-    if one_of("start", start, STARTS) == "gaussianize":
+    if one_of("start", start, get_args(Start)) == "gaussianize":
         run.append(Gaussianize(joint, padding=extra))
     if start != "identity" and joint > 1:
         _check_varies(added)
@@ -124,7 +123,7 @@ def coupling_flow(
 def _mixed(
     couplings: Iterable[Bijection],
     features: int,
-    mixing: str,
+    mixing: Mixing,
     condition_bound: float | None,
     seed: int,
 ) -> list[Bijection]:
@@ -138,7 +137,7 @@ def _mixed(
 
 
 def _turn(
-    partition: str | Partition, features: int, padding: int, layer: int, seed: int
+    partition: PartitionName | Partition, features: int, padding: int, layer: int, seed: int
 ) -> Partition:
     """Returns the partition of a layer, counted from 0."""
     joint = features + padding
@@ -182,22 +181,24 @@ def padded_partition(partition: Partition, padding: int, *, seed: int | None = N
     return Partition(partition.features + padding, (*partition.kept, *kept))
 
 
-def _check_partition(partition: str | Partition, features: int, context_features: int) -> None:
+def _check_partition(
+    partition: PartitionName | Partition, features: int, context_features: int
+) -> None:
     if isinstance(partition, Partition):
         check_something_to_read(partition, context_features)
         if partition.features != features:
             raise ArgumentError(
                 f"'partition' should have {features} features, got {partition.features}."
             )
-    elif partition not in PARTITIONS:
-        listed = ", ".join(map(repr, PARTITIONS))
+    elif partition not in get_args(PartitionName):
+        listed = ", ".join(map(repr, get_args(PartitionName)))
         raise ArgumentError(
             f"'partition' should be one of {listed} or a Partition, got {partition!r}."
         )
 
 
 def _check_mixing(
-    mixing: str | None, condition_bound: float | None, partition: str | Partition
+    mixing: Mixing | None, condition_bound: float | None, partition: PartitionName | Partition
 ) -> None:
     """Raises an error for an unknown mixing, a useless bound, or a partition that also mixes."""
     check_form("mixing", mixing, condition_bound, others=(None,))

@@ -1,6 +1,7 @@
 """The recipe for invertible feed-forward networks."""
 
 import math
+from typing import get_args
 
 import torch
 from numpy.polynomial.hermite_e import hermegauss
@@ -13,6 +14,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows.base import StandardNormal
 from kappaflow.flows.flow import Flow
 from kappaflow.flows.standardization import Bounds, input_layers
+from kappaflow.options import LinearKind
 from kappaflow.registry import register
 
 NODES = 100  # number of quadrature nodes
@@ -23,7 +25,7 @@ def invertible_network(
     features: int,
     *,
     depth: int = 4,
-    linear: str = "svd",
+    linear: LinearKind = "svd",
     condition_number: float = 10.0,
     negative_slope: float = 0.2,
     smoothing: float = 0.3,
@@ -66,7 +68,7 @@ def invertible_network(
     """
     layers: list[Bijection] = input_layers(features, bounds)
     positive_int("depth", depth, "depth counts linear layers.")
-    one_of("linear", linear, ("svd", "plain"))
+    one_of("linear", linear, get_args(LinearKind))
     if finite_float("condition_number", condition_number) < 1:
         raise ArgumentError(f"'condition_number' should be at least 1, got {condition_number}.")
     generator = torch.Generator().manual_seed(natural_int("seed", seed))

@@ -10,6 +10,7 @@ from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
 from kappaflow.flows.recipes_image import image_flow, padded_shape
 from kappaflow.nets import VisionTransformer
+from kappaflow.options import Dequantization, Memory
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 from kappaflow.registry import register
 
@@ -28,39 +29,36 @@ def jet(
     heads: int = 4,
     scale_bound: float = 4.0,
     context_features: int = 0,
-    memory: str = "recompute",
-    dequantize: str | None = None,
+    memory: Memory = "recompute",
+    dequantize: Dequantization | None = None,
     values: int = 256,
     logit: float | None = None,
     padding: int | Padding | None = None,
     seed: int = 0,
 ) -> Flow:
-    """Returns a Jet: couplings of patches, all of one size, no scales.
+    """Returns a Jet: couplings of patches of one size, without scales.
 
-    The image becomes patches, whose numbers are channels. Each coupling permutes the channels, in
-    a random order that is never learned, and a vision transformer reads one half of them at all
-    places and changes the other; every `spatial_every`-th reads half of the places instead, by
-    rows, columns and checkerboard in turn.
+    The image becomes patches, whose pixels are channels. Before each coupling, the channels are
+    permuted in a fixed random order. A vision transformer reads one half of the channels at all
+    places and changes the other half. Every `spatial_every`-th coupling splits the places instead,
+    by rows, columns and checkerboard in turn.
 
     Args:
         shape: (C, H, W) of the images.
-        patch: Side of a patch; H and W divide by it.
+        patch: Side of a patch in pixels; it divides H and W.
         depth: Number of couplings.
-        spatial_every: How often the places are split instead of the channels; 0 for never.
-        width: Of the transformers, see `VisionTransformer`.
-        blocks: Of each transformer.
-        heads: Of attention.
+        spatial_every: Every how many couplings the places are split; 0 for never.
+        width: Width of the transformers, see `VisionTransformer`.
+        blocks: Number of blocks of each transformer.
+        heads: Number of attention heads.
         scale_bound: Bound on the r of each coupling's scale 2 sigmoid(r).
-        context_features: Width of the context, such as the number of classes; 0 for none.
-        memory: "recompute", "store" or "invert": what is kept for the backward pass, see `Chain`.
-        dequantize: None for images of real numbers, whose log_prob is exact; "uniform" or
-            "variational" for pixels of whole numbers.
-        values: How many values such a pixel may have.
-        logit: A margin, such as 0.05, puts a logit of the pixels, from 0 to `values`, in front;
-            None a standardisation of the channels, which the first `kappaflow.fit` sets.
-        padding: Number of Gaussian channels to add to those of the image, or any `Padding`:
-            log_prob is then a bound, samples drop them. None for none.
-        seed: Draws the permutations.
+        context_features: As for `glow`, like the arguments below.
+        memory: What is kept for the backward pass: "recompute", "store" or "invert", see `Chain`.
+        dequantize: As there.
+        values: As there.
+        logit: As there.
+        padding: As there.
+        seed: Seed of the permutations.
 
     Returns:
         A flow with `log_prob` and `sample`.

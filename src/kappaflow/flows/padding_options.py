@@ -1,6 +1,7 @@
 """Padding options of the recipes, and padding for dequantized images."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from kappaflow.errors import ArgumentError
 from kappaflow.flows.augmentation import Augmentation, Dequantize, VariationalDequantize
 from kappaflow.flows.padding import CopyPad, LearnedPad, Pad, Padding, UniformPad, ZeroPad
 from kappaflow.nets import ConvNet
+from kappaflow.options import PaddingKind
 from kappaflow.registry import register
 
 
@@ -85,7 +87,7 @@ class DequantizeAndPad(Augmentation):
         return self.filling.event_shape(self.padding.event_shape(joint_shape))
 
 
-KINDS = ("gaussian", "uniform", "zero", "copy", "learned")
+KINDS: tuple[PaddingKind, ...] = get_args(PaddingKind)
 WITHOUT_SCALE = ("zero", "learned")
 IMAGE_HIDDEN = 32  # hidden channels of the network that draws learned padding of images
 
@@ -104,7 +106,7 @@ def padding_features(padding: Padding | None) -> int:
 
 
 def padding_of_kind(
-    kind: str, features: int, event_shape: Sequence[int], *, scale: float | None = None
+    kind: PaddingKind, features: int, event_shape: Sequence[int], *, scale: float | None = None
 ) -> Padding:
     """Returns a padding of a kind for points of a shape.
 

@@ -1,9 +1,9 @@
 """Recipes for images: Glow and RealNVP."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 from kappaflow._checks import image_shape, natural_int, one_of, positive_float, positive_int
-from kappaflow.autograd.checkpoint import MEMORY_MODES
 from kappaflow.bijection import Bijection, Chain
 from kappaflow.bijections import (
     ActNorm,
@@ -23,10 +23,9 @@ from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
 from kappaflow.flows.padding_options import DequantizeAndPad, checked_padding, padding_features
 from kappaflow.nets import ConvNet, ResidualConvNet, StandardizeInputs
+from kappaflow.options import CouplingKind, Dequantization, Memory, Mixing
 from kappaflow.partition import AnyPartition, Partition, SpatialPartition
 from kappaflow.registry import register
-
-DEQUANTIZATIONS = (None, "uniform", "variational")
 
 
 def padded_shape(
@@ -41,22 +40,22 @@ def image_flow(
     shape: tuple[int, int, int],
     bijection: Bijection,
     *,
-    dequantize: str | None,
+    dequantize: Dequantization | None,
     values: int,
     logit: float | None,
     padding: int | Padding | None,
     context_features: int,
 ) -> Flow:
-    """Returns the flow of a bijection of images, with standardized or logit pixels.
+    """Returns the flow of a bijection of images, after standardization or a logit of the pixels.
 
     Args:
         shape: (C, H, W) of the images.
-        bijection: A bijection on images of this shape plus the padding channels.
-        dequantize: The dequantization, None, "uniform" or "variational".
-        values: Number of values of a pixel.
-        logit: Margin of a logit of the pixels; None to standardize the channels instead.
-        padding: A `Padding`, or the number of Gaussian channels to add; None for none.
-        context_features: Width of the context; 0 for none.
+        bijection: A bijection of images of that shape, padding channels included.
+        dequantize: As for `glow`, like all arguments below.
+        values: As there.
+        logit: As there.
+        padding: As there.
+        context_features: As there.
 
     Returns:
         The flow.
@@ -78,10 +77,13 @@ def image_flow(
 
 
 def _augmentation(
-    shape: tuple[int, int, int], dequantize: str | None, values: int, padding: Padding | None
+    shape: tuple[int, int, int],
+    dequantize: Dequantization | None,
+    values: int,
+    padding: Padding | None,
 ) -> Augmentation | None:
     """Returns the augmentation with the dequantization and padding asked for, or None."""
-    if one_of("dequantize", dequantize, DEQUANTIZATIONS) is None:
+    if one_of("dequantize", dequantize, (None, *get_args(Dequantization))) is None:
         return padding
     filling = (
         Dequantize(values) if dequantize == "uniform" else VariationalDequantize(shape, values)
@@ -116,13 +118,13 @@ def glow(
     levels: int = 3,
     steps: int = 8,
     hidden: int = 128,
-    coupling: str = "affine",
-    mixing: str = "lu",
+    coupling: CouplingKind = "affine",
+    mixing: Mixing = "lu",
     condition_bound: float | None = None,
     scale_bound: float = 12.0,
     context_features: int = 0,
-    memory: str = "recompute",
-    dequantize: str | None = None,
+    memory: Memory = "recompute",
+    dequantize: Dequantization | None = None,
     values: int = 256,
     logit: float | None = None,
     padding: int | Padding | None = None,
@@ -135,26 +137,25 @@ def glow(
 
     Args:
         shape: (C, H, W) of the images; H and W divide by 2^levels.
-        levels: L, how often the image is squeezed.
-        steps: K, in each level.
-        hidden: Channels of the couplings' networks, `ConvNet`.
+        levels: Number L of levels; each squeezes the image once.
+        steps: Number K of steps in each level.
+        hidden: Number of channels of the couplings' networks, `ConvNet`.
         coupling: "affine" or "additive".
         mixing: Form of the 1x1 convolutions, "lu", "plain", "qr", "svd" or "orthogonal": see
             `InvertibleConv1x1`.
-        condition_bound: For mixing="svd": the largest condition number of each.
+        condition_bound: For mixing="svd": the largest condition number of each convolution.
         scale_bound: Bound on the sum over all steps of the couplings' log-scales.
         context_features: Width of the context, such as the number of classes; 0 for none.
-        memory: What is kept for the backward pass: "store" everything, "recompute" all but the
-            hidden layers of the networks, which are most of it and run again, "invert" the output
-            of each level, from which inputs are taken back, see `Chain`.
+        memory: What is kept for the backward pass: "store" keeps everything; "recompute" keeps all
+            but the hidden layers of the networks, the largest part, which run again; "invert"
+            keeps the output of each level, from which it computes the inputs, see `Chain`.
         dequantize: None for images of real numbers, whose log_prob is exact; "uniform" or
-            "variational" for pixels of whole numbers, see `Dequantize` and
-            `VariationalDequantize`.
-        values: How many values such a pixel may have.
-        logit: A margin, such as 0.05, puts a logit of the pixels, from 0 to `values`, in front;
-            None a standardisation of the channels, which the first `kappaflow.fit` sets.
-        padding: Number of Gaussian channels to add to those of the image, or any `Padding`:
-            log_prob is then a bound, samples drop them. None for none.
+            "variational" for integer pixels, see `Dequantize` and `VariationalDequantize`.
+        values: Number of values of an integer pixel.
+        logit: Margin, such as 0.05, of a logit of the pixels, from 0 to `values`; None to
+            standardize the channels instead, which the first `kappaflow.fit` sets.
+        padding: Number of Gaussian channels to add to those of the image, or any `Padding`; None
+            for none. log_prob is then a bound, and samples do not contain the padding.
 
     Returns:
         A flow with `log_prob` and `sample`.
@@ -174,11 +175,11 @@ def glow(
     sizes = image_shape("shape", shape)
     check_levels(sizes, levels, squeezes=levels)
     natural_int("context_features", context_features)
-    one_of("coupling", coupling, ("affine", "additive"))
-    one_of("memory", memory, MEMORY_MODES)
+    one_of("coupling", coupling, get_args(CouplingKind))
+    one_of("memory", memory, get_args(Memory))
     bound = positive_float("scale_bound", scale_bound) / (levels * positive_int("steps", steps))
 
-    def couple(channels: int, kind: str, bound: float) -> Bijection:
+    def couple(channels: int, kind: CouplingKind, bound: float) -> Bijection:
         partition = Partition.half(channels)
         outputs = (2 if kind == "affine" else 1) * len(partition.changed)
         network = ConvNet(
@@ -230,36 +231,32 @@ def real_nvp_image(
     blocks: int = 2,
     scale_bound: float = 12.0,
     context_features: int = 0,
-    memory: str = "recompute",
-    dequantize: str | None = None,
+    memory: Memory = "recompute",
+    dequantize: Dequantization | None = None,
     values: int = 256,
     logit: float | None = None,
     padding: int | Padding | None = None,
 ) -> Flow:
     """Returns a RealNVP of images: checkerboard and channel couplings, scale by scale.
 
-    Each level has three couplings of the checkerboard, whose colours take turns, a squeeze, three
-    of the channels, whose halves take turns, and then half of the channels are factored out; the
-    coarsest scale has four of the checkerboard and keeps all. Before each coupling an
-    `ActNorm` stands for the batch normalisation of the source, in which rows depend on each other.
+    Each level has three couplings of the checkerboard, whose colours take turns, a squeeze, and
+    three couplings of the channels, whose halves take turns; then half of the channels are
+    factored out. The coarsest scale has four couplings of the checkerboard and factors out
+    nothing. Before each coupling, an `ActNorm` replaces the batch normalization of the source,
+    which makes rows depend on each other.
 
     Args:
         shape: (C, H, W) of the images; H and W divide by 2^(levels - 1).
-        levels: Scales.
-        hidden: Channels of the couplings' networks, `ResidualConvNet`.
-        blocks: Residual blocks of each.
-        scale_bound: Bound on the sum over depth of the couplings' log-scales.
-        context_features: Width of the context, such as the number of classes; 0 for none.
-        memory: "recompute", "store" or "invert": what is kept for the backward pass, see `Chain`.
-        dequantize: None for images of real numbers, whose log_prob is exact; "uniform" or
-            "variational" for pixels of whole numbers, see `Dequantize` and
-            `VariationalDequantize`.
-        values: How many values such a pixel may have.
-        logit: A margin, such as 0.05 in the source, puts a logit of the pixels, from 0 to
-            `values`, in front; None a standardisation of the channels, which the first
-            `kappaflow.fit` sets.
-        padding: Number of Gaussian channels to add to those of the image, or any `Padding`:
-            log_prob is then a bound, samples drop them. None for none.
+        levels: Number of scales.
+        hidden: Number of channels of the couplings' networks, `ResidualConvNet`.
+        blocks: Number of residual blocks of each network.
+        scale_bound: As for `glow`, like all arguments below.
+        context_features: As there.
+        memory: What is kept for the backward pass: "recompute", "store" or "invert", see `Chain`.
+        dequantize: As there.
+        values: As there.
+        logit: As there; 0.05 in the source.
+        padding: As there.
 
     Returns:
         A flow with `log_prob` and `sample`.

@@ -13,6 +13,7 @@ from kappaflow.flows.flow import Flow
 from kappaflow.flows.padding import Padding
 from kappaflow.flows.padding_options import checked_padding, padding_features
 from kappaflow.flows.standardization import Bounds, input_layers
+from kappaflow.options import Memory, Mixing, PartitionName, Start
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 
@@ -23,19 +24,19 @@ def real_nvp(
     *,
     depth: int = 8,
     hidden: Sequence[int] = (128, 128),
-    partition: str | Partition = "half",
+    partition: PartitionName | Partition = "half",
     padding: int | Padding | None = None,
     context_features: int = 0,
     embedding: nn.Module | None = None,
     bounds: Bounds = None,
-    memory: str = "recompute",
+    memory: Memory = "recompute",
     scale_bound: float = 12.0,
     residual: bool = False,
     dropout: float = 0.0,
     seed: int = 0,
-    start: str = "identity",
+    start: Start = "identity",
     components: int = 1,
-    mixing: str | None = None,
+    mixing: Mixing | None = None,
     condition_bound: float | None = None,
 ) -> Flow:
     """Returns a RealNVP: affine couplings that alternate between two parts, after standardization.
@@ -135,37 +136,35 @@ def nice(
     *,
     depth: int = 8,
     hidden: Sequence[int] = (128, 128),
-    partition: str | Partition = "half",
+    partition: PartitionName | Partition = "half",
     padding: int | Padding | None = None,
     context_features: int = 0,
     embedding: nn.Module | None = None,
     bounds: Bounds = None,
-    memory: str = "recompute",
+    memory: Memory = "recompute",
     residual: bool = False,
     dropout: float = 0.0,
     seed: int = 0,
-    start: str = "identity",
+    start: Start = "identity",
     components: int = 1,
 ) -> Flow:
     """Returns a NICE: additive couplings, which preserve volume, and a learned scale per feature.
 
     Args:
         features: Number of features D.
-        depth: Number of couplings.
-        hidden: Widths of the conditioners' hidden layers.
-        partition: "half", "alternating", "random", "random-half", or a `Partition`; as for
-            `real_nvp`.
-        padding: Number of Gaussian features to add to x, or any `Padding`, as for `real_nvp`.
-        context_features: Width of the context; 0 for none.
-        embedding: A network that embeds the context first, as for `real_nvp`.
-        memory: What is kept for the backward pass: "recompute", "store" or "invert"; see
-            `CouplingStack`.
-        residual: Add skip connections between hidden layers of equal width.
-        dropout: Share of the conditioners' hidden units that a training step drops.
-        bounds: The domain of each feature, as for `real_nvp`.
+        depth: As for `real_nvp`, like all arguments below.
+        hidden: As there.
+        partition: As there.
+        padding: As there.
+        context_features: As there.
+        embedding: As there.
+        bounds: As there.
+        memory: As there.
+        residual: As there.
+        dropout: As there.
         seed: Seed of the random partitions.
-        start: "identity", "whiten", "gaussianize" or "whiten-gaussianize", as for `real_nvp`.
-        components: Number of components of the base, as for `real_nvp`.
+        start: As there.
+        components: As there.
 
     Returns:
         A flow with `log_prob` and `sample`, the identity until it is trained.

@@ -22,6 +22,7 @@ from kappaflow.flows.padding import Padding
 from kappaflow.flows.padding_options import checked_padding, padding_features
 from kappaflow.flows.standardization import Bounds, angles_of
 from kappaflow.nets import MLP, SinCosEmbedding
+from kappaflow.options import Memory, Mixing, PartitionName, Start
 from kappaflow.partition import Partition
 from kappaflow.registry import register
 
@@ -34,20 +35,20 @@ def spline(
     hidden: Sequence[int] = (128, 128),
     bins: int = 8,
     bound: float = 5.0,
-    partition: str | Partition = "half",
+    partition: PartitionName | Partition = "half",
     padding: int | Padding | None = None,
     context_features: int = 0,
     embedding: nn.Module | None = None,
     bounds: Bounds = None,
-    memory: str = "recompute",
+    memory: Memory = "recompute",
     min_bin: float = 0.4,
     min_slope: float = 0.2,
     residual: bool = False,
     dropout: float = 0.0,
     seed: int = 0,
-    start: str = "identity",
+    start: Start = "identity",
     components: int = 1,
-    mixing: str | None = None,
+    mixing: Mixing | None = None,
     condition_bound: float | None = None,
 ) -> Flow:
     """Builds a neural spline flow: standardization, then rational-quadratic spline couplings.
@@ -59,35 +60,29 @@ def spline(
         features: Number of features D. With one feature and no padding, a coupling has no feature
             to condition on. The flow is then an affine map, or with a context a spline
             conditioned on it.
-        depth: Number of couplings.
-        hidden: Widths of the conditioners' hidden layers.
+        depth: As for `real_nvp`, like the arguments below without a description.
+        hidden: As there.
         bins: Number of bins of each spline, at least 2. A conditioner outputs 3 bins - 1 numbers
             for each changed feature.
         bound: Half-width of the box, in standard deviations of the training rows.
-        partition: "half", "alternating", "random", "random-half", or a `Partition`; as for
-            `real_nvp`.
-        padding: Number of Gaussian features to add to x, or any `Padding`; None for none.
-            log_prob is then a bound, see `Flow`, and samples do not contain the padding.
-        context_features: Width of the context; 0 for none.
-        embedding: A network that embeds the context first, from (B, context_features) to rows of
-            any width; None for none. To save the flow, register the class of the network, as for
-            `MLP`.
-        memory: How the backward pass gets its inputs: "recompute", "store" or "invert"; see
-            `Chain`.
+        partition: As there.
+        padding: As there.
+        context_features: As there.
+        embedding: As there.
+        bounds: As there, but circular features stay on their circle, and the density has no seam
+            there: couplings read cosines and sines of angles, and change angles by a rotation and
+            a spline.
+        memory: As there; see `Chain`.
         min_bin: Smallest width and height of a bin, relative to bins of equal size.
         min_slope: Smallest slope at the knots; the largest is its reciprocal. `min_bin` and
             `min_slope` bound all slopes of a coupling, see `SplineCoupling`.
-        residual: Add skip connections between hidden layers of equal width.
-        dropout: Share of the conditioners' hidden units that a training step drops.
-        bounds: The domain of each feature, such as ["positive", (0, 1), "circular", None]; see
-            `Domain`. All samples lie in these domains. None for no domains. Circular features stay
-            on their circle, and the density has no seam there: couplings read cosines and sines of
-            angles, and change angles by a rotation and a spline.
-        seed: Seed of the random partitions and of the initial rotations of linear maps.
-        start: "identity", "whiten", "gaussianize" or "whiten-gaussianize", as for `real_nvp`.
-        components: Number of components of the base, as for `real_nvp`.
-        mixing: Form of a learned linear map before each coupling, as for `real_nvp`.
-        condition_bound: For mixing="svd": the largest condition number of each map.
+        residual: As there.
+        dropout: As there.
+        seed: As there.
+        start: As there.
+        components: As there.
+        mixing: As there.
+        condition_bound: As there.
 
     Returns:
         A flow with `log_prob` and `sample`.
@@ -135,9 +130,9 @@ def _check_circles(
     angles: Sequence[int],
     joint: int,
     context_features: int,
-    partition: str | Partition,
-    start: str,
-    mixing: str | None,
+    partition: PartitionName | Partition,
+    start: Start,
+    mixing: Mixing | None,
 ) -> None:
     """Raises an error for arguments that mix an angle with others or leave nothing to read."""
     if not angles:

@@ -1,6 +1,6 @@
 """`ImageConfig` and `ImageData`: which images a run uses, these images, and flows for them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +12,12 @@ import torch
 from kappaflow._checks import one_of
 from kappaflow.data import Images, load_images, split_images
 from kappaflow.errors import ArgumentError
-from kappaflow.flows import Flow, glow, jet, real_nvp_image
+from kappaflow.flows import Flow
 from kappaflow.runs.image_samples import SampleSheets, values_of
-from kappaflow.runs.recipes import ModelConfig, with_padding
+from kappaflow.runs.recipes import IMAGE_RECIPES, ModelConfig, all_arguments, with_padding
 from kappaflow.runs.table_data import FRACTIONS
 from kappaflow.training import Callback, Settings
 
-RECIPES: dict[str, Callable[..., Flow]] = {
-    "glow": glow,
-    "real_nvp_image": real_nvp_image,
-    "jet": jet,
-}
 MOST_LEVELS = 3
 LEAST_SIDE = 2  # pixels at the coarsest scale
 PATCHES = (4, 2, 1)
@@ -166,7 +161,8 @@ class ImageData:
 
     def model_facts(self, model: ModelConfig) -> dict[str, Any]:
         """Returns the arguments of a model for a report, with the defaults for the images."""
-        return given_and_default(model, self.train)
+        given = given_and_default(model, self.train)
+        return all_arguments(ModelConfig(model.recipe, given))
 
     def facts(self) -> list[tuple[str, str]]:
         """Returns what a report says about the images, as labels and values."""
@@ -207,7 +203,7 @@ def image_flow(model: ModelConfig, images: Images, *, by_class: bool, seed: int)
     Raises:
         ArgumentError: An argument is wrong, or the model is too large for this machine.
     """
-    make = RECIPES[one_of("model", model.recipe, tuple(RECIPES))]
+    make = IMAGE_RECIPES[one_of("model", model.recipe, tuple(IMAGE_RECIPES))]
     given = given_and_default(model, images)
     refuse_odd_sides(model.recipe, given.get("levels", 1), images)
     context = len(images.classes) if by_class else 0

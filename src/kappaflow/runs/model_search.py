@@ -27,7 +27,7 @@ from kappaflow.files import CONFIG, read_config
 from kappaflow.flows.base import best_components
 from kappaflow.ranks import alone
 from kappaflow.runs.race import Candidate, Racer, Trial, preferred, raced, state_of, trials_of
-from kappaflow.runs.recipes import ModelConfig, build_flow, with_bounds
+from kappaflow.runs.recipes import LEARNING_RATE, ModelConfig, build_flow, with_bounds
 from kappaflow.training import (
     Callback,
     FitResult,
@@ -42,8 +42,7 @@ from kappaflow.training.fit import as_table, is_image_data, split_rows, warn_of
 from kappaflow.training.progress import steps_shown
 from kappaflow.training.session import State
 
-LEARNING_RATE = 5e-3  # the highest, of tables
-SLOWER = 1e-3  # the same, for a flow whose base is a mixture, which has narrow components
+SLOWER = 1e-3  # maximum learning rate with a mixture as the base: its components are narrow
 SHARE = 0.25  # of the limits of a run that a search may use
 OF_TRAINING = 1 / 3  # of the time of the training after it
 HELD_OUT = 10_000  # validation rows to compare on

@@ -1,5 +1,6 @@
-"""`ModelConfig`, and the recipes of tables by their names on the command line."""
+"""`ModelConfig`, the recipes by their names, and the options and defaults of each."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -13,16 +14,20 @@ from kappaflow.data.domains import Domains, bounds_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import (
     Flow,
+    glow,
     invertible_network,
+    jet,
     nice,
     padding_of_kind,
     planar,
     radial,
     real_nvp,
+    real_nvp_image,
     spline,
     zuko_flow,
 )
 from kappaflow.flows.zuko_flow import KINDS
+from kappaflow.flows.zuko_flow import OPTIONS as ZUKO_OPTIONS
 
 ZUKO = "zuko:"
 DEFAULT_PADDING = "gaussian"  # the kind that a number alone means
@@ -42,6 +47,17 @@ RECIPES: dict[str, Callable[..., Flow]] = {
     "radial": radial,
     "invertible_network": invertible_network,
 }
+IMAGE_RECIPES: dict[str, Callable[..., Flow]] = {
+    "glow": glow,
+    "real_nvp_image": real_nvp_image,
+    "jet": jet,
+}
+
+# The defaults of `kappaflow fit`, `fit_auto` and the estimators that are not those of the recipes
+# and of `Settings`: arguments of couplings, and the maximum learning rate for tables.
+DEFAULTS: dict[str, Any] = {"depth": 16, "partition": "random-half"}
+LEARNING_RATE = 5e-3
+NOT_IN_REPORTS = ("context_features", "values", "seed")  # facts of the data and of the training
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,54 @@ class ModelConfig:
 
     recipe: str = "real_nvp"
     arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def options_of(model: str) -> dict[str, Any]:
+    """Returns the options of a model and their defaults: the keyword arguments of its recipe.
+
+    Args:
+        model: A name in `RECIPES` or `IMAGE_RECIPES`.
+
+    Returns:
+        Defaults by name, with `padding_kind` and `padding_scale` for recipes with `padding`.
+
+    Example:
+        >>> options_of("planar")
+        {'depth': 8, 'bounds': None, 'seed': 0}
+    """
+    signature = inspect.signature({**RECIPES, **IMAGE_RECIPES}[model])
+    options = {
+        name: one.default
+        for name, one in signature.parameters.items()
+        if one.kind is one.KEYWORD_ONLY and name != "kind"
+    }
+    if "padding" in options:
+        options.update(dict.fromkeys(PADDING_OPTIONS))
+    if model.startswith(ZUKO):
+        kind = model.removeprefix(ZUKO)
+        options.update(dict.fromkeys(ZUKO_OPTIONS.get(kind, ())))
+        if KINDS[kind][1] is None:
+            del options["depth"]
+    return options
+
+
+def with_defaults(model: ModelConfig) -> ModelConfig:
+    """Returns a model of a table with `DEFAULTS` where an argument is not given.
+
+    Linear maps between couplings (`mixing`) mix the features, so that the partition stays fixed.
+    """
+    if model.recipe not in COUPLINGS:
+        return model
+    fixed = {"partition"} if model.arguments.get("mixing") is not None else set()
+    defaults = {name: value for name, value in DEFAULTS.items() if name not in fixed}
+    return replace(model, arguments={**defaults, **model.arguments})
+
+
+def all_arguments(model: ModelConfig) -> dict[str, Any]:
+    """Returns the arguments of a model for a report, with the defaults of its recipe."""
+    used = {name: value for name, value in options_of(model.recipe).items() if value is not None}
+    found = {**used, **model.arguments}
+    return {name: value for name, value in found.items() if name not in NOT_IN_REPORTS}
 
 
 def named_recipe(name: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:

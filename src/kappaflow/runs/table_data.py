@@ -34,6 +34,7 @@ from kappaflow.flows import Flow
 from kappaflow.runs.recipes import (
     COUPLINGS,
     ModelConfig,
+    all_arguments,
     build_flow,
     is_one_feature,
     with_bounds,
@@ -199,7 +200,7 @@ class TableData:
 
     def model_facts(self, model: ModelConfig) -> dict[str, Any]:
         """Returns the arguments of a model for a report; the domains are facts of the data."""
-        return {name: value for name, value in model.arguments.items() if name != "bounds"}
+        return {name: value for name, value in all_arguments(model).items() if name != "bounds"}
 
     def facts(self) -> list[tuple[str, str]]:
         """Returns what a report says about the rows, as labels and values."""

@@ -15,7 +15,7 @@ from kappaflow.report.charts import NO_STILLS, write_stills
 from kappaflow.report.tradeoff import Budgeted, TradeOff, render_trade_off, trade_off_chart
 from kappaflow.runs.fit import fit_run
 from kappaflow.runs.pool import Case, Row, measured
-from kappaflow.runs.recipes import ModelConfig
+from kappaflow.runs.recipes import ModelConfig, all_arguments
 from kappaflow.runs.stored import TableResult, read_finished
 from kappaflow.runs.table_data import TableConfig, TableData
 from kappaflow.storage import is_unfinished, make_directory, write_bytes
@@ -227,7 +227,7 @@ def _in_words(
     source: TableConfig, model: ModelConfig, settings: dict[str, Any], tables: TableData
 ) -> list[tuple[str, str]]:
     requested = {name: getattr(source, name) for name in OF_SOURCE if getattr(source, name)}
-    described = {"recipe": model.recipe, **model.arguments, **settings, **requested}
+    described = {"recipe": model.recipe, **all_arguments(model), **settings, **requested}
     described["rows to train / validate / test"] = " / ".join(
         f"{len(part):,}" for part in (tables.train, tables.validation, tables.test)
     )

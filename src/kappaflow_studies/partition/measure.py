@@ -10,6 +10,7 @@ from kappaflow.bijections import ImageChain, InvertibleConv1x1, MultiScale, Perm
 from kappaflow.data import Images
 from kappaflow.errors import NumericalError
 from kappaflow.flows import Flow, glow, real_nvp
+from kappaflow.options import Mixing
 from kappaflow.partition import Partition
 from kappaflow_studies.data import Parts, image_parts, table_parts
 from kappaflow_studies.engine.presets import Count, ImagesName, TableName, TrainingSettings
@@ -25,7 +26,7 @@ OF_TABLES: dict[str, dict[str, Any]] = {
     "orthogonal maps": {"mixing": "orthogonal"},
     ONE: {"mixing": "plain"},
 }
-OF_IMAGES: dict[str, str | None] = {
+OF_IMAGES: dict[str, Mixing | None] = {
     HALVES: None,
     "permutations": None,
     "LU maps": "lu",

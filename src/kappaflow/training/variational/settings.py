@@ -4,8 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from kappaflow.options import Count, Positive, Share
 from kappaflow.training.optimizer import learning_rate_at
-from kappaflow.training.settings import Count, Positive, checked_model
+from kappaflow.training.settings import checked_model
 
 
 class EnergySettings(BaseModel):
@@ -34,18 +35,18 @@ class EnergySettings(BaseModel):
         seed: Seed of the random numbers.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     steps: Count = 2000
     max_time_s: Positive | None = None
     batch_size: Annotated[int, Field(ge=2)] = 256
     learning_rate: Positive = 2e-3
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    warmup: Share = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Positive = 5.0
-    average: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    average: Share = 0.99
     gradient: Literal["path", "total"] = "path"
-    annealing: Annotated[float, Field(ge=0, lt=1)] = 0.75
+    annealing: Share = 0.75
     inverse_temperature: Annotated[float, Field(gt=0, le=1)] = 0.05
     measure_every: Count = 100
     measured_draws: Annotated[int, Field(ge=25)] = 1024

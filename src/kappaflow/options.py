@@ -1,0 +1,103 @@
+"""The named choices of options and the options of a training: each is declared here, once.
+
+Signatures, checks, `kappaflow.training.Settings` and the command line use these declarations. This
+file does not import torch, so that the help of the command line starts quickly.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt
+
+TableModel = Literal[
+    "real_nvp",
+    "nice",
+    "spline",
+    "planar",
+    "radial",
+    "invertible_network",
+    "zuko:maf",
+    "zuko:nsf",
+    "zuko:naf",
+    "zuko:sospf",
+    "zuko:bpf",
+    "zuko:gf",
+    "zuko:cnf",
+    "zuko:realnvp",
+]
+ImageModel = Literal["glow", "real_nvp_image", "jet"]
+AnyModel = Literal[TableModel, ImageModel]
+
+# Arguments of recipes.
+PartitionName = Literal["half", "alternating", "random", "random-half"]
+Start = Literal["identity", "whiten", "gaussianize", "whiten-gaussianize"]
+Mixing = Literal["lu", "plain", "qr", "svd", "orthogonal"]
+LayerMemory = Literal["recompute", "store"]
+Memory = Literal["recompute", "store", "invert"]
+PaddingKind = Literal["gaussian", "uniform", "zero", "copy", "learned"]
+LinearKind = Literal["svd", "plain"]
+CouplingKind = Literal["affine", "additive"]
+Dequantization = Literal["uniform", "variational"]
+
+# What happens to rows that have no density, or that repeat earlier ones.
+Repair = Literal["drop", "jitter", "dequantize"]
+Duplicates = Literal["keep", "drop", "weigh"]
+
+Positive = Annotated[float, Gt(0)]
+Count = Annotated[int, Ge(1)]
+Share = Annotated[float, Ge(0), Lt(1)]
+
+
+@dataclass(kw_only=True)
+class TrainingOptions:
+    """How a flow is trained.
+
+    Attributes:
+        max_epochs: Maximum number of passes over the training rows, model search included.
+            Default: 200, but at least 2,000 and at most 12,000 steps, and five times as many with
+            a time limit (kappaflow fit on images: 60).
+        max_time_s: Time limit in seconds, model search and resumed time included. The learning
+            rate falls to zero at whichever limit comes first.
+        batch_size: Rows for each step, over all processes of torchrun. Default: 512, or down to
+            128 for tables of few rows, so that an epoch has 16 steps (kappaflow fit on images:
+            64).
+        learning_rate: Maximum learning rate of Adam. Default: 2e-3; for tables, kappaflow fit,
+            fit_auto and the estimators use 5e-3, or the rate of the model that a search chose.
+        warmup: Share of all steps over which the learning rate rises to its maximum.
+        weight_decay: Decoupled weight decay (AdamW).
+        clip_norm: Maximum norm of the gradient of a step.
+        average: Decay of the exponential moving average of the weights, which is validated and
+            kept; 0 keeps the weights themselves.
+        patience: Epochs without a better validation likelihood after which training stops.
+            Default: 30, or 500 steps if that is more.
+        conditioning_every: Epochs from one measurement of the conditioning to the next. The first
+            epoch and the last are measured too. Default: about 40 measurements in a training.
+        most_skipped: Non-finite steps in a row after which training stops with a diagnosis.
+        seed: Seed of the order of the rows and of random layers.
+        precision: bf16 or fp16 compute the matrix products of the conditioners in bfloat16 or
+            float16 during training; the gradients of fp16 are scaled, and steps that overflow are
+            skipped. Scores, samples and reports always use full precision.
+        compile: Compile training steps with torch.compile: the first step takes long, later ones
+            are shorter, mostly for splines and planar flows. Needs a C++ compiler. Training stops
+            if the compiled gradients differ from the plain ones. Stacks of couplings, and layers
+            inverted to save memory, run uncompiled.
+        condition_budget: Keep the 95 % quantile of the condition number on held-out rows below
+            this number. Only the weights of epochs at which it is measured are kept. kappaflow
+            tradeoff shows what that costs in likelihood. Tables only.
+    """
+
+    max_epochs: Count | None = None
+    max_time_s: Positive | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive = 2e-3
+    warmup: Share = 0.05
+    weight_decay: Annotated[float, Ge(0)] = 1e-4
+    clip_norm: Positive = 5.0
+    average: Share = 0.99
+    patience: Count | None = None
+    conditioning_every: Count | None = None
+    most_skipped: Count = 20
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 0
+    precision: Literal["full", "bf16", "fp16"] = "full"
+    compile: bool = False
+    condition_budget: Annotated[float, Gt(1)] | None = None
