@@ -5,9 +5,7 @@ file does not import torch, so that the help of the command line starts quickly.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from annotated_types import Ge, Gt, Lt
+from typing import Annotated, Any, Literal
 
 TableModel = Literal[
     "real_nvp",
@@ -43,9 +41,24 @@ Dequantization = Literal["uniform", "variational"]
 Repair = Literal["drop", "jitter", "dequantize"]
 Duplicates = Literal["keep", "drop", "weigh"]
 
-Positive = Annotated[float, Gt(0)]
-Count = Annotated[int, Ge(1)]
-Share = Annotated[float, Ge(0), Lt(1)]
+
+class Bound:
+    """Bounds of a number, which pydantic checks; its own `Field` would import pydantic here.
+
+    Args:
+        **limits: `gt`, `ge`, `lt` or `le`.
+    """
+
+    def __init__(self, **limits: float) -> None:
+        self.limits = limits
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401, PLW3201
+        return {**handler(source), **self.limits}
+
+
+Positive = Annotated[float, Bound(gt=0)]
+Count = Annotated[int, Bound(ge=1)]
+Share = Annotated[float, Bound(ge=0, lt=1)]
 
 
 @dataclass(kw_only=True)
@@ -91,13 +104,13 @@ class TrainingOptions:
     batch_size: Count | None = None
     learning_rate: Positive = 2e-3
     warmup: Share = 0.05
-    weight_decay: Annotated[float, Ge(0)] = 1e-4
+    weight_decay: Annotated[float, Bound(ge=0)] = 1e-4
     clip_norm: Positive = 5.0
     average: Share = 0.99
     patience: Count | None = None
     conditioning_every: Count | None = None
     most_skipped: Count = 20
-    seed: Annotated[int, Ge(0), Lt(2**63)] = 0
+    seed: Annotated[int, Bound(ge=0, lt=2**63)] = 0
     precision: Literal["full", "bf16", "fp16"] = "full"
     compile: bool = False
-    condition_budget: Annotated[float, Gt(1)] | None = None
+    condition_budget: Annotated[float, Bound(gt=1)] | None = None

@@ -51,15 +51,14 @@ def flags(declared: type, groups: Mapping[str, Group]) -> Any:  # noqa: ANN401
     Returns:
         A base for the class of the options.
     """
-    hints = get_type_hints(declared, include_extras=True)
+    hints = get_type_hints(declared)  # without bounds, which `Settings` checks
 
     def parameter(name: str) -> Parameter:
-        kinds = {hints[name], *get_args(hints[name])}
-        whole = any(kind is int or get_args(kind)[:1] == (int,) for kind in kinds)
+        whole = int in (hints[name], *get_args(hints[name]))
         return Parameter(group=groups[name], negative=(), converter=to_whole if whole else None)
 
     fields = [(name, Annotated[hints[name] | None, parameter(name)], None) for name in groups]
-    made = make_dataclass("Flags", fields, frozen=True)
+    made = make_dataclass("Flags", fields, eq=False, repr=False)
     made.__doc__ = declared.__doc__
     return made
 
@@ -82,7 +81,7 @@ class Training(
     """Options of the training."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class Model:
     """Options of models of tables and of images.
 
@@ -188,7 +187,7 @@ class Model:
     width: Annotated[Whole | None, Parameter(group=IMAGES)] = None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class ReadTable:
     """Which rows and columns to read; the same for all commands that train on a table.
 
@@ -223,7 +222,7 @@ class ReadTable:
     missing: Annotated[Names, Parameter(group=DATA)] = None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class FitTable(ReadTable):
     """More options of `kappaflow fit` for tables.
 
@@ -253,7 +252,7 @@ class FitTable(ReadTable):
     on_disk: Annotated[bool | None, Parameter(negative=(), group=DATA)] = None
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, repr=False)
 class FitImages:
     """How to read images.
 
