@@ -27,7 +27,8 @@ ImageModel = Literal["glow", "real_nvp_image", "jet"]
 AnyModel = Literal[TableModel, ImageModel]
 
 # Arguments of recipes.
-PartitionName = Literal["half", "alternating", "random", "random-half"]
+FixedPartition = Literal["half", "alternating"]
+PartitionName = Literal[FixedPartition, "random", "random-half"]
 Start = Literal["identity", "whiten", "gaussianize", "whiten-gaussianize"]
 Mixing = Literal["lu", "plain", "qr", "svd", "orthogonal"]
 LayerMemory = Literal["recompute", "store"]

@@ -38,8 +38,8 @@ def tradeoff(
     kappaflow tradeoff magic --out runs/tradeoff
 
     Trains one flow for each condition budget and one without a budget, all from the same seed, and
-    writes a page with the curve. If it is interrupted, run the same command
-    again: it resumes, and finished trainings are not repeated.
+    writes a page with the curve. If it is interrupted, run the same command again: it resumes, and
+    finished trainings are not repeated.
 
     Parameters
     ----------

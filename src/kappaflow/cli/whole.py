@@ -1,9 +1,11 @@
 """Whole numbers on the command line: 2.5 is no number of layers, and is not rounded to one."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Parameter, Token
+
+from kappaflow.options import FixedPartition
 
 
 def to_whole(hint: Any, tokens: Sequence[Token]) -> int:  # noqa: ANN401
@@ -23,7 +25,7 @@ def _count(hint: Any, tokens: Sequence[Token]) -> int | str:  # noqa: ANN401
 
 def _first_part(hint: Any, tokens: Sequence[Token]) -> int | str:  # noqa: ANN401
     """Returns the name of a partition, or a token as an int."""
-    return _word_or_whole(tokens[0].value, ("half", "alternating"))
+    return _word_or_whole(tokens[0].value, get_args(FixedPartition))
 
 
 def _word_or_whole(text: str, words: tuple[str, ...]) -> int | str:
@@ -41,4 +43,4 @@ Wholes = Annotated[
     tuple[int, ...], Parameter(converter=_wholes, consume_multiple=True, negative=())
 ]
 Count = Annotated[int | Literal["fewest"], Parameter(converter=_count)]
-FirstPart = Annotated[int | Literal["half", "alternating"], Parameter(converter=_first_part)]
+FirstPart = Annotated[int | FixedPartition, Parameter(converter=_first_part)]

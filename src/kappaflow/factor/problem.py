@@ -1,6 +1,7 @@
 """The matrix to factor: checked, reordered into blocks, scaled, with positive determinant."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from kappaflow._checks import one_of, positive_int
 from kappaflow.errors import ArgumentError
+from kappaflow.options import FixedPartition
 from kappaflow.partition import Partition
 
-PARTITIONS = ("half", "alternating")
+PARTITIONS: tuple[FixedPartition, ...] = get_args(FixedPartition)
 SINGULAR = 4 * np.finfo(float).eps  # smallest reciprocal condition number, in the 1-norm
 
 

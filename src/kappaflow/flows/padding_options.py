@@ -106,7 +106,7 @@ def padding_features(padding: Padding | None) -> int:
 
 
 def padding_of_kind(
-    kind: PaddingKind, features: int, event_shape: Sequence[int], *, scale: float | None = None
+    kind: str, features: int, event_shape: Sequence[int], *, scale: float | None = None
 ) -> Padding:
     """Returns a padding of a kind for points of a shape.
 

@@ -44,11 +44,7 @@ class ImageConfig:
         split_seed: Decides which images train (80 %), validate (10 %) and test (10 %).
     """
 
-    training_defaults: ClassVar[dict[str, Any]] = {
-        "max_epochs": 60,
-        "batch_size": 64,
-        "learning_rate": 2e-3,
-    }
+    training_defaults: ClassVar[dict[str, Any]] = {"max_epochs": 60, "batch_size": 64}
 
     data: str
     size: int | tuple[int, int] | None = None

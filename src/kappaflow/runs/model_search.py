@@ -27,7 +27,7 @@ from kappaflow.files import CONFIG, read_config
 from kappaflow.flows.base import best_components
 from kappaflow.ranks import alone
 from kappaflow.runs.race import Candidate, Racer, Trial, preferred, raced, state_of, trials_of
-from kappaflow.runs.recipes import LEARNING_RATE, ModelConfig, build_flow, with_bounds
+from kappaflow.runs.recipes import DEFAULTS, LEARNING_RATE, ModelConfig, build_flow, with_bounds
 from kappaflow.training import (
     Callback,
     FitResult,
@@ -160,8 +160,9 @@ def candidates(
     """
     rows = len(table) / len(table.columns)
     dropout = next(share for below, share in DROPOUT if rows < below)
-    affine = {"depth": 32, "hidden": (96, 96), "partition": "random-half", "memory": "store"}
-    spline = {"depth": 8, "hidden": (64, 64), "partition": "random-half", "memory": "store"}
+    common = {"partition": DEFAULTS["partition"], "memory": "store"}
+    affine = {"depth": 32, "hidden": (96, 96), **common}
+    spline = {"depth": 8, "hidden": (64, 64), **common}
     found: list[Candidate] = [
         ("spline", {**spline, "start": "gaussianize"}, LEARNING_RATE),
         ("real_nvp", {**affine, "start": "whiten"}, LEARNING_RATE),

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from kappaflow._checks import one_of
 from kappaflow.errors import ArgumentError
 from kappaflow.flows import padding_of_kind
 from kappaflow.flows.padding import Padding
@@ -64,8 +63,7 @@ class Spec:
         """Returns the padding for points of a shape, None for none."""
         if self.kind == NONE:
             return None
-        kind = one_of("padding_kind", self.kind, KINDS)
-        return padding_of_kind(kind, self.width, event_shape, scale=self.scale)
+        return padding_of_kind(self.kind, self.width, event_shape, scale=self.scale)
 
 
 def spec_of(text: str) -> Spec:
