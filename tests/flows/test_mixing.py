@@ -130,7 +130,7 @@ def test_one_feature_has_nothing_to_mix():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mixing": "cholesky"}, "'mixing' should be one of None, 'plain', 'lu', .* got 'chol"),
+        ({"mixing": "cholesky"}, "'mixing' should be one of None, 'lu', 'plain', .* got 'chol"),
         ({"condition_bound": 2.0}, "'condition_bound' should be left out for mixing=None"),
         ({"mixing": "lu", "condition_bound": 2.0}, "left out for mixing='lu': only \"svd\" has"),
         ({"mixing": "svd", "condition_bound": 0.5}, "'condition_bound' should be at least 1"),
