@@ -71,8 +71,6 @@ KINDS: dict[str, tuple[str, int | None]] = {
     "cnf": ("CNF", None),
     "realnvp": ("RealNVP", 8),
 }
-
-
 OPTIONS = {"nsf": ("bins",)}  # options of a kind that `kappaflow fit` has too
 # Arguments of zuko that have another name here.
 OWN = {"context": "context_features", "transforms": "depth", "hidden_features": "hidden"}
