@@ -105,12 +105,12 @@ def test_pasted_rows_warn_with_their_number() -> None:
     x[-200:] = x[:200]
     found = repeats_of(load_table(x))
     assert (found.total, found.unexpected) == (200, True)
-    assert found.in_words() == "200 rows repeat earlier rows, and rounding predicts none"
+    assert found.describe() == "200 rows repeat earlier rows, and rounding predicts none"
     found = repeats_of(load_table(x.round(2)))
     assert found.unexpected
     assert found.total - (found.expected or 0) == pytest.approx(200, abs=15)
     assert f"{found.total - (found.expected or 0):,.0f} more than rounding to 0.01" in (
-        found.in_words()
+        found.describe()
     )
     both = x[:, :2].round(2)
     both[-400:] = np.repeat(both[:200], 2, axis=0)

@@ -1,6 +1,6 @@
 """Tables and images to fit flows to: loading, examining, repairing, splitting, shipped sets.
 
-Everything here returns values or raises one sentence; nothing prints, asks, or reads a pickle.
+Functions return values or raise an error of one sentence. None prints or loads a pickle.
 """
 
 from kappaflow.data.duplicates import drop_duplicate_rows, weigh_duplicate_rows

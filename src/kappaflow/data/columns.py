@@ -142,20 +142,20 @@ def choose_columns(
     Without `columns` these are all columns of numbers, except booleans, the index of a data frame
     and a number that counts the rows; `every` keeps those too.
     """
-    behind = [_given(raw, name, "context") for name in context]
+    conditioned = [_given(raw, name, "context") for name in context]
     excluded = {find_column(raw, name, "exclude").name for name in exclude}
     for condition in conditions:
         find_column(raw, condition.column, "where")
     named = None if columns is None else [_given(raw, name, "columns") for name in columns]
-    _refuse_clashes([one.name for one in named or []], excluded, [one.name for one in behind])
+    _refuse_clashes([one.name for one in named or []], excluded, [one.name for one in conditioned])
     if named is not None:
         if not named:
             raise ArgumentError(
                 "'columns' names no column: name one at least, or give None for all."
             )
-        return Choice(named, behind, _read_notes(raw, [*named, *behind]), ())
+        return Choice(named, conditioned, _read_notes(raw, [*named, *conditioned]), ())
     fixed = {condition.column for condition in conditions if condition.is_equality}
-    idle = excluded | {one.name for one in behind} | fixed
+    idle = excluded | {one.name for one in conditioned} | fixed
     left = [column for name, column in raw.columns.items() if name not in idle]
     filtered = {condition.column for condition in conditions}
     for column in left:
@@ -169,13 +169,13 @@ def choose_columns(
     possible = sum(not (reason or "").startswith(ROW_NUMBERS) for reason in reasons.values())
     warnings = _few_columns(len(modelled), possible)
     notes = (
-        *_read_notes(raw, [*modelled, *behind]),
+        *_read_notes(raw, [*modelled, *conditioned]),
         *_sentences(gone),
-        *_as_asked(excluded, "exclude"),
-        *_as_asked(fixed - excluded, "where"),
+        *_as_requested(excluded, "exclude"),
+        *_as_requested(fixed - excluded, "where"),
         *warnings,
     )
-    return Choice(modelled, behind, notes, warnings)
+    return Choice(modelled, conditioned, notes, warnings)
 
 
 def _given(raw: RawTable, name: str, argument: str) -> Column:
@@ -277,7 +277,7 @@ def _sentences(gone: dict[str, str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _as_asked(names: set[str], argument: str) -> tuple[str, ...]:
+def _as_requested(names: set[str], argument: str) -> tuple[str, ...]:
     """Returns a sentence about columns that an argument leaves out."""
     if not names:
         return ()

@@ -17,7 +17,7 @@ from kappaflow.data.table import (
     Repair,
     Table,
     describe_rows,
-    rows_in_words,
+    named_rows,
 )
 from kappaflow.domains import Interval, interval
 from kappaflow.errors import ArgumentError, DataError
@@ -155,7 +155,7 @@ def clip_to_domain(
         elif (beyond | on_end).any():
             for gone, where in ((beyond, "outside of"), (on_end, "on an end of")):
                 if gone.any():
-                    rows = rows_in_words(table, gone)
+                    rows = named_rows(table, gone)
                     notes.append(
                         f"dropped {_counted(gone, 'row')} with {name!r} {where} its domain, "
                         f"{domain.in_words} ({rows})"
@@ -252,18 +252,18 @@ def _outside(
     value = table.values[first, table.columns.index(name)]
     total = int(beyond.sum())
     more = f", as have {total - 1:,} more rows" if total > 1 else ""
-    cure = "leave out such rows, if the bounds are right"
+    remedy = "leave out such rows, if the bounds are right"
     if "drop" in offered:
-        cure = "repair='drop' (--repair drop) leaves out such rows, if the bounds are right"
+        remedy = "repair='drop' (--repair drop) leaves out such rows, if the bounds are right"
     if domain.circular:
         length = (domain.high or 0.0) - (domain.low or 0.0)
-        cure = (
+        remedy = (
             f"wrap the column first, modulo {length:.6g}, or name the ends that it is read "
             "between, as in circular:0,360"
         )
     return (
         f"column {name!r} of {table.source} should lie {domain.in_words}, "
-        f"{describe_rows(table, [first])[0]} has {value:.6g}{more}: {cure}."
+        f"{describe_rows(table, [first])[0]} has {value:.6g}{more}: {remedy}."
     )
 
 

@@ -17,7 +17,7 @@ from kappaflow.data.table import (
     IntArray,
     Table,
     describe_rows,
-    rows_in_words,
+    named_rows,
 )
 from kappaflow.errors import ArgumentError
 from kappaflow.options import Duplicates
@@ -66,7 +66,7 @@ class Repeats:
     steps: tuple[float, ...]
     pasted: PastedBlock | None = None
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Returns a clause that compares the number of repeats with what rounding predicts."""
         verb = "row repeats an earlier row" if self.total == 1 else "rows repeat earlier rows"
         found = f"{self.total:,} {verb}"
@@ -83,7 +83,7 @@ class Repeats:
 
 def describe_repeats(table: Table, repeats: Repeats) -> str:
     """Returns a sentence about repeated rows, which names those that rounding does not explain."""
-    text, block = repeats.in_words(), repeats.pasted
+    text, block = repeats.describe(), repeats.pasted
     if block is not None:
         first, source, further = block.first, block.source, block.rows - 1
         names = describe_rows(table, [first, first + further, source, source + further])
@@ -95,7 +95,7 @@ def describe_repeats(table: Table, repeats: Repeats) -> str:
         )
     if not repeats.unexpected:
         return text
-    return f"{text} ({rows_in_words(table, repeated_rows(table))})"
+    return f"{text} ({named_rows(table, repeated_rows(table))})"
 
 
 def groups_of(table: Table) -> IntArray:
@@ -110,7 +110,7 @@ def groups_of(table: Table) -> IntArray:
     """
     import polars as pl
 
-    parts = _values_and_context(table)
+    parts = table.all_values
     places = np.arange(len(table))
     if not parts.shape[1] or not len(parts):
         return places
@@ -118,10 +118,6 @@ def groups_of(table: Table) -> IntArray:
     first = pl.col("place").first().over(frame.columns)
     grouped = frame.with_columns(pl.Series("place", places)).select(first)
     return grouped.to_series().to_numpy().astype(np.int64)
-
-
-def _values_and_context(table: Table) -> FloatArray:
-    return table.values if table.context is None else np.hstack([table.values, table.context])
 
 
 def repeated_rows(table: Table) -> BoolArray:
@@ -224,7 +220,7 @@ def repeats_of(table: Table) -> Repeats:
     total = int((groups != np.arange(len(table))).sum())
     if not total:
         return Repeats(0, 0.0, unexpected=False, steps=())
-    parts = _values_and_context(table)
+    parts = table.all_values
     codes, steps = zip(*(_codes(column) for column in parts.T), strict=True)
     rounded = tuple(step for step in steps if step is not None)
     on_grid = np.array([step is not None for step in steps])

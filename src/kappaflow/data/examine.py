@@ -15,7 +15,7 @@ from kappaflow.data.table import (
     Table,
     describe_rows,
     first_rows,
-    rows_in_words,
+    named_rows,
 )
 
 ROWS_PER_COLUMN = 10
@@ -74,10 +74,7 @@ def problems_of(table: Table, *, with_repeats: bool) -> tuple[Problem, ...]:
 
 def complete_rows(table: Table) -> BoolArray:
     """Returns which rows hold finite numbers only, context included."""
-    keep = np.logical_and.reduce(np.isfinite(table.values), axis=1)
-    if table.context is not None:
-        keep &= np.logical_and.reduce(np.isfinite(table.context), axis=1)
-    return keep
+    return np.logical_and.reduce(np.isfinite(table.all_values), axis=1)
 
 
 def _incomplete(table: Table) -> list[Problem]:
@@ -114,7 +111,7 @@ def _incomplete_column(
                 if total == 1
                 else f"{total:,} {words}s"
             )
-            message = f"{subject} has {count} at {rows_in_words(table, mask)}"
+            message = f"{subject} has {count} at {named_rows(table, mask)}"
             problems.append(Problem(code, "stop", message, (name,), rows, gone))
     return problems
 
@@ -285,7 +282,7 @@ def _point_mass(table: Table, name: str, masses: PointMasses) -> Problem:
     several = f"{total} values more often than predicted, most often " if total > 1 else ""
     message = (
         f"column '{name}' holds {several}the value {most:.6g} in {count:,} of {len(table):,} rows "
-        f"({rows_in_words(table, mask)}), where its neighbours predict "
+        f"({named_rows(table, mask)}), where its neighbours predict "
         f"{masses.expected[0]:,.2g}: a density can grow without bound there"
     )
     return Problem("atom", "warning", message, (name,), rows)

@@ -71,23 +71,28 @@ def _reader(path: Path, subject: str) -> Reader:
 
 
 @contextmanager
-def explained(path: Path, subject: str) -> Iterator[None]:
-    """Turns whatever a reader raises on a damaged file into one sentence."""
-    from polars.exceptions import PanicException
-
+def explained(
+    path: Path, subject: str, sentence: Callable[[str, str], str] | None = None
+) -> Iterator[None]:
+    """Turns any exception of a reader into a FileError; `sentence` words those of damage."""
     try:
         yield
     except KappaflowError:
         raise
+    except FileNotFoundError:
+        raise FileError(f"there is no file {subject} (any more).") from None
     except PermissionError:
         raise FileError(f"{subject} may not be read: its permissions forbid it.") from None
     except MemoryError:
         raise FileError(f"{subject} does not fit in memory, or is damaged.") from None
-    except (Exception, PanicException) as error:
-        reason = textwrap.shorten(str(error) or type(error).__name__, 90).rstrip(".")
-        raise FileError(
-            f"{subject} is damaged or is no {path.suffix.lower()} file ({reason}): write it again."
-        ) from None
+    except BaseException as error:
+        kind = type(error).__name__
+        if not isinstance(error, Exception) and kind != "PanicException":  # of polars
+            raise
+        reason = textwrap.shorten(str(error) or kind, 90).rstrip(".")
+        damage = f"{subject} is damaged or is no {path.suffix.lower()} file ({reason})"
+        text = f"{damage}: write it again." if sentence is None else sentence(kind, reason)
+        raise FileError(text) from None
 
 
 def _text(path: Path, source: str, subject: str, options: ReadOptions) -> RawTable:

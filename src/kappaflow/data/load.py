@@ -130,15 +130,15 @@ def table_of(
     keep = _kept_rows(raw, conditions)
     values = _stack(choice.modelled, keep)
     names = tuple(column.name for column in choice.modelled)
-    behind = tuple(column.name for column in choice.context)
+    context_names = tuple(column.name for column in choice.context)
     return Table(
         values=values,
         columns=names,
-        context=_stack(choice.context, keep) if behind else None,
-        context_columns=behind,
+        context=_stack(choice.context, keep) if context_names else None,
+        context_columns=context_names,
         rows=np.flatnonzero(keep).astype(np.int64) + 1,
         lines=None if raw.lines is None else raw.lines[keep],
-        left_out=tuple(name for name in raw.columns if name not in {*names, *behind}),
+        left_out=tuple(name for name in raw.columns if name not in {*names, *context_names}),
         source=raw.source,
         integer_columns=whole_columns(values, names),
         notes=choice.notes,
@@ -152,16 +152,15 @@ def _texts(raw: RawTable, name: str, keep: BoolArray) -> NDArray[np.str_]:
     return np.array(["" if text is None else text for text in found], dtype=np.str_)[keep]
 
 
-def as_names(given: str | Iterable[str], argument: str) -> tuple[str, ...]:
+def as_names(given: object, argument: str) -> tuple[str, ...]:
     """Returns one text or several as a tuple; raises ArgumentError for anything else."""
-    several = isinstance(given, Iterable) and not isinstance(given, str)
-    names = tuple(given) if several else (given,)
-    wrong = [name for name in names if not isinstance(name, str)]
-    if wrong:
-        raise ArgumentError(
-            f"'{argument}' should be text, such as '{wrong[0]}', got {wrong[0]!r}."
-        )
-    return names
+    is_one = isinstance(given, str) or not isinstance(given, Iterable)
+    names = (given,) if is_one else tuple(given)
+    texts = tuple(name for name in names if isinstance(name, str))
+    if len(texts) < len(names):
+        wrong = next(name for name in names if not isinstance(name, str))
+        raise ArgumentError(f"'{argument}' should be text, such as '{wrong}', got {wrong!r}.")
+    return texts
 
 
 def _read(source: object, options: ReadOptions) -> RawTable:

@@ -31,7 +31,7 @@ OPENED: dict[str, Kind] = {
 
 
 def kind_of(path: Path) -> Kind | None:
-    """Returns how a file of this name is read a chunk at a time; None where it is not."""
+    """Returns the reader of chunks for a file of this name; None if there is none."""
     return OPENED.get(path.suffix.lower())
 
 
@@ -108,7 +108,7 @@ class TableOnDisk:
     missing: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        """Checks that there can be such a file."""
+        """Checks the type of the path."""
         if not isinstance(self.source, str | os.PathLike):
             raise ArgumentError(
                 f"'source' should be the path of a file, got {type(self.source).__name__}."

@@ -30,7 +30,7 @@ from kappaflow.data.table import (
     Repair,
     Table,
     listed,
-    rows_in_words,
+    named_rows,
     whole_columns,
 )
 from kappaflow.domains import Interval
@@ -135,7 +135,7 @@ def _repair_stops(
             notes.append(f"added Gaussian noise of {size} to {subject}: {reason}")
     incomplete = ~complete_rows(table)
     if total := int(incomplete.sum()):
-        where = rows_in_words(table, incomplete)
+        where = named_rows(table, incomplete)
         count = "1 row" if total == 1 else f"{total:,} rows"
         notes.append(f"dropped {count} with missing or infinite values ({where})")
         table = table.select(~incomplete)
@@ -377,10 +377,10 @@ def _refusal(table: Table, stops: list[Problem], offered: Collection[Repair]) ->
     rows = any(problem.code in {"missing", "infinite"} for problem in stops)
     columns = any(problem.drop for problem in stops)
     what = " and ".join(["the rows"] * rows + ["the columns"] * columns)
-    cures = [f"leave out {what} concerned"]
+    remedies = [f"leave out {what} concerned"]
     if "drop" in offered:
-        cures = [f"repair='drop' (--repair drop) leaves out {what} concerned"]
+        remedies = [f"repair='drop' (--repair drop) leaves out {what} concerned"]
     if "jitter" in offered and columns and len(table) > len(table.columns):
         noise = "repair='jitter' (--repair jitter) adds a little noise to the columns instead"
-        cures.append(noise)
-    return f"{text}; {', '.join(cures)}."
+        remedies.append(noise)
+    return f"{text}; {', '.join(remedies)}."

@@ -349,7 +349,7 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 class Stream(Protocol):
-    """What bytes are read from."""
+    """A file opened for reading bytes."""
 
     def read(self, size: int, /) -> bytes:
         """Returns up to `size` bytes."""
@@ -357,7 +357,7 @@ class Stream(Protocol):
 
 
 def memory_bytes() -> int:
-    """Returns how much memory this process may have: of the machine, or what it is limited to."""
+    """Returns the memory that this process may use: that of the machine, or a lower limit."""
     if os.name != "posix":
         return _UNKNOWN
     import resource
@@ -373,7 +373,7 @@ def memory_bytes() -> int:
 
 
 def refuse_large(size: int, subject: str) -> None:
-    """Raises FileError if there is no room for what a file of so many bytes is read into."""
+    """Raises FileError if memory cannot hold what a file of this many bytes is read into."""
     most = memory_bytes() // COPIES
     if size > most:
         raise FileError(
@@ -383,7 +383,7 @@ def refuse_large(size: int, subject: str) -> None:
 
 
 def refuse_wide(columns: int, subject: str) -> None:
-    """Raises FileError if there are more columns than any flow is fitted to."""
+    """Raises FileError if there are more columns than a flow can be fitted to."""
     if columns > MOST_COLUMNS:
         raise FileError(
             f"{subject} has {columns:,} columns, more than the {MOST_COLUMNS:,} that are read."
@@ -391,7 +391,7 @@ def refuse_wide(columns: int, subject: str) -> None:
 
 
 def unpacked(stream: Stream, subject: str, most: int | None = None) -> bytes:
-    """Returns what a stream holds, up to `most` bytes, as far as there is room for it."""
+    """Returns the content of a stream, up to `most` bytes; raises FileError if it is too large."""
     parts, size, room = [], 0, memory_bytes() // COPIES
     while most is None or size < most:
         part = stream.read(_CHUNK if most is None else min(_CHUNK, most - size))

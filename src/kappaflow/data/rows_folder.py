@@ -36,13 +36,13 @@ Take = Callable[[NDArray[Any]], object]
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """What is to be made of a table on disk.
+    """How to split a table on disk.
 
     Attributes:
-        table: Which.
+        table: The table.
         fractions: As for `division`.
-        seed: Of the draw which rows are for what.
-        dtype: Of the rows to train on, as numpy calls it.
+        seed: Seed of the split.
+        dtype: The dtype of the rows to train on, as numpy names it.
         duplicates: "keep" rows that repeat others, in the same part, or "drop" them.
     """
 
@@ -53,15 +53,15 @@ class SplitRequest:
     duplicates: Duplicates = "keep"
 
     def __post_init__(self) -> None:
-        """Checks what is done with rows that repeat others."""
+        """Checks `duplicates`."""
         if self.duplicates not in {"keep", "drop"}:
             raise ArgumentError(
                 f"'duplicates' should be 'keep' or 'drop' for a table on disk, got "
-                f"{self.duplicates!r}: with 'keep' rows count as often as they are there."
+                f"{self.duplicates!r}: 'keep' counts a row as often as it occurs."
             )
 
     def made_of(self) -> dict[str, Any]:
-        """Returns what the rows follow from, in plain values; other rows follow from others."""
+        """Returns all that determines the rows, as plain values."""
         table = self.table
         return {
             "data": as_of(table.path),
@@ -80,7 +80,7 @@ class SplitRequest:
 
 @dataclass(frozen=True, eq=False)
 class SplitTable:
-    """A table by what its rows are for; each row is in one part.
+    """The parts of a split table, which share no row.
 
     Attributes:
         train: The rows to train on.
@@ -135,15 +135,10 @@ def copies_in(chunks: Chunks, on_rows: OnRows) -> Copies:
     """
     hashes = np.empty(chunks.rows, dtype=np.uint64)
     for chunk in range(len(chunks)):
-        numbers = _numbers(chunks.read(chunk))
+        numbers = chunks.read(chunk).all_values
         hashes[chunk * chunks.size :][: len(numbers)] = row_hashes(numbers)
         on_rows(len(numbers))
     return copies_of(hashes)
-
-
-def _numbers(table: Table) -> FloatArray:
-    """Returns values and context of a table, one next to the other."""
-    return table.values if table.context is None else np.hstack([table.values, table.context])
 
 
 def split_on_disk(
@@ -205,7 +200,7 @@ def split_on_disk(
 def _gone_through(
     chunks: Chunks, plan: Division, dtype: np.dtype[Any], source: str, take: Take, on_rows: OnRows
 ) -> FloatArray:
-    """Returns the rows that stay in memory, and has the others taken, in their order."""
+    """Returns the rows that stay in memory, and passes the others to `take` in their order."""
     order = np.argsort(plan.kept)
     places = plan.kept[order]
     held_out = plan.not_trained_on
@@ -213,7 +208,7 @@ def _gone_through(
     for chunk in range(len(chunks)):
         table, start = chunks.read(chunk), chunk * chunks.size
         require_finite(table, source)
-        numbers = _numbers(table)
+        numbers = table.all_values
         ends = start, start + len(numbers)
         here = slice(*np.searchsorted(places, ends))
         kept[order[here]] = numbers[places[here] - start]
@@ -229,7 +224,7 @@ def _gone_through(
 def _rows_file(
     folder: Path | None, shape: tuple[int, int], dtype: np.dtype[Any]
 ) -> Iterator[Take]:
-    """Yields what writes rows to a file of a folder, which is there when all are written."""
+    """Yields a function that writes rows to a file, which appears once all are written."""
     if folder is None:
         yield lambda rows: None
         return
@@ -281,7 +276,7 @@ def _put_together(
     notes: list[str],
     warnings: list[str],
 ) -> SplitTable:
-    """Returns the parts of a table, of rows that were kept and what was noted."""
+    """Returns the parts of a table from the kept rows and the stored notes."""
     width = len(columns)
     plan = _plan(requested, rows, width + len(context_columns), copies)
     if kept.shape != (len(plan.kept), width + len(context_columns)):

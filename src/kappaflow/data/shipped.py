@@ -36,19 +36,8 @@ class DataSet:
     path: Path
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """What a file cannot say about itself."""
-
-    file: str
-    description: str
-    citation: str
-    licence: str
-
-
-_ENTRIES = {
-    "magic": _Entry(
-        file="magic.parquet",
+_SHIPPED = {
+    "magic": dict(
         description=(
             "Monte-Carlo events of an atmospheric Cherenkov telescope: ten image parameters, "
             "and whether a gamma (g) or a hadron (h) caused the shower."
@@ -72,7 +61,7 @@ def shipped_names() -> tuple[str, ...]:
         >>> shipped_names()
         ('magic',)
     """
-    return tuple(_ENTRIES)
+    return tuple(_SHIPPED)
 
 
 def path_of(name: str) -> Path:
@@ -91,11 +80,11 @@ def path_of(name: str) -> Path:
         >>> path_of("magic").name
         'magic.parquet'
     """
-    if name not in _ENTRIES:
+    if name not in _SHIPPED:
         raise ArgumentError(
-            f"'name' should be one of {', '.join(map(repr, _ENTRIES))}, got {name!r}."
+            f"'name' should be one of {', '.join(map(repr, _SHIPPED))}, got {name!r}."
         )
-    return _HERE / _ENTRIES[name].file
+    return _HERE / f"{name}.parquet"
 
 
 def data_sets() -> tuple[DataSet, ...]:
@@ -108,22 +97,20 @@ def data_sets() -> tuple[DataSet, ...]:
         >>> [(data.name, data.rows, len(data.columns)) for data in data_sets()]
         [('magic', 19020, 11)]
     """
-    return tuple(_data_set(name) for name in _ENTRIES)
+    return tuple(_data_set(name) for name in _SHIPPED)
 
 
 def _data_set(name: str) -> DataSet:
     import polars as pl
 
-    entry, path = _ENTRIES[name], path_of(name)
+    path = path_of(name)
     scan = pl.scan_parquet(path)
     return DataSet(
         name=name,
         rows=scan.select(pl.len()).collect().item(),
         columns=tuple(scan.collect_schema().names()),
-        description=entry.description,
-        citation=entry.citation,
-        licence=entry.licence,
         path=path,
+        **_SHIPPED[name],
     )
 
 

@@ -146,8 +146,8 @@ def standardised(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray
     return scaled, mean * size, std * size
 
 
-LEAST = 1000  # values, for a tail to be seen
-SHARE = 0.05  # of the values, those furthest out
+TAIL_ROWS = 1000  # fewest values that show a tail
+TAIL_SHARE = 0.05  # of the values, those furthest out
 ERRORS, HEAVY = 3.0, 0.1
 
 
@@ -180,10 +180,10 @@ def tail_of(column: FloatArray) -> Tail | None:
         >>> tail_of(cauchy).is_heavy, tail_of(np.arctan(cauchy)).is_heavy
         (True, False)
     """
-    if len(column) < LEAST:
+    if len(column) < TAIL_ROWS:
         return None
     away = np.sort(np.abs(column - np.median(column)))
-    k = int(SHARE * len(away))
+    k = int(TAIL_SHARE * len(away))
     if away[-k - 1] <= 0:
         return None
     logs = np.log(away[-k:] / away[-k - 1])

@@ -88,6 +88,16 @@ class Table:
         """Returns the number of rows."""
         return len(self.rows)
 
+    @property
+    def all_columns(self) -> tuple[str, ...]:
+        """The names of the modelled columns, then those of the context."""
+        return (*self.columns, *self.context_columns)
+
+    @property
+    def all_values(self) -> FloatArray:
+        """The modelled values, then the context, side by side."""
+        return self.values if self.context is None else np.hstack([self.values, self.context])
+
     def select(self, keep: BoolArray | NDArray[np.integer[Any]] | slice) -> "Table":
         """Returns the chosen rows, with their row numbers in the source.
 
@@ -118,20 +128,12 @@ class Table:
             raise ArgumentError(
                 f"'keep' should hold positions among the {len(self)} rows: {error}."
             ) from None
-        context = None if self.context is None else self.context[index]
-        weights = None if self.weights is None else self.weights[index]
-        lines = None if self.lines is None else self.lines[index]
-        groups = None if self.groups is None else self.groups[index]
-        return replace(
-            self,
-            values=self.values[index],
-            context=context,
-            rows=rows,
-            weights=weights,
-            lines=lines,
-            groups=groups,
-            texts={name: values[index] for name, values in self.texts.items()},
-        )
+        optional = {
+            name: getattr(self, name) for name in ("context", "weights", "lines", "groups")
+        }
+        chosen = {name: one if one is None else one[index] for name, one in optional.items()}
+        texts = {name: values[index] for name, values in self.texts.items()}
+        return replace(self, values=self.values[index], rows=rows, texts=texts, **chosen)
 
     def without_columns(self, names: Iterable[str]) -> "Table":
         """Returns the table without the named modelled columns, which join `left_out`.
@@ -328,16 +330,14 @@ def describe_values(table: Table, index: int) -> str:
         >>> describe_values(load_table(np.array([[0.5, 1234567.0], [1.5, 2.0]])), 0)
         'row 1 (x0 = 0.5, x1 = 1.23457e+06)'
     """
-    names = [*table.columns, *table.context_columns]
-    context = [] if table.context is None else table.context[index].tolist()
-    values = [*table.values[index].tolist(), *context]
-    pairs = zip(names[:SHOWN_VALUES], values[:SHOWN_VALUES], strict=True)
+    names, row = table.all_columns, table.select(np.array([index])).all_values[0]
+    pairs = zip(names[:SHOWN_VALUES], row.tolist()[:SHOWN_VALUES], strict=True)
     shown = ", ".join(f"{name} = {value:.6g}" for name, value in pairs)
     more = ", ..." if len(names) > SHOWN_VALUES else ""
     return f"{describe_rows(table, [index])[0]} ({shown}{more})"
 
 
-def rows_in_words(table: Table, mask: BoolArray) -> str:
+def named_rows(table: Table, mask: BoolArray) -> str:
     """Returns names of the rows in a mask, such as "line 7" or "rows 7, 9, 12 and 30 more"."""
     places = np.flatnonzero(mask)
     named = describe_rows(table, places[:SHOWN_ROWS])
@@ -358,12 +358,12 @@ def listed(problems: Sequence[Problem]) -> str:
 
 def require_finite(table: Table, data: str) -> None:
     """Raises an error that names the first missing or infinite value of a table."""
-    parts = table.values if table.context is None else np.hstack([table.values, table.context])
-    bad = ~np.isfinite(parts)
+    values = table.all_values
+    bad = ~np.isfinite(values)
     if bad.any():
         row, column = np.argwhere(bad)[0]
-        name = [*table.columns, *table.context_columns][column]
+        name = table.all_columns[column]
         raise DataError(
             f"column {name!r} of {data} should hold finite numbers, "
-            f"{describe_rows(table, [row])[0]} has {parts[row, column]}."
+            f"{describe_rows(table, [row])[0]} has {values[row, column]}."
         )

@@ -65,7 +65,7 @@ class Facts:
     counts: Counter[str] = field(default_factory=Counter)
     firsts: dict[str, Spot] = field(default_factory=dict)
     units: dict[str, Spot] = field(default_factory=dict)
-    running: dict[Kind, Progression] = field(default_factory=dict)
+    running: dict[str, Progression] = field(default_factory=dict)
 
     def __add__(self, other: "Facts") -> "Facts":
         def after(spots: dict[str, Spot]) -> dict[str, Spot]:
@@ -146,9 +146,9 @@ def _note_first(firsts: dict[str, Spot], name: str, text: "pl.Series", mask: "pl
         firsts[name] = (place + 1, text[place])
 
 
-def _progressions(**numbers: "pl.Series | None") -> dict[Kind, Progression]:
+def _progressions(**numbers: "pl.Series | None") -> dict[str, Progression]:
     """Returns the progressions that numbers form, by kind; the first few of them rule out most."""
-    found: dict[Kind, Progression] = {}
+    found: dict[str, Progression] = {}
     for kind, series in numbers.items():
         if series is not None and progression(series.head(COUNTED).to_numpy()):
             whole = progression(series.to_numpy())

@@ -1,7 +1,7 @@
-"""Images to fit flows to: from shipped sets, folders, idx files and CIFAR-10 batches.
+"""Images to fit flows to: from built-in sets, folders, idx files and CIFAR-10 batches.
 
-Pixels are whole numbers in uint8 tensors; what makes them continuous is the flow's own affair.
-Nothing is decoded before it is asked for, and nothing in a file is ever run.
+Pixels are whole numbers in uint8 tensors; a flow makes them continuous. Images are decoded when a
+batch needs them. Nothing in a file is ever run.
 """
 
 from kappaflow.data.images.images import Images, flipped

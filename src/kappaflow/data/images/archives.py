@@ -21,7 +21,7 @@ _IMAGES = re.compile(r"(.*)images([-.])idx3-ubyte(\.gz)?", re.IGNORECASE)
 
 
 def is_idx_name(name: str) -> bool:
-    """Returns whether a file is called as idx files of images usually are."""
+    """Returns whether a name is that of an idx file of images, such as of MNIST."""
     return _IMAGES.fullmatch(name) is not None
 
 
@@ -129,7 +129,7 @@ _SHAPE = (3, 32, 32)
 
 
 def is_batch_name(name: str) -> bool:
-    """Returns whether a file is called as a CIFAR-10 batch is."""
+    """Returns whether a name is that of a CIFAR-10 batch."""
     return name in _NAMES
 
 
@@ -152,7 +152,7 @@ def load_batches(files: list[Path], request: Request, source: str) -> Images:
 
 
 def _read_batch(path: Path) -> tuple[NDArray[np.uint8], IntArray]:
-    """Returns the images and labels of one batch, or says what is wrong with it."""
+    """Returns the images and labels of one batch; raises FileError if there are none."""
     content = _read_pickle(path)
     pixels, labels = content.get("data"), content.get("labels")
     width = int(np.prod(_SHAPE))
@@ -181,7 +181,7 @@ def _classes(path: Path, count: int) -> tuple[str, ...]:
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    """Returns what a batch holds by its keys, whether Python 2 or 3 wrote it."""
+    """Returns the dict of a batch with keys as text, whether Python 2 or 3 wrote it."""
     with explained(path):
         try:
             content = read_plain_pickle(path.read_bytes())

@@ -3,9 +3,8 @@
 import importlib
 import importlib.util
 import os
-import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -14,51 +13,38 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from kappaflow.errors import ArgumentError, FileError, KappaflowError
+from kappaflow.data import files
+from kappaflow.errors import ArgumentError, FileError
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-@contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turns whatever a reader raises on a file into one sentence."""
-    try:
-        yield
-    except KappaflowError:
-        raise
-    except FileNotFoundError:
-        raise FileError(f"there is no file {shown(path)} (any more).") from None
-    except PermissionError:
-        raise FileError(f"{shown(path)} may not be read: its permissions forbid it.") from None
-    except MemoryError:
-        raise FileError(f"{shown(path)} does not fit in memory, or is damaged.") from None
-    except Exception as error:
-        raise FileError(_sentence(path, error)) from None
+def explained(path: Path) -> AbstractContextManager[None]:
+    """Returns a context that turns any exception of a reader of images into a FileError."""
 
+    def sentence(kind: str, reason: str) -> str:
+        if kind.startswith("DecompressionBomb"):
+            return (
+                f"{shown(path)} has more pixels than Pillow's limit against decompression bombs: "
+                "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+            )
+        if os.path.isfile(path) and path.stat().st_size == 0:
+            return f"{shown(path)} is empty (0 bytes)."
+        if kind == "UnidentifiedImageError":
+            return f"{shown(path)} is no image that can be read, whatever its suffix says."
+        return f"{shown(path)} is damaged ({reason}): replace it, or leave it out."
 
-def _sentence(path: Path, error: Exception) -> str:
-    kind = type(error).__name__
-    if kind.startswith("DecompressionBomb"):
-        return (
-            f"{shown(path)} has more pixels than Pillow's limit against decompression bombs: "
-            "make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
-        )
-    if os.path.isfile(path) and path.stat().st_size == 0:
-        return f"{shown(path)} is empty (0 bytes)."
-    if kind == "UnidentifiedImageError":
-        return f"{shown(path)} is no image that can be read, whatever its suffix says."
-    reason = textwrap.shorten(str(error) or kind, 90).rstrip(".")
-    return f"{shown(path)} is damaged ({reason}): replace it, or leave it out."
+    return files.explained(path, shown(path), sentence)
 
 
 def shown(path: Path | str) -> str:
-    """Returns a path in quotes, in letters that can be written anywhere."""
+    """Returns a readable path in quotes."""
     return f"'{readable(path)}'"
 
 
 def readable(path: Path | str) -> str:
-    """Returns a path with what is no letter in it replaced."""
+    """Returns a path as text, with undecodable bytes replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
@@ -90,7 +76,7 @@ Fit = Literal["keep", "crop", "squeeze"]
 
 @dataclass(frozen=True)
 class Form:
-    """One shape for all images; `fit` says what is done to those of another size."""
+    """The shape of all images of a set; `fit` says how those of another size are changed."""
 
     channels: int
     height: int
@@ -105,7 +91,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Request:
-    """What a user asks of the form: None where the source decides."""
+    """The form that a user requests; None where the source decides."""
 
     size: tuple[int, int] | None = None
     grey: bool | None = None

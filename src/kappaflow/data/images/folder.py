@@ -41,7 +41,7 @@ _NUMBER = re.compile("([0-9]+)")
 
 @dataclass(frozen=True)
 class Found:
-    """What lies below a folder: image files, by their paths from there, and others."""
+    """Image files and other files below a folder, by their paths from there."""
 
     images: tuple[str, ...]
     others: tuple[str, ...]
@@ -57,7 +57,7 @@ def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> Found:
 
 
 def order(name: str) -> list[tuple[tuple[str | int, ...], str]]:
-    """Returns what names are sorted by: folder by folder, and 2 before 10."""
+    """Returns the sort key of a path: folder by folder, and 2 before 10."""
     chunks = [(_NUMBER.split(part), part) for part in name.split("/")]
     # every other chunk is a number, so that numbers are compared with numbers only
     return [
@@ -72,7 +72,7 @@ def holds_images(folder: Path) -> bool:
 
 
 def is_image_name(name: str) -> bool:
-    """Returns whether a file is called as images are."""
+    """Returns whether a name has the suffix of an image."""
     return name.lower().endswith(SUFFIXES)
 
 
@@ -105,9 +105,9 @@ def _files(folder: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _can_be_read(entry: os.DirEntry[str]) -> bool:
-    """Returns whether an entry is a file, or a broken link, which its reader will complain of.
+    """Returns whether an entry is a file or a broken link, whose reader raises a clear error.
 
-    A pipe would keep its reader waiting.
+    A pipe would block its reader.
     """
     return os.path.isfile(entry) or not os.path.exists(entry)
 

@@ -41,11 +41,11 @@ class Origin(Protocol):
         ...
 
     def name(self, position: int) -> str:
-        """Returns what an image is called within its source."""
+        """Returns the name of an image within its source."""
         ...
 
     def digest(self, position: int) -> bytes:
-        """Returns the sha256 of what an image is made from, whatever it is called."""
+        """Returns the sha256 of the data of an image, regardless of its name."""
         ...
 
 
@@ -104,14 +104,14 @@ KEPT_BYTES = 512 * 2**20
 
 
 class Pixels:
-    """Images of one form by their position in the source; all subsets of a set share them.
+    """Images of one form by their position in the source, shared by all subsets of a set.
 
     Args:
-        origin: Where they come from.
-        form: What they are brought to.
+        origin: The images before they are brought to the form.
+        form: The form.
         values: Pixels are 0 to `values` - 1.
-        decoded: All of them, where nothing is left to decode.
-        budget: How many bytes may be kept.
+        decoded: All images in that form, if there is nothing to decode.
+        budget: The number of bytes that may be kept.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class Pixels:
         return images
 
     def digests(self, positions: IntArray) -> list[bytes]:
-        """Returns the sha256 of what each of these images is made from, read once."""
+        """Returns the sha256 of the data of each of these images, which is read once."""
         requested = positions.tolist()
         missing = np.array(sorted({*requested} - self._digests.keys()), dtype=np.int64)
         for part in in_threads(self._digests_of, missing):
@@ -206,8 +206,8 @@ def core_count() -> int:
 class Images:
     """Images of one shape with whole numbers as pixels, made by `load_images`.
 
-    Files are decoded when a batch asks for them, on all cores, and kept as long as they fit in
-    512 MB together; subsets share what is kept.
+    Files are decoded when a batch needs them, on all cores, and kept as long as they fit in 512 MB
+    together. Subsets share them.
 
     Args:
         pixels: Where the pixels come from.
@@ -389,8 +389,8 @@ def flipped(batch: "Tensor", *, generator: "Generator") -> "Tensor":
     """Returns the images, each mirrored left to right with probability 1/2.
 
     Args:
-        batch: Images (B, channels, height, width) of any type, which stay as they are.
-        generator: What decides; one number is drawn for each image, on the generator's device.
+        batch: Images (B, channels, height, width) of any type; not changed.
+        generator: Draws one number for each image, on its own device.
 
     Returns:
         New images of the same shape and type.
