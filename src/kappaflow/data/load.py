@@ -154,8 +154,9 @@ def _texts(raw: RawTable, name: str, keep: BoolArray) -> NDArray[np.str_]:
 
 def as_names(given: object, argument: str) -> tuple[str, ...]:
     """Returns one text or several as a tuple; raises ArgumentError for anything else."""
-    is_one = isinstance(given, str) or not isinstance(given, Iterable)
-    names = (given,) if is_one else tuple(given)
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        given = (given,)
+    names = tuple(given)
     texts = tuple(name for name in names if isinstance(name, str))
     if len(texts) < len(names):
         wrong = next(name for name in names if not isinstance(name, str))

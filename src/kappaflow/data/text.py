@@ -242,7 +242,8 @@ def separator_of(text: str, decimal: str | None = None) -> str:
     """
     start = text[:START]
     header = text.split("\n", 1)[0]
-    marks = SEPARATORS.replace(",", "") if decimal == "," and "," not in header else SEPARATORS
+    is_single = decimal == "," and _width(start, ",", lines=1) == 1
+    marks = SEPARATORS.replace(",", "") if is_single else SEPARATORS
     widths = {mark: _width(start, mark) for mark in marks}
     best = max(marks, key=widths.__getitem__)
     if widths[best] > 1:
@@ -250,11 +251,11 @@ def separator_of(text: str, decimal: str | None = None) -> str:
     return next((mark for mark in marks if mark in header), marks[0])
 
 
-def _width(text: str, separator: str) -> int:
+def _width(text: str, separator: str, lines: int = LINES_TRIED) -> int:
     """Returns the number of fields that the first lines have with a separator, 0 if it varies."""
     reader = csv.reader(io.StringIO(text), delimiter=separator)
     try:
-        widths = {len(row) for row in islice(reader, LINES_TRIED) if row}
+        widths = {len(row) for row in islice(reader, lines) if row}
     except csv.Error:
         return 0
     return widths.pop() if len(widths) == 1 else 0
