@@ -1,4 +1,4 @@
-"""Experiments that can be repeated: what is trained, what is measured, and a page of it."""
+"""Reproducible studies of the source's claims: trainings, measurements and a page for each."""
 
 from kappaflow_studies.catalog import EXPERIMENTS, experiment_named, reproduce_all
 from kappaflow_studies.engine.run import run_study

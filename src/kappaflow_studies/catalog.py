@@ -1,4 +1,4 @@
-"""The studies by name, and all of them in turn."""
+"""The studies by name, and the page of all studies."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from kappaflow_studies.partition import PARTITION
 from kappaflow_studies.sphere import SPHERE
 from kappaflow_studies.universal import UNIVERSAL
 
-# In the order of the source paper.
+# Ordered as in the source paper.
 STUDIES: tuple[Study, ...] = (
     LINEAR_DEPTH,
     FACTOR_TRADEOFF,
@@ -56,7 +56,7 @@ def experiment_named(name: str) -> Experiment:
     """Returns a study by name.
 
     Raises:
-        ArgumentError: No study has this name; the message lists those there are.
+        ArgumentError: No study has this name; the message lists the names.
     """
     if name not in EXPERIMENTS:
         raise ArgumentError(

@@ -13,23 +13,23 @@ from kappaflow.runs import TableConfig
 from kappaflow.runs.table_data import FRACTIONS
 from kappaflow_studies import ensembles
 
-BEND = 1.0  # of each banana
+BEND = 1.0  # curvature of each banana
 
 
 def bananas(n: int, features: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     r"""Samples points and their log-density, in float64.
 
-    Pairs of features are bananas, :math:`(a, b + a^2 - 1)` of normal a and b, and all together are
-    turned by one random rotation, the same for so many features.
+    Each pair of features is a banana, :math:`(a, b + a^2 - 1)` with standard normal a and b. One
+    random rotation, the same for each number of features, mixes all pairs.
 
     Args:
-        n: How many.
-        features: An even number.
-        generator: Draws them.
+        n: Number of points.
+        features: Number of features, even.
+        generator: Random generator of the points.
 
     Returns:
-        Points (n, features), and (n,) in nats. Their entropy is that of a standard normal: the
-        bends and the rotation preserve volume.
+        Points (n, features), and log-densities (n,) in nats. The entropy is the entropy of a
+        standard normal, because the bends and the rotation preserve volume.
 
     Example:
         >>> x, log_prob = bananas(5, 4, torch.Generator().manual_seed(0))
@@ -44,7 +44,7 @@ def bananas(n: int, features: int, generator: torch.Generator) -> tuple[Tensor, 
     return bent @ turn.mT, log_prob
 
 
-HELD_OUT = 2000  # rows of a table, to stop by and to judge by
+HELD_OUT = 2000  # number of validation rows, and of test rows, of a table
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Parts:
     """Rows or images, split.
 
     Attributes:
-        train: For training.
-        validation: For early stopping.
-        test: For evaluation.
-        log_prob: The true log-density of the test rows in nats, where it is known.
+        train: Training data.
+        validation: Data for early stopping.
+        test: Data for evaluation.
+        log_prob: True log-densities of the test rows in nats; None if they are not known.
     """
 
     train: Table | Images
@@ -68,7 +68,7 @@ def table_parts(name: str, rows: int, seed: int) -> Parts:
     """Loads a table and splits it.
 
     Args:
-        name: "bananas-8", or another even number of features, or a shipped data set.
+        name: "bananas-8" (or another even number of features), or the name of a shipped data set.
         rows: Maximal number of training rows.
         seed: The random seed of the split or of the samples.
 
@@ -99,7 +99,7 @@ def image_parts(name: str, size: int | None, seed: int) -> Parts:
 
 
 def banana_features(name: str) -> int | None:
-    """Returns the number of features of a table of bananas, None for other names.
+    """Returns the number of features of a table of bananas; None for other names.
 
     Args:
         name: "bananas-8", or the name of another table.

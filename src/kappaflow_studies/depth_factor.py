@@ -29,16 +29,16 @@ from kappaflow_studies.training import (
 
 
 class DepthFactorSettings(TrainingSettings):
-    """What a preset says.
+    """Settings of the flows and the data.
 
     Attributes:
         tables: Data sets of tables; "bananas-N" is one of N features.
-        depths: Couplings of the flows of tables, with an LU map before each.
+        depths: Numbers of couplings of the flows of tables, with an LU map before each.
         images: Sets of grey images.
-        sizes: Sides that they are brought to, place by place; 0 for their own.
-        levels: Of the Glow of each, place by place.
-        steps: In each level.
-        repeats: Of a measurement of time.
+        sizes: Sides to which the images of each set are resized; 0 for the original size.
+        levels: Number of levels of the Glow of each set.
+        steps: Number of steps in each level.
+        repeats: Number of repetitions of a time measurement.
     """
 
     tables: tuple[TableName, ...]
@@ -57,7 +57,7 @@ class DepthFactorSettings(TrainingSettings):
 
 
 def cases(settings: DepthFactorSettings, seed: int) -> list[Case]:
-    """Returns a case for each flow and seed, large images first."""
+    """Returns a case for each flow and seed; large images come first."""
     table = settings.of_tables() | {"repeats": settings.repeats}
     image = settings.of_images() | {"repeats": settings.repeats}
     found: list[Case] = []
@@ -75,7 +75,7 @@ TWIN = "twin_"
 
 
 def measure(case: Case) -> list[Row]:
-    """Returns one row: the flow, and its twin, whose columns begin with "twin_"."""
+    """Returns one row: the flow, and its twin in columns with the prefix "twin_"."""
     parts = (
         table_parts(case["data"], case["rows"], case["seed"])
         if case["what"] == "table"
@@ -117,12 +117,12 @@ def _flow(case: Case, parts: Parts) -> Flow:
     )
 
 
-LEAST, MOST = 5, 47  # times, as the source says
+LEAST, MOST = 5, 47  # factors of depth in the source
 LINES: tuple[tuple[int, Literal["dash", "dot"]], ...] = ((LEAST, "dash"), (MOST, "dot"))
 
 
 def findings(frame: pl.DataFrame, settings: DepthFactorSettings) -> Findings:
-    """Returns the charts and what they say."""
+    """Returns the charts, the table and the sentences on them."""
     ended, stopped = that_ended(frame)
     there = "couplings_after" in ended.columns
     found = ended.drop_nulls("couplings_after") if there else ended.clear()
@@ -231,7 +231,7 @@ def _points(rows: dict[str, pl.DataFrame], x: str, y: str) -> list[Series]:
 
 
 def _against_twin(rows: dict[str, pl.DataFrame], column: str, title: str, unit: str) -> Panel:
-    """Returns a panel that plots a column of the twins against that of the flows."""
+    """Returns a panel with a column of the twins against the same column of the flows."""
     every = sorted(value for part in rows.values() for value in part[column].drop_nulls())
     equal = Series(name="equal", x=every[:1] + every[-1:], y=every[:1] + every[-1:], tone=7)
     return Panel(

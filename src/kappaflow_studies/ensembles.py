@@ -1,4 +1,4 @@
-"""Random matrices with positive determinant, the same for the same name, size and number."""
+"""Random matrices with positive determinant, reproducible by name, size and number."""
 
 import itertools
 import zlib
@@ -9,19 +9,19 @@ import numpy as np
 
 Generator = np.random.Generator
 SHARP = "three-cycle"
-SHARP_FROM = 6  # features
+SHARP_FROM = 6  # least number of features
 
 
 def draw(name: str, n: int, number: int) -> np.ndarray:
     """Returns a matrix of an ensemble.
 
     Args:
-        name: Of `ENSEMBLES`, or "even permutations" and "odd permutations", which are numbered.
-        n: Its size.
-        number: Which of the draws.
+        name: A name of `ENSEMBLES`, or "even permutations" or "odd permutations" (numbered).
+        n: Size of the matrix.
+        number: Number of the matrix in the ensemble.
 
     Returns:
-        T, (n, n), float64; det T > 0 but for odd permutations.
+        T, (n, n), float64, with det T > 0, except for odd permutations.
     """
     if name in NUMBERED:
         return np.eye(n)[list(_permutations(n, NUMBERED[name])[number])]
@@ -30,7 +30,7 @@ def draw(name: str, n: int, number: int) -> np.ndarray:
 
 
 def has_size(name: str, n: int) -> bool:
-    """Returns whether an ensemble has maps of so many features."""
+    """Returns whether an ensemble has maps of n features."""
     return n >= (SHARP_FROM if name == SHARP else 2)
 
 
@@ -40,12 +40,12 @@ def count(name: str, n: int) -> int | None:
 
 
 def gaussian(n: int, generator: Generator) -> np.ndarray:
-    """Returns independent standard normal entries, given that det T > 0."""
+    """Returns independent standard normal entries, conditional on det T > 0."""
     return _positive(generator.standard_normal((n, n)))
 
 
 def orthogonal(n: int, generator: Generator) -> np.ndarray:
-    """Returns a rotation, uniform by the measure of Haar."""
+    """Returns a rotation, uniform in the Haar measure."""
     q, r = np.linalg.qr(generator.standard_normal((n, n)))
     return _positive(q * np.sign(np.diag(r)))
 
@@ -66,7 +66,7 @@ def toeplitz(n: int, generator: Generator) -> np.ndarray:
 
 
 def sharp(n: int, generator: Generator) -> np.ndarray:  # noqa: ARG001 - there is one of each size
-    """Returns diag(I, C), C with a cycle of three: what no five couplings make, n >= 6."""
+    """Returns diag(I, C) with a cycle C of three, which no five couplings represent; n >= 6."""
     order = np.arange(n)
     order[-3:] = np.roll(order[-3:], 1)
     return np.eye(n)[order]
@@ -75,7 +75,7 @@ def sharp(n: int, generator: Generator) -> np.ndarray:  # noqa: ARG001 - there i
 def geometric(condition: float) -> Callable[[int, Generator], np.ndarray]:
     """Returns an ensemble with singular values from 1 to 1 / condition in equal ratios.
 
-    The rotations to the left and to the right of them are uniform.
+    The rotations on both sides are uniform.
     """
 
     def made(n: int, generator: Generator) -> np.ndarray:
@@ -99,7 +99,7 @@ NUMBERED = {"even permutations": 1, "odd permutations": -1}
 
 
 def _positive(matrix: np.ndarray) -> np.ndarray:
-    """Returns the matrix with its first row negated where its determinant is negative."""
+    """Returns the matrix, with its first row negated if its determinant is negative."""
     if np.linalg.slogdet(matrix)[0] < 0:
         matrix[0] *= -1
     return matrix

@@ -18,17 +18,18 @@ from kappaflow_studies.engine.presets import Counts, Ensemble, Many, NotEmpty
 from kappaflow_studies.engine.report import Findings, Table, quantile_series
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 
-Enough = Annotated[int, Field(ge=6)]  # for all maps
+Enough = Annotated[int, Field(ge=6)]  # six couplings are enough for all maps
 
 
 class TradeOffSettings(StudySettings):
-    """Which maps, and how many couplings.
+    """Settings: the maps, and the numbers of couplings.
 
     Attributes:
-        ensembles: Of `kappaflow_studies.ensembles`.
-        sizes: Features of the maps.
-        draws: Maps of each ensemble, for each size.
-        couplings: The largest numbers of couplings allowed, from six on: fewer do not always do.
+        ensembles: Names of `kappaflow_studies.ensembles`.
+        sizes: Numbers of features of the maps.
+        draws: Number of maps of each ensemble, for each size.
+        couplings: The largest allowed numbers of couplings, at least six: fewer are not always
+            enough.
     """
 
     ensembles: Annotated[tuple[Ensemble, ...], NotEmpty]
@@ -44,7 +45,7 @@ class TradeOffSettings(StudySettings):
 
 
 def cases(settings: TradeOffSettings, seed: int) -> list[Case]:
-    """Returns a case for each map and count, large maps first."""
+    """Returns a case for each map and count; large maps come first."""
     first = 1000 * seed
     return [
         {"ensemble": name, "n": n, "draw": first + draw, "couplings": most}
@@ -57,7 +58,7 @@ def cases(settings: TradeOffSettings, seed: int) -> list[Case]:
 
 
 def measure(case: Case) -> list[Row]:
-    """Returns what is found for one map within so many couplings, or why nothing is."""
+    """Returns the result for one map and one largest count, or why there is none."""
     matrix = ensembles.draw(case["ensemble"], case["n"], case["draw"])
     of_the_map = float(np.linalg.cond(matrix))
     started = time.perf_counter()
@@ -77,12 +78,12 @@ def measure(case: Case) -> list[Row]:
     ]
 
 
-SHOWN = 64  # features of the maps that the first sentence is about, if they were measured
-SAME_BOUND = "geometric"  # ensembles whose maps have one condition number
+SHOWN = 64  # features of the maps in the first sentence, if they were measured
+SAME_BOUND = "geometric"  # ensembles with maps of equal condition number
 
 
 def findings(frame: pl.DataFrame, settings: TradeOffSettings) -> Findings:
-    """Returns the curve, its tables and what they say."""
+    """Returns the curve, its tables and the sentences on them."""
     there = frame.drop_nulls("condition_number")
     lost = len(frame) - len(there)
     return Findings(
@@ -178,7 +179,7 @@ def _none_below(frame: pl.DataFrame, settings: TradeOffSettings) -> Series:
 
 
 def title(name: str) -> str:
-    """Returns how a page calls an ensemble.
+    """Returns the name of an ensemble on a page.
 
     Example:
         >>> title("Gaussian"), title("geometric 1e2")

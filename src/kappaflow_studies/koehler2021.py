@@ -1,4 +1,4 @@
-"""The route of Koehler, Mehta and Risteski (2021) from a linear map to couplings."""
+"""The construction of Koehler, Mehta and Risteski (2021): couplings for a linear map."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ def two_involutions(index: Sequence[int]) -> tuple[list[int], list[int]]:
     A cycle is a rotation of a polygon, and a rotation is the product of two reflections.
 
     Args:
-        index: Each of 0 to n - 1, once.
+        index: A permutation of 0 to n - 1.
 
     Returns:
-        The involutions, as lists like `index`. As matrices M(index) = M(a) M(b).
+        The involutions a and b, as lists like `index`. As matrices, M(index) = M(a) M(b).
 
     Source:
         Classical.
@@ -49,18 +49,18 @@ def two_involutions(index: Sequence[int]) -> tuple[list[int], list[int]]:
 
 
 def across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
-    """Returns swaps E and M across the halves, each of disjoint pairs, with E M E the involution.
+    """Returns swaps E and M between the halves, of disjoint pairs, with E M E the involution.
 
-    Couplings swap only across. A pair inside a half is carried over: E exchanges one of the two
-    with a feature of the other half, M swaps across, E takes it back. That feature is of a
-    pair inside the other half, which also gets across so, or a fixed point: if pairs are left
-    over, the other half has twice as many more of those.
+    Couplings swap only between halves. To swap a pair inside a half, E exchanges one of the two
+    with a feature of the other half, M swaps between the halves, and E takes it back. The feature
+    is a fixed point, or part of a pair inside the other half, which is then swapped as well. If
+    there are pairs left, the other half has at least twice as many fixed points.
 
     Args:
-        involution: Each of 0 to n - 1, once, each its own image's image; n even.
+        involution: A permutation of 0 to n - 1 that is its own inverse; n even.
 
     Returns:
-        The pairs (of the first half, of the second half) that E swaps, and those that M swaps.
+        The pairs (of the first half, of the second half) that E swaps, and the pairs that M swaps.
 
     Source:
         Ours.
@@ -95,15 +95,15 @@ def across(involution: Sequence[int]) -> tuple[Pairs, Pairs]:
 
 
 def swap_couplings(pairs: Iterable[tuple[int, int]], features: int) -> list[Array]:
-    """Returns three couplings L, U, L whose product swaps the pairs, all at once.
+    """Returns three couplings L, U, L whose product swaps all pairs.
 
     Args:
         pairs: Disjoint pairs (of the first half, of the second half).
-        features: How many there are in all.
+        features: Number of features.
 
     Returns:
-        Matrices; the first has -1 in its diagonal for each pair, since a swap has determinant -1.
-        None for no pairs.
+        Matrices; empty if there are no pairs. The first one has -1 in its diagonal for each pair,
+        since a swap has determinant -1.
 
     Source:
         Classical: the swap of two numbers by additions and subtractions.
@@ -123,24 +123,25 @@ def swap_couplings(pairs: Iterable[tuple[int, int]], features: int) -> list[Arra
 
 
 def permutation_couplings(index: Sequence[int]) -> list[Array]:
-    """Returns at most thirteen couplings whose product is a permutation of an even number.
+    """Returns at most thirteen couplings with the product of a permutation of an even number.
 
     Args:
-        index: The product maps x to x[index].
+        index: The permutation; the product maps x to x[index].
 
     Returns:
-        Matrices, in the order of the product; neighbours that change the same half are one.
+        Matrices, in the order of the product. Neighbours that change the same half are merged.
 
     Raises:
-        ArgumentError: It is no permutation of an even number.
+        ArgumentError: The input is not a permutation of an even number.
 
     Note:
-        All entries are 0 or 1 in size but where two merge, whose blocks, of norm at most 2 next to
-        diagonals of 1 and -1, give condition numbers of at most 3 + 2 sqrt(2) = 5.83 in any
-        dimension. Six couplings do too, with positive diagonals; their proved bound is 13.6.
+        All entries are 0, 1 or -1, except where two couplings merge. Their blocks have a norm of
+        at most 2, with diagonals of 1 and -1, so the condition numbers are at most
+        3 + 2 sqrt(2) = 5.83 in any dimension. Six couplings with positive diagonals also suffice;
+        their proved bound is 13.6.
 
     Source:
-        Koehler, Mehta, Risteski 2021 (two involutions of parallel swaps, 21 there); ours.
+        Koehler, Mehta, Risteski 2021 (two involutions of parallel swaps, 21 couplings); ours.
 
     Example:
         >>> import numpy as np
@@ -162,7 +163,7 @@ def permutation_couplings(index: Sequence[int]) -> list[Array]:
 
 
 def merged(couplings: Sequence[Array]) -> list[Array]:
-    """Returns couplings with the same product: neighbours on one half are one, identities none."""
+    """Returns couplings with the same product, with neighbours merged and identities removed."""
     kept: list[tuple[bool, Array]] = []
     for matrix in couplings:
         half = len(matrix) // 2
@@ -174,31 +175,31 @@ def merged(couplings: Sequence[Array]) -> list[Array]:
     return [matrix for _, matrix in kept]
 
 
-RATIO = 1.3  # of neighbouring eigenvalues; see triangular_couplings
+RATIO = 1.3  # ratio of neighbouring eigenvalues; see triangular_couplings
 
 
 def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) -> list[Array]:
     r"""Returns four couplings whose product is a triangular matrix with an even number of rows.
 
-    With diagonals C and B split off, what is left is L U L U if :math:`C^{-1} T_{11}` and
-    :math:`T_{22}^{-1} B` are similar. Both are triangular: C and B put the same distinct numbers
-    on their diagonals, and matrices with the same distinct eigenvalues are similar. Eigenvectors
-    of triangular matrices grow fast with their size, and so do these couplings.
+    After diagonals C and B are split off, the rest is L U L U if :math:`C^{-1} T_{11}` and
+    :math:`T_{22}^{-1} B` are similar. Both are triangular. C and B give them the same distinct
+    diagonal entries, and matrices with the same distinct eigenvalues are similar. Eigenvectors of
+    triangular matrices grow fast with their size, and so do these couplings.
 
     Args:
-        matrix: Triangular, without a zero on its diagonal.
+        matrix: A triangular matrix without a zero on its diagonal.
         lower: Whether it is lower triangular (L U L U) or upper triangular (U L U L).
-        ratio: Of each of the chosen eigenvalues to the next. Near 1 the eigenvectors blow up, far
-            from it the diagonals do; 1.3 is about best for random matrices of 8 to 64 rows.
+        ratio: Ratio of neighbouring chosen eigenvalues. Near 1 the eigenvectors grow, far from 1
+            the diagonals do; 1.3 is about the best for random matrices of 8 to 64 rows.
 
     Returns:
-        Matrices, in the order of the product; two if the matrix is diagonal.
+        Matrices, in the order of the product; only two if the matrix is diagonal.
 
     Raises:
-        ArgumentError: The matrix is not of that kind, or the ratio not above 0 and apart from 1.
+        ArgumentError: The matrix is not of this kind, or the ratio is not above 0 or too near 1.
 
     Source:
-        Ours; the source paper takes 13, in a way unknown to us.
+        Ours; the source paper uses 13 couplings, in a way that is unknown to us.
 
     Example:
         >>> import numpy as np
@@ -219,14 +220,14 @@ def triangular_couplings(matrix: Array, *, lower: bool, ratio: float = RATIO) ->
         ]
     if lower:
         return _four(matrix, lower_blocks=True, ratio=ratio)
-    order = np.roll(np.arange(n), half)  # exchanging the halves makes it block lower triangular
+    order = np.roll(np.arange(n), half)  # exchanged halves make it block lower triangular
     exchanged = matrix[np.ix_(order, order)]
     couplings = _four(exchanged, lower_blocks=False, ratio=ratio)
     return [coupling[np.ix_(order, order)] for coupling in couplings]
 
 
 def _triangular(matrix: object, *, lower: bool) -> Array:
-    """Returns the matrix as floats, or says why it has no such factors."""
+    """Returns the matrix as floats; raises ArgumentError if it has no such factors."""
     given = square_floats(matrix)
     triangle = np.tril(given) if lower else np.triu(given)
     if len(given) % 2 or (given != triangle).any() or not np.diag(given).all():
@@ -263,11 +264,11 @@ def _four(matrix: Array, *, lower_blocks: bool, ratio: float) -> list[Array]:
 
 
 def eigenvectors(matrix: Array, *, lower: bool) -> Array:
-    """Returns the eigenvectors, in columns with ones on the diagonal, of a triangular matrix.
+    """Returns the eigenvectors of a triangular matrix as columns with ones on the diagonal.
 
     Args:
-        matrix: Triangular, with distinct numbers on its diagonal.
-        lower: Which triangle.
+        matrix: A triangular matrix with distinct numbers on its diagonal.
+        lower: Whether the matrix is lower or upper triangular.
 
     Returns:
         A triangular matrix V with `matrix @ V = V @ diag(matrix)`, in the order of the diagonal.
@@ -289,18 +290,18 @@ def eigenvectors(matrix: Array, *, lower: bool) -> Array:
 
 
 PAPER = {"permutation": 21, "lower triangular": 13, "upper triangular": 13}
-"""The parts of the paper's 47. How it finds them is unknown to us but for this outline."""
+"""The parts of the 47 couplings in the paper. Only this outline of its method is known to us."""
 
 
 @dataclass(frozen=True)
 class KoehlerRoute:
-    """Couplings of T = P L U, and how many each part took.
+    """Couplings of T = P L U, with the number for each part.
 
     Args:
         matrix: The factored matrix, T.
         couplings: Matrices, in the order of the product; lower and upper ones alternate.
-        counts: The number of couplings of each part, before the parts were joined.
-        negative: How many -1's and other negative numbers stand in the diagonals.
+        counts: The number of couplings of each part, before the parts were merged.
+        negative: The number of negative entries in the diagonals.
     """
 
     matrix: Array
@@ -310,7 +311,7 @@ class KoehlerRoute:
 
     @property
     def residual(self) -> float:
-        """Returns |product - T| / |T| in Frobenius norms; the product has 64 bits of mantissa."""
+        """Returns |product - T| / |T| in Frobenius norms, with a product of 64-bit mantissas."""
         product = np.eye(len(self.matrix), dtype=np.longdouble)
         for coupling in self.couplings:
             product = product @ coupling
@@ -334,18 +335,19 @@ class KoehlerRoute:
 
 
 def koehler_route(matrix: object, *, ratio: float = RATIO) -> KoehlerRoute:
-    r"""Returns couplings on two halves whose product is T, along the outline of the source paper.
+    r"""Returns couplings on two halves with product T, along the outline of the source paper.
 
-    T = P L U with a permutation, at most thirteen couplings, a unit lower triangular matrix, four,
-    and an upper triangular one, four. Where the parts meet, two couplings on one half are one:
-    nineteen. The baseline that six couplings are compared with.
+    T = P L U with a permutation (at most thirteen couplings), a unit lower triangular matrix
+    (four), and an upper triangular matrix (four). Between parts, two couplings on one half are
+    merged, which leaves nineteen. This is the baseline for the six couplings.
 
     Args:
         matrix: T, invertible, with an even number of rows.
-        ratio: Of neighbouring eigenvalues of the triangular parts, see `triangular_couplings`.
+        ratio: Ratio of neighbouring eigenvalues of the triangular parts; see
+            `triangular_couplings`.
 
     Returns:
-        The couplings, with the count of each part next to that of the paper.
+        The couplings, with the count of each part and the paper's count.
 
     Raises:
         ArgumentError: T is not square with an even number of rows, not finite, or singular; or
@@ -356,8 +358,8 @@ def koehler_route(matrix: object, *, ratio: float = RATIO) -> KoehlerRoute:
         grow fast with n, through the eigenvectors of triangular matrices.
 
     Source:
-        Koehler, Mehta, Risteski 2021, whose outline (two involutions of parallel swaps, two
-        triangular matrices; 21 + 13 + 13 = 47) is all that we know of it. No match is claimed.
+        Koehler, Mehta, Risteski 2021. Only their outline is known to us (two involutions of
+        parallel swaps, two triangular matrices; 21 + 13 + 13 = 47), so details may differ.
 
     Example:
         >>> route = koehler_route([[0, 2, 1, 1], [1, 0, 3, 0], [2, 1, 1, 0], [0, 1, 0, 1]])
@@ -380,7 +382,7 @@ def koehler_route(matrix: object, *, ratio: float = RATIO) -> KoehlerRoute:
 
 
 def _even_invertible(matrix: object) -> Array:
-    """Returns the matrix as floats, or says why it has no such factors."""
+    """Returns the matrix as floats; raises ArgumentError if it has no such factors."""
     given = square_floats(matrix).copy()
     if len(given) % 2:
         raise ArgumentError(f"'matrix' should have an even number of rows, got {len(given)}.")

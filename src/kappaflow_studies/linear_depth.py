@@ -19,21 +19,21 @@ from kappaflow_studies.engine.report import Findings, Table, quantile_series
 from kappaflow_studies.engine.study import Case, Row, Study, StudySettings
 from kappaflow_studies.ensembles import has_size
 
-EXACT_FROM, EXACT_TO = 4, 16  # couplings: below, no count is known to be enough for anything here
+EXACT_FROM, EXACT_TO = 4, 16  # numbers of couplings for exact methods; fewer work only rarely
 
 
 class LinearDepthSettings(StudySettings):
-    """What is fitted to what.
+    """Settings of the maps and of the fits.
 
     Attributes:
-        ensembles: Of `kappaflow_studies.ensembles`.
-        sizes: Features of the maps, even numbers; the three-cycle has six at least.
+        ensembles: Names of `kappaflow_studies.ensembles`.
+        sizes: Numbers of features of the maps, even; the three-cycle needs at least six.
         depths: Numbers of couplings.
-        draws: Maps of each kind and size.
-        restarts: Starts for each map and optimiser.
-        adam_steps: Of Adam, its learning rate falling to zero.
-        adam_learning_rate: Where it starts.
-        lbfgs_steps: Of L-BFGS, at most.
+        draws: Number of maps of each kind and size.
+        restarts: Number of starts for each map and optimizer.
+        adam_steps: Number of steps of Adam, with a learning rate that falls to zero.
+        adam_learning_rate: Initial learning rate of Adam.
+        lbfgs_steps: Largest number of steps of L-BFGS.
     """
 
     ensembles: Annotated[tuple[Ensemble, ...], NotEmpty]
@@ -66,17 +66,17 @@ def cases(settings: LinearDepthSettings, seed: int) -> list[Case]:
     return found
 
 
-START = 0.3  # deviation of what the couplings start from, times 1 / sqrt(d)
-LARGEST_LOG = 12.0  # of a diagonal entry: no float64 product of 48 overflows
+START = 0.3  # the standard deviation of the initial numbers is START / sqrt(d)
+LARGEST_LOG = 12.0  # bound on the logs of diagonals, so that no product of 48 couplings overflows
 
 
 class Regression:
     """Alternating couplings [[I, 0], [A, diag(exp s)]] and [[diag(exp s), B], [0, I]].
 
     Args:
-        targets: Maps T, (B, n, n), float64, n even; each is fitted on its own.
-        depth: Number of couplings, the first of which changes the second half.
-        generator: Draws the starts.
+        targets: Maps T, (B, n, n), float64, n even; each is fitted separately.
+        depth: Number of couplings; the first one changes the second half.
+        generator: Random generator of the starts.
     """
 
     def __init__(self, targets: Tensor, depth: int, generator: torch.Generator) -> None:
@@ -103,10 +103,10 @@ class Regression:
         return found
 
     def residuals(self, numbers: Tensor) -> Tensor:
-        """Returns |product - T| / |T| of each, in the norm of Frobenius.
+        """Returns the relative error |product - T| / |T| of each map, in Frobenius norms.
 
-        The product is built from the left, as its two halves of columns: a coupling scales one of
-        them, and adds a multiple of it to the other.
+        The product is built from the left, as its two halves of columns. A coupling scales one of
+        them, and adds a multiple of the scaled half to the other.
         """
         eye = torch.eye(2 * self.half, dtype=numbers.dtype).expand(len(numbers), -1, -1)
         first, second = eye.split(self.half, 2)
@@ -122,7 +122,7 @@ class Regression:
 
 
 def by_adam(problem: Regression, steps: int, rate: float) -> Tensor:
-    """Returns the numbers that Adam ends at; all maps side by side, each as if on its own."""
+    """Returns the final numbers of Adam; all maps run in parallel, but independently."""
     numbers = problem.start.clone().requires_grad_()
     optimizer = torch.optim.Adam([numbers], lr=rate)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -135,7 +135,7 @@ def by_adam(problem: Regression, steps: int, rate: float) -> Tensor:
 
 
 def by_lbfgs(problem: Regression, steps: int) -> Tensor:
-    """Returns the numbers that L-BFGS ends at, map by map."""
+    """Returns the final numbers of L-BFGS, map by map."""
     found = []
     for number, target in enumerate(problem.targets):
         one = Regression(target[None], problem.depth, torch.Generator())
@@ -154,7 +154,7 @@ def by_lbfgs(problem: Regression, steps: int) -> Tensor:
 
 
 def measure(case: Case) -> list[Row]:
-    """Returns a row for each draw: the best of its starts, its residual and conditioning."""
+    """Returns a row for each map: the best of its starts, with residual and conditioning."""
     maps = [
         torch.from_numpy(ensembles.draw(case["ensemble"], case["n"], case["seed"] * 1000 + draw))
         for draw in range(case["draws"])
@@ -203,12 +203,12 @@ def _exact(matrix: Tensor, couplings: int) -> Row:
 
 
 METHODS = {"exact": (2, "factorization"), "L-BFGS": (1, "L-BFGS"), "Adam": (0, "Adam")}
-FITTED = 1e-6  # relative residual below which a fit is called one
-FOUND_BY_ALL = 0.9  # of the draws, for "the first depth at which"
+FITTED = 1e-6  # relative residual below which a map counts as fitted
+FOUND_BY_ALL = 0.9  # share of the maps that counts as all of them
 
 
 def findings(frame: pl.DataFrame, settings: LinearDepthSettings) -> Findings:
-    """Returns the charts and what they say."""
+    """Returns the charts, the table and the sentences on them."""
     largest = max(settings.sizes)
     return Findings(
         found=[
@@ -278,7 +278,7 @@ def _chart(frame: pl.DataFrame, settings: LinearDepthSettings, n: int, y: str) -
 
 
 def _share(frame: pl.DataFrame, method: str, depth: int, below: float = FITTED) -> float | None:
-    """Returns the share of maps that a method fits at a depth; None where it was not tried."""
+    """Returns the share of maps that a method fits at a depth; None if it was not tried."""
     here = frame.filter((pl.col("method") == method) & (pl.col("depth") == depth))
     if here.is_empty():
         return None
@@ -318,7 +318,7 @@ def _on_descent(frame: pl.DataFrame, method: str) -> str:
 
 
 def _on_divergence(frame: pl.DataFrame, settings: LinearDepthSettings) -> list[str]:
-    """Returns how often Adam ends further away than the zero matrix is, at the largest depth."""
+    """Returns how often Adam has a larger error than the zero matrix, at the largest depth."""
     adam = frame.filter(pl.col("method") == "Adam")
     if adam.is_empty():
         return []

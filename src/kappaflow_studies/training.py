@@ -114,8 +114,8 @@ def conditioning(flow: Flow, x: Tensor) -> Row:
     Returns:
         "condition_low", "condition_middle" and "condition_high" are quantiles of the condition
         number of the whole flow over the points. "worst_layer" is the median over the points of
-        the largest condition number of a layer, "peak" that of the largest condition number of
-        the first layers together; it is None above 128 dimensions.
+        the largest condition number of a layer. "peak" is the median of the largest condition
+        number of the first layers together; it is None above 128 dimensions.
     """
     small = x[0].numel() <= MATRIX_FREE_ABOVE
     whole, layers, peak = (_by_profile if small else _one_by_one)(flow, x)
@@ -128,7 +128,7 @@ def conditioning(flow: Flow, x: Tensor) -> Row:
 
 
 def _by_profile(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Returns the condition numbers of the whole, of the worst layer, and of the worst prefix."""
+    """Returns the condition numbers of the flow, of its worst layer, and of its worst prefix."""
     found = profile(flow, x)
     so_far = found.condition_number
     return so_far[-1], found.layer_condition_number.amax(0), so_far.amax(0)
@@ -136,7 +136,7 @@ def _by_profile(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 
 @torch.no_grad()
 def _one_by_one(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Returns the same without the last: the time of a profile grows with depth squared."""
+    """Returns the same without the prefix: the time of a profile grows with depth squared."""
     joined = flow.augmented(x, generator=torch.Generator().manual_seed(0))
     point = flow.standardization(joined)[0]
     whole, layers = spectrum(flow.core, point).condition_number, []
@@ -149,7 +149,7 @@ def _one_by_one(flow: Flow, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 def twin_of(
     flow: Flow, x: Tensor, *, partition: str | Partition = "half", couplings: int | None = 6
 ) -> tuple[Flow | None, Row]:
-    """Returns the twin of a flow, with one partition, and its row; None if there is no twin.
+    """Returns a flow rewritten to one partition (its twin; None if there is none), and its row.
 
     Args:
         flow: The flow.

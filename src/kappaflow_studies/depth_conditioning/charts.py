@@ -16,9 +16,9 @@ from kappaflow_studies.depth_conditioning.measure import (
 TIMES = {"start": "at the start", "trained": "trained"}
 TONES = {"kappaflow": 0, "zuko": 1, "nflows": 2, "normflows": 3, "FrEIA": 7}
 INK = 6
-HIGHEST = 1e9  # of what is drawn: some flows of 64 couplings reach 1e94
+HIGHEST = 1e9  # largest drawn value: some flows of 64 couplings reach 1e94
 ABOVE = f"Values above {HIGHEST:.0e} are beyond the edge."
-SHOWN = 1e-3  # nats: what ideal layers leave is drawn down to this
+SHOWN = 1e-3  # nats: smallest drawn loss of ideal layers
 Dash = Literal["solid", "dash", "dot", "none"]
 COUPLINGS, CONDITION = "couplings", "condition number"
 OF_CONDITION = (
@@ -43,9 +43,9 @@ def charts(
     """Returns the charts.
 
     Args:
-        flows: A row for each flow at the start, and one when it is trained.
-        whitening: A row for each draw and layer of ideal couplings.
-        settings: Of the experiment.
+        flows: For each flow, a row at the start and a row after training.
+        whitening: A row for each random Gaussian and layer of ideal couplings.
+        settings: The settings of the study.
     """
     distributions, libraries = list(settings.distributions), _libraries(flows)
     ideal = whitening.filter(pl.col("scheme") == ROTATIONS)
@@ -125,7 +125,7 @@ def _whitening_chart(
 
 
 def _libraries(flows: pl.DataFrame) -> list[str]:
-    """Returns the libraries that were measured; ours is the last and is drawn over the others."""
+    """Returns the measured libraries; ours is last, so that it is drawn over the others."""
     there = set(flows["library"])
     return [name for name in reversed(TONES) if name in there]
 
@@ -148,7 +148,7 @@ def _line(
     low: str | None = None,
     high: str | None = None,
 ) -> Series:
-    """Returns a series of columns of a table, with the columns of a band where they are named."""
+    """Returns a series from columns of a table, with a band if its columns are named."""
     lower = None if low is None else _numbers(table[low])
     upper = None if high is None else _numbers(table[high])
     across, up = _numbers(table[x]), _numbers(table[y])
@@ -160,7 +160,7 @@ def _numbers(column: pl.Series) -> Numbers:
 
 
 def _medians(table: pl.DataFrame, name: str) -> pl.DataFrame:
-    """Returns medians over draws of the three quantiles over points, a row for each depth."""
+    """Returns medians over flows of the three quantiles over points, a row for each depth."""
     ends = [pl.col(f"{name}_{end}").median() for end in ("low", "median", "high")]
     return table.group_by("depth").agg(*ends).sort("depth")
 
@@ -268,7 +268,7 @@ def _gradients(
             .explode("norm", "place")
         )
         each = norms.group_by("place").agg(pl.col("norm").median()).sort("place")
-        couplings = depth / max(1, len(each))  # of a layer
+        couplings = depth / max(1, len(each))  # couplings per layer
         each = each.with_columns(pl.col("place") * couplings)
         series.append(_line(each, "place", "norm", name=library, tone=TONES[library]))
     title = f"{distribution}, {TIMES[when]}"
@@ -277,7 +277,7 @@ def _gradients(
 
 
 def _means(table: pl.DataFrame, column: str) -> pl.DataFrame:
-    """Returns the mean of a column over draws, and its quartiles, a row for each layer."""
+    """Returns the mean of a column over the Gaussians, and its quartiles, a row for each layer."""
     value = pl.col(column)
     quartiles = {end: value.quantile(q, "linear") for end, q in (("low", 0.25), ("high", 0.75))}
     return table.group_by("layer").agg(value.mean(), **quartiles).sort("layer")
@@ -298,7 +298,7 @@ def _whitening(whitening: pl.DataFrame) -> Panel:
 
 
 def _factors(ideal: pl.DataFrame, features: int) -> Panel:
-    """Returns by what a rotated layer reduces the mean loss."""
+    """Returns the chart of the factor by which a rotated layer reduces the mean loss."""
     table = _means(ideal, "loss").join(_means(ideal, "expected"), on="layer").sort("layer")
     before = pl.col("loss").shift(1)
     table = table.with_columns(

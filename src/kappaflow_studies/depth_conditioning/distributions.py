@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kappaflow_studies.depth_conditioning.ideal_couplings import non_standardness
 
-STANDARDIZED_ON = 20_000  # draws
+STANDARDIZED_ON = 20_000  # number of samples
 
 
 class Distribution(ABC):
@@ -22,7 +22,7 @@ class Distribution(ABC):
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """Returns draws (n, D) in float64."""
+        """Returns n samples, (n, D), in float64."""
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
@@ -30,17 +30,17 @@ class Distribution(ABC):
 
     @abstractmethod
     def whiten(self, x: Tensor) -> Tensor:
-        """Returns what an exact map makes standard normal, (n, D)."""
+        """Returns the images of x under an exact map to the standard normal, (n, D)."""
 
 
 class Gaussian(Distribution):
-    """A centred Gaussian whose correlations stretch directions unequally.
+    """A centred Gaussian with correlations, so that directions have unequal widths.
 
     Args:
         features: Number of features, D.
-        condition_number: Of the covariance before its features are scaled to variance 1; its
-            spectrum is geometric, its directions are random.
-        seed: Of the directions.
+        condition_number: Condition number of the covariance before its features are scaled to
+            variance 1. Its spectrum is geometric, its directions are random.
+        seed: Seed of the directions.
     """
 
     def __init__(self, features: int, condition_number: float, seed: int) -> None:
@@ -56,7 +56,7 @@ class Gaussian(Distribution):
 
     @property
     def loss(self) -> float:
-        """How far it is from the standard normal, in nats."""
+        """Distance from the standard normal, in nats."""
         return non_standardness(self.covariance).item()
 
     def sample(self, n: int, generator: torch.Generator) -> Tensor:
@@ -72,14 +72,14 @@ class Gaussian(Distribution):
 
 
 class Sheet(Distribution):
-    r"""A thin, bent sheet: :math:`(u, W \sin(2 u) + \sigma e)`, turned, with features scaled.
+    r"""A thin, bent sheet :math:`(u, W \sin(2 u) + \sigma e)`, rotated, with scaled features.
 
-    u and e are standard normal, and u has a quarter of the features.
+    u and e are standard normal. u has a quarter of the features.
 
     Args:
-        features: D, at least 4.
-        thickness: sigma.
-        seed: Of W and of the directions.
+        features: Number of features D, at least 4.
+        thickness: Standard deviation sigma of the noise.
+        seed: Seed of W and of the directions.
     """
 
     def __init__(self, features: int, thickness: float, seed: int) -> None:
@@ -117,7 +117,7 @@ def distribution_named(name: str, features: int, hardness: float, seed: int) -> 
 
 
 def random_rotation(n: int, generator: torch.Generator) -> Tensor:
-    """Returns an orthogonal matrix, evenly drawn, in float64."""
+    """Returns a uniformly random orthogonal matrix in float64."""
     drawn = torch.randn(n, n, dtype=torch.float64, generator=generator)
     turn, triangle = torch.linalg.qr(drawn)
     return turn * triangle.diagonal().sign()

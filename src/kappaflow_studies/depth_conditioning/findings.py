@@ -1,4 +1,4 @@
-"""What the flows came to, in sentences and a table."""
+"""The results of the study, as sentences and a table."""
 
 import math
 
@@ -11,11 +11,11 @@ from kappaflow_studies.depth_conditioning.measure import ROTATIONS, DepthConditi
 from kappaflow_studies.depth_conditioning.peers import OURS
 from kappaflow_studies.engine.report import Findings, Table
 
-GONE = 1e-9  # nats: as good as none
+GONE = 1e-9  # nats: a smaller loss counts as zero
 
 
 def findings(frame: pl.DataFrame, settings: DepthConditioningSettings) -> Findings:
-    """Returns the charts and what they say."""
+    """Returns the charts, the table and the sentences on them."""
     flows = frame.filter(pl.col("what") == "flow")
     whitening = frame.filter(pl.col("what") == "whitening")
     deepest = flows.filter(pl.col("depth") == max(settings.depths))
@@ -57,7 +57,7 @@ def _by_library(table: pl.DataFrame, value: pl.Expr) -> dict[str, float]:
 
 
 def _compared(values: dict[str, float], digits: int = 2) -> str:
-    """Returns our number, and those of the others that are smallest and largest."""
+    """Returns the number of our flow, and the smallest and the largest of the others."""
     parts = [f"kappaflow {significant(values[OURS], digits)}"] if OURS in values else []
     others = sorted((value, name) for name, value in values.items() if name != OURS)
     for value, name in dict.fromkeys((others[0], others[-1])) if others else ():

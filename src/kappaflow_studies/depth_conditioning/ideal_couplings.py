@@ -1,6 +1,6 @@
-r"""How fast couplings make a covariance the identity, one ideal layer after the other.
+r"""How fast couplings make a covariance the identity, one ideal layer after another.
 
-The distance is what a Gaussian of that covariance loses in nats against the standard normal,
+The distance is the loss of a Gaussian with this covariance against the standard normal, in nats,
 :math:`S(\Sigma) = \frac12 (\mathrm{tr} \Sigma - n - \log\det \Sigma)`.
 """
 
@@ -17,16 +17,16 @@ def non_standardness(covariance: Tensor) -> Tensor:
     r"""Returns :math:`S(\Sigma) = \frac12 (\mathrm{tr} \Sigma - n - \log\det \Sigma)` in nats.
 
     Args:
-        covariance: Symmetric and positive definite, (..., n, n).
+        covariance: Symmetric and positive definite matrices, (..., n, n).
 
     Returns:
-        (...,), zero for the identity alone.
+        The loss in nats, (...,); zero only for the identity.
 
     Raises:
-        ArgumentError: It is no stack of square matrices, or not positive definite.
+        ArgumentError: The input is not a stack of square matrices, or not positive definite.
 
     Source:
-        The divergence of N(0, covariance) from N(0, I); the name is that of Draxler, Schnoerr,
+        The divergence of N(0, covariance) from N(0, I). The name is from Draxler, Schnoerr,
         Koethe 2022.
 
     Example:
@@ -42,21 +42,21 @@ def non_standardness(covariance: Tensor) -> Tensor:
 
 
 def after_ideal_coupling(covariance: Tensor, kept: int) -> Tensor:
-    r"""Returns the covariance after the affine coupling that brings it nearest to the identity.
+    r"""Returns the covariance after the best affine coupling: the one nearest to the identity.
 
-    The shift takes off what the kept part predicts of the changed part, which leaves the Schur
-    complement, and the two are uncorrelated then. The scale gives each changed feature unit
-    variance; the kept ones are scaled too, as by an `ActNorm`.
+    The shift subtracts the prediction of the changed part from the kept part. This leaves the
+    Schur complement, and the two parts are then uncorrelated. The scale gives each changed feature
+    unit variance. The kept features are scaled too, as by an `ActNorm`.
 
     Args:
-        covariance: (..., n, n).
-        kept: The first so many features are kept, at least 1 and fewer than n.
+        covariance: Covariance matrices, (..., n, n).
+        kept: Number of kept features (the first ones), at least 1 and fewer than n.
 
     Returns:
-        Two blocks with unit diagonals, (..., n, n).
+        Covariances of two blocks with unit diagonals, (..., n, n).
 
     Raises:
-        ArgumentError: No matrices, or nothing is kept or changed.
+        ArgumentError: The input has no matrices, or nothing is kept or changed.
 
     Example:
         >>> after_ideal_coupling(torch.tensor([[4.0, 2.0], [2.0, 5.0]]), 1)
@@ -76,7 +76,7 @@ def after_ideal_coupling(covariance: Tensor, kept: int) -> Tensor:
 
 
 def expected_non_standardness(eigenvalues: Tensor, kept: int) -> Tensor:
-    r"""Returns a bound on what S is expected to be after a random rotation and an ideal coupling.
+    r"""Returns a bound on the expected S after a random rotation and an ideal coupling.
 
     For eigenvalues of mean 1 and variance v, with p features kept and q changed,
 
@@ -84,11 +84,11 @@ def expected_non_standardness(eigenvalues: Tensor, kept: int) -> Tensor:
         \frac{v}{\lambda_{\max}}\Bigr).
 
     Args:
-        eigenvalues: Of the covariance, of mean 1, (..., n).
+        eigenvalues: Eigenvalues of the covariance, with mean 1, (..., n).
         kept: Number of features that the coupling keeps, p.
 
     Returns:
-        In nats, (...,).
+        The bound in nats, (...,).
 
     Raises:
         ArgumentError: An eigenvalue is not positive, or their mean is not 1.
@@ -111,12 +111,12 @@ def expected_non_standardness(eigenvalues: Tensor, kept: int) -> Tensor:
 
 
 def whitening_factor(loss: float, features: int, kept: int) -> float:
-    r"""Returns a factor by which a rotated ideal coupling is expected to reduce S, at least.
+    r"""Returns a bound on the expected factor by which a rotated ideal coupling reduces S.
 
-    From S alone: with :math:`g = e^{-2 S / n}` the geometric mean of the eigenvalues, and
-    :math:`h = \sqrt{1 - g^n}`, the term :math:`v / \lambda_{\max}` is at least
-    :math:`2 (1 - g) (1 - h) / (1 + h)`. The factor grows with S, so that m layers reduce S by
-    its m-th power, in expectation.
+    It depends on S alone. With :math:`g = e^{-2 S / n}`, the geometric mean of the eigenvalues,
+    and :math:`h = \sqrt{1 - g^n}`, the term :math:`v / \lambda_{\max}` is at least
+    :math:`2 (1 - g) (1 - h) / (1 + h)`. The factor grows with S, so m layers reduce S in
+    expectation at least by its m-th power.
 
     Args:
         loss: S in nats, above 0.
@@ -124,7 +124,7 @@ def whitening_factor(loss: float, features: int, kept: int) -> float:
         kept: Number of features that the coupling keeps, p.
 
     Returns:
-        Below 1.
+        The factor, below 1.
 
     Raises:
         ArgumentError: `loss` is not positive.
@@ -146,22 +146,22 @@ def whitening_factor(loss: float, features: int, kept: int) -> float:
 
 
 def last_whitening_factor(features: int, kept: int) -> float:
-    r"""Returns the factor that a rotated ideal coupling has close to the identity, exactly.
+    r"""Returns the exact factor of a rotated ideal coupling close to the identity.
 
     .. math:: \lim_{S \to 0} E S' / S = \frac{p (p - 1) + q (q - 1)}{(n - 1)(n + 2)},
 
-    which is below one half for halves, and zero in the plane.
+    It is below one half for halves, and zero in the plane.
 
     Args:
         features: Number of features, n.
         kept: Number of features that the coupling keeps, p; q = n - p.
 
     Returns:
-        Below 1.
+        The factor, below 1.
 
     Source:
-        Ours: S is a quarter of the squared distance from the identity there, of which a coupling
-        leaves what is off the diagonal within the two parts.
+        Ours: close to the identity, S is a quarter of the squared distance from it. A coupling
+        leaves the off-diagonal entries within the two parts.
 
     Example:
         >>> last_whitening_factor(2, 1), round(last_whitening_factor(16, 8), 4)

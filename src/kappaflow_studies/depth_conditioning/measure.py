@@ -1,4 +1,4 @@
-"""The cases of `depth-conditioning`, and one of them measured."""
+"""The cases of `depth-conditioning`, and their measurement."""
 
 import copy
 import math
@@ -39,18 +39,19 @@ def train(
     rate: float,
     generator: torch.Generator,
 ) -> int | None:
-    """Trains a flow in place, in the type of its numbers.
+    """Trains a flow in place, in its own dtype.
 
     Args:
-        flow: With a plain `log_prob`.
-        distribution: Draws are made at each step: nothing can be learnt by heart.
-        steps: Of Adam.
-        batch: Draws of a step.
-        rate: Learning rate at the start; it falls to zero as half a cosine.
-        generator: Of the draws.
+        flow: A flow with a plain `log_prob`.
+        distribution: The distribution; each step uses new samples, so there is no overfitting.
+        steps: Number of steps of Adam.
+        batch: Number of samples in a step.
+        rate: Initial learning rate; it falls to zero as half a cosine.
+        generator: Random generator of the samples.
 
     Returns:
-        The step at which a loss or a gradient was not finite, where training ended; None for none.
+        The step at which training stopped because a loss or a gradient was not finite; None if
+        it did not stop.
     """
     parameters = [parameter for parameter in flow.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=rate)
@@ -68,7 +69,7 @@ def train(
 
 
 def gradient_norms(flow: Flow, x: Tensor) -> list[float]:
-    """Returns the norm of the gradient of -log p by the parameters of each layer that has some."""
+    """Returns the gradient norm of -log p for the parameters of each layer that has parameters."""
     flow.zero_grad()
     (-flow.log_prob(x).mean()).backward()
     norms = []
@@ -92,20 +93,20 @@ SCHEMES = (ROTATIONS, "random permutations", "binary digits", "one partition")
 def whitened(
     scheme: str, features: int, condition_number: float, layers: int, seed: int
 ) -> list[dict[str, float | None]]:
-    """Returns how far a Gaussian is from the standard normal after each layer.
+    """Returns the loss of a Gaussian against the standard normal after each ideal layer.
 
     Args:
-        scheme: Among `SCHEMES`: what turns the features before each coupling, or which ones
-            it keeps. "binary digits": layer by layer, those whose number has a zero in the first
-            digit, the second and so on.
-        features: n, even.
+        scheme: A name of `SCHEMES`: how the features are rotated or permuted before each coupling,
+            or which ones it keeps. "binary digits" keeps, in layer i, the features with a zero as
+            i-th binary digit of their number.
+        features: Number of features n, even.
         condition_number: As for `Gaussian`.
-        layers: How many.
-        seed: Of the distribution and of what turns it.
+        layers: Number of layers.
+        seed: Seed of the distribution, the rotations and the permutations.
 
     Returns:
-        For 0 to `layers` layers: the loss in nats; for rotations the bound on its expectation
-        given the spectrum before the layer; and that from the loss at the start alone.
+        For 0 to `layers` layers: the loss in nats, for rotations the bound on its expectation
+        given the spectrum before the layer, and the bound from the initial loss alone.
     """
     distribution, half = Gaussian(features, condition_number, seed), features // 2
     generator = torch.Generator().manual_seed(seed)
@@ -143,7 +144,7 @@ def _kept(scheme: str, n: int, layer: int, generator: torch.Generator) -> Tensor
 
 
 def _after_coupling(covariance: Tensor, kept: Tensor) -> Tensor:
-    """Returns the covariance after the ideal coupling, the features in their old order."""
+    """Returns the covariance after the ideal coupling, with the features in their old order."""
     is_kept = torch.zeros(len(covariance), dtype=torch.bool)
     is_kept[kept] = True
     order = torch.cat((is_kept.nonzero()[:, 0], (~is_kept).nonzero()[:, 0]))
@@ -152,29 +153,29 @@ def _after_coupling(covariance: Tensor, kept: Tensor) -> Tensor:
     return found
 
 
-MOST_DRAWS = 1000  # of one seed of the experiment, so that those of another are different ones
+MOST_DRAWS = 1000  # largest number of distributions, so that different seeds never overlap
 Library = Annotated[str, one_of("library", lambda: LIBRARIES)]
 AboveOne = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 
 
 class DepthConditioningSettings(StudySettings):
-    """What a preset says.
+    """Settings of the flows, the distributions and the ideal layers.
 
     Attributes:
-        libraries: Names; what is not installed is left out, and the page says so.
+        libraries: Names of libraries. Missing ones are left out, and the page reports it.
         depths: Even numbers of couplings.
-        features: D, an even number of at least 4.
+        features: Number of features D, even and at least 4.
         hidden: Widths of the networks' hidden layers.
-        condition_number: Of the Gaussian.
-        thickness: Of the sheet.
-        draws: Distributions of each kind, and flows of each depth.
-        steps: Of Adam.
-        batch: Draws of the distribution in a step.
-        learning_rate: At the start.
-        points: At which Jacobians are taken.
-        test_points: For the likelihood, and for gradients.
-        whitening_draws: Gaussians that ideal layers whiten.
-        whitening_layers: How many layers.
+        condition_number: Condition number of the Gaussian.
+        thickness: Thickness of the sheet.
+        draws: Number of distributions of each kind, and of flows for each depth.
+        steps: Number of steps of Adam.
+        batch: Number of samples in a step.
+        learning_rate: Initial learning rate.
+        points: Number of points at which Jacobians are measured.
+        test_points: Number of points for the likelihood and for gradients.
+        whitening_draws: Number of Gaussians that ideal layers whiten.
+        whitening_layers: Number of ideal layers.
     """
 
     libraries: Annotated[tuple[Library, ...], NotEmpty]
@@ -194,12 +195,12 @@ class DepthConditioningSettings(StudySettings):
 
     @property
     def distributions(self) -> dict[str, float]:
-        """The distributions with what makes them hard."""
+        """The distributions, each with the parameter that makes it hard."""
         return {"Gaussian": self.condition_number, "sheet": self.thickness}
 
 
 def cases(settings: DepthConditioningSettings, seed: int) -> list[Case]:
-    """Returns a case for each distribution, depth, library and draw, and the whitening."""
+    """Returns a case for each distribution, depth, library and draw, and the whitening cases."""
     found: list[Case] = []
     common = settings.model_dump(
         include={"features", "steps", "batch", "learning_rate", "points", "test_points"}
@@ -227,7 +228,7 @@ LEVELS = {"low": 0.05, "median": 0.5, "high": 0.95}
 
 
 def measure(case: Case) -> list[Row]:
-    """Returns a row at the start and one when trained; or one for each layer and draw."""
+    """Returns a row at the start and one after training; or one for each layer and draw."""
     if case["what"] == "whitening":
         arguments = case["scheme"], case["features"], case["hardness"], case["layers"]
         return [
@@ -274,7 +275,7 @@ def _measured(flow: Flow, distribution: Distribution, test: Tensor, points: int)
 
 
 def _conditioning(found: Profile) -> Row:
-    """Returns the singular values of the whole, and the products of those of the layers."""
+    """Returns the singular values of the flow, and the products of its layers' singular values."""
     row: dict[str, Any] = {}
     quantities = {
         "condition": found.condition_number[-1],

@@ -1,6 +1,6 @@
-"""Flows of other libraries, each made as its documentation does it, as a chain of bijections.
+"""Flows of other libraries, built as in their documentation, as chains of bijections.
 
-A library is imported by the function that builds its flow, since some patch torch on import.
+A library is imported only by the function that builds its flow, since some patch torch on import.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ class ZukoLayer(Bijection):
 
 
 class NormflowsLayer(Bijection):
-    """One flow of normflows, whose `forward` goes from latent to data."""
+    """One flow of normflows; its `forward` goes from latent to data."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class NflowsLayer(Bijection):
 
 
 class FreiaLayer(Bijection):
-    """One block of FrEIA: two couplings."""
+    """One block of FrEIA, which contains two couplings."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -75,16 +75,16 @@ class FreiaLayer(Bijection):
 
 
 def flow_of(library: str, features: int, depth: int, hidden: Sequence[int]) -> Flow:
-    """Returns a RealNVP of a library, fresh from its own initialisation.
+    """Returns a new RealNVP of a library, with the library's default initialization.
 
     Args:
-        library: Among `LIBRARIES`.
+        library: A name of `LIBRARIES`.
         features: Number of features, D.
         depth: Number of couplings, even.
         hidden: Widths of the networks' hidden layers.
 
     Returns:
-        A flow of ours, whose chain holds a bijection for each layer of the library.
+        A kappaflow flow with a bijection for each layer of the library.
     """
     layers = _MAKERS[library](features, depth, tuple(hidden))
     return Flow(StandardNormal(features), Chain(layers))
@@ -130,7 +130,7 @@ def _nflows(features: int, depth: int, hidden: tuple[int, ...]) -> Sequence[Bije
     )
 
     class Network(MLP):
-        """Takes the context that couplings pass, which is None."""
+        """Accepts the context that couplings pass, which is None."""
 
         def forward(self, inputs: Tensor, context: Tensor | None = None) -> Tensor:
             return super().forward(inputs)

@@ -25,7 +25,7 @@ Counts = Annotated[tuple[Count, ...], NotEmpty]
 
 
 def checked(read: Callable[[str], object]) -> Callable[[str], str]:
-    """Returns a pydantic check made of a function that raises `ArgumentError`."""
+    """Returns a pydantic check from a function that raises `ArgumentError`."""
 
     def check(name: str) -> str:
         try:
@@ -132,7 +132,7 @@ def _checked(study: Study[S], values: dict, source: str) -> S:
 
 
 def _reason(error: ErrorDetails) -> str:
-    """Returns what is wrong with a field, as part of a sentence."""
+    """Returns the problem of a field, as part of a sentence."""
     reason = error["msg"].removeprefix("Value error, ")
     return reason[0].lower() + reason[1:]
 
@@ -169,7 +169,7 @@ class TrainingSettings(StudySettings):
     image_points: Count
 
     def of_tables(self) -> Case:
-        """Returns the part that all cases on tables share."""
+        """Returns the settings that all cases on tables share."""
         return {
             "what": "table",
             "hidden": self.hidden,
@@ -181,7 +181,7 @@ class TrainingSettings(StudySettings):
         }
 
     def of_images(self) -> Case:
-        """Returns the part that all cases on images share."""
+        """Returns the settings that all cases on images share."""
         return {
             "what": "image",
             "hidden": self.channels,

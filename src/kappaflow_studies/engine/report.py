@@ -1,4 +1,4 @@
-"""What a study found, as plain numbers and as one page; and the page of all studies."""
+"""The report of a study as plain numbers and as a page, and the page of all studies."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Table(Part):
 
 
 class Findings(Part):
-    """What the raw results of a study say.
+    """The conclusions from the raw results of a study.
 
     Attributes:
         found: What was found, in sentences with numbers.
@@ -45,7 +45,7 @@ class Findings(Part):
 
 
 class StudyReport(Part):
-    """The report of a study: what is claimed, what was done, what was found.
+    """The report of a study: the claim, the settings and the results.
 
     Attributes:
         name: Its name on the command line.
@@ -136,10 +136,10 @@ class Claim:
         name: Name of the study.
         title: A few words.
         text: The claim, in our own words.
-        found: What was found.
-        differs: Where that differs from the source.
-        page: The page of the study, relative to that of all.
-        charts: The most telling charts.
+        found: The results, in sentences.
+        differs: Differences from the source, in sentences.
+        page: Path of the page of the study, relative to the page of all studies.
+        charts: The most informative charts.
     """
 
     name: str
@@ -155,7 +155,7 @@ def render_study(report: StudyReport) -> str:
     """Returns the page of a study.
 
     Args:
-        report: Its content.
+        report: The content of the page.
 
     Returns:
         One HTML document that makes no request.
@@ -205,10 +205,10 @@ def render_claims(claims: Sequence[Claim], *, preset: str, seed: int, time_s: fl
     """Returns the page of all studies.
 
     Args:
-        claims: In the order of the page.
+        claims: The claims, in the order of the page.
         preset: Preset of all studies.
         seed: Seed of all studies.
-        time_s: Seconds of all studies.
+        time_s: Total time of all studies in seconds.
 
     Returns:
         One HTML document that makes no request.

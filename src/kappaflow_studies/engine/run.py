@@ -98,7 +98,7 @@ def run_study(
     progress: bool | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Reproduced:
-    """Measures those cases of a study that have not been measured, and writes its folder.
+    """Measures the missing cases of a study, and writes its folder.
 
     The folder holds config.json (the settings) and cases.jsonl (each case as soon as it is
     measured); at the end also results.parquet (a row for each measurement), figures/ (SVG and

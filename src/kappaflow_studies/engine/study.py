@@ -1,4 +1,4 @@
-"""What a study is: settings, cases, measurements, findings; and what comes out of one."""
+"""The classes of a study: settings, cases, measurements, findings and results."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,8 +42,8 @@ class Experiment:
         title: A short title.
         about: What is compared, in one line.
         claim: The claim of the source paper, paraphrased.
-        run: Function of the folder, with the keywords preset, config, seed, processes, progress
-            and say.
+        run: Function that runs the study in a folder, with the keywords preset, config, seed,
+            processes, progress and say.
     """
 
     name: str
@@ -64,14 +64,14 @@ S = TypeVar("S", bound=StudySettings)
 
 @dataclass(frozen=True)
 class Study(Generic[S]):
-    """A study: a list of cases, a function that measures one, and a function that reads them all.
+    """A study: a list of cases, a function that measures a case, and one that interprets all.
 
     A case is a dictionary of plain values with everything that its measurement depends on: seed,
-    sizes, numbers of steps. A case that has been measured is not measured again, even when other
-    settings change.
+    sizes, numbers of steps. A measured case is not measured again, even when other settings
+    change.
 
     Attributes:
-        name: Its name on the command line, and of its folder.
+        name: Its name on the command line, and the name of its folder.
         title: A short title.
         about: What is compared, in one line.
         claim: The claim of the source paper, paraphrased.
@@ -103,7 +103,7 @@ def frame_of(measured: Sequence[tuple[Case, Sequence[Row], float]]) -> pl.DataFr
         measured: For each case its rows and its time in seconds.
 
     Returns:
-        The table, with nulls where a row lacks a column.
+        The table, with null for each missing value.
 
     Example:
         >>> frame_of([({"depth": 1}, [{"loss": 0.5}, {"loss": 0.25}], 2.0)]).columns

@@ -64,7 +64,7 @@ def condition_over_training(size: FacesSize) -> Chart:
     )
 
 
-ALIKE = 1.1  # condition numbers whose ratio is below this are called about the same
+ALIKE = 1.1  # ratio of condition numbers below which they count as about the same
 
 
 FILES = "faces.json, next to this page, has all of its numbers."
@@ -79,7 +79,7 @@ def render_faces(report: FacesReport, reports: Mapping[str, ImageReport]) -> str
     """Returns the page of the study.
 
     Args:
-        report: Its numbers.
+        report: The numbers of the study.
         reports: The report of each run, with its pictures, by the name of its folder.
 
     Returns:
@@ -174,14 +174,14 @@ def _table_note(size: FacesSize) -> str:
 
 
 def name_of(run: FacesRun) -> str:
-    """Returns what a run is called: "without padding", "with 1 padding channel"."""
+    """Returns the name of a run: "without padding", "with 1 padding channel"."""
     if not run.padding:
         return "without padding"
     return f"with {run.padding} padding {'channel' if run.padding == 1 else 'channels'}"
 
 
 def in_words(size: FacesSize) -> str:
-    """Returns what was found of the conditioning, in either direction."""
+    """Returns a sentence on the effect of padding on the conditioning."""
     plain, padded = (_last(run) for run in size.runs)
     start = (
         f"At {size.size} x {size.size} the condition number ends at {significant(plain)} without "
@@ -198,7 +198,7 @@ def in_words(size: FacesSize) -> str:
 
 
 def found_in_words(size: FacesSize) -> str:
-    """Returns what was found of all that is compared."""
+    """Returns the results of all comparisons, as text."""
     plain, padded = (significant(run.round_trip_data, 2) for run in size.runs)
     return (
         f"{in_words(size)} {likelihood_in_words(size)} The largest error of a round trip is "
@@ -222,7 +222,7 @@ def likelihood_in_words(size: FacesSize) -> str:
 
 
 def distances_in_words(run: FacesRun) -> str:
-    """Returns how far samples are from the training faces."""
+    """Returns a sentence on the distances of samples to the training faces."""
     return (
         f"{len(run.of_samples)} samples at temperature {run.drawn_at:g} {name_of(run)} are "
         f"{_far(run.of_samples)}."
@@ -230,7 +230,7 @@ def distances_in_words(run: FacesRun) -> str:
 
 
 def held_out_in_words(size: FacesSize) -> str:
-    """Returns how far held-out faces are from the training faces."""
+    """Returns a sentence on the distances of held-out faces to the training faces."""
     return f"The {len(size.of_held_out)} held-out faces are {_far(size.of_held_out)}."
 
 
@@ -243,12 +243,12 @@ def _far(distances: Sequence[float]) -> str:
 
 
 def _last(run: FacesRun) -> float | None:
-    """Returns the condition number after the last epoch at which it was measured."""
+    """Returns the condition number of the last epoch that has one."""
     return run.curve[-1]["condition_number_median"] if run.curve else None
 
 
 def _pictures(size: FacesSize, reports: Mapping[str, ImageReport]) -> dict[str, list[Shown]]:
-    """Returns the pictures of a pair of runs, those without padding on the left."""
+    """Returns the pictures of a pair of runs, the run without padding on the left."""
     plain, padded = (reports[run.folder] for run in size.runs)
 
     def side_by_side(one: Picture, other: Picture) -> list[Shown]:
@@ -270,5 +270,5 @@ def _pictures(size: FacesSize, reports: Mapping[str, ImageReport]) -> dict[str, 
 
 
 def _large(picture: Picture) -> Shown:
-    """Returns a picture with the room of two columns, doubled if it fills no more than half."""
+    """Returns a picture for a width of two columns, doubled if it fills at most half of it."""
     return Shown(picture, max(WIDE, 2 * picture.width if picture.width <= NARROW else 0))

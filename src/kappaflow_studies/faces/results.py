@@ -25,20 +25,22 @@ class FacesRun(Part):
     """One training.
 
     Attributes:
-        padding: Gaussian channels in addition to that of the image.
-        folder: Name of its run folder.
-        parameters: How many numbers were trained.
-        epochs: How many there were.
-        best_epoch: The one whose weights were kept.
-        time_s: Of the training.
-        bits_per_dimension: Of held-out faces; the mean of an upper bound.
-        bits_standard_error: Of that mean, over the faces.
-        round_trip_data: The largest error of a held-out face on its way there and back.
-        kept_condition_number: Of the weights that were kept, the median over `kept_points`.
-        kept_points: Held-out faces at which that was measured.
-        curve: epoch, condition_number_median and condition_number_p95 where they were measured.
-        drawn_at: Temperature of the samples whose distances were measured.
-        of_samples: The distance of each of 64 samples to its nearest training face.
+        padding: Number of Gaussian channels, in addition to the image's single channel.
+        folder: Name of the run folder.
+        parameters: Number of trained parameters.
+        epochs: Number of epochs.
+        best_epoch: The epoch with the kept weights.
+        time_s: Time of the training in seconds.
+        bits_per_dimension: Mean bits per dimension of held-out faces; the mean of an upper bound.
+        bits_standard_error: Standard error of that mean, over the faces.
+        round_trip_data: Largest reconstruction error of a held-out face.
+        kept_condition_number: Condition number of the kept weights, the median over
+            `kept_points`.
+        kept_points: Number of held-out faces at which that was measured.
+        curve: epoch, condition_number_median and condition_number_p95, for the epochs with a
+            measurement.
+        drawn_at: Temperature of the samples with measured distances.
+        of_samples: Distance of each of 64 samples to its nearest training face.
     """
 
     padding: int
@@ -58,19 +60,19 @@ class FacesRun(Part):
 
 
 class FacesSize(Part):
-    """A pair of trainings that differ in the padding alone.
+    """A pair of trainings that differ only in the padding.
 
     Attributes:
-        size: Sides of the images.
-        images: How many to train on, to stop by, and to judge by.
-        independent_bits: Bits per dimension of held-out faces with each pixel on its own.
-        bits_more: By how many bits per dimension the training with padding is worse, on average
-            over held-out faces; negative where it is better.
-        bits_more_standard_error: Of that mean: both flows saw the same faces.
-        of_held_out: The distance of each held-out face to its nearest training face: the root mean
-            square over the pixels, which go from 0 to 255.
+        size: Side of the images, in pixels.
+        images: Number of training, validation and test images.
+        independent_bits: Bits per dimension of held-out faces with independent pixels.
+        bits_more: Bits per dimension by which the training with padding is worse, on average over
+            held-out faces; negative if it is better.
+        bits_more_standard_error: Standard error of that mean, from differences paired by face.
+        of_held_out: Distance of each held-out face to its nearest training face: the root mean
+            square over the pixels, which range from 0 to 255.
         plain: The training without padding.
-        padded: The one with.
+        padded: The training with padding.
     """
 
     size: int
@@ -84,17 +86,17 @@ class FacesSize(Part):
 
     @property
     def runs(self) -> tuple[FacesRun, FacesRun]:
-        """Both, the one without padding first."""
+        """Both trainings, the one without padding first."""
         return self.plain, self.padded
 
 
 class FacesReport(Part):
-    """Everything that was measured.
+    """All measurements of the study.
 
     Attributes:
-        preset: What was trained.
-        seed: Of all of it.
-        sizes: A pair of trainings each.
+        preset: Name of the preset.
+        seed: Seed of all trainings.
+        sizes: A pair of trainings for each size.
     """
 
     preset: str
@@ -102,23 +104,23 @@ class FacesReport(Part):
     sizes: list[FacesSize]
 
 
-DRAWN = 64  # samples whose distances to the training faces are measured
-COLUMNS, ROWS = 8, 2  # of each band of a picture file
+DRAWN = 64  # number of samples with measured distances to the training faces
+COLUMNS, ROWS = 8, 2  # size of each band of a picture file, in images
 PICTURED_AT = 0.7
-BETWEEN = 6  # pixels from a band to the next
+BETWEEN = 6  # pixels between two bands
 CURVES = ("epoch", "condition_number_median", "condition_number_p95")
 
 
 def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
-    """Returns what came of a pair of runs.
+    """Returns the results of a pair of runs.
 
     Args:
-        size: Sides of the images.
-        plain: The finished run without padding.
-        padded: The one with.
+        size: Side of the images, in pixels.
+        plain: Folder of the finished run without padding.
+        padded: Folder of the finished run with padding.
 
     Returns:
-        Its numbers.
+        The results.
     """
     parts = reload_data(read_image_run(plain))
     counts = [len(part) for part in (parts.train, parts.validation, parts.test)]
@@ -137,13 +139,13 @@ def faces_size(size: int, plain: Path, padded: Path) -> FacesSize:
 
 
 def write_picture(path: Path, plain: Path, padded: Path, *, seed: int = 0) -> None:
-    """Writes held-out faces above samples of two flows, a band each, enlarged.
+    """Writes a PNG file: held-out faces above samples of two flows, one band each, enlarged.
 
     Args:
-        path: Of the PNG file.
-        plain: The run whose samples stand in the middle.
-        padded: The run whose samples stand below.
-        seed: Of the samples.
+        path: The PNG file.
+        plain: Folder of the run with samples in the middle band.
+        padded: Folder of the run with samples in the lowest band.
+        seed: Seed of the samples.
     """
     count = COLUMNS * ROWS
     bands = [_all(reload_data(read_image_run(plain)))[:count]]
@@ -187,7 +189,7 @@ def _bits(flow: Flow, parts: ImageData) -> Tensor:
 
 
 def _all(parts: ImageData) -> Pixels:
-    """Returns the held-out images on the scale of a picture."""
+    """Returns the held-out images with pixels from 0 to 255."""
     return shown(parts.test.batch(range(len(parts.test))).numpy(), parts.test.values)
 
 
@@ -196,7 +198,7 @@ def _distances(images: Pixels, parts: ImageData, flow: Flow) -> list[float]:
 
 
 def _stacked(bands: Sequence[Pixels]) -> Pixels:
-    """Returns pictures of one width above each other, with white between them."""
+    """Returns pictures of equal width above each other, with white lines between them."""
     white = np.full((bands[0].shape[0], BETWEEN, bands[0].shape[2]), 255, np.uint8)
     pieces = [piece for band in bands for piece in (band, white)]
     return np.concatenate(pieces[:-1], axis=1)

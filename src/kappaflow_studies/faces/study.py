@@ -19,10 +19,10 @@ NUMBERS, PAGE = "faces.json", "index.html"
 
 @dataclass(frozen=True)
 class OneSize:
-    """A pair of trainings, equal in all but the padding.
+    """A pair of trainings that differ only in the padding.
 
     Attributes:
-        size: Sides of the images.
+        size: Side of the images, in pixels.
         model: Arguments of `kappaflow.glow`.
         settings: Fields of `kappaflow.training.Settings`.
     """
@@ -34,11 +34,11 @@ class OneSize:
 
 @dataclass(frozen=True)
 class FacesPreset:
-    """What is trained.
+    """The trainings of a preset.
 
     Attributes:
         sizes: A pair of trainings for each size.
-        padding: Gaussian channels of the second of each pair.
+        padding: Number of Gaussian channels of the second training of each pair.
     """
 
     sizes: tuple[OneSize, ...]
@@ -55,13 +55,13 @@ class OneRun:
 
     @property
     def in_words(self) -> str:
-        """Returns what it is."""
+        """Returns a description of the run."""
         side = self.size.size
         return f"{side} x {side}, {padding_in_words(self.padding)}"
 
 
 def padding_in_words(padding: int) -> str:
-    """Returns how many Gaussian channels there are.
+    """Returns a description of the number of Gaussian channels.
 
     Example:
         >>> padding_in_words(0), padding_in_words(1), padding_in_words(2)
@@ -71,9 +71,9 @@ def padding_in_words(padding: int) -> str:
     return f"{padding} padding {channels}" if padding else "no padding"
 
 
-# Levels go down to a single place, where a 1x1 convolution mixes the whole face: with 3 of them at
-# 32 x 32 samples are patches of skin. 320 faces are learnt by heart after some 300 steps at this
-# learning rate; it falls to zero by then.
+# There are levels down to a single pixel, where a 1x1 convolution mixes the whole face. With 3
+# levels at 32 x 32, samples are patches of skin. 320 faces are overfitted after about 300 steps at
+# this learning rate, which falls to zero by then.
 MINUTES = FacesPreset((
     OneSize(
         32,
@@ -106,19 +106,19 @@ def reproduce_faces(
 ) -> Reproduced:
     """Trains the flows, each in its own run folder, and writes a page that compares them.
 
-    An interrupted study resumes where it stopped; finished runs are not trained again.
+    An interrupted study resumes; finished runs are not trained again.
 
     Args:
         out: The folder of the runs, of index.html, of faces.json and of the pictures.
-        preset: "minutes", "full", or what to train.
-        config: Not taken: the settings of each training are those of its preset.
-        seed: Of the weights, of the order of the images and of their split.
-        processes: Of no effect: one training after the other, each on the threads of torch.
-        progress: Show progress bars; on a terminal only if left out.
-        say: Receives a message as each training starts.
+        preset: "minutes", "full", or a preset of your own.
+        config: Not supported; the settings of each training come from the preset.
+        seed: Seed of the weights, of the order of the images and of their split.
+        processes: No effect: the trainings run one after another, on all threads of torch.
+        progress: Show progress bars; by default only on a terminal.
+        say: Receives a message when a training starts.
 
     Returns:
-        The numbers, the page, and what was found.
+        The numbers, the page, and the results as text.
 
     Raises:
         ArgumentError: There is no such preset, `out` is a file, or a folder holds another run.
@@ -157,7 +157,7 @@ def reproduce_faces(
 
 
 def runs_of(preset: FacesPreset, out: Path) -> list[OneRun]:
-    """Returns the trainings of a preset in their order, the one without padding first."""
+    """Returns the trainings of a preset in order, the ones without padding first."""
     return [
         OneRun(one, padding, out / f"{one.size}-{'padded' if padding else 'plain'}")
         for one in preset.sizes

@@ -1,4 +1,4 @@
-"""The paddings that are compared, and the cases of `padding`."""
+"""The compared paddings, and the cases of `padding`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -33,12 +33,12 @@ SINGULAR = {"zero": "zero", "copy": "copy"}
 
 @dataclass(frozen=True)
 class Spec:
-    """A padding as settings name it.
+    """A padding, as named in the settings.
 
     Attributes:
-        kind: "none", or one that `padding_of_kind` takes.
-        width: How many features, or channels.
-        scale: Of the noise; None for the default of the kind.
+        kind: "none", or a kind that `padding_of_kind` accepts.
+        width: Number of features, or of channels.
+        scale: Scale of the noise; None for the default of the kind.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class Spec:
 
     @property
     def in_words(self) -> str:
-        """What a chart calls it.
+        """The name of the padding in a chart.
 
         Example:
             >>> Spec("gaussian", 2, 0.3).in_words, Spec("none").in_words
@@ -60,7 +60,7 @@ class Spec:
         return f"{self.width} {word}{scale}"
 
     def padding(self, event_shape: tuple[int, ...]) -> Padding | None:
-        """Returns the padding for points of a shape, None for none."""
+        """Returns the padding for points of a shape; None for no padding."""
         if self.kind == NONE:
             return None
         return padding_of_kind(self.kind, self.width, event_shape, scale=self.scale)
@@ -76,7 +76,7 @@ def spec_of(text: str) -> Spec:
         The padding.
 
     Raises:
-        ArgumentError: It is no such name.
+        ArgumentError: The text is not the name of a padding.
 
     Example:
         >>> spec_of("gaussian:2:0.3")
@@ -98,7 +98,7 @@ def spec_of(text: str) -> Spec:
     return Spec(kind, width, scale)
 
 
-MOST_SEEDS = 1000  # of one seed of the experiment, so that those of another are different ones
+MOST_SEEDS = 1000  # largest number of seeds, so that different seeds of a study never overlap
 MODELLED = ("rows", "epochs", "batch_size", "learning_rate", "depth", "hidden", "measured_every")
 JUDGED = ("points", "draws", "drawn")
 IMAGES = ("image_epochs", "image_batch_size", "image_hidden", "image_levels", "image_blocks")
@@ -108,37 +108,37 @@ PaddingName = Annotated[str, AfterValidator(checked(spec_of))]
 
 
 class PaddingSettings(StudySettings):
-    """What is trained on what, and how it is judged.
+    """Settings of the data, the trainings and the evaluation.
 
     Attributes:
-        sets: Of `kappaflow.data.toy_names`.
+        sets: Names of planar sets, from `kappaflow.data.toy_names`.
         compared: Paddings that are trained with each of `seeds`: none, KIND:WIDTH or
             KIND:WIDTH:SCALE.
         others: Paddings that are trained with the first `other_seeds` of these.
-        seeds: How many seeds, each with separate points and weights.
-        other_seeds: How many of them for `others`.
-        rows: Points to train on.
-        epochs: Passes over them.
-        batch_size: Points a step.
-        learning_rate: The highest.
-        depth: Couplings of a `real_nvp`.
-        hidden: Widths of their hidden layers.
-        measured_every: Epochs from one measurement of the conditioning to the next.
-        points: At how many held-out points the conditioning is measured at the end.
-        draws: Of the padding, for the importance-weighted likelihood of each held-out point.
-        drawn: Samples that are held against as many held-out points.
-        image_sets: Of `kappaflow.data.image_sets`.
-        image_paddings: As for `compared`; the width counts channels.
-        image_seeds: How many seeds.
-        image_epochs: Passes over the images of each set.
-        image_batch_size: Images a step.
+        seeds: Number of seeds; each has its own points and weights.
+        other_seeds: Number of seeds for `others`.
+        rows: Number of training points.
+        epochs: Number of epochs.
+        batch_size: Points per step.
+        learning_rate: Peak learning rate.
+        depth: Number of couplings of a `real_nvp`.
+        hidden: Widths of the hidden layers.
+        measured_every: Number of epochs between two measurements of the conditioning.
+        points: Number of held-out points for the conditioning at the end.
+        draws: Number of samples of the padding for the importance-weighted likelihood of a point.
+        drawn: Number of samples that are compared with an equal number of held-out points.
+        image_sets: Names of image sets, from `kappaflow.data.image_sets`.
+        image_paddings: As `compared`, but the width counts channels.
+        image_seeds: Number of seeds for images.
+        image_epochs: Number of epochs for each image set.
+        image_batch_size: Images per step.
         image_hidden: Channels of the networks of a `real_nvp_image`.
-        image_levels: Its scales.
-        image_blocks: Residual blocks of each network.
-        image_points: At how many held-out images the conditioning is measured.
-        image_draws: Of noise and padding, for the likelihood of each held-out image.
-        image_drawn: Samples that are held against as many held-out images, at most.
-        image_measured_every: Epochs from one measurement to the next.
+        image_levels: Number of scales of a `real_nvp_image`.
+        image_blocks: Number of residual blocks of each network.
+        image_points: Number of held-out images for the conditioning.
+        image_draws: Number of samples of noise and padding for the likelihood of an image.
+        image_drawn: Largest number of samples that are compared with held-out images.
+        image_measured_every: Number of epochs between two measurements for images.
     """
 
     sets: tuple[PlanarSet, ...]
@@ -177,7 +177,7 @@ class PaddingSettings(StudySettings):
 
 
 def cases(settings: PaddingSettings, seed: int) -> list[Case]:
-    """Returns a case for each training, images first, and one for each two-sample floor."""
+    """Returns a case for each training (images first) and one for each two-sample floor."""
     first = MOST_SEEDS * seed
     return [*_of_images(settings, first), *_of_planes(settings, first)]
 

@@ -1,4 +1,4 @@
-"""What was measured, as charts and tables."""
+"""The measurements as charts and tables."""
 
 from collections.abc import Callable, Sequence
 
@@ -12,11 +12,11 @@ from kappaflow_studies.padding.comparisons import claimed_steps, ordered
 from kappaflow_studies.padding.measure import CELLS, PICTURED, span
 
 TONES = {"none": 6, "gaussian": 0, "zero": 4, "uniform": 3, "copy": 5, "learned": 2}
-FLOOR, MOST = "two samples of the data", 7  # the eighth tone is that of the floor
+FLOOR, MOST = "two samples of the data", 7  # the eighth tone belongs to the floor
 
 
 def charts(frame: pl.DataFrame, settings: PaddingSettings) -> list[Chart]:
-    """Returns those for which something was measured."""
+    """Returns the charts that have measurements."""
     plane = frame.filter(pl.col("kind") == "plane")
     images = frame.filter(pl.col("kind") == "images")
     found = [
@@ -33,7 +33,7 @@ def charts(frame: pl.DataFrame, settings: PaddingSettings) -> list[Chart]:
 def over_training(
     frame: pl.DataFrame, sets: Sequence[str], paddings: Sequence[str], name: str
 ) -> Chart:
-    """Returns the condition number over the epochs, a panel a set."""
+    """Returns the condition number over the epochs, with a panel for each set."""
     lines = frame.select(
         "set",
         "padding",
@@ -115,7 +115,7 @@ def _heat(title: str, counts: Sequence[float | None], columns: int, end: float) 
 
 
 def _against(frame: pl.DataFrame, settings: PaddingSettings, what: str) -> list[Chart]:
-    """Returns condition number and distance against the width or the scale of Gaussian padding."""
+    """Returns condition number and distance, by the width or the scale of Gaussian padding."""
     plane = frame.filter(pl.col("kind") == "plane")
     named = {name: spec_of(name) for name in (*settings.compared, *settings.others)}
     gaussian = {name: spec for name, spec in named.items() if spec.kind == "gaussian"}
@@ -184,7 +184,7 @@ def _panel(
 def _across(
     rows: pl.DataFrame, y: str, ends: tuple[float, float], name: str, tone: int, dash: str
 ) -> list[Series]:
-    """Returns a level line at the median, if there is one."""
+    """Returns a horizontal line at the median; none if there is no median."""
     value = rows.select(pl.col(y).fill_nan(float("inf")).median()).item()
     if value is None:
         return []
@@ -197,7 +197,7 @@ def _of(frame: pl.DataFrame, name: str, padding: str) -> pl.DataFrame:
 
 
 def _toned(paddings: Sequence[str]) -> list[tuple[int, str]]:
-    """Returns each padding with a colour: that of its kind, another one if that is taken."""
+    """Returns each padding with a tone: its kind's, or another one if that is taken."""
     taken: list[int] = []
     for padding in paddings:
         own = TONES[spec_of(padding).kind]
@@ -207,7 +207,7 @@ def _toned(paddings: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def words(name: str) -> str:
-    """Returns how a page calls a set.
+    """Returns the name of a set on a page.
 
     Example:
         >>> words("two_moons")
@@ -223,7 +223,7 @@ Cell = Callable[[pl.DataFrame], str]
 
 
 def tables(frame: pl.DataFrame, settings: PaddingSettings) -> list[Table]:
-    """Returns those for which something was measured."""
+    """Returns the tables that have measurements."""
     plane = frame.filter(pl.col("kind").str.starts_with("plane"))
     images = frame.filter(pl.col("kind").str.starts_with("image"))
     paddings = (*settings.compared, *settings.others)

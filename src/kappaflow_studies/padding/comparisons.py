@@ -1,4 +1,4 @@
-"""Which padding is better, case by case, with sign tests."""
+"""Comparisons of paddings, set by set, with sign tests."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,16 @@ from scipy.stats import binomtest
 from kappaflow_studies.padding.cases import spec_of
 
 LEVEL = 0.05
-CLAIMED = ("zero", "none", "gaussian")  # from the worst conditioned to the best
+CLAIMED = ("zero", "none", "gaussian")  # from the worst to the best conditioned
 
 
 @dataclass(frozen=True)
 class Signs:
-    """How often the first of two is above the second, with the same seed.
+    """A sign test: how often the first of two values is above the second, paired by seed.
 
     Attributes:
-        above: In how many pairs.
-        pairs: Of how many, equal ones left out.
+        above: Number of pairs with the first value above the second.
+        pairs: Number of pairs with different values.
     """
 
     above: int
@@ -25,23 +25,23 @@ class Signs:
 
     @property
     def p_value(self) -> float:
-        """Two-sided, of as many signs or more on one side if both were as likely.
+        """The two-sided p-value: the probability of a result at least this one-sided.
 
         Source:
-            The sign test, exact by the binomial distribution.
+            The exact sign test, by the binomial distribution.
         """
         return float(binomtest(self.above, self.pairs).pvalue) if self.pairs else 1.0
 
     @property
     def verdict(self) -> int:
-        """1 if the first is above at the level of 5 %, -1 if below, 0 if that is open."""
+        """1 if the first is above the second at the 5 % level, -1 if below, 0 if undecided."""
         if self.p_value > LEVEL:
             return 0
         return 1 if 2 * self.above > self.pairs else -1
 
     @property
     def in_words(self) -> str:
-        """For a table.
+        """The result in a table, as text.
 
         Example:
             >>> Signs(9, 10).in_words
@@ -55,12 +55,12 @@ def signs(frame: pl.DataFrame, upper: str, lower: str, value: str) -> Signs:
 
     Args:
         frame: Rows of one set.
-        upper: Padding that is claimed to be above.
-        lower: The other.
-        value: The column; a value that is not finite, or missing, is above all others.
+        upper: Padding with the claimed larger value.
+        lower: The other padding.
+        value: The column. A missing value, or one that is not finite, is above all others.
 
     Returns:
-        The signs.
+        The sign test.
     """
     of_one, of_other = (
         frame.filter(pl.col("padding") == padding).select(
@@ -73,7 +73,7 @@ def signs(frame: pl.DataFrame, upper: str, lower: str, value: str) -> Signs:
 
 
 def ordered(steps: list[Signs]) -> int:
-    """Returns 1 if each step of an ordering is confirmed, -1 if one is reversed, else 0.
+    """Returns 1 if each step of an order is confirmed, -1 if a step is reversed, else 0.
 
     Example:
         >>> ordered([Signs(10, 10), Signs(9, 10)]), ordered([Signs(10, 10), Signs(0, 10)])
@@ -84,20 +84,20 @@ def ordered(steps: list[Signs]) -> int:
 
 
 def claimed_order(paddings: tuple[str, ...]) -> list[str] | None:
-    """Returns zero, none and Gaussian padding as settings name them, None if one is missing."""
+    """Returns zero, none and Gaussian padding as named in settings; None if one is missing."""
     by_kind = {spec_of(name).kind: name for name in reversed(paddings)}
     return [by_kind[kind] for kind in CLAIMED] if set(CLAIMED) <= set(by_kind) else None
 
 
 def claimed_steps(frame: pl.DataFrame, paddings: tuple[str, ...]) -> list[Signs]:
-    """Returns the sign tests of zero above none and of none above Gaussian padding, on a set.
+    """Returns the sign tests of the two claimed steps: zero above none, none above Gaussian.
 
     Args:
-        frame: Trainings on the set.
-        paddings: As settings name them; one of each of the three kinds at least.
+        frame: Trainings on one set.
+        paddings: Names of paddings in the settings.
 
     Returns:
-        Two tests; none where a kind is missing.
+        The two tests; empty if a kind is missing.
     """
     order = claimed_order(paddings)
     if order is None:

@@ -1,4 +1,4 @@
-"""What was measured, as sentences."""
+"""The results of the study, as sentences."""
 
 import polars as pl
 
@@ -14,12 +14,12 @@ from kappaflow_studies.padding.comparisons import (
     signs,
 )
 
-FEWEST = 6  # seeds, from which a sign test can reach 5 %
-ENOUGH = 5 / 7  # of the sets, for an ordering to be called one
+FEWEST = 6  # least number of seeds for a sign test that can reach 5 %
+ENOUGH = 5 / 7  # share of the sets that must agree for a verdict on the order
 
 
 def findings(frame: pl.DataFrame, settings: PaddingSettings) -> Findings:
-    """Returns the charts, the tables and what they say."""
+    """Returns the charts, the tables and the sentences on them."""
     frame = with_every_column(frame)
     plane = frame.filter(pl.col("kind") == "plane")
     floor = frame.filter(pl.col("kind") == "plane floor")
@@ -56,7 +56,7 @@ WORDS = ("error", "likelihood", "padding")
 
 
 def with_every_column(frame: pl.DataFrame) -> pl.DataFrame:
-    """Returns the raw results with each column there, null where no case filled it."""
+    """Returns the raw results with all columns, filled with null if no case has a column."""
     kinds = [*((name, pl.Float64) for name in COLUMNS), *((name, pl.String) for name in WORDS)]
     kinds += [(name, pl.List(pl.Float64)) for name in LISTS]
     absent = [pl.lit(None, kind).alias(name) for name, kind in kinds if name not in frame.columns]
@@ -89,7 +89,7 @@ def _on_order(plane: pl.DataFrame, settings: PaddingSettings) -> list[str]:
 
 
 def _on_tests(steps: dict[str, list[Signs]], seeds: int) -> list[str]:
-    """Returns what sign tests say, set by set, and whether that is the claimed order."""
+    """Returns the results of the sign tests on each set, and a verdict on the claimed order."""
     count = len(steps)
     above = [sum(pair[place].verdict == 1 for pair in steps.values()) for place in (0, 1)]
     below = [sum(pair[place].verdict == -1 for pair in steps.values()) for place in (0, 1)]
@@ -111,7 +111,7 @@ def _on_tests(steps: dict[str, list[Signs]], seeds: int) -> list[str]:
 
 
 def _on_pairs(steps: dict[str, list[Signs]]) -> list[str]:
-    """Returns the same where there are too few seeds for a test."""
+    """Returns the same if there are too few seeds for a test."""
     pairs = [sum(pair[place].pairs for pair in steps.values()) for place in (0, 1)]
     above = [sum(pair[place].above for pair in steps.values()) for place in (0, 1)]
     return [

@@ -1,4 +1,4 @@
-"""One case of `padding`: a flow of the plane or of images is trained and evaluated."""
+"""Measures one case of `padding`: trains and evaluates a flow of the plane or of images."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -33,17 +33,18 @@ def conditioning(flow: Flow, x: Tensor) -> Row:
 
 
 def likelihood(flow: Flow, x: Tensor, draws: int, truth: Tensor | None = None) -> Row:
-    """Returns the mean NLL of points, in nats, as far as there is one.
+    """Returns the mean NLL of points in nats, if the flow has a likelihood.
 
     Args:
         flow: The flow.
-        x: Held-out points.
-        draws: For importance weights, where log_prob is a bound.
-        truth: The log-density that the points come from, where it is known.
+        x: Held-out points, (B, *event).
+        draws: Number of samples for importance weights, if log_prob is a bound.
+        truth: The true log-densities of the points; None if they are not known.
 
     Returns:
-        likelihood (exact, bound or joint), nll, nll_error (over the points); weighted_nll,
-        weighted_error (over the draws); kl and kl_error (over the points) from the truth.
+        A row: likelihood (exact, bound or joint), nll, nll_error (over the points),
+        weighted_nll, weighted_error (over the samples), and kl and kl_error (over the points) from
+        the true density.
     """
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -78,7 +79,7 @@ def _weighted(flow: Flow, x: Tensor, draws: int) -> tuple[Tensor, Tensor]:
 
 
 def distances(a: Tensor, b: Tensor) -> Row:
-    """Returns W2 between two samples of as many points, exact and sliced; nan where not finite."""
+    """Returns W2 between two samples of equal size, exact and sliced; nan if not finite."""
     a, b = a.flatten(1).double(), b.flatten(1).double()
     if not (a.isfinite().all() and b.isfinite().all()):
         return {"w2": math.nan, "sliced_w2": math.nan}
@@ -86,22 +87,22 @@ def distances(a: Tensor, b: Tensor) -> Row:
 
 
 def sliced_w2(a: Tensor, b: Tensor, directions: int = DIRECTIONS) -> float:
-    """Returns the root mean square of W2 along random directions, the same ones each time.
+    """Returns the root mean square of W2 along random directions, the same in each call.
 
     Args:
-        a: (B, n).
-        b: (B, n).
-        directions: How many.
+        a: The first sample, (B, n).
+        b: The second sample, (B, n).
+        directions: Number of directions.
 
     Returns:
-        At most W2 / sqrt(n) for n directions at right angles; 0 for equal samples.
+        The distance: 0 for equal samples, and at most W2 / sqrt(n) for n orthogonal directions.
 
     Raises:
         ArgumentError: The shapes differ.
 
     Source:
         Rabin, Peyre, Delon, Bernot 2012, Wasserstein barycenter and its application to texture
-        mixing. On a line the sorted points are the best pairing.
+        mixing. On a line, the best pairing is that of the sorted points.
 
     Example:
         >>> sliced_w2(torch.zeros(3, 1), torch.full((3, 1), 2.0))
@@ -119,7 +120,7 @@ def sliced_w2(a: Tensor, b: Tensor, directions: int = DIRECTIONS) -> float:
 
 
 def curve(history: Iterable[Mapping[str, Any]]) -> Row:
-    """Returns the condition numbers over the training, where they were measured."""
+    """Returns the measured condition numbers over the training."""
     measured = [line for line in history if line["condition_number_median"] is not None]
     return {
         "epochs_measured": [line["epoch"] for line in measured],
@@ -128,14 +129,14 @@ def curve(history: Iterable[Mapping[str, Any]]) -> Row:
     }
 
 
-PARTS = ("train", "validation", "test", "other test")  # each with a separate seed
+PARTS = ("train", "validation", "test", "other test")  # each has its own seed
 HELD_OUT = 2000
 PICTURED, CELLS = 40_000, 48
 MARGIN = 1.15
 
 
 def trained_on_plane(case: Case) -> Row:
-    """Returns what a flow of a set with a padding came to."""
+    """Returns the results of a flow of a planar set with a padding."""
     spec, seed, name = spec_of(case["padding"]), case["seed"], case["set"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -178,7 +179,7 @@ def trained_on_plane(case: Case) -> Row:
 
 
 def plane_floor(case: Case) -> Row:
-    """Returns how far apart two independent samples of a set are."""
+    """Returns the distance between two independent samples of a set."""
     name, seed, count = case["set"], case["seed"], case["drawn"]
     one, other = (points(name, count, seed, part) for part in PARTS[2:])
     found = distances(one, other)
@@ -188,28 +189,28 @@ def plane_floor(case: Case) -> Row:
 
 
 def table(name: str, count: int, seed: int, part: str) -> Tensor:
-    """Returns points of a set for a purpose, in float64."""
+    """Returns points of a set for one purpose, in float64."""
     return torch.from_numpy(toy(name, count, seed=len(PARTS) * seed + PARTS.index(part)).values)
 
 
 def points(name: str, count: int, seed: int, part: str) -> Tensor:
-    """Returns the same in the type of a flow."""
+    """Returns the same in the dtype of a flow."""
     return table(name, count, seed, part).float()
 
 
 def truth(name: str, x: Tensor) -> Tensor | None:
-    """Returns the log-density of a set at points, None where it has no closed form."""
+    """Returns the log-density of a set at points; None if it has no closed form."""
     closed = {one.name for one in toy_sets() if one.log_prob is not None}
     return torch.from_numpy(toy_log_prob(name, x.double().numpy())) if name in closed else None
 
 
 def span(name: str) -> float:
-    """Returns how far pictures of a set go, from its centre."""
+    """Returns the distance from the centre to the edge of the pictures of a set."""
     return MARGIN * float(abs(toy(name, HELD_OUT, seed=0).values).max())
 
 
 def picture(name: str, drawn: Tensor) -> list[int]:
-    """Returns how many of some points lie in each cell of a grid, row by row from below."""
+    """Returns the number of points in each cell of a grid, row by row from below."""
     end = span(name)
     edges = torch.linspace(-end, end, CELLS + 1).double()
     finite = drawn[drawn.isfinite().all(1)].double()
@@ -219,11 +220,11 @@ def picture(name: str, drawn: Tensor) -> list[int]:
 
 FRACTIONS = (0.7, 0.1, 0.2)
 LEARNING_RATE = 2e-3
-SIDE = 6  # of a sheet of samples
+SIDE = 6  # samples per side of a sheet
 
 
 def trained_on_images(case: Case) -> Row:
-    """Returns what a flow of a set of images with a padding came to."""
+    """Returns the results of a flow of an image set with a padding."""
     seed = case["seed"]
     train, validation, test = parts(case["set"], seed)
     with torch.random.fork_rng(devices=[]):
@@ -272,24 +273,24 @@ def trained_on_images(case: Case) -> Row:
 
 
 def image_floor(case: Case) -> Row:
-    """Returns how far held-out images are from as many of those to train on."""
+    """Returns the distance between held-out images and an equal number of training images."""
     train, _, test = parts(case["set"], case["seed"])
     count = min(case["image_drawn"], len(test))
     return distances(_scaled(train, count), _scaled(test, count))
 
 
 def parts(name: str, seed: int) -> tuple[Images, ...]:
-    """Returns images to train on, to stop by, and to judge by."""
+    """Returns training, validation and test images."""
     return split_images(load_images(name), fractions=FRACTIONS, seed=seed)
 
 
 def _scaled(images: Images, count: int) -> Tensor:
-    """Returns the first of some images, from 0 to 1."""
+    """Returns the first `count` images, with values from 0 to 1."""
     return images.batch(range(count)).float() / (images.values - 1)
 
 
 def sheet(drawn: Tensor) -> list[int | None]:
-    """Returns SIDE x SIDE samples as one picture, row by row from below, None between them."""
+    """Returns SIDE x SIDE samples as one picture, row by row from below, with None between."""
     first = drawn.mean(1).nan_to_num(0).round().int()
     framed = torch.nn.functional.pad(first, (0, 1, 0, 1), value=-1)
     grid = framed.reshape(SIDE, SIDE, *framed.shape[1:]).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The charts of partitions: losses and conditioning against depth, and what twins are."""
+"""Charts of the partitions: losses and conditioning against depth, and the rewritten twins."""
 
 import polars as pl
 from polars.selectors import numeric
@@ -10,10 +10,10 @@ from kappaflow_studies.partition.measure import HALVES, OF_IMAGES, OF_TABLES, ON
 
 KINDS = tuple(dict.fromkeys((*OF_TABLES, *OF_IMAGES)))
 TONES = {kind: tone for tone, kind in enumerate(KINDS)}
-ALL = (0.0, 1.0)  # of the seeds
+ALL = (0.0, 1.0)  # quantiles of a band over all seeds
 DECIMALS = 3
 CONDITION = "condition number"
-BANDED = (HALVES, "LU maps")  # six bands on top of each other show nothing
+BANDED = (HALVES, "LU maps")  # kinds with a band; more bands would hide each other
 
 
 def charts(frame: pl.DataFrame) -> list[Chart]:
@@ -74,24 +74,24 @@ def common(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def with_twins(frame: pl.DataFrame) -> pl.DataFrame:
-    """Returns the rows of flows whose twins were found."""
+    """Returns the rows of flows that have a twin."""
     return frame.drop_nulls("twin_loss") if "twin_loss" in frame.columns else frame.clear()
 
 
 def medians(frame: pl.DataFrame, by: str) -> pl.DataFrame:
-    """Returns the medians of all numbers at each value of a column, ascending."""
+    """Returns the medians of all numbers for each value of a column, ascending."""
     return frame.group_by(by).agg(numeric().exclude(by).median()).sort(by)
 
 
 def unit(name: str) -> str:
-    """Returns what the loss of a set is, with its unit."""
+    """Returns the name of the loss of a set, with its unit."""
     if name.startswith("bananas-"):
         return "KL divergence, nats"
     return "bits per dimension" if name == "digits" else "held-out NLL, nats"
 
 
 def in_words(name: str, value: float) -> str:
-    """Returns a loss of a set as words."""
+    """Returns a loss of a set as text."""
     quantity, _, measured_in = unit(name).rpartition(", ")
     number = fixed(value, DECIMALS)
     return f"a {quantity} of {number} {measured_in}" if quantity else f"{number} {measured_in}"
@@ -163,6 +163,6 @@ def _layers(name: str, twins: pl.DataFrame) -> Panel:
 
 
 def _by_kind(part: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
-    """Returns the kinds that are there, in their order, with their rows."""
+    """Returns the existing kinds with their rows, in order."""
     found = [(kind, part.filter(pl.col("kind") == kind)) for kind in KINDS]
     return [(kind, rows) for kind, rows in found if not rows.is_empty()]

@@ -1,4 +1,4 @@
-"""What the partitions came to, in sentences and tables."""
+"""The results of the study, as sentences and tables."""
 
 import polars as pl
 
@@ -19,7 +19,7 @@ from kappaflow_studies.training import that_ended
 
 
 def findings(frame: pl.DataFrame, settings: PartitionSettings) -> Findings:
-    """Returns the charts and what they say."""
+    """Returns the charts, the tables and the sentences on them."""
     frame, stopped = that_ended(frame)
     sets = sorted(frame["data"].unique())
     parts = {name: frame.filter(pl.col("data") == name) for name in sets}
@@ -100,10 +100,10 @@ def _on_twins(frame: pl.DataFrame) -> list[str]:
 
 
 def _on_training(name: str, part: pl.DataFrame) -> list[str]:
-    """Returns what tells representation and optimisation apart.
+    """Returns sentences that separate the effects of representation and optimization.
 
-    That is the best twin of the largest depth for which fixed halves of the twin's own depth, or
-    of a larger one, were trained: they can be the twin.
+    They use the best twin of the largest depth for which fixed halves were trained with at least
+    the depth of the twin: these can represent the twin.
     """
     trained = medians(part.filter(pl.col("kind") == HALVES), "couplings")
     twins = with_twins(part).filter(pl.col("kind") != ONE)

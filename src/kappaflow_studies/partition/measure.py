@@ -1,4 +1,4 @@
-"""The cases of `partition`, and one measured: flows of equal size whose partitions differ."""
+"""The cases of `partition`, and their measurement: flows of equal size, different partitions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -33,11 +33,11 @@ OF_IMAGES: dict[str, Mixing | None] = {
     "orthogonal maps": "orthogonal",
 }
 LEVELS = 2
-NEAR = 0.005  # of the number of parameters, relative
+NEAR = 0.005  # allowed relative difference between numbers of parameters
 
 
 def parameters(flow: Flow) -> int:
-    """Returns how many numbers of a flow are trained."""
+    """Returns the number of trained parameters of a flow."""
     return sum(p.numel() for p in flow.parameters() if p.requires_grad)
 
 
@@ -55,9 +55,9 @@ def changes_one(features: int) -> Partition:
 
 
 def image_flow(kind: str, shape: Sequence[int], values: int, steps: int, hidden: int) -> Flow:
-    """Returns a Glow of two levels, its 1x1 convolutions of a kind or permutations in their place.
+    """Returns a Glow of two levels, with 1x1 convolutions or permutations of a kind.
 
-    A permutation that exchanges the halves is a fixed partition whose halves take turns.
+    A permutation that exchanges the halves amounts to a fixed partition with alternating halves.
     """
     whole = glow(
         shape,
@@ -95,16 +95,17 @@ def _permutation(kind: str, channels: int, seed: int) -> Permutation:
 
 
 def widths(count: Callable[[int, int], int], target: int, hidden: int) -> tuple[int, int]:
-    """Returns widths of two hidden layers for a number of parameters, as equal as they can be.
+    """Returns the widths of two hidden layers for a number of parameters, nearly equal.
 
     Args:
-        count: Of the parameters of a flow with these widths; linear in the second one.
-        target: The number that is wanted.
-        hidden: Where the search begins.
+        count: Function that returns the number of parameters of a flow with these widths; linear
+            in the second one.
+        target: The requested number of parameters.
+        hidden: Width at which the search starts.
 
     Returns:
-        The first widths around `hidden` for which the number is off by at most half a percent,
-        or the nearest ones.
+        The first widths around `hidden` with a number of parameters within half a percent of the
+        target, or the nearest ones.
     """
     found = []
     for away in range(hidden):
@@ -121,18 +122,18 @@ def widths(count: Callable[[int, int], int], target: int, hidden: int) -> tuple[
 
 
 class PartitionSettings(TrainingSettings):
-    """What a preset says.
+    """Settings of the flows and the data.
 
     Attributes:
         tables: Data sets of tables; "bananas-N" is one of N features with a known density.
         images: Sets of grey images; none if empty.
-        depths: Couplings of the flows of tables.
-        deeper: More depths for the fixed halves alone, such as those of the twins.
-        steps: In each of the two levels of the flows of images.
-        deeper_steps: More of them for the fixed halves alone.
+        depths: Numbers of couplings of the flows of tables.
+        deeper: Additional depths for the fixed halves alone, such as the depths of the twins.
+        steps: Numbers of steps in each of the two levels of the flows of images.
+        deeper_steps: Additional numbers of steps for the fixed halves alone.
 
-    On tables `hidden` is of the fixed halves; the widths of the others follow from their number
-    of parameters.
+    For tables, `hidden` is the width of the fixed halves; the widths of the other kinds follow
+    from the number of parameters.
     """
 
     tables: tuple[TableName, ...]
@@ -144,7 +145,7 @@ class PartitionSettings(TrainingSettings):
 
 
 def cases(settings: PartitionSettings, seed: int) -> list[Case]:
-    """Returns a case for each set, kind, depth and seed, the deep ones first."""
+    """Returns a case for each set, kind, depth and seed; the deep ones come first."""
     found: list[Case] = []
     for common, names, kinds, depths, deeper in (
         (settings.of_tables(), settings.tables, OF_TABLES, settings.depths, settings.deeper),
@@ -164,7 +165,7 @@ TWIN = "twin_"
 
 
 def measure(case: Case) -> list[Row]:
-    """Returns one row: the flow, and its twin in columns that begin with "twin_"."""
+    """Returns one row: the flow, and its twin in columns with the prefix "twin_"."""
     of_table = case["what"] == "table"
     parts = (
         table_parts(case["data"], case["rows"], case["seed"])
@@ -180,7 +181,7 @@ def measure(case: Case) -> list[Row]:
             return [{**about, FAILED: str(error)}]
     x = points(flow, parts, case["points"])
     row = {**about, **held_out(flow, parts), **conditioning(flow, x)}
-    if case["kind"] == HALVES:  # its own twin
+    if case["kind"] == HALVES:  # a flow of halves is its own twin
         return [row]
     alone = case["kind"] == ONE
     twin, certificate = twin_of(
@@ -197,14 +198,14 @@ def measure(case: Case) -> list[Row]:
 
 
 def _flow(case: Case, parts: Parts) -> tuple[Flow, Row]:
-    """Returns a new flow of the kind, with its number of parameters and of couplings."""
+    """Returns a new flow of the kind, with its numbers of parameters and of couplings."""
     kind, depth, hidden = case["kind"], case["depth"], case["hidden"]
     if isinstance(parts.train, Images):
         shape, values = parts.train.shape, parts.train.values
         equal = parameters(image_flow(HALVES, shape, values, depth, hidden))
         flow = image_flow(kind, shape, values, depth, hidden)
         return flow, {
-            "couplings": 2 * depth + 1,  # and one between the levels
+            "couplings": 2 * depth + 1,  # one more between the levels
             "parameters": parameters(flow),
             "of_halves": equal,
             "widths": [hidden],

@@ -18,23 +18,23 @@ DEEPEST = 2**20
 
 @dataclass(frozen=True)
 class LayerClass:
-    r"""Layers G(theta, x) of R^d with p parameters, as far as the counting of them has to know.
+    r"""A class of layers G(theta, x) of R^d with p parameters, described by its constants.
 
-    Parameters are in [-1, 1]^p, and G(0, 0) = 0: other ranges and centres are a change of G. With
-    the largest entry as the norm of parameters,
+    Parameters are in [-1, 1]^p, and G(0, 0) = 0; other ranges and centres are a change of G. With
+    the largest absolute entry as the norm of parameters,
 
     .. math:: |G(\theta, x) - G(\theta, y)| \le L |x - y|, \qquad
               |G(\theta, x) - G(\eta, x)| \le \Lambda (1 + |x|)\, |\theta - \eta| .
 
     Args:
-        parameters: p, of one layer.
-        lipschitz: L of one layer, at least 1.
-        parameter_lipschitz: Lambda.
-        whole_lipschitz: What no run of consecutive layers exceeds, at least 1; without it only
-            L^n is known of n layers.
+        parameters: Number of parameters of one layer, p.
+        lipschitz: Lipschitz constant of one layer, L, at least 1.
+        parameter_lipschitz: Lipschitz constant in the parameters, Lambda.
+        whole_lipschitz: Upper bound W on the Lipschitz constant of any consecutive layers, at
+            least 1. Without it, the bound for n layers is L^n.
 
     Raises:
-        ArgumentError: A constant is out of its range.
+        ArgumentError: A constant is out of range.
     """
 
     parameters: int
@@ -51,10 +51,10 @@ class LayerClass:
                 raise ArgumentError(f"'{name}' should be at least 1, got {getattr(self, name)}.")
 
     def log_sensitivity(self, layers: int, features: int) -> float:
-        r"""Returns log S: changed parameters move the output by S times the largest change.
+        r"""Returns log S: a change of the parameters moves the output by at most S times as much.
 
-        With :math:`T_i = \min(L^i, W)` for i layers, replace the layers one after the other: the
-        l-th is followed by m - l, and reads :math:`x_{l-1}`, which has
+        With :math:`T_i = \min(L^i, W)` for i layers, replace the layers one after another. Layer l
+        is followed by m - l layers, and its input is :math:`x_{l-1}`, with
         :math:`E |x_l| \le n_l = T_l E |z| + \Lambda (T_0 + \dots + T_{l-1})`. So
 
         .. math:: E |g_\theta(z) - g_\eta(z)| \le S |\theta - \eta|, \qquad
@@ -62,10 +62,10 @@ class LayerClass:
 
         Args:
             layers: Number of layers, m.
-            features: d, of the standard Gaussian z.
+            features: Number of features d of the standard Gaussian z.
 
         Returns:
-            The logarithm; S itself grows like L^m.
+            The logarithm of S; S itself grows like L^m.
         """
         m = positive_int("layers", layers)
         log_t = np.minimum(np.arange(m) * log(self.lipschitz), log(self.whole_lipschitz))
@@ -77,10 +77,10 @@ class LayerClass:
         return float(np.logaddexp.reduce(terms)) + log(self.parameter_lipschitz)
 
     def log_net(self, layers: int, features: int, within: float) -> float:
-        r"""Returns the logarithm of how many flows come within this W1 of all flows of m layers.
+        r"""Returns the logarithm of the size of a net: flows within a W1 of all flows of m layers.
 
-        Cut :math:`[-1, 1]^{m p}` into cells of edge `within` / S, and take a flow from each cell
-        that has one: :math:`\lceil 2 S / \text{within} \rceil^{m p}` at most.
+        Cut :math:`[-1, 1]^{m p}` into cells of edge `within` / S, and take one flow from each cell
+        that has a flow: at most :math:`\lceil 2 S / \text{within} \rceil^{m p}`.
         """
         fineness = log(2 / positive_float("within", within))
         each = np.logaddexp(0.0, self.log_sensitivity(layers, features) + fineness)
@@ -89,11 +89,11 @@ class LayerClass:
 
 @dataclass(frozen=True)
 class DepthBound:
-    """What the counting says of flows of few layers.
+    """The bound on the depth by parameter counting.
 
     Args:
-        layers: Flows of fewer miss a mixture of the family: the bound on the depth.
-        missed: By so much in W1, at least, whatever their parameters.
+        layers: The bound: flows with fewer layers miss some mixture of the family.
+        missed: Distance in W1 by which they miss it at least, for any parameters.
     """
 
     layers: int
@@ -106,38 +106,38 @@ class DepthBound:
 
 
 def min_depth(family: Packing, flows: LayerClass, features: int) -> DepthBound:
-    r"""Returns how many layers it takes to come near every mixture of the family.
+    r"""Returns the number of layers that flows need to approximate every mixture of a family.
 
-    Let the family have N mixtures, W1 at least D apart, and let the flows of m layers have a net
-    of fewer than N flows within D/4. If each mixture were closer than D/4 to some flow, it would
-    be closer than D/2 to one of the net; two mixtures would share theirs, and be closer than D. So
-    one mixture is missed by D/4, and (one flow of the net for each mixture that is not) *all but
-    as many as the net has are*.
+    Let the family have N mixtures with W1 of at least D between any two, and let the flows of m
+    layers have a net of fewer than N flows within D/4. If each mixture were closer than D/4 to
+    some flow, it would be closer than D/2 to a flow of the net. Two mixtures would share this
+    flow, and be closer than D. So one mixture is missed by D/4. In fact, the number of mixtures
+    that are *not* missed is at most the size of the net.
 
     Args:
-        family: From `mixture_packing`.
-        flows: The layers.
+        family: The family, from `mixture_packing`.
+        flows: The class of the layers.
         features: Number of features, d.
 
     Returns:
-        The smallest depth at which the net is as large as the family, and what is missed before.
+        The smallest depth at which the net is as large as the family, and the distance by which
+        smaller depths miss.
 
     Raises:
-        ArgumentError: An argument is out of its range, or the depth exceeds 2^20.
+        ArgumentError: An argument is out of range, or the depth exceeds 2^20.
 
     Note:
         The net has :math:`\log \le m p \log(1 + 8 S / D)`, the family a constant times k d. With a
-        Lipschitz constant W of the whole, log S is of the order of log(W m d): the depth is at
-        least of the order of k d / p, up to this logarithm. k d is the size of the generator that
-        makes such a mixture with three layers. If only the layers are L-Lipschitz, log S is
-        of the order of m log L, and the depth at least of the order of
-        :math:`\sqrt{k d / (p \log L)}`. That no layer needs to be invertible here is no slip: the
-        count is of parameters alone, and a layer with k d parameters may do what the generator
-        does.
+        Lipschitz constant W of the whole flow, log S is of the order of log(W m d), and the depth
+        is at least of the order of k d / p, up to this logarithm. A generator with three layers
+        and k d parameters makes such a mixture. If only the layers are L-Lipschitz, log S is of
+        the order of m log L, and the depth is at least of the order of
+        :math:`\sqrt{k d / (p \log L)}`. The bound does not require invertible layers: it counts
+        parameters only, and a layer with k d parameters may compute the same as the generator.
 
     Source:
-        The statement is Koehler, Mehta, Risteski's, 2021 (depth of the order of k / p, for
-        k = o(exp d)), whose proof and constants were not at hand. This proof is our own.
+        The statement is from Koehler, Mehta, Risteski 2021 (depth of the order of k / p, for
+        k = o(exp d)). Their proof and constants were not available; this proof is ours.
 
     Example:
         >>> from kappaflow_studies.sphere import mixture_packing
@@ -164,25 +164,25 @@ def min_depth(family: Packing, flows: LayerClass, features: int) -> DepthBound:
 
 
 def min_parameters(family: Packing, *, bits: int = 32) -> float:
-    r"""Returns how many numbers of so many bits a flow must have to come near every mixture.
+    r"""Returns the number of numbers that a flow needs to approximate every mixture of a family.
 
-    Numbers of b bits name at most :math:`2^{b n}` flows, whatever these are. If there are fewer
-    than mixtures in the family, two mixtures share their nearest flow, and one of them is missed
-    by half the distance of the family.
+    n numbers of b bits describe at most :math:`2^{b n}` flows of any kind. If these are fewer than
+    the mixtures of the family, two mixtures share their nearest flow, and one of them is missed by
+    half the distance of the family.
 
     Args:
-        family: From `mixture_packing`.
-        bits: Of one number.
+        family: The family, from `mixture_packing`.
+        bits: Bits of one number, b.
 
     Returns:
-        With fewer numbers than this, one mixture is missed by `family.distance` / 2. Divided by p
-        it is a bound on the depth without any assumption on the layers.
+        The bound: with fewer numbers, a flow misses some mixture by `family.distance` / 2. Divided
+        by p it is a bound on the depth without any assumption on the layers.
 
     Raises:
         ArgumentError: `bits` is not at least 1.
 
     Source:
-        Ours; the same counting without a net.
+        Ours; the same argument without a net.
 
     Example:
         >>> from kappaflow_studies.sphere import mixture_packing
@@ -192,25 +192,26 @@ def min_parameters(family: Packing, *, bits: int = 32) -> float:
     return family.bits / positive_int("bits", bits)
 
 
-GRID = 200  # margins that are tried
+GRID = 200  # number of tried margins
 
 
 def volume_bound(mixture: SphereMixture, lipschitz: float) -> float:
-    r"""Returns a lower bound on the total variation from a flow that cannot concentrate enough.
+    r"""Returns a lower bound on the total variation from a flow with a bounded Lipschitz constant.
 
-    Let f, from data to latent, have Lipschitz constant L. The k balls of radius R around the means
-    hold at least :math:`F(R / \sigma)` of the mixture, F being the chi distribution with d degrees
-    of freedom. Their volume is at most that of one ball of radius :math:`k^{1/d} R`, and f
-    multiplies volumes by at most L^d. Of all sets of one volume a ball around the origin has most
-    Gaussian mass, so the flow gives them at most :math:`F(L k^{1/d} R)`:
+    The flow cannot concentrate enough. Let f, from data to latent, have the Lipschitz constant L.
+    The k balls of radius R around the means have at least :math:`F(R / \sigma)` of the mass of the
+    mixture, with F the chi distribution with d degrees of freedom. Their volume is at most the
+    volume of one ball of radius :math:`k^{1/d} R`, and f multiplies volumes by at most L^d. Among
+    all sets of one volume, a ball around the origin has the largest Gaussian mass. So the flow
+    gives them at most :math:`F(L k^{1/d} R)`:
 
     .. math:: TV \ge \sup_R F(R / \sigma) - F(L k^{1/d} R) ,
 
-    which is above 0 for :math:`L k^{1/d} \sigma < 1`, and attained for k = 1.
+    It is above 0 for :math:`L k^{1/d} \sigma < 1`, and attained for k = 1.
 
     Args:
         mixture: The target.
-        lipschitz: L, latent units per data unit; the supremum of :math:`|\det J|^{1/d}` does too.
+        lipschitz: L, latent units per data unit; the supremum of :math:`|\det J|^{1/d}` is enough.
 
     Returns:
         The bound, from 0 to 1.
@@ -220,7 +221,7 @@ def volume_bound(mixture: SphereMixture, lipschitz: float) -> float:
 
     Source:
         Verine, Negrevergne, Chevaleyre, Rossi 2022 bound the total variation by Lipschitz
-        constants and balls; their text was not at hand. The exact mass and the union are ours.
+        constants and balls; their text was not available. The exact mass and the union are ours.
 
     Example:
         >>> mixture = SphereMixture.random(16, 8, sigma=0.1)
@@ -231,27 +232,28 @@ def volume_bound(mixture: SphereMixture, lipschitz: float) -> float:
     scale = positive_float("lipschitz", lipschitz) * mixture.components ** (1 / d)
     if scale * sigma >= 1:
         return 0.0
-    # Where the two densities in R are equal.
+    # The radius where the two densities are equal.
     square = 2 * d * -log(scale * sigma) / (1 / sigma**2 - scale**2)
     radius = square**0.5
     return float(chi.cdf(radius / sigma, d) - chi.cdf(scale * radius, d))
 
 
 def tearing_bound(mixture: SphereMixture, lipschitz: float) -> float:
-    r"""Returns a lower bound on the total variation from a flow that cannot tear modes apart.
+    r"""Returns a lower bound on the total variation from a flow that cannot separate modes.
 
-    Let g, from latent to data, have Lipschitz constant L. The cell of a mean, less all that is
-    within D/2 of its border to another, is D away from every other such cell, and holds at least
+    Let g, from latent to data, have the Lipschitz constant L. Take the cell of each mean, without
+    the points within D/2 of its border. It is D away from every other such cell, and has at least
 
     .. math:: p_i = \frac1k \Bigl( 1 - \sum_{j \ne i}
               \Phi\bigl(-\tfrac{|\mu_i - \mu_j| - D}{2 \sigma}\bigr) \Bigr)_+ \le \frac1k
 
-    of the mixture. The parts of the latent space that g maps there are h = D / L apart, so their
-    neighbourhoods of width h/2 do not meet. A set of Gaussian mass a has a neighbourhood of mass
-    at least :math:`G(a) = \Phi(\Phi^{-1}(a) + h/2)`. So :math:`\sum_i G(a_i) \le 1` for the masses
+    of the mass of the mixture. The parts of the latent space that g maps to the cells have a
+    distance of at least h = D / L, so their neighbourhoods of width h/2 are disjoint. A set of
+    Gaussian mass a has a neighbourhood of mass at least
+    :math:`G(a) = \Phi(\Phi^{-1}(a) + h/2)`. So :math:`\sum_i G(a_i) \le 1` for the masses
     :math:`a_i` that the flow gives to the cells. G is concave, so :math:`\sum_i \min(a_i, 1/k)` is
-    largest where as many as possible are 1/k, namely :math:`n = \lfloor 1 / G(1/k) \rfloor`, and
-    one is what remains:
+    largest if as many masses as possible are 1/k, namely :math:`n = \lfloor 1 / G(1/k) \rfloor`,
+    and one mass is the remainder:
 
     .. math:: TV \ge \sup_D \sum_i p_i - \frac nk
               - \Phi\bigl(\Phi^{-1}(1 - n G(\tfrac1k)) - \tfrac h2 \bigr) .
@@ -267,11 +269,11 @@ def tearing_bound(mixture: SphereMixture, lipschitz: float) -> float:
         ArgumentError: `lipschitz` is not above 0.
 
     Note:
-        A constant that was measured at points is at most L, so that its bound is an indication.
+        A constant measured at points is at most L, so its bound is only an indication.
 
     Source:
-        Borell 1975, Sudakov, Tsirelson 1974 (the neighbourhoods); for two modes and the total
-        variation Verine et al. 2022, whose text was not at hand. Many cells at once: ours.
+        Borell 1975, Sudakov, Tsirelson 1974 (the neighbourhoods); Verine et al. 2022 for two modes
+        and the total variation (their text was not available). Several cells together: ours.
 
     Example:
         >>> mixture = SphereMixture.random(16, 8, sigma=0.02)
@@ -292,7 +294,7 @@ def tearing_bound(mixture: SphereMixture, lipschitz: float) -> float:
 
 
 def most_in_cells(cells: int, apart: float) -> float:
-    """Returns how much Gaussian mass so many sets can have, 1/k each at most, if so far apart."""
+    """Returns the largest Gaussian mass of sets of mass at most 1/k with a given distance."""
     whole = float(ndtr(ndtri(1 / cells) + apart / 2))
     full = floor(1 / whole)
     rest = float(ndtr(ndtri(max(0.0, 1 - full * whole)) - apart / 2))
@@ -300,18 +302,18 @@ def most_in_cells(cells: int, apart: float) -> float:
 
 
 def divergence_at_least(total_variation: float) -> float:
-    r"""Returns what either Kullback-Leibler divergence is at least, given the total variation.
+    r"""Returns a lower bound on either Kullback-Leibler divergence, from the total variation.
 
-    The larger of :math:`2 t^2` and :math:`-\log(1 - t^2)`.
+    It is the larger of :math:`2 t^2` and :math:`-\log(1 - t^2)`.
 
     Args:
         total_variation: t, from 0 to below 1.
 
     Returns:
-        Nats.
+        The lower bound in nats.
 
     Raises:
-        ArgumentError: t is out of its range.
+        ArgumentError: t is out of range.
 
     Source:
         Pinsker; Bretagnolle, Huber 1979.

@@ -1,4 +1,4 @@
-"""The charts of the experiment: flows by their depth, families, and what counting asks for."""
+"""Charts of the study: flows by depth, families of mixtures, and the counting bounds."""
 
 from collections.abc import Sequence
 from statistics import median
@@ -11,7 +11,7 @@ from kappaflow_studies.engine.report import quantile_series
 from kappaflow_studies.sphere.measure import SphereSettings
 
 Dash = Literal["solid", "dash", "dot", "none"]
-GENERATOR, FLOOR = 6, 7  # tones; the budgets have those from 0 on
+GENERATOR, FLOOR = 6, 7  # tones; the budgets have the tones from 0 on
 
 
 def of_kind(
@@ -48,7 +48,7 @@ def divergence_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
 
 
 def wasserstein_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
-    """Returns the distances of samples, of flows and of the generator, and their floor."""
+    """Returns the distances of samples of flows and of the generator, with the noise floor."""
     panels = []
     for k, d in settings.mixtures:
         flows, made = of_kind(frame, "flow", k, d), of_kind(frame, "generator", k, d)
@@ -80,7 +80,7 @@ def wasserstein_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
 
 
 def variation_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
-    """Returns the total variation of trained flows above what their Lipschitz constants forbid."""
+    """Returns the total variation of trained flows, with the bounds by Lipschitz constants."""
     panels = []
     for k, d in settings.mixtures:
         flows = of_kind(frame, "flow", k, d)
@@ -168,7 +168,7 @@ def family_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
 
 
 def bound_chart(frame: pl.DataFrame, settings: SphereSettings) -> Chart:
-    """Returns what counting asks for: a depth for layers of p numbers, and numbers in all."""
+    """Returns the counting bounds: a depth for layers of p numbers, and a number of numbers."""
     panels = []
     for d in settings.bound_features:
         here = of_kind(frame, "bound", d=d)

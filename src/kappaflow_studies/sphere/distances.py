@@ -1,4 +1,4 @@
-"""Wasserstein distances between sphere mixtures: bounds for two, a prediction for many."""
+"""Wasserstein distances between sphere mixtures: bounds for two, and a prediction for many."""
 
 from dataclasses import dataclass
 from math import log, sqrt
@@ -14,24 +14,25 @@ from kappaflow_studies.sphere.packing import gaussian_norm, nearest_distance, sp
 
 
 def wasserstein_bounds(one: SphereMixture, other: SphereMixture) -> tuple[float, float]:
-    r"""Returns what :math:`W_1` between two mixtures of one k and sigma is at least and at most.
+    r"""Returns a lower and an upper bound on :math:`W_1` between two mixtures of one k and sigma.
 
-    Let w be :math:`W_1` between the means alone, the best matching of one's with the other's,
-    which is computed exactly. The same noise can be added to both ends of the matching, and a
-    component is :math:`\sigma E |z|` away from its mean:
+    Let w be :math:`W_1` between the means alone (the best matching), which is computed exactly.
+    The same noise can be added to both ends of the matching, and the mean distance of a component
+    from its mean is :math:`\sigma E |z|`:
 
     .. math:: w - 2 \sigma E |z| \;\le\; W_1 \;\le\; w .
 
-    A second lower bound does not grow with d. f(x) = max <x, u_i>, over the directions of one's
-    means, is 1-Lipschitz, at least r on average over one, and over the other at most the average
-    of :math:`\max_i \langle \nu_j, u_i \rangle`, plus :math:`\sigma \sqrt{2 \log k}`.
+    A second lower bound does not grow with d. Let f(x) = max <x, u_i> over the directions u_i of
+    the means of `one`. It is 1-Lipschitz. Its average is at least r over `one`, and over `other`
+    at most the average of :math:`\max_i \langle \nu_j, u_i \rangle` plus
+    :math:`\sigma \sqrt{2 \log k}`.
 
     Args:
         one: A mixture.
-        other: One of the same number of components and features, and the same sigma.
+        other: A mixture with the same number of components and features, and the same sigma.
 
     Returns:
-        The larger of the lower bounds (0, this one, and the second in both roles), and w.
+        The largest lower bound (0, the first, and the second with either mixture as `one`), and w.
 
     Raises:
         ArgumentError: The mixtures differ in more than their means.
@@ -63,7 +64,7 @@ def wasserstein_bounds(one: SphereMixture, other: SphereMixture) -> tuple[float,
 
 
 def matching_distance(one: Tensor, other: Tensor) -> float:
-    """Returns the mean distance of the best matching of k points (k, d) with k others."""
+    """Returns the mean distance of the best matching of k points (k, d) with k other points."""
     costs = torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist").numpy()
     rows, columns = linear_sum_assignment(costs)
     return float(costs[rows, columns].mean())
@@ -71,12 +72,12 @@ def matching_distance(one: Tensor, other: Tensor) -> float:
 
 @dataclass(frozen=True)
 class RandomFamily:
-    """What is known beforehand about tuples of k random means.
+    """A prediction for the distances between tuples of k random means.
 
     Args:
-        nearest: No pair of tuples is closer than this on average.
-        spread: By so much the smallest of all pairs may fall below it.
-        confidence: Probability that it does not fall lower.
+        nearest: Lower bound on the mean distance of a pair of tuples.
+        spread: Allowed deviation of the smallest distance of all pairs below `nearest`.
+        confidence: Probability that no distance deviates more.
     """
 
     nearest: float
@@ -85,7 +86,7 @@ class RandomFamily:
 
     @property
     def smallest(self) -> float:
-        """Returns what the smallest distance is at least, with this confidence."""
+        """Returns a lower bound on the smallest distance, with this confidence."""
         return max(0.0, self.nearest - self.spread)
 
 
@@ -99,30 +100,31 @@ def random_family(
 ) -> RandomFamily:
     r"""Returns a prediction of the smallest :math:`W_1` between n random tuples of k means.
 
-    A matching takes each mean to one that is no closer than the nearest, so that the expectation
-    of :math:`W_1` is at least `nearest_distance`. As a function of 2k points of the sphere it
-    changes by at most :math:`\sqrt{2/k}` times their joint movement, and a product of spheres of
-    radius r has the logarithmic Sobolev constant :math:`(d - 1) / r^2`. So it falls below its
-    expectation by t with probability at most :math:`\exp(-(d - 1) k t^2 / 4 r^2)`, and one of
-    n (n - 1) / 2 pairs does with probability at most 1 - c for
+    A matching takes each mean to another one, which is not closer than the nearest. So the
+    expectation of :math:`W_1` is at least `nearest_distance`. As a function of 2k points of the
+    sphere, :math:`W_1` changes by at most :math:`\sqrt{2/k}` times their joint movement, and a
+    product of spheres of radius r has the logarithmic Sobolev constant :math:`(d - 1) / r^2`. So
+    it is below its expectation by t with probability at most
+    :math:`\exp(-(d - 1) k t^2 / 4 r^2)`. For one of n (n - 1) / 2 pairs this has probability at
+    most 1 - c for
 
     .. math:: t = r \sqrt{\frac{4 \log(n (n - 1) / (2 (1 - c)))}{(d - 1)\, k}} .
 
-    Read the other way: random tuples stay apart until there are about
-    :math:`\exp((d - 1) k t^2 / 8 r^2)` of them, a constant times k d in the exponent.
+    In other words, random tuples have distances of this size up to a number of tuples of about
+    :math:`\exp((d - 1) k t^2 / 8 r^2)`, with an exponent of a constant times k d.
 
     Args:
         components: Number of components, k.
-        features: d, at least 2.
-        tuples: n, at least 2.
+        features: Number of features d, at least 2.
+        tuples: Number of tuples n, at least 2.
         radius: Radius of the sphere, r.
-        confidence: c, above 0 and below 1.
+        confidence: Probability c, above 0 and below 1.
 
     Returns:
-        The prediction, of the distance between the means.
+        The prediction for the distances between the means.
 
     Raises:
-        ArgumentError: An argument is out of its range.
+        ArgumentError: An argument is out of range.
 
     Source:
         Ours; Mueller, Weissler 1982 (the constant of the sphere), Herbst's argument.

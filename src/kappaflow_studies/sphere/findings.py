@@ -1,4 +1,4 @@
-"""What the experiment came to, in sentences and tables."""
+"""The results of the study, as sentences and tables."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from kappaflow_studies.sphere.measure import SphereSettings
 
 
 def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
-    """Returns the charts and what they say."""
+    """Returns the charts, the tables and the sentences on them."""
     whole = _with_columns(frame)
     return Findings(
         found=[
@@ -52,7 +52,7 @@ def findings(frame: pl.DataFrame, settings: SphereSettings) -> Findings:
 
 
 def _on_generators(frame: pl.DataFrame) -> list[str]:
-    """Returns what the generators reach, relative to the mean distance of two centres."""
+    """Returns the distance that generators reach, relative to the mean distance of two centres."""
     made = of_kind(frame, "generator").drop_nulls("wasserstein_bound")
     if made.is_empty():
         return []
@@ -68,7 +68,7 @@ def _on_generators(frame: pl.DataFrame) -> list[str]:
 
 
 def _on_flows(frame: pl.DataFrame, k: int, d: int) -> list[str]:
-    """Returns how the flows of one mixture go with depth, and where the generator is."""
+    """Returns how the flows of one mixture change with depth, and compares the generator."""
     flows = of_kind(frame, "flow", k, d).drop_nulls("divergence")
     if flows.is_empty():
         return []
@@ -100,7 +100,7 @@ def _on_flows(frame: pl.DataFrame, k: int, d: int) -> list[str]:
 
 
 def _on_tearing(frame: pl.DataFrame) -> list[str]:
-    """Returns whether the measured total variation is above the bounds, and how close it is."""
+    """Returns whether the measured total variation is above the bounds, and by how much."""
     flows = of_kind(frame, "flow").drop_nulls("tearing_bound")
     if flows.is_empty():
         return []
@@ -124,14 +124,14 @@ def _on_tearing(frame: pl.DataFrame) -> list[str]:
 
 
 def _on_volume(most: float) -> str:
-    """Returns what the flows' power to concentrate forbids."""
+    """Returns the bound by the largest concentration that the flows allow."""
     if most == 0:
         return "All of them can concentrate enough: their volumes forbid nothing."
     return f"Their volumes forbid a total variation of at most {significant(most)}."
 
 
 def _on_families(frame: pl.DataFrame, settings: SphereSettings) -> list[str]:
-    """Returns whether random tuples are as far apart as predicted."""
+    """Returns whether the distances of random tuples agree with the prediction."""
     families = of_kind(frame, "family").drop_nulls("smallest")
     if families.is_empty():
         return []
@@ -148,7 +148,7 @@ def _on_families(frame: pl.DataFrame, settings: SphereSettings) -> list[str]:
 
 
 def _on_counting(frame: pl.DataFrame, settings: SphereSettings) -> list[str]:
-    """Returns what the depth bound asks for with its constants, and of whom."""
+    """Returns the depth bound with its constants, and the affected layer sizes."""
     bounds = of_kind(frame, "bound").drop_nulls("min_depth")
     if bounds.is_empty():
         return []
@@ -174,7 +174,7 @@ def _on_counting(frame: pl.DataFrame, settings: SphereSettings) -> list[str]:
 
 
 def _number(value: Any) -> float:  # noqa: ANN401 - polars types what a column comes to as anything
-    """Returns what a column of numbers came to."""
+    """Returns the value of an aggregated column as a number."""
     return float(value)
 
 
@@ -298,7 +298,7 @@ COLUMNS = {
 
 
 def _with_columns(frame: pl.DataFrame) -> pl.DataFrame:
-    """Returns the table with all columns that are read, also where no case has written them."""
+    """Returns the table with all columns that are read, filled with nulls if no case has them."""
     expected = dict.fromkeys(name for names in COLUMNS.values() for name in names)
     missing = [name for name in expected if name not in frame.columns]
     return frame.with_columns(*(pl.lit(None, pl.Float64).alias(name) for name in missing))

@@ -10,38 +10,38 @@ from kappaflow.errors import ArgumentError
 from kappaflow.theory.exact import Array
 from kappaflow_studies.sphere.mixture import SphereMixture
 
-NARROWEST = 16 * np.finfo(np.float64).eps  # of a ramp, relative to where it is
+NARROWEST = 16 * np.finfo(np.float64).eps  # least width of a ramp, relative to its position
 
 
 class MixtureGenerator(nn.Module):
     r"""A ReLU network R^(d+1) -> R^d that turns a standard Gaussian into a sphere mixture.
 
-    The first coordinate chooses the component: it is compared with the quantiles of 1/k, 2/k, ...,
-    each time by a ramp :math:`r_j` from 0 to 1 instead of a step. The other coordinates, scaled,
-    pass through as :math:`x = \max(x, 0) - \max(-x, 0)`:
+    The first coordinate selects the component: it is compared with the quantiles of 1/k, 2/k, ...,
+    by ramps :math:`r_j` from 0 to 1 instead of steps. The other coordinates are scaled and pass
+    through as :math:`x = \max(x, 0) - \max(-x, 0)`:
 
     .. math:: g(z_0, z) = \mu_1 + \sum_{j=1}^{k-1} (\mu_{j+1} - \mu_j)\, r_j(z_0) + \sigma z .
 
-    Depth 3 for any k, :math:`2 (k - 1) + 4 d` hidden units, and :math:`O(k d)` numbers that are
-    not zero: no fewer can do, since the means alone are k d numbers. Where no ramp is under way g
-    is exact, so that the only error is that of the ramps: see `wasserstein_bound`.
+    The depth is 3 for any k, with :math:`2 (k - 1) + 4 d` hidden units and :math:`O(k d)` nonzero
+    numbers. This order is optimal, since the means alone are k d numbers. g is exact unless the
+    first coordinate is on a ramp, so the ramps cause the only error: see `wasserstein_bound`.
 
     Args:
-        mixture: What is to be generated. Neighbours in the order of its means share a ramp.
-        accuracy: Probability that the first coordinate lies on a ramp.
+        mixture: The mixture to generate. Neighbours in the order of its means share a ramp.
+        accuracy: Probability that the first coordinate is on a ramp.
 
     Raises:
-        ArgumentError: `accuracy` is not above 0, so large that ramps meet, or so small that they
-            are narrower than float64 resolves.
+        ArgumentError: `accuracy` is not above 0, so large that ramps overlap, or so small that
+            they are narrower than float64 resolves.
 
     Note:
-        The network is in float64. A ramp is min(1, max(0, s)), made of two layers as
-        1 - max(0, 1 - max(0, s)): it is exactly 1 where it has ended. The difference of two ReLUs
-        would need one layer less, but loses in float32 what the steepness multiplies.
+        The network is in float64. A ramp is min(1, max(0, s)), computed by two layers as
+        1 - max(0, 1 - max(0, s)), so it is exactly 1 at its end. The difference of two ReLUs would
+        need one layer less, but in float32 it multiplies the rounding error by the steepness.
 
     Source:
-        Koehler, Mehta, Risteski 2021 state that a network of constant depth and linear size does
-        it; this one is ours.
+        Koehler, Mehta, Risteski 2021 state that a network of constant depth and linear size is
+        enough; this network is ours.
 
     Example:
         >>> generator = MixtureGenerator(SphereMixture.random(256, 32), accuracy=0.01)
@@ -75,30 +75,31 @@ class MixtureGenerator(nn.Module):
             second.weight[ramps:, ramps:] = torch.eye(2 * d)
             steps = mixture.means.diff(dim=0).T
             noise = mixture.sigma * torch.eye(d, dtype=torch.float64)
-            # A unit of the second layer is 1 - r, so that all ramps have ended where all are 0.
+            # A unit of the second layer is 1 - r, so all ramps have ended if all units are 0.
             last.weight.copy_(torch.cat((-steps, noise, -noise), dim=1))
             last.bias.copy_(mixture.means[-1])
         self.network = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Returns points (B, d) for standard Gaussian z (B, d + 1), in the network's type."""
+        """Returns points (B, d) for standard Gaussian z (B, d + 1), in the network's dtype."""
         return self.network(batch("z", z, (self.mixture.features + 1,)))
 
     def coupled(self, z: Tensor) -> Tensor:
-        r"""Returns the point of the mixture that the same input makes: :math:`\mu_c + \sigma z`.
+        r"""Returns the exact point of the mixture for the same input: :math:`\mu_c + \sigma z`.
 
         Args:
-            z: (B, d + 1). The component c is the cell of the first coordinate between quantiles.
+            z: Inputs, (B, d + 1). The cell of the first coordinate between quantiles gives the
+                component c.
 
         Returns:
-            (B, d) in float64, distributed exactly as the mixture if z is standard Gaussian.
+            Points (B, d) in float64, distributed exactly as the mixture if z is standard Gaussian.
         """
         wide = batch("z", z, (self.mixture.features + 1,)).double()
         chosen = torch.bucketize(wide[:, 0].contiguous(), torch.from_numpy(self.thresholds))
         return self.mixture.means[chosen] + self.mixture.sigma * wide[:, 1:]
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Returns n draws, (n, d) in the network's type."""
+        """Returns n samples, (n, d), in the network's dtype."""
         dtype = next(self.parameters()).dtype
         size = positive_int("n", n), self.mixture.features + 1
         with torch.no_grad():
@@ -107,14 +108,14 @@ class MixtureGenerator(nn.Module):
     def wasserstein_bound(self) -> float:
         r"""Returns a bound on :math:`W_1` from the generator's distribution to the mixture.
 
-        The same input makes a point of each, which differ on ramps only: there by a part of the
-        step from a mean to the next. The expectation of the difference is
+        The generator and the mixture map the same input to two points. They differ only on ramps,
+        by a part of the step from a mean to the next. The expectation of the difference is
 
         .. math:: \sum_j |\mu_{j+1} - \mu_j| \Bigl( \int_{a_j}^{t_j} r_j\, \varphi
                   + \int_{t_j}^{b_j} (1 - r_j)\, \varphi \Bigr) ,
 
-        with the ramp from :math:`a_j` to :math:`b_j` around the quantile :math:`t_j`: close to a
-        quarter of `accuracy` times the mean step.
+        with the ramp from :math:`a_j` to :math:`b_j` around the quantile :math:`t_j`. It is close
+        to a quarter of `accuracy` times the mean step.
 
         Returns:
             The expectation, in the units of the means, by quadrature exact to rounding.
@@ -132,7 +133,7 @@ class MixtureGenerator(nn.Module):
 
     @property
     def numbers(self) -> int:
-        """Returns how many weights and biases are not zero."""
+        """Returns the number of nonzero weights and biases."""
         return sum(int(p.count_nonzero()) for p in self.parameters())
 
     def extra_repr(self) -> str:
@@ -140,7 +141,7 @@ class MixtureGenerator(nn.Module):
 
 
 def _ramps(components: int, accuracy: float) -> tuple[Array, Array, Array]:
-    """Returns the k - 1 quantiles, and where the ramps around them start and end."""
+    """Returns the k - 1 quantiles, and the ends of the ramps around them."""
     if components == 1:
         return np.empty(0), np.empty(0), np.empty(0)
     if accuracy >= (most := 1 - 1 / components):

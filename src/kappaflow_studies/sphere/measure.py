@@ -1,4 +1,4 @@
-"""The cases of `sphere`, and one of them measured."""
+"""The cases of `sphere`, and their measurement."""
 
 from itertools import product
 from typing import Annotated
@@ -25,33 +25,33 @@ from kappaflow_studies.sphere.generator import MixtureGenerator
 from kappaflow_studies.sphere.mixture import Estimate, SphereMixture
 from kappaflow_studies.sphere.packing import mixture_packing
 
-MOST_SEEDS = 1000  # of one seed of the experiment, so that those of another are different ones
+MOST_SEEDS = 1000  # largest number of seeds, so that different seeds of a study never overlap
 
 
 class SphereSettings(StudySettings):
-    """What is trained, made and counted.
+    """Settings of the trained flows, the generators and the bounds.
 
     Attributes:
-        mixtures: (k, d) of the mixtures that flows are trained to.
-        budgets: Parameters of a flow, all of its couplings together.
+        mixtures: Sizes (k, d) of the mixtures that flows are trained on.
+        budgets: Numbers of parameters of a flow, over all of its couplings.
         depths: Numbers of couplings.
-        seeds: Of each training; each with a separate mixture.
-        steps: Of each training.
-        batch_size: Draws from the mixture in each step.
-        learning_rate: Of Adam, where it starts.
+        seeds: Number of trainings of each flow; each has its own mixture.
+        steps: Number of steps of each training.
+        batch_size: Number of samples of the mixture in each step.
+        learning_rate: Initial learning rate of Adam.
         sigma: Standard deviation of the components, on a sphere of radius 1.
-        points: Of each of two samples that are compared.
-        components: k of the generators.
-        features: d of the generators and of the families.
-        family_components: k of the families.
-        tuples: Sets of means in a family.
-        accuracy: Of the generators: probability of a ramp.
-        bound_components: k of the depth bound.
-        bound_features: d of the depth bound.
-        distance: W1 between any two mixtures of its family.
-        layer_parameters: p of its layers.
-        layer_lipschitz: Their L, in the input and in the parameters.
-        whole_lipschitz: W, of the whole flow.
+        points: Size of each of two samples that are compared.
+        components: Numbers of components k of the generators.
+        features: Numbers of features d of the generators and of the families.
+        family_components: Numbers of components k of the families.
+        tuples: Number of sets of means in a family.
+        accuracy: Probability of a ramp of the generators.
+        bound_components: Numbers of components k of the depth bound.
+        bound_features: Numbers of features d of the depth bound.
+        distance: W1 between any two mixtures of the family of the depth bound.
+        layer_parameters: Numbers of parameters p of a layer of the depth bound.
+        layer_lipschitz: Lipschitz constant of a layer, in the input and in the parameters.
+        whole_lipschitz: Lipschitz constant of the whole flow, W.
     """
 
     mixtures: Annotated[tuple[tuple[Many, Many], ...], NotEmpty]
@@ -77,7 +77,7 @@ class SphereSettings(StudySettings):
 
 
 def cases(settings: SphereSettings, seed: int) -> list[Case]:
-    """Returns the cases, deep flows of many parameters first."""
+    """Returns the cases; deep flows with many parameters come first."""
     return [
         *_flows(settings, seed),
         *_families(settings, seed),
@@ -159,18 +159,18 @@ def _bounds(settings: SphereSettings) -> list[Case]:
 
 
 def flow_of_budget(features: int, depth: int, parameters: int) -> Flow:
-    """Returns a RealNVP of this depth whose two hidden layers are as wide as its budget allows.
+    """Returns a RealNVP of a given depth, with hidden layers as wide as the budget allows.
 
     Args:
         features: Number of features, d.
-        depth: Couplings.
-        parameters: Of all couplings together, at most.
+        depth: Number of couplings.
+        parameters: Largest number of parameters of all couplings.
 
     Returns:
-        The flow, new.
+        The new flow.
 
     Raises:
-        ArgumentError: Hidden layers of one unit have more parameters already.
+        ArgumentError: Two hidden layers of one unit have more parameters than that.
 
     Example:
         >>> flow = flow_of_budget(8, 4, 16000)
@@ -195,7 +195,7 @@ def flow_of_budget(features: int, depth: int, parameters: int) -> Flow:
 
 
 def _parameters(features: int, depth: int, hidden: tuple[int, int]) -> int:
-    """Returns how many a RealNVP has; the halves take turns in being read."""
+    """Returns the number of parameters of a RealNVP whose couplings alternate their halves."""
     first, second = hidden
     inner = first * second + second
     total = 0
@@ -207,15 +207,15 @@ def _parameters(features: int, depth: int, hidden: tuple[int, int]) -> int:
     return total
 
 
-HELD_OUT = 4096  # draws for divergences
-VALIDATED = 1024  # draws that decide which weights are kept
-EPOCH = 300  # steps between two validations, about
-STRETCHED = 512  # points at which the Jacobian is looked at
-TEST_SEED = 2**32  # added to seeds, so that no draw of a training is one of its test
+HELD_OUT = 4096  # number of samples for divergences
+VALIDATED = 1024  # number of samples for the choice of the best weights
+EPOCH = 300  # approximate number of steps between two validations
+STRETCHED = 512  # number of points at which the Jacobian is measured
+TEST_SEED = 2**32  # added to seeds, so that test samples differ from training samples
 
 
 def measure(case: Case) -> list[Row]:
-    """Returns the rows of a case, by its kind."""
+    """Returns the rows of a case, according to its kind."""
     return {"flow": _flow, "generator": _generator, "family": _family, "bound": _bound}[
         case["kind"]
     ](case)
@@ -228,10 +228,10 @@ def _mixture(case: Case) -> SphereMixture:
 
 
 def _flow(case: Case) -> list[Row]:
-    """Returns one row: how far the trained flow is from the mixture, and how steep it is."""
+    """Returns one row: the distances of a trained flow from the mixture, and its steepness."""
     mixture = _mixture(case)
     with torch.random.fork_rng():
-        torch.manual_seed(case["seed"])  # for the weights
+        torch.manual_seed(case["seed"])  # initial weights
         flow = flow_of_budget(case["features"], case["depth"], case["budget"])
     row: Row = {"parameters": sum(p.numel() for p in flow.parameters())}
     try:
@@ -246,7 +246,7 @@ def _flow(case: Case) -> list[Row]:
 
 
 def _train(flow: Flow, mixture: SphereMixture, case: Case) -> None:
-    """Trains on many draws, a few times each; the weights that validate best are kept."""
+    """Trains on many samples, a few times each, and keeps the weights of the best validation."""
     generator = torch.Generator().manual_seed(case["seed"])
     epochs, steps = passes(case["steps"])
     rows = mixture.sample(case["batch_size"] * steps, generator=generator)
@@ -265,7 +265,7 @@ def _train(flow: Flow, mixture: SphereMixture, case: Case) -> None:
 
 
 def passes(steps: int) -> tuple[int, int]:
-    """Returns how often all draws are gone through, and the steps of each time.
+    """Returns the number of passes over all samples, and the steps of each pass.
 
     Example:
         >>> passes(700), passes(3000), passes(5)
@@ -276,7 +276,7 @@ def passes(steps: int) -> tuple[int, int]:
 
 
 def _divergences(flow: Flow, mixture: SphereMixture, generator: torch.Generator) -> Row:
-    """Returns KL(mixture, flow) and the total variation, both by exact densities at draws."""
+    """Returns KL(mixture, flow) and the total variation, from exact densities at samples."""
     x = mixture.sample(HELD_OUT, generator=generator)
     ratio = flow.log_prob(x.float()).double() - mixture.log_prob(x)
     divergence, variation = Estimate.of(-ratio), Estimate.of((1 - ratio.exp()).clamp(min=0))
@@ -289,7 +289,7 @@ def _divergences(flow: Flow, mixture: SphereMixture, generator: torch.Generator)
 
 
 def _compared(mixture: SphereMixture, drawn: Tensor, generator: torch.Generator) -> Row:
-    """Returns W1 of two samples, and of two samples of the mixture itself: the floor."""
+    """Returns W1 of two samples, and the floor: W1 of two samples of the mixture itself."""
     n = len(drawn)
     fresh = [mixture.sample(n, generator=generator) for _ in range(2)]
     return {
@@ -299,7 +299,7 @@ def _compared(mixture: SphereMixture, drawn: Tensor, generator: torch.Generator)
 
 
 def _steepness(flow: Flow, mixture: SphereMixture, generator: torch.Generator) -> Row:
-    """Returns the largest stretching both ways at points of the flow, and what it implies."""
+    """Returns the largest stretching in both directions at points of the flow, with the bounds."""
     with torch.no_grad():
         x = flow.sample(STRETCHED, generator=generator)
     found = spectrum(flow.bijection, x)
@@ -314,7 +314,7 @@ def _steepness(flow: Flow, mixture: SphereMixture, generator: torch.Generator) -
 
 
 def _generator(case: Case) -> list[Row]:
-    """Returns one row: the bound, the distance of samples, and what float32 changes."""
+    """Returns one row: the bound, the distance of samples, and the effect of float32."""
     mixture = _mixture(case)
     made = MixtureGenerator(mixture, accuracy=case["accuracy"])
     generator = torch.Generator().manual_seed(TEST_SEED + case["seed"])
@@ -333,7 +333,7 @@ def _generator(case: Case) -> list[Row]:
 
 
 def _family(case: Case) -> list[Row]:
-    """Returns one row: the distances of all pairs of tuples, and what was predicted."""
+    """Returns one row: the distances of all pairs of tuples, and the prediction."""
     first = case["seed"] * case["tuples"]
     k, d, n = case["components"], case["features"], case["tuples"]
     mixtures = [
@@ -354,7 +354,7 @@ def _family(case: Case) -> list[Row]:
 
 
 def _bound(case: Case) -> list[Row]:
-    """Returns a row for each p: the depth that the counting asks for, if it asks for any."""
+    """Returns a row for each p with the depth bound, if there is one."""
     k, d, distance = case["components"], case["features"], case["distance"]
     try:
         family = mixture_packing(k, d, distance=distance, sigma=case["sigma"])
@@ -375,6 +375,6 @@ def _bound(case: Case) -> list[Row]:
             "missed": bound.missed,
             "min_parameters": min_parameters(family),
             "log_count": family.log_count,
-            "generator_numbers": (k - 1) * (d + 4) + 7 * d,  # of `MixtureGenerator`, as if made
+            "generator_numbers": (k - 1) * (d + 4) + 7 * d,  # as in `MixtureGenerator`
         })
     return rows

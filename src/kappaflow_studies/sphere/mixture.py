@@ -13,12 +13,12 @@ from kappaflow.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Estimate:
-    """An average over independent draws.
+    """An average over independent samples.
 
     Args:
         value: The average.
-        standard_error: Of the average, estimated from the same draws; nan for a single one.
-        draws: How many there were.
+        standard_error: Standard error of the average, from the same samples; nan for a single one.
+        draws: Number of samples.
 
     Example:
         >>> import torch
@@ -32,7 +32,7 @@ class Estimate:
 
     @classmethod
     def of(cls, values: Tensor) -> "Estimate":
-        """Returns the average of these values, (n,), each from a separate draw."""
+        """Returns the average of values (n,) from independent samples."""
         wide = values.detach().double().flatten()
         n = len(wide)
         error = wide.std().item() / n**0.5 if n > 1 else float("nan")
@@ -42,25 +42,25 @@ class Estimate:
         return f"{self.value:.4g} +- {self.standard_error:.2g}"
 
 
-ROUND = 1e-6  # the norms of the means may differ by so much, relative to the radius
+ROUND = 1e-6  # largest relative difference between the norms of the means
 
 
 class SphereMixture:
     r"""The mixture :math:`\frac1k \sum_i N(\mu_i, \sigma^2 I)` with all means on one sphere.
 
     Args:
-        means: (k, d), of one norm; kept in float64.
+        means: The means, (k, d), with equal norms; kept in float64.
         sigma: Standard deviation of each component in each direction, in the units of the means.
 
     Raises:
-        ArgumentError: The means are no table of finite numbers of one norm above 0, or `sigma` is
-            not above 0.
+        ArgumentError: The means are not a table of finite numbers with equal norms above 0, or
+            `sigma` is not above 0.
 
     Note:
-        `log_prob` is exact, and accurate far from all means too. Draws need a generator of torch.
+        `log_prob` is exact, and accurate even far from all means.
 
     Source:
-        Koehler, Mehta, Risteski 2021, whose theorem on depth is about such mixtures.
+        Koehler, Mehta, Risteski 2021, with a theorem on depth for such mixtures.
 
     Example:
         >>> mixture = SphereMixture(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), 0.5)
@@ -95,14 +95,14 @@ class SphereMixture:
         sigma: float = 0.05,
         seed: int = 0,
     ) -> "SphereMixture":
-        """Returns one whose means are drawn uniformly from the sphere.
+        """Returns a mixture with random means, uniform on the sphere.
 
         Args:
             components: Number of components, k.
             features: Number of features, d.
-            radius: Of the sphere.
+            radius: Radius of the sphere.
             sigma: Standard deviation of the components.
-            seed: Of the draw.
+            seed: Seed of the means.
 
         Returns:
             The mixture.
@@ -120,21 +120,21 @@ class SphereMixture:
     def log_prob(self, x: Tensor) -> Tensor:
         """Returns log p(x) in nats, (B,) in float64, for points x (B, d)."""
         wide = batch("x", x, (self.features,)).to(self.means)
-        # Differences first: |x|^2 - 2 x.m + |m|^2 would lose what counts near a narrow mean.
+        # Differences first: |x|^2 - 2 x.m + |m|^2 would lose all digits near a narrow mean.
         distance = torch.cdist(wide, self.means, compute_mode="donot_use_mm_for_euclid_dist")
         exponents = -0.5 * (distance / self.sigma) ** 2
         scale = self.features * math.log(self.sigma * math.sqrt(2 * math.pi))
         return exponents.logsumexp(dim=1) - scale - math.log(self.components)
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Returns n draws, (n, d) in float64; from torch's global generator if none is given."""
+        """Returns n samples, (n, d), in float64; torch's global generator is the default."""
         count = positive_int("n", n)
         chosen = torch.randint(self.components, (count,), generator=generator)
         noise = torch.randn(count, self.features, generator=generator, dtype=torch.float64)
         return self.means[chosen] + self.sigma * noise
 
     def entropy(self, n: int, *, generator: torch.Generator | None = None) -> Estimate:
-        """Returns -E log p in nats, averaged over n draws."""
+        """Returns -E log p in nats, averaged over n samples."""
         return Estimate.of(-self.log_prob(self.sample(n, generator=generator)))
 
     def divergence_to(
@@ -145,13 +145,13 @@ class SphereMixture:
         dtype: torch.dtype = torch.float64,
         generator: torch.Generator | None = None,
     ) -> Estimate:
-        """Returns the Kullback-Leibler divergence KL(mixture, q) in nats, averaged over n draws.
+        """Returns the Kullback-Leibler divergence KL(mixture, q) in nats, averaged over n samples.
 
         Args:
-            log_prob: log q of points (n, d), for example `flow.log_prob`.
-            n: How many points of the mixture are drawn.
-            dtype: In which `log_prob` gets the points.
-            generator: Of the draws.
+            log_prob: Function that returns log q (n,) of points (n, d), such as `flow.log_prob`.
+            n: Number of samples of the mixture.
+            dtype: Dtype of the points that `log_prob` receives.
+            generator: Random generator of the samples.
 
         Returns:
             The average of log p - log q; it may be below 0 by a few standard errors.

@@ -1,4 +1,4 @@
-"""Points on a sphere that are far apart, and mixtures around them."""
+"""Sets of distant points on a sphere, and families of mixtures around them."""
 
 from dataclasses import dataclass
 from math import exp, lgamma, log, sqrt
@@ -10,24 +10,24 @@ from kappaflow._checks import finite_float, positive_float, positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow.theory.exact import Array
 
-COUNTED_UP_TO = 1e300  # a code of more points is called one of so many: fewer is always true
+COUNTED_UP_TO = 1e300  # the size of a larger code is rounded down to this number
 
 
 def cap_share(cosine: float, features: int) -> float:
-    r"""Returns how much of the sphere lies within a cap: :math:`P(\langle u, e \rangle \ge s)`.
+    r"""Returns the share of a sphere in a cap: :math:`P(\langle u, e \rangle \ge s)`.
 
     For s >= 0 it is :math:`\tfrac12 I_{1 - s^2}(\tfrac{d-1}{2}, \tfrac12)`, with the regularised
     incomplete beta function I.
 
     Args:
-        cosine: s, of the angle from the middle of the cap to its rim, from -1 to 1.
-        features: d, of the space around the sphere, at least 2.
+        cosine: Cosine s of the angle between the middle of the cap and its rim, from -1 to 1.
+        features: Dimension d of the space around the sphere, at least 2.
 
     Returns:
-        A share from 0 to 1.
+        The share, from 0 to 1.
 
     Raises:
-        ArgumentError: The cosine is no cosine, or there are fewer than 2 features.
+        ArgumentError: The cosine is out of range, or there are fewer than 2 features.
 
     Source:
         u_1^2 of a uniform u has the distribution Beta(1/2, (d - 1)/2).
@@ -44,20 +44,20 @@ def cap_share(cosine: float, features: int) -> float:
 
 
 def code_size(cosine: float, features: int) -> float:
-    r"""Returns how many points of a sphere there are at least whose cosines are at most s.
+    r"""Returns a lower bound on the largest number of points of a sphere with cosines at most s.
 
-    Take points greedily until no further one fits. Then the caps of cosine s around them cover
-    the sphere, so that there are at least 1 / `cap_share` of them.
+    Choose points greedily until no further one fits. Then the caps of cosine s around them cover
+    the sphere, so there are at least 1 / `cap_share` points.
 
     Args:
-        cosine: s, which no pair exceeds.
-        features: d, of the space around the sphere, at least 2.
+        cosine: Largest cosine s between two points.
+        features: Dimension d of the space around the sphere, at least 2.
 
     Returns:
-        A whole number, as a float: it grows exponentially with d.
+        A whole number, as a float because it grows exponentially with d.
 
     Raises:
-        ArgumentError: The cosine is no cosine, or there are fewer than 2 features.
+        ArgumentError: The cosine is out of range, or there are fewer than 2 features.
 
     Source:
         Chabauty 1953, Shannon 1959, Wyner 1965: the Gilbert-Varshamov bound of the sphere.
@@ -71,20 +71,20 @@ def code_size(cosine: float, features: int) -> float:
 
 
 def nearest_distance(points: int, features: int, *, radius: float = 1.0) -> float:
-    r"""Returns the expected distance from a point of a sphere to the nearest of k uniform ones.
+    r"""Returns the expected distance from a point of a sphere to the nearest of k uniform points.
 
-    The integral of :math:`(1 - P(|u - e| \le t))^k` over t from 0 to 2, times the radius.
+    It is the integral of :math:`(1 - P(|u - e| \le t))^k` over t from 0 to 2, times the radius.
 
     Args:
         points: Number of points, k.
-        features: d, of the space around the sphere, at least 2.
-        radius: Of the sphere.
+        features: Dimension d of the space around the sphere, at least 2.
+        radius: Radius of the sphere.
 
     Returns:
-        The expectation.
+        The expected distance, in the unit of the radius.
 
     Raises:
-        ArgumentError: There are no points, fewer than 2 features, or no radius.
+        ArgumentError: There are no points, fewer than 2 features, or the radius is not above 0.
 
     Source:
         Ours; a tail integral.
@@ -114,7 +114,7 @@ def gaussian_norm(features: int) -> float:
         features: Number of features, d.
 
     Returns:
-        A number just below the square root of d.
+        The mean norm, just below the square root of d.
 
     Raises:
         ArgumentError: There are no features.
@@ -131,7 +131,7 @@ def gaussian_norm(features: int) -> float:
 
 
 def sphere_features(features: object) -> int:
-    """Returns the number of features of a space in which a sphere is connected, or complains."""
+    """Returns the number of features, at least 2; raises ArgumentError for other values."""
     count = positive_int("features", features)
     if count < 2:
         raise ArgumentError("'features' should be at least 2: the sphere of a line is two points.")
@@ -140,14 +140,14 @@ def sphere_features(features: object) -> int:
 
 @dataclass(frozen=True)
 class Packing:
-    """A family of mixtures of k Gaussians, as large as can be shown to exist.
+    """A large family of mixtures of k Gaussians that provably exists.
 
     Args:
-        log_count: Natural logarithm of how many mixtures there are at least.
-        distance: No two are closer in W1.
-        code: From so many points of the sphere all means are taken.
-        cosine: No two of these points have a larger one.
-        different: In so many of its k means each mixture differs from each other one, at least.
+        log_count: Natural logarithm of a lower bound on the number of mixtures.
+        distance: Lower bound on W1 between any two mixtures.
+        code: Number of points of the sphere from which the means are chosen.
+        cosine: Largest cosine between two of these points.
+        different: Least number of the k means in which any two mixtures differ.
     """
 
     log_count: float
@@ -158,7 +158,7 @@ class Packing:
 
     @property
     def bits(self) -> float:
-        """Returns how many bits it takes to name one of them."""
+        """Returns the number of bits needed to name a mixture of the family."""
         return self.log_count / log(2)
 
 
@@ -170,28 +170,30 @@ def mixture_packing(
     radius: float = 1.0,
     sigma: float = 0.05,
 ) -> Packing:
-    r"""Returns how many mixtures of k Gaussians on a sphere are pairwise so far apart in W1.
+    r"""Returns a family of mixtures of k Gaussians on a sphere with a pairwise distance in W1.
 
-    Three steps, and the best choice of a and s in them:
+    The argument has three steps, with the best choice of a and s:
 
-    1. *Points.* There are M >= 1 / `cap_share` points of the sphere of radius r whose cosines are
-       pairwise at most s (`code_size`).
-    2. *Sets.* Of the k-subsets of these, take greedily such as differ from all taken before in at
-       least a points. Each rules out those that share more than k - a with it, so that at least
-       :math:`N \ge \binom Mk / \sum_{j > k - a} \binom kj \binom{M - k}{k - j}` are taken.
+    1. *Points.* There are M >= 1 / `cap_share` points of the sphere of radius r with pairwise
+       cosines of at most s (`code_size`).
+    2. *Sets.* Choose k-subsets of these points greedily, each different from all earlier ones in
+       at least a points. A subset excludes those that share more than k - a points with it, so the
+       number of subsets is
+       :math:`N \ge \binom Mk / \sum_{j > k - a} \binom kj \binom{M - k}{k - j}`.
     3. *Mixtures.* Let A and B be two such sets, and u_i the directions of the a' >= a means that
-       only A has. Then f(x) = max <x, u_i> is 1-Lipschitz. What A and B share cancels. Around a
-       mean of A alone E f >= r, around one of B alone E f <= r s + sigma E max <z, u_i>, so that
+       only A has. Then f(x) = max <x, u_i> is 1-Lipschitz. The common means of A and B cancel.
+       Around a mean of A alone E f >= r; around a mean of B alone
+       E f <= r s + sigma E max <z, u_i>. So
 
        .. math:: W_1 \ge \frac{a}{k} \left( r (1 - s) - \sigma \sqrt{2 \log k} \right).
 
-    With a / k and s fixed, log N is about (k - a) log(M / k) less a multiple of k. Since log M is
-    a multiple of d, that is a constant times k d while log k is small against d.
+    With a / k and s fixed, log N is about (k - a) log(M / k) minus a multiple of k. Since log M is
+    a multiple of d, this is a constant times k d as long as log k is small compared with d.
 
     Args:
         components: Number of components, k.
-        features: d, at least 2.
-        distance: W1 between any two mixtures of the family at least, in the unit of the radius.
+        features: Number of features d, at least 2.
+        distance: Least W1 between any two mixtures of the family, in the unit of the radius.
         radius: Radius of the sphere, r.
         sigma: Standard deviation of the components.
 
@@ -199,11 +201,11 @@ def mixture_packing(
         The largest family that this argument gives.
 
     Raises:
-        ArgumentError: An argument is out of its range, or the distance is out of reach for this
-            argument: no two mixtures can be shown to be so far apart.
+        ArgumentError: An argument is out of range, or the distance is too large for this argument
+            to prove that two such mixtures exist.
 
     Source:
-        The outline (points of a sphere, Gilbert-Varshamov) is Koehler, Mehta, Risteski's, 2021;
+        The outline (points of a sphere, Gilbert-Varshamov) is from Koehler, Mehta, Risteski 2021;
         the derivation and its constants are ours.
 
     Example:
@@ -232,14 +234,14 @@ def mixture_packing(
 
 
 def _log_sets(code: float, k: int, different: int) -> float:
-    """Returns the logarithm of N in step 2, at least 0: one set there always is."""
+    """Returns the logarithm of N in step 2, at least 0, because one set always exists."""
     shared = np.arange(k - different + 1, k + 1)
     excluded = _log_binomials(k, k)[shared] + _log_binomials(code - k, k)[k - shared]
     return max(0.0, float(_log_binomials(code, k)[k] - logsumexp(excluded)))
 
 
 def _log_binomials(n: float, most: int) -> Array:
-    """Returns log C(n, j) for j = 0, ..., most; -inf where j is larger than n."""
+    """Returns log C(n, j) for j = 0, ..., most; -inf if j is larger than n."""
     j = np.arange(most)
     with np.errstate(divide="ignore"):
         factors = np.log(np.maximum(n - j, 0)) - np.log(j + 1)

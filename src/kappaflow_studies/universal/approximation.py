@@ -1,4 +1,4 @@
-"""How close the construction comes to its target in W2, and at what condition number."""
+"""The error of the construction in W2, and its condition number."""
 
 import math
 from collections.abc import Sequence
@@ -24,13 +24,13 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """y = factor * x^exponent, fitted on logarithms.
+    """The power law y = factor * x^exponent, fitted to logarithms.
 
     Attributes:
         exponent: The slope.
-        low: Lower end of its interval of 95 % confidence.
-        high: Upper end.
-        factor: y at x = 1.
+        low: Lower end of the 95 % confidence interval of the exponent.
+        high: Upper end of that interval.
+        factor: Value of y at x = 1.
     """
 
     exponent: float
@@ -40,18 +40,18 @@ class PowerLaw:
 
 
 def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
-    """Fits a power law to points by least squares of logarithms, and returns it.
+    """Returns a power law, fitted to points by least squares of logarithms.
 
     Args:
         x: Positive numbers, at least three different ones.
-        y: Positive numbers, as many.
+        y: The same number of positive numbers.
 
     Returns:
-        Exponent, its interval, and factor. The interval takes deviations from a line as noise; a
-        curve has no exponent, and its interval only says how straight it is.
+        The exponent with its interval, and the factor. The interval treats deviations from a line
+        as noise. For points on a curve, it only shows how straight the curve is.
 
     Raises:
-        ArgumentError: A number is not positive, or there are too few.
+        ArgumentError: A number is not positive, or there are too few numbers.
 
     Example:
         >>> round(power_law([0.5, 1.0, 2.0], [0.25, 1.0, 4.0]).exponent, 12)
@@ -67,18 +67,18 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
     return PowerLaw(slope, slope - slack, slope + slack, math.exp(intercept))
 
 
-AT_ONCE = 20_000  # points in memory
+AT_ONCE = 20_000  # largest number of points in a chunk
 
 
 @dataclass(frozen=True)
 class TransportError:
-    r"""An upper bound on W2 between a flow g and a target: both take the same normal z.
+    r"""An upper bound on W2 between a flow g and a target, with the same normal z for both.
 
     Attributes:
-        bound: :math:`\sqrt{E |g(z) - \phi(z)|^2}`, with what is `unseen` in it.
-        standard_error: Of the bound, by the number of samples.
-        unseen: The part of the mean square that is not estimated but bounded: of the rare points
-            on ramps and in tails, of which a sample holds next to none.
+        bound: :math:`\sqrt{E |g(z) - \phi(z)|^2}`, including `unseen`.
+        standard_error: Standard error of the bound, from the number of samples.
+        unseen: Part of the mean square that is bounded and not estimated. It belongs to the rare
+            points on ramps and in tails, which a sample hardly contains.
     """
 
     bound: float
@@ -98,12 +98,12 @@ def transport_error(
     r"""Returns the root mean square distance between samples of flow and target for the same z.
 
     Args:
-        flow: Such as `universal_flow` makes, in float64.
-        target: The distribution that it should have.
-        scales: Of the construction: its `rare` points count with their bound in addition. None:
-            only what the sample shows.
-        samples: Normal draws, at least two.
-        seed: Of these draws.
+        flow: A flow in float64, such as `universal_flow` returns.
+        target: The distribution that it approximates.
+        scales: Sizes of the construction, for the bound on its `rare` points. None leaves this
+            bound out.
+        samples: Number of normal samples, at least two.
+        seed: Seed of these samples.
 
     Returns:
         The bound on W2, with its standard error.
@@ -144,21 +144,21 @@ def transport_error(
 
 
 def two_sample_w2(a: Tensor, b: Tensor) -> float:
-    """Returns W2 between two equally large samples, each point of the same weight.
+    """Returns W2 between two equally large samples with equal weights.
 
     Args:
-        a: (B, n).
-        b: (B, n).
+        a: The first sample, (B, n).
+        b: The second sample, (B, n).
 
     Returns:
-        The root of the least mean square distance of points that are paired one to one. It is
-        above zero for two samples of one distribution: compare it with that floor.
+        The root of the least mean square distance over all pairings of the points. It is above
+        zero even for two samples of one distribution: compare it with this floor.
 
     Raises:
         ArgumentError: The shapes differ.
 
     Note:
-        A matrix of B x B numbers, and about a second for 2,000 points.
+        Needs a matrix of B x B numbers, and about a second for 2,000 points.
 
     Source:
         The assignment problem, by `scipy.optimize.linear_sum_assignment`: an optimal transport
@@ -184,19 +184,18 @@ LEVELS = (0.05, 0.5, 0.95)
 
 @dataclass(frozen=True)
 class Approximation:
-    """The construction for one target and one error, measured.
+    """Measurements of the construction for one target and one error.
 
-    Singular values are those of dx/dz, latent to data, in data units per latent unit.
+    Singular values belong to dx/dz, latent to data, in data units per latent unit.
 
     Attributes:
-        scales: Its sizes, the error that was allowed among them.
+        scales: The sizes of the construction, including the allowed error.
         error: The bound on W2.
-        sigma_min: The quantiles 5 %, 50 % and 95 % of the smallest singular value over the points.
-        sigma_max: Those of the largest.
-        status: Of the singular values.
-        two_sample_w2: Between draws of the flow and of the target; None if it was not
-            computed.
-        floor: Between two sets of draws of the target, as many: what is left for no error at all.
+        sigma_min: The 5 %, 50 % and 95 % quantiles of the smallest singular value over the points.
+        sigma_max: The same quantiles of the largest singular value.
+        status: The status of the singular values.
+        two_sample_w2: W2 between samples of the flow and of the target; None if not computed.
+        floor: W2 between two samples of the target of this size: the value for a perfect flow.
     """
 
     scales: Scales
@@ -217,21 +216,21 @@ def approximate(
     draws: int = 0,
     seed: int = 0,
 ) -> Approximation:
-    """Returns what `universal_flow` reaches for a target and an error.
+    """Returns the error and the singular values of `universal_flow` for a target and an error.
 
     Args:
         target: The distribution to approximate.
-        epsilon: The error that is allowed.
-        samples: Normal draws for the bound on W2.
-        points: Normal draws at which the singular values are taken.
-        draws: Points of each sample of the two-sample W2; 0: leave it out.
-        seed: Of all of these.
+        epsilon: The allowed error.
+        samples: Number of normal samples for the bound on W2.
+        points: Number of normal samples for the singular values.
+        draws: Size of each sample of the two-sample W2; 0 leaves it out.
+        seed: Seed of all samples.
 
     Returns:
-        The bound and the singular values; sigma_min is taken from the inverse.
+        The bound and the singular values, with sigma_min from the inverse.
 
     Raises:
-        ArgumentError: An argument is out of its range.
+        ArgumentError: An argument is out of range.
 
     Example:
         >>> from kappaflow_studies.universal import UniformCube
@@ -243,7 +242,7 @@ def approximate(
     positive_int("points", points)
     generator = torch.Generator().manual_seed(natural_int("seed", seed) + 1)
     z = torch.randn(points, target.features, dtype=torch.float64, generator=generator)
-    # Inverted part by part: the inverse of the whole is too ill-conditioned to find back to z.
+    # Inverted part by part: the inverse of the whole flow is too ill-conditioned to recover z.
     layers = reversed(layers_of(flow.bijection))
     found = spectrum(Chain(Inverse(layer.bijection) for layer in layers), z)
     compared, floor = None, None

@@ -1,4 +1,4 @@
-"""The charts of the constructions: singular values, error, draws, scales, and float64."""
+"""Charts of the constructions: singular values, errors, samples, scales, and float64."""
 
 import polars as pl
 
@@ -18,10 +18,10 @@ def charts(
     """Returns the charts.
 
     Args:
-        tables: The errors of each distribution, ascending.
-        powers: The powers of the error that were fitted, by distribution and column.
-        pictures: Histograms of draws.
-        settings: Of the experiment.
+        tables: The measurements for each distribution, ascending in the error.
+        powers: The fitted power laws, by distribution and column.
+        pictures: Histograms of samples.
+        settings: The settings of the study.
     """
     return [
         Chart(

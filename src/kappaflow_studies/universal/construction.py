@@ -1,13 +1,13 @@
 r"""Any bounded distribution by three affine couplings on one partition, without training.
 
-With x_1, x_2 the halves of a normal draw, [.] the rounding to a grid of width D (or D'), and
-:math:`\phi = (\phi_1, \phi_2)` a map that makes the distribution Q of a normal, the couplings are
+Let x_1, x_2 be the halves of a normal sample, [.] the rounding to a grid of width D (or D'), and
+:math:`\phi = (\phi_1, \phi_2)` a map from a normal to the distribution Q. The couplings are
 
-1. :math:`x_2 \leftarrow \frac{D}{4R} x_2 + [x_1]`: all of x stands in x_2, in two sorts of digits;
-2. :math:`x_1 \leftarrow \eta x_1 + [\phi_1(y)]' + \frac{D'}{4R'} \phi_2(y)`, y read off x_2;
-3. :math:`x_2 \leftarrow \eta' x_2 + \frac{4R'}{D'} (x_1 - [x_1]')`: the second sort of digits.
+1. :math:`x_2 \leftarrow \frac{D}{4R} x_2 + [x_1]`: x_2 stores all of x, in two groups of digits;
+2. :math:`x_1 \leftarrow \eta x_1 + [\phi_1(y)]' + \frac{D'}{4R'} \phi_2(y)`, with y read from x_2;
+3. :math:`x_2 \leftarrow \eta' x_2 + \frac{4R'}{D'} (x_1 - [x_1]')`: the second group of digits.
 
-Only the old values, scaled down to almost nothing, are in the way: that is the price.
+The only error is the old values, which are scaled down to almost zero. This costs conditioning.
 """
 
 import math
@@ -28,22 +28,22 @@ from kappaflow.registry import register
 from kappaflow_studies.universal.quantizer import Grid, quantizer_network
 from kappaflow_studies.universal.targets import Target
 
-FARTHEST = 4.0  # where the rounding fails, no feature is off by more than this many R'
+FARTHEST = 4.0  # largest error of a feature, in units of R', if the rounding fails
 
 
 @dataclass(frozen=True)
 class Scales:
-    """The sizes in the construction for one target and one error.
+    """The sizes of the construction for one target and one error.
 
     Attributes:
-        epsilon: The error W2 that is allowed.
-        input_bound: R: what lies beyond has almost no probability.
-        output_bound: R': the target lies within.
-        input_grid: The cells of width D, on which the first half of the input is rounded.
-        output_grid: Those of width D', for the first half of the output.
-        eta: What is left of the first half in the second coupling.
-        eta_prime: What is left of the second half in the third coupling.
-        rare: Bound on the probability that a rounding fails: on the ramps and in the tails.
+        epsilon: The allowed error in W2.
+        input_bound: R; normal samples beyond it have almost no probability.
+        output_bound: R'; all points of the target are within it.
+        input_grid: The grid of width D that rounds the first half of the input.
+        output_grid: The grid of width D' that rounds the first half of the output.
+        eta: Scale of the first half in the second coupling.
+        eta_prime: Scale of the second half in the third coupling.
+        rare: Bound on the probability that a rounding fails, on ramps and in tails.
     """
 
     epsilon: float
@@ -62,23 +62,23 @@ class Scales:
 
     @property
     def low_digits_prime(self) -> float:
-        """The scale, D' / 4R', of what the second coupling writes below the digits of its grid."""
+        """The scale D' / 4R' of the digits below the grid that the second coupling writes."""
         return self.output_grid.width / (4 * self.output_bound)
 
     @classmethod
     def of(cls, target: Target, epsilon: float) -> "Scales":
-        """Returns the sizes that share an error out, as the page on the theorem derives them.
+        """Returns sizes that distribute an error over the steps, as in the page on the theorem.
 
         Args:
-            target: With an even number of features.
-            epsilon: The error, in (0, reach of the target].
+            target: A target with an even number of features.
+            epsilon: The allowed error, above 0 and at most the reach of the target.
 
         Returns:
             The sizes.
 
         Raises:
-            ArgumentError: The target is none, or has an odd number of features, or the error is
-                out of its range.
+            ArgumentError: The target is not a `Target` or has an odd number of features, or the
+                error is out of range.
         """
         half, bound = _half_of(target), positive_float("reach", target.reach)
         if positive_float("epsilon", epsilon) > bound:
@@ -105,15 +105,15 @@ class Scales:
 
 @register("Recoding")
 class Recoding(nn.Module):
-    r"""The conditioner of the second coupling: reads a point from its digits, writes its image.
+    r"""The conditioner of the second coupling: reads a point from its digits and writes its image.
 
     Args:
-        target: Whose map :math:`\phi` is written.
+        target: The target with the map :math:`\phi`.
         decode: A network that reads y, (B, 2 d), from the digits of a half, (B, d). It does not
-            learn: through the steps of a quantizer_network no gradient comes.
-        encode: A network that makes raw log-scales and the upper digits, (B, 2 d), of
+            learn, because the steps of a quantizer_network have no gradient.
+        encode: A network that computes raw log-scales and the upper digits, (B, 2 d), of
             :math:`\phi_1(y)`.
-        lower: The scale of :math:`\phi_2(y)` next to them.
+        lower: The scale of :math:`\phi_2(y)` next to the upper digits.
     """
 
     def __init__(self, target: Target, decode: MLP, encode: MLP, lower: float) -> None:
@@ -122,7 +122,7 @@ class Recoding(nn.Module):
         self.decode = decode.requires_grad_(False)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """Returns raw log-scales and shifts (B, 2 d), of the second half (B, d)."""
+        """Returns raw log-scales and shifts (B, 2 d) from the second half (B, d)."""
         first, second = self.target.transport(self.decode(x)).chunk(2, dim=1)
         raw, upper = self.encode(first).chunk(2, dim=1)
         return torch.cat((raw, upper + self.lower * second), dim=1)
@@ -132,24 +132,25 @@ class Recoding(nn.Module):
 
 
 def universal_flow(target: Target, epsilon: float) -> Flow:
-    r"""Returns three affine couplings whose draws are within `epsilon` of a distribution, in W2.
+    r"""Returns three affine couplings that approximate a distribution up to `epsilon` in W2.
 
-    Nothing is trained: every weight is written down. The couplings keep the first half, the
-    second, and the first again; their log-scales are constant and their shifts are ReLU networks,
-    in the second one around the target's own map.
+    Nothing is trained: all weights follow from formulas. The couplings keep the first half, then
+    the second, then the first again. Their log-scales are constant. Their shifts are ReLU
+    networks; the shift of the second coupling also contains the target's own map.
 
     Args:
         target: The distribution, with an even number of features.
-        epsilon: The error that is allowed, at most the target's `reach`. To first order: where the
-            target's map is not smooth on the scale of the grid, ask `transport_error`.
+        epsilon: The allowed error, at most the target's `reach`. It holds to first order. If the
+            target's map is not smooth on the scale of the grid, use `transport_error`.
 
     Returns:
-        A flow in float64. From data to latent it is as ill-conditioned as the page on the theorem
-        says: the singular values of its inverse fall like the fourth power of the error.
+        A flow in float64. From data to latent it is very ill-conditioned: as the page on the
+        theorem explains, the singular values of its inverse fall like the fourth power of the
+        error.
 
     Raises:
-        ArgumentError: The target is none, or has an odd number of features, or the error is out of
-            its range.
+        ArgumentError: The target is not a `Target` or has an odd number of features, or the error
+            is out of range.
 
     Source:
         Koehler, Mehta, Risteski 2021, in our reconstruction.
@@ -186,7 +187,7 @@ def write_flow(target: Target, scales: Scales) -> Flow:
 
 
 def _half_of(target: Target) -> int:
-    """Returns how many features a half of the target has."""
+    """Returns the number of features in a half of the target."""
     if not isinstance(target, Target):
         raise ArgumentError(f"'target' should be a Target, got {type(target).__name__}.")
     if target.features % 2:
@@ -198,15 +199,15 @@ def _half_of(target: Target) -> int:
 
 
 def _coupling(partition: Partition, conditioner: nn.Module, scale: float) -> AffineCoupling:
-    """Returns the coupling that multiplies by a scale below 1 on its way from latent to data."""
+    """Returns a coupling that multiplies by a scale below 1 from latent to data."""
     return AffineCoupling(partition, conditioner, scale_bound=-2 * math.log(scale))
 
 
 @torch.no_grad()
 def _shifts(half: int, grid: Grid, *, upper: float, lower: float, scale: float) -> MLP:
-    """Returns the network whose coupling adds upper [x] + lower (x - [x]), latent to data.
+    """Returns a network; its coupling adds upper [x] + lower (x - [x]) from latent to data.
 
-    Data to latent it subtracts that and divides by the scale. The log-scale is bounded by
+    From data to latent it subtracts that and divides by the scale. The log-scale is bounded by
     c = -2 log(scale), and c tanh(r / c) is half of c at r = c log(3) / 2.
     """
     net = quantizer_network(half, grid, [(0.0, 0.0), (-upper / scale, -lower / scale)])

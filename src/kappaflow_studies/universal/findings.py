@@ -1,4 +1,4 @@
-"""What was measured, as sentences and tables."""
+"""The results of the study, as sentences and tables."""
 
 import polars as pl
 
@@ -11,7 +11,7 @@ from kappaflow_studies.universal.targets import TARGETS
 
 
 def exponents(tables: Tables, powers: Powers) -> Table:
-    """Returns the fitted exponents, a row for each law."""
+    """Returns a table of the fitted exponents, with a row for each distribution."""
     rows = []
     for name in tables:
         if name not in powers:
@@ -34,7 +34,7 @@ def _interval(power: PowerLaw) -> str:
 
 
 def numbers(errors: pl.DataFrame) -> Table:
-    """Returns what was measured, a row for each distribution and error."""
+    """Returns a table of the measurements, with a row for each distribution and error."""
     rows = []
     for row in errors.sort("target", "epsilon", descending=[False, True]).iter_rows(named=True):
         rows.append([
@@ -67,12 +67,12 @@ def numbers(errors: pl.DataFrame) -> Table:
     )
 
 
-GOAL = 0.02  # of the bound on W2
-FOUND_AGAIN = 1e-2  # distance of a normal draw from itself, there and back
+GOAL = 0.02  # value of the bound on W2 that a sentence reports on
+FOUND_AGAIN = 1e-2  # largest error of a normal sample that counts as recovered
 
 
 def findings(frame: pl.DataFrame, settings: UniversalSettings) -> Findings:
-    """Returns the charts and what they say."""
+    """Returns the charts, the tables and the sentences on them."""
     errors = frame.filter(pl.col("what") == "error").sort("epsilon")
     pictures = frame.filter(pl.col("what") == "picture")
     tables = {name: errors.filter(pl.col("target") == name) for name in settings.targets}
@@ -99,7 +99,7 @@ def findings(frame: pl.DataFrame, settings: UniversalSettings) -> Findings:
 
 
 def _powers(table: pl.DataFrame) -> dict[str, PowerLaw]:
-    """Returns the power of the error that each column is nearest to."""
+    """Returns the fitted power law in the error for each column."""
     x = table["epsilon"].to_list()
     columns = ("sigma_min", "sigma_max", "bound")
     return {column: power_law(x, table[column].to_list()) for column in columns}
@@ -119,7 +119,7 @@ def _on_error(errors: pl.DataFrame) -> str:
 
 
 def _share(errors: pl.DataFrame, least: float | None) -> str:
-    """Returns how much of the allowed error the bound is, from the least one that all meet."""
+    """Returns the ratio of bound to allowed error, from the smallest error that all meet."""
     if least is None:
         return ""
     at = errors.filter(pl.col("epsilon") >= least)

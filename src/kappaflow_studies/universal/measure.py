@@ -1,4 +1,4 @@
-"""The cases of `universal`, and one of them measured."""
+"""The cases of `universal`, and their measurement."""
 
 from typing import Annotated
 
@@ -15,18 +15,18 @@ TargetName = Annotated[str, one_of("target", lambda: TARGETS)]
 
 
 class UniversalSettings(StudySettings):
-    """What a preset says.
+    """Settings of the constructions and of their measurement.
 
     Attributes:
-        targets: Names of targets.
-        errors: That are allowed, in W2.
-        samples: Normal draws for the bound on W2.
-        points: At which singular values are taken.
-        draws: Points of a sample of which the two-sample W2 is taken.
-        two_sample_down_to: The least error for which it is.
-        pictured: Errors of which draws are shown.
-        picture_draws: How many draws of each.
-        bins: Of a picture, along each axis.
+        targets: Names of the targets.
+        errors: Allowed errors in W2.
+        samples: Number of normal samples for the bound on W2.
+        points: Number of normal samples for the singular values.
+        draws: Size of each sample for the two-sample W2.
+        two_sample_down_to: Smallest error for which the two-sample W2 is computed.
+        pictured: Allowed errors of the constructions that are drawn.
+        picture_draws: Number of samples in a picture.
+        bins: Number of bins of a picture, along each axis.
     """
 
     targets: Annotated[tuple[TargetName, ...], NotEmpty]
@@ -55,11 +55,11 @@ def cases(settings: UniversalSettings, seed: int) -> list[Case]:
     return [{**case, "seed": seed} for case in found]
 
 
-INVERTED = 200  # points that are taken to the data and back
+INVERTED = 200  # number of points for the round trip
 
 
 def measure(case: Case) -> list[Row]:
-    """Returns one row."""
+    """Returns the single row of a case."""
     target = TARGETS[case["target"]]
     if case["what"] == "picture":
         return [{"counts": _counts(_draws(target, case), target.reach, case["bins"])}]
@@ -95,7 +95,7 @@ def measure(case: Case) -> list[Row]:
 
 
 def _draws(target: Target, case: Case) -> Tensor:
-    """Returns draws of the construction; an error of zero stands for the distribution itself."""
+    """Returns samples of the construction; an error of zero stands for the target itself."""
     generator = torch.Generator().manual_seed(case["seed"])
     if not case["epsilon"]:
         return target.sample(case["draws"], generator=generator)
@@ -104,7 +104,7 @@ def _draws(target: Target, case: Case) -> Tensor:
 
 
 def _counts(draws: Tensor, reach: float, bins: int) -> list[int]:
-    """Returns how many draws are in each cell of a grid, row by row, the lowest first."""
+    """Returns the number of samples in each cell of a grid, row by row, the lowest first."""
     edges = torch.linspace(-1.1 * reach, 1.1 * reach, bins + 1, dtype=draws.dtype)
     counts = torch.histogramdd(draws.flip(1), [edges, edges]).hist  # rows are the second feature
     return counts.long().flatten().tolist()
@@ -112,7 +112,7 @@ def _counts(draws: Tensor, reach: float, bins: int) -> list[int]:
 
 @torch.no_grad()
 def _round_trip(target: Target, case: Case) -> float:
-    """Returns the median distance of normal draws from what they come back as."""
+    """Returns the median distance between normal samples and their reconstructions."""
     flow = universal_flow(target, case["epsilon"])
     generator = torch.Generator().manual_seed(case["seed"])
     z = torch.randn(INVERTED, target.features, dtype=flow.dtype, generator=generator)

@@ -1,4 +1,4 @@
-"""Rounding to a grid, written out as a ReLU network that reads a number digit by digit."""
+"""Rounding to a grid by a ReLU network that reads a number digit by digit."""
 
 from dataclasses import dataclass
 from math import ceil, log2
@@ -10,8 +10,9 @@ from kappaflow._checks import positive_float, positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow.nets import MLP
 
-# A hidden layer has four units a feature: the positive and the negative part of the rest, what
-# has been counted, and the unit that decides on a digit. The offset of a form is the last entry.
+# A hidden layer has four units per feature: the positive and the negative part of the remainder,
+# the sum of the digits so far, and the unit that decides on a digit. The last entry of a form is
+# its offset.
 AFTER_THE_RAMP = torch.tensor(
     [[1.0, 0, 0, 0, 0], [0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, -1, 1]], dtype=torch.float64
 )
@@ -22,10 +23,9 @@ class Grid:
     """Cells of equal width around zero; a number is rounded to the middle of its cell.
 
     Attributes:
-        width: Of a cell.
-        digits: Binary digits of the number of a cell: there are 2^digits cells.
-        ramp: Share of each width, around the edge between two cells, on which the rounding is no
-            step but a steep ramp.
+        width: Width of a cell.
+        digits: Number of binary digits of a cell number; there are 2^digits cells.
+        ramp: Share of a cell, around its edge, where the rounding is a steep ramp and not a step.
     """
 
     width: float
@@ -43,23 +43,23 @@ class Grid:
 
     @property
     def reach(self) -> float:
-        """Half of what the cells cover; beyond it numbers are rounded to the last cell."""
+        """Half of the covered range. Numbers beyond it are rounded to the last cell."""
         return self.width * 2.0 ** (self.digits - 1)
 
 
 def quantizer_network(features: int, grid: Grid, answers: list[tuple[float, float]]) -> MLP:
-    r"""Returns a ReLU network that splits each feature into its rounding and what is left.
+    r"""Returns a ReLU network that splits each feature into its rounding and the remainder.
 
-    With :math:`[x]` the middle of the cell of x, it answers :math:`a [x] + b (x - [x])` for each
-    pair (a, b) of `answers`, one block of features after the other.
+    With :math:`[x]` the middle of the cell of x, it returns :math:`a [x] + b (x - [x])` for each
+    pair (a, b) of `answers`, one block of features after another.
 
-    The network finds the cell by halving, with two layers a digit: is the rest r positive? The
-    unit :math:`p = \mathrm{relu}(r / w + 1/2)` grows across a ramp of width w around zero, and
-    :math:`\mathrm{relu}(1 - p)` is exactly 1 before the ramp and exactly 0 after it: however
-    steep it is, no large numbers cancel.
+    The network finds the cell by bisection, with two layers for each digit: is the remainder r
+    positive? The unit :math:`p = \mathrm{relu}(r / w + 1/2)` grows across a ramp of width w around
+    zero, and :math:`\mathrm{relu}(1 - p)` is exactly 1 before the ramp and exactly 0 after it. So
+    no large numbers cancel, however steep the ramp is.
 
     Args:
-        features: How many are rounded, each for itself.
+        features: Number of features; each is rounded separately.
         grid: The cells.
         answers: The pairs (a, b).
 
@@ -68,8 +68,8 @@ def quantizer_network(features: int, grid: Grid, answers: list[tuple[float, floa
         units in each of its 2 * digits hidden layers.
 
     Source:
-        That ReLU networks read binary digits is well known (Bartlett, Maiorov, Meir 1998); this
-        form: ours.
+        Bartlett, Maiorov, Meir 1998 and others for ReLU networks that read binary digits; this
+        form is ours.
 
     Example:
         >>> grid = Grid(width=1.0, digits=3, ramp=0.01)
@@ -87,14 +87,14 @@ def quantizer_network(features: int, grid: Grid, answers: list[tuple[float, floa
         layers += [torch.stack((rest, -rest, counted, deciding)), AFTER_THE_RAMP]
         rest = torch.tensor([1, -1, 0, 2 * half, -half], dtype=torch.float64)
         counted = torch.tensor([0, 0, 1, -2 * half, 2 * half], dtype=torch.float64)
-    counted[-1] -= grid.reach - grid.width / 2  # it was counted from the first cell on
+    counted[-1] -= grid.reach - grid.width / 2  # counting started at the first cell
     layers.append(torch.stack([a * counted + b * rest for a, b in answers]))
     return _network(positive_int("features", features), layers)
 
 
 @torch.no_grad()
 def _network(features: int, layers: list[Tensor]) -> MLP:
-    """Returns the network whose layers are these affine forms, for each of the features alike."""
+    """Returns the network with these affine forms as layers, the same for each feature."""
     widths = [features * len(forms) for forms in layers]
     net = MLP(features, widths[-1], widths[:-1]).double()
     eye = torch.eye(features, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Distributions on bounded sets, each as what an explicit map makes of a standard normal."""
+"""Distributions on bounded sets, each the image of a standard normal under an explicit map."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,15 +12,15 @@ from kappaflow._checks import positive_float, positive_int
 from kappaflow.errors import ArgumentError
 from kappaflow.registry import register
 
-HALVINGS = 24  # of an interval in which a quantile is sought, before Newton's method
+HALVINGS = 24  # bisection steps for a quantile, before Newton's method
 STRETCH_POINTS = 4096
 
 
 class Target(ABC):
     r"""A distribution Q on :math:`[-R', R']^n`, the image of a normal z under a map :math:`\phi`.
 
-    z is standard normal. Any such map will do, Brenier's or another. It may jump where one of the
-    features of the second half crosses a value, and where one of the first half crosses zero.
+    z is standard normal. The map need not be an optimal transport. It may jump where a feature of
+    the second half crosses a value, and where a feature of the first half crosses zero.
 
     Attributes:
         features: Number of features, n.
@@ -35,7 +35,7 @@ class Target(ABC):
         """Maps standard normal points (B, n) to points (B, n) of the distribution."""
 
     def sample(self, n: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """Returns n draws (n, features) in float64."""
+        """Returns n samples, (n, features), in float64."""
         return self.transport(
             torch.randn(n, self.features, dtype=torch.float64, generator=generator)
         )
@@ -43,8 +43,8 @@ class Target(ABC):
     def stretch(self) -> float:
         r"""Returns :math:`\sqrt{E \|\partial \phi / \partial z_1\|_F^2}`, z_1 the first half of z.
 
-        So much, in the mean square, does an error in the first half count. It is estimated from
-        4096 points, the same ones each time.
+        It is the factor, in the root mean square, by which an error in the first half grows. It is
+        estimated from 4096 points, which are the same in each call.
         """
         generator = torch.Generator().manual_seed(0)
         z = torch.randn(
@@ -82,7 +82,7 @@ class Banana(Target):
 
     Args:
         features: Number of features, n.
-        width: Share of the noise, in (0, 1].
+        width: Share of the noise, above 0 and at most 1.
     """
 
     features: int = 2
@@ -106,11 +106,11 @@ class Banana(Target):
 class Ring(Target):
     """The uniform distribution between two circles, the outer one of radius 1.
 
-    The first feature of the normal becomes the angle, which is cut where nobody sees it, at
-    infinity; the second one becomes the radius.
+    The first feature of the normal becomes the angle, which jumps at infinity. The second one
+    becomes the radius.
 
     Args:
-        inner: Radius of the hole, in (0, 1).
+        inner: Radius of the hole, between 0 and 1.
     """
 
     inner: float = 0.5
@@ -131,7 +131,7 @@ class Ring(Target):
 class Checkerboard(Target):
     """The uniform distribution on the eight dark squares of a board of four by four.
 
-    The second feature is uniform and tells the row; the first one is uniform on the two dark
+    The second feature is uniform and gives the row. The first one is uniform on the two dark
     squares of that row, and jumps from one to the other at zero.
     """
 
@@ -147,14 +147,14 @@ class Checkerboard(Target):
 @register("TruncatedMixture")
 @dataclass(frozen=True)
 class TruncatedMixture(Target):
-    """An even mixture of round Gaussians in the plane, each cut off at the square [-1, 1]^2.
+    """A mixture of round Gaussians with equal weights, each truncated to the square [-1, 1]^2.
 
-    The map is that of Knothe and Rosenblatt: a quantile of the first feature, then one of the
-    second given the first, both found by halving an interval.
+    The map is that of Knothe and Rosenblatt: a quantile of the first feature, then a quantile of
+    the second given the first. Bisection and Newton's method find both.
 
     Args:
-        means: Of the Gaussians, within the square.
-        deviation: Their standard deviation before they are cut off.
+        means: Means of the Gaussians, in the square.
+        deviation: Standard deviation of the Gaussians before truncation.
     """
 
     means: Sequence[Sequence[float]] = (
@@ -186,14 +186,14 @@ class TruncatedMixture(Target):
         return torch.stack((x, y), 1)
 
     def _quantile(self, rank: Tensor, means: Tensor, weights: Tensor) -> Tensor:
-        """Returns where the mixture's distribution function is `rank`, with its derivatives."""
+        """Returns the quantile of the mixture for each `rank`, with its derivatives."""
         x, width = torch.full_like(rank.detach(), -1.0), 2.0
         with torch.no_grad():
             for _ in range(HALVINGS):
                 width /= 2
                 x = x + width * (self._missing(x + width, rank, means, weights) > 0)
             x = x + self._newton(x, rank, means, weights)
-        return x + self._newton(x, rank, means, weights)  # this one brings the derivatives
+        return x + self._newton(x, rank, means, weights)  # this step carries the derivatives
 
     def _newton(self, x: Tensor, rank: Tensor, means: Tensor, weights: Tensor) -> Tensor:
         slope = (weights * self._density(x, means)).sum(1)
@@ -203,11 +203,11 @@ class TruncatedMixture(Target):
         return rank - (weights * self._distribution(x, means)).sum(1)
 
     def _distribution(self, x: Tensor, means: Tensor) -> Tensor:
-        """Returns the share (B, components) of each component below x (B,)."""
+        """Returns the share of each component below x (B,), as (B, components)."""
         return (self._below(x[:, None] - means) - self._below(-1 - means)) / self._inside(means)
 
     def _density(self, x: Tensor, means: Tensor) -> Tensor:
-        """Returns the derivative of the distribution."""
+        """Returns the derivative of the distribution function."""
         at = (x[:, None] - means) / self.deviation
         size = self.deviation * math.sqrt(2 * math.pi)
         return (-at.square() / 2).exp() / (size * self._inside(means))
@@ -232,5 +232,5 @@ TARGETS: dict[str, Target] = {
 
 
 def uniform(z: Tensor) -> Tensor:
-    """Returns numbers in [-1, 1], which are uniform if z is standard normal."""
+    """Returns numbers in [-1, 1] that are uniform if z is standard normal."""
     return torch.erf(z / math.sqrt(2))
